@@ -1,0 +1,1 @@
+//! Fetches distribution kernels and builds the test kernels.

@@ -1,0 +1,1 @@
+//! Guest memory, page walks, software TLB, page attributes and timestamps.

@@ -1,0 +1,1 @@
+//! The IA-32 processor: state, decoding, the exact one-instruction emulator.

@@ -1,0 +1,1 @@
+//! The replex virtual machine monitor: boot protocol, devices, run loop, command line.
