@@ -1,1 +1,3 @@
 //! Tests that cross crates: boots, differential runs against the real CPU.
+
+pub mod differential;

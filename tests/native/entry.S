@@ -1,0 +1,128 @@
+/*
+ * The way into a case and the two ways out of it.
+ *
+ *   enter_case ── loads state, jumps ──> code of the case ── jmp ──> exit_case ──┐
+ *        ^                                     └─ signal ─> on_signal ─> leave_faulted ──┤
+ *        └──────────────────────── returns to the caller of enter_case <─────────────────┘
+ *
+ * The code of a case may leave DS, ES, FS and GS holding anything a user program can load, so nothing here relies on
+ * them before they are reloaded; SS is always flat (the generator never loads another one successfully).
+ */
+#include "layout.h"
+#include "linux.h"
+
+        .text
+        .globl enter_case
+/* void enter_case(const struct case_in *in): runs one case; `final` and `final_fx` then hold the state it ended in. */
+enter_case:
+        pushl   %ebp
+        pushl   %ebx
+        pushl   %esi
+        pushl   %edi
+        movl    20(%esp), %ebx
+        movl    %esp, saved_esp
+        /* IRET is a serializing instruction: the code was written through another linear address
+           (SDM Vol. 3A, 8.1.3 "Handling Self- and Cross-Modifying Code"). */
+        pushfl
+        pushl   %cs
+        pushl   $1f
+        iretl
+1:      fxrstor IN_FX(%ebx)
+        movl    IN_CODE_AT(%ebx), %eax
+        movl    %eax, target
+        movl    IN_ESP(%ebx), %eax
+        movl    %eax, case_esp
+        movw    IN_FS(%ebx), %fs
+        movw    IN_GS(%ebx), %gs
+        movw    IN_ES(%ebx), %es
+        pushl   IN_DS(%ebx)
+        pushl   IN_EFLAGS(%ebx)
+        movl    IN_EAX(%ebx), %eax
+        movl    IN_ECX(%ebx), %ecx
+        movl    IN_EDX(%ebx), %edx
+        movl    IN_EBP(%ebx), %ebp
+        movl    IN_ESI(%ebx), %esi
+        movl    IN_EDI(%ebx), %edi
+        movl    IN_EBX(%ebx), %ebx
+        popfl
+        popl    %ds
+        movl    %ss:case_esp, %esp
+        jmp     *%ss:target
+
+/* Where the code of every case jumps when it is through: a fixed address, known to every engine. */
+        .section .exit, "ax", @progbits
+        .globl exit_case
+exit_case:
+        movl    %esp, %ss:final+OUT_ESP
+        movl    $stub_stack_top, %esp
+        pushfl
+        popl    %ss:final+OUT_EFLAGS
+        pushl   $PLAIN_EFLAGS
+        popfl
+        movl    %eax, %ss:final+OUT_EAX
+        movl    %ecx, %ss:final+OUT_ECX
+        movl    %edx, %ss:final+OUT_EDX
+        movl    %ebx, %ss:final+OUT_EBX
+        movl    %ebp, %ss:final+OUT_EBP
+        movl    %esi, %ss:final+OUT_ESI
+        movl    %edi, %ss:final+OUT_EDI
+        xorl    %eax, %eax
+        movw    %ds, %ax
+        movl    %eax, %ss:final+OUT_DS
+        movw    %es, %ax
+        movl    %eax, %ss:final+OUT_ES
+        movw    %fs, %ax
+        movl    %eax, %ss:final+OUT_FS
+        movw    %gs, %ax
+        movl    %eax, %ss:final+OUT_GS
+        movw    %ss, %ax
+        movl    %eax, %ss:final+OUT_SS
+        movl    $exit_case, %ss:final+OUT_EIP
+        movl    %ss, %eax
+        movl    %eax, %ds
+        jmp     leave_faulted
+
+        .text
+        .globl leave_faulted
+/* Reached from exit_case, and from on_signal through sigreturn, with DS flat and any stack. */
+leave_faulted:
+        fxsave  final_fx
+        movl    %ss, %eax
+        movl    %eax, %es
+        xorl    %eax, %eax
+        movl    %eax, %fs
+        movl    %eax, %gs
+        movl    saved_esp, %esp
+        cld
+        popl    %edi
+        popl    %esi
+        popl    %ebx
+        popl    %ebp
+        ret
+
+        .globl _start
+_start:
+        movl    $main_stack_top, %esp
+        call    runner_main
+        ud2
+
+        .globl restore_signal
+restore_signal:
+        movl    $SYS_RT_SIGRETURN, %eax
+        int     $0x80
+
+        .bss
+        .balign 16
+        .globl  final, final_fx
+final:      .skip OUT_FX
+final_fx:   .skip 512
+saved_esp:  .skip 4
+case_esp:   .skip 4
+target:     .skip 4
+            .balign 16
+            .skip 256
+stub_stack_top:
+            .skip 65536
+main_stack_top:
+
+        .section .note.GNU-stack, "", @progbits

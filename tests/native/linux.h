@@ -1,0 +1,45 @@
+/* Numbers of the i386 ABI of Linux (arch/x86/entry/syscalls/syscall_32.tbl, include/uapi). */
+#define SYS_READ 3
+#define SYS_WRITE 4
+#define SYS_RT_SIGRETURN 173
+#define SYS_RT_SIGACTION 174
+#define SYS_SIGALTSTACK 186
+#define SYS_MMAP2 192
+#define SYS_SET_THREAD_AREA 243
+#define SYS_EXIT_GROUP 252
+
+#define PROT_READ 1
+#define PROT_WRITE 2
+#define PROT_EXEC 4
+#define MAP_SHARED 1
+#define MAP_PRIVATE 2
+#define MAP_ANONYMOUS 0x20
+#define MAP_FIXED_NOREPLACE 0x100000
+
+#define SIGILL 4
+#define SIGTRAP 5
+#define SIGBUS 7
+#define SIGFPE 8
+#define SIGSEGV 11
+#define SA_SIGINFO 4
+#define SA_RESTORER 0x04000000
+#define SA_ONSTACK 0x08000000
+#define SA_NODEFER 0x40000000
+
+/* struct user_desc: seg_32bit, contents (0 data, 1 expand-down) << 1, read_exec_only << 3. */
+#define USER_DESC_DATA 1
+#define USER_DESC_EXPAND_DOWN (1 | 1 << 1)
+#define USER_DESC_READ_ONLY (1 | 1 << 3)
+
+/* Descriptor that the parent leaves open for the shared file. */
+#define SHARED_FD 2
+/* "No file" as an offset of the shared file. */
+#define ANONYMOUS 0xFFFFFFFF
+
+/* EFLAGS of ordinary code: the fixed bit and IF. */
+#define PLAIN_EFLAGS 0x202
+
+/* How the program tells that it could not set itself up. */
+#define STATUS_MAP 70
+#define STATUS_SIGNAL 71
+#define STATUS_SEGMENT 72

@@ -1,0 +1,379 @@
+//! The real CPU as an engine: a freestanding 32-bit child process that runs batches of cases.
+//!
+//! ```text
+//!   parent                          shared file (memfd)                 child (native/runner.c)
+//!   ─ write cases ────────────────> template | cases                    maps code and sandbox at the fixed
+//!   ─ one byte on stdin ──────────────────────────────────────────────> addresses of `layout`, runs each case,
+//!   <──────────────────────────────────────────── one byte on stdout ── writes outcomes and changed doublewords
+//!   ─ read outcomes <────────────── outcomes | changes
+//! ```
+//!
+//! A child that dies or does not answer is replaced, and the case it was at is reported.
+
+use super::case::{Case, Change, Exception, FX_SIZE, Outcome, PAGE_FAULT, State};
+use super::layout::{
+    BATCH, CHANGE_SIZE, CODE_BYTES, EXIT, HEADER_COUNT, HEADER_CURRENT, IN_CODE, IN_CODE_AT,
+    IN_CODE_LENGTH, IN_DS, IN_EAX, IN_EFLAGS, IN_FX, IN_SIZE, MAX_CODE, OUT_CHANGES, OUT_CR2,
+    OUT_DS, OUT_EAX, OUT_EFLAGS, OUT_EIP, OUT_ERROR, OUT_FIRST_CHANGE, OUT_FX, OUT_SIGNAL,
+    OUT_SIZE, OUT_TRAP, SHARED_CHANGES, SHARED_IN, SHARED_OUT, SHARED_SIZE, SHARED_TEMPLATE,
+    c_header,
+};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use tempfile::TempDir;
+use thiserror::Error;
+
+/// Longest time one batch may take before the case at hand counts as stuck, in milliseconds.
+const BATCH_TIMEOUT_MS: u16 = 20_000;
+
+/// Why the real CPU could not be asked.
+#[derive(Debug, Error)]
+pub enum NativeError {
+    /// The 32-bit program could not be built.
+    #[error("cannot build the native program with `gcc -m32`: {0}")]
+    Build(String),
+    /// A file or process operation failed.
+    #[error("native program: {0}")]
+    Io(#[from] io::Error),
+    /// A system call failed.
+    #[error("native program: {0}")]
+    System(#[from] nix::Error),
+    /// The program died or got stuck in the case with this index of the batch.
+    #[error("native program lost in case {case} of the batch: {how}")]
+    Lost {
+        /// Index in the batch.
+        case: usize,
+        /// What became of the program.
+        how: String,
+    },
+}
+
+/// The built program; every [`Native`] starts its own process from it.
+pub struct Program {
+    path: PathBuf,
+    _directory: TempDir,
+}
+
+impl Program {
+    /// Compiles and links the native program in a temporary directory.
+    pub fn build() -> Result<Self, NativeError> {
+        let directory = tempfile::tempdir()?;
+        let sources = [
+            ("layout.h", c_header()),
+            ("linux.h", include_str!("../../native/linux.h").to_owned()),
+            ("runner.c", include_str!("../../native/runner.c").to_owned()),
+            ("entry.S", include_str!("../../native/entry.S").to_owned()),
+        ];
+        for (name, text) in sources {
+            std::fs::write(directory.path().join(name), text)?;
+        }
+        let output = Command::new("gcc")
+            .current_dir(directory.path())
+            .args("-m32 -O2 -Wall -Wextra -Werror -ffreestanding -mgeneral-regs-only -fno-stack-protector".split(' '))
+            .args("-fno-pic -no-pie -nostdlib -static -Wl,-z,noexecstack -Wl,--build-id=none".split(' '))
+            .arg(format!("-Wl,--section-start=.exit={EXIT:#x}"))
+            .args(["-o", "runner", "runner.c", "entry.S"])
+            .output()
+            .map_err(|error| NativeError::Build(error.to_string()))?;
+        if !output.status.success() {
+            return Err(NativeError::Build(
+                String::from_utf8_lossy(&output.stderr).into_owned(),
+            ));
+        }
+        Ok(Self {
+            path: directory.path().join("runner"),
+            _directory: directory,
+        })
+    }
+}
+
+/// One child process.
+pub struct Native<'p> {
+    program: &'p Program,
+    shared: File,
+    child: Child,
+}
+
+impl<'p> Native<'p> {
+    /// Starts a child.
+    pub fn start(program: &'p Program) -> Result<Self, NativeError> {
+        let shared = File::from(memfd_create(c"differential", MFdFlags::MFD_CLOEXEC)?);
+        shared.set_len(u64::from(SHARED_SIZE))?;
+        let child = spawn(program, &shared)?;
+        Ok(Self {
+            program,
+            shared,
+            child,
+        })
+    }
+
+    /// Runs up to [`BATCH`] cases that share one template; an outcome a case.
+    ///
+    /// # Errors
+    /// [`NativeError::Lost`] if the child died or got stuck; a new child is ready afterwards.
+    pub fn run(&mut self, cases: &[Case]) -> Result<Vec<Outcome>, NativeError> {
+        assert!(
+            (1..=BATCH).contains(&cases.len()),
+            "a batch has 1 to {BATCH} cases"
+        );
+        self.shared
+            .write_all_at(cases[0].template.bytes(), u64::from(SHARED_TEMPLATE))?;
+        let records: Vec<u8> = cases.iter().flat_map(record).collect();
+        self.shared.write_all_at(&records, u64::from(SHARED_IN))?;
+        self.shared.write_all_at(
+            &(cases.len() as u32).to_le_bytes(),
+            u64::from(4 * HEADER_COUNT),
+        )?;
+        if let Err(how) = self.round_trip() {
+            return Err(self.replace_child(how)?);
+        }
+        self.outcomes(cases.len())
+    }
+
+    /// Lets the child run the batch; the error says what became of it.
+    fn round_trip(&mut self) -> Result<(), String> {
+        let stdin = self.child.stdin.as_mut().expect("stdin is a pipe");
+        stdin.write_all(&[1]).map_err(|error| error.to_string())?;
+        let stdout = self.child.stdout.as_mut().expect("stdout is a pipe");
+        let mut ready = [PollFd::new(stdout.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut ready, PollTimeout::from(BATCH_TIMEOUT_MS)) {
+            Ok(0) => return Err("no answer in time".to_owned()),
+            Ok(_) => {}
+            Err(error) => return Err(error.to_string()),
+        }
+        stdout
+            .read_exact(&mut [0])
+            .map_err(|_| "it died".to_owned())
+    }
+
+    fn replace_child(&mut self, how: String) -> Result<NativeError, NativeError> {
+        self.child.kill()?;
+        let status = self.child.wait()?;
+        let mut current = [0; 4];
+        self.shared
+            .read_exact_at(&mut current, u64::from(4 * HEADER_CURRENT))?;
+        self.child = spawn(self.program, &self.shared)?;
+        Ok(NativeError::Lost {
+            case: u32::from_le_bytes(current) as usize,
+            how: format!("{how} ({status})"),
+        })
+    }
+
+    fn outcomes(&self, count: usize) -> Result<Vec<Outcome>, NativeError> {
+        let mut records = vec![0; count * OUT_SIZE as usize];
+        self.shared
+            .read_exact_at(&mut records, u64::from(SHARED_OUT))?;
+        let records: Vec<&[u8]> = records.chunks_exact(OUT_SIZE as usize).collect();
+        let total = records.last().map_or(0, |last| {
+            word(last, OUT_FIRST_CHANGE) + word(last, OUT_CHANGES)
+        });
+        let mut changes = vec![0; (total * CHANGE_SIZE) as usize];
+        self.shared
+            .read_exact_at(&mut changes, u64::from(SHARED_CHANGES))?;
+        Ok(records
+            .into_iter()
+            .map(|record| outcome(record, &changes))
+            .collect())
+    }
+}
+
+impl Drop for Native<'_> {
+    fn drop(&mut self) {
+        // Closing its stdin ends the child; a child that is stuck needs the signal. Both may find it gone already.
+        drop(self.child.stdin.take());
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(program: &Program, shared: &File) -> Result<Child, NativeError> {
+    let child = Command::new(&program.path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::from(shared.try_clone()?))
+        .spawn()?;
+    Ok(child)
+}
+
+/// One case as the shared file holds it.
+fn record(case: &Case) -> Vec<u8> {
+    assert!(
+        case.code.len() <= MAX_CODE,
+        "code of {} bytes",
+        case.code.len()
+    );
+    assert!(
+        case.start.eip.wrapping_sub(super::layout::CODE) as usize + case.code.len()
+            <= CODE_BYTES as usize
+    );
+    let mut record = vec![0; IN_SIZE as usize];
+    let mut put =
+        |offset: u32, bytes: &[u8]| record[offset as usize..][..bytes.len()].copy_from_slice(bytes);
+    for (index, value) in (0u32..).zip(case.start.gpr) {
+        put(IN_EAX + 4 * index, &value.to_le_bytes());
+    }
+    put(IN_EFLAGS, &case.start.eflags.to_le_bytes());
+    for (index, selector) in (0u32..4).zip(case.start.segments) {
+        put(IN_DS + 4 * index, &selector.to_le_bytes());
+    }
+    put(IN_CODE_AT, &case.start.eip.to_le_bytes());
+    put(IN_CODE_LENGTH, &(case.code.len() as u32).to_le_bytes());
+    put(IN_FX, &case.start.fx);
+    put(IN_CODE, &case.code);
+    record
+}
+
+fn word(record: &[u8], offset: u32) -> u32 {
+    u32::from_le_bytes(
+        record[offset as usize..][..4]
+            .try_into()
+            .expect("four bytes"),
+    )
+}
+
+/// One outcome from the shared file.
+fn outcome(record: &[u8], changes: &[u8]) -> Outcome {
+    let end = State {
+        gpr: std::array::from_fn(|index| word(record, OUT_EAX + 4 * index as u32)),
+        eip: word(record, OUT_EIP),
+        eflags: word(record, OUT_EFLAGS),
+        segments: std::array::from_fn(|index| word(record, OUT_DS + 4 * index as u32) as u16),
+        fx: record[OUT_FX as usize..][..FX_SIZE]
+            .try_into()
+            .expect("an FXSAVE image"),
+    };
+    let exception = (word(record, OUT_SIGNAL) != 0).then(|| {
+        let vector = word(record, OUT_TRAP) as u8;
+        let address = if vector == PAGE_FAULT {
+            word(record, OUT_CR2)
+        } else {
+            0
+        };
+        Exception {
+            vector,
+            error: word(record, OUT_ERROR),
+            address,
+        }
+    });
+    let first = word(record, OUT_FIRST_CHANGE) * CHANGE_SIZE;
+    let changes = changes[first as usize..][..(word(record, OUT_CHANGES) * CHANGE_SIZE) as usize]
+        .chunks_exact(CHANGE_SIZE as usize)
+        .map(|change| Change {
+            address: word(change, 0),
+            value: word(change, 4),
+        })
+        .collect();
+    Outcome {
+        end,
+        exception,
+        changes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::case::Template;
+    use super::super::layout::{CODE, FLAT_DATA, SANDBOX};
+    use super::*;
+    use std::sync::Arc;
+
+    fn case(code: &[u8]) -> Case {
+        let mut fx = [0; FX_SIZE];
+        fx[0] = 0x7F;
+        fx[1] = 0x03;
+        fx[24] = 0x80;
+        fx[25] = 0x1F;
+        let start = State {
+            gpr: [1, 2, 3, SANDBOX + 0x1010, SANDBOX + 0x6000, 6, 7, 8],
+            eip: CODE,
+            eflags: 0x202,
+            segments: [FLAT_DATA, FLAT_DATA, 0, 0, FLAT_DATA],
+            fx,
+        };
+        let template = Arc::new(Template::new(vec![0; super::super::case::SANDBOX_BYTES]));
+        let mut code = code.to_vec();
+        code.push(0xE9);
+        code.extend(
+            EXIT.wrapping_sub(CODE + code.len() as u32 + 4)
+                .to_le_bytes(),
+        );
+        Case {
+            start,
+            code,
+            units: Vec::new(),
+            template,
+        }
+    }
+
+    #[test]
+    fn the_real_cpu_reports_registers_memory_and_exceptions() {
+        let program = Program::build().unwrap();
+        let mut native = Native::start(&program).unwrap();
+        // add eax, ecx; mov [ebx], eax -- mov eax, [0] -- hlt -- div by zero
+        let cases = [
+            case(&[0x01, 0xC8, 0x89, 0x03]),
+            case(&[0xA1, 0, 0, 0, 0]),
+            case(&[0xF4]),
+            case(&[0x31, 0xC9, 0xF7, 0xF1]),
+        ];
+        let outcomes = native.run(&cases).unwrap();
+        assert_eq!(outcomes[0].end.gpr[0], 3);
+        assert_eq!(outcomes[0].end.eip, EXIT);
+        assert_eq!(outcomes[0].exception, None);
+        assert_eq!(
+            outcomes[0].changes,
+            [Change {
+                address: SANDBOX + 0x1010,
+                value: 3
+            }]
+        );
+        assert_eq!(
+            outcomes[1].exception,
+            Some(Exception {
+                vector: PAGE_FAULT,
+                error: 4,
+                address: 0
+            })
+        );
+        assert_eq!(
+            outcomes[2].exception,
+            Some(Exception {
+                vector: 13,
+                error: 0,
+                address: 0
+            })
+        );
+        assert_eq!(
+            outcomes[3].exception,
+            Some(Exception {
+                vector: 0,
+                error: 0,
+                address: 0
+            })
+        );
+        assert_eq!(outcomes[3].end.eip, CODE + 2);
+    }
+
+    #[test]
+    fn a_stuck_case_is_named_and_the_child_replaced() {
+        let program = Program::build().unwrap();
+        let mut native = Native::start(&program).unwrap();
+        // The middle case asks Linux to exit: mov eax, 252; int 80h.
+        let cases = [
+            case(&[0x90]),
+            case(&[0xB8, 252, 0, 0, 0, 0xCD, 0x80]),
+            case(&[0x90]),
+        ];
+        assert!(matches!(
+            native.run(&cases),
+            Err(NativeError::Lost { case: 1, .. })
+        ));
+        assert!(native.run(&cases[..1]).is_ok());
+    }
+}
