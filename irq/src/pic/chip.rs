@@ -1,0 +1,312 @@
+//! One 8259A: registers, priority resolver and command words.
+//!
+//! ```text
+//!   IR0..7 ──▶ edge sense ──▶ IRR ──▶ & !IMR ──▶ priority resolver ──▶ INT
+//!                 (per input: latch, or level)          ▲     │ INTA
+//!                                                     ISR ◀───┘
+//! ```
+//!
+//! An edge triggered input requests from its rising edge until it is acknowledged or goes low; a level triggered one as
+//! long as it is high.
+
+use super::INPUTS;
+use super::command::{Command, Icw1, Icw4, Ocw2, Ocw3, StatusRead, slave_identity, vector_base};
+use crate::lines::Level;
+
+/// The level that an acknowledge cycle without a request returns, and the lowest priority after ICW1.
+const DEFAULT_LEVEL: u8 = 7;
+/// I bit of the poll word: there was a request.
+const POLL_INTERRUPT: u8 = 1 << 7;
+/// Poll word when there is no request. Bits W2..W0 then mean nothing.
+const POLL_NOTHING: u8 = 0;
+
+/// Where the chip is in its initialization sequence (8259A datasheet, Initialization Sequence).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Sequence {
+    /// Power-on: A0 = 1 reaches OCW1, but nothing is requested.
+    #[default]
+    NeverStarted,
+    Icw2,
+    Icw3,
+    Icw4,
+    /// Ready to accept interrupt requests.
+    Ready,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chip {
+    /// Levels of the inputs.
+    inputs: u8,
+    /// Edge sense latches: risen, not fallen, not acknowledged.
+    edges: u8,
+    imr: u8,
+    isr: u8,
+    elcr: u8,
+    /// The level of lowest priority; the one after it is the highest.
+    lowest: u8,
+    sequence: Sequence,
+    icw1: Icw1,
+    vector_base: u8,
+    icw3: u8,
+    icw4: Icw4,
+    rotate_in_auto_eoi: bool,
+    special_mask: bool,
+    poll: bool,
+    status_read: StatusRead,
+}
+
+impl Default for Chip {
+    fn default() -> Self {
+        Self {
+            inputs: 0,
+            edges: 0,
+            imr: 0,
+            isr: 0,
+            elcr: 0,
+            lowest: DEFAULT_LEVEL,
+            sequence: Sequence::default(),
+            icw1: Icw1::default(),
+            vector_base: 0,
+            icw3: 0,
+            icw4: Icw4::default(),
+            rotate_in_auto_eoi: false,
+            special_mask: false,
+            poll: false,
+            status_read: StatusRead::default(),
+        }
+    }
+}
+
+/// Inputs, requests and the acknowledge cycle.
+impl Chip {
+    /// Drives input `input` (0 to 7).
+    pub fn set_input(&mut self, input: u8, level: Level) {
+        let bit = 1 << input;
+        if level.is_high() {
+            self.edges |= bit & !self.inputs;
+            self.inputs |= bit;
+        } else {
+            self.inputs &= !bit;
+            self.edges &= !bit;
+        }
+    }
+
+    /// Interrupt Request Register.
+    pub fn irr(&self) -> u8 {
+        let level_triggered = if self.icw1.level_triggered {
+            u8::MAX
+        } else {
+            self.elcr
+        };
+        (self.inputs & level_triggered) | (self.edges & !level_triggered)
+    }
+
+    /// Interrupt Mask Register.
+    pub fn imr(&self) -> u8 {
+        self.imr
+    }
+
+    /// The level for which INT is high now, `None` while INT is low.
+    pub fn request(&self) -> Option<u8> {
+        if self.sequence != Sequence::Ready {
+            return None;
+        }
+        let level = self.highest(self.irr() & !self.imr)?;
+        let Some(in_service) = self.highest(self.blocking()) else {
+            return Some(level);
+        };
+        let admitted = self.rank(level) < self.rank(in_service)
+            || (level == in_service && self.nests_in_itself(level));
+        admitted.then_some(level)
+    }
+
+    /// The chip's part of INTA: puts the requesting level in service and returns it, or `None` when there is no request.
+    pub fn accept(&mut self) -> Option<u8> {
+        let level = self.request()?;
+        let bit = 1 << level;
+        self.edges &= !bit;
+        if !self.icw4.auto_eoi {
+            self.isr |= bit;
+        } else if self.rotate_in_auto_eoi {
+            self.lowest = level;
+        }
+        Some(level)
+    }
+
+    pub fn vector(&self, level: u8) -> u8 {
+        self.vector_base | level
+    }
+
+    pub fn default_vector(&self) -> u8 {
+        self.vector(DEFAULT_LEVEL)
+    }
+
+    /// As a master: whether ICW3 says that a slave drives `input`.
+    pub fn has_slave_on(&self, input: u8) -> bool {
+        !self.icw1.single && self.icw3 & (1 << input) != 0
+    }
+
+    /// As a slave: whether it recognizes `identity` on the cascade lines.
+    pub fn answers_to(&self, identity: u8) -> bool {
+        !self.icw1.single && slave_identity(self.icw3) == identity
+    }
+
+    /// Distance of `level` from the highest priority, 0 to 7.
+    fn rank(&self, level: u8) -> u8 {
+        (level + INPUTS - 1 - self.lowest) % INPUTS
+    }
+
+    fn highest(&self, levels: u8) -> Option<u8> {
+        (0..INPUTS)
+            .filter(|level| levels & (1 << level) != 0)
+            .min_by_key(|&level| self.rank(level))
+    }
+
+    /// Levels in service that keep others out. Special mask mode lets everything pass those that are masked.
+    fn blocking(&self) -> u8 {
+        if self.special_mask {
+            self.isr & !self.imr
+        } else {
+            self.isr
+        }
+    }
+
+    /// Special fully nested mode: a slave in service is not locked out from its own input.
+    fn nests_in_itself(&self, level: u8) -> bool {
+        self.icw4.special_fully_nested && self.has_slave_on(level)
+    }
+}
+
+/// Ports.
+impl Chip {
+    pub fn elcr(&self) -> u8 {
+        self.elcr
+    }
+
+    pub fn set_elcr(&mut self, value: u8) {
+        self.elcr = value;
+    }
+
+    /// Whether the next read is the response to a poll command.
+    pub fn is_polled(&self) -> bool {
+        self.poll
+    }
+
+    /// Reads with A0 = 0: poll word, IRR or ISR.
+    pub fn read_command(&mut self) -> u8 {
+        if self.poll {
+            return self.read_poll();
+        }
+        match self.status_read {
+            StatusRead::Irr => self.irr(),
+            StatusRead::Isr => self.isr,
+        }
+    }
+
+    /// Reads with A0 = 1: poll word or IMR.
+    pub fn read_data(&mut self) -> u8 {
+        if self.poll {
+            self.read_poll()
+        } else {
+            self.imr
+        }
+    }
+
+    /// Writes with A0 = 0: ICW1, OCW2 or OCW3.
+    pub fn write_command(&mut self, byte: u8) {
+        match Command::decode(byte) {
+            Command::Icw1(icw1) => self.start_initialization(icw1),
+            Command::Ocw2(ocw2) => self.operate(ocw2),
+            Command::Ocw3(ocw3) => self.select(ocw3),
+        }
+    }
+
+    /// Writes with A0 = 1: the next initialization word that ICW1 announced, otherwise OCW1.
+    pub fn write_data(&mut self, byte: u8) {
+        match self.sequence {
+            Sequence::NeverStarted | Sequence::Ready => self.imr = byte,
+            Sequence::Icw2 => {
+                self.vector_base = vector_base(byte);
+                self.sequence = if self.icw1.single {
+                    self.after_icw3()
+                } else {
+                    Sequence::Icw3
+                };
+            }
+            Sequence::Icw3 => {
+                self.icw3 = byte;
+                self.sequence = self.after_icw3();
+            }
+            Sequence::Icw4 => {
+                self.icw4 = Icw4::decode(byte);
+                self.sequence = Sequence::Ready;
+            }
+        }
+    }
+
+    /// A poll takes the place of INTA: the read puts the level in service (8259A datasheet, Poll Command).
+    fn read_poll(&mut self) -> u8 {
+        self.poll = false;
+        self.accept()
+            .map_or(POLL_NOTHING, |level| POLL_INTERRUPT | level)
+    }
+
+    /// What ICW1 resets (8259A datasheet, Initialization Command Words 1 and 2): everything but the input levels and the
+    /// edge/level control register, which is not part of the chip.
+    fn start_initialization(&mut self, icw1: Icw1) {
+        *self = Self {
+            inputs: self.inputs,
+            elcr: self.elcr,
+            sequence: Sequence::Icw2,
+            icw1,
+            ..Self::default()
+        };
+    }
+
+    fn after_icw3(&self) -> Sequence {
+        if self.icw1.ic4 {
+            Sequence::Icw4
+        } else {
+            Sequence::Ready
+        }
+    }
+
+    fn operate(&mut self, ocw2: Ocw2) {
+        match ocw2 {
+            Ocw2::NonSpecificEoi => {
+                self.end_highest();
+            }
+            Ocw2::SpecificEoi(level) => self.end(level),
+            Ocw2::RotateOnNonSpecificEoi => {
+                if let Some(level) = self.end_highest() {
+                    self.lowest = level;
+                }
+            }
+            Ocw2::RotateOnSpecificEoi(level) => {
+                self.end(level);
+                self.lowest = level;
+            }
+            Ocw2::SetPriority(level) => self.lowest = level,
+            Ocw2::RotateInAutoEoiSet => self.rotate_in_auto_eoi = true,
+            Ocw2::RotateInAutoEoiClear => self.rotate_in_auto_eoi = false,
+            Ocw2::NoOperation => {}
+        }
+    }
+
+    fn end(&mut self, level: u8) {
+        self.isr &= !(1 << level);
+    }
+
+    /// Ends the service of highest priority. In special mask mode a masked level cannot be ended this way.
+    fn end_highest(&mut self) -> Option<u8> {
+        let level = self.highest(self.blocking())?;
+        self.end(level);
+        Some(level)
+    }
+
+    fn select(&mut self, ocw3: Ocw3) {
+        self.poll = ocw3.poll;
+        self.status_read = ocw3.status_read.unwrap_or(self.status_read);
+        self.special_mask = ocw3.special_mask.unwrap_or(self.special_mask);
+    }
+}

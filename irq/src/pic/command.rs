@@ -1,0 +1,166 @@
+//! The command words of an 8259A, decoded (8259A datasheet, Programming the 8259A).
+//!
+//! Bits that select the MCS-80/85 call sequence (ICW1 ADI, ICW4 µPM = 0) and the buffered mode pins (ICW4 BUF, M/S) have no
+//! effect in a PC and are ignored: vectors are always those of the 8086 mode.
+
+use bits::{
+    ICW1, ICW1_IC4, ICW1_LTIM, ICW1_SNGL, OCW3, OCW3_ESMM, OCW3_P, OCW3_RIS, OCW3_RR, OCW3_SMM,
+};
+
+mod bits {
+    /// Distinguishes ICW1 from OCW2 and OCW3 at A0 = 0.
+    pub const ICW1: u8 = 1 << 4;
+    /// ICW4 will follow.
+    pub const ICW1_IC4: u8 = 1 << 0;
+    /// Single: no cascade, ICW3 will not follow.
+    pub const ICW1_SNGL: u8 = 1 << 1;
+    /// Level triggered interrupt mode.
+    pub const ICW1_LTIM: u8 = 1 << 3;
+    /// Distinguishes OCW3 from OCW2.
+    pub const OCW3: u8 = 1 << 3;
+    /// Read IS register (1) or IR register (0).
+    pub const OCW3_RIS: u8 = 1 << 0;
+    /// RIS is valid.
+    pub const OCW3_RR: u8 = 1 << 1;
+    /// Poll command.
+    pub const OCW3_P: u8 = 1 << 2;
+    /// Special mask mode on (1) or off (0).
+    pub const OCW3_SMM: u8 = 1 << 5;
+    /// SMM is valid.
+    pub const OCW3_ESMM: u8 = 1 << 6;
+}
+
+/// Level bits L2..L0 of OCW2, identity bits of a slave's ICW3.
+const LEVEL_MASK: u8 = 0b111;
+/// R, SL and EOI bits of OCW2.
+const OCW2_COMMAND_SHIFT: u32 = 5;
+/// T7..T3 of ICW2: the vector without the level.
+const ICW2_VECTOR_MASK: u8 = 0b1111_1000;
+/// Automatic end of interrupt.
+const ICW4_AEOI: u8 = 1 << 1;
+/// Special fully nested mode.
+const ICW4_SFNM: u8 = 1 << 4;
+
+/// A byte written with A0 = 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    Icw1(Icw1),
+    Ocw2(Ocw2),
+    Ocw3(Ocw3),
+}
+
+impl Command {
+    pub fn decode(byte: u8) -> Self {
+        if byte & ICW1 != 0 {
+            Self::Icw1(Icw1::decode(byte))
+        } else if byte & OCW3 != 0 {
+            Self::Ocw3(Ocw3::decode(byte))
+        } else {
+            Self::Ocw2(Ocw2::decode(byte))
+        }
+    }
+}
+
+/// Initialization command word 1: which words follow and how inputs trigger.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Icw1 {
+    pub ic4: bool,
+    pub single: bool,
+    pub level_triggered: bool,
+}
+
+impl Icw1 {
+    fn decode(byte: u8) -> Self {
+        Self {
+            ic4: byte & ICW1_IC4 != 0,
+            single: byte & ICW1_SNGL != 0,
+            level_triggered: byte & ICW1_LTIM != 0,
+        }
+    }
+}
+
+/// Initialization command word 2: vector of level 0.
+pub fn vector_base(icw2: u8) -> u8 {
+    icw2 & ICW2_VECTOR_MASK
+}
+
+/// Initialization command word 3 of a slave: its identity on the cascade lines.
+pub fn slave_identity(icw3: u8) -> u8 {
+    icw3 & LEVEL_MASK
+}
+
+/// Initialization command word 4.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Icw4 {
+    pub auto_eoi: bool,
+    pub special_fully_nested: bool,
+}
+
+impl Icw4 {
+    pub fn decode(byte: u8) -> Self {
+        Self {
+            auto_eoi: byte & ICW4_AEOI != 0,
+            special_fully_nested: byte & ICW4_SFNM != 0,
+        }
+    }
+}
+
+/// Operation command word 2: end of interrupt and priority rotation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ocw2 {
+    NonSpecificEoi,
+    SpecificEoi(u8),
+    RotateOnNonSpecificEoi,
+    RotateInAutoEoiSet,
+    RotateInAutoEoiClear,
+    RotateOnSpecificEoi(u8),
+    SetPriority(u8),
+    NoOperation,
+}
+
+impl Ocw2 {
+    fn decode(byte: u8) -> Self {
+        let level = byte & LEVEL_MASK;
+        match byte >> OCW2_COMMAND_SHIFT {
+            0b000 => Self::RotateInAutoEoiClear,
+            0b001 => Self::NonSpecificEoi,
+            0b010 => Self::NoOperation,
+            0b011 => Self::SpecificEoi(level),
+            0b100 => Self::RotateInAutoEoiSet,
+            0b101 => Self::RotateOnNonSpecificEoi,
+            0b110 => Self::SetPriority(level),
+            _ => Self::RotateOnSpecificEoi(level),
+        }
+    }
+}
+
+/// The register that a read with A0 = 0 returns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StatusRead {
+    #[default]
+    Irr,
+    Isr,
+}
+
+/// Operation command word 3. A field that the word leaves as it is, is `None`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ocw3 {
+    pub status_read: Option<StatusRead>,
+    pub poll: bool,
+    pub special_mask: Option<bool>,
+}
+
+impl Ocw3 {
+    fn decode(byte: u8) -> Self {
+        let selected = if byte & OCW3_RIS != 0 {
+            StatusRead::Isr
+        } else {
+            StatusRead::Irr
+        };
+        Self {
+            status_read: (byte & OCW3_RR != 0).then_some(selected),
+            poll: byte & OCW3_P != 0,
+            special_mask: (byte & OCW3_ESMM != 0).then_some(byte & OCW3_SMM != 0),
+        }
+    }
+}

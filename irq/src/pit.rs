@@ -1,0 +1,204 @@
+//! The 8254 programmable interval timer of a PC and port 61h.
+//!
+//! Three counters run from one clock of 1,193,182 Hz. Counter 0 makes the timer interrupt, counter 1 the memory refresh
+//! request, counter 2 the speaker tone; bit 0 of port 61h is counter 2's gate, the other gates are tied high. The counters
+//! follow the Intel 8254 datasheet (231164).
+//!
+//! ```text
+//!   clock ─┬─▶ counter 0 ── OUT0 ─▶ IRQ 0
+//!          ├─▶ counter 1 ── OUT1 ─▶ toggles 61h bit 4
+//!          └─▶ counter 2 ── OUT2 ─▶ 61h bit 5
+//!   61h bit 0 ──▶ GATE2
+//! ```
+//!
+//! Guarantees:
+//! * Time moves only in [`Pit::advance`], in closed form: its cost does not depend on how much time passed.
+//! * Clock pulse n happens at the first whole nanosecond not before n / 1,193,182 s. Nothing is accumulated, so nothing drifts.
+//! * Reads and writes act between the last clock pulse and the next.
+
+mod clock;
+mod control;
+mod counter;
+mod counting;
+
+pub use clock::FREQUENCY_HZ;
+
+use crate::lines::Level;
+use clock::{pulses_until, time_of_pulse};
+use control::{ControlWord, CounterCommand};
+use counter::Counter;
+
+/// What the system's firmware leaves in counter 1: mode 2, low byte only, 18 pulses, a refresh request each 15 µs.
+const REFRESH_CONTROL: u8 = 0b0101_0100;
+/// The firmware's count for counter 1.
+const REFRESH_COUNT: u8 = 18;
+
+/// Port 61h: GATE of counter 2.
+const PORT_61_GATE2: u8 = 1 << 0;
+/// Port 61h: bits that read back as written: GATE2, speaker data, and the two NMI source masks.
+const PORT_61_WRITABLE: u8 = 0b1111;
+/// Port 61h: toggles at each refresh request.
+const PORT_61_REFRESH: u8 = 1 << 4;
+/// Port 61h: OUT of counter 2.
+const PORT_61_OUT2: u8 = 1 << 5;
+
+/// A byte-wide port of the timer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PitPort {
+    /// 40h, 41h, 42h: count and status of a counter.
+    Counter(Channel),
+    /// 43h: control words, write only.
+    Control,
+    /// 61h: gate and output of counter 2, speaker, refresh.
+    SystemControl,
+}
+
+impl PitPort {
+    /// The register at I/O address `port`, or `None` when the timer does not decode it.
+    #[must_use]
+    pub const fn decode(port: u16) -> Option<Self> {
+        match port {
+            0x40 => Some(Self::Counter(Channel::Timer)),
+            0x41 => Some(Self::Counter(Channel::Refresh)),
+            0x42 => Some(Self::Counter(Channel::Speaker)),
+            0x43 => Some(Self::Control),
+            0x61 => Some(Self::SystemControl),
+            _ => None,
+        }
+    }
+}
+
+/// One of the three counters, by its use in a PC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Channel {
+    /// Counter 0.
+    Timer = 0,
+    /// Counter 1.
+    Refresh = 1,
+    /// Counter 2.
+    Speaker = 2,
+}
+
+impl Channel {
+    const ALL: [Self; 3] = [Self::Timer, Self::Refresh, Self::Speaker];
+}
+
+/// The 8254 with port 61h.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pit {
+    counters: [Counter; 3],
+    /// Clock pulses since the caller's time 0.
+    pulses: u64,
+    /// Writable bits of port 61h.
+    port_61: u8,
+    /// Bit 4 of port 61h.
+    refresh: bool,
+}
+
+impl Default for Pit {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Pit {
+    /// The timer at time 0 as firmware leaves it: counter 1 makes refresh requests, counters 0 and 2 are not programmed,
+    /// GATE2 is low.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut pit = Self {
+            counters: [
+                Counter::new(Level::High),
+                Counter::new(Level::High),
+                Counter::new(Level::Low),
+            ],
+            pulses: 0,
+            port_61: 0,
+            refresh: false,
+        };
+        pit.write(PitPort::Control, REFRESH_CONTROL);
+        pit.write(PitPort::Counter(Channel::Refresh), REFRESH_COUNT);
+        pit
+    }
+
+    /// Reads one byte. The control port is write only and reads as ones.
+    pub fn read(&mut self, port: PitPort) -> u8 {
+        match port {
+            PitPort::Counter(channel) => self.counter(channel).read(),
+            PitPort::Control => u8::MAX,
+            PitPort::SystemControl => self.read_port_61(),
+        }
+    }
+
+    /// Writes one byte.
+    pub fn write(&mut self, port: PitPort, value: u8) {
+        match port {
+            PitPort::Counter(channel) => self.counter(channel).write(value),
+            PitPort::Control => self.write_control(value),
+            PitPort::SystemControl => {
+                self.port_61 = value & PORT_61_WRITABLE;
+                let gate = Level::from_active(value & PORT_61_GATE2 != 0);
+                self.counter(Channel::Speaker).set_gate(gate);
+            }
+        }
+    }
+
+    /// Runs the counters up to `now_ns`, in nanoseconds since time 0, and returns how often OUT0 rose on the way. A time
+    /// before the last one changes nothing.
+    pub fn advance(&mut self, now_ns: u64) -> u64 {
+        let pulses = pulses_until(now_ns);
+        let elapsed = pulses.saturating_sub(self.pulses);
+        self.pulses += elapsed;
+        let [timer, refresh, speaker] = &mut self.counters;
+        speaker.clock(elapsed);
+        self.refresh ^= refresh.clock(elapsed) % 2 != 0;
+        timer.clock(elapsed)
+    }
+
+    /// The level of a counter's OUT pin.
+    #[must_use]
+    pub fn out(&self, channel: Channel) -> Level {
+        self.counters[channel as usize].out()
+    }
+
+    /// When OUT0 rises next, in nanoseconds since time 0: the least time for which [`Pit::advance`] will report an edge.
+    /// `None` when it does not rise without a write first (or not within the 584 years that 64 bits of nanoseconds count).
+    #[must_use]
+    pub fn next_edge(&self) -> Option<u64> {
+        let distance = self.counters[Channel::Timer as usize].pulses_to_rise()?;
+        time_of_pulse(self.pulses.checked_add(distance)?)
+    }
+
+    fn counter(&mut self, channel: Channel) -> &mut Counter {
+        &mut self.counters[channel as usize]
+    }
+
+    fn read_port_61(&self) -> u8 {
+        let refresh = if self.refresh { PORT_61_REFRESH } else { 0 };
+        let out2 = if self.out(Channel::Speaker).is_high() {
+            PORT_61_OUT2
+        } else {
+            0
+        };
+        self.port_61 | refresh | out2
+    }
+
+    fn write_control(&mut self, value: u8) {
+        match ControlWord::decode(value) {
+            ControlWord::Counter(channel, CounterCommand::Latch) => {
+                self.counter(channel).latch_count()
+            }
+            ControlWord::Counter(channel, CounterCommand::Program(format)) => {
+                self.counter(channel).program(format)
+            }
+            ControlWord::ReadBack(read_back) => {
+                for channel in Channel::ALL
+                    .into_iter()
+                    .filter(|&channel| read_back.selects(channel))
+                {
+                    self.counter(channel).read_back(read_back);
+                }
+            }
+        }
+    }
+}

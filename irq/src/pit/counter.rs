@@ -1,0 +1,143 @@
+//! The bus side of one counter: count register access, latches, status byte.
+//!
+//! The counting itself is [`CountingElement`]'s; here bytes become counts and counts become bytes.
+
+use super::control::{Access, Format, ReadBack};
+use super::counting::CountingElement;
+use crate::lines::Level;
+
+/// Status byte: level of OUT.
+const STATUS_OUT: u8 = 1 << 7;
+/// Status byte: the last count written is not yet in the counting element.
+const STATUS_NULL_COUNT: u8 = 1 << 6;
+
+/// Which byte of a two-byte count is read next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Byte {
+    Low,
+    High,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counter {
+    format: Format,
+    element: CountingElement,
+    /// First byte of a two-byte count whose second byte is still to come.
+    written_low: Option<u8>,
+    next_read: Byte,
+    /// Output latch.
+    latched_count: Option<u16>,
+    /// Status latch.
+    latched_status: Option<u8>,
+}
+
+impl Counter {
+    /// A counter that was never programmed, its GATE at `gate`.
+    pub fn new(gate: Level) -> Self {
+        Self::programmed(Format::POWER_ON, gate)
+    }
+
+    fn programmed(format: Format, gate: Level) -> Self {
+        Self {
+            format,
+            element: CountingElement::new(format.mode, format.radix, gate),
+            written_low: None,
+            next_read: Byte::Low,
+            latched_count: None,
+            latched_status: None,
+        }
+    }
+
+    /// Applies a control word. All control logic is reset, OUT takes the mode's first level, the count stays.
+    pub fn program(&mut self, format: Format) {
+        let mut element = CountingElement::new(format.mode, format.radix, self.element.gate());
+        element.keep_value(&self.element);
+        *self = Self {
+            element,
+            ..Self::programmed(format, self.element.gate())
+        };
+    }
+
+    pub fn out(&self) -> Level {
+        self.element.out()
+    }
+
+    pub fn set_gate(&mut self, level: Level) {
+        self.element.set_gate(level);
+    }
+
+    /// Runs `pulses` clock pulses and returns how often OUT rose.
+    pub fn clock(&mut self, pulses: u64) -> u64 {
+        self.element.clock(pulses)
+    }
+
+    /// Clock pulses until OUT rises, `None` when it does not unless GATE or the program changes.
+    pub fn pulses_to_rise(&self) -> Option<u64> {
+        self.element.pulses_to_rise()
+    }
+
+    /// Writes a byte of a new count. With one-byte access the other byte is zero.
+    pub fn write(&mut self, byte: u8) {
+        let count = match (self.format.access, self.written_low.take()) {
+            (Access::Low, _) => u16::from_le_bytes([byte, 0]),
+            (Access::High, _) => u16::from_le_bytes([0, byte]),
+            (Access::LowThenHigh, Some(low)) => u16::from_le_bytes([low, byte]),
+            (Access::LowThenHigh, None) => {
+                self.written_low = Some(byte);
+                return self.element.begin_count();
+            }
+        };
+        self.element.write_count(count);
+    }
+
+    /// Reads a byte: of the status latch, then of the output latch, otherwise of the counting element.
+    pub fn read(&mut self) -> u8 {
+        if let Some(status) = self.latched_status.take() {
+            return status;
+        }
+        let [low, high] = self
+            .latched_count
+            .unwrap_or_else(|| self.element.value())
+            .to_le_bytes();
+        let (byte, next) = match (self.format.access, self.next_read) {
+            (Access::Low, _) => (low, Byte::Low),
+            (Access::High, _) => (high, Byte::Low),
+            (Access::LowThenHigh, Byte::Low) => (low, Byte::High),
+            (Access::LowThenHigh, Byte::High) => (high, Byte::Low),
+        };
+        self.next_read = next;
+        if next == Byte::Low {
+            self.latched_count = None;
+        }
+        byte
+    }
+
+    /// Counter latch command. While an earlier latched count is not read, it has no effect. A latched count is read low
+    /// byte first, even if only the low byte of a count was read before.
+    pub fn latch_count(&mut self) {
+        if self.latched_count.is_none() {
+            self.latched_count = Some(self.element.value());
+            self.next_read = Byte::Low;
+        }
+    }
+
+    /// Read-back command. A status that is latched and not read stays as it is.
+    pub fn read_back(&mut self, command: ReadBack) {
+        if command.status() && self.latched_status.is_none() {
+            self.latched_status = Some(self.status());
+        }
+        if command.count() {
+            self.latch_count();
+        }
+    }
+
+    fn status(&self) -> u8 {
+        let out = if self.out().is_high() { STATUS_OUT } else { 0 };
+        let null_count = if self.element.null_count() {
+            STATUS_NULL_COUNT
+        } else {
+            0
+        };
+        out | null_count | self.format.status_bits()
+    }
+}
