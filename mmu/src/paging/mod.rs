@@ -1,0 +1,29 @@
+//! Paging: the registers that control it, the formats of the paging structures, and the one walker for all of them.
+//!
+//! | file       | what it holds                                                        |
+//! |------------|----------------------------------------------------------------------|
+//! | `control`  | mode and control bits as taken from CR0, CR3, CR4 and EFER           |
+//! | `entry`    | what an entry of a paging structure says, decoded once               |
+//! | `format`   | bit layouts: 32-bit paging and PAE paging                            |
+//! | `pdpte`    | the four page-directory-pointer-table registers of PAE               |
+//! | `walk`     | the walker: pure, with a trail along which A and D bits are set after |
+//! | `fault`    | page faults and their error code                                     |
+
+mod control;
+mod entry;
+mod fault;
+mod format;
+mod pdpte;
+mod walk;
+
+pub use control::{Access, Paging, PagingMode, Privilege};
+pub use entry::{PageSize, Permissions, ReservedBits};
+pub(crate) use fault::Cause;
+pub use fault::{PageFault, PageFaultCode};
+pub(crate) use pdpte::Pdptes;
+pub use walk::{NoTranslation, Translation};
+pub(crate) use walk::{Walk, walk};
+
+/// Width of guest-physical addresses in bits (MAXPHYADDR, CPUID leaf 80000008H EAX bits 7:0): 36, which PSE-36 and PAE
+/// reach. Address bits from here up are reserved in paging structures.
+pub(crate) const MAX_PHYS_ADDR: u32 = 36;

@@ -1,0 +1,50 @@
+//! The page-directory-pointer-table registers of PAE paging (SDM Vol. 3A, 4.4.1 PDPTE Registers).
+//!
+//! Loaded from memory by MOV to CR3 and its like, not by the walk: later stores to the table in memory mean nothing
+//! until the next load.
+
+use super::MAX_PHYS_ADDR;
+use super::entry::ReservedBits;
+use crate::addr::{GuestPhys, LinearAddr, PAGE_SHIFT};
+use crate::phys::PhysMemory;
+
+const PRESENT: u64 = 1;
+const ADDRESS: u64 = ((1 << MAX_PHYS_ADDR) - 1) & !((1 << PAGE_SHIFT) - 1);
+/// Bits 2:1, 8:5 and 63:MAXPHYADDR.
+const RESERVED: u64 = 0x6 | 0x1e0 | !((1 << MAX_PHYS_ADDR) - 1);
+/// CR3 bits 31:5 locate the table, which is 32-byte aligned.
+const CR3_ADDRESS: u32 = !0x1f;
+const COUNT: usize = 4;
+const ENTRY_BYTES: u64 = 8;
+/// Each register translates 1 GiB.
+const REGION_SHIFT: u32 = 30;
+
+/// The four registers: addresses of page directories, where present.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Pdptes([Option<GuestPhys>; COUNT]);
+
+impl Pdptes {
+    /// Reads the table that `cr3` points to. A table outside RAM reads as all ones, which sets reserved bits.
+    pub(crate) fn load(phys: &PhysMemory, cr3: u32) -> Result<Self, ReservedBits> {
+        let table = GuestPhys::new((cr3 & CR3_ADDRESS).into());
+        let mut registers = [None; COUNT];
+        for (register, index) in registers.iter_mut().zip(0..) {
+            let raw = phys
+                .load::<u64>(table.with_offset(index * ENTRY_BYTES))
+                .unwrap_or(u64::MAX);
+            if raw & PRESENT == 0 {
+                continue;
+            }
+            if raw & RESERVED != 0 {
+                return Err(ReservedBits);
+            }
+            *register = Some(GuestPhys::new(raw & ADDRESS));
+        }
+        Ok(Self(registers))
+    }
+
+    /// The page directory for `addr`.
+    pub(super) fn directory(&self, addr: LinearAddr) -> Option<GuestPhys> {
+        self.0[addr.get() as u32 as usize >> REGION_SHIFT]
+    }
+}
