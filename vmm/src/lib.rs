@@ -1,1 +1,3 @@
-//! The replex virtual machine monitor: boot protocol, devices, run loop, command line.
+//! The replex virtual machine monitor.
+
+pub mod loader;

@@ -1,0 +1,31 @@
+//! Loading a kernel straight into guest memory, with no BIOS in between.
+//!
+//! ```text
+//!  file ──► bzimage (setup header, payload) ──► unpack ──► cache ─┐
+//!    └────────────────── ELF32 given directly ────────────────────┴─► elf ──► place
+//!
+//!  guest-physical memory as the kernel finds it
+//!  0x0000_0400  BIOS data area            boot_params.rs
+//!  0x0001_0000  boot_params (zero page)   boot_params.rs
+//!  0x0002_0000  command line              boot_params.rs
+//!  0x0010_0000… kernel segments, p_paddr  elf.rs
+//!  …            initrd, as high as may be place.rs
+//! ```
+//!
+//! Everything read from a file is checked before it is used: whatever the bytes are, the answer is a loaded kernel or a
+//! [`LoadError`] naming the field that is wrong, never a panic and never a store outside guest RAM.
+
+mod boot_params;
+mod bzimage;
+mod cache;
+mod elf;
+mod kernel;
+mod place;
+mod unpack;
+
+pub use bzimage::{BzImage, BzImageError};
+pub use cache::Cache;
+pub use elf::{Elf32, ElfError, Segment};
+pub use kernel::{Kernel, KernelError};
+pub use place::{Entry, LoadError, Source, place};
+pub use unpack::{Compression, UnpackError, unpack};
