@@ -1,1 +1,19 @@
 //! Fetches distribution kernels and builds the test kernels.
+//!
+//! [`fetch`] gets a [`Guest`]'s unmodified kernel through apt into the user's cache and puts an initramfs with busybox
+//! beside it; [`exec_archive`] and [`winsize_archive`] make the small archive that tells this initramfs what one boot is
+//! for.
+
+mod cache;
+mod command;
+mod debian;
+mod error;
+mod guest;
+mod initramfs;
+mod progress;
+
+pub use cache::{GuestImages, fetch, refresh};
+pub use error::FetchError;
+pub use guest::{Guest, UnknownGuest};
+pub use initramfs::{ALIGNMENT, exec_archive, winsize_archive};
+pub use progress::{Progress, Stage};

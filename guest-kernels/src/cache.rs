@@ -1,0 +1,252 @@
+//! The user's cache of guests: fetched once, used offline from then on.
+//!
+//! ```text
+//! $REPLEX_CACHE, else $XDG_CACHE_HOME/replex, else ~/.cache/replex
+//! ├── lock                 held while a guest is being fetched
+//! └── debian-686/
+//!     ├── vmlinuz          as in Debian's package; its presence says that the guest is complete
+//!     ├── busybox
+//!     ├── packages         names and versions the files came from
+//!     ├── initrd.cpio      made from busybox by this program
+//!     └── work/            of a fetch under way
+//! ```
+//!
+//! Every file is replaced by renaming, so a reader sees the old or the new one. A fetch that was killed leaves only `work`,
+//! which the next one clears. To get a newer kernel, call [`refresh`] or remove the guest's folder.
+
+use std::env;
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use crate::debian;
+use crate::error::{FetchError, file_error};
+use crate::guest::Guest;
+use crate::initramfs;
+use crate::progress::{Progress, Stage};
+
+const KERNEL: &str = "vmlinuz";
+const BUSYBOX: &str = "busybox";
+const PACKAGES: &str = "packages";
+const INITRD: &str = "initrd.cpio";
+const WORK: &str = "work";
+const LOCK: &str = "lock";
+
+/// The files to boot a guest with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuestImages {
+    /// The distribution's bzImage, unmodified.
+    pub kernel: PathBuf,
+    /// Base initramfs, uncompressed cpio; its length is a multiple of [`crate::ALIGNMENT`].
+    pub initrd: PathBuf,
+}
+
+/// The images of `guest`, from the cache or, the first time, from Debian's archive.
+///
+/// Touches the network only if the guest is not in the cache. Safe in several processes at once: one fetches, the others
+/// wait for it.
+///
+/// # Errors
+/// Any [`FetchError`]; the cache is then as it was.
+pub fn fetch(guest: Guest, progress: &mut dyn Progress) -> Result<GuestImages, FetchError> {
+    fetch_into(&root()?, guest, progress)
+}
+
+/// Downloads the current packages of `guest`, replaces what is in the cache and returns the images.
+///
+/// # Errors
+/// Any [`FetchError`]; the cache is then as it was.
+pub fn refresh(guest: Guest, progress: &mut dyn Progress) -> Result<GuestImages, FetchError> {
+    let root = root()?;
+    let _lock = lock(&root, progress)?;
+    let folder = root.join(guest.name());
+    download(guest, &folder, progress)?;
+    images(&folder)
+}
+
+fn fetch_into(
+    root: &Path,
+    guest: Guest,
+    progress: &mut dyn Progress,
+) -> Result<GuestImages, FetchError> {
+    let folder = root.join(guest.name());
+    if !is_complete(&folder) {
+        let _lock = lock(root, progress)?;
+        // Whoever held the lock before may have fetched it.
+        if !is_complete(&folder) {
+            download(guest, &folder, progress)?;
+        }
+    }
+    images(&folder)
+}
+
+fn is_complete(folder: &Path) -> bool {
+    folder.join(KERNEL).exists()
+}
+
+/// Fetches the files of `guest` into its folder, the kernel last.
+fn download(guest: Guest, folder: &Path, progress: &mut dyn Progress) -> Result<(), FetchError> {
+    let work = folder.join(WORK);
+    remove_if_there(&work)?;
+    fs::create_dir_all(&work).map_err(file_error("create", &work))?;
+    let files = debian::fetch(guest, &work, progress);
+    remove_if_there(&work)?;
+    let files = files?;
+    replace(&folder.join(BUSYBOX), &files.busybox)?;
+    replace(&folder.join(PACKAGES), files.packages.as_bytes())?;
+    replace(&folder.join(KERNEL), &files.kernel)
+}
+
+/// The images in a complete folder, with an initramfs as this version of the program builds it.
+fn images(folder: &Path) -> Result<GuestImages, FetchError> {
+    let busybox = folder.join(BUSYBOX);
+    let busybox = fs::read(&busybox).map_err(file_error("read", busybox))?;
+    let archive = initramfs::base_archive(&busybox);
+    let initrd = folder.join(INITRD);
+    if fs::read(&initrd).ok().as_ref() != Some(&archive) {
+        replace(&initrd, &archive)?;
+    }
+    Ok(GuestImages {
+        kernel: folder.join(KERNEL),
+        initrd,
+    })
+}
+
+/// Puts a new file with `content` in the place of `path` in one step.
+fn replace(path: &Path, content: &[u8]) -> Result<(), FetchError> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let write = || -> io::Result<()> {
+        let mut file = tempfile::Builder::new()
+            .prefix(".new-")
+            .tempfile_in(folder)?;
+        file.write_all(content)?;
+        file.as_file().sync_data()?;
+        file.persist(path)?;
+        Ok(())
+    };
+    write().map_err(file_error("write", path))
+}
+
+fn remove_if_there(folder: &Path) -> Result<(), FetchError> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(file_error("remove", folder)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Takes the cache's lock, waiting for another process if need be. Dropping the file releases it.
+fn lock(root: &Path, progress: &mut dyn Progress) -> Result<File, FetchError> {
+    fs::create_dir_all(root).map_err(file_error("create", root))?;
+    let path = root.join(LOCK);
+    let file = File::create(&path).map_err(file_error("create", &path))?;
+    match file.try_lock() {
+        Ok(()) => return Ok(file),
+        Err(TryLockError::Error(error)) => return Err(file_error("lock", path)(error)),
+        Err(TryLockError::WouldBlock) => progress.stage(&Stage::WaitingForLock),
+    }
+    file.lock().map_err(file_error("lock", path))?;
+    Ok(file)
+}
+
+/// The folder of the cache.
+fn root() -> Result<PathBuf, FetchError> {
+    root_from(|name| env::var_os(name).map(PathBuf::from)).ok_or(FetchError::NoCacheDir)
+}
+
+/// The folder of the cache as the environment `variable` says. Relative paths do not count, as in the XDG Base Directory
+/// Specification, "Environment variables".
+fn root_from(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
+    let absolute = |name| variable(name).filter(|path| path.is_absolute());
+    absolute("REPLEX_CACHE")
+        .or_else(|| Some(absolute("XDG_CACHE_HOME")?.join("replex")))
+        .or_else(|| Some(absolute("HOME")?.join(".cache/replex")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn root_with(variables: &[(&str, &str)]) -> Option<PathBuf> {
+        root_from(|name| {
+            variables
+                .iter()
+                .find(|(n, _)| *n == name)
+                .map(|(_, value)| PathBuf::from(value))
+        })
+    }
+
+    /// A progress that must not be told of anything.
+    fn silent(stage: &Stage) {
+        panic!("unexpected stage: {stage}");
+    }
+
+    fn cached_guest() -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join(Guest::Debian686.name());
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join(KERNEL), "kernel").unwrap();
+        fs::write(folder.join(BUSYBOX), "busybox").unwrap();
+        root
+    }
+
+    #[test]
+    fn the_environment_places_the_cache() {
+        let home = ("HOME", "/home/u");
+        let xdg = ("XDG_CACHE_HOME", "/xdg");
+        assert_eq!(
+            root_with(&[("REPLEX_CACHE", "/c"), xdg, home]),
+            Some("/c".into())
+        );
+        assert_eq!(root_with(&[xdg, home]), Some("/xdg/replex".into()));
+        assert_eq!(
+            root_with(&[("XDG_CACHE_HOME", "relative"), home]),
+            Some("/home/u/.cache/replex".into())
+        );
+        assert_eq!(root_with(&[("HOME", "")]), None);
+    }
+
+    #[test]
+    fn a_cached_guest_is_used_without_fetching() {
+        let root = cached_guest();
+        let images = fetch_into(root.path(), Guest::Debian686, &mut silent).unwrap();
+        assert_eq!(fs::read(&images.kernel).unwrap(), b"kernel");
+        assert_eq!(
+            fs::read(&images.initrd).unwrap(),
+            initramfs::base_archive(b"busybox")
+        );
+    }
+
+    #[test]
+    fn an_initramfs_of_another_version_is_replaced() {
+        let root = cached_guest();
+        let first = fetch_into(root.path(), Guest::Debian686, &mut silent).unwrap();
+        fs::write(&first.initrd, "another version's").unwrap();
+        let second = fetch_into(root.path(), Guest::Debian686, &mut silent).unwrap();
+        assert_eq!(
+            fs::read(&second.initrd).unwrap(),
+            initramfs::base_archive(b"busybox")
+        );
+    }
+
+    #[test]
+    fn replacing_leaves_nothing_else_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        replace(&path, b"one").unwrap();
+        replace(&path, b"two").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn the_lock_keeps_a_second_holder_out() {
+        let root = tempfile::tempdir().unwrap();
+        let held = lock(root.path(), &mut silent).unwrap();
+        let other = File::create(root.path().join(LOCK)).unwrap();
+        assert!(matches!(other.try_lock(), Err(TryLockError::WouldBlock)));
+        drop(held);
+        other.try_lock().unwrap();
+    }
+}

@@ -1,0 +1,132 @@
+//! Reads one file out of a .deb without installing or unpacking the rest.
+//!
+//! `dpkg-deb` decompresses the package's tar stream; reading stops at the wanted file, which spares decompressing the
+//! hundreds of megabytes of modules behind a kernel. apt has checked the hash of the whole package before.
+
+use std::io::{self, Read};
+use std::path::Path;
+use std::process::{ChildStdout, Stdio};
+
+use crate::command::{Program, last_lines};
+use crate::error::FetchError;
+
+const DPKG_DEB: Program = Program {
+    name: "dpkg-deb",
+    package: "dpkg",
+};
+
+/// The content of `file` (a path without leading slash) in the package file `deb` of package `package`.
+pub(super) fn read_file(package: &str, deb: &Path, file: &str) -> Result<Vec<u8>, FetchError> {
+    let mut child = DPKG_DEB
+        .command()
+        .arg("--fsys-tarfile")
+        .arg(deb)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(DPKG_DEB.start_error())?;
+    let found = child
+        .stdout
+        .take()
+        .map_or(Ok(None), |stdout| find(stdout, Path::new(file)));
+    // The pipe is closed now: dpkg-deb ends by itself if it has not already.
+    let output = child.wait_with_output().map_err(DPKG_DEB.start_error())?;
+    match found {
+        Ok(Some(bytes)) => Ok(bytes),
+        Ok(None) if output.status.success() => Err(FetchError::NotInPackage {
+            package: package.to_owned(),
+            file: file.to_owned(),
+        }),
+        Ok(None) => Err(FetchError::Command {
+            command: format!("dpkg-deb --fsys-tarfile {}", deb.display()),
+            status: output.status,
+            stderr: last_lines(&output.stderr),
+        }),
+        Err(source) => Err(FetchError::Unpack {
+            package: package.to_owned(),
+            source,
+            stderr: last_lines(&output.stderr),
+        }),
+    }
+}
+
+/// The content of the entry `wanted` of a tar stream, and then no more reading.
+fn find(stream: ChildStdout, wanted: &Path) -> io::Result<Option<Vec<u8>>> {
+    for entry in tar::Archive::new(stream).entries()? {
+        let mut entry = entry?;
+        if entry
+            .path()?
+            .strip_prefix("./")
+            .is_ok_and(|path| path == wanted)
+        {
+            let mut bytes = Vec::new();
+            entry.read_to_end(&mut bytes)?;
+            return Ok(Some(bytes));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::PathBuf;
+
+    use super::*;
+
+    /// Builds a package with one file; none, with the reason printed, when dpkg-deb is not installed.
+    fn sample(folder: &Path) -> Option<PathBuf> {
+        let tree = folder.join("tree");
+        fs::create_dir_all(tree.join("DEBIAN")).unwrap();
+        fs::create_dir_all(tree.join("bin")).unwrap();
+        let control = "Package: sample\nVersion: 1\nArchitecture: all\nMaintainer: Nobody <n@n.example>\nDescription: x\n";
+        fs::write(tree.join("DEBIAN/control"), control).unwrap();
+        fs::write(tree.join("bin/tool"), b"\x7fELF bytes\0\n").unwrap();
+        let deb = folder.join("sample.deb");
+        let mut command = DPKG_DEB.command();
+        command.arg("--build").arg(&tree).arg(&deb);
+        match DPKG_DEB.run(command, &["--build"]) {
+            Err(FetchError::Start { source, .. }) => {
+                eprintln!("skipped: cannot run dpkg-deb: {source}");
+                None
+            }
+            result => result.map(|_| deb).map(Some).unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_file_is_read_byte_for_byte() {
+        let folder = tempfile::tempdir().unwrap();
+        if let Some(deb) = sample(folder.path()) {
+            assert_eq!(
+                read_file("sample", &deb, "bin/tool").unwrap(),
+                b"\x7fELF bytes\0\n"
+            );
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        if let Some(deb) = sample(folder.path()) {
+            let error = read_file("sample", &deb, "bin/other").unwrap_err();
+            assert_eq!(error.to_string(), "package sample has no file bin/other");
+        }
+    }
+
+    #[test]
+    fn a_broken_package_is_an_error_with_dpkgs_words() {
+        let folder = tempfile::tempdir().unwrap();
+        if sample(folder.path()).is_some() {
+            let broken = folder.path().join("broken.deb");
+            fs::write(&broken, b"not a package").unwrap();
+            let error = read_file("broken", &broken, "bin/tool")
+                .unwrap_err()
+                .to_string();
+            assert!(
+                error.contains("broken") && error.contains("dpkg-deb"),
+                "{error}"
+            );
+        }
+    }
+}

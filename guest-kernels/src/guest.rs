@@ -1,0 +1,90 @@
+//! The distribution guests by name.
+//!
+//! A guest names one Debian kernel flavour; everything else (which packages, where they are cached) follows from it.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A distribution kernel that can be fetched and booted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Guest {
+    /// Debian's kernel for i686 without PAE: 32-bit page-table entries, two levels.
+    #[default]
+    Debian686,
+    /// Debian's kernel for i686 with PAE: 64-bit page-table entries, three levels, NX.
+    Debian686Pae,
+}
+
+/// A guest name that does not exist.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown guest \"{name}\"; known guests: {}", Guest::ALL.map(Guest::name).join(", "))]
+pub struct UnknownGuest {
+    /// The name as given.
+    pub name: String,
+}
+
+impl Guest {
+    /// Every guest, the default first.
+    pub const ALL: [Self; 2] = [Self::Debian686, Self::Debian686Pae];
+
+    /// The name on the command line, also the name of the guest's folder in the cache.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Debian686 => "debian-686",
+            Self::Debian686Pae => "debian-686-pae",
+        }
+    }
+
+    /// The Debian metapackage that depends on the current kernel image.
+    pub(crate) const fn metapackage(self) -> &'static str {
+        match self {
+            Self::Debian686 => "linux-image-686",
+            Self::Debian686Pae => "linux-image-686-pae",
+        }
+    }
+}
+
+impl fmt::Display for Guest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Guest {
+    type Err = UnknownGuest;
+
+    fn from_str(name: &str) -> Result<Self, UnknownGuest> {
+        Self::ALL
+            .into_iter()
+            .find(|guest| guest.name() == name)
+            .ok_or_else(|| UnknownGuest {
+                name: name.to_owned(),
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_round_trip() {
+        for guest in Guest::ALL {
+            assert_eq!(guest.name().parse(), Ok(guest));
+        }
+    }
+
+    #[test]
+    fn the_default_guest_is_listed_first() {
+        assert_eq!(Guest::ALL[0], Guest::default());
+    }
+
+    #[test]
+    fn unknown_names_list_the_known_ones() {
+        let error = "debian-amd64".parse::<Guest>().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "unknown guest \"debian-amd64\"; known guests: debian-686, debian-686-pae"
+        );
+    }
+}

@@ -1,0 +1,199 @@
+//! The initramfs: busybox, a link for each of its applets, and an init that runs a shell or one command.
+//!
+//! A base archive is the same for every boot and is kept uncompressed in the cache. What differs between boots travels in
+//! a second, small archive behind it; the kernel unpacks one after the other into the same tree (Linux documentation,
+//! "initramfs buffer format"):
+//!
+//! ```text
+//! ┌─────────────────────────────┬───────────────────────────────┐
+//! │ base: /init /bin /etc /dev  │ session: /replex/exec, winsize│
+//! └─────────────────────────────┴───────────────────────────────┘
+//! 0                             a multiple of ALIGNMENT
+//! ```
+
+mod applets;
+mod archive;
+mod session;
+
+pub use archive::ALIGNMENT;
+pub use session::{exec_archive, winsize_archive};
+
+use archive::{Archive, DeviceNumber};
+
+/// The first program in user space, and the files it and the shell read.
+const INIT: &str = include_str!("initramfs/init.sh");
+const PROFILE: &str = include_str!("initramfs/profile.sh");
+const FSTAB: &str = include_str!("initramfs/fstab");
+const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n";
+const GROUP: &str = "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n";
+const HOSTS: &str = "127.0.0.1 localhost replex\n";
+
+/// Folders of the tree, parents first, with their modes.
+const FOLDERS: [(&str, u32); 10] = [
+    ("bin", 0o755),
+    ("dev", 0o755),
+    ("etc", 0o755),
+    ("proc", 0o755),
+    ("root", 0o700),
+    ("run", 0o755),
+    ("sys", 0o755),
+    ("tmp", 0o1777),
+    ("usr", 0o755),
+    ("var", 0o755),
+];
+
+/// Links that make the usual places of programs the same folder.
+const FOLDER_LINKS: [(&str, &str); 4] = [
+    ("sbin", "bin"),
+    ("usr/bin", "../bin"),
+    ("usr/sbin", "../bin"),
+    ("var/tmp", "../tmp"),
+];
+
+/// Character devices that exist before /init mounts devtmpfs: name, mode and number (Linux documentation,
+/// "Linux allocated devices").
+const DEVICES: [(&str, u32, DeviceNumber); 3] = [
+    ("dev/console", 0o600, DeviceNumber { major: 5, minor: 1 }),
+    ("dev/null", 0o666, DeviceNumber { major: 1, minor: 3 }),
+    (
+        "dev/ttyS0",
+        0o600,
+        DeviceNumber {
+            major: 4,
+            minor: 64,
+        },
+    ),
+];
+
+/// The base archive around `busybox`, a static i386 busybox.
+///
+/// Without a readable table of applets in the binary there are no links in the archive, and /init installs them.
+pub(crate) fn base_archive(busybox: &[u8]) -> Vec<u8> {
+    let mut archive = Archive::default();
+    for (name, mode) in FOLDERS {
+        archive.folder(name, mode);
+    }
+    for (name, mode, number) in DEVICES {
+        archive.device(name, mode, number);
+    }
+    archive.file("bin/busybox", 0o755, busybox);
+    for applet in applets::names(busybox).unwrap_or_default() {
+        archive.link(&format!("bin/{applet}"), "busybox");
+    }
+    for (name, target) in FOLDER_LINKS {
+        archive.link(name, target);
+    }
+    archive.file("init", 0o755, INIT.as_bytes());
+    for (name, content) in [
+        ("etc/fstab", FSTAB),
+        ("etc/group", GROUP),
+        ("etc/hosts", HOSTS),
+        ("etc/passwd", PASSWD),
+        ("etc/profile", PROFILE),
+    ] {
+        archive.file(name, 0o644, content.as_bytes());
+    }
+    archive.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+
+    use super::archive::read_back::{Member, members};
+    use super::*;
+
+    /// The part of a busybox binary that matters here, without "true" so that the name stays free for the test.
+    const BUSYBOX: &[u8] =
+        b"\x7fELF\0[\0[[\0ash\0busybox\0cttyhack\0mount\0poweroff\0setsid\0sh\0stty\0\0tail";
+
+    fn find<'a>(members: &'a [Member], name: &str) -> &'a Member {
+        members
+            .iter()
+            .find(|member| member.name == name)
+            .unwrap_or_else(|| panic!("no member {name}"))
+    }
+
+    #[test]
+    fn the_archive_reads_back() {
+        let members = members(&base_archive(BUSYBOX));
+        assert_eq!(find(&members, "bin/busybox").content, BUSYBOX);
+        assert_eq!(find(&members, "bin/busybox").mode, 0o100755);
+        assert_eq!(find(&members, "init").mode, 0o100755);
+        assert_eq!(find(&members, "init").content, INIT.as_bytes());
+        assert_eq!(find(&members, "bin/sh").mode, 0o120777);
+        assert_eq!(find(&members, "bin/sh").content, b"busybox");
+        assert_eq!(find(&members, "dev/console").mode, 0o020600);
+        assert_eq!(find(&members, "dev/console").device, (5, 1));
+        assert_eq!(find(&members, "tmp").mode, 0o041777);
+    }
+
+    #[test]
+    fn the_program_itself_is_not_replaced_by_a_link() {
+        let members = members(&base_archive(BUSYBOX));
+        assert_eq!(
+            members
+                .iter()
+                .filter(|member| member.name == "bin/busybox")
+                .count(),
+            1
+        );
+    }
+
+    #[test]
+    fn every_parent_comes_before_its_members_and_no_name_twice() {
+        let members = members(&base_archive(BUSYBOX));
+        for (index, member) in members.iter().enumerate() {
+            let before = &members[..index];
+            assert!(
+                before.iter().all(|other| other.name != member.name),
+                "{} twice",
+                member.name
+            );
+            if let Some((parent, _)) = member.name.rsplit_once('/') {
+                assert!(
+                    before.iter().any(|other| other.name == parent),
+                    "{} has no parent",
+                    member.name
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn without_an_applet_table_there_are_no_links() {
+        let members = members(&base_archive(b"\x7fELF"));
+        assert!(members.iter().all(|member| member.name != "bin/sh"));
+    }
+
+    #[test]
+    fn the_shell_scripts_have_no_syntax_error() {
+        for script in [INIT, PROFILE] {
+            let shell = Command::new("sh")
+                .arg("-n")
+                .stdin(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn();
+            let mut shell = match shell {
+                Ok(shell) => shell,
+                Err(error) => {
+                    eprintln!("skipped: cannot run sh: {error}");
+                    return;
+                }
+            };
+            shell
+                .stdin
+                .take()
+                .unwrap()
+                .write_all(script.as_bytes())
+                .unwrap();
+            let output = shell.wait_with_output().unwrap();
+            assert!(
+                output.status.success(),
+                "{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+    }
+}

@@ -1,0 +1,41 @@
+#!/bin/busybox sh
+# The first program in user space: prepares the tree, then runs /replex/exec or, without one, a shell on the console.
+# Either way the machine stops afterwards.
+
+[ -e /bin/sh ] || /bin/busybox --install -s /bin
+export PATH=/bin HOME=/root USER=root LOGNAME=root SHELL=/bin/sh
+umask 022
+
+mount -t devtmpfs devtmpfs /dev
+mkdir -p /dev/pts
+mount -a
+echo replex > /proc/sys/kernel/hostname
+cd /root
+
+if [ -e /replex/winsize ]; then
+    read -r rows columns < /replex/winsize
+    stty rows "$rows" columns "$columns"
+fi
+
+# Waits until everything written to a terminal is sent: stty changes settings only after that.
+drain() {
+    stty raw <> "$1" 2> /dev/null
+}
+
+# Writes a byte to I/O port F4h, which ends the virtual machine with that exit status.
+debug_exit() {
+    printf "\\$(printf %03o "$1")" | dd of=/dev/port bs=1 seek=244 conv=notrunc 2> /dev/null
+}
+
+if [ -e /replex/exec ]; then
+    stty raw -echo
+    stty raw -echo < /dev/ttyS1
+    sh /replex/exec < /dev/null > /dev/ttyS1
+    status=$?
+    drain /dev/ttyS1
+    drain /dev/console
+    debug_exit "$status"
+else
+    setsid cttyhack sh -l
+fi
+poweroff -f
