@@ -1,0 +1,11 @@
+//! Tests of the MMU through its public interface.
+
+mod access;
+mod code;
+mod guest;
+mod memory;
+mod oracle;
+mod pdpte;
+mod random;
+mod span;
+mod tlb;
