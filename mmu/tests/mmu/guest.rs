@@ -57,7 +57,7 @@ pub fn pte_at(mmu: &mut Mmu, addr: u32) -> GuestPhys {
         let used = (0..1024u64)
             .filter(|i| mmu.read_phys::<u32>(phys(DIRECTORY + i * 4)).unwrap() & 1 != 0)
             .count();
-        pde = (TABLES + (used * PAGE_SIZE) as u64 | P | W | U) as u32;
+        pde = ((TABLES + (used * PAGE_SIZE) as u64) | P | W | U) as u32;
         mmu.write_phys(slot, pde).unwrap();
     }
     phys(u64::from(pde & 0xffff_f000) + u64::from(addr >> 12 & 0x3ff) * 4)
