@@ -1,0 +1,251 @@
+//! The wired chipset as a machine uses it: time in, ports, vectors and deadlines out.
+
+use irq::{Chipset, Irq, Level, Port, TimerStats};
+
+/// Nanoseconds of so many clock pulses of the 8254, rounded up.
+fn pulses(number: u64) -> u64 {
+    let time = (u128::from(number) * 1_000_000_000).div_ceil(u128::from(irq::pit::FREQUENCY_HZ));
+    u64::try_from(time).expect("tests stay within 584 years")
+}
+
+fn write(chipset: &mut Chipset, writes: &[(u16, u8)]) {
+    for &(address, value) in writes {
+        chipset.write(
+            Port::decode(address).expect("tests name ports of the chipset"),
+            value,
+        );
+    }
+}
+
+fn read(chipset: &mut Chipset, address: u16) -> u8 {
+    chipset.read(Port::decode(address).expect("tests name ports of the chipset"))
+}
+
+/// A chipset with initialized controllers, vectors 20h and 28h.
+fn initialized() -> Chipset {
+    let mut chipset = Chipset::new();
+    write(
+        &mut chipset,
+        &[(0x20, 0x11), (0x21, 0x20), (0x21, 0x04), (0x21, 0x01)],
+    );
+    write(
+        &mut chipset,
+        &[(0xa0, 0x11), (0xa1, 0x28), (0xa1, 0x02), (0xa1, 0x01)],
+    );
+    chipset
+}
+
+/// The control word of counter 0 for `mode`, both bytes, and the count.
+fn program(chipset: &mut Chipset, mode: u8, count: u16) {
+    let [low, high] = count.to_le_bytes();
+    write(
+        chipset,
+        &[(0x43, 0x30 | mode << 1), (0x40, low), (0x40, high)],
+    );
+}
+
+/// Takes the timer's interrupt: vector and EOI.
+fn take_tick(chipset: &mut Chipset) {
+    assert!(chipset.intr());
+    assert_eq!(chipset.acknowledge(), 0x20);
+    write(chipset, &[(0x20, 0x20)]);
+}
+
+#[test]
+fn periodic_mode_ticks_at_each_deadline_without_drift() {
+    for mode in [2, 3] {
+        let mut chipset = initialized();
+        program(&mut chipset, mode, 11_932);
+        // Programming raises OUT0, and that is an edge like any other.
+        take_tick(&mut chipset);
+        for tick in 1..=1_000 {
+            let deadline = chipset
+                .next_deadline()
+                .expect("a periodic timer always has one");
+            assert_eq!(
+                deadline,
+                pulses(1 + tick * 11_932),
+                "mode {mode}, tick {tick}"
+            );
+            chipset.advance(deadline - 1);
+            assert!(!chipset.intr(), "mode {mode}, tick {tick}: not before");
+            chipset.advance(deadline);
+            take_tick(&mut chipset);
+            assert!(!chipset.intr(), "mode {mode}, tick {tick}: once");
+        }
+        assert_eq!(
+            chipset.timer_stats(),
+            TimerStats {
+                ticks: 1_000,
+                lost: 0
+            },
+            "mode {mode}"
+        );
+    }
+}
+
+#[test]
+fn one_shot_modes_tick_once() {
+    for (mode, delay) in [(0, 1 + 500), (4, 1 + 500 + 1)] {
+        let mut chipset = initialized();
+        write(&mut chipset, &[(0x43, 0x30 | mode << 1)]);
+        if chipset.intr() {
+            take_tick(&mut chipset);
+        }
+        program(&mut chipset, mode, 500);
+        assert_eq!(chipset.next_deadline(), Some(pulses(delay)), "mode {mode}");
+        chipset.advance(pulses(delay));
+        take_tick(&mut chipset);
+        assert_eq!(chipset.next_deadline(), None, "mode {mode}");
+        chipset.advance(pulses(1_000_000));
+        assert!(!chipset.intr(), "mode {mode}");
+        assert_eq!(
+            chipset.timer_stats(),
+            TimerStats { ticks: 1, lost: 0 },
+            "mode {mode}"
+        );
+    }
+}
+
+#[test]
+fn a_pulse_that_came_and_went_unseen_still_interrupts() {
+    // Mode 2 is looked at in the one pulse for which OUT0 is low, modes 3 and 4 when it is low for other reasons.
+    for (mode, count, late) in [(2, 100, 1 + 100 + 99), (3, 100, 1 + 100 + 60)] {
+        let mut chipset = initialized();
+        program(&mut chipset, mode, count);
+        take_tick(&mut chipset);
+        chipset.advance(pulses(late));
+        assert!(chipset.intr(), "mode {mode}");
+        take_tick(&mut chipset);
+        chipset.advance(pulses(late) + 1);
+        assert!(!chipset.intr(), "mode {mode}: once");
+        chipset.advance(pulses(1 + 200));
+        take_tick(&mut chipset);
+        assert_eq!(
+            chipset.timer_stats(),
+            TimerStats { ticks: 2, lost: 0 },
+            "mode {mode}"
+        );
+    }
+}
+
+#[test]
+fn ticks_that_find_the_request_latched_are_lost() {
+    let mut chipset = initialized();
+    program(&mut chipset, 2, 100);
+    take_tick(&mut chipset);
+    chipset.advance(pulses(1 + 100));
+    assert_eq!(chipset.timer_stats(), TimerStats { ticks: 1, lost: 0 });
+    chipset.advance(pulses(1 + 200));
+    assert_eq!(chipset.timer_stats(), TimerStats { ticks: 2, lost: 1 });
+    take_tick(&mut chipset);
+    chipset.advance(pulses(1 + 1_000));
+    assert_eq!(chipset.timer_stats(), TimerStats { ticks: 10, lost: 8 });
+    take_tick(&mut chipset);
+    assert!(!chipset.intr(), "lost ticks are not made up for");
+}
+
+#[test]
+fn a_tick_that_out0_withdraws_is_lost() {
+    let mut chipset = initialized();
+    program(&mut chipset, 3, 100);
+    take_tick(&mut chipset);
+    chipset.advance(pulses(1 + 100));
+    assert!(chipset.intr());
+    chipset.advance(pulses(1 + 150));
+    assert!(!chipset.intr(), "OUT0 is low, nobody acknowledged");
+    assert_eq!(chipset.timer_stats(), TimerStats { ticks: 1, lost: 1 });
+}
+
+#[test]
+fn a_tick_while_in_service_waits_and_is_not_lost() {
+    let mut chipset = initialized();
+    program(&mut chipset, 2, 100);
+    take_tick(&mut chipset);
+    chipset.advance(pulses(1 + 100));
+    assert_eq!(chipset.acknowledge(), 0x20);
+    chipset.advance(pulses(1 + 200));
+    assert!(!chipset.intr());
+    write(&mut chipset, &[(0x20, 0x20)]);
+    take_tick(&mut chipset);
+    assert_eq!(chipset.timer_stats(), TimerStats { ticks: 2, lost: 0 });
+}
+
+#[test]
+fn programming_moves_the_timer_line_at_once() {
+    let mut chipset = initialized();
+    assert!(!chipset.intr());
+    write(&mut chipset, &[(0x43, 0x34)]);
+    assert!(chipset.intr(), "mode 2 raises OUT0");
+    write(&mut chipset, &[(0x43, 0x30)]);
+    assert!(!chipset.intr(), "mode 0 lowers it");
+    write(&mut chipset, &[(0x43, 0x34)]);
+    take_tick(&mut chipset);
+    program(&mut chipset, 2, 100);
+    chipset.advance(pulses(1 + 100 + 99));
+    assert!(chipset.intr());
+    write(&mut chipset, &[(0x42, 0)]);
+    assert!(
+        chipset.intr(),
+        "a write to another counter leaves the unseen pulse alone"
+    );
+    write(&mut chipset, &[(0x43, 0x30)]);
+    assert_eq!(chipset.next_deadline(), None);
+}
+
+#[test]
+fn a_masked_timer_has_no_deadline() {
+    let mut chipset = initialized();
+    program(&mut chipset, 2, 100);
+    write(&mut chipset, &[(0x21, 0x01)]);
+    assert_eq!(chipset.next_deadline(), None);
+    write(&mut chipset, &[(0x21, 0xfe)]);
+    assert_eq!(chipset.next_deadline(), Some(pulses(101)));
+}
+
+#[test]
+fn device_lines_reach_the_processor_beside_the_timer() {
+    let mut chipset = initialized();
+    program(&mut chipset, 2, 100);
+    take_tick(&mut chipset);
+    chipset.set_line(Irq::COM1, Level::High);
+    chipset.set_line(Irq::RTC, Level::High);
+    chipset.advance(pulses(1 + 100));
+    assert_eq!(
+        [(); 3].map(|()| (
+            chipset.acknowledge(),
+            write(&mut chipset, &[(0xa0, 0x20), (0x20, 0x20)])
+        )
+            .0),
+        [0x20, 0x28, 0x24]
+    );
+    assert!(!chipset.intr());
+}
+
+#[test]
+fn port_61_is_wired_to_counter_2_only() {
+    let mut chipset = initialized();
+    write(
+        &mut chipset,
+        &[(0x61, 0x01), (0x43, 0xb0), (0x42, 9), (0x42, 0)],
+    );
+    chipset.advance(pulses(9));
+    assert_eq!(read(&mut chipset, 0x61) & 0x20, 0);
+    chipset.advance(pulses(10));
+    assert_eq!(read(&mut chipset, 0x61) & 0x20, 0x20);
+    assert!(!chipset.intr());
+    assert_eq!(chipset.timer_stats(), TimerStats::default());
+}
+
+#[test]
+fn the_chipset_decodes_the_ports_of_its_parts() {
+    let decoded: Vec<u16> = (0..=u16::MAX)
+        .filter(|&address| Port::decode(address).is_some())
+        .collect();
+    assert_eq!(
+        decoded,
+        [
+            0x20, 0x21, 0x40, 0x41, 0x42, 0x43, 0x61, 0xa0, 0xa1, 0x4d0, 0x4d1
+        ]
+    );
+}
