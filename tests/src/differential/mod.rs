@@ -3,6 +3,16 @@
 //! A generated [`case::Case`] runs on the host's processor and on an engine of replex; every defined bit of what comes of
 //! it must agree: registers, flags, x87/MMX/SSE state, memory and the exception.
 
+pub mod address;
 pub mod case;
+pub mod encode;
+pub mod flags;
+pub mod forms;
+pub mod generate;
 pub mod layout;
 pub mod native;
+pub mod operands;
+pub mod prepare;
+pub mod selectors;
+pub mod transfer;
+pub mod values;

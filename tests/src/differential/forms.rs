@@ -1,0 +1,204 @@
+//! The table of instruction forms: which are generated and how, and which are not and why.
+//!
+//! A form is one `iced_x86::Code`, that is, one row of the manual's opcode tables: `Add_rm32_imm8` and `Add_rm32_imm32`
+//! are two. The table covers every form that exists outside 64-bit mode with a legacy encoding; VEX, EVEX and XOP belong
+//! to no processor that replex announces.
+
+use iced_x86::{Code, CpuidFeature, EncodingKind, FlowControl, Mnemonic};
+use std::collections::BTreeMap;
+
+/// How the operands of a form are prepared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// Nothing but its memory operand and the stack needs care.
+    Plain,
+    /// A branch, call or loop with a relative target.
+    Relative,
+    /// Any other control transfer: indirect, far, returns.
+    Transfer,
+}
+
+/// What the table says of one form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Row {
+    /// Generated.
+    Generated(Style),
+    /// Never generated, with the reason.
+    Never(&'static str),
+}
+
+/// Whether the announced processor, a Pentium 4 with SSE2, has this feature.
+fn announced(feature: CpuidFeature) -> bool {
+    use CpuidFeature::{
+        CLFSH, CMOV, CPUID, CX8, FPU, FPU287, FPU387, FXSR, INTEL186, INTEL286, INTEL386, INTEL486,
+        INTEL8086, MMX, MSR, MULTIBYTENOP, PAUSE, RDPMC, SEP, SMM, SSE, SSE2, TSC,
+    };
+    matches!(
+        feature,
+        CLFSH
+            | CMOV
+            | CPUID
+            | CX8
+            | FPU
+            | FPU287
+            | FPU387
+            | FXSR
+            | INTEL186
+            | INTEL286
+            | INTEL386
+            | INTEL486
+            | INTEL8086
+            | MMX
+            | MSR
+            | MULTIBYTENOP
+            | PAUSE
+            | RDPMC
+            | SEP
+            | SMM
+            | SSE
+            | SSE2
+            | TSC
+    )
+}
+
+/// Why a form of an announced feature cannot be compared with the host, if so.
+fn reason_against(code: Code) -> Option<&'static str> {
+    match code.mnemonic() {
+        Mnemonic::Cpuid => Some("answers differ by design: the model is not the host's"),
+        Mnemonic::Rdtsc => Some("counts time, no two runs agree"),
+        Mnemonic::Sgdt | Mnemonic::Sidt | Mnemonic::Sldt | Mnemonic::Smsw | Mnemonic::Str => {
+            Some("the host's UMIP turns it into #GP, which Linux partly emulates")
+        }
+        Mnemonic::Sysenter | Mnemonic::Sysexit => {
+            Some("enters the host kernel, or is undefined in compatibility mode of an AMD host")
+        }
+        _ => match code {
+            Code::Ud0 => Some("older reading of UD0 r, r/m, which is generated"),
+            Code::Bswap_r16 => Some("result undefined (SDM Vol. 2A, BSWAP)"),
+            Code::Reservednop_rm16_r16_0F0D | Code::Reservednop_rm32_r32_0F0D => {
+                Some("PREFETCHW on the host, not announced")
+            }
+            _ if code.op_code().fwait() => {
+                Some("WAIT and the form without it, both generated on their own")
+            }
+            _ => None,
+        },
+    }
+}
+
+/// The row of `code`; `None` if the form does not belong to the table (64-bit only, VEX, EVEX, XOP, 3DNow!).
+pub fn row(code: Code) -> Option<Row> {
+    let info = code.op_code();
+    if !info.is_instruction() || info.encoding() != EncodingKind::Legacy || !info.mode32() {
+        return None;
+    }
+    if info.decoder_option() != 0 {
+        return Some(Row::Never("existed on other processors only"));
+    }
+    if !code
+        .cpuid_features()
+        .iter()
+        .all(|&feature| announced(feature))
+    {
+        return Some(Row::Never("not announced by CPUID"));
+    }
+    if let Some(reason) = reason_against(code) {
+        return Some(Row::Never(reason));
+    }
+    let style = match code.flow_control() {
+        FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch | FlowControl::Call
+            if !is_far(code) =>
+        {
+            Style::Relative
+        }
+        FlowControl::UnconditionalBranch
+        | FlowControl::Call
+        | FlowControl::IndirectBranch
+        | FlowControl::IndirectCall
+        | FlowControl::Return => Style::Transfer,
+        _ => Style::Plain,
+    };
+    Some(Row::Generated(style))
+}
+
+fn is_far(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Jmp_ptr1616 | Code::Jmp_ptr1632 | Code::Call_ptr1616 | Code::Call_ptr1632
+    )
+}
+
+/// Every form that is generated, in the order of `iced_x86::Code`.
+pub fn generated() -> Vec<Code> {
+    Code::values()
+        .filter(|&code| matches!(row(code), Some(Row::Generated(_))))
+        .collect()
+}
+
+/// The forms never generated, by reason.
+pub fn never() -> BTreeMap<&'static str, Vec<Code>> {
+    let mut reasons: BTreeMap<_, Vec<Code>> = BTreeMap::new();
+    for code in Code::values() {
+        if let Some(Row::Never(reason)) = row(code) {
+            reasons.entry(reason).or_default().push(code);
+        }
+    }
+    reasons
+}
+
+/// Byte strings that no announced processor takes for an instruction: each raises #UD (SDM Vol. 2D, A.3 "One, Two, and
+/// Three-Byte Opcode Maps").
+pub const UNDEFINED: [&[u8]; 24] = [
+    &[0x0F, 0x0A],
+    &[0x0F, 0x04],
+    &[0x0F, 0x24, 0xC0],
+    &[0x0F, 0x26, 0xC0],
+    &[0x0F, 0x36],
+    &[0x0F, 0x3B],
+    &[0x0F, 0xA6, 0xFF],
+    &[0x0F, 0xFF, 0xC0],
+    &[0x0F, 0xB9, 0xC0],
+    &[0x8D, 0xC0],
+    &[0x8E, 0xC8],
+    &[0x8E, 0xF0],
+    &[0x8C, 0xF0],
+    &[0xFE, 0xD0],
+    &[0xFF, 0xF8],
+    &[0xFF, 0xD8],
+    &[0x62, 0xC0, 0x00, 0x00],
+    &[0xF0, 0x89, 0xC8],
+    &[0xF0, 0x90],
+    &[0xF0, 0x01, 0xC8],
+    &[0xD9, 0xD1],
+    &[0xD9, 0xE2],
+    &[0xDB, 0xE5],
+    &[0xDF, 0xE1],
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_covers_the_instruction_set_of_a_pentium_4() {
+        let count = |mnemonic| {
+            generated()
+                .into_iter()
+                .filter(|code| code.mnemonic() == mnemonic)
+                .count()
+        };
+        assert_eq!(count(Mnemonic::Add), 15);
+        assert_eq!(count(Mnemonic::Cmpxchg8b), 1);
+        assert_eq!(count(Mnemonic::Fsin), 1);
+        assert_eq!(count(Mnemonic::Maskmovdqu), 1);
+        assert_eq!(count(Mnemonic::Haddps), 0);
+        assert!(generated().len() > 900, "{} forms", generated().len());
+    }
+
+    #[test]
+    fn every_form_left_out_has_one_reason() {
+        let left_out: usize = never().values().map(Vec::len).sum();
+        let rows = Code::values().filter(|&code| row(code).is_some()).count();
+        assert_eq!(left_out + generated().len(), rows);
+    }
+}

@@ -1,0 +1,276 @@
+//! The generator: from a seed to cases.
+//!
+//! A case is one to sixteen units. Each takes a form of the table at random, draws bytes for it, prepares what its
+//! operands need, and is appended if it consumes no undefined flag; if it does, a `cmp` goes in front, which defines all.
+//! Everything follows from the seed of the campaign and the index of the batch.
+
+use super::address;
+use super::case::{Case, State, Template, Unit};
+use super::encode::{self, Encoded};
+use super::flags::{self, DF, STATUS};
+use super::forms::{Row, Style, UNDEFINED, generated, row};
+use super::layout::{BATCH, CODE, CODE_BYTES, EXIT, FLAT_DATA, MAX_CODE, PAGE};
+use super::operands::Drawn;
+use super::prepare::{Conflict, ESP, Known};
+use super::selectors;
+use super::transfer::Transfer;
+use super::values::{self, integer, percent};
+use fastrand::Rng;
+use iced_x86::{Code, Decoder, DecoderOptions, InstructionInfoFactory};
+use std::sync::Arc;
+
+/// Most units of a case.
+const MAX_UNITS: usize = 16;
+/// Bytes of the jump to [`EXIT`].
+const EXIT_JUMP: usize = 5;
+/// Attempts to build a unit for one form before another is drawn.
+const ATTEMPTS: usize = 8;
+/// EFLAGS that are always set: the fixed bit and IF.
+const EFLAGS_SET: u32 = 0x202;
+/// Forms that raise #GP or another exception whenever they are executed get this chance, in percent, of being taken
+/// when drawn: a sequence should not end at its first instruction too often.
+const PRIVILEGED_CHANCE: u32 = 10;
+
+/// Makes cases.
+pub struct Generator {
+    forms: Vec<Code>,
+    factory: InstructionInfoFactory,
+}
+
+/// A case under construction.
+struct Sequence {
+    at: u32,
+    limit: usize,
+    code: Vec<u8>,
+    units: Vec<Unit>,
+    known: Known,
+    undefined: u32,
+}
+
+impl Default for Generator {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Generator {
+    /// A generator over the whole table.
+    pub fn new() -> Self {
+        Self {
+            forms: generated(),
+            factory: InstructionInfoFactory::new(),
+        }
+    }
+
+    /// The `index`th batch of the campaign with this seed: [`BATCH`] cases that share a template.
+    pub fn batch(&mut self, seed: u64, index: u64) -> Vec<Case> {
+        let mut rng = Rng::with_seed(seed);
+        let mut rng = Rng::with_seed(rng.u64(..) ^ index.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let template = Arc::new(values::template(&mut rng));
+        (0..BATCH).map(|_| self.case(&template, &mut rng)).collect()
+    }
+
+    fn case(&mut self, template: &Arc<Template>, rng: &mut Rng) -> Case {
+        let at = code_address(rng);
+        let start = start_state(at, rng);
+        let room = (CODE + CODE_BYTES - at) as usize;
+        let mut sequence = Sequence {
+            at,
+            limit: MAX_CODE - EXIT_JUMP,
+            code: Vec::new(),
+            units: Vec::new(),
+            known: Known {
+                gpr: start.gpr.map(Some),
+                segments: start.segments.map(Some),
+            },
+            undefined: 0,
+        };
+        let units = if percent(rng, 25) {
+            1
+        } else {
+            rng.usize(1..=MAX_UNITS)
+        };
+        for _ in 0..units {
+            self.append_unit(&mut sequence, rng);
+        }
+        let Sequence {
+            mut code,
+            mut units,
+            ..
+        } = sequence;
+        let next = at + code.len() as u32 + EXIT_JUMP as u32;
+        code.push(0xE9);
+        code.extend(EXIT.wrapping_sub(next).to_le_bytes());
+        // Code at the end of the second page is cut there: the last instruction runs into an unmapped page.
+        code.truncate(room);
+        units.retain(|unit| unit.at < room);
+        Case {
+            start,
+            code,
+            units,
+            template: Arc::clone(template),
+        }
+    }
+
+    fn append_unit(&mut self, sequence: &mut Sequence, rng: &mut Rng) {
+        if percent(rng, 1) {
+            let bytes = UNDEFINED[rng.usize(..UNDEFINED.len())];
+            self.try_append(sequence, &[], bytes, 0, Code::INVALID);
+            return;
+        }
+        let form = self.forms[rng.usize(..self.forms.len())];
+        if form.op_code().must_be_cpl0() && !percent(rng, PRIVILEGED_CHANCE) {
+            return self.append_unit(sequence, rng);
+        }
+        for _ in 0..ATTEMPTS {
+            let encoded = if percent(rng, 10) {
+                encode::noise(rng)
+            } else {
+                encode::random(form, rng)
+            };
+            if encoded.is_some_and(|encoded| self.unit(sequence, encoded, rng).is_ok()) {
+                return;
+            }
+        }
+    }
+
+    /// Appends a unit for `encoded`.
+    fn unit(
+        &mut self,
+        sequence: &mut Sequence,
+        encoded: Encoded,
+        rng: &mut Rng,
+    ) -> Result<(), Conflict> {
+        let form = encoded.instruction.code();
+        let Some(Row::Generated(style)) = row(form) else {
+            return Err(Conflict);
+        };
+        let drawn = Drawn::new(encoded);
+        let transfer = match style {
+            Style::Plain => {
+                let mut drawn = drawn;
+                drawn.choose(&sequence.known, rng)?;
+                Transfer {
+                    drawn,
+                    before: Vec::new(),
+                    direct_far: false,
+                }
+            }
+            Style::Relative => Transfer::relative(drawn, &sequence.known, rng)?,
+            Style::Transfer => Transfer::other(drawn, &sequence.known, rng)?,
+        };
+        // Once as it is; if it consumes an undefined flag, once more with an instruction in front that defines all.
+        let define = [0x39, 0xC0 | rng.u8(..)];
+        for front in [&[][..], &define] {
+            if self.assemble(sequence, transfer.clone(), front, form, rng) {
+                return Ok(());
+            }
+        }
+        Err(Conflict)
+    }
+
+    fn assemble(
+        &mut self,
+        sequence: &mut Sequence,
+        transfer: Transfer,
+        front: &[u8],
+        form: Code,
+        rng: &mut Rng,
+    ) -> bool {
+        let Transfer {
+            mut drawn,
+            before,
+            direct_far,
+        } = transfer;
+        let start = sequence.at + sequence.code.len() as u32;
+        let prepared = drawn.needs.encode(&sequence.known, 0).len() + before.len();
+        let target =
+            start + (front.len() + prepared + drawn.encoded.bytes.len() + drawn.after.len()) as u32;
+        if direct_far {
+            let (at, size) = (
+                drawn.encoded.offsets.immediate_offset(),
+                drawn.encoded.offsets.immediate_size(),
+            );
+            drawn.encoded.patch(at, size, target);
+            let selector = u32::from(selectors::code(rng));
+            drawn
+                .encoded
+                .patch(drawn.encoded.offsets.immediate_offset2(), 2, selector);
+        }
+        let mut bytes = front.to_vec();
+        bytes.extend(drawn.needs.encode(&sequence.known, target));
+        bytes.extend(before);
+        let main = bytes.len();
+        bytes.extend(&drawn.encoded.bytes);
+        bytes.extend(&drawn.after);
+        if !self.try_append(sequence, &bytes, &[], main, form) {
+            return false;
+        }
+        if let Some((index, selector)) = drawn.segment_load {
+            sequence.known.segments[index] = Some(selector);
+        }
+        true
+    }
+
+    /// Appends the bytes of a unit, whose main instruction is at `main`, unless they do not fit or consume a flag that is
+    /// undefined.
+    fn try_append(
+        &mut self,
+        sequence: &mut Sequence,
+        prepared: &[u8],
+        rest: &[u8],
+        main: usize,
+        form: Code,
+    ) -> bool {
+        let bytes = [prepared, rest].concat();
+        let start = sequence.at + sequence.code.len() as u32;
+        if sequence.code.len() + bytes.len() > sequence.limit {
+            return false;
+        }
+        let Ok(undefined) = flags::undefined(&bytes, start, sequence.undefined) else {
+            return false;
+        };
+        let at = sequence.code.len();
+        sequence.undefined = undefined
+            .get(&(start + bytes.len() as u32))
+            .copied()
+            .unwrap_or(0);
+        let mut decoder = Decoder::with_ip(32, &bytes, u64::from(start), DecoderOptions::NONE);
+        while decoder.can_decode() {
+            sequence.known.execute(&decoder.decode(), &mut self.factory);
+        }
+        sequence.units.push(Unit {
+            at,
+            main: at + main,
+            len: bytes.len(),
+            form,
+        });
+        sequence.code.extend(bytes);
+        true
+    }
+}
+
+/// Where the code of a case lies: mostly at the start of the first page, sometimes across the page boundary, or at the
+/// end of the second page.
+fn code_address(rng: &mut Rng) -> u32 {
+    match rng.u32(0..20) {
+        0..=16 => CODE + rng.u32(0..0x100),
+        17 | 18 => CODE + PAGE - rng.u32(1..0x80),
+        _ => CODE + CODE_BYTES - rng.u32(1..0x80),
+    }
+}
+
+fn start_state(eip: u32, rng: &mut Rng) -> State {
+    let mut gpr = [0; 8];
+    gpr.fill_with(|| integer(rng));
+    gpr[ESP] = address::stack(rng);
+    let [ds, es] = [selectors::initial(rng), selectors::initial(rng)];
+    let [fs, gs] = [selectors::initial_extra(rng), selectors::initial_extra(rng)];
+    State {
+        gpr,
+        eip,
+        eflags: EFLAGS_SET | rng.u32(..) & (STATUS | DF),
+        segments: [ds, es, fs, gs, FLAT_DATA],
+        fx: values::fx_state(rng),
+    }
+}

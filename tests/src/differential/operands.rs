@@ -1,0 +1,550 @@
+//! Gives one drawn instruction operands that make sense: addresses, counts, selectors, control words.
+
+use super::address;
+use super::encode::Encoded;
+use super::flags::{AC, DF, ID, STATUS, TF};
+use super::prepare::{Conflict, ESP, Known, Needs, Value, gpr_index, segment_index};
+use super::selectors;
+use super::values::{control_word, integer, mxcsr, percent};
+use fastrand::Rng;
+use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
+
+/// Numbers of general registers in encodings.
+const EAX: usize = 0;
+const ECX: usize = 1;
+const EDX: usize = 2;
+const EBX: usize = 3;
+const EBP: usize = 5;
+const ESI: usize = 6;
+const EDI: usize = 7;
+
+/// EFLAGS images for POPF and IRET set these; IF and IOPL come at random and have no effect at CPL 3.
+const LOADABLE: u32 = STATUS | DF | 0x3200;
+
+/// Offset and length of what FNSTENV and FNSAVE store with 16-bit operands about the last instruction (SDM Vol. 1,
+/// Figure 8-11 "Protected Mode x87 FPU State Image in Memory, 16-Bit Format").
+const POINTERS_16: (u32, u32) = (6, 8);
+/// The same for 32-bit operands (Figure 8-9).
+const POINTERS_32: (u32, u32) = (12, 16);
+/// The same for FXSAVE: FOP to FDS (SDM Vol. 1, 10.5.1 "FXSAVE Area").
+const POINTERS_FX: (u32, u32) = (6, 18);
+/// MXCSR_MASK in the image of FXSAVE: a property of the model.
+const MXCSR_MASK: (u32, u32) = (28, 4);
+/// Offset of MXCSR in the image of FXSAVE.
+const MXCSR_AT: u32 = 24;
+
+/// An instruction on its way to become a unit.
+#[derive(Clone, Debug)]
+pub struct Drawn {
+    /// The instruction under test.
+    pub encoded: Encoded,
+    /// What has to hold before it.
+    pub needs: Needs,
+    /// Bytes that follow it.
+    pub after: Vec<u8>,
+    /// The segment register it loads, as an index of [`super::case::State::segments`], and the selector.
+    pub segment_load: Option<(usize, u16)>,
+}
+
+impl Drawn {
+    /// `encoded` with no demands yet.
+    pub fn new(encoded: Encoded) -> Self {
+        Self {
+            encoded,
+            needs: Needs::default(),
+            after: Vec::new(),
+            segment_load: None,
+        }
+    }
+
+    /// Chooses all operands of a [`super::forms::Style::Plain`] instruction.
+    pub fn choose(&mut self, known: &Known, rng: &mut Rng) -> Result<(), Conflict> {
+        match self.encoded.instruction.mnemonic() {
+            Mnemonic::Div | Mnemonic::Idiv => self.dividend(rng)?,
+            Mnemonic::Shld | Mnemonic::Shrd => self.double_shift_count(rng)?,
+            Mnemonic::Int => self.interrupt(rng),
+            Mnemonic::Enter => self.frame(rng)?,
+            Mnemonic::Leave => self.needs.set(EBP, Value::Const(address::stack(rng)))?,
+            Mnemonic::Popf | Mnemonic::Popfd => self.pop_flags(rng),
+            Mnemonic::Xlatb => return self.translate(known, rng),
+            _ => {}
+        }
+        self.segment_operand(known, rng)?;
+        let address = self.choose_address(rng);
+        self.contents(address, rng)?;
+        self.strings(known, rng)?;
+        if has_memory_operand(&self.encoded.instruction) {
+            self.place(address, known, rng)?;
+        }
+        if self.encoded.instruction.is_stack_instruction() {
+            self.stack(known, rng)?;
+        }
+        Ok(())
+    }
+
+    /// A linear address for the memory operand, if there is one.
+    fn choose_address(&self, rng: &mut Rng) -> u32 {
+        let size = self.encoded.instruction.memory_size().size() as u32;
+        if stores_pointers(&self.encoded.instruction).is_some() || percent(rng, 10) {
+            address::writable(size, rng)
+        } else {
+            address::any(size, rng)
+        }
+    }
+
+    /// A dividend that mostly gives a quotient that fits.
+    fn dividend(&mut self, rng: &mut Rng) -> Result<(), Conflict> {
+        if percent(rng, 30) {
+            return Ok(());
+        }
+        let signed = self.encoded.instruction.mnemonic() == Mnemonic::Idiv;
+        let high = if signed && percent(rng, 40) {
+            u32::MAX
+        } else {
+            rng.u32(0..3)
+        };
+        let byte = matches!(
+            self.encoded.instruction.code(),
+            Code::Div_rm8 | Code::Idiv_rm8
+        );
+        if byte {
+            self.needs.set(
+                EAX,
+                Value::Const(integer(rng) << 16 | (high & 0xFF) << 8 | rng.u32(0..256)),
+            )
+        } else {
+            self.needs.set(EDX, Value::Const(high))
+        }
+    }
+
+    /// Counts up to the operand size: beyond, 16-bit SHLD and SHRD have no defined result.
+    fn double_shift_count(&mut self, rng: &mut Rng) -> Result<(), Conflict> {
+        let wide = matches!(
+            self.encoded.instruction.code(),
+            Code::Shld_rm32_r32_imm8
+                | Code::Shrd_rm32_r32_imm8
+                | Code::Shld_rm32_r32_CL
+                | Code::Shrd_rm32_r32_CL
+        );
+        let count = if wide { rng.u32(0..32) } else { rng.u32(0..17) };
+        let noise = rng.u32(..) & !0x1F;
+        if self.encoded.offsets.has_immediate() {
+            self.encoded.set_immediate(noise | count);
+            Ok(())
+        } else {
+            self.needs.set(ECX, Value::Const(noise | count))
+        }
+    }
+
+    /// INT n: all gates but those of #BP and #OF are closed to ring 3. 80h would enter the host kernel.
+    fn interrupt(&mut self, rng: &mut Rng) {
+        const VECTORS: [u32; 10] = [0, 1, 2, 3, 4, 5, 13, 14, 0x20, 0xFF];
+        self.encoded
+            .set_immediate(VECTORS[rng.usize(..VECTORS.len())]);
+    }
+
+    /// ENTER: modest frames, any nesting level.
+    fn frame(&mut self, rng: &mut Rng) -> Result<(), Conflict> {
+        self.encoded.set_immediate(rng.u32(0..0x60));
+        self.needs.set(EBP, Value::Const(address::stack(rng)))
+    }
+
+    fn pop_flags(&mut self, rng: &mut Rng) {
+        let mut image = flags_image(rng);
+        if percent(rng, 4) {
+            // The trap comes after the instruction that follows.
+            image |= TF;
+            self.after.push(NOP);
+        }
+        if self.encoded.instruction.mnemonic() == Mnemonic::Popf {
+            self.needs.push_word(Value::Const(image));
+        } else {
+            self.needs.push(Value::Const(image));
+        }
+    }
+
+    /// XLAT: a table of any 256 bytes.
+    fn translate(&mut self, known: &Known, rng: &mut Rng) -> Result<(), Conflict> {
+        let offset = address::any(1, rng)
+            .wrapping_sub(known.base(self.encoded.instruction.memory_segment()));
+        self.set_offset(
+            EBX,
+            offset,
+            self.encoded.instruction.memory_base().size(),
+            rng,
+        )
+    }
+
+    /// Gives `register` the effective address `offset`; with 16-bit addresses the upper half is noise, and an address that
+    /// does not fit stays what it is: linear addresses below 64 KiB are mapped nowhere.
+    fn set_offset(
+        &mut self,
+        register: usize,
+        offset: u32,
+        address_bytes: usize,
+        rng: &mut Rng,
+    ) -> Result<(), Conflict> {
+        match (address_bytes, u16::try_from(offset)) {
+            (4, _) => self.needs.set(register, Value::Const(offset)),
+            (_, Ok(offset)) => self.needs.set(
+                register,
+                Value::Const(rng.u32(..) & !0xFFFF | u32::from(offset)),
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// Selectors in registers or on the stack, for what loads or inspects one; those in memory are left to
+    /// [`Self::contents`].
+    fn segment_operand(&mut self, known: &Known, rng: &mut Rng) -> Result<(), Conflict> {
+        let instruction = self.encoded.instruction;
+        if instruction.mnemonic() == Mnemonic::Pop
+            && segment_index(instruction.op0_register()).is_some()
+        {
+            let selector = self.load_segment(instruction.op0_register(), rng);
+            let image = Value::Const(rng.u32(..) & !0xFFFF | u32::from(selector));
+            if instruction.stack_pointer_increment() == 2 {
+                self.needs.push_word(image);
+            } else {
+                self.needs.push(image);
+            }
+            return self.stack(known, rng);
+        }
+        let Some(operand) = selector_operand(&instruction) else {
+            return Ok(());
+        };
+        if instruction.op_kind(operand) != OpKind::Register {
+            return Ok(());
+        }
+        let register = gpr_index(instruction.op_register(operand))
+            .expect("selectors come in general registers");
+        let selector = self.selector(rng);
+        self.needs.set(
+            register,
+            Value::Const(rng.u32(..) & !0xFFFF | u32::from(selector)),
+        )
+    }
+
+    /// A selector for the instruction at hand, which loads a segment register or inspects a descriptor.
+    fn selector(&mut self, rng: &mut Rng) -> u16 {
+        let instruction = self.encoded.instruction;
+        let loaded = match instruction.mnemonic() {
+            Mnemonic::Lds => Register::DS,
+            Mnemonic::Les => Register::ES,
+            Mnemonic::Lfs => Register::FS,
+            Mnemonic::Lgs => Register::GS,
+            Mnemonic::Lss => Register::SS,
+            Mnemonic::Mov => instruction.op0_register(),
+            _ => return selectors::inspected(rng),
+        };
+        self.load_segment(loaded, rng)
+    }
+
+    fn load_segment(&mut self, register: Register, rng: &mut Rng) -> u16 {
+        let selector = if register == Register::SS {
+            selectors::stack(rng)
+        } else {
+            selectors::data(rng)
+        };
+        self.segment_load = segment_index(register).map(|index| (index, selector));
+        selector
+    }
+
+    /// Contents of the memory operand at `at`, for instructions that make something of particular values.
+    fn contents(&mut self, at: u32, rng: &mut Rng) -> Result<(), Conflict> {
+        let instruction = self.encoded.instruction;
+        if !has_memory_operand(&instruction) {
+            return Ok(());
+        }
+        if let Some((offset, length)) = stores_pointers(&instruction) {
+            self.wipe(at + offset, length);
+            if instruction.mnemonic() == Mnemonic::Fxsave {
+                self.wipe(at + MXCSR_MASK.0, MXCSR_MASK.1);
+            }
+            return Ok(());
+        }
+        let stored = match instruction.mnemonic() {
+            Mnemonic::Mov | Mnemonic::Lar | Mnemonic::Lsl | Mnemonic::Verr | Mnemonic::Verw
+                if selector_operand(&instruction).is_some() =>
+            {
+                u32::from(self.selector(rng))
+            }
+            Mnemonic::Lds | Mnemonic::Les | Mnemonic::Lfs | Mnemonic::Lgs | Mnemonic::Lss => {
+                return self.far_pointer(at, rng);
+            }
+            Mnemonic::Fldcw | Mnemonic::Fldenv | Mnemonic::Frstor => u32::from(control_word(rng)),
+            Mnemonic::Ldmxcsr => loaded_mxcsr(rng),
+            Mnemonic::Fxrstor => {
+                self.store(at, MXCSR_AT, loaded_mxcsr(rng));
+                u32::from(control_word(rng))
+            }
+            Mnemonic::Bound if percent(rng, 60) => {
+                self.store(at, 4, 0x7FFF_FFFF);
+                if instruction.code() == Code::Bound_r16_m1616 {
+                    0x7FFF_8000
+                } else {
+                    0x8000_0000
+                }
+            }
+            Mnemonic::Cmpxchg | Mnemonic::Cmpxchg8b if percent(rng, 40) => {
+                let expected = integer(rng);
+                self.needs.set(EAX, Value::Const(expected))?;
+                if instruction.mnemonic() == Mnemonic::Cmpxchg8b {
+                    self.needs.set(EDX, Value::Const(expected))?;
+                    self.store(at, 4, expected);
+                }
+                expected
+            }
+            _ => return Ok(()),
+        };
+        self.store(at, 0, stored);
+        Ok(())
+    }
+
+    fn far_pointer(&mut self, at: u32, rng: &mut Rng) -> Result<(), Conflict> {
+        let selector = u32::from(self.selector(rng));
+        if self.encoded.instruction.op0_register().size() == 2 {
+            self.store(at, 0, selector << 16 | rng.u32(0..0x10000));
+        } else {
+            self.store(at, 0, integer(rng));
+            self.store(at, 4, selector);
+        }
+        Ok(())
+    }
+
+    /// Demands `value` at `at + offset`, where that can be written.
+    fn store(&mut self, at: u32, offset: u32, value: u32) {
+        self.needs.store(at + offset, Value::Const(value));
+    }
+
+    /// Zeroes `length` bytes at `at` after the instruction, word by word: `mov word ptr ss:[at], 0`.
+    fn wipe(&mut self, at: u32, length: u32) {
+        for word in (at..at + length).step_by(2) {
+            self.after.extend([0x66, 0x36, 0xC7, 0x05]);
+            self.after.extend(word.to_le_bytes());
+            self.after.extend([0, 0]);
+        }
+    }
+
+    /// Pointers and count of a string instruction, and the pointer of MASKMOVQ and MASKMOVDQU.
+    fn strings(&mut self, known: &Known, rng: &mut Rng) -> Result<(), Conflict> {
+        let instruction = self.encoded.instruction;
+        let size = instruction.memory_size().size() as u32;
+        for kind in instruction.op_kinds() {
+            let (register, segment, address_bytes) = match kind {
+                OpKind::MemorySegSI => (ESI, instruction.memory_segment(), 2),
+                OpKind::MemorySegESI => (ESI, instruction.memory_segment(), 4),
+                OpKind::MemorySegDI => (EDI, instruction.memory_segment(), 2),
+                OpKind::MemorySegEDI => (EDI, instruction.memory_segment(), 4),
+                OpKind::MemoryESDI => (EDI, Register::ES, 2),
+                OpKind::MemoryESEDI => (EDI, Register::ES, 4),
+                _ => continue,
+            };
+            let offset = address::any(size, rng).wrapping_sub(known.base(segment));
+            self.set_offset(register, offset, address_bytes, rng)?;
+            if instruction.has_rep_prefix() || instruction.has_repne_prefix() {
+                let count = repeat_count(rng);
+                let noise = if address_bytes == 2 {
+                    rng.u32(..) & !0xFFFF
+                } else {
+                    0
+                };
+                if self.needs.value(ECX, &UNKNOWN).is_none() {
+                    self.needs.set(ECX, Value::Const(noise | count))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A stack pointer with room for the pushes of the preparation and of the instruction; sometimes none.
+    pub fn stack(&mut self, known: &Known, rng: &mut Rng) -> Result<(), Conflict> {
+        let usable = self.needs.value(ESP, known).is_some_and(address::is_stack);
+        if !self.needs.pushes_nothing() {
+            return if usable {
+                Ok(())
+            } else {
+                self.needs.set(ESP, Value::Const(address::stack(rng)))
+            };
+        }
+        if percent(rng, 4) {
+            self.needs.set(ESP, Value::Const(address::any(4, rng)))
+        } else if usable {
+            Ok(())
+        } else {
+            self.needs.set(ESP, Value::Const(address::stack(rng)))
+        }
+    }
+
+    /// Makes the memory operand's effective address meet the linear address `linear`: by its displacement where the
+    /// registers are known, else by setting one.
+    pub fn place(&mut self, linear: u32, known: &Known, rng: &mut Rng) -> Result<(), Conflict> {
+        let instruction = self.encoded.instruction;
+        let mut offset = linear.wrapping_sub(known.base(instruction.memory_segment()));
+        offset = offset.wrapping_sub(self.bit_string_offset(known, rng)?);
+        if instruction.is_stack_instruction() && instruction.memory_base() == Register::ESP {
+            return Err(Conflict);
+        }
+        if instruction.memory_displ_size() == 2
+            || instruction.memory_base().size() == 2
+            || instruction.memory_index().size() == 2
+        {
+            return self.place_16(offset, known, rng);
+        }
+        let index = match gpr_index(instruction.memory_index()) {
+            Some(index) => self
+                .value_or_any(index, known, rng)?
+                .wrapping_mul(instruction.memory_index_scale()),
+            None => 0,
+        };
+        let base = gpr_index(instruction.memory_base());
+        if instruction.memory_displ_size() == 4 {
+            let base = match base {
+                Some(base) => self.value_or_any(base, known, rng)?,
+                None => 0,
+            };
+            self.encoded
+                .set_displacement(offset.wrapping_sub(base).wrapping_sub(index));
+            return Ok(());
+        }
+        let base = base.expect("an address without base has a 32-bit displacement");
+        if gpr_index(instruction.memory_index()) == Some(base) {
+            return Err(Conflict);
+        }
+        let rest = index.wrapping_add(instruction.memory_displacement32());
+        self.needs
+            .set(base, Value::Const(offset.wrapping_sub(rest)))
+    }
+
+    fn place_16(&mut self, offset: u32, known: &Known, rng: &mut Rng) -> Result<(), Conflict> {
+        let instruction = self.encoded.instruction;
+        let index = match gpr_index(instruction.memory_index()) {
+            Some(index) => self.value_or_any(index, known, rng)?,
+            None => 0,
+        };
+        let Ok(offset) = u16::try_from(offset) else {
+            return Ok(());
+        };
+        match gpr_index(instruction.memory_base()) {
+            Some(base) => {
+                let rest = index.wrapping_add(instruction.memory_displacement32());
+                let low = u32::from(offset).wrapping_sub(rest) & 0xFFFF;
+                self.needs
+                    .set(base, Value::Const(rng.u32(..) & !0xFFFF | low))
+            }
+            None => {
+                self.encoded
+                    .set_displacement(u32::from(offset).wrapping_sub(index));
+                Ok(())
+            }
+        }
+    }
+
+    fn value_or_any(
+        &mut self,
+        register: usize,
+        known: &Known,
+        rng: &mut Rng,
+    ) -> Result<u32, Conflict> {
+        if let Some(value) = self.needs.value(register, known) {
+            return Ok(value);
+        }
+        let value = integer(rng);
+        self.needs.set(register, Value::Const(value))?;
+        Ok(value)
+    }
+
+    /// BT, BTS, BTR and BTC with a register offset address a bit string: the bytes that the offset adds to the address.
+    fn bit_string_offset(&mut self, known: &Known, rng: &mut Rng) -> Result<u32, Conflict> {
+        let instruction = self.encoded.instruction;
+        let bit_test = matches!(
+            instruction.mnemonic(),
+            Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc
+        );
+        if !bit_test || instruction.op1_kind() != OpKind::Register {
+            return Ok(0);
+        }
+        let register =
+            gpr_index(instruction.op1_register()).expect("bit offsets come in general registers");
+        if self.needs.value(register, known).is_none() || percent(rng, 70) {
+            let near = rng.i32(-300..300) as u32;
+            self.needs.set(
+                register,
+                Value::Const(if percent(rng, 90) { near } else { integer(rng) }),
+            )?;
+        }
+        let bits = self.needs.value(register, known).ok_or(Conflict)?;
+        Ok(if instruction.op1_register().size() == 2 {
+            ((bits as u16 as i16 >> 4) * 2) as u32
+        } else {
+            ((bits as i32 >> 5) * 4) as u32
+        })
+    }
+}
+
+/// NOP.
+const NOP: u8 = 0x90;
+
+/// A tracker that knows nothing: asks what the needs alone say.
+const UNKNOWN: Known = Known {
+    gpr: [None; 8],
+    segments: [None; 5],
+};
+
+/// An EFLAGS image for POPF and IRET. NT stays clear: IRET would take it for a nested task.
+pub fn flags_image(rng: &mut Rng) -> u32 {
+    let extra = match rng.u32(0..20) {
+        0 => AC,
+        1 => ID,
+        _ => 0,
+    };
+    rng.u32(..) & LOADABLE | extra
+}
+
+/// An MXCSR image, sometimes with a reserved bit, which raises #GP. Bit 17 is spared: AMD hosts have it (misaligned SSE).
+fn loaded_mxcsr(rng: &mut Rng) -> u32 {
+    let reserved = if percent(rng, 5) {
+        1 << rng.u32(18..32)
+    } else {
+        0
+    };
+    mxcsr(rng) | reserved
+}
+
+/// Mostly a few repetitions, sometimes enough to leave the page.
+fn repeat_count(rng: &mut Rng) -> u32 {
+    match rng.u32(0..20) {
+        0..=15 => rng.u32(0..8),
+        16..=18 => rng.u32(0..64),
+        _ => rng.u32(0..1500),
+    }
+}
+
+/// Whether the instruction computes an address from a ModRM operand and uses the memory there.
+pub fn has_memory_operand(instruction: &Instruction) -> bool {
+    instruction.op_kinds().any(|kind| kind == OpKind::Memory)
+        && !matches!(
+            instruction.mnemonic(),
+            Mnemonic::Lea | Mnemonic::Nop | Mnemonic::Reservednop
+        )
+}
+
+/// The operand that is a selector, for instructions that load or inspect one.
+fn selector_operand(instruction: &Instruction) -> Option<u32> {
+    match instruction.mnemonic() {
+        Mnemonic::Mov if segment_index(instruction.op0_register()).is_some() => Some(1),
+        Mnemonic::Lar | Mnemonic::Lsl => Some(1),
+        Mnemonic::Verr | Mnemonic::Verw => Some(0),
+        _ => None,
+    }
+}
+
+/// Where the instruction stores pointers to the last x87 instruction: offset and length in its memory operand.
+fn stores_pointers(instruction: &Instruction) -> Option<(u32, u32)> {
+    match instruction.code() {
+        Code::Fnstenv_m14byte | Code::Fnsave_m94byte => Some(POINTERS_16),
+        Code::Fnstenv_m28byte | Code::Fnsave_m108byte => Some(POINTERS_32),
+        Code::Fxsave_m512byte => Some(POINTERS_FX),
+        _ => None,
+    }
+}

@@ -1,0 +1,176 @@
+//! Control transfers. Whatever way they go, they end up just after their unit, or fault.
+//!
+//! ```text
+//!   prepare (push return address, point register at target …)
+//!   transfer ───────────┐
+//!   body, skipped       │     body of a branch that may fall through: LEA, which leaves flags alone
+//!   target: next unit <─┘     body of one that cannot: INT3
+//! ```
+//! Forms with 16-bit operands cut EIP to 16 bits; nothing is mapped below 64 KiB, so these end in a page fault.
+
+use super::address;
+use super::layout::FILLER;
+use super::operands::{Drawn, flags_image, has_memory_operand};
+use super::prepare::{Conflict, ESP, Known, Value, gpr_index};
+use super::selectors;
+use super::values::percent;
+use fastrand::Rng;
+use iced_x86::{Code, FlowControl, Mnemonic, OpKind};
+
+/// Number of ECX in encodings.
+const ECX: usize = 1;
+
+/// A drawn transfer with what its target decides.
+#[derive(Clone, Debug)]
+pub struct Transfer {
+    /// The instruction and its demands; `after` holds the body.
+    pub drawn: Drawn,
+    /// Bytes of a loop body in front of the instruction.
+    pub before: Vec<u8>,
+    /// The target is an operand of the instruction itself: a far pointer.
+    pub direct_far: bool,
+}
+
+impl Transfer {
+    /// Chooses operands of a [`super::forms::Style::Relative`] instruction.
+    pub fn relative(mut drawn: Drawn, known: &Known, rng: &mut Rng) -> Result<Self, Conflict> {
+        let instruction = drawn.encoded.instruction;
+        let conditional = instruction.flow_control() == FlowControl::ConditionalBranch;
+        if instruction.is_stack_instruction() {
+            drawn.stack(known, rng)?;
+        }
+        let body = if conditional {
+            flagless_body(rng)
+        } else {
+            skipped_body(rng)
+        };
+        if instruction.is_loop() || instruction.is_loopcc() {
+            // The other address size counts in CX: its upper half is noise.
+            drawn.needs.set(
+                ECX,
+                Value::Const(rng.u32(1..5) | if percent(rng, 20) { 0x5_0000 } else { 0 }),
+            )?;
+            let address_size_prefixed = drawn.encoded.bytes.contains(&0x67);
+            let falls_back = percent(rng, 50) && !body.contains(&ECX_LEA) && !address_size_prefixed;
+            if falls_back && drawn.needs.value(ECX, known).is_some_and(|count| count < 5) {
+                let distance = body.len() + drawn.encoded.bytes.len();
+                drawn
+                    .encoded
+                    .set_immediate((distance as u32).wrapping_neg());
+                return Ok(Self {
+                    drawn,
+                    before: body,
+                    direct_far: false,
+                });
+            }
+        } else if instruction.is_jcx_short() && percent(rng, 50) {
+            drawn.needs.set(ECX, Value::Const(rng.u32(0..2) << 16))?;
+        }
+        drawn.encoded.set_immediate(body.len() as u32);
+        drawn.after = body;
+        Ok(Self {
+            drawn,
+            before: Vec::new(),
+            direct_far: false,
+        })
+    }
+
+    /// Chooses operands of a [`super::forms::Style::Transfer`] instruction.
+    pub fn other(mut drawn: Drawn, known: &Known, rng: &mut Rng) -> Result<Self, Conflict> {
+        let instruction = drawn.encoded.instruction;
+        let mut direct_far = false;
+        match instruction.mnemonic() {
+            Mnemonic::Ret | Mnemonic::Retf | Mnemonic::Iret | Mnemonic::Iretd => {
+                return_frame(&mut drawn, rng)
+            }
+            Mnemonic::Jmp | Mnemonic::Call => direct_far = target(&mut drawn, known, rng)?,
+            _ => return Err(Conflict),
+        }
+        if instruction.is_stack_instruction() {
+            drawn.stack(known, rng)?;
+        }
+        drawn.after = skipped_body(rng);
+        Ok(Self {
+            drawn,
+            before: Vec::new(),
+            direct_far,
+        })
+    }
+}
+
+/// What RET, RETF and IRET pop.
+fn return_frame(drawn: &mut Drawn, rng: &mut Rng) {
+    let instruction = drawn.encoded.instruction;
+    if drawn.encoded.offsets.has_immediate() {
+        drawn.encoded.set_immediate(rng.u32(0..0x40));
+    }
+    let wide = matches!(
+        instruction.code(),
+        Code::Retnd | Code::Retnd_imm16 | Code::Retfd | Code::Retfd_imm16 | Code::Iretd
+    );
+    let mut push = |value| {
+        if wide {
+            drawn.needs.push(value)
+        } else {
+            drawn.needs.push_word(value)
+        }
+    };
+    if matches!(instruction.mnemonic(), Mnemonic::Iret | Mnemonic::Iretd) {
+        push(Value::Const(flags_image(rng)));
+    }
+    if instruction.mnemonic() != Mnemonic::Ret {
+        push(Value::Const(u32::from(selectors::code(rng))));
+    }
+    push(Value::Target);
+}
+
+/// Where an indirect or far JMP or CALL goes; whether the target is a far pointer in the instruction.
+fn target(drawn: &mut Drawn, known: &Known, rng: &mut Rng) -> Result<bool, Conflict> {
+    let instruction = drawn.encoded.instruction;
+    match instruction.code() {
+        Code::Jmp_ptr1616 | Code::Jmp_ptr1632 | Code::Call_ptr1616 | Code::Call_ptr1632 => {
+            return Ok(true);
+        }
+        _ => {}
+    }
+    if instruction.op0_kind() == OpKind::Register {
+        let register =
+            gpr_index(instruction.op0_register()).expect("targets come in general registers");
+        if register == ESP {
+            return Err(Conflict);
+        }
+        drawn.needs.set(register, Value::Target)?;
+    }
+    if !has_memory_operand(&instruction) {
+        return Ok(false);
+    }
+    let at = address::any(instruction.memory_size().size() as u32, rng);
+    let selector = u32::from(selectors::code(rng));
+    match instruction.code() {
+        Code::Jmp_m1632 | Code::Call_m1632 => {
+            drawn.needs.store(at, Value::Target);
+            drawn.needs.store(at + 4, Value::Const(selector));
+        }
+        Code::Jmp_m1616 | Code::Call_m1616 => drawn
+            .needs
+            .store(at, Value::Const(selector << 16 | rng.u32(0..0x10000))),
+        _ => drawn.needs.store(at, Value::Target),
+    }
+    drawn.place(at, known, rng)?;
+    Ok(false)
+}
+
+/// Second byte of [`flagless_body`] for ECX.
+const ECX_LEA: u8 = 0x49;
+
+/// `lea r32, [r32 + disp8]` for one of the first four registers; never more than one.
+fn flagless_body(rng: &mut Rng) -> Vec<u8> {
+    // ModRM of mod 1 with the same register twice: 40h, 49h, 52h, 5Bh.
+    let register = rng.u8(0..4);
+    vec![0x8D, 0x40 | register << 3 | register, rng.u8(..)]
+}
+
+/// Bytes that are not executed unless something is wrong.
+fn skipped_body(rng: &mut Rng) -> Vec<u8> {
+    vec![FILLER; rng.usize(0..3)]
+}

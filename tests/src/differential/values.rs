@@ -1,0 +1,245 @@
+//! Operand values that matter: zeros, extremes, sign changes, floating-point specials.
+
+use super::case::{FX_SIZE, SANDBOX_BYTES, Template};
+use fastrand::Rng;
+
+/// Integers around which instructions change their mind; used at every width.
+const INTEGERS: [u32; 24] = [
+    0,
+    1,
+    2,
+    7,
+    8,
+    15,
+    16,
+    31,
+    32,
+    33,
+    0x7F,
+    0x80,
+    0xFF,
+    0x100,
+    0x7FFF,
+    0x8000,
+    0xFFFF,
+    0x0001_0000,
+    0x7FFF_FFFF,
+    0x8000_0000,
+    0x8000_0001,
+    0xFFFF_FF80,
+    0xFFFF_FFFE,
+    0xFFFF_FFFF,
+];
+
+/// Single-precision values: zeros, ones, denormals, extremes, infinities, quiet and signalling NaNs, conversion limits.
+const SINGLES: [u32; 20] = [
+    0x0000_0000,
+    0x8000_0000,
+    0x3F80_0000,
+    0xBF80_0000,
+    0x0000_0001,
+    0x807F_FFFF,
+    0x0080_0000,
+    0x7F7F_FFFF,
+    0xFF7F_FFFF,
+    0x7F80_0000,
+    0xFF80_0000,
+    0x7FC0_0000,
+    0xFFC0_1234,
+    0x7F80_0001,
+    0xFFBF_FFFF,
+    0x4F00_0000,
+    0xCF00_0000,
+    0x3F00_0000,
+    0x4049_0FDB,
+    0x5F00_0000,
+];
+
+/// Double-precision values, chosen as [`SINGLES`].
+const DOUBLES: [u64; 20] = [
+    0x0000_0000_0000_0000,
+    0x8000_0000_0000_0000,
+    0x3FF0_0000_0000_0000,
+    0xBFF0_0000_0000_0000,
+    0x0000_0000_0000_0001,
+    0x800F_FFFF_FFFF_FFFF,
+    0x0010_0000_0000_0000,
+    0x7FEF_FFFF_FFFF_FFFF,
+    0xFFEF_FFFF_FFFF_FFFF,
+    0x7FF0_0000_0000_0000,
+    0xFFF0_0000_0000_0000,
+    0x7FF8_0000_0000_0000,
+    0xFFF8_0000_0000_1234,
+    0x7FF0_0000_0000_0001,
+    0xFFF7_FFFF_FFFF_FFFF,
+    0x41E0_0000_0000_0000,
+    0xC1E0_0000_0020_0000,
+    0x3FE0_0000_0000_0000,
+    0x4009_21FB_5444_2D18,
+    0x36A0_0000_0000_0000,
+];
+
+/// Sign and exponent, and significand, of 80-bit values: the kinds of SDM Vol. 1, Table 8-3 "Unsupported Double
+/// Extended-Precision Floating-Point Encodings and Pseudo-Denormals" among the ordinary ones.
+const EXTENDEDS: [(u16, u64); 22] = [
+    (0x0000, 0x0000_0000_0000_0000),
+    (0x8000, 0x0000_0000_0000_0000),
+    (0x3FFF, 0x8000_0000_0000_0000),
+    (0xBFFF, 0x8000_0000_0000_0000),
+    (0x4000, 0xC90F_DAA2_2168_C235),
+    (0x0000, 0x0000_0000_0000_0001),
+    (0x0000, 0x8000_0000_0000_0000),
+    (0x0001, 0x8000_0000_0000_0000),
+    (0x7FFE, 0xFFFF_FFFF_FFFF_FFFF),
+    (0xFFFE, 0xFFFF_FFFF_FFFF_FFFF),
+    (0x7FFF, 0x8000_0000_0000_0000),
+    (0xFFFF, 0x8000_0000_0000_0000),
+    (0x7FFF, 0xC000_0000_0000_0000),
+    (0xFFFF, 0xC000_0000_0000_0000),
+    (0x7FFF, 0x8000_0000_0000_0001),
+    (0x7FFF, 0x0000_0000_0000_0000),
+    (0x3FFF, 0x4000_0000_0000_0000),
+    (0x403E, 0x8000_0000_0000_0000),
+    (0xC03E, 0x8000_0000_0000_0000),
+    (0x3FFE, 0x8000_0000_0000_0000),
+    (0x4010, 0xFFFF_8000_0000_0000),
+    (0x3F80, 0x8000_0000_0000_0000),
+];
+
+/// x87 control word after FNINIT.
+const FCW_DEFAULT: u16 = 0x037F;
+/// x87 control-word bits that mean something: masks, precision, rounding, infinity control.
+const FCW_BITS: u16 = 0x1F3F;
+/// The control-word bit that is always one.
+const FCW_FIXED: u16 = 0x0040;
+/// MXCSR after RESET.
+const MXCSR_DEFAULT: u32 = 0x1F80;
+/// MXCSR bits that every SSE2 processor has.
+const MXCSR_BITS: u32 = 0xFFFF;
+
+/// Whether something with this chance, in percent, happens.
+pub fn percent(rng: &mut Rng, chance: u32) -> bool {
+    rng.u32(0..100) < chance
+}
+
+/// A value for an integer register or immediate; the low bytes are interesting at every width.
+pub fn integer(rng: &mut Rng) -> u32 {
+    let special = INTEGERS[rng.usize(..INTEGERS.len())];
+    match rng.u32(0..8) {
+        0..=3 => special,
+        4 => special.wrapping_add(rng.u32(0..5)).wrapping_sub(2),
+        5 => rng.u32(..) & 0xFFFF_0000 | special & 0xFFFF,
+        6 => rng.u32(..) & 0xFFFF_FF00 | special & 0xFF,
+        _ => rng.u32(..),
+    }
+}
+
+fn single(rng: &mut Rng) -> u32 {
+    match rng.u32(0..4) {
+        0 | 1 => SINGLES[rng.usize(..SINGLES.len())],
+        2 => ((rng.i32(-1000..1000) as f32) / 8.0).to_bits(),
+        _ => rng.u32(..),
+    }
+}
+
+fn double(rng: &mut Rng) -> u64 {
+    match rng.u32(0..4) {
+        0 | 1 => DOUBLES[rng.usize(..DOUBLES.len())],
+        2 => ((rng.i32(-1000..1000) as f64) / 8.0).to_bits(),
+        _ => rng.u64(..),
+    }
+}
+
+fn extended(rng: &mut Rng) -> [u8; 10] {
+    let (exponent, significand) = match rng.u32(0..4) {
+        0 | 1 => EXTENDEDS[rng.usize(..EXTENDEDS.len())],
+        2 => (
+            0x3FF0 + rng.u16(0..32) | rng.u16(0..2) << 15,
+            rng.u64(..) | 1 << 63,
+        ),
+        _ => (rng.u16(..), rng.u64(..)),
+    };
+    let mut bytes = [0; 10];
+    bytes[..8].copy_from_slice(&significand.to_le_bytes());
+    bytes[8..].copy_from_slice(&exponent.to_le_bytes());
+    bytes
+}
+
+/// Sixteen bytes of one kind: integers, singles, doubles, an 80-bit value, packed decimal, or noise.
+fn vector(rng: &mut Rng) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    match rng.u32(0..6) {
+        0 => bytes
+            .chunks_exact_mut(4)
+            .for_each(|chunk| chunk.copy_from_slice(&integer(rng).to_le_bytes())),
+        1 => bytes
+            .chunks_exact_mut(4)
+            .for_each(|chunk| chunk.copy_from_slice(&single(rng).to_le_bytes())),
+        2 => bytes
+            .chunks_exact_mut(8)
+            .for_each(|chunk| chunk.copy_from_slice(&double(rng).to_le_bytes())),
+        3 => bytes[..10].copy_from_slice(&extended(rng)),
+        4 => bytes.fill_with(|| rng.u8(0..10) << 4 | rng.u8(0..10)),
+        _ => rng.fill(&mut bytes),
+    }
+    bytes
+}
+
+/// Contents of the sandbox for a batch.
+pub fn template(rng: &mut Rng) -> Template {
+    let mut bytes = Vec::with_capacity(SANDBOX_BYTES);
+    while bytes.len() < SANDBOX_BYTES {
+        bytes.extend(vector(rng));
+    }
+    Template::new(bytes)
+}
+
+/// An x87 control word: mostly the default, else any masks, precision and rounding.
+pub fn control_word(rng: &mut Rng) -> u16 {
+    match rng.u32(0..10) {
+        0..=5 => FCW_DEFAULT,
+        6..=8 => FCW_DEFAULT | rng.u16(..) & FCW_BITS,
+        _ => rng.u16(..) & FCW_BITS | FCW_FIXED,
+    }
+}
+
+/// An MXCSR value without reserved bits: mostly all exceptions masked.
+pub fn mxcsr(rng: &mut Rng) -> u32 {
+    match rng.u32(0..10) {
+        0..=5 => MXCSR_DEFAULT,
+        6..=8 => MXCSR_DEFAULT | rng.u32(..) & MXCSR_BITS,
+        _ => rng.u32(..) & MXCSR_BITS,
+    }
+}
+
+/// An FXSAVE image to start from (SDM Vol. 1, 10.5.1 "FXSAVE Area"). The pointers to the last instruction are zero.
+pub fn fx_state(rng: &mut Rng) -> [u8; FX_SIZE] {
+    let mut fx = [0; FX_SIZE];
+    let control = control_word(rng);
+    fx[0..2].copy_from_slice(&control.to_le_bytes());
+    let top = if percent(rng, 50) {
+        0
+    } else {
+        rng.u16(0..8) << 11
+    };
+    let exceptions = if percent(rng, 30) {
+        rng.u16(..) & 0x3F & (control | if percent(rng, 10) { 0x3F } else { 0 })
+    } else {
+        0
+    };
+    let conditions = rng.u16(..) & 0x4700;
+    fx[2..4].copy_from_slice(&(top | exceptions | conditions).to_le_bytes());
+    fx[4] = match rng.u32(0..4) {
+        0 => 0,
+        1 => 0xFF,
+        _ => rng.u8(..),
+    };
+    fx[24..28].copy_from_slice(&mxcsr(rng).to_le_bytes());
+    for register in fx[32..160].chunks_exact_mut(16) {
+        register[..10].copy_from_slice(&extended(rng));
+    }
+    for register in fx[160..288].chunks_exact_mut(16) {
+        register.copy_from_slice(&vector(rng));
+    }
+    fx
+}
