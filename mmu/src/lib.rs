@@ -31,3 +31,4 @@ pub use phys::{
 };
 pub use scalar::Scalar;
 pub use tlb::{SLOT_PRESENT, View};
+pub use vm_memory::ByteValued;

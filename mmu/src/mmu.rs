@@ -44,6 +44,11 @@ impl From<PageFault> for MemFault {
     }
 }
 
+const _: () = assert!(
+    size_of::<Result<u64, MemFault>>() == 16,
+    "results of the fast path are small"
+);
+
 /// Part of an access: bytes within one page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Piece {
@@ -178,7 +183,7 @@ impl Mmu {
         {
             return Ok(());
         }
-        self.write_slow(addr, privilege, value.as_slice())
+        self.write_slow(addr, privilege, value)
     }
 
     /// Checks that `len` bytes (1..=4096) at `addr` can be written, with all side effects of a write but the data: for
@@ -320,7 +325,16 @@ impl Mmu {
 
     #[cold]
     #[inline(never)]
-    fn write_slow(
+    fn write_slow<T: Scalar>(
+        &mut self,
+        addr: LinearAddr,
+        privilege: Privilege,
+        value: T,
+    ) -> Result<(), MemFault> {
+        self.write_bytes(addr, privilege, value.as_slice())
+    }
+
+    fn write_bytes(
         &mut self,
         addr: LinearAddr,
         privilege: Privilege,

@@ -17,7 +17,14 @@ pub struct PageFault {
 
 /// Error code of a page fault.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct PageFaultCode(u32);
+pub struct PageFaultCode {
+    // Flags rather than a number: their unused values keep `Result<u64, MemFault>` at 16 bytes.
+    present: bool,
+    write: bool,
+    user: bool,
+    reserved: bool,
+    fetch: bool,
+}
 
 impl PageFaultCode {
     /// P: there is a translation and it forbids the access (or reserved bits are set); clear = a page was not present.
@@ -32,8 +39,21 @@ impl PageFaultCode {
     pub const FETCH: u32 = 1 << 4;
 
     /// The error code as the processor pushes it.
-    pub const fn bits(self) -> u32 {
-        self.0
+    pub fn bits(self) -> u32 {
+        self.flags()
+            .map(|(set, bit, _)| u32::from(set) * bit)
+            .into_iter()
+            .sum()
+    }
+
+    fn flags(self) -> [(bool, u32, &'static str); 5] {
+        [
+            (self.present, Self::PRESENT, "P"),
+            (self.write, Self::WRITE, "W"),
+            (self.user, Self::USER, "U"),
+            (self.reserved, Self::RESERVED, "RSVD"),
+            (self.fetch, Self::FETCH, "I"),
+        ]
     }
 }
 
@@ -54,41 +74,24 @@ impl PageFault {
         privilege: Privilege,
         paging: &Paging,
     ) -> Self {
-        let mut bits = match cause {
-            Cause::NoTranslation(NoTranslation::NotPresent) => 0,
-            Cause::NoTranslation(NoTranslation::Reserved) => {
-                PageFaultCode::PRESENT | PageFaultCode::RESERVED
-            }
-            Cause::Forbidden => PageFaultCode::PRESENT,
+        let code = PageFaultCode {
+            present: cause != Cause::NoTranslation(NoTranslation::NotPresent),
+            write: access == Access::Write,
+            user: privilege == Privilege::User,
+            reserved: cause == Cause::NoTranslation(NoTranslation::Reserved),
+            fetch: access == Access::Fetch && paging.execute_disable(),
         };
-        bits |= match access {
-            Access::Write => PageFaultCode::WRITE,
-            Access::Fetch if paging.execute_disable() => PageFaultCode::FETCH,
-            Access::Read | Access::Fetch => 0,
-        };
-        if privilege == Privilege::User {
-            bits |= PageFaultCode::USER;
-        }
-        Self {
-            addr,
-            code: PageFaultCode(bits),
-        }
+        Self { addr, code }
     }
 }
 
 impl fmt::Debug for PageFaultCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = [
-            (Self::PRESENT, "P"),
-            (Self::WRITE, "W"),
-            (Self::USER, "U"),
-            (Self::RESERVED, "RSVD"),
-            (Self::FETCH, "I"),
-        ];
-        let set: Vec<_> = names
-            .iter()
-            .filter(|(bit, _)| self.0 & bit != 0)
-            .map(|(_, name)| *name)
+        let set: Vec<_> = self
+            .flags()
+            .into_iter()
+            .filter(|flag| flag.0)
+            .map(|flag| flag.2)
             .collect();
         write!(f, "PageFaultCode({})", set.join("|"))
     }

@@ -184,11 +184,7 @@ impl PhysMemory {
     }
 
     /// Stores bytes as a guest does: ROM ignores them.
-    pub(crate) fn store_bytes(
-        &mut self,
-        mut addr: GuestPhys,
-        mut data: &[u8],
-    ) -> Result<(), NotRam> {
+    pub fn store_bytes(&mut self, mut addr: GuestPhys, mut data: &[u8]) -> Result<(), NotRam> {
         self.check(addr, data.len())?;
         while !data.is_empty() {
             let (piece, rest) = data.split_at(data.len().min(PAGE_SIZE - addr.offset() as usize));
