@@ -1,53 +1,45 @@
 //! Conformance of the 8254 with its datasheet, row by row, through ports and time.
 //!
 //! Most rows run on counter 2, whose gate and output are bits of port 61h. The mode rows repeat the datasheet's timing
-//! figures: a level of OUT and a count after each clock pulse.
+//! figures. A row is `name :: script`; a line without `::` continues the script above it. The words of a script:
+//!
+//! ```text
+//! 43=90        writes 90h to port 43h
+//! 42?05        reads port 42h and expects 05h
+//! gate+ gate-  drives GATE2 high, low
+//! *100         lets 100 clock pulses pass
+//! L2           lets a clock pulse pass and expects OUT2 low and the count 2h, read as the last control word said
+//! HHL          lets a clock pulse a letter pass and expects OUT2 high, high, low
+//! =H =L        expects OUT2 high, low, without a clock pulse
+//! ```
 
-use Step::{Clock, Counts, Gate, Read, Wave, Write};
-use irq::{Channel, Level, Pit, PitPort};
+use irq::{Channel, Pit, PitPort};
 
 /// Clock frequency of the counters, in Hz.
 const HZ: u64 = irq::pit::FREQUENCY_HZ;
 
-/// One action on counter 2, with what it must show.
-#[derive(Clone, Copy, Debug)]
-enum Step {
-    Write(u16, u8),
-    Read(u16, u8),
-    /// Drives GATE2 through port 61h.
-    Gate(Level),
-    /// A clock pulse a letter, after which OUT2 is (H)igh or (L)ow.
-    Wave(&'static str),
-    /// A clock pulse an item, after which the count, read byte by byte as the last control word said, is this.
-    Counts(&'static [u16]),
-    /// So many clock pulses.
-    Clock(u64),
+/// Which bytes of counter 2 the last control word made readable.
+#[derive(Clone, Copy)]
+enum Access {
+    Low,
+    High,
+    LowThenHigh,
 }
-
-const LOW: Step = Gate(Level::Low);
-const HIGH: Step = Gate(Level::High);
-/// OUT2 is low now.
-const OUT_LOW: Step = Wave("=L");
-/// OUT2 is high now.
-const OUT_HIGH: Step = Wave("=H");
-
-type Row<'a> = (&'a str, &'a [Step]);
 
 /// A timer whose time is told in clock pulses.
 struct Rig {
     pit: Pit,
     pulses: u64,
-    two_bytes: bool,
-    high_byte_only: bool,
+    access: Access,
 }
 
 impl Rig {
+    /// A timer with GATE2 high.
     fn new() -> Self {
         let mut rig = Self {
             pit: Pit::new(),
             pulses: 0,
-            two_bytes: false,
-            high_byte_only: false,
+            access: Access::LowThenHigh,
         };
         rig.write(0x61, 0x01);
         rig
@@ -59,10 +51,11 @@ impl Rig {
     }
 
     fn write(&mut self, address: u16, value: u8) {
-        let access = value >> 4 & 0b11;
-        if address == 0x43 && access != 0 && value >> 6 != 0b11 {
-            self.two_bytes = access == 0b11;
-            self.high_byte_only = access == 0b10;
+        match (address, value >> 6, value >> 4 & 0b11) {
+            (0x43, 0b10, 0b01) => self.access = Access::Low,
+            (0x43, 0b10, 0b10) => self.access = Access::High,
+            (0x43, 0b10, 0b11) => self.access = Access::LowThenHigh,
+            _ => {}
         }
         self.pit.write(port(address), value);
     }
@@ -73,12 +66,10 @@ impl Rig {
 
     fn count2(&mut self) -> u16 {
         let first = self.read(0x42);
-        if self.two_bytes {
-            u16::from_le_bytes([first, self.read(0x42)])
-        } else if self.high_byte_only {
-            u16::from_le_bytes([0, first])
-        } else {
-            u16::from(first)
+        match self.access {
+            Access::Low => u16::from(first),
+            Access::High => u16::from_be_bytes([first, 0]),
+            Access::LowThenHigh => u16::from_le_bytes([first, self.read(0x42)]),
         }
     }
 
@@ -90,42 +81,46 @@ impl Rig {
         }
     }
 
-    fn perform(&mut self, step: Step, place: &str) {
-        match step {
-            Write(address, value) => self.write(address, value),
-            Read(address, value) => assert_eq!(self.read(address), value, "{place}"),
-            Gate(level) => self.write(0x61, u8::from(level.is_high())),
-            Wave("=L") => assert_eq!(self.out2(), 'L', "{place}"),
-            Wave("=H") => assert_eq!(self.out2(), 'H', "{place}"),
-            Wave(expected) => {
-                let seen: String = expected
-                    .chars()
-                    .map(|_| {
-                        self.clock(1);
-                        self.out2()
-                    })
-                    .collect();
-                assert_eq!(seen, expected, "{place}");
-            }
-            Counts(expected) => {
-                let seen: Vec<u16> = expected
-                    .iter()
-                    .map(|_| {
-                        self.clock(1);
-                        self.count2()
-                    })
-                    .collect();
-                assert_eq!(seen, expected, "{place}");
-            }
-            Clock(pulses) => {
-                self.clock(pulses);
-            }
+    /// Lets a pulse a letter pass and returns the level of OUT2 after each.
+    fn wave(&mut self, letters: &str) -> String {
+        letters
+            .chars()
+            .map(|_| (self.clock(1), self.out2()).1)
+            .collect()
+    }
+
+    /// Performs one word of a script and checks what it expects.
+    fn perform(&mut self, word: &str, place: &str) {
+        if let Some(level) = word.strip_prefix('=') {
+            assert_eq!(self.out2().to_string(), level, "{place}");
+        } else if let Some((address, value)) = word.split_once('=') {
+            self.write(hex(address), byte(value));
+        } else if let Some((address, value)) = word.split_once('?') {
+            assert_eq!(self.read(hex(address)), byte(value), "{place}");
+        } else if word == "gate+" || word == "gate-" {
+            self.write(0x61, u8::from(word == "gate+"));
+        } else if let Some(pulses) = word.strip_prefix('*') {
+            self.clock(pulses.parse().expect("pulses are decimal"));
+        } else if word.chars().all(|letter| letter == 'H' || letter == 'L') {
+            assert_eq!(self.wave(word), word, "{place}");
+        } else {
+            let (level, count) = word.split_at(1);
+            let seen = (self.wave(level), self.count2());
+            assert_eq!(seen, (level.to_owned(), hex(count)), "{place}");
         }
     }
 }
 
 fn port(address: u16) -> PitPort {
     PitPort::decode(address).expect("scripts name ports of the timer")
+}
+
+fn hex(digits: &str) -> u16 {
+    u16::from_str_radix(digits, 16).expect("ports and counts are hexadecimal")
+}
+
+fn byte(digits: &str) -> u8 {
+    u8::from_str_radix(digits, 16).expect("bytes are hexadecimal")
 }
 
 /// The first whole nanosecond not before clock pulse `pulse`.
@@ -140,333 +135,122 @@ fn pulse_time(pulse: u64) -> u64 {
     u64::try_from(time).expect("tests stay within 584 years")
 }
 
-fn check(rows: &[Row]) {
-    for (name, script) in rows {
-        let mut rig = Rig::new();
-        for (index, &step) in script.iter().enumerate() {
-            rig.perform(step, &format!("row '{name}', step {index}: {step:x?}"));
-        }
-    }
-}
-
-/// Checks each row twice: once for the levels of OUT, once for the counts that the same pulses show.
-fn check_figures(rows: &[(&str, &[Step], &[(&[Step], &'static str, &'static [u16])])]) {
-    for (name, setup, parts) in rows {
-        let (mut levels, mut counts) = (setup.to_vec(), setup.to_vec());
-        for (actions, wave, values) in *parts {
-            assert_eq!(
-                wave.len(),
-                values.len(),
-                "row '{name}': a level and a count for each pulse"
+/// Runs each row on a new timer.
+fn check(rows: &str) {
+    let mut rig = Rig::new();
+    let mut name = "";
+    for row in rows.lines().map(str::trim).filter(|row| !row.is_empty()) {
+        let script = match row.split_once(" :: ") {
+            Some((new_name, script)) => {
+                name = new_name;
+                rig = Rig::new();
+                script
+            }
+            None => row,
+        };
+        for (index, word) in script.split_whitespace().enumerate() {
+            rig.perform(
+                word,
+                &format!("row '{name}', word {index} of its line: {word}"),
             );
-            levels.extend_from_slice(actions);
-            levels.push(Wave(wave));
-            counts.extend_from_slice(actions);
-            counts.push(Counts(values));
         }
-        check(&[(name, &levels), (name, &counts)]);
     }
-}
-
-/// Counter 2, low byte only, binary, mode given.
-const fn mode(mode: u8) -> Step {
-    Write(0x43, 0b1001_0000 | mode << 1)
-}
-
-/// Low byte of the count of counter 2.
-const fn count(value: u8) -> Step {
-    Write(0x42, value)
 }
 
 #[test]
 fn mode_0_interrupts_on_terminal_count() {
-    check_figures(&[
-        (
-            "N + 1 pulses after writing",
-            &[mode(0), OUT_LOW, count(4), OUT_LOW],
-            &[(&[], "LLLLHHH", &[4, 3, 2, 1, 0, 0xff, 0xfe])],
-        ),
-        (
-            "gate low suspends counting",
-            &[mode(0), count(3)],
-            &[
-                (&[], "LL", &[3, 2]),
-                (&[LOW], "LLL", &[2, 2, 2]),
-                (&[HIGH], "LHH", &[1, 0, 0xff]),
-            ],
-        ),
-        (
-            "gate low at the write: loading needs no gate, OUT rises N pulses after it",
-            &[mode(0), LOW, count(3)],
-            &[(&[], "LLL", &[3, 3, 3]), (&[HIGH], "LLH", &[2, 1, 0])],
-        ),
-        (
-            "a new count while counting",
-            &[mode(0), count(3)],
-            &[
-                (&[], "LLL", &[3, 2, 1]),
-                (&[count(2)], "LLHH", &[2, 1, 0, 0xff]),
-            ],
-        ),
-        (
-            "a new count after terminal count lowers OUT",
-            &[mode(0), count(1)],
-            &[
-                (&[], "LHH", &[1, 0, 0xff]),
-                (&[count(2), OUT_LOW], "LLH", &[2, 1, 0]),
-            ],
-        ),
-        (
-            "the first of two bytes stops counting and lowers OUT",
-            &[Write(0x43, 0xb0), count(2), count(0)],
-            &[
-                (&[], "LLH", &[2, 1, 0]),
-                (&[count(3), OUT_LOW], "LLL", &[0, 0, 0]),
-                (&[count(0)], "LLLH", &[3, 2, 1, 0]),
-            ],
-        ),
-        (
-            "nothing counts before the first count",
-            &[mode(0)],
-            &[(&[], "LLL", &[0, 0, 0])],
-        ),
-        (
-            "the control word again lowers OUT",
-            &[mode(0), count(1)],
-            &[(&[], "LH", &[1, 0]), (&[mode(0), OUT_LOW], "LL", &[0, 0])],
-        ),
-    ]);
+    check(
+        "
+        N + 1 pulses after writing :: 43=90 =L 42=04 =L L4 L3 L2 L1 H0 Hff Hfe
+        gate low suspends counting :: 43=90 42=03 L3 L2 gate- L2 L2 L2 gate+ L1 H0 Hff
+        gate low at the write: loading needs no gate, OUT rises N pulses after it :: 43=90 gate-
+            42=03 L3 L3 L3 gate+ L2 L1 H0
+        a new count while counting :: 43=90 42=03 L3 L2 L1 42=02 L2 L1 H0 Hff
+        a new count after terminal count lowers OUT :: 43=90 42=01 L1 H0 Hff 42=02 =L L2 L1 H0
+        the first of two bytes stops counting and lowers OUT :: 43=b0 42=02 42=00 L2 L1 H0 42=03
+            =L L0 L0 L0 42=00 L3 L2 L1 H0
+        nothing counts before the first count :: 43=90 L0 L0 L0
+        the control word again lowers OUT :: 43=90 42=01 L1 H0 43=90 =L L0 L0
+        ",
+    );
 }
 
 #[test]
 fn mode_1_is_a_one_shot_that_gate_triggers() {
-    check_figures(&[
-        (
-            "one pulse of N",
-            &[
-                mode(1),
-                OUT_HIGH,
-                count(3),
-                Clock(3),
-                OUT_HIGH,
-                LOW,
-                HIGH,
-                OUT_HIGH,
-            ],
-            &[(&[], "LLLHH", &[3, 2, 1, 0, 0xff])],
-        ),
-        (
-            "gate level does not matter",
-            &[mode(1), count(3), LOW, HIGH],
-            &[(&[], "L", &[3]), (&[LOW], "LLH", &[2, 1, 0])],
-        ),
-        (
-            "a trigger in the pulse makes it longer",
-            &[mode(1), count(3), LOW, HIGH],
-            &[(&[], "LL", &[3, 2]), (&[LOW, HIGH], "LLLH", &[3, 2, 1, 0])],
-        ),
-        (
-            "a new count waits for the next trigger",
-            &[mode(1), count(2), LOW, HIGH],
-            &[
-                (&[], "L", &[2]),
-                (&[count(4)], "LHH", &[1, 0, 0xff]),
-                (&[LOW, HIGH], "LLLLH", &[4, 3, 2, 1, 0]),
-            ],
-        ),
-        (
-            "a trigger before the first count is none",
-            &[mode(1), LOW, HIGH, count(2)],
-            &[(&[], "HHH", &[0, 0, 0])],
-        ),
-    ]);
+    check(
+        "
+        one pulse of N :: 43=92 =H 42=03 *3 =H gate- gate+ =H L3 L2 L1 H0 Hff
+        gate level does not matter :: 43=92 42=03 gate- gate+ L3 gate- L2 L1 H0
+        a trigger in the pulse makes it longer :: 43=92 42=03 gate- gate+ L3 L2 gate- gate+ L3 L2
+            L1 H0
+        a new count waits for the next trigger :: 43=92 42=02 gate- gate+ L2 42=04 L1 H0 Hff gate-
+            gate+ L4 L3 L2 L1 H0
+        a trigger before the first count is none :: 43=92 gate- gate+ 42=02 H0 H0 H0
+        ",
+    );
 }
 
 #[test]
 fn mode_2_is_a_rate_generator() {
-    check_figures(&[
-        (
-            "low for the last pulse of N",
-            &[mode(2), OUT_HIGH, count(3)],
-            &[(&[], "HHLHHLH", &[3, 2, 1, 3, 2, 1, 3])],
-        ),
-        (
-            "gate low raises OUT at once and stops; a trigger starts a new period",
-            &[mode(2), count(3)],
-            &[
-                (&[], "HHL", &[3, 2, 1]),
-                (&[LOW, OUT_HIGH], "HH", &[1, 1]),
-                (&[HIGH, OUT_HIGH], "HHLH", &[3, 2, 1, 3]),
-            ],
-        ),
-        (
-            "a new count waits for the end of the period",
-            &[mode(2), count(4)],
-            &[
-                (&[], "HH", &[4, 3]),
-                (&[count(2)], "HLHLHL", &[2, 1, 2, 1, 2, 1]),
-            ],
-        ),
-        (
-            "a new count is taken at a trigger",
-            &[mode(2), count(4)],
-            &[
-                (&[], "HH", &[4, 3]),
-                (&[count(5), LOW, HIGH], "HHHHLH", &[5, 4, 3, 2, 1, 5]),
-            ],
-        ),
-        (
-            "a count of 1 never lowers OUT",
-            &[mode(2), count(1)],
-            &[(&[], "HHHH", &[1, 1, 1, 1])],
-        ),
-        (
-            "mode bits 110 are mode 2",
-            &[mode(6), count(2)],
-            &[(&[], "HLHL", &[2, 1, 2, 1])],
-        ),
-    ]);
+    check(
+        "
+        low for the last pulse of N :: 43=94 =H 42=03 H3 H2 L1 H3 H2 L1 H3
+        gate low raises OUT at once and stops; a trigger starts a new period :: 43=94 42=03 H3 H2
+            L1 gate- =H H1 H1 gate+ =H H3 H2 L1 H3
+        a new count waits for the end of the period :: 43=94 42=04 H4 H3 42=02 H2 L1 H2 L1 H2 L1
+        a new count is taken at a trigger :: 43=94 42=04 H4 H3 42=05 gate- gate+ H5 H4 H3 H2 L1 H5
+        a count of 1 never lowers OUT :: 43=94 42=01 H1 H1 H1 H1
+        mode bits 110 are mode 2 :: 43=9c 42=02 H2 L1 H2 L1
+        ",
+    );
 }
 
 #[test]
 fn mode_3_is_a_square_wave() {
-    check_figures(&[
-        (
-            "even: N/2 high, N/2 low, by two",
-            &[mode(3), OUT_HIGH, count(4)],
-            &[(&[], "HHLLHHLLH", &[4, 2, 4, 2, 4, 2, 4, 2, 4])],
-        ),
-        (
-            "odd: (N+1)/2 high, (N-1)/2 low, from N-1",
-            &[mode(3), count(5)],
-            &[(&[], "HHHLLHHHLL", &[4, 2, 0, 4, 2, 4, 2, 0, 4, 2])],
-        ),
-        (
-            "2 is the shortest",
-            &[mode(3), count(2)],
-            &[(&[], "HLHLH", &[2, 2, 2, 2, 2])],
-        ),
-        (
-            "3",
-            &[mode(3), count(3)],
-            &[(&[], "HHLHHL", &[2, 0, 2, 2, 0, 2])],
-        ),
-        (
-            "gate low raises OUT at once and stops; a trigger starts a high half",
-            &[mode(3), count(4)],
-            &[
-                (&[], "HHL", &[4, 2, 4]),
-                (&[LOW, OUT_HIGH], "HH", &[4, 4]),
-                (&[HIGH], "HHLL", &[4, 2, 4, 2]),
-            ],
-        ),
-        (
-            "a new count waits for the end of the half period",
-            &[mode(3), count(6)],
-            &[
-                (&[], "HH", &[6, 4]),
-                (&[count(4)], "HLLHHL", &[2, 4, 2, 4, 2, 4]),
-            ],
-        ),
-        (
-            "odd to even in the high half",
-            &[mode(3), count(5)],
-            &[(&[], "H", &[4]), (&[count(2)], "HHLHL", &[2, 0, 2, 2, 2])],
-        ),
-        (
-            "a new count is taken at a trigger",
-            &[mode(3), count(6)],
-            &[
-                (&[], "HH", &[6, 4]),
-                (&[count(2), LOW, HIGH], "HLHL", &[2, 2, 2, 2]),
-            ],
-        ),
-        (
-            "a count of 1 never lowers OUT",
-            &[mode(3), count(1)],
-            &[(&[], "HHHH", &[0, 0, 0, 0])],
-        ),
-        (
-            "mode bits 111 are mode 3",
-            &[mode(7), count(2)],
-            &[(&[], "HLHL", &[2, 2, 2, 2])],
-        ),
-    ]);
+    check(
+        "
+        even: N/2 high, N/2 low, by two :: 43=96 =H 42=04 H4 H2 L4 L2 H4 H2 L4 L2 H4
+        odd: (N+1)/2 high, (N-1)/2 low, from N-1 :: 43=96 42=05 H4 H2 H0 L4 L2 H4 H2 H0 L4 L2
+        2 is the shortest :: 43=96 42=02 H2 L2 H2 L2 H2
+        odd, the shortest :: 43=96 42=03 H2 H0 L2 H2 H0 L2
+        gate low raises OUT at once and stops; a trigger starts a high half :: 43=96 42=04 H4 H2
+            L4 gate- =H H4 H4 gate+ H4 H2 L4 L2
+        a new count waits for the end of the half period :: 43=96 42=06 H6 H4 42=04 H2 L4 L2 H4 H2
+            L4
+        odd to even in the high half :: 43=96 42=05 H4 42=02 H2 H0 L2 H2 L2
+        a new count is taken at a trigger :: 43=96 42=06 H6 H4 42=02 gate- gate+ H2 L2 H2 L2
+        a count of 1 never lowers OUT :: 43=96 42=01 H0 H0 H0 H0
+        mode bits 111 are mode 3 :: 43=9e 42=02 H2 L2 H2 L2
+        ",
+    );
 }
 
 #[test]
 fn mode_4_strobes_after_a_write() {
-    check_figures(&[
-        (
-            "N + 1 pulses after writing, for one pulse, once",
-            &[mode(4), OUT_HIGH, count(3), OUT_HIGH],
-            &[(&[], "HHHLHH", &[3, 2, 1, 0, 0xff, 0xfe])],
-        ),
-        (
-            "gate low suspends counting",
-            &[mode(4), count(3)],
-            &[
-                (&[], "HH", &[3, 2]),
-                (&[LOW], "HH", &[2, 2]),
-                (&[HIGH], "HLH", &[1, 0, 0xff]),
-            ],
-        ),
-        (
-            "gate low does not hold the strobe",
-            &[mode(4), count(1)],
-            &[(&[], "HL", &[1, 0]), (&[LOW, OUT_LOW], "HH", &[0, 0])],
-        ),
-        (
-            "a new count while counting starts anew",
-            &[mode(4), count(3)],
-            &[
-                (&[], "HHH", &[3, 2, 1]),
-                (&[count(2)], "HHLH", &[2, 1, 0, 0xff]),
-            ],
-        ),
-        (
-            "the first of two bytes does not disturb",
-            &[Write(0x43, 0xb8), count(2), count(0)],
-            &[
-                (&[], "H", &[2]),
-                (&[count(3)], "HLH", &[1, 0, 0xffff]),
-                (&[count(0)], "HHHLH", &[3, 2, 1, 0, 0xffff]),
-            ],
-        ),
-    ]);
+    check(
+        "
+        N + 1 pulses after writing, for one pulse, once :: 43=98 =H 42=03 =H H3 H2 H1 L0 Hff Hfe
+        gate low suspends counting :: 43=98 42=03 H3 H2 gate- H2 H2 gate+ H1 L0 Hff
+        gate low does not hold the strobe :: 43=98 42=01 H1 L0 gate- =L H0 H0
+        a new count while counting starts anew :: 43=98 42=03 H3 H2 H1 42=02 H2 H1 L0 Hff
+        the first of two bytes does not disturb :: 43=b8 42=02 42=00 H2 42=03 H1 L0 Hffff 42=00 H3
+            H2 H1 L0 Hffff
+        ",
+    );
 }
 
 #[test]
 fn mode_5_strobes_after_a_trigger() {
-    check_figures(&[
-        (
-            "N + 1 pulses after the trigger",
-            &[mode(5), OUT_HIGH, count(3), Clock(5), OUT_HIGH, LOW, HIGH],
-            &[(&[], "HHHLHH", &[3, 2, 1, 0, 0xff, 0xfe])],
-        ),
-        (
-            "gate level does not matter",
-            &[mode(5), count(2), LOW, HIGH],
-            &[(&[], "H", &[2]), (&[LOW], "HLH", &[1, 0, 0xff])],
-        ),
-        (
-            "a trigger while counting starts anew",
-            &[mode(5), count(3), LOW, HIGH],
-            &[
-                (&[], "HHH", &[3, 2, 1]),
-                (&[LOW, HIGH], "HHHLH", &[3, 2, 1, 0, 0xff]),
-            ],
-        ),
-        (
-            "a new count waits for the next trigger",
-            &[mode(5), count(2), LOW, HIGH],
-            &[
-                (&[], "H", &[2]),
-                (&[count(4)], "HLHH", &[1, 0, 0xff, 0xfe]),
-                (&[LOW, HIGH], "HHHHLH", &[4, 3, 2, 1, 0, 0xff]),
-            ],
-        ),
-    ]);
+    check(
+        "
+        N + 1 pulses after the trigger :: 43=9a =H 42=03 *5 =H gate- gate+ H3 H2 H1 L0 Hff Hfe
+        gate level does not matter :: 43=9a 42=02 gate- gate+ H2 gate- H1 L0 Hff
+        a trigger while counting starts anew :: 43=9a 42=03 gate- gate+ H3 H2 H1 gate- gate+ H3 H2
+            H1 L0 Hff
+        a new count waits for the next trigger :: 43=9a 42=02 gate- gate+ H2 42=04 H1 L0 Hff Hfe
+            gate- gate+ H4 H3 H2 H1 L0 Hff
+        ",
+    );
 }
 
 #[test]
@@ -490,521 +274,100 @@ fn one_shot_modes_do_not_act_again_when_the_count_wraps() {
 
 #[test]
 fn counts_are_read_and_written_as_the_access_bits_say() {
-    check(&[
-        (
-            "low byte only: the high byte is zero",
-            &[
-                Write(0x43, 0x90),
-                count(5),
-                Counts(&[5, 4]),
-                Write(0x43, 0x80),
-                Read(0x42, 4),
-                Read(0x42, 4),
-            ],
-        ),
-        (
-            "high byte only: the low byte is zero",
-            &[
-                Write(0x43, 0xa0),
-                count(2),
-                Clock(1),
-                Read(0x42, 2),
-                Clock(1),
-                Read(0x42, 1),
-                Clock(0x100),
-                Read(0x42, 0),
-                Clock(0xfe),
-                OUT_LOW,
-                Wave("H"),
-            ],
-        ),
-        (
-            "both bytes, low first",
-            &[
-                Write(0x43, 0xb0),
-                count(0x34),
-                count(0x12),
-                Counts(&[0x1234, 0x1233]),
-            ],
-        ),
-        (
-            "reading and writing have their own turns",
-            &[
-                Write(0x43, 0xb4),
-                count(0x34),
-                count(0x12),
-                Clock(1),
-                Read(0x42, 0x34),
-                count(0x78),
-                Read(0x42, 0x12),
-                count(0x56),
-                Clock(0x1234),
-                Read(0x42, 0x78),
-                Read(0x42, 0x56),
-            ],
-        ),
-        (
-            "a control word starts with the low byte again",
-            &[
-                Write(0x43, 0xb0),
-                count(0x99),
-                Write(0x43, 0xb0),
-                count(0x34),
-                count(0x12),
-                Clock(1),
-                Read(0x42, 0x34),
-                Write(0x43, 0xb0),
-                Read(0x42, 0x34),
-                Read(0x42, 0x12),
-            ],
-        ),
-        ("the control port reads as ones", &[Read(0x43, 0xff)]),
-    ]);
+    check(
+        "
+        low byte only: the high byte is zero :: 43=90 42=05 L5 L4 43=80 42?04 42?04
+        high byte only: the low byte is zero :: 43=a0 42=02 *1 42?02 *1 42?01 *256 42?00 *254 =L H
+        both bytes, low first :: 43=b0 42=34 42=12 L1234 L1233
+        reading and writing have their own turns :: 43=b4 42=34 42=12 *1 42?34 42=78 42?12 42=56
+            *4660 42?78 42?56
+        a control word starts with the low byte again :: 43=b0 42=99 43=b0 42=34 42=12 *1 42?34
+            43=b0 42?34 42?12
+        the control port reads as ones :: 43?ff
+        ",
+    );
 }
 
 #[test]
 fn a_count_of_zero_is_the_largest() {
-    check(&[
-        (
-            "binary: 65,536",
-            &[
-                Write(0x43, 0xb0),
-                count(0),
-                count(0),
-                Clock(1),
-                Read(0x42, 0),
-                Read(0x42, 0),
-                Clock(65_535),
-                OUT_LOW,
-                Wave("H"),
-            ],
-        ),
-        (
-            "decimal: 10,000",
-            &[
-                Write(0x43, 0xb1),
-                count(0),
-                count(0),
-                Counts(&[0, 0x9999]),
-                Clock(9_998),
-                OUT_LOW,
-                Wave("H"),
-            ],
-        ),
-        (
-            "rate generator",
-            &[
-                Write(0x43, 0xb4),
-                count(0),
-                count(0),
-                Clock(65_535),
-                OUT_HIGH,
-                Wave("LH"),
-                Clock(65_534),
-                Wave("LH"),
-            ],
-        ),
-        (
-            "square wave",
-            &[
-                Write(0x43, 0xb6),
-                count(0),
-                count(0),
-                Clock(32_768),
-                OUT_HIGH,
-                Wave("L"),
-                Clock(32_766),
-                Wave("LH"),
-            ],
-        ),
-        (
-            "decimal square wave",
-            &[
-                Write(0x43, 0xb7),
-                count(0),
-                count(0),
-                Clock(5_000),
-                OUT_HIGH,
-                Wave("L"),
-                Clock(4_998),
-                Wave("LH"),
-            ],
-        ),
-        (
-            "low byte only",
-            &[
-                Write(0x43, 0x90),
-                count(0),
-                Clock(65_536),
-                OUT_LOW,
-                Wave("H"),
-            ],
-        ),
-        (
-            "high byte only",
-            &[
-                Write(0x43, 0xa0),
-                count(0),
-                Clock(65_536),
-                OUT_LOW,
-                Wave("H"),
-            ],
-        ),
-    ]);
+    check(
+        "
+        binary: 65,536 :: 43=b0 42=00 42=00 *1 42?00 42?00 *65535 =L H
+        decimal: 10,000 :: 43=b1 42=00 42=00 L0 L9999 *9998 =L H
+        rate generator :: 43=b4 42=00 42=00 *65535 =H LH *65534 LH
+        square wave :: 43=b6 42=00 42=00 *32768 =H L *32766 LH
+        decimal square wave :: 43=b7 42=00 42=00 *5000 =H L *4998 LH
+        low byte only :: 43=90 42=00 *65536 =L H
+        high byte only :: 43=a0 42=00 *65536 =L H
+        ",
+    );
 }
 
 #[test]
 fn decimal_counts_borrow_by_decades() {
-    check(&[
-        (
-            "across two decades",
-            &[
-                Write(0x43, 0xb1),
-                count(0x01),
-                count(0x10),
-                Counts(&[0x1001, 0x1000, 0x0999, 0x0998]),
-            ],
-        ),
-        (
-            "wraps to 9999",
-            &[
-                Write(0x43, 0xb1),
-                count(0x01),
-                count(0x00),
-                Counts(&[1, 0, 0x9999, 0x9998]),
-            ],
-        ),
-        (
-            "square wave by two",
-            &[
-                Write(0x43, 0xb7),
-                count(0x12),
-                count(0x00),
-                Counts(&[0x12, 0x10, 0x08, 0x06, 0x04, 0x02, 0x12]),
-            ],
-        ),
-        (
-            "low byte only: 99 at most",
-            &[
-                Write(0x43, 0x91),
-                count(0x99),
-                Counts(&[0x99, 0x98]),
-                Clock(97),
-                OUT_LOW,
-                Wave("H"),
-            ],
-        ),
-        (
-            "high byte only: hundreds",
-            &[
-                Write(0x43, 0xa1),
-                count(0x02),
-                Clock(200),
-                OUT_LOW,
-                Wave("H"),
-            ],
-        ),
-    ]);
+    check(
+        "
+        across two decades :: 43=b1 42=01 42=10 L1001 L1000 L999 L998
+        wraps to 9999 :: 43=b1 42=01 42=00 L1 H0 H9999 H9998
+        square wave by two :: 43=b7 42=12 42=00 H12 H10 H8 H6 H4 H2 L12
+        low byte only: 99 at most :: 43=91 42=99 L99 L98 *97 =L H
+        high byte only: hundreds :: 43=a1 42=02 *200 =L H
+        ",
+    );
 }
 
 #[test]
 fn a_latched_count_stands_still_until_it_is_read() {
-    check(&[
-        (
-            "two bytes",
-            &[
-                Write(0x43, 0xb4),
-                count(0x00),
-                count(0x10),
-                Clock(1),
-                Write(0x43, 0x80),
-                Clock(0x345),
-                Read(0x42, 0x00),
-                Clock(7),
-                Read(0x42, 0x10),
-                Read(0x42, 0xb4),
-                Read(0x42, 0x0c),
-            ],
-        ),
-        (
-            "one byte",
-            &[
-                mode(0),
-                count(9),
-                Clock(1),
-                Write(0x43, 0x80),
-                Clock(3),
-                Read(0x42, 9),
-                Read(0x42, 6),
-            ],
-        ),
-        (
-            "latching again before reading changes nothing",
-            &[
-                mode(0),
-                count(9),
-                Clock(1),
-                Write(0x43, 0x80),
-                Clock(1),
-                Write(0x43, 0x80),
-                Read(0x42, 9),
-                Write(0x43, 0x80),
-                Clock(1),
-                Read(0x42, 8),
-            ],
-        ),
-        (
-            "a new control word drops the latch",
-            &[
-                mode(0),
-                count(9),
-                Clock(3),
-                Write(0x43, 0x80),
-                Clock(2),
-                mode(0),
-                Read(0x42, 5),
-            ],
-        ),
-        (
-            "a new count does not",
-            &[
-                mode(0),
-                count(9),
-                Clock(2),
-                Write(0x43, 0x80),
-                count(50),
-                Clock(1),
-                Read(0x42, 8),
-                Read(0x42, 50),
-            ],
-        ),
-        (
-            "latching starts with the low byte",
-            &[
-                Write(0x43, 0xb4),
-                count(0x34),
-                count(0x12),
-                Clock(1),
-                Read(0x42, 0x34),
-                Write(0x43, 0x80),
-                Read(0x42, 0x34),
-                Read(0x42, 0x12),
-            ],
-        ),
-    ]);
+    check(
+        "
+        two bytes :: 43=b4 42=00 42=10 *1 43=80 *837 42?00 *7 42?10 42?b4 42?0c
+        one byte :: 43=90 42=09 *1 43=80 *3 42?09 42?06
+        latching again before reading changes nothing :: 43=90 42=09 *1 43=80 *1 43=80 42?09 43=80
+            *1 42?08
+        a new control word drops the latch :: 43=90 42=09 *3 43=80 *2 43=90 42?05
+        a new count does not :: 43=90 42=09 *2 43=80 42=32 *1 42?08 42?32
+        latching starts with the low byte :: 43=b4 42=34 42=12 *1 42?34 43=80 42?34 42?12
+        ",
+    );
 }
 
 #[test]
 fn read_back_latches_what_it_selects() {
-    check(&[
-        (
-            "status: OUT, null count, programmed bits",
-            &[Write(0x43, 0xb7), Write(0x43, 0xe8), Read(0x42, 0xf7)],
-        ),
-        (
-            "null count clears when the count is loaded",
-            &[
-                mode(4),
-                count(7),
-                Write(0x43, 0xe8),
-                Read(0x42, 0xd8),
-                Clock(1),
-                Write(0x43, 0xe8),
-                Read(0x42, 0x98),
-                count(7),
-                Write(0x43, 0xe8),
-                Read(0x42, 0xd8),
-            ],
-        ),
-        (
-            "null count in mode 2 lasts to the end of the period",
-            &[
-                mode(2),
-                count(4),
-                Clock(2),
-                count(5),
-                Write(0x43, 0xe8),
-                Clock(3),
-                Read(0x42, 0xd4),
-                Write(0x43, 0xe8),
-                Read(0x42, 0x94),
-            ],
-        ),
-        (
-            "null count in mode 1 lasts to the trigger",
-            &[
-                mode(1),
-                count(4),
-                Clock(9),
-                Write(0x43, 0xe8),
-                Read(0x42, 0xd2),
-                LOW,
-                HIGH,
-                Clock(1),
-                Write(0x43, 0xe8),
-                Read(0x42, 0x12),
-            ],
-        ),
-        (
-            "null count with two bytes: set by the second",
-            &[
-                Write(0x43, 0xb4),
-                count(4),
-                count(0),
-                Clock(1),
-                count(9),
-                Write(0x43, 0xe8),
-                Read(0x42, 0xb4),
-                count(0),
-                Write(0x43, 0xe8),
-                Read(0x42, 0xf4),
-            ],
-        ),
-        (
-            "status shows OUT low",
-            &[
-                mode(0),
-                count(4),
-                Clock(1),
-                Write(0x43, 0xe8),
-                Read(0x42, 0x10),
-            ],
-        ),
-        (
-            "mode bits as written",
-            &[mode(7), Write(0x43, 0xe8), Read(0x42, 0xde)],
-        ),
-        (
-            "count and status: status first",
-            &[
-                mode(2),
-                count(8),
-                Clock(2),
-                Write(0x43, 0xc8),
-                Clock(2),
-                Read(0x42, 0x94),
-                Read(0x42, 7),
-                Read(0x42, 5),
-            ],
-        ),
-        (
-            "count alone",
-            &[
-                mode(2),
-                count(8),
-                Clock(2),
-                Write(0x43, 0xd8),
-                Clock(2),
-                Read(0x42, 7),
-                Read(0x42, 5),
-            ],
-        ),
-        (
-            "neither",
-            &[
-                mode(2),
-                count(8),
-                Clock(2),
-                Write(0x43, 0xf8),
-                Clock(2),
-                Read(0x42, 5),
-            ],
-        ),
-        (
-            "status latched twice is the first one",
-            &[
-                mode(0),
-                count(1),
-                Clock(1),
-                Write(0x43, 0xe8),
-                Clock(1),
-                Write(0x43, 0xe8),
-                Read(0x42, 0x10),
-                Write(0x43, 0xe8),
-                Read(0x42, 0x90),
-            ],
-        ),
-        (
-            "several counters at once",
-            &[
-                Write(0x43, 0x10),
-                Write(0x40, 3),
-                mode(0),
-                count(9),
-                Clock(1),
-                Write(0x43, 0xda),
-                Clock(2),
-                Read(0x40, 3),
-                Read(0x42, 9),
-                Read(0x40, 1),
-                Read(0x42, 7),
-            ],
-        ),
-        (
-            "counters that are not selected go on",
-            &[
-                Write(0x43, 0x10),
-                Write(0x40, 3),
-                mode(0),
-                count(9),
-                Clock(1),
-                Write(0x43, 0xd8),
-                Clock(2),
-                Read(0x40, 1),
-                Read(0x42, 9),
-            ],
-        ),
-    ]);
+    check(
+        "
+        status: OUT, null count, programmed bits :: 43=b7 43=e8 42?f7
+        null count clears when the count is loaded :: 43=98 42=07 43=e8 42?d8 *1 43=e8 42?98 42=07
+            43=e8 42?d8
+        null count in mode 2 lasts to the end of the period :: 43=94 42=04 *2 42=05 43=e8 *3 42?d4
+            43=e8 42?94
+        null count in mode 1 lasts to the trigger :: 43=92 42=04 *9 43=e8 42?d2 gate- gate+ *1
+            43=e8 42?12
+        null count with two bytes: set by the second :: 43=b4 42=04 42=00 *1 42=09 43=e8 42?b4
+            42=00 43=e8 42?f4
+        status shows OUT low :: 43=90 42=04 *1 43=e8 42?10
+        mode bits as written :: 43=9e 43=e8 42?de
+        count and status: status first :: 43=94 42=08 *2 43=c8 *2 42?94 42?07 42?05
+        count alone :: 43=94 42=08 *2 43=d8 *2 42?07 42?05
+        neither :: 43=94 42=08 *2 43=f8 *2 42?05
+        status latched twice is the first one :: 43=90 42=01 *1 43=e8 *1 43=e8 42?10 43=e8 42?90
+        several counters at once :: 43=10 40=03 43=90 42=09 *1 43=da *2 40?03 42?09 40?01 42?07
+        counters that are not selected go on :: 43=10 40=03 43=90 42=09 *1 43=d8 *2 40?01 42?09
+        ",
+    );
 }
 
 #[test]
 fn port_61_gates_counter_2_and_shows_its_output() {
-    check(&[
-        (
-            "low bits read back",
-            &[
-                Write(0x61, 0xfe),
-                Read(0x61, 0x0e),
-                Write(0x61, 0x03),
-                Read(0x61, 0x03),
-            ],
-        ),
-        (
-            "bit 5 is OUT2",
-            &[mode(0), Read(0x61, 0x01), mode(1), Read(0x61, 0x21)],
-        ),
-        (
-            "speaker data does not touch the gate",
-            &[mode(0), count(2), Clock(2), Write(0x61, 0x03), Wave("H")],
-        ),
-        (
-            "bit 4 toggles each 18 pulses",
-            &[
-                Clock(18),
-                Read(0x61, 0x01),
-                Clock(1),
-                Read(0x61, 0x11),
-                Clock(17),
-                Read(0x61, 0x11),
-                Clock(1),
-                Read(0x61, 0x01),
-                Clock(36 * 1_000_000),
-                Read(0x61, 0x01),
-                Clock(18),
-                Read(0x61, 0x11),
-            ],
-        ),
-        (
-            "gates 0 and 1 are tied high",
-            &[
-                Write(0x61, 0),
-                Write(0x43, 0x10),
-                Write(0x40, 9),
-                Clock(3),
-                Read(0x40, 7),
-            ],
-        ),
-    ]);
+    check(
+        "
+        low bits read back :: 61=fe 61?0e 61=03 61?03
+        bit 5 is OUT2 :: 43=90 61?01 43=92 61?21
+        speaker data does not touch the gate :: 43=90 42=02 *2 61=03 H
+        bit 4 toggles each 18 pulses :: *18 61?01 *1 61?11 *17 61?11 *1 61?01 *36000000 61?01 *18
+            61?11
+        gates 0 and 1 are tied high :: 61=00 43=10 40=09 *3 40?07
+        ",
+    );
 }
 
 #[test]
@@ -1039,7 +402,8 @@ fn edges_of_out0_are_counted_however_time_is_cut() {
 
 #[test]
 fn next_edge_is_the_exact_time_of_the_next_rise_of_out0() {
-    let scripts: [(&str, &[(u16, u8)], Option<u64>); 9] = [
+    type Row<'a> = (&'a str, &'a [(u16, u8)], Option<u64>);
+    let rows: [Row; 9] = [
         ("never programmed", &[], None),
         ("no count yet", &[(0x43, 0x30)], None),
         ("mode 0", &[(0x43, 0x30), (0x40, 10), (0x40, 0)], Some(11)),
@@ -1066,7 +430,7 @@ fn next_edge_is_the_exact_time_of_the_next_rise_of_out0() {
         ),
         ("mode 4", &[(0x43, 0x38), (0x40, 10), (0x40, 0)], Some(12)),
     ];
-    for (name, writes, expected) in scripts {
+    for (name, writes, expected) in rows {
         let mut rig = Rig::new();
         rig.clock(1_000);
         for &(address, value) in writes {
