@@ -11,6 +11,7 @@ mod error;
 mod guest;
 mod initramfs;
 mod progress;
+pub mod test_kernel;
 
 pub use cache::{GuestImages, fetch, refresh};
 pub use error::FetchError;

@@ -1,0 +1,108 @@
+//! Runs each test kernel on QEMU's translator, a processor model that shares nothing with ours: the expectations in the
+//! kernels hold there too, but for the listed cases in which QEMU leaves the manual.
+
+use std::{
+    fs, io,
+    process::{Command, Stdio},
+};
+
+use guest_kernels::test_kernel::{self, TestKernel, Verdict};
+
+mod qemu_deviations;
+
+const QEMU: &str = "qemu-system-i386";
+
+#[test]
+fn qemu_agrees_with_every_kernel() {
+    if !installed() {
+        eprintln!("skipped: {QEMU} is not installed");
+        return;
+    }
+    let surprises: Vec<_> = test_kernel::all().iter().flat_map(surprises).collect();
+    assert!(surprises.is_empty(), "{}", surprises.join("\n"));
+}
+
+#[test]
+fn every_listed_deviation_names_a_case() {
+    for kernel in qemu_deviations::kernels() {
+        assert!(
+            test_kernel::all().iter().any(|k| k.name == kernel),
+            "no kernel {kernel}"
+        );
+    }
+    for (kernel, case) in qemu_deviations::cases() {
+        let path = format!("{}/kernels/{kernel}.S", env!("CARGO_MANIFEST_DIR"));
+        let source = fs::read_to_string(&path).unwrap();
+        assert!(source.contains(case), "{kernel} has no case {case}");
+    }
+}
+
+/// Failures of `kernel` on QEMU that are not known deviations, a line each.
+fn surprises(kernel: &TestKernel) -> Vec<String> {
+    let output = run(kernel);
+    let verdict = Verdict::parse(&output).unwrap_or_else(|e| panic!("{}: {e}", kernel.name));
+    let (known, unknown): (Vec<_>, Vec<_>) = verdict
+        .failures
+        .iter()
+        .partition(|f| qemu_deviations::citation(kernel.name, &f.case).is_some());
+    println!(
+        "{}: {} cases, {} known QEMU deviations",
+        kernel.name,
+        verdict.cases,
+        known.len()
+    );
+    for failure in known {
+        let citation = qemu_deviations::citation(kernel.name, &failure.case).unwrap_or_default();
+        println!(
+            "  known QEMU deviation: {} {} ({citation})",
+            failure.case, failure.detail
+        );
+    }
+    unknown
+        .iter()
+        .map(|f| format!("{}: {} {}", kernel.name, f.case, f.detail))
+        .collect()
+}
+
+fn installed() -> bool {
+    match Command::new(QEMU)
+        .arg("--version")
+        .stdout(Stdio::null())
+        .status()
+    {
+        Ok(status) => status.success(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => false,
+        Err(e) => panic!("{QEMU}: {e}"),
+    }
+}
+
+/// What the kernel prints on the debug port.
+fn run(kernel: &TestKernel) -> String {
+    let image = tempfile::NamedTempFile::new().unwrap();
+    fs::write(image.path(), kernel.elf).unwrap();
+    let output = Command::new(QEMU)
+        .args([
+            "-accel",
+            "tcg",
+            "-cpu",
+            "max",
+            "-m",
+            "64",
+            "-nodefaults",
+            "-display",
+            "none",
+            "-no-reboot",
+        ])
+        .args([
+            "-chardev",
+            "stdio,id=debug,signal=off",
+            "-device",
+            "isa-debugcon,iobase=0xe9,chardev=debug",
+        ])
+        .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-kernel"])
+        .arg(image.path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}

@@ -1,0 +1,155 @@
+//! Cases in which QEMU's translator departs from the SDM, with the passage that settles the expectation.
+
+struct Deviation {
+    /// Where the manual says what QEMU does not do.
+    citation: &'static str,
+    kernel: &'static str,
+    /// Prefixes of the names of the cases.
+    cases: &'static [&'static str],
+}
+
+const DEVIATIONS: &[Deviation] = &[
+    Deviation {
+        citation: "SDM Vol. 2, INT1: raises #DB as a trap; QEMU: #UD",
+        kernel: "exceptions",
+        cases: &["db_int1"],
+    },
+    Deviation {
+        citation: "SDM Vol. 2, LOCK: #UD with an instruction or operand form that cannot be locked, ahead of any other \
+                   condition of the instruction",
+        kernel: "exceptions",
+        cases: &["ud_lock_mov", "ud_before_gp_privilege", "ud_lock_before_nm"],
+    },
+    Deviation {
+        citation: "SDM Vol. 3A, 2.5 Control Registers, CR0.EM: SSE instructions raise #UD, whatever TS",
+        kernel: "exceptions",
+        cases: &["ud_em_before_nm_ts"],
+    },
+    Deviation {
+        citation: "SDM Vol. 3B, 17.3.1.1 Instruction-Breakpoint Exception Condition: RF is pushed as 1 by faults and by \
+                   traps between iterations of a string instruction",
+        kernel: "exceptions",
+        cases: &["step_string_rf", "fault_pushes_rf"],
+    },
+    Deviation {
+        citation: "SDM Vol. 3B, 17.2.4 Debug Control Register (DR7), general detect",
+        kernel: "exceptions",
+        cases: &[
+            "db_general_detect",
+            "db_general_detect_dr6",
+            "gd_cleared_on_entry",
+        ],
+    },
+    Deviation {
+        citation: "SDM Vol. 3A, 5.4.1 Null Segment Selector Checking",
+        kernel: "exceptions",
+        cases: &["gp_use_null_es"],
+    },
+    Deviation {
+        citation: "SDM Vol. 2, LTR: #GP(0) when the operand is a null selector",
+        kernel: "exceptions",
+        cases: &["gp_ltr_null"],
+    },
+    Deviation {
+        citation: "SDM Vol. 3A, 6.13 Error Code: EXT is set for an exception during delivery of an earlier event",
+        kernel: "exceptions",
+        cases: &[
+            "np_gate_exception",
+            "np_exception_to_absent_code",
+            "gp_exception_null_selector",
+            "benign_then_np",
+        ],
+    },
+    Deviation {
+        citation: "SDM Vol. 2, CALL: #SS(new SS) when the inner stack segment is not present",
+        kernel: "exceptions",
+        cases: &["ss_stack_not_present"],
+    },
+    Deviation {
+        citation: "SDM Vol. 3A, 5.3 Limit Checking; QEMU checks no limit on data accesses",
+        kernel: "exceptions",
+        cases: &[
+            "gp_limit_dword_across",
+            "gp_limit_word_across",
+            "gp_limit_byte_after",
+            "gp_limit_write",
+            "gp_limit_top",
+            "ss_limit_by_ebp",
+            "ss_override",
+            "ss_fault_keeps_esp",
+        ],
+    },
+    Deviation {
+        citation: "SDM Vol. 1, 8.7 Handling x87 FPU Exceptions in Software: every waiting instruction checks; QEMU: fwait \
+                   alone",
+        kernel: "exceptions",
+        cases: &["mf_at_next_waiting"],
+    },
+    Deviation {
+        citation: "SDM Vol. 3A, Interrupt 19 - SIMD Floating-Point Exception, and LDMXCSR; QEMU 7.2 raises none",
+        kernel: "exceptions",
+        cases: &[
+            "ud_simd_error_without_osxmmexcpt",
+            "xm_divide_by_zero",
+            "xm_keeps_destination",
+            "xm_sets_flag",
+            "gp_mxcsr_reserved",
+        ],
+    },
+    Deviation {
+        citation: "SDM Vol. 3A, Interrupt 17 - Alignment Check Exception; QEMU 7.2 raises none",
+        kernel: "exceptions",
+        cases: &["ac_dword", "ac_word", "ac_qword"],
+    },
+    Deviation {
+        citation: "SDM Vol. 2, MOV-Move to/from Control Registers: #GP(0) for NW without CD and for PG without PE",
+        kernel: "paging",
+        cases: &["gp_nw_without_cd", "cr0_unchanged", "gp_pg_without_pe"],
+    },
+    Deviation {
+        citation: "SDM Vol. 3A, 4.7 Page-Fault Exceptions, W/R: the access of a read-modify-write is a write; QEMU reads \
+                   first",
+        kernel: "paging",
+        cases: &[
+            "rights_modify_",
+            "rights_user_modify_",
+            "crossing_modify_fault",
+        ],
+    },
+    Deviation {
+        citation: "SDM Vol. 3A, 4.7 Page-Fault Exceptions, RSVD: P is set too, since reserved bits are checked in present \
+                   entries only",
+        kernel: "paging",
+        cases: &[
+            "large_reserved_bit",
+            "pae_reserved_bit",
+            "pae_nx_reserved",
+            "pae_large_reserved_bit",
+        ],
+    },
+    Deviation {
+        citation: "SDM Vol. 3A, 4.4.1 PDPTE Registers: loaded and checked by MOV to CR3; QEMU walks the table in memory",
+        kernel: "paging",
+        cases: &["pdpte_needs_cr3_load", "gp_pdpte_reserved"],
+    },
+];
+
+/// The manual's passage when `case` of `kernel` is known to fail on QEMU.
+pub fn citation(kernel: &str, case: &str) -> Option<&'static str> {
+    DEVIATIONS
+        .iter()
+        .find(|d| d.kernel == kernel && d.cases.iter().any(|c| case.starts_with(c)))
+        .map(|d| d.citation)
+}
+
+/// The kernels with a deviation.
+pub fn kernels() -> impl Iterator<Item = &'static str> {
+    DEVIATIONS.iter().map(|d| d.kernel)
+}
+
+/// Every listed prefix with its kernel.
+pub fn cases() -> impl Iterator<Item = (&'static str, &'static str)> {
+    DEVIATIONS
+        .iter()
+        .flat_map(|d| d.cases.iter().map(|c| (d.kernel, *c)))
+}
