@@ -1,11 +1,29 @@
-//! Fetches guests by name (all of them without arguments) into the cache and prints where their images are.
+//! Fetches guests by name (all of them without arguments) into the cache and prints where their images are. `--refresh`
+//! before the names downloads again what is there already.
 
 use std::error::Error;
+use std::process::ExitCode;
 
-use guest_kernels::{Guest, Stage, fetch};
+use guest_kernels::{Guest, Stage, fetch, refresh};
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let names: Vec<String> = std::env::args().skip(1).collect();
+fn main() -> ExitCode {
+    match fetch_all() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("fetch: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn fetch_all() -> Result<(), Box<dyn Error>> {
+    let mut names: Vec<String> = std::env::args().skip(1).collect();
+    let get = if names.first().is_some_and(|first| first == "--refresh") {
+        names.remove(0);
+        refresh
+    } else {
+        fetch
+    };
     let guests = if names.is_empty() {
         Guest::ALL.to_vec()
     } else {
@@ -15,7 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             .collect::<Result<_, _>>()?
     };
     for guest in guests {
-        let images = fetch(guest, &mut |stage: &Stage| eprintln!("{guest}: {stage}"))?;
+        let images = get(guest, &mut |stage: &Stage| eprintln!("{guest}: {stage}"))?;
         println!("{}\n{}", images.kernel.display(), images.initrd.display());
     }
     Ok(())

@@ -15,8 +15,9 @@
 //! which the next one clears. To get a newer kernel, call [`refresh`] or remove the guest's folder.
 
 use std::env;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File, Permissions, TryLockError};
 use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::debian;
@@ -32,6 +33,9 @@ const INITRD: &str = "initrd.cpio";
 const WORK: &str = "work";
 const LOCK: &str = "lock";
 
+/// Mode of new files before the umask.
+const FILE_MODE: u32 = 0o666;
+
 /// The files to boot a guest with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GuestImages {
@@ -44,7 +48,7 @@ pub struct GuestImages {
 /// The images of `guest`, from the cache or, the first time, from Debian's archive.
 ///
 /// Touches the network only if the guest is not in the cache. Safe in several processes at once: one fetches, the others
-/// wait for it.
+/// wait for it. The archive is the one of the system's apt sources or, if set, the URI in REPLEX_DEBIAN_MIRROR.
 ///
 /// # Errors
 /// Any [`FetchError`]; the cache is then as it was.
@@ -118,6 +122,7 @@ fn replace(path: &Path, content: &[u8]) -> Result<(), FetchError> {
     let write = || -> io::Result<()> {
         let mut file = tempfile::Builder::new()
             .prefix(".new-")
+            .permissions(Permissions::from_mode(FILE_MODE))
             .tempfile_in(folder)?;
         file.write_all(content)?;
         file.as_file().sync_data()?;
