@@ -84,17 +84,16 @@ fn a_store_is_noticed_after_the_first_alias_moved_elsewhere() {
 #[test]
 fn a_store_is_noticed_after_more_fills_than_are_listed() {
     let mut mmu = aliased();
-    mmu.write(linear(PAGE), User, 1u32).unwrap();
-    mmu.write(linear(ALIAS), User, 1u32).unwrap();
     for page in 0..20_000 {
         let addr = 0x1000_0000 + page * 0x1000;
         map(&mut mmu, addr, TARGET + 0x1000, P | W | U);
         mmu.write(linear(addr), User, 1u32).unwrap();
     }
-    assert_noticed(&mut mmu, |mmu| mmu.write(linear(PAGE), User, 2u32).unwrap());
-    assert_noticed(&mut mmu, |mmu| {
-        mmu.write(linear(ALIAS), User, 2u32).unwrap()
-    });
+    for page in [PAGE, ALIAS] {
+        mmu.write(linear(PAGE), User, 1u32).unwrap();
+        mmu.write(linear(ALIAS), User, 1u32).unwrap();
+        assert_noticed(&mut mmu, |mmu| mmu.write(linear(page), User, 2u32).unwrap());
+    }
 }
 
 #[test]
@@ -200,6 +199,16 @@ fn timestamps_share_one_clock() {
     );
     assert!(phys.has(frame(), Attribute::Dirty));
     assert!(!phys.has(Frame::new(frame().get() + 1), Attribute::Dirty));
+}
+
+#[test]
+fn a_prepared_page_counts_as_written() {
+    let mut mmu = unpaged();
+    mmu.prepare_write(linear(TARGET as u32), 4, Supervisor)
+        .unwrap();
+    mmu.write(linear(TARGET as u32), Supervisor, 1u32).unwrap();
+    assert!(mmu.phys.has(frame(), Attribute::Dirty));
+    assert!(mmu.written(frame()).get() > 0);
 }
 
 #[test]

@@ -88,7 +88,9 @@ pub fn read32(mmu: &mut Mmu, addr: u32) -> u32 {
 /// The page fault in a result that must be one: address and error code.
 pub fn fault<T: std::fmt::Debug>(result: Result<T, MemFault>) -> (u32, u32) {
     match result {
-        Err(MemFault::Page(PageFault { addr, code })) => (addr.get() as u32, code.bits()),
+        Err(MemFault::Page(PageFault { addr, code })) => {
+            (u32::try_from(addr.get()).unwrap(), code.bits())
+        }
         other => panic!("a page fault was expected, not {other:?}"),
     }
 }

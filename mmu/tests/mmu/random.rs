@@ -133,7 +133,9 @@ fn on_mmu(mmu: &mut Mmu, step: &AccessStep) -> Outcome {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(MemFault::Device) => Ok(None),
-        Err(MemFault::Page(fault)) => Err((fault.addr.get() as u32, fault.code.bits())),
+        Err(MemFault::Page(fault)) => {
+            Err((u32::try_from(fault.addr.get()).unwrap(), fault.code.bits()))
+        }
     }
 }
 

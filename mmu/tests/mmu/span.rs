@@ -78,6 +78,23 @@ fn a_fault_in_the_second_page_changes_nothing_and_reports_its_first_byte() {
 }
 
 #[test]
+fn a_cached_first_page_does_not_vouch_for_the_second() {
+    let mut mmu = two_level();
+    map(&mut mmu, PAGE, LOW, P | W);
+    mmu.write(linear(PAGE), Supervisor, 1u32).unwrap();
+    let addr = linear(PAGE + 0xffd);
+    assert_eq!(
+        fault(mmu.prepare_write(addr, 4, Supervisor)),
+        (PAGE + 0x1000, 0b010)
+    );
+    assert_eq!(
+        fault(mmu.write(addr, Supervisor, 1u32)),
+        (PAGE + 0x1000, 0b010)
+    );
+    assert_eq!(fault(mmu.read::<u32>(addr, Supervisor)), (PAGE + 0x1000, 0));
+}
+
+#[test]
 fn a_fault_in_the_first_page_wins() {
     let mut mmu = two_level();
     map(&mut mmu, PAGE, LOW, P);
