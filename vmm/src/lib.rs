@@ -1,3 +1,27 @@
-//! The replex virtual machine monitor.
+//! The replex virtual machine monitor: boot protocol, devices, run loop, command line.
+//!
+//! * [`loader`] puts a kernel into guest memory, as the boot protocol says.
+//! * [`board`] wires the [`devices`] to I/O ports and interrupt lines.
+//! * [`vm`] runs a processor on the board; what is at the other end of its serial cables is a [`console`].
+//! * [`cli`] is the `replex` program: everything else is a library that it is a thin user of.
+//!
+//! Any number of machines can live in one process: nothing here is global but the terminal and the signals, and only
+//! [`cli`] touches those.
 
+pub mod board;
+pub mod cli;
+pub mod clock;
+pub mod console;
+pub mod devices;
 pub mod loader;
+mod pace;
+pub mod ports;
+pub mod stats;
+pub mod stop;
+pub mod vm;
+
+pub use board::Board;
+pub use console::Console;
+pub use stats::Stats;
+pub use stop::StopReason;
+pub use vm::{Vm, VmConfig, VmError};

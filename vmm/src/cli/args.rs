@@ -1,0 +1,186 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use guest_kernels::Guest;
+use mmu::{MAX_RAM, MIN_RAM};
+use sbe::CpuModel;
+
+use crate::vm::Engine;
+
+/// Boots unmodified Linux inside one ordinary process.
+#[derive(Debug, Parser)]
+#[command(name = "replex", version)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Boot a kernel.
+    Boot(BootArgs),
+}
+
+/// Exit statuses, as `--help` shows them.
+const EXIT_STATUSES: &str = "\
+In the terminal, ctrl-a x quits, ctrl-a h lists what else ctrl-a does.
+
+Exit status:
+  0       the guest powered off or halted
+  2       bad usage or input
+  121     the guest rebooted
+  122     the guest's kernel panicked
+  123     triple fault
+  124     unsupported guest behaviour, or an internal error
+  125     quit by ctrl-a x
+  128+n   ended by signal n
+With --exec, the command's own exit status. A guest that writes a byte to I/O port F4h ends with that byte.
+
+Environment:
+  REPLEX_CACHE   folder for fetched guests and unpacked kernels (default: replex in the user's cache folder)
+  RUST_LOG       what to log to standard error, e.g. debug";
+
+/// Boot a kernel.
+#[derive(Args, Debug)]
+#[command(after_help = EXIT_STATUSES)]
+pub struct BootArgs {
+    /// Kernel to boot: an i386 bzImage, or an ELF32 entered by the 32-bit boot protocol. Default: the guest's.
+    #[arg(long, value_name = "FILE")]
+    pub kernel: Option<PathBuf>,
+    /// Initial RAM disk. Default: the guest's, or none with --kernel.
+    #[arg(long, value_name = "FILE")]
+    pub initrd: Option<PathBuf>,
+    /// Put this at the end of the kernel command line.
+    #[arg(long, value_name = "STR", allow_hyphen_values = true)]
+    pub append: Option<String>,
+    /// Guest memory, in MiB or with suffix K, M or G.
+    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = memory_size)]
+    pub mem: u64,
+    /// Processor that CPUID announces.
+    #[arg(long, value_name = "MODEL", default_value = CpuModel::default().name(), value_parser = cpu_model)]
+    pub cpu: CpuModel,
+    /// What runs guest code.
+    #[arg(long, value_enum, default_value_t)]
+    pub engine: Engine,
+    /// Distribution kernel to fetch, if it is not in the cache yet, and boot.
+    #[arg(long, value_name = "NAME", default_value_t, conflicts_with = "kernel")]
+    pub guest: Guest,
+    /// Run this shell command in the guest, its output on standard output, the console on standard error.
+    #[arg(long, value_name = "CMD", allow_hyphen_values = true)]
+    pub exec: Option<String>,
+    /// Report at the end, on standard error, what the machine has done.
+    #[arg(long)]
+    pub stats: bool,
+}
+
+fn cpu_model(name: &str) -> Result<CpuModel, String> {
+    CpuModel::from_name(name).ok_or_else(|| {
+        let known = CpuModel::ALL.map(CpuModel::name).join(", ");
+        format!("unknown processor model; known models: {known}")
+    })
+}
+
+/// Bytes from a number of MiB, or a number with a suffix.
+fn memory_size(text: &str) -> Result<u64, String> {
+    let (digits, shift) = match text.char_indices().last() {
+        Some((at, 'k' | 'K')) => (&text[..at], 10),
+        Some((at, 'm' | 'M')) => (&text[..at], 20),
+        Some((at, 'g' | 'G')) => (&text[..at], 30),
+        Some((at, 't' | 'T')) => (&text[..at], 40),
+        _ => (text, 20),
+    };
+    // A leading sign would be parsed, too.
+    if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err("not a number of MiB, nor a number with suffix K, M or G".into());
+    }
+    let bytes = digits
+        .parse::<u64>()
+        .map_err(|error| error.to_string())?
+        .checked_mul(1 << shift)
+        .filter(|bytes| (MIN_RAM..=MAX_RAM).contains(bytes))
+        .ok_or_else(|| format!("not between {}M and {}M", MIN_RAM >> 20, MAX_RAM >> 20))?;
+    if bytes % mmu::PAGE_SIZE as u64 != 0 {
+        return Err("not a multiple of 4K".into());
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(args: &[&str]) -> BootArgs {
+        let args = [&["replex", "boot"], args].concat();
+        let Command::Boot(boot) = Cli::try_parse_from(args).unwrap().command;
+        boot
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults() {
+        let args = parse(&[]);
+        assert_eq!(args.mem, 256 << 20);
+        assert_eq!(args.guest, Guest::Debian686);
+        assert_eq!(args.cpu, CpuModel::default());
+        assert_eq!(args.engine, Engine::Emulator);
+        assert_eq!((args.kernel, args.initrd, args.exec), (None, None, None));
+    }
+
+    #[test]
+    fn everything_given() {
+        let args = parse(&[
+            "--kernel", "k", "--initrd", "i", "--append", "-x", "--mem", "1G", "--cpu", "pentium4",
+            "--engine", "emulator", "--exec", "-y", "--stats",
+        ]);
+        assert_eq!(args.kernel.as_deref(), Some("k".as_ref()));
+        assert_eq!(args.initrd.as_deref(), Some("i".as_ref()));
+        assert_eq!(args.append.as_deref(), Some("-x"));
+        assert_eq!(args.mem, 1 << 30);
+        assert_eq!(args.cpu, CpuModel::Pentium4);
+        assert_eq!(args.exec.as_deref(), Some("-y"));
+        assert!(args.stats);
+    }
+
+    #[test]
+    fn memory_sizes() {
+        for (text, expected) in [
+            ("1", 1 << 20),
+            ("64", 64 << 20),
+            ("64m", 64 << 20),
+            ("65536K", 64 << 20),
+            ("3584M", 3584 << 20),
+            ("3g", 3 << 30),
+        ] {
+            assert_eq!(memory_size(text), Ok(expected), "{text}");
+        }
+        for text in [
+            "",
+            "M",
+            "0",
+            "1K",
+            "1025K",
+            "3585M",
+            "1T",
+            "-1",
+            "+1",
+            "1.5G",
+            "0x10",
+            "1MB",
+            "99999999999G",
+            "ü",
+            "18446744073709551616",
+        ] {
+            assert!(memory_size(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! `replex boot`: from arguments to a running machine.
+
+use std::{
+    fs,
+    io::{self, IsTerminal, Write},
+    panic,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use guest_kernels::{ALIGNMENT, Stage, exec_archive, winsize_archive};
+
+use super::{
+    args::BootArgs,
+    complain,
+    progress::Unpacking,
+    signals::exit_on_signals,
+    stdio::{Stdio, Wiring},
+    terminal::{RawMode, window_size},
+};
+use crate::{
+    loader::{Cache, Kernel, Source},
+    vm::{Vm, VmConfig},
+};
+
+/// What every kernel is told: where its console is; to reset at once when it panics, through the keyboard controller,
+/// and to leave the trace by which [`crate::vm`] tells a panic from a reboot; that the TSC, which is the host's, keeps
+/// time.
+const CMDLINE: &str = "console=ttyS0 panic=-1 reboot=k,panic_warm tsc=reliable";
+/// Added for a command's sake: only what is wrong on the console.
+const CMDLINE_EXEC: &str = "quiet";
+
+/// Boots what `args` say and returns the program's exit status.
+///
+/// # Errors
+/// Whatever is wrong with the arguments or the files they name.
+pub fn boot(args: &BootArgs) -> Result<u8> {
+    let (kernel_path, initrd_path) = images(args)?;
+    let kernel = read_kernel(&kernel_path)?;
+    let initrd = read_initrd(args, initrd_path.as_deref())?;
+    let config = VmConfig {
+        memory: args.mem,
+        cpu: args.cpu,
+        engine: args.engine,
+    };
+    let source = Source {
+        kernel: &kernel,
+        initrd: &initrd,
+        cmdline: &cmdline(args),
+    };
+    let mut vm = Vm::boot(&config, &source).with_context(|| {
+        format!(
+            "kernel {} with --mem {}M",
+            kernel_path.display(),
+            args.mem >> 20
+        )
+    })?;
+    drop((kernel, initrd));
+    run(args, &mut vm)
+}
+
+/// Runs the machine on the standard streams until it stops.
+fn run(args: &BootArgs, vm: &mut Vm) -> Result<u8> {
+    let wiring = match &args.exec {
+        Some(_) => Wiring::Exec,
+        None if io::stdin().is_terminal() => Wiring::Terminal,
+        None => Wiring::Streams,
+    };
+    let raw = match wiring {
+        Wiring::Terminal => Some(RawMode::enter(io::stdin()).context("terminal")?),
+        Wiring::Streams | Wiring::Exec => None,
+    };
+    exit_on_signals(raw.as_ref().map(RawMode::saved)).context("signals")?;
+    if let Some(raw) = &raw {
+        restore_before_panic_message(raw);
+    }
+    let stop = vm.run(&mut Stdio::new(wiring));
+    drop(raw);
+    if stop.is_abnormal() {
+        complain(&stop.to_string());
+    }
+    if args.stats {
+        let _ = write!(io::stderr(), "{}", vm.stats());
+    }
+    Ok(stop.exit_status())
+}
+
+/// Lets the message of a panic find a terminal that shows it properly.
+fn restore_before_panic_message(raw: &RawMode) {
+    let saved = raw.saved();
+    let report = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        saved.restore();
+        report(info);
+    }));
+}
+
+/// The kernel to boot and its initrd, fetched if need be.
+fn images(args: &BootArgs) -> Result<(PathBuf, Option<PathBuf>)> {
+    if let Some(kernel) = &args.kernel {
+        return Ok((kernel.clone(), args.initrd.clone()));
+    }
+    let images = guest_kernels::fetch(args.guest, &mut |stage: &Stage| {
+        complain(&stage.to_string())
+    })
+    .with_context(|| format!("guest {}", args.guest))?;
+    Ok((
+        images.kernel,
+        Some(args.initrd.clone().unwrap_or(images.initrd)),
+    ))
+}
+
+fn read_kernel(path: &Path) -> Result<Kernel> {
+    let name = || format!("kernel {}", path.display());
+    let file = fs::read(path).with_context(name)?;
+    let mut unpacking = Unpacking::of(path);
+    Kernel::read(file, Cache::of_user().as_ref(), &mut |bytes| {
+        unpacking.done(bytes)
+    })
+    .with_context(name)
+}
+
+/// The initrd's archives, one behind the other: the given one, and one that tells its init what this boot is for.
+fn read_initrd(args: &BootArgs, path: Option<&Path>) -> Result<Vec<u8>> {
+    let winsize = match args.exec {
+        Some(_) => None,
+        None => window_size(io::stdin()),
+    };
+    let session = match (&args.exec, winsize) {
+        (Some(_), _) if path.is_none() => {
+            bail!("--exec: needs an initrd; with --kernel, give --initrd")
+        }
+        (Some(command), winsize) => Some(exec_archive(command, winsize)),
+        (None, Some(winsize)) => Some(winsize_archive(winsize)),
+        (None, None) => None,
+    };
+    let Some(path) = path else {
+        return Ok(Vec::new());
+    };
+    let name = || format!("initrd {}", path.display());
+    let len = fs::metadata(path).with_context(name)?.len();
+    if len > args.mem {
+        bail!(
+            "{}: {len} bytes do not fit in --mem {}M",
+            name(),
+            args.mem >> 20
+        );
+    }
+    let mut initrd = fs::read(path).with_context(name)?;
+    if let Some(session) = session {
+        initrd.resize(initrd.len().next_multiple_of(ALIGNMENT), 0);
+        initrd.extend(session);
+    }
+    Ok(initrd)
+}
+
+fn cmdline(args: &BootArgs) -> String {
+    let exec = args.exec.as_ref().map(|_| CMDLINE_EXEC);
+    let parts = [Some(CMDLINE), exec, args.append.as_deref()];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
+}

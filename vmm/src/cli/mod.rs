@@ -1,0 +1,107 @@
+//! The `replex` program.
+//!
+//! What it promises its user:
+//! * Every error is one line on standard error that begins with `replex:` and names what is wrong.
+//! * A terminal that was made raw is restored on every way out: return, error, panic, signal.
+//! * Standard output carries what the guest sends and nothing else.
+//!
+//! The exit statuses are listed in [`crate::stop::status`] and at the end of `replex boot --help`.
+
+mod args;
+mod boot;
+mod escape;
+mod progress;
+mod signals;
+mod stdio;
+mod terminal;
+
+use std::{
+    ffi::OsString,
+    io::{self, Write},
+    panic,
+    process::ExitCode,
+};
+
+use clap::Parser;
+
+use crate::stop::status;
+use args::{Cli, Command};
+
+/// Runs the program with `args`, the program's name first, and returns its exit status.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    env_logger::init();
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let Command::Boot(args) = cli.command;
+    // A panic has been reported by now, and the terminal restored.
+    match panic::catch_unwind(|| boot::boot(&args)) {
+        Ok(Ok(status)) => ExitCode::from(status),
+        Ok(Err(error)) => {
+            complain(&format!("{error:#}"));
+            ExitCode::from(status::USAGE)
+        }
+        Err(_) => ExitCode::from(status::UNSUPPORTED),
+    }
+}
+
+/// Prints help where it was asked for, or the first sentence of what is wrong.
+fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    complain(&one_line(&error.render().to_string()));
+    ExitCode::from(status::USAGE)
+}
+
+/// The first paragraph of clap's message, on one line, with where to find more.
+fn one_line(message: &str) -> String {
+    let paragraph: Vec<&str> = message
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.is_empty())
+        .collect();
+    let paragraph = paragraph.join(" ");
+    let text = paragraph.strip_prefix("error: ").unwrap_or(&paragraph);
+    format!("{text} (see replex boot --help)")
+}
+
+/// Tells the user something, on one line of standard error.
+fn complain(message: &str) {
+    let line: Vec<&str> = message.lines().map(str::trim).collect();
+    // Nobody is left to be told that standard error is closed.
+    let _ = writeln!(io::stderr(), "replex: {}", line.join("; "));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usage_errors_are_one_line_naming_the_flag() {
+        for (args, named) in [
+            (&["boot", "--bogus"][..], "--bogus"),
+            (&["boot", "--mem", "1T"], "1T"),
+            (&["boot", "--mem", "0"], "--mem"),
+            (&["boot", "--mem", "12Q"], "12Q"),
+            (&["boot", "--cpu", "z80"], "z80"),
+            (&["boot", "--engine", "steam"], "steam"),
+            (&["boot", "--guest", "plan9"], "plan9"),
+            (
+                &["boot", "--guest", "debian-686", "--kernel", "x"],
+                "--guest",
+            ),
+            (&["boot", "--kernel"], "--kernel"),
+            (&["explode"], "explode"),
+            (&["boot", "extra"], "extra"),
+        ] {
+            let args = [&["replex"], args].concat();
+            let error = Cli::try_parse_from(&args).unwrap_err();
+            let line = one_line(&error.render().to_string());
+            assert!(line.contains(named), "{args:?}: {line}");
+            assert!(!line.contains('\n') && !line.starts_with("error"), "{line}");
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! What is at the other end of the machine's serial cables.
+
+use std::{io, time::Duration};
+
+/// The host side of the serial ports and the debug console.
+pub trait Console {
+    /// Takes input for COM1 that is there now, at most `room` bytes, without waiting.
+    ///
+    /// # Errors
+    /// Whatever keeps the host from reading; the machine then stops.
+    fn input(&mut self, room: usize) -> io::Result<Input>;
+
+    /// Takes what the guest sent out of `channel`. May wait for a slow receiver: the guest waits, too.
+    ///
+    /// # Errors
+    /// Whatever keeps the host from writing; the machine then stops.
+    fn output(&mut self, channel: Channel, bytes: &[u8]) -> io::Result<()>;
+
+    /// Waits for input, at most for `timeout` (none: for ever). May return early. Uses no processor time meanwhile.
+    ///
+    /// # Errors
+    /// Whatever keeps the host from waiting; the machine then stops.
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()>;
+}
+
+/// What the user wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// Bytes for the guest, perhaps none.
+    Bytes(Vec<u8>),
+    /// To see the statistics.
+    ShowStats,
+    /// To switch the machine off.
+    Quit,
+}
+
+/// Where output comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Channel {
+    /// COM1, the guest's console.
+    Com1,
+    /// COM2.
+    Com2,
+    /// The debug console, port E9h.
+    Debug,
+    /// The monitor itself, answering [`Input::ShowStats`].
+    Monitor,
+}

@@ -1,0 +1,220 @@
+//! The machine: one processor, its board, and the loop that runs them.
+//!
+//! ```text
+//!   ┌► advance the board to now ─► exchange input and output ─► run the processor for a slice ─┐
+//!   │                                                                                          │
+//!   └── wait for deadline or input ◄── HLT ─────────────────────────────────────────────────── ┤
+//!                                                     reset, debug exit, shutdown, quit: stop ◄┘
+//! ```
+//!
+//! **Panic or reboot.** A PC's reset does not say why. But a Linux kernel started with `reboot=panic_warm` asks for a warm
+//! reset when it panics, by writing 1234h to the BIOS data area's word at 472h, and clears it for every other reset. So
+//! the word tells a panic from a reboot.
+
+use std::{io, time::Duration};
+
+use clap::ValueEnum;
+use log::debug;
+use mmu::{GuestPhys, MemoryError, Mmu, PhysMemory};
+use sbe::{Bus, CpuModel, Exit, Vcpu, cpu::eflags};
+use thiserror::Error;
+
+use crate::{
+    board::{Board, Com, Stop},
+    clock::{Clock, host_time_of_day},
+    console::{Channel, Console, Input},
+    loader::{LoadError, Source, place},
+    pace::Pace,
+    stats::{Exits, Stats},
+    stop::StopReason,
+};
+
+/// What a machine is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct VmConfig {
+    /// Bytes of RAM.
+    pub memory: u64,
+    /// The processor.
+    pub cpu: CpuModel,
+    /// What runs guest code.
+    pub engine: Engine,
+}
+
+/// What runs guest code.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Engine {
+    /// The exact one-instruction emulator, the reference.
+    #[default]
+    Emulator,
+}
+
+/// Why a machine could not be made.
+#[derive(Debug, Error)]
+pub enum VmError {
+    /// The host did not give the memory, or it is too much or too little.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The host did not give the memory for the processor's own code.
+    #[error("processor: {0}")]
+    Processor(#[from] io::Error),
+    /// The kernel does not fit.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+}
+
+/// A virtual machine.
+pub struct Vm {
+    vcpu: Vcpu,
+    board: Board,
+    pace: Pace,
+    exits: Exits,
+    halted: u64,
+}
+
+/// BIOS data area: what kind of reset is wanted.
+const BDA_RESET_FLAG: GuestPhys = GuestPhys::new(0x472);
+const WARM_RESET: u16 = 0x1234;
+
+impl Vm {
+    /// A machine with `source` in its memory, about to execute the kernel's first instruction.
+    ///
+    /// # Errors
+    /// See [`VmError`].
+    pub fn boot(config: &VmConfig, source: &Source<'_>) -> Result<Self, VmError> {
+        let mmu = Mmu::new(PhysMemory::new(config.memory)?)?;
+        // Nothing has looked at this memory yet that would have to be told of stores to it.
+        let entry = place(mmu.phys.ram(), source)?;
+        let Engine::Emulator = config.engine;
+        let mut vcpu = Vcpu::new(config.cpu, mmu)?;
+        vcpu.set_linux_entry(entry.entry, entry.boot_params);
+        Ok(Self {
+            vcpu,
+            board: Board::new(Clock::host(), host_time_of_day(), config.memory),
+            pace: Pace::default(),
+            exits: Exits::default(),
+            halted: 0,
+        })
+    }
+
+    /// Runs the machine until it stops. All that the guest sent out before has then been handed to `console`.
+    pub fn run(&mut self, console: &mut dyn Console) -> StopReason {
+        let stop = self.run_until_stop(console);
+        debug!("stopped: {stop}");
+        match self.deliver_output(console) {
+            Ok(()) => stop,
+            Err(error) => error,
+        }
+    }
+
+    /// What the machine has done so far.
+    pub fn stats(&self) -> Stats {
+        let counts = self.board.counts();
+        Stats {
+            instructions: self.vcpu.cpu.retired,
+            time: self.board.now(),
+            halted: self.halted,
+            exits: self.exits,
+            interrupts: counts.interrupts,
+            timer: self.board.timer_stats(),
+            mmio: counts.mmio,
+            ports: counts.ports.accessed().collect(),
+        }
+    }
+
+    fn run_until_stop(&mut self, console: &mut dyn Console) -> StopReason {
+        loop {
+            self.board.advance();
+            if let Err(stop) = self.exchange(console) {
+                return stop;
+            }
+            match self.run_slice() {
+                Exit::Budget => self.exits.budget += 1,
+                Exit::Halt => {
+                    self.exits.halt += 1;
+                    if let Err(stop) = self.halt(console) {
+                        return stop;
+                    }
+                }
+                Exit::Stop => {
+                    self.exits.stop += 1;
+                    if let Some(stop) = self.board.stop() {
+                        return self.stop_reason(stop);
+                    }
+                }
+                Exit::Shutdown => return StopReason::TripleFault,
+                Exit::Unsupported(what) => return StopReason::Unsupported(what),
+            }
+        }
+    }
+
+    fn run_slice(&mut self) -> Exit {
+        let start = self.board.now();
+        let exit = self.vcpu.run(&mut self.board, self.pace.budget());
+        if matches!(exit, Exit::Budget) {
+            self.pace.adjust(self.board.now() - start);
+        }
+        exit
+    }
+
+    /// Waits until the board may have an interrupt or the user types something.
+    fn halt(&mut self, console: &mut dyn Console) -> Result<(), StopReason> {
+        // No NMI source is connected.
+        if self.vcpu.cpu.eflags & eflags::IF == 0 {
+            return Err(StopReason::PowerOff);
+        }
+        self.deliver_output(console)?;
+        self.board.advance();
+        if self.board.intr() {
+            return Ok(());
+        }
+        let start = self.board.now();
+        let timeout = self
+            .board
+            .next_deadline()
+            .map(|deadline| Duration::from_nanos(deadline.saturating_sub(start)));
+        let waited = console.wait(timeout).map_err(StopReason::Console);
+        self.halted += self.board.now() - start;
+        waited
+    }
+
+    /// Hands output to the host and input to the guest.
+    fn exchange(&mut self, console: &mut dyn Console) -> Result<(), StopReason> {
+        self.deliver_output(console)?;
+        match console
+            .input(self.board.room(Com::Com1))
+            .map_err(StopReason::Console)?
+        {
+            Input::Bytes(bytes) => self.board.send(Com::Com1, &bytes),
+            Input::ShowStats => console
+                .output(Channel::Monitor, self.stats().to_string().as_bytes())
+                .map_err(StopReason::Console)?,
+            Input::Quit => return Err(StopReason::Quit),
+        }
+        Ok(())
+    }
+
+    fn deliver_output(&mut self, console: &mut dyn Console) -> Result<(), StopReason> {
+        for (channel, bytes) in [
+            (Channel::Com1, self.board.take_transmitted(Com::Com1)),
+            (Channel::Com2, self.board.take_transmitted(Com::Com2)),
+            (Channel::Debug, self.board.take_debug_output()),
+        ] {
+            if !bytes.is_empty() {
+                console
+                    .output(channel, &bytes)
+                    .map_err(StopReason::Console)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn stop_reason(&self, stop: Stop) -> StopReason {
+        match stop {
+            Stop::DebugExit(value) => StopReason::DebugExit(value),
+            Stop::Reset => match self.vcpu.mmu.phys.load::<u16>(BDA_RESET_FLAG) {
+                Ok(WARM_RESET) => StopReason::Panic,
+                _ => StopReason::Reboot,
+            },
+        }
+    }
+}
