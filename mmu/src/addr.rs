@@ -15,7 +15,7 @@ const OFFSET_MASK: u64 = PAGE_SIZE as u64 - 1;
 
 /// A linear (guest-virtual) address: what segmentation yields and paging translates.
 ///
-/// 64 bits are kept for later processors; a 32-bit guest sees the low 32 (SDM Vol. 3A, 3.3.5 32-Bit and PAE Paging),
+/// 64 bits are kept for later processors; a 32-bit guest sees the low 32 (SDM Vol. 3A, 3.4 Logical and Linear Addresses),
 /// and every access of [`Mmu`](crate::Mmu) ignores the rest.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct LinearAddr(u64);

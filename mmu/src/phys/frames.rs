@@ -42,7 +42,6 @@ pub(super) struct Stamps {
 }
 
 /// Attributes and timestamps of all frames of RAM. Frames beyond have no attributes, no stamps, and cannot get any.
-#[derive(Debug)]
 pub(crate) struct Frames {
     attributes: [BitVec; Attribute::COUNT],
     written: Vec<u64>,

@@ -14,6 +14,7 @@
 mod frames;
 mod region;
 
+use std::fmt;
 use std::fs::File;
 use std::sync::Arc;
 
@@ -88,7 +89,6 @@ pub struct NotRam {
 }
 
 /// Guest RAM and what is known about each of its frames.
-#[derive(Debug)]
 pub struct PhysMemory {
     ram: GuestMemoryMmap,
     mapping: Arc<MmapRegion>,
@@ -280,6 +280,15 @@ impl PhysMemory {
         } else {
             Err(NotRam { addr, len })
         }
+    }
+}
+
+impl fmt::Debug for PhysMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PhysMemory")
+            .field("size", &self.size)
+            .field("code_epoch", &self.code_epoch)
+            .finish_non_exhaustive()
     }
 }
 

@@ -18,14 +18,14 @@ pub(super) enum Scope {
     Global,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct List {
     slots: Vec<SlotId>,
     overflowed: bool,
 }
 
 /// The slots filled since they were last flushed.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Filled {
     lists: [List; 2],
 }

@@ -17,6 +17,7 @@ mod filled;
 mod table;
 mod writers;
 
+use std::fmt;
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -30,6 +31,10 @@ pub(crate) use table::TABLES_BYTES;
 pub use table::{SLOT_PRESENT, View};
 use table::{SlotId, Table};
 use writers::{Writer, Writers};
+
+/// Host memory that the tables may hold across a flush, in bytes. A guest that has used many parts of its address space
+/// would otherwise keep all of the tables resident.
+const RESIDENT_LIMIT: usize = 8 << 20;
 
 /// log2 of the granule in which large pages are remembered: 4 MiB, the largest page.
 const GRANULE_SHIFT: u32 = 22 - crate::addr::PAGE_SHIFT;
@@ -45,7 +50,6 @@ pub(crate) struct Fill {
 }
 
 /// Translations of one processor.
-#[derive(Debug)]
 pub(crate) struct Tlb {
     table: Table,
     filled: Filled,
@@ -106,10 +110,8 @@ impl Tlb {
 
     /// Drops everything.
     pub(crate) fn flush_all(&mut self) {
-        for scope in [Scope::NonGlobal, Scope::Global] {
-            if self.filled.overflowed(scope) {
-                return self.clear();
-            }
+        if self.must_clear(&[Scope::NonGlobal, Scope::Global]) {
+            return self.clear();
         }
         for scope in [Scope::NonGlobal, Scope::Global] {
             self.filled.drain(scope, |slot| self.table.clear_slot(slot));
@@ -119,7 +121,7 @@ impl Tlb {
 
     /// Drops at least everything that is not global.
     pub(crate) fn flush_non_global(&mut self) {
-        if self.filled.overflowed(Scope::NonGlobal) {
+        if self.must_clear(&[Scope::NonGlobal]) {
             return self.clear();
         }
         self.filled
@@ -153,7 +155,7 @@ impl Tlb {
     }
 
     fn drop_all_writers(&mut self) {
-        if self.filled.overflowed(Scope::NonGlobal) || self.filled.overflowed(Scope::Global) {
+        if self.must_clear(&[Scope::NonGlobal, Scope::Global]) {
             return self.clear();
         }
         for slot in self
@@ -199,6 +201,12 @@ impl Tlb {
             })
     }
 
+    /// Whether the lists of `scopes` do not suffice to empty their slots, or the tables hold too much memory.
+    fn must_clear(&self, scopes: &[Scope]) -> bool {
+        scopes.iter().any(|&scope| self.filled.overflowed(scope))
+            || self.table.resident() > RESIDENT_LIMIT
+    }
+
     fn clear(&mut self) {
         self.table.clear();
         self.filled = Filled::default();
@@ -206,6 +214,46 @@ impl Tlb {
     }
 }
 
+impl fmt::Debug for Tlb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tlb")
+            .field("resident", &self.table.resident())
+            .finish_non_exhaustive()
+    }
+}
+
 fn granule(page: LinearPage) -> usize {
     page.get() as usize >> GRANULE_SHIFT
+}
+
+#[cfg(test)]
+mod tests {
+    use vm_memory::MmapRegion;
+
+    use super::*;
+
+    /// One slot in every host page of every table: the most memory that a guest can make them take.
+    #[test]
+    fn a_flush_bounds_the_memory_of_the_tables() {
+        let ram = Arc::new(MmapRegion::new(1 << 20).unwrap());
+        for flush in [Tlb::flush_all, Tlb::flush_non_global] {
+            let mut tlb = Tlb::new(Arc::clone(&ram)).unwrap();
+            for number in (0..LinearPage::COUNT as u32).step_by(512) {
+                let (page, frame) = (LinearPage::truncated(number), Frame::new(0));
+                for privilege in [Privilege::Supervisor, Privilege::User] {
+                    let fill = Fill {
+                        page,
+                        frame,
+                        page_size: PageSize::KIB_4,
+                        global: true,
+                    };
+                    tlb.fill(fill, Access::Write, privilege);
+                    tlb.fill(fill, Access::Fetch, privilege);
+                }
+            }
+            assert_eq!(tlb.table.resident(), TABLES_BYTES);
+            flush(&mut tlb);
+            assert_eq!(tlb.table.resident(), 0);
+        }
+    }
 }

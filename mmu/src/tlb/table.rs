@@ -20,6 +20,7 @@ use std::num::NonZeroUsize;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
+use bitvec::{BitArr, array::BitArray};
 use nix::errno::Errno;
 use nix::libc::c_void;
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
@@ -37,6 +38,9 @@ const SLOTS: usize = VIEWS * LinearPage::COUNT;
 
 /// Address space of all tables, in bytes.
 pub(crate) const TABLES_BYTES: usize = SLOTS * size_of::<u64>();
+
+/// Slots in one host page of a table.
+const SLOTS_PER_PAGE: usize = PAGE_SIZE / size_of::<u64>();
 
 /// One of the tables: the slots for one kind of access at one privilege.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -90,12 +94,15 @@ impl SlotId {
 }
 
 /// The tables of all views.
-#[derive(Debug)]
 pub(super) struct Table {
     /// Start of `SLOTS` slots in an anonymous mapping owned by this value.
     slots: NonNull<u64>,
     /// The RAM that slots point into; guest-physical 0 is its first byte.
     ram: Arc<MmapRegion>,
+    /// Host pages of the tables that have held a slot since the last `clear`.
+    touched: BitArr!(for SLOTS / SLOTS_PER_PAGE),
+    /// Bytes of those pages.
+    resident: usize,
 }
 
 // SAFETY: the table owns both mappings (the RAM together with whoever shares the Arc); its raw pointers are not tied to
@@ -124,6 +131,8 @@ impl Table {
         Ok(Self {
             slots: slots.cast(),
             ram,
+            touched: BitArray::ZERO,
+            resident: 0,
         })
     }
 
@@ -177,6 +186,9 @@ impl Table {
         let addend = host.wrapping_sub(id.page().base().get());
         // SAFETY: `id` is below SLOTS, the length of the mapping at `slots`, which this value owns.
         unsafe { self.slots.add(id.0 as usize).write(addend | SLOT_PRESENT) };
+        if !self.touched.replace(id.0 as usize / SLOTS_PER_PAGE, true) {
+            self.resident += PAGE_SIZE;
+        }
         true
     }
 
@@ -188,8 +200,15 @@ impl Table {
         }
     }
 
+    /// Host memory that the tables hold, in bytes.
+    pub(super) fn resident(&self) -> usize {
+        self.resident
+    }
+
     /// Empties all slots and gives their memory back.
     pub(super) fn clear(&mut self) {
+        self.touched = BitArray::ZERO;
+        self.resident = 0;
         // SAFETY: the range is the private anonymous mapping this value owns; its pages become zero, that is, empty
         // slots.
         let cleared = unsafe {

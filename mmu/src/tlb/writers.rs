@@ -20,7 +20,6 @@ pub(super) enum Writer {
 }
 
 /// A [`Writer`] for each frame of RAM: four bytes a frame, zero-backed.
-#[derive(Debug)]
 pub(super) struct Writers(Vec<u32>);
 
 impl Writers {

@@ -9,3 +9,9 @@ mod pdpte;
 mod random;
 mod span;
 mod tlb;
+
+/// A virtual machine may move to the thread that runs it.
+const _: fn() = || {
+    fn sendable<T: Send>() {}
+    sendable::<::mmu::Mmu>();
+};
