@@ -109,15 +109,19 @@ fn one_shot_modes_tick_once() {
 
 #[test]
 fn a_pulse_that_came_and_went_unseen_still_interrupts() {
-    // Mode 2 is looked at in the one pulse for which OUT0 is low, modes 3 and 4 when it is low for other reasons.
-    for (mode, count, late) in [(2, 100, 1 + 100 + 99), (3, 100, 1 + 100 + 60)] {
+    // Both looks at the line happen while OUT0 is low again.
+    for (mode, first_look, second_look) in [
+        (2, pulses(1 + 100 + 99), pulses(1 + 100 + 99) + 1),
+        (3, pulses(1 + 160), pulses(1 + 180)),
+    ] {
         let mut chipset = initialized();
-        program(&mut chipset, mode, count);
+        program(&mut chipset, mode, 100);
         take_tick(&mut chipset);
-        chipset.advance(pulses(late));
+        chipset.advance(first_look);
         assert!(chipset.intr(), "mode {mode}");
+        chipset.advance(second_look);
         take_tick(&mut chipset);
-        chipset.advance(pulses(late) + 1);
+        chipset.advance(second_look + 1);
         assert!(!chipset.intr(), "mode {mode}: once");
         chipset.advance(pulses(1 + 200));
         take_tick(&mut chipset);
@@ -127,6 +131,19 @@ fn a_pulse_that_came_and_went_unseen_still_interrupts() {
             "mode {mode}"
         );
     }
+}
+
+#[test]
+fn reprogramming_ends_the_wait_of_an_unseen_pulse() {
+    let mut chipset = initialized();
+    program(&mut chipset, 3, 100);
+    take_tick(&mut chipset);
+    chipset.advance(pulses(1 + 160));
+    assert!(chipset.intr());
+    program(&mut chipset, 3, 100);
+    assert!(chipset.intr(), "OUT0 is high again");
+    chipset.advance(pulses(1 + 160 + 1 + 60));
+    assert!(!chipset.intr(), "it fell, nobody acknowledged");
 }
 
 #[test]

@@ -277,6 +277,7 @@ fn automatic_eoi_leaves_nothing_in_service() {
         rotate in AEOI cleared :: 20=AROTATE 20=NOAROTATE +4 ack:24 +5 +3 ack:23
         a level triggered input that stays high requests again :: 4d0=20 +5 ack:25 intr ack:25 -5
             idle
+        a poll of the slave drops its INT :: +9 +8 20=POLL 20?82 idle a0=POLL a0?80 intr ack:29
         a poll ends by itself too :: +4 20=POLL 20?84 +5 intr ack:25
         ",
     );

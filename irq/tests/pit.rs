@@ -340,6 +340,8 @@ fn read_back_latches_what_it_selects() {
             43=e8 42?d8
         null count in mode 2 lasts to the end of the period :: 43=94 42=04 *2 42=05 43=e8 *3 42?d4
             43=e8 42?94
+        null count in mode 3 lasts to the end of the half period :: 43=96 42=04 *2 42=06 43=e8
+            42?d6 *1 43=e8 42?16
         null count in mode 1 lasts to the trigger :: 43=92 42=04 *9 43=e8 42?d2 gate- gate+ *1
             43=e8 42?12
         null count with two bytes: set by the second :: 43=b4 42=04 42=00 *1 42=09 43=e8 42?b4
@@ -397,6 +399,21 @@ fn edges_of_out0_are_counted_however_time_is_cut() {
             // The first pulse loads; OUT0 rises each `reload` pulses after it.
             assert_eq!(edges, (rig.pulses - 1) / reload, "{name} {reload}");
         }
+    }
+}
+
+#[test]
+fn out0_never_rises_with_a_count_of_1() {
+    for control in [0x34, 0x36] {
+        let mut rig = Rig::new();
+        for (address, value) in [(0x43, control), (0x40, 1), (0x40, 0)] {
+            rig.write(address, value);
+        }
+        assert_eq!(
+            rig.clock(1) + rig.clock(1) + rig.clock(1_000),
+            0,
+            "control word {control:x}"
+        );
     }
 }
 
