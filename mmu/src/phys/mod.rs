@@ -183,7 +183,7 @@ impl PhysMemory {
         self.store_bytes(addr, value.as_slice())
     }
 
-    /// Stores bytes as a guest does: ROM ignores them.
+    /// Stores bytes as a guest does: ROM ignores them. If any byte is not memory, none is stored.
     pub fn store_bytes(&mut self, mut addr: GuestPhys, mut data: &[u8]) -> Result<(), NotRam> {
         self.check(addr, data.len())?;
         while !data.is_empty() {
