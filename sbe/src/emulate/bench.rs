@@ -1,0 +1,236 @@
+//! Test bench: a processor with flat segments, tables and memory, running single instructions given as bytes.
+//!
+//! ```text
+//!   1000h GDT   2000h IDT   3000h TSS   4000h second TSS   5000h code   8000h stack top   9000h ring 0 stack top (TSS)
+//! ```
+
+use super::exec::Exec;
+use super::fpu::HostFpu;
+use crate::bus::{Bus, Width};
+use crate::cpu::control::{CR0_ET, CR0_PE};
+use crate::cpu::model::CpuModel;
+use crate::cpu::regs::ESP;
+use crate::cpu::segment::{Attributes, Descriptor, SegReg, Segment, Selector};
+use crate::cpu::{Cpu, DescriptorTable};
+use crate::decode::decoder::{CodeSize, decode};
+use crate::fault::{Exception, Fault, Vector};
+use mmu::{GuestPhys, Mmu, PhysMemory, Scalar};
+
+pub const GDT: u32 = 0x1000;
+pub const IDT: u32 = 0x2000;
+pub const TSS: u32 = 0x3000;
+pub const TSS2: u32 = 0x4000;
+pub const CODE: u32 = 0x5000;
+pub const STACK: u32 = 0x8000;
+pub const STACK0: u32 = 0x9000;
+
+pub const KCODE: u16 = 0x08;
+pub const KDATA: u16 = 0x10;
+pub const UCODE: u16 = 0x1B;
+pub const UDATA: u16 = 0x23;
+pub const TASK: u16 = 0x28;
+/// First of the selectors that a test may define.
+pub const FREE: u16 = 0x30;
+
+/// Ring 0 code and data, read-only data, execute-only and conforming code; add [`dpl`].
+pub const CODE32: u16 = 0xC09B;
+pub const CONFORMING32: u16 = 0xC09F;
+pub const EXECUTE_ONLY32: u16 = 0xC099;
+pub const DATA32: u16 = 0xC093;
+pub const READ_ONLY: u16 = 0xC091;
+/// System descriptors.
+pub const TSS16: u16 = 0x81;
+pub const LDT: u16 = 0x82;
+pub const TSS32: u16 = 0x89;
+pub const BUSY_TSS32: u16 = 0x8B;
+pub const PRESENT: u16 = 0x80;
+
+/// DPL bits of attributes.
+pub const fn dpl(level: u16) -> u16 {
+    level << 5
+}
+
+/// A segment descriptor; the limit counts pages if G is set.
+pub fn segment(base: u32, limit: u32, attributes: u16) -> Descriptor {
+    let (base, limit) = (u64::from(base), u64::from(limit));
+    let low = limit & 0xFFFF | (base & 0xFF_FFFF) << 16;
+    Descriptor(low | u64::from(attributes) << 40 | (limit >> 16 & 0xF) << 48 | base >> 24 << 56)
+}
+
+pub fn flat(attributes: u16) -> Descriptor {
+    segment(0, 0xF_FFFF, attributes)
+}
+
+/// A gate; `access` holds type, DPL and P.
+pub fn gate(selector: u16, offset: u32, access: u16, parameters: u8) -> Descriptor {
+    let (selector, offset) = (u64::from(selector), u64::from(offset));
+    let low = offset & 0xFFFF | selector << 16;
+    Descriptor(low | u64::from(parameters) << 32 | u64::from(access) << 40 | offset >> 16 << 48)
+}
+
+/// A bus without devices.
+struct EmptyBus;
+
+impl Bus for EmptyBus {
+    fn port_read(&mut self, _: u16, _: Width) -> u32 {
+        u32::MAX
+    }
+
+    fn port_write(&mut self, _: u16, _: Width, _: u32) {}
+
+    fn mmio_read(&mut self, _: GuestPhys, _: u8) -> u64 {
+        u64::MAX
+    }
+
+    fn mmio_write(&mut self, _: GuestPhys, _: u8, _: u64) {}
+
+    fn intr(&self) -> bool {
+        false
+    }
+
+    fn acknowledge(&mut self) -> u8 {
+        0
+    }
+
+    fn stop_requested(&self) -> bool {
+        false
+    }
+}
+
+pub struct Bench {
+    pub cpu: Cpu,
+    pub mmu: Mmu,
+    host: HostFpu,
+    bus: EmptyBus,
+}
+
+impl Bench {
+    /// In real-address mode with all segments at 0, vector table at 0.
+    pub fn real() -> Self {
+        let mut cpu = Cpu::new(CpuModel::default());
+        cpu.segs = [Segment::real(Selector(0)); 6];
+        cpu.eip = CODE;
+        cpu.regs.set(ESP, STACK);
+        let phys = PhysMemory::new(1 << 20).expect("1 MiB of guest memory");
+        let mmu = Mmu::new(phys).expect("TLB tables");
+        Self {
+            cpu,
+            mmu,
+            host: HostFpu::new().expect("host FPU"),
+            bus: EmptyBus,
+        }
+    }
+
+    /// In protected mode at ring 0.
+    pub fn protected() -> Self {
+        let mut bench = Self::real();
+        bench.cpu.cr0 = CR0_PE | CR0_ET;
+        bench.cpu.gdtr = DescriptorTable {
+            base: GDT,
+            limit: 0xFF,
+        };
+        bench.cpu.idtr = DescriptorTable {
+            base: IDT,
+            limit: 0x7FF,
+        };
+        bench.define(KCODE, flat(CODE32));
+        bench.define(KDATA, flat(DATA32));
+        bench.define(UCODE, flat(CODE32 | dpl(3)));
+        bench.define(UDATA, flat(DATA32 | dpl(3)));
+        bench.define(TASK, segment(TSS, 0x67, BUSY_TSS32));
+        bench.cpu.tr = Segment::new(Selector(TASK), TSS, 0x67, Attributes(BUSY_TSS32));
+        bench.poke(TSS + 4, STACK0);
+        bench.poke(TSS + 8, KDATA);
+        bench.set_ring(0, KCODE, KDATA);
+        bench
+    }
+
+    /// In protected mode at ring 3.
+    pub fn user() -> Self {
+        let mut bench = Self::protected();
+        bench.set_ring(3, UCODE, UDATA);
+        bench
+    }
+
+    fn set_ring(&mut self, level: u8, code: u16, data: u16) {
+        let descriptor = |attributes: u16| flat(attributes | dpl(level.into()));
+        self.cpu.cpl = level;
+        self.cpu.segs = [Segment::from_descriptor(Selector(data), descriptor(DATA32)); 6];
+        self.cpu.segs[SegReg::Cs as usize] =
+            Segment::from_descriptor(Selector(code), descriptor(CODE32));
+    }
+
+    /// Puts a descriptor into the GDT.
+    pub fn define(&mut self, selector: u16, descriptor: Descriptor) {
+        self.poke(GDT + Selector(selector).offset(), descriptor.0);
+    }
+
+    /// Puts a gate into the IDT.
+    pub fn vector(&mut self, vector: u8, gate: Descriptor) {
+        self.poke(IDT + u32::from(vector) * 8, gate.0);
+    }
+
+    pub fn poke<T: Scalar>(&mut self, address: u32, value: T) {
+        self.mmu
+            .phys
+            .store(GuestPhys::new(address.into()), value)
+            .expect("RAM");
+    }
+
+    pub fn peek<T: Scalar>(&self, address: u32) -> T {
+        self.mmu
+            .phys
+            .load(GuestPhys::new(address.into()))
+            .expect("RAM")
+    }
+
+    /// The `N` doublewords on top of a flat stack.
+    pub fn top<const N: usize>(&self) -> [u32; N] {
+        let top = self.cpu.regs.get(ESP);
+        std::array::from_fn(|index| self.peek(top + 4 * index as u32))
+    }
+
+    /// Puts doublewords on top of a flat stack, the last one deepest.
+    pub fn place(&mut self, items: &[u32]) {
+        let top = self.cpu.regs.get(ESP) - 4 * items.len() as u32;
+        for (&item, index) in items.iter().zip(0..) {
+            self.poke(top + 4 * index, item);
+        }
+        self.cpu.regs.set(ESP, top);
+    }
+
+    pub fn exec(&mut self) -> Exec<'_> {
+        Exec {
+            cpu: &mut self.cpu,
+            mmu: &mut self.mmu,
+            bus: &mut self.bus,
+            host: &mut self.host,
+        }
+    }
+
+    /// Executes one instruction, without delivering its fault.
+    pub fn step(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        let size = if self.cpu.is_code32() {
+            CodeSize::Bits32
+        } else {
+            CodeSize::Bits16
+        };
+        let insn = decode(bytes, size, &mut self.host).expect("an instruction");
+        self.cpu.eip += u32::from(insn.len);
+        (insn.exec)(&mut self.exec(), &insn)
+    }
+
+    /// Raises #UD at the current EIP.
+    pub fn raise_ud(&mut self) -> Result<(), Fault> {
+        self.exec().raise(Exception::plain(Vector::InvalidOpcode))
+    }
+
+    pub fn selector(&self, register: SegReg) -> u16 {
+        self.cpu.seg(register).selector.0
+    }
+
+    /// CS and EIP.
+    pub fn place_of_execution(&self) -> (u16, u32) {
+        (self.selector(SegReg::Cs), self.cpu.eip)
+    }
+}

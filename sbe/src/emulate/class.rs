@@ -1,0 +1,75 @@
+//! What becomes of an exception raised while another is being delivered (SDM Vol. 3A, 6.15, Interrupt 8, Table 6-5
+//! "Conditions for Generating a Double Fault").
+
+use crate::fault::Vector;
+
+/// How to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The second exception is delivered in place of the first.
+    Serial,
+    /// #DF is delivered.
+    DoubleFault,
+    /// The processor shuts down.
+    Shutdown,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    Benign,
+    Contributory,
+    PageFault,
+    DoubleFault,
+}
+
+fn class(vector: Vector) -> Class {
+    match vector {
+        Vector::DivideError
+        | Vector::InvalidTss
+        | Vector::SegmentNotPresent
+        | Vector::StackFault
+        | Vector::GeneralProtection => Class::Contributory,
+        Vector::PageFault => Class::PageFault,
+        Vector::DoubleFault => Class::DoubleFault,
+        _ => Class::Benign,
+    }
+}
+
+/// What follows when `second` is raised during the delivery of `first`.
+pub fn second(first: Vector, second: Vector) -> Verdict {
+    match (class(first), class(second)) {
+        (Class::DoubleFault, Class::Contributory | Class::PageFault | Class::DoubleFault) => {
+            Verdict::Shutdown
+        }
+        (Class::Contributory, Class::Contributory)
+        | (Class::PageFault, Class::Contributory | Class::PageFault) => Verdict::DoubleFault,
+        _ => Verdict::Serial,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_pairs_of_contributory_exceptions_and_page_faults_are_double() {
+        use Vector::{
+            DivideError as De, GeneralProtection as Gp, InvalidOpcode as Ud, PageFault as Pf,
+        };
+        let cases = [
+            (Ud, Gp, Verdict::Serial),
+            (Ud, Pf, Verdict::Serial),
+            (De, Ud, Verdict::Serial),
+            (De, Gp, Verdict::DoubleFault),
+            (Gp, Pf, Verdict::Serial),
+            (Pf, Gp, Verdict::DoubleFault),
+            (Pf, Pf, Verdict::DoubleFault),
+            (Pf, Ud, Verdict::Serial),
+            (Vector::DoubleFault, Gp, Verdict::Shutdown),
+            (Vector::DoubleFault, Pf, Verdict::Shutdown),
+        ];
+        for (first, next, verdict) in cases {
+            assert_eq!(second(first, next), verdict, "{first:?} then {next:?}");
+        }
+    }
+}

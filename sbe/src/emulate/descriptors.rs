@@ -1,0 +1,234 @@
+//! Descriptors in the GDT and the LDT (SDM Vol. 3A, 3.4.5 "Segment Descriptors", 3.5 "System Descriptor Types").
+//!
+//! The processor reads and writes its tables with supervisor privilege, whatever the program's. An [`Entry`] is a
+//! descriptor with the place it came from, so that its accessed or busy bit can be set there later: checks come first,
+//! marks last.
+
+use super::exec::Exec;
+use crate::cpu::segment::{Attributes, Descriptor, Segment, Selector};
+use crate::fault::Fault;
+use mmu::{LinearAddr, Privilege};
+
+/// Bytes of a descriptor.
+pub const DESCRIPTOR_BYTES: u32 = 8;
+/// Byte of a descriptor that holds type, S, DPL and P.
+const ACCESS_BYTE: u32 = 5;
+
+/// What a gate or a task-state segment was made for: the 80286 or the 80386.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Size {
+    /// 16 bits.
+    Bits16,
+    /// 32 bits.
+    Bits32,
+}
+
+/// What a descriptor describes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Data or stack segment.
+    Data,
+    /// Code segment.
+    Code,
+    /// Task-state segment that no task uses.
+    AvailableTss(Size),
+    /// Task-state segment of a running or suspended task.
+    BusyTss(Size),
+    /// Local descriptor table.
+    Ldt,
+    /// Call gate.
+    CallGate(Size),
+    /// Task gate.
+    TaskGate,
+    /// Interrupt gate.
+    InterruptGate(Size),
+    /// Trap gate.
+    TrapGate(Size),
+    /// A type that the manual reserves.
+    Reserved,
+}
+
+impl Kind {
+    /// The bit of a TSS descriptor's access byte that tells busy from available.
+    pub const BUSY: u16 = 1 << 1;
+
+    /// What `attributes` say (SDM Vol. 3A, Table 3-2 "System-Segment and Gate-Descriptor Types").
+    pub fn of(attributes: Attributes) -> Self {
+        if attributes.is_code() {
+            return Self::Code;
+        }
+        if attributes.is_data() {
+            return Self::Data;
+        }
+        match attributes.kind() {
+            0x1 => Self::AvailableTss(Size::Bits16),
+            0x2 => Self::Ldt,
+            0x3 => Self::BusyTss(Size::Bits16),
+            0x4 => Self::CallGate(Size::Bits16),
+            0x5 => Self::TaskGate,
+            0x6 => Self::InterruptGate(Size::Bits16),
+            0x7 => Self::TrapGate(Size::Bits16),
+            0x9 => Self::AvailableTss(Size::Bits32),
+            0xB => Self::BusyTss(Size::Bits32),
+            0xC => Self::CallGate(Size::Bits32),
+            0xE => Self::InterruptGate(Size::Bits32),
+            0xF => Self::TrapGate(Size::Bits32),
+            _ => Self::Reserved,
+        }
+    }
+}
+
+/// A descriptor and where it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The selector that names it.
+    pub selector: Selector,
+    /// The descriptor as it was read.
+    pub descriptor: Descriptor,
+    address: LinearAddr,
+}
+
+impl Entry {
+    /// Attribute bits.
+    pub fn attributes(&self) -> Attributes {
+        self.descriptor.attributes()
+    }
+
+    /// What it describes.
+    pub fn kind(&self) -> Kind {
+        Kind::of(self.attributes())
+    }
+
+    /// Descriptor privilege level.
+    pub fn dpl(&self) -> u8 {
+        self.attributes().dpl()
+    }
+
+    /// The selector as an error code.
+    pub fn error_code(&self) -> u32 {
+        self.selector.error_code()
+    }
+
+    /// The segment register it makes: a code or data segment counts as accessed once it is loaded.
+    pub fn segment(&self) -> Segment {
+        let attributes = self.attributes();
+        let attributes = if attributes.is_code_or_data() {
+            attributes.accessed()
+        } else {
+            attributes
+        };
+        Segment::new(
+            self.selector,
+            self.descriptor.base(),
+            self.descriptor.limit(),
+            attributes,
+        )
+    }
+
+    /// Whether `level` or the selector's RPL is numerically greater (less privileged) than the DPL.
+    pub fn is_above(&self, level: u8) -> bool {
+        level.max(self.selector.rpl()) > self.dpl()
+    }
+
+    /// `Err(fault(selector))` unless the present bit is set.
+    pub fn require_present(&self, fault: fn(u32) -> Fault) -> Result<(), Fault> {
+        if self.attributes().is_present() {
+            Ok(())
+        } else {
+            Err(fault(self.error_code()))
+        }
+    }
+
+    fn access_byte(&self) -> LinearAddr {
+        self.address.wrapping_add32(ACCESS_BYTE)
+    }
+}
+
+impl Exec<'_> {
+    /// The descriptor that `selector` names; `None` beyond the limit of its table. The null selector names entry 0.
+    pub fn find_descriptor(&mut self, selector: Selector) -> Result<Option<Entry>, Fault> {
+        let cpu = &*self.cpu;
+        let (base, limit) = match selector.is_local() {
+            false => (cpu.gdtr.base, Some(u32::from(cpu.gdtr.limit))),
+            true => (
+                cpu.ldtr.base,
+                cpu.ldtr.attributes.is_present().then_some(cpu.ldtr.limit),
+            ),
+        };
+        let last = selector.offset() + DESCRIPTOR_BYTES - 1;
+        if limit.is_none_or(|limit| last > limit) {
+            return Ok(None);
+        }
+        let address = LinearAddr::from(base.wrapping_add(selector.offset()));
+        let descriptor = Descriptor(self.load_at(address, Privilege::Supervisor)?);
+        Ok(Some(Entry {
+            selector,
+            descriptor,
+            address,
+        }))
+    }
+
+    /// The descriptor that `selector` names; `beyond(selector)` outside its table.
+    pub fn read_descriptor(
+        &mut self,
+        selector: Selector,
+        beyond: fn(u32) -> Fault,
+    ) -> Result<Entry, Fault> {
+        self.find_descriptor(selector)?
+            .ok_or_else(|| beyond(selector.error_code()))
+    }
+
+    /// As [`Self::read_descriptor`], for descriptors that only the GDT may hold: task-state segments and LDTs.
+    pub fn read_global_descriptor(
+        &mut self,
+        selector: Selector,
+        fault: fn(u32) -> Fault,
+    ) -> Result<Entry, Fault> {
+        if selector.is_local() {
+            Err(fault(selector.error_code()))
+        } else {
+            self.read_descriptor(selector, fault)
+        }
+    }
+
+    /// Sets the accessed bit in the table unless it is set, and makes the segment register.
+    pub fn accept_segment(&mut self, entry: &Entry) -> Result<Segment, Fault> {
+        let attributes = entry.attributes();
+        if !attributes.is_accessed() {
+            self.store_at(
+                entry.access_byte(),
+                Privilege::Supervisor,
+                attributes.accessed().0 as u8,
+            )?;
+        }
+        Ok(entry.segment())
+    }
+
+    /// Makes sure that the access byte of `entry` can be written.
+    pub fn prepare_mark(&mut self, entry: &Entry) -> Result<(), Fault> {
+        self.prepare_write(entry.access_byte(), 1, Privilege::Supervisor)
+    }
+
+    /// Sets the busy bit of a task-state segment in the GDT and makes the task register.
+    pub fn mark_busy(&mut self, entry: &Entry) -> Result<Segment, Fault> {
+        let attributes = Attributes(entry.attributes().0 | Kind::BUSY);
+        self.store_at(
+            entry.access_byte(),
+            Privilege::Supervisor,
+            attributes.0 as u8,
+        )?;
+        let Segment {
+            selector,
+            base,
+            limit,
+            ..
+        } = entry.segment();
+        Ok(Segment::new(selector, base, limit, attributes))
+    }
+
+    /// Clears the busy bit of a task-state segment in the GDT.
+    pub fn mark_available(&mut self, entry: &Entry) -> Result<(), Fault> {
+        let attributes = entry.attributes().0 & !Kind::BUSY;
+        self.store_at(entry.access_byte(), Privilege::Supervisor, attributes as u8)
+    }
+}

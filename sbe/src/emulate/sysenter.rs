@@ -1,0 +1,69 @@
+//! SYSENTER and SYSEXIT: system calls without descriptors (SDM Vol. 2B, "SYSENTER", "SYSEXIT").
+//!
+//! Both load CS and SS with fixed flat 4-GByte segments; the tables are not read.
+
+use super::exec::Exec;
+use crate::cpu::eflags::{IF, RF, VM};
+use crate::cpu::regs::{ECX, EDX, ESP};
+use crate::cpu::segment::{Attributes, SegReg, Segment, Selector};
+use crate::decode::Insn;
+use crate::fault::Fault;
+
+/// Distance from the SYSENTER CS selector to the kernel's stack selector.
+const KERNEL_STACK: u16 = 8;
+/// Distance to the user code selector.
+const USER_CODE: u16 = 16;
+/// Distance to the user stack selector.
+const USER_STACK: u16 = 24;
+
+fn flat(selector: Selector, attributes: Attributes) -> Segment {
+    Segment::new(selector, 0, u32::MAX, attributes)
+}
+
+impl Exec<'_> {
+    /// The selector in IA32_SYSENTER_CS; #GP(0) if it is null or the processor is in real-address mode.
+    fn sysenter_selector(&self) -> Result<Selector, Fault> {
+        let selector = Selector(self.cpu.sysenter_cs as u16 & !3);
+        if !self.cpu.is_protected() || selector.0 == 0 {
+            return Err(Fault::gp(0));
+        }
+        Ok(selector)
+    }
+
+    /// Loads flat CS and SS of privilege level `level`, ESP and EIP.
+    fn enter_flat(&mut self, level: u8, code: u16, stack: u16, pointer: u32, target: u32) {
+        let selector = |value| Selector(value).with_rpl(level);
+        let stack = flat(selector(stack), Attributes::FLAT_DATA.with_dpl(level));
+        self.cpu.segs[SegReg::Ss as usize] = stack;
+        self.enter_code_segment(
+            flat(selector(code), Attributes::FLAT_CODE.with_dpl(level)),
+            level,
+        );
+        self.cpu.regs.set(ESP, pointer);
+        self.cpu.eip = target;
+    }
+}
+
+/// SYSENTER.
+pub fn sysenter(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
+    let Selector(code) = cx.sysenter_selector()?;
+    let (pointer, target) = (cx.cpu.sysenter_esp, cx.cpu.sysenter_eip);
+    cx.set_eflags(cx.cpu.eflags & !(VM | IF | RF));
+    cx.enter_flat(0, code, code.wrapping_add(KERNEL_STACK), pointer, target);
+    Ok(())
+}
+
+/// SYSEXIT: ECX and EDX hold the new ESP and EIP.
+pub fn sysexit(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
+    let Selector(code) = cx.sysenter_selector()?;
+    cx.require_cpl0()?;
+    let (pointer, target) = (cx.cpu.regs.get(ECX), cx.cpu.regs.get(EDX));
+    cx.enter_flat(
+        3,
+        code.wrapping_add(USER_CODE),
+        code.wrapping_add(USER_STACK),
+        pointer,
+        target,
+    );
+    Ok(())
+}
