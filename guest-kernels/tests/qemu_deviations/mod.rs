@@ -132,6 +132,41 @@ const DEVIATIONS: &[Deviation] = &[
         kernel: "paging",
         cases: &["pdpte_needs_cr3_load", "gp_pdpte_reserved"],
     },
+    Deviation {
+        citation: "SDM Vol. 3A, 5.3 Limit Checking and 5.5 Type Checking; QEMU checks neither on data accesses",
+        kernel: "segmentation",
+        cases: &[
+            "gp_above_limit",
+            "gp_expand_down_below",
+            "gp_expand_down_across",
+            "gp_expand_down_zero",
+            "gp_expand_down16_above",
+            "gp_expand_down16_across",
+            "gp_granular_limit",
+            "gp_read_only_write",
+            "gp_read_only_modify",
+            "gp_readable_code_write",
+            "gp_cs_override_write",
+            "gp_execute_only_read",
+            "v86_gp_above_64k",
+            "v86_gp_word_at_limit",
+        ],
+    },
+    Deviation {
+        citation: "SDM Vol. 3A, 5.8.4 Accessing a Code Segment Through a Call Gate: a conforming target changes neither \
+                   CPL nor stack",
+        kernel: "segmentation",
+        cases: &[
+            "gate_to_conforming_keeps_cpl",
+            "gate_to_conforming_keeps_stack",
+        ],
+    },
+    Deviation {
+        citation: "SDM Vol. 3A, 7.3 Task Switching: an exception after the switch is taken before the new task's first \
+                   instruction",
+        kernel: "segmentation",
+        cases: &["ts_bad_ds_eip"],
+    },
 ];
 
 /// The manual's passage when `case` of `kernel` is known to fail on QEMU.
