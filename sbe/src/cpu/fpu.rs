@@ -1,0 +1,361 @@
+//! x87, MMX and SSE state, kept in the format of FXSAVE (SDM Vol. 1, 10.5 "FXSAVE and FXRSTOR Instructions").
+//!
+//! ```text
+//!   byte 0   2   4  5  6   8        12      16       20      24      28
+//!        FCW FSW FTW 0 FOP FIP      FCS 0   FDP      FDS 0   MXCSR   MXCSR_MASK
+//!   32   ST(0)/MMi, 10 bytes of every 16, eight times, in stack order
+//!   160  XMM0 .. XMM7, 16 bytes each
+//!   288  zero: what a 64-bit processor uses for XMM8 .. XMM15 and beyond is no state of an IA-32 processor
+//! ```
+//!
+//! The type keeps what every processor keeps: reserved bits of FCW and the reserved bytes hold their fixed values, and
+//! FSW.ES says whether an unmasked x87 exception is pending. Registers are in stack order: moving TOP moves them.
+
+/// x87 control word after FNINIT: all exceptions masked, 64-bit precision, round to nearest.
+pub const FCW_INIT: u16 = 0x037F;
+/// FCW bits that software can change: exception masks, precision, rounding and infinity control.
+pub const FCW_WRITABLE: u16 = 0x1F3F;
+/// FCW bit that always reads as one.
+pub const FCW_FIXED: u16 = 1 << 6;
+
+/// The six x87 exception flags of FSW, and their masks in FCW (SDM Vol. 1, 8.1.3.3 "x87 FPU Floating-Point Exception Flags").
+pub const X87_EXCEPTIONS: u16 = 0x3F;
+/// Invalid operation, in FSW and FCW.
+pub const X87_IE: u16 = 1 << 0;
+/// Overflow, in FSW and FCW.
+pub const X87_OE: u16 = 1 << 3;
+/// Underflow, in FSW and FCW.
+pub const X87_UE: u16 = 1 << 4;
+/// FSW: stack fault.
+pub const FSW_SF: u16 = 1 << 6;
+/// FSW: error summary, an unmasked exception is pending.
+pub const FSW_ES: u16 = 1 << 7;
+/// FSW: busy, a copy of ES.
+pub const FSW_B: u16 = 1 << 15;
+/// Position of TOP in FSW.
+const FSW_TOP_SHIFT: u16 = 11;
+/// TOP in FSW.
+const FSW_TOP: u16 = 7 << FSW_TOP_SHIFT;
+
+/// MXCSR after RESET: all exceptions masked, round to nearest.
+pub const MXCSR_INIT: u32 = 0x1F80;
+/// MXCSR bits that exist (bit 6, DAZ, included).
+pub const MXCSR_MASK: u32 = 0xFFFF;
+/// The six exception flags of MXCSR (SDM Vol. 1, 10.2.3 "MXCSR Control and Status Register").
+pub const MXCSR_FLAGS: u32 = 0x3F;
+/// The six exception masks of MXCSR.
+pub const MXCSR_MASKS: u32 = MXCSR_FLAGS << MXCSR_MASKS_SHIFT;
+/// Distance from an exception flag to its mask.
+pub const MXCSR_MASKS_SHIFT: u32 = 7;
+/// Invalid operation.
+pub const MXCSR_IE: u32 = 1 << 0;
+/// Denormal operand.
+pub const MXCSR_DE: u32 = 1 << 1;
+/// Divide by zero.
+pub const MXCSR_ZE: u32 = 1 << 2;
+/// Underflow.
+pub const MXCSR_UE: u32 = 1 << 4;
+/// Flush to zero.
+pub const MXCSR_FTZ: u32 = 1 << 15;
+
+/// Opcode bits that FOP holds.
+pub const FOP_MASK: u16 = 0x07FF;
+
+/// Bytes of the image that are state; the rest is zero.
+pub const USED: usize = 288;
+/// Bytes of the whole image.
+pub const SIZE: usize = 512;
+
+const FCW: usize = 0;
+const FSW: usize = 2;
+const FTW: usize = 4;
+const FOP: usize = 6;
+const FIP: usize = 8;
+const FCS: usize = 12;
+const FDP: usize = 16;
+const FDS: usize = 20;
+const MXCSR: usize = 24;
+const MASK: usize = 28;
+const ST: usize = 32;
+const XMM: usize = 160;
+/// Distance from one register to the next.
+const STRIDE: usize = 16;
+/// Bytes of an x87 register.
+const ST_BYTES: usize = 10;
+
+/// Where the last non-control x87 instruction was, what it was and what memory it used
+/// (SDM Vol. 1, 8.1.8 "x87 FPU Instruction and Data (Operand) Pointers", 8.1.9 "Last Instruction Opcode").
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Pointers {
+    /// Low three bits of the first opcode byte and the ModR/M byte.
+    pub fop: u16,
+    /// Instruction offset.
+    pub fip: u32,
+    /// Code selector.
+    pub fcs: u16,
+    /// Operand offset.
+    pub fdp: u32,
+    /// Operand selector.
+    pub fds: u16,
+}
+
+/// The 512-byte FXSAVE image of the 32-bit format.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[repr(C, align(16))]
+pub struct FxState([u8; SIZE]);
+
+impl Default for FxState {
+    /// State after RESET, but FCW and FTW as FNINIT sets them, as firmware leaves them.
+    fn default() -> Self {
+        let mut state = Self([0; SIZE]);
+        state.set_fcw(FCW_INIT);
+        state.set_mxcsr(MXCSR_INIT);
+        state.reset_mxcsr_mask();
+        state
+    }
+}
+
+impl FxState {
+    fn get<const N: usize>(&self, at: usize) -> [u8; N] {
+        let mut bytes = [0; N];
+        bytes.copy_from_slice(&self.0[at..at + N]);
+        bytes
+    }
+
+    fn put<const N: usize>(&mut self, at: usize, bytes: [u8; N]) {
+        self.0[at..at + N].copy_from_slice(&bytes);
+    }
+
+    fn word(&self, at: usize) -> u16 {
+        u16::from_le_bytes(self.get(at))
+    }
+
+    fn dword(&self, at: usize) -> u32 {
+        u32::from_le_bytes(self.get(at))
+    }
+
+    /// The image, as FXSAVE writes it.
+    pub fn as_bytes(&self) -> &[u8; SIZE] {
+        &self.0
+    }
+
+    /// The image, for the host's FXSAVE and FXRSTOR.
+    pub(crate) fn as_mut_ptr(&mut self) -> *mut u8 {
+        self.0.as_mut_ptr()
+    }
+
+    /// The state that FXRSTOR makes of the first [`USED`] bytes of an image: reserved fields and bits get their fixed
+    /// values. `None` if MXCSR has a reserved bit set.
+    pub fn from_image(image: &[u8; USED]) -> Option<Self> {
+        let mut state = Self([0; SIZE]);
+        state.0[..USED].copy_from_slice(image);
+        if state.mxcsr() & !MXCSR_MASK != 0 {
+            return None;
+        }
+        state.reset_mxcsr_mask();
+        state.0[FTW + 1] = 0;
+        state.put(FCS + 2, [0; 2]);
+        state.put(FDS + 2, [0; 2]);
+        let pointers = state.pointers();
+        state.set_pointers(Pointers {
+            fop: pointers.fop & FOP_MASK,
+            ..pointers
+        });
+        for index in 0..8 {
+            state.set_st(index, state.st(index));
+        }
+        state.set_fcw(state.fcw());
+        Some(state)
+    }
+
+    /// x87 control word.
+    pub fn fcw(&self) -> u16 {
+        self.word(FCW)
+    }
+
+    /// Sets the x87 control word, reserved bits forced; ES follows the masks.
+    pub fn set_fcw(&mut self, value: u16) {
+        self.put(FCW, (value & FCW_WRITABLE | FCW_FIXED).to_le_bytes());
+        self.set_fsw(self.fsw());
+    }
+
+    /// x87 status word.
+    pub fn fsw(&self) -> u16 {
+        self.word(FSW)
+    }
+
+    /// Sets the x87 status word without moving registers; ES and B follow the exception flags and masks.
+    pub fn set_fsw(&mut self, value: u16) {
+        let pending = value & !self.fcw() & X87_EXCEPTIONS != 0;
+        let summary = if pending { FSW_ES | FSW_B } else { 0 };
+        self.put(FSW, (value & !(FSW_ES | FSW_B) | summary).to_le_bytes());
+    }
+
+    /// x87 exception flags that are set and not masked.
+    pub fn unmasked_x87(&self) -> u16 {
+        self.fsw() & !self.fcw() & X87_EXCEPTIONS
+    }
+
+    /// Whether the next waiting x87 instruction reports an error.
+    pub fn has_pending_x87_error(&self) -> bool {
+        self.fsw() & FSW_ES != 0
+    }
+
+    /// Number of the physical register that is ST(0), 0..=7.
+    pub fn top(&self) -> u8 {
+        (self.fsw() >> FSW_TOP_SHIFT & 7) as u8
+    }
+
+    /// Sets TOP. Physical registers keep their contents, so that every ST(i) becomes another one.
+    pub fn move_top(&mut self, top: u8) {
+        let steps = usize::from(top.wrapping_sub(self.top()) & 7);
+        self.0[ST..XMM].rotate_left(steps * STRIDE);
+        let top = u16::from(top & 7) << FSW_TOP_SHIFT;
+        self.put(FSW, (self.fsw() & !FSW_TOP | top).to_le_bytes());
+    }
+
+    /// The abridged tag word: bit i tells that physical register i is not empty.
+    pub fn tags(&self) -> u8 {
+        self.0[FTW]
+    }
+
+    /// Sets the abridged tag word.
+    pub fn set_tags(&mut self, value: u8) {
+        self.0[FTW] = value;
+    }
+
+    /// Last instruction and operand pointers.
+    pub fn pointers(&self) -> Pointers {
+        Pointers {
+            fop: self.word(FOP),
+            fip: self.dword(FIP),
+            fcs: self.word(FCS),
+            fdp: self.dword(FDP),
+            fds: self.word(FDS),
+        }
+    }
+
+    /// Sets the last instruction and operand pointers.
+    pub fn set_pointers(&mut self, pointers: Pointers) {
+        self.put(FOP, (pointers.fop & FOP_MASK).to_le_bytes());
+        self.put(FIP, pointers.fip.to_le_bytes());
+        self.put(FCS, u32::from(pointers.fcs).to_le_bytes());
+        self.put(FDP, pointers.fdp.to_le_bytes());
+        self.put(FDS, u32::from(pointers.fds).to_le_bytes());
+    }
+
+    /// SSE control and status register.
+    pub fn mxcsr(&self) -> u32 {
+        self.dword(MXCSR)
+    }
+
+    /// Sets MXCSR; the caller has checked the reserved bits.
+    pub fn set_mxcsr(&mut self, value: u32) {
+        self.put(MXCSR, value.to_le_bytes());
+    }
+
+    /// Makes MXCSR_MASK this processor's after the host's FXSAVE.
+    pub(crate) fn reset_mxcsr_mask(&mut self) {
+        self.put(MASK, MXCSR_MASK.to_le_bytes());
+    }
+
+    /// The 80-bit register ST(`index`).
+    pub fn st(&self, index: u8) -> [u8; ST_BYTES] {
+        self.get(ST + STRIDE * usize::from(index & 7))
+    }
+
+    /// Sets ST(`index`); its tag is left alone.
+    pub fn set_st(&mut self, index: u8, value: [u8; ST_BYTES]) {
+        let mut slot = [0; STRIDE];
+        slot[..ST_BYTES].copy_from_slice(&value);
+        self.put(ST + STRIDE * usize::from(index & 7), slot);
+    }
+
+    /// The MMX register `index`: the significand of physical register `index`.
+    pub fn mm(&self, index: u8) -> u64 {
+        let slot = index.wrapping_sub(self.top()) & 7;
+        u64::from_le_bytes(self.get(ST + STRIDE * usize::from(slot)))
+    }
+
+    /// The SSE register `index`, 0..=7.
+    pub fn xmm(&self, index: u8) -> u128 {
+        u128::from_le_bytes(self.get(XMM + STRIDE * usize::from(index & 7)))
+    }
+
+    /// Sets the SSE register `index`, 0..=7.
+    pub fn set_xmm(&mut self, index: u8, value: u128) {
+        self.put(XMM + STRIDE * usize::from(index & 7), value.to_le_bytes());
+    }
+
+    /// Takes over all XMM registers of `other`.
+    pub fn copy_xmm(&mut self, other: &Self) {
+        self.0[XMM..USED].copy_from_slice(&other.0[XMM..USED]);
+    }
+
+    /// FNINIT: default control word, no exceptions, TOP 0, empty stack, no pointers; registers keep their contents.
+    pub fn init_x87(&mut self) {
+        self.move_top(0);
+        self.set_tags(0);
+        self.set_pointers(Pointers::default());
+        self.put(FSW, [0; 2]);
+        self.set_fcw(FCW_INIT);
+    }
+
+    /// What every MMX instruction but EMMS does first: TOP 0, all registers valid
+    /// (SDM Vol. 3A, 13.2.1 "Effect of MMX Instructions on x87 State").
+    pub fn enter_mmx(&mut self) {
+        self.move_top(0);
+        self.set_tags(0xFF);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_error_summary_follows_flags_and_masks() {
+        let mut state = FxState::default();
+        state.set_fsw(FSW_ES | X87_IE);
+        assert_eq!(state.fsw(), X87_IE, "masked");
+        state.set_fcw(FCW_INIT & !X87_IE);
+        assert_eq!(state.fsw(), X87_IE | FSW_ES | FSW_B);
+        state.set_fcw(FCW_INIT);
+        assert!(!state.has_pending_x87_error());
+    }
+
+    #[test]
+    fn moving_top_keeps_physical_registers() {
+        let mut state = FxState::default();
+        for index in 0..8 {
+            state.set_st(index, [index; 10]);
+        }
+        state.move_top(6);
+        assert_eq!(state.top(), 6);
+        assert_eq!((state.st(0), state.st(2)), ([6; 10], [0; 10]));
+        assert_eq!(
+            state.mm(3),
+            u64::from_le_bytes([3; 8]),
+            "MMX registers do not move with TOP"
+        );
+        state.move_top(0);
+        assert_eq!(state.st(5), [5; 10]);
+    }
+
+    #[test]
+    fn an_image_loses_its_reserved_bits() {
+        let mut image = [0xFF; USED];
+        image[MXCSR..MXCSR + 4].copy_from_slice(&MXCSR_INIT.to_le_bytes());
+        let state = FxState::from_image(&image).expect("MXCSR is valid");
+        assert_eq!(state.fcw(), 0x1F7F);
+        assert_eq!(state.fsw(), 0x7F7F, "all flags set, all masked");
+        assert_eq!(state.pointers().fop, 0x7FF);
+        assert_eq!(
+            (state.0[5], state.0[14], state.0[22], state.0[42]),
+            (0, 0, 0, 0)
+        );
+        assert_eq!(state.0[USED..], [0; SIZE - USED]);
+        image[MXCSR + 2] = 1;
+        assert_eq!(FxState::from_image(&image), None);
+    }
+}

@@ -1,0 +1,74 @@
+//! Cacheability hints and masked stores (SDM Vol. 1, 10.4.6 "Cacheability Control, Prefetch, and Memory Ordering
+//! Instructions", 11.4.4 "Cacheability Control Instructions").
+//!
+//! The emulator has no cache and executes in order: prefetches and fences do nothing, non-temporal stores are stores.
+
+use super::available;
+use crate::cpu::regs::EDI;
+use crate::decode::Insn;
+use crate::emulate::Exec;
+use crate::fault::Fault;
+use mmu::{Access, LinearAddr};
+
+/// PREFETCHh, LFENCE, MFENCE, SFENCE.
+pub fn hint(_: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
+    Ok(())
+}
+
+/// MOVNTI m32, r32. It belongs to SSE2 but uses neither its registers nor its enabling bits.
+pub fn movnti(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    let value: u32 = exec.read_operand(insn, 1)?;
+    exec.write_operand(insn, 0, value)
+}
+
+/// CLFLUSH m8: faults as a byte load does, but may name an execute-only segment.
+pub fn clflush(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    let offset = insn.effective_address(exec.cpu);
+    let segment = *exec.cpu.seg(insn.mem.segment);
+    let linear = if segment.attributes.is_code() && offset <= segment.limit {
+        LinearAddr::from(segment.base.wrapping_add(offset))
+    } else {
+        exec.readable(insn.mem.segment, offset, 1)?
+    };
+    exec.mmu
+        .translate(linear, 1, Access::Read, exec.cpu.privilege())?;
+    Ok(())
+}
+
+/// MASKMOVQ mm, mm.
+pub fn maskmovq(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    available::mmx(exec.cpu)?;
+    let fpu = &exec.cpu.fpu;
+    let source = fpu.mm(Exec::register_number(insn, 1)).to_le_bytes();
+    let mask = fpu.mm(Exec::register_number(insn, 2)).to_le_bytes();
+    store_masked(exec, insn, &source, &mask)?;
+    exec.cpu.fpu.enter_mmx();
+    Ok(())
+}
+
+/// MASKMOVDQU xmm, xmm.
+pub fn maskmovdqu(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    available::sse(exec.cpu)?;
+    let fpu = &exec.cpu.fpu;
+    let source = fpu.xmm(Exec::register_number(insn, 1)).to_le_bytes();
+    let mask = fpu.xmm(Exec::register_number(insn, 2)).to_le_bytes();
+    store_masked(exec, insn, &source, &mask)
+}
+
+/// Stores the bytes of `source` whose mask byte has its top bit set, at (E)DI; all or, on a fault, none. Bytes that are not
+/// selected are not checked either.
+fn store_masked(exec: &mut Exec<'_>, insn: &Insn, source: &[u8], mask: &[u8]) -> Result<(), Fault> {
+    let start = insn.wrap_address(exec.cpu.regs.get(EDI));
+    let selected = || {
+        (0..)
+            .zip(source.iter().zip(mask))
+            .filter(|(_, (_, mask))| **mask & 0x80 != 0)
+    };
+    for (index, _) in selected() {
+        exec.probe_write(insn.mem.segment, start.wrapping_add(index), 1)?;
+    }
+    for (index, (&byte, _)) in selected() {
+        exec.store(insn.mem.segment, start.wrapping_add(index), byte)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,393 @@
+//! FNSTENV, FLDENV, FNSAVE and FRSTOR: the x87 environment in memory
+//! (SDM Vol. 1, 8.1.10 "Saving the x87 FPU's State with FSTENV/FNSTENV and FSAVE/FNSAVE", Figures 8-9 to 8-12).
+//!
+//! ```text
+//!   32-bit protected mode                          16-bit protected mode
+//!   0   FFFFh            FCW                       0   FCW
+//!   4   FFFFh            FSW                       2   FSW
+//!   8   FFFFh            FTW                       4   FTW
+//!   12  FIP                                        6   FIP 15:0
+//!   16  00000b FOP       FCS                       8   FCS
+//!   20  FDP                                        10  FDP 15:0
+//!   24  FFFFh            FDS                       12  FDS
+//!
+//!   32-bit real and virtual-8086 mode              16-bit real and virtual-8086 mode
+//!   12  FFFFh            FIP 15:0                  6   FIP 15:0
+//!   16  0000b FIP 31:16  0b FOP                    8   FIP 19:16 0b FOP
+//!   20  FFFFh            FDP 15:0                  10  FDP 15:0
+//!   24  0000b FDP 31:16  000000000000b             12  FDP 19:16 000000000000b
+//! ```
+//!
+//! In real and virtual-8086 mode the pointers are linear addresses.
+
+use super::available;
+use crate::cpu::Cpu;
+use crate::cpu::fpu::{FOP_MASK, FxState, Pointers, X87_EXCEPTIONS};
+use crate::decode::Insn;
+use crate::emulate::Exec;
+use crate::fault::Fault;
+
+/// Bytes of an x87 register in memory.
+const REGISTER_BYTES: usize = 10;
+/// Bytes of the eight registers.
+const STACK_BYTES: usize = 8 * REGISTER_BYTES;
+/// Upper half of a doubleword that holds a 16-bit register.
+const RESERVED: u32 = 0xFFFF_0000;
+
+/// Operand size of an environment instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Size {
+    Bits16,
+    Bits32,
+}
+
+impl Size {
+    /// Bytes of the environment.
+    fn bytes(self) -> usize {
+        match self {
+            Self::Bits16 => 14,
+            Self::Bits32 => 28,
+        }
+    }
+}
+
+/// How the pointers are laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Addressing {
+    /// Selector and offset.
+    Protected,
+    /// Linear address, with FOP in its upper part.
+    Linear,
+}
+
+impl Addressing {
+    fn of(cpu: &Cpu) -> Self {
+        if cpu.has_paragraph_segments() {
+            Self::Linear
+        } else {
+            Self::Protected
+        }
+    }
+}
+
+/// FNSTENV m14byte.
+pub fn fnstenv16(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    store_environment(exec, insn, Size::Bits16)
+}
+
+/// FNSTENV m28byte.
+pub fn fnstenv32(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    store_environment(exec, insn, Size::Bits32)
+}
+
+/// FLDENV m14byte.
+pub fn fldenv16(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    load_environment(exec, insn, Size::Bits16)
+}
+
+/// FLDENV m28byte.
+pub fn fldenv32(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    load_environment(exec, insn, Size::Bits32)
+}
+
+/// FNSAVE m94byte.
+pub fn fnsave16(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    save(exec, insn, Size::Bits16)
+}
+
+/// FNSAVE m108byte.
+pub fn fnsave32(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    save(exec, insn, Size::Bits32)
+}
+
+/// FRSTOR m94byte.
+pub fn frstor16(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    restore(exec, insn, Size::Bits16)
+}
+
+/// FRSTOR m108byte.
+pub fn frstor32(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    restore(exec, insn, Size::Bits32)
+}
+
+/// Stores the environment, then masks all exceptions.
+fn store_environment(exec: &mut Exec<'_>, insn: &Insn, size: Size) -> Result<(), Fault> {
+    available::x87_no_wait(exec.cpu)?;
+    let bytes = Environment::of(&exec.cpu.fpu).encode(size, Addressing::of(exec.cpu));
+    let offset = insn.effective_address(exec.cpu);
+    exec.store_bytes(insn.mem.segment, offset, &bytes)?;
+    let fpu = &mut exec.cpu.fpu;
+    fpu.set_fcw(fpu.fcw() | X87_EXCEPTIONS);
+    Ok(())
+}
+
+fn load_environment(exec: &mut Exec<'_>, insn: &Insn, size: Size) -> Result<(), Fault> {
+    available::x87(exec.cpu)?;
+    let mut bytes = vec![0; size.bytes()];
+    let offset = insn.effective_address(exec.cpu);
+    exec.load_bytes(insn.mem.segment, offset, &mut bytes)?;
+    Environment::decode(&bytes, size, Addressing::of(exec.cpu)).apply(&mut exec.cpu.fpu);
+    Ok(())
+}
+
+/// Stores environment and registers, then initializes as FNINIT does.
+fn save(exec: &mut Exec<'_>, insn: &Insn, size: Size) -> Result<(), Fault> {
+    available::x87_no_wait(exec.cpu)?;
+    let fpu = &exec.cpu.fpu;
+    let mut bytes = Environment::of(fpu).encode(size, Addressing::of(exec.cpu));
+    bytes.extend((0..8).flat_map(|index| fpu.st(index)));
+    let offset = insn.effective_address(exec.cpu);
+    exec.store_bytes(insn.mem.segment, offset, &bytes)?;
+    exec.cpu.fpu.init_x87();
+    Ok(())
+}
+
+fn restore(exec: &mut Exec<'_>, insn: &Insn, size: Size) -> Result<(), Fault> {
+    available::x87(exec.cpu)?;
+    let mut bytes = vec![0; size.bytes() + STACK_BYTES];
+    let offset = insn.effective_address(exec.cpu);
+    exec.load_bytes(insn.mem.segment, offset, &mut bytes)?;
+    let (environment, registers) = bytes.split_at(size.bytes());
+    let addressing = Addressing::of(exec.cpu);
+    let fpu = &mut exec.cpu.fpu;
+    Environment::decode(environment, size, addressing).apply(fpu);
+    for (index, register) in (0..).zip(registers.as_chunks::<REGISTER_BYTES>().0) {
+        fpu.set_st(index, *register);
+    }
+    Ok(())
+}
+
+/// The x87 state but the data registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Environment {
+    fcw: u16,
+    fsw: u16,
+    /// The full tag word.
+    ftw: u16,
+    pointers: Pointers,
+}
+
+impl Environment {
+    fn of(fpu: &FxState) -> Self {
+        Self {
+            fcw: fpu.fcw(),
+            fsw: fpu.fsw(),
+            ftw: full_tags(fpu),
+            pointers: fpu.pointers(),
+        }
+    }
+
+    /// Makes this the environment of `fpu`; physical registers keep their contents.
+    fn apply(&self, fpu: &mut FxState) {
+        fpu.move_top((self.fsw >> 11 & 7) as u8);
+        fpu.set_fsw(self.fsw);
+        fpu.set_fcw(self.fcw);
+        fpu.set_tags(abridged_tags(self.ftw));
+        fpu.set_pointers(self.pointers);
+    }
+
+    fn encode(&self, size: Size, addressing: Addressing) -> Vec<u8> {
+        let Pointers {
+            fop,
+            fip,
+            fcs,
+            fdp,
+            fds,
+        } = self.pointers;
+        let fop = u32::from(fop);
+        let linear_fip = (u32::from(fcs) << 4).wrapping_add(fip);
+        let linear_fdp = (u32::from(fds) << 4).wrapping_add(fdp);
+        let pointers = match (size, addressing) {
+            (_, Addressing::Protected) => [
+                fip,
+                u32::from(fcs) | fop << 16,
+                fdp,
+                RESERVED | u32::from(fds),
+            ],
+            (Size::Bits32, Addressing::Linear) => [
+                RESERVED | linear_fip,
+                linear_fip >> 16 << 12 | fop,
+                RESERVED | linear_fdp,
+                linear_fdp >> 16 << 12,
+            ],
+            (Size::Bits16, Addressing::Linear) => [
+                linear_fip,
+                linear_fip >> 16 << 12 | fop,
+                linear_fdp,
+                linear_fdp >> 16 << 12,
+            ],
+        };
+        let words = [self.fcw, self.fsw, self.ftw].map(|word| RESERVED | u32::from(word));
+        let fields = words.into_iter().chain(pointers);
+        match size {
+            Size::Bits16 => fields
+                .flat_map(|field| (field as u16).to_le_bytes())
+                .collect(),
+            Size::Bits32 => fields.flat_map(u32::to_le_bytes).collect(),
+        }
+    }
+
+    fn decode(bytes: &[u8], size: Size, addressing: Addressing) -> Self {
+        let field = |index: usize| match size {
+            Size::Bits16 => u32::from(u16::from_le_bytes([bytes[2 * index], bytes[2 * index + 1]])),
+            Size::Bits32 => {
+                let at = 4 * index;
+                u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+            }
+        };
+        let word = |index: usize| field(index) as u16;
+        let linear = |low: usize| u32::from(word(low)) | field(low + 1) >> 12 << 16;
+        let pointers = match (addressing, size) {
+            (Addressing::Protected, Size::Bits32) => Pointers {
+                fop: (field(4) >> 16) as u16 & FOP_MASK,
+                fip: field(3),
+                fcs: word(4),
+                fdp: field(5),
+                fds: word(6),
+            },
+            (Addressing::Protected, Size::Bits16) => Pointers {
+                fop: 0,
+                fip: field(3),
+                fcs: word(4),
+                fdp: field(5),
+                fds: word(6),
+            },
+            (Addressing::Linear, _) => Pointers {
+                fop: word(4) & FOP_MASK,
+                fip: linear(3),
+                fcs: 0,
+                fdp: linear(5),
+                fds: 0,
+            },
+        };
+        Self {
+            fcw: word(0),
+            fsw: word(1),
+            ftw: word(2),
+            pointers,
+        }
+    }
+}
+
+/// The two bits a register has in the full tag word (SDM Vol. 1, 8.1.7 "x87 FPU Tag Word").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tag {
+    Valid = 0,
+    Zero = 1,
+    Special = 2,
+    Empty = 3,
+}
+
+impl Tag {
+    /// Tag of a register that is not empty.
+    fn of(register: [u8; REGISTER_BYTES]) -> Self {
+        const EXPONENT: u16 = 0x7FFF;
+        let significand = u64::from_le_bytes(std::array::from_fn(|index| register[index]));
+        let exponent = u16::from_le_bytes([register[8], register[9]]) & EXPONENT;
+        let integer_bit = significand >> 63 != 0;
+        match exponent {
+            0 if significand == 0 => Self::Zero,
+            0 | EXPONENT => Self::Special,
+            _ if integer_bit => Self::Valid,
+            _ => Self::Special,
+        }
+    }
+}
+
+/// The full tag word: physical register i has bits 2i and 2i + 1.
+fn full_tags(fpu: &FxState) -> u16 {
+    (0..8u8).rev().fold(0, |word, physical| {
+        let tag = if fpu.tags() >> physical & 1 == 0 {
+            Tag::Empty
+        } else {
+            Tag::of(fpu.st(physical.wrapping_sub(fpu.top()) & 7))
+        };
+        word << 2 | tag as u16
+    })
+}
+
+/// What the processor keeps of a full tag word: empty or not.
+fn abridged_tags(full: u16) -> u8 {
+    (0..8).fold(0, |tags, physical| {
+        let empty = full >> (2 * physical) & 3 == Tag::Empty as u16;
+        tags | u8::from(!empty) << physical
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAMPLE: Environment = Environment {
+        fcw: 0x027F,
+        fsw: 0x3800,
+        ftw: 0x3FFF,
+        pointers: Pointers {
+            fop: 0x5C1,
+            fip: 0x1234,
+            fcs: 0xF000,
+            fdp: 0x5678,
+            fds: 0x2000,
+        },
+    };
+
+    #[test]
+    fn protected_mode_formats_round_trip() {
+        let bytes = SAMPLE.encode(Size::Bits32, Addressing::Protected);
+        assert_eq!(bytes[..4], [0x7F, 0x02, 0xFF, 0xFF]);
+        assert_eq!(bytes[16..20], [0x00, 0xF0, 0xC1, 0x05]);
+        assert_eq!(
+            Environment::decode(&bytes, Size::Bits32, Addressing::Protected),
+            SAMPLE
+        );
+        let bytes = SAMPLE.encode(Size::Bits16, Addressing::Protected);
+        assert_eq!(bytes.len(), 14);
+        let without_opcode = Environment {
+            pointers: Pointers {
+                fop: 0,
+                ..SAMPLE.pointers
+            },
+            ..SAMPLE
+        };
+        assert_eq!(
+            Environment::decode(&bytes, Size::Bits16, Addressing::Protected),
+            without_opcode
+        );
+    }
+
+    #[test]
+    fn real_mode_formats_hold_linear_addresses() {
+        let linear = Pointers {
+            fop: 0x5C1,
+            fip: 0xF1234,
+            fcs: 0,
+            fdp: 0x25678,
+            fds: 0,
+        };
+        for size in [Size::Bits16, Size::Bits32] {
+            let bytes = SAMPLE.encode(size, Addressing::Linear);
+            assert_eq!(bytes.len(), size.bytes());
+            assert_eq!(
+                Environment::decode(&bytes, size, Addressing::Linear).pointers,
+                linear
+            );
+        }
+        let bytes = SAMPLE.encode(Size::Bits16, Addressing::Linear);
+        assert_eq!(bytes[6..10], [0x34, 0x12, 0xC1, 0xF5]);
+    }
+
+    #[test]
+    fn tags_tell_zero_special_and_valid_apart() {
+        let register = |significand: u64, exponent: u16| {
+            let mut bytes = [0; REGISTER_BYTES];
+            bytes[..8].copy_from_slice(&significand.to_le_bytes());
+            bytes[8..].copy_from_slice(&exponent.to_le_bytes());
+            Tag::of(bytes)
+        };
+        assert_eq!(register(0, 0x8000), Tag::Zero);
+        assert_eq!(register(1, 0), Tag::Special, "denormal");
+        assert_eq!(register(1 << 63, 0x3FFF), Tag::Valid);
+        assert_eq!(register(1, 0x3FFF), Tag::Special, "unnormal");
+        assert_eq!(register(1 << 63, 0x7FFF), Tag::Special, "infinity");
+    }
+}

@@ -1,0 +1,209 @@
+//! Executing an instruction by its template: operands in, host, operands out.
+
+use super::available;
+use super::host::Frame;
+use super::simd_errors::{self, Outcome};
+use super::stub::{Alignment, Class, FlagsUse, GeneralUse, MemoryUse};
+use super::unit::{Template, TemplateRef};
+use crate::cpu::control::CR4_OSXMMEXCPT;
+use crate::cpu::fpu::{FCW_INIT, MXCSR_INIT, Pointers, X87_IE, X87_OE, X87_UE};
+use crate::cpu::segment::SegReg;
+use crate::cpu::{Cpu, eflags};
+use crate::decode::{Insn, Operand};
+use crate::emulate::Exec;
+use crate::fault::{Fault, Vector};
+use mmu::LinearAddr;
+
+const REFUSED: Fault =
+    Fault::Unsupported("the host cannot execute this x87, MMX or SSE instruction");
+
+/// Unmasked exceptions after which an x87 instruction writes no memory (SDM Vol. 1, 8.5 "x87 FPU Floating-Point
+/// Exception Conditions"): all that a store can raise but the inexact result.
+const STORE_INHIBITING: u16 = X87_IE | X87_OE | X87_UE;
+
+/// Executes an x87 instruction that is not a control instruction.
+///
+/// As on all Intel processors, it sets the last-instruction pointers whether or not it raises an exception; the operand
+/// pointer only if it has a memory operand.
+pub fn x87(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    let reference = TemplateRef::from_bits(insn.aux);
+    let template = exec.host.get(reference).ok_or(REFUSED)?;
+    available::x87(exec.cpu)?;
+    let mut frame = prepare(exec, insn, &template)?;
+    frame.image.set_mxcsr(MXCSR_INIT);
+    if !exec.host.run(&template, &mut frame) {
+        return Err(REFUSED);
+    }
+    if frame.image.unmasked_x87() & STORE_INHIBITING == 0 {
+        store_operand(exec, insn, &template, &frame)?;
+    }
+    set_flags(exec.cpu, &template, &frame);
+    frame.image.set_mxcsr(exec.cpu.fpu.mxcsr());
+    frame
+        .image
+        .set_pointers(pointers(exec.cpu, insn, &template, reference.fop));
+    exec.cpu.fpu = frame.image;
+    Ok(())
+}
+
+/// Executes an MMX, SSE or SSE2 instruction.
+pub fn simd(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    let template = exec
+        .host
+        .get(TemplateRef::from_bits(insn.aux))
+        .ok_or(REFUSED)?;
+    let class = template.facts.class;
+    available::class(exec.cpu, class)?;
+    let mut frame = prepare(exec, insn, &template)?;
+    if class == Class::Sse {
+        // A pending x87 error is none of its business: keep it from the host.
+        frame.image.set_fcw(FCW_INIT);
+    }
+    let mxcsr = exec.cpu.fpu.mxcsr();
+    match simd_errors::run(exec.host, &template, &mut frame, mxcsr) {
+        Outcome::Done(raised) => {
+            store_operand(exec, insn, &template, &frame)?;
+            set_flags(exec.cpu, &template, &frame);
+            set_general(exec.cpu, insn, &template, &frame);
+            take_registers(exec.cpu, class, frame, mxcsr | raised);
+            Ok(())
+        }
+        Outcome::Unmasked(raised) => {
+            exec.cpu.fpu.set_mxcsr(mxcsr | raised);
+            let reported = exec.cpu.cr4 & CR4_OSXMMEXCPT != 0;
+            Err(if reported {
+                Fault::plain(Vector::SimdError)
+            } else {
+                Fault::ud()
+            })
+        }
+        Outcome::Refused => Err(REFUSED),
+    }
+}
+
+/// A frame with the guest's registers and the source operands. Memory that the instruction will write is checked, so that
+/// storing cannot fault any more.
+fn prepare(exec: &mut Exec<'_>, insn: &Insn, template: &Template) -> Result<Frame, Fault> {
+    let facts = &template.facts;
+    let mut operand = [0; 16];
+    if facts.memory != MemoryUse::None {
+        let segment = insn.mem.segment;
+        let offset = insn.effective_address(exec.cpu);
+        if facts.alignment == Alignment::Paragraph {
+            check_paragraph(exec.cpu, segment, offset)?;
+        }
+        match facts.memory {
+            MemoryUse::None => {}
+            MemoryUse::Read(bytes) => {
+                load(exec, segment, offset, &mut operand[..usize::from(bytes)])?
+            }
+            MemoryUse::Write(bytes) => exec.probe_write(segment, offset, u32::from(bytes))?,
+        }
+    }
+    let general = match facts.general {
+        GeneralUse::Read(index) => {
+            general_register(insn, index).map_or(0, |number| exec.cpu.regs.get(number))
+        }
+        GeneralUse::None | GeneralUse::Write(_) => 0,
+    };
+    Ok(Frame {
+        image: exec.cpu.fpu.clone(),
+        operand,
+        general,
+        flags: exec.cpu.eflags & eflags::STATUS,
+    })
+}
+
+/// #GP(0) if `segment:[offset]` is not 16-byte aligned. A page fault does not go before it.
+pub fn check_paragraph(cpu: &Cpu, segment: SegReg, offset: u32) -> Result<(), Fault> {
+    let linear = LinearAddr::from(cpu.seg(segment).base.wrapping_add(offset));
+    if linear.get() % 16 != 0 {
+        Err(Fault::gp(0))
+    } else {
+        Ok(())
+    }
+}
+
+/// Reads a memory operand, the common sizes by the fast path.
+fn load(exec: &mut Exec<'_>, segment: SegReg, offset: u32, bytes: &mut [u8]) -> Result<(), Fault> {
+    match bytes.len() {
+        2 => bytes.copy_from_slice(&exec.load::<u16>(segment, offset)?.to_le_bytes()),
+        4 => bytes.copy_from_slice(&exec.load::<u32>(segment, offset)?.to_le_bytes()),
+        _ => exec.load_bytes(segment, offset, bytes)?,
+    }
+    Ok(())
+}
+
+fn store_operand(
+    exec: &mut Exec<'_>,
+    insn: &Insn,
+    template: &Template,
+    frame: &Frame,
+) -> Result<(), Fault> {
+    let MemoryUse::Write(bytes) = template.facts.memory else {
+        return Ok(());
+    };
+    let offset = insn.effective_address(exec.cpu);
+    exec.store_bytes(
+        insn.mem.segment,
+        offset,
+        &frame.operand[..usize::from(bytes)],
+    )
+}
+
+fn general_register(insn: &Insn, index: u8) -> Option<u8> {
+    match insn.ops.get(usize::from(index)) {
+        Some(&Operand::Reg(number)) => Some(number),
+        _ => None,
+    }
+}
+
+fn set_general(cpu: &mut Cpu, insn: &Insn, template: &Template, frame: &Frame) {
+    let GeneralUse::Write(index) = template.facts.general else {
+        return;
+    };
+    if let Some(number) = general_register(insn, index) {
+        cpu.regs.set(number, frame.general);
+    }
+}
+
+fn set_flags(cpu: &mut Cpu, template: &Template, frame: &Frame) {
+    if template.facts.flags == FlagsUse::Write {
+        cpu.eflags = cpu.eflags & !eflags::STATUS | frame.flags;
+    }
+}
+
+/// The pointers after an x87 instruction. EIP is already past it.
+fn pointers(cpu: &Cpu, insn: &Insn, template: &Template, fop: u16) -> Pointers {
+    let fip = cpu.eip.wrapping_sub(u32::from(insn.len));
+    let last = cpu.fpu.pointers();
+    let (fdp, fds) = match template.facts.memory {
+        MemoryUse::None => (last.fdp, last.fds),
+        _ => (
+            insn.effective_address(cpu),
+            cpu.seg(insn.mem.segment).selector.0,
+        ),
+    };
+    Pointers {
+        fop,
+        fip: if cpu.is_code32() {
+            fip
+        } else {
+            fip & u32::from(u16::MAX)
+        },
+        fcs: cpu.seg(SegReg::Cs).selector.0,
+        fdp,
+        fds,
+    }
+}
+
+/// Makes the frame's registers the guest's: those of the unit that the instruction belongs to.
+fn take_registers(cpu: &mut Cpu, class: Class, mut frame: Frame, mxcsr: u32) {
+    if class.uses_stack() {
+        frame.image.set_mxcsr(mxcsr);
+        cpu.fpu = frame.image;
+    } else {
+        cpu.fpu.copy_xmm(&frame.image);
+        cpu.fpu.set_mxcsr(mxcsr);
+    }
+}

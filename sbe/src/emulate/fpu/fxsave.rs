@@ -1,0 +1,59 @@
+//! FXSAVE, FXRSTOR, LDMXCSR and STMXCSR (SDM Vol. 1, 10.5 "FXSAVE and FXRSTOR Instructions").
+//!
+//! FXSAVE writes the 288 bytes that are state and leaves the reserved rest of its operand alone, but the whole operand must
+//! be writable. Both move XMM registers and MXCSR whatever CR4.OSFXSR says, which the manual leaves to the processor.
+
+use super::available;
+use super::execute::check_paragraph;
+use crate::cpu::fpu::{FxState, MXCSR_MASK, SIZE, USED};
+use crate::decode::Insn;
+use crate::emulate::Exec;
+use crate::fault::Fault;
+
+/// Reserved bytes at the end of the operand.
+const RESERVED: usize = SIZE - USED;
+
+/// FXSAVE m512byte.
+pub fn fxsave(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    available::x87_no_wait(exec.cpu)?;
+    let (segment, offset) = (insn.mem.segment, insn.effective_address(exec.cpu));
+    check_paragraph(exec.cpu, segment, offset)?;
+    exec.probe_write(segment, offset, USED as u32)?;
+    exec.probe_write(segment, offset.wrapping_add(USED as u32), RESERVED as u32)?;
+    let mut image = [0; USED];
+    image.copy_from_slice(&exec.cpu.fpu.as_bytes()[..USED]);
+    exec.store_bytes(segment, offset, &image)
+}
+
+/// FXRSTOR m512byte. A reserved MXCSR bit raises #GP(0).
+pub fn fxrstor(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    available::x87_no_wait(exec.cpu)?;
+    let (segment, offset) = (insn.mem.segment, insn.effective_address(exec.cpu));
+    check_paragraph(exec.cpu, segment, offset)?;
+    let mut image = [0; USED];
+    exec.load_bytes(segment, offset, &mut image)?;
+    exec.load_bytes(
+        segment,
+        offset.wrapping_add(USED as u32),
+        &mut [0; RESERVED],
+    )?;
+    exec.cpu.fpu = FxState::from_image(&image).ok_or(Fault::gp(0))?;
+    Ok(())
+}
+
+/// LDMXCSR m32. A reserved bit raises #GP(0). Flags loaded with unmasked exceptions raise nothing by themselves.
+pub fn ldmxcsr(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    available::sse(exec.cpu)?;
+    let value: u32 = exec.read_operand(insn, 0)?;
+    if value & !MXCSR_MASK != 0 {
+        return Err(Fault::gp(0));
+    }
+    exec.cpu.fpu.set_mxcsr(value);
+    Ok(())
+}
+
+/// STMXCSR m32.
+pub fn stmxcsr(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    available::sse(exec.cpu)?;
+    exec.write_operand(insn, 0, exec.cpu.fpu.mxcsr())
+}

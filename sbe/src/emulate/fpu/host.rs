@@ -1,0 +1,190 @@
+//! Running stubs on the host's FPU: the only unsafe code of the emulator.
+//!
+//! ```text
+//!   save the host's control words
+//!   fxrstor image ──> stub: one instruction ──> fxsave image
+//!   fninit, restore the host's control words
+//! ```
+//!
+//! Guarantees:
+//! * No stub raises a signal. SIMD exceptions are masked here whatever the image says. An x87 instruction reports an error
+//!   only when a *later* waiting instruction executes, and none does: the caller hands in no image with an error pending,
+//!   and the instructions after the stub are of the non-waiting kind.
+//! * Nothing of the host gets into an image: FIP, FCS, FDP, FDS and FOP are put back after the stub has run.
+//! * Memory for stubs is writable or executable, never both at once, and bounded.
+
+use super::stub::{OPERAND_BYTES, STUB_BYTES, Stub};
+use crate::cpu::eflags;
+use crate::cpu::fpu::{FxState, MXCSR_MASK, MXCSR_MASKS};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
+use std::arch::asm;
+use std::ffi::c_void;
+use std::io;
+use std::num::NonZeroUsize;
+use std::ptr::NonNull;
+
+/// Stubs that fit.
+pub const SLOTS: usize = 1 << 14;
+/// Bytes of executable memory: 256 KiB.
+const MEMORY_BYTES: NonZeroUsize = NonZeroUsize::new(SLOTS * STUB_BYTES).expect("not empty");
+
+const WRITABLE: ProtFlags = ProtFlags::PROT_READ.union(ProtFlags::PROT_WRITE);
+const EXECUTABLE: ProtFlags = ProtFlags::PROT_READ.union(ProtFlags::PROT_EXEC);
+
+/// Number of a published stub.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot(u16);
+
+/// What a stub works on.
+#[derive(Clone)]
+#[repr(C)]
+pub struct Frame {
+    /// x87, MMX and SSE state.
+    pub image: FxState,
+    /// The memory operand, at RDI.
+    pub operand: [u8; OPERAND_BYTES],
+    /// EAX.
+    pub general: u32,
+    /// Status flags.
+    pub flags: u32,
+}
+
+/// The stubs. Bytes beyond the published ones are zero and never executed.
+pub struct StubMemory {
+    base: NonNull<c_void>,
+    published: usize,
+    protection: ProtFlags,
+}
+
+// SAFETY: `base` is a private mapping that only this value uses; nothing in it is tied to a thread.
+unsafe impl Send for StubMemory {}
+
+impl StubMemory {
+    /// Memory without stubs.
+    pub fn new() -> io::Result<Self> {
+        // SAFETY: a new private mapping at an address of the kernel's choice touches no existing memory.
+        let base =
+            unsafe { mmap_anonymous(None, MEMORY_BYTES, EXECUTABLE, MapFlags::MAP_PRIVATE)? };
+        Ok(Self {
+            base,
+            published: 0,
+            protection: EXECUTABLE,
+        })
+    }
+
+    /// Whether no further stub fits.
+    pub fn is_full(&self) -> bool {
+        self.published == SLOTS
+    }
+
+    /// Forgets all stubs.
+    pub fn clear(&mut self) {
+        self.published = 0;
+    }
+
+    /// Adds a stub. `None` when the memory is full or the host refuses to change its protection.
+    pub fn publish(&mut self, stub: &Stub) -> Option<Slot> {
+        if self.is_full() || !self.protect(WRITABLE) {
+            return None;
+        }
+        let slot = self.published;
+        // SAFETY: `slot < SLOTS`, so the STUB_BYTES bytes lie inside the mapping, which is writable now. `&mut self` keeps
+        // anyone from executing it meanwhile. Stubs are written at the address they are executed at, and system calls and a
+        // call lie between: no stale instruction can be fetched (SDM Vol. 3A, 8.1.3 "Handling Self- and Cross-Modifying Code").
+        unsafe {
+            let target = self.base.as_ptr().cast::<u8>().add(slot * STUB_BYTES);
+            target.copy_from_nonoverlapping(stub.code().as_ptr(), STUB_BYTES);
+        }
+        self.published += 1;
+        self.protect(EXECUTABLE).then_some(Slot(slot as u16))
+    }
+
+    /// Changes the protection of all stubs at once, which keeps the mapping in one piece.
+    fn protect(&mut self, protection: ProtFlags) -> bool {
+        // SAFETY: exactly our own mapping; no reference into it exists.
+        match unsafe { mprotect(self.base, MEMORY_BYTES.get(), protection) } {
+            Ok(()) => self.protection = protection,
+            Err(error) => log::error!("cannot change the protection of FPU stubs: {error}"),
+        }
+        self.protection == protection
+    }
+
+    /// Executes the stub in `slot` on `frame`. The image must have no x87 error pending if the stub is of a class that
+    /// uses the register stack. The image keeps its pointers; SIMD exceptions are masked during execution.
+    ///
+    /// Returns whether it ran: not if `slot` is unknown or the host took away the right to execute.
+    pub fn run(&self, slot: Slot, frame: &mut Frame) -> bool {
+        let slot = usize::from(slot.0);
+        if slot >= self.published || self.protection != EXECUTABLE {
+            return false;
+        }
+        let pointers = frame.image.pointers();
+        let mxcsr = frame.image.mxcsr();
+        frame.image.set_mxcsr(mxcsr & MXCSR_MASK | MXCSR_MASKS);
+        let mut control = HostControl::default();
+        let mut flags = u64::from(frame.flags & eflags::STATUS | eflags::FIXED | eflags::IF);
+        let mut general = u64::from(frame.general);
+        // SAFETY:
+        // * `slot` was published, so the bytes at `stub` are the code of a `Stub`, which reads and writes the FPU, EAX,
+        //   the status flags and at most OPERAND_BYTES at RDI = `frame.operand`, and then returns (see `stub::Stub`).
+        // * FXRSTOR gets 512 bytes, 16-aligned by the type `FxState`, with no reserved MXCSR bit set: it cannot fault.
+        //   FXSAVE writes the same 512 bytes. The forms without REX.W move 32-bit pointers.
+        // * POPF at CPL 3 changes the status flags only: the other bits of `flags` are those of every process (IF is
+        //   ignored; TF, DF, NT and AC are clear, as the ABI wants).
+        // * All FPU registers are declared clobbered; the x87 stack is left empty, FCW and MXCSR are put back.
+        // * The stack is balanced; without `options(nostack)` the compiler keeps nothing below RSP.
+        unsafe {
+            let stub = self.base.as_ptr().cast::<u8>().add(slot * STUB_BYTES);
+            asm!(
+                "stmxcsr [{control}]",
+                "fnstcw [{control} + 4]",
+                "fxrstor [{image}]",
+                "push {flags}",
+                "popfq",
+                "call {stub}",
+                "pushfq",
+                "pop {flags}",
+                "fxsave [{image}]",
+                "fninit",
+                "fldcw [{control} + 4]",
+                "ldmxcsr [{control}]",
+                control = in(reg) &raw mut control,
+                image = in(reg) frame.image.as_mut_ptr(),
+                flags = inout(reg) flags,
+                stub = in(reg) stub,
+                inout("rax") general,
+                in("rdi") frame.operand.as_mut_ptr(),
+                out("st(0)") _, out("st(1)") _, out("st(2)") _, out("st(3)") _,
+                out("st(4)") _, out("st(5)") _, out("st(6)") _, out("st(7)") _,
+                out("mm0") _, out("mm1") _, out("mm2") _, out("mm3") _,
+                out("mm4") _, out("mm5") _, out("mm6") _, out("mm7") _,
+                out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _,
+                out("xmm4") _, out("xmm5") _, out("xmm6") _, out("xmm7") _,
+                out("xmm8") _, out("xmm9") _, out("xmm10") _, out("xmm11") _,
+                out("xmm12") _, out("xmm13") _, out("xmm14") _, out("xmm15") _,
+            );
+        }
+        frame.image.set_pointers(pointers);
+        frame.image.reset_mxcsr_mask();
+        frame.general = general as u32;
+        frame.flags = flags as u32 & eflags::STATUS;
+        true
+    }
+}
+
+impl Drop for StubMemory {
+    fn drop(&mut self) {
+        // SAFETY: our own mapping, not used after this.
+        if let Err(error) = unsafe { munmap(self.base, MEMORY_BYTES.get()) } {
+            log::error!("cannot unmap FPU stubs: {error}");
+        }
+    }
+}
+
+/// The host's own control words while a stub runs.
+#[derive(Default)]
+#[repr(C)]
+struct HostControl {
+    mxcsr: u32,
+    fcw: u16,
+}

@@ -1,0 +1,93 @@
+//! x87, MMX, SSE and SSE2 instructions.
+//!
+//! Arithmetic and data movement execute on the host's own unit, never in software:
+//!
+//! ```text
+//!   decode:   instruction ──> stub::Stub ──> unit::HostFpu (published, deduplicated) ──> number in Insn::aux
+//!   execute:  available? ──> load memory operand ──> host::run on a copy of the guest's state
+//!                        ──> store memory operand ──> take over the state
+//! ```
+//!
+//! Control, state-saving and cacheability instructions are done by hand. Every handler checks and faults before it changes
+//! anything; only an unmasked SIMD exception sets its flags in MXCSR first, as the processor does.
+//!
+//! Where the manual leaves freedom or processors differ, the guest sees what the host does: undefined condition codes, the
+//! last bits of transcendental functions, whether CVTPI2PS with a memory operand switches the register file to MMX.
+
+mod available;
+mod cacheability;
+mod control;
+mod environment;
+mod execute;
+mod fxsave;
+mod host;
+mod simd_errors;
+mod stub;
+#[cfg(test)]
+mod tests;
+mod unit;
+
+pub use unit::HostFpu;
+
+use super::Handler;
+use iced_x86::{Code, Instruction, Mnemonic};
+use stub::Class;
+
+/// Whether `raw` executes on the host and needs a template.
+pub fn is_host_executed(raw: &Instruction) -> bool {
+    manual_handler(raw).is_none() && Class::of(raw).is_some()
+}
+
+/// The handler of an x87, MMX, SSE or SSE2 instruction; `None` for all others.
+pub fn handler(raw: &Instruction) -> Option<Handler> {
+    manual_handler(raw).or_else(|| match Class::of(raw)? {
+        Class::X87 => Some(execute::x87 as Handler),
+        Class::Mmx | Class::Sse | Class::SseMmx => Some(execute::simd),
+    })
+}
+
+/// Handlers of the instructions that the host does not execute.
+fn manual_handler(raw: &Instruction) -> Option<Handler> {
+    let handler: Handler = match raw.code() {
+        Code::Wait => control::wait,
+        Code::Fninit => control::fninit,
+        Code::Fnclex => control::fnclex,
+        Code::Fneni | Code::Fndisi | Code::Fnsetpm => control::obsolete,
+        Code::Fldcw_m2byte => control::fldcw,
+        Code::Fnstcw_m2byte => control::fnstcw,
+        Code::Fnstsw_m2byte => control::fnstsw,
+        Code::Fnstsw_AX => control::fnstsw_ax,
+        Code::Fnstenv_m14byte => environment::fnstenv16,
+        Code::Fnstenv_m28byte => environment::fnstenv32,
+        Code::Fldenv_m14byte => environment::fldenv16,
+        Code::Fldenv_m28byte => environment::fldenv32,
+        Code::Fnsave_m94byte => environment::fnsave16,
+        Code::Fnsave_m108byte => environment::fnsave32,
+        Code::Frstor_m94byte => environment::frstor16,
+        Code::Frstor_m108byte => environment::frstor32,
+        Code::Fxsave_m512byte => fxsave::fxsave,
+        Code::Fxrstor_m512byte => fxsave::fxrstor,
+        Code::Ldmxcsr_m32 => fxsave::ldmxcsr,
+        Code::Stmxcsr_m32 => fxsave::stmxcsr,
+        Code::Movnti_m32_r32 => cacheability::movnti,
+        Code::Clflush_m8 => cacheability::clflush,
+        Code::Maskmovq_rDI_mm_mm => cacheability::maskmovq,
+        Code::Maskmovdqu_rDI_xmm_xmm => cacheability::maskmovdqu,
+        _ => return is_hint(raw).then_some(cacheability::hint),
+    };
+    Some(handler)
+}
+
+/// Prefetches and fences, which have many encodings.
+fn is_hint(raw: &Instruction) -> bool {
+    matches!(
+        raw.mnemonic(),
+        Mnemonic::Prefetchnta
+            | Mnemonic::Prefetcht0
+            | Mnemonic::Prefetcht1
+            | Mnemonic::Prefetcht2
+            | Mnemonic::Lfence
+            | Mnemonic::Mfence
+            | Mnemonic::Sfence
+    )
+}

@@ -1,0 +1,81 @@
+//! SIMD floating-point exceptions (SDM Vol. 1, 11.5 "SSE, SSE2, and SSE3 Exceptions").
+//!
+//! The host runs every instruction with all exceptions masked, which gives the masked results and the flags. When the guest
+//! left an exception unmasked that was raised, the results are dropped and MXCSR gets the flags the processor would set:
+//!
+//! * Invalid, denormal and divide-by-zero are found before the computation; if one of them is unmasked, nothing is computed
+//!   in any element, and overflow, underflow and precision are not reported (11.5.3).
+//! * Masked underflow means tiny *and* inexact, unmasked underflow tiny alone (Vol. 1, 4.9.1.5). A tiny exact result shows
+//!   in a second run with flush-to-zero, which reports every tiny result.
+//!
+//! One flag may differ from the processor's: beside an unmasked overflow or underflow, precision is reported as the masked
+//! response reports it, and not as rounding with an unbounded exponent would.
+
+use super::host::Frame;
+use super::unit::{HostFpu, Template};
+use crate::cpu::fpu::{
+    MXCSR_DE, MXCSR_FLAGS, MXCSR_FTZ, MXCSR_IE, MXCSR_MASKS, MXCSR_MASKS_SHIFT, MXCSR_UE, MXCSR_ZE,
+};
+
+/// Exceptions found before the computation.
+const BEFORE: u32 = MXCSR_IE | MXCSR_DE | MXCSR_ZE;
+
+/// How a SIMD instruction ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The frame holds the results; raise these flags of MXCSR.
+    Done(u32),
+    /// An unmasked exception: no results; raise these flags of MXCSR.
+    Unmasked(u32),
+    /// The host did not execute it.
+    Refused,
+}
+
+/// Runs `template` on `frame` under the guest's `mxcsr`. The frame's own MXCSR is without meaning afterwards.
+pub fn run(host: &HostFpu, template: &Template, frame: &mut Frame, mxcsr: u32) -> Outcome {
+    let unmasked = !(mxcsr >> MXCSR_MASKS_SHIFT) & MXCSR_FLAGS;
+    if unmasked & MXCSR_UE == 0 {
+        return run_with(host, template, frame, mxcsr, |raised| {
+            judge(raised, unmasked)
+        });
+    }
+    // Flush-to-zero has no effect while underflow is unmasked (SDM Vol. 1, 10.2.3.3 "Flush-To-Zero").
+    let mut flushed = frame.clone();
+    let tiny = match run_with(
+        host,
+        template,
+        &mut flushed,
+        mxcsr | MXCSR_FTZ,
+        Outcome::Done,
+    ) {
+        Outcome::Done(raised) => raised & MXCSR_UE,
+        other => return other,
+    };
+    run_with(host, template, frame, mxcsr & !MXCSR_FTZ, |raised| {
+        judge(raised | tiny, unmasked)
+    })
+}
+
+fn run_with(
+    host: &HostFpu,
+    template: &Template,
+    frame: &mut Frame,
+    mxcsr: u32,
+    judge: impl FnOnce(u32) -> Outcome,
+) -> Outcome {
+    frame.image.set_mxcsr(mxcsr & !MXCSR_FLAGS | MXCSR_MASKS);
+    if !host.run(template, frame) {
+        return Outcome::Refused;
+    }
+    judge(frame.image.mxcsr() & MXCSR_FLAGS)
+}
+
+fn judge(raised: u32, unmasked: u32) -> Outcome {
+    if raised & unmasked & BEFORE != 0 {
+        Outcome::Unmasked(raised & BEFORE)
+    } else if raised & unmasked != 0 {
+        Outcome::Unmasked(raised)
+    } else {
+        Outcome::Done(raised)
+    }
+}

@@ -1,0 +1,398 @@
+//! [`Stub`]: one guest instruction, re-encoded so that the host can execute it in 64-bit mode.
+//!
+//! ```text
+//!   guest  66 67 0F 6E 44 24 08     movd xmm0, [si+24h] ...
+//!   stub   66 0F 6E 07  C3          movd xmm0, [rdi]; ret
+//! ```
+//!
+//! A stub is built from the decoded instruction and never from guest bytes: registers of the x87, MMX and SSE units keep
+//! their names, a memory operand becomes `[rdi]`, a general register becomes EAX. What the encoder made is decoded again
+//! and must satisfy [`is_contained`]; so a `Stub` can read and write the FPU, EAX, the status flags and at most 16 bytes at
+//! RDI, whatever the guest asked for.
+
+use iced_x86::{
+    Code, CodeSize, CpuidFeature, Decoder, DecoderOptions, Encoder, FlowControl, Instruction,
+    InstructionInfo, InstructionInfoFactory, OpAccess, OpKind, Register, RflagsBits,
+};
+
+/// Bytes a stub may have, its RET included.
+pub const STUB_BYTES: usize = 16;
+/// Largest memory operand of a stub in bytes.
+pub const OPERAND_BYTES: usize = 16;
+/// The status flags as iced-x86 numbers them; it counts the x87 condition codes among the flags.
+const STATUS_FLAGS: u32 = RflagsBits::OF
+    | RflagsBits::SF
+    | RflagsBits::ZF
+    | RflagsBits::AF
+    | RflagsBits::CF
+    | RflagsBits::PF;
+/// RET.
+const RET: u8 = 0xC3;
+
+/// Which unit an instruction belongs to; decides what is checked before it executes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// x87 floating point.
+    X87,
+    /// MMX registers only, the MMX instructions of SSE and SSE2 included.
+    Mmx,
+    /// XMM registers only.
+    Sse,
+    /// Converts or moves between MMX and XMM registers.
+    SseMmx,
+}
+
+impl Class {
+    /// Whether it uses the x87 register stack (of which the MMX registers are a part).
+    pub fn uses_stack(self) -> bool {
+        self != Self::Sse
+    }
+
+    /// The class of `raw`, if it is an instruction a stub may be made of.
+    pub fn of(raw: &Instruction) -> Option<Self> {
+        let mut x87 = false;
+        let mut simd = false;
+        for feature in raw.cpuid_features() {
+            match feature {
+                CpuidFeature::FPU | CpuidFeature::FPU287 | CpuidFeature::FPU387 => x87 = true,
+                CpuidFeature::MMX | CpuidFeature::SSE | CpuidFeature::SSE2 => simd = true,
+                CpuidFeature::CMOV => {}
+                _ => return None,
+            }
+        }
+        let uses = |wanted: fn(Register) -> bool| {
+            (0..raw.op_count())
+                .any(|op| raw.op_kind(op) == OpKind::Register && wanted(raw.op_register(op)))
+        };
+        // Some forms of these two have a memory source and name no MMX register, but are of its world.
+        let converts_integers = matches!(
+            raw.code(),
+            Code::Cvtpi2ps_xmm_mmm64 | Code::Cvtpi2pd_xmm_mmm64
+        );
+        match (x87, simd) {
+            (true, false) => Some(Self::X87),
+            (false, true) if !uses(Register::is_xmm) => Some(Self::Mmx),
+            (false, true) if uses(Register::is_mm) || converts_integers => Some(Self::SseMmx),
+            (false, true) => Some(Self::Sse),
+            _ => None,
+        }
+    }
+}
+
+/// How an instruction uses its memory operand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryUse {
+    /// It has none.
+    None,
+    /// Reads this many bytes.
+    Read(u8),
+    /// Writes this many bytes.
+    Write(u8),
+}
+
+/// Alignment that a memory operand must have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alignment {
+    /// Any; only alignment checking (EFLAGS.AC) cares.
+    Any,
+    /// 16 bytes, or #GP(0) (SDM Vol. 1, 4.1.1 "Alignment of Words, Doublewords, Quadwords, and Double Quadwords").
+    Paragraph,
+}
+
+/// How an instruction uses the general register it names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GeneralUse {
+    /// It names none.
+    None,
+    /// Reads operand number .0.
+    Read(u8),
+    /// Writes operand number .0.
+    Write(u8),
+}
+
+/// Whether an instruction sets the status flags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlagsUse {
+    /// It does not; it may read them.
+    Keep,
+    /// FCOMI, COMISS and their like.
+    Write,
+}
+
+/// What the emulator must know of an instruction to feed its stub.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// The unit.
+    pub class: Class,
+    /// Its memory operand.
+    pub memory: MemoryUse,
+    /// The alignment of its memory operand.
+    pub alignment: Alignment,
+    /// Its general register.
+    pub general: GeneralUse,
+    /// Status flags.
+    pub flags: FlagsUse,
+}
+
+/// Why an instruction got no stub.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StubError {
+    /// It is not of the x87, MMX, SSE or SSE2 instruction sets, or has an operand of a kind that stubs do not have.
+    #[error("not an instruction for the host's FPU")]
+    NotFpu,
+    /// The encoder refused it.
+    #[error("cannot be encoded for the host")]
+    Encoding,
+    /// The re-encoded instruction would do more than a stub may.
+    #[error("reaches beyond the FPU and its operand")]
+    Uncontained,
+}
+
+/// Host code that executes one instruction and returns. See the module's description for what it can reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stub {
+    code: [u8; STUB_BYTES],
+    facts: Facts,
+}
+
+impl Stub {
+    /// Makes the stub of `raw`.
+    ///
+    /// # Errors
+    /// See [`StubError`].
+    pub fn new(raw: &Instruction) -> Result<Self, StubError> {
+        let class = Class::of(raw).ok_or(StubError::NotFpu)?;
+        let host = with_host_operands(raw)?;
+        let mut encoder = Encoder::new(64);
+        let len = encoder.encode(&host, 0).map_err(|_| StubError::Encoding)?;
+        if len >= STUB_BYTES {
+            return Err(StubError::Encoding);
+        }
+        let mut code = [0; STUB_BYTES];
+        code[..len].copy_from_slice(&encoder.take_buffer());
+        let made = Decoder::new(64, &code[..len], DecoderOptions::NONE).decode();
+        let mut factory = InstructionInfoFactory::new();
+        let info = factory.info(&made);
+        if made.code() != raw.code() || made.len() != len || !is_contained(&made, info) {
+            return Err(StubError::Uncontained);
+        }
+        code[len] = RET;
+        Ok(Self {
+            code,
+            facts: facts(class, &made, info),
+        })
+    }
+
+    /// The code, padded with zeros behind its RET.
+    pub fn code(&self) -> &[u8; STUB_BYTES] {
+        &self.code
+    }
+
+    /// What the instruction uses.
+    pub fn facts(&self) -> Facts {
+        self.facts
+    }
+}
+
+/// `raw` with the operands of a stub.
+fn with_host_operands(raw: &Instruction) -> Result<Instruction, StubError> {
+    let mut host = *raw;
+    for op in 0..raw.op_count() {
+        match raw.op_kind(op) {
+            OpKind::Register if raw.op_register(op).is_gpr32() => {
+                host.set_op_register(op, Register::EAX)
+            }
+            OpKind::Register | OpKind::Immediate8 => {}
+            OpKind::Memory => {
+                host.set_memory_base(Register::RDI);
+                host.set_memory_index(Register::None);
+                host.set_memory_index_scale(1);
+                host.set_memory_displacement64(0);
+                host.set_memory_displ_size(0);
+            }
+            _ => return Err(StubError::NotFpu),
+        }
+    }
+    host.set_segment_prefix(Register::None);
+    host.set_has_rep_prefix(false);
+    host.set_has_repne_prefix(false);
+    host.set_code_size(CodeSize::Code64);
+    Ok(host)
+}
+
+/// Whether the instruction only touches the FPU, EAX, the status flags and memory at `[rdi]`.
+fn is_contained(made: &Instruction, info: &InstructionInfo) -> bool {
+    let plain = made.flow_control() == FlowControl::Next
+        && !made.is_privileged()
+        && !made.is_stack_instruction()
+        && made.segment_prefix() == Register::None
+        && !made.is_save_restore_instruction();
+    let registers = info.used_registers().iter().all(|used| {
+        let register = used.register();
+        let pointer = register == Register::RDI && used.access() == OpAccess::Read;
+        let unit = register.is_st() || register.is_mm() || register.is_xmm();
+        unit || pointer || register.full_register() == Register::RAX
+    });
+    let memory = info.used_memory().iter().all(|used| {
+        used.base() == Register::RDI
+            && used.index() == Register::None
+            && used.displacement() == 0
+            && matches!(used.memory_size().size(), 1..=OPERAND_BYTES)
+    });
+    let operands = (0..made.op_count()).all(|op| {
+        matches!(
+            made.op_kind(op),
+            OpKind::Register | OpKind::Immediate8 | OpKind::Memory
+        )
+    });
+    plain && registers && memory && operands
+}
+
+fn facts(class: Class, made: &Instruction, info: &InstructionInfo) -> Facts {
+    let bytes = made.memory_size().size() as u8;
+    let mut facts = Facts {
+        class,
+        memory: MemoryUse::None,
+        alignment: Alignment::Any,
+        general: GeneralUse::None,
+        flags: if made.rflags_modified() & STATUS_FLAGS == 0 {
+            FlagsUse::Keep
+        } else {
+            FlagsUse::Write
+        },
+    };
+    for op in 0..made.op_count() {
+        let writes = info.op_access(op) != OpAccess::Read;
+        match made.op_kind(op) {
+            OpKind::Memory if writes => facts.memory = MemoryUse::Write(bytes),
+            OpKind::Memory => facts.memory = MemoryUse::Read(bytes),
+            OpKind::Register if made.op_register(op).is_gpr32() => {
+                facts.general = if writes {
+                    GeneralUse::Write(op as u8)
+                } else {
+                    GeneralUse::Read(op as u8)
+                };
+            }
+            _ => {}
+        }
+    }
+    if facts.memory != MemoryUse::None
+        && usize::from(bytes) == OPERAND_BYTES
+        && !allows_misalignment(made.code())
+    {
+        facts.alignment = Alignment::Paragraph;
+    }
+    facts
+}
+
+/// The 16-byte moves that exist for unaligned memory.
+fn allows_misalignment(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Movups_xmm_xmmm128
+            | Code::Movups_xmmm128_xmm
+            | Code::Movupd_xmm_xmmm128
+            | Code::Movupd_xmmm128_xmm
+            | Code::Movdqu_xmm_xmmm128
+            | Code::Movdqu_xmmm128_xmm
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::emulate::fpu::is_host_executed;
+    use iced_x86::EncodingKind;
+
+    fn stub32(bytes: &[u8]) -> Result<Stub, StubError> {
+        Stub::new(&Decoder::new(32, bytes, DecoderOptions::NONE).decode())
+    }
+
+    #[test]
+    fn memory_and_general_registers_are_replaced() {
+        // movd xmm0, gs:[esp+ecx*4+8]
+        let stub = stub32(&[0x65, 0x66, 0x0F, 0x6E, 0x44, 0x8C, 0x08]).expect("SSE2");
+        assert_eq!(stub.code()[..5], [0x66, 0x0F, 0x6E, 0x07, RET]);
+        assert_eq!(stub.facts().memory, MemoryUse::Read(4));
+        // cvttsd2si ebp, xmm3
+        let stub = stub32(&[0xF2, 0x0F, 0x2C, 0xEB]).expect("SSE2");
+        assert_eq!(stub.code()[..5], [0xF2, 0x0F, 0x2C, 0xC3, RET]);
+        assert_eq!(stub.facts().general, GeneralUse::Write(0));
+    }
+
+    #[test]
+    fn alignment_is_asked_of_16_byte_operands_but_unaligned_moves() {
+        let alignment = |bytes: &[u8]| stub32(bytes).expect("SSE").facts().alignment;
+        assert_eq!(
+            alignment(&[0x0F, 0x28, 0x00]),
+            Alignment::Paragraph,
+            "movaps"
+        );
+        assert_eq!(alignment(&[0x0F, 0x10, 0x00]), Alignment::Any, "movups");
+        assert_eq!(
+            alignment(&[0xF3, 0x0F, 0x58, 0x00]),
+            Alignment::Any,
+            "addss"
+        );
+    }
+
+    /// Every x87 opcode, and every opcode of the two-byte map under every mandatory prefix, with every ModR/M byte.
+    fn encodings() -> impl Iterator<Item = Vec<u8>> {
+        let x87 = (0xD8..=0xDF).map(|opcode| vec![opcode]);
+        let prefixes: [&[u8]; 4] = [&[], &[0x66], &[0xF2], &[0xF3]];
+        let simd = prefixes
+            .into_iter()
+            .flat_map(|prefix| (0..=0xFF).map(move |opcode| [prefix, &[0x0F, opcode]].concat()));
+        x87.chain(simd)
+            .flat_map(|opcode| (0..=0xFF).map(move |modrm| [&opcode[..], &[modrm; 8]].concat()))
+    }
+
+    #[test]
+    fn every_instruction_for_the_host_has_a_contained_stub() {
+        let mut made = std::collections::BTreeSet::new();
+        for bytes in encodings() {
+            for bits in [16, 32] {
+                let raw = Decoder::new(bits, &bytes, DecoderOptions::NONE).decode();
+                if is_host_executed(&raw) {
+                    let stub = Stub::new(&raw);
+                    assert!(stub.is_ok(), "{:?} {bytes:02X?}: {stub:?}", raw.code());
+                    made.insert(raw.code());
+                }
+            }
+        }
+        let known = Code::values().filter(|code| {
+            let opcode = code.op_code();
+            let mut raw = Instruction::default();
+            raw.set_code(*code);
+            let is_fwait = opcode.fwait();
+            opcode.mode32()
+                && opcode.encoding() == EncodingKind::Legacy
+                && !is_fwait
+                && is_host_executed(&raw)
+        });
+        assert_eq!(
+            known
+                .filter(|code| !made.contains(code))
+                .collect::<Vec<_>>(),
+            []
+        );
+    }
+
+    #[test]
+    fn integer_system_and_state_instructions_get_no_stub() {
+        for bytes in [
+            &[0x0F, 0x05][..],         // syscall
+            &[0x89, 0x00],             // mov [eax], eax
+            &[0xC3],                   // ret
+            &[0x0F, 0x01, 0xD0],       // xgetbv
+            &[0x0F, 0xAE, 0x00],       // fxsave [eax]
+            &[0x0F, 0xC7, 0x08],       // cmpxchg8b [eax]
+            &[0x0F, 0xF7, 0xC1],       // maskmovq mm0, mm1
+            &[0xDD, 0x30],             // fnsave [eax]
+            &[0x0F, 0x38, 0x00, 0xC0], // pshufb mm0, mm0: SSSE3
+            &[0xC5, 0xF8, 0x58, 0xC0], // vaddps
+        ] {
+            assert!(stub32(bytes).is_err(), "{bytes:02X?}");
+        }
+    }
+}

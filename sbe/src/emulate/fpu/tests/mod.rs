@@ -1,0 +1,202 @@
+//! Instructions as a guest sees them: assembled, decoded and executed on a processor with 2 MiB of memory.
+
+mod availability;
+mod memory;
+mod random;
+mod simd;
+mod state;
+mod x87;
+
+use super::HostFpu;
+use crate::bus::{Bus, Width};
+use crate::cpu::control::{CR0_NE, CR0_PE, CR4_OSFXSR, CR4_OSXMMEXCPT};
+use crate::cpu::segment::{Attributes, SegReg, Segment, Selector};
+use crate::cpu::{Cpu, eflags};
+use crate::decode::decoder::{CodeSize, decode};
+use crate::emulate::Exec;
+use crate::fault::{Fault, Vector};
+use crate::{CpuModel, Exception};
+use iced_x86::IcedError;
+use iced_x86::code_asm::CodeAssembler;
+use mmu::{GuestPhys, Mmu, PhysMemory};
+
+/// Guest RAM.
+const RAM_BYTES: u64 = 2 << 20;
+/// Where instructions are.
+const CODE: u32 = 0x0010_0000;
+/// Where operands are: at a page boundary.
+const DATA: u32 = 0x0000_8000;
+/// Selector of CS.
+const CODE_SELECTOR: u16 = 0x60;
+/// Selector of the data segments.
+const DATA_SELECTOR: u16 = 0x7B;
+/// Attributes of a flat 32-bit code segment.
+const CODE32: Attributes = Attributes(0xC09B);
+/// Attributes of a flat 32-bit data segment.
+const DATA32: Attributes = Attributes(0xC093);
+
+/// Nothing is connected.
+struct NoBus;
+
+impl Bus for NoBus {
+    fn port_read(&mut self, _: u16, _: Width) -> u32 {
+        u32::MAX
+    }
+
+    fn port_write(&mut self, _: u16, _: Width, _: u32) {}
+
+    fn mmio_read(&mut self, _: GuestPhys, _: u8) -> u64 {
+        u64::MAX
+    }
+
+    fn mmio_write(&mut self, _: GuestPhys, _: u8, _: u64) {}
+
+    fn intr(&self) -> bool {
+        false
+    }
+
+    fn acknowledge(&mut self) -> u8 {
+        0
+    }
+
+    fn stop_requested(&self) -> bool {
+        false
+    }
+}
+
+/// A processor in flat 32-bit protected mode with everything enabled, and its memory.
+struct Machine {
+    cpu: Cpu,
+    mmu: Mmu,
+    host: HostFpu,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let mut cpu = Cpu::new(CpuModel::default());
+        cpu.cr0 |= CR0_PE | CR0_NE;
+        cpu.cr4 |= CR4_OSFXSR | CR4_OSXMMEXCPT;
+        cpu.segs = [Segment::new(Selector(DATA_SELECTOR), 0, u32::MAX, DATA32); 6];
+        cpu.segs[SegReg::Cs as usize] = Segment::new(Selector(CODE_SELECTOR), 0, u32::MAX, CODE32);
+        cpu.eip = CODE;
+        let memory = PhysMemory::new(RAM_BYTES).expect("a valid size");
+        Self {
+            cpu,
+            mmu: Mmu::new(memory).expect("address space"),
+            host: HostFpu::new().expect("executable memory"),
+        }
+    }
+
+    /// Executes one 32-bit instruction given by its bytes.
+    fn execute(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        self.execute_sized(bytes, CodeSize::Bits32)
+    }
+
+    /// Executes one instruction given by its bytes. EIP moves only if it completes.
+    fn execute_sized(&mut self, bytes: &[u8], size: CodeSize) -> Result<(), Fault> {
+        let insn = decode(bytes, size, &mut self.host).expect("an instruction of this processor");
+        let start = self.cpu.eip;
+        self.cpu.eip = start.wrapping_add(u32::from(insn.len));
+        let mut exec = Exec {
+            cpu: &mut self.cpu,
+            mmu: &mut self.mmu,
+            bus: &mut NoBus,
+            host: &mut self.host,
+        };
+        let result = (insn.exec)(&mut exec, &insn);
+        if result.is_err() {
+            self.cpu.eip = start;
+        }
+        result
+    }
+
+    /// Assembles one instruction and executes it.
+    fn run(
+        &mut self,
+        assemble: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>,
+    ) -> Result<(), Fault> {
+        self.execute(&assembled(assemble))
+    }
+
+    /// As [`Self::run`], for instructions that must not fault.
+    fn must(&mut self, assemble: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>) {
+        assert_eq!(self.run(assemble), Ok(()));
+    }
+
+    /// As [`Self::run`], for instructions that must fault and change nothing but the MXCSR flags.
+    fn fault(
+        &mut self,
+        assemble: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>,
+    ) -> Fault {
+        let before = self.cpu.clone();
+        let fault = self.run(assemble).expect_err("a fault");
+        let mut after = self.cpu.fpu.clone();
+        after.set_mxcsr(before.fpu.mxcsr());
+        assert_eq!(after, before.fpu);
+        assert_eq!(self.cpu.regs, before.regs);
+        assert_eq!((self.cpu.eip, self.cpu.eflags), (before.eip, before.eflags));
+        fault
+    }
+
+    fn poke(&mut self, address: u32, bytes: &[u8]) {
+        self.mmu
+            .phys
+            .write(GuestPhys::new(u64::from(address)), bytes)
+            .expect("RAM");
+    }
+
+    fn peek<const N: usize>(&self, address: u32) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.mmu
+            .phys
+            .read(GuestPhys::new(u64::from(address)), &mut bytes)
+            .expect("RAM");
+        bytes
+    }
+
+    fn poke_f64(&mut self, address: u32, value: f64) {
+        self.poke(address, &value.to_le_bytes());
+    }
+
+    fn peek_f64(&self, address: u32) -> f64 {
+        f64::from_le_bytes(self.peek(address))
+    }
+
+    fn peek_u32(&self, address: u32) -> u32 {
+        u32::from_le_bytes(self.peek(address))
+    }
+
+    fn set_xmm_f64(&mut self, index: u8, low: f64, high: f64) {
+        self.cpu.fpu.set_xmm(
+            index,
+            u128::from(high.to_bits()) << 64 | u128::from(low.to_bits()),
+        );
+    }
+
+    fn xmm_f64(&self, index: u8) -> (f64, f64) {
+        let value = self.cpu.fpu.xmm(index);
+        (
+            f64::from_bits(value as u64),
+            f64::from_bits((value >> 64) as u64),
+        )
+    }
+
+    /// Status flags.
+    fn flags(&self) -> u32 {
+        self.cpu.eflags & eflags::STATUS
+    }
+}
+
+/// The bytes of one instruction at [`CODE`].
+fn assembled(assemble: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>) -> Vec<u8> {
+    let mut assembler = CodeAssembler::new(32).expect("32-bit code");
+    assemble(&mut assembler).expect("an encodable instruction");
+    assembler
+        .assemble(u64::from(CODE))
+        .expect("an encodable instruction")
+}
+
+const MF: Fault = Fault::plain(Vector::X87Error);
+const NM: Fault = Fault::plain(Vector::DeviceNotAvailable);
+const XM: Fault = Fault::plain(Vector::SimdError);
+const GP: Fault = Fault::Exception(Exception::with_code(Vector::GeneralProtection, 0));
