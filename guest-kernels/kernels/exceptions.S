@@ -685,7 +685,7 @@ tiny_idt_pointer:
         .balign 4096
                 .skip 4096                      # emulators without limit checks write around scratch
 scratch:        .skip 4096 * 2
-count:          .skip 8
+count:          .skip 4
 resume_on:      .skip 4
         .skip   4096
 ring1_stack_top:

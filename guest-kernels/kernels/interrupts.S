@@ -194,7 +194,6 @@ delivery:
         runs    if_clear_blocks, nop
         arm     1f
         sti
-after_sti:
         nop                                     # runs in the shadow of sti
 after_shadow:
         nop

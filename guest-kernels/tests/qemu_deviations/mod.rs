@@ -148,9 +148,13 @@ const DEVIATIONS: &[Deviation] = &[
             "gp_readable_code_write",
             "gp_cs_override_write",
             "gp_execute_only_read",
-            "v86_gp_above_64k",
-            "v86_gp_word_at_limit",
         ],
+    },
+    Deviation {
+        citation: "SDM Vol. 3B, 20.1.1 Address Translation in Real-Address Mode: offsets beyond FFFFh raise #GP or #SS; \
+                   QEMU checks no limit",
+        kernel: "modes",
+        cases: &["v86_gp_above_64k", "v86_gp_word_at_limit"],
     },
     Deviation {
         citation: "SDM Vol. 3A, 5.8.4 Accessing a Code Segment Through a Call Gate: a conforming target changes neither \
