@@ -95,7 +95,13 @@ pub fn noise(rng: &mut Rng) -> Option<Encoded> {
         bytes.push(0x0F);
     }
     bytes.extend((bytes.len()..MAX_LEN).map(|_| rng.u8(..)));
-    Encoded::decode(&bytes)
+    Encoded::decode(&bytes).filter(|encoded| !has_reserved_prefix(&encoded.instruction))
+}
+
+/// Repeat prefixes belong to string instructions, their use elsewhere is reserved (SDM Vol. 2A, 2.1.1 "Instruction
+/// Prefixes"). Most instructions ignore them; AMD processors take F2 in front of LOOPE for LOOPNE, and the reverse.
+fn has_reserved_prefix(instruction: &Instruction) -> bool {
+    instruction.is_loopcc() && (instruction.has_rep_prefix() || instruction.has_repne_prefix())
 }
 
 fn draw(info: &OpCodeInfo, rng: &mut Rng) -> Vec<u8> {

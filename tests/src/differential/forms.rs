@@ -65,6 +65,9 @@ fn announced(feature: CpuidFeature) -> bool {
 fn reason_against(code: Code) -> Option<&'static str> {
     match code.mnemonic() {
         Mnemonic::Cpuid => Some("answers differ by design: the model is not the host's"),
+        Mnemonic::Int1 => {
+            Some("under a hypervisor the host reports its #DB at the instruction, not after it")
+        }
         Mnemonic::Rdtsc => Some("counts time, no two runs agree"),
         Mnemonic::Sgdt | Mnemonic::Sidt | Mnemonic::Sldt | Mnemonic::Smsw | Mnemonic::Str => {
             Some("the host's UMIP turns it into #GP, which Linux partly emulates")
@@ -114,8 +117,8 @@ pub fn row(code: Code) -> Option<Row> {
         FlowControl::UnconditionalBranch
         | FlowControl::Call
         | FlowControl::IndirectBranch
-        | FlowControl::IndirectCall
-        | FlowControl::Return => Style::Transfer,
+        | FlowControl::IndirectCall => Style::Transfer,
+        FlowControl::Return if code.mnemonic() != Mnemonic::Rsm => Style::Transfer,
         _ => Style::Plain,
     };
     Some(Row::Generated(style))
@@ -126,6 +129,31 @@ fn is_far(code: Code) -> bool {
         code,
         Code::Jmp_ptr1616 | Code::Jmp_ptr1632 | Code::Call_ptr1616 | Code::Call_ptr1632
     )
+}
+
+/// Whether a user program that executes `code` always gets an exception.
+pub fn always_faults(code: Code) -> bool {
+    code.op_code().must_be_cpl0()
+        || code.op_code().is_input_output()
+        || matches!(
+            code.mnemonic(),
+            Mnemonic::Cli
+                | Mnemonic::Sti
+                | Mnemonic::Insb
+                | Mnemonic::Insw
+                | Mnemonic::Insd
+                | Mnemonic::Outsb
+                | Mnemonic::Outsw
+                | Mnemonic::Outsd
+                | Mnemonic::In
+                | Mnemonic::Out
+                | Mnemonic::Ud0
+                | Mnemonic::Ud1
+                | Mnemonic::Ud2
+                | Mnemonic::Int3
+                | Mnemonic::Rdpmc
+                | Mnemonic::Rsm
+        )
 }
 
 /// Every form that is generated, in the order of `iced_x86::Code`.

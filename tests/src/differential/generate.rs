@@ -7,8 +7,8 @@
 use super::address;
 use super::case::{Case, State, Template, Unit};
 use super::encode::{self, Encoded};
-use super::flags::{self, DF, STATUS};
-use super::forms::{Row, Style, UNDEFINED, generated, row};
+use super::flags::{self, AC, DF, STATUS};
+use super::forms::{Row, Style, UNDEFINED, always_faults, generated, row};
 use super::layout::{BATCH, CODE, CODE_BYTES, EXIT, FLAT_DATA, MAX_CODE, PAGE};
 use super::operands::Drawn;
 use super::prepare::{Conflict, ESP, Known};
@@ -27,9 +27,8 @@ const EXIT_JUMP: usize = 5;
 const ATTEMPTS: usize = 8;
 /// EFLAGS that are always set: the fixed bit and IF.
 const EFLAGS_SET: u32 = 0x202;
-/// Forms that raise #GP or another exception whenever they are executed get this chance, in percent, of being taken
-/// when drawn: a sequence should not end at its first instruction too often.
-const PRIVILEGED_CHANCE: u32 = 10;
+/// Chance, in percent, that a form which always faults is taken when drawn: sequences should not end too early.
+const FAULTING_CHANCE: u32 = 10;
 
 /// Makes cases.
 pub struct Generator {
@@ -113,13 +112,13 @@ impl Generator {
     }
 
     fn append_unit(&mut self, sequence: &mut Sequence, rng: &mut Rng) {
-        if percent(rng, 1) {
+        if rng.u32(0..200) == 0 {
             let bytes = UNDEFINED[rng.usize(..UNDEFINED.len())];
             self.try_append(sequence, &[], bytes, 0, Code::INVALID);
             return;
         }
         let form = self.forms[rng.usize(..self.forms.len())];
-        if form.op_code().must_be_cpl0() && !percent(rng, PRIVILEGED_CHANCE) {
+        if always_faults(form) && !percent(rng, FAULTING_CHANCE) {
             return self.append_unit(sequence, rng);
         }
         for _ in 0..ATTEMPTS {
@@ -269,7 +268,7 @@ fn start_state(eip: u32, rng: &mut Rng) -> State {
     State {
         gpr,
         eip,
-        eflags: EFLAGS_SET | rng.u32(..) & (STATUS | DF),
+        eflags: EFLAGS_SET | rng.u32(..) & (STATUS | DF) | if percent(rng, 2) { AC } else { 0 },
         segments: [ds, es, fs, gs, FLAT_DATA],
         fx: values::fx_state(rng),
     }

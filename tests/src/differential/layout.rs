@@ -121,6 +121,29 @@ pub const OUT_FX: u32 = 128;
 /// Bytes of one outcome.
 pub const OUT_SIZE: u32 = OUT_FX + 512;
 
+/// Linear address of physical address 0 in the ring-0 program's view; supervisor pages.
+pub const KERNEL_BASE: u32 = 0xC000_0000;
+/// Physical address of the ring-0 program.
+pub const KERNEL: u32 = 0x10_0000;
+/// Bytes from its start to its task-state segment.
+const KERNEL_TSS_OFFSET: u32 = 0x2000;
+/// Physical address of the record of the case to run.
+pub const MAILBOX: u32 = 0x11_0000;
+/// Physical address of the record of the outcome.
+pub const MAILBOX_OUT: u32 = MAILBOX + PAGE;
+/// Physical address of the exit page.
+pub const EXIT_FRAME: u32 = 0x12_0000;
+/// Physical address of the code pages.
+pub const CODE_FRAME: u32 = 0x13_0000;
+/// Physical address of the sandbox; frames of unmapped pages are unused.
+pub const SANDBOX_FRAME: u32 = 0x14_0000;
+/// Physical address of the page-directory-pointer table.
+pub const PAGE_DIRECTORY_POINTERS: u32 = 0x15_0000;
+/// Physical address of the page-table entry that maps the ring-0 program at its physical address while it turns paging on.
+pub const IDENTITY_ENTRY: u32 = 0x15_5000 + KERNEL / PAGE * 8;
+/// I/O port that stops the machine when written.
+pub const STOP_PORT: u16 = 0xF4;
+
 /// General registers in encoding order, as the header names them.
 const REGISTERS: [&str; 8] = ["EAX", "ECX", "EDX", "EBX", "ESP", "EBP", "ESI", "EDI"];
 
@@ -178,6 +201,14 @@ pub fn c_header() -> String {
         ("OUT_CHANGES", OUT_CHANGES),
         ("OUT_FX", OUT_FX),
         ("OUT_SIZE", OUT_SIZE),
+        ("KERNEL_BASE", KERNEL_BASE),
+        ("KERNEL_ADDRESS", KERNEL_BASE + KERNEL),
+        ("KERNEL_TSS_OFFSET", KERNEL_TSS_OFFSET),
+        ("MAILBOX", KERNEL_BASE + MAILBOX),
+        ("MAILBOX_OUT", KERNEL_BASE + MAILBOX_OUT),
+        ("PAGE_DIRECTORY_POINTERS", PAGE_DIRECTORY_POINTERS),
+        ("IDENTITY_ENTRY", IDENTITY_ENTRY),
+        ("STOP_PORT", u32::from(STOP_PORT)),
     ];
     let mut header = String::new();
     let mut define = |name: &str, value: u32| {

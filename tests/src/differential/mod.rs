@@ -4,15 +4,22 @@
 //! it must agree: registers, flags, x87/MMX/SSE state, memory and the exception.
 
 pub mod address;
+pub mod campaign;
 pub mod case;
+pub mod compare;
+pub mod coverage;
 pub mod encode;
 pub mod flags;
 pub mod forms;
 pub mod generate;
 pub mod layout;
+pub mod machine;
 pub mod native;
 pub mod operands;
 pub mod prepare;
 pub mod selectors;
+pub mod shrink;
+pub mod toolchain;
 pub mod transfer;
 pub mod values;
+pub mod wire;

@@ -10,14 +10,13 @@
 //!
 //! A child that dies or does not answer is replaced, and the case it was at is reported.
 
-use super::case::{Case, Change, Exception, FX_SIZE, Outcome, PAGE_FAULT, State};
+use super::case::{Case, Change, Outcome};
 use super::layout::{
-    BATCH, CHANGE_SIZE, CODE_BYTES, EXIT, HEADER_COUNT, HEADER_CURRENT, IN_CODE, IN_CODE_AT,
-    IN_CODE_LENGTH, IN_DS, IN_EAX, IN_EFLAGS, IN_FX, IN_SIZE, MAX_CODE, OUT_CHANGES, OUT_CR2,
-    OUT_DS, OUT_EAX, OUT_EFLAGS, OUT_EIP, OUT_ERROR, OUT_FIRST_CHANGE, OUT_FX, OUT_SIGNAL,
-    OUT_SIZE, OUT_TRAP, SHARED_CHANGES, SHARED_IN, SHARED_OUT, SHARED_SIZE, SHARED_TEMPLATE,
-    c_header,
+    BATCH, CHANGE_SIZE, EXIT, HEADER_COUNT, HEADER_CURRENT, OUT_CHANGES, OUT_FIRST_CHANGE,
+    OUT_SIZE, SHARED_CHANGES, SHARED_IN, SHARED_OUT, SHARED_SIZE, SHARED_TEMPLATE,
 };
+use super::toolchain::{self, BuildError};
+use super::wire::{self, word};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::fs::File;
@@ -36,8 +35,8 @@ const BATCH_TIMEOUT_MS: u16 = 20_000;
 #[derive(Debug, Error)]
 pub enum NativeError {
     /// The 32-bit program could not be built.
-    #[error("cannot build the native program with `gcc -m32`: {0}")]
-    Build(String),
+    #[error(transparent)]
+    Build(#[from] BuildError),
     /// A file or process operation failed.
     #[error("native program: {0}")]
     Io(#[from] io::Error),
@@ -63,29 +62,14 @@ pub struct Program {
 impl Program {
     /// Compiles and links the native program in a temporary directory.
     pub fn build() -> Result<Self, NativeError> {
-        let directory = tempfile::tempdir()?;
         let sources = [
-            ("layout.h", c_header()),
-            ("linux.h", include_str!("../../native/linux.h").to_owned()),
-            ("runner.c", include_str!("../../native/runner.c").to_owned()),
-            ("entry.S", include_str!("../../native/entry.S").to_owned()),
+            ("linux.h", include_str!("../../native/linux.h")),
+            ("runner.c", include_str!("../../native/runner.c")),
+            ("entry.S", include_str!("../../native/entry.S")),
         ];
-        for (name, text) in sources {
-            std::fs::write(directory.path().join(name), text)?;
-        }
-        let output = Command::new("gcc")
-            .current_dir(directory.path())
-            .args("-m32 -O2 -Wall -Wextra -Werror -ffreestanding -mgeneral-regs-only -fno-stack-protector".split(' '))
-            .args("-fno-pic -no-pie -nostdlib -static -Wl,-z,noexecstack -Wl,--build-id=none".split(' '))
-            .arg(format!("-Wl,--section-start=.exit={EXIT:#x}"))
-            .args(["-o", "runner", "runner.c", "entry.S"])
-            .output()
-            .map_err(|error| NativeError::Build(error.to_string()))?;
-        if !output.status.success() {
-            return Err(NativeError::Build(
-                String::from_utf8_lossy(&output.stderr).into_owned(),
-            ));
-        }
+        let section = format!("-Wl,--section-start=.exit={EXIT:#x}");
+        let directory =
+            toolchain::build(&sources, &["-o", "runner", "runner.c", "entry.S", &section])?;
         Ok(Self {
             path: directory.path().join("runner"),
             _directory: directory,
@@ -124,7 +108,7 @@ impl<'p> Native<'p> {
         );
         self.shared
             .write_all_at(cases[0].template.bytes(), u64::from(SHARED_TEMPLATE))?;
-        let records: Vec<u8> = cases.iter().flat_map(record).collect();
+        let records: Vec<u8> = cases.iter().flat_map(wire::case_record).collect();
         self.shared.write_all_at(&records, u64::from(SHARED_IN))?;
         self.shared.write_all_at(
             &(cases.len() as u32).to_le_bytes(),
@@ -201,66 +185,8 @@ fn spawn(program: &Program, shared: &File) -> Result<Child, NativeError> {
     Ok(child)
 }
 
-/// One case as the shared file holds it.
-fn record(case: &Case) -> Vec<u8> {
-    assert!(
-        case.code.len() <= MAX_CODE,
-        "code of {} bytes",
-        case.code.len()
-    );
-    assert!(
-        case.start.eip.wrapping_sub(super::layout::CODE) as usize + case.code.len()
-            <= CODE_BYTES as usize
-    );
-    let mut record = vec![0; IN_SIZE as usize];
-    let mut put =
-        |offset: u32, bytes: &[u8]| record[offset as usize..][..bytes.len()].copy_from_slice(bytes);
-    for (index, value) in (0u32..).zip(case.start.gpr) {
-        put(IN_EAX + 4 * index, &value.to_le_bytes());
-    }
-    put(IN_EFLAGS, &case.start.eflags.to_le_bytes());
-    for (index, selector) in (0u32..4).zip(case.start.segments) {
-        put(IN_DS + 4 * index, &selector.to_le_bytes());
-    }
-    put(IN_CODE_AT, &case.start.eip.to_le_bytes());
-    put(IN_CODE_LENGTH, &(case.code.len() as u32).to_le_bytes());
-    put(IN_FX, &case.start.fx);
-    put(IN_CODE, &case.code);
-    record
-}
-
-fn word(record: &[u8], offset: u32) -> u32 {
-    u32::from_le_bytes(
-        record[offset as usize..][..4]
-            .try_into()
-            .expect("four bytes"),
-    )
-}
-
 /// One outcome from the shared file.
 fn outcome(record: &[u8], changes: &[u8]) -> Outcome {
-    let end = State {
-        gpr: std::array::from_fn(|index| word(record, OUT_EAX + 4 * index as u32)),
-        eip: word(record, OUT_EIP),
-        eflags: word(record, OUT_EFLAGS),
-        segments: std::array::from_fn(|index| word(record, OUT_DS + 4 * index as u32) as u16),
-        fx: record[OUT_FX as usize..][..FX_SIZE]
-            .try_into()
-            .expect("an FXSAVE image"),
-    };
-    let exception = (word(record, OUT_SIGNAL) != 0).then(|| {
-        let vector = word(record, OUT_TRAP) as u8;
-        let address = if vector == PAGE_FAULT {
-            word(record, OUT_CR2)
-        } else {
-            0
-        };
-        Exception {
-            vector,
-            error: word(record, OUT_ERROR),
-            address,
-        }
-    });
     let first = word(record, OUT_FIRST_CHANGE) * CHANGE_SIZE;
     let changes = changes[first as usize..][..(word(record, OUT_CHANGES) * CHANGE_SIZE) as usize]
         .chunks_exact(CHANGE_SIZE as usize)
@@ -269,16 +195,12 @@ fn outcome(record: &[u8], changes: &[u8]) -> Outcome {
             value: word(change, 4),
         })
         .collect();
-    Outcome {
-        end,
-        exception,
-        changes,
-    }
+    wire::outcome(record, changes)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::case::Template;
+    use super::super::case::{Exception, FX_SIZE, PAGE_FAULT, State, Template};
     use super::super::layout::{CODE, FLAT_DATA, SANDBOX};
     use super::*;
     use std::sync::Arc;

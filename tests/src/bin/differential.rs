@@ -1,0 +1,65 @@
+//! Differential run against the real CPU: `differential [--cases N] [--seed N] [--reports N] [--table]`.
+//!
+//! Exit status 0: everything agrees; 1: mismatches; 2: it could not run.
+
+use clap::Parser;
+use std::process::ExitCode;
+use tests::differential::campaign::Campaign;
+
+/// Compares generated cases on the real CPU with the emulator.
+#[derive(Parser)]
+struct Options {
+    /// Cases to run, rounded up to whole batches.
+    #[arg(long, default_value_t = 1_000_000)]
+    cases: u64,
+    /// Seed from which every case follows.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Mismatches to reduce and print.
+    #[arg(long, default_value_t = 10)]
+    reports: usize,
+    /// Print the table of forms.
+    #[arg(long)]
+    table: bool,
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let campaign = Campaign {
+        seed: options.seed,
+        cases: options.cases,
+        workers,
+        reports: options.reports,
+    };
+    let findings = match campaign.run() {
+        Ok(findings) => findings,
+        Err(error) => {
+            eprintln!("differential: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    for mismatch in &findings.reports {
+        println!(
+            "--- seed {} case {}\n{}",
+            options.seed, mismatch.case, mismatch.report
+        );
+    }
+    if options.table {
+        println!("{}", findings.coverage);
+    }
+    for error in &findings.errors {
+        eprintln!("differential: {error}");
+    }
+    println!(
+        "seed {}: {} cases, {} mismatches",
+        options.seed,
+        findings.coverage.cases(),
+        findings.mismatches
+    );
+    match (findings.errors.is_empty(), findings.mismatches) {
+        (false, _) => ExitCode::from(2),
+        (true, 0) => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}

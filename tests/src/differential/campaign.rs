@@ -1,0 +1,190 @@
+//! A campaign: many batches, each run on the real CPU and on the engine, compared, counted.
+
+use super::case::Case;
+use super::compare::{differences, show};
+use super::coverage::Coverage;
+use super::generate::Generator;
+use super::layout::BATCH;
+use super::machine::{Kernel, Machine, MachineError};
+use super::native::{Native, NativeError, Program};
+use super::shrink::shrink;
+use std::sync::atomic::{AtomicU64, Ordering};
+use thiserror::Error;
+
+/// Why a campaign could not go on.
+#[derive(Debug, Error)]
+pub enum CampaignError {
+    /// The real CPU could not be asked.
+    #[error(transparent)]
+    Native(#[from] NativeError),
+    /// The engine did not start.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+}
+
+/// A case on which the real CPU and the engine disagree.
+#[derive(Clone, Debug)]
+pub struct Mismatch {
+    /// Index of the case in the campaign.
+    pub case: u64,
+    /// What was found, with the reduced case.
+    pub report: String,
+}
+
+/// What a campaign found.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// What was generated.
+    pub coverage: Coverage,
+    /// Number of cases that disagreed.
+    pub mismatches: u64,
+    /// The first of them, reduced.
+    pub reports: Vec<Mismatch>,
+    /// Why workers stopped early.
+    pub errors: Vec<CampaignError>,
+}
+
+/// Settings of a campaign.
+#[derive(Clone, Copy, Debug)]
+pub struct Campaign {
+    /// Everything follows from it.
+    pub seed: u64,
+    /// Cases to run, rounded up to whole batches.
+    pub cases: u64,
+    /// Worker threads, each with its own child process and machine.
+    pub workers: usize,
+    /// Mismatches to reduce and report; all are counted.
+    pub reports: usize,
+}
+
+impl Campaign {
+    /// Runs it; what the workers found, merged in the order of the cases.
+    pub fn run(&self) -> Result<Findings, CampaignError> {
+        let program = Program::build()?;
+        let kernel = Kernel::build()?;
+        let next = AtomicU64::new(0);
+        let mut all = Findings::default();
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..self.workers)
+                .map(|_| scope.spawn(|| self.work(&program, &kernel, &next)))
+                .collect();
+            for worker in workers {
+                let found = worker.join().expect("a worker does not panic");
+                all.coverage.merge(found.coverage);
+                all.mismatches += found.mismatches;
+                all.reports.extend(found.reports);
+                all.errors.extend(found.errors);
+            }
+        });
+        all.reports.sort_by_key(|mismatch| mismatch.case);
+        all.reports.truncate(self.reports);
+        Ok(all)
+    }
+
+    fn work(&self, program: &Program, kernel: &Kernel, next: &AtomicU64) -> Findings {
+        let mut found = Findings::default();
+        if let Err(error) = self.batches(program, kernel, next, &mut found) {
+            found.errors.push(error);
+        }
+        found
+    }
+
+    fn batches(
+        &self,
+        program: &Program,
+        kernel: &Kernel,
+        next: &AtomicU64,
+        found: &mut Findings,
+    ) -> Result<(), CampaignError> {
+        let mut generator = Generator::new();
+        let mut pair = Pair {
+            native: Native::start(program)?,
+            machine: Machine::boot(kernel)?,
+            kernel,
+        };
+        loop {
+            let batch = next.fetch_add(1, Ordering::Relaxed);
+            let first = batch * BATCH as u64;
+            if first >= self.cases {
+                return Ok(());
+            }
+            let cases = generator.batch(self.seed, batch);
+            let outcomes = match pair.native.run(&cases) {
+                Err(NativeError::Lost { case, how }) => {
+                    let report =
+                        format!("the native program was lost: {how}\n{}", show(&cases[case]));
+                    found.mismatches += 1;
+                    found.reports.push(Mismatch {
+                        case: first + case as u64,
+                        report,
+                    });
+                    continue;
+                }
+                outcomes => outcomes?,
+            };
+            for ((index, case), real) in (first..).zip(&cases).zip(&outcomes) {
+                found.coverage.add(case, real);
+                if pair.engine_differs(case, real)?.is_empty() {
+                    continue;
+                }
+                found.mismatches += 1;
+                if found.reports.len() < self.reports {
+                    let report = pair.report(case)?;
+                    found.reports.push(Mismatch {
+                        case: index,
+                        report,
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// The two sides.
+struct Pair<'p> {
+    native: Native<'p>,
+    machine: Machine,
+    kernel: &'p Kernel,
+}
+
+impl Pair<'_> {
+    /// Runs `case` on the engine; what differs from `real`.
+    fn engine_differs(
+        &mut self,
+        case: &Case,
+        real: &super::case::Outcome,
+    ) -> Result<Vec<String>, CampaignError> {
+        match self.machine.run(case) {
+            Ok(outcome) => Ok(differences(case, real, &outcome)),
+            Err(error) => {
+                self.machine = Machine::boot(self.kernel)?;
+                Ok(vec![format!("engine: {error}")])
+            }
+        }
+    }
+
+    /// Runs `case` on both sides; what differs.
+    fn differs(&mut self, case: &Case) -> Result<Vec<String>, CampaignError> {
+        let outcomes = self.native.run(std::slice::from_ref(case))?;
+        self.engine_differs(case, &outcomes[0])
+    }
+
+    /// Reduces a failing case and describes it.
+    fn report(&mut self, case: &Case) -> Result<String, CampaignError> {
+        let smallest = shrink(case, |candidate| {
+            self.differs(candidate).is_ok_and(|found| !found.is_empty())
+        });
+        let found = self.differs(&smallest)?;
+        let forms: Vec<String> = smallest
+            .units
+            .iter()
+            .map(|unit| format!("{:?}", unit.form))
+            .collect();
+        Ok(format!(
+            "{}\n{}{}\n",
+            forms.join(", "),
+            show(&smallest),
+            found.join("\n")
+        ))
+    }
+}

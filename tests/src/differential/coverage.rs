@@ -1,0 +1,143 @@
+//! Which forms were generated, and what became of them.
+
+use super::case::{Case, Outcome};
+use super::forms;
+use iced_x86::Code;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Counts of one form.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts {
+    generated: u64,
+    executed: u64,
+    faulted: u64,
+}
+
+/// How a case ended; offsets are in its code.
+enum End {
+    /// It reached the exit.
+    Through,
+    /// An exception of the instruction at this offset.
+    Fault(usize),
+    /// An exception after the instruction that ends at this offset.
+    Trap(usize),
+    /// A 16-bit transfer left the code: which unit that was is not known, and none is counted as executed.
+    Elsewhere,
+}
+
+impl End {
+    fn of(case: &Case, outcome: &Outcome) -> Self {
+        /// Vectors of #DB, #BP and #OF, which come after their instruction.
+        const TRAPS: [u8; 3] = [1, 3, 4];
+        let Some(exception) = outcome.exception else {
+            return Self::Through;
+        };
+        let at = outcome.end.eip.wrapping_sub(case.start.eip) as usize;
+        if at > case.code.len() {
+            Self::Elsewhere
+        } else if TRAPS.contains(&exception.vector) {
+            Self::Trap(at)
+        } else {
+            Self::Fault(at)
+        }
+    }
+}
+
+/// Counts of all forms.
+#[derive(Clone, Debug, Default)]
+pub struct Coverage {
+    forms: BTreeMap<Code, Counts>,
+    exceptions: BTreeMap<u8, u64>,
+    cases: u64,
+}
+
+impl Coverage {
+    /// Adds one case, as the real CPU ran it.
+    pub fn add(&mut self, case: &Case, outcome: &Outcome) {
+        self.cases += 1;
+        if let Some(exception) = outcome.exception {
+            *self.exceptions.entry(exception.vector).or_default() += 1;
+        }
+        let end = End::of(case, outcome);
+        for unit in &case.units {
+            let counts = self.forms.entry(unit.form).or_default();
+            counts.generated += 1;
+            match end {
+                End::Through => counts.executed += 1,
+                End::Fault(at) if at == unit.main => counts.faulted += 1,
+                End::Fault(at) if at > unit.main => counts.executed += 1,
+                End::Trap(at) if (unit.at + 1..=unit.at + unit.len).contains(&at) => {
+                    counts.faulted += 1;
+                }
+                End::Trap(at) if at > unit.main => counts.executed += 1,
+                End::Fault(_) | End::Trap(_) | End::Elsewhere => {}
+            }
+        }
+    }
+
+    /// Adds what another thread counted.
+    pub fn merge(&mut self, other: Self) {
+        self.cases += other.cases;
+        for (vector, count) in other.exceptions {
+            *self.exceptions.entry(vector).or_default() += count;
+        }
+        for (form, counts) in other.forms {
+            let mine = self.forms.entry(form).or_default();
+            mine.generated += counts.generated;
+            mine.executed += counts.executed;
+            mine.faulted += counts.faulted;
+        }
+    }
+
+    /// Number of cases.
+    pub fn cases(&self) -> u64 {
+        self.cases
+    }
+
+    /// Forms of the table that were never drawn so far.
+    pub fn missing(&self) -> Vec<Code> {
+        forms::generated()
+            .into_iter()
+            .filter(|form| !self.forms.contains_key(form))
+            .collect()
+    }
+}
+
+impl fmt::Display for Coverage {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            out,
+            "{:<34} {:>10} {:>10} {:>10}",
+            "form", "generated", "executed", "faulted"
+        )?;
+        for (form, counts) in &self.forms {
+            let name = if *form == Code::INVALID {
+                "(undefined encodings)".to_owned()
+            } else {
+                format!("{form:?}")
+            };
+            writeln!(
+                out,
+                "{name:<34} {:>10} {:>10} {:>10}",
+                counts.generated, counts.executed, counts.faulted
+            )?;
+        }
+        writeln!(out, "\nnever generated:")?;
+        for (reason, codes) in forms::never() {
+            let names: Vec<String> = codes.iter().map(|code| format!("{code:?}")).collect();
+            writeln!(out, "  {reason}:\n    {}", names.join(" "))?;
+        }
+        writeln!(
+            out,
+            "\ncases ended by exception, by vector: {:?}",
+            self.exceptions
+        )?;
+        write!(
+            out,
+            "{} forms generated, {} of the table not yet met",
+            self.forms.len(),
+            self.missing().len()
+        )
+    }
+}

@@ -1,0 +1,300 @@
+//! replex as an engine: a machine of RAM and one processor, whose ring-0 program (`native/kernel.S`) runs the cases.
+//!
+//! ```text
+//!   linear                 physical
+//!   0900_0000 exit         EXIT_FRAME     user, execute
+//!   1000_0000 code         CODE_FRAME     user, execute
+//!   2000_0000 sandbox      SANDBOX_FRAME  user, no execute, as the native program maps it
+//!   C000_0000 all RAM      0              supervisor
+//! ```
+//! PAE paging with NX, as the host has it: so error codes of fetches carry the I/D bit on both sides.
+//! Nothing of the processor is set from outside but where it starts: a case enters by IRET and leaves by an exception.
+
+use super::case::{Case, Change, Outcome, SANDBOX_BYTES, Template};
+use super::layout::{
+    CODE, CODE_BYTES, CODE_FRAME, EXIT, EXIT_FRAME, FILLER, KERNEL, KERNEL_BASE, MAILBOX,
+    MAILBOX_OUT, OUT_EIP, OUT_SIGNAL, OUT_SIZE, OUT_TRAP, PAGE, PAGE_DIRECTORY_POINTERS, SANDBOX,
+    SANDBOX_FRAME, SANDBOX_PAGES, SANDBOX_READ_ONLY, SANDBOX_WRITABLE, STOP_PORT,
+};
+use super::toolchain::{self, BuildError};
+use super::wire::{self, word};
+use mmu::{GuestPhys, Mmu, PhysMemory};
+use sbe::{Bus, CpuModel, Exit, Vcpu, Width};
+use std::sync::Arc;
+use thiserror::Error;
+
+/// Bytes of RAM.
+const RAM: u32 = 0x20_0000;
+/// HLT: raises #GP in ring 3.
+const HLT: u8 = 0xF4;
+/// Vector of #GP.
+const GENERAL_PROTECTION: u32 = 13;
+/// Instructions of the boot program, or of a case with its way in and out, at most: longer is a runaway.
+const BUDGET: u64 = 1_000_000;
+
+/// Page-table entry bits (SDM Vol. 3A, 4.4 "PAE Paging").
+const PRESENT: u64 = 1 << 0;
+const WRITABLE: u64 = 1 << 1;
+const USER: u64 = 1 << 2;
+const NO_EXECUTE: u64 = 1 << 63;
+
+/// Why the machine could not run a case to its end.
+#[derive(Debug, Error)]
+pub enum MachineError {
+    /// The ring-0 program could not be built.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// A file operation failed.
+    #[error("differential machine: {0}")]
+    Io(#[from] std::io::Error),
+    /// No memory for the machine.
+    #[error("differential machine: {0}")]
+    Memory(#[from] mmu::MemoryError),
+    /// The processor left the run loop for another reason than the stop port.
+    #[error("the engine stopped with {exit:?} at {eip:08x}")]
+    Stopped {
+        /// The reason it gave.
+        exit: Exit,
+        /// Where it was.
+        eip: u32,
+    },
+    /// The ring-0 program itself took an exception.
+    #[error("the ring-0 program took vector {vector} at {eip:08x}")]
+    Kernel {
+        /// Vector number.
+        vector: u32,
+        /// Where it was.
+        eip: u32,
+    },
+}
+
+/// The chipset: one port that stops the machine.
+#[derive(Default)]
+struct StopPort {
+    written: bool,
+}
+
+impl Bus for StopPort {
+    fn port_read(&mut self, _port: u16, _width: Width) -> u32 {
+        u32::MAX
+    }
+
+    fn port_write(&mut self, port: u16, _width: Width, _value: u32) {
+        self.written |= port == STOP_PORT;
+    }
+
+    fn mmio_read(&mut self, _addr: GuestPhys, _bytes: u8) -> u64 {
+        u64::MAX
+    }
+
+    fn mmio_write(&mut self, _addr: GuestPhys, _bytes: u8, _value: u64) {}
+
+    fn intr(&self) -> bool {
+        false
+    }
+
+    fn acknowledge(&mut self) -> u8 {
+        0
+    }
+
+    fn stop_requested(&self) -> bool {
+        self.written
+    }
+}
+
+/// The ring-0 program, built.
+pub struct Kernel(Vec<u8>);
+
+impl Kernel {
+    /// Assembles it.
+    pub fn build() -> Result<Self, MachineError> {
+        let text = format!("-Wl,-Ttext={:#x}", KERNEL_BASE + KERNEL);
+        let sources = [("kernel.S", include_str!("../../native/kernel.S"))];
+        let arguments = ["-o", "kernel", "kernel.S", &text, "-Wl,--oformat=binary"];
+        let directory = toolchain::build(&sources, &arguments)?;
+        Ok(Self(std::fs::read(directory.path().join("kernel"))?))
+    }
+}
+
+/// A machine, ready for cases.
+pub struct Machine {
+    vcpu: Vcpu,
+    bus: StopPort,
+    loaded: Option<Arc<Template>>,
+}
+
+impl Machine {
+    /// Boots a machine up to the point where it takes cases.
+    pub fn boot(kernel: &Kernel) -> Result<Self, MachineError> {
+        let mut memory = PhysMemory::new(u64::from(RAM))?;
+        write(&mut memory, KERNEL, &kernel.0);
+        for (address, entry) in page_tables() {
+            write(&mut memory, address, &entry.to_le_bytes());
+        }
+        write(&mut memory, EXIT_FRAME, &[HLT]);
+        write(&mut memory, CODE_FRAME, &[FILLER; CODE_BYTES as usize]);
+        let mut vcpu = Vcpu::new(CpuModel::default(), Mmu::new(memory)?)?;
+        vcpu.set_linux_entry(KERNEL, 0);
+        let mut machine = Self {
+            vcpu,
+            bus: StopPort::default(),
+            loaded: None,
+        };
+        machine.resume()?;
+        Ok(machine)
+    }
+
+    /// Runs one case.
+    ///
+    /// # Errors
+    /// When the case does not come to an end, or breaks the ring-0 program; the machine is not usable afterwards.
+    pub fn run(&mut self, case: &Case) -> Result<Outcome, MachineError> {
+        self.load(&case.template);
+        let code = CODE_FRAME + (case.start.eip - CODE);
+        self.write(code, &case.code);
+        self.write(MAILBOX, &wire::case_record(case));
+        self.resume()?;
+        self.write(code, &vec![FILLER; case.code.len()]);
+        let mut record = vec![0; OUT_SIZE as usize];
+        self.read(MAILBOX_OUT, &mut record);
+        let (vector, eip) = (word(&record, OUT_TRAP), word(&record, OUT_EIP));
+        if word(&record, OUT_SIGNAL) & 3 == 0 {
+            return Err(MachineError::Kernel { vector, eip });
+        }
+        if vector == GENERAL_PROTECTION && eip == EXIT {
+            record[OUT_SIGNAL as usize..][..4].fill(0);
+        }
+        let changes = self.collect(&case.template);
+        Ok(wire::outcome(&record, changes))
+    }
+
+    /// Lets the ring-0 program run until it stops at its port.
+    fn resume(&mut self) -> Result<(), MachineError> {
+        self.bus.written = false;
+        match self.vcpu.run(&mut self.bus, BUDGET) {
+            Exit::Stop => Ok(()),
+            exit => Err(MachineError::Stopped {
+                exit,
+                eip: self.vcpu.cpu.eip,
+            }),
+        }
+    }
+
+    fn load(&mut self, template: &Arc<Template>) {
+        if !self
+            .loaded
+            .as_ref()
+            .is_some_and(|loaded| Arc::ptr_eq(loaded, template))
+        {
+            self.write(SANDBOX_FRAME, template.bytes());
+            self.loaded = Some(Arc::clone(template));
+        }
+    }
+
+    /// The doublewords of the sandbox that differ from the template, which is put back.
+    fn collect(&mut self, template: &Template) -> Vec<Change> {
+        let mut sandbox = [0; SANDBOX_BYTES];
+        self.read(SANDBOX_FRAME, &mut sandbox);
+        let mut changes = Vec::new();
+        for index in (0..SANDBOX_PAGES).filter(|index| SANDBOX_WRITABLE >> index & 1 == 1) {
+            let live = &sandbox[(index * PAGE) as usize..][..PAGE as usize];
+            let original = template.page(index);
+            if live == original {
+                continue;
+            }
+            let dwords = live.chunks_exact(4).zip(original.chunks_exact(4));
+            for (at, (live, _)) in (0u32..)
+                .step_by(4)
+                .zip(dwords)
+                .filter(|(_, (live, original))| live != original)
+            {
+                changes.push(Change {
+                    address: SANDBOX + index * PAGE + at,
+                    value: word(live, 0),
+                });
+            }
+            self.write(SANDBOX_FRAME + index * PAGE, original);
+        }
+        changes
+    }
+
+    fn read(&self, address: u32, bytes: &mut [u8]) {
+        self.vcpu
+            .mmu
+            .phys
+            .read(GuestPhys::new(address.into()), bytes)
+            .expect("the layout lies in RAM");
+    }
+
+    fn write(&mut self, address: u32, bytes: &[u8]) {
+        write(&mut self.vcpu.mmu.phys, address, bytes);
+    }
+}
+
+fn write(memory: &mut PhysMemory, address: u32, bytes: &[u8]) {
+    memory
+        .write(GuestPhys::new(address.into()), bytes)
+        .expect("the layout lies in RAM");
+}
+
+/// Physical addresses and values of all page-table entries.
+fn page_tables() -> Vec<(u32, u64)> {
+    /// Linear bytes that one page table maps.
+    const TABLE_REACH: u32 = 512 * PAGE;
+    let supervisor = PRESENT | WRITABLE;
+    let mut pages = vec![(KERNEL, KERNEL, supervisor)];
+    pages.extend(
+        (0..RAM)
+            .step_by(PAGE as usize)
+            .map(|at| (KERNEL_BASE + at, at, supervisor)),
+    );
+    pages.push((EXIT, EXIT_FRAME, PRESENT | USER));
+    pages.extend(
+        (0..CODE_BYTES)
+            .step_by(PAGE as usize)
+            .map(|at| (CODE + at, CODE_FRAME + at, PRESENT | USER)),
+    );
+    for index in 0..SANDBOX_PAGES {
+        let data = PRESENT | USER | NO_EXECUTE;
+        let rights = match (
+            SANDBOX_WRITABLE >> index & 1,
+            SANDBOX_READ_ONLY >> index & 1,
+        ) {
+            (1, _) => data | WRITABLE,
+            (_, 1) => data,
+            _ => continue,
+        };
+        pages.push((SANDBOX + index * PAGE, SANDBOX_FRAME + index * PAGE, rights));
+    }
+
+    let directory = |linear: u32| PAGE_DIRECTORY_POINTERS + PAGE + (linear >> 30) * PAGE;
+    let mut entries: Vec<(u32, u64)> = (0u32..4)
+        .map(|index| {
+            (
+                PAGE_DIRECTORY_POINTERS + 8 * index,
+                u64::from(directory(index << 30)) | PRESENT,
+            )
+        })
+        .collect();
+    let mut tables: Vec<u32> = Vec::new();
+    for (linear, physical, rights) in pages {
+        let region = linear / TABLE_REACH;
+        let table = tables
+            .iter()
+            .position(|&known| known == region)
+            .unwrap_or_else(|| {
+                tables.push(region);
+                tables.len() - 1
+            });
+        let table = PAGE_DIRECTORY_POINTERS + (5 + table as u32) * PAGE;
+        entries.push((
+            directory(linear) + (linear >> 21 & 0x1FF) * 8,
+            u64::from(table) | PRESENT | WRITABLE | USER,
+        ));
+        entries.push((
+            table + (linear >> 12 & 0x1FF) * 8,
+            u64::from(physical) | rights,
+        ));
+    }
+    entries
+}

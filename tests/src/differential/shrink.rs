@@ -1,0 +1,47 @@
+//! Reduces a failing case to the units that matter.
+//!
+//! A unit is dropped by turning it into NOPs, so that absolute addresses in the others stay right; code behind the last
+//! unit that is left is cut.
+
+use super::case::Case;
+use super::flags;
+use super::layout::EXIT;
+
+/// NOP.
+const NOP: u8 = 0x90;
+
+/// The smallest case met that still fails, by dropping one unit after the other as long as `fails` says so.
+pub fn shrink(case: &Case, mut fails: impl FnMut(&Case) -> bool) -> Case {
+    let mut smallest = case.clone();
+    loop {
+        let smaller = (0..smallest.units.len())
+            .rev()
+            .map(|index| without(&smallest, index))
+            .find(|candidate| {
+                // Without the unit an undefined flag may reach a consumer: such a difference would mean nothing.
+                flags::undefined(&candidate.code, candidate.start.eip, 0).is_ok()
+                    && fails(candidate)
+            });
+        match smaller {
+            Some(smaller) => smallest = smaller,
+            None => return smallest,
+        }
+    }
+}
+
+/// `case` without its unit `index`.
+fn without(case: &Case, index: usize) -> Case {
+    let mut smaller = case.clone();
+    let unit = smaller.units.remove(index);
+    let end = (unit.at + unit.len).min(smaller.code.len());
+    if index == smaller.units.len() && end < smaller.code.len() {
+        // It was the last: end the case where it began.
+        smaller.code.truncate(unit.at);
+        let next = smaller.start.eip + unit.at as u32 + 5;
+        smaller.code.push(0xE9);
+        smaller.code.extend(EXIT.wrapping_sub(next).to_le_bytes());
+    } else {
+        smaller.code[unit.at..end].fill(NOP);
+    }
+    smaller
+}
