@@ -12,7 +12,7 @@ use crate::cpu::model::CpuModel;
 use crate::cpu::regs::ESP;
 use crate::cpu::segment::{Attributes, Descriptor, SegReg, Segment, Selector};
 use crate::cpu::{Cpu, DescriptorTable};
-use crate::decode::decoder::{CodeSize, decode};
+use crate::decode::decoder::{CodeSize, DecodeError, decode};
 use crate::fault::{Exception, Fault, Vector};
 use mmu::{GuestPhys, Mmu, PhysMemory, Scalar};
 
@@ -215,7 +215,11 @@ impl Bench {
         } else {
             CodeSize::Bits16
         };
-        let insn = decode(bytes, size, &mut self.host).expect("an instruction");
+        let insn = match decode(bytes, size, &mut self.host) {
+            Ok(insn) => insn,
+            Err(DecodeError::Invalid) => return Err(Fault::ud()),
+            Err(error) => panic!("{bytes:x?}: {error:?}"),
+        };
         self.cpu.eip += u32::from(insn.len);
         (insn.exec)(&mut self.exec(), &insn)
     }

@@ -382,3 +382,6 @@ pub fn ret_far<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     cx.enter_paragraph(selector, offset);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -198,3 +198,6 @@ impl Exec<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -103,3 +103,6 @@ fn return_to_task(cx: &mut Exec<'_>) -> Result<(), Fault> {
     let task = cx.find_task(link, Nesting::Return, Fault::ts)?;
     cx.run_task(&task, Nesting::Return)
 }
+
+#[cfg(test)]
+mod tests;

@@ -100,3 +100,6 @@ pub fn arpl(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     cx.set_zero_flag(raised);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

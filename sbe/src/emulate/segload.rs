@@ -220,3 +220,6 @@ pub fn lfs<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
 pub fn lgs<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     load_far_pointer::<W>(cx, insn, SegReg::Gs)
 }
+
+#[cfg(test)]
+mod tests;

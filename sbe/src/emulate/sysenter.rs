@@ -67,3 +67,6 @@ pub fn sysexit(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
     );
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -55,11 +55,6 @@ impl TransferStack {
         }
     }
 
-    /// The segment.
-    pub fn segment(&self) -> &Segment {
-        &self.segment
-    }
-
     fn wrap(&self, offset: u32) -> u32 {
         if self.segment.attributes.is_big() {
             offset

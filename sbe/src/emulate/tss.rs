@@ -101,3 +101,6 @@ impl Exec<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
