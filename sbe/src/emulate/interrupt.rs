@@ -4,12 +4,12 @@
 //!   handler faults ─► raise ─┬─► deliver ─► gate ─┬─► interrupt or trap gate: frame on the same or an inner stack
 //!   INTR, NMI, INT n ────────┘      │             ├─► task gate: task switch
 //!                                   │             └─► real-address mode: vector table
-//!                                   └─ faults ─► raise again, as a double fault, or shutdown (class.rs)
+//!                                   └─ faults ─► raise again, as a double fault, or shutdown (double_fault.rs)
 //! ```
 //!
 //! A delivery that faults has changed nothing, unless the fault came after a task switch: then it belongs to the new task.
 
-use super::class::{self, Verdict};
+use super::double_fault::{self, Verdict};
 use super::exec::Exec;
 use super::task::SwitchFault;
 use super::transfer_stack::TransferStack;
@@ -28,6 +28,10 @@ const ERROR_EXT: u32 = 1 << 0;
 const ERROR_IDT: u32 = 1 << 1;
 /// Bytes of an entry of the real-address mode vector table.
 const REAL_VECTOR_BYTES: u32 = 4;
+
+/// Exceptions in a row, each during the delivery of the one before, after which there will be no end: #AC at ring 3 on a
+/// misaligned stack of ring 3. A processor would be stuck until RESET.
+const MAX_NESTED: u32 = 16;
 
 /// What the processor delivers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,20 +140,23 @@ impl Exec<'_> {
         event: fn(Exception) -> Event,
     ) -> Result<(), Fault> {
         let (mut exception, mut event) = (exception, event);
-        loop {
+        for _ in 0..MAX_NESTED {
             self.latch_fault_address(exception);
             let next = match self.enter(event(exception)).map_err(Fault::from) {
                 Err(Fault::Exception(next)) => next,
                 done => return done,
             };
             self.latch_fault_address(next);
-            exception = match class::second(exception.vector, next.vector) {
+            exception = match double_fault::verdict(exception.vector, next.vector) {
                 Verdict::Serial => next,
                 Verdict::DoubleFault => Exception::with_code(Vector::DoubleFault, 0),
                 Verdict::Shutdown => return Err(Fault::Shutdown),
             };
             event = Event::Fault;
         }
+        Err(Fault::Unsupported(
+            "an exception that recurs without end during its delivery",
+        ))
     }
 
     /// A page fault sets CR2 even if it goes on as a double fault.

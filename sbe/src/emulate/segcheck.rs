@@ -15,7 +15,7 @@ const ACCESS_RIGHTS: u32 = 0x00FF_FF00;
 
 impl Exec<'_> {
     fn set_zero_flag(&mut self, value: bool) {
-        self.cpu.eflags = self.cpu.eflags & !ZF | u32::from(value) * ZF;
+        self.cpu.eflags = self.cpu.eflags & !ZF | if value { ZF } else { 0 };
     }
 
     /// The descriptor that operand `index` names, if CPL and RPL may see it. Conforming code is seen from everywhere.

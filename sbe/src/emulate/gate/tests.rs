@@ -1,5 +1,5 @@
-use crate::cpu::control::{DR6_BD, DR6_BS, DR7_GD};
-use crate::cpu::eflags::{FIXED, IF, IOPL, NT, RF, TF, VM};
+use crate::cpu::control::{CR0_AM, DR6_BD, DR6_BS, DR7_GD};
+use crate::cpu::eflags::{AC, FIXED, IF, IOPL, NT, RF, TF, VM};
 use crate::cpu::regs::ESP;
 use crate::cpu::segment::{SegReg, Segment, Selector};
 use crate::emulate::Event;
@@ -182,6 +182,20 @@ fn exceptions_during_delivery_make_double_and_triple_faults() {
         Err(Fault::Shutdown)
     );
     assert_eq!(bench.place_of_execution(), (KCODE, CODE));
+}
+
+#[test]
+fn an_alignment_check_that_recurs_for_ever_stops_the_machine() {
+    let mut bench = Bench::user();
+    bench.vector(17, gate(UCODE, HANDLER, INTERRUPT32, 0));
+    bench.cpu.cr0 |= CR0_AM;
+    bench.cpu.eflags |= AC;
+    bench.cpu.regs.set(ESP, STACK + 1);
+    bench.exec().update_access_checks();
+    let raised = bench
+        .exec()
+        .raise(Exception::with_code(Vector::AlignmentCheck, 0));
+    assert!(matches!(raised, Err(Fault::Unsupported(_))), "{raised:?}");
 }
 
 #[test]

@@ -36,7 +36,7 @@ fn class(vector: Vector) -> Class {
 }
 
 /// What follows when `second` is raised during the delivery of `first`.
-pub fn second(first: Vector, second: Vector) -> Verdict {
+pub fn verdict(first: Vector, second: Vector) -> Verdict {
     match (class(first), class(second)) {
         (Class::DoubleFault, Class::Contributory | Class::PageFault | Class::DoubleFault) => {
             Verdict::Shutdown
@@ -69,7 +69,11 @@ mod tests {
             (Vector::DoubleFault, Pf, Verdict::Shutdown),
         ];
         for (first, next, verdict) in cases {
-            assert_eq!(second(first, next), verdict, "{first:?} then {next:?}");
+            assert_eq!(
+                super::verdict(first, next),
+                verdict,
+                "{first:?} then {next:?}"
+            );
         }
     }
 }
