@@ -74,10 +74,12 @@ const FIP: usize = 8;
 const FCS: usize = 12;
 const FDP: usize = 16;
 const FDS: usize = 20;
-const MXCSR: usize = 24;
+/// Offset of MXCSR.
+pub(crate) const MXCSR: usize = 24;
 const MASK: usize = 28;
 const ST: usize = 32;
-const XMM: usize = 160;
+/// Offset of XMM0.
+pub(crate) const XMM: usize = 160;
 /// Distance from one register to the next.
 const STRIDE: usize = 16;
 /// Bytes of an x87 register.
@@ -302,7 +304,7 @@ impl FxState {
     }
 
     /// What every MMX instruction but EMMS does first: TOP 0, all registers valid
-    /// (SDM Vol. 3A, 13.2.1 "Effect of MMX Instructions on x87 State").
+    /// (SDM Vol. 3A, 12.2 "The MMX State and MMX Register Aliasing").
     pub fn enter_mmx(&mut self) {
         self.move_top(0);
         self.set_tags(0xFF);

@@ -30,8 +30,8 @@ pub fn fnclex(exec: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
     Ok(())
 }
 
-/// FNENI, FNDISI and FNSETPM: instructions of the 8087 and 80287 that do nothing
-/// (SDM Vol. 3B, 22.18.9 "Obsolete Instructions").
+/// FNENI, FNDISI and FNSETPM: instructions of the 8087 and 80287 that do nothing on later ones
+/// (SDM Vol. 3B, 22.18 "x87 FPU").
 pub fn obsolete(exec: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
     available::x87_no_wait(exec.cpu)
 }

@@ -3,16 +3,19 @@
 use super::available;
 use super::host::Frame;
 use super::simd_errors::{self, Outcome};
-use super::stub::{Alignment, Class, FlagsUse, GeneralUse, MemoryUse};
+use super::stub::{Alignment, Class, FlagsUse, GeneralUse, MemoryUse, OPERAND_BYTES};
 use super::unit::{Template, TemplateRef};
 use crate::cpu::control::CR4_OSXMMEXCPT;
-use crate::cpu::fpu::{FCW_INIT, MXCSR_INIT, Pointers, X87_IE, X87_OE, X87_UE};
+use crate::cpu::fpu::{MXCSR_INIT, Pointers, X87_IE, X87_OE, X87_UE};
 use crate::cpu::segment::SegReg;
 use crate::cpu::{Cpu, eflags};
 use crate::decode::{Insn, Operand};
 use crate::emulate::Exec;
 use crate::fault::{Fault, Vector};
 use mmu::LinearAddr;
+
+/// Bytes of an 80-bit real or packed BCD integer.
+const TBYTE: u8 = 10;
 
 const REFUSED: Fault =
     Fault::Unsupported("the host cannot execute this x87, MMX or SSE instruction");
@@ -55,10 +58,6 @@ pub fn simd(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     let class = template.facts.class;
     available::class(exec.cpu, class)?;
     let mut frame = prepare(exec, insn, &template)?;
-    if class == Class::Sse {
-        // A pending x87 error is none of its business: keep it from the host.
-        frame.image.set_fcw(FCW_INIT);
-    }
     let mxcsr = exec.cpu.fpu.mxcsr();
     match simd_errors::run(exec.host, &template, &mut frame, mxcsr) {
         Outcome::Done(raised) => {
@@ -85,7 +84,7 @@ pub fn simd(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
 /// storing cannot fault any more.
 fn prepare(exec: &mut Exec<'_>, insn: &Insn, template: &Template) -> Result<Frame, Fault> {
     let facts = &template.facts;
-    let mut operand = [0; 16];
+    let mut operand = [0; OPERAND_BYTES];
     if facts.memory != MemoryUse::None {
         let segment = insn.mem.segment;
         let offset = insn.effective_address(exec.cpu);
@@ -94,9 +93,7 @@ fn prepare(exec: &mut Exec<'_>, insn: &Insn, template: &Template) -> Result<Fram
         }
         match facts.memory {
             MemoryUse::None => {}
-            MemoryUse::Read(bytes) => {
-                load(exec, segment, offset, &mut operand[..usize::from(bytes)])?
-            }
+            MemoryUse::Read(bytes) => operand = load(exec, segment, offset, bytes)?,
             MemoryUse::Write(bytes) => exec.probe_write(segment, offset, u32::from(bytes))?,
         }
     }
@@ -124,16 +121,30 @@ pub fn check_paragraph(cpu: &Cpu, segment: SegReg, offset: u32) -> Result<(), Fa
     }
 }
 
-/// Reads a memory operand, the common sizes by the fast path.
-fn load(exec: &mut Exec<'_>, segment: SegReg, offset: u32, bytes: &mut [u8]) -> Result<(), Fault> {
-    match bytes.len() {
-        2 => bytes.copy_from_slice(&exec.load::<u16>(segment, offset)?.to_le_bytes()),
-        4 => bytes.copy_from_slice(&exec.load::<u32>(segment, offset)?.to_le_bytes()),
-        _ => exec.load_bytes(segment, offset, bytes)?,
+/// Reads a memory operand of 2, 4, 8, 10 or 16 bytes.
+fn load(
+    exec: &mut Exec<'_>,
+    segment: SegReg,
+    offset: u32,
+    bytes: u8,
+) -> Result<[u8; OPERAND_BYTES], Fault> {
+    let privilege = exec.cpu.privilege();
+    let mut operand = [0; OPERAND_BYTES];
+    if bytes == TBYTE {
+        exec.load_bytes(segment, offset, &mut operand[..usize::from(TBYTE)])?;
+        return Ok(operand);
     }
-    Ok(())
+    let linear = exec.readable(segment, offset, u32::from(bytes))?;
+    let value = match bytes {
+        2 => u128::from(exec.load_at::<u16>(linear, privilege)?),
+        4 => u128::from(exec.load_at::<u32>(linear, privilege)?),
+        8 => u128::from(exec.load_at::<u64>(linear, privilege)?),
+        _ => exec.load_at::<u128>(linear, privilege)?,
+    };
+    Ok(value.to_le_bytes())
 }
 
+/// Writes the memory operand, if the instruction has one to write.
 fn store_operand(
     exec: &mut Exec<'_>,
     insn: &Insn,
@@ -143,12 +154,19 @@ fn store_operand(
     let MemoryUse::Write(bytes) = template.facts.memory else {
         return Ok(());
     };
-    let offset = insn.effective_address(exec.cpu);
-    exec.store_bytes(
-        insn.mem.segment,
-        offset,
-        &frame.operand[..usize::from(bytes)],
-    )
+    let (segment, offset) = (insn.mem.segment, insn.effective_address(exec.cpu));
+    if bytes == TBYTE {
+        return exec.store_bytes(segment, offset, &frame.operand[..usize::from(TBYTE)]);
+    }
+    let privilege = exec.cpu.privilege();
+    let linear = exec.writable(segment, offset, u32::from(bytes))?;
+    let value = u128::from_le_bytes(frame.operand);
+    match bytes {
+        2 => exec.store_at(linear, privilege, value as u16),
+        4 => exec.store_at(linear, privilege, value as u32),
+        8 => exec.store_at(linear, privilege, value as u64),
+        _ => exec.store_at(linear, privilege, value),
+    }
 }
 
 fn general_register(insn: &Insn, index: u8) -> Option<u8> {

@@ -6,16 +6,18 @@
 //!   fninit, restore the host's control words
 //! ```
 //!
+//! Instructions that use only XMM registers run with those and MXCSR alone.
+//!
 //! Guarantees:
 //! * No stub raises a signal. SIMD exceptions are masked here whatever the image says. An x87 instruction reports an error
-//!   only when a *later* waiting instruction executes, and none does: the caller hands in no image with an error pending,
-//!   and the instructions after the stub are of the non-waiting kind.
+//!   only when a *later* waiting instruction executes, and none does: an image with an error pending is refused, and the
+//!   instructions after the stub are of the non-waiting kind.
 //! * Nothing of the host gets into an image: FIP, FCS, FDP, FDS and FOP are put back after the stub has run.
 //! * Memory for stubs is writable or executable, never both at once, and bounded.
 
-use super::stub::{OPERAND_BYTES, STUB_BYTES, Stub};
+use super::stub::{Class, OPERAND_BYTES, STUB_BYTES, Stub};
 use crate::cpu::eflags;
-use crate::cpu::fpu::{FxState, MXCSR_MASK, MXCSR_MASKS};
+use crate::cpu::fpu::{FxState, MXCSR, MXCSR_MASK, MXCSR_MASKS, SIZE, XMM};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 use std::arch::asm;
 use std::ffi::c_void;
@@ -45,14 +47,15 @@ pub struct Frame {
     pub operand: [u8; OPERAND_BYTES],
     /// EAX.
     pub general: u32,
-    /// Status flags.
+    /// Status flags. Afterwards they are meaningful only if the instruction writes them.
     pub flags: u32,
 }
 
 /// The stubs. Bytes beyond the published ones are zero and never executed.
 pub struct StubMemory {
     base: NonNull<c_void>,
-    published: usize,
+    /// Of the published stubs.
+    classes: Vec<Class>,
     protection: ProtFlags,
 }
 
@@ -67,19 +70,19 @@ impl StubMemory {
             unsafe { mmap_anonymous(None, MEMORY_BYTES, EXECUTABLE, MapFlags::MAP_PRIVATE)? };
         Ok(Self {
             base,
-            published: 0,
+            classes: Vec::new(),
             protection: EXECUTABLE,
         })
     }
 
     /// Whether no further stub fits.
     pub fn is_full(&self) -> bool {
-        self.published == SLOTS
+        self.classes.len() == SLOTS
     }
 
     /// Forgets all stubs.
     pub fn clear(&mut self) {
-        self.published = 0;
+        self.classes.clear();
     }
 
     /// Adds a stub. `None` when the memory is full or the host refuses to change its protection.
@@ -87,7 +90,7 @@ impl StubMemory {
         if self.is_full() || !self.protect(WRITABLE) {
             return None;
         }
-        let slot = self.published;
+        let slot = self.classes.len();
         // SAFETY: `slot < SLOTS`, so the STUB_BYTES bytes lie inside the mapping, which is writable now. `&mut self` keeps
         // anyone from executing it meanwhile. Stubs are written at the address they are executed at, and system calls and a
         // call lie between: no stale instruction can be fetched (SDM Vol. 3A, 8.1.3 "Handling Self- and Cross-Modifying Code").
@@ -95,7 +98,7 @@ impl StubMemory {
             let target = self.base.as_ptr().cast::<u8>().add(slot * STUB_BYTES);
             target.copy_from_nonoverlapping(stub.code().as_ptr(), STUB_BYTES);
         }
-        self.published += 1;
+        self.classes.push(stub.facts().class);
         self.protect(EXECUTABLE).then_some(Slot(slot as u16))
     }
 
@@ -109,68 +112,144 @@ impl StubMemory {
         self.protection == protection
     }
 
-    /// Executes the stub in `slot` on `frame`. The image must have no x87 error pending if the stub is of a class that
-    /// uses the register stack. The image keeps its pointers; SIMD exceptions are masked during execution.
+    /// Executes the stub in `slot` on `frame`. The image keeps its pointers; SIMD exceptions are masked during execution.
     ///
-    /// Returns whether it ran: not if `slot` is unknown or the host took away the right to execute.
+    /// Returns whether it ran: not if `slot` is unknown, if the stub might report an x87 error that the image has pending,
+    /// or if the host took away the right to execute.
     pub fn run(&self, slot: Slot, frame: &mut Frame) -> bool {
         let slot = usize::from(slot.0);
-        if slot >= self.published || self.protection != EXECUTABLE {
+        let Some(&class) = self.classes.get(slot) else {
+            return false;
+        };
+        let pending = class.uses_stack() && frame.image.has_pending_x87_error();
+        if pending || self.protection != EXECUTABLE {
             return false;
         }
-        let pointers = frame.image.pointers();
         let mxcsr = frame.image.mxcsr();
         frame.image.set_mxcsr(mxcsr & MXCSR_MASK | MXCSR_MASKS);
-        let mut control = HostControl::default();
-        let mut flags = u64::from(frame.flags & eflags::STATUS | eflags::FIXED | eflags::IF);
-        let mut general = u64::from(frame.general);
-        // SAFETY:
-        // * `slot` was published, so the bytes at `stub` are the code of a `Stub`, which reads and writes the FPU, EAX,
-        //   the status flags and at most OPERAND_BYTES at RDI = `frame.operand`, and then returns (see `stub::Stub`).
-        // * FXRSTOR gets 512 bytes, 16-aligned by the type `FxState`, with no reserved MXCSR bit set: it cannot fault.
-        //   FXSAVE writes the same 512 bytes. The forms without REX.W move 32-bit pointers.
-        // * POPF at CPL 3 changes the status flags only: the other bits of `flags` are those of every process (IF is
-        //   ignored; TF, DF, NT and AC are clear, as the ABI wants).
-        // * All FPU registers are declared clobbered; the x87 stack is left empty, FCW and MXCSR are put back.
-        // * The stack is balanced; without `options(nostack)` the compiler keeps nothing below RSP.
+        // SAFETY: `slot` was published, so there is the code of a `Stub` of class `class`, and the image has no reserved
+        // MXCSR bit and all SIMD exceptions masked.
         unsafe {
             let stub = self.base.as_ptr().cast::<u8>().add(slot * STUB_BYTES);
-            asm!(
-                "stmxcsr [{control}]",
-                "fnstcw [{control} + 4]",
-                "fxrstor [{image}]",
-                "push {flags}",
-                "popfq",
-                "call {stub}",
-                "pushfq",
-                "pop {flags}",
-                "fxsave [{image}]",
-                "fninit",
-                "fldcw [{control} + 4]",
-                "ldmxcsr [{control}]",
-                control = in(reg) &raw mut control,
-                image = in(reg) frame.image.as_mut_ptr(),
-                flags = inout(reg) flags,
-                stub = in(reg) stub,
-                inout("rax") general,
-                in("rdi") frame.operand.as_mut_ptr(),
-                out("st(0)") _, out("st(1)") _, out("st(2)") _, out("st(3)") _,
-                out("st(4)") _, out("st(5)") _, out("st(6)") _, out("st(7)") _,
-                out("mm0") _, out("mm1") _, out("mm2") _, out("mm3") _,
-                out("mm4") _, out("mm5") _, out("mm6") _, out("mm7") _,
-                out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _,
-                out("xmm4") _, out("xmm5") _, out("xmm6") _, out("xmm7") _,
-                out("xmm8") _, out("xmm9") _, out("xmm10") _, out("xmm11") _,
-                out("xmm12") _, out("xmm13") _, out("xmm14") _, out("xmm15") _,
-            );
+            if class.uses_stack() {
+                run_with_stack(stub, frame);
+            } else {
+                run_with_xmm(stub, frame);
+            }
         }
-        frame.image.set_pointers(pointers);
-        frame.image.reset_mxcsr_mask();
-        frame.general = general as u32;
-        frame.flags = flags as u32 & eflags::STATUS;
         true
     }
 }
+
+/// Runs `stub` on the whole image.
+///
+/// # Safety
+/// `stub` is the code of a published [`Stub`]. The image has no reserved MXCSR bit set, all SIMD exceptions masked and no
+/// x87 error pending.
+unsafe fn run_with_stack(stub: *const u8, frame: &mut Frame) {
+    let pointers = frame.image.pointers();
+    let mut control = HostControl::default();
+    let mut flags = u64::from(frame.flags & eflags::STATUS | eflags::FIXED | eflags::IF);
+    let mut general = u64::from(frame.general);
+    // SAFETY:
+    // * A `Stub` reads and writes the FPU, EAX, the status flags and at most OPERAND_BYTES at RDI = `frame.operand`, and
+    //   then returns (see `stub::Stub`).
+    // * FXRSTOR gets 512 bytes, 16-aligned by the type `FxState`, with no reserved MXCSR bit set: it cannot fault.
+    //   FXSAVE writes the same 512 bytes. The forms without REX.W move 32-bit pointers.
+    // * POPF at CPL 3 changes the status flags only: the other bits of `flags` are those of every process (IF is ignored;
+    //   TF, DF, NT and AC are clear, as the ABI wants).
+    // * All FPU registers are declared clobbered; the x87 stack is left empty, FCW and MXCSR are put back.
+    // * The stack is balanced; without `options(nostack)` the compiler keeps nothing below RSP.
+    unsafe {
+        asm!(
+            "stmxcsr [{control}]",
+            "fnstcw [{control} + 4]",
+            "fxrstor [{image}]",
+            "push {flags}",
+            "popfq",
+            "call {stub}",
+            "pushfq",
+            "pop {flags}",
+            "fxsave [{image}]",
+            "fninit",
+            "fldcw [{control} + 4]",
+            "ldmxcsr [{control}]",
+            control = in(reg) &raw mut control,
+            image = in(reg) frame.image.as_mut_ptr(),
+            flags = inout(reg) flags,
+            stub = in(reg) stub,
+            inout("rax") general,
+            in("rdi") frame.operand.as_mut_ptr(),
+            out("st(0)") _, out("st(1)") _, out("st(2)") _, out("st(3)") _,
+            out("st(4)") _, out("st(5)") _, out("st(6)") _, out("st(7)") _,
+            out("mm0") _, out("mm1") _, out("mm2") _, out("mm3") _,
+            out("mm4") _, out("mm5") _, out("mm6") _, out("mm7") _,
+            out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _,
+            out("xmm4") _, out("xmm5") _, out("xmm6") _, out("xmm7") _,
+            out("xmm8") _, out("xmm9") _, out("xmm10") _, out("xmm11") _,
+            out("xmm12") _, out("xmm13") _, out("xmm14") _, out("xmm15") _,
+        );
+    }
+    frame.image.set_pointers(pointers);
+    frame.image.reset_mxcsr_mask();
+    frame.general = general as u32;
+    frame.flags = flags as u32 & eflags::STATUS;
+}
+
+/// Runs `stub` on XMM registers and MXCSR only, which costs a fraction of FXRSTOR and FXSAVE.
+///
+/// # Safety
+/// `stub` is the code of a published [`Stub`] of class [`Class::Sse`]. The image has no reserved MXCSR bit set and all SIMD
+/// exceptions masked.
+unsafe fn run_with_xmm(stub: *const u8, frame: &mut Frame) {
+    let mut control = HostControl::default();
+    let mut flags: u64;
+    let mut general = u64::from(frame.general);
+    // SAFETY:
+    // * As in `run_with_stack`; a stub of this class leaves x87 and MMX registers alone.
+    // * XMM0 to XMM7 lie inside the image and are 16-aligned in it, as the assertions below say.
+    unsafe {
+        asm!(
+            "stmxcsr [{control}]",
+            "ldmxcsr [{image} + {MXCSR}]",
+            "movaps xmm0, [{image} + {XMM}]",
+            "movaps xmm1, [{image} + {XMM} + 16]",
+            "movaps xmm2, [{image} + {XMM} + 32]",
+            "movaps xmm3, [{image} + {XMM} + 48]",
+            "movaps xmm4, [{image} + {XMM} + 64]",
+            "movaps xmm5, [{image} + {XMM} + 80]",
+            "movaps xmm6, [{image} + {XMM} + 96]",
+            "movaps xmm7, [{image} + {XMM} + 112]",
+            "call {stub}",
+            "pushfq",
+            "pop {flags}",
+            "movaps [{image} + {XMM}], xmm0",
+            "movaps [{image} + {XMM} + 16], xmm1",
+            "movaps [{image} + {XMM} + 32], xmm2",
+            "movaps [{image} + {XMM} + 48], xmm3",
+            "movaps [{image} + {XMM} + 64], xmm4",
+            "movaps [{image} + {XMM} + 80], xmm5",
+            "movaps [{image} + {XMM} + 96], xmm6",
+            "movaps [{image} + {XMM} + 112], xmm7",
+            "stmxcsr [{image} + {MXCSR}]",
+            "ldmxcsr [{control}]",
+            control = in(reg) &raw mut control,
+            image = in(reg) frame.image.as_mut_ptr(),
+            flags = out(reg) flags,
+            stub = in(reg) stub,
+            MXCSR = const MXCSR,
+            XMM = const XMM,
+            inout("rax") general,
+            in("rdi") frame.operand.as_mut_ptr(),
+            out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _,
+            out("xmm4") _, out("xmm5") _, out("xmm6") _, out("xmm7") _,
+        );
+    }
+    frame.general = general as u32;
+    frame.flags = flags as u32 & eflags::STATUS;
+}
+
+const _: () = assert!(XMM.is_multiple_of(16) && XMM + 8 * 16 <= SIZE && MXCSR + 4 <= SIZE);
 
 impl Drop for StubMemory {
     fn drop(&mut self) {

@@ -356,6 +356,11 @@ mod tests {
                 if is_host_executed(&raw) {
                     let stub = Stub::new(&raw);
                     assert!(stub.is_ok(), "{:?} {bytes:02X?}: {stub:?}", raw.code());
+                    if let Ok(MemoryUse::Read(bytes) | MemoryUse::Write(bytes)) =
+                        stub.map(|stub| stub.facts().memory)
+                    {
+                        assert!(matches!(bytes, 2 | 4 | 8 | 10 | 16), "{:?}", raw.code());
+                    }
                     made.insert(raw.code());
                 }
             }
