@@ -2,12 +2,13 @@
 //!
 //! ```text
 //!   1000h GDT   2000h IDT   3000h TSS   4000h second TSS   5000h code   8000h stack top   9000h ring 0 stack top (TSS)
+//!   20000h page directory   21000h page table
 //! ```
 
 use super::exec::Exec;
 use super::fpu::HostFpu;
 use crate::bus::{Bus, Width};
-use crate::cpu::control::{CR0_ET, CR0_PE};
+use crate::cpu::control::{CR0_ET, CR0_PE, CR0_PG};
 use crate::cpu::model::CpuModel;
 use crate::cpu::regs::ESP;
 use crate::cpu::segment::{Attributes, Descriptor, SegReg, Segment, Selector};
@@ -188,6 +189,25 @@ impl Bench {
     pub fn top<const N: usize>(&self) -> [u32; N] {
         let top = self.cpu.regs.get(ESP);
         std::array::from_fn(|index| self.peek(top + 4 * index as u32))
+    }
+
+    /// Turns paging on, every page of memory mapped to itself and writable, but for `absent`.
+    pub fn page_without(&mut self, absent: u32) {
+        const DIRECTORY: u32 = 0x2_0000;
+        const TABLE: u32 = 0x2_1000;
+        const PRESENT_WRITABLE_USER: u32 = 7;
+        self.poke(DIRECTORY, TABLE | PRESENT_WRITABLE_USER);
+        for page in 0..0x100 {
+            let bits = if page == absent >> 12 {
+                0
+            } else {
+                PRESENT_WRITABLE_USER
+            };
+            self.poke(TABLE + 4 * page, page << 12 | bits);
+        }
+        self.cpu.cr3 = DIRECTORY;
+        self.cpu.cr0 |= CR0_PG;
+        self.exec().update_paging();
     }
 
     /// Puts doublewords on top of a flat stack, the last one deepest.

@@ -199,6 +199,30 @@ fn an_alignment_check_that_recurs_for_ever_stops_the_machine() {
 }
 
 #[test]
+fn a_page_fault_on_the_new_stack_comes_before_any_change() {
+    let mut bench = Bench::user();
+    bench.vector(0x40, handler(INTERRUPT32 | dpl(3)));
+    bench.define(KCODE, flat(CODE32 & !1));
+    bench.page_without(STACK0 - 4);
+    let before = (bench.cpu.segs, bench.cpu.regs.clone(), bench.cpu.eflags);
+    let fault = Exception {
+        address: STACK0 - 4,
+        ..Exception::with_code(Vector::PageFault, 2)
+    };
+    assert_eq!(bench.step(INT_40), Err(Fault::Exception(fault)));
+    assert_eq!(
+        (bench.cpu.segs, bench.cpu.regs.clone(), bench.cpu.eflags),
+        before
+    );
+    assert_eq!(bench.cpu.cpl, 3);
+    assert_eq!(
+        bench.peek::<u8>(GDT + u32::from(KCODE) + 5),
+        0x9A,
+        "not yet accessed"
+    );
+}
+
+#[test]
 fn a_page_fault_sets_cr2() {
     let mut bench = Bench::protected();
     bench.vector(14, handler(INTERRUPT32));

@@ -283,3 +283,28 @@ fn a_task_may_be_in_virtual_8086_mode() {
     assert_eq!(bench.cpu.cpl, 3);
     assert_eq!(*bench.cpu.seg(SegReg::Ds), Segment::v86(Selector(UDATA)));
 }
+
+#[test]
+fn a_page_fault_in_the_old_tss_comes_before_any_change() {
+    let mut bench = bench();
+    bench.page_without(TSS);
+    let fault = Exception {
+        address: TSS + 0x20,
+        ..Exception::with_code(Vector::PageFault, 2)
+    };
+    assert_eq!(bench.step(&jump()), Err(Fault::Exception(fault)));
+    assert!(!is_busy(&bench, NEW) && is_busy(&bench, TASK));
+}
+
+#[test]
+fn a_switch_loads_cr3_only_under_paging() {
+    let mut bench = bench();
+    bench.poke(TSS2 + 0x1C, 0x2_0008_u32);
+    bench.step(&jump()).expect("switches");
+    assert_eq!(bench.cpu.cr3, 0);
+    let mut bench = self::bench();
+    bench.page_without(0);
+    bench.poke(TSS2 + 0x1C, 0x2_0008_u32);
+    bench.step(&jump()).expect("switches");
+    assert_eq!(bench.cpu.cr3, 0x2_0008);
+}
