@@ -1,1 +1,25 @@
-//! The IA-32 processor: state, decoding, the exact one-instruction emulator.
+//! The IA-32 processor: architectural state, decoding and the exact one-instruction emulator.
+//!
+//! ```text
+//!   Vcpu::run ── events ──> deliver (emulate/interrupt)
+//!      │
+//!      ├─ fetch ──> decode::Cache ──miss──> decode (iced-x86) ──> Insn { handler, operands }
+//!      │
+//!      └─ handler(Exec, Insn) ──> registers, mmu::Mmu, Bus
+//! ```
+//!
+//! The emulator is the reference: what it does to registers, flags, memory and what it faults with is what an IA-32
+//! processor of the announced model does. Everything a virtual processor owns is reachable from its [`Vcpu`]; the crate
+//! has no mutable statics, so any number of processors can live in one program.
+
+mod bus;
+pub mod cpu;
+mod decode;
+mod emulate;
+mod fault;
+mod vcpu;
+
+pub use bus::{Bus, Width};
+pub use cpu::model::CpuModel;
+pub use fault::{Exception, Fault, Vector};
+pub use vcpu::{Exit, Vcpu};

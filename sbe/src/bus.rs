@@ -1,0 +1,49 @@
+//! What the processor sees outside itself: I/O ports, memory-mapped devices and the interrupt pins.
+
+use mmu::GuestPhys;
+
+/// Width of a port access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Width {
+    /// 8 bits.
+    Byte,
+    /// 16 bits.
+    Word,
+    /// 32 bits.
+    Dword,
+}
+
+impl Width {
+    /// The width in bytes: 1, 2 or 4.
+    pub fn bytes(self) -> u32 {
+        match self {
+            Self::Byte => 1,
+            Self::Word => 2,
+            Self::Dword => 4,
+        }
+    }
+}
+
+/// The chipset and the devices, as the processor's pins reach them.
+pub trait Bus {
+    /// Reads I/O port `port`; bits above `width` are ignored. Absent ports read as ones.
+    fn port_read(&mut self, port: u16, width: Width) -> u32;
+
+    /// Writes the low `width` bits of `value` to I/O port `port`.
+    fn port_write(&mut self, port: u16, width: Width, value: u32);
+
+    /// Reads `bytes` (1, 2, 4 or 8) from physical memory that is not RAM. Absent memory reads as ones.
+    fn mmio_read(&mut self, addr: GuestPhys, bytes: u8) -> u64;
+
+    /// Writes `bytes` (1, 2, 4 or 8) to physical memory that is not RAM.
+    fn mmio_write(&mut self, addr: GuestPhys, bytes: u8, value: u64);
+
+    /// Level of the INTR pin. Sampled when [`crate::Vcpu::run`] starts and after each port or device access.
+    fn intr(&self) -> bool;
+
+    /// The interrupt-acknowledge cycle: the vector of the interrupt being delivered.
+    fn acknowledge(&mut self) -> u8;
+
+    /// Whether a port or device access asked the machine to stop: the processor leaves `run` after the instruction.
+    fn stop_requested(&self) -> bool;
+}

@@ -1,0 +1,72 @@
+//! Control-register, debug-register and MSR bits (SDM Vol. 3A, 2.5 "Control Registers", 17.2 "Debug Registers").
+
+/// CR0.PE: protected mode.
+pub const CR0_PE: u32 = 1 << 0;
+/// CR0.MP: WAIT obeys TS.
+pub const CR0_MP: u32 = 1 << 1;
+/// CR0.EM: no x87; x87 instructions raise #NM, MMX and SSE raise #UD.
+pub const CR0_EM: u32 = 1 << 2;
+/// CR0.TS: task switched; the next x87, MMX or SSE instruction raises #NM.
+pub const CR0_TS: u32 = 1 << 3;
+/// CR0.ET: hardwired to one.
+pub const CR0_ET: u32 = 1 << 4;
+/// CR0.NE: x87 errors raise #MF.
+pub const CR0_NE: u32 = 1 << 5;
+/// CR0.WP: supervisor writes obey R/W.
+pub const CR0_WP: u32 = 1 << 16;
+/// CR0.AM: EFLAGS.AC works.
+pub const CR0_AM: u32 = 1 << 18;
+/// CR0.NW: not write-through.
+pub const CR0_NW: u32 = 1 << 29;
+/// CR0.CD: cache disable.
+pub const CR0_CD: u32 = 1 << 30;
+/// CR0.PG: paging.
+pub const CR0_PG: u32 = 1 << 31;
+/// The CR0 bits that software can change; the rest is fixed.
+pub const CR0_WRITABLE: u32 =
+    CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG;
+
+/// CR4.VME: virtual-8086 mode extensions.
+pub const CR4_VME: u32 = 1 << 0;
+/// CR4.PVI: protected-mode virtual interrupts.
+pub const CR4_PVI: u32 = 1 << 1;
+/// CR4.TSD: RDTSC only at CPL 0.
+pub const CR4_TSD: u32 = 1 << 2;
+/// CR4.DE: DR4 and DR5 are undefined, I/O breakpoints work.
+pub const CR4_DE: u32 = 1 << 3;
+/// CR4.PSE: 4-MByte pages.
+pub const CR4_PSE: u32 = 1 << 4;
+/// CR4.PAE: physical-address extension.
+pub const CR4_PAE: u32 = 1 << 5;
+/// CR4.MCE: machine-check exceptions.
+pub const CR4_MCE: u32 = 1 << 6;
+/// CR4.PGE: global pages.
+pub const CR4_PGE: u32 = 1 << 7;
+/// CR4.PCE: RDPMC at any privilege level.
+pub const CR4_PCE: u32 = 1 << 8;
+/// CR4.OSFXSR: SSE instructions are usable.
+pub const CR4_OSFXSR: u32 = 1 << 9;
+/// CR4.OSXMMEXCPT: SIMD floating-point exceptions raise #XM.
+pub const CR4_OSXMMEXCPT: u32 = 1 << 10;
+
+/// IA32_EFER.NXE: execute-disable bit of PAE paging.
+pub const EFER_NXE: u64 = 1 << 11;
+
+/// DR6 bits that always read as one.
+pub const DR6_FIXED: u32 = 0xFFFF_0FF0;
+/// DR6.BD: a debug register was accessed while DR7.GD was set.
+pub const DR6_BD: u32 = 1 << 13;
+/// DR6.BS: single step.
+pub const DR6_BS: u32 = 1 << 14;
+/// DR6.BT: task switch with the T bit set.
+pub const DR6_BT: u32 = 1 << 15;
+/// DR7 bit that always reads as one.
+pub const DR7_FIXED: u32 = 1 << 10;
+/// DR7.GD: accesses to debug registers raise #DB.
+pub const DR7_GD: u32 = 1 << 13;
+/// DR7 enable bits L0..G3.
+pub const DR7_ENABLES: u32 = 0xFF;
+/// DR7 local enable bits L0..L3 and LE, cleared by a task switch.
+pub const DR7_LOCAL: u32 = 0x155;
+/// DR7 bits that exist.
+pub const DR7_WRITABLE: u32 = 0xFFFF_2BFF;

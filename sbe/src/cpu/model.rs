@@ -1,0 +1,208 @@
+//! What CPUID announces, one table a model (SDM Vol. 2A, "CPUID").
+//!
+//! Both models announce the same features, those that the emulator implements: a Pentium 4's, up to SSE2. They differ in
+//! family and model only, and this decides which speculative-execution mitigations Linux applies
+//! (arch/x86/kernel/cpu/common.c, `cpu_vuln_whitelist`):
+//!
+//! * `bonnell` (default), the in-order Atom of 2008: Linux knows that it does not speculate and applies no mitigation, so
+//!   no page-table isolation, no retpolines and no buffer clearing on the way in and out of the kernel. Guest code runs on
+//!   the host's real, speculating core: a program inside the guest may therefore read the memory of its own guest's kernel
+//!   or of other programs of the same guest through the known side channels. Choose it when a guest is one trust domain.
+//! * `pentium4`: Linux takes it for a speculating core and applies what the guest kernel has for it.
+//!
+//! Left out, with the reason:
+//! * APIC, MTRR, MCE, MCA, PAT, ACPI: there is no such device, cache or bus to control.
+//! * VME: virtual-8086 mode works without it; nothing that runs today needs it.
+//! * DS, HT, TM, PBE, SSE3 and later: not part of the machine.
+
+/// A processor model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum CpuModel {
+    /// In-order Atom: family 6, model 1Ch.
+    #[default]
+    Bonnell,
+    /// Family 15, model 2.
+    Pentium4,
+}
+
+/// The four registers CPUID returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Leaf {
+    /// EAX.
+    pub eax: u32,
+    /// EBX.
+    pub ebx: u32,
+    /// ECX.
+    pub ecx: u32,
+    /// EDX.
+    pub edx: u32,
+}
+
+/// Highest basic leaf.
+const MAX_BASIC: u32 = 2;
+/// First hypervisor leaf.
+const HYPERVISOR: u32 = 0x4000_0000;
+/// Highest extended leaf.
+const MAX_EXTENDED: u32 = 0x8000_0008;
+
+/// Leaf 1 EDX: FPU, DE, PSE, TSC, MSR, PAE, CX8, SEP, PGE, CMOV, PSE-36, CLFSH, MMX, FXSR, SSE, SSE2.
+const FEATURES_EDX: u32 = 1 << 0
+    | 1 << 2
+    | 1 << 3
+    | 1 << 4
+    | 1 << 5
+    | 1 << 6
+    | 1 << 8
+    | 1 << 11
+    | 1 << 13
+    | 1 << 15
+    | 1 << 17
+    | 1 << 19
+    | 1 << 23
+    | 1 << 24
+    | 1 << 25
+    | 1 << 26;
+/// Leaf 1 ECX: running under a hypervisor.
+const FEATURES_ECX: u32 = 1 << 31;
+/// Leaf 1 EBX: CLFLUSH line size of 64 bytes, in units of 8.
+const CLFLUSH_LINE: u32 = 8 << 8;
+/// Leaf 80000001h EDX: execute-disable bit.
+const EXTENDED_EDX: u32 = 1 << 20;
+/// Leaf 80000007h EDX: invariant TSC (it is the host's).
+const INVARIANT_TSC: u32 = 1 << 8;
+/// Leaf 80000008h EAX: 32 linear and 36 physical address bits.
+const ADDRESS_BITS: u32 = 32 << 8 | 36;
+
+const BRAND: &[u8; 48] = b"replex virtual IA-32 processor\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+
+impl CpuModel {
+    /// Every model.
+    pub const ALL: [Self; 2] = [Self::Bonnell, Self::Pentium4];
+
+    /// The name users give.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bonnell => "bonnell",
+            Self::Pentium4 => "pentium4",
+        }
+    }
+
+    /// The model called `name`.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|model| model.name() == name)
+    }
+
+    /// Family, model and stepping as in EAX of leaf 1, and in EDX after RESET.
+    pub fn signature(self) -> u32 {
+        match self {
+            Self::Bonnell => 0x0001_06CA,
+            Self::Pentium4 => 0x0000_0F29,
+        }
+    }
+
+    /// What CPUID returns for leaf `leaf`; a leaf above the highest returns the highest basic one.
+    pub fn leaf(self, leaf: u32) -> Leaf {
+        match leaf {
+            0 => vendor_leaf(MAX_BASIC, b"GenuineIntel"),
+            1 => Leaf {
+                eax: self.signature(),
+                ebx: CLFLUSH_LINE,
+                ecx: FEATURES_ECX,
+                edx: FEATURES_EDX,
+            },
+            // TLB and cache descriptors: 64-entry TLBs, 8 KiB L1 data, 12 K-uop trace cache, 256 KiB L2.
+            2 => Leaf {
+                eax: 0x665B_5001,
+                ebx: 0,
+                ecx: 0,
+                edx: 0x007A_7000,
+            },
+            HYPERVISOR => signature_leaf(HYPERVISOR, b"replexreplex"),
+            0x8000_0000 => Leaf {
+                eax: MAX_EXTENDED,
+                ..Leaf::default()
+            },
+            0x8000_0001 => Leaf {
+                edx: EXTENDED_EDX,
+                ..Leaf::default()
+            },
+            0x8000_0002..=0x8000_0004 => brand_leaf((leaf - 0x8000_0002) as usize),
+            0x8000_0005 | 0x8000_0006 => Leaf::default(),
+            0x8000_0007 => Leaf {
+                edx: INVARIANT_TSC,
+                ..Leaf::default()
+            },
+            MAX_EXTENDED => Leaf {
+                eax: ADDRESS_BITS,
+                ..Leaf::default()
+            },
+            _ => self.leaf(MAX_BASIC),
+        }
+    }
+}
+
+fn dword(text: &[u8], index: usize) -> u32 {
+    text[index * 4..][..4]
+        .iter()
+        .rev()
+        .fold(0, |word, &byte| word << 8 | u32::from(byte))
+}
+
+/// Leaf 0 spells the vendor in EBX, EDX, ECX.
+fn vendor_leaf(max: u32, vendor: &[u8; 12]) -> Leaf {
+    Leaf {
+        eax: max,
+        ebx: dword(vendor, 0),
+        ecx: dword(vendor, 2),
+        edx: dword(vendor, 1),
+    }
+}
+
+/// Hypervisor leaves spell the signature in EBX, ECX, EDX.
+fn signature_leaf(max: u32, text: &[u8; 12]) -> Leaf {
+    Leaf {
+        eax: max,
+        ebx: dword(text, 0),
+        ecx: dword(text, 1),
+        edx: dword(text, 2),
+    }
+}
+
+fn brand_leaf(part: usize) -> Leaf {
+    let text = &BRAND[part * 16..][..16];
+    Leaf {
+        eax: dword(text, 0),
+        ebx: dword(text, 1),
+        ecx: dword(text, 2),
+        edx: dword(text, 3),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_found() {
+        for model in CpuModel::ALL {
+            assert_eq!(CpuModel::from_name(model.name()), Some(model));
+        }
+        assert_eq!(CpuModel::from_name("z80"), None);
+    }
+
+    #[test]
+    fn leaf_zero_spells_the_vendor() {
+        let leaf = CpuModel::default().leaf(0);
+        assert_eq!(
+            (leaf.ebx, leaf.edx, leaf.ecx),
+            (0x756E_6547, 0x4965_6E69, 0x6C65_746E)
+        );
+    }
+
+    #[test]
+    fn leaves_beyond_the_last_return_the_last_basic_one() {
+        let model = CpuModel::default();
+        assert_eq!(model.leaf(0x1234), model.leaf(2));
+        assert_eq!(model.leaf(0x9000_0000), model.leaf(2));
+    }
+}

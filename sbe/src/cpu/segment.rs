@@ -1,0 +1,343 @@
+//! Segment registers and descriptors (SDM Vol. 3A, 3.4 "Logical and Linear Addresses").
+//!
+//! A [`Segment`] is the register with its hidden part. The bounds within which it may be read and written are worked out
+//! once when it is loaded, so that an access costs two compares: null, unreadable and read-only segments get empty bounds.
+
+/// Segment registers by their number in instruction encodings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum SegReg {
+    /// Extra data.
+    Es = 0,
+    /// Code.
+    Cs = 1,
+    /// Stack.
+    Ss = 2,
+    /// Data.
+    Ds = 3,
+    /// First of the two segments with no fixed use.
+    Fs = 4,
+    /// Second of the two segments with no fixed use.
+    Gs = 5,
+}
+
+impl SegReg {
+    /// All of them, in encoding order.
+    pub const ALL: [Self; 6] = [Self::Es, Self::Cs, Self::Ss, Self::Ds, Self::Fs, Self::Gs];
+}
+
+/// A segment selector (SDM Vol. 3A, 3.4.2 "Segment Selectors").
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Selector(pub u16);
+
+impl Selector {
+    /// Requested privilege level, 0..=3.
+    pub fn rpl(self) -> u8 {
+        (self.0 & 3) as u8
+    }
+
+    /// Whether the table indicator names the LDT.
+    pub fn is_local(self) -> bool {
+        self.0 & 4 != 0
+    }
+
+    /// Byte offset of the descriptor in its table.
+    pub fn offset(self) -> u32 {
+        u32::from(self.0 & !7)
+    }
+
+    /// Whether it names the first entry of the GDT.
+    pub fn is_null(self) -> bool {
+        self.0 & !3 == 0
+    }
+
+    /// The selector as an error code: RPL cleared, EXT and IDT bits zero.
+    pub fn error_code(self) -> u32 {
+        u32::from(self.0 & !3)
+    }
+
+    /// The same selector with another RPL.
+    pub fn with_rpl(self, rpl: u8) -> Self {
+        Self(self.0 & !3 | u16::from(rpl))
+    }
+}
+
+/// Attribute bits of a descriptor: bits 8..=15 and 20..=23 of its upper doubleword, moved down by 8
+/// (SDM Vol. 3A, 3.4.5 "Segment Descriptors").
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Attributes(pub u16);
+
+impl Attributes {
+    const ACCESSED: u16 = 1 << 0;
+    const WRITABLE_OR_READABLE: u16 = 1 << 1;
+    const EXPAND_DOWN_OR_CONFORMING: u16 = 1 << 2;
+    const CODE: u16 = 1 << 3;
+    const CODE_OR_DATA: u16 = 1 << 4;
+    const DPL_SHIFT: u16 = 5;
+    const PRESENT: u16 = 1 << 7;
+    const BIG: u16 = 1 << 14;
+    const GRANULARITY: u16 = 1 << 15;
+
+    /// Present, ring 0, read/write data, 16-bit: what RESET puts into the data segments.
+    pub const REAL_DATA: Self = Self(0x93);
+    /// Present, ring 3, read/write data, 16-bit: every segment of virtual-8086 mode.
+    pub const V86: Self = Self(0xF3);
+
+    /// Present, ring 0, execute/read, accessed, 32-bit, 4-KByte granularity.
+    pub const FLAT_CODE: Self = Self(0xC09B);
+    /// Present, ring 0, read/write, accessed, 32-bit, 4-KByte granularity.
+    pub const FLAT_DATA: Self = Self(0xC093);
+
+    /// The same with another descriptor privilege level.
+    pub fn with_dpl(self, dpl: u8) -> Self {
+        Self(self.0 & !(3 << Self::DPL_SHIFT) | u16::from(dpl) << Self::DPL_SHIFT)
+    }
+
+    /// The four type bits.
+    pub fn kind(self) -> u8 {
+        (self.0 & 0xF) as u8
+    }
+
+    /// Whether this is a code or data segment and not a system descriptor (the S bit).
+    pub fn is_code_or_data(self) -> bool {
+        self.0 & Self::CODE_OR_DATA != 0
+    }
+
+    /// Whether this is a code segment.
+    pub fn is_code(self) -> bool {
+        self.is_code_or_data() && self.0 & Self::CODE != 0
+    }
+
+    /// Whether this is a data segment.
+    pub fn is_data(self) -> bool {
+        self.is_code_or_data() && self.0 & Self::CODE == 0
+    }
+
+    /// Whether this is a conforming code segment.
+    pub fn is_conforming(self) -> bool {
+        self.is_code() && self.0 & Self::EXPAND_DOWN_OR_CONFORMING != 0
+    }
+
+    /// Whether this is a data segment that grows down.
+    pub fn is_expand_down(self) -> bool {
+        self.is_data() && self.0 & Self::EXPAND_DOWN_OR_CONFORMING != 0
+    }
+
+    /// Whether data may be read: any data segment, and readable code.
+    pub fn is_readable(self) -> bool {
+        self.is_data() || self.is_code() && self.0 & Self::WRITABLE_OR_READABLE != 0
+    }
+
+    /// Whether data may be written.
+    pub fn is_writable(self) -> bool {
+        self.is_data() && self.0 & Self::WRITABLE_OR_READABLE != 0
+    }
+
+    /// Whether the accessed bit is set.
+    pub fn is_accessed(self) -> bool {
+        self.0 & Self::ACCESSED != 0
+    }
+
+    /// The same with the accessed bit set.
+    pub fn accessed(self) -> Self {
+        Self(self.0 | Self::ACCESSED)
+    }
+
+    /// Descriptor privilege level, 0..=3.
+    pub fn dpl(self) -> u8 {
+        (self.0 >> Self::DPL_SHIFT & 3) as u8
+    }
+
+    /// Whether the present bit is set.
+    pub fn is_present(self) -> bool {
+        self.0 & Self::PRESENT != 0
+    }
+
+    /// The D/B bit: 32-bit code, 32-bit stack pointer, upper bound of an expand-down segment.
+    pub fn is_big(self) -> bool {
+        self.0 & Self::BIG != 0
+    }
+
+    /// The G bit: the limit counts 4-KByte units.
+    pub fn is_granular(self) -> bool {
+        self.0 & Self::GRANULARITY != 0
+    }
+}
+
+/// An 8-byte descriptor as it stands in a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Descriptor(pub u64);
+
+impl Descriptor {
+    /// Base linear address.
+    pub fn base(self) -> u32 {
+        (self.0 >> 16) as u32 & 0xFF_FFFF | (self.0 >> 32) as u32 & 0xFF00_0000
+    }
+
+    /// Limit in bytes: the last valid offset (the lowest invalid one but the bound of an expand-down segment).
+    pub fn limit(self) -> u32 {
+        let raw = self.0 as u32 & 0xFFFF | (self.0 >> 32) as u32 & 0xF_0000;
+        if self.attributes().is_granular() {
+            raw << 12 | 0xFFF
+        } else {
+            raw
+        }
+    }
+
+    /// Attribute bits.
+    pub fn attributes(self) -> Attributes {
+        Attributes((self.0 >> 40) as u16 & 0xF0FF)
+    }
+
+    /// Target selector, when this is a gate (SDM Vol. 3A, 5.8.3 "Call Gates", 6.11 "IDT Descriptors").
+    pub fn gate_selector(self) -> Selector {
+        Selector((self.0 >> 16) as u16)
+    }
+
+    /// Target offset, when this is a gate: 32 bits, of which 16-bit gates use the lower half.
+    pub fn gate_offset(self) -> u32 {
+        self.0 as u32 & 0xFFFF | (self.0 >> 32) as u32 & 0xFFFF_0000
+    }
+
+    /// Parameter count of a call gate, 0..=31.
+    pub fn gate_parameters(self) -> u32 {
+        (self.0 >> 32) as u32 & 0x1F
+    }
+}
+
+/// Offsets that may be accessed, both ends included; empty when `low > high`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// First valid offset.
+    pub low: u32,
+    /// Last valid offset.
+    pub high: u32,
+}
+
+impl Bounds {
+    const EMPTY: Self = Self { low: 1, high: 0 };
+    const ALL: Self = Self {
+        low: 0,
+        high: u32::MAX,
+    };
+
+    /// Whether the `size` bytes from `offset` all lie inside. A segment that spans all 4 GiB wraps around
+    /// (SDM Vol. 3A, 5.3 "Limit Checking" leaves that to the implementation).
+    #[inline(always)]
+    pub fn allow(self, offset: u32, size: u32) -> bool {
+        let fits = offset >= self.low && offset <= self.high && self.high - offset >= size - 1;
+        fits || self == Self::ALL
+    }
+}
+
+/// A segment register with its hidden part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// The visible part.
+    pub selector: Selector,
+    /// Base linear address.
+    pub base: u32,
+    /// Limit in bytes.
+    pub limit: u32,
+    /// Attribute bits.
+    pub attributes: Attributes,
+    /// Where it may be read.
+    pub read: Bounds,
+    /// Where it may be written.
+    pub write: Bounds,
+}
+
+impl Segment {
+    /// A loaded register of the given parts.
+    pub fn new(selector: Selector, base: u32, limit: u32, attributes: Attributes) -> Self {
+        let bounds = match (attributes.is_expand_down(), attributes.is_big()) {
+            (false, _) => Bounds {
+                low: 0,
+                high: limit,
+            },
+            (true, _) if limit == u32::MAX => Bounds::EMPTY,
+            (true, true) => Bounds {
+                low: limit + 1,
+                high: u32::MAX,
+            },
+            (true, false) => Bounds {
+                low: limit + 1,
+                high: 0xFFFF,
+            },
+        };
+        let when = |allowed| if allowed { bounds } else { Bounds::EMPTY };
+        let usable = attributes.is_present();
+        Self {
+            selector,
+            base,
+            limit,
+            attributes,
+            read: when(usable && attributes.is_readable()),
+            write: when(usable && attributes.is_writable()),
+        }
+    }
+
+    /// The register as loaded from descriptor `descriptor`.
+    pub fn from_descriptor(selector: Selector, descriptor: Descriptor) -> Self {
+        Self::new(
+            selector,
+            descriptor.base(),
+            descriptor.limit(),
+            descriptor.attributes(),
+        )
+    }
+
+    /// A data segment register after a null selector was loaded: any use faults.
+    pub fn null(selector: Selector) -> Self {
+        Self::new(selector, 0, 0, Attributes(0))
+    }
+
+    /// A segment of real-address mode as RESET leaves it.
+    pub fn real(selector: Selector) -> Self {
+        Self::new(
+            selector,
+            u32::from(selector.0) << 4,
+            0xFFFF,
+            Attributes::REAL_DATA,
+        )
+    }
+
+    /// A segment of virtual-8086 mode.
+    pub fn v86(selector: Selector) -> Self {
+        Self::new(
+            selector,
+            u32::from(selector.0) << 4,
+            0xFFFF,
+            Attributes::V86,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flat_descriptor_covers_four_gigabytes() {
+        let segment = Segment::from_descriptor(Selector(0x10), Descriptor(0x00CF_9300_0000_FFFF));
+        assert_eq!((segment.base, segment.limit), (0, u32::MAX));
+        assert!(segment.write.allow(0xFFFF_FFFC, 4));
+        assert!(segment.write.allow(0xFFFF_FFFE, 4), "wraps");
+    }
+
+    #[test]
+    fn expand_down_segments_are_valid_above_their_limit() {
+        let small = Segment::new(Selector(8), 0, 0x0FFF, Attributes(0x97));
+        assert!(!small.read.allow(0x0FFF, 1) && small.read.allow(0x1000, 1));
+        assert!(small.read.allow(0xFFFE, 2) && !small.read.allow(0xFFFF, 2));
+        let big = Segment::new(Selector(8), 0, 0x0FFF, Attributes(0x4097));
+        assert!(big.read.allow(0xFFFF_FFFC, 4) && !big.read.allow(0xFFFF_FFFD, 4));
+    }
+
+    #[test]
+    fn code_is_never_writable_and_null_is_nothing() {
+        let code = Segment::from_descriptor(Selector(8), Descriptor(0x00CF_9B00_0000_FFFF));
+        assert!(code.read.allow(0, 4) && !code.write.allow(0, 1));
+        assert!(!Segment::null(Selector(3)).read.allow(0, 1));
+    }
+}

@@ -1,0 +1,79 @@
+//! The decode cache: direct-mapped by guest-physical address and code size.
+//!
+//! An entry is valid while the page has not been written since the entry was made: the page's `written` timestamp is part
+//! of the key, so a store to code invalidates without touching the cache.
+
+use super::insn::Insn;
+
+/// Entries; each is one cache line.
+const ENTRIES: usize = 1 << 16;
+
+/// Identifies the code at one guest-physical address as it was at one time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// Guest-physical address, with [`Key::CODE32`] on top.
+    pub address: u64,
+    /// When the page had last been written.
+    pub written: u64,
+}
+
+impl Key {
+    /// Set in `address` when the code segment's default size is 32 bits.
+    pub const CODE32: u64 = 1 << 63;
+    /// Matches no code.
+    const NONE: Self = Self {
+        address: u64::MAX,
+        written: 0,
+    };
+
+    fn slot(self) -> usize {
+        // Pages that are a multiple of the cache's size apart are common (kernel text, user text): fold them.
+        let address = self.address ^ self.address >> 16;
+        address as usize % ENTRIES
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Entry {
+    key: Key,
+    insn: Insn,
+}
+
+/// The decoded instructions of one processor.
+pub struct Cache {
+    entries: Vec<Entry>,
+}
+
+impl Cache {
+    /// An empty cache.
+    pub fn new() -> Self {
+        Self {
+            entries: vec![
+                Entry {
+                    key: Key::NONE,
+                    insn: Insn::UNDEFINED
+                };
+                ENTRIES
+            ],
+        }
+    }
+
+    /// The instruction `key` names, if it is there.
+    #[inline(always)]
+    pub fn get(&self, key: Key) -> Option<&Insn> {
+        let entry = &self.entries[key.slot()];
+        (entry.key == key).then_some(&entry.insn)
+    }
+
+    /// Adds an instruction, replacing whatever shared its slot.
+    pub fn insert(&mut self, key: Key, insn: Insn) {
+        self.entries[key.slot()] = Entry { key, insn };
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        for entry in &mut self.entries {
+            entry.key = Key::NONE;
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! A decoded instruction, small enough that one with its cache key fills a 64-byte cache line.
+
+use crate::cpu::Cpu;
+use crate::cpu::regs::ZERO;
+use crate::cpu::segment::SegReg;
+use crate::emulate::{self, Handler};
+
+/// Where an operand lives. Its width is part of the handler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operand {
+    /// No such operand.
+    None,
+    /// The register of this number, of the kind the handler expects.
+    Reg(u8),
+    /// Memory at [`Insn::mem`].
+    Mem,
+    /// The immediate [`Insn::imm`].
+    Imm,
+}
+
+/// A memory operand: `segment:[base + (index << scale) + displacement]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemRef {
+    /// Displacement, sign-extended.
+    pub displacement: u32,
+    /// Base register, or [`ZERO`].
+    pub base: u8,
+    /// Index register, or [`ZERO`].
+    pub index: u8,
+    /// Shift of the index, 0..=3.
+    pub scale: u8,
+    /// Segment after overrides.
+    pub segment: SegReg,
+}
+
+impl MemRef {
+    /// For instructions without a memory operand.
+    pub const NONE: Self = Self {
+        displacement: 0,
+        base: ZERO,
+        index: ZERO,
+        scale: 0,
+        segment: SegReg::Ds,
+    };
+}
+
+/// Prefixes and sizes a handler may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Flags(pub u8);
+
+impl Flags {
+    /// REP or REPE.
+    pub const REP: u8 = 1 << 0;
+    /// REPNE.
+    pub const REPNE: u8 = 1 << 1;
+    /// 16-bit address size.
+    pub const ADDR16: u8 = 1 << 2;
+
+    /// Whether all given flags are set.
+    #[inline(always)]
+    pub fn has(self, bits: u8) -> bool {
+        self.0 & bits == bits
+    }
+}
+
+/// A decoded instruction.
+#[derive(Clone, Copy)]
+pub struct Insn {
+    /// Executes it.
+    pub exec: Handler,
+    /// Its memory operand.
+    pub mem: MemRef,
+    /// Its immediate, sign-extended; the displacement of a relative branch, the offset of a far pointer.
+    pub imm: u32,
+    /// Its second immediate; the selector of a far pointer; the template number of an x87 or SIMD instruction.
+    pub aux: u32,
+    /// Its operands, destination first.
+    pub ops: [Operand; 3],
+    /// Length in bytes, 1..=15.
+    pub len: u8,
+    /// Prefixes and sizes.
+    pub flags: Flags,
+}
+
+impl Insn {
+    /// Raises #UD.
+    pub const UNDEFINED: Self = Self {
+        exec: emulate::undefined,
+        mem: MemRef::NONE,
+        imm: 0,
+        aux: 0,
+        ops: [Operand::None; 3],
+        len: 1,
+        flags: Flags(0),
+    };
+
+    /// Effective address of the memory operand within its segment.
+    #[inline(always)]
+    pub fn effective_address(&self, cpu: &Cpu) -> u32 {
+        let mem = &self.mem;
+        let address = cpu
+            .regs
+            .get(mem.base)
+            .wrapping_add(cpu.regs.get(mem.index) << mem.scale)
+            .wrapping_add(mem.displacement);
+        self.wrap_address(address)
+    }
+
+    /// `address` cut to the instruction's address size.
+    #[inline(always)]
+    pub fn wrap_address(&self, address: u32) -> u32 {
+        if self.flags.has(Flags::ADDR16) {
+            address & 0xFFFF
+        } else {
+            address
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! [`Exec`]: what a handler works on.
+
+use super::fpu::HostFpu;
+use crate::bus::Bus;
+use crate::cpu::control::{
+    CR0_AM, CR0_PE, CR0_PG, CR0_WP, CR4_PAE, CR4_PGE, CR4_PSE, DR7_ENABLES, EFER_NXE,
+};
+use crate::cpu::{Cpu, Pending, eflags};
+use crate::decode::Insn;
+use crate::fault::Fault;
+use mmu::{Mmu, Paging, PagingMode};
+
+/// Executes one instruction.
+pub type Handler = fn(&mut Exec<'_>, &Insn) -> Result<(), Fault>;
+
+/// The processor's state, its memory and its surroundings, while instructions execute.
+pub struct Exec<'a> {
+    /// Architectural state.
+    pub cpu: &'a mut Cpu,
+    /// Memory as the processor addresses it.
+    pub mmu: &'a mut Mmu,
+    /// Ports, devices, interrupt pins.
+    pub bus: &'a mut dyn Bus,
+    /// Executes x87, MMX and SSE instructions on the host's unit.
+    pub host: &'a mut HostFpu,
+}
+
+impl Exec<'_> {
+    /// Takes over what the bus says after an access that may have changed it.
+    pub fn sample_bus(&mut self) {
+        let pending = &mut self.cpu.pending;
+        if self.bus.intr() {
+            pending.set(Pending::INTR);
+        } else {
+            pending.clear(Pending::INTR);
+        }
+        if self.bus.stop_requested() {
+            pending.set(Pending::STOP);
+        }
+    }
+
+    /// Changes the current privilege level.
+    pub fn set_cpl(&mut self, cpl: u8) {
+        self.cpu.cpl = cpl;
+        self.cpu.pending.set(Pending::REFETCH);
+        self.update_access_checks();
+    }
+
+    /// Replaces EFLAGS by `value`, fixed bits forced.
+    pub fn set_eflags(&mut self, value: u32) {
+        self.cpu.eflags = value & eflags::DEFINED | eflags::FIXED;
+        self.update_access_checks();
+    }
+
+    /// Works out whether memory accesses must be checked for alignment and breakpoints.
+    pub fn update_access_checks(&mut self) {
+        let cpu = &mut *self.cpu;
+        let align = cpu.cr0 & CR0_AM != 0 && cpu.eflags & eflags::AC != 0 && cpu.cpl == 3;
+        let watch = cpu.dr[7] & DR7_ENABLES != 0;
+        for (wanted, bit) in [(align, Pending::ALIGN), (watch, Pending::DEBUG)] {
+            if wanted {
+                cpu.pending.set(bit);
+            } else {
+                cpu.pending.clear(bit);
+            }
+        }
+    }
+
+    /// Hands the paging registers to the MMU. Cached translations stay: the caller flushes what the manual says
+    /// (SDM Vol. 3A, 4.10.4 "Invalidation of TLBs and Paging-Structure Caches").
+    pub fn update_paging(&mut self) {
+        let cpu = &mut *self.cpu;
+        let mode = match (
+            cpu.cr0 & (CR0_PE | CR0_PG) == CR0_PE | CR0_PG,
+            cpu.cr4 & CR4_PAE != 0,
+        ) {
+            (false, _) => PagingMode::Off,
+            (true, false) => PagingMode::TwoLevel,
+            (true, true) => PagingMode::Pae,
+        };
+        self.mmu.set_paging(Paging {
+            mode,
+            pse: cpu.cr4 & CR4_PSE != 0,
+            wp: cpu.cr0 & CR0_WP != 0,
+            pge: cpu.cr4 & CR4_PGE != 0,
+            nxe: cpu.efer & EFER_NXE != 0,
+            cr3: cpu.cr3,
+        });
+        cpu.pending.set(Pending::REFETCH);
+    }
+}

@@ -1,0 +1,55 @@
+//! IN and OUT (SDM Vol. 1, chapter "Input/Output").
+
+use super::exec::Exec;
+use super::word::Word;
+use crate::bus::Width;
+use crate::cpu::regs::{EAX, EDX};
+use crate::decode::{Insn, Operand};
+use crate::fault::Fault;
+
+fn width<W: Word>() -> Width {
+    match W::BITS {
+        8 => Width::Byte,
+        16 => Width::Word,
+        _ => Width::Dword,
+    }
+}
+
+impl Exec<'_> {
+    /// Reads a port, permission checked before.
+    pub fn port_in<W: Word>(&mut self, port: u16) -> W {
+        let value = self.bus.port_read(port, width::<W>());
+        self.sample_bus();
+        W::cut(value)
+    }
+
+    /// Writes a port, permission checked before.
+    pub fn port_out<W: Word>(&mut self, port: u16, value: W) {
+        self.bus.port_write(port, width::<W>(), value.zero_extend());
+        self.sample_bus();
+    }
+
+    /// The port operand `index`: imm8 or DX.
+    fn port(&self, insn: &Insn, index: usize) -> u16 {
+        match insn.ops[index] {
+            Operand::Imm => insn.imm as u8 as u16,
+            _ => self.cpu.regs.get16(EDX),
+        }
+    }
+}
+
+/// IN.
+pub fn port_in<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    let port = cx.port(insn, 1);
+    cx.io_allowed(port, W::BYTES)?;
+    cx.port_in::<W>(port).set_register(&mut cx.cpu.regs, EAX);
+    Ok(())
+}
+
+/// OUT.
+pub fn port_out<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    let port = cx.port(insn, 0);
+    cx.io_allowed(port, W::BYTES)?;
+    cx.port_out(port, W::register(&cx.cpu.regs, EAX));
+    Ok(())
+}

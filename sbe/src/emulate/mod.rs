@@ -1,0 +1,43 @@
+//! The reference emulator: one handler an instruction form, each exact.
+//!
+//! A handler is called with EIP already past its instruction. It returns a [`Fault`] with nothing changed that the guest
+//! can see, and the caller sets EIP back; so handlers do what may fault first and move registers last.
+
+mod alu;
+mod bcd;
+#[cfg(test)]
+mod bench;
+mod bits;
+mod branch;
+mod data;
+mod descriptors;
+mod double_fault;
+mod exec;
+pub mod far;
+mod flags;
+pub mod fpu;
+mod gate;
+mod interrupt;
+mod io;
+mod iret;
+mod memory;
+mod muldiv;
+mod operand;
+mod segcheck;
+mod segload;
+mod shift;
+mod stack;
+mod string;
+mod sysenter;
+mod sysseg;
+mod system;
+mod table;
+mod task;
+mod transfer_stack;
+mod tss;
+mod word;
+
+pub use data::undefined;
+pub use exec::{Exec, Handler};
+pub use interrupt::Event;
+pub use table::handler;

@@ -1,0 +1,168 @@
+//! The stack: PUSH, POP, PUSHA, POPA, ENTER, LEAVE (SDM Vol. 1, 6.2 "Stacks").
+//!
+//! A push stores first and moves the stack pointer last; a pop loads first. A fault therefore leaves ESP as it was.
+
+use super::exec::Exec;
+use super::word::Word;
+use crate::cpu::regs::{EBP, ESP};
+use crate::cpu::segment::SegReg;
+use crate::decode::{Insn, Operand};
+use crate::fault::Fault;
+
+/// Nesting levels of ENTER are taken modulo 32.
+const LEVEL_MASK: u32 = 31;
+
+impl Exec<'_> {
+    /// `offset` cut to the stack's address size.
+    #[inline(always)]
+    pub fn wrap_stack(&self, offset: u32) -> u32 {
+        if self.cpu.is_stack32() {
+            offset
+        } else {
+            offset & 0xFFFF
+        }
+    }
+
+    /// ESP or SP.
+    #[inline(always)]
+    pub fn stack_pointer(&self) -> u32 {
+        self.wrap_stack(self.cpu.regs.get(ESP))
+    }
+
+    /// Sets ESP or SP.
+    #[inline(always)]
+    pub fn set_stack_pointer(&mut self, value: u32) {
+        self.set_stack_register(ESP, value);
+    }
+
+    /// Sets a register as wide as the stack's address size.
+    fn set_stack_register(&mut self, register: u8, value: u32) {
+        if self.cpu.is_stack32() {
+            self.cpu.regs.set(register, value);
+        } else {
+            self.cpu.regs.set16(register, value as u16);
+        }
+    }
+
+    /// Pushes a value.
+    #[inline(always)]
+    pub fn push<W: Word>(&mut self, value: W) -> Result<(), Fault> {
+        let top = self.wrap_stack(self.stack_pointer().wrapping_sub(W::BYTES));
+        self.store(SegReg::Ss, top, value)?;
+        self.set_stack_pointer(top);
+        Ok(())
+    }
+
+    /// The value at the top of the stack.
+    #[inline(always)]
+    pub fn peek<W: Word>(&mut self) -> Result<W, Fault> {
+        self.load(SegReg::Ss, self.stack_pointer())
+    }
+
+    /// Pops a value.
+    #[inline(always)]
+    pub fn pop<W: Word>(&mut self) -> Result<W, Fault> {
+        let value = self.peek()?;
+        self.release_stack(W::BYTES);
+        Ok(value)
+    }
+
+    /// Moves the stack pointer up by `bytes`.
+    #[inline(always)]
+    pub fn release_stack(&mut self, bytes: u32) {
+        self.set_stack_pointer(self.stack_pointer().wrapping_add(bytes));
+    }
+}
+
+/// PUSH of a register, memory or immediate.
+pub fn push<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    let value = cx.read_operand::<W>(insn, 0)?;
+    cx.push(value)
+}
+
+/// POP to a register or memory. A memory address that uses ESP is computed after the pop.
+pub fn pop<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    let value = cx.peek::<W>()?;
+    let before = cx.cpu.regs.get(ESP);
+    cx.release_stack(W::BYTES);
+    let stored = cx.write_operand(insn, 0, value);
+    if stored.is_err() && insn.ops[0] == Operand::Mem {
+        cx.cpu.regs.set(ESP, before);
+    }
+    stored
+}
+
+/// PUSHA: all eight registers, with ESP as it was.
+pub fn pusha<W: Word>(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
+    let top = cx.stack_pointer();
+    let slot = |index: u32| top.wrapping_sub((index + 1) * W::BYTES);
+    for index in 0..8 {
+        let offset = cx.wrap_stack(slot(index));
+        cx.probe_write(SegReg::Ss, offset, W::BYTES)?;
+    }
+    for index in 0..8 {
+        let value = W::register(&cx.cpu.regs, index as u8);
+        let offset = cx.wrap_stack(slot(index));
+        cx.store(SegReg::Ss, offset, value)?;
+    }
+    cx.set_stack_pointer(cx.wrap_stack(slot(7)));
+    Ok(())
+}
+
+/// POPA: the stored stack pointer is skipped.
+pub fn popa<W: Word>(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
+    let top = cx.stack_pointer();
+    let mut values = [W::cut(0); 8];
+    for (slot, value) in values.iter_mut().enumerate() {
+        let offset = cx.wrap_stack(top.wrapping_add(slot as u32 * W::BYTES));
+        *value = cx.load(SegReg::Ss, offset)?;
+    }
+    for (slot, value) in values.into_iter().enumerate() {
+        let register = 7 - slot as u8;
+        if register != ESP {
+            value.set_register(&mut cx.cpu.regs, register);
+        }
+    }
+    cx.release_stack(8 * W::BYTES);
+    Ok(())
+}
+
+/// ENTER: frame of `insn.imm` bytes at nesting level `insn.aux` (SDM Vol. 2A, "ENTER").
+pub fn enter<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    let level = insn.aux & LEVEL_MASK;
+    let top = cx.stack_pointer();
+    let slot = |index: u32| top.wrapping_sub((index + 1) * W::BYTES);
+    let frame = cx.wrap_stack(slot(0));
+    let mut display = Vec::with_capacity(level as usize + 1);
+    display.push(W::register(&cx.cpu.regs, EBP));
+    for index in 1..level {
+        let offset = cx.wrap_stack(cx.cpu.regs.get(EBP).wrapping_sub(index * W::BYTES));
+        display.push(cx.load(SegReg::Ss, offset)?);
+    }
+    if level > 0 {
+        display.push(W::cut(frame));
+    }
+    for index in 0..display.len() as u32 {
+        let offset = cx.wrap_stack(slot(index));
+        cx.probe_write(SegReg::Ss, offset, W::BYTES)?;
+    }
+    let bottom = cx.wrap_stack(slot(display.len() as u32 - 1).wrapping_sub(insn.imm));
+    // The manual's last step: a write at the new top must be possible.
+    cx.probe_write(SegReg::Ss, bottom, W::BYTES)?;
+    for (index, value) in display.into_iter().enumerate() {
+        let offset = cx.wrap_stack(slot(index as u32));
+        cx.store(SegReg::Ss, offset, value)?;
+    }
+    W::cut(frame).set_register(&mut cx.cpu.regs, EBP);
+    cx.set_stack_pointer(bottom);
+    Ok(())
+}
+
+/// LEAVE.
+pub fn leave<W: Word>(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
+    let frame = cx.wrap_stack(cx.cpu.regs.get(EBP));
+    let value = cx.load::<W>(SegReg::Ss, frame)?;
+    cx.set_stack_pointer(frame.wrapping_add(W::BYTES));
+    value.set_register(&mut cx.cpu.regs, EBP);
+    Ok(())
+}

@@ -1,0 +1,166 @@
+//! String instructions and string I/O, alone and repeated (SDM Vol. 1, 7.3.9 "String Instructions").
+//!
+//! A repeated instruction runs a bounded number of iterations at a time. When it stops early, for the run loop to look at
+//! interrupts, EIP stays on it and the counter and index registers tell what is left, as on a processor.
+
+use super::alu;
+use super::exec::Exec;
+use super::word::Word;
+use crate::cpu::eflags::{DF, STATUS, TF, ZF};
+use crate::cpu::regs::{EAX, ECX, EDI, EDX, ESI};
+use crate::cpu::segment::SegReg;
+use crate::decode::{Flags, Insn};
+use crate::fault::Fault;
+
+/// Iterations before interrupts are looked at.
+const BURST: u32 = 1024;
+
+impl Exec<'_> {
+    /// (E)SI or (E)DI by address size.
+    fn index(&self, insn: &Insn, register: u8) -> u32 {
+        insn.wrap_address(self.cpu.regs.get(register))
+    }
+
+    /// Moves an index register by one element in the direction of DF.
+    fn advance<W: Word>(&mut self, insn: &Insn, register: u8) {
+        let step = if self.cpu.eflags & DF == 0 {
+            W::BYTES
+        } else {
+            W::BYTES.wrapping_neg()
+        };
+        let value = self.cpu.regs.get(register).wrapping_add(step);
+        self.set_by_address_size(insn, register, value);
+    }
+
+    fn set_by_address_size(&mut self, insn: &Insn, register: u8, value: u32) {
+        if insn.flags.has(Flags::ADDR16) {
+            self.cpu.regs.set16(register, value as u16);
+        } else {
+            self.cpu.regs.set(register, value);
+        }
+    }
+
+    /// Runs `step` once, or as often as (E)CX says under a repeat prefix. `step` returns whether to go on.
+    #[inline(always)]
+    fn repeat(
+        &mut self,
+        insn: &Insn,
+        step: impl Fn(&mut Self, &Insn) -> Result<bool, Fault>,
+    ) -> Result<(), Fault> {
+        if insn.flags.0 & (Flags::REP | Flags::REPNE) == 0 {
+            step(self, insn)?;
+            return Ok(());
+        }
+        // Single steps and breakpoints report after each iteration.
+        let watched = self.cpu.eflags & TF != 0 || self.cpu.pending.0 != 0;
+        let burst = if watched { 1 } else { BURST };
+        let mut left = self.index(insn, ECX);
+        for _ in 0..burst {
+            if left == 0 {
+                return Ok(());
+            }
+            let go_on = step(self, insn)?;
+            left -= 1;
+            self.set_by_address_size(insn, ECX, left);
+            if !go_on || left == 0 {
+                return Ok(());
+            }
+            if self.cpu.pending.0 != 0 {
+                break;
+            }
+        }
+        self.cpu.eip = self.cpu.eip.wrapping_sub(u32::from(insn.len));
+        Ok(())
+    }
+
+    /// Whether a repeated comparison goes on after flags were set.
+    fn comparison_goes_on(&self, insn: &Insn) -> bool {
+        let equal = self.cpu.eflags & ZF != 0;
+        if insn.flags.has(Flags::REPNE) {
+            !equal
+        } else {
+            equal
+        }
+    }
+}
+
+/// MOVS.
+pub fn movs<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    cx.repeat(insn, |cx, insn| {
+        let value = cx.load::<W>(insn.mem.segment, cx.index(insn, ESI))?;
+        cx.store(SegReg::Es, cx.index(insn, EDI), value)?;
+        cx.advance::<W>(insn, ESI);
+        cx.advance::<W>(insn, EDI);
+        Ok(true)
+    })
+}
+
+/// STOS.
+pub fn stos<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    cx.repeat(insn, |cx, insn| {
+        let value = W::register(&cx.cpu.regs, EAX);
+        cx.store(SegReg::Es, cx.index(insn, EDI), value)?;
+        cx.advance::<W>(insn, EDI);
+        Ok(true)
+    })
+}
+
+/// LODS.
+pub fn lods<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    cx.repeat(insn, |cx, insn| {
+        let value = cx.load::<W>(insn.mem.segment, cx.index(insn, ESI))?;
+        value.set_register(&mut cx.cpu.regs, EAX);
+        cx.advance::<W>(insn, ESI);
+        Ok(true)
+    })
+}
+
+/// CMPS: flags of source minus destination.
+pub fn cmps<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    cx.repeat(insn, |cx, insn| {
+        let source = cx.load::<W>(insn.mem.segment, cx.index(insn, ESI))?;
+        let destination = cx.load::<W>(SegReg::Es, cx.index(insn, EDI))?;
+        let (_, flags) = alu::sub(source, destination, 0);
+        cx.set_status(STATUS, flags);
+        cx.advance::<W>(insn, ESI);
+        cx.advance::<W>(insn, EDI);
+        Ok(cx.comparison_goes_on(insn))
+    })
+}
+
+/// SCAS: flags of accumulator minus destination.
+pub fn scas<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    cx.repeat(insn, |cx, insn| {
+        let destination = cx.load::<W>(SegReg::Es, cx.index(insn, EDI))?;
+        let (_, flags) = alu::sub(W::register(&cx.cpu.regs, EAX), destination, 0);
+        cx.set_status(STATUS, flags);
+        cx.advance::<W>(insn, EDI);
+        Ok(cx.comparison_goes_on(insn))
+    })
+}
+
+/// INS: the destination is known to be writable before the port is read.
+pub fn ins<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    let port = cx.cpu.regs.get16(EDX);
+    cx.io_allowed(port, W::BYTES)?;
+    cx.repeat(insn, |cx, insn| {
+        let offset = cx.index(insn, EDI);
+        cx.probe_write(SegReg::Es, offset, W::BYTES)?;
+        let value = cx.port_in::<W>(port);
+        cx.store(SegReg::Es, offset, value)?;
+        cx.advance::<W>(insn, EDI);
+        Ok(true)
+    })
+}
+
+/// OUTS.
+pub fn outs<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    let port = cx.cpu.regs.get16(EDX);
+    cx.io_allowed(port, W::BYTES)?;
+    cx.repeat(insn, |cx, insn| {
+        let value = cx.load::<W>(insn.mem.segment, cx.index(insn, ESI))?;
+        cx.port_out(port, value);
+        cx.advance::<W>(insn, ESI);
+        Ok(true)
+    })
+}

@@ -1,0 +1,152 @@
+//! Control registers and translation flushes (SDM Vol. 3A, 2.5 "Control Registers", 4.10.4 "Invalidation of TLBs and
+//! Paging-Structure Caches"; Vol. 2B, "MOV—Move to/from Control Registers").
+
+use crate::cpu::Pending;
+use crate::cpu::control::{
+    CR0_CD, CR0_EM, CR0_ET, CR0_MP, CR0_NW, CR0_PE, CR0_PG, CR0_TS, CR0_WP, CR0_WRITABLE, CR4_DE,
+    CR4_OSFXSR, CR4_OSXMMEXCPT, CR4_PAE, CR4_PCE, CR4_PGE, CR4_PSE, CR4_TSD,
+};
+use crate::decode::{Insn, Operand};
+use crate::emulate::exec::Exec;
+use crate::emulate::word::Word;
+use crate::fault::Fault;
+use mmu::LinearAddr;
+
+/// CR4 bits of the features that CPUID announces; setting another is #GP(0).
+const CR4_WRITABLE: u32 =
+    CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_PGE | CR4_PCE | CR4_OSFXSR | CR4_OSXMMEXCPT;
+/// Bits of CR0 on which translations depend.
+const CR0_TRANSLATION: u32 = CR0_PE | CR0_PG | CR0_WP;
+/// Bits of CR4 on which translations depend.
+const CR4_TRANSLATION: u32 = CR4_PSE | CR4_PAE | CR4_PGE;
+/// The machine-status word that LMSW writes.
+const MSW: u32 = CR0_PE | CR0_MP | CR0_EM | CR0_TS;
+
+/// MOV r32, CRn.
+pub fn mov_from_cr(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    let value = match Exec::register_number(insn, 1) {
+        0 => cx.cpu.cr0,
+        2 => cx.cpu.cr2,
+        3 => cx.cpu.cr3,
+        4 => cx.cpu.cr4,
+        _ => return Err(Fault::ud()),
+    };
+    cx.require_cpl0()?;
+    cx.set_register(insn.ops[0], value);
+    Ok(())
+}
+
+/// MOV CRn, r32.
+pub fn mov_to_cr(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    let number = Exec::register_number(insn, 0);
+    if !matches!(number, 0 | 2 | 3 | 4) {
+        return Err(Fault::ud());
+    }
+    cx.require_cpl0()?;
+    let value = cx.read_operand::<u32>(insn, 1)?;
+    match number {
+        0 => cx.write_cr0(value),
+        2 => {
+            cx.cpu.cr2 = value;
+            Ok(())
+        }
+        3 => cx.write_cr3(value),
+        _ => cx.write_cr4(value),
+    }
+}
+
+impl Exec<'_> {
+    /// Writes CR0.
+    pub fn write_cr0(&mut self, value: u32) -> Result<(), Fault> {
+        let value = value & CR0_WRITABLE | CR0_ET;
+        let paging_unprotected = value & (CR0_PG | CR0_PE) == CR0_PG;
+        let write_through_uncached = value & (CR0_NW | CR0_CD) == CR0_NW;
+        if paging_unprotected || write_through_uncached {
+            return Err(Fault::gp(0));
+        }
+        let changed = self.cpu.cr0 ^ value;
+        if changed & value & CR0_PG != 0 && self.cpu.cr4 & CR4_PAE != 0 {
+            self.load_pdptes(self.cpu.cr3)?;
+        }
+        self.cpu.cr0 = value;
+        if changed & CR0_TRANSLATION != 0 {
+            self.update_paging();
+            self.mmu.flush_all();
+        }
+        self.update_access_checks();
+        Ok(())
+    }
+
+    /// Writes CR3: translations that are not global go.
+    pub fn write_cr3(&mut self, value: u32) -> Result<(), Fault> {
+        if self.cpu.is_paging() && self.cpu.cr4 & CR4_PAE != 0 {
+            self.load_pdptes(value)?;
+        }
+        self.cpu.cr3 = value;
+        self.update_paging();
+        self.mmu.flush_non_global();
+        Ok(())
+    }
+
+    fn write_cr4(&mut self, value: u32) -> Result<(), Fault> {
+        if value & !CR4_WRITABLE != 0 {
+            return Err(Fault::gp(0));
+        }
+        let changed = self.cpu.cr4 ^ value;
+        // Toggling PAE, PGE or PSE under paging reloads the PDPTEs (SDM Vol. 3A, 4.4.1 "PDPTE Registers").
+        if changed & CR4_TRANSLATION != 0 && value & CR4_PAE != 0 && self.cpu.is_paging() {
+            self.load_pdptes(self.cpu.cr3)?;
+        }
+        self.cpu.cr4 = value;
+        if changed & CR4_TRANSLATION != 0 {
+            self.update_paging();
+            self.mmu.flush_all();
+        }
+        Ok(())
+    }
+
+    /// Loads the PDPTE registers from the table at `cr3`; #GP(0) on reserved bits.
+    pub fn load_pdptes(&mut self, cr3: u32) -> Result<(), Fault> {
+        self.mmu.load_pdptes(cr3).map_err(|_| Fault::gp(0))
+    }
+}
+
+/// CLTS.
+pub fn clts(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
+    cx.require_cpl0()?;
+    cx.cpu.cr0 &= !CR0_TS;
+    Ok(())
+}
+
+/// LMSW: PE can be set but not cleared.
+pub fn lmsw(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    cx.require_cpl0()?;
+    let word = u32::from(cx.read_operand::<u16>(insn, 0)?);
+    let kept = cx.cpu.cr0 & (!MSW | CR0_PE);
+    cx.write_cr0(kept | word & MSW)
+}
+
+/// SMSW: memory receives 16 bits, a 32-bit register all of CR0.
+pub fn smsw<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    let value = cx.cpu.cr0;
+    if insn.ops[0] == Operand::Mem {
+        cx.write_operand(insn, 0, value as u16)
+    } else {
+        cx.write_operand(insn, 0, W::cut(value))
+    }
+}
+
+/// INVLPG: the address is not checked against the segment's limit.
+pub fn invlpg(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    cx.require_cpl0()?;
+    let base = cx.cpu.seg(insn.mem.segment).base;
+    let linear = base.wrapping_add(insn.effective_address(cx.cpu));
+    cx.mmu.invlpg(LinearAddr::from(linear));
+    cx.cpu.pending.set(Pending::REFETCH);
+    Ok(())
+}
+
+/// INVD and WBINVD: there is no cache that memory could differ from.
+pub fn invd(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
+    cx.require_cpl0()
+}

@@ -1,0 +1,127 @@
+//! What can end an instruction early: an architectural exception, or something replex does not support.
+
+use mmu::PageFault;
+
+/// Exception vectors (SDM Vol. 3A, 6.3.1 "External Interrupts", Table 6-1 "Protected-Mode Exceptions and Interrupts").
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Vector {
+    /// #DE, divide error.
+    DivideError = 0,
+    /// #DB, debug.
+    Debug = 1,
+    /// Non-maskable interrupt.
+    Nmi = 2,
+    /// #BP, INT3.
+    Breakpoint = 3,
+    /// #OF, INTO.
+    Overflow = 4,
+    /// #BR, BOUND range exceeded.
+    BoundRange = 5,
+    /// #UD, invalid opcode.
+    InvalidOpcode = 6,
+    /// #NM, device not available.
+    DeviceNotAvailable = 7,
+    /// #DF, double fault.
+    DoubleFault = 8,
+    /// #TS, invalid TSS.
+    InvalidTss = 10,
+    /// #NP, segment not present.
+    SegmentNotPresent = 11,
+    /// #SS, stack-segment fault.
+    StackFault = 12,
+    /// #GP, general protection.
+    GeneralProtection = 13,
+    /// #PF, page fault.
+    PageFault = 14,
+    /// #MF, x87 floating-point error.
+    X87Error = 16,
+    /// #AC, alignment check.
+    AlignmentCheck = 17,
+    /// #XM, SIMD floating-point exception.
+    SimdError = 19,
+}
+
+/// An exception as it is delivered: vector, error code if the vector pushes one, faulting address of a page fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exception {
+    /// Which exception.
+    pub vector: Vector,
+    /// The 32-bit error code, for the vectors that push one.
+    pub code: Option<u32>,
+    /// The linear address CR2 receives (page faults only).
+    pub address: u32,
+}
+
+impl Exception {
+    /// An exception that pushes no error code.
+    pub const fn plain(vector: Vector) -> Self {
+        Self {
+            vector,
+            code: None,
+            address: 0,
+        }
+    }
+
+    /// An exception with an error code.
+    pub const fn with_code(vector: Vector, code: u32) -> Self {
+        Self {
+            vector,
+            code: Some(code),
+            address: 0,
+        }
+    }
+}
+
+/// Why an instruction did not complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The processor raises this exception; nothing the guest can see has changed.
+    Exception(Exception),
+    /// The guest asked for something replex does not implement: the machine stops with this message.
+    Unsupported(&'static str),
+    /// An exception while delivering a double fault: the processor enters shutdown.
+    Shutdown,
+}
+
+impl Fault {
+    /// #GP with the given error code.
+    pub const fn gp(code: u32) -> Self {
+        Self::Exception(Exception::with_code(Vector::GeneralProtection, code))
+    }
+
+    /// #SS with the given error code.
+    pub const fn ss(code: u32) -> Self {
+        Self::Exception(Exception::with_code(Vector::StackFault, code))
+    }
+
+    /// #NP with the given error code.
+    pub const fn np(code: u32) -> Self {
+        Self::Exception(Exception::with_code(Vector::SegmentNotPresent, code))
+    }
+
+    /// #TS with the given error code.
+    pub const fn ts(code: u32) -> Self {
+        Self::Exception(Exception::with_code(Vector::InvalidTss, code))
+    }
+
+    /// #UD.
+    pub const fn ud() -> Self {
+        Self::Exception(Exception::plain(Vector::InvalidOpcode))
+    }
+
+    /// An exception that pushes no error code.
+    pub const fn plain(vector: Vector) -> Self {
+        Self::Exception(Exception::plain(vector))
+    }
+}
+
+impl From<PageFault> for Fault {
+    fn from(fault: PageFault) -> Self {
+        Self::Exception(Exception {
+            vector: Vector::PageFault,
+            code: Some(fault.code.bits()),
+            address: fault.addr.get() as u32,
+        })
+    }
+}

@@ -1,0 +1,406 @@
+//! [`Vcpu`]: one virtual processor, and the loop that runs it.
+//!
+//! ```text
+//!   look up ── events pending? traps, NMI, interrupts (SDM Vol. 3A, 6.9 "Priority among Simultaneous Events")
+//!      │
+//!   fetch ──── linear page -> frame, through the fetch window; decode cache by guest-physical address
+//!      │
+//!   execute ── handler; on a fault EIP goes back and the exception is delivered
+//! ```
+
+use crate::bus::Bus;
+use crate::cpu::control::{CR0_ET, CR0_PE, DR6_BS, DR7_ENABLES};
+use crate::cpu::model::CpuModel;
+use crate::cpu::regs::ESI;
+use crate::cpu::segment::{Attributes, SegReg, Segment, Selector};
+use crate::cpu::{Cpu, Pending, eflags};
+use crate::decode::decoder::{self, CodeSize, DecodeError, MAX_LENGTH};
+use crate::decode::{Cache, Insn, Key};
+use crate::emulate::fpu::HostFpu;
+use crate::emulate::{Event, Exec};
+use crate::fault::Fault;
+use mmu::{Frame, LinearAddr, MemFault, Mmu, PAGE_SIZE};
+
+/// Linux boot protocol, "32-bit BOOT PROTOCOL": selector of the flat code segment, __BOOT_CS.
+const BOOT_CS: Selector = Selector(0x10);
+/// Selector of the flat data segment, __BOOT_DS.
+const BOOT_DS: Selector = Selector(0x18);
+
+/// Why [`Vcpu::run`] came back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// The budget is used up.
+    Budget,
+    /// HLT: the processor waits for an interrupt. With IF clear only an NMI can wake it.
+    Halt,
+    /// The bus asked the machine to stop.
+    Stop,
+    /// Triple fault: the processor entered shutdown.
+    Shutdown,
+    /// The guest needs something replex does not implement.
+    Unsupported(String),
+}
+
+/// Bits that make the loop look up before the next instruction.
+const EVENTS: u32 = Pending::INTR
+    | Pending::NMI
+    | Pending::SHADOW
+    | Pending::SHADOW_SS
+    | Pending::DEBUG
+    | Pending::DEBUG_TRAP
+    | Pending::HALT
+    | Pending::STOP;
+
+/// The page instructions are being fetched from.
+#[derive(Clone, Copy)]
+struct FetchWindow {
+    /// Linear page number; [`FetchWindow::CLOSED`] matches none.
+    page: u32,
+    frame: Frame,
+    /// Key of the page's first byte.
+    key: Key,
+    /// Value of [`Mmu::code_epoch`] when `key` was made.
+    epoch: u64,
+}
+
+impl FetchWindow {
+    /// No linear page has this number.
+    const CLOSED: u32 = u32::MAX;
+}
+
+/// One virtual processor.
+pub struct Vcpu {
+    /// Architectural state.
+    pub cpu: Cpu,
+    /// Memory as the processor addresses it.
+    pub mmu: Mmu,
+    cache: Cache,
+    host: HostFpu,
+    window: FetchWindow,
+}
+
+impl Vcpu {
+    /// A processor after RESET.
+    ///
+    /// # Errors
+    /// When the host grants no memory for the code that drives its FPU.
+    pub fn new(model: CpuModel, mmu: Mmu) -> std::io::Result<Self> {
+        let closed = Key {
+            address: 0,
+            written: 0,
+        };
+        Ok(Self {
+            cpu: Cpu::new(model),
+            mmu,
+            cache: Cache::new(),
+            host: HostFpu::new()?,
+            window: FetchWindow {
+                page: FetchWindow::CLOSED,
+                frame: Frame::new(0),
+                key: closed,
+                epoch: 0,
+            },
+        })
+    }
+
+    /// Sets the registers as the 32-bit boot protocol wants them: protected mode with flat segments, paging and interrupts
+    /// off, ESI the physical address of `boot_params` (Linux, Documentation/arch/x86/boot.rst, "32-bit Boot Protocol").
+    pub fn set_linux_entry(&mut self, entry: u32, boot_params: u32) {
+        let cpu = &mut self.cpu;
+        let flat = |selector, attributes| Segment::new(selector, 0, u32::MAX, attributes);
+        cpu.segs = [flat(BOOT_DS, Attributes::FLAT_DATA); 6];
+        cpu.segs[SegReg::Cs as usize] = flat(BOOT_CS, Attributes::FLAT_CODE);
+        cpu.cr0 = CR0_PE | CR0_ET;
+        cpu.eflags = eflags::FIXED;
+        cpu.eip = entry;
+        cpu.regs.set(ESI, boot_params);
+        cpu.pending.set(Pending::REFETCH);
+    }
+
+    /// Raises the NMI pin.
+    pub fn inject_nmi(&mut self) {
+        self.cpu.pending.set(Pending::NMI);
+    }
+
+    /// Runs up to `budget` instructions.
+    pub fn run(&mut self, bus: &mut dyn Bus, budget: u64) -> Exit {
+        let Self {
+            cpu,
+            mmu,
+            cache,
+            host,
+            window,
+        } = self;
+        let mut cx = Exec {
+            cpu,
+            mmu,
+            bus,
+            host,
+        };
+        cx.sample_bus();
+        let end = cx.cpu.retired.saturating_add(budget);
+        while cx.cpu.retired < end {
+            if cx.cpu.pending.has(EVENTS) || cx.cpu.eflags & (eflags::TF | eflags::RF) != 0 {
+                if let Some(exit) = step_watched(&mut cx, cache, window) {
+                    return exit;
+                }
+            } else if let Err(exit) = step(&mut cx, cache, window) {
+                return exit;
+            }
+        }
+        Exit::Budget
+    }
+}
+
+/// Executes one instruction and delivers the exception it raises.
+#[inline(always)]
+fn step(cx: &mut Exec<'_>, cache: &mut Cache, window: &mut FetchWindow) -> Result<(), Exit> {
+    let start = cx.cpu.eip;
+    match execute(cx, cache, window) {
+        Ok(()) => {
+            cx.cpu.retired += 1;
+            Ok(())
+        }
+        Err(fault) => fail(cx, start, fault),
+    }
+}
+
+/// Delivers the exception of the instruction at `start`, with nothing of it done.
+#[cold]
+fn fail(cx: &mut Exec<'_>, start: u32, fault: Fault) -> Result<(), Exit> {
+    cx.cpu.eip = start;
+    cx.cpu.debug_hits = 0;
+    cx.cpu.pending.clear(Pending::DEBUG_TRAP);
+    // A guest that faults for ever still uses up its budget.
+    cx.cpu.retired += 1;
+    let result = match fault {
+        Fault::Exception(exception) => cx.raise(exception),
+        other => Err(other),
+    };
+    result.map_err(|fault| exit_of(cx, fault))
+}
+
+fn exit_of(cx: &Exec<'_>, fault: Fault) -> Exit {
+    let place = || {
+        format!(
+            "at {:04x}:{:08x}",
+            cx.cpu.seg(SegReg::Cs).selector.0,
+            cx.cpu.eip
+        )
+    };
+    match fault {
+        Fault::Shutdown => Exit::Shutdown,
+        Fault::Unsupported(what) => Exit::Unsupported(format!("{what} {}", place())),
+        Fault::Exception(exception) => {
+            Exit::Unsupported(format!("undelivered {exception:?} {}", place()))
+        }
+    }
+}
+
+/// Fetches and executes one instruction. On success EIP is the next instruction's.
+#[inline(always)]
+fn execute(cx: &mut Exec<'_>, cache: &mut Cache, window: &mut FetchWindow) -> Result<(), Fault> {
+    let start = cx.cpu.eip;
+    let cs = cx.cpu.seg(SegReg::Cs);
+    let (linear, limit) = (cs.base.wrapping_add(start), cs.limit);
+    if window.page != linear >> mmu::PAGE_SHIFT
+        || window.epoch != cx.mmu.code_epoch()
+        || cx.cpu.pending.has(Pending::REFETCH)
+    {
+        open_window(cx, window, linear)?;
+    }
+    let mut key = window.key;
+    key.address |= u64::from(linear) % PAGE_SIZE as u64;
+    let decoded;
+    let insn = match cache.get(key) {
+        Some(insn) => insn,
+        None => {
+            decoded = decode(cx, cache, window, key, linear)?;
+            &decoded
+        }
+    };
+    let last = start.wrapping_add(u32::from(insn.len) - 1);
+    if last > limit || last < start {
+        return Err(Fault::gp(0));
+    }
+    cx.cpu.eip = last.wrapping_add(1);
+    (insn.exec)(cx, insn)
+}
+
+/// Points the window at the page of `linear`.
+#[cold]
+fn open_window(cx: &mut Exec<'_>, window: &mut FetchWindow, linear: u32) -> Result<(), Fault> {
+    window.page = FetchWindow::CLOSED;
+    if cx.cpu.eip > cx.cpu.seg(SegReg::Cs).limit {
+        return Err(Fault::gp(0));
+    }
+    let frame = fetch_frame(cx, linear)?;
+    let code32 = if cx.cpu.is_code32() { Key::CODE32 } else { 0 };
+    window.page = linear >> mmu::PAGE_SHIFT;
+    window.frame = frame;
+    window.key = Key {
+        address: frame.base().get() | code32,
+        written: cx.mmu.written(frame).get(),
+    };
+    window.epoch = cx.mmu.code_epoch();
+    cx.cpu.pending.clear(Pending::REFETCH);
+    Ok(())
+}
+
+fn fetch_frame(cx: &mut Exec<'_>, linear: u32) -> Result<Frame, Fault> {
+    match cx
+        .mmu
+        .fetch_page(LinearAddr::from(linear), cx.cpu.privilege())
+    {
+        Ok(frame) => Ok(frame),
+        Err(MemFault::Page(fault)) => Err(fault.into()),
+        Err(MemFault::Device) => Err(Fault::Unsupported(
+            "instruction fetch from a device or absent memory",
+        )),
+    }
+}
+
+/// Decodes the instruction at `linear`, inside the window's page, and caches it if it lies in one page.
+#[cold]
+fn decode(
+    cx: &mut Exec<'_>,
+    cache: &mut Cache,
+    window: &mut FetchWindow,
+    key: Key,
+    linear: u32,
+) -> Result<Insn, Fault> {
+    if cx.host.is_full() {
+        cx.host.clear();
+        cache.clear();
+    }
+    let size = if cx.cpu.is_code32() {
+        CodeSize::Bits32
+    } else {
+        CodeSize::Bits16
+    };
+    let offset = linear as usize % PAGE_SIZE;
+    cx.mmu.mark_code(window.frame);
+    let page = cx.mmu.code_bytes(window.frame);
+    match decoder::decode(&page[offset..], size, cx.host) {
+        Err(DecodeError::NeedMoreBytes) => decode_across(cx, &page[offset..], size, linear),
+        Ok(insn) => {
+            cache.insert(key, insn);
+            Ok(insn)
+        }
+        Err(error) => Err(decode_fault(error)),
+    }
+}
+
+/// Decodes an instruction that continues on the next page. Such instructions are not cached: the second page may change.
+fn decode_across(
+    cx: &mut Exec<'_>,
+    first: &[u8],
+    size: CodeSize,
+    linear: u32,
+) -> Result<Insn, Fault> {
+    let next = linear.wrapping_add(first.len() as u32);
+    let frame = fetch_frame(cx, next)?;
+    let mut bytes = [0; MAX_LENGTH];
+    bytes[..first.len()].copy_from_slice(first);
+    bytes[first.len()..].copy_from_slice(&cx.mmu.code_bytes(frame)[..MAX_LENGTH - first.len()]);
+    decoder::decode(&bytes, size, cx.host).map_err(decode_fault)
+}
+
+fn decode_fault(error: DecodeError) -> Fault {
+    match error {
+        DecodeError::Invalid => Fault::ud(),
+        DecodeError::TooLong | DecodeError::NeedMoreBytes => Fault::gp(0),
+    }
+}
+
+/// One step with everything that can happen between two instructions: traps, interrupts, shadows, breakpoints.
+#[cold]
+fn step_watched(cx: &mut Exec<'_>, cache: &mut Cache, window: &mut FetchWindow) -> Option<Exit> {
+    match deliver_pending(cx) {
+        Ok(Boundary::Clear) => {}
+        Ok(Boundary::Delivered) => return None,
+        Ok(Boundary::Exit(exit)) => return Some(exit),
+        Err(fault) => return Some(exit_of(cx, fault)),
+    }
+    let shadows = cx.cpu.pending.0 & (Pending::SHADOW | Pending::SHADOW_SS);
+    cx.cpu.pending.clear(shadows);
+    if let Some(hits) = code_breakpoints(cx) {
+        return cx.raise_debug(hits).err().map(|fault| exit_of(cx, fault));
+    }
+    let single_step = cx.cpu.eflags & eflags::TF != 0;
+    let resume = cx.cpu.eflags & eflags::RF != 0;
+    let delivered = cx.cpu.delivered;
+    if let Err(exit) = step(cx, cache, window) {
+        return Some(exit);
+    }
+    if resume {
+        cx.cpu.eflags &= !eflags::RF;
+    }
+    // A fault, or INT n, has cleared TF on the way to its handler: no trap.
+    if single_step && cx.cpu.delivered == delivered {
+        cx.cpu.debug_hits |= DR6_BS;
+        cx.cpu.pending.set(Pending::DEBUG_TRAP);
+    }
+    None
+}
+
+enum Boundary {
+    /// Nothing to deliver: execute the next instruction.
+    Clear,
+    /// An event was delivered; look again.
+    Delivered,
+    Exit(Exit),
+}
+
+/// Delivers the event of highest priority.
+fn deliver_pending(cx: &mut Exec<'_>) -> Result<Boundary, Fault> {
+    let pending = cx.cpu.pending;
+    if pending.has(Pending::STOP) {
+        cx.cpu.pending.clear(Pending::STOP);
+        return Ok(Boundary::Exit(Exit::Stop));
+    }
+    if pending.has(Pending::DEBUG_TRAP) && !pending.has(Pending::SHADOW_SS) {
+        cx.cpu.pending.clear(Pending::DEBUG_TRAP | Pending::HALT);
+        let hits = std::mem::take(&mut cx.cpu.debug_hits);
+        cx.raise_debug(hits)?;
+        return Ok(Boundary::Delivered);
+    }
+    if pending.has(Pending::NMI) && !pending.has(Pending::SHADOW_SS) && !cx.cpu.nmi_blocked {
+        cx.cpu.pending.clear(Pending::NMI | Pending::HALT);
+        cx.deliver(Event::Nmi)?;
+        return Ok(Boundary::Delivered);
+    }
+    let interruptible =
+        cx.cpu.eflags & eflags::IF != 0 && !pending.has(Pending::SHADOW | Pending::SHADOW_SS);
+    if pending.has(Pending::INTR) && interruptible {
+        cx.cpu.pending.clear(Pending::HALT);
+        let vector = cx.bus.acknowledge();
+        cx.sample_bus();
+        cx.deliver(Event::External(vector))?;
+        return Ok(Boundary::Delivered);
+    }
+    if pending.has(Pending::HALT) {
+        cx.cpu.pending.clear(Pending::SHADOW | Pending::SHADOW_SS);
+        return Ok(Boundary::Exit(Exit::Halt));
+    }
+    Ok(Boundary::Clear)
+}
+
+/// DR6 bits of the instruction breakpoints at EIP (SDM Vol. 3B, 17.3.1.1 "Instruction-Breakpoint Exception Condition").
+fn code_breakpoints(cx: &Exec<'_>) -> Option<u32> {
+    let cpu = &*cx.cpu;
+    if cpu.dr[7] & DR7_ENABLES == 0 || cpu.eflags & eflags::RF != 0 {
+        return None;
+    }
+    let linear = cpu.seg(SegReg::Cs).base.wrapping_add(cpu.eip);
+    let hits = (0..4).fold(0, |hits, index| {
+        let enabled = cpu.dr[7] >> (2 * index) & 3 != 0;
+        let executes = cpu.dr[7] >> (16 + 4 * index) & 3 == 0;
+        if enabled && executes && cpu.dr[index] == linear {
+            hits | 1 << index
+        } else {
+            hits
+        }
+    });
+    (hits != 0).then_some(hits)
+}
