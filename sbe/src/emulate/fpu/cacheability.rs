@@ -35,15 +35,14 @@ pub fn clflush(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     Ok(())
 }
 
-/// MASKMOVQ mm, mm.
+/// MASKMOVQ mm, mm. The register file is switched before memory is looked at: also when that faults.
 pub fn maskmovq(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     available::mmx(exec.cpu)?;
     let fpu = &exec.cpu.fpu;
     let source = fpu.mm(Exec::register_number(insn, 1)).to_le_bytes();
     let mask = fpu.mm(Exec::register_number(insn, 2)).to_le_bytes();
-    store_masked(exec, insn, &source, &mask)?;
     exec.cpu.fpu.enter_mmx();
-    Ok(())
+    store_masked(exec, insn, &source, &mask)
 }
 
 /// MASKMOVDQU xmm, xmm.
@@ -55,20 +54,16 @@ pub fn maskmovdqu(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     store_masked(exec, insn, &source, &mask)
 }
 
-/// Stores the bytes of `source` whose mask byte has its top bit set, at (E)DI; all or, on a fault, none. Bytes that are not
-/// selected are not checked either.
+/// Stores the bytes of `source` whose mask byte has its top bit set, at (E)DI; all or, on a fault, none. The whole operand
+/// must be writable, whatever the mask: what is signalled for bytes not selected is left to the processor, and the host
+/// does so (SDM Vol. 2B, "MASKMOVQ").
 fn store_masked(exec: &mut Exec<'_>, insn: &Insn, source: &[u8], mask: &[u8]) -> Result<(), Fault> {
     let start = insn.wrap_address(exec.cpu.regs.get(EDI));
-    let selected = || {
-        (0..)
-            .zip(source.iter().zip(mask))
-            .filter(|(_, (_, mask))| **mask & 0x80 != 0)
-    };
-    for (index, _) in selected() {
-        exec.probe_write(insn.mem.segment, start.wrapping_add(index), 1)?;
-    }
-    for (index, (&byte, _)) in selected() {
-        exec.store(insn.mem.segment, start.wrapping_add(index), byte)?;
+    exec.probe_write(insn.mem.segment, start, source.len() as u32)?;
+    for (index, (&byte, mask)) in (0..).zip(source.iter().zip(mask)) {
+        if mask & 0x80 != 0 {
+            exec.store(insn.mem.segment, start.wrapping_add(index), byte)?;
+        }
     }
     Ok(())
 }

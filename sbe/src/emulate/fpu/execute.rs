@@ -68,6 +68,10 @@ pub fn simd(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
             Ok(())
         }
         Outcome::Unmasked(raised) => {
+            // The register file is switched before the exception is found.
+            if class == Class::SseMmx {
+                exec.cpu.fpu.enter_mmx();
+            }
             exec.cpu.fpu.set_mxcsr(mxcsr | raised);
             let reported = exec.cpu.cr4 & CR4_OSXMMEXCPT != 0;
             Err(if reported {

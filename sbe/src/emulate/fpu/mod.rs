@@ -11,8 +11,8 @@
 //! Control, state-saving and cacheability instructions are done by hand. Every handler checks and faults before it changes
 //! anything; only an unmasked SIMD exception sets its flags in MXCSR first, as the processor does.
 //!
-//! Where the manual leaves freedom or processors differ, the guest sees what the host does: undefined condition codes, the
-//! last bits of transcendental functions, whether CVTPI2PS with a memory operand switches the register file to MMX.
+//! Where the manual leaves freedom, the guest sees what the host does: undefined condition codes, the last bits of
+//! transcendental functions. CVTPI2PS with a memory operand leaves the x87 state alone, as on AMD processors.
 
 mod available;
 mod cacheability;

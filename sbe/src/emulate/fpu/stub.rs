@@ -12,7 +12,8 @@
 
 use iced_x86::{
     Code, CodeSize, CpuidFeature, Decoder, DecoderOptions, Encoder, FlowControl, Instruction,
-    InstructionInfo, InstructionInfoFactory, OpAccess, OpKind, Register, RflagsBits,
+    InstructionInfo, InstructionInfoFactory, OpAccess, OpCodeOperandKind, OpKind, Register,
+    RflagsBits,
 };
 
 /// Bytes a stub may have, its RET included.
@@ -60,19 +61,23 @@ impl Class {
                 _ => return None,
             }
         }
-        let uses = |wanted: fn(Register) -> bool| {
-            (0..raw.op_count())
-                .any(|op| raw.op_kind(op) == OpKind::Register && wanted(raw.op_register(op)))
-        };
-        // Some forms of these two have a memory source and name no MMX register, but are of its world.
-        let converts_integers = matches!(
-            raw.code(),
-            Code::Cvtpi2ps_xmm_mmm64 | Code::Cvtpi2pd_xmm_mmm64
-        );
+        // A memory operand of MMX size is no reason to touch the MMX registers: CVTPI2PS xmm, m64 is an SSE instruction.
+        let mut mmx = false;
+        let mut xmm = false;
+        for (op, kind) in (0..).zip(raw.op_code().op_kinds()) {
+            match kind {
+                OpCodeOperandKind::mm_reg | OpCodeOperandKind::mm_rm => mmx = true,
+                OpCodeOperandKind::mm_or_mem => mmx |= raw.op_kind(op) == OpKind::Register,
+                OpCodeOperandKind::xmm_reg
+                | OpCodeOperandKind::xmm_rm
+                | OpCodeOperandKind::xmm_or_mem => xmm = true,
+                _ => {}
+            }
+        }
         match (x87, simd) {
             (true, false) => Some(Self::X87),
-            (false, true) if !uses(Register::is_xmm) => Some(Self::Mmx),
-            (false, true) if uses(Register::is_mm) || converts_integers => Some(Self::SseMmx),
+            (false, true) if !xmm => Some(Self::Mmx),
+            (false, true) if mmx => Some(Self::SseMmx),
             (false, true) => Some(Self::Sse),
             _ => None,
         }

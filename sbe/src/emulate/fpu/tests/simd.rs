@@ -106,6 +106,27 @@ fn masked_stores_write_the_selected_bytes() {
 }
 
 #[test]
+fn masked_stores_check_the_whole_operand_and_switch_first() {
+    let mut machine = Machine::new();
+    machine.must(|a| a.fld1());
+    machine.cpu.segs[SegReg::Ds as usize] = Segment::null(Selector(0));
+    machine.cpu.regs.set(EDI, DATA);
+    assert_eq!(machine.run(|a| a.maskmovq(mm0, mm0)), Err(Fault::gp(0)));
+    assert_eq!((machine.cpu.fpu.top(), machine.cpu.fpu.tags()), (0, 0xFF));
+}
+
+#[test]
+fn an_unmasked_exception_comes_after_the_switch_to_mmx() {
+    let mut machine = Machine::new();
+    machine.must(|a| a.fld1());
+    machine.set_xmm_f64(0, f64::NAN, 0.0);
+    machine.cpu.fpu.set_mxcsr(unmasking(MXCSR_IE));
+    let expected = Err(Fault::plain(Vector::SimdError));
+    assert_eq!(machine.run(|a| a.cvtpd2pi(mm1, xmm0)), expected);
+    assert_eq!((machine.cpu.fpu.top(), machine.cpu.fpu.tags()), (0, 0xFF));
+}
+
+#[test]
 fn masked_exceptions_accumulate_flags() {
     let mut machine = Machine::new();
     machine.set_xmm_f64(0, 1.0, f64::INFINITY);
