@@ -328,13 +328,11 @@ fn step_watched(cx: &mut Exec<'_>, cache: &mut Cache, window: &mut FetchWindow) 
         return cx.raise_debug(hits).err().map(|fault| exit_of(cx, fault));
     }
     let single_step = cx.cpu.eflags & eflags::TF != 0;
-    let resume = cx.cpu.eflags & eflags::RF != 0;
+    // RF lasts for one instruction; a fault pushes it set by itself.
+    cx.cpu.eflags &= !eflags::RF;
     let delivered = cx.cpu.delivered;
     if let Err(exit) = step(cx, cache, window) {
         return Some(exit);
-    }
-    if resume {
-        cx.cpu.eflags &= !eflags::RF;
     }
     // A fault, or INT n, has cleared TF on the way to its handler: no trap.
     if single_step && cx.cpu.delivered == delivered {

@@ -52,6 +52,9 @@ pub const CR4_OSXMMEXCPT: u32 = 1 << 10;
 /// IA32_EFER.NXE: execute-disable bit of PAE paging.
 pub const EFER_NXE: u64 = 1 << 11;
 
+/// IA32_MISC_ENABLE: fast string operations (SDM Vol. 4, Table 2-2).
+pub const MISC_ENABLE_FAST_STRINGS: u64 = 1 << 0;
+
 /// DR6 bits that always read as one.
 pub const DR6_FIXED: u32 = 0xFFFF_0FF0;
 /// DR6.BD: a debug register was accessed while DR7.GD was set.

@@ -1,6 +1,6 @@
 //! [`Cpu`]: everything an IA-32 program can observe of its processor.
 
-use super::control::{CR0_ET, CR0_PE, CR0_PG, DR6_FIXED, DR7_FIXED};
+use super::control::{CR0_ET, CR0_PE, CR0_PG, DR6_FIXED, DR7_FIXED, MISC_ENABLE_FAST_STRINGS};
 use super::eflags;
 use super::fpu::FxState;
 use super::model::CpuModel;
@@ -155,7 +155,7 @@ impl Cpu {
             sysenter_esp: 0,
             sysenter_eip: 0,
             tsc_offset: 0,
-            misc_enable: 0,
+            misc_enable: MISC_ENABLE_FAST_STRINGS,
             bios_sign_id: 0,
             fpu: FxState::default(),
             model,

@@ -75,10 +75,24 @@ fn decode_raw(bytes: &[u8], size: CodeSize) -> Result<Instruction, DecodeError> 
     let raw = decoder.decode();
     match decoder.last_error() {
         DecoderError::None => Ok(raw),
-        DecoderError::NoMoreBytes if bytes.len() == MAX_LENGTH => Err(DecodeError::TooLong),
         DecoderError::NoMoreBytes => Err(DecodeError::NeedMoreBytes),
+        _ if is_too_long(bits, bytes) => Err(DecodeError::TooLong),
         _ => Err(DecodeError::Invalid),
     }
+}
+
+/// Whether what the decoder calls invalid is an instruction that does not end within 15 bytes: then it lacks bytes when
+/// given fewer.
+fn is_too_long(bits: u32, bytes: &[u8]) -> bool {
+    let Some(shorter) = bytes
+        .get(..MAX_LENGTH - 1)
+        .filter(|_| bytes.len() == MAX_LENGTH)
+    else {
+        return false;
+    };
+    let mut decoder = Decoder::new(bits, shorter, OPTIONS);
+    let _ = decoder.decode();
+    decoder.last_error() == DecoderError::NoMoreBytes
 }
 
 /// Whether every feature the instruction needs is one that CPUID announces (see [`crate::cpu::model`]).

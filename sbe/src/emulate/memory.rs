@@ -254,11 +254,9 @@ impl Exec<'_> {
         access: Access,
     ) -> Result<(), Fault> {
         self.match_data_breakpoints(linear, size, access);
-        let misaligned = size.is_power_of_two() && linear.get() as u32 & (size - 1) != 0;
+        let misaligned = linear.get() as u32 & (checked_alignment(size) - 1) != 0;
         if misaligned && self.cpu.pending.has(Pending::ALIGN) {
-            // A page fault goes before the alignment check (SDM Vol. 3A, 6.9, Table 6-2).
-            self.mmu
-                .translate(linear, size, access, self.cpu.privilege())?;
+            // Before any page fault, as AMD's processors do; SDM Vol. 3A, Table 6-2 leaves the order open.
             return Err(Fault::Exception(crate::Exception::with_code(
                 Vector::AlignmentCheck,
                 0,
@@ -289,6 +287,17 @@ impl Exec<'_> {
                 self.cpu.pending.set(Pending::DEBUG_TRAP);
             }
         }
+    }
+}
+
+/// Alignment in bytes that the alignment check wants of an access of `size` bytes (SDM Vol. 3A, Table 6-7 "Alignment
+/// Requirements by Data Type"): 8 for 80-bit values, else the largest power of two in the size.
+fn checked_alignment(size: u32) -> u32 {
+    const EXTENDED: u32 = 10;
+    if size == EXTENDED {
+        8
+    } else {
+        1 << size.trailing_zeros()
     }
 }
 

@@ -87,16 +87,11 @@ pub fn verw(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
 pub fn arpl(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     cx.require_selectors()?;
     let floor = Selector(cx.read_operand(insn, 1)?).rpl();
-    let mut raised = false;
-    cx.modify_operand(insn, 0, |_, value: u16| {
-        let selector = Selector(value);
-        raised = selector.rpl() < floor;
-        if raised {
-            selector.with_rpl(floor).0
-        } else {
-            value
-        }
-    })?;
+    let selector = Selector(cx.read_operand(insn, 0)?);
+    let raised = selector.rpl() < floor;
+    if raised {
+        cx.write_operand(insn, 0, selector.with_rpl(floor).0)?;
+    }
     cx.set_zero_flag(raised);
     Ok(())
 }

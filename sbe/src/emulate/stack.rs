@@ -127,32 +127,26 @@ pub fn popa<W: Word>(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
     Ok(())
 }
 
-/// ENTER: frame of `insn.imm` bytes at nesting level `insn.aux` (SDM Vol. 2A, "ENTER").
+/// ENTER: frame of `insn.imm` bytes at nesting level `insn.aux` (SDM Vol. 2A, "ENTER"). A fault in the middle leaves ESP
+/// and EBP alone but not what was pushed before, as on processors.
 pub fn enter<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     let level = insn.aux & LEVEL_MASK;
-    let top = cx.stack_pointer();
-    let slot = |index: u32| top.wrapping_sub((index + 1) * W::BYTES);
-    let frame = cx.wrap_stack(slot(0));
-    let mut display = Vec::with_capacity(level as usize + 1);
-    display.push(W::register(&cx.cpu.regs, EBP));
-    for index in 1..level {
-        let offset = cx.wrap_stack(cx.cpu.regs.get(EBP).wrapping_sub(index * W::BYTES));
-        display.push(cx.load(SegReg::Ss, offset)?);
+    let frame = cx.wrap_stack(cx.stack_pointer().wrapping_sub(W::BYTES));
+    let mut top = frame;
+    cx.store(SegReg::Ss, top, W::register(&cx.cpu.regs, EBP))?;
+    for index in 1..=level {
+        let display = if index == level {
+            W::cut(frame)
+        } else {
+            let outer = cx.cpu.regs.get(EBP).wrapping_sub(index * W::BYTES);
+            cx.load(SegReg::Ss, cx.wrap_stack(outer))?
+        };
+        top = cx.wrap_stack(top.wrapping_sub(W::BYTES));
+        cx.store(SegReg::Ss, top, display)?;
     }
-    if level > 0 {
-        display.push(W::cut(frame));
-    }
-    for index in 0..display.len() as u32 {
-        let offset = cx.wrap_stack(slot(index));
-        cx.probe_write(SegReg::Ss, offset, W::BYTES)?;
-    }
-    let bottom = cx.wrap_stack(slot(display.len() as u32 - 1).wrapping_sub(insn.imm));
+    let bottom = cx.wrap_stack(top.wrapping_sub(insn.imm));
     // The manual's last step: a write at the new top must be possible.
     cx.probe_write(SegReg::Ss, bottom, W::BYTES)?;
-    for (index, value) in display.into_iter().enumerate() {
-        let offset = cx.wrap_stack(slot(index as u32));
-        cx.store(SegReg::Ss, offset, value)?;
-    }
     W::cut(frame).set_register(&mut cx.cpu.regs, EBP);
     cx.set_stack_pointer(bottom);
     Ok(())

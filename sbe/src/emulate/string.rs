@@ -6,7 +6,7 @@
 use super::alu;
 use super::exec::Exec;
 use super::word::Word;
-use crate::cpu::eflags::{DF, STATUS, TF, ZF};
+use crate::cpu::eflags::{DF, RF, STATUS, TF, ZF};
 use crate::cpu::regs::{EAX, ECX, EDI, EDX, ESI};
 use crate::cpu::segment::SegReg;
 use crate::decode::{Flags, Insn};
@@ -69,7 +69,9 @@ impl Exec<'_> {
                 break;
             }
         }
+        // What interrupts the instruction here pushes RF set (SDM Vol. 3B, 17.3.1.1).
         self.cpu.eip = self.cpu.eip.wrapping_sub(u32::from(insn.len));
+        self.cpu.eflags |= RF;
         Ok(())
     }
 
@@ -118,8 +120,9 @@ pub fn lods<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
 /// CMPS: flags of source minus destination.
 pub fn cmps<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     cx.repeat(insn, |cx, insn| {
-        let source = cx.load::<W>(insn.mem.segment, cx.index(insn, ESI))?;
+        // If both fault, the host's processor reports the destination.
         let destination = cx.load::<W>(SegReg::Es, cx.index(insn, EDI))?;
+        let source = cx.load::<W>(insn.mem.segment, cx.index(insn, ESI))?;
         let (_, flags) = alu::sub(source, destination, 0);
         cx.set_status(STATUS, flags);
         cx.advance::<W>(insn, ESI);

@@ -8,15 +8,15 @@ use crate::fault::{Fault, Vector};
 /// DR6 bits that software can write.
 const DR6_WRITABLE: u32 = 0xE00F;
 
-/// Resolves DR4 and DR5 (aliases of 6 and 7 unless CR4.DE) and checks privilege and DR7.GD.
+/// Checks privilege, resolves DR4 and DR5 (aliases of 6 and 7 unless CR4.DE) and checks DR7.GD, in this order.
 fn checked_number(cx: &mut Exec<'_>, number: u8) -> Result<usize, Fault> {
+    cx.require_cpl0()?;
     let number = match number {
         4 | 5 if cx.cpu.cr4 & CR4_DE != 0 => return Err(Fault::ud()),
         4 | 5 => number + 2,
         0..=7 => number,
         _ => return Err(Fault::ud()),
     };
-    cx.require_cpl0()?;
     if cx.cpu.dr[7] & DR7_GD != 0 {
         cx.cpu.dr[6] |= DR6_BD;
         return Err(Fault::plain(Vector::Debug));
