@@ -228,7 +228,7 @@ impl Board {
     fn read(&mut self, register: Register) -> u8 {
         match register {
             Register::Chipset(port) => {
-                self.chipset.advance(self.clock.now());
+                self.advance();
                 self.chipset.read(port)
             }
             Register::Com(com, offset) => {
@@ -253,7 +253,7 @@ impl Board {
     fn write(&mut self, register: Register, value: u8) {
         match register {
             Register::Chipset(port) => {
-                self.chipset.advance(self.clock.now());
+                self.advance();
                 self.chipset.write(port, value);
             }
             Register::Com(com, offset) => {
