@@ -147,6 +147,12 @@ raise_irq0:
         inb     $CMOS_DATA, %al
 .endm
 
+# Takes the clock chip's line down: its interrupt is disabled and acknowledged.
+.macro drop_irq8
+        cmos    RTC_B, RTC_B_24H
+        read_cmos RTC_C
+.endm
+
 # Makes IRQ 8 pending: one period of the clock chip, whose line stays up until register C is read.
 raise_irq8:
         pusha
@@ -158,8 +164,7 @@ raise_irq8:
         testb   $1, %al
         jnz     2f
         loop    1b
-2:      cmos    RTC_B, RTC_B_24H
-        popa
+2:      popa
         ret
 
 # --- 8259A: Initialization and Operation Command Words ----------------------------------------------------------------
@@ -359,7 +364,7 @@ priorities:
         read_pic OCW3_READ_ISR, PIC1
         check   eoi_ends_highest, $4
         eoi_both
-        read_cmos RTC_C
+        drop_irq8
 
         call    raise_irq0
         open_window
@@ -373,7 +378,7 @@ priorities:
         cli
 1:      check_vector irq8_after_eoi, IRQ8
         eoi_both
-        read_cmos RTC_C
+        drop_irq8
 
         call    raise_irq8
         call    raise_irq0
@@ -383,7 +388,7 @@ priorities:
         open_window
         check_vector irq8_second, IRQ8
         eoi_both
-        read_cmos RTC_C
+        drop_irq8
 
         out_byte OCW2_PRIORITY + 0, PIC1        # IRQ 0 becomes the lowest
         call    raise_irq0
@@ -391,7 +396,7 @@ priorities:
         open_window
         check_vector rotated_irq8_first, IRQ8
         eoi_both
-        read_cmos RTC_C
+        drop_irq8
         open_window
         check_vector rotated_irq0_second, IRQ0
         eoi
