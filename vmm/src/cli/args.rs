@@ -11,7 +11,7 @@ use crate::vm::Engine;
 
 /// Boots unmodified Linux inside one ordinary process.
 #[derive(Debug, Parser)]
-#[command(name = "replex", version)]
+#[command(name = "replex", version, arg_required_else_help = false)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

@@ -359,7 +359,7 @@ impl Rtc {
         if self.ram[B] & B_DM_BINARY != 0 {
             value
         } else {
-            value / 10 << 4 | value % 10
+            ((value / 10) << 4) | (value % 10)
         }
     }
 

@@ -222,7 +222,7 @@ fn segments(file: &[u8], header: &[u8; EHDR_LEN]) -> Result<Vec<Segment>, ElfErr
     headers
         .iter()
         .enumerate()
-        .filter(|(_, header)| u32_at(*header, P_TYPE) == PT_LOAD && u32_at(*header, P_MEMSZ) > 0)
+        .filter(|(_, header)| u32_at(header, P_TYPE) == PT_LOAD && u32_at(header, P_MEMSZ) > 0)
         .map(|(index, header)| segment(index, header, file.len()))
         .collect()
 }

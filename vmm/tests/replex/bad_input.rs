@@ -1,0 +1,153 @@
+//! Bad usage and bad files: exit status 2, one line on standard error that names what is wrong, nothing on standard output.
+
+use std::process::Output;
+
+use crate::support::{Replex, elf};
+
+/// The one line on standard error.
+fn complaint(output: &Output) -> String {
+    let stderr = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(output.stdout.is_empty(), "{:?}", output.stdout);
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(stderr.starts_with("replex: "), "{stderr}");
+    assert!(
+        stderr.ends_with('\n') && !stderr.contains("panicked"),
+        "{stderr}"
+    );
+    stderr
+}
+
+#[track_caller]
+fn refused(replex: &Replex, args: &[&str], named: &[&str]) {
+    let line = complaint(&replex.run(args));
+    for name in named {
+        assert!(
+            line.contains(name),
+            "{args:?}: {line:?} does not name {name}"
+        );
+    }
+}
+
+#[test]
+fn bad_usage() {
+    let replex = Replex::new();
+    for (args, named) in [
+        (&[][..], "subcommand"),
+        (&["launch"], "launch"),
+        (&["boot", "--bogus"], "--bogus"),
+        (&["boot", "--mem", "1T"], "--mem"),
+        (&["boot", "--mem", "none"], "--mem"),
+        (&["boot", "--mem"], "--mem"),
+        (&["boot", "--cpu", "z80"], "--cpu"),
+        (&["boot", "--engine", "steam"], "--engine"),
+        (&["boot", "--guest", "plan9"], "plan9"),
+        (
+            &["boot", "--guest", "debian-686", "--kernel", "x"],
+            "--guest",
+        ),
+        (&["boot", "stray"], "stray"),
+    ] {
+        refused(&replex, args, &[named]);
+    }
+}
+
+#[test]
+fn help_and_version_are_no_errors() {
+    let replex = Replex::new();
+    for args in [&["--help"][..], &["boot", "--help"], &["--version"]] {
+        let output = replex.run(args);
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
+        assert!(
+            !output.stdout.is_empty() && output.stderr.is_empty(),
+            "{args:?}"
+        );
+    }
+}
+
+#[test]
+fn missing_files() {
+    let replex = Replex::new();
+    let kernel = replex.file("kernel", &elf(&[0xf4]));
+    refused(
+        &replex,
+        &["boot", "--kernel", "/no/kernel"],
+        &["/no/kernel"],
+    );
+    refused(
+        &replex,
+        &["boot", "--kernel", &kernel, "--initrd", "/no/initrd"],
+        &["/no/initrd"],
+    );
+    let dir = replex.dir.path().to_str().unwrap();
+    refused(&replex, &["boot", "--kernel", dir], &[dir]);
+}
+
+#[test]
+fn files_that_are_no_kernels() {
+    let replex = Replex::new();
+    let mut x86_64 = elf(&[0xf4]);
+    x86_64[18] = 62;
+    let mut arm64 = vec![0; 1024];
+    arm64[56..60].copy_from_slice(b"ARM\x64");
+    let mut boot_sector = vec![0; 1024];
+    boot_sector[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
+    let mut wild = elf(&[0xf4]);
+    wild[52 + 12..][..4].copy_from_slice(&0xf000_0000u32.to_le_bytes());
+    wild[24..28].copy_from_slice(&0xf000_0000u32.to_le_bytes());
+    for (name, content, named) in [
+        ("empty", &[][..], "truncated"),
+        ("text", &b"#!/bin/sh\n".repeat(100), "boot_flag"),
+        ("elf-cut-in-ident", &elf(&[0xf4])[..10], "truncated"),
+        ("elf-cut-in-header", &elf(&[0xf4])[..40], "truncated"),
+        ("elf-cut-in-table", &elf(&[0xf4])[..60], "e_phoff"),
+        ("elf-cut-in-segment", &elf(&[0xf4])[..84], "p_filesz"),
+        ("x86-64", &x86_64, "another architecture"),
+        ("arm64", &arm64, "another architecture"),
+        ("boot-sector", &boot_sector, "header"),
+        ("wild", &wild, "p_paddr 0xf0000000"),
+    ] {
+        let file = replex.file(name, content);
+        refused(&replex, &["boot", "--kernel", &file], &[&file, named]);
+    }
+}
+
+#[test]
+fn too_little_memory() {
+    let replex = Replex::new();
+    let kernel = replex.file("kernel", &elf(&[0xf4]));
+    refused(
+        &replex,
+        &["boot", "--kernel", &kernel, "--mem", "1"],
+        &["--mem 1M", "p_paddr"],
+    );
+    let initrd = replex.file("initrd", &vec![0; 3 << 20]);
+    let args = ["boot", "--kernel", &kernel, "--initrd", &initrd];
+    refused(
+        &replex,
+        &[&args[..], &["--mem", "2"]].concat(),
+        &["initrd", "--mem 2M"],
+    );
+    refused(
+        &replex,
+        &[&args[..], &["--mem", "4"]].concat(),
+        &["initrd", "--mem 4M"],
+    );
+}
+
+#[test]
+fn arguments_that_do_not_fit_the_kernel() {
+    let replex = Replex::new();
+    let kernel = replex.file("kernel", &elf(&[0xf4]));
+    let args = ["boot", "--kernel", &kernel];
+    refused(
+        &replex,
+        &[&args[..], &["--append", &"x".repeat(2048)]].concat(),
+        &["command line"],
+    );
+    refused(
+        &replex,
+        &[&args[..], &["--exec", "true"]].concat(),
+        &["--exec", "--initrd"],
+    );
+}

@@ -1,0 +1,6 @@
+//! The `replex` program from outside: arguments, streams, terminal, signals and exit statuses.
+
+mod bad_input;
+mod run;
+mod support;
+mod terminal;
