@@ -291,13 +291,14 @@ impl Exec<'_> {
 }
 
 /// Alignment in bytes that the alignment check wants of an access of `size` bytes (SDM Vol. 3A, Table 6-7 "Alignment
-/// Requirements by Data Type"): 8 for 80-bit values, else the largest power of two in the size.
+/// Requirements by Data Type"): 8 for 80-bit values, else the largest power of two in the size, at most 16.
 fn checked_alignment(size: u32) -> u32 {
     const EXTENDED: u32 = 10;
+    const PARAGRAPH: u32 = 16;
     if size == EXTENDED {
         8
     } else {
-        1 << size.trailing_zeros()
+        PARAGRAPH.min(1 << size.trailing_zeros())
     }
 }
 

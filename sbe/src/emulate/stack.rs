@@ -92,36 +92,27 @@ pub fn pop<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     stored
 }
 
-/// PUSHA: all eight registers, with ESP as it was.
+/// PUSHA: all eight registers, with ESP as it was. A fault on the way leaves the pushes before it in memory.
 pub fn pusha<W: Word>(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
-    let top = cx.stack_pointer();
-    let slot = |index: u32| top.wrapping_sub((index + 1) * W::BYTES);
-    for index in 0..8 {
-        let offset = cx.wrap_stack(slot(index));
-        cx.probe_write(SegReg::Ss, offset, W::BYTES)?;
-    }
-    for index in 0..8 {
-        let value = W::register(&cx.cpu.regs, index as u8);
-        let offset = cx.wrap_stack(slot(index));
+    let mut offset = cx.stack_pointer();
+    for register in 0..8 {
+        offset = cx.wrap_stack(offset.wrapping_sub(W::BYTES));
+        let value = W::register(&cx.cpu.regs, register);
         cx.store(SegReg::Ss, offset, value)?;
     }
-    cx.set_stack_pointer(cx.wrap_stack(slot(7)));
+    cx.set_stack_pointer(offset);
     Ok(())
 }
 
-/// POPA: the stored stack pointer is skipped.
+/// POPA: the stored stack pointer is skipped. A fault on the way leaves the registers loaded before it, and ESP as it was.
 pub fn popa<W: Word>(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
-    let top = cx.stack_pointer();
-    let mut values = [W::cut(0); 8];
-    for (slot, value) in values.iter_mut().enumerate() {
-        let offset = cx.wrap_stack(top.wrapping_add(slot as u32 * W::BYTES));
-        *value = cx.load(SegReg::Ss, offset)?;
-    }
-    for (slot, value) in values.into_iter().enumerate() {
-        let register = 7 - slot as u8;
+    let mut offset = cx.stack_pointer();
+    for register in (0..8).rev() {
+        let value = cx.load::<W>(SegReg::Ss, offset)?;
         if register != ESP {
             value.set_register(&mut cx.cpu.regs, register);
         }
+        offset = cx.wrap_stack(offset.wrapping_add(W::BYTES));
     }
     cx.release_stack(8 * W::BYTES);
     Ok(())

@@ -59,7 +59,11 @@ pub fn maskmovdqu(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
 /// does so (SDM Vol. 2B, "MASKMOVQ").
 fn store_masked(exec: &mut Exec<'_>, insn: &Insn, source: &[u8], mask: &[u8]) -> Result<(), Fault> {
     let start = insn.wrap_address(exec.cpu.regs.get(EDI));
-    exec.probe_write(insn.mem.segment, start, source.len() as u32)?;
+    // MASKMOVDQU is two accesses: alignment is checked for 8 bytes.
+    const ACCESS: u32 = 8;
+    for half in (0..source.len() as u32).step_by(ACCESS as usize) {
+        exec.probe_write(insn.mem.segment, start.wrapping_add(half), ACCESS)?;
+    }
     for (index, (&byte, mask)) in (0..).zip(source.iter().zip(mask)) {
         if mask & 0x80 != 0 {
             exec.store(insn.mem.segment, start.wrapping_add(index), byte)?;
