@@ -174,6 +174,16 @@ static void run_case(const struct case_in *in, u8 *out, struct change **next)
     *word(out, OUT_CHANGES) = *next - first;
 }
 
+/* A page that was never read has no page-table entry yet: a write would be reported as to a page that is not present. */
+static void touch_read_only_pages(void)
+{
+    for (u32 page = 0; page < SANDBOX_PAGES; page++)
+        if (SANDBOX_READ_ONLY >> page & 1)
+            *(volatile u8 *)(SANDBOX + page * PAGE);
+    for (u32 at = 0; at < CODE_BYTES; at += PAGE)
+        *(volatile u8 *)(CODE + at);
+}
+
 static void run_batch(void)
 {
     volatile u32 *header = (volatile u32 *)SHARED;
@@ -183,6 +193,7 @@ static void run_batch(void)
     for (u32 page = 0; page < SANDBOX_PAGES; page++)
         if (SANDBOX_WRITABLE >> page & 1)
             copy((void *)(SANDBOX + page * PAGE), (const void *)(SHARED + SHARED_TEMPLATE + page * PAGE), PAGE);
+    touch_read_only_pages();
     for (u32 i = 0; i < count; i++) {
         header[HEADER_CURRENT] = i;
         run_case((const struct case_in *)(SHARED + SHARED_IN + i * IN_SIZE), (u8 *)(SHARED + SHARED_OUT + i * OUT_SIZE), &next);

@@ -1,10 +1,11 @@
-//! Differential run against the real CPU: `differential [--cases N] [--seed N] [--reports N] [--table]`.
+//! Differential run against the real CPU: `differential [--cases N] [--seed N] [--reports N] [--form NAME] [--table]`.
 //!
 //! Exit status 0: everything agrees; 1: mismatches; 2: it could not run.
 
 use clap::Parser;
 use std::process::ExitCode;
 use tests::differential::campaign::Campaign;
+use tests::differential::forms;
 
 /// Compares generated cases on the real CPU with the emulator.
 #[derive(Parser)]
@@ -18,6 +19,9 @@ struct Options {
     /// Mismatches to reduce and print.
     #[arg(long, default_value_t = 10)]
     reports: usize,
+    /// Only forms whose name starts with this, for instance `Push`.
+    #[arg(long, default_value = "")]
+    form: String,
     /// Print the table of forms.
     #[arg(long)]
     table: bool,
@@ -26,11 +30,16 @@ struct Options {
 fn main() -> ExitCode {
     let options = Options::parse();
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let forms = forms::generated()
+        .into_iter()
+        .filter(|form| format!("{form:?}").starts_with(&options.form))
+        .collect();
     let campaign = Campaign {
         seed: options.seed,
         cases: options.cases,
         workers,
         reports: options.reports,
+        forms,
     };
     let findings = match campaign.run() {
         Ok(findings) => findings,

@@ -8,6 +8,7 @@ use super::layout::BATCH;
 use super::machine::{Kernel, Machine, MachineError};
 use super::native::{Native, NativeError, Program};
 use super::shrink::shrink;
+use iced_x86::Code;
 use std::sync::atomic::{AtomicU64, Ordering};
 use thiserror::Error;
 
@@ -45,8 +46,10 @@ pub struct Findings {
 }
 
 /// Settings of a campaign.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Campaign {
+    /// Forms to draw from; at least one.
+    pub forms: Vec<Code>,
     /// Everything follows from it.
     pub seed: u64,
     /// Cases to run, rounded up to whole batches.
@@ -96,7 +99,7 @@ impl Campaign {
         next: &AtomicU64,
         found: &mut Findings,
     ) -> Result<(), CampaignError> {
-        let mut generator = Generator::new();
+        let mut generator = Generator::new(self.forms.clone());
         let mut pair = Pair {
             native: Native::start(program)?,
             machine: Machine::boot(kernel)?,
@@ -124,12 +127,13 @@ impl Campaign {
             };
             for ((index, case), real) in (first..).zip(&cases).zip(&outcomes) {
                 found.coverage.add(case, real);
-                if pair.engine_differs(case, real)?.is_empty() {
+                let differences = pair.engine_differs(case, real)?;
+                if differences.is_empty() {
                     continue;
                 }
                 found.mismatches += 1;
                 if found.reports.len() < self.reports {
-                    let report = pair.report(case)?;
+                    let report = pair.report(case, &differences)?;
                     found.reports.push(Mismatch {
                         case: index,
                         report,
@@ -169,8 +173,8 @@ impl Pair<'_> {
         self.engine_differs(case, &outcomes[0])
     }
 
-    /// Reduces a failing case and describes it.
-    fn report(&mut self, case: &Case) -> Result<String, CampaignError> {
+    /// Reduces a failing case and describes it. A case that agrees when it runs again depends on those before it.
+    fn report(&mut self, case: &Case, first: &[String]) -> Result<String, CampaignError> {
         let smallest = shrink(case, |candidate| {
             self.differs(candidate).is_ok_and(|found| !found.is_empty())
         });
@@ -180,11 +184,14 @@ impl Pair<'_> {
             .iter()
             .map(|unit| format!("{:?}", unit.form))
             .collect();
+        let differences = match found.as_slice() {
+            [] => format!("agrees when run again; at first:\n{}", first.join("\n")),
+            found => found.join("\n"),
+        };
         Ok(format!(
-            "{}\n{}{}\n",
+            "{}\n{}{differences}\n",
             forms.join(", "),
-            show(&smallest),
-            found.join("\n")
+            show(&smallest)
         ))
     }
 }

@@ -131,9 +131,9 @@ fn effect(instruction: &Instruction) -> Effect {
         | Mnemonic::Sar
         | Mnemonic::Shld
         | Mnemonic::Shrd => shift_effect(instruction, read, STATUS),
-        Mnemonic::Rol | Mnemonic::Ror | Mnemonic::Rcl | Mnemonic::Rcr => {
-            shift_effect(instruction, read, CF | OF)
-        }
+        Mnemonic::Rol | Mnemonic::Ror => shift_effect(instruction, read, CF | OF),
+        // A count of 9, 17 or 33 turns CF right round: it is read even so.
+        Mnemonic::Rcl | Mnemonic::Rcr => shift_effect(instruction, CF, CF | OF),
         // With a count of zero a repeated comparison compares nothing.
         _ if instruction.has_rep_prefix() || instruction.has_repne_prefix() => Effect {
             read,
@@ -192,10 +192,12 @@ fn pass(code: &[u8], at: u32, before: &mut BTreeMap<u32, u32>) -> Result<bool, C
             }
             *entry |= after;
         };
-        if instruction.op_count() > 0 && instruction.op0_kind() == OpKind::NearBranch32 {
+        let direct = instruction.op_count() > 0 && instruction.op0_kind() == OpKind::NearBranch32;
+        if direct {
             flow_to(instruction.near_branch32());
         }
-        if instruction.flow_control() != FlowControl::UnconditionalBranch {
+        // Far and indirect transfers go to the next unit: through the body, as far as flags are concerned.
+        if !direct || instruction.flow_control() != FlowControl::UnconditionalBranch {
             flow_to(instruction.next_ip32());
         }
     }

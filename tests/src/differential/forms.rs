@@ -76,7 +76,9 @@ fn reason_against(code: Code) -> Option<&'static str> {
             Some("enters the host kernel, or is undefined in compatibility mode of an AMD host")
         }
         _ => match code {
-            Code::Ud0 => Some("older reading of UD0 r, r/m, which is generated"),
+            Code::Ud0 | Code::Ud0_r16_rm16 | Code::Ud0_r32_rm32 => {
+                Some("AMD processors take no ModRM byte: the length differs (#UD either way)")
+            }
             Code::Bswap_r16 => Some("result undefined (SDM Vol. 2A, BSWAP)"),
             Code::Reservednop_rm16_r16_0F0D | Code::Reservednop_rm32_r32_0F0D => {
                 Some("PREFETCHW on the host, not announced")
@@ -147,7 +149,6 @@ pub fn always_faults(code: Code) -> bool {
                 | Mnemonic::Outsd
                 | Mnemonic::In
                 | Mnemonic::Out
-                | Mnemonic::Ud0
                 | Mnemonic::Ud1
                 | Mnemonic::Ud2
                 | Mnemonic::Int3
@@ -176,7 +177,7 @@ pub fn never() -> BTreeMap<&'static str, Vec<Code>> {
 
 /// Byte strings that no announced processor takes for an instruction: each raises #UD (SDM Vol. 2D, A.3 "One, Two, and
 /// Three-Byte Opcode Maps").
-pub const UNDEFINED: [&[u8]; 24] = [
+pub const UNDEFINED: [&[u8]; 23] = [
     &[0x0F, 0x0A],
     &[0x0F, 0x04],
     &[0x0F, 0x24, 0xC0],
@@ -184,7 +185,6 @@ pub const UNDEFINED: [&[u8]; 24] = [
     &[0x0F, 0x36],
     &[0x0F, 0x3B],
     &[0x0F, 0xA6, 0xFF],
-    &[0x0F, 0xFF, 0xC0],
     &[0x0F, 0xB9, 0xC0],
     &[0x8D, 0xC0],
     &[0x8E, 0xC8],

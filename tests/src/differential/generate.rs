@@ -8,21 +8,21 @@ use super::address;
 use super::case::{Case, State, Template, Unit};
 use super::encode::{self, Encoded};
 use super::flags::{self, AC, DF, STATUS};
-use super::forms::{Row, Style, UNDEFINED, always_faults, generated, row};
+use super::forms::{Row, Style, UNDEFINED, always_faults, row};
 use super::layout::{BATCH, CODE, CODE_BYTES, EXIT, FLAT_DATA, MAX_CODE, PAGE};
-use super::operands::Drawn;
+use super::operands::{Drawn, stores_pointers};
 use super::prepare::{Conflict, ESP, Known};
 use super::selectors;
 use super::transfer::Transfer;
 use super::values::{self, integer, percent};
 use fastrand::Rng;
-use iced_x86::{Code, Decoder, DecoderOptions, InstructionInfoFactory};
+use iced_x86::{Code, Decoder, DecoderOptions, InstructionInfoFactory, Mnemonic};
 use std::sync::Arc;
 
 /// Most units of a case.
 const MAX_UNITS: usize = 16;
 /// Bytes of the jump to [`EXIT`].
-const EXIT_JUMP: usize = 5;
+pub const EXIT_JUMP: usize = 5;
 /// Attempts to build a unit for one form before another is drawn.
 const ATTEMPTS: usize = 8;
 /// EFLAGS that are always set: the fixed bit and IF.
@@ -46,17 +46,11 @@ struct Sequence {
     undefined: u32,
 }
 
-impl Default for Generator {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Generator {
-    /// A generator over the whole table.
-    pub fn new() -> Self {
+    /// A generator that draws from `forms`, of which there is at least one.
+    pub fn new(forms: Vec<Code>) -> Self {
         Self {
-            forms: generated(),
+            forms,
             factory: InstructionInfoFactory::new(),
         }
     }
@@ -103,6 +97,10 @@ impl Generator {
         // Code at the end of the second page is cut there: the last instruction runs into an unmapped page.
         code.truncate(room);
         units.retain(|unit| unit.at < room);
+        if let Some(cut) = units.pop_if(|unit| unit.at + unit.len > room && !can_be_cut(unit.form))
+        {
+            code.truncate(cut.at);
+        }
         Case {
             start,
             code,
@@ -247,6 +245,13 @@ impl Generator {
         sequence.code.extend(bytes);
         true
     }
+}
+
+/// Whether a unit may run into the unmapped page behind the code. What wipes the pointers that FXSAVE and its kin store must
+/// not be lost, and how many bytes an undefined encoding has is not said.
+fn can_be_cut(form: Code) -> bool {
+    let undefined = form == Code::INVALID || form.mnemonic() == Mnemonic::Ud1;
+    !undefined && stores_pointers(form).is_none()
 }
 
 /// Where the code of a case lies: mostly at the start of the first page, sometimes across the page boundary, or at the

@@ -85,7 +85,7 @@ impl Drawn {
     /// A linear address for the memory operand, if there is one.
     fn choose_address(&self, rng: &mut Rng) -> u32 {
         let size = self.encoded.instruction.memory_size().size() as u32;
-        if stores_pointers(&self.encoded.instruction).is_some() || percent(rng, 10) {
+        if stores_pointers(self.encoded.instruction.code()).is_some() || percent(rng, 10) {
             address::writable(size, rng)
         } else {
             address::any(size, rng)
@@ -256,7 +256,7 @@ impl Drawn {
         if !has_memory_operand(&instruction) {
             return Ok(());
         }
-        if let Some((offset, length)) = stores_pointers(&instruction) {
+        if let Some((offset, length)) = stores_pointers(instruction.code()) {
             self.wipe(at + offset, length);
             if instruction.mnemonic() == Mnemonic::Fxsave {
                 self.wipe(at + MXCSR_MASK.0, MXCSR_MASK.1);
@@ -539,9 +539,9 @@ fn selector_operand(instruction: &Instruction) -> Option<u32> {
     }
 }
 
-/// Where the instruction stores pointers to the last x87 instruction: offset and length in its memory operand.
-fn stores_pointers(instruction: &Instruction) -> Option<(u32, u32)> {
-    match instruction.code() {
+/// Where an instruction of this form stores pointers to the last x87 instruction: offset and length in its memory operand.
+pub fn stores_pointers(form: Code) -> Option<(u32, u32)> {
+    match form {
         Code::Fnstenv_m14byte | Code::Fnsave_m94byte => Some(POINTERS_16),
         Code::Fnstenv_m28byte | Code::Fnsave_m108byte => Some(POINTERS_32),
         Code::Fxsave_m512byte => Some(POINTERS_FX),

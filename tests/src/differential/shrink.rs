@@ -5,7 +5,8 @@
 
 use super::case::Case;
 use super::flags;
-use super::layout::EXIT;
+use super::generate::EXIT_JUMP;
+use super::layout::{CODE, CODE_BYTES, EXIT};
 
 /// NOP.
 const NOP: u8 = 0x90;
@@ -34,10 +35,11 @@ fn without(case: &Case, index: usize) -> Case {
     let mut smaller = case.clone();
     let unit = smaller.units.remove(index);
     let end = (unit.at + unit.len).min(smaller.code.len());
-    if index == smaller.units.len() && end < smaller.code.len() {
+    let room = (CODE + CODE_BYTES - smaller.start.eip) as usize;
+    if index == smaller.units.len() && unit.at + EXIT_JUMP <= room {
         // It was the last: end the case where it began.
         smaller.code.truncate(unit.at);
-        let next = smaller.start.eip + unit.at as u32 + 5;
+        let next = smaller.start.eip + (unit.at + EXIT_JUMP) as u32;
         smaller.code.push(0xE9);
         smaller.code.extend(EXIT.wrapping_sub(next).to_le_bytes());
     } else {

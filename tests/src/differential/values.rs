@@ -154,7 +154,7 @@ fn extended(rng: &mut Rng) -> [u8; 10] {
     let (exponent, significand) = match rng.u32(0..4) {
         0 | 1 => EXTENDEDS[rng.usize(..EXTENDEDS.len())],
         2 => (
-            0x3FF0 + rng.u16(0..32) | rng.u16(0..2) << 15,
+            (0x3FF0 + rng.u16(0..32)) | (rng.u16(0..2) << 15),
             rng.u64(..) | 1 << 63,
         ),
         _ => (rng.u16(..), rng.u64(..)),

@@ -1,0 +1,91 @@
+//! The emulator against the real CPU, at a size for every `cargo test`; `cargo run --release -p tests --bin differential`
+//! runs as many cases as one likes.
+
+use iced_x86::Code;
+use std::io::Write as _;
+use tests::differential::campaign::{Campaign, Findings};
+use tests::differential::forms;
+
+/// The seed of these runs.
+const SEED: u64 = 0x1A32;
+
+/// Runs `cases` cases over `forms`, prints what was found, and fails on any disagreement.
+fn run(what: &str, forms: Vec<Code>, cases: u64) -> Findings {
+    assert!(!forms.is_empty(), "no form called {what}");
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let findings = Campaign {
+        forms,
+        seed: SEED,
+        cases,
+        workers,
+        reports: 3,
+    }
+    .run()
+    .unwrap_or_else(|error| panic!("{what}: {error}"));
+    let count = findings.coverage.cases();
+    // Written past the test runner's capture: the seed is to be seen in every run.
+    let _ = writeln!(
+        std::io::stderr(),
+        "{what}: seed {SEED:#x}, {count} cases, {} mismatches",
+        findings.mismatches
+    );
+    for mismatch in &findings.reports {
+        println!("--- case {}\n{}", mismatch.case, mismatch.report);
+    }
+    assert!(findings.errors.is_empty(), "{what}: {:?}", findings.errors);
+    assert_eq!(
+        findings.mismatches, 0,
+        "{what}: the emulator and the real CPU disagree"
+    );
+    assert!(count >= cases, "{what}: only {count} cases");
+    findings
+}
+
+#[test]
+fn the_emulator_agrees_with_the_real_cpu() {
+    let findings = run("all forms", forms::generated(), 20_000);
+    assert_eq!(
+        findings.coverage.missing(),
+        [],
+        "forms of the table that were never generated"
+    );
+}
+
+/// What once disagreed, or depends on the order of several accesses, gets a run of its own.
+#[test]
+fn delicate_instructions_agree_with_the_real_cpu() {
+    let delicate = [
+        "Arpl",
+        "Cmps",
+        "Mov_r32_dr",
+        "Mov_dr_r32",
+        "Push",
+        "Pop",
+        "Enter",
+        "Leave",
+        "Maskmov",
+        "Cvt",
+        "Fbstp",
+        "Fstp",
+        "Fld",
+        "Fx",
+        "Iret",
+        "Call",
+        "Ret",
+        "Bound",
+        "Cmpxchg",
+        "Div",
+        "Idiv",
+        "Movs",
+        "Stos",
+        "Scas",
+        "Lods",
+    ];
+    for name in delicate {
+        let chosen: Vec<Code> = forms::generated()
+            .into_iter()
+            .filter(|form| format!("{form:?}").starts_with(name))
+            .collect();
+        run(name, chosen, 2_000);
+    }
+}
