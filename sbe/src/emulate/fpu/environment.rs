@@ -20,12 +20,13 @@
 //!
 //! In real and virtual-8086 mode the pointers are linear addresses.
 
-use super::available;
+use super::{available, extent};
 use crate::cpu::Cpu;
 use crate::cpu::fpu::{FOP_MASK, FxState, Pointers, X87_EXCEPTIONS};
 use crate::decode::Insn;
 use crate::emulate::Exec;
 use crate::fault::Fault;
+use mmu::Access;
 
 /// Bytes of an x87 register in memory.
 const REGISTER_BYTES: usize = 10;
@@ -47,6 +48,14 @@ impl Size {
         match self {
             Self::Bits16 => 14,
             Self::Bits32 => 28,
+        }
+    }
+
+    /// Bytes of one field.
+    fn field_bytes(self) -> u32 {
+        match self {
+            Self::Bits16 => 2,
+            Self::Bits32 => 4,
         }
     }
 }
@@ -114,8 +123,7 @@ pub fn frstor32(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
 fn store_environment(exec: &mut Exec<'_>, insn: &Insn, size: Size) -> Result<(), Fault> {
     available::x87_no_wait(exec.cpu)?;
     let bytes = Environment::of(&exec.cpu.fpu).encode(size, Addressing::of(exec.cpu));
-    let offset = insn.effective_address(exec.cpu);
-    exec.store_bytes(insn.mem.segment, offset, &bytes)?;
+    store_operand(exec, insn, size, &bytes)?;
     let fpu = &mut exec.cpu.fpu;
     fpu.set_fcw(fpu.fcw() | X87_EXCEPTIONS);
     Ok(())
@@ -123,9 +131,7 @@ fn store_environment(exec: &mut Exec<'_>, insn: &Insn, size: Size) -> Result<(),
 
 fn load_environment(exec: &mut Exec<'_>, insn: &Insn, size: Size) -> Result<(), Fault> {
     available::x87(exec.cpu)?;
-    let mut bytes = vec![0; size.bytes()];
-    let offset = insn.effective_address(exec.cpu);
-    exec.load_bytes(insn.mem.segment, offset, &mut bytes)?;
+    let bytes = load_operand(exec, insn, size, size.bytes())?;
     Environment::decode(&bytes, size, Addressing::of(exec.cpu)).apply(&mut exec.cpu.fpu);
     Ok(())
 }
@@ -136,17 +142,14 @@ fn save(exec: &mut Exec<'_>, insn: &Insn, size: Size) -> Result<(), Fault> {
     let fpu = &exec.cpu.fpu;
     let mut bytes = Environment::of(fpu).encode(size, Addressing::of(exec.cpu));
     bytes.extend((0..8).flat_map(|index| fpu.st(index)));
-    let offset = insn.effective_address(exec.cpu);
-    exec.store_bytes(insn.mem.segment, offset, &bytes)?;
+    store_operand(exec, insn, size, &bytes)?;
     exec.cpu.fpu.init_x87();
     Ok(())
 }
 
 fn restore(exec: &mut Exec<'_>, insn: &Insn, size: Size) -> Result<(), Fault> {
     available::x87(exec.cpu)?;
-    let mut bytes = vec![0; size.bytes() + STACK_BYTES];
-    let offset = insn.effective_address(exec.cpu);
-    exec.load_bytes(insn.mem.segment, offset, &mut bytes)?;
+    let bytes = load_operand(exec, insn, size, size.bytes() + STACK_BYTES)?;
     let (environment, registers) = bytes.split_at(size.bytes());
     let addressing = Addressing::of(exec.cpu);
     let fpu = &mut exec.cpu.fpu;
@@ -155,6 +158,29 @@ fn restore(exec: &mut Exec<'_>, insn: &Insn, size: Size) -> Result<(), Fault> {
         fpu.set_st(index, *register);
     }
     Ok(())
+}
+
+/// Writes the memory operand: all of it or, on a fault, nothing.
+fn store_operand(exec: &mut Exec<'_>, insn: &Insn, size: Size, bytes: &[u8]) -> Result<(), Fault> {
+    let (segment, offset) = (insn.mem.segment, insn.effective_address(exec.cpu));
+    extent::touch(exec, segment, offset, size.field_bytes(), Access::Write)?;
+    extent::touch_last(exec, insn, bytes.len(), Access::Write)?;
+    exec.store_bytes(segment, offset, bytes)
+}
+
+/// Reads the memory operand, `count` bytes long.
+fn load_operand(
+    exec: &mut Exec<'_>,
+    insn: &Insn,
+    size: Size,
+    count: usize,
+) -> Result<Vec<u8>, Fault> {
+    let (segment, offset) = (insn.mem.segment, insn.effective_address(exec.cpu));
+    extent::touch(exec, segment, offset, size.field_bytes(), Access::Read)?;
+    extent::touch_last(exec, insn, count, Access::Read)?;
+    let mut bytes = vec![0; count];
+    exec.load_bytes(segment, offset, &mut bytes)?;
+    Ok(bytes)
 }
 
 /// The x87 state but the data registers.

@@ -2,22 +2,26 @@
 //!
 //! FXSAVE writes the 288 bytes that are state and leaves the reserved rest of its operand alone, but the whole operand must
 //! be writable. Both move XMM registers and MXCSR whatever CR4.OSFXSR says, which the manual leaves to the processor.
+//! With alignment checks on, an operand that is not even 4-byte aligned raises #AC and not #GP.
 
-use super::available;
 use super::execute::check_paragraph;
+use super::{available, extent};
 use crate::cpu::fpu::{FxState, MXCSR_MASK, SIZE, USED};
 use crate::decode::Insn;
 use crate::emulate::Exec;
 use crate::fault::Fault;
+use mmu::Access;
 
 /// Reserved bytes at the end of the operand.
 const RESERVED: usize = SIZE - USED;
+/// Bytes of the first access, for which segment and alignment are checked.
+const FIRST: u32 = 4;
 
 /// FXSAVE m512byte.
 pub fn fxsave(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     available::x87_no_wait(exec.cpu)?;
     let (segment, offset) = (insn.mem.segment, insn.effective_address(exec.cpu));
-    check_paragraph(exec.cpu, segment, offset)?;
+    check_operand(exec, insn, Access::Write)?;
     exec.probe_write(segment, offset, USED as u32)?;
     exec.probe_write(segment, offset.wrapping_add(USED as u32), RESERVED as u32)?;
     let mut image = [0; USED];
@@ -29,7 +33,7 @@ pub fn fxsave(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
 pub fn fxrstor(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     available::x87_no_wait(exec.cpu)?;
     let (segment, offset) = (insn.mem.segment, insn.effective_address(exec.cpu));
-    check_paragraph(exec.cpu, segment, offset)?;
+    check_operand(exec, insn, Access::Read)?;
     let mut image = [0; USED];
     exec.load_bytes(segment, offset, &mut image)?;
     exec.load_bytes(
@@ -39,6 +43,14 @@ pub fn fxrstor(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     )?;
     exec.cpu.fpu = FxState::from_image(&image).ok_or(Fault::gp(0))?;
     Ok(())
+}
+
+/// Segment and alignment of the operand, then its last byte.
+fn check_operand(exec: &mut Exec<'_>, insn: &Insn, access: Access) -> Result<(), Fault> {
+    let (segment, offset) = (insn.mem.segment, insn.effective_address(exec.cpu));
+    extent::check(exec, segment, offset, FIRST, access)?;
+    check_paragraph(exec.cpu, segment, offset)?;
+    extent::touch_last(exec, insn, SIZE, access)
 }
 
 /// LDMXCSR m32. A reserved bit raises #GP(0). Flags loaded with unmasked exceptions raise nothing by themselves.

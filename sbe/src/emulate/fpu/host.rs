@@ -206,7 +206,8 @@ unsafe fn run_with_xmm(stub: *const u8, frame: &mut Frame) {
     let mut flags: u64;
     let mut general = u64::from(frame.general);
     // SAFETY:
-    // * As in `run_with_stack`; a stub of this class leaves x87 and MMX registers alone.
+    // * As in `run_with_stack`; a stub of this class leaves x87 and MMX registers alone, and the x87 stack empty as the
+    //   compiler keeps it (see `stub::Stub`).
     // * XMM0 to XMM7 lie inside the image and are 16-aligned in it, as the assertions below say.
     unsafe {
         asm!(

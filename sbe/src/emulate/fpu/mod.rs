@@ -9,7 +9,8 @@
 //! ```
 //!
 //! Control, state-saving and cacheability instructions are done by hand. Every handler checks and faults before it changes
-//! anything; only an unmasked SIMD exception sets its flags in MXCSR first, as the processor does.
+//! anything; only an unmasked SIMD exception sets its flags in MXCSR first, and the switch to MMX comes before it and before
+//! a fault of MASKMOVQ, as with the processor.
 //!
 //! Where the manual leaves freedom, the guest sees what the host does: undefined condition codes, the last bits of
 //! transcendental functions. CVTPI2PS with a memory operand leaves the x87 state alone, as on AMD processors.
@@ -19,6 +20,7 @@ mod cacheability;
 mod control;
 mod environment;
 mod execute;
+mod extent;
 mod fxsave;
 mod host;
 mod simd_errors;

@@ -8,7 +8,7 @@
 //! A stub is built from the decoded instruction and never from guest bytes: registers of the x87, MMX and SSE units keep
 //! their names, a memory operand becomes `[rdi]`, a general register becomes EAX. What the encoder made is decoded again
 //! and must satisfy [`is_contained`]; so a `Stub` can read and write the FPU, EAX, the status flags and at most 16 bytes at
-//! RDI, whatever the guest asked for.
+//! RDI, whatever the guest asked for. One of class [`Class::Sse`] leaves an empty x87 stack empty.
 
 use iced_x86::{
     Code, CodeSize, CpuidFeature, Decoder, DecoderOptions, Encoder, FlowControl, Instruction,
@@ -29,6 +29,8 @@ const STATUS_FLAGS: u32 = RflagsBits::OF
     | RflagsBits::PF;
 /// RET.
 const RET: u8 = 0xC3;
+/// EMMS.
+const EMMS: [u8; 2] = [0x0F, 0x77];
 
 /// Which unit an instruction belongs to; decides what is checked before it executes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,18 +172,21 @@ impl Stub {
         let host = with_host_operands(raw)?;
         let mut encoder = Encoder::new(64);
         let len = encoder.encode(&host, 0).map_err(|_| StubError::Encoding)?;
-        if len >= STUB_BYTES {
-            return Err(StubError::Encoding);
-        }
-        let mut code = [0; STUB_BYTES];
-        code[..len].copy_from_slice(&encoder.take_buffer());
-        let made = Decoder::new(64, &code[..len], DecoderOptions::NONE).decode();
+        let mut bytes = encoder.take_buffer();
+        let made = Decoder::new(64, &bytes, DecoderOptions::NONE).decode();
         let mut factory = InstructionInfoFactory::new();
         let info = factory.info(&made);
         if made.code() != raw.code() || made.len() != len || !is_contained(&made, info) {
             return Err(StubError::Uncontained);
         }
-        code[len] = RET;
+        if class == Class::Sse && may_switch_to_mmx(&made) {
+            bytes.extend(EMMS);
+        }
+        bytes.push(RET);
+        let mut code = [0; STUB_BYTES];
+        code.get_mut(..bytes.len())
+            .ok_or(StubError::Encoding)?
+            .copy_from_slice(&bytes);
         Ok(Self {
             code,
             facts: facts(class, &made, info),
@@ -251,6 +256,14 @@ fn is_contained(made: &Instruction, info: &InstructionInfo) -> bool {
         )
     });
     plain && registers && memory && operands
+}
+
+/// Whether some processors switch the register file to MMX for it, even with a memory operand (SDM Vol. 2A, "CVTPI2PS").
+fn may_switch_to_mmx(made: &Instruction) -> bool {
+    matches!(
+        made.code(),
+        Code::Cvtpi2ps_xmm_mmm64 | Code::Cvtpi2pd_xmm_mmm64
+    )
 }
 
 fn facts(class: Class, made: &Instruction, info: &InstructionInfo) -> Facts {
@@ -323,6 +336,18 @@ mod tests {
         let stub = stub32(&[0xF2, 0x0F, 0x2C, 0xEB]).expect("SSE2");
         assert_eq!(stub.code()[..5], [0xF2, 0x0F, 0x2C, 0xC3, RET]);
         assert_eq!(stub.facts().general, GeneralUse::Write(0));
+    }
+
+    #[test]
+    fn a_stub_of_the_sse_class_leaves_no_mmx_state() {
+        // cvtpi2ps xmm1, [eax]
+        let stub = stub32(&[0x0F, 0x2A, 0x08]).expect("SSE");
+        assert_eq!(stub.facts().class, Class::Sse);
+        assert_eq!(stub.code()[..6], [0x0F, 0x2A, 0x0F, 0x0F, 0x77, RET]);
+        // cvtpi2ps xmm1, mm0
+        let stub = stub32(&[0x0F, 0x2A, 0xC8]).expect("SSE");
+        assert_eq!(stub.facts().class, Class::SseMmx);
+        assert_eq!(stub.code()[..4], [0x0F, 0x2A, 0xC8, RET]);
     }
 
     #[test]

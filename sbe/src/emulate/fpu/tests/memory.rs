@@ -1,7 +1,8 @@
 //! Memory operands: alignment, segments, faults that change nothing.
 
 use super::*;
-use crate::cpu::regs::{EBX, EDI};
+use crate::cpu::Pending;
+use crate::cpu::regs::{EBX, EDI, ESP};
 use crate::decode::decoder::CodeSize;
 use iced_x86::code_asm::*;
 
@@ -92,4 +93,127 @@ fn sixteen_bit_addresses_wrap() {
     assert_eq!(machine.xmm_f64(0).0, 6.5);
     machine.must(|a| a.fstp(qword_ptr(DATA)));
     assert_eq!(machine.peek_f64(DATA), 6.5);
+}
+
+const AC: Fault = Fault::Exception(Exception::with_code(Vector::AlignmentCheck, 0));
+
+#[test]
+fn alignment_checks_want_what_the_processor_does() {
+    let mut machine = Machine::new();
+    machine.cpu.pending.set(Pending::ALIGN);
+    assert_eq!(machine.fault(|a| a.fld(tbyte_ptr(DATA + 4))), AC);
+    assert_eq!(machine.fault(|a| a.fbstp(tbyte_ptr(DATA + 4))), AC);
+    machine.must(|a| a.fld(tbyte_ptr(DATA + 8)));
+    machine.must(|a| a.fstp(tbyte_ptr(DATA + 8)));
+    assert_eq!(machine.fault(|a| a.fnstenv(ptr(DATA + 2))), AC);
+    assert_eq!(machine.fault(|a| a.fnsave(ptr(DATA + 2))), AC);
+    machine.must(|a| a.fnsave(ptr(DATA + 4)));
+    assert_eq!(machine.fault(|a| a.frstor(ptr(DATA + 2))), AC);
+    machine.must(|a| a.frstor(ptr(DATA + 4)));
+    // FNSTENV and FLDENV of 14 bytes.
+    let at = |digit: u8, address: u32| {
+        [&[0x66, 0xD9, digit << 3 | 5], &address.to_le_bytes()[..]].concat()
+    };
+    assert_eq!(machine.execute(&at(6, DATA + 1)), Err(AC));
+    assert_eq!(machine.execute(&at(6, DATA + 2)), Ok(()));
+    assert_eq!(machine.execute(&at(4, DATA + 1)), Err(AC));
+    assert_eq!(machine.execute(&at(4, DATA + 2)), Ok(()));
+}
+
+#[test]
+fn fxsave_asks_for_4_bytes_by_alignment_check_and_for_16_by_gp() {
+    let mut machine = Machine::new();
+    machine.cpu.pending.set(Pending::ALIGN);
+    machine.must(|a| a.fxsave(ptr(DATA + 16)));
+    machine.must(|a| a.fxrstor(ptr(DATA + 16)));
+    assert_eq!(machine.fault(|a| a.fxsave(ptr(DATA + 1))), AC);
+    assert_eq!(machine.fault(|a| a.fxrstor(ptr(DATA + 2))), AC);
+    assert_eq!(machine.fault(|a| a.fxsave(ptr(DATA + 4))), GP);
+    assert_eq!(machine.fault(|a| a.fxrstor(ptr(DATA + 8))), GP);
+    assert_eq!(machine.fault(|a| a.movaps(xmm0, xmmword_ptr(DATA + 1))), GP);
+}
+
+#[test]
+fn misalignment_goes_before_the_limit_but_not_before_the_first_bytes_of_fxsave() {
+    let mut machine = Machine::new();
+    machine.cpu.segs[SegReg::Ss as usize] =
+        Segment::new(Selector(DATA_SELECTOR), 0, DATA - 1, Attributes(0x4093));
+    machine.cpu.regs.set(ESP, DATA);
+    assert_eq!(
+        machine.fault(|a| a.movaps(xmm0, xmmword_ptr(esp))),
+        Fault::ss(0)
+    );
+    assert_eq!(machine.fault(|a| a.movaps(xmm0, xmmword_ptr(esp + 8))), GP);
+    assert_eq!(machine.fault(|a| a.fxsave(ptr(esp + 8))), Fault::ss(0));
+    assert_eq!(machine.fault(|a| a.fxsave(ptr(esp - 8))), GP);
+    assert_eq!(machine.fault(|a| a.fxrstor(ptr(esp - 1))), Fault::ss(0));
+    assert_eq!(machine.fault(|a| a.fxrstor(ptr(esp - 16))), Fault::ss(0));
+}
+
+/// Linear address of the page fault that an instruction must raise.
+fn page_fault(
+    machine: &mut Machine,
+    assemble: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>,
+) -> u32 {
+    match machine.fault(assemble) {
+        Fault::Exception(exception) if exception.vector == Vector::PageFault => exception.address,
+        other => panic!("{other:?} is no page fault"),
+    }
+}
+
+#[test]
+fn long_operands_are_looked_at_by_their_ends() {
+    const ABSENT: u32 = DATA + 0x1000;
+    let mut machine = Machine::new();
+    machine.remove_page(ABSENT);
+    assert_eq!(
+        page_fault(&mut machine, |a| a.fnstenv(ptr(ABSENT - 2))),
+        ABSENT
+    );
+    assert_eq!(
+        page_fault(&mut machine, |a| a.fnstenv(ptr(ABSENT - 4))),
+        ABSENT + 23
+    );
+    assert_eq!(
+        page_fault(&mut machine, |a| a.fldenv(ptr(ABSENT - 4))),
+        ABSENT + 23
+    );
+    assert_eq!(
+        page_fault(&mut machine, |a| a.fnsave(ptr(ABSENT - 8))),
+        ABSENT + 99
+    );
+    assert_eq!(
+        page_fault(&mut machine, |a| a.frstor(ptr(ABSENT - 8))),
+        ABSENT + 99
+    );
+    assert_eq!(
+        page_fault(&mut machine, |a| a.fxsave(ptr(ABSENT - 16))),
+        ABSENT + 495
+    );
+    assert_eq!(
+        page_fault(&mut machine, |a| a.fxrstor(ptr(ABSENT))),
+        ABSENT + 511
+    );
+    assert_eq!(
+        page_fault(&mut machine, |a| a.fxrstor(ptr(ABSENT + 0xFF0))),
+        ABSENT + 0xFF0
+    );
+    assert_eq!(
+        page_fault(&mut machine, |a| a.frstor(ptr(ABSENT + 0xFF0))),
+        ABSENT + 0xFF0
+    );
+    assert_eq!(
+        page_fault(&mut machine, |a| a.fld(tbyte_ptr(ABSENT - 9))),
+        ABSENT
+    );
+    // FXSAVE [bx], 16-bit addressing: the last byte is at offset 01EFh.
+    machine.remove_page(0);
+    machine.cpu.regs.set(EBX, 0xFFF0);
+    let fault = machine
+        .execute(&[0x67, 0x0F, 0xAE, 0x07])
+        .expect_err("a page fault");
+    assert!(
+        matches!(fault, Fault::Exception(Exception { address: 0x1EF, .. })),
+        "{fault:?}"
+    );
 }

@@ -9,7 +9,7 @@ mod x87;
 
 use super::HostFpu;
 use crate::bus::{Bus, Width};
-use crate::cpu::control::{CR0_NE, CR0_PE, CR4_OSFXSR, CR4_OSXMMEXCPT};
+use crate::cpu::control::{CR0_NE, CR0_PE, CR0_PG, CR4_OSFXSR, CR4_OSXMMEXCPT};
 use crate::cpu::segment::{Attributes, SegReg, Segment, Selector};
 use crate::cpu::{Cpu, eflags};
 use crate::decode::decoder::{CodeSize, decode};
@@ -26,6 +26,11 @@ const RAM_BYTES: u64 = 2 << 20;
 const CODE: u32 = 0x0010_0000;
 /// Where operands are: at a page boundary.
 const DATA: u32 = 0x0000_8000;
+/// Where the page directory is, once there is paging; the table of its first entry follows it.
+const PAGE_DIRECTORY: u32 = 0x0002_0000;
+const PAGE_TABLE: u32 = PAGE_DIRECTORY + 0x1000;
+/// Page-table entry bits P and R/W.
+const PRESENT_WRITABLE: u32 = 0b11;
 /// Selector of CS.
 const CODE_SELECTOR: u16 = 0x60;
 /// Selector of the data segments.
@@ -69,6 +74,7 @@ struct Machine {
     cpu: Cpu,
     mmu: Mmu,
     host: HostFpu,
+    bus: NoBus,
 }
 
 impl Machine {
@@ -84,6 +90,7 @@ impl Machine {
             cpu,
             mmu: Mmu::new(memory).expect("address space"),
             host: HostFpu::new().expect("executable memory"),
+            bus: NoBus,
         }
     }
 
@@ -97,13 +104,7 @@ impl Machine {
         let insn = decode(bytes, size, &mut self.host).expect("an instruction of this processor");
         let start = self.cpu.eip;
         self.cpu.eip = start.wrapping_add(u32::from(insn.len));
-        let mut exec = Exec {
-            cpu: &mut self.cpu,
-            mmu: &mut self.mmu,
-            bus: &mut NoBus,
-            host: &mut self.host,
-        };
-        let result = (insn.exec)(&mut exec, &insn);
+        let result = (insn.exec)(&mut self.exec(), &insn);
         if result.is_err() {
             self.cpu.eip = start;
         }
@@ -136,6 +137,32 @@ impl Machine {
         assert_eq!(self.cpu.regs, before.regs);
         assert_eq!((self.cpu.eip, self.cpu.eflags), (before.eip, before.eflags));
         fault
+    }
+
+    /// Makes one of the lowest 1024 pages not present; the others are mapped one to one.
+    fn remove_page(&mut self, address: u32) {
+        if self.cpu.cr0 & CR0_PG == 0 {
+            let first = PAGE_TABLE | PRESENT_WRITABLE;
+            self.poke(PAGE_DIRECTORY, &first.to_le_bytes());
+            for page in 0..1024 {
+                let entry = page << 12 | PRESENT_WRITABLE;
+                self.poke(PAGE_TABLE + 4 * page, &entry.to_le_bytes());
+            }
+            self.cpu.cr3 = PAGE_DIRECTORY;
+            self.cpu.cr0 |= CR0_PG;
+        }
+        self.poke(PAGE_TABLE + 4 * (address >> 12), &[0; 4]);
+        self.exec().update_paging();
+        self.mmu.flush_all();
+    }
+
+    fn exec(&mut self) -> Exec<'_> {
+        Exec {
+            cpu: &mut self.cpu,
+            mmu: &mut self.mmu,
+            bus: &mut self.bus,
+            host: &mut self.host,
+        }
     }
 
     fn poke(&mut self, address: u32, bytes: &[u8]) {

@@ -1,0 +1,51 @@
+//! Operands longer than one access: environments, x87 states and FXSAVE images.
+//!
+//! The order in which such an operand is looked at is the processor's own; it decides which fault is reported and which
+//! address a page fault has. The order here and in the callers is that of AMD's processors: the operand's last byte is
+//! looked at before what lies between it and the first bytes.
+
+use crate::cpu::segment::SegReg;
+use crate::decode::Insn;
+use crate::emulate::Exec;
+use crate::fault::Fault;
+use mmu::{Access, LinearAddr};
+
+/// Segment and alignment checks of `size` bytes at `segment:[offset]`.
+pub fn check(
+    exec: &mut Exec<'_>,
+    segment: SegReg,
+    offset: u32,
+    size: u32,
+    access: Access,
+) -> Result<LinearAddr, Fault> {
+    match access {
+        Access::Write => exec.writable(segment, offset, size),
+        Access::Read | Access::Fetch => exec.readable(segment, offset, size),
+    }
+}
+
+/// All checks of `size` bytes at `segment:[offset]`, paging included.
+pub fn touch(
+    exec: &mut Exec<'_>,
+    segment: SegReg,
+    offset: u32,
+    size: u32,
+    access: Access,
+) -> Result<(), Fault> {
+    let linear = check(exec, segment, offset, size, access)?;
+    exec.mmu
+        .translate(linear, size, access, exec.cpu.privilege())?;
+    Ok(())
+}
+
+/// All checks of the last byte of the memory operand of `insn`, `bytes` long. With 16-bit addresses its offset wraps.
+pub fn touch_last(
+    exec: &mut Exec<'_>,
+    insn: &Insn,
+    bytes: usize,
+    access: Access,
+) -> Result<(), Fault> {
+    let start = insn.effective_address(exec.cpu);
+    let last = insn.wrap_address(start.wrapping_add(bytes as u32 - 1));
+    touch(exec, insn.mem.segment, last, 1, access)
+}
