@@ -26,7 +26,7 @@ use crate::{
 /// What every kernel is told: where its console is; to reset at once when it panics, through the keyboard controller,
 /// and to leave the trace by which [`crate::vm`] tells a panic from a reboot; that the TSC, which is the host's, keeps
 /// time.
-const CMDLINE: &str = "console=ttyS0 panic=-1 reboot=k,panic_warm tsc=reliable";
+const CMDLINE: &str = "console=ttyS0,115200 panic=-1 reboot=k,panic_warm tsc=reliable";
 /// Added for a command's sake: only what is wrong on the console.
 const CMDLINE_EXEC: &str = "quiet";
 
