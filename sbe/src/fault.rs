@@ -1,6 +1,7 @@
 //! What can end an instruction early: an architectural exception, or something replex does not support.
 
 use mmu::PageFault;
+use thiserror::Error;
 
 /// Exception vectors (SDM Vol. 3A, 6.3.1 "External Interrupts", Table 6-1 "Protected-Mode Exceptions and Interrupts").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,13 +74,31 @@ impl Exception {
     }
 }
 
-/// Why an instruction did not complete.
+/// What replex does not implement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[repr(u8)]
+pub enum Unsupported {
+    /// Code must be in RAM or ROM.
+    #[error("instruction fetch from a device or absent memory")]
+    FetchFromDevice,
+    /// With CR0.NE clear an x87 error is reported by the FERR# pin and IRQ 13, which are not wired.
+    #[error("x87 error reported through FERR# (CR0.NE is clear)")]
+    ExternalX87Error,
+    /// Delivering an exception raised another, without end.
+    #[error("endless chain of exceptions while delivering an exception")]
+    EndlessExceptions,
+    /// The host's processor lacks the instruction.
+    #[error("the host cannot execute this x87, MMX or SSE instruction")]
+    HostRefuses,
+}
+
+/// Why an instruction did not complete. Small enough to be returned in registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The processor raises this exception; nothing the guest can see has changed.
     Exception(Exception),
-    /// The guest asked for something replex does not implement: the machine stops with this message.
-    Unsupported(&'static str),
+    /// The guest asked for something replex does not implement: the machine stops.
+    Unsupported(Unsupported),
     /// An exception while delivering a double fault: the processor enters shutdown.
     Shutdown,
 }
@@ -125,3 +144,5 @@ impl From<PageFault> for Fault {
         })
     }
 }
+
+const _: () = assert!(size_of::<Result<(), Fault>>() == 16);

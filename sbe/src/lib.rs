@@ -21,5 +21,5 @@ mod vcpu;
 
 pub use bus::{Bus, Width};
 pub use cpu::model::CpuModel;
-pub use fault::{Exception, Fault, Vector};
+pub use fault::{Exception, Fault, Unsupported, Vector};
 pub use vcpu::{Exit, Vcpu};

@@ -18,7 +18,7 @@ use crate::decode::decoder::{self, CodeSize, DecodeError, MAX_LENGTH};
 use crate::decode::{Cache, Insn, Key};
 use crate::emulate::fpu::HostFpu;
 use crate::emulate::{Event, Exec};
-use crate::fault::Fault;
+use crate::fault::{Fault, Unsupported};
 use mmu::{Frame, LinearAddr, MemFault, Mmu, PAGE_SIZE};
 
 /// Linux boot protocol, "32-bit BOOT PROTOCOL": selector of the flat code segment, __BOOT_CS.
@@ -41,21 +41,15 @@ pub enum Exit {
     Unsupported(String),
 }
 
-/// Bits that make the loop look up before the next instruction.
-const EVENTS: u32 = Pending::INTR
-    | Pending::NMI
-    | Pending::SHADOW
-    | Pending::SHADOW_SS
-    | Pending::DEBUG
-    | Pending::DEBUG_TRAP
-    | Pending::HALT
-    | Pending::STOP;
-
 /// The page instructions are being fetched from.
 #[derive(Clone, Copy)]
 struct FetchWindow {
     /// Linear page number; [`FetchWindow::CLOSED`] matches none.
     page: u32,
+    /// Base of the code segment.
+    base: u32,
+    /// Highest EIP within the code segment.
+    limit: u32,
     frame: Frame,
     /// Key of the page's first byte.
     key: Key,
@@ -66,6 +60,21 @@ struct FetchWindow {
 impl FetchWindow {
     /// No linear page has this number.
     const CLOSED: u32 = u32::MAX;
+
+    /// A window on nothing.
+    fn closed() -> Self {
+        Self {
+            page: Self::CLOSED,
+            base: 0,
+            limit: 0,
+            frame: Frame::new(0),
+            key: Key {
+                address: 0,
+                written: 0,
+            },
+            epoch: 0,
+        }
+    }
 }
 
 /// One virtual processor.
@@ -85,21 +94,12 @@ impl Vcpu {
     /// # Errors
     /// When the host grants no memory for the code that drives its FPU.
     pub fn new(model: CpuModel, mmu: Mmu) -> std::io::Result<Self> {
-        let closed = Key {
-            address: 0,
-            written: 0,
-        };
         Ok(Self {
             cpu: Cpu::new(model),
             mmu,
             cache: Cache::new(),
             host: HostFpu::new()?,
-            window: FetchWindow {
-                page: FetchWindow::CLOSED,
-                frame: Frame::new(0),
-                key: closed,
-                epoch: 0,
-            },
+            window: FetchWindow::closed(),
         })
     }
 
@@ -140,7 +140,7 @@ impl Vcpu {
         cx.sample_bus();
         let end = cx.cpu.retired.saturating_add(budget);
         while cx.cpu.retired < end {
-            if cx.cpu.pending.has(EVENTS) || cx.cpu.eflags & (eflags::TF | eflags::RF) != 0 {
+            if cx.cpu.pending.0 != 0 || cx.cpu.eflags & (eflags::TF | eflags::RF) != 0 {
                 if let Some(exit) = step_watched(&mut cx, cache, window) {
                     return exit;
                 }
@@ -201,13 +201,9 @@ fn exit_of(cx: &Exec<'_>, fault: Fault) -> Exit {
 #[inline(always)]
 fn execute(cx: &mut Exec<'_>, cache: &mut Cache, window: &mut FetchWindow) -> Result<(), Fault> {
     let start = cx.cpu.eip;
-    let cs = cx.cpu.seg(SegReg::Cs);
-    let (linear, limit) = (cs.base.wrapping_add(start), cs.limit);
-    if window.page != linear >> mmu::PAGE_SHIFT
-        || window.epoch != cx.mmu.code_epoch()
-        || cx.cpu.pending.has(Pending::REFETCH)
-    {
-        open_window(cx, window, linear)?;
+    let mut linear = window.base.wrapping_add(start);
+    if window.page != linear >> mmu::PAGE_SHIFT || window.epoch != cx.mmu.code_epoch() {
+        linear = open_window(cx, window)?;
     }
     let mut key = window.key;
     key.address |= u64::from(linear) % PAGE_SIZE as u64;
@@ -220,31 +216,36 @@ fn execute(cx: &mut Exec<'_>, cache: &mut Cache, window: &mut FetchWindow) -> Re
         }
     };
     let last = start.wrapping_add(u32::from(insn.len) - 1);
-    if last > limit || last < start {
+    if last > window.limit || last < start {
         return Err(Fault::gp(0));
     }
     cx.cpu.eip = last.wrapping_add(1);
     (insn.exec)(cx, insn)
 }
 
-/// Points the window at the page of `linear`.
+/// Points the window at the page of CS:EIP and returns the linear address of that.
 #[cold]
-fn open_window(cx: &mut Exec<'_>, window: &mut FetchWindow, linear: u32) -> Result<(), Fault> {
+fn open_window(cx: &mut Exec<'_>, window: &mut FetchWindow) -> Result<u32, Fault> {
     window.page = FetchWindow::CLOSED;
-    if cx.cpu.eip > cx.cpu.seg(SegReg::Cs).limit {
+    let cs = *cx.cpu.seg(SegReg::Cs);
+    if cx.cpu.eip > cs.limit {
         return Err(Fault::gp(0));
     }
+    let linear = cs.base.wrapping_add(cx.cpu.eip);
     let frame = fetch_frame(cx, linear)?;
     let code32 = if cx.cpu.is_code32() { Key::CODE32 } else { 0 };
-    window.page = linear >> mmu::PAGE_SHIFT;
-    window.frame = frame;
-    window.key = Key {
-        address: frame.base().get() | code32,
-        written: cx.mmu.written(frame).get(),
+    *window = FetchWindow {
+        page: linear >> mmu::PAGE_SHIFT,
+        base: cs.base,
+        limit: cs.limit,
+        frame,
+        key: Key {
+            address: frame.base().get() | code32,
+            written: cx.mmu.written(frame).get(),
+        },
+        epoch: cx.mmu.code_epoch(),
     };
-    window.epoch = cx.mmu.code_epoch();
-    cx.cpu.pending.clear(Pending::REFETCH);
-    Ok(())
+    Ok(linear)
 }
 
 fn fetch_frame(cx: &mut Exec<'_>, linear: u32) -> Result<Frame, Fault> {
@@ -254,9 +255,7 @@ fn fetch_frame(cx: &mut Exec<'_>, linear: u32) -> Result<Frame, Fault> {
     {
         Ok(frame) => Ok(frame),
         Err(MemFault::Page(fault)) => Err(fault.into()),
-        Err(MemFault::Device) => Err(Fault::Unsupported(
-            "instruction fetch from a device or absent memory",
-        )),
+        Err(MemFault::Device) => Err(Fault::Unsupported(Unsupported::FetchFromDevice)),
     }
 }
 
@@ -321,6 +320,10 @@ fn step_watched(cx: &mut Exec<'_>, cache: &mut Cache, window: &mut FetchWindow) 
         Ok(Boundary::Delivered) => return None,
         Ok(Boundary::Exit(exit)) => return Some(exit),
         Err(fault) => return Some(exit_of(cx, fault)),
+    }
+    if cx.cpu.pending.has(Pending::REFETCH) {
+        window.page = FetchWindow::CLOSED;
+        cx.cpu.pending.clear(Pending::REFETCH);
     }
     let shadows = cx.cpu.pending.0 & (Pending::SHADOW | Pending::SHADOW_SS);
     cx.cpu.pending.clear(shadows);

@@ -41,21 +41,20 @@ struct Entry {
 
 /// The decoded instructions of one processor.
 pub struct Cache {
-    entries: Vec<Entry>,
+    entries: Box<[Entry; ENTRIES]>,
 }
 
 impl Cache {
     /// An empty cache.
     pub fn new() -> Self {
-        Self {
-            entries: vec![
-                Entry {
-                    key: Key::NONE,
-                    insn: Insn::UNDEFINED
-                };
-                ENTRIES
-            ],
-        }
+        let empty = Entry {
+            key: Key::NONE,
+            insn: Insn::UNDEFINED,
+        };
+        let Ok(entries) = vec![empty; ENTRIES].into_boxed_slice().try_into() else {
+            unreachable!("the slice has ENTRIES elements")
+        };
+        Self { entries }
     }
 
     /// The instruction `key` names, if it is there.
@@ -72,7 +71,7 @@ impl Cache {
 
     /// Forgets everything.
     pub fn clear(&mut self) {
-        for entry in &mut self.entries {
+        for entry in self.entries.iter_mut() {
             entry.key = Key::NONE;
         }
     }

@@ -17,7 +17,7 @@ use crate::cpu::control::{DR6_BD, DR7_GD};
 use crate::cpu::eflags::{AC, IF, OF, RF, TF};
 use crate::cpu::segment::{SegReg, Selector};
 use crate::decode::Insn;
-use crate::fault::{Exception, Fault, Vector};
+use crate::fault::{Exception, Fault, Unsupported, Vector};
 use mmu::{LinearAddr, Privilege};
 
 pub use super::iret::iret;
@@ -154,9 +154,7 @@ impl Exec<'_> {
             };
             event = Event::Fault;
         }
-        Err(Fault::Unsupported(
-            "an exception that recurs without end during its delivery",
-        ))
+        Err(Fault::Unsupported(Unsupported::EndlessExceptions))
     }
 
     /// A page fault sets CR2 even if it goes on as a double fault.

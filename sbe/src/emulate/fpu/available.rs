@@ -7,7 +7,7 @@
 use super::stub::Class;
 use crate::cpu::Cpu;
 use crate::cpu::control::{CR0_EM, CR0_MP, CR0_NE, CR0_TS, CR4_OSFXSR};
-use crate::fault::{Fault, Vector};
+use crate::fault::{Fault, Unsupported, Vector};
 
 const NOT_AVAILABLE: Fault = Fault::plain(Vector::DeviceNotAvailable);
 
@@ -76,8 +76,6 @@ fn no_pending_error(cpu: &Cpu) -> Result<(), Fault> {
     match (cpu.fpu.has_pending_x87_error(), cpu.cr0 & CR0_NE != 0) {
         (false, _) => Ok(()),
         (true, true) => Err(Fault::plain(Vector::X87Error)),
-        (true, false) => Err(Fault::Unsupported(
-            "x87 error reporting through FERR# and IRQ 13 (CR0.NE is clear)",
-        )),
+        (true, false) => Err(Fault::Unsupported(Unsupported::ExternalX87Error)),
     }
 }

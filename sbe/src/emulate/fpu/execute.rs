@@ -11,14 +11,13 @@ use crate::cpu::segment::SegReg;
 use crate::cpu::{Cpu, eflags};
 use crate::decode::{Insn, Operand};
 use crate::emulate::Exec;
-use crate::fault::{Fault, Vector};
+use crate::fault::{Fault, Unsupported, Vector};
 use mmu::LinearAddr;
 
 /// Bytes of an 80-bit real or packed BCD integer.
 const TBYTE: u8 = 10;
 
-const REFUSED: Fault =
-    Fault::Unsupported("the host cannot execute this x87, MMX or SSE instruction");
+const REFUSED: Fault = Fault::Unsupported(Unsupported::HostRefuses);
 
 /// Unmasked exceptions after which an x87 instruction writes no memory (SDM Vol. 1, 8.5 "x87 FPU Floating-Point
 /// Exception Conditions"): all that a store can raise but the inexact result.
