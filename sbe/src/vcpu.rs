@@ -19,7 +19,7 @@ use crate::decode::{Cache, Insn, Key};
 use crate::emulate::fpu::HostFpu;
 use crate::emulate::{Event, Exec};
 use crate::fault::{Fault, Unsupported};
-use mmu::{Frame, LinearAddr, MemFault, Mmu, PAGE_SIZE};
+use mmu::{Frame, GuestPhys, LinearAddr, MemFault, Mmu, PAGE_SIZE};
 
 /// Linux boot protocol, "32-bit BOOT PROTOCOL": selector of the flat code segment, __BOOT_CS.
 const BOOT_CS: Selector = Selector(0x10);
@@ -279,9 +279,11 @@ fn decode(
     };
     let offset = linear as usize % PAGE_SIZE;
     cx.mmu.mark_code(window.frame);
-    let page = cx.mmu.code_bytes(window.frame);
-    match decoder::decode(&page[offset..], size, cx.host) {
-        Err(DecodeError::NeedMoreBytes) => decode_across(cx, &page[offset..], size, linear),
+    let mut bytes = [0; MAX_LENGTH];
+    let here = &mut bytes[..MAX_LENGTH.min(PAGE_SIZE - offset)];
+    read_code(cx, window.frame, offset, here);
+    match decoder::decode(here, size, cx.host) {
+        Err(DecodeError::NeedMoreBytes) => decode_across(cx, here, size, linear),
         Ok(insn) => {
             cache.insert(key, insn);
             Ok(insn)
@@ -301,8 +303,16 @@ fn decode_across(
     let frame = fetch_frame(cx, next)?;
     let mut bytes = [0; MAX_LENGTH];
     bytes[..first.len()].copy_from_slice(first);
-    bytes[first.len()..].copy_from_slice(&cx.mmu.code_bytes(frame)[..MAX_LENGTH - first.len()]);
+    read_code(cx, frame, 0, &mut bytes[first.len()..]);
     decoder::decode(&bytes, size, cx.host).map_err(decode_fault)
+}
+
+/// Reads instruction bytes, all in one page of memory that was fetched from.
+fn read_code(cx: &Exec<'_>, frame: Frame, offset: usize, bytes: &mut [u8]) {
+    let start = GuestPhys::new(frame.base().get() + offset as u64);
+    if cx.mmu.phys.read(start, bytes).is_err() {
+        debug_assert!(false, "frame {frame:?} was fetched from");
+    }
 }
 
 fn decode_fault(error: DecodeError) -> Fault {

@@ -53,8 +53,14 @@ pub const MXCSR_IE: u32 = 1 << 0;
 pub const MXCSR_DE: u32 = 1 << 1;
 /// Divide by zero.
 pub const MXCSR_ZE: u32 = 1 << 2;
+/// Overflow.
+pub const MXCSR_OE: u32 = 1 << 3;
 /// Underflow.
 pub const MXCSR_UE: u32 = 1 << 4;
+/// Precision.
+pub const MXCSR_PE: u32 = 1 << 5;
+/// Denormals are zeros.
+pub const MXCSR_DAZ: u32 = 1 << 6;
 /// Flush to zero.
 pub const MXCSR_FTZ: u32 = 1 << 15;
 

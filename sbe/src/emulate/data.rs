@@ -3,13 +3,33 @@
 use super::exec::Exec;
 use super::word::Word;
 use crate::cpu::regs::{EAX, EBX};
-use crate::decode::Insn;
+use crate::decode::{Insn, Operand};
 use crate::fault::{Fault, Vector};
 
-/// MOV between general registers, memory and immediates.
+/// MOV to a register from a register or an immediate.
 pub fn mov<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
-    let value = cx.read_operand::<W>(insn, 1)?;
-    cx.write_operand(insn, 0, value)
+    let value = match insn.ops[1] {
+        Operand::Reg(number) => W::register(&cx.cpu.regs, number),
+        _ => W::cut(insn.imm),
+    };
+    cx.set_register(insn.ops[0], value);
+    Ok(())
+}
+
+/// MOV to a register from memory.
+pub fn mov_load<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    let value = cx.load::<W>(insn.mem.segment, insn.effective_address(cx.cpu))?;
+    cx.set_register(insn.ops[0], value);
+    Ok(())
+}
+
+/// MOV to memory from a register or an immediate.
+pub fn mov_store<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    let value = match insn.ops[1] {
+        Operand::Reg(number) => W::register(&cx.cpu.regs, number),
+        _ => W::cut(insn.imm),
+    };
+    cx.store(insn.mem.segment, insn.effective_address(cx.cpu), value)
 }
 
 /// MOVZX to `D` from `S`.

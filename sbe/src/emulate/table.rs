@@ -101,6 +101,8 @@ fn integer_handler(raw: &Instruction) -> Option<Handler> {
         Mnemonic::Mov if moves(Register::is_dr, 0) => system::mov_to_dr,
         Mnemonic::Mov if moves(Register::is_dr, 1) => system::mov_from_dr,
         Mnemonic::Mov if moves(Register::is_tr, 0) || moves(Register::is_tr, 1) => return None,
+        Mnemonic::Mov if raw.op0_kind() == OpKind::Memory => by_width!(data::mov_store),
+        Mnemonic::Mov if raw.op1_kind() == OpKind::Memory => by_width!(data::mov_load),
         Mnemonic::Mov => by_width!(data::mov),
         Mnemonic::Movzx => extension!(data::movzx),
         Mnemonic::Movsx => extension!(data::movsx),

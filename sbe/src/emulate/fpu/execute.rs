@@ -114,7 +114,8 @@ fn prepare(exec: &mut Exec<'_>, insn: &Insn, template: &Template) -> Result<Fram
     })
 }
 
-/// #GP(0) if `segment:[offset]` is not 16-byte aligned. A page fault does not go before it.
+/// #GP(0) if `segment:[offset]` is not 16-byte aligned. Neither a page fault nor an address outside the segment, #SS
+/// included, goes before it: so the host does.
 pub fn check_paragraph(cpu: &Cpu, segment: SegReg, offset: u32) -> Result<(), Fault> {
     let linear = LinearAddr::from(cpu.seg(segment).base.wrapping_add(offset));
     if linear.get() % 16 != 0 {

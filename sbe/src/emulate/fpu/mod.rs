@@ -23,6 +23,7 @@ mod execute;
 mod extent;
 mod fxsave;
 mod host;
+mod precision;
 mod simd_errors;
 mod stub;
 #[cfg(test)]

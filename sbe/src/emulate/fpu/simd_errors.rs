@@ -7,18 +7,21 @@
 //!   in any element, and overflow, underflow and precision are not reported (11.5.3).
 //! * Masked underflow means tiny *and* inexact, unmasked underflow tiny alone (Vol. 1, 4.9.1.5). A tiny exact result shows
 //!   in a second run with flush-to-zero, which reports every tiny result.
-//!
-//! One flag may differ from the processor's: beside an unmasked overflow or underflow, precision is reported as the masked
-//! response reports it, and not as rounding with an unbounded exponent would.
+//! * Beside an unmasked overflow or underflow, PE says whether rounding with an unbounded exponent is inexact
+//!   ([`super::precision`]), or whether a masked one occurred in another element.
 
 use super::host::Frame;
+use super::precision::Denormals;
 use super::unit::{HostFpu, Template};
 use crate::cpu::fpu::{
-    MXCSR_DE, MXCSR_FLAGS, MXCSR_FTZ, MXCSR_IE, MXCSR_MASKS, MXCSR_MASKS_SHIFT, MXCSR_UE, MXCSR_ZE,
+    MXCSR_DAZ, MXCSR_DE, MXCSR_FLAGS, MXCSR_FTZ, MXCSR_IE, MXCSR_MASKS, MXCSR_MASKS_SHIFT,
+    MXCSR_OE, MXCSR_PE, MXCSR_UE, MXCSR_ZE,
 };
 
 /// Exceptions found before the computation.
 const BEFORE: u32 = MXCSR_IE | MXCSR_DE | MXCSR_ZE;
+/// Exceptions of results out of the format's range.
+const RANGE: u32 = MXCSR_OE | MXCSR_UE;
 
 /// How a SIMD instruction ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +37,23 @@ pub enum Outcome {
 /// Runs `template` on `frame` under the guest's `mxcsr`. The frame's own MXCSR is without meaning afterwards.
 pub fn run(host: &HostFpu, template: &Template, frame: &mut Frame, mxcsr: u32) -> Outcome {
     let unmasked = !(mxcsr >> MXCSR_MASKS_SHIFT) & MXCSR_FLAGS;
+    let start = (unmasked & RANGE != 0).then(|| frame.clone());
+    match (run_masked(host, template, frame, mxcsr, unmasked), start) {
+        (Outcome::Unmasked(raised), Some(start)) if raised & unmasked & RANGE != 0 => {
+            Outcome::Unmasked(with_precision(raised, unmasked, template, &start, mxcsr))
+        }
+        (outcome, _) => outcome,
+    }
+}
+
+/// As [`run`], but with the PE of the masked response.
+fn run_masked(
+    host: &HostFpu,
+    template: &Template,
+    frame: &mut Frame,
+    mxcsr: u32,
+    unmasked: u32,
+) -> Outcome {
     if unmasked & MXCSR_UE == 0 {
         return run_with(host, template, frame, mxcsr, |raised| {
             judge(raised, unmasked)
@@ -54,6 +74,30 @@ pub fn run(host: &HostFpu, template: &Template, frame: &mut Frame, mxcsr: u32) -
     run_with(host, template, frame, mxcsr & !MXCSR_FTZ, |raised| {
         judge(raised | tiny, unmasked)
     })
+}
+
+/// `raised` with the PE of an unmasked overflow or underflow. `start` holds the operands.
+fn with_precision(
+    raised: u32,
+    unmasked: u32,
+    template: &Template,
+    start: &Frame,
+    mxcsr: u32,
+) -> u32 {
+    let Some(rounding) = template.facts.rounding else {
+        return raised;
+    };
+    let denormals = if mxcsr & MXCSR_DAZ == 0 {
+        Denormals::Kept
+    } else {
+        Denormals::Zeros
+    };
+    let masked_range = raised & !unmasked & RANGE != 0;
+    if masked_range || rounding.is_inexact(start, denormals) {
+        raised | MXCSR_PE
+    } else {
+        raised & !MXCSR_PE
+    }
 }
 
 fn run_with(

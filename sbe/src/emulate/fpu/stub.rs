@@ -10,6 +10,7 @@
 //! and must satisfy [`is_contained`]; so a `Stub` can read and write the FPU, EAX, the status flags and at most 16 bytes at
 //! RDI, whatever the guest asked for. One of class [`Class::Sse`] leaves an empty x87 stack empty.
 
+use super::precision::Rounding;
 use iced_x86::{
     Code, CodeSize, CpuidFeature, Decoder, DecoderOptions, Encoder, FlowControl, Instruction,
     InstructionInfo, InstructionInfoFactory, OpAccess, OpCodeOperandKind, OpKind, Register,
@@ -139,6 +140,8 @@ pub struct Facts {
     pub general: GeneralUse,
     /// Status flags.
     pub flags: FlagsUse,
+    /// Its rounding of results that can overflow or underflow (SSE and SSE2).
+    pub rounding: Option<Rounding>,
 }
 
 /// Why an instruction got no stub.
@@ -278,6 +281,7 @@ fn facts(class: Class, made: &Instruction, info: &InstructionInfo) -> Facts {
         } else {
             FlagsUse::Write
         },
+        rounding: Rounding::of(made),
     };
     for op in 0..made.op_count() {
         let writes = info.op_access(op) != OpAccess::Read;

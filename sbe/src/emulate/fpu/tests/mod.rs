@@ -2,6 +2,7 @@
 
 mod availability;
 mod memory;
+mod precision;
 mod random;
 mod simd;
 mod state;

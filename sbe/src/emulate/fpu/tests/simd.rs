@@ -2,13 +2,11 @@
 
 use super::*;
 use crate::cpu::fpu::{
-    FCW_INIT, MXCSR_DE, MXCSR_FLAGS, MXCSR_FTZ, MXCSR_IE, MXCSR_INIT, MXCSR_UE, MXCSR_ZE,
+    FCW_INIT, MXCSR_DE, MXCSR_FLAGS, MXCSR_FTZ, MXCSR_IE, MXCSR_INIT, MXCSR_OE, MXCSR_PE, MXCSR_UE,
+    MXCSR_ZE,
 };
 use crate::cpu::regs::{EAX, EBP, EDI, ESP};
 use iced_x86::code_asm::*;
-
-const MXCSR_OE: u32 = 1 << 3;
-const MXCSR_PE: u32 = 1 << 5;
 
 /// MXCSR with the given exceptions unmasked.
 fn unmasking(exceptions: u32) -> u32 {
@@ -218,6 +216,52 @@ fn unmasked_underflow_needs_only_a_tiny_result() {
     machine.set_xmm_f64(0, 0.1, 1.0);
     machine.must(|a| a.mulpd(xmm0, xmm1));
     assert_eq!(machine.cpu.fpu.mxcsr() & MXCSR_FLAGS, MXCSR_PE, "not tiny");
+}
+
+#[test]
+fn precision_beside_an_unmasked_exception_is_that_of_an_unbounded_exponent() {
+    let mut machine = Machine::new();
+    machine.set_xmm_f64(0, f64::MAX, 1.0);
+    machine.set_xmm_f64(1, 2.0, 1.0);
+    let overflow = unmasking(MXCSR_OE);
+    assert_eq!(
+        raised(&mut machine, overflow, |a| a.mulpd(xmm0, xmm1)),
+        MXCSR_OE
+    );
+    assert_eq!(
+        raised(&mut machine, overflow, |a| a.addsd(xmm0, xmm0)),
+        MXCSR_OE
+    );
+    machine.poke_f64(DATA, 1e200);
+    assert_eq!(
+        raised(&mut machine, overflow, |a| a
+            .cvtsd2ss(xmm0, qword_ptr(DATA))),
+        MXCSR_OE | MXCSR_PE
+    );
+    // The other element rounds.
+    machine.set_xmm_f64(1, 2.0, f64::EPSILON / 2.0);
+    assert_eq!(
+        raised(&mut machine, overflow, |a| a.mulpd(xmm0, xmm1)),
+        MXCSR_OE
+    );
+    machine.set_xmm_f64(0, f64::MAX, 1.0);
+    machine.set_xmm_f64(1, f64::MAX, f64::EPSILON / 2.0);
+    assert_eq!(
+        raised(&mut machine, overflow, |a| a.addpd(xmm0, xmm1)),
+        MXCSR_OE | MXCSR_PE
+    );
+    // A masked underflow in the other element rounds, too.
+    machine.set_xmm_f64(0, f64::MAX, f64::MIN_POSITIVE * (1.0 + f64::EPSILON));
+    machine.set_xmm_f64(1, 2.0, 0.5);
+    assert_eq!(
+        raised(&mut machine, overflow, |a| a.mulpd(xmm0, xmm1)),
+        MXCSR_OE | MXCSR_UE | MXCSR_PE
+    );
+    assert_eq!(
+        raised(&mut machine, unmasking(MXCSR_UE | MXCSR_OE), |a| a
+            .mulpd(xmm0, xmm1)),
+        MXCSR_OE | MXCSR_UE
+    );
 }
 
 #[test]
