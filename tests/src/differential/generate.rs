@@ -97,7 +97,7 @@ impl Generator {
         // Code at the end of the second page is cut there: the last instruction runs into an unmapped page.
         code.truncate(room);
         units.retain(|unit| unit.at < room);
-        if let Some(cut) = units.pop_if(|unit| unit.at + unit.len > room && !can_be_cut(unit.form))
+        if let Some(cut) = units.pop_if(|unit| unit.at + unit.len >= room && !can_be_cut(unit.form))
         {
             code.truncate(cut.at);
         }
@@ -248,7 +248,7 @@ impl Generator {
 }
 
 /// Whether a unit may run into the unmapped page behind the code. What wipes the pointers that FXSAVE and its kin store must
-/// not be lost, and how many bytes an undefined encoding has is not said.
+/// not be lost, and how many bytes an undefined encoding has, at its very end even, is not said.
 fn can_be_cut(form: Code) -> bool {
     let undefined = form == Code::INVALID || form.mnemonic() == Mnemonic::Ud1;
     !undefined && stores_pointers(form).is_none()
