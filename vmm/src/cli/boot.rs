@@ -20,15 +20,19 @@ use super::{
 };
 use crate::{
     loader::{Cache, Kernel, Source},
+    tsc::TscMeter,
     vm::{Vm, VmConfig},
 };
 
 /// What every kernel is told: where its console is; to reset at once when it panics, through the keyboard controller,
 /// and to leave the trace by which [`crate::vm`] tells a panic from a reboot; that the TSC, which is the host's, keeps
-/// time.
-const CMDLINE: &str = "console=ttyS0,115200 panic=-1 reboot=k,panic_warm tsc=reliable";
-/// Added for a command's sake: only what is wrong on the console.
-const CMDLINE_EXEC: &str = "quiet";
+/// time; not to look for ACPI tables and ISA Plug and Play cards, which there are none of; and not to test its own
+/// cryptography before the first process, which is most of a boot's instructions. What `--append` says comes later and
+/// wins where the kernel lets it.
+const CMDLINE: &str = "console=ttyS0,115200 panic=-1 reboot=k,panic_warm tsc=reliable acpi=off noisapnp \
+                       cryptomgr.notests";
+/// Added for a command's sake, whose standard error the console shares: nothing on the console that is less than critical.
+const CMDLINE_EXEC: &str = "quiet loglevel=3";
 
 /// Boots what `args` say and returns the program's exit status.
 ///
@@ -36,6 +40,7 @@ const CMDLINE_EXEC: &str = "quiet";
 /// Whatever is wrong with the arguments or the files they name.
 pub fn boot(args: &BootArgs) -> Result<u8> {
     let (kernel_path, initrd_path) = images(args)?;
+    let tsc = TscMeter::start();
     let kernel = read_kernel(&kernel_path)?;
     let initrd = read_initrd(args, initrd_path.as_deref())?;
     let config = VmConfig {
@@ -46,7 +51,7 @@ pub fn boot(args: &BootArgs) -> Result<u8> {
     let source = Source {
         kernel: &kernel,
         initrd: &initrd,
-        cmdline: &cmdline(args),
+        cmdline: &cmdline(args, tsc.khz()),
     };
     let mut vm = Vm::boot(&config, &source).with_context(|| {
         format!(
@@ -154,8 +159,9 @@ fn read_initrd(args: &BootArgs, path: Option<&Path>) -> Result<Vec<u8>> {
     Ok(initrd)
 }
 
-fn cmdline(args: &BootArgs) -> String {
+fn cmdline(args: &BootArgs, tsc_khz: u64) -> String {
+    let tsc = format!("tsc_early_khz={tsc_khz}");
     let exec = args.exec.as_ref().map(|_| CMDLINE_EXEC);
-    let parts = [Some(CMDLINE), exec, args.append.as_deref()];
+    let parts = [Some(CMDLINE), Some(&tsc), exec, args.append.as_deref()];
     parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
 }
