@@ -8,21 +8,7 @@ use crate::cpu::segment::SegReg;
 use crate::decode::Insn;
 use crate::emulate::Exec;
 use crate::fault::Fault;
-use mmu::{Access, LinearAddr};
-
-/// Segment and alignment checks of `size` bytes at `segment:[offset]`.
-pub fn check(
-    exec: &mut Exec<'_>,
-    segment: SegReg,
-    offset: u32,
-    size: u32,
-    access: Access,
-) -> Result<LinearAddr, Fault> {
-    match access {
-        Access::Write => exec.writable(segment, offset, size),
-        Access::Read | Access::Fetch => exec.readable(segment, offset, size),
-    }
-}
+use mmu::Access;
 
 /// All checks of `size` bytes at `segment:[offset]`, paging included.
 pub fn touch(
@@ -32,7 +18,10 @@ pub fn touch(
     size: u32,
     access: Access,
 ) -> Result<(), Fault> {
-    let linear = check(exec, segment, offset, size, access)?;
+    let linear = match access {
+        Access::Write => exec.writable(segment, offset, size)?,
+        Access::Read | Access::Fetch => exec.readable(segment, offset, size)?,
+    };
     exec.mmu
         .translate(linear, size, access, exec.cpu.privilege())?;
     Ok(())

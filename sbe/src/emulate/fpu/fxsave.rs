@@ -45,10 +45,10 @@ pub fn fxrstor(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Segment and alignment of the operand, then its last byte.
+/// Segment and alignment of the operand, for reading even if it will be written, then its last byte.
 fn check_operand(exec: &mut Exec<'_>, insn: &Insn, access: Access) -> Result<(), Fault> {
     let (segment, offset) = (insn.mem.segment, insn.effective_address(exec.cpu));
-    extent::check(exec, segment, offset, FIRST, access)?;
+    exec.readable(segment, offset, FIRST)?;
     check_paragraph(exec.cpu, segment, offset)?;
     extent::touch_last(exec, insn, SIZE, access)
 }

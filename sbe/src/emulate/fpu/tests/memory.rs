@@ -128,6 +128,8 @@ fn fxsave_asks_for_4_bytes_by_alignment_check_and_for_16_by_gp() {
     machine.must(|a| a.fxrstor(ptr(DATA + 16)));
     assert_eq!(machine.fault(|a| a.fxsave(ptr(DATA + 1))), AC);
     assert_eq!(machine.fault(|a| a.fxrstor(ptr(DATA + 2))), AC);
+    assert_eq!(machine.fault(|a| a.fxsave(ptr(DATA + 1).cs())), AC);
+    assert_eq!(machine.fault(|a| a.fxsave(ptr(DATA).cs())), GP);
     assert_eq!(machine.fault(|a| a.fxsave(ptr(DATA + 4))), GP);
     assert_eq!(machine.fault(|a| a.fxrstor(ptr(DATA + 8))), GP);
     assert_eq!(machine.fault(|a| a.movaps(xmm0, xmmword_ptr(DATA + 1))), GP);
