@@ -18,6 +18,7 @@ mod pace;
 pub mod ports;
 pub mod stats;
 pub mod stop;
+pub mod tsc;
 pub mod vm;
 
 pub use board::Board;
