@@ -11,7 +11,7 @@
 //! * `pentium4`: Linux takes it for a speculating core and applies what the guest kernel has for it.
 //!
 //! Left out, with the reason:
-//! * APIC, MTRR, MCE, MCA, PAT, ACPI: there is no such device, cache or bus to control.
+//! * APIC, MTRR, PAT, ACPI: there is no such device or cache to control. (MCE and MCA are there, with no bank of errors.)
 //! * VME: virtual-8086 mode works without it; nothing that runs today needs it.
 //! * DS, HT, TM, PBE, SSE3 and later: not part of the machine.
 
@@ -45,23 +45,47 @@ const HYPERVISOR: u32 = 0x4000_0000;
 /// Highest extended leaf.
 const MAX_EXTENDED: u32 = 0x8000_0008;
 
-/// Leaf 1 EDX: FPU, DE, PSE, TSC, MSR, PAE, CX8, SEP, PGE, CMOV, PSE-36, CLFSH, MMX, FXSR, SSE, SSE2.
-const FEATURES_EDX: u32 = 1 << 0
-    | 1 << 2
-    | 1 << 3
-    | 1 << 4
-    | 1 << 5
-    | 1 << 6
-    | 1 << 8
-    | 1 << 11
-    | 1 << 13
-    | 1 << 15
-    | 1 << 17
-    | 1 << 19
-    | 1 << 23
-    | 1 << 24
-    | 1 << 25
-    | 1 << 26;
+/// Bits of leaf 1 EDX, as SDM Vol. 2A, Table 3-11 "More on Feature Information Returned in the EDX Register" names them.
+mod feature {
+    pub const FPU: u32 = 1 << 0;
+    pub const DE: u32 = 1 << 2;
+    pub const PSE: u32 = 1 << 3;
+    pub const TSC: u32 = 1 << 4;
+    pub const MSR: u32 = 1 << 5;
+    pub const PAE: u32 = 1 << 6;
+    pub const MCE: u32 = 1 << 7;
+    pub const CX8: u32 = 1 << 8;
+    pub const SEP: u32 = 1 << 11;
+    pub const PGE: u32 = 1 << 13;
+    pub const MCA: u32 = 1 << 14;
+    pub const CMOV: u32 = 1 << 15;
+    pub const PSE36: u32 = 1 << 17;
+    pub const CLFSH: u32 = 1 << 19;
+    pub const MMX: u32 = 1 << 23;
+    pub const FXSR: u32 = 1 << 24;
+    pub const SSE: u32 = 1 << 25;
+    pub const SSE2: u32 = 1 << 26;
+}
+
+/// Leaf 1 EDX.
+const FEATURES_EDX: u32 = feature::FPU
+    | feature::DE
+    | feature::PSE
+    | feature::TSC
+    | feature::MSR
+    | feature::PAE
+    | feature::MCE
+    | feature::CX8
+    | feature::SEP
+    | feature::PGE
+    | feature::MCA
+    | feature::CMOV
+    | feature::PSE36
+    | feature::CLFSH
+    | feature::MMX
+    | feature::FXSR
+    | feature::SSE
+    | feature::SSE2;
 /// Leaf 1 ECX: running under a hypervisor.
 const FEATURES_ECX: u32 = 1 << 31;
 /// Leaf 1 EBX: CLFLUSH line size of 64 bytes, in units of 8.

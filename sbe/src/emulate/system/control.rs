@@ -4,7 +4,7 @@
 use crate::cpu::Pending;
 use crate::cpu::control::{
     CR0_CD, CR0_EM, CR0_ET, CR0_MP, CR0_NW, CR0_PE, CR0_PG, CR0_TS, CR0_WP, CR0_WRITABLE, CR4_DE,
-    CR4_OSFXSR, CR4_OSXMMEXCPT, CR4_PAE, CR4_PCE, CR4_PGE, CR4_PSE, CR4_TSD,
+    CR4_MCE, CR4_OSFXSR, CR4_OSXMMEXCPT, CR4_PAE, CR4_PCE, CR4_PGE, CR4_PSE, CR4_TSD,
 };
 use crate::decode::{Insn, Operand};
 use crate::emulate::exec::Exec;
@@ -13,8 +13,15 @@ use crate::fault::Fault;
 use mmu::LinearAddr;
 
 /// CR4 bits of the features that CPUID announces; setting another is #GP(0).
-const CR4_WRITABLE: u32 =
-    CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_PGE | CR4_PCE | CR4_OSFXSR | CR4_OSXMMEXCPT;
+const CR4_WRITABLE: u32 = CR4_TSD
+    | CR4_DE
+    | CR4_PSE
+    | CR4_PAE
+    | CR4_MCE
+    | CR4_PGE
+    | CR4_PCE
+    | CR4_OSFXSR
+    | CR4_OSXMMEXCPT;
 /// Bits of CR0 on which translations depend.
 const CR0_TRANSLATION: u32 = CR0_PE | CR0_PG | CR0_WP;
 /// Bits of CR4 on which translations depend.

@@ -9,6 +9,8 @@ use crate::fault::Fault;
 const IA32_TIME_STAMP_COUNTER: u32 = 0x10;
 const IA32_PLATFORM_ID: u32 = 0x17;
 const IA32_BIOS_SIGN_ID: u32 = 0x8B;
+const IA32_MCG_CAP: u32 = 0x179;
+const IA32_MCG_STATUS: u32 = 0x17A;
 const IA32_SYSENTER_CS: u32 = 0x174;
 const IA32_SYSENTER_ESP: u32 = 0x175;
 const IA32_SYSENTER_EIP: u32 = 0x176;
@@ -30,7 +32,8 @@ impl Exec<'_> {
     fn read_msr(&self, msr: u32) -> Result<u64, Fault> {
         Ok(match msr {
             IA32_TIME_STAMP_COUNTER => self.time_stamp(),
-            IA32_PLATFORM_ID | IA32_DEBUGCTL => 0,
+            // MCG_CAP: no bank of machine-check errors.
+            IA32_PLATFORM_ID | IA32_DEBUGCTL | IA32_MCG_CAP | IA32_MCG_STATUS => 0,
             IA32_BIOS_SIGN_ID => self.cpu.bios_sign_id,
             IA32_SYSENTER_CS => self.cpu.sysenter_cs.into(),
             IA32_SYSENTER_ESP => self.cpu.sysenter_esp.into(),
@@ -50,7 +53,7 @@ impl Exec<'_> {
             IA32_SYSENTER_ESP => cpu.sysenter_esp = value as u32,
             IA32_SYSENTER_EIP => cpu.sysenter_eip = value as u32,
             IA32_MISC_ENABLE => cpu.misc_enable = value,
-            IA32_DEBUGCTL if value == 0 => {}
+            IA32_DEBUGCTL | IA32_MCG_STATUS if value == 0 => {}
             IA32_EFER if value & !EFER_NXE == 0 => {
                 cpu.efer = value;
                 self.update_paging();
