@@ -4,9 +4,9 @@
 //! * status flags that the manual leaves undefined at that point ([`super::flags`]);
 //! * in the FXSAVE image: FOP, FIP, FCS, FDP and FDS (bytes 6 to 23), the pointers to the last x87 instruction: AMD
 //!   processors record them for pending exceptions only, the emulator always, as the manual says;
-//!   PE of MXCSR beside an unmasked overflow or underflow, a known limit of the emulator (see [`mxcsr_mask`]).
+//!   PE of MXCSR beside an unmasked overflow or underflow, a known limit of the emulator (see `mxcsr_mask`).
 //!   MXCSR_MASK (bytes 28 to 31), a property of the model. Bytes from 288 on, which the 32-bit format leaves undefined;
-//! * which of several faults is reported where an instruction makes several accesses, see [`leaves_order_open`].
+//! * which of several faults is reported where an instruction makes several accesses, see `leaves_order_open`.
 
 use super::case::{Case, Exception, Outcome, SEGMENT_NAMES};
 use super::flags::{self, AC, DF, ID, NT, RF, STATUS, TF};

@@ -2,7 +2,7 @@
 //!
 //! The manual leaves flags undefined after many instructions. They are masked when states are compared, and no generated
 //! instruction may consume them: [`undefined`] follows them through a sequence, branches included, and says where they
-//! are undefined, or that one is consumed. The facts are iced-x86's; [`effect`] adds what depends on operands.
+//! are undefined, or that one is consumed. The facts are iced-x86's; `effect` adds what depends on operands.
 
 use iced_x86::{
     Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register, RflagsBits,

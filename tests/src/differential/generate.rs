@@ -8,7 +8,7 @@ use super::address;
 use super::case::{Case, State, Template, Unit};
 use super::encode::{self, Encoded};
 use super::flags::{self, AC, DF, STATUS};
-use super::forms::{Row, Style, UNDEFINED, always_faults, row};
+use super::forms::{Row, Style, UNDEFINED, always_faults, cuts_eip, row};
 use super::layout::{BATCH, CODE, CODE_BYTES, EXIT, FLAT_DATA, MAX_CODE, PAGE};
 use super::operands::{Drawn, stores_pointers};
 use super::prepare::{Conflict, ESP, Known};
@@ -27,8 +27,8 @@ pub const EXIT_JUMP: usize = 5;
 const ATTEMPTS: usize = 8;
 /// EFLAGS that are always set: the fixed bit and IF.
 const EFLAGS_SET: u32 = 0x202;
-/// Chance, in percent, that a form which always faults is taken when drawn: sequences should not end too early.
-const FAULTING_CHANCE: u32 = 10;
+/// Chance, in percent, that a form which ends most cases is taken when drawn: sequences should not end too early.
+const ENDING_CHANCE: u32 = 15;
 
 /// Makes cases.
 pub struct Generator {
@@ -116,7 +116,7 @@ impl Generator {
             return;
         }
         let form = self.forms[rng.usize(..self.forms.len())];
-        if always_faults(form) && !percent(rng, FAULTING_CHANCE) {
+        if (always_faults(form) || cuts_eip(form)) && !percent(rng, ENDING_CHANCE) {
             return self.append_unit(sequence, rng);
         }
         for _ in 0..ATTEMPTS {

@@ -47,3 +47,37 @@ fn without(case: &Case, index: usize) -> Case {
     }
     smaller
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::flags::STATUS;
+    use super::super::forms::generated;
+    use super::super::generate::Generator;
+    use super::*;
+
+    #[test]
+    fn only_the_unit_that_fails_is_left() {
+        let cases = Generator::new(generated()).batch(7, 0);
+        let case = cases
+            .iter()
+            .find(|case| case.units.len() == 16)
+            .expect("long cases are common");
+        let culprit = case.units[9];
+        let fails = |candidate: &Case| candidate.units.contains(&culprit);
+        let smallest = shrink(case, fails);
+        // Others stay only if an undefined flag would reach a consumer without them.
+        assert!(smallest.units.contains(&culprit));
+        assert!(smallest.units.len() < 4, "{} units", smallest.units.len());
+        assert!(flags::undefined(&smallest.code, smallest.start.eip, 0).is_ok());
+    }
+
+    #[test]
+    fn a_case_of_nothing_ends_at_once() {
+        let cases = Generator::new(generated()).batch(7, 0);
+        let smallest = shrink(&cases[0], |_| true);
+        assert!(smallest.units.is_empty());
+        let flags =
+            flags::undefined(&smallest.code, smallest.start.eip, 0).expect("nothing is consumed");
+        assert!(flags.values().all(|undefined| undefined & STATUS == 0));
+    }
+}
