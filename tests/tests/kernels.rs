@@ -1,0 +1,202 @@
+//! The test kernels on our machine: paging, exceptions, interrupts, segmentation and modes as a kernel sees them.
+//!
+//! A kernel passes if it ends with status 0 and a verdict in which every case it counts passed. One that never ends is cut
+//! off by the number of instructions, not by time, so a slow host changes no result.
+
+use std::{
+    io::{self, Write as _},
+    thread,
+    time::Duration,
+};
+
+use guest_kernels::test_kernel::{self, Failure, Verdict, VerdictError};
+use sbe::CpuModel;
+use thiserror::Error;
+use vmm::{
+    Console, StopReason, Vm, VmConfig,
+    console::{Channel, Input},
+    loader::{Kernel, Source},
+    vm::Engine,
+};
+
+/// What the kernels need, in bytes.
+const MEMORY: u64 = 16 << 20;
+/// Slices that a kernel may take. A slice is at least a thousand instructions unless the processor halts in it, so a
+/// kernel of less than a hundred million instructions is never cut off.
+const SLICES: u32 = 100_000;
+
+/// Why a kernel did not pass.
+#[derive(Debug, Error)]
+enum Failed {
+    #[error("ended with {0}")]
+    Ended(StopReason),
+    #[error(transparent)]
+    Verdict(#[from] VerdictError),
+    #[error("failed {0:?}")]
+    Cases(Vec<Failure>),
+}
+
+/// Keeps what the kernel prints, and quits when its slices are used up or nothing can wake it.
+struct Watch {
+    printed: Vec<u8>,
+    slices: u32,
+}
+
+impl Console for Watch {
+    fn input(&mut self, _room: usize) -> io::Result<Input> {
+        let Some(left) = self.slices.checked_sub(1) else {
+            return Ok(Input::Quit);
+        };
+        self.slices = left;
+        Ok(Input::Bytes(Vec::new()))
+    }
+
+    fn output(&mut self, channel: Channel, bytes: &[u8]) -> io::Result<()> {
+        if channel == Channel::Debug {
+            self.printed.extend(bytes);
+        }
+        Ok(())
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        match timeout {
+            // The guest's own timer: nothing here depends on how long it is.
+            Some(timeout) => thread::sleep(timeout),
+            None => self.slices = 0,
+        }
+        Ok(())
+    }
+}
+
+/// Runs `elf` for at most `slices` and returns the number of its cases, all of which passed.
+fn run(elf: &[u8], cpu: CpuModel, slices: u32) -> Result<usize, Failed> {
+    let kernel = Kernel::read(elf.to_vec(), None, &mut |_| ()).unwrap();
+    let config = VmConfig {
+        memory: MEMORY,
+        cpu,
+        engine: Engine::default(),
+    };
+    let source = Source {
+        kernel: &kernel,
+        initrd: &[],
+        cmdline: "",
+    };
+    let mut watch = Watch {
+        printed: Vec::new(),
+        slices,
+    };
+    let stop = Vm::boot(&config, &source).unwrap().run(&mut watch);
+    // The cases that failed say more than how the kernel ended.
+    let verdict = Verdict::parse(&String::from_utf8_lossy(&watch.printed));
+    if let Ok(Verdict { failures, .. }) = &verdict
+        && !failures.is_empty()
+    {
+        return Err(Failed::Cases(failures.clone()));
+    }
+    match stop {
+        StopReason::DebugExit(0) => Ok(verdict?.cases),
+        stop => Err(Failed::Ended(stop)),
+    }
+}
+
+/// Prints past the test runner's capture: the counts are to be seen in every run.
+fn report(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+#[test]
+fn every_kernel_passes() {
+    let mut failed = Vec::new();
+    for cpu in CpuModel::ALL {
+        for kernel in test_kernel::all() {
+            match run(kernel.elf, cpu, SLICES) {
+                Ok(cases) => report(&format!(
+                    "{} on {}: {cases} cases passed",
+                    kernel.name,
+                    cpu.name()
+                )),
+                Err(error) => failed.push(format!("{} on {}: {error}", kernel.name, cpu.name())),
+            }
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+/// An ELF32 for the i386 with `code` at 1 MiB, entered at its start.
+fn elf(code: &[u8]) -> Vec<u8> {
+    const HEADERS: u32 = 52 + 32;
+    const START: u32 = 0x10_0000;
+    let len = u32::try_from(code.len()).unwrap();
+    let header = [1, START, 52, 0, 0, 52 | 32 << 16, 1, 0];
+    let segment = [1, HEADERS, START, START, len, len, 7, 4096];
+    let mut file = b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x03\0".to_vec();
+    for word in header.into_iter().chain(segment) {
+        file.extend(u32::to_le_bytes(word));
+    }
+    file.extend(code);
+    file
+}
+
+/// A kernel that prints `text`, then executes `end`.
+fn printing(text: &str, end: &[u8]) -> Vec<u8> {
+    // mov al, byte; out E9h, al
+    let print = text.bytes().flat_map(|byte| [0xb0, byte, 0xe6, 0xe9]);
+    elf(&print.chain(end.iter().copied()).collect::<Vec<_>>())
+}
+
+/// mov al, 0; out F4h, al
+const EXIT_0: &[u8] = &[0xb0, 0, 0xe6, 0xf4];
+/// mov al, 1; out F4h, al
+const EXIT_1: &[u8] = &[0xb0, 1, 0xe6, 0xf4];
+/// jmp to itself
+const LOOP: &[u8] = &[0xeb, 0xfe];
+/// cli; hlt
+const POWER_OFF: &[u8] = &[0xfa, 0xf4];
+/// sti; hlt; jmp to the hlt
+const HALT: &[u8] = &[0xfb, 0xf4, 0xeb, 0xfd];
+
+/// How a kernel that prints `text` and executes `end` is judged, given few slices.
+fn judged(text: &str, end: &[u8]) -> Result<usize, Failed> {
+    run(&printing(text, end), CpuModel::default(), 100)
+}
+
+#[test]
+fn a_kernel_that_says_so_and_exits_with_0_passes() {
+    assert!(matches!(judged("ok a\nok b\nPASS 2/2\n", EXIT_0), Ok(2)));
+}
+
+#[test]
+fn failed_cases_are_failures() {
+    let text = "ok a\nFAIL b got=00000001 want=00000002\nFAIL 1/2\n";
+    for end in [EXIT_0, EXIT_1, LOOP] {
+        let error = judged(text, end).unwrap_err();
+        assert!(
+            matches!(&error, Failed::Cases(cases) if cases.len() == 1),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_good_verdict_with_another_end_is_a_failure() {
+    for end in [EXIT_1, POWER_OFF, LOOP, HALT] {
+        let error = judged("ok a\nPASS 1/1\n", end).unwrap_err();
+        assert!(matches!(error, Failed::Ended(_)), "{error}");
+    }
+}
+
+#[test]
+fn exiting_without_a_verdict_is_a_failure() {
+    for text in ["", "ok a\n", "ok a\nPASS 2/2\n"] {
+        let error = judged(text, EXIT_0).unwrap_err();
+        assert!(matches!(error, Failed::Verdict(_)), "{error}");
+    }
+}
+
+#[test]
+fn a_kernel_that_never_ends_is_cut_off() {
+    for end in [LOOP, HALT] {
+        let error = judged("ok a\n", end).unwrap_err();
+        assert!(matches!(error, Failed::Ended(StopReason::Quit)), "{error}");
+    }
+}
