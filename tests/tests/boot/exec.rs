@@ -1,0 +1,243 @@
+//! `--exec`: the command's output and status, on both guests, with little and much memory, on both processors, and with
+//! every kind of standard input. The options are spread over the boots so that each value occurs.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use guest_kernels::Guest;
+
+use crate::{
+    kernel_log,
+    program::{Boot, Ended, Input},
+};
+
+/// Seconds by which the guest's clock, set from an RTC that counts seconds, may be off.
+const CLOCK_TOLERANCE: u64 = 2;
+/// How often [`whole_session`] sends every byte value: 2 to this power.
+const DOUBLINGS: u32 = 9;
+
+/// Seconds since 1970 on the host.
+fn host_time() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs()
+}
+
+/// Takes the first line off `bytes`.
+fn line<'a>(bytes: &mut &'a [u8]) -> &'a str {
+    let end = bytes
+        .iter()
+        .position(|&byte| byte == b'\n')
+        .expect("a line");
+    let line = std::str::from_utf8(&bytes[..end]).unwrap();
+    *bytes = &bytes[end + 1..];
+    line
+}
+
+/// One boot: the release, the time of day, 128 KiB of all byte values, the kernel's log, and status 3.
+fn whole_session(boot: Boot) {
+    let release = boot.release.clone();
+    let all_bytes: Vec<u8> = (0..=u8::MAX).collect();
+    let octal: String = all_bytes
+        .iter()
+        .map(|byte| format!("\\{byte:03o}"))
+        .collect();
+    let script = format!(
+        "uname -r; date +%s
+         printf '{octal}' > /tmp/a
+         for i in $(seq {DOUBLINGS}); do cat /tmp/a /tmp/a > /tmp/b; mv /tmp/b /tmp/a; done
+         cat /tmp/a; dmesg; exit 3"
+    );
+    let before = host_time();
+    let ended = boot.exec(&script);
+    let after = host_time();
+
+    assert_eq!(ended.code(), Some(3), "{}", ended.stderr);
+    assert_eq!(ended.stderr, "");
+    let mut rest = ended.stdout.as_slice();
+    assert_eq!(line(&mut rest), release);
+    let time: u64 = line(&mut rest).parse().unwrap();
+    assert!(
+        (before - CLOCK_TOLERANCE..=after + CLOCK_TOLERANCE).contains(&time),
+        "guest {time}, host {before} to {after}"
+    );
+    let sent = all_bytes.repeat(1 << DOUBLINGS);
+    assert!(
+        rest.starts_with(&sent),
+        "{} bytes, not those sent",
+        rest.len()
+    );
+    kernel_log::assert_healthy(std::str::from_utf8(&rest[sent.len()..]).unwrap());
+}
+
+/// Requires that the guest says it has `mebibytes` of memory, less what its kernel keeps for itself.
+fn assert_memory(ended: &Ended, mebibytes: u64) {
+    let text = ended.text();
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let total = total
+        .and_then(|total| total.trim().strip_suffix(" kB"))
+        .expect(&text);
+    let total: u64 = total.parse().unwrap();
+    let given = mebibytes << 10;
+    assert!(
+        (given * 2 / 3..given).contains(&total),
+        "{total} of {given} KiB"
+    );
+}
+
+#[test]
+fn a_whole_session_on_debian_686() {
+    if let Some(boot) = Boot::of(Guest::Debian686) {
+        whole_session(boot);
+    }
+}
+
+#[test]
+fn a_whole_session_on_debian_686_pae_with_stdin_closed() {
+    if let Some(boot) = Boot::of(Guest::Debian686Pae) {
+        whole_session(boot.input(Input::Closed));
+    }
+}
+
+#[test]
+fn several_lines_on_a_pentium_4_with_64_mib() {
+    let Some(boot) = Boot::of(Guest::Debian686) else {
+        return;
+    };
+    let script = "uname -r\nfor i in 1 2 3\ndo\n  echo \"line  $i\"\ndone\n\
+                  grep MemTotal /proc/meminfo; grep family /proc/cpuinfo\necho 'an error' >&2\nkill -9 $$\necho never";
+    let expected = format!("{}\nline  1\nline  2\nline  3\nMemTotal:", boot.release);
+    let ended = boot
+        .with("--mem", "64M")
+        .with("--cpu", "pentium4")
+        .input(Input::Closed)
+        .exec(script);
+    assert_eq!(ended.code(), Some(128 + 9), "{}", ended.stderr);
+    assert!(ended.text().starts_with(&expected), "{}", ended.text());
+    assert!(
+        ended.text().ends_with("\ncpu family\t: 15\n"),
+        "{}",
+        ended.text()
+    );
+    // The shell that ran the script reports how its script ended.
+    assert_eq!(ended.stderr, "an error\nKilled\n");
+    assert_memory(&ended, 64);
+}
+
+#[test]
+fn piped_input_is_not_the_commands_on_pae_with_2_gib() {
+    let Some(boot) = Boot::of(Guest::Debian686Pae) else {
+        return;
+    };
+    let release = boot.release.clone();
+    let ended = boot
+        .with("--mem", "2G")
+        .input(Input::Pipe("not for the guest\n"))
+        .exec("uname -r; cat; grep MemTotal /proc/meminfo; exit 255");
+    assert_eq!(ended.code(), Some(255), "{}", ended.stderr);
+    assert!(
+        ended.text().starts_with(&format!("{release}\nMemTotal:")),
+        "{}",
+        ended.text()
+    );
+    assert_eq!(ended.text().lines().count(), 2, "{}", ended.text());
+    assert_memory(&ended, 2048);
+}
+
+#[test]
+fn power_off_with_2_gib() {
+    let Some(boot) = Boot::of(Guest::Debian686) else {
+        return;
+    };
+    let ended = boot
+        .with("--mem", "2G")
+        .exec("grep MemTotal /proc/meminfo; poweroff -f; exit 9");
+    assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+    assert_memory(&ended, 2048);
+}
+
+#[test]
+fn reboot_on_pae_with_64_mib() {
+    let Some(boot) = Boot::of(Guest::Debian686Pae) else {
+        return;
+    };
+    let ended = boot
+        .with("--mem", "64M")
+        .exec("grep MemTotal /proc/meminfo; reboot -f; exit 9");
+    assert_eq!(ended.code(), Some(121), "{}", ended.stderr);
+    assert!(
+        ended.stderr.ends_with("\nreplex: reboot\n"),
+        "{}",
+        ended.stderr
+    );
+    assert_memory(&ended, 64);
+}
+
+#[test]
+fn a_kernel_panic() {
+    let Some(boot) = Boot::of(Guest::Debian686) else {
+        return;
+    };
+    let ended = boot.exec("echo c > /proc/sysrq-trigger; exit 9");
+    assert_eq!(ended.code(), Some(122), "{}", ended.stderr);
+    assert!(ended.stdout.is_empty(), "{}", ended.text());
+    assert!(ended.stderr.contains("Kernel panic"), "{}", ended.stderr);
+    assert!(
+        ended.stderr.ends_with("\nreplex: guest kernel panic\n"),
+        "{}",
+        ended.stderr
+    );
+}
+
+#[test]
+fn success_on_pae_on_a_pentium_4() {
+    let Some(boot) = Boot::of(Guest::Debian686Pae) else {
+        return;
+    };
+    let ended = boot
+        .with("--cpu", "pentium4")
+        .exec("grep -c '^flags.* pae .*nx' /proc/cpuinfo");
+    assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+    assert_eq!(ended.text(), "1\n");
+    assert_eq!(ended.stderr, "");
+}
+
+/// Without a terminal and without a command there is a shell that reads standard input; that this ends ends nothing.
+#[test]
+fn a_piped_shell() {
+    let Some(boot) = Boot::of(Guest::Debian686Pae) else {
+        return;
+    };
+    let release = boot.release.clone();
+    let ended = boot
+        .input(Input::Pipe("echo answer $((6 * 7)) on $(uname -r)\nexit\n"))
+        .run();
+    assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+    assert_eq!(ended.stderr, "");
+    let answer = format!("\r\nanswer 42 on {release}\r\n");
+    assert!(ended.text().contains(&answer), "{}", ended.text());
+}
+
+/// The archive named here does not exist, so this needs no network.
+#[test]
+fn a_guest_that_cannot_be_fetched_is_one_line_naming_the_reason() {
+    let cache = tempfile::tempdir().unwrap();
+    let output = std::process::Command::new(crate::program::replex())
+        .args(["boot", "--exec", "true"])
+        .env("REPLEX_CACHE", cache.path())
+        .env("REPLEX_DEBIAN_MIRROR", "file:///nonexistent/debian")
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(output.stdout.is_empty());
+    let last = stderr.lines().last().unwrap();
+    assert!(
+        last.starts_with("replex: guest debian-686: ") && last.contains("/nonexistent/debian"),
+        "{stderr}"
+    );
+    assert!(
+        stderr.lines().all(|line| line.starts_with("replex: ")),
+        "{stderr}"
+    );
+}

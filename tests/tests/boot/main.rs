@@ -1,0 +1,17 @@
+//! Debian's kernels, unmodified, booted by the `replex` program: what a user sees of it, from outside.
+//!
+//! The kernels come from the user's cache or, the first time, through the network. Where neither has them the tests fail,
+//! unless REPLEX_OFFLINE=1 says that this is known: then they say that they are skipped.
+//!
+//! A boot takes seconds, so each checks several things. No check depends on how long anything takes; a machine that hangs
+//! is killed after [`hang::PATIENCE`], which fails its test.
+//!
+//! By hand, since it takes a minute and measures time: in a shell of the guest, `cat /proc/uptime` twice 60 s of the host
+//! apart. The difference must be within 1 % of 60 s.
+
+mod exec;
+mod guests;
+mod hang;
+mod kernel_log;
+mod program;
+mod terminal;

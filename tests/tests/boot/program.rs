@@ -1,0 +1,170 @@
+//! The `replex` program, built as this test was, and its runs.
+
+use std::{
+    env,
+    ffi::OsStr,
+    io::{Read, Write as _},
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus, Stdio},
+    sync::OnceLock,
+    thread,
+};
+
+use guest_kernels::Guest;
+
+use crate::{guests, hang::Guarded};
+
+/// The program's file.
+pub fn replex() -> &'static Path {
+    static REPLEX: OnceLock<PathBuf> = OnceLock::new();
+    REPLEX.get_or_init(build)
+}
+
+/// Has cargo build the program into the folder that this test was built into (`TARGET/PROFILE/deps`).
+fn build() -> PathBuf {
+    let test = env::current_exe().unwrap();
+    let folder = test.ancestors().nth(2).unwrap();
+    let profile = match folder.file_name().and_then(OsStr::to_str).unwrap() {
+        "debug" => "dev",
+        named => named,
+    };
+    let status = Command::new(env!("CARGO"))
+        .args([
+            "build",
+            "--locked",
+            "--quiet",
+            "--package",
+            "vmm",
+            "--bin",
+            "replex",
+        ])
+        .args(["--profile", profile, "--target-dir"])
+        .arg(folder.parent().unwrap())
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status()
+        .unwrap();
+    assert!(status.success(), "cargo build of replex: {status}");
+    folder.join("replex")
+}
+
+/// What the program finds as its standard input.
+#[derive(Clone, Debug, Default)]
+pub enum Input {
+    /// /dev/null.
+    #[default]
+    Null,
+    /// No open file.
+    Closed,
+    /// A pipe with this text in it that then ends.
+    Pipe(&'static str),
+}
+
+/// A boot of a guest.
+#[derive(Debug)]
+pub struct Boot {
+    /// What `uname -r` must print.
+    pub release: String,
+    args: Vec<String>,
+    input: Input,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// The program's exit status.
+    pub status: ExitStatus,
+    /// All it wrote to standard output.
+    pub stdout: Vec<u8>,
+    /// All it wrote to standard error.
+    pub stderr: String,
+}
+
+impl Boot {
+    /// A boot of `guest`, or none if it cannot be had and that is known (see [`guests`]).
+    pub fn of(guest: Guest) -> Option<Self> {
+        Some(Self {
+            release: guests::release(guest)?,
+            args: vec!["boot".into(), "--guest".into(), guest.name().into()],
+            input: Input::default(),
+        })
+    }
+
+    /// Adds an option with its value.
+    pub fn with(mut self, option: &str, value: &str) -> Self {
+        self.args.extend([option.to_owned(), value.to_owned()]);
+        self
+    }
+
+    /// Sets standard input.
+    pub fn input(mut self, input: Input) -> Self {
+        self.input = input;
+        self
+    }
+
+    /// The program with its arguments; standard streams are the caller's.
+    pub fn command(&self) -> Command {
+        let mut command = match self.input {
+            Input::Closed => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", r#"exec "$0" "$@" <&-"#]).arg(replex());
+                shell
+            }
+            Input::Null | Input::Pipe(_) => Command::new(replex()),
+        };
+        command.args(&self.args).env_remove("RUST_LOG");
+        command
+    }
+
+    /// Runs the program to its end, standard output and standard error being pipes.
+    pub fn run(&self) -> Ended {
+        let child = self
+            .command()
+            .stdin(match self.input {
+                Input::Null | Input::Closed => Stdio::null(),
+                Input::Pipe(_) => Stdio::piped(),
+            })
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut running = Guarded::new(child);
+        let child = &mut running.child;
+        if let (Some(mut stdin), Input::Pipe(text)) = (child.stdin.take(), &self.input) {
+            // Less than a pipe holds, so this does not wait for the guest.
+            stdin.write_all(text.as_bytes()).unwrap();
+        }
+        let stdout = drain(child.stdout.take().unwrap());
+        let stderr = drain(child.stderr.take().unwrap());
+        let (stdout, stderr) = (stdout.join().unwrap(), stderr.join().unwrap());
+        Ended {
+            status: running.wait(),
+            stdout,
+            stderr: String::from_utf8_lossy(&stderr).into_owned(),
+        }
+    }
+
+    /// Runs `command` in the guest.
+    pub fn exec(self, command: &str) -> Ended {
+        self.with("--exec", command).run()
+    }
+}
+
+impl Ended {
+    /// The exit status, none after a signal.
+    pub fn code(&self) -> Option<i32> {
+        self.status.code()
+    }
+
+    /// Standard output as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+}
+
+fn drain(mut stream: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        bytes
+    })
+}
