@@ -162,7 +162,7 @@ impl Vm {
         if self.vcpu.cpu.eflags & eflags::IF == 0 {
             return Err(StopReason::PowerOff);
         }
-        self.deliver_output(console)?;
+        self.exchange(console)?;
         self.board.advance();
         if self.board.intr() {
             return Ok(());

@@ -8,6 +8,8 @@
 //! What it guarantees beyond the registers:
 //! * No byte of the peer is lost: the peer waits while RTS is low, as a modem with hardware handshake does. Drivers clear
 //!   the receiver before they raise RTS for the first time and may throttle with it later.
+//! * Bytes come in bursts: the next is taken when the last has been read to its end. An interrupt handler that reads until
+//!   nothing is left therefore comes to an end, however fast the peer is.
 //! * The interrupt line is the level that the datasheet derives from what is pending *and* enabled, gated by OUT2 as a PC
 //!   wires it; the identification register reports by priority and reading it clears no more than it reported.
 //!
@@ -40,8 +42,8 @@ impl Trigger for NoTrigger {
     }
 }
 
-/// Bytes of the peer kept while the guest does not take them.
-const BACKLOG: usize = 256;
+/// Most bytes that the peer sends at once.
+const BURST: usize = 256;
 
 /// Number of I/O ports a 16550A occupies.
 pub const PORTS: u16 = 8;
@@ -63,7 +65,7 @@ impl Default for Uart {
     fn default() -> Self {
         Self {
             serial: Serial::new(NoTrigger, Vec::new()),
-            backlog: VecDeque::with_capacity(BACKLOG),
+            backlog: VecDeque::with_capacity(BURST),
         }
     }
 }
@@ -93,9 +95,10 @@ impl Uart {
         Level::from_active(gate && self.pending() != 0)
     }
 
-    /// How many bytes [`Self::send`] takes at present.
+    /// How many bytes [`Self::send`] takes at present: a burst, or nothing while the last is not read to its end.
     pub fn room(&self) -> usize {
-        BACKLOG - self.backlog.len()
+        let unread = !self.backlog.is_empty() || !self.serial.state().in_buffer.is_empty();
+        if unread { 0 } else { BURST }
     }
 
     /// The peer sends `bytes`, at most [`Self::room`] of them.
@@ -268,7 +271,18 @@ mod tests {
         uart.write(MCR, MCR_RTS);
         let received: Vec<u8> = (0..=255).map(|_| uart.read(RBR)).collect();
         assert_eq!(received, sent);
-        assert_eq!(uart.room(), BACKLOG);
+        assert_eq!(uart.room(), BURST);
+    }
+
+    #[test]
+    fn the_next_burst_waits_for_the_end_of_the_last() {
+        let mut uart = opened(IER_ERBFI);
+        uart.send(b"ab");
+        for byte in *b"ab" {
+            assert_eq!(uart.room(), 0);
+            assert_eq!(uart.read(RBR), byte);
+        }
+        assert_eq!(uart.room(), BURST);
     }
 
     #[test]
