@@ -300,7 +300,10 @@ fn decode_across(
     linear: u32,
 ) -> Result<Insn, Fault> {
     let next = linear.wrapping_add(first.len() as u32);
-    let frame = fetch_frame(cx, next)?;
+    let frame = match fetch_frame(cx, next) {
+        Err(_) if decoder::is_undefined_opcode(first, size) => return Err(Fault::ud()),
+        frame => frame?,
+    };
     let mut bytes = [0; MAX_LENGTH];
     bytes[..first.len()].copy_from_slice(first);
     read_code(cx, frame, 0, &mut bytes[first.len()..]);
