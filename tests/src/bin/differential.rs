@@ -61,10 +61,11 @@ fn main() -> ExitCode {
         eprintln!("differential: {error}");
     }
     println!(
-        "seed {}: {} cases, {} mismatches",
+        "seed {}: {} cases, {} mismatches, {} unsteady on the real CPU",
         options.seed,
         findings.coverage.cases(),
-        findings.mismatches
+        findings.mismatches,
+        findings.unsteady
     );
     match (findings.errors.is_empty(), findings.mismatches) {
         (false, _) => ExitCode::from(2),

@@ -186,7 +186,7 @@ pub fn never() -> BTreeMap<&'static str, Vec<Code>> {
 
 /// Byte strings that no announced processor takes for an instruction: each raises #UD (SDM Vol. 2D, A.3 "One, Two, and
 /// Three-Byte Opcode Maps"). Register forms of BOUND, LES and LDS are not among them: to the host they are EVEX and VEX.
-pub const UNDEFINED: [&[u8]; 22] = [
+pub const UNDEFINED: [&[u8]; 21] = [
     &[0x0F, 0x0A],
     &[0x0F, 0x04],
     &[0x0F, 0x24, 0xC0],
@@ -194,7 +194,6 @@ pub const UNDEFINED: [&[u8]; 22] = [
     &[0x0F, 0x36],
     &[0x0F, 0x3B],
     &[0x0F, 0xA6, 0xFF],
-    &[0x0F, 0xB9, 0xC0],
     &[0x8D, 0xC0],
     &[0x8E, 0xC8],
     &[0x8E, 0xF0],

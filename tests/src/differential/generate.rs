@@ -248,10 +248,9 @@ impl Generator {
 }
 
 /// Whether a unit may run into the unmapped page behind the code. What wipes the pointers that FXSAVE and its kin store must
-/// not be lost, and how many bytes an undefined encoding has, at its very end even, is not said.
+/// not be lost, and to AMD processors UD1 has no ModRM byte, so it ends earlier.
 fn can_be_cut(form: Code) -> bool {
-    let undefined = form == Code::INVALID || form.mnemonic() == Mnemonic::Ud1;
-    !undefined && stores_pointers(form).is_none()
+    form.mnemonic() != Mnemonic::Ud1 && stores_pointers(form).is_none()
 }
 
 /// Where the code of a case lies: mostly at the start of the first page, sometimes across the page boundary, or at the
