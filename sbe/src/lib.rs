@@ -17,9 +17,10 @@ pub mod cpu;
 mod decode;
 mod emulate;
 mod fault;
+mod translate;
 mod vcpu;
 
 pub use bus::{Bus, Width};
 pub use cpu::model::CpuModel;
 pub use fault::{Exception, Fault, Unsupported, Vector};
-pub use vcpu::{Exit, Vcpu};
+pub use vcpu::{Engine, Exit, Vcpu};

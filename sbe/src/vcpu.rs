@@ -19,12 +19,23 @@ use crate::decode::{Cache, Insn, Key};
 use crate::emulate::fpu::HostFpu;
 use crate::emulate::{Event, Exec};
 use crate::fault::{Fault, Unsupported};
+use crate::translate::{Outcome, Translator, is_flat};
 use mmu::{Frame, GuestPhys, LinearAddr, MemFault, Mmu, PAGE_SIZE};
 
 /// Linux boot protocol, "32-bit BOOT PROTOCOL": selector of the flat code segment, __BOOT_CS.
 const BOOT_CS: Selector = Selector(0x10);
 /// Selector of the flat data segment, __BOOT_DS.
 const BOOT_DS: Selector = Selector(0x18);
+
+/// What executes guest code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Engine {
+    /// The exact one-instruction emulator, the reference.
+    #[default]
+    Emulator,
+    /// Code translated from the guest's, with the emulator for what is rare.
+    Translator,
+}
 
 /// Why [`Vcpu::run`] came back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,20 +97,34 @@ pub struct Vcpu {
     cache: Cache,
     host: HostFpu,
     window: FetchWindow,
+    translator: Option<Translator>,
 }
 
 impl Vcpu {
-    /// A processor after RESET.
+    /// A processor after RESET that executes by the emulator.
     ///
     /// # Errors
     /// When the host grants no memory for the code that drives its FPU.
     pub fn new(model: CpuModel, mmu: Mmu) -> std::io::Result<Self> {
+        Self::with_engine(model, Engine::Emulator, mmu)
+    }
+
+    /// A processor after RESET that executes by `engine`.
+    ///
+    /// # Errors
+    /// When the host grants no memory for the code that drives its FPU, or for translated code.
+    pub fn with_engine(model: CpuModel, engine: Engine, mmu: Mmu) -> std::io::Result<Self> {
+        let translator = match engine {
+            Engine::Emulator => None,
+            Engine::Translator => Some(Translator::new()?),
+        };
         Ok(Self {
             cpu: Cpu::new(model),
             mmu,
             cache: Cache::new(),
             host: HostFpu::new()?,
             window: FetchWindow::closed(),
+            translator,
         })
     }
 
@@ -122,7 +147,7 @@ impl Vcpu {
         self.cpu.pending.set(Pending::NMI);
     }
 
-    /// Runs up to `budget` instructions.
+    /// Runs up to `budget` instructions; translated code counts its jumps and loops instead.
     pub fn run(&mut self, bus: &mut dyn Bus, budget: u64) -> Exit {
         let Self {
             cpu,
@@ -130,6 +155,7 @@ impl Vcpu {
             cache,
             host,
             window,
+            translator,
         } = self;
         let mut cx = Exec {
             cpu,
@@ -138,17 +164,61 @@ impl Vcpu {
             host,
         };
         cx.sample_bus();
-        let end = cx.cpu.retired.saturating_add(budget);
-        while cx.cpu.retired < end {
-            if cx.cpu.pending.0 != 0 || cx.cpu.eflags & (eflags::TF | eflags::RF) != 0 {
-                if let Some(exit) = step_watched(&mut cx, cache, window) {
-                    return exit;
-                }
-            } else if let Err(exit) = step(&mut cx, cache, window) {
-                return exit;
-            }
+        let exit = match translator {
+            None => emulate(&mut cx, cache, window, budget),
+            Some(translator) => translate(&mut cx, cache, window, translator, budget),
+        };
+        exit.err().unwrap_or(Exit::Budget)
+    }
+}
+
+/// Emulates up to `budget` instructions.
+fn emulate(
+    cx: &mut Exec<'_>,
+    cache: &mut Cache,
+    window: &mut FetchWindow,
+    budget: u64,
+) -> Result<(), Exit> {
+    let end = cx.cpu.retired.saturating_add(budget);
+    while cx.cpu.retired < end {
+        next(cx, cache, window)?;
+    }
+    Ok(())
+}
+
+/// Runs translated code where it may run, and emulates one instruction at a time where not.
+fn translate(
+    cx: &mut Exec<'_>,
+    cache: &mut Cache,
+    window: &mut FetchWindow,
+    translator: &mut Translator,
+    budget: u64,
+) -> Result<(), Exit> {
+    let end = cx.cpu.retired.saturating_add(budget);
+    let mut polls = u32::try_from(budget).unwrap_or(u32::MAX).max(1);
+    while cx.cpu.retired < end {
+        if may_translate(cx.cpu) && translator.run(cx, &mut polls) == Outcome::Budget {
+            break;
         }
-        Exit::Budget
+        next(cx, cache, window)?;
+    }
+    Ok(())
+}
+
+/// Nothing has to be looked at between two instructions, and the segments are what translated code expects.
+fn may_translate(cpu: &Cpu) -> bool {
+    let waiting = cpu.eflags & eflags::IF == 0;
+    let ignored = Pending::REFETCH | if waiting { Pending::INTR } else { 0 };
+    cpu.pending.0 & !ignored == 0 && cpu.eflags & (eflags::TF | eflags::RF) == 0 && is_flat(cpu)
+}
+
+/// Executes one instruction or delivers one event.
+#[inline(always)]
+fn next(cx: &mut Exec<'_>, cache: &mut Cache, window: &mut FetchWindow) -> Result<(), Exit> {
+    if cx.cpu.pending.0 != 0 || cx.cpu.eflags & (eflags::TF | eflags::RF) != 0 {
+        step_watched(cx, cache, window)
+    } else {
+        step(cx, cache, window)
     }
 }
 
@@ -327,12 +397,16 @@ fn decode_fault(error: DecodeError) -> Fault {
 
 /// One step with everything that can happen between two instructions: traps, interrupts, shadows, breakpoints.
 #[cold]
-fn step_watched(cx: &mut Exec<'_>, cache: &mut Cache, window: &mut FetchWindow) -> Option<Exit> {
+fn step_watched(
+    cx: &mut Exec<'_>,
+    cache: &mut Cache,
+    window: &mut FetchWindow,
+) -> Result<(), Exit> {
     match deliver_pending(cx) {
         Ok(Boundary::Clear) => {}
-        Ok(Boundary::Delivered) => return None,
-        Ok(Boundary::Exit(exit)) => return Some(exit),
-        Err(fault) => return Some(exit_of(cx, fault)),
+        Ok(Boundary::Delivered) => return Ok(()),
+        Ok(Boundary::Exit(exit)) => return Err(exit),
+        Err(fault) => return Err(exit_of(cx, fault)),
     }
     if cx.cpu.pending.has(Pending::REFETCH) {
         window.page = FetchWindow::CLOSED;
@@ -341,21 +415,19 @@ fn step_watched(cx: &mut Exec<'_>, cache: &mut Cache, window: &mut FetchWindow) 
     let shadows = cx.cpu.pending.0 & (Pending::SHADOW | Pending::SHADOW_SS);
     cx.cpu.pending.clear(shadows);
     if let Some(hits) = code_breakpoints(cx) {
-        return cx.raise_debug(hits).err().map(|fault| exit_of(cx, fault));
+        return cx.raise_debug(hits).map_err(|fault| exit_of(cx, fault));
     }
     let single_step = cx.cpu.eflags & eflags::TF != 0;
     // RF lasts for one instruction; a fault pushes it set by itself.
     cx.cpu.eflags &= !eflags::RF;
     let delivered = cx.cpu.delivered;
-    if let Err(exit) = step(cx, cache, window) {
-        return Some(exit);
-    }
+    step(cx, cache, window)?;
     // A fault, or INT n, has cleared TF on the way to its handler: no trap.
     if single_step && cx.cpu.delivered == delivered {
         cx.cpu.debug_hits |= DR6_BS;
         cx.cpu.pending.set(Pending::DEBUG_TRAP);
     }
-    None
+    Ok(())
 }
 
 enum Boundary {

@@ -46,6 +46,8 @@ pub enum Engine {
     /// The exact one-instruction emulator, the reference.
     #[default]
     Emulator,
+    /// Code translated from the guest's, experimental.
+    Translator,
 }
 
 /// Why a machine could not be made.
@@ -84,8 +86,11 @@ impl Vm {
         let mmu = Mmu::new(PhysMemory::new(config.memory)?)?;
         // Nothing has looked at this memory yet that would have to be told of stores to it.
         let entry = place(mmu.phys.ram(), source)?;
-        let Engine::Emulator = config.engine;
-        let mut vcpu = Vcpu::new(config.cpu, mmu)?;
+        let engine = match config.engine {
+            Engine::Emulator => sbe::Engine::Emulator,
+            Engine::Translator => sbe::Engine::Translator,
+        };
+        let mut vcpu = Vcpu::with_engine(config.cpu, engine, mmu)?;
         vcpu.set_linux_entry(entry.entry, entry.boot_params);
         Ok(Self {
             vcpu,

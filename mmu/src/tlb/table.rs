@@ -6,6 +6,8 @@
 //!
 //!   base ─► ┌──────── 8 MiB ────────┐
 //!           │ View 0: slot[2^20]    │ index = linear address >> 12
+//!           ├──────── 24 MiB ───────┤
+//!           │ always empty          │ index of a misaligned address: see View::STRIDE
 //!           ├───────────────────────┤
 //!           │ View 1 ...            │
 //! ```
@@ -34,7 +36,9 @@ use crate::scalar::Scalar;
 pub const SLOT_PRESENT: u64 = 1;
 
 const VIEWS: usize = 6;
-const SLOTS: usize = VIEWS * LinearPage::COUNT;
+/// Slots from one view to the next. Those beyond the linear pages stay empty: see [`View::STRIDE`].
+const VIEW_SLOTS: usize = View::STRIDE / size_of::<u64>();
+const SLOTS: usize = VIEWS * VIEW_SLOTS;
 
 /// Address space of all tables, in bytes.
 pub(crate) const TABLES_BYTES: usize = SLOTS * size_of::<u64>();
@@ -47,6 +51,11 @@ const SLOTS_PER_PAGE: usize = PAGE_SIZE / size_of::<u64>();
 pub struct View(u8);
 
 impl View {
+    /// Bytes from the table of one view to that of the next. Four times what the linear pages need: code that probes the
+    /// table inline can use the low address bits of a misaligned word or doubleword as upper bits of its index, and finds
+    /// an empty slot.
+    pub const STRIDE: usize = 4 * LinearPage::COUNT * size_of::<u64>();
+
     /// All views.
     pub const ALL: [Self; VIEWS] = [Self(0), Self(1), Self(2), Self(3), Self(4), Self(5)];
 
@@ -81,11 +90,11 @@ pub(super) struct SlotId(u32);
 impl SlotId {
     #[inline(always)]
     pub(super) const fn new(view: View, page: LinearPage) -> Self {
-        Self((view.0 as u32 * LinearPage::COUNT as u32) | page.get())
+        Self((view.0 as u32 * VIEW_SLOTS as u32) | page.get())
     }
 
     pub(super) const fn view(self) -> View {
-        View((self.0 / LinearPage::COUNT as u32) as u8)
+        View((self.0 / VIEW_SLOTS as u32) as u8)
     }
 
     const fn page(self) -> LinearPage {
@@ -140,7 +149,7 @@ impl Table {
     pub(super) fn base(&self, view: View) -> *const u64 {
         self.slots
             .as_ptr()
-            .wrapping_add(view.0 as usize * LinearPage::COUNT)
+            .wrapping_add(view.0 as usize * VIEW_SLOTS)
     }
 
     /// Loads a value through `view`, unless its slot is empty or the value crosses the page.

@@ -216,7 +216,8 @@ pub struct Bounds {
 
 impl Bounds {
     const EMPTY: Self = Self { low: 1, high: 0 };
-    const ALL: Self = Self {
+    /// All 4 GiB.
+    pub const ALL: Self = Self {
         low: 0,
         high: u32::MAX,
     };

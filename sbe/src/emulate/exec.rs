@@ -87,5 +87,6 @@ impl Exec<'_> {
             cr3: cpu.cr3,
         });
         cpu.pending.set(Pending::REFETCH);
+        cpu.translations_changed();
     }
 }

@@ -1,0 +1,177 @@
+//! Memory for emitted code: one memfd mapped twice, once to write and once to execute.
+//!
+//! ```text
+//!   memfd ──┬── read/write mapping   `append`, `patch`
+//!           └── read/execute mapping `address_of`, what the processor runs
+//! ```
+//!
+//! No mapping is ever writable and executable. Code written through one alias is executed through the other on the same
+//! thread only after a serializing instruction (SDM Vol. 3A, 8.1.3 "Handling Self- and Cross-Modifying Code"): see
+//! [`Arena::publish`].
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use nix::unistd::ftruncate;
+use std::ffi::c_void;
+use std::io;
+use std::num::NonZeroUsize;
+use std::ptr::NonNull;
+
+/// Bytes of code the arena holds.
+pub const CAPACITY: usize = 32 << 20;
+
+/// The size as `mmap` takes it.
+const LENGTH: NonZeroUsize = NonZeroUsize::new(CAPACITY).expect("the arena is not empty");
+
+/// Owner of all emitted code of one processor.
+pub struct Arena {
+    writable: NonNull<c_void>,
+    executable: NonNull<c_void>,
+    used: usize,
+    unpublished: bool,
+}
+
+// SAFETY: the arena owns both mappings; nothing about them is tied to a thread.
+unsafe impl Send for Arena {}
+
+impl Arena {
+    /// An empty arena.
+    ///
+    /// # Errors
+    /// What the host says when it grants no memory.
+    pub fn new() -> io::Result<Self> {
+        let file = memfd_create(c"replex-code", MFdFlags::MFD_CLOEXEC)?;
+        ftruncate(&file, CAPACITY as i64)?;
+        let map = |protection| {
+            // SAFETY: a new shared mapping at an address of the kernel's choice affects no existing memory.
+            unsafe { mmap(None, LENGTH, protection, MapFlags::MAP_SHARED, &file, 0) }
+        };
+        let writable = map(ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)?;
+        let executable = map(ProtFlags::PROT_READ | ProtFlags::PROT_EXEC)?;
+        Ok(Self {
+            writable,
+            executable,
+            used: 0,
+            unpublished: false,
+        })
+    }
+
+    /// Host address at which the byte at `offset` executes.
+    pub fn address_of(&self, offset: u32) -> u64 {
+        self.executable.as_ptr() as u64 + u64::from(offset)
+    }
+
+    /// Where the next code goes.
+    pub fn next(&self) -> u32 {
+        self.used as u32
+    }
+
+    /// Bytes left.
+    pub fn room(&self) -> usize {
+        CAPACITY - self.used
+    }
+
+    /// Adds code, which must have been encoded for [`Self::next`]; `None` when it does not fit.
+    pub fn append(&mut self, code: &[u8]) -> Option<u32> {
+        if code.len() > self.room() {
+            return None;
+        }
+        let start = self.next();
+        self.write(self.used, code);
+        self.used += code.len();
+        Some(start)
+    }
+
+    /// Replaces four bytes of code.
+    pub fn patch(&mut self, offset: u32, value: i32) {
+        self.write(offset as usize, &value.to_le_bytes());
+    }
+
+    /// Forgets all code from `offset` on.
+    pub fn truncate(&mut self, offset: u32) {
+        self.used = self.used.min(offset as usize);
+    }
+
+    fn write(&mut self, offset: usize, bytes: &[u8]) {
+        assert!(offset + bytes.len() <= CAPACITY);
+        // SAFETY: the range lies in the writable mapping, which only this value writes; no reference to it exists.
+        unsafe {
+            let target = self.writable.as_ptr().cast::<u8>().add(offset);
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), target, bytes.len());
+        }
+        self.unpublished = true;
+    }
+
+    /// Makes what was written since the last call safe to execute on this thread.
+    #[inline(always)]
+    pub fn publish(&mut self) {
+        if self.unpublished {
+            serialize();
+            self.unpublished = false;
+        }
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        for mapping in [self.writable, self.executable] {
+            // SAFETY: the mapping was made by `new` with this length and is not used after this.
+            let unmapped = unsafe { munmap(mapping, CAPACITY) };
+            debug_assert!(unmapped.is_ok());
+        }
+    }
+}
+
+/// Executes IRETQ to the next instruction: it serializes, and unlike CPUID it does not exit to a hypervisor.
+fn serialize() {
+    // SAFETY: the frame returns to label 2 with the present SS, RSP, RFLAGS and CS; RSP is restored by the return, and the
+    // red zone is left alone by moving below it first.
+    unsafe {
+        std::arch::asm!(
+            "mov {stack}, rsp",
+            "sub rsp, 128",
+            "and rsp, -16",
+            "mov {word:e}, ss",
+            "push {word}",
+            "push {stack}",
+            "pushfq",
+            "mov {word:e}, cs",
+            "push {word}",
+            "lea {word}, [rip + 2f]",
+            "push {word}",
+            "iretq",
+            "2:",
+            stack = out(reg) _,
+            word = out(reg) _,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn code_goes_in_through_one_mapping_and_runs_through_the_other() {
+        let mut arena = Arena::new().expect("memory for code");
+        // mov eax, 42; ret
+        let start = arena.append(&[0xB8, 42, 0, 0, 0, 0xC3]).expect("room");
+        arena.publish();
+        // SAFETY: the address holds a complete function of the C ABI that touches EAX only.
+        let function: extern "C" fn() -> u32 =
+            unsafe { std::mem::transmute(arena.address_of(start) as *const ()) };
+        assert_eq!(function(), 42);
+        arena.patch(start + 1, 7);
+        arena.publish();
+        assert_eq!(function(), 7);
+    }
+
+    #[test]
+    fn a_full_arena_takes_nothing() {
+        let mut arena = Arena::new().expect("memory for code");
+        assert!(arena.append(&vec![0; CAPACITY]).is_some());
+        assert!(arena.append(&[0]).is_none());
+        arena.truncate(1);
+        assert_eq!(arena.room(), CAPACITY - 1);
+    }
+}

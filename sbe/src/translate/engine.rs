@@ -1,0 +1,304 @@
+//! [`Translator`]: the pages translated so far, and what connects them to the run loop.
+
+use super::arena::Arena;
+use super::context::{Context, JUMP_ENTRIES, Reason};
+use super::emit::ENTRY_BYTES;
+use super::fragment::{self, Fragment, Translated};
+use super::page::{CodePage, Entry};
+use super::runtime::Runtime;
+use crate::cpu::segment::{Bounds, SegReg, Segment};
+use crate::cpu::{Cpu, eflags};
+use crate::decode::decoder::MAX_LENGTH;
+use crate::emulate::Exec;
+use hashbrown::HashMap;
+use mmu::{Access, Frame, LinearAddr, MemFault, PAGE_SIZE, View};
+use std::io;
+
+/// Key of a jump-cache entry that matches nothing.
+const EMPTY_KEY: u64 = 0;
+
+/// What emitted code left to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The emulator has to execute the instruction at EIP.
+    Emulate,
+    /// The budget of polls is used up.
+    Budget,
+}
+
+/// A branch that may be linked.
+#[derive(Clone, Copy)]
+struct Site {
+    frame: Frame,
+    target: u16,
+    displacement: u32,
+}
+
+/// Translated code of one processor.
+pub struct Translator {
+    arena: Arena,
+    runtime: Runtime,
+    context: Box<Context>,
+    pages: HashMap<Frame, CodePage>,
+    sites: Vec<Site>,
+    jump_keys: Box<[u64]>,
+    jump_targets: Box<[u64]>,
+    /// What `context.space` stands for.
+    space: Space,
+    spaces: u32,
+}
+
+/// Under which circumstances the jump cache was filled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Space {
+    address_space: u64,
+    code_epoch: u64,
+    cpl: u8,
+}
+
+impl Translator {
+    /// A translator with nothing translated.
+    ///
+    /// # Errors
+    /// What the host says when it grants no memory for code.
+    pub fn new() -> io::Result<Self> {
+        let mut arena = Arena::new()?;
+        let runtime = Runtime::emit(&mut arena).map_err(io::Error::other)?;
+        let jump_keys = vec![EMPTY_KEY; JUMP_ENTRIES].into_boxed_slice();
+        let jump_targets = vec![0; JUMP_ENTRIES].into_boxed_slice();
+        let mut context = Box::new(Context::default());
+        context.jump_keys = jump_keys.as_ptr().expose_provenance() as u64;
+        context.jump_targets = jump_targets.as_ptr().expose_provenance() as u64;
+        Ok(Self {
+            arena,
+            runtime,
+            context,
+            pages: HashMap::new(),
+            sites: Vec::new(),
+            jump_keys,
+            jump_targets,
+            space: Space {
+                address_space: u64::MAX,
+                code_epoch: 0,
+                cpl: 0,
+            },
+            spaces: 0,
+        })
+    }
+
+    /// Runs translated code from EIP on until something else has to be done. `polls` counts down with each jump and loop.
+    pub fn run(&mut self, cx: &mut Exec<'_>, polls: &mut u32) -> Outcome {
+        self.enter_space(cx);
+        let Some(mut target) = self.lookup(cx, cx.cpu.eip) else {
+            return Outcome::Emulate;
+        };
+        self.load(cx, *polls);
+        let outcome = loop {
+            let address = self.arena.address_of(target);
+            self.runtime
+                .run(&mut self.arena, &mut self.context, address);
+            let next = match self.context.reason() {
+                Reason::Emulate => break Outcome::Emulate,
+                Reason::Budget => break Outcome::Budget,
+                Reason::Lookup => self.lookup(cx, self.context.eip),
+                Reason::Link => self.link(cx),
+            };
+            match next {
+                Some(next) => target = next,
+                None => break Outcome::Emulate,
+            }
+        };
+        self.store(cx, polls);
+        outcome
+    }
+
+    /// Gives the present address space, privilege and code version a number, new if they are not those of the last run.
+    fn enter_space(&mut self, cx: &Exec<'_>) {
+        let space = Space {
+            address_space: cx.cpu.address_space,
+            code_epoch: cx.mmu.code_epoch(),
+            cpl: cx.cpu.cpl,
+        };
+        if space == self.space {
+            return;
+        }
+        self.space = space;
+        self.next_space();
+    }
+
+    fn next_space(&mut self) {
+        self.spaces = self.spaces.wrapping_add(1);
+        if self.spaces == 0 {
+            self.jump_keys.fill(EMPTY_KEY);
+            self.spaces = 1;
+        }
+        self.context.space = u64::from(self.spaces) << 32;
+    }
+
+    /// Takes over the processor's state.
+    fn load(&mut self, cx: &Exec<'_>, polls: u32) {
+        let cpu = &*cx.cpu;
+        let context = &mut *self.context;
+        for number in 0..8 {
+            context.regs[usize::from(number)] = cpu.regs.get(number).into();
+        }
+        context.set_flags(cpu.eflags);
+        context.eip = cpu.eip;
+        context.polls = polls;
+        let table = cx.mmu.tlb_table(View::of(Access::Read, cpu.privilege()));
+        context.table = table.expose_provenance() as u64;
+        (context.fs_base, context.fs_usable) = segment_base(cpu.seg(SegReg::Fs));
+        (context.gs_base, context.gs_usable) = segment_base(cpu.seg(SegReg::Gs));
+    }
+
+    /// Gives the processor its state back.
+    fn store(&self, cx: &mut Exec<'_>, polls: &mut u32) {
+        let context = &*self.context;
+        for number in 0..8 {
+            cx.cpu
+                .regs
+                .set(number, context.regs[usize::from(number)] as u32);
+        }
+        cx.cpu.eflags = context.merge_flags(cx.cpu.eflags);
+        cx.cpu.eip = context.eip;
+        *polls = context.polls;
+    }
+
+    /// Arena offset of the code for `eip`, translated now if it must be; enters it in the jump cache.
+    fn lookup(&mut self, cx: &mut Exec<'_>, eip: u32) -> Option<u32> {
+        let frame = match cx.mmu.fetch_page(LinearAddr::from(eip), cx.cpu.privilege()) {
+            Ok(frame) => frame,
+            Err(MemFault::Page(_) | MemFault::Device) => return None,
+        };
+        self.context.eip = eip;
+        let target = self.entry(cx, frame, eip % PAGE_SIZE as u32)?;
+        let slot = eip as usize % JUMP_ENTRIES;
+        self.jump_keys[slot] = (self.context.space + u64::from(eip)).wrapping_neg();
+        self.jump_targets[slot] = self.arena.address_of(target);
+        Some(target)
+    }
+
+    /// Connects the branch that just asked for it to its target.
+    fn link(&mut self, cx: &mut Exec<'_>) -> Option<u32> {
+        let Site {
+            frame,
+            target,
+            displacement,
+        } = *self.sites.get(self.context.site as usize)?;
+        let sites = self.sites.len();
+        let entry = self.entry(cx, frame, target.into())?;
+        // Translating may have emptied the arena, and the site with it.
+        if self.sites.len() >= sites {
+            let inside = entry + ENTRY_BYTES;
+            let distance = i64::from(inside) - (i64::from(displacement) + size_of::<i32>() as i64);
+            self.arena.patch(displacement, distance as i32);
+        }
+        Some(entry)
+    }
+
+    /// Arena offset of the code at `offset` of `frame`; `None` when the emulator has to execute it.
+    fn entry(&mut self, cx: &mut Exec<'_>, frame: Frame, offset: u32) -> Option<u32> {
+        let known = self.page(cx, frame).entry(offset);
+        match known.unwrap_or_else(|| self.translate(cx, frame, offset)) {
+            Entry::Code(code) => Some(code),
+            Entry::Emulate => None,
+        }
+    }
+
+    /// The code page of `frame`, with translations of what is in it now only.
+    fn page(&mut self, cx: &mut Exec<'_>, frame: Frame) -> &mut CodePage {
+        let written = cx.mmu.written(frame);
+        let page = self.pages.entry(frame).or_insert_with(|| {
+            cx.mmu.mark_code(frame);
+            CodePage::new(written, cx.mmu.code_bytes(frame))
+        });
+        if page.written != written {
+            cx.mmu.mark_code(frame);
+            let bytes = cx.mmu.code_bytes(frame);
+            if !page.revalidate(written, &bytes) {
+                *page = CodePage::new(written, bytes);
+            }
+        }
+        page
+    }
+
+    fn translate(&mut self, cx: &mut Exec<'_>, frame: Frame, offset: u32) -> Entry {
+        let first_site = self.sites.len() as u32;
+        let Some(page) = self.pages.get_mut(&frame) else {
+            return Entry::Emulate;
+        };
+        let translated = fragment::translate(
+            &mut self.arena,
+            &self.runtime,
+            page.bytes(),
+            offset,
+            first_site,
+        );
+        let (entry, end) = match translated {
+            Ok(Translated::Fragment(fragment)) => {
+                let Fragment {
+                    entry,
+                    branches,
+                    end,
+                } = fragment;
+                self.sites
+                    .extend(branches.into_iter().map(|(target, displacement)| Site {
+                        frame,
+                        target,
+                        displacement,
+                    }));
+                (Entry::Code(entry), end)
+            }
+            Ok(Translated::Emulate) => (Entry::Emulate, emulated_end(offset)),
+            Ok(Translated::Full) => {
+                self.clear();
+                self.page(cx, frame);
+                return self.translate(cx, frame, offset);
+            }
+            Err(error) => {
+                log::error!("translation of {frame:?}+{offset:#x}: {error}");
+                (Entry::Emulate, emulated_end(offset))
+            }
+        };
+        page.add(offset, end, entry);
+        entry
+    }
+
+    /// Forgets all translations.
+    fn clear(&mut self) {
+        self.pages.clear();
+        self.sites.clear();
+        self.arena.truncate(self.runtime.end);
+        self.next_space();
+    }
+}
+
+/// End of the bytes that decide whether the instruction at `offset` is the emulator's.
+fn emulated_end(offset: u32) -> u32 {
+    (offset + MAX_LENGTH as u32).min(PAGE_SIZE as u32)
+}
+
+/// Whether emitted code, which takes CS, DS, ES and SS for flat and 32 bits wide, may run.
+pub fn is_flat(cpu: &Cpu) -> bool {
+    let cs = cpu.seg(SegReg::Cs);
+    cpu.is_protected()
+        && cpu.eflags & eflags::VM == 0
+        && cs.base == 0
+        && cs.limit == u32::MAX
+        && cs.attributes.is_big()
+        && cs.read == Bounds::ALL
+        && cpu.seg(SegReg::Ss).attributes.is_big()
+        && [SegReg::Ds, SegReg::Es, SegReg::Ss].into_iter().all(|reg| {
+            let segment = cpu.seg(reg);
+            segment.base == 0 && spans_all(segment)
+        })
+}
+
+fn spans_all(segment: &Segment) -> bool {
+    segment.read == Bounds::ALL && segment.write == Bounds::ALL
+}
+
+/// Base of FS or GS, and 1 if any offset can be read and written.
+fn segment_base(segment: &Segment) -> (u64, u64) {
+    (segment.base.into(), spans_all(segment).into())
+}

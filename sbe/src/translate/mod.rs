@@ -1,0 +1,27 @@
+//! The translator: guest code runs as host code made from it, page by page (DESIGN of the project: scan before execute).
+//!
+//! ```text
+//!   engine ── lookup (frame, offset) ──miss──► fragment: decode, verdict, emit ──► arena (W^X)
+//!      │                                                                             │
+//!      └── enter ──► emitted code: chains in its page, jump cache across pages ──────┘
+//!             ◄───── exit: emulate one instruction, link a branch, look up a target, budget used up
+//! ```
+//!
+//! Emitted code holds the guest's registers and status flags in the host's. It reaches guest memory through the MMU's flat
+//! tables only, and whatever it cannot do (a table miss, a privileged instruction, x87 and SSE) it leaves to the emulator by
+//! an exit before anything of that instruction has happened. So a translation is never less exact than the emulator, and
+//! every exit has the guest's precise state.
+
+mod arena;
+mod context;
+mod emit;
+mod engine;
+mod fragment;
+mod operands;
+mod page;
+mod runtime;
+
+pub use engine::{Outcome, Translator, is_flat};
+
+#[cfg(test)]
+mod tests;
