@@ -132,7 +132,7 @@ fn piped_input_is_not_the_commands_on_pae_with_2_gib() {
     let release = boot.release.clone();
     let ended = boot
         .with("--mem", "2G")
-        .input(Input::Pipe("not for the guest\n"))
+        .input(Input::Pipe("not for the guest\n".into()))
         .exec("uname -r; cat; grep MemTotal /proc/meminfo; exit 255");
     assert_eq!(ended.code(), Some(255), "{}", ended.stderr);
     assert!(
@@ -202,20 +202,22 @@ fn success_on_pae_on_a_pentium_4() {
     assert_eq!(ended.stderr, "");
 }
 
-/// Without a terminal and without a command there is a shell that reads standard input; that this ends ends nothing.
+/// Without a terminal and without a command there is a shell that reads standard input. That this ends ends nothing, and
+/// of what waits there long before the shell runs nothing is lost.
 #[test]
 fn a_piped_shell() {
+    const LINES: usize = 4_000;
     let Some(boot) = Boot::of(Guest::Debian686Pae) else {
         return;
     };
     let release = boot.release.clone();
-    let ended = boot
-        .input(Input::Pipe("echo answer $((6 * 7)) on $(uname -r)\nexit\n"))
-        .run();
+    let count = "n=$((n+1))\n".repeat(LINES);
+    let script = format!("stty -echo; n=0\n{count}echo counted $n on $(uname -r)\nexit\n");
+    let ended = boot.input(Input::Pipe(script)).run();
     assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
     assert_eq!(ended.stderr, "");
-    let answer = format!("\r\nanswer 42 on {release}\r\n");
-    assert!(ended.text().contains(&answer), "{}", ended.text());
+    let counted = format!("counted {LINES} on {release}\r\n");
+    assert!(ended.text().contains(&counted), "{}", ended.text());
 }
 
 /// The archive named here does not exist, so this needs no network.

@@ -55,8 +55,8 @@ pub enum Input {
     Null,
     /// No open file.
     Closed,
-    /// A pipe with this text in it that then ends.
-    Pipe(&'static str),
+    /// A pipe with this text in it, less than a pipe holds, that then ends.
+    Pipe(String),
 }
 
 /// A boot of a guest.
@@ -130,7 +130,7 @@ impl Boot {
         let mut running = Guarded::new(child);
         let child = &mut running.child;
         if let (Some(mut stdin), Input::Pipe(text)) = (child.stdin.take(), &self.input) {
-            // Less than a pipe holds, so this does not wait for the guest.
+            // It fits in the pipe, so this does not wait for the guest.
             stdin.write_all(text.as_bytes()).unwrap();
         }
         let stdout = drain(child.stdout.take().unwrap());
