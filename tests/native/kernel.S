@@ -3,11 +3,11 @@
  *
  *   boot ─> ready: OUT (the machine stops; the host writes a case into the mailbox)
  *             │
- *             └─> enter: state from the mailbox, IRET ──> code of the case, ring 3
+ *             └─> state from the mailbox, OUT (stop), IRET ──> code of the case, ring 3
  *                                                             │ any exception
- *             ready <── state into the mailbox <── vector stubs
+ *             ready <── state into the mailbox <── vector stubs: OUT (stop)
  *
- * A case that ends normally jumps to EXIT, whose first instruction is HLT: #GP there is the end, not a fault of the case.
+ * The stops around the case let the host count what it took. A case that ends normally jumps to EXIT, whose first instruction is HLT: #GP there is the end, not a fault of the case.
  * The program uses only what the architecture defines, so it runs on every engine. Paging is on with this program at
  * KERNEL_BASE + physical address, for the supervisor only; the user pages are those of the native program.
  * Selectors are those of Linux on a 64-bit host, so that LAR and LSL see the same descriptors.
@@ -87,6 +87,7 @@ ready:  outb    %al, $STOP_PORT
         movw    IN_ES(%ebx), %es
         movw    %ss:IN_DS(%ebx), %ds
         movl    %ss:IN_EBX(%ebx), %ebx
+        outb    %al, $STOP_PORT
         iretl
 
 /* Vector stubs: the stack becomes vector, error code, EIP, CS, EFLAGS, ESP, SS. */
@@ -95,6 +96,7 @@ stubs:
         .set    vector, 0
         .rept   VECTORS
         .balign STUB_BYTES
+        outb    %al, $STOP_PORT
         .if     !(vector == 8 || (vector >= 10 && vector <= 14) || vector == 17)
         pushl   $0
         .endif

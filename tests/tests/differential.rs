@@ -1,7 +1,8 @@
-//! The emulator against the real CPU, at a size for every `cargo test`; `cargo run --release -p tests --bin differential`
+//! The engines against the real CPU, at a size for every `cargo test`; `cargo run --release -p tests --bin differential`
 //! runs as many cases as one likes.
 
 use iced_x86::Code;
+use sbe::Engine;
 use std::io::Write as _;
 use tests::differential::campaign::{Campaign, Findings};
 use tests::differential::forms;
@@ -14,6 +15,8 @@ fn run(what: &str, forms: Vec<Code>, cases: u64) -> Findings {
     assert!(!forms.is_empty(), "no form called {what}");
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let findings = Campaign {
+        // The emulator runs beside it.
+        engine: Engine::Translator,
         forms,
         seed: SEED,
         cases,
@@ -26,8 +29,9 @@ fn run(what: &str, forms: Vec<Code>, cases: u64) -> Findings {
     // Written past the test runner's capture: the seed is to be seen in every run.
     let _ = writeln!(
         std::io::stderr(),
-        "{what}: seed {SEED:#x}, {count} cases, {} mismatches",
-        findings.mismatches
+        "{what}: seed {SEED:#x}, {count} cases, {} mismatches; {}",
+        findings.mismatches,
+        findings.tally
     );
     for mismatch in &findings.reports {
         println!("--- case {}\n{}", mismatch.case, mismatch.report);
@@ -35,15 +39,20 @@ fn run(what: &str, forms: Vec<Code>, cases: u64) -> Findings {
     assert!(findings.errors.is_empty(), "{what}: {:?}", findings.errors);
     assert_eq!(
         findings.mismatches, 0,
-        "{what}: the emulator and the real CPU disagree"
+        "{what}: an engine and the real CPU disagree"
     );
     assert!(count >= cases, "{what}: only {count} cases");
     findings
 }
 
 #[test]
-fn the_emulator_agrees_with_the_real_cpu() {
+fn the_engines_agree_with_the_real_cpu() {
     let findings = run("all forms", forms::generated(), 20_000);
+    let tally = findings.tally;
+    assert!(
+        tally.translated > tally.executed / 4,
+        "the translator ran {tally}"
+    );
     assert_eq!(
         findings.coverage.missing(),
         [],

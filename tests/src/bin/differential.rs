@@ -1,15 +1,29 @@
-//! Differential run against the real CPU: `differential [--cases N] [--seed N] [--reports N] [--form NAME] [--table]`.
+//! Differential run against the real CPU: `differential [--engine NAME] [--cases N] [--seed N] [--reports N]
+//! [--form NAME] [--table]`.
 //!
 //! Exit status 0: everything agrees; 1: mismatches; 2: it could not run.
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
+use sbe::Engine;
 use std::process::ExitCode;
 use tests::differential::campaign::Campaign;
 use tests::differential::forms;
 
-/// Compares generated cases on the real CPU with the emulator.
+/// What executes the cases beside the real CPU.
+#[derive(Clone, Copy, ValueEnum)]
+enum EngineName {
+    /// The emulator alone.
+    Emulator,
+    /// The translator, and the emulator.
+    Translator,
+}
+
+/// Compares generated cases on the real CPU with the engines.
 #[derive(Parser)]
 struct Options {
+    /// The engine to compare.
+    #[arg(long, value_enum, default_value = "translator")]
+    engine: EngineName,
     /// Cases to run, rounded up to whole batches.
     #[arg(long, default_value_t = 1_000_000)]
     cases: u64,
@@ -35,6 +49,10 @@ fn main() -> ExitCode {
         .filter(|form| format!("{form:?}").starts_with(&options.form))
         .collect();
     let campaign = Campaign {
+        engine: match options.engine {
+            EngineName::Emulator => Engine::Emulator,
+            EngineName::Translator => Engine::Translator,
+        },
         seed: options.seed,
         cases: options.cases,
         workers,
@@ -59,6 +77,9 @@ fn main() -> ExitCode {
     }
     for error in &findings.errors {
         eprintln!("differential: {error}");
+    }
+    if let EngineName::Translator = options.engine {
+        println!("{}", findings.tally);
     }
     println!(
         "seed {}: {} cases, {} mismatches, {} unsteady on the real CPU",

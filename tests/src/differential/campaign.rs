@@ -1,8 +1,11 @@
-//! A campaign: many batches, each run on the real CPU and on the engine, compared, counted.
+//! A campaign: many batches, each run on the real CPU and on the engines, compared, counted.
+//!
+//! The emulator takes part in every campaign: beside the translator it tells how many instructions a case executes, and so
+//! how many of them the translator did not leave to it.
 //!
 //! The real CPU is asked a second time when the sides differ, because the host's interrupts show in one place: their return
 //! to ring 3 loads 0 into a data segment register that holds a null selector 1 to 3 (SDM Vol. 2A, IRET, "RETURN-TO-OUTER-
-//! PRIVILEGE-LEVEL"). If the engine's first answer equals the second of the real CPU, the case agrees; it is counted as
+//! PRIVILEGE-LEVEL"). If the engines' first answers equal the second of the real CPU, the case agrees; it is counted as
 //! unsteady. An engine that is wrong differs both times.
 
 use super::case::{Case, Outcome};
@@ -10,10 +13,12 @@ use super::compare::{differences, show};
 use super::coverage::Coverage;
 use super::generate::Generator;
 use super::layout::BATCH;
-use super::machine::{Kernel, Machine, MachineError};
+use super::machine::{Kernel, Machine, MachineError, Ran};
 use super::native::{Native, NativeError, Program};
 use super::shrink::shrink;
 use iced_x86::Code;
+use sbe::Engine;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use thiserror::Error;
 
@@ -23,18 +28,55 @@ pub enum CampaignError {
     /// The real CPU could not be asked.
     #[error(transparent)]
     Native(#[from] NativeError),
-    /// The engine did not start.
+    /// An engine did not start.
     #[error(transparent)]
     Machine(#[from] MachineError),
 }
 
-/// A case on which the real CPU and the engine disagree.
+/// A case on which the real CPU and an engine disagree.
 #[derive(Clone, Debug)]
 pub struct Mismatch {
     /// Index of the case in the campaign.
     pub case: u64,
     /// What was found, with the reduced case.
     pub report: String,
+}
+
+/// What of the cases was executed, and how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Instructions executed, those included that fault.
+    pub executed: u64,
+    /// Those of them that ran as translated code.
+    pub translated: u64,
+    /// Cases of which at least one instruction ran as translated code.
+    pub cases: u64,
+}
+
+impl Tally {
+    /// Adds a case of which the emulator executed `all` instructions alone, and `left` beside the translator.
+    fn add(&mut self, all: u64, left: u64) {
+        let translated = all.saturating_sub(left);
+        self.executed += all;
+        self.translated += translated;
+        self.cases += u64::from(translated != 0);
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.executed += other.executed;
+        self.translated += other.translated;
+        self.cases += other.cases;
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            out,
+            "{} of {} instructions ran as translated code, in {} cases",
+            self.translated, self.executed, self.cases
+        )
+    }
 }
 
 /// What a campaign found.
@@ -44,9 +86,11 @@ pub struct Findings {
     pub coverage: Coverage,
     /// Number of cases that disagreed.
     pub mismatches: u64,
-    /// Number of cases to which the real CPU gave two answers, the second of them the engine's.
+    /// Number of cases to which the real CPU gave two answers, the second of them the engines'.
     pub unsteady: u64,
-    /// The first of them, reduced.
+    /// How the cases were executed.
+    pub tally: Tally,
+    /// The first mismatches, reduced.
     pub reports: Vec<Mismatch>,
     /// Why workers stopped early.
     pub errors: Vec<CampaignError>,
@@ -55,13 +99,15 @@ pub struct Findings {
 /// Settings of a campaign.
 #[derive(Clone, Debug)]
 pub struct Campaign {
+    /// The engine to compare, beside the emulator.
+    pub engine: Engine,
     /// Forms to draw from; at least one.
     pub forms: Vec<Code>,
     /// Everything follows from it.
     pub seed: u64,
     /// Cases to run, rounded up to whole batches.
     pub cases: u64,
-    /// Worker threads, each with its own child process and machine.
+    /// Worker threads, each with its own child process and machines.
     pub workers: usize,
     /// Mismatches to reduce and report; all are counted.
     pub reports: usize,
@@ -83,6 +129,7 @@ impl Campaign {
                 all.coverage.merge(found.coverage);
                 all.mismatches += found.mismatches;
                 all.unsteady += found.unsteady;
+                all.tally.merge(found.tally);
                 all.reports.extend(found.reports);
                 all.errors.extend(found.errors);
             }
@@ -108,11 +155,7 @@ impl Campaign {
         found: &mut Findings,
     ) -> Result<(), CampaignError> {
         let mut generator = Generator::new(self.forms.clone());
-        let mut pair = Pair {
-            native: Native::start(program)?,
-            machine: Machine::boot(kernel)?,
-            kernel,
-        };
+        let mut sides = Sides::start(program, kernel, self.engine)?;
         loop {
             let batch = next.fetch_add(1, Ordering::Relaxed);
             let first = batch * BATCH as u64;
@@ -120,7 +163,7 @@ impl Campaign {
                 return Ok(());
             }
             let cases = generator.batch(self.seed, batch);
-            let outcomes = match pair.native.run(&cases) {
+            let outcomes = match sides.native.run(&cases) {
                 Err(NativeError::Lost { case, how }) => {
                     let report =
                         format!("the native program was lost: {how}\n{}", show(&cases[case]));
@@ -135,19 +178,20 @@ impl Campaign {
             };
             for ((index, case), real) in (first..).zip(&cases).zip(&outcomes) {
                 found.coverage.add(case, real);
-                let answer = pair.ask_engine(case)?;
-                let differences = answer.differences(case, real);
+                let answers = sides.ask_engines(case)?;
+                answers.count(&mut found.tally);
+                let differences = answers.differences(case, real);
                 if differences.is_empty() {
                     continue;
                 }
-                let again = pair.native.run(std::slice::from_ref(case))?;
-                if answer.differences(case, &again[0]).is_empty() {
+                let again = sides.native.run(std::slice::from_ref(case))?;
+                if answers.differences(case, &again[0]).is_empty() {
                     found.unsteady += 1;
                     continue;
                 }
                 found.mismatches += 1;
                 if found.reports.len() < self.reports {
-                    let report = pair.report(case, &differences)?;
+                    let report = sides.report(case, &differences)?;
                     found.reports.push(Mismatch {
                         case: index,
                         report,
@@ -158,40 +202,77 @@ impl Campaign {
     }
 }
 
-/// What the engine made of a case, or why it could not run it.
-struct Answer(Result<Outcome, MachineError>);
+/// What the engines made of a case, or why they could not run it; the emulator is first.
+struct Answers(Vec<(Engine, Result<Ran, MachineError>)>);
 
-impl Answer {
+impl Answers {
     /// What differs from `real`.
     fn differences(&self, case: &Case, real: &Outcome) -> Vec<String> {
-        match &self.0 {
-            Ok(outcome) => differences(case, real, outcome),
-            Err(error) => vec![format!("engine: {error}")],
+        let of_engine = |(engine, answer): &(Engine, Result<Ran, MachineError>)| {
+            let found = match answer {
+                Ok(ran) => differences(case, real, &ran.outcome),
+                Err(error) => vec![error.to_string()],
+            };
+            let engine = *engine;
+            found
+                .into_iter()
+                .map(move |difference| format!("{engine:?}: {difference}"))
+        };
+        self.0.iter().flat_map(of_engine).collect()
+    }
+
+    /// Adds what the case took, if the engines ran it.
+    fn count(&self, tally: &mut Tally) {
+        if let (Some((_, Ok(all))), Some((_, Ok(left)))) = (self.0.first(), self.0.last()) {
+            tally.add(all.emulated, left.emulated);
         }
     }
 }
 
-/// The two sides.
-struct Pair<'p> {
+/// The real CPU and the engines.
+struct Sides<'p> {
     native: Native<'p>,
-    machine: Machine,
+    machines: Vec<(Engine, Machine)>,
     kernel: &'p Kernel,
 }
 
-impl Pair<'_> {
-    /// Runs `case` on the engine, which starts afresh if that fails.
-    fn ask_engine(&mut self, case: &Case) -> Result<Answer, MachineError> {
-        let answer = self.machine.run(case);
-        if answer.is_err() {
-            self.machine = Machine::boot(self.kernel)?;
-        }
-        Ok(Answer(answer))
+impl<'p> Sides<'p> {
+    /// Starts the emulator, and `engine` if it is another.
+    fn start(
+        program: &'p Program,
+        kernel: &'p Kernel,
+        engine: Engine,
+    ) -> Result<Self, CampaignError> {
+        let mut engines = vec![Engine::Emulator, engine];
+        engines.dedup();
+        let boot = |engine| Ok((engine, Machine::boot(kernel, engine)?));
+        Ok(Self {
+            native: Native::start(program)?,
+            machines: engines
+                .into_iter()
+                .map(boot)
+                .collect::<Result<_, MachineError>>()?,
+            kernel,
+        })
     }
 
-    /// Runs `case` on both sides; what differs.
+    /// Runs `case` on every engine. One that fails starts afresh.
+    fn ask_engines(&mut self, case: &Case) -> Result<Answers, MachineError> {
+        let mut answers = Vec::with_capacity(self.machines.len());
+        for (engine, machine) in &mut self.machines {
+            let answer = machine.run(case);
+            if answer.is_err() {
+                *machine = Machine::boot(self.kernel, *engine)?;
+            }
+            answers.push((*engine, answer));
+        }
+        Ok(Answers(answers))
+    }
+
+    /// Runs `case` on all sides; what differs.
     fn differs(&mut self, case: &Case) -> Result<Vec<String>, CampaignError> {
         let outcomes = self.native.run(std::slice::from_ref(case))?;
-        Ok(self.ask_engine(case)?.differences(case, &outcomes[0]))
+        Ok(self.ask_engines(case)?.differences(case, &outcomes[0]))
     }
 
     /// Reduces a failing case and describes it. A case that agrees when it runs again depends on those before it.

@@ -19,7 +19,7 @@ use super::layout::{
 use super::toolchain::{self, BuildError};
 use super::wire::{self, word};
 use mmu::{GuestPhys, Mmu, PhysMemory};
-use sbe::{Bus, CpuModel, Exit, Vcpu, Width};
+use sbe::{Bus, CpuModel, Engine, Exit, Vcpu, Width};
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -116,6 +116,18 @@ impl Kernel {
     }
 }
 
+/// What a machine made of a case.
+#[derive(Clone, Debug)]
+pub struct Ran {
+    /// What is compared.
+    pub outcome: Outcome,
+    /// Instructions of the case that the emulator executed, the one that raised the exception at the end included.
+    pub emulated: u64,
+}
+
+/// Instructions between the stops around a case that are not the case's: IRET into it, and OUT behind it.
+const FRAME_INSTRUCTIONS: u64 = 2;
+
 /// A machine, ready for cases.
 pub struct Machine {
     vcpu: Vcpu,
@@ -125,7 +137,7 @@ pub struct Machine {
 
 impl Machine {
     /// Boots a machine up to the point where it takes cases.
-    pub fn boot(kernel: &Kernel) -> Result<Self, MachineError> {
+    pub fn boot(kernel: &Kernel, engine: Engine) -> Result<Self, MachineError> {
         let mut memory = PhysMemory::new(u64::from(RAM))?;
         write(&mut memory, KERNEL, &kernel.0);
         for (address, entry) in page_tables() {
@@ -133,7 +145,7 @@ impl Machine {
         }
         write(&mut memory, EXIT_FRAME, &[HLT]);
         write(&mut memory, CODE_FRAME, &[FILLER; CODE_BYTES as usize]);
-        let mut vcpu = Vcpu::new(CpuModel::default(), Mmu::new(memory)?)?;
+        let mut vcpu = Vcpu::with_engine(CpuModel::default(), engine, Mmu::new(memory)?)?;
         vcpu.set_linux_entry(KERNEL, 0);
         let mut machine = Self {
             vcpu,
@@ -148,11 +160,15 @@ impl Machine {
     ///
     /// # Errors
     /// When the case does not come to an end, or breaks the ring-0 program; the machine is not usable afterwards.
-    pub fn run(&mut self, case: &Case) -> Result<Outcome, MachineError> {
+    pub fn run(&mut self, case: &Case) -> Result<Ran, MachineError> {
         self.load(&case.template);
         let code = CODE_FRAME + (case.start.eip - CODE);
         self.write(code, &case.code);
         self.write(MAILBOX, &wire::case_record(case));
+        self.resume()?;
+        let entered = self.vcpu.cpu.retired;
+        self.resume()?;
+        let between = self.vcpu.cpu.retired - entered;
         self.resume()?;
         self.write(code, &vec![FILLER; case.code.len()]);
         let mut record = vec![0; OUT_SIZE as usize];
@@ -165,7 +181,10 @@ impl Machine {
             record[OUT_SIGNAL as usize..][..4].fill(0);
         }
         let changes = self.collect(&case.template);
-        Ok(wire::outcome(&record, changes))
+        Ok(Ran {
+            outcome: wire::outcome(&record, changes),
+            emulated: between - FRAME_INSTRUCTIONS,
+        })
     }
 
     /// Lets the ring-0 program run until it stops at its port.
