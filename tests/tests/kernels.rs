@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use clap::ValueEnum as _;
 use guest_kernels::test_kernel::{self, Failure, Verdict, VerdictError};
 use sbe::CpuModel;
 use thiserror::Error;
@@ -69,12 +70,12 @@ impl Console for Watch {
 }
 
 /// Runs `elf` for at most `slices` and returns the number of its cases, all of which passed.
-fn run(elf: &[u8], cpu: CpuModel, slices: u32) -> Result<usize, Failed> {
+fn run(elf: &[u8], cpu: CpuModel, engine: Engine, slices: u32) -> Result<usize, Failed> {
     let kernel = Kernel::read(elf.to_vec(), None, &mut |_| ()).unwrap();
     let config = VmConfig {
         memory: MEMORY,
         cpu,
-        engine: Engine::default(),
+        engine,
     };
     let source = Source {
         kernel: &kernel,
@@ -107,15 +108,15 @@ fn report(line: &str) {
 #[test]
 fn every_kernel_passes() {
     let mut failed = Vec::new();
-    for cpu in CpuModel::ALL {
+    for (engine, cpu) in Engine::value_variants()
+        .iter()
+        .flat_map(|&engine| CpuModel::ALL.map(|cpu| (engine, cpu)))
+    {
         for kernel in test_kernel::all() {
-            match run(kernel.elf, cpu, SLICES) {
-                Ok(cases) => report(&format!(
-                    "{} on {}: {cases} cases passed",
-                    kernel.name,
-                    cpu.name()
-                )),
-                Err(error) => failed.push(format!("{} on {}: {error}", kernel.name, cpu.name())),
+            let what = format!("{} on {}, {engine:?}", kernel.name, cpu.name());
+            match run(kernel.elf, cpu, engine, SLICES) {
+                Ok(cases) => report(&format!("{what}: {cases} cases passed")),
+                Err(error) => failed.push(format!("{what}: {error}")),
             }
         }
     }
@@ -157,7 +158,12 @@ const HALT: &[u8] = &[0xfb, 0xf4, 0xeb, 0xfd];
 
 /// How a kernel that prints `text` and executes `end` is judged, given few slices.
 fn judged(text: &str, end: &[u8]) -> Result<usize, Failed> {
-    run(&printing(text, end), CpuModel::default(), 100)
+    run(
+        &printing(text, end),
+        CpuModel::default(),
+        Engine::default(),
+        100,
+    )
 }
 
 #[test]
