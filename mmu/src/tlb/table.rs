@@ -6,7 +6,7 @@
 //!
 //!   base ─► ┌──────── 8 MiB ────────┐
 //!           │ View 0: slot[2^20]    │ index = linear address >> 12
-//!           ├──────── 24 MiB ───────┤
+//!           ├─────── 120 MiB ───────┤
 //!           │ always empty          │ index of a misaligned address: see View::STRIDE
 //!           ├───────────────────────┤
 //!           │ View 1 ...            │
@@ -51,10 +51,10 @@ const SLOTS_PER_PAGE: usize = PAGE_SIZE / size_of::<u64>();
 pub struct View(u8);
 
 impl View {
-    /// Bytes from the table of one view to that of the next. Four times what the linear pages need: code that probes the
-    /// table inline can use the low address bits of a misaligned word or doubleword as upper bits of its index, and finds
-    /// an empty slot.
-    pub const STRIDE: usize = 4 * LinearPage::COUNT * size_of::<u64>();
+    /// Bytes from the table of one view to that of the next. 16 times what the linear pages need: code that probes the
+    /// table inline can use the low address bits of a misaligned operand of up to 16 bytes as upper bits of its index, and
+    /// finds an empty slot.
+    pub const STRIDE: usize = 16 * LinearPage::COUNT * size_of::<u64>();
 
     /// All views.
     pub const ALL: [Self; VIEWS] = [Self(0), Self(1), Self(2), Self(3), Self(4), Self(5)];

@@ -176,6 +176,17 @@ impl FxState {
         Some(state)
     }
 
+    /// Takes over what the host's FXSAVE wrote. The last-instruction pointers, which are the host's there, are kept.
+    pub fn take_registers(&mut self, image: &[u8; SIZE]) {
+        let pointers = self.pointers();
+        let mut used = [0; USED];
+        used.copy_from_slice(&image[..USED]);
+        if let Some(state) = Self::from_image(&used) {
+            *self = state;
+            self.set_pointers(pointers);
+        }
+    }
+
     /// x87 control word.
     pub fn fcw(&self) -> u16 {
         self.word(FCW)

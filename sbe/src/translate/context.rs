@@ -35,12 +35,27 @@ pub enum Reason {
     Link = 2,
     /// The budget of polls is used up.
     Budget = 3,
+    /// The guest's x87, MMX and SSE state has to be loaded into the host's unit.
+    LoadFpu = 4,
+}
+
+/// An FXSAVE image.
+#[derive(Clone, Debug)]
+#[repr(C, align(16))]
+pub struct FxArea(pub [u8; 512]);
+
+impl Default for FxArea {
+    fn default() -> Self {
+        Self([0; 512])
+    }
 }
 
 /// State shared with emitted code.
 #[derive(Debug, Default)]
-#[repr(C)]
+#[repr(C, align(16))]
 pub struct Context {
+    /// FXSAVE image: in when `fpu_live` is set before entering, out when `fpu_saved` is set on leaving.
+    pub fpu: FxArea,
     /// EAX, ECX, EDX, EBX, ESP, EBP, ESI, EDI.
     pub regs: [u64; 8],
     /// Read table of the current privilege.
@@ -57,6 +72,10 @@ pub struct Context {
     pub jump_keys: u64,
     /// Jump cache, host addresses.
     pub jump_targets: u64,
+    /// Nonzero while the host's unit holds the guest's state.
+    pub fpu_live: u64,
+    /// Nonzero when emitted code left the guest's state in `fpu`.
+    pub fpu_saved: u64,
     /// What tells address spaces, privileges and code versions apart in keys: a number in the upper half.
     pub space: u64,
     /// Status flags: AH as LAHF stores them, AL is OF.
@@ -71,6 +90,12 @@ pub struct Context {
     pub site: u32,
     /// Holds a value across a second memory access of one instruction.
     pub scratch: u32,
+    /// MXCSR as host code wants it.
+    pub host_mxcsr: u32,
+    /// RAX while a misaligned access is checked.
+    pub saved_ax: u64,
+    /// Status flags while a misaligned access is checked.
+    pub saved_flags: u32,
 }
 
 /// Offsets of the fields, as displacements from R15.
@@ -99,7 +124,13 @@ pub mod offset {
         EIP = eip,
         REASON = reason,
         SITE = site,
-        SCRATCH = scratch
+        SCRATCH = scratch,
+        FPU = fpu,
+        FPU_LIVE = fpu_live,
+        FPU_SAVED = fpu_saved,
+        HOST_MXCSR = host_mxcsr,
+        SAVED_AX = saved_ax,
+        SAVED_FLAGS = saved_flags
     );
 }
 
@@ -110,7 +141,8 @@ impl Context {
             0 => Reason::Emulate,
             1 => Reason::Lookup,
             2 => Reason::Link,
-            _ => Reason::Budget,
+            3 => Reason::Budget,
+            _ => Reason::LoadFpu,
         }
     }
 

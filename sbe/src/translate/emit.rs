@@ -18,6 +18,7 @@
 use super::context::{Reason, WRITE_TABLE, offset};
 use super::operands::{host_address_register, memory_operand, rewrite};
 use super::runtime::{Runtime, assembler, leave, poll};
+use crate::emulate::fpu::is_host_executed;
 use iced_x86::code_asm::*;
 use iced_x86::{
     Code, ConditionCode, IcedError, Instruction, InstructionInfoFactory, MemoryOperand, MemorySize,
@@ -42,6 +43,8 @@ const ACCESS_BYTES: usize = 62;
 /// Length of the code that finds out the page's address: LEA with a 32-bit displacement.
 pub const ENTRY_BYTES: u32 = 7;
 
+/// Host bytes of checking whether the host's unit holds the guest's state.
+const CHECK_BYTES: usize = 16;
 /// Host bytes of checking and adding a segment's base.
 const SEGMENT_BYTES: usize = 32;
 
@@ -70,6 +73,18 @@ struct Miss {
     near: CodeLabel,
     /// Offset of the instruction in the page.
     offset: u32,
+    cause: Cause,
+}
+
+/// Why a check may fail, and so what its piece out of line does.
+#[derive(Clone, Copy)]
+enum Cause {
+    /// The emulator has to do it.
+    Refused,
+    /// The slot was empty; with a piece to call if the address may only be misaligned, and the way back from there.
+    Probe(Option<(u64, CodeLabel)>),
+    /// The host's unit does not hold the guest's FPU state.
+    Fpu,
 }
 
 /// Collects the code of one fragment.
@@ -84,7 +99,9 @@ pub struct Emitter {
     info: InstructionInfoFactory,
     misses: Vec<Miss>,
     distance: usize,
-    far: Vec<(CodeLabel, u32)>,
+    far: Vec<(CodeLabel, Miss)>,
+    fpu_checked: bool,
+    chances: [[u64; 2]; 3],
     links: Vec<Link>,
 }
 
@@ -121,7 +138,7 @@ fn most_bytes(raw: &Instruction) -> usize {
         }
         _ => 0,
     };
-    PLAIN_BYTES.max(operand + stack)
+    PLAIN_BYTES.max(operand + stack) + CHECK_BYTES
 }
 
 fn guest(register: Register) -> Option<AsmRegister32> {
@@ -160,6 +177,10 @@ impl Emitter {
             misses: Vec::new(),
             distance: 0,
             far: Vec::new(),
+            fpu_checked: false,
+            chances: [1, 2, 3].map(|log| {
+                [false, true].map(|writes| address_of(runtime.second_chance(log, writes)))
+            }),
             links: Vec::new(),
         })
     }
@@ -215,10 +236,8 @@ impl Emitter {
     /// Emits everything that lies out of line. To be called once, behind code that does not fall through.
     pub fn finish(&mut self) -> Result<()> {
         self.pads(false)?;
-        for (mut label, at) in std::mem::take(&mut self.far) {
-            self.code.set_label(&mut label)?;
-            self.code.mov(rcx, r11)?;
-            self.emulate(at)?;
+        for (label, miss) in std::mem::take(&mut self.far) {
+            self.failed(label, miss)?;
         }
         for link in std::mem::take(&mut self.links) {
             self.link(link)?;
@@ -239,7 +258,7 @@ impl Emitter {
             let far = self.code.create_label();
             self.code.set_label(&mut miss.near)?;
             self.code.jmp(far)?;
-            self.far.push((far, miss.offset));
+            self.far.push((far, miss));
         }
         if falls_through {
             self.code.set_label(&mut over)?;
@@ -249,7 +268,32 @@ impl Emitter {
         Ok(())
     }
 
-    fn miss(&mut self, raw: &Instruction) -> CodeLabel {
+    /// The piece out of line for a failed check.
+    fn failed(&mut self, mut label: CodeLabel, miss: Miss) -> Result<()> {
+        self.code.set_label(&mut label)?;
+        self.code.mov(rcx, r11)?;
+        match miss.cause {
+            Cause::Refused | Cause::Probe(None) => self.emulate(miss.offset),
+            Cause::Probe(Some((chance, back))) => {
+                let mut refused = self.code.create_label();
+                self.code.call(chance)?;
+                self.code.mov(r11, rcx)?;
+                self.code.mov(rcx, r9)?;
+                self.code.jrcxz(refused)?;
+                self.code.mov(rcx, r11)?;
+                self.code.jmp(back)?;
+                self.code.set_label(&mut refused)?;
+                self.code.mov(rcx, r11)?;
+                self.emulate(miss.offset)
+            }
+            Cause::Fpu => {
+                self.code.lea(r8d, dword_ptr(r13 + miss.offset as i32))?;
+                leave(&mut self.code, Reason::LoadFpu, self.exit)
+            }
+        }
+    }
+
+    fn miss(&mut self, raw: &Instruction, cause: Cause) -> CodeLabel {
         let near = self.code.create_label();
         if self.misses.is_empty() {
             self.distance = 0;
@@ -257,6 +301,7 @@ impl Emitter {
         self.misses.push(Miss {
             near,
             offset: raw.ip32(),
+            cause,
         });
         near
     }
@@ -284,6 +329,7 @@ impl Emitter {
                 self.branch(raw.ip32(), raw.near_branch32(), Some(raw))?;
                 Ok(Emitted::Inline)
             }
+            _ if is_host_executed(raw) => self.fpu(raw),
             _ => Ok(Emitted::Emulate),
         }
     }
@@ -343,7 +389,7 @@ impl Emitter {
             _ => None,
         };
         if let Some((usable, _)) = segment {
-            let miss = self.miss(raw);
+            let miss = self.miss(raw, Cause::Refused);
             self.code.mov(r11, rcx)?;
             self.code.mov(rcx, qword_ptr(r15 + usable))?;
             self.code.jrcxz(miss)?;
@@ -388,11 +434,15 @@ impl Emitter {
             .add_instruction(Instruction::with2(Code::Lea_r32_m, target, memory)?)
     }
 
-    /// Probes the table for `size` bytes at R8D; leaves the slot in R9.
+    /// Probes the table for `size` bytes (a power of two up to 16) at R8D; leaves the slot in R9.
     fn probe(&mut self, raw: &Instruction, size: u32, writes: bool) -> Result<()> {
         let log = size.trailing_zeros();
         let table = if writes { WRITE_TABLE } else { 0 };
-        let miss = self.miss(raw);
+        let mut found = self.code.create_label();
+        // What may be misaligned, but 16 bytes: most such instructions fault then, the emulator knows which.
+        let chance = matches!(log, 1..=3)
+            .then(|| (self.chances[log as usize - 1][usize::from(writes)], found));
+        let miss = self.miss(raw, Cause::Probe(chance));
         let code = &mut self.code;
         let source = if log == 0 {
             r8d
@@ -406,7 +456,41 @@ impl Emitter {
         code.mov(rcx, qword_ptr(r14 + r9 * 8 + table))?;
         code.jrcxz(miss)?;
         code.mov(r9, rcx)?;
-        code.mov(rcx, r11)
+        code.mov(rcx, r11)?;
+        code.set_label(&mut found)?;
+        code.zero_bytes()
+    }
+
+    /// An x87, MMX or SSE instruction on the host's unit, which the guest's state is loaded into on first use.
+    fn fpu(&mut self, raw: &Instruction) -> Result<Emitted> {
+        let Some(host) = rewrite(raw) else {
+            return Ok(Emitted::Emulate);
+        };
+        let access = memory_operand(raw).map(|index| self.info.info(raw).op_access(index));
+        let size = raw.memory_size().size() as u32;
+        if access.is_some()
+            && !(matches!(size, 1 | 2 | 4 | 8 | 16) && self.is_addressable(raw, true))
+        {
+            return Ok(Emitted::Emulate);
+        }
+        if !self.fpu_checked {
+            let miss = self.miss(raw, Cause::Fpu);
+            self.code.mov(r11, rcx)?;
+            self.code.mov(rcx, qword_ptr(r15 + offset::FPU_LIVE))?;
+            self.code.jrcxz(miss)?;
+            self.code.mov(rcx, r11)?;
+            self.fpu_checked = true;
+        }
+        if let Some(access) = access {
+            self.address(raw)?;
+            self.probe(
+                raw,
+                size,
+                !matches!(access, OpAccess::Read | OpAccess::CondRead),
+            )?;
+        }
+        self.code.add_instruction(host)?;
+        Ok(Emitted::Inline)
     }
 
     fn lea(&mut self, raw: &Instruction) -> Result<Emitted> {

@@ -1,11 +1,13 @@
 //! [`Translator`]: the pages translated so far, and what connects them to the run loop.
 
 use super::arena::Arena;
-use super::context::{Context, JUMP_ENTRIES, Reason};
+use super::context::{Context, FxArea, JUMP_ENTRIES, Reason};
 use super::emit::ENTRY_BYTES;
 use super::fragment::{self, Fragment, Translated};
 use super::page::{CodePage, Entry};
 use super::runtime::Runtime;
+use crate::cpu::control::{CR0_EM, CR0_TS, CR4_OSFXSR};
+use crate::cpu::fpu::{FCW_INIT, MXCSR_INIT};
 use crate::cpu::segment::{Bounds, SegReg, Segment};
 use crate::cpu::{Cpu, eflags};
 use crate::decode::decoder::MAX_LENGTH;
@@ -16,6 +18,9 @@ use std::io;
 
 /// Key of a jump-cache entry that matches nothing.
 const EMPTY_KEY: u64 = 0;
+
+/// The six exception masks of the x87 control word.
+const EXCEPTION_MASKS: u16 = 0x3F;
 
 /// What emitted code left to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +72,7 @@ impl Translator {
         let jump_keys = vec![EMPTY_KEY; JUMP_ENTRIES].into_boxed_slice();
         let jump_targets = vec![0; JUMP_ENTRIES].into_boxed_slice();
         let mut context = Box::new(Context::default());
+        context.host_mxcsr = MXCSR_INIT;
         context.jump_keys = jump_keys.as_ptr().expose_provenance() as u64;
         context.jump_targets = jump_targets.as_ptr().expose_provenance() as u64;
         Ok(Self {
@@ -89,27 +95,64 @@ impl Translator {
     /// Runs translated code from EIP on until something else has to be done. `polls` counts down with each jump and loop.
     pub fn run(&mut self, cx: &mut Exec<'_>, polls: &mut u32) -> Outcome {
         self.enter_space(cx);
-        let Some(mut target) = self.lookup(cx, cx.cpu.eip) else {
+        let Some(mut target) = self.target(cx, cx.cpu.eip) else {
             return Outcome::Emulate;
         };
         self.load(cx, *polls);
         let outcome = loop {
-            let address = self.arena.address_of(target);
-            self.runtime
-                .run(&mut self.arena, &mut self.context, address);
+            self.runtime.run(&mut self.arena, &mut self.context, target);
             let next = match self.context.reason() {
                 Reason::Emulate => break Outcome::Emulate,
                 Reason::Budget => break Outcome::Budget,
                 Reason::Lookup => self.lookup(cx, self.context.eip),
                 Reason::Link => self.link(cx),
+                Reason::LoadFpu => self.load_fpu(cx),
             };
             match next {
                 Some(next) => target = next,
                 None => break Outcome::Emulate,
             }
         };
+        self.context.fpu_live = 0;
         self.store(cx, polls);
         outcome
+    }
+
+    /// Host address of the code for `eip`, from the jump cache if it is there.
+    fn target(&mut self, cx: &mut Exec<'_>, eip: u32) -> Option<u64> {
+        let slot = eip as usize % JUMP_ENTRIES;
+        if self.jump_keys[slot] == self.key(eip) {
+            self.unless_emulated(self.jump_targets[slot])
+        } else {
+            self.lookup(cx, eip)
+        }
+    }
+
+    fn key(&self, eip: u32) -> u64 {
+        (self.context.space + u64::from(eip)).wrapping_neg()
+    }
+
+    fn unless_emulated(&self, target: u64) -> Option<u64> {
+        (target != self.arena.address_of(self.runtime.emulate)).then_some(target)
+    }
+
+    /// Gives the processor the FPU state that emitted code left in the context.
+    fn store_fpu(&mut self, cx: &mut Exec<'_>) {
+        if self.context.fpu_saved != 0 {
+            self.context.fpu_saved = 0;
+            cx.cpu.fpu.take_registers(&self.context.fpu.0);
+        }
+    }
+
+    /// Has the guest's FPU state loaded on the way in, if its instructions can run without an exception.
+    fn load_fpu(&mut self, cx: &mut Exec<'_>) -> Option<u64> {
+        self.store_fpu(cx);
+        if !may_run_on_host(cx.cpu) {
+            return None;
+        }
+        self.context.fpu = FxArea(*cx.cpu.fpu.as_bytes());
+        self.context.fpu_live = 1;
+        self.lookup(cx, self.context.eip)
     }
 
     /// Gives the present address space, privilege and code version a number, new if they are not those of the last run.
@@ -152,7 +195,7 @@ impl Translator {
     }
 
     /// Gives the processor its state back.
-    fn store(&self, cx: &mut Exec<'_>, polls: &mut u32) {
+    fn store(&mut self, cx: &mut Exec<'_>, polls: &mut u32) {
         let context = &*self.context;
         for number in 0..8 {
             cx.cpu
@@ -162,24 +205,26 @@ impl Translator {
         cx.cpu.eflags = context.merge_flags(cx.cpu.eflags);
         cx.cpu.eip = context.eip;
         *polls = context.polls;
+        self.store_fpu(cx);
     }
 
-    /// Arena offset of the code for `eip`, translated now if it must be; enters it in the jump cache.
-    fn lookup(&mut self, cx: &mut Exec<'_>, eip: u32) -> Option<u32> {
+    /// Host address of the code for `eip`, translated now if it must be; enters it in the jump cache.
+    fn lookup(&mut self, cx: &mut Exec<'_>, eip: u32) -> Option<u64> {
         let frame = match cx.mmu.fetch_page(LinearAddr::from(eip), cx.cpu.privilege()) {
             Ok(frame) => frame,
             Err(MemFault::Page(_) | MemFault::Device) => return None,
         };
         self.context.eip = eip;
-        let target = self.entry(cx, frame, eip % PAGE_SIZE as u32)?;
+        let entry = self.entry(cx, frame, eip % PAGE_SIZE as u32);
+        let target = self.arena.address_of(entry.unwrap_or(self.runtime.emulate));
         let slot = eip as usize % JUMP_ENTRIES;
-        self.jump_keys[slot] = (self.context.space + u64::from(eip)).wrapping_neg();
-        self.jump_targets[slot] = self.arena.address_of(target);
-        Some(target)
+        self.jump_keys[slot] = self.key(eip);
+        self.jump_targets[slot] = target;
+        self.unless_emulated(target)
     }
 
     /// Connects the branch that just asked for it to its target.
-    fn link(&mut self, cx: &mut Exec<'_>) -> Option<u32> {
+    fn link(&mut self, cx: &mut Exec<'_>) -> Option<u64> {
         let Site {
             frame,
             target,
@@ -193,7 +238,7 @@ impl Translator {
             let distance = i64::from(inside) - (i64::from(displacement) + size_of::<i32>() as i64);
             self.arena.patch(displacement, distance as i32);
         }
-        Some(entry)
+        Some(self.arena.address_of(entry))
     }
 
     /// Arena offset of the code at `offset` of `frame`; `None` when the emulator has to execute it.
@@ -276,6 +321,15 @@ impl Translator {
 /// End of the bytes that decide whether the instruction at `offset` is the emulator's.
 fn emulated_end(offset: u32) -> u32 {
     (offset + MAX_LENGTH as u32).min(PAGE_SIZE as u32)
+}
+
+/// Whether x87, MMX and SSE instructions execute without any exception: available, all exceptions masked.
+fn may_run_on_host(cpu: &Cpu) -> bool {
+    cpu.cr0 & (CR0_EM | CR0_TS) == 0
+        && cpu.cr4 & CR4_OSFXSR != 0
+        && !cpu.fpu.has_pending_x87_error()
+        && cpu.fpu.fcw() & FCW_INIT & EXCEPTION_MASKS == EXCEPTION_MASKS
+        && cpu.fpu.mxcsr() & MXCSR_INIT == MXCSR_INIT
 }
 
 /// Whether emitted code, which takes CS, DS, ES and SS for flat and 32 bits wide, may run.

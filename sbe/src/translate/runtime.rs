@@ -1,7 +1,7 @@
 //! The fixed code at the start of the arena: the way in, the way out, and the jump dispatcher.
 
 use super::arena::Arena;
-use super::context::{Context, Reason, offset};
+use super::context::{Context, Reason, WRITE_TABLE, offset};
 use iced_x86::code_asm::*;
 use iced_x86::{BlockEncoderOptions, IcedError};
 
@@ -14,6 +14,10 @@ pub struct Runtime {
     pub exit: u32,
     /// Goes to the code of the EIP in R8D, if the jump cache knows it; else leaves.
     pub jump: u32,
+    /// Leaves to have the instruction at R8D emulated: what the jump cache holds for such instructions.
+    pub emulate: u32,
+    /// Checks a misaligned access: see [`Runtime::second_chance`].
+    chances: [u32; CHANCES],
     /// Where code that can be thrown away begins.
     pub end: u32,
 }
@@ -22,6 +26,9 @@ pub struct Runtime {
 const GUEST: [AsmRegister64; 8] = [rax, rcx, rdx, rbx, r12, rbp, rsi, rdi];
 /// Callee-saved registers of the C ABI that guest state overwrites.
 const SAVED: [AsmRegister64; 6] = [rbx, rbp, r12, r13, r14, r15];
+
+/// Pieces for misaligned accesses: 2, 4 and 8 bytes, reads and writes.
+const CHANCES: usize = 6;
 
 /// Adding this to AL = 0 or 1 leaves OF = 0 or 1.
 const OVERFLOW_MAKER: i32 = 0x7F;
@@ -59,12 +66,26 @@ impl Runtime {
         let exit = missing(append(arena, &mut exit()?)?);
         let exit_address = arena.address_of(exit);
         let jump = missing(append(arena, &mut jump(exit_address)?)?);
+        let emulate = missing(append(arena, &mut emulate(exit_address)?)?);
+        let mut chances = [0; CHANCES];
+        for (index, chance) in chances.iter_mut().enumerate() {
+            let (log, writes) = (index as u32 / 2 + 1, index % 2 != 0);
+            *chance = missing(append(arena, &mut second_chance(1 << log, writes)?)?);
+        }
         Ok(Self {
             enter,
             exit,
             jump,
+            emulate,
+            chances,
             end: arena.next(),
         })
+    }
+
+    /// The piece that is called after a probe for 2^`log` bytes (2, 4 or 8) at R8D found nothing, since the address may only
+    /// be misaligned. It leaves the slot in R9, or 0 where the emulator must do it: a miss, or two pages.
+    pub fn second_chance(&self, log: u32, writes: bool) -> u32 {
+        self.chances[(log as usize - 1) * 2 + usize::from(writes)]
     }
 
     /// Runs emitted code at `target` until it exits.
@@ -91,6 +112,11 @@ fn enter() -> Result<CodeAssembler, IcedError> {
     code.mov(r11, rsi)?;
     code.mov(r14, qword_ptr(r15 + offset::TABLE))?;
     code.mov(r8d, dword_ptr(r15 + offset::EIP))?;
+    let mut no_fpu = code.create_label();
+    code.cmp(qword_ptr(r15 + offset::FPU_LIVE), 0)?;
+    code.je(no_fpu)?;
+    code.fxrstor(ptr(r15 + offset::FPU))?;
+    code.set_label(&mut no_fpu)?;
     code.mov(eax, dword_ptr(r15 + offset::FLAGS))?;
     code.add(al, OVERFLOW_MAKER)?;
     code.sahf()?;
@@ -109,6 +135,16 @@ fn exit() -> Result<CodeAssembler, IcedError> {
     code.lahf()?;
     code.seto(al)?;
     code.mov(dword_ptr(r15 + offset::FLAGS), eax)?;
+    let mut no_fpu = code.create_label();
+    code.cmp(qword_ptr(r15 + offset::FPU_LIVE), 0)?;
+    code.je(no_fpu)?;
+    code.fxsave(ptr(r15 + offset::FPU))?;
+    code.mov(qword_ptr(r15 + offset::FPU_LIVE), 0)?;
+    code.mov(qword_ptr(r15 + offset::FPU_SAVED), 1)?;
+    code.fninit()?;
+    code.ldmxcsr(dword_ptr(r15 + offset::HOST_MXCSR))?;
+    code.set_label(&mut no_fpu)?;
+    code.zero_bytes()?;
     for register in SAVED.into_iter().rev() {
         code.pop(register)?;
     }
@@ -147,4 +183,40 @@ pub fn leave(code: &mut CodeAssembler, reason: Reason, exit: u64) -> Result<(), 
     code.mov(dword_ptr(r15 + offset::EIP), r8d)?;
     code.mov(dword_ptr(r15 + offset::REASON), reason as i32)?;
     code.jmp(exit)
+}
+
+/// R8D: EIP.
+fn emulate(exit: u64) -> Result<CodeAssembler, IcedError> {
+    let mut code = assembler()?;
+    leave(&mut code, Reason::Emulate, exit)?;
+    Ok(code)
+}
+
+/// R8D: address. Keeps flags and all registers but R9.
+fn second_chance(size: i32, writes: bool) -> Result<CodeAssembler, IcedError> {
+    let mut code = assembler()?;
+    let mut refused = code.create_label();
+    let mut done = code.create_label();
+    let table = if writes { WRITE_TABLE } else { 0 };
+    code.mov(qword_ptr(r15 + offset::SAVED_AX), rax)?;
+    code.lahf()?;
+    code.seto(al)?;
+    code.mov(dword_ptr(r15 + offset::SAVED_FLAGS), eax)?;
+    code.lea(r9d, dword_ptr(r8 + (size - 1)))?;
+    code.xor(r9d, r8d)?;
+    code.shr(r9d, mmu::PAGE_SHIFT)?;
+    code.jnz(refused)?;
+    code.mov(r9d, r8d)?;
+    code.shr(r9d, mmu::PAGE_SHIFT)?;
+    code.mov(r9, qword_ptr(r14 + r9 * 8 + table))?;
+    code.jmp(done)?;
+    code.set_label(&mut refused)?;
+    code.xor(r9d, r9d)?;
+    code.set_label(&mut done)?;
+    code.mov(eax, dword_ptr(r15 + offset::SAVED_FLAGS))?;
+    code.add(al, OVERFLOW_MAKER)?;
+    code.sahf()?;
+    code.mov(rax, qword_ptr(r15 + offset::SAVED_AX))?;
+    code.ret()?;
+    Ok(code)
 }
