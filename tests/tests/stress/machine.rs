@@ -1,0 +1,154 @@
+//! A machine of RAM and one processor, which runs a program to its HLT on either engine.
+
+use iced_x86::IcedError;
+use iced_x86::code_asm::CodeAssembler;
+use mmu::{GuestPhys, Mmu, PhysMemory};
+use sbe::{Bus, CpuModel, Engine, Exit, Vcpu, Width};
+use std::io::Write as _;
+
+/// Number of ESP.
+const ESP: u8 = 4;
+/// Bytes of a page.
+pub const PAGE: u32 = 0x1000;
+/// Programs live above this; below, not everything is RAM.
+const LOW: u64 = 1 << 20;
+/// Bytes compared at a time; memory is a multiple of it.
+const CHUNK: usize = 1 << 20;
+/// Instructions, or jumps of translated code, that the processor runs at a time.
+const SLICE: u64 = 100_000;
+/// Slices that a program may take at most.
+const SLICES: u32 = 10_000;
+
+/// No devices and no interrupts.
+struct NoBus;
+
+impl Bus for NoBus {
+    fn port_read(&mut self, _: u16, _: Width) -> u32 {
+        u32::MAX
+    }
+
+    fn port_write(&mut self, _: u16, _: Width, _: u32) {}
+
+    fn mmio_read(&mut self, _: GuestPhys, _: u8) -> u64 {
+        u64::MAX
+    }
+
+    fn mmio_write(&mut self, _: GuestPhys, _: u8, _: u64) {}
+
+    fn intr(&self) -> bool {
+        false
+    }
+
+    fn acknowledge(&mut self) -> u8 {
+        0
+    }
+
+    fn stop_requested(&self) -> bool {
+        false
+    }
+}
+
+/// A program: contents of memory, and where it starts in 32-bit protected mode with paging off.
+pub struct Program {
+    /// Bytes of RAM, whole MiB.
+    pub memory: u64,
+    /// Physical address of the first instruction.
+    pub entry: u32,
+    /// ESP at the start.
+    pub stack: u32,
+    /// Physical addresses and contents.
+    pub pieces: Vec<(u32, Vec<u8>)>,
+}
+
+impl Program {
+    /// Adds `bytes` at `address`.
+    pub fn place(&mut self, address: u32, bytes: impl Into<Vec<u8>>) {
+        self.pieces.push((address, bytes.into()));
+    }
+
+    /// Runs it to its HLT on `engine`.
+    pub fn run(&self, engine: Engine) -> Ended {
+        let mut phys = PhysMemory::new(self.memory).expect("memory");
+        for (address, bytes) in &self.pieces {
+            phys.write(GuestPhys::new((*address).into()), bytes)
+                .expect("the program fits");
+        }
+        let mmu = Mmu::new(phys).expect("tables");
+        let mut vcpu = Vcpu::with_engine(CpuModel::default(), engine, mmu).expect("a processor");
+        vcpu.set_linux_entry(self.entry, 0);
+        vcpu.cpu.regs.set(ESP, self.stack);
+        for _ in 0..SLICES {
+            match vcpu.run(&mut NoBus, SLICE) {
+                Exit::Budget => {}
+                Exit::Halt => return Ended(vcpu),
+                exit => panic!("{engine:?}: {exit:?} at {:08x}", vcpu.cpu.eip),
+            }
+        }
+        panic!("{engine:?} runs away at {:08x}", vcpu.cpu.eip)
+    }
+
+    /// Runs it on both engines, fails unless they agree, and prints what it took. Returns the state that both ended in.
+    pub fn agree(&self, what: &str) -> Ended {
+        let emulator = self.run(Engine::Emulator);
+        let translator = self.run(Engine::Translator);
+        emulator.assert_same(&translator, what);
+        let (all, left) = (emulator.0.cpu.retired, translator.0.cpu.retired);
+        // Written past the test runner's capture: the counts are to be seen in every run.
+        let _ = writeln!(
+            std::io::stderr(),
+            "{what}: {all} instructions, {} of them ran as translated code; same end",
+            all - left
+        );
+        assert!(left < all, "{what}: nothing was translated");
+        translator
+    }
+}
+
+/// A machine after a program's HLT.
+pub struct Ended(pub Vcpu);
+
+impl Ended {
+    fn assert_same(&self, other: &Self, what: &str) {
+        let state = |ended: &Self| {
+            let cpu = &ended.0.cpu;
+            (cpu.regs.clone(), cpu.eflags, cpu.eip, cpu.cr2)
+        };
+        assert_eq!(state(self), state(other), "{what}: registers");
+        let [mut mine, mut theirs] = [vec![0; CHUNK], vec![0; CHUNK]];
+        for start in (LOW..self.0.mmu.phys.size()).step_by(CHUNK) {
+            self.read(start, &mut mine);
+            other.read(start, &mut theirs);
+            if let Some(at) = (0..CHUNK).find(|&at| mine[at] != theirs[at]) {
+                panic!("{what}: memory differs at {:08x}", start + at as u64);
+            }
+        }
+    }
+
+    fn read(&self, start: u64, bytes: &mut [u8]) {
+        self.0
+            .mmu
+            .phys
+            .read(GuestPhys::new(start), bytes)
+            .expect("RAM");
+    }
+
+    /// `count` doublewords from physical address `start` on.
+    pub fn dwords(&self, start: u32, count: usize) -> Vec<u32> {
+        let mut bytes = vec![0; 4 * count];
+        self.read(start.into(), &mut bytes);
+        bytes
+            .chunks_exact(4)
+            .map(|dword| u32::from_le_bytes([dword[0], dword[1], dword[2], dword[3]]))
+            .collect()
+    }
+}
+
+/// Assembles 32-bit code for `address`.
+pub fn assemble(
+    address: u32,
+    code: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>,
+) -> Vec<u8> {
+    let mut assembler = CodeAssembler::new(32).expect("32 bits");
+    code(&mut assembler).expect("valid instructions");
+    assembler.assemble(address.into()).expect("branches reach")
+}

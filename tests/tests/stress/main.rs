@@ -1,0 +1,13 @@
+//! Stress of many virtualized pages: generated programs on both engines, which must end in the same state and memory.
+//!
+//! | file | what it stresses |
+//! |---|---|
+//! | `many_pages` | more than 10,000 code pages at once, a code cache that is too small for them, two machines on two threads |
+//! | `self_modifying` | pages that check, rewrite or count in themselves or the next page |
+//!
+//! Every test compares with the emulator, and where the result can be computed without a processor also with that. The
+//! counts it prints say how many instructions the translator executed.
+
+mod machine;
+mod many_pages;
+mod self_modifying;
