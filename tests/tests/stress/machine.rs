@@ -87,25 +87,54 @@ impl Program {
         panic!("{engine:?} runs away at {:08x}", vcpu.cpu.eip)
     }
 
-    /// Runs it on both engines, fails unless they agree, and prints what it took. Returns the state that both ended in.
+    /// Runs it on both engines, fails unless they agree, and prints what it took.
     pub fn agree(&self, what: &str) -> Ended {
+        let (ended, counts) = self.compare(what);
+        counts.report(what);
+        ended
+    }
+
+    /// Runs it on both engines and fails unless they agree. Returns the state that both ended in, and what it took.
+    pub fn compare(&self, what: &str) -> (Ended, Counts) {
         let emulator = self.run(Engine::Emulator);
         let translator = self.run(Engine::Translator);
         emulator.assert_same(&translator, what);
-        let (all, left) = (emulator.0.cpu.retired, translator.0.cpu.retired);
+        let counts = Counts {
+            instructions: emulator.0.cpu.retired,
+            emulated: translator.0.cpu.retired,
+        };
+        (translator, counts)
+    }
+}
+
+/// What a program took.
+#[derive(Clone, Copy, Default)]
+pub struct Counts {
+    /// Instructions the program executes.
+    pub instructions: u64,
+    /// Those that the translator left to the emulator.
+    pub emulated: u64,
+}
+
+impl Counts {
+    /// Prints them, and fails if nothing ran as translated code.
+    pub fn report(self, what: &str) {
+        let Self {
+            instructions,
+            emulated,
+        } = self;
+        let translated = instructions.saturating_sub(emulated);
         // Written past the test runner's capture: the counts are to be seen in every run.
         let _ = writeln!(
             std::io::stderr(),
-            "{what}: {all} instructions, {} of them ran as translated code; same end",
-            all - left
+            "{what}: {instructions} instructions, {translated} of them ran as translated code; same end"
         );
-        assert!(left < all, "{what}: nothing was translated");
-        translator
+        assert_ne!(translated, 0, "{what}: nothing was translated");
     }
 }
 
 /// A machine after a program's HLT.
-pub struct Ended(pub Vcpu);
+pub struct Ended(Vcpu);
 
 impl Ended {
     fn assert_same(&self, other: &Self, what: &str) {

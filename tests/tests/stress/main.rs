@@ -3,11 +3,15 @@
 //! | file | what it stresses |
 //! |---|---|
 //! | `many_pages` | more than 10,000 code pages at once, a code cache that is too small for them, two machines on two threads |
+//! | `aliases` | one frame of code at two linear addresses |
+//! | `control_flow` | random code with branches, calls, loops, and operands across pages |
 //! | `self_modifying` | pages that check, rewrite or count in themselves or the next page |
 //!
 //! Every test compares with the emulator, and where the result can be computed without a processor also with that. The
 //! counts it prints say how many instructions the translator executed.
 
+mod aliases;
+mod control_flow;
 mod machine;
 mod many_pages;
 mod self_modifying;
