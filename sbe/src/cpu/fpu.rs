@@ -179,12 +179,9 @@ impl FxState {
     /// Takes over what the host's FXSAVE wrote. The last-instruction pointers, which are the host's there, are kept.
     pub fn take_registers(&mut self, image: &[u8; SIZE]) {
         let pointers = self.pointers();
-        let mut used = [0; USED];
-        used.copy_from_slice(&image[..USED]);
-        if let Some(state) = Self::from_image(&used) {
-            *self = state;
-            self.set_pointers(pointers);
-        }
+        self.0[..USED].copy_from_slice(&image[..USED]);
+        self.reset_mxcsr_mask();
+        self.set_pointers(pointers);
     }
 
     /// x87 control word.

@@ -136,9 +136,27 @@ fn most_bytes(raw: &Instruction) -> usize {
         Mnemonic::Push | Mnemonic::Pop | Mnemonic::Call | Mnemonic::Ret | Mnemonic::Leave => {
             ACCESS_BYTES
         }
+        _ if raw.is_string_instruction() => ACCESS_BYTES,
         _ => 0,
     };
     PLAIN_BYTES.max(operand + stack) + CHECK_BYTES
+}
+
+/// Whether `raw` is a string instruction on its own, with 32-bit addresses.
+fn is_single_string(raw: &Instruction) -> bool {
+    let string = |index| {
+        matches!(
+            raw.op_kind(index),
+            OpKind::MemorySegESI | OpKind::MemoryESEDI | OpKind::Register
+        )
+    };
+    raw.op_count() == 2
+        && string(0)
+        && string(1)
+        && raw.is_string_instruction()
+        && !raw.has_rep_prefix()
+        && !raw.has_repne_prefix()
+        && !matches!(raw.memory_segment(), Register::FS | Register::GS)
 }
 
 fn guest(register: Register) -> Option<AsmRegister32> {
@@ -155,7 +173,12 @@ fn guest(register: Register) -> Option<AsmRegister32> {
     })
 }
 
-/// The operand reached by a successful probe.
+/// The memory operand reached by a successful probe, of any size.
+fn host_memory() -> MemoryOperand {
+    MemoryOperand::new(Register::R8, Register::R9, 1, -1, 1, false, Register::None)
+}
+
+/// The doubleword reached by a successful probe.
 fn probed() -> AsmMemoryOperand {
     dword_ptr(r8 + r9 - 1)
 }
@@ -329,7 +352,15 @@ impl Emitter {
                 self.branch(raw.ip32(), raw.near_branch32(), Some(raw))?;
                 Ok(Emitted::Inline)
             }
-            _ if is_host_executed(raw) => self.fpu(raw),
+            Lodsb | Lodsw | Lodsd | Stosb | Stosw | Stosd | Scasb | Scasw | Scasd | Movsb
+            | Movsw | Movsd
+                if is_single_string(raw) =>
+            {
+                self.string(raw)
+            }
+            // DF is clear, else this code would not run.
+            Cld => Ok(Emitted::Inline),
+            _ if is_host_executed(raw) || raw.code() == Code::Fnstsw_AX => self.fpu(raw),
             _ => Ok(Emitted::Emulate),
         }
     }
@@ -491,6 +522,75 @@ impl Emitter {
         }
         self.code.add_instruction(host)?;
         Ok(Emitted::Inline)
+    }
+
+    /// LODS, STOS, SCAS or MOVS, once, upwards.
+    fn string(&mut self, raw: &Instruction) -> Result<Emitted> {
+        let size = raw.memory_size().size() as u32;
+        let step = size as i32;
+        let accumulator = match size {
+            1 => Register::AL,
+            2 => Register::AX,
+            _ => Register::EAX,
+        };
+        let reads_source = raw.op1_kind() == OpKind::MemorySegESI;
+        let writes = matches!(raw.op0_kind(), OpKind::MemoryESEDI)
+            && !matches!(
+                raw.mnemonic(),
+                Mnemonic::Scasb | Mnemonic::Scasw | Mnemonic::Scasd
+            );
+        if reads_source {
+            self.code.mov(r8d, esi)?;
+            self.probe(raw, size, false)?;
+        }
+        if reads_source && writes {
+            // Zero-extended loads keep flags and the rest of the scratch register out of it.
+            self.access(Register::R9D, size, false)?;
+            self.code.mov(dword_ptr(r15 + offset::SCRATCH), r9d)?;
+            self.pads(true)?;
+        } else if reads_source {
+            self.access(accumulator, size, false)?;
+        }
+        if raw.op0_kind() == OpKind::MemoryESEDI || raw.op1_kind() == OpKind::MemoryESEDI {
+            self.code.mov(r8d, edi)?;
+            self.probe(raw, size, writes)?;
+            if !writes {
+                let code = [Code::Cmp_r8_rm8, Code::Cmp_r16_rm16, Code::Cmp_r32_rm32]
+                    [size.trailing_zeros() as usize];
+                self.code
+                    .add_instruction(Instruction::with2(code, accumulator, host_memory())?)?;
+            } else if reads_source {
+                self.code.mov(r10d, dword_ptr(r15 + offset::SCRATCH))?;
+                self.access(Register::R10D, size, true)?;
+            } else {
+                self.access(accumulator, size, true)?;
+            }
+            self.code.lea(edi, dword_ptr(rdi + step))?;
+        }
+        if reads_source {
+            self.code.lea(esi, dword_ptr(rsi + step))?;
+        }
+        Ok(Emitted::Inline)
+    }
+
+    /// Moves `size` bytes between the probed memory and `register` or its lower part.
+    fn access(&mut self, register: Register, size: u32, writes: bool) -> Result<()> {
+        let part = match (register, size) {
+            (Register::R9D, 1) => Register::R9L,
+            (Register::R9D, 2) => Register::R9W,
+            (Register::R10D, 1) => Register::R10L,
+            (Register::R10D, 2) => Register::R10W,
+            (register, _) => register,
+        };
+        let index = size.trailing_zeros() as usize;
+        let instruction = if writes {
+            let code = [Code::Mov_rm8_r8, Code::Mov_rm16_r16, Code::Mov_rm32_r32][index];
+            Instruction::with2(code, host_memory(), part)?
+        } else {
+            let code = [Code::Mov_r8_rm8, Code::Mov_r16_rm16, Code::Mov_r32_rm32][index];
+            Instruction::with2(code, part, host_memory())?
+        };
+        self.code.add_instruction(instruction)
     }
 
     fn lea(&mut self, raw: &Instruction) -> Result<Emitted> {

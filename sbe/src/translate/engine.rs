@@ -1,7 +1,7 @@
 //! [`Translator`]: the pages translated so far, and what connects them to the run loop.
 
 use super::arena::Arena;
-use super::context::{Context, FxArea, JUMP_ENTRIES, Reason};
+use super::context::{Context, JUMP_ENTRIES, Reason};
 use super::emit::ENTRY_BYTES;
 use super::fragment::{self, Fragment, Translated};
 use super::page::{CodePage, Entry};
@@ -18,6 +18,9 @@ use std::io;
 
 /// Key of a jump-cache entry that matches nothing.
 const EMPTY_KEY: u64 = 0;
+
+/// Circumstances whose jump-cache entries stay of use: kernel and program, before and after a few changes.
+const KNOWN_SPACES: usize = 4;
 
 /// The six exception masks of the x87 control word.
 const EXCEPTION_MASKS: u16 = 0x3F;
@@ -48,9 +51,12 @@ pub struct Translator {
     sites: Vec<Site>,
     jump_keys: Box<[u64]>,
     jump_targets: Box<[u64]>,
-    /// What `context.space` stands for.
-    space: Space,
+    /// The circumstances of late and their numbers, the present one first.
+    known_spaces: [(Space, u32); KNOWN_SPACES],
+    /// The last number given.
     spaces: u32,
+    /// The guest's FPU state was in the host's unit when emitted code last left.
+    fpu_hot: bool,
 }
 
 /// Under which circumstances the jump cache was filled.
@@ -59,6 +65,15 @@ struct Space {
     address_space: u64,
     code_epoch: u64,
     cpl: u8,
+}
+
+impl Space {
+    /// No processor is in it.
+    const NONE: Self = Self {
+        address_space: u64::MAX,
+        code_epoch: 0,
+        cpl: 0,
+    };
 }
 
 impl Translator {
@@ -83,12 +98,9 @@ impl Translator {
             sites: Vec::new(),
             jump_keys,
             jump_targets,
-            space: Space {
-                address_space: u64::MAX,
-                code_epoch: 0,
-                cpl: 0,
-            },
+            known_spaces: [(Space::NONE, 0); KNOWN_SPACES],
             spaces: 0,
+            fpu_hot: false,
         })
     }
 
@@ -109,11 +121,16 @@ impl Translator {
                 Reason::LoadFpu => self.load_fpu(cx),
             };
             match next {
-                Some(next) => target = next,
+                Some(next) => {
+                    // What was live stays so: the image in the context goes back in.
+                    self.context.fpu_live |= std::mem::take(&mut self.context.fpu_saved);
+                    target = next;
+                }
                 None => break Outcome::Emulate,
             }
         };
         self.context.fpu_live = 0;
+        self.fpu_hot = self.context.fpu_saved != 0;
         self.store(cx, polls);
         outcome
     }
@@ -150,7 +167,7 @@ impl Translator {
         if !may_run_on_host(cx.cpu) {
             return None;
         }
-        self.context.fpu = FxArea(*cx.cpu.fpu.as_bytes());
+        self.context.fpu.0.copy_from_slice(cx.cpu.fpu.as_bytes());
         self.context.fpu_live = 1;
         self.lookup(cx, self.context.eip)
     }
@@ -162,20 +179,32 @@ impl Translator {
             code_epoch: cx.mmu.code_epoch(),
             cpl: cx.cpu.cpl,
         };
-        if space == self.space {
+        if self.known_spaces[0].0 == space {
             return;
         }
-        self.space = space;
-        self.next_space();
+        match self
+            .known_spaces
+            .iter()
+            .position(|(known, _)| *known == space)
+        {
+            Some(index) => self.known_spaces[..=index].rotate_right(1),
+            None => {
+                self.known_spaces.rotate_right(1);
+                self.known_spaces[0] = (space, self.new_space());
+            }
+        }
+        self.context.space = u64::from(self.known_spaces[0].1) << 32;
     }
 
-    fn next_space(&mut self) {
+    /// A number that no entry of the jump cache has.
+    fn new_space(&mut self) -> u32 {
         self.spaces = self.spaces.wrapping_add(1);
         if self.spaces == 0 {
             self.jump_keys.fill(EMPTY_KEY);
+            self.known_spaces.fill((Space::NONE, 0));
             self.spaces = 1;
         }
-        self.context.space = u64::from(self.spaces) << 32;
+        self.spaces
     }
 
     /// Takes over the processor's state.
@@ -192,6 +221,11 @@ impl Translator {
         context.table = table.expose_provenance() as u64;
         (context.fs_base, context.fs_usable) = segment_base(cpu.seg(SegReg::Fs));
         (context.gs_base, context.gs_usable) = segment_base(cpu.seg(SegReg::Gs));
+        // Where FPU instructions were executed lately, more will come.
+        if self.fpu_hot && may_run_on_host(cpu) {
+            context.fpu.0.copy_from_slice(cpu.fpu.as_bytes());
+            context.fpu_live = 1;
+        }
     }
 
     /// Gives the processor its state back.
@@ -314,7 +348,8 @@ impl Translator {
         self.pages.clear();
         self.sites.clear();
         self.arena.truncate(self.runtime.end);
-        self.next_space();
+        self.known_spaces.fill((Space::NONE, 0));
+        self.jump_keys.fill(EMPTY_KEY);
     }
 }
 
@@ -332,10 +367,11 @@ fn may_run_on_host(cpu: &Cpu) -> bool {
         && cpu.fpu.mxcsr() & MXCSR_INIT == MXCSR_INIT
 }
 
-/// Whether emitted code, which takes CS, DS, ES and SS for flat and 32 bits wide, may run.
+/// Whether emitted code, which takes CS, DS, ES and SS for flat and 32 bits wide and DF for clear, may run.
 pub fn is_flat(cpu: &Cpu) -> bool {
     let cs = cpu.seg(SegReg::Cs);
     cpu.is_protected()
+        && cpu.eflags & eflags::DF == 0
         && cpu.eflags & eflags::VM == 0
         && cs.base == 0
         && cs.limit == u32::MAX
