@@ -1,4 +1,4 @@
-//! Random programs: blocks of integer instructions over several pages, with branches on live flags, calls and loops.
+//! Random programs: blocks of integer, x87, MMX and SSE instructions over several pages, with branches on live flags, calls and loops.
 //!
 //! ```text
 //!   block 0 ──► … each block: random instructions, then a conditional jump to a later block, else the next ──► last block
@@ -8,14 +8,21 @@
 //! Flags that an instruction leaves undefined are defined again before anything can read them, but for AF, which only the
 //! program's end reads.
 
-use super::machine::{Counts, PAGE, Program};
+use super::machine::{Counts, PAGE, Program, assemble};
 use fastrand::Rng;
+use iced_x86::IcedError;
+use iced_x86::code_asm::*;
 
 /// Physical address of the code.
 const CODE: u32 = 0x20_0000;
+/// Physical addresses of what comes before and behind the blocks.
+const START: u32 = 0x1F_0000;
+const END: u32 = 0x1F_1000;
 /// Physical address of the data, and its bytes: operands may lie across pages.
 const DATA: u32 = 0x30_0000;
 const DATA_BYTES: u32 = 4 * PAGE;
+/// Bytes of the longest operand.
+const MOST_OPERAND: u32 = 16;
 /// Physical address of the count of rounds.
 const ROUNDS_LEFT: u32 = 0x38_0000;
 /// Top of the stack.
@@ -28,12 +35,17 @@ const ROUNDS: u32 = 100;
 /// Room for a block; gaps of random length follow it.
 const BLOCK_BYTES: u32 = 256;
 
+/// Where the end of a program stores the x87, MMX and SSE registers.
+const FPU_STATE: u32 = 0x39_0000;
+
+/// CR4.OSFXSR and CR4.OSXMMEXCPT.
+const SSE_ENABLED: i32 = 0b11 << 9;
+
 /// Opcodes, by what they take.
 const JCC_NEAR: [u8; 2] = [0x0F, 0x80];
 const CALL: u8 = 0xE8;
 const JMP: u8 = 0xE9;
 const RET: u8 = 0xC3;
-const HLT: u8 = 0xF4;
 /// `cmp ecx, edx`: defines all status flags.
 const DEFINE_FLAGS: [u8; 2] = [0x39, 0xD1];
 /// `dec dword [ROUNDS_LEFT]`.
@@ -58,38 +70,41 @@ impl Block<'_> {
         [0, 1, 2, 3, 5, 6, 7][self.rng.usize(..7)]
     }
 
-    /// ModRM and what follows it: a register, or memory in the data: absolute, or indexed by a register just loaded.
+    /// ModRM and what follows it: a register, or memory in the data.
     fn operand(&mut self, opcode: &[u8], reg: u8) {
-        match self.rng.u32(..3) {
-            0 => {
-                let rm = self.register();
-                self.emit(opcode);
-                self.emit(&[0xC0 | reg << 3 | rm]);
-            }
-            1 => {
-                let displacement = DATA + self.rng.u32(..DATA_BYTES - 8);
-                self.emit(opcode);
-                self.emit(&[reg << 3 | 5]);
-                self.emit(&displacement.to_le_bytes());
-            }
-            _ => {
-                // movzx index, r8; opcode reg, [index*2^n + DATA]
-                let index = self.register();
-                let source = self.rng.u8(..8);
-                let scale = self.rng.u8(..4);
-                let displacement = DATA + self.rng.u32(..PAGE);
-                self.emit(&[0x0F, 0xB6, 0xC0 | index << 3 | source]);
-                self.emit(opcode);
-                self.emit(&[reg << 3 | 4, scale << 6 | index << 3 | 5]);
-                self.emit(&displacement.to_le_bytes());
-            }
+        if self.rng.u32(..3) == 0 {
+            let rm = self.register();
+            self.emit(opcode);
+            self.emit(&[0xC0 | reg << 3 | rm]);
+        } else {
+            self.memory(opcode, reg);
+        }
+    }
+
+    /// ModRM and what follows it for memory in the data: absolute, or indexed by a register just loaded.
+    fn memory(&mut self, opcode: &[u8], reg: u8) {
+        if self.rng.bool() {
+            let displacement = DATA + self.rng.u32(..DATA_BYTES - MOST_OPERAND);
+            self.emit(opcode);
+            self.emit(&[reg << 3 | 5]);
+            self.emit(&displacement.to_le_bytes());
+        } else {
+            // movzx index, r8; opcode reg, [index*2^n + DATA]
+            let index = self.register();
+            let source = self.rng.u8(..8);
+            let scale = self.rng.u8(..4);
+            let displacement = DATA + self.rng.u32(..PAGE);
+            self.emit(&[0x0F, 0xB6, 0xC0 | index << 3 | source]);
+            self.emit(opcode);
+            self.emit(&[reg << 3 | 4, scale << 6 | index << 3 | 5]);
+            self.emit(&displacement.to_le_bytes());
         }
     }
 
     /// One instruction that leaves all status flags but AF defined or as they are.
     fn instruction(&mut self) {
         let reg = self.register();
-        match self.rng.u32(..14) {
+        match self.rng.u32(..16) {
             // ADD, OR, ADC, SBB, AND, SUB, XOR, CMP; 8, 16 and 32 bits, both directions.
             0..=4 => self.arithmetic(),
             // MOV
@@ -133,7 +148,91 @@ impl Block<'_> {
                 let target = self.register();
                 self.emit(&[0x50 | reg, 0x58 | target]);
             }
-            _ => self.undefining(),
+            13 => self.undefining(),
+            14 => self.x87(),
+            _ => self.vector(),
+        }
+    }
+
+    /// One or two x87 instructions; the stack may overflow and underflow, all exceptions are masked.
+    fn x87(&mut self) {
+        /// FXCH, FCHS, FABS, FRNDINT, FSQRT, FCOMI ST1, FADD ST1, FMUL ST1, FDIVP, FINCSTP, FFREE ST7, EMMS.
+        const PLAIN: [[u8; 2]; 12] = [
+            [0xD9, 0xC9],
+            [0xD9, 0xE0],
+            [0xD9, 0xE1],
+            [0xD9, 0xFC],
+            [0xD9, 0xFA],
+            [0xDB, 0xF1],
+            [0xD8, 0xC1],
+            [0xD8, 0xC9],
+            [0xDE, 0xF9],
+            [0xD9, 0xF7],
+            [0xDD, 0xC7],
+            [0x0F, 0x77],
+        ];
+        /// Opcode and reg field: FLD, FST, FSTP of 32 and 64 bits, FLD and FSTP of 80, FILD and FISTP of 16, 32 and 64.
+        const MEMORY: [(u8, u8); 14] = [
+            (0xD9, 0),
+            (0xD9, 2),
+            (0xD9, 3),
+            (0xDD, 0),
+            (0xDD, 2),
+            (0xDD, 3),
+            (0xDB, 5),
+            (0xDB, 7),
+            (0xDF, 0),
+            (0xDF, 3),
+            (0xDB, 0),
+            (0xDB, 3),
+            (0xDF, 5),
+            (0xDF, 7),
+        ];
+        if self.rng.bool() {
+            let instruction = PLAIN[self.rng.usize(..PLAIN.len())];
+            self.emit(&instruction);
+        } else {
+            let (opcode, reg) = MEMORY[self.rng.usize(..MEMORY.len())];
+            self.memory(&[opcode], reg);
+        }
+    }
+
+    /// One MMX, SSE or SSE2 instruction.
+    fn vector(&mut self) {
+        /// Prefix and opcodes whose operand is 8 bytes or less, or may be misaligned: PADDD and PMADDWD (MMX), ADDSS, MULSS,
+        /// CVTSI2SS, MOVSS both ways, ADDSD, MOVSD both ways, MOVUPS both ways, COMISS.
+        const INSTRUCTIONS: [(&[u8], u8); 13] = [
+            (&[], 0xFE),
+            (&[], 0xF5),
+            (&[0xF3], 0x58),
+            (&[0xF3], 0x59),
+            (&[0xF3], 0x2A),
+            (&[0xF3], 0x10),
+            (&[0xF3], 0x11),
+            (&[0xF2], 0x58),
+            (&[0xF2], 0x10),
+            (&[0xF2], 0x11),
+            (&[], 0x10),
+            (&[], 0x11),
+            (&[], 0x2F),
+        ];
+        /// ADDPS, MULPS, XORPS, UNPCKLPS, and with prefix 66 PADDD: register forms.
+        const PACKED: [(&[u8], u8); 5] = [
+            (&[], 0x58),
+            (&[], 0x59),
+            (&[], 0x57),
+            (&[], 0x14),
+            (&[0x66], 0xFE),
+        ];
+        let reg = self.rng.u8(..8);
+        if self.rng.u32(..3) == 0 {
+            let (prefix, opcode) = PACKED[self.rng.usize(..PACKED.len())];
+            let source = self.rng.u8(..8);
+            self.emit(prefix);
+            self.emit(&[0x0F, opcode, 0xC0 | reg << 3 | source]);
+        } else {
+            let (prefix, opcode) = INSTRUCTIONS[self.rng.usize(..INSTRUCTIONS.len())];
+            self.memory(&[prefix, &[0x0F, opcode]].concat(), reg);
         }
     }
 
@@ -223,7 +322,7 @@ fn program(seed: u64) -> Program {
     let blocks: Vec<u32> = (0..BLOCKS).map(|_| place()).collect();
     let mut program = Program {
         memory: 4 << 20,
-        entry: blocks[0],
+        entry: START,
         stack: STACK,
         pieces: vec![(ROUNDS_LEFT, ROUNDS.to_le_bytes().to_vec())],
     };
@@ -264,10 +363,36 @@ fn program(seed: u64) -> Program {
         block.emit(&DEC_ABSOLUTE);
         block.emit(&ROUNDS_LEFT.to_le_bytes());
         block.jump_if(NZ, blocks[0]);
-        block.emit(&DEFINE_FLAGS);
-        block.emit(&[HLT]);
+        block.relative(&[JMP], END);
     });
+    program.place(START, assemble(START, |code| start(code, blocks[0])));
+    program.place(END, assemble(END, end));
     program
+}
+
+/// Makes SSE available and goes to the first block.
+fn start(code: &mut CodeAssembler, block: u32) -> Result<(), IcedError> {
+    code.mov(eax, SSE_ENABLED)?;
+    code.mov(cr4, eax)?;
+    code.fninit()?;
+    code.jmp(u64::from(block))
+}
+
+/// Stores what the FPU holds, but for the pointers to its last instruction, and halts with defined flags.
+fn end(code: &mut CodeAssembler) -> Result<(), IcedError> {
+    const ST_BYTES: u32 = 10;
+    const XMM_BYTES: u32 = 16;
+    const XMM: [AsmRegisterXmm; 8] = [xmm0, xmm1, xmm2, xmm3, xmm4, xmm5, xmm6, xmm7];
+    code.fnstsw(word_ptr(FPU_STATE))?;
+    code.stmxcsr(dword_ptr(FPU_STATE + 4))?;
+    for index in 0..8 {
+        code.fstp(tbyte_ptr(FPU_STATE + 16 + index * ST_BYTES))?;
+    }
+    for (index, register) in (0..).zip(XMM) {
+        code.movups(xmmword_ptr(FPU_STATE + 128 + index * XMM_BYTES), register)?;
+    }
+    code.cmp(ecx, edx)?;
+    code.hlt()
 }
 
 #[test]
