@@ -263,6 +263,13 @@ fn code_address(rng: &mut Rng) -> u32 {
     }
 }
 
+/// Any status flags. Translated code runs with DF clear only, so that is more common.
+fn start_flags(rng: &mut Rng) -> u32 {
+    let direction = if percent(rng, 25) { DF } else { 0 };
+    let alignment = if percent(rng, 2) { AC } else { 0 };
+    EFLAGS_SET | rng.u32(..) & STATUS | direction | alignment
+}
+
 fn start_state(eip: u32, rng: &mut Rng) -> State {
     let mut gpr = [0; 8];
     gpr.fill_with(|| integer(rng));
@@ -272,7 +279,7 @@ fn start_state(eip: u32, rng: &mut Rng) -> State {
     State {
         gpr,
         eip,
-        eflags: EFLAGS_SET | rng.u32(..) & (STATUS | DF) | if percent(rng, 2) { AC } else { 0 },
+        eflags: start_flags(rng),
         segments: [ds, es, fs, gs, FLAT_DATA],
         fx: values::fx_state(rng),
     }
