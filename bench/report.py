@@ -78,7 +78,8 @@ def head(quick: bool, rounds: int, versions: dict[str, str]) -> str:
         + (", **quick sizes: not the real workloads**" if quick else "")
         + ".",
         "",
-        f"* host: {_processor()}, {os.cpu_count()} cores, {_memory_gib()} GiB, Linux {platform.release()}",
+        f"* host: {_processor()}, {os.cpu_count()} cores, {_memory_gib()} GiB, Linux {platform.release()},"
+        f" load average {os.getloadavg()[0]:.1f} at the start",
     ]
     return "\n".join(lines + [f"* {name}: {version}" for name, version in versions.items()])
 
