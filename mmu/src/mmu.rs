@@ -186,6 +186,33 @@ impl Mmu {
         self.write_slow(addr, privilege, value)
     }
 
+    /// Writes `value` `count` times from `addr` on, as so many writes would, if all of it lies in one page whose
+    /// translation is cached. Returns whether it did; else nothing happened.
+    pub fn fill_cached<T: Scalar>(
+        &mut self,
+        addr: LinearAddr,
+        privilege: Privilege,
+        value: T,
+        count: usize,
+    ) -> bool {
+        let view = View::of(Access::Write, privilege);
+        self.tlb.fill_range(view, addr, value, count)
+    }
+
+    /// Copies `len` bytes from `from` to `to`, as reads and writes in ascending order would, if both lie in one page each
+    /// whose translation is cached and do not overlap. Returns whether it did; else nothing happened.
+    pub fn copy_cached(
+        &mut self,
+        to: LinearAddr,
+        from: LinearAddr,
+        privilege: Privilege,
+        len: usize,
+    ) -> bool {
+        let to = (View::of(Access::Write, privilege), to);
+        let from = (View::of(Access::Read, privilege), from);
+        self.tlb.copy(to, from, len)
+    }
+
     /// Checks that `len` bytes (1..=4096) at `addr` can be written, with all side effects of a write but the data: for
     /// read-modify-write instructions, and for those that store several times. A later write to the range does not
     /// fault.

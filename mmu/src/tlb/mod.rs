@@ -83,6 +83,27 @@ impl Tlb {
         self.table.store(view, addr, value)
     }
 
+    /// Stores a value repeatedly; see [`Table::fill`].
+    pub(crate) fn fill_range<T: Scalar>(
+        &mut self,
+        view: View,
+        addr: LinearAddr,
+        value: T,
+        count: usize,
+    ) -> bool {
+        self.table.fill(view, addr, value, count)
+    }
+
+    /// Copies bytes; see [`Table::copy`].
+    pub(crate) fn copy(
+        &mut self,
+        to: (View, LinearAddr),
+        from: (View, LinearAddr),
+        len: usize,
+    ) -> bool {
+        self.table.copy(to, from, len)
+    }
+
     /// The frame that `view` holds for the page.
     #[inline(always)]
     pub(crate) fn frame(&self, view: View, page: LinearPage) -> Option<Frame> {

@@ -172,6 +172,46 @@ impl Table {
         true
     }
 
+    /// Stores `value` `count` times from `addr` on, if all of it lies in one page that `view` holds. Returns whether it did.
+    pub(super) fn fill<T: Scalar>(
+        &mut self,
+        view: View,
+        addr: LinearAddr,
+        value: T,
+        count: usize,
+    ) -> bool {
+        let Some(host) = self.host(view, addr, count.saturating_mul(size_of::<T>())) else {
+            return false;
+        };
+        for index in 0..count {
+            // SAFETY: as in `store`; `host` made sure of all `count` values.
+            unsafe { host.cast::<T>().add(index).write_unaligned(value) };
+        }
+        true
+    }
+
+    /// Copies `len` bytes, if both ends lie in one page each that their views hold and do not overlap. Returns whether it
+    /// did.
+    pub(super) fn copy(
+        &mut self,
+        to: (View, LinearAddr),
+        from: (View, LinearAddr),
+        len: usize,
+    ) -> bool {
+        let (Some(target), Some(source)) =
+            (self.host(to.0, to.1, len), self.host(from.0, from.1, len))
+        else {
+            return false;
+        };
+        if target.addr().abs_diff(source.addr()) < len {
+            return false;
+        }
+        // SAFETY: `host` made sure that both ranges lie in the RAM mapping; they do not overlap, and no Rust reference to
+        // guest RAM exists.
+        unsafe { ptr::copy_nonoverlapping(source, target, len) };
+        true
+    }
+
     /// The frame that `view` maps `page` to.
     #[inline(always)]
     pub(super) fn frame(&self, view: View, page: LinearPage) -> Option<Frame> {

@@ -6,14 +6,18 @@
 use super::alu;
 use super::exec::Exec;
 use super::word::Word;
-use crate::cpu::eflags::{DF, RF, STATUS, TF, ZF};
+use crate::cpu::Pending;
+use crate::cpu::eflags::{DF, IF, RF, STATUS, TF, ZF};
 use crate::cpu::regs::{EAX, ECX, EDI, EDX, ESI};
 use crate::cpu::segment::SegReg;
 use crate::decode::{Flags, Insn};
 use crate::fault::Fault;
+use mmu::PAGE_SIZE;
 
 /// Iterations before interrupts are looked at.
 const BURST: u32 = 1024;
+/// Iterations for which doing them at once pays.
+const BULK_MINIMUM: u32 = 4;
 
 impl Exec<'_> {
     /// (E)SI or (E)DI by address size.
@@ -52,20 +56,20 @@ impl Exec<'_> {
             return Ok(());
         }
         // Single steps and breakpoints report after each iteration.
-        let watched = self.cpu.eflags & TF != 0 || self.cpu.pending.0 != 0;
-        let burst = if watched { 1 } else { BURST };
+        let burst = if self.is_watched() { 1 } else { BURST };
         let mut left = self.index(insn, ECX);
         for _ in 0..burst {
             if left == 0 {
                 return Ok(());
             }
             let go_on = step(self, insn)?;
-            left -= 1;
+            // A step may have done more than one iteration.
+            left = self.index(insn, ECX).wrapping_sub(1);
             self.set_by_address_size(insn, ECX, left);
             if !go_on || left == 0 {
                 return Ok(());
             }
-            if self.cpu.pending.0 != 0 {
+            if self.is_watched() {
                 break;
             }
         }
@@ -73,6 +77,49 @@ impl Exec<'_> {
         self.cpu.eip = self.cpu.eip.wrapping_sub(u32::from(insn.len));
         self.cpu.eflags |= RF;
         Ok(())
+    }
+
+    /// Whether something wants to be looked at after each iteration.
+    fn is_watched(&self) -> bool {
+        let masked = if self.cpu.eflags & IF == 0 {
+            Pending::INTR
+        } else {
+            0
+        };
+        self.cpu.eflags & TF != 0 || self.cpu.pending.0 & !masked != 0
+    }
+
+    /// Does a part of a repeated upward MOVS or STOS at once: `transfer` gets the number of elements, at most what is left
+    /// in the pages that the given index registers point into, and says whether it did them.
+    fn bulk<W: Word>(
+        &mut self,
+        insn: &Insn,
+        indices: &[u8],
+        transfer: impl FnOnce(&mut Self, u32) -> Result<bool, Fault>,
+    ) {
+        let repeated = insn.flags.0 & (Flags::REP | Flags::REPNE) != 0;
+        if !repeated
+            || insn.flags.has(Flags::ADDR16)
+            || self.cpu.eflags & DF != 0
+            || self.is_watched()
+        {
+            return;
+        }
+        let left = self.cpu.regs.get(ECX);
+        let room = |&register: &u8| {
+            (PAGE_SIZE as u32 - self.cpu.regs.get(register) % PAGE_SIZE as u32) / W::BYTES
+        };
+        let count = indices.iter().map(room).fold(left, u32::min);
+        // The last element stays for the ordinary way, which also reports faults.
+        if count < BULK_MINIMUM || !transfer(self, count - 1).unwrap_or(false) {
+            return;
+        }
+        let done = count - 1;
+        for &register in indices {
+            let value = self.cpu.regs.get(register).wrapping_add(done * W::BYTES);
+            self.cpu.regs.set(register, value);
+        }
+        self.cpu.regs.set(ECX, left - done);
     }
 
     /// Whether a repeated comparison goes on after flags were set.
@@ -89,6 +136,13 @@ impl Exec<'_> {
 /// MOVS.
 pub fn movs<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     cx.repeat(insn, |cx, insn| {
+        cx.bulk::<W>(insn, &[ESI, EDI], |cx, count| {
+            let bytes = count * W::BYTES;
+            let from = cx.readable(insn.mem.segment, cx.cpu.regs.get(ESI), bytes)?;
+            let to = cx.writable(SegReg::Es, cx.cpu.regs.get(EDI), bytes)?;
+            let privilege = cx.cpu.privilege();
+            Ok(cx.mmu.copy_cached(to, from, privilege, bytes as usize))
+        });
         let value = cx.load::<W>(insn.mem.segment, cx.index(insn, ESI))?;
         cx.store(SegReg::Es, cx.index(insn, EDI), value)?;
         cx.advance::<W>(insn, ESI);
@@ -101,6 +155,11 @@ pub fn movs<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
 pub fn stos<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     cx.repeat(insn, |cx, insn| {
         let value = W::register(&cx.cpu.regs, EAX);
+        cx.bulk::<W>(insn, &[EDI], |cx, count| {
+            let to = cx.writable(SegReg::Es, cx.cpu.regs.get(EDI), count * W::BYTES)?;
+            let privilege = cx.cpu.privilege();
+            Ok(cx.mmu.fill_cached(to, privilege, value, count as usize))
+        });
         cx.store(SegReg::Es, cx.index(insn, EDI), value)?;
         cx.advance::<W>(insn, EDI);
         Ok(true)
