@@ -6,6 +6,7 @@
 //! | `aliases` | one frame of code at two linear addresses |
 //! | `control_flow` | random code with branches, calls, loops, and operands across pages |
 //! | `self_modifying` | pages that check, rewrite or count in themselves or the next page |
+//! | `stores` | every kind of store to the next instruction |
 //!
 //! Every test compares with the emulator, and where the result can be computed without a processor also with that. The
 //! counts it prints say how many instructions the translator executed.
@@ -15,3 +16,4 @@ mod control_flow;
 mod machine;
 mod many_pages;
 mod self_modifying;
+mod stores;
