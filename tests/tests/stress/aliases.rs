@@ -10,12 +10,11 @@
 //! ```
 
 use super::machine::{PAGE, Program, assemble};
+use super::paging::{DIRECTORY, entry, place_identity, turn_on};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 
-/// Physical address of the page directory; the page tables follow.
-const DIRECTORY: u32 = 0x10_0000;
-const IDENTITY: u32 = DIRECTORY + PAGE;
+/// Physical address of the page table of the aliases.
 const ALIASES: u32 = DIRECTORY + 2 * PAGE;
 /// Top of the stack, and where the program leaves results.
 const RESULTS: u32 = 0x18_0000;
@@ -42,26 +41,15 @@ const ELSEWHERE: u32 = RESULTS + 4;
 /// Calls of the shared code.
 const ROUNDS: u32 = 20_000;
 
-/// Page-table entry: present and writable (SDM Vol. 3A, 4.3 "32-Bit Paging").
-const PRESENT_WRITABLE: u32 = 0b11;
-/// CR0.PG.
-const PAGING: u32 = 1 << 31;
-
 /// Adds to EAX what neighbour A and B add.
 const ADDEND_A: u32 = 0x0001_0001;
 const ADDEND_B: u32 = 0x0300_0000;
 
-fn entry(frame: u32) -> [u8; 4] {
-    (frame | PRESENT_WRITABLE).to_le_bytes()
-}
-
 /// Page tables as pieces of memory.
 fn place_tables(program: &mut Program) {
     let slot = |table: u32, linear: u32| table + (linear >> 12) % 1024 * 4;
-    program.place(DIRECTORY, entry(IDENTITY));
+    place_identity(program);
     program.place(DIRECTORY + (FIRST >> 22) * 4, entry(ALIASES));
-    let identity: Vec<u8> = (0..1024).flat_map(|page| entry(page * PAGE)).collect();
-    program.place(IDENTITY, identity);
     for (linear, frame) in [
         (FIRST, SHARED),
         (FIRST + PAGE, NEIGHBOUR_A),
@@ -88,11 +76,7 @@ fn shared(code: &mut CodeAssembler) -> Result<(), IcedError> {
 /// Runs the shared code by either alias in turns, patching it through the other.
 fn start(code: &mut CodeAssembler) -> Result<(), IcedError> {
     let mut again = code.create_label();
-    code.mov(eax, DIRECTORY as i32)?;
-    code.mov(cr3, eax)?;
-    code.mov(eax, cr0)?;
-    code.or(eax, PAGING as i32)?;
-    code.mov(cr0, eax)?;
+    turn_on(code)?;
     code.xor(eax, eax)?;
     code.mov(esi, (FIRST + ENTRY) as i32)?;
     code.mov(edi, (SECOND + ENTRY) as i32)?;

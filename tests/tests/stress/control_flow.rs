@@ -9,6 +9,7 @@
 //! program's end reads.
 
 use super::machine::{Counts, PAGE, Program, assemble};
+use super::paging::{faults, place_demand, start_demand};
 use fastrand::Rng;
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
@@ -28,7 +29,8 @@ const ROUNDS_LEFT: u32 = 0x38_0000;
 /// Top of the stack.
 const STACK: u32 = 0x18_0000;
 /// Programs, and their shape.
-const PROGRAMS: u64 = 200;
+const PROGRAMS: u64 = 150;
+const PAGING_PROGRAMS: u64 = 50;
 const BLOCKS: usize = 60;
 const LEAVES: usize = 8;
 const ROUNDS: u32 = 100;
@@ -310,8 +312,17 @@ impl Block<'_> {
     }
 }
 
+/// How the program's data is mapped.
+#[derive(Clone, Copy)]
+enum Data {
+    /// Without paging.
+    Unpaged,
+    /// Absent at the start of each round: the first read and the first write of each page fault.
+    OnDemand,
+}
+
 /// A program from `seed`.
-fn program(seed: u64) -> Program {
+fn program(seed: u64, data_is: Data) -> Program {
     let mut rng = Rng::with_seed(seed);
     let mut at = CODE;
     let mut place = || {
@@ -328,6 +339,10 @@ fn program(seed: u64) -> Program {
     };
     let data: Vec<u8> = (0..DATA_BYTES + PAGE).map(|_| rng.u8(..)).collect();
     program.place(DATA, data);
+    let take_away = match data_is {
+        Data::Unpaged => None,
+        Data::OnDemand => Some(place_demand(&mut program, DATA, DATA_BYTES / PAGE + 1)),
+    };
     let mut block = |address: u32, fill: &dyn Fn(&mut Block<'_>)| {
         let mut block = Block {
             rng: &mut rng,
@@ -360,18 +375,27 @@ fn program(seed: u64) -> Program {
         });
     }
     block(blocks[BLOCKS - 1], &|block| {
+        if let Some(take_away) = take_away {
+            block.relative(&[CALL], take_away);
+        }
         block.emit(&DEC_ABSOLUTE);
         block.emit(&ROUNDS_LEFT.to_le_bytes());
         block.jump_if(NZ, blocks[0]);
         block.relative(&[JMP], END);
     });
-    program.place(START, assemble(START, |code| start(code, blocks[0])));
+    program.place(
+        START,
+        assemble(START, |code| start(code, data_is, blocks[0])),
+    );
     program.place(END, assemble(END, end));
     program
 }
 
-/// Makes SSE available and goes to the first block.
-fn start(code: &mut CodeAssembler, block: u32) -> Result<(), IcedError> {
+/// Makes paging, if any, and SSE available and goes to the first block.
+fn start(code: &mut CodeAssembler, data_is: Data, block: u32) -> Result<(), IcedError> {
+    if let Data::OnDemand = data_is {
+        start_demand(code)?;
+    }
     code.mov(eax, SSE_ENABLED)?;
     code.mov(cr4, eax)?;
     code.fninit()?;
@@ -395,13 +419,28 @@ fn end(code: &mut CodeAssembler) -> Result<(), IcedError> {
     code.hlt()
 }
 
-#[test]
-fn random_programs_end_the_same() {
+/// Runs programs on both engines and prints what they took in all, which `what` describes.
+fn compare_all(what: &str, seeds: std::ops::Range<u64>, data_is: Data) {
     let mut total = Counts::default();
-    for seed in 0..PROGRAMS {
-        let (_, counts) = program(seed).compare(&format!("program {seed}"));
+    for seed in seeds {
+        let (ended, counts) = program(seed, data_is).compare(&format!("{what}, seed {seed}"));
         total.instructions += counts.instructions;
         total.emulated += counts.emulated;
+        if let Data::OnDemand = data_is {
+            let faults = faults(&ended);
+            assert!(faults > ROUNDS, "seed {seed}: {faults} page faults");
+        }
     }
-    total.report(&format!("{PROGRAMS} random programs"));
+    total.report(what);
+}
+
+#[test]
+fn random_programs_end_the_same() {
+    compare_all("random programs", 0..PROGRAMS, Data::Unpaged);
+}
+
+#[test]
+fn random_programs_with_page_faults_end_the_same() {
+    let seeds = PROGRAMS..PROGRAMS + PAGING_PROGRAMS;
+    compare_all("random programs with page faults", seeds, Data::OnDemand);
 }
