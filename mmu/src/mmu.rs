@@ -298,6 +298,12 @@ impl Mmu {
         self.phys.code_epoch()
     }
 
+    /// Increases whenever a cached translation for instruction fetches at `privilege` is dropped: what was found through
+    /// [`Mmu::fetch_page`] holds while it stays the same.
+    pub fn fetch_epoch(&self, privilege: Privilege) -> u64 {
+        self.tlb.fetch_epoch(privilege)
+    }
+
     /// When `frame` was last seen written: see [`PhysMemory::written`].
     pub fn written(&self, frame: Frame) -> Timestamp {
         self.phys.written(frame)

@@ -110,6 +110,11 @@ impl Tlb {
         self.table.frame(view, page)
     }
 
+    /// Increases whenever a slot of the fetch view of `privilege` is emptied.
+    pub(crate) fn fetch_epoch(&self, privilege: Privilege) -> u64 {
+        self.table.fetch_epoch(privilege)
+    }
+
     /// Host address of the table of `view`.
     pub(crate) fn table_base(&self, view: View) -> *const u64 {
         self.table.base(view)

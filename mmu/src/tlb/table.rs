@@ -112,6 +112,8 @@ pub(super) struct Table {
     touched: BitArr!(for SLOTS / SLOTS_PER_PAGE),
     /// Bytes of those pages.
     resident: usize,
+    /// Counts, for each privilege, the events that emptied a slot of its fetch view.
+    fetch_epochs: [u64; 2],
 }
 
 // SAFETY: the table owns both mappings (the RAM together with whoever shares the Arc); its raw pointers are not tied to
@@ -142,6 +144,7 @@ impl Table {
             ram,
             touched: BitArray::ZERO,
             resident: 0,
+            fetch_epochs: [0; 2],
         })
     }
 
@@ -246,7 +249,16 @@ impl Table {
         if self.slot(id) != 0 {
             // SAFETY: `id` is below SLOTS, the length of the mapping at `slots`, which this value owns.
             unsafe { self.slots.add(id.0 as usize).write(0) };
+            let view = id.view();
+            if view.access() == Access::Fetch {
+                self.fetch_epochs[usize::from(view.0 % 2)] += 1;
+            }
         }
+    }
+
+    /// Increases whenever a slot of the fetch view of `privilege` is emptied.
+    pub(super) fn fetch_epoch(&self, privilege: Privilege) -> u64 {
+        self.fetch_epochs[usize::from(View::of(Access::Fetch, privilege).0 % 2)]
     }
 
     /// Host memory that the tables hold, in bytes.
@@ -258,6 +270,9 @@ impl Table {
     pub(super) fn clear(&mut self) {
         self.touched = BitArray::ZERO;
         self.resident = 0;
+        for epoch in &mut self.fetch_epochs {
+            *epoch += 1;
+        }
         // SAFETY: the range is the private anonymous mapping this value owns; its pages become zero, that is, empty
         // slots.
         let cleared = unsafe {

@@ -119,8 +119,6 @@ pub struct Cpu {
     pub retired: u64,
     /// Interrupts and exceptions delivered.
     pub delivered: u64,
-    /// Counts the events after which a linear address may lead elsewhere: writes of paging registers, INVLPG.
-    pub address_space: u64,
 }
 
 impl Cpu {
@@ -166,13 +164,7 @@ impl Cpu {
             nmi_blocked: false,
             retired: 0,
             delivered: 0,
-            address_space: 0,
         }
-    }
-
-    /// Notes that linear addresses may lead elsewhere from now on.
-    pub fn translations_changed(&mut self) {
-        self.address_space += 1;
     }
 
     /// The segment register `reg`.

@@ -87,6 +87,5 @@ impl Exec<'_> {
             cr3: cpu.cr3,
         });
         cpu.pending.set(Pending::REFETCH);
-        cpu.translations_changed();
     }
 }

@@ -77,14 +77,25 @@ impl Exec<'_> {
         let back: &[u32] = if kind == Transfer::Call { &back } else { &[] };
         stack.check_room::<W>(back.len() as u32)?;
         target.check_offset()?;
-        stack.prepare::<W>(self, back.len() as u32)?;
+        self.push_progressively::<W>(&mut stack, back)?;
         let segment = self.accept_segment(&target.entry)?;
-        for &value in back {
-            stack.push(self, W::cut(value))?;
-        }
         stack.commit(self.cpu);
         self.enter_code_segment(segment, target.level);
         self.cpu.eip = target.offset;
+        Ok(())
+    }
+
+    /// Pushes a return address on the stack in use. If a later item faults, those before it stay in memory, below ESP, as
+    /// processors leave them.
+    fn push_progressively<W: Word>(
+        &mut self,
+        stack: &mut TransferStack,
+        items: &[u32],
+    ) -> Result<(), Fault> {
+        for &item in items {
+            stack.prepare::<W>(self, 1)?;
+            stack.push(self, W::cut(item))?;
+        }
         Ok(())
     }
 
@@ -99,10 +110,7 @@ impl Exec<'_> {
         let back: &[u32] = if kind == Transfer::Call { &back } else { &[] };
         stack.check_room::<W>(back.len() as u32)?;
         self.check_near_target(offset)?;
-        stack.prepare::<W>(self, back.len() as u32)?;
-        for &value in back {
-            stack.push(self, W::cut(value))?;
-        }
+        self.push_progressively::<W>(&mut stack, back)?;
         stack.commit(self.cpu);
         self.enter_paragraph(selector, offset);
         Ok(())

@@ -62,7 +62,7 @@ pub struct Translator {
 /// Under which circumstances the jump cache was filled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Space {
-    address_space: u64,
+    fetch_epoch: u64,
     code_epoch: u64,
     cpl: u8,
 }
@@ -70,7 +70,7 @@ struct Space {
 impl Space {
     /// No processor is in it.
     const NONE: Self = Self {
-        address_space: u64::MAX,
+        fetch_epoch: u64::MAX,
         code_epoch: 0,
         cpl: 0,
     };
@@ -175,7 +175,7 @@ impl Translator {
     /// Gives the present address space, privilege and code version a number, new if they are not those of the last run.
     fn enter_space(&mut self, cx: &Exec<'_>) {
         let space = Space {
-            address_space: cx.cpu.address_space,
+            fetch_epoch: cx.mmu.fetch_epoch(cx.cpu.privilege()),
             code_epoch: cx.mmu.code_epoch(),
             cpl: cx.cpu.cpl,
         };

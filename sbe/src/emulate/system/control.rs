@@ -149,7 +149,6 @@ pub fn invlpg(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     let base = cx.cpu.seg(insn.mem.segment).base;
     let linear = base.wrapping_add(insn.effective_address(cx.cpu));
     cx.mmu.invlpg(LinearAddr::from(linear));
-    cx.cpu.translations_changed();
     cx.cpu.pending.set(Pending::REFETCH);
     Ok(())
 }
