@@ -17,8 +17,15 @@ use crate::cpu::eflags::{CF, OF, STATUS};
 use mmu::View;
 use std::mem::offset_of;
 
-/// Entries of the jump cache: indexed by the low 16 bits of EIP.
+/// Entries of the jump cache.
 pub const JUMP_ENTRIES: usize = 1 << 16;
+/// The bits of EIP from this one on are added to the lower ones, so that functions 64 KiB apart do not share a slot.
+pub const JUMP_FOLD: u32 = 16;
+
+/// The jump-cache slot of `eip`.
+pub fn jump_slot(eip: u32) -> usize {
+    eip.wrapping_add(eip >> JUMP_FOLD) as usize % JUMP_ENTRIES
+}
 
 /// Distance from a read table to the write table of the same privilege, in bytes.
 pub const WRITE_TABLE: i32 = 2 * View::STRIDE as i32;

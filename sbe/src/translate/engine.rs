@@ -1,7 +1,7 @@
 //! [`Translator`]: the pages translated so far, and what connects them to the run loop.
 
 use super::arena::Arena;
-use super::context::{Context, JUMP_ENTRIES, Reason};
+use super::context::{Context, JUMP_ENTRIES, Reason, jump_slot};
 use super::emit::ENTRY_BYTES;
 use super::fragment::{self, Fragment, Translated};
 use super::page::{CodePage, Entry};
@@ -137,7 +137,7 @@ impl Translator {
 
     /// Host address of the code for `eip`, from the jump cache if it is there.
     fn target(&mut self, cx: &mut Exec<'_>, eip: u32) -> Option<u64> {
-        let slot = eip as usize % JUMP_ENTRIES;
+        let slot = jump_slot(eip);
         if self.jump_keys[slot] == self.key(eip) {
             self.unless_emulated(self.jump_targets[slot])
         } else {
@@ -251,7 +251,7 @@ impl Translator {
         self.context.eip = eip;
         let entry = self.entry(cx, frame, eip % PAGE_SIZE as u32);
         let target = self.arena.address_of(entry.unwrap_or(self.runtime.emulate));
-        let slot = eip as usize % JUMP_ENTRIES;
+        let slot = jump_slot(eip);
         self.jump_keys[slot] = self.key(eip);
         self.jump_targets[slot] = target;
         self.unless_emulated(target)

@@ -1,7 +1,7 @@
 //! The fixed code at the start of the arena: the way in, the way out, and the jump dispatcher.
 
 use super::arena::Arena;
-use super::context::{Context, Reason, WRITE_TABLE, offset};
+use super::context::{Context, JUMP_FOLD, Reason, WRITE_TABLE, offset};
 use iced_x86::code_asm::*;
 use iced_x86::{BlockEncoderOptions, IcedError};
 
@@ -159,7 +159,11 @@ fn jump(exit: u64) -> Result<CodeAssembler, IcedError> {
     let mut expired = code.create_label();
     poll(&mut code, expired)?;
     code.mov(r11, rcx)?;
-    code.movzx(r10d, r8w)?;
+    // The slot: see `jump_slot`.
+    code.mov(r10d, JUMP_FOLD)?;
+    code.shrx(r10d, r8d, r10d)?;
+    code.lea(r10d, dword_ptr(r8 + r10))?;
+    code.movzx(r10d, r10w)?;
     code.mov(r9, qword_ptr(r15 + offset::SPACE))?;
     code.lea(r9, ptr(r9 + r8))?;
     code.mov(rcx, qword_ptr(r15 + offset::JUMP_KEYS))?;
