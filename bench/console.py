@@ -1,13 +1,32 @@
-"""A program's standard streams as a console: waits for markers and knows when they came, by the host's clock."""
+"""A program's standard streams as a console: waits for markers and knows when they came, by a clock of the host."""
 
 import os
 import re
 import selectors
 import subprocess
 import time
+from enum import Enum
+from pathlib import Path
 
 TAIL = 600
 """Bytes of console shown with a failure."""
+
+
+class Clock(Enum):
+    """What is measured of the time between two markers."""
+
+    WALL = "wall"
+    """How long it took, by the host's monotonic clock."""
+    CPU = "cpu"
+    """The host's processor time used by the program, all its threads, and those of its children that have ended."""
+
+    def seconds(self, pid: int) -> float:
+        """Since some moment for WALL, since the start of the program for CPU."""
+        if self is Clock.WALL:
+            return time.monotonic()
+        # proc(5), /proc/pid/stat: the fields behind the name in parentheses; utime is the 14th of all.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return sum(int(field) for field in fields[11:15]) / os.sysconf("SC_CLK_TCK")
 
 
 class Failure(Exception):
@@ -17,8 +36,9 @@ class Failure(Exception):
 class Console:
     """Owns a running program."""
 
-    def __init__(self, command: list[str], environment: dict[str, str] | None = None):
-        self.started = time.monotonic()
+    def __init__(self, clock: Clock, command: list[str], environment: dict[str, str] | None = None):
+        self._clock = clock
+        self.started = time.monotonic() if clock is Clock.WALL else 0.0
         self._program = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -52,21 +72,21 @@ class Console:
             raise Failure(self.with_tail(f"ended with no reader for {line!r}")) from None
 
     def wait_for(self, pattern: bytes, what: str, timeout: float) -> tuple[float, re.Match]:
-        """The time at which the output matched, and the match. Output up to there is consumed."""
+        """The clock when the output matched, and the match. Output up to there is consumed."""
         deadline = time.monotonic() + timeout
-        now = time.monotonic()
+        now = self._clock.seconds(self.pid)
         while not (match := re.search(pattern, self._unread, re.DOTALL)):
             now = self._read(deadline, what)
         self._unread = self._unread[match.end() :]
         return now, match
 
     def _read(self, deadline: float, what: str) -> float:
-        """Waits for more output and returns when it came."""
+        """Waits for more output and returns the clock when it came."""
         with selectors.DefaultSelector() as selector:
             selector.register(self._output, selectors.EVENT_READ)
             if not selector.select(max(0.0, deadline - time.monotonic())):
                 raise Failure(self.with_tail(f"no {what} in time"))
-        now = time.monotonic()
+        now = self._clock.seconds(self.pid)
         chunk = os.read(self._output, 1 << 16)
         if not chunk:
             raise Failure(self.with_tail(f"ended with status {self._program.wait()} before {what}"))

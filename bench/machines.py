@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator
 
-from console import Console, Failure
+from console import Clock, Console, Failure
 
 PROMPT = rb"root@replex:~# "
 OVER = rb"@@over@@"
@@ -44,13 +44,14 @@ class Session:
         self.boot_seconds: float | None = None
 
     def run(self, name: str, size: int) -> tuple[float, str]:
-        """Seconds between the markers of a workload, and its result."""
+        """Seconds from the first marker of a workload to its shell's answer behind the last, and its result."""
         marker = name.encode()
         # The quotes keep the echo of this line from looking like the marker.
         self._console.type(f"{self._command} {name} {size}; echo @@'over'@@")
         begin, _ = self._wait_for(rb"@@begin %s@@" % marker, f"begin of {name}")
-        end, match = self._wait_for(rb"@@end %s (\d+) (.*?)@@" % marker, f"end of {name}")
-        self._wait_for(OVER, f"answer of the shell after {name}")
+        _, match = self._wait_for(rb"@@end %s (\d+) (.*?)@@" % marker, f"end of {name}")
+        # Only now has the shell waited for the script, and the host knows what its processes have used.
+        end, _ = self._wait_for(OVER, f"answer of the shell after {name}")
         status, result = int(match[1]), match[2].decode(errors="replace").strip()
         if status:
             raise WorkloadFailure(self._console.with_tail(f"status {status}"))
@@ -93,8 +94,9 @@ class Machine(ABC):
 class Guest(Machine):
     """A machine that boots the guest."""
 
-    def __init__(self, name: str, timeout: float):
+    def __init__(self, name: str, clock: Clock, timeout: float):
         self.name = name
+        self._clock = clock
         self._timeout = timeout
 
     @abstractmethod
@@ -103,7 +105,7 @@ class Guest(Machine):
 
     @contextmanager
     def session(self) -> Iterator[Session]:
-        with Console(self.command()) as console:
+        with Console(self._clock, self.command()) as console:
             at_prompt, _ = console.wait_for(PROMPT, "shell prompt", BOOT_TIMEOUT)
             session = Session(console, "/bench/workloads.sh", "BUSYBOX=/bin/busybox sh ", self._timeout)
             session.boot_seconds = at_prompt - console.started
@@ -115,8 +117,8 @@ class Guest(Machine):
 class Replex(Guest):
     """replex with one of its engines, or its default."""
 
-    def __init__(self, program: Path, engine: str | None, images: Images, timeout: float):
-        super().__init__(f"replex {engine}" if engine else "replex", timeout)
+    def __init__(self, program: Path, engine: str | None, images: Images, clock: Clock, timeout: float):
+        super().__init__(f"replex {engine}" if engine else "replex", clock, timeout)
         self._program = program
         self._engine = engine
         self._images = images
@@ -133,8 +135,8 @@ class Replex(Guest):
 class Qemu(Guest):
     """QEMU's translator, with the command line that replex gave the kernel."""
 
-    def __init__(self, cpu: str, images: Images, timeout: float):
-        super().__init__("QEMU TCG", timeout)
+    def __init__(self, cpu: str, images: Images, clock: Clock, timeout: float):
+        super().__init__("QEMU TCG", clock, timeout)
         self._cpu = cpu
         self._images = images
         self.cmdline: str | None = None
@@ -155,8 +157,9 @@ class Native(Machine):
 
     name = "native"
 
-    def __init__(self, busybox: Path, files: dict[str, bytes], timeout: float):
+    def __init__(self, busybox: Path, files: dict[str, bytes], clock: Clock, timeout: float):
         self._busybox = busybox
+        self._clock = clock
         self._files = files
         self._timeout = timeout
 
@@ -171,7 +174,7 @@ class Native(Machine):
             for name, content in self._files.items():
                 (folder / name).write_bytes(content)
             environment = {"PATH": str(folder), "BUSYBOX": str(busybox), "HOME": str(folder)}
-            console = stack.enter_context(Console([str(busybox), "sh"], environment))
+            console = stack.enter_context(Console(self._clock, [str(busybox), "sh"], environment))
             yield Session(console, str(folder / "workloads.sh"), f"{busybox} sh ", self._timeout)
 
 

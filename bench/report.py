@@ -7,6 +7,8 @@ from datetime import date
 from pathlib import Path
 from statistics import median
 
+from console import Clock
+
 
 class Results:
     """What was measured: a list of figures, one a round, for each row and machine; failures beside them."""
@@ -66,15 +68,16 @@ def _cell(results: Results, row: str, machine: str) -> str:
 
 def _ratio(results: Results, row: str, ours: str, other: str) -> str:
     mine, theirs = results.median(row, ours), results.median(row, other)
-    if mine is None or theirs is None or row.startswith("resident"):
+    if not mine or not theirs or row.startswith("resident"):
         return "–"
     return f"{mine / theirs:.1f}" if other == "native" else f"{theirs / mine:.2f}"
 
 
-def head(quick: bool, rounds: int, versions: dict[str, str]) -> str:
+def head(quick: bool, rounds: int, clock: Clock, versions: dict[str, str]) -> str:
     """Where, when and with what."""
+    what = "time" if clock is Clock.WALL else "**processor time**"
     lines = [
-        f"Medians of {rounds} round{'s' if rounds > 1 else ''}, {date.today().isoformat()}"
+        f"Medians of the {what} of {rounds} round{'s' if rounds > 1 else ''}, {date.today().isoformat()}"
         + (", **quick sizes: not the real workloads**" if quick else "")
         + ".",
         "",
