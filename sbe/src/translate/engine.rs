@@ -80,8 +80,13 @@ impl Translator {
     /// A translator with nothing translated.
     ///
     /// # Errors
-    /// What the host says when it grants no memory for code.
+    /// What the host says when it grants no memory for code; a processor without BMI2.
     pub fn new() -> io::Result<Self> {
+        // SHRX and RORX address memory without touching flags.
+        if !std::arch::is_x86_feature_detected!("bmi2") {
+            let what = "the translator needs a processor with BMI2";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, what));
+        }
         let mut arena = Arena::new()?;
         let runtime = Runtime::emit(&mut arena).map_err(io::Error::other)?;
         let jump_keys = vec![EMPTY_KEY; JUMP_ENTRIES].into_boxed_slice();
