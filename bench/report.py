@@ -30,7 +30,9 @@ class Results:
         """Whether a workload's result is that of all machines so far."""
         first, expected = self._checks.setdefault(row, (machine, result))
         if result != expected:
+            # Nobody can say which of the two is wrong.
             self.fail(row, machine, f"result {result!r}, but {expected!r} on {first}")
+            self._failed.add((row, first))
         return result == expected
 
     def median(self, row: str, machine: str) -> float | None:
