@@ -47,3 +47,33 @@ pub trait Bus {
     /// Whether a port or device access asked the machine to stop: the processor leaves `run` after the instruction.
     fn stop_requested(&self) -> bool;
 }
+
+/// A bus without devices: ports and memory read as ones, writes are dropped, nothing interrupts.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct EmptyBus;
+
+impl Bus for EmptyBus {
+    fn port_read(&mut self, _: u16, _: Width) -> u32 {
+        u32::MAX
+    }
+
+    fn port_write(&mut self, _: u16, _: Width, _: u32) {}
+
+    fn mmio_read(&mut self, _: GuestPhys, _: u8) -> u64 {
+        u64::MAX
+    }
+
+    fn mmio_write(&mut self, _: GuestPhys, _: u8, _: u64) {}
+
+    fn intr(&self) -> bool {
+        false
+    }
+
+    fn acknowledge(&mut self) -> u8 {
+        0
+    }
+
+    fn stop_requested(&self) -> bool {
+        false
+    }
+}

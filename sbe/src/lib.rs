@@ -20,7 +20,7 @@ mod fault;
 mod translate;
 mod vcpu;
 
-pub use bus::{Bus, Width};
+pub use bus::{Bus, EmptyBus, Width};
 pub use cpu::model::CpuModel;
 pub use fault::{Exception, Fault, Unsupported, Vector};
 pub use vcpu::{Engine, Exit, Vcpu};

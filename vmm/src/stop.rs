@@ -53,6 +53,14 @@ pub mod status {
 
 impl StopReason {
     /// The exit status of the `replex` program.
+    ///
+    /// ```
+    /// use vmm::StopReason;
+    ///
+    /// assert_eq!(StopReason::PowerOff.exit_status(), 0);
+    /// assert_eq!(StopReason::DebugExit(3).exit_status(), 3);
+    /// assert_eq!(StopReason::Panic.exit_status(), 122);
+    /// ```
     pub fn exit_status(&self) -> u8 {
         match self {
             Self::PowerOff => 0,

@@ -7,7 +7,7 @@
 
 use super::exec::Exec;
 use super::fpu::HostFpu;
-use crate::bus::{Bus, Width};
+use crate::bus::EmptyBus;
 use crate::cpu::control::{CR0_ET, CR0_PE, CR0_PG};
 use crate::cpu::model::CpuModel;
 use crate::cpu::regs::ESP;
@@ -67,35 +67,6 @@ pub fn gate(selector: u16, offset: u32, access: u16, parameters: u8) -> Descript
     let (selector, offset) = (u64::from(selector), u64::from(offset));
     let low = offset & 0xFFFF | selector << 16;
     Descriptor(low | u64::from(parameters) << 32 | u64::from(access) << 40 | offset >> 16 << 48)
-}
-
-/// A bus without devices.
-struct EmptyBus;
-
-impl Bus for EmptyBus {
-    fn port_read(&mut self, _: u16, _: Width) -> u32 {
-        u32::MAX
-    }
-
-    fn port_write(&mut self, _: u16, _: Width, _: u32) {}
-
-    fn mmio_read(&mut self, _: GuestPhys, _: u8) -> u64 {
-        u64::MAX
-    }
-
-    fn mmio_write(&mut self, _: GuestPhys, _: u8, _: u64) {}
-
-    fn intr(&self) -> bool {
-        false
-    }
-
-    fn acknowledge(&mut self) -> u8 {
-        0
-    }
-
-    fn stop_requested(&self) -> bool {
-        false
-    }
 }
 
 pub struct Bench {

@@ -29,89 +29,40 @@ pub trait Word: mmu::Scalar + Eq {
     fn set_register(self, regs: &mut Registers, index: u8);
 }
 
-impl Word for u8 {
-    const BITS: u32 = 8;
+/// The bodies are the same; `$signed` is what sign extension goes through, `$get` and `$set` access registers.
+macro_rules! word {
+    ($word:ty, $signed:ty, $get:ident, $set:ident) => {
+        impl Word for $word {
+            const BITS: u32 = <$word>::BITS;
 
-    #[inline(always)]
-    fn cut(value: u32) -> Self {
-        value as Self
-    }
+            #[inline(always)]
+            fn cut(value: u32) -> Self {
+                value as Self
+            }
 
-    #[inline(always)]
-    fn zero_extend(self) -> u32 {
-        u32::from(self)
-    }
+            #[inline(always)]
+            fn zero_extend(self) -> u32 {
+                self as u32
+            }
 
-    #[inline(always)]
-    fn sign_extend(self) -> u32 {
-        self as i8 as u32
-    }
+            #[inline(always)]
+            fn sign_extend(self) -> u32 {
+                self as $signed as u32
+            }
 
-    #[inline(always)]
-    fn register(regs: &Registers, index: u8) -> Self {
-        regs.get8(index)
-    }
+            #[inline(always)]
+            fn register(regs: &Registers, index: u8) -> Self {
+                regs.$get(index)
+            }
 
-    #[inline(always)]
-    fn set_register(self, regs: &mut Registers, index: u8) {
-        regs.set8(index, self);
-    }
+            #[inline(always)]
+            fn set_register(self, regs: &mut Registers, index: u8) {
+                regs.$set(index, self);
+            }
+        }
+    };
 }
 
-impl Word for u16 {
-    const BITS: u32 = 16;
-
-    #[inline(always)]
-    fn cut(value: u32) -> Self {
-        value as Self
-    }
-
-    #[inline(always)]
-    fn zero_extend(self) -> u32 {
-        u32::from(self)
-    }
-
-    #[inline(always)]
-    fn sign_extend(self) -> u32 {
-        self as i16 as u32
-    }
-
-    #[inline(always)]
-    fn register(regs: &Registers, index: u8) -> Self {
-        regs.get16(index)
-    }
-
-    #[inline(always)]
-    fn set_register(self, regs: &mut Registers, index: u8) {
-        regs.set16(index, self);
-    }
-}
-
-impl Word for u32 {
-    const BITS: u32 = 32;
-
-    #[inline(always)]
-    fn cut(value: u32) -> Self {
-        value
-    }
-
-    #[inline(always)]
-    fn zero_extend(self) -> u32 {
-        self
-    }
-
-    #[inline(always)]
-    fn sign_extend(self) -> u32 {
-        self
-    }
-
-    #[inline(always)]
-    fn register(regs: &Registers, index: u8) -> Self {
-        regs.get(index)
-    }
-
-    #[inline(always)]
-    fn set_register(self, regs: &mut Registers, index: u8) {
-        regs.set(index, self);
-    }
-}
+word!(u8, i8, get8, set8);
+word!(u16, i16, get16, set16);
+word!(u32, i32, get, set);

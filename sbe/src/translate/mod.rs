@@ -1,4 +1,4 @@
-//! The translator: guest code runs as host code made from it, page by page (DESIGN of the project: scan before execute).
+//! The translator: guest code runs as host code made from it, page by page: scan before execute.
 //!
 //! ```text
 //!   engine ── lookup (frame, offset) ──miss──► fragment: decode, verdict, emit ──► arena (W^X)
@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Emitted code holds the guest's registers and status flags in the host's. It reaches guest memory through the MMU's flat
-//! tables only, and whatever it cannot do (a table miss, a privileged instruction, x87 and SSE) it leaves to the emulator by
+//! tables only, and whatever it cannot do (a table miss, a privileged instruction, a repeated string) it leaves to the emulator by
 //! an exit before anything of that instruction has happened. So a translation is never less exact than the emulator, and
 //! every exit has the guest's precise state.
 

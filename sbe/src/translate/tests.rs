@@ -1,37 +1,9 @@
 //! Small programs on both engines: registers, flags and memory must agree.
 
-use crate::{Bus, CpuModel, Engine, Exit, Vcpu, Width};
+use crate::{CpuModel, EmptyBus, Engine, Exit, Vcpu};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use mmu::{GuestPhys, Mmu, PhysMemory};
-
-struct NoBus;
-
-impl Bus for NoBus {
-    fn port_read(&mut self, _: u16, _: Width) -> u32 {
-        u32::MAX
-    }
-
-    fn port_write(&mut self, _: u16, _: Width, _: u32) {}
-
-    fn mmio_read(&mut self, _: GuestPhys, _: u8) -> u64 {
-        u64::MAX
-    }
-
-    fn mmio_write(&mut self, _: GuestPhys, _: u8, _: u64) {}
-
-    fn intr(&self) -> bool {
-        false
-    }
-
-    fn acknowledge(&mut self) -> u8 {
-        0
-    }
-
-    fn stop_requested(&self) -> bool {
-        false
-    }
-}
 
 const ORIGIN: u32 = 0x0010_0000;
 const STACK: u32 = 0x0020_0000;
@@ -47,7 +19,7 @@ fn run(engine: Engine, code: &[u8]) -> Vcpu {
     vcpu.set_linux_entry(ORIGIN, 0);
     vcpu.cpu.regs.set(4, STACK);
     for _ in 0..10_000 {
-        match vcpu.run(&mut NoBus, 1000) {
+        match vcpu.run(&mut EmptyBus, 1000) {
             Exit::Budget => {}
             Exit::Halt => return vcpu,
             other => panic!("{engine:?}: {other:?} at {:#x}", vcpu.cpu.eip),

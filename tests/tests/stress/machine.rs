@@ -3,7 +3,7 @@
 use iced_x86::IcedError;
 use iced_x86::code_asm::CodeAssembler;
 use mmu::{GuestPhys, Mmu, PhysMemory};
-use sbe::{Bus, CpuModel, Engine, Exit, Vcpu, Width};
+use sbe::{CpuModel, EmptyBus, Engine, Exit, Vcpu};
 use std::io::Write as _;
 
 /// Number of ESP.
@@ -18,35 +18,6 @@ const CHUNK: usize = 1 << 20;
 const SLICE: u64 = 100_000;
 /// Slices that a program may take at most.
 const SLICES: u32 = 10_000;
-
-/// No devices and no interrupts.
-struct NoBus;
-
-impl Bus for NoBus {
-    fn port_read(&mut self, _: u16, _: Width) -> u32 {
-        u32::MAX
-    }
-
-    fn port_write(&mut self, _: u16, _: Width, _: u32) {}
-
-    fn mmio_read(&mut self, _: GuestPhys, _: u8) -> u64 {
-        u64::MAX
-    }
-
-    fn mmio_write(&mut self, _: GuestPhys, _: u8, _: u64) {}
-
-    fn intr(&self) -> bool {
-        false
-    }
-
-    fn acknowledge(&mut self) -> u8 {
-        0
-    }
-
-    fn stop_requested(&self) -> bool {
-        false
-    }
-}
 
 /// A program: contents of memory, and where it starts in 32-bit protected mode with paging off.
 pub struct Program {
@@ -78,7 +49,7 @@ impl Program {
         vcpu.set_linux_entry(self.entry, 0);
         vcpu.cpu.regs.set(ESP, self.stack);
         for _ in 0..SLICES {
-            match vcpu.run(&mut NoBus, SLICE) {
+            match vcpu.run(&mut EmptyBus, SLICE) {
                 Exit::Budget => {}
                 Exit::Halt => return Ended(vcpu),
                 exit => panic!("{engine:?}: {exit:?} at {:08x}", vcpu.cpu.eip),

@@ -9,7 +9,7 @@ mod state;
 mod x87;
 
 use super::HostFpu;
-use crate::bus::{Bus, Width};
+use crate::bus::EmptyBus;
 use crate::cpu::control::{CR0_NE, CR0_PE, CR0_PG, CR4_OSFXSR, CR4_OSXMMEXCPT};
 use crate::cpu::segment::{Attributes, SegReg, Segment, Selector};
 use crate::cpu::{Cpu, eflags};
@@ -41,41 +41,12 @@ const CODE32: Attributes = Attributes(0xC09B);
 /// Attributes of a flat 32-bit data segment.
 const DATA32: Attributes = Attributes(0xC093);
 
-/// Nothing is connected.
-struct NoBus;
-
-impl Bus for NoBus {
-    fn port_read(&mut self, _: u16, _: Width) -> u32 {
-        u32::MAX
-    }
-
-    fn port_write(&mut self, _: u16, _: Width, _: u32) {}
-
-    fn mmio_read(&mut self, _: GuestPhys, _: u8) -> u64 {
-        u64::MAX
-    }
-
-    fn mmio_write(&mut self, _: GuestPhys, _: u8, _: u64) {}
-
-    fn intr(&self) -> bool {
-        false
-    }
-
-    fn acknowledge(&mut self) -> u8 {
-        0
-    }
-
-    fn stop_requested(&self) -> bool {
-        false
-    }
-}
-
 /// A processor in flat 32-bit protected mode with everything enabled, and its memory.
 struct Machine {
     cpu: Cpu,
     mmu: Mmu,
     host: HostFpu,
-    bus: NoBus,
+    bus: EmptyBus,
 }
 
 impl Machine {
@@ -91,7 +62,7 @@ impl Machine {
             cpu,
             mmu: Mmu::new(memory).expect("address space"),
             host: HostFpu::new().expect("executable memory"),
-            bus: NoBus,
+            bus: EmptyBus,
         }
     }
 
