@@ -90,6 +90,9 @@ pub fn decode_announced(bytes: &[u8], size: CodeSize, ip: u32) -> Result<Instruc
 ///
 /// An opcode is undefined if there is no mandatory prefix and ModRM byte that make an instruction of it. Of any other the
 /// length is known, and the instruction is fetched to its end before #UD.
+///
+/// Known limit: where iced-x86 calls an encoding invalid before its last byte (66 F3 0F DD, or DD /5 before its
+/// displacement), #UD is raised although a processor would first fetch on, and fault if the next page is absent.
 pub fn is_undefined_opcode(bytes: &[u8], size: CodeSize) -> bool {
     let prefixes = bytes.iter().take_while(|byte| PREFIXES.contains(byte));
     match bytes[prefixes.count()..] {
