@@ -5,7 +5,7 @@
 
 use super::insn::Insn;
 
-/// Entries; each is one cache line.
+/// Entries, of at most one cache line each.
 const ENTRIES: usize = 1 << 16;
 
 /// Identifies the code at one guest-physical address as it was at one time.
@@ -38,6 +38,8 @@ struct Entry {
     key: Key,
     insn: Insn,
 }
+
+const _: () = assert!(size_of::<Entry>() <= 64);
 
 /// The decoded instructions of one processor.
 pub struct Cache {

@@ -1,4 +1,4 @@
-//! A decoded instruction, small enough that one with its cache key fills a 64-byte cache line.
+//! A decoded instruction, small enough that one with its cache key fits a 64-byte cache line.
 
 use crate::cpu::Cpu;
 use crate::cpu::regs::ZERO;

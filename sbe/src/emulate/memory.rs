@@ -29,13 +29,7 @@ impl Exec<'_> {
         offset: u32,
         size: u32,
     ) -> Result<LinearAddr, Fault> {
-        let seg = self.cpu.seg(segment);
-        if !seg.read.allow(offset, size) {
-            return Err(limit_fault(segment));
-        }
-        let linear = LinearAddr::from(seg.base.wrapping_add(offset));
-        self.check_access(linear, size, Access::Read)?;
-        Ok(linear)
+        self.accessible(segment, offset, size, Access::Read)
     }
 
     /// Linear address of `size` bytes at `offset` of `segment`, checked for writing.
@@ -46,12 +40,27 @@ impl Exec<'_> {
         offset: u32,
         size: u32,
     ) -> Result<LinearAddr, Fault> {
+        self.accessible(segment, offset, size, Access::Write)
+    }
+
+    #[inline(always)]
+    fn accessible(
+        &mut self,
+        segment: SegReg,
+        offset: u32,
+        size: u32,
+        access: Access,
+    ) -> Result<LinearAddr, Fault> {
         let seg = self.cpu.seg(segment);
-        if !seg.write.allow(offset, size) {
+        let bounds = match access {
+            Access::Write => seg.write,
+            Access::Read | Access::Fetch => seg.read,
+        };
+        if !bounds.allow(offset, size) {
             return Err(limit_fault(segment));
         }
         let linear = LinearAddr::from(seg.base.wrapping_add(offset));
-        self.check_access(linear, size, Access::Write)?;
+        self.check_access(linear, size, access)?;
         Ok(linear)
     }
 
