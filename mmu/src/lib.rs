@@ -14,6 +14,8 @@
 //! RAM mapping and nothing panics.
 
 mod addr;
+mod coherent;
+mod memfd;
 mod mmu;
 mod paging;
 mod phys;
@@ -21,6 +23,7 @@ mod scalar;
 mod tlb;
 
 pub use addr::{Frame, GuestPhys, LinearAddr, LinearPage, PAGE_SHIFT, PAGE_SIZE};
+pub use coherent::CoherentMemory;
 pub use mmu::{MemFault, Mmu, Piece, Span};
 pub use paging::{
     Access, NoTranslation, PageFault, PageFaultCode, PageSize, Paging, PagingMode, Permissions,

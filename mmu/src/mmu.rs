@@ -9,23 +9,23 @@
 //!      │
 //!   commit ─── set A, and D for a write, in the entries used
 //!      │
-//!   transfer ─ RAM: load or store    ROM: load, ignore stores    device: MemFault::Device, no data moved
-//!      │
 //!   fill ───── if the access lies in one page of memory
+//!      │
+//!   transfer ─ RAM: load or store    ROM: load, ignore stores    device: MemFault::Device, no data moved
 //! ```
 
-use nix::errno::Errno;
 use smallvec::SmallVec;
 use thiserror::Error;
 
 use crate::addr::{Frame, GuestPhys, LinearAddr, PAGE_SIZE};
+use crate::coherent::CoherentMemory;
 use crate::paging::{
-    self, Access, NoTranslation, PageFault, Paging, Pdptes, Privilege, ReservedBits, Translation,
-    Walk,
+    self, Access, NoTranslation, PageFault, Paging, PagingMode, Pdptes, Privilege, ReservedBits,
+    Translation, Walk,
 };
-use crate::phys::{Attribute, MemoryError, NotRam, PhysMemory, RegionKind, Timestamp};
+use crate::phys::{MemoryError, NotRam, PhysMemory, RegionKind, Timestamp};
 use crate::scalar::Scalar;
-use crate::tlb::{Fill, TABLES_BYTES, Tlb, View};
+use crate::tlb::{SET_BYTES, SpaceKey, Tlb, View};
 
 /// Why a guest access did not happen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
@@ -89,26 +89,24 @@ type Pieces = SmallVec<[Resolved; 2]>;
 /// Paging registers, software TLB and memory.
 #[derive(Debug)]
 pub struct Mmu {
-    /// Guest-physical memory.
-    pub phys: PhysMemory,
+    /// Guest-physical memory, and what was translated from it.
+    pub phys: CoherentMemory,
     paging: Paging,
     pdptes: Pdptes,
-    tlb: Tlb,
 }
 
 impl Mmu {
     /// An MMU after reset: paging off, nothing cached.
     pub fn new(phys: PhysMemory) -> Result<Self, MemoryError> {
-        let tables = |source: Errno| MemoryError::Tables {
-            bytes: TABLES_BYTES,
+        let tables = |source| MemoryError::Tables {
+            bytes: SET_BYTES,
             source,
         };
-        let tlb = Tlb::new(phys.mapping().clone()).map_err(tables)?;
+        let tlb = Tlb::new(phys.mapping().clone(), SpaceKey::Unpaged).map_err(tables)?;
         Ok(Self {
-            phys,
+            phys: CoherentMemory::new(phys, tlb),
             paging: Paging::default(),
             pdptes: Pdptes::default(),
-            tlb,
         })
     }
 
@@ -117,9 +115,9 @@ impl Mmu {
         &self.paging
     }
 
-    /// Sets the paging registers. A change of CR3 alone flushes nothing: the caller follows it with the flush that the
-    /// instruction implies. Any other change drops all cached translations, whose permissions were computed under the
-    /// old registers.
+    /// Sets the paging registers. A change of CR3 alone leads to another address space and flushes nothing: the caller
+    /// follows it with the flush that the instruction implies. Any other change drops all cached translations, whose
+    /// permissions were computed under the old registers.
     pub fn set_paging(&mut self, paging: Paging) {
         let same_rules = paging
             == Paging {
@@ -130,6 +128,7 @@ impl Mmu {
         if !same_rules {
             self.flush_all();
         }
+        self.enter_space();
     }
 
     /// Loads the page-directory-pointer-table registers from the table at `cr3`, as PAE paging does when CR3 is written
@@ -137,22 +136,35 @@ impl Mmu {
     /// (SDM Vol. 3A, 4.4.1 PDPTE Registers).
     pub fn load_pdptes(&mut self, cr3: u32) -> Result<(), ReservedBits> {
         self.pdptes = Pdptes::load(&self.phys, cr3)?;
+        self.enter_space();
         Ok(())
+    }
+
+    /// Makes the translations of the present address space those that accesses find.
+    fn enter_space(&mut self) {
+        let key = match self.paging.mode {
+            PagingMode::Off => SpaceKey::Unpaged,
+            PagingMode::TwoLevel => SpaceKey::Directory(self.paging.directory()),
+            PagingMode::Pae => SpaceKey::Pointers(self.pdptes),
+        };
+        self.phys.tlb.enter(key);
     }
 
     /// Drops all cached translations, global ones too.
     pub fn flush_all(&mut self) {
-        self.tlb.flush_all();
+        self.phys.flush_all();
     }
 
-    /// Drops all cached translations that are not global: MOV to CR3.
+    /// Drops all cached translations that are not global: MOV to CR3. Those that are sure to agree with the page tables may
+    /// stay.
     pub fn flush_non_global(&mut self) {
-        self.tlb.flush_non_global();
+        self.phys.tlb.flush_non_global();
     }
 
-    /// Drops the cached translation of the page that holds `addr`, of whatever size, global or not: INVLPG.
+    /// Drops the cached translation of the page that holds `addr`, of whatever size, global or not: INVLPG. One that is
+    /// sure to agree with the page tables may stay.
     pub fn invlpg(&mut self, addr: LinearAddr) {
-        self.tlb.drop_page(addr);
+        self.phys.tlb.drop_page(addr);
     }
 
     /// Reads guest memory. The address wraps at 4 GiB and needs no alignment.
@@ -162,7 +174,7 @@ impl Mmu {
         addr: LinearAddr,
         privilege: Privilege,
     ) -> Result<T, MemFault> {
-        match self.tlb.load(View::of(Access::Read, privilege), addr) {
+        match self.phys.tlb.load(addr, privilege) {
             Some(value) => Ok(value),
             None => self.read_slow(addr, privilege),
         }
@@ -177,10 +189,7 @@ impl Mmu {
         privilege: Privilege,
         value: T,
     ) -> Result<(), MemFault> {
-        if self
-            .tlb
-            .store(View::of(Access::Write, privilege), addr, value)
-        {
+        if self.phys.tlb.store(addr, privilege, value) {
             return Ok(());
         }
         self.write_slow(addr, privilege, value)
@@ -195,8 +204,7 @@ impl Mmu {
         value: T,
         count: usize,
     ) -> bool {
-        let view = View::of(Access::Write, privilege);
-        self.tlb.fill_range(view, addr, value, count)
+        self.phys.tlb.fill_range(addr, privilege, value, count)
     }
 
     /// Copies `len` bytes from `from` to `to`, as reads and writes in ascending order would, if both lie in one page each
@@ -208,9 +216,7 @@ impl Mmu {
         privilege: Privilege,
         len: usize,
     ) -> bool {
-        let to = (View::of(Access::Write, privilege), to);
-        let from = (View::of(Access::Read, privilege), from);
-        self.tlb.copy(to, from, len)
+        self.phys.tlb.copy(to, from, privilege, len)
     }
 
     /// Checks that `len` bytes (1..=4096) at `addr` can be written, with all side effects of a write but the data: for
@@ -224,6 +230,7 @@ impl Mmu {
         privilege: Privilege,
     ) -> Result<(), MemFault> {
         let cached = self
+            .phys
             .tlb
             .frame(View::of(Access::Write, privilege), addr.page())
             .is_some();
@@ -266,6 +273,7 @@ impl Mmu {
         privilege: Privilege,
     ) -> Result<Frame, MemFault> {
         match self
+            .phys
             .tlb
             .frame(View::of(Access::Fetch, privilege), addr.page())
         {
@@ -288,8 +296,7 @@ impl Mmu {
     /// Marks `frame` as scanned for code now. Its cached write translations are dropped: the next store to it takes the
     /// slow path, which clears the mark and advances [`Mmu::code_epoch`].
     pub fn mark_code(&mut self, frame: Frame) {
-        self.tlb.drop_writers(frame);
-        self.phys.frames_mut().scanned(frame);
+        self.phys.mark_code(frame);
     }
 
     /// Increases whenever a store, from guest or host, hits a frame marked Code.
@@ -298,10 +305,10 @@ impl Mmu {
         self.phys.code_epoch()
     }
 
-    /// Increases whenever a cached translation for instruction fetches at `privilege` is dropped: what was found through
-    /// [`Mmu::fetch_page`] holds while it stays the same.
+    /// Increases whenever a cached translation for instruction fetches at `privilege` is dropped, in whatever address space,
+    /// and when the address space changes: what was found through [`Mmu::fetch_page`] holds while it stays the same.
     pub fn fetch_epoch(&self, privilege: Privilege) -> u64 {
-        self.tlb.fetch_epoch(privilege)
+        self.phys.tlb.fetch_epoch(privilege)
     }
 
     /// When `frame` was last seen written: see [`PhysMemory::written`].
@@ -319,11 +326,30 @@ impl Mmu {
         self.phys.store(addr, value)
     }
 
-    /// Host address of the TLB table of `view`, for code that probes it inline: 2^20 slots of eight bytes indexed by
-    /// linear address >> 12. A slot is 0, or the host address of the page minus its linear address plus
-    /// [`SLOT_PRESENT`](crate::SLOT_PRESENT).
+    /// Host address of the present address space's TLB table of `view`, for code that probes it inline: 2^20 slots of eight
+    /// bytes indexed by linear address >> 12. A slot is 0, or the host address of the page minus its linear address plus
+    /// [`SLOT_PRESENT`](crate::SLOT_PRESENT); in a code view, what [`Mmu::set_code_slot`] put there. It holds until the
+    /// paging registers change.
     pub fn tlb_table(&self, view: View) -> *const u64 {
-        self.tlb.table_base(view)
+        self.phys.tlb.table_base(view)
+    }
+
+    /// The slot of the page of `addr` in that table.
+    #[inline]
+    pub fn slot(&self, view: View, addr: LinearAddr) -> u64 {
+        self.phys.tlb.slot(view, addr.page())
+    }
+
+    /// Keeps `value`, which is not 0, in the code slot of the page of `addr` for as long as the translation for
+    /// instruction fetches at `privilege` is cached. Returns `false`, and keeps nothing, if it is not cached now.
+    pub fn set_code_slot(&mut self, addr: LinearAddr, privilege: Privilege, value: u64) -> bool {
+        debug_assert_ne!(value, 0);
+        self.phys.tlb.set_code(addr.page(), privilege, value)
+    }
+
+    /// Empties all code slots, in all address spaces.
+    pub fn clear_code_slots(&mut self) {
+        self.phys.tlb.clear_code();
     }
 
     #[cold]
@@ -345,6 +371,7 @@ impl Mmu {
         mut out: &mut [u8],
     ) -> Result<(), MemFault> {
         let pieces = self.access(addr, out.len() as u32, Access::Read, privilege)?;
+        self.fill(&pieces, Access::Read, privilege);
         for piece in &pieces {
             let (head, tail) = out.split_at_mut(piece.len as usize);
             self.phys
@@ -352,7 +379,6 @@ impl Mmu {
                 .map_err(|_| MemFault::Device)?;
             out = tail;
         }
-        self.fill(&pieces, Access::Read, privilege);
         Ok(())
     }
 
@@ -374,6 +400,7 @@ impl Mmu {
         mut data: &[u8],
     ) -> Result<(), MemFault> {
         let pieces = self.access(addr, data.len() as u32, Access::Write, privilege)?;
+        self.fill(&pieces, Access::Write, privilege);
         for piece in &pieces {
             let (head, tail) = data.split_at(piece.len as usize);
             self.phys
@@ -381,7 +408,6 @@ impl Mmu {
                 .map_err(|_| MemFault::Device)?;
             data = tail;
         }
-        self.fill(&pieces, Access::Write, privilege);
         Ok(())
     }
 
@@ -478,39 +504,31 @@ impl Mmu {
             Ok(_) => paging::Cause::Forbidden,
             Err(none) => paging::Cause::NoTranslation(none),
         };
-        self.tlb.drop_page(addr);
+        self.phys.tlb.drop_page(addr);
         Err(PageFault::new(addr, cause, access, privilege, &self.paging))
     }
 
     fn commit(&mut self, pieces: &Pieces, access: Access) {
         for piece in pieces {
-            piece.walk.commit(&mut self.phys, access, self.paging.mode);
+            self.phys.commit(&piece.walk, access, self.paging.mode);
         }
     }
 
-    /// Enters the page of an access that went through, if it lies in one page of memory that may be entered. An access
-    /// that crosses pages would never find its slots, so it fills none.
+    /// Enters the page of an access to memory, if it lies in one page. An access that crosses pages would never find its
+    /// slots, so it fills none.
     fn fill(&mut self, pieces: &Pieces, access: Access, privilege: Privilege) {
         let [piece] = pieces.as_slice() else { return };
         let Translation {
-            phys,
-            page_size,
-            global,
-            ..
+            permissions, dirty, ..
         } = piece.walk.translation;
-        let frame = phys.frame();
-        if access == Access::Write {
-            if self.phys.region(phys) != RegionKind::Ram || self.phys.has(frame, Attribute::Code) {
-                return;
-            }
-            self.phys.frames_mut().opened(frame);
-        }
-        let fill = Fill {
-            page: piece.linear.page(),
-            frame,
-            page_size,
-            global,
-        };
-        self.tlb.fill(fill, access, privilege);
+        let writable = access == Access::Write
+            || dirty && permissions.allow(Access::Write, privilege, &self.paging);
+        self.phys.fill(
+            piece.linear.page(),
+            &piece.walk,
+            access,
+            privilege,
+            writable,
+        );
     }
 }

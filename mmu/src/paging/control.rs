@@ -1,5 +1,7 @@
 //! The registers that control paging, reduced to what translation depends on.
 
+use crate::addr::PAGE_SIZE;
+
 /// How linear addresses are translated (SDM Vol. 3A, 4.1.1 Four Paging Modes).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum PagingMode {
@@ -31,6 +33,11 @@ pub struct Paging {
 }
 
 impl Paging {
+    /// Address of the page directory of 32-bit paging: CR3 bits 31:12.
+    pub(crate) fn directory(&self) -> u32 {
+        self.cr3 & !(PAGE_SIZE as u32 - 1)
+    }
+
     /// Whether execute-disable is in force: PAE paging with EFER.NXE.
     pub(crate) fn execute_disable(&self) -> bool {
         self.mode == PagingMode::Pae && self.nxe
@@ -39,7 +46,7 @@ impl Paging {
 
 /// Who accesses (SDM Vol. 3A, 4.6.1 Determination of Access Rights). Accesses that the processor makes implicitly to
 /// descriptor tables and the TSS are `Supervisor` at any CPL.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Privilege {
     /// CPL below 3, or an implicit access.
     Supervisor,

@@ -22,7 +22,7 @@ pub(crate) use fault::Cause;
 pub use fault::{PageFault, PageFaultCode};
 pub(crate) use pdpte::Pdptes;
 pub use walk::{NoTranslation, Translation};
-pub(crate) use walk::{Walk, walk};
+pub(crate) use walk::{Step, Walk, walk};
 
 /// Width of guest-physical addresses in bits (MAXPHYADDR, CPUID leaf 80000008H EAX bits 7:0): 36, which PSE-36 and PAE
 /// reach. Address bits from here up are reserved in paging structures.

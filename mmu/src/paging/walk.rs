@@ -14,9 +14,6 @@ use super::pdpte::Pdptes;
 use crate::addr::{GuestPhys, LinearAddr, PAGE_SHIFT};
 use crate::phys::PhysMemory;
 
-/// CR3 bits 31:12 locate the page directory of 32-bit paging.
-const CR3_DIRECTORY: u32 = !0xfff;
-
 /// What a linear address translates to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Translation {
@@ -47,11 +44,22 @@ impl From<ReservedBits> for NoTranslation {
     }
 }
 
+/// An entry that a walk used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Step {
+    /// Where the entry is.
+    pub(crate) entry: GuestPhys,
+    /// log2 of its bytes.
+    pub(crate) entry_shift: u32,
+    /// log2 of the linear pages that it maps.
+    pub(crate) shift: u32,
+}
+
 /// A translation and the entries that made it, top level first.
 #[derive(Clone, Debug)]
 pub(crate) struct Walk {
     pub(crate) translation: Translation,
-    trail: SmallVec<[GuestPhys; 2]>,
+    pub(crate) trail: SmallVec<[Step; 2]>,
 }
 
 impl Walk {
@@ -77,24 +85,18 @@ impl Walk {
             PagingMode::TwoLevel => format::TwoLevel::set,
             PagingMode::Pae => format::Pae::set,
         };
-        let Some((&leaf, tables)) = self.trail.split_last() else {
+        let Some((leaf, tables)) = self.trail.split_last() else {
             return;
         };
-        for &entry in tables {
-            set(phys, entry, ACCESSED);
+        for step in tables {
+            set(phys, step.entry, ACCESSED);
         }
-        set(
-            phys,
-            leaf,
-            if access == Access::Write {
-                ACCESSED | DIRTY
-            } else {
-                ACCESSED
-            },
-        );
-        for entry in &self.trail {
-            phys.frames_mut().walked(entry.frame());
-        }
+        let bits = if access == Access::Write {
+            ACCESSED | DIRTY
+        } else {
+            ACCESSED
+        };
+        set(phys, leaf.entry, bits);
     }
 }
 
@@ -108,7 +110,7 @@ pub(crate) fn walk(
     match paging.mode {
         PagingMode::Off => Ok(Walk::identity(addr)),
         PagingMode::TwoLevel => {
-            let directory = GuestPhys::new((paging.cr3 & CR3_DIRECTORY).into());
+            let directory = GuestPhys::new(paging.directory().into());
             walk_tables::<format::TwoLevel>(phys, paging, directory, addr)
         }
         PagingMode::Pae => {
@@ -131,9 +133,13 @@ fn walk_tables<F: Format>(
     for level in (1..=F::LEVELS).rev() {
         let shift = PAGE_SHIFT + (level - 1) * F::INDEX_BITS;
         let index = (addr.get() >> shift) & ((1 << F::INDEX_BITS) - 1);
-        let slot = structure.with_offset(index << F::ENTRY_SHIFT);
-        trail.push(slot);
-        match F::decode(F::load(phys, slot), level, paging)? {
+        let entry = structure.with_offset(index << F::ENTRY_SHIFT);
+        trail.push(Step {
+            entry,
+            entry_shift: F::ENTRY_SHIFT,
+            shift: shift - PAGE_SHIFT,
+        });
+        match F::decode(F::load(phys, entry), level, paging)? {
             Entry::Absent => return Err(NoTranslation::NotPresent),
             Entry::Table { base, permissions } => {
                 structure = base;

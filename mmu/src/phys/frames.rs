@@ -12,7 +12,8 @@ use crate::addr::Frame;
 pub enum Attribute {
     /// Code was scanned here and not overwritten since. Stores take the slow path.
     Code,
-    /// The page walker has used this frame as a paging structure.
+    /// Cached translations were made from paging-structure entries here and are dropped when the entries change. Stores take
+    /// the slow path.
     PageTable,
     /// Written since the machine was created.
     Dirty,
@@ -62,10 +63,6 @@ impl Frames {
         }
     }
 
-    pub(super) fn count(&self) -> u64 {
-        self.written.len() as u64
-    }
-
     #[inline]
     pub(super) fn has(&self, frame: Frame, attribute: Attribute) -> bool {
         self.attributes[attribute as usize]
@@ -90,10 +87,10 @@ impl Frames {
             return false;
         };
         *stamp = now;
-        self.set(frame, Attribute::Dirty);
+        self.set(frame, Attribute::Dirty, true);
         let was_code = self.has(frame, Attribute::Code);
         if was_code {
-            self.attributes[Attribute::Code as usize].set(frame.get() as usize, false);
+            self.set(frame, Attribute::Code, false);
         }
         was_code
     }
@@ -110,7 +107,7 @@ impl Frames {
             return;
         };
         *stamp = now;
-        self.set(frame, Attribute::Code);
+        self.set(frame, Attribute::Code, true);
     }
 
     pub(super) fn executed(&mut self, frame: Frame) {
@@ -120,14 +117,14 @@ impl Frames {
         }
     }
 
-    /// Records that the walker uses the frame as a paging structure.
-    pub(crate) fn walked(&mut self, frame: Frame) {
-        self.set(frame, Attribute::PageTable);
+    /// Records whether cached translations depend on the frame.
+    pub(crate) fn watched(&mut self, frame: Frame, watched: bool) {
+        self.set(frame, Attribute::PageTable, watched);
     }
 
-    fn set(&mut self, frame: Frame, attribute: Attribute) {
+    fn set(&mut self, frame: Frame, attribute: Attribute, value: bool) {
         if let Some(mut bit) = self.attributes[attribute as usize].get_mut(frame.get() as usize) {
-            *bit = true;
+            *bit = value;
         }
     }
 

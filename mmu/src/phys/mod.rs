@@ -16,12 +16,11 @@ mod region;
 
 use std::fmt;
 use std::fs::File;
+use std::iter;
+use std::ops::Range;
 use std::sync::Arc;
 
-use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::libc;
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use thiserror::Error;
 use vm_memory::mmap::{MmapRegionBuilder, MmapRegionError};
 use vm_memory::{
@@ -30,6 +29,7 @@ use vm_memory::{
 };
 
 use crate::addr::{Frame, GuestPhys, PAGE_SIZE};
+use crate::memfd;
 use crate::scalar::Scalar;
 use frames::Frames;
 pub use frames::{Attribute, Timestamp};
@@ -74,7 +74,7 @@ pub enum MemoryError {
         /// The size of all tables, in bytes.
         bytes: usize,
         /// The host's error.
-        source: Errno,
+        source: std::io::Error,
     },
 }
 
@@ -105,7 +105,8 @@ impl PhysMemory {
         if !(MIN_RAM..=MAX_RAM).contains(&bytes) || !bytes.is_multiple_of(PAGE_SIZE as u64) {
             return Err(MemoryError::Size { bytes });
         }
-        let file = memory_file(bytes).map_err(|source| MemoryError::File { bytes, source })?;
+        let file = memfd::create(c"guest-ram", bytes)
+            .map_err(|source| MemoryError::File { bytes, source })?;
         let file = FileOffset::new(file, 0);
         let mapping = MmapRegionBuilder::new(bytes as usize)
             .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
@@ -199,14 +200,28 @@ impl PhysMemory {
 
     /// Records that `len` bytes from `addr` were written by other means than this type's methods.
     pub fn mark_written(&mut self, addr: GuestPhys, len: u64) {
-        let Some(last) = len.checked_sub(1).and_then(|n| addr.checked_add(n)) else {
-            return;
-        };
-        for number in addr.frame().get()..=last.frame().get().min(self.frames.count()) {
-            if self.frames.written(Frame::new(number)) {
+        for (frame, _) in self.pieces(addr, len) {
+            if self.frames.written(frame) {
                 self.code_epoch += 1;
             }
         }
+    }
+
+    /// The frames of RAM that hold some of `len` bytes from `addr`, each with the offsets of those in it.
+    pub(crate) fn pieces(
+        &self,
+        addr: GuestPhys,
+        len: u64,
+    ) -> impl Iterator<Item = (Frame, Range<u32>)> + use<> {
+        let end = addr.get().saturating_add(len).min(self.size);
+        let mut next = addr.get();
+        iter::from_fn(move || {
+            let addr = GuestPhys::new(next);
+            let room = PAGE_SIZE as u64 - u64::from(addr.offset());
+            let len = end.checked_sub(next)?.min(room) as u32;
+            next += u64::from(len);
+            (len > 0).then(|| (addr.frame(), addr.offset()..addr.offset() + len))
+        })
     }
 
     /// Whether `frame` has the attribute. Frames without RAM have none.
@@ -216,7 +231,7 @@ impl PhysMemory {
     }
 
     /// When `frame` was last seen written. Exact for frames marked [`Attribute::Code`]; stores to other frames are
-    /// recorded when they take the slow path, at least the first after a flush of the TLB.
+    /// recorded when they take the slow path, at least the first after all their write slots were dropped.
     pub fn written(&self, frame: Frame) -> Timestamp {
         self.frames.stamps(frame).written
     }
@@ -290,16 +305,4 @@ impl fmt::Debug for PhysMemory {
             .field("code_epoch", &self.code_epoch)
             .finish_non_exhaustive()
     }
-}
-
-/// A memfd of fixed size: sealed, so that no one can shrink it under the mapping.
-fn memory_file(bytes: u64) -> std::io::Result<File> {
-    let file = File::from(memfd_create(
-        c"guest-ram",
-        MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING,
-    )?);
-    file.set_len(bytes)?;
-    let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
-    fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
-    Ok(file)
 }

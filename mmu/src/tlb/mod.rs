@@ -1,40 +1,63 @@
-//! The software TLB: what has been translated, kept until the guest flushes it.
+//! The software TLB: what has been translated, kept as long as the guest cannot tell.
 //!
-//! Six flat tables, one a [`View`] (supervisor or user × read, write or fetch), indexed by linear page number. A slot
+//! Flat tables, one a [`View`] (supervisor or user × read, write, fetch or code), indexed by linear page number. A slot
 //! answers at once whether this kind of access to that page may go straight to host memory, and where. What a slot
 //! promises:
 //!
 //! * read and fetch slots: the page is RAM or ROM, readable (fetchable) at that privilege, A is set;
-//! * write slots: the page is RAM, writable at that privilege, D is set, and the frame is not marked Code.
+//! * write slots: the page is RAM, writable at that privilege, D is set, and the frame is neither marked Code nor watched;
+//! * code slots: something of the translator's about the page, while the fetch slot is filled.
+//!
+//! There is a set of tables for each guest address space of late. Its slots are of two parts:
+//!
+//! * *own* slots, below [`OWN_PAGES`], always agree with the guest's page tables. The frames that hold the entries they were
+//!   made from are *watched*: a store to an entry empties the slots that come from it. So neither INVLPG nor MOV to CR3
+//!   has anything to do, and a space finds its slots again when the guest comes back to it. (A translation may be
+//!   dropped at any time: SDM Vol. 3A, 4.10.4.3 Optional Invalidation.)
+//! * *shared* slots, from there up, are the same in all sets and behave like the processor's TLB: emptied when the guest
+//!   says so.
 //!
 //! | file      | what it holds                                                              |
 //! |-----------|----------------------------------------------------------------------------|
 //! | `table`   | the tables and the raw access through them: all `unsafe` code of the crate |
-//! | `filled`  | lists of filled slots, which make a flush cheap                             |
-//! | `writers` | where each frame is entered writable, so that marking it Code can undo that |
+//! | `view`    | which table serves what                                                    |
+//! | `spaces`  | which address spaces have tables                                           |
+//! | `watch`   | which frames own slots come from, and what a store to one empties          |
+//! | `writers` | where each frame is entered writable, so that this can be undone           |
+//! | `filled`  | a list of filled shared slots, which makes a flush cheap                   |
 
 mod filled;
+mod spaces;
 mod table;
+mod view;
+mod watch;
 mod writers;
 
 use std::fmt;
+use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
-use nix::errno::Errno;
 use vm_memory::MmapRegion;
 
 use crate::addr::{Frame, LinearAddr, LinearPage};
-use crate::paging::{Access, PageSize, Privilege};
+use crate::paging::{Access, PageSize, Privilege, Step};
 use crate::scalar::Scalar;
-use filled::{Filled, Scope};
-pub(crate) use table::TABLES_BYTES;
-pub use table::{SLOT_PRESENT, View};
-use table::{SlotId, Table};
-use writers::{Writer, Writers};
+use filled::Filled;
+pub(crate) use spaces::SpaceKey;
+use spaces::Spaces;
+pub(crate) use table::SET_BYTES;
+pub use table::SLOT_PRESENT;
+use table::{OWN_PAGES, PartId, Tables};
+pub use view::View;
+use view::{SlotId, ViewSet};
+use watch::Watch;
+pub(crate) use watch::Watching;
+use writers::Writers;
 
-/// Host memory that the tables may hold across a flush, in bytes. A guest that has used many parts of its address space
-/// would otherwise keep all of the tables resident.
-const RESIDENT_LIMIT: usize = 8 << 20;
+/// Host memory that all tables together may hold across a flush, in bytes. A guest that has used many parts of its address
+/// spaces would otherwise keep all of the tables resident.
+const RESIDENT_LIMIT: usize = 32 << 20;
 
 /// log2 of the granule in which large pages are remembered: 4 MiB, the largest page.
 const GRANULE_SHIFT: u32 = 22 - crate::addr::PAGE_SHIFT;
@@ -51,199 +74,255 @@ pub(crate) struct Fill {
 
 /// Translations of one processor.
 pub(crate) struct Tlb {
-    table: Table,
-    filled: Filled,
+    tables: Tables,
+    spaces: Spaces,
+    watch: Watch,
     writers: Writers,
-    /// 4 MiB granules in which 4 KiB slots were filled from a larger page: a bit each.
+    filled: Filled,
+    /// 4 MiB granules in which shared slots were filled from a larger page: a bit each.
     large: [u64; GRANULES / 64],
 }
 
 impl Tlb {
-    /// An empty TLB for the RAM in `mapping`.
-    pub(crate) fn new(mapping: Arc<MmapRegion>) -> Result<Self, Errno> {
-        let writers = Writers::new(mapping.size());
-        let table = Table::new(mapping)?;
+    /// An empty TLB for the RAM in `mapping`, in the space of `key`.
+    pub(crate) fn new(mapping: Arc<MmapRegion>, key: SpaceKey) -> io::Result<Self> {
+        let ram_bytes = mapping.size();
         Ok(Self {
-            table,
+            tables: Tables::new(mapping)?,
+            spaces: Spaces::new(key),
+            watch: Watch::new(ram_bytes),
+            writers: Writers::new(ram_bytes),
             filled: Filled::default(),
-            writers,
             large: [0; GRANULES / 64],
         })
     }
 
-    /// Loads a value if `view` holds the page and the value does not cross it.
+    /// Loads a value if there is a read slot and the value does not cross the page.
     #[inline(always)]
-    pub(crate) fn load<T: Scalar>(&self, view: View, addr: LinearAddr) -> Option<T> {
-        self.table.load(view, addr)
+    pub(crate) fn load<T: Scalar>(&self, addr: LinearAddr, privilege: Privilege) -> Option<T> {
+        self.tables.load(addr, privilege)
     }
 
-    /// Stores a value if `view` holds the page and the value does not cross it. Returns whether it did.
+    /// Stores a value if there is a write slot and the value does not cross the page. Returns whether it did.
     #[inline(always)]
-    pub(crate) fn store<T: Scalar>(&mut self, view: View, addr: LinearAddr, value: T) -> bool {
-        self.table.store(view, addr, value)
+    pub(crate) fn store<T: Scalar>(
+        &mut self,
+        addr: LinearAddr,
+        privilege: Privilege,
+        value: T,
+    ) -> bool {
+        self.tables.store(addr, privilege, value)
     }
 
-    /// Stores a value repeatedly; see [`Table::fill`].
+    /// Stores a value repeatedly; see [`Tables::fill`].
     pub(crate) fn fill_range<T: Scalar>(
         &mut self,
-        view: View,
         addr: LinearAddr,
+        privilege: Privilege,
         value: T,
         count: usize,
     ) -> bool {
-        self.table.fill(view, addr, value, count)
+        self.tables.fill(addr, privilege, value, count)
     }
 
-    /// Copies bytes; see [`Table::copy`].
+    /// Copies bytes; see [`Tables::copy`].
     pub(crate) fn copy(
         &mut self,
-        to: (View, LinearAddr),
-        from: (View, LinearAddr),
+        to: LinearAddr,
+        from: LinearAddr,
+        privilege: Privilege,
         len: usize,
     ) -> bool {
-        self.table.copy(to, from, len)
+        self.tables.copy(to, from, privilege, len)
     }
 
-    /// The frame that `view` holds for the page.
+    /// The frame that `view`, which is not one of code, holds for the page.
     #[inline(always)]
     pub(crate) fn frame(&self, view: View, page: LinearPage) -> Option<Frame> {
-        self.table.frame(view, page)
+        self.tables.frame(view, page)
     }
 
-    /// Increases whenever a slot of the fetch view of `privilege` is emptied.
+    /// The slot of the page, or 0.
+    #[inline(always)]
+    pub(crate) fn slot(&self, view: View, page: LinearPage) -> u64 {
+        self.tables.slot(view, page)
+    }
+
+    /// Increases whenever a slot of the fetch view of `privilege` is emptied or the current space changes.
     pub(crate) fn fetch_epoch(&self, privilege: Privilege) -> u64 {
-        self.table.fetch_epoch(privilege)
+        self.tables.fetch_epoch(privilege)
     }
 
-    /// Host address of the table of `view`.
+    /// Host address of the current space's table of `view`.
     pub(crate) fn table_base(&self, view: View) -> *const u64 {
-        self.table.base(view)
+        self.tables.base(view)
     }
 
-    /// Enters a page after an access to it was allowed and its A and D bits set. A frame of RAM or ROM only; for
-    /// `Access::Write`, only RAM that is not marked Code. Writable pages are readable, so a write fills the read view too.
+    /// Makes the space of `key` the current one. Shared slots stay.
+    pub(crate) fn enter(&mut self, key: SpaceKey) {
+        if self.spaces.is_current(key) {
+            return;
+        }
+        let space = self.spaces.find(key).unwrap_or_else(|| self.admit(key));
+        self.spaces.enter(space);
+        self.tables.switch(space);
+    }
+
+    /// Whether the slots of the page are the current space's own: to be filled only if all entries of the walk were noted.
+    pub(crate) fn is_own(&self, page: LinearPage) -> bool {
+        page.get() < OWN_PAGES
+    }
+
+    /// Watches the frame of an entry in RAM from which own slots of `page` in the current space are about to be filled. All
+    /// stores to it must be reported.
+    pub(crate) fn note_step(&mut self, page: LinearPage, step: &Step) {
+        let frame = step.entry.frame();
+        if !self.watch.contains(frame) {
+            self.drop_writers(frame);
+        }
+        let life = self.spaces.current();
+        self.watch
+            .note(life, step, page, &self.spaces, &mut self.tables);
+    }
+
+    /// Takes notice of a store to `bytes` of a watched frame: drops the own slots that come from the entries there.
+    pub(crate) fn stored(&mut self, frame: Frame, bytes: &Range<u32>) -> Watching {
+        self.watch
+            .stored(frame, bytes, &self.spaces, &mut self.tables)
+    }
+
+    /// Enters a page for `access` and that only, after an access to it was allowed and its A and D bits set. A frame of RAM
+    /// or ROM only; for `Access::Write`, only RAM that is neither marked Code nor watched.
     pub(crate) fn fill(&mut self, fill: Fill, access: Access, privilege: Privilege) {
-        if fill.page_size > PageSize::KIB_4 {
-            let granule = granule(fill.page);
+        let Fill {
+            page,
+            frame,
+            page_size,
+            global,
+        } = fill;
+        if !self.tables.set_frame(page, frame, access, privilege) {
+            return;
+        }
+        let part = self.tables.part_of(page);
+        if access == Access::Write {
+            self.writers.note(frame, part, page, &mut self.tables);
+        }
+        if part != PartId::Shared {
+            return;
+        }
+        if page_size > PageSize::KIB_4 {
+            let granule = granule(page);
             self.large[granule / 64] |= 1 << (granule % 64);
         }
-        self.enter(fill, View::of(access, privilege));
-        if access == Access::Write {
-            self.enter(fill, View::of(Access::Read, privilege));
-            self.note_writer(fill);
+        if !global {
+            let view = View::of(access, privilege);
+            self.filled.push(SlotId { view, page });
         }
     }
 
-    /// Drops everything.
-    pub(crate) fn flush_all(&mut self) {
-        if self.must_clear(&[Scope::NonGlobal, Scope::Global]) {
-            return self.clear();
+    /// Sets the code slot of a page whose fetch slot is filled; else returns `false`.
+    pub(crate) fn set_code(&mut self, page: LinearPage, privilege: Privilege, value: u64) -> bool {
+        let fetched = self.slot(View::of(Access::Fetch, privilege), page) != 0;
+        if fetched {
+            self.tables.set_code(page, privilege, value);
         }
-        for scope in [Scope::NonGlobal, Scope::Global] {
-            self.filled.drain(scope, |slot| self.table.clear_slot(slot));
-        }
-        self.large.fill(0);
+        fetched
     }
 
-    /// Drops at least everything that is not global.
+    /// Empties the code slots of all spaces.
+    pub(crate) fn clear_code(&mut self) {
+        for id in self.tables.parts() {
+            self.tables.part(id).clear(ViewSet::CODE, ALL_PAGES);
+        }
+    }
+
+    /// Drops everything. `unwatched` is told which frames were watched.
+    pub(crate) fn flush_all(&mut self, unwatched: impl FnMut(Frame)) {
+        for space in self.spaces.oldest_first() {
+            self.empty_space(space);
+        }
+        self.flush_shared();
+        self.watch.end_all().for_each(unwatched);
+        self.trim();
+    }
+
+    /// Drops at least all shared slots that are not global.
     pub(crate) fn flush_non_global(&mut self) {
-        if self.must_clear(&[Scope::NonGlobal]) {
-            return self.clear();
+        if self.filled.overflowed() {
+            self.flush_shared();
+        } else {
+            self.filled.drain(&mut self.tables.part(PartId::Shared));
         }
-        self.filled
-            .drain(Scope::NonGlobal, |slot| self.table.clear_slot(slot));
+        self.trim();
     }
 
-    /// Drops the page of any size that holds `addr`, global or not. Where a large page was entered in pieces, that is
-    /// everything (SDM Vol. 3A, 4.10.4.3 Optional Invalidation: more may be dropped than was asked for).
+    /// Drops the shared slots of the page of any size that holds `addr`, global or not. Where a large page was entered in
+    /// pieces, those are all shared slots (SDM Vol. 3A, 4.10.4.3 Optional Invalidation: more may be dropped than was
+    /// asked for).
     pub(crate) fn drop_page(&mut self, addr: LinearAddr) {
-        let granule = granule(addr.page());
+        let page = addr.page();
+        if self.is_own(page) {
+            return;
+        }
+        let granule = granule(page);
         if self.large[granule / 64] & (1 << (granule % 64)) != 0 {
-            return self.flush_all();
+            return self.flush_shared();
         }
-        for view in View::ALL {
-            self.table.clear_slot(SlotId::new(view, addr.page()));
-        }
+        let pages = page.get()..page.get() + 1;
+        self.tables.part(PartId::Shared).clear(ViewSet::ALL, pages);
     }
 
     /// Drops every write slot of `frame`.
     pub(crate) fn drop_writers(&mut self, frame: Frame) {
-        match self.writers.take(frame) {
-            Writer::None => {}
-            Writer::One(page) => {
-                for privilege in [Privilege::Supervisor, Privilege::User] {
-                    self.table
-                        .clear_slot(SlotId::new(View::of(Access::Write, privilege), page));
-                }
-            }
-            Writer::Many => self.drop_all_writers(),
+        self.writers.drop_slots(frame, &mut self.tables);
+    }
+
+    /// An empty space for `key`, with tables that no space of late has.
+    fn admit(&mut self, key: SpaceKey) -> u8 {
+        if !self.spaces.is_full() && self.tables.grow().is_ok() {
+            return self.spaces.push(key);
         }
+        let oldest = self.spaces.oldest();
+        self.empty_space(oldest);
+        self.spaces.rename(oldest, key);
+        oldest
     }
 
-    fn drop_all_writers(&mut self) {
-        if self.must_clear(&[Scope::NonGlobal, Scope::Global]) {
-            return self.clear();
-        }
-        for slot in self
-            .filled
-            .iter()
-            .filter(|slot| slot.view().access() == Access::Write)
-        {
-            self.table.clear_slot(slot);
-        }
+    fn empty_space(&mut self, space: u8) {
+        self.tables.part(PartId::Own(space)).clear_all();
+        self.spaces.end(space);
     }
 
-    fn enter(&mut self, fill: Fill, view: View) {
-        let slot = SlotId::new(view, fill.page);
-        if self.table.set_slot(slot, fill.frame) {
-            self.filled.push(
-                if fill.global {
-                    Scope::Global
-                } else {
-                    Scope::NonGlobal
-                },
-                slot,
-            );
-        }
-    }
-
-    /// Remembers where the frame is writable. A page remembered earlier that no longer maps the frame is forgotten.
-    fn note_writer(&mut self, fill: Fill) {
-        let writer = match self.writers.get(fill.frame) {
-            Writer::One(page) if page != fill.page && self.is_writer(page, fill.frame) => {
-                Writer::Many
-            }
-            Writer::Many => Writer::Many,
-            Writer::None | Writer::One(_) => Writer::One(fill.page),
-        };
-        self.writers.set(fill.frame, writer);
-    }
-
-    fn is_writer(&self, page: LinearPage, frame: Frame) -> bool {
-        [Privilege::Supervisor, Privilege::User]
-            .into_iter()
-            .any(|privilege| {
-                self.table.frame(View::of(Access::Write, privilege), page) == Some(frame)
-            })
-    }
-
-    /// Whether the lists of `scopes` do not suffice to empty their slots, or the tables hold too much memory.
-    fn must_clear(&self, scopes: &[Scope]) -> bool {
-        scopes.iter().any(|&scope| self.filled.overflowed(scope))
-            || self.table.resident() > RESIDENT_LIMIT
-    }
-
-    fn clear(&mut self) {
-        self.table.clear();
-        self.filled = Filled::default();
+    fn flush_shared(&mut self) {
+        self.tables.part(PartId::Shared).clear_all();
+        self.filled.reset();
         self.large.fill(0);
     }
+
+    /// Gives memory back until the tables hold little enough, that of the least recently used spaces first.
+    fn trim(&mut self) {
+        if self.tables.resident() <= RESIDENT_LIMIT {
+            return;
+        }
+        for space in self.spaces.oldest_first() {
+            self.empty_space(space);
+            self.tables.release(PartId::Own(space));
+            if self.tables.resident() <= RESIDENT_LIMIT {
+                return;
+            }
+        }
+        self.flush_shared();
+        self.tables.release(PartId::Shared);
+    }
 }
+
+/// All linear pages.
+const ALL_PAGES: Range<u32> = 0..LinearPage::COUNT as u32;
 
 impl fmt::Debug for Tlb {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tlb")
-            .field("resident", &self.table.resident())
+            .field("resident", &self.tables.resident())
             .finish_non_exhaustive()
     }
 }
@@ -254,33 +333,127 @@ fn granule(page: LinearPage) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use vm_memory::MmapRegion;
-
     use super::*;
 
-    /// One slot in every host page of every table: the most memory that a guest can make them take.
+    const FLUSHES: [fn(&mut Tlb); 2] = [|tlb| tlb.flush_all(|_| ()), Tlb::flush_non_global];
+
+    fn tlb() -> Tlb {
+        let ram = Arc::new(MmapRegion::new(1 << 20).unwrap());
+        Tlb::new(ram, SpaceKey::Unpaged).unwrap()
+    }
+
+    /// One slot in every host page of every table: the most memory that a space can make them take.
+    fn fill_everywhere(tlb: &mut Tlb) {
+        for number in (0..LinearPage::COUNT as u32).step_by(512) {
+            let fill = Fill {
+                page: LinearPage::truncated(number),
+                frame: Frame::new(0),
+                page_size: PageSize::KIB_4,
+                global: true,
+            };
+            for privilege in [Privilege::Supervisor, Privilege::User] {
+                for access in [Access::Read, Access::Write, Access::Fetch] {
+                    tlb.fill(fill, access, privilege);
+                }
+                assert!(tlb.set_code(fill.page, privilege, 1));
+            }
+        }
+    }
+
     #[test]
     fn a_flush_bounds_the_memory_of_the_tables() {
-        let ram = Arc::new(MmapRegion::new(1 << 20).unwrap());
-        for flush in [Tlb::flush_all, Tlb::flush_non_global] {
-            let mut tlb = Tlb::new(Arc::clone(&ram)).unwrap();
-            for number in (0..LinearPage::COUNT as u32).step_by(512) {
-                let (page, frame) = (LinearPage::truncated(number), Frame::new(0));
-                for privilege in [Privilege::Supervisor, Privilege::User] {
-                    let fill = Fill {
-                        page,
-                        frame,
-                        page_size: PageSize::KIB_4,
-                        global: true,
-                    };
-                    tlb.fill(fill, Access::Write, privilege);
-                    tlb.fill(fill, Access::Fetch, privilege);
+        let table_bytes = LinearPage::COUNT * size_of::<u64>();
+        for flush in FLUSHES {
+            let mut tlb = tlb();
+            fill_everywhere(&mut tlb);
+            assert_eq!(tlb.tables.resident(), View::ALL.len() * table_bytes);
+            for directory in 0..4 {
+                tlb.enter(SpaceKey::Directory(directory));
+                fill_everywhere(&mut tlb);
+            }
+            assert!(tlb.tables.resident() > 4 * RESIDENT_LIMIT);
+            flush(&mut tlb);
+            assert!(tlb.tables.resident() <= RESIDENT_LIMIT);
+        }
+    }
+
+    #[test]
+    fn memory_given_back_is_empty_slots() {
+        let mut tlb = tlb();
+        fill_everywhere(&mut tlb);
+        for id in [PartId::Own(0), PartId::Shared] {
+            tlb.tables.release(id);
+        }
+        assert_eq!(tlb.tables.resident(), 0);
+        for number in 0..LinearPage::COUNT as u32 {
+            for view in View::ALL {
+                assert_eq!(tlb.slot(view, LinearPage::truncated(number)), 0);
+            }
+        }
+    }
+
+    #[test]
+    fn more_spaces_than_are_kept_displace_the_oldest() {
+        let mut tlb = tlb();
+        let fill = |number| Fill {
+            page: LinearPage::truncated(5),
+            frame: Frame::new(number),
+            page_size: PageSize::KIB_4,
+            global: false,
+        };
+        let found = |tlb: &Tlb| tlb.frame(View::of(Access::Read, Privilege::User), fill(0).page);
+        for number in 0..100 {
+            tlb.enter(SpaceKey::Directory(number));
+            assert_eq!(found(&tlb), None);
+            tlb.fill(fill(number.into()), Access::Read, Privilege::User);
+            tlb.enter(SpaceKey::Directory(0));
+            assert_eq!(
+                found(&tlb),
+                Some(Frame::new(0)),
+                "space 0 is never the oldest"
+            );
+        }
+        let kept = |number: &u32| tlb.spaces.find(SpaceKey::Directory(*number)).is_some();
+        let kept: Vec<u32> = (0..100).filter(kept).collect();
+        assert_eq!(kept[0], 0);
+        assert_eq!(kept[1..], (77..100).collect::<Vec<u32>>());
+        for number in kept {
+            tlb.enter(SpaceKey::Directory(number));
+            assert_eq!(found(&tlb), Some(Frame::new(number.into())));
+        }
+    }
+
+    #[test]
+    fn a_frame_with_many_writers_has_no_write_slot_once_they_are_dropped() {
+        let frame = Frame::new(7);
+        let mut tlb = tlb();
+        let pages = [1, 2, 3, 0xc_0001, 4, 0xf_ffff, 5].map(LinearPage::truncated);
+        for directory in 0..3 {
+            tlb.enter(SpaceKey::Directory(directory));
+            for page in pages {
+                let fill = Fill {
+                    page,
+                    frame,
+                    page_size: PageSize::KIB_4,
+                    global: true,
+                };
+                tlb.fill(fill, Access::Write, Privilege::User);
+                tlb.fill(fill, Access::Write, Privilege::Supervisor);
+            }
+        }
+        let write_slots = |tlb: &mut Tlb| {
+            let mut filled = 0;
+            for directory in 0..3 {
+                tlb.enter(SpaceKey::Directory(directory));
+                for page in pages {
+                    let slot = |view: &View| tlb.slot(*view, page) != 0;
+                    filled += ViewSet::WRITE.iter().filter(slot).count();
                 }
             }
-            let slots = View::ALL.len() * LinearPage::COUNT;
-            assert_eq!(tlb.table.resident(), slots * size_of::<u64>());
-            flush(&mut tlb);
-            assert_eq!(tlb.table.resident(), 0);
-        }
+            filled
+        };
+        assert!(write_slots(&mut tlb) > 0);
+        tlb.drop_writers(frame);
+        assert_eq!(write_slots(&mut tlb), 0);
     }
 }

@@ -1,55 +1,110 @@
-//! For each frame, where it was last entered writable.
+//! For each frame, where it is entered writable: the linear pages whose write slots point at it.
 //!
-//! One linear page a frame is remembered, and whether there were more: then only emptying the whole write views is sure
-//! to catch all. The record may be out of date in the safe direction (the page was flushed since).
+//! Few are remembered for a frame; one more has to displace another, whose slots are then emptied. A page may be remembered
+//! though its slots are empty or point elsewhere by now, but there is no write slot that is not remembered.
 
+use super::table::{PartId, Tables};
+use super::view::{SlotId, ViewSet};
 use crate::addr::{Frame, LinearPage, PAGE_SHIFT};
 
-const ONE: u32 = 1 << 30;
-const MANY: u32 = 1 << 31;
+/// Writers remembered for a frame.
+const COUNT: usize = 4;
 
-/// Linear pages that may have a write slot for a frame.
+/// A linear page of a part of the tables: a word that is not 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Writer {
-    /// No page.
-    None,
-    /// At most this page.
-    One(LinearPage),
-    /// Any page.
-    Many,
-}
+struct Writer(u32);
 
-/// A [`Writer`] for each frame of RAM: four bytes a frame, zero-backed.
-pub(super) struct Writers(Vec<u32>);
+impl Writer {
+    const PART_SHIFT: u32 = 20;
+    const SHARED: u32 = 1 << 29;
+    const PRESENT: u32 = 1 << 31;
 
-impl Writers {
-    pub(super) fn new(ram_bytes: usize) -> Self {
-        Self(vec![0; ram_bytes >> PAGE_SHIFT])
+    fn new(part: PartId, page: LinearPage) -> Self {
+        let part = match part {
+            PartId::Own(set) => u32::from(set) << Self::PART_SHIFT,
+            PartId::Shared => Self::SHARED,
+        };
+        Self(Self::PRESENT | part | page.get())
     }
 
-    pub(super) fn get(&self, frame: Frame) -> Writer {
-        match self.0.get(frame.get() as usize) {
-            None | Some(0) => Writer::None,
-            Some(&word) if word & MANY != 0 => Writer::Many,
-            Some(&word) => Writer::One(LinearPage::truncated(word)),
+    fn of_word(word: u32) -> Option<Self> {
+        (word != 0).then_some(Self(word))
+    }
+
+    fn part(self) -> PartId {
+        if self.0 & Self::SHARED != 0 {
+            PartId::Shared
+        } else {
+            PartId::Own((self.0 >> Self::PART_SHIFT) as u8)
         }
     }
 
-    pub(super) fn set(&mut self, frame: Frame, writer: Writer) {
-        let Some(word) = self.0.get_mut(frame.get() as usize) else {
-            return;
-        };
-        *word = match writer {
-            Writer::None => 0,
-            Writer::One(page) => ONE | page.get(),
-            Writer::Many => MANY,
-        };
+    fn page(self) -> LinearPage {
+        LinearPage::truncated(self.0)
     }
 
-    /// The writers of `frame`, which has none from now on.
-    pub(super) fn take(&mut self, frame: Frame) -> Writer {
-        let writer = self.get(frame);
-        self.set(frame, Writer::None);
-        writer
+    /// Whether a write slot of the page points at `frame`.
+    fn is_live(self, frame: Frame, tables: &mut Tables) -> bool {
+        let page = self.page();
+        ViewSet::WRITE
+            .iter()
+            .any(|view| tables.frame_in(self.part(), SlotId { view, page }) == Some(frame))
+    }
+
+    /// Empties the write slots of the page.
+    fn drop_slots(self, tables: &mut Tables) {
+        let page = self.page().get();
+        tables
+            .part(self.part())
+            .clear(ViewSet::WRITE, page..page + 1);
+    }
+}
+
+/// The writers of each frame of RAM, the oldest first: 16 bytes a frame, zero-backed.
+pub(super) struct Writers(Vec<[u32; COUNT]>);
+
+impl Writers {
+    pub(super) fn new(ram_bytes: usize) -> Self {
+        Self(vec![[0; COUNT]; ram_bytes >> PAGE_SHIFT])
+    }
+
+    /// Remembers that a write slot of `page` in `part` points at `frame`.
+    pub(super) fn note(
+        &mut self,
+        frame: Frame,
+        part: PartId,
+        page: LinearPage,
+        tables: &mut Tables,
+    ) {
+        let writer = Writer::new(part, page);
+        let Some(words) = self.0.get_mut(frame.get() as usize) else {
+            return;
+        };
+        if words.contains(&writer.0) {
+            return;
+        }
+        let unused =
+            |word: &u32| Writer::of_word(*word).is_none_or(|writer| !writer.is_live(frame, tables));
+        let place = words.iter().position(unused).unwrap_or_else(|| {
+            Writer(words[0]).drop_slots(tables);
+            0
+        });
+        words[place..].rotate_left(1);
+        words[COUNT - 1] = writer.0;
+    }
+
+    /// Empties every write slot that points at `frame`.
+    pub(super) fn drop_slots(&mut self, frame: Frame, tables: &mut Tables) {
+        let Some(words) = self.0.get_mut(frame.get() as usize) else {
+            return;
+        };
+        for writer in words
+            .iter_mut()
+            .filter_map(|word| Writer::of_word(std::mem::take(word)))
+        {
+            if writer.is_live(frame, tables) {
+                writer.drop_slots(tables);
+            }
+        }
     }
 }

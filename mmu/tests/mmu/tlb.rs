@@ -1,17 +1,29 @@
 //! What the TLB keeps and what flushes drop.
 
-use mmu::{Access, Frame, LinearAddr, MemFault, Mmu, Paging, View};
+use mmu::{Access, Frame, MemFault, Mmu, Paging, Privilege, View};
 
 use crate::guest::{
     A, D, DIRECTORY, G, P, PRIVILEGES, PS, Supervisor, U, User, W, fault, linear, map, pde_at,
     phys, pte, read32, two_level,
 };
 
-const PAGE: u32 = 0x4000_3000;
+/// A page whose translations are kept until the guest flushes them.
+const PAGE: u32 = 0xc000_3000;
 const OLD: u64 = 0x30_0000;
 const NEW: u64 = 0x30_1000;
 const OLD_VALUE: u32 = 0x01d0_01d0;
 const NEW_VALUE: u32 = 0x2e11_2e11;
+
+/// A page whose translations follow the page tables.
+const OWN: u32 = 0x4000_3000;
+
+fn slot(mmu: &Mmu, view: View, page: u32) -> u64 {
+    let table = mmu.tlb_table(view);
+    // SAFETY: the table has a slot for each of the 2^20 linear pages.
+    let read = unsafe { table.add(page as usize >> 12).read() };
+    assert_eq!(read, mmu.slot(view, linear(page)));
+    read
+}
 
 /// A machine with [`PAGE`] mapped to [`OLD`], read once, and then mapped to [`NEW`] with no flush.
 fn remapped(flags: u64) -> Mmu {
@@ -182,31 +194,30 @@ fn a_write_to_a_remapped_page_is_read_back() {
     );
 }
 
-/// More pages than the lists of filled slots hold.
+/// More pages than the list of filled slots holds.
 const MANY: u32 = 20_000;
-
-fn nth(page: u32) -> LinearAddr {
-    linear(0x1000_0000 + page * 0x1000)
-}
 
 #[test]
 fn flushes_hold_after_more_fills_than_are_listed() {
-    for flags in [P | W | U, P | W | U | G] {
-        for flush in [Mmu::flush_all, Mmu::flush_non_global] {
-            let mut mmu = two_level();
-            mmu.write_phys(phys(OLD), OLD_VALUE).unwrap();
-            mmu.write_phys(phys(NEW), NEW_VALUE).unwrap();
-            for round in [OLD, NEW] {
-                for page in 0..MANY {
-                    map(&mut mmu, nth(page).get() as u32, round, flags);
-                }
-                flush(&mut mmu);
-                if flags & G != 0 {
-                    mmu.flush_all();
-                }
-                let expected = if round == OLD { OLD_VALUE } else { NEW_VALUE };
-                for page in 0..MANY {
-                    assert_eq!(mmu.read(nth(page), User), Ok(expected));
+    for base in [0x1000_0000, 0xd000_0000] {
+        let nth = |page: u32| linear(base + page * 0x1000);
+        for flags in [P | W | U, P | W | U | G] {
+            for flush in [Mmu::flush_all, Mmu::flush_non_global] {
+                let mut mmu = two_level();
+                mmu.write_phys(phys(OLD), OLD_VALUE).unwrap();
+                mmu.write_phys(phys(NEW), NEW_VALUE).unwrap();
+                for round in [OLD, NEW] {
+                    for page in 0..MANY {
+                        map(&mut mmu, base + page * 0x1000, round, flags);
+                    }
+                    flush(&mut mmu);
+                    if flags & G != 0 {
+                        mmu.flush_all();
+                    }
+                    let expected = if round == OLD { OLD_VALUE } else { NEW_VALUE };
+                    for page in 0..MANY {
+                        assert_eq!(mmu.read(nth(page), User), Ok(expected));
+                    }
                 }
             }
         }
@@ -215,33 +226,57 @@ fn flushes_hold_after_more_fills_than_are_listed() {
 
 #[test]
 fn every_view_is_filled_by_its_own_access() {
-    let mut mmu = two_level();
-    map(&mut mmu, PAGE, OLD, P | W | U);
-    for privilege in PRIVILEGES {
-        let slot = |mmu: &Mmu, access| {
-            let table = mmu.tlb_table(View::of(access, privilege));
-            // SAFETY: the table has a slot for each of the 2^20 linear pages.
-            unsafe { table.add(PAGE as usize >> 12).read() }
-        };
-        assert_eq!(
-            [Access::Read, Access::Write, Access::Fetch].map(|access| slot(&mmu, access)),
-            [0; 3]
-        );
-        mmu.read::<u8>(linear(PAGE), privilege).unwrap();
-        let read = slot(&mmu, Access::Read);
-        assert_eq!(read & 0xfff, mmu::SLOT_PRESENT);
-        assert_eq!(
-            (slot(&mmu, Access::Write), slot(&mmu, Access::Fetch)),
-            (0, 0)
-        );
-        mmu.write(linear(PAGE), privilege, 1u8).unwrap();
-        assert_eq!(slot(&mmu, Access::Write), read);
-        assert_eq!(
-            mmu.fetch_page(linear(PAGE), privilege),
-            Ok(Frame::new(OLD >> 12))
-        );
-        assert_eq!(slot(&mmu, Access::Fetch), read);
+    for page in [PAGE, OWN] {
+        for privilege in PRIVILEGES {
+            let mut mmu = two_level();
+            map(&mut mmu, page, OLD, P | W | U);
+            let slots = |mmu: &Mmu| {
+                [Access::Read, Access::Write, Access::Fetch]
+                    .map(|access| slot(mmu, View::of(access, privilege), page))
+            };
+            assert_eq!(slots(&mmu), [0; 3]);
+            mmu.read::<u8>(linear(page), privilege).unwrap();
+            let read = slots(&mmu)[0];
+            assert_eq!(read & 0xfff, mmu::SLOT_PRESENT);
+            assert_eq!(slots(&mmu), [read, 0, 0]);
+            mmu.write(linear(page), privilege, 1u8).unwrap();
+            assert_eq!(slots(&mmu), [read, read, 0]);
+            assert_eq!(
+                mmu.fetch_page(linear(page), privilege),
+                Ok(Frame::new(OLD >> 12))
+            );
+            assert_eq!(slots(&mmu), [read; 3]);
+        }
     }
+}
+
+#[test]
+fn a_read_opens_a_page_for_writes_that_change_no_bit() {
+    let written = |flags: u64, privilege: Privilege, wp: bool, prepare: &dyn Fn(&mut Mmu)| {
+        let mut mmu = two_level();
+        mmu.set_paging(Paging {
+            wp,
+            ..*mmu.paging()
+        });
+        map(&mut mmu, OWN, OLD, flags);
+        prepare(&mut mmu);
+        mmu.read::<u8>(linear(OWN), privilege).unwrap();
+        let before = pte(&mut mmu, OWN);
+        assert_eq!(before & D, flags & D, "a read sets no D");
+        slot(&mmu, View::of(Access::Write, privilege), OWN) != 0
+    };
+    let nothing: &dyn Fn(&mut Mmu) = &|_| ();
+    assert!(written(P | W | U | D, User, true, nothing));
+    assert!(written(P | W | D, Supervisor, true, nothing));
+    assert!(written(P | D, Supervisor, false, nothing));
+    assert!(!written(P | W | U, User, true, nothing), "D is clear");
+    assert!(!written(P | U | D, User, false, nothing), "read-only");
+    assert!(
+        !written(P | D, Supervisor, true, nothing),
+        "write-protected"
+    );
+    let code: &dyn Fn(&mut Mmu) = &|mmu| mmu.mark_code(phys(OLD).frame());
+    assert!(!written(P | W | U | D, User, true, code), "code");
 }
 
 #[test]

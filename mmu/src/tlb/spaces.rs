@@ -1,0 +1,141 @@
+//! The guest's address spaces of late: each has a set of tables.
+
+use crate::paging::Pdptes;
+
+/// Most spaces kept: past that, the least recently used one makes room.
+const MAX_SPACES: usize = 24;
+
+/// What tells address spaces apart. Two with the same key translate alike as long as the paging rules are the same.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum SpaceKey {
+    /// Paging is off.
+    Unpaged,
+    /// 32-bit paging: address of the page directory.
+    Directory(u32),
+    /// PAE paging: the pointer registers.
+    Pointers(Pdptes),
+}
+
+/// One life of a space: from when its tables were last emptied to when they are next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Life {
+    /// Index of the space and of its set of tables.
+    pub(super) space: u8,
+    number: u64,
+}
+
+struct Space {
+    key: SpaceKey,
+    life: u64,
+    /// When it was last entered.
+    entered: u64,
+}
+
+/// The spaces. One of them is current.
+pub(super) struct Spaces {
+    spaces: Vec<Space>,
+    current: u8,
+    /// Counts entries and lives.
+    clock: u64,
+}
+
+impl Spaces {
+    /// One space, which is current.
+    pub(super) fn new(key: SpaceKey) -> Self {
+        let first = Space {
+            key,
+            life: 0,
+            entered: 0,
+        };
+        Self {
+            spaces: vec![first],
+            current: 0,
+            clock: 0,
+        }
+    }
+
+    /// Whether the space of `key` is current.
+    #[inline]
+    pub(super) fn is_current(&self, key: SpaceKey) -> bool {
+        self.spaces[usize::from(self.current)].key == key
+    }
+
+    /// The current life of the current space.
+    pub(super) fn current(&self) -> Life {
+        self.life(self.current)
+    }
+
+    /// The space of `key`.
+    pub(super) fn find(&self, key: SpaceKey) -> Option<u8> {
+        let index = self.spaces.iter().position(|space| space.key == key);
+        index.map(|index| index as u8)
+    }
+
+    /// Makes a space the current one.
+    pub(super) fn enter(&mut self, space: u8) {
+        let now = self.tick();
+        self.spaces[usize::from(space)].entered = now;
+        self.current = space;
+    }
+
+    /// Whether no more may be added.
+    pub(super) fn is_full(&self) -> bool {
+        self.spaces.len() >= MAX_SPACES
+    }
+
+    /// Adds a space.
+    pub(super) fn push(&mut self, key: SpaceKey) -> u8 {
+        let life = self.tick();
+        self.spaces.push(Space {
+            key,
+            life,
+            entered: 0,
+        });
+        self.spaces.len() as u8 - 1
+    }
+
+    /// Gives a space another key.
+    pub(super) fn rename(&mut self, space: u8, key: SpaceKey) {
+        self.spaces[usize::from(space)].key = key;
+    }
+
+    /// Ends the life of a space: its tables are being emptied.
+    pub(super) fn end(&mut self, space: u8) {
+        self.spaces[usize::from(space)].life = self.tick();
+    }
+
+    /// Whether a life goes on.
+    pub(super) fn is_live(&self, life: Life) -> bool {
+        self.life(life.space) == life
+    }
+
+    /// All spaces, the least recently entered first, the current one last.
+    pub(super) fn oldest_first(&self) -> Vec<u8> {
+        let mut order: Vec<u8> = (0..self.spaces.len() as u8).collect();
+        order.sort_by_key(|&space| self.entered(space));
+        order
+    }
+
+    /// The least recently entered space: not the current one, if there are others.
+    pub(super) fn oldest(&self) -> u8 {
+        (0..self.spaces.len() as u8)
+            .min_by_key(|&space| self.entered(space))
+            .unwrap_or(self.current)
+    }
+
+    fn entered(&self, space: u8) -> u64 {
+        self.spaces[usize::from(space)].entered
+    }
+
+    fn life(&self, space: u8) -> Life {
+        Life {
+            space,
+            number: self.spaces[usize::from(space)].life,
+        }
+    }
+
+    fn tick(&mut self) -> u64 {
+        self.clock += 1;
+        self.clock
+    }
+}

@@ -1,0 +1,351 @@
+//! The flat tables and the raw access to guest memory through them. All `unsafe` code of the crate is here.
+//!
+//! ```text
+//!   slot = (host page - linear page) + SLOT_PRESENT       0 = empty
+//!   host address of a byte = linear address + slot - SLOT_PRESENT
+//! ```
+//!
+//! Both pages are 4 KiB aligned, so the low 12 bits of a slot are free for flags; [`SLOT_PRESENT`] is the only one. Slots of
+//! code views hold what their owner likes and are never used here.
+//!
+//! There is a set of tables for each address space of late. The slots of the pages below [`OWN_PAGES`] are its own, those
+//! from there on are shared by all sets.
+//!
+//! What makes the raw accesses sound: a slot of a view other than code is only ever set by [`Tables::set_frame`], to a whole
+//! page inside the RAM mapping, and the tables keep that mapping alive.
+//!
+//! | file      | what it holds                                     |
+//! |-----------|---------------------------------------------------|
+//! | `mapping` | the host memory of a set of tables                |
+//! | `part`    | writing slots, and which host pages are in use    |
+
+mod mapping;
+mod part;
+
+use std::fs::File;
+use std::io;
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+
+use nix::fcntl::{FallocateFlags, fallocate};
+use nix::libc::off_t;
+use vm_memory::MmapRegion;
+
+use super::view::{SlotId, View};
+use crate::addr::{Frame, LinearAddr, LinearPage, PAGE_SHIFT, PAGE_SIZE};
+use crate::memfd;
+use crate::paging::{Access, Privilege};
+use crate::scalar::Scalar;
+pub(crate) use mapping::SET_BYTES;
+use mapping::{Mapping, SHARED_FILE_BYTES};
+pub(super) use part::Part;
+use part::{REGION_SHIFT, Residency};
+
+/// The flag of a slot in use.
+pub const SLOT_PRESENT: u64 = 1;
+
+/// Linear pages whose slots each set has for itself: those below C000_0000h, where Linux has programs. The choice decides
+/// speed only.
+pub(super) const OWN_PAGES: u32 = 0xc000_0000 >> PAGE_SHIFT;
+
+const _: () = assert!(OWN_PAGES.is_multiple_of(1 << REGION_SHIFT));
+
+/// Slots from one view to the next. Those beyond the linear pages stay empty: see [`View::STRIDE`].
+const VIEW_SLOTS: usize = View::STRIDE / size_of::<u64>();
+
+/// A part of the tables.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum PartId {
+    /// The own slots of the set with this index.
+    Own(u8),
+    /// The slots that all sets share.
+    Shared,
+}
+
+struct Set {
+    mapping: Mapping,
+    own: Box<Residency>,
+}
+
+impl Set {
+    fn new(shared: &File) -> io::Result<Self> {
+        Ok(Self {
+            mapping: Mapping::new(shared)?,
+            own: Residency::new(),
+        })
+    }
+}
+
+/// All tables. One of the sets is current: accesses go through it.
+pub(super) struct Tables {
+    /// Start of the current set.
+    base: NonNull<u64>,
+    current: u8,
+    sets: Vec<Set>,
+    shared: Box<Residency>,
+    shared_file: File,
+    /// The RAM that slots point into; guest-physical 0 is its first byte.
+    ram: Arc<MmapRegion>,
+    /// Counts, for each privilege, the events that emptied a slot of its fetch view or changed the current set.
+    fetch_epochs: [u64; 2],
+}
+
+// SAFETY: `base` points into the mapping of a set that the value owns, and is not tied to a thread.
+unsafe impl Send for Tables {}
+
+impl Tables {
+    /// One set of empty tables for slots that point into `ram`.
+    pub(super) fn new(ram: Arc<MmapRegion>) -> io::Result<Self> {
+        // Fast-path pointers are made from integers: see `host`.
+        ram.as_ptr().expose_provenance();
+        let shared_file = memfd::create(c"tlb-shared", SHARED_FILE_BYTES as u64)?;
+        let first = Set::new(&shared_file)?;
+        Ok(Self {
+            base: first.mapping.base(),
+            current: 0,
+            sets: vec![first],
+            shared: Residency::new(),
+            shared_file,
+            ram,
+            fetch_epochs: [0; 2],
+        })
+    }
+
+    /// Adds an empty set after those there are.
+    pub(super) fn grow(&mut self) -> io::Result<()> {
+        self.sets.push(Set::new(&self.shared_file)?);
+        Ok(())
+    }
+
+    /// Makes a set the current one.
+    pub(super) fn switch(&mut self, set: u8) {
+        self.base = self.sets[usize::from(set)].mapping.base();
+        self.current = set;
+        for epoch in &mut self.fetch_epochs {
+            *epoch += 1;
+        }
+    }
+
+    /// The host address of the current set's first slot of `view`.
+    pub(super) fn base(&self, view: View) -> *const u64 {
+        self.base.as_ptr().wrapping_add(view.index() * VIEW_SLOTS)
+    }
+
+    /// Increases whenever a slot of the fetch view of `privilege` is emptied or the current set changes.
+    pub(super) fn fetch_epoch(&self, privilege: Privilege) -> u64 {
+        self.fetch_epochs[privilege as usize]
+    }
+
+    /// The part that holds the current set's slots of `page`.
+    pub(super) fn part_of(&self, page: LinearPage) -> PartId {
+        if page.get() < OWN_PAGES {
+            PartId::Own(self.current)
+        } else {
+            PartId::Shared
+        }
+    }
+
+    /// A part, to empty slots.
+    pub(super) fn part(&mut self, id: PartId) -> Part<'_> {
+        let (base, pages, residency) = match id {
+            PartId::Own(set) => {
+                let set = &mut self.sets[usize::from(set)];
+                (set.mapping.base(), 0..OWN_PAGES, &mut set.own)
+            }
+            PartId::Shared => {
+                let pages = OWN_PAGES..LinearPage::COUNT as u32;
+                (self.base, pages, &mut self.shared)
+            }
+        };
+        Part {
+            base,
+            pages,
+            residency,
+            fetch_epochs: &mut self.fetch_epochs,
+        }
+    }
+
+    /// All parts.
+    pub(super) fn parts(&self) -> impl Iterator<Item = PartId> + use<> {
+        (0..self.sets.len() as u8)
+            .map(PartId::Own)
+            .chain([PartId::Shared])
+    }
+
+    /// Host memory that the tables take, in bytes.
+    pub(super) fn resident(&self) -> usize {
+        let own: usize = self.sets.iter().map(|set| set.own.bytes()).sum();
+        own + self.shared.bytes()
+    }
+
+    /// Empties a part and gives its memory back. If the host refuses, the memory stays for later use.
+    pub(super) fn release(&mut self, id: PartId) {
+        self.part(id).clear_all();
+        let (discarded, residency) = match id {
+            PartId::Own(set) => {
+                let set = &mut self.sets[usize::from(set)];
+                (set.mapping.discard_own(), &mut set.own)
+            }
+            PartId::Shared => {
+                let hole =
+                    FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+                let punched = fallocate(&self.shared_file, hole, 0, SHARED_FILE_BYTES as off_t);
+                (punched.is_ok(), &mut self.shared)
+            }
+        };
+        if discarded {
+            residency.released();
+        }
+    }
+
+    /// Loads a value as `privilege`, unless there is no slot for that or the value crosses the page.
+    #[inline(always)]
+    pub(super) fn load<T: Scalar>(&self, addr: LinearAddr, privilege: Privilege) -> Option<T> {
+        let host = self.host(addr, size_of::<T>(), Access::Read, privilege)?;
+        // SAFETY: `host` is valid for `size_of::<T>()` bytes of the RAM mapping, which is mapped readable, and any bytes
+        // are a T (ByteValued). No Rust reference to guest RAM exists that this could alias.
+        Some(unsafe { host.cast::<T>().read_unaligned() })
+    }
+
+    /// Stores a value as `privilege`, unless there is no slot for that or the value crosses the page. Returns whether it
+    /// did.
+    #[inline(always)]
+    pub(super) fn store<T: Scalar>(
+        &mut self,
+        addr: LinearAddr,
+        privilege: Privilege,
+        value: T,
+    ) -> bool {
+        let Some(host) = self.host(addr, size_of::<T>(), Access::Write, privilege) else {
+            return false;
+        };
+        // SAFETY: as in `load`; the RAM mapping is writable.
+        unsafe { host.cast::<T>().write_unaligned(value) };
+        true
+    }
+
+    /// Stores `value` `count` times from `addr` on, if all of it lies in one page that there is a slot for. Returns whether
+    /// it did.
+    pub(super) fn fill<T: Scalar>(
+        &mut self,
+        addr: LinearAddr,
+        privilege: Privilege,
+        value: T,
+        count: usize,
+    ) -> bool {
+        let len = count.saturating_mul(size_of::<T>());
+        let Some(host) = self.host(addr, len, Access::Write, privilege) else {
+            return false;
+        };
+        for index in 0..count {
+            // SAFETY: as in `store`; `host` made sure of all `count` values.
+            unsafe { host.cast::<T>().add(index).write_unaligned(value) };
+        }
+        true
+    }
+
+    /// Copies `len` bytes, if both ends lie in one page each that there are slots for and do not overlap. Returns whether
+    /// it did.
+    pub(super) fn copy(
+        &mut self,
+        to: LinearAddr,
+        from: LinearAddr,
+        privilege: Privilege,
+        len: usize,
+    ) -> bool {
+        let (Some(target), Some(source)) = (
+            self.host(to, len, Access::Write, privilege),
+            self.host(from, len, Access::Read, privilege),
+        ) else {
+            return false;
+        };
+        if target.addr().abs_diff(source.addr()) < len {
+            return false;
+        }
+        // SAFETY: `host` made sure that both ranges lie in the RAM mapping; they do not overlap, and no Rust reference to
+        // guest RAM exists.
+        unsafe { ptr::copy_nonoverlapping(source, target, len) };
+        true
+    }
+
+    /// A slot of the current set.
+    #[inline(always)]
+    pub(super) fn slot(&self, view: View, page: LinearPage) -> u64 {
+        let index = view.index() * VIEW_SLOTS + page.get() as usize;
+        // SAFETY: the index is below SET_BYTES / 8, the length of the mapping at `base`, which this value owns.
+        unsafe { self.base.add(index).read() }
+    }
+
+    /// The frame that the current set's `view` maps `page` to.
+    #[inline(always)]
+    pub(super) fn frame(&self, view: View, page: LinearPage) -> Option<Frame> {
+        self.frame_of(page, self.slot(view, page))
+    }
+
+    /// The frame that a slot of any part maps its page to; `None` for a page of another part.
+    pub(super) fn frame_in(&mut self, id: PartId, slot: SlotId) -> Option<Frame> {
+        let value = self.part(id).get(slot);
+        self.frame_of(slot.page, value)
+    }
+
+    /// Points the current set's slot for such accesses to `page` at `frame`, which must be RAM or ROM. Returns whether it
+    /// did: not for a frame outside the mapping.
+    pub(super) fn set_frame(
+        &mut self,
+        page: LinearPage,
+        frame: Frame,
+        access: Access,
+        privilege: Privilege,
+    ) -> bool {
+        let pages = self.ram.size() as u64 >> PAGE_SHIFT;
+        if frame.get() >= pages {
+            return false;
+        }
+        let host = self.ram.as_ptr().addr() as u64 + frame.base().get();
+        let addend = host.wrapping_sub(page.base().get());
+        let view = View::of(access, privilege);
+        self.set(SlotId { view, page }, addend | SLOT_PRESENT);
+        true
+    }
+
+    /// Sets a code slot of the current set.
+    pub(super) fn set_code(&mut self, page: LinearPage, privilege: Privilege, value: u64) {
+        let view = View::code(privilege);
+        self.set(SlotId { view, page }, value);
+    }
+
+    fn set(&mut self, slot: SlotId, value: u64) {
+        self.part(self.part_of(slot.page)).set(slot, value);
+    }
+
+    #[inline(always)]
+    fn frame_of(&self, page: LinearPage, slot: u64) -> Option<Frame> {
+        let host = page
+            .base()
+            .get()
+            .wrapping_add(slot)
+            .wrapping_sub(SLOT_PRESENT);
+        (slot != 0)
+            .then(|| Frame::new(host.wrapping_sub(self.ram.as_ptr().addr() as u64) >> PAGE_SHIFT))
+    }
+
+    /// Host address of `len` bytes at `addr`: inside the RAM mapping, within one page.
+    #[inline(always)]
+    fn host(
+        &self,
+        addr: LinearAddr,
+        len: usize,
+        access: Access,
+        privilege: Privilege,
+    ) -> Option<*mut u8> {
+        let slot = self.slot(View::of(access, privilege), addr.page());
+        if slot == 0 || len > PAGE_SIZE - addr.offset() as usize {
+            return None;
+        }
+        let linear = addr.get() as u32 as u64;
+        let host = linear.wrapping_add(slot).wrapping_sub(SLOT_PRESENT);
+        // The slot was set by `set_frame`: host is in the page of a frame inside the mapping, whose provenance `new`
+        // exposed.
+        Some(ptr::with_exposed_provenance_mut(host as usize))
+    }
+}

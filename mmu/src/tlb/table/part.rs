@@ -1,0 +1,172 @@
+//! A part of the tables: the own slots of one set, or the shared slots. All slots are written here.
+
+use std::ops::Range;
+use std::ptr::NonNull;
+use std::slice;
+
+use super::VIEW_SLOTS;
+use crate::addr::{LinearPage, PAGE_SIZE};
+use crate::tlb::view::{SlotId, View, ViewSet};
+
+/// log2 of the linear pages whose slots fill one host page of a table. They are a *region*.
+pub(super) const REGION_SHIFT: u32 = (PAGE_SIZE / size_of::<u64>()).trailing_zeros();
+
+const REGIONS: usize = LinearPage::COUNT >> REGION_SHIFT;
+
+/// Regions in a word of a bit map.
+const WORD: usize = u64::BITS as usize;
+
+/// Which host pages of a part are in use.
+pub(super) struct Residency {
+    /// For each region, the views that may have slots there.
+    touched: [ViewSet; REGIONS],
+    /// A bit for each region in which there are any.
+    summary: [u64; REGIONS / WORD],
+    /// For each region, the views whose host page takes memory.
+    held: [ViewSet; REGIONS],
+    /// Bytes of those pages.
+    bytes: usize,
+}
+
+impl Residency {
+    pub(super) fn new() -> Box<Self> {
+        Box::new(Self {
+            touched: [ViewSet::default(); REGIONS],
+            summary: [0; REGIONS / WORD],
+            held: [ViewSet::default(); REGIONS],
+            bytes: 0,
+        })
+    }
+
+    /// Host memory that the part takes, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether the slot may be filled.
+    fn may_hold(&self, slot: SlotId) -> bool {
+        self.touched[region(slot.page)].contains(slot.view)
+    }
+
+    /// Records that the memory of the part was given back.
+    pub(super) fn released(&mut self) {
+        self.held = [ViewSet::default(); REGIONS];
+        self.bytes = 0;
+    }
+
+    fn touch(&mut self, slot: SlotId) {
+        let region = region(slot.page);
+        self.touched[region].insert(slot.view);
+        self.summary[region / WORD] |= 1 << (region % WORD);
+        if !self.held[region].contains(slot.view) {
+            self.held[region].insert(slot.view);
+            self.bytes += PAGE_SIZE;
+        }
+    }
+
+    /// The first region from `region` on in which slots may be filled.
+    fn next_touched(&self, region: usize) -> Option<usize> {
+        let mut word = region / WORD;
+        let mut bits = *self.summary.get(word)? & (u64::MAX << (region % WORD));
+        while bits == 0 {
+            word += 1;
+            bits = *self.summary.get(word)?;
+        }
+        Some(word * WORD + bits.trailing_zeros() as usize)
+    }
+
+    /// Records that the slots of `views` in a region are empty.
+    fn emptied(&mut self, region: usize, views: ViewSet) {
+        self.touched[region].remove(views);
+        if self.touched[region].is_empty() {
+            self.summary[region / WORD] &= !(1 << (region % WORD));
+        }
+    }
+}
+
+fn region(page: LinearPage) -> usize {
+    page.get() as usize >> REGION_SHIFT
+}
+
+/// Access to the slots of a part.
+pub(crate) struct Part<'a> {
+    /// Start of a set of tables; the slots of `pages` are writable in every view.
+    pub(super) base: NonNull<u64>,
+    /// Linear pages of the part: whole regions.
+    pub(super) pages: Range<u32>,
+    pub(super) residency: &'a mut Residency,
+    /// Counts of emptied fetch slots, by privilege.
+    pub(super) fetch_epochs: &'a mut [u64; 2],
+}
+
+impl Part<'_> {
+    /// Sets a slot of the part.
+    pub(super) fn set(&mut self, slot: SlotId, value: u64) {
+        let page = slot.page.get();
+        self.slots(slot.view, page..page + 1)[0] = value;
+        self.residency.touch(slot);
+    }
+
+    /// A slot; 0 if it is not in the part.
+    pub(super) fn get(&mut self, slot: SlotId) -> u64 {
+        let page = slot.page.get();
+        if self.pages.contains(&page) && self.residency.may_hold(slot) {
+            self.slots(slot.view, page..page + 1)[0]
+        } else {
+            0
+        }
+    }
+
+    /// Empties a slot. A fetch slot takes the code slot with it.
+    pub(crate) fn clear_slot(&mut self, slot: SlotId) {
+        let page = slot.page.get();
+        self.clear(ViewSet::only(slot.view), page..page + 1);
+    }
+
+    /// Empties everything.
+    pub(crate) fn clear_all(&mut self) {
+        self.clear(ViewSet::ALL, self.pages.clone());
+    }
+
+    /// Empties the slots of `views` for the linear pages `pages`, as far as they are in the part.
+    pub(crate) fn clear(&mut self, views: ViewSet, pages: Range<u32>) {
+        let views = views.with_code();
+        let pages = pages.start.max(self.pages.start)..pages.end.min(self.pages.end);
+        let mut from = pages.start >> REGION_SHIFT;
+        while let Some(region) = self.residency.next_touched(from as usize) {
+            let first = (region as u32) << REGION_SHIFT;
+            let whole = first..first + (1 << REGION_SHIFT);
+            if whole.start >= pages.end {
+                break;
+            }
+            let here = whole.start.max(pages.start)..whole.end.min(pages.end);
+            let touched = self.residency.touched[region].and(views);
+            for view in touched.iter() {
+                self.empty(view, here.clone());
+            }
+            if here == whole {
+                self.residency.emptied(region, touched);
+            }
+            from = region as u32 + 1;
+        }
+    }
+
+    fn empty(&mut self, view: View, pages: Range<u32>) {
+        let slots = self.slots(view, pages);
+        if slots.iter().all(|slot| *slot == 0) {
+            return;
+        }
+        slots.fill(0);
+        if view.is_fetch() {
+            self.fetch_epochs[view.privilege() as usize] += 1;
+        }
+    }
+
+    fn slots(&mut self, view: View, pages: Range<u32>) -> &mut [u64] {
+        assert!(self.pages.start <= pages.start && pages.end <= self.pages.end);
+        let first = view.index() * VIEW_SLOTS + pages.start as usize;
+        // SAFETY: the slots of the part are writable at `base` and any bytes are u64. Tables are read and written through
+        // raw pointers but for this borrow, which holds `self` meanwhile.
+        unsafe { slice::from_raw_parts_mut(self.base.add(first).as_ptr(), pages.len()) }
+    }
+}
