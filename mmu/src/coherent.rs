@@ -67,6 +67,10 @@ impl CoherentMemory {
         self.phys.frames_mut().scanned(frame);
     }
 
+    pub(crate) fn take_code_writes(&mut self) -> Vec<Frame> {
+        self.phys.take_code_writes()
+    }
+
     /// Sets the A and D bits of an access. They change no mapping, so nothing is dropped.
     pub(crate) fn commit(&mut self, walk: &Walk, access: Access, mode: PagingMode) {
         walk.commit(&mut self.phys, access, mode);

@@ -305,6 +305,11 @@ impl Mmu {
         self.phys.code_epoch()
     }
 
+    /// The frames whose stores advanced [`Mmu::code_epoch`] since the last call, each once.
+    pub fn take_code_writes(&mut self) -> Vec<Frame> {
+        self.phys.take_code_writes()
+    }
+
     /// Increases whenever a cached translation for instruction fetches at `privilege` is dropped, in whatever address space,
     /// and when the address space changes: what was found through [`Mmu::fetch_page`] holds while it stays the same.
     pub fn fetch_epoch(&self, privilege: Privilege) -> u64 {
@@ -338,6 +343,12 @@ impl Mmu {
     #[inline]
     pub fn slot(&self, view: View, addr: LinearAddr) -> u64 {
         self.phys.tlb.slot(view, addr.page())
+    }
+
+    /// The frame that `view`, which is not one of code, maps the page of `addr` to, if that is cached.
+    #[inline]
+    pub fn cached_frame(&self, view: View, addr: LinearAddr) -> Option<Frame> {
+        self.phys.tlb.frame(view, addr.page())
     }
 
     /// Keeps `value`, which is not 0, in the code slot of the page of `addr` for as long as the translation for

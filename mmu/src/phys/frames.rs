@@ -1,7 +1,9 @@
 //! What is known about each frame of RAM: attributes and timestamps.
 //!
 //! All timestamps come from one counter that advances with every event, so that any two can be compared. The arrays
-//! are zero-backed and take host memory only for frames that had an event: 24 bytes and three bits a frame.
+//! are zero-backed and take host memory only for frames that had an event: 24 bytes and four bits a frame.
+
+use std::mem;
 
 use bitvec::vec::BitVec;
 
@@ -45,6 +47,10 @@ pub(super) struct Stamps {
 /// Attributes and timestamps of all frames of RAM. Frames beyond have no attributes, no stamps, and cannot get any.
 pub(crate) struct Frames {
     attributes: [BitVec; Attribute::COUNT],
+    /// Frames that lost the mark [`Attribute::Code`] to a store since they were last asked for, each once.
+    code_writes: Vec<Frame>,
+    /// Which frames are in `code_writes`.
+    listed: BitVec,
     written: Vec<u64>,
     scanned: Vec<u64>,
     executed: Vec<u64>,
@@ -56,6 +62,8 @@ impl Frames {
         let count = count as usize;
         Self {
             attributes: std::array::from_fn(|_| BitVec::repeat(false, count)),
+            code_writes: Vec::new(),
+            listed: BitVec::repeat(false, count),
             written: vec![0; count],
             scanned: vec![0; count],
             executed: vec![0; count],
@@ -91,8 +99,19 @@ impl Frames {
         let was_code = self.has(frame, Attribute::Code);
         if was_code {
             self.set(frame, Attribute::Code, false);
+            if !self.listed.replace(frame.get() as usize, true) {
+                self.code_writes.push(frame);
+            }
         }
         was_code
+    }
+
+    /// The frames that lost the mark [`Attribute::Code`] to a store since the last call, each once.
+    pub(super) fn take_code_writes(&mut self) -> Vec<Frame> {
+        for frame in &self.code_writes {
+            self.listed.set(frame.get() as usize, false);
+        }
+        mem::take(&mut self.code_writes)
     }
 
     /// Records that stores to the frame will go unseen from now on: it counts as written now.

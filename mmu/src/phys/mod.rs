@@ -263,6 +263,11 @@ impl PhysMemory {
         self.code_epoch
     }
 
+    /// The frames whose stores advanced [`PhysMemory::code_epoch`] since the last call, each once.
+    pub(crate) fn take_code_writes(&mut self) -> Vec<Frame> {
+        self.frames.take_code_writes()
+    }
+
     /// The 4096 bytes of `frame`; a frame without memory reads as all ones, like an empty bus.
     pub fn code_bytes(&self, frame: Frame) -> [u8; PAGE_SIZE] {
         let mut bytes = [0xff; PAGE_SIZE];

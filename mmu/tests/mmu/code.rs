@@ -222,3 +222,19 @@ fn frames_without_memory_are_harmless() {
         assert_eq!(mmu.phys.written(frame).get(), 0);
     }
 }
+
+#[test]
+fn frames_whose_code_was_overwritten_are_told_once() {
+    let mut mmu = aliased();
+    let other = phys(TARGET + 0x1000);
+    assert_eq!(mmu.take_code_writes(), []);
+    for _ in 0..3 {
+        mmu.mark_code(frame());
+        mmu.mark_code(other.frame());
+        mmu.write(linear(PAGE), User, 1u32).unwrap();
+    }
+    assert_eq!(mmu.take_code_writes(), [frame()]);
+    assert_eq!(mmu.take_code_writes(), []);
+    mmu.phys.write(other, &[1]).unwrap();
+    assert_eq!(mmu.take_code_writes(), [other.frame()]);
+}

@@ -246,7 +246,11 @@ impl Machine {
     }
 
     fn write(&mut self, address: u32, bytes: &[u8]) {
-        write(&mut self.vcpu.mmu.phys, address, bytes);
+        self.vcpu
+            .mmu
+            .phys
+            .write(GuestPhys::new(address.into()), bytes)
+            .expect("the layout lies in RAM");
     }
 }
 
