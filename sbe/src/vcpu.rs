@@ -195,7 +195,7 @@ fn translate(
     budget: u64,
 ) -> Result<(), Exit> {
     let end = cx.cpu.retired.saturating_add(budget);
-    let mut polls = u32::try_from(budget).unwrap_or(u32::MAX).max(1);
+    let mut polls = u32::try_from(budget).unwrap_or(u32::MAX).max(2);
     while cx.cpu.retired < end {
         if may_translate(cx.cpu) && translator.run(cx, &mut polls) == Outcome::Budget {
             break;

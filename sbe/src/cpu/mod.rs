@@ -8,4 +8,4 @@ pub mod regs;
 pub mod segment;
 mod state;
 
-pub use state::{Cpu, DescriptorTable, Pending};
+pub use state::{Cpu, DescriptorTable, Pending, SegmentLoad};

@@ -60,6 +60,19 @@ impl Pending {
     }
 }
 
+/// What loading DS, ES, FS or GS in protected mode gave.
+#[derive(Clone, Copy, Debug)]
+pub struct SegmentLoad {
+    /// The selector loaded.
+    pub selector: Selector,
+    /// What the register holds since.
+    pub segment: Segment,
+    /// CPL at the time.
+    pub cpl: u8,
+    /// [`Cpu::retired`] before the instruction.
+    pub retired: u64,
+}
+
 /// The architectural state of one processor.
 #[derive(Clone, Debug)]
 pub struct Cpu {
@@ -115,6 +128,8 @@ pub struct Cpu {
     pub debug_hits: u32,
     /// NMIs are blocked until the next IRET.
     pub nmi_blocked: bool,
+    /// The latest load of DS, ES, FS or GS by an instruction.
+    pub last_load: Option<SegmentLoad>,
     /// Instructions retired.
     pub retired: u64,
     /// Interrupts and exceptions delivered.
@@ -162,6 +177,7 @@ impl Cpu {
             pending: Pending(Pending::REFETCH),
             debug_hits: 0,
             nmi_blocked: false,
+            last_load: None,
             retired: 0,
             delivered: 0,
         }

@@ -28,7 +28,7 @@ mod segload;
 mod shift;
 mod stack;
 mod string;
-mod sysenter;
+pub mod sysenter;
 mod sysseg;
 mod system;
 mod table;

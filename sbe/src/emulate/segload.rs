@@ -7,9 +7,9 @@
 use super::descriptors::Entry;
 use super::exec::Exec;
 use super::word::Word;
-use crate::cpu::Pending;
 use crate::cpu::regs::ESP;
 use crate::cpu::segment::{Attributes, SegReg, Segment, Selector};
+use crate::cpu::{Pending, SegmentLoad};
 use crate::decode::{Insn, Operand};
 use crate::fault::Fault;
 
@@ -30,7 +30,14 @@ impl Exec<'_> {
             let entry = self.check_stack_segment(selector, self.cpu.cpl, Fault::gp)?;
             self.accept_segment(&entry)?
         } else {
-            self.load_data_segment(selector, self.cpu.cpl, Fault::gp)?
+            let segment = self.load_data_segment(selector, self.cpu.cpl, Fault::gp)?;
+            self.cpu.last_load = Some(SegmentLoad {
+                selector,
+                segment,
+                cpl: self.cpu.cpl,
+                retired: self.cpu.retired,
+            });
+            segment
         };
         self.cpu.segs[register as usize] = segment;
         Ok(())

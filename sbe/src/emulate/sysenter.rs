@@ -20,25 +20,32 @@ fn flat(selector: Selector, attributes: Attributes) -> Segment {
     Segment::new(selector, 0, u32::MAX, attributes)
 }
 
+/// Selectors of CS and SS that SYSENTER (to level 0) or SYSEXIT (to level 3) loads.
+pub fn selectors(sysenter_cs: u32, level: u8) -> (Selector, Selector) {
+    let first = sysenter_cs as u16 & !3;
+    let (code, stack) = match level {
+        0 => (0, KERNEL_STACK),
+        _ => (USER_CODE, USER_STACK),
+    };
+    let selector = |distance| Selector(first.wrapping_add(distance)).with_rpl(level);
+    (selector(code), selector(stack))
+}
+
 impl Exec<'_> {
-    /// The selector in IA32_SYSENTER_CS; #GP(0) if it is null or the processor is in real-address mode.
-    fn sysenter_selector(&self) -> Result<Selector, Fault> {
-        let selector = Selector(self.cpu.sysenter_cs as u16 & !3);
-        if !self.cpu.is_protected() || selector.0 == 0 {
+    /// #GP(0) if the selector in IA32_SYSENTER_CS; #GP(0) if it is null or the processor is in real-address mode.
+    fn require_sysenter_selector(&self) -> Result<(), Fault> {
+        if !self.cpu.is_protected() || self.cpu.sysenter_cs as u16 & !3 == 0 {
             return Err(Fault::gp(0));
         }
-        Ok(selector)
+        Ok(())
     }
 
     /// Loads flat CS and SS of privilege level `level`, ESP and EIP.
-    fn enter_flat(&mut self, level: u8, code: u16, stack: u16, pointer: u32, target: u32) {
-        let selector = |value| Selector(value).with_rpl(level);
-        let stack = flat(selector(stack), Attributes::FLAT_DATA.with_dpl(level));
+    pub fn enter_flat(&mut self, level: u8, pointer: u32, target: u32) {
+        let (code, stack) = selectors(self.cpu.sysenter_cs, level);
+        let stack = flat(stack, Attributes::FLAT_DATA.with_dpl(level));
         self.cpu.segs[SegReg::Ss as usize] = stack;
-        self.enter_code_segment(
-            flat(selector(code), Attributes::FLAT_CODE.with_dpl(level)),
-            level,
-        );
+        self.enter_code_segment(flat(code, Attributes::FLAT_CODE.with_dpl(level)), level);
         self.cpu.regs.set(ESP, pointer);
         self.cpu.eip = target;
     }
@@ -46,25 +53,19 @@ impl Exec<'_> {
 
 /// SYSENTER.
 pub fn sysenter(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
-    let Selector(code) = cx.sysenter_selector()?;
+    cx.require_sysenter_selector()?;
     let (pointer, target) = (cx.cpu.sysenter_esp, cx.cpu.sysenter_eip);
     cx.set_eflags(cx.cpu.eflags & !(VM | IF | RF));
-    cx.enter_flat(0, code, code.wrapping_add(KERNEL_STACK), pointer, target);
+    cx.enter_flat(0, pointer, target);
     Ok(())
 }
 
 /// SYSEXIT: ECX and EDX hold the new ESP and EIP.
 pub fn sysexit(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
-    let Selector(code) = cx.sysenter_selector()?;
+    cx.require_sysenter_selector()?;
     cx.require_cpl0()?;
     let (pointer, target) = (cx.cpu.regs.get(ECX), cx.cpu.regs.get(EDX));
-    cx.enter_flat(
-        3,
-        code.wrapping_add(USER_CODE),
-        code.wrapping_add(USER_STACK),
-        pointer,
-        target,
-    );
+    cx.enter_flat(3, pointer, target);
     Ok(())
 }
 

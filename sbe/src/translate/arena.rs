@@ -5,6 +5,8 @@
 //!           └── read/execute mapping `address_of`, what the processor runs
 //! ```
 //!
+//! What usually executes lies in the lower half, what does not in the upper.
+//!
 //! No mapping is ever writable and executable. Code written through one alias is executed through the other on the same
 //! thread only after a serializing instruction (SDM Vol. 3A, 8.1.3 "Handling Self- and Cross-Modifying Code"): see
 //! [`Arena::publish`].
@@ -27,9 +29,13 @@ const LENGTH: NonZeroUsize = NonZeroUsize::new(CAPACITY).expect("the arena is no
 pub struct Arena {
     writable: NonNull<c_void>,
     executable: NonNull<c_void>,
-    used: usize,
+    /// Where the next code of each half goes.
+    next: [usize; 2],
     unpublished: bool,
 }
+
+/// Ends of the halves.
+const ENDS: [usize; 2] = [CAPACITY / 2, CAPACITY];
 
 // SAFETY: the arena owns both mappings; nothing about them is tied to a thread.
 unsafe impl Send for Arena {}
@@ -51,7 +57,7 @@ impl Arena {
         Ok(Self {
             writable,
             executable,
-            used: 0,
+            next: [0, ENDS[0]],
             unpublished: false,
         })
     }
@@ -61,25 +67,26 @@ impl Arena {
         self.executable.as_ptr() as u64 + u64::from(offset)
     }
 
-    /// Where the next code goes.
-    pub fn next(&self) -> u32 {
-        self.used as u32
+    /// Arena offsets where the next code of each half goes.
+    pub fn next(&self) -> [u32; 2] {
+        self.next.map(|next| next as u32)
     }
 
-    /// Bytes left.
-    pub fn room(&self) -> usize {
-        CAPACITY - self.used
+    /// Bytes of code held.
+    pub fn used(&self) -> usize {
+        self.next[0] + self.next[1] - ENDS[0]
     }
 
-    /// Adds code, which must have been encoded for [`Self::next`]; `None` when it does not fit.
-    pub fn append(&mut self, code: &[u8]) -> Option<u32> {
-        if code.len() > self.room() {
-            return None;
+    /// Adds code to both halves, which must have been encoded for [`Self::next`]; returns whether it fitted.
+    pub fn append(&mut self, code: [&[u8]; 2]) -> bool {
+        let fits = (0..2).all(|half| code[half].len() <= ENDS[half] - self.next[half]);
+        if fits {
+            for (half, bytes) in code.into_iter().enumerate() {
+                self.write(self.next[half], bytes);
+                self.next[half] += bytes.len();
+            }
         }
-        let start = self.next();
-        self.write(self.used, code);
-        self.used += code.len();
-        Some(start)
+        fits
     }
 
     /// Replaces four bytes of code.
@@ -87,9 +94,9 @@ impl Arena {
         self.write(offset as usize, &value.to_le_bytes());
     }
 
-    /// Forgets all code from `offset` on.
-    pub fn truncate(&mut self, offset: u32) {
-        self.used = self.used.min(offset as usize);
+    /// Forgets all code from the arena offsets `ends` on.
+    pub fn truncate(&mut self, ends: [u32; 2]) {
+        self.next = ends.map(|end| end as usize);
     }
 
     fn write(&mut self, offset: usize, bytes: &[u8]) {
@@ -155,7 +162,8 @@ mod tests {
     fn code_goes_in_through_one_mapping_and_runs_through_the_other() {
         let mut arena = Arena::new().expect("memory for code");
         // mov eax, 42; ret
-        let start = arena.append(&[0xB8, 42, 0, 0, 0, 0xC3]).expect("room");
+        let [start, _] = arena.next();
+        assert!(arena.append([&[0xB8, 42, 0, 0, 0, 0xC3], &[]]));
         arena.publish();
         // SAFETY: the address holds a complete function of the C ABI that touches EAX only.
         let function: extern "C" fn() -> u32 =
@@ -169,9 +177,13 @@ mod tests {
     #[test]
     fn a_full_arena_takes_nothing() {
         let mut arena = Arena::new().expect("memory for code");
-        assert!(arena.append(&vec![0; CAPACITY]).is_some());
-        assert!(arena.append(&[0]).is_none());
-        arena.truncate(1);
-        assert_eq!(arena.room(), CAPACITY - 1);
+        let empty = arena.next();
+        assert!(arena.append([&vec![0; CAPACITY / 2], &[]]));
+        assert!(!arena.append([&[0], &[]]));
+        assert!(arena.append([&[], &vec![0; CAPACITY / 2]]));
+        assert!(!arena.append([&[], &[0]]));
+        assert_eq!(arena.used(), CAPACITY);
+        arena.truncate(empty);
+        assert_eq!(arena.used(), 0);
     }
 }

@@ -4,31 +4,36 @@
 //!
 //! | host | holds |
 //! |---|---|
-//! | RAX RCX RDX RBX RBP RSI RDI | the guest's registers of the same names, zero-extended |
+//! | RAX RDX RBX RBP RSI RDI | the guest's registers of the same names, zero-extended |
+//! | R11 | guest ECX |
 //! | R12 | guest ESP |
-//! | R13 | linear address of the page that executes (CS is flat, so EIP of its first byte) |
-//! | R14 | read table of the current privilege; the write table lies [`WRITE_TABLE`] further |
-//! | R15 | the context |
-//! | R8–R11 | scratch |
+//! | R13 | linear address of the page that executes, plus [`PAGE_BIAS`] (CS is flat, so EIP of its first byte) |
+//! | R14 | read table of the current privilege; the other tables lie at fixed distances |
+//! | R15 | the context, plus [`CONTEXT_BIAS`] |
+//! | RCX | scratch: the one register that a branch can test without touching flags |
+//! | R8 R9 R10 | scratch |
 //! | status flags | the guest's |
-//! | RSP | the host's stack |
+//! | RSP | a stack of host return addresses, each pushed by a guest call |
+//!
+//! Shifts take their count from the low five bits of a register, which two registers have to spare: that is what the biases
+//! are for.
 
 use crate::cpu::eflags::{CF, OF, STATUS};
 use mmu::View;
 use std::mem::offset_of;
 
-/// Entries of the jump cache.
-pub const JUMP_ENTRIES: usize = 1 << 16;
-/// The bits of EIP from this one on are added to the lower ones, so that functions 64 KiB apart do not share a slot.
-pub const JUMP_FOLD: u32 = 16;
-
-/// The jump-cache slot of `eip`.
-pub fn jump_slot(eip: u32) -> usize {
-    eip.wrapping_add(eip >> JUMP_FOLD) as usize % JUMP_ENTRIES
-}
+/// Added to the context's address in R15: log2 of the page size less log2 of a doubleword's.
+pub const CONTEXT_BIAS: i32 = 10;
+/// Added to the page's address in R13: log2 of the page size.
+pub const PAGE_BIAS: i32 = 12;
 
 /// Distance from a read table to the write table of the same privilege, in bytes.
 pub const WRITE_TABLE: i32 = 2 * View::STRIDE as i32;
+/// Distance from a read table to the code table of the same privilege, in bytes.
+pub const CODE_TABLE: i32 = 6 * View::STRIDE as i32;
+
+/// Descriptors of the GDT that emitted code can know.
+pub const KNOWN_SEGMENTS: usize = 32;
 
 /// Why emitted code came back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +41,7 @@ pub const WRITE_TABLE: i32 = 2 * View::STRIDE as i32;
 pub enum Reason {
     /// The emulator has to execute the instruction at EIP.
     Emulate = 0,
-    /// The jump cache does not know EIP.
+    /// No code is known for EIP.
     Lookup = 1,
     /// A direct branch inside the page is not linked yet: [`Context::site`] names it.
     Link = 2,
@@ -44,6 +49,49 @@ pub enum Reason {
     Budget = 3,
     /// The guest's x87, MMX and SSE state has to be loaded into the host's unit.
     LoadFpu = 4,
+    /// A table has no slot for the access that [`Context::access`] and [`Context::address`] describe.
+    Miss = 5,
+    /// A direct branch to another page is not linked yet: [`Context::site`] names it.
+    Cross = 6,
+}
+
+/// A memory access as one number: log2 of its size in bytes, 0..=4, twice, plus 1 if it writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AccessKind(u32);
+
+impl AccessKind {
+    /// How many kinds there are.
+    pub const COUNT: usize = 10;
+
+    /// The kind of an access to `size` bytes, a power of two up to 16.
+    pub fn new(size: u32, writes: bool) -> Self {
+        Self(size.trailing_zeros() * 2 + u32::from(writes))
+    }
+
+    /// All kinds, by number.
+    pub fn all() -> impl Iterator<Item = Self> {
+        (0..Self::COUNT as u32).map(Self)
+    }
+
+    /// The kind with this number.
+    pub fn from_number(number: u32) -> Self {
+        Self(number)
+    }
+
+    /// Its number, below [`Self::COUNT`].
+    pub fn number(self) -> u32 {
+        self.0
+    }
+
+    /// Bytes accessed.
+    pub fn size(self) -> u32 {
+        1 << (self.0 / 2)
+    }
+
+    /// Whether it writes.
+    pub fn writes(self) -> bool {
+        self.0 % 2 != 0
+    }
 }
 
 /// An FXSAVE image.
@@ -59,14 +107,15 @@ impl Default for FxArea {
 
 /// State shared with emitted code.
 #[derive(Debug, Default)]
-#[repr(C, align(16))]
+#[repr(C, align(64))]
 pub struct Context {
-    /// FXSAVE image: in when `fpu_live` is set before entering, out when `fpu_saved` is set on leaving.
-    pub fpu: FxArea,
-    /// EAX, ECX, EDX, EBX, ESP, EBP, ESI, EDI.
-    pub regs: [u64; 8],
-    /// Read table of the current privilege.
-    pub table: u64,
+    /// Polls left.
+    pub polls: u32,
+    /// Guest EIP, in and out.
+    pub eip: u32,
+    /// Nonzero while the host's unit holds the guest's FPU state. In: `fpu` is to be loaded at once; out: it was saved
+    /// there.
+    pub fpu_live: u64,
     /// Bases of FS and GS.
     pub fs_base: u64,
     /// See `fs_base`.
@@ -75,69 +124,142 @@ pub struct Context {
     pub fs_usable: u64,
     /// As `fs_usable`, of GS.
     pub gs_usable: u64,
-    /// Jump cache, keys: minus (EIP + `space`).
-    pub jump_keys: u64,
-    /// Jump cache, host addresses.
-    pub jump_targets: u64,
-    /// Nonzero while the host's unit holds the guest's state.
-    pub fpu_live: u64,
-    /// Nonzero when emitted code left the guest's state in `fpu`.
-    pub fpu_saved: u64,
-    /// What tells address spaces, privileges and code versions apart in keys: a number in the upper half.
-    pub space: u64,
-    /// Status flags: AH as LAHF stores them, AL is OF.
-    pub flags: u32,
-    /// Polls left.
-    pub polls: u32,
-    /// Guest EIP, out.
-    pub eip: u32,
+    /// Holds a value across a second memory access of one instruction.
+    pub scratch: u64,
+    /// EFLAGS.IF in its place.
+    pub interrupt_flag: u32,
+    /// What has to be added to the host's RFLAGS to get the guest's EFLAGS but for IF.
+    pub eflags_delta: u32,
+    /// Nonzero when no interrupt waits for IF.
+    pub no_interrupt: u64,
+    /// The part of EFLAGS that POPF in emitted code must find unchanged.
+    pub eflags_fixed: u32,
     /// A [`Reason`].
     pub reason: u32,
     /// Which branch wants to be linked.
     pub site: u32,
-    /// Holds a value across a second memory access of one instruction.
-    pub scratch: u32,
+    /// The [`AccessKind`] of a miss.
+    pub access: u32,
+    /// Linear address of a miss.
+    pub address: u32,
+    /// Status flags: AH as LAHF stores them, AL is OF.
+    pub flags: u32,
+    /// Host address at which emitted code goes on after a miss.
+    pub resume: u64,
+    /// What RCX holds then: the slot.
+    pub slot: u64,
+    /// EAX, ECX, EDX, EBX, ESP, EBP, ESI, EDI.
+    pub regs: [u64; 8],
+    /// R13.
+    pub page: u64,
+    /// Read tables of supervisor and user.
+    pub tables: [u64; 2],
+    /// Read table of the current privilege.
+    pub table: u64,
+    /// RSP of emitted code.
+    pub stack: u64,
+    /// The same when no call is open.
+    pub stack_bottom: u64,
+    /// Selectors of ES, CS, SS, DS, FS and GS.
+    pub selectors: [u32; 6],
+    /// Nonzero for each segment register that emitted code has loaded.
+    pub loaded: [u32; 6],
+    /// Current privilege level, 0 or 3.
+    pub cpl: u32,
+    /// Nonzero when emitted code has changed the privilege level.
+    pub level_changed: u32,
+    /// All ones when SYSENTER can be executed.
+    pub sysenter_usable: u64,
+    /// All ones when SYSEXIT can be executed.
+    pub sysexit_usable: u64,
+    /// IA32_SYSENTER_ESP.
+    pub sysenter_esp: u32,
+    /// IA32_SYSENTER_EIP.
+    pub sysenter_eip: u32,
+    /// Selectors of CS and SS that SYSENTER and SYSEXIT load.
+    pub flat_selectors: [[u32; 2]; 2],
+    /// Nonzero when RDTSC can be executed by user code.
+    pub tsc_usable: u64,
+    /// Added to the host's time-stamp counter.
+    pub tsc_offset: u64,
+    /// For the first [`KNOWN_SEGMENTS`] descriptors of the GDT: minus the selector less 1, if it is known what loading that
+    /// into a data segment register with CPL 0 does.
+    pub known_keys: [u64; KNOWN_SEGMENTS],
+    /// Their bases.
+    pub known_bases: [u64; KNOWN_SEGMENTS],
+    /// Nonzero for those that span 4 GiB, readable and writable.
+    pub known_usable: [u64; KNOWN_SEGMENTS],
+    /// Nonzero for those that are so with base 0.
+    pub known_flat: [u64; KNOWN_SEGMENTS],
+    /// RSP of the engine.
+    pub host_stack: u64,
+    /// Nonzero when `fpu` is the guest's state and its instructions can run without an exception.
+    pub fpu_loadable: u64,
+    /// Nonzero when emitted code left a newer guest state in `fpu` than the processor has.
+    pub fpu_saved: u64,
     /// MXCSR as host code wants it.
     pub host_mxcsr: u32,
-    /// RAX while a misaligned access is checked.
-    pub saved_ax: u64,
-    /// Status flags while a misaligned access is checked.
-    pub saved_flags: u32,
+    /// FXSAVE image.
+    pub fpu: FxArea,
 }
 
-/// Offsets of the fields, as displacements from R15.
-pub mod offset {
-    use super::{Context, offset_of};
+/// Displacements of the fields from R15.
+pub mod field {
+    use super::{CONTEXT_BIAS, Context, offset_of};
 
-    macro_rules! offsets {
-        ($($name:ident = $field:ident),*) => {$(
+    macro_rules! fields {
+        ($($name:ident = $field:ident),* $(,)?) => {$(
             #[doc = concat!("Of `", stringify!($field), "`.")]
-            pub const $name: i32 = offset_of!(Context, $field) as i32;
+            pub const $name: i32 = offset_of!(Context, $field) as i32 - CONTEXT_BIAS;
         )*};
     }
 
-    offsets!(
-        REGS = regs,
-        TABLE = table,
+    fields!(
+        POLLS = polls,
+        EIP = eip,
+        FPU_LIVE = fpu_live,
         FS_BASE = fs_base,
         GS_BASE = gs_base,
         FS_USABLE = fs_usable,
         GS_USABLE = gs_usable,
-        JUMP_KEYS = jump_keys,
-        JUMP_TARGETS = jump_targets,
-        SPACE = space,
-        FLAGS = flags,
-        POLLS = polls,
-        EIP = eip,
+        SCRATCH = scratch,
+        INTERRUPT_FLAG = interrupt_flag,
+        EFLAGS_DELTA = eflags_delta,
+        NO_INTERRUPT = no_interrupt,
+        EFLAGS_FIXED = eflags_fixed,
         REASON = reason,
         SITE = site,
-        SCRATCH = scratch,
-        FPU = fpu,
-        FPU_LIVE = fpu_live,
+        ACCESS = access,
+        ADDRESS = address,
+        FLAGS = flags,
+        RESUME = resume,
+        SLOT = slot,
+        REGS = regs,
+        PAGE = page,
+        TABLES = tables,
+        TABLE = table,
+        STACK = stack,
+        STACK_BOTTOM = stack_bottom,
+        SELECTORS = selectors,
+        LOADED = loaded,
+        CPL = cpl,
+        LEVEL_CHANGED = level_changed,
+        SYSENTER_USABLE = sysenter_usable,
+        SYSEXIT_USABLE = sysexit_usable,
+        SYSENTER_ESP = sysenter_esp,
+        SYSENTER_EIP = sysenter_eip,
+        FLAT_SELECTORS = flat_selectors,
+        TSC_USABLE = tsc_usable,
+        TSC_OFFSET = tsc_offset,
+        KNOWN_KEYS = known_keys,
+        KNOWN_BASES = known_bases,
+        KNOWN_USABLE = known_usable,
+        KNOWN_FLAT = known_flat,
+        HOST_STACK = host_stack,
+        FPU_LOADABLE = fpu_loadable,
         FPU_SAVED = fpu_saved,
         HOST_MXCSR = host_mxcsr,
-        SAVED_AX = saved_ax,
-        SAVED_FLAGS = saved_flags
+        FPU = fpu,
     );
 }
 
@@ -149,7 +271,9 @@ impl Context {
             1 => Reason::Lookup,
             2 => Reason::Link,
             3 => Reason::Budget,
-            _ => Reason::LoadFpu,
+            4 => Reason::LoadFpu,
+            5 => Reason::Miss,
+            _ => Reason::Cross,
         }
     }
 

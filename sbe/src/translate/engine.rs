@@ -1,29 +1,32 @@
 //! [`Translator`]: the pages translated so far, and what connects them to the run loop.
 
 use super::arena::Arena;
-use super::context::{Context, JUMP_ENTRIES, Reason, jump_slot};
-use super::emit::ENTRY_BYTES;
-use super::fragment::{self, Fragment, Translated};
+use super::context::{AccessKind, Context, Reason};
+use super::emit::{ENTRY_BYTES, Emitter, FIXED_FLAGS};
+use super::entries::{EntryTables, TableId};
+use super::fragment::{self, Fragment, Link, Translated};
 use super::page::{CodePage, Entry};
 use super::runtime::Runtime;
-use crate::cpu::control::{CR0_EM, CR0_TS, CR4_OSFXSR};
+use super::segments::{KnownSegments, segment_base, spans_all};
+use super::stack::{HostStack, MOST_POLLS};
+use super::stats::Stats;
+use crate::cpu::control::{CR0_EM, CR0_TS, CR4_OSFXSR, CR4_TSD};
 use crate::cpu::fpu::{FCW_INIT, MXCSR_INIT};
-use crate::cpu::segment::{Bounds, SegReg, Segment};
-use crate::cpu::{Cpu, eflags};
+use crate::cpu::segment::{Bounds, SegReg};
+use crate::cpu::{Cpu, Pending, eflags};
 use crate::decode::decoder::MAX_LENGTH;
 use crate::emulate::Exec;
+use crate::emulate::sysenter::selectors;
 use hashbrown::HashMap;
-use mmu::{Access, Frame, LinearAddr, MemFault, PAGE_SIZE, View};
+use mmu::{Access, Frame, LinearAddr, PAGE_SHIFT, PAGE_SIZE, Privilege, View};
 use std::io;
-
-/// Key of a jump-cache entry that matches nothing.
-const EMPTY_KEY: u64 = 0;
-
-/// Circumstances whose jump-cache entries stay of use: kernel and program, before and after a few changes.
-const KNOWN_SPACES: usize = 4;
+use std::time::Instant;
 
 /// The six exception masks of the x87 control word.
 const EXCEPTION_MASKS: u16 = 0x3F;
+
+/// log2 of the bytes of an entry table's words: what the page's address is scaled by in code slots.
+const ENTRY_SHIFT: u32 = 2;
 
 /// What emitted code left to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,47 +37,49 @@ pub enum Outcome {
     Budget,
 }
 
+/// Which code page: what lies in a frame, executed at a privilege.
+type PageKey = (Frame, Privilege);
+
 /// A branch that may be linked.
 #[derive(Clone, Copy)]
 struct Site {
-    frame: Frame,
-    target: u16,
-    displacement: u32,
+    page: PageKey,
+    link: Link,
 }
 
 /// Translated code of one processor.
 pub struct Translator {
     arena: Arena,
     runtime: Runtime,
+    emitter: Emitter,
     context: Box<Context>,
-    pages: HashMap<Frame, CodePage>,
+    stack: HostStack,
+    tables: EntryTables,
+    pages: HashMap<PageKey, CodePage>,
     sites: Vec<Site>,
-    jump_keys: Box<[u64]>,
-    jump_targets: Box<[u64]>,
-    /// The circumstances of late and their numbers, the present one first.
-    known_spaces: [(Space, u32); KNOWN_SPACES],
-    /// The last number given.
-    spaces: u32,
-    /// The guest's FPU state was in the host's unit when emitted code last left.
-    fpu_hot: bool,
+    epochs: Epochs,
+    segments: KnownSegments,
+    stats: Stats,
 }
 
-/// Under which circumstances the jump cache was filled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Space {
-    fetch_epoch: u64,
-    code_epoch: u64,
-    cpl: u8,
+/// Under which circumstances emitted code ran last: return addresses on its stack hold under the same only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+struct Epochs {
+    fetch: [u64; 2],
+    code: u64,
 }
 
-impl Space {
-    /// No processor is in it.
-    const NONE: Self = Self {
-        fetch_epoch: u64::MAX,
-        code_epoch: 0,
-        cpl: 0,
-    };
+impl Epochs {
+    fn now(cx: &Exec<'_>) -> Self {
+        Self {
+            fetch: PRIVILEGES.map(|privilege| cx.mmu.fetch_epoch(privilege)),
+            code: cx.mmu.code_epoch(),
+        }
+    }
 }
+
+/// In the order of the context's tables.
+const PRIVILEGES: [Privilege; 2] = [Privilege::Supervisor, Privilege::User];
 
 impl Translator {
     /// A translator with nothing translated.
@@ -88,74 +93,168 @@ impl Translator {
             return Err(io::Error::new(io::ErrorKind::Unsupported, what));
         }
         let mut arena = Arena::new()?;
-        let runtime = Runtime::emit(&mut arena).map_err(io::Error::other)?;
-        let jump_keys = vec![EMPTY_KEY; JUMP_ENTRIES].into_boxed_slice();
-        let jump_targets = vec![0; JUMP_ENTRIES].into_boxed_slice();
+        let runtime = Runtime::emit(&mut arena)?;
+        let stack = HostStack::new(arena.address_of(runtime.underflow));
         let mut context = Box::new(Context::default());
         context.host_mxcsr = MXCSR_INIT;
-        context.jump_keys = jump_keys.as_ptr().expose_provenance() as u64;
-        context.jump_targets = jump_targets.as_ptr().expose_provenance() as u64;
+        stack.reset(&mut context);
         Ok(Self {
+            emitter: Emitter::new(runtime),
             arena,
             runtime,
             context,
+            stack,
+            tables: EntryTables::new()?,
             pages: HashMap::new(),
             sites: Vec::new(),
-            jump_keys,
-            jump_targets,
-            known_spaces: [(Space::NONE, 0); KNOWN_SPACES],
-            spaces: 0,
-            fpu_hot: false,
+            epochs: Epochs::default(),
+            segments: KnownSegments::default(),
+            stats: Stats::default(),
         })
     }
 
-    /// Runs translated code from EIP on until something else has to be done. `polls` counts down with each jump and loop.
+    /// What has been done so far.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// Runs translated code from EIP on until something else has to be done. `polls` counts down with loops, calls and
+    /// indirect jumps.
     pub fn run(&mut self, cx: &mut Exec<'_>, polls: &mut u32) -> Outcome {
-        self.enter_space(cx);
-        let Some(mut target) = self.target(cx, cx.cpu.eip) else {
-            return Outcome::Emulate;
-        };
-        self.load(cx, *polls);
+        self.follow_changes(cx);
+        self.load(cx);
+        let mut target = self.arena.address_of(self.runtime.forward);
         let outcome = loop {
+            let granted = (*polls).min(MOST_POLLS);
+            self.context.polls = granted;
+            self.stack.make_room(&mut self.context);
             self.runtime.run(&mut self.arena, &mut self.context, target);
+            *polls -= granted - self.context.polls;
             let next = match self.context.reason() {
-                Reason::Emulate => break Outcome::Emulate,
-                Reason::Budget => break Outcome::Budget,
-                Reason::Lookup => self.lookup(cx, self.context.eip),
-                Reason::Link => self.link(cx),
-                Reason::LoadFpu => self.load_fpu(cx),
+                Reason::Emulate => {
+                    self.stats.exits.emulate += 1;
+                    None
+                }
+                Reason::Lookup => {
+                    self.stats.exits.lookup += 1;
+                    self.lookup(cx)
+                }
+                Reason::Link => {
+                    self.stats.exits.link += 1;
+                    self.link(cx)
+                }
+                Reason::Cross => {
+                    self.stats.exits.link += 1;
+                    self.cross(cx)
+                }
+                Reason::LoadFpu => {
+                    self.stats.exits.load_fpu += 1;
+                    self.load_fpu(cx)
+                }
+                Reason::Miss => {
+                    self.stats.exits.miss += 1;
+                    self.fill(cx)
+                }
+                Reason::Budget if *polls > 0 => {
+                    self.leave_fpu();
+                    Some(self.arena.address_of(self.runtime.forward))
+                }
+                Reason::Budget => {
+                    self.stats.exits.budget += 1;
+                    break Outcome::Budget;
+                }
             };
             match next {
-                Some(next) => {
-                    // What was live stays so: the image in the context goes back in.
-                    self.context.fpu_live |= std::mem::take(&mut self.context.fpu_saved);
-                    target = next;
-                }
+                Some(next) => target = next,
                 None => break Outcome::Emulate,
             }
         };
-        self.context.fpu_live = 0;
-        self.fpu_hot = self.context.fpu_saved != 0;
-        self.store(cx, polls);
+        self.store(cx);
         outcome
     }
 
-    /// Host address of the code for `eip`, from the jump cache if it is there.
-    fn target(&mut self, cx: &mut Exec<'_>, eip: u32) -> Option<u64> {
-        let slot = jump_slot(eip);
-        if self.jump_keys[slot] == self.key(eip) {
-            self.unless_emulated(self.jump_targets[slot])
-        } else {
-            self.lookup(cx, eip)
+    /// Voids what stores to code pages and changed mappings have made stale.
+    fn follow_changes(&mut self, cx: &mut Exec<'_>) {
+        let now = Epochs::now(cx);
+        if now == self.epochs {
+            return;
+        }
+        if now.code != self.epochs.code {
+            for frame in cx.mmu.take_code_writes() {
+                self.segments.forget_table_in(frame, &mut self.context);
+                for privilege in PRIVILEGES {
+                    self.hide((frame, privilege));
+                }
+            }
+        }
+        self.stack.reset(&mut self.context);
+        self.epochs = now;
+    }
+
+    /// Leads everything that goes to a page through a look-up again.
+    fn hide(&mut self, key: PageKey) {
+        if let Some(page) = self.pages.get_mut(&key) {
+            self.tables.reset(page.table);
+            for after in std::mem::take(&mut page.incoming) {
+                patch(&mut self.arena, after, self.runtime.forward);
+            }
         }
     }
 
-    fn key(&self, eip: u32) -> u64 {
-        (self.context.space + u64::from(eip)).wrapping_neg()
+    /// Takes over the processor's state.
+    fn load(&mut self, cx: &mut Exec<'_>) {
+        self.segments.learn(cx, &mut self.context);
+        let cpu = &*cx.cpu;
+        let context = &mut *self.context;
+        if context.cpl != u32::from(cpu.cpl) {
+            self.stack.reset(context);
+        }
+        for number in 0..8 {
+            context.regs[usize::from(number)] = cpu.regs.get(number).into();
+        }
+        context.set_flags(cpu.eflags);
+        context.interrupt_flag = cpu.eflags & eflags::IF;
+        context.eflags_delta = cpu.eflags & !(eflags::STATUS | eflags::IF | eflags::FIXED);
+        context.eflags_fixed = cpu.eflags & FIXED_FLAGS;
+        context.no_interrupt = (!cpu.pending.has(Pending::INTR)).into();
+        context.eip = cpu.eip;
+        // Shifts count by R13 before a page is known.
+        context.page = PAGE_SHIFT.into();
+        context.tables = PRIVILEGES.map(|privilege| {
+            let table = cx.mmu.tlb_table(View::of(Access::Read, privilege));
+            table.expose_provenance() as u64
+        });
+        context.cpl = cpu.cpl.into();
+        context.table = context.tables[usize::from(cpu.cpl == 3)];
+        context.level_changed = 0;
+        for (selector, segment) in context.selectors.iter_mut().zip(&cpu.segs) {
+            *selector = segment.selector.0.into();
+        }
+        context.loaded = [0; 6];
+        load_system_registers(context, cpu);
+        (context.fs_base, context.fs_usable) = segment_base(cpu.seg(SegReg::Fs));
+        (context.gs_base, context.gs_usable) = segment_base(cpu.seg(SegReg::Gs));
+        context.fpu_live = 0;
+        context.fpu_loadable = 0;
     }
 
-    fn unless_emulated(&self, target: u64) -> Option<u64> {
-        (target != self.arena.address_of(self.runtime.emulate)).then_some(target)
+    /// Gives the processor its state back.
+    fn store(&mut self, cx: &mut Exec<'_>) {
+        self.store_fpu(cx);
+        self.segments.store(cx, &self.context);
+        let context = &*self.context;
+        if context.level_changed != 0 {
+            // ESP and EIP are set below.
+            cx.enter_flat(context.cpl as u8, 0, 0);
+        }
+        for number in 0..8 {
+            cx.cpu
+                .regs
+                .set(number, context.regs[usize::from(number)] as u32);
+        }
+        let eflags = cx.cpu.eflags & !eflags::IF | context.interrupt_flag;
+        cx.cpu.eflags = context.merge_flags(eflags);
+        cx.cpu.eip = context.eip;
     }
 
     /// Gives the processor the FPU state that emitted code left in the context.
@@ -166,155 +265,172 @@ impl Translator {
         }
     }
 
+    /// The privilege at which emitted code runs.
+    fn privilege(&self) -> Privilege {
+        PRIVILEGES[usize::from(self.context.cpl == 3)]
+    }
+
+    /// The FPU's state stays in the context until emitted code asks for it.
+    fn leave_fpu(&mut self) {
+        self.context.fpu_live = 0;
+    }
+
     /// Has the guest's FPU state loaded on the way in, if its instructions can run without an exception.
     fn load_fpu(&mut self, cx: &mut Exec<'_>) -> Option<u64> {
-        self.store_fpu(cx);
         if !may_run_on_host(cx.cpu) {
             return None;
         }
         self.context.fpu.0.copy_from_slice(cx.cpu.fpu.as_bytes());
+        self.context.fpu_loadable = 1;
         self.context.fpu_live = 1;
-        self.lookup(cx, self.context.eip)
+        Some(self.context.resume)
     }
 
-    /// Gives the present address space, privilege and code version a number, new if they are not those of the last run.
-    fn enter_space(&mut self, cx: &Exec<'_>) {
-        let space = Space {
-            fetch_epoch: cx.mmu.fetch_epoch(cx.cpu.privilege()),
-            code_epoch: cx.mmu.code_epoch(),
-            cpl: cx.cpu.cpl,
+    /// Fills the slot that emitted code missed; `None` when the emulator has to make the access.
+    fn fill(&mut self, cx: &mut Exec<'_>) -> Option<u64> {
+        let kind = AccessKind::from_number(self.context.access);
+        let (address, size) = (self.context.address, kind.size());
+        let crosses = address % PAGE_SIZE as u32 > PAGE_SIZE as u32 - size;
+        // Some instructions fault for a misaligned operand of 16 bytes.
+        if crosses || size == 16 && address % size != 0 {
+            return None;
+        }
+        let linear = LinearAddr::from(address);
+        let privilege = self.privilege();
+        let (access, made) = if kind.writes() {
+            (Access::Write, cx.mmu.prepare_write(linear, size, privilege))
+        } else {
+            let read = cx.mmu.read::<u8>(linear, privilege);
+            (Access::Read, read.map(|_| ()))
         };
-        if self.known_spaces[0].0 == space {
-            return;
+        made.ok()?;
+        self.context.slot = cx.mmu.slot(View::of(access, privilege), linear);
+        // The walk may have written page tables, and those may be code.
+        if self.context.slot == 0 || Epochs::now(cx) != self.epochs {
+            return None;
         }
-        match self
-            .known_spaces
-            .iter()
-            .position(|(known, _)| *known == space)
-        {
-            Some(index) => self.known_spaces[..=index].rotate_right(1),
-            None => {
-                self.known_spaces.rotate_right(1);
-                self.known_spaces[0] = (space, self.new_space());
-            }
-        }
-        self.context.space = u64::from(self.known_spaces[0].1) << 32;
+        // What enters R8.
+        let eip = std::mem::replace(&mut self.context.eip, address);
+        debug_assert_eq!(eip >> PAGE_SHIFT, self.context.page as u32 >> PAGE_SHIFT);
+        Some(self.context.resume)
     }
 
-    /// A number that no entry of the jump cache has.
-    fn new_space(&mut self) -> u32 {
-        self.spaces = self.spaces.wrapping_add(1);
-        if self.spaces == 0 {
-            self.jump_keys.fill(EMPTY_KEY);
-            self.known_spaces.fill((Space::NONE, 0));
-            self.spaces = 1;
-        }
-        self.spaces
+    /// Makes the code for EIP known; `None` when the emulator has to execute the instruction there.
+    fn lookup(&mut self, cx: &mut Exec<'_>) -> Option<u64> {
+        self.leave_fpu();
+        let (eip, privilege) = (LinearAddr::from(self.context.eip), self.privilege());
+        let frame = cx.mmu.fetch_page(eip, privilege).ok()?;
+        let entry = self.entry(cx, (frame, privilege), eip.offset());
+        let table = self.pages.get(&(frame, privilege))?.table;
+        let page = u64::from(self.context.eip & !(PAGE_SIZE as u32 - 1)) << ENTRY_SHIFT;
+        let slot = self.tables.address_of(table).wrapping_sub(page);
+        cx.mmu.set_code_slot(eip, privilege, slot);
+        self.after_changes(cx, entry)
     }
 
-    /// Takes over the processor's state.
-    fn load(&mut self, cx: &Exec<'_>, polls: u32) {
-        let cpu = &*cx.cpu;
-        let context = &mut *self.context;
-        for number in 0..8 {
-            context.regs[usize::from(number)] = cpu.regs.get(number).into();
-        }
-        context.set_flags(cpu.eflags);
-        context.eip = cpu.eip;
-        context.polls = polls;
-        let table = cx.mmu.tlb_table(View::of(Access::Read, cpu.privilege()));
-        context.table = table.expose_provenance() as u64;
-        (context.fs_base, context.fs_usable) = segment_base(cpu.seg(SegReg::Fs));
-        (context.gs_base, context.gs_usable) = segment_base(cpu.seg(SegReg::Gs));
-        // Where FPU instructions were executed lately, more will come.
-        if self.fpu_hot && may_run_on_host(cpu) {
-            context.fpu.0.copy_from_slice(cpu.fpu.as_bytes());
-            context.fpu_live = 1;
-        }
-    }
-
-    /// Gives the processor its state back.
-    fn store(&mut self, cx: &mut Exec<'_>, polls: &mut u32) {
-        let context = &*self.context;
-        for number in 0..8 {
-            cx.cpu
-                .regs
-                .set(number, context.regs[usize::from(number)] as u32);
-        }
-        cx.cpu.eflags = context.merge_flags(cx.cpu.eflags);
-        cx.cpu.eip = context.eip;
-        *polls = context.polls;
-        self.store_fpu(cx);
-    }
-
-    /// Host address of the code for `eip`, translated now if it must be; enters it in the jump cache.
-    fn lookup(&mut self, cx: &mut Exec<'_>, eip: u32) -> Option<u64> {
-        let frame = match cx.mmu.fetch_page(LinearAddr::from(eip), cx.cpu.privilege()) {
-            Ok(frame) => frame,
-            Err(MemFault::Page(_) | MemFault::Device) => return None,
-        };
-        self.context.eip = eip;
-        let entry = self.entry(cx, frame, eip % PAGE_SIZE as u32);
-        let target = self.arena.address_of(entry.unwrap_or(self.runtime.emulate));
-        let slot = jump_slot(eip);
-        self.jump_keys[slot] = self.key(eip);
-        self.jump_targets[slot] = target;
-        self.unless_emulated(target)
-    }
-
-    /// Connects the branch that just asked for it to its target.
-    fn link(&mut self, cx: &mut Exec<'_>) -> Option<u64> {
-        let Site {
-            frame,
-            target,
-            displacement,
-        } = *self.sites.get(self.context.site as usize)?;
-        let sites = self.sites.len();
-        let entry = self.entry(cx, frame, target.into())?;
-        // Translating may have emptied the arena, and the site with it.
-        if self.sites.len() >= sites {
-            let inside = entry + ENTRY_BYTES;
-            let distance = i64::from(inside) - (i64::from(displacement) + size_of::<i32>() as i64);
-            self.arena.patch(displacement, distance as i32);
-        }
-        Some(self.arena.address_of(entry))
-    }
-
-    /// Arena offset of the code at `offset` of `frame`; `None` when the emulator has to execute it.
-    fn entry(&mut self, cx: &mut Exec<'_>, frame: Frame, offset: u32) -> Option<u32> {
-        let known = self.page(cx, frame).entry(offset);
-        match known.unwrap_or_else(|| self.translate(cx, frame, offset)) {
-            Entry::Code(code) => Some(code),
+    /// Host address of an entry just looked up.
+    fn after_changes(&mut self, cx: &mut Exec<'_>, entry: Entry) -> Option<u64> {
+        // Fetching may have changed what is fetched from.
+        self.follow_changes(cx);
+        match entry {
+            Entry::Code(code) => Some(self.arena.address_of(code)),
             Entry::Emulate => None,
         }
     }
 
-    /// The code page of `frame`, with translations of what is in it now only.
-    fn page(&mut self, cx: &mut Exec<'_>, frame: Frame) -> &mut CodePage {
+    /// Connects the branch that just asked for it to its target.
+    fn link(&mut self, cx: &mut Exec<'_>) -> Option<u64> {
+        self.leave_fpu();
+        let Site { page, link } = *self.sites.get(self.context.site as usize)?;
+        let cleared = self.stats.cleared;
+        let entry = self.entry(cx, page, link.target?.into());
+        // Translating may have emptied the arena, and the branch with it.
+        if self.stats.cleared == cleared {
+            self.stats.links += 1;
+            match entry {
+                Entry::Code(code) => patch(&mut self.arena, link.after, code + ENTRY_BYTES),
+                Entry::Emulate => patch(&mut self.arena, link.left, self.runtime.emulate_at),
+            }
+        }
+        self.after_changes(cx, entry)
+    }
+
+    /// Connects the branch to another page that just asked for it to its target.
+    fn cross(&mut self, cx: &mut Exec<'_>) -> Option<u64> {
+        let site = *self.sites.get(self.context.site as usize)?;
+        let cleared = self.stats.cleared;
+        let target = self.lookup(cx);
+        if self.stats.cleared == cleared {
+            self.stats.links += 1;
+            patch(&mut self.arena, site.link.after, self.runtime.forward);
+        }
+        target
+    }
+
+    /// Where the code at `offset` of a page is, translated now if it must be.
+    fn entry(&mut self, cx: &mut Exec<'_>, key: PageKey, offset: u32) -> Entry {
+        let Some(table) = self.page(cx, key) else {
+            return Entry::Emulate;
+        };
+        match self.tables.get(table, offset) {
+            0 => self.translate(cx, key, offset),
+            known if known == self.runtime.emulate => Entry::Emulate,
+            known => Entry::Code(known),
+        }
+    }
+
+    /// The entry table of the code page of `key`, with translations of what is in it now only.
+    fn page(&mut self, cx: &mut Exec<'_>, key: PageKey) -> Option<TableId> {
+        let (frame, _) = key;
         let written = cx.mmu.written(frame);
-        let page = self.pages.entry(frame).or_insert_with(|| {
+        if !self.pages.contains_key(&key) {
+            let table = match self.tables.allocate() {
+                Some(table) => table,
+                None => {
+                    self.clear(cx);
+                    self.tables.allocate()?
+                }
+            };
             cx.mmu.mark_code(frame);
-            CodePage::new(written, cx.mmu.code_bytes(frame))
-        });
+            self.stats.pages += 1;
+            let page = CodePage::new(table, written, cx.mmu.code_bytes(frame));
+            self.pages.insert(key, page);
+        }
+        let page = self.pages.get_mut(&key)?;
         if page.written != written {
             cx.mmu.mark_code(frame);
             let bytes = cx.mmu.code_bytes(frame);
-            if !page.revalidate(written, &bytes) {
-                *page = CodePage::new(written, bytes);
+            self.tables.reset(page.table);
+            if page.revalidate(written, &bytes) {
+                self.stats.revalidated += 1;
+                for &(offset, entry) in page.entries() {
+                    let code = match entry {
+                        Entry::Code(code) => code,
+                        Entry::Emulate => self.runtime.emulate,
+                    };
+                    self.tables.set(page.table, offset.into(), code);
+                }
+            } else {
+                self.stats.changed += 1;
+                self.stats.pages += 1;
+                *page = CodePage::new(page.table, written, bytes);
             }
         }
-        page
+        Some(page.table)
     }
 
-    fn translate(&mut self, cx: &mut Exec<'_>, frame: Frame, offset: u32) -> Entry {
+    fn translate(&mut self, cx: &mut Exec<'_>, key: PageKey, offset: u32) -> Entry {
+        let start = Instant::now();
         let first_site = self.sites.len() as u32;
-        let Some(page) = self.pages.get_mut(&frame) else {
+        let Some(page) = self.pages.get_mut(&key) else {
             return Entry::Emulate;
         };
+        let before = self.arena.used();
         let translated = fragment::translate(
             &mut self.arena,
-            &self.runtime,
+            &mut self.emitter,
             page.bytes(),
+            key.1,
             offset,
             first_site,
         );
@@ -325,37 +441,50 @@ impl Translator {
                     branches,
                     end,
                 } = fragment;
-                self.sites
-                    .extend(branches.into_iter().map(|(target, displacement)| Site {
-                        frame,
-                        target,
-                        displacement,
-                    }));
+                let sites = branches.into_iter().map(|link| Site { page: key, link });
+                self.sites.extend(sites);
+                self.stats.fragments += 1;
+                self.stats.guest_bytes += u64::from(end - offset);
                 (Entry::Code(entry), end)
             }
             Ok(Translated::Emulate) => (Entry::Emulate, emulated_end(offset)),
             Ok(Translated::Full) => {
-                self.clear();
-                self.page(cx, frame);
-                return self.translate(cx, frame, offset);
+                self.clear(cx);
+                self.page(cx, key);
+                return self.translate(cx, key, offset);
             }
             Err(error) => {
-                log::error!("translation of {frame:?}+{offset:#x}: {error}");
+                log::error!("translation of {:?}+{offset:#x}: {error}", key.0);
                 (Entry::Emulate, emulated_end(offset))
             }
         };
         page.add(offset, end, entry);
+        let code = match entry {
+            Entry::Code(code) => code,
+            Entry::Emulate => self.runtime.emulate,
+        };
+        self.tables.set(page.table, offset, code);
+        self.stats.host_bytes += (self.arena.used() - before) as u64;
+        self.stats.translating += start.elapsed();
         entry
     }
 
     /// Forgets all translations.
-    fn clear(&mut self) {
+    fn clear(&mut self, cx: &mut Exec<'_>) {
+        self.stats.cleared += 1;
+        cx.mmu.clear_code_slots();
         self.pages.clear();
+        self.tables.clear();
         self.sites.clear();
         self.arena.truncate(self.runtime.end);
-        self.known_spaces.fill((Space::NONE, 0));
-        self.jump_keys.fill(EMPTY_KEY);
+        self.stack.reset(&mut self.context);
     }
+}
+
+/// Leads the branch that ends at arena offset `after` to `target`.
+fn patch(arena: &mut Arena, after: u32, target: u32) {
+    let distance = i64::from(target) - i64::from(after);
+    arena.patch(after - size_of::<i32>() as u32, distance as i32);
 }
 
 /// End of the bytes that decide whether the instruction at `offset` is the emulator's.
@@ -372,10 +501,28 @@ fn may_run_on_host(cpu: &Cpu) -> bool {
         && cpu.fpu.mxcsr() & MXCSR_INIT == MXCSR_INIT
 }
 
+/// What SYSENTER, SYSEXIT and RDTSC need.
+fn load_system_registers(context: &mut Context, cpu: &Cpu) {
+    let all_ones_if = |condition: bool| u64::from(condition).wrapping_neg();
+    let has_selector = cpu.sysenter_cs & 0xFFFC != 0;
+    context.sysenter_usable = all_ones_if(has_selector);
+    // With AC set, accesses of CPL 3 may have to be checked for alignment.
+    context.sysexit_usable = all_ones_if(has_selector && cpu.eflags & eflags::AC == 0);
+    context.sysenter_esp = cpu.sysenter_esp;
+    context.sysenter_eip = cpu.sysenter_eip;
+    context.flat_selectors = [0, 3].map(|level| {
+        let (code, stack) = selectors(cpu.sysenter_cs, level);
+        [code.0.into(), stack.0.into()]
+    });
+    context.tsc_usable = (cpu.cr4 & CR4_TSD == 0).into();
+    context.tsc_offset = cpu.tsc_offset;
+}
+
 /// Whether emitted code, which takes CS, DS, ES and SS for flat and 32 bits wide and DF for clear, may run.
 pub fn is_flat(cpu: &Cpu) -> bool {
     let cs = cpu.seg(SegReg::Cs);
     cpu.is_protected()
+        && matches!(cpu.cpl, 0 | 3)
         && cpu.eflags & eflags::DF == 0
         && cpu.eflags & eflags::VM == 0
         && cs.base == 0
@@ -387,13 +534,4 @@ pub fn is_flat(cpu: &Cpu) -> bool {
             let segment = cpu.seg(reg);
             segment.base == 0 && spans_all(segment)
         })
-}
-
-fn spans_all(segment: &Segment) -> bool {
-    segment.read == Bounds::ALL && segment.write == Bounds::ALL
-}
-
-/// Base of FS or GS, and 1 if any offset can be read and written.
-fn segment_base(segment: &Segment) -> (u64, u64) {
-    (segment.base.into(), spans_all(segment).into())
 }

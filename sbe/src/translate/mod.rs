@@ -13,13 +13,19 @@
 //! every exit has the guest's precise state.
 
 mod arena;
+mod asm;
+mod classify;
 mod context;
 mod emit;
 mod engine;
+mod entries;
 mod fragment;
 mod operands;
 mod page;
 mod runtime;
+mod segments;
+mod stack;
+mod stats;
 
 pub use engine::{Outcome, Translator, is_flat};
 

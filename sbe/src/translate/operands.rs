@@ -1,28 +1,43 @@
 //! Rewriting a guest instruction so that the host's 64-bit mode executes it on the host's registers.
 //!
-//! Guest ESP lives in R12 and memory operands become [R8 + R9 - 1]; all else keeps its encoding.
+//! Guest ECX and ESP live in R11 and R12, a memory operand lies at the sum of two registers; all else keeps its encoding.
 
 use iced_x86::{Code, Instruction, OpKind, Register};
 
+/// Where guest ECX is while an instruction executes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counter {
+    /// In R11, as always.
+    Home,
+    /// In ECX, brought there for an instruction that cannot do otherwise.
+    Ecx,
+}
+
+/// Where the memory operand lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Base register.
+    pub base: Register,
+    /// Index register, or none.
+    pub index: Register,
+    /// Displacement.
+    pub displacement: i32,
+}
+
 /// What stands in for guest register `register`.
-fn host_register(register: Register) -> Register {
-    match register {
-        Register::ESP => Register::R12D,
-        Register::SP => Register::R12W,
-        other => other,
+fn host_register(register: Register, counter: Counter) -> Register {
+    match (register, counter) {
+        (Register::ESP, _) => Register::R12D,
+        (Register::SP, _) => Register::R12W,
+        (Register::ECX, Counter::Home) => Register::R11D,
+        (Register::CX, Counter::Home) => Register::R11W,
+        (Register::CL, Counter::Home) => Register::R11L,
+        (other, _) => other,
     }
 }
 
-/// The 64-bit register that holds guest address register `register` zero-extended.
-pub fn host_address_register(register: Register) -> Register {
-    match register {
-        Register::None => Register::None,
-        Register::ESP => Register::R12,
-        other => other.full_register(),
-    }
-}
-
-fn is_high_byte(register: Register) -> bool {
+/// AH, CH, DH and BH.
+pub fn is_high_byte(register: Register) -> bool {
     matches!(
         register,
         Register::AH | Register::CH | Register::DH | Register::BH
@@ -51,29 +66,38 @@ pub fn memory_operand(raw: &Instruction) -> Option<u32> {
     (0..raw.op_count()).find(|&index| raw.op_kind(index) == OpKind::Memory)
 }
 
-/// `raw` with host registers and the memory operand at [R8 + R9 - 1]; `None` when it cannot be encoded: AH..BH do not go
-/// together with R8..R15 (SDM Vol. 2A, 2.2.1.2 "More on REX Prefix Fields").
-pub fn rewrite(raw: &Instruction) -> Option<Instruction> {
+/// The register operand that is AH, CH, DH or BH, by index; of two the last.
+pub fn high_byte_operand(raw: &Instruction) -> Option<u32> {
+    (0..raw.op_count()).rev().find(|&index| {
+        raw.op_kind(index) == OpKind::Register && is_high_byte(raw.op_register(index))
+    })
+}
+
+/// `raw` with host registers and the memory operand at `place`; `None` when it cannot be encoded: AH..BH do not go
+/// together with R8..R15 (SDM Vol. 2A, 2.2.1.2 "More on REX Prefix Fields"), and CH exists in ECX only.
+pub fn rewrite(raw: &Instruction, counter: Counter, place: Option<Place>) -> Option<Instruction> {
     let mut host = *raw;
     host.set_code(host_code(raw.code()));
     host.set_has_lock_prefix(false);
     // Without meaning for the guest, but F3 0F BC is TZCNT on the host and BSF for the guest.
     host.set_has_rep_prefix(false);
     host.set_has_repne_prefix(false);
-    // The assembler numbers its labels in this field.
-    host.set_ip(0);
     let (mut high, mut extended) = (false, false);
     for index in 0..raw.op_count() {
         match raw.op_kind(index) {
             OpKind::Register => {
-                let register = host_register(raw.op_register(index));
+                let register = host_register(raw.op_register(index), counter);
+                if register == Register::CH && counter == Counter::Home {
+                    return None;
+                }
                 high |= is_high_byte(register);
-                extended |= register != raw.op_register(index);
+                extended |= is_extended(register);
                 host.set_op_register(index, register);
             }
             OpKind::Memory => {
-                extended = true;
-                point_at_host(&mut host);
+                let place = place?;
+                extended |= is_extended(place.base) || is_extended(place.index);
+                point_at(&mut host, place);
             }
             _ => {}
         }
@@ -81,11 +105,21 @@ pub fn rewrite(raw: &Instruction) -> Option<Instruction> {
     (!(high && extended)).then_some(host)
 }
 
-fn point_at_host(host: &mut Instruction) {
+/// Whether naming the register takes a REX prefix.
+fn is_extended(register: Register) -> bool {
+    register.is_gpr() && register.full_register().number() >= 8
+        || matches!(
+            register,
+            Register::SPL | Register::BPL | Register::SIL | Register::DIL
+        )
+}
+
+fn point_at(host: &mut Instruction, place: Place) {
     host.set_segment_prefix(Register::None);
-    host.set_memory_base(Register::R8);
-    host.set_memory_index(Register::R9);
+    host.set_memory_base(place.base);
+    host.set_memory_index(place.index);
     host.set_memory_index_scale(1);
-    host.set_memory_displacement64(-1i64 as u64);
-    host.set_memory_displ_size(1);
+    host.set_memory_displacement64(i64::from(place.displacement) as u64);
+    // As short as fits.
+    host.set_memory_displ_size(u32::from(place.displacement != 0));
 }

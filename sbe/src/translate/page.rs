@@ -1,11 +1,11 @@
 //! [`CodePage`]: one guest-physical page of code, what of it was scanned, and what was made from it.
 
+use super::entries::TableId;
 use bitvec::{BitArr, array::BitArray};
-use hashbrown::HashMap;
 use mmu::{PAGE_SIZE, Timestamp};
 
 /// Where an entry leads.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entry {
     /// Code at this arena offset.
     Code(u32),
@@ -17,21 +17,28 @@ pub enum Entry {
 pub struct CodePage {
     /// When the page had last been written, as far as the translations are known to hold.
     pub written: Timestamp,
+    /// The table through which emitted code finds the entries.
+    pub table: TableId,
     /// The page's bytes then.
     bytes: Box<[u8; PAGE_SIZE]>,
     /// The prescan map: bytes that translations were made from.
     scanned: BitArr!(for PAGE_SIZE),
-    entries: HashMap<u16, Entry>,
+    /// The entries by offset, in the order they were made.
+    entries: Vec<(u16, Entry)>,
+    /// Arena offsets behind branches of other pages that lead here directly.
+    pub incoming: Vec<u32>,
 }
 
 impl CodePage {
     /// A page of which nothing is scanned yet.
-    pub fn new(written: Timestamp, bytes: [u8; PAGE_SIZE]) -> Self {
+    pub fn new(table: TableId, written: Timestamp, bytes: [u8; PAGE_SIZE]) -> Self {
         Self {
             written,
+            table,
             bytes: Box::new(bytes),
             scanned: BitArray::ZERO,
-            entries: HashMap::new(),
+            entries: Vec::new(),
+            incoming: Vec::new(),
         }
     }
 
@@ -40,22 +47,22 @@ impl CodePage {
         &self.bytes
     }
 
-    /// Where the entry at `offset` leads, if it was translated.
-    pub fn entry(&self, offset: u32) -> Option<Entry> {
-        self.entries.get(&(offset as u16)).copied()
+    /// All entries: offsets and where they lead.
+    pub fn entries(&self) -> &[(u16, Entry)] {
+        &self.entries
     }
 
     /// Adds what was made from the bytes `offset..end`.
     pub fn add(&mut self, offset: u32, end: u32, entry: Entry) {
         self.scanned[offset as usize..end as usize].fill(true);
-        self.entries.insert(offset as u16, entry);
+        self.entries.push((offset as u16, entry));
     }
 
     /// The page was written: whether its translations still hold, because only data beside the code has changed.
     /// If so the page's bytes are now `bytes`, as of `written`.
     pub fn revalidate(&mut self, written: Timestamp, bytes: &[u8; PAGE_SIZE]) -> bool {
-        let changed = (0..PAGE_SIZE).filter(|&at| self.bytes[at] != bytes[at]);
-        let holds = !changed.into_iter().any(|at| self.scanned[at]);
+        let mut changed = (0..PAGE_SIZE).filter(|&at| self.bytes[at] != bytes[at]);
+        let holds = !changed.any(|at| self.scanned[at]);
         if holds {
             self.bytes.copy_from_slice(bytes);
             self.written = written;
@@ -66,12 +73,15 @@ impl CodePage {
 
 #[cfg(test)]
 mod tests {
+    use super::super::entries::EntryTables;
     use super::*;
 
     #[test]
     fn data_beside_code_may_change_and_code_may_not() {
+        let mut tables = EntryTables::new().expect("address space");
+        let table = tables.allocate().expect("a table");
         let mut bytes = [0x90; PAGE_SIZE];
-        let mut page = CodePage::new(Timestamp::default(), bytes);
+        let mut page = CodePage::new(table, Timestamp::default(), bytes);
         page.add(16, 20, Entry::Emulate);
         bytes[15] = 1;
         bytes[20] = 1;

@@ -1,111 +1,183 @@
-//! Memory accesses: effective addresses and table probes.
+//! Memory accesses: effective addresses and table probes. No other file forms an address of guest memory.
 
-use super::{Cause, Emitter, PAGE_SHIFT, Result};
-use crate::translate::context::{WRITE_TABLE, offset};
-use crate::translate::operands::host_address_register;
-use iced_x86::code_asm::*;
-use iced_x86::{Code, Instruction, MemoryOperand, Register};
+use super::misses::Cause;
+use super::{Emitter, guest};
+use crate::translate::asm::*;
+use crate::translate::context::{AccessKind, PAGE_BIAS, WRITE_TABLE, field};
+use crate::translate::operands::Place;
+use crate::translate::runtime::context;
+use iced_x86::{Instruction, Register};
+use mmu::SLOT_PRESENT;
+
+/// What has to be added to linear address and slot.
+const SLOT_BIAS: i32 = -(SLOT_PRESENT as i32);
+
+/// Memory found by a probe whose address was in `address`, of any size. RCX holds the slot.
+#[derive(Clone, Copy)]
+pub(super) struct Probed {
+    address: Reg,
+}
+
+impl Probed {
+    /// The operand.
+    pub(super) fn mem(self) -> Mem {
+        indexed(self.address, RCX, 0, SLOT_BIAS)
+    }
+
+    /// The operand, for an instruction that iced encodes.
+    pub(super) fn place(self) -> Place {
+        Place {
+            base: iced_register(self.address),
+            index: Register::RCX,
+            displacement: SLOT_BIAS,
+        }
+    }
+}
+
+/// The register as iced names it.
+pub(super) fn iced_register(register: Reg) -> Register {
+    Register::RAX + u32::from(register.number())
+}
+
+/// Whether the memory operand has a 32-bit address in a segment that is flat or checked at run time.
+pub(super) fn is_addressable(raw: &Instruction, writes: bool) -> bool {
+    let wide = |register: Register| register == Register::None || register.is_gpr32();
+    let registers = (raw.memory_base(), raw.memory_index());
+    let absolute = registers == (Register::None, Register::None);
+    wide(registers.0)
+        && wide(registers.1)
+        && (!absolute || raw.memory_displ_size() == 4)
+        && !(writes && raw.memory_segment() == Register::CS)
+}
+
+/// The effective address of the memory operand, as far as its segment leaves it.
+fn effective(raw: &Instruction) -> Mem {
+    Mem {
+        base: guest(raw.memory_base()),
+        index: guest(raw.memory_index())
+            .map(|index| (index, raw.memory_index_scale().trailing_zeros() as u8)),
+        disp: raw.memory_displacement32() as i32,
+    }
+}
 
 impl Emitter {
-    /// Leaves the address of the memory operand in R8 + R9 - 1; `false` when it has to be emulated.
-    pub(super) fn probe_operand(&mut self, raw: &Instruction, writes: bool) -> Result<bool> {
+    /// Probes for the memory operand; `None` when it has to be emulated.
+    pub(super) fn probe_operand(&mut self, raw: &Instruction, writes: bool) -> Option<Probed> {
         let size = raw.memory_size().size() as u32;
-        if !matches!(size, 1 | 2 | 4) || !self.is_addressable(raw, writes) {
-            return Ok(false);
+        if !matches!(size, 1 | 2 | 4 | 8 | 16) || !is_addressable(raw, writes) {
+            return None;
         }
-        self.address(raw)?;
-        self.probe(raw, size, writes)?;
-        Ok(true)
+        let address = self.address(raw);
+        Some(self.probe(raw, address, size, writes))
     }
 
-    /// 32-bit addresses in segments that are flat or checked at run time.
-    pub(super) fn is_addressable(&self, raw: &Instruction, writes: bool) -> bool {
-        let wide = |register: Register| register == Register::None || register.is_gpr32();
-        let registers = (raw.memory_base(), raw.memory_index());
-        let absolute = registers == (Register::None, Register::None);
-        wide(registers.0)
-            && wide(registers.1)
-            && (!absolute || raw.memory_displ_size() == 4)
-            && !(writes && raw.memory_segment() == Register::CS)
-    }
-
-    /// R8D = linear address of the memory operand.
-    pub(super) fn address(&mut self, raw: &Instruction) -> Result<()> {
-        let segment = match raw.memory_segment() {
-            Register::FS => Some((offset::FS_USABLE, offset::FS_BASE)),
-            Register::GS => Some((offset::GS_USABLE, offset::GS_BASE)),
-            _ => None,
+    /// The linear address of the memory operand in a register: R8, or the guest's own where it is just that.
+    pub(super) fn address(&mut self, raw: &Instruction) -> Reg {
+        let effective = effective(raw);
+        let (usable, base) = match raw.memory_segment() {
+            Register::FS => (field::FS_USABLE, field::FS_BASE),
+            Register::GS => (field::GS_USABLE, field::GS_BASE),
+            _ => return self.flat_address(effective),
         };
-        if let Some((usable, _)) = segment {
-            let miss = self.miss(raw, Cause::Refused);
-            self.code.mov(r11, rcx)?;
-            self.code.mov(rcx, qword_ptr(r15 + usable))?;
-            self.code.jrcxz(miss)?;
-            self.code.mov(rcx, r11)?;
+        let miss = self.miss(raw.ip32(), Cause::Refused);
+        self.asm.load64(RCX, context(usable));
+        self.asm.jrcxz(miss);
+        self.asm.load32(R8, context(base));
+        match effective {
+            Mem {
+                base: Some(register),
+                index: None,
+                disp,
+            } => {
+                self.asm.lea32(R8, indexed(R8, register, 0, disp));
+            }
+            Mem {
+                base: None,
+                index: Some((index, scale)),
+                disp,
+            } => {
+                self.asm.lea32(R8, indexed(R8, index, scale, disp));
+            }
+            Mem {
+                base: None,
+                index: None,
+                disp,
+            } => self.asm.lea32(R8, at(R8, disp)),
+            Mem {
+                base: Some(register),
+                index: Some((index, scale)),
+                disp,
+            } => {
+                self.asm.lea32(R8, indexed(R8, register, 0, disp));
+                self.asm.lea32(R8, indexed(R8, index, scale, 0));
+            }
         }
-        self.effective_address(Register::R8D, raw)?;
-        if let Some((_, base)) = segment {
-            self.code.mov(r9, qword_ptr(r15 + base))?;
-            self.code.lea(r8d, dword_ptr(r8 + r9))?;
-        }
-        Ok(())
+        R8
     }
 
-    /// `target` (32 bits) = effective address of the memory operand.
-    pub(super) fn effective_address(&mut self, target: Register, raw: &Instruction) -> Result<()> {
-        let base = host_address_register(raw.memory_base());
-        let index = host_address_register(raw.memory_index());
-        let displacement = raw.memory_displacement32();
-        if base == Register::None && index == Register::None {
-            return self.code.add_instruction(Instruction::with2(
-                Code::Mov_r32_imm32,
-                target,
-                displacement,
-            )?);
+    fn flat_address(&mut self, effective: Mem) -> Reg {
+        match effective {
+            Mem {
+                base: Some(register),
+                index: None,
+                disp: 0,
+            }
+            | Mem {
+                base: None,
+                index: Some((register, 0)),
+                disp: 0,
+            } => return register,
+            Mem {
+                base: None,
+                index: None,
+                disp,
+            } => self.asm.mov_imm32(R8, disp as u32),
+            _ => self.asm.lea32(R8, effective),
         }
-        // 0: none; 1: as short as fits; 8: 32 bits, sign-extended, which an operand without a base always has.
-        let size = match (base, displacement) {
-            (Register::None, _) => 8,
-            (_, 0) => 0,
-            _ => 1,
-        };
-        let memory = MemoryOperand::new(
-            base,
-            index,
-            raw.memory_index_scale(),
-            i64::from(displacement as i32),
-            size,
-            false,
-            Register::None,
-        );
-        self.code
-            .add_instruction(Instruction::with2(Code::Lea_r32_m, target, memory)?)
+        R8
     }
 
-    /// Probes the table for `size` bytes (a power of two up to 16) at R8D; leaves the slot in R9.
-    pub(super) fn probe(&mut self, raw: &Instruction, size: u32, writes: bool) -> Result<()> {
-        let log = size.trailing_zeros();
+    /// `target` = effective address of the memory operand, whatever the segment.
+    pub(super) fn effective_address(&mut self, target: Reg, raw: &Instruction) {
+        match effective(raw) {
+            Mem {
+                base: None,
+                index: None,
+                disp,
+            } => self.asm.mov_imm32(target, disp as u32),
+            effective => self.asm.lea32(target, effective),
+        }
+    }
+
+    /// Probes the table for `size` bytes (a power of two up to 16) at `address`; leaves the slot in RCX. R9 and R10 are
+    /// lost.
+    pub(super) fn probe(
+        &mut self,
+        raw: &Instruction,
+        address: Reg,
+        size: u32,
+        writes: bool,
+    ) -> Probed {
+        let found = self.asm.label();
+        let kind = AccessKind::new(size, writes);
+        let miss = self.miss(raw.ip32(), Cause::Slot(kind, address, found));
         let table = if writes { WRITE_TABLE } else { 0 };
-        let mut found = self.code.create_label();
-        // What may be misaligned, but 16 bytes: most such instructions fault then, the emulator knows which.
-        let chance = matches!(log, 1..=3)
-            .then(|| (self.chances[log as usize - 1][usize::from(writes)], found));
-        let miss = self.miss(raw, Cause::Probe(chance));
-        let code = &mut self.code;
-        let source = if log == 0 {
-            r8d
-        } else {
-            code.rorx(r9d, r8d, log)?;
-            r9d
-        };
-        code.mov(r10d, PAGE_SHIFT - log)?;
-        code.shrx(r9d, source, r10d)?;
-        code.mov(r11, rcx)?;
-        code.mov(rcx, qword_ptr(r14 + r9 * 8 + table))?;
-        code.jrcxz(miss)?;
-        code.mov(r9, rcx)?;
-        code.mov(rcx, r11)?;
-        code.set_label(&mut found)?;
-        code.zero_bytes()
+        let log = size.trailing_zeros();
+        match log {
+            0 => self.asm.shrx32(RCX, address, R13),
+            2 => {
+                self.asm.rorx32(RCX, address, 2);
+                self.asm.shrx32(RCX, RCX, R15);
+            }
+            _ => {
+                self.asm.mov_imm32(R9, PAGE_BIAS as u32 - log);
+                self.asm.rorx32(RCX, address, log as u8);
+                self.asm.shrx32(RCX, RCX, R9);
+            }
+        }
+        self.asm.load64(RCX, indexed(R14, RCX, 3, table));
+        self.asm.jrcxz(miss);
+        self.asm.bind(found);
+        Probed { address }
     }
 }

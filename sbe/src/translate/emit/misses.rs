@@ -4,71 +4,100 @@
 //! that stand between instructions every hundred bytes or so, or behind code that does not fall through, and from there to
 //! their pieces at the end of the fragment.
 
-use super::{Cause, Emitter, Miss, Result};
-use crate::translate::context::Reason;
-use crate::translate::runtime::leave;
-use iced_x86::Instruction;
-use iced_x86::code_asm::*;
+use super::{Emitter, JUMP_BYTES, REACH};
+use crate::translate::asm::*;
+use crate::translate::context::AccessKind;
+
+/// A check that may fail.
+#[derive(Clone, Copy)]
+pub(super) struct Miss {
+    near: Label,
+    /// Offset of the instruction in the page.
+    offset: u32,
+    cause: Cause,
+}
+
+/// Why a check may fail, and so what its piece out of line does.
+#[derive(Clone, Copy)]
+pub(super) enum Cause {
+    /// The emulator has to do the instruction.
+    Refused,
+    /// The polls are used up.
+    Budget,
+    /// The slot for an access to the address in a register was empty; goes on at the label with the slot in RCX.
+    Slot(AccessKind, Reg, Label),
+    /// The host's unit does not hold the guest's FPU state; goes on at the label when it does.
+    Fpu(Label),
+}
 
 impl Emitter {
-    /// Places the near targets of misses: jumps to their pieces out of line.
-    pub(super) fn pads(&mut self, falls_through: bool) -> Result<()> {
+    /// A label for a JRCXZ that jumps when a check of the instruction at `offset` fails.
+    pub(super) fn miss(&mut self, offset: u32, cause: Cause) -> Label {
+        let near = self.asm.label();
         if self.misses.is_empty() {
-            return Ok(());
-        }
-        let mut over = self.code.create_label();
-        if falls_through {
-            self.code.jmp(over)?;
-        }
-        for mut miss in std::mem::take(&mut self.misses) {
-            let far = self.code.create_label();
-            self.code.set_label(&mut miss.near)?;
-            self.code.jmp(far)?;
-            self.far.push((far, miss));
-        }
-        if falls_through {
-            self.code.set_label(&mut over)?;
-            self.code.zero_bytes()?;
-        }
-        self.distance = 0;
-        Ok(())
-    }
-
-    /// The piece out of line for a failed check.
-    pub(super) fn failed(&mut self, mut label: CodeLabel, miss: Miss) -> Result<()> {
-        self.code.set_label(&mut label)?;
-        self.code.mov(rcx, r11)?;
-        match miss.cause {
-            Cause::Refused | Cause::Probe(None) => self.emulate(miss.offset),
-            Cause::Probe(Some((chance, back))) => {
-                let mut refused = self.code.create_label();
-                self.code.call(chance)?;
-                self.code.mov(r11, rcx)?;
-                self.code.mov(rcx, r9)?;
-                self.code.jrcxz(refused)?;
-                self.code.mov(rcx, r11)?;
-                self.code.jmp(back)?;
-                self.code.set_label(&mut refused)?;
-                self.code.mov(rcx, r11)?;
-                self.emulate(miss.offset)
-            }
-            Cause::Fpu => {
-                self.code.lea(r8d, dword_ptr(r13 + miss.offset as i32))?;
-                leave(&mut self.code, Reason::LoadFpu, self.exit)
-            }
-        }
-    }
-
-    pub(super) fn miss(&mut self, raw: &Instruction, cause: Cause) -> CodeLabel {
-        let near = self.code.create_label();
-        if self.misses.is_empty() {
-            self.distance = 0;
+            self.first_miss = self.asm.here();
         }
         self.misses.push(Miss {
             near,
-            offset: raw.ip32(),
+            offset,
             cause,
         });
         near
+    }
+
+    /// Places the pads now if they would be out of reach behind `bytes` more.
+    pub(super) fn keep_pads_near(&mut self, bytes: usize) {
+        // The pads that an instruction may add, and the jump over them.
+        let pads = JUMP_BYTES * (self.misses.len() + 4);
+        let distance = (self.asm.here() - self.first_miss) as usize;
+        if !self.misses.is_empty() && distance + bytes + pads > REACH {
+            self.pads(true);
+        }
+    }
+
+    /// Places the near targets of misses: jumps to their pieces out of line.
+    pub(super) fn pads(&mut self, falls_through: bool) {
+        if self.misses.is_empty() {
+            return;
+        }
+        let over = self.asm.label();
+        if falls_through {
+            self.asm.jmp_short(over);
+        }
+        for miss in std::mem::take(&mut self.misses) {
+            let far = self.asm.label();
+            self.asm.bind(miss.near);
+            self.asm.jmp(far);
+            self.far.push((far, miss));
+        }
+        self.asm.bind(over);
+    }
+
+    /// The piece out of line for a failed check.
+    pub(super) fn failed(&mut self, label: Label, miss: Miss) {
+        self.asm.bind(label);
+        match miss.cause {
+            Cause::Refused => {
+                self.asm.mov_imm32(R9, miss.offset);
+                self.asm.jmp_to(self.runtime.emulate_at);
+            }
+            Cause::Budget => {
+                self.asm.mov_imm32(R9, miss.offset);
+                self.asm.jmp_to(self.runtime.budget_at);
+            }
+            Cause::Slot(kind, address, back) => {
+                if address != R8 {
+                    self.asm.mov32(R8, address);
+                }
+                self.asm.mov_imm32(R9, miss.offset);
+                self.asm.call_to(self.runtime.miss(kind));
+                self.asm.jmp(back);
+            }
+            Cause::Fpu(back) => {
+                self.asm.mov_imm32(R9, miss.offset);
+                self.asm.call_to(self.runtime.load_fpu);
+                self.asm.jmp(back);
+            }
+        }
     }
 }

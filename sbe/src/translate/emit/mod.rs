@@ -3,57 +3,60 @@
 //! A memory access is a probe of a flat table, all without touching flags:
 //!
 //! ```text
-//!   lea   r8d, [effective address]
-//!   rorx  r9d, r8d, log2(size)        ; low bits to the top: a misaligned address indexes slots that are always empty
-//!   mov   r10d, 12 - log2(size)
-//!   shrx  r9d, r9d, r10d
-//!   mov   r11, rcx
-//!   mov   rcx, [r14 + r9*8]           ; slot: host page - linear page + 1, or 0
-//!   jrcxz miss                        ; the emulator does the instruction
-//!   mov   r9, rcx
-//!   mov   rcx, r11
-//!   op    ..., [r8 + r9 - 1]
+//!   lea   r8d, [effective address]    ; not where the address is just a register
+//!   rorx  ecx, r8d, log2(size)        ; low bits to the top: a misaligned address indexes slots that are always empty
+//!   shrx  ecx, ecx, r15d              ; by 12 - log2(size)
+//!   mov   rcx, [r14 + rcx*8]          ; slot: host page - linear page + SLOT_PRESENT, or 0
+//!   jrcxz miss                        ; the engine fills the slot, or the emulator does the instruction
+//!   op    ..., [r8 + rcx - SLOT_PRESENT]
 //! ```
+//!
+//! | file | emits |
+//! |---|---|
+//! | `memory` | effective addresses and probes |
+//! | `misses` | what happens when a check fails |
+//! | `plain` | instructions that the host executes as they are |
+//! | `arithmetic` | instructions on registers and memory that need more than renaming |
+//! | `stack` | PUSH, POP, LEAVE |
+//! | `flags` | PUSHF, POPF, CLI, STI |
+//! | `string` | string instructions |
+//! | `system` | segment registers, SYSENTER, SYSEXIT, RDTSC |
+//! | `transfer` | jumps, calls, returns, and the links between fragments |
 
+mod arithmetic;
+mod flags;
 mod memory;
 mod misses;
 mod plain;
 mod stack;
 mod string;
+mod system;
 mod transfer;
 
-use super::context::Reason;
+use super::asm::*;
+use super::classify::{Rewrite, Verdict, verdict};
+use super::context::PAGE_BIAS;
 use super::operands::memory_operand;
-use super::runtime::{Runtime, assembler, leave};
-use crate::emulate::fpu::is_host_executed;
-use iced_x86::code_asm::*;
-use iced_x86::{
-    Code, IcedError, Instruction, InstructionInfoFactory, MemoryOperand, Mnemonic, Register,
-};
-use string::is_single_string;
+use super::runtime::Runtime;
+pub use flags::FIXED_FLAGS;
+use iced_x86::{Instruction, InstructionInfoFactory, Register};
+use misses::Miss;
+use mmu::{PAGE_SIZE, Privilege};
+use transfer::Link;
 
-/// log2 of the page size.
-const PAGE_SHIFT: u32 = 12;
 /// Bytes of a page: branch targets below stay inside.
-const PAGE: u32 = 1 << PAGE_SHIFT;
-/// How far JRCXZ reaches, in bytes; distances are estimated from above.
+const PAGE: u32 = PAGE_SIZE as u32;
+/// How far JRCXZ reaches, in bytes.
 const REACH: usize = 127;
 /// Bytes of a jump to a pad or away from one.
 const JUMP_BYTES: usize = 5;
 /// Host bytes of an instruction without memory access.
-const PLAIN_BYTES: usize = 16;
-/// Host bytes of leaving.
-const LEAVE_BYTES: usize = 32;
+const PLAIN_BYTES: usize = 24;
 /// Host bytes of one memory access.
-const ACCESS_BYTES: usize = 62;
+const ACCESS_BYTES: usize = 48;
 
 /// Length of the code that finds out the page's address: LEA with a 32-bit displacement.
 pub const ENTRY_BYTES: u32 = 7;
-
-/// Host bytes of checking whether the host's unit holds the guest's state.
-const CHECK_BYTES: usize = 16;
-/// Host bytes of checking and adding a segment's base.
-const SEGMENT_BYTES: usize = 32;
 
 /// What became of an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,231 +69,198 @@ pub enum Emitted {
     Emulate,
 }
 
-/// A direct branch inside the page, to be linked when its target is translated.
+/// A direct branch, to be linked when its target is translated.
 #[derive(Clone, Copy, Debug)]
 pub struct Branch {
-    /// Offset of the target in the page.
-    pub target: u16,
+    /// Offset of the target in the page; `None`: in another page.
+    pub target: Option<u16>,
     /// Label behind the branch: its displacement ends there.
-    pub after: CodeLabel,
+    pub after: Label,
+    /// Label behind the jump that leaves to have the branch linked; the target's offset is in R9D there.
+    pub left: Label,
 }
 
-#[derive(Clone, Copy)]
-struct Miss {
-    near: CodeLabel,
-    /// Offset of the instruction in the page.
-    offset: u32,
-    cause: Cause,
-}
+type Result<T> = std::result::Result<T, AsmError>;
 
-/// Why a check may fail, and so what its piece out of line does.
-#[derive(Clone, Copy)]
-enum Cause {
-    /// The emulator has to do it.
-    Refused,
-    /// The slot was empty; with a piece to call if the address may only be misaligned, and the way back from there.
-    Probe(Option<(u64, CodeLabel)>),
-    /// The host's unit does not hold the guest's FPU state.
-    Fpu,
-}
-
-/// Collects the code of one fragment.
+/// Emits fragments, one after the other.
 pub struct Emitter {
-    /// The code.
-    pub code: CodeAssembler,
-    /// Branches to link, in the order of their sites.
+    /// The code of the present fragment.
+    pub asm: Asm,
+    /// Its branches to link, in the order of their sites.
     pub branches: Vec<Branch>,
+    runtime: Runtime,
+    privilege: Privilege,
     first_site: u32,
-    exit: u64,
-    jump: u64,
     info: InstructionInfoFactory,
+    /// Checks whose pads are not placed yet.
     misses: Vec<Miss>,
-    distance: usize,
-    far: Vec<(CodeLabel, Miss)>,
-    fpu_checked: bool,
-    chances: [[u64; 2]; 3],
+    /// Arena offset of the first of them.
+    first_miss: u32,
+    /// Checks whose pieces out of line are not placed yet.
+    far: Vec<(Label, Miss)>,
     links: Vec<Link>,
+    fpu_checked: bool,
+    /// The instruction before was STI: no interrupt may be taken before the next has executed.
+    shadow: bool,
 }
 
-/// An out-of-line piece that a direct branch leads to.
-struct Link {
-    label: CodeLabel,
-    target: u32,
-    way: Way,
-}
-
-/// Where a direct branch goes.
-#[derive(Clone, Copy)]
-enum Way {
-    /// To another page.
-    Out,
-    /// Back inside the page: it polls.
-    Backward,
-    /// Forward inside the page; its site.
-    Forward(u32),
-}
-
-type Result<T> = std::result::Result<T, IcedError>;
-
-/// Host bytes that `raw` takes at most.
-fn most_bytes(raw: &Instruction) -> usize {
-    let operand = match (memory_operand(raw), raw.memory_segment()) {
-        (None, _) => 0,
-        (_, Register::FS | Register::GS) => ACCESS_BYTES + SEGMENT_BYTES,
-        _ => ACCESS_BYTES,
-    };
-    let stack = match raw.mnemonic() {
-        Mnemonic::Push | Mnemonic::Pop | Mnemonic::Call | Mnemonic::Ret | Mnemonic::Leave => {
-            ACCESS_BYTES
-        }
-        _ if raw.is_string_instruction() => ACCESS_BYTES,
-        _ => 0,
-    };
-    PLAIN_BYTES.max(operand + stack) + CHECK_BYTES
-}
-
-fn guest(register: Register) -> Option<AsmRegister32> {
+/// The 64-bit register that holds guest register `register`, zero-extended.
+fn guest(register: Register) -> Option<Reg> {
     Some(match register {
-        Register::EAX => eax,
-        Register::ECX => ecx,
-        Register::EDX => edx,
-        Register::EBX => ebx,
-        Register::ESP => r12d,
-        Register::EBP => ebp,
-        Register::ESI => esi,
-        Register::EDI => edi,
+        Register::EAX => RAX,
+        Register::ECX => R11,
+        Register::EDX => RDX,
+        Register::EBX => RBX,
+        Register::ESP => R12,
+        Register::EBP => RBP,
+        Register::ESI => RSI,
+        Register::EDI => RDI,
         _ => return None,
     })
 }
 
-/// The memory operand reached by a successful probe, of any size.
-fn host_memory() -> MemoryOperand {
-    MemoryOperand::new(Register::R8, Register::R9, 1, -1, 1, false, Register::None)
+/// Host bytes that `raw` takes at most.
+fn most_bytes(raw: &Instruction, verdict: Verdict) -> usize {
+    let operand = usize::from(memory_operand(raw).is_some());
+    let more = match verdict {
+        Verdict::Rewrite(
+            Rewrite::String
+            | Rewrite::RepeatedString
+            | Rewrite::Pushf
+            | Rewrite::Popf
+            | Rewrite::Call
+            | Rewrite::CallIndirect,
+        ) => 2,
+        Verdict::Rewrite(_) => 1,
+        _ => 0,
+    };
+    PLAIN_BYTES + ACCESS_BYTES * (operand + more)
 }
 
-/// The doubleword reached by a successful probe.
-fn probed() -> AsmMemoryOperand {
-    dword_ptr(r8 + r9 - 1)
+/// Where offset `offset` of the page is, for an address relative to R13.
+fn in_page(offset: u32) -> i32 {
+    offset as i32 - PAGE_BIAS
 }
 
 impl Emitter {
-    /// An emitter whose branches get site numbers from `first_site` on.
-    pub fn new(
-        runtime: &Runtime,
-        address_of: impl Fn(u32) -> u64,
-        first_site: u32,
-    ) -> Result<Self> {
-        Ok(Self {
-            code: assembler()?,
+    /// An emitter that uses the fixed pieces of `runtime`.
+    pub fn new(runtime: Runtime) -> Self {
+        Self {
+            asm: Asm::new(),
             branches: Vec::new(),
-            first_site,
-            exit: address_of(runtime.exit),
-            jump: address_of(runtime.jump),
+            runtime,
+            privilege: Privilege::Supervisor,
+            first_site: 0,
             info: InstructionInfoFactory::new(),
             misses: Vec::new(),
-            distance: 0,
+            first_miss: 0,
             far: Vec::new(),
-            fpu_checked: false,
-            chances: [1, 2, 3].map(|log| {
-                [false, true].map(|writes| address_of(runtime.second_chance(log, writes)))
-            }),
             links: Vec::new(),
-        })
+            fpu_checked: false,
+            shadow: false,
+        }
     }
 
-    /// The entry from elsewhere, with EIP in R8D, which gives the page's address. [`ENTRY_BYTES`] further is the entry from
-    /// inside the page.
-    pub fn entry(&mut self, at: u32) -> Result<()> {
-        let page = MemoryOperand::new(
-            Register::R8,
-            Register::None,
-            1,
-            -i64::from(at),
-            8,
-            false,
-            Register::None,
-        );
-        self.code
-            .add_instruction(Instruction::with2(Code::Lea_r32_m, Register::R13D, page)?)
+    /// Begins a fragment at arena offsets `origins` for code executed at `privilege`, whose branches get site numbers from
+    /// `first_site` on. It is entered at offset `at` of the page with EIP in R8D, which gives the page's address, or
+    /// [`ENTRY_BYTES`] further from inside the page.
+    pub fn begin(&mut self, origins: [u32; 2], privilege: Privilege, first_site: u32, at: u32) {
+        self.asm.restart(origins);
+        self.branches.clear();
+        self.misses.clear();
+        self.far.clear();
+        self.links.clear();
+        self.privilege = privilege;
+        self.first_site = first_site;
+        self.fpu_checked = false;
+        self.shadow = false;
+        // LEA R13D, [R8 + disp32], in its long form whatever the displacement.
+        self.asm.raw(&[0x45, 0x8D, 0xA8]);
+        self.asm.raw(&(PAGE_BIAS - at as i32).to_le_bytes());
     }
 
     /// Emits `raw`, whose IP is its offset in the page.
+    ///
+    /// # Errors
+    /// What the encoder says.
     pub fn instruction(&mut self, raw: &Instruction) -> Result<Emitted> {
-        let bytes = most_bytes(raw);
-        self.keep_pads_near(bytes)?;
-        let emitted = self.by_mnemonic(raw)?;
-        self.distance += bytes;
-        Ok(emitted)
-    }
-
-    /// Places the pads now if they would be out of reach behind `bytes` more.
-    fn keep_pads_near(&mut self, bytes: usize) -> Result<()> {
-        // The pads that an instruction may add, and the jump over them.
-        let pads = JUMP_BYTES * (self.misses.len() + 4);
-        if !self.misses.is_empty() && self.distance + bytes + pads > REACH {
-            self.pads(true)?;
+        let verdict = verdict(raw, self.privilege);
+        let shadow = std::mem::take(&mut self.shadow);
+        self.keep_pads_near(most_bytes(raw, verdict));
+        match verdict {
+            Verdict::Skip => Ok(Emitted::Inline),
+            Verdict::Copy => self.copy(raw),
+            Verdict::CopyWithCl => self.copy_with_cl(raw),
+            Verdict::CopyFpu => self.copy_fpu(raw),
+            Verdict::Emulate => Ok(Emitted::Emulate),
+            Verdict::Rewrite(rewrite) if shadow && rewrite.polls_first() => Ok(Emitted::Emulate),
+            Verdict::Rewrite(rewrite) => self.rewrite(raw, rewrite),
         }
-        Ok(())
     }
 
-    /// Goes on at `offset` of this or, beyond its end, the next page.
-    pub fn go_on(&mut self, from: u32, target: u32) -> Result<()> {
-        self.keep_pads_near(PLAIN_BYTES)?;
-        self.branch(from, target, None)
-    }
-
-    /// Leaves to have the instruction at `at` emulated.
-    pub fn emulate(&mut self, at: u32) -> Result<()> {
-        self.keep_pads_near(LEAVE_BYTES)?;
-        self.code.lea(r8d, dword_ptr(r13 + at as i32))?;
-        leave(&mut self.code, Reason::Emulate, self.exit)
-    }
-
-    /// Emits everything that lies out of line. To be called once, behind code that does not fall through.
-    pub fn finish(&mut self) -> Result<()> {
-        self.pads(false)?;
-        for (label, miss) in std::mem::take(&mut self.far) {
-            self.failed(label, miss)?;
+    fn rewrite(&mut self, raw: &Instruction, rewrite: Rewrite) -> Result<Emitted> {
+        match rewrite {
+            Rewrite::Lea => Ok(self.lea(raw)),
+            Rewrite::Push => Ok(self.push(raw)),
+            Rewrite::Pop => Ok(self.pop(raw)),
+            Rewrite::PopMemory => Ok(self.pop_memory(raw)),
+            Rewrite::Leave => Ok(self.leave_frame(raw)),
+            Rewrite::Pushf => Ok(self.pushf(raw)),
+            Rewrite::Popf => Ok(self.popf(raw)),
+            Rewrite::Cli => Ok(self.cli()),
+            Rewrite::Sti => Ok(self.sti(raw)),
+            Rewrite::BitString => self.bit_string(raw),
+            Rewrite::Exchange => Ok(self.exchange(raw)),
+            Rewrite::CompareExchange8 => Ok(self.compare_exchange8(raw)),
+            Rewrite::Divide => self.divide(raw),
+            Rewrite::LoadControlWord => Ok(self.load_control_word(raw)),
+            Rewrite::PushSegment => Ok(self.push_segment(raw)),
+            Rewrite::PopSegment => Ok(self.pop_segment(raw)),
+            Rewrite::StoreSegment => Ok(self.store_segment(raw)),
+            Rewrite::LoadSegment => Ok(self.load_segment(raw)),
+            Rewrite::Sysenter => Ok(self.leave_through(raw, self.runtime.sysenter)),
+            Rewrite::Sysexit => Ok(self.leave_through(raw, self.runtime.sysexit)),
+            Rewrite::Rdtsc => Ok(self.rdtsc(raw)),
+            Rewrite::String => self.string(raw),
+            Rewrite::RepeatedString => self.repeated_string(raw),
+            Rewrite::Branch => Ok(self.branch_if(raw)),
+            Rewrite::BranchIfZero => Ok(self.branch_if_zero(raw)),
+            Rewrite::Loop => Ok(self.branch_loop(raw)),
+            Rewrite::Jump => Ok(self.jump(raw)),
+            Rewrite::Call => Ok(self.call(raw)),
+            Rewrite::JumpIndirect => Ok(self.jump_indirect(raw)),
+            Rewrite::CallIndirect => Ok(self.call_indirect(raw)),
+            Rewrite::Return => Ok(self.ret(raw)),
         }
+    }
+
+    /// Goes on at `target`, in this or, beyond its end, the next page.
+    pub fn go_on(&mut self, target: u32) {
+        self.keep_pads_near(PLAIN_BYTES);
+        self.go_to(target);
+    }
+
+    /// Leaves to have the instruction at `offset` emulated.
+    pub fn emulate(&mut self, offset: u32) {
+        self.keep_pads_near(PLAIN_BYTES);
+        self.asm.mov_imm32(R9, offset);
+        self.asm.jmp_to(self.runtime.emulate_at);
+    }
+
+    /// Emits everything that lies out of line and hands out the code. To be called once, behind code that does not fall
+    /// through.
+    ///
+    /// # Errors
+    /// What the encoder says.
+    pub fn finish(&mut self) -> Result<[&[u8]; 2]> {
+        self.pads(false);
         for link in std::mem::take(&mut self.links) {
-            self.link(link)?;
+            self.link(link);
         }
-        Ok(())
-    }
-
-    fn by_mnemonic(&mut self, raw: &Instruction) -> Result<Emitted> {
-        use Mnemonic::*;
-        match raw.mnemonic() {
-            Mov | Movzx | Movsx | Add | Or | Adc | Sbb | And | Sub | Xor | Cmp | Test | Inc
-            | Dec | Neg | Not | Shl | Sal | Shr | Sar | Rol | Ror | Rcl | Rcr | Shld | Shrd
-            | Imul | Mul | Xchg | Bt | Bts | Btr | Btc | Bsf | Bsr | Bswap | Cbw | Cwde | Cwd
-            | Cdq | Xadd | Cmpxchg | Clc | Stc | Cmc | Lahf | Sahf | Cmova | Cmovae | Cmovb
-            | Cmovbe | Cmove | Cmovg | Cmovge | Cmovl | Cmovle | Cmovne | Cmovno | Cmovnp
-            | Cmovns | Cmovo | Cmovp | Cmovs | Seta | Setae | Setb | Setbe | Sete | Setg
-            | Setge | Setl | Setle | Setne | Setno | Setnp | Setns | Seto | Setp | Sets => {
-                self.copy(raw)
-            }
-            Nop | Reservednop | Pause => Ok(Emitted::Inline),
-            Lea => self.lea(raw),
-            Push => self.push(raw),
-            Pop => self.pop(raw),
-            Leave => self.leave_frame(raw),
-            Jmp | Call | Ret => self.transfer(raw),
-            Ja | Jae | Jb | Jbe | Je | Jg | Jge | Jl | Jle | Jne | Jno | Jnp | Jns | Jo | Jp
-            | Js if raw.op_code().operand_size() == 32 => {
-                self.branch(raw.ip32(), raw.near_branch32(), Some(raw))?;
-                Ok(Emitted::Inline)
-            }
-            Lodsb | Lodsw | Lodsd | Stosb | Stosw | Stosd | Scasb | Scasw | Scasd | Movsb
-            | Movsw | Movsd
-                if is_single_string(raw) =>
-            {
-                self.string(raw)
-            }
-            // DF is clear, else this code would not run.
-            Cld => Ok(Emitted::Inline),
-            _ if is_host_executed(raw) || raw.code() == Code::Fnstsw_AX => self.fpu(raw),
-            _ => Ok(Emitted::Emulate),
+        self.asm.switch_to(Section::Cold);
+        for (label, miss) in std::mem::take(&mut self.far) {
+            self.failed(label, miss);
         }
+        self.asm.finish()
     }
 }

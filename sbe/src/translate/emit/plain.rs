@@ -1,79 +1,174 @@
 //! Instructions that the host executes as they are: integer, x87, MMX and SSE, and LEA.
 
-use super::{Cause, Emitted, Emitter, Result};
-use crate::translate::context::offset;
-use crate::translate::operands::{memory_operand, rewrite};
-use iced_x86::code_asm::*;
-use iced_x86::{Code, Instruction, Mnemonic, OpAccess, OpKind, Register};
+use super::memory::{Probed, is_addressable};
+use super::misses::Cause;
+use super::{Emitted, Emitter, Result, guest};
+use crate::translate::asm::*;
+use crate::translate::context::field;
+use crate::translate::operands::{
+    Counter, Place, high_byte_operand, is_high_byte, memory_operand, rewrite,
+};
+use crate::translate::runtime::context;
+use iced_x86::{Instruction, OpAccess, Register};
+
+/// Bits by which AH lies above AL.
+const HIGH_BYTE: u8 = 8;
 
 impl Emitter {
     /// An instruction that the host executes as it is, its operands renamed.
     pub(super) fn copy(&mut self, raw: &Instruction) -> Result<Emitted> {
-        let integer =
-            |register: Register| register.is_gpr8() || register.is_gpr16() || register.is_gpr32();
-        let plain = (0..raw.op_count())
-            .all(|index| raw.op_kind(index) != OpKind::Register || integer(raw.op_register(index)));
-        let Some(host) = rewrite(raw).filter(|_| plain && raw.code() != Code::Bswap_r16) else {
+        let Some(index) = memory_operand(raw) else {
+            return self.copy_registers(raw);
+        };
+        if high_byte_operand(raw).is_some() {
+            return self.copy_high_byte(raw, index);
+        }
+        let writes = self.writes(raw, index);
+        let Some(probed) = self.probe_operand(raw, writes) else {
             return Ok(Emitted::Emulate);
         };
-        if let Some(index) = memory_operand(raw) {
-            // A bit offset in a register reaches beyond the operand.
-            let reaches = matches!(
-                raw.mnemonic(),
-                Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc
-            ) && raw.op_kind(1) == OpKind::Register;
-            let access = self.info.info(raw).op_access(index);
-            let writes = !matches!(access, OpAccess::Read | OpAccess::CondRead);
-            if reaches || !self.probe_operand(raw, writes)? {
+        self.encode(raw, Counter::Home, Some(probed.place()))
+    }
+
+    /// Whether operand `index` is written.
+    pub(super) fn writes(&mut self, raw: &Instruction, index: u32) -> bool {
+        let access = self.info.info(raw).op_access(index);
+        !matches!(access, OpAccess::Read | OpAccess::CondRead)
+    }
+
+    /// Emits `raw` in its host form; nothing when there is none.
+    fn encode(
+        &mut self,
+        raw: &Instruction,
+        counter: Counter,
+        place: Option<Place>,
+    ) -> Result<Emitted> {
+        let Some(host) = rewrite(raw, counter, place) else {
+            return Ok(Emitted::Emulate);
+        };
+        self.asm.guest(&host)?;
+        Ok(Emitted::Inline)
+    }
+
+    /// Registers only. AH..BH beside ECX, or CH: with ECX brought to its own place.
+    fn copy_registers(&mut self, raw: &Instruction) -> Result<Emitted> {
+        if self.encode(raw, Counter::Home, None)? == Emitted::Inline {
+            return Ok(Emitted::Inline);
+        }
+        self.with_counter(raw, None)
+    }
+
+    /// Executes `raw` with guest ECX in ECX.
+    fn with_counter(&mut self, raw: &Instruction, place: Option<Place>) -> Result<Emitted> {
+        let Some(host) = rewrite(raw, Counter::Ecx, place) else {
+            return Ok(Emitted::Emulate);
+        };
+        self.asm.mov32(RCX, R11);
+        self.asm.guest(&host)?;
+        self.asm.mov32(R11, RCX);
+        Ok(Emitted::Inline)
+    }
+
+    /// Memory and AH..BH. One that is only read is copied to R9B first; else the operand's address needs a register
+    /// without REX prefix, and RCX is the only one.
+    fn copy_high_byte(&mut self, raw: &Instruction, memory: u32) -> Result<Emitted> {
+        let Some(high) = high_byte_operand(raw) else {
+            return Ok(Emitted::Emulate);
+        };
+        let register = raw.op_register(high);
+        if self.writes(raw, high) {
+            if register == Register::CH {
                 return Ok(Emitted::Emulate);
             }
+            let writes = self.writes(raw, memory);
+            let Some(probed) = self.probe_operand(raw, writes) else {
+                return Ok(Emitted::Emulate);
+            };
+            self.asm.lea64(RCX, probed.mem());
+            return self.encode(raw, Counter::Home, Some(pointer(Register::RCX)));
         }
-        self.code.add_instruction(host)?;
-        Ok(Emitted::Inline)
+        let writes = self.writes(raw, memory);
+        let (Some(probed), Some(whole)) = (
+            self.probe_operand(raw, writes),
+            guest(register.full_register32()),
+        ) else {
+            return Ok(Emitted::Emulate);
+        };
+        debug_assert!(is_high_byte(register));
+        self.asm.rorx32(R9, whole, HIGH_BYTE);
+        let mut low = *raw;
+        low.set_op_register(high, Register::R9L);
+        self.encode(&low, Counter::Home, Some(probed.place()))
+    }
+
+    /// A shift or rotation by CL.
+    pub(super) fn copy_with_cl(&mut self, raw: &Instruction) -> Result<Emitted> {
+        if memory_operand(raw).is_none() {
+            return self.with_counter(raw, None);
+        }
+        let Some(probed) = self.probe_operand(raw, true) else {
+            return Ok(Emitted::Emulate);
+        };
+        self.asm.lea64(R8, probed.mem());
+        self.with_counter(raw, Some(pointer(Register::R8)))
     }
 
     /// An x87, MMX or SSE instruction on the host's unit, which the guest's state is loaded into on first use.
-    pub(super) fn fpu(&mut self, raw: &Instruction) -> Result<Emitted> {
-        let Some(host) = rewrite(raw) else {
-            return Ok(Emitted::Emulate);
-        };
-        let access = memory_operand(raw).map(|index| self.info.info(raw).op_access(index));
+    pub(super) fn copy_fpu(&mut self, raw: &Instruction) -> Result<Emitted> {
+        let memory = memory_operand(raw);
         let size = raw.memory_size().size() as u32;
-        if access.is_some()
-            && !(matches!(size, 1 | 2 | 4 | 8 | 16) && self.is_addressable(raw, true))
-        {
+        if memory.is_some() && !(matches!(size, 1 | 2 | 4 | 8 | 16) && is_addressable(raw, true)) {
             return Ok(Emitted::Emulate);
         }
-        if !self.fpu_checked {
-            let miss = self.miss(raw, Cause::Fpu);
-            self.code.mov(r11, rcx)?;
-            self.code.mov(rcx, qword_ptr(r15 + offset::FPU_LIVE))?;
-            self.code.jrcxz(miss)?;
-            self.code.mov(rcx, r11)?;
-            self.fpu_checked = true;
-        }
-        if let Some(access) = access {
-            self.address(raw)?;
-            self.probe(
-                raw,
-                size,
-                !matches!(access, OpAccess::Read | OpAccess::CondRead),
-            )?;
-        }
-        self.code.add_instruction(host)?;
-        Ok(Emitted::Inline)
+        self.check_fpu(raw);
+        let place = match memory {
+            None => None,
+            Some(index) => {
+                let writes = self.writes(raw, index);
+                match self.probe_operand(raw, writes) {
+                    Some(probed) => Some(probed.place()),
+                    None => return Ok(Emitted::Emulate),
+                }
+            }
+        };
+        self.encode(raw, Counter::Home, place)
     }
 
-    pub(super) fn lea(&mut self, raw: &Instruction) -> Result<Emitted> {
-        let target = match raw.op0_register() {
-            Register::ESP => Register::R12D,
-            register if register.is_gpr32() => register,
-            _ => return Ok(Emitted::Emulate),
-        };
-        if !self.is_addressable(raw, false) {
-            return Ok(Emitted::Emulate);
+    /// Makes sure that the host's unit holds the guest's state.
+    pub(super) fn check_fpu(&mut self, raw: &Instruction) {
+        if self.fpu_checked {
+            return;
         }
-        self.effective_address(target, raw)?;
-        Ok(Emitted::Inline)
+        let loaded = self.asm.label();
+        let miss = self.miss(raw.ip32(), Cause::Fpu(loaded));
+        self.asm.load64(RCX, context(field::FPU_LIVE));
+        self.asm.jrcxz(miss);
+        self.asm.bind(loaded);
+        self.fpu_checked = true;
+    }
+
+    pub(super) fn lea(&mut self, raw: &Instruction) -> Emitted {
+        match guest(raw.op0_register()) {
+            Some(target) if is_addressable(raw, false) => {
+                self.effective_address(target, raw);
+                Emitted::Inline
+            }
+            _ => Emitted::Emulate,
+        }
+    }
+
+    /// The host address of probed memory in R8, so that RCX is free.
+    pub(super) fn free_rcx(&mut self, probed: Probed) -> Mem {
+        self.asm.lea64(R8, probed.mem());
+        at(R8, 0)
+    }
+}
+
+/// The memory that a register points at.
+fn pointer(register: Register) -> Place {
+    Place {
+        base: register,
+        index: Register::None,
+        displacement: 0,
     }
 }

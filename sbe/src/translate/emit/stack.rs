@@ -1,77 +1,86 @@
 //! PUSH, POP and LEAVE.
 
-use super::{Emitted, Emitter, Result, guest, probed};
-use crate::translate::context::offset;
-use iced_x86::code_asm::*;
-use iced_x86::{Instruction, MemorySize, OpKind};
+use super::memory::{Probed, is_addressable};
+use super::{Emitted, Emitter, guest};
+use crate::translate::asm::*;
+use crate::translate::context::field;
+use crate::translate::runtime::context;
+use iced_x86::{Instruction, MemorySize, OpKind, Register};
 
 impl Emitter {
     /// R8D = new top of stack, probed for writing a doubleword.
-    pub(super) fn open_slot(&mut self, raw: &Instruction) -> Result<()> {
-        self.code.lea(r8d, dword_ptr(r12 - 4))?;
-        self.probe(raw, 4, true)
+    pub(super) fn open_slot(&mut self, raw: &Instruction) -> Probed {
+        self.asm.lea32(R8, at(R12, -4));
+        self.probe(raw, R8, 4, true)
     }
 
-    /// R9D = doubleword at the top of stack.
-    pub(super) fn top_of_stack(&mut self, raw: &Instruction) -> Result<()> {
-        self.code.mov(r8d, r12d)?;
-        self.probe(raw, 4, false)?;
-        self.code.mov(r9d, probed())
-    }
-
-    pub(super) fn push(&mut self, raw: &Instruction) -> Result<Emitted> {
-        if raw.op_code().operand_size() != 32 {
-            return Ok(Emitted::Emulate);
-        }
+    pub(super) fn push(&mut self, raw: &Instruction) -> Emitted {
         match raw.op0_kind() {
             OpKind::Register => {
                 let Some(register) = guest(raw.op0_register()) else {
-                    return Ok(Emitted::Emulate);
+                    return Emitted::Emulate;
                 };
-                self.open_slot(raw)?;
-                self.code.mov(probed(), register)?;
+                let slot = self.open_slot(raw);
+                self.asm.store32(slot.mem(), register);
             }
             OpKind::Memory => {
-                if raw.memory_size() != MemorySize::UInt32 || !self.probe_operand(raw, false)? {
-                    return Ok(Emitted::Emulate);
+                if raw.memory_size() != MemorySize::UInt32 || !is_addressable(raw, false) {
+                    return Emitted::Emulate;
                 }
-                self.code.mov(r9d, probed())?;
-                self.code.mov(dword_ptr(r15 + offset::SCRATCH), r9d)?;
-                self.pads(true)?;
-                self.open_slot(raw)?;
-                self.code.mov(r10d, dword_ptr(r15 + offset::SCRATCH))?;
-                self.code.mov(probed(), r10d)?;
+                let Some(source) = self.probe_operand(raw, false) else {
+                    return Emitted::Emulate;
+                };
+                self.asm.load32(R9, source.mem());
+                self.asm.store64(context(field::SCRATCH), R9);
+                let slot = self.open_slot(raw);
+                self.asm.load64(R9, context(field::SCRATCH));
+                self.asm.store32(slot.mem(), R9);
             }
             _ => {
-                self.open_slot(raw)?;
-                self.code.mov(probed(), raw.immediate(0) as i32)?;
+                let slot = self.open_slot(raw);
+                self.asm.store_imm32(slot.mem(), raw.immediate(0) as u32);
             }
         }
-        self.code.mov(r12d, r8d)?;
-        Ok(Emitted::Inline)
+        self.asm.mov32(R12, R8);
+        Emitted::Inline
     }
 
-    pub(super) fn pop(&mut self, raw: &Instruction) -> Result<Emitted> {
-        let Some(register) =
-            guest(raw.op0_register()).filter(|_| raw.op0_kind() == OpKind::Register)
-        else {
-            return Ok(Emitted::Emulate);
+    pub(super) fn pop(&mut self, raw: &Instruction) -> Emitted {
+        let Some(register) = guest(raw.op0_register()) else {
+            return Emitted::Emulate;
         };
-        self.top_of_stack(raw)?;
-        self.code.lea(r12d, dword_ptr(r12 + 4))?;
-        self.code.mov(register, r9d)?;
-        Ok(Emitted::Inline)
+        let top = self.probe(raw, R12, 4, false);
+        if register == R12 {
+            self.asm.load32(R12, top.mem());
+        } else {
+            self.asm.load32(register, top.mem());
+            self.asm.lea32(R12, at(R12, 4));
+        }
+        Emitted::Inline
     }
 
-    pub(super) fn leave_frame(&mut self, raw: &Instruction) -> Result<Emitted> {
-        if raw.op_code().operand_size() != 32 {
-            return Ok(Emitted::Emulate);
+    /// POP to memory: an address by ESP is that after the pop (SDM Vol. 2B, POP).
+    pub(super) fn pop_memory(&mut self, raw: &Instruction) -> Emitted {
+        let by_esp = [raw.memory_base(), raw.memory_index()].contains(&Register::ESP);
+        if by_esp || raw.memory_size() != MemorySize::UInt32 || !is_addressable(raw, true) {
+            return Emitted::Emulate;
         }
-        self.code.mov(r8d, ebp)?;
-        self.probe(raw, 4, false)?;
-        self.code.mov(r9d, probed())?;
-        self.code.lea(r12d, dword_ptr(rbp + 4))?;
-        self.code.mov(ebp, r9d)?;
-        Ok(Emitted::Inline)
+        let top = self.probe(raw, R12, 4, false);
+        self.asm.load32(R9, top.mem());
+        self.asm.store64(context(field::SCRATCH), R9);
+        let Some(target) = self.probe_operand(raw, true) else {
+            return Emitted::Emulate;
+        };
+        self.asm.load64(R9, context(field::SCRATCH));
+        self.asm.store32(target.mem(), R9);
+        self.asm.lea32(R12, at(R12, 4));
+        Emitted::Inline
+    }
+
+    pub(super) fn leave_frame(&mut self, raw: &Instruction) -> Emitted {
+        let saved = self.probe(raw, RBP, 4, false);
+        self.asm.lea32(R12, at(RBP, 4));
+        self.asm.load32(RBP, saved.mem());
+        Emitted::Inline
     }
 }

@@ -1,94 +1,178 @@
-//! String instructions without a repeat prefix.
+//! String instructions.
 
-use super::{Emitted, Emitter, Result, host_memory};
-use crate::translate::context::offset;
-use iced_x86::code_asm::*;
-use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
+use super::memory::Probed;
+use super::misses::Cause;
+use super::{Emitted, Emitter, Result};
+use crate::translate::asm::*;
+use crate::translate::context::field;
+use crate::translate::operands::Place;
+use crate::translate::runtime::context;
+use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register, RepPrefixKind};
 
 impl Emitter {
     /// LODS, STOS, SCAS or MOVS, once, upwards.
     pub(super) fn string(&mut self, raw: &Instruction) -> Result<Emitted> {
         let size = raw.memory_size().size() as u32;
         let step = size as i32;
-        let accumulator = match size {
-            1 => Register::AL,
-            2 => Register::AX,
-            _ => Register::EAX,
-        };
+        let scans = matches!(
+            raw.mnemonic(),
+            Mnemonic::Scasb | Mnemonic::Scasw | Mnemonic::Scasd
+        );
         let reads_source = raw.op1_kind() == OpKind::MemorySegESI;
-        let writes = matches!(raw.op0_kind(), OpKind::MemoryESEDI)
-            && !matches!(
-                raw.mnemonic(),
-                Mnemonic::Scasb | Mnemonic::Scasw | Mnemonic::Scasd
-            );
-        if reads_source {
-            self.code.mov(r8d, esi)?;
-            self.probe(raw, size, false)?;
-        }
-        if reads_source && writes {
-            // Zero-extended loads keep flags and the rest of the scratch register out of it.
-            self.access(Register::R9D, size, false)?;
-            self.code.mov(dword_ptr(r15 + offset::SCRATCH), r9d)?;
-            self.pads(true)?;
+        let has_destination =
+            raw.op0_kind() == OpKind::MemoryESEDI || raw.op1_kind() == OpKind::MemoryESEDI;
+        if reads_source && has_destination {
+            let source = self.probe(raw, RSI, size, false);
+            self.load(size, source);
+            self.asm.store64(context(field::SCRATCH), R9);
+            let target = self.probe(raw, RDI, size, true);
+            self.asm.load64(R9, context(field::SCRATCH));
+            self.store(size, target, R9);
         } else if reads_source {
-            self.access(accumulator, size, false)?;
-        }
-        if raw.op0_kind() == OpKind::MemoryESEDI || raw.op1_kind() == OpKind::MemoryESEDI {
-            self.code.mov(r8d, edi)?;
-            self.probe(raw, size, writes)?;
-            if !writes {
-                let code = [Code::Cmp_r8_rm8, Code::Cmp_r16_rm16, Code::Cmp_r32_rm32]
-                    [size.trailing_zeros() as usize];
-                self.code
-                    .add_instruction(Instruction::with2(code, accumulator, host_memory())?)?;
-            } else if reads_source {
-                self.code.mov(r10d, dword_ptr(r15 + offset::SCRATCH))?;
-                self.access(Register::R10D, size, true)?;
+            let source = self.probe(raw, RSI, size, false);
+            self.on_accumulator(size, LODS, source.place())?;
+        } else {
+            let target = self.probe(raw, RDI, size, !scans);
+            if scans {
+                self.on_accumulator(size, SCAS, target.place())?;
             } else {
-                self.access(accumulator, size, true)?;
+                self.store(size, target, RAX);
             }
-            self.code.lea(edi, dword_ptr(rdi + step))?;
+        }
+        if has_destination {
+            self.asm.lea32(RDI, at(RDI, step));
         }
         if reads_source {
-            self.code.lea(esi, dword_ptr(rsi + step))?;
+            self.asm.lea32(RSI, at(RSI, step));
         }
         Ok(Emitted::Inline)
     }
 
-    /// Moves `size` bytes between the probed memory and `register` or its lower part.
-    pub(super) fn access(&mut self, register: Register, size: u32, writes: bool) -> Result<()> {
-        let part = match (register, size) {
-            (Register::R9D, 1) => Register::R9L,
-            (Register::R9D, 2) => Register::R9W,
-            (Register::R10D, 1) => Register::R10L,
-            (Register::R10D, 2) => Register::R10W,
-            (register, _) => register,
-        };
+    /// MOVS, STOS, CMPS or SCAS with a repeat prefix, on the host's memory, if what they may touch lies in one page each; else
+    /// the emulator does them.
+    pub(super) fn repeated_string(&mut self, raw: &Instruction) -> Result<Emitted> {
+        let size = raw.memory_size().size() as u32;
+        let sources = [raw.op0_kind(), raw.op1_kind()].contains(&OpKind::MemorySegESI);
+        let writes = raw.op0_kind() == OpKind::MemoryESEDI
+            && !matches!(
+                raw.mnemonic(),
+                Mnemonic::Scasb | Mnemonic::Scasw | Mnemonic::Scasd
+            );
+        let (done, none) = (self.asm.label(), self.asm.label());
+        let some = self.asm.label();
+        self.asm.mov32(RCX, R11);
+        self.asm.jrcxz(none);
+        self.asm.jmp_short(some);
+        self.asm.bind(none);
+        self.asm.jmp(done);
+        self.asm.bind(some);
+        if sources {
+            self.range(raw, RSI, size, false);
+            self.asm.store64(context(field::SCRATCH), R8);
+            self.pads(true);
+        }
+        self.range(raw, RDI, size, writes);
+        self.guest_minus_host(R9, RDI);
+        self.asm.mov64(RDI, R8);
+        if sources {
+            self.asm.load64(R8, context(field::SCRATCH));
+            self.guest_minus_host(R10, RSI);
+            self.asm.mov64(RSI, R8);
+        }
+        self.asm.mov32(RCX, R11);
+        self.asm.guest(&on_host(raw)?)?;
+        self.asm.lea32(RDI, indexed(RDI, R9, 0, 0));
+        if sources {
+            self.asm.lea32(RSI, indexed(RSI, R10, 0, 0));
+        }
+        self.asm.mov32(R11, RCX);
+        self.pads(true);
+        self.asm.bind(done);
+        Ok(Emitted::Inline)
+    }
+
+    /// R8 = host address of `pointer`, from which R11 elements of `size` bytes lie in one page.
+    fn range(&mut self, raw: &Instruction, pointer: Reg, size: u32, writes: bool) {
+        let inside = self.asm.label();
+        let crosses = self.miss(raw.ip32(), Cause::Refused);
+        let scale = size.trailing_zeros() as u8;
+        self.asm.lea64(R8, indexed(pointer, R11, scale, -1));
+        self.asm.shrx64(R8, R8, R13);
+        self.asm.shrx64(R9, pointer, R13);
+        self.asm.not64(R9);
+        self.asm.lea64(RCX, indexed(R8, R9, 0, 1));
+        self.asm.jrcxz(inside);
+        self.asm.mov_imm32(RCX, 0);
+        self.asm.jrcxz(crosses);
+        self.asm.bind(inside);
+        let probed = self.probe(raw, pointer, 1, writes);
+        self.asm.lea64(R8, probed.mem());
+    }
+
+    /// `target` = `pointer` - R8.
+    fn guest_minus_host(&mut self, target: Reg, pointer: Reg) {
+        self.asm.mov64(target, R8);
+        self.asm.not64(target);
+        self.asm.lea64(target, indexed(pointer, target, 0, 1));
+    }
+
+    /// R9D = the probed memory, zero-extended.
+    fn load(&mut self, size: u32, from: Probed) {
+        match size {
+            1 => self.asm.load8(R9, from.mem()),
+            2 => self.asm.load16(R9, from.mem()),
+            _ => self.asm.load32(R9, from.mem()),
+        }
+    }
+
+    /// The probed memory = the low `size` bytes of `from`.
+    fn store(&mut self, size: u32, to: Probed, from: Reg) {
+        match size {
+            1 => self.asm.store8(to.mem(), from),
+            2 => self.asm.store16(to.mem(), from),
+            _ => self.asm.store32(to.mem(), from),
+        }
+    }
+
+    /// An instruction of AL, AX or EAX and memory, chosen by size.
+    fn on_accumulator(&mut self, size: u32, codes: [Code; 3], place: Place) -> Result<()> {
         let index = size.trailing_zeros() as usize;
-        let instruction = if writes {
-            let code = [Code::Mov_rm8_r8, Code::Mov_rm16_r16, Code::Mov_rm32_r32][index];
-            Instruction::with2(code, host_memory(), part)?
-        } else {
-            let code = [Code::Mov_r8_rm8, Code::Mov_r16_rm16, Code::Mov_r32_rm32][index];
-            Instruction::with2(code, part, host_memory())?
-        };
-        self.code.add_instruction(instruction)
+        let register = [Register::AL, Register::AX, Register::EAX][index];
+        let memory = iced_x86::MemoryOperand::with_base_index(place.base, place.index);
+        let mut instruction = Instruction::with2(codes[index], register, memory)?;
+        instruction.set_memory_displacement64(i64::from(place.displacement) as u64);
+        instruction.set_memory_displ_size(u32::from(place.displacement != 0));
+        self.asm.guest(&instruction)
     }
 }
 
-/// Whether `raw` is a string instruction on its own, with 32-bit addresses.
-pub(super) fn is_single_string(raw: &Instruction) -> bool {
-    let string = |index| {
-        matches!(
-            raw.op_kind(index),
-            OpKind::MemorySegESI | OpKind::MemoryESEDI | OpKind::Register
-        )
+/// What LODS does with the accumulator.
+const LODS: [Code; 3] = [Code::Mov_r8_rm8, Code::Mov_r16_rm16, Code::Mov_r32_rm32];
+/// What SCAS does with it.
+const SCAS: [Code; 3] = [Code::Cmp_r8_rm8, Code::Cmp_r16_rm16, Code::Cmp_r32_rm32];
+
+/// A repeated string instruction with 64-bit addresses: RCX, RSI and RDI.
+fn on_host(raw: &Instruction) -> Result<Instruction> {
+    use Mnemonic::*;
+    let prefix = if raw.has_repne_prefix() {
+        RepPrefixKind::Repne
+    } else {
+        RepPrefixKind::Repe
     };
-    raw.op_count() == 2
-        && string(0)
-        && string(1)
-        && raw.is_string_instruction()
-        && !raw.has_rep_prefix()
-        && !raw.has_repne_prefix()
-        && !matches!(raw.memory_segment(), Register::FS | Register::GS)
+    let ds = Register::None;
+    let host = match raw.mnemonic() {
+        Movsb => Instruction::with_movsb(64, ds, prefix),
+        Movsw => Instruction::with_movsw(64, ds, prefix),
+        Movsd => Instruction::with_movsd(64, ds, prefix),
+        Stosb => Instruction::with_stosb(64, prefix),
+        Stosw => Instruction::with_stosw(64, prefix),
+        Stosd => Instruction::with_stosd(64, prefix),
+        Cmpsb => Instruction::with_cmpsb(64, ds, prefix),
+        Cmpsw => Instruction::with_cmpsw(64, ds, prefix),
+        Cmpsd => Instruction::with_cmpsd(64, ds, prefix),
+        Scasb => Instruction::with_scasb(64, prefix),
+        Scasw => Instruction::with_scasw(64, prefix),
+        _ => Instruction::with_scasd(64, prefix),
+    };
+    Ok(host?)
 }

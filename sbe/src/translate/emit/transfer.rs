@@ -1,178 +1,303 @@
-//! Near jumps, calls and returns, and the links between fragments of a page.
+//! Near jumps, calls and returns, and the links between fragments.
+//!
+//! A guest call makes a host call. The host's return lands behind it, where the guest's return address is compared with the one
+//! that the call pushed; if it is another one, or the host's stack is exhausted, the jump dispatcher goes on.
+//!
+//! ```text
+//!   push r13 ; call target             ; guest: push return address
+//!   ...                                ; guest: pop into r8d; host: ret
+//!   pop r9 ; not r8 ; lea rcx, [r9 + r8 + ...] ; jrcxz matches ; jmp mismatch
+//!   matches: mov r13d, r9d             ; the page of the caller
+//! ```
+//!
+//! Every cycle of guest code goes through a poll: backward branches, calls, indirect jumps and returns that do not match.
 
-use super::{Branch, Emitted, Emitter, Link, PAGE, Result, Way, guest, probed};
-use crate::translate::context::{Reason, offset};
-use crate::translate::runtime::{leave, poll};
-use iced_x86::code_asm::*;
-use iced_x86::{Code, ConditionCode, Instruction, OpKind};
+use super::misses::Cause;
+use super::{Branch, Emitted, Emitter, PAGE, guest, in_page};
+use crate::translate::asm::*;
+use crate::translate::context::field;
+use crate::translate::runtime::{context, dispatch, poll};
+use iced_x86::{ConditionCode, Instruction, OpKind};
+use mmu::Privilege;
+
+/// A piece out of line that a direct branch leads to.
+#[derive(Clone, Copy)]
+pub(super) struct Link {
+    label: Label,
+    target: u32,
+    way: Way,
+}
+
+/// Where a direct branch goes.
+#[derive(Clone, Copy)]
+enum Way {
+    /// To another page, by the dispatcher.
+    Out,
+    /// To another page; its site.
+    Cross(u32),
+    /// Inside the page; its site.
+    Inside(u32),
+    /// To the piece that has the instruction at the offset emulated.
+    Emulate,
+}
+
+/// The condition's number in opcodes (SDM Vol. 1, B.1 "Condition Codes").
+fn condition_number(condition: ConditionCode) -> u8 {
+    match condition {
+        ConditionCode::o => 0,
+        ConditionCode::no => 1,
+        ConditionCode::b => 2,
+        ConditionCode::ae => 3,
+        ConditionCode::e => 4,
+        ConditionCode::ne => 5,
+        ConditionCode::be => 6,
+        ConditionCode::a => 7,
+        ConditionCode::s => 8,
+        ConditionCode::ns => 9,
+        ConditionCode::p => 10,
+        ConditionCode::np => 11,
+        ConditionCode::l => 12,
+        ConditionCode::ge => 13,
+        ConditionCode::le => 14,
+        ConditionCode::g | ConditionCode::None => 15,
+    }
+}
 
 impl Emitter {
-    /// Near jumps, calls and returns with 32-bit operand size.
-    pub(super) fn transfer(&mut self, raw: &Instruction) -> Result<Emitted> {
-        match raw.code() {
-            Code::Jmp_rel8_32 | Code::Jmp_rel32_32 => {
-                self.branch(raw.ip32(), raw.near_branch32(), None)?
-            }
-            Code::Call_rel32_32 => {
-                self.push_return_address(raw)?;
-                self.branch(raw.ip32(), raw.near_branch32(), None)?;
-            }
-            Code::Jmp_rm32 => {
-                if !self.target(raw)? {
-                    return Ok(Emitted::Emulate);
-                }
-                self.code.jmp(self.jump)?;
-            }
-            Code::Call_rm32 => {
-                if !self.target(raw)? {
-                    return Ok(Emitted::Emulate);
-                }
-                self.code.mov(dword_ptr(r15 + offset::SCRATCH), r8d)?;
-                self.pads(true)?;
-                self.push_return_address(raw)?;
-                self.code.mov(r8d, dword_ptr(r15 + offset::SCRATCH))?;
-                self.code.jmp(self.jump)?;
-            }
-            Code::Retnd | Code::Retnd_imm16 => {
-                let released = if raw.code() == Code::Retnd {
-                    0
-                } else {
-                    raw.immediate16()
-                };
-                self.top_of_stack(raw)?;
-                self.code
-                    .lea(r12d, dword_ptr(r12 + 4 + i32::from(released)))?;
-                self.code.mov(r8d, r9d)?;
-                self.code.jmp(self.jump)?;
-            }
-            _ => return Ok(Emitted::Emulate),
+    pub(super) fn branch_if(&mut self, raw: &Instruction) -> Emitted {
+        let target = raw.near_branch32();
+        self.poll_if_backward(raw, target);
+        let (label, site) = self.open_link(target);
+        self.asm.jcc(condition_number(raw.condition_code()), label);
+        self.mark_site(site);
+        Emitted::Inline
+    }
+
+    pub(super) fn branch_if_zero(&mut self, raw: &Instruction) -> Emitted {
+        let target = raw.near_branch32();
+        self.poll_if_backward(raw, target);
+        self.asm.mov32(RCX, R11);
+        self.branch_if_rcx_zero(target);
+        Emitted::Inline
+    }
+
+    /// LOOP: branches unless the count reaches zero.
+    pub(super) fn branch_loop(&mut self, raw: &Instruction) -> Emitted {
+        let target = raw.near_branch32();
+        self.poll_if_backward(raw, target);
+        let done = self.asm.label();
+        self.asm.lea32(R11, at(R11, -1));
+        self.asm.mov32(RCX, R11);
+        self.asm.jrcxz(done);
+        self.go_to(target);
+        self.asm.bind(done);
+        Emitted::Inline
+    }
+
+    fn branch_if_rcx_zero(&mut self, target: u32) {
+        let (taken, not_taken) = (self.asm.label(), self.asm.label());
+        self.asm.jrcxz(taken);
+        self.asm.jmp_short(not_taken);
+        self.asm.bind(taken);
+        self.go_to(target);
+        self.asm.bind(not_taken);
+    }
+
+    pub(super) fn jump(&mut self, raw: &Instruction) -> Emitted {
+        let target = raw.near_branch32();
+        self.poll_if_backward(raw, target);
+        self.go_to(target);
+        Emitted::Ends
+    }
+
+    pub(super) fn call(&mut self, raw: &Instruction) -> Emitted {
+        self.poll(raw);
+        self.push_return_address(raw);
+        let (label, site) = self.open_link(raw.near_branch32());
+        self.asm.push(R13);
+        self.asm.call(label);
+        self.mark_site(site);
+        self.landing(raw);
+        Emitted::Ends
+    }
+
+    pub(super) fn jump_indirect(&mut self, raw: &Instruction) -> Emitted {
+        if !self.target(raw) {
+            return Emitted::Emulate;
         }
-        Ok(Emitted::Ends)
+        self.asm.jmp_to(self.runtime.jump);
+        Emitted::Ends
+    }
+
+    pub(super) fn call_indirect(&mut self, raw: &Instruction) -> Emitted {
+        if !self.target(raw) {
+            return Emitted::Emulate;
+        }
+        self.asm.store64(context(field::SCRATCH), R8);
+        self.push_return_address(raw);
+        self.asm.load64(R8, context(field::SCRATCH));
+        self.asm.push(R13);
+        self.asm.call_to(self.runtime.jump);
+        self.landing(raw);
+        Emitted::Ends
+    }
+
+    pub(super) fn ret(&mut self, raw: &Instruction) -> Emitted {
+        let released = if raw.op_count() == 0 {
+            0
+        } else {
+            raw.immediate16()
+        };
+        let top = self.probe(raw, R12, 4, false);
+        self.asm.load32(R8, top.mem());
+        self.asm.lea32(R12, at(R12, 4 + i32::from(released)));
+        self.asm.ret();
+        Emitted::Ends
     }
 
     /// R8D = target of an indirect jump or call.
-    pub(super) fn target(&mut self, raw: &Instruction) -> Result<bool> {
+    fn target(&mut self, raw: &Instruction) -> bool {
         if raw.op0_kind() == OpKind::Memory {
-            if !self.probe_operand(raw, false)? {
-                return Ok(false);
-            }
-            self.code.mov(r8d, probed())?;
-            return Ok(true);
+            let Some(probed) = self.probe_operand(raw, false) else {
+                return false;
+            };
+            self.asm.load32(R8, probed.mem());
+            return true;
         }
-        let Some(register) = guest(raw.op0_register()) else {
-            return Ok(false);
-        };
-        self.code.mov(r8d, register)?;
-        Ok(true)
+        let register = guest(raw.op0_register());
+        if let Some(register) = register {
+            self.asm.mov32(R8, register);
+        }
+        register.is_some()
     }
 
-    pub(super) fn push_return_address(&mut self, raw: &Instruction) -> Result<()> {
-        self.open_slot(raw)?;
-        self.code
-            .lea(r10d, dword_ptr(r13 + raw.next_ip32() as i32))?;
-        self.code.mov(probed(), r10d)?;
-        self.code.mov(r12d, r8d)
+    fn push_return_address(&mut self, raw: &Instruction) {
+        let slot = self.open_slot(raw);
+        self.asm.lea32(R9, at(R13, in_page(raw.next_ip32())));
+        self.asm.store32(slot.mem(), R9);
+        self.asm.mov32(R12, R8);
     }
 
-    /// A direct branch, conditional like `condition` or not, to offset `target` of the page (beyond it: another page).
-    pub(super) fn branch(
-        &mut self,
-        from: u32,
-        target: u32,
-        condition: Option<&Instruction>,
-    ) -> Result<()> {
-        let label = self.code.create_label();
-        let way = match (target < PAGE, target <= from) {
-            (false, _) => Way::Out,
-            (true, true) => Way::Backward,
-            (true, false) => Way::Forward(self.site(target)),
-        };
-        match condition {
-            Some(raw) => self.conditional_jump(raw.condition_code(), label)?,
-            None => self.code.jmp(label)?,
-        }
-        if let Way::Forward(site) = way {
-            self.mark_site(site)?;
-        }
-        self.links.push(Link { label, target, way });
-        Ok(())
+    /// Where the host's return lands, with the guest's target in R8D.
+    fn landing(&mut self, raw: &Instruction) {
+        let next = raw.next_ip32();
+        let matches = self.asm.label();
+        self.asm.pop(R9);
+        self.asm.not64(R8);
+        self.asm.lea64(RCX, indexed(R9, R8, 0, in_page(next) + 1));
+        self.asm.jrcxz(matches);
+        self.asm.jmp_to(self.runtime.mismatch);
+        self.asm.bind(matches);
+        self.asm.mov32(R13, R9);
+        self.go_to(next);
     }
 
-    /// Takes the next site number for a branch to `target`.
-    pub(super) fn site(&mut self, target: u32) -> u32 {
-        let after = self.code.create_label();
-        self.branches.push(Branch {
-            target: target as u16,
-            after,
+    /// A branch backward counts a poll.
+    fn poll_if_backward(&mut self, raw: &Instruction, target: u32) {
+        // A target below the page wraps around to a large offset; it may as well be far ahead, which does no harm.
+        let backward = target <= raw.ip32() || target > i32::MAX as u32;
+        if backward {
+            self.poll(raw);
+        }
+    }
+
+    fn poll(&mut self, raw: &Instruction) {
+        let expired = self.miss(raw.ip32(), Cause::Budget);
+        poll(&mut self.asm, expired);
+    }
+
+    /// Goes to offset `target` of the page; beyond it: of another page.
+    pub(super) fn go_to(&mut self, target: u32) {
+        let (label, site) = self.open_link(target);
+        self.asm.jmp(label);
+        self.mark_site(site);
+    }
+
+    /// Leads branches to the piece that has the instruction at `offset` emulated.
+    pub(super) fn emulate_out_of_line(&mut self, offset: u32) -> Label {
+        let label = self.asm.label();
+        self.links.push(Link {
+            label,
+            target: offset,
+            way: Way::Emulate,
         });
-        self.first_site + self.branches.len() as u32 - 1
+        label
+    }
+
+    /// Leads branches to the piece that has `raw` emulated.
+    pub(super) fn refused(&mut self, raw: &Instruction) -> Label {
+        self.emulate_out_of_line(raw.ip32())
+    }
+
+    /// The label of the piece out of line for a branch to `target`, and the branch's site if it can be linked itself.
+    fn open_link(&mut self, target: u32) -> (Label, Option<usize>) {
+        let label = self.asm.label();
+        let inside = target < PAGE;
+        let site = self.branches.len();
+        let way = match (inside, self.privilege) {
+            (true, _) => Way::Inside(self.first_site + site as u32),
+            (false, Privilege::Supervisor) => Way::Cross(self.first_site + site as u32),
+            (false, Privilege::User) => Way::Out,
+        };
+        self.links.push(Link { label, target, way });
+        if !matches!(way, Way::Out) {
+            let branch = Branch {
+                target: inside.then_some(target as u16),
+                after: self.asm.label(),
+                left: self.asm.label(),
+            };
+            self.branches.push(branch);
+        }
+        (label, inside.then_some(site))
     }
 
     /// The branch just emitted is the one of `site`.
-    pub(super) fn mark_site(&mut self, site: u32) -> Result<()> {
-        let branch = &mut self.branches[(site - self.first_site) as usize];
-        self.code.set_label(&mut branch.after)?;
-        self.code.zero_bytes()
-    }
-
-    pub(super) fn conditional_jump(
-        &mut self,
-        condition: ConditionCode,
-        label: CodeLabel,
-    ) -> Result<()> {
-        let code = &mut self.code;
-        match condition {
-            ConditionCode::o => code.jo(label),
-            ConditionCode::no => code.jno(label),
-            ConditionCode::b => code.jb(label),
-            ConditionCode::ae => code.jae(label),
-            ConditionCode::e => code.je(label),
-            ConditionCode::ne => code.jne(label),
-            ConditionCode::be => code.jbe(label),
-            ConditionCode::a => code.ja(label),
-            ConditionCode::s => code.js(label),
-            ConditionCode::ns => code.jns(label),
-            ConditionCode::p => code.jp(label),
-            ConditionCode::np => code.jnp(label),
-            ConditionCode::l => code.jl(label),
-            ConditionCode::ge => code.jge(label),
-            ConditionCode::le => code.jle(label),
-            ConditionCode::g => code.jg(label),
-            ConditionCode::None => code.jmp(label),
+    fn mark_site(&mut self, site: Option<usize>) {
+        if let Some(site) = site {
+            let after = self.branches[site].after;
+            self.asm.bind(after);
         }
     }
 
-    /// The piece out of line that a branch leads to until it is linked, and for good where it polls or leaves the page.
-    pub(super) fn link(&mut self, mut link: Link) -> Result<()> {
-        self.code.set_label(&mut link.label)?;
+    /// The piece out of line that a branch leads to: until it is linked, or for good where it leaves the page.
+    pub(super) fn link(&mut self, link: Link) {
         match link.way {
             Way::Out => {
-                self.code.lea(r8d, dword_ptr(r13 + link.target as i32))?;
-                self.code.jmp(self.jump)
+                self.asm.bind(link.label);
+                self.asm.lea32(R8, at(R13, in_page(link.target)));
+                dispatch(&mut self.asm);
             }
-            Way::Forward(site) => self.ask_for_link(site, link.target),
-            Way::Backward => self.poll_and_link(link.target),
+            Way::Cross(site) => {
+                let branch = self.branches[(site - self.first_site) as usize];
+                let unlinked = self.asm.label();
+                self.asm.bind(link.label);
+                self.asm.lea32(R8, at(R13, in_page(link.target)));
+                self.asm.jmp(unlinked);
+                self.asm.bind(branch.after);
+                self.asm.switch_to(Section::Cold);
+                self.asm.bind(unlinked);
+                self.asm.mov_imm32(R9, site);
+                self.asm.jmp_to(self.runtime.cross);
+                self.asm.bind(branch.left);
+                self.asm.switch_to(Section::Hot);
+            }
+            Way::Inside(site) => {
+                let branch = self.branches[(site - self.first_site) as usize];
+                self.asm.switch_to(Section::Cold);
+                self.asm.bind(link.label);
+                self.asm.mov_imm32(R8, site);
+                self.asm.mov_imm32(R9, link.target);
+                self.asm.jmp_to(self.runtime.link);
+                self.asm.bind(branch.left);
+                self.asm.switch_to(Section::Hot);
+            }
+            Way::Emulate => {
+                self.asm.switch_to(Section::Cold);
+                self.asm.bind(link.label);
+                self.asm.mov_imm32(R9, link.target);
+                self.asm.jmp_to(self.runtime.emulate_at);
+                self.asm.switch_to(Section::Hot);
+            }
         }
-    }
-
-    pub(super) fn poll_and_link(&mut self, target: u32) -> Result<()> {
-        let mut expired = self.code.create_label();
-        let mut unlinked = self.code.create_label();
-        let site = self.site(target);
-        poll(&mut self.code, expired)?;
-        self.code.jmp(unlinked)?;
-        self.mark_site(site)?;
-        self.code.set_label(&mut unlinked)?;
-        self.ask_for_link(site, target)?;
-        self.code.set_label(&mut expired)?;
-        self.code.mov(rcx, r11)?;
-        self.code.lea(r8d, dword_ptr(r13 + target as i32))?;
-        leave(&mut self.code, Reason::Budget, self.exit)
-    }
-
-    pub(super) fn ask_for_link(&mut self, site: u32, target: u32) -> Result<()> {
-        self.code.mov(dword_ptr(r15 + offset::SITE), site as i32)?;
-        self.code.lea(r8d, dword_ptr(r13 + target as i32))?;
-        leave(&mut self.code, Reason::Link, self.exit)
     }
 }

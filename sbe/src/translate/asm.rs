@@ -1,0 +1,653 @@
+//! [`Asm`]: the host's instructions as bytes, for the few forms that emitted code is made of; guest instructions that the host
+//! executes go through iced's encoder.
+//!
+//! Encodings: SDM Vol. 2A, chapter 2 "Instruction Format"; displacements of branches are resolved by [`Asm::finish`].
+
+use iced_x86::{Encoder, IcedError, Instruction};
+
+/// A 64-bit general register of the host, by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reg(u8);
+
+pub const RAX: Reg = Reg(0);
+pub const RCX: Reg = Reg(1);
+pub const RDX: Reg = Reg(2);
+pub const RBX: Reg = Reg(3);
+pub const RSP: Reg = Reg(4);
+pub const RBP: Reg = Reg(5);
+pub const RSI: Reg = Reg(6);
+pub const RDI: Reg = Reg(7);
+pub const R8: Reg = Reg(8);
+pub const R9: Reg = Reg(9);
+pub const R10: Reg = Reg(10);
+pub const R11: Reg = Reg(11);
+pub const R12: Reg = Reg(12);
+pub const R13: Reg = Reg(13);
+pub const R14: Reg = Reg(14);
+pub const R15: Reg = Reg(15);
+
+impl Reg {
+    /// The register's number, 0..16.
+    pub const fn number(self) -> u8 {
+        self.0
+    }
+
+    const fn low(self) -> u8 {
+        self.0 & 7
+    }
+
+    const fn high(self) -> u8 {
+        self.0 >> 3
+    }
+}
+
+/// A memory operand: base + index * 2^scale + displacement, 64-bit addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mem {
+    /// Base register.
+    pub base: Option<Reg>,
+    /// Index register, not RSP, and log2 of its scale.
+    pub index: Option<(Reg, u8)>,
+    /// Displacement.
+    pub disp: i32,
+}
+
+/// [`base` + `disp`].
+pub fn at(base: Reg, disp: i32) -> Mem {
+    Mem {
+        base: Some(base),
+        index: None,
+        disp,
+    }
+}
+
+/// [`base` + `index` * 2^`scale` + `disp`].
+pub fn indexed(base: Reg, index: Reg, scale: u8, disp: i32) -> Mem {
+    Mem {
+        base: Some(base),
+        index: Some((index, scale)),
+        disp,
+    }
+}
+
+/// A place in the code, bound or not yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Label(u32);
+
+/// Why code could not be encoded.
+#[derive(Debug, thiserror::Error)]
+pub enum AsmError {
+    /// iced refused the guest's instruction in its host form.
+    #[error(transparent)]
+    Guest(#[from] IcedError),
+    /// A short branch does not reach its target.
+    #[error("a short branch spans {0} bytes")]
+    Reach(i64),
+}
+
+/// Operand size of an instruction: what REX.W says.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wide {
+    No,
+    Yes,
+}
+
+const UNBOUND: u32 = u32::MAX;
+/// Opcode map and mandatory prefix of a VEX encoding.
+#[derive(Clone, Copy)]
+struct Vex {
+    map: u8,
+    prefix: u8,
+    opcode: u8,
+}
+
+const PEXT: Vex = Vex {
+    map: 2,
+    prefix: 2,
+    opcode: 0xF5,
+};
+const RORX: Vex = Vex {
+    map: 3,
+    prefix: 3,
+    opcode: 0xF0,
+};
+const SARX: Vex = Vex {
+    map: 2,
+    prefix: 2,
+    opcode: 0xF7,
+};
+const SHLX: Vex = Vex {
+    map: 2,
+    prefix: 1,
+    opcode: 0xF7,
+};
+const SHRX: Vex = Vex {
+    map: 2,
+    prefix: 3,
+    opcode: 0xF7,
+};
+
+/// Which of the two streams of code: what usually executes, and what does not, kept apart for the instruction cache's sake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Section {
+    /// Usually executed.
+    Hot = 0,
+    /// Rarely executed.
+    Cold = 1,
+}
+
+/// Code of one section.
+#[derive(Default)]
+struct Stream {
+    bytes: Vec<u8>,
+    /// Arena offset of the first byte.
+    origin: u32,
+}
+
+/// A displacement to be resolved.
+#[derive(Clone, Copy)]
+struct Fixup {
+    section: Section,
+    /// Index of its first byte.
+    place: u32,
+    label: Label,
+}
+
+/// Buffers of host code that will lie at known places of the arena.
+pub struct Asm {
+    streams: [Stream; 2],
+    section: Section,
+    /// Arena offsets.
+    labels: Vec<u32>,
+    /// 32-bit and 8-bit displacements.
+    long: Vec<Fixup>,
+    short: Vec<Fixup>,
+    encoder: Encoder,
+}
+
+impl Asm {
+    /// Empty buffers.
+    pub fn new() -> Self {
+        Self {
+            streams: Default::default(),
+            section: Section::Hot,
+            labels: Vec::new(),
+            long: Vec::new(),
+            short: Vec::new(),
+            encoder: Encoder::new(64),
+        }
+    }
+
+    /// Empties the buffers for code whose sections begin at the arena offsets `origins`, hot first.
+    pub fn restart(&mut self, origins: [u32; 2]) {
+        for (stream, origin) in self.streams.iter_mut().zip(origins) {
+            stream.bytes.clear();
+            stream.origin = origin;
+        }
+        self.section = Section::Hot;
+        self.labels.clear();
+        self.long.clear();
+        self.short.clear();
+    }
+
+    /// Goes on in `section`.
+    pub fn switch_to(&mut self, section: Section) {
+        self.section = section;
+    }
+
+    fn bytes(&mut self) -> &mut Vec<u8> {
+        &mut self.streams[self.section as usize].bytes
+    }
+
+    /// Arena offset of the next byte.
+    pub fn here(&self) -> u32 {
+        let stream = &self.streams[self.section as usize];
+        stream.origin + stream.bytes.len() as u32
+    }
+
+    /// A label to be bound later.
+    pub fn label(&mut self) -> Label {
+        self.labels.push(UNBOUND);
+        Label(self.labels.len() as u32 - 1)
+    }
+
+    /// Binds `label` to the next byte.
+    pub fn bind(&mut self, label: Label) {
+        self.labels[label.0 as usize] = self.here();
+    }
+
+    /// Arena offset of a bound label.
+    pub fn offset_of(&self, label: Label) -> u32 {
+        self.labels[label.0 as usize]
+    }
+
+    /// Resolves all branches and hands out the code of both sections.
+    ///
+    /// # Errors
+    /// A short branch that does not reach.
+    pub fn finish(&mut self) -> Result<[&[u8]; 2], AsmError> {
+        for fixup in std::mem::take(&mut self.long) {
+            let distance = self.distance(fixup, size_of::<i32>()) as i32;
+            let place = fixup.place as usize;
+            let bytes = &mut self.streams[fixup.section as usize].bytes;
+            bytes[place..place + size_of::<i32>()].copy_from_slice(&distance.to_le_bytes());
+        }
+        for fixup in std::mem::take(&mut self.short) {
+            let distance = self.distance(fixup, size_of::<i8>());
+            let byte = i8::try_from(distance).map_err(|_| AsmError::Reach(distance))?;
+            self.streams[fixup.section as usize].bytes[fixup.place as usize] = byte as u8;
+        }
+        let [hot, cold] = &self.streams;
+        Ok([&hot.bytes, &cold.bytes])
+    }
+
+    /// From behind a displacement of `size` bytes to its label.
+    fn distance(&self, fixup: Fixup, size: usize) -> i64 {
+        let origin = self.streams[fixup.section as usize].origin;
+        let after = i64::from(origin + fixup.place) + size as i64;
+        i64::from(self.labels[fixup.label.0 as usize]) - after
+    }
+
+    /// A guest instruction in its host form.
+    ///
+    /// # Errors
+    /// What iced says when there is no such encoding.
+    pub fn guest(&mut self, instruction: &Instruction) -> Result<(), AsmError> {
+        let bytes = std::mem::take(self.bytes());
+        self.encoder.set_buffer(bytes);
+        let result = self.encoder.encode(instruction, 0);
+        *self.bytes() = self.encoder.take_buffer();
+        result?;
+        Ok(())
+    }
+
+    /// MOV r32, r32.
+    pub fn mov32(&mut self, to: Reg, from: Reg) {
+        self.registers(Wide::No, &[0x8B], to, from);
+    }
+
+    /// MOV r64, r64.
+    pub fn mov64(&mut self, to: Reg, from: Reg) {
+        self.registers(Wide::Yes, &[0x8B], to, from);
+    }
+
+    /// MOV r32, imm32: zero-extended.
+    pub fn mov_imm32(&mut self, to: Reg, value: u32) {
+        self.rex(Wide::No, Reg(0), None, Some(to));
+        self.bytes().push(0xB8 | to.low());
+        self.bytes().extend(value.to_le_bytes());
+    }
+
+    /// MOV r32, m32.
+    pub fn load32(&mut self, to: Reg, from: Mem) {
+        self.memory(Wide::No, &[0x8B], to, from);
+    }
+
+    /// MOV r64, m64.
+    pub fn load64(&mut self, to: Reg, from: Mem) {
+        self.memory(Wide::Yes, &[0x8B], to, from);
+    }
+
+    /// MOVZX r32, m8.
+    pub fn load8(&mut self, to: Reg, from: Mem) {
+        self.memory(Wide::No, &[0x0F, 0xB6], to, from);
+    }
+
+    /// MOVZX r32, m16.
+    pub fn load16(&mut self, to: Reg, from: Mem) {
+        self.memory(Wide::No, &[0x0F, 0xB7], to, from);
+    }
+
+    /// MOV m32, r32.
+    pub fn store32(&mut self, to: Mem, from: Reg) {
+        self.memory(Wide::No, &[0x89], from, to);
+    }
+
+    /// MOV m64, r64.
+    pub fn store64(&mut self, to: Mem, from: Reg) {
+        self.memory(Wide::Yes, &[0x89], from, to);
+    }
+
+    /// MOV m16, r16.
+    pub fn store16(&mut self, to: Mem, from: Reg) {
+        self.bytes().push(0x66);
+        self.memory(Wide::No, &[0x89], from, to);
+    }
+
+    /// MOV m8, r8; only for registers whose low byte needs no REX prefix or has one: RAX..RBX and R8..R15.
+    pub fn store8(&mut self, to: Mem, from: Reg) {
+        self.memory(Wide::No, &[0x88], from, to);
+    }
+
+    /// MOV m32, imm32.
+    pub fn store_imm32(&mut self, to: Mem, value: u32) {
+        self.memory(Wide::No, &[0xC7], Reg(0), to);
+        self.bytes().extend(value.to_le_bytes());
+    }
+
+    /// LEA r32, m.
+    pub fn lea32(&mut self, to: Reg, from: Mem) {
+        self.memory(Wide::No, &[0x8D], to, from);
+    }
+
+    /// LEA r64, m.
+    pub fn lea64(&mut self, to: Reg, from: Mem) {
+        self.memory(Wide::Yes, &[0x8D], to, from);
+    }
+
+    /// LEA r64, [start of the arena].
+    pub fn lea_arena(&mut self, to: Reg) {
+        self.rex(Wide::Yes, to, None, None);
+        self.bytes().extend([0x8D, to.low() << 3 | 5]);
+        let distance = -(self.here() as i32 + 4);
+        self.bytes().extend(distance.to_le_bytes());
+    }
+
+    /// NOT r64.
+    pub fn not64(&mut self, register: Reg) {
+        self.registers(Wide::Yes, &[0xF7], Reg(2), register);
+    }
+
+    /// MOVZX r32, r16.
+    pub fn movzx16(&mut self, to: Reg, from: Reg) {
+        self.registers(Wide::No, &[0x0F, 0xB7], to, from);
+    }
+
+    /// RORX r32, r32, imm8.
+    pub fn rorx32(&mut self, to: Reg, from: Reg, count: u8) {
+        self.vex(RORX, Wide::No, to, Reg(0), from);
+        self.bytes().push(count);
+    }
+
+    /// SHRX r32, r32, r32.
+    pub fn shrx32(&mut self, to: Reg, from: Reg, count: Reg) {
+        self.vex(SHRX, Wide::No, to, count, from);
+    }
+
+    /// SHRX r64, r64, r64.
+    pub fn shrx64(&mut self, to: Reg, from: Reg, count: Reg) {
+        self.vex(SHRX, Wide::Yes, to, count, from);
+    }
+
+    /// SARX r32, r32, r32.
+    pub fn sarx32(&mut self, to: Reg, from: Reg, count: Reg) {
+        self.vex(SARX, Wide::No, to, count, from);
+    }
+
+    /// SHLX r32, r32, r32.
+    pub fn shlx32(&mut self, to: Reg, from: Reg, count: Reg) {
+        self.vex(SHLX, Wide::No, to, count, from);
+    }
+
+    /// SHLX r64, r64, r64.
+    pub fn shlx64(&mut self, to: Reg, from: Reg, count: Reg) {
+        self.vex(SHLX, Wide::Yes, to, count, from);
+    }
+
+    /// PEXT r32, r32, r32.
+    pub fn pext32(&mut self, to: Reg, from: Reg, mask: Reg) {
+        self.vex(PEXT, Wide::No, to, from, mask);
+    }
+
+    /// PUSH r64.
+    pub fn push(&mut self, register: Reg) {
+        self.rex(Wide::No, Reg(0), None, Some(register));
+        self.bytes().push(0x50 | register.low());
+    }
+
+    /// POP r64.
+    pub fn pop(&mut self, register: Reg) {
+        self.rex(Wide::No, Reg(0), None, Some(register));
+        self.bytes().push(0x58 | register.low());
+    }
+
+    /// Bytes given literally: for instructions without operands to choose.
+    pub fn raw(&mut self, bytes: &[u8]) {
+        self.bytes().extend(bytes);
+    }
+
+    /// An instruction of opcode `opcode` whose ModRM byte has `digit` and a memory operand.
+    pub fn digit(&mut self, opcode: &[u8], digit: u8, operand: Mem) {
+        self.memory(Wide::No, opcode, Reg(digit), operand);
+    }
+
+    /// An instruction r32, m32 of one opcode byte.
+    pub fn digit_load(&mut self, opcode: u8, register: Reg, operand: Mem) {
+        self.memory(Wide::No, &[opcode], register, operand);
+    }
+
+    /// JMP rel32.
+    pub fn jmp(&mut self, label: Label) {
+        self.bytes().push(0xE9);
+        self.long_to(label);
+    }
+
+    /// JMP rel32 to an arena offset.
+    pub fn jmp_to(&mut self, offset: u32) {
+        self.bytes().push(0xE9);
+        self.distance_to(offset);
+    }
+
+    /// JMP rel8.
+    pub fn jmp_short(&mut self, label: Label) {
+        self.bytes().push(0xEB);
+        self.short_to(label);
+    }
+
+    /// CALL rel32.
+    pub fn call(&mut self, label: Label) {
+        self.bytes().push(0xE8);
+        self.long_to(label);
+    }
+
+    /// CALL rel32 to an arena offset.
+    pub fn call_to(&mut self, offset: u32) {
+        self.bytes().push(0xE8);
+        self.distance_to(offset);
+    }
+
+    /// Jcc rel32 by the condition's number (SDM Vol. 1, B.1 "Condition Codes").
+    pub fn jcc(&mut self, condition: u8, label: Label) {
+        self.bytes().extend([0x0F, 0x80 | condition]);
+        self.long_to(label);
+    }
+
+    /// JRCXZ rel8.
+    pub fn jrcxz(&mut self, label: Label) {
+        self.bytes().push(0xE3);
+        self.short_to(label);
+    }
+
+    /// JMP r64.
+    pub fn jmp_register(&mut self, register: Reg) {
+        self.rex(Wide::No, Reg(4), None, Some(register));
+        self.bytes().extend([0xFF, 0xE0 | register.low()]);
+    }
+
+    /// RET.
+    pub fn ret(&mut self) {
+        self.bytes().push(0xC3);
+    }
+
+    fn long_to(&mut self, label: Label) {
+        let fixup = self.fixup(label);
+        self.long.push(fixup);
+        self.bytes().extend([0; 4]);
+    }
+
+    fn short_to(&mut self, label: Label) {
+        let fixup = self.fixup(label);
+        self.short.push(fixup);
+        self.bytes().push(0);
+    }
+
+    fn fixup(&mut self, label: Label) -> Fixup {
+        Fixup {
+            section: self.section,
+            place: self.bytes().len() as u32,
+            label,
+        }
+    }
+
+    fn distance_to(&mut self, offset: u32) {
+        let distance = offset as i32 - (self.here() as i32 + 4);
+        self.bytes().extend(distance.to_le_bytes());
+    }
+
+    /// The REX prefix, where one is needed (SDM Vol. 2A, 2.2.1 "REX Prefixes").
+    fn rex(&mut self, wide: Wide, reg: Reg, index: Option<Reg>, base: Option<Reg>) {
+        let bit = |register: Option<Reg>| register.map_or(0, Reg::high);
+        let rex = u8::from(wide == Wide::Yes) << 3 | reg.high() << 2 | bit(index) << 1 | bit(base);
+        if rex != 0 {
+            self.bytes().push(0x40 | rex);
+        }
+    }
+
+    fn registers(&mut self, wide: Wide, opcode: &[u8], reg: Reg, rm: Reg) {
+        self.rex(wide, reg, None, Some(rm));
+        self.bytes().extend(opcode);
+        self.bytes().push(0xC0 | reg.low() << 3 | rm.low());
+    }
+
+    fn memory(&mut self, wide: Wide, opcode: &[u8], reg: Reg, mem: Mem) {
+        self.rex(wide, reg, mem.index.map(|(index, _)| index), mem.base);
+        self.bytes().extend(opcode);
+        self.operand(reg, mem);
+    }
+
+    /// ModRM, SIB and displacement (SDM Vol. 2A, 2.1.5 "Addressing-Mode Encoding of ModR/M and SIB Bytes").
+    fn operand(&mut self, reg: Reg, mem: Mem) {
+        let reg = reg.low() << 3;
+        let Some(base) = mem.base else {
+            let (index, scale) = mem
+                .index
+                .map_or((4, 0), |(index, scale)| (index.low(), scale));
+            self.bytes().extend([reg | 4, scale << 6 | index << 3 | 5]);
+            self.bytes().extend(mem.disp.to_le_bytes());
+            return;
+        };
+        let short = i8::try_from(mem.disp);
+        let mode = match (mem.disp, short) {
+            (0, _) if base.low() != 5 => 0,
+            (_, Ok(_)) => 0x40,
+            _ => 0x80,
+        };
+        match mem.index {
+            Some((index, scale)) => {
+                let sib = scale << 6 | index.low() << 3 | base.low();
+                self.bytes().extend([mode | reg | 4, sib]);
+            }
+            None if base.low() == 4 => self.bytes().extend([mode | reg | 4, 0x24]),
+            None => self.bytes().push(mode | reg | base.low()),
+        }
+        match (mode, short) {
+            (0x40, Ok(byte)) => self.bytes().push(byte as u8),
+            (0x80, _) => self.bytes().extend(mem.disp.to_le_bytes()),
+            _ => {}
+        }
+    }
+
+    /// A three-byte VEX encoding (SDM Vol. 2A, 2.3.5 "The VEX Prefix").
+    fn vex(&mut self, vex: Vex, wide: Wide, reg: Reg, vvvv: Reg, rm: Reg) {
+        let second = (1 - reg.high()) << 7 | 1 << 6 | (1 - rm.high()) << 5 | vex.map;
+        let third = u8::from(wide == Wide::Yes) << 7 | (15 - vvvv.0) << 3 | vex.prefix;
+        let modrm = 0xC0 | reg.low() << 3 | rm.low();
+        self.bytes()
+            .extend([0xC4, second, third, vex.opcode, modrm]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use iced_x86::{Decoder, Formatter, NasmFormatter};
+
+    /// The text of what `emit` encodes, one instruction a line.
+    fn text(emit: impl FnOnce(&mut Asm)) -> String {
+        let mut asm = Asm::new();
+        emit(&mut asm);
+        let bytes = asm.finish().expect("branches reach")[0].to_vec();
+        let mut formatter = NasmFormatter::new();
+        Decoder::with_ip(64, &bytes, 0, 0)
+            .into_iter()
+            .map(|instruction| {
+                let mut line = String::new();
+                formatter.format(&instruction, &mut line);
+                line
+            })
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+
+    #[test]
+    fn moves_and_addresses() {
+        let lines = text(|a| {
+            a.mov32(R8, RBX);
+            a.mov64(RCX, R13);
+            a.load32(RAX, at(R13, 0));
+            a.load64(RCX, indexed(R14, RCX, 3, 0x1000));
+            a.store32(at(RSP, 8), R9);
+            a.store16(at(R12, 0), R8);
+            a.store8(indexed(R8, RCX, 0, -1), R9);
+            a.lea32(R8, at(R12, -4));
+            a.lea64(
+                R9,
+                Mem {
+                    base: None,
+                    index: Some((RDX, 2)),
+                    disp: 5,
+                },
+            );
+            a.load8(R9, at(RBP, 0));
+        });
+        let expected = "mov r8d,ebx\nmov rcx,r13\nmov eax,[r13]\nmov rcx,[r14+rcx*8+1000h]\nmov [rsp+8],r9d\n\
+            mov [r12],r8w\nmov [r8+rcx-1],r9b\nlea r8d,[r12-4]\nlea r9,[rdx*4+5]\nmovzx r9d,byte [rbp]";
+        assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn shifts_without_flags() {
+        let lines = text(|a| {
+            a.rorx32(RCX, R8, 2);
+            a.shrx32(RCX, RCX, R15);
+            a.shrx64(R9, R8, R13);
+            a.sarx32(R8, RAX, R9);
+            a.shlx32(RCX, R9, RCX);
+            a.not64(R8);
+            a.pext32(R10, R8, R9);
+        });
+        assert_eq!(
+            lines,
+            "rorx ecx,r8d,2\nshrx ecx,ecx,r15d\nshrx r9,r8,r13\nsarx r8d,eax,r9d\nshlx ecx,r9d,ecx\nnot r8\npext r10d,r8d,r9d"
+        );
+    }
+
+    #[test]
+    fn branches_reach_their_labels() {
+        let lines = text(|a| {
+            let (near, far) = (a.label(), a.label());
+            a.jrcxz(near);
+            a.jcc(5, far);
+            a.bind(near);
+            a.push(R13);
+            a.call(far);
+            a.pop(R9);
+            a.bind(far);
+            a.jmp_register(RCX);
+            a.jmp_to(0);
+        });
+        let expected = "jrcxz 0000000000000008h\njne near 0000000000000011h\npush r13\ncall 0000000000000011h\npop r9\n\
+            jmp rcx\njmp near 0000000000000000h";
+        assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn a_short_branch_that_does_not_reach_is_an_error() {
+        let mut asm = Asm::new();
+        let label = asm.label();
+        asm.jrcxz(label);
+        asm.raw(&[0x90; 200]);
+        asm.bind(label);
+        assert!(matches!(asm.finish(), Err(AsmError::Reach(200))));
+    }
+}

@@ -1,0 +1,266 @@
+//! The classification table: what becomes of each guest instruction.
+//!
+//! SDM Vol. 2 describes the instructions. What the table does not name is the emulator's.
+
+use crate::emulate::fpu::is_host_executed;
+use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
+use mmu::Privilege;
+use std::fmt;
+
+/// What becomes of an instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing to do.
+    Skip,
+    /// The host executes it, operands renamed, a memory operand through a table.
+    Copy,
+    /// As [`Self::Copy`], with the shift count of CL brought to CL.
+    CopyWithCl,
+    /// As [`Self::Copy`], on the host's x87, MMX and SSE unit.
+    CopyFpu,
+    /// Rewritten by a function of its own.
+    Rewrite(Rewrite),
+    /// The emulator executes it.
+    Emulate,
+}
+
+/// Instructions that take several host instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rewrite {
+    /// LEA.
+    Lea,
+    /// PUSH of a register, constant or doubleword of memory.
+    Push,
+    /// POP to a register.
+    Pop,
+    /// POP to a doubleword of memory.
+    PopMemory,
+    /// LEAVE.
+    Leave,
+    /// PUSHFD.
+    Pushf,
+    /// POPFD with CPL 0.
+    Popf,
+    /// CLI with CPL 0.
+    Cli,
+    /// STI with CPL 0.
+    Sti,
+    /// BT, BTS, BTR or BTC of memory by a bit offset in a register.
+    BitString,
+    /// XCHG of memory and a 32-bit register.
+    Exchange,
+    /// CMPXCHG8B.
+    CompareExchange8,
+    /// DIV or IDIV of a doubleword.
+    Divide,
+    /// FLDCW.
+    LoadControlWord,
+    /// PUSH of a segment register.
+    PushSegment,
+    /// POP to DS, ES, FS or GS with CPL 0.
+    PopSegment,
+    /// MOV from a segment register.
+    StoreSegment,
+    /// MOV to DS, ES, FS or GS with CPL 0.
+    LoadSegment,
+    /// SYSENTER.
+    Sysenter,
+    /// SYSEXIT with CPL 0.
+    Sysexit,
+    /// RDTSC.
+    Rdtsc,
+    /// A string instruction without repeat prefix.
+    String,
+    /// A string instruction with one.
+    RepeatedString,
+    /// Jcc.
+    Branch,
+    /// JECXZ.
+    BranchIfZero,
+    /// LOOP.
+    Loop,
+    /// JMP rel.
+    Jump,
+    /// CALL rel.
+    Call,
+    /// JMP r/m32.
+    JumpIndirect,
+    /// CALL r/m32.
+    CallIndirect,
+    /// RET.
+    Return,
+}
+
+impl Rewrite {
+    /// Whether emitted code may leave for a budget used up before the instruction has executed.
+    pub fn polls_first(self) -> bool {
+        matches!(
+            self,
+            Self::Branch | Self::BranchIfZero | Self::Loop | Self::Jump | Self::Call
+        )
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Skip => f.write_str("skip"),
+            Self::Copy => f.write_str("copy"),
+            Self::CopyWithCl => f.write_str("copy with CL"),
+            Self::CopyFpu => f.write_str("copy (FPU)"),
+            Self::Rewrite(_) => f.write_str("rewrite"),
+            Self::Emulate => f.write_str("emulate"),
+        }
+    }
+}
+
+/// The verdict on `raw`, executed at `privilege`.
+pub fn verdict(raw: &Instruction, privilege: Privilege) -> Verdict {
+    use Mnemonic::*;
+    match raw.mnemonic() {
+        Mov | Movzx | Movsx | Add | Or | Adc | Sbb | And | Sub | Xor | Cmp | Test | Inc | Dec
+        | Neg | Not | Imul | Mul | Bsf | Bsr | Bswap | Cbw | Cwde | Cwd | Cdq | Xadd | Cmpxchg
+        | Clc | Stc | Cmc | Lahf | Sahf | Cmova | Cmovae | Cmovb | Cmovbe | Cmove | Cmovg
+        | Cmovge | Cmovl | Cmovle | Cmovne | Cmovno | Cmovnp | Cmovns | Cmovo | Cmovp | Cmovs
+        | Seta | Setae | Setb | Setbe | Sete | Setg | Setge | Setl | Setle | Setne | Setno
+        | Setnp | Setns | Seto | Setp | Sets => copy(raw, privilege),
+        Xchg => exchange(raw, privilege),
+        Shl | Sal | Shr | Sar | Rol | Ror | Rcl | Rcr => shift(raw, 1),
+        Shld | Shrd => shift(raw, 2),
+        Bt | Bts | Btr | Btc => bit_test(raw),
+        // DF is clear, else this code would not run.
+        Nop | Reservednop | Pause | Cld => Verdict::Skip,
+        // A single processor sees its own accesses in order.
+        Lfence | Mfence | Sfence => Verdict::Skip,
+        _ if raw.code() == Code::Fldcw_m2byte => Verdict::Rewrite(Rewrite::LoadControlWord),
+        Fnstcw | Fnstsw => Verdict::CopyFpu,
+        _ if is_host_executed(raw) => Verdict::CopyFpu,
+        _ => rewrite(raw, privilege).map_or(Verdict::Emulate, Verdict::Rewrite),
+    }
+}
+
+/// An instruction on general registers and memory; others of the same name move segment, control and debug registers.
+fn copy(raw: &Instruction, privilege: Privilege) -> Verdict {
+    let general = (0..raw.op_count()).all(|index| {
+        let register = raw.op_register(index);
+        raw.op_kind(index) != OpKind::Register
+            || register.is_gpr8()
+            || register.is_gpr16()
+            || register.is_gpr32()
+    });
+    if general && raw.code() != Code::Bswap_r16 {
+        Verdict::Copy
+    } else {
+        rewrite(raw, privilege).map_or(Verdict::Emulate, Verdict::Rewrite)
+    }
+}
+
+/// A shift whose count is operand `count`.
+fn shift(raw: &Instruction, count: u32) -> Verdict {
+    if raw.op_kind(count) == OpKind::Register {
+        Verdict::CopyWithCl
+    } else {
+        Verdict::Copy
+    }
+}
+
+/// One processor needs no bus lock to exchange, but the host would take it.
+fn exchange(raw: &Instruction, privilege: Privilege) -> Verdict {
+    if raw.code() == Code::Xchg_rm32_r32 && raw.op0_kind() == OpKind::Memory {
+        Verdict::Rewrite(Rewrite::Exchange)
+    } else {
+        copy(raw, privilege)
+    }
+}
+
+/// A bit offset in a register reaches beyond a memory operand.
+fn bit_test(raw: &Instruction) -> Verdict {
+    match (raw.op0_kind(), raw.op1_kind()) {
+        (OpKind::Memory, OpKind::Register) if raw.memory_size().size() == 4 => {
+            Verdict::Rewrite(Rewrite::BitString)
+        }
+        (OpKind::Memory, OpKind::Register) => Verdict::Emulate,
+        _ => Verdict::Copy,
+    }
+}
+
+fn rewrite(raw: &Instruction, privilege: Privilege) -> Option<Rewrite> {
+    let kernel = privilege == Privilege::Supervisor;
+    let rewrite = match raw.code() {
+        Code::Lea_r32_m => Rewrite::Lea,
+        Code::Push_r32 | Code::Pushd_imm8 | Code::Pushd_imm32 | Code::Push_rm32 => Rewrite::Push,
+        Code::Pop_r32 => Rewrite::Pop,
+        Code::Pop_rm32 => Rewrite::PopMemory,
+        Code::Pushd_ES
+        | Code::Pushd_CS
+        | Code::Pushd_SS
+        | Code::Pushd_DS
+        | Code::Pushd_FS
+        | Code::Pushd_GS => Rewrite::PushSegment,
+        Code::Popd_ES | Code::Popd_DS | Code::Popd_FS | Code::Popd_GS if kernel => {
+            Rewrite::PopSegment
+        }
+        Code::Mov_r32m16_Sreg => Rewrite::StoreSegment,
+        Code::Mov_Sreg_rm16 | Code::Mov_Sreg_r32m16
+            if kernel && !matches!(raw.op0_register(), Register::CS | Register::SS) =>
+        {
+            Rewrite::LoadSegment
+        }
+        Code::Sysenter if !kernel => Rewrite::Sysenter,
+        Code::Sysexitd if kernel => Rewrite::Sysexit,
+        Code::Rdtsc => Rewrite::Rdtsc,
+        Code::Leaved => Rewrite::Leave,
+        Code::Pushfd => Rewrite::Pushf,
+        Code::Popfd if kernel => Rewrite::Popf,
+        Code::Cli if kernel => Rewrite::Cli,
+        Code::Sti if kernel => Rewrite::Sti,
+        Code::Cmpxchg8b_m64 => Rewrite::CompareExchange8,
+        Code::Div_rm32 | Code::Idiv_rm32 => Rewrite::Divide,
+        Code::Jecxz_rel8_32 => Rewrite::BranchIfZero,
+        Code::Loop_rel8_32_ECX => Rewrite::Loop,
+        Code::Jmp_rel8_32 | Code::Jmp_rel32_32 => Rewrite::Jump,
+        Code::Call_rel32_32 => Rewrite::Call,
+        Code::Jmp_rm32 => Rewrite::JumpIndirect,
+        Code::Call_rm32 => Rewrite::CallIndirect,
+        Code::Retnd | Code::Retnd_imm16 => Rewrite::Return,
+        _ if raw.is_jcc_short_or_near() && raw.op_code().operand_size() == 32 => Rewrite::Branch,
+        _ if is_flat_string(raw) => string(raw)?,
+        _ => return None,
+    };
+    Some(rewrite)
+}
+
+/// Whether `raw` is a string instruction with 32-bit addresses in flat segments.
+fn is_flat_string(raw: &Instruction) -> bool {
+    let operand = |index| {
+        matches!(
+            raw.op_kind(index),
+            OpKind::MemorySegESI | OpKind::MemoryESEDI | OpKind::Register
+        )
+    };
+    raw.is_string_instruction()
+        && raw.op_count() == 2
+        && operand(0)
+        && operand(1)
+        && !matches!(raw.memory_segment(), Register::FS | Register::GS)
+}
+
+fn string(raw: &Instruction) -> Option<Rewrite> {
+    use Mnemonic::*;
+    let repeated = raw.has_rep_prefix() || raw.has_repne_prefix();
+    match raw.mnemonic() {
+        Stosb | Stosw | Stosd | Movsb | Movsw | Movsd | Cmpsb | Cmpsw | Cmpsd | Scasb | Scasw
+        | Scasd
+            if repeated =>
+        {
+            Some(Rewrite::RepeatedString)
+        }
+        Lodsb | Lodsw | Lodsd | Stosb | Stosw | Stosd | Scasb | Scasw | Scasd | Movsb | Movsw
+        | Movsd
+            if !repeated =>
+        {
+            Some(Rewrite::String)
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,93 @@
+//! PUSHFD, POPFD, CLI and STI.
+//!
+//! The status flags are the host's; IF lies in the context, and the rest of EFLAGS does not change while emitted code runs.
+
+use super::misses::Cause;
+use super::{Emitted, Emitter};
+use crate::cpu::eflags::{DEFINED, IF, OF, STATUS};
+use crate::translate::asm::*;
+use crate::translate::context::field;
+use crate::translate::runtime::{context, load_flags_from_ax, save_flags_to_ax};
+use iced_x86::Instruction;
+
+/// What POPFD in emitted code does not change.
+pub const FIXED_FLAGS: u32 = DEFINED & !(STATUS | IF);
+/// JNE and JE.
+const NOT_EQUAL: u8 = 5;
+const EQUAL: u8 = 4;
+
+impl Emitter {
+    /// PUSHFD: AH has the low flags as LAHF stores them, AL is OF.
+    pub(super) fn pushf(&mut self, raw: &Instruction) -> Emitted {
+        let slot = self.open_slot(raw);
+        self.asm.lea64(R8, slot.mem());
+        self.asm.mov64(R9, RAX);
+        save_flags_to_ax(&mut self.asm);
+        self.asm.raw(&[0x0F, 0xB6, 0xCC]); // movzx ecx, ah
+        self.asm.raw(&[0x0F, 0xB6, 0xC0]); // movzx eax, al
+        self.asm.mov_imm32(R10, OF.trailing_zeros());
+        self.asm.shlx32(R10, RAX, R10);
+        self.asm.lea32(RCX, indexed(RCX, R10, 0, 0));
+        self.asm.load32(R10, context(field::EFLAGS_DELTA));
+        self.asm.lea32(RCX, indexed(RCX, R10, 0, 0));
+        self.asm.load32(R10, context(field::INTERRUPT_FLAG));
+        self.asm.lea32(RCX, indexed(RCX, R10, 0, 0));
+        self.asm.store32(at(R8, 0), RCX);
+        self.asm.mov64(RAX, R9);
+        self.asm.lea32(R12, at(R12, -4));
+        Emitted::Inline
+    }
+
+    /// POPFD with CPL 0, if it changes status flags and IF only, and no interrupt waits for IF. It cannot fault once the
+    /// doubleword is read, so that the old flags are of no more use.
+    pub(super) fn popf(&mut self, raw: &Instruction) -> Emitted {
+        let probed = self.probe(raw, R12, 4, false);
+        self.asm.load32(R8, probed.mem());
+        let refused = self.refused(raw);
+        let stays_clear = self.asm.label();
+        self.asm.mov32(R9, R8);
+        self.and_r9(FIXED_FLAGS);
+        self.asm.digit_load(0x3B, R9, context(field::EFLAGS_FIXED));
+        self.asm.jcc(NOT_EQUAL, refused);
+        self.asm.mov32(R9, R8);
+        self.and_r9(IF);
+        self.asm.jcc(EQUAL, stays_clear);
+        let interrupt = self.miss(raw.ip32(), Cause::Refused);
+        self.asm.load64(RCX, context(field::NO_INTERRUPT));
+        self.asm.jrcxz(interrupt);
+        self.asm.bind(stays_clear);
+        self.asm.store32(context(field::INTERRUPT_FLAG), R9);
+        self.asm.mov64(R9, RAX);
+        self.asm.mov32(RAX, R8);
+        self.asm.raw(&[0xC1, 0xE0, 0x08]); // shl eax, 8
+        self.asm
+            .raw(&[0x41, 0x0F, 0xBA, 0xE0, OF.trailing_zeros() as u8]); // bt r8d, 11
+        self.asm.raw(&[0x0F, 0x92, 0xC0]); // setc al
+        load_flags_from_ax(&mut self.asm);
+        self.asm.mov64(RAX, R9);
+        self.asm.lea32(R12, at(R12, 4));
+        Emitted::Inline
+    }
+
+    /// AND R9D, `mask`.
+    fn and_r9(&mut self, mask: u32) {
+        self.asm.raw(&[0x41, 0x81, 0xE1]);
+        self.asm.raw(&mask.to_le_bytes());
+    }
+
+    pub(super) fn cli(&mut self) -> Emitted {
+        self.asm.store_imm32(context(field::INTERRUPT_FLAG), 0);
+        Emitted::Inline
+    }
+
+    /// STI, if no interrupt waits for it. The next instruction must not leave for a budget used up, since interrupts are
+    /// looked at then: see [`Emitter::shadow`].
+    pub(super) fn sti(&mut self, raw: &Instruction) -> Emitted {
+        let interrupt = self.miss(raw.ip32(), Cause::Refused);
+        self.asm.load64(RCX, context(field::NO_INTERRUPT));
+        self.asm.jrcxz(interrupt);
+        self.asm.store_imm32(context(field::INTERRUPT_FLAG), IF);
+        self.shadow = true;
+        Emitted::Inline
+    }
+}

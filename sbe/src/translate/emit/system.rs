@@ -1,0 +1,123 @@
+//! Segment registers, SYSENTER, SYSEXIT and RDTSC.
+
+use super::misses::Cause;
+use super::{Emitted, Emitter, guest};
+use crate::cpu::segment::SegReg;
+use crate::translate::asm::*;
+use crate::translate::context::field;
+use crate::translate::runtime::context;
+use iced_x86::{Instruction, OpKind, Register};
+use mmu::Privilege;
+
+/// Bits of each half of EDX:EAX.
+const HALF: u32 = 32;
+
+fn segment(register: Register) -> Option<SegReg> {
+    Some(match register {
+        Register::ES => SegReg::Es,
+        Register::CS => SegReg::Cs,
+        Register::SS => SegReg::Ss,
+        Register::DS => SegReg::Ds,
+        Register::FS => SegReg::Fs,
+        Register::GS => SegReg::Gs,
+        _ => return None,
+    })
+}
+
+/// Where the selector in `register` is.
+fn selector(register: SegReg) -> Mem {
+    context(field::SELECTORS + 4 * register as i32)
+}
+
+impl Emitter {
+    pub(super) fn push_segment(&mut self, raw: &Instruction) -> Emitted {
+        let Some(register) = segment(raw.op0_register()) else {
+            return Emitted::Emulate;
+        };
+        let slot = self.open_slot(raw);
+        self.asm.load32(R9, selector(register));
+        self.asm.store32(slot.mem(), R9);
+        self.asm.mov32(R12, R8);
+        Emitted::Inline
+    }
+
+    pub(super) fn pop_segment(&mut self, raw: &Instruction) -> Emitted {
+        let Some(register) = segment(raw.op0_register()) else {
+            return Emitted::Emulate;
+        };
+        let top = self.probe(raw, R12, 4, false);
+        self.asm.load16(R8, top.mem());
+        self.load_selector(raw, register);
+        self.asm.lea32(R12, at(R12, 4));
+        Emitted::Inline
+    }
+
+    pub(super) fn store_segment(&mut self, raw: &Instruction) -> Emitted {
+        let Some(register) = segment(raw.op1_register()) else {
+            return Emitted::Emulate;
+        };
+        if raw.op0_kind() != OpKind::Memory {
+            let Some(target) = guest(raw.op0_register()) else {
+                return Emitted::Emulate;
+            };
+            self.asm.load32(target, selector(register));
+            return Emitted::Inline;
+        }
+        let Some(probed) = self.probe_operand(raw, true) else {
+            return Emitted::Emulate;
+        };
+        self.asm.load32(R9, selector(register));
+        self.asm.store16(probed.mem(), R9);
+        Emitted::Inline
+    }
+
+    pub(super) fn load_segment(&mut self, raw: &Instruction) -> Emitted {
+        let Some(register) = segment(raw.op0_register()) else {
+            return Emitted::Emulate;
+        };
+        if raw.op1_kind() == OpKind::Memory {
+            let Some(probed) = self.probe_operand(raw, false) else {
+                return Emitted::Emulate;
+            };
+            self.asm.load16(R8, probed.mem());
+        } else {
+            let Some(source) = guest(raw.op1_register().full_register32()) else {
+                return Emitted::Emulate;
+            };
+            self.asm.movzx16(R8, source);
+        }
+        self.load_selector(raw, register);
+        Emitted::Inline
+    }
+
+    /// Loads the selector in R8D.
+    fn load_selector(&mut self, raw: &Instruction, register: SegReg) {
+        self.asm.mov_imm32(R9, raw.ip32());
+        self.asm.call_to(self.runtime.load_segment(register));
+    }
+
+    /// SYSENTER and SYSEXIT: `piece` goes on at the other privilege level.
+    pub(super) fn leave_through(&mut self, raw: &Instruction, piece: u32) -> Emitted {
+        self.asm.mov_imm32(R9, raw.ip32());
+        self.asm.jmp_to(piece);
+        Emitted::Ends
+    }
+
+    pub(super) fn rdtsc(&mut self, raw: &Instruction) -> Emitted {
+        if self.privilege == Privilege::User {
+            let refused = self.miss(raw.ip32(), Cause::Refused);
+            self.asm.load64(RCX, context(field::TSC_USABLE));
+            self.asm.jrcxz(refused);
+        }
+        self.asm.raw(&[0x0F, 0x31]);
+        self.asm.mov_imm32(RCX, HALF);
+        self.asm.shlx64(RDX, RDX, RCX);
+        self.asm.lea64(RAX, indexed(RAX, RDX, 0, 0));
+        self.asm.load64(RCX, context(field::TSC_OFFSET));
+        self.asm.lea64(RAX, indexed(RAX, RCX, 0, 0));
+        self.asm.mov_imm32(RCX, HALF);
+        self.asm.shrx64(RDX, RAX, RCX);
+        self.asm.mov32(RAX, RAX);
+        Emitted::Inline
+    }
+}

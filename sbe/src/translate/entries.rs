@@ -1,0 +1,113 @@
+//! Entry tables: for each code page and each offset in it, where the code for it is. Emitted code reads them.
+//!
+//! A table has 4096 words of 32 bits: arena offsets, 0 where nothing is known. All tables lie in one sparse mapping.
+
+use mmu::PAGE_SIZE;
+use nix::libc::c_void;
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
+use std::io;
+use std::num::NonZeroUsize;
+use std::ptr::{self, NonNull};
+
+/// Words of one table.
+const WORDS: usize = PAGE_SIZE;
+/// Tables that there can be.
+const TABLES: usize = 1 << 15;
+const LENGTH: NonZeroUsize =
+    NonZeroUsize::new(TABLES * WORDS * size_of::<u32>()).expect("there are tables");
+
+/// One table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableId(u32);
+
+/// All entry tables of one processor.
+pub struct EntryTables {
+    words: NonNull<u32>,
+    used: u32,
+}
+
+// SAFETY: the value owns its mapping, which is not tied to a thread.
+unsafe impl Send for EntryTables {}
+
+impl EntryTables {
+    /// No tables yet.
+    ///
+    /// # Errors
+    /// What the host says when it grants no address space.
+    pub fn new() -> io::Result<Self> {
+        // SAFETY: a fresh anonymous mapping at an address of the kernel's choice affects no existing memory.
+        let words = unsafe {
+            mmap_anonymous(
+                None,
+                LENGTH,
+                ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
+                MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE,
+            )
+        }?;
+        Ok(Self {
+            words: words.cast(),
+            used: 0,
+        })
+    }
+
+    /// A new table of zeros; `None` when all are in use.
+    pub fn allocate(&mut self) -> Option<TableId> {
+        if self.used as usize == TABLES {
+            return None;
+        }
+        self.used += 1;
+        Some(TableId(self.used - 1))
+    }
+
+    /// Host address of the table's first word.
+    pub fn address_of(&self, table: TableId) -> u64 {
+        self.word(table, 0).expose_provenance() as u64
+    }
+
+    /// Sets the entry for `offset` of the page.
+    pub fn set(&mut self, table: TableId, offset: u32, entry: u32) {
+        // SAFETY: `word` points into the mapping, which only this value writes.
+        unsafe { self.word(table, offset).write(entry) }
+    }
+
+    /// The entry for `offset` of the page.
+    pub fn get(&self, table: TableId, offset: u32) -> u32 {
+        // SAFETY: `word` points into the mapping, which only this value writes.
+        unsafe { self.word(table, offset).read() }
+    }
+
+    /// Zeroes a table.
+    pub fn reset(&mut self, table: TableId) {
+        // SAFETY: a table has `WORDS` words; see `set`.
+        unsafe { ptr::write_bytes(self.word(table, 0), 0, WORDS) }
+    }
+
+    /// Gives all tables back.
+    pub fn clear(&mut self) {
+        for number in 0..self.used {
+            self.reset(TableId(number));
+        }
+        // SAFETY: the range is the private anonymous mapping of this value; its pages become zero, as they are already.
+        let _kept_if_refused = unsafe {
+            madvise(
+                self.words.cast::<c_void>(),
+                LENGTH.get(),
+                MmapAdvise::MADV_DONTNEED,
+            )
+        };
+        self.used = 0;
+    }
+
+    fn word(&self, table: TableId, offset: u32) -> *mut u32 {
+        let index = table.0 as usize % TABLES * WORDS + offset as usize % WORDS;
+        self.words.as_ptr().wrapping_add(index)
+    }
+}
+
+impl Drop for EntryTables {
+    fn drop(&mut self) {
+        // SAFETY: the mapping was made by `new` with this length and is not used after this.
+        let unmapped = unsafe { munmap(self.words.cast::<c_void>(), LENGTH.get()) };
+        debug_assert!(unmapped.is_ok());
+    }
+}

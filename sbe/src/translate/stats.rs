@@ -1,0 +1,45 @@
+//! [`Stats`]: what the translator has done so far.
+
+use std::time::Duration;
+
+/// Counts since the translator was made.
+#[derive(Clone, Debug, Default)]
+pub struct Stats {
+    /// Pages scanned for the first time, or again after their code had changed.
+    pub pages: u64,
+    /// Fragments made.
+    pub fragments: u64,
+    /// Bytes of guest code translated.
+    pub guest_bytes: u64,
+    /// Bytes of host code emitted.
+    pub host_bytes: u64,
+    /// Time spent translating.
+    pub translating: Duration,
+    /// Branches linked.
+    pub links: u64,
+    /// Pages whose code was found changed.
+    pub changed: u64,
+    /// Pages that were written beside their code and kept it.
+    pub revalidated: u64,
+    /// Times that the whole code cache was emptied.
+    pub cleared: u64,
+    /// Exits by cause.
+    pub exits: Exits,
+}
+
+/// Why emitted code came back, and how often.
+#[derive(Clone, Debug, Default)]
+pub struct Exits {
+    /// The emulator had to execute an instruction.
+    pub emulate: u64,
+    /// The code for an address was not known.
+    pub lookup: u64,
+    /// A branch was to be linked.
+    pub link: u64,
+    /// The budget was used up.
+    pub budget: u64,
+    /// The FPU's state was to be loaded.
+    pub load_fpu: u64,
+    /// A table had no slot.
+    pub miss: u64,
+}
