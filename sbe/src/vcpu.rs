@@ -19,7 +19,7 @@ use crate::decode::{Cache, Insn, Key};
 use crate::emulate::fpu::HostFpu;
 use crate::emulate::{Event, Exec};
 use crate::fault::{Fault, Unsupported};
-use crate::translate::{Outcome, Translator, is_flat};
+use crate::translate::{Outcome, Stats, Translator, is_flat};
 use mmu::{Frame, GuestPhys, LinearAddr, MemFault, Mmu, PAGE_SIZE};
 
 /// Linux boot protocol, "32-bit BOOT PROTOCOL": selector of the flat code segment, __BOOT_CS.
@@ -140,6 +140,11 @@ impl Vcpu {
         cpu.eip = entry;
         cpu.regs.set(ESI, boot_params);
         cpu.pending.set(Pending::REFETCH);
+    }
+
+    /// What the translator has done so far; `None` without one.
+    pub fn translation(&self) -> Option<&Stats> {
+        self.translator.as_ref().map(Translator::stats)
     }
 
     /// Raises the NMI pin.

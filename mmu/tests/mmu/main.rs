@@ -4,9 +4,12 @@ mod access;
 mod code;
 mod guest;
 mod memory;
+mod model;
 mod oracle;
 mod pdpte;
 mod random;
+mod spaces;
+mod spaces_random;
 mod span;
 mod tlb;
 

@@ -560,21 +560,16 @@ impl Asm {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use iced_x86::{Decoder, Formatter, NasmFormatter};
+    use iced_x86::Decoder;
 
     /// The text of what `emit` encodes, one instruction a line.
     fn text(emit: impl FnOnce(&mut Asm)) -> String {
         let mut asm = Asm::new();
         emit(&mut asm);
         let bytes = asm.finish().expect("branches reach")[0].to_vec();
-        let mut formatter = NasmFormatter::new();
         Decoder::with_ip(64, &bytes, 0, 0)
             .into_iter()
-            .map(|instruction| {
-                let mut line = String::new();
-                formatter.format(&instruction, &mut line);
-                line
-            })
+            .map(|instruction| instruction.to_string())
             .collect::<Vec<_>>()
             .join("\n")
     }
@@ -600,8 +595,8 @@ mod tests {
             );
             a.load8(R9, at(RBP, 0));
         });
-        let expected = "mov r8d,ebx\nmov rcx,r13\nmov eax,[r13]\nmov rcx,[r14+rcx*8+1000h]\nmov [rsp+8],r9d\n\
-            mov [r12],r8w\nmov [r8+rcx-1],r9b\nlea r8d,[r12-4]\nlea r9,[rdx*4+5]\nmovzx r9d,byte [rbp]";
+        let expected = "mov %ebx,%r8d\nmov %r13,%rcx\nmov (%r13),%eax\nmov 0x1000(%r14,%rcx,8),%rcx\nmov %r9d,8(%rsp)\n\
+            mov %r8w,(%r12)\nmov %r9b,-1(%r8,%rcx)\nlea -4(%r12),%r8d\nlea 5(,%rdx,4),%r9\nmovzbl (%rbp),%r9d";
         assert_eq!(lines, expected);
     }
 
@@ -618,7 +613,8 @@ mod tests {
         });
         assert_eq!(
             lines,
-            "rorx ecx,r8d,2\nshrx ecx,ecx,r15d\nshrx r9,r8,r13\nsarx r8d,eax,r9d\nshlx ecx,r9d,ecx\nnot r8\npext r10d,r8d,r9d"
+            "rorx $2,%r8d,%ecx\nshrx %r15d,%ecx,%ecx\nshrx %r13,%r8,%r9\nsarx %r9d,%eax,%r8d\nshlx %ecx,%r9d,%ecx\nnot %r8\n\
+             pext %r9d,%r8d,%r10d"
         );
     }
 
@@ -636,8 +632,7 @@ mod tests {
             a.jmp_register(RCX);
             a.jmp_to(0);
         });
-        let expected = "jrcxz 0000000000000008h\njne near 0000000000000011h\npush r13\ncall 0000000000000011h\npop r9\n\
-            jmp rcx\njmp near 0000000000000000h";
+        let expected = "jrcxz 8\njne 0x0000000000000011\npush %r13\ncall 0x0000000000000011\npop %r9\njmp *%rcx\njmp 0";
         assert_eq!(lines, expected);
     }
 

@@ -28,6 +28,7 @@ mod stack;
 mod stats;
 
 pub use engine::{Outcome, Translator, is_flat};
+pub use stats::{Exits, Stats};
 
 #[cfg(test)]
 mod tests;
