@@ -1,6 +1,6 @@
 //! [`View`]: which table of slots serves what, and where it lies.
 
-use crate::addr::LinearPage;
+use crate::addr::{LinearPage, PAGE_SIZE};
 use crate::paging::{Access, Privilege};
 
 /// Number of views.
@@ -13,8 +13,10 @@ pub struct View(u8);
 impl View {
     /// Bytes from the table of one view to that of the next. 16 times what the linear pages need: code that probes the
     /// table inline can use the low address bits of a misaligned operand of up to 16 bytes as upper bits of its index, and
-    /// finds an empty slot.
-    pub const STRIDE: usize = 16 * LinearPage::COUNT * size_of::<u64>();
+    /// finds an empty slot. And some pages more: processors predict the way of a cache set from a hash of address bits 12 to
+    /// 27, so that the slots of one page in different views would displace each other if these bits were the same
+    /// (Lipp et al., "Take A Way: Exploring the Security Implications of AMD's Cache Way Predictors", 2020).
+    pub const STRIDE: usize = 16 * LinearPage::COUNT * size_of::<u64>() + 0x25 * PAGE_SIZE;
 
     /// All views, in the order of their tables: the tables of one privilege lie at even distances, first read, then write,
     /// fetch and code.
