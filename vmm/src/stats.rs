@@ -2,15 +2,19 @@
 
 use std::fmt;
 
+use sbe::TranslationStats;
+
 use crate::{board::is_connected, ports::PortCount};
 
 /// Counts since the machine was switched on. The `Display` is the report of `--stats`, several lines.
 #[derive(Clone, Debug, Default)]
 pub struct Stats {
-    /// Instructions executed.
+    /// Instructions executed; with a translator, only those that it left to the emulator.
     pub instructions: u64,
     /// Nanoseconds since the machine was switched on.
     pub time: u64,
+    /// Of these, nanoseconds in which the processor ran, its accesses to devices included.
+    pub running: u64,
     /// Of these, nanoseconds in which the processor waited in HLT.
     pub halted: u64,
     /// How often the processor left its run loop, by reason.
@@ -23,6 +27,8 @@ pub struct Stats {
     pub mmio: u64,
     /// Accesses to I/O ports, by port.
     pub ports: Vec<(u16, PortCount)>,
+    /// What the translator has done, if there is one.
+    pub translation: Option<TranslationStats>,
 }
 
 /// How often the processor left its run loop.
@@ -46,18 +52,33 @@ impl Stats {
     }
 }
 
+/// Nanoseconds in seconds.
+fn seconds(ns: u64) -> f64 {
+    ns as f64 / NS_PER_S
+}
+
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "instructions  {}", self.instructions)?;
+        match self.translation {
+            // Translated code counts no instructions, so there is no speed to tell.
+            Some(_) => writeln!(f, "emulated      {} instructions", self.instructions)?,
+            None => {
+                writeln!(f, "instructions  {}", self.instructions)?;
+                writeln!(f, "speed         {:.1} MIPS while not halted", self.mips())?;
+            }
+        }
         writeln!(
             f,
-            "time          {:.3} s, {:.3} s of it halted",
-            self.time as f64 / NS_PER_S,
-            self.halted as f64 / NS_PER_S
+            "time          {:.3} s: {:.3} s processor, {:.3} s halted",
+            seconds(self.time),
+            seconds(self.running),
+            seconds(self.halted)
         )?;
-        writeln!(f, "speed         {:.1} MIPS while not halted", self.mips())?;
         let Exits { budget, halt, stop } = self.exits;
         writeln!(f, "exits         {budget} budget, {halt} halt, {stop} stop")?;
+        if let Some(translation) = &self.translation {
+            write_translation(f, translation)?;
+        }
         writeln!(
             f,
             "interrupts    {}; timer pulses {}, {} of them lost",
@@ -76,5 +97,119 @@ impl fmt::Display for Stats {
             )?;
         }
         Ok(())
+    }
+}
+
+/// The translator's lines of the report.
+fn write_translation(f: &mut fmt::Formatter<'_>, stats: &TranslationStats) -> fmt::Result {
+    writeln!(
+        f,
+        "scanned       {} pages, {} fragments in {:.3} s",
+        stats.pages,
+        stats.fragments,
+        stats.translating.as_secs_f64()
+    )?;
+    writeln!(
+        f,
+        "translated    {} bytes to {}, {:.1} each",
+        stats.guest_bytes,
+        stats.host_bytes,
+        stats.host_bytes as f64 / stats.guest_bytes.max(1) as f64
+    )?;
+    writeln!(f, "links         {}", stats.links)?;
+    writeln!(
+        f,
+        "invalidations {} changed, {} revalidated, {} cleared",
+        stats.changed, stats.revalidated, stats.cleared
+    )?;
+    let exits = &stats.exits;
+    writeln!(
+        f,
+        "code exits    {} emulate, {} lookup, {} link, {} budget, {} FPU, {} table miss",
+        exits.emulate, exits.lookup, exits.link, exits.budget, exits.load_fpu, exits.miss
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use sbe::Exits as CodeExits;
+
+    use super::*;
+
+    #[test]
+    fn an_emulator_reports_its_speed() {
+        let stats = Stats {
+            instructions: 6_000_000,
+            time: 2_500_000_000,
+            running: 1_900_000_000,
+            halted: 500_000_000,
+            ..Stats::default()
+        };
+        let report = stats.to_string();
+        let mut lines = report.lines();
+        assert_eq!(lines.next(), Some("instructions  6000000"));
+        assert_eq!(
+            lines.next(),
+            Some("speed         3.0 MIPS while not halted")
+        );
+        assert_eq!(
+            lines.next(),
+            Some("time          2.500 s: 1.900 s processor, 0.500 s halted")
+        );
+        assert!(!report.contains("translated"), "{report}");
+    }
+
+    #[test]
+    fn a_translator_reports_what_it_did() {
+        let stats = Stats {
+            instructions: 7,
+            translation: Some(TranslationStats {
+                pages: 1,
+                fragments: 2,
+                guest_bytes: 30,
+                host_bytes: 75,
+                translating: Duration::from_millis(4),
+                links: 5,
+                changed: 6,
+                revalidated: 8,
+                cleared: 9,
+                exits: CodeExits {
+                    emulate: 10,
+                    lookup: 11,
+                    link: 12,
+                    budget: 13,
+                    load_fpu: 14,
+                    miss: 15,
+                },
+            }),
+            ..Stats::default()
+        };
+        let report = stats.to_string();
+        for line in [
+            "emulated      7 instructions",
+            "scanned       1 pages, 2 fragments in 0.004 s",
+            "translated    30 bytes to 75, 2.5 each",
+            "links         5",
+            "invalidations 6 changed, 8 revalidated, 9 cleared",
+            "code exits    10 emulate, 11 lookup, 12 link, 13 budget, 14 FPU, 15 table miss",
+        ] {
+            assert!(report.lines().any(|l| l == line), "{report}");
+        }
+        assert!(!report.contains("MIPS"), "{report}");
+    }
+
+    #[test]
+    fn nothing_translated_is_no_division_by_zero() {
+        let stats = Stats {
+            translation: Some(TranslationStats::default()),
+            ..Stats::default()
+        };
+        assert!(
+            stats
+                .to_string()
+                .contains("translated    0 bytes to 0, 0.0 each\n")
+        );
     }
 }

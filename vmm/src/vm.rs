@@ -43,11 +43,11 @@ pub struct VmConfig {
 /// What runs guest code.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Engine {
-    /// The exact one-instruction emulator, the reference.
+    /// Code translated from the guest's, page by page; needs a host with BMI2.
     #[default]
-    Emulator,
-    /// Code translated from the guest's, experimental.
     Translator,
+    /// The exact one-instruction emulator, the reference; several times slower.
+    Emulator,
 }
 
 /// Why a machine could not be made.
@@ -70,6 +70,7 @@ pub struct Vm {
     board: Board,
     pace: Pace,
     exits: Exits,
+    running: u64,
     halted: u64,
 }
 
@@ -97,6 +98,7 @@ impl Vm {
             board: Board::new(Clock::host(), host_time_of_day(), config.memory),
             pace: Pace::default(),
             exits: Exits::default(),
+            running: 0,
             halted: 0,
         })
     }
@@ -117,12 +119,14 @@ impl Vm {
         Stats {
             instructions: self.vcpu.cpu.retired,
             time: self.board.now(),
+            running: self.running,
             halted: self.halted,
             exits: self.exits,
             interrupts: counts.interrupts,
             timer: self.board.timer_stats(),
             mmio: counts.mmio,
             ports: counts.ports.accessed().collect(),
+            translation: self.vcpu.translation().cloned(),
         }
     }
 
@@ -155,8 +159,10 @@ impl Vm {
     fn run_slice(&mut self) -> Exit {
         let start = self.board.now();
         let exit = self.vcpu.run(&mut self.board, self.pace.budget());
+        let elapsed = self.board.now() - start;
+        self.running += elapsed;
         if matches!(exit, Exit::Budget) {
-            self.pace.adjust(self.board.now() - start);
+            self.pace.adjust(elapsed);
         }
         exit
     }

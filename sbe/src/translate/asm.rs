@@ -278,6 +278,13 @@ impl Asm {
         self.bytes().extend(value.to_le_bytes());
     }
 
+    /// MOV r64, imm64.
+    pub fn mov_imm64(&mut self, to: Reg, value: u64) {
+        self.rex(Wide::Yes, Reg(0), None, Some(to));
+        self.bytes().push(0xB8 | to.low());
+        self.bytes().extend(value.to_le_bytes());
+    }
+
     /// MOV r32, m32.
     pub fn load32(&mut self, to: Reg, from: Mem) {
         self.memory(Wide::No, &[0x8B], to, from);

@@ -29,6 +29,8 @@ pub const PAGE_BIAS: i32 = 12;
 
 /// Distance from a read table to the write table of the same privilege, in bytes.
 pub const WRITE_TABLE: i32 = 2 * View::STRIDE as i32;
+/// Distance from a read table to the fetch table of the same privilege, in bytes.
+pub const FETCH_TABLE: i32 = 4 * View::STRIDE as i32;
 /// Distance from a read table to the code table of the same privilege, in bytes.
 pub const CODE_TABLE: i32 = 6 * View::STRIDE as i32;
 

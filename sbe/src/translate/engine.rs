@@ -4,7 +4,7 @@ use super::arena::Arena;
 use super::context::{AccessKind, Context, Reason};
 use super::emit::{ENTRY_BYTES, Emitter, FIXED_FLAGS};
 use super::entries::{EntryTables, TableId};
-use super::fragment::{self, Fragment, Link, Translated};
+use super::fragment::{self, Fragment, Link, Source, TAIL_BYTES, Tail, Translated};
 use super::page::{CodePage, Entry};
 use super::runtime::Runtime;
 use super::segments::{KnownSegments, segment_base, spans_all};
@@ -56,6 +56,8 @@ pub struct Translator {
     stack: HostStack,
     tables: EntryTables,
     pages: HashMap<PageKey, CodePage>,
+    /// For frames that instructions go on in: the pages they begin in.
+    heads: HashMap<Frame, Vec<PageKey>>,
     sites: Vec<Site>,
     epochs: Epochs,
     segments: KnownSegments,
@@ -106,6 +108,7 @@ impl Translator {
             stack,
             tables: EntryTables::new()?,
             pages: HashMap::new(),
+            heads: HashMap::new(),
             sites: Vec::new(),
             epochs: Epochs::default(),
             segments: KnownSegments::default(),
@@ -185,6 +188,9 @@ impl Translator {
                 for privilege in PRIVILEGES {
                     self.hide((frame, privilege));
                 }
+                for head in self.heads.remove(&frame).unwrap_or_default() {
+                    self.hide(head);
+                }
             }
         }
         self.stack.reset(&mut self.context);
@@ -194,6 +200,7 @@ impl Translator {
     /// Leads everything that goes to a page through a look-up again.
     fn hide(&mut self, key: PageKey) {
         if let Some(page) = self.pages.get_mut(&key) {
+            page.hidden = true;
             self.tables.reset(page.table);
             for after in std::mem::take(&mut page.incoming) {
                 patch(&mut self.arena, after, self.runtime.forward);
@@ -397,11 +404,16 @@ impl Translator {
             self.pages.insert(key, page);
         }
         let page = self.pages.get_mut(&key)?;
-        if page.written != written {
+        if page.hidden || page.written != written {
             cx.mmu.mark_code(frame);
             let bytes = cx.mmu.code_bytes(frame);
+            let tail = page.tail.as_ref().map(|tail| {
+                cx.mmu.mark_code(tail.frame);
+                note_head(&mut self.heads, tail.frame, key);
+                first_bytes(cx, tail.frame)
+            });
             self.tables.reset(page.table);
-            if page.revalidate(written, &bytes) {
+            if page.revalidate(written, &bytes, tail) {
                 self.stats.revalidated += 1;
                 for &(offset, entry) in page.entries() {
                     let code = match entry {
@@ -422,15 +434,20 @@ impl Translator {
     fn translate(&mut self, cx: &mut Exec<'_>, key: PageKey, offset: u32) -> Entry {
         let start = Instant::now();
         let first_site = self.sites.len() as u32;
+        self.find_tail(cx, key, offset);
         let Some(page) = self.pages.get_mut(&key) else {
             return Entry::Emulate;
+        };
+        let source = Source {
+            page: page.bytes(),
+            tail: page.tail.as_ref(),
+            privilege: key.1,
         };
         let before = self.arena.used();
         let translated = fragment::translate(
             &mut self.arena,
             &mut self.emitter,
-            page.bytes(),
-            key.1,
+            &source,
             offset,
             first_site,
         );
@@ -448,6 +465,7 @@ impl Translator {
                 (Entry::Code(entry), end)
             }
             Ok(Translated::Emulate) => (Entry::Emulate, emulated_end(offset)),
+            Ok(Translated::Incomplete) => return Entry::Emulate,
             Ok(Translated::Full) => {
                 self.clear(cx);
                 self.page(cx, key);
@@ -469,16 +487,56 @@ impl Translator {
         entry
     }
 
+    /// Finds out what follows the page where EIP is, if an instruction at `offset` may reach there and the processor has fetched
+    /// from there.
+    fn find_tail(&mut self, cx: &mut Exec<'_>, key: PageKey, offset: u32) {
+        let (_, privilege) = key;
+        let reaches = offset as usize > PAGE_SIZE - MAX_LENGTH;
+        let Some(page) = self.pages.get_mut(&key).filter(|_| reaches) else {
+            return;
+        };
+        let next = LinearAddr::from((self.context.eip | (PAGE_SIZE as u32 - 1)).wrapping_add(1));
+        let view = View::of(Access::Fetch, privilege);
+        let Some(frame) = cx.mmu.cached_frame(view, next) else {
+            return;
+        };
+        if page.tail.is_some() {
+            return;
+        }
+        cx.mmu.mark_code(frame);
+        note_head(&mut self.heads, frame, key);
+        page.tail = Some(Tail {
+            frame,
+            bytes: first_bytes(cx, frame),
+            host: cx.mmu.slot(view, next).wrapping_add(next.get()),
+        });
+    }
+
     /// Forgets all translations.
     fn clear(&mut self, cx: &mut Exec<'_>) {
         self.stats.cleared += 1;
         cx.mmu.clear_code_slots();
         self.pages.clear();
+        self.heads.clear();
         self.tables.clear();
         self.sites.clear();
         self.arena.truncate(self.runtime.end);
         self.stack.reset(&mut self.context);
     }
+}
+
+/// Remembers that an instruction of page `key` goes on in `frame`.
+fn note_head(heads: &mut HashMap<Frame, Vec<PageKey>>, frame: Frame, key: PageKey) {
+    let keys = heads.entry(frame).or_default();
+    if !keys.contains(&key) {
+        keys.push(key);
+    }
+}
+
+/// What an instruction that begins in the page before can have of `frame`.
+fn first_bytes(cx: &Exec<'_>, frame: Frame) -> [u8; TAIL_BYTES] {
+    let page = cx.mmu.code_bytes(frame);
+    std::array::from_fn(|index| page[index])
 }
 
 /// Leads the branch that ends at arena offset `after` to `target`.

@@ -3,8 +3,8 @@
 use super::arena::Arena;
 use super::asm::AsmError;
 use super::emit::{Emitted, Emitter};
-use crate::decode::decoder::{CodeSize, decode_announced};
-use mmu::{PAGE_SIZE, Privilege};
+use crate::decode::decoder::{CodeSize, DecodeError, MAX_LENGTH, decode_announced};
+use mmu::{Frame, PAGE_SIZE, Privilege};
 
 /// Guest instructions in one fragment at most.
 const MOST_INSTRUCTIONS: usize = 64;
@@ -16,8 +16,34 @@ pub enum Translated {
     Fragment(Fragment),
     /// The instruction at the entry is one for the emulator.
     Emulate,
+    /// So it is as long as its end in the next page is not known.
+    Incomplete,
     /// The arena is full.
     Full,
+}
+
+/// What follows a page in linear memory, where it was fetched last.
+#[derive(Clone, Debug)]
+pub struct Tail {
+    /// The frame of the next page.
+    pub frame: Frame,
+    /// Its first bytes: as many as an instruction can take of it.
+    pub bytes: [u8; TAIL_BYTES],
+    /// Host address of that frame as fetch slots have it: slot plus linear address.
+    pub host: u64,
+}
+
+/// Bytes of an instruction that can lie in the next page.
+pub const TAIL_BYTES: usize = MAX_LENGTH - 1;
+
+/// What to translate.
+pub struct Source<'a> {
+    /// The bytes of the page.
+    pub page: &'a [u8; PAGE_SIZE],
+    /// What follows it, if that is known.
+    pub tail: Option<&'a Tail>,
+    /// At which privilege it executes.
+    pub privilege: Privilege,
 }
 
 /// Emitted code and its branches.
@@ -42,23 +68,27 @@ pub struct Link {
     pub left: u32,
 }
 
-/// Translates the code at `at` of `page` for `privilege`; its branches are numbered from `first_site` on.
+/// Translates the code at `at` of `source`; its branches are numbered from `first_site` on.
 ///
 /// # Errors
 /// What the encoder says.
 pub fn translate(
     arena: &mut Arena,
     emitter: &mut Emitter,
-    page: &[u8; PAGE_SIZE],
-    privilege: Privilege,
+    source: &Source<'_>,
     at: u32,
     first_site: u32,
 ) -> Result<Translated, AsmError> {
-    emitter.begin(arena.next(), privilege, first_site, at);
-    let end = body(emitter, page, at)?;
-    if end == at {
-        return Ok(Translated::Emulate);
-    }
+    emitter.begin(arena.next(), source.privilege, first_site, at);
+    let end = match body(emitter, source.page, at)? {
+        End::At(end) => end,
+        End::Never => return Ok(Translated::Emulate),
+        End::Across => match across(emitter, source, at)? {
+            Some(end) => end,
+            None if source.tail.is_some() => return Ok(Translated::Emulate),
+            None => return Ok(Translated::Incomplete),
+        },
+    };
     let [entry, _] = arena.next();
     if !arena.append(emitter.finish()?) {
         return Ok(Translated::Full);
@@ -75,33 +105,68 @@ pub fn translate(
     }))
 }
 
-/// Emits instruction after instruction from `start`, code that does not fall through. Returns the offset behind the last;
-/// `start` when the first is not for us.
-fn body(emitter: &mut Emitter, page: &[u8; PAGE_SIZE], start: u32) -> Result<u32, AsmError> {
+/// Where a fragment ends.
+enum End {
+    /// Behind the instruction that ends at this offset of the page.
+    At(u32),
+    /// Nowhere: its first instruction is for the emulator.
+    Never,
+    /// Nowhere yet: its first instruction goes on in the next page.
+    Across,
+}
+
+/// Emits instruction after instruction from `start`, code that does not fall through.
+fn body(emitter: &mut Emitter, page: &[u8; PAGE_SIZE], start: u32) -> Result<End, AsmError> {
     let mut at = start;
     for _ in 0..MOST_INSTRUCTIONS {
         if at as usize == PAGE_SIZE {
             break;
         }
-        // An instruction that goes on in the next page, or is none, is the emulator's.
-        let Ok(raw) = decode_announced(&page[at as usize..], CodeSize::Bits32, at) else {
-            return Ok(stop(emitter, start, at));
+        let raw = match decode_announced(&page[at as usize..], CodeSize::Bits32, at) {
+            Ok(raw) => raw,
+            Err(DecodeError::NeedMoreBytes) if at == start => return Ok(End::Across),
+            // An instruction that goes on in the next page is a fragment of its own.
+            Err(DecodeError::NeedMoreBytes) => break,
+            Err(_) => return Ok(stop(emitter, start, at)),
         };
         match emitter.instruction(&raw)? {
             Emitted::Inline => {}
-            Emitted::Ends => return Ok(raw.next_ip32()),
+            Emitted::Ends => return Ok(End::At(raw.next_ip32())),
             Emitted::Emulate => return Ok(stop(emitter, start, at)),
         }
         at = raw.next_ip32();
     }
     emitter.go_on(at);
-    Ok(at)
+    Ok(End::At(at))
 }
 
 /// Ends the fragment before the instruction at `at`, which the emulator has to execute.
-fn stop(emitter: &mut Emitter, start: u32, at: u32) -> u32 {
-    if at != start {
-        emitter.emulate(at);
+fn stop(emitter: &mut Emitter, start: u32, at: u32) -> End {
+    if at == start {
+        return End::Never;
     }
-    at
+    emitter.emulate(at);
+    End::At(at)
+}
+
+/// Emits the instruction at `at`, which goes on in the next page, behind a check that the next page is the one it was made
+/// from. `None`: it is the emulator's.
+fn across(emitter: &mut Emitter, source: &Source<'_>, at: u32) -> Result<Option<u32>, AsmError> {
+    let Some(tail) = source.tail else {
+        return Ok(None);
+    };
+    let head = &source.page[at as usize..];
+    let mut bytes = [0; 2 * MAX_LENGTH];
+    bytes[..head.len()].copy_from_slice(head);
+    bytes[head.len()..head.len() + TAIL_BYTES].copy_from_slice(&tail.bytes);
+    let Ok(raw) = decode_announced(&bytes[..head.len() + TAIL_BYTES], CodeSize::Bits32, at) else {
+        return Ok(None);
+    };
+    emitter.check_next_page(at, tail.host);
+    match emitter.instruction(&raw)? {
+        Emitted::Inline => emitter.go_on(raw.next_ip32()),
+        Emitted::Ends => {}
+        Emitted::Emulate => return Ok(None),
+    }
+    Ok(Some(PAGE_SIZE as u32))
 }

@@ -1,6 +1,7 @@
 //! [`CodePage`]: one guest-physical page of code, what of it was scanned, and what was made from it.
 
 use super::entries::TableId;
+use super::fragment::{TAIL_BYTES, Tail};
 use bitvec::{BitArr, array::BitArray};
 use mmu::{PAGE_SIZE, Timestamp};
 
@@ -19,6 +20,10 @@ pub struct CodePage {
     pub written: Timestamp,
     /// The table through which emitted code finds the entries.
     pub table: TableId,
+    /// What followed it in linear memory when an instruction across its end was translated.
+    pub tail: Option<Tail>,
+    /// Its entries are hidden until it has been looked at again.
+    pub hidden: bool,
     /// The page's bytes then.
     bytes: Box<[u8; PAGE_SIZE]>,
     /// The prescan map: bytes that translations were made from.
@@ -35,6 +40,8 @@ impl CodePage {
         Self {
             written,
             table,
+            tail: None,
+            hidden: false,
             bytes: Box::new(bytes),
             scanned: BitArray::ZERO,
             entries: Vec::new(),
@@ -58,14 +65,21 @@ impl CodePage {
         self.entries.push((offset as u16, entry));
     }
 
-    /// The page was written: whether its translations still hold, because only data beside the code has changed.
-    /// If so the page's bytes are now `bytes`, as of `written`.
-    pub fn revalidate(&mut self, written: Timestamp, bytes: &[u8; PAGE_SIZE]) -> bool {
+    /// The page or its tail was written: whether its translations still hold, because only data beside the code has changed.
+    /// If so the page's bytes are now `bytes`, as of `written`. `tail` is what the tail's frame begins with now.
+    pub fn revalidate(
+        &mut self,
+        written: Timestamp,
+        bytes: &[u8; PAGE_SIZE],
+        tail: Option<[u8; TAIL_BYTES]>,
+    ) -> bool {
         let mut changed = (0..PAGE_SIZE).filter(|&at| self.bytes[at] != bytes[at]);
-        let holds = !changed.any(|at| self.scanned[at]);
+        let same_tail = self.tail.as_ref().map(|tail| tail.bytes) == tail;
+        let holds = same_tail && !changed.any(|at| self.scanned[at]);
         if holds {
             self.bytes.copy_from_slice(bytes);
             self.written = written;
+            self.hidden = false;
         }
         holds
     }
@@ -85,8 +99,8 @@ mod tests {
         page.add(16, 20, Entry::Emulate);
         bytes[15] = 1;
         bytes[20] = 1;
-        assert!(page.revalidate(Timestamp::default(), &bytes));
+        assert!(page.revalidate(Timestamp::default(), &bytes, None));
         bytes[19] = 1;
-        assert!(!page.revalidate(Timestamp::default(), &bytes));
+        assert!(!page.revalidate(Timestamp::default(), &bytes, None));
     }
 }

@@ -334,6 +334,7 @@ fn change_level(asm: &mut Asm, to: Level, jump: Label, exit: Label) {
         }
     }
     asm.load64(R14, context(field::TABLES + 8 * index));
+    asm.store64(context(field::TABLE), R14);
     asm.store_imm32(context(field::CPL), cpl);
     asm.store_imm32(context(field::LEVEL_CHANGED), 1);
     for (register, half) in [(SegReg::Cs, 0), (SegReg::Ss, 4)] {

@@ -63,9 +63,9 @@ pub struct BootArgs {
     /// Processor that CPUID announces.
     #[arg(long, value_name = "MODEL", default_value = CpuModel::default().name(), value_parser = cpu_model)]
     pub cpu: CpuModel,
-    /// What runs guest code.
-    #[arg(long, value_enum, default_value_t)]
-    pub engine: Engine,
+    /// What runs guest code. Default: the translator, or the emulator where the host cannot run the translator.
+    #[arg(long, value_enum)]
+    pub engine: Option<Engine>,
     /// Distribution kernel to fetch, if it is not in the cache yet, and boot.
     #[arg(long, value_name = "NAME", default_value_t, conflicts_with = "kernel")]
     pub guest: Guest,
@@ -132,7 +132,8 @@ mod tests {
         assert_eq!(args.mem, 256 << 20);
         assert_eq!(args.guest, Guest::Debian686);
         assert_eq!(args.cpu, CpuModel::default());
-        assert_eq!(args.engine, Engine::Emulator);
+        assert_eq!(args.engine, None);
+        assert_eq!(Engine::default(), Engine::Translator);
         assert_eq!((args.kernel, args.initrd, args.exec), (None, None, None));
     }
 
@@ -147,6 +148,7 @@ mod tests {
         assert_eq!(args.append.as_deref(), Some("-x"));
         assert_eq!(args.mem, 1 << 30);
         assert_eq!(args.cpu, CpuModel::Pentium4);
+        assert_eq!(args.engine, Some(Engine::Emulator));
         assert_eq!(args.exec.as_deref(), Some("-y"));
         assert!(args.stats);
     }

@@ -12,7 +12,7 @@ use guest_kernels::{ALIGNMENT, Stage, exec_archive, winsize_archive};
 
 use super::{
     args::BootArgs,
-    complain,
+    complain, engine,
     progress::Unpacking,
     signals::exit_on_signals,
     stdio::{Stdio, Wiring},
@@ -43,17 +43,20 @@ pub fn boot(args: &BootArgs) -> Result<u8> {
     let tsc = TscMeter::start();
     let kernel = read_kernel(&kernel_path)?;
     let initrd = read_initrd(args, initrd_path.as_deref())?;
-    let config = VmConfig {
-        memory: args.mem,
-        cpu: args.cpu,
-        engine: args.engine,
-    };
     let source = Source {
         kernel: &kernel,
         initrd: &initrd,
         cmdline: &cmdline(args, tsc.khz()),
     };
-    let mut vm = Vm::boot(&config, &source).with_context(|| {
+    let boot = |engine| {
+        let config = VmConfig {
+            memory: args.mem,
+            cpu: args.cpu,
+            engine,
+        };
+        Vm::boot(&config, &source)
+    };
+    let mut vm = engine::choose(args.engine, boot).with_context(|| {
         format!(
             "kernel {} with --mem {}M",
             kernel_path.display(),

@@ -9,6 +9,7 @@
 
 mod args;
 mod boot;
+mod engine;
 mod escape;
 mod progress;
 mod signals;

@@ -108,19 +108,40 @@ fn nobody_reading_the_output_ends_the_program_like_a_signal() {
     assert!(output.stderr.is_empty(), "{:?}", output.stderr);
 }
 
-#[test]
-fn statistics_are_reported_on_standard_error() {
+/// The report of a guest that reads port 99h, where nobody is, writes port 80h and halts.
+fn report(engine: &str) -> String {
     let replex = Replex::new();
     // in al, 99h; out 80h, al; cli; hlt
     let kernel = replex.file("guest", &elf(&[0xe4, 0x99, 0xe6, 0x80, 0xfa, 0xf4]));
-    let output = replex.run(&["boot", "--kernel", &kernel, "--stats"]);
+    let output = replex.run(&["boot", "--kernel", &kernel, "--engine", engine, "--stats"]);
     assert_eq!(output.status.code(), Some(0));
     let report = String::from_utf8(output.stderr).unwrap();
     for line in [
-        "instructions  4",
         "port 0080     0 reads, 1 writes",
         "port 0099     1 reads, 0 writes, nobody there",
     ] {
         assert!(report.lines().any(|l| l == line), "{report}");
     }
+    report
+}
+
+#[test]
+fn the_emulators_statistics_are_reported_on_standard_error() {
+    let report = report("emulator");
+    assert!(
+        report.lines().any(|line| line == "instructions  4"),
+        "{report}"
+    );
+    assert!(!report.contains("translated"), "{report}");
+}
+
+#[test]
+fn the_translators_statistics_are_reported_on_standard_error() {
+    let report = report("translator");
+    assert!(
+        report
+            .lines()
+            .any(|line| line.starts_with("scanned       1 pages")),
+        "{report}"
+    );
 }

@@ -15,7 +15,7 @@
 use super::misses::Cause;
 use super::{Branch, Emitted, Emitter, PAGE, guest, in_page};
 use crate::translate::asm::*;
-use crate::translate::context::field;
+use crate::translate::context::{FETCH_TABLE, field};
 use crate::translate::runtime::{context, dispatch, poll};
 use iced_x86::{ConditionCode, Instruction, OpKind};
 use mmu::Privilege;
@@ -64,6 +64,22 @@ fn condition_number(condition: ConditionCode) -> u8 {
 }
 
 impl Emitter {
+    /// Leaves to have the instruction at `offset` emulated, unless the next page is the one whose fetch slot plus linear address
+    /// is `host`.
+    pub fn check_next_page(&mut self, offset: u32, host: u64) {
+        let same = self.asm.label();
+        let other = self.emulate_out_of_line(offset);
+        self.asm.lea32(R8, at(R13, in_page(PAGE)));
+        self.asm.shrx32(RCX, R8, R13);
+        self.asm.load64(RCX, indexed(R14, RCX, 3, FETCH_TABLE));
+        self.asm.lea64(RCX, indexed(RCX, R8, 0, 0));
+        self.asm.mov_imm64(R9, host.wrapping_neg());
+        self.asm.lea64(RCX, indexed(RCX, R9, 0, 0));
+        self.asm.jrcxz(same);
+        self.asm.jmp(other);
+        self.asm.bind(same);
+    }
+
     pub(super) fn branch_if(&mut self, raw: &Instruction) -> Emitted {
         let target = raw.near_branch32();
         self.poll_if_backward(raw, target);
