@@ -1,0 +1,84 @@
+//! Which engine runs the guest: the one named, or the best that the host can run.
+
+use std::io::ErrorKind;
+
+use super::complain;
+use crate::vm::{Engine, VmError};
+
+/// Starts a machine on the engine that the user named. If none was named, on the default one; where the host cannot run that,
+/// on the emulator, and the user is told, since that is slow.
+///
+/// # Errors
+/// Those of `start`.
+pub fn choose<M>(
+    named: Option<Engine>,
+    start: impl Fn(Engine) -> Result<M, VmError>,
+) -> Result<M, VmError> {
+    let engine = named.unwrap_or_default();
+    match start(engine) {
+        Err(VmError::Processor(error))
+            if named.is_none() && error.kind() == ErrorKind::Unsupported =>
+        {
+            complain(&format!(
+                "{error}; using the emulator, which is much slower"
+            ));
+            start(Engine::Emulator)
+        }
+        result => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    /// A host without what the translator needs.
+    fn old_host(engine: Engine) -> Result<Engine, VmError> {
+        match engine {
+            Engine::Emulator => Ok(engine),
+            Engine::Translator => Err(error(ErrorKind::Unsupported)),
+        }
+    }
+
+    fn error(kind: ErrorKind) -> VmError {
+        VmError::Processor(io::Error::from(kind))
+    }
+
+    #[test]
+    fn a_capable_host_runs_what_is_named_and_else_the_translator() {
+        for (named, chosen) in [
+            (None, Engine::Translator),
+            (Some(Engine::Translator), Engine::Translator),
+            (Some(Engine::Emulator), Engine::Emulator),
+        ] {
+            assert_eq!(choose(named, Ok).unwrap(), chosen);
+        }
+    }
+
+    #[test]
+    fn without_bmi2_the_emulator_runs_unless_the_translator_is_named() {
+        assert_eq!(choose(None, old_host).unwrap(), Engine::Emulator);
+        assert_eq!(
+            choose(Some(Engine::Emulator), old_host).unwrap(),
+            Engine::Emulator
+        );
+        assert!(matches!(
+            choose(Some(Engine::Translator), old_host),
+            Err(VmError::Processor(error)) if error.kind() == ErrorKind::Unsupported
+        ));
+    }
+
+    #[test]
+    fn other_errors_are_no_reason_for_the_emulator() {
+        let poor_host = |engine| match engine {
+            Engine::Emulator => Ok(engine),
+            Engine::Translator => Err(error(ErrorKind::OutOfMemory)),
+        };
+        assert!(matches!(
+            choose(None, poor_host),
+            Err(VmError::Processor(error)) if error.kind() == ErrorKind::OutOfMemory
+        ));
+    }
+}
