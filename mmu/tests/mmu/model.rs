@@ -1,0 +1,232 @@
+//! A naive model of the guest, flat bytes and the oracle with no TLB, and a machine kept in step with it.
+
+use mmu::{
+    Access, Attribute, Frame, GuestPhys, LinearAddr, MemFault, Mmu, Paging, PagingMode, PhysMemory,
+    Privilege,
+};
+use proptest::prelude::*;
+
+use crate::oracle::{Registers, Request, predict};
+
+pub const RAM: usize = 1 << 20;
+pub const PAGE: usize = 4096;
+
+/// The guest as simply as can be.
+pub struct Model {
+    pub bytes: Vec<u8>,
+    pub regs: Registers,
+}
+
+impl Model {
+    pub fn is_memory(addr: u64) -> bool {
+        matches!(addr, 0..0xa_0000 | 0xc_0000..0x10_0000)
+    }
+
+    pub fn load(&self, addr: u64, len: u32) -> u64 {
+        let byte = |i| {
+            if Self::is_memory(addr + i) {
+                self.bytes[(addr + i) as usize]
+            } else {
+                0xff
+            }
+        };
+        (0..u64::from(len))
+            .rev()
+            .fold(0, |sum, i| sum << 8 | u64::from(byte(i)))
+    }
+
+    fn store(&mut self, addr: u64, byte: u8) {
+        if matches!(addr, 0..0xa_0000) {
+            self.bytes[addr as usize] = byte;
+        }
+    }
+
+    /// Guest-physical address of each byte of an access, or the fault: address and error code. Sets A and D.
+    fn translate(&mut self, step: &AccessStep) -> Result<Vec<u64>, (u32, u32)> {
+        let request = |linear| Request {
+            linear,
+            write: step.access == Access::Write,
+            fetch: step.access == Access::Fetch,
+            user: step.privilege == Privilege::User,
+        };
+        let mut found = vec![];
+        let mut addrs = vec![];
+        for i in 0..step.len() {
+            let linear = step.linear.wrapping_add(i);
+            let load = |addr, len| self.load(addr, len);
+            let success =
+                predict(&self.regs, load, request(linear)).map_err(|code| (linear, code))?;
+            addrs.push(success.phys);
+            found.push(success);
+        }
+        for (addr, value) in found.into_iter().flat_map(|success| success.entries) {
+            let width = if self.regs.pae { 8 } else { 4 };
+            let bits = value & 0x60 | self.load(addr, width);
+            (0..u64::from(width)).for_each(|i| self.store(addr + i, (bits >> (8 * i)) as u8));
+        }
+        Ok(addrs)
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct AccessStep {
+    pub linear: u32,
+    pub access: Access,
+    pub privilege: Privilege,
+    /// log2 of the bytes, 0..=4.
+    pub size: u32,
+    pub value: u128,
+}
+
+impl AccessStep {
+    pub fn len(&self) -> u32 {
+        if self.access == Access::Fetch {
+            1
+        } else {
+            1 << self.size
+        }
+    }
+}
+
+/// What an access shows the guest: bytes read, or the fault; `None` = goes to the bus.
+type Outcome = Result<Option<u128>, (u32, u32)>;
+
+fn on_model(model: &mut Model, step: &AccessStep) -> Outcome {
+    let addrs = model.translate(step)?;
+    if !addrs.iter().all(|addr| Model::is_memory(*addr)) {
+        return Ok(None);
+    }
+    Ok(Some(match step.access {
+        Access::Read => addrs
+            .iter()
+            .rev()
+            .fold(0, |sum, addr| sum << 8 | u128::from(model.load(*addr, 1))),
+        Access::Fetch => u128::from(addrs[0] >> 12),
+        Access::Write => {
+            addrs
+                .iter()
+                .zip(step.value.to_le_bytes())
+                .for_each(|(addr, byte)| model.store(*addr, byte));
+            0
+        }
+    }))
+}
+
+fn on_mmu(mmu: &mut Mmu, step: &AccessStep) -> Outcome {
+    let (addr, who, value) = (LinearAddr::from(step.linear), step.privilege, step.value);
+    let result = match (step.access, step.size) {
+        (Access::Fetch, _) => mmu.fetch_page(addr, who).map(|frame| frame.get().into()),
+        (Access::Read, 0) => mmu.read::<u8>(addr, who).map(u128::from),
+        (Access::Read, 1) => mmu.read::<u16>(addr, who).map(u128::from),
+        (Access::Read, 2) => mmu.read::<u32>(addr, who).map(u128::from),
+        (Access::Read, 3) => mmu.read::<u64>(addr, who).map(u128::from),
+        (Access::Read, _) => mmu.read::<u128>(addr, who),
+        (Access::Write, 0) => mmu.write(addr, who, value as u8).map(|()| 0),
+        (Access::Write, 1) => mmu.write(addr, who, value as u16).map(|()| 0),
+        (Access::Write, 2) => mmu.write(addr, who, value as u32).map(|()| 0),
+        (Access::Write, 3) => mmu.write(addr, who, value as u64).map(|()| 0),
+        (Access::Write, _) => mmu.write(addr, who, value).map(|()| 0),
+    };
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(MemFault::Device) => Ok(None),
+        Err(MemFault::Page(fault)) => {
+            Err((u32::try_from(fault.addr.get()).unwrap(), fault.code.bits()))
+        }
+    }
+}
+
+/// Both machines, kept in step.
+pub struct Pair {
+    pub mmu: Mmu,
+    pub model: Model,
+}
+
+impl Pair {
+    pub fn new(regs: Registers) -> Self {
+        let mmu = Mmu::new(PhysMemory::new(RAM as u64).unwrap()).unwrap();
+        Self {
+            mmu,
+            model: Model {
+                bytes: vec![0; RAM],
+                regs,
+            },
+        }
+    }
+
+    pub fn poke(&mut self, addr: usize, data: &[u8]) {
+        self.mmu
+            .phys
+            .write(GuestPhys::new(addr as u64), data)
+            .unwrap();
+        self.model.bytes[addr..addr + data.len()].copy_from_slice(data);
+    }
+
+    /// Loads the control registers. Pointer registers with reserved bits are refused, so absent ones stay.
+    pub fn enable_paging(&mut self) {
+        let regs = &mut self.model.regs;
+        let mode = match (regs.pg, regs.pae) {
+            (false, _) => PagingMode::Off,
+            (true, false) => PagingMode::TwoLevel,
+            (true, true) => PagingMode::Pae,
+        };
+        let Registers {
+            pse,
+            wp,
+            pge,
+            nxe,
+            cr3,
+            ..
+        } = *regs;
+        self.mmu.set_paging(Paging {
+            mode,
+            pse,
+            wp,
+            pge,
+            nxe,
+            cr3,
+        });
+        if self.mmu.load_pdptes(cr3).is_ok() {
+            let table = u64::from(cr3 & !0x1f);
+            let pdpte = std::array::from_fn(|i| self.model.load(table + 8 * i as u64, 8));
+            self.model.regs.pdpte = pdpte;
+        }
+    }
+
+    pub fn step(&mut self, step: &AccessStep) -> Result<(), TestCaseError> {
+        prop_assert_eq!(on_mmu(&mut self.mmu, step), on_model(&mut self.model, step));
+        Ok(())
+    }
+
+    pub fn frame(&self, number: usize) -> &[u8] {
+        &self.model.bytes[number * PAGE..][..PAGE]
+    }
+
+    /// The frames marked Code and what they hold.
+    pub fn code(&self) -> Vec<(usize, Vec<u8>)> {
+        (0..RAM / PAGE)
+            .filter(|frame| {
+                self.mmu
+                    .phys
+                    .has(Frame::new(*frame as u64), Attribute::Code)
+            })
+            .map(|frame| (frame, self.frame(frame).to_vec()))
+            .collect()
+    }
+
+    pub fn compare_memory(&self) -> Result<(), TestCaseError> {
+        for (from, to) in [(0, 0xa_0000), (0xc_0000, RAM)] {
+            let mut bytes = vec![0; to - from];
+            self.mmu
+                .phys
+                .read(GuestPhys::new(from as u64), &mut bytes)
+                .unwrap();
+            let differs = bytes
+                .iter()
+                .zip(&self.model.bytes[from..to])
+                .position(|(a, b)| a != b);
+            prop_assert_eq!(differs.map(|at| from + at), None);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,473 @@
+//! Random guests with several address spaces against the naive model, with no flush but those that a guest has to make:
+//! after a change of a page table it has to flush before it relies on translations of the shared part, while those of the
+//! own part follow at once.
+//!
+//! ```text
+//!   frame 0      1..=4         5          8..=13        16..=31   0xb0     0xc8   0x400
+//!         data   directories   pointers   page tables   data      device   ROM    nothing
+//! ```
+
+use mmu::{Access, Attribute, Frame, GuestPhys, LinearAddr, Privilege, View};
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use crate::guest::{ACCESSES, PRIVILEGES};
+use crate::model::{AccessStep, Model, PAGE, Pair};
+use crate::oracle::{Registers, Request, predict};
+
+const SPACES: usize = 4;
+const POINTERS: usize = 5 * PAGE;
+const ROM_TABLE: u64 = 0xc8;
+const SHARED: u32 = 0xc000_0000;
+
+/// What the guest does.
+#[derive(Clone, Debug)]
+enum Step {
+    Access(AccessStep),
+    /// A store to an entry, by the guest or by the host, by guest-physical address.
+    Edit(Edit),
+    /// Many stores to a paging structure.
+    Fill(Edit),
+    /// MOV to CR3.
+    Enter(usize),
+    /// A pointer of PAE paging changes, and MOV to CR3.
+    Repoint(usize, usize, u64),
+    Invlpg(u32),
+    MarkCode(u64),
+    SetCode(u32, Privilege),
+    ClearCode,
+    ToggleWp,
+    FlushAll,
+}
+
+#[derive(Clone, Debug)]
+struct Edit {
+    frame: u64,
+    /// Of the entry in [`entries`].
+    index: usize,
+    value: u64,
+    how: How,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum How {
+    Guest,
+    Host,
+    Told,
+}
+
+fn width(regs: &Registers) -> usize {
+    if regs.pae { 8 } else { 4 }
+}
+
+/// Indices of the entries that translate [`pages`], whether as page-directory or as page-table entries.
+fn entries(pae: bool) -> &'static [usize] {
+    if pae {
+        &[0, 1, 2, 0x1ff]
+    } else {
+        &[0, 1, 2, 0x2ff, 0x300, 0x3ff]
+    }
+}
+
+/// The linear pages that are used.
+fn pages(pae: bool) -> Vec<u32> {
+    let (tops, bits): (&[u32], _) = if pae {
+        (&[0, 1, 0x1ff, 0x401, 0x5ff, 0x600, 0x601, 0x7ff], 9)
+    } else {
+        (&[0, 1, 2, 0x2ff, 0x300, 0x3ff], 10)
+    };
+    let last = (1 << bits) - 1;
+    tops.iter()
+        .flat_map(|top| [0, 1, 2, last].map(|low| top << bits | low))
+        .collect()
+}
+
+/// The guest, and which linear pages of the shared part may have a translation that the page tables no longer have.
+struct Guest {
+    pair: Pair,
+    space: usize,
+    stale: Vec<u32>,
+}
+
+impl Guest {
+    fn new(regs: Registers, edits: &[Edit]) -> Self {
+        let pg = true;
+        let mut pair = Pair::new(Registers { pg, ..regs });
+        for (space, first) in (0..SPACES).zip([1u64, 2, 3, 4]) {
+            let directories = [first, first % 4 + 1, 1, (first + 1) % 4 + 1];
+            let pointers: Vec<u8> = directories
+                .iter()
+                .flat_map(|frame| (frame << 12 | 1).to_le_bytes())
+                .collect();
+            pair.poke(POINTERS + space * 32, &pointers);
+        }
+        let mut guest = Self {
+            pair,
+            space: 0,
+            stale: vec![],
+        };
+        for edit in edits {
+            guest.edit(edit);
+        }
+        guest.load_space(0);
+        guest
+    }
+
+    fn pae(&self) -> bool {
+        self.pair.model.regs.pae
+    }
+
+    /// What MOV to CR3 does but for the flush.
+    fn load_space(&mut self, space: usize) {
+        self.pair.model.regs.cr3 = if self.pae() {
+            (POINTERS + space * 32) as u32
+        } else {
+            ((space + 1) * PAGE) as u32
+        };
+        self.pair.enable_paging();
+    }
+
+    fn enter(&mut self, space: usize) {
+        self.load_space(space);
+        self.space = space;
+        self.pair.mmu.flush_non_global();
+        if !self.pair.model.regs.pge {
+            self.stale.clear();
+        }
+    }
+
+    fn edit(&mut self, edit: &Edit) {
+        let width = width(&self.pair.model.regs);
+        let indices = entries(self.pae());
+        let index = indices[edit.index % indices.len()];
+        let at = edit.frame as usize * PAGE + index * width;
+        let bytes = &edit.value.to_le_bytes()[..width];
+        let addr = GuestPhys::new(at as u64);
+        match edit.how {
+            How::Guest => {
+                self.pair.mmu.phys.store_bytes(addr, bytes).unwrap();
+                if edit.frame != ROM_TABLE {
+                    self.pair.model.bytes[at..at + width].copy_from_slice(bytes);
+                }
+            }
+            How::Host => self.pair.poke(at, bytes),
+            How::Told => {
+                use vm_memory::{Bytes, GuestAddress};
+                let ram = self.pair.mmu.phys.ram();
+                ram.write_slice(bytes, GuestAddress(at as u64)).unwrap();
+                self.pair.mmu.phys.mark_written(addr, width as u64);
+                self.pair.model.bytes[at..at + width].copy_from_slice(bytes);
+            }
+        }
+        self.tables_changed();
+    }
+
+    fn tables_changed(&mut self) {
+        let shared = |page: &u32| page << 12 >= SHARED;
+        self.stale = pages(self.pae()).into_iter().filter(shared).collect();
+    }
+
+    fn invlpg(&mut self, linear: u32) {
+        self.pair.mmu.invlpg(LinearAddr::from(linear));
+        self.stale.retain(|page| *page != linear >> 12);
+    }
+
+    fn access(&mut self, step: &AccessStep) -> Result<(), TestCaseError> {
+        for linear in [step.linear, step.linear.wrapping_add(step.len() - 1)] {
+            if self.stale.contains(&(linear >> 12)) {
+                self.invlpg(linear);
+            }
+        }
+        self.pair.step(step)?;
+        // The model does not say where it stored, so any store may have changed a page table.
+        if step.access == Access::Write {
+            self.tables_changed();
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, step: &Step) -> Result<(), TestCaseError> {
+        match step {
+            Step::Access(step) => self.access(step)?,
+            Step::Edit(edit) => self.edit(edit),
+            Step::Fill(edit) => (0..12).for_each(|index| {
+                self.edit(&Edit {
+                    index,
+                    ..edit.clone()
+                })
+            }),
+            Step::Enter(space) => self.enter(*space),
+            Step::Repoint(space, index, pointer) => {
+                let at = POINTERS + space * 32 + index * 8;
+                self.pair.poke(at, &pointer.to_le_bytes());
+                self.enter(*space);
+            }
+            Step::Invlpg(linear) => self.invlpg(*linear),
+            Step::MarkCode(frame) => self.pair.mmu.mark_code(Frame::new(*frame)),
+            Step::SetCode(linear, privilege) => {
+                let addr = LinearAddr::from(*linear);
+                let view = View::of(Access::Fetch, *privilege);
+                let slot = self.pair.mmu.slot(view, addr);
+                let set = self
+                    .pair
+                    .mmu
+                    .set_code_slot(addr, *privilege, slot | 1 << 63);
+                prop_assert_eq!(set, slot != 0);
+            }
+            Step::ClearCode => self.pair.mmu.clear_code_slots(),
+            Step::ToggleWp => {
+                self.pair.model.regs.wp ^= true;
+                self.load_space(self.space);
+                self.stale.clear();
+            }
+            Step::FlushAll => {
+                self.pair.mmu.flush_all();
+                self.stale.clear();
+            }
+        }
+        Ok(())
+    }
+
+    /// The slots of the current space that instruction fetches use, and their epochs.
+    fn fetches(&self) -> Vec<(Privilege, u64, Vec<u64>)> {
+        PRIVILEGES
+            .map(|privilege| {
+                let view = View::of(Access::Fetch, privilege);
+                let slots = pages(self.pae())
+                    .into_iter()
+                    .map(|page| self.slot(view, page));
+                (
+                    privilege,
+                    self.pair.mmu.fetch_epoch(privilege),
+                    slots.collect(),
+                )
+            })
+            .to_vec()
+    }
+
+    fn slot(&self, view: View, page: u32) -> u64 {
+        self.pair.mmu.slot(view, LinearAddr::from(page << 12))
+    }
+
+    /// Checks the slots of all spaces.
+    fn check_slots(&mut self) -> Result<(), TestCaseError> {
+        let current = self.space;
+        for space in (0..SPACES)
+            .filter(|space| *space != current)
+            .chain([current])
+        {
+            self.load_space(space);
+            self.check_space(space)?;
+        }
+        Ok(())
+    }
+
+    fn check_space(&self, space: usize) -> Result<(), TestCaseError> {
+        for page in pages(self.pae()) {
+            for privilege in PRIVILEGES {
+                for access in ACCESSES {
+                    self.check_slot(page, access, privilege)
+                        .map_err(|what| TestCaseError::fail(format!("space {space}: {what}")))?;
+                }
+                let fetch = self.slot(View::of(Access::Fetch, privilege), page);
+                let code = self.slot(View::code(privilege), page);
+                prop_assert!(code == 0 || code == fetch | 1 << 63, "stray code slot");
+            }
+        }
+        Ok(())
+    }
+
+    fn check_slot(&self, page: u32, access: Access, privilege: Privilege) -> Result<(), String> {
+        let Pair { mmu, model } = &self.pair;
+        let linear = page << 12;
+        let view = View::of(access, privilege);
+        let Some(frame) = mmu.cached_frame(view, LinearAddr::from(linear)) else {
+            return Ok(());
+        };
+        let what = format!("{linear:#x} {access:?} {privilege:?} {frame:?}");
+        let closed = [Attribute::Code, Attribute::PageTable]
+            .into_iter()
+            .any(|attribute| mmu.phys.has(frame, attribute));
+        if access == Access::Write && (closed || frame.get() >= 0xa0) {
+            return Err(format!("{what}: stores would go unseen"));
+        }
+        if linear >= SHARED {
+            return Ok(());
+        }
+        let request = Request {
+            linear,
+            write: access == Access::Write,
+            fetch: access == Access::Fetch,
+            user: privilege == Privilege::User,
+        };
+        let load = |addr, len| model.load(addr, len);
+        let walk = predict(&model.regs, load, request)
+            .map_err(|code| format!("{what}: faults with {code:#x}"))?;
+        if walk.phys >> 12 != frame.get() {
+            return Err(format!("{what}: maps {:#x}", walk.phys));
+        }
+        let bytes = width(&model.regs) as u32;
+        for (addr, value) in walk.entries {
+            if model.load(addr, bytes) != value {
+                return Err(format!("{what}: A or D is clear at {addr:#x}"));
+            }
+            if !Model::is_memory(addr) || addr >= 0xa_0000 {
+                return Err(format!("{what}: from an entry at {addr:#x}"));
+            }
+            if !mmu
+                .phys
+                .has(GuestPhys::new(addr).frame(), Attribute::PageTable)
+            {
+                return Err(format!("{what}: the entry at {addr:#x} is not watched"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn structure() -> impl Strategy<Value = u64> {
+    prop_oneof![4 => 1..=4u64, 8 => 8..=13u64, 1 => Just(ROM_TABLE)]
+}
+
+/// An entry for a structure: mostly present and permissive.
+fn entry(directory: bool) -> impl Strategy<Value = u64> {
+    let weights = if directory { [1, 12, 2] } else { [10, 2, 1] };
+    let frame = prop_oneof![
+        weights[0] => prop_oneof![Just(0), 16..32u64],
+        weights[1] => 8..=13u64,
+        weights[2] => 1..=4u64,
+        1 => select(vec![0xb0, ROM_TABLE, 0x400]),
+    ];
+    let flags = prop_oneof![
+        8 => Just(0x7u64),
+        2 => Just(0x67),
+        2 => Just(0x3),
+        2 => Just(0x5),
+        1 => Just(0x107),
+        1 => Just(0x0),
+        1 => 0..0x80u64,
+    ];
+    let large = prop::bool::weighted(if directory { 0.1 } else { 0.0 });
+    let no_execute = prop::bool::weighted(0.05);
+    (frame, flags, large, no_execute).prop_map(|(frame, flags, large, no_execute)| {
+        let base = if large { 0x80 } else { frame << 12 };
+        base | flags | u64::from(no_execute) << 63
+    })
+}
+
+fn edit() -> impl Strategy<Value = Edit> {
+    structure().prop_flat_map(|frame| {
+        let how = select(vec![How::Guest, How::Host, How::Told]);
+        (any::<usize>(), entry(frame <= 4), how).prop_map(move |(index, value, how)| Edit {
+            frame,
+            index,
+            value,
+            how,
+        })
+    })
+}
+
+fn step(pae: bool) -> impl Strategy<Value = Step> {
+    let linear = || select(pages(pae)).prop_map(|page| page << 12);
+    let offset = prop_oneof![
+        6 => select(entries(pae)).prop_map(move |index| (index * if pae { 8 } else { 4 }) as u32),
+        1 => 0xff1..0x1000u32,
+        1 => 0..0x1000u32,
+    ];
+    let privilege = || prop_oneof![Just(Privilege::Supervisor), Just(Privilege::User)];
+    let value = (entry(false), entry(false)).prop_map(|(a, b)| u128::from(a) | u128::from(b) << 64);
+    let access = (
+        linear(),
+        offset,
+        select(&ACCESSES[..]),
+        privilege(),
+        0..=4u32,
+        value,
+    )
+        .prop_map(|(base, offset, access, privilege, size, value)| {
+            Step::Access(AccessStep {
+                linear: base | offset,
+                access,
+                privilege,
+                size,
+                value,
+            })
+        });
+    let code = prop_oneof![0..14u64, 16..32u64, Just(ROM_TABLE)];
+    let repoint = (0..SPACES, 0..4usize, 0..=4u64)
+        .prop_map(|(space, index, frame)| Step::Repoint(space, index, frame << 12 | 1));
+    prop_oneof![
+        60 => access,
+        10 => edit().prop_map(Step::Edit),
+        2 => edit().prop_map(Step::Fill),
+        10 => (0..SPACES).prop_map(Step::Enter),
+        1 => repoint,
+        2 => linear().prop_map(Step::Invlpg),
+        2 => code.prop_map(Step::MarkCode),
+        3 => (linear(), privilege()).prop_map(|(linear, who)| Step::SetCode(linear, who)),
+        1 => Just(Step::ClearCode),
+        1 => Just(Step::ToggleWp),
+        1 => Just(Step::FlushAll),
+    ]
+}
+
+fn registers(pae: bool) -> impl Strategy<Value = Registers> {
+    any::<[bool; 4]>().prop_map(move |[pse, wp, pge, nxe]| Registers {
+        pae,
+        pse,
+        wp,
+        pge,
+        nxe,
+        ..Registers::default()
+    })
+}
+
+fn run(regs: Registers, edits: &[Edit], steps: &[Step]) -> Result<(), TestCaseError> {
+    let mut guest = Guest::new(regs, edits);
+    for step in steps {
+        let (code_epoch, code) = (guest.pair.mmu.code_epoch(), guest.pair.code());
+        let (space, fetches) = (guest.space, guest.fetches());
+        guest.step(step)?;
+        let changed = |(frame, old): &&(usize, Vec<u8>)| guest.pair.frame(*frame) != old;
+        let hit = code.iter().filter(changed).count() as u64;
+        prop_assert!(
+            guest.pair.mmu.code_epoch() >= code_epoch + hit,
+            "a store to a code page went unseen"
+        );
+        for ((privilege, epoch, old), (_, now, new)) in fetches.iter().zip(guest.fetches()) {
+            let lost = old
+                .iter()
+                .zip(&new)
+                .any(|(old, new)| *old != 0 && new != old);
+            prop_assert!(
+                now > *epoch || !lost && space == guest.space,
+                "{:?} lost a fetch slot",
+                privilege
+            );
+        }
+        guest.check_slots()?;
+    }
+    guest.pair.compare_memory()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn spaces_of_two_level_paging_do_what_the_model_does(
+        regs in registers(false),
+        edits in prop::collection::vec(edit(), 100),
+        steps in prop::collection::vec(step(false), 1..200),
+    ) {
+        run(regs, &edits, &steps)?;
+    }
+
+    #[test]
+    fn spaces_of_pae_paging_do_what_the_model_does(
+        regs in registers(true),
+        edits in prop::collection::vec(edit(), 100),
+        steps in prop::collection::vec(step(true), 1..200),
+    ) {
+        run(regs, &edits, &steps)?;
+    }
+}
