@@ -316,6 +316,16 @@ impl Mmu {
         self.phys.tlb.fetch_epoch(privilege)
     }
 
+    /// Increases whenever a cached translation for instruction fetches that all address spaces share is dropped.
+    pub fn shared_fetch_epoch(&self) -> u64 {
+        self.phys.tlb.shared_fetch_epoch()
+    }
+
+    /// Whether all address spaces share the cached translations of the page that holds `addr`.
+    pub fn is_shared(&self, addr: LinearAddr) -> bool {
+        !self.phys.tlb.is_own(addr.page())
+    }
+
     /// When `frame` was last seen written: see [`PhysMemory::written`].
     pub fn written(&self, frame: Frame) -> Timestamp {
         self.phys.written(frame)

@@ -153,6 +153,11 @@ impl Tlb {
         self.tables.fetch_epoch(privilege)
     }
 
+    /// Increases whenever a fetch slot that all spaces share is emptied.
+    pub(crate) fn shared_fetch_epoch(&self) -> u64 {
+        self.tables.shared_epoch()
+    }
+
     /// Host address of the current space's table of `view`.
     pub(crate) fn table_base(&self, view: View) -> *const u64 {
         self.tables.base(view)

@@ -68,6 +68,7 @@ pub struct Translator {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 struct Epochs {
     fetch: [u64; 2],
+    shared: u64,
     code: u64,
 }
 
@@ -75,6 +76,7 @@ impl Epochs {
     fn now(cx: &Exec<'_>) -> Self {
         Self {
             fetch: PRIVILEGES.map(|privilege| cx.mmu.fetch_epoch(privilege)),
+            shared: cx.mmu.shared_fetch_epoch(),
             code: cx.mmu.code_epoch(),
         }
     }
@@ -192,6 +194,9 @@ impl Translator {
                     self.hide(head);
                 }
             }
+        }
+        if now.shared != self.epochs.shared {
+            self.unlink_all();
         }
         self.stack.reset(&mut self.context);
         self.epochs = now;
@@ -366,12 +371,37 @@ impl Translator {
     fn cross(&mut self, cx: &mut Exec<'_>) -> Option<u64> {
         let site = *self.sites.get(self.context.site as usize)?;
         let cleared = self.stats.cleared;
-        let target = self.lookup(cx);
-        if self.stats.cleared == cleared {
-            self.stats.links += 1;
-            patch(&mut self.arena, site.link.after, self.runtime.forward);
+        let source = LinearAddr::from(self.context.page as u32);
+        let target = LinearAddr::from(self.context.eip);
+        let code = self.lookup(cx)?;
+        if self.stats.cleared != cleared {
+            return Some(code);
         }
-        target
+        self.stats.links += 1;
+        // Both translations hold in all address spaces until one of them is dropped, of which the epoch tells.
+        let direct = cx.mmu.is_shared(source) && cx.mmu.is_shared(target);
+        let privilege = self.privilege();
+        let frame = cx
+            .mmu
+            .cached_frame(View::of(Access::Fetch, privilege), target);
+        match frame.and_then(|frame| self.pages.get_mut(&(frame, privilege))) {
+            Some(page) if direct => {
+                page.incoming.push(site.link.after);
+                let entry = self.tables.get(page.table, target.offset());
+                patch(&mut self.arena, site.link.after, entry);
+            }
+            _ => patch(&mut self.arena, site.link.after, self.runtime.forward),
+        }
+        Some(code)
+    }
+
+    /// Leads all branches to other pages through the dispatcher.
+    fn unlink_all(&mut self) {
+        for page in self.pages.values_mut() {
+            for after in std::mem::take(&mut page.incoming) {
+                patch(&mut self.arena, after, self.runtime.forward);
+            }
+        }
     }
 
     /// Where the code at `offset` of a page is, translated now if it must be.

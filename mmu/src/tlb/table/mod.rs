@@ -88,6 +88,8 @@ pub(super) struct Tables {
     ram: Arc<MmapRegion>,
     /// Counts, for each privilege, the events that emptied a slot of its fetch view or changed the current set.
     fetch_epochs: [u64; 2],
+    /// Counts the events that emptied a shared slot of a fetch view.
+    shared_epoch: u64,
 }
 
 // SAFETY: `base` points into the mapping of a set that the value owns, and is not tied to a thread.
@@ -108,6 +110,7 @@ impl Tables {
             shared_file,
             ram,
             fetch_epochs: [0; 2],
+            shared_epoch: 0,
         })
     }
 
@@ -136,6 +139,11 @@ impl Tables {
         self.fetch_epochs[privilege as usize]
     }
 
+    /// Increases whenever a fetch slot of the shared part is emptied.
+    pub(super) fn shared_epoch(&self) -> u64 {
+        self.shared_epoch
+    }
+
     /// The part that holds the current set's slots of `page`.
     pub(super) fn part_of(&self, page: LinearPage) -> PartId {
         if page.get() < OWN_PAGES {
@@ -162,6 +170,7 @@ impl Tables {
             pages,
             residency,
             fetch_epochs: &mut self.fetch_epochs,
+            shared_epoch: &mut self.shared_epoch,
         }
     }
 

@@ -97,6 +97,8 @@ pub(crate) struct Part<'a> {
     pub(super) residency: &'a mut Residency,
     /// Counts of emptied fetch slots, by privilege.
     pub(super) fetch_epochs: &'a mut [u64; 2],
+    /// Count of those that all spaces share.
+    pub(super) shared_epoch: &'a mut u64,
 }
 
 impl Part<'_> {
@@ -159,6 +161,7 @@ impl Part<'_> {
         slots.fill(0);
         if view.is_fetch() {
             self.fetch_epochs[view.privilege() as usize] += 1;
+            *self.shared_epoch += u64::from(self.pages.start != 0);
         }
     }
 
