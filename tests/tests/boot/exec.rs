@@ -1,5 +1,5 @@
-//! `--exec`: the command's output and status, on both guests, with little and much memory, on both processors, and with
-//! every kind of standard input. The options are spread over the boots so that each value occurs.
+//! `--exec`: the command's output and status, on both guests, with little and much memory, on both processors and engines,
+//! and with every kind of standard input. The options are spread over the boots so that each value occurs.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -14,6 +14,9 @@ use crate::{
 const CLOCK_TOLERANCE: u64 = 2;
 /// How often [`whole_session`] sends every byte value: 2 to this power.
 const DOUBLINGS: u32 = 9;
+
+/// KiB that a 32-bit Linux maps linearly at most: 1 GiB less what it wants for vmalloc (arch/x86/mm/init_32.c, `MAXMEM`).
+const LOW_MEMORY: u64 = 896 << 10;
 
 /// Seconds since 1970 on the host.
 fn host_time() -> u64 {
@@ -70,19 +73,30 @@ fn whole_session(boot: Boot) {
     kernel_log::assert_healthy(std::str::from_utf8(&rest[sent.len()..]).unwrap());
 }
 
-/// Requires that the guest says it has `mebibytes` of memory, less what its kernel keeps for itself.
-fn assert_memory(ended: &Ended, mebibytes: u64) {
+/// KiB that the guest's /proc/meminfo has in `field`.
+fn kibibytes(ended: &Ended, field: &str) -> u64 {
     let text = ended.text();
-    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    let total = total
-        .and_then(|total| total.trim().strip_suffix(" kB"))
-        .expect(&text);
-    let total: u64 = total.parse().unwrap();
+    text.lines()
+        .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))
+        .and_then(|value| value.trim().strip_suffix(" kB")?.parse().ok())
+        .unwrap_or_else(|| panic!("{field}: {text}"))
+}
+
+/// Requires that the guest says it has `mebibytes` of memory, less what its kernel keeps for itself, and that it has some of
+/// it out of the kernel's linear mapping if there is more than that can hold.
+fn assert_memory(ended: &Ended, mebibytes: u64) {
+    let total = kibibytes(ended, "MemTotal");
     let given = mebibytes << 10;
     assert!(
         (given * 2 / 3..given).contains(&total),
         "{total} of {given} KiB"
     );
+    let high = kibibytes(ended, "HighTotal");
+    let expected = match given.checked_sub(LOW_MEMORY) {
+        Some(beyond) => beyond..beyond + LOW_MEMORY / 8,
+        None => 0..1,
+    };
+    assert!(expected.contains(&high), "{high} KiB, not {expected:?}");
 }
 
 #[test]
@@ -100,12 +114,19 @@ fn a_whole_session_on_debian_686_pae_with_stdin_closed() {
 }
 
 #[test]
+fn a_whole_session_by_the_emulator() {
+    if let Some(boot) = Boot::of(Guest::Debian686) {
+        whole_session(boot.with("--engine", "emulator"));
+    }
+}
+
+#[test]
 fn several_lines_on_a_pentium_4_with_64_mib() {
     let Some(boot) = Boot::of(Guest::Debian686) else {
         return;
     };
     let script = "uname -r\nfor i in 1 2 3\ndo\n  echo \"line  $i\"\ndone\n\
-                  grep MemTotal /proc/meminfo; grep family /proc/cpuinfo\necho 'an error' >&2\nkill -9 $$\necho never";
+                  grep -E '(Mem|High)Total' /proc/meminfo; grep family /proc/cpuinfo\necho 'an error' >&2\nkill -9 $$\necho never";
     let expected = format!("{}\nline  1\nline  2\nline  3\nMemTotal:", boot.release);
     let ended = boot
         .with("--mem", "64M")
@@ -133,14 +154,14 @@ fn piped_input_is_not_the_commands_on_pae_with_2_gib() {
     let ended = boot
         .with("--mem", "2G")
         .input(Input::Pipe("not for the guest\n".into()))
-        .exec("uname -r; cat; grep MemTotal /proc/meminfo; exit 255");
+        .exec("uname -r; cat; grep -E '(Mem|High)Total' /proc/meminfo; exit 255");
     assert_eq!(ended.code(), Some(255), "{}", ended.stderr);
     assert!(
         ended.text().starts_with(&format!("{release}\nMemTotal:")),
         "{}",
         ended.text()
     );
-    assert_eq!(ended.text().lines().count(), 2, "{}", ended.text());
+    assert_eq!(ended.text().lines().count(), 3, "{}", ended.text());
     assert_memory(&ended, 2048);
 }
 
@@ -151,7 +172,7 @@ fn power_off_with_2_gib() {
     };
     let ended = boot
         .with("--mem", "2G")
-        .exec("grep MemTotal /proc/meminfo; poweroff -f; exit 9");
+        .exec("grep -E '(Mem|High)Total' /proc/meminfo; poweroff -f; exit 9");
     assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
     assert_memory(&ended, 2048);
 }
@@ -163,7 +184,7 @@ fn reboot_on_pae_with_64_mib() {
     };
     let ended = boot
         .with("--mem", "64M")
-        .exec("grep MemTotal /proc/meminfo; reboot -f; exit 9");
+        .exec("grep -E '(Mem|High)Total' /proc/meminfo; reboot -f; exit 9");
     assert_eq!(ended.code(), Some(121), "{}", ended.stderr);
     assert!(
         ended.stderr.ends_with("\nreplex: reboot\n"),

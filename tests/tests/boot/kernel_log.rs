@@ -27,14 +27,35 @@ fn complaints(log: &str) -> Vec<&str> {
         .collect()
 }
 
+/// What is wrong with `log`, the output of dmesg, if it is not that of a healthy boot.
+pub fn fault(log: &str) -> Option<String> {
+    if !log.lines().next().is_some_and(|line| line.contains(FIRST)) {
+        return Some(format!("does not begin with {FIRST:?}"));
+    }
+    if !log.contains(LAST) {
+        return Some(format!("{LAST:?} is not in it"));
+    }
+    let complaints = complaints(log);
+    (!complaints.is_empty()).then(|| complaints.join("\n"))
+}
+
 /// Requires that `log`, the output of dmesg, is that of a healthy boot.
 pub fn assert_healthy(log: &str) {
-    assert!(
-        log.lines().next().is_some_and(|line| line.contains(FIRST)),
-        "{log}"
-    );
-    assert!(log.contains(LAST), "{log}");
-    assert_eq!(complaints(log), [""; 0], "in the kernel's log");
+    assert_eq!(fault(log), None, "{log}");
+}
+
+#[test]
+fn faults_are_found() {
+    let healthy = format!("[    0.0] {FIRST}6.1\n[    1.0] {LAST}\n");
+    assert_eq!(fault(&healthy), None);
+    for log in [
+        "",
+        &healthy[1 + healthy.find('\n').unwrap()..],
+        healthy.lines().next().unwrap(),
+        &format!("{healthy}[    1.0] kernel BUG at mm/slub.c:379!"),
+    ] {
+        assert!(fault(log).is_some(), "{log}");
+    }
 }
 
 #[test]

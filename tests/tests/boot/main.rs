@@ -3,15 +3,19 @@
 //! The kernels come from the user's cache or, the first time, through the network. Where neither has them the tests fail,
 //! unless REPLEX_OFFLINE=1 says that this is known: then they say that they are skipped.
 //!
-//! A boot takes seconds, so each checks several things. No check depends on how long anything takes; a machine that hangs
-//! is killed after [`hang::PATIENCE`], which fails its test.
+//! The translator, which is the default, runs all boots but the one that says otherwise. A boot takes seconds, so each checks
+//! several things. No check depends on how long anything takes; a machine that hangs is killed after [`hang::PATIENCE`],
+//! which fails its test.
 //!
-//! By hand, since it takes a minute and measures time: in a shell of the guest, `cat /proc/uptime` twice 60 s of the host
-//! apart. The difference must be within 1 % of 60 s.
+//! By hand: [`in_a_row`] boots many times. And, since it takes a minute and measures time: in a shell of the guest,
+//! `cat /proc/uptime` twice 60 s of the host apart. The difference must be within 1 % of 60 s.
 
 mod exec;
 mod guests;
 mod hang;
+mod in_a_row;
 mod kernel_log;
+mod mappings;
 mod program;
 mod terminal;
+mod workload;

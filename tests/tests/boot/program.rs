@@ -68,6 +68,15 @@ pub struct Boot {
     input: Input,
 }
 
+/// A running program, whose output is read meanwhile.
+pub struct Running {
+    program: Guarded,
+    stdout: Reader,
+    stderr: Reader,
+}
+
+type Reader = thread::JoinHandle<Vec<u8>>;
+
 /// How a run ended.
 #[derive(Debug)]
 pub struct Ended {
@@ -115,8 +124,8 @@ impl Boot {
         command
     }
 
-    /// Runs the program to its end, standard output and standard error being pipes.
-    pub fn run(&self) -> Ended {
+    /// Starts the program, standard output and standard error being pipes.
+    pub fn start(&self) -> Running {
         let child = self
             .command()
             .stdin(match self.input {
@@ -127,25 +136,51 @@ impl Boot {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut running = Guarded::new(child);
-        let child = &mut running.child;
+        let mut program = Guarded::new(child);
+        let child = &mut program.child;
         if let (Some(mut stdin), Input::Pipe(text)) = (child.stdin.take(), &self.input) {
             // It fits in the pipe, so this does not wait for the guest.
             stdin.write_all(text.as_bytes()).unwrap();
         }
         let stdout = drain(child.stdout.take().unwrap());
         let stderr = drain(child.stderr.take().unwrap());
-        let (stdout, stderr) = (stdout.join().unwrap(), stderr.join().unwrap());
-        Ended {
-            status: running.wait(),
+        Running {
+            program,
             stdout,
-            stderr: String::from_utf8_lossy(&stderr).into_owned(),
+            stderr,
         }
+    }
+
+    /// Runs the program to its end.
+    pub fn run(&self) -> Ended {
+        self.start().end()
     }
 
     /// Runs `command` in the guest.
     pub fn exec(self, command: &str) -> Ended {
         self.with("--exec", command).run()
+    }
+}
+
+impl Running {
+    /// The program's process id.
+    pub fn id(&self) -> u32 {
+        self.program.child.id()
+    }
+
+    /// Whether its standard output is open still.
+    pub fn is_open(&self) -> bool {
+        !self.stdout.is_finished()
+    }
+
+    /// Waits until the program ends.
+    pub fn end(self) -> Ended {
+        let (stdout, stderr) = (self.stdout.join().unwrap(), self.stderr.join().unwrap());
+        Ended {
+            status: self.program.wait(),
+            stdout,
+            stderr: String::from_utf8_lossy(&stderr).into_owned(),
+        }
     }
 }
 
@@ -161,7 +196,7 @@ impl Ended {
     }
 }
 
-fn drain(mut stream: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> {
+fn drain(mut stream: impl Read + Send + 'static) -> Reader {
     thread::spawn(move || {
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes).unwrap();

@@ -55,14 +55,15 @@ impl Screen {
     }
 }
 
-/// Resident KiB of `child`: guest memory, and everything else.
+/// Resident KiB of `child`: guest memory, and everything else. By proportional set sizes, so that what is mapped twice, as
+/// translated code is, counts once.
 fn resident(child: &Child) -> (u64, u64) {
     let smaps = fs::read_to_string(format!("/proc/{}/smaps", child.id())).unwrap();
     let (mut guest, mut rest) = (0, 0);
     let mut in_guest_ram = false;
     for line in smaps.lines() {
-        if let Some(rss) = line.strip_prefix("Rss:") {
-            let kib: u64 = rss.trim().strip_suffix(" kB").unwrap().parse().unwrap();
+        if let Some(pss) = line.strip_prefix("Pss:") {
+            let kib: u64 = pss.trim().strip_suffix(" kB").unwrap().parse().unwrap();
             *(if in_guest_ram { &mut guest } else { &mut rest }) += kib;
         } else if line
             .split(' ')
