@@ -19,7 +19,7 @@ const MAX_USES: usize = 16;
 
 /// Stores to a frame that no walk has used in between, until it is not watched any more: whoever writes so much is not
 /// editing a page table in use but copying, clearing or reusing one.
-const STORES: u32 = 4;
+const STORES: u32 = 8;
 
 /// A paging structure as a space uses it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
