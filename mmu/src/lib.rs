@@ -8,9 +8,9 @@
 //!                                                     └─ frames: attributes, timestamps
 //! ```
 //!
-//! [`Mmu`] is what a virtual CPU holds: the paging registers, the TLB and [`PhysMemory`]. Guest-virtual,
-//! guest-physical and host addresses are distinct types; host addresses never leave the module `tlb::table`, the
-//! only one with `unsafe` code. Whatever the guest writes into its registers and page tables, no access leaves the
+//! [`Mmu`] is what a virtual CPU holds: the paging registers and [`CoherentMemory`], which is the TLB and [`PhysMemory`].
+//! Guest-virtual, guest-physical and host addresses are distinct types; host addresses never leave the module
+//! `tlb::table`, the only one with `unsafe` code. Whatever the guest writes into its registers and page tables, no access leaves the
 //! RAM mapping and nothing panics.
 
 mod addr;

@@ -221,7 +221,7 @@ impl Mmu {
 
     /// Checks that `len` bytes (1..=4096) at `addr` can be written, with all side effects of a write but the data: for
     /// read-modify-write instructions, and for those that store several times. A later write to the range does not
-    /// fault.
+    /// fault, unless a store in between changes its translation.
     #[inline]
     pub fn prepare_write(
         &mut self,
@@ -314,6 +314,12 @@ impl Mmu {
     /// and when the address space changes: what was found through [`Mmu::fetch_page`] holds while it stays the same.
     pub fn fetch_epoch(&self, privilege: Privilege) -> u64 {
         self.phys.tlb.fetch_epoch(privilege)
+    }
+
+    /// Increases whenever cached translations of any kind are dropped: what was read from a table holds while it stays the
+    /// same.
+    pub fn drops(&self) -> u64 {
+        self.phys.tlb.drops()
     }
 
     /// Increases whenever a cached translation for instruction fetches that all address spaces share is dropped.

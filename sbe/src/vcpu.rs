@@ -147,6 +147,19 @@ impl Vcpu {
         self.translator.as_ref().map(Translator::stats)
     }
 
+    /// Has all code checked that the translator emits, before it runs: a violation of what keeps the guest contained ends
+    /// the run. To be called before the first instruction.
+    pub fn verify_code(&mut self) {
+        if let Some(translator) = &mut self.translator {
+            translator.verify();
+        }
+    }
+
+    /// How many pieces of translated code were checked; `None` when none are.
+    pub fn verified(&self) -> Option<u64> {
+        self.translator.as_ref().and_then(Translator::verified)
+    }
+
     /// Raises the NMI pin.
     pub fn inject_nmi(&mut self) {
         self.cpu.pending.set(Pending::NMI);
@@ -202,8 +215,14 @@ fn translate(
     let end = cx.cpu.retired.saturating_add(budget);
     let mut polls = u32::try_from(budget).unwrap_or(u32::MAX).max(2);
     while cx.cpu.retired < end {
-        if may_translate(cx.cpu) && translator.run(cx, &mut polls) == Outcome::Budget {
-            break;
+        if may_translate(cx.cpu) {
+            let outcome = translator.run(cx, &mut polls);
+            if let Some(violation) = translator.violation() {
+                return Err(Exit::Unsupported(format!("emitted code: {violation}")));
+            }
+            if outcome == Outcome::Budget {
+                break;
+            }
         }
         next(cx, cache, window)?;
     }

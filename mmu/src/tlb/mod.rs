@@ -153,6 +153,11 @@ impl Tlb {
         self.tables.fetch_epoch(privilege)
     }
 
+    /// Increases whenever slots are emptied.
+    pub(crate) fn drops(&self) -> u64 {
+        self.tables.drops()
+    }
+
     /// Increases whenever a fetch slot that all spaces share is emptied.
     pub(crate) fn shared_fetch_epoch(&self) -> u64 {
         self.tables.shared_epoch()

@@ -101,6 +101,24 @@ impl Rewrite {
     }
 }
 
+impl Verdict {
+    /// Whether the next instruction is never executed right behind this one.
+    pub fn ends(self) -> bool {
+        matches!(
+            self,
+            Self::Rewrite(
+                Rewrite::Jump
+                    | Rewrite::Call
+                    | Rewrite::JumpIndirect
+                    | Rewrite::CallIndirect
+                    | Rewrite::Return
+                    | Rewrite::Sysenter
+                    | Rewrite::Sysexit
+            )
+        )
+    }
+}
+
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -11,7 +11,8 @@
 //! | R14 | read table of the current privilege; the other tables lie at fixed distances |
 //! | R15 | the context, plus [`CONTEXT_BIAS`] |
 //! | RCX | scratch: the one register that a branch can test without touching flags |
-//! | R8 R9 R10 | scratch |
+//! | R8 R9 | scratch |
+//! | R10 | host address of memory that several instructions access; scratch where there is none |
 //! | status flags | the guest's |
 //! | RSP | a stack of host return addresses, each pushed by a guest call |
 //!
@@ -154,6 +155,8 @@ pub struct Context {
     pub regs: [u64; 8],
     /// R13.
     pub page: u64,
+    /// R10.
+    pub pointer: u64,
     /// Read tables of supervisor and user.
     pub tables: [u64; 2],
     /// Read table of the current privilege.
@@ -238,6 +241,7 @@ pub mod field {
         SLOT = slot,
         REGS = regs,
         PAGE = page,
+        POINTER = pointer,
         TABLES = tables,
         TABLE = table,
         STACK = stack,

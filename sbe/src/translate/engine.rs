@@ -1,8 +1,9 @@
 //! [`Translator`]: the pages translated so far, and what connects them to the run loop.
 
 use super::arena::Arena;
+use super::check::{Verifier, Violation};
 use super::context::{AccessKind, Context, Reason};
-use super::emit::{ENTRY_BYTES, Emitter, FIXED_FLAGS};
+use super::emit::{ENTRY_BYTES, Emitter, FIXED_FLAGS, Target};
 use super::entries::{EntryTables, TableId};
 use super::fragment::{self, Fragment, Link, Source, TAIL_BYTES, Tail, Translated};
 use super::page::{CodePage, Entry};
@@ -40,6 +41,13 @@ pub enum Outcome {
 /// Which code page: what lies in a frame, executed at a privilege.
 type PageKey = (Frame, Privilege);
 
+/// Whether accesses of a fragment may be grouped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Groups {
+    Yes,
+    No,
+}
+
 /// A branch that may be linked.
 #[derive(Clone, Copy)]
 struct Site {
@@ -61,6 +69,7 @@ pub struct Translator {
     sites: Vec<Site>,
     epochs: Epochs,
     segments: KnownSegments,
+    verifier: Verifier,
     stats: Stats,
 }
 
@@ -114,6 +123,7 @@ impl Translator {
             sites: Vec::new(),
             epochs: Epochs::default(),
             segments: KnownSegments::default(),
+            verifier: Verifier::default(),
             stats: Stats::default(),
         })
     }
@@ -123,6 +133,21 @@ impl Translator {
         &self.stats
     }
 
+    /// Has everything checked that is emitted from now on: to be called before anything runs.
+    pub fn verify(&mut self) {
+        self.verifier = Verifier::new(&self.runtime);
+    }
+
+    /// How many fragments were checked; `None` when none are.
+    pub fn verified(&self) -> Option<u64> {
+        self.verifier.fragments()
+    }
+
+    /// What was emitted and must not run; nothing runs after it.
+    pub fn violation(&self) -> Option<&Violation> {
+        self.verifier.violation()
+    }
+
     /// Runs translated code from EIP on until something else has to be done. `polls` counts down with loops, calls and
     /// indirect jumps.
     pub fn run(&mut self, cx: &mut Exec<'_>, polls: &mut u32) -> Outcome {
@@ -130,6 +155,9 @@ impl Translator {
         self.load(cx);
         let mut target = self.arena.address_of(self.runtime.forward);
         let outcome = loop {
+            if self.violation().is_some() {
+                break Outcome::Emulate;
+            }
             let granted = (*polls).min(MOST_POLLS);
             self.context.polls = granted;
             self.stack.make_room(&mut self.context);
@@ -208,7 +236,12 @@ impl Translator {
             page.hidden = true;
             self.tables.reset(page.table);
             for after in std::mem::take(&mut page.incoming) {
-                patch(&mut self.arena, after, self.runtime.forward);
+                patch(
+                    &mut self.arena,
+                    &mut self.verifier,
+                    after,
+                    self.runtime.forward,
+                );
             }
         }
     }
@@ -309,6 +342,7 @@ impl Translator {
         }
         let linear = LinearAddr::from(address);
         let privilege = self.privilege();
+        let drops = cx.mmu.drops();
         let (access, made) = if kind.writes() {
             (Access::Write, cx.mmu.prepare_write(linear, size, privilege))
         } else {
@@ -317,8 +351,9 @@ impl Translator {
         };
         made.ok()?;
         self.context.slot = cx.mmu.slot(View::of(access, privilege), linear);
-        // The walk may have written page tables, and those may be code.
-        if self.context.slot == 0 || Epochs::now(cx) != self.epochs {
+        // The walk may have written page tables, and those may be code; or dropped what a group relies on.
+        let dropped = cx.mmu.drops() != drops;
+        if self.context.slot == 0 || dropped || Epochs::now(cx) != self.epochs {
             return None;
         }
         // What enters R8.
@@ -355,13 +390,27 @@ impl Translator {
         self.leave_fpu();
         let Site { page, link } = *self.sites.get(self.context.site as usize)?;
         let cleared = self.stats.cleared;
-        let entry = self.entry(cx, page, link.target?.into());
+        let entry = match link.target {
+            Target::Inside(offset) => self.entry(cx, page, offset.into()),
+            Target::Plain(offset) => self.plain_entry(cx, page, offset),
+            Target::Outside => return None,
+        };
         // Translating may have emptied the arena, and the branch with it.
         if self.stats.cleared == cleared {
             self.stats.links += 1;
             match entry {
-                Entry::Code(code) => patch(&mut self.arena, link.after, code + ENTRY_BYTES),
-                Entry::Emulate => patch(&mut self.arena, link.left, self.runtime.emulate_at),
+                Entry::Code(code) => patch(
+                    &mut self.arena,
+                    &mut self.verifier,
+                    link.after,
+                    code + ENTRY_BYTES,
+                ),
+                Entry::Emulate => patch(
+                    &mut self.arena,
+                    &mut self.verifier,
+                    link.left,
+                    self.runtime.emulate_at,
+                ),
             }
         }
         self.after_changes(cx, entry)
@@ -388,9 +437,14 @@ impl Translator {
             Some(page) if direct => {
                 page.incoming.push(site.link.after);
                 let entry = self.tables.get(page.table, target.offset());
-                patch(&mut self.arena, site.link.after, entry);
+                patch(&mut self.arena, &mut self.verifier, site.link.after, entry);
             }
-            _ => patch(&mut self.arena, site.link.after, self.runtime.forward),
+            _ => patch(
+                &mut self.arena,
+                &mut self.verifier,
+                site.link.after,
+                self.runtime.forward,
+            ),
         }
         Some(code)
     }
@@ -399,7 +453,12 @@ impl Translator {
     fn unlink_all(&mut self) {
         for page in self.pages.values_mut() {
             for after in std::mem::take(&mut page.incoming) {
-                patch(&mut self.arena, after, self.runtime.forward);
+                patch(
+                    &mut self.arena,
+                    &mut self.verifier,
+                    after,
+                    self.runtime.forward,
+                );
             }
         }
     }
@@ -410,9 +469,22 @@ impl Translator {
             return Entry::Emulate;
         };
         match self.tables.get(table, offset) {
-            0 => self.translate(cx, key, offset),
+            0 => self.translate(cx, key, offset, Groups::Yes),
             known if known == self.runtime.emulate => Entry::Emulate,
             known => Entry::Code(known),
+        }
+    }
+
+    /// The same in a variant without groups.
+    fn plain_entry(&mut self, cx: &mut Exec<'_>, key: PageKey, offset: u16) -> Entry {
+        if self.page(cx, key).is_none() {
+            return Entry::Emulate;
+        }
+        let variants = self.pages.get(&key).map(|page| &page.plain);
+        let known = variants.and_then(|known| known.iter().find(|(at, _)| *at == offset));
+        match known {
+            Some(&(_, code)) => Entry::Code(code),
+            None => self.translate(cx, key, offset.into(), Groups::No),
         }
     }
 
@@ -461,7 +533,7 @@ impl Translator {
         Some(page.table)
     }
 
-    fn translate(&mut self, cx: &mut Exec<'_>, key: PageKey, offset: u32) -> Entry {
+    fn translate(&mut self, cx: &mut Exec<'_>, key: PageKey, offset: u32, groups: Groups) -> Entry {
         let start = Instant::now();
         let first_site = self.sites.len() as u32;
         self.find_tail(cx, key, offset);
@@ -472,8 +544,10 @@ impl Translator {
             page: page.bytes(),
             tail: page.tail.as_ref(),
             privilege: key.1,
+            groups: groups == Groups::Yes,
         };
         let before = self.arena.used();
+        let origins = self.arena.next();
         let translated = fragment::translate(
             &mut self.arena,
             &mut self.emitter,
@@ -492,20 +566,33 @@ impl Translator {
                 self.sites.extend(sites);
                 self.stats.fragments += 1;
                 self.stats.guest_bytes += u64::from(end - offset);
-                (Entry::Code(entry), end)
+                let verified = self
+                    .emitter
+                    .asm
+                    .finish()
+                    .is_ok_and(|code| self.verifier.fragment(code, origins, key.1, offset));
+                if verified {
+                    (Entry::Code(entry), end)
+                } else {
+                    (Entry::Emulate, end)
+                }
             }
             Ok(Translated::Emulate) => (Entry::Emulate, emulated_end(offset)),
             Ok(Translated::Incomplete) => return Entry::Emulate,
             Ok(Translated::Full) => {
                 self.clear(cx);
                 self.page(cx, key);
-                return self.translate(cx, key, offset);
+                return self.translate(cx, key, offset, groups);
             }
             Err(error) => {
                 log::error!("translation of {:?}+{offset:#x}: {error}", key.0);
                 (Entry::Emulate, emulated_end(offset))
             }
         };
+        if let (Groups::No, Entry::Code(code)) = (groups, entry) {
+            page.plain.push((offset as u16, code));
+            return entry;
+        }
         page.add(offset, end, entry);
         let code = match entry {
             Entry::Code(code) => code,
@@ -550,6 +637,7 @@ impl Translator {
         self.heads.clear();
         self.tables.clear();
         self.sites.clear();
+        self.verifier.clear();
         self.arena.truncate(self.runtime.end);
         self.stack.reset(&mut self.context);
     }
@@ -570,7 +658,10 @@ fn first_bytes(cx: &Exec<'_>, frame: Frame) -> [u8; TAIL_BYTES] {
 }
 
 /// Leads the branch that ends at arena offset `after` to `target`.
-fn patch(arena: &mut Arena, after: u32, target: u32) {
+fn patch(arena: &mut Arena, verifier: &mut Verifier, after: u32, target: u32) {
+    if !verifier.link(after, target) {
+        return;
+    }
     let distance = i64::from(target) - i64::from(after);
     arena.patch(after - size_of::<i32>() as u32, distance as i32);
 }

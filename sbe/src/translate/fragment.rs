@@ -2,7 +2,7 @@
 
 use super::arena::Arena;
 use super::asm::AsmError;
-use super::emit::{Emitted, Emitter};
+use super::emit::{Emitted, Emitter, Target};
 use crate::decode::decoder::{CodeSize, DecodeError, MAX_LENGTH, decode_announced};
 use mmu::{Frame, PAGE_SIZE, Privilege};
 
@@ -44,6 +44,8 @@ pub struct Source<'a> {
     pub tail: Option<&'a Tail>,
     /// At which privilege it executes.
     pub privilege: Privilege,
+    /// Whether accesses may be grouped.
+    pub groups: bool,
 }
 
 /// Emitted code and its branches.
@@ -60,8 +62,8 @@ pub struct Fragment {
 /// A branch that can be linked.
 #[derive(Clone, Copy, Debug)]
 pub struct Link {
-    /// Offset of its target in the page; `None`: in another page.
-    pub target: Option<u16>,
+    /// Where it leads.
+    pub target: Target,
     /// Arena offset behind the branch.
     pub after: u32,
     /// Arena offset behind the jump that leaves to have it linked.
@@ -80,6 +82,9 @@ pub fn translate(
     first_site: u32,
 ) -> Result<Translated, AsmError> {
     emitter.begin(arena.next(), source.privilege, first_site, at);
+    if source.groups {
+        look_ahead(emitter, source.page, at);
+    }
     let end = match body(emitter, source.page, at)? {
         End::At(end) => end,
         End::Never => return Ok(Translated::Emulate),
@@ -105,6 +110,17 @@ pub fn translate(
     }))
 }
 
+/// Shows the emitter the instructions that [`body`] will emit.
+fn look_ahead(emitter: &mut Emitter, page: &[u8; PAGE_SIZE], start: u32) {
+    let mut at = start;
+    for _ in 0..MOST_INSTRUCTIONS {
+        match decode_announced(&page[at as usize..], CodeSize::Bits32, at) {
+            Ok(raw) if emitter.plan(&raw) => at = raw.next_ip32(),
+            _ => return,
+        }
+    }
+}
+
 /// Where a fragment ends.
 enum End {
     /// Behind the instruction that ends at this offset of the page.
@@ -118,7 +134,7 @@ enum End {
 /// Emits instruction after instruction from `start`, code that does not fall through.
 fn body(emitter: &mut Emitter, page: &[u8; PAGE_SIZE], start: u32) -> Result<End, AsmError> {
     let mut at = start;
-    for _ in 0..MOST_INSTRUCTIONS {
+    for number in 0..MOST_INSTRUCTIONS {
         if at as usize == PAGE_SIZE {
             break;
         }
@@ -129,7 +145,7 @@ fn body(emitter: &mut Emitter, page: &[u8; PAGE_SIZE], start: u32) -> Result<End
             Err(DecodeError::NeedMoreBytes) => break,
             Err(_) => return Ok(stop(emitter, start, at)),
         };
-        match emitter.instruction(&raw)? {
+        match emitter.instruction(&raw, number)? {
             Emitted::Inline => {}
             Emitted::Ends => return Ok(End::At(raw.next_ip32())),
             Emitted::Emulate => return Ok(stop(emitter, start, at)),
@@ -163,7 +179,7 @@ fn across(emitter: &mut Emitter, source: &Source<'_>, at: u32) -> Result<Option<
         return Ok(None);
     };
     emitter.check_next_page(at, tail.host);
-    match emitter.instruction(&raw)? {
+    match emitter.instruction(&raw, MOST_INSTRUCTIONS)? {
         Emitted::Inline => emitter.go_on(raw.next_ip32()),
         Emitted::Ends => {}
         Emitted::Emulate => return Ok(None),

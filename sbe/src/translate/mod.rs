@@ -14,6 +14,7 @@
 
 mod arena;
 mod asm;
+mod check;
 mod classify;
 mod context;
 mod emit;

@@ -30,6 +30,8 @@ pub struct CodePage {
     scanned: BitArr!(for PAGE_SIZE),
     /// The entries by offset, in the order they were made.
     entries: Vec<(u16, Entry)>,
+    /// Variants without groups: offset in the page, arena offset.
+    pub plain: Vec<(u16, u32)>,
     /// Arena offsets behind branches of other pages that lead here directly.
     pub incoming: Vec<u32>,
 }
@@ -45,6 +47,7 @@ impl CodePage {
             bytes: Box::new(bytes),
             scanned: BitArray::ZERO,
             entries: Vec::new(),
+            plain: Vec::new(),
             incoming: Vec::new(),
         }
     }

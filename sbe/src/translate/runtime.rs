@@ -176,6 +176,7 @@ fn enter(asm: &mut Asm) {
     asm.load64(RSP, context(field::STACK));
     asm.load64(R14, context(field::TABLE));
     asm.load64(R13, context(field::PAGE));
+    asm.load64(R10, context(field::POINTER));
     asm.load32(R8, context(field::EIP));
     asm.load32(RAX, context(field::FLAGS));
     load_flags_from_ax(asm);
@@ -196,6 +197,7 @@ fn exit(asm: &mut Asm) {
         asm.store64(context(field::REGS + 8 * number as i32), register);
     }
     asm.store64(context(field::PAGE), R13);
+    asm.store64(context(field::POINTER), R10);
     save_flags_to_ax(asm);
     asm.store32(context(field::FLAGS), RAX);
     asm.store64(context(field::STACK), RSP);
@@ -351,11 +353,13 @@ fn miss(asm: &mut Asm, kind: AccessKind, exit: Label) {
     if matches!(size, 2 | 4 | 8) {
         let (same, absent) = (asm.label(), asm.label());
         let table = if kind.writes() { WRITE_TABLE } else { 0 };
+        asm.push(R9);
         asm.shrx32(RCX, R8, R13);
-        asm.lea32(R10, at(R8, size - 1));
-        asm.shrx32(R10, R10, R13);
-        asm.not64(R10);
-        asm.lea64(RCX, indexed(RCX, R10, 0, 1));
+        asm.lea32(R9, at(R8, size - 1));
+        asm.shrx32(R9, R9, R13);
+        asm.not64(R9);
+        asm.lea64(RCX, indexed(RCX, R9, 0, 1));
+        asm.pop(R9);
         asm.jrcxz(same);
         asm.jmp_short(absent);
         asm.bind(same);

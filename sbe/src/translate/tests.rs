@@ -112,3 +112,176 @@ fn calls_and_the_stack() {
         a.hlt()
     });
 }
+
+#[test]
+fn a_stack_frame_across_two_pages() {
+    // The same code with the frame in one page and, further on, over a boundary: groups and their variants.
+    agree(|a| {
+        let mut function = a.create_label();
+        let mut again = a.create_label();
+        let mut over = a.create_label();
+        a.jmp(over)?;
+        a.set_label(&mut function)?;
+        a.push(ebx)?;
+        a.push(esi)?;
+        a.sub(esp, 40)?;
+        a.mov(dword_ptr(esp + 4), eax)?;
+        a.add(dword_ptr(esp + 4), 7)?;
+        a.mov(esi, dword_ptr(esp + 4))?;
+        a.mov(word_ptr(esp + 33), si)?;
+        a.movzx(ebx, byte_ptr(esp + 34))?;
+        a.lea(eax, ptr(ebx + esi * 2))?;
+        a.add(esp, 40)?;
+        a.pop(esi)?;
+        a.pop(ebx)?;
+        a.ret()?;
+        a.set_label(&mut over)?;
+        a.mov(edi, 0)?;
+        a.set_label(&mut again)?;
+        a.lea(esp, ptr(edi + (STACK as i32 - 2048)))?;
+        a.mov(eax, edi)?;
+        a.call(function)?;
+        a.add(ebp, eax)?;
+        a.add(edi, 4)?;
+        a.cmp(edi, 8192)?;
+        a.jb(again)?;
+        a.hlt()
+    });
+}
+
+#[test]
+fn an_instruction_across_two_pages() {
+    agree(|a| {
+        let mut again = a.create_label();
+        a.mov(ecx, 50)?;
+        a.set_label(&mut again)?;
+        for _ in 0..4087 {
+            a.nop()?;
+        }
+        // Begins at offset FFEh of the first page.
+        a.mov(dword_ptr(STACK), 0x1234_5678)?;
+        a.add(eax, dword_ptr(STACK))?;
+        a.dec(ecx)?;
+        a.jnz(again)?;
+        a.hlt()
+    });
+}
+
+#[test]
+fn repeated_strings() {
+    agree(|a| {
+        let mut again = a.create_label();
+        a.mov(ebp, 20)?;
+        a.set_label(&mut again)?;
+        for (count, size) in [(0, 1), (1, 4), (7, 2), (100, 4), (3000, 1), (2000, 4)] {
+            a.mov(ecx, count)?;
+            a.lea(edi, ptr(ebp * 4 + STACK))?;
+            match size {
+                1 => a.rep().stosb()?,
+                2 => a.rep().stosw()?,
+                _ => a.rep().stosd()?,
+            }
+            a.mov(ecx, count)?;
+            a.mov(esi, STACK)?;
+            a.lea(edi, ptr(ebp + (STACK + 0x3001)))?;
+            match size {
+                1 => a.rep().movsb()?,
+                2 => a.rep().movsw()?,
+                _ => a.rep().movsd()?,
+            }
+            a.mov(byte_ptr(STACK + 5), 0x77)?;
+            a.mov(ecx, count)?;
+            a.mov(esi, STACK)?;
+            a.mov(edi, STACK + 1)?;
+            a.repe().cmpsb()?;
+            a.pushfd()?;
+            a.pop(edx)?;
+            a.mov(al, 0x77)?;
+            a.mov(ecx, count)?;
+            a.mov(edi, STACK)?;
+            a.repne().scasb()?;
+            a.adc(eax, ecx)?;
+            a.xor(eax, edx)?;
+        }
+        a.dec(ebp)?;
+        a.jnz(again)?;
+        a.hlt()
+    });
+}
+
+#[test]
+fn a_descriptor_changes_between_two_loads() {
+    const GDT: u32 = 0x0018_0000;
+    agree(|a| {
+        let mut again = a.create_label();
+        a.mov(dword_ptr(GDT - 6), 0x2F | ((GDT & 0xFFFF) << 16) as i32)?;
+        a.mov(word_ptr(GDT - 2), (GDT >> 16) as i32)?;
+        // Data from 0 with an accessed bit, 4 GiB.
+        a.mov(dword_ptr(GDT + 40), 0x0000_FFFF)?;
+        a.mov(dword_ptr(GDT + 44), 0x00CF_9300)?;
+        a.lgdt(ptr(GDT - 6))?;
+        a.mov(ecx, 40)?;
+        a.set_label(&mut again)?;
+        a.mov(eax, 40)?;
+        a.mov(fs, ax)?;
+        a.mov(fs, ax)?;
+        a.mov(dword_ptr(STACK + 0x100), ecx)?;
+        a.add(ebx, dword_ptr(STACK + 0x80).fs())?;
+        a.push(fs)?;
+        a.pop(fs)?;
+        // The base grows.
+        a.add(word_ptr(GDT + 42), 4)?;
+        a.dec(ecx)?;
+        a.jnz(again)?;
+        a.hlt()
+    });
+}
+
+#[test]
+fn divisions() {
+    agree(|a| {
+        let mut again = a.create_label();
+        a.mov(ecx, 200)?;
+        a.mov(ebx, 0x1357_9BDFu32 as i32)?;
+        a.set_label(&mut again)?;
+        a.imul_3(ebx, ebx, 1_103_515_245)?;
+        a.add(ebx, 12345)?;
+        a.mov(eax, ebx)?;
+        a.xor(edx, edx)?;
+        a.div(ecx)?;
+        a.add(esi, eax)?;
+        a.mov(eax, ebx)?;
+        a.cdq()?;
+        a.idiv(ecx)?;
+        a.xor(edi, edx)?;
+        a.mov(eax, ebx)?;
+        a.mov(edx, ecx)?;
+        a.dec(edx)?;
+        a.div(ecx)?;
+        a.add(esi, eax)?;
+        a.dec(ecx)?;
+        a.jnz(again)?;
+        a.hlt()
+    });
+}
+
+#[test]
+fn high_bytes_beside_the_counter() {
+    agree(|a| {
+        a.mov(ecx, 0x1122_3344)?;
+        a.mov(eax, 0x5566_7788)?;
+        a.mov(ch, al)?;
+        a.mov(cl, ah)?;
+        a.add(ah, cl)?;
+        a.xchg(ch, dh)?;
+        a.mov(byte_ptr(STACK + 3), ch)?;
+        a.mov(dh, byte_ptr(STACK + 3))?;
+        a.cmp(byte_ptr(STACK + 3), ah)?;
+        a.movzx(ebx, ch)?;
+        a.shl(ecx, cl)?;
+        a.rcr(dword_ptr(STACK), cl)?;
+        a.shld(ecx, eax, cl)?;
+        a.test(ch, 0x40)?;
+        a.hlt()
+    });
+}

@@ -90,6 +90,8 @@ pub(super) struct Tables {
     fetch_epochs: [u64; 2],
     /// Counts the events that emptied a shared slot of a fetch view.
     shared_epoch: u64,
+    /// Counts the events that emptied slots.
+    drops: u64,
 }
 
 // SAFETY: `base` points into the mapping of a set that the value owns, and is not tied to a thread.
@@ -111,6 +113,7 @@ impl Tables {
             ram,
             fetch_epochs: [0; 2],
             shared_epoch: 0,
+            drops: 0,
         })
     }
 
@@ -137,6 +140,11 @@ impl Tables {
     /// Increases whenever a slot of the fetch view of `privilege` is emptied or the current set changes.
     pub(super) fn fetch_epoch(&self, privilege: Privilege) -> u64 {
         self.fetch_epochs[privilege as usize]
+    }
+
+    /// Increases whenever slots are emptied.
+    pub(super) fn drops(&self) -> u64 {
+        self.drops
     }
 
     /// Increases whenever a fetch slot of the shared part is emptied.
@@ -171,6 +179,7 @@ impl Tables {
             residency,
             fetch_epochs: &mut self.fetch_epochs,
             shared_epoch: &mut self.shared_epoch,
+            drops: &mut self.drops,
         }
     }
 

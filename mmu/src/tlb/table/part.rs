@@ -99,6 +99,8 @@ pub(crate) struct Part<'a> {
     pub(super) fetch_epochs: &'a mut [u64; 2],
     /// Count of those that all spaces share.
     pub(super) shared_epoch: &'a mut u64,
+    /// Count of the times that slots of any view were emptied.
+    pub(super) drops: &'a mut u64,
 }
 
 impl Part<'_> {
@@ -159,6 +161,7 @@ impl Part<'_> {
             return;
         }
         slots.fill(0);
+        *self.drops += 1;
         if view.is_fetch() {
             self.fetch_epochs[view.privilege() as usize] += 1;
             *self.shared_epoch += u64::from(self.pages.start != 0);

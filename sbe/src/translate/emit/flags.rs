@@ -41,7 +41,7 @@ impl Emitter {
     /// POPFD with CPL 0, if it changes status flags and IF only, and no interrupt waits for IF. It cannot fault once the
     /// doubleword is read, so that the old flags are of no more use.
     pub(super) fn popf(&mut self, raw: &Instruction) -> Emitted {
-        let probed = self.probe(raw, R12, 4, false);
+        let probed = self.top_of_stack(raw);
         self.asm.load32(R8, probed.mem());
         let refused = self.refused(raw);
         let stays_clear = self.asm.label();

@@ -12,24 +12,39 @@ use mmu::SLOT_PRESENT;
 /// What has to be added to linear address and slot.
 const SLOT_BIAS: i32 = -(SLOT_PRESENT as i32);
 
-/// Memory found by a probe whose address was in `address`, of any size. RCX holds the slot.
+/// Memory that a check has found: by a probe, RCX being the slot, or through the pointer of a group.
 #[derive(Clone, Copy)]
 pub(super) struct Probed {
-    address: Reg,
+    mem: Mem,
 }
 
 impl Probed {
+    /// Memory found by a probe for `address`.
+    fn by_slot(address: Reg) -> Self {
+        Self {
+            mem: indexed(address, RCX, 0, SLOT_BIAS),
+        }
+    }
+
+    /// Memory at a host address.
+    pub(super) fn at(pointer: Reg, offset: i32) -> Self {
+        Self {
+            mem: at(pointer, offset),
+        }
+    }
+
     /// The operand.
     pub(super) fn mem(self) -> Mem {
-        indexed(self.address, RCX, 0, SLOT_BIAS)
+        self.mem
     }
 
     /// The operand, for an instruction that iced encodes.
     pub(super) fn place(self) -> Place {
+        let named = |register: Option<Reg>| register.map_or(Register::None, iced_register);
         Place {
-            base: iced_register(self.address),
-            index: Register::RCX,
-            displacement: SLOT_BIAS,
+            base: named(self.mem.base),
+            index: named(self.mem.index.map(|(register, _)| register)),
+            displacement: self.mem.disp,
         }
     }
 }
@@ -66,6 +81,9 @@ impl Emitter {
         let size = raw.memory_size().size() as u32;
         if !matches!(size, 1 | 2 | 4 | 8 | 16) || !is_addressable(raw, writes) {
             return None;
+        }
+        if let Some(grouped) = self.grouped_operand(raw, writes) {
+            return Some(grouped);
         }
         let address = self.address(raw);
         Some(self.probe(raw, address, size, writes))
@@ -149,8 +167,7 @@ impl Emitter {
         }
     }
 
-    /// Probes the table for `size` bytes (a power of two up to 16) at `address`; leaves the slot in RCX. R9 and R10 are
-    /// lost.
+    /// Probes the table for `size` bytes (a power of two up to 16) at `address`; leaves the slot in RCX. R9 is lost.
     pub(super) fn probe(
         &mut self,
         raw: &Instruction,
@@ -178,6 +195,6 @@ impl Emitter {
         self.asm.load64(RCX, indexed(R14, RCX, 3, table));
         self.asm.jrcxz(miss);
         self.asm.bind(found);
-        Probed { address }
+        Probed::by_slot(address)
     }
 }

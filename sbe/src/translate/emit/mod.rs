@@ -13,6 +13,7 @@
 //!
 //! | file | emits |
 //! |---|---|
+//! | `group` | checks of several accesses at once |
 //! | `memory` | effective addresses and probes |
 //! | `misses` | what happens when a check fails |
 //! | `plain` | instructions that the host executes as they are |
@@ -25,6 +26,7 @@
 
 mod arithmetic;
 mod flags;
+mod group;
 mod memory;
 mod misses;
 mod plain;
@@ -39,6 +41,7 @@ use super::context::PAGE_BIAS;
 use super::operands::memory_operand;
 use super::runtime::Runtime;
 pub use flags::FIXED_FLAGS;
+use group::{Group, Plan};
 use iced_x86::{Instruction, InstructionInfoFactory, Register};
 use misses::Miss;
 use mmu::{PAGE_SIZE, Privilege};
@@ -69,11 +72,22 @@ pub enum Emitted {
     Emulate,
 }
 
+/// Where a branch leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// To this offset of the page.
+    Inside(u16),
+    /// To this offset of the page, in a variant without groups.
+    Plain(u16),
+    /// To another page.
+    Outside,
+}
+
 /// A direct branch, to be linked when its target is translated.
 #[derive(Clone, Copy, Debug)]
 pub struct Branch {
-    /// Offset of the target in the page; `None`: in another page.
-    pub target: Option<u16>,
+    /// Where it leads.
+    pub target: Target,
     /// Label behind the branch: its displacement ends there.
     pub after: Label,
     /// Label behind the jump that leaves to have the branch linked; the target's offset is in R9D there.
@@ -99,6 +113,10 @@ pub struct Emitter {
     /// Checks whose pieces out of line are not placed yet.
     far: Vec<(Label, Miss)>,
     links: Vec<Link>,
+    /// What the instructions of the fragment access; empty in a variant without groups.
+    plans: Vec<Plan>,
+    /// Memory that R10 points at.
+    group: Option<Group>,
     fpu_checked: bool,
     /// The instruction before was STI: no interrupt may be taken before the next has executed.
     shadow: bool,
@@ -156,6 +174,8 @@ impl Emitter {
             first_miss: 0,
             far: Vec::new(),
             links: Vec::new(),
+            plans: Vec::new(),
+            group: None,
             fpu_checked: false,
             shadow: false,
         }
@@ -170,6 +190,8 @@ impl Emitter {
         self.misses.clear();
         self.far.clear();
         self.links.clear();
+        self.plans.clear();
+        self.group = None;
         self.privilege = privilege;
         self.first_site = first_site;
         self.fpu_checked = false;
@@ -179,14 +201,31 @@ impl Emitter {
         self.asm.raw(&(PAGE_BIAS - at as i32).to_le_bytes());
     }
 
-    /// Emits `raw`, whose IP is its offset in the page.
+    /// Looks ahead at an instruction of the fragment, so that accesses can be grouped. Returns whether the next one is
+    /// certain to follow it, or may.
+    pub fn plan(&mut self, raw: &Instruction) -> bool {
+        let verdict = verdict(raw, self.privilege);
+        self.plans.push(Plan::new(raw, verdict, &mut self.info));
+        !matches!(verdict, Verdict::Emulate) && !verdict.ends()
+    }
+
+    /// Emits `raw`, the instruction of that number in the fragment, whose IP is its offset in the page.
     ///
     /// # Errors
     /// What the encoder says.
-    pub fn instruction(&mut self, raw: &Instruction) -> Result<Emitted> {
+    pub fn instruction(&mut self, raw: &Instruction, number: usize) -> Result<Emitted> {
         let verdict = verdict(raw, self.privilege);
         let shadow = std::mem::take(&mut self.shadow);
         self.keep_pads_near(most_bytes(raw, verdict));
+        if verdict != Verdict::Emulate {
+            self.begin_group(raw, number);
+        }
+        let emitted = self.by_verdict(raw, verdict, shadow);
+        self.follow_group(number);
+        emitted
+    }
+
+    fn by_verdict(&mut self, raw: &Instruction, verdict: Verdict, shadow: bool) -> Result<Emitted> {
         match verdict {
             Verdict::Skip => Ok(Emitted::Inline),
             Verdict::Copy => self.copy(raw),

@@ -8,10 +8,19 @@ use crate::translate::runtime::context;
 use iced_x86::{Instruction, MemorySize, OpKind, Register};
 
 impl Emitter {
-    /// R8D = new top of stack, probed for writing a doubleword.
+    /// The doubleword below the top of stack, for writing.
     pub(super) fn open_slot(&mut self, raw: &Instruction) -> Probed {
+        if let Some(grouped) = self.grouped(Register::ESP, -4, 4, true) {
+            return grouped;
+        }
         self.asm.lea32(R8, at(R12, -4));
         self.probe(raw, R8, 4, true)
+    }
+
+    /// The doubleword at the top of stack, for reading.
+    pub(super) fn top_of_stack(&mut self, raw: &Instruction) -> Probed {
+        self.grouped(Register::ESP, 0, 4, false)
+            .unwrap_or_else(|| self.probe(raw, R12, 4, false))
     }
 
     pub(super) fn push(&mut self, raw: &Instruction) -> Emitted {
@@ -41,7 +50,7 @@ impl Emitter {
                 self.asm.store_imm32(slot.mem(), raw.immediate(0) as u32);
             }
         }
-        self.asm.mov32(R12, R8);
+        self.asm.lea32(R12, at(R12, -4));
         Emitted::Inline
     }
 
@@ -49,7 +58,7 @@ impl Emitter {
         let Some(register) = guest(raw.op0_register()) else {
             return Emitted::Emulate;
         };
-        let top = self.probe(raw, R12, 4, false);
+        let top = self.top_of_stack(raw);
         if register == R12 {
             self.asm.load32(R12, top.mem());
         } else {
@@ -65,7 +74,7 @@ impl Emitter {
         if by_esp || raw.memory_size() != MemorySize::UInt32 || !is_addressable(raw, true) {
             return Emitted::Emulate;
         }
-        let top = self.probe(raw, R12, 4, false);
+        let top = self.top_of_stack(raw);
         self.asm.load32(R9, top.mem());
         self.asm.store64(context(field::SCRATCH), R9);
         let Some(target) = self.probe_operand(raw, true) else {

@@ -37,7 +37,7 @@ impl Emitter {
         let slot = self.open_slot(raw);
         self.asm.load32(R9, selector(register));
         self.asm.store32(slot.mem(), R9);
-        self.asm.mov32(R12, R8);
+        self.asm.lea32(R12, at(R12, -4));
         Emitted::Inline
     }
 
@@ -45,7 +45,7 @@ impl Emitter {
         let Some(register) = segment(raw.op0_register()) else {
             return Emitted::Emulate;
         };
-        let top = self.probe(raw, R12, 4, false);
+        let top = self.top_of_stack(raw);
         self.asm.load16(R8, top.mem());
         self.load_selector(raw, register);
         self.asm.lea32(R12, at(R12, 4));

@@ -13,7 +13,7 @@
 //! Every cycle of guest code goes through a poll: backward branches, calls, indirect jumps and returns that do not match.
 
 use super::misses::Cause;
-use super::{Branch, Emitted, Emitter, PAGE, guest, in_page};
+use super::{Branch, Emitted, Emitter, PAGE, Target, guest, in_page};
 use crate::translate::asm::*;
 use crate::translate::context::{FETCH_TABLE, field};
 use crate::translate::runtime::{context, dispatch, poll};
@@ -37,6 +37,8 @@ enum Way {
     Cross(u32),
     /// Inside the page; its site.
     Inside(u32),
+    /// To the same place in a variant without groups; its site.
+    Plain(u32),
     /// To the piece that has the instruction at the offset emulated.
     Emulate,
 }
@@ -164,7 +166,7 @@ impl Emitter {
         } else {
             raw.immediate16()
         };
-        let top = self.probe(raw, R12, 4, false);
+        let top = self.top_of_stack(raw);
         self.asm.load32(R8, top.mem());
         self.asm.lea32(R12, at(R12, 4 + i32::from(released)));
         self.asm.ret();
@@ -191,7 +193,7 @@ impl Emitter {
         let slot = self.open_slot(raw);
         self.asm.lea32(R9, at(R13, in_page(raw.next_ip32())));
         self.asm.store32(slot.mem(), R9);
-        self.asm.mov32(R12, R8);
+        self.asm.lea32(R12, at(R12, -4));
     }
 
     /// Where the host's return lands, with the guest's target in R8D.
@@ -257,14 +259,36 @@ impl Emitter {
         };
         self.links.push(Link { label, target, way });
         if !matches!(way, Way::Out) {
-            let branch = Branch {
-                target: inside.then_some(target as u16),
-                after: self.asm.label(),
-                left: self.asm.label(),
+            let target = if inside {
+                Target::Inside(target as u16)
+            } else {
+                Target::Outside
             };
-            self.branches.push(branch);
+            self.add_branch(target);
         }
         (label, inside.then_some(site))
+    }
+
+    fn add_branch(&mut self, target: Target) {
+        let branch = Branch {
+            target,
+            after: self.asm.label(),
+            left: self.asm.label(),
+        };
+        self.branches.push(branch);
+    }
+
+    /// The label of a piece out of line that goes on with the instruction at `offset` in a variant without groups.
+    pub(super) fn open_plain(&mut self, offset: u32) -> Label {
+        let label = self.asm.label();
+        let site = self.first_site + self.branches.len() as u32;
+        self.add_branch(Target::Plain(offset as u16));
+        self.links.push(Link {
+            label,
+            target: offset,
+            way: Way::Plain(site),
+        });
+        label
     }
 
     /// The branch just emitted is the one of `site`.
@@ -301,6 +325,20 @@ impl Emitter {
                 let branch = self.branches[(site - self.first_site) as usize];
                 self.asm.switch_to(Section::Cold);
                 self.asm.bind(link.label);
+                self.asm.mov_imm32(R8, site);
+                self.asm.mov_imm32(R9, link.target);
+                self.asm.jmp_to(self.runtime.link);
+                self.asm.bind(branch.left);
+                self.asm.switch_to(Section::Hot);
+            }
+            Way::Plain(site) => {
+                let branch = self.branches[(site - self.first_site) as usize];
+                let unlinked = self.asm.label();
+                self.asm.switch_to(Section::Cold);
+                self.asm.bind(link.label);
+                self.asm.jmp(unlinked);
+                self.asm.bind(branch.after);
+                self.asm.bind(unlinked);
                 self.asm.mov_imm32(R8, site);
                 self.asm.mov_imm32(R9, link.target);
                 self.asm.jmp_to(self.runtime.link);

@@ -1,0 +1,133 @@
+//! Which instructions have no effect but on the general registers and flags, on the x87, MMX and SSE unit, and on one
+//! explicit memory operand.
+
+use iced_x86::{Code, CpuidFeature, Instruction, Mnemonic, OpKind};
+
+/// What an allowed instruction works on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// General registers.
+    Integer,
+    /// x87, MMX and XMM registers.
+    Fpu,
+}
+
+/// The unit of `instruction`; `None`: it is not allowed.
+pub fn unit(instruction: &Instruction) -> Option<Unit> {
+    let plain = !instruction.has_lock_prefix()
+        && !instruction.has_rep_prefix()
+        && !instruction.has_repne_prefix();
+    if !plain || !has_narrow_registers(instruction) {
+        None
+    } else if is_integer(instruction) {
+        Some(Unit::Integer)
+    } else if is_fpu(instruction) {
+        Some(Unit::Fpu)
+    } else {
+        None
+    }
+}
+
+/// Registers are 8, 16 or 32 bits of a general one, or of the FPU.
+fn has_narrow_registers(instruction: &Instruction) -> bool {
+    (0..instruction.op_count())
+        .filter(|&index| instruction.op_kind(index) == OpKind::Register)
+        .map(|index| instruction.op_register(index))
+        .all(|register| {
+            register.is_gpr8()
+                || register.is_gpr16()
+                || register.is_gpr32()
+                || register.is_st()
+                || register.is_mm()
+                || register.is_xmm()
+        })
+}
+
+fn is_integer(instruction: &Instruction) -> bool {
+    use Mnemonic::*;
+    match instruction.mnemonic() {
+        Mov | Movzx | Movsx | Add | Or | Adc | Sbb | And | Sub | Xor | Cmp | Test | Inc | Dec
+        | Neg | Not | Imul | Mul | Div | Idiv | Bsf | Bsr | Bswap | Cbw | Cwde | Cwd | Cdq
+        | Xadd | Xchg | Cmpxchg | Cmpxchg8b | Clc | Stc | Cmc | Lahf | Sahf | Shl | Sal | Shr
+        | Sar | Rol | Ror | Rcl | Rcr | Shld | Shrd | Rdtsc | Cmova | Cmovae | Cmovb | Cmovbe
+        | Cmove | Cmovg | Cmovge | Cmovl | Cmovle | Cmovne | Cmovno | Cmovnp | Cmovns | Cmovo
+        | Cmovp | Cmovs | Seta | Setae | Setb | Setbe | Sete | Setg | Setge | Setl | Setle
+        | Setne | Setno | Setnp | Setns | Seto | Setp | Sets => true,
+        // A bit offset in a register reaches beyond a memory operand.
+        Bt | Bts | Btr | Btc => {
+            instruction.op0_kind() == OpKind::Register
+                || instruction.op1_kind() == OpKind::Immediate8
+        }
+        _ => false,
+    }
+}
+
+fn is_fpu(instruction: &Instruction) -> bool {
+    let features = instruction.cpuid_features();
+    let known = features.iter().all(|feature| {
+        matches!(
+            feature,
+            CpuidFeature::FPU
+                | CpuidFeature::FPU287
+                | CpuidFeature::FPU387
+                | CpuidFeature::MMX
+                | CpuidFeature::SSE
+                | CpuidFeature::SSE2
+                | CpuidFeature::CMOV
+        )
+    });
+    known && !is_control(instruction)
+}
+
+/// Instructions that load control words, save or load whole states, touch caches or have memory operands of their own.
+fn is_control(instruction: &Instruction) -> bool {
+    use Mnemonic::*;
+    matches!(
+        instruction.mnemonic(),
+        Wait | Fldcw
+            | Fldenv
+            | Fnstenv
+            | Fnsave
+            | Frstor
+            | Fnclex
+            | Fninit
+            | Fneni
+            | Fndisi
+            | Fnsetpm
+            | Frstpm
+            | Ldmxcsr
+            | Stmxcsr
+            | Fxsave
+            | Fxrstor
+            | Maskmovq
+            | Maskmovdqu
+            | Clflush
+            | Prefetchnta
+            | Prefetcht0
+            | Prefetcht1
+            | Prefetcht2
+            | Lfence
+            | Mfence
+            | Sfence
+            | Pause
+    )
+}
+
+/// Whether it is a string instruction that a repeat prefix may precede, with 64-bit addresses.
+pub fn is_string(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Movsb_m8_m8
+            | Code::Movsw_m16_m16
+            | Code::Movsd_m32_m32
+            | Code::Stosb_m8_AL
+            | Code::Stosw_m16_AX
+            | Code::Stosd_m32_EAX
+            | Code::Cmpsb_m8_m8
+            | Code::Cmpsw_m16_m16
+            | Code::Cmpsd_m32_m32
+            | Code::Scasb_AL_m8
+            | Code::Scasw_AX_m16
+            | Code::Scasd_EAX_m32
+    )
+}

@@ -1,0 +1,305 @@
+//! What memory an instruction may access.
+
+use super::rule::Rule;
+use super::state::State;
+use super::value::{Atom, CONTEXT, Index, Node, Shift, Slot, TABLES, Table, Value, Values};
+use crate::translate::context::{CODE_TABLE, Context, FETCH_TABLE, WRITE_TABLE};
+use mmu::{PAGE_SHIFT, PAGE_SIZE, SLOT_PRESENT};
+use std::mem::offset_of;
+
+/// Entries of a table are quadwords.
+const ENTRY_BYTES: u64 = 8;
+/// Those of an entry table are doublewords.
+const CODE_BYTES: u64 = 4;
+/// log2 of the largest operand that a table's index can be made for.
+const MOST_LOG: u8 = 4;
+
+/// A memory operand.
+#[derive(Clone, Copy, Debug)]
+pub struct Operand {
+    /// Its address.
+    pub address: Value,
+    /// Its size.
+    pub bytes: u64,
+    /// Whether it is written.
+    pub writes: bool,
+}
+
+/// What an operand is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The context at this offset.
+    Context(u64),
+    /// Somewhere in the context.
+    Array,
+    /// A word of a table.
+    Entry(Table, Index),
+    /// The word of an entry table for an EIP.
+    Code(Value),
+    /// Memory of the guest.
+    Guest,
+}
+
+/// Whose code is looked at: what it may write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rights {
+    /// Of a fragment.
+    Fragment,
+    /// Of the fixed pieces.
+    Runtime,
+}
+
+/// A field of the context: offset and size.
+#[derive(Clone, Copy)]
+struct Field(usize, usize);
+
+const fn size<T>(_: fn(&Context) -> &T) -> usize {
+    size_of::<T>()
+}
+
+macro_rules! fields {
+    ($($name:ident),* $(,)?) => {
+        [$(Field(offset_of!(Context, $name), size(|context| &context.$name))),*]
+    };
+}
+
+/// What fragments write.
+const OF_FRAGMENTS: &[Field] = &fields!(polls, scratch, interrupt_flag);
+
+/// What the fixed pieces write, too.
+const OF_RUNTIME: &[Field] = &fields!(
+    eip,
+    fpu_live,
+    fs_base,
+    gs_base,
+    fs_usable,
+    gs_usable,
+    reason,
+    site,
+    access,
+    address,
+    flags,
+    resume,
+    regs,
+    page,
+    pointer,
+    table,
+    stack,
+    selectors,
+    loaded,
+    cpl,
+    level_changed,
+    host_stack,
+    fpu_saved,
+    fpu,
+);
+
+impl Rights {
+    fn writes(self, offset: u64, bytes: u64) -> bool {
+        match self {
+            Self::Fragment => OF_FRAGMENTS
+                .iter()
+                .any(|field| (offset, bytes) == (field.0 as u64, field.1 as u64)),
+            Self::Runtime => OF_FRAGMENTS.iter().chain(OF_RUNTIME).any(|field| {
+                offset >= field.0 as u64 && offset + bytes <= (field.0 + field.1) as u64
+            }),
+        }
+    }
+}
+
+/// What `operand` is.
+///
+/// # Errors
+/// When it may not be accessed.
+pub fn place(values: &mut Values, rights: Rights, operand: Operand) -> Result<Place, Rule> {
+    let Operand { address, bytes, .. } = operand;
+    if address.has(CONTEXT) {
+        return in_context(values, rights, operand);
+    }
+    if address.has(TABLES) {
+        let place = entry(values, address).ok_or(Rule::Index)?;
+        let whole = bytes == ENTRY_BYTES && !operand.writes;
+        return whole.then_some(place).ok_or(Rule::Index);
+    }
+    for (atom, _) in address.parts().filter(|part| part.1 == 1) {
+        match values.node(atom) {
+            Node::CodeSlot(eip) => {
+                let rest = values.subtract(address, Value::atom(atom));
+                let whole = bytes == CODE_BYTES && !operand.writes;
+                let known = whole && rest == eip.times(CODE_BYTES);
+                return known.then_some(Place::Code(eip)).ok_or(Rule::Index);
+            }
+            Node::Slot(slot) => {
+                let reached = reach(values, address, Value::atom(atom), slot);
+                if let Some(reach) = reached {
+                    return through(slot, reach, operand);
+                }
+            }
+            _ => {}
+        }
+    }
+    Err(Rule::Address)
+}
+
+/// How far behind the slot's address an operand begins.
+fn reach(values: &mut Values, address: Value, atom: Value, slot: Slot) -> Option<u64> {
+    let linear = values.subtract(address, atom);
+    let rest = values.subtract(linear, slot.address);
+    rest.plus(SLOT_PRESENT).known()
+}
+
+fn through(slot: Slot, reach: u64, operand: Operand) -> Result<Place, Rule> {
+    let inside = reach
+        .checked_add(operand.bytes)
+        .is_some_and(|end| end <= slot.bytes);
+    if !inside || operand.bytes == 0 {
+        Err(Rule::Size)
+    } else if operand.writes && !slot.writes {
+        Err(Rule::ReadSlot)
+    } else {
+        Ok(Place::Guest)
+    }
+}
+
+fn in_context(values: &mut Values, rights: Rights, operand: Operand) -> Result<Place, Rule> {
+    let offset = values.subtract(operand.address, Value::atom(CONTEXT));
+    let end = values.most(offset).checked_add(operand.bytes);
+    if end.is_none_or(|end| end > size_of::<Context>() as u64) {
+        return Err(Rule::Field);
+    }
+    match offset.known() {
+        Some(offset) if !operand.writes || rights.writes(offset, operand.bytes) => {
+            Ok(Place::Context(offset))
+        }
+        None if !operand.writes => Ok(Place::Array),
+        _ => Err(Rule::Field),
+    }
+}
+
+fn entry(values: &mut Values, address: Value) -> Option<Place> {
+    let table = match address.constant as i64 {
+        0 => Table::Read,
+        distance if distance == WRITE_TABLE.into() => Table::Write,
+        distance if distance == FETCH_TABLE.into() => Table::Fetch,
+        distance if distance == CODE_TABLE.into() => Table::Code,
+        _ => return None,
+    };
+    let rest = values.subtract(address, Value::atom(TABLES));
+    let rest = rest.plus(address.constant.wrapping_neg());
+    let mut parts = rest.parts();
+    let index = match (parts.next(), parts.next()) {
+        (Some((atom, ENTRY_BYTES)), None) => index(values, atom)?,
+        _ => return None,
+    };
+    let has_any = matches!(table, Table::Read | Table::Write);
+    (index.log == 0 || has_any).then_some(Place::Entry(table, index))
+}
+
+/// The index that `atom` is: the page number of an address, below the address's low bits, if that are few enough.
+fn index(values: &Values, atom: Atom) -> Option<Index> {
+    let Node::Shifted(Shift::Right, rotated, count) = values.node(atom) else {
+        return None;
+    };
+    let node = rotated.single().map(|atom| values.node(atom));
+    if let Some(Node::Shifted(Shift::Rotate32, address, log)) = node {
+        let fits = log <= MOST_LOG && u32::from(count + log) == PAGE_SHIFT;
+        return fits.then_some(Index { address, log });
+    }
+    let fits = u32::from(count) == PAGE_SHIFT && values.is_word(rotated);
+    fits.then_some(Index {
+        address: rotated,
+        log: 0,
+    })
+}
+
+/// Checks that a repeated string instruction may access `count` elements of `bytes` bytes at `pointer`, upwards.
+///
+/// # Errors
+/// When they may lie in more than one page, or in one that may not be accessed.
+pub fn repeated(
+    values: &mut Values,
+    state: &State,
+    pointer: Value,
+    count: Value,
+    bytes: u64,
+    writes: bool,
+) -> Result<(), Rule> {
+    let Some((atom, slot)) = pointer
+        .parts()
+        .find_map(|(atom, _)| match values.node(atom) {
+            Node::Slot(slot) => Some((atom, slot)),
+            _ => None,
+        })
+    else {
+        return Err(Rule::Address);
+    };
+    if reach(values, pointer, Value::atom(atom), slot) != Some(0) {
+        return Err(Rule::Address);
+    }
+    let end = values.add(slot.address, count.times(bytes));
+    if !same_page(values, state, slot.address, end.plus(u64::MAX)) {
+        return Err(Rule::Size);
+    }
+    if writes && !slot.writes {
+        return Err(Rule::ReadSlot);
+    }
+    Ok(())
+}
+
+/// Whether two addresses were found to lie in one page.
+pub fn same_page(values: &mut Values, state: &State, first: Value, last: Value) -> bool {
+    let shift = PAGE_SHIFT as u8;
+    let first = values.shift(Shift::Right, first, shift);
+    let last = values.shift(Shift::Right, last, shift);
+    let distance = values.subtract(last, first);
+    state.knows(distance, true)
+}
+
+/// What a slot found at `index` that is not empty grants: as many bytes as make a misaligned address miss, or as were found to
+/// lie in the page of the address.
+pub fn granted(values: &Values, state: &State, index: Index, writes: bool) -> Slot {
+    let aligned = 1 << index.log;
+    let bytes = state
+        .facts
+        .iter()
+        .filter(|fact| fact.zero)
+        .filter_map(|fact| same_page_as(values, fact.value, index.address))
+        .fold(aligned, |most, last| most.max(last + 1));
+    Slot {
+        address: index.address,
+        bytes,
+        writes,
+    }
+}
+
+/// If `difference` is that of the page numbers of `address` and of another behind it: how far that is.
+fn same_page_as(values: &Values, difference: Value, address: Value) -> Option<u64> {
+    let mut parts = difference.parts();
+    let (Some(a), Some(b), None) = (parts.next(), parts.next(), parts.next()) else {
+        return None;
+    };
+    let opposite = (a.1.wrapping_neg() == b.1) && matches!(a.1, 1 | u64::MAX);
+    if !opposite || difference.constant != 0 {
+        return None;
+    }
+    [(a.0, b.0), (b.0, a.0)]
+        .into_iter()
+        .filter(|&(first, _)| shifted_by_page(values, first) == Some(address))
+        .filter_map(|(_, last)| {
+            let last = shifted_by_page(values, last)?;
+            let last = match last.single().map(|atom| values.node(atom)) {
+                Some(Node::Low32(sum)) => sum,
+                _ => last,
+            };
+            last.distance(address)
+        })
+        .find(|&distance| distance < PAGE_SIZE as u64)
+}
+
+/// The value of which `atom` is the page number.
+fn shifted_by_page(values: &Values, atom: Atom) -> Option<Value> {
+    match values.node(atom) {
+        Node::Shifted(Shift::Right, value, count) if u32::from(count) == PAGE_SHIFT => Some(value),
+        _ => None,
+    }
+}

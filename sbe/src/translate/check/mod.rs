@@ -1,0 +1,121 @@
+//! A checker of emitted code: it proves of each fragment that what translated code may do is all it can do.
+//!
+//! What was emitted is decoded again, and each instruction is followed on values that stand for all there can be. Nothing of
+//! the emitter is asked, only where the fragment and the fixed pieces lie. The rules ([`Rule`]), in short:
+//!
+//! * Every byte is executed as one instruction at most; branches lead to instructions of the fragment, to fixed pieces that
+//!   find what they need, to other fragments.
+//! * Memory is the context, a table at a proven index, the guest's by way of a slot for just that address and size, or a
+//!   window; the stack is used by PUSH, POP, CALL and RET only, and is at its level where control leaves.
+//! * Instructions have no effect but on registers and that memory, and raise no exception.
+//! * Wherever control may leave, the guest's registers have 32 bits, and R13 to R15 are what they always are.
+//!
+//! | file | has |
+//! |---|---|
+//! | `value` | what registers hold: sums of named parts |
+//! | `state` | what is known between two instructions |
+//! | `step` | what an instruction does to that |
+//! | `memory` | what memory may be accessed |
+//! | `allowed` | which instructions may be there |
+//! | `flow` | instructions in the order they are looked at |
+//! | `walk` | all ways through a fragment, and out of it |
+//! | `pieces` | what the fixed pieces need and give |
+//! | `rule` | the rules |
+//! | `verifier` | the checker as the engine uses it |
+//!
+//! A new form of access is a new [`memory::Place`]; a new fixed piece is a line of [`pieces::of`]; a new way to form a value is
+//! a case of [`step::Stepper::step`].
+
+mod allowed;
+mod flow;
+mod memory;
+mod pieces;
+mod rule;
+mod state;
+mod step;
+mod value;
+mod verifier;
+mod walk;
+
+use super::runtime::Runtime;
+use mmu::Privilege;
+use pieces::Pieces;
+pub use rule::{Rule, Violation};
+pub use verifier::Verifier;
+use walk::{Around, Entries, Entry, Sites, Walk};
+
+/// Checks fragments, and keeps account of where they may lead.
+pub struct Checker {
+    pieces: Pieces,
+    entries: Entries,
+    sites: Sites,
+    fragments: u64,
+}
+
+impl Checker {
+    /// For code that uses the pieces of `runtime`.
+    pub fn new(runtime: &Runtime) -> Self {
+        Self {
+            pieces: pieces::of(runtime),
+            entries: Entries::new(),
+            sites: Sites::new(),
+            fragments: 0,
+        }
+    }
+
+    /// How many fragments have been found to obey all rules.
+    pub fn fragments(&self) -> u64 {
+        self.fragments
+    }
+
+    /// Checks a fragment whose sections lie at the arena offsets `origins`, made of code at offset `at` of a page, executed at
+    /// `privilege`.
+    ///
+    /// # Errors
+    /// What it violates.
+    pub fn fragment(
+        &mut self,
+        code: [&[u8]; 2],
+        origins: [u32; 2],
+        privilege: Privilege,
+        at: u32,
+    ) -> Result<(), Violation> {
+        let around = Around {
+            pieces: &self.pieces,
+            entries: &self.entries,
+        };
+        let entry = Entry { at, privilege };
+        let sites = Walk::fragment(around, code, origins, entry)?;
+        self.sites.extend(sites);
+        self.entries.insert(origins[0], entry);
+        self.fragments += 1;
+        Ok(())
+    }
+
+    /// Checks that the branch that ends at arena offset `after` may lead to `target` from now on.
+    ///
+    /// # Errors
+    /// When it may not.
+    pub fn link(&self, after: u32, target: u32) -> Result<(), Violation> {
+        let may = self.sites.get(&after).is_some_and(|site| {
+            site.may_enter(&self.entries, target) || site.may_leave(&self.pieces, target)
+        });
+        if may {
+            return Ok(());
+        }
+        Err(Violation {
+            offset: after,
+            instruction: format!("link to {target:#x}"),
+            rule: Rule::Target,
+        })
+    }
+
+    /// All fragments are gone.
+    pub fn clear(&mut self) {
+        self.entries.clear();
+        self.sites.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests;

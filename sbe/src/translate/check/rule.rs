@@ -1,0 +1,110 @@
+//! What emitted code can violate.
+
+use std::fmt;
+
+/// Emitted code that breaks a rule.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{offset:#x}: {instruction}: {rule}")]
+pub struct Violation {
+    /// Arena offset of the instruction.
+    pub offset: u32,
+    /// Its text.
+    pub instruction: String,
+    /// What it breaks.
+    pub rule: Rule,
+}
+
+/// What emitted code has to obey.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rule {
+    /// Every byte belongs to an instruction.
+    #[error("bytes that are no instruction")]
+    Undecodable,
+    /// Everything is executed from the entry on.
+    #[error("no way leads here")]
+    Unreachable,
+    /// Loops go through links, so that all code of a fragment is looked at once.
+    #[error("a loop within the fragment")]
+    Loop,
+    /// Code ends with a jump.
+    #[error("goes on behind the end of the code")]
+    FallsOff,
+    /// Branches lead to instructions of the fragment, fixed pieces and entries.
+    #[error("leads to where nothing begins")]
+    Target,
+    /// Fixed pieces are entered with what they need.
+    #[error("enters a fixed piece without {0}")]
+    Contract(Need),
+    /// The guest's registers have 32 bits wherever control may leave.
+    #[error("leaves with more than 32 bits in guest register {0}")]
+    Wide(usize),
+    /// The stack is at its level on entry wherever control leaves for good, with the caller's page on top in calls.
+    #[error("unbalanced stack")]
+    Stack,
+    /// Every call counts a poll.
+    #[error("call without a poll")]
+    Poll,
+    /// Indirect jumps go where the code table says for R8.
+    #[error("jumps to an unproven address")]
+    Indirect,
+    /// Only known instructions.
+    #[error("instruction not allowed")]
+    Instruction,
+    /// Only known segments and address sizes.
+    #[error("segment or address size not allowed")]
+    Segment,
+    /// R13 holds a page's address; R14, R15 and RSP are left alone.
+    #[error("writes register {0}")]
+    Pinned(usize),
+    /// Memory is reached by proven addresses only.
+    #[error("unproven address")]
+    Address,
+    /// Accesses lie in what the slot was probed for.
+    #[error("access beyond what was probed")]
+    Size,
+    /// Memory is written through slots for writing.
+    #[error("write through a slot for reading")]
+    ReadSlot,
+    /// Only some fields of the context are written.
+    #[error("access to a field of the context that is not allowed")]
+    Field,
+    /// Tables are indexed by a linear address.
+    #[error("unproven index of a table")]
+    Index,
+    /// Divisions raise no exception.
+    #[error("division that may fault")]
+    Division,
+    /// x87, MMX and SSE instructions find the guest's state.
+    #[error("the guest's FPU state may not be loaded")]
+    Fpu,
+    /// x87 exceptions stay masked.
+    #[error("may unmask FPU exceptions")]
+    ControlWord,
+}
+
+/// What a fixed piece needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// A 32-bit value in R8.
+    Word8,
+    /// The complement of one.
+    Inverted8,
+    /// A 32-bit value in R9.
+    Word9,
+    /// An offset in a page in R9.
+    Offset9,
+    /// To be called, or to be jumped to.
+    Way,
+}
+
+impl fmt::Display for Need {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Word8 => "32 bits in R8",
+            Self::Inverted8 => "the complement of 32 bits in R8",
+            Self::Word9 => "32 bits in R9",
+            Self::Offset9 => "an offset in R9",
+            Self::Way => "the right kind of branch",
+        })
+    }
+}

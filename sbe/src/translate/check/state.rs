@@ -1,0 +1,168 @@
+//! [`State`]: what is known of the registers, the stack and the context between two instructions.
+
+use super::value::{CONTEXT, Low, Node, Slot, TABLES, Value, Values};
+use crate::translate::context::{CONTEXT_BIAS, PAGE_BIAS};
+use mmu::PAGE_SHIFT;
+
+/// Registers by number.
+pub const RAX: usize = 0;
+pub const RCX: usize = 1;
+pub const RDX: usize = 2;
+pub const RSP: usize = 4;
+pub const RSI: usize = 6;
+pub const RDI: usize = 7;
+pub const R8: usize = 8;
+pub const R9: usize = 9;
+pub const R10: usize = 10;
+pub const R13: usize = 13;
+pub const R14: usize = 14;
+pub const R15: usize = 15;
+
+/// Registers that hold the guest's.
+pub const GUEST: [usize; 8] = [RAX, RDX, 3, 5, RSI, RDI, 11, 12];
+/// Facts kept: code uses what it has tested soon after.
+const MOST_FACTS: usize = 16;
+
+/// The result of a test for zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fact {
+    /// What was tested,
+    pub value: Value,
+    /// and whether it was zero.
+    pub zero: bool,
+}
+
+/// How a poll is coming along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Poll {
+    /// None was begun.
+    None,
+    /// The count has become this.
+    Counted(Value),
+    /// The count was not used up.
+    Done,
+}
+
+/// What is known at one place.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// Registers by number; RSP's is not used.
+    pub registers: [Value; 16],
+    /// What lies on the host's stack above its level on entry, the top last.
+    pub stack: Vec<Value>,
+    /// The context's `scratch`.
+    pub scratch: Value,
+    /// The latest tests.
+    pub facts: Vec<Fact>,
+    /// The host's unit holds the guest's FPU state.
+    pub fpu: bool,
+    /// The poll that a call needs.
+    pub poll: Poll,
+    /// Changes when memory does.
+    pub version: u32,
+}
+
+/// Linear address of a page as R13 holds it.
+fn page_low() -> Low {
+    debug_assert_eq!(PAGE_SHIFT, 12);
+    Low::of(PAGE_BIAS as u64)
+}
+
+impl State {
+    /// What holds between instructions of the guest: its registers have 32 bits, and R13 to R15 what they always have.
+    pub fn between(values: &mut Values) -> Self {
+        let mut registers = std::array::from_fn(|_| values.any());
+        for number in GUEST {
+            registers[number] = values.word();
+        }
+        registers[R13] = values.unknown(u32::MAX.into(), page_low());
+        registers[R14] = Value::atom(TABLES);
+        registers[R15] = Value::atom(CONTEXT).plus(CONTEXT_BIAS as u64);
+        Self {
+            registers,
+            stack: Vec::new(),
+            scratch: values.any(),
+            facts: Vec::new(),
+            fpu: false,
+            poll: Poll::None,
+            version: values.serial(),
+        }
+    }
+
+    /// Notes the result of a test.
+    pub fn learn(&mut self, value: Value, zero: bool) {
+        if self.facts.len() == MOST_FACTS {
+            self.facts.remove(0);
+        }
+        let value = value.absolute();
+        self.facts.push(Fact { value, zero });
+    }
+
+    /// Whether `value` was found to be zero, or not to be.
+    pub fn knows(&self, value: Value, zero: bool) -> bool {
+        let value = value.absolute();
+        self.facts.contains(&Fact { value, zero })
+    }
+
+    /// Memory changes.
+    pub fn store(&mut self, values: &mut Values) {
+        // A new serial is one that no atom of before has.
+        values.any();
+        self.version = values.serial();
+    }
+
+    /// What holds whichever of two ways led here; `None` when their stacks differ.
+    pub fn join(&mut self, other: &Self, values: &mut Values) -> Option<()> {
+        if self.stack.len() != other.stack.len() {
+            return None;
+        }
+        let ours = self.registers.iter_mut().chain(&mut self.stack);
+        let theirs = other.registers.iter().chain(&other.stack);
+        let pairs = ours.zip(theirs);
+        for (our, their) in pairs.chain([(&mut self.scratch, &other.scratch)]) {
+            *our = join(*our, *their, values);
+        }
+        self.facts.retain(|fact| other.facts.contains(fact));
+        self.fpu &= other.fpu;
+        if self.poll != other.poll {
+            self.poll = Poll::None;
+        }
+        if self.version != other.version {
+            self.store(values);
+        }
+        Some(())
+    }
+
+    /// Whether `value` is a page's address as R13 holds it.
+    pub fn is_page(values: &Values, value: Value) -> bool {
+        values.is_word(value) && values.low(value) == page_low()
+    }
+}
+
+/// What is known of a value that is either of two.
+fn join(a: Value, b: Value, values: &mut Values) -> Value {
+    if a == b {
+        return a;
+    }
+    for (a, b) in [(a, b), (b, a)] {
+        let code = a
+            .single()
+            .is_some_and(|atom| matches!(values.node(atom), Node::Code(_)));
+        // Code may be unknown: 0.
+        if code && b.known() == Some(0) {
+            return a;
+        }
+    }
+    if let (Some(a), Some(b)) = (values.slot(a), values.slot(b))
+        && a.address == b.address
+    {
+        return values.of(Node::Slot(Slot {
+            address: a.address,
+            bytes: a.bytes.min(b.bytes),
+            writes: a.writes && b.writes,
+        }));
+    }
+    let most = values.most(a).max(values.most(b));
+    let low = values.low(a).common(values.low(b));
+    values.unknown(most, low)
+}

@@ -1,0 +1,149 @@
+//! Many encodings, one by one and in sequences.
+
+use super::*;
+use iced_x86::{Decoder, DecoderOptions, Formatter, GasFormatter};
+use std::collections::BTreeMap;
+
+const PRIVILEGES: [Privilege; 2] = [Privilege::Supervisor, Privilege::User];
+const PREFIXES: [&[u8]; 9] = [
+    &[],
+    &[0x66],
+    &[0xF3],
+    &[0xF2],
+    &[0x64],
+    &[0x65],
+    &[0x2E],
+    &[0x67],
+    &[0xF0],
+];
+
+/// A small generator of numbers, the same every time.
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> u64 {
+        // Knuth, "The Art of Computer Programming", 3.3.4: MMIX.
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        self.0 >> 33
+    }
+
+    fn bytes<const N: usize>(&mut self) -> [u8; N] {
+        std::array::from_fn(|_| self.next() as u8)
+    }
+}
+
+/// Checks what becomes of `guest`; returns whether anything was emitted.
+fn passes(bench: &mut Bench, failures: &mut BTreeMap<String, usize>, guest: &[u8], at: u32) -> u32 {
+    let mut emitted = 0;
+    for privilege in PRIVILEGES {
+        let Some((emission, _)) = bench.emit(guest, at, privilege) else {
+            continue;
+        };
+        emitted += 1;
+        if let Err(violation) = bench.check(&emission) {
+            *failures
+                .entry(describe(guest, &emission, &violation))
+                .or_default() += 1;
+        }
+    }
+    emitted
+}
+
+fn describe(guest: &[u8], emission: &Emission, violation: &Violation) -> String {
+    let list = |bits, bytes: &[u8], ip: u32| {
+        let mut formatter = GasFormatter::new();
+        let mut text = String::new();
+        for instruction in Decoder::with_ip(bits, bytes, ip.into(), DecoderOptions::NONE) {
+            text += &format!("\n  {:#x} ", instruction.ip());
+            formatter.format(&instruction, &mut text);
+        }
+        text
+    };
+    let [hot, cold] = &emission.code;
+    format!(
+        "{violation}\nguest {guest:02x?}{}\nhot{}\ncold{}",
+        list(32, &guest[..guest.len().min(8)], emission.at),
+        list(64, hot, emission.origins[0]),
+        list(64, cold, emission.origins[1])
+    )
+}
+
+fn report(failures: BTreeMap<String, usize>) {
+    for (text, _) in failures.iter().take(4) {
+        eprintln!("{text}\n");
+    }
+    assert!(failures.is_empty(), "{} kinds of failures", failures.len());
+}
+
+#[test]
+fn every_encoding_alone() {
+    let (mut bench, mut failures) = (Bench::new(), BTreeMap::new());
+    let mut numbers = Numbers(1);
+    let mut emitted = 0;
+    for prefix in PREFIXES {
+        for opcode in 0..512_u32 {
+            let escape: &[u8] = if opcode < 256 { &[] } else { &[0x0F] };
+            for modrm in 0..256_u32 {
+                // All forms without prefix, some with one.
+                if !prefix.is_empty() && numbers.next() % 8 != 0 {
+                    continue;
+                }
+                let mut guest = [prefix, escape, &[opcode as u8, modrm as u8]].concat();
+                guest.extend(numbers.bytes::<6>());
+                guest.extend([0xC3; 4]);
+                emitted += passes(&mut bench, &mut failures, &guest, 0x123);
+            }
+        }
+    }
+    report(failures);
+    assert!(emitted > 100_000, "only {emitted}");
+}
+
+/// Instructions of which anything is emitted, one encoding each.
+fn emittable(bench: &mut Bench, numbers: &mut Numbers) -> Vec<Vec<u8>> {
+    let mut all = Vec::new();
+    for _ in 0..20_000 {
+        let prefix = match numbers.next() % 16 {
+            0..8 => 0,
+            other => other as usize - 7,
+        };
+        let opcode = numbers.next();
+        let escape: &[u8] = if opcode & 0x300 == 0 { &[0x0F] } else { &[] };
+        let mut bytes = [PREFIXES[prefix], escape, &numbers.bytes::<8>()].concat();
+        bytes.truncate(12);
+        let mut decoder = Decoder::new(32, &bytes, DecoderOptions::NONE);
+        let length = decoder.decode().len();
+        let emitted = bench.emit(&bytes, 0x100, Privilege::Supervisor).is_some();
+        if !decoder.decode().is_invalid() && emitted {
+            all.push(bytes[..length].to_vec());
+        }
+    }
+    all
+}
+
+#[test]
+fn sequences_anywhere_in_a_page() {
+    let (mut bench, mut failures) = (Bench::new(), BTreeMap::new());
+    let mut numbers = Numbers(2);
+    let instructions = emittable(&mut bench, &mut numbers);
+    assert!(instructions.len() > 5_000, "only {}", instructions.len());
+    let mut emitted = 0;
+    for _ in 0..20_000 {
+        let mut guest = Vec::new();
+        for _ in 0..numbers.next() % 12 + 1 {
+            let index = numbers.next() as usize % instructions.len();
+            guest.extend(&instructions[index]);
+        }
+        let at = match numbers.next() % 2 {
+            0 => numbers.next() % 4096,
+            _ => 4095 - numbers.next() % 16,
+        };
+        guest.truncate(4096 - at as usize + fragment::TAIL_BYTES);
+        emitted += passes(&mut bench, &mut failures, &guest, at as u32);
+    }
+    report(failures);
+    assert!(emitted > 20_000, "only {emitted}");
+}

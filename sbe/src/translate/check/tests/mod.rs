@@ -1,0 +1,94 @@
+//! What the emitter makes obeys the rules; what it must not make does not.
+
+mod corpus;
+
+use super::{Checker, Violation};
+use crate::translate::arena::Arena;
+use crate::translate::emit::Emitter;
+use crate::translate::fragment::{self, Fragment, Source, Tail, Translated};
+use crate::translate::runtime::Runtime;
+use mmu::{PAGE_SIZE, Privilege};
+
+/// Everything to translate with.
+struct Bench {
+    arena: Arena,
+    runtime: Runtime,
+    checker: Checker,
+    sites: u32,
+}
+
+/// A fragment as it was emitted.
+#[derive(Clone)]
+struct Emission {
+    code: [Vec<u8>; 2],
+    origins: [u32; 2],
+    privilege: Privilege,
+    at: u32,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let mut arena = Arena::new().expect("memory for code");
+        let runtime = Runtime::emit(&mut arena).expect("the fixed pieces fit");
+        Self {
+            checker: Checker::new(&runtime),
+            arena,
+            runtime,
+            sites: 0,
+        }
+    }
+
+    /// Translates `guest` at offset `at` of a page of NOPs; `None` when that is for the emulator.
+    fn emit(
+        &mut self,
+        guest: &[u8],
+        at: u32,
+        privilege: Privilege,
+    ) -> Option<(Emission, Fragment)> {
+        let mut page = [0x90; PAGE_SIZE];
+        let here = &mut page[at as usize..];
+        let inside = guest.len().min(here.len());
+        here[..inside].copy_from_slice(&guest[..inside]);
+        let mut tail = Tail {
+            frame: mmu::Frame::new(1),
+            bytes: [0x90; fragment::TAIL_BYTES],
+            host: 0x1234_5678_9000,
+        };
+        tail.bytes[..guest.len() - inside].copy_from_slice(&guest[inside..]);
+        let source = Source {
+            groups: true,
+            page: &page,
+            tail: Some(&tail),
+            privilege,
+        };
+        if self.arena.used() > 8 << 20 {
+            *self = Self::new();
+        }
+        let mut emitter = Emitter::new(self.runtime);
+        let origins = self.arena.next();
+        let translated =
+            fragment::translate(&mut self.arena, &mut emitter, &source, at, self.sites);
+        let Ok(Translated::Fragment(fragment)) = translated else {
+            return None;
+        };
+        self.sites += fragment.branches.len() as u32;
+        let code = emitter.asm.finish().expect("is resolved");
+        let emission = Emission {
+            code: code.map(<[u8]>::to_vec),
+            origins,
+            privilege,
+            at,
+        };
+        Some((emission, fragment))
+    }
+
+    fn check(&mut self, emission: &Emission) -> Result<(), Violation> {
+        let [hot, cold] = &emission.code;
+        self.checker.fragment(
+            [hot, cold],
+            emission.origins,
+            emission.privilege,
+            emission.at,
+        )
+    }
+}

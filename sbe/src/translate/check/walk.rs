@@ -1,0 +1,355 @@
+//! [`Walk`]: follows all ways through a piece of code and checks where they leave it.
+
+use super::flow::{Flow, Listing, violation};
+use super::memory::Rights;
+use super::pieces::{Pieces, Way};
+use super::rule::{Need, Rule, Violation};
+use super::state::{GUEST, Poll, R8, R9, R10, R13, RCX, State};
+use super::step::{Stepper, number};
+use super::value::{Node, Slot, Value};
+use crate::translate::emit::ENTRY_BYTES;
+use hashbrown::HashMap;
+use iced_x86::{Code, Instruction, OpKind};
+use mmu::{PAGE_SIZE, Privilege};
+
+/// Where fragments can be entered, by arena offset.
+pub type Entries = HashMap<u32, Entry>;
+
+/// The entry of a fragment.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// Offset in the page.
+    pub at: u32,
+    /// At which the code executes.
+    pub privilege: Privilege,
+}
+
+/// What holds at a branch that may be led elsewhere later.
+#[derive(Clone, Copy, Debug)]
+pub struct Site {
+    /// The privilege of its code.
+    pub privilege: Privilege,
+    /// All is as fragments want it.
+    pub open: Result<(), Rule>,
+    /// There are 32 bits in R8, of which these are the offset in the page, if that is known.
+    pub word8: Option<Option<u32>>,
+    /// There is an offset in R9.
+    pub offset9: bool,
+}
+
+/// Branches by the arena offset behind them.
+pub type Sites = HashMap<u32, Site>;
+
+/// What is around the code.
+#[derive(Clone, Copy)]
+pub struct Around<'a> {
+    /// The fixed pieces.
+    pub pieces: &'a Pieces,
+    /// The fragments.
+    pub entries: &'a Entries,
+}
+
+/// A walk through one piece of code.
+pub struct Walk<'a> {
+    around: Around<'a>,
+    listing: Listing,
+    stepper: Stepper,
+    /// What is known before each instruction.
+    states: Vec<Option<State>>,
+    entry: Entry,
+    /// The branches seen.
+    sites: Sites,
+}
+
+impl<'a> Walk<'a> {
+    /// Checks the code of a fragment.
+    ///
+    /// # Errors
+    /// What it violates.
+    pub fn fragment(
+        around: Around<'a>,
+        code: [&[u8]; 2],
+        origins: [u32; 2],
+        entry: Entry,
+    ) -> Result<Sites, Violation> {
+        let listing = Listing::decode(code, origins)?;
+        let mut walk = Self {
+            around,
+            states: vec![None; listing.instructions.len()],
+            listing,
+            stepper: Stepper::new(Rights::Fragment),
+            entry,
+            sites: Sites::new(),
+        };
+        walk.enter(origins[0])?;
+        walk.follow()?;
+        Ok(walk.sites)
+    }
+
+    /// A fragment is entered at its start with EIP in R8D, or behind the code that finds out its page.
+    fn enter(&mut self, start: u32) -> Result<(), Violation> {
+        let inside = self.listing.number(start + ENTRY_BYTES);
+        let Some(inside) = inside.filter(|&number| number > 0) else {
+            let first = self.listing.instructions.first().copied();
+            return Err(violation(&first.unwrap_or_default(), Rule::Target));
+        };
+        let values = &mut self.stepper.values;
+        let mut state = State::between(values);
+        self.states[inside] = Some(state.clone());
+        let low = super::value::Low::of(self.entry.at.into());
+        state.registers[R8] = values.unknown(u32::MAX.into(), low);
+        self.states[0] = Some(state);
+        Ok(())
+    }
+
+    fn follow(&mut self) -> Result<(), Violation> {
+        for number in self.listing.order(&[0])? {
+            let instruction = self.listing.instructions[number];
+            self.visit(number, &instruction)
+                .map_err(|rule| violation(&instruction, rule))?;
+        }
+        Ok(())
+    }
+
+    fn visit(&mut self, number: usize, instruction: &Instruction) -> Result<(), Rule> {
+        // What only tests of constants lead to is never executed.
+        let Some(mut state) = self.states[number].take() else {
+            return Ok(());
+        };
+        match Flow::of(instruction) {
+            Flow::Next => {
+                self.stepper.step(&mut state, instruction)?;
+                self.fall(number, state)
+            }
+            Flow::Jump(target) => {
+                self.note(instruction, &state);
+                self.jump(target, state)
+            }
+            Flow::Branch(target) => {
+                self.note(instruction, &state);
+                self.jump(target, state.clone())?;
+                self.fall(number, state)
+            }
+            Flow::BranchIfZero(target) => {
+                let (zero, other) = self.stepper.test(state);
+                if let Some(state) = zero {
+                    self.jump(target, state)?;
+                }
+                other.map_or(Ok(()), |state| self.fall(number, state))
+            }
+            Flow::Call(target) => self.call(number, instruction, target, state),
+            Flow::Return => {
+                self.leaves(&state, &[])?;
+                self.needs_word8(&state)
+            }
+            Flow::Indirect => self.indirect(instruction, &state),
+        }
+    }
+
+    fn fall(&mut self, number: usize, state: State) -> Result<(), Rule> {
+        let next = self.listing.next(number).ok_or(Rule::FallsOff)?;
+        self.reach(next, state)
+    }
+
+    /// Instruction `number` is reached with `state`.
+    fn reach(&mut self, number: usize, state: State) -> Result<(), Rule> {
+        match &mut self.states[number] {
+            Some(known) => known
+                .join(&state, &mut self.stepper.values)
+                .ok_or(Rule::Stack),
+            none => {
+                *none = Some(state);
+                Ok(())
+            }
+        }
+    }
+
+    fn jump(&mut self, target: u32, state: State) -> Result<(), Rule> {
+        if let Some(number) = self.listing.number(target) {
+            return self.reach(number, state);
+        }
+        self.leaves(&state, &[])?;
+        match self.around.pieces.get(&target) {
+            Some(piece) if piece.returns() => Err(Rule::Contract(Need::Way)),
+            Some(piece) => piece.check(&self.stepper.values, &state),
+            None => self.enters(target, &state),
+        }
+    }
+
+    /// Control goes to a fragment.
+    fn enters(&self, target: u32, state: &State) -> Result<(), Rule> {
+        let site = self.site(state, Ok(()));
+        match site.may_enter(self.around.entries, target) {
+            true => Ok(()),
+            false => Err(Rule::Target),
+        }
+    }
+
+    fn call(
+        &mut self,
+        number: usize,
+        instruction: &Instruction,
+        target: u32,
+        state: State,
+    ) -> Result<(), Rule> {
+        let piece = self.around.pieces.get(&target).copied();
+        match piece {
+            Some(piece) if piece.returns() => {
+                self.leaves(&state, &[])?;
+                piece.check(&self.stepper.values, &state)?;
+                let state = self.returned(piece.way, state);
+                self.fall(number, state)
+            }
+            _ => self.guest_call(number, instruction, target, state),
+        }
+    }
+
+    /// What holds when a fixed piece has returned. The engine may have been in control.
+    fn returned(&mut self, way: Way, mut state: State) -> State {
+        let values = &mut self.stepper.values;
+        let address = state.registers[R8];
+        for number in [RCX, R8, R9] {
+            state.registers[number] = values.any();
+        }
+        match way {
+            Way::LoadsFpu => state.fpu = true,
+            Way::Finds(kind) => {
+                state.registers[R8] = address;
+                state.registers[RCX] = values.of(Node::Slot(Slot {
+                    address,
+                    bytes: kind.size().into(),
+                    writes: kind.writes(),
+                }));
+            }
+            Way::LoadsSegment => state.registers[R10] = values.any(),
+            Way::Jump | Way::JumpPolled => {}
+        }
+        state.store(values);
+        state
+    }
+
+    /// The guest's call: its page lies on the stack, for the code behind the call.
+    fn guest_call(
+        &mut self,
+        number: usize,
+        instruction: &Instruction,
+        target: u32,
+        mut state: State,
+    ) -> Result<(), Rule> {
+        let polls = self
+            .around
+            .pieces
+            .get(&target)
+            .is_some_and(|piece| piece.way == Way::JumpPolled);
+        let open = self.opens(&state);
+        let [page] = state.stack[..] else {
+            return Err(Rule::Stack);
+        };
+        if !State::is_page(&self.stepper.values, page) {
+            return Err(Rule::Stack);
+        }
+        if !polls && state.poll != Poll::Done {
+            return Err(Rule::Poll);
+        }
+        open?;
+        let mut behind = State::between(&mut self.stepper.values);
+        behind.registers[R8] = self.stepper.values.word();
+        behind.stack = std::mem::take(&mut state.stack);
+        state.poll = Poll::None;
+        let site = self.site(&state, Ok(()));
+        self.sites.insert(instruction.next_ip32(), site);
+        self.jump(target, state)?;
+        self.fall(number, behind)
+    }
+
+    fn indirect(&mut self, instruction: &Instruction, state: &State) -> Result<(), Rule> {
+        self.leaves(state, &[])?;
+        if instruction.op0_kind() != OpKind::Register {
+            return Err(Rule::Indirect);
+        }
+        let target = state.registers[number(instruction.op0_register())];
+        let eip = state.registers[R8];
+        match self.stepper.is_dispatched(target, eip) {
+            true => Ok(()),
+            false => Err(Rule::Indirect),
+        }
+    }
+
+    /// The guest's registers are what fragments take them for.
+    fn opens(&self, state: &State) -> Result<(), Rule> {
+        let values = &self.stepper.values;
+        match GUEST
+            .iter()
+            .find(|&&number| !values.is_word(state.registers[number]))
+        {
+            Some(&number) => Err(Rule::Wide(number)),
+            None => Ok(()),
+        }
+    }
+
+    /// Control may leave the code, with `stack` above the stack's level on entry.
+    fn leaves(&self, state: &State, stack: &[Value]) -> Result<(), Rule> {
+        if state.stack != stack {
+            return Err(Rule::Stack);
+        }
+        self.opens(state)
+    }
+
+    fn needs_word8(&self, state: &State) -> Result<(), Rule> {
+        match Need::Word8.met(&self.stepper.values, state) {
+            true => Ok(()),
+            false => Err(Rule::Contract(Need::Word8)),
+        }
+    }
+
+    /// Remembers what holds at a branch whose displacement may be replaced.
+    fn note(&mut self, instruction: &Instruction, state: &State) {
+        let short = matches!(instruction.code(), Code::Jmp_rel8_64) || instruction.is_jcc_short();
+        if !short {
+            let open = self.leaves(state, &[]);
+            let site = self.site(state, open);
+            self.sites.insert(instruction.next_ip32(), site);
+        }
+    }
+
+    fn site(&self, state: &State, open: Result<(), Rule>) -> Site {
+        let values = &self.stepper.values;
+        let (r8, r9) = (state.registers[R8], state.registers[R9]);
+        let low = values.low(r8);
+        let offset = (1 << low.bits == PAGE_SIZE).then_some(low.value as u32);
+        debug_assert!(State::is_page(values, state.registers[R13]));
+        Site {
+            privilege: self.entry.privilege,
+            open,
+            word8: values.is_word(r8).then_some(offset),
+            offset9: values.most(r9) < PAGE_SIZE as u64,
+        }
+    }
+}
+
+impl Site {
+    /// Whether it may be led to the fragment at arena offset `target`, or behind its entry.
+    pub fn may_enter(&self, entries: &Entries, target: u32) -> bool {
+        let same = |entry: &&Entry| entry.privilege == self.privilege && self.open.is_ok();
+        let inside = target.checked_sub(ENTRY_BYTES);
+        let inside = inside.and_then(|entry| entries.get(&entry));
+        let outside = entries.get(&target);
+        inside.filter(same).is_some()
+            || outside
+                .filter(same)
+                .is_some_and(|entry| self.word8 == Some(Some(entry.at)))
+    }
+
+    /// Whether it may be led to a fixed piece.
+    pub fn may_leave(&self, pieces: &Pieces, target: u32) -> bool {
+        let Some(piece) = pieces.get(&target).filter(|piece| !piece.returns()) else {
+            return false;
+        };
+        self.open.is_ok()
+            && piece.needs.iter().all(|need| match need {
+                Need::Word8 => self.word8.is_some(),
+                Need::Offset9 | Need::Word9 => self.offset9,
+                Need::Inverted8 | Need::Way => false,
+            })
+    }
+}
