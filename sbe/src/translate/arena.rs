@@ -94,6 +94,11 @@ impl Arena {
         self.write(offset as usize, &value.to_le_bytes());
     }
 
+    /// Replaces eight bytes of code.
+    pub fn patch64(&mut self, offset: u32, value: u64) {
+        self.write(offset as usize, &value.to_le_bytes());
+    }
+
     /// Forgets all code from the arena offsets `ends` on.
     pub fn truncate(&mut self, ends: [u32; 2]) {
         self.next = ends.map(|end| end as usize);

@@ -235,13 +235,8 @@ impl Translator {
         if let Some(page) = self.pages.get_mut(&key) {
             page.hidden = true;
             self.tables.reset(page.table);
-            for after in std::mem::take(&mut page.incoming) {
-                patch(
-                    &mut self.arena,
-                    &mut self.verifier,
-                    after,
-                    self.runtime.forward,
-                );
+            for link in std::mem::take(&mut page.incoming) {
+                unlink(&mut self.arena, &mut self.verifier, link, &self.runtime);
             }
         }
     }
@@ -433,32 +428,35 @@ impl Translator {
         let frame = cx
             .mmu
             .cached_frame(View::of(Access::Fetch, privilege), target);
-        match frame.and_then(|frame| self.pages.get_mut(&(frame, privilege))) {
-            Some(page) if direct => {
-                page.incoming.push(site.link.after);
-                let entry = self.tables.get(page.table, target.offset());
-                patch(&mut self.arena, &mut self.verifier, site.link.after, entry);
-            }
-            _ => patch(
-                &mut self.arena,
-                &mut self.verifier,
-                site.link.after,
-                self.runtime.forward,
-            ),
+        let link = site.link;
+        let page = frame.and_then(|frame| self.pages.get_mut(&(frame, privilege)));
+        let page = page.filter(|_| direct || link.guard.is_some());
+        let Some(page) = page else {
+            self.redirect(link.after, self.runtime.forward);
+            return Some(code);
+        };
+        page.incoming.push(link);
+        let table = page.table;
+        let entry = self.tables.get(table, target.offset());
+        self.redirect(link.after, entry);
+        if let Some(guard) = link.guard {
+            let word = self.tables.address_of(table) + (u64::from(target.offset()) << ENTRY_SHIFT);
+            self.arena.patch64(guard - size_of::<u64>() as u32, word.wrapping_neg());
+            self.redirect(link.left, self.runtime.forward);
         }
         Some(code)
+    }
+
+    /// Leads the branch that ends at arena offset `after` to `target`.
+    fn redirect(&mut self, after: u32, target: u32) {
+        patch(&mut self.arena, &mut self.verifier, after, target);
     }
 
     /// Leads all branches to other pages through the dispatcher.
     fn unlink_all(&mut self) {
         for page in self.pages.values_mut() {
-            for after in std::mem::take(&mut page.incoming) {
-                patch(
-                    &mut self.arena,
-                    &mut self.verifier,
-                    after,
-                    self.runtime.forward,
-                );
+            for link in std::mem::take(&mut page.incoming) {
+                unlink(&mut self.arena, &mut self.verifier, link, &self.runtime);
             }
         }
     }
@@ -664,6 +662,15 @@ fn patch(arena: &mut Arena, verifier: &mut Verifier, after: u32, target: u32) {
     }
     let distance = i64::from(target) - i64::from(after);
     arena.patch(after - size_of::<i32>() as u32, distance as i32);
+}
+
+/// Leads a branch to another page through the dispatcher.
+fn unlink(arena: &mut Arena, verifier: &mut Verifier, link: Link, runtime: &Runtime) {
+    match link.guard {
+        // No entry has this address.
+        Some(guard) => arena.patch64(guard - size_of::<u64>() as u32, 0),
+        None => patch(arena, verifier, link.after, runtime.forward),
+    }
 }
 
 /// End of the bytes that decide whether the instruction at `offset` is the emulator's.

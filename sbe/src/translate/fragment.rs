@@ -66,6 +66,8 @@ pub struct Link {
     pub target: Target,
     /// Arena offset behind the branch.
     pub after: u32,
+    /// Arena offset behind the number that guards it, if it is guarded.
+    pub guard: Option<u32>,
     /// Arena offset behind the jump that leaves to have it linked.
     pub left: u32,
 }
@@ -101,6 +103,7 @@ pub fn translate(
     let branches = emitter.branches.iter().map(|branch| Link {
         target: branch.target,
         after: emitter.asm.offset_of(branch.after),
+        guard: branch.guard.map(|guard| emitter.asm.offset_of(guard)),
         left: emitter.asm.offset_of(branch.left),
     });
     Ok(Translated::Fragment(Fragment {

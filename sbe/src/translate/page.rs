@@ -1,7 +1,7 @@
 //! [`CodePage`]: one guest-physical page of code, what of it was scanned, and what was made from it.
 
 use super::entries::TableId;
-use super::fragment::{TAIL_BYTES, Tail};
+use super::fragment::{Link, TAIL_BYTES, Tail};
 use bitvec::{BitArr, array::BitArray};
 use mmu::{PAGE_SIZE, Timestamp};
 
@@ -32,8 +32,8 @@ pub struct CodePage {
     entries: Vec<(u16, Entry)>,
     /// Variants without groups: offset in the page, arena offset.
     pub plain: Vec<(u16, u32)>,
-    /// Arena offsets behind branches of other pages that lead here directly.
-    pub incoming: Vec<u32>,
+    /// Branches of other pages that lead here directly.
+    pub incoming: Vec<Link>,
 }
 
 impl CodePage {

@@ -38,6 +38,7 @@ mod verifier;
 mod walk;
 
 use super::runtime::Runtime;
+use hashbrown::HashSet;
 use mmu::Privilege;
 use pieces::Pieces;
 pub use rule::{Rule, Violation};
@@ -49,6 +50,8 @@ pub struct Checker {
     pieces: Pieces,
     entries: Entries,
     sites: Sites,
+    /// Arena offsets behind 64-bit numbers.
+    numbers: HashSet<u32>,
     fragments: u64,
 }
 
@@ -59,6 +62,7 @@ impl Checker {
             pieces: pieces::of(runtime),
             entries: Entries::new(),
             sites: Sites::new(),
+            numbers: HashSet::new(),
             fragments: 0,
         }
     }
@@ -85,8 +89,9 @@ impl Checker {
             entries: &self.entries,
         };
         let entry = Entry { at, privilege };
-        let sites = Walk::fragment(around, code, origins, entry)?;
-        self.sites.extend(sites);
+        let found = Walk::fragment(around, code, origins, entry)?;
+        self.sites.extend(found.sites);
+        self.numbers.extend(found.numbers);
         self.entries.insert(origins[0], entry);
         self.fragments += 1;
         Ok(())
@@ -110,10 +115,26 @@ impl Checker {
         })
     }
 
+    /// Checks that a 64-bit number ends at arena offset `after`, which may be any.
+    ///
+    /// # Errors
+    /// When none does.
+    pub fn number(&self, after: u32) -> Result<(), Violation> {
+        if self.numbers.contains(&after) {
+            return Ok(());
+        }
+        Err(Violation {
+            offset: after,
+            instruction: "a number".into(),
+            rule: Rule::Number,
+        })
+    }
+
     /// All fragments are gone.
     pub fn clear(&mut self) {
         self.entries.clear();
         self.sites.clear();
+        self.numbers.clear();
     }
 }
 

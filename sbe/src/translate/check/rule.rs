@@ -32,6 +32,9 @@ pub enum Rule {
     /// Branches lead to instructions of the fragment, fixed pieces and entries.
     #[error("leads to where nothing begins")]
     Target,
+    /// Only numbers that are operands are replaced.
+    #[error("replaces what is no number")]
+    Number,
     /// Fixed pieces are entered with what they need.
     #[error("enters a fixed piece without {0}")]
     Contract(Need),

@@ -72,6 +72,11 @@ impl Stepper {
                 let value = self.values.not(state.registers[number(register)]);
                 self.set(state, register, value)
             }
+            Code::Mov_r64_imm64 => {
+                // The engine may replace the number.
+                let value = self.values.any();
+                self.set(state, instruction.op0_register(), value)
+            }
             Code::Mov_rm32_r32 | Code::Mov_rm64_r64 | Code::Mov_rm32_imm32
                 if instruction.op0_kind() == OpKind::Memory =>
             {
@@ -83,7 +88,6 @@ impl Stepper {
             | Code::Mov_r64_rm64
             | Code::Mov_rm64_r64
             | Code::Mov_r32_imm32
-            | Code::Mov_r64_imm64
             | Code::Movzx_r32_rm8
             | Code::Movzx_r32_rm16 => {
                 let value = self.source(state, instruction)?;

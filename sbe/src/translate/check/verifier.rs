@@ -54,6 +54,12 @@ impl Verifier {
         self.note(checked)
     }
 
+    /// Whether the number that ends at arena offset `after` may be replaced: see [`Checker::number`].
+    pub fn number(&mut self, after: u32) -> bool {
+        let checked = self.checker.as_ref().map(|checker| checker.number(after));
+        self.note(checked)
+    }
+
     /// All fragments are gone.
     pub fn clear(&mut self) {
         if let Some(checker) = &mut self.checker {

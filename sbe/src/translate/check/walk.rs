@@ -40,6 +40,15 @@ pub struct Site {
 /// Branches by the arena offset behind them.
 pub type Sites = HashMap<u32, Site>;
 
+/// What the engine may replace in checked code.
+#[derive(Default)]
+pub struct Found {
+    /// Branches.
+    pub sites: Sites,
+    /// Arena offsets behind 64-bit numbers.
+    pub numbers: Vec<u32>,
+}
+
 /// What is around the code.
 #[derive(Clone, Copy)]
 pub struct Around<'a> {
@@ -57,8 +66,7 @@ pub struct Walk<'a> {
     /// What is known before each instruction.
     states: Vec<Option<State>>,
     entry: Entry,
-    /// The branches seen.
-    sites: Sites,
+    found: Found,
 }
 
 impl<'a> Walk<'a> {
@@ -71,7 +79,7 @@ impl<'a> Walk<'a> {
         code: [&[u8]; 2],
         origins: [u32; 2],
         entry: Entry,
-    ) -> Result<Sites, Violation> {
+    ) -> Result<Found, Violation> {
         let listing = Listing::decode(code, origins)?;
         let mut walk = Self {
             around,
@@ -79,11 +87,11 @@ impl<'a> Walk<'a> {
             listing,
             stepper: Stepper::new(Rights::Fragment),
             entry,
-            sites: Sites::new(),
+            found: Found::default(),
         };
         walk.enter(origins[0])?;
         walk.follow()?;
-        Ok(walk.sites)
+        Ok(walk.found)
     }
 
     /// A fragment is entered at its start with EIP in R8D, or behind the code that finds out its page.
@@ -118,6 +126,9 @@ impl<'a> Walk<'a> {
         };
         match Flow::of(instruction) {
             Flow::Next => {
+                if instruction.code() == Code::Mov_r64_imm64 {
+                    self.found.numbers.push(instruction.next_ip32());
+                }
                 self.stepper.step(&mut state, instruction)?;
                 self.fall(number, state)
             }
@@ -257,7 +268,7 @@ impl<'a> Walk<'a> {
         behind.stack = std::mem::take(&mut state.stack);
         state.poll = Poll::None;
         let site = self.site(&state, Ok(()));
-        self.sites.insert(instruction.next_ip32(), site);
+        self.found.sites.insert(instruction.next_ip32(), site);
         self.jump(target, state)?;
         self.fall(number, behind)
     }
@@ -308,7 +319,7 @@ impl<'a> Walk<'a> {
         if !short {
             let open = self.leaves(state, &[]);
             let site = self.site(state, open);
-            self.sites.insert(instruction.next_ip32(), site);
+            self.found.sites.insert(instruction.next_ip32(), site);
         }
     }
 

@@ -90,6 +90,8 @@ pub struct Branch {
     pub target: Target,
     /// Label behind the branch: its displacement ends there.
     pub after: Label,
+    /// Label behind the number that guards a link to another page, if it is guarded.
+    pub guard: Option<Label>,
     /// Label behind the jump that leaves to have the branch linked; the target's offset is in R9D there.
     pub left: Label,
 }

@@ -15,8 +15,8 @@
 use super::misses::Cause;
 use super::{Branch, Emitted, Emitter, PAGE, Target, guest, in_page};
 use crate::translate::asm::*;
-use crate::translate::context::{FETCH_TABLE, field};
-use crate::translate::runtime::{context, dispatch, poll};
+use crate::translate::context::{CODE_TABLE, FETCH_TABLE, field};
+use crate::translate::runtime::{context, poll};
 use iced_x86::{ConditionCode, Instruction, OpKind};
 use mmu::Privilege;
 
@@ -31,10 +31,10 @@ pub(super) struct Link {
 /// Where a direct branch goes.
 #[derive(Clone, Copy)]
 enum Way {
-    /// To another page, by the dispatcher.
-    Out,
     /// To another page; its site.
     Cross(u32),
+    /// To another page, if that is the one linked to; its site.
+    Guarded(u32),
     /// Inside the page; its site.
     Inside(u32),
     /// To the same place in a variant without groups; its site.
@@ -252,20 +252,19 @@ impl Emitter {
         let label = self.asm.label();
         let inside = target < PAGE;
         let site = self.branches.len();
+        let number = self.first_site + site as u32;
         let way = match (inside, self.privilege) {
-            (true, _) => Way::Inside(self.first_site + site as u32),
-            (false, Privilege::Supervisor) => Way::Cross(self.first_site + site as u32),
-            (false, Privilege::User) => Way::Out,
+            (true, _) => Way::Inside(number),
+            (false, Privilege::Supervisor) => Way::Cross(number),
+            (false, Privilege::User) => Way::Guarded(number),
         };
         self.links.push(Link { label, target, way });
-        if !matches!(way, Way::Out) {
-            let target = if inside {
-                Target::Inside(target as u16)
-            } else {
-                Target::Outside
-            };
-            self.add_branch(target);
-        }
+        let target = if inside {
+            Target::Inside(target as u16)
+        } else {
+            Target::Outside
+        };
+        self.add_branch(target);
         (label, inside.then_some(site))
     }
 
@@ -273,6 +272,7 @@ impl Emitter {
         let branch = Branch {
             target,
             after: self.asm.label(),
+            guard: None,
             left: self.asm.label(),
         };
         self.branches.push(branch);
@@ -302,11 +302,6 @@ impl Emitter {
     /// The piece out of line that a branch leads to: until it is linked, or for good where it leaves the page.
     pub(super) fn link(&mut self, link: Link) {
         match link.way {
-            Way::Out => {
-                self.asm.bind(link.label);
-                self.asm.lea32(R8, at(R13, in_page(link.target)));
-                dispatch(&mut self.asm);
-            }
             Way::Cross(site) => {
                 let branch = self.branches[(site - self.first_site) as usize];
                 let unlinked = self.asm.label();
@@ -331,6 +326,7 @@ impl Emitter {
                 self.asm.bind(branch.left);
                 self.asm.switch_to(Section::Hot);
             }
+            Way::Guarded(site) => self.guarded(link, site),
             Way::Plain(site) => {
                 let branch = self.branches[(site - self.first_site) as usize];
                 let unlinked = self.asm.label();
@@ -353,5 +349,35 @@ impl Emitter {
                 self.asm.switch_to(Section::Hot);
             }
         }
+    }
+
+    /// A branch to another page that goes to the code it was linked to if the code table leads to the entry that this code was
+    /// found by. Other address spaces may have another page there.
+    fn guarded(&mut self, link: Link, site: u32) {
+        let same = self.asm.label();
+        let unlinked = self.asm.label();
+        let guard = self.asm.label();
+        let branch = &mut self.branches[(site - self.first_site) as usize];
+        branch.guard = Some(guard);
+        let (after, left) = (branch.after, branch.left);
+        self.asm.bind(link.label);
+        self.asm.lea32(R8, at(R13, in_page(link.target)));
+        self.asm.shrx32(RCX, R8, R13);
+        self.asm.load64(RCX, indexed(R14, RCX, 3, CODE_TABLE));
+        self.asm.lea64(RCX, indexed(RCX, R8, 2, 0));
+        self.asm.mov_imm64(R9, 0);
+        self.asm.bind(guard);
+        self.asm.lea64(RCX, indexed(RCX, R9, 0, 0));
+        self.asm.jrcxz(same);
+        self.asm.jmp(unlinked);
+        self.asm.bind(left);
+        self.asm.bind(same);
+        self.asm.jmp(unlinked);
+        self.asm.bind(after);
+        self.asm.switch_to(Section::Cold);
+        self.asm.bind(unlinked);
+        self.asm.mov_imm32(R9, site);
+        self.asm.jmp_to(self.runtime.cross);
+        self.asm.switch_to(Section::Hot);
     }
 }
