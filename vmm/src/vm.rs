@@ -113,6 +113,17 @@ impl Vm {
         }
     }
 
+    /// Has translated code checked before it runs; a violation of what keeps the guest contained stops the machine. To be
+    /// called before [`Self::run`].
+    pub fn verify_code(&mut self) {
+        self.vcpu.verify_code();
+    }
+
+    /// How many pieces of translated code were checked; `None` when none are.
+    pub fn verified(&self) -> Option<u64> {
+        self.vcpu.verified()
+    }
+
     /// What the machine has done so far.
     pub fn stats(&self) -> Stats {
         let counts = self.board.counts();

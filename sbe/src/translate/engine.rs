@@ -214,7 +214,6 @@ impl Translator {
         }
         if now.code != self.epochs.code {
             for frame in cx.mmu.take_code_writes() {
-                self.segments.forget_table_in(frame, &mut self.context);
                 for privilege in PRIVILEGES {
                     self.hide((frame, privilege));
                 }
@@ -441,7 +440,12 @@ impl Translator {
         self.redirect(link.after, entry);
         if let Some(guard) = link.guard {
             let word = self.tables.address_of(table) + (u64::from(target.offset()) << ENTRY_SHIFT);
-            self.arena.patch64(guard - size_of::<u64>() as u32, word.wrapping_neg());
+            guard_by(
+                &mut self.arena,
+                &mut self.verifier,
+                guard,
+                word.wrapping_neg(),
+            );
             self.redirect(link.left, self.runtime.forward);
         }
         Some(code)
@@ -668,8 +672,15 @@ fn patch(arena: &mut Arena, verifier: &mut Verifier, after: u32, target: u32) {
 fn unlink(arena: &mut Arena, verifier: &mut Verifier, link: Link, runtime: &Runtime) {
     match link.guard {
         // No entry has this address.
-        Some(guard) => arena.patch64(guard - size_of::<u64>() as u32, 0),
+        Some(guard) => guard_by(arena, verifier, guard, 0),
         None => patch(arena, verifier, link.after, runtime.forward),
+    }
+}
+
+/// Replaces the number that ends at arena offset `guard`.
+fn guard_by(arena: &mut Arena, verifier: &mut Verifier, guard: u32, number: u64) {
+    if verifier.number(guard) {
+        arena.patch64(guard - size_of::<u64>() as u32, number);
     }
 }
 

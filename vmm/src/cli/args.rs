@@ -72,6 +72,9 @@ pub struct BootArgs {
     /// Run this shell command in the guest, its output on standard output, the console on standard error.
     #[arg(long, value_name = "CMD", allow_hyphen_values = true)]
     pub exec: Option<String>,
+    /// Check all translated code before it runs, and stop if it could do what the guest must not.
+    #[arg(long)]
+    pub verify_code: bool,
     /// Report at the end, on standard error, what the machine has done.
     #[arg(long)]
     pub stats: bool,

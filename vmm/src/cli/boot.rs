@@ -64,6 +64,9 @@ pub fn boot(args: &BootArgs) -> Result<u8> {
         )
     })?;
     drop((kernel, initrd));
+    if args.verify_code {
+        vm.verify_code();
+    }
     run(args, &mut vm)
 }
 
@@ -87,10 +90,21 @@ fn run(args: &BootArgs, vm: &mut Vm) -> Result<u8> {
     if stop.is_abnormal() {
         complain(&stop.to_string());
     }
+    if args.verify_code {
+        report_verified(vm);
+    }
     if args.stats {
         let _ = write!(io::stderr(), "{}", vm.stats());
     }
     Ok(stop.exit_status())
+}
+
+/// Says how much code was checked.
+fn report_verified(vm: &Vm) {
+    match vm.verified() {
+        Some(count) => complain(&format!("{count} fragments of code verified")),
+        None => complain("no code to verify: the emulator runs the guest"),
+    }
 }
 
 /// Lets the message of a panic find a terminal that shows it properly.

@@ -98,8 +98,11 @@ impl State {
         self.facts.push(Fact { value, zero });
     }
 
-    /// Whether `value` was found to be zero, or not to be.
+    /// Whether `value` is known to be zero, or not to be.
     pub fn knows(&self, value: Value, zero: bool) -> bool {
+        if let Some(known) = value.known() {
+            return zero == (known == 0);
+        }
         let value = value.absolute();
         self.facts.contains(&Fact { value, zero })
     }
