@@ -187,9 +187,13 @@ pub struct Context {
     pub tsc_usable: u64,
     /// Added to the host's time-stamp counter.
     pub tsc_offset: u64,
+    /// Linear address of the GDT.
+    pub gdt_base: u32,
     /// For the first [`KNOWN_SEGMENTS`] descriptors of the GDT: minus the selector less 1, if it is known what loading that
     /// into a data segment register with CPL 0 does.
     pub known_keys: [u64; KNOWN_SEGMENTS],
+    /// Minus the descriptors for which that holds.
+    pub known_descriptors: [u64; KNOWN_SEGMENTS],
     /// Their bases.
     pub known_bases: [u64; KNOWN_SEGMENTS],
     /// Nonzero for those that span 4 GiB, readable and writable.
@@ -257,7 +261,9 @@ pub mod field {
         FLAT_SELECTORS = flat_selectors,
         TSC_USABLE = tsc_usable,
         TSC_OFFSET = tsc_offset,
+        GDT_BASE = gdt_base,
         KNOWN_KEYS = known_keys,
+        KNOWN_DESCRIPTORS = known_descriptors,
         KNOWN_BASES = known_bases,
         KNOWN_USABLE = known_usable,
         KNOWN_FLAT = known_flat,

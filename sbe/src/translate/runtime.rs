@@ -7,6 +7,7 @@ use super::context::{
     field,
 };
 use crate::cpu::segment::SegReg;
+use mmu::SLOT_PRESENT;
 use std::io;
 
 /// Where the fixed pieces are, as arena offsets.
@@ -267,10 +268,11 @@ fn load_fpu(asm: &mut Asm, exit: Label) {
     leave_at(asm, Reason::LoadFpu, exit);
 }
 
-/// R8D: selector, R9D: offset in the page. Emitted code knows what some selectors stand for; the others are the emulator's,
-/// and so are those for DS and ES that are not flat.
+/// R8D: selector, R9D: offset in the page. Emitted code knows what some selectors stand for, as long as their descriptors in
+/// the GDT are the same; the others are the emulator's, and so are those for DS and ES that are not flat.
 fn load_segment(asm: &mut Asm, register: SegReg, exit: Label) {
-    let (known, refused) = (asm.label(), asm.label());
+    let (known, refused, same) = (asm.label(), asm.label(), asm.label());
+    let moved = asm.label();
     let number = 4 * register as i32;
     // Descriptors are 8 bytes: the index is in bits 7:3 of the selector.
     asm.mov_imm32(R10, (KNOWN_SEGMENTS as u32 - 1) << 3);
@@ -279,10 +281,29 @@ fn load_segment(asm: &mut Asm, register: SegReg, exit: Label) {
     asm.load64(RCX, of_known(field::KNOWN_KEYS));
     asm.lea64(RCX, indexed(RCX, R8, 0, 1));
     asm.jrcxz(known);
+    asm.jmp_short(refused);
+    asm.bind(known);
+    // A null selector has no descriptor.
+    asm.mov32(RCX, R10);
+    asm.jrcxz(same);
+    asm.push(R9);
+    asm.load32(R9, context(field::GDT_BASE));
+    asm.lea32(R9, indexed(R9, R10, 3, 0));
+    asm.shrx32(RCX, R9, R13);
+    asm.load64(RCX, indexed(R14, RCX, 3, 0));
+    asm.jrcxz(moved);
+    asm.load64(RCX, indexed(R9, RCX, 0, -(SLOT_PRESENT as i32)));
+    asm.load64(R9, of_known(field::KNOWN_DESCRIPTORS));
+    asm.lea64(RCX, indexed(RCX, R9, 0, 0));
+    asm.pop(R9);
+    asm.jrcxz(same);
+    asm.jmp_short(refused);
+    asm.bind(moved);
+    asm.pop(R9);
     asm.bind(refused);
     asm.pop(RCX);
     leave_at(asm, Reason::Emulate, exit);
-    asm.bind(known);
+    asm.bind(same);
     let base_and_use = match register {
         SegReg::Fs => Some((field::FS_BASE, field::FS_USABLE)),
         SegReg::Gs => Some((field::GS_BASE, field::GS_USABLE)),

@@ -1,60 +1,38 @@
 //! [`KnownSegments`]: what loading some selectors does, so that emitted code can load segment registers by itself.
 //!
-//! Loading a data segment register with CPL 0 depends on the selector and the GDT only. The emulator's loads are learnt. The
-//! GDT's frame is marked like one of code, so that a store to it is noticed and everything is forgotten; so it is when the
-//! GDT lies elsewhere, in a new linear or physical place.
+//! Loading a data segment register with CPL 0 depends on the selector and its descriptor in the GDT only. The emulator's loads
+//! are learnt, with the descriptor; emitted code looks whether the descriptor is still the same.
 
 use super::context::{Context, KNOWN_SEGMENTS};
 use crate::cpu::segment::{Bounds, SegReg, Segment};
 use crate::cpu::{DescriptorTable, SegmentLoad};
 use crate::emulate::Exec;
-use mmu::{Access, Frame, LinearAddr, PAGE_SIZE, Privilege, View};
+use mmu::{LinearAddr, Privilege};
 
-/// Bytes of the descriptors that can be known.
-const KNOWN_BYTES: u32 = 8 * KNOWN_SEGMENTS as u32;
+/// Bytes of a descriptor.
+const DESCRIPTOR: u32 = 8;
 
 /// Segment registers that emitted code loads.
 const LOADABLE: [SegReg; 4] = [SegReg::Es, SegReg::Ds, SegReg::Fs, SegReg::Gs];
 
-/// Where the GDT is, as accesses to it go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place {
-    table: DescriptorTable,
-    frame: Frame,
-}
-
 /// Descriptors of the GDT whose meaning is known.
 #[derive(Debug, Default)]
 pub struct KnownSegments {
-    place: Option<Place>,
+    table: DescriptorTable,
     /// Of known descriptors, and of those that emitted code may have loaded when they were.
     segments: [Option<Segment>; KNOWN_SEGMENTS],
 }
 
 impl KnownSegments {
-    /// Learns what the instruction before has loaded, if that was a segment register, and forgets what no longer holds.
+    /// Learns what the instruction before has loaded, if that was a segment register.
     pub fn learn(&mut self, cx: &mut Exec<'_>, context: &mut Context) {
-        let Some(load) = latest(cx) else {
-            if self.place.is_some() && self.place != place(cx) {
-                self.forget(context);
-            }
-            return;
-        };
-        let Some(place) = place(cx) else {
-            return self.forget(context);
-        };
-        if self.place != Some(place) {
-            self.forget(context);
-            self.place = Some(place);
+        if self.table != cx.cpu.gdtr {
+            self.table = cx.cpu.gdtr;
+            context.gdt_base = self.table.base;
+            context.known_keys = [0; KNOWN_SEGMENTS];
         }
-        cx.mmu.mark_code(place.frame);
-        self.add(load, context);
-    }
-
-    /// Forgets everything if the GDT lies in `frame`, which was written.
-    pub fn forget_table_in(&mut self, frame: Frame, context: &mut Context) {
-        if self.place.is_some_and(|place| place.frame == frame) {
-            self.forget(context);
+        if let Some(load) = latest(cx) {
+            self.add(load, cx, context);
         }
     }
 
@@ -69,17 +47,22 @@ impl KnownSegments {
         }
     }
 
-    fn forget(&mut self, context: &mut Context) {
-        self.place = None;
-        context.known_keys = [0; KNOWN_SEGMENTS];
-    }
-
-    fn add(&mut self, load: SegmentLoad, context: &mut Context) {
+    fn add(&mut self, load: SegmentLoad, cx: &mut Exec<'_>, context: &mut Context) {
         let segment = load.segment;
-        let index = load.selector.0 as usize / 8;
+        let offset = load.selector.offset();
+        let linear = LinearAddr::from(self.table.base.wrapping_add(offset));
+        // The load has read it, and set its accessed bit; a descriptor across two pages is none for emitted code.
+        let Ok(descriptor) = cx.mmu.read::<u64>(linear, Privilege::Supervisor) else {
+            return;
+        };
+        if !self.table.base.is_multiple_of(DESCRIPTOR) {
+            return;
+        }
+        let index = (offset / DESCRIPTOR) as usize;
         self.segments[index] = Some(segment);
         let (base, usable) = segment_base(&segment);
         context.known_keys[index] = (u64::from(load.selector.0) + 1).wrapping_neg();
+        context.known_descriptors[index] = descriptor.wrapping_neg();
         context.known_bases[index] = base;
         context.known_usable[index] = usable;
         context.known_flat[index] = (base == 0 && usable != 0).into();
@@ -92,17 +75,8 @@ fn latest(cx: &Exec<'_>) -> Option<SegmentLoad> {
         load.retired + 1 == cx.cpu.retired
             && load.cpl == 0
             && !load.selector.is_local()
-            && (load.selector.0 as usize / 8) < KNOWN_SEGMENTS
+            && ((load.selector.offset() / DESCRIPTOR) as usize) < KNOWN_SEGMENTS
     })
-}
-
-/// Where the GDT is, if its first descriptors lie in one page that the TLB holds.
-fn place(cx: &Exec<'_>) -> Option<Place> {
-    let table = cx.cpu.gdtr;
-    let linear = LinearAddr::from(table.base);
-    let view = View::of(Access::Read, Privilege::Supervisor);
-    let frame = cx.mmu.cached_frame(view, linear)?;
-    (linear.offset() <= PAGE_SIZE as u32 - KNOWN_BYTES).then_some(Place { table, frame })
 }
 
 /// Base, and 1 if any offset can be read and written.

@@ -1,9 +1,11 @@
 //! What the emitter makes obeys the rules; what it must not make does not.
 
 mod corpus;
+mod mutations;
 
 use super::{Checker, Violation};
 use crate::translate::arena::Arena;
+use crate::translate::context::AccessKind;
 use crate::translate::emit::Emitter;
 use crate::translate::fragment::{self, Fragment, Source, Tail, Translated};
 use crate::translate::runtime::Runtime;
