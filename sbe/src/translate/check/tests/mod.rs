@@ -30,7 +30,7 @@ struct Emission {
 
 impl Bench {
     fn new() -> Self {
-        let mut arena = Arena::new().expect("memory for code");
+        let mut arena = Arena::new(16 << 20).expect("memory for code");
         let runtime = Runtime::emit(&mut arena).expect("the fixed pieces fit");
         Self {
             checker: Checker::new(&runtime),
