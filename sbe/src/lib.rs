@@ -24,4 +24,4 @@ pub use bus::{Bus, EmptyBus, Width};
 pub use cpu::model::CpuModel;
 pub use fault::{Exception, Fault, Unsupported, Vector};
 pub use translate::{Exits, Stats as TranslationStats};
-pub use vcpu::{Engine, Exit, Vcpu};
+pub use vcpu::{CODE_CACHE, Engine, Exit, Vcpu};

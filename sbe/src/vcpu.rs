@@ -27,6 +27,9 @@ const BOOT_CS: Selector = Selector(0x10);
 /// Selector of the flat data segment, __BOOT_DS.
 const BOOT_DS: Selector = Selector(0x18);
 
+/// Bytes of translated code that there is room for unless said otherwise.
+pub const CODE_CACHE: usize = 32 << 20;
+
 /// What executes guest code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Engine {
@@ -114,9 +117,22 @@ impl Vcpu {
     /// # Errors
     /// When the host grants no memory for the code that drives its FPU, or for translated code.
     pub fn with_engine(model: CpuModel, engine: Engine, mmu: Mmu) -> std::io::Result<Self> {
+        Self::with_code_cache(model, engine, CODE_CACHE, mmu)
+    }
+
+    /// The same with room for `code_cache` bytes of translated code, 1 MiB to 1 GiB.
+    ///
+    /// # Errors
+    /// As [`Self::with_engine`]; a size out of range.
+    pub fn with_code_cache(
+        model: CpuModel,
+        engine: Engine,
+        code_cache: usize,
+        mmu: Mmu,
+    ) -> std::io::Result<Self> {
         let translator = match engine {
             Engine::Emulator => None,
-            Engine::Translator => Some(Translator::new()?),
+            Engine::Translator => Some(Translator::new(code_cache)?),
         };
         Ok(Self {
             cpu: Cpu::new(model),

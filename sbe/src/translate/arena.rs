@@ -17,13 +17,11 @@ use nix::unistd::ftruncate;
 use std::ffi::c_void;
 use std::io;
 use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
 use std::ptr::NonNull;
 
-/// Bytes of code the arena holds.
-pub const CAPACITY: usize = 32 << 20;
-
-/// The size as `mmap` takes it.
-const LENGTH: NonZeroUsize = NonZeroUsize::new(CAPACITY).expect("the arena is not empty");
+/// Bytes of code that an arena can hold: branches span it with 32-bit displacements.
+pub const SIZES: RangeInclusive<usize> = 1 << 20..=1 << 30;
 
 /// Owner of all emitted code of one processor.
 pub struct Arena {
@@ -31,33 +29,43 @@ pub struct Arena {
     executable: NonNull<c_void>,
     /// Where the next code of each half goes.
     next: [usize; 2],
+    /// Ends of the halves.
+    ends: [usize; 2],
     unpublished: bool,
 }
-
-/// Ends of the halves.
-const ENDS: [usize; 2] = [CAPACITY / 2, CAPACITY];
 
 // SAFETY: the arena owns both mappings; nothing about them is tied to a thread.
 unsafe impl Send for Arena {}
 
 impl Arena {
-    /// An empty arena.
+    /// An empty arena for `bytes` bytes of code.
     ///
     /// # Errors
-    /// What the host says when it grants no memory.
-    pub fn new() -> io::Result<Self> {
+    /// What the host says when it grants no memory; a size that is not one of [`SIZES`].
+    pub fn new(bytes: usize) -> io::Result<Self> {
+        let size = NonZeroUsize::new(bytes).filter(|_| SIZES.contains(&bytes));
+        let Some(size) = size else {
+            let what = format!(
+                "a code cache has {} to {} bytes",
+                SIZES.start(),
+                SIZES.end()
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        };
         let file = memfd_create(c"replex-code", MFdFlags::MFD_CLOEXEC)?;
-        ftruncate(&file, CAPACITY as i64)?;
+        ftruncate(&file, bytes as i64)?;
         let map = |protection| {
             // SAFETY: a new shared mapping at an address of the kernel's choice affects no existing memory.
-            unsafe { mmap(None, LENGTH, protection, MapFlags::MAP_SHARED, &file, 0) }
+            unsafe { mmap(None, size, protection, MapFlags::MAP_SHARED, &file, 0) }
         };
+        let ends = [bytes / 2, bytes];
         let writable = map(ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)?;
         let executable = map(ProtFlags::PROT_READ | ProtFlags::PROT_EXEC)?;
         Ok(Self {
             writable,
             executable,
-            next: [0, ENDS[0]],
+            next: [0, ends[0]],
+            ends,
             unpublished: false,
         })
     }
@@ -74,12 +82,18 @@ impl Arena {
 
     /// Bytes of code held.
     pub fn used(&self) -> usize {
-        self.next[0] + self.next[1] - ENDS[0]
+        self.next[0] + self.next[1] - self.ends[0]
+    }
+
+    /// The part of the arena in use, of the half that is fuller, in hundredths.
+    pub fn percent_used(&self) -> usize {
+        let [hot, cold] = [self.next[0], self.next[1] - self.ends[0]];
+        100 * hot.max(cold) / self.ends[0]
     }
 
     /// Adds code to both halves, which must have been encoded for [`Self::next`]; returns whether it fitted.
     pub fn append(&mut self, code: [&[u8]; 2]) -> bool {
-        let fits = (0..2).all(|half| code[half].len() <= ENDS[half] - self.next[half]);
+        let fits = (0..2).all(|half| code[half].len() <= self.ends[half] - self.next[half]);
         if fits {
             for (half, bytes) in code.into_iter().enumerate() {
                 self.write(self.next[half], bytes);
@@ -105,7 +119,7 @@ impl Arena {
     }
 
     fn write(&mut self, offset: usize, bytes: &[u8]) {
-        assert!(offset + bytes.len() <= CAPACITY);
+        assert!(offset + bytes.len() <= self.ends[1]);
         // SAFETY: the range lies in the writable mapping, which only this value writes; no reference to it exists.
         unsafe {
             let target = self.writable.as_ptr().cast::<u8>().add(offset);
@@ -128,7 +142,7 @@ impl Drop for Arena {
     fn drop(&mut self) {
         for mapping in [self.writable, self.executable] {
             // SAFETY: the mapping was made by `new` with this length and is not used after this.
-            let unmapped = unsafe { munmap(mapping, CAPACITY) };
+            let unmapped = unsafe { munmap(mapping, self.ends[1]) };
             debug_assert!(unmapped.is_ok());
         }
     }
@@ -163,9 +177,11 @@ fn serialize() {
 mod tests {
     use super::*;
 
+    const SIZE: usize = 1 << 20;
+
     #[test]
     fn code_goes_in_through_one_mapping_and_runs_through_the_other() {
-        let mut arena = Arena::new().expect("memory for code");
+        let mut arena = Arena::new(SIZE).expect("memory for code");
         // mov eax, 42; ret
         let [start, _] = arena.next();
         assert!(arena.append([&[0xB8, 42, 0, 0, 0, 0xC3], &[]]));
@@ -181,13 +197,13 @@ mod tests {
 
     #[test]
     fn a_full_arena_takes_nothing() {
-        let mut arena = Arena::new().expect("memory for code");
+        let mut arena = Arena::new(SIZE).expect("memory for code");
         let empty = arena.next();
-        assert!(arena.append([&vec![0; CAPACITY / 2], &[]]));
+        assert!(arena.append([&vec![0; SIZE / 2], &[]]));
         assert!(!arena.append([&[0], &[]]));
-        assert!(arena.append([&[], &vec![0; CAPACITY / 2]]));
+        assert!(arena.append([&[], &vec![0; SIZE / 2]]));
         assert!(!arena.append([&[], &[0]]));
-        assert_eq!(arena.used(), CAPACITY);
+        assert_eq!(arena.used(), SIZE);
         arena.truncate(empty);
         assert_eq!(arena.used(), 0);
     }

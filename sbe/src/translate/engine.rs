@@ -39,11 +39,11 @@ pub enum Outcome {
 }
 
 /// Which code page: what lies in a frame, executed at a privilege.
-type PageKey = (Frame, Privilege);
+pub(super) type PageKey = (Frame, Privilege);
 
 /// Whether accesses of a fragment may be grouped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Groups {
+pub(super) enum Groups {
     Yes,
     No,
 }
@@ -57,20 +57,24 @@ struct Site {
 
 /// Translated code of one processor.
 pub struct Translator {
-    arena: Arena,
+    pub(super) arena: Arena,
     runtime: Runtime,
     emitter: Emitter,
-    context: Box<Context>,
-    stack: HostStack,
-    tables: EntryTables,
-    pages: HashMap<PageKey, CodePage>,
+    pub(super) context: Box<Context>,
+    pub(super) stack: HostStack,
+    pub(super) tables: EntryTables,
+    pub(super) pages: HashMap<PageKey, CodePage>,
     /// For frames that instructions go on in: the pages they begin in.
-    heads: HashMap<Frame, Vec<PageKey>>,
+    pub(super) heads: HashMap<Frame, Vec<PageKey>>,
     sites: Vec<Site>,
     epochs: Epochs,
+    /// Counts look-ups of pages.
+    clock: u64,
+    /// Part of the arena that was in use when pages were last made to show themselves, in hundredths.
+    pub(super) swept: usize,
     segments: KnownSegments,
     verifier: Verifier,
-    stats: Stats,
+    pub(super) stats: Stats,
 }
 
 /// Under which circumstances emitted code ran last: return addresses on its stack hold under the same only.
@@ -95,17 +99,17 @@ impl Epochs {
 const PRIVILEGES: [Privilege; 2] = [Privilege::Supervisor, Privilege::User];
 
 impl Translator {
-    /// A translator with nothing translated.
+    /// A translator with nothing translated and room for `code_cache` bytes of code.
     ///
     /// # Errors
-    /// What the host says when it grants no memory for code; a processor without BMI2.
-    pub fn new() -> io::Result<Self> {
+    /// What the host says when it grants no memory for code; a size out of range; a processor without BMI2.
+    pub fn new(code_cache: usize) -> io::Result<Self> {
         // SHRX and RORX address memory without touching flags.
         if !std::arch::is_x86_feature_detected!("bmi2") {
             let what = "the translator needs a processor with BMI2";
             return Err(io::Error::new(io::ErrorKind::Unsupported, what));
         }
-        let mut arena = Arena::new()?;
+        let mut arena = Arena::new(code_cache)?;
         let runtime = Runtime::emit(&mut arena)?;
         let stack = HostStack::new(arena.address_of(runtime.underflow));
         let mut context = Box::new(Context::default());
@@ -122,6 +126,8 @@ impl Translator {
             heads: HashMap::new(),
             sites: Vec::new(),
             epochs: Epochs::default(),
+            clock: 0,
+            swept: 0,
             segments: KnownSegments::default(),
             verifier: Verifier::default(),
             stats: Stats::default(),
@@ -457,7 +463,7 @@ impl Translator {
     }
 
     /// Leads all branches to other pages through the dispatcher.
-    fn unlink_all(&mut self) {
+    pub(super) fn unlink_all(&mut self) {
         for page in self.pages.values_mut() {
             for link in std::mem::take(&mut page.incoming) {
                 unlink(&mut self.arena, &mut self.verifier, link, &self.runtime);
@@ -532,13 +538,27 @@ impl Translator {
                 *page = CodePage::new(page.table, written, bytes);
             }
         }
+        self.clock += 1;
+        page.executed = self.clock;
         Some(page.table)
     }
 
     fn translate(&mut self, cx: &mut Exec<'_>, key: PageKey, offset: u32, groups: Groups) -> Entry {
+        self.find_tail(cx, key, offset);
+        self.sweep(cx);
+        self.emit(cx, key, offset, groups)
+    }
+
+    /// Translates what is known of the page.
+    pub(super) fn emit(
+        &mut self,
+        cx: &mut Exec<'_>,
+        key: PageKey,
+        offset: u32,
+        groups: Groups,
+    ) -> Entry {
         let start = Instant::now();
         let first_site = self.sites.len() as u32;
-        self.find_tail(cx, key, offset);
         let Some(page) = self.pages.get_mut(&key) else {
             return Entry::Emulate;
         };
@@ -582,7 +602,7 @@ impl Translator {
             Ok(Translated::Emulate) => (Entry::Emulate, emulated_end(offset)),
             Ok(Translated::Incomplete) => return Entry::Emulate,
             Ok(Translated::Full) => {
-                self.clear(cx);
+                self.make_room(cx);
                 self.page(cx, key);
                 return self.translate(cx, key, offset, groups);
             }
@@ -632,7 +652,7 @@ impl Translator {
     }
 
     /// Forgets all translations.
-    fn clear(&mut self, cx: &mut Exec<'_>) {
+    pub(super) fn clear(&mut self, cx: &mut Exec<'_>) {
         self.stats.cleared += 1;
         cx.mmu.clear_code_slots();
         self.pages.clear();
@@ -642,11 +662,12 @@ impl Translator {
         self.verifier.clear();
         self.arena.truncate(self.runtime.end);
         self.stack.reset(&mut self.context);
+        self.swept = 0;
     }
 }
 
 /// Remembers that an instruction of page `key` goes on in `frame`.
-fn note_head(heads: &mut HashMap<Frame, Vec<PageKey>>, frame: Frame, key: PageKey) {
+pub(super) fn note_head(heads: &mut HashMap<Frame, Vec<PageKey>>, frame: Frame, key: PageKey) {
     let keys = heads.entry(frame).or_default();
     if !keys.contains(&key) {
         keys.push(key);

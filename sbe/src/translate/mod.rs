@@ -20,6 +20,7 @@ mod context;
 mod emit;
 mod engine;
 mod entries;
+mod evict;
 mod fragment;
 mod operands;
 mod page;

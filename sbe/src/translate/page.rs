@@ -22,6 +22,8 @@ pub struct CodePage {
     pub table: TableId,
     /// What followed it in linear memory when an instruction across its end was translated.
     pub tail: Option<Tail>,
+    /// When it was looked up last, on the translator's clock.
+    pub executed: u64,
     /// Its entries are hidden until it has been looked at again.
     pub hidden: bool,
     /// The page's bytes then.
@@ -43,12 +45,22 @@ impl CodePage {
             written,
             table,
             tail: None,
+            executed: 0,
             hidden: false,
             bytes: Box::new(bytes),
             scanned: BitArray::ZERO,
             entries: Vec::new(),
             plain: Vec::new(),
             incoming: Vec::new(),
+        }
+    }
+
+    /// The same page with another table and nothing scanned.
+    pub fn rescanned(&self, table: TableId) -> Self {
+        Self {
+            tail: self.tail.clone(),
+            executed: self.executed,
+            ..Self::new(table, self.written, *self.bytes)
         }
     }
 

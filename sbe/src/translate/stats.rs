@@ -21,8 +21,10 @@ pub struct Stats {
     pub changed: u64,
     /// Pages that were written beside their code and kept it.
     pub revalidated: u64,
-    /// Times that the whole code cache was emptied.
+    /// Times that the code cache was full.
     pub cleared: u64,
+    /// Pages that had to go then.
+    pub evicted: u64,
     /// Exits by cause.
     pub exits: Exits,
 }
