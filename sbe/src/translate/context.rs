@@ -58,17 +58,31 @@ pub enum Reason {
     Cross = 6,
 }
 
-/// A memory access as one number: log2 of its size in bytes, 0..=4, twice, plus 1 if it writes.
+/// What stands for log2 of the size of an access to 16 bytes that needs no alignment.
+const UNALIGNED: u32 = 5;
+
+/// A memory access as one number: log2 of its size in bytes, 0..=4, or 5 for 16 bytes that need no alignment; twice, plus 1 if
+/// it writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AccessKind(u32);
 
 impl AccessKind {
     /// How many kinds there are.
-    pub const COUNT: usize = 10;
+    pub const COUNT: usize = 12;
 
     /// The kind of an access to `size` bytes, a power of two up to 16.
     pub fn new(size: u32, writes: bool) -> Self {
         Self(size.trailing_zeros() * 2 + u32::from(writes))
+    }
+
+    /// The kind of an access to 16 bytes that may lie anywhere.
+    pub fn unaligned(writes: bool) -> Self {
+        Self(2 * UNALIGNED + u32::from(writes))
+    }
+
+    /// Whether a misaligned address is no fault: not known for other accesses to 16 bytes.
+    pub fn may_be_misaligned(self) -> bool {
+        self.0 / 2 != 4
     }
 
     /// All kinds, by number.
@@ -88,7 +102,7 @@ impl AccessKind {
 
     /// Bytes accessed.
     pub fn size(self) -> u32 {
-        1 << (self.0 / 2)
+        1 << (self.0 / 2).min(4)
     }
 
     /// Whether it writes.

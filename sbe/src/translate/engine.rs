@@ -337,7 +337,7 @@ impl Translator {
         let (address, size) = (self.context.address, kind.size());
         let crosses = address % PAGE_SIZE as u32 > PAGE_SIZE as u32 - size;
         // Some instructions fault for a misaligned operand of 16 bytes.
-        if crosses || size == 16 && address % size != 0 {
+        if crosses || !kind.may_be_misaligned() && address % size != 0 {
             return None;
         }
         let linear = LinearAddr::from(address);
@@ -381,7 +381,7 @@ impl Translator {
         self.follow_changes(cx);
         match entry {
             Entry::Code(code) => Some(self.arena.address_of(code)),
-            Entry::Emulate => None,
+            Entry::Emulate | Entry::EmulateOnce => None,
         }
     }
 
@@ -411,6 +411,7 @@ impl Translator {
                     link.left,
                     self.runtime.emulate_at,
                 ),
+                Entry::EmulateOnce => {}
             }
         }
         self.after_changes(cx, entry)
@@ -528,7 +529,7 @@ impl Translator {
                 for &(offset, entry) in page.entries() {
                     let code = match entry {
                         Entry::Code(code) => code,
-                        Entry::Emulate => self.runtime.emulate,
+                        Entry::Emulate | Entry::EmulateOnce => self.runtime.emulate,
                     };
                     self.tables.set(page.table, offset.into(), code);
                 }
@@ -600,7 +601,7 @@ impl Translator {
                 }
             }
             Ok(Translated::Emulate) => (Entry::Emulate, emulated_end(offset)),
-            Ok(Translated::Incomplete) => return Entry::Emulate,
+            Ok(Translated::Incomplete) => return Entry::EmulateOnce,
             Ok(Translated::Full) => {
                 self.make_room(cx);
                 self.page(cx, key);
@@ -618,7 +619,7 @@ impl Translator {
         page.add(offset, end, entry);
         let code = match entry {
             Entry::Code(code) => code,
-            Entry::Emulate => self.runtime.emulate,
+            Entry::Emulate | Entry::EmulateOnce => self.runtime.emulate,
         };
         self.tables.set(page.table, offset, code);
         self.stats.host_bytes += (self.arena.used() - before) as u64;

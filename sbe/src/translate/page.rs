@@ -12,6 +12,8 @@ pub enum Entry {
     Code(u32),
     /// The emulator.
     Emulate,
+    /// The emulator this time: the instruction goes on in a page that was not fetched yet.
+    EmulateOnce,
 }
 
 /// A page of code as it was when it was scanned.

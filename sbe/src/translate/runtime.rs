@@ -371,7 +371,7 @@ fn change_level(asm: &mut Asm, to: Level, jump: Label, exit: Label) {
 /// R8D: address, R9D: offset in the page. A misaligned address may have a slot all the same, if it stays in one page.
 fn miss(asm: &mut Asm, kind: AccessKind, exit: Label) {
     let size = kind.size() as i32;
-    if matches!(size, 2 | 4 | 8) {
+    if size > 1 && kind.may_be_misaligned() {
         let (same, absent) = (asm.label(), asm.label());
         let table = if kind.writes() { WRITE_TABLE } else { 0 };
         asm.push(R9);

@@ -151,7 +151,7 @@ fn a_stack_frame_across_two_pages() {
 
 #[test]
 fn an_instruction_across_two_pages() {
-    agree(|a| {
+    let vcpu = agree(|a| {
         let mut again = a.create_label();
         a.mov(ecx, 50)?;
         a.set_label(&mut again)?;
@@ -165,6 +165,8 @@ fn an_instruction_across_two_pages() {
         a.jnz(again)?;
         a.hlt()
     });
+    let exits = vcpu.translation().expect("is translated").exits.emulate;
+    assert!(exits < 10, "{exits} instructions were left to the emulator");
 }
 
 #[test]

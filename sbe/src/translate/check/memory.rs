@@ -1,11 +1,11 @@
 //! What memory an instruction may access.
 
+use super::memory;
 use super::rule::Rule;
 use super::state::State;
 use super::value::{Atom, CONTEXT, Index, Node, Shift, Slot, TABLES, Table, Value, Values};
 use crate::translate::context::{CODE_TABLE, Context, FETCH_TABLE, WRITE_TABLE};
 use mmu::{PAGE_SHIFT, PAGE_SIZE, SLOT_PRESENT};
-use std::mem::offset_of;
 
 /// Entries of a table are quadwords.
 const ENTRY_BYTES: u64 = 8;
@@ -40,72 +40,64 @@ pub enum Place {
     Guest,
 }
 
-/// Whose code is looked at: what it may write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rights {
-    /// Of a fragment.
-    Fragment,
-    /// Of the fixed pieces.
-    Runtime,
-}
-
-/// A field of the context: offset and size.
+/// What code may do beside what all code may.
 #[derive(Clone, Copy)]
-struct Field(usize, usize);
-
-const fn size<T>(_: fn(&Context) -> &T) -> usize {
-    size_of::<T>()
+pub struct Rights {
+    /// The fields of the context that it writes.
+    pub writes: &'static [Field],
+    /// Fields of which the low bits are zeros, and how many bits.
+    pub aligned: &'static [(Field, u8)],
+    /// Whether it may load R14, RSP and the FPU from the context.
+    pub loads_state: bool,
 }
 
-macro_rules! fields {
-    ($($name:ident),* $(,)?) => {
-        [$(Field(offset_of!(Context, $name), size(|context| &context.$name))),*]
+/// A field of the context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Field {
+    /// Where it begins.
+    pub offset: u64,
+    /// Its size.
+    pub bytes: u64,
+    /// Size of its elements.
+    pub element: u64,
+}
+
+impl Field {
+    /// Whether these are the bytes of one of its elements.
+    pub fn has(&self, offset: u64, bytes: u64) -> bool {
+        let inside = offset.wrapping_sub(self.offset);
+        inside < self.bytes && inside.is_multiple_of(self.element) && bytes == self.element
+    }
+}
+
+/// Size of what `_field` gives.
+pub const fn size<T>(_field: fn(&Context) -> &T) -> u64 {
+    size_of::<T>() as u64
+}
+
+/// A [`Field`] by its name, or as an array by its name and its elements' type.
+macro_rules! field {
+    ($name:ident) => {
+        field!($name, bytes memory::size(|context| &context.$name))
+    };
+    ($name:ident: $element:ty) => {
+        field!($name, bytes size_of::<$element>() as u64)
+    };
+    ($name:ident, bytes $element:expr) => {
+        memory::Field {
+            offset: std::mem::offset_of!(crate::translate::context::Context, $name) as u64,
+            bytes: memory::size(|context| &context.$name),
+            element: $element,
+        }
     };
 }
 
-/// What fragments write.
-const OF_FRAGMENTS: &[Field] = &fields!(polls, scratch, interrupt_flag);
-
-/// What the fixed pieces write, too.
-const OF_RUNTIME: &[Field] = &fields!(
-    eip,
-    fpu_live,
-    fs_base,
-    gs_base,
-    fs_usable,
-    gs_usable,
-    reason,
-    site,
-    access,
-    address,
-    flags,
-    resume,
-    regs,
-    page,
-    pointer,
-    table,
-    stack,
-    selectors,
-    loaded,
-    cpl,
-    level_changed,
-    host_stack,
-    fpu_saved,
-    fpu,
-);
-
-impl Rights {
-    fn writes(self, offset: u64, bytes: u64) -> bool {
-        match self {
-            Self::Fragment => OF_FRAGMENTS
-                .iter()
-                .any(|field| (offset, bytes) == (field.0 as u64, field.1 as u64)),
-            Self::Runtime => OF_FRAGMENTS.iter().chain(OF_RUNTIME).any(|field| {
-                offset >= field.0 as u64 && offset + bytes <= (field.0 + field.1) as u64
-            }),
-        }
-    }
-}
+/// Those of a fragment.
+pub const OF_FRAGMENTS: Rights = Rights {
+    writes: &[field!(polls), field!(scratch), field!(interrupt_flag)],
+    aligned: &[],
+    loads_state: false,
+};
 
 /// What `operand` is.
 ///
@@ -168,8 +160,13 @@ fn in_context(values: &mut Values, rights: Rights, operand: Operand) -> Result<P
         return Err(Rule::Field);
     }
     match offset.known() {
-        Some(offset) if !operand.writes || rights.writes(offset, operand.bytes) => {
-            Ok(Place::Context(offset))
+        Some(offset) => {
+            let writable = || {
+                let has = |field: &Field| field.has(offset, operand.bytes);
+                rights.writes.iter().any(has)
+            };
+            let may = !operand.writes || writable();
+            may.then_some(Place::Context(offset)).ok_or(Rule::Field)
         }
         None if !operand.writes => Ok(Place::Array),
         _ => Err(Rule::Field),
@@ -255,10 +252,11 @@ pub fn same_page(values: &mut Values, state: &State, first: Value, last: Value) 
     state.knows(distance, true)
 }
 
-/// What a slot found at `index` that is not empty grants: as many bytes as make a misaligned address miss, or as were found to
-/// lie in the page of the address.
+/// What a slot found at `index` that is not empty grants: as many bytes as the address is aligned to, or would have missed else,
+/// or as were found to lie in the page of the address.
 pub fn granted(values: &Values, state: &State, index: Index, writes: bool) -> Slot {
-    let aligned = 1 << index.log;
+    let low = values.low(index.address);
+    let aligned = 1 << index.log.max(low.zeros());
     let bytes = state
         .facts
         .iter()

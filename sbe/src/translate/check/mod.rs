@@ -28,6 +28,7 @@
 
 mod allowed;
 mod flow;
+#[macro_use]
 mod memory;
 mod pieces;
 mod rule;
@@ -43,7 +44,7 @@ use mmu::Privilege;
 use pieces::Pieces;
 pub use rule::{Rule, Violation};
 pub use verifier::Verifier;
-use walk::{Around, Entries, Entry, Sites, Walk};
+use walk::{Around, Entries, Entry, Sites};
 
 /// Checks fragments, and keeps account of where they may lead.
 pub struct Checker {
@@ -89,7 +90,7 @@ impl Checker {
             entries: &self.entries,
         };
         let entry = Entry { at, privilege };
-        let found = Walk::fragment(around, code, origins, entry)?;
+        let found = walk::fragment(around, code, origins, entry)?;
         self.sites.extend(found.sites);
         self.numbers.extend(found.numbers);
         self.entries.insert(origins[0], entry);

@@ -4,7 +4,7 @@ use super::allowed::{Unit, is_string, unit};
 use super::memory::{self, Operand, Place, Rights};
 use super::rule::Rule;
 use super::state::{Poll, R13, R14, RAX, RCX, RDI, RDX, RSI, RSP, State};
-use super::value::{ARENA, CONTEXT, Low, Node, Shift, TABLES, Table, Value, Values};
+use super::value::{ARENA, CONTEXT, Low, Node, Shift, TABLES, Table, Value, Values, WORD};
 use crate::translate::context::Context;
 use iced_x86::{
     Code, CodeSize, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register,
@@ -20,7 +20,10 @@ const ABOVE_MASKS: u8 = 26;
 const SCRATCH: u64 = offset_of!(Context, scratch) as u64;
 const POLLS: u64 = offset_of!(Context, polls) as u64;
 const FPU_LIVE: u64 = offset_of!(Context, fpu_live) as u64;
-const TABLE_FIELDS: u64 = offset_of!(Context, tables) as u64;
+const FPU: u64 = offset_of!(Context, fpu) as u64;
+const STACK_BOTTOM: u64 = offset_of!(Context, stack_bottom) as u64;
+const TABLES_0: u64 = offset_of!(Context, tables) as u64;
+const TABLES_1: u64 = TABLES_0 + 8;
 
 /// The number of a general register, whatever part of it `register` is.
 pub fn number(register: Register) -> usize {
@@ -163,8 +166,11 @@ impl Stepper {
         let number = number(register);
         let value = match number {
             R13 if State::is_page(&self.values, value) => value,
-            R14 if self.rights == Rights::Runtime => {
-                self.is_table(value).ok_or(Rule::Pinned(number))?
+            R14 if self.rights.loads_state => self.is_table(value).ok_or(Rule::Pinned(number))?,
+            RSP if self.rights.loads_state && self.is_field(value, STACK_BOTTOM) => {
+                // No call is open.
+                state.stack.clear();
+                return Ok(());
             }
             RSP | R13.. => return Err(Rule::Pinned(number)),
             _ => value,
@@ -175,16 +181,17 @@ impl Stepper {
 
     /// The read table that `value` is, if it was loaded from where the context has it.
     fn is_table(&self, value: Value) -> Option<Value> {
-        match self.values.node(value.single()?) {
-            Node::Loaded {
-                address, bytes: 8, ..
-            } => {
-                let of = |index: u64| Value::atom(CONTEXT).plus(TABLE_FIELDS + 8 * index);
-                let known = address == of(0) || address == of(1);
-                known.then_some(Value::atom(TABLES))
-            }
-            _ => None,
-        }
+        let known = [TABLES_0, TABLES_1]
+            .into_iter()
+            .any(|offset| self.is_field(value, offset));
+        known.then_some(Value::atom(TABLES))
+    }
+
+    /// Whether `value` was loaded from a quadword of the context.
+    fn is_field(&self, value: Value, offset: u64) -> bool {
+        let node = value.single().map(|atom| self.values.node(atom));
+        let place = Value::atom(CONTEXT).plus(offset);
+        matches!(node, Some(Node::Loaded { address, bytes: 8, .. }) if address == place)
     }
 
     /// The address of the memory operand, 64 bits wide.
@@ -261,12 +268,24 @@ impl Stepper {
                 self.values.of(Node::Entry(table, index, serial))
             }
             Place::Code(eip) => self.values.of(Node::Code(eip)),
+            Place::Context(offset) if self.zeros(offset, bytes.into()) > 0 => {
+                let low = Low::new(self.zeros(offset, bytes.into()), 0);
+                let most = if bytes == 4 { WORD } else { u64::MAX };
+                self.values.unknown(most, low)
+            }
             Place::Context(_) | Place::Array | Place::Guest => self.values.of(Node::Loaded {
                 address: operand.address,
                 bytes,
                 version: state.version,
             }),
         })
+    }
+
+    /// How many low bits of a field are zeros.
+    fn zeros(&self, offset: u64, bytes: u64) -> u8 {
+        let mut known = self.rights.aligned.iter();
+        let known = known.find(|(field, _)| field.has(offset, bytes));
+        known.map_or(0, |known| known.1)
     }
 
     fn store(
@@ -348,8 +367,8 @@ impl Stepper {
     fn plain(&mut self, state: &mut State, instruction: &Instruction) -> Result<(), Rule> {
         match instruction.code() {
             Code::Fldcw_m2byte => return self.load_control_word(state, instruction),
-            Code::Fxrstor_m512byte if self.rights == Rights::Runtime => {
-                return self.operand(state, instruction, false).map(|_| ());
+            Code::Fxrstor_m512byte if self.rights.loads_state => {
+                return self.load_fpu(state, instruction);
             }
             _ => {}
         }
@@ -401,6 +420,18 @@ impl Stepper {
             };
         }
         Ok(())
+    }
+
+    /// FXRSTOR of the guest's state.
+    fn load_fpu(&mut self, state: &mut State, instruction: &Instruction) -> Result<(), Rule> {
+        let placed = self.operand(state, instruction, false)?;
+        match placed {
+            Some((_, Place::Context(FPU))) => {
+                state.fpu = true;
+                Ok(())
+            }
+            _ => Err(Rule::Instruction),
+        }
     }
 
     /// DIV and IDIV of EDX:EAX: the quotient was proven to fit.

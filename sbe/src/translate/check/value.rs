@@ -40,9 +40,15 @@ impl Low {
         Self::new(LOW_BITS, value)
     }
 
-    const fn new(bits: u8, value: u64) -> Self {
+    /// So many.
+    pub const fn new(bits: u8, value: u64) -> Self {
         let value = value & ((1 << bits) - 1);
         Self { bits, value }
+    }
+
+    /// How many are known to be zeros, up to the first that is not.
+    pub fn zeros(self) -> u8 {
+        self.bits.min(self.value.trailing_zeros() as u8)
     }
 
     /// What both know.

@@ -1,12 +1,12 @@
 //! [`Walk`]: follows all ways through a piece of code and checks where they leave it.
 
 use super::flow::{Flow, Listing, violation};
-use super::memory::Rights;
+use super::memory;
 use super::pieces::{Pieces, Way};
 use super::rule::{Need, Rule, Violation};
 use super::state::{GUEST, Poll, R8, R9, R10, R13, RCX, State};
 use super::step::{Stepper, number};
-use super::value::{Node, Slot, Value};
+use super::value::{Low, Node, Slot, Value, Values};
 use crate::translate::emit::ENTRY_BYTES;
 use hashbrown::HashMap;
 use iced_x86::{Code, Instruction, OpKind};
@@ -58,6 +58,14 @@ pub struct Around<'a> {
     pub entries: &'a Entries,
 }
 
+/// What code that was called owes its caller.
+pub struct Promise<'a> {
+    /// What the stack has above its level on entry when it returns.
+    pub stack: Vec<Value>,
+    /// Checks what is in the registers then.
+    pub check: &'a dyn Fn(&Values, &State) -> Result<(), Rule>,
+}
+
 /// A walk through one piece of code.
 pub struct Walk<'a> {
     around: Around<'a>,
@@ -66,57 +74,81 @@ pub struct Walk<'a> {
     /// What is known before each instruction.
     states: Vec<Option<State>>,
     entry: Entry,
+    promise: Promise<'a>,
     found: Found,
 }
 
+/// Checks the code of a fragment.
+///
+/// # Errors
+/// What it violates.
+pub fn fragment(
+    around: Around<'_>,
+    code: [&[u8]; 2],
+    origins: [u32; 2],
+    entry: Entry,
+) -> Result<Found, Violation> {
+    let listing = Listing::decode(code, origins)?;
+    let behind_entry = listing.number(origins[0] + ENTRY_BYTES);
+    let Some(inside) = behind_entry.filter(|&number| number > 0) else {
+        let first = listing.instructions.first().copied();
+        return Err(violation(&first.unwrap_or_default(), Rule::Target));
+    };
+    let promise = Promise {
+        stack: Vec::new(),
+        check: &|values, state| match Need::Word8.met(values, state) {
+            true => Ok(()),
+            false => Err(Rule::Contract(Need::Word8)),
+        },
+    };
+    let mut stepper = Stepper::new(memory::OF_FRAGMENTS);
+    let values = &mut stepper.values;
+    let mut outside = State::between(values);
+    let from_inside = outside.clone();
+    // It is entered with EIP in R8D, or behind the code that finds out its page.
+    outside.registers[R8] = values.unknown(u32::MAX.into(), Low::of(entry.at.into()));
+    let mut walk = Walk::new(around, listing, stepper, entry, promise);
+    walk.start(0, outside);
+    walk.start(inside, from_inside);
+    walk.follow()
+}
+
 impl<'a> Walk<'a> {
-    /// Checks the code of a fragment.
-    ///
-    /// # Errors
-    /// What it violates.
-    pub fn fragment(
+    /// A walk through `listing`.
+    pub fn new(
         around: Around<'a>,
-        code: [&[u8]; 2],
-        origins: [u32; 2],
+        listing: Listing,
+        stepper: Stepper,
         entry: Entry,
-    ) -> Result<Found, Violation> {
-        let listing = Listing::decode(code, origins)?;
-        let mut walk = Self {
+        promise: Promise<'a>,
+    ) -> Self {
+        Self {
             around,
             states: vec![None; listing.instructions.len()],
             listing,
-            stepper: Stepper::new(Rights::Fragment),
+            stepper,
             entry,
+            promise,
             found: Found::default(),
-        };
-        walk.enter(origins[0])?;
-        walk.follow()?;
-        Ok(walk.found)
+        }
     }
 
-    /// A fragment is entered at its start with EIP in R8D, or behind the code that finds out its page.
-    fn enter(&mut self, start: u32) -> Result<(), Violation> {
-        let inside = self.listing.number(start + ENTRY_BYTES);
-        let Some(inside) = inside.filter(|&number| number > 0) else {
-            let first = self.listing.instructions.first().copied();
-            return Err(violation(&first.unwrap_or_default(), Rule::Target));
-        };
-        let values = &mut self.stepper.values;
-        let mut state = State::between(values);
-        self.states[inside] = Some(state.clone());
-        let low = super::value::Low::of(self.entry.at.into());
-        state.registers[R8] = values.unknown(u32::MAX.into(), low);
-        self.states[0] = Some(state);
-        Ok(())
+    /// The code can be entered at instruction `number` with `state`.
+    pub fn start(&mut self, number: usize, state: State) {
+        self.states[number] = Some(state);
     }
 
-    fn follow(&mut self) -> Result<(), Violation> {
+    /// Follows the code from its first instruction on.
+    ///
+    /// # Errors
+    /// What it violates.
+    pub fn follow(mut self) -> Result<Found, Violation> {
         for number in self.listing.order(&[0])? {
             let instruction = self.listing.instructions[number];
             self.visit(number, &instruction)
                 .map_err(|rule| violation(&instruction, rule))?;
         }
-        Ok(())
+        Ok(self.found)
     }
 
     fn visit(&mut self, number: usize, instruction: &Instruction) -> Result<(), Rule> {
@@ -150,8 +182,8 @@ impl<'a> Walk<'a> {
             }
             Flow::Call(target) => self.call(number, instruction, target, state),
             Flow::Return => {
-                self.leaves(&state, &[])?;
-                self.needs_word8(&state)
+                self.leaves(&state, &self.promise.stack)?;
+                (self.promise.check)(&self.stepper.values, &state)
             }
             Flow::Indirect => self.indirect(instruction, &state),
         }
@@ -304,13 +336,6 @@ impl<'a> Walk<'a> {
             return Err(Rule::Stack);
         }
         self.opens(state)
-    }
-
-    fn needs_word8(&self, state: &State) -> Result<(), Rule> {
-        match Need::Word8.met(&self.stepper.values, state) {
-            true => Ok(()),
-            false => Err(Rule::Contract(Need::Word8)),
-        }
     }
 
     /// Remembers what holds at a branch whose displacement may be replaced.

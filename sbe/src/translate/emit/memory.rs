@@ -6,7 +6,7 @@ use crate::translate::asm::*;
 use crate::translate::context::{AccessKind, PAGE_BIAS, WRITE_TABLE, field};
 use crate::translate::operands::Place;
 use crate::translate::runtime::context;
-use iced_x86::{Instruction, Register};
+use iced_x86::{Instruction, Mnemonic, Register};
 use mmu::SLOT_PRESENT;
 
 /// What has to be added to linear address and slot.
@@ -63,6 +63,14 @@ pub(super) fn is_addressable(raw: &Instruction, writes: bool) -> bool {
         && wide(registers.1)
         && (!absolute || raw.memory_displ_size() == 4)
         && !(writes && raw.memory_segment() == Register::CS)
+}
+
+/// Whether an operand of 16 bytes may lie anywhere.
+fn needs_no_alignment(raw: &Instruction) -> bool {
+    matches!(
+        raw.mnemonic(),
+        Mnemonic::Movdqu | Mnemonic::Movups | Mnemonic::Movupd | Mnemonic::Lddqu
+    )
 }
 
 /// The effective address of the memory operand, as far as its segment leaves it.
@@ -176,7 +184,11 @@ impl Emitter {
         writes: bool,
     ) -> Probed {
         let found = self.asm.label();
-        let kind = AccessKind::new(size, writes);
+        let kind = if size == 16 && needs_no_alignment(raw) {
+            AccessKind::unaligned(writes)
+        } else {
+            AccessKind::new(size, writes)
+        };
         let miss = self.miss(raw.ip32(), Cause::Slot(kind, address, found));
         let table = if writes { WRITE_TABLE } else { 0 };
         let log = size.trailing_zeros();

@@ -2,6 +2,7 @@
 
 mod corpus;
 mod mutations;
+mod runtime;
 
 use super::{Checker, Violation};
 use crate::translate::arena::Arena;

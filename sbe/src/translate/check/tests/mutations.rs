@@ -270,7 +270,7 @@ fn accesses_are_by_the_address_probed() {
         });
         assert_eq!(result, Err(Rule::Address), "{base:?}");
     }
-    let changes: [fn(&mut CodeAssembler) -> Result<(), IcedError>; 5] = [
+    let changes: [Program; 5] = [
         |a| a.lea(esi, ptr(rsi + 4)),
         |a| a.mov(esi, eax),
         |a| a.inc(esi),
@@ -288,7 +288,7 @@ fn accesses_are_by_the_address_probed() {
 
 #[test]
 fn memory_is_reached_in_no_other_way() {
-    type Access = (fn(&mut CodeAssembler) -> Result<(), IcedError>, Rule);
+    type Access = (Program, Rule);
     let accesses: [Access; 15] = [
         (|a| a.mov(eax, dword_ptr(rbx)), Rule::Address),
         (|a| a.mov(eax, dword_ptr(0x1000)), Rule::Address),
@@ -326,7 +326,7 @@ fn memory_is_reached_in_no_other_way() {
 
 #[test]
 fn windows_are_the_guests() {
-    let accesses: [fn(&mut CodeAssembler) -> Result<(), IcedError>; 4] = [
+    let accesses: [Program; 4] = [
         |a| a.mov(eax, dword_ptr(ebx).gs()),
         |a| a.add(dword_ptr(ebx + edi * 8 + 0x1234).gs(), eax),
         |a| a.movzx(edx, byte_ptr(r12d + r11d).gs()),
@@ -400,7 +400,7 @@ fn only_known_instructions() {
 
 #[test]
 fn pinned_registers_stay() {
-    type Write = (fn(&mut CodeAssembler) -> Result<(), IcedError>, usize);
+    type Write = (Program, usize);
     let writes: [Write; 12] = [
         (|a| a.mov(r14, rax), 14),
         (|a| a.mov(r15d, eax), 15),
@@ -639,7 +639,7 @@ fn only_some_fields_are_written() {
 
 #[test]
 fn indirect_jumps_are_dispatched() {
-    let jumps: [fn(&mut CodeAssembler) -> Result<(), IcedError>; 3] = [
+    let jumps: [Program; 3] = [
         |a| a.jmp(rax),
         |a| a.jmp(rcx),
         |a| a.jmp(qword_ptr(r15 + 16)),

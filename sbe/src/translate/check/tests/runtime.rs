@@ -1,0 +1,299 @@
+//! The fixed pieces keep their promises.
+
+use super::super::flow::Listing;
+use super::super::memory::{self, Rights};
+use super::super::pieces::{self, Piece, Pieces, Way};
+use super::super::rule::{Need, Rule};
+use super::super::state::{GUEST, R8, R9, R13, RCX, State};
+use super::super::step::Stepper;
+use super::super::value::{Low, Values};
+use super::super::walk::{Around, Entries, Entry, Promise, Walk};
+use super::*;
+use crate::cpu::segment::SegReg;
+use crate::translate::context::{CONTEXT_BIAS, Context, field};
+use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+/// What the fixed pieces may do. The GDT that segment registers are loaded from is aligned, or no descriptor is known.
+const OF_PIECES: Rights = Rights {
+    writes: &[
+        field!(polls),
+        field!(interrupt_flag),
+        field!(eip),
+        field!(reason),
+        field!(site),
+        field!(access),
+        field!(address),
+        field!(resume),
+        field!(fpu_live),
+        field!(fs_base),
+        field!(fs_usable),
+        field!(gs_base),
+        field!(gs_usable),
+        field!(selectors: u32),
+        field!(loaded: u32),
+        field!(table),
+        field!(cpl),
+        field!(level_changed),
+    ],
+    aligned: &[(field!(gdt_base), 3)],
+    loads_state: true,
+};
+
+/// The fixed pieces as they lie in the arena.
+struct Fixed {
+    bench: Bench,
+    code: Vec<u8>,
+    /// Where each begins; the last is where all end.
+    starts: Vec<u32>,
+    /// They, and the way out.
+    pieces: Pieces,
+    exit: u32,
+}
+
+impl Fixed {
+    fn new() -> Self {
+        let bench = Bench::new();
+        let runtime = &bench.runtime;
+        let mut code = vec![0; runtime.end[0] as usize];
+        let memory = File::open("/proc/self/mem").expect("one's own memory");
+        memory
+            .read_exact_at(&mut code, bench.arena.address_of(0))
+            .expect("is mapped");
+        let mut pieces = pieces::of(runtime);
+        // What entry tables hold for what is not known.
+        let unknown = Piece {
+            way: Way::Jump,
+            needs: &[Need::Word8],
+        };
+        pieces.insert(0, unknown);
+        let leave = instructions(&code, 0)
+            .find(|instruction| instruction.mnemonic() == Mnemonic::Jmp)
+            .expect("it leaves");
+        let exit = leave.near_branch_target() as u32;
+        let mut starts: Vec<u32> = pieces.keys().copied().collect();
+        starts.extend(SegReg::ALL.map(|register| runtime.load_segment(register)));
+        starts.extend([exit, runtime.underflow, runtime.end[0]]);
+        starts.sort_unstable();
+        starts.dedup();
+        let way_out = Piece {
+            way: Way::Jump,
+            needs: &[],
+        };
+        pieces.insert(exit, way_out);
+        Self {
+            bench,
+            code,
+            starts,
+            pieces,
+            exit,
+        }
+    }
+
+    /// Where the piece at `start` ends.
+    fn end(&self, start: u32) -> u32 {
+        let behind = match start {
+            // It goes on as the next one.
+            start if start == self.bench.runtime.mismatch => self.bench.runtime.jump,
+            start => start,
+        };
+        *self
+            .starts
+            .iter()
+            .find(|&&other| other > behind)
+            .expect("there is an end")
+    }
+
+    fn check(&self, start: u32, piece: Piece) -> Result<(), Violation> {
+        let bytes = &self.code[start as usize..self.end(start) as usize];
+        let listing = Listing::decode([bytes, &[]], [start, 0])?;
+        let mut stepper = Stepper::new(OF_PIECES);
+        let values = &mut stepper.values;
+        let mut state = State::between(values);
+        for need in piece.needs {
+            match need {
+                Need::Word8 => state.registers[R8] = values.word(),
+                Need::Inverted8 => {
+                    let word = values.word();
+                    state.registers[R8] = values.not(word);
+                }
+                Need::Word9 => state.registers[R9] = values.word(),
+                Need::Offset9 => {
+                    state.registers[R9] = values.unknown(PAGE_SIZE as u64 - 1, Low::UNKNOWN);
+                }
+                Need::Way => {}
+            }
+        }
+        if piece.returns() {
+            state.stack = vec![values.any()];
+        }
+        let before = state.clone();
+        let keeps = |values: &Values, after: &State| kept(piece, &before, values, after);
+        let promise = Promise {
+            stack: before.stack.clone(),
+            check: &keeps,
+        };
+        let around = Around {
+            pieces: &self.pieces,
+            entries: &Entries::new(),
+        };
+        let entry = Entry {
+            at: 0,
+            privilege: Privilege::Supervisor,
+        };
+        let mut walk = Walk::new(around, listing, stepper, entry, promise);
+        walk.start(0, state);
+        walk.follow().map(|_| ())
+    }
+}
+
+fn instructions(code: &[u8], start: u32) -> impl Iterator<Item = Instruction> {
+    let bytes = &code[start as usize..];
+    let decoder = Decoder::with_ip(64, bytes, start.into(), DecoderOptions::NONE);
+    decoder.into_iter().collect::<Vec<_>>().into_iter()
+}
+
+/// Whether a piece that returns has done what callers take for done.
+fn kept(piece: Piece, before: &State, values: &Values, after: &State) -> Result<(), Rule> {
+    let same = GUEST
+        .iter()
+        .chain(&[R13])
+        .all(|&number| before.registers[number] == after.registers[number]);
+    let done = match piece.way {
+        Way::Jump | Way::JumpPolled => false,
+        Way::LoadsFpu => after.fpu,
+        Way::LoadsSegment => true,
+        Way::Finds(kind) => {
+            let address = before.registers[R8];
+            let found = values.slot(after.registers[RCX]).is_some_and(|slot| {
+                slot.address == address
+                    && slot.bytes >= kind.size().into()
+                    && slot.writes >= kind.writes()
+            });
+            found
+                && [R8, 10]
+                    .iter()
+                    .all(|&number| before.registers[number] == after.registers[number])
+        }
+    };
+    let untouched = before.scratch == after.scratch;
+    (same && done && untouched)
+        .then_some(())
+        .ok_or(Rule::Contract(Need::Way))
+}
+
+#[test]
+fn every_piece_obeys_the_rules() {
+    let fixed = Fixed::new();
+    let mut checked = 0;
+    for (&start, &piece) in &fixed.pieces {
+        if start != fixed.exit {
+            assert_eq!(fixed.check(start, piece), Ok(()), "{start:#x} {piece:?}");
+            checked += 1;
+        }
+    }
+    assert!(checked > 25, "only {checked}");
+    let segments = SegReg::ALL.map(|register| fixed.bench.runtime.load_segment(register));
+    let piece = fixed.pieces[&fixed.bench.runtime.load_segment(SegReg::Ds)];
+    for start in segments {
+        assert_eq!(fixed.check(start, piece), Ok(()), "{start:#x}");
+    }
+}
+
+#[test]
+fn a_broken_piece_is_noticed() {
+    let mut fixed = Fixed::new();
+    let kind = AccessKind::new(4, true);
+    let start = fixed.bench.runtime.miss(kind);
+    let piece = fixed.pieces[&start];
+    let last_byte = instructions(&fixed.code, start)
+        .find(|instruction| instruction.code() == Code::Lea_r32_m)
+        .expect("there is a comparison of pages");
+    let displacement = last_byte.next_ip() as usize - 1;
+    assert_eq!(fixed.code[displacement], 3);
+    fixed.code[displacement] = 1;
+    let rule = fixed
+        .check(start, piece)
+        .map_err(|violation| violation.rule);
+    assert_eq!(rule, Err(Rule::Contract(Need::Way)));
+    let start = fixed.bench.runtime.emulate_at;
+    let piece = fixed.pieces[&start];
+    // A field that is none of the pieces'.
+    let store = instructions(&fixed.code, start)
+        .find(|instruction| instruction.code() == Code::Mov_rm32_imm32)
+        .expect("the reason");
+    let displacement = store.next_ip() as usize - size_of::<u32>() - 1;
+    fixed.code[displacement] = field::SCRATCH as u8;
+    let rule = fixed
+        .check(start, piece)
+        .map_err(|violation| violation.rule);
+    assert_eq!(rule, Err(Rule::Field));
+}
+
+/// The outermost return leaves the stack as it found it.
+#[test]
+fn underflow_jumps() {
+    let fixed = Fixed::new();
+    let runtime = fixed.bench.runtime;
+    let texts: Vec<String> = instructions(&fixed.code, runtime.underflow)
+        .take(2)
+        .map(|instruction| instruction.to_string())
+        .collect();
+    assert_eq!(
+        texts,
+        [
+            "lea -8(%rsp),%rsp".into(),
+            format!("jmp 0x{:016X}", runtime.jump)
+        ]
+    );
+}
+
+/// The way in and the way out exchange the host's state and the guest's: nothing but moves between registers, stack and context.
+#[test]
+fn ways_in_and_out_only_exchange_states() {
+    use Mnemonic::*;
+    let fixed = Fixed::new();
+    let end = fixed.bench.runtime.underflow;
+    let mut count = 0;
+    for instruction in instructions(&fixed.code, fixed.exit) {
+        if instruction.ip() >= end.into() {
+            break;
+        }
+        count += 1;
+        let known = matches!(
+            instruction.mnemonic(),
+            Mov | Lea
+                | Push
+                | Pop
+                | Lahf
+                | Seto
+                | Add
+                | Sahf
+                | Jrcxz
+                | Jmp
+                | Fxsave
+                | Fxrstor
+                | Fninit
+                | Ldmxcsr
+                | Ret
+        );
+        assert!(known, "{instruction}");
+        let memory =
+            (0..instruction.op_count()).any(|index| instruction.op_kind(index) == OpKind::Memory);
+        if memory && instruction.mnemonic() != Lea {
+            let offset = instruction.memory_displacement64() as i64 + i64::from(CONTEXT_BIAS);
+            let end = offset + instruction.memory_size().size() as i64;
+            assert_eq!(instruction.memory_base(), Register::R15, "{instruction}");
+            assert_eq!(instruction.memory_index(), Register::None, "{instruction}");
+            assert!(
+                offset >= 0 && end <= size_of::<Context>() as i64,
+                "{instruction}"
+            );
+        }
+        if instruction.mnemonic() == Lea {
+            assert_eq!(instruction.to_string(), "lea 0xA(%rdi),%r15");
+        }
+    }
+    assert!(count > 40, "only {count}");
+}
