@@ -119,8 +119,8 @@ fn write_translation(f: &mut fmt::Formatter<'_>, stats: &TranslationStats) -> fm
     writeln!(f, "links         {}", stats.links)?;
     writeln!(
         f,
-        "invalidations {} changed, {} revalidated, {} cleared",
-        stats.changed, stats.revalidated, stats.cleared
+        "invalidations {} changed, {} revalidated, {} evicted by a full cache {} times",
+        stats.changed, stats.revalidated, stats.evicted, stats.cleared
     )?;
     let exits = &stats.exits;
     writeln!(
@@ -175,6 +175,7 @@ mod tests {
                 changed: 6,
                 revalidated: 8,
                 cleared: 9,
+                evicted: 16,
                 exits: CodeExits {
                     emulate: 10,
                     lookup: 11,
@@ -192,7 +193,7 @@ mod tests {
             "scanned       1 pages, 2 fragments in 0.004 s",
             "translated    30 bytes to 75, 2.5 each",
             "links         5",
-            "invalidations 6 changed, 8 revalidated, 9 cleared",
+            "invalidations 6 changed, 8 revalidated, 16 evicted by a full cache 9 times",
             "code exits    10 emulate, 11 lookup, 12 link, 13 budget, 14 FPU, 15 table miss",
         ] {
             assert!(report.lines().any(|l| l == line), "{report}");
