@@ -30,6 +30,9 @@ const BOOT_DS: Selector = Selector(0x18);
 /// Bytes of translated code that there is room for unless said otherwise.
 pub const CODE_CACHE: usize = 32 << 20;
 
+/// Polls of translated code that take as long as one instruction of the emulator's.
+const EMULATED: u64 = 16;
+
 /// What executes guest code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Engine {
@@ -228,7 +231,7 @@ fn translate(
     translator: &mut Translator,
     budget: u64,
 ) -> Result<(), Exit> {
-    let end = cx.cpu.retired.saturating_add(budget);
+    let end = cx.cpu.retired.saturating_add((budget / EMULATED).max(1));
     let mut polls = u32::try_from(budget).unwrap_or(u32::MAX).max(2);
     while cx.cpu.retired < end {
         if may_translate(cx.cpu) {

@@ -16,6 +16,8 @@ use mmu::PAGE_SIZE;
 
 /// Iterations before interrupts are looked at.
 const BURST: u32 = 1024;
+/// Iterations done at once that take as long as one that is not.
+const BULK_SPEED: u32 = 16;
 /// Iterations for which doing them at once pays.
 const BULK_MINIMUM: u32 = 4;
 
@@ -58,14 +60,17 @@ impl Exec<'_> {
         // Single steps and breakpoints report after each iteration.
         let burst = if self.is_watched() { 1 } else { BURST };
         let mut left = self.index(insn, ECX);
-        for _ in 0..burst {
+        let mut done = 0;
+        while done < burst {
             if left == 0 {
                 return Ok(());
             }
+            let before = left;
             let go_on = step(self, insn)?;
             // A step may have done more than one iteration.
             left = self.index(insn, ECX).wrapping_sub(1);
             self.set_by_address_size(insn, ECX, left);
+            done += 1 + before.wrapping_sub(left) / BULK_SPEED;
             if !go_on || left == 0 {
                 return Ok(());
             }
