@@ -131,3 +131,14 @@ pub fn is_string(code: Code) -> bool {
             | Code::Scasd_EAX_m32
     )
 }
+
+/// What the memory operand's address has to be a multiple of: 16 for 16 bytes, unless they are just moved by an instruction for
+/// that (SDM Vol. 1, 4.1.1 "Alignment of Words, Doublewords, Quadwords, and Double Quadwords").
+pub fn alignment(instruction: &Instruction) -> u64 {
+    use Mnemonic::*;
+    let anywhere = matches!(instruction.mnemonic(), Movups | Movupd | Movdqu);
+    match instruction.memory_size().size() {
+        16 if !anywhere => 16,
+        _ => 1,
+    }
+}

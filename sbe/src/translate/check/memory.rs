@@ -23,6 +23,8 @@ pub struct Operand {
     pub bytes: u64,
     /// Whether it is written.
     pub writes: bool,
+    /// What its address has to be a multiple of.
+    pub alignment: u64,
 }
 
 /// What an operand is.
@@ -148,6 +150,8 @@ fn through(slot: Slot, reach: u64, operand: Operand) -> Result<Place, Rule> {
         Err(Rule::Size)
     } else if operand.writes && !slot.writes {
         Err(Rule::ReadSlot)
+    } else if !reach.is_multiple_of(operand.alignment) || operand.alignment > 1 << slot.aligned {
+        Err(Rule::Alignment)
     } else {
         Ok(Place::Guest)
     }
@@ -256,16 +260,17 @@ pub fn same_page(values: &mut Values, state: &State, first: Value, last: Value) 
 /// or as were found to lie in the page of the address.
 pub fn granted(values: &Values, state: &State, index: Index, writes: bool) -> Slot {
     let low = values.low(index.address);
-    let aligned = 1 << index.log.max(low.zeros());
+    let aligned = index.log.max(low.zeros());
     let bytes = state
         .facts
         .iter()
         .filter(|fact| fact.zero)
         .filter_map(|fact| same_page_as(values, fact.value, index.address))
-        .fold(aligned, |most, last| most.max(last + 1));
+        .fold(1 << aligned, |most, last| most.max(last + 1));
     Slot {
         address: index.address,
         bytes,
+        aligned,
         writes,
     }
 }

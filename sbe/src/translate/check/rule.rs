@@ -68,6 +68,9 @@ pub enum Rule {
     /// Memory is written through slots for writing.
     #[error("write through a slot for reading")]
     ReadSlot,
+    /// 16 bytes are aligned where that is needed.
+    #[error("operand that may not be aligned")]
+    Alignment,
     /// Only some fields of the context are written.
     #[error("access to a field of the context that is not allowed")]
     Field,

@@ -162,6 +162,7 @@ fn join(a: Value, b: Value, values: &mut Values) -> Value {
         return values.of(Node::Slot(Slot {
             address: a.address,
             bytes: a.bytes.min(b.bytes),
+            aligned: a.aligned.min(b.aligned),
             writes: a.writes && b.writes,
         }));
     }

@@ -1,6 +1,6 @@
 //! What one instruction does to a [`State`], if it may.
 
-use super::allowed::{Unit, is_string, unit};
+use super::allowed::{Unit, alignment, is_string, unit};
 use super::memory::{self, Operand, Place, Rights};
 use super::rule::Rule;
 use super::state::{Poll, R13, R14, RAX, RCX, RDI, RDX, RSI, RSP, State};
@@ -241,7 +241,10 @@ impl Stepper {
         writes: bool,
     ) -> Result<Option<(Operand, Place)>, Rule> {
         if is_in_window(instruction) {
-            return Ok(None);
+            return match alignment(instruction) {
+                1 => Ok(None),
+                _ => Err(Rule::Alignment),
+            };
         }
         if instruction.has_segment_prefix() {
             return Err(Rule::Segment);
@@ -250,6 +253,7 @@ impl Stepper {
             address: self.address(state, instruction)?,
             bytes: instruction.memory_size().size() as u64,
             writes,
+            alignment: alignment(instruction),
         };
         let place = memory::place(&mut self.values, self.rights, operand)?;
         Ok(Some((operand, place)))

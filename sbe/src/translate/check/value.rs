@@ -145,6 +145,8 @@ pub struct Slot {
     pub address: Value,
     /// to so many bytes;
     pub bytes: u64,
+    /// the address is a multiple of two to this;
+    pub aligned: u8,
     /// whether for writing, too.
     pub writes: bool,
 }

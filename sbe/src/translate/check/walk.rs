@@ -261,6 +261,10 @@ impl<'a> Walk<'a> {
                 state.registers[RCX] = values.of(Node::Slot(Slot {
                     address,
                     bytes: kind.size().into(),
+                    aligned: match kind.may_be_misaligned() {
+                        true => 0,
+                        false => kind.size().trailing_zeros() as u8,
+                    },
                     writes: kind.writes(),
                 }));
             }

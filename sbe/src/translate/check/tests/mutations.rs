@@ -147,6 +147,12 @@ fn control_word(a: &mut CodeAssembler) -> Result<(), IcedError> {
     a.ret()
 }
 
+fn moves(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    a.movups(xmm0, xmmword_ptr(ebx))?;
+    a.movaps(xmm1, xmmword_ptr(esi))?;
+    a.ret()
+}
+
 fn frame(a: &mut CodeAssembler) -> Result<(), IcedError> {
     a.mov(eax, dword_ptr(ebp - 4))?;
     a.mov(dword_ptr(ebp - 8), eax)?;
@@ -761,6 +767,29 @@ fn the_fpu_is_the_guests() {
     });
     // The word was probed for reading.
     assert_eq!(another, Err(Rule::ReadSlot));
+}
+
+#[test]
+fn sixteen_bytes_are_aligned_where_they_must_be() {
+    let unaligned = mutant(moves, |[hot, _], _| {
+        let index = first(hot, Code::Movups_xmm_xmmm128);
+        hot[index].set_code(Code::Movaps_xmm_xmmm128);
+    });
+    assert_eq!(unaligned, Err(Rule::Alignment));
+    let moved = mutant(moves, |[hot, _], _| {
+        let index = first(hot, Code::Movaps_xmm_xmmm128);
+        hot[index].set_code(Code::Movups_xmm_xmmm128);
+    });
+    assert_eq!(moved, Ok(()));
+    let any = mutant(moves, |[_, cold], runtime| {
+        let aligned = runtime.miss(AccessKind::new(16, false));
+        let index = find(cold, |instruction| {
+            instruction.near_branch_target() == u64::from(aligned)
+        });
+        let piece = runtime.miss(AccessKind::unaligned(false));
+        cold[index].set_near_branch64(piece.into());
+    });
+    assert_eq!(any, Err(Rule::Alignment));
 }
 
 #[test]
