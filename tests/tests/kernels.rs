@@ -76,6 +76,7 @@ fn run(elf: &[u8], cpu: CpuModel, engine: Engine, slices: u32) -> Result<usize, 
         memory: MEMORY,
         cpu,
         engine,
+        code_cache: sbe::CODE_CACHE,
     };
     let source = Source {
         kernel: &kernel,

@@ -38,6 +38,8 @@ pub struct VmConfig {
     pub cpu: CpuModel,
     /// What runs guest code.
     pub engine: Engine,
+    /// Bytes of translated code that there is room for, see [`sbe::CODE_CACHES`].
+    pub code_cache: usize,
 }
 
 /// What runs guest code.
@@ -91,7 +93,7 @@ impl Vm {
             Engine::Emulator => sbe::Engine::Emulator,
             Engine::Translator => sbe::Engine::Translator,
         };
-        let mut vcpu = Vcpu::with_engine(config.cpu, engine, mmu)?;
+        let mut vcpu = Vcpu::with_code_cache(config.cpu, engine, config.code_cache, mmu)?;
         vcpu.set_linux_entry(entry.entry, entry.boot_params);
         Ok(Self {
             vcpu,

@@ -20,8 +20,8 @@ use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
 use std::ptr::NonNull;
 
-/// Bytes of code that an arena can hold: branches span it with 32-bit displacements.
-pub const SIZES: RangeInclusive<usize> = 1 << 20..=1 << 30;
+/// Sizes that a code cache can have, in bytes: branches span it with 32-bit displacements.
+pub const CODE_CACHES: RangeInclusive<usize> = 1 << 20..=1 << 30;
 
 /// Owner of all emitted code of one processor.
 pub struct Arena {
@@ -41,14 +41,14 @@ impl Arena {
     /// An empty arena for `bytes` bytes of code.
     ///
     /// # Errors
-    /// What the host says when it grants no memory; a size that is not one of [`SIZES`].
+    /// What the host says when it grants no memory; a size that is not one of [`CODE_CACHES`].
     pub fn new(bytes: usize) -> io::Result<Self> {
-        let size = NonZeroUsize::new(bytes).filter(|_| SIZES.contains(&bytes));
+        let size = NonZeroUsize::new(bytes).filter(|_| CODE_CACHES.contains(&bytes));
         let Some(size) = size else {
             let what = format!(
                 "a code cache has {} to {} bytes",
-                SIZES.start(),
-                SIZES.end()
+                CODE_CACHES.start(),
+                CODE_CACHES.end()
             );
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
         };

@@ -29,6 +29,7 @@ mod segments;
 mod stack;
 mod stats;
 
+pub use arena::CODE_CACHES;
 pub use engine::{Outcome, Translator, is_flat};
 pub use stats::{Exits, Stats};
 

@@ -127,6 +127,7 @@ fn two_aliases_of_one_frame() {
         memory: 4 << 20,
         entry: START,
         stack: RESULTS,
+        code_cache: sbe::CODE_CACHE,
         pieces: Vec::new(),
     };
     place_tables(&mut program);

@@ -335,6 +335,7 @@ fn program(seed: u64, data_is: Data) -> Program {
         memory: 4 << 20,
         entry: START,
         stack: STACK,
+        code_cache: sbe::CODE_CACHE,
         pieces: vec![(ROUNDS_LEFT, ROUNDS.to_le_bytes().to_vec())],
     };
     let data: Vec<u8> = (0..DATA_BYTES + PAGE).map(|_| rng.u8(..)).collect();

@@ -3,7 +3,7 @@
 use iced_x86::IcedError;
 use iced_x86::code_asm::CodeAssembler;
 use mmu::{GuestPhys, Mmu, PhysMemory};
-use sbe::{CpuModel, EmptyBus, Engine, Exit, Vcpu};
+use sbe::{CpuModel, EmptyBus, Engine, Exit, TranslationStats, Vcpu};
 use std::io::Write as _;
 
 /// Number of ESP.
@@ -27,6 +27,8 @@ pub struct Program {
     pub entry: u32,
     /// ESP at the start.
     pub stack: u32,
+    /// Bytes of translated code that there is room for.
+    pub code_cache: usize,
     /// Physical addresses and contents.
     pub pieces: Vec<(u32, Vec<u8>)>,
 }
@@ -45,7 +47,8 @@ impl Program {
                 .expect("the program fits");
         }
         let mmu = Mmu::new(phys).expect("tables");
-        let mut vcpu = Vcpu::with_engine(CpuModel::default(), engine, mmu).expect("a processor");
+        let mut vcpu = Vcpu::with_code_cache(CpuModel::default(), engine, self.code_cache, mmu)
+            .expect("a processor");
         vcpu.set_linux_entry(self.entry, 0);
         vcpu.cpu.regs.set(ESP, self.stack);
         for _ in 0..SLICES {
@@ -108,6 +111,11 @@ impl Counts {
 pub struct Ended(Vcpu);
 
 impl Ended {
+    /// What the translator has done.
+    pub fn translation(&self) -> &TranslationStats {
+        self.0.translation().expect("ended on the translator")
+    }
+
     fn assert_same(&self, other: &Self, what: &str) {
         let state = |ended: &Self| {
             let cpu = &ended.0.cpu;

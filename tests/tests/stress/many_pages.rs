@@ -7,10 +7,11 @@
 //!     └── every fourth: jmp to the page the generator has drawn
 //! ```
 
-use super::machine::{PAGE, Program, assemble};
+use super::machine::{Ended, PAGE, Program, assemble};
 use fastrand::Rng;
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
+use sbe::CODE_CACHE;
 
 /// Bytes of RAM.
 const MEMORY: u64 = 64 << 20;
@@ -87,7 +88,7 @@ fn page(
 }
 
 /// A program of [`COUNT`] pages and `jumps` jumps.
-fn program(seed: u64, size: Size, jumps: u32) -> Program {
+fn program(seed: u64, size: Size, jumps: u32, code_cache: usize) -> Program {
     let mut rng = Rng::with_seed(seed);
     let entries: Vec<u32> = (0..COUNT)
         .map(|index| PAGES + index * PAGE + rng.u32(..PAGE - ROOM))
@@ -96,6 +97,7 @@ fn program(seed: u64, size: Size, jumps: u32) -> Program {
         memory: MEMORY,
         entry: START,
         stack: STACK,
+        code_cache,
         pieces: Vec::new(),
     };
     let start = assemble(START, |code| {
@@ -122,7 +124,11 @@ fn program(seed: u64, size: Size, jumps: u32) -> Program {
 
 /// Runs such a program on both engines; the number of pages that executed more than once.
 fn revisited(what: &str, seed: u64, size: Size, jumps: u32) -> usize {
-    let ended = program(seed, size, jumps).agree(what);
+    let ended = program(seed, size, jumps, CODE_CACHE).agree(what);
+    pages_revisited(what, &ended, jumps)
+}
+
+fn pages_revisited(what: &str, ended: &Ended, jumps: u32) -> usize {
     let counts = ended.dwords(COUNTS, COUNT as usize);
     assert_eq!(counts.iter().sum::<u32>(), jumps, "{what}: pages executed");
     counts.iter().filter(|&&count| count > 1).count()
@@ -136,8 +142,12 @@ fn more_than_ten_thousand_pages_live_at_once() {
 
 #[test]
 fn pages_that_do_not_fit_the_code_cache() {
-    let pages = revisited("a full code cache", 2, Size::Large, 20_000);
+    let (what, jumps) = ("a full code cache", 20_000);
+    let ended = program(2, Size::Large, jumps, 4 << 20).agree(what);
+    let pages = pages_revisited(what, &ended, jumps);
     assert!(pages > 5_000, "{pages} pages executed more than once");
+    let evicted = ended.translation().evicted;
+    assert!(evicted > 5_000, "{evicted} pages were evicted");
 }
 
 #[test]

@@ -17,6 +17,7 @@ fn program(code: Vec<u8>) -> Program {
         memory: 4 << 20,
         entry: CODE,
         stack: STACK,
+        code_cache: sbe::CODE_CACHE,
         pieces: vec![(CODE, code)],
     }
 }

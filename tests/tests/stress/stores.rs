@@ -126,6 +126,7 @@ fn program(store: Store, target: u32) -> Program {
         memory: 4 << 20,
         entry: START,
         stack: STACK,
+        code_cache: sbe::CODE_CACHE,
         pieces: vec![(START, start), (at, code)],
     }
 }

@@ -1,11 +1,12 @@
 //! The command line.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use guest_kernels::Guest;
 use mmu::{MAX_RAM, MIN_RAM};
-use sbe::CpuModel;
+use sbe::{CODE_CACHES, CpuModel};
 
 use crate::vm::Engine;
 
@@ -66,6 +67,9 @@ pub struct BootArgs {
     /// What runs guest code. Default: the translator, or the emulator where the host cannot run the translator.
     #[arg(long, value_enum)]
     pub engine: Option<Engine>,
+    /// Room for translated code, in MiB or with suffix K, M or G. When it is full, what executed longest ago goes.
+    #[arg(long, value_name = "SIZE", default_value = "32M", value_parser = code_cache_size)]
+    pub code_cache: usize,
     /// Distribution kernel to fetch, if it is not in the cache yet, and boot.
     #[arg(long, value_name = "NAME", default_value_t, conflicts_with = "kernel")]
     pub guest: Guest,
@@ -87,8 +91,23 @@ fn cpu_model(name: &str) -> Result<CpuModel, String> {
     })
 }
 
-/// Bytes from a number of MiB, or a number with a suffix.
+/// Bytes of guest memory.
 fn memory_size(text: &str) -> Result<u64, String> {
+    let bytes = size(text, MIN_RAM..=MAX_RAM)?;
+    if bytes % mmu::PAGE_SIZE as u64 != 0 {
+        return Err("not a multiple of 4K".into());
+    }
+    Ok(bytes)
+}
+
+/// Bytes of translated code.
+fn code_cache_size(text: &str) -> Result<usize, String> {
+    let range = *CODE_CACHES.start() as u64..=*CODE_CACHES.end() as u64;
+    Ok(size(text, range)? as usize)
+}
+
+/// Bytes from a number of MiB, or a number with a suffix.
+fn size(text: &str, range: RangeInclusive<u64>) -> Result<u64, String> {
     let (digits, shift) = match text.char_indices().last() {
         Some((at, 'k' | 'K')) => (&text[..at], 10),
         Some((at, 'm' | 'M')) => (&text[..at], 20),
@@ -100,16 +119,15 @@ fn memory_size(text: &str) -> Result<u64, String> {
     if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err("not a number of MiB, nor a number with suffix K, M or G".into());
     }
-    let bytes = digits
+    digits
         .parse::<u64>()
         .map_err(|error| error.to_string())?
         .checked_mul(1 << shift)
-        .filter(|bytes| (MIN_RAM..=MAX_RAM).contains(bytes))
-        .ok_or_else(|| format!("not between {}M and {}M", MIN_RAM >> 20, MAX_RAM >> 20))?;
-    if bytes % mmu::PAGE_SIZE as u64 != 0 {
-        return Err("not a multiple of 4K".into());
-    }
-    Ok(bytes)
+        .filter(|bytes| range.contains(bytes))
+        .ok_or_else(|| {
+            let [start, end] = [range.start(), range.end()].map(|bytes| bytes >> 20);
+            format!("not between {start}M and {end}M")
+        })
 }
 
 #[cfg(test)]

@@ -53,6 +53,7 @@ pub fn boot(args: &BootArgs) -> Result<u8> {
             memory: args.mem,
             cpu: args.cpu,
             engine,
+            code_cache: args.code_cache,
         };
         Vm::boot(&config, &source)
     };
