@@ -19,7 +19,7 @@ use crate::decode::{Cache, Insn, Key};
 use crate::emulate::fpu::HostFpu;
 use crate::emulate::{Event, Exec};
 use crate::fault::{Fault, Unsupported};
-use crate::translate::{Outcome, Stats, Translator, is_flat};
+use crate::translate::{NoDump, Outcome, Stats, Translator, is_flat};
 use mmu::{Frame, GuestPhys, LinearAddr, MemFault, Mmu, PAGE_SIZE};
 
 /// Linux boot protocol, "32-bit BOOT PROTOCOL": selector of the flat code segment, __BOOT_CS.
@@ -177,6 +177,29 @@ impl Vcpu {
     /// How many pieces of translated code were checked; `None` when none are.
     pub fn verified(&self) -> Option<u64> {
         self.translator.as_ref().and_then(Translator::verified)
+    }
+
+    /// Keeps from now on what [`Self::dump_code`] needs. To be called before the first instruction.
+    pub fn record_code(&mut self) {
+        if let Some(translator) = &mut self.translator {
+            translator.record();
+        }
+    }
+
+    /// The page that holds `address`, a linear one, as code: each instruction that was translated beside what was emitted for
+    /// it, as text.
+    ///
+    /// # Errors
+    /// Why there is no such text.
+    pub fn dump_code(&self, address: u32) -> Result<String, NoDump> {
+        let translator = self.translator.as_ref().ok_or(NoDump::NoTranslator)?;
+        let address = LinearAddr::from(address);
+        let found = self.mmu.walk(address).map_err(|_| NoDump::NotMapped)?;
+        let base = address.get() as u32 - address.offset();
+        match translator.dump(found.phys.frame(), base) {
+            text if text.is_empty() => Err(NoDump::NothingTranslated),
+            text => Ok(text),
+        }
     }
 
     /// Raises the NMI pin.

@@ -17,7 +17,7 @@ use nix::unistd::ftruncate;
 use std::ffi::c_void;
 use std::io;
 use std::num::NonZeroUsize;
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::ptr::NonNull;
 
 /// Sizes that a code cache can have, in bytes: branches span it with 32-bit displacements.
@@ -111,6 +111,23 @@ impl Arena {
     /// Replaces eight bytes of code.
     pub fn patch64(&mut self, offset: u32, value: u64) {
         self.write(offset as usize, &value.to_le_bytes());
+    }
+
+    /// The code at the arena offsets `range`.
+    pub fn read(&self, range: Range<u32>) -> Vec<u8> {
+        assert!(range.end as usize <= self.ends[1]);
+        let mut bytes = vec![0; range.len()];
+        // SAFETY: the range lies in the writable mapping, which only this value writes, and only through `&mut self`; no
+        // reference to it exists.
+        unsafe {
+            let source = self
+                .writable
+                .as_ptr()
+                .cast::<u8>()
+                .add(range.start as usize);
+            std::ptr::copy_nonoverlapping(source, bytes.as_mut_ptr(), bytes.len());
+        }
+        bytes
     }
 
     /// Forgets all code from the arena offsets `ends` on.

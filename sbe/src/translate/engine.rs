@@ -3,10 +3,13 @@
 use super::arena::Arena;
 use super::check::{Verifier, Violation};
 use super::context::{AccessKind, Context, Reason};
+use super::dump::Dump;
 use super::emit::{ENTRY_BYTES, Emitter, FIXED_FLAGS, Target};
 use super::entries::{EntryTables, TableId};
 use super::fragment::{self, Fragment, Link, Source, TAIL_BYTES, Tail, Translated};
+use super::listing::Listing;
 use super::page::{CodePage, Entry};
+use super::places::Places;
 use super::runtime::Runtime;
 use super::segments::{KnownSegments, segment_base, spans_all};
 use super::stack::{HostStack, MOST_POLLS};
@@ -152,6 +155,42 @@ impl Translator {
     /// What was emitted and must not run; nothing runs after it.
     pub fn violation(&self) -> Option<&Violation> {
         self.verifier.violation()
+    }
+
+    /// Keeps from now on what [`Self::dump`] needs: to be called before anything runs.
+    pub fn record(&mut self) {
+        self.emitter.record();
+    }
+
+    /// The code page in `frame`, at linear address `base`, beside what was emitted for it, as text; empty if nothing was.
+    pub fn dump(&self, frame: Frame, base: u32) -> String {
+        let mut text = String::new();
+        for privilege in PRIVILEGES {
+            let key = (frame, privilege);
+            let page = self.pages.get(&key);
+            if let Some(page) = page.filter(|page| !page.entries().is_empty()) {
+                let between = if text.is_empty() { "" } else { "\n" };
+                let frame = frame.get();
+                text += &format!("{between}page {base:08x}, frame {frame:x}, {privilege:?}\n");
+                text += &Dump::of(&self.arena, &self.places(key), page, base);
+            }
+        }
+        text
+    }
+
+    /// What lies where in the arena, seen from the page of `key`.
+    fn places(&self, key: PageKey) -> Places {
+        let mut places = Places::new(&self.runtime);
+        for (&(frame, privilege), page) in &self.pages {
+            let prefix = match (frame, privilege) == key {
+                true => String::new(),
+                false => format!("{:x}", frame.get()),
+            };
+            for listing in &page.listings {
+                places.add(&prefix, listing);
+            }
+        }
+        places
     }
 
     /// Runs translated code from EIP on until something else has to be done. `polls` counts down with loops, calls and
@@ -587,6 +626,14 @@ impl Translator {
                 } = fragment;
                 let sites = branches.into_iter().map(|link| Site { page: key, link });
                 self.sites.extend(sites);
+                page.listings
+                    .extend(self.emitter.take_marks().map(|marks| Listing {
+                        at: offset,
+                        groups: groups == Groups::Yes,
+                        start: origins,
+                        end: self.arena.next(),
+                        marks,
+                    }));
                 self.stats.fragments += 1;
                 self.stats.guest_bytes += u64::from(end - offset);
                 let verified = self

@@ -17,19 +17,23 @@ mod asm;
 mod check;
 mod classify;
 mod context;
+mod dump;
 mod emit;
 mod engine;
 mod entries;
 mod evict;
 mod fragment;
+mod listing;
 mod operands;
 mod page;
+mod places;
 mod runtime;
 mod segments;
 mod stack;
 mod stats;
 
 pub use arena::CODE_CACHES;
+pub use dump::NoDump;
 pub use engine::{Outcome, Translator, is_flat};
 pub use stats::{Exits, Stats};
 

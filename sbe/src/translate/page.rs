@@ -2,6 +2,8 @@
 
 use super::entries::TableId;
 use super::fragment::{Link, TAIL_BYTES, Tail};
+use super::listing::Listing;
+use crate::decode::decoder::MAX_LENGTH;
 use bitvec::{BitArr, array::BitArray};
 use mmu::{PAGE_SIZE, Timestamp};
 
@@ -38,6 +40,8 @@ pub struct CodePage {
     pub plain: Vec<(u16, u32)>,
     /// Branches of other pages that lead here directly.
     pub incoming: Vec<Link>,
+    /// What was emitted for it, where dumps are wanted.
+    pub listings: Vec<Listing>,
 }
 
 impl CodePage {
@@ -54,6 +58,7 @@ impl CodePage {
             entries: Vec::new(),
             plain: Vec::new(),
             incoming: Vec::new(),
+            listings: Vec::new(),
         }
     }
 
@@ -69,6 +74,14 @@ impl CodePage {
     /// The bytes as scanned.
     pub fn bytes(&self) -> &[u8; PAGE_SIZE] {
         &self.bytes
+    }
+
+    /// The bytes from `offset` on that an instruction there can have, as far as they are known.
+    pub fn bytes_from(&self, offset: u32) -> Vec<u8> {
+        let tail = self.tail.as_ref().map(|tail| tail.bytes);
+        let bytes = self.bytes[offset as usize..].iter().copied();
+        let bytes = bytes.chain(tail.into_iter().flatten());
+        bytes.take(MAX_LENGTH).collect()
     }
 
     /// All entries: offsets and where they lead.

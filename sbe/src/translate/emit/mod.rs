@@ -38,6 +38,7 @@ mod transfer;
 use super::asm::*;
 use super::classify::{Rewrite, Verdict, verdict};
 use super::context::PAGE_BIAS;
+use super::listing::{Mark, Marks};
 use super::operands::memory_operand;
 use super::runtime::Runtime;
 pub use flags::FIXED_FLAGS;
@@ -122,6 +123,8 @@ pub struct Emitter {
     fpu_checked: bool,
     /// The instruction before was STI: no interrupt may be taken before the next has executed.
     shadow: bool,
+    /// Where the code of the fragment's instructions is, if that is wanted.
+    marks: Option<Marks>,
 }
 
 /// The 64-bit register that holds guest register `register`, zero-extended.
@@ -180,6 +183,28 @@ impl Emitter {
             group: None,
             fpu_checked: false,
             shadow: false,
+            marks: None,
+        }
+    }
+
+    /// From now on notes where the code of instructions is.
+    pub fn record(&mut self) {
+        self.marks = Some(Marks::default());
+    }
+
+    /// Where the code of the instructions of the finished fragment is, if that is noted.
+    pub fn take_marks(&mut self) -> Option<Marks> {
+        self.marks.as_mut().map(std::mem::take)
+    }
+
+    /// Notes that the code of the instruction at `offset` begins here.
+    fn mark(&mut self, offset: u32, verdict: Verdict) {
+        if let Some(marks) = &mut self.marks {
+            marks.add(Mark {
+                offset,
+                verdict,
+                code: self.asm.here(),
+            });
         }
     }
 
@@ -198,6 +223,7 @@ impl Emitter {
         self.first_site = first_site;
         self.fpu_checked = false;
         self.shadow = false;
+        self.take_marks();
         // LEA R13D, [R8 + disp32], in its long form whatever the displacement.
         self.asm.raw(&[0x45, 0x8D, 0xA8]);
         self.asm.raw(&(PAGE_BIAS - at as i32).to_le_bytes());
@@ -219,6 +245,7 @@ impl Emitter {
         let verdict = verdict(raw, self.privilege);
         let shadow = std::mem::take(&mut self.shadow);
         self.keep_pads_near(most_bytes(raw, verdict));
+        self.mark(raw.ip32(), verdict);
         if verdict != Verdict::Emulate {
             self.begin_group(raw, number);
         }
@@ -284,6 +311,7 @@ impl Emitter {
     /// Leaves to have the instruction at `offset` emulated.
     pub fn emulate(&mut self, offset: u32) {
         self.keep_pads_near(PLAIN_BYTES);
+        self.mark(offset, Verdict::Emulate);
         self.asm.mov_imm32(R9, offset);
         self.asm.jmp_to(self.runtime.emulate_at);
     }
@@ -294,6 +322,9 @@ impl Emitter {
     /// # Errors
     /// What the encoder says.
     pub fn finish(&mut self) -> Result<[&[u8]; 2]> {
+        if let Some(marks) = &mut self.marks {
+            marks.end = self.asm.here();
+        }
         self.pads(false);
         for link in std::mem::take(&mut self.links) {
             self.link(link);

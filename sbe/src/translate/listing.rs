@@ -1,0 +1,56 @@
+//! [`Listing`]: where in a fragment's code its instructions are; kept only where dumps are wanted.
+
+use super::classify::Verdict;
+
+/// A guest instruction and the code emitted for it, which goes on to the next mark.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    /// Offset of the instruction in the page.
+    pub offset: u32,
+    /// What became of it.
+    pub verdict: Verdict,
+    /// Arena offset of its code.
+    pub code: u32,
+}
+
+/// The instructions of a fragment, in the order of their code.
+#[derive(Clone, Debug, Default)]
+pub struct Marks {
+    /// One for each instruction.
+    pub instructions: Vec<Mark>,
+    /// Arena offset behind the code of the last.
+    pub end: u32,
+}
+
+impl Marks {
+    /// The code of an instruction begins, or the last instruction becomes another verdict.
+    pub fn add(&mut self, mark: Mark) {
+        match self.instructions.last_mut() {
+            Some(last) if last.offset == mark.offset => last.verdict = mark.verdict,
+            _ => self.instructions.push(mark),
+        }
+    }
+}
+
+/// A fragment as it lies in the arena.
+#[derive(Clone, Debug)]
+pub struct Listing {
+    /// Offset of its entry in the page.
+    pub at: u32,
+    /// Whether it was made with groups: not where they failed.
+    pub groups: bool,
+    /// Arena offsets of its sections, hot first.
+    pub start: [u32; 2],
+    /// Arena offsets behind them.
+    pub end: [u32; 2],
+    /// Its instructions.
+    pub marks: Marks,
+}
+
+impl Listing {
+    /// What it is called in its page.
+    pub fn name(&self) -> String {
+        let variant = if self.groups { "" } else { "-plain" };
+        format!("@{:03x}{variant}", self.at)
+    }
+}
