@@ -16,7 +16,7 @@ use std::{io, time::Duration};
 use clap::ValueEnum;
 use log::debug;
 use mmu::{GuestPhys, MemoryError, Mmu, PhysMemory};
-use sbe::{Bus, CpuModel, Exit, Vcpu, cpu::eflags};
+use sbe::{Bus, CpuModel, Exit, NoDump, Vcpu, cpu::eflags};
 use thiserror::Error;
 
 use crate::{
@@ -124,6 +124,19 @@ impl Vm {
     /// How many pieces of translated code were checked; `None` when none are.
     pub fn verified(&self) -> Option<u64> {
         self.vcpu.verified()
+    }
+
+    /// Keeps what [`Self::dump_code`] needs. To be called before [`Self::run`].
+    pub fn record_code(&mut self) {
+        self.vcpu.record_code();
+    }
+
+    /// The page that holds a linear address, as the guest's page tables are now: its code beside what was made from it.
+    ///
+    /// # Errors
+    /// Why there is nothing to show.
+    pub fn dump_code(&self, address: u32) -> Result<String, NoDump> {
+        self.vcpu.dump_code(address)
     }
 
     /// What the machine has done so far.

@@ -79,6 +79,9 @@ pub struct BootArgs {
     /// Check all translated code before it runs, and stop if it could do what the guest must not.
     #[arg(long)]
     pub verify_code: bool,
+    /// Show at the end, on standard error, the pages that hold these linear addresses: guest code and what was made from it.
+    #[arg(long, value_name = "ADDR,...", value_delimiter = ',', value_parser = linear_address)]
+    pub dump_code: Vec<u32>,
     /// Report at the end, on standard error, what the machine has done.
     #[arg(long)]
     pub stats: bool,
@@ -89,6 +92,14 @@ fn cpu_model(name: &str) -> Result<CpuModel, String> {
         let known = CpuModel::ALL.map(CpuModel::name).join(", ");
         format!("unknown processor model; known models: {known}")
     })
+}
+
+/// A linear address in hexadecimal digits, with or without 0x.
+fn linear_address(text: &str) -> Result<u32, String> {
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    let all_hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let number = u32::from_str_radix(digits, 16).ok().filter(|_| all_hex);
+    number.ok_or_else(|| "not a hexadecimal number of at most 32 bits".into())
 }
 
 /// Bytes of guest memory.
@@ -172,6 +183,17 @@ mod tests {
         assert_eq!(args.engine, Some(Engine::Emulator));
         assert_eq!(args.exec.as_deref(), Some("-y"));
         assert!(args.stats);
+    }
+
+    #[test]
+    fn linear_addresses() {
+        let args = parse(&["--dump-code", "0xc1001234,100000"]);
+        assert_eq!(args.dump_code, [0xC100_1234, 0x0010_0000]);
+        assert_eq!(linear_address("FfffFFFF"), Ok(u32::MAX));
+        assert_eq!(linear_address("0x0"), Ok(0));
+        for text in ["", "0x", "+1", "-1", "0x-1", "1g", "100000000", " 1", "0X1"] {
+            assert!(linear_address(text).is_err(), "{text}");
+        }
     }
 
     #[test]

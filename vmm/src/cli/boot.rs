@@ -1,6 +1,7 @@
 //! `replex boot`: from arguments to a running machine.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::{self, IsTerminal, Write},
     panic,
@@ -9,6 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use guest_kernels::{ALIGNMENT, Stage, exec_archive, winsize_archive};
+use mmu::PAGE_SIZE;
 
 use super::{
     args::BootArgs,
@@ -68,6 +70,9 @@ pub fn boot(args: &BootArgs) -> Result<u8> {
     if args.verify_code {
         vm.verify_code();
     }
+    if !args.dump_code.is_empty() {
+        vm.record_code();
+    }
     run(args, &mut vm)
 }
 
@@ -94,6 +99,7 @@ fn run(args: &BootArgs, vm: &mut Vm) -> Result<u8> {
     if args.verify_code {
         report_verified(vm);
     }
+    dump_code(vm, &args.dump_code);
     if args.stats {
         let _ = write!(io::stderr(), "{}", vm.stats());
     }
@@ -105,6 +111,19 @@ fn report_verified(vm: &Vm) {
     match vm.verified() {
         Some(count) => complain(&format!("{count} fragments of code verified")),
         None => complain("no code to verify: the emulator runs the guest"),
+    }
+}
+
+/// Shows the pages that hold `addresses`, each once.
+fn dump_code(vm: &Vm, addresses: &[u32]) {
+    let pages = addresses
+        .iter()
+        .map(|address| address & !(PAGE_SIZE as u32 - 1));
+    for page in pages.collect::<BTreeSet<_>>() {
+        match vm.dump_code(page) {
+            Ok(text) => drop(write!(io::stderr(), "{text}")),
+            Err(error) => complain(&format!("--dump-code: page {page:08x}: {error}")),
+        }
     }
 }
 

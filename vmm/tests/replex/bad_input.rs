@@ -42,6 +42,8 @@ fn bad_usage() {
         (&["boot", "--cpu", "z80"], "--cpu"),
         (&["boot", "--engine", "steam"], "--engine"),
         (&["boot", "--guest", "plan9"], "plan9"),
+        (&["boot", "--dump-code", "start_kernel"], "start_kernel"),
+        (&["boot", "--dump-code", "c1000000,"], "--dump-code"),
         (
             &["boot", "--guest", "debian-686", "--kernel", "x"],
             "--guest",

@@ -145,3 +145,30 @@ fn the_translators_statistics_are_reported_on_standard_error() {
         "{report}"
     );
 }
+
+#[test]
+fn translated_code_is_shown_on_standard_error() {
+    let replex = Replex::new();
+    // inc eax; cli; hlt
+    let kernel = replex.file("guest", &elf(&[0x40, 0xfa, 0xf4]));
+    let shown = |engine| {
+        let pages = "0x100002,100abc,200000";
+        let args = ["boot", "--kernel", &kernel, "--engine", engine];
+        let output = replex.run(&[&args[..], &["--dump-code", pages]].concat());
+        assert_eq!(output.status.code(), Some(0));
+        assert!(output.stdout.is_empty());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let text = shown("translator");
+    assert_eq!(text.matches("page 00100000").count(), 1, "{text}");
+    for part in ["inc %eax", "replex: --dump-code: page 00200000: nothing"] {
+        assert!(text.contains(part), "{text}");
+    }
+    let text = shown("emulator");
+    assert!(
+        text.lines()
+            .all(|line| line.ends_with("the emulator runs the guest")),
+        "{text}"
+    );
+    assert_eq!(text.lines().count(), 2, "{text}");
+}
