@@ -107,7 +107,7 @@ impl AccessKind {
 
     /// Whether it writes.
     pub fn writes(self) -> bool {
-        self.0 % 2 != 0
+        !self.0.is_multiple_of(2)
     }
 }
 

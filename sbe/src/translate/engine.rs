@@ -280,7 +280,7 @@ impl Translator {
             page.hidden = true;
             self.tables.reset(page.table);
             for link in std::mem::take(&mut page.incoming) {
-                unlink(&mut self.arena, &mut self.verifier, link, &self.runtime);
+                unlink(&mut self.arena, &mut self.verifier, link);
             }
         }
     }
@@ -506,7 +506,7 @@ impl Translator {
     pub(super) fn unlink_all(&mut self) {
         for page in self.pages.values_mut() {
             for link in std::mem::take(&mut page.incoming) {
-                unlink(&mut self.arena, &mut self.verifier, link, &self.runtime);
+                unlink(&mut self.arena, &mut self.verifier, link);
             }
         }
     }
@@ -737,12 +737,16 @@ fn patch(arena: &mut Arena, verifier: &mut Verifier, after: u32, target: u32) {
     arena.patch(after - size_of::<i32>() as u32, distance as i32);
 }
 
-/// Leads a branch to another page through the dispatcher.
-fn unlink(arena: &mut Arena, verifier: &mut Verifier, link: Link, runtime: &Runtime) {
+/// Lets a branch to another page ask for its link again.
+fn unlink(arena: &mut Arena, verifier: &mut Verifier, link: Link) {
+    let Some(ask) = link.ask else { return };
     match link.guard {
-        // No entry has this address.
-        Some(guard) => guard_by(arena, verifier, guard, 0),
-        None => patch(arena, verifier, link.after, runtime.forward),
+        Some(guard) => {
+            // No entry has this address.
+            guard_by(arena, verifier, guard, 0);
+            patch(arena, verifier, link.left, ask);
+        }
+        None => patch(arena, verifier, link.after, ask),
     }
 }
 

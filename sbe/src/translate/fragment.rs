@@ -68,6 +68,8 @@ pub struct Link {
     pub after: u32,
     /// Arena offset behind the number that guards it, if it is guarded.
     pub guard: Option<u32>,
+    /// Arena offset of the piece that asks for a link to another page.
+    pub ask: Option<u32>,
     /// Arena offset behind the jump that leaves to have it linked.
     pub left: u32,
 }
@@ -104,6 +106,7 @@ pub fn translate(
         target: branch.target,
         after: emitter.asm.offset_of(branch.after),
         guard: branch.guard.map(|guard| emitter.asm.offset_of(guard)),
+        ask: branch.ask.map(|ask| emitter.asm.offset_of(ask)),
         left: emitter.asm.offset_of(branch.left),
     });
     Ok(Translated::Fragment(Fragment {

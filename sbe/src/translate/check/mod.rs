@@ -104,7 +104,9 @@ impl Checker {
     /// When it may not.
     pub fn link(&self, after: u32, target: u32) -> Result<(), Violation> {
         let may = self.sites.get(&after).is_some_and(|site| {
-            site.may_enter(&self.entries, target) || site.may_leave(&self.pieces, target)
+            site.home == target
+                || site.may_enter(&self.entries, target)
+                || site.may_leave(&self.pieces, target)
         });
         if may {
             return Ok(());

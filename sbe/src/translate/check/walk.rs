@@ -29,6 +29,8 @@ pub struct Entry {
 pub struct Site {
     /// The privilege of its code.
     pub privilege: Privilege,
+    /// Arena offset that it led to when it was checked.
+    pub home: u32,
     /// All is as fragments want it.
     pub open: Result<(), Rule>,
     /// There are 32 bits in R8, of which these are the offset in the page, if that is known.
@@ -221,7 +223,7 @@ impl<'a> Walk<'a> {
 
     /// Control goes to a fragment.
     fn enters(&self, target: u32, state: &State) -> Result<(), Rule> {
-        let site = self.site(state, Ok(()));
+        let site = self.site(target, state, Ok(()));
         match site.may_enter(self.around.entries, target) {
             true => Ok(()),
             false => Err(Rule::Target),
@@ -303,7 +305,7 @@ impl<'a> Walk<'a> {
         behind.registers[R8] = self.stepper.values.word();
         behind.stack = std::mem::take(&mut state.stack);
         state.poll = Poll::None;
-        let site = self.site(&state, Ok(()));
+        let site = self.site(instruction.near_branch64() as u32, &state, Ok(()));
         self.found.sites.insert(instruction.next_ip32(), site);
         self.jump(target, state)?;
         self.fall(number, behind)
@@ -347,18 +349,19 @@ impl<'a> Walk<'a> {
         let short = matches!(instruction.code(), Code::Jmp_rel8_64) || instruction.is_jcc_short();
         if !short {
             let open = self.leaves(state, &[]);
-            let site = self.site(state, open);
+            let site = self.site(instruction.near_branch64() as u32, state, open);
             self.found.sites.insert(instruction.next_ip32(), site);
         }
     }
 
-    fn site(&self, state: &State, open: Result<(), Rule>) -> Site {
+    fn site(&self, home: u32, state: &State, open: Result<(), Rule>) -> Site {
         let values = &self.stepper.values;
         let (r8, r9) = (state.registers[R8], state.registers[R9]);
         let low = values.low(r8);
         let offset = (1 << low.bits == PAGE_SIZE).then_some(low.value as u32);
         debug_assert!(State::is_page(values, state.registers[R13]));
         Site {
+            home,
             privilege: self.entry.privilege,
             open,
             word8: values.is_word(r8).then_some(offset),

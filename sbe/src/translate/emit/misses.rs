@@ -47,10 +47,13 @@ impl Emitter {
 
     /// Places the pads now if they would be out of reach behind `bytes` more.
     pub(super) fn keep_pads_near(&mut self, bytes: usize) {
+        if self.misses.is_empty() {
+            return;
+        }
         // The pads that an instruction may add, and the jump over them.
         let pads = JUMP_BYTES * (self.misses.len() + 4);
         let distance = (self.asm.here() - self.first_miss) as usize;
-        if !self.misses.is_empty() && distance + bytes + pads > REACH {
+        if distance + bytes + pads > REACH {
             self.pads(true);
         }
     }

@@ -273,6 +273,7 @@ impl Emitter {
             target,
             after: self.asm.label(),
             guard: None,
+            ask: None,
             left: self.asm.label(),
         };
         self.branches.push(branch);
@@ -303,8 +304,10 @@ impl Emitter {
     pub(super) fn link(&mut self, link: Link) {
         match link.way {
             Way::Cross(site) => {
-                let branch = self.branches[(site - self.first_site) as usize];
                 let unlinked = self.asm.label();
+                let branch = &mut self.branches[(site - self.first_site) as usize];
+                branch.ask = Some(unlinked);
+                let branch = *branch;
                 self.asm.bind(link.label);
                 self.asm.lea32(R8, at(R13, in_page(link.target)));
                 self.asm.jmp(unlinked);
@@ -359,6 +362,7 @@ impl Emitter {
         let guard = self.asm.label();
         let branch = &mut self.branches[(site - self.first_site) as usize];
         branch.guard = Some(guard);
+        branch.ask = Some(unlinked);
         let (after, left) = (branch.after, branch.left);
         self.asm.bind(link.label);
         self.asm.lea32(R8, at(R13, in_page(link.target)));
