@@ -228,6 +228,16 @@ impl Guest {
         Ok(())
     }
 
+    /// Where translation begins: spaces where that is the same are one.
+    fn tables(&self) -> (u32, [u64; 4]) {
+        let regs = &self.pair.model.regs;
+        if self.pae() {
+            (0, regs.pdpte)
+        } else {
+            (regs.cr3, [0; 4])
+        }
+    }
+
     /// The slots of the current space that instruction fetches use, and their epochs.
     fn fetches(&self) -> Vec<(Privilege, u64, Vec<u64>)> {
         PRIVILEGES
@@ -426,7 +436,7 @@ fn run(regs: Registers, edits: &[Edit], steps: &[Step]) -> Result<(), TestCaseEr
     let mut guest = Guest::new(regs, edits);
     for step in steps {
         let (code_epoch, code) = (guest.pair.mmu.code_epoch(), guest.pair.code());
-        let (space, fetches) = (guest.space, guest.fetches());
+        let (tables, fetches) = (guest.tables(), guest.fetches());
         guest.step(step)?;
         let changed = |(frame, old): &&(usize, Vec<u8>)| guest.pair.frame(*frame) != old;
         let hit = code.iter().filter(changed).count() as u64;
@@ -440,7 +450,7 @@ fn run(regs: Registers, edits: &[Edit], steps: &[Step]) -> Result<(), TestCaseEr
                 .zip(&new)
                 .any(|(old, new)| *old != 0 && new != old);
             prop_assert!(
-                now > *epoch || !lost && space == guest.space,
+                now > *epoch || !lost && tables == guest.tables(),
                 "{:?} lost a fetch slot",
                 privilege
             );
