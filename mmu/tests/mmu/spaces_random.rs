@@ -131,7 +131,10 @@ impl Guest {
         self.load_space(space);
         self.space = space;
         self.pair.mmu.flush_non_global();
-        if !self.pair.model.regs.pge {
+        // Global translations stay, and the other space may have others.
+        if self.pair.model.regs.pge {
+            self.tables_changed();
+        } else {
             self.stale.clear();
         }
     }
