@@ -659,16 +659,17 @@ impl Translator {
                 (Entry::Emulate, emulated_end(offset))
             }
         };
+        page.scan(offset, end);
         if let (Groups::No, Entry::Code(code)) = (groups, entry) {
             page.plain.push((offset as u16, code));
-            return entry;
+        } else {
+            page.add(offset, entry);
+            let code = match entry {
+                Entry::Code(code) => code,
+                Entry::Emulate | Entry::EmulateOnce => self.runtime.emulate,
+            };
+            self.tables.set(page.table, offset, code);
         }
-        page.add(offset, end, entry);
-        let code = match entry {
-            Entry::Code(code) => code,
-            Entry::Emulate | Entry::EmulateOnce => self.runtime.emulate,
-        };
-        self.tables.set(page.table, offset, code);
         self.stats.host_bytes += (self.arena.used() - before) as u64;
         self.stats.translating += start.elapsed();
         entry

@@ -89,9 +89,13 @@ impl CodePage {
         &self.entries
     }
 
-    /// Adds what was made from the bytes `offset..end`.
-    pub fn add(&mut self, offset: u32, end: u32, entry: Entry) {
+    /// Something was made from the bytes `offset..end`.
+    pub fn scan(&mut self, offset: u32, end: u32) {
         self.scanned[offset as usize..end as usize].fill(true);
+    }
+
+    /// Adds an entry.
+    pub fn add(&mut self, offset: u32, entry: Entry) {
         self.entries.push((offset as u16, entry));
     }
 
@@ -126,7 +130,8 @@ mod tests {
         let table = tables.allocate().expect("a table");
         let mut bytes = [0x90; PAGE_SIZE];
         let mut page = CodePage::new(table, Timestamp::default(), bytes);
-        page.add(16, 20, Entry::Emulate);
+        page.scan(16, 20);
+        page.add(16, Entry::Emulate);
         bytes[15] = 1;
         bytes[20] = 1;
         assert!(page.revalidate(Timestamp::default(), &bytes, None));

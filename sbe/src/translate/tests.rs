@@ -363,3 +363,56 @@ fn user_code_behind_sysexit_does_not_see_what_the_kernel_sees() {
     assert_eq!(vcpu.cpu.regs.get(6), 5);
     assert_ne!(vcpu.cpu.regs.get(3), 0x5E_C2E7);
 }
+
+#[test]
+fn code_behind_a_failed_group_changes() {
+    // Offset of the constant that is replaced: the assertion on the sum fails if it is another.
+    const CONSTANT: u32 = ORIGIN + 105;
+    let vcpu = agree(|a| {
+        let (mut again, mut done) = (a.create_label(), a.create_label());
+        a.mov(ebp, 2)?;
+        // The group does not lie in one page, so its variant executes, and goes on beyond the end of the fragment.
+        a.mov(esp, STACK as i32 + 0xFFC)?;
+        a.jmp(again)?;
+        a.set_label(&mut again)?;
+        for _ in 0..60 {
+            a.inc(eax)?;
+        }
+        a.mov(dword_ptr(esp), eax)?;
+        a.mov(dword_ptr(esp + 4), eax)?;
+        a.add(eax, dword_ptr(esp + 8))?;
+        for _ in 0..20 {
+            a.inc(eax)?;
+        }
+        a.add(ebx, 0x1111_1111)?;
+        a.dec(ebp)?;
+        a.jz(done)?;
+        a.mov(dword_ptr(CONSTANT), 0x2222_2222)?;
+        a.jmp(again)?;
+        a.set_label(&mut done)?;
+        a.hlt()
+    });
+    assert_eq!(vcpu.cpu.regs.get(3), 0x3333_3333);
+}
+
+#[test]
+fn offsets_at_the_ends_of_the_address_space() {
+    agree(|a| {
+        let mut over = a.create_label();
+        a.mov(ebx, STACK as i32 + 3)?;
+        a.mov(ecx, dword_ptr(ebx + i32::MAX - 1))?;
+        a.mov(esp, STACK as i32)?;
+        a.sub(esp, i32::MIN)?;
+        a.sub(esp, i32::MIN)?;
+        a.push(ebx)?;
+        a.push(ecx)?;
+        a.push(ebx)?;
+        a.cmp(ebx, ebx)?;
+        a.jz(over)?;
+        // A call of what lies 2 GiB behind: never executed, but scanned.
+        a.db(&[0xE8])?;
+        a.dd(&[0x8000_0000])?;
+        a.set_label(&mut over)?;
+        a.hlt()
+    });
+}

@@ -17,6 +17,9 @@ use smallvec::SmallVec;
 const FEWEST: usize = 3;
 /// Bytes that a group spans at most: the more, the likelier that a page boundary lies between.
 const MOST_BYTES: i32 = 512;
+/// Offsets and changes of ESP beyond these are left alone, so that sums over a fragment fit.
+const MOST_OFFSET: i32 = 0x7000_0000;
+const MOST_SHIFT: i32 = 1 << 20;
 
 /// An access by a register and a constant.
 #[derive(Clone, Copy, Debug)]
@@ -112,19 +115,17 @@ impl Plan {
             Verdict::Rewrite(Rewrite::Call | Rewrite::CallIndirect) => (-4, true, -4),
             Verdict::Rewrite(Rewrite::Return) => (0, false, 4),
             Verdict::Copy if to_esp && is_add_or_sub(raw) => {
-                self.shift = match raw.mnemonic() {
+                return self.shift_by(match raw.mnemonic() {
                     Mnemonic::Add => constant(),
                     _ => constant().wrapping_neg(),
-                };
-                return;
+                });
             }
             Verdict::Rewrite(Rewrite::Lea)
                 if to_esp
                     && raw.memory_base() == Register::ESP
                     && raw.memory_index() == Register::None =>
             {
-                self.shift = raw.memory_displacement32() as i32;
-                return;
+                return self.shift_by(raw.memory_displacement32() as i32);
             }
             _ => return,
         };
@@ -135,6 +136,13 @@ impl Plan {
             size: 4,
             writes,
         });
+    }
+
+    /// The instruction adds `amount` to ESP; if that is too much, it is any other write.
+    fn shift_by(&mut self, amount: i32) {
+        if amount.unsigned_abs() <= MOST_SHIFT.unsigned_abs() {
+            self.shift = amount;
+        }
     }
 }
 
@@ -150,15 +158,17 @@ fn is_add_or_sub(raw: &Instruction) -> bool {
 fn by_constant(raw: &Instruction, writes: bool) -> Option<Access> {
     let base = raw.memory_base();
     let size = raw.memory_size().size();
+    let offset = raw.memory_displacement32() as i32;
     let flat = !matches!(raw.memory_segment(), Register::FS | Register::GS);
     (base.is_gpr32()
         && raw.memory_index() == Register::None
         && flat
+        && offset.unsigned_abs() <= MOST_OFFSET.unsigned_abs()
         && matches!(size, 1 | 2 | 4 | 8)
         && is_addressable(raw, writes))
     .then_some(Access {
         base,
-        offset: raw.memory_displacement32() as i32,
+        offset,
         size: size as i32,
         writes,
     })
