@@ -14,6 +14,8 @@
 //!   transfer ─ RAM: load or store    ROM: load, ignore stores    device: MemFault::Device, no data moved
 //! ```
 
+use std::io;
+
 use smallvec::SmallVec;
 use thiserror::Error;
 
@@ -25,7 +27,7 @@ use crate::paging::{
 };
 use crate::phys::{MemoryError, NotRam, PhysMemory, RegionKind, Timestamp};
 use crate::scalar::Scalar;
-use crate::tlb::{SET_BYTES, SpaceKey, Tlb, View};
+use crate::tlb::{SET_BYTES, SpaceId, SpaceKey, Tlb, View};
 
 /// Why a guest access did not happen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
@@ -377,6 +379,43 @@ impl Mmu {
     /// Empties all code slots, in all address spaces.
     pub fn clear_code_slots(&mut self) {
         self.phys.tlb.clear_code();
+    }
+
+    /// Host address that stands for linear address 0 in the window of the present address space, if it has one: 4 GiB of
+    /// host addresses in which a program's pages below C000_0000h are mapped while the user's slots for them are filled,
+    /// writable where the write slot is. All else is inaccessible there, and the page behind the 4 GiB is, too.
+    #[inline]
+    pub fn window(&self) -> Option<u64> {
+        self.phys.tlb.window()
+    }
+
+    /// Opens a window on the present address space. The code slots of its programs become empty, and
+    /// [`Self::fetch_epoch`] increases.
+    ///
+    /// # Errors
+    /// What the host says when it grants no address space.
+    pub fn open_window(&mut self) -> io::Result<()> {
+        self.phys.tlb.open_window()
+    }
+
+    /// Closes the window on the present address space; else as [`Self::open_window`].
+    pub fn close_window(&mut self) {
+        self.phys.tlb.close_window();
+    }
+
+    /// Maps the page of `addr` in the window as the user's slots for it say. Returns whether an access is possible then.
+    pub fn map_in_window(&mut self, addr: LinearAddr, access: Access) -> bool {
+        self.phys.tlb.map_in_window(addr.page(), access)
+    }
+
+    /// How many times host pages were mapped and unmapped for windows.
+    pub fn window_remaps(&self) -> u64 {
+        self.phys.tlb.remaps()
+    }
+
+    /// The present address space. Windows do not outlive what this names.
+    pub fn space(&self) -> SpaceId {
+        self.phys.tlb.space()
     }
 
     #[cold]

@@ -44,6 +44,7 @@ use crate::addr::{Frame, LinearAddr, LinearPage};
 use crate::paging::{Access, PageSize, Privilege, Step};
 use crate::scalar::Scalar;
 use filled::Filled;
+pub use spaces::SpaceId;
 pub(crate) use spaces::SpaceKey;
 use spaces::Spaces;
 pub(crate) use table::SET_BYTES;
@@ -166,6 +167,36 @@ impl Tlb {
     /// Host address of the current space's table of `view`.
     pub(crate) fn table_base(&self, view: View) -> *const u64 {
         self.tables.base(view)
+    }
+
+    /// Host address that stands for linear address 0 in the current space's window, if it has one.
+    pub(crate) fn window(&self) -> Option<u64> {
+        self.tables.window()
+    }
+
+    /// How many host calls windows have taken.
+    pub(crate) fn remaps(&self) -> u64 {
+        self.tables.remaps()
+    }
+
+    /// Gives the current space a window; see [`Tables::open_window`].
+    pub(crate) fn open_window(&mut self) -> io::Result<()> {
+        self.tables.open_window()
+    }
+
+    /// Takes the current space's window away.
+    pub(crate) fn close_window(&mut self) {
+        self.tables.close_window();
+    }
+
+    /// Lets the current space's window show the page; see [`Tables::map_in_window`].
+    pub(crate) fn map_in_window(&mut self, page: LinearPage, access: Access) -> bool {
+        self.tables.map_in_window(page, access)
+    }
+
+    /// The current space, and a number that is another one whenever that is another space in its place.
+    pub(crate) fn space(&self) -> SpaceId {
+        self.spaces.current().id()
     }
 
     /// Makes the space of `key` the current one. Shared slots stay.
@@ -299,6 +330,7 @@ impl Tlb {
     }
 
     fn empty_space(&mut self, space: u8) {
+        self.tables.drop_window(space);
         self.tables.part(PartId::Own(space)).clear_all();
         self.spaces.end(space);
     }

@@ -24,6 +24,23 @@ pub(super) struct Life {
     number: u64,
 }
 
+/// Names an address space for as long as its cached translations are kept.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct SpaceId {
+    space: u8,
+    life: u64,
+}
+
+impl Life {
+    /// What names it outside this crate.
+    pub(super) fn id(self) -> SpaceId {
+        SpaceId {
+            space: self.space,
+            life: self.number,
+        }
+    }
+}
+
 struct Space {
     key: SpaceKey,
     life: u64,

@@ -64,6 +64,12 @@ impl View {
         ViewSet::FETCH.contains(self)
     }
 
+    /// Whether windows show its pages.
+    pub(super) fn is_windowed(self) -> bool {
+        self == Self::of(Access::Read, Privilege::User)
+            || self == Self::of(Access::Write, Privilege::User)
+    }
+
     pub(super) const fn privilege(self) -> Privilege {
         if self.0.is_multiple_of(2) {
             Privilege::Supervisor

@@ -18,9 +18,11 @@
 //! |-----------|---------------------------------------------------|
 //! | `mapping` | the host memory of a set of tables                |
 //! | `part`    | writing slots, and which host pages are in use    |
+//! | `window`  | what slots of a set show on the host's own MMU    |
 
 mod mapping;
 mod part;
+mod window;
 
 use std::fs::File;
 use std::io;
@@ -31,7 +33,7 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use nix::libc::off_t;
 use vm_memory::MmapRegion;
 
-use super::view::{SlotId, View};
+use super::view::{SlotId, View, ViewSet};
 use crate::addr::{Frame, LinearAddr, LinearPage, PAGE_SHIFT, PAGE_SIZE};
 use crate::memfd;
 use crate::paging::{Access, Privilege};
@@ -40,6 +42,7 @@ pub(crate) use mapping::SET_BYTES;
 use mapping::{Mapping, SHARED_FILE_BYTES};
 pub(super) use part::Part;
 use part::{REGION_SHIFT, Residency};
+use window::{Extent, Window};
 
 /// The flag of a slot in use.
 pub const SLOT_PRESENT: u64 = 1;
@@ -65,6 +68,8 @@ pub(super) enum PartId {
 struct Set {
     mapping: Mapping,
     own: Box<Residency>,
+    /// What programs may access, on the host's own MMU, where that pays.
+    window: Option<Window>,
 }
 
 impl Set {
@@ -72,6 +77,7 @@ impl Set {
         Ok(Self {
             mapping: Mapping::new(shared)?,
             own: Residency::new(),
+            window: None,
         })
     }
 }
@@ -92,6 +98,8 @@ pub(super) struct Tables {
     shared_epoch: u64,
     /// Counts the events that emptied slots.
     drops: u64,
+    /// Counts the host calls that windows have taken.
+    remaps: u64,
 }
 
 // SAFETY: `base` points into the mapping of a set that the value owns, and is not tied to a thread.
@@ -114,6 +122,7 @@ impl Tables {
             fetch_epochs: [0; 2],
             shared_epoch: 0,
             drops: 0,
+            remaps: 0,
         })
     }
 
@@ -163,14 +172,15 @@ impl Tables {
 
     /// A part, to empty slots.
     pub(super) fn part(&mut self, id: PartId) -> Part<'_> {
-        let (base, pages, residency) = match id {
+        let (base, pages, residency, window) = match id {
             PartId::Own(set) => {
                 let set = &mut self.sets[usize::from(set)];
-                (set.mapping.base(), 0..OWN_PAGES, &mut set.own)
+                let window = set.window.as_mut();
+                (set.mapping.base(), 0..OWN_PAGES, &mut set.own, window)
             }
             PartId::Shared => {
                 let pages = OWN_PAGES..LinearPage::COUNT as u32;
-                (self.base, pages, &mut self.shared)
+                (self.base, pages, &mut self.shared, None)
             }
         };
         Part {
@@ -180,7 +190,77 @@ impl Tables {
             fetch_epochs: &mut self.fetch_epochs,
             shared_epoch: &mut self.shared_epoch,
             drops: &mut self.drops,
+            window,
+            remaps: &mut self.remaps,
         }
+    }
+
+    /// Host address that stands for linear address 0 in the current set's window, if it has one.
+    pub(super) fn window(&self) -> Option<u64> {
+        self.current_set().window.as_ref().map(Window::base)
+    }
+
+    /// How many host calls windows have taken.
+    pub(super) fn remaps(&self) -> u64 {
+        self.remaps
+    }
+
+    /// Gives the current set a window that shows all that it has slots for. Its code slots become empty.
+    pub(super) fn open_window(&mut self) -> io::Result<()> {
+        let ram = Arc::clone(&self.ram);
+        let file = ram.file_offset().ok_or(io::ErrorKind::Unsupported)?;
+        let mut window = Window::new()?;
+        let own = PartId::Own(self.current);
+        for extent in extents(&self.part(own).user_slots(), &ram) {
+            window.map(file.file(), extent)?;
+            self.remaps += 1;
+        }
+        self.sets[usize::from(self.current)].window = Some(window);
+        self.forget_user_code();
+        Ok(())
+    }
+
+    /// Takes the current set's window away. Its code slots become empty.
+    pub(super) fn close_window(&mut self) {
+        self.drop_window(self.current);
+        self.forget_user_code();
+    }
+
+    /// Takes the window of a set away that is emptied.
+    pub(super) fn drop_window(&mut self, set: u8) {
+        self.sets[usize::from(set)].window = None;
+    }
+
+    /// What was made for programs of the current set depends on whether it has a window.
+    fn forget_user_code(&mut self) {
+        let code = ViewSet::only(View::code(Privilege::User));
+        self.part(PartId::Own(self.current))
+            .clear(code, 0..OWN_PAGES);
+        self.fetch_epochs[Privilege::User as usize] += 1;
+    }
+
+    /// Lets the current set's window show what the slots for `page` say. Returns whether such an access is possible now.
+    pub(super) fn map_in_window(&mut self, page: LinearPage, access: Access) -> bool {
+        let [read, write] = [Access::Read, Access::Write]
+            .map(|access| self.slot(View::of(access, Privilege::User), page));
+        let Some(window) = &mut self.sets[usize::from(self.current)].window else {
+            return false;
+        };
+        let writes = access == Access::Write;
+        if page.get() >= OWN_PAGES || window.allows(page, writes) {
+            return window.allows(page, writes);
+        }
+        let extent = extents(&[(page.get(), [read, write])], &self.ram).pop();
+        let (Some(extent), Some(file)) = (extent, self.ram.file_offset()) else {
+            return false;
+        };
+        self.remaps += 1;
+        let mapped = read != 0 && window.map(file.file(), extent).is_ok();
+        mapped && window.allows(page, writes)
+    }
+
+    fn current_set(&self) -> &Set {
+        &self.sets[usize::from(self.current)]
     }
 
     /// All parts.
@@ -338,13 +418,7 @@ impl Tables {
 
     #[inline(always)]
     fn frame_of(&self, page: LinearPage, slot: u64) -> Option<Frame> {
-        let host = page
-            .base()
-            .get()
-            .wrapping_add(slot)
-            .wrapping_sub(SLOT_PRESENT);
-        (slot != 0)
-            .then(|| Frame::new(host.wrapping_sub(self.ram.as_ptr().addr() as u64) >> PAGE_SHIFT))
+        frame_of(&self.ram, page, slot)
     }
 
     /// Host address of `len` bytes at `addr`: inside the RAM mapping, within one page.
@@ -366,4 +440,32 @@ impl Tables {
         // exposed.
         Some(ptr::with_exposed_provenance_mut(host as usize))
     }
+}
+
+/// What read and write slots of pages, in ascending order, show: successive pages with equal slots lie in successive frames.
+fn extents(slots: &[(u32, [u64; 2])], ram: &MmapRegion) -> Vec<Extent> {
+    let alike = |&(page, slots): &(u32, [u64; 2]), &(next, others): &(u32, [u64; 2])| {
+        page + 1 == next && slots[0] == others[0] && slots[1] == others[1]
+    };
+    let extent = |run: &[(u32, [u64; 2])]| {
+        let &(page, [read, write]) = run.first()?;
+        Some(Extent {
+            page,
+            frame: frame_of(ram, LinearPage::truncated(page), read)?,
+            pages: run.len() as u32,
+            writable: write == read,
+        })
+    };
+    slots.chunk_by(alike).filter_map(extent).collect()
+}
+
+/// The frame that a slot maps its page to.
+#[inline(always)]
+fn frame_of(ram: &MmapRegion, page: LinearPage, slot: u64) -> Option<Frame> {
+    let host = page
+        .base()
+        .get()
+        .wrapping_add(slot)
+        .wrapping_sub(SLOT_PRESENT);
+    (slot != 0).then(|| Frame::new(host.wrapping_sub(ram.as_ptr().addr() as u64) >> PAGE_SHIFT))
 }

@@ -5,7 +5,9 @@ use std::ptr::NonNull;
 use std::slice;
 
 use super::VIEW_SLOTS;
+use super::window::Window;
 use crate::addr::{LinearPage, PAGE_SIZE};
+use crate::paging::{Access, Privilege};
 use crate::tlb::view::{SlotId, View, ViewSet};
 
 /// log2 of the linear pages whose slots fill one host page of a table. They are a *region*.
@@ -101,13 +103,20 @@ pub(crate) struct Part<'a> {
     pub(super) shared_epoch: &'a mut u64,
     /// Count of the times that slots of any view were emptied.
     pub(super) drops: &'a mut u64,
+    /// The window on the part.
+    pub(super) window: Option<&'a mut Window>,
+    /// Count of the host calls that windows have taken.
+    pub(super) remaps: &'a mut u64,
 }
 
 impl Part<'_> {
     /// Sets a slot of the part.
     pub(super) fn set(&mut self, slot: SlotId, value: u64) {
         let page = slot.page.get();
-        self.slots(slot.view, page..page + 1)[0] = value;
+        let before = std::mem::replace(&mut self.slots(slot.view, page..page + 1)[0], value);
+        if before != 0 && before != value {
+            self.unmap(slot.view, page..page + 1);
+        }
         self.residency.touch(slot);
     }
 
@@ -156,16 +165,42 @@ impl Part<'_> {
     }
 
     fn empty(&mut self, view: View, pages: Range<u32>) {
-        let slots = self.slots(view, pages);
+        let slots = self.slots(view, pages.clone());
         if slots.iter().all(|slot| *slot == 0) {
             return;
         }
         slots.fill(0);
+        self.unmap(view, pages);
         *self.drops += 1;
         if view.is_fetch() {
             self.fetch_epochs[view.privilege() as usize] += 1;
             *self.shared_epoch += u64::from(self.pages.start != 0);
         }
+    }
+
+    /// Slots of `view` do not hold any more.
+    fn unmap(&mut self, view: View, pages: Range<u32>) {
+        if let Some(window) = self.window.as_deref_mut().filter(|_| view.is_windowed()) {
+            *self.remaps += u64::from(window.unmap(pages));
+        }
+    }
+
+    /// The user's read and write slots of each page that may have any.
+    pub(super) fn user_slots(&mut self) -> Vec<(u32, [u64; 2])> {
+        let views = [Access::Read, Access::Write].map(|access| View::of(access, Privilege::User));
+        let mut found = Vec::new();
+        let mut from = 0;
+        while let Some(region) = self.residency.next_touched(from) {
+            let first = (region as u32) << REGION_SHIFT;
+            if self.residency.touched[region].contains(views[0]) {
+                for page in first..first + (1 << REGION_SHIFT) {
+                    let slots = views.map(|view| self.slots(view, page..page + 1)[0]);
+                    found.extend((slots[0] != 0).then_some((page, slots)));
+                }
+            }
+            from = region + 1;
+        }
+        found
     }
 
     fn slots(&mut self, view: View, pages: Range<u32>) -> &mut [u64] {
