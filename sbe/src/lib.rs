@@ -23,5 +23,7 @@ mod vcpu;
 pub use bus::{Bus, EmptyBus, Width};
 pub use cpu::model::CpuModel;
 pub use fault::{Exception, Fault, Unsupported, Vector};
-pub use translate::{CODE_CACHES, Exits, NoDump, Stats as TranslationStats};
+pub use translate::{
+    CODE_CACHES, Exits, NoDump, Stats as TranslationStats, UnknownWindows, Windows,
+};
 pub use vcpu::{CODE_CACHE, Engine, Exit, Vcpu};

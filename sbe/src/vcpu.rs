@@ -19,7 +19,7 @@ use crate::decode::{Cache, Insn, Key};
 use crate::emulate::fpu::HostFpu;
 use crate::emulate::{Event, Exec};
 use crate::fault::{Fault, Unsupported};
-use crate::translate::{NoDump, Outcome, Stats, Translator, is_flat};
+use crate::translate::{NoDump, Outcome, Stats, Translator, Windows, is_flat};
 use mmu::{Frame, GuestPhys, LinearAddr, MemFault, Mmu, PAGE_SIZE};
 
 /// Linux boot protocol, "32-bit BOOT PROTOCOL": selector of the flat code segment, __BOOT_CS.
@@ -164,6 +164,13 @@ impl Vcpu {
     /// What the translator has done so far; `None` without one.
     pub fn translation(&self) -> Option<&Stats> {
         self.translator.as_ref().map(Translator::stats)
+    }
+
+    /// Chooses which address spaces get windows. To be called before the first instruction.
+    pub fn set_windows(&mut self, windows: Windows) {
+        if let Some(translator) = &mut self.translator {
+            translator.set_windows(windows);
+        }
     }
 
     /// Has all code checked that the translator emits, before it runs: a violation of what keeps the guest contained ends

@@ -9,9 +9,8 @@ use std::{
     time::Duration,
 };
 
-use clap::ValueEnum as _;
 use guest_kernels::test_kernel::{self, Failure, Verdict, VerdictError};
-use sbe::CpuModel;
+use sbe::{CpuModel, Windows};
 use thiserror::Error;
 use vmm::{
     Console, StopReason, Vm, VmConfig,
@@ -70,13 +69,20 @@ impl Console for Watch {
 }
 
 /// Runs `elf` for at most `slices` and returns the number of its cases, all of which passed.
-fn run(elf: &[u8], cpu: CpuModel, engine: Engine, slices: u32) -> Result<usize, Failed> {
+fn run(
+    elf: &[u8],
+    cpu: CpuModel,
+    engine: Engine,
+    windows: Windows,
+    slices: u32,
+) -> Result<usize, Failed> {
     let kernel = Kernel::read(elf.to_vec(), None, &mut |_| ()).unwrap();
     let config = VmConfig {
         memory: MEMORY,
         cpu,
         engine,
         code_cache: sbe::CODE_CACHE,
+        windows,
     };
     let source = Source {
         kernel: &kernel,
@@ -109,13 +115,22 @@ fn report(line: &str) {
 #[test]
 fn every_kernel_passes() {
     let mut failed = Vec::new();
-    for (engine, cpu) in Engine::value_variants()
-        .iter()
-        .flat_map(|&engine| CpuModel::ALL.map(|cpu| (engine, cpu)))
+    let engines = [
+        (Engine::Emulator, Windows::Never),
+        (Engine::Translator, Windows::Never),
+        (Engine::Translator, Windows::Always),
+    ];
+    for ((engine, windows), cpu) in engines
+        .into_iter()
+        .flat_map(|engine| CpuModel::ALL.map(|cpu| (engine, cpu)))
     {
         for kernel in test_kernel::all() {
-            let what = format!("{} on {}, {engine:?}", kernel.name, cpu.name());
-            match run(kernel.elf, cpu, engine, SLICES) {
+            let what = format!(
+                "{} on {}, {engine:?}, windows {windows}",
+                kernel.name,
+                cpu.name()
+            );
+            match run(kernel.elf, cpu, engine, windows, SLICES) {
                 Ok(cases) => report(&format!("{what}: {cases} cases passed")),
                 Err(error) => failed.push(format!("{what}: {error}")),
             }
@@ -163,6 +178,7 @@ fn judged(text: &str, end: &[u8]) -> Result<usize, Failed> {
         &printing(text, end),
         CpuModel::default(),
         Engine::default(),
+        Windows::default(),
         100,
     )
 }

@@ -125,8 +125,19 @@ fn write_translation(f: &mut fmt::Formatter<'_>, stats: &TranslationStats) -> fm
     let exits = &stats.exits;
     writeln!(
         f,
-        "code exits    {} emulate, {} lookup, {} link, {} budget, {} FPU, {} table miss",
-        exits.emulate, exits.lookup, exits.link, exits.budget, exits.load_fpu, exits.miss
+        "windows       {} opened, {} closed for their cost",
+        stats.windows, stats.closed
+    )?;
+    writeln!(
+        f,
+        "code exits    {} emulate, {} lookup, {} link, {} budget, {} FPU, {} table miss, {} window",
+        exits.emulate,
+        exits.lookup,
+        exits.link,
+        exits.budget,
+        exits.load_fpu,
+        exits.miss,
+        exits.window
     )
 }
 
@@ -183,7 +194,10 @@ mod tests {
                     budget: 13,
                     load_fpu: 14,
                     miss: 15,
+                    window: 17,
                 },
+                windows: 18,
+                closed: 19,
             }),
             ..Stats::default()
         };
@@ -194,7 +208,8 @@ mod tests {
             "translated    30 bytes to 75, 2.5 each",
             "links         5",
             "invalidations 6 changed, 8 revalidated, 16 evicted by a full cache 9 times",
-            "code exits    10 emulate, 11 lookup, 12 link, 13 budget, 14 FPU, 15 table miss",
+            "code exits    10 emulate, 11 lookup, 12 link, 13 budget, 14 FPU, 15 table miss, 17 window",
+            "windows       18 opened, 19 closed for their cost",
         ] {
             assert!(report.lines().any(|l| l == line), "{report}");
         }

@@ -16,7 +16,7 @@ use std::{io, time::Duration};
 use clap::ValueEnum;
 use log::debug;
 use mmu::{GuestPhys, MemoryError, Mmu, PhysMemory};
-use sbe::{Bus, CpuModel, Exit, NoDump, Vcpu, cpu::eflags};
+use sbe::{Bus, CpuModel, Exit, NoDump, Vcpu, Windows, cpu::eflags};
 use thiserror::Error;
 
 use crate::{
@@ -40,6 +40,8 @@ pub struct VmConfig {
     pub engine: Engine,
     /// Bytes of translated code that there is room for, see [`sbe::CODE_CACHES`].
     pub code_cache: usize,
+    /// Which address spaces of the guest have windows, if the engine is the translator.
+    pub windows: Windows,
 }
 
 /// What runs guest code.
@@ -94,6 +96,7 @@ impl Vm {
             Engine::Translator => sbe::Engine::Translator,
         };
         let mut vcpu = Vcpu::with_code_cache(config.cpu, engine, config.code_cache, mmu)?;
+        vcpu.set_windows(config.windows);
         vcpu.set_linux_entry(entry.entry, entry.boot_params);
         Ok(Self {
             vcpu,

@@ -75,6 +75,11 @@ impl Arena {
         self.executable.as_ptr() as u64 + u64::from(offset)
     }
 
+    /// Host addresses at which code executes.
+    pub fn addresses(&self) -> Range<u64> {
+        self.address_of(0)..self.address_of(self.ends[1] as u32)
+    }
+
     /// Arena offsets where the next code of each half goes.
     pub fn next(&self) -> [u32; 2] {
         self.next.map(|next| next as u32)

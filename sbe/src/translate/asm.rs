@@ -41,7 +41,7 @@ impl Reg {
     }
 }
 
-/// A memory operand: base + index * 2^scale + displacement, 64-bit addresses.
+/// A memory operand: base + index * 2^scale + displacement, at a 64-bit address or in the window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mem {
     /// Base register.
@@ -50,6 +50,18 @@ pub struct Mem {
     pub index: Option<(Reg, u8)>,
     /// Displacement.
     pub disp: i32,
+    /// Whether the address has 32 bits and counts from GS's base.
+    pub window: bool,
+}
+
+impl Mem {
+    /// The same in the window.
+    pub fn in_window(self) -> Self {
+        Self {
+            window: true,
+            ..self
+        }
+    }
 }
 
 /// [`base` + `disp`].
@@ -58,6 +70,7 @@ pub fn at(base: Reg, disp: i32) -> Mem {
         base: Some(base),
         index: None,
         disp,
+        window: false,
     }
 }
 
@@ -67,6 +80,7 @@ pub fn indexed(base: Reg, index: Reg, scale: u8, disp: i32) -> Mem {
         base: Some(base),
         index: Some((index, scale)),
         disp,
+        window: false,
     }
 }
 
@@ -93,6 +107,10 @@ enum Wide {
 }
 
 const UNBOUND: u32 = u32::MAX;
+/// Prefixes (SDM Vol. 2A, 2.1.1 "Instruction Prefixes").
+const GS_PREFIX: u8 = 0x65;
+const ADDRESS_SIZE_PREFIX: u8 = 0x67;
+
 /// Opcode map and mandatory prefix of a VEX encoding.
 #[derive(Clone, Copy)]
 struct Vex {
@@ -517,6 +535,9 @@ impl Asm {
     }
 
     fn memory(&mut self, wide: Wide, opcode: &[u8], reg: Reg, mem: Mem) {
+        if mem.window {
+            self.bytes().extend([GS_PREFIX, ADDRESS_SIZE_PREFIX]);
+        }
         self.rex(wide, reg, mem.index.map(|(index, _)| index), mem.base);
         self.bytes().extend(opcode);
         self.operand(reg, mem);
@@ -598,12 +619,15 @@ mod tests {
                     base: None,
                     index: Some((RDX, 2)),
                     disp: 5,
+                    window: false,
                 },
             );
             a.load8(R9, at(RBP, 0));
+            a.store16(at(R12, -4).in_window(), R8);
         });
         let expected = "mov %ebx,%r8d\nmov %r13,%rcx\nmov (%r13),%eax\nmov 0x1000(%r14,%rcx,8),%rcx\nmov %r9d,8(%rsp)\n\
-            mov %r8w,(%r12)\nmov %r9b,-1(%r8,%rcx)\nlea -4(%r12),%r8d\nlea 5(,%rdx,4),%r9\nmovzbl (%rbp),%r9d";
+            mov %r8w,(%r12)\nmov %r9b,-1(%r8,%rcx)\nlea -4(%r12),%r8d\nlea 5(,%rdx,4),%r9\nmovzbl (%rbp),%r9d\n\
+            mov %r8w,%gs:-4(%r12d)";
         assert_eq!(lines, expected);
     }
 

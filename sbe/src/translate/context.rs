@@ -13,6 +13,7 @@
 //! | RCX | scratch: the one register that a branch can test without touching flags |
 //! | R8 R9 | scratch |
 //! | R10 | host address of memory that several instructions access; scratch where there is none |
+//! | GS base | the window, while the code of a program runs that has one |
 //! | status flags | the guest's |
 //! | RSP | a stack of host return addresses, each pushed by a guest call |
 //!
@@ -56,6 +57,8 @@ pub enum Reason {
     Miss = 5,
     /// A direct branch to another page is not linked yet: [`Context::site`] names it.
     Cross = 6,
+    /// An access through a window faulted: [`Context::fault`] says where.
+    Window = 7,
 }
 
 /// What stands for log2 of the size of an access to 16 bytes that needs no alignment.
@@ -109,6 +112,20 @@ impl AccessKind {
     pub fn writes(self) -> bool {
         !self.0.is_multiple_of(2)
     }
+}
+
+/// A fault that the host's processor reported while it executed emitted code.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct HostFault {
+    /// Host address of the instruction.
+    pub rip: u64,
+    /// Host address of the access, where the fault has one.
+    pub address: u64,
+    /// Vector of the exception.
+    pub trap: u32,
+    /// Its error code.
+    pub error: u32,
 }
 
 /// An FXSAVE image.
@@ -175,6 +192,10 @@ pub struct Context {
     pub tables: [u64; 2],
     /// Read table of the current privilege.
     pub table: u64,
+    /// Host address of linear address 0 in the window, or 0 where there is none.
+    pub window: u64,
+    /// The latest fault.
+    pub fault: HostFault,
     /// RSP of emitted code.
     pub stack: u64,
     /// The same when no call is open.
@@ -262,6 +283,7 @@ pub mod field {
         POINTER = pointer,
         TABLES = tables,
         TABLE = table,
+        WINDOW = window,
         STACK = stack,
         STACK_BOTTOM = stack_bottom,
         SELECTORS = selectors,
@@ -299,7 +321,8 @@ impl Context {
             3 => Reason::Budget,
             4 => Reason::LoadFpu,
             5 => Reason::Miss,
-            _ => Reason::Cross,
+            6 => Reason::Cross,
+            _ => Reason::Window,
         }
     }
 

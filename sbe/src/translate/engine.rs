@@ -2,18 +2,22 @@
 
 use super::arena::Arena;
 use super::check::{Verifier, Violation};
-use super::context::{AccessKind, Context, Reason};
+use super::context::{AccessKind, Context, PAGE_BIAS, Reason};
 use super::dump::Dump;
 use super::emit::{ENTRY_BYTES, Emitter, FIXED_FLAGS, Target};
 use super::entries::{EntryTables, TableId};
 use super::fragment::{self, Fragment, Link, Source, TAIL_BYTES, Tail, Translated};
 use super::listing::Listing;
+use super::mode::Mode;
 use super::page::{CodePage, Entry};
 use super::places::Places;
+use super::restarts::Restarts;
 use super::runtime::Runtime;
 use super::segments::{KnownSegments, segment_base, spans_all};
+use super::signal::are_windows_possible;
 use super::stack::{HostStack, MOST_POLLS};
 use super::stats::Stats;
+use super::windows::{WindowPolicy, Windows};
 use crate::cpu::control::{CR0_EM, CR0_TS, CR4_OSFXSR, CR4_TSD};
 use crate::cpu::fpu::{FCW_INIT, MXCSR_INIT};
 use crate::cpu::segment::{Bounds, SegReg};
@@ -29,6 +33,16 @@ use std::time::Instant;
 /// The six exception masks of the x87 control word.
 const EXCEPTION_MASKS: u16 = 0x3F;
 
+/// Vectors of the exceptions that an access through a window can raise on the host.
+const GENERAL_PROTECTION: u32 = 13;
+const PAGE_FAULT: u32 = 14;
+/// In a page fault's error code: the access was a write (SDM Vol. 3A, 4.7 "Page-Fault Exceptions").
+const ERROR_WRITE: u32 = 1 << 1;
+/// Bytes of a window, and of the operand that begins at the last of them.
+const WINDOW_BYTES: u64 = (1 << 32) + MOST_OPERAND as u64;
+/// Bytes of an operand at most.
+const MOST_OPERAND: u32 = 16;
+
 /// log2 of the bytes of an entry table's words: what the page's address is scaled by in code slots.
 const ENTRY_SHIFT: u32 = 2;
 
@@ -41,8 +55,8 @@ pub enum Outcome {
     Budget,
 }
 
-/// Which code page: what lies in a frame, executed at a privilege.
-pub(super) type PageKey = (Frame, Privilege);
+/// Which code page: what lies in a frame, executed in a mode.
+pub(super) type PageKey = (Frame, Mode);
 
 /// Whether accesses of a fragment may be grouped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +84,8 @@ pub struct Translator {
     /// For frames that instructions go on in: the pages they begin in.
     pub(super) heads: HashMap<Frame, Vec<PageKey>>,
     sites: Vec<Site>,
+    restarts: Restarts,
+    policy: WindowPolicy,
     epochs: Epochs,
     /// Counts look-ups of pages.
     clock: u64,
@@ -118,7 +134,7 @@ impl Translator {
         let mut context = Box::new(Context::default());
         context.host_mxcsr = MXCSR_INIT;
         stack.reset(&mut context);
-        Ok(Self {
+        let mut translator = Self {
             emitter: Emitter::new(runtime),
             arena,
             runtime,
@@ -128,18 +144,29 @@ impl Translator {
             pages: HashMap::new(),
             heads: HashMap::new(),
             sites: Vec::new(),
+            restarts: Restarts::default(),
+            policy: WindowPolicy::new(Windows::Never),
             epochs: Epochs::default(),
             clock: 0,
             swept: 0,
             segments: KnownSegments::default(),
             verifier: Verifier::default(),
             stats: Stats::default(),
-        })
+        };
+        translator.set_windows(Windows::default());
+        Ok(translator)
     }
 
     /// What has been done so far.
     pub fn stats(&self) -> &Stats {
         &self.stats
+    }
+
+    /// Chooses which address spaces get windows; none where the host does not let emitted code use them.
+    pub fn set_windows(&mut self, windows: Windows) {
+        let possible = windows != Windows::Never && are_windows_possible();
+        let windows = if possible { windows } else { Windows::Never };
+        self.policy = WindowPolicy::new(windows);
     }
 
     /// Has everything checked that is emitted from now on: to be called before anything runs.
@@ -165,13 +192,13 @@ impl Translator {
     /// The code page in `frame`, at linear address `base`, beside what was emitted for it, as text; empty if nothing was.
     pub fn dump(&self, frame: Frame, base: u32) -> String {
         let mut text = String::new();
-        for privilege in PRIVILEGES {
-            let key = (frame, privilege);
+        for mode in Mode::ALL {
+            let key = (frame, mode);
             let page = self.pages.get(&key);
             if let Some(page) = page.filter(|page| !page.entries().is_empty()) {
                 let between = if text.is_empty() { "" } else { "\n" };
                 let frame = frame.get();
-                text += &format!("{between}page {base:08x}, frame {frame:x}, {privilege:?}\n");
+                text += &format!("{between}page {base:08x}, frame {frame:x}, {mode:?}\n");
                 text += &Dump::of(&self.arena, &self.places(key), page, base);
             }
         }
@@ -181,8 +208,8 @@ impl Translator {
     /// What lies where in the arena, seen from the page of `key`.
     fn places(&self, key: PageKey) -> Places {
         let mut places = Places::new(&self.runtime);
-        for (&(frame, privilege), page) in &self.pages {
-            let prefix = match (frame, privilege) == key {
+        for (&(frame, mode), page) in &self.pages {
+            let prefix = match (frame, mode) == key {
                 true => String::new(),
                 false => format!("{:x}", frame.get()),
             };
@@ -196,6 +223,9 @@ impl Translator {
     /// Runs translated code from EIP on until something else has to be done. `polls` counts down with loops, calls and
     /// indirect jumps.
     pub fn run(&mut self, cx: &mut Exec<'_>, polls: &mut u32) -> Outcome {
+        if cx.cpu.cpl == 3 {
+            self.stats.windows += u64::from(self.policy.before_program(cx.mmu));
+        }
         self.follow_changes(cx);
         self.load(cx);
         let mut target = self.arena.address_of(self.runtime.forward);
@@ -233,12 +263,19 @@ impl Translator {
                     self.stats.exits.miss += 1;
                     self.fill(cx)
                 }
+                Reason::Window => {
+                    self.stats.exits.window += 1;
+                    self.window_fault(cx)
+                }
                 Reason::Budget if *polls > 0 => {
                     self.leave_fpu();
                     Some(self.arena.address_of(self.runtime.forward))
                 }
                 Reason::Budget => {
                     self.stats.exits.budget += 1;
+                    if self.mode() != Mode::Supervisor {
+                        self.stats.windows += u64::from(self.policy.after_slice(cx.mmu));
+                    }
                     break Outcome::Budget;
                 }
             };
@@ -259,8 +296,8 @@ impl Translator {
         }
         if now.code != self.epochs.code {
             for frame in cx.mmu.take_code_writes() {
-                for privilege in PRIVILEGES {
-                    self.hide((frame, privilege));
+                for mode in Mode::ALL {
+                    self.hide((frame, mode));
                 }
                 for head in self.heads.remove(&frame).unwrap_or_default() {
                     self.hide(head);
@@ -308,6 +345,7 @@ impl Translator {
             let table = cx.mmu.tlb_table(View::of(Access::Read, privilege));
             table.expose_provenance() as u64
         });
+        context.window = cx.mmu.window().unwrap_or(0);
         context.cpl = cpu.cpl.into();
         context.table = context.tables[usize::from(cpu.cpl == 3)];
         context.level_changed = 0;
@@ -349,9 +387,13 @@ impl Translator {
         }
     }
 
-    /// The privilege at which emitted code runs.
-    fn privilege(&self) -> Privilege {
-        PRIVILEGES[usize::from(self.context.cpl == 3)]
+    /// The mode in which emitted code runs.
+    fn mode(&self) -> Mode {
+        match (self.context.cpl, self.context.window) {
+            (0, _) => Mode::Supervisor,
+            (_, 0) => Mode::User,
+            _ => Mode::Windowed,
+        }
     }
 
     /// The FPU's state stays in the context until emitted code asks for it.
@@ -380,7 +422,7 @@ impl Translator {
             return None;
         }
         let linear = LinearAddr::from(address);
-        let privilege = self.privilege();
+        let privilege = self.mode().privilege();
         let drops = cx.mmu.drops();
         let (access, made) = if kind.writes() {
             (Access::Write, cx.mmu.prepare_write(linear, size, privilege))
@@ -401,16 +443,74 @@ impl Translator {
         Some(self.context.resume)
     }
 
+    /// Makes possible the access through a window that has faulted; `None` when the emulator has to execute the instruction.
+    ///
+    /// # Panics
+    /// If emitted code faulted where no instruction of the guest accesses a window, or somewhere else.
+    fn window_fault(&mut self, cx: &mut Exec<'_>) -> Option<u64> {
+        let fault = self.context.fault;
+        let at = fault.rip.wrapping_sub(self.arena.address_of(0)) as u32;
+        let Some((code, offset)) = self.restarts.find(at) else {
+            panic!("emitted code faulted at arena offset {at:#x}: {fault:x?}");
+        };
+        self.context.eip = (self.context.page as u32)
+            .wrapping_sub(PAGE_BIAS as u32)
+            .wrapping_add(offset);
+        if fault.trap == GENERAL_PROTECTION {
+            // An operand of 16 bytes that is not aligned.
+            return None;
+        }
+        let address = fault.address.wrapping_sub(self.context.window);
+        assert!(
+            fault.trap == PAGE_FAULT && address < WINDOW_BYTES,
+            "emitted code faulted at arena offset {at:#x}, outside its window: {fault:x?}"
+        );
+        let Ok(address) = u32::try_from(address) else {
+            // An operand that begins at the last addresses and goes on at the first.
+            return None;
+        };
+        let access = match fault.error & ERROR_WRITE {
+            0 => Access::Read,
+            _ => Access::Write,
+        };
+        let shown = self.show(cx, address, access);
+        if self.policy.after_fault(cx.mmu) {
+            self.stats.closed += 1;
+            return None;
+        }
+        shown.then(|| self.arena.address_of(code))
+    }
+
+    /// Lets the window show the page of `address`. Returns whether it does and emitted code may go on.
+    fn show(&mut self, cx: &mut Exec<'_>, address: u32, access: Access) -> bool {
+        let linear = LinearAddr::from(address);
+        let view = View::of(access, Privilege::User);
+        if cx.mmu.slot(view, linear) == 0 {
+            // The access may go on in the next page, which has to be accessible before anything happens to this one.
+            if linear.offset() > PAGE_SIZE as u32 - MOST_OPERAND {
+                return false;
+            }
+            let made = match access {
+                Access::Write => cx.mmu.prepare_write(linear, 1, Privilege::User),
+                _ => cx.mmu.read::<u8>(linear, Privilege::User).map(|_| ()),
+            };
+            if made.is_err() {
+                return false;
+            }
+        }
+        cx.mmu.map_in_window(linear, access) && Epochs::now(cx) == self.epochs
+    }
+
     /// Makes the code for EIP known; `None` when the emulator has to execute the instruction there.
     fn lookup(&mut self, cx: &mut Exec<'_>) -> Option<u64> {
         self.leave_fpu();
-        let (eip, privilege) = (LinearAddr::from(self.context.eip), self.privilege());
-        let frame = cx.mmu.fetch_page(eip, privilege).ok()?;
-        let entry = self.entry(cx, (frame, privilege), eip.offset());
-        let table = self.pages.get(&(frame, privilege))?.table;
+        let (eip, mode) = (LinearAddr::from(self.context.eip), self.mode());
+        let frame = cx.mmu.fetch_page(eip, mode.privilege()).ok()?;
+        let entry = self.entry(cx, (frame, mode), eip.offset());
+        let table = self.pages.get(&(frame, mode))?.table;
         let page = u64::from(self.context.eip & !(PAGE_SIZE as u32 - 1)) << ENTRY_SHIFT;
         let slot = self.tables.address_of(table).wrapping_sub(page);
-        cx.mmu.set_code_slot(eip, privilege, slot);
+        cx.mmu.set_code_slot(eip, mode.privilege(), slot);
         self.after_changes(cx, entry)
     }
 
@@ -469,12 +569,12 @@ impl Translator {
         self.stats.links += 1;
         // Both translations hold in all address spaces until one of them is dropped, of which the epoch tells.
         let direct = cx.mmu.is_shared(source) && cx.mmu.is_shared(target);
-        let privilege = self.privilege();
+        let mode = self.mode();
         let frame = cx
             .mmu
-            .cached_frame(View::of(Access::Fetch, privilege), target);
+            .cached_frame(View::of(Access::Fetch, mode.privilege()), target);
         let link = site.link;
-        let page = frame.and_then(|frame| self.pages.get_mut(&(frame, privilege)));
+        let page = frame.and_then(|frame| self.pages.get_mut(&(frame, mode)));
         let page = page.filter(|_| direct || link.guard.is_some());
         let Some(page) = page else {
             self.redirect(link.after, self.runtime.forward);
@@ -605,8 +705,8 @@ impl Translator {
         let source = Source {
             page: page.bytes(),
             tail: page.tail.as_ref(),
-            privilege: key.1,
-            groups: groups == Groups::Yes,
+            mode: key.1,
+            groups: groups == Groups::Yes && key.1 != Mode::Windowed,
         };
         let before = self.arena.used();
         let origins = self.arena.next();
@@ -634,6 +734,7 @@ impl Translator {
                         end: self.arena.next(),
                         marks,
                     }));
+                self.restarts.add(&self.emitter.restarts);
                 self.stats.fragments += 1;
                 self.stats.guest_bytes += u64::from(end - offset);
                 let verified = self
@@ -678,13 +779,13 @@ impl Translator {
     /// Finds out what follows the page where EIP is, if an instruction at `offset` may reach there and the processor has fetched
     /// from there.
     fn find_tail(&mut self, cx: &mut Exec<'_>, key: PageKey, offset: u32) {
-        let (_, privilege) = key;
+        let (_, mode) = key;
         let reaches = offset as usize > PAGE_SIZE - MAX_LENGTH;
         let Some(page) = self.pages.get_mut(&key).filter(|_| reaches) else {
             return;
         };
         let next = LinearAddr::from((self.context.eip | (PAGE_SIZE as u32 - 1)).wrapping_add(1));
-        let view = View::of(Access::Fetch, privilege);
+        let view = View::of(Access::Fetch, mode.privilege());
         let Some(frame) = cx.mmu.cached_frame(view, next) else {
             return;
         };
@@ -708,6 +809,7 @@ impl Translator {
         self.heads.clear();
         self.tables.clear();
         self.sites.clear();
+        self.restarts.clear();
         self.verifier.clear();
         self.arena.truncate(self.runtime.end);
         self.stack.reset(&mut self.context);

@@ -3,8 +3,9 @@
 use super::arena::Arena;
 use super::asm::AsmError;
 use super::emit::{Emitted, Emitter, Target};
+use super::mode::Mode;
 use crate::decode::decoder::{CodeSize, DecodeError, MAX_LENGTH, decode_announced};
-use mmu::{Frame, PAGE_SIZE, Privilege};
+use mmu::{Frame, PAGE_SIZE};
 
 /// Guest instructions in one fragment at most.
 const MOST_INSTRUCTIONS: usize = 64;
@@ -42,8 +43,8 @@ pub struct Source<'a> {
     pub page: &'a [u8; PAGE_SIZE],
     /// What follows it, if that is known.
     pub tail: Option<&'a Tail>,
-    /// At which privilege it executes.
-    pub privilege: Privilege,
+    /// How it executes.
+    pub mode: Mode,
     /// Whether accesses may be grouped.
     pub groups: bool,
 }
@@ -85,7 +86,7 @@ pub fn translate(
     at: u32,
     first_site: u32,
 ) -> Result<Translated, AsmError> {
-    emitter.begin(arena.next(), source.privilege, first_site, at);
+    emitter.begin(arena.next(), source.mode, first_site, at);
     if source.groups {
         look_ahead(emitter, source.page, at);
     }

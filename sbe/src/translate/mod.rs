@@ -24,18 +24,23 @@ mod entries;
 mod evict;
 mod fragment;
 mod listing;
+mod mode;
 mod operands;
 mod page;
 mod places;
+mod restarts;
 mod runtime;
 mod segments;
+mod signal;
 mod stack;
 mod stats;
+mod windows;
 
 pub use arena::CODE_CACHES;
 pub use dump::NoDump;
 pub use engine::{Outcome, Translator, is_flat};
 pub use stats::{Exits, Stats};
+pub use windows::{UnknownWindows, Windows};
 
 #[cfg(test)]
 mod tests;

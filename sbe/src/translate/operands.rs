@@ -1,6 +1,7 @@
 //! Rewriting a guest instruction so that the host's 64-bit mode executes it on the host's registers.
 //!
-//! Guest ECX and ESP live in R11 and R12, a memory operand lies at the sum of two registers; all else keeps its encoding.
+//! Guest ECX and ESP live in R11 and R12, a memory operand lies at the sum of two registers or in the window; all else keeps
+//! its encoding.
 
 use iced_x86::{Code, Instruction, OpKind, Register};
 
@@ -20,8 +21,12 @@ pub struct Place {
     pub base: Register,
     /// Index register, or none.
     pub index: Register,
+    /// What the index is multiplied by.
+    pub scale: u32,
     /// Displacement.
     pub displacement: i32,
+    /// Segment prefix, or none.
+    pub segment: Register,
 }
 
 /// What stands in for guest register `register`.
@@ -114,12 +119,17 @@ fn is_extended(register: Register) -> bool {
         )
 }
 
-fn point_at(host: &mut Instruction, place: Place) {
-    host.set_segment_prefix(Register::None);
+/// Gives `host` its memory operand.
+pub fn point_at(host: &mut Instruction, place: Place) {
+    let absolute = place.base == Register::None;
+    host.set_segment_prefix(place.segment);
     host.set_memory_base(place.base);
     host.set_memory_index(place.index);
-    host.set_memory_index_scale(1);
+    host.set_memory_index_scale(place.scale);
     host.set_memory_displacement64(i64::from(place.displacement) as u64);
     // As short as fits.
-    host.set_memory_displ_size(u32::from(place.displacement != 0));
+    host.set_memory_displ_size(match absolute {
+        true => 4,
+        false => u32::from(place.displacement != 0),
+    });
 }

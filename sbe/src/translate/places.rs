@@ -27,6 +27,7 @@ impl Places {
             (runtime.sysexit, "sysexit"),
             (runtime.jump, "jump"),
             (runtime.load_fpu, "load_fpu"),
+            (runtime.landing, "landing"),
         ];
         let named = named.map(|(at, name)| (at, name.to_owned()));
         let segments = SegReg::ALL.map(|register| {

@@ -6,6 +6,7 @@ use super::context::{
     AccessKind, CODE_TABLE, CONTEXT_BIAS, Context, KNOWN_SEGMENTS, PAGE_BIAS, Reason, WRITE_TABLE,
     field,
 };
+use super::signal::{Executing, with_faults_handled};
 use crate::cpu::segment::SegReg;
 use mmu::SLOT_PRESENT;
 use std::io;
@@ -41,6 +42,8 @@ pub struct Runtime {
     pub sysexit: u32,
     /// Called with an address in R8D and the instruction's offset in R9D: returns with a slot in RCX, or leaves.
     misses: [u32; AccessKind::COUNT],
+    /// Where code goes on after a fault of the host.
+    pub landing: u32,
     /// Saves the guest's state and returns to the caller of `enter`; EIP and reason are already in the context.
     exit: u32,
     /// `extern "C" fn(*mut Context, target)`: loads the guest's state and goes to `target`.
@@ -120,6 +123,9 @@ impl Runtime {
         runtime.cross = asm.here();
         asm.store32(context(field::SITE), R9);
         leave(&mut asm, Reason::Cross, exit);
+        runtime.landing = asm.here();
+        asm.store_imm32(context(field::REASON), Reason::Window as u32);
+        asm.jmp(exit);
         runtime.load_fpu = asm.here();
         load_fpu(&mut asm, exit);
         for register in SegReg::ALL {
@@ -156,13 +162,20 @@ impl Runtime {
     pub fn run(&self, arena: &mut Arena, context: &mut Context, target: u64) {
         arena.publish();
         let address = arena.address_of(self.enter);
+        let context: *mut Context = context;
+        let executing = Executing {
+            code: arena.addresses(),
+            landing: arena.address_of(self.landing),
+            context,
+        };
         // SAFETY: `address` is the `enter` piece, a function of this signature that keeps the C ABI's promises. Code at
         // `target` was made by `fragment`: it touches the context, the stack that the context names, and guest memory
-        // through the tables in the context only, and ends at the `exit` piece.
-        unsafe {
+        // through the tables and the window in the context only, and ends at the `exit` piece. The landing is a piece that
+        // can be entered from wherever code faults.
+        with_faults_handled(&executing, || unsafe {
             let enter: extern "C" fn(*mut Context, u64) = std::mem::transmute(address as *const ());
             enter(context, target);
-        }
+        });
     }
 }
 
@@ -174,6 +187,11 @@ fn enter(asm: &mut Asm) {
     asm.lea64(R15, at(RDI, CONTEXT_BIAS));
     asm.mov64(R9, RSI);
     asm.store64(context(field::HOST_STACK), RSP);
+    let no_window = asm.label();
+    asm.load64(RCX, context(field::WINDOW));
+    asm.jrcxz(no_window);
+    asm.raw(&[0xF3, 0x48, 0x0F, 0xAE, 0xD9]); // wrgsbase rcx
+    asm.bind(no_window);
     asm.load64(RSP, context(field::STACK));
     asm.load64(R14, context(field::TABLE));
     asm.load64(R13, context(field::PAGE));

@@ -25,6 +25,10 @@ pub struct Stats {
     pub cleared: u64,
     /// Pages that had to go then.
     pub evicted: u64,
+    /// Windows opened.
+    pub windows: u64,
+    /// Windows closed because they did not pay.
+    pub closed: u64,
     /// Exits by cause.
     pub exits: Exits,
 }
@@ -44,4 +48,6 @@ pub struct Exits {
     pub load_fpu: u64,
     /// A table had no slot.
     pub miss: u64,
+    /// A window did not show what was accessed.
+    pub window: u64,
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use guest_kernels::Guest;
 use mmu::{MAX_RAM, MIN_RAM};
-use sbe::{CODE_CACHES, CpuModel};
+use sbe::{CODE_CACHES, CpuModel, Windows};
 
 use crate::vm::Engine;
 
@@ -70,6 +70,10 @@ pub struct BootArgs {
     /// Room for translated code, in MiB or with suffix K, M or G. When it is full, what executed longest ago goes.
     #[arg(long, value_name = "SIZE", default_value = "32M", value_parser = code_cache_size)]
     pub code_cache: usize,
+    /// Which programs reach their memory through the host's MMU instead of tables: auto, always or never. By default those that
+    /// run long.
+    #[arg(long, value_name = "WHEN", default_value_t, hide_default_value = true)]
+    pub windows: Windows,
     /// Distribution kernel to fetch, if it is not in the cache yet, and boot.
     #[arg(long, value_name = "NAME", default_value_t, conflicts_with = "kernel")]
     pub guest: Guest,

@@ -56,6 +56,7 @@ pub fn boot(args: &BootArgs) -> Result<u8> {
             cpu: args.cpu,
             engine,
             code_cache: args.code_cache,
+            windows: args.windows,
         };
         Vm::boot(&config, &source)
     };

@@ -5,6 +5,7 @@ use super::rule::Rule;
 use super::state::State;
 use super::value::{Atom, CONTEXT, Index, Node, Shift, Slot, TABLES, Table, Value, Values};
 use crate::translate::context::{CODE_TABLE, Context, FETCH_TABLE, WRITE_TABLE};
+use crate::translate::mode::Mode;
 use mmu::{PAGE_SHIFT, PAGE_SIZE, SLOT_PRESENT};
 
 /// Entries of a table are quadwords.
@@ -51,6 +52,8 @@ pub struct Rights {
     pub aligned: &'static [(Field, u8)],
     /// Whether it may load R14, RSP and the FPU from the context.
     pub loads_state: bool,
+    /// Whether it may access the window.
+    pub uses_window: bool,
 }
 
 /// A field of the context.
@@ -94,12 +97,16 @@ macro_rules! field {
     };
 }
 
-/// Those of a fragment.
-pub const OF_FRAGMENTS: Rights = Rights {
-    writes: &[field!(polls), field!(scratch), field!(interrupt_flag)],
-    aligned: &[],
-    loads_state: false,
-};
+/// Those of a fragment in `mode`.
+pub fn of_fragment(mode: Mode) -> Rights {
+    const WRITES: &[Field] = &[field!(polls), field!(scratch), field!(interrupt_flag)];
+    Rights {
+        writes: WRITES,
+        aligned: &[],
+        loads_state: false,
+        uses_window: mode == Mode::Windowed,
+    }
+}
 
 /// What `operand` is.
 ///

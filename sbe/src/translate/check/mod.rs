@@ -39,8 +39,8 @@ mod verifier;
 mod walk;
 
 use super::runtime::Runtime;
+use crate::translate::mode::Mode;
 use hashbrown::HashSet;
-use mmu::Privilege;
 use pieces::Pieces;
 pub use rule::{Rule, Violation};
 pub use verifier::Verifier;
@@ -73,8 +73,8 @@ impl Checker {
         self.fragments
     }
 
-    /// Checks a fragment whose sections lie at the arena offsets `origins`, made of code at offset `at` of a page, executed at
-    /// `privilege`.
+    /// Checks a fragment whose sections lie at the arena offsets `origins`, made of code at offset `at` of a page, executed in
+    /// `mode`.
     ///
     /// # Errors
     /// What it violates.
@@ -82,14 +82,14 @@ impl Checker {
         &mut self,
         code: [&[u8]; 2],
         origins: [u32; 2],
-        privilege: Privilege,
+        mode: Mode,
         at: u32,
     ) -> Result<(), Violation> {
         let around = Around {
             pieces: &self.pieces,
             entries: &self.entries,
         };
-        let entry = Entry { at, privilege };
+        let entry = Entry { at, mode };
         let found = walk::fragment(around, code, origins, entry)?;
         self.sites.extend(found.sites);
         self.numbers.extend(found.numbers);

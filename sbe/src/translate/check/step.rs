@@ -240,11 +240,8 @@ impl Stepper {
         instruction: &Instruction,
         writes: bool,
     ) -> Result<Option<(Operand, Place)>, Rule> {
-        if is_in_window(instruction) {
-            return match alignment(instruction) {
-                1 => Ok(None),
-                _ => Err(Rule::Alignment),
-            };
+        if self.rights.uses_window && is_in_window(instruction) {
+            return Ok(None);
         }
         if instruction.has_segment_prefix() {
             return Err(Rule::Segment);

@@ -1,8 +1,8 @@
 //! [`Verifier`]: the checker as the engine uses it.
 
 use super::{Checker, Violation};
+use crate::translate::mode::Mode;
 use crate::translate::runtime::Runtime;
-use mmu::Privilege;
 
 /// Checks all that is emitted, if it is wanted; remembers what was wrong.
 #[derive(Default)]
@@ -31,17 +31,11 @@ impl Verifier {
     }
 
     /// Whether the fragment may run: see [`Checker::fragment`].
-    pub fn fragment(
-        &mut self,
-        code: [&[u8]; 2],
-        origins: [u32; 2],
-        privilege: Privilege,
-        at: u32,
-    ) -> bool {
+    pub fn fragment(&mut self, code: [&[u8]; 2], origins: [u32; 2], mode: Mode, at: u32) -> bool {
         let checked = self
             .checker
             .as_mut()
-            .map(|checker| checker.fragment(code, origins, privilege, at));
+            .map(|checker| checker.fragment(code, origins, mode, at));
         self.note(checked)
     }
 

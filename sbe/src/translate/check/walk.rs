@@ -8,9 +8,10 @@ use super::state::{GUEST, Poll, R8, R9, R10, R13, RCX, State};
 use super::step::{Stepper, number};
 use super::value::{Low, Node, Slot, Value, Values};
 use crate::translate::emit::ENTRY_BYTES;
+use crate::translate::mode::Mode;
 use hashbrown::HashMap;
 use iced_x86::{Code, Instruction, OpKind};
-use mmu::{PAGE_SIZE, Privilege};
+use mmu::PAGE_SIZE;
 
 /// Where fragments can be entered, by arena offset.
 pub type Entries = HashMap<u32, Entry>;
@@ -20,15 +21,15 @@ pub type Entries = HashMap<u32, Entry>;
 pub struct Entry {
     /// Offset in the page.
     pub at: u32,
-    /// At which the code executes.
-    pub privilege: Privilege,
+    /// How the code executes.
+    pub mode: Mode,
 }
 
 /// What holds at a branch that may be led elsewhere later.
 #[derive(Clone, Copy, Debug)]
 pub struct Site {
-    /// The privilege of its code.
-    pub privilege: Privilege,
+    /// How its code executes.
+    pub mode: Mode,
     /// Arena offset that it led to when it was checked.
     pub home: u32,
     /// All is as fragments want it.
@@ -103,7 +104,7 @@ pub fn fragment(
             false => Err(Rule::Contract(Need::Word8)),
         },
     };
-    let mut stepper = Stepper::new(memory::OF_FRAGMENTS);
+    let mut stepper = Stepper::new(memory::of_fragment(entry.mode));
     let values = &mut stepper.values;
     let mut outside = State::between(values);
     let from_inside = outside.clone();
@@ -362,7 +363,7 @@ impl<'a> Walk<'a> {
         debug_assert!(State::is_page(values, state.registers[R13]));
         Site {
             home,
-            privilege: self.entry.privilege,
+            mode: self.entry.mode,
             open,
             word8: values.is_word(r8).then_some(offset),
             offset9: values.most(r9) < PAGE_SIZE as u64,
@@ -373,7 +374,7 @@ impl<'a> Walk<'a> {
 impl Site {
     /// Whether it may be led to the fragment at arena offset `target`, or behind its entry.
     pub fn may_enter(&self, entries: &Entries, target: u32) -> bool {
-        let same = |entry: &&Entry| entry.privilege == self.privilege && self.open.is_ok();
+        let same = |entry: &&Entry| entry.mode == self.mode && self.open.is_ok();
         let inside = target.checked_sub(ENTRY_BYTES);
         let inside = inside.and_then(|entry| entries.get(&entry));
         let outside = entries.get(&target);

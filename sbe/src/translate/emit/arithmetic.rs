@@ -66,7 +66,7 @@ impl Emitter {
         let Some(probed) = self.probe_operand(raw, true) else {
             return Emitted::Emulate;
         };
-        let memory = self.free_rcx(probed);
+        let memory = self.point(R8, probed).mem();
         self.asm.mov32(RCX, R11);
         self.asm.digit(&[0x0F, 0xC7], 1, memory);
         Emitted::Inline

@@ -1,4 +1,4 @@
-//! Memory accesses: effective addresses and table probes. No other file forms an address of guest memory.
+//! Memory accesses: effective addresses, table probes, windows. No other file forms an address of guest memory.
 
 use super::misses::Cause;
 use super::{Emitter, guest};
@@ -12,7 +12,7 @@ use mmu::SLOT_PRESENT;
 /// What has to be added to linear address and slot.
 const SLOT_BIAS: i32 = -(SLOT_PRESENT as i32);
 
-/// Memory that a check has found: by a probe, RCX being the slot, or through the pointer of a group.
+/// Memory that a check has found, by a probe, RCX being the slot, or through the pointer of a group; or memory in the window.
 #[derive(Clone, Copy)]
 pub(super) struct Probed {
     mem: Mem,
@@ -40,18 +40,26 @@ impl Probed {
 
     /// The operand, for an instruction that iced encodes.
     pub(super) fn place(self) -> Place {
-        let named = |register: Option<Reg>| register.map_or(Register::None, iced_register);
+        let Mem {
+            base,
+            index,
+            disp,
+            window,
+        } = self.mem;
+        let first = if window { Register::EAX } else { Register::RAX };
+        let named = |register: Option<Reg>| {
+            register.map_or(Register::None, |register| {
+                first + u32::from(register.number())
+            })
+        };
         Place {
-            base: named(self.mem.base),
-            index: named(self.mem.index.map(|(register, _)| register)),
-            displacement: self.mem.disp,
+            base: named(base),
+            index: named(index.map(|(register, _)| register)),
+            scale: 1 << index.map_or(0, |(_, scale)| scale),
+            displacement: disp,
+            segment: if window { Register::GS } else { Register::None },
         }
     }
-}
-
-/// The register as iced names it.
-pub(super) fn iced_register(register: Reg) -> Register {
-    Register::RAX + u32::from(register.number())
 }
 
 /// Whether the memory operand has a 32-bit address in a segment that is flat or checked at run time.
@@ -63,6 +71,11 @@ pub(super) fn is_addressable(raw: &Instruction, writes: bool) -> bool {
         && wide(registers.1)
         && (!absolute || raw.memory_displ_size() == 4)
         && !(writes && raw.memory_segment() == Register::CS)
+}
+
+/// Whether the memory operand is in FS or GS, which have bases.
+fn is_in_thread_segment(raw: &Instruction) -> bool {
+    matches!(raw.memory_segment(), Register::FS | Register::GS)
 }
 
 /// Whether an operand of 16 bytes may lie anywhere.
@@ -80,11 +93,12 @@ fn effective(raw: &Instruction) -> Mem {
         index: guest(raw.memory_index())
             .map(|index| (index, raw.memory_index_scale().trailing_zeros() as u8)),
         disp: raw.memory_displacement32() as i32,
+        window: false,
     }
 }
 
 impl Emitter {
-    /// Probes for the memory operand; `None` when it has to be emulated.
+    /// Where the memory operand is, after a probe for it if there has to be one; `None` when it has to be emulated.
     pub(super) fn probe_operand(&mut self, raw: &Instruction, writes: bool) -> Option<Probed> {
         let size = raw.memory_size().size() as u32;
         if !matches!(size, 1 | 2 | 4 | 8 | 16) || !is_addressable(raw, writes) {
@@ -93,8 +107,56 @@ impl Emitter {
         if let Some(grouped) = self.grouped_operand(raw, writes) {
             return Some(grouped);
         }
+        if self.windowed && !is_in_thread_segment(raw) {
+            let mem = effective(raw).in_window();
+            return Some(Probed { mem });
+        }
         let address = self.address(raw);
         Some(self.probe(raw, address, size, writes))
+    }
+
+    /// Emits by `emit` with all memory reached by way of the tables, so that operands have 64-bit addresses.
+    pub(super) fn by_tables<T>(&mut self, emit: impl FnOnce(&mut Self) -> T) -> T {
+        let windowed = std::mem::take(&mut self.windowed);
+        let emitted = emit(self);
+        self.windowed = windowed;
+        emitted
+    }
+
+    /// Memory `offset` bytes from the address in `base`, if accesses go through the window.
+    pub(super) fn in_window(&self, base: Reg, offset: i32) -> Option<Probed> {
+        let mem = at(base, offset).in_window();
+        self.windowed.then_some(Probed { mem })
+    }
+
+    /// What `probe` finds, with `register` kept: a probe loses R8 and R9.
+    pub(super) fn keeping<T>(&mut self, register: Reg, probe: impl FnOnce(&mut Self) -> T) -> T {
+        if self.windowed {
+            return probe(self);
+        }
+        self.asm.store64(context(field::SCRATCH), register);
+        let found = probe(self);
+        self.asm.load64(register, context(field::SCRATCH));
+        found
+    }
+
+    /// The same memory by its address in `register` alone.
+    pub(super) fn point(&mut self, register: Reg, probed: Probed) -> Probed {
+        let Mem { window, .. } = probed.mem;
+        let address = Mem {
+            window: false,
+            ..probed.mem
+        };
+        if window {
+            self.asm.lea32(register, address);
+        } else {
+            self.asm.lea64(register, address);
+        }
+        let mem = Mem {
+            window,
+            ..at(register, 0)
+        };
+        Probed { mem }
     }
 
     /// The linear address of the memory operand in a register: R8, or the guest's own where it is just that.
@@ -114,6 +176,7 @@ impl Emitter {
                 base: Some(register),
                 index: None,
                 disp,
+                ..
             } => {
                 self.asm.lea32(R8, indexed(R8, register, 0, disp));
             }
@@ -121,6 +184,7 @@ impl Emitter {
                 base: None,
                 index: Some((index, scale)),
                 disp,
+                ..
             } => {
                 self.asm.lea32(R8, indexed(R8, index, scale, disp));
             }
@@ -128,11 +192,13 @@ impl Emitter {
                 base: None,
                 index: None,
                 disp,
+                ..
             } => self.asm.lea32(R8, at(R8, disp)),
             Mem {
                 base: Some(register),
                 index: Some((index, scale)),
                 disp,
+                ..
             } => {
                 self.asm.lea32(R8, indexed(R8, register, 0, disp));
                 self.asm.lea32(R8, indexed(R8, index, scale, 0));
@@ -147,16 +213,19 @@ impl Emitter {
                 base: Some(register),
                 index: None,
                 disp: 0,
+                ..
             }
             | Mem {
                 base: None,
                 index: Some((register, 0)),
                 disp: 0,
+                ..
             } => return register,
             Mem {
                 base: None,
                 index: None,
                 disp,
+                ..
             } => self.asm.mov_imm32(R8, disp as u32),
             _ => self.asm.lea32(R8, effective),
         }
@@ -170,12 +239,14 @@ impl Emitter {
                 base: None,
                 index: None,
                 disp,
+                ..
             } => self.asm.mov_imm32(target, disp as u32),
             effective => self.asm.lea32(target, effective),
         }
     }
 
-    /// Probes the table for `size` bytes (a power of two up to 16) at `address`; leaves the slot in RCX. R9 is lost.
+    /// Probes the table for `size` bytes (a power of two up to 16) at `address`; leaves the slot in RCX. R9 is lost. Nothing to
+    /// do in the window.
     pub(super) fn probe(
         &mut self,
         raw: &Instruction,
@@ -183,6 +254,9 @@ impl Emitter {
         size: u32,
         writes: bool,
     ) -> Probed {
+        if let Some(there) = self.in_window(address, 0) {
+            return there;
+        }
         let found = self.asm.label();
         let kind = if size == 16 && needs_no_alignment(raw) {
             AccessKind::unaligned(writes)

@@ -14,7 +14,7 @@
 //! | file | emits |
 //! |---|---|
 //! | `group` | checks of several accesses at once |
-//! | `memory` | effective addresses and probes |
+//! | `memory` | effective addresses, probes, windows |
 //! | `misses` | what happens when a check fails |
 //! | `plain` | instructions that the host executes as they are |
 //! | `arithmetic` | instructions on registers and memory that need more than renaming |
@@ -39,13 +39,15 @@ use super::asm::*;
 use super::classify::{Rewrite, Verdict, verdict};
 use super::context::PAGE_BIAS;
 use super::listing::{Mark, Marks};
+use super::mode::Mode;
 use super::operands::memory_operand;
+use super::restarts::Restart;
 use super::runtime::Runtime;
 pub use flags::FIXED_FLAGS;
 use group::{Group, Plan};
 use iced_x86::{Instruction, InstructionInfoFactory, Register};
 use misses::Miss;
-use mmu::{PAGE_SIZE, Privilege};
+use mmu::PAGE_SIZE;
 use transfer::Link;
 
 /// Bytes of a page: branch targets below stay inside.
@@ -108,7 +110,7 @@ pub struct Emitter {
     /// Its branches to link, in the order of their sites.
     pub branches: Vec<Branch>,
     runtime: Runtime,
-    privilege: Privilege,
+    mode: Mode,
     first_site: u32,
     info: InstructionInfoFactory,
     /// Checks whose pads are not placed yet.
@@ -122,6 +124,10 @@ pub struct Emitter {
     plans: Vec<Plan>,
     /// Memory that R10 points at.
     group: Option<Group>,
+    /// Whether accesses go through the window.
+    windowed: bool,
+    /// Where the code of the fragment's instructions is, if they access the window.
+    pub restarts: Vec<Restart>,
     fpu_checked: bool,
     /// The instruction before was STI: no interrupt may be taken before the next has executed.
     shadow: bool,
@@ -174,7 +180,7 @@ impl Emitter {
             asm: Asm::new(),
             branches: Vec::new(),
             runtime,
-            privilege: Privilege::Supervisor,
+            mode: Mode::Supervisor,
             first_site: 0,
             info: InstructionInfoFactory::new(),
             misses: Vec::new(),
@@ -183,6 +189,8 @@ impl Emitter {
             links: Vec::new(),
             plans: Vec::new(),
             group: None,
+            windowed: false,
+            restarts: Vec::new(),
             fpu_checked: false,
             shadow: false,
             marks: None,
@@ -210,10 +218,19 @@ impl Emitter {
         }
     }
 
-    /// Begins a fragment at arena offsets `origins` for code executed at `privilege`, whose branches get site numbers from
+    /// Notes that the code of an instruction begins here, or none any more. It can begin anew wherever it faults: it changes
+    /// nothing of the guest's before its last access to the window.
+    fn begin_instruction(&mut self, offset: Option<u16>) {
+        if self.windowed {
+            let code = self.asm.here();
+            self.restarts.push(Restart { code, offset });
+        }
+    }
+
+    /// Begins a fragment at arena offsets `origins` for code executed in `mode`, whose branches get site numbers from
     /// `first_site` on. It is entered at offset `at` of the page with EIP in R8D, which gives the page's address, or
     /// [`ENTRY_BYTES`] further from inside the page.
-    pub fn begin(&mut self, origins: [u32; 2], privilege: Privilege, first_site: u32, at: u32) {
+    pub fn begin(&mut self, origins: [u32; 2], mode: Mode, first_site: u32, at: u32) {
         self.asm.restart(origins);
         self.branches.clear();
         self.misses.clear();
@@ -221,7 +238,9 @@ impl Emitter {
         self.links.clear();
         self.plans.clear();
         self.group = None;
-        self.privilege = privilege;
+        self.mode = mode;
+        self.windowed = mode == Mode::Windowed;
+        self.restarts.clear();
         self.first_site = first_site;
         self.fpu_checked = false;
         self.shadow = false;
@@ -234,7 +253,7 @@ impl Emitter {
     /// Looks ahead at an instruction of the fragment, so that accesses can be grouped. Returns whether the next one is
     /// certain to follow it, or may.
     pub fn plan(&mut self, raw: &Instruction) -> bool {
-        let verdict = verdict(raw, self.privilege);
+        let verdict = verdict(raw, self.mode.privilege());
         self.plans.push(Plan::new(raw, verdict, &mut self.info));
         !matches!(verdict, Verdict::Emulate) && !verdict.ends()
     }
@@ -244,10 +263,11 @@ impl Emitter {
     /// # Errors
     /// What the encoder says.
     pub fn instruction(&mut self, raw: &Instruction, number: usize) -> Result<Emitted> {
-        let verdict = verdict(raw, self.privilege);
+        let verdict = verdict(raw, self.mode.privilege());
         let shadow = std::mem::take(&mut self.shadow);
         self.keep_pads_near(most_bytes(raw, verdict));
         self.mark(raw.ip32(), verdict);
+        self.begin_instruction(Some(raw.ip32() as u16));
         if verdict != Verdict::Emulate {
             self.begin_group(raw, number);
         }
@@ -275,15 +295,17 @@ impl Emitter {
             Rewrite::Pop => Ok(self.pop(raw)),
             Rewrite::PopMemory => Ok(self.pop_memory(raw)),
             Rewrite::Leave => Ok(self.leave_frame(raw)),
-            Rewrite::Pushf => Ok(self.pushf(raw)),
+            Rewrite::Pushf => Ok(self.by_tables(|emitter| emitter.pushf(raw))),
             Rewrite::Popf => Ok(self.popf(raw)),
             Rewrite::Cli => Ok(self.cli()),
             Rewrite::Sti => Ok(self.sti(raw)),
-            Rewrite::BitString => self.bit_string(raw),
+            Rewrite::BitString => self.by_tables(|emitter| emitter.bit_string(raw)),
             Rewrite::Exchange => Ok(self.exchange(raw)),
             Rewrite::CompareExchange8 => Ok(self.compare_exchange8(raw)),
             Rewrite::Divide => self.divide(raw),
-            Rewrite::LoadControlWord => Ok(self.load_control_word(raw)),
+            Rewrite::LoadControlWord => {
+                Ok(self.by_tables(|emitter| emitter.load_control_word(raw)))
+            }
             Rewrite::PushSegment => Ok(self.push_segment(raw)),
             Rewrite::PopSegment => Ok(self.pop_segment(raw)),
             Rewrite::StoreSegment => Ok(self.store_segment(raw)),
@@ -292,7 +314,7 @@ impl Emitter {
             Rewrite::Sysexit => Ok(self.leave_through(raw, self.runtime.sysexit)),
             Rewrite::Rdtsc => Ok(self.rdtsc(raw)),
             Rewrite::String => self.string(raw),
-            Rewrite::RepeatedString => self.repeated_string(raw),
+            Rewrite::RepeatedString => self.by_tables(|emitter| emitter.repeated_string(raw)),
             Rewrite::Branch => Ok(self.branch_if(raw)),
             Rewrite::BranchIfZero => Ok(self.branch_if_zero(raw)),
             Rewrite::Loop => Ok(self.branch_loop(raw)),
@@ -327,6 +349,7 @@ impl Emitter {
         if let Some(marks) = &mut self.marks {
             marks.end = self.asm.here();
         }
+        self.begin_instruction(None);
         self.pads(false);
         for link in std::mem::take(&mut self.links) {
             self.link(link);

@@ -1,6 +1,6 @@
 //! Instructions that the host executes as they are: integer, x87, MMX and SSE, and LEA.
 
-use super::memory::{Probed, is_addressable};
+use super::memory::is_addressable;
 use super::misses::Cause;
 use super::{Emitted, Emitter, Result, guest};
 use crate::translate::asm::*;
@@ -84,8 +84,8 @@ impl Emitter {
             let Some(probed) = self.probe_operand(raw, writes) else {
                 return Ok(Emitted::Emulate);
             };
-            self.asm.lea64(RCX, probed.mem());
-            return self.encode(raw, Counter::Home, Some(pointer(Register::RCX)));
+            let probed = self.point(RCX, probed);
+            return self.encode(raw, Counter::Home, Some(probed.place()));
         }
         let writes = self.writes(raw, memory);
         let (Some(probed), Some(whole)) = (
@@ -109,8 +109,8 @@ impl Emitter {
         let Some(probed) = self.probe_operand(raw, true) else {
             return Ok(Emitted::Emulate);
         };
-        self.asm.lea64(R8, probed.mem());
-        self.with_counter(raw, Some(pointer(Register::R8)))
+        let probed = self.point(R8, probed);
+        self.with_counter(raw, Some(probed.place()))
     }
 
     /// An x87, MMX or SSE instruction on the host's unit, which the guest's state is loaded into on first use.
@@ -155,20 +155,5 @@ impl Emitter {
             }
             _ => Emitted::Emulate,
         }
-    }
-
-    /// The host address of probed memory in R8, so that RCX is free.
-    pub(super) fn free_rcx(&mut self, probed: Probed) -> Mem {
-        self.asm.lea64(R8, probed.mem());
-        at(R8, 0)
-    }
-}
-
-/// The memory that a register points at.
-fn pointer(register: Register) -> Place {
-    Place {
-        base: register,
-        index: Register::None,
-        displacement: 0,
     }
 }

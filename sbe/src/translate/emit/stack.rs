@@ -3,8 +3,6 @@
 use super::memory::{Probed, is_addressable};
 use super::{Emitted, Emitter, guest};
 use crate::translate::asm::*;
-use crate::translate::context::field;
-use crate::translate::runtime::context;
 use iced_x86::{Instruction, MemorySize, OpKind, Register};
 
 impl Emitter {
@@ -12,6 +10,9 @@ impl Emitter {
     pub(super) fn open_slot(&mut self, raw: &Instruction) -> Probed {
         if let Some(grouped) = self.grouped(Register::ESP, -4, 4, true) {
             return grouped;
+        }
+        if let Some(slot) = self.in_window(R12, -4) {
+            return slot;
         }
         self.asm.lea32(R8, at(R12, -4));
         self.probe(raw, R8, 4, true)
@@ -40,9 +41,7 @@ impl Emitter {
                     return Emitted::Emulate;
                 };
                 self.asm.load32(R9, source.mem());
-                self.asm.store64(context(field::SCRATCH), R9);
-                let slot = self.open_slot(raw);
-                self.asm.load64(R9, context(field::SCRATCH));
+                let slot = self.keeping(R9, |emitter| emitter.open_slot(raw));
                 self.asm.store32(slot.mem(), R9);
             }
             _ => {
@@ -76,11 +75,10 @@ impl Emitter {
         }
         let top = self.top_of_stack(raw);
         self.asm.load32(R9, top.mem());
-        self.asm.store64(context(field::SCRATCH), R9);
-        let Some(target) = self.probe_operand(raw, true) else {
+        let target = self.keeping(R9, |emitter| emitter.probe_operand(raw, true));
+        let Some(target) = target else {
             return Emitted::Emulate;
         };
-        self.asm.load64(R9, context(field::SCRATCH));
         self.asm.store32(target.mem(), R9);
         self.asm.lea32(R12, at(R12, 4));
         Emitted::Inline
@@ -88,8 +86,9 @@ impl Emitter {
 
     pub(super) fn leave_frame(&mut self, raw: &Instruction) -> Emitted {
         let saved = self.probe(raw, RBP, 4, false);
+        self.asm.load32(R9, saved.mem());
         self.asm.lea32(R12, at(RBP, 4));
-        self.asm.load32(RBP, saved.mem());
+        self.asm.mov32(RBP, R9);
         Emitted::Inline
     }
 }

@@ -5,7 +5,7 @@ use super::misses::Cause;
 use super::{Emitted, Emitter, Result};
 use crate::translate::asm::*;
 use crate::translate::context::field;
-use crate::translate::operands::Place;
+use crate::translate::operands::{Place, point_at};
 use crate::translate::runtime::context;
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register, RepPrefixKind};
 
@@ -24,9 +24,7 @@ impl Emitter {
         if reads_source && has_destination {
             let source = self.probe(raw, RSI, size, false);
             self.load(size, source);
-            self.asm.store64(context(field::SCRATCH), R9);
-            let target = self.probe(raw, RDI, size, true);
-            self.asm.load64(R9, context(field::SCRATCH));
+            let target = self.keeping(R9, |emitter| emitter.probe(raw, RDI, size, true));
             self.store(size, target, R9);
         } else if reads_source {
             let source = self.probe(raw, RSI, size, false);
@@ -138,10 +136,9 @@ impl Emitter {
     fn on_accumulator(&mut self, size: u32, codes: [Code; 3], place: Place) -> Result<()> {
         let index = size.trailing_zeros() as usize;
         let register = [Register::AL, Register::AX, Register::EAX][index];
-        let memory = iced_x86::MemoryOperand::with_base_index(place.base, place.index);
+        let memory = iced_x86::MemoryOperand::with_base(place.base);
         let mut instruction = Instruction::with2(codes[index], register, memory)?;
-        instruction.set_memory_displacement64(i64::from(place.displacement) as u64);
-        instruction.set_memory_displ_size(u32::from(place.displacement != 0));
+        point_at(&mut instruction, place);
         self.asm.guest(&instruction)
     }
 }

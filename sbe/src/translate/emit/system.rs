@@ -104,7 +104,7 @@ impl Emitter {
     }
 
     pub(super) fn rdtsc(&mut self, raw: &Instruction) -> Emitted {
-        if self.privilege == Privilege::User {
+        if self.mode.privilege() == Privilege::User {
             let refused = self.miss(raw.ip32(), Cause::Refused);
             self.asm.load64(RCX, context(field::TSC_USABLE));
             self.asm.jrcxz(refused);

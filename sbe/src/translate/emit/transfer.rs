@@ -15,8 +15,8 @@
 use super::misses::Cause;
 use super::{Branch, Emitted, Emitter, PAGE, Target, guest, in_page};
 use crate::translate::asm::*;
-use crate::translate::context::{CODE_TABLE, FETCH_TABLE, field};
-use crate::translate::runtime::{context, poll};
+use crate::translate::context::{CODE_TABLE, FETCH_TABLE};
+use crate::translate::runtime::poll;
 use iced_x86::{ConditionCode, Instruction, OpKind};
 use mmu::Privilege;
 
@@ -151,9 +151,7 @@ impl Emitter {
         if !self.target(raw) {
             return Emitted::Emulate;
         }
-        self.asm.store64(context(field::SCRATCH), R8);
-        self.push_return_address(raw);
-        self.asm.load64(R8, context(field::SCRATCH));
+        self.keeping(R8, |emitter| emitter.push_return_address(raw));
         self.asm.push(R13);
         self.asm.call_to(self.runtime.jump);
         self.landing(raw);
@@ -253,7 +251,7 @@ impl Emitter {
         let inside = target < PAGE;
         let site = self.branches.len();
         let number = self.first_site + site as u32;
-        let way = match (inside, self.privilege) {
+        let way = match (inside, self.mode.privilege()) {
             (true, _) => Way::Inside(number),
             (false, Privilege::Supervisor) => Way::Cross(number),
             (false, Privilege::User) => Way::Guarded(number),

@@ -4,7 +4,6 @@ use super::*;
 use iced_x86::{Decoder, DecoderOptions, Formatter, GasFormatter};
 use std::collections::BTreeMap;
 
-const PRIVILEGES: [Privilege; 2] = [Privilege::Supervisor, Privilege::User];
 const PREFIXES: [&[u8]; 9] = [
     &[],
     &[0x66],
@@ -38,8 +37,8 @@ impl Numbers {
 /// Checks what becomes of `guest`; returns whether anything was emitted.
 fn passes(bench: &mut Bench, failures: &mut BTreeMap<String, usize>, guest: &[u8], at: u32) -> u32 {
     let mut emitted = 0;
-    for privilege in PRIVILEGES {
-        let Some((emission, _)) = bench.emit(guest, at, privilege) else {
+    for mode in Mode::ALL {
+        let Some((emission, _)) = bench.emit(guest, at, mode) else {
             continue;
         };
         emitted += 1;
@@ -116,7 +115,7 @@ fn emittable(bench: &mut Bench, numbers: &mut Numbers) -> Vec<Vec<u8>> {
         bytes.truncate(12);
         let mut decoder = Decoder::new(32, &bytes, DecoderOptions::NONE);
         let length = decoder.decode().len();
-        let emitted = bench.emit(&bytes, 0x100, Privilege::Supervisor).is_some();
+        let emitted = bench.emit(&bytes, 0x100, Mode::Supervisor).is_some();
         if !decoder.decode().is_invalid() && emitted {
             all.push(bytes[..length].to_vec());
         }

@@ -9,8 +9,9 @@ use crate::translate::arena::Arena;
 use crate::translate::context::AccessKind;
 use crate::translate::emit::Emitter;
 use crate::translate::fragment::{self, Fragment, Source, Tail, Translated};
+use crate::translate::mode::Mode;
 use crate::translate::runtime::Runtime;
-use mmu::{PAGE_SIZE, Privilege};
+use mmu::PAGE_SIZE;
 
 /// Everything to translate with.
 struct Bench {
@@ -25,7 +26,7 @@ struct Bench {
 struct Emission {
     code: [Vec<u8>; 2],
     origins: [u32; 2],
-    privilege: Privilege,
+    mode: Mode,
     at: u32,
 }
 
@@ -42,12 +43,7 @@ impl Bench {
     }
 
     /// Translates `guest` at offset `at` of a page of NOPs; `None` when that is for the emulator.
-    fn emit(
-        &mut self,
-        guest: &[u8],
-        at: u32,
-        privilege: Privilege,
-    ) -> Option<(Emission, Fragment)> {
+    fn emit(&mut self, guest: &[u8], at: u32, mode: Mode) -> Option<(Emission, Fragment)> {
         let mut page = [0x90; PAGE_SIZE];
         let here = &mut page[at as usize..];
         let inside = guest.len().min(here.len());
@@ -62,7 +58,7 @@ impl Bench {
             groups: true,
             page: &page,
             tail: Some(&tail),
-            privilege,
+            mode,
         };
         if self.arena.used() > 8 << 20 {
             *self = Self::new();
@@ -79,7 +75,7 @@ impl Bench {
         let emission = Emission {
             code: code.map(<[u8]>::to_vec),
             origins,
-            privilege,
+            mode,
             at,
         };
         Some((emission, fragment))
@@ -87,11 +83,7 @@ impl Bench {
 
     fn check(&mut self, emission: &Emission) -> Result<(), Violation> {
         let [hot, cold] = &emission.code;
-        self.checker.fragment(
-            [hot, cold],
-            emission.origins,
-            emission.privilege,
-            emission.at,
-        )
+        self.checker
+            .fragment([hot, cold], emission.origins, emission.mode, emission.at)
     }
 }

@@ -14,12 +14,12 @@ const AT: u32 = 0x200;
 /// Instructions of a fragment, hot and cold.
 type Code2 = [Vec<Instruction>; 2];
 
-/// The guest's code and what it is made into at `privilege`.
-fn emitted(bench: &mut Bench, guest: Program, privilege: Privilege) -> (Emission, Code2) {
+/// The guest's code and what it is made into in `mode`.
+fn emitted(bench: &mut Bench, guest: Program, mode: Mode) -> (Emission, Code2) {
     let mut assembler = CodeAssembler::new(32).expect("32 bits");
     guest(&mut assembler).expect("a program");
     let bytes = assembler.assemble(AT.into()).expect("assembles");
-    let (emission, _) = bench.emit(&bytes, AT, privilege).expect("is emitted");
+    let (emission, _) = bench.emit(&bytes, AT, mode).expect("is emitted");
     let code = [0, 1].map(|section| {
         let ip = emission.origins[section].into();
         let bytes = &emission.code[section];
@@ -46,8 +46,17 @@ type Program = fn(&mut CodeAssembler) -> Result<(), IcedError>;
 
 /// What the checker finds when `change` has been made to `guest`'s code. Unchanged it finds nothing.
 fn mutant(guest: Program, change: impl FnOnce(&mut Code2, &Runtime)) -> Result<(), Rule> {
+    mutant_in(Mode::Supervisor, guest, change)
+}
+
+/// As [`mutant`], of code executed in `mode`.
+fn mutant_in(
+    mode: Mode,
+    guest: Program,
+    change: impl FnOnce(&mut Code2, &Runtime),
+) -> Result<(), Rule> {
     let mut bench = Bench::new();
-    let (emission, mut code) = emitted(&mut bench, guest, Privilege::Supervisor);
+    let (emission, mut code) = emitted(&mut bench, guest, mode);
     let same = encode(&emission, &code);
     assert_eq!(bench.check(&same), Ok(()), "unchanged");
     let before = code.clone();
@@ -339,11 +348,14 @@ fn windows_are_the_guests() {
         |a| a.mov(byte_ptr(edi).gs(), al),
     ];
     for access in accesses {
-        let result = mutant(load, |[hot, _], _| {
-            let index = first(hot, Code::Retnq);
-            insert(hot, index, host(access));
+        let result = Mode::ALL.map(|mode| {
+            mutant_in(mode, load, |[hot, _], _| {
+                let index = first(hot, Code::Retnq);
+                insert(hot, index, host(access));
+            })
         });
-        assert_eq!(result, Ok(()));
+        let elsewhere = Err(Rule::Segment);
+        assert_eq!(result, [elsewhere, elsewhere, Ok(())]);
     }
 }
 
@@ -496,7 +508,7 @@ fn branches_lead_to_instructions() {
 #[test]
 fn bytes_are_instructions() {
     let mut bench = Bench::new();
-    let (emission, _) = emitted(&mut bench, store, Privilege::User);
+    let (emission, _) = emitted(&mut bench, store, Mode::User);
     let mut cut = emission.clone();
     cut.code[1].pop();
     let rule = bench.check(&cut).map_err(|violation| violation.rule);
@@ -822,21 +834,21 @@ fn links_lead_to_entries() {
     let mut bench = Bench::new();
     let jump: Program = |a| a.jmp(0x300);
     let far: Program = |a| a.jmp(0x2300);
-    let (target, _) = emitted(&mut bench, store, Privilege::Supervisor);
+    let (target, _) = emitted(&mut bench, store, Mode::Supervisor);
     bench.check(&target).expect("is good");
     let entry = target.origins[0];
     let inside = entry + crate::translate::emit::ENTRY_BYTES;
-    let mut after = |guest, privilege| {
-        let (emission, code) = emitted(&mut bench, guest, privilege);
+    let mut after = |guest, mode| {
+        let (emission, code) = emitted(&mut bench, guest, mode);
         bench.check(&emission).expect("is good");
         let mut branches = code[0].iter();
         let branch = branches.rfind(|instruction| instruction.op0_kind() == OpKind::NearBranch64);
         branch.expect("there is one").next_ip() as u32
     };
-    let near = after(jump, Privilege::Supervisor);
-    let other_level = after(jump, Privilege::User);
-    let across = after(far, Privilege::Supervisor);
-    let same_offset = after(|a| a.jmp(0x1200), Privilege::Supervisor);
+    let near = after(jump, Mode::Supervisor);
+    let other_level = after(jump, Mode::User);
+    let across = after(far, Mode::Supervisor);
+    let same_offset = after(|a| a.jmp(0x1200), Mode::Supervisor);
     let may = |after, target| bench.checker.link(after, target).is_ok();
     assert!(may(near, inside));
     assert!(!may(near, entry), "EIP is not in R8");

@@ -39,6 +39,7 @@ const OF_PIECES: Rights = Rights {
     ],
     aligned: &[(field!(gdt_base), 3)],
     loads_state: true,
+    uses_window: false,
 };
 
 /// The fixed pieces as they lie in the arena.
@@ -74,7 +75,7 @@ impl Fixed {
         let exit = leave.near_branch_target() as u32;
         let mut starts: Vec<u32> = pieces.keys().copied().collect();
         starts.extend(SegReg::ALL.map(|register| runtime.load_segment(register)));
-        starts.extend([exit, runtime.underflow, runtime.end[0]]);
+        starts.extend([exit, runtime.underflow, runtime.landing, runtime.end[0]]);
         starts.sort_unstable();
         starts.dedup();
         let way_out = Piece {
@@ -140,7 +141,7 @@ impl Fixed {
         };
         let entry = Entry {
             at: 0,
-            privilege: Privilege::Supervisor,
+            mode: Mode::Supervisor,
         };
         let mut walk = Walk::new(around, listing, stepper, entry, promise);
         walk.start(0, state);
@@ -249,7 +250,7 @@ fn underflow_jumps() {
     );
 }
 
-/// The way in and the way out exchange the host's state and the guest's: nothing but moves between registers, stack and context.
+/// The way in and the way out exchange the host's state and the guest's: nothing but moves between registers, stack and context, and GS's base.
 #[test]
 fn ways_in_and_out_only_exchange_states() {
     use Mnemonic::*;
@@ -276,6 +277,7 @@ fn ways_in_and_out_only_exchange_states() {
                 | Fxrstor
                 | Fninit
                 | Ldmxcsr
+                | Wrgsbase
                 | Ret
         );
         assert!(known, "{instruction}");
