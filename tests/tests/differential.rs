@@ -2,10 +2,10 @@
 //! runs as many cases as one likes.
 
 use iced_x86::Code;
-use sbe::Engine;
 use std::io::Write as _;
 use tests::differential::campaign::{Campaign, Findings};
 use tests::differential::forms;
+use tests::differential::machine::Side;
 
 /// The seed of these runs.
 const SEED: u64 = 0x1A32;
@@ -15,8 +15,7 @@ fn run(what: &str, forms: Vec<Code>, cases: u64) -> Findings {
     assert!(!forms.is_empty(), "no form called {what}");
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let findings = Campaign {
-        // The emulator runs beside it.
-        engine: Engine::Translator,
+        sides: vec![Side::Emulator, Side::Tables, Side::Windows],
         forms,
         seed: SEED,
         cases,

@@ -4,17 +4,17 @@
 //! Exit status 0: everything agrees; 1: mismatches; 2: it could not run.
 
 use clap::{Parser, ValueEnum};
-use sbe::Engine;
 use std::process::ExitCode;
 use tests::differential::campaign::Campaign;
 use tests::differential::forms;
+use tests::differential::machine::Side;
 
 /// What executes the cases beside the real CPU.
 #[derive(Clone, Copy, ValueEnum)]
 enum EngineName {
     /// The emulator alone.
     Emulator,
-    /// The translator, and the emulator.
+    /// The translator, by tables and through windows, and the emulator.
     Translator,
 }
 
@@ -49,9 +49,9 @@ fn main() -> ExitCode {
         .filter(|form| format!("{form:?}").starts_with(&options.form))
         .collect();
     let campaign = Campaign {
-        engine: match options.engine {
-            EngineName::Emulator => Engine::Emulator,
-            EngineName::Translator => Engine::Translator,
+        sides: match options.engine {
+            EngineName::Emulator => vec![Side::Emulator],
+            EngineName::Translator => vec![Side::Emulator, Side::Tables, Side::Windows],
         },
         seed: options.seed,
         cases: options.cases,

@@ -13,11 +13,10 @@ use super::compare::{differences, show};
 use super::coverage::Coverage;
 use super::generate::Generator;
 use super::layout::BATCH;
-use super::machine::{Kernel, Machine, MachineError, Ran};
+use super::machine::{Kernel, Machine, MachineError, Ran, Side};
 use super::native::{Native, NativeError, Program};
 use super::shrink::shrink;
 use iced_x86::Code;
-use sbe::Engine;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use thiserror::Error;
@@ -99,8 +98,8 @@ pub struct Findings {
 /// Settings of a campaign.
 #[derive(Clone, Debug)]
 pub struct Campaign {
-    /// The engine to compare, beside the emulator.
-    pub engine: Engine,
+    /// What to compare with the real CPU; the tally is of the first and the last.
+    pub sides: Vec<Side>,
     /// Forms to draw from; at least one.
     pub forms: Vec<Code>,
     /// Everything follows from it.
@@ -155,7 +154,7 @@ impl Campaign {
         found: &mut Findings,
     ) -> Result<(), CampaignError> {
         let mut generator = Generator::new(self.forms.clone());
-        let mut sides = Sides::start(program, kernel, self.engine)?;
+        let mut sides = Sides::start(program, kernel, &self.sides)?;
         loop {
             let batch = next.fetch_add(1, Ordering::Relaxed);
             let first = batch * BATCH as u64;
@@ -202,23 +201,23 @@ impl Campaign {
     }
 }
 
-/// What the engines made of a case, or why they could not run it; the emulator is first.
-struct Answers(Vec<(Engine, Result<Ran, MachineError>)>);
+/// What the engines made of a case, or why they could not run it.
+struct Answers(Vec<(Side, Result<Ran, MachineError>)>);
 
 impl Answers {
     /// What differs from `real`.
     fn differences(&self, case: &Case, real: &Outcome) -> Vec<String> {
-        let of_engine = |(engine, answer): &(Engine, Result<Ran, MachineError>)| {
+        let of_side = |(side, answer): &(Side, Result<Ran, MachineError>)| {
             let found = match answer {
                 Ok(ran) => differences(case, real, &ran.outcome),
                 Err(error) => vec![error.to_string()],
             };
-            let engine = *engine;
+            let side = *side;
             found
                 .into_iter()
-                .map(move |difference| format!("{engine:?}: {difference}"))
+                .map(move |difference| format!("{side:?}: {difference}"))
         };
-        self.0.iter().flat_map(of_engine).collect()
+        self.0.iter().flat_map(of_side).collect()
     }
 
     /// Adds what the case took, if the engines ran it.
@@ -232,24 +231,22 @@ impl Answers {
 /// The real CPU and the engines.
 struct Sides<'p> {
     native: Native<'p>,
-    machines: Vec<(Engine, Machine)>,
+    machines: Vec<(Side, Machine)>,
     kernel: &'p Kernel,
 }
 
 impl<'p> Sides<'p> {
-    /// Starts the emulator, and `engine` if it is another.
+    /// Starts the real CPU's program and a machine for each of `sides`.
     fn start(
         program: &'p Program,
         kernel: &'p Kernel,
-        engine: Engine,
+        sides: &[Side],
     ) -> Result<Self, CampaignError> {
-        let mut engines = vec![Engine::Emulator, engine];
-        engines.dedup();
-        let boot = |engine| Ok((engine, Machine::boot(kernel, engine)?));
+        let boot = |&side| Ok((side, Machine::boot(kernel, side)?));
         Ok(Self {
             native: Native::start(program)?,
-            machines: engines
-                .into_iter()
+            machines: sides
+                .iter()
                 .map(boot)
                 .collect::<Result<_, MachineError>>()?,
             kernel,
@@ -259,12 +256,12 @@ impl<'p> Sides<'p> {
     /// Runs `case` on every engine. One that fails starts afresh.
     fn ask_engines(&mut self, case: &Case) -> Result<Answers, MachineError> {
         let mut answers = Vec::with_capacity(self.machines.len());
-        for (engine, machine) in &mut self.machines {
+        for (side, machine) in &mut self.machines {
             let answer = machine.run(case);
             if answer.is_err() {
-                *machine = Machine::boot(self.kernel, *engine)?;
+                *machine = Machine::boot(self.kernel, *side)?;
             }
-            answers.push((*engine, answer));
+            answers.push((*side, answer));
         }
         Ok(Answers(answers))
     }

@@ -19,7 +19,7 @@ use super::layout::{
 use super::toolchain::{self, BuildError};
 use super::wire::{self, word};
 use mmu::{GuestPhys, Mmu, PhysMemory};
-use sbe::{Bus, CpuModel, Engine, Exit, Vcpu, Width};
+use sbe::{Bus, CpuModel, Engine, Exit, Vcpu, Width, Windows};
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -116,6 +116,30 @@ impl Kernel {
     }
 }
 
+/// What executes cases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The emulator.
+    Emulator,
+    /// The translator with memory by way of the tables.
+    Tables,
+    /// The translator with memory through windows.
+    Windows,
+}
+
+impl Side {
+    fn processor(self, mmu: Mmu) -> std::io::Result<Vcpu> {
+        let (engine, windows) = match self {
+            Self::Emulator => (Engine::Emulator, Windows::Never),
+            Self::Tables => (Engine::Translator, Windows::Never),
+            Self::Windows => (Engine::Translator, Windows::Always),
+        };
+        let mut vcpu = Vcpu::with_engine(CpuModel::default(), engine, mmu)?;
+        vcpu.set_windows(windows);
+        Ok(vcpu)
+    }
+}
+
 /// What a machine made of a case.
 #[derive(Clone, Debug)]
 pub struct Ran {
@@ -137,7 +161,7 @@ pub struct Machine {
 
 impl Machine {
     /// Boots a machine up to the point where it takes cases.
-    pub fn boot(kernel: &Kernel, engine: Engine) -> Result<Self, MachineError> {
+    pub fn boot(kernel: &Kernel, side: Side) -> Result<Self, MachineError> {
         let mut memory = PhysMemory::new(u64::from(RAM))?;
         write(&mut memory, KERNEL, &kernel.0);
         for (address, entry) in page_tables() {
@@ -145,7 +169,7 @@ impl Machine {
         }
         write(&mut memory, EXIT_FRAME, &[HLT]);
         write(&mut memory, CODE_FRAME, &[FILLER; CODE_BYTES as usize]);
-        let mut vcpu = Vcpu::with_engine(CpuModel::default(), engine, Mmu::new(memory)?)?;
+        let mut vcpu = side.processor(Mmu::new(memory)?)?;
         vcpu.set_linux_entry(KERNEL, 0);
         let mut machine = Self {
             vcpu,
