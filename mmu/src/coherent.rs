@@ -127,23 +127,46 @@ impl CoherentMemory {
             && !self.phys.has(frame, Attribute::PageTable)
     }
 
-    /// Watches the entries of a walk for `page`. Returns whether that is possible: stores to anything but RAM are not seen.
+    /// Notes the entries of a walk for `page`. Returns whether that is possible: changes of anything but RAM are not noticed.
     fn watch(&mut self, page: LinearPage, trail: &[Step]) -> bool {
         let in_ram = |step: &Step| self.phys.region(step.entry) == RegionKind::Ram;
         if !trail.iter().all(in_ram) {
             return false;
         }
         for step in trail {
-            self.tlb.note_step(page, step);
-            self.phys.frames_mut().watched(step.entry.frame(), true);
+            let value = self.entry(step);
+            if self.tlb.note_step(page, step, value) == Watching::On {
+                self.phys.frames_mut().watched(step.entry.frame(), true);
+            }
         }
         true
     }
 
+    /// The value of an entry in RAM.
+    fn entry(&self, step: &Step) -> u64 {
+        let mut bytes = [0; size_of::<u64>()];
+        let known = self
+            .phys
+            .read(step.entry, &mut bytes[..1 << step.entry_shift]);
+        debug_assert_eq!(known, Ok(()));
+        u64::from_le_bytes(bytes)
+    }
+
+    /// Drops the translations of the present address space that come from entries which have changed unseen, as a guest's flush
+    /// asks for.
+    pub(crate) fn catch_up(&mut self) {
+        let phys = &self.phys;
+        let again = self.tlb.catch_up(|frame| phys.code_bytes(frame));
+        for frame in again {
+            self.phys.frames_mut().watched(frame, true);
+        }
+    }
+
     fn drop_derived(&mut self, addr: GuestPhys, len: u64) {
         for (frame, bytes) in self.phys.pieces(addr, len) {
-            if self.phys.has(frame, Attribute::PageTable)
-                && self.tlb.stored(frame, &bytes) == Watching::Ended
+            let phys = &self.phys;
+            if phys.has(frame, Attribute::PageTable)
+                && self.tlb.stored(frame, &bytes, || phys.code_bytes(frame)) == Watching::Off
             {
                 self.phys.frames_mut().watched(frame, false);
             }

@@ -161,6 +161,7 @@ impl Mmu {
     /// stay.
     pub fn flush_non_global(&mut self) {
         self.phys.tlb.flush_non_global();
+        self.phys.catch_up();
     }
 
     /// Drops the cached translation of the page that holds `addr`, of whatever size, global or not: INVLPG. One that is

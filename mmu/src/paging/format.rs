@@ -20,9 +20,9 @@ const PRESENT: u64 = 1 << 0;
 const WRITABLE: u64 = 1 << 1;
 const USER: u64 = 1 << 2;
 /// A: set by the walker in every entry it uses.
-pub(super) const ACCESSED: u64 = 1 << 5;
+pub(crate) const ACCESSED: u64 = 1 << 5;
 /// D: set by the walker in the entry that maps a written page.
-pub(super) const DIRTY: u64 = 1 << 6;
+pub(crate) const DIRTY: u64 = 1 << 6;
 const PAGE_SIZE_BIT: u64 = 1 << 7;
 const GLOBAL: u64 = 1 << 8;
 const EXECUTE_DISABLE: u64 = 1 << 63;

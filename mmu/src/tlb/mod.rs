@@ -38,6 +38,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
 use vm_memory::MmapRegion;
 
 use crate::addr::{Frame, LinearAddr, LinearPage};
@@ -53,7 +54,7 @@ use table::{OWN_PAGES, PartId, Tables};
 pub use view::View;
 use view::{SlotId, ViewSet};
 use watch::Watch;
-pub(crate) use watch::Watching;
+pub(crate) use watch::{FrameBytes, Watching};
 use writers::Writers;
 
 /// Host memory that all tables together may hold across a flush, in bytes. A guest that has used many parts of its address
@@ -214,22 +215,44 @@ impl Tlb {
         page.get() < OWN_PAGES
     }
 
-    /// Watches the frame of an entry in RAM from which own slots of `page` in the current space are about to be filled. All
-    /// stores to it must be reported.
-    pub(crate) fn note_step(&mut self, page: LinearPage, step: &Step) {
+    /// Notes the use of an entry in RAM, which has this value, from which own slots of `page` in the current space are about to
+    /// be filled. Says whether all stores to its frame must be reported.
+    pub(crate) fn note_step(&mut self, page: LinearPage, step: &Step, value: u64) -> Watching {
         let frame = step.entry.frame();
-        if !self.watch.contains(frame) {
+        let was_on = self.watch.is_on(frame);
+        let life = self.spaces.current();
+        let watching = self
+            .watch
+            .note(life, step, value, page, &self.spaces, &mut self.tables);
+        if watching == Watching::On && !was_on {
             self.drop_writers(frame);
         }
-        let life = self.spaces.current();
-        self.watch
-            .note(life, step, page, &self.spaces, &mut self.tables);
+        watching
     }
 
-    /// Takes notice of a store to `bytes` of a watched frame: drops the own slots that come from the entries there.
-    pub(crate) fn stored(&mut self, frame: Frame, bytes: &Range<u32>) -> Watching {
+    /// Takes notice of a store to `bytes` of a watched frame, which holds `now`: drops the own slots that come from the entries
+    /// there. Says whether further stores must be reported.
+    pub(crate) fn stored(
+        &mut self,
+        frame: Frame,
+        bytes: &Range<u32>,
+        now: impl FnOnce() -> FrameBytes,
+    ) -> Watching {
         self.watch
-            .stored(frame, bytes, &self.spaces, &mut self.tables)
+            .stored(frame, bytes, now, &self.spaces, &mut self.tables)
+    }
+
+    /// Drops the current space's own slots that come from entries which have changed unseen; `bytes` gives what a frame holds.
+    /// All stores to the frames returned must be reported from now on.
+    pub(crate) fn catch_up(&mut self, bytes: impl Fn(Frame) -> FrameBytes) -> SmallVec<[Frame; 4]> {
+        let space = self.spaces.current().space;
+        let again = self
+            .watch
+            .catch_up(space, bytes, &self.spaces, &mut self.tables);
+        for frame in &again {
+            self.drop_writers(*frame);
+        }
+        again
     }
 
     /// Enters a page for `access` and that only, after an access to it was allowed and its A and D bits set. A frame of RAM
@@ -287,7 +310,7 @@ impl Tlb {
         self.trim();
     }
 
-    /// Drops at least all shared slots that are not global.
+    /// Drops at least all shared slots that are not global. For own slots see [`Self::catch_up`].
     pub(crate) fn flush_non_global(&mut self) {
         if self.filled.overflowed() {
             self.flush_shared();
@@ -297,12 +320,18 @@ impl Tlb {
         self.trim();
     }
 
-    /// Drops the shared slots of the page of any size that holds `addr`, global or not. Where a large page was entered in
+    /// Drops the slots of the page of any size that holds `addr`, global or not; own ones only where they may not agree with
+    /// the page tables. Where a large page was entered in
     /// pieces, those are all shared slots (SDM Vol. 3A, 4.10.4.3 Optional Invalidation: more may be dropped than was
     /// asked for).
     pub(crate) fn drop_page(&mut self, addr: LinearAddr) {
         let page = addr.page();
         if self.is_own(page) {
+            if self.watch.is_behind() {
+                let pages = page.get()..page.get() + 1;
+                let own = self.tables.part_of(page);
+                self.tables.part(own).clear(ViewSet::ALL, pages);
+            }
             return;
         }
         let granule = granule(page);

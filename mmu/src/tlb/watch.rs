@@ -1,7 +1,16 @@
 //! Which frames hold paging-structure entries that own slots were made from, and which slots those are.
 //!
-//! Stores to such a frame are all seen, because it has no write slots. So the slots that come from an entry can be emptied
-//! when it changes.
+//! ```text
+//!              first walk                  first store
+//!   (unknown) ────────────► watched ────────────────────► behind: a copy of what the slots were made from
+//!                              ▲                             │
+//!                              └── unchanged for some flushes ┘
+//! ```
+//!
+//! Stores to a *watched* frame are all seen, because it has no write slots: the slots that come from an entry are emptied when
+//! it changes. A page table, though, is written much and in bulk, and a processor need not notice before the guest flushes
+//! (SDM Vol. 3A, 4.10.4 "Invalidation of TLBs and Paging-Structure Caches"). So with the first store it falls *behind*: stores
+//! go unseen from then on, and at each flush its entries are compared with those that the slots were made from.
 
 use std::ops::Range;
 
@@ -11,15 +20,24 @@ use super::spaces::{Life, Spaces};
 use super::table::PartId;
 use super::table::Tables;
 use super::view::ViewSet;
-use crate::addr::{Frame, LinearPage, PAGE_SHIFT};
-use crate::paging::Step;
+use crate::addr::{Frame, LinearPage, PAGE_SHIFT, PAGE_SIZE};
+use crate::paging::{ACCESSED, DIRTY, Step};
 
 /// Uses remembered for a frame. At least two, as one walk can use a frame twice.
 const MAX_USES: usize = 16;
 
-/// Stores to a frame that no walk has used in between, until it is not watched any more: whoever writes so much is not
-/// editing a page table in use but copying, clearing or reusing one.
+/// Stores to a directory that no walk has used in between, until it is not watched any more: whoever writes so much is not
+/// editing a paging structure in use but copying, clearing or reusing one.
 const STORES: u32 = 8;
+
+/// Flushes that find a page table unchanged, until it is watched again.
+const UNCHANGED: u32 = 4;
+
+/// Page tables that are behind at most.
+const MOST_BEHIND: usize = 256;
+
+/// The bytes of a frame.
+pub(crate) type FrameBytes = [u8; PAGE_SIZE];
 
 /// A paging structure as a space uses it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,6 +69,11 @@ impl Use {
         }
     }
 
+    /// Whether it is a page table: its entries map pages, of the smallest size.
+    fn is_page_table(&self) -> bool {
+        self.shift == 0
+    }
+
     /// The linear pages that the entries at `bytes` of the frame map.
     fn pages(&self, bytes: &Range<u32>) -> Range<u32> {
         let first = bytes.start >> self.entry_shift;
@@ -74,22 +97,73 @@ struct Watched {
     stores: u32,
     /// The least recent first.
     uses: SmallVec<[Use; 2]>,
+    /// What the slots were made from, if stores go unseen.
+    copy: Option<Box<FrameBytes>>,
+    /// Flushes since it was found changed.
+    unchanged: u32,
 }
 
-/// What to do about a store to a frame.
+impl Watched {
+    /// Empties the slots that come from the entries at `bytes` of the frame.
+    fn drop_slots(&self, bytes: &Range<u32>, tables: &mut Tables) {
+        for this in &self.uses {
+            this.drop_slots(bytes, tables);
+        }
+    }
+
+    /// A slot is about to be made from the entry at `bytes`, which is `now`. Others may come from an earlier value.
+    fn refresh(&mut self, bytes: Range<u32>, now: u64, tables: &mut Tables) {
+        let Some(copy) = &mut self.copy else { return };
+        let entry = &mut copy[bytes.start as usize..bytes.end as usize];
+        let mut before = [0; size_of::<u64>()];
+        before[..entry.len()].copy_from_slice(entry);
+        let before = u64::from_le_bytes(before);
+        entry.copy_from_slice(&now.to_le_bytes()[..entry.len()]);
+        // The walker itself sets A and D bits.
+        if before | now & (ACCESSED | DIRTY) != now {
+            self.drop_slots(&bytes, tables);
+        }
+    }
+
+    /// Empties the slots that come from entries of which `now` has others. Returns whether there are any.
+    fn catch_up(&mut self, now: &FrameBytes, tables: &mut Tables) -> bool {
+        let Some(mut copy) = self.copy.take() else {
+            return false;
+        };
+        let changed = *copy != *now;
+        if changed {
+            let entry_bytes = self
+                .uses
+                .first()
+                .map_or(PAGE_SIZE, |this| 1 << this.entry_shift);
+            let entries = copy.chunks(entry_bytes).zip(now.chunks(entry_bytes));
+            for (index, _) in entries.enumerate().filter(|(_, (old, new))| old != new) {
+                let start = (index * entry_bytes) as u32;
+                self.drop_slots(&(start..start + entry_bytes as u32), tables);
+            }
+            *copy = *now;
+        }
+        self.copy = Some(copy);
+        changed
+    }
+}
+
+/// What becomes of stores to a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Watching {
-    /// The frame stays watched.
+    /// They are to be reported.
     On,
-    /// It is not watched any more.
-    Ended,
+    /// They may go unseen.
+    Off,
 }
 
-/// The watched frames.
+/// The watched frames, and those that are behind.
 pub(super) struct Watch {
     watched: Vec<Watched>,
     /// For each frame of RAM, 1 + its index in `watched`, or 0. Zero-backed.
     places: Vec<u32>,
+    /// Those that are behind, the least recent first.
+    behind: Vec<Frame>,
 }
 
 impl Watch {
@@ -97,12 +171,19 @@ impl Watch {
         Self {
             watched: Vec::new(),
             places: vec![0; ram_bytes >> PAGE_SHIFT],
+            behind: Vec::new(),
         }
     }
 
-    /// Whether stores to the frame have to be reported.
-    pub(super) fn contains(&self, frame: Frame) -> bool {
-        self.place(frame).is_some()
+    /// Whether stores to the frame are reported.
+    pub(super) fn is_on(&self, frame: Frame) -> bool {
+        self.place(frame)
+            .is_some_and(|place| self.watched[place].copy.is_none())
+    }
+
+    /// Whether slots may have been made from entries that are others now.
+    pub(super) fn is_behind(&self) -> bool {
+        !self.behind.is_empty()
     }
 
     fn place(&self, frame: Frame) -> Option<usize> {
@@ -110,28 +191,41 @@ impl Watch {
         (place as usize).checked_sub(1)
     }
 
-    /// Remembers that the walk of `page` in the space of `life` used the entry `step`, which is in RAM. The frame is watched
-    /// from now on.
+    /// Remembers that the walk of `page` in the space of `life` used the entry `step`, which is in RAM and has this value. Says
+    /// what becomes of stores to its frame from now on.
     pub(super) fn note(
         &mut self,
         life: Life,
         step: &Step,
+        value: u64,
         page: LinearPage,
         spaces: &Spaces,
         tables: &mut Tables,
-    ) {
+    ) -> Watching {
+        let this = Use::new(life, step, page);
         let watched = self.entry(step.entry.frame());
         watched.stores = 0;
-        let this = Use::new(life, step, page);
-        let uses = &mut watched.uses;
-        if uses.last() == Some(&this) {
-            return;
+        let start = step.entry.offset();
+        watched.refresh(start..start + (1 << step.entry_shift), value, tables);
+        if watched.uses.last() != Some(&this) {
+            watched
+                .uses
+                .retain(|earlier| *earlier != this && spaces.is_live(earlier.life));
+            if watched.uses.len() == MAX_USES {
+                watched.uses.remove(0).drop_slots(&WHOLE, tables);
+            }
+            watched.uses.push(this);
         }
-        uses.retain(|earlier| *earlier != this && spaces.is_live(earlier.life));
-        if uses.len() == MAX_USES {
-            uses.remove(0).drop_slots(&WHOLE, tables);
+        if watched.copy.is_some() && this.is_page_table() {
+            return Watching::Off;
         }
-        uses.push(this);
+        // What is a directory, too, cannot be behind.
+        if watched.copy.take().is_some() {
+            watched.drop_slots(&WHOLE, tables);
+            let frame = watched.frame;
+            self.behind.retain(|behind| *behind != frame);
+        }
+        Watching::On
     }
 
     fn entry(&mut self, frame: Frame) -> &mut Watched {
@@ -140,6 +234,8 @@ impl Watch {
                 frame,
                 stores: 0,
                 uses: SmallVec::new(),
+                copy: None,
+                unchanged: 0,
             });
             self.places[frame.get() as usize] = self.watched.len() as u32;
             self.watched.len() - 1
@@ -147,31 +243,85 @@ impl Watch {
         &mut self.watched[place]
     }
 
-    /// Takes notice of a store to `bytes` of a frame: empties the slots that come from the entries there.
+    /// Takes notice of a store to `bytes` of a watched frame, which holds `now`: empties the slots that come from the entries
+    /// there. Says what becomes of further stores.
     pub(super) fn stored(
         &mut self,
         frame: Frame,
         bytes: &Range<u32>,
+        now: impl FnOnce() -> FrameBytes,
         spaces: &Spaces,
         tables: &mut Tables,
     ) -> Watching {
         let Some(place) = self.place(frame) else {
-            return Watching::Ended;
+            return Watching::Off;
         };
         let watched = &mut self.watched[place];
-        watched.stores += 1;
         watched.uses.retain(|this| spaces.is_live(this.life));
-        let ends = watched.stores > STORES || watched.uses.is_empty();
-        let bytes = if ends { &WHOLE } else { bytes };
-        for this in &watched.uses {
-            this.drop_slots(bytes, tables);
-        }
-        if ends {
+        watched.drop_slots(bytes, tables);
+        watched.stores += 1;
+        if watched.uses.is_empty() {
             self.remove(place);
-            Watching::Ended
+            Watching::Off
+        } else if watched.uses.iter().all(Use::is_page_table) {
+            watched.copy = Some(Box::new(now()));
+            watched.unchanged = 0;
+            self.fall_behind(frame, tables);
+            Watching::Off
+        } else if watched.stores > STORES {
+            watched.drop_slots(&WHOLE, tables);
+            self.remove(place);
+            Watching::Off
         } else {
             Watching::On
         }
+    }
+
+    fn fall_behind(&mut self, frame: Frame, tables: &mut Tables) {
+        if self.behind.len() == MOST_BEHIND {
+            let oldest = self.behind.remove(0);
+            if let Some(place) = self.place(oldest) {
+                self.watched[place].drop_slots(&WHOLE, tables);
+                self.remove(place);
+            }
+        }
+        self.behind.push(frame);
+    }
+
+    /// The guest flushes the translations of `space`: empties the slots that come from entries that have changed. `bytes` gives
+    /// what a frame holds now. Returns the frames that are to be watched again.
+    pub(super) fn catch_up(
+        &mut self,
+        space: u8,
+        bytes: impl Fn(Frame) -> FrameBytes,
+        spaces: &Spaces,
+        tables: &mut Tables,
+    ) -> SmallVec<[Frame; 4]> {
+        let mut again = SmallVec::new();
+        for frame in std::mem::take(&mut self.behind) {
+            let Some(place) = self.place(frame) else {
+                continue;
+            };
+            let watched = &mut self.watched[place];
+            let is_in = |this: &Use| this.life.space == space && spaces.is_live(this.life);
+            if !watched.uses.iter().any(is_in) {
+                if watched.uses.iter().any(|this| spaces.is_live(this.life)) {
+                    self.behind.push(frame);
+                } else {
+                    self.remove(place);
+                }
+                continue;
+            }
+            let changed = watched.catch_up(&bytes(frame), tables);
+            watched.unchanged = if changed { 0 } else { watched.unchanged + 1 };
+            if watched.unchanged == UNCHANGED {
+                watched.copy = None;
+                again.push(frame);
+            } else {
+                self.behind.push(frame);
+            }
+        }
+        again
     }
 
     fn remove(&mut self, place: usize) {
@@ -182,8 +332,9 @@ impl Watch {
         }
     }
 
-    /// Stops watching all frames, and says which were: their own slots have been emptied.
+    /// Forgets all frames, and says which they were: their own slots have been emptied.
     pub(super) fn end_all(&mut self) -> impl Iterator<Item = Frame> + '_ {
+        self.behind.clear();
         let places = &mut self.places;
         self.watched.drain(..).map(|watched| {
             places[watched.frame.get() as usize] = 0;
