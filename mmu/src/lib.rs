@@ -33,5 +33,5 @@ pub use phys::{
     Attribute, MAX_RAM, MIN_RAM, MemoryError, NotRam, PhysMemory, RegionKind, Timestamp,
 };
 pub use scalar::Scalar;
-pub use tlb::{SLOT_PRESENT, SpaceId, View};
+pub use tlb::{Order, SLOT_PRESENT, SpaceId, View};
 pub use vm_memory::ByteValued;

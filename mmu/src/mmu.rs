@@ -27,7 +27,7 @@ use crate::paging::{
 };
 use crate::phys::{MemoryError, NotRam, PhysMemory, RegionKind, Timestamp};
 use crate::scalar::Scalar;
-use crate::tlb::{SET_BYTES, SpaceId, SpaceKey, Tlb, View};
+use crate::tlb::{Order, SET_BYTES, SpaceId, SpaceKey, Tlb, View};
 
 /// Why a guest access did not happen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
@@ -210,16 +210,17 @@ impl Mmu {
         self.phys.tlb.fill_range(addr, privilege, value, count)
     }
 
-    /// Copies `len` bytes from `from` to `to`, as reads and writes in ascending order would, if both lie in one page each
-    /// whose translation is cached and do not overlap. Returns whether it did; else nothing happened.
+    /// Copies `len` bytes from `from` to `to`, as reads and writes in that order would, if both lie in one page each whose
+    /// translation is cached and no write changes what is read later. Returns whether it did; else nothing happened.
     pub fn copy_cached(
         &mut self,
         to: LinearAddr,
         from: LinearAddr,
         privilege: Privilege,
         len: usize,
+        order: Order,
     ) -> bool {
-        self.phys.tlb.copy(to, from, privilege, len)
+        self.phys.tlb.copy(to, from, privilege, len, order)
     }
 
     /// Checks that `len` bytes (1..=4096) at `addr` can be written, with all side effects of a write but the data: for

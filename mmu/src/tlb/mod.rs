@@ -49,8 +49,8 @@ pub use spaces::SpaceId;
 pub(crate) use spaces::SpaceKey;
 use spaces::Spaces;
 pub(crate) use table::SET_BYTES;
-pub use table::SLOT_PRESENT;
 use table::{OWN_PAGES, PartId, Tables};
+pub use table::{Order, SLOT_PRESENT};
 pub use view::View;
 use view::{SlotId, ViewSet};
 use watch::Watch;
@@ -134,8 +134,9 @@ impl Tlb {
         from: LinearAddr,
         privilege: Privilege,
         len: usize,
+        order: Order,
     ) -> bool {
-        self.tables.copy(to, from, privilege, len)
+        self.tables.copy(to, from, privilege, len, order)
     }
 
     /// The frame that `view`, which is not one of code, holds for the page.

@@ -31,6 +31,13 @@ pub struct SpaceId {
     life: u64,
 }
 
+impl SpaceId {
+    /// A small number that no two present spaces have in common.
+    pub fn index(self) -> usize {
+        self.space.into()
+    }
+}
+
 impl Life {
     /// What names it outside this crate.
     pub(super) fn id(self) -> SpaceId {

@@ -12,7 +12,7 @@ use crate::cpu::regs::{EAX, ECX, EDI, EDX, ESI};
 use crate::cpu::segment::SegReg;
 use crate::decode::{Flags, Insn};
 use crate::fault::Fault;
-use mmu::PAGE_SIZE;
+use mmu::{Order, PAGE_SIZE};
 
 /// Iterations before interrupts are looked at.
 const BURST: u32 = 1024;
@@ -94,8 +94,16 @@ impl Exec<'_> {
         self.cpu.eflags & TF != 0 || self.cpu.pending.0 & !masked != 0
     }
 
-    /// Does a part of a repeated upward MOVS or STOS at once: `transfer` gets the number of elements, at most what is left
-    /// in the pages that the given index registers point into, and says whether it did them.
+    /// The order in which elements are accessed.
+    fn order(&self) -> Order {
+        match self.cpu.eflags & DF {
+            0 => Order::Upward,
+            _ => Order::Downward,
+        }
+    }
+
+    /// Does a part of a repeated MOVS or STOS at once: `transfer` gets the number of elements, at most what is left in the pages
+    /// that the given index registers point into, and says whether it did them.
     fn bulk<W: Word>(
         &mut self,
         insn: &Insn,
@@ -103,17 +111,12 @@ impl Exec<'_> {
         transfer: impl FnOnce(&mut Self, u32) -> Result<bool, Fault>,
     ) {
         let repeated = insn.flags.0 & (Flags::REP | Flags::REPNE) != 0;
-        if !repeated
-            || insn.flags.has(Flags::ADDR16)
-            || self.cpu.eflags & DF != 0
-            || self.is_watched()
-        {
+        if !repeated || insn.flags.has(Flags::ADDR16) || self.is_watched() {
             return;
         }
         let left = self.cpu.regs.get(ECX);
-        let room = |&register: &u8| {
-            (PAGE_SIZE as u32 - self.cpu.regs.get(register) % PAGE_SIZE as u32) / W::BYTES
-        };
+        let order = self.order();
+        let room = |&register: &u8| elements_in_page::<W>(self.cpu.regs.get(register), order);
         let count = indices.iter().map(room).fold(left, u32::min);
         // The last element stays for the ordinary way, which also reports faults.
         if count < BULK_MINIMUM || !transfer(self, count - 1).unwrap_or(false) {
@@ -121,10 +124,25 @@ impl Exec<'_> {
         }
         let done = count - 1;
         for &register in indices {
-            let value = self.cpu.regs.get(register).wrapping_add(done * W::BYTES);
-            self.cpu.regs.set(register, value);
+            let value = self.cpu.regs.get(register);
+            self.cpu.regs.set(
+                register,
+                match order {
+                    Order::Upward => value.wrapping_add(done * W::BYTES),
+                    Order::Downward => value.wrapping_sub(done * W::BYTES),
+                },
+            );
         }
         self.cpu.regs.set(ECX, left - done);
+    }
+
+    /// Where the lowest of `count` elements lies, the first of which an index register points at.
+    fn lowest<W: Word>(&self, register: u8, count: u32) -> u32 {
+        let first = self.cpu.regs.get(register);
+        match self.order() {
+            Order::Upward => first,
+            Order::Downward => first.wrapping_sub((count - 1) * W::BYTES),
+        }
     }
 
     /// Whether a repeated comparison goes on after flags were set.
@@ -138,15 +156,28 @@ impl Exec<'_> {
     }
 }
 
+/// Elements from `first` on that lie in its page.
+fn elements_in_page<W: Word>(first: u32, order: Order) -> u32 {
+    let offset = first % PAGE_SIZE as u32;
+    let room = PAGE_SIZE as u32 - offset;
+    match order {
+        Order::Upward => room / W::BYTES,
+        Order::Downward if room < W::BYTES => 0,
+        Order::Downward => offset / W::BYTES + 1,
+    }
+}
+
 /// MOVS.
 pub fn movs<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     cx.repeat(insn, |cx, insn| {
         cx.bulk::<W>(insn, &[ESI, EDI], |cx, count| {
             let bytes = count * W::BYTES;
-            let from = cx.readable(insn.mem.segment, cx.cpu.regs.get(ESI), bytes)?;
-            let to = cx.writable(SegReg::Es, cx.cpu.regs.get(EDI), bytes)?;
-            let privilege = cx.cpu.privilege();
-            Ok(cx.mmu.copy_cached(to, from, privilege, bytes as usize))
+            let from = cx.readable(insn.mem.segment, cx.lowest::<W>(ESI, count), bytes)?;
+            let to = cx.writable(SegReg::Es, cx.lowest::<W>(EDI, count), bytes)?;
+            let (privilege, order) = (cx.cpu.privilege(), cx.order());
+            Ok(cx
+                .mmu
+                .copy_cached(to, from, privilege, bytes as usize, order))
         });
         let value = cx.load::<W>(insn.mem.segment, cx.index(insn, ESI))?;
         cx.store(SegReg::Es, cx.index(insn, EDI), value)?;
@@ -161,7 +192,7 @@ pub fn stos<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     cx.repeat(insn, |cx, insn| {
         let value = W::register(&cx.cpu.regs, EAX);
         cx.bulk::<W>(insn, &[EDI], |cx, count| {
-            let to = cx.writable(SegReg::Es, cx.cpu.regs.get(EDI), count * W::BYTES)?;
+            let to = cx.writable(SegReg::Es, cx.lowest::<W>(EDI, count), count * W::BYTES)?;
             let privilege = cx.cpu.privilege();
             Ok(cx.mmu.fill_cached(to, privilege, value, count as usize))
         });

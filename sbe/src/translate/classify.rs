@@ -45,6 +45,10 @@ pub enum Rewrite {
     Cli,
     /// STI with CPL 0.
     Sti,
+    /// CLD.
+    Cld,
+    /// STD.
+    Std,
     /// BT, BTS, BTR or BTC of memory by a bit offset in a register.
     BitString,
     /// XCHG of memory and a 32-bit register.
@@ -89,16 +93,6 @@ pub enum Rewrite {
     CallIndirect,
     /// RET.
     Return,
-}
-
-impl Rewrite {
-    /// Whether emitted code may leave for a budget used up before the instruction has executed.
-    pub fn polls_first(self) -> bool {
-        matches!(
-            self,
-            Self::Branch | Self::BranchIfZero | Self::Loop | Self::Jump | Self::Call
-        )
-    }
 }
 
 impl Verdict {
@@ -146,8 +140,7 @@ pub fn verdict(raw: &Instruction, privilege: Privilege) -> Verdict {
         Shl | Sal | Shr | Sar | Rol | Ror | Rcl | Rcr => shift(raw, 1),
         Shld | Shrd => shift(raw, 2),
         Bt | Bts | Btr | Btc => bit_test(raw),
-        // DF is clear, else this code would not run.
-        Nop | Reservednop | Pause | Cld => Verdict::Skip,
+        Nop | Reservednop | Pause => Verdict::Skip,
         // A single processor sees its own accesses in order.
         Lfence | Mfence | Sfence => Verdict::Skip,
         _ if raw.code() == Code::Fldcw_m2byte => Verdict::Rewrite(Rewrite::LoadControlWord),
@@ -230,6 +223,8 @@ fn rewrite(raw: &Instruction, privilege: Privilege) -> Option<Rewrite> {
         Code::Leaved => Rewrite::Leave,
         Code::Pushfd => Rewrite::Pushf,
         Code::Popfd if kernel => Rewrite::Popf,
+        Code::Cld => Rewrite::Cld,
+        Code::Std => Rewrite::Std,
         Code::Cli if kernel => Rewrite::Cli,
         Code::Sti if kernel => Rewrite::Sti,
         Code::Cmpxchg8b_m64 => Rewrite::CompareExchange8,

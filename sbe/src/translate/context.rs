@@ -162,7 +162,9 @@ pub struct Context {
     pub scratch: u64,
     /// EFLAGS.IF in its place.
     pub interrupt_flag: u32,
-    /// What has to be added to the host's RFLAGS to get the guest's EFLAGS but for IF.
+    /// EFLAGS.DF in its place.
+    pub direction_flag: u32,
+    /// What has to be added to the host's RFLAGS to get the guest's EFLAGS but for IF and DF.
     pub eflags_delta: u32,
     /// Nonzero when no interrupt waits for IF.
     pub no_interrupt: u64,
@@ -268,6 +270,7 @@ pub mod field {
         GS_USABLE = gs_usable,
         SCRATCH = scratch,
         INTERRUPT_FLAG = interrupt_flag,
+        DIRECTION_FLAG = direction_flag,
         EFLAGS_DELTA = eflags_delta,
         NO_INTERRUPT = no_interrupt,
         EFLAGS_FIXED = eflags_fixed,

@@ -335,7 +335,9 @@ impl Translator {
         }
         context.set_flags(cpu.eflags);
         context.interrupt_flag = cpu.eflags & eflags::IF;
-        context.eflags_delta = cpu.eflags & !(eflags::STATUS | eflags::IF | eflags::FIXED);
+        context.direction_flag = cpu.eflags & eflags::DF;
+        let elsewhere = eflags::STATUS | eflags::IF | eflags::DF | eflags::FIXED;
+        context.eflags_delta = cpu.eflags & !elsewhere;
         context.eflags_fixed = cpu.eflags & FIXED_FLAGS;
         context.no_interrupt = (!cpu.pending.has(Pending::INTR)).into();
         context.eip = cpu.eip;
@@ -374,7 +376,8 @@ impl Translator {
                 .regs
                 .set(number, context.regs[usize::from(number)] as u32);
         }
-        let eflags = cx.cpu.eflags & !eflags::IF | context.interrupt_flag;
+        let kept = cx.cpu.eflags & !(eflags::IF | eflags::DF);
+        let eflags = kept | context.interrupt_flag | context.direction_flag;
         cx.cpu.eflags = context.merge_flags(eflags);
         cx.cpu.eip = context.eip;
     }
@@ -891,12 +894,11 @@ fn load_system_registers(context: &mut Context, cpu: &Cpu) {
     context.tsc_offset = cpu.tsc_offset;
 }
 
-/// Whether emitted code, which takes CS, DS, ES and SS for flat and 32 bits wide and DF for clear, may run.
+/// Whether emitted code, which takes CS, DS, ES and SS for flat and 32 bits wide, may run.
 pub fn is_flat(cpu: &Cpu) -> bool {
     let cs = cpu.seg(SegReg::Cs);
     cpu.is_protected()
         && matches!(cpu.cpl, 0 | 3)
-        && cpu.eflags & eflags::DF == 0
         && cpu.eflags & eflags::VM == 0
         && cs.base == 0
         && cs.limit == u32::MAX

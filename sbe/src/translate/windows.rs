@@ -4,7 +4,6 @@
 //! microseconds, and again after the guest has changed its mapping. So a space gets a window once its programs have run for a
 //! while, and pays for what the window costs by running on.
 
-use hashbrown::HashMap;
 use mmu::{Mmu, SpaceId};
 use std::fmt;
 use std::str::FromStr;
@@ -19,8 +18,6 @@ const FIRST_CREDIT: i64 = 200;
 const EARNED: i64 = 6;
 /// That can be saved.
 const MOST_CREDIT: i64 = 600;
-/// Spaces that there are accounts of.
-const MOST_ACCOUNTS: usize = 64;
 
 /// Which address spaces have windows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -99,7 +96,8 @@ impl Account {
 /// Opens and closes windows.
 pub struct WindowPolicy {
     windows: Windows,
-    accounts: HashMap<SpaceId, Account>,
+    /// By the spaces' indices, each with the space that it is for.
+    accounts: Vec<Option<(SpaceId, Account)>>,
 }
 
 impl WindowPolicy {
@@ -107,7 +105,7 @@ impl WindowPolicy {
     pub fn new(windows: Windows) -> Self {
         Self {
             windows,
-            accounts: HashMap::new(),
+            accounts: Vec::new(),
         }
     }
 
@@ -121,10 +119,7 @@ impl WindowPolicy {
         if self.windows != Windows::Auto {
             return false;
         }
-        if self.accounts.len() > MOST_ACCOUNTS {
-            self.accounts.clear();
-        }
-        let account = self.accounts.entry(mmu.space()).or_default();
+        let account = self.account(mmu.space());
         if mmu.window().is_some() {
             account.settle(mmu.window_remaps());
             account.credit = (account.credit + EARNED).min(MOST_CREDIT);
@@ -146,7 +141,7 @@ impl WindowPolicy {
         if self.windows != Windows::Auto {
             return false;
         }
-        let account = self.accounts.entry(mmu.space()).or_default();
+        let account = self.account(mmu.space());
         account.credit -= 1;
         account.settle(mmu.window_remaps());
         if account.credit >= 0 {
@@ -155,5 +150,17 @@ impl WindowPolicy {
         account.needed = (2 * account.needed).min(MOST_SLICES);
         mmu.close_window();
         true
+    }
+
+    /// The account of `space`, a new one if that is new.
+    fn account(&mut self, space: SpaceId) -> &mut Account {
+        let index = space.index();
+        if self.accounts.len() <= index {
+            self.accounts.resize(index + 1, None);
+        }
+        let slot = &mut self.accounts[index];
+        let kept = slot.filter(|(owner, _)| *owner == space);
+        let (_, account) = slot.insert(kept.unwrap_or((space, Account::default())));
+        account
     }
 }

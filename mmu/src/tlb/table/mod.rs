@@ -56,6 +56,15 @@ const _: () = assert!(OWN_PAGES.is_multiple_of(1 << REGION_SHIFT));
 /// Slots from one view to the next. Those beyond the linear pages stay empty: see [`View::STRIDE`].
 const VIEW_SLOTS: usize = View::STRIDE / size_of::<u64>();
 
+/// In which order the bytes of a range are accessed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Order {
+    /// From the lowest address on.
+    Upward,
+    /// From the highest address on.
+    Downward,
+}
+
 /// A part of the tables.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum PartId {
@@ -342,14 +351,15 @@ impl Tables {
         true
     }
 
-    /// Copies `len` bytes, if both ends lie in one page each that there are slots for and do not overlap. Returns whether
-    /// it did.
+    /// Copies `len` bytes, if both ends lie in one page each that there are slots for and no write changes what is read later.
+    /// Returns whether it did.
     pub(super) fn copy(
         &mut self,
         to: LinearAddr,
         from: LinearAddr,
         privilege: Privilege,
         len: usize,
+        order: Order,
     ) -> bool {
         let (Some(target), Some(source)) = (
             self.host(to, len, Access::Write, privilege),
@@ -357,12 +367,16 @@ impl Tables {
         ) else {
             return false;
         };
-        if target.addr().abs_diff(source.addr()) < len {
+        let apart = target.addr().abs_diff(source.addr()) >= len;
+        let behind = match order {
+            Order::Upward => target.addr() <= source.addr(),
+            Order::Downward => target.addr() >= source.addr(),
+        };
+        if !apart && !behind {
             return false;
         }
-        // SAFETY: `host` made sure that both ranges lie in the RAM mapping; they do not overlap, and no Rust reference to
-        // guest RAM exists.
-        unsafe { ptr::copy_nonoverlapping(source, target, len) };
+        // SAFETY: `host` made sure that both ranges lie in the RAM mapping; no Rust reference to guest RAM exists.
+        unsafe { ptr::copy(source, target, len) };
         true
     }
 

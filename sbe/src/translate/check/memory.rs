@@ -99,7 +99,12 @@ macro_rules! field {
 
 /// Those of a fragment in `mode`.
 pub fn of_fragment(mode: Mode) -> Rights {
-    const WRITES: &[Field] = &[field!(polls), field!(scratch), field!(interrupt_flag)];
+    const WRITES: &[Field] = &[
+        field!(polls),
+        field!(scratch),
+        field!(interrupt_flag),
+        field!(direction_flag),
+    ];
     Rights {
         writes: WRITES,
         aligned: &[],
@@ -211,7 +216,9 @@ fn index(values: &Values, atom: Atom) -> Option<Index> {
     let node = rotated.single().map(|atom| values.node(atom));
     if let Some(Node::Shifted(Shift::Rotate32, address, log)) = node {
         let fits = log <= MOST_LOG && u32::from(count + log) == PAGE_SHIFT;
-        return fits.then_some(Index { address, log });
+        if fits {
+            return Some(Index { address, log });
+        }
     }
     let fits = u32::from(count) == PAGE_SHIFT && values.is_word(rotated);
     fits.then_some(Index {

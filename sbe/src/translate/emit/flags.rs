@@ -1,20 +1,18 @@
-//! PUSHFD, POPFD, CLI and STI.
+//! PUSHFD, POPFD, CLI, STI, CLD and STD.
 //!
-//! The status flags are the host's; IF lies in the context, and the rest of EFLAGS does not change while emitted code runs.
+//! The status flags are the host's; IF and DF lie in the context, and the rest of EFLAGS does not change while emitted code runs.
 
 use super::misses::Cause;
+use super::transfer::{EQUAL, NOT_EQUAL};
 use super::{Emitted, Emitter};
-use crate::cpu::eflags::{DEFINED, IF, OF, STATUS};
+use crate::cpu::eflags::{DEFINED, DF, IF, OF, STATUS};
 use crate::translate::asm::*;
 use crate::translate::context::field;
 use crate::translate::runtime::{context, load_flags_from_ax, save_flags_to_ax};
 use iced_x86::Instruction;
 
 /// What POPFD in emitted code does not change.
-pub const FIXED_FLAGS: u32 = DEFINED & !(STATUS | IF);
-/// JNE and JE.
-const NOT_EQUAL: u8 = 5;
-const EQUAL: u8 = 4;
+pub const FIXED_FLAGS: u32 = DEFINED & !(STATUS | IF | DF);
 
 impl Emitter {
     /// PUSHFD: AH has the low flags as LAHF stores them, AL is OF.
@@ -30,15 +28,17 @@ impl Emitter {
         self.asm.lea32(RCX, indexed(RCX, R10, 0, 0));
         self.asm.load32(R10, context(field::EFLAGS_DELTA));
         self.asm.lea32(RCX, indexed(RCX, R10, 0, 0));
-        self.asm.load32(R10, context(field::INTERRUPT_FLAG));
-        self.asm.lea32(RCX, indexed(RCX, R10, 0, 0));
+        for flag in [field::INTERRUPT_FLAG, field::DIRECTION_FLAG] {
+            self.asm.load32(R10, context(flag));
+            self.asm.lea32(RCX, indexed(RCX, R10, 0, 0));
+        }
         self.asm.store32(at(R8, 0), RCX);
         self.asm.mov64(RAX, R9);
         self.asm.lea32(R12, at(R12, -4));
         Emitted::Inline
     }
 
-    /// POPFD with CPL 0, if it changes status flags and IF only, and no interrupt waits for IF. It cannot fault once the
+    /// POPFD with CPL 0, if it changes status flags, DF and IF only, and no interrupt waits for IF. It cannot fault once the
     /// doubleword is read, so that the old flags are of no more use.
     pub(super) fn popf(&mut self, raw: &Instruction) -> Emitted {
         let probed = self.top_of_stack(raw);
@@ -57,6 +57,10 @@ impl Emitter {
         self.asm.jrcxz(interrupt);
         self.asm.bind(stays_clear);
         self.asm.store32(context(field::INTERRUPT_FLAG), R9);
+        self.asm.mov32(R9, R8);
+        self.and_r9(DF);
+        self.asm.store32(context(field::DIRECTION_FLAG), R9);
+        self.upward = false;
         self.asm.mov64(R9, RAX);
         self.asm.mov32(RAX, R8);
         self.asm.raw(&[0xC1, 0xE0, 0x08]); // shl eax, 8
@@ -80,9 +84,22 @@ impl Emitter {
         Emitted::Inline
     }
 
+    pub(super) fn cld(&mut self) -> Emitted {
+        self.asm.store_imm32(context(field::DIRECTION_FLAG), 0);
+        self.upward = true;
+        Emitted::Inline
+    }
+
+    pub(super) fn std(&mut self) -> Emitted {
+        self.asm.store_imm32(context(field::DIRECTION_FLAG), DF);
+        self.upward = false;
+        Emitted::Inline
+    }
+
     /// STI, if no interrupt waits for it. The next instruction must not leave for a budget used up, since interrupts are
-    /// looked at then: see [`Emitter::shadow`].
+    /// looked at then: its poll is counted here. See [`Emitter::shadow`].
     pub(super) fn sti(&mut self, raw: &Instruction) -> Emitted {
+        self.poll(raw);
         let interrupt = self.miss(raw.ip32(), Cause::Refused);
         self.asm.load64(RCX, context(field::NO_INTERRUPT));
         self.asm.jrcxz(interrupt);

@@ -19,7 +19,7 @@
 //! | `plain` | instructions that the host executes as they are |
 //! | `arithmetic` | instructions on registers and memory that need more than renaming |
 //! | `stack` | PUSH, POP, LEAVE |
-//! | `flags` | PUSHF, POPF, CLI, STI |
+//! | `flags` | PUSHF, POPF, CLI, STI, CLD, STD |
 //! | `string` | string instructions |
 //! | `system` | segment registers, SYSENTER, SYSEXIT, RDTSC |
 //! | `transfer` | jumps, calls, returns, and the links between fragments |
@@ -129,8 +129,12 @@ pub struct Emitter {
     /// Where the code of the fragment's instructions is, if they access the window.
     pub restarts: Vec<Restart>,
     fpu_checked: bool,
+    /// DF is known to be clear.
+    upward: bool,
     /// The instruction before was STI: no interrupt may be taken before the next has executed.
     shadow: bool,
+    /// A poll was counted for this instruction with the one before.
+    polled: bool,
     /// Where the code of the fragment's instructions is, if that is wanted.
     marks: Option<Marks>,
 }
@@ -192,7 +196,9 @@ impl Emitter {
             windowed: false,
             restarts: Vec::new(),
             fpu_checked: false,
+            upward: false,
             shadow: false,
+            polled: false,
             marks: None,
         }
     }
@@ -243,6 +249,7 @@ impl Emitter {
         self.restarts.clear();
         self.first_site = first_site;
         self.fpu_checked = false;
+        self.upward = false;
         self.shadow = false;
         self.take_marks();
         // LEA R13D, [R8 + disp32], in its long form whatever the displacement.
@@ -283,8 +290,10 @@ impl Emitter {
             Verdict::CopyWithCl => self.copy_with_cl(raw),
             Verdict::CopyFpu => self.copy_fpu(raw),
             Verdict::Emulate => Ok(Emitted::Emulate),
-            Verdict::Rewrite(rewrite) if shadow && rewrite.polls_first() => Ok(Emitted::Emulate),
-            Verdict::Rewrite(rewrite) => self.rewrite(raw, rewrite),
+            Verdict::Rewrite(rewrite) => {
+                self.polled = shadow;
+                self.rewrite(raw, rewrite)
+            }
         }
     }
 
@@ -297,6 +306,8 @@ impl Emitter {
             Rewrite::Leave => Ok(self.leave_frame(raw)),
             Rewrite::Pushf => Ok(self.by_tables(|emitter| emitter.pushf(raw))),
             Rewrite::Popf => Ok(self.popf(raw)),
+            Rewrite::Cld => Ok(self.cld()),
+            Rewrite::Std => Ok(self.std()),
             Rewrite::Cli => Ok(self.cli()),
             Rewrite::Sti => Ok(self.sti(raw)),
             Rewrite::BitString => self.by_tables(|emitter| emitter.bit_string(raw)),

@@ -9,7 +9,7 @@ use crate::translate::operands::{
     Counter, Place, high_byte_operand, is_high_byte, memory_operand, rewrite,
 };
 use crate::translate::runtime::context;
-use iced_x86::{Instruction, OpAccess, Register};
+use iced_x86::{Instruction, OpAccess, OpKind, Register};
 
 /// Bits by which AH lies above AL.
 const HIGH_BYTE: u8 = 8;
@@ -77,10 +77,13 @@ impl Emitter {
         };
         let register = raw.op_register(high);
         if self.writes(raw, high) {
-            if register == Register::CH {
-                return Ok(Emitted::Emulate);
-            }
             let writes = self.writes(raw, memory);
+            if register == Register::CH {
+                return match writes {
+                    true => Ok(Emitted::Emulate),
+                    false => self.copy_to_ch(raw, memory, high),
+                };
+            }
             let Some(probed) = self.probe_operand(raw, writes) else {
                 return Ok(Emitted::Emulate);
             };
@@ -99,6 +102,22 @@ impl Emitter {
         let mut low = *raw;
         low.set_op_register(high, Register::R9L);
         self.encode(&low, Counter::Home, Some(probed.place()))
+    }
+
+    /// CH, which is operand `high`, from memory that is only read: as the low byte of ECX, turned there and back.
+    fn copy_to_ch(&mut self, raw: &Instruction, memory: u32, high: u32) -> Result<Emitted> {
+        let Some(probed) = self.probe_operand(raw, false) else {
+            return Ok(Emitted::Emulate);
+        };
+        self.asm.load8(R9, probed.mem());
+        let mut low = *raw;
+        low.set_op_kind(memory, OpKind::Register);
+        low.set_op_register(memory, Register::R9L);
+        low.set_op_register(high, Register::R11L);
+        self.asm.rorx32(R11, R11, HIGH_BYTE);
+        let emitted = self.encode(&low, Counter::Home, None)?;
+        self.asm.rorx32(R11, R11, u32::BITS as u8 - HIGH_BYTE);
+        Ok(emitted)
     }
 
     /// A shift or rotation by CL.

@@ -2,7 +2,8 @@
 
 use super::memory::Probed;
 use super::misses::Cause;
-use super::{Emitted, Emitter, Result};
+use super::transfer::{EQUAL, NOT_EQUAL};
+use super::{Emitted, Emitter, PAGE, Result};
 use crate::translate::asm::*;
 use crate::translate::context::field;
 use crate::translate::operands::{Place, point_at};
@@ -10,14 +11,26 @@ use crate::translate::runtime::context;
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register, RepPrefixKind};
 
 impl Emitter {
-    /// LODS, STOS, SCAS or MOVS, once, upwards.
+    /// Leaves to have `raw` emulated if DF is set.
+    fn check_upward(&mut self, raw: &Instruction) {
+        if self.upward {
+            return;
+        }
+        let clear = self.asm.label();
+        let set = self.refused(raw);
+        self.asm.load32(RCX, context(field::DIRECTION_FLAG));
+        self.asm.jrcxz(clear);
+        self.asm.jmp(set);
+        self.asm.bind(clear);
+        self.upward = true;
+    }
+
+    /// LODS, STOS, SCAS or MOVS, once, if DF is clear.
     pub(super) fn string(&mut self, raw: &Instruction) -> Result<Emitted> {
+        self.check_upward(raw);
         let size = raw.memory_size().size() as u32;
         let step = size as i32;
-        let scans = matches!(
-            raw.mnemonic(),
-            Mnemonic::Scasb | Mnemonic::Scasw | Mnemonic::Scasd
-        );
+        let scans = is_scan(raw);
         let reads_source = raw.op1_kind() == OpKind::MemorySegESI;
         let has_destination =
             raw.op0_kind() == OpKind::MemoryESEDI || raw.op1_kind() == OpKind::MemoryESEDI;
@@ -46,16 +59,16 @@ impl Emitter {
         Ok(Emitted::Inline)
     }
 
-    /// MOVS, STOS, CMPS or SCAS with a repeat prefix, on the host's memory, if what they may touch lies in one page each; else
-    /// the emulator does them.
+    /// MOVS, STOS, CMPS or SCAS with a repeat prefix, on the host's memory, if DF is clear and what they may touch lies in one
+    /// page each; else the emulator does them. SCAS, which often has no bound but what it looks for, goes page by page.
     pub(super) fn repeated_string(&mut self, raw: &Instruction) -> Result<Emitted> {
+        self.check_upward(raw);
+        if is_scan(raw) {
+            return self.scan(raw);
+        }
         let size = raw.memory_size().size() as u32;
         let sources = [raw.op0_kind(), raw.op1_kind()].contains(&OpKind::MemorySegESI);
-        let writes = raw.op0_kind() == OpKind::MemoryESEDI
-            && !matches!(
-                raw.mnemonic(),
-                Mnemonic::Scasb | Mnemonic::Scasw | Mnemonic::Scasd
-            );
+        let writes = raw.op0_kind() == OpKind::MemoryESEDI;
         let (done, none) = (self.asm.label(), self.asm.label());
         let some = self.asm.label();
         self.asm.mov32(RCX, R11);
@@ -65,11 +78,11 @@ impl Emitter {
         self.asm.jmp(done);
         self.asm.bind(some);
         if sources {
-            self.range(raw, RSI, size, false);
+            self.range(raw, (RSI, R11), size, false);
             self.asm.store64(context(field::SCRATCH), R8);
             self.pads(true);
         }
-        self.range(raw, RDI, size, writes);
+        self.range(raw, (RDI, R11), size, writes);
         self.guest_minus_host(R9, RDI);
         self.asm.mov64(RDI, R8);
         if sources {
@@ -89,12 +102,87 @@ impl Emitter {
         Ok(Emitted::Inline)
     }
 
-    /// R8 = host address of `pointer`, from which R11 elements of `size` bytes lie in one page.
-    fn range(&mut self, raw: &Instruction, pointer: Reg, size: u32, writes: bool) {
+    /// SCAS with a repeat prefix, as far as the page of EDI goes:
+    ///
+    /// ```text
+    ///   r10 = minimum of ecx and the elements from edi to the end of the page; none: emulate
+    ///   r8 = host address of edi ; repeat on the host's memory, r10 times
+    ///   ecx -= r10 - elements left ; edi = behind the last one
+    ///   if it has not found its element, and ecx is not 0: once more from the start
+    /// ```
+    fn scan(&mut self, raw: &Instruction) -> Result<Emitted> {
+        let log = (raw.memory_size().size() as u32).trailing_zeros();
+        let (done, some, more) = (self.asm.label(), self.asm.label(), self.asm.label());
+        let none = self.asm.label();
+        self.asm.mov32(RCX, R11);
+        self.asm.jrcxz(none);
+        self.asm.jmp_short(some);
+        self.asm.bind(none);
+        self.asm.jmp(done);
+        self.asm.bind(some);
+        self.elements_in_page(raw, log);
+        self.range(raw, (RDI, R10), 1 << log, false);
+        self.pads(true);
+        self.guest_minus_host(R9, RDI);
+        self.asm.mov64(RDI, R8);
+        self.asm.mov32(RCX, R10);
+        self.asm.guest(&on_host(raw)?)?;
+        self.asm.lea32(RDI, indexed(RDI, R9, 0, 0));
+        // ECX less what was scanned: r11 - r10 + rcx.
+        self.asm.not64(R10);
+        self.asm.lea32(R11, indexed(R11, R10, 0, 1));
+        self.asm.lea32(R11, indexed(R11, RCX, 0, 0));
+        let found = if raw.has_repne_prefix() {
+            EQUAL
+        } else {
+            NOT_EQUAL
+        };
+        self.asm.jcc(found, done);
+        self.asm.mov32(RCX, R11);
+        self.asm.jrcxz(more);
+        self.poll(raw);
+        self.go_to(raw.ip32());
+        self.pads(false);
+        self.asm.bind(more);
+        self.asm.bind(done);
+        Ok(Emitted::Inline)
+    }
+
+    /// R10D = the minimum of ECX and of the elements, of 2^`log` bytes, from EDI to the end of its page.
+    fn elements_in_page(&mut self, raw: &Instruction, log: u32) {
+        let (inside, crosses, known) = (self.asm.label(), self.asm.label(), self.asm.label());
+        let refused = self.miss(raw.ip32(), Cause::Refused);
+        self.asm.mov32(R10, R11);
+        self.asm.lea64(R8, indexed(RDI, R11, log as u8, -1));
+        self.asm.shrx64(R8, R8, R13);
+        self.asm.shrx64(R9, RDI, R13);
+        self.asm.not64(R9);
+        self.asm.lea64(RCX, indexed(R8, R9, 0, 1));
+        self.asm.jrcxz(inside);
+        self.asm.jmp_short(crosses);
+        self.asm.bind(inside);
+        self.asm.jmp_short(known);
+        self.asm.bind(crosses);
+        // The complement of the offset in the page is how many bytes come behind the first.
+        self.asm.mov64(R9, RDI);
+        self.asm.not64(R9);
+        self.asm.mov_imm32(R10, PAGE - 1);
+        self.asm.pext32(R9, R9, R10);
+        self.asm.lea32(R9, at(R9, 1));
+        self.asm.mov_imm32(RCX, log);
+        self.asm.shrx32(R10, R9, RCX);
+        self.asm.mov32(RCX, R10);
+        self.asm.jrcxz(refused);
+        self.asm.bind(known);
+        self.pads(true);
+    }
+
+    /// R8 = host address of `pointer`, from which `count` elements of `size` bytes lie in one page.
+    fn range(&mut self, raw: &Instruction, (pointer, count): (Reg, Reg), size: u32, writes: bool) {
         let inside = self.asm.label();
         let crosses = self.miss(raw.ip32(), Cause::Refused);
         let scale = size.trailing_zeros() as u8;
-        self.asm.lea64(R8, indexed(pointer, R11, scale, -1));
+        self.asm.lea64(R8, indexed(pointer, count, scale, -1));
         self.asm.shrx64(R8, R8, R13);
         self.asm.shrx64(R9, pointer, R13);
         self.asm.not64(R9);
@@ -141,6 +229,12 @@ impl Emitter {
         point_at(&mut instruction, place);
         self.asm.guest(&instruction)
     }
+}
+
+/// Whether it is SCAS.
+fn is_scan(raw: &Instruction) -> bool {
+    use Mnemonic::*;
+    matches!(raw.mnemonic(), Scasb | Scasw | Scasd)
 }
 
 /// What LODS does with the accumulator.

@@ -43,6 +43,10 @@ enum Way {
     Emulate,
 }
 
+/// Conditions by number.
+pub(super) const EQUAL: u8 = 4;
+pub(super) const NOT_EQUAL: u8 = 5;
+
 /// The condition's number in opcodes (SDM Vol. 1, B.1 "Condition Codes").
 fn condition_number(condition: ConditionCode) -> u8 {
     match condition {
@@ -217,7 +221,11 @@ impl Emitter {
         }
     }
 
-    fn poll(&mut self, raw: &Instruction) {
+    /// Counts a poll, unless STI has done so: in its shadow no interrupt may be taken.
+    pub(super) fn poll(&mut self, raw: &Instruction) {
+        if self.polled {
+            return;
+        }
         let expired = self.miss(raw.ip32(), Cause::Budget);
         poll(&mut self.asm, expired);
     }
