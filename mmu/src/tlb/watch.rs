@@ -298,29 +298,30 @@ impl Watch {
         tables: &mut Tables,
     ) -> SmallVec<[Frame; 4]> {
         let mut again = SmallVec::new();
-        for frame in std::mem::take(&mut self.behind) {
-            let Some(place) = self.place(frame) else {
-                continue;
+        let mut behind = std::mem::take(&mut self.behind);
+        behind.retain(|frame| {
+            let Some(place) = self.place(*frame) else {
+                return false;
             };
             let watched = &mut self.watched[place];
             let is_in = |this: &Use| this.life.space == space && spaces.is_live(this.life);
             if !watched.uses.iter().any(is_in) {
-                if watched.uses.iter().any(|this| spaces.is_live(this.life)) {
-                    self.behind.push(frame);
-                } else {
+                let is_used = watched.uses.iter().any(|this| spaces.is_live(this.life));
+                if !is_used {
                     self.remove(place);
                 }
-                continue;
+                return is_used;
             }
-            let changed = watched.catch_up(&bytes(frame), tables);
+            let changed = watched.catch_up(&bytes(*frame), tables);
             watched.unchanged = if changed { 0 } else { watched.unchanged + 1 };
-            if watched.unchanged == UNCHANGED {
+            let settled = watched.unchanged == UNCHANGED;
+            if settled {
                 watched.copy = None;
-                again.push(frame);
-            } else {
-                self.behind.push(frame);
+                again.push(*frame);
             }
-        }
+            !settled
+        });
+        self.behind = behind;
         again
     }
 
