@@ -198,6 +198,18 @@ impl Mmu {
         self.write_slow(addr, privilege, value)
     }
 
+    /// Reads `out.len()` bytes, if all of them lie in one page whose translation is cached. Returns whether it did; else
+    /// nothing happened.
+    pub fn read_cached(&self, addr: LinearAddr, privilege: Privilege, out: &mut [u8]) -> bool {
+        self.phys.tlb.load_bytes(addr, privilege, out)
+    }
+
+    /// Writes `data`, if all of it lies in one page whose translation is cached. Returns whether it did; else nothing
+    /// happened.
+    pub fn write_cached(&mut self, addr: LinearAddr, privilege: Privilege, data: &[u8]) -> bool {
+        self.phys.tlb.store_bytes(addr, privilege, data)
+    }
+
     /// Writes `value` `count` times from `addr` on, as so many writes would, if all of it lies in one page whose
     /// translation is cached. Returns whether it did; else nothing happened.
     pub fn fill_cached<T: Scalar>(
@@ -233,15 +245,33 @@ impl Mmu {
         len: u32,
         privilege: Privilege,
     ) -> Result<(), MemFault> {
-        let cached = self
-            .phys
-            .tlb
-            .frame(View::of(Access::Write, privilege), addr.page())
-            .is_some();
-        if cached && addr.offset() + len <= PAGE_SIZE as u32 {
+        self.prepare(addr, len, Access::Write, privilege)
+    }
+
+    /// Checks that `len` bytes (1..=4096) at `addr` can be read, with all side effects of a read.
+    #[inline]
+    pub fn prepare_read(
+        &mut self,
+        addr: LinearAddr,
+        len: u32,
+        privilege: Privilege,
+    ) -> Result<(), MemFault> {
+        self.prepare(addr, len, Access::Read, privilege)
+    }
+
+    #[inline]
+    fn prepare(
+        &mut self,
+        addr: LinearAddr,
+        len: u32,
+        access: Access,
+        privilege: Privilege,
+    ) -> Result<(), MemFault> {
+        let cached = self.cached_frame(View::of(access, privilege), addr);
+        if cached.is_some() && addr.offset() + len <= PAGE_SIZE as u32 {
             return Ok(());
         }
-        self.prepare_write_slow(addr, len, privilege)
+        self.prepare_slow(addr, len, access, privilege)
     }
 
     /// Translates an access of `len` bytes (1..=4096) to any kind of memory and sets A and D bits as the processor does
@@ -481,14 +511,15 @@ impl Mmu {
 
     #[cold]
     #[inline(never)]
-    fn prepare_write_slow(
+    fn prepare_slow(
         &mut self,
         addr: LinearAddr,
         len: u32,
+        access: Access,
         privilege: Privilege,
     ) -> Result<(), MemFault> {
-        let pieces = self.access(addr, len, Access::Write, privilege)?;
-        self.fill(&pieces, Access::Write, privilege);
+        let pieces = self.access(addr, len, access, privilege)?;
+        self.fill(&pieces, access, privilege);
         Ok(())
     }
 

@@ -288,10 +288,20 @@ fn may_translate(cpu: &Cpu) -> bool {
 /// Executes one instruction or delivers one event.
 #[inline(always)]
 fn next(cx: &mut Exec<'_>, cache: &mut Cache, window: &mut FetchWindow) -> Result<(), Exit> {
+    refetch(cx, window);
     if cx.cpu.pending.0 != 0 || cx.cpu.eflags & (eflags::TF | eflags::RF) != 0 {
         step_watched(cx, cache, window)
     } else {
         step(cx, cache, window)
+    }
+}
+
+/// Closes the window if it is stale.
+#[inline(always)]
+fn refetch(cx: &mut Exec<'_>, window: &mut FetchWindow) {
+    if cx.cpu.pending.has(Pending::REFETCH) {
+        window.page = FetchWindow::CLOSED;
+        cx.cpu.pending.clear(Pending::REFETCH);
     }
 }
 
@@ -480,10 +490,6 @@ fn step_watched(
         Ok(Boundary::Delivered) => return Ok(()),
         Ok(Boundary::Exit(exit)) => return Err(exit),
         Err(fault) => return Err(exit_of(cx, fault)),
-    }
-    if cx.cpu.pending.has(Pending::REFETCH) {
-        window.page = FetchWindow::CLOSED;
-        cx.cpu.pending.clear(Pending::REFETCH);
     }
     let shadows = cx.cpu.pending.0 & (Pending::SHADOW | Pending::SHADOW_SS);
     cx.cpu.pending.clear(shadows);

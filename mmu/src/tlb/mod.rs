@@ -116,6 +116,26 @@ impl Tlb {
         self.tables.store(addr, privilege, value)
     }
 
+    /// Loads bytes; see [`Tables::load_bytes`].
+    pub(crate) fn load_bytes(
+        &self,
+        addr: LinearAddr,
+        privilege: Privilege,
+        out: &mut [u8],
+    ) -> bool {
+        self.tables.load_bytes(addr, privilege, out)
+    }
+
+    /// Stores bytes; see [`Tables::store_bytes`].
+    pub(crate) fn store_bytes(
+        &mut self,
+        addr: LinearAddr,
+        privilege: Privilege,
+        data: &[u8],
+    ) -> bool {
+        self.tables.store_bytes(addr, privilege, data)
+    }
+
     /// Stores a value repeatedly; see [`Tables::fill`].
     pub(crate) fn fill_range<T: Scalar>(
         &mut self,

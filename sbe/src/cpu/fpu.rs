@@ -152,28 +152,30 @@ impl FxState {
         self.0.as_mut_ptr()
     }
 
-    /// The state that FXRSTOR makes of the first [`USED`] bytes of an image: reserved fields and bits get their fixed
-    /// values. `None` if MXCSR has a reserved bit set.
+    /// Takes over the first [`USED`] bytes of an image as FXRSTOR does: reserved fields and bits get their fixed values.
+    /// Returns `false`, with nothing changed, if MXCSR has a reserved bit set.
+    pub fn restore(&mut self, image: &[u8; USED]) -> bool {
+        let mut mxcsr = [0; 4];
+        mxcsr.copy_from_slice(&image[MXCSR..MXCSR + 4]);
+        if u32::from_le_bytes(mxcsr) & !MXCSR_MASK != 0 {
+            return false;
+        }
+        self.0[..USED].copy_from_slice(image);
+        self.reset_mxcsr_mask();
+        self.0[FTW + 1] = 0;
+        self.set_pointers(self.pointers());
+        for slot in self.0[ST..XMM].chunks_exact_mut(STRIDE) {
+            slot[ST_BYTES..].fill(0);
+        }
+        self.set_fcw(self.fcw());
+        true
+    }
+
+    /// The state that [`Self::restore`] makes of an image, whatever was before.
+    #[cfg(test)]
     pub fn from_image(image: &[u8; USED]) -> Option<Self> {
-        let mut state = Self([0; SIZE]);
-        state.0[..USED].copy_from_slice(image);
-        if state.mxcsr() & !MXCSR_MASK != 0 {
-            return None;
-        }
-        state.reset_mxcsr_mask();
-        state.0[FTW + 1] = 0;
-        state.put(FCS + 2, [0; 2]);
-        state.put(FDS + 2, [0; 2]);
-        let pointers = state.pointers();
-        state.set_pointers(Pointers {
-            fop: pointers.fop & FOP_MASK,
-            ..pointers
-        });
-        for index in 0..8 {
-            state.set_st(index, state.st(index));
-        }
-        state.set_fcw(state.fcw());
-        Some(state)
+        let mut state = Self::default();
+        state.restore(image).then_some(state)
     }
 
     /// Takes over what the host's FXSAVE wrote. The last-instruction pointers, which are the host's there, are kept.
@@ -372,6 +374,9 @@ mod tests {
         );
         assert_eq!(state.0[USED..], [0; SIZE - USED]);
         image[MXCSR + 2] = 1;
-        assert_eq!(FxState::from_image(&image), None);
+        let mut same = state.clone();
+        image[ST] = 0;
+        assert!(!same.restore(&image));
+        assert_eq!(same, state, "nothing has changed");
     }
 }

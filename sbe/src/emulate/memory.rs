@@ -11,6 +11,15 @@ use crate::cpu::segment::SegReg;
 use crate::fault::{Fault, Vector};
 use mmu::{Access, GuestPhys, LinearAddr, MemFault, Privilege, Scalar, Span};
 
+/// A device cannot fault.
+#[inline(always)]
+fn or_device(prepared: Result<(), MemFault>) -> Result<(), Fault> {
+    match prepared {
+        Ok(()) | Err(MemFault::Device) => Ok(()),
+        Err(MemFault::Page(fault)) => Err(fault.into()),
+    }
+}
+
 /// The fault of an access outside a segment.
 fn limit_fault(segment: SegReg) -> Fault {
     if segment == SegReg::Ss {
@@ -102,10 +111,17 @@ impl Exec<'_> {
         size: u32,
         privilege: Privilege,
     ) -> Result<(), Fault> {
-        match self.mmu.prepare_write(linear, size, privilege) {
-            Ok(()) | Err(MemFault::Device) => Ok(()),
-            Err(MemFault::Page(fault)) => Err(fault.into()),
-        }
+        or_device(self.mmu.prepare_write(linear, size, privilege))
+    }
+
+    /// Makes sure that reading `size` bytes at `linear` cannot fault.
+    pub fn prepare_read(
+        &mut self,
+        linear: LinearAddr,
+        size: u32,
+        privilege: Privilege,
+    ) -> Result<(), Fault> {
+        or_device(self.mmu.prepare_read(linear, size, privilege))
     }
 
     /// Reads at a linear address.
@@ -145,26 +161,24 @@ impl Exec<'_> {
         bytes: &mut [u8],
     ) -> Result<(), Fault> {
         let linear = self.readable(segment, offset, bytes.len() as u32)?;
-        let span = self.mmu.translate(
-            linear,
-            bytes.len() as u32,
-            Access::Read,
-            self.cpu.privilege(),
-        )?;
-        self.read_span(&span, bytes);
+        let privilege = self.cpu.privilege();
+        if !self.mmu.read_cached(linear, privilege, bytes) {
+            let len = bytes.len() as u32;
+            let span = self.mmu.translate(linear, len, Access::Read, privilege)?;
+            self.read_span(&span, bytes);
+        }
         Ok(())
     }
 
     /// Writes `bytes` (at most a page) to `segment:[offset]`: all of them or, on a fault, none.
     pub fn store_bytes(&mut self, segment: SegReg, offset: u32, bytes: &[u8]) -> Result<(), Fault> {
         let linear = self.writable(segment, offset, bytes.len() as u32)?;
-        let span = self.mmu.translate(
-            linear,
-            bytes.len() as u32,
-            Access::Write,
-            self.cpu.privilege(),
-        )?;
-        self.write_span(&span, bytes);
+        let privilege = self.cpu.privilege();
+        if !self.mmu.write_cached(linear, privilege, bytes) {
+            let len = bytes.len() as u32;
+            let span = self.mmu.translate(linear, len, Access::Write, privilege)?;
+            self.write_span(&span, bytes);
+        }
         Ok(())
     }
 

@@ -107,7 +107,10 @@ struct Epochs {
 impl Epochs {
     fn now(cx: &Exec<'_>) -> Self {
         Self {
-            fetch: PRIVILEGES.map(|privilege| cx.mmu.fetch_epoch(privilege)),
+            fetch: [
+                cx.mmu.fetch_epoch(Privilege::Supervisor),
+                cx.mmu.fetch_epoch(Privilege::User),
+            ],
             shared: cx.mmu.shared_fetch_epoch(),
             code: cx.mmu.code_epoch(),
         }

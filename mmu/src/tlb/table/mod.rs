@@ -331,6 +331,37 @@ impl Tables {
         true
     }
 
+    /// Loads bytes, if all of them lie in one page that there is a slot for. Returns whether it did.
+    pub(super) fn load_bytes(
+        &self,
+        addr: LinearAddr,
+        privilege: Privilege,
+        out: &mut [u8],
+    ) -> bool {
+        let Some(host) = self.host(addr, out.len(), Access::Read, privilege) else {
+            return false;
+        };
+        // SAFETY: `host` is valid for `out.len()` bytes of the RAM mapping; `out` is none of them, as no Rust reference to
+        // guest RAM exists.
+        unsafe { ptr::copy_nonoverlapping(host, out.as_mut_ptr(), out.len()) };
+        true
+    }
+
+    /// Stores bytes, if all of them lie in one page that there is a slot for. Returns whether it did.
+    pub(super) fn store_bytes(
+        &mut self,
+        addr: LinearAddr,
+        privilege: Privilege,
+        data: &[u8],
+    ) -> bool {
+        let Some(host) = self.host(addr, data.len(), Access::Write, privilege) else {
+            return false;
+        };
+        // SAFETY: as in `load_bytes`; the RAM mapping is writable.
+        unsafe { ptr::copy_nonoverlapping(data.as_ptr(), host, data.len()) };
+        true
+    }
+
     /// Stores `value` `count` times from `addr` on, if all of it lies in one page that there is a slot for. Returns whether
     /// it did.
     pub(super) fn fill<T: Scalar>(

@@ -18,13 +18,17 @@ pub fn touch(
     size: u32,
     access: Access,
 ) -> Result<(), Fault> {
-    let linear = match access {
-        Access::Write => exec.writable(segment, offset, size)?,
-        Access::Read | Access::Fetch => exec.readable(segment, offset, size)?,
-    };
-    exec.mmu
-        .translate(linear, size, access, exec.cpu.privilege())?;
-    Ok(())
+    let privilege = exec.cpu.privilege();
+    match access {
+        Access::Write => {
+            let linear = exec.writable(segment, offset, size)?;
+            exec.prepare_write(linear, size, privilege)
+        }
+        Access::Read | Access::Fetch => {
+            let linear = exec.readable(segment, offset, size)?;
+            exec.prepare_read(linear, size, privilege)
+        }
+    }
 }
 
 /// All checks of the last byte of the memory operand of `insn`, `bytes` long. With 16-bit addresses its offset wraps.

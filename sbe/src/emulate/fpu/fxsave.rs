@@ -6,7 +6,7 @@
 
 use super::execute::check_paragraph;
 use super::{available, extent};
-use crate::cpu::fpu::{FxState, MXCSR_MASK, SIZE, USED};
+use crate::cpu::fpu::{MXCSR_MASK, SIZE, USED};
 use crate::decode::Insn;
 use crate::emulate::Exec;
 use crate::fault::Fault;
@@ -41,8 +41,11 @@ pub fn fxrstor(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
         offset.wrapping_add(USED as u32),
         &mut [0; RESERVED],
     )?;
-    exec.cpu.fpu = FxState::from_image(&image).ok_or(Fault::gp(0))?;
-    Ok(())
+    if exec.cpu.fpu.restore(&image) {
+        Ok(())
+    } else {
+        Err(Fault::gp(0))
+    }
 }
 
 /// Segment and alignment of the operand, for reading even if it will be written, then its last byte.
