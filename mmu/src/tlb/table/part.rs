@@ -166,7 +166,9 @@ impl Part<'_> {
 
     fn empty(&mut self, view: View, pages: Range<u32>) {
         let slots = self.slots(view, pages.clone());
-        if slots.iter().all(|slot| *slot == 0) {
+        // Eight at a time, without a branch for each.
+        let filled = |slots: &[u64]| slots.iter().fold(0, |all, slot| all | slot) != 0;
+        if !slots.chunks(8).any(filled) {
             return;
         }
         slots.fill(0);
