@@ -80,7 +80,6 @@ impl Span {
 
 /// A piece of an access with the walk that translated it.
 struct Resolved {
-    linear: LinearAddr,
     len: u32,
     walk: Walk,
 }
@@ -268,7 +267,7 @@ impl Mmu {
         privilege: Privilege,
     ) -> Result<(), MemFault> {
         let cached = self.cached_frame(View::of(access, privilege), addr);
-        if cached.is_some() && addr.offset() + len <= PAGE_SIZE as u32 {
+        if cached.is_some() && is_in_page(addr, len) {
             return Ok(());
         }
         self.prepare_slow(addr, len, access, privilege)
@@ -346,17 +345,20 @@ impl Mmu {
 
     /// Increases whenever a cached translation for instruction fetches at `privilege` is dropped, in whatever address space,
     /// and when the address space changes: what was found through [`Mmu::fetch_page`] holds while it stays the same.
+    #[inline]
     pub fn fetch_epoch(&self, privilege: Privilege) -> u64 {
         self.phys.tlb.fetch_epoch(privilege)
     }
 
     /// Increases whenever cached translations of any kind are dropped: what was read from a table holds while it stays the
     /// same.
+    #[inline]
     pub fn drops(&self) -> u64 {
         self.phys.tlb.drops()
     }
 
     /// Increases whenever a cached translation for instruction fetches that all address spaces share is dropped.
+    #[inline]
     pub fn shared_fetch_epoch(&self) -> u64 {
         self.phys.tlb.shared_fetch_epoch()
     }
@@ -367,6 +369,7 @@ impl Mmu {
     }
 
     /// When `frame` was last seen written: see [`PhysMemory::written`].
+    #[inline]
     pub fn written(&self, frame: Frame) -> Timestamp {
         self.phys.written(frame)
     }
@@ -468,9 +471,11 @@ impl Mmu {
         privilege: Privilege,
         mut out: &mut [u8],
     ) -> Result<(), MemFault> {
-        let pieces = self.access(addr, out.len() as u32, Access::Read, privilege)?;
-        self.fill(&pieces, Access::Read, privilege);
-        for piece in &pieces {
+        if is_in_page(addr, out.len() as u32) {
+            let phys = self.enter_page(addr, Access::Read, privilege)?;
+            return self.phys.read(phys, out).map_err(|_| MemFault::Device);
+        }
+        for piece in self.access(addr, out.len() as u32, Access::Read, privilege)? {
             let (head, tail) = out.split_at_mut(piece.len as usize);
             self.phys
                 .read(piece.walk.translation.phys, head)
@@ -497,9 +502,12 @@ impl Mmu {
         privilege: Privilege,
         mut data: &[u8],
     ) -> Result<(), MemFault> {
-        let pieces = self.access(addr, data.len() as u32, Access::Write, privilege)?;
-        self.fill(&pieces, Access::Write, privilege);
-        for piece in &pieces {
+        if is_in_page(addr, data.len() as u32) {
+            let phys = self.enter_page(addr, Access::Write, privilege)?;
+            let stored = self.phys.store_bytes(phys, data);
+            return stored.map_err(|_| MemFault::Device);
+        }
+        for piece in self.access(addr, data.len() as u32, Access::Write, privilege)? {
             let (head, tail) = data.split_at(piece.len as usize);
             self.phys
                 .store_bytes(piece.walk.translation.phys, head)
@@ -518,8 +526,11 @@ impl Mmu {
         access: Access,
         privilege: Privilege,
     ) -> Result<(), MemFault> {
-        let pieces = self.access(addr, len, access, privilege)?;
-        self.fill(&pieces, access, privilege);
+        if is_in_page(addr, len) {
+            self.enter_page(addr, access, privilege)?;
+        } else {
+            self.access(addr, len, access, privilege)?;
+        }
         Ok(())
     }
 
@@ -530,13 +541,39 @@ impl Mmu {
         addr: LinearAddr,
         privilege: Privilege,
     ) -> Result<Frame, MemFault> {
-        let pieces = self.access(addr, 1, Access::Fetch, privilege)?;
-        self.fill(&pieces, Access::Fetch, privilege);
-        Ok(pieces[0].walk.translation.phys.frame())
+        let phys = self.enter_page(addr, Access::Fetch, privilege)?;
+        Ok(phys.frame())
     }
 
-    /// Resolves and commits an access to memory. If a piece is a device, the A and D bits are set all the same, as the
-    /// access goes on over the bus.
+    /// Resolves and commits an access to memory that lies in one page, and enters the page. Returns where `addr` is. If that
+    /// is a device, the A and D bits are set all the same, as the access goes on over the bus.
+    fn enter_page(
+        &mut self,
+        addr: LinearAddr,
+        access: Access,
+        privilege: Privilege,
+    ) -> Result<GuestPhys, MemFault> {
+        let addr = addr.wrapping_add32(0);
+        let walk = self.check(addr, access, privilege)?;
+        self.phys.commit(&walk, access, self.paging.mode);
+        let Translation {
+            phys,
+            permissions,
+            dirty,
+            ..
+        } = walk.translation;
+        if self.phys.region(phys) == RegionKind::Device {
+            return Err(MemFault::Device);
+        }
+        let writable = access == Access::Write
+            || dirty && permissions.allow(Access::Write, privilege, &self.paging);
+        self.phys
+            .fill(addr.page(), &walk, access, privilege, writable);
+        Ok(phys)
+    }
+
+    /// Resolves and commits an access to memory that may cross pages; such an access would never find its slots, so it fills
+    /// none. If a piece is a device, the A and D bits are set all the same, as the access goes on over the bus.
     fn access(
         &mut self,
         addr: LinearAddr,
@@ -568,14 +605,12 @@ impl Mmu {
         let first_len = len.min(PAGE_SIZE as u32 - addr.offset());
         let mut pieces = Pieces::new();
         pieces.push(Resolved {
-            linear: addr,
             len: first_len,
             walk: self.check(addr, access, privilege)?,
         });
         if first_len < len {
             let next = addr.wrapping_add32(first_len);
             pieces.push(Resolved {
-                linear: next,
                 len: len - first_len,
                 walk: self.check(next, access, privilege)?,
             });
@@ -612,22 +647,9 @@ impl Mmu {
             self.phys.commit(&piece.walk, access, self.paging.mode);
         }
     }
+}
 
-    /// Enters the page of an access to memory, if it lies in one page. An access that crosses pages would never find its
-    /// slots, so it fills none.
-    fn fill(&mut self, pieces: &Pieces, access: Access, privilege: Privilege) {
-        let [piece] = pieces.as_slice() else { return };
-        let Translation {
-            permissions, dirty, ..
-        } = piece.walk.translation;
-        let writable = access == Access::Write
-            || dirty && permissions.allow(Access::Write, privilege, &self.paging);
-        self.phys.fill(
-            piece.linear.page(),
-            &piece.walk,
-            access,
-            privilege,
-            writable,
-        );
-    }
+/// Whether `len` bytes at `addr` lie in one page.
+fn is_in_page(addr: LinearAddr, len: u32) -> bool {
+    addr.offset() + len <= PAGE_SIZE as u32
 }
