@@ -59,16 +59,15 @@ impl Emitter {
         Ok(Emitted::Inline)
     }
 
-    /// MOVS, STOS, CMPS or SCAS with a repeat prefix, on the host's memory, if DF is clear and what they may touch lies in one
-    /// page each; else the emulator does them. SCAS, which often has no bound but what it looks for, goes page by page.
+    /// MOVS, STOS, CMPS or SCAS with a repeat prefix, on the host's memory, if DF is clear. What lies in one page each is done
+    /// at once; else first the elements up to the end of the page, then the others. What goes on beyond the next page is the
+    /// emulator's, and so is an element that lies in two pages. SCAS, which often has no bound but what it looks for, goes page
+    /// by page.
     pub(super) fn repeated_string(&mut self, raw: &Instruction) -> Result<Emitted> {
         self.check_upward(raw);
         if is_scan(raw) {
             return self.scan(raw);
         }
-        let size = raw.memory_size().size() as u32;
-        let sources = [raw.op0_kind(), raw.op1_kind()].contains(&OpKind::MemorySegESI);
-        let writes = raw.op0_kind() == OpKind::MemoryESEDI;
         let (done, none) = (self.asm.label(), self.asm.label());
         let some = self.asm.label();
         self.asm.mov32(RCX, R11);
@@ -77,29 +76,74 @@ impl Emitter {
         self.asm.bind(none);
         self.asm.jmp(done);
         self.asm.bind(some);
+        let crosses = [self.asm.label(), self.asm.label()];
+        self.repeat(raw, R11, crosses)?;
+        self.asm.bind(done);
+        self.asm.switch_to(Section::Cold);
+        self.repeat_split(raw, crosses, done)?;
+        self.asm.switch_to(Section::Hot);
+        Ok(Emitted::Inline)
+    }
+
+    /// The elements at RSI, or at RDI, do not lie in one page: those of the first page, then the others.
+    fn repeat_split(&mut self, raw: &Instruction, crosses: [Label; 2], done: Label) -> Result<()> {
+        let log = (raw.memory_size().size() as u32).trailing_zeros();
+        let first = self.asm.label();
+        if has_source(raw) {
+            self.asm.bind(crosses[0]);
+            self.asm.mov64(R9, RSI);
+            self.asm.jmp_short(first);
+        }
+        self.asm.bind(crosses[1]);
+        self.asm.mov64(R9, RDI);
+        self.asm.bind(first);
+        self.rest_of_page(raw, log);
+        self.pads(true);
+        let refused = self.refused(raw);
+        self.repeat(raw, R10, [refused; 2])?;
+        if compares(raw) {
+            self.asm.jcc(end_condition(raw), done);
+        }
+        self.repeat(raw, R11, [refused; 2])?;
+        self.asm.jmp(done);
+        Ok(())
+    }
+
+    /// Executes `raw` up to `count` times, R11 or fewer in R10, and counts R11 down. If that may touch more than one page at
+    /// RSI or RDI, nothing is done and control goes to the label for the pointer.
+    fn repeat(&mut self, raw: &Instruction, count: Reg, crosses: [Label; 2]) -> Result<()> {
+        let sources = has_source(raw);
         if sources {
-            self.range(raw, (RSI, R11), size, false);
+            self.range(raw, RSI, count, crosses[0]);
             self.asm.store64(context(field::SCRATCH), R8);
             self.pads(true);
         }
-        self.range(raw, (RDI, R11), size, writes);
+        self.range(raw, RDI, count, crosses[1]);
         self.guest_minus_host(R9, RDI);
         self.asm.mov64(RDI, R8);
+        self.asm.mov32(RCX, count);
+        if count != R11 {
+            self.asm.mov64(R8, RCX);
+            self.asm.not64(R8);
+            self.asm.lea32(R11, indexed(R11, R8, 0, 1));
+        }
         if sources {
             self.asm.load64(R8, context(field::SCRATCH));
             self.guest_minus_host(R10, RSI);
             self.asm.mov64(RSI, R8);
         }
-        self.asm.mov32(RCX, R11);
         self.asm.guest(&on_host(raw)?)?;
         self.asm.lea32(RDI, indexed(RDI, R9, 0, 0));
         if sources {
             self.asm.lea32(RSI, indexed(RSI, R10, 0, 0));
         }
-        self.asm.mov32(R11, RCX);
+        if count == R11 {
+            self.asm.mov32(R11, RCX);
+        } else {
+            self.asm.lea32(R11, indexed(R11, RCX, 0, 0));
+        }
         self.pads(true);
-        self.asm.bind(done);
-        Ok(Emitted::Inline)
+        Ok(())
     }
 
     /// SCAS with a repeat prefix, as far as the page of EDI goes:
@@ -121,7 +165,8 @@ impl Emitter {
         self.asm.jmp(done);
         self.asm.bind(some);
         self.elements_in_page(raw, log);
-        self.range(raw, (RDI, R10), 1 << log, false);
+        let refused = self.refused(raw);
+        self.range(raw, RDI, R10, refused);
         self.pads(true);
         self.guest_minus_host(R9, RDI);
         self.asm.mov64(RDI, R8);
@@ -132,12 +177,7 @@ impl Emitter {
         self.asm.not64(R10);
         self.asm.lea32(R11, indexed(R11, R10, 0, 1));
         self.asm.lea32(R11, indexed(R11, RCX, 0, 0));
-        let found = if raw.has_repne_prefix() {
-            EQUAL
-        } else {
-            NOT_EQUAL
-        };
-        self.asm.jcc(found, done);
+        self.asm.jcc(end_condition(raw), done);
         self.asm.mov32(RCX, R11);
         self.asm.jrcxz(more);
         self.poll(raw);
@@ -151,7 +191,6 @@ impl Emitter {
     /// R10D = the minimum of ECX and of the elements, of 2^`log` bytes, from EDI to the end of its page.
     fn elements_in_page(&mut self, raw: &Instruction, log: u32) {
         let (inside, crosses, known) = (self.asm.label(), self.asm.label(), self.asm.label());
-        let refused = self.miss(raw.ip32(), Cause::Refused);
         self.asm.mov32(R10, R11);
         self.asm.lea64(R8, indexed(RDI, R11, log as u8, -1));
         self.asm.shrx64(R8, R8, R13);
@@ -163,8 +202,15 @@ impl Emitter {
         self.asm.bind(inside);
         self.asm.jmp_short(known);
         self.asm.bind(crosses);
-        // The complement of the offset in the page is how many bytes come behind the first.
         self.asm.mov64(R9, RDI);
+        self.rest_of_page(raw, log);
+        self.asm.bind(known);
+        self.pads(true);
+    }
+
+    /// R10D = elements of 2^`log` bytes from the address in R9 to the end of its page. The emulator does `raw` if there are none.
+    fn rest_of_page(&mut self, raw: &Instruction, log: u32) {
+        // The complement of the offset in the page is how many bytes come behind the first.
         self.asm.not64(R9);
         self.asm.mov_imm32(R10, PAGE - 1);
         self.asm.pext32(R9, R9, R10);
@@ -172,25 +218,23 @@ impl Emitter {
         self.asm.mov_imm32(RCX, log);
         self.asm.shrx32(R10, R9, RCX);
         self.asm.mov32(RCX, R10);
+        let refused = self.miss(raw.ip32(), Cause::Refused);
         self.asm.jrcxz(refused);
-        self.asm.bind(known);
-        self.pads(true);
     }
 
-    /// R8 = host address of `pointer`, from which `count` elements of `size` bytes lie in one page.
-    fn range(&mut self, raw: &Instruction, (pointer, count): (Reg, Reg), size: u32, writes: bool) {
+    /// R8 = host address of `pointer`, from which `count` elements lie in one page.
+    fn range(&mut self, raw: &Instruction, pointer: Reg, count: Reg, crosses: Label) {
         let inside = self.asm.label();
-        let crosses = self.miss(raw.ip32(), Cause::Refused);
-        let scale = size.trailing_zeros() as u8;
+        let scale = raw.memory_size().size().trailing_zeros() as u8;
         self.asm.lea64(R8, indexed(pointer, count, scale, -1));
         self.asm.shrx64(R8, R8, R13);
         self.asm.shrx64(R9, pointer, R13);
         self.asm.not64(R9);
         self.asm.lea64(RCX, indexed(R8, R9, 0, 1));
         self.asm.jrcxz(inside);
-        self.asm.mov_imm32(RCX, 0);
-        self.asm.jrcxz(crosses);
+        self.asm.jmp(crosses);
         self.asm.bind(inside);
+        let writes = pointer == RDI && !compares(raw);
         let probed = self.probe(raw, pointer, 1, writes);
         self.asm.lea64(R8, probed.mem());
     }
@@ -235,6 +279,26 @@ impl Emitter {
 fn is_scan(raw: &Instruction) -> bool {
     use Mnemonic::*;
     matches!(raw.mnemonic(), Scasb | Scasw | Scasd)
+}
+
+/// Whether a string instruction reads memory at ESI.
+fn has_source(raw: &Instruction) -> bool {
+    [raw.op0_kind(), raw.op1_kind()].contains(&OpKind::MemorySegESI)
+}
+
+/// Whether it is CMPS or SCAS, which may end early under a repeat prefix.
+fn compares(raw: &Instruction) -> bool {
+    use Mnemonic::*;
+    is_scan(raw) || matches!(raw.mnemonic(), Cmpsb | Cmpsw | Cmpsd)
+}
+
+/// The condition under which it does.
+fn end_condition(raw: &Instruction) -> u8 {
+    if raw.has_repne_prefix() {
+        EQUAL
+    } else {
+        NOT_EQUAL
+    }
 }
 
 /// What LODS does with the accumulator.

@@ -713,11 +713,16 @@ fn repeated_strings_stay_in_a_page() {
     let unchecked = mutant(fill, |[hot, _], _| {
         // What tells that the last byte lies elsewhere no longer does.
         let index = find(hot, |instruction| {
-            instruction.code() == Code::Mov_r32_imm32 && instruction.op0_register() == Register::ECX
+            instruction.code() == Code::Lea_r64_m && instruction.op0_register() == Register::RCX
         });
         replace(hot, index, host(|a| a.mov(ecx, eax)));
     });
     assert_eq!(unchecked, Err(Rule::Size));
+    let split = mutant(fill, |[_, cold], _| {
+        let index = string(cold);
+        insert_behind(cold, index, host(|a| a.mov(ecx, r11d)));
+    });
+    assert_eq!(split, Err(Rule::Size));
     let backward = mutant(fill, |[hot, _], _| {
         let index = find(hot, |instruction| {
             instruction.code() == Code::Lea_r32_m && instruction.op0_register() == Register::EDI
