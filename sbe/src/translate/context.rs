@@ -200,8 +200,10 @@ pub struct Context {
     pub fault: HostFault,
     /// RSP of emitted code.
     pub stack: u64,
-    /// The same when no call is open.
+    /// The same at CPL 0 when no call is open.
     pub stack_bottom: u64,
+    /// The same of CPL 3, while code of CPL 0 executes.
+    pub user_stack: u64,
     /// Selectors of ES, CS, SS, DS, FS and GS.
     pub selectors: [u32; 6],
     /// Nonzero for each segment register that emitted code has loaded.
@@ -289,6 +291,7 @@ pub mod field {
         WINDOW = window,
         STACK = stack,
         STACK_BOTTOM = stack_bottom,
+        USER_STACK = user_stack,
         SELECTORS = selectors,
         LOADED = loaded,
         CPL = cpl,

@@ -330,9 +330,7 @@ impl Translator {
         self.segments.learn(cx, &mut self.context);
         let cpu = &*cx.cpu;
         let context = &mut *self.context;
-        if context.cpl != u32::from(cpu.cpl) {
-            self.stack.reset(context);
-        }
+        self.stack.change_level(context, cpu.cpl.into());
         for number in 0..8 {
             context.regs[usize::from(number)] = cpu.regs.get(number).into();
         }
@@ -351,7 +349,6 @@ impl Translator {
             table.expose_provenance() as u64
         });
         context.window = cx.mmu.window().unwrap_or(0);
-        context.cpl = cpu.cpl.into();
         context.table = context.tables[usize::from(cpu.cpl == 3)];
         context.level_changed = 0;
         for (selector, segment) in context.selectors.iter_mut().zip(&cpu.segs) {

@@ -351,7 +351,7 @@ enum Level {
     User,
 }
 
-/// SYSENTER or SYSEXIT at offset R9D of the page. Calls made at the other level are none of this level's returns.
+/// SYSENTER or SYSEXIT at offset R9D of the page. Each level has a stack for its calls.
 fn change_level(asm: &mut Asm, to: Level, jump: Label, exit: Label) {
     let usable = asm.label();
     let (index, cpl, condition) = match to {
@@ -366,10 +366,13 @@ fn change_level(asm: &mut Asm, to: Level, jump: Label, exit: Label) {
     match to {
         Level::Kernel => {
             asm.store_imm32(context(field::INTERRUPT_FLAG), 0);
+            asm.store64(context(field::USER_STACK), RSP);
+            asm.load64(RSP, context(field::STACK_BOTTOM));
             asm.load32(R8, context(field::SYSENTER_EIP));
             asm.load32(R12, context(field::SYSENTER_ESP));
         }
         Level::User => {
+            asm.load64(RSP, context(field::USER_STACK));
             asm.mov32(R8, RDX);
             asm.mov32(R12, R11);
         }
@@ -382,7 +385,6 @@ fn change_level(asm: &mut Asm, to: Level, jump: Label, exit: Label) {
         asm.load32(RCX, context(field::FLAT_SELECTORS + 8 * index + half));
         asm.store32(context(field::SELECTORS + 4 * register as i32), RCX);
     }
-    asm.load64(RSP, context(field::STACK_BOTTOM));
     asm.jmp(jump);
 }
 

@@ -21,7 +21,11 @@ const SCRATCH: u64 = offset_of!(Context, scratch) as u64;
 const POLLS: u64 = offset_of!(Context, polls) as u64;
 const FPU_LIVE: u64 = offset_of!(Context, fpu_live) as u64;
 const FPU: u64 = offset_of!(Context, fpu) as u64;
-const STACK_BOTTOM: u64 = offset_of!(Context, stack_bottom) as u64;
+/// Where stack pointers lie that the other privilege level has left.
+const STACKS: [u64; 2] = [
+    offset_of!(Context, stack_bottom) as u64,
+    offset_of!(Context, user_stack) as u64,
+];
 const TABLES_0: u64 = offset_of!(Context, tables) as u64;
 const TABLES_1: u64 = TABLES_0 + 8;
 
@@ -167,8 +171,8 @@ impl Stepper {
         let value = match number {
             R13 if State::is_page(&self.values, value) => value,
             R14 if self.rights.loads_state => self.is_table(value).ok_or(Rule::Pinned(number))?,
-            RSP if self.rights.loads_state && self.is_field(value, STACK_BOTTOM) => {
-                // No call is open.
+            RSP if self.rights.loads_state && STACKS.iter().any(|&at| self.is_field(value, at)) => {
+                // None of the calls was made here.
                 state.stack.clear();
                 return Ok(());
             }

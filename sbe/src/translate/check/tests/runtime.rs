@@ -36,6 +36,7 @@ const OF_PIECES: Rights = Rights {
         field!(table),
         field!(cpl),
         field!(level_changed),
+        field!(user_stack),
     ],
     aligned: &[(field!(gdt_base), 3)],
     loads_state: true,
