@@ -59,6 +59,32 @@ fn an_access_that_ends_with_the_page_does_not_touch_the_next() {
 }
 
 #[test]
+fn cached_bytes_are_those_of_one_page_that_was_accessed() {
+    let mut mmu = two_level();
+    map(&mut mmu, PAGE, LOW, P | W | U);
+    map(&mut mmu, PAGE + 0x1000, HIGH, P | W | U);
+    let (first, end) = (linear(PAGE), linear(PAGE + 0x1000 - 3));
+    let mut bytes = [0; 3];
+    assert!(!mmu.read_cached(first, User, &mut bytes));
+    assert!(!mmu.write_cached(first, User, &bytes));
+    mmu.prepare_read(first, 1, User).unwrap();
+    assert!(mmu.read_cached(end, User, &mut bytes));
+    assert!(!mmu.read_cached(end, Supervisor, &mut bytes));
+    assert!(!mmu.write_cached(end, User, &bytes), "D is not set");
+    assert_eq!(pte(&mut mmu, PAGE) & (A | D), A);
+    for page in [PAGE, PAGE + 0x1000] {
+        mmu.prepare_write(linear(page), 1, User).unwrap();
+    }
+    assert!(mmu.write_cached(end, User, &[1, 2, 3]));
+    assert_eq!(mmu.read_phys(phys(LOW + 0xffc)), Ok(0x0302_0100u32));
+    assert!(mmu.read_cached(end, User, &mut bytes));
+    assert_eq!(bytes, [1, 2, 3]);
+    assert!(!mmu.write_cached(end, User, &[0; 4]));
+    assert!(!mmu.read_cached(end, User, &mut [0; 4]));
+    assert_eq!(mmu.read_phys(phys(LOW + 0xffc)), Ok(0x0302_0100u32));
+}
+
+#[test]
 fn a_fault_in_the_second_page_changes_nothing_and_reports_its_first_byte() {
     let mut mmu = two_level();
     map(&mut mmu, PAGE, LOW, P | W | U);
