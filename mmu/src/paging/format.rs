@@ -16,7 +16,7 @@ use super::entry::{Entry, Permissions, ReservedBits};
 use crate::addr::{GuestPhys, PAGE_SHIFT};
 use crate::phys::PhysMemory;
 
-const PRESENT: u64 = 1 << 0;
+pub(crate) const PRESENT: u64 = 1 << 0;
 const WRITABLE: u64 = 1 << 1;
 const USER: u64 = 1 << 2;
 /// A: set by the walker in every entry it uses.

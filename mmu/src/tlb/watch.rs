@@ -21,7 +21,7 @@ use super::table::PartId;
 use super::table::Tables;
 use super::view::ViewSet;
 use crate::addr::{Frame, LinearPage, PAGE_SHIFT, PAGE_SIZE};
-use crate::paging::{ACCESSED, DIRTY, Step};
+use crate::paging::{ACCESSED, DIRTY, PRESENT, Step};
 
 /// Uses remembered for a frame. At least two, as one walk can use a frame twice.
 const MAX_USES: usize = 16;
@@ -31,7 +31,7 @@ const MAX_USES: usize = 16;
 const STORES: u32 = 8;
 
 /// Flushes that find a page table unchanged, until it is watched again.
-const UNCHANGED: u32 = 4;
+const UNCHANGED: u32 = 2;
 
 /// Page tables that are behind at most.
 const MOST_BEHIND: usize = 256;
@@ -125,6 +125,29 @@ impl Watched {
         }
     }
 
+    /// The bytes of entries that differ: as few ranges as can be, since what is not present makes no slots.
+    fn differences(&self, before: &FrameBytes, now: &FrameBytes) -> SmallVec<[Range<u32>; 8]> {
+        let size = self
+            .uses
+            .first()
+            .map_or(PAGE_SIZE, |this| 1 << this.entry_shift);
+        let mut ranges: SmallVec<[Range<u32>; 8]> = SmallVec::new();
+        let mut joins = false;
+        for (index, (old, new)) in before.chunks(size).zip(now.chunks(size)).enumerate() {
+            if old != new {
+                let (start, end) = ((index * size) as u32, ((index + 1) * size) as u32);
+                match ranges.last_mut() {
+                    Some(last) if joins => last.end = end,
+                    _ => ranges.push(start..end),
+                }
+                joins = true;
+            } else if u64::from(old[0]) & PRESENT != 0 {
+                joins = false;
+            }
+        }
+        ranges
+    }
+
     /// Empties the slots that come from entries of which `now` has others. Returns whether there are any.
     fn catch_up(&mut self, now: &FrameBytes, tables: &mut Tables) -> bool {
         let Some(mut copy) = self.copy.take() else {
@@ -132,14 +155,8 @@ impl Watched {
         };
         let changed = *copy != *now;
         if changed {
-            let entry_bytes = self
-                .uses
-                .first()
-                .map_or(PAGE_SIZE, |this| 1 << this.entry_shift);
-            let entries = copy.chunks(entry_bytes).zip(now.chunks(entry_bytes));
-            for (index, _) in entries.enumerate().filter(|(_, (old, new))| old != new) {
-                let start = (index * entry_bytes) as u32;
-                self.drop_slots(&(start..start + entry_bytes as u32), tables);
+            for bytes in self.differences(&copy, now) {
+                self.drop_slots(&bytes, tables);
             }
             *copy = *now;
         }

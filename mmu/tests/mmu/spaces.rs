@@ -211,7 +211,7 @@ fn a_page_table_that_is_written_falls_behind_until_it_stays_unchanged() {
         }
         mmu.flush_non_global();
         assert!(!is_watched(&mmu) && is_cached(&mmu, PAGE));
-        for _ in 0..4 {
+        for _ in 0..2 {
             assert!(!is_watched(&mmu));
             mmu.flush_non_global();
         }
