@@ -363,6 +363,18 @@ impl Mmu {
         self.phys.tlb.shared_fetch_epoch()
     }
 
+    /// Increases whenever a program's cached translation for instruction fetches is dropped in an address space that has a
+    /// window, and when a window is closed.
+    pub fn windowed_fetch_epoch(&self) -> u64 {
+        self.phys.tlb.windowed_fetch_epoch()
+    }
+
+    /// The frame that programs in `space` fetch the page of `addr` from, if that is cached and the space is still there and has
+    /// a window.
+    pub fn fetched_in(&self, space: SpaceId, addr: LinearAddr) -> Option<Frame> {
+        self.phys.tlb.fetched_in(space, addr.page())
+    }
+
     /// Whether all address spaces share the cached translations of the page that holds `addr`.
     pub fn is_shared(&self, addr: LinearAddr) -> bool {
         !self.phys.tlb.is_own(addr.page())

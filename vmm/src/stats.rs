@@ -116,7 +116,11 @@ fn write_translation(f: &mut fmt::Formatter<'_>, stats: &TranslationStats) -> fm
         stats.host_bytes,
         stats.host_bytes as f64 / stats.guest_bytes.max(1) as f64
     )?;
-    writeln!(f, "links         {}", stats.links)?;
+    writeln!(
+        f,
+        "links         {}, {} of them between pages of programs without a guard",
+        stats.links, stats.direct
+    )?;
     writeln!(
         f,
         "invalidations {} changed, {} revalidated, {} evicted by a full cache {} times",
@@ -183,6 +187,7 @@ mod tests {
                 host_bytes: 75,
                 translating: Duration::from_millis(4),
                 links: 5,
+                direct: 3,
                 changed: 6,
                 revalidated: 8,
                 cleared: 9,
@@ -206,7 +211,7 @@ mod tests {
             "emulated      7 instructions",
             "scanned       1 pages, 2 fragments in 0.004 s",
             "translated    30 bytes to 75, 2.5 each",
-            "links         5",
+            "links         5, 3 of them between pages of programs without a guard",
             "invalidations 6 changed, 8 revalidated, 16 evicted by a full cache 9 times",
             "code exits    10 emulate, 11 lookup, 12 link, 13 budget, 14 FPU, 15 table miss, 17 window",
             "windows       18 opened, 19 closed for their cost",

@@ -186,6 +186,19 @@ impl Tlb {
         self.tables.shared_epoch()
     }
 
+    /// Increases whenever a program's fetch slot is emptied in a space that has a window, and when one is closed.
+    pub(crate) fn windowed_fetch_epoch(&self) -> u64 {
+        self.tables.windowed_epoch()
+    }
+
+    /// The frame that the user's fetch slot for the page holds in `space`, if that is still there and has a window.
+    pub(crate) fn fetched_in(&self, space: SpaceId, page: LinearPage) -> Option<Frame> {
+        if !self.spaces.is_present(space) || !self.is_own(page) {
+            return None;
+        }
+        self.tables.fetched_in(space.index() as u8, page)
+    }
+
     /// Host address of the current space's table of `view`.
     pub(crate) fn table_base(&self, view: View) -> *const u64 {
         self.tables.base(view)

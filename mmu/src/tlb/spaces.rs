@@ -133,6 +133,11 @@ impl Spaces {
         self.life(life.space) == life
     }
 
+    /// Whether the space that `id` names is still there.
+    pub(super) fn is_present(&self, id: SpaceId) -> bool {
+        self.life(id.space).id() == id
+    }
+
     /// All spaces, the least recently entered first, the current one last.
     pub(super) fn oldest_first(&self) -> Vec<u8> {
         let mut order: Vec<u8> = (0..self.spaces.len() as u8).collect();

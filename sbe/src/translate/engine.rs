@@ -92,7 +92,7 @@ pub struct Translator {
     /// Part of the arena that was in use when pages were last made to show themselves, in hundredths.
     pub(super) swept: usize,
     segments: KnownSegments,
-    verifier: Verifier,
+    pub(super) verifier: Verifier,
     pub(super) stats: Stats,
 }
 
@@ -101,6 +101,7 @@ pub struct Translator {
 struct Epochs {
     fetch: [u64; 2],
     shared: u64,
+    windowed: u64,
     code: u64,
 }
 
@@ -112,6 +113,7 @@ impl Epochs {
                 cx.mmu.fetch_epoch(Privilege::User),
             ],
             shared: cx.mmu.shared_fetch_epoch(),
+            windowed: cx.mmu.windowed_fetch_epoch(),
             code: cx.mmu.code_epoch(),
         }
     }
@@ -309,6 +311,9 @@ impl Translator {
         }
         if now.shared != self.epochs.shared {
             self.unlink_all();
+        }
+        if now.windowed != self.epochs.windowed {
+            self.guard_all();
         }
         self.stack.reset(&mut self.context);
         self.epochs = now;
@@ -514,6 +519,9 @@ impl Translator {
         let page = u64::from(self.context.eip & !(PAGE_SIZE as u32 - 1)) << ENTRY_SHIFT;
         let slot = self.tables.address_of(table).wrapping_sub(page);
         cx.mmu.set_code_slot(eip, mode.privilege(), slot);
+        if mode == Mode::Windowed {
+            self.settle(cx, (frame, mode), eip);
+        }
         self.after_changes(cx, entry)
     }
 
@@ -596,6 +604,9 @@ impl Translator {
                 word.wrapping_neg(),
             );
             self.redirect(link.left, self.runtime.forward);
+        }
+        if let (Mode::Windowed, Some(frame)) = (mode, frame) {
+            self.connect(cx, (site.page, link), (source, target), frame, entry);
         }
         Some(code)
     }
@@ -835,7 +846,7 @@ fn first_bytes(cx: &Exec<'_>, frame: Frame) -> [u8; TAIL_BYTES] {
 }
 
 /// Leads the branch that ends at arena offset `after` to `target`.
-fn patch(arena: &mut Arena, verifier: &mut Verifier, after: u32, target: u32) {
+pub(super) fn patch(arena: &mut Arena, verifier: &mut Verifier, after: u32, target: u32) {
     if !verifier.link(after, target) {
         return;
     }
@@ -846,6 +857,9 @@ fn patch(arena: &mut Arena, verifier: &mut Verifier, after: u32, target: u32) {
 /// Lets a branch to another page ask for its link again.
 fn unlink(arena: &mut Arena, verifier: &mut Verifier, link: Link) {
     let Some(ask) = link.ask else { return };
+    if let Some(direct) = link.direct {
+        patch(arena, verifier, direct, link.check);
+    }
     match link.guard {
         Some(guard) => {
             // No entry has this address.

@@ -69,6 +69,10 @@ pub struct Link {
     pub after: u32,
     /// Arena offset behind the number that guards it, if it is guarded.
     pub guard: Option<u32>,
+    /// Arena offset behind the jump that can pass the guard by, if there is one, and where that leads else.
+    pub direct: Option<u32>,
+    /// See `direct`.
+    pub check: u32,
     /// Arena offset of the piece that asks for a link to another page.
     pub ask: Option<u32>,
     /// Arena offset behind the jump that leaves to have it linked.
@@ -107,6 +111,8 @@ pub fn translate(
         target: branch.target,
         after: emitter.asm.offset_of(branch.after),
         guard: branch.guard.map(|guard| emitter.asm.offset_of(guard)),
+        direct: branch.direct.map(|direct| emitter.asm.offset_of(direct)),
+        check: emitter.asm.offset_of(branch.check),
         ask: branch.ask.map(|ask| emitter.asm.offset_of(ask)),
         left: emitter.asm.offset_of(branch.left),
     });

@@ -17,6 +17,7 @@ mod asm;
 mod check;
 mod classify;
 mod context;
+mod direct;
 mod dump;
 mod emit;
 mod engine;

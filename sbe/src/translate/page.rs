@@ -1,11 +1,13 @@
 //! [`CodePage`]: one guest-physical page of code, what of it was scanned, and what was made from it.
 
+use super::direct::{Direct, Home};
 use super::entries::TableId;
 use super::fragment::{Link, TAIL_BYTES, Tail};
 use super::listing::Listing;
 use crate::decode::decoder::MAX_LENGTH;
 use bitvec::{BitArr, array::BitArray};
 use mmu::{PAGE_SIZE, Timestamp};
+use smallvec::SmallVec;
 
 /// Where an entry leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +40,12 @@ pub struct CodePage {
     entries: Vec<(u16, Entry)>,
     /// Variants without groups: offset in the page, arena offset.
     pub plain: Vec<(u16, u32)>,
-    /// Branches of other pages that lead here directly.
+    /// Branches of other pages that lead here.
     pub incoming: Vec<Link>,
+    /// Branches that lead to other pages without a guard, in mode `Windowed`.
+    pub outgoing: Vec<Direct>,
+    /// Where it may be executing, in that mode.
+    pub homes: SmallVec<[Home; 2]>,
     /// What was emitted for it, where dumps are wanted.
     pub listings: Vec<Listing>,
 }
@@ -58,6 +64,8 @@ impl CodePage {
             entries: Vec::new(),
             plain: Vec::new(),
             incoming: Vec::new(),
+            outgoing: Vec::new(),
+            homes: SmallVec::new(),
             listings: Vec::new(),
         }
     }

@@ -17,6 +17,8 @@ pub struct Stats {
     pub translating: Duration,
     /// Branches linked.
     pub links: u64,
+    /// Of these, those of programs to other pages that needed no guard.
+    pub direct: u64,
     /// Pages whose code was found changed.
     pub changed: u64,
     /// Pages that were written beside their code and kept it.

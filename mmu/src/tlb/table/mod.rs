@@ -105,6 +105,8 @@ pub(super) struct Tables {
     fetch_epochs: [u64; 2],
     /// Counts the events that emptied a shared slot of a fetch view.
     shared_epoch: u64,
+    /// Counts the events that emptied a slot of the user's fetch view in a set that has a window.
+    windowed_epoch: u64,
     /// Counts the events that emptied slots.
     drops: u64,
     /// Counts the host calls that windows have taken.
@@ -130,6 +132,7 @@ impl Tables {
             ram,
             fetch_epochs: [0; 2],
             shared_epoch: 0,
+            windowed_epoch: 0,
             drops: 0,
             remaps: 0,
         })
@@ -170,6 +173,21 @@ impl Tables {
         self.shared_epoch
     }
 
+    /// Increases whenever a slot of the user's fetch view is emptied in a set that has a window, and when one is closed.
+    pub(super) fn windowed_epoch(&self) -> u64 {
+        self.windowed_epoch
+    }
+
+    /// The frame that the user's fetch view of a set, which has a window, maps a page below [`OWN_PAGES`] to.
+    pub(super) fn fetched_in(&self, set: u8, page: LinearPage) -> Option<Frame> {
+        let set = &self.sets[usize::from(set)];
+        set.window.as_ref()?;
+        let view = View::of(Access::Fetch, Privilege::User);
+        // SAFETY: the base is that of a set that this value owns.
+        let slot = unsafe { slot_at(set.mapping.base(), view, page) };
+        self.frame_of(page, slot)
+    }
+
     /// The part that holds the current set's slots of `page`.
     pub(super) fn part_of(&self, page: LinearPage) -> PartId {
         if page.get() < OWN_PAGES {
@@ -198,6 +216,7 @@ impl Tables {
             residency,
             fetch_epochs: &mut self.fetch_epochs,
             shared_epoch: &mut self.shared_epoch,
+            windowed_epoch: &mut self.windowed_epoch,
             drops: &mut self.drops,
             window,
             remaps: &mut self.remaps,
@@ -237,7 +256,8 @@ impl Tables {
 
     /// Takes the window of a set away that is emptied.
     pub(super) fn drop_window(&mut self, set: u8) {
-        self.sets[usize::from(set)].window = None;
+        let closed = self.sets[usize::from(set)].window.take();
+        self.windowed_epoch += u64::from(closed.is_some());
     }
 
     /// What was made for programs of the current set depends on whether it has a window.
@@ -414,9 +434,8 @@ impl Tables {
     /// A slot of the current set.
     #[inline(always)]
     pub(super) fn slot(&self, view: View, page: LinearPage) -> u64 {
-        let index = view.index() * VIEW_SLOTS + page.get() as usize;
-        // SAFETY: the index is below SET_BYTES / 8, the length of the mapping at `base`, which this value owns.
-        unsafe { self.base.add(index).read() }
+        // SAFETY: `base` is that of a set that this value owns.
+        unsafe { slot_at(self.base, view, page) }
     }
 
     /// The frame that the current set's `view` maps `page` to.
@@ -485,6 +504,17 @@ impl Tables {
         // exposed.
         Some(ptr::with_exposed_provenance_mut(host as usize))
     }
+}
+
+/// The slot of `view` for `page` in the set of tables at `base`.
+///
+/// # Safety
+/// `base` is [`Mapping::base`] of a mapping that is there.
+#[inline(always)]
+unsafe fn slot_at(base: NonNull<u64>, view: View, page: LinearPage) -> u64 {
+    let index = view.index() * VIEW_SLOTS + page.get() as usize;
+    // SAFETY: the index is below SET_BYTES / 8, the length of the mapping.
+    unsafe { base.add(index).read() }
 }
 
 /// What read and write slots of pages, in ascending order, show: successive pages with equal slots lie in successive frames.

@@ -101,6 +101,8 @@ pub(crate) struct Part<'a> {
     pub(super) fetch_epochs: &'a mut [u64; 2],
     /// Count of those that all spaces share.
     pub(super) shared_epoch: &'a mut u64,
+    /// Count of those of programs in sets that have windows.
+    pub(super) windowed_epoch: &'a mut u64,
     /// Count of the times that slots of any view were emptied.
     pub(super) drops: &'a mut u64,
     /// The window on the part.
@@ -177,6 +179,8 @@ impl Part<'_> {
         if view.is_fetch() {
             self.fetch_epochs[view.privilege() as usize] += 1;
             *self.shared_epoch += u64::from(self.pages.start != 0);
+            let windowed = self.window.is_some() && view.privilege() == Privilege::User;
+            *self.windowed_epoch += u64::from(windowed);
         }
     }
 

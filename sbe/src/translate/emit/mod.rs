@@ -95,6 +95,10 @@ pub struct Branch {
     pub after: Label,
     /// Label behind the number that guards a link to another page, if it is guarded.
     pub guard: Option<Label>,
+    /// Label behind the jump that can pass the guard by, in mode `Windowed`.
+    pub direct: Option<Label>,
+    /// Label of the guard.
+    pub check: Label,
     /// Label of the piece that asks for a link to another page.
     pub ask: Option<Label>,
     /// Label behind the jump that leaves to have the branch linked; the target's offset is in R9D there.

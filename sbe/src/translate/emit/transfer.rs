@@ -279,6 +279,8 @@ impl Emitter {
             target,
             after: self.asm.label(),
             guard: None,
+            direct: None,
+            check: self.asm.label(),
             ask: None,
             left: self.asm.label(),
         };
@@ -361,7 +363,7 @@ impl Emitter {
     }
 
     /// A branch to another page that goes to the code it was linked to if the code table leads to the entry that this code was
-    /// found by. Other address spaces may have another page there.
+    /// found by. Other address spaces may have another page there. Where windows are used, a jump may pass the guard by.
     fn guarded(&mut self, link: Link, site: u32) {
         let same = self.asm.label();
         let unlinked = self.asm.label();
@@ -369,9 +371,16 @@ impl Emitter {
         let branch = &mut self.branches[(site - self.first_site) as usize];
         branch.guard = Some(guard);
         branch.ask = Some(unlinked);
-        let (after, left) = (branch.after, branch.left);
+        let (after, left, check) = (branch.after, branch.left, branch.check);
         self.asm.bind(link.label);
         self.asm.lea32(R8, at(R13, in_page(link.target)));
+        if self.windowed {
+            let direct = self.asm.label();
+            self.branches[(site - self.first_site) as usize].direct = Some(direct);
+            self.asm.jmp(check);
+            self.asm.bind(direct);
+        }
+        self.asm.bind(check);
         self.asm.shrx32(RCX, R8, R13);
         self.asm.load64(RCX, indexed(R14, RCX, 3, CODE_TABLE));
         self.asm.lea64(RCX, indexed(RCX, R8, 2, 0));

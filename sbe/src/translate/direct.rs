@@ -1,0 +1,136 @@
+//! Direct links between pages of programs in address spaces that have windows.
+//!
+//! A branch to another page is guarded, as a frame may be mapped in several spaces, and what is so many pages behind it need not
+//! be the same frame in all. But mostly it is. So a branch is led directly to its target while this holds: wherever the page is
+//! known to execute, its *homes*, that distance leads to the frame of the target. Whoever executes a page first in a space makes
+//! that a home, and with it what its direct links lead to; a link that does not hold there becomes a guarded one again. When a
+//! space with a window loses a translation for fetches, all do.
+//!
+//! There are few such spaces, which is what keeps the homes few.
+
+use super::engine::{PageKey, Translator, patch};
+use super::fragment::Link;
+use super::mode::Mode;
+use crate::emulate::Exec;
+use mmu::{Frame, LinearAddr, PAGE_SHIFT, SpaceId};
+
+/// Homes of a page at most; with more it gets no direct links.
+const MOST_HOMES: usize = 8;
+
+/// A linear page at which a code page may be executing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Home {
+    space: SpaceId,
+    /// Linear page number.
+    page: u32,
+}
+
+/// A branch that leads to another page directly.
+#[derive(Clone, Copy, Debug)]
+pub struct Direct {
+    link: Link,
+    /// How many linear pages further its target is, modulo their number.
+    distance: u32,
+    target: Frame,
+}
+
+/// The linear page `distance` pages from `page`.
+fn further(page: u32, distance: u32) -> LinearAddr {
+    LinearAddr::from(page.wrapping_add(distance) << PAGE_SHIFT)
+}
+
+impl Translator {
+    /// The present space executes the page of `key` at `linear`.
+    pub(super) fn settle(&mut self, cx: &Exec<'_>, key: PageKey, linear: LinearAddr) {
+        let space = cx.mmu.space();
+        let page = linear.get() as u32 >> PAGE_SHIFT;
+        self.add_home(cx, key, Home { space, page });
+    }
+
+    /// Makes `home` one of the page, and all that its direct links lead to one of theirs.
+    fn add_home(&mut self, cx: &Exec<'_>, key: PageKey, home: Home) {
+        let mut open = vec![(key, home)];
+        while let Some((key, home)) = open.pop() {
+            let Some(page) = self.pages.get_mut(&key) else {
+                continue;
+            };
+            if page.homes.contains(&home) {
+                continue;
+            }
+            let (frame, _) = key;
+            let is_at = |home: &Home, frame| {
+                let at = further(home.page, 0);
+                cx.mmu.fetched_in(home.space, at) == Some(frame)
+            };
+            page.homes.retain(|home| is_at(home, frame));
+            page.homes.push(home);
+            let crowded = page.homes.len() > MOST_HOMES;
+            let holds = |direct: &Direct| {
+                let at = further(home.page, direct.distance);
+                !crowded && cx.mmu.fetched_in(home.space, at) == Some(direct.target)
+            };
+            let (kept, lost): (Vec<Direct>, Vec<Direct>) = std::mem::take(&mut page.outgoing)
+                .into_iter()
+                .partition(holds);
+            open.extend(kept.iter().map(|direct| {
+                let page = home.page.wrapping_add(direct.distance);
+                ((direct.target, Mode::Windowed), Home { page, ..home })
+            }));
+            page.outgoing = kept;
+            for direct in lost {
+                self.guard_again(direct.link);
+            }
+        }
+    }
+
+    /// Leads `link` of the page of `key`, which executes at `source` and leads to `target` in frame `frame`, directly to the code
+    /// at arena offset `entry`, if that is right wherever the page executes.
+    pub(super) fn connect(
+        &mut self,
+        cx: &Exec<'_>,
+        (key, link): (PageKey, Link),
+        (source, target): (LinearAddr, LinearAddr),
+        frame: Frame,
+        entry: u32,
+    ) {
+        self.settle(cx, key, source);
+        let number = |linear: LinearAddr| linear.get() as u32 >> PAGE_SHIFT;
+        let distance = number(target).wrapping_sub(number(source));
+        let (Some(direct), Some(page)) = (link.direct, self.pages.get_mut(&key)) else {
+            return;
+        };
+        let leads_there = |home: &Home| {
+            cx.mmu.fetched_in(home.space, further(home.page, distance)) == Some(frame)
+        };
+        if page.homes.len() > MOST_HOMES || !page.homes.iter().all(leads_there) {
+            return;
+        }
+        let homes = page.homes.clone();
+        page.outgoing.push(Direct {
+            link,
+            distance,
+            target: frame,
+        });
+        self.stats.direct += 1;
+        patch(&mut self.arena, &mut self.verifier, direct, entry);
+        for home in homes {
+            let page = home.page.wrapping_add(distance);
+            self.add_home(cx, (frame, Mode::Windowed), Home { page, ..home });
+        }
+    }
+
+    /// Makes all direct links guarded ones.
+    pub(super) fn guard_all(&mut self) {
+        let pages = self.pages.values_mut();
+        let links: Vec<Direct> = pages.flat_map(|page| page.outgoing.drain(..)).collect();
+        for direct in links {
+            self.guard_again(direct.link);
+        }
+    }
+
+    fn guard_again(&mut self, link: Link) {
+        if let Some(direct) = link.direct {
+            patch(&mut self.arena, &mut self.verifier, direct, link.check);
+        }
+    }
+}
