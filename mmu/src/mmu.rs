@@ -375,6 +375,11 @@ impl Mmu {
         self.phys.tlb.fetched_in(space, addr.page())
     }
 
+    /// Empties the code slots for programs in `space`, if that is still there.
+    pub fn forget_user_code(&mut self, space: SpaceId) {
+        self.phys.tlb.forget_user_code(space);
+    }
+
     /// Whether all address spaces share the cached translations of the page that holds `addr`.
     pub fn is_shared(&self, addr: LinearAddr) -> bool {
         !self.phys.tlb.is_own(addr.page())

@@ -199,6 +199,13 @@ impl Tlb {
         self.tables.fetched_in(space.index() as u8, page)
     }
 
+    /// Empties the code slots for programs in `space`, if that is still there.
+    pub(crate) fn forget_user_code(&mut self, space: SpaceId) {
+        if self.spaces.is_present(space) {
+            self.tables.forget_user_code(space.index() as u8);
+        }
+    }
+
     /// Host address of the current space's table of `view`.
     pub(crate) fn table_base(&self, view: View) -> *const u64 {
         self.tables.base(view)

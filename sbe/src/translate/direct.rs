@@ -3,19 +3,27 @@
 //! A branch to another page is guarded, as a frame may be mapped in several spaces, and what is so many pages behind it need not
 //! be the same frame in all. But mostly it is. So a branch is led directly to its target while this holds: wherever the page is
 //! known to execute, its *homes*, that distance leads to the frame of the target. Whoever executes a page first in a space makes
-//! that a home, and with it what its direct links lead to; a link that does not hold there becomes a guarded one again. When a
-//! space with a window loses a translation for fetches, all do.
+//! that a home, and with it what its direct links lead to; a link that does not hold there is undone. When a space with a window
+//! loses a translation for fetches, all are. What is undone asks to be linked again, with a guard if that is what it takes.
+//!
+//! A space that has not executed the target yet need not stand in the way: its pages *move out*, and are looked up anew when it
+//! executes again.
 //!
 //! There are few such spaces, which is what keeps the homes few.
 
-use super::engine::{PageKey, Translator, patch};
+use super::engine::{PageKey, Translator, patch, unlink};
 use super::fragment::Link;
 use super::mode::Mode;
 use crate::emulate::Exec;
 use mmu::{Frame, LinearAddr, PAGE_SHIFT, SpaceId};
+use smallvec::SmallVec;
 
 /// Homes of a page at most; with more it gets no direct links.
 const MOST_HOMES: usize = 8;
+/// Times that the pages of a space move out.
+const MOST_MOVES: u32 = 4;
+/// Spaces for which that is counted.
+const MOST_COUNTED: usize = 256;
 
 /// A linear page at which a code page may be executing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +86,7 @@ impl Translator {
             }));
             page.outgoing = kept;
             for direct in lost {
-                self.guard_again(direct.link);
+                unlink(&mut self.arena, &mut self.verifier, direct.link);
             }
         }
     }
@@ -87,7 +95,7 @@ impl Translator {
     /// at arena offset `entry`, if that is right wherever the page executes.
     pub(super) fn connect(
         &mut self,
-        cx: &Exec<'_>,
+        cx: &mut Exec<'_>,
         (key, link): (PageKey, Link),
         (source, target): (LinearAddr, LinearAddr),
         frame: Frame,
@@ -102,9 +110,18 @@ impl Translator {
         let leads_there = |home: &Home| {
             cx.mmu.fetched_in(home.space, further(home.page, distance)) == Some(frame)
         };
-        if page.homes.len() > MOST_HOMES || !page.homes.iter().all(leads_there) {
+        let others: SmallVec<[Home; 2]> = page
+            .homes
+            .iter()
+            .copied()
+            .filter(|home| !leads_there(home))
+            .collect();
+        if page.homes.len() > MOST_HOMES || !self.move_out(cx, &others) {
             return;
         }
+        let Some(page) = self.pages.get_mut(&key) else {
+            return;
+        };
         let homes = page.homes.clone();
         page.outgoing.push(Direct {
             link,
@@ -119,18 +136,32 @@ impl Translator {
         }
     }
 
-    /// Makes all direct links guarded ones.
-    pub(super) fn guard_all(&mut self) {
+    /// Makes all direct links ask again.
+    pub(super) fn ask_all_again(&mut self) {
         let pages = self.pages.values_mut();
         let links: Vec<Direct> = pages.flat_map(|page| page.outgoing.drain(..)).collect();
         for direct in links {
-            self.guard_again(direct.link);
+            unlink(&mut self.arena, &mut self.verifier, direct.link);
         }
     }
 
-    fn guard_again(&mut self, link: Link) {
-        if let Some(direct) = link.direct {
-            patch(&mut self.arena, &mut self.verifier, direct, link.check);
+    /// Lets no page be at home in the spaces of `homes` any more, which are not the present one. Whatever programs there execute
+    /// next is looked up. Returns whether that was done: not for a space that it was done to often.
+    fn move_out(&mut self, cx: &mut Exec<'_>, homes: &[Home]) -> bool {
+        if self.moved_out.len() > MOST_COUNTED {
+            self.moved_out.clear();
         }
+        for &Home { space, .. } in homes {
+            let times = self.moved_out.entry(space).or_default();
+            if *times == MOST_MOVES || space == cx.mmu.space() {
+                return false;
+            }
+            *times += 1;
+            cx.mmu.forget_user_code(space);
+            for page in self.pages.values_mut() {
+                page.homes.retain(|home| home.space != space);
+            }
+        }
+        true
     }
 }

@@ -26,7 +26,7 @@ use crate::decode::decoder::MAX_LENGTH;
 use crate::emulate::Exec;
 use crate::emulate::sysenter::selectors;
 use hashbrown::HashMap;
-use mmu::{Access, Frame, LinearAddr, PAGE_SHIFT, PAGE_SIZE, Privilege, View};
+use mmu::{Access, Frame, LinearAddr, PAGE_SHIFT, PAGE_SIZE, Privilege, SpaceId, View};
 use std::io;
 use std::time::Instant;
 
@@ -86,6 +86,8 @@ pub struct Translator {
     sites: Vec<Site>,
     restarts: Restarts,
     policy: WindowPolicy,
+    /// How often the pages of a space had to move out: see `direct`.
+    pub(super) moved_out: HashMap<SpaceId, u32>,
     epochs: Epochs,
     /// Counts look-ups of pages.
     clock: u64,
@@ -151,6 +153,7 @@ impl Translator {
             sites: Vec::new(),
             restarts: Restarts::default(),
             policy: WindowPolicy::new(Windows::Never),
+            moved_out: HashMap::new(),
             epochs: Epochs::default(),
             clock: 0,
             swept: 0,
@@ -313,7 +316,7 @@ impl Translator {
             self.unlink_all();
         }
         if now.windowed != self.epochs.windowed {
-            self.guard_all();
+            self.ask_all_again();
         }
         self.stack.reset(&mut self.context);
         self.epochs = now;
@@ -855,7 +858,7 @@ pub(super) fn patch(arena: &mut Arena, verifier: &mut Verifier, after: u32, targ
 }
 
 /// Lets a branch to another page ask for its link again.
-fn unlink(arena: &mut Arena, verifier: &mut Verifier, link: Link) {
+pub(super) fn unlink(arena: &mut Arena, verifier: &mut Verifier, link: Link) {
     let Some(ask) = link.ask else { return };
     if let Some(direct) = link.direct {
         patch(arena, verifier, direct, link.check);

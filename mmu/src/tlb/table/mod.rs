@@ -244,14 +244,14 @@ impl Tables {
             self.remaps += 1;
         }
         self.sets[usize::from(self.current)].window = Some(window);
-        self.forget_user_code();
+        self.change_user_code();
         Ok(())
     }
 
     /// Takes the current set's window away. Its code slots become empty.
     pub(super) fn close_window(&mut self) {
         self.drop_window(self.current);
-        self.forget_user_code();
+        self.change_user_code();
     }
 
     /// Takes the window of a set away that is emptied.
@@ -261,11 +261,15 @@ impl Tables {
     }
 
     /// What was made for programs of the current set depends on whether it has a window.
-    fn forget_user_code(&mut self) {
-        let code = ViewSet::only(View::code(Privilege::User));
-        self.part(PartId::Own(self.current))
-            .clear(code, 0..OWN_PAGES);
+    fn change_user_code(&mut self) {
+        self.forget_user_code(self.current);
         self.fetch_epochs[Privilege::User as usize] += 1;
+    }
+
+    /// Empties the code slots of a set for programs.
+    pub(super) fn forget_user_code(&mut self, set: u8) {
+        let code = ViewSet::only(View::code(Privilege::User));
+        self.part(PartId::Own(set)).clear(code, 0..OWN_PAGES);
     }
 
     /// Lets the current set's window show what the slots for `page` say. Returns whether such an access is possible now.
