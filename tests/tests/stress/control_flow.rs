@@ -10,6 +10,7 @@
 
 use super::machine::{Counts, PAGE, Program, assemble};
 use super::paging::{faults, place_demand, start_demand};
+use super::users::{self, NEXT_ROUND, Own, SPACES, THE_END};
 use fastrand::Rng;
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
@@ -28,9 +29,13 @@ const MOST_OPERAND: u32 = 16;
 const ROUNDS_LEFT: u32 = 0x38_0000;
 /// Top of the stack.
 const STACK: u32 = 0x18_0000;
+/// Physical addresses of the data and leaves that further address spaces have.
+const MORE_DATA: u32 = 0x32_0000;
+const MORE_LEAVES: u32 = 0x3A_0000;
 /// Programs, and their shape.
 const PROGRAMS: u64 = 150;
 const PAGING_PROGRAMS: u64 = 50;
+const USER_PROGRAMS: u64 = 50;
 const BLOCKS: usize = 60;
 const LEAVES: usize = 8;
 const ROUNDS: u32 = 100;
@@ -48,6 +53,7 @@ const JCC_NEAR: [u8; 2] = [0x0F, 0x80];
 const CALL: u8 = 0xE8;
 const JMP: u8 = 0xE9;
 const RET: u8 = 0xC3;
+const INT: u8 = 0xCD;
 /// `cmp ecx, edx`: defines all status flags.
 const DEFINE_FLAGS: [u8; 2] = [0x39, 0xD1];
 /// `dec dword [ROUNDS_LEFT]`.
@@ -319,6 +325,8 @@ enum Data {
     Unpaged,
     /// Absent at the start of each round: the first read and the first write of each page fault.
     OnDemand,
+    /// The same at CPL 3, in several address spaces, which have their own leaves, too.
+    OfUsers,
 }
 
 /// A program from `seed`.
@@ -330,6 +338,12 @@ fn program(seed: u64, data_is: Data) -> Program {
         at
     };
     let leaves: Vec<u32> = (0..LEAVES).map(|_| place()).collect();
+    let behind_leaves = place().next_multiple_of(PAGE);
+    at = behind_leaves;
+    let mut place = || {
+        at += BLOCK_BYTES + rng.u32(..2 * PAGE / 16);
+        at
+    };
     let blocks: Vec<u32> = (0..BLOCKS).map(|_| place()).collect();
     let mut program = Program {
         memory: 4 << 20,
@@ -340,11 +354,25 @@ fn program(seed: u64, data_is: Data) -> Program {
     };
     let data: Vec<u8> = (0..DATA_BYTES + PAGE).map(|_| rng.u8(..)).collect();
     program.place(DATA, data);
+    let own = Own {
+        data: (DATA, DATA + DATA_BYTES + PAGE),
+        code: (CODE, behind_leaves),
+        more_data: MORE_DATA,
+        more_code: MORE_LEAVES,
+    };
+    let spaces = match data_is {
+        Data::OfUsers => SPACES,
+        _ => 1,
+    };
     let take_away = match data_is {
         Data::Unpaged => None,
+        Data::OfUsers => {
+            users::place(&mut program, own, END);
+            None
+        }
         Data::OnDemand => Some(place_demand(&mut program, DATA, DATA_BYTES / PAGE + 1)),
     };
-    let mut block = |address: u32, fill: &dyn Fn(&mut Block<'_>)| {
+    let mut block = |address: u32, space: u32, fill: &dyn Fn(&mut Block<'_>)| {
         let mut block = Block {
             rng: &mut rng,
             address,
@@ -359,13 +387,14 @@ fn program(seed: u64, data_is: Data) -> Program {
             "{} bytes",
             block.bytes.len()
         );
-        program.place(address, block.bytes);
+        program.place(own.physical(space, address), block.bytes);
     };
-    for &leaf in &leaves {
-        block(leaf, &|block| block.emit(&[RET]));
+    for (space, &leaf) in (0..spaces).flat_map(|space| leaves.iter().map(move |leaf| (space, leaf)))
+    {
+        block(leaf, space, &|block| block.emit(&[RET]));
     }
     for (index, &address) in blocks[..BLOCKS - 1].iter().enumerate() {
-        block(address, &|block| {
+        block(address, 0, &|block| {
             if block.rng.u32(..4) == 0 {
                 let leaf = leaves[block.rng.usize(..LEAVES)];
                 block.relative(&[CALL], leaf);
@@ -375,14 +404,20 @@ fn program(seed: u64, data_is: Data) -> Program {
             block.relative(&[JMP], blocks[index + 1]);
         });
     }
-    block(blocks[BLOCKS - 1], &|block| {
+    block(blocks[BLOCKS - 1], 0, &|block| {
+        if let Data::OfUsers = data_is {
+            block.emit(&[INT, NEXT_ROUND]);
+        }
         if let Some(take_away) = take_away {
             block.relative(&[CALL], take_away);
         }
         block.emit(&DEC_ABSOLUTE);
         block.emit(&ROUNDS_LEFT.to_le_bytes());
         block.jump_if(NZ, blocks[0]);
-        block.relative(&[JMP], END);
+        match data_is {
+            Data::OfUsers => block.emit(&[INT, THE_END]),
+            _ => block.relative(&[JMP], END),
+        }
     });
     program.place(
         START,
@@ -400,6 +435,9 @@ fn start(code: &mut CodeAssembler, data_is: Data, block: u32) -> Result<(), Iced
     code.mov(eax, SSE_ENABLED)?;
     code.mov(cr4, eax)?;
     code.fninit()?;
+    if let Data::OfUsers = data_is {
+        return users::start(code, block, STACK);
+    }
     code.jmp(u64::from(block))
 }
 
@@ -423,14 +461,25 @@ fn end(code: &mut CodeAssembler) -> Result<(), IcedError> {
 /// Runs programs on both engines and prints what they took in all, which `what` describes.
 fn compare_all(what: &str, seeds: std::ops::Range<u64>, data_is: Data) {
     let mut total = Counts::default();
+    let (mut windows, mut direct) = (0, 0);
     for seed in seeds {
         let (ended, counts) = program(seed, data_is).compare(&format!("{what}, seed {seed}"));
         total.instructions += counts.instructions;
         total.emulated += counts.emulated;
-        if let Data::OnDemand = data_is {
-            let faults = faults(&ended);
-            assert!(faults > ROUNDS, "seed {seed}: {faults} page faults");
-        }
+        windows += ended.translation().windows;
+        direct += ended.translation().direct;
+        let faults = match data_is {
+            Data::Unpaged => continue,
+            Data::OnDemand => faults(&ended),
+            Data::OfUsers => users::faults(&ended),
+        };
+        assert!(faults > ROUNDS, "seed {seed}: {faults} page faults");
+    }
+    if let Data::OfUsers = data_is {
+        assert!(
+            windows > 0 && direct > 0,
+            "{windows} windows, {direct} direct links"
+        );
     }
     total.report(what);
 }
@@ -444,4 +493,11 @@ fn random_programs_end_the_same() {
 fn random_programs_with_page_faults_end_the_same() {
     let seeds = PROGRAMS..PROGRAMS + PAGING_PROGRAMS;
     compare_all("random programs with page faults", seeds, Data::OnDemand);
+}
+
+#[test]
+fn random_programs_of_users_in_several_spaces_end_the_same() {
+    let first = PROGRAMS + PAGING_PROGRAMS;
+    let seeds = first..first + USER_PROGRAMS;
+    compare_all("random programs of users", seeds, Data::OfUsers);
 }

@@ -3,7 +3,7 @@
 use iced_x86::IcedError;
 use iced_x86::code_asm::CodeAssembler;
 use mmu::{GuestPhys, Mmu, PhysMemory};
-use sbe::{CpuModel, EmptyBus, Engine, Exit, TranslationStats, Vcpu};
+use sbe::{CpuModel, EmptyBus, Engine, Exit, TranslationStats, Vcpu, Windows};
 use std::io::Write as _;
 
 /// Number of ESP.
@@ -41,6 +41,10 @@ impl Program {
 
     /// Runs it to its HLT on `engine`.
     pub fn run(&self, engine: Engine) -> Ended {
+        self.run_with(engine, Windows::Never)
+    }
+
+    fn run_with(&self, engine: Engine, windows: Windows) -> Ended {
         let mut phys = PhysMemory::new(self.memory).expect("memory");
         for (address, bytes) in &self.pieces {
             phys.write(GuestPhys::new((*address).into()), bytes)
@@ -49,6 +53,7 @@ impl Program {
         let mmu = Mmu::new(phys).expect("tables");
         let mut vcpu = Vcpu::with_code_cache(CpuModel::default(), engine, self.code_cache, mmu)
             .expect("a processor");
+        vcpu.set_windows(windows);
         vcpu.set_linux_entry(self.entry, 0);
         vcpu.cpu.regs.set(ESP, self.stack);
         for _ in 0..SLICES {
@@ -68,11 +73,13 @@ impl Program {
         ended
     }
 
-    /// Runs it on both engines and fails unless they agree. Returns the state that both ended in, and what it took.
+    /// Runs it on both engines, with windows and without, and fails unless they agree. Returns the state that the translator
+    /// with windows ended in, and what it took.
     pub fn compare(&self, what: &str) -> (Ended, Counts) {
         let emulator = self.run(Engine::Emulator);
-        let translator = self.run(Engine::Translator);
-        emulator.assert_same(&translator, what);
+        emulator.assert_same(&self.run(Engine::Translator), what);
+        let translator = self.run_with(Engine::Translator, Windows::Always);
+        emulator.assert_same(&translator, &format!("{what}, with windows"));
         let counts = Counts {
             instructions: emulator.0.cpu.retired,
             emulated: translator.0.cpu.retired,

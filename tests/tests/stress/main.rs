@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `many_pages` | more than 10,000 code pages at once, a code cache that is too small for them, two machines on two threads |
 //! | `aliases` | one frame of code at two linear addresses |
-//! | `control_flow` | random code with branches, calls, loops, page faults, and operands across pages |
+//! | `control_flow` | random code with branches, calls, loops, page faults, and operands across pages; at CPL 3 in several address spaces, too |
 //! | `self_modifying` | pages that check, rewrite or count in themselves or the next page |
 //! | `stores` | every kind of store to the next instruction |
 //!
@@ -18,3 +18,4 @@ mod many_pages;
 mod paging;
 mod self_modifying;
 mod stores;
+mod users;
