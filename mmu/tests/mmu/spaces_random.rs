@@ -6,6 +6,8 @@
 //!         data   directories   pointers   page tables   data      device   ROM    nothing
 //! ```
 
+use std::ops::Range;
+
 use mmu::{Access, Attribute, Frame, GuestPhys, LinearAddr, Privilege, View};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -37,6 +39,9 @@ enum Step {
     ClearCode,
     ToggleWp,
     FlushAll,
+    /// A window on the present space opens.
+    OpenWindow,
+    CloseWindow,
 }
 
 #[derive(Clone, Debug)]
@@ -79,6 +84,32 @@ fn pages(pae: bool) -> Vec<u32> {
     tops.iter()
         .flat_map(|top| [0, 1, 2, last].map(|low| top << bits | low))
         .collect()
+}
+
+/// A line of /proc/self/maps.
+struct Mapping {
+    range: Range<u64>,
+    readable: bool,
+    writable: bool,
+    offset: u64,
+}
+
+impl Mapping {
+    fn of_this_process() -> Vec<Self> {
+        let number = |text: &str| u64::from_str_radix(text, 16).expect("hexadecimal");
+        let maps = std::fs::read_to_string("/proc/self/maps").expect("one's own mappings");
+        let line = |line: &str| {
+            let words: Vec<&str> = line.split_ascii_whitespace().collect();
+            let (start, end) = words[0].split_once('-').expect("a range");
+            Self {
+                range: number(start)..number(end),
+                readable: words[1].starts_with('r'),
+                writable: words[1][1..].starts_with('w'),
+                offset: number(words[2]),
+            }
+        };
+        maps.lines().map(line).collect()
+    }
 }
 
 /// The guest, and which linear pages may have a translation that the page tables no longer have.
@@ -205,9 +236,62 @@ impl Guest {
             }
         }
         self.pair.step(step)?;
+        self.show(step);
         // The model does not say where it stored, so any store may have changed a page table.
         if step.access == Access::Write {
             self.tables_changed();
+        }
+        Ok(())
+    }
+
+    /// What code does after an access through a window has faulted and was made by other means.
+    fn show(&mut self, step: &AccessStep) {
+        let addr = LinearAddr::from(step.linear);
+        if step.access == Access::Fetch || step.privilege == Privilege::Supervisor {
+            return;
+        }
+        let cached = self
+            .pair
+            .mmu
+            .slot(View::of(step.access, Privilege::User), addr)
+            != 0;
+        let shown = self.pair.mmu.map_in_window(addr, step.access);
+        assert!(!shown || cached, "shows what is not cached");
+    }
+
+    /// Checks the present window: what it maps must be cached.
+    fn check_window(&self) -> Result<(), TestCaseError> {
+        let Some(base) = self.pair.mmu.window() else {
+            return Ok(());
+        };
+        let mappings = Mapping::of_this_process();
+        for page in pages(self.pae()) {
+            let address = base + (u64::from(page) << 12);
+            let Some(mapping) = mappings
+                .iter()
+                .find(|mapping| mapping.range.contains(&address))
+            else {
+                return Err(TestCaseError::fail("a hole in the window"));
+            };
+            let shown = mapping.offset + (address - mapping.range.start);
+            for (access, possible) in [
+                (Access::Read, mapping.readable),
+                (Access::Write, mapping.writable),
+            ] {
+                let view = View::of(access, Privilege::User);
+                let frame = self
+                    .pair
+                    .mmu
+                    .cached_frame(view, LinearAddr::from(page << 12));
+                prop_assert!(
+                    !possible || frame == Some(Frame::new(shown >> 12)),
+                    "window: page {:#x} shows {:#x} for {:?}, cached is {:?}",
+                    page,
+                    shown,
+                    access,
+                    frame
+                );
+            }
         }
         Ok(())
     }
@@ -246,6 +330,12 @@ impl Guest {
                 self.load_space(self.space);
                 self.nothing_is_stale();
             }
+            Step::OpenWindow => {
+                if self.pair.mmu.window().is_none() {
+                    self.pair.mmu.open_window().expect("address space");
+                }
+            }
+            Step::CloseWindow => self.pair.mmu.close_window(),
             Step::FlushAll => {
                 self.pair.mmu.flush_all();
                 self.nothing_is_stale();
@@ -294,6 +384,7 @@ impl Guest {
         {
             self.load_space(space);
             self.check_space(space)?;
+            self.check_window()?;
         }
         Ok(())
     }
@@ -444,6 +535,8 @@ fn step(pae: bool) -> impl Strategy<Value = Step> {
         1 => Just(Step::ClearCode),
         1 => Just(Step::ToggleWp),
         1 => Just(Step::FlushAll),
+        2 => Just(Step::OpenWindow),
+        1 => Just(Step::CloseWindow),
     ]
 }
 

@@ -91,3 +91,32 @@ fn pass_on(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+    use std::{env, ptr};
+
+    /// Tells the process that the test starts from the test itself.
+    const FAULTS: &str = "REPLEX_TEST_FAULTS";
+
+    #[test]
+    fn a_fault_elsewhere_ends_the_process_as_ever() {
+        if env::var_os(FAULTS).is_some() {
+            assert!(are_windows_possible());
+            // SAFETY: none: the process is to end here, and does nothing else.
+            unsafe { ptr::null_mut::<u8>().wrapping_add(16).write_volatile(1) };
+            return;
+        }
+        let name = "translate::signal::tests::a_fault_elsewhere_ends_the_process_as_ever";
+        let this = env::current_exe().expect("the test's own program");
+        let run = Command::new(this)
+            .args(["--exact", name])
+            .env(FAULTS, "1")
+            .output();
+        let status = run.expect("runs").status;
+        assert_eq!(status.signal(), Some(Signal::SIGSEGV as i32), "{status}");
+    }
+}
