@@ -21,6 +21,7 @@ use crate::emulate::{Event, Exec};
 use crate::fault::{Fault, Unsupported};
 use crate::translate::{NoDump, Outcome, Stats, Translator, Windows, is_flat};
 use mmu::{Frame, GuestPhys, LinearAddr, MemFault, Mmu, PAGE_SIZE};
+use std::path::Path;
 
 /// Linux boot protocol, "32-bit BOOT PROTOCOL": selector of the flat code segment, __BOOT_CS.
 const BOOT_CS: Selector = Selector(0x10);
@@ -184,6 +185,24 @@ impl Vcpu {
     /// How many pieces of translated code were checked; `None` when none are.
     pub fn verified(&self) -> Option<u64> {
         self.translator.as_ref().and_then(Translator::verified)
+    }
+
+    /// Measures from now on how long translated code runs.
+    pub fn measure_code(&mut self) {
+        if let Some(translator) = &mut self.translator {
+            translator.measure();
+        }
+    }
+
+    /// Tells `perf` of all translated code, by the file `jit-PID.dump` in `folder`. To be called before the first instruction.
+    ///
+    /// # Errors
+    /// What the host says when the file cannot be made; when there is no translator.
+    pub fn write_jitdump(&mut self, folder: &Path) -> std::io::Result<()> {
+        match &mut self.translator {
+            Some(translator) => translator.write_jitdump(folder),
+            None => Err(std::io::Error::other(NoDump::NoTranslator)),
+        }
     }
 
     /// Keeps from now on what [`Self::dump_code`] needs. To be called before the first instruction.

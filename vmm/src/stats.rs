@@ -109,6 +109,10 @@ fn write_translation(f: &mut fmt::Formatter<'_>, stats: &TranslationStats) -> fm
         stats.fragments,
         stats.translating.as_secs_f64()
     )?;
+    if let Some(executing) = stats.executing {
+        let seconds = executing.as_secs_f64();
+        writeln!(f, "emitted code  {seconds:.3} s of the processor's time")?;
+    }
     writeln!(
         f,
         "translated    {} bytes to {}, {:.1} each",
@@ -186,6 +190,7 @@ mod tests {
                 guest_bytes: 30,
                 host_bytes: 75,
                 translating: Duration::from_millis(4),
+                executing: Some(Duration::from_millis(1250)),
                 links: 5,
                 direct: 3,
                 changed: 6,
@@ -210,6 +215,7 @@ mod tests {
         for line in [
             "emulated      7 instructions",
             "scanned       1 pages, 2 fragments in 0.004 s",
+            "emitted code  1.250 s of the processor's time",
             "translated    30 bytes to 75, 2.5 each",
             "links         5, 3 of them between pages of programs without a guard",
             "invalidations 6 changed, 8 revalidated, 16 evicted by a full cache 9 times",

@@ -11,7 +11,7 @@
 //! reset when it panics, by writing 1234h to the BIOS data area's word at 472h, and clears it for every other reset. So
 //! the word tells a panic from a reboot.
 
-use std::{io, time::Duration};
+use std::{io, path::Path, time::Duration};
 
 use clap::ValueEnum;
 use log::debug;
@@ -127,6 +127,19 @@ impl Vm {
     /// How many pieces of translated code were checked; `None` when none are.
     pub fn verified(&self) -> Option<u64> {
         self.vcpu.verified()
+    }
+
+    /// Measures from now on how long translated code runs.
+    pub fn measure_code(&mut self) {
+        self.vcpu.measure_code();
+    }
+
+    /// Tells `perf` of all translated code, by the file `jit-PID.dump` in `folder`. To be called before [`Self::run`].
+    ///
+    /// # Errors
+    /// What the host says when the file cannot be made; when the emulator runs the guest.
+    pub fn write_jitdump(&mut self, folder: &Path) -> io::Result<()> {
+        self.vcpu.write_jitdump(folder)
     }
 
     /// Keeps what [`Self::dump_code`] needs. To be called before [`Self::run`].

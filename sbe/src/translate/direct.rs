@@ -11,8 +11,9 @@
 //!
 //! There are few such spaces, which is what keeps the homes few.
 
-use super::engine::{PageKey, Translator, patch, unlink};
+use super::engine::{PageKey, Translator};
 use super::fragment::Link;
+use super::links::{patch, unlink};
 use super::mode::Mode;
 use crate::emulate::Exec;
 use mmu::{Frame, LinearAddr, PAGE_SHIFT, SpaceId};

@@ -2,11 +2,13 @@
 
 use super::arena::Arena;
 use super::check::{Verifier, Violation};
-use super::context::{AccessKind, Context, PAGE_BIAS, Reason};
+use super::context::{AccessKind, Context, Reason};
 use super::dump::Dump;
-use super::emit::{ENTRY_BYTES, Emitter, FIXED_FLAGS, Target};
+use super::emit::{Emitter, FIXED_FLAGS};
 use super::entries::{EntryTables, TableId};
 use super::fragment::{self, Fragment, Link, Source, TAIL_BYTES, Tail, Translated};
+use super::jitdump::JitDump;
+use super::links::unlink;
 use super::listing::Listing;
 use super::mode::Mode;
 use super::page::{CodePage, Entry};
@@ -28,23 +30,14 @@ use crate::emulate::sysenter::selectors;
 use hashbrown::HashMap;
 use mmu::{Access, Frame, LinearAddr, PAGE_SHIFT, PAGE_SIZE, Privilege, SpaceId, View};
 use std::io;
+use std::path::Path;
 use std::time::Instant;
 
 /// The six exception masks of the x87 control word.
 const EXCEPTION_MASKS: u16 = 0x3F;
 
-/// Vectors of the exceptions that an access through a window can raise on the host.
-const GENERAL_PROTECTION: u32 = 13;
-const PAGE_FAULT: u32 = 14;
-/// In a page fault's error code: the access was a write (SDM Vol. 3A, 4.7 "Page-Fault Exceptions").
-const ERROR_WRITE: u32 = 1 << 1;
-/// Bytes of a window, and of the operand that begins at the last of them.
-const WINDOW_BYTES: u64 = (1 << 32) + MOST_OPERAND as u64;
-/// Bytes of an operand at most.
-const MOST_OPERAND: u32 = 16;
-
 /// log2 of the bytes of an entry table's words: what the page's address is scaled by in code slots.
-const ENTRY_SHIFT: u32 = 2;
+pub(super) const ENTRY_SHIFT: u32 = 2;
 
 /// What emitted code left to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,40 +60,41 @@ pub(super) enum Groups {
 
 /// A branch that may be linked.
 #[derive(Clone, Copy)]
-struct Site {
-    page: PageKey,
-    link: Link,
+pub(super) struct Site {
+    pub(super) page: PageKey,
+    pub(super) link: Link,
 }
 
 /// Translated code of one processor.
 pub struct Translator {
     pub(super) arena: Arena,
-    runtime: Runtime,
-    emitter: Emitter,
+    pub(super) runtime: Runtime,
+    pub(super) emitter: Emitter,
     pub(super) context: Box<Context>,
     pub(super) stack: HostStack,
     pub(super) tables: EntryTables,
     pub(super) pages: HashMap<PageKey, CodePage>,
     /// For frames that instructions go on in: the pages they begin in.
     pub(super) heads: HashMap<Frame, Vec<PageKey>>,
-    sites: Vec<Site>,
-    restarts: Restarts,
-    policy: WindowPolicy,
+    pub(super) sites: Vec<Site>,
+    pub(super) restarts: Restarts,
+    pub(super) policy: WindowPolicy,
     /// How often the pages of a space had to move out: see `direct`.
     pub(super) moved_out: HashMap<SpaceId, u32>,
-    epochs: Epochs,
+    pub(super) epochs: Epochs,
     /// Counts look-ups of pages.
     clock: u64,
     /// Part of the arena that was in use when pages were last made to show themselves, in hundredths.
     pub(super) swept: usize,
     segments: KnownSegments,
     pub(super) verifier: Verifier,
+    pub(super) jitdump: Option<JitDump>,
     pub(super) stats: Stats,
 }
 
 /// Under which circumstances emitted code ran last: return addresses on its stack hold under the same only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-struct Epochs {
+pub(super) struct Epochs {
     fetch: [u64; 2],
     shared: u64,
     windowed: u64,
@@ -108,7 +102,7 @@ struct Epochs {
 }
 
 impl Epochs {
-    fn now(cx: &Exec<'_>) -> Self {
+    pub(super) fn now(cx: &Exec<'_>) -> Self {
         Self {
             fetch: [
                 cx.mmu.fetch_epoch(Privilege::Supervisor),
@@ -159,6 +153,7 @@ impl Translator {
             swept: 0,
             segments: KnownSegments::default(),
             verifier: Verifier::default(),
+            jitdump: None,
             stats: Stats::default(),
         };
         translator.set_windows(Windows::default());
@@ -190,6 +185,20 @@ impl Translator {
     /// What was emitted and must not run; nothing runs after it.
     pub fn violation(&self) -> Option<&Violation> {
         self.verifier.violation()
+    }
+
+    /// Measures from now on how long emitted code runs.
+    pub fn measure(&mut self) {
+        self.stats.executing.get_or_insert_default();
+    }
+
+    /// Tells `perf` of all code emitted from now on, by a file in `folder`: to be called before anything runs.
+    ///
+    /// # Errors
+    /// What the host says when the file cannot be made.
+    pub fn write_jitdump(&mut self, folder: &Path) -> io::Result<()> {
+        self.jitdump = Some(JitDump::create(folder)?);
+        Ok(())
     }
 
     /// Keeps from now on what [`Self::dump`] needs: to be called before anything runs.
@@ -244,7 +253,7 @@ impl Translator {
             let granted = (*polls).min(MOST_POLLS);
             self.context.polls = granted;
             self.stack.make_room(&mut self.context);
-            self.runtime.run(&mut self.arena, &mut self.context, target);
+            self.execute(target);
             *polls -= granted - self.context.polls;
             let next = match self.context.reason() {
                 Reason::Emulate => {
@@ -294,6 +303,15 @@ impl Translator {
         };
         self.store(cx);
         outcome
+    }
+
+    /// Runs emitted code at `target` until it leaves.
+    fn execute(&mut self, target: u64) {
+        let start = self.stats.executing.map(|_| Instant::now());
+        self.runtime.run(&mut self.arena, &mut self.context, target);
+        if let (Some(total), Some(start)) = (&mut self.stats.executing, start) {
+            *total += start.elapsed();
+        }
     }
 
     /// Voids what stores to code pages and changed mappings have made stale.
@@ -399,7 +417,7 @@ impl Translator {
     }
 
     /// The mode in which emitted code runs.
-    fn mode(&self) -> Mode {
+    pub(super) fn mode(&self) -> Mode {
         match (self.context.cpl, self.context.window) {
             (0, _) => Mode::Supervisor,
             (_, 0) => Mode::User,
@@ -408,7 +426,7 @@ impl Translator {
     }
 
     /// The FPU's state stays in the context until emitted code asks for it.
-    fn leave_fpu(&mut self) {
+    pub(super) fn leave_fpu(&mut self) {
         self.context.fpu_live = 0;
     }
 
@@ -454,66 +472,8 @@ impl Translator {
         Some(self.context.resume)
     }
 
-    /// Makes possible the access through a window that has faulted; `None` when the emulator has to execute the instruction.
-    ///
-    /// # Panics
-    /// If emitted code faulted where no instruction of the guest accesses a window, or somewhere else.
-    fn window_fault(&mut self, cx: &mut Exec<'_>) -> Option<u64> {
-        let fault = self.context.fault;
-        let at = fault.rip.wrapping_sub(self.arena.address_of(0)) as u32;
-        let Some((code, offset)) = self.restarts.find(at) else {
-            panic!("emitted code faulted at arena offset {at:#x}: {fault:x?}");
-        };
-        self.context.eip = (self.context.page as u32)
-            .wrapping_sub(PAGE_BIAS as u32)
-            .wrapping_add(offset);
-        if fault.trap == GENERAL_PROTECTION {
-            // An operand of 16 bytes that is not aligned.
-            return None;
-        }
-        let address = fault.address.wrapping_sub(self.context.window);
-        assert!(
-            fault.trap == PAGE_FAULT && address < WINDOW_BYTES,
-            "emitted code faulted at arena offset {at:#x}, outside its window: {fault:x?}"
-        );
-        let Ok(address) = u32::try_from(address) else {
-            // An operand that begins at the last addresses and goes on at the first.
-            return None;
-        };
-        let access = match fault.error & ERROR_WRITE {
-            0 => Access::Read,
-            _ => Access::Write,
-        };
-        let shown = self.show(cx, address, access);
-        if self.policy.after_fault(cx.mmu) {
-            self.stats.closed += 1;
-            return None;
-        }
-        shown.then(|| self.arena.address_of(code))
-    }
-
-    /// Lets the window show the page of `address`. Returns whether it does and emitted code may go on.
-    fn show(&mut self, cx: &mut Exec<'_>, address: u32, access: Access) -> bool {
-        let linear = LinearAddr::from(address);
-        let view = View::of(access, Privilege::User);
-        if cx.mmu.slot(view, linear) == 0 {
-            // The access may go on in the next page, which has to be accessible before anything happens to this one.
-            if linear.offset() > PAGE_SIZE as u32 - MOST_OPERAND {
-                return false;
-            }
-            let made = match access {
-                Access::Write => cx.mmu.prepare_write(linear, 1, Privilege::User),
-                _ => cx.mmu.read::<u8>(linear, Privilege::User).map(|_| ()),
-            };
-            if made.is_err() {
-                return false;
-            }
-        }
-        cx.mmu.map_in_window(linear, access) && Epochs::now(cx) == self.epochs
-    }
-
     /// Makes the code for EIP known; `None` when the emulator has to execute the instruction there.
-    fn lookup(&mut self, cx: &mut Exec<'_>) -> Option<u64> {
+    pub(super) fn lookup(&mut self, cx: &mut Exec<'_>) -> Option<u64> {
         self.leave_fpu();
         let (eip, mode) = (LinearAddr::from(self.context.eip), self.mode());
         let frame = cx.mmu.fetch_page(eip, mode.privilege()).ok()?;
@@ -529,7 +489,7 @@ impl Translator {
     }
 
     /// Host address of an entry just looked up.
-    fn after_changes(&mut self, cx: &mut Exec<'_>, entry: Entry) -> Option<u64> {
+    pub(super) fn after_changes(&mut self, cx: &mut Exec<'_>, entry: Entry) -> Option<u64> {
         // Fetching may have changed what is fetched from.
         self.follow_changes(cx);
         match entry {
@@ -538,98 +498,8 @@ impl Translator {
         }
     }
 
-    /// Connects the branch that just asked for it to its target.
-    fn link(&mut self, cx: &mut Exec<'_>) -> Option<u64> {
-        self.leave_fpu();
-        let Site { page, link } = *self.sites.get(self.context.site as usize)?;
-        let cleared = self.stats.cleared;
-        let entry = match link.target {
-            Target::Inside(offset) => self.entry(cx, page, offset.into()),
-            Target::Plain(offset) => self.plain_entry(cx, page, offset),
-            Target::Outside => return None,
-        };
-        // Translating may have emptied the arena, and the branch with it.
-        if self.stats.cleared == cleared {
-            self.stats.links += 1;
-            match entry {
-                Entry::Code(code) => patch(
-                    &mut self.arena,
-                    &mut self.verifier,
-                    link.after,
-                    code + ENTRY_BYTES,
-                ),
-                Entry::Emulate => patch(
-                    &mut self.arena,
-                    &mut self.verifier,
-                    link.left,
-                    self.runtime.emulate_at,
-                ),
-                Entry::EmulateOnce => {}
-            }
-        }
-        self.after_changes(cx, entry)
-    }
-
-    /// Connects the branch to another page that just asked for it to its target.
-    fn cross(&mut self, cx: &mut Exec<'_>) -> Option<u64> {
-        let site = *self.sites.get(self.context.site as usize)?;
-        let cleared = self.stats.cleared;
-        let source = LinearAddr::from(self.context.page as u32);
-        let target = LinearAddr::from(self.context.eip);
-        let code = self.lookup(cx)?;
-        if self.stats.cleared != cleared {
-            return Some(code);
-        }
-        self.stats.links += 1;
-        // Both translations hold in all address spaces until one of them is dropped, of which the epoch tells.
-        let direct = cx.mmu.is_shared(source) && cx.mmu.is_shared(target);
-        let mode = self.mode();
-        let frame = cx
-            .mmu
-            .cached_frame(View::of(Access::Fetch, mode.privilege()), target);
-        let link = site.link;
-        let page = frame.and_then(|frame| self.pages.get_mut(&(frame, mode)));
-        let page = page.filter(|_| direct || link.guard.is_some());
-        let Some(page) = page else {
-            self.redirect(link.after, self.runtime.forward);
-            return Some(code);
-        };
-        page.incoming.push(link);
-        let table = page.table;
-        let entry = self.tables.get(table, target.offset());
-        self.redirect(link.after, entry);
-        if let Some(guard) = link.guard {
-            let word = self.tables.address_of(table) + (u64::from(target.offset()) << ENTRY_SHIFT);
-            guard_by(
-                &mut self.arena,
-                &mut self.verifier,
-                guard,
-                word.wrapping_neg(),
-            );
-            self.redirect(link.left, self.runtime.forward);
-        }
-        if let (Mode::Windowed, Some(frame)) = (mode, frame) {
-            self.connect(cx, (site.page, link), (source, target), frame, entry);
-        }
-        Some(code)
-    }
-
-    /// Leads the branch that ends at arena offset `after` to `target`.
-    fn redirect(&mut self, after: u32, target: u32) {
-        patch(&mut self.arena, &mut self.verifier, after, target);
-    }
-
-    /// Leads all branches to other pages through the dispatcher.
-    pub(super) fn unlink_all(&mut self) {
-        for page in self.pages.values_mut() {
-            for link in std::mem::take(&mut page.incoming) {
-                unlink(&mut self.arena, &mut self.verifier, link);
-            }
-        }
-    }
-
     /// Where the code at `offset` of a page is, translated now if it must be.
-    fn entry(&mut self, cx: &mut Exec<'_>, key: PageKey, offset: u32) -> Entry {
+    pub(super) fn entry(&mut self, cx: &mut Exec<'_>, key: PageKey, offset: u32) -> Entry {
         let Some(table) = self.page(cx, key) else {
             return Entry::Emulate;
         };
@@ -641,7 +511,7 @@ impl Translator {
     }
 
     /// The same in a variant without groups.
-    fn plain_entry(&mut self, cx: &mut Exec<'_>, key: PageKey, offset: u16) -> Entry {
+    pub(super) fn plain_entry(&mut self, cx: &mut Exec<'_>, key: PageKey, offset: u16) -> Entry {
         if self.page(cx, key).is_none() {
             return Entry::Emulate;
         }
@@ -788,6 +658,9 @@ impl Translator {
             };
             self.tables.set(page.table, offset, code);
         }
+        if let Entry::Code(_) = entry {
+            self.name_code(cx, key, (offset, groups), origins);
+        }
         self.stats.host_bytes += (self.arena.used() - before) as u64;
         self.stats.translating += start.elapsed();
         entry
@@ -846,38 +719,6 @@ pub(super) fn note_head(heads: &mut HashMap<Frame, Vec<PageKey>>, frame: Frame, 
 fn first_bytes(cx: &Exec<'_>, frame: Frame) -> [u8; TAIL_BYTES] {
     let page = cx.mmu.code_bytes(frame);
     std::array::from_fn(|index| page[index])
-}
-
-/// Leads the branch that ends at arena offset `after` to `target`.
-pub(super) fn patch(arena: &mut Arena, verifier: &mut Verifier, after: u32, target: u32) {
-    if !verifier.link(after, target) {
-        return;
-    }
-    let distance = i64::from(target) - i64::from(after);
-    arena.patch(after - size_of::<i32>() as u32, distance as i32);
-}
-
-/// Lets a branch to another page ask for its link again.
-pub(super) fn unlink(arena: &mut Arena, verifier: &mut Verifier, link: Link) {
-    let Some(ask) = link.ask else { return };
-    if let Some(direct) = link.direct {
-        patch(arena, verifier, direct, link.check);
-    }
-    match link.guard {
-        Some(guard) => {
-            // No entry has this address.
-            guard_by(arena, verifier, guard, 0);
-            patch(arena, verifier, link.left, ask);
-        }
-        None => patch(arena, verifier, link.after, ask),
-    }
-}
-
-/// Replaces the number that ends at arena offset `guard`.
-fn guard_by(arena: &mut Arena, verifier: &mut Verifier, guard: u32, number: u64) {
-    if verifier.number(guard) {
-        arena.patch64(guard - size_of::<u64>() as u32, number);
-    }
 }
 
 /// End of the bytes that decide whether the instruction at `offset` is the emulator's.

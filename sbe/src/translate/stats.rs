@@ -15,6 +15,8 @@ pub struct Stats {
     pub host_bytes: u64,
     /// Time spent translating.
     pub translating: Duration,
+    /// Time in which emitted code ran, if that is measured.
+    pub executing: Option<Duration>,
     /// Branches linked.
     pub links: u64,
     /// Of these, those of programs to other pages that needed no guard.

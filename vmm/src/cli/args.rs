@@ -86,6 +86,9 @@ pub struct BootArgs {
     /// Show at the end, on standard error, the pages that hold these linear addresses: guest code and what was made from it.
     #[arg(long, value_name = "ADDR,...", value_delimiter = ',', value_parser = linear_address)]
     pub dump_code: Vec<u32>,
+    /// Write jit-PID.dump in this folder, by which perf (record -k mono; inject --jit) names translated code.
+    #[arg(long, value_name = "FOLDER")]
+    pub jitdump: Option<PathBuf>,
     /// Report at the end, on standard error, what the machine has done.
     #[arg(long)]
     pub stats: bool,

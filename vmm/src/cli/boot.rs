@@ -74,6 +74,13 @@ pub fn boot(args: &BootArgs) -> Result<u8> {
     if !args.dump_code.is_empty() {
         vm.record_code();
     }
+    if args.stats {
+        vm.measure_code();
+    }
+    if let Some(folder) = &args.jitdump {
+        vm.write_jitdump(folder)
+            .with_context(|| format!("--jitdump {}", folder.display()))?;
+    }
     run(args, &mut vm)
 }
 

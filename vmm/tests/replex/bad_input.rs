@@ -42,6 +42,7 @@ fn bad_usage() {
         (&["boot", "--cpu", "z80"], "--cpu"),
         (&["boot", "--engine", "steam"], "--engine"),
         (&["boot", "--guest", "plan9"], "plan9"),
+        (&["boot", "--windows", "often"], "--windows"),
         (&["boot", "--dump-code", "start_kernel"], "start_kernel"),
         (&["boot", "--dump-code", "c1000000,"], "--dump-code"),
         (
@@ -83,6 +84,8 @@ fn missing_files() {
     );
     let dir = replex.dir.path().to_str().unwrap();
     refused(&replex, &["boot", "--kernel", dir], &[dir]);
+    let args = ["boot", "--kernel", &kernel, "--jitdump", "/no/folder"];
+    refused(&replex, &args, &["--jitdump /no/folder"]);
 }
 
 #[test]
