@@ -4,37 +4,30 @@ use super::arena::Arena;
 use super::check::{Verifier, Violation};
 use super::context::{AccessKind, Context, Reason};
 use super::dump::Dump;
-use super::emit::{Emitter, FIXED_FLAGS};
-use super::entries::{EntryTables, TableId};
-use super::fragment::{self, Fragment, Link, Source, TAIL_BYTES, Tail, Translated};
+use super::emit::Emitter;
+use super::entries::EntryTables;
+use super::fragment::Link;
 use super::jitdump::JitDump;
 use super::links::unlink;
-use super::listing::Listing;
 use super::mode::Mode;
 use super::page::{CodePage, Entry};
 use super::places::Places;
 use super::restarts::Restarts;
 use super::runtime::Runtime;
-use super::segments::{KnownSegments, segment_base, spans_all};
+use super::segments::{KnownSegments, spans_all};
 use super::signal::are_windows_possible;
 use super::stack::{HostStack, MOST_POLLS};
 use super::stats::Stats;
 use super::windows::{WindowPolicy, Windows};
-use crate::cpu::control::{CR0_EM, CR0_TS, CR4_OSFXSR, CR4_TSD};
-use crate::cpu::fpu::{FCW_INIT, MXCSR_INIT};
+use crate::cpu::fpu::MXCSR_INIT;
 use crate::cpu::segment::{Bounds, SegReg};
-use crate::cpu::{Cpu, Pending, eflags};
-use crate::decode::decoder::MAX_LENGTH;
+use crate::cpu::{Cpu, eflags};
 use crate::emulate::Exec;
-use crate::emulate::sysenter::selectors;
 use hashbrown::HashMap;
 use mmu::{Access, Frame, LinearAddr, PAGE_SHIFT, PAGE_SIZE, Privilege, SpaceId, View};
 use std::io;
 use std::path::Path;
 use std::time::Instant;
-
-/// The six exception masks of the x87 control word.
-const EXCEPTION_MASKS: u16 = 0x3F;
 
 /// log2 of the bytes of an entry table's words: what the page's address is scaled by in code slots.
 pub(super) const ENTRY_SHIFT: u32 = 2;
@@ -83,10 +76,10 @@ pub struct Translator {
     pub(super) moved_out: HashMap<SpaceId, u32>,
     pub(super) epochs: Epochs,
     /// Counts look-ups of pages.
-    clock: u64,
+    pub(super) clock: u64,
     /// Part of the arena that was in use when pages were last made to show themselves, in hundredths.
     pub(super) swept: usize,
-    segments: KnownSegments,
+    pub(super) segments: KnownSegments,
     pub(super) verifier: Verifier,
     pub(super) jitdump: Option<JitDump>,
     pub(super) stats: Stats,
@@ -116,7 +109,7 @@ impl Epochs {
 }
 
 /// In the order of the context's tables.
-const PRIVILEGES: [Privilege; 2] = [Privilege::Supervisor, Privilege::User];
+pub(super) const PRIVILEGES: [Privilege; 2] = [Privilege::Supervisor, Privilege::User];
 
 impl Translator {
     /// A translator with nothing translated and room for `code_cache` bytes of code.
@@ -351,71 +344,6 @@ impl Translator {
         }
     }
 
-    /// Takes over the processor's state.
-    fn load(&mut self, cx: &mut Exec<'_>) {
-        self.segments.learn(cx, &mut self.context);
-        let cpu = &*cx.cpu;
-        let context = &mut *self.context;
-        self.stack.change_level(context, cpu.cpl.into());
-        for number in 0..8 {
-            context.regs[usize::from(number)] = cpu.regs.get(number).into();
-        }
-        context.set_flags(cpu.eflags);
-        context.interrupt_flag = cpu.eflags & eflags::IF;
-        context.direction_flag = cpu.eflags & eflags::DF;
-        let elsewhere = eflags::STATUS | eflags::IF | eflags::DF | eflags::FIXED;
-        context.eflags_delta = cpu.eflags & !elsewhere;
-        context.eflags_fixed = cpu.eflags & FIXED_FLAGS;
-        context.no_interrupt = (!cpu.pending.has(Pending::INTR)).into();
-        context.eip = cpu.eip;
-        // Shifts count by R13 before a page is known.
-        context.page = PAGE_SHIFT.into();
-        context.tables = PRIVILEGES.map(|privilege| {
-            let table = cx.mmu.tlb_table(View::of(Access::Read, privilege));
-            table.expose_provenance() as u64
-        });
-        context.window = cx.mmu.window().unwrap_or(0);
-        context.table = context.tables[usize::from(cpu.cpl == 3)];
-        context.level_changed = 0;
-        for (selector, segment) in context.selectors.iter_mut().zip(&cpu.segs) {
-            *selector = segment.selector.0.into();
-        }
-        context.loaded = [0; 6];
-        load_system_registers(context, cpu);
-        (context.fs_base, context.fs_usable) = segment_base(cpu.seg(SegReg::Fs));
-        (context.gs_base, context.gs_usable) = segment_base(cpu.seg(SegReg::Gs));
-        context.fpu_live = 0;
-        context.fpu_loadable = 0;
-    }
-
-    /// Gives the processor its state back.
-    fn store(&mut self, cx: &mut Exec<'_>) {
-        self.store_fpu(cx);
-        self.segments.store(cx, &self.context);
-        let context = &*self.context;
-        if context.level_changed != 0 {
-            // ESP and EIP are set below.
-            cx.enter_flat(context.cpl as u8, 0, 0);
-        }
-        for number in 0..8 {
-            cx.cpu
-                .regs
-                .set(number, context.regs[usize::from(number)] as u32);
-        }
-        let kept = cx.cpu.eflags & !(eflags::IF | eflags::DF);
-        let eflags = kept | context.interrupt_flag | context.direction_flag;
-        cx.cpu.eflags = context.merge_flags(eflags);
-        cx.cpu.eip = context.eip;
-    }
-
-    /// Gives the processor the FPU state that emitted code left in the context.
-    fn store_fpu(&mut self, cx: &mut Exec<'_>) {
-        if self.context.fpu_saved != 0 {
-            self.context.fpu_saved = 0;
-            cx.cpu.fpu.take_registers(&self.context.fpu.0);
-        }
-    }
-
     /// The mode in which emitted code runs.
     pub(super) fn mode(&self) -> Mode {
         match (self.context.cpl, self.context.window) {
@@ -428,17 +356,6 @@ impl Translator {
     /// The FPU's state stays in the context until emitted code asks for it.
     pub(super) fn leave_fpu(&mut self) {
         self.context.fpu_live = 0;
-    }
-
-    /// Has the guest's FPU state loaded on the way in, if its instructions can run without an exception.
-    fn load_fpu(&mut self, cx: &mut Exec<'_>) -> Option<u64> {
-        if !may_run_on_host(cx.cpu) {
-            return None;
-        }
-        self.context.fpu.0.copy_from_slice(cx.cpu.fpu.as_bytes());
-        self.context.fpu_loadable = 1;
-        self.context.fpu_live = 1;
-        Some(self.context.resume)
     }
 
     /// Fills the slot that emitted code missed; `None` when the emulator has to make the access.
@@ -498,199 +415,6 @@ impl Translator {
         }
     }
 
-    /// Where the code at `offset` of a page is, translated now if it must be.
-    pub(super) fn entry(&mut self, cx: &mut Exec<'_>, key: PageKey, offset: u32) -> Entry {
-        let Some(table) = self.page(cx, key) else {
-            return Entry::Emulate;
-        };
-        match self.tables.get(table, offset) {
-            0 => self.translate(cx, key, offset, Groups::Yes),
-            known if known == self.runtime.emulate => Entry::Emulate,
-            known => Entry::Code(known),
-        }
-    }
-
-    /// The same in a variant without groups.
-    pub(super) fn plain_entry(&mut self, cx: &mut Exec<'_>, key: PageKey, offset: u16) -> Entry {
-        if self.page(cx, key).is_none() {
-            return Entry::Emulate;
-        }
-        let variants = self.pages.get(&key).map(|page| &page.plain);
-        let known = variants.and_then(|known| known.iter().find(|(at, _)| *at == offset));
-        match known {
-            Some(&(_, code)) => Entry::Code(code),
-            None => self.translate(cx, key, offset.into(), Groups::No),
-        }
-    }
-
-    /// The entry table of the code page of `key`, with translations of what is in it now only.
-    fn page(&mut self, cx: &mut Exec<'_>, key: PageKey) -> Option<TableId> {
-        let (frame, _) = key;
-        let written = cx.mmu.written(frame);
-        if !self.pages.contains_key(&key) {
-            let table = match self.tables.allocate() {
-                Some(table) => table,
-                None => {
-                    self.clear(cx);
-                    self.tables.allocate()?
-                }
-            };
-            cx.mmu.mark_code(frame);
-            self.stats.pages += 1;
-            let page = CodePage::new(table, written, cx.mmu.code_bytes(frame));
-            self.pages.insert(key, page);
-        }
-        let page = self.pages.get_mut(&key)?;
-        if page.hidden || page.written != written {
-            cx.mmu.mark_code(frame);
-            let bytes = cx.mmu.code_bytes(frame);
-            let tail = page.tail.as_ref().map(|tail| {
-                cx.mmu.mark_code(tail.frame);
-                note_head(&mut self.heads, tail.frame, key);
-                first_bytes(cx, tail.frame)
-            });
-            self.tables.reset(page.table);
-            if page.revalidate(written, &bytes, tail) {
-                self.stats.revalidated += 1;
-                for &(offset, entry) in page.entries() {
-                    let code = match entry {
-                        Entry::Code(code) => code,
-                        Entry::Emulate | Entry::EmulateOnce => self.runtime.emulate,
-                    };
-                    self.tables.set(page.table, offset.into(), code);
-                }
-            } else {
-                self.stats.changed += 1;
-                self.stats.pages += 1;
-                *page = CodePage::new(page.table, written, bytes);
-            }
-        }
-        self.clock += 1;
-        page.executed = self.clock;
-        Some(page.table)
-    }
-
-    fn translate(&mut self, cx: &mut Exec<'_>, key: PageKey, offset: u32, groups: Groups) -> Entry {
-        self.find_tail(cx, key, offset);
-        self.sweep(cx);
-        self.emit(cx, key, offset, groups)
-    }
-
-    /// Translates what is known of the page.
-    pub(super) fn emit(
-        &mut self,
-        cx: &mut Exec<'_>,
-        key: PageKey,
-        offset: u32,
-        groups: Groups,
-    ) -> Entry {
-        let start = Instant::now();
-        let first_site = self.sites.len() as u32;
-        let Some(page) = self.pages.get_mut(&key) else {
-            return Entry::Emulate;
-        };
-        let source = Source {
-            page: page.bytes(),
-            tail: page.tail.as_ref(),
-            mode: key.1,
-            groups: groups == Groups::Yes && key.1 != Mode::Windowed,
-        };
-        let before = self.arena.used();
-        let origins = self.arena.next();
-        let translated = fragment::translate(
-            &mut self.arena,
-            &mut self.emitter,
-            &source,
-            offset,
-            first_site,
-        );
-        let (entry, end) = match translated {
-            Ok(Translated::Fragment(fragment)) => {
-                let Fragment {
-                    entry,
-                    branches,
-                    end,
-                } = fragment;
-                let sites = branches.into_iter().map(|link| Site { page: key, link });
-                self.sites.extend(sites);
-                page.listings
-                    .extend(self.emitter.take_marks().map(|marks| Listing {
-                        at: offset,
-                        groups: groups == Groups::Yes,
-                        start: origins,
-                        end: self.arena.next(),
-                        marks,
-                    }));
-                self.restarts.add(&self.emitter.restarts);
-                self.stats.fragments += 1;
-                self.stats.guest_bytes += u64::from(end - offset);
-                let verified = self
-                    .emitter
-                    .asm
-                    .finish()
-                    .is_ok_and(|code| self.verifier.fragment(code, origins, key.1, offset));
-                if verified {
-                    (Entry::Code(entry), end)
-                } else {
-                    (Entry::Emulate, end)
-                }
-            }
-            Ok(Translated::Emulate) => (Entry::Emulate, emulated_end(offset)),
-            Ok(Translated::Incomplete) => return Entry::EmulateOnce,
-            Ok(Translated::Full) => {
-                self.make_room(cx);
-                self.page(cx, key);
-                return self.translate(cx, key, offset, groups);
-            }
-            Err(error) => {
-                log::error!("translation of {:?}+{offset:#x}: {error}", key.0);
-                (Entry::Emulate, emulated_end(offset))
-            }
-        };
-        page.scan(offset, end);
-        if let (Groups::No, Entry::Code(code)) = (groups, entry) {
-            page.plain.push((offset as u16, code));
-        } else {
-            page.add(offset, entry);
-            let code = match entry {
-                Entry::Code(code) => code,
-                Entry::Emulate | Entry::EmulateOnce => self.runtime.emulate,
-            };
-            self.tables.set(page.table, offset, code);
-        }
-        if let Entry::Code(_) = entry {
-            self.name_code(cx, key, (offset, groups), origins);
-        }
-        self.stats.host_bytes += (self.arena.used() - before) as u64;
-        self.stats.translating += start.elapsed();
-        entry
-    }
-
-    /// Finds out what follows the page where EIP is, if an instruction at `offset` may reach there and the processor has fetched
-    /// from there.
-    fn find_tail(&mut self, cx: &mut Exec<'_>, key: PageKey, offset: u32) {
-        let (_, mode) = key;
-        let reaches = offset as usize > PAGE_SIZE - MAX_LENGTH;
-        let Some(page) = self.pages.get_mut(&key).filter(|_| reaches) else {
-            return;
-        };
-        let next = LinearAddr::from((self.context.eip | (PAGE_SIZE as u32 - 1)).wrapping_add(1));
-        let view = View::of(Access::Fetch, mode.privilege());
-        let Some(frame) = cx.mmu.cached_frame(view, next) else {
-            return;
-        };
-        if page.tail.is_some() {
-            return;
-        }
-        cx.mmu.mark_code(frame);
-        note_head(&mut self.heads, frame, key);
-        page.tail = Some(Tail {
-            frame,
-            bytes: first_bytes(cx, frame),
-            host: cx.mmu.slot(view, next).wrapping_add(next.get()),
-        });
-    }
-
     /// Forgets all translations.
     pub(super) fn clear(&mut self, cx: &mut Exec<'_>) {
         self.stats.cleared += 1;
@@ -705,51 +429,6 @@ impl Translator {
         self.stack.reset(&mut self.context);
         self.swept = 0;
     }
-}
-
-/// Remembers that an instruction of page `key` goes on in `frame`.
-pub(super) fn note_head(heads: &mut HashMap<Frame, Vec<PageKey>>, frame: Frame, key: PageKey) {
-    let keys = heads.entry(frame).or_default();
-    if !keys.contains(&key) {
-        keys.push(key);
-    }
-}
-
-/// What an instruction that begins in the page before can have of `frame`.
-fn first_bytes(cx: &Exec<'_>, frame: Frame) -> [u8; TAIL_BYTES] {
-    let page = cx.mmu.code_bytes(frame);
-    std::array::from_fn(|index| page[index])
-}
-
-/// End of the bytes that decide whether the instruction at `offset` is the emulator's.
-fn emulated_end(offset: u32) -> u32 {
-    (offset + MAX_LENGTH as u32).min(PAGE_SIZE as u32)
-}
-
-/// Whether x87, MMX and SSE instructions execute without any exception: available, all exceptions masked.
-fn may_run_on_host(cpu: &Cpu) -> bool {
-    cpu.cr0 & (CR0_EM | CR0_TS) == 0
-        && cpu.cr4 & CR4_OSFXSR != 0
-        && !cpu.fpu.has_pending_x87_error()
-        && cpu.fpu.fcw() & FCW_INIT & EXCEPTION_MASKS == EXCEPTION_MASKS
-        && cpu.fpu.mxcsr() & MXCSR_INIT == MXCSR_INIT
-}
-
-/// What SYSENTER, SYSEXIT and RDTSC need.
-fn load_system_registers(context: &mut Context, cpu: &Cpu) {
-    let all_ones_if = |condition: bool| u64::from(condition).wrapping_neg();
-    let has_selector = cpu.sysenter_cs & 0xFFFC != 0;
-    context.sysenter_usable = all_ones_if(has_selector);
-    // With AC set, accesses of CPL 3 may have to be checked for alignment.
-    context.sysexit_usable = all_ones_if(has_selector && cpu.eflags & eflags::AC == 0);
-    context.sysenter_esp = cpu.sysenter_esp;
-    context.sysenter_eip = cpu.sysenter_eip;
-    context.flat_selectors = [0, 3].map(|level| {
-        let (code, stack) = selectors(cpu.sysenter_cs, level);
-        [code.0.into(), stack.0.into()]
-    });
-    context.tsc_usable = (cpu.cr4 & CR4_TSD == 0).into();
-    context.tsc_offset = cpu.tsc_offset;
 }
 
 /// Whether emitted code, which takes CS, DS, ES and SS for flat and 32 bits wide, may run.

@@ -3,8 +3,9 @@
 //! Emitted code finds pages without the engine, so the engine does not see which execute. From time to time all code slots
 //! are emptied: then each page that is still in use is looked up once more, and gets a new stamp.
 
-use super::engine::{Groups, PageKey, Translator, note_head};
+use super::engine::{Groups, PageKey, Translator};
 use super::page::{CodePage, Entry};
+use super::scan::note_head;
 use crate::emulate::Exec;
 
 /// Hundredths of the arena that are filled between two times that pages have to show themselves.

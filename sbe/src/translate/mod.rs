@@ -7,8 +7,20 @@
 //!             ◄───── exit: emulate one instruction, link a branch, look up a target, budget used up
 //! ```
 //!
+//! | files | what they do |
+//! |---|---|
+//! | `engine`, `exchange` | the loop around emitted code; the processor's state on its way there and back |
+//! | `scan`, `page`, `fragment`, `classify`, `emit` | from a page of guest code to host code |
+//! | `links`, `direct`, `entries` | from code to code |
+//! | `windows`, `signal`, `fault`, `restarts` | memory through windows |
+//! | `segments`, `stack` | what emitted code knows of segment registers; its stacks |
+//! | `runtime`, `context`, `arena`, `asm`, `operands` | the fixed pieces, the shared state, memory for code, encoding |
+//! | `evict` | what goes when the arena is full |
+//! | `check` | proves what was emitted |
+//! | `dump`, `listing`, `places`, `jitdump`, `names`, `stats` | seeing inside |
+//!
 //! Emitted code holds the guest's registers and status flags in the host's. It reaches guest memory through the MMU's flat
-//! tables only, and whatever it cannot do (a table miss, a privileged instruction, a repeated string) it leaves to the emulator by
+//! tables and windows only, and whatever it cannot do (a table miss, a privileged instruction, a repeated string) it leaves to the emulator by
 //! an exit before anything of that instruction has happened. So a translation is never less exact than the emulator, and
 //! every exit has the guest's precise state.
 
@@ -23,6 +35,7 @@ mod emit;
 mod engine;
 mod entries;
 mod evict;
+mod exchange;
 mod fault;
 mod fragment;
 mod jitdump;
@@ -35,6 +48,7 @@ mod page;
 mod places;
 mod restarts;
 mod runtime;
+mod scan;
 mod segments;
 mod signal;
 mod stack;

@@ -68,14 +68,8 @@ impl Emitter {
         if is_scan(raw) {
             return self.scan(raw);
         }
-        let (done, none) = (self.asm.label(), self.asm.label());
-        let some = self.asm.label();
-        self.asm.mov32(RCX, R11);
-        self.asm.jrcxz(none);
-        self.asm.jmp_short(some);
-        self.asm.bind(none);
-        self.asm.jmp(done);
-        self.asm.bind(some);
+        let done = self.asm.label();
+        self.unless_count_is_zero(done);
         let crosses = [self.asm.label(), self.asm.label()];
         self.repeat(raw, R11, crosses)?;
         self.asm.bind(done);
@@ -83,6 +77,17 @@ impl Emitter {
         self.repeat_split(raw, crosses, done)?;
         self.asm.switch_to(Section::Hot);
         Ok(Emitted::Inline)
+    }
+
+    /// Goes on only if ECX is not 0, else at `done`.
+    fn unless_count_is_zero(&mut self, done: Label) {
+        let (none, some) = (self.asm.label(), self.asm.label());
+        self.asm.mov32(RCX, R11);
+        self.asm.jrcxz(none);
+        self.asm.jmp_short(some);
+        self.asm.bind(none);
+        self.asm.jmp(done);
+        self.asm.bind(some);
     }
 
     /// The elements at RSI, or at RDI, do not lie in one page: those of the first page, then the others.
@@ -156,14 +161,8 @@ impl Emitter {
     /// ```
     fn scan(&mut self, raw: &Instruction) -> Result<Emitted> {
         let log = (raw.memory_size().size() as u32).trailing_zeros();
-        let (done, some, more) = (self.asm.label(), self.asm.label(), self.asm.label());
-        let none = self.asm.label();
-        self.asm.mov32(RCX, R11);
-        self.asm.jrcxz(none);
-        self.asm.jmp_short(some);
-        self.asm.bind(none);
-        self.asm.jmp(done);
-        self.asm.bind(some);
+        let (done, more) = (self.asm.label(), self.asm.label());
+        self.unless_count_is_zero(done);
         self.elements_in_page(raw, log);
         let refused = self.refused(raw);
         self.range(raw, RDI, R10, refused);
