@@ -20,9 +20,9 @@
 //! | `dump`, `listing`, `places`, `jitdump`, `names`, `stats` | seeing inside |
 //!
 //! Emitted code holds the guest's registers and status flags in the host's. It reaches guest memory through the MMU's flat
-//! tables and windows only, and whatever it cannot do (a table miss, a privileged instruction, a repeated string) it leaves to the emulator by
-//! an exit before anything of that instruction has happened. So a translation is never less exact than the emulator, and
-//! every exit has the guest's precise state.
+//! tables and windows only, and whatever it cannot do (MMIO, a rare privileged instruction, a string that runs downwards) it
+//! leaves to the emulator by an exit before anything of that instruction has happened. So a translation is never less exact
+//! than the emulator, and every exit has the guest's precise state.
 
 mod arena;
 mod asm;
