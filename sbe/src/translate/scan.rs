@@ -3,6 +3,7 @@
 use super::engine::{Groups, PageKey, Site, Translator};
 use super::entries::TableId;
 use super::fragment::{self, Fragment, Source, TAIL_BYTES, Tail, Translated};
+use super::links::unlink;
 use super::listing::Listing;
 use super::mode::Mode;
 use super::page::{CodePage, Entry};
@@ -77,7 +78,14 @@ impl Translator {
             } else {
                 self.stats.changed += 1;
                 self.stats.pages += 1;
+                // Code slots still lead to its table, but links to what it was must not.
+                let homes = std::mem::take(&mut page.homes);
+                let incoming = std::mem::take(&mut page.incoming);
                 *page = CodePage::new(page.table, written, bytes);
+                page.homes = homes;
+                for link in incoming {
+                    unlink(&mut self.arena, &mut self.verifier, link);
+                }
             }
         }
         self.clock += 1;

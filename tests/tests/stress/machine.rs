@@ -44,7 +44,8 @@ impl Program {
         self.run_with(engine, Windows::Never)
     }
 
-    fn run_with(&self, engine: Engine, windows: Windows) -> Ended {
+    /// The same with `windows`.
+    pub fn run_with(&self, engine: Engine, windows: Windows) -> Ended {
         let mut phys = PhysMemory::new(self.memory).expect("memory");
         for (address, bytes) in &self.pieces {
             phys.write(GuestPhys::new((*address).into()), bytes)
@@ -123,7 +124,8 @@ impl Ended {
         self.0.translation().expect("ended on the translator")
     }
 
-    fn assert_same(&self, other: &Self, what: &str) {
+    /// Fails unless `other` has ended in the same state and memory.
+    pub fn assert_same(&self, other: &Self, what: &str) {
         let state = |ended: &Self| {
             let cpu = &ended.0.cpu;
             (cpu.regs.clone(), cpu.eflags, cpu.eip, cpu.cr2)

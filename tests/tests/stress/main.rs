@@ -2,6 +2,7 @@
 //!
 //! | file | what it stresses |
 //! |---|---|
+//! | `links` | links between pages of programs in several spaces |
 //! | `many_pages` | more than 10,000 code pages at once, a code cache that is too small for them, two machines on two threads |
 //! | `aliases` | one frame of code at two linear addresses |
 //! | `control_flow` | random code with branches, calls, loops, page faults, and operands across pages; at CPL 3 in several address spaces, too |
@@ -13,6 +14,7 @@
 
 mod aliases;
 mod control_flow;
+mod links;
 mod machine;
 mod many_pages;
 mod paging;

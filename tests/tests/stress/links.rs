@@ -1,0 +1,115 @@
+//! Links between pages of programs, and code pages shared by spaces with windows and without: what one space has found out about
+//! a page must not be executed where it does not hold.
+
+use super::machine::{Ended, PAGE, Program, assemble};
+use super::users::{self, NEXT_ROUND, Own, SPACES, THE_END};
+use iced_x86::code_asm::*;
+use sbe::{Engine, Windows};
+
+const START: u32 = 0x1F_0000;
+const END: u32 = 0x1F_1000;
+const MAIN: u32 = 0x1E_0000;
+const STACK: u32 = 0x18_0000;
+/// Code that all spaces share, and the page behind it, of which each has its own.
+const SHARED: u32 = 0x20_0000;
+const NEXT: u32 = SHARED + PAGE;
+const MORE_NEXT: u32 = 0x3A_0000;
+const DATA: u32 = 0x30_0000;
+const MORE_DATA: u32 = 0x32_0000;
+/// Page tables of further linear addresses.
+const LOW_TABLE: u32 = 0x11_8000;
+const HIGH_TABLE: u32 = 0x11_9000;
+const LOW: u32 = 0x4000_0000;
+const HIGH: u32 = 0xD000_0000;
+const DIRECTORIES: u32 = 0x10_0000;
+const RESULTS: u32 = 0x19_0000;
+/// Present, writable, the user's; and global.
+const ALL: u32 = 7;
+const GLOBAL: u32 = 1 << 8;
+/// CR4.PGE.
+const GLOBAL_PAGES: i32 = 1 << 7;
+
+fn program() -> Program {
+    let mut program = Program {
+        memory: 4 << 20,
+        entry: START,
+        stack: STACK,
+        code_cache: sbe::CODE_CACHE,
+        pieces: Vec::new(),
+    };
+    let own = Own {
+        data: (DATA, DATA + PAGE),
+        code: (NEXT, NEXT + PAGE),
+        more_data: MORE_DATA,
+        more_code: MORE_NEXT,
+    };
+    users::place(&mut program, own, END);
+    for space in 0..SPACES {
+        for (linear, table) in [(LOW, LOW_TABLE), (HIGH, HIGH_TABLE)] {
+            let entry = DIRECTORIES + space * PAGE + (linear >> 22) * 4;
+            program.place(entry, (table | ALL).to_le_bytes());
+        }
+        let next = assemble(NEXT, |a| {
+            a.add(eax, 1 << (8 * space))?;
+            a.ret()
+        });
+        program.place(own.physical(space, NEXT), next);
+    }
+    let start = assemble(START, |a| {
+        a.mov(eax, GLOBAL_PAGES)?;
+        a.mov(cr4, eax)?;
+        users::start(a, MAIN, STACK)
+    });
+    program.place(START, start);
+    program.place(END, assemble(END, |a| a.hlt()));
+    program
+}
+
+fn map(program: &mut Program, linear: u32, frame: u32) {
+    let table = if linear < HIGH { LOW_TABLE } else { HIGH_TABLE };
+    let slot = table + (linear >> 12) % 1024 * 4;
+    program.place(slot, (frame | ALL | GLOBAL).to_le_bytes());
+}
+
+fn agree(program: &Program, windows: Windows) -> Ended {
+    let emulator = program.run(Engine::Emulator);
+    let translator = program.run_with(Engine::Translator, windows);
+    emulator.assert_same(&translator, "links");
+    translator
+}
+
+/// A page of code that two spaces have executed is written; the first of them that executes it anew links it.
+#[test]
+fn a_page_scanned_anew_is_still_at_home_in_other_spaces() {
+    let mut program = program();
+    // mov ecx, immediate; jmp NEXT
+    let shared = assemble(SHARED, |a| {
+        a.mov(ecx, 1)?;
+        a.jmp(u64::from(NEXT))
+    });
+    program.place(SHARED, shared);
+    let main = assemble(MAIN, |a| {
+        let mut again = a.create_label();
+        a.xor(eax, eax)?;
+        a.mov(edi, SHARED as i32)?;
+        a.mov(ebx, 40)?;
+        a.set_label(&mut again)?;
+        a.call(edi)?;
+        a.call(edi)?;
+        a.mov(dword_ptr(RESULTS), eax)?;
+        a.test(ebx, 7)?;
+        let mut same = a.create_label();
+        a.jnz(same)?;
+        a.mov(dword_ptr(SHARED + 1), ebx)?;
+        a.call(edi)?;
+        a.call(edi)?;
+        a.set_label(&mut same)?;
+        a.int(u32::from(NEXT_ROUND))?;
+        a.dec(ebx)?;
+        a.jnz(again)?;
+        a.int(u32::from(THE_END))
+    });
+    program.place(MAIN, main);
+    agree(&program, Windows::Always);
+}
+
