@@ -353,6 +353,15 @@ impl Translator {
         }
     }
 
+    /// The mode in which code at `eip` runs. A window does not show pages that all spaces share, and what is known of code there
+    /// is shared by spaces that have windows and others.
+    pub(super) fn mode_at(&self, cx: &Exec<'_>, eip: LinearAddr) -> Mode {
+        match self.mode() {
+            Mode::Windowed if cx.mmu.is_shared(eip) => Mode::User,
+            mode => mode,
+        }
+    }
+
     /// The FPU's state stays in the context until emitted code asks for it.
     pub(super) fn leave_fpu(&mut self) {
         self.context.fpu_live = 0;
@@ -392,7 +401,8 @@ impl Translator {
     /// Makes the code for EIP known; `None` when the emulator has to execute the instruction there.
     pub(super) fn lookup(&mut self, cx: &mut Exec<'_>) -> Option<u64> {
         self.leave_fpu();
-        let (eip, mode) = (LinearAddr::from(self.context.eip), self.mode());
+        let eip = LinearAddr::from(self.context.eip);
+        let mode = self.mode_at(cx, eip);
         let frame = cx.mmu.fetch_page(eip, mode.privilege()).ok()?;
         let entry = self.entry(cx, (frame, mode), eip.offset());
         let table = self.pages.get(&(frame, mode))?.table;

@@ -56,11 +56,16 @@ impl Translator {
         self.stats.links += 1;
         // Both translations hold in all address spaces until one of them is dropped, of which the epoch tells.
         let direct = cx.mmu.is_shared(source) && cx.mmu.is_shared(target);
-        let mode = self.mode();
+        let mode = self.mode_at(cx, target);
         let frame = cx
             .mmu
             .cached_frame(View::of(Access::Fetch, mode.privilege()), target);
         let link = site.link;
+        if mode != site.page.1 {
+            // Code of one mode is not linked to that of another.
+            self.redirect(link.left, self.runtime.forward);
+            return Some(code);
+        }
         let page = frame.and_then(|frame| self.pages.get_mut(&(frame, mode)));
         let page = page.filter(|_| direct || link.guard.is_some());
         let Some(page) = page else {

@@ -113,3 +113,75 @@ fn a_page_scanned_anew_is_still_at_home_in_other_spaces() {
     agree(&program, Windows::Always);
 }
 
+/// One frame of code at an own and at a shared linear page.
+#[test]
+fn a_frame_at_an_own_and_at_a_shared_page() {
+    let mut program = program();
+    // Position-independent: falls off the end of the page.
+    let shared = assemble(PAGE - 6, |a| a.add(eax, 0x0100_0000));
+    let length = shared.len() as u32;
+    program.place(SHARED + PAGE - length, shared);
+    for (linear, frame) in [
+        (LOW, SHARED),
+        (LOW + PAGE, NEXT),
+        (HIGH, SHARED),
+        (HIGH + PAGE, MORE_NEXT),
+    ] {
+        map(&mut program, linear, frame);
+    }
+    let main = assemble(MAIN, |a| {
+        let mut again = a.create_label();
+        a.xor(eax, eax)?;
+        a.mov(esi, (HIGH + PAGE - length) as i32)?;
+        a.mov(edi, (LOW + PAGE - length) as i32)?;
+        a.mov(ebx, 5)?;
+        a.set_label(&mut again)?;
+        a.call(esi)?;
+        a.call(edi)?;
+        // Undoes the link to it.
+        a.mov(dword_ptr(MORE_NEXT + 0x800), ebx)?;
+        a.call(edi)?;
+        a.call(esi)?;
+        a.dec(ebx)?;
+        a.jnz(again)?;
+        a.int(u32::from(THE_END))
+    });
+    program.place(MAIN, main);
+    agree(&program, Windows::Always);
+}
+
+/// Shared code is executed in a space that has a window, then in one that has none.
+#[test]
+fn shared_code_reaches_the_memory_of_the_present_space() {
+    let mut program = program();
+    let shared = assemble(HIGH, |a| {
+        a.add(eax, dword_ptr(DATA))?;
+        a.ret()
+    });
+    program.place(SHARED, shared);
+    map(&mut program, HIGH, SHARED);
+    let main = assemble(MAIN, |a| {
+        let (mut again, mut long) = (a.create_label(), a.create_label());
+        a.xor(eax, eax)?;
+        a.mov(edi, HIGH as i32)?;
+        a.mov(dword_ptr(DATA), 1)?;
+        // Until the space has a window.
+        a.mov(ecx, 3_000_000)?;
+        a.set_label(&mut long)?;
+        a.dec(ecx)?;
+        a.jnz(long)?;
+        a.call(edi)?;
+        a.mov(ebx, 3)?;
+        a.set_label(&mut again)?;
+        a.call(edi)?;
+        a.int(u32::from(NEXT_ROUND))?;
+        a.add(dword_ptr(DATA), ebx)?;
+        a.dec(ebx)?;
+        a.jnz(again)?;
+        a.call(edi)?;
+        a.int(u32::from(THE_END))
+    });
+    program.place(MAIN, main);
+    let ended = agree(&program, Windows::Auto);
+    assert!(ended.translation().windows > 0);
+}
