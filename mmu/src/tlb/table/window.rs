@@ -20,7 +20,7 @@ use std::ptr::NonNull;
 
 use bitvec::vec::BitVec;
 use nix::libc::{c_void, off_t};
-use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
 use super::OWN_PAGES;
 use crate::addr::{Frame, LinearPage, PAGE_SHIFT, PAGE_SIZE};
@@ -63,8 +63,6 @@ impl Window {
     pub(super) fn new() -> io::Result<Self> {
         // SAFETY: a fresh anonymous mapping at an address of the kernel's choice affects no existing memory.
         let base = unsafe { mmap_anonymous(None, LENGTH, ProtFlags::PROT_NONE, RESERVED) }?;
-        // SAFETY: the range is the mapping just made; the advice does not change its contents.
-        let _left_in_children = unsafe { madvise(base, LENGTH.get(), MmapAdvise::MADV_DONTFORK) };
         let none = BitVec::repeat(false, OWN_PAGES as usize);
         Ok(Self {
             base,
@@ -239,5 +237,27 @@ mod tests {
         assert_eq!(window.count, 1);
         assert!(window.allows(LinearPage::truncated(2 * MOST_PAGES as u32), true));
         assert_eq!(access(&window, 0), (false, false));
+    }
+
+    /// Mappings of the host in the window.
+    fn mappings(window: &Window) -> usize {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let inside = window.base.addr().get()..window.base.addr().get() + LENGTH.get();
+        let number = |text| usize::from_str_radix(text, 16).unwrap();
+        let starts = maps.lines().map(|line| number(line.split('-').next().unwrap()));
+        starts.filter(|start| inside.contains(start)).count()
+    }
+
+    #[test]
+    fn pages_that_are_unmapped_take_no_mappings() {
+        let ram = memfd::create(c"ram", 1 << PAGE_SHIFT).unwrap();
+        let mut window = Window::new().unwrap();
+        let before = mappings(&window);
+        for page in (0..2000).step_by(2) {
+            window.map(&ram, extent(page, 0, 1, true)).unwrap();
+            window.unmap(page..page + 1);
+        }
+        assert_eq!(window.count, 0);
+        assert!(mappings(&window) <= before + 2, "{}", mappings(&window));
     }
 }
