@@ -568,4 +568,24 @@ mod tests {
         tlb.drop_writers(frame);
         assert_eq!(write_slots(&mut tlb), 0);
     }
+
+    #[test]
+    fn windows_leave_the_host_mappings() {
+        let phys = crate::PhysMemory::new(1 << 20).unwrap();
+        let mut tlb = Tlb::new(phys.mapping().clone(), SpaceKey::Unpaged).unwrap();
+        for directory in 0..6 {
+            tlb.enter(SpaceKey::Directory(directory));
+            for number in 0..16 << 10 {
+                let fill = Fill {
+                    page: LinearPage::truncated(2 * number),
+                    frame: Frame::new(0),
+                    page_size: PageSize::KIB_4,
+                    global: false,
+                };
+                tlb.fill(fill, Access::Read, Privilege::User);
+            }
+            tlb.open_window().unwrap();
+        }
+        assert!(std::thread::Builder::new().spawn(|| ()).is_ok());
+    }
 }

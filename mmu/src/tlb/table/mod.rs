@@ -42,7 +42,7 @@ pub(crate) use mapping::SET_BYTES;
 use mapping::{Mapping, SHARED_FILE_BYTES};
 pub(super) use part::Part;
 use part::{REGION_SHIFT, Residency};
-use window::{Extent, Window};
+use window::{Extent, MOST_IN_ALL, Window};
 
 /// The flag of a slot in use.
 pub const SLOT_PRESENT: u64 = 1;
@@ -240,6 +240,7 @@ impl Tables {
         let mut window = Window::new()?;
         let own = PartId::Own(self.current);
         for extent in extents(&self.part(own).user_slots(), &ram) {
+            self.limit_windows(window.count());
             window.map(file.file(), extent)?;
             self.remaps += 1;
         }
@@ -276,20 +277,42 @@ impl Tables {
     pub(super) fn map_in_window(&mut self, page: LinearPage, access: Access) -> bool {
         let [read, write] = [Access::Read, Access::Write]
             .map(|access| self.slot(View::of(access, Privilege::User), page));
-        let Some(window) = &mut self.sets[usize::from(self.current)].window else {
+        let Some(window) = &self.sets[usize::from(self.current)].window else {
             return false;
         };
         let writes = access == Access::Write;
+        let mapped_here = window.count();
         if page.get() >= OWN_PAGES || window.allows(page, writes) {
             return window.allows(page, writes);
         }
-        let extent = extents(&[(page.get(), [read, write])], &self.ram).pop();
-        let (Some(extent), Some(file)) = (extent, self.ram.file_offset()) else {
+        let ram = Arc::clone(&self.ram);
+        let extent = extents(&[(page.get(), [read, write])], &ram).pop();
+        let (Some(extent), Some(file)) = (extent, ram.file_offset()) else {
             return false;
         };
         self.remaps += 1;
+        self.limit_windows(mapped_here);
+        let Some(window) = &mut self.sets[usize::from(self.current)].window else {
+            return false;
+        };
         let mapped = read != 0 && window.map(file.file(), extent).is_ok();
         mapped && window.allows(page, writes)
+    }
+
+    /// Empties the windows of other sets than the current one if all of them and `mapped_here` pages are too many.
+    fn limit_windows(&mut self, mapped_here: usize) {
+        let current = usize::from(self.current);
+        let others = self.sets.iter_mut().enumerate();
+        let others = others.filter(|(set, _)| *set != current);
+        let mut windows: Vec<&mut Window> = others
+            .filter_map(|(_, set)| set.window.as_mut())
+            .collect();
+        let mapped: usize = windows.iter().map(|window| window.count()).sum();
+        if mapped + mapped_here > MOST_IN_ALL {
+            for window in &mut windows {
+                self.remaps += u64::from(window.unmap(0..OWN_PAGES));
+            }
+        }
     }
 
     fn current_set(&self) -> &Set {

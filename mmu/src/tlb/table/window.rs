@@ -32,6 +32,8 @@ const LENGTH: NonZeroUsize =
 /// Pages mapped at most: past that, all are unmapped. The host has a limit on the mappings of a process (65,530 unless
 /// configured otherwise), of which isolated pages take one each.
 const MOST_PAGES: usize = 16 << 10;
+/// The same of all windows together: two mappings for each, the page and what lies behind it, have to leave others some.
+pub(super) const MOST_IN_ALL: usize = 24 << 10;
 
 /// How addresses are reserved.
 const RESERVED: MapFlags = MapFlags::MAP_PRIVATE.union(MapFlags::MAP_NORESERVE);
@@ -75,6 +77,11 @@ impl Window {
     /// Host address of linear address 0.
     pub(super) fn base(&self) -> u64 {
         self.base.as_ptr().expose_provenance() as u64
+    }
+
+    /// How many pages are mapped.
+    pub(super) fn count(&self) -> usize {
+        self.count
     }
 
     /// Whether an access to the page is possible.
