@@ -185,3 +185,25 @@ fn shared_code_reaches_the_memory_of_the_present_space() {
     let ended = agree(&program, Windows::Auto);
     assert!(ended.translation().windows > 0);
 }
+
+/// A write across two pages, the first of them read-only, changes nothing about the second.
+#[test]
+fn a_write_that_faults_in_its_first_page_leaves_the_second_clean() {
+    const FIRST: u32 = LOW + 0x10 * PAGE;
+    let mut program = program();
+    let slot = |linear: u32| LOW_TABLE + (linear >> 12) % 1024 * 4;
+    program.place(slot(FIRST), (MORE_DATA | 5).to_le_bytes());
+    program.place(slot(FIRST + PAGE), ((MORE_DATA + PAGE) | ALL).to_le_bytes());
+    let main = assemble(MAIN, |a| {
+        a.mov(ebx, FIRST as i32)?;
+        a.mov(ecx, 100)?;
+        a.add(eax, dword_ptr(ebx))?;
+        a.add(eax, dword_ptr(ebx + 0x80))?;
+        a.mov(dword_ptr(ebx + 0xFFE), ecx)?;
+        a.int(u32::from(THE_END))
+    });
+    program.place(MAIN, main);
+    // The handler only tells of the fault.
+    program.place(0x10_C000, assemble(0x10_C000, |a| a.hlt()));
+    agree(&program, Windows::Always);
+}
