@@ -5,6 +5,7 @@ use super::asm::AsmError;
 use super::emit::{Emitted, Emitter, Target};
 use super::mode::Mode;
 use crate::decode::decoder::{CodeSize, DecodeError, MAX_LENGTH, decode_announced};
+use iced_x86::Mnemonic;
 use mmu::{Frame, PAGE_SIZE};
 
 /// Guest instructions in one fragment at most.
@@ -158,6 +159,12 @@ fn body(emitter: &mut Emitter, page: &[u8; PAGE_SIZE], start: u32) -> Result<End
             Err(DecodeError::NeedMoreBytes) => break,
             Err(_) => return Ok(stop(emitter, start, at)),
         };
+        // The next fragment knows nothing of the shadow of STI.
+        let is_last = number + 1 == MOST_INSTRUCTIONS
+            || raw.next_ip32() as usize + MAX_LENGTH > PAGE_SIZE;
+        if raw.mnemonic() == Mnemonic::Sti && is_last {
+            return Ok(stop(emitter, start, at));
+        }
         match emitter.instruction(&raw, number)? {
             Emitted::Inline => {}
             Emitted::Ends => return Ok(End::At(raw.next_ip32())),

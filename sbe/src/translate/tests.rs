@@ -491,3 +491,90 @@ fn offsets_at_the_ends_of_the_address_space() {
         a.hlt()
     });
 }
+
+/// INTR is high.
+struct Interrupting;
+
+impl crate::Bus for Interrupting {
+    fn port_read(&mut self, _: u16, _: crate::Width) -> u32 {
+        u32::MAX
+    }
+    fn port_write(&mut self, _: u16, _: crate::Width, _: u32) {}
+    fn mmio_read(&mut self, _: GuestPhys, _: u8) -> u64 {
+        u64::MAX
+    }
+    fn mmio_write(&mut self, _: GuestPhys, _: u8, _: u64) {}
+    fn intr(&self) -> bool {
+        true
+    }
+    fn acknowledge(&mut self) -> u8 {
+        0x20
+    }
+    fn stop_requested(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn the_shadow_of_sti_reaches_into_the_next_page() {
+    const IDT: u32 = 0x0018_0000;
+    const HANDLER: u32 = 0x0019_0000;
+    const SHADOW: u32 = ORIGIN + 0x1000;
+    let mut assembler = CodeAssembler::new(32).expect("32 bits");
+    let a = &mut assembler;
+    let (mut again, mut function, mut first) =
+        (a.create_label(), a.create_label(), a.create_label());
+    let mut program = |a: &mut CodeAssembler| -> Result<(), IcedError> {
+        a.lidt(ptr(IDT - 6))?;
+        a.jmp(first)?;
+        a.set_label(&mut function)?;
+        a.ret()?;
+        a.set_label(&mut first)?;
+        while a.instructions().len() < 3 + 0xFFF - 10 {
+            a.nop()?;
+        }
+        a.set_label(&mut again)?;
+        a.sti()?;
+        a.call(function)?;
+        a.cli()?;
+        a.jmp(again)
+    };
+    program(a).expect("a program");
+    let code = assembler.assemble(ORIGIN.into()).expect("assembles");
+    let sti = code.iter().position(|&byte| byte == 0xFB);
+    assert_eq!(sti, Some(0xFFF));
+    for budget in 2..40 {
+        let mut phys = PhysMemory::new(MEMORY).expect("memory");
+        let idt = [0x7FF | (IDT & 0xFFFF) << 16, IDT >> 16];
+        let gate = [0x10 << 16 | HANDLER & 0xFFFF, HANDLER & 0xFFFF_0000 | 0x8E00];
+        let bytes = |words: [u32; 2]| words.map(u32::to_le_bytes).concat();
+        // mov eax, [esp]; hlt
+        for (at, bytes) in [
+            (ORIGIN, code.clone()),
+            (IDT - 6, bytes(idt)),
+            (IDT + 0x20 * 8, bytes(gate)),
+            (HANDLER, vec![0x8B, 0x04, 0x24, 0xF4]),
+            // Flat code.
+            (0x0017_0010, 0x00CF_9B00_0000_FFFFu64.to_le_bytes().to_vec()),
+        ] {
+            phys.write(GuestPhys::new(at.into()), &bytes).expect("fits");
+        }
+        let mmu = Mmu::new(phys).expect("tables");
+        let mut vcpu =
+            Vcpu::with_engine(CpuModel::default(), Engine::Translator, mmu).expect("processor");
+        vcpu.set_linux_entry(ORIGIN, 0);
+        vcpu.cpu.gdtr.base = 0x0017_0000;
+        vcpu.cpu.gdtr.limit = 0xFF;
+        vcpu.cpu.regs.set(4, STACK);
+        for _ in 0..3 {
+            assert_eq!(vcpu.run(&mut EmptyBus, budget), Exit::Budget);
+        }
+        let before = vcpu.cpu.eip;
+        for _ in 0..100 {
+            if vcpu.run(&mut Interrupting, 100) == Exit::Halt {
+                break;
+            }
+        }
+        assert_ne!(vcpu.cpu.regs.get(0), SHADOW, "budget {budget}, {before:#x}");
+    }
+}
