@@ -207,3 +207,49 @@ fn a_write_that_faults_in_its_first_page_leaves_the_second_clean() {
     program.place(0x10_C000, assemble(0x10_C000, |a| a.hlt()));
     agree(&program, Windows::Always);
 }
+
+/// Operands whose displacements have bit 31 set, that wrap around, and that go on where windows end.
+#[test]
+fn operands_at_high_addresses() {
+    const TOP: u32 = 0xBFC0_0000;
+    const TOP_TABLE: u32 = 0x11_A000;
+    const END_TABLE: u32 = 0x11_B000;
+    let mut program = program();
+    for space in 0..SPACES {
+        for (index, table) in [(TOP >> 22, TOP_TABLE), ((TOP >> 22) + 1, END_TABLE)] {
+            let entry = DIRECTORIES + space * PAGE + index * 4;
+            program.place(entry, (table | ALL).to_le_bytes());
+        }
+    }
+    program.place(TOP_TABLE, (MORE_DATA | ALL).to_le_bytes());
+    program.place(TOP_TABLE + 4 * 1023, ((MORE_DATA + PAGE) | ALL).to_le_bytes());
+    program.place(END_TABLE, ((MORE_DATA + 2 * PAGE) | ALL).to_le_bytes());
+    let main = assemble(MAIN, |a| {
+        let mut again = a.create_label();
+        a.mov(ebx, 20)?;
+        a.mov(ecx, 0x1234_5603)?;
+        a.mov(edx, 0x0BAD_F00D)?;
+        a.set_label(&mut again)?;
+        a.add(dword_ptr(TOP + 0x10), edx)?;
+        a.mov(eax, dword_ptr(TOP + 0x10))?;
+        a.mov(dword_ptr(TOP + 0x14), eax)?;
+        a.add(byte_ptr(TOP + 0x11), ch)?;
+        a.mov(ah, byte_ptr(TOP + 0x12))?;
+        a.add(ch, byte_ptr(TOP + 0x13))?;
+        a.rcl(dword_ptr(TOP + 0x18), cl)?;
+        a.mov(esi, (TOP - 0x7FFF_FF00) as i32)?;
+        a.adc(edx, dword_ptr(esi + 0x7FFF_FF10))?;
+        a.mov(edi, 0x4000_0000)?;
+        a.xadd(dword_ptr(edi * 4 + (TOP + 0x20)), edx)?;
+        a.push(dword_ptr(TOP + 0x20))?;
+        a.pop(dword_ptr(TOP + 0x24))?;
+        a.sub(dword_ptr(TOP + 0x3F_FFFD), edx)?;
+        a.adc(ebp, dword_ptr(TOP + 0x3F_FFFE))?;
+        a.xchg(dword_ptr(TOP + 0x3F_FFFF), edx)?;
+        a.dec(ebx)?;
+        a.jnz(again)?;
+        a.int(u32::from(THE_END))
+    });
+    program.place(MAIN, main);
+    agree(&program, Windows::Always);
+}
