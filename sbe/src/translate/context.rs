@@ -13,7 +13,7 @@
 //! | RCX | scratch: the one register that a branch can test without touching flags |
 //! | R8 R9 | scratch |
 //! | R10 | host address of memory that several instructions access; scratch where there is none |
-//! | GS base | the window, while the code of a program runs that has one |
+//! | GS base | the window, or nowhere |
 //! | status flags | the guest's |
 //! | RSP | a stack of host return addresses, each pushed by a guest call |
 //!
@@ -35,6 +35,9 @@ pub const WRITE_TABLE: i32 = 2 * View::STRIDE as i32;
 pub const FETCH_TABLE: i32 = 4 * View::STRIDE as i32;
 /// Distance from a read table to the code table of the same privilege, in bytes.
 pub const CODE_TABLE: i32 = 6 * View::STRIDE as i32;
+
+/// A window on nothing: the lowest of the kernel's addresses, none of which user code can access.
+pub const NOWHERE: u64 = 0xFFFF_8000_0000_0000;
 
 /// Descriptors of the GDT that emitted code can know.
 pub const KNOWN_SEGMENTS: usize = 32;
@@ -194,7 +197,8 @@ pub struct Context {
     pub tables: [u64; 2],
     /// Read table of the current privilege.
     pub table: u64,
-    /// Host address of linear address 0 in the window, or 0 where there is none.
+    /// Base of GS: host address of linear address 0 in the window, [`NOWHERE`] where there is none, or 0 where emitted code may
+    /// not set it.
     pub window: u64,
     /// The latest fault.
     pub fault: HostFault,

@@ -149,12 +149,16 @@ impl Translator {
     /// Lets no page be at home in the spaces of `homes` any more, which are not the present one. Whatever programs there execute
     /// next is looked up. Returns whether that was done: not for a space that it was done to often.
     fn move_out(&mut self, cx: &mut Exec<'_>, homes: &[Home]) -> bool {
+        let present = cx.mmu.space();
+        if homes.iter().any(|home| home.space == present) {
+            return false;
+        }
         if self.moved_out.len() > MOST_COUNTED {
             self.moved_out.clear();
         }
         for &Home { space, .. } in homes {
             let times = self.moved_out.entry(space).or_default();
-            if *times == MOST_MOVES || space == cx.mmu.space() {
+            if *times == MOST_MOVES {
                 return false;
             }
             *times += 1;

@@ -2,7 +2,7 @@
 
 use super::arena::Arena;
 use super::check::{Verifier, Violation};
-use super::context::{AccessKind, Context, Reason};
+use super::context::{AccessKind, Context, NOWHERE, Reason};
 use super::dump::Dump;
 use super::emit::Emitter;
 use super::entries::EntryTables;
@@ -348,7 +348,7 @@ impl Translator {
     pub(super) fn mode(&self) -> Mode {
         match (self.context.cpl, self.context.window) {
             (0, _) => Mode::Supervisor,
-            (_, 0) => Mode::User,
+            (_, 0 | NOWHERE) => Mode::User,
             _ => Mode::Windowed,
         }
     }

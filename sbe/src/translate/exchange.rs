@@ -39,7 +39,7 @@ impl Translator {
             let table = cx.mmu.tlb_table(View::of(Access::Read, privilege));
             table.expose_provenance() as u64
         });
-        context.window = cx.mmu.window().unwrap_or(0);
+        context.window = self.policy.window(cx.mmu);
         context.table = context.tables[usize::from(cpu.cpl == 3)];
         context.level_changed = 0;
         for (selector, segment) in context.selectors.iter_mut().zip(&cpu.segs) {

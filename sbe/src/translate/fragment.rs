@@ -160,8 +160,8 @@ fn body(emitter: &mut Emitter, page: &[u8; PAGE_SIZE], start: u32) -> Result<End
             Err(_) => return Ok(stop(emitter, start, at)),
         };
         // The next fragment knows nothing of the shadow of STI.
-        let is_last = number + 1 == MOST_INSTRUCTIONS
-            || raw.next_ip32() as usize + MAX_LENGTH > PAGE_SIZE;
+        let is_last =
+            number + 1 == MOST_INSTRUCTIONS || raw.next_ip32() as usize + MAX_LENGTH > PAGE_SIZE;
         if raw.mnemonic() == Mnemonic::Sti && is_last {
             return Ok(stop(emitter, start, at));
         }

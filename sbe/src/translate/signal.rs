@@ -61,9 +61,12 @@ extern "C" fn handle(signal: c_int, info: *mut siginfo_t, context: *mut c_void) 
     // SAFETY: the kernel calls with a `ucontext_t` for the interrupted code, which is this handler's to change.
     let registers = unsafe { &mut (*context.cast::<ucontext_t>()).uc_mcontext.gregs };
     let rip = registers[REG_RIP as usize] as u64;
+    // SAFETY: `info` is the kernel's.
+    let by_processor = unsafe { (*info).si_code } > 0;
     // SAFETY: not null, it is what `with_faults_handled` was called with, by the interrupted code of this very thread, and that
     // call has not returned.
-    let ours = unsafe { executing.as_ref() }.filter(|executing| executing.code.contains(&rip));
+    let ours = unsafe { executing.as_ref() }
+        .filter(|executing| by_processor && executing.code.contains(&rip));
     let Some(executing) = ours else {
         return pass_on(signal, info, context);
     };

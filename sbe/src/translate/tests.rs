@@ -546,7 +546,10 @@ fn the_shadow_of_sti_reaches_into_the_next_page() {
     for budget in 2..40 {
         let mut phys = PhysMemory::new(MEMORY).expect("memory");
         let idt = [0x7FF | (IDT & 0xFFFF) << 16, IDT >> 16];
-        let gate = [0x10 << 16 | HANDLER & 0xFFFF, HANDLER & 0xFFFF_0000 | 0x8E00];
+        let gate = [
+            0x10 << 16 | HANDLER & 0xFFFF,
+            HANDLER & 0xFFFF_0000 | 0x8E00,
+        ];
         let bytes = |words: [u32; 2]| words.map(u32::to_le_bytes).concat();
         // mov eax, [esp]; hlt
         for (at, bytes) in [

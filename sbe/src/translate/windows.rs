@@ -4,6 +4,7 @@
 //! microseconds, and again after the guest has changed its mapping. So a space gets a window once its programs have run for a
 //! while, and pays for what the window costs by running on.
 
+use super::context::NOWHERE;
 use mmu::{Mmu, SpaceId};
 use std::fmt;
 use std::str::FromStr;
@@ -106,6 +107,14 @@ impl WindowPolicy {
         Self {
             windows,
             accounts: Vec::new(),
+        }
+    }
+
+    /// What GS's base is to be in the present space.
+    pub fn window(&self, mmu: &Mmu) -> u64 {
+        match self.windows {
+            Windows::Never => 0,
+            Windows::Auto | Windows::Always => mmu.window().unwrap_or(NOWHERE),
         }
     }
 

@@ -222,7 +222,10 @@ fn operands_at_high_addresses() {
         }
     }
     program.place(TOP_TABLE, (MORE_DATA | ALL).to_le_bytes());
-    program.place(TOP_TABLE + 4 * 1023, ((MORE_DATA + PAGE) | ALL).to_le_bytes());
+    program.place(
+        TOP_TABLE + 4 * 1023,
+        ((MORE_DATA + PAGE) | ALL).to_le_bytes(),
+    );
     program.place(END_TABLE, ((MORE_DATA + 2 * PAGE) | ALL).to_le_bytes());
     let main = assemble(MAIN, |a| {
         let mut again = a.create_label();

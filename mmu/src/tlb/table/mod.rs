@@ -304,9 +304,8 @@ impl Tables {
         let current = usize::from(self.current);
         let others = self.sets.iter_mut().enumerate();
         let others = others.filter(|(set, _)| *set != current);
-        let mut windows: Vec<&mut Window> = others
-            .filter_map(|(_, set)| set.window.as_mut())
-            .collect();
+        let mut windows: Vec<&mut Window> =
+            others.filter_map(|(_, set)| set.window.as_mut()).collect();
         let mapped: usize = windows.iter().map(|window| window.count()).sum();
         if mapped + mapped_here > MOST_IN_ALL {
             for window in &mut windows {

@@ -251,7 +251,9 @@ mod tests {
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
         let inside = window.base.addr().get()..window.base.addr().get() + LENGTH.get();
         let number = |text| usize::from_str_radix(text, 16).unwrap();
-        let starts = maps.lines().map(|line| number(line.split('-').next().unwrap()));
+        let starts = maps
+            .lines()
+            .map(|line| number(line.split('-').next().unwrap()));
         starts.filter(|start| inside.contains(start)).count()
     }
 
