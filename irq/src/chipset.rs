@@ -111,6 +111,11 @@ impl Chipset {
         self.pic.acknowledge()
     }
 
+    /// Ends the service of the interrupt that was acknowledged with `vector`, see [`Pic::end_service`].
+    pub fn end_service(&mut self, vector: u8) {
+        self.pic.end_service(vector);
+    }
+
     /// When the timer can raise the next interrupt, in nanoseconds since time 0. `None` while no write or line change is
     /// due: OUT0 stays as it is, or IRQ 0 is masked.
     #[must_use]

@@ -141,6 +141,19 @@ impl Pic {
         }
     }
 
+    /// Ends the service of the interrupt that was acknowledged with `vector`, as the specific EOIs of its handler would. A
+    /// vector that neither chip gives changes nothing.
+    pub fn end_service(&mut self, vector: u8) {
+        if let Some(level) = self.master.level_of(vector) {
+            self.master.end(level);
+        } else if let Some(level) = self.slave.level_of(vector) {
+            self.with_slave(|slave| slave.end(level));
+            if !self.slave.is_serving() {
+                self.master.end(CASCADE_INPUT);
+            }
+        }
+    }
+
     /// Whether `irq` has a request pending in its chip's Interrupt Request Register, masked or not.
     #[must_use]
     pub fn is_requested(&self, irq: Irq) -> bool {

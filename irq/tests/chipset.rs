@@ -266,3 +266,25 @@ fn the_chipset_decodes_the_ports_of_its_parts() {
         ]
     );
 }
+
+#[test]
+fn an_interrupt_that_no_handler_ends_can_be_ended_by_its_vector() {
+    let mut chipset = initialized();
+    for (irq, vector) in [(1, 0x21), (8, 0x28), (3, 0x23)] {
+        let irq = Irq::new(irq).expect("a line");
+        for _ in 0..2 {
+            chipset.set_line(irq, Level::High);
+            assert_eq!(chipset.acknowledge(), vector);
+            chipset.set_line(irq, Level::Low);
+            chipset.set_line(irq, Level::High);
+            assert!(!chipset.intr(), "{vector:#x} is in service");
+            chipset.end_service(0x80);
+            assert!(!chipset.intr());
+            chipset.end_service(vector);
+            assert!(chipset.intr());
+            assert_eq!(chipset.acknowledge(), vector);
+            chipset.end_service(vector);
+            chipset.set_line(irq, Level::Low);
+        }
+    }
+}

@@ -137,6 +137,11 @@ impl Chip {
         self.vector_base | level
     }
 
+    /// The level whose vector is `vector`.
+    pub fn level_of(&self, vector: u8) -> Option<u8> {
+        (vector & !(INPUTS - 1) == self.vector_base).then_some(vector % INPUTS)
+    }
+
     pub fn default_vector(&self) -> u8 {
         self.vector(DEFAULT_LEVEL)
     }
@@ -293,8 +298,14 @@ impl Chip {
         }
     }
 
-    fn end(&mut self, level: u8) {
+    /// Takes `level` out of service.
+    pub fn end(&mut self, level: u8) {
         self.isr &= !(1 << level);
+    }
+
+    /// Whether any level is in service.
+    pub fn is_serving(&self) -> bool {
+        self.isr != 0
     }
 
     /// Ends the service of highest priority. In special mask mode a masked level cannot be ended this way.
