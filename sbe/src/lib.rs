@@ -17,12 +17,16 @@ pub mod cpu;
 mod decode;
 mod emulate;
 mod fault;
+mod guest_event;
+pub mod policy;
 mod translate;
 mod vcpu;
 
 pub use bus::{Bus, EmptyBus, Width};
 pub use cpu::model::CpuModel;
 pub use fault::{Exception, Fault, Unsupported, Vector};
+pub use guest_event::{Decision, GuestEvent};
+pub use policy::{Action, Policy, Source};
 pub use translate::{
     CODE_CACHES, Exits, NoDump, Stats as TranslationStats, UnknownWindows, Windows,
 };

@@ -1,0 +1,161 @@
+//! [`Policy`]: which interrupts and exceptions go straight to the guest, which are logged, and which stop the processor first.
+//!
+//! | source | what it is | EIP of the event |
+//! |---|---|---|
+//! | external | the INTR pin, with the vector of the acknowledge cycle; NMI, vector 2 | the next instruction's |
+//! | software | INT n, INT3 (vector 3), INTO (vector 4): what obeys the DPL of its gate | the instruction's own |
+//! | exception | faults, double faults, exceptions during the delivery of another event, BOUND | the instruction's own |
+//! | | #DB: INT1 and instruction breakpoints | the instruction's own |
+//! | | #DB: single steps, data breakpoints, task switches | the next instruction's |
+//!
+//! The chapter is SDM Vol. 3A, 6 "Interrupt and Exception Handling". A triple fault is no event: the processor shuts down.
+
+/// Vectors of the interrupt descriptor table.
+const VECTORS: usize = 256;
+/// Number of [`Source`]s.
+const SOURCES: usize = Source::ALL.len();
+
+/// Where an interrupt or exception comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The INTR pin, or NMI.
+    External,
+    /// INT n, INT3 or INTO.
+    Software,
+    /// Whatever the processor finds wrong, and debug exceptions, INT1's too.
+    Exception,
+}
+
+impl Source {
+    /// All sources.
+    pub const ALL: [Self; 3] = [Self::External, Self::Software, Self::Exception];
+
+    /// Its name in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::External => "external",
+            Self::Software => "software",
+            Self::Exception => "exception",
+        }
+    }
+}
+
+/// What becomes of an interrupt or exception.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Action {
+    /// The guest gets it.
+    #[default]
+    Reflect,
+    /// It is logged, and the guest gets it.
+    Trace,
+    /// The processor stops before anything of the delivery has happened.
+    Intercept,
+}
+
+/// An [`Action`] for each vector and source; [`Action::Reflect`] where nothing else was set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    actions: [[Action; VECTORS]; SOURCES],
+    /// How many of them are not [`Action::Reflect`].
+    watched: u16,
+}
+
+impl Policy {
+    /// The guest gets everything.
+    pub const fn new() -> Self {
+        Self {
+            actions: [[Action::Reflect; VECTORS]; SOURCES],
+            watched: 0,
+        }
+    }
+
+    /// Says what becomes of `vector` from `source`.
+    pub fn set(&mut self, vector: u8, source: Source, action: Action) {
+        let slot = &mut self.actions[source as usize][usize::from(vector)];
+        self.watched -= u16::from(*slot != Action::Reflect);
+        *slot = action;
+        self.watched += u16::from(action != Action::Reflect);
+    }
+
+    /// Says what becomes of `vector`, wherever it comes from.
+    pub fn set_vector(&mut self, vector: u8, action: Action) {
+        for source in Source::ALL {
+            self.set(vector, source, action);
+        }
+    }
+
+    /// What becomes of `vector` from `source`.
+    pub fn action(&self, vector: u8, source: Source) -> Action {
+        self.actions[source as usize][usize::from(vector)]
+    }
+
+    /// Whether the guest gets everything and nothing is logged.
+    #[inline]
+    pub fn reflects_all(&self) -> bool {
+        self.watched == 0
+    }
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE_FAULT: u8 = 14;
+
+    #[test]
+    fn everything_is_reflected_at_first() {
+        let policy = Policy::new();
+        assert!(policy.reflects_all());
+        for source in Source::ALL {
+            assert!((0..=u8::MAX).all(|vector| policy.action(vector, source) == Action::Reflect));
+        }
+    }
+
+    #[test]
+    fn an_action_is_of_one_vector_and_source() {
+        let mut policy = Policy::new();
+        policy.set(PAGE_FAULT, Source::Exception, Action::Intercept);
+        policy.set(u8::MAX, Source::External, Action::Trace);
+        for source in Source::ALL {
+            for vector in 0..=u8::MAX {
+                let expected = match (vector, source) {
+                    (PAGE_FAULT, Source::Exception) => Action::Intercept,
+                    (u8::MAX, Source::External) => Action::Trace,
+                    _ => Action::Reflect,
+                };
+                assert_eq!(policy.action(vector, source), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn a_vector_may_be_set_whatever_its_source() {
+        let mut policy = Policy::new();
+        policy.set_vector(PAGE_FAULT, Action::Trace);
+        for source in Source::ALL {
+            assert_eq!(policy.action(PAGE_FAULT, source), Action::Trace);
+        }
+    }
+
+    #[test]
+    fn it_reflects_all_again_when_the_last_other_action_is_gone() {
+        let mut policy = Policy::new();
+        for vector in 0..=u8::MAX {
+            policy.set_vector(vector, Action::Trace);
+            policy.set_vector(vector, Action::Intercept);
+        }
+        for vector in 0..=u8::MAX {
+            assert!(!policy.reflects_all());
+            policy.set_vector(vector, Action::Reflect);
+            policy.set_vector(vector, Action::Reflect);
+        }
+        assert_eq!(policy, Policy::new());
+        assert!(policy.reflects_all());
+    }
+}
