@@ -72,6 +72,11 @@ impl Exception {
             address: 0,
         }
     }
+
+    /// The linear address CR2 receives, if it is a page fault.
+    pub fn fault_address(&self) -> Option<u32> {
+        (self.vector == Vector::PageFault).then_some(self.address)
+    }
 }
 
 /// What replex does not implement.
@@ -101,6 +106,8 @@ pub enum Fault {
     Unsupported(Unsupported),
     /// An exception while delivering a double fault: the processor enters shutdown.
     Shutdown,
+    /// The policy stops the processor before an event is delivered; EIP is that event's.
+    Intercepted,
 }
 
 impl Fault {

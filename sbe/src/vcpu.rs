@@ -17,8 +17,10 @@ use crate::cpu::{Cpu, Pending, eflags};
 use crate::decode::decoder::{self, CodeSize, DecodeError, MAX_LENGTH};
 use crate::decode::{Cache, Insn, Key};
 use crate::emulate::fpu::HostFpu;
-use crate::emulate::{Event, Exec};
+use crate::emulate::{Event, Exec, Interceptor};
 use crate::fault::{Fault, Unsupported};
+use crate::guest_event::{Decision, GuestEvent};
+use crate::policy::Policy;
 use crate::translate::{NoDump, Outcome, Stats, Translator, Windows, is_flat};
 use mmu::{Frame, GuestPhys, LinearAddr, MemFault, Mmu, PAGE_SIZE};
 use std::path::Path;
@@ -53,6 +55,9 @@ pub enum Exit {
     Halt,
     /// The bus asked the machine to stop.
     Stop,
+    /// The policy stopped the processor before anything of this event's delivery has happened, but for the acknowledge cycle
+    /// that an external interrupt's vector comes from. See [`Vcpu::decide`].
+    Intercept(GuestEvent),
     /// Triple fault: the processor entered shutdown.
     Shutdown,
     /// The guest needs something replex does not implement.
@@ -103,6 +108,7 @@ pub struct Vcpu {
     pub mmu: Mmu,
     cache: Cache,
     host: HostFpu,
+    interceptor: Interceptor,
     window: FetchWindow,
     translator: Option<Translator>,
 }
@@ -143,6 +149,7 @@ impl Vcpu {
             mmu,
             cache: Cache::new(),
             host: HostFpu::new()?,
+            interceptor: Interceptor::default(),
             window: FetchWindow::closed(),
             translator,
         })
@@ -233,6 +240,28 @@ impl Vcpu {
         self.cpu.pending.set(Pending::NMI);
     }
 
+    /// Says which interrupts and exceptions are logged (target `irq`, level info, a line each) or make [`Self::run`] return
+    /// with [`Exit::Intercept`] before they are delivered.
+    pub fn set_policy(&mut self, policy: Policy) {
+        self.interceptor.policy = policy;
+    }
+
+    /// What becomes of which interrupts and exceptions.
+    pub fn policy(&self) -> &Policy {
+        &self.interceptor.policy
+    }
+
+    /// The event of the latest [`Exit::Intercept`], until [`Self::run`] is called again.
+    pub fn intercepted(&self) -> Option<GuestEvent> {
+        self.interceptor.held()
+    }
+
+    /// Says what [`Self::run`], when it is called next, does with the event it was stopped for; unless told otherwise it
+    /// reflects it. Without such an event nothing is decided.
+    pub fn decide(&mut self, decision: Decision) {
+        self.interceptor.decide(decision);
+    }
+
     /// Runs up to `budget` instructions; translated code counts its jumps and loops instead.
     pub fn run(&mut self, bus: &mut dyn Bus, budget: u64) -> Exit {
         let Self {
@@ -240,6 +269,7 @@ impl Vcpu {
             mmu,
             cache,
             host,
+            interceptor,
             window,
             translator,
         } = self;
@@ -248,8 +278,12 @@ impl Vcpu {
             mmu,
             bus,
             host,
+            interceptor,
         };
         cx.sample_bus();
+        if let Err(fault) = cx.resume() {
+            return exit_of(&cx, fault);
+        }
         let exit = match translator {
             None => emulate(&mut cx, cache, window, budget),
             Some(translator) => translate(&mut cx, cache, window, translator, budget),
@@ -340,15 +374,13 @@ fn step(cx: &mut Exec<'_>, cache: &mut Cache, window: &mut FetchWindow) -> Resul
 /// Delivers the exception of the instruction at `start`, with nothing of it done.
 #[cold]
 fn fail(cx: &mut Exec<'_>, start: u32, fault: Fault) -> Result<(), Exit> {
-    cx.cpu.eip = start;
-    cx.cpu.debug_hits = 0;
-    cx.cpu.pending.clear(Pending::DEBUG_TRAP);
     // A guest that faults for ever still uses up its budget.
     cx.cpu.retired += 1;
-    let result = match fault {
-        Fault::Exception(exception) => cx.raise(exception),
-        other => Err(other),
-    };
+    if fault == Fault::Intercepted {
+        return Err(exit_of(cx, fault));
+    }
+    cx.undo_instruction(start);
+    let result = cx.raise_fault(fault);
     result.map_err(|fault| exit_of(cx, fault))
 }
 
@@ -362,6 +394,7 @@ fn exit_of(cx: &Exec<'_>, fault: Fault) -> Exit {
     };
     match fault {
         Fault::Shutdown => Exit::Shutdown,
+        Fault::Intercepted => cx.interceptor.held().map_or(Exit::Budget, Exit::Intercept),
         Fault::Unsupported(what) => Exit::Unsupported(format!("{what} {}", place())),
         Fault::Exception(exception) => {
             Exit::Unsupported(format!("undelivered {exception:?} {}", place()))
@@ -544,20 +577,19 @@ fn deliver_pending(cx: &mut Exec<'_>) -> Result<Boundary, Fault> {
         return Ok(Boundary::Exit(Exit::Stop));
     }
     if pending.has(Pending::DEBUG_TRAP) && !pending.has(Pending::SHADOW_SS) {
-        cx.cpu.pending.clear(Pending::DEBUG_TRAP | Pending::HALT);
+        cx.cpu.pending.clear(Pending::DEBUG_TRAP);
         let hits = std::mem::take(&mut cx.cpu.debug_hits);
         cx.raise_debug(hits)?;
         return Ok(Boundary::Delivered);
     }
     if pending.has(Pending::NMI) && !pending.has(Pending::SHADOW_SS) && !cx.cpu.nmi_blocked {
-        cx.cpu.pending.clear(Pending::NMI | Pending::HALT);
+        cx.cpu.pending.clear(Pending::NMI);
         cx.deliver(Event::Nmi)?;
         return Ok(Boundary::Delivered);
     }
     let interruptible =
         cx.cpu.eflags & eflags::IF != 0 && !pending.has(Pending::SHADOW | Pending::SHADOW_SS);
     if pending.has(Pending::INTR) && interruptible {
-        cx.cpu.pending.clear(Pending::HALT);
         let vector = cx.bus.acknowledge();
         cx.sample_bus();
         cx.deliver(Event::External(vector))?;

@@ -200,6 +200,11 @@ impl Board {
         self.stop
     }
 
+    /// Ends the service of the interrupt that was acknowledged with `vector`, of which the guest does not learn.
+    pub fn end_service(&mut self, vector: u8) {
+        self.chipset.end_service(vector);
+    }
+
     /// What crossed the bus so far.
     pub fn counts(&self) -> &Counts {
         &self.counts

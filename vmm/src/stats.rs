@@ -40,6 +40,8 @@ pub struct Exits {
     pub halt: u64,
     /// The board asked for it.
     pub stop: u64,
+    /// An interrupt or exception was intercepted.
+    pub intercept: u64,
 }
 
 const NS_PER_S: f64 = 1e9;
@@ -74,8 +76,16 @@ impl fmt::Display for Stats {
             seconds(self.running),
             seconds(self.halted)
         )?;
-        let Exits { budget, halt, stop } = self.exits;
-        writeln!(f, "exits         {budget} budget, {halt} halt, {stop} stop")?;
+        let Exits {
+            budget,
+            halt,
+            stop,
+            intercept,
+        } = self.exits;
+        writeln!(
+            f,
+            "exits         {budget} budget, {halt} halt, {stop} stop, {intercept} intercept"
+        )?;
         if let Some(translation) = &self.translation {
             write_translation(f, translation)?;
         }

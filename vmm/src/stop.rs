@@ -2,6 +2,7 @@
 
 use std::io;
 
+use sbe::GuestEvent;
 use thiserror::Error;
 
 /// Why a machine stopped.
@@ -25,6 +26,9 @@ pub enum StopReason {
     /// The guest did what this machine does not support.
     #[error("unsupported guest behaviour: {0}")]
     Unsupported(String),
+    /// The policy keeps this from the guest for now. The machine can go on: see [`crate::Vm::decide`].
+    #[error("intercepted {0}")]
+    Intercepted(GuestEvent),
     /// The user asked for it.
     #[error("quit by the user")]
     Quit,
@@ -52,7 +56,7 @@ pub mod status {
 }
 
 impl StopReason {
-    /// The exit status of the `replex` program.
+    /// The exit status of the `replex` program, which runs on after an interception.
     ///
     /// ```
     /// use vmm::StopReason;
@@ -68,7 +72,7 @@ impl StopReason {
             Self::Panic => status::PANIC,
             Self::TripleFault => status::TRIPLE_FAULT,
             Self::DebugExit(value) => *value,
-            Self::Unsupported(_) => status::UNSUPPORTED,
+            Self::Unsupported(_) | Self::Intercepted(_) => status::UNSUPPORTED,
             Self::Quit => status::QUIT,
             // Who writes to a pipe that nobody reads is sent this signal.
             Self::Console(error) if error.kind() == io::ErrorKind::BrokenPipe => {
@@ -83,7 +87,11 @@ impl StopReason {
         match self {
             Self::PowerOff | Self::DebugExit(_) | Self::Quit => false,
             Self::Console(error) => error.kind() != io::ErrorKind::BrokenPipe,
-            Self::Reboot | Self::Panic | Self::TripleFault | Self::Unsupported(_) => true,
+            Self::Reboot
+            | Self::Panic
+            | Self::TripleFault
+            | Self::Unsupported(_)
+            | Self::Intercepted(_) => true,
         }
     }
 }

@@ -4,7 +4,7 @@
 //!   ┌► advance the board to now ─► exchange input and output ─► run the processor for a slice ─┐
 //!   │                                                                                          │
 //!   └── wait for deadline or input ◄── HLT ─────────────────────────────────────────────────── ┤
-//!                                                     reset, debug exit, shutdown, quit: stop ◄┘
+//!                                        reset, debug exit, shutdown, quit, interception: stop ◄┘
 //! ```
 //!
 //! **Panic or reboot.** A PC's reset does not say why. But a Linux kernel started with `reboot=panic_warm` asks for a warm
@@ -16,7 +16,10 @@ use std::{io, path::Path, time::Duration};
 use clap::ValueEnum;
 use log::debug;
 use mmu::{GuestPhys, MemoryError, Mmu, PhysMemory};
-use sbe::{Bus, CpuModel, Exit, NoDump, Vcpu, Windows, cpu::eflags};
+use sbe::{
+    Bus, CpuModel, Decision, Exit, NoDump, Policy, Source as EventSource, Vcpu, Windows,
+    cpu::eflags,
+};
 use thiserror::Error;
 
 use crate::{
@@ -74,6 +77,8 @@ pub struct Vm {
     board: Board,
     pace: Pace,
     exits: Exits,
+    /// Vector of an external interrupt that the guest is not going to get.
+    swallowed: Option<u8>,
     running: u64,
     halted: u64,
 }
@@ -103,19 +108,43 @@ impl Vm {
             board: Board::new(Clock::host(), host_time_of_day(), config.memory),
             pace: Pace::default(),
             exits: Exits::default(),
+            swallowed: None,
             running: 0,
             halted: 0,
         })
     }
 
-    /// Runs the machine until it stops. All that the guest sent out before has then been handed to `console`.
+    /// Runs the machine until it stops; after [`StopReason::Intercepted`] it can be called again. All that the guest sent out before has then been handed to `console`.
     pub fn run(&mut self, console: &mut dyn Console) -> StopReason {
+        if let Some(vector) = self.swallowed.take() {
+            self.board.end_service(vector);
+        }
         let stop = self.run_until_stop(console);
         debug!("stopped: {stop}");
         match self.deliver_output(console) {
             Ok(()) => stop,
             Err(error) => error,
         }
+    }
+
+    /// Says which interrupts and exceptions are logged (target `irq`, level info, a line each), and which stop the machine with
+    /// [`StopReason::Intercepted`] before the guest sees them.
+    pub fn set_policy(&mut self, policy: Policy) {
+        self.vcpu.set_policy(policy);
+    }
+
+    /// Says what becomes of the event that the machine was intercepted for, when it runs on; unless told otherwise the guest
+    /// gets it. When an external interrupt is swallowed, the interrupt controllers are told its end, since no handler will.
+    pub fn decide(&mut self, decision: Decision) {
+        let external = self
+            .vcpu
+            .intercepted()
+            .filter(|event| event.source == EventSource::External);
+        self.swallowed = match decision {
+            Decision::Swallow => external.map(|event| event.vector),
+            Decision::Reflect | Decision::Change { .. } => None,
+        };
+        self.vcpu.decide(decision);
     }
 
     /// Has translated code checked before it runs; a violation of what keeps the guest contained stops the machine. To be
@@ -191,6 +220,10 @@ impl Vm {
                     if let Some(stop) = self.board.stop() {
                         return self.stop_reason(stop);
                     }
+                }
+                Exit::Intercept(event) => {
+                    self.exits.intercept += 1;
+                    return StopReason::Intercepted(event);
                 }
                 Exit::Shutdown => return StopReason::TripleFault,
                 Exit::Unsupported(what) => return StopReason::Unsupported(what),

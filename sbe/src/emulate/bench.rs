@@ -7,6 +7,7 @@
 
 use super::exec::Exec;
 use super::fpu::HostFpu;
+use super::intercept::Interceptor;
 use crate::bus::EmptyBus;
 use crate::cpu::control::{CR0_ET, CR0_PE, CR0_PG};
 use crate::cpu::model::CpuModel;
@@ -74,6 +75,7 @@ pub struct Bench {
     pub mmu: Mmu,
     host: HostFpu,
     bus: EmptyBus,
+    interceptor: Interceptor,
 }
 
 impl Bench {
@@ -90,6 +92,7 @@ impl Bench {
             mmu,
             host: HostFpu::new().expect("host FPU"),
             bus: EmptyBus,
+            interceptor: Interceptor::default(),
         }
     }
 
@@ -196,6 +199,7 @@ impl Bench {
             mmu: &mut self.mmu,
             bus: &mut self.bus,
             host: &mut self.host,
+            interceptor: &mut self.interceptor,
         }
     }
 

@@ -22,22 +22,30 @@ enum Class {
     DoubleFault,
 }
 
-fn class(vector: Vector) -> Class {
-    match vector {
-        Vector::DivideError
-        | Vector::InvalidTss
-        | Vector::SegmentNotPresent
-        | Vector::StackFault
-        | Vector::GeneralProtection => Class::Contributory,
-        Vector::PageFault => Class::PageFault,
-        Vector::DoubleFault => Class::DoubleFault,
-        _ => Class::Benign,
+const CONTRIBUTORY: [Vector; 5] = [
+    Vector::DivideError,
+    Vector::InvalidTss,
+    Vector::SegmentNotPresent,
+    Vector::StackFault,
+    Vector::GeneralProtection,
+];
+
+fn class(vector: u8) -> Class {
+    let is = |known: Vector| known as u8 == vector;
+    if CONTRIBUTORY.into_iter().any(is) {
+        Class::Contributory
+    } else if is(Vector::PageFault) {
+        Class::PageFault
+    } else if is(Vector::DoubleFault) {
+        Class::DoubleFault
+    } else {
+        Class::Benign
     }
 }
 
-/// What follows when `second` is raised during the delivery of `first`.
-pub fn verdict(first: Vector, second: Vector) -> Verdict {
-    match (class(first), class(second)) {
+/// What follows when `second` is raised during the delivery of the exception of vector `first`.
+pub fn verdict(first: u8, second: Vector) -> Verdict {
+    match (class(first), class(second as u8)) {
         (Class::DoubleFault, Class::Contributory | Class::PageFault | Class::DoubleFault) => {
             Verdict::Shutdown
         }
@@ -70,7 +78,7 @@ mod tests {
         ];
         for (first, next, verdict) in cases {
             assert_eq!(
-                super::verdict(first, next),
+                super::verdict(first as u8, next),
                 verdict,
                 "{first:?} then {next:?}"
             );

@@ -1,6 +1,7 @@
 //! [`Exec`]: what a handler works on.
 
 use super::fpu::HostFpu;
+use super::intercept::Interceptor;
 use crate::bus::Bus;
 use crate::cpu::control::{
     CR0_AM, CR0_PE, CR0_PG, CR0_WP, CR4_PAE, CR4_PGE, CR4_PSE, DR7_ENABLES, EFER_NXE,
@@ -23,6 +24,8 @@ pub struct Exec<'a> {
     pub bus: &'a mut dyn Bus,
     /// Executes x87, MMX and SSE instructions on the host's unit.
     pub host: &'a mut HostFpu,
+    /// Is asked before an event is delivered.
+    pub interceptor: &'a mut Interceptor,
 }
 
 impl Exec<'_> {

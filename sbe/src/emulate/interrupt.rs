@@ -1,11 +1,13 @@
 //! Delivering interrupts and exceptions (SDM Vol. 3A, chapter 6 "Interrupt and Exception Handling"; Vol. 2A, "INT n").
 //!
 //! ```text
-//!   handler faults ─► raise ─┬─► deliver ─► gate ─┬─► interrupt or trap gate: frame on the same or an inner stack
-//!   INTR, NMI, INT n ────────┘      │             ├─► task gate: task switch
-//!                                   │             └─► real-address mode: vector table
-//!                                   └─ faults ─► raise again, as a double fault, or shutdown (double_fault.rs)
+//!   handler faults ─► raise ──┬─► policy ─► enter ─► gate ─┬─► interrupt or trap gate: frame on the same or an inner stack
+//!   INTR, NMI, INT n ─► deliver ┘             │            ├─► task gate: task switch
+//!                                             │            └─► real-address mode: vector table
+//!                                             └─ faults ─► raise again, as a double fault, or shutdown (double_fault.rs)
 //! ```
+//!
+//! The policy (intercept.rs) is asked about each event by itself, those raised during a delivery too.
 //!
 //! A delivery that faults has changed nothing, unless the fault came after a task switch: then it belongs to the new task.
 
@@ -13,11 +15,13 @@ use super::double_fault::{self, Verdict};
 use super::exec::Exec;
 use super::task::SwitchFault;
 use super::transfer_stack::TransferStack;
+use crate::cpu::Pending;
 use crate::cpu::control::{DR6_BD, DR7_GD};
 use crate::cpu::eflags::{AC, IF, OF, RF, TF};
 use crate::cpu::segment::{SegReg, Selector};
 use crate::decode::Insn;
 use crate::fault::{Exception, Fault, Unsupported, Vector};
+use crate::policy::Source;
 use mmu::{LinearAddr, Privilege};
 
 pub use super::iret::iret;
@@ -47,13 +51,26 @@ pub enum Event {
     Fault(Exception),
     /// A trap, or an instruction breakpoint: RF is pushed as it stands.
     Trap(Exception),
+    /// What somebody made of an intercepted event. One that was an exception is a fault.
+    Changed {
+        /// Where the event came from.
+        source: Source,
+        /// Its new vector.
+        vector: u8,
+        /// What is pushed as error code.
+        code: Option<u32>,
+        /// What CR2 receives.
+        address: Option<u32>,
+    },
 }
 
 impl Event {
     /// Its vector.
     pub fn vector(self) -> u8 {
         match self {
-            Self::External(vector) | Self::Software(vector) => vector,
+            Self::External(vector) | Self::Software(vector) | Self::Changed { vector, .. } => {
+                vector
+            }
             Self::Nmi => Vector::Nmi as u8,
             Self::Fault(exception) | Self::Trap(exception) => exception.vector as u8,
         }
@@ -63,7 +80,38 @@ impl Event {
     pub fn error_code(self) -> Option<u32> {
         match self {
             Self::Fault(exception) | Self::Trap(exception) => exception.code,
+            Self::Changed { code, .. } => code,
+            Self::External(_) | Self::Nmi | Self::Software(_) => None,
+        }
+    }
+
+    /// Where it comes from.
+    pub fn source(self) -> Source {
+        match self {
+            Self::External(_) | Self::Nmi => Source::External,
+            Self::Software(_) => Source::Software,
+            Self::Fault(_) | Self::Trap(_) => Source::Exception,
+            Self::Changed { source, .. } => source,
+        }
+    }
+
+    /// What CR2 receives with it.
+    pub fn fault_address(self) -> Option<u32> {
+        match self {
+            Self::Fault(exception) => exception.fault_address(),
+            Self::Changed { address, .. } => address,
             _ => None,
+        }
+    }
+
+    /// The same with another vector and error code. CR2 receives an address if it is still a page fault.
+    pub fn changed(self, vector: u8, code: Option<u32>) -> Self {
+        let is_page_fault = vector == Vector::PageFault as u8;
+        Self::Changed {
+            source: self.source(),
+            vector,
+            code,
+            address: self.fault_address().filter(|_| is_page_fault),
         }
     }
 
@@ -74,24 +122,27 @@ impl Event {
 
     /// Whether it obeys the DPL of its gate.
     pub fn is_software(self) -> bool {
-        matches!(self, Self::Software(_))
+        self.source() == Source::Software
     }
 
     /// Whether an instruction asks for it, which faults if the delivery does: INT n, INT3, INTO, INT1.
     fn is_instruction(self) -> bool {
-        matches!(self, Self::Software(_) | Self::Trap(_))
+        self.is_software() || matches!(self, Self::Trap(_))
     }
 
     fn is_debug(self) -> bool {
-        matches!(self, Self::Fault(exception) | Self::Trap(exception) if exception.vector == Vector::Debug)
+        self.source() == Source::Exception && self.vector() == Vector::Debug as u8
     }
 
     /// `flags` as the handler will see them pushed.
     pub fn flags_image(self, flags: u32) -> u32 {
-        if matches!(self, Self::Fault(_)) {
-            flags | RF
-        } else {
-            flags
+        match self {
+            Self::Fault(_)
+            | Self::Changed {
+                source: Source::Exception,
+                ..
+            } => flags | RF,
+            _ => flags,
         }
     }
 }
@@ -114,9 +165,9 @@ impl Exec<'_> {
     /// raised in turn, as a double fault where the manual says so.
     ///
     /// # Errors
-    /// [`Fault::Shutdown`] on a triple fault.
+    /// [`Fault::Shutdown`] on a triple fault, [`Fault::Intercepted`] where the policy says so.
     pub fn raise(&mut self, exception: Exception) -> Result<(), Fault> {
-        self.raise_event(exception, Event::Fault)
+        self.raise_event(Event::Fault(exception))
     }
 
     /// Raises #DB for the conditions `dr6_bits`, which are added to DR6. EIP is where the handler returns to; general
@@ -126,50 +177,76 @@ impl Exec<'_> {
     /// As [`Self::raise`].
     pub fn raise_debug(&mut self, dr6_bits: u32) -> Result<(), Fault> {
         self.cpu.dr[6] |= dr6_bits;
-        let event = if dr6_bits & DR6_BD != 0 {
-            Event::Fault
+        let exception = Exception::plain(Vector::Debug);
+        self.raise_event(if dr6_bits & DR6_BD != 0 {
+            Event::Fault(exception)
         } else {
-            Event::Trap
-        };
-        self.raise_event(Exception::plain(Vector::Debug), event)
+            Event::Trap(exception)
+        })
     }
 
-    fn raise_event(
-        &mut self,
-        exception: Exception,
-        event: fn(Exception) -> Event,
-    ) -> Result<(), Fault> {
-        let (mut exception, mut event) = (exception, event);
+    fn raise_event(&mut self, event: Event) -> Result<(), Fault> {
+        self.consult(event, 0)?;
+        self.raise_admitted(event)
+    }
+
+    /// Raises the exception `event`, about which the policy has been asked.
+    ///
+    /// # Errors
+    /// As [`Self::raise`].
+    pub fn raise_admitted(&mut self, event: Event) -> Result<(), Fault> {
+        let mut event = event;
         for _ in 0..MAX_NESTED {
-            self.latch_fault_address(exception);
-            let next = match self.enter(event(exception)).map_err(Fault::from) {
+            self.latch_fault_address(event.fault_address());
+            let next = match self.enter(event).map_err(Fault::from) {
                 Err(Fault::Exception(next)) => next,
                 done => return done,
             };
-            self.latch_fault_address(next);
-            exception = match double_fault::verdict(exception.vector, next.vector) {
+            let verdict = double_fault::verdict(event.vector(), next.vector);
+            if verdict != Verdict::Serial {
+                // A page fault sets CR2 even if it goes on as a double fault.
+                self.latch_fault_address(next.fault_address());
+            }
+            event = Event::Fault(match verdict {
                 Verdict::Serial => next,
                 Verdict::DoubleFault => Exception::with_code(Vector::DoubleFault, 0),
                 Verdict::Shutdown => return Err(Fault::Shutdown),
-            };
-            event = Event::Fault;
+            });
+            self.consult(event, 0)?;
         }
         Err(Fault::Unsupported(Unsupported::EndlessExceptions))
     }
 
-    /// A page fault sets CR2 even if it goes on as a double fault.
-    fn latch_fault_address(&mut self, exception: Exception) {
-        if exception.vector == Vector::PageFault {
-            self.cpu.cr2 = exception.address;
+    fn latch_fault_address(&mut self, address: Option<u32>) {
+        if let Some(address) = address {
+            self.cpu.cr2 = address;
         }
     }
 
-    /// Delivers `event`, EIP being where its handler returns to.
+    /// Delivers an interrupt, EIP being where its handler returns to. What goes wrong on the way is raised.
+    ///
+    /// # Errors
+    /// As [`Self::raise`].
+    pub fn deliver(&mut self, event: Event) -> Result<(), Fault> {
+        self.consult(event, 0)?;
+        self.deliver_admitted(event)
+    }
+
+    /// Delivers `event` on behalf of `insn`.
+    ///
+    /// # Errors
+    /// As [`Self::deliver_admitted`]; [`Fault::Intercepted`] where the policy says so.
+    fn deliver_for(&mut self, insn: &Insn, event: Event) -> Result<(), Fault> {
+        self.consult(event, insn.len)?;
+        self.deliver_admitted(event)
+    }
+
+    /// Delivers `event`, about which the policy has been asked, EIP being where its handler returns to.
     ///
     /// # Errors
     /// For an instruction (INT n, INT3, INTO, INT1) the fault on the way that makes it fault, with nothing changed. What goes
     /// wrong with the delivery of an interrupt is raised here; as [`Self::raise`] then.
-    pub fn deliver(&mut self, event: Event) -> Result<(), Fault> {
+    pub fn deliver_admitted(&mut self, event: Event) -> Result<(), Fault> {
         match self.enter(event) {
             Err(SwitchFault::OldTask(fault)) if event.is_instruction() => Err(fault),
             Err(fault) => self.raise_fault(fault.into()),
@@ -177,7 +254,8 @@ impl Exec<'_> {
         }
     }
 
-    /// Enters the handler of `event`. A fault has changed nothing but NMI blocking, unless it is the handler's task's.
+    /// Enters the handler of `event`, which ends HLT. A fault has changed nothing but NMI blocking, unless it is the handler's
+    /// task's.
     fn enter(&mut self, event: Event) -> Result<(), SwitchFault> {
         if event == Event::Nmi {
             self.cpu.nmi_blocked = true;
@@ -197,6 +275,7 @@ impl Exec<'_> {
         if event.is_debug() {
             self.cpu.dr[7] &= !DR7_GD;
         }
+        self.cpu.pending.clear(Pending::HALT);
         self.cpu.delivered += 1;
         Ok(())
     }
@@ -245,23 +324,23 @@ pub fn int_n(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     if cx.cpu.is_v86() && cx.cpu.iopl() < 3 {
         return Err(Fault::gp(0));
     }
-    cx.deliver(Event::Software(insn.imm as u8))
+    cx.deliver_for(insn, Event::Software(insn.imm as u8))
 }
 
 /// INT3.
-pub fn int3(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
-    cx.deliver(Event::Software(Vector::Breakpoint as u8))
+pub fn int3(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    cx.deliver_for(insn, Event::Software(Vector::Breakpoint as u8))
 }
 
 /// INTO.
-pub fn into(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
+pub fn into(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     if cx.cpu.eflags & OF == 0 {
         return Ok(());
     }
-    cx.deliver(Event::Software(Vector::Overflow as u8))
+    cx.deliver_for(insn, Event::Software(Vector::Overflow as u8))
 }
 
 /// INT1: #DB that changes no bit of DR6 and ignores the gate's DPL.
-pub fn int1(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
-    cx.deliver(Event::Trap(Exception::plain(Vector::Debug)))
+pub fn int1(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    cx.deliver_for(insn, Event::Trap(Exception::plain(Vector::Debug)))
 }

@@ -17,6 +17,7 @@ pub mod far;
 mod flags;
 pub mod fpu;
 mod gate;
+mod intercept;
 mod interrupt;
 mod io;
 mod iret;
@@ -39,5 +40,6 @@ mod word;
 
 pub use data::undefined;
 pub use exec::{Exec, Handler};
+pub use intercept::Interceptor;
 pub use interrupt::Event;
 pub use table::handler;

@@ -14,7 +14,7 @@ use crate::cpu::control::{CR0_NE, CR0_PE, CR0_PG, CR4_OSFXSR, CR4_OSXMMEXCPT};
 use crate::cpu::segment::{Attributes, SegReg, Segment, Selector};
 use crate::cpu::{Cpu, eflags};
 use crate::decode::decoder::{CodeSize, decode};
-use crate::emulate::Exec;
+use crate::emulate::{Exec, Interceptor};
 use crate::fault::{Fault, Vector};
 use crate::{CpuModel, Exception};
 use iced_x86::IcedError;
@@ -47,6 +47,7 @@ struct Machine {
     mmu: Mmu,
     host: HostFpu,
     bus: EmptyBus,
+    interceptor: Interceptor,
 }
 
 impl Machine {
@@ -63,6 +64,7 @@ impl Machine {
             mmu: Mmu::new(memory).expect("address space"),
             host: HostFpu::new().expect("executable memory"),
             bus: EmptyBus,
+            interceptor: Interceptor::default(),
         }
     }
 
@@ -134,6 +136,7 @@ impl Machine {
             mmu: &mut self.mmu,
             bus: &mut self.bus,
             host: &mut self.host,
+            interceptor: &mut self.interceptor,
         }
     }
 
