@@ -89,6 +89,14 @@ pub struct BootArgs {
     /// Write jit-PID.dump in this folder, by which perf (record -k mono; inject --jit) names translated code.
     #[arg(long, value_name = "FOLDER")]
     pub jitdump: Option<PathBuf>,
+    /// Log on standard error the interrupts and exceptions of these vectors, decimal or 0x and hexadecimal; all if none are
+    /// named. The guest gets them.
+    #[arg(long, value_name = "VEC,...", num_args = 0..=1, value_delimiter = ',', value_parser = vector)]
+    pub trace_irq: Option<Vec<u8>>,
+    /// Stop at interrupts and exceptions of these vectors before the guest sees them. What can be done with one is as yet to show
+    /// it, a line on standard error, and then let the guest have it.
+    #[arg(long, value_name = "VEC,...", value_delimiter = ',', value_parser = vector)]
+    pub intercept: Vec<u8>,
     /// Report at the end, on standard error, what the machine has done.
     #[arg(long)]
     pub stats: bool,
@@ -107,6 +115,18 @@ fn linear_address(text: &str) -> Result<u32, String> {
     let all_hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
     let number = u32::from_str_radix(digits, 16).ok().filter(|_| all_hex);
     number.ok_or_else(|| "not a hexadecimal number of at most 32 bits".into())
+}
+
+/// An interrupt vector, decimal or hexadecimal with 0x.
+fn vector(text: &str) -> Result<u8, String> {
+    let (digits, radix) = match text.strip_prefix("0x") {
+        Some(digits) => (digits, 16),
+        None => (text, 10),
+    };
+    // A leading sign would be parsed, too.
+    let unsigned = !digits.starts_with('+');
+    let number = u8::from_str_radix(digits, radix).ok().filter(|_| unsigned);
+    number.ok_or_else(|| "not a vector: 0 to 255, or 0x0 to 0xff".into())
 }
 
 /// Bytes of guest memory.
@@ -200,6 +220,22 @@ mod tests {
         assert_eq!(linear_address("0x0"), Ok(0));
         for text in ["", "0x", "+1", "-1", "0x-1", "1g", "100000000", " 1", "0X1"] {
             assert!(linear_address(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn vectors() {
+        let args = parse(&["--intercept", "14,0x80", "--trace-irq", "0xFf"]);
+        assert_eq!(args.intercept, [14, 0x80]);
+        assert_eq!(args.trace_irq, Some(vec![0xFF]));
+        let args = parse(&["--trace-irq", "--stats"]);
+        assert_eq!(args.trace_irq, Some(vec![]));
+        assert!(args.intercept.is_empty() && args.stats);
+        assert_eq!(parse(&[]).trace_irq, None);
+        for text in [
+            "", "0x", "256", "0x100", "-1", "+1", "0x+1", "80h", " 1", "0X1",
+        ] {
+            assert!(vector(text).is_err(), "{text}");
         }
     }
 

@@ -19,9 +19,12 @@ use super::{
     signals::exit_on_signals,
     stdio::{Stdio, Wiring},
     terminal::{RawMode, window_size},
+    watch,
 };
 use crate::{
+    console::{Channel, Console},
     loader::{Cache, Kernel, Source},
+    stop::StopReason,
     tsc::TscMeter,
     vm::{Vm, VmConfig},
 };
@@ -68,6 +71,7 @@ pub fn boot(args: &BootArgs) -> Result<u8> {
         )
     })?;
     drop((kernel, initrd));
+    vm.set_policy(watch::policy(args));
     if args.verify_code {
         vm.verify_code();
     }
@@ -99,7 +103,7 @@ fn run(args: &BootArgs, vm: &mut Vm) -> Result<u8> {
     if let Some(raw) = &raw {
         restore_before_panic_message(raw);
     }
-    let stop = vm.run(&mut Stdio::new(wiring));
+    let stop = run_to_end(vm, &mut Stdio::new(wiring));
     drop(raw);
     if stop.is_abnormal() {
         complain(&stop.to_string());
@@ -112,6 +116,20 @@ fn run(args: &BootArgs, vm: &mut Vm) -> Result<u8> {
         let _ = write!(io::stderr(), "{}", vm.stats());
     }
     Ok(stop.exit_status())
+}
+
+/// Runs the machine until it stops for good. What is intercepted is shown, and then the guest's.
+fn run_to_end(vm: &mut Vm, console: &mut dyn Console) -> StopReason {
+    loop {
+        let stop = vm.run(console);
+        if !matches!(stop, StopReason::Intercepted(_)) {
+            return stop;
+        }
+        let line = format!("replex: {stop}\n");
+        if let Err(error) = console.output(Channel::Monitor, line.as_bytes()) {
+            return StopReason::Console(error);
+        }
+    }
 }
 
 /// Says how much code was checked.

@@ -15,6 +15,7 @@ mod progress;
 mod signals;
 mod stdio;
 mod terminal;
+mod watch;
 
 use std::{
     ffi::OsString,
@@ -30,12 +31,12 @@ use args::{Cli, Command};
 
 /// Runs the program with `args`, the program's name first, and returns its exit status.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    env_logger::init();
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
     let Command::Boot(args) = cli.command;
+    watch::start_log(&args);
     // A panic has been reported by now, and the terminal restored.
     match panic::catch_unwind(|| boot::boot(&args)) {
         Ok(Ok(status)) => ExitCode::from(status),

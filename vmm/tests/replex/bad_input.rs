@@ -45,6 +45,11 @@ fn bad_usage() {
         (&["boot", "--windows", "often"], "--windows"),
         (&["boot", "--dump-code", "start_kernel"], "start_kernel"),
         (&["boot", "--dump-code", "c1000000,"], "--dump-code"),
+        (&["boot", "--intercept", "256"], "--intercept"),
+        (&["boot", "--intercept", "14,80h"], "80h"),
+        (&["boot", "--intercept"], "--intercept"),
+        (&["boot", "--trace-irq", "0x100"], "--trace-irq"),
+        (&["boot", "--trace-irq="], "--trace-irq"),
         (
             &["boot", "--guest", "debian-686", "--kernel", "x"],
             "--guest",

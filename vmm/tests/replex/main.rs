@@ -1,6 +1,7 @@
 //! The `replex` program from outside: arguments, streams, terminal, signals and exit statuses.
 
 mod bad_input;
+mod events;
 mod run;
 mod support;
 mod terminal;

@@ -1,0 +1,42 @@
+//! What `--trace-irq` and `--intercept` mean: the policy, and the log it writes to.
+
+use std::io::{self, IsTerminal};
+
+use env_logger::Builder;
+use log::LevelFilter;
+use sbe::{Action, Policy};
+
+use super::args::BootArgs;
+
+/// Target of the lines that the processor logs about interrupts and exceptions.
+const TARGET: &str = "irq";
+
+/// What becomes of which interrupts and exceptions.
+pub fn policy(args: &BootArgs) -> Policy {
+    let mut policy = Policy::new();
+    match args.trace_irq.as_deref() {
+        None => {}
+        Some([]) => (0..=u8::MAX).for_each(|vector| policy.set_vector(vector, Action::Trace)),
+        Some(vectors) => vectors
+            .iter()
+            .for_each(|&vector| policy.set_vector(vector, Action::Trace)),
+    }
+    for &vector in &args.intercept {
+        policy.set_vector(vector, Action::Intercept);
+    }
+    policy
+}
+
+/// Starts logging to standard error: what `RUST_LOG` says, and what is traced.
+pub fn start_log(args: &BootArgs) {
+    let mut builder = Builder::new();
+    builder.filter_level(LevelFilter::Error);
+    if args.trace_irq.is_some() {
+        builder.filter_module(TARGET, LevelFilter::Info);
+    }
+    // The terminal may be raw.
+    if io::stderr().is_terminal() {
+        builder.format_suffix("\r\n");
+    }
+    builder.parse_default_env().init();
+}
