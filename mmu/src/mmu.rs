@@ -234,32 +234,11 @@ impl Mmu {
         self.phys.tlb.copy(to, from, privilege, len, order)
     }
 
-    /// Checks that `len` bytes (1..=4096) at `addr` can be written, with all side effects of a write but the data: for
-    /// read-modify-write instructions, and for those that store several times. A later write to the range does not
+    /// Checks that `len` bytes (1..=4096) at `addr` can be accessed, with all side effects of that but the data: for
+    /// instructions that read and then write, and for those that store several times. A later access to the range does not
     /// fault, unless a store in between changes its translation.
     #[inline]
-    pub fn prepare_write(
-        &mut self,
-        addr: LinearAddr,
-        len: u32,
-        privilege: Privilege,
-    ) -> Result<(), MemFault> {
-        self.prepare(addr, len, Access::Write, privilege)
-    }
-
-    /// Checks that `len` bytes (1..=4096) at `addr` can be read, with all side effects of a read.
-    #[inline]
-    pub fn prepare_read(
-        &mut self,
-        addr: LinearAddr,
-        len: u32,
-        privilege: Privilege,
-    ) -> Result<(), MemFault> {
-        self.prepare(addr, len, Access::Read, privilege)
-    }
-
-    #[inline]
-    fn prepare(
+    pub fn prepare(
         &mut self,
         addr: LinearAddr,
         len: u32,

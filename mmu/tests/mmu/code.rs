@@ -1,6 +1,6 @@
 //! Pages that hold scanned code: every store to one is noticed.
 
-use mmu::{Attribute, Frame, Mmu};
+use mmu::{Access, Attribute, Frame, Mmu};
 
 use crate::guest::{
     A, P, Supervisor, U, User, W, linear, map, phys, pte, pte_at, read32, two_level, unpaged,
@@ -113,7 +113,7 @@ fn a_prepared_write_is_noticed_when_it_is_made() {
     let mut mmu = aliased();
     assert_noticed(&mut mmu, |mmu| {
         let epoch = mmu.code_epoch();
-        mmu.prepare_write(linear(PAGE), 4, User).unwrap();
+        mmu.prepare(linear(PAGE), 4, Access::Write, User).unwrap();
         assert_eq!(mmu.code_epoch(), epoch);
         mmu.write(linear(PAGE), User, 1u32).unwrap();
     });
@@ -215,7 +215,7 @@ fn timestamps_share_one_clock() {
 #[test]
 fn a_prepared_page_counts_as_written() {
     let mut mmu = unpaged();
-    mmu.prepare_write(linear(TARGET as u32), 4, Supervisor)
+    mmu.prepare(linear(TARGET as u32), 4, Access::Write, Supervisor)
         .unwrap();
     mmu.write(linear(TARGET as u32), Supervisor, 1u32).unwrap();
     assert!(mmu.phys.has(frame(), Attribute::Dirty));

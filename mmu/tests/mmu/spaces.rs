@@ -124,7 +124,7 @@ const STORES: [Store; 6] = [
     },
     |mmu, addr, value| {
         let at = linear(WINDOW | addr.offset());
-        mmu.prepare_write(at, 4, User).unwrap();
+        mmu.prepare(at, 4, Access::Write, User).unwrap();
         if !mmu.fill_cached(at, User, value, 1) {
             mmu.write(at, User, value).unwrap();
         }

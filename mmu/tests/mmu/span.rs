@@ -54,7 +54,8 @@ fn an_access_that_ends_with_the_page_does_not_touch_the_next() {
     for _ in 0..2 {
         mmu.write(linear(PAGE + 0xffc), Supervisor, 5u32).unwrap();
         assert_eq!(mmu.read(linear(PAGE + 0xffc), Supervisor), Ok(5u32));
-        mmu.prepare_write(linear(PAGE), 0x1000, Supervisor).unwrap();
+        mmu.prepare(linear(PAGE), 0x1000, Access::Write, Supervisor)
+            .unwrap();
     }
 }
 
@@ -67,13 +68,13 @@ fn cached_bytes_are_those_of_one_page_that_was_accessed() {
     let mut bytes = [0; 3];
     assert!(!mmu.read_cached(first, User, &mut bytes));
     assert!(!mmu.write_cached(first, User, &bytes));
-    mmu.prepare_read(first, 1, User).unwrap();
+    mmu.prepare(first, 1, Access::Read, User).unwrap();
     assert!(mmu.read_cached(end, User, &mut bytes));
     assert!(!mmu.read_cached(end, Supervisor, &mut bytes));
     assert!(!mmu.write_cached(end, User, &bytes), "D is not set");
     assert_eq!(pte(&mut mmu, PAGE) & (A | D), A);
     for page in [PAGE, PAGE + 0x1000] {
-        mmu.prepare_write(linear(page), 1, User).unwrap();
+        mmu.prepare(linear(page), 1, Access::Write, User).unwrap();
     }
     assert!(mmu.write_cached(end, User, &[1, 2, 3]));
     assert_eq!(mmu.read_phys(phys(LOW + 0xffc)), Ok(0x0302_0100u32));
@@ -95,7 +96,7 @@ fn a_fault_in_the_second_page_changes_nothing_and_reports_its_first_byte() {
         (PAGE + 0x1000, 0b111)
     );
     assert_eq!(
-        fault(mmu.prepare_write(addr, 4, User)),
+        fault(mmu.prepare(addr, 4, Access::Write, User)),
         (PAGE + 0x1000, 0b111)
     );
     assert_eq!(mmu.read_phys::<u32>(phys(LOW + 0xffc)), Ok(0));
@@ -110,7 +111,7 @@ fn a_cached_first_page_does_not_vouch_for_the_second() {
     mmu.write(linear(PAGE), Supervisor, 1u32).unwrap();
     let addr = linear(PAGE + 0xffd);
     assert_eq!(
-        fault(mmu.prepare_write(addr, 4, Supervisor)),
+        fault(mmu.prepare(addr, 4, Access::Write, Supervisor)),
         (PAGE + 0x1000, 0b010)
     );
     assert_eq!(
@@ -171,7 +172,10 @@ fn rom_is_read_and_fetched_but_ignores_stores() {
     for _ in 0..2 {
         assert_eq!(mmu.read(linear(0xf_0000), Supervisor), Ok(0x0403_0201u32));
         assert_eq!(mmu.write(linear(0xf_0000), Supervisor, 0u32), Ok(()));
-        assert_eq!(mmu.prepare_write(linear(0xf_0000), 4, Supervisor), Ok(()));
+        assert_eq!(
+            mmu.prepare(linear(0xf_0000), 4, Access::Write, Supervisor),
+            Ok(())
+        );
         assert_eq!(
             mmu.fetch_page(linear(0xf_0000), Supervisor),
             Ok(phys(0xf_0000).frame())
@@ -246,7 +250,7 @@ fn preparing_a_write_sets_the_dirty_bit_and_stores_nothing() {
     map(&mut mmu, PAGE + 0x1000, HIGH, P | W);
     mmu.write_phys(phys(LOW + 0xff8), 0x1122_3344_5566_7788u64)
         .unwrap();
-    mmu.prepare_write(linear(PAGE + 0xff8), 16, Supervisor)
+    mmu.prepare(linear(PAGE + 0xff8), 16, Access::Write, Supervisor)
         .unwrap();
     assert_eq!(pte(&mut mmu, PAGE) & (A | D), A | D);
     assert_eq!(pte(&mut mmu, PAGE + 0x1000) & (A | D), A | D);

@@ -297,7 +297,7 @@ fn devices_are_never_cached() {
             Err(MemFault::Device)
         );
         assert_eq!(
-            mmu.prepare_write(linear(PAGE), 1, Supervisor),
+            mmu.prepare(linear(PAGE), 1, Access::Write, Supervisor),
             Err(MemFault::Device)
         );
     }

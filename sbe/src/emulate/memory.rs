@@ -111,7 +111,7 @@ impl Exec<'_> {
         size: u32,
         privilege: Privilege,
     ) -> Result<(), Fault> {
-        or_device(self.mmu.prepare_write(linear, size, privilege))
+        or_device(self.mmu.prepare(linear, size, Access::Write, privilege))
     }
 
     /// Makes sure that reading `size` bytes at `linear` cannot fault.
@@ -121,7 +121,7 @@ impl Exec<'_> {
         size: u32,
         privilege: Privilege,
     ) -> Result<(), Fault> {
-        or_device(self.mmu.prepare_read(linear, size, privilege))
+        or_device(self.mmu.prepare(linear, size, Access::Read, privilege))
     }
 
     /// Reads at a linear address.

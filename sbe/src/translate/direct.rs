@@ -43,9 +43,12 @@ pub struct Direct {
     target: Frame,
 }
 
-/// The linear page `distance` pages from `page`.
-fn further(page: u32, distance: u32) -> LinearAddr {
-    LinearAddr::from(page.wrapping_add(distance) << PAGE_SHIFT)
+impl Home {
+    /// Whether programs there fetch from frame `target` at the linear page `distance` pages further.
+    fn leads_to(&self, cx: &Exec<'_>, distance: u32, target: Frame) -> bool {
+        let at = LinearAddr::from(self.page.wrapping_add(distance) << PAGE_SHIFT);
+        cx.mmu.fetched_in(self.space, at) == Some(target)
+    }
 }
 
 impl Translator {
@@ -67,17 +70,11 @@ impl Translator {
                 continue;
             }
             let (frame, _) = key;
-            let is_at = |home: &Home, frame| {
-                let at = further(home.page, 0);
-                cx.mmu.fetched_in(home.space, at) == Some(frame)
-            };
-            page.homes.retain(|home| is_at(home, frame));
+            page.homes.retain(|home| home.leads_to(cx, 0, frame));
             page.homes.push(home);
             let crowded = page.homes.len() > MOST_HOMES;
-            let holds = |direct: &Direct| {
-                let at = further(home.page, direct.distance);
-                !crowded && cx.mmu.fetched_in(home.space, at) == Some(direct.target)
-            };
+            let holds =
+                |direct: &Direct| !crowded && home.leads_to(cx, direct.distance, direct.target);
             let (kept, lost): (Vec<Direct>, Vec<Direct>) = std::mem::take(&mut page.outgoing)
                 .into_iter()
                 .partition(holds);
@@ -108,14 +105,11 @@ impl Translator {
         let (Some(direct), Some(page)) = (link.direct, self.pages.get_mut(&key)) else {
             return;
         };
-        let leads_there = |home: &Home| {
-            cx.mmu.fetched_in(home.space, further(home.page, distance)) == Some(frame)
-        };
         let others: SmallVec<[Home; 2]> = page
             .homes
             .iter()
             .copied()
-            .filter(|home| !leads_there(home))
+            .filter(|home| !home.leads_to(cx, distance, frame))
             .collect();
         if page.homes.len() > MOST_HOMES || !self.move_out(cx, &others) {
             return;

@@ -379,13 +379,11 @@ impl Translator {
         let linear = LinearAddr::from(address);
         let privilege = self.mode().privilege();
         let drops = cx.mmu.drops();
-        let (access, made) = if kind.writes() {
-            (Access::Write, cx.mmu.prepare_write(linear, size, privilege))
-        } else {
-            let read = cx.mmu.read::<u8>(linear, privilege);
-            (Access::Read, read.map(|_| ()))
+        let access = match kind.writes() {
+            true => Access::Write,
+            false => Access::Read,
         };
-        made.ok()?;
+        cx.mmu.prepare(linear, size, access, privilege).ok()?;
         self.context.slot = cx.mmu.slot(View::of(access, privilege), linear);
         // The walk may have written page tables, and those may be code; or dropped what a group relies on.
         let dropped = cx.mmu.drops() != drops;

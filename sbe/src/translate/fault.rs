@@ -63,11 +63,7 @@ impl Translator {
             if linear.offset() > PAGE_SIZE as u32 - MOST_OPERAND {
                 return false;
             }
-            let made = match access {
-                Access::Write => cx.mmu.prepare_write(linear, 1, Privilege::User),
-                _ => cx.mmu.read::<u8>(linear, Privilege::User).map(|_| ()),
-            };
-            if made.is_err() {
+            if cx.mmu.prepare(linear, 1, access, Privilege::User).is_err() {
                 return false;
             }
         }

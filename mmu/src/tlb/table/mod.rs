@@ -277,7 +277,7 @@ impl Tables {
     pub(super) fn map_in_window(&mut self, page: LinearPage, access: Access) -> bool {
         let [read, write] = [Access::Read, Access::Write]
             .map(|access| self.slot(View::of(access, Privilege::User), page));
-        let Some(window) = &self.sets[usize::from(self.current)].window else {
+        let Some(window) = &self.current_set().window else {
             return false;
         };
         let writes = access == Access::Write;

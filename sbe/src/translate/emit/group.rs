@@ -4,7 +4,7 @@
 //! follow, one check finds out that all of them lie in one page with a slot, and leaves the host address of the first byte in
 //! R10; then each access is a single instruction. If they do not, a variant of the fragment without groups goes on.
 
-use super::memory::{Probed, is_addressable};
+use super::memory::{Probed, is_addressable, is_in_thread_segment};
 use super::{Emitter, PAGE, guest};
 use crate::translate::asm::*;
 use crate::translate::classify::{Rewrite, Verdict};
@@ -159,10 +159,9 @@ fn by_constant(raw: &Instruction, writes: bool) -> Option<Access> {
     let base = raw.memory_base();
     let size = raw.memory_size().size();
     let offset = raw.memory_displacement32() as i32;
-    let flat = !matches!(raw.memory_segment(), Register::FS | Register::GS);
     (base.is_gpr32()
         && raw.memory_index() == Register::None
-        && flat
+        && !is_in_thread_segment(raw)
         && offset.unsigned_abs() <= MOST_OFFSET.unsigned_abs()
         && matches!(size, 1 | 2 | 4 | 8)
         && is_addressable(raw, writes))

@@ -74,7 +74,7 @@ pub(super) fn is_addressable(raw: &Instruction, writes: bool) -> bool {
 }
 
 /// Whether the memory operand is in FS or GS, which have bases.
-fn is_in_thread_segment(raw: &Instruction) -> bool {
+pub(super) fn is_in_thread_segment(raw: &Instruction) -> bool {
     matches!(raw.memory_segment(), Register::FS | Register::GS)
 }
 
