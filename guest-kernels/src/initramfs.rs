@@ -178,7 +178,7 @@ mod tests {
             let mut shell = match shell {
                 Ok(shell) => shell,
                 Err(error) => {
-                    eprintln!("skipped: cannot run sh: {error}");
+                    crate::tell_skipped(&format!("cannot run sh: {error}"));
                     return;
                 }
             };

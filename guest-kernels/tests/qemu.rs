@@ -2,7 +2,8 @@
 //! kernels hold there too, but for the listed cases in which QEMU leaves the manual.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write as _},
     process::{Command, Stdio},
 };
 
@@ -15,7 +16,8 @@ const QEMU: &str = "qemu-system-i386";
 #[test]
 fn qemu_agrees_with_every_kernel() {
     if !installed() {
-        eprintln!("skipped: {QEMU} is not installed");
+        // Past the test runner's capture: a skipped test must not look like one that ran.
+        let _ = writeln!(io::stderr(), "skipped: {QEMU} is not installed");
         return;
     }
     let surprises: Vec<_> = test_kernel::all().iter().flat_map(surprises).collect();

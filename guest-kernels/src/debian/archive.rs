@@ -103,7 +103,7 @@ mod tests {
     /// What apt makes of sources files, given as (name, content): the archive chosen, or none.
     fn chosen(files: &[(&str, &str)]) -> Option<Result<String, FetchError>> {
         if APT_GET.command().arg("--version").output().is_err() {
-            eprintln!("skipped: reading apt sources takes apt-get, which is not installed");
+            crate::tell_skipped("reading apt sources takes apt-get, which is not installed");
             return None;
         }
         let root = tempfile::tempdir().unwrap();

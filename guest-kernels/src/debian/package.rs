@@ -87,7 +87,7 @@ mod tests {
         command.arg("--build").arg(&tree).arg(&deb);
         match DPKG_DEB.run(command, &["--build"]) {
             Err(FetchError::Start { source, .. }) => {
-                eprintln!("skipped: cannot run dpkg-deb: {source}");
+                crate::tell_skipped(&format!("cannot run dpkg-deb: {source}"));
                 None
             }
             result => result.map(|_| deb).map(Some).unwrap(),
