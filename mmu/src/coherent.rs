@@ -1,5 +1,6 @@
 //! [`CoherentMemory`]: guest-physical memory together with what was translated from the page tables in it.
 
+use std::collections::BTreeSet;
 use std::ops::Deref;
 
 use crate::addr::{Frame, GuestPhys, LinearPage};
@@ -14,6 +15,8 @@ use crate::tlb::{Fill, Tlb, Watching};
 pub struct CoherentMemory {
     phys: PhysMemory,
     pub(crate) tlb: Tlb,
+    /// Linear pages that have no slots for reads and writes.
+    kept_out: BTreeSet<LinearPage>,
 }
 
 impl Deref for CoherentMemory {
@@ -26,7 +29,11 @@ impl Deref for CoherentMemory {
 
 impl CoherentMemory {
     pub(crate) fn new(phys: PhysMemory, tlb: Tlb) -> Self {
-        Self { phys, tlb }
+        Self {
+            phys,
+            tlb,
+            kept_out: BTreeSet::new(),
+        }
     }
 
     /// Writes RAM or ROM as the host: see [`PhysMemory::write`].
@@ -76,6 +83,12 @@ impl CoherentMemory {
         walk.commit(&mut self.phys, access, mode);
     }
 
+    /// See [`crate::Mmu::keep_out`].
+    pub(crate) fn keep_out(&mut self, pages: BTreeSet<LinearPage>) {
+        self.kept_out = pages;
+        self.flush_all();
+    }
+
     /// Drops all translations.
     pub(crate) fn flush_all(&mut self) {
         let frames = self.phys.frames_mut();
@@ -93,6 +106,9 @@ impl CoherentMemory {
         privilege: Privilege,
         writable: bool,
     ) {
+        if access != Access::Fetch && self.kept_out.contains(&page) {
+            return;
+        }
         if self.tlb.is_own(page) && !self.watch(page, &walk.trail) {
             return;
         }

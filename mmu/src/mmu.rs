@@ -19,7 +19,7 @@ use std::io;
 use smallvec::SmallVec;
 use thiserror::Error;
 
-use crate::addr::{Frame, GuestPhys, LinearAddr, PAGE_SIZE};
+use crate::addr::{Frame, GuestPhys, LinearAddr, LinearPage, PAGE_SIZE};
 use crate::coherent::CoherentMemory;
 use crate::paging::{
     self, Access, NoTranslation, PageFault, Paging, PagingMode, Pdptes, Privilege, ReservedBits,
@@ -149,6 +149,12 @@ impl Mmu {
             PagingMode::Pae => SpaceKey::Pointers(self.pdptes),
         };
         self.phys.tlb.enter(key);
+    }
+
+    /// Keeps the given linear pages out of the tables for reads and writes, and only them, in all address spaces: each access
+    /// to them takes the slow path. For watchpoints.
+    pub fn keep_out(&mut self, pages: impl IntoIterator<Item = LinearPage>) {
+        self.phys.keep_out(pages.into_iter().collect());
     }
 
     /// Drops all cached translations, global ones too.

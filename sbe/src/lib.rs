@@ -14,6 +14,7 @@
 
 mod bus;
 pub mod cpu;
+mod debugger;
 mod decode;
 mod emulate;
 mod fault;
@@ -24,6 +25,7 @@ mod vcpu;
 
 pub use bus::{Bus, EmptyBus, Width};
 pub use cpu::model::CpuModel;
+pub use debugger::{WatchHit, Watched, Watchpoint};
 pub use fault::{Exception, Fault, Unsupported, Vector};
 pub use guest_event::{Decision, GuestEvent};
 pub use policy::{Action, Policy, Source};

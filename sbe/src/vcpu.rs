@@ -14,6 +14,7 @@ use crate::cpu::model::CpuModel;
 use crate::cpu::regs::ESI;
 use crate::cpu::segment::{Attributes, SegReg, Segment, Selector};
 use crate::cpu::{Cpu, Pending, eflags};
+use crate::debugger::{Debugger, WatchHit, Watchpoint};
 use crate::decode::decoder::{self, CodeSize, DecodeError, MAX_LENGTH};
 use crate::decode::{Cache, Insn, Key};
 use crate::emulate::fpu::HostFpu;
@@ -58,6 +59,10 @@ pub enum Exit {
     /// The policy stopped the processor before anything of this event's delivery has happened, but for the acknowledge cycle
     /// that an external interrupt's vector comes from. See [`Vcpu::decide`].
     Intercept(GuestEvent),
+    /// The instruction at this linear address has a breakpoint and is the next to execute. The next run passes it.
+    Breakpoint(u32),
+    /// The last instruction, or the delivery of an event, met a watchpoint.
+    Watchpoint(WatchHit),
     /// Triple fault: the processor entered shutdown.
     Shutdown,
     /// The guest needs something replex does not implement.
@@ -109,6 +114,7 @@ pub struct Vcpu {
     cache: Cache,
     host: HostFpu,
     interceptor: Interceptor,
+    debugger: Debugger,
     window: FetchWindow,
     translator: Option<Translator>,
 }
@@ -150,6 +156,7 @@ impl Vcpu {
             cache: Cache::new(),
             host: HostFpu::new()?,
             interceptor: Interceptor::default(),
+            debugger: Debugger::default(),
             window: FetchWindow::closed(),
             translator,
         })
@@ -262,33 +269,112 @@ impl Vcpu {
         self.interceptor.decide(decision);
     }
 
+    /// Has [`Self::run`] return with [`Exit::Breakpoint`] before an instruction at a linear address is executed, in whatever
+    /// address space. The guest's memory stays as it is. A breakpoint may be added several times.
+    pub fn add_breakpoint(&mut self, linear: u32) {
+        self.debugger.add_breakpoint(linear);
+    }
+
+    /// Removes a breakpoint that was added. Returns whether there was one.
+    pub fn remove_breakpoint(&mut self, linear: u32) -> bool {
+        self.debugger.remove_breakpoint(linear)
+    }
+
+    /// Has [`Self::run`] return with [`Exit::Watchpoint`] behind accesses to a range of linear addresses, in whatever address
+    /// space: those of memory operands and stacks. Accesses to the pages of the range become as slow as the emulator.
+    pub fn add_watchpoint(&mut self, watchpoint: Watchpoint) {
+        self.debugger.add_watchpoint(watchpoint);
+        self.mmu.keep_out(self.debugger.watched_pages());
+    }
+
+    /// Removes a watchpoint that was added. Returns whether there was one.
+    pub fn remove_watchpoint(&mut self, watchpoint: Watchpoint) -> bool {
+        let removed = self.debugger.remove_watchpoint(watchpoint);
+        self.mmu.keep_out(self.debugger.watched_pages());
+        removed
+    }
+
     /// Runs up to `budget` instructions; translated code counts its jumps and loops instead.
     pub fn run(&mut self, bus: &mut dyn Bus, budget: u64) -> Exit {
-        let Self {
-            cpu,
-            mmu,
-            cache,
-            host,
-            interceptor,
-            window,
-            translator,
-        } = self;
-        let mut cx = Exec {
-            cpu,
-            mmu,
-            bus,
-            host,
-            interceptor,
-        };
-        cx.sample_bus();
-        if let Err(fault) = cx.resume() {
-            return exit_of(&cx, fault);
+        let (mut cx, cache, window, translator) = self.parts(bus);
+        if let Err(exit) = begin(&mut cx) {
+            return exit;
         }
         let exit = match translator {
             None => emulate(&mut cx, cache, window, budget),
             Some(translator) => translate(&mut cx, cache, window, translator, budget),
         };
         exit.err().unwrap_or(Exit::Budget)
+    }
+
+    /// Executes one instruction (of a repeated string instruction, one iteration), whatever breakpoint it has, or delivers one
+    /// event; [`Exit::Budget`] says that it is done. Interrupts on the INTR pin wait meanwhile, unless the processor is in HLT.
+    pub fn step(&mut self, bus: &mut dyn Bus) -> Exit {
+        let held = self.interceptor.held();
+        let (mut cx, cache, window, _) = self.parts(bus);
+        if let Err(exit) = begin(&mut cx) {
+            return exit;
+        }
+        let exit = match held {
+            // What was decided about it has been done.
+            Some(_) => Ok(()),
+            None => {
+                if !cx.cpu.pending.has(Pending::HALT) {
+                    cx.cpu.pending.clear(Pending::INTR);
+                }
+                let here = cx.cpu.linear_eip();
+                cx.debugger.stand_at(here);
+                next(&mut cx, cache, window)
+            }
+        };
+        let here = cx.cpu.linear_eip();
+        cx.debugger.stand_at(here);
+        exit.err().unwrap_or(Exit::Budget)
+    }
+
+    /// What an instruction works on, and what finds it.
+    fn parts<'a>(
+        &'a mut self,
+        bus: &'a mut dyn Bus,
+    ) -> (
+        Exec<'a>,
+        &'a mut Cache,
+        &'a mut FetchWindow,
+        Option<&'a mut Translator>,
+    ) {
+        let cx = Exec {
+            cpu: &mut self.cpu,
+            mmu: &mut self.mmu,
+            bus,
+            host: &mut self.host,
+            interceptor: &mut self.interceptor,
+            debugger: &mut self.debugger,
+        };
+        (
+            cx,
+            &mut self.cache,
+            &mut self.window,
+            self.translator.as_mut(),
+        )
+    }
+}
+
+/// Takes up what has changed while the processor stood still.
+fn begin(cx: &mut Exec<'_>) -> Result<(), Exit> {
+    cx.cpu.pending.clear(Pending::BREAK | Pending::WATCH);
+    cx.cpu.pending.set(cx.debugger.reasons());
+    cx.sample_bus();
+    let here = cx.cpu.linear_eip();
+    cx.debugger.go_on_at(here);
+    cx.resume().map_err(|fault| exit_of(cx, fault))?;
+    stop_if_watched(cx)
+}
+
+/// Stops behind an access that met a watchpoint.
+fn stop_if_watched(cx: &mut Exec<'_>) -> Result<(), Exit> {
+    match cx.debugger.take_hit() {
+        Some(hit) => Err(Exit::Watchpoint(hit)),
+        None => Ok(()),
     }
 }
 
@@ -334,7 +420,8 @@ fn translate(
 /// Nothing has to be looked at between two instructions, and the segments are what translated code expects.
 fn may_translate(cpu: &Cpu) -> bool {
     let waiting = cpu.eflags & eflags::IF == 0;
-    let ignored = Pending::REFETCH | if waiting { Pending::INTR } else { 0 };
+    let always = Pending::REFETCH | Pending::BREAK | Pending::WATCH;
+    let ignored = always | if waiting { Pending::INTR } else { 0 };
     cpu.pending.0 & !ignored == 0 && cpu.eflags & (eflags::TF | eflags::RF) == 0 && is_flat(cpu)
 }
 
@@ -343,7 +430,8 @@ fn may_translate(cpu: &Cpu) -> bool {
 fn next(cx: &mut Exec<'_>, cache: &mut Cache, window: &mut FetchWindow) -> Result<(), Exit> {
     refetch(cx, window);
     if cx.cpu.pending.0 != 0 || cx.cpu.eflags & (eflags::TF | eflags::RF) != 0 {
-        step_watched(cx, cache, window)
+        step_watched(cx, cache, window)?;
+        stop_if_watched(cx)
     } else {
         step(cx, cache, window)
     }
@@ -543,6 +631,11 @@ fn step_watched(
         Ok(Boundary::Exit(exit)) => return Err(exit),
         Err(fault) => return Err(exit_of(cx, fault)),
     }
+    let here = cx.cpu.linear_eip();
+    if cx.cpu.eflags & eflags::RF == 0 && cx.debugger.stops_at(here) {
+        cx.debugger.stand_at(here);
+        return Err(Exit::Breakpoint(here));
+    }
     let shadows = cx.cpu.pending.0 & (Pending::SHADOW | Pending::SHADOW_SS);
     cx.cpu.pending.clear(shadows);
     if let Some(hits) = code_breakpoints(cx) {
@@ -608,7 +701,7 @@ fn code_breakpoints(cx: &Exec<'_>) -> Option<u32> {
     if cpu.dr[7] & DR7_ENABLES == 0 || cpu.eflags & eflags::RF != 0 {
         return None;
     }
-    let linear = cpu.seg(SegReg::Cs).base.wrapping_add(cpu.eip);
+    let linear = cpu.linear_eip();
     let hits = (0..4).fold(0, |hits, index| {
         let enabled = cpu.dr[7] >> (2 * index) & 3 != 0;
         let executes = cpu.dr[7] >> (16 + 4 * index) & 3 == 0;

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use sbe::GuestEvent;
+use sbe::{GuestEvent, WatchHit};
 use thiserror::Error;
 
 /// Why a machine stopped.
@@ -29,6 +29,12 @@ pub enum StopReason {
     /// The policy keeps this from the guest for now. The machine can go on: see [`crate::Vm::decide`].
     #[error("intercepted {0}")]
     Intercepted(GuestEvent),
+    /// The processor is about to execute the instruction at this linear address, which has a breakpoint. The machine can go on.
+    #[error("breakpoint at {0:08x}")]
+    Breakpoint(u32),
+    /// The guest has accessed what is watched. The machine can go on.
+    #[error("{0}")]
+    Watchpoint(WatchHit),
     /// The user asked for it.
     #[error("quit by the user")]
     Quit,
@@ -56,7 +62,7 @@ pub mod status {
 }
 
 impl StopReason {
-    /// The exit status of the `replex` program, which runs on after an interception.
+    /// The exit status of the `replex` program, which runs on after what the machine can go on after.
     ///
     /// ```
     /// use vmm::StopReason;
@@ -72,7 +78,10 @@ impl StopReason {
             Self::Panic => status::PANIC,
             Self::TripleFault => status::TRIPLE_FAULT,
             Self::DebugExit(value) => *value,
-            Self::Unsupported(_) | Self::Intercepted(_) => status::UNSUPPORTED,
+            Self::Unsupported(_)
+            | Self::Intercepted(_)
+            | Self::Breakpoint(_)
+            | Self::Watchpoint(_) => status::UNSUPPORTED,
             Self::Quit => status::QUIT,
             // Who writes to a pipe that nobody reads is sent this signal.
             Self::Console(error) if error.kind() == io::ErrorKind::BrokenPipe => {
@@ -91,7 +100,9 @@ impl StopReason {
             | Self::Panic
             | Self::TripleFault
             | Self::Unsupported(_)
-            | Self::Intercepted(_) => true,
+            | Self::Intercepted(_)
+            | Self::Breakpoint(_)
+            | Self::Watchpoint(_) => true,
         }
     }
 }

@@ -225,6 +225,8 @@ impl Vm {
                     self.exits.intercept += 1;
                     return StopReason::Intercepted(event);
                 }
+                Exit::Breakpoint(linear) => return StopReason::Breakpoint(linear),
+                Exit::Watchpoint(hit) => return StopReason::Watchpoint(hit),
                 Exit::Shutdown => return StopReason::TripleFault,
                 Exit::Unsupported(what) => return StopReason::Unsupported(what),
             }

@@ -302,3 +302,37 @@ fn devices_are_never_cached() {
         );
     }
 }
+
+#[test]
+fn pages_kept_out_are_accessed_without_slots() {
+    const BESIDE: u32 = OWN + 0x1000;
+    let mut mmu = two_level();
+    for (page, frame) in [(PAGE, OLD), (OWN, OLD), (BESIDE, NEW)] {
+        map(&mut mmu, page, frame, P | W | U);
+        assert_eq!(mmu.write(linear(page), User, 1_u32), Ok(()));
+        assert!(
+            mmu.cached_frame(View::of(Access::Write, User), linear(page))
+                .is_some()
+        );
+    }
+    mmu.keep_out([PAGE, OWN].map(|page| linear(page).page()));
+    for (page, has_slots) in [(PAGE, false), (OWN, false), (BESIDE, true)] {
+        assert_eq!(mmu.write(linear(page), User, 2_u32), Ok(()));
+        assert_eq!(mmu.read(linear(page), User), Ok(2_u32));
+        assert!(mmu.fetch_page(linear(page), User).is_ok());
+        for (access, expected) in [
+            (Access::Read, has_slots),
+            (Access::Write, has_slots),
+            (Access::Fetch, true),
+        ] {
+            let frame = mmu.cached_frame(View::of(access, User), linear(page));
+            assert_eq!(frame.is_some(), expected, "{page:08x} {access:?}");
+        }
+    }
+    mmu.keep_out([]);
+    assert_eq!(mmu.write(linear(PAGE), User, 3_u32), Ok(()));
+    assert!(
+        mmu.cached_frame(View::of(Access::Write, User), linear(PAGE))
+            .is_some()
+    );
+}

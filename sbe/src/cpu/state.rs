@@ -43,6 +43,10 @@ impl Pending {
     pub const STOP: u32 = 1 << 5;
     /// The paging registers, CPL or CS changed, or translations were flushed: the fetch window is stale.
     pub const REFETCH: u32 = 1 << 6;
+    /// There are breakpoints of [`crate::Vcpu::add_breakpoint`].
+    pub const BREAK: u32 = 1 << 10;
+    /// There are watchpoints of [`crate::Vcpu::add_watchpoint`].
+    pub const WATCH: u32 = 1 << 11;
 
     /// Adds reasons.
     pub fn set(&mut self, bits: u32) {
@@ -215,6 +219,11 @@ impl Cpu {
     /// I/O privilege level, 0..=3.
     pub fn iopl(&self) -> u8 {
         ((self.eflags & eflags::IOPL) >> eflags::IOPL_SHIFT) as u8
+    }
+
+    /// Linear address of CS:EIP.
+    pub fn linear_eip(&self) -> u32 {
+        self.seg(SegReg::Cs).base.wrapping_add(self.eip)
     }
 
     /// The privilege with which the program's own accesses go through paging.

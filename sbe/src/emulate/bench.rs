@@ -14,6 +14,7 @@ use crate::cpu::model::CpuModel;
 use crate::cpu::regs::ESP;
 use crate::cpu::segment::{Attributes, Descriptor, SegReg, Segment, Selector};
 use crate::cpu::{Cpu, DescriptorTable};
+use crate::debugger::Debugger;
 use crate::decode::decoder::{CodeSize, DecodeError, decode};
 use crate::fault::{Exception, Fault, Vector};
 use mmu::{GuestPhys, Mmu, PhysMemory, Scalar};
@@ -76,6 +77,7 @@ pub struct Bench {
     host: HostFpu,
     bus: EmptyBus,
     interceptor: Interceptor,
+    debugger: Debugger,
 }
 
 impl Bench {
@@ -93,6 +95,7 @@ impl Bench {
             host: HostFpu::new().expect("host FPU"),
             bus: EmptyBus,
             interceptor: Interceptor::default(),
+            debugger: Debugger::default(),
         }
     }
 
@@ -200,6 +203,7 @@ impl Bench {
             bus: &mut self.bus,
             host: &mut self.host,
             interceptor: &mut self.interceptor,
+            debugger: &mut self.debugger,
         }
     }
 

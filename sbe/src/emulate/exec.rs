@@ -7,6 +7,7 @@ use crate::cpu::control::{
     CR0_AM, CR0_PE, CR0_PG, CR0_WP, CR4_PAE, CR4_PGE, CR4_PSE, DR7_ENABLES, EFER_NXE,
 };
 use crate::cpu::{Cpu, Pending, eflags};
+use crate::debugger::Debugger;
 use crate::decode::Insn;
 use crate::fault::Fault;
 use mmu::{Mmu, Paging, PagingMode};
@@ -26,6 +27,8 @@ pub struct Exec<'a> {
     pub host: &'a mut HostFpu,
     /// Is asked before an event is delivered.
     pub interceptor: &'a mut Interceptor,
+    /// Where to stop.
+    pub debugger: &'a mut Debugger,
 }
 
 impl Exec<'_> {

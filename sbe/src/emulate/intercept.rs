@@ -146,6 +146,7 @@ impl Exec<'_> {
     pub fn undo_instruction(&mut self, start: u32) {
         self.cpu.eip = start;
         self.cpu.debug_hits = 0;
+        self.debugger.take_hit();
         self.cpu.pending.clear(Pending::DEBUG_TRAP);
     }
 }

@@ -259,10 +259,14 @@ impl Exec<'_> {
         self.sample_bus();
     }
 
-    /// Alignment and data-breakpoint checks, when either is armed.
+    /// Checks for alignment, data breakpoints and watchpoints, when any is armed.
     #[inline(always)]
     fn check_access(&mut self, linear: LinearAddr, size: u32, access: Access) -> Result<(), Fault> {
-        if self.cpu.pending.has(Pending::ALIGN | Pending::DEBUG) {
+        if self
+            .cpu
+            .pending
+            .has(Pending::ALIGN | Pending::DEBUG | Pending::WATCH)
+        {
             self.check_armed_access(linear, size, access)
         } else {
             Ok(())
@@ -277,6 +281,7 @@ impl Exec<'_> {
         access: Access,
     ) -> Result<(), Fault> {
         self.match_data_breakpoints(linear, size, access);
+        self.debugger.accessed(linear.get() as u32, size, access);
         let misaligned = linear.get() as u32 & (checked_alignment(size) - 1) != 0;
         if misaligned && self.cpu.pending.has(Pending::ALIGN) {
             // Before any page fault, as AMD's processors do; SDM Vol. 3A, Table 6-2 leaves the order open.

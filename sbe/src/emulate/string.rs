@@ -86,10 +86,9 @@ impl Exec<'_> {
 
     /// Whether something wants to be looked at after each iteration.
     fn is_watched(&self) -> bool {
-        let masked = if self.cpu.eflags & IF == 0 {
-            Pending::INTR
-        } else {
-            0
+        let masked = match self.cpu.eflags & IF {
+            0 => Pending::INTR | Pending::BREAK,
+            _ => Pending::BREAK,
         };
         self.cpu.eflags & TF != 0 || self.cpu.pending.0 & !masked != 0
     }

@@ -9,7 +9,7 @@ use crate::cpu::Cpu;
 use crate::cpu::regs::ESP;
 use crate::cpu::segment::{SegReg, Segment};
 use crate::fault::Fault;
-use mmu::{LinearAddr, Privilege};
+use mmu::{Access, LinearAddr, Privilege};
 
 /// Whose stack it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +85,12 @@ impl TransferStack {
             let offset = self.slot::<W>(index);
             let linear = match self.owner {
                 Owner::Current => cx.writable(SegReg::Ss, offset, W::BYTES)?,
-                Owner::Next => self.linear(offset),
+                Owner::Next => {
+                    let linear = self.linear(offset);
+                    let address = linear.get() as u32;
+                    cx.debugger.accessed(address, W::BYTES, Access::Write);
+                    linear
+                }
             };
             cx.prepare_write(linear, W::BYTES, self.privilege)?;
         }

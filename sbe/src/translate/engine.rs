@@ -18,6 +18,7 @@ use super::segments::{KnownSegments, spans_all};
 use super::signal::are_windows_possible;
 use super::stack::{HostStack, MOST_POLLS};
 use super::stats::Stats;
+use super::stops::Stops;
 use super::windows::{WindowPolicy, Windows};
 use crate::cpu::fpu::MXCSR_INIT;
 use crate::cpu::segment::{Bounds, SegReg};
@@ -80,6 +81,7 @@ pub struct Translator {
     /// Part of the arena that was in use when pages were last made to show themselves, in hundredths.
     pub(super) swept: usize,
     pub(super) segments: KnownSegments,
+    pub(super) stops: Stops,
     pub(super) verifier: Verifier,
     pub(super) jitdump: Option<JitDump>,
     pub(super) stats: Stats,
@@ -145,6 +147,7 @@ impl Translator {
             clock: 0,
             swept: 0,
             segments: KnownSegments::default(),
+            stops: Stops::default(),
             verifier: Verifier::default(),
             jitdump: None,
             stats: Stats::default(),
@@ -236,6 +239,7 @@ impl Translator {
         if cx.cpu.cpl == 3 {
             self.stats.windows += u64::from(self.policy.before_program(cx.mmu));
         }
+        self.follow_breakpoints(cx);
         self.follow_changes(cx);
         self.load(cx);
         let mut target = self.arena.address_of(self.runtime.forward);
@@ -334,7 +338,7 @@ impl Translator {
     }
 
     /// Leads everything that goes to a page through a look-up again.
-    fn hide(&mut self, key: PageKey) {
+    pub(super) fn hide(&mut self, key: PageKey) {
         if let Some(page) = self.pages.get_mut(&key) {
             page.hidden = true;
             self.tables.reset(page.table);

@@ -48,6 +48,14 @@ pub struct Source<'a> {
     pub mode: Mode,
     /// Whether accesses may be grouped.
     pub groups: bool,
+    /// Offsets in the page at which instructions are the emulator's.
+    pub stops: &'a [u16],
+}
+
+impl Source<'_> {
+    fn stops_at(&self, at: u32) -> bool {
+        self.stops.iter().any(|&stop| u32::from(stop) == at)
+    }
 }
 
 /// Emitted code and its branches.
@@ -93,9 +101,9 @@ pub fn translate(
 ) -> Result<Translated, AsmError> {
     emitter.begin(arena.next(), source.mode, first_site, at);
     if source.groups {
-        look_ahead(emitter, source.page, at);
+        look_ahead(emitter, source, at);
     }
-    let end = match body(emitter, source.page, at)? {
+    let end = match body(emitter, source, at)? {
         End::At(end) => end,
         End::Never => return Ok(Translated::Emulate),
         End::Across => match across(emitter, source, at)? {
@@ -125,11 +133,11 @@ pub fn translate(
 }
 
 /// Shows the emitter the instructions that [`body`] will emit.
-fn look_ahead(emitter: &mut Emitter, page: &[u8; PAGE_SIZE], start: u32) {
+fn look_ahead(emitter: &mut Emitter, source: &Source<'_>, start: u32) {
     let mut at = start;
     for _ in 0..MOST_INSTRUCTIONS {
-        match decode_announced(&page[at as usize..], CodeSize::Bits32, at) {
-            Ok(raw) if emitter.plan(&raw) => at = raw.next_ip32(),
+        match decode_announced(&source.page[at as usize..], CodeSize::Bits32, at) {
+            Ok(raw) if !source.stops_at(at) && emitter.plan(&raw) => at = raw.next_ip32(),
             _ => return,
         }
     }
@@ -146,13 +154,16 @@ enum End {
 }
 
 /// Emits instruction after instruction from `start`, code that does not fall through.
-fn body(emitter: &mut Emitter, page: &[u8; PAGE_SIZE], start: u32) -> Result<End, AsmError> {
+fn body(emitter: &mut Emitter, source: &Source<'_>, start: u32) -> Result<End, AsmError> {
     let mut at = start;
     for number in 0..MOST_INSTRUCTIONS {
         if at as usize == PAGE_SIZE {
             break;
         }
-        let raw = match decode_announced(&page[at as usize..], CodeSize::Bits32, at) {
+        if source.stops_at(at) {
+            return Ok(stop(emitter, start, at));
+        }
+        let raw = match decode_announced(&source.page[at as usize..], CodeSize::Bits32, at) {
             Ok(raw) => raw,
             Err(DecodeError::NeedMoreBytes) if at == start => return Ok(End::Across),
             // An instruction that goes on in the next page is a fragment of its own.

@@ -53,6 +53,7 @@ mod segments;
 mod signal;
 mod stack;
 mod stats;
+mod stops;
 mod windows;
 
 pub use arena::CODE_CACHES;

@@ -32,6 +32,8 @@ pub struct CodePage {
     pub executed: u64,
     /// Its entries are hidden until it has been looked at again.
     pub hidden: bool,
+    /// Its translations do not hold any more, whatever its bytes are.
+    pub void: bool,
     /// The page's bytes then.
     bytes: Box<[u8; PAGE_SIZE]>,
     /// The prescan map: bytes that translations were made from.
@@ -59,6 +61,7 @@ impl CodePage {
             tail: None,
             executed: 0,
             hidden: false,
+            void: false,
             bytes: Box::new(bytes),
             scanned: BitArray::ZERO,
             entries: Vec::new(),
@@ -102,6 +105,11 @@ impl CodePage {
         self.scanned[offset as usize..end as usize].fill(true);
     }
 
+    /// Whether anything was made from the byte at `offset`.
+    pub fn is_scanned(&self, offset: u16) -> bool {
+        self.scanned[usize::from(offset)]
+    }
+
     /// Adds an entry.
     pub fn add(&mut self, offset: u32, entry: Entry) {
         self.entries.push((offset as u16, entry));
@@ -117,7 +125,7 @@ impl CodePage {
     ) -> bool {
         let mut changed = (0..PAGE_SIZE).filter(|&at| self.bytes[at] != bytes[at]);
         let same_tail = self.tail.as_ref().map(|tail| tail.bytes) == tail;
-        let holds = same_tail && !changed.any(|at| self.scanned[at]);
+        let holds = !self.void && same_tail && !changed.any(|at| self.scanned[at]);
         if holds {
             self.bytes.copy_from_slice(bytes);
             self.written = written;

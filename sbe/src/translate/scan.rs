@@ -123,6 +123,7 @@ impl Translator {
             tail: page.tail.as_ref(),
             mode: key.1,
             groups: groups == Groups::Yes && key.1 != Mode::Windowed,
+            stops: self.stops.offsets(),
         };
         let before = self.arena.used();
         let origins = self.arena.next();

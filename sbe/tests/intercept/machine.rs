@@ -34,7 +34,8 @@ const DIRECTORY: u32 = 0x0013_0000;
 const TABLE: u32 = 0x0013_1000;
 /// For each vector how often its handler ran and the error code it got last.
 const RECORDS: u32 = 0x0014_0000;
-const HANDLERS: u32 = 0x0015_0000;
+/// The handlers, in the order of [`HANDLED`], 64 bytes apart.
+pub const HANDLERS: u32 = 0x0015_0000;
 const HANDLER_BYTES: u32 = 64;
 const STACK: u32 = 0x0020_0000;
 const MEMORY: u64 = 4 << 20;
@@ -150,7 +151,17 @@ impl Machine {
 
     /// Runs for a while; nothing must end it.
     pub fn run_for_a_while(&mut self) {
-        assert_eq!(self.vcpu.run(&mut self.line, 1000), Exit::Budget);
+        self.run_for(1000);
+    }
+
+    /// Runs for `budget` instructions or loops; nothing must end it.
+    pub fn run_for(&mut self, budget: u64) {
+        assert_eq!(self.vcpu.run(&mut self.line, budget), Exit::Budget);
+    }
+
+    /// Executes one instruction.
+    pub fn step(&mut self) -> Exit {
+        self.vcpu.step(&mut self.line)
     }
 
     /// Runs until an event is intercepted.
@@ -204,7 +215,14 @@ impl Machine {
         self.vcpu.mmu.phys.store(address, value).expect("RAM");
     }
 
-    fn load(&self, address: u32) -> u32 {
+    /// A byte of memory.
+    pub fn byte(&self, address: u32) -> u8 {
+        let address = GuestPhys::new(address.into());
+        self.vcpu.mmu.phys.load(address).expect("RAM")
+    }
+
+    /// A doubleword of memory.
+    pub fn load(&self, address: u32) -> u32 {
         let address = GuestPhys::new(address.into());
         self.vcpu.mmu.phys.load(address).expect("RAM")
     }

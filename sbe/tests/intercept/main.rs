@@ -1,6 +1,7 @@
 //! Events that the policy intercepts, and what is decided about them, on both engines.
 
 mod machine;
+mod stops;
 
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;

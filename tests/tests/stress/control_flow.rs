@@ -8,6 +8,7 @@
 //! Flags that an instruction leaves undefined are defined again before anything can read them, but for AF, which only the
 //! program's end reads.
 
+use super::debugged;
 use super::machine::{Counts, PAGE, Program, assemble};
 use super::paging::{faults, place_demand, start_demand};
 use super::users::{self, NEXT_ROUND, Own, SPACES, THE_END};
@@ -36,6 +37,7 @@ const MORE_LEAVES: u32 = 0x3A_0000;
 const PROGRAMS: u64 = 150;
 const PAGING_PROGRAMS: u64 = 50;
 const USER_PROGRAMS: u64 = 50;
+const DEBUGGED_PROGRAMS: u64 = 15;
 const BLOCKS: usize = 60;
 const LEAVES: usize = 8;
 const ROUNDS: u32 = 100;
@@ -319,7 +321,7 @@ impl Block<'_> {
 }
 
 /// How the program's data is mapped.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 enum Data {
     /// Without paging.
     Unpaged,
@@ -500,4 +502,18 @@ fn random_programs_of_users_in_several_spaces_end_the_same() {
     let first = PROGRAMS + PAGING_PROGRAMS;
     let seeds = first..first + USER_PROGRAMS;
     compare_all("random programs of users", seeds, Data::OfUsers);
+}
+
+#[test]
+fn random_programs_under_a_debugger_stop_and_end_the_same() {
+    let data = DATA..DATA + DATA_BYTES;
+    for data_is in [Data::Unpaged, Data::OnDemand, Data::OfUsers] {
+        let mut stops = 0;
+        for seed in 0..DEBUGGED_PROGRAMS {
+            let what = format!("{data_is:?}, seed {seed}");
+            stops += debugged::compare(&program(seed, data_is), seed, &data, &what);
+        }
+        let programs = DEBUGGED_PROGRAMS as usize;
+        assert!(stops > 100 * programs, "{stops} stops");
+    }
 }

@@ -46,6 +46,13 @@ impl Program {
 
     /// The same with `windows`.
     pub fn run_with(&self, engine: Engine, windows: Windows) -> Ended {
+        let mut vcpu = self.vcpu(engine, windows);
+        run_to_halt(&mut vcpu);
+        Ended(vcpu)
+    }
+
+    /// A processor about to execute it.
+    pub fn vcpu(&self, engine: Engine, windows: Windows) -> Vcpu {
         let mut phys = PhysMemory::new(self.memory).expect("memory");
         for (address, bytes) in &self.pieces {
             phys.write(GuestPhys::new((*address).into()), bytes)
@@ -57,14 +64,7 @@ impl Program {
         vcpu.set_windows(windows);
         vcpu.set_linux_entry(self.entry, 0);
         vcpu.cpu.regs.set(ESP, self.stack);
-        for _ in 0..SLICES {
-            match vcpu.run(&mut EmptyBus, SLICE) {
-                Exit::Budget => {}
-                Exit::Halt => return Ended(vcpu),
-                exit => panic!("{engine:?}: {exit:?} at {:08x}", vcpu.cpu.eip),
-            }
-        }
-        panic!("{engine:?} runs away at {:08x}", vcpu.cpu.eip)
+        vcpu
     }
 
     /// Runs it on both engines, fails unless they agree, and prints what it took.
@@ -87,6 +87,25 @@ impl Program {
         };
         (translator, counts)
     }
+}
+
+/// Runs a program to its HLT.
+pub fn run_to_halt(vcpu: &mut Vcpu) {
+    match next_stop(vcpu) {
+        Exit::Halt => {}
+        exit => panic!("{exit:?} at {:08x}", vcpu.cpu.eip),
+    }
+}
+
+/// Runs a program until something stops it.
+pub fn next_stop(vcpu: &mut Vcpu) -> Exit {
+    for _ in 0..SLICES {
+        match vcpu.run(&mut EmptyBus, SLICE) {
+            Exit::Budget => {}
+            exit => return exit,
+        }
+    }
+    panic!("runs away at {:08x}", vcpu.cpu.eip)
 }
 
 /// What a program took.
@@ -116,7 +135,7 @@ impl Counts {
 }
 
 /// A machine after a program's HLT.
-pub struct Ended(Vcpu);
+pub struct Ended(pub Vcpu);
 
 impl Ended {
     /// What the translator has done.

@@ -5,6 +5,7 @@
 //! | `links` | links between pages of programs in several spaces |
 //! | `many_pages` | more than 10,000 code pages at once, a code cache that is too small for them, two machines on two threads |
 //! | `aliases` | one frame of code at two linear addresses |
+//! | `debugged` | the programs of `control_flow` with breakpoints, watchpoints and single steps |
 //! | `control_flow` | random code with branches, calls, loops, page faults, and operands across pages; at CPL 3 in several address spaces, too |
 //! | `self_modifying` | pages that check, rewrite or count in themselves or the next page |
 //! | `stores` | every kind of store to the next instruction |
@@ -14,6 +15,7 @@
 
 mod aliases;
 mod control_flow;
+mod debugged;
 mod links;
 mod machine;
 mod many_pages;

@@ -13,6 +13,7 @@ use crate::bus::EmptyBus;
 use crate::cpu::control::{CR0_NE, CR0_PE, CR0_PG, CR4_OSFXSR, CR4_OSXMMEXCPT};
 use crate::cpu::segment::{Attributes, SegReg, Segment, Selector};
 use crate::cpu::{Cpu, eflags};
+use crate::debugger::Debugger;
 use crate::decode::decoder::{CodeSize, decode};
 use crate::emulate::{Exec, Interceptor};
 use crate::fault::{Fault, Vector};
@@ -48,6 +49,7 @@ struct Machine {
     host: HostFpu,
     bus: EmptyBus,
     interceptor: Interceptor,
+    debugger: Debugger,
 }
 
 impl Machine {
@@ -65,6 +67,7 @@ impl Machine {
             host: HostFpu::new().expect("executable memory"),
             bus: EmptyBus,
             interceptor: Interceptor::default(),
+            debugger: Debugger::default(),
         }
     }
 
@@ -137,6 +140,7 @@ impl Machine {
             bus: &mut self.bus,
             host: &mut self.host,
             interceptor: &mut self.interceptor,
+            debugger: &mut self.debugger,
         }
     }
 

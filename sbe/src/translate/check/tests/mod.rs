@@ -59,6 +59,7 @@ impl Bench {
             page: &page,
             tail: Some(&tail),
             mode,
+            stops: &[],
         };
         if self.arena.used() > 8 << 20 {
             *self = Self::new();
