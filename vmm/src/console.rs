@@ -1,6 +1,6 @@
 //! What is at the other end of the machine's serial cables.
 
-use std::{io, time::Duration};
+use std::{io, os::fd::BorrowedFd};
 
 /// The host side of the serial ports and the debug console.
 pub trait Console {
@@ -16,11 +16,10 @@ pub trait Console {
     /// Whatever keeps the host from writing; the machine then stops.
     fn output(&mut self, channel: Channel, bytes: &[u8]) -> io::Result<()>;
 
-    /// Waits for input, at most for `timeout` (none: for ever). May return early. Uses no processor time meanwhile.
-    ///
-    /// # Errors
-    /// Whatever keeps the host from waiting; the machine then stops.
-    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()>;
+    /// What is readable when [`Self::input`] has something to give: a machine with nothing to do waits for that. What the last
+    /// call left for want of room does not count. `None`: there is nothing to wait for at present, or [`crate::Control::wake`]
+    /// tells of it.
+    fn ready(&self) -> Option<BorrowedFd<'_>>;
 }
 
 /// What the user wants.

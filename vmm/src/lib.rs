@@ -3,6 +3,7 @@
 //! * [`loader`] puts a kernel into guest memory, as the boot protocol says.
 //! * [`board`] wires the [`devices`] to I/O ports and interrupt lines.
 //! * [`vm`] runs a processor on the board; what is at the other end of its serial cables is a [`console`].
+//! * [`control`] pauses, wakes and ends a running machine from other threads; [`inspect`] looks into one that stands still.
 //! * [`cli`] is the `replex` program: everything else is a library that it is a thin user of.
 //!
 //! Any number of machines can live in one process: nothing here is global but the terminal and the signals, and only
@@ -12,7 +13,9 @@ pub mod board;
 pub mod cli;
 pub mod clock;
 pub mod console;
+pub mod control;
 pub mod devices;
+pub mod inspect;
 pub mod loader;
 mod pace;
 pub mod ports;
@@ -23,6 +26,8 @@ pub mod vm;
 
 pub use board::Board;
 pub use console::Console;
+pub use control::Control;
+pub use inspect::AccessError;
 pub use stats::Stats;
 pub use stop::StopReason;
 pub use vm::{Vm, VmConfig, VmError};

@@ -1,12 +1,12 @@
 //! Why a machine stops.
 
-use std::io;
+use std::{io, sync::Arc};
 
 use sbe::{GuestEvent, WatchHit};
 use thiserror::Error;
 
 /// Why a machine stopped.
-#[derive(Debug, Error)]
+#[derive(Clone, Debug, Error)]
 pub enum StopReason {
     /// HLT with interrupts disabled: nothing can wake the processor. Without ACPI, power-off and halt end so.
     #[error("power-off")]
@@ -35,12 +35,18 @@ pub enum StopReason {
     /// The guest has accessed what is watched. The machine can go on.
     #[error("{0}")]
     Watchpoint(WatchHit),
-    /// The user asked for it.
+    /// [`crate::Vm::step`] is done. The machine can go on.
+    #[error("step done")]
+    Stepped,
+    /// [`crate::Control::pause`]. The machine can go on: see [`crate::Vm::run`].
+    #[error("paused")]
+    Paused,
+    /// The user asked for it, by the console or by [`crate::Control::quit`].
     #[error("quit by the user")]
     Quit,
     /// The host's side of the console failed.
     #[error("console: {0}")]
-    Console(io::Error),
+    Console(Arc<io::Error>),
 }
 
 /// Exit statuses of the `replex` program that are not the guest's own.
@@ -62,6 +68,10 @@ pub mod status {
 }
 
 impl StopReason {
+    pub(crate) fn console(error: io::Error) -> Self {
+        Self::Console(error.into())
+    }
+
     /// The exit status of the `replex` program, which runs on after what the machine can go on after.
     ///
     /// ```
@@ -81,7 +91,9 @@ impl StopReason {
             Self::Unsupported(_)
             | Self::Intercepted(_)
             | Self::Breakpoint(_)
-            | Self::Watchpoint(_) => status::UNSUPPORTED,
+            | Self::Watchpoint(_)
+            | Self::Stepped
+            | Self::Paused => status::UNSUPPORTED,
             Self::Quit => status::QUIT,
             // Who writes to a pipe that nobody reads is sent this signal.
             Self::Console(error) if error.kind() == io::ErrorKind::BrokenPipe => {
@@ -101,8 +113,11 @@ impl StopReason {
             | Self::TripleFault
             | Self::Unsupported(_)
             | Self::Intercepted(_)
+            | Self::Intercepted(_)
             | Self::Breakpoint(_)
-            | Self::Watchpoint(_) => true,
+            | Self::Watchpoint(_)
+            | Self::Stepped
+            | Self::Paused => true,
         }
     }
 }
@@ -122,7 +137,7 @@ mod tests {
             (StopReason::DebugExit(42), 42),
             (StopReason::Unsupported("x".into()), 124),
             (StopReason::Quit, 125),
-            (StopReason::Console(broken_pipe), 141),
+            (StopReason::Console(broken_pipe.into()), 141),
         ] {
             assert_eq!(reason.exit_status(), expected, "{reason}");
         }

@@ -26,6 +26,7 @@ use crate::{
     board::{Board, Com, Stop},
     clock::{Clock, host_time_of_day},
     console::{Channel, Console, Input},
+    control::{Control, Request},
     loader::{LoadError, Source, place},
     pace::Pace,
     stats::{Exits, Stats},
@@ -66,6 +67,9 @@ pub enum VmError {
     /// The host did not give the memory for the processor's own code.
     #[error("processor: {0}")]
     Processor(#[from] io::Error),
+    /// The host did not give what other threads wake the machine by.
+    #[error("eventfd: {0}")]
+    Control(io::Error),
     /// The kernel does not fit.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -73,7 +77,8 @@ pub enum VmError {
 
 /// A virtual machine.
 pub struct Vm {
-    vcpu: Vcpu,
+    pub(crate) vcpu: Vcpu,
+    control: Control,
     board: Board,
     pace: Pace,
     exits: Exits,
@@ -105,6 +110,7 @@ impl Vm {
         vcpu.set_linux_entry(entry.entry, entry.boot_params);
         Ok(Self {
             vcpu,
+            control: Control::new().map_err(VmError::Control)?,
             board: Board::new(Clock::host(), host_time_of_day(), config.memory),
             pace: Pace::default(),
             exits: Exits::default(),
@@ -114,7 +120,13 @@ impl Vm {
         })
     }
 
-    /// Runs the machine until it stops; after [`StopReason::Intercepted`] it can be called again. All that the guest sent out before has then been handed to `console`.
+    /// What other threads pause, wake and end this machine by.
+    pub fn control(&self) -> Control {
+        self.control.clone()
+    }
+
+    /// Runs the machine until it stops; after [`StopReason::Intercepted`] and [`StopReason::Paused`] it can be called again. All
+    /// that the guest sent out before has then been handed to `console`. The guest's clocks do not stop with the machine.
     pub fn run(&mut self, console: &mut dyn Console) -> StopReason {
         if let Some(vector) = self.swallowed.take() {
             self.board.end_service(vector);
@@ -125,6 +137,24 @@ impl Vm {
             Ok(()) => stop,
             Err(error) => error,
         }
+    }
+
+    /// Serves the console of a machine that stands still between two calls of [`Self::run`]: waits until the console has input or
+    /// [`Control::wake`] is called, at most for `timeout` (none: for ever), then takes the input there is. The guest gets it when
+    /// it runs. May return early. What [`Control::pause`] asks for is left to the next run.
+    ///
+    /// # Errors
+    /// Why the machine is not to run again: the user has quit, or the console failed.
+    pub fn attend(
+        &mut self,
+        console: &mut dyn Console,
+        timeout: Option<Duration>,
+    ) -> Result<(), StopReason> {
+        self.wait(console, timeout)?;
+        if self.control.is_quitting() {
+            return Err(StopReason::Quit);
+        }
+        self.exchange(console)
     }
 
     /// Says which interrupts and exceptions are logged (target `irq`, level info, a line each), and which stop the machine with
@@ -203,6 +233,11 @@ impl Vm {
 
     fn run_until_stop(&mut self, console: &mut dyn Console) -> StopReason {
         loop {
+            match self.control.take() {
+                None => {}
+                Some(Request::Pause) => return StopReason::Paused,
+                Some(Request::Quit) => return StopReason::Quit,
+            }
             self.board.advance();
             if let Err(stop) = self.exchange(console) {
                 return stop;
@@ -244,7 +279,7 @@ impl Vm {
         exit
     }
 
-    /// Waits until the board may have an interrupt or the user types something.
+    /// Waits until the board may have an interrupt, the user types something or another thread wants something.
     fn halt(&mut self, console: &mut dyn Console) -> Result<(), StopReason> {
         // No NMI source is connected.
         if self.vcpu.cpu.eflags & eflags::IF == 0 {
@@ -260,25 +295,33 @@ impl Vm {
             .board
             .next_deadline()
             .map(|deadline| Duration::from_nanos(deadline.saturating_sub(start)));
-        let waited = console.wait(timeout).map_err(StopReason::Console);
+        let waited = self.wait(console, timeout);
         self.halted += self.board.now() - start;
         waited
+    }
+
+    fn wait(&self, console: &dyn Console, timeout: Option<Duration>) -> Result<(), StopReason> {
+        self.control
+            .wait(console.ready(), timeout)
+            .map_err(StopReason::console)
     }
 
     /// Hands output to the host and input to the guest.
     fn exchange(&mut self, console: &mut dyn Console) -> Result<(), StopReason> {
         self.deliver_output(console)?;
-        match console
-            .input(self.board.room(Com::Com1))
-            .map_err(StopReason::Console)?
-        {
-            Input::Bytes(bytes) => self.board.send(Com::Com1, &bytes),
-            Input::ShowStats => console
-                .output(Channel::Monitor, self.stats().to_string().as_bytes())
-                .map_err(StopReason::Console)?,
-            Input::Quit => return Err(StopReason::Quit),
+        loop {
+            let room = self.board.room(Com::Com1);
+            match console.input(room).map_err(StopReason::console)? {
+                Input::Bytes(bytes) => {
+                    self.board.send(Com::Com1, &bytes);
+                    return Ok(());
+                }
+                Input::ShowStats => console
+                    .output(Channel::Monitor, self.stats().to_string().as_bytes())
+                    .map_err(StopReason::console)?,
+                Input::Quit => return Err(StopReason::Quit),
+            }
         }
-        Ok(())
     }
 
     fn deliver_output(&mut self, console: &mut dyn Console) -> Result<(), StopReason> {
@@ -290,7 +333,7 @@ impl Vm {
             if !bytes.is_empty() {
                 console
                     .output(channel, &bytes)
-                    .map_err(StopReason::Console)?;
+                    .map_err(StopReason::console)?;
             }
         }
         Ok(())

@@ -127,7 +127,7 @@ fn run_to_end(vm: &mut Vm, console: &mut dyn Console) -> StopReason {
         }
         let line = format!("replex: {stop}\n");
         if let Err(error) = console.output(Channel::Monitor, line.as_bytes()) {
-            return StopReason::Console(error);
+            return StopReason::console(error);
         }
     }
 }

@@ -3,7 +3,7 @@
 use linux_loader::loader::bootparam::setup_header;
 use thiserror::Error;
 
-use super::{BzImage, BzImageError, Cache, Elf32, ElfError, UnpackError, elf, unpack};
+use super::{BzImage, BzImageError, Cache, Elf32, ElfError, Segment, UnpackError, elf, unpack};
 
 /// Why a file cannot be booted.
 #[derive(Debug, Error)]
@@ -34,6 +34,8 @@ pub struct Kernel {
 const CMDLINE_SIZE_DEFAULT: u32 = 2047;
 /// Highest address an initrd may occupy, if the kernel does not say itself (boot.rst, initrd_addr_max).
 const INITRD_ADDR_MAX_DEFAULT: u32 = 0x37ff_ffff;
+/// Guest-physical address of [`Kernel::flat`].
+const FLAT_START: u32 = 0x10_0000;
 
 impl Kernel {
     /// Reads a kernel from the bytes of a file: a bzImage, unpacked through `cache` if there is one, or an ELF32.
@@ -66,6 +68,25 @@ impl Kernel {
             elf,
             header: Some(image.header),
         })
+    }
+
+    /// A kernel that is nothing but `code`, which is placed at 1 MiB and entered at its first byte: for the smallest guests.
+    pub fn flat(code: Vec<u8>) -> Self {
+        let segment = Segment {
+            index: 0,
+            paddr: FLAT_START,
+            // More than 4 GiB do not fit into RAM, as the loader will say.
+            memsz: u32::try_from(code.len()).unwrap_or(u32::MAX),
+            file: 0..code.len(),
+        };
+        Self {
+            file: code,
+            elf: Elf32 {
+                entry: FLAT_START,
+                segments: vec![segment],
+            },
+            header: None,
+        }
     }
 
     /// The segments and the entry point.

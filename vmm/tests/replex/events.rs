@@ -1,6 +1,6 @@
 //! Interrupts and exceptions of tiny guests: traced, intercepted, and decided about by way of the library.
 
-use std::{io, time::Duration};
+use std::{io, os::fd::BorrowedFd};
 
 use sbe::{Action, CpuModel, Decision, GuestEvent, Policy, Source as EventSource, Windows};
 use vmm::{
@@ -121,9 +121,8 @@ impl Console for Nobody {
         Ok(())
     }
 
-    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        std::thread::sleep(timeout.unwrap_or_default());
-        Ok(())
+    fn ready(&self) -> Option<BorrowedFd<'_>> {
+        None
     }
 }
 

@@ -1,0 +1,168 @@
+//! [`Control`]: what other threads may ask of a running machine.
+//!
+//! ```text
+//!   other threads                                the machine's thread
+//!   pause, quit ──► a bit in `requests` ───────► looked at once a slice
+//!        └──────┬─► eventfd ◄────────── poll ─── HLT, or standing still
+//!   wake ───────┘
+//! ```
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::Duration,
+};
+
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, ppoll},
+    sys::{
+        eventfd::{EfdFlags, EventFd},
+        time::TimeSpec,
+    },
+};
+
+/// A handle on a machine, for any thread.
+///
+/// What is asked for takes effect at the machine's next slice, within a millisecond or so; a halted machine looks at once.
+/// Nothing is lost: what is asked for while the machine does not run takes effect when it does.
+#[derive(Clone, Debug)]
+pub struct Control(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    requests: AtomicU8,
+    /// Its counter is not zero while there is something to look at.
+    event: EventFd,
+}
+
+const PAUSE: u8 = 1 << 0;
+const QUIT: u8 = 1 << 1;
+
+/// What was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Request {
+    Pause,
+    Quit,
+}
+
+impl Control {
+    pub(crate) fn new() -> io::Result<Self> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        Ok(Self(Arc::new(Shared {
+            requests: AtomicU8::new(0),
+            event: EventFd::from_flags(flags)?,
+        })))
+    }
+
+    /// Makes [`crate::Vm::run`] return [`crate::StopReason::Paused`], once.
+    pub fn pause(&self) {
+        self.request(PAUSE);
+    }
+
+    /// Makes [`crate::Vm::run`] return [`crate::StopReason::Quit`], now and whenever it is called again.
+    pub fn quit(&self) {
+        self.request(QUIT);
+    }
+
+    /// Has the machine look at its console and its devices again: there is input that no file descriptor tells of, or an
+    /// interrupt line has changed.
+    pub fn wake(&self) {
+        // Fails only if the counter is at its end, and then it is not zero either.
+        let _ = self.0.event.write(1);
+    }
+
+    fn request(&self, bit: u8) {
+        self.0.requests.fetch_or(bit, Ordering::Release);
+        self.wake();
+    }
+
+    /// Takes what was asked for, if anything was. A machine that is to quit is so for good.
+    #[inline]
+    pub(crate) fn take(&self) -> Option<Request> {
+        if self.0.requests.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        if self.is_quitting() {
+            return Some(Request::Quit);
+        }
+        self.0.requests.fetch_and(!PAUSE, Ordering::Acquire);
+        Some(Request::Pause)
+    }
+
+    /// Whether the machine is to quit.
+    pub(crate) fn is_quitting(&self) -> bool {
+        self.0.requests.load(Ordering::Acquire) & QUIT != 0
+    }
+
+    /// Waits until `input` is readable or another thread wakes this one, at most for `timeout` (none: for ever). May return
+    /// early. Uses no processor time meanwhile.
+    pub(crate) fn wait(
+        &self,
+        input: Option<BorrowedFd<'_>>,
+        timeout: Option<Duration>,
+    ) -> io::Result<()> {
+        let own = self.0.event.as_fd();
+        let mut fds: Vec<_> = [Some(own), input]
+            .into_iter()
+            .flatten()
+            .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+            .collect();
+        match ppoll(&mut fds, timeout.map(TimeSpec::from_duration), None) {
+            Ok(_) => self.clear(),
+            Err(Errno::EINTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Sets the counter to zero. What it was raised for is looked at after this.
+    fn clear(&self) -> io::Result<()> {
+        match self.0.event.read() {
+            Ok(_) | Err(Errno::EAGAIN | Errno::EINTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_is_taken_once_and_a_quit_stays() {
+        let control = Control::new().unwrap();
+        assert_eq!(control.take(), None);
+        control.pause();
+        control.pause();
+        assert_eq!(control.take(), Some(Request::Pause));
+        assert_eq!(control.take(), None);
+        control.clone().quit();
+        control.pause();
+        assert_eq!(control.take(), Some(Request::Quit));
+        assert_eq!(control.take(), Some(Request::Quit));
+    }
+
+    #[test]
+    fn what_was_asked_for_before_ends_the_wait_for_it() {
+        let control = Control::new().unwrap();
+        for ask in [Control::wake, Control::pause, Control::quit] {
+            ask(&control);
+            control.wait(None, None).unwrap();
+            control.wait(None, Some(Duration::ZERO)).unwrap();
+        }
+    }
+
+    #[test]
+    fn input_ends_the_wait() {
+        let control = Control::new().unwrap();
+        let (reader, writer) = io::pipe().unwrap();
+        io::Write::write_all(&mut &writer, b"x").unwrap();
+        control.wait(Some(reader.as_fd()), None).unwrap();
+        drop(writer);
+        control.wait(Some(reader.as_fd()), None).unwrap();
+    }
+}
