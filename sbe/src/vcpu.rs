@@ -363,6 +363,7 @@ impl Vcpu {
 fn begin(cx: &mut Exec<'_>) -> Result<(), Exit> {
     cx.cpu.pending.clear(Pending::BREAK | Pending::WATCH);
     cx.cpu.pending.set(cx.debugger.reasons());
+    cx.update_access_checks();
     cx.sample_bus();
     let here = cx.cpu.linear_eip();
     cx.debugger.go_on_at(here);

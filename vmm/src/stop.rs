@@ -113,7 +113,6 @@ impl StopReason {
             | Self::TripleFault
             | Self::Unsupported(_)
             | Self::Intercepted(_)
-            | Self::Intercepted(_)
             | Self::Breakpoint(_)
             | Self::Watchpoint(_)
             | Self::Stepped

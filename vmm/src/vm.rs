@@ -17,7 +17,7 @@ use clap::ValueEnum;
 use log::debug;
 use mmu::{GuestPhys, MemoryError, Mmu, PhysMemory};
 use sbe::{
-    Bus, CpuModel, Decision, Exit, NoDump, Policy, Source as EventSource, Vcpu, Windows,
+    Bus, CpuModel, Decision, Exit, NoDump, Policy, Source as EventSource, Vcpu, Watchpoint, Windows,
     cpu::eflags,
 };
 use thiserror::Error;
@@ -88,6 +88,15 @@ pub struct Vm {
     halted: u64,
 }
 
+/// How far the machine runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Advance {
+    /// Slice after slice, until something stops it.
+    Slices,
+    /// One instruction.
+    Step,
+}
+
 /// BIOS data area: what kind of reset is wanted.
 const BDA_RESET_FLAG: GuestPhys = GuestPhys::new(0x472);
 const WARM_RESET: u16 = 0x1234;
@@ -128,15 +137,35 @@ impl Vm {
     /// Runs the machine until it stops; after [`StopReason::Intercepted`] and [`StopReason::Paused`] it can be called again. All
     /// that the guest sent out before has then been handed to `console`. The guest's clocks do not stop with the machine.
     pub fn run(&mut self, console: &mut dyn Console) -> StopReason {
-        if let Some(vector) = self.swallowed.take() {
-            self.board.end_service(vector);
-        }
-        let stop = self.run_until_stop(console);
-        debug!("stopped: {stop}");
-        match self.deliver_output(console) {
-            Ok(()) => stop,
-            Err(error) => error,
-        }
+        self.advance(console, Advance::Slices)
+    }
+
+    /// Executes one instruction, whatever breakpoint it has, or delivers one event, and returns [`StopReason::Stepped`]; what else
+    /// may end [`Self::run`] may end this. A halted processor waits for an interrupt; else interrupts wait.
+    pub fn step(&mut self, console: &mut dyn Console) -> StopReason {
+        self.advance(console, Advance::Step)
+    }
+
+    /// Has [`Self::run`] return [`StopReason::Breakpoint`] before an instruction at a linear address is executed, see
+    /// [`Vcpu::add_breakpoint`].
+    pub fn add_breakpoint(&mut self, address: u32) {
+        self.vcpu.add_breakpoint(address);
+    }
+
+    /// Removes a breakpoint that was added. Returns whether there was one.
+    pub fn remove_breakpoint(&mut self, address: u32) -> bool {
+        self.vcpu.remove_breakpoint(address)
+    }
+
+    /// Has [`Self::run`] return [`StopReason::Watchpoint`] behind an access to a range of linear addresses, see
+    /// [`Vcpu::add_watchpoint`].
+    pub fn add_watchpoint(&mut self, watchpoint: Watchpoint) {
+        self.vcpu.add_watchpoint(watchpoint);
+    }
+
+    /// Removes a watchpoint that was added. Returns whether there was one.
+    pub fn remove_watchpoint(&mut self, watchpoint: Watchpoint) -> bool {
+        self.vcpu.remove_watchpoint(watchpoint)
     }
 
     /// Serves the console of a machine that stands still between two calls of [`Self::run`]: waits until the console has input or
@@ -161,6 +190,11 @@ impl Vm {
     /// [`StopReason::Intercepted`] before the guest sees them.
     pub fn set_policy(&mut self, policy: Policy) {
         self.vcpu.set_policy(policy);
+    }
+
+    /// What becomes of which interrupts and exceptions.
+    pub fn policy(&self) -> &Policy {
+        self.vcpu.policy()
     }
 
     /// Says what becomes of the event that the machine was intercepted for, when it runs on; unless told otherwise the guest
@@ -231,7 +265,19 @@ impl Vm {
         }
     }
 
-    fn run_until_stop(&mut self, console: &mut dyn Console) -> StopReason {
+    fn advance(&mut self, console: &mut dyn Console, by: Advance) -> StopReason {
+        if let Some(vector) = self.swallowed.take() {
+            self.board.end_service(vector);
+        }
+        let stop = self.run_until_stop(console, by);
+        debug!("stopped: {stop}");
+        match self.deliver_output(console) {
+            Ok(()) => stop,
+            Err(error) => error,
+        }
+    }
+
+    fn run_until_stop(&mut self, console: &mut dyn Console, by: Advance) -> StopReason {
         loop {
             match self.control.take() {
                 None => {}
@@ -242,7 +288,12 @@ impl Vm {
             if let Err(stop) = self.exchange(console) {
                 return stop;
             }
-            match self.run_slice() {
+            let exit = match by {
+                Advance::Slices => self.run_slice(),
+                Advance::Step => self.vcpu.step(&mut self.board),
+            };
+            match exit {
+                Exit::Budget if by == Advance::Step => return StopReason::Stepped,
                 Exit::Budget => self.exits.budget += 1,
                 Exit::Halt => {
                     self.exits.halt += 1;

@@ -7,5 +7,6 @@ pub mod model;
 pub mod regs;
 pub mod segment;
 mod state;
+mod tags;
 
 pub use state::{Cpu, DescriptorTable, Pending, SegmentLoad};

@@ -198,7 +198,7 @@ impl Environment {
         Self {
             fcw: fpu.fcw(),
             fsw: fpu.fsw(),
-            ftw: full_tags(fpu),
+            ftw: fpu.full_tags(),
             pointers: fpu.pointers(),
         }
     }
@@ -208,7 +208,7 @@ impl Environment {
         fpu.move_top((self.fsw >> 11 & 7) as u8);
         fpu.set_fsw(self.fsw);
         fpu.set_fcw(self.fcw);
-        fpu.set_tags(abridged_tags(self.ftw));
+        fpu.set_full_tags(self.ftw);
         fpu.set_pointers(self.pointers);
     }
 
@@ -295,51 +295,6 @@ impl Environment {
     }
 }
 
-/// The two bits a register has in the full tag word (SDM Vol. 1, 8.1.7 "x87 FPU Tag Word").
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Tag {
-    Valid = 0,
-    Zero = 1,
-    Special = 2,
-    Empty = 3,
-}
-
-impl Tag {
-    /// Tag of a register that is not empty.
-    fn of(register: [u8; REGISTER_BYTES]) -> Self {
-        const EXPONENT: u16 = 0x7FFF;
-        let significand = u64::from_le_bytes(std::array::from_fn(|index| register[index]));
-        let exponent = u16::from_le_bytes([register[8], register[9]]) & EXPONENT;
-        let integer_bit = significand >> 63 != 0;
-        match exponent {
-            0 if significand == 0 => Self::Zero,
-            0 | EXPONENT => Self::Special,
-            _ if integer_bit => Self::Valid,
-            _ => Self::Special,
-        }
-    }
-}
-
-/// The full tag word: physical register i has bits 2i and 2i + 1.
-fn full_tags(fpu: &FxState) -> u16 {
-    (0..8u8).rev().fold(0, |word, physical| {
-        let tag = if fpu.tags() >> physical & 1 == 0 {
-            Tag::Empty
-        } else {
-            Tag::of(fpu.st(physical.wrapping_sub(fpu.top()) & 7))
-        };
-        word << 2 | tag as u16
-    })
-}
-
-/// What the processor keeps of a full tag word: empty or not.
-fn abridged_tags(full: u16) -> u8 {
-    (0..8).fold(0, |tags, physical| {
-        let empty = full >> (2 * physical) & 3 == Tag::Empty as u16;
-        tags | u8::from(!empty) << physical
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -400,20 +355,5 @@ mod tests {
         }
         let bytes = SAMPLE.encode(Size::Bits16, Addressing::Linear);
         assert_eq!(bytes[6..10], [0x34, 0x12, 0xC1, 0xF5]);
-    }
-
-    #[test]
-    fn tags_tell_zero_special_and_valid_apart() {
-        let register = |significand: u64, exponent: u16| {
-            let mut bytes = [0; REGISTER_BYTES];
-            bytes[..8].copy_from_slice(&significand.to_le_bytes());
-            bytes[8..].copy_from_slice(&exponent.to_le_bytes());
-            Tag::of(bytes)
-        };
-        assert_eq!(register(0, 0x8000), Tag::Zero);
-        assert_eq!(register(1, 0), Tag::Special, "denormal");
-        assert_eq!(register(1 << 63, 0x3FFF), Tag::Valid);
-        assert_eq!(register(1, 0x3FFF), Tag::Special, "unnormal");
-        assert_eq!(register(1 << 63, 0x7FFF), Tag::Special, "infinity");
     }
 }
