@@ -11,6 +11,8 @@
 //! the fall is withheld from IR0 until the request is taken or OUT0 rises again. Several pulses request one interrupt, as
 //! they do on hardware that is kept from acknowledging; [`TimerStats`] counts what that swallows.
 
+use std::fmt;
+
 use crate::lines::{Irq, Level};
 use crate::pic::{Pic, PicPort};
 use crate::pit::{Channel, Pit, PitPort};
@@ -151,5 +153,12 @@ impl Chipset {
     fn follow_out0(&mut self) {
         self.pic.set_line(Irq::TIMER, self.pit.out(Channel::Timer));
         self.fall_withheld = false;
+    }
+}
+
+/// The state of all of it, several lines.
+impl fmt::Display for Chipset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.pic, self.pit)
     }
 }

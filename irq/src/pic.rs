@@ -15,6 +15,8 @@
 mod chip;
 mod command;
 
+use std::fmt;
+
 use crate::lines::{Irq, Level};
 use chip::Chip;
 
@@ -198,5 +200,15 @@ impl Pic {
     fn drive_cascade(&mut self) {
         let level = Level::from_active(self.line2.is_high() || self.slave.request().is_some());
         self.master.set_input(CASCADE_INPUT, level);
+    }
+}
+
+/// A line for each chip, and INT's level.
+impl fmt::Display for Pic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "8259A master  {}", self.master)?;
+        writeln!(f, "8259A slave   {}", self.slave)?;
+        let level = if self.intr() { "high" } else { "low" };
+        writeln!(f, "INTR          {level}")
     }
 }

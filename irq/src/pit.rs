@@ -23,6 +23,8 @@ mod counting;
 
 pub use clock::FREQUENCY_HZ;
 
+use std::fmt;
+
 use crate::lines::Level;
 use clock::{pulses_until, time_of_pulse};
 use control::{ControlWord, CounterCommand};
@@ -200,5 +202,15 @@ impl Pit {
                 }
             }
         }
+    }
+}
+
+/// A line for each counter.
+impl fmt::Display for Pit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, counter) in self.counters.iter().enumerate() {
+            writeln!(f, "8254 counter {number}  {counter}")?;
+        }
+        Ok(())
     }
 }

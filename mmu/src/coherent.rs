@@ -158,13 +158,13 @@ impl CoherentMemory {
         true
     }
 
-    /// The value of an entry in RAM.
-    fn entry(&self, step: &Step) -> u64 {
+    /// The value of a paging-structure entry; all ones where there is no memory.
+    pub(crate) fn entry(&self, step: &Step) -> u64 {
         let mut bytes = [0; size_of::<u64>()];
-        let known = self
-            .phys
-            .read(step.entry, &mut bytes[..1 << step.entry_shift]);
-        debug_assert_eq!(known, Ok(()));
+        let value = &mut bytes[..1 << step.entry_shift];
+        if self.phys.read(step.entry, value).is_err() {
+            value.fill(u8::MAX);
+        }
         u64::from_le_bytes(bytes)
     }
 

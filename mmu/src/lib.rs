@@ -15,6 +15,7 @@
 
 mod addr;
 mod coherent;
+mod explain;
 mod memfd;
 mod mmu;
 mod paging;
@@ -24,6 +25,7 @@ mod tlb;
 
 pub use addr::{Frame, GuestPhys, LinearAddr, LinearPage, PAGE_SHIFT, PAGE_SIZE};
 pub use coherent::CoherentMemory;
+pub use explain::{Explanation, FrameReport};
 pub use mmu::{MemFault, Mmu, Piece, Span};
 pub use paging::{
     Access, NoTranslation, PageFault, PageFaultCode, PageSize, Paging, PagingMode, Permissions,

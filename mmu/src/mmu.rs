@@ -116,6 +116,10 @@ impl Mmu {
         &self.paging
     }
 
+    pub(crate) fn pdptes(&self) -> &Pdptes {
+        &self.pdptes
+    }
+
     /// Sets the paging registers. A change of CR3 alone leads to another address space and flushes nothing: the caller
     /// follows it with the flush that the instruction implies. Any other change drops all cached translations, whose
     /// permissions were computed under the old registers.

@@ -30,6 +30,6 @@ pub use fault::{Exception, Fault, Unsupported, Vector};
 pub use guest_event::{Decision, GuestEvent};
 pub use policy::{Action, Policy, Source};
 pub use translate::{
-    CODE_CACHES, Exits, NoDump, Stats as TranslationStats, UnknownWindows, Windows,
+    CODE_CACHES, CodePageReport, Exits, NoDump, Stats as TranslationStats, UnknownWindows, Windows,
 };
 pub use vcpu::{CODE_CACHE, Engine, Exit, Vcpu};

@@ -22,7 +22,7 @@ use crate::emulate::{Event, Exec, Interceptor};
 use crate::fault::{Fault, Unsupported};
 use crate::guest_event::{Decision, GuestEvent};
 use crate::policy::Policy;
-use crate::translate::{NoDump, Outcome, Stats, Translator, Windows, is_flat};
+use crate::translate::{CodePageReport, NoDump, Outcome, Stats, Translator, Windows, is_flat};
 use mmu::{Frame, GuestPhys, LinearAddr, MemFault, Mmu, PAGE_SIZE};
 use std::path::Path;
 
@@ -240,6 +240,11 @@ impl Vcpu {
             text if text.is_empty() => Err(NoDump::NothingTranslated),
             text => Ok(text),
         }
+    }
+
+    /// The pages of guest code that have translations; `None` without a translator.
+    pub fn code_pages(&self) -> Option<Vec<CodePageReport>> {
+        self.translator.as_ref().map(Translator::inventory)
     }
 
     /// Raises the NMI pin.

@@ -10,6 +10,8 @@
 //! Where nobody answers, reads give ones and writes are dropped; every access is counted. Registers are bytes: a wider
 //! access is one access to each of the ports it covers, as on ISA.
 
+use std::collections::VecDeque;
+
 use irq::{Chipset, Irq};
 use mmu::GuestPhys;
 use sbe::{Bus, Width};
@@ -31,6 +33,8 @@ pub struct Board {
     port_a: ControlPortA,
     reset_control: ResetControl,
     debug_console: Vec<u8>,
+    /// Vectors of interrupts that a debugger asks for.
+    injected: VecDeque<u8>,
     stop: Option<Stop>,
     counts: Counts,
 }
@@ -150,6 +154,7 @@ impl Board {
             port_a: ControlPortA::default(),
             reset_control: ResetControl::default(),
             debug_console: Vec::new(),
+            injected: VecDeque::new(),
             stop: None,
             counts: Counts::default(),
         }
@@ -198,6 +203,16 @@ impl Board {
     /// Why the board asked for a stop, if it did.
     pub fn stop(&self) -> Option<Stop> {
         self.stop
+    }
+
+    /// Requests an interrupt with `vector`, of which the interrupt controllers know nothing.
+    pub fn inject(&mut self, vector: u8) {
+        self.injected.push_back(vector);
+    }
+
+    /// The interrupt controllers and the timer.
+    pub fn chipset(&self) -> &Chipset {
+        &self.chipset
     }
 
     /// Ends the service of the interrupt that was acknowledged with `vector`, of which the guest does not learn.
@@ -346,12 +361,15 @@ impl Bus for Board {
     }
 
     fn intr(&self) -> bool {
-        self.chipset.intr()
+        self.chipset.intr() || !self.injected.is_empty()
     }
 
     fn acknowledge(&mut self) -> u8 {
         self.counts.interrupts += 1;
-        self.chipset.acknowledge()
+        match self.injected.pop_front() {
+            Some(vector) => vector,
+            None => self.chipset.acknowledge(),
+        }
     }
 
     fn stop_requested(&self) -> bool {

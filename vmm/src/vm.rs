@@ -15,10 +15,10 @@ use std::{io, path::Path, time::Duration};
 
 use clap::ValueEnum;
 use log::debug;
-use mmu::{GuestPhys, MemoryError, Mmu, PhysMemory};
+use mmu::{Explanation, GuestPhys, LinearAddr, MemoryError, Mmu, PhysMemory};
 use sbe::{
-    Bus, CpuModel, Decision, Exit, NoDump, Policy, Source as EventSource, Vcpu, Watchpoint, Windows,
-    cpu::eflags,
+    Bus, CodePageReport, CpuModel, Decision, Exit, GuestEvent, NoDump, Policy,
+    Source as EventSource, Vcpu, Vector, Watchpoint, Windows, cpu::eflags,
 };
 use thiserror::Error;
 
@@ -195,6 +195,35 @@ impl Vm {
     /// What becomes of which interrupts and exceptions.
     pub fn policy(&self) -> &Policy {
         self.vcpu.policy()
+    }
+
+    /// The event that the machine was intercepted for, until it runs on.
+    pub fn intercepted(&self) -> Option<GuestEvent> {
+        self.vcpu.intercepted()
+    }
+
+    /// Requests an interrupt with `vector` as the INTR pin does, but not by the interrupt controllers: the guest gets it when it
+    /// accepts interrupts. Vector 2 is NMI.
+    pub fn inject(&mut self, vector: u8) {
+        match Vector::Nmi as u8 == vector {
+            true => self.vcpu.inject_nmi(),
+            false => self.board.inject(vector),
+        }
+    }
+
+    /// What is known of the translation of a linear address, as the guest's page tables are now.
+    pub fn explain(&self, address: u32) -> Explanation {
+        self.vcpu.mmu.explain(LinearAddr::from(address))
+    }
+
+    /// The code pages that have translations; `None` without a translator.
+    pub fn code_pages(&self) -> Option<Vec<CodePageReport>> {
+        self.vcpu.code_pages()
+    }
+
+    /// The board.
+    pub fn board(&self) -> &Board {
+        &self.board
     }
 
     /// Says what becomes of the event that the machine was intercepted for, when it runs on; unless told otherwise the guest

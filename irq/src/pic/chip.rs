@@ -9,6 +9,8 @@
 //! An edge triggered input requests from its rising edge until it is acknowledged or goes low; a level triggered one as
 //! long as it is high.
 
+use std::fmt;
+
 use super::INPUTS;
 use super::command::{Command, Icw1, Icw4, Ocw2, Ocw3, StatusRead, slave_identity, vector_base};
 use crate::lines::Level;
@@ -319,5 +321,41 @@ impl Chip {
         self.poll = ocw3.poll;
         self.status_read = ocw3.status_read.unwrap_or(self.status_read);
         self.special_mask = ocw3.special_mask.unwrap_or(self.special_mask);
+    }
+}
+
+/// One line: registers, lines and modes.
+impl fmt::Display for Chip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.sequence != Sequence::Ready {
+            return f.write_str("not initialized");
+        }
+        write!(
+            f,
+            "IRR {:02x}, IMR {:02x}, ISR {:02x}; vectors {:02x} to {:02x}; lines {:02x} high, {:02x} level triggered",
+            self.irr(),
+            self.imr,
+            self.isr,
+            self.vector(0),
+            self.vector(INPUTS - 1),
+            self.inputs,
+            if self.icw1.level_triggered {
+                u8::MAX
+            } else {
+                self.elcr
+            },
+        )?;
+        for (mode, name) in [
+            (self.icw4.auto_eoi, "automatic EOI"),
+            (self.icw4.special_fully_nested, "special fully nested"),
+            (self.special_mask, "special mask"),
+            (self.lowest != DEFAULT_LEVEL, "rotated priorities"),
+            (self.poll, "poll command given"),
+        ] {
+            if mode {
+                write!(f, "; {name}")?;
+            }
+        }
+        Ok(())
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! The counting itself is [`CountingElement`]'s; here bytes become counts and counts become bytes.
 
+use std::fmt;
+
 use super::control::{Access, Format, ReadBack};
 use super::counting::CountingElement;
 use crate::lines::Level;
@@ -139,5 +141,25 @@ impl Counter {
             0
         };
         out | null_count | self.format.status_bits()
+    }
+}
+
+/// One line: mode, count, pins.
+impl fmt::Display for Counter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let level = |level: Level| if level.is_high() { "high" } else { "low" };
+        let Format { mode, radix, .. } = self.format;
+        write!(
+            f,
+            "mode {} ({radix:?}), count {:04x}, OUT {}, GATE {}",
+            mode as u8,
+            self.element.value(),
+            level(self.out()),
+            level(self.element.gate()),
+        )?;
+        if self.element.null_count() {
+            f.write_str(", no count loaded")?;
+        }
+        Ok(())
     }
 }

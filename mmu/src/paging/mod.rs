@@ -23,7 +23,7 @@ pub use fault::{PageFault, PageFaultCode};
 pub(crate) use format::{ACCESSED, DIRTY, PRESENT};
 pub(crate) use pdpte::Pdptes;
 pub use walk::{NoTranslation, Translation};
-pub(crate) use walk::{Step, Walk, walk};
+pub(crate) use walk::{Step, Trail, Walk, walk, walk_along};
 
 /// Width of guest-physical addresses in bits (MAXPHYADDR, CPUID leaf 80000008H EAX bits 7:0): 36, which PSE-36 and PAE
 /// reach. Address bits from here up are reserved in paging structures.

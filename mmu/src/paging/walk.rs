@@ -59,25 +59,23 @@ pub(crate) struct Step {
 #[derive(Clone, Debug)]
 pub(crate) struct Walk {
     pub(crate) translation: Translation,
-    pub(crate) trail: SmallVec<[Step; 2]>,
+    pub(crate) trail: Trail,
 }
 
-impl Walk {
-    /// The walk without paging: linear is physical, everything is permitted.
+impl Translation {
+    /// The translation without paging: linear is physical, everything is permitted.
     fn identity(addr: LinearAddr) -> Self {
-        let translation = Translation {
+        Self {
             phys: GuestPhys::new(addr.get() as u32 as u64),
             page_size: PageSize::KIB_4,
             permissions: Permissions::ALL,
             global: false,
             dirty: true,
-        };
-        Self {
-            translation,
-            trail: SmallVec::new(),
         }
     }
+}
 
+impl Walk {
     /// Records the access in the paging structures: A at every level, D in the last for a write.
     pub(crate) fn commit(&self, phys: &mut PhysMemory, access: Access, mode: PagingMode) {
         let set = match mode {
@@ -100,6 +98,9 @@ impl Walk {
     }
 }
 
+/// The entries that a walk has used, top level first.
+pub(crate) type Trail = SmallVec<[Step; 2]>;
+
 /// Translates `addr` without side effects.
 pub(crate) fn walk(
     phys: &PhysMemory,
@@ -107,15 +108,29 @@ pub(crate) fn walk(
     pdptes: &Pdptes,
     addr: LinearAddr,
 ) -> Result<Walk, NoTranslation> {
+    let mut trail = Trail::new();
+    let translation = walk_along(phys, paging, pdptes, addr, &mut trail)?;
+    Ok(Walk { translation, trail })
+}
+
+/// The same; adds the entries to `trail`, also those of a walk that ends without a translation.
+#[inline]
+pub(crate) fn walk_along(
+    phys: &PhysMemory,
+    paging: &Paging,
+    pdptes: &Pdptes,
+    addr: LinearAddr,
+    trail: &mut Trail,
+) -> Result<Translation, NoTranslation> {
     match paging.mode {
-        PagingMode::Off => Ok(Walk::identity(addr)),
+        PagingMode::Off => Ok(Translation::identity(addr)),
         PagingMode::TwoLevel => {
             let directory = GuestPhys::new(paging.directory().into());
-            walk_tables::<format::TwoLevel>(phys, paging, directory, addr)
+            walk_tables::<format::TwoLevel>(phys, paging, directory, addr, trail)
         }
         PagingMode::Pae => {
             let directory = pdptes.directory(addr).ok_or(NoTranslation::NotPresent)?;
-            walk_tables::<format::Pae>(phys, paging, directory, addr)
+            walk_tables::<format::Pae>(phys, paging, directory, addr, trail)
         }
     }
 }
@@ -126,10 +141,10 @@ fn walk_tables<F: Format>(
     paging: &Paging,
     root: GuestPhys,
     addr: LinearAddr,
-) -> Result<Walk, NoTranslation> {
+    trail: &mut Trail,
+) -> Result<Translation, NoTranslation> {
     let mut structure = root;
     let mut allowed = Permissions::ALL;
-    let mut trail = SmallVec::new();
     for level in (1..=F::LEVELS).rev() {
         let shift = PAGE_SHIFT + (level - 1) * F::INDEX_BITS;
         let index = (addr.get() >> shift) & ((1 << F::INDEX_BITS) - 1);
@@ -152,14 +167,13 @@ fn walk_tables<F: Format>(
                 dirty,
             } => {
                 let page_size = PageSize::from_shift(shift);
-                let translation = Translation {
+                return Ok(Translation {
                     phys: base.with_offset(page_size.offset_of(addr.get())),
                     page_size,
                     permissions: allowed.and(permissions),
                     global: global && paging.pge,
                     dirty,
-                };
-                return Ok(Walk { translation, trail });
+                });
             }
         }
     }

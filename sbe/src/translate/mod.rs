@@ -38,6 +38,7 @@ mod evict;
 mod exchange;
 mod fault;
 mod fragment;
+mod inventory;
 mod jitdump;
 mod links;
 mod listing;
@@ -59,6 +60,7 @@ mod windows;
 pub use arena::CODE_CACHES;
 pub use dump::NoDump;
 pub use engine::{Outcome, Translator, is_flat};
+pub use inventory::CodePageReport;
 pub use stats::{Exits, Stats};
 pub use windows::{UnknownWindows, Windows};
 

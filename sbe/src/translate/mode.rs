@@ -17,6 +17,15 @@ impl Mode {
     /// All modes.
     pub const ALL: [Self; 3] = [Self::Supervisor, Self::User, Self::Windowed];
 
+    /// Its name for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Supervisor => "Supervisor",
+            Self::User => "User",
+            Self::Windowed => "Windowed",
+        }
+    }
+
     /// The privilege.
     pub fn privilege(self) -> Privilege {
         match self {

@@ -110,6 +110,11 @@ impl CodePage {
         self.scanned[usize::from(offset)]
     }
 
+    /// How many bytes something was made from.
+    pub fn scanned_bytes(&self) -> usize {
+        self.scanned.count_ones()
+    }
+
     /// Adds an entry.
     pub fn add(&mut self, offset: u32, entry: Entry) {
         self.entries.push((offset as u16, entry));

@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     console::{Channel, Console},
+    gdb::{Address, Gdb, Start},
     loader::{Cache, Kernel, Source},
     stop::StopReason,
     tsc::TscMeter,
@@ -103,7 +104,7 @@ fn run(args: &BootArgs, vm: &mut Vm) -> Result<u8> {
     if let Some(raw) = &raw {
         restore_before_panic_message(raw);
     }
-    let stop = run_to_end(vm, &mut Stdio::new(wiring));
+    let stop = run_to_end(args, vm, &mut Stdio::new(wiring))?;
     drop(raw);
     if stop.is_abnormal() {
         complain(&stop.to_string());
@@ -118,18 +119,55 @@ fn run(args: &BootArgs, vm: &mut Vm) -> Result<u8> {
     Ok(stop.exit_status())
 }
 
-/// Runs the machine until it stops for good. What is intercepted is shown, and then the guest's.
-fn run_to_end(vm: &mut Vm, console: &mut dyn Console) -> StopReason {
+/// Runs the machine until it stops for good. What is intercepted is shown, and then the guest's, unless gdb is there.
+fn run_to_end(args: &BootArgs, vm: &mut Vm, console: &mut dyn Console) -> Result<StopReason> {
+    let mut gdb = match &args.gdb {
+        Some(address) => Some(listen(args, address, vm)?),
+        None => None,
+    };
+    if let Some(gdb) = &gdb {
+        show(console, &invitation(gdb.address()))?;
+    }
     loop {
-        let stop = vm.run(console);
+        let stop = match &mut gdb {
+            Some(gdb) => gdb.run(vm, console),
+            None => vm.run(console),
+        };
         if !matches!(stop, StopReason::Intercepted(_)) {
-            return stop;
+            return Ok(stop);
         }
-        let line = format!("replex: {stop}\n");
-        if let Err(error) = console.output(Channel::Monitor, line.as_bytes()) {
-            return StopReason::console(error);
+        if let Err(error) = show(console, &stop.to_string()) {
+            return Ok(StopReason::Console(error.into()));
         }
     }
+}
+
+/// Tells the user something while the machine has the terminal.
+fn show(console: &mut dyn Console, message: &str) -> io::Result<()> {
+    let line = format!("replex: {message}\n");
+    console.output(Channel::Monitor, line.as_bytes())
+}
+
+fn listen(args: &BootArgs, address: &Address, vm: &Vm) -> Result<Gdb> {
+    let start = match args.gdb_wait {
+        true => Start::Wait,
+        false => Start::Run,
+    };
+    Gdb::listen(address, vm.control(), start).with_context(|| format!("--gdb {address}"))
+}
+
+/// How to connect.
+fn invitation(address: &Address) -> String {
+    // gdb takes a path as it is.
+    let target = match address {
+        Address::Tcp(address) => address.to_string(),
+        Address::Unix(path) => path.display().to_string(),
+    };
+    let warning = match address.is_local() {
+        true => "",
+        false => "; whoever reaches this address controls the guest",
+    };
+    format!("gdb: target remote {target}{warning}")
 }
 
 /// Says how much code was checked.

@@ -264,18 +264,32 @@ fn core() -> Vec<Register> {
         registers.push(Register::new(name, 80, "i387_ext", get).set_by(set));
     }
     registers.extend([
-        x87("fctrl", |fpu| fpu.fcw().into(), |fpu, value| {
-            fpu.set_fcw(value as u16)
-        }),
-        x87("fstat", |fpu| fpu.fsw().into(), |fpu, value| {
-            fpu.set_fsw(value as u16)
-        }),
-        x87("ftag", |fpu| fpu.full_tags().into(), |fpu, value| {
-            fpu.set_full_tags(value as u16)
-        }),
-        pointer("fiseg", |at| at.fcs.into(), |at, value| at.fcs = value as u16),
+        x87(
+            "fctrl",
+            |fpu| fpu.fcw().into(),
+            |fpu, value| fpu.set_fcw(value as u16),
+        ),
+        x87(
+            "fstat",
+            |fpu| fpu.fsw().into(),
+            |fpu, value| fpu.set_fsw(value as u16),
+        ),
+        x87(
+            "ftag",
+            |fpu| fpu.full_tags().into(),
+            |fpu, value| fpu.set_full_tags(value as u16),
+        ),
+        pointer(
+            "fiseg",
+            |at| at.fcs.into(),
+            |at, value| at.fcs = value as u16,
+        ),
         pointer("fioff", |at| at.fip, |at, value| at.fip = value),
-        pointer("foseg", |at| at.fds.into(), |at, value| at.fds = value as u16),
+        pointer(
+            "foseg",
+            |at| at.fds.into(),
+            |at, value| at.fds = value as u16,
+        ),
         pointer("fooff", |at| at.fdp, |at, value| at.fdp = value),
         pointer("fop", |at| at.fop.into(), |at, value| at.fop = value as u16),
     ]);
@@ -293,10 +307,7 @@ fn pointer(name: &'static str, get: fn(&Pointers) -> u32, set: fn(&mut Pointers,
         set(&mut pointers, value as u32);
         cpu.fpu.set_pointers(pointers);
     };
-    Register::new(name, 32, "int", move |cpu| {
-        get(&cpu.fpu.pointers()).into()
-    })
-    .set_by(change)
+    Register::new(name, 32, "int", move |cpu| get(&cpu.fpu.pointers()).into()).set_by(change)
 }
 
 /// Virtual-8086 mode is not entered or left so: it changes what the segment registers hold.
@@ -362,14 +373,27 @@ mod tests {
 
     fn number(table: &Table, name: &str) -> usize {
         let mut registers = table.registers();
-        registers.position(|register| register.name == name).unwrap()
+        registers
+            .position(|register| register.name == name)
+            .unwrap()
     }
 
     #[test]
     fn registers_have_the_numbers_that_gdb_gives_them() {
         let table = Table::default();
         // gdb/i386-tdep.h, enum i386_regnum.
-        for (name, expected) in [("eax", 0), ("eip", EIP), ("eflags", 9), ("cs", 10), ("gs", 15), ("st0", 16), ("fctrl", 24), ("fop", 31), ("xmm0", 32), ("mxcsr", 40)] {
+        for (name, expected) in [
+            ("eax", 0),
+            ("eip", EIP),
+            ("eflags", 9),
+            ("cs", 10),
+            ("gs", 15),
+            ("st0", 16),
+            ("fctrl", 24),
+            ("fop", 31),
+            ("xmm0", 32),
+            ("mxcsr", 40),
+        ] {
             assert_eq!(number(&table, name), expected, "{name}");
         }
     }
@@ -411,7 +435,16 @@ mod tests {
     fn read_only_registers_take_only_the_value_they_have() {
         let table = Table::default();
         let mut cpu = Cpu::new(CpuModel::default());
-        for name in ["cs", "gs", "fs_base", "cr0", "cr3", "cr4", "tr", "idtr_base"] {
+        for name in [
+            "cs",
+            "gs",
+            "fs_base",
+            "cr0",
+            "cr3",
+            "cr4",
+            "tr",
+            "idtr_base",
+        ] {
             let register = table.get(number(&table, name)).unwrap();
             let mut value = register.read(&cpu);
             assert_eq!(register.write(&mut cpu, &value), Ok(()));

@@ -1,0 +1,194 @@
+//! [`Explanation`]: all that is known of the page of a linear address, for people.
+
+use std::fmt;
+
+use crate::addr::{GuestPhys, LinearAddr};
+use crate::mmu::Mmu;
+use crate::paging::{
+    self, Access, NoTranslation, Paging, PagingMode, Privilege, Trail, Translation,
+};
+use crate::phys::{Attribute, RegionKind, Timestamp};
+use crate::tlb::View;
+
+/// How a linear address is translated, what is cached of that, and what is known of the frame it leads to.
+#[derive(Clone, Debug)]
+pub struct Explanation {
+    /// The linear address.
+    pub address: LinearAddr,
+    /// The paging registers.
+    pub paging: Paging,
+    /// The paging-structure entries of the walk, top level first: where they are and what they hold.
+    pub entries: Vec<(GuestPhys, u64)>,
+    /// What the walk gives.
+    pub translation: Result<Translation, NoTranslation>,
+    /// The views in which the page has a slot.
+    pub slots: Vec<(&'static str, u64)>,
+    /// Whether all address spaces share the slots.
+    pub shared: bool,
+    /// Host address of the address in the space's window, if it has one.
+    pub window: Option<u64>,
+    /// What is known of the frame, if there is a translation.
+    pub frame: Option<FrameReport>,
+}
+
+/// What is known of a frame.
+#[derive(Clone, Debug)]
+pub struct FrameReport {
+    /// What answers there.
+    pub region: RegionKind,
+    /// The attributes it has.
+    pub attributes: Vec<Attribute>,
+    /// When it was last seen written, scanned for code, and executed.
+    pub stamps: [Timestamp; 3],
+}
+
+/// The views and their names.
+const VIEWS: [(&str, View); 8] = [
+    (
+        "supervisor read",
+        View::of(Access::Read, Privilege::Supervisor),
+    ),
+    (
+        "supervisor write",
+        View::of(Access::Write, Privilege::Supervisor),
+    ),
+    (
+        "supervisor fetch",
+        View::of(Access::Fetch, Privilege::Supervisor),
+    ),
+    ("supervisor code", View::code(Privilege::Supervisor)),
+    ("user read", View::of(Access::Read, Privilege::User)),
+    ("user write", View::of(Access::Write, Privilege::User)),
+    ("user fetch", View::of(Access::Fetch, Privilege::User)),
+    ("user code", View::code(Privilege::User)),
+];
+
+impl Mmu {
+    /// Explains `address`, without any effect.
+    pub fn explain(&self, address: LinearAddr) -> Explanation {
+        let address = address.wrapping_add32(0);
+        let mut trail = Trail::new();
+        let translation = paging::walk_along(
+            &self.phys,
+            self.paging(),
+            self.pdptes(),
+            address,
+            &mut trail,
+        );
+        let slots = VIEWS
+            .into_iter()
+            .map(|(name, view)| (name, self.slot(view, address)))
+            .filter(|&(_, slot)| slot != 0);
+        Explanation {
+            address,
+            paging: *self.paging(),
+            entries: trail
+                .iter()
+                .map(|step| (step.entry, self.phys.entry(step)))
+                .collect(),
+            translation,
+            slots: slots.collect(),
+            shared: self.is_shared(address),
+            window: self.window().map(|base| base + address.get()),
+            frame: translation.ok().map(|found| self.report(found.phys)),
+        }
+    }
+
+    fn report(&self, addr: GuestPhys) -> FrameReport {
+        let frame = addr.frame();
+        let all = [Attribute::Code, Attribute::PageTable, Attribute::Dirty];
+        FrameReport {
+            region: self.phys.region(addr),
+            attributes: all
+                .into_iter()
+                .filter(|&attribute| self.phys.has(frame, attribute))
+                .collect(),
+            stamps: [
+                self.phys.written(frame),
+                self.phys.scanned(frame),
+                self.phys.executed(frame),
+            ],
+        }
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mode = match self.paging.mode {
+            PagingMode::Off => "off",
+            PagingMode::TwoLevel => "32-bit",
+            PagingMode::Pae => "PAE",
+        };
+        let address = self.address.get();
+        writeln!(
+            f,
+            "linear {address:08x}, paging {mode}, CR3 {:08x}",
+            self.paging.cr3
+        )?;
+        for (at, value) in &self.entries {
+            writeln!(f, "entry at {:08x}: {value:08x}", at.get())?;
+        }
+        match &self.translation {
+            Ok(found) => write_translation(f, found)?,
+            Err(NoTranslation::NotPresent) => writeln!(f, "not present")?,
+            Err(NoTranslation::Reserved) => writeln!(f, "reserved bits set")?,
+        }
+        if let Some(frame) = &self.frame {
+            write!(f, "{frame}")?;
+        }
+        let kind = if self.shared {
+            "shared by all spaces"
+        } else {
+            "this space's own"
+        };
+        let names: Vec<&str> = self.slots.iter().map(|&(name, _)| name).collect();
+        match names.as_slice() {
+            [] => writeln!(f, "no slots, {kind}")?,
+            names => writeln!(f, "slots {kind}: {}", names.join(", "))?,
+        }
+        match self.window {
+            Some(host) => writeln!(f, "in the space's window at host address {host:x}"),
+            None => writeln!(f, "the space has no window"),
+        }
+    }
+}
+
+fn write_translation(f: &mut fmt::Formatter<'_>, found: &Translation) -> fmt::Result {
+    let permissions = found.permissions;
+    let flags = [
+        (permissions.user, "user", "supervisor"),
+        (permissions.writable, "writable", "read-only"),
+        (permissions.executable, "executable", "not executable"),
+        (found.dirty, "dirty", "clean"),
+        (found.global, "global", "not global"),
+    ];
+    let flags = flags.map(|(set, yes, no)| if set { yes } else { no });
+    writeln!(
+        f,
+        "physical {:08x}, page of {} KiB: {}",
+        found.phys.get(),
+        found.page_size.bytes() >> 10,
+        flags.join(", ")
+    )
+}
+
+impl fmt::Display for FrameReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.attributes.iter().map(|attribute| match attribute {
+            Attribute::Code => "code",
+            Attribute::PageTable => "page table",
+            Attribute::Dirty => "dirty",
+        });
+        let names: Vec<&str> = names.collect();
+        let names = match names.as_slice() {
+            [] => "no attributes".into(),
+            names => names.join(", "),
+        };
+        let [written, scanned, executed] = self.stamps.map(Timestamp::get);
+        writeln!(
+            f,
+            "frame of {:?}: {names}; written at {written}, scanned at {scanned}, executed at {executed}",
+            self.region
+        )
+    }
+}

@@ -1,0 +1,281 @@
+//! [`Server`]: the socket, and the thread that reads from it. One gdb at a time; others wait until it has gone.
+//!
+//! ```text
+//!   accept ─► Connected ─► read ─► Bytes … ─► Closed ─► accept …        this thread
+//!                 └──────────────┴───────────────┴─► channel, Control::pause ─► the machine's thread
+//! ```
+
+use std::{
+    fs, io,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::net::{UnixListener, UnixStream},
+    },
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender, channel},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::eventfd::{EfdFlags, EventFd},
+};
+
+use super::address::Address;
+use crate::control::Control;
+
+/// Bytes read at once.
+const CHUNK: usize = 4096;
+/// How long gdb may leave what it is told unread.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What comes from the socket.
+pub enum Incoming {
+    /// gdb has connected; this is where to write to it.
+    Connected(Stream),
+    /// gdb has sent this.
+    Bytes(Vec<u8>),
+    /// gdb has gone.
+    Closed,
+}
+
+/// A socket that listens for gdb, until it is dropped.
+pub struct Server {
+    incoming: Receiver<Incoming>,
+    /// The address with the port that was chosen.
+    address: Address,
+    stop: Arc<EventFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Listens at `address`; `control` is the machine's, which is paused for whatever comes.
+    ///
+    /// # Errors
+    /// What the host says about the address.
+    pub fn listen(address: &Address, control: Control) -> io::Result<Self> {
+        let listener = Listener::bind(address)?;
+        let address = listener.address()?;
+        let stop = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?);
+        let (sender, incoming) = channel();
+        let reader = Reader {
+            listener,
+            stop: Arc::clone(&stop),
+            sender,
+            control,
+        };
+        let thread = thread::Builder::new()
+            .name("gdb".into())
+            .spawn(move || reader.run())?;
+        Ok(Self {
+            incoming,
+            address,
+            stop,
+            thread: Some(thread),
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// What has come and was not taken yet.
+    pub fn next(&self) -> Option<Incoming> {
+        self.incoming.try_recv().ok()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Fails only if the counter is at its end, and then it is not zero either.
+        let _ = self.stop.write(1);
+        if let Some(thread) = self.thread.take() {
+            // It has no reason to panic, and nobody is left who could be told.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The thread's own.
+struct Reader {
+    listener: Listener,
+    stop: Arc<EventFd>,
+    sender: Sender<Incoming>,
+    control: Control,
+}
+
+impl Reader {
+    fn run(&self) {
+        while self.wait(self.listener.fd()) {
+            match self.listener.accept() {
+                Ok(stream) => self.serve(stream),
+                // The peer has gone meanwhile, or this process has no file descriptors left.
+                Err(error) => log::warn!("gdb: {error}"),
+            }
+        }
+    }
+
+    /// Passes on what comes from `stream`, up to its end.
+    fn serve(&self, mut stream: Stream) {
+        match stream.try_clone() {
+            Ok(writer) => self.pass_on(Incoming::Connected(writer)),
+            Err(error) => return log::warn!("gdb: {error}"),
+        }
+        let mut chunk = [0; CHUNK];
+        while self.wait(stream.fd()) {
+            match stream.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(len) => self.pass_on(Incoming::Bytes(chunk[..len].to_vec())),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => break,
+            }
+        }
+        self.pass_on(Incoming::Closed);
+    }
+
+    fn pass_on(&self, incoming: Incoming) {
+        // Nobody takes it when the server is being dropped.
+        let _ = self.sender.send(incoming);
+        self.control.pause();
+    }
+
+    /// Waits until `fd` is readable. Returns whether it is, and the server is still wanted.
+    fn wait(&self, fd: BorrowedFd<'_>) -> bool {
+        let mut fds = [fd, self.stop.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        loop {
+            match poll(&mut fds, PollTimeout::NONE) {
+                Err(Errno::EINTR) => {}
+                Err(_) => return false,
+                Ok(_) => return fds[1].revents() == Some(PollFlags::empty()),
+            }
+        }
+    }
+}
+
+enum Listener {
+    Tcp(TcpListener),
+    /// The file is removed with the listener.
+    Unix(UnixListener, PathBuf),
+}
+
+impl Listener {
+    fn bind(address: &Address) -> io::Result<Self> {
+        match address {
+            Address::Tcp(address) => TcpListener::bind(address).map(Self::Tcp),
+            Address::Unix(path) => {
+                remove_stale(path);
+                let listener = UnixListener::bind(path)?;
+                Ok(Self::Unix(listener, path.clone()))
+            }
+        }
+    }
+
+    fn address(&self) -> io::Result<Address> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().map(Address::Tcp),
+            Self::Unix(_, path) => Ok(Address::Unix(path.clone())),
+        }
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd(),
+            Self::Unix(listener, _) => listener.as_fd(),
+        }
+    }
+
+    fn accept(&self) -> io::Result<Stream> {
+        let stream = match self {
+            Self::Tcp(listener) => {
+                let (stream, _) = listener.accept()?;
+                stream.set_nodelay(true)?;
+                stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
+                Stream::Tcp(stream)
+            }
+            Self::Unix(listener, _) => {
+                let (stream, _) = listener.accept()?;
+                stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
+                Stream::Unix(stream)
+            }
+        };
+        Ok(stream)
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Self::Unix(_, path) = self {
+            // Somebody may have removed it before.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Removes the socket that a process which was killed has left.
+fn remove_stale(path: &Path) {
+    let refused = UnixStream::connect(path)
+        .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+    if refused {
+        // If that fails, binding says why.
+        let _ = fs::remove_file(path);
+    }
+}
+
+/// A connection to gdb.
+pub enum Stream {
+    /// Over TCP.
+    Tcp(TcpStream),
+    /// Over a Unix socket.
+    Unix(UnixStream),
+}
+
+impl Stream {
+    fn try_clone(&self) -> io::Result<Self> {
+        match self {
+            Self::Tcp(stream) => stream.try_clone().map(Self::Tcp),
+            Self::Unix(stream) => stream.try_clone().map(Self::Unix),
+        }
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        }
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.read(buffer),
+            Self::Unix(stream) => stream.read(buffer),
+        }
+    }
+
+    /// Writes all of `bytes`.
+    ///
+    /// # Errors
+    /// If gdb has gone or does not read.
+    pub fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.write_all(bytes),
+            Self::Unix(stream) => stream.write_all(bytes),
+        }
+    }
+
+    /// Ends the connection, for the thread that reads from it, too.
+    pub fn close(&self) {
+        // It may have ended before.
+        let _ = match self {
+            Self::Tcp(stream) => stream.shutdown(std::net::Shutdown::Both),
+            Self::Unix(stream) => stream.shutdown(std::net::Shutdown::Both),
+        };
+    }
+}

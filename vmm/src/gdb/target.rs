@@ -1,0 +1,416 @@
+//! [`Debugged`]: the machine as the stub asks about it.
+
+use std::{collections::BTreeSet, convert::Infallible, num::NonZeroUsize};
+
+use gdbstub::{
+    arch::{Arch, RegId, Registers},
+    common::Signal,
+    stub::SingleThreadStopReason,
+    target::{
+        Target, TargetError, TargetResult,
+        ext::{
+            base::{
+                BaseOps,
+                single_register_access::{SingleRegisterAccess, SingleRegisterAccessOps},
+                singlethread::{
+                    SingleThreadBase, SingleThreadResume, SingleThreadResumeOps,
+                    SingleThreadSingleStep, SingleThreadSingleStepOps,
+                },
+            },
+            breakpoints::{
+                Breakpoints, BreakpointsOps, HwBreakpoint, HwBreakpointOps, HwWatchpoint,
+                HwWatchpointOps, SwBreakpoint, SwBreakpointOps, WatchKind,
+            },
+            monitor_cmd::{ConsoleOutput, MonitorCmd, MonitorCmdOps},
+            target_description_xml_override::{
+                TargetDescriptionXmlOverride, TargetDescriptionXmlOverrideOps,
+            },
+        },
+    },
+};
+use mmu::{LinearAddr, PAGE_SIZE};
+use sbe::{GuestEvent, Source, Watched, Watchpoint};
+
+use super::{monitor, registers::Table};
+use crate::{console::Console, stop::StopReason, vm::Vm};
+
+/// Bytes that one watchpoint may have.
+const MOST_WATCHED: u32 = PAGE_SIZE as u32;
+/// Error numbers that gdb is answered with, of its own File-I/O protocol.
+const EFAULT: u8 = 14;
+const EINVAL: u8 = 22;
+
+/// IA-32 by its [`Table`] of registers.
+pub enum Ia32 {}
+
+/// The values of all registers, one behind the other.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Values(Vec<u8>);
+
+/// Number of a register in the [`Table`].
+#[derive(Clone, Copy, Debug)]
+pub struct Number(usize);
+
+impl Arch for Ia32 {
+    type Usize = u32;
+    type Registers = Values;
+    type BreakpointKind = usize;
+    type RegId = Number;
+}
+
+impl Registers for Values {
+    type ProgramCounter = u32;
+
+    fn pc(&self) -> u32 {
+        Table::eip(&self.0)
+    }
+
+    fn gdb_serialize(&self, mut write_byte: impl FnMut(Option<u8>)) {
+        self.0.iter().for_each(|&byte| write_byte(Some(byte)));
+    }
+
+    fn gdb_deserialize(&mut self, bytes: &[u8]) -> Result<(), ()> {
+        self.0 = bytes.to_vec();
+        Ok(())
+    }
+}
+
+impl RegId for Number {
+    fn from_raw_id(id: usize) -> Option<(Self, Option<NonZeroUsize>)> {
+        Some((Self(id), None))
+    }
+}
+
+/// How the machine is to go on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Resume {
+    Continue,
+    Step,
+}
+
+/// A machine, and what gdb has set up on it.
+pub struct Debugged<'v> {
+    pub vm: &'v mut Vm,
+    /// Why the machine will not go on, while gdb may still look at it.
+    pub over: Option<StopReason>,
+    table: Table,
+    resume: Resume,
+    software: BTreeSet<u32>,
+    hardware: BTreeSet<u32>,
+    watchpoints: Vec<Watchpoint>,
+}
+
+impl<'v> Debugged<'v> {
+    pub fn new(vm: &'v mut Vm) -> Self {
+        Self {
+            vm,
+            over: None,
+            table: Table::default(),
+            resume: Resume::Continue,
+            software: BTreeSet::new(),
+            hardware: BTreeSet::new(),
+            watchpoints: Vec::new(),
+        }
+    }
+
+    /// Goes on as gdb has asked for.
+    pub fn go_on(&mut self, console: &mut dyn Console) -> StopReason {
+        match self.resume {
+            Resume::Continue => self.vm.run(console),
+            Resume::Step => self.vm.step(console),
+        }
+    }
+
+    /// Removes what gdb has set up, when it has gone.
+    pub fn clear(&mut self) {
+        for address in std::mem::take(&mut self.software) {
+            self.vm.remove_breakpoint(address);
+        }
+        for address in std::mem::take(&mut self.hardware) {
+            self.vm.remove_breakpoint(address);
+        }
+        for watchpoint in std::mem::take(&mut self.watchpoints) {
+            self.vm.remove_watchpoint(watchpoint);
+        }
+    }
+
+    /// What gdb is told of a stop after which the machine can go on, or be looked at once more.
+    pub fn report(&self, stop: &StopReason) -> SingleThreadStopReason<u32> {
+        match stop {
+            StopReason::Breakpoint(address) if self.software.contains(address) => {
+                SingleThreadStopReason::SwBreak(())
+            }
+            StopReason::Breakpoint(_) => SingleThreadStopReason::HwBreak(()),
+            StopReason::Watchpoint(hit) => SingleThreadStopReason::Watch {
+                tid: (),
+                kind: kind_of(hit.watchpoint.watched),
+                addr: hit.watchpoint.start,
+            },
+            StopReason::Stepped => SingleThreadStopReason::DoneStep,
+            StopReason::Intercepted(event) => SingleThreadStopReason::Signal(signal_of(event)),
+            StopReason::TripleFault | StopReason::Unsupported(_) => {
+                SingleThreadStopReason::Signal(Signal::SIGABRT)
+            }
+            ended => SingleThreadStopReason::Exited(ended.exit_status()),
+        }
+    }
+}
+
+/// The signal that a process would get for an event, as far as there is one.
+fn signal_of(event: &GuestEvent) -> Signal {
+    match (event.source, event.vector) {
+        (Source::External | Source::Software, _) => Signal::SIGUSR1,
+        (Source::Exception, 0 | 9 | 16 | 19) => Signal::SIGFPE,
+        (Source::Exception, 1 | 3) => Signal::SIGTRAP,
+        (Source::Exception, 6 | 7) => Signal::SIGILL,
+        (Source::Exception, 17) => Signal::SIGBUS,
+        (Source::Exception, _) => Signal::SIGSEGV,
+    }
+}
+
+fn kind_of(watched: Watched) -> WatchKind {
+    match watched {
+        Watched::Writes => WatchKind::Write,
+        Watched::Reads => WatchKind::Read,
+        Watched::Accesses => WatchKind::ReadWrite,
+    }
+}
+
+fn watchpoint(start: u32, len: u32, kind: WatchKind) -> Watchpoint {
+    Watchpoint {
+        start,
+        len,
+        watched: match kind {
+            WatchKind::Write => Watched::Writes,
+            WatchKind::Read => Watched::Reads,
+            WatchKind::ReadWrite => Watched::Accesses,
+        },
+    }
+}
+
+impl Target for Debugged<'_> {
+    type Arch = Ia32;
+    type Error = Infallible;
+
+    fn base_ops(&mut self) -> BaseOps<'_, Ia32, Infallible> {
+        BaseOps::SingleThread(self)
+    }
+
+    fn support_breakpoints(&mut self) -> Option<BreakpointsOps<'_, Self>> {
+        Some(self)
+    }
+
+    fn support_monitor_cmd(&mut self) -> Option<MonitorCmdOps<'_, Self>> {
+        Some(self)
+    }
+
+    fn support_target_description_xml_override(
+        &mut self,
+    ) -> Option<TargetDescriptionXmlOverrideOps<'_, Self>> {
+        Some(self)
+    }
+}
+
+impl SingleThreadBase for Debugged<'_> {
+    fn read_registers(&mut self, values: &mut Values) -> TargetResult<(), Self> {
+        values.0 = self.table.read(&self.vm.vcpu.cpu);
+        Ok(())
+    }
+
+    fn write_registers(&mut self, values: &Values) -> TargetResult<(), Self> {
+        let written = self.table.write(&mut self.vm.vcpu.cpu, &values.0);
+        written.map_err(|_| TargetError::Errno(EINVAL))
+    }
+
+    fn support_single_register_access(&mut self) -> Option<SingleRegisterAccessOps<'_, (), Self>> {
+        Some(self)
+    }
+
+    /// Reads up to the first byte that is not there.
+    fn read_addrs(&mut self, start: u32, data: &mut [u8]) -> TargetResult<usize, Self> {
+        let mut done = 0;
+        while done < data.len() {
+            let address = LinearAddr::new(u64::from(start) + done as u64);
+            let in_page = PAGE_SIZE - address.offset() as usize;
+            let part = in_page.min(data.len() - done);
+            let read = self.vm.read_memory(address, &mut data[done..done + part]);
+            if read.is_err() {
+                break;
+            }
+            done += part;
+        }
+        match done {
+            0 if !data.is_empty() => Err(TargetError::Errno(EFAULT)),
+            done => Ok(done),
+        }
+    }
+
+    fn write_addrs(&mut self, start: u32, data: &[u8]) -> TargetResult<(), Self> {
+        let written = self.vm.write_memory(LinearAddr::from(start), data);
+        written.map_err(|_| TargetError::Errno(EFAULT))
+    }
+
+    fn support_resume(&mut self) -> Option<SingleThreadResumeOps<'_, Self>> {
+        Some(self)
+    }
+}
+
+impl SingleRegisterAccess<()> for Debugged<'_> {
+    fn read_register(
+        &mut self,
+        (): (),
+        Number(number): Number,
+        out: &mut [u8],
+    ) -> TargetResult<usize, Self> {
+        let register = self.table.get(number).ok_or(TargetError::Errno(EINVAL))?;
+        let value = register.read(&self.vm.vcpu.cpu);
+        out[..value.len()].copy_from_slice(&value);
+        Ok(value.len())
+    }
+
+    fn write_register(
+        &mut self,
+        (): (),
+        Number(number): Number,
+        value: &[u8],
+    ) -> TargetResult<(), Self> {
+        let register = self.table.get(number).ok_or(TargetError::Errno(EINVAL))?;
+        let written = register.write(&mut self.vm.vcpu.cpu, value);
+        written.map_err(|_| TargetError::Errno(EINVAL))
+    }
+}
+
+/// Signals that gdb passes on are not the guest's: what was intercepted is decided about by `monitor`.
+impl SingleThreadResume for Debugged<'_> {
+    fn resume(&mut self, _: Option<Signal>) -> Result<(), Infallible> {
+        self.resume = Resume::Continue;
+        Ok(())
+    }
+
+    fn support_single_step(&mut self) -> Option<SingleThreadSingleStepOps<'_, Self>> {
+        Some(self)
+    }
+}
+
+impl SingleThreadSingleStep for Debugged<'_> {
+    fn step(&mut self, _: Option<Signal>) -> Result<(), Infallible> {
+        self.resume = Resume::Step;
+        Ok(())
+    }
+}
+
+impl Breakpoints for Debugged<'_> {
+    fn support_sw_breakpoint(&mut self) -> Option<SwBreakpointOps<'_, Self>> {
+        Some(self)
+    }
+
+    fn support_hw_breakpoint(&mut self) -> Option<HwBreakpointOps<'_, Self>> {
+        Some(self)
+    }
+
+    fn support_hw_watchpoint(&mut self) -> Option<HwWatchpointOps<'_, Self>> {
+        Some(self)
+    }
+}
+
+// Setting and removing is idempotent, as gdb asks for (Debugging with GDB, E.2 "Packets", Z).
+
+impl SwBreakpoint for Debugged<'_> {
+    fn add_sw_breakpoint(&mut self, address: u32, _: usize) -> TargetResult<bool, Self> {
+        if self.software.insert(address) {
+            self.vm.add_breakpoint(address);
+        }
+        Ok(true)
+    }
+
+    fn remove_sw_breakpoint(&mut self, address: u32, _: usize) -> TargetResult<bool, Self> {
+        if self.software.remove(&address) {
+            self.vm.remove_breakpoint(address);
+        }
+        Ok(true)
+    }
+}
+
+impl HwBreakpoint for Debugged<'_> {
+    fn add_hw_breakpoint(&mut self, address: u32, _: usize) -> TargetResult<bool, Self> {
+        if self.hardware.insert(address) {
+            self.vm.add_breakpoint(address);
+        }
+        Ok(true)
+    }
+
+    fn remove_hw_breakpoint(&mut self, address: u32, _: usize) -> TargetResult<bool, Self> {
+        if self.hardware.remove(&address) {
+            self.vm.remove_breakpoint(address);
+        }
+        Ok(true)
+    }
+}
+
+impl HwWatchpoint for Debugged<'_> {
+    fn add_hw_watchpoint(
+        &mut self,
+        start: u32,
+        len: u32,
+        kind: WatchKind,
+    ) -> TargetResult<bool, Self> {
+        if !(1..=MOST_WATCHED).contains(&len) {
+            return Ok(false);
+        }
+        let watchpoint = watchpoint(start, len, kind);
+        if !self.watchpoints.contains(&watchpoint) {
+            self.watchpoints.push(watchpoint);
+            self.vm.add_watchpoint(watchpoint);
+        }
+        Ok(true)
+    }
+
+    fn remove_hw_watchpoint(
+        &mut self,
+        start: u32,
+        len: u32,
+        kind: WatchKind,
+    ) -> TargetResult<bool, Self> {
+        let watchpoint = watchpoint(start, len, kind);
+        if let Some(at) = self
+            .watchpoints
+            .iter()
+            .position(|&known| known == watchpoint)
+        {
+            self.watchpoints.remove(at);
+            self.vm.remove_watchpoint(watchpoint);
+        }
+        Ok(true)
+    }
+}
+
+impl TargetDescriptionXmlOverride for Debugged<'_> {
+    fn target_description_xml(
+        &self,
+        annex: &[u8],
+        offset: u64,
+        length: usize,
+        out: &mut [u8],
+    ) -> TargetResult<usize, Self> {
+        if annex != b"target.xml" {
+            return Err(TargetError::NonFatal);
+        }
+        let xml = self.table.description();
+        let start = usize::try_from(offset).map_or(xml.len(), |offset| offset.min(xml.len()));
+        let len = length.min(out.len()).min(xml.len() - start);
+        out[..len].copy_from_slice(&xml.as_bytes()[start..start + len]);
+        Ok(len)
+    }
+}
+
+impl MonitorCmd for Debugged<'_> {
+    fn handle_monitor_cmd(
+        &mut self,
+        command: &[u8],
+        mut out: ConsoleOutput<'_>,
+    ) -> Result<(), Infallible> {
+        let answer = monitor::answer(self.vm, &String::from_utf8_lossy(command));
+        out.write_raw(answer.as_bytes());
+        Ok(())
+    }
+}
