@@ -1,5 +1,6 @@
 //! What the processor sees outside itself: I/O ports, memory-mapped devices and the interrupt pins.
 
+use crate::observation::Observation;
 use mmu::GuestPhys;
 
 /// Width of a port access.
@@ -46,6 +47,9 @@ pub trait Bus {
 
     /// Whether a port or device access asked the machine to stop: the processor leaves `run` after the instruction.
     fn stop_requested(&self) -> bool;
+
+    /// Takes notice of what the processor does. Called only while it is observed, see [`crate::Vcpu::set_observed`].
+    fn observe(&mut self, _: &Observation) {}
 }
 
 /// A bus without devices: ports and memory read as ones, writes are dropped, nothing interrupts.

@@ -20,9 +20,13 @@ pub struct GuestEvent {
     pub eip: u32,
 }
 
+/// One line. The alternate form is without the source.
 impl fmt::Display for GuestEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "vector {:#04x}, {}", self.vector, self.source.name())?;
+        write!(f, "vector {:#04x}", self.vector)?;
+        if !f.alternate() {
+            write!(f, ", {}", self.source.name())?;
+        }
         if let Some(code) = self.error_code {
             write!(f, ", error code {code:#x}")?;
         }
@@ -71,6 +75,10 @@ mod tests {
         assert_eq!(
             page_fault.to_string(),
             "vector 0x0e, exception, error code 0x6, CR2 b7f00010, at 0073:08048000"
+        );
+        assert_eq!(
+            format!("{page_fault:#}"),
+            "vector 0x0e, error code 0x6, CR2 b7f00010, at 0073:08048000"
         );
         let call = GuestEvent {
             vector: 0x80,

@@ -19,6 +19,7 @@ mod decode;
 mod emulate;
 mod fault;
 mod guest_event;
+mod observation;
 pub mod policy;
 mod translate;
 mod vcpu;
@@ -28,6 +29,7 @@ pub use cpu::model::CpuModel;
 pub use debugger::{WatchHit, Watched, Watchpoint};
 pub use fault::{Exception, Fault, Unsupported, Vector};
 pub use guest_event::{Decision, GuestEvent};
+pub use observation::{ControlWrite, Direction, Observation, PortAccess};
 pub use policy::{Action, Policy, Source};
 pub use translate::{
     CODE_CACHES, CodePageReport, Exits, NoDump, Stats as TranslationStats, UnknownWindows, Windows,

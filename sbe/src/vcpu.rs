@@ -255,12 +255,18 @@ impl Vcpu {
     /// Says which interrupts and exceptions are logged (target `irq`, level info, a line each) or make [`Self::run`] return
     /// with [`Exit::Intercept`] before they are delivered.
     pub fn set_policy(&mut self, policy: Policy) {
-        self.interceptor.policy = policy;
+        self.interceptor.set_policy(policy);
     }
 
     /// What becomes of which interrupts and exceptions.
     pub fn policy(&self) -> &Policy {
-        &self.interceptor.policy
+        self.interceptor.policy()
+    }
+
+    /// Says whether the bus is told of interrupts and exceptions, port accesses and writes of control registers, by
+    /// [`Bus::observe`]. At first it is not.
+    pub fn set_observed(&mut self, observed: bool) {
+        self.interceptor.set_observed(observed);
     }
 
     /// The event of the latest [`Exit::Intercept`], until [`Self::run`] is called again.

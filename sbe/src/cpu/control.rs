@@ -1,4 +1,36 @@
-//! Control-register, debug-register and MSR bits (SDM Vol. 3A, 2.5 "Control Registers", 17.2 "Debug Registers").
+//! Control registers; bits of control registers, debug registers and MSRs (SDM Vol. 3A, 2.5 "Control Registers", 17.2 "Debug
+//! Registers").
+
+/// The control registers that exist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ControlRegister {
+    /// Modes and states of the processor.
+    Cr0 = 0,
+    /// Linear address of the latest page fault.
+    Cr2 = 2,
+    /// Physical address of the top page table.
+    Cr3 = 3,
+    /// Extensions.
+    Cr4 = 4,
+}
+
+impl ControlRegister {
+    /// The one with this number, if it exists.
+    pub fn from_number(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(Self::Cr0),
+            2 => Some(Self::Cr2),
+            3 => Some(Self::Cr3),
+            4 => Some(Self::Cr4),
+            _ => None,
+        }
+    }
+
+    /// Its number.
+    pub fn number(self) -> u8 {
+        self as u8
+    }
+}
 
 /// CR0.PE: protected mode.
 pub const CR0_PE: u32 = 1 << 0;

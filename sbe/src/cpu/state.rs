@@ -1,6 +1,8 @@
 //! [`Cpu`]: everything an IA-32 program can observe of its processor.
 
-use super::control::{CR0_ET, CR0_PE, CR0_PG, DR6_FIXED, DR7_FIXED, MISC_ENABLE_FAST_STRINGS};
+use super::control::{
+    CR0_ET, CR0_PE, CR0_PG, ControlRegister, DR6_FIXED, DR7_FIXED, MISC_ENABLE_FAST_STRINGS,
+};
 use super::eflags;
 use super::fpu::FxState;
 use super::model::CpuModel;
@@ -191,6 +193,16 @@ impl Cpu {
     #[inline(always)]
     pub fn seg(&self, reg: SegReg) -> &Segment {
         &self.segs[reg as usize]
+    }
+
+    /// What `register` holds.
+    pub fn control_register(&self, register: ControlRegister) -> u32 {
+        match register {
+            ControlRegister::Cr0 => self.cr0,
+            ControlRegister::Cr2 => self.cr2,
+            ControlRegister::Cr3 => self.cr3,
+            ControlRegister::Cr4 => self.cr4,
+        }
     }
 
     /// Protected mode, virtual-8086 mode included.

@@ -13,16 +13,17 @@ use super::interrupt::Event;
 use crate::cpu::Pending;
 use crate::cpu::control::DR6_BS;
 use crate::cpu::eflags::{RF, TF};
-use crate::cpu::segment::SegReg;
 use crate::fault::Fault;
 use crate::guest_event::{Decision, GuestEvent};
 use crate::policy::{Action, Policy, Source};
 
-/// The policy, and the event that it has stopped.
+/// The policy, the event that it has stopped, and whether somebody observes the processor.
 #[derive(Default)]
 pub struct Interceptor {
-    /// What becomes of which event.
-    pub policy: Policy,
+    policy: Policy,
+    is_observed: bool,
+    /// Whether anybody wants to know of events.
+    is_alert: bool,
     held: Option<Held>,
 }
 
@@ -37,6 +38,32 @@ struct Held {
 }
 
 impl Interceptor {
+    /// What becomes of which event.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Says what becomes of which event.
+    pub fn set_policy(&mut self, policy: Policy) {
+        self.policy = policy;
+        self.update();
+    }
+
+    /// Whether somebody observes the processor.
+    pub fn is_observed(&self) -> bool {
+        self.is_observed
+    }
+
+    /// Says whether somebody observes the processor.
+    pub fn set_observed(&mut self, observed: bool) {
+        self.is_observed = observed;
+        self.update();
+    }
+
+    fn update(&mut self) {
+        self.is_alert = self.is_observed || !self.policy.reflects_all();
+    }
+
     /// The event that was stopped.
     pub fn held(&self) -> Option<GuestEvent> {
         self.held.map(|held| held.seen)
@@ -57,7 +84,7 @@ impl Exec<'_> {
     /// [`Fault::Intercepted`] if the event must not be delivered now.
     #[inline]
     pub fn consult(&mut self, event: Event, length: u8) -> Result<(), Fault> {
-        if self.interceptor.policy.reflects_all() {
+        if !self.interceptor.is_alert {
             return Ok(());
         }
         self.apply_policy(event, length)
@@ -65,20 +92,10 @@ impl Exec<'_> {
 
     #[cold]
     fn apply_policy(&mut self, event: Event, length: u8) -> Result<(), Fault> {
-        let seen = GuestEvent {
-            vector: event.vector(),
-            source: event.source(),
-            error_code: event.error_code(),
-            cr2: event.fault_address(),
-            cs: self.cpu.seg(SegReg::Cs).selector.0,
-            eip: self.cpu.eip.wrapping_sub(length.into()),
-        };
+        let seen = self.describe(event, length);
         match self.interceptor.policy.action(seen.vector, seen.source) {
-            Action::Reflect => Ok(()),
-            Action::Trace => {
-                log::info!(target: "irq", "{seen}");
-                Ok(())
-            }
+            Action::Reflect => {}
+            Action::Trace => log::info!(target: "irq", "{seen}"),
             Action::Intercept => {
                 self.cpu.eip = seen.eip;
                 self.interceptor.held = Some(Held {
@@ -87,9 +104,11 @@ impl Exec<'_> {
                     seen,
                     decision: Decision::default(),
                 });
-                Err(Fault::Intercepted)
+                return Err(Fault::Intercepted);
             }
         }
+        self.observe_event(seen);
+        Ok(())
     }
 
     /// Carries out what was decided about the event that was stopped, if there is one.
@@ -114,6 +133,7 @@ impl Exec<'_> {
 
     /// Delivers `event`, for which the instruction of `length` bytes at EIP asks if that is not 0.
     fn release(&mut self, event: Event, length: u8) -> Result<(), Fault> {
+        self.observe_event(self.describe(event, 0));
         if length == 0 && event.source() == Source::Exception {
             return self.raise_admitted(event);
         }

@@ -6,6 +6,7 @@ use crate::bus::Width;
 use crate::cpu::regs::{EAX, EDX};
 use crate::decode::{Insn, Operand};
 use crate::fault::Fault;
+use crate::observation::Direction;
 
 fn width<W: Word>() -> Width {
     match W::BITS {
@@ -16,17 +17,21 @@ fn width<W: Word>() -> Width {
 }
 
 impl Exec<'_> {
-    /// Reads a port, permission checked before.
-    pub fn port_in<W: Word>(&mut self, port: u16) -> W {
-        let value = self.bus.port_read(port, width::<W>());
+    /// Reads a port for `insn`, permission checked before.
+    pub fn port_in<W: Word>(&mut self, insn: &Insn, port: u16) -> W {
+        let value = W::cut(self.bus.port_read(port, width::<W>()));
         self.sample_bus();
-        W::cut(value)
+        let read = (width::<W>(), value.zero_extend());
+        self.observe_port(Direction::In, port, read, insn.len);
+        value
     }
 
-    /// Writes a port, permission checked before.
-    pub fn port_out<W: Word>(&mut self, port: u16, value: W) {
-        self.bus.port_write(port, width::<W>(), value.zero_extend());
+    /// Writes a port for `insn`, permission checked before.
+    pub fn port_out<W: Word>(&mut self, insn: &Insn, port: u16, value: W) {
+        let (width, value) = (width::<W>(), value.zero_extend());
+        self.bus.port_write(port, width, value);
         self.sample_bus();
+        self.observe_port(Direction::Out, port, (width, value), insn.len);
     }
 
     /// The port operand `index`: imm8 or DX.
@@ -42,7 +47,8 @@ impl Exec<'_> {
 pub fn port_in<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     let port = cx.port(insn, 1);
     cx.io_allowed(port, W::BYTES)?;
-    cx.port_in::<W>(port).set_register(&mut cx.cpu.regs, EAX);
+    let value = cx.port_in::<W>(insn, port);
+    value.set_register(&mut cx.cpu.regs, EAX);
     Ok(())
 }
 
@@ -50,6 +56,6 @@ pub fn port_in<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
 pub fn port_out<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     let port = cx.port(insn, 0);
     cx.io_allowed(port, W::BYTES)?;
-    cx.port_out(port, W::register(&cx.cpu.regs, EAX));
+    cx.port_out(insn, port, W::register(&cx.cpu.regs, EAX));
     Ok(())
 }

@@ -23,6 +23,7 @@ mod io;
 mod iret;
 mod memory;
 mod muldiv;
+mod observe;
 mod operand;
 mod segcheck;
 mod segload;

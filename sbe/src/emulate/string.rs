@@ -243,7 +243,7 @@ pub fn ins<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     cx.repeat(insn, |cx, insn| {
         let offset = cx.index(insn, EDI);
         cx.probe_write(SegReg::Es, offset, W::BYTES)?;
-        let value = cx.port_in::<W>(port);
+        let value = cx.port_in::<W>(insn, port);
         cx.store(SegReg::Es, offset, value)?;
         cx.advance::<W>(insn, EDI);
         Ok(true)
@@ -256,7 +256,7 @@ pub fn outs<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     cx.io_allowed(port, W::BYTES)?;
     cx.repeat(insn, |cx, insn| {
         let value = cx.load::<W>(insn.mem.segment, cx.index(insn, ESI))?;
-        cx.port_out(port, value);
+        cx.port_out(insn, port, value);
         cx.advance::<W>(insn, ESI);
         Ok(true)
     })

@@ -15,7 +15,7 @@ use super::descriptors::{Entry, Kind, Size};
 use super::exec::Exec;
 use super::tss::MIN_LIMIT32;
 use crate::cpu::Pending;
-use crate::cpu::control::{CR0_TS, DR6_BT, DR7_LOCAL};
+use crate::cpu::control::{CR0_TS, ControlRegister, DR6_BT, DR7_LOCAL};
 use crate::cpu::eflags::{NT, VM};
 use crate::cpu::segment::{SegReg, Segment, Selector};
 use crate::fault::Fault;
@@ -300,6 +300,7 @@ impl Exec<'_> {
     /// Everything that cannot fault. Segment registers get their selectors and stay unusable for now.
     fn load_registers(&mut self, new: &TaskState, nesting: Nesting) {
         let cpu = &mut *self.cpu;
+        let old = cpu.cr0;
         cpu.cr0 |= CR0_TS;
         cpu.dr[7] &= !DR7_LOCAL;
         cpu.eip = new.eip;
@@ -316,6 +317,7 @@ impl Exec<'_> {
         self.set_eflags(new.eflags | nested);
         let code = new.segments[SegReg::Cs as usize];
         self.set_cpl(if new.eflags & VM != 0 { 3 } else { code.rpl() });
+        self.observe_control(ControlRegister::Cr0, old, 0);
     }
 
     /// CR3, LDTR and the segment registers, checked in the order of SDM Vol. 3A, Table 7-1.
@@ -324,7 +326,9 @@ impl Exec<'_> {
             .cr3
             .filter(|&cr3| self.cpu.is_paging() && cr3 != self.cpu.cr3)
         {
+            let old = self.cpu.cr3;
             self.write_cr3(cr3)?;
+            self.observe_control(ControlRegister::Cr3, old, 0);
         }
         let ldt = self.load_ldt(new.ldt, Fault::ts)?;
         if !new.ldt.is_null() && !ldt.attributes.is_present() {

@@ -5,8 +5,8 @@ use iced_x86::code_asm::*;
 use mmu::{GuestPhys, Mmu, PhysMemory};
 use sbe::cpu::DescriptorTable;
 use sbe::{
-    Action, Bus, CpuModel, Decision, EmptyBus, Engine, Exit, GuestEvent, Policy, Source, Vcpu,
-    Width,
+    Action, Bus, CpuModel, Decision, EmptyBus, Engine, Exit, GuestEvent, Observation, Policy,
+    Source, Vcpu, Width,
 };
 
 /// Where the program starts, behind the instructions that turn paging on.
@@ -28,16 +28,19 @@ const HANDLED: [(u8, bool); 9] = [
     (0x81, false),
 ];
 
-const GDT: u32 = 0x0011_0000;
+/// The descriptor table, which ends behind the program's segments.
+pub const GDT: u32 = 0x0011_0000;
 const IDT: u32 = 0x0012_0000;
-const DIRECTORY: u32 = 0x0013_0000;
+/// The page directory.
+pub const DIRECTORY: u32 = 0x0013_0000;
 const TABLE: u32 = 0x0013_1000;
 /// For each vector how often its handler ran and the error code it got last.
 const RECORDS: u32 = 0x0014_0000;
 /// The handlers, in the order of [`HANDLED`], 64 bytes apart.
 pub const HANDLERS: u32 = 0x0015_0000;
 const HANDLER_BYTES: u32 = 64;
-const STACK: u32 = 0x0020_0000;
+/// Where the stack begins.
+pub const STACK: u32 = 0x0020_0000;
 const MEMORY: u64 = 4 << 20;
 /// Numbers of registers.
 const EDX: u8 = 2;
@@ -45,9 +48,12 @@ const ESP: u8 = 4;
 /// Present, writable.
 const MAPPED: u32 = 3;
 
-/// Asks for one interrupt at a time.
+/// Asks for one interrupt at a time, and remembers what it is told.
 #[derive(Default)]
-struct Line(Option<u8>);
+struct Line {
+    vector: Option<u8>,
+    observed: Vec<Observation>,
+}
 
 impl Bus for Line {
     fn port_read(&mut self, port: u16, width: Width) -> u32 {
@@ -63,15 +69,19 @@ impl Bus for Line {
     fn mmio_write(&mut self, _: GuestPhys, _: u8, _: u64) {}
 
     fn intr(&self) -> bool {
-        self.0.is_some()
+        self.vector.is_some()
     }
 
     fn acknowledge(&mut self) -> u8 {
-        self.0.take().expect("the line is high")
+        self.vector.take().expect("the line is high")
     }
 
     fn stop_requested(&self) -> bool {
         false
+    }
+
+    fn observe(&mut self, observation: &Observation) {
+        self.observed.push(*observation);
     }
 }
 
@@ -187,7 +197,12 @@ impl Machine {
 
     /// Raises the INTR pin until it is acknowledged.
     pub fn interrupt(&mut self, vector: u8) {
-        self.line.0 = Some(vector);
+        self.line.vector = Some(vector);
+    }
+
+    /// What the bus was told since the last call.
+    pub fn observed(&mut self) -> Vec<Observation> {
+        std::mem::take(&mut self.line.observed)
     }
 
     /// Makes the absent page present.
@@ -210,7 +225,7 @@ impl Machine {
         self.load(RECORDS + 8 * u32::from(vector) + 4)
     }
 
-    fn store(&mut self, address: u32, value: u32) {
+    pub fn store(&mut self, address: u32, value: u32) {
         let address = GuestPhys::new(address.into());
         self.vcpu.mmu.phys.store(address, value).expect("RAM");
     }

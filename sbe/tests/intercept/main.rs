@@ -1,6 +1,8 @@
-//! Events that the policy intercepts, and what is decided about them, on both engines.
+//! Events that the policy intercepts, and what is decided about them; what is told to those who observe; where stops stop; all on
+//! both engines.
 
 mod machine;
+mod observe;
 mod stops;
 
 use iced_x86::IcedError;

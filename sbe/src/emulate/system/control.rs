@@ -5,6 +5,7 @@ use crate::cpu::Pending;
 use crate::cpu::control::{
     CR0_CD, CR0_EM, CR0_ET, CR0_MP, CR0_NW, CR0_PE, CR0_PG, CR0_TS, CR0_WP, CR0_WRITABLE, CR4_DE,
     CR4_MCE, CR4_OSFXSR, CR4_OSXMMEXCPT, CR4_PAE, CR4_PCE, CR4_PGE, CR4_PSE, CR4_TSD,
+    ControlRegister,
 };
 use crate::decode::{Insn, Operand};
 use crate::emulate::exec::Exec;
@@ -31,35 +32,33 @@ const MSW: u32 = CR0_PE | CR0_MP | CR0_EM | CR0_TS;
 
 /// MOV r32, CRn.
 pub fn mov_from_cr(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
-    let value = match Exec::register_number(insn, 1) {
-        0 => cx.cpu.cr0,
-        2 => cx.cpu.cr2,
-        3 => cx.cpu.cr3,
-        4 => cx.cpu.cr4,
-        _ => return Err(Fault::ud()),
-    };
+    let register = control_register(insn, 1)?;
     cx.require_cpl0()?;
+    let value = cx.cpu.control_register(register);
     cx.set_register(insn.ops[0], value);
     Ok(())
 }
 
 /// MOV CRn, r32.
 pub fn mov_to_cr(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
-    let number = Exec::register_number(insn, 0);
-    if !matches!(number, 0 | 2 | 3 | 4) {
-        return Err(Fault::ud());
-    }
+    let register = control_register(insn, 0)?;
     cx.require_cpl0()?;
     let value = cx.read_operand::<u32>(insn, 1)?;
-    match number {
-        0 => cx.write_cr0(value),
-        2 => {
-            cx.cpu.cr2 = value;
-            Ok(())
-        }
-        3 => cx.write_cr3(value),
-        _ => cx.write_cr4(value),
+    let old = cx.cpu.control_register(register);
+    match register {
+        ControlRegister::Cr0 => cx.write_cr0(value)?,
+        ControlRegister::Cr2 => cx.cpu.cr2 = value,
+        ControlRegister::Cr3 => cx.write_cr3(value)?,
+        ControlRegister::Cr4 => cx.write_cr4(value)?,
     }
+    cx.observe_control(register, old, insn.len);
+    Ok(())
+}
+
+/// The control register that is operand `index`; #UD if it does not exist.
+fn control_register(insn: &Insn, index: usize) -> Result<ControlRegister, Fault> {
+    let number = Exec::register_number(insn, index);
+    ControlRegister::from_number(number).ok_or(Fault::ud())
 }
 
 impl Exec<'_> {
@@ -119,9 +118,11 @@ impl Exec<'_> {
 }
 
 /// CLTS.
-pub fn clts(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
+pub fn clts(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     cx.require_cpl0()?;
+    let old = cx.cpu.cr0;
     cx.cpu.cr0 &= !CR0_TS;
+    cx.observe_control(ControlRegister::Cr0, old, insn.len);
     Ok(())
 }
 
@@ -129,8 +130,10 @@ pub fn clts(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
 pub fn lmsw(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     cx.require_cpl0()?;
     let word = u32::from(cx.read_operand::<u16>(insn, 0)?);
-    let kept = cx.cpu.cr0 & (!MSW | CR0_PE);
-    cx.write_cr0(kept | word & MSW)
+    let old = cx.cpu.cr0;
+    cx.write_cr0(old & (!MSW | CR0_PE) | word & MSW)?;
+    cx.observe_control(ControlRegister::Cr0, old, insn.len);
+    Ok(())
 }
 
 /// SMSW: memory receives 16 bits, a 32-bit register all of CR0.
