@@ -14,12 +14,13 @@ use std::collections::VecDeque;
 
 use irq::{Chipset, Irq};
 use mmu::GuestPhys;
-use sbe::{Bus, Width};
+use sbe::{Bus, Observation, Width};
 
 use crate::{
     clock::Clock,
     devices::{ControlPortA, KeyboardController, Reset, ResetControl, Rtc, Uart, uart},
     ports::PortCounts,
+    trace::Trace,
 };
 
 /// Everything on the processor's bus but RAM.
@@ -37,6 +38,7 @@ pub struct Board {
     injected: VecDeque<u8>,
     stop: Option<Stop>,
     counts: Counts,
+    trace: Option<Trace>,
 }
 
 /// Why the board wants the processor to stop.
@@ -157,6 +159,19 @@ impl Board {
             injected: VecDeque::new(),
             stop: None,
             counts: Counts::default(),
+            trace: None,
+        }
+    }
+
+    /// Tells `trace` from now on what the processor does, while that is observed.
+    pub fn set_trace(&mut self, trace: Trace) {
+        self.trace = Some(trace);
+    }
+
+    /// The processor has paused.
+    pub fn pause_trace(&mut self) {
+        if let Some(trace) = &mut self.trace {
+            trace.pause();
         }
     }
 
@@ -374,6 +389,12 @@ impl Bus for Board {
 
     fn stop_requested(&self) -> bool {
         self.stop.is_some()
+    }
+
+    fn observe(&mut self, observation: &Observation) {
+        if let Some(trace) = &mut self.trace {
+            trace.observe(observation, || self.clock.now());
+        }
     }
 }
 

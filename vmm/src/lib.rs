@@ -4,6 +4,7 @@
 //! * [`board`] wires the [`devices`] to I/O ports and interrupt lines.
 //! * [`vm`] runs a processor on the board; what is at the other end of its serial cables is a [`console`].
 //! * [`control`] pauses, wakes and ends a running machine from other threads; [`inspect`] looks into one that stands still.
+//! * [`trace`] tells what the processor does.
 //! * [`cli`] is the `replex` program: everything else is a library that it is a thin user of.
 //!
 //! Any number of machines can live in one process: nothing here is global but the terminal and the signals, and only
@@ -23,6 +24,7 @@ mod parse;
 pub mod ports;
 pub mod stats;
 pub mod stop;
+pub mod trace;
 pub mod tsc;
 pub mod vm;
 

@@ -31,6 +31,7 @@ use crate::{
     pace::Pace,
     stats::{Exits, Stats},
     stop::StopReason,
+    trace::{Filter, Sink, Trace},
 };
 
 /// What a machine is made of.
@@ -240,6 +241,13 @@ impl Vm {
         self.vcpu.decide(decision);
     }
 
+    /// Tells `sink` from now on what `filter` admits: interrupts and exceptions as they are delivered, writes of control registers
+    /// and accesses to I/O ports. Whoever was told before is told no more.
+    pub fn trace(&mut self, filter: Filter, sink: Box<dyn Sink>) {
+        self.board.set_trace(Trace::new(filter, sink));
+        self.vcpu.set_observed(true);
+    }
+
     /// Has translated code checked before it runs; a violation of what keeps the guest contained stops the machine. To be
     /// called before [`Self::run`].
     pub fn verify_code(&mut self) {
@@ -321,6 +329,7 @@ impl Vm {
                 Advance::Slices => self.run_slice(),
                 Advance::Step => self.vcpu.step(&mut self.board),
             };
+            self.board.pause_trace();
             match exit {
                 Exit::Budget if by == Advance::Step => return StopReason::Stepped,
                 Exit::Budget => self.exits.budget += 1,

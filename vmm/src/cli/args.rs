@@ -8,7 +8,7 @@ use guest_kernels::Guest;
 use mmu::{MAX_RAM, MIN_RAM};
 use sbe::{CODE_CACHES, CpuModel, Windows};
 
-use crate::{gdb::Address, parse, vm::Engine};
+use crate::{gdb::Address, parse, trace::Selection, vm::Engine};
 
 /// Boots unmodified Linux inside one ordinary process.
 #[derive(Debug, Parser)]
@@ -104,6 +104,18 @@ pub struct BootArgs {
     /// With --gdb: do not execute anything before gdb has connected and says so.
     #[arg(long, requires = "gdb")]
     pub gdb_wait: bool,
+    /// Write interrupts, exceptions, writes of control registers and port accesses to this file, a line each, as they happen.
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
+    /// Write only these to the file of --trace: interrupt, software, exception, control, port, or some of a kind, as in
+    /// exception:14, control:3 or port:3f8-3ff.
+    #[arg(
+        long,
+        value_name = "KIND,...",
+        value_delimiter = ',',
+        requires = "trace"
+    )]
+    pub trace_only: Vec<Selection>,
     /// Report at the end, on standard error, what the machine has done.
     #[arg(long)]
     pub stats: bool,

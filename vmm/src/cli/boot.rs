@@ -19,6 +19,7 @@ use super::{
     signals::exit_on_signals,
     stdio::{Stdio, Wiring},
     terminal::{RawMode, window_size},
+    trace::TraceFile,
     watch,
 };
 use crate::{
@@ -26,6 +27,7 @@ use crate::{
     gdb::{Address, Gdb, Start},
     loader::{Cache, Kernel, Source},
     stop::StopReason,
+    trace::Filter,
     tsc::TscMeter,
     vm::{Vm, VmConfig},
 };
@@ -85,6 +87,12 @@ pub fn boot(args: &BootArgs) -> Result<u8> {
     if let Some(folder) = &args.jitdump {
         vm.write_jitdump(folder)
             .with_context(|| format!("--jitdump {}", folder.display()))?;
+    }
+    if let Some(path) = &args.trace {
+        let file =
+            TraceFile::create(path).with_context(|| format!("--trace {}", path.display()))?;
+        let filter = Filter::new(args.trace_only.clone());
+        vm.trace(filter, Box::new(file));
     }
     run(args, &mut vm)
 }

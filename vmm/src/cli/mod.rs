@@ -15,11 +15,12 @@ mod progress;
 mod signals;
 mod stdio;
 mod terminal;
+mod trace;
 mod watch;
 
 use std::{
     ffi::OsString,
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     panic,
     process::ExitCode,
 };
@@ -73,8 +74,14 @@ fn one_line(message: &str) -> String {
 /// Tells the user something, on one line of standard error.
 fn complain(message: &str) {
     let line: Vec<&str> = message.lines().map(str::trim).collect();
+    // The terminal may be raw.
+    let end = if io::stderr().is_terminal() {
+        "\r\n"
+    } else {
+        "\n"
+    };
     // Nobody is left to be told that standard error is closed.
-    let _ = writeln!(io::stderr(), "replex: {}", line.join("; "));
+    let _ = write!(io::stderr(), "replex: {}{end}", line.join("; "));
 }
 
 #[cfg(test)]

@@ -50,6 +50,12 @@ fn bad_usage() {
         (&["boot", "--intercept"], "--intercept"),
         (&["boot", "--trace-irq", "0x100"], "--trace-irq"),
         (&["boot", "--trace-irq="], "--trace-irq"),
+        (&["boot", "--trace-only", "port"], "--trace <FILE>"),
+        (&["boot", "--trace", "x", "--trace-only", "disk"], "disk"),
+        (
+            &["boot", "--trace", "x", "--trace-only", "port:3f8,control:1"],
+            "control:1",
+        ),
         (
             &["boot", "--guest", "debian-686", "--kernel", "x"],
             "--guest",
@@ -91,6 +97,10 @@ fn missing_files() {
     refused(&replex, &["boot", "--kernel", dir], &[dir]);
     let args = ["boot", "--kernel", &kernel, "--jitdump", "/no/folder"];
     refused(&replex, &args, &["--jitdump /no/folder"]);
+    for file in ["/no/folder/log", dir] {
+        let args = ["boot", "--kernel", &kernel, "--trace", file];
+        refused(&replex, &args, &[&format!("--trace {file}: ")]);
+    }
 }
 
 #[test]

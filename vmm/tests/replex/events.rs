@@ -17,7 +17,7 @@ const START: u32 = 0x10_0000;
 
 /// A guest that turns paging on with an empty page directory at 2 MiB. Nothing can be fetched behind that.
 #[rustfmt::skip]
-const PAGE_FAULT: &[u8] = &[
+pub const PAGE_FAULT: &[u8] = &[
     0xb8, 0x00, 0x00, 0x20, 0x00, // mov eax, 200000h
     0x0f, 0x22, 0xd8,             // mov cr3, eax
     0x0f, 0x20, 0xc0,             // mov eax, cr0
@@ -27,7 +27,7 @@ const PAGE_FAULT: &[u8] = &[
 
 /// A guest that executes INT 80h, which nobody has a handler for, and would then end with status 42.
 #[rustfmt::skip]
-const CALL: &[u8] = &[
+pub const CALL: &[u8] = &[
     0xcd, 0x80, // int 80h
     0xb0, 42,   // mov al, 42
     0xe6, 0xf4, // out F4h, al
@@ -35,7 +35,7 @@ const CALL: &[u8] = &[
 
 /// A guest whose timer interrupts as vector 20h and that waits for that for ever.
 #[rustfmt::skip]
-const TIMER: &[u8] = &[
+pub const TIMER: &[u8] = &[
     0xb0, 0x11, 0xe6, 0x20, // 8259A master: ICW1
     0xb0, 0x20, 0xe6, 0x21, // ICW2: vectors 20h to 27h
     0xb0, 0x04, 0xe6, 0x21, // ICW3
@@ -110,7 +110,7 @@ fn traced_events_are_logged() {
 }
 
 /// Nobody.
-struct Nobody;
+pub struct Nobody;
 
 impl Console for Nobody {
     fn input(&mut self, _: usize) -> io::Result<Input> {
@@ -127,7 +127,7 @@ impl Console for Nobody {
 }
 
 /// A machine with `code` that intercepts `vectors`.
-fn machine(engine: Engine, code: &[u8], vectors: &[u8]) -> Vm {
+pub fn machine(engine: Engine, code: &[u8], vectors: &[u8]) -> Vm {
     let kernel = Kernel::read(elf(code), None, &mut |_| {}).unwrap();
     let config = VmConfig {
         memory: 16 << 20,

@@ -5,3 +5,4 @@ mod events;
 mod run;
 mod support;
 mod terminal;
+mod trace;

@@ -1,7 +1,7 @@
 //! The program on a terminal: keys go to the guest, and the terminal is restored on every way out.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{Read, Write},
     os::fd::OwnedFd,
     process::Child,
@@ -40,6 +40,11 @@ fn flags(terminal: &OwnedFd) -> Flags {
 impl Session {
     /// Starts the program and waits until its guest says that it is ready.
     fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// The same with more arguments.
+    fn start_with(args: &[&str]) -> Self {
         let replex = Replex::new();
         let kernel = replex.file("echo", &elf(ECHO));
         let pty = openpty(None, None).unwrap();
@@ -47,6 +52,7 @@ impl Session {
         let clone = || pty.slave.try_clone().unwrap();
         let child = replex
             .command(&["boot", "--kernel", &kernel])
+            .args(args)
             .stdin(clone())
             .stdout(clone())
             .stderr(clone())
@@ -126,5 +132,36 @@ fn signals_restore_the_terminal() {
         let session = Session::start();
         session.signal(signal);
         assert_eq!(session.end(), Some(128 + signal as i32), "{signal}");
+    }
+}
+
+#[test]
+fn the_event_log_has_it_all_however_the_program_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let args = ["--trace", log.to_str().unwrap(), "--trace-only", "port:3f8"];
+    for quit in [true, false] {
+        let mut session = Session::start_with(&args);
+        session.type_keys(b"a");
+        session.expect(b"a");
+        if quit {
+            session.type_keys(b"\x01x");
+        } else {
+            session.signal(Signal::SIGTERM);
+        }
+        session.end();
+        let log = fs::read_to_string(&log).unwrap();
+        let accesses: Vec<&str> = log
+            .lines()
+            .map(|line| line.split_once(" port       ").expect("a line").1)
+            .collect();
+        assert_eq!(
+            accesses,
+            [
+                "out 03f8 byte 3e, at 0010:0010000d",
+                "in  03f8 byte 61, at 0010:0010001b",
+                "out 03f8 byte 61, at 0010:00100020",
+            ]
+        );
     }
 }

@@ -1,0 +1,67 @@
+//! The file of `--trace`: a line an event.
+//!
+//! What is collected is written whenever the processor pauses, in whole lines, so the file can be read while the machine runs, and
+//! a signal that ends the program costs no more than the events of the latest slice. If the file cannot be written any more, the
+//! user is told at once, and the machine goes on without it.
+
+use std::{
+    fs::File,
+    io::{self, BufWriter, Write},
+    path::{Path, PathBuf},
+};
+
+use super::complain;
+use crate::trace::{Event, Sink};
+
+/// Bytes that are collected at most.
+const BUFFER: usize = 64 << 10;
+
+/// A file that events are written to.
+#[derive(Debug)]
+pub struct TraceFile {
+    path: PathBuf,
+    /// None once it has failed.
+    file: Option<BufWriter<File>>,
+    line: Vec<u8>,
+}
+
+impl TraceFile {
+    /// Makes the file of that name, or empties it.
+    ///
+    /// # Errors
+    /// What the host says if that is not possible.
+    pub fn create(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            path: path.to_owned(),
+            file: Some(BufWriter::with_capacity(BUFFER, File::create(path)?)),
+            line: Vec::new(),
+        })
+    }
+
+    /// Does `write`, unless something failed before.
+    fn attempt(&mut self, write: impl FnOnce(&mut BufWriter<File>, &[u8]) -> io::Result<()>) {
+        let Some(file) = &mut self.file else {
+            return;
+        };
+        if let Err(error) = write(file, &self.line) {
+            self.file = None;
+            complain(&format!(
+                "--trace {}: {error}; the machine goes on without",
+                self.path.display()
+            ));
+        }
+    }
+}
+
+impl Sink for TraceFile {
+    fn event(&mut self, event: &Event) {
+        self.line.clear();
+        // A vector takes everything. The buffer takes a line as a whole, and so never gives away part of one.
+        let _ = writeln!(self.line, "{event}");
+        self.attempt(|file, line| file.write_all(line));
+    }
+
+    fn pause(&mut self) {
+        self.attempt(|file, _| file.flush());
+    }
+}

@@ -1,0 +1,214 @@
+//! The event log: what the processor does, with the time, told as it happens.
+//!
+//! ```text
+//!   processor ─► board: observation ─► filter ─► event: time and observation ─► sink
+//! ```
+//!
+//! Nothing is kept here, so however much the guest does, there is nothing that grows. While nobody listens, the processor tells
+//! nothing.
+
+mod filter;
+
+use std::fmt;
+
+use sbe::{Observation, Source};
+
+pub use filter::{Filter, Selection, SelectionError};
+
+/// Something that happened.
+///
+/// The `Display` is a line of the log without its end: seconds since the machine was switched on, kind, and what it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Nanoseconds since the machine was switched on.
+    pub time: u64,
+    /// What happened.
+    pub what: Observation,
+}
+
+/// Kinds of events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// An interrupt of the interrupt controllers, or NMI.
+    Interrupt,
+    /// INT n, INT3 or INTO.
+    Software,
+    /// An exception.
+    Exception,
+    /// A write of a control register.
+    Control,
+    /// An access to an I/O port.
+    Port,
+}
+
+/// Receives events.
+pub trait Sink: Send {
+    /// Takes `event`. The guest waits meanwhile.
+    fn event(&mut self, event: &Event);
+
+    /// The processor has paused, as it does about every 250 µs, when it waits in HLT, and before [`crate::Vm::run`] and
+    /// [`crate::Vm::step`] return: the time to hand on what was collected.
+    fn pause(&mut self) {}
+}
+
+impl<F: FnMut(&Event) + Send> Sink for F {
+    fn event(&mut self, event: &Event) {
+        self(event);
+    }
+}
+
+/// Who is told of what.
+pub struct Trace {
+    filter: Filter,
+    sink: Box<dyn Sink>,
+}
+
+const NS_PER_S: u64 = 1_000_000_000;
+
+impl Event {
+    /// What kind of event it is.
+    pub fn kind(&self) -> Kind {
+        Kind::of(&self.what)
+    }
+}
+
+impl Kind {
+    /// All kinds.
+    pub const ALL: [Self; 5] = [
+        Self::Interrupt,
+        Self::Software,
+        Self::Exception,
+        Self::Control,
+        Self::Port,
+    ];
+
+    /// Its name in filters and in the log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Interrupt => "interrupt",
+            Self::Software => "software",
+            Self::Exception => "exception",
+            Self::Control => "control",
+            Self::Port => "port",
+        }
+    }
+
+    /// The kind of `observation`.
+    pub fn of(observation: &Observation) -> Self {
+        match observation {
+            Observation::Event(event) => match event.source {
+                Source::External => Self::Interrupt,
+                Source::Software => Self::Software,
+                Source::Exception => Self::Exception,
+            },
+            Observation::Control(_) => Self::Control,
+            Observation::Port(_) => Self::Port,
+        }
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (seconds, ns) = (self.time / NS_PER_S, self.time % NS_PER_S);
+        let kind = self.kind().name();
+        write!(f, "{seconds:6}.{ns:09} {kind:<9}  {}", self.what)
+    }
+}
+
+impl Trace {
+    /// Tells `sink` of what `filter` admits.
+    pub fn new(filter: Filter, sink: Box<dyn Sink>) -> Self {
+        Self { filter, sink }
+    }
+
+    /// Tells of `observation`, made at the time that `now` says.
+    pub fn observe(&mut self, observation: &Observation, now: impl FnOnce() -> u64) {
+        if self.filter.admits(observation) {
+            let (time, what) = (now(), *observation);
+            self.sink.event(&Event { time, what });
+        }
+    }
+
+    /// See [`Sink::pause`].
+    pub fn pause(&mut self) {
+        self.sink.pause();
+    }
+}
+
+impl fmt::Debug for Trace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trace")
+            .field("filter", &self.filter)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use sbe::{ControlWrite, GuestEvent, cpu::control::ControlRegister};
+
+    use super::*;
+
+    const CONTROL: Observation = Observation::Control(ControlWrite {
+        register: ControlRegister::Cr3,
+        old: 0x10_2000,
+        new: 0x3fff_d000,
+        cs: 0x60,
+        eip: 0xc101_2345,
+    });
+
+    fn interrupt(source: Source) -> Observation {
+        Observation::Event(GuestEvent {
+            vector: 0x30,
+            source,
+            error_code: None,
+            cr2: None,
+            cs: 0x60,
+            eip: 0xc100_0000,
+        })
+    }
+
+    #[test]
+    fn lines_have_columns() {
+        for (time, what, line) in [
+            (
+                12_360_000,
+                CONTROL,
+                "     0.012360000 control    CR3 00102000 -> 3fffd000, at 0060:c1012345",
+            ),
+            (
+                86_400 * NS_PER_S + 1,
+                interrupt(Source::External),
+                " 86400.000000001 interrupt  vector 0x30, at 0060:c1000000",
+            ),
+        ] {
+            assert_eq!(Event { time, what }.to_string(), line);
+        }
+    }
+
+    #[test]
+    fn sources_are_kinds() {
+        for (source, kind) in [
+            (Source::External, Kind::Interrupt),
+            (Source::Software, Kind::Software),
+            (Source::Exception, Kind::Exception),
+        ] {
+            assert_eq!(Kind::of(&interrupt(source)), kind);
+        }
+    }
+
+    #[test]
+    fn a_sink_gets_what_the_filter_admits() {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&seen);
+        let filter = Filter::new(vec!["control".parse().unwrap()]);
+        let sink = move |event: &Event| sink.lock().unwrap().push(*event);
+        let mut trace = Trace::new(filter, Box::new(sink));
+        trace.observe(&interrupt(Source::External), || panic!("nobody asked"));
+        trace.observe(&CONTROL, || 7);
+        let (time, what) = (7, CONTROL);
+        assert_eq!(*seen.lock().unwrap(), [Event { time, what }]);
+    }
+}
