@@ -18,4 +18,5 @@ mod kernel_log;
 mod mappings;
 mod program;
 mod terminal;
+mod trace;
 mod workload;
