@@ -11,12 +11,14 @@
 //! `cat /proc/uptime` twice 60 s of the host apart. The difference must be within 1 % of 60 s.
 
 mod exec;
+mod gdb;
 mod guests;
 mod hang;
 mod in_a_row;
 mod kernel_log;
 mod mappings;
 mod program;
+mod screen;
 mod terminal;
 mod trace;
 mod workload;

@@ -104,6 +104,12 @@ impl Boot {
         self
     }
 
+    /// Adds an option without a value.
+    pub fn flag(mut self, option: &str) -> Self {
+        self.args.push(option.to_owned());
+        self
+    }
+
     /// Sets standard input.
     pub fn input(mut self, input: Input) -> Self {
         self.input = input;
