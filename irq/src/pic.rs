@@ -170,6 +170,20 @@ impl Pic {
         chip.imr() & (1 << input) != 0
     }
 
+    /// Whether `irq` is in service in its chip.
+    #[must_use]
+    pub fn is_in_service(&self, irq: Irq) -> bool {
+        let (chip, input) = self.chip_of(irq);
+        chip.isr() & (1 << input) != 0
+    }
+
+    /// How often `irq`'s chip acknowledged it since power-on, by INTA or by a poll.
+    #[must_use]
+    pub fn acknowledged(&self, irq: Irq) -> u64 {
+        let (chip, input) = self.chip_of(irq);
+        chip.acknowledged(input)
+    }
+
     fn chip_of(&self, irq: Irq) -> (&Chip, u8) {
         if irq.number() < INPUTS {
             (&self.master, irq.number())

@@ -68,6 +68,17 @@ impl PitPort {
             _ => None,
         }
     }
+
+    /// The counter that writing `value` here programs anew, if it is a control word that does.
+    #[must_use]
+    pub fn programs(self, value: u8) -> Option<Channel> {
+        match (self, ControlWord::decode(value)) {
+            (Self::Control, ControlWord::Counter(channel, CounterCommand::Program(_))) => {
+                Some(channel)
+            }
+            _ => None,
+        }
+    }
 }
 
 /// One of the three counters, by its use in a PC.

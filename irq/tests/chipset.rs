@@ -1,6 +1,6 @@
 //! The wired chipset as a machine uses it: time in, ports, vectors and deadlines out.
 
-use irq::{Chipset, Irq, Level, Port, TimerStats};
+use irq::{Chipset, Irq, Level, Port, TimerStats, chipset::GAP};
 
 /// Nanoseconds of so many clock pulses of the 8254, rounded up.
 fn pulses(number: u64) -> u64 {
@@ -44,10 +44,11 @@ fn program(chipset: &mut Chipset, mode: u8, count: u16) {
     );
 }
 
-/// Takes the timer's interrupt: vector and EOI.
-fn take_tick(chipset: &mut Chipset) {
+/// Takes the timer's interrupt at `now`: vector and EOI.
+fn take_tick(chipset: &mut Chipset, now: u64) {
     assert!(chipset.intr());
     assert_eq!(chipset.acknowledge(), 0x20);
+    chipset.advance(now);
     write(chipset, &[(0x20, 0x20)]);
 }
 
@@ -57,7 +58,7 @@ fn periodic_mode_ticks_at_each_deadline_without_drift() {
         let mut chipset = initialized();
         program(&mut chipset, mode, 11_932);
         // Programming raises OUT0, and that is an edge like any other.
-        take_tick(&mut chipset);
+        take_tick(&mut chipset, 0);
         for tick in 1..=1_000 {
             let deadline = chipset
                 .next_deadline()
@@ -70,14 +71,15 @@ fn periodic_mode_ticks_at_each_deadline_without_drift() {
             chipset.advance(deadline - 1);
             assert!(!chipset.intr(), "mode {mode}, tick {tick}: not before");
             chipset.advance(deadline);
-            take_tick(&mut chipset);
+            take_tick(&mut chipset, deadline);
             assert!(!chipset.intr(), "mode {mode}, tick {tick}: once");
         }
         assert_eq!(
             chipset.timer_stats(),
             TimerStats {
-                ticks: 1_000,
-                lost: 0
+                ticks: 1_001,
+                delivered: 1_001,
+                ..TimerStats::default()
             },
             "mode {mode}"
         );
@@ -86,22 +88,27 @@ fn periodic_mode_ticks_at_each_deadline_without_drift() {
 
 #[test]
 fn one_shot_modes_tick_once() {
-    for (mode, delay) in [(0, 1 + 500), (4, 1 + 500 + 1)] {
+    // The control word of mode 4 raises OUT0.
+    for (mode, delay, ticks) in [(0, 1 + 500, 1), (4, 1 + 500 + 1, 2)] {
         let mut chipset = initialized();
         write(&mut chipset, &[(0x43, 0x30 | mode << 1)]);
         if chipset.intr() {
-            take_tick(&mut chipset);
+            take_tick(&mut chipset, 0);
         }
         program(&mut chipset, mode, 500);
         assert_eq!(chipset.next_deadline(), Some(pulses(delay)), "mode {mode}");
         chipset.advance(pulses(delay));
-        take_tick(&mut chipset);
+        take_tick(&mut chipset, pulses(delay));
         assert_eq!(chipset.next_deadline(), None, "mode {mode}");
         chipset.advance(pulses(1_000_000));
         assert!(!chipset.intr(), "mode {mode}");
         assert_eq!(
             chipset.timer_stats(),
-            TimerStats { ticks: 1, lost: 0 },
+            TimerStats {
+                ticks,
+                delivered: ticks,
+                ..TimerStats::default()
+            },
             "mode {mode}"
         );
     }
@@ -111,25 +118,21 @@ fn one_shot_modes_tick_once() {
 fn a_pulse_that_came_and_went_unseen_still_interrupts() {
     // Both looks at the line happen while OUT0 is low again.
     for (mode, first_look, second_look) in [
-        (2, pulses(1 + 100 + 99), pulses(1 + 100 + 99) + 1),
-        (3, pulses(1 + 160), pulses(1 + 180)),
+        (2, pulses(1 + 1_000 + 999), pulses(1 + 1_000 + 999) + 1),
+        (3, pulses(1 + 1_600), pulses(1 + 1_800)),
     ] {
         let mut chipset = initialized();
-        program(&mut chipset, mode, 100);
-        take_tick(&mut chipset);
+        program(&mut chipset, mode, 1_000);
+        take_tick(&mut chipset, 0);
         chipset.advance(first_look);
         assert!(chipset.intr(), "mode {mode}");
         chipset.advance(second_look);
-        take_tick(&mut chipset);
+        take_tick(&mut chipset, second_look);
         chipset.advance(second_look + 1);
         assert!(!chipset.intr(), "mode {mode}: once");
-        chipset.advance(pulses(1 + 200));
-        take_tick(&mut chipset);
-        assert_eq!(
-            chipset.timer_stats(),
-            TimerStats { ticks: 2, lost: 0 },
-            "mode {mode}"
-        );
+        chipset.advance(pulses(1 + 2_000) + GAP);
+        take_tick(&mut chipset, pulses(1 + 2_000) + GAP);
+        assert_eq!(chipset.timer_stats().lost, 0, "mode {mode}");
     }
 }
 
@@ -137,55 +140,18 @@ fn a_pulse_that_came_and_went_unseen_still_interrupts() {
 fn reprogramming_ends_the_wait_of_an_unseen_pulse() {
     let mut chipset = initialized();
     program(&mut chipset, 3, 100);
-    take_tick(&mut chipset);
+    take_tick(&mut chipset, 0);
     chipset.advance(pulses(1 + 160));
     assert!(chipset.intr());
     program(&mut chipset, 3, 100);
     assert!(chipset.intr(), "OUT0 is high again");
+    chipset.advance(pulses(1 + 160 + 1 + 10));
     chipset.advance(pulses(1 + 160 + 1 + 60));
     assert!(!chipset.intr(), "it fell, nobody acknowledged");
-}
-
-#[test]
-fn ticks_that_find_the_request_latched_are_lost() {
-    let mut chipset = initialized();
-    program(&mut chipset, 2, 100);
-    take_tick(&mut chipset);
-    chipset.advance(pulses(1 + 100));
-    assert_eq!(chipset.timer_stats(), TimerStats { ticks: 1, lost: 0 });
-    chipset.advance(pulses(1 + 200));
-    assert_eq!(chipset.timer_stats(), TimerStats { ticks: 2, lost: 1 });
-    take_tick(&mut chipset);
-    chipset.advance(pulses(1 + 1_000));
-    assert_eq!(chipset.timer_stats(), TimerStats { ticks: 10, lost: 8 });
-    take_tick(&mut chipset);
-    assert!(!chipset.intr(), "lost ticks are not made up for");
-}
-
-#[test]
-fn a_tick_that_out0_withdraws_is_lost() {
-    let mut chipset = initialized();
-    program(&mut chipset, 3, 100);
-    take_tick(&mut chipset);
-    chipset.advance(pulses(1 + 100));
+    chipset.advance(pulses(1 + 160 + 1 + 100 + 60));
     assert!(chipset.intr());
-    chipset.advance(pulses(1 + 150));
-    assert!(!chipset.intr(), "OUT0 is low, nobody acknowledged");
-    assert_eq!(chipset.timer_stats(), TimerStats { ticks: 1, lost: 1 });
-}
-
-#[test]
-fn a_tick_while_in_service_waits_and_is_not_lost() {
-    let mut chipset = initialized();
-    program(&mut chipset, 2, 100);
-    take_tick(&mut chipset);
-    chipset.advance(pulses(1 + 100));
-    assert_eq!(chipset.acknowledge(), 0x20);
-    chipset.advance(pulses(1 + 200));
-    assert!(!chipset.intr());
-    write(&mut chipset, &[(0x20, 0x20)]);
-    take_tick(&mut chipset);
-    assert_eq!(chipset.timer_stats(), TimerStats { ticks: 2, lost: 0 });
+    write(&mut chipset, &[(0x43, 0x30)]);
+    assert!(!chipset.intr(), "mode 0 keeps OUT0 low");
 }
 
 #[test]
@@ -197,7 +163,7 @@ fn programming_moves_the_timer_line_at_once() {
     write(&mut chipset, &[(0x43, 0x30)]);
     assert!(!chipset.intr(), "mode 0 lowers it");
     write(&mut chipset, &[(0x43, 0x34)]);
-    take_tick(&mut chipset);
+    take_tick(&mut chipset, 0);
     program(&mut chipset, 2, 100);
     chipset.advance(pulses(1 + 100 + 99));
     assert!(chipset.intr());
@@ -224,7 +190,7 @@ fn a_masked_timer_has_no_deadline() {
 fn device_lines_reach_the_processor_beside_the_timer() {
     let mut chipset = initialized();
     program(&mut chipset, 2, 100);
-    take_tick(&mut chipset);
+    take_tick(&mut chipset, 0);
     chipset.set_line(Irq::COM1, Level::High);
     chipset.set_line(Irq::RTC, Level::High);
     chipset.advance(pulses(1 + 100));

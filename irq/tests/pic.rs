@@ -130,6 +130,8 @@ fn initialization_takes_the_words_that_icw1_announces() {
         SNGL = 1: no ICW3, IR2 is an input like the others :: 20=13 21=40 21=01 21=fb 21?fb +2
             ack:42
         SNGL = 1 and IC4 = 0: ICW2 alone :: 20=12 21=40 21=0f 21?0f +6 ack:46
+        ICW1 bits 7..5 and ADI are the MCS-80's :: 20=f5 21=40 21=04 21=01 +3 ack:43
+        ICW4 BUF and M/S are pins of a buffered bus :: 20=11 21=40 21=04 21=0d +3 ack:43 +1 intr
         ICW2 bits 2..0 come from the level :: 20=12 21=4f +1 ack:49
         ICW1 in the middle starts again :: 20=11 21=40 20=12 21=50 +1 intr ack:51
         each chip has its own sequence :: 20=11 a0=11 21=40 a1=70 21=04 a1=02 21=01 a1=01 +15
@@ -205,6 +207,7 @@ fn status_reads_select_irr_or_isr() {
         IRR until acknowledged, ISR after :: +3 20=IRR 20?08 20=ISR 20?00 ack:23 20?08 20=IRR
             20?00
         the choice is remembered, RR = 0 does not change it :: +3 ack:23 20=ISR 20?08 20=08 20?08
+        RIS without RR changes nothing :: +3 20=09 20?08 ack:23 20=ISR 20=08 20?08
         each chip has its own choice :: +9 ack:29 a0=ISR a0?02 20?00 20=ISR 20?04
         ",
     );
@@ -219,6 +222,8 @@ fn each_form_of_eoi_ends_the_service_it_names() {
         non-specific: nothing in service :: 20=EOI 20=ISR 20?00 +0 ack:20
         specific: the level given :: +5 ack:25 +3 ack:23 20=EOI5 20=ISR 20?08
         specific: a level not in service :: +5 ack:25 20=EOI3 20=ISR 20?20
+        specific: each level of the slave :: +15 ack:2f +13 idle 20=EOI2 intr ack:2d a0=ISR a0?a0
+            a0=EOI7 a0?20 a0=EOI5 a0?00
         no operation :: +5 ack:25 20=NOP5 20=ISR 20?20
         rotate in AEOI (set and clear) ends nothing :: +5 ack:25 20=AROTATE 20=NOAROTATE 20=ISR
             20?20
@@ -241,11 +246,43 @@ fn rotation_moves_the_lowest_priority() {
             ack:20
         rotate on specific EOI :: +6 ack:26 +3 ack:23 20=ROTATE3 20=ISR 20?40 +5 intr ack:25
             20=EOI +0 idle
+        rotate on specific EOI: a level not in service becomes the lowest too :: 20=ROTATE3 20=ISR
+            20?00 +3 +4 ack:24
+        set priority: a service keeps out what is lower in the new order :: +5 ack:25 20=PRIORITY4
+            +6 +4 idle 20=PRIORITY5 intr ack:26
+        non-specific EOI ends the highest of the new order :: +5 ack:25 +3 ack:23 20=PRIORITY3
+            20=EOI 20=ISR 20?08
         set priority: IR5 lowest, IR6 highest :: 20=PRIORITY5 +5 +0 +6 ack:26
         set priority: order goes round :: 20=PRIORITY0 +0 +7 +1 ack:21 20=EOI ack:27 20=EOI ack:20
         the slave rotates by itself :: a0=PRIORITY1 +8 +9 +10 ack:2a
         ",
     );
+}
+
+/// Set priority and specific rotation name each level; the order goes round from the one after it.
+#[test]
+fn each_level_can_be_the_lowest() {
+    for lowest in 0..8 {
+        let order: Vec<u8> = (1..=8).map(|distance| (lowest + distance) % 8).collect();
+        let delivered: String = order.iter().map(|&level| deliver(level)).collect();
+        for name in ["PRIORITY", "ROTATE"] {
+            check(
+                PC,
+                &format!(
+                    "{name}{lowest} :: 20={name}{lowest} +0 +1 +3 +4 +5 +6 +7 {delivered} idle"
+                ),
+            );
+        }
+    }
+}
+
+/// The words that deliver `level` of the master and end it. Line 2 is the cascade.
+fn deliver(level: u8) -> String {
+    if level == Irq::CASCADE.number() {
+        String::new()
+    } else {
+        format!("ack:{:x} 20=EOI{level} ", 0x20 + level)
+    }
 }
 
 #[test]
@@ -258,6 +295,8 @@ fn special_mask_mode_lets_all_unmasked_levels_pass_a_masked_service() {
         the masked level itself stays inhibited :: +1 ack:21 20=SMM 21=02 -1 +1 idle
         non-specific EOI passes over a masked service :: +1 ack:21 20=SMM 21=02 +5 ack:25 20=EOI
             20=ISR 20?02 20=EOI 20?02 20=EOI1 20?00
+        the slave's too :: +8 ack:28 20=EOI +12 idle a0=SMM a1=01 intr ack:2c
+        higher still interrupts :: +5 ack:25 20=SMM 21=20 +6 ack:26 +1 intr ack:21
         reset special mask :: 20=SMM +1 ack:21 21=02 20=NOSMM +5 idle
         ESMM = 0 leaves it as it is :: 20=SMM 20=08 20=28 +1 ack:21 21=02 +5 intr
         ",
@@ -292,6 +331,9 @@ fn a_poll_acknowledges_in_place_of_the_processor() {
             ack:26
         A0 = 1 reads the poll word too :: +4 20=POLL 21?84 21?00
         no request :: 20=POLL 20?00 20=ISR 20?00
+        P overrides RR, which holds from the next read on :: +4 20=0f 20?84 20?10
+        a service that keeps the request out keeps it out of the poll :: +3 ack:23 +4 20=POLL 20?00
+            20=EOI 20=POLL 20?84
         one read only :: +4 20=POLL 20?84 20?00
         masked requests do not show :: 21=10 +4 20=POLL 20?00 20?10
         P = 0 withdraws the command :: +4 20=POLL 20=IRR 20?10
@@ -311,6 +353,10 @@ fn an_acknowledge_without_request_returns_level_7_and_serves_nothing() {
         no request at all :: ack:27 20=ISR 20?00 a0?00 +7 intr ack:27 20?80
         edge withdrawn in time takes INTR down :: +4 intr -4 idle 20?00
         edge withdrawn after INTR was seen :: +4 intr -4 ack:27 20=ISR 20?00
+        level withdrawn after INTR was seen :: 4d0=20 +5 intr -5 ack:27 20=ISR 20?00
+        level 7 follows ICW2 :: 20=11 21=48 21=04 21=01 ack:4f
+        level 15 needs the master's EOI only :: +2 ack:2f -2 +15 20=EOI intr ack:2f a0=ISR a0?80
+        a real level 7 is in service :: +7 ack:27 20=ISR 20?80 20=EOI 20?00
         masked after INTR was seen :: +4 intr 21=10 ack:27 21=00 ack:24
         slave's edge withdrawn takes the master's request away :: +12 intr -12 idle ack:27
         only the slave has nothing: level 15, IR2 in service at the master :: +2 intr ack:2f
@@ -350,6 +396,9 @@ fn an_edge_requests_once_and_a_level_requests_while_high() {
         level: low before EOI does not :: +5 ack:25 -5 20=EOI idle
         level: IRR shows the line even in service :: +5 ack:25 20?20
         level: requests across ICW1 :: +5 20=1a 21=20 intr ack:25
+        level: while it is high, each EOI is followed by the next request :: +3 ack:23 20=EOI ack:23
+            20=EOI ack:23 20=EOI -3 idle
+        level: IR0 too :: +0 ack:20 20=EOI intr ack:20
         level: slave :: +13 ack:2d a0=EOI 20=EOI intr ack:2d -13 a0=EOI 20=EOI idle
         ",
     );

@@ -186,6 +186,7 @@ fn mode_1_is_a_one_shot_that_gate_triggers() {
         a new count waits for the next trigger :: 43=92 42=02 gate- gate+ L2 42=04 L1 H0 Hff gate-
             gate+ L4 L3 L2 L1 H0
         a trigger before the first count is none :: 43=92 gate- gate+ 42=02 H0 H0 H0
+        the control word ends the pulse :: 43=92 42=05 gate- gate+ L5 L4 43=92 =H H4 H4
         ",
     );
 }
@@ -199,6 +200,11 @@ fn mode_2_is_a_rate_generator() {
             L1 gate- =H H1 H1 gate+ =H H3 H2 L1 H3
         a new count waits for the end of the period :: 43=94 42=04 H4 H3 42=02 H2 L1 H2 L1 H2 L1
         a new count is taken at a trigger :: 43=94 42=04 H4 H3 42=05 gate- gate+ H5 H4 H3 H2 L1 H5
+        gate low at the write: the trigger begins the first period :: 43=94 gate- 42=03 H3 H3 gate+
+            H3 H2 L1 H3
+        a new count of which only one byte is written is none yet :: 43=b4 42=03 42=00 H3 42=05 H2
+            L1 H3 42=00 H2 L1 H5
+        the control word raises OUT and stops :: 43=94 42=02 H2 L1 43=94 =H H1 H1
         a count of 1 never lowers OUT :: 43=94 42=01 H1 H1 H1 H1
         mode bits 110 are mode 2 :: 43=9c 42=02 H2 L1 H2 L1
         ",
@@ -219,6 +225,9 @@ fn mode_3_is_a_square_wave() {
             L4
         odd to even in the high half :: 43=96 42=05 H4 42=02 H2 H0 L2 H2 L2
         a new count is taken at a trigger :: 43=96 42=06 H6 H4 42=02 gate- gate+ H2 L2 H2 L2
+        gate low at the write: the trigger begins the first half :: 43=96 gate- 42=04 H4 H4 gate+
+            H4 H2 L4 L2 H4
+        even to odd in the low half :: 43=96 42=04 H4 H2 L4 42=05 L2 H4 H2 H0 L4 L2 H4
         a count of 1 never lowers OUT :: 43=96 42=01 H0 H0 H0 H0
         mode bits 111 are mode 3 :: 43=9e 42=02 H2 L2 H2 L2
         ",
@@ -231,6 +240,8 @@ fn mode_4_strobes_after_a_write() {
         "
         N + 1 pulses after writing, for one pulse, once :: 43=98 =H 42=03 =H H3 H2 H1 L0 Hff Hfe
         gate low suspends counting :: 43=98 42=03 H3 H2 gate- H2 H2 gate+ H1 L0 Hff
+        gate low at the write: loading needs no gate :: 43=98 gate- 42=03 H3 H3 gate+ H2 H1 L0 Hff
+        a trigger does not start it anew :: 43=98 42=03 H3 H2 gate- gate+ H1 L0 Hff
         gate low does not hold the strobe :: 43=98 42=01 H1 L0 gate- =L H0 H0
         a new count while counting starts anew :: 43=98 42=03 H3 H2 H1 42=02 H2 H1 L0 Hff
         the first of two bytes does not disturb :: 43=b8 42=02 42=00 H2 42=03 H1 L0 Hffff 42=00 H3
@@ -249,6 +260,10 @@ fn mode_5_strobes_after_a_trigger() {
             H1 L0 Hff
         a new count waits for the next trigger :: 43=9a 42=02 gate- gate+ H2 42=04 H1 L0 Hff Hfe
             gate- gate+ H4 H3 H2 H1 L0 Hff
+        a new count is taken at a trigger :: 43=9a 42=04 gate- gate+ H4 H3 42=02 gate- gate+ H2 H1
+            L0 Hff
+        a trigger before the first count is none :: 43=9a gate- gate+ 42=02 H0 H0 H0
+        a trigger in the strobe starts anew :: 43=9a 42=01 gate- gate+ H1 L0 gate- gate+ H1 L0 Hff
         ",
     );
 }
@@ -310,6 +325,11 @@ fn decimal_counts_borrow_by_decades() {
         across two decades :: 43=b1 42=01 42=10 L1001 L1000 L999 L998
         wraps to 9999 :: 43=b1 42=01 42=00 L1 H0 H9999 H9998
         square wave by two :: 43=b7 42=12 42=00 H12 H10 H8 H6 H4 H2 L12
+        rate generator :: 43=b5 42=03 42=10 H1003 H1002 H1001 H1000 H999 *997 =H L1 H1003
+        one-shot :: 43=93 42=11 gate- gate+ L11 L10 L9 *8 =L H0
+        software strobe :: 43=99 42=11 H11 H10 H9 *8 =H L0 H99
+        hardware strobe :: 43=9b 42=10 gate- gate+ H10 H9 *8 =H L0
+        odd square wave :: 43=97 42=11 H10 H8 H6 H4 H2 H0 L10 L8 L6 L4 L2 H10
         low byte only: 99 at most :: 43=91 42=99 L99 L98 *97 =L H
         high byte only: hundreds :: 43=a1 42=02 *200 =L H
         ",
@@ -326,6 +346,7 @@ fn a_latched_count_stands_still_until_it_is_read() {
             *1 42?08
         a new control word drops the latch :: 43=90 42=09 *3 43=80 *2 43=90 42?05
         a new count does not :: 43=90 42=09 *2 43=80 42=32 *1 42?08 42?32
+        of one counter, the others go on :: 43=10 40=03 43=90 42=09 *1 43=80 *2 40?01 42?09 42?07
         latching starts with the low byte :: 43=b4 42=34 42=12 *1 42?34 43=80 42?34 42?12
         ",
     );
@@ -338,6 +359,12 @@ fn read_back_latches_what_it_selects() {
         status: OUT, null count, programmed bits :: 43=b7 43=e8 42?f7
         null count clears when the count is loaded :: 43=98 42=07 43=e8 42?d8 *1 43=e8 42?98 42=07
             43=e8 42?d8
+        null count is set by the control word :: 43=90 42=04 *1 43=e8 42?10 43=90 43=e8 42?50
+        null count in mode 0 :: 43=90 42=04 43=e8 42?50 *1 43=e8 42?10
+        null count in mode 5 lasts to the trigger :: 43=9a 42=04 *9 43=e8 42?da gate- gate+ *1
+            43=e8 42?9a
+        null count in mode 2 ends at a trigger :: 43=94 42=04 *1 42=05 43=e8 42?d4 gate- gate+ *1
+            43=e8 42?94
         null count in mode 2 lasts to the end of the period :: 43=94 42=04 *2 42=05 43=e8 *3 42?d4
             43=e8 42?94
         null count in mode 3 lasts to the end of the half period :: 43=96 42=04 *2 42=06 43=e8
@@ -351,6 +378,10 @@ fn read_back_latches_what_it_selects() {
         count and status: status first :: 43=94 42=08 *2 43=c8 *2 42?94 42?07 42?05
         count alone :: 43=94 42=08 *2 43=d8 *2 42?07 42?05
         neither :: 43=94 42=08 *2 43=f8 *2 42?05
+        a latched count stays the first one :: 43=94 42=08 *2 43=d8 *1 43=d8 *1 43=80 42?07 42?05
+        no counter selected :: 43=90 42=09 *1 43=c0 *1 42?08
+        the latch command and the read-back of a count are one latch :: 43=90 42=09 *1 43=80 *1
+            43=c8 *1 42?10 42?09 42?07
         status latched twice is the first one :: 43=90 42=01 *1 43=e8 *1 43=e8 42?10 43=e8 42?90
         several counters at once :: 43=10 40=03 43=90 42=09 *1 43=da *2 40?03 42?09 40?01 42?07
         counters that are not selected go on :: 43=10 40=03 43=90 42=09 *1 43=d8 *2 40?01 42?09

@@ -55,6 +55,8 @@ pub struct Chip {
     special_mask: bool,
     poll: bool,
     status_read: StatusRead,
+    /// How often each level was acknowledged since power-on.
+    acknowledged: [u64; INPUTS as usize],
 }
 
 impl Default for Chip {
@@ -75,6 +77,7 @@ impl Default for Chip {
             special_mask: false,
             poll: false,
             status_read: StatusRead::default(),
+            acknowledged: [0; INPUTS as usize],
         }
     }
 }
@@ -108,6 +111,16 @@ impl Chip {
         self.imr
     }
 
+    /// In-Service Register.
+    pub fn isr(&self) -> u8 {
+        self.isr
+    }
+
+    /// How often `level` was acknowledged since power-on, by INTA or by a poll.
+    pub fn acknowledged(&self, level: u8) -> u64 {
+        self.acknowledged[usize::from(level)]
+    }
+
     /// The level for which INT is high now, `None` while INT is low.
     pub fn request(&self) -> Option<u8> {
         if self.sequence != Sequence::Ready {
@@ -127,6 +140,7 @@ impl Chip {
         let level = self.request()?;
         let bit = 1 << level;
         self.edges &= !bit;
+        self.acknowledged[usize::from(level)] += 1;
         if !self.icw4.auto_eoi {
             self.isr |= bit;
         } else if self.rotate_in_auto_eoi {
@@ -258,12 +272,13 @@ impl Chip {
             .map_or(POLL_NOTHING, |level| POLL_INTERRUPT | level)
     }
 
-    /// What ICW1 resets (8259A datasheet, Initialization Command Words 1 and 2): everything but the input levels and the
-    /// edge/level control register, which is not part of the chip.
+    /// What ICW1 resets (8259A datasheet, Initialization Command Words 1 and 2): everything but the input levels and what
+    /// is no part of the chip: the edge/level control register and the counts.
     fn start_initialization(&mut self, icw1: Icw1) {
         *self = Self {
             inputs: self.inputs,
             elcr: self.elcr,
+            acknowledged: self.acknowledged,
             sequence: Sequence::Icw2,
             icw1,
             ..Self::default()
