@@ -184,8 +184,14 @@ impl Board {
     pub fn advance(&mut self) {
         let now = self.clock.now();
         self.chipset.advance(now);
-        self.rtc.advance(now);
-        self.drive_rtc();
+        self.advance_rtc(now);
+    }
+
+    /// The same after a time in which the machine stood still on purpose: the guest is not owed the timer's ticks of it.
+    pub fn advance_paused(&mut self) {
+        let now = self.clock.now();
+        self.chipset.advance_paused(now);
+        self.advance_rtc(now);
     }
 
     /// The next time in nanoseconds at which the board may request an interrupt by itself.
@@ -240,7 +246,7 @@ impl Board {
         &self.counts
     }
 
-    /// What became of the timer's pulses so far.
+    /// What became of the timer's ticks so far.
     pub fn timer_stats(&self) -> irq::TimerStats {
         self.chipset.timer_stats()
     }
@@ -248,6 +254,11 @@ impl Board {
     fn drive_com(&mut self, com: Com) {
         let level = self.com[com as usize].interrupt();
         self.chipset.set_line(com.irq(), level);
+    }
+
+    fn advance_rtc(&mut self, now: u64) {
+        self.rtc.advance(now);
+        self.drive_rtc();
     }
 
     fn drive_rtc(&mut self) {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use irq::TimerStats;
 use sbe::TranslationStats;
 
 use crate::{board::is_connected, ports::PortCount};
@@ -21,8 +22,8 @@ pub struct Stats {
     pub exits: Exits,
     /// Interrupts acknowledged.
     pub interrupts: u64,
-    /// Timer pulses, and how many of them found the last still waiting.
-    pub timer: irq::TimerStats,
+    /// What became of the timer's ticks.
+    pub timer: TimerStats,
     /// Accesses to physical memory where there is none.
     pub mmio: u64,
     /// Accesses to I/O ports, by port.
@@ -89,10 +90,18 @@ impl fmt::Display for Stats {
         if let Some(translation) = &self.translation {
             write_translation(f, translation)?;
         }
+        writeln!(f, "interrupts    {}", self.interrupts)?;
+        let TimerStats {
+            ticks,
+            delivered,
+            late,
+            lost,
+            doubled,
+            waiting,
+        } = self.timer;
         writeln!(
             f,
-            "interrupts    {}; timer pulses {}, {} of them lost",
-            self.interrupts, self.timer.ticks, self.timer.lost
+            "timer         {ticks} ticks: {delivered} delivered, {late} of them late and {doubled} doubled, {lost} lost, {waiting} waiting"
         )?;
         writeln!(f, "absent memory {} accesses", self.mmio)?;
         for &(port, PortCount { reads, writes }) in &self.ports {
@@ -174,6 +183,14 @@ mod tests {
             time: 2_500_000_000,
             running: 1_900_000_000,
             halted: 500_000_000,
+            timer: TimerStats {
+                ticks: 11,
+                delivered: 7,
+                late: 2,
+                lost: 4,
+                doubled: 1,
+                waiting: 3,
+            },
             ..Stats::default()
         };
         let report = stats.to_string();
@@ -187,6 +204,9 @@ mod tests {
             lines.next(),
             Some("time          2.500 s: 1.900 s processor, 0.500 s halted")
         );
+        assert!(report.contains(
+            "\ntimer         11 ticks: 7 delivered, 2 of them late and 1 doubled, 4 lost, 3 waiting\n"
+        ));
         assert!(!report.contains("translated"), "{report}");
     }
 

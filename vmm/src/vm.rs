@@ -136,7 +136,8 @@ impl Vm {
     }
 
     /// Runs the machine until it stops; after [`StopReason::Intercepted`] and [`StopReason::Paused`] it can be called again. All
-    /// that the guest sent out before has then been handed to `console`. The guest's clocks do not stop with the machine.
+    /// that the guest sent out before has then been handed to `console`. The guest's clocks do not stop with the machine,
+    /// but of the timer's ticks meanwhile it gets one.
     pub fn run(&mut self, console: &mut dyn Console) -> StopReason {
         self.advance(console, Advance::Slices)
     }
@@ -303,6 +304,7 @@ impl Vm {
     }
 
     fn advance(&mut self, console: &mut dyn Console, by: Advance) -> StopReason {
+        self.board.advance_paused();
         if let Some(vector) = self.swallowed.take() {
             self.board.end_service(vector);
         }
