@@ -305,7 +305,7 @@ impl Vcpu {
         removed
     }
 
-    /// Runs up to `budget` instructions; translated code counts its jumps and loops instead.
+    /// Runs up to `budget` instructions and deliveries; translated code counts its jumps and loops instead.
     pub fn run(&mut self, bus: &mut dyn Bus, budget: u64) -> Exit {
         let (mut cx, cache, window, translator) = self.parts(bus);
         if let Err(exit) = begin(&mut cx) {
@@ -639,7 +639,11 @@ fn step_watched(
 ) -> Result<(), Exit> {
     match deliver_pending(cx) {
         Ok(Boundary::Clear) => {}
-        Ok(Boundary::Delivered) => return Ok(()),
+        Ok(Boundary::Delivered) => {
+            // A guest that is interrupted for ever still uses up its budget.
+            cx.cpu.retired += 1;
+            return Ok(());
+        }
         Ok(Boundary::Exit(exit)) => return Err(exit),
         Err(fault) => return Err(exit_of(cx, fault)),
     }
@@ -651,6 +655,7 @@ fn step_watched(
     let shadows = cx.cpu.pending.0 & (Pending::SHADOW | Pending::SHADOW_SS);
     cx.cpu.pending.clear(shadows);
     if let Some(hits) = code_breakpoints(cx) {
+        cx.cpu.retired += 1;
         return cx.raise_debug(hits).map_err(|fault| exit_of(cx, fault));
     }
     let single_step = cx.cpu.eflags & eflags::TF != 0;
