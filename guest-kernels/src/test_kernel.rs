@@ -1,8 +1,8 @@
 //! Our own tiny IA-32 kernels, each of which checks one area of the processor and prints a verdict a case.
 //!
 //! A kernel is a 32-bit ELF linked at 1 MiB, entered at its ELF entry in flat protected mode with paging and interrupts
-//! off; it also carries a Multiboot header. It needs 16 MiB of memory, the PIC pair, the PIT with port 61h, the periodic
-//! interrupt of the MC146818 clock and two debug ports:
+//! off; it also carries a Multiboot header. It needs 16 MiB of memory, the PIC pair, the PIT with port 61h, the seconds
+//! and the periodic interrupt of the MC146818 clock and two debug ports:
 //!
 //! ```text
 //! port E9h   text: one line a case, `ok NAME` or `FAIL NAME got=XXXXXXXX want=YYYYYYYY`, other lines are remarks;

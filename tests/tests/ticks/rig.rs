@@ -1,0 +1,187 @@
+//! A processor on a board, whose time passes as the test says, with a program and handlers.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use iced_x86::{IcedError, code_asm::CodeAssembler};
+use mmu::{GuestPhys, Mmu, PhysMemory};
+use sbe::{Bus, CpuModel, Engine, Exit, Vcpu, Width, cpu::DescriptorTable};
+use vmm::{Board, board::Com, clock::Clock};
+
+const MEMORY: u64 = 16 << 20;
+const PROGRAM: u32 = 0x10_0000;
+const HANDLERS: u32 = 0x10_1000;
+const GDT: u32 = 0x10_2000;
+const IDT: u32 = 0x10_3000;
+/// What the program and the handlers count.
+const COUNTERS: u32 = 0x10_4000;
+const STACK: u32 = 0x80_0000;
+/// Selector of the flat code segment.
+const CODE: u32 = 0x10;
+const FLAT_CODE: u64 = 0x00cf_9b00_0000_ffff;
+const FLAT_DATA: u64 = 0x00cf_9300_0000_ffff;
+/// Number of ESP.
+const ESP: u8 = 4;
+
+/// Instructions, or jumps of translated code, of a slice.
+pub const SLICE: u64 = 20_000;
+/// What a slice takes, in nanoseconds.
+pub const SLICE_TIME: u64 = 250_000;
+/// What a look at the clock takes, in nanoseconds.
+const LOOK: u64 = 200;
+/// Vectors of IRQ 0 and 4.
+pub const TIMER: u8 = 0x20;
+pub const COM1: u8 = 0x24;
+
+/// Whether a handler is entered with IF clear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gate {
+    /// An interrupt gate clears IF.
+    Interrupt = 0x8e,
+    /// A trap gate leaves it.
+    Trap = 0x8f,
+}
+
+/// A counter in memory, as an operand.
+pub const fn counter(number: u32) -> u32 {
+    COUNTERS + 4 * number
+}
+
+type Code<'a> = &'a dyn Fn(&mut CodeAssembler) -> Result<(), IcedError>;
+
+/// The machine.
+pub struct Rig {
+    pub vcpu: Vcpu,
+    pub board: Board,
+    time: Arc<AtomicU64>,
+}
+
+impl Rig {
+    /// A machine that executes `program`, and at `vector` through `gate` `handler`. The controllers are initialized with
+    /// vectors 20h and 28h, `icw4` of the master, and all lines but `irq` of the master masked.
+    pub fn new(engine: Engine, program: Code, (vector, gate, handler): (u8, Gate, Code)) -> Self {
+        let mut phys = PhysMemory::new(MEMORY).unwrap();
+        let offset = HANDLERS;
+        let entry = u64::from(CODE) << 16
+            | u64::from(offset & 0xffff)
+            | u64::from(offset >> 16) << 48
+            | (gate as u64) << 40;
+        for (address, bytes) in [
+            (PROGRAM, assemble(PROGRAM, program)),
+            (HANDLERS, assemble(HANDLERS, handler)),
+            (
+                GDT,
+                [0, 0, FLAT_CODE, FLAT_DATA].map(u64::to_le_bytes).concat(),
+            ),
+            (IDT + 8 * u32::from(vector), entry.to_le_bytes().to_vec()),
+        ] {
+            phys.write(GuestPhys::new(address.into()), &bytes).unwrap();
+        }
+        let mut vcpu =
+            Vcpu::with_engine(CpuModel::default(), engine, Mmu::new(phys).unwrap()).unwrap();
+        vcpu.set_linux_entry(PROGRAM, 0);
+        vcpu.cpu.regs.set(ESP, STACK);
+        vcpu.cpu.gdtr = DescriptorTable {
+            base: GDT,
+            limit: 31,
+        };
+        vcpu.cpu.idtr = DescriptorTable {
+            base: IDT,
+            limit: 0x7ff,
+        };
+        let time = Arc::new(AtomicU64::new(0));
+        let source = Arc::clone(&time);
+        let clock = Clock::from_fn(move || source.fetch_add(LOOK, Ordering::Relaxed));
+        let mut rig = Self {
+            vcpu,
+            board: Board::new(clock, 0, MEMORY),
+            time,
+        };
+        rig.initialize(0x01);
+        rig
+    }
+
+    /// Initializes the controllers: vectors 20h and 28h, ICW4 of the master as given, IRQ 0 and 4 not masked.
+    pub fn initialize(&mut self, icw4: u32) {
+        self.write(&[(0x20, 0x11), (0x21, 0x20), (0x21, 0x04), (0x21, icw4)]);
+        self.write(&[(0xa0, 0x11), (0xa1, 0x28), (0xa1, 0x02), (0xa1, 0x01)]);
+        self.write(&[(0x21, 0xee), (0xa1, 0xff)]);
+    }
+
+    pub fn write(&mut self, writes: &[(u16, u32)]) {
+        for &(port, value) in writes {
+            self.board.port_write(port, Width::Byte, value);
+        }
+    }
+
+    /// Counter 0 in mode 2 counts `count`.
+    pub fn start_timer(&mut self, count: u16) {
+        let [low, high] = count.to_le_bytes();
+        self.write(&[(0x43, 0x34), (0x40, low.into()), (0x40, high.into())]);
+    }
+
+    /// Has COM1 request while it has received something.
+    pub fn enable_com1(&mut self) {
+        self.write(&[(0x3fc, 0x0b), (0x3f9, 0x01)]);
+    }
+
+    /// COM1 receives as much as it takes; how many bytes that was.
+    pub fn flood(&mut self) -> usize {
+        let bytes = vec![b'x'; self.board.room(Com::Com1)];
+        self.board.send(Com::Com1, &bytes);
+        bytes.len()
+    }
+
+    pub fn now(&self) -> u64 {
+        self.time.load(Ordering::Relaxed)
+    }
+
+    /// Lets time pass.
+    pub fn pass(&self, time: u64) {
+        self.time.fetch_add(time, Ordering::Relaxed);
+    }
+
+    /// Runs the processor for a slice.
+    pub fn slice(&mut self) -> Exit {
+        self.board.advance();
+        let exit = self.vcpu.run(&mut self.board, SLICE);
+        self.pass(SLICE_TIME);
+        exit
+    }
+
+    /// Runs the processor until it waits in HLT with nothing requested; how often HLT was left at once.
+    pub fn run_to_halt(&mut self) -> u32 {
+        for left in 0..10_000 {
+            self.board.advance();
+            assert_eq!(self.vcpu.run(&mut self.board, SLICE), Exit::Halt);
+            self.board.advance();
+            if !self.board.intr() {
+                return left;
+            }
+        }
+        panic!("never waits")
+    }
+
+    /// What counter `number` shows.
+    pub fn count(&self, number: u32) -> u64 {
+        let mut bytes = [0; 4];
+        let address = GuestPhys::new(counter(number).into());
+        self.vcpu.mmu.phys.read(address, &mut bytes).unwrap();
+        u32::from_le_bytes(bytes).into()
+    }
+}
+
+fn assemble(address: u32, code: Code) -> Vec<u8> {
+    let mut assembler = CodeAssembler::new(32).unwrap();
+    code(&mut assembler).unwrap();
+    assembler.assemble(address.into()).unwrap()
+}
+
+/// Does `test` with each engine.
+pub fn on_both(test: impl Fn(Engine)) {
+    for engine in [Engine::Emulator, Engine::Translator] {
+        test(engine);
+    }
+}
