@@ -136,7 +136,7 @@ pub struct Cpu {
     pub nmi_blocked: bool,
     /// The latest load of DS, ES, FS or GS by an instruction.
     pub last_load: Option<SegmentLoad>,
-    /// Instructions retired.
+    /// Instructions retired, those that fault included, and deliveries between two: what a budget counts.
     pub retired: u64,
     /// Interrupts and exceptions delivered.
     pub delivered: u64,
