@@ -4,13 +4,13 @@
 //!  20 21 A0 A1 4D0 4D1  8259A pair      70 71  RTC, CMOS      IRQ 8    80   POST code, accepted
 //!  40–43 61             8254            92     control port A          E9   debug console
 //!  3F8–3FF  COM1        IRQ 4           60 64  keyboard controller     F4   debug exit
-//!  2F8–2FF  COM2        IRQ 3           CF9    reset control           the rest: nobody
+//!  2F8–2FF  COM2        IRQ 3           CF9    reset control           the rest: slots, or nobody
 //! ```
 //!
 //! Where nobody answers, reads give ones and writes are dropped; every access is counted. Registers are bytes: a wider
 //! access is one access to each of the ports it covers, as on ISA.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, ops::RangeInclusive};
 
 use irq::{Chipset, Irq};
 use mmu::GuestPhys;
@@ -20,6 +20,7 @@ use crate::{
     clock::Clock,
     devices::{ControlPortA, KeyboardController, Reset, ResetControl, Rtc, Uart, uart},
     ports::PortCounts,
+    slots::{AttachError, Device, Slots},
     trace::Trace,
 };
 
@@ -33,6 +34,7 @@ pub struct Board {
     keyboard: KeyboardController,
     port_a: ControlPortA,
     reset_control: ResetControl,
+    slots: Slots,
     debug_console: Vec<u8>,
     /// Vectors of interrupts that a debugger asks for.
     injected: VecDeque<u8>,
@@ -103,6 +105,8 @@ enum Register {
     PostCode,
     DebugConsole,
     DebugExit,
+    /// A slot, and the offset of the port there.
+    Slot(usize, u16),
 }
 
 /// PCI's configuration address register: it takes 32 bits at once, and the reset control register among its bytes does
@@ -138,9 +142,14 @@ impl Register {
     }
 }
 
-/// Whether a device answers at `port`.
+/// Whether a device of the board itself answers at `port`.
 pub fn is_connected(port: u16) -> bool {
     Register::decode(port).is_some()
+}
+
+/// Whether `port` is the board's own, or part of a register of PCI's.
+pub(crate) fn is_reserved(port: u16) -> bool {
+    is_connected(port) || port == PCI_CONFIG_ADDRESS
 }
 
 impl Board {
@@ -155,6 +164,7 @@ impl Board {
             keyboard: KeyboardController,
             port_a: ControlPortA::default(),
             reset_control: ResetControl::default(),
+            slots: Slots::default(),
             debug_console: Vec::new(),
             injected: VecDeque::new(),
             stop: None,
@@ -175,23 +185,41 @@ impl Board {
         }
     }
 
+    /// Attaches a device at `ports`, the lowest being its offset 0, which drives the line `irq`.
+    ///
+    /// # Errors
+    /// If a port or the line is not free.
+    pub fn attach(
+        &mut self,
+        ports: RangeInclusive<u16>,
+        irq: Option<Irq>,
+        device: Box<dyn Device>,
+    ) -> Result<(), AttachError> {
+        self.slots.attach(ports, irq, device)
+    }
+
+    /// The ports of the devices attached.
+    pub fn attached(&self) -> impl Iterator<Item = RangeInclusive<u16>> {
+        self.slots.ports()
+    }
+
     /// Nanoseconds since the board was switched on.
     pub fn now(&self) -> u64 {
         self.clock.now()
     }
 
-    /// Brings timer and RTC, and with them the interrupt lines, up to the present.
+    /// Brings timer and RTC, and with them and the slots the interrupt lines, up to the present.
     pub fn advance(&mut self) {
         let now = self.clock.now();
         self.chipset.advance(now);
-        self.advance_rtc(now);
+        self.advance_devices(now);
     }
 
     /// The same after a time in which the machine stood still on purpose: the guest is not owed the timer's ticks of it.
     pub fn advance_paused(&mut self) {
         let now = self.clock.now();
         self.chipset.advance_paused(now);
-        self.advance_rtc(now);
+        self.advance_devices(now);
     }
 
     /// The next time in nanoseconds at which the board may request an interrupt by itself.
@@ -256,13 +284,40 @@ impl Board {
         self.chipset.set_line(com.irq(), level);
     }
 
-    fn advance_rtc(&mut self, now: u64) {
+    fn advance_devices(&mut self, now: u64) {
         self.rtc.advance(now);
         self.drive_rtc();
+        self.slots.drive(&mut self.chipset);
     }
 
     fn drive_rtc(&mut self) {
         self.chipset.set_line(Irq::RTC, self.rtc.interrupt());
+    }
+
+    /// The registers that an access covers, lowest port first; none where nobody answers.
+    fn registers(&self, port: u16, width: Width) -> [Option<Register>; 4] {
+        if port == PCI_CONFIG_ADDRESS && width == Width::Dword {
+            return [None; 4];
+        }
+        [0, 1, 2, 3].map(|offset| {
+            let covered = u32::from(offset) < width.bytes();
+            covered
+                .then(|| self.decode(port.wrapping_add(offset)))
+                .flatten()
+        })
+    }
+
+    fn decode(&self, port: u16) -> Option<Register> {
+        Register::decode(port).or_else(|| {
+            let (slot, offset) = self.slots.find(port)?;
+            Some(Register::Slot(slot, offset))
+        })
+    }
+
+    fn log_first_access(&self, port: u16, count: u64, what: &str) {
+        if count == 1 && self.decode(port).is_none() {
+            log::debug!("port {port:#06x}: {what}, nobody there");
+        }
     }
 
     fn request_reset(&mut self, reset: Option<Reset>) {
@@ -292,6 +347,7 @@ impl Board {
             Register::ControlPortA => self.port_a.read(),
             Register::ResetControl => self.reset_control.read(),
             Register::DebugConsole => DEBUG_CONSOLE_PRESENT,
+            Register::Slot(slot, offset) => self.slots.read(slot, offset, &mut self.chipset),
             Register::RtcIndex | Register::PostCode | Register::DebugExit => u8::MAX,
         }
     }
@@ -327,26 +383,11 @@ impl Board {
             Register::DebugExit => {
                 self.stop.get_or_insert(Stop::DebugExit(value));
             }
+            Register::Slot(slot, offset) => {
+                self.slots.write(slot, offset, value, &mut self.chipset);
+            }
             Register::KeyboardData | Register::PostCode => {}
         }
-    }
-}
-
-/// The registers that an access covers, lowest port first; none where nobody answers.
-fn registers(port: u16, width: Width) -> impl Iterator<Item = Option<Register>> {
-    let pci = port == PCI_CONFIG_ADDRESS && width == Width::Dword;
-    (0..width.bytes() as u16).map(move |offset| {
-        if pci {
-            None
-        } else {
-            Register::decode(port.wrapping_add(offset))
-        }
-    })
-}
-
-fn log_first_access(port: u16, count: u64, what: &str) {
-    if count == 1 && !is_connected(port) {
-        log::debug!("port {port:#06x}: {what}, nobody there");
     }
 }
 
@@ -354,9 +395,10 @@ impl Bus for Board {
     fn port_read(&mut self, port: u16, width: Width) -> u32 {
         let count = self.counts.ports.at(port);
         count.reads += 1;
-        log_first_access(port, count.reads, "read");
+        let reads = count.reads;
+        self.log_first_access(port, reads, "read");
         let mut bytes = [u8::MAX; size_of::<u32>()];
-        for (byte, register) in bytes.iter_mut().zip(registers(port, width)) {
+        for (byte, register) in bytes.iter_mut().zip(self.registers(port, width)) {
             if let Some(register) = register {
                 *byte = self.read(register);
             }
@@ -367,8 +409,10 @@ impl Bus for Board {
     fn port_write(&mut self, port: u16, width: Width, value: u32) {
         let count = self.counts.ports.at(port);
         count.writes += 1;
-        log_first_access(port, count.writes, "write");
-        for (byte, register) in value.to_le_bytes().into_iter().zip(registers(port, width)) {
+        let writes = count.writes;
+        self.log_first_access(port, writes, "write");
+        let registers = self.registers(port, width);
+        for (byte, register) in value.to_le_bytes().into_iter().zip(registers) {
             if let Some(register) = register {
                 self.write(register, byte);
             }

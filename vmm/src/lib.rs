@@ -22,6 +22,7 @@ pub mod loader;
 mod pace;
 mod parse;
 pub mod ports;
+pub mod slots;
 pub mod stats;
 pub mod stop;
 pub mod trace;
@@ -32,6 +33,12 @@ pub use board::Board;
 pub use console::Console;
 pub use control::Control;
 pub use inspect::AccessError;
+pub use irq::{Irq, Level};
+pub use mmu::{GuestPhys, LinearAddr};
+pub use sbe::{
+    Action, CpuModel, Decision, GuestEvent, NoDump, Policy, Source as EventSource, Windows, cpu,
+};
+pub use slots::{AttachError, Device};
 pub use stats::Stats;
 pub use stop::StopReason;
-pub use vm::{Vm, VmConfig, VmError};
+pub use vm::{Engine, Vm, VmConfig, VmError};

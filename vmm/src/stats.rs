@@ -1,6 +1,6 @@
 //! What a machine has done so far.
 
-use std::fmt;
+use std::{fmt, ops::RangeInclusive};
 
 use irq::TimerStats;
 use sbe::TranslationStats;
@@ -28,6 +28,8 @@ pub struct Stats {
     pub mmio: u64,
     /// Accesses to I/O ports, by port.
     pub ports: Vec<(u16, PortCount)>,
+    /// The ports of devices that were attached.
+    pub attached: Vec<RangeInclusive<u16>>,
     /// What the translator has done, if there is one.
     pub translation: Option<TranslationStats>,
 }
@@ -105,7 +107,8 @@ impl fmt::Display for Stats {
         )?;
         writeln!(f, "absent memory {} accesses", self.mmio)?;
         for &(port, PortCount { reads, writes }) in &self.ports {
-            let absent = if is_connected(port) {
+            let attached = self.attached.iter().any(|ports| ports.contains(&port));
+            let absent = if attached || is_connected(port) {
                 ""
             } else {
                 ", nobody there"

@@ -11,9 +11,10 @@
 //! reset when it panics, by writing 1234h to the BIOS data area's word at 472h, and clears it for every other reset. So
 //! the word tells a panic from a reboot.
 
-use std::{io, path::Path, time::Duration};
+use std::{io, ops::RangeInclusive, path::Path, time::Duration};
 
 use clap::ValueEnum;
+use irq::Irq;
 use log::debug;
 use mmu::{Explanation, GuestPhys, LinearAddr, MemoryError, Mmu, PhysMemory};
 use sbe::{
@@ -29,6 +30,7 @@ use crate::{
     control::{Control, Request},
     loader::{LoadError, Source, place},
     pace::Pace,
+    slots::{AttachError, Device},
     stats::{Exits, Stats},
     stop::StopReason,
     trace::{Filter, Sink, Trace},
@@ -47,6 +49,19 @@ pub struct VmConfig {
     pub code_cache: usize,
     /// Which address spaces of the guest have windows, if the engine is the translator.
     pub windows: Windows,
+}
+
+impl Default for VmConfig {
+    /// 256 MiB and the fastest of everything else, as the `replex` program has it.
+    fn default() -> Self {
+        Self {
+            memory: 256 << 20,
+            cpu: CpuModel::default(),
+            engine: Engine::default(),
+            code_cache: sbe::CODE_CACHE,
+            windows: Windows::default(),
+        }
+    }
 }
 
 /// What runs guest code.
@@ -128,6 +143,20 @@ impl Vm {
             running: 0,
             halted: 0,
         })
+    }
+
+    /// Attaches a device at free I/O ports, the lowest being its offset 0, which drives the interrupt line `irq`. To be called
+    /// before [`Self::run`]: guests look for devices when they start.
+    ///
+    /// # Errors
+    /// If a port or the line is not free.
+    pub fn attach(
+        &mut self,
+        ports: RangeInclusive<u16>,
+        irq: Option<Irq>,
+        device: impl Device + 'static,
+    ) -> Result<(), AttachError> {
+        self.board.attach(ports, irq, Box::new(device))
     }
 
     /// What other threads pause, wake and end this machine by.
@@ -299,6 +328,7 @@ impl Vm {
             timer: self.board.timer_stats(),
             mmio: counts.mmio,
             ports: counts.ports.accessed().collect(),
+            attached: self.board.attached().collect(),
             translation: self.vcpu.translation().cloned(),
         }
     }

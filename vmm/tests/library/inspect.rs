@@ -1,7 +1,7 @@
 //! Reading and writing the memory of a machine.
 
-use mmu::{GuestPhys, LinearAddr, NoTranslation, NotRam};
-use vmm::{AccessError, StopReason, Vm, vm::Engine};
+use mmu::{NoTranslation, NotRam};
+use vmm::{AccessError, Engine, GuestPhys, LinearAddr, StopReason, Vm};
 
 use crate::support::{ENGINES, PATCHED, START, Typed, machine, physical, run_slice};
 

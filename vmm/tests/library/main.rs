@@ -1,5 +1,6 @@
-//! Machines in the hands of a program: controlled by other threads, and looked into.
+//! Machines in the hands of a program: controlled by other threads, looked into, with devices of its own.
 
 mod control;
+mod devices;
 mod inspect;
 mod support;

@@ -2,13 +2,10 @@
 
 use std::{collections::VecDeque, io, os::fd::BorrowedFd};
 
-use mmu::{GuestPhys, LinearAddr};
-use sbe::{CpuModel, Windows};
 use vmm::{
-    Console, Control, StopReason, Vm, VmConfig,
+    Console, Control, Engine, GuestPhys, LinearAddr, StopReason, Vm, VmConfig,
     console::{Channel, Input},
     loader::{Kernel, Source},
-    vm::Engine,
 };
 
 pub const ENGINES: [Engine; 2] = [Engine::Emulator, Engine::Translator];
@@ -47,10 +44,8 @@ pub fn machine(engine: Engine, code: &[u8]) -> Vm {
     let kernel = Kernel::flat(code.to_vec());
     let config = VmConfig {
         memory: 16 << 20,
-        cpu: CpuModel::default(),
         engine,
-        code_cache: sbe::CODE_CACHE,
-        windows: Windows::default(),
+        ..VmConfig::default()
     };
     let source = Source {
         kernel: &kernel,

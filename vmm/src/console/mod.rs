@@ -1,6 +1,10 @@
 //! What is at the other end of the machine's serial cables.
 
+mod pipe;
+
 use std::{io, os::fd::BorrowedFd};
+
+pub use pipe::{Line, ReadError, SCREEN, Terminal, pipe};
 
 /// The host side of the serial ports and the debug console.
 pub trait Console {

@@ -1,0 +1,176 @@
+//! Devices of the program's own.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+use vmm::{AttachError, Device, Engine, GuestPhys, Irq, Level, StopReason, Vm};
+
+use crate::support::{DATA, ENGINES, START, Typed, machine, run_slice};
+
+/// A button and a number. Reading offset 0 gives the number and ends the request for an interrupt; writing offset 1 presses the
+/// button from inside.
+struct Button {
+    number: u8,
+    pressed: Arc<AtomicBool>,
+}
+
+impl Device for Button {
+    fn read(&mut self, offset: u16) -> u8 {
+        assert_eq!(offset, 0);
+        self.pressed.store(false, Ordering::Relaxed);
+        self.number
+    }
+
+    fn write(&mut self, offset: u16, value: u8) {
+        assert_eq!((offset, value), (1, 1));
+        self.pressed.store(true, Ordering::Relaxed);
+    }
+
+    fn interrupt(&self) -> Level {
+        Level::from_active(self.pressed.load(Ordering::Relaxed))
+    }
+}
+
+/// Where guests find a button, and the line that it drives.
+const PORT: u16 = 0x300;
+const IRQ: u8 = 5;
+
+/// A guest that ends with the number that it reads.
+#[rustfmt::skip]
+const READ: &[u8] = &[
+    0x66, 0xba, 0x00, 0x03, // mov dx, 300h
+    0xec,                   // in al, dx
+    0xe6, 0xf4,             // out F4h, al
+];
+
+/// The beginning of a guest that gets IRQ 5 as vector 25h.
+#[rustfmt::skip]
+const LISTEN: &[u8] = &[
+    0xbc, 0x00, 0x00, 0x21, 0x00,             // mov esp, 210000h
+    0x0f, 0x01, 0x1d, 0x00, 0x00, 0x20, 0x00, // lidt [200000h]
+    0xb0, 0x11, 0xe6, 0x20,                   // 8259A master: ICW1
+    0xb0, 0x20, 0xe6, 0x21,                   // ICW2: vectors 20h to 27h
+    0xb0, 0x04, 0xe6, 0x21,                   // ICW3
+    0xb0, 0x01, 0xe6, 0x21,                   // ICW4
+    0xb0, 0xdf, 0xe6, 0x21,                   // OCW1: only IRQ 5
+    0xfb,                                     // sti
+];
+
+/// again: hlt; jmp again
+const WAIT: &[u8] = &[0xf4, 0xeb, 0xfd];
+/// jmp to itself
+const LOOP: &[u8] = &[0xeb, 0xfe];
+/// mov dx, 301h; mov al, 1; out dx, al; then wait
+const PRESS: &[u8] = &[0x66, 0xba, 0x01, 0x03, 0xb0, 0x01, 0xee, 0xf4, 0xeb, 0xfd];
+
+/// A machine with a button of this number.
+fn with_button(engine: Engine, code: &[u8], number: u8) -> (Vm, Arc<AtomicBool>) {
+    let mut vm = machine(engine, code);
+    let pressed = Arc::new(AtomicBool::new(false));
+    let button = Button {
+        number,
+        pressed: Arc::clone(&pressed),
+    };
+    vm.attach(PORT..=PORT + 1, Irq::new(IRQ), button).unwrap();
+    (vm, pressed)
+}
+
+/// A machine whose guest executes `then`, and at the button's interrupt reads the button's number, 42, and ends with it.
+fn listening(engine: Engine, then: &[u8]) -> (Vm, Arc<AtomicBool>) {
+    let code = [LISTEN, then, READ].concat();
+    let handler = START + (code.len() - READ.len()) as u32;
+    let (mut vm, pressed) = with_button(engine, &code, 42);
+    let mut write = |address: u32, bytes: &[u8]| {
+        vm.write_physical(GuestPhys::new(address.into()), bytes)
+            .unwrap();
+    };
+    // The flat code segment, selector 10h, of a GDT at 0.
+    write(0x10, &0x00cf_9a00_0000_ffff_u64.to_le_bytes());
+    // The IDT behind its limit and base; an interrupt gate (SDM Vol. 3A, 6.11 "IDT Descriptors").
+    let table = DATA + 8;
+    write(DATA, &[0xff, 0x07]);
+    write(DATA + 2, &table.to_le_bytes());
+    let gate = [
+        handler & 0xffff | 0x10 << 16,
+        handler & 0xffff_0000 | 0x8e00,
+    ];
+    for (at, half) in [0, 4].into_iter().zip(gate) {
+        write(table + 8 * 0x25 + at, &half.to_le_bytes());
+    }
+    (vm, pressed)
+}
+
+fn assert_ends_with_42(vm: &mut Vm) {
+    let stop = vm.run(&mut Typed::default());
+    assert!(matches!(stop, StopReason::DebugExit(42)), "{stop}");
+}
+
+#[test]
+fn a_device_is_read() {
+    for engine in ENGINES {
+        let (mut vm, _) = with_button(engine, READ, 42);
+        assert_ends_with_42(&mut vm);
+        let report = vm.stats().to_string();
+        assert!(
+            report.contains("port 0300     1 reads, 0 writes\n"),
+            "{report}"
+        );
+    }
+}
+
+#[test]
+fn a_device_interrupts_after_an_access() {
+    for engine in ENGINES {
+        assert_ends_with_42(&mut listening(engine, PRESS).0);
+    }
+}
+
+#[test]
+fn a_device_interrupts_when_another_thread_says_so() {
+    for engine in ENGINES {
+        for then in [WAIT, LOOP] {
+            let (mut vm, pressed) = listening(engine, then);
+            // The initialization of the controller forgets edges.
+            while vm.registers().eip < START + LISTEN.len() as u32 {
+                run_slice(&mut vm);
+            }
+            let control = vm.control();
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    pressed.store(true, Ordering::Relaxed);
+                    control.wake();
+                });
+                assert_ends_with_42(&mut vm);
+            });
+            assert!(!pressed.load(Ordering::Relaxed), "the guest has seen to it");
+        }
+    }
+}
+
+#[test]
+fn conflicts_are_errors() {
+    let (mut vm, pressed) = with_button(Engine::Emulator, READ, 0);
+    let mut attach = |ports, irq| {
+        let pressed = Arc::clone(&pressed);
+        vm.attach(ports, irq, Button { number: 0, pressed })
+    };
+    assert_eq!(
+        attach(0x3f0..=0x3ff, None),
+        Err(AttachError::PortInUse(0x3f8))
+    );
+    assert_eq!(
+        attach(0x2ff..=0x300, None),
+        Err(AttachError::PortInUse(0x2ff))
+    );
+    assert_eq!(
+        attach(PORT + 1..=0x310, None),
+        Err(AttachError::PortInUse(PORT + 1))
+    );
+    let error = attach(0x310..=0x31f, Irq::new(IRQ)).unwrap_err();
+    assert_eq!(error.to_string(), "IRQ 5 is in use");
+}
