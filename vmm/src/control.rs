@@ -42,12 +42,15 @@ struct Shared {
 
 const PAUSE: u8 = 1 << 0;
 const QUIT: u8 = 1 << 1;
+const CALL: u8 = 1 << 2;
 
 /// What was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Request {
     Pause,
     Quit,
+    /// [`crate::Machine`] has something for its thread.
+    Call,
 }
 
 impl Control {
@@ -69,6 +72,11 @@ impl Control {
         self.request(QUIT);
     }
 
+    /// Makes [`crate::Vm::run_until_called`] return, once.
+    pub(crate) fn call(&self) {
+        self.request(CALL);
+    }
+
     /// Has the machine look at its console and its devices again: there is input that no file descriptor tells of, or an
     /// interrupt line has changed.
     pub fn wake(&self) {
@@ -81,7 +89,7 @@ impl Control {
         self.wake();
     }
 
-    /// Takes what was asked for, if anything was. A machine that is to quit is so for good.
+    /// Takes what was asked for, if anything was. A machine that is to quit is so for good, and one that pauses was called, too.
     #[inline]
     pub(crate) fn take(&self) -> Option<Request> {
         if self.0.requests.load(Ordering::Relaxed) == 0 {
@@ -90,8 +98,12 @@ impl Control {
         if self.is_quitting() {
             return Some(Request::Quit);
         }
-        self.0.requests.fetch_and(!PAUSE, Ordering::Acquire);
-        Some(Request::Pause)
+        let was = self
+            .0
+            .requests
+            .fetch_and(!(PAUSE | CALL), Ordering::Acquire);
+        let pause = was & PAUSE != 0;
+        Some(if pause { Request::Pause } else { Request::Call })
     }
 
     /// Whether the machine is to quit.
@@ -133,12 +145,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pause_is_taken_once_and_a_quit_stays() {
+    fn requests_are_taken_once_but_a_quit_stays() {
         let control = Control::new().unwrap();
         assert_eq!(control.take(), None);
         control.pause();
         control.pause();
         assert_eq!(control.take(), Some(Request::Pause));
+        assert_eq!(control.take(), None);
+        control.call();
+        assert_eq!(control.take(), Some(Request::Call));
         assert_eq!(control.take(), None);
         control.clone().quit();
         control.pause();

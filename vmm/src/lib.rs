@@ -19,6 +19,7 @@ pub mod devices;
 pub mod gdb;
 pub mod inspect;
 pub mod loader;
+pub mod machine;
 mod pace;
 mod parse;
 pub mod ports;
@@ -34,6 +35,8 @@ pub use console::Console;
 pub use control::Control;
 pub use inspect::AccessError;
 pub use irq::{Irq, Level};
+pub use loader::{Kernel, Source};
+pub use machine::{Machine, MachineError, MachineEvent};
 pub use mmu::{GuestPhys, LinearAddr};
 pub use sbe::{
     Action, CpuModel, Decision, GuestEvent, NoDump, Policy, Source as EventSource, Windows, cpu,

@@ -168,13 +168,18 @@ impl Vm {
     /// that the guest sent out before has then been handed to `console`. The guest's clocks do not stop with the machine,
     /// but of the timer's ticks meanwhile it gets one.
     pub fn run(&mut self, console: &mut dyn Console) -> StopReason {
-        self.advance(console, Advance::Slices)
+        self.run_by(console, Advance::Slices)
     }
 
     /// Executes one instruction, whatever breakpoint it has, or delivers one event, and returns [`StopReason::Stepped`]; what else
     /// may end [`Self::run`] may end this. A halted processor waits for an interrupt; else interrupts wait.
     pub fn step(&mut self, console: &mut dyn Console) -> StopReason {
-        self.advance(console, Advance::Step)
+        self.run_by(console, Advance::Step)
+    }
+
+    /// Runs the machine until it stops, or to [`Control::call`]: then there is no reason.
+    pub(crate) fn run_until_called(&mut self, console: &mut dyn Console) -> Option<StopReason> {
+        self.advance(console, Advance::Slices)
     }
 
     /// Has [`Self::run`] return [`StopReason::Breakpoint`] before an instruction at a linear address is executed, see
@@ -333,60 +338,73 @@ impl Vm {
         }
     }
 
-    fn advance(&mut self, console: &mut dyn Console, by: Advance) -> StopReason {
+    fn run_by(&mut self, console: &mut dyn Console, by: Advance) -> StopReason {
+        loop {
+            if let Some(stop) = self.advance(console, by) {
+                debug!("stopped: {stop}");
+                return stop;
+            }
+        }
+    }
+
+    fn advance(&mut self, console: &mut dyn Console, by: Advance) -> Option<StopReason> {
         self.board.advance_paused();
         if let Some(vector) = self.swallowed.take() {
             self.board.end_service(vector);
         }
         let stop = self.run_until_stop(console, by);
-        debug!("stopped: {stop}");
         match self.deliver_output(console) {
             Ok(()) => stop,
-            Err(error) => error,
+            Err(error) => Some(error),
         }
     }
 
-    fn run_until_stop(&mut self, console: &mut dyn Console, by: Advance) -> StopReason {
+    fn run_until_stop(&mut self, console: &mut dyn Console, by: Advance) -> Option<StopReason> {
         loop {
             match self.control.take() {
                 None => {}
-                Some(Request::Pause) => return StopReason::Paused,
-                Some(Request::Quit) => return StopReason::Quit,
+                Some(Request::Call) => return None,
+                Some(Request::Pause) => return Some(StopReason::Paused),
+                Some(Request::Quit) => return Some(StopReason::Quit),
             }
-            self.board.advance();
-            if let Err(stop) = self.exchange(console) {
-                return stop;
-            }
-            let exit = match by {
-                Advance::Slices => self.run_slice(),
-                Advance::Step => self.vcpu.step(&mut self.board),
-            };
-            self.board.pause_trace();
-            match exit {
-                Exit::Budget if by == Advance::Step => return StopReason::Stepped,
-                Exit::Budget => self.exits.budget += 1,
-                Exit::Halt => {
-                    self.exits.halt += 1;
-                    if let Err(stop) = self.halt(console) {
-                        return stop;
-                    }
-                }
-                Exit::Stop => {
-                    self.exits.stop += 1;
-                    if let Some(stop) = self.board.stop() {
-                        return self.stop_reason(stop);
-                    }
-                }
-                Exit::Intercept(event) => {
-                    self.exits.intercept += 1;
-                    return StopReason::Intercepted(event);
-                }
-                Exit::Breakpoint(linear) => return StopReason::Breakpoint(linear),
-                Exit::Watchpoint(hit) => return StopReason::Watchpoint(hit),
-                Exit::Shutdown => return StopReason::TripleFault,
-                Exit::Unsupported(what) => return StopReason::Unsupported(what),
+            if let Err(stop) = self.run_once(console, by) {
+                return Some(stop);
             }
         }
+    }
+
+    /// Once round the loop.
+    fn run_once(&mut self, console: &mut dyn Console, by: Advance) -> Result<(), StopReason> {
+        self.board.advance();
+        self.exchange(console)?;
+        let exit = match by {
+            Advance::Slices => self.run_slice(),
+            Advance::Step => self.vcpu.step(&mut self.board),
+        };
+        self.board.pause_trace();
+        match exit {
+            Exit::Budget if by == Advance::Step => return Err(StopReason::Stepped),
+            Exit::Budget => self.exits.budget += 1,
+            Exit::Halt => {
+                self.exits.halt += 1;
+                self.halt(console)?;
+            }
+            Exit::Stop => {
+                self.exits.stop += 1;
+                if let Some(stop) = self.board.stop() {
+                    return Err(self.stop_reason(stop));
+                }
+            }
+            Exit::Intercept(event) => {
+                self.exits.intercept += 1;
+                return Err(StopReason::Intercepted(event));
+            }
+            Exit::Breakpoint(linear) => return Err(StopReason::Breakpoint(linear)),
+            Exit::Watchpoint(hit) => return Err(StopReason::Watchpoint(hit)),
+            Exit::Shutdown => return Err(StopReason::TripleFault),
+            Exit::Unsupported(what) => return Err(StopReason::Unsupported(what)),
+        }
+        Ok(())
     }
 
     fn run_slice(&mut self) -> Exit {

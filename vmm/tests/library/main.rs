@@ -3,4 +3,5 @@
 mod control;
 mod devices;
 mod inspect;
+mod machine;
 mod support;
