@@ -9,6 +9,58 @@
 //!
 //! Any number of machines can live in one process: nothing here is global but the terminal and the signals, and only
 //! [`cli`] touches those.
+//!
+//! # A machine from parts
+//!
+//! The guest here is six instructions; a Linux kernel is read by [`Kernel::read`] and told [`loader::linux_cmdline`].
+//!
+//! ```
+//! use std::time::Duration;
+//! use vmm::{Kernel, Machine, Source, StopReason, Vm, VmConfig, console::pipe};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let kernel = Kernel::flat(vec![
+//!     0x66, 0xba, 0xf8, 0x03, // mov dx, 3F8h  ; COM1
+//!     0xb0, b'!', // mov al, '!'
+//!     0xee, // out dx, al
+//!     0xfb, // sti
+//!     0xf4, // again: hlt
+//!     0xeb, 0xfd, // jmp again
+//! ]);
+//! let config = VmConfig {
+//!     memory: 16 << 20,
+//!     ..VmConfig::default()
+//! };
+//! let source = Source {
+//!     kernel: &kernel,
+//!     initrd: &[],
+//!     cmdline: "",
+//! };
+//! let vm = Vm::boot(&config, &source)?;
+//! let (line, mut terminal) = pipe()?;
+//! let (machine, _events) = Machine::start(vm, line)?;
+//!
+//! terminal.read_until("!", Duration::from_secs(60))?;
+//! machine.pause()?;
+//! let al = machine.inspect(|vm| vm.registers().regs.get8(0))?;
+//! assert_eq!(al, b'!');
+//! machine.resume()?;
+//! machine.stop();
+//! let (vm, stop) = machine.join()?;
+//! assert!(matches!(stop, StopReason::Quit));
+//! print!("{}", vm.stats());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Without a thread of its own a machine runs where [`Vm::run`] is called, until it stops or a [`Control`] says so. Further parts:
+//!
+//! * a [`Device`] of the program, put on free ports by [`Vm::attach`];
+//! * a [`Console`] of the program instead of [`console::pipe`];
+//! * a [`Policy`] that stops the machine at interrupts and exceptions ([`Vm::set_policy`], [`Machine::decide`]);
+//! * memory, read and written by guest-linear and guest-physical address ([`Vm::read_memory`], [`Vm::write_physical`]).
+//!
+//! `examples/two_machines.rs` boots two Linux machines at once and lets them talk to each other.
 
 pub mod board;
 pub mod cli;
@@ -30,6 +82,9 @@ pub mod trace;
 pub mod tsc;
 pub mod vm;
 
+// All that the machine's interface names: no program needs to depend on these crates itself.
+pub use {guest_kernels, irq, mmu, sbe};
+
 pub use board::Board;
 pub use console::Console;
 pub use control::Control;
@@ -37,9 +92,10 @@ pub use inspect::AccessError;
 pub use irq::{Irq, Level};
 pub use loader::{Kernel, Source};
 pub use machine::{Machine, MachineError, MachineEvent};
-pub use mmu::{GuestPhys, LinearAddr};
+pub use mmu::{GuestPhys, LinearAddr, NoTranslation, NotRam};
 pub use sbe::{
-    Action, CpuModel, Decision, GuestEvent, NoDump, Policy, Source as EventSource, Windows, cpu,
+    Action, CpuModel, Decision, GuestEvent, Policy, Source as EventSource, WatchHit, Watched,
+    Watchpoint, Windows, cpu,
 };
 pub use slots::{AttachError, Device};
 pub use stats::Stats;

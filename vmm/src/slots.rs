@@ -12,6 +12,42 @@ use crate::board;
 
 /// A device on the board.
 ///
+/// ```
+/// use vmm::{Device, Kernel, Source, StopReason, Vm, VmConfig, console::pipe};
+///
+/// /// Reads as a number that goes up by one each time.
+/// struct Counter(u8);
+///
+/// impl Device for Counter {
+///     fn read(&mut self, _offset: u16) -> u8 {
+///         self.0 += 1;
+///         self.0
+///     }
+///
+///     fn write(&mut self, _offset: u16, value: u8) {
+///         self.0 = value;
+///     }
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let kernel = Kernel::flat(vec![
+///     0xe4, 0x50, // in al, 50h
+///     0xe4, 0x50, // in al, 50h
+///     0xe6, 0xf4, // out F4h, al  ; ends the machine
+/// ]);
+/// let source = Source {
+///     kernel: &kernel,
+///     initrd: &[],
+///     cmdline: "",
+/// };
+/// let mut vm = Vm::boot(&VmConfig::default(), &source)?;
+/// vm.attach(0x50..=0x50, None, Counter(40))?;
+/// let (mut line, _) = pipe()?;
+/// assert!(matches!(vm.run(&mut line), StopReason::DebugExit(42)));
+/// # Ok(())
+/// # }
+/// ```
+///
 /// The machine calls it on the thread that it runs on. A device that other threads have a part in shares its state with them;
 /// when they have changed what [`Self::interrupt`] says, they call [`crate::Control::wake`].
 pub trait Device: Send {

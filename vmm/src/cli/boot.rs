@@ -25,20 +25,13 @@ use super::{
 use crate::{
     console::{Channel, Console},
     gdb::{Address, Gdb, Start},
-    loader::{Cache, Kernel, Source},
+    loader::{Cache, Kernel, Source, linux_cmdline},
     stop::StopReason,
     trace::Filter,
     tsc::TscMeter,
     vm::{Vm, VmConfig},
 };
 
-/// What every kernel is told: where its console is; to reset at once when it panics, through the keyboard controller,
-/// and to leave the trace by which [`crate::vm`] tells a panic from a reboot; that the TSC, which is the host's, keeps
-/// time; not to look for ACPI tables and ISA Plug and Play cards, which there are none of; and not to test its own
-/// cryptography before the first process, which is most of a boot's instructions. What `--append` says comes later and
-/// wins where the kernel lets it.
-const CMDLINE: &str = "console=ttyS0,115200 panic=-1 reboot=k,panic_warm tsc=reliable acpi=off noisapnp \
-                       cryptomgr.notests";
 /// Added for a command's sake, whose standard error the console shares: nothing on the console that is less than critical.
 const CMDLINE_EXEC: &str = "quiet loglevel=3";
 
@@ -269,8 +262,8 @@ fn read_initrd(args: &BootArgs, path: Option<&Path>) -> Result<Vec<u8>> {
 }
 
 fn cmdline(args: &BootArgs, tsc_khz: u64) -> String {
-    let tsc = format!("tsc_early_khz={tsc_khz}");
+    let linux = linux_cmdline(tsc_khz);
     let exec = args.exec.as_ref().map(|_| CMDLINE_EXEC);
-    let parts = [Some(CMDLINE), Some(&tsc), exec, args.append.as_deref()];
+    let parts = [Some(&*linux), exec, args.append.as_deref()];
     parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
 }

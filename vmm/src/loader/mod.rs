@@ -18,6 +18,7 @@
 mod boot_params;
 mod bzimage;
 mod cache;
+mod cmdline;
 mod elf;
 mod kernel;
 mod place;
@@ -25,6 +26,7 @@ mod unpack;
 
 pub use bzimage::{BzImage, BzImageError};
 pub use cache::Cache;
+pub use cmdline::linux_cmdline;
 pub use elf::{Elf32, ElfError, Segment};
 pub use kernel::{Kernel, KernelError};
 pub use place::{Entry, LoadError, Source, place};
