@@ -1,6 +1,6 @@
 //! Expansion slots: devices of the program that uses this library.
 //!
-//! A device answers at I/O ports that are free on the [board](crate::board), and may drive an interrupt line that is. Ports are
+//! A device answers at I/O ports that are free on the [board], and may drive an interrupt line that is. Ports are
 //! bytes: a wider access is one access to each of the ports it covers.
 
 use std::{fmt, ops::RangeInclusive};

@@ -1,7 +1,6 @@
 //! Reading and writing the memory of a machine.
 
-use mmu::{NoTranslation, NotRam};
-use vmm::{AccessError, Engine, GuestPhys, LinearAddr, StopReason, Vm};
+use vmm::{AccessError, Engine, GuestPhys, LinearAddr, NoTranslation, NotRam, StopReason, Vm};
 
 use crate::support::{ENGINES, PATCHED, START, Typed, machine, physical, run_slice};
 
