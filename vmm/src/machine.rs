@@ -1,11 +1,11 @@
 //! [`Machine`]: a [`Vm`] on a thread of its own.
 //!
 //! ```text
-//!               ┌──────── pause ────────┐
-//!               ▼                       │
-//!   start ──► paused ── resume ──► running ──► ended: join gives the Vm and why
-//!                                   ▲   │
-//!              decide ── intercepted ◄──┘
+//!   start ──► running ── pause, breakpoint, watchpoint ──► paused
+//!            ▲ ▲  │ └── it stops, or is stopped ──► ended     │
+//!            │ │  └──── policy ──► intercepted                │
+//!            │ └─────── decide ─────────┘                     │
+//!            └───────── resume ───────────────────────────────┘
 //! ```
 //!
 //! A machine that is paused or intercepted stands still: its console is served, the guest executes nothing. The guest's clocks go
