@@ -114,11 +114,17 @@ class Guest(Machine):
             yield session
 
 
-class Replex(Guest):
-    """replex with one of its engines, or its default."""
+OTHER_REPLEX = "other replex"
 
-    def __init__(self, program: Path, engine: str | None, images: Images, clock: Clock, timeout: float):
-        super().__init__(f"replex {engine}" if engine else "replex", clock, timeout)
+
+class Replex(Guest):
+    """replex with one of its engines, or its default; or another build of it, to compare with."""
+
+    def __init__(
+        self, program: Path, engine: str | None, images: Images, clock: Clock, timeout: float, other: bool = False
+    ):
+        name = OTHER_REPLEX if other else "replex"
+        super().__init__(f"{name} {engine}" if engine else name, clock, timeout)
         self._program = program
         self._engine = engine
         self._images = images

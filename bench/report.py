@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import median
 
 from console import Clock
+from machines import OTHER_REPLEX
 
 
 class Results:
@@ -58,7 +59,8 @@ def table(results: Results, rows: list[tuple[str, str]], machines: list[str], re
 
 def _ratio_head(ours: str, other: str, replexes: list[str]) -> str:
     subject = f"{ours}: " if len(replexes) > 1 else ""
-    return f"{subject}× native's time" if other == "native" else f"{subject}× QEMU's speed"
+    heads = {"native": "× native's time", OTHER_REPLEX: "× the other replex's speed"}
+    return subject + heads.get(other, "× QEMU's speed")
 
 
 def _cell(results: Results, row: str, machine: str) -> str:
