@@ -2,7 +2,7 @@
 //!
 //! Interrupts of timer and RTC, and typed characters, reach the guest between two slices (and at its own port accesses).
 //! The budget follows the processor's speed so that a slice takes about [`SLICE`]: short enough that nobody notices, long
-//! enough that looking costs nothing.
+//! enough that looking costs nothing. A slice in which the board is going to have an interrupt ends about then.
 
 /// How long a slice should take, in nanoseconds.
 const SLICE: u64 = 250_000;
@@ -23,15 +23,21 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// Instructions to run next.
-    pub fn budget(self) -> u64 {
-        self.budget
+    /// Instructions to run next, if the board is going to have an interrupt after `deadline` nanoseconds.
+    pub fn budget(self, deadline: Option<u64>) -> u64 {
+        match deadline {
+            Some(deadline) if deadline < SLICE => (self.budget * deadline / SLICE).max(LEAST),
+            _ => self.budget,
+        }
     }
 
-    /// A slice that used up its budget took `elapsed` nanoseconds. Changes are gradual: one slow slice (the host was busy
-    /// elsewhere) says little.
-    pub fn adjust(&mut self, elapsed: u64) {
-        let fitting = self.budget.saturating_mul(SLICE) / elapsed.max(1);
+    /// A slice took `elapsed` nanoseconds and used up its budget, `granted`. Changes are gradual: one slow slice (the host was
+    /// busy elsewhere) says little, and a short one, most of which is what a slice costs anyway, nothing.
+    pub fn adjust(&mut self, granted: u64, elapsed: u64) {
+        if granted < self.budget / 4 {
+            return;
+        }
+        let fitting = granted.saturating_mul(SLICE) / elapsed.max(1);
         self.budget = fitting
             .clamp(self.budget / 2, self.budget * 2)
             .clamp(LEAST, MOST);
@@ -47,11 +53,12 @@ mod tests {
         for per_microsecond in [20, 50, 1000] {
             let mut pace = Pace::default();
             for _ in 0..40 {
-                pace.adjust(pace.budget() * 1000 / per_microsecond);
+                let granted = pace.budget(None);
+                pace.adjust(granted, granted * 1000 / per_microsecond);
             }
             let expected = per_microsecond * SLICE / 1000;
             assert!(
-                pace.budget().abs_diff(expected) <= expected / 100,
+                pace.budget(None).abs_diff(expected) <= expected / 100,
                 "{pace:?}, not {expected}"
             );
         }
@@ -61,12 +68,29 @@ mod tests {
     fn no_duration_breaks_it() {
         let mut pace = Pace::default();
         for _ in 0..100 {
-            pace.adjust(0);
+            pace.adjust(pace.budget(None), 0);
         }
-        assert_eq!(pace.budget(), MOST);
+        assert_eq!(pace.budget(None), MOST);
         for _ in 0..100 {
-            pace.adjust(u64::MAX);
+            pace.adjust(pace.budget(None), u64::MAX);
         }
-        assert_eq!(pace.budget(), LEAST);
+        assert_eq!(pace.budget(None), LEAST);
+    }
+
+    #[test]
+    fn a_slice_ends_with_the_deadline() {
+        let mut pace = Pace::default();
+        for _ in 0..40 {
+            // 1000 instructions a microsecond.
+            let granted = pace.budget(None);
+            pace.adjust(granted, granted);
+        }
+        assert_eq!(pace.budget(Some(SLICE / 5)), pace.budget(None) / 5);
+        assert_eq!(pace.budget(Some(SLICE)), pace.budget(None));
+        assert_eq!(pace.budget(Some(u64::MAX)), pace.budget(None));
+        assert_eq!(pace.budget(Some(0)), LEAST);
+        let before = pace.budget(None);
+        pace.adjust(LEAST, SLICE);
+        assert_eq!(pace.budget(None), before, "too short to say anything");
     }
 }

@@ -409,11 +409,15 @@ impl Vm {
 
     fn run_slice(&mut self) -> Exit {
         let start = self.board.now();
-        let exit = self.vcpu.run(&mut self.board, self.pace.budget());
+        let deadline = self.board.next_deadline();
+        let budget = self
+            .pace
+            .budget(deadline.map(|deadline| deadline.saturating_sub(start)));
+        let exit = self.vcpu.run(&mut self.board, budget);
         let elapsed = self.board.now() - start;
         self.running += elapsed;
         if matches!(exit, Exit::Budget) {
-            self.pace.adjust(elapsed);
+            self.pace.adjust(budget, elapsed);
         }
         exit
     }
