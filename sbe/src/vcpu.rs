@@ -335,6 +335,8 @@ impl Vcpu {
                 }
                 let here = cx.cpu.linear_eip();
                 cx.debugger.stand_at(here);
+                // A repeated instruction stops behind an iteration that somebody watches.
+                cx.cpu.pending.set(Pending::WATCH);
                 next(&mut cx, cache, window)
             }
         };

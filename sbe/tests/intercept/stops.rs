@@ -191,6 +191,20 @@ fn a_repeated_instruction_is_met_once() {
 }
 
 #[test]
+fn a_step_is_one_iteration() {
+    for mut machine in machines(copying) {
+        let rep = steps(&mut machine, 3)[2];
+        machine.vcpu.cpu.eip = rep;
+        for left in (0..200).rev() {
+            assert_eq!(machine.vcpu.cpu.eip, rep);
+            steps(&mut machine, 1);
+            assert_eq!(machine.vcpu.cpu.regs.get(ECX), left);
+        }
+        assert_eq!(machine.run(), Exit::Halt);
+    }
+}
+
+#[test]
 fn a_loop_of_one_instruction_is_met_each_time() {
     fn spinning(a: &mut CodeAssembler) -> Result<(), IcedError> {
         let mut here = a.create_label();
