@@ -11,12 +11,13 @@ use std::{
     net::{TcpListener, TcpStream},
     os::{
         fd::{AsFd, BorrowedFd},
+        unix::fs::FileTypeExt,
         unix::net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
     sync::{
         Arc,
-        mpsc::{Receiver, Sender, channel},
+        mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread::{self, JoinHandle},
     time::Duration,
@@ -33,8 +34,12 @@ use crate::control::Control;
 
 /// Bytes read at once.
 const CHUNK: usize = 4096;
+/// How much may wait for the machine's thread; gdb waits with the rest.
+const QUEUE: usize = 64;
 /// How long gdb may leave what it is told unread.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long to wait after a connection that could not be accepted, in milliseconds.
+const ACCEPT_PAUSE: u8 = 100;
 
 /// What comes from the socket.
 pub enum Incoming {
@@ -48,7 +53,8 @@ pub enum Incoming {
 
 /// A socket that listens for gdb, until it is dropped.
 pub struct Server {
-    incoming: Receiver<Incoming>,
+    /// There until this is dropped.
+    incoming: Option<Receiver<Incoming>>,
     /// The address with the port that was chosen.
     address: Address,
     stop: Arc<EventFd>,
@@ -64,7 +70,7 @@ impl Server {
         let listener = Listener::bind(address)?;
         let address = listener.address()?;
         let stop = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?);
-        let (sender, incoming) = channel();
+        let (sender, incoming) = sync_channel(QUEUE);
         let reader = Reader {
             listener,
             stop: Arc::clone(&stop),
@@ -75,7 +81,7 @@ impl Server {
             .name("gdb".into())
             .spawn(move || reader.run())?;
         Ok(Self {
-            incoming,
+            incoming: Some(incoming),
             address,
             stop,
             thread: Some(thread),
@@ -89,7 +95,7 @@ impl Server {
 
     /// What has come and was not taken yet.
     pub fn next(&self) -> Option<Incoming> {
-        self.incoming.try_recv().ok()
+        self.incoming.as_ref()?.try_recv().ok()
     }
 }
 
@@ -97,6 +103,8 @@ impl Drop for Server {
     fn drop(&mut self) {
         // Fails only if the counter is at its end, and then it is not zero either.
         let _ = self.stop.write(1);
+        // Nor does the thread wait for somebody to take what has come.
+        self.incoming = None;
         if let Some(thread) = self.thread.take() {
             // It has no reason to panic, and nobody is left who could be told.
             let _ = thread.join();
@@ -108,7 +116,7 @@ impl Drop for Server {
 struct Reader {
     listener: Listener,
     stop: Arc<EventFd>,
-    sender: Sender<Incoming>,
+    sender: SyncSender<Incoming>,
     control: Control,
 }
 
@@ -117,8 +125,11 @@ impl Reader {
         while self.wait(self.listener.fd()) {
             match self.listener.accept() {
                 Ok(stream) => self.serve(stream),
-                // The peer has gone meanwhile, or this process has no file descriptors left.
-                Err(error) => log::warn!("gdb: {error}"),
+                // The peer has gone meanwhile, or this process has no file descriptors left: then it would fail again at once.
+                Err(error) => {
+                    log::warn!("gdb: {error}");
+                    self.rest();
+                }
             }
         }
     }
@@ -145,6 +156,13 @@ impl Reader {
         // Nobody takes it when the server is being dropped.
         let _ = self.sender.send(incoming);
         self.control.pause();
+    }
+
+    /// Waits a little, or until the server is not wanted any more.
+    fn rest(&self) {
+        let mut fds = [PollFd::new(self.stop.as_fd(), PollFlags::POLLIN)];
+        // What comes of it the next wait finds out.
+        let _ = poll(&mut fds, ACCEPT_PAUSE);
     }
 
     /// Waits until `fd` is readable. Returns whether it is, and the server is still wanted.
@@ -219,11 +237,14 @@ impl Drop for Listener {
     }
 }
 
-/// Removes the socket that a process which was killed has left.
+/// Removes the socket that a process which was killed has left. A file of another kind refuses connections, too, and stays.
 fn remove_stale(path: &Path) {
-    let refused = UnixStream::connect(path)
-        .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
-    if refused {
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    let refused = || {
+        UnixStream::connect(path)
+            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    };
+    if is_socket && refused() {
         // If that fails, binding says why.
         let _ = fs::remove_file(path);
     }
