@@ -153,14 +153,19 @@ impl Table {
     }
 
     /// Sets all registers to values one behind the other.
+    ///
+    /// # Errors
+    /// If one of them cannot be written. None is changed then.
     pub fn write(&self, cpu: &mut Cpu, mut values: &[u8]) -> Result<(), NotWritable> {
+        let mut changed = cpu.clone();
         for register in self.registers() {
             let value;
             (value, values) = values
                 .split_at_checked(register.bytes())
                 .ok_or(NotWritable)?;
-            register.write(cpu, value)?;
+            register.write(&mut changed, value)?;
         }
+        *cpu = changed;
         Ok(())
     }
 
@@ -449,6 +454,17 @@ mod tests {
             assert_eq!(register.write(&mut cpu, &value), Ok(()));
             value[0] ^= 1;
             assert_eq!(register.write(&mut cpu, &value), Err(NotWritable), "{name}");
+            let before = table.read(&cpu);
+            let mut values = before.clone();
+            let at: usize = table
+                .registers()
+                .take_while(|register| register.name != name)
+                .map(Register::bytes)
+                .sum();
+            values[0] ^= 1;
+            values[at] ^= 1;
+            assert_eq!(table.write(&mut cpu, &values), Err(NotWritable), "{name}");
+            assert_eq!(table.read(&cpu), before, "{name}");
         }
         assert!(table.get(table.registers().count()).is_none());
     }
