@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `address` | where to listen |
 //! | `server` | the socket, and the thread that reads from it |
+//! | `requests` | what comes from the socket, made fit for gdbstub |
 //! | `target` | the machine as gdbstub asks about it: memory, breakpoints, stepping |
 //! | `registers` | the table of registers, and the target description made from it |
 //! | `monitor` | gdb's `monitor` commands |
@@ -20,10 +21,11 @@
 mod address;
 mod monitor;
 mod registers;
+mod requests;
 mod server;
 mod target;
 
-use std::{convert::Infallible, io};
+use std::{convert::Infallible, io, time::Duration};
 
 use gdbstub::{
     common::Signal,
@@ -36,6 +38,7 @@ use gdbstub::{
 use log::{debug, warn};
 
 pub use address::{Address, NotAnAddress};
+use requests::{PACKET, Requests};
 use server::{Incoming, Server, Stream};
 use target::Debugged;
 
@@ -54,7 +57,11 @@ pub enum Start {
 pub struct Gdb {
     server: Server,
     start: Start,
+    requests: Requests,
 }
+
+/// The packet that says so, which gdbstub does not send for a kill.
+const OK: &[u8] = b"$OK#9a";
 
 /// A conversation with gdb.
 type Session<'v> = GdbStubStateMachine<'static, Debugged<'v>, Wire>;
@@ -68,6 +75,7 @@ impl Gdb {
         Ok(Self {
             server: Server::listen(address, control)?,
             start,
+            requests: Requests::default(),
         })
     }
 
@@ -82,8 +90,15 @@ impl Gdb {
         let mut target = Debugged::new(vm);
         let mut session = None;
         loop {
-            while let Some(incoming) = self.server.next() {
+            // What comes behind the end of a session waits until that is dealt with.
+            while !matches!(session, Some(Disconnected(_)))
+                && let Some(incoming) = self.server.next()
+            {
                 session = self.take(session, incoming, &mut target);
+                // Whoever sends without end keeps nobody from quitting.
+                if let Err(stop) = target.vm.attend(console, Some(Duration::ZERO)) {
+                    return stop;
+                }
             }
             session = match self.go_on(session, &mut target, console) {
                 Ok(session) => session,
@@ -102,20 +117,25 @@ impl Gdb {
         match incoming {
             Incoming::Connected(stream) => {
                 self.start = Start::Run;
+                self.requests = Requests::default();
                 let stub = GdbStub::builder(Wire::new(stream))
+                    .packet_buffer_size(PACKET)
                     .build()
                     .ok()?
                     .run_state_machine(target);
                 heard(stub, target)
             }
-            Incoming::Bytes(bytes) => bytes.into_iter().fold(session, |session, byte| {
-                let heard_byte = match session? {
-                    Idle(stub) => stub.incoming_data(target, byte),
-                    Running(stub) => stub.incoming_data(target, byte),
-                    other => Ok(other),
-                };
-                interrupted(heard(heard_byte, target)?, target)
-            }),
+            Incoming::Bytes(bytes) => {
+                let bytes = bytes.into_iter().flat_map(|byte| self.requests.take(byte));
+                bytes.fold(session, |session, byte| {
+                    let heard_byte = match session? {
+                        Idle(stub) => stub.incoming_data(target, byte),
+                        Running(stub) => stub.incoming_data(target, byte),
+                        other => Ok(other),
+                    };
+                    interrupted(heard(heard_byte, target)?, target)
+                })
+            }
             Incoming::Closed => {
                 target.clear();
                 None
@@ -165,10 +185,14 @@ impl Gdb {
                 Ok(session)
             }
             Some(other @ CtrlCInterrupt(_)) => Ok(interrupted(other, target)),
-            Some(Disconnected(stub)) => {
+            Some(Disconnected(mut stub)) => {
                 target.clear();
                 match stub.get_reason() {
-                    DisconnectReason::Kill => Err(StopReason::Quit),
+                    DisconnectReason::Kill => {
+                        // gdb waits for this behind vKill; behind k it has gone.
+                        stub.borrow_conn().send(OK);
+                        Err(StopReason::Quit)
+                    }
                     _ => Ok(None),
                 }
             }
@@ -178,7 +202,7 @@ impl Gdb {
 
 /// Goes on with a session unless something was wrong with the connection or what came from it; then that ends.
 fn heard<'v>(
-    result: Result<Session<'v>, GdbStubError<Infallible, io::Error>>,
+    result: Result<Session<'v>, GdbStubError<Infallible, Infallible>>,
     target: &mut Debugged<'v>,
 ) -> Option<Session<'v>> {
     result
@@ -201,6 +225,8 @@ fn interrupted<'v>(session: Session<'v>, target: &mut Debugged<'v>) -> Option<Se
 }
 
 /// What gdbstub writes to: bytes are sent in one piece when a packet is complete. Its end is the connection's.
+///
+/// What cannot be sent ends the connection, but is no error: what gdb has sent before it went, a kill perhaps, is still done.
 struct Wire {
     stream: Stream,
     unsent: Vec<u8>,
@@ -213,19 +239,28 @@ impl Wire {
             unsent: Vec::new(),
         }
     }
+
+    /// Sends `bytes`, behind what was not sent yet.
+    fn send(&mut self, bytes: &[u8]) {
+        self.unsent.extend(bytes);
+        if let Err(error) = self.stream.write_all(&std::mem::take(&mut self.unsent)) {
+            debug!("gdb: {error}");
+            self.stream.close();
+        }
+    }
 }
 
 impl Connection for Wire {
-    type Error = io::Error;
+    type Error = Infallible;
 
-    fn write(&mut self, byte: u8) -> io::Result<()> {
+    fn write(&mut self, byte: u8) -> Result<(), Infallible> {
         self.unsent.push(byte);
         Ok(())
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        let unsent = std::mem::take(&mut self.unsent);
-        self.stream.write_all(&unsent)
+    fn flush(&mut self) -> Result<(), Infallible> {
+        self.send(&[]);
+        Ok(())
     }
 }
 
