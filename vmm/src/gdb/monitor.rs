@@ -37,6 +37,7 @@ fn obey(vm: &mut Vm, words: &[&str]) -> Result<String, String> {
     match words {
         [] | ["help"] => Ok(HELP.into()),
         ["info", "irq"] => Ok(vm.board().chipset().to_string()),
+        ["info", "mmu"] => Err("an address is missing".into()),
         ["info", "mmu", address] => Ok(vm.explain(parse::hexadecimal(address)?).to_string()),
         ["info", "pages"] => Ok(pages(vm)),
         ["info", "event"] => Ok(match vm.intercepted() {
@@ -48,6 +49,7 @@ fn obey(vm: &mut Vm, words: &[&str]) -> Result<String, String> {
         ["reflect", rest @ ..] => set_policy(vm, rest, Action::Reflect),
         ["deliver"] => decide(vm, Decision::Reflect),
         ["swallow"] => decide(vm, Decision::Swallow),
+        ["change"] | ["inject"] => Err("a vector is missing".into()),
         ["change", vector, code @ ..] => {
             let vector = parse::vector(vector)?;
             let error_code = match code {
@@ -99,6 +101,9 @@ fn pages(vm: &Vm) -> String {
     let Some(pages) = vm.code_pages() else {
         return "none: the emulator runs the guest\n".into();
     };
+    if pages.is_empty() {
+        return "none yet\n".into();
+    }
     let mut text = String::new();
     for page in pages {
         let _ = writeln!(text, "{page}");
