@@ -2,6 +2,7 @@
 
 mod control;
 mod devices;
+mod gdb;
 mod inspect;
 mod machine;
 mod support;
