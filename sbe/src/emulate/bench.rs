@@ -17,6 +17,7 @@ use crate::cpu::{Cpu, DescriptorTable};
 use crate::debugger::Debugger;
 use crate::decode::decoder::{CodeSize, DecodeError, decode};
 use crate::fault::{Exception, Fault, Vector};
+use crate::policy::{Action, Policy};
 use mmu::{GuestPhys, Mmu, PhysMemory, Scalar};
 
 pub const GDT: u32 = 0x1000;
@@ -205,6 +206,15 @@ impl Bench {
             interceptor: &mut self.interceptor,
             debugger: &mut self.debugger,
         }
+    }
+
+    /// Has every event stopped before its delivery.
+    pub fn intercept_all(&mut self) {
+        let mut policy = Policy::new();
+        for vector in 0..=u8::MAX {
+            policy.set_vector(vector, Action::Intercept);
+        }
+        self.interceptor.set_policy(policy);
     }
 
     /// Executes one instruction, without delivering its fault.

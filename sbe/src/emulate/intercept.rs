@@ -170,3 +170,6 @@ impl Exec<'_> {
         self.cpu.pending.clear(Pending::DEBUG_TRAP);
     }
 }
+
+#[cfg(test)]
+mod tests;
