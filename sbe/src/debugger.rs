@@ -154,13 +154,23 @@ impl Debugger {
 
     /// The processor goes on at `linear`.
     pub fn go_on_at(&mut self, linear: u32) {
-        self.passing = self.passing.filter(|&stood| stood == linear);
+        let passes = self.passing == Some(linear) && self.has_breakpoint(linear);
+        self.passing = passes.then_some(linear);
+    }
+
+    /// Whether the processor goes on at a breakpoint that it does not meet again.
+    pub fn passes_breakpoint(&self) -> bool {
+        self.passing.is_some()
     }
 
     /// Whether the processor, about to execute the instruction at `linear`, stops there.
     pub fn stops_at(&mut self, linear: u32) -> bool {
         let passes = self.passing.take() == Some(linear);
-        !passes && self.breakpoints.binary_search(&linear).is_ok()
+        !passes && self.has_breakpoint(linear)
+    }
+
+    fn has_breakpoint(&self, linear: u32) -> bool {
+        self.breakpoints.binary_search(&linear).is_ok()
     }
 
     /// Notes an access of `size` bytes from `first` on.
@@ -213,9 +223,21 @@ mod tests {
         assert!(debugger.stops_at(5));
         debugger.stand_at(5);
         debugger.go_on_at(5);
+        assert!(debugger.passes_breakpoint());
         assert!(!debugger.stops_at(5));
         debugger.stand_at(5);
         debugger.go_on_at(4);
+        assert!(!debugger.passes_breakpoint());
+        assert!(debugger.stops_at(5));
+    }
+
+    #[test]
+    fn where_there_was_no_breakpoint_none_is_passed() {
+        let mut debugger = Debugger::default();
+        debugger.stand_at(5);
+        debugger.go_on_at(5);
+        assert!(!debugger.passes_breakpoint());
+        debugger.add_breakpoint(5);
         assert!(debugger.stops_at(5));
     }
 

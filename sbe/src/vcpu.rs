@@ -59,7 +59,8 @@ pub enum Exit {
     /// The policy stopped the processor before anything of this event's delivery has happened, but for the acknowledge cycle
     /// that an external interrupt's vector comes from. See [`Vcpu::decide`].
     Intercept(GuestEvent),
-    /// The instruction at this linear address has a breakpoint and is the next to execute. The next run passes it.
+    /// The instruction at this linear address has a breakpoint and is the next to execute. The next run executes it before an
+    /// interrupt can come.
     Breakpoint(u32),
     /// The last instruction, or the delivery of an event, met a watchpoint.
     Watchpoint(WatchHit),
@@ -305,16 +306,17 @@ impl Vcpu {
         removed
     }
 
-    /// Runs up to `budget` instructions and deliveries; translated code counts its jumps and loops instead.
+    /// Runs up to `budget` instructions and deliveries, behind the one whose breakpoint the processor stands at; translated code
+    /// counts its jumps and loops instead.
     pub fn run(&mut self, bus: &mut dyn Bus, budget: u64) -> Exit {
         let (mut cx, cache, window, translator) = self.parts(bus);
         if let Err(exit) = begin(&mut cx) {
             return exit;
         }
-        let exit = match translator {
+        let exit = pass_breakpoint(&mut cx, cache, window).and_then(|()| match translator {
             None => emulate(&mut cx, cache, window, budget),
             Some(translator) => translate(&mut cx, cache, window, translator, budget),
-        };
+        });
         exit.err().unwrap_or(Exit::Budget)
     }
 
@@ -330,14 +332,11 @@ impl Vcpu {
             // What was decided about it has been done.
             Some(_) => Ok(()),
             None => {
-                if !cx.cpu.pending.has(Pending::HALT) {
-                    cx.cpu.pending.clear(Pending::INTR);
-                }
                 let here = cx.cpu.linear_eip();
                 cx.debugger.stand_at(here);
                 // A repeated instruction stops behind an iteration that somebody watches.
                 cx.cpu.pending.set(Pending::WATCH);
-                next(&mut cx, cache, window)
+                next_uninterrupted(&mut cx, cache, window)
             }
         };
         let here = cx.cpu.linear_eip();
@@ -378,9 +377,9 @@ fn begin(cx: &mut Exec<'_>) -> Result<(), Exit> {
     cx.cpu.pending.set(cx.debugger.reasons());
     cx.update_access_checks();
     cx.sample_bus();
+    cx.resume().map_err(|fault| exit_of(cx, fault))?;
     let here = cx.cpu.linear_eip();
     cx.debugger.go_on_at(here);
-    cx.resume().map_err(|fault| exit_of(cx, fault))?;
     stop_if_watched(cx)
 }
 
@@ -390,6 +389,33 @@ fn stop_if_watched(cx: &mut Exec<'_>) -> Result<(), Exit> {
         Some(hit) => Err(Exit::Watchpoint(hit)),
         None => Ok(()),
     }
+}
+
+/// Executes the instruction whose breakpoint the processor stands at. An interrupt does not come before it, since its handler
+/// would return to the breakpoint.
+fn pass_breakpoint(
+    cx: &mut Exec<'_>,
+    cache: &mut Cache,
+    window: &mut FetchWindow,
+) -> Result<(), Exit> {
+    if !cx.debugger.passes_breakpoint() {
+        return Ok(());
+    }
+    next_uninterrupted(cx, cache, window)?;
+    cx.sample_bus();
+    Ok(())
+}
+
+/// The same as [`next`], but interrupts on the INTR pin wait, unless the processor is in HLT.
+fn next_uninterrupted(
+    cx: &mut Exec<'_>,
+    cache: &mut Cache,
+    window: &mut FetchWindow,
+) -> Result<(), Exit> {
+    if !cx.cpu.pending.has(Pending::HALT) {
+        cx.cpu.pending.clear(Pending::INTR);
+    }
+    next(cx, cache, window)
 }
 
 /// Emulates up to `budget` instructions.
@@ -650,7 +676,7 @@ fn step_watched(
         Err(fault) => return Err(exit_of(cx, fault)),
     }
     let here = cx.cpu.linear_eip();
-    if cx.cpu.eflags & eflags::RF == 0 && cx.debugger.stops_at(here) {
+    if cx.debugger.stops_at(here) && cx.cpu.eflags & eflags::RF == 0 {
         cx.debugger.stand_at(here);
         return Err(Exit::Breakpoint(here));
     }

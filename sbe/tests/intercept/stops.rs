@@ -428,3 +428,56 @@ fn steps_meet_watchpoints() {
         steps(&mut machine, 1);
     }
 }
+
+#[test]
+fn an_interrupt_that_waits_does_not_bring_back_to_the_breakpoint() {
+    fn counting(a: &mut CodeAssembler) -> Result<(), IcedError> {
+        let mut again = a.create_label();
+        a.mov(ecx, 5)?;
+        a.sti()?;
+        a.set_label(&mut again)?;
+        a.inc(edx)?;
+        a.dec(ecx)?;
+        a.jnz(again)?;
+        a.cli()?;
+        a.hlt()
+    }
+    for mut machine in machines(counting) {
+        let inc = steps(&mut machine, 2)[1];
+        machine.vcpu.add_breakpoint(inc);
+        for done in 1..5 {
+            machine.interrupt(LINE);
+            assert_eq!(machine.run(), Exit::Breakpoint(inc));
+            assert_eq!(machine.vcpu.cpu.regs.get(EDX), done);
+            assert_eq!(machine.handled(LINE), done);
+        }
+        machine.interrupt(LINE);
+        assert_eq!(result(&mut machine), 5);
+        assert_eq!(machine.handled(LINE), 5);
+    }
+}
+
+#[test]
+fn who_has_stepped_into_a_repeated_instruction_meets_its_breakpoint_the_next_time() {
+    fn copying_again(a: &mut CodeAssembler) -> Result<(), IcedError> {
+        let mut again = a.create_label();
+        a.mov(ebx, 5)?;
+        a.mov(edi, DATA)?;
+        a.set_label(&mut again)?;
+        a.mov(ecx, 20)?;
+        a.rep().stosb()?;
+        a.dec(ebx)?;
+        a.jnz(again)?;
+        a.hlt()
+    }
+    for mut machine in machines(copying_again) {
+        let rep = steps(&mut machine, 5)[4];
+        assert_eq!(machine.vcpu.cpu.regs.get(ECX), 18);
+        machine.vcpu.add_breakpoint(rep);
+        for left in (1..5).rev() {
+            assert_eq!(machine.run(), Exit::Breakpoint(rep));
+            assert_eq!(machine.vcpu.cpu.regs.get(EBX), left);
+        }
+        assert_eq!(machine.run(), Exit::Halt);
+    }
+}
