@@ -4,6 +4,7 @@
 //! that begins at the offset of a breakpoint is left to the emulator.
 
 use super::engine::{PageKey, Translator};
+use super::page::CodePage;
 use crate::debugger::Debugger;
 use crate::emulate::Exec;
 use mmu::PAGE_SIZE;
@@ -40,16 +41,20 @@ impl Stops {
 }
 
 impl Translator {
-    /// Voids the translations that breakpoints, or their removal, make stale.
+    /// Voids the translations that breakpoints, or their removal, make stale: of code that executes at their offsets, and of
+    /// code that ends there.
     pub(super) fn follow_breakpoints(&mut self, cx: &Exec<'_>) {
         if cx.debugger.changes() == self.stops.changes {
             return;
         }
         let changed = self.stops.follow(cx.debugger);
+        let concerns = |page: &CodePage, at: u16| {
+            page.is_scanned(at) || at.checked_sub(1).is_some_and(|at| page.is_scanned(at))
+        };
         let stale: Vec<PageKey> = self
             .pages
             .iter()
-            .filter(|(_, page)| changed.iter().any(|&at| page.is_scanned(at)))
+            .filter(|(_, page)| changed.iter().any(|&at| concerns(page, at)))
             .map(|(&key, _)| key)
             .collect();
         for key in stale {

@@ -458,6 +458,35 @@ fn an_interrupt_that_waits_does_not_bring_back_to_the_breakpoint() {
 }
 
 #[test]
+fn a_breakpoint_that_has_gone_costs_nothing() {
+    fn spinning(a: &mut CodeAssembler) -> Result<(), IcedError> {
+        let mut again = a.create_label();
+        a.mov(ecx, 1000)?;
+        a.set_label(&mut again)?;
+        a.inc(edx)?;
+        a.dec(ecx)?;
+        a.jnz(again)?;
+        a.hlt()
+    }
+    let mut machine = machines(spinning).nth(1).unwrap();
+    let [again, dec] = steps(&mut machine, 2)[..] else {
+        panic!("two steps");
+    };
+    machine.vcpu.cpu.eip = again;
+    machine.vcpu.add_breakpoint(dec);
+    for _ in 0..3 {
+        assert_eq!(machine.run(), Exit::Breakpoint(dec));
+        steps(&mut machine, 1);
+    }
+    assert!(machine.vcpu.remove_breakpoint(dec));
+    let exits = |machine: &Machine| machine.vcpu.translation().unwrap().exits.emulate;
+    let before = exits(&machine);
+    result(&mut machine);
+    let exits = exits(&machine) - before;
+    assert!(exits < 10, "{exits} exits to the emulator");
+}
+
+#[test]
 fn who_has_stepped_into_a_repeated_instruction_meets_its_breakpoint_the_next_time() {
     fn copying_again(a: &mut CodeAssembler) -> Result<(), IcedError> {
         let mut again = a.create_label();
