@@ -34,7 +34,7 @@
 //! * **What nobody wants is dropped.** A control word for counter 0 ends what was owed, and so does a guest that keeps
 //!   IRQ 0 masked past a tick that it thereby loses. A mask for the length of a handler, as Linux sets it, drops nothing.
 //! * **A pause is not lateness**: [`Chipset::advance_paused`] lets time pass in which the machine stood still on purpose. One
-//!   tick is left of it, the rest are lost.
+//!   tick is left of it, the rest are lost. A pause begins with an `advance`: the machine may be late when it begins.
 //!
 //! [`TimerStats`] has the account; at any time `ticks + doubled = delivered + lost + waiting`.
 
@@ -160,16 +160,21 @@ impl Chipset {
             self.pass_over(ticks);
         }
         let ticks = self.run_timer(now_ns);
-        self.take_in(ticks, now_ns);
+        self.come_to(now_ns);
+        if let Some(request) = &mut self.request {
+            request.refused = true;
+        }
+        self.take_in(ticks);
     }
 
     /// Runs the timer up to `now_ns` like [`Self::advance`], but the machine stood still meanwhile, because it was told to: no
-    /// more than one tick comes of it.
+    /// more than one tick comes of it, and no request was refused. What has passed before the pause is [`Self::advance`]'s.
     pub fn advance_paused(&mut self, now_ns: u64) {
         let ticks = self.run_timer(now_ns);
         let lost = ticks.saturating_sub(1);
         self.stats.lost += lost;
-        self.take_in(ticks - lost, now_ns);
+        self.come_to(now_ns);
+        self.take_in(ticks - lost);
     }
 
     /// The processor's INTR pin.
@@ -227,16 +232,17 @@ impl Chipset {
         }
     }
 
-    /// Ticks of a time in which the machine was late, or just in time; the time is now `now_ns`.
-    fn take_in(&mut self, ticks: u64, now_ns: u64) {
+    /// The time is now `now_ns`, and the timer has run up to it.
+    fn come_to(&mut self, now_ns: u64) {
         self.now = self.now.max(now_ns);
         if std::mem::take(&mut self.acknowledged) {
             self.begin_gap();
         }
         self.follow_fall();
-        if let Some(request) = &mut self.request {
-            request.refused = true;
-        }
+    }
+
+    /// Ticks of a time in which the machine was late, or just in time.
+    fn take_in(&mut self, ticks: u64) {
         let at_once = u64::from(ticks > 0 && self.may_request());
         if at_once > 0 {
             self.raise(false);

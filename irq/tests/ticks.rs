@@ -411,6 +411,23 @@ fn a_pause_leaves_one_tick() {
 }
 
 #[test]
+fn a_pause_is_no_time_to_take_an_interrupt_in() {
+    let mut machine = Machine::new(3, COUNT_1MS);
+    while !machine.chipset.intr() {
+        machine.wait(MS / 16);
+    }
+    // To where OUT0 is low.
+    machine.now += MS * 5 / 8;
+    machine.chipset.advance_paused(machine.now);
+    machine.wait(0);
+    assert!(machine.chipset.intr());
+    // The guest could have taken it from there on.
+    machine.wait(GAP);
+    assert!(!machine.chipset.intr());
+    assert_eq!(machine.stats().lost, 1);
+}
+
+#[test]
 fn a_poll_delivers_a_tick() {
     let mut machine = Machine::new(2, COUNT_1MS);
     machine.wait(MS);
