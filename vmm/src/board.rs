@@ -38,6 +38,8 @@ pub struct Board {
     debug_console: Vec<u8>,
     /// Vectors of interrupts that a debugger asks for.
     injected: VecDeque<u8>,
+    /// Vector of the latest interrupt acknowledged, if the controllers gave it.
+    acknowledged: Option<u8>,
     stop: Option<Stop>,
     counts: Counts,
     trace: Option<Trace>,
@@ -167,6 +169,7 @@ impl Board {
             slots: Slots::default(),
             debug_console: Vec::new(),
             injected: VecDeque::new(),
+            acknowledged: None,
             stop: None,
             counts: Counts::default(),
             trace: None,
@@ -215,7 +218,8 @@ impl Board {
         self.advance_devices(now);
     }
 
-    /// The same after a time in which the machine stood still on purpose: the guest is not owed the timer's ticks of it.
+    /// The same after a time in which the machine stood still on purpose, since [`Self::advance`]: the guest is not owed the
+    /// timer's ticks of it.
     pub fn advance_paused(&mut self) {
         let now = self.clock.now();
         self.chipset.advance_paused(now);
@@ -264,9 +268,12 @@ impl Board {
         &self.chipset
     }
 
-    /// Ends the service of the interrupt that was acknowledged with `vector`, of which the guest does not learn.
+    /// Ends the service of the interrupt with `vector`, of which the guest does not learn: the latest that was acknowledged,
+    /// or one that the interrupt controllers know nothing of.
     pub fn end_service(&mut self, vector: u8) {
-        self.chipset.end_service(vector);
+        if self.acknowledged == Some(vector) {
+            self.chipset.end_service(vector);
+        }
     }
 
     /// What crossed the bus so far.
@@ -436,10 +443,13 @@ impl Bus for Board {
 
     fn acknowledge(&mut self) -> u8 {
         self.counts.interrupts += 1;
-        match self.injected.pop_front() {
-            Some(vector) => vector,
-            None => self.chipset.acknowledge(),
+        if let Some(vector) = self.injected.pop_front() {
+            self.acknowledged = None;
+            return vector;
         }
+        let vector = self.chipset.acknowledge();
+        self.acknowledged = Some(vector);
+        vector
     }
 
     fn stop_requested(&self) -> bool {
@@ -560,6 +570,33 @@ mod tests {
         assert!(board.intr());
         assert_eq!(board.acknowledge(), 0x08);
         assert_eq!(board.counts().interrupts, 1);
+    }
+
+    #[test]
+    fn an_injected_interrupt_is_none_of_the_controllers() {
+        let (mut board, time) = board();
+        let in_service = |board: &mut Board| {
+            write(board, 0x20, 0x0b);
+            read(board, 0x20) & 1 != 0
+        };
+        for (port, value) in [(0x43, 0x34), (0x40, 0x9c), (0x40, 0x2e)] {
+            write(&mut board, port, value);
+        }
+        time.store(20 * MS, Ordering::Relaxed);
+        board.advance();
+        assert_eq!(board.acknowledge(), 0x08);
+        board.inject(0x08);
+        assert_eq!(board.acknowledge(), 0x08);
+        board.end_service(0x08);
+        assert!(in_service(&mut board), "the timer's handler still runs");
+        write(&mut board, 0x20, 0x20);
+        time.store(40 * MS, Ordering::Relaxed);
+        board.advance();
+        assert_eq!(board.acknowledge(), 0x08);
+        board.end_service(0x02);
+        assert!(in_service(&mut board), "NMI has the vector of another line");
+        board.end_service(0x08);
+        assert!(!in_service(&mut board));
     }
 
     #[test]

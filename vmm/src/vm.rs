@@ -349,9 +349,6 @@ impl Vm {
 
     fn advance(&mut self, console: &mut dyn Console, by: Advance) -> Option<StopReason> {
         self.board.advance_paused();
-        if let Some(vector) = self.swallowed.take() {
-            self.board.end_service(vector);
-        }
         let stop = self.run_until_stop(console, by);
         match self.deliver_output(console) {
             Ok(()) => stop,
@@ -377,6 +374,9 @@ impl Vm {
     fn run_once(&mut self, console: &mut dyn Console, by: Advance) -> Result<(), StopReason> {
         self.board.advance();
         self.exchange(console)?;
+        if let Some(vector) = self.swallowed.take() {
+            self.board.end_service(vector);
+        }
         let exit = match by {
             Advance::Slices => self.run_slice(),
             Advance::Step => self.vcpu.step(&mut self.board),

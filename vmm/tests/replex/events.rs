@@ -192,3 +192,23 @@ fn a_swallowed_interrupt_does_not_keep_the_next_from_coming() {
         assert!(matches!(vm.run(&mut Nobody), StopReason::TripleFault));
     }
 }
+
+#[test]
+fn what_is_decided_before_a_pause_may_be_decided_again_behind_it() {
+    /// In the text of the master's registers.
+    const SERVED: &str = "ISR 01";
+    for engine in [Engine::Emulator, Engine::Translator] {
+        let mut vm = machine(engine, TIMER, &[0x20]);
+        let event = next_event(&mut vm);
+        let master = |vm: &Vm| vm.board().chipset().to_string();
+        assert!(master(&vm).contains(SERVED), "{}", master(&vm));
+        vm.decide(Decision::Swallow);
+        vm.control().pause();
+        assert!(matches!(vm.run(&mut Nobody), StopReason::Paused));
+        assert_eq!(vm.intercepted(), Some(event));
+        assert!(master(&vm).contains(SERVED), "{}", master(&vm));
+        vm.decide(Decision::Reflect);
+        assert!(matches!(vm.run(&mut Nobody), StopReason::TripleFault));
+        assert!(master(&vm).contains(SERVED), "{}", master(&vm));
+    }
+}
