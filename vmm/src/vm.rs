@@ -350,6 +350,8 @@ impl Vm {
     fn advance(&mut self, console: &mut dyn Console, by: Advance) -> Option<StopReason> {
         self.board.advance_paused();
         let stop = self.run_until_stop(console, by);
+        // The pause begins here: what the machine was late before is owed.
+        self.board.advance();
         match self.deliver_output(console) {
             Ok(()) => stop,
             Err(error) => Some(error),

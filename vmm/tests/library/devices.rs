@@ -2,13 +2,14 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     thread,
+    time::{Duration, Instant},
 };
 
-use vmm::{AttachError, Device, Engine, GuestPhys, Irq, Level, StopReason, Vm};
+use vmm::{AttachError, Control, Device, Engine, GuestPhys, Irq, Level, StopReason, Vm};
 
 use crate::support::{DATA, ENGINES, START, Typed, machine, run_slice};
 
@@ -173,4 +174,61 @@ fn conflicts_are_errors() {
     );
     let error = attach(0x310..=0x31f, Irq::new(IRQ)).unwrap_err();
     assert_eq!(error.to_string(), "IRQ 5 is in use");
+}
+
+/// Reading takes long, and the machine is told to pause meanwhile.
+struct Slow {
+    control: Control,
+    done: Arc<Mutex<Option<Instant>>>,
+}
+
+impl Device for Slow {
+    fn read(&mut self, _: u16) -> u8 {
+        thread::sleep(Duration::from_millis(200));
+        self.control.pause();
+        *self.done.lock().unwrap() = Some(Instant::now());
+        0
+    }
+
+    fn write(&mut self, _: u16, _: u8) {}
+}
+
+#[test]
+fn the_ticks_before_a_pause_are_owed() {
+    /// A guest whose timer ticks each millisecond, and that reads port 300h.
+    #[rustfmt::skip]
+    const TICK: &[u8] = &[
+        0xb0, 0x11, 0xe6, 0x20, // 8259A master: ICW1
+        0xb0, 0x20, 0xe6, 0x21, // ICW2: vectors 20h to 27h
+        0xb0, 0x04, 0xe6, 0x21, // ICW3
+        0xb0, 0x01, 0xe6, 0x21, // ICW4
+        0xb0, 0xfe, 0xe6, 0x21, // OCW1: only the timer
+        0xb0, 0x34, 0xe6, 0x43, // 8254: counter 0, mode 2
+        0xb0, 0xa9, 0xe6, 0x40, // counts of 1193
+        0xb0, 0x04, 0xe6, 0x40,
+        0x66, 0xba, 0x00, 0x03, // mov dx, 300h
+        0xec,                   // in al, dx
+    ];
+    for engine in ENGINES {
+        let mut vm = machine(engine, &[TICK, LOOP].concat());
+        let done = Arc::new(Mutex::new(None));
+        let slow = Slow {
+            control: vm.control(),
+            done: Arc::clone(&done),
+        };
+        vm.attach(PORT..=PORT, None, slow).unwrap();
+        let stop = vm.run(&mut Typed::default());
+        assert!(matches!(stop, StopReason::Paused), "{stop}");
+        vm.control().pause();
+        let stop = vm.run(&mut Typed::default());
+        assert!(matches!(stop, StopReason::Paused), "{stop}");
+        let paused = done.lock().unwrap().unwrap().elapsed().as_millis();
+        let ticks = vm.stats().timer;
+        assert!(ticks.ticks > 150, "{ticks:?}");
+        // Those of the pause, and of the guest's own delay before it read the port.
+        assert!(
+            u128::from(ticks.lost) <= paused + 20,
+            "{ticks:?}, paused {paused} ms"
+        );
+    }
 }
