@@ -1,10 +1,11 @@
 //! Breakpoints, watchpoints and single steps, on both engines; the guest must not notice.
 
 use super::machine::{ABSENT, HANDLERS, Machine, ORIGIN, Program};
-use super::{CALL, ECX, EDX, LINE, PAGE_FAULT, page_fault, store_to_absent};
+use super::{CALL, DEBUG, ECX, EDX, LINE, PAGE_FAULT, page_fault, store_to_absent};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
-use sbe::cpu::eflags::IF;
+use sbe::cpu::eflags::{IF, TF};
+use sbe::cpu::regs::Registers;
 use sbe::{Decision, Engine, Exit, WatchHit, Watched, Watchpoint};
 
 const EAX: u8 = 0;
@@ -508,5 +509,54 @@ fn who_has_stepped_into_a_repeated_instruction_meets_its_breakpoint_the_next_tim
             assert_eq!(machine.vcpu.cpu.regs.get(EBX), left);
         }
         assert_eq!(machine.run(), Exit::Halt);
+    }
+}
+
+/// Traps itself for some instructions: some that shadow, one that faults, one that calls, one that is repeated.
+fn trapping(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    let flag = TF as i32;
+    a.mov(ecx, 3)?;
+    a.mov(edi, DATA)?;
+    a.pushfd()?;
+    a.or(dword_ptr(esp), flag)?;
+    a.popfd()?;
+    a.nop()?;
+    a.mov(eax, ss)?;
+    a.mov(ss, eax)?;
+    a.nop()?;
+    a.mov(dword_ptr(ABSENT), 7)?;
+    a.int(u32::from(CALL))?;
+    a.rep().stosb()?;
+    a.sti()?;
+    a.nop()?;
+    a.cli()?;
+    a.pushfd()?;
+    a.and(dword_ptr(esp), !flag)?;
+    a.popfd()?;
+    a.hlt()
+}
+
+/// What the guest can tell in the end: how often its handlers ran, and its registers.
+fn seen(machine: &Machine) -> ([u32; 3], Registers) {
+    let counts = [DEBUG, CALL, PAGE_FAULT].map(|vector| machine.handled(vector));
+    (counts, machine.vcpu.cpu.regs.clone())
+}
+
+#[test]
+fn a_guest_that_traps_itself_does_not_see_steps_and_breakpoints() {
+    for (mut undisturbed, (mut stepped, mut stopped)) in
+        machines(trapping).zip(machines(trapping).zip(machines(trapping)))
+    {
+        assert_eq!(undisturbed.run(), Exit::Halt);
+        let (counts, _) = seen(&undisturbed);
+        assert_eq!(counts, [13, 1, 1]);
+        while stepped.step() != Exit::Halt {}
+        assert_eq!(seen(&stepped), seen(&undisturbed));
+
+        for offset in 0..100 {
+            stopped.vcpu.add_breakpoint(stopped.start + offset);
+        }
+        while stopped.run() != Exit::Halt {}
+        assert_eq!(seen(&stopped), seen(&undisturbed));
     }
 }
