@@ -44,6 +44,9 @@ const PAUSE: u8 = 1 << 0;
 const QUIT: u8 = 1 << 1;
 const CALL: u8 = 1 << 2;
 
+/// The host takes no longer timeouts than it has signed seconds for.
+const LONGEST_WAIT: Duration = Duration::from_secs(i32::MAX as u64);
+
 /// What was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Request {
@@ -124,7 +127,8 @@ impl Control {
             .flatten()
             .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
             .collect();
-        match ppoll(&mut fds, timeout.map(TimeSpec::from_duration), None) {
+        let timeout = timeout.map(|timeout| TimeSpec::from_duration(timeout.min(LONGEST_WAIT)));
+        match ppoll(&mut fds, timeout, None) {
             Ok(_) => self.clear(),
             Err(Errno::EINTR) => Ok(()),
             Err(error) => Err(error.into()),
@@ -169,6 +173,13 @@ mod tests {
             control.wait(None, None).unwrap();
             control.wait(None, Some(Duration::ZERO)).unwrap();
         }
+    }
+
+    #[test]
+    fn a_wait_may_be_as_long_as_a_duration() {
+        let control = Control::new().unwrap();
+        control.wake();
+        control.wait(None, Some(Duration::MAX)).unwrap();
     }
 
     #[test]
