@@ -34,7 +34,7 @@
 //! * **What nobody wants is dropped.** A control word for counter 0 ends what was owed, and so does a guest that keeps
 //!   IRQ 0 masked past a tick that it thereby loses. A mask for the length of a handler, as Linux sets it, drops nothing.
 //! * **A pause is not lateness**: [`Chipset::advance_paused`] lets time pass in which the machine stood still on purpose. One
-//!   tick is left of it, the rest are lost. A pause begins with an `advance`: the machine may be late when it begins.
+//!   tick is left of it, unless a request waits already; the rest are lost. A pause begins with an `advance`: the machine may be late when it begins.
 //!
 //! [`TimerStats`] has the account; at any time `ticks + doubled = delivered + lost + waiting`.
 
@@ -168,13 +168,14 @@ impl Chipset {
     }
 
     /// Runs the timer up to `now_ns` like [`Self::advance`], but the machine stood still meanwhile, because it was told to: no
-    /// more than one tick comes of it, and no request was refused. What has passed before the pause is [`Self::advance`]'s.
+    /// more than one tick comes of it, none if a request waits already, and no request was refused. What has passed before the
+    /// pause is [`Self::advance`]'s.
     pub fn advance_paused(&mut self, now_ns: u64) {
         let ticks = self.run_timer(now_ns);
-        let lost = ticks.saturating_sub(1);
-        self.stats.lost += lost;
         self.come_to(now_ns);
-        self.take_in(ticks - lost);
+        let left = ticks.min(self.request.is_none().into());
+        self.stats.lost += ticks - left;
+        self.take_in(left);
     }
 
     /// The processor's INTR pin.

@@ -411,6 +411,22 @@ fn a_pause_leaves_one_tick() {
 }
 
 #[test]
+fn pauses_between_which_no_interrupt_is_taken_leave_one_tick() {
+    for mode in [2, 3] {
+        let mut machine = Machine::new(mode, COUNT_1MS);
+        for _ in 0..100 {
+            machine.now += 5 * MS;
+            machine.chipset.advance_paused(machine.now);
+            // A step.
+            machine.wait(0);
+            machine.wait(1_000);
+        }
+        assert_eq!(machine.stats().waiting, 1, "mode {mode}");
+        assert!(machine.chipset.intr());
+    }
+}
+
+#[test]
 fn a_pause_is_no_time_to_take_an_interrupt_in() {
     let mut machine = Machine::new(3, COUNT_1MS);
     while !machine.chipset.intr() {
