@@ -34,7 +34,7 @@ impl Watched {
     }
 }
 
-/// A range of linear addresses that is watched. It may wrap at 4 GiB.
+/// A range of linear addresses that is watched. It may wrap at 4 GiB. Nothing meets one that is empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Watchpoint {
     /// Its first linear address.
@@ -47,7 +47,8 @@ pub struct Watchpoint {
 
 impl Watchpoint {
     fn overlaps(&self, first: u32, size: u32) -> bool {
-        self.start.wrapping_sub(first) < size || first.wrapping_sub(self.start) < self.len
+        let begins_inside = self.len > 0 && self.start.wrapping_sub(first) < size;
+        begins_inside || first.wrapping_sub(self.start) < self.len
     }
 }
 
@@ -258,6 +259,7 @@ mod tests {
             (point(8, 4, Watched::Reads), 8, 4, Access::Read, true),
             (point(8, 4, Watched::Reads), 8, 4, Access::Write, false),
             (point(8, 4, Watched::Accesses), 9, 2, Access::Write, true),
+            (point(8, 0, Watched::Accesses), 6, 4, Access::Write, false),
             (
                 point(u32::MAX, 2, Watched::Accesses),
                 0,

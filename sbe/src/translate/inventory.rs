@@ -23,7 +23,8 @@ pub struct CodePageReport {
     pub incoming: usize,
     /// When it was looked up last, on the translator's clock, which counts look-ups.
     pub executed: u64,
-    /// Whether the page, or what follows it, was written and it has not been looked at since.
+    /// Whether it has to be looked at before it executes again: the page, or what follows it, was written, or breakpoints in it
+    /// have come or gone.
     pub hidden: bool,
 }
 
@@ -64,7 +65,7 @@ impl fmt::Display for CodePageReport {
             self.executed,
         )?;
         if self.hidden {
-            f.write_str(", written since")?;
+            f.write_str(", changed since")?;
         }
         Ok(())
     }
