@@ -1,29 +1,33 @@
 //! [`Vcpu`]: one virtual processor, and the loop that runs it.
 //!
 //! ```text
-//!   look up ── events pending? traps, NMI, interrupts (SDM Vol. 3A, 6.9 "Priority among Simultaneous Events")
+//!   look up ── events pending? traps, NMI, interrupts: boundary.rs
 //!      │
-//!   fetch ──── linear page -> frame, through the fetch window; decode cache by guest-physical address
+//!   fetch ──── linear page -> frame, through the fetch window; decode cache by guest-physical address: fetch.rs
 //!      │
 //!   execute ── handler; on a fault EIP goes back and the exception is delivered
 //! ```
 
+mod boundary;
+mod fetch;
+
 use crate::bus::Bus;
-use crate::cpu::control::{CR0_ET, CR0_PE, DR6_BS, DR7_ENABLES};
+use crate::cpu::control::{CR0_ET, CR0_PE};
 use crate::cpu::model::CpuModel;
 use crate::cpu::regs::ESI;
 use crate::cpu::segment::{Attributes, SegReg, Segment, Selector};
 use crate::cpu::{Cpu, Pending, eflags};
 use crate::debugger::{Debugger, WatchHit, Watchpoint};
-use crate::decode::decoder::{self, CodeSize, DecodeError, MAX_LENGTH};
-use crate::decode::{Cache, Insn, Key};
+use crate::decode::Cache;
 use crate::emulate::fpu::HostFpu;
-use crate::emulate::{Event, Exec, Interceptor};
-use crate::fault::{Fault, Unsupported};
+use crate::emulate::{Exec, Interceptor};
+use crate::fault::Fault;
 use crate::guest_event::{Decision, GuestEvent};
 use crate::policy::Policy;
 use crate::translate::{CodePageReport, NoDump, Outcome, Stats, Translator, Windows, is_flat};
-use mmu::{Frame, GuestPhys, LinearAddr, MemFault, Mmu, PAGE_SIZE};
+use boundary::step_watched;
+use fetch::{FetchWindow, execute, refetch};
+use mmu::{LinearAddr, Mmu};
 use std::path::Path;
 
 /// Linux boot protocol, "32-bit BOOT PROTOCOL": selector of the flat code segment, __BOOT_CS.
@@ -68,42 +72,6 @@ pub enum Exit {
     Shutdown,
     /// The guest needs something replex does not implement.
     Unsupported(String),
-}
-
-/// The page instructions are being fetched from.
-#[derive(Clone, Copy)]
-struct FetchWindow {
-    /// Linear page number; [`FetchWindow::CLOSED`] matches none.
-    page: u32,
-    /// Base of the code segment.
-    base: u32,
-    /// Highest EIP within the code segment.
-    limit: u32,
-    frame: Frame,
-    /// Key of the page's first byte.
-    key: Key,
-    /// Value of [`Mmu::code_epoch`] when `key` was made.
-    epoch: u64,
-}
-
-impl FetchWindow {
-    /// No linear page has this number.
-    const CLOSED: u32 = u32::MAX;
-
-    /// A window on nothing.
-    fn closed() -> Self {
-        Self {
-            page: Self::CLOSED,
-            base: 0,
-            limit: 0,
-            frame: Frame::new(0),
-            key: Key {
-                address: 0,
-                written: 0,
-            },
-            epoch: 0,
-        }
-    }
 }
 
 /// One virtual processor.
@@ -477,15 +445,6 @@ fn next(cx: &mut Exec<'_>, cache: &mut Cache, window: &mut FetchWindow) -> Resul
     }
 }
 
-/// Closes the window if it is stale.
-#[inline(always)]
-fn refetch(cx: &mut Exec<'_>, window: &mut FetchWindow) {
-    if cx.cpu.pending.has(Pending::REFETCH) {
-        window.page = FetchWindow::CLOSED;
-        cx.cpu.pending.clear(Pending::REFETCH);
-    }
-}
-
 /// Executes one instruction and delivers the exception it raises.
 #[inline(always)]
 fn step(cx: &mut Exec<'_>, cache: &mut Cache, window: &mut FetchWindow) -> Result<(), Exit> {
@@ -528,233 +487,4 @@ fn exit_of(cx: &Exec<'_>, fault: Fault) -> Exit {
             Exit::Unsupported(format!("undelivered {exception:?} {}", place()))
         }
     }
-}
-
-/// Fetches and executes one instruction. On success EIP is the next instruction's.
-#[inline(always)]
-fn execute(cx: &mut Exec<'_>, cache: &mut Cache, window: &mut FetchWindow) -> Result<(), Fault> {
-    let start = cx.cpu.eip;
-    let mut linear = window.base.wrapping_add(start);
-    if window.page != linear >> mmu::PAGE_SHIFT || window.epoch != cx.mmu.code_epoch() {
-        linear = open_window(cx, window)?;
-    }
-    let mut key = window.key;
-    key.address |= u64::from(linear) % PAGE_SIZE as u64;
-    let decoded;
-    let insn = match cache.get(key) {
-        Some(insn) => insn,
-        None => {
-            decoded = decode(cx, cache, window, key, linear)?;
-            &decoded
-        }
-    };
-    let last = start.wrapping_add(u32::from(insn.len) - 1);
-    if last > window.limit || last < start {
-        return Err(Fault::gp(0));
-    }
-    cx.cpu.eip = last.wrapping_add(1);
-    (insn.exec)(cx, insn)
-}
-
-/// Points the window at the page of CS:EIP and returns the linear address of that.
-#[cold]
-fn open_window(cx: &mut Exec<'_>, window: &mut FetchWindow) -> Result<u32, Fault> {
-    window.page = FetchWindow::CLOSED;
-    let cs = *cx.cpu.seg(SegReg::Cs);
-    if cx.cpu.eip > cs.limit {
-        return Err(Fault::gp(0));
-    }
-    let linear = cs.base.wrapping_add(cx.cpu.eip);
-    let frame = fetch_frame(cx, linear)?;
-    let code32 = if cx.cpu.is_code32() { Key::CODE32 } else { 0 };
-    *window = FetchWindow {
-        page: linear >> mmu::PAGE_SHIFT,
-        base: cs.base,
-        limit: cs.limit,
-        frame,
-        key: Key {
-            address: frame.base().get() | code32,
-            written: cx.mmu.written(frame).get(),
-        },
-        epoch: cx.mmu.code_epoch(),
-    };
-    Ok(linear)
-}
-
-fn fetch_frame(cx: &mut Exec<'_>, linear: u32) -> Result<Frame, Fault> {
-    match cx
-        .mmu
-        .fetch_page(LinearAddr::from(linear), cx.cpu.privilege())
-    {
-        Ok(frame) => Ok(frame),
-        Err(MemFault::Page(fault)) => Err(fault.into()),
-        Err(MemFault::Device) => Err(Fault::Unsupported(Unsupported::FetchFromDevice)),
-    }
-}
-
-/// Decodes the instruction at `linear`, inside the window's page, and caches it if it lies in one page.
-#[cold]
-fn decode(
-    cx: &mut Exec<'_>,
-    cache: &mut Cache,
-    window: &mut FetchWindow,
-    key: Key,
-    linear: u32,
-) -> Result<Insn, Fault> {
-    if cx.host.is_full() {
-        cx.host.clear();
-        cache.clear();
-    }
-    let size = if cx.cpu.is_code32() {
-        CodeSize::Bits32
-    } else {
-        CodeSize::Bits16
-    };
-    let offset = linear as usize % PAGE_SIZE;
-    cx.mmu.mark_code(window.frame);
-    let mut bytes = [0; MAX_LENGTH];
-    let here = &mut bytes[..MAX_LENGTH.min(PAGE_SIZE - offset)];
-    read_code(cx, window.frame, offset, here);
-    match decoder::decode(here, size, cx.host) {
-        Err(DecodeError::NeedMoreBytes) => decode_across(cx, here, size, linear),
-        Ok(insn) => {
-            cache.insert(key, insn);
-            Ok(insn)
-        }
-        Err(error) => Err(decode_fault(error)),
-    }
-}
-
-/// Decodes an instruction that continues on the next page. Such instructions are not cached: the second page may change.
-fn decode_across(
-    cx: &mut Exec<'_>,
-    first: &[u8],
-    size: CodeSize,
-    linear: u32,
-) -> Result<Insn, Fault> {
-    let next = linear.wrapping_add(first.len() as u32);
-    let frame = match fetch_frame(cx, next) {
-        Err(_) if decoder::is_undefined_opcode(first, size) => return Err(Fault::ud()),
-        frame => frame?,
-    };
-    let mut bytes = [0; MAX_LENGTH];
-    bytes[..first.len()].copy_from_slice(first);
-    read_code(cx, frame, 0, &mut bytes[first.len()..]);
-    decoder::decode(&bytes, size, cx.host).map_err(decode_fault)
-}
-
-/// Reads instruction bytes, all in one page of memory that was fetched from.
-fn read_code(cx: &Exec<'_>, frame: Frame, offset: usize, bytes: &mut [u8]) {
-    let start = GuestPhys::new(frame.base().get() + offset as u64);
-    if cx.mmu.phys.read(start, bytes).is_err() {
-        debug_assert!(false, "frame {frame:?} was fetched from");
-    }
-}
-
-fn decode_fault(error: DecodeError) -> Fault {
-    match error {
-        DecodeError::Invalid => Fault::ud(),
-        DecodeError::TooLong | DecodeError::NeedMoreBytes => Fault::gp(0),
-    }
-}
-
-/// One step with everything that can happen between two instructions: traps, interrupts, shadows, breakpoints.
-#[cold]
-fn step_watched(
-    cx: &mut Exec<'_>,
-    cache: &mut Cache,
-    window: &mut FetchWindow,
-) -> Result<(), Exit> {
-    match deliver_pending(cx) {
-        Ok(Boundary::Clear) => {}
-        Ok(Boundary::Delivered) => {
-            // A guest that is interrupted for ever still uses up its budget.
-            cx.cpu.retired += 1;
-            return Ok(());
-        }
-        Ok(Boundary::Exit(exit)) => return Err(exit),
-        Err(fault) => return Err(exit_of(cx, fault)),
-    }
-    let here = cx.cpu.linear_eip();
-    if cx.debugger.stops_at(here) && cx.cpu.eflags & eflags::RF == 0 {
-        cx.debugger.stand_at(here);
-        return Err(Exit::Breakpoint(here));
-    }
-    let shadows = cx.cpu.pending.0 & (Pending::SHADOW | Pending::SHADOW_SS);
-    cx.cpu.pending.clear(shadows);
-    if let Some(hits) = code_breakpoints(cx) {
-        cx.cpu.retired += 1;
-        return cx.raise_debug(hits).map_err(|fault| exit_of(cx, fault));
-    }
-    let single_step = cx.cpu.eflags & eflags::TF != 0;
-    // RF lasts for one instruction; a fault pushes it set by itself.
-    cx.cpu.eflags &= !eflags::RF;
-    let delivered = cx.cpu.delivered;
-    step(cx, cache, window)?;
-    // A fault, or INT n, has cleared TF on the way to its handler: no trap.
-    if single_step && cx.cpu.delivered == delivered {
-        cx.cpu.debug_hits |= DR6_BS;
-        cx.cpu.pending.set(Pending::DEBUG_TRAP);
-    }
-    Ok(())
-}
-
-enum Boundary {
-    /// Nothing to deliver: execute the next instruction.
-    Clear,
-    /// An event was delivered; look again.
-    Delivered,
-    Exit(Exit),
-}
-
-/// Delivers the event of highest priority.
-fn deliver_pending(cx: &mut Exec<'_>) -> Result<Boundary, Fault> {
-    let pending = cx.cpu.pending;
-    if pending.has(Pending::STOP) {
-        cx.cpu.pending.clear(Pending::STOP);
-        return Ok(Boundary::Exit(Exit::Stop));
-    }
-    if pending.has(Pending::DEBUG_TRAP) && !pending.has(Pending::SHADOW_SS) {
-        cx.cpu.pending.clear(Pending::DEBUG_TRAP);
-        let hits = std::mem::take(&mut cx.cpu.debug_hits);
-        cx.raise_debug(hits)?;
-        return Ok(Boundary::Delivered);
-    }
-    if pending.has(Pending::NMI) && !pending.has(Pending::SHADOW_SS) && !cx.cpu.nmi_blocked {
-        cx.cpu.pending.clear(Pending::NMI);
-        cx.deliver(Event::Nmi)?;
-        return Ok(Boundary::Delivered);
-    }
-    let interruptible =
-        cx.cpu.eflags & eflags::IF != 0 && !pending.has(Pending::SHADOW | Pending::SHADOW_SS);
-    if pending.has(Pending::INTR) && interruptible {
-        let vector = cx.bus.acknowledge();
-        cx.sample_bus();
-        cx.deliver(Event::External(vector))?;
-        return Ok(Boundary::Delivered);
-    }
-    if pending.has(Pending::HALT) {
-        cx.cpu.pending.clear(Pending::SHADOW | Pending::SHADOW_SS);
-        return Ok(Boundary::Exit(Exit::Halt));
-    }
-    Ok(Boundary::Clear)
-}
-
-/// DR6 bits of the instruction breakpoints at EIP (SDM Vol. 3B, 17.3.1.1 "Instruction-Breakpoint Exception Condition").
-fn code_breakpoints(cx: &Exec<'_>) -> Option<u32> {
-    let cpu = &*cx.cpu;
-    if cpu.dr[7] & DR7_ENABLES == 0 || cpu.eflags & eflags::RF != 0 {
-        return None;
-    }
-    let linear = cpu.linear_eip();
-    let hits = (0..4).fold(0, |hits, index| {
-        let enabled = cpu.dr[7] >> (2 * index) & 3 != 0;
-        let executes = cpu.dr[7] >> (16 + 4 * index) & 3 == 0;
-        if enabled && executes && cpu.dr[index] == linear {
-            hits | 1 << index
-        } else {
-            hits
-        }
-    });
-    (hits != 0).then_some(hits)
 }
