@@ -164,9 +164,9 @@ impl Vm {
         self.control.clone()
     }
 
-    /// Runs the machine until it stops; after [`StopReason::Intercepted`] and [`StopReason::Paused`] it can be called again. All
-    /// that the guest sent out before has then been handed to `console`. The guest's clocks do not stop with the machine,
-    /// but of the timer's ticks meanwhile it gets one.
+    /// Runs the machine until it stops; it can be called again where [`StopReason`] says that the machine can go on. All that the
+    /// guest sent out before has then been handed to `console`. The guest's clocks do not stop with the machine, but of the
+    /// timer's ticks meanwhile it gets one at most.
     pub fn run(&mut self, console: &mut dyn Console) -> StopReason {
         self.run_by(console, Advance::Slices)
     }
@@ -426,7 +426,7 @@ impl Vm {
 
     /// Waits until the board may have an interrupt, the user types something or another thread wants something.
     fn halt(&mut self, console: &mut dyn Console) -> Result<(), StopReason> {
-        // No NMI source is connected.
+        // Nothing on the board raises NMI, and none was injected: the processor would not have halted.
         if self.vcpu.cpu.eflags & eflags::IF == 0 {
             return Err(StopReason::PowerOff);
         }
