@@ -89,6 +89,7 @@ impl Machine {
         console: impl Console + Send + 'static,
     ) -> io::Result<(Self, Receiver<MachineEvent>)> {
         let control = vm.control();
+        let intercepted = vm.intercepted().is_some();
         let (jobs, jobs_inside) = channel();
         let (events_inside, events) = channel();
         let inside = Inside {
@@ -97,7 +98,7 @@ impl Machine {
             jobs: jobs_inside,
             events: events_inside,
             paused: false,
-            intercepted: false,
+            intercepted,
         };
         let thread = thread::Builder::new()
             .name("machine".into())

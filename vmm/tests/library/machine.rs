@@ -103,6 +103,24 @@ fn nobody_waits_for_a_machine_that_has_ended() {
 }
 
 #[test]
+fn a_machine_may_be_started_while_it_is_intercepted() {
+    for engine in ENGINES {
+        // int 80h
+        let mut vm = machine(engine, &[&[0xcd, 0x80], END].concat());
+        let mut policy = Policy::new();
+        policy.set_vector(0x80, Action::Intercept);
+        vm.set_policy(policy);
+        let (mut line, _) = pipe().unwrap();
+        assert!(matches!(vm.run(&mut line), StopReason::Intercepted(_)));
+        let (machine, _events) = start(vm);
+        assert_eq!(machine.inspect(|vm| vm.registers().eip), Ok(START));
+        machine.decide(Decision::Swallow).unwrap();
+        let (_, stop) = machine.join().unwrap();
+        assert!(matches!(stop, StopReason::DebugExit(42)), "{stop}");
+    }
+}
+
+#[test]
 fn an_intercepted_machine_waits_for_the_decision() {
     for engine in ENGINES {
         // int 80h
