@@ -31,7 +31,8 @@ pub fn policy(args: &BootArgs) -> Policy {
 pub fn start_log(args: &BootArgs) {
     let mut builder = Builder::new();
     builder.filter_level(LevelFilter::Error);
-    if args.trace_irq.is_some() {
+    // gdb may have vectors traced, too.
+    if args.trace_irq.is_some() || args.gdb.is_some() {
         builder.filter_module(TARGET, LevelFilter::Info);
     }
     // The terminal may be raw.
