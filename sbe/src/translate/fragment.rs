@@ -5,8 +5,9 @@ use super::asm::AsmError;
 use super::emit::{Emitted, Emitter, Target};
 use super::mode::Mode;
 use crate::decode::decoder::{CodeSize, DecodeError, MAX_LENGTH, decode_announced};
-use iced_x86::Mnemonic;
+use iced_x86::{Instruction, Mnemonic};
 use mmu::{Frame, PAGE_SIZE};
+use smallvec::SmallVec;
 
 /// Guest instructions in one fragment at most.
 const MOST_INSTRUCTIONS: usize = 64;
@@ -100,10 +101,11 @@ pub fn translate(
     first_site: u32,
 ) -> Result<Translated, AsmError> {
     emitter.begin(arena.next(), source.mode, first_site, at);
-    if source.groups {
-        look_ahead(emitter, source, at);
-    }
-    let end = match body(emitter, source, at)? {
+    let known = match source.groups {
+        true => look_ahead(emitter, source, at),
+        false => Decoded::new(),
+    };
+    let end = match body(emitter, source, at, &known)? {
         End::At(end) => end,
         End::Never => return Ok(Translated::Emulate),
         End::Across => match across(emitter, source, at)? {
@@ -132,15 +134,28 @@ pub fn translate(
     }))
 }
 
-/// Shows the emitter the instructions that [`body`] will emit.
-fn look_ahead(emitter: &mut Emitter, source: &Source<'_>, start: u32) {
+/// The first instructions of a fragment.
+type Decoded = SmallVec<[Instruction; MOST_INSTRUCTIONS]>;
+
+/// Shows the emitter the instructions that [`body`] will emit, and returns them.
+fn look_ahead(emitter: &mut Emitter, source: &Source<'_>, start: u32) -> Decoded {
+    let mut known = Decoded::new();
     let mut at = start;
-    for _ in 0..MOST_INSTRUCTIONS {
-        match decode_announced(&source.page[at as usize..], CodeSize::Bits32, at) {
-            Ok(raw) if !source.stops_at(at) && emitter.plan(&raw) => at = raw.next_ip32(),
-            _ => return,
+    while known.len() < MOST_INSTRUCTIONS && !source.stops_at(at) {
+        let Ok(raw) = decode_at(source.page, at) else {
+            break;
+        };
+        known.push(raw);
+        if !emitter.plan(&raw) {
+            break;
         }
+        at = raw.next_ip32();
     }
+    known
+}
+
+fn decode_at(page: &[u8; PAGE_SIZE], at: u32) -> Result<Instruction, DecodeError> {
+    decode_announced(&page[at as usize..], CodeSize::Bits32, at)
 }
 
 /// Where a fragment ends.
@@ -153,8 +168,13 @@ enum End {
     Across,
 }
 
-/// Emits instruction after instruction from `start`, code that does not fall through.
-fn body(emitter: &mut Emitter, source: &Source<'_>, start: u32) -> Result<End, AsmError> {
+/// Emits instruction after instruction from `start`, code that does not fall through. The first are `known`.
+fn body(
+    emitter: &mut Emitter,
+    source: &Source<'_>,
+    start: u32,
+    known: &[Instruction],
+) -> Result<End, AsmError> {
     let mut at = start;
     for number in 0..MOST_INSTRUCTIONS {
         if at as usize == PAGE_SIZE {
@@ -163,7 +183,11 @@ fn body(emitter: &mut Emitter, source: &Source<'_>, start: u32) -> Result<End, A
         if source.stops_at(at) {
             return Ok(stop(emitter, start, at));
         }
-        let raw = match decode_announced(&source.page[at as usize..], CodeSize::Bits32, at) {
+        let decoded = known
+            .get(number)
+            .copied()
+            .map_or_else(|| decode_at(source.page, at), Ok);
+        let raw = match decoded {
             Ok(raw) => raw,
             Err(DecodeError::NeedMoreBytes) if at == start => return Ok(End::Across),
             // An instruction that goes on in the next page is a fragment of its own.
