@@ -1,10 +1,11 @@
 //! Placing kernel, initrd and boot_params in guest RAM.
 
-use std::ops::Range;
+use std::{ops::Range, os::unix::fs::FileExt as _};
 
 use thiserror::Error;
 use vm_memory::{
     Address, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryMmap,
+    GuestMemoryRegion,
 };
 
 use super::{
@@ -120,9 +121,24 @@ fn place_kernel(ram: &GuestMemoryMmap, ram_end: u32, kernel: &Kernel) -> Result<
             });
         }
         let bytes = &kernel.file()[segment.file.clone()];
-        ram.write_slice(bytes, GuestAddress(segment.paddr.into()))?;
+        copy(ram, bytes, GuestAddress(segment.paddr.into()))?;
     }
     Ok(())
+}
+
+/// Copies `bytes` to `start`: through the file that the memory is mapped from, if there is one, which takes no page fault a page.
+fn copy(ram: &GuestMemoryMmap, bytes: &[u8], start: GuestAddress) -> Result<(), GuestMemoryError> {
+    let file = ram
+        .to_region_addr(start)
+        .filter(|(region, at)| region.len() - at.raw_value() >= bytes.len() as u64)
+        .and_then(|(region, at)| Some((region.file_offset()?, at.raw_value())));
+    match file {
+        Some((place, at)) => place
+            .file()
+            .write_all_at(bytes, place.start() + at)
+            .map_err(GuestMemoryError::IOError),
+        None => ram.write_slice(bytes, start),
+    }
 }
 
 /// Copies the initrd to the highest pages allowed.
@@ -146,7 +162,7 @@ fn place_initrd(
             kernel_end,
             limit,
         })?;
-    ram.write_slice(initrd, GuestAddress(start))?;
+    copy(ram, initrd, GuestAddress(start))?;
     // Below `limit`, hence below 4 GiB.
     let start = start as u32;
     Ok(start..start + initrd.len() as u32)
