@@ -241,7 +241,7 @@ impl PhysMemory {
         self.frames.stamps(frame).scanned
     }
 
-    /// When code made from `frame` was last executed, as far as [`PhysMemory::mark_executed`] was told.
+    /// When code of `frame` was last executed, as far as [`PhysMemory::mark_executed`] was told: engines tell when they look the page up.
     pub fn executed(&self, frame: Frame) -> Timestamp {
         self.frames.stamps(frame).executed
     }

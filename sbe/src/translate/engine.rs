@@ -76,8 +76,6 @@ pub struct Translator {
     /// How often the pages of a space had to move out: see `direct`.
     pub(super) moved_out: HashMap<SpaceId, u32>,
     pub(super) epochs: Epochs,
-    /// Counts look-ups of pages.
-    pub(super) clock: u64,
     /// Part of the arena that was in use when pages were last made to show themselves, in hundredths.
     pub(super) swept: usize,
     pub(super) segments: KnownSegments,
@@ -144,7 +142,6 @@ impl Translator {
             policy: WindowPolicy::new(Windows::Never),
             moved_out: HashMap::new(),
             epochs: Epochs::default(),
-            clock: 0,
             swept: 0,
             segments: KnownSegments::default(),
             stops: Stops::default(),

@@ -3,7 +3,7 @@
 use super::engine::Translator;
 use super::mode::Mode;
 use super::page::Entry;
-use mmu::{Frame, PAGE_SIZE};
+use mmu::{Frame, PAGE_SIZE, Timestamp};
 use std::fmt;
 
 /// A page of guest code that was scanned in one mode.
@@ -21,8 +21,8 @@ pub struct CodePageReport {
     pub scanned: usize,
     /// Branches of other pages that lead here.
     pub incoming: usize,
-    /// When it was looked up last, on the translator's clock, which counts look-ups.
-    pub executed: u64,
+    /// When it was looked up last.
+    pub executed: Timestamp,
     /// Whether it has to be looked at before it executes again: the page, or what follows it, was written, or breakpoints in it
     /// have come or gone.
     pub hidden: bool,
@@ -62,7 +62,7 @@ impl fmt::Display for CodePageReport {
             self.translated,
             self.emulated,
             self.incoming,
-            self.executed,
+            self.executed.get(),
         )?;
         if self.hidden {
             f.write_str(", changed since")?;

@@ -28,8 +28,8 @@ pub struct CodePage {
     pub table: TableId,
     /// What followed it in linear memory when an instruction across its end was translated.
     pub tail: Option<Tail>,
-    /// When it was looked up last, on the translator's clock.
-    pub executed: u64,
+    /// When it was looked up last.
+    pub executed: Timestamp,
     /// Its entries are hidden until it has been looked at again.
     pub hidden: bool,
     /// Its translations do not hold any more, whatever its bytes are.
@@ -59,7 +59,7 @@ impl CodePage {
             written,
             table,
             tail: None,
-            executed: 0,
+            executed: Timestamp::default(),
             hidden: false,
             void: false,
             bytes: Box::new(bytes),

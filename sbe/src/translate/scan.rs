@@ -88,8 +88,8 @@ impl Translator {
                 }
             }
         }
-        self.clock += 1;
-        page.executed = self.clock;
+        cx.mmu.phys.mark_executed(frame);
+        page.executed = cx.mmu.phys.executed(frame);
         Some(page.table)
     }
 

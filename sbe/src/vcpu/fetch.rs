@@ -93,6 +93,7 @@ fn open_window(cx: &mut Exec<'_>, window: &mut FetchWindow) -> Result<u32, Fault
     }
     let linear = cs.base.wrapping_add(cx.cpu.eip);
     let frame = fetch_frame(cx, linear)?;
+    cx.mmu.phys.mark_executed(frame);
     let code32 = if cx.cpu.is_code32() { Key::CODE32 } else { 0 };
     *window = FetchWindow {
         page: linear >> mmu::PAGE_SHIFT,
