@@ -22,8 +22,6 @@ use crate::policy::{Action, Policy, Source};
 pub struct Interceptor {
     policy: Policy,
     is_observed: bool,
-    /// Whether anybody wants to know of events.
-    is_alert: bool,
     held: Option<Held>,
 }
 
@@ -46,7 +44,6 @@ impl Interceptor {
     /// Says what becomes of which event.
     pub fn set_policy(&mut self, policy: Policy) {
         self.policy = policy;
-        self.update();
     }
 
     /// Whether somebody observes the processor.
@@ -57,11 +54,12 @@ impl Interceptor {
     /// Says whether somebody observes the processor.
     pub fn set_observed(&mut self, observed: bool) {
         self.is_observed = observed;
-        self.update();
     }
 
-    fn update(&mut self) {
-        self.is_alert = self.is_observed || !self.policy.reflects_all();
+    /// Whether anybody wants to know of events.
+    #[inline]
+    fn is_alert(&self) -> bool {
+        self.is_observed || !self.policy.reflects_all()
     }
 
     /// The event that was stopped.
@@ -84,7 +82,7 @@ impl Exec<'_> {
     /// [`Fault::Intercepted`] if the event must not be delivered now.
     #[inline]
     pub fn consult(&mut self, event: Event, length: u8) -> Result<(), Fault> {
-        if !self.interceptor.is_alert {
+        if !self.interceptor.is_alert() {
             return Ok(());
         }
         self.apply_policy(event, length)
