@@ -1,23 +1,25 @@
 //! Numbers as users write them.
 
-/// An interrupt vector, decimal or hexadecimal with 0x.
-pub(crate) fn vector(text: &str) -> Result<u8, String> {
+/// A number in base `radix`, or in base 16 behind 0x.
+pub(crate) fn number(text: &str, radix: u32) -> Option<u32> {
     let (digits, radix) = match text.strip_prefix("0x") {
         Some(digits) => (digits, 16),
-        None => (text, 10),
+        None => (text, radix),
     };
     // A leading sign would be parsed, too.
     let unsigned = !digits.starts_with('+');
-    let number = u8::from_str_radix(digits, radix).ok().filter(|_| unsigned);
-    number.ok_or_else(|| format!("{text}: not a vector: 0 to 255, or 0x0 to 0xff"))
+    u32::from_str_radix(digits, radix).ok().filter(|_| unsigned)
+}
+
+/// An interrupt vector, decimal or hexadecimal with 0x.
+pub(crate) fn vector(text: &str) -> Result<u8, String> {
+    let vector = number(text, 10).and_then(|number| number.try_into().ok());
+    vector.ok_or_else(|| format!("{text}: not a vector: 0 to 255, or 0x0 to 0xff"))
 }
 
 /// 32 bits in hexadecimal digits, with or without 0x.
 pub(crate) fn hexadecimal(text: &str) -> Result<u32, String> {
-    let digits = text.strip_prefix("0x").unwrap_or(text);
-    let all_hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let number = u32::from_str_radix(digits, 16).ok().filter(|_| all_hex);
-    number.ok_or_else(|| format!("{text}: not a hexadecimal number of at most 32 bits"))
+    number(text, 16).ok_or_else(|| format!("{text}: not a hexadecimal number of at most 32 bits"))
 }
 
 #[cfg(test)]

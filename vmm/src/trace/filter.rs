@@ -6,6 +6,7 @@ use sbe::{Observation, cpu::control::ControlRegister};
 use thiserror::Error;
 
 use super::Kind;
+use crate::parse;
 
 /// Which events are told of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -108,28 +109,18 @@ impl FromStr for Selection {
 
 /// A number of something that `kind` is about.
 fn number(kind: Kind, text: &str) -> Result<u16, SelectionError> {
+    let parsed = |radix| parse::number(text, radix).and_then(|number| u16::try_from(number).ok());
     match kind {
-        Kind::Interrupt | Kind::Software | Kind::Exception => parse(text, 10)
+        Kind::Interrupt | Kind::Software | Kind::Exception => parsed(10)
             .filter(|&number| number <= u8::MAX.into())
             .ok_or(SelectionError::Vector),
-        Kind::Control => parse(text, 10)
+        Kind::Control => parsed(10)
             .filter(|&number| {
                 u8::try_from(number).is_ok_and(|n| ControlRegister::from_number(n).is_some())
             })
             .ok_or(SelectionError::Control),
-        Kind::Port => parse(text, 16).ok_or(SelectionError::Port),
+        Kind::Port => parsed(16).ok_or(SelectionError::Port),
     }
-}
-
-/// A number in base `radix`, or in base 16 behind `0x`.
-fn parse(text: &str, radix: u32) -> Option<u16> {
-    let (digits, radix) = match text.strip_prefix("0x") {
-        Some(digits) => (digits, 16),
-        None => (text, radix),
-    };
-    // A leading sign would be parsed, too.
-    let unsigned = !digits.starts_with('+');
-    u16::from_str_radix(digits, radix).ok().filter(|_| unsigned)
 }
 
 #[cfg(test)]
