@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, io, os::fd::BorrowedFd};
 use guest_kernels::test_kernel::{self, Verdict};
 use iced_x86::Decoder;
 use mmu::{GuestPhys, LinearAddr};
-use sbe::{Action, CpuModel, Decision, GuestEvent, Policy, Source as EventSource, Windows};
+use sbe::{Action, Decision, GuestEvent, Policy, Source as EventSource};
 use vmm::{
     Console, StopReason, Vm, VmConfig,
     console::{Channel, Input},
@@ -65,10 +65,8 @@ fn machine(engine: Engine) -> Vm {
     let kernel = Kernel::read(image().to_vec(), None, &mut |_| ()).unwrap();
     let config = VmConfig {
         memory: 16 << 20,
-        cpu: CpuModel::default(),
         engine,
-        code_cache: sbe::CODE_CACHE,
-        windows: Windows::default(),
+        ..VmConfig::default()
     };
     let source = Source {
         kernel: &kernel,

@@ -3,7 +3,7 @@
 use iced_x86::{IcedError, code_asm::*};
 use sbe::Bus;
 
-use crate::rig::{Gate, Rig, TIMER, counter, on_both};
+use crate::rig::{Gate, Rig, TIMER, count_tick, counter, on_both};
 
 const MS: u64 = 1_000_000;
 /// Count of a timer of about 1000 Hz.
@@ -20,20 +20,10 @@ fn wait(a: &mut CodeAssembler) -> Result<(), IcedError> {
     a.jmp(again)
 }
 
-/// Counts and ends the interrupt.
-fn tick(a: &mut CodeAssembler) -> Result<(), IcedError> {
-    a.push(eax)?;
-    a.inc(dword_ptr(counter(1)))?;
-    a.mov(al, 0x20)?;
-    a.out(0x20, al)?;
-    a.pop(eax)?;
-    a.iretd()
-}
-
 /// Does `test` on each engine with a machine whose timer was just started.
 fn with_timer(test: impl Fn(Rig)) {
     on_both(|engine| {
-        let mut rig = Rig::new(engine, &wait, (TIMER, Gate::Interrupt, &tick));
+        let mut rig = Rig::new(engine, &wait, (TIMER, Gate::Interrupt, &count_tick));
         rig.start_timer(COUNT_1MS);
         test(rig);
     });

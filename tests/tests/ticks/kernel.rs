@@ -18,7 +18,6 @@ use std::{
 };
 
 use guest_kernels::test_kernel::{self, Verdict};
-use sbe::{CpuModel, Windows};
 use vmm::{
     Console, Stats, StopReason, Vm, VmConfig,
     console::{Channel, Input},
@@ -97,10 +96,8 @@ fn run(engine: Engine, host: &mut Host) -> Stats {
     let kernel = Kernel::read(kernel.elf.to_vec(), None, &mut |_| ()).unwrap();
     let config = VmConfig {
         memory: 16 << 20,
-        cpu: CpuModel::default(),
         engine,
-        code_cache: sbe::CODE_CACHE,
-        windows: Windows::default(),
+        ..VmConfig::default()
     };
     let source = Source {
         kernel: &kernel,

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use iced_x86::{IcedError, code_asm::CodeAssembler};
+use iced_x86::{IcedError, code_asm::*};
 use mmu::{GuestPhys, Mmu, PhysMemory};
 use sbe::{Bus, CpuModel, Engine, Exit, Vcpu, Width, cpu::DescriptorTable};
 use vmm::{Board, board::Com, clock::Clock};
@@ -50,6 +50,16 @@ pub const fn counter(number: u32) -> u32 {
 }
 
 type Code<'a> = &'a dyn Fn(&mut CodeAssembler) -> Result<(), IcedError>;
+
+/// A handler that counts, and tells the end of the interrupt to the controller.
+pub fn count_tick(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    a.push(eax)?;
+    a.inc(dword_ptr(counter(1)))?;
+    a.mov(al, 0x20)?;
+    a.out(0x20, al)?;
+    a.pop(eax)?;
+    a.iretd()
+}
 
 /// The machine.
 pub struct Rig {

@@ -3,7 +3,7 @@
 use iced_x86::{IcedError, code_asm::*};
 use sbe::{Bus, Exit, Width};
 
-use crate::rig::{COM1, Gate, Rig, SLICE, TIMER, counter, on_both};
+use crate::rig::{COM1, Gate, Rig, SLICE, TIMER, count_tick, counter, on_both};
 
 /// Counts for ever with interrupts on.
 fn count(a: &mut CodeAssembler) -> Result<(), IcedError> {
@@ -12,16 +12,6 @@ fn count(a: &mut CodeAssembler) -> Result<(), IcedError> {
     a.set_label(&mut again)?;
     a.inc(dword_ptr(counter(0)))?;
     a.jmp(again)
-}
-
-/// A handler that counts, and tells the end of the interrupt to the controller only.
-fn end(a: &mut CodeAssembler) -> Result<(), IcedError> {
-    a.push(eax)?;
-    a.inc(dword_ptr(counter(1)))?;
-    a.mov(al, 0x20)?;
-    a.out(0x20, al)?;
-    a.pop(eax)?;
-    a.iretd()
 }
 
 /// A handler that reads COM1 until nothing is left, and counts what it reads.
@@ -49,7 +39,7 @@ fn receive(a: &mut CodeAssembler) -> Result<(), IcedError> {
 #[test]
 fn a_line_that_stays_high_starves_the_program_as_on_hardware_but_not_the_monitor() {
     on_both(|engine| {
-        let mut rig = Rig::new(engine, &count, (COM1, Gate::Interrupt, &end));
+        let mut rig = Rig::new(engine, &count, (COM1, Gate::Interrupt, &count_tick));
         rig.write(&[(0x4d0, 0x10)]);
         rig.enable_com1();
         assert_eq!(rig.slice(), Exit::Budget);
@@ -77,7 +67,7 @@ fn deliveries_without_an_instruction_between_use_up_the_budget() {
     on_both(|engine| {
         // The controller ends the service by itself, and the gate leaves interrupts on: the handler is interrupted before
         // its first instruction.
-        let mut rig = Rig::new(engine, &count, (COM1, Gate::Trap, &end));
+        let mut rig = Rig::new(engine, &count, (COM1, Gate::Trap, &count_tick));
         rig.initialize(0x03);
         rig.write(&[(0x4d0, 0x10)]);
         rig.enable_com1();
@@ -99,7 +89,7 @@ fn deliveries_without_an_instruction_between_use_up_the_budget() {
 #[test]
 fn a_timer_at_the_highest_rate_leaves_the_program_its_turn() {
     on_both(|engine| {
-        let mut rig = Rig::new(engine, &count, (TIMER, Gate::Interrupt, &end));
+        let mut rig = Rig::new(engine, &count, (TIMER, Gate::Interrupt, &count_tick));
         rig.start_timer(2);
         for _ in 0..200 {
             let before = rig.count(0);

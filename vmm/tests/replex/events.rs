@@ -2,7 +2,7 @@
 
 use std::{io, os::fd::BorrowedFd};
 
-use sbe::{Action, CpuModel, Decision, GuestEvent, Policy, Source as EventSource, Windows};
+use sbe::{Action, Decision, GuestEvent, Policy, Source as EventSource};
 use vmm::{
     Console, StopReason, Vm, VmConfig,
     console::{Channel, Input},
@@ -131,10 +131,8 @@ pub fn machine(engine: Engine, code: &[u8], vectors: &[u8]) -> Vm {
     let kernel = Kernel::read(elf(code), None, &mut |_| {}).unwrap();
     let config = VmConfig {
         memory: 16 << 20,
-        cpu: CpuModel::default(),
         engine,
-        code_cache: sbe::CODE_CACHE,
-        windows: Windows::default(),
+        ..VmConfig::default()
     };
     let source = Source {
         kernel: &kernel,
