@@ -5,10 +5,10 @@
 use std::{fs, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
+use guest_kernels::{Guest, GuestImages, Stage, fetch};
 use vmm::{
     Kernel, Machine, Source, StopReason, Vm, VmConfig,
     console::{Terminal, pipe},
-    guest_kernels::{Guest, GuestImages, Stage, fetch},
     loader::{Cache, linux_cmdline},
     tsc::TscMeter,
 };

@@ -1,14 +1,13 @@
-//! The replex virtual machine monitor: boot protocol, devices, run loop, command line.
+//! The replex virtual machine monitor: boot protocol, devices, run loop. The `replex` program is a thin user of it.
 //!
 //! * [`loader`] puts a kernel into guest memory, as the boot protocol says.
 //! * [`board`] wires the [`devices`] to I/O ports and interrupt lines.
 //! * [`vm`] runs a processor on the board; what is at the other end of its serial cables is a [`console`].
 //! * [`control`] pauses, wakes and ends a running machine from other threads; [`inspect`] looks into one that stands still.
 //! * [`trace`] tells what the processor does.
-//! * [`cli`] is the `replex` program: everything else is a library that it is a thin user of.
 //!
-//! Any number of machines can live in one process: nothing here is global but the terminal and the signals, and only
-//! [`cli`] touches those.
+//! Any number of machines can live in one process: the only per-process resource is the SIGSEGV handler of [`sbe`], and nothing
+//! touches the terminal, the standard streams or other signals.
 //!
 //! # A machine from parts
 //!
@@ -63,7 +62,6 @@
 //! `examples/two_machines.rs` boots two Linux machines at once and lets them talk to each other.
 
 pub mod board;
-pub mod cli;
 pub mod clock;
 pub mod console;
 pub mod control;
@@ -73,7 +71,7 @@ pub mod inspect;
 pub mod loader;
 pub mod machine;
 mod pace;
-mod parse;
+pub mod parse;
 pub mod ports;
 pub mod slots;
 pub mod stats;
@@ -83,7 +81,7 @@ pub mod tsc;
 pub mod vm;
 
 // All that the machine's interface names: no program needs to depend on these crates itself.
-pub use {guest_kernels, irq, mmu, sbe};
+pub use {irq, mmu, sbe};
 
 pub use board::Board;
 pub use console::Console;

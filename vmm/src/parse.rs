@@ -12,13 +12,13 @@ pub(crate) fn number(text: &str, radix: u32) -> Option<u32> {
 }
 
 /// An interrupt vector, decimal or hexadecimal with 0x.
-pub(crate) fn vector(text: &str) -> Result<u8, String> {
+pub fn vector(text: &str) -> Result<u8, String> {
     let vector = number(text, 10).and_then(|number| number.try_into().ok());
     vector.ok_or_else(|| format!("{text}: not a vector: 0 to 255, or 0x0 to 0xff"))
 }
 
 /// 32 bits in hexadecimal digits, with or without 0x.
-pub(crate) fn hexadecimal(text: &str) -> Result<u32, String> {
+pub fn hexadecimal(text: &str) -> Result<u32, String> {
     number(text, 16).ok_or_else(|| format!("{text}: not a hexadecimal number of at most 32 bits"))
 }
 

@@ -13,7 +13,6 @@
 
 use std::{io, ops::RangeInclusive, path::Path, time::Duration};
 
-use clap::ValueEnum;
 use irq::Irq;
 use log::debug;
 use mmu::{Explanation, GuestPhys, LinearAddr, MemoryError, Mmu, PhysMemory};
@@ -65,7 +64,7 @@ impl Default for VmConfig {
 }
 
 /// What runs guest code.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Engine {
     /// Code translated from the guest's, page by page; needs a host with BMI2.
     #[default]

@@ -29,15 +29,7 @@ fn build() -> PathBuf {
         named => named,
     };
     let status = Command::new(env!("CARGO"))
-        .args([
-            "build",
-            "--locked",
-            "--quiet",
-            "--package",
-            "vmm",
-            "--bin",
-            "replex",
-        ])
+        .args(["build", "--locked", "--quiet", "--package", "replex"])
         .args(["--profile", profile, "--target-dir"])
         .arg(folder.parent().unwrap())
         .current_dir(env!("CARGO_MANIFEST_DIR"))

@@ -7,8 +7,9 @@ use std::{io, process, sync::Arc, thread};
 
 use nix::sys::signal::{SigSet, Signal};
 
-use super::terminal::SavedTerminal;
-use crate::stop::status;
+use vmm::stop::status;
+
+use crate::terminal::SavedTerminal;
 
 const ENDING: [Signal; 4] = [
     Signal::SIGHUP,

@@ -5,10 +5,16 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use guest_kernels::Guest;
-use mmu::{MAX_RAM, MIN_RAM};
-use sbe::{CODE_CACHES, CpuModel, Windows};
+use vmm::{
+    CpuModel, Engine, Windows,
+    gdb::Address,
+    mmu::{self, MAX_RAM, MIN_RAM},
+    parse,
+    sbe::CODE_CACHES,
+    trace::Selection,
+};
 
-use crate::{gdb::Address, parse, trace::Selection, vm::Engine};
+use crate::engine;
 
 /// Boots unmodified Linux inside one ordinary process.
 #[derive(Debug, Parser)]
@@ -65,7 +71,7 @@ pub struct BootArgs {
     #[arg(long, value_name = "MODEL", default_value = CpuModel::default().name(), value_parser = cpu_model)]
     pub cpu: CpuModel,
     /// What runs guest code. Default: the translator, or the emulator where the host cannot run the translator.
-    #[arg(long, value_enum)]
+    #[arg(long, value_parser = engine::parser())]
     pub engine: Option<Engine>,
     /// Room for translated code, in MiB or with suffix K, M or G. When it is full, what executed longest ago goes.
     #[arg(long, value_name = "SIZE", default_value = "32M", value_parser = code_cache_size)]

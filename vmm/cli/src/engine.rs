@@ -2,8 +2,36 @@
 
 use std::io::ErrorKind;
 
-use super::complain;
-use crate::vm::{Engine, VmError};
+use clap::{
+    ValueEnum,
+    builder::{EnumValueParser, TypedValueParser},
+};
+use vmm::{Engine, VmError};
+
+use crate::message::complain;
+
+/// An engine's name on the command line.
+#[derive(Clone, Copy, ValueEnum)]
+enum Name {
+    /// Code translated from the guest's, page by page; needs a host with BMI2.
+    Translator,
+    /// The exact one-instruction emulator, the reference; several times slower.
+    Emulator,
+}
+
+impl From<Name> for Engine {
+    fn from(name: Name) -> Self {
+        match name {
+            Name::Translator => Self::Translator,
+            Name::Emulator => Self::Emulator,
+        }
+    }
+}
+
+/// Returns the parser of `--engine`.
+pub fn parser() -> impl TypedValueParser<Value = Engine> {
+    EnumValueParser::<Name>::new().map(Engine::from)
+}
 
 /// Starts a machine on the engine that the user named. If none was named, on the default one; where the host cannot run that,
 /// on the emulator, and the user is told, since that is slow.

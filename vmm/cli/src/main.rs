@@ -5,12 +5,13 @@
 //! * A terminal that was made raw is restored on every way out: return, error, panic, signal.
 //! * Standard output carries what the guest sends and nothing else.
 //!
-//! The exit statuses are listed in [`crate::stop::status`] and at the end of `replex boot --help`.
+//! The exit statuses are listed in [`vmm::stop::status`] and at the end of `replex boot --help`.
 
 mod args;
 mod boot;
 mod engine;
 mod escape;
+mod message;
 mod progress;
 mod signals;
 mod stdio;
@@ -18,21 +19,16 @@ mod terminal;
 mod trace;
 mod watch;
 
-use std::{
-    ffi::OsString,
-    io::{self, IsTerminal, Write},
-    panic,
-    process::ExitCode,
-};
+use std::{panic, process::ExitCode};
 
 use clap::Parser;
+use vmm::stop::status;
 
-use crate::stop::status;
 use args::{Cli, Command};
+use message::complain;
 
-/// Runs the program with `args`, the program's name first, and returns its exit status.
-pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(args) {
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
@@ -69,19 +65,6 @@ fn one_line(message: &str) -> String {
     let paragraph = paragraph.join(" ");
     let text = paragraph.strip_prefix("error: ").unwrap_or(&paragraph);
     format!("{text} (see replex boot --help)")
-}
-
-/// Tells the user something, on one line of standard error.
-fn complain(message: &str) {
-    let line: Vec<&str> = message.lines().map(str::trim).collect();
-    // The terminal may be raw.
-    let end = if io::stderr().is_terminal() {
-        "\r\n"
-    } else {
-        "\n"
-    };
-    // Nobody is left to be told that standard error is closed.
-    let _ = write!(io::stderr(), "replex: {}{end}", line.join("; "));
 }
 
 #[cfg(test)]

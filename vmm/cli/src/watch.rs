@@ -4,9 +4,9 @@ use std::io::{self, IsTerminal};
 
 use env_logger::Builder;
 use log::LevelFilter;
-use sbe::{Action, Policy};
+use vmm::{Action, Policy};
 
-use super::args::BootArgs;
+use crate::args::BootArgs;
 
 /// Target of the lines that the processor logs about interrupts and exceptions.
 const TARGET: &str = "irq";

@@ -20,8 +20,12 @@ use nix::{
     unistd,
 };
 
-use super::escape::{Escape, HELP, Key};
-use crate::console::{Channel, Console, Input};
+use vmm::{
+    Console,
+    console::{Channel, Input},
+};
+
+use crate::escape::{Escape, HELP, Key};
 
 /// The standard streams.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::complain;
+use crate::message::complain;
 
 /// What takes no longer than this is not worth a word.
 const PATIENCE: Duration = Duration::from_secs(1);

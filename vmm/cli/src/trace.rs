@@ -10,8 +10,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::complain;
-use crate::trace::{Event, Sink};
+use vmm::trace::{Event, Sink};
+
+use crate::message::complain;
 
 /// Bytes that are collected at most.
 const BUFFER: usize = 64 << 10;

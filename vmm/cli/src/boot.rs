@@ -10,26 +10,26 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use guest_kernels::{ALIGNMENT, Stage, exec_archive, winsize_archive};
-use mmu::PAGE_SIZE;
+use vmm::{
+    Console, Kernel, Source, StopReason, Vm, VmConfig,
+    console::Channel,
+    gdb::{Address, Gdb, Start},
+    loader::{Cache, linux_cmdline},
+    mmu::PAGE_SIZE,
+    trace::Filter,
+    tsc::TscMeter,
+};
 
-use super::{
+use crate::{
     args::BootArgs,
-    complain, engine,
+    engine,
+    message::complain,
     progress::Unpacking,
     signals::exit_on_signals,
     stdio::{Stdio, Wiring},
     terminal::{RawMode, window_size},
     trace::TraceFile,
     watch,
-};
-use crate::{
-    console::{Channel, Console},
-    gdb::{Address, Gdb, Start},
-    loader::{Cache, Kernel, Source, linux_cmdline},
-    stop::StopReason,
-    trace::Filter,
-    tsc::TscMeter,
-    vm::{Vm, VmConfig},
 };
 
 /// Added for a command's sake, whose standard error the console shares: nothing on the console that is less than critical.
