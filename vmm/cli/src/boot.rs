@@ -23,7 +23,7 @@ use vmm::{
 use crate::{
     args::BootArgs,
     engine,
-    message::complain,
+    message::{complain, report_progress},
     progress::Unpacking,
     signals::exit_on_signals,
     stdio::{Stdio, Wiring},
@@ -208,7 +208,7 @@ fn images(args: &BootArgs) -> Result<(PathBuf, Option<PathBuf>)> {
         return Ok((kernel.clone(), args.initrd.clone()));
     }
     let images = guest_kernels::fetch(args.guest, &mut |stage: &Stage| {
-        complain(&stage.to_string())
+        report_progress(&stage.to_string())
     })
     .with_context(|| format!("guest {}", args.guest))?;
     Ok((

@@ -14,3 +14,10 @@ pub fn complain(message: &str) {
     // Nobody is left to be told that standard error is closed.
     let _ = write!(io::stderr(), "replex: {}{end}", line.join("; "));
 }
+
+/// Prints `message` like [`complain`] if standard error is a terminal. Progress is of no use in a file or to a program.
+pub fn report_progress(message: &str) {
+    if io::stderr().is_terminal() {
+        complain(message);
+    }
+}

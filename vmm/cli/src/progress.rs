@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::message::complain;
+use crate::message::report_progress;
 
 /// What takes no longer than this is not worth a word.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -32,7 +32,7 @@ impl<'a> Unpacking<'a> {
         let now = Instant::now();
         if now >= self.next {
             self.next = now + INTERVAL;
-            complain(&format!(
+            report_progress(&format!(
                 "unpacking {}: {} MiB so far",
                 self.kernel.display(),
                 bytes >> 20
