@@ -1,4 +1,4 @@
-//! A kernel of ours that counts its page faults, INT 80h and timer interrupts, and sums up its own text, in the hands of a
+//! A kernel of ours that counts its page faults, INT 0x80 and timer interrupts, and sums up its own text, in the hands of a
 //! monitor: what is intercepted, reflected and swallowed, and breakpoints that the guest cannot see.
 
 use std::{collections::BTreeMap, io, os::fd::BorrowedFd};

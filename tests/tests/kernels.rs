@@ -176,14 +176,14 @@ fn elf(code: &[u8]) -> Vec<u8> {
 
 /// A kernel that prints `text`, then executes `end`.
 fn printing(text: &str, end: &[u8]) -> Vec<u8> {
-    // mov al, byte; out E9h, al
+    // mov al, byte; out 0xe9, al
     let print = text.bytes().flat_map(|byte| [0xb0, byte, 0xe6, 0xe9]);
     elf(&print.chain(end.iter().copied()).collect::<Vec<_>>())
 }
 
-/// mov al, 0; out F4h, al
+/// mov al, 0; out 0xf4, al
 const EXIT_0: &[u8] = &[0xb0, 0, 0xe6, 0xf4];
-/// mov al, 1; out F4h, al
+/// mov al, 1; out 0xf4, al
 const EXIT_1: &[u8] = &[0xb0, 1, 0xe6, 0xf4];
 /// jmp to itself
 const LOOP: &[u8] = &[0xeb, 0xfe];

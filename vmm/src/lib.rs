@@ -19,7 +19,7 @@
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let kernel = Kernel::flat(vec![
-//!     0x66, 0xba, 0xf8, 0x03, // mov dx, 3F8h  ; COM1
+//!     0x66, 0xba, 0xf8, 0x03, // mov dx, 0x3f8  ; COM1
 //!     0xb0, b'!', // mov al, '!'
 //!     0xee, // out dx, al
 //!     0xfb, // sti
@@ -52,7 +52,7 @@
 //! # }
 //! ```
 //!
-//! Without a thread of its own a machine runs where [`Vm::run`] is called, until it stops or a [`Control`] says so. Further parts:
+//! A machine without a thread of its own runs where [`Vm::run`] is called, until it stops or a [`Control`] ends it. Other parts:
 //!
 //! * a [`Device`] of the program, put on free ports by [`Vm::attach`];
 //! * a [`Console`] of the program instead of [`console::pipe`];
@@ -80,7 +80,7 @@ pub mod trace;
 pub mod tsc;
 pub mod vm;
 
-// All that the machine's interface names: no program needs to depend on these crates itself.
+// The machine's interface names their types: no program needs to depend on these crates itself.
 pub use {irq, mmu, sbe};
 
 pub use board::Board;

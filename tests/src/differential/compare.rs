@@ -258,7 +258,7 @@ mod tests {
         let template = Arc::new(Template::new(vec![0; SANDBOX_BYTES]));
         Case {
             start,
-            code: vec![0x21, 0xC8],
+            code: vec![0x21, 0xc8],
             units: Vec::new(),
             template,
         }
@@ -284,7 +284,7 @@ mod tests {
             |outcome| outcome.end.gpr[3] ^= 1,
             |outcome| outcome.end.eip += 1,
             |outcome| outcome.end.eflags ^= flags::CF,
-            |outcome| outcome.end.segments[2] = 0x2B,
+            |outcome| outcome.end.segments[2] = 0x2b,
             |outcome| outcome.end.fx[32] = 1,
             |outcome| {
                 outcome.exception = Some(Exception {

@@ -58,7 +58,7 @@ impl Generator {
     /// The `index`th batch of the campaign with this seed: [`BATCH`] cases that share a template.
     pub fn batch(&mut self, seed: u64, index: u64) -> Vec<Case> {
         let mut rng = Rng::with_seed(seed);
-        let mut rng = Rng::with_seed(rng.u64(..) ^ index.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let mut rng = Rng::with_seed(rng.u64(..) ^ index.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let template = Arc::new(values::template(&mut rng));
         (0..BATCH).map(|_| self.case(&template, &mut rng)).collect()
     }
@@ -92,7 +92,7 @@ impl Generator {
             ..
         } = sequence;
         let next = at + code.len() as u32 + EXIT_JUMP as u32;
-        code.push(0xE9);
+        code.push(0xe9);
         code.extend(EXIT.wrapping_sub(next).to_le_bytes());
         // Code at the end of the second page is cut there: the last instruction runs into an unmapped page.
         code.truncate(room);
@@ -157,7 +157,7 @@ impl Generator {
             Style::Transfer => Transfer::other(drawn, &sequence.known, rng)?,
         };
         // Once as it is; if it consumes an undefined flag, once more with an instruction in front that defines all.
-        let define = [0x39, 0xC0 | rng.u8(..)];
+        let define = [0x39, 0xc0 | rng.u8(..)];
         for front in [&[][..], &define] {
             if self.assemble(sequence, transfer.clone(), front, form, rng) {
                 return Ok(());

@@ -26,7 +26,7 @@ use thiserror::Error;
 /// Bytes of RAM.
 const RAM: u32 = 0x20_0000;
 /// HLT: raises #GP in ring 3.
-const HLT: u8 = 0xF4;
+const HLT: u8 = 0xf4;
 /// Vector of #GP.
 const GENERAL_PROTECTION: u32 = 13;
 /// Instructions of the boot program, or of a case with its way in and out, at most: longer is a runaway.
@@ -335,11 +335,11 @@ fn page_tables() -> Vec<(u32, u64)> {
             });
         let table = PAGE_DIRECTORY_POINTERS + (5 + table as u32) * PAGE;
         entries.push((
-            directory(linear) + (linear >> 21 & 0x1FF) * 8,
+            directory(linear) + (linear >> 21 & 0x1ff) * 8,
             u64::from(table) | PRESENT | WRITABLE | USER,
         ));
         entries.push((
-            table + (linear >> 12 & 0x1FF) * 8,
+            table + (linear >> 12 & 0x1ff) * 8,
             u64::from(physical) | rights,
         ));
     }

@@ -132,11 +132,11 @@ impl Prep {
     fn encode(self, target: u32, bytes: &mut Vec<u8>) {
         match self {
             Self::Set(register, value) => {
-                bytes.push(0xB8 + register as u8);
+                bytes.push(0xb8 + register as u8);
                 bytes.extend(value.resolve(target).to_le_bytes());
             }
             Self::Store(address, value) => {
-                bytes.extend([0x36, 0xC7, 0x05]);
+                bytes.extend([0x36, 0xc7, 0x05]);
                 bytes.extend(address.to_le_bytes());
                 bytes.extend(value.resolve(target).to_le_bytes());
             }

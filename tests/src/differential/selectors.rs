@@ -8,9 +8,9 @@ const KERNEL_CODE: u16 = 0x08;
 /// Ring-0 data.
 const KERNEL_DATA: u16 = 0x18;
 /// Beyond the limit of the GDT.
-const BEYOND_GDT: u16 = 0xFFF8;
+const BEYOND_GDT: u16 = 0xfff8;
 /// A selector of the LDT, which is empty.
-const LOCAL: u16 = 0x0F;
+const LOCAL: u16 = 0x0f;
 
 fn one_of(list: &[u16], rng: &mut Rng) -> u16 {
     list[rng.usize(..list.len())]

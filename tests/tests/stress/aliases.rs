@@ -63,7 +63,7 @@ fn place_tables(program: &mut Program) {
 /// EAX: the hash; EBX: the word to add it to.
 fn shared(code: &mut CodeAssembler) -> Result<(), IcedError> {
     let mut here = code.create_label();
-    code.db(&[0x81, 0xF0])?; // xor eax, immediate
+    code.db(&[0x81, 0xf0])?; // xor eax, immediate
     code.dd(&[FIRST_IMMEDIATE])?;
     code.call(here)?;
     code.set_label(&mut here)?;

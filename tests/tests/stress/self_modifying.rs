@@ -31,7 +31,7 @@ fn checksum(page: &[u8]) -> u32 {
 }
 
 /// `xor ebx, 0` with a 32-bit immediate, which programs patch.
-const PATCHED: [u8; 6] = [0x81, 0xF3, 0, 0, 0, 0];
+const PATCHED: [u8; 6] = [0x81, 0xf3, 0, 0, 0, 0];
 
 /// Assembles code for [`CODE`] that has one [`PATCHED`] in it and is told the address of its immediate. Returns the code
 /// and the immediate's offset.
@@ -104,7 +104,7 @@ fn each_page_rewrites_the_next() {
     // EBP: page; EDI: steps left. All else is position-independent.
     let page = assemble(0, |code| {
         let [mut copy, mut inside, mut done, mut constant] = [(); 4].map(|()| code.create_label());
-        code.db(&[0xB8])?; // mov eax, constant
+        code.db(&[0xb8])?; // mov eax, constant
         code.set_label(&mut constant)?;
         code.dd(&[1])?;
         code.add(ebx, eax)?;

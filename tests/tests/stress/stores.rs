@@ -84,7 +84,7 @@ const STORES: [Store; 22] = [
 ];
 
 /// `xor ebx, imm32` with an immediate of 0.
-const XOR_EBX: [u8; 6] = [0x81, 0xF3, 0, 0, 0, 0];
+const XOR_EBX: [u8; 6] = [0x81, 0xf3, 0, 0, 0, 0];
 
 /// The loop's body for an immediate at `target`. EBP counts rounds.
 fn body(code: &mut CodeAssembler, store: Store, target: u32) -> Result<(), IcedError> {

@@ -70,7 +70,7 @@ pub struct Rig {
 
 impl Rig {
     /// A machine that executes `program`, and at `vector` through `gate` `handler`. The controllers are initialized with
-    /// vectors 20h and 28h, `icw4` of the master, and all lines but `irq` of the master masked.
+    /// vectors 0x20 and 0x28, `icw4` of the master, and all lines but `irq` of the master masked.
     pub fn new(engine: Engine, program: Code, (vector, gate, handler): (u8, Gate, Code)) -> Self {
         let mut phys = PhysMemory::new(MEMORY).unwrap();
         let offset = HANDLERS;
@@ -113,7 +113,7 @@ impl Rig {
         rig
     }
 
-    /// Initializes the controllers: vectors 20h and 28h, ICW4 of the master as given, IRQ 0 and 4 not masked.
+    /// Initializes the controllers: vectors 0x20 and 0x28, ICW4 of the master as given, IRQ 0 and 4 not masked.
     pub fn initialize(&mut self, icw4: u32) {
         self.write(&[(0x20, 0x11), (0x21, 0x20), (0x21, 0x04), (0x21, icw4)]);
         self.write(&[(0xa0, 0x11), (0xa1, 0x28), (0xa1, 0x02), (0xa1, 0x01)]);

@@ -45,7 +45,7 @@ Exit status:
   124     unsupported guest behaviour, or an internal error
   125     quit by ctrl-a x
   128+n   ended by signal n
-With --exec, the command's own exit status. A guest that writes a byte to I/O port F4h ends with that byte.
+With --exec, the command's own exit status. A guest that writes a byte to I/O port 0xf4 ends with that byte.
 
 Environment:
   REPLEX_CACHE   folder for fetched guests and unpacked kernels (default: replex in the user's cache folder)
@@ -127,6 +127,7 @@ pub struct BootArgs {
     pub stats: bool,
 }
 
+/// Parses the name of a processor model.
 fn cpu_model(name: &str) -> Result<CpuModel, String> {
     CpuModel::from_name(name).ok_or_else(|| {
         let known = CpuModel::ALL.map(CpuModel::name).join(", ");
@@ -134,7 +135,7 @@ fn cpu_model(name: &str) -> Result<CpuModel, String> {
     })
 }
 
-/// Bytes of guest memory.
+/// Parses the size of guest memory, in bytes.
 fn memory_size(text: &str) -> Result<u64, String> {
     let bytes = size(text, MIN_RAM..=MAX_RAM)?;
     if bytes % mmu::PAGE_SIZE as u64 != 0 {
@@ -143,13 +144,13 @@ fn memory_size(text: &str) -> Result<u64, String> {
     Ok(bytes)
 }
 
-/// Bytes of translated code.
+/// Parses the room for translated code, in bytes.
 fn code_cache_size(text: &str) -> Result<usize, String> {
     let range = *CODE_CACHES.start() as u64..=*CODE_CACHES.end() as u64;
     Ok(size(text, range)? as usize)
 }
 
-/// Bytes from a number of MiB, or a number with a suffix.
+/// Parses a number of MiB, or a number with a suffix, to bytes.
 fn size(text: &str, range: RangeInclusive<u64>) -> Result<u64, String> {
     let (digits, shift) = match text.char_indices().last() {
         Some((at, 'k' | 'K')) => (&text[..at], 10),
@@ -220,14 +221,14 @@ mod tests {
     #[test]
     fn linear_addresses() {
         let args = parse(&["--dump-code", "0xc1001234,100000"]);
-        assert_eq!(args.dump_code, [0xC100_1234, 0x0010_0000]);
+        assert_eq!(args.dump_code, [0xc100_1234, 0x0010_0000]);
     }
 
     #[test]
     fn vectors() {
         let args = parse(&["--intercept", "14,0x80", "--trace-irq", "0xFf"]);
         assert_eq!(args.intercept, [14, 0x80]);
-        assert_eq!(args.trace_irq, Some(vec![0xFF]));
+        assert_eq!(args.trace_irq, Some(vec![0xff]));
         let args = parse(&["--trace-irq", "--stats"]);
         assert_eq!(args.trace_irq, Some(vec![]));
         assert!(args.intercept.is_empty() && args.stats);

@@ -32,13 +32,14 @@ use crate::{
     watch,
 };
 
-/// Added for a command's sake, whose standard error the console shares: nothing on the console that is less than critical.
+/// Part of the kernel command line with --exec: the console shares standard error with the command, so the kernel prints only
+/// critical messages.
 const CMDLINE_EXEC: &str = "quiet loglevel=3";
 
-/// Boots what `args` say and returns the program's exit status.
+/// Boots the machine that `args` describe and returns the program's exit status.
 ///
 /// # Errors
-/// Whatever is wrong with the arguments or the files they name.
+/// If the arguments, or the files that they name, cannot be used.
 pub fn boot(args: &BootArgs) -> Result<u8> {
     let (kernel_path, initrd_path) = images(args)?;
     let tsc = TscMeter::start();
@@ -120,7 +121,7 @@ fn run(args: &BootArgs, vm: &mut Vm) -> Result<u8> {
     Ok(stop.exit_status())
 }
 
-/// Runs the machine until it stops for good. What is intercepted is shown, and then the guest's, unless gdb is there.
+/// Runs the machine until it stops for good. Without gdb, each intercepted event is shown and then handed to the guest.
 fn run_to_end(args: &BootArgs, vm: &mut Vm, console: &mut dyn Console) -> Result<StopReason> {
     let mut gdb = match &args.gdb {
         Some(address) => Some(listen(args, address, vm)?),
@@ -143,12 +144,13 @@ fn run_to_end(args: &BootArgs, vm: &mut Vm, console: &mut dyn Console) -> Result
     }
 }
 
-/// Tells the user something while the machine has the terminal.
+/// Shows the user a message while the machine has the terminal.
 fn show(console: &mut dyn Console, message: &str) -> io::Result<()> {
     let line = format!("replex: {message}\n");
     console.output(Channel::Monitor, line.as_bytes())
 }
 
+/// Starts to listen for gdb.
 fn listen(args: &BootArgs, address: &Address, vm: &Vm) -> Result<Gdb> {
     let start = match args.gdb_wait {
         true => Start::Wait,
@@ -157,7 +159,7 @@ fn listen(args: &BootArgs, address: &Address, vm: &Vm) -> Result<Gdb> {
     Gdb::listen(address, vm.control(), start).with_context(|| format!("--gdb {address}"))
 }
 
-/// How to connect.
+/// Returns the message that says how gdb connects.
 fn invitation(address: &Address) -> String {
     // gdb takes a path as it is.
     let target = match address {
@@ -171,7 +173,7 @@ fn invitation(address: &Address) -> String {
     format!("gdb: target remote {target}{warning}")
 }
 
-/// Says how much code was checked.
+/// Reports how many fragments of code were verified.
 fn report_verified(vm: &Vm) {
     match vm.verified() {
         Some(count) => complain(&format!("{count} fragments of code verified")),
@@ -192,7 +194,7 @@ fn dump_code(vm: &Vm, addresses: &[u32]) {
     }
 }
 
-/// Lets the message of a panic find a terminal that shows it properly.
+/// Restores the terminal before the message of a panic is printed.
 fn restore_before_panic_message(raw: &RawMode) {
     let saved = raw.saved();
     let report = panic::take_hook();
@@ -202,7 +204,7 @@ fn restore_before_panic_message(raw: &RawMode) {
     }));
 }
 
-/// The kernel to boot and its initrd, fetched if need be.
+/// Returns the paths of the kernel and its initrd. Fetches them if need be.
 fn images(args: &BootArgs) -> Result<(PathBuf, Option<PathBuf>)> {
     if let Some(kernel) = &args.kernel {
         return Ok((kernel.clone(), args.initrd.clone()));
@@ -217,6 +219,7 @@ fn images(args: &BootArgs) -> Result<(PathBuf, Option<PathBuf>)> {
     ))
 }
 
+/// Reads the kernel at `path` and unpacks it.
 fn read_kernel(path: &Path) -> Result<Kernel> {
     let name = || format!("kernel {}", path.display());
     let file = fs::read(path).with_context(name)?;
@@ -227,7 +230,7 @@ fn read_kernel(path: &Path) -> Result<Kernel> {
     .with_context(name)
 }
 
-/// The initrd's archives, one behind the other: the given one, and one that tells its init what this boot is for.
+/// Reads the initrd at `path` and appends an archive that tells its init what this boot is for.
 fn read_initrd(args: &BootArgs, path: Option<&Path>) -> Result<Vec<u8>> {
     let winsize = match args.exec {
         Some(_) => None,
@@ -261,6 +264,7 @@ fn read_initrd(args: &BootArgs, path: Option<&Path>) -> Result<Vec<u8>> {
     Ok(initrd)
 }
 
+/// Puts the kernel command line together.
 fn cmdline(args: &BootArgs, tsc_khz: u64) -> String {
     let linux = linux_cmdline(tsc_khz);
     let exec = args.exec.as_ref().map(|_| CMDLINE_EXEC);

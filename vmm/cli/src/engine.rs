@@ -1,4 +1,4 @@
-//! Which engine runs the guest: the one named, or the best that the host can run.
+//! The choice of the engine: the one that the user names, or the best that the host can run.
 
 use std::io::ErrorKind;
 
@@ -33,8 +33,8 @@ pub fn parser() -> impl TypedValueParser<Value = Engine> {
     EnumValueParser::<Name>::new().map(Engine::from)
 }
 
-/// Starts a machine on the engine that the user named. If none was named, on the default one; where the host cannot run that,
-/// on the emulator, and the user is told, since that is slow.
+/// Starts a machine on the engine that the user named, or else on the default one. If the host cannot run the default one, the
+/// emulator takes its place, and the user is told, since it is slow.
 ///
 /// # Errors
 /// Those of `start`.

@@ -1,6 +1,6 @@
 //! The escape key of the terminal: ctrl-a and what follows it are for the monitor, not for the guest.
 
-/// What a typed byte means.
+/// The meaning of a typed byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Key {
     /// Send this byte to the guest.
@@ -15,13 +15,13 @@ pub enum Key {
     Quit,
 }
 
-/// Remembers whether the escape key was the last.
+/// The state of the escape key: whether it was typed last.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Escape {
     pending: bool,
 }
 
-/// What ctrl-a does, for the user.
+/// The help text: what ctrl-a does.
 pub const HELP: &str = "
 ctrl-a x       quit
 ctrl-a s       show statistics

@@ -1,4 +1,4 @@
-//! Telling the user, on standard error, about what takes longer than a second.
+//! Progress of work that takes longer than a second, reported on standard error if that is a terminal.
 
 use std::{
     path::Path,
@@ -7,7 +7,7 @@ use std::{
 
 use crate::message::report_progress;
 
-/// What takes no longer than this is not worth a word.
+/// Time that passes before the first report.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Time between two reports.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -19,7 +19,7 @@ pub struct Unpacking<'a> {
 }
 
 impl<'a> Unpacking<'a> {
-    /// It begins now.
+    /// Begins to watch the unpacking of `kernel`.
     pub fn of(kernel: &'a Path) -> Self {
         Self {
             kernel,
@@ -27,7 +27,7 @@ impl<'a> Unpacking<'a> {
         }
     }
 
-    /// So many bytes are unpacked.
+    /// Notes that `bytes` bytes have been unpacked, and reports it when a report is due.
     pub fn done(&mut self, bytes: usize) {
         let now = Instant::now();
         if now >= self.next {

@@ -11,6 +11,7 @@ use vmm::stop::status;
 
 use crate::terminal::SavedTerminal;
 
+/// The signals that end the program.
 const ENDING: [Signal; 4] = [
     Signal::SIGHUP,
     Signal::SIGINT,
@@ -18,10 +19,10 @@ const ENDING: [Signal; 4] = [
     Signal::SIGTERM,
 ];
 
-/// From now on the signals that end the program are waited for by a thread of their own. It restores `terminal`, if there
-/// is one, and exits with status 128 + the signal's number.
+/// Starts a thread that waits for the signals that end the program. It restores `terminal`, if there is one, and exits with
+/// status 128 + the signal's number.
 ///
-/// To be called before other threads are started: they inherit that the signals are blocked.
+/// Call this before other threads are started: they inherit the blocked signals.
 ///
 /// # Errors
 /// If the signals cannot be blocked or the thread cannot be started.

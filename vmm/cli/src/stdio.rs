@@ -39,7 +39,7 @@ pub struct Stdio {
     escape: Escape,
 }
 
-/// What the streams are connected to.
+/// The connections between the streams and the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wiring {
     /// A raw terminal to COM1: ctrl-a escapes, and lines of our own need a carriage return.
@@ -50,13 +50,13 @@ pub enum Wiring {
     Exec,
 }
 
-/// Input read and not yet taken by the guest is not much longer than this, in bytes.
+/// Bytes of input that may wait for the guest before reading pauses.
 const QUEUE: usize = 64 << 10;
 /// Bytes read at once.
 const CHUNK: usize = 4096;
 
 impl Stdio {
-    /// The standard streams, wired as said.
+    /// Connects the standard streams as `wiring` says.
     pub fn new(wiring: Wiring) -> Self {
         Self {
             wiring,
@@ -69,7 +69,7 @@ impl Stdio {
         }
     }
 
-    /// Reads what is there.
+    /// Reads input that has arrived, without waiting.
     fn fill(&mut self) -> io::Result<()> {
         let Some(stdin) = self.readable() else {
             return Ok(());
@@ -89,11 +89,12 @@ impl Stdio {
         Ok(())
     }
 
-    /// Standard input, if it is open and there is room for more.
+    /// Returns standard input if it is open and there is room for more.
     fn readable(&self) -> Option<&Stdin> {
         self.stdin.as_ref().filter(|_| self.queue.len() < QUEUE)
     }
 
+    /// Takes bytes that were typed or piped: keys for the monitor become requests, all others go to the guest.
     fn typed(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.wiring != Wiring::Terminal {
             self.queue.extend(bytes);
@@ -150,7 +151,7 @@ fn with_carriage_returns(text: &[u8]) -> Vec<u8> {
     lines.join(&b"\r\n"[..])
 }
 
-/// Writes everything, waiting where the other side is slow.
+/// Writes all of `bytes`, and waits while the other side is slow.
 fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match unistd::write(to, bytes) {
@@ -188,7 +189,7 @@ mod tests {
         }
     }
 
-    /// Streams with nothing to read but what is typed into them.
+    /// Streams whose only input is typed by the test.
     fn unconnected(wiring: Wiring) -> Stdio {
         let mut stdio = Stdio::new(wiring);
         stdio.stdin = None;

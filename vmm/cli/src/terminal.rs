@@ -11,7 +11,7 @@ use nix::{
     sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr},
 };
 
-/// A terminal and the settings it is to have when we are gone.
+/// A terminal and the settings to restore.
 #[derive(Debug)]
 pub struct SavedTerminal {
     terminal: OwnedFd,
@@ -19,7 +19,7 @@ pub struct SavedTerminal {
 }
 
 impl SavedTerminal {
-    /// Gives the terminal back its settings. Harmless when repeated; works from any thread.
+    /// Restores the terminal's settings. Harmless when repeated; works from any thread.
     pub fn restore(&self) {
         // If the terminal is gone there is nothing to restore.
         let _ = tcsetattr(
@@ -30,7 +30,7 @@ impl SavedTerminal {
     }
 }
 
-/// The terminal is raw while this lives: every key goes to the guest, ctrl-c included, and output is not processed.
+/// A guard that keeps a terminal raw: every key goes to the guest, ctrl-c included, and output is not processed.
 #[derive(Debug)]
 pub struct RawMode {
     saved: Arc<SavedTerminal>,
@@ -40,7 +40,7 @@ impl RawMode {
     /// Makes `terminal` raw.
     ///
     /// # Errors
-    /// If it is no terminal, or not ours to change.
+    /// If it is not a terminal, or its settings cannot be changed.
     pub fn enter(terminal: impl AsFd) -> io::Result<Self> {
         let terminal = terminal.as_fd().try_clone_to_owned()?;
         let mut settings = tcgetattr(&terminal)?;
@@ -55,7 +55,8 @@ impl RawMode {
         })
     }
 
-    /// For those who must restore the terminal when this cannot be dropped: the panic hook and the signal thread.
+    /// Returns the saved settings, for those who restore the terminal when this cannot be dropped: the panic hook and the signal
+    /// thread.
     pub fn saved(&self) -> Arc<SavedTerminal> {
         Arc::clone(&self.saved)
     }
@@ -67,7 +68,7 @@ impl Drop for RawMode {
     }
 }
 
-/// Rows and columns of `terminal`; none if it is no terminal or does not know.
+/// Returns the rows and columns of `terminal`, or none if it is not a terminal or does not know them.
 pub fn window_size(terminal: impl AsFd) -> Option<(u16, u16)> {
     let mut size = libc::winsize {
         ws_row: 0,

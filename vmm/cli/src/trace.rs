@@ -1,7 +1,7 @@
-//! The file of `--trace`: a line an event.
+//! The file of `--trace`: one line for each event.
 //!
-//! What is collected is written whenever the processor pauses, in whole lines, so the file can be read while the machine runs, and
-//! a signal that ends the program costs no more than the events of the latest slice. If the file cannot be written any more, the
+//! Collected lines are written whenever the processor pauses, whole ones only. So the file can be read while the machine runs, and
+//! a signal that ends the program loses no more than the events of the latest slice. If the file cannot be written any more, the
 //! user is told at once, and the machine goes on without it.
 
 use std::{
@@ -14,10 +14,10 @@ use vmm::trace::{Event, Sink};
 
 use crate::message::complain;
 
-/// Bytes that are collected at most.
+/// Size of the buffer in bytes.
 const BUFFER: usize = 64 << 10;
 
-/// A file that events are written to.
+/// A file of events.
 #[derive(Debug)]
 pub struct TraceFile {
     path: PathBuf,
@@ -27,10 +27,10 @@ pub struct TraceFile {
 }
 
 impl TraceFile {
-    /// Makes the file of that name, or empties it.
+    /// Creates the file at `path`, or truncates it.
     ///
     /// # Errors
-    /// What the host says if that is not possible.
+    /// The host's error if that is not possible.
     pub fn create(path: &Path) -> io::Result<Self> {
         Ok(Self {
             path: path.to_owned(),
@@ -39,7 +39,7 @@ impl TraceFile {
         })
     }
 
-    /// Does `write`, unless something failed before.
+    /// Calls `write` with the current line, unless a call has failed before.
     fn attempt(&mut self, write: impl FnOnce(&mut BufWriter<File>, &[u8]) -> io::Result<()>) {
         let Some(file) = &mut self.file else {
             return;

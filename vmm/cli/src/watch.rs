@@ -1,4 +1,4 @@
-//! What `--trace-irq` and `--intercept` mean: the policy, and the log it writes to.
+//! The policy that `--trace-irq` and `--intercept` ask for, and the log that it writes to.
 
 use std::io::{self, IsTerminal};
 
@@ -11,7 +11,7 @@ use crate::args::BootArgs;
 /// Target of the lines that the processor logs about interrupts and exceptions.
 const TARGET: &str = "irq";
 
-/// What becomes of which interrupts and exceptions.
+/// Returns the policy that `args` ask for.
 pub fn policy(args: &BootArgs) -> Policy {
     let mut policy = Policy::new();
     match args.trace_irq.as_deref() {
@@ -27,7 +27,7 @@ pub fn policy(args: &BootArgs) -> Policy {
     policy
 }
 
-/// Starts logging to standard error: what `RUST_LOG` says, and what is traced.
+/// Starts the log on standard error: the events traced, and whatever `RUST_LOG` names.
 pub fn start_log(args: &BootArgs) {
     let mut builder = Builder::new();
     builder.filter_level(LevelFilter::Error);

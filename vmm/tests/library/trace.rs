@@ -62,7 +62,7 @@ fn nothing_is_held_back_when_the_machine_stands_still() {
             handed_on: Arc::clone(&handed_on),
         };
         vm.trace(Filter::default(), Box::new(sink));
-        // INT 80h and the protection fault lead to a double fault, and that to shutdown.
+        // INT 0x80 and the protection fault lead to a double fault, and that to shutdown.
         assert!(matches!(
             vm.step(&mut Typed::default()),
             StopReason::TripleFault

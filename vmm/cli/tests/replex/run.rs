@@ -21,17 +21,17 @@ fn halting_with_interrupts_off_is_power_off() {
 #[test]
 fn debug_exit_is_the_status() {
     for value in [0, 3, 255] {
-        // mov al, value; out F4h, al
+        // mov al, value; out 0xf4, al
         assert_eq!(status(&[0xb0, value, 0xe6, 0xf4]), Some(i32::from(value)));
     }
 }
 
 #[test]
 fn resets_are_reboots_unless_linux_panicked() {
-    // mov al, FEh; out 64h, al
+    // mov al, 0xfe; out 0x64, al
     let reset = [0xb0, 0xfe, 0xe6, 0x64];
     assert_eq!(status(&reset), Some(121));
-    // mov word [472h], 1234h
+    // mov word [0x472], 0x1234
     let warm = [0x66, 0xc7, 0x05, 0x72, 0x04, 0x00, 0x00, 0x34, 0x12];
     assert_eq!(status(&[&warm[..], &reset].concat()), Some(122));
 }
@@ -47,7 +47,7 @@ fn a_triple_fault_is_told() {
 
 #[test]
 fn the_debug_console_goes_to_standard_output() {
-    // mov al, 'h'; out E9h, al; mov al, 'i'; out E9h, al; cli; hlt
+    // mov al, 'h'; out 0xe9, al; mov al, 'i'; out 0xe9, al; cli; hlt
     let output =
         Replex::new().run_guest(&[0xb0, b'h', 0xe6, 0xe9, 0xb0, b'i', 0xe6, 0xe9, 0xfa, 0xf4]);
     assert_eq!(output.stdout, b"hi");
@@ -93,7 +93,7 @@ fn piped_input_reaches_the_guest_whole_and_in_order() {
 #[test]
 fn nobody_reading_the_output_ends_the_program_like_a_signal() {
     let replex = Replex::new();
-    // again: mov al, 'y'; out E9h, al; jmp again
+    // again: mov al, 'y'; out 0xe9, al; jmp again
     let kernel = replex.file("yes", &elf(&[0xb0, b'y', 0xe6, 0xe9, 0xeb, 0xfa]));
     let mut child = replex
         .command(&["boot", "--kernel", &kernel])
@@ -108,10 +108,10 @@ fn nobody_reading_the_output_ends_the_program_like_a_signal() {
     assert!(output.stderr.is_empty(), "{:?}", output.stderr);
 }
 
-/// The report of a guest that reads port 99h, where nobody is, writes port 80h and halts.
+/// The report of a guest that reads port 0x99, where nobody is, writes port 0x80 and halts.
 fn report(engine: &str) -> String {
     let replex = Replex::new();
-    // in al, 99h; out 80h, al; cli; hlt
+    // in al, 0x99; out 0x80, al; cli; hlt
     let kernel = replex.file("guest", &elf(&[0xe4, 0x99, 0xe6, 0x80, 0xfa, 0xf4]));
     let output = replex.run(&["boot", "--kernel", &kernel, "--engine", engine, "--stats"]);
     assert_eq!(output.status.code(), Some(0));

@@ -67,22 +67,22 @@ pub fn elf(code: &[u8]) -> Vec<u8> {
 /// A guest that raises RTS, sends `>`, sends back what it receives, and at ctrl-d ends with status 42.
 #[rustfmt::skip]
 pub const ECHO: &[u8] = &[
-    0x66, 0xba, 0xfc, 0x03, // mov dx, 3FCh  ; modem control
+    0x66, 0xba, 0xfc, 0x03, // mov dx, 0x3fc  ; modem control
     0xb0, 0x03,             // mov al, 3
     0xee,                   // out dx, al
-    0x66, 0xba, 0xf8, 0x03, // mov dx, 3F8h  ; data
+    0x66, 0xba, 0xf8, 0x03, // mov dx, 0x3f8  ; data
     0xb0, b'>',             // mov al, '>'
     0xee,                   // out dx, al
-    0x66, 0xba, 0xfd, 0x03, // again: mov dx, 3FDh  ; line status
+    0x66, 0xba, 0xfd, 0x03, // again: mov dx, 0x3fd  ; line status
     0xec,                   // in al, dx
     0xa8, 0x01,             // test al, 1
     0x74, 0xf7,             // jz again
-    0x66, 0xba, 0xf8, 0x03, // mov dx, 3F8h
+    0x66, 0xba, 0xf8, 0x03, // mov dx, 0x3f8
     0xec,                   // in al, dx
     0x3c, 0x04,             // cmp al, 4
     0x74, 0x03,             // je end
     0xee,                   // out dx, al
     0xeb, 0xeb,             // jmp again
     0xb0, 42,               // end: mov al, 42
-    0xe6, 0xf4,             // out F4h, al
+    0xe6, 0xf4,             // out 0xf4, al
 ];

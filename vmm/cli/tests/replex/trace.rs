@@ -115,14 +115,14 @@ fn what_is_intercepted_is_logged_too() {
     assert_eq!(lines, log("translator", CALL, &[], 123));
 }
 
-/// A guest that writes to port 80h 65,536 times and then ends with status 42.
+/// A guest that writes to port 0x80 65,536 times and then ends with status 42.
 #[rustfmt::skip]
 const MANY_WRITES: &[u8] = &[
     0xb9, 0x00, 0x00, 0x01, 0x00, // mov ecx, 65536
-    0xe6, 0x80,                   // again: out 80h, al
+    0xe6, 0x80,                   // again: out 0x80, al
     0xe2, 0xfc,                   // loop again
     0xb0, 42,                     // mov al, 42
-    0xe6, 0xf4,                   // out F4h, al
+    0xe6, 0xf4,                   // out 0xf4, al
 ];
 
 #[test]
