@@ -59,7 +59,7 @@ fn the_engines_agree_with_the_real_cpu() {
     );
 }
 
-/// What once disagreed, or depends on the order of several accesses, gets a run of its own.
+/// Instructions that once disagreed, or that depend on the order of several accesses, get a run of their own.
 #[test]
 fn delicate_instructions_agree_with_the_real_cpu() {
     let delicate = [

@@ -31,7 +31,7 @@ const MAPPED: u32 = 3;
 /// Error code of a supervisor's store to a page that is absent (SDM Vol. 3A, 4.7 "Page-Fault Exceptions").
 const ABSENT_WRITE: u32 = 2;
 
-/// What the kernel prints.
+/// The kernel's output.
 #[derive(Default)]
 struct Printed(Vec<u8>);
 
@@ -76,7 +76,7 @@ fn machine(engine: Engine) -> Vm {
     Vm::boot(&config, &source).unwrap()
 }
 
-/// What a run came to.
+/// The outcome of a run.
 struct Outcome {
     verdict: Verdict,
     /// The lines that are no verdicts.

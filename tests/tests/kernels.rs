@@ -21,7 +21,7 @@ use vmm::{
     vm::Engine,
 };
 
-/// What the kernels need, in bytes.
+/// Memory that the kernels need, in bytes.
 const MEMORY: u64 = 16 << 20;
 /// Slices that a kernel may take. A slice is at least a thousand instructions unless the processor halts in it, so a
 /// kernel of less than a hundred million instructions is never cut off.
@@ -30,7 +30,7 @@ const SLICES: u32 = 100_000;
 /// A kernel that halts is woken so often, which costs it a slice: so one that nothing else can wake is cut off, too.
 const WAKE: Duration = Duration::from_millis(1);
 
-/// Why a kernel did not pass.
+/// A reason why a kernel did not pass.
 #[derive(Debug, Error)]
 enum Failed {
     #[error("ended with {0}")]
@@ -192,7 +192,7 @@ const POWER_OFF: &[u8] = &[0xfa, 0xf4];
 /// sti; hlt; jmp to the hlt
 const HALT: &[u8] = &[0xfb, 0xf4, 0xeb, 0xfd];
 
-/// How a kernel that prints `text` and executes `end` is judged, given few slices.
+/// Judges a kernel that prints `text` and executes `end`, given few slices.
 fn judged(text: &str, end: &[u8]) -> Result<usize, Failed> {
     run(
         &printing(text, end),

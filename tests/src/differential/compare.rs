@@ -1,4 +1,4 @@
-//! What has to agree, and how a disagreement is told.
+//! The comparison of outcomes, and the text of a disagreement.
 //!
 //! Everything is compared but:
 //! * status flags that the manual leaves undefined at that point ([`super::flags`]);
@@ -25,7 +25,7 @@ const ST: (usize, usize, usize) = (32, 16, 10);
 /// Offset and stride of the XMM registers, and the bytes of one.
 const XMM: (usize, usize, usize) = (160, 16, 16);
 
-/// What the real CPU and an engine disagree about; empty if they agree.
+/// Describes the differences between the real CPU and an engine; empty if they agree.
 pub fn differences(case: &Case, real: &Outcome, engine: &Outcome) -> Vec<String> {
     let mut found = Vec::new();
     let mut compare =

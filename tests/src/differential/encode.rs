@@ -22,9 +22,9 @@ const SEGMENT_PREFIXES: [u8; 6] = [0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65];
 pub struct Encoded {
     /// The bytes.
     pub bytes: Vec<u8>,
-    /// What they decode to, at address 0.
+    /// The instruction that they decode to, at address 0.
     pub instruction: Instruction,
-    /// Where displacement and immediates lie in the bytes.
+    /// The places of displacement and immediates in the bytes.
     pub offsets: ConstantOffsets,
 }
 

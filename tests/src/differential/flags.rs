@@ -43,7 +43,7 @@ const COUNT_MASK: u8 = 0x1f;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Consumed(pub u32);
 
-/// What an instruction does to the status flags.
+/// The effect of an instruction on the status flags.
 struct Effect {
     read: u32,
     defined: u32,

@@ -7,7 +7,7 @@
 use iced_x86::{Code, CpuidFeature, EncodingKind, FlowControl, Mnemonic};
 use std::collections::BTreeMap;
 
-/// How the operands of a form are prepared.
+/// A way to prepare the operands of a form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
     /// Nothing but its memory operand and the stack needs care.
@@ -18,7 +18,7 @@ pub enum Style {
     Transfer,
 }
 
-/// What the table says of one form.
+/// The table's entry for one form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Row {
     /// Generated.
@@ -61,7 +61,7 @@ fn announced(feature: CpuidFeature) -> bool {
     )
 }
 
-/// Why a form of an announced feature cannot be compared with the host, if so.
+/// Returns the reason why a form of an announced feature cannot be compared with the host, if there is one.
 fn reason_against(code: Code) -> Option<&'static str> {
     match code.mnemonic() {
         Mnemonic::Cpuid => Some("answers differ by design: the model is not the host's"),

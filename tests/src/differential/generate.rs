@@ -30,7 +30,7 @@ const EFLAGS_SET: u32 = 0x202;
 /// Chance, in percent, that a form which ends most cases is taken when drawn: sequences should not end too early.
 const ENDING_CHANCE: u32 = 15;
 
-/// Makes cases.
+/// A generator of cases.
 pub struct Generator {
     forms: Vec<Code>,
     factory: InstructionInfoFactory,
@@ -253,7 +253,7 @@ fn can_be_cut(form: Code) -> bool {
     form.mnemonic() != Mnemonic::Ud1 && stores_pointers(form).is_none()
 }
 
-/// Where the code of a case lies: mostly at the start of the first page, sometimes across the page boundary, or at the
+/// Draws the address of a case's code: mostly at the start of the first page, sometimes across the page boundary, or at the
 /// end of the second page.
 fn code_address(rng: &mut Rng) -> u32 {
     match rng.u32(0..20) {

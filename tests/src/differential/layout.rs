@@ -1,10 +1,10 @@
-//! Where everything is, on the real CPU and in every engine: linear addresses, selectors, and the shared file.
+//! The memory layout, on the real CPU and in every engine: linear addresses, selectors, and the shared file.
 //!
 //! ```text
-//!   0900_0000  exit page: the code of a case ends with a jump to it
-//!   1000_0000  code: 2 pages, executable and read-only      (unmapped around)
-//!   2000_0000  sandbox, 8 pages:  -  RW RW RO  -  RW RW  -
-//!   6000_0000  the shared file (native program only)
+//!   0x0900_0000  exit page: the code of a case ends with a jump to it
+//!   0x1000_0000  code: 2 pages, executable and read-only      (unmapped around)
+//!   0x2000_0000  sandbox, 8 pages:  -  RW RW RO  -  RW RW  -
+//!   0x6000_0000  the shared file (native program only)
 //! ```
 //!
 //! The native program is compiled against [`c_header`], so the two sides cannot disagree.

@@ -38,7 +38,7 @@ const WRITABLE: u64 = 1 << 1;
 const USER: u64 = 1 << 2;
 const NO_EXECUTE: u64 = 1 << 63;
 
-/// Why the machine could not run a case to its end.
+/// A reason why the machine could not run a case to its end.
 #[derive(Debug, Error)]
 pub enum MachineError {
     /// The ring-0 program could not be built.
@@ -55,7 +55,7 @@ pub enum MachineError {
     Stopped {
         /// The reason it gave.
         exit: Exit,
-        /// Where it was.
+        /// EIP at that moment.
         eip: u32,
     },
     /// The ring-0 program itself took an exception.
@@ -63,7 +63,7 @@ pub enum MachineError {
     Kernel {
         /// Vector number.
         vector: u32,
-        /// Where it was.
+        /// EIP at that moment.
         eip: u32,
     },
 }
@@ -116,7 +116,7 @@ impl Kernel {
     }
 }
 
-/// What executes cases.
+/// An engine that executes cases, with its options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     /// The emulator.
@@ -140,10 +140,10 @@ impl Side {
     }
 }
 
-/// What a machine made of a case.
+/// The result of a case on a machine.
 #[derive(Clone, Debug)]
 pub struct Ran {
-    /// What is compared.
+    /// The outcome to compare.
     pub outcome: Outcome,
     /// Instructions of the case that the emulator executed, the one that raised the exception at the end included.
     pub emulated: u64,
@@ -211,7 +211,7 @@ impl Machine {
         })
     }
 
-    /// Lets the ring-0 program run until it stops at its port.
+    /// Runs the ring-0 program until it stops at its port.
     fn resume(&mut self) -> Result<(), MachineError> {
         self.bus.written = false;
         match self.vcpu.run(&mut self.bus, BUDGET) {

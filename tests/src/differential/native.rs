@@ -31,7 +31,7 @@ use thiserror::Error;
 /// Longest time one batch may take before the case at hand counts as stuck, in milliseconds.
 const BATCH_TIMEOUT_MS: u16 = 20_000;
 
-/// Why the real CPU could not be asked.
+/// A reason why the real CPU could not run a batch.
 #[derive(Debug, Error)]
 pub enum NativeError {
     /// The 32-bit program could not be built.
@@ -48,7 +48,7 @@ pub enum NativeError {
     Lost {
         /// Index in the batch.
         case: usize,
-        /// What became of the program.
+        /// How the program ended.
         how: String,
     },
 }
@@ -120,7 +120,7 @@ impl<'p> Native<'p> {
         self.outcomes(cases.len())
     }
 
-    /// Lets the child run the batch; the error says what became of it.
+    /// Has the child run the batch. The error says how the child ended.
     fn round_trip(&mut self) -> Result<(), String> {
         let stdin = self.child.stdin.as_mut().expect("stdin is a pipe");
         stdin.write_all(&[1]).map_err(|error| error.to_string())?;

@@ -1,4 +1,4 @@
-//! Gives one drawn instruction operands that make sense: addresses, counts, selectors, control words.
+//! Operands that make sense for a drawn instruction: addresses, counts, selectors, control words.
 
 use super::address;
 use super::encode::Encoded;
@@ -24,9 +24,9 @@ const LOADABLE: u32 = STATUS | DF | 0x3200;
 /// Offset and length of what FNSTENV and FNSAVE store with 16-bit operands about the last instruction (SDM Vol. 1,
 /// Figure 8-11 "Protected Mode x87 FPU State Image in Memory, 16-Bit Format").
 const POINTERS_16: (u32, u32) = (6, 8);
-/// The same for 32-bit operands (Figure 8-9).
+/// Offset and length of the pointers in 32-bit operands (Figure 8-9).
 const POINTERS_32: (u32, u32) = (12, 16);
-/// The same for FXSAVE: FOP to FDS (SDM Vol. 1, 10.5.1 "FXSAVE Area").
+/// Offset and length of the pointers in the image of FXSAVE: FOP to FDS (SDM Vol. 1, 10.5.1 "FXSAVE Area").
 const POINTERS_FX: (u32, u32) = (6, 18);
 /// MXCSR_MASK in the image of FXSAVE: a property of the model.
 const MXCSR_MASK: (u32, u32) = (28, 4);
@@ -38,7 +38,7 @@ const MXCSR_AT: u32 = 24;
 pub struct Drawn {
     /// The instruction under test.
     pub encoded: Encoded,
-    /// What has to hold before it.
+    /// The conditions that must hold before it.
     pub needs: Needs,
     /// Bytes that follow it.
     pub after: Vec<u8>,
@@ -175,7 +175,7 @@ impl Drawn {
         )
     }
 
-    /// Gives `register` the effective address `offset`; with 16-bit addresses the upper half is noise, and an address that
+    /// Sets `register` to the effective address `offset`; with 16-bit addresses the upper half is noise, and an address that
     /// does not fit stays what it is: linear addresses below 64 KiB are mapped nowhere.
     fn set_offset(
         &mut self,
@@ -539,7 +539,7 @@ fn selector_operand(instruction: &Instruction) -> Option<u32> {
     }
 }
 
-/// Where an instruction of this form stores pointers to the last x87 instruction: offset and length in its memory operand.
+/// Returns offset and length, in the memory operand of this form, of the stored pointers to the last x87 instruction.
 pub fn stores_pointers(form: Code) -> Option<(u32, u32)> {
     match form {
         Code::Fnstenv_m14byte | Code::Fnsave_m94byte => Some(POINTERS_16),

@@ -98,7 +98,7 @@ impl Transfer {
     }
 }
 
-/// What RET, RETF and IRET pop.
+/// Prepares the stack frame that RET, RETF and IRET pop.
 fn return_frame(drawn: &mut Drawn, rng: &mut Rng) {
     let instruction = drawn.encoded.instruction;
     if drawn.encoded.offsets.has_immediate() {
@@ -125,7 +125,7 @@ fn return_frame(drawn: &mut Drawn, rng: &mut Rng) {
     push(Value::Target);
 }
 
-/// Where an indirect or far JMP or CALL goes; whether the target is a far pointer in the instruction.
+/// Prepares the target of an indirect or far JMP or CALL. Returns whether it is a far pointer in the instruction.
 fn target(drawn: &mut Drawn, known: &Known, rng: &mut Rng) -> Result<bool, Conflict> {
     let instruction = drawn.encoded.instruction;
     match instruction.code() {

@@ -1,4 +1,4 @@
-//! What the running program has mapped: nothing is writable and executable, at any time.
+//! The mappings of the running program: nothing is writable and executable, at any time.
 
 use std::{fs, thread, time::Duration};
 

@@ -10,7 +10,7 @@ use crate::{
     tree::{ModulePath, Tree},
 };
 
-/// Who names whom in a folder, and by what.
+/// The references between the modules of a folder, by their two ends.
 type Edges = BTreeMap<(String, String), BTreeSet<Reference>>;
 
 /// A module and a path in it.
@@ -24,7 +24,7 @@ struct Reference {
 /// The folders of a crate.
 pub struct Folders(BTreeMap<ModulePath, Edges>);
 
-/// Modules of one folder, each of which names each other, directly or by way of others of them.
+/// A set of modules of one folder, each of which names every other, directly or by way of others of them.
 pub struct Circle<'a> {
     folder: &'a [String],
     members: BTreeSet<&'a str>,
@@ -35,7 +35,7 @@ pub struct Circle<'a> {
 const SHOWN: usize = 2;
 
 impl Folders {
-    /// Finds who names whom. A reference counts in the one folder where its two ends part.
+    /// Sorts the crate's references by folder. A reference belongs to the one folder where its two ends part.
     pub fn of(tree: &Tree) -> Self {
         let mut folders: BTreeMap<ModulePath, Edges> = BTreeMap::new();
         for (from, module) in tree.modules() {
@@ -59,7 +59,7 @@ impl Folders {
         Self(folders)
     }
 
-    /// How many pairs of modules there are one of which names the other.
+    /// Returns the number of pairs of modules of which the first names the second.
     pub fn edges(&self) -> usize {
         self.0.values().map(BTreeMap::len).sum()
     }
@@ -90,7 +90,7 @@ impl Folders {
     }
 }
 
-/// The modules that `module` names, directly or by way of others.
+/// Returns the modules that `module` names, directly or by way of others.
 fn reached<'a>(edges: &'a Edges, module: &str) -> BTreeSet<&'a str> {
     let mut reached = BTreeSet::new();
     let mut open = vec![module];

@@ -1,8 +1,8 @@
-//! Modules form no circles: in each folder of each crate of the workspace, taken with all that is below them, no two modules name
-//! each other, directly or by way of others.
+//! Modules form no circles: in each folder of each crate of the workspace, no two modules name each other, directly or by way of
+//! others. A module is taken with everything below it.
 //!
 //! [`tree`] reads a crate, [`names`] finds what each module names, [`resolve`] finds the module that defines it, [`circles`]
-//! looks for cycles in each folder. Modules for tests do not count, nor does what is behind `#[cfg(test)]`.
+//! looks for cycles in each folder. Modules named `tests` and items behind `#[cfg(test)]` do not count.
 
 mod circles;
 mod names;
@@ -38,7 +38,7 @@ fn modules_form_no_circles() {
     assert!(found.is_empty(), "modules that form circles:{found}");
 }
 
-/// The circles among the modules of this source, as they are printed.
+/// Returns the circles among the modules of `source`, as they are printed.
 fn circles_of(source: &str) -> Vec<String> {
     let tree = Tree::parse(source);
     let folders = Folders::of(&tree);

@@ -1,4 +1,4 @@
-//! What source code names: imports, and paths in items.
+//! The names in source code: imports, and paths in items.
 
 use syn::{
     Attribute, ImplItemFn, Item, ItemUse, Macro, Path, UseTree,
@@ -9,13 +9,13 @@ use syn::{
 /// A leaf of a `use` item.
 #[derive(Debug)]
 pub struct Import {
-    /// The path of what is imported, or of what everything is imported from.
+    /// The path that is imported, or from which everything is.
     pub path: Vec<String>,
     /// The name it has here; none for everything (`*`).
     pub name: Option<String>,
 }
 
-/// Lists what a `use` item imports. A path from the root of all crates (`::std`) is no module's of this one.
+/// Lists the imports of a `use` item. A path with a leading `::` names another crate, and is left out.
 pub fn imports(item: &ItemUse) -> Vec<Import> {
     let mut all = Vec::new();
     if item.leading_colon.is_none() {
@@ -51,7 +51,7 @@ fn flatten(tree: &UseTree, prefix: &[String], all: &mut Vec<Import>) {
     }
 }
 
-/// Whether these attributes are those of something that exists in tests only.
+/// Returns whether an item with these attributes exists in tests only.
 pub fn is_for_tests(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         attribute.path().is_ident("cfg")
@@ -61,7 +61,7 @@ pub fn is_for_tests(attributes: &[Attribute]) -> bool {
     })
 }
 
-/// The attributes of an item.
+/// Returns the attributes of an item.
 pub fn item_attributes(item: &Item) -> &[Attribute] {
     match item {
         Item::Const(item) => &item.attrs,
@@ -80,7 +80,7 @@ pub fn item_attributes(item: &Item) -> &[Attribute] {
     }
 }
 
-/// The name that an item defines, if it does.
+/// Returns the name that an item defines, if it defines one.
 pub fn item_name(item: &Item) -> Option<String> {
     let name = match item {
         Item::Const(item) => &item.ident,
@@ -104,7 +104,7 @@ pub fn references(item: &Item) -> Vec<Vec<String>> {
     references.0
 }
 
-/// Collects paths.
+/// A visitor that collects paths.
 #[derive(Default)]
 struct References(Vec<Vec<String>>);
 

@@ -1,19 +1,19 @@
-//! Which module defines what a path names.
+//! Resolution of paths: finds the module that a path names, or that defines the item it names.
 
 use std::collections::HashSet;
 
 use crate::tree::{ModulePath, Tree};
 
-/// What a name stands for.
+/// The meaning of a name.
 enum Found {
     Module(ModulePath),
     /// Something that this module defines.
     In(ModulePath),
 }
 
-/// Finds the module that a path of module `from` names, or that defines what it names. None for other crates' names.
+/// Finds the module that a path in module `from` names, or that defines the item it names. Returns none for other crates' names.
 ///
-/// What a module is not known to define, a macro may have made there.
+/// A name that a module is not known to define counts as its own: a macro may have made it.
 pub fn resolve(tree: &Tree, from: &[String], path: &[String]) -> Option<ModulePath> {
     let mut resolver = Resolver {
         tree,

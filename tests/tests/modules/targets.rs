@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A crate.
+/// A crate of the workspace.
 pub struct Target {
     /// The folder of its package and, unless it is the library or the program, its own.
     pub name: String,
@@ -58,7 +58,7 @@ fn of_package(top: &Path, member: &str) -> Vec<Target> {
         .collect()
 }
 
-/// The root modules that Cargo finds in a folder: files, and `main.rs` in folders.
+/// Lists the root modules that Cargo finds in a folder: files, and `main.rs` in folders.
 fn roots(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else {
         return Vec::new();

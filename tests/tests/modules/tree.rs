@@ -10,21 +10,21 @@ use syn::{Attribute, Item};
 
 use crate::names::{Import, imports, is_for_tests, item_attributes, item_name, references};
 
-/// A module's names from the crate's root, which has none.
+/// The names that lead from the crate's root, which has none, to a module.
 pub type ModulePath = Vec<String>;
 
-/// A crate, as far as names go.
+/// The modules of a crate.
 #[derive(Default)]
 pub struct Tree {
     modules: BTreeMap<ModulePath, Module>,
 }
 
-/// What a module defines and names.
+/// The definitions and references of a module.
 #[derive(Default)]
 pub struct Module {
     /// Names of functions, types and the like that are defined here.
     pub items: HashSet<String>,
-    /// What is imported here, public or not.
+    /// The imports, public or not.
     pub imports: Vec<Import>,
     /// Every path in the module, those of imports included.
     pub references: Vec<Vec<String>>,
@@ -47,12 +47,12 @@ impl Tree {
         tree
     }
 
-    /// All modules, the root included.
+    /// Returns all modules, the root included.
     pub fn modules(&self) -> impl Iterator<Item = (&ModulePath, &Module)> {
         self.modules.iter()
     }
 
-    /// The module of that path.
+    /// Returns the module at `path`.
     pub fn module(&self, path: &[String]) -> Option<&Module> {
         self.modules.get(path)
     }

@@ -94,7 +94,7 @@ fn start(code: &mut CodeAssembler) -> Result<(), IcedError> {
     code.hlt()
 }
 
-/// What the program computes.
+/// Computes the program's result on the host.
 fn expected() -> u32 {
     let (mut hash, mut immediate) = (0u32, FIRST_IMMEDIATE);
     for left in (1..=ROUNDS).rev() {

@@ -44,7 +44,7 @@ const ROUNDS: u32 = 100;
 /// Room for a block; gaps of random length follow it.
 const BLOCK_BYTES: u32 = 256;
 
-/// Where the end of a program stores the x87, MMX and SSE registers.
+/// Address at which the end of a program stores the x87, MMX and SSE registers.
 const FPU_STATE: u32 = 0x39_0000;
 
 /// CR4.OSFXSR and CR4.OSXMMEXCPT.
@@ -320,14 +320,14 @@ impl Block<'_> {
     }
 }
 
-/// How the program's data is mapped.
+/// A mapping of the program's data.
 #[derive(Clone, Copy, Debug)]
 enum Data {
-    /// Without paging.
+    /// Not at all: paging is off.
     Unpaged,
     /// Absent at the start of each round: the first read and the first write of each page fault.
     OnDemand,
-    /// The same at CPL 3, in several address spaces, which have their own leaves, too.
+    /// Like the one before, at CPL 3, in several address spaces that have leaves of their own, too.
     OfUsers,
 }
 
@@ -429,7 +429,7 @@ fn program(seed: u64, data_is: Data) -> Program {
     program
 }
 
-/// Makes paging, if any, and SSE available and goes to the first block.
+/// Enables paging, if any, and SSE, and jumps to the first block.
 fn start(code: &mut CodeAssembler, data_is: Data, block: u32) -> Result<(), IcedError> {
     if let Data::OnDemand = data_is {
         start_demand(code)?;

@@ -16,7 +16,7 @@ const APART: u64 = 997;
 /// Bytes of a watchpoint at most.
 const MOST_WATCHED: u32 = 9;
 
-/// What is seen of a stop.
+/// A stop as a debugger sees it.
 #[derive(Debug, PartialEq)]
 struct Stop {
     exit: Exit,

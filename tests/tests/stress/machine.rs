@@ -44,7 +44,7 @@ impl Program {
         self.run_with(engine, Windows::Never)
     }
 
-    /// The same with `windows`.
+    /// Runs the program with `windows`.
     pub fn run_with(&self, engine: Engine, windows: Windows) -> Ended {
         let mut vcpu = self.vcpu(engine, windows);
         run_to_halt(&mut vcpu);
@@ -108,12 +108,12 @@ pub fn next_stop(vcpu: &mut Vcpu) -> Exit {
     panic!("runs away at {:08x}", vcpu.cpu.eip)
 }
 
-/// What a program took.
+/// Counts of the instructions that a program took.
 #[derive(Clone, Copy, Default)]
 pub struct Counts {
     /// Instructions the program executes.
     pub instructions: u64,
-    /// Those that the translator left to the emulator.
+    /// Instructions that the translator left to the emulator.
     pub emulated: u64,
 }
 
@@ -138,7 +138,7 @@ impl Counts {
 pub struct Ended(pub Vcpu);
 
 impl Ended {
-    /// What the translator has done.
+    /// Returns the translator's statistics.
     pub fn translation(&self) -> &TranslationStats {
         self.0.translation().expect("ended on the translator")
     }

@@ -8,7 +8,7 @@ use iced_x86::code_asm::*;
 const CODE: u32 = 0x20_0000;
 /// Top of the stack.
 const STACK: u32 = 0x18_0000;
-/// Where programs leave results.
+/// Address of the programs' results.
 const RESULTS: u32 = 0x18_0000;
 
 /// Four megabytes of RAM with `code` at [`CODE`].

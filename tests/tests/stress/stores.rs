@@ -18,8 +18,8 @@ const SOURCE: u32 = 0x22_0000;
 const STACK: u32 = 0x18_0000;
 const ROUNDS: i32 = 40;
 const FACTOR: i32 = 0x0123_4567;
-/// Where the immediate lies, in bytes from the start of a page: aligned, not aligned, the store or the instruction or both
-/// across two pages.
+/// Offsets of the immediate from the start of a page: aligned, not aligned, the store or the instruction or both across
+/// two pages.
 const OFFSETS: [i32; 7] = [0x100, 0x101, 0x103, -1, -3, 0, 1];
 /// CR4.OSFXSR.
 const SSE_ENABLED: i32 = 1 << 9;

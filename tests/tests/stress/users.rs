@@ -30,7 +30,7 @@ const TABLE: u32 = 0x10_e024;
 const DISTANCE: u32 = 0x10_e028;
 /// Top of the stack of CPL 0.
 const KERNEL_STACK: u32 = 0x11_0000;
-/// What lies from here on is the programs'.
+/// Start of the programs' memory.
 const USER: u32 = 0x12_0000;
 
 /// Page-table entry bits (SDM Vol. 3A, 4.3 "32-Bit Paging").
@@ -66,21 +66,22 @@ const TASK_TYPE: u64 = 0x8900;
 const KERNEL_GATE: u32 = 0x8e00;
 const USER_GATE: u32 = 0xee00;
 
-/// Linear addresses of what each space has its own of, from the first to behind the last byte, and where it is.
+/// The parts of memory that each space has its own copy of: linear addresses, from the first to behind the last byte, and
+/// physical ones.
 #[derive(Clone, Copy)]
 pub struct Own {
     /// Linear addresses of the data.
     pub data: (u32, u32),
     /// Linear addresses of the code.
     pub code: (u32, u32),
-    /// Physical addresses of that of the second space and those after it, one behind the other.
+    /// Physical addresses of the data of the second space and those after it, one behind the other.
     pub more_data: u32,
-    /// The same of the code.
+    /// Physical addresses of the code of the second space and those after it, one behind the other.
     pub more_code: u32,
 }
 
 impl Own {
-    /// Where what lies at `linear` is in `space`.
+    /// Returns the physical address of `linear` in `space`.
     pub fn physical(&self, space: u32, linear: u32) -> u32 {
         let moved = |(start, end): (u32, u32), more| {
             let inside = (start..end).contains(&linear) && space > 0;

@@ -15,7 +15,7 @@ const PROGRAM: u32 = 0x10_0000;
 const HANDLERS: u32 = 0x10_1000;
 const GDT: u32 = 0x10_2000;
 const IDT: u32 = 0x10_3000;
-/// What the program and the handlers count.
+/// Address of the counters of the program and the handlers.
 const COUNTERS: u32 = 0x10_4000;
 const STACK: u32 = 0x80_0000;
 /// Selector of the flat code segment.
@@ -27,9 +27,9 @@ const ESP: u8 = 4;
 
 /// Instructions, or jumps of translated code, of a slice.
 pub const SLICE: u64 = 20_000;
-/// What a slice takes, in nanoseconds.
+/// Duration of a slice in nanoseconds.
 pub const SLICE_TIME: u64 = 250_000;
-/// What a look at the clock takes, in nanoseconds.
+/// Duration of a look at the clock in nanoseconds.
 const LOOK: u64 = 200;
 /// Vectors of IRQ 0 and 4.
 pub const TIMER: u8 = 0x20;
@@ -132,7 +132,7 @@ impl Rig {
         self.write(&[(0x43, 0x34), (0x40, low.into()), (0x40, high.into())]);
     }
 
-    /// Has COM1 request while it has received something.
+    /// Enables COM1's interrupt for received data.
     pub fn enable_com1(&mut self) {
         self.write(&[(0x3fc, 0x0b), (0x3f9, 0x01)]);
     }
@@ -148,7 +148,7 @@ impl Rig {
         self.time.load(Ordering::Relaxed)
     }
 
-    /// Lets time pass.
+    /// Advances the clock.
     pub fn pass(&self, time: u64) {
         self.time.fetch_add(time, Ordering::Relaxed);
     }
@@ -174,7 +174,7 @@ impl Rig {
         panic!("never waits")
     }
 
-    /// What counter `number` shows.
+    /// Returns counter `number`.
     pub fn count(&self, number: u32) -> u64 {
         let mut bytes = [0; 4];
         let address = GuestPhys::new(counter(number).into());

@@ -37,7 +37,7 @@ pub fn parser() -> impl TypedValueParser<Value = Engine> {
 /// emulator takes its place, and the user is told, since it is slow.
 ///
 /// # Errors
-/// Those of `start`.
+/// The errors of `start`.
 pub fn choose<M>(
     named: Option<Engine>,
     start: impl Fn(Engine) -> Result<M, VmError>,

@@ -1,6 +1,6 @@
 //! The `replex` program.
 //!
-//! What it promises its user:
+//! Its promises to the user:
 //! * Every error is one line on standard error that begins with `replex:` and names what is wrong.
 //! * A terminal that was made raw is restored on every way out: return, error, panic, signal.
 //! * Standard output carries what the guest sends and nothing else.

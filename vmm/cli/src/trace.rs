@@ -1,7 +1,7 @@
 //! The file of `--trace`: one line for each event.
 //!
-//! Collected lines are written whenever the processor pauses, whole ones only. So the file can be read while the machine runs, and
-//! a signal that ends the program loses no more than the events of the latest slice. If the file cannot be written any more, the
+//! Collected lines are written whenever the processor pauses, whole ones only. So the file can be read while the machine runs,
+//! and a signal that ends the program loses no more than the events of the latest slice. If the file cannot be written any more, the
 //! user is told at once, and the machine goes on without it.
 
 use std::{

@@ -37,7 +37,7 @@ const BDA_LOW_MEMORY_KIB: GuestAddress = GuestAddress(0x413);
 
 /// Writes everything that a kernel reads from memory when it starts.
 ///
-/// `header` is the setup header of the bzImage, none for a bare ELF; `initrd` is the place of the initrd in guest-physical memory.
+/// `header` is the setup header of the bzImage, none for a bare ELF; `initrd` is the initrd's range in guest-physical memory.
 ///
 /// # Errors
 /// Only if `ram` is smaller than a mebibyte.

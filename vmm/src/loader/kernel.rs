@@ -120,8 +120,8 @@ impl Kernel {
         }
     }
 
-    /// Returns the guest-physical address of the first byte behind the memory that the kernel uses before it reads the memory map:
-    /// its segments and the working space that the setup header asks for (`pref_address`, `init_size`).
+    /// Returns the guest-physical address of the first byte behind the memory that the kernel uses before it reads the memory
+    /// map: its segments and the working space that the setup header asks for (`pref_address`, `init_size`).
     pub fn end(&self) -> u64 {
         let working_space = self.header.map_or(0, |h| {
             { h.pref_address }.saturating_add(u64::from(h.init_size))

@@ -127,7 +127,8 @@ fn place_kernel(ram: &GuestMemoryMmap, ram_end: u32, kernel: &Kernel) -> Result<
     Ok(())
 }
 
-/// Copies `bytes` to `start`, through the file that the memory is mapped from if there is one: that saves a page fault for each page.
+/// Copies `bytes` to `start`, through the file that the memory is mapped from if there is one: that saves a page fault for
+/// each page.
 fn copy(ram: &GuestMemoryMmap, bytes: &[u8], start: GuestAddress) -> Result<(), GuestMemoryError> {
     let file = ram
         .to_region_addr(start)

@@ -1,4 +1,4 @@
-//! What the tests of the program share: running it, and tiny guests for it to run.
+//! Shared parts of the tests: runs of the program, and tiny guests for it.
 
 use std::{
     fs,

@@ -43,7 +43,7 @@ impl Session {
         Self::start_with(&[])
     }
 
-    /// The same with more arguments.
+    /// Starts the program with more arguments, and waits until its guest says that it is ready.
     fn start_with(args: &[&str]) -> Self {
         let replex = Replex::new();
         let kernel = replex.file("echo", &elf(ECHO));
