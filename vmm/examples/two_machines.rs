@@ -14,7 +14,7 @@ use vmm::{
 };
 
 const PROMPT: &str = "root@replex:~# ";
-/// Many times what anything here takes on a slow host.
+/// A time many times as long as anything here takes on a slow host.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Commands for the shell that asks: a question for each number, and the answer it hears.

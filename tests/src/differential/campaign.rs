@@ -102,7 +102,7 @@ pub struct Campaign {
     pub sides: Vec<Side>,
     /// Forms to draw from; at least one.
     pub forms: Vec<Code>,
-    /// Everything follows from it.
+    /// The seed that everything follows from.
     pub seed: u64,
     /// Cases to run, rounded up to whole batches.
     pub cases: u64,

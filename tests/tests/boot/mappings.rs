@@ -6,7 +6,7 @@ use guest_kernels::Guest;
 
 use crate::{program::Boot, workload};
 
-/// Between two looks. Only how much is seen depends on it.
+/// Time between two looks at the mappings.
 const INTERVAL: Duration = Duration::from_millis(2);
 /// The name of the memory that translated code is in, in /proc/PID/maps.
 const CODE: &str = "memfd:replex-code";

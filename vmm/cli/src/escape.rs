@@ -5,7 +5,7 @@
 pub enum Key {
     /// Send this byte to the guest.
     Send(u8),
-    /// Nothing yet, or nothing at all.
+    /// Send and do nothing: more is expected, or the key is unknown.
     Swallowed,
     /// Show [`HELP`].
     Help,

@@ -21,7 +21,7 @@ const BUFFER: usize = 64 << 10;
 #[derive(Debug)]
 pub struct TraceFile {
     path: PathBuf,
-    /// None once it has failed.
+    /// The file, or none once a write has failed.
     file: Option<BufWriter<File>>,
     line: Vec<u8>,
 }

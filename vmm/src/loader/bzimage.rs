@@ -22,7 +22,7 @@ pub enum BzImageError {
     Truncated {
         /// Length of the file in bytes.
         len: usize,
-        /// What should have followed.
+        /// The part that is missing.
         what: &'static str,
     },
     /// The file is neither a bzImage nor in any other known format.

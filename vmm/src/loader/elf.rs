@@ -18,7 +18,7 @@ pub enum ElfError {
     Truncated {
         /// Length of the file in bytes.
         len: usize,
-        /// What should have followed.
+        /// The part that is missing.
         what: &'static str,
     },
     /// The code is for another processor.

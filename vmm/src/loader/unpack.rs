@@ -49,7 +49,7 @@ pub enum UnpackError {
         compression: Compression,
         /// The size that follows the stream.
         stated: usize,
-        /// How many bytes came out (no more than one beyond `stated`).
+        /// Number of bytes unpacked, at most one more than `stated`.
         actual: usize,
     },
     /// The stream is damaged.
@@ -57,7 +57,7 @@ pub enum UnpackError {
     Damaged {
         /// The format of the stream.
         compression: Compression,
-        /// What the decompressor says.
+        /// The decompressor's error.
         source: io::Error,
     },
 }
@@ -272,7 +272,7 @@ pub(crate) mod tests {
         Compression::Lz4Legacy,
     ];
 
-    /// Compressible, not constant, with call instructions for the branch filter to work on.
+    /// Compressible bytes, not constant, with call instructions for the branch filter to work on.
     fn sample(len: usize) -> Vec<u8> {
         (0..len)
             .map(|i| if i % 7 == 0 { 0xe8 } else { (i / 64) as u8 })
