@@ -35,7 +35,7 @@ pub use memory::{
     Attribute, Attributes, DirtyLog, GuestRam, MAX_RAM, MIN_RAM, MapError, Memory, MemoryError,
     MemoryState, NotRam, Region, RegionKind, Store, StoreHook, Subscriber, SubscriberId, Timestamp,
 };
-pub use mmu::{MemFault, Mmu, Piece, Span};
+pub use mmu::{MemFault, Mmu, MmuState, Piece, Span};
 pub use paging::{
     Access, NoTranslation, PageFault, PageFaultCode, PageSize, Paging, PagingMode, Permissions,
     Privilege, ReservedBits, Translation,

@@ -22,6 +22,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, Weak};
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use access::{Resolved, is_in_page};
@@ -85,6 +86,13 @@ impl Span {
     pub fn pieces(&self) -> impl Iterator<Item = Piece> + use<> {
         [Some(self.first), self.second].into_iter().flatten()
     }
+}
+
+/// The MMU's own registers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct MmuState {
+    /// The page-directory-pointer-table registers of PAE paging, as entries of the table: 0 where P is 0.
+    pub pdptes: [u64; 4],
 }
 
 /// One vCPU's paging registers and software TLB, on the memory that it shares with others.
@@ -168,6 +176,26 @@ impl Mmu {
     /// (SDM Vol. 3A, 4.4.1 PDPTE Registers).
     pub fn load_pdptes(&mut self, cr3: u32) -> Result<(), ReservedBits> {
         self.pdptes = Pdptes::load(&self.memory, cr3)?;
+        self.enter_space();
+        Ok(())
+    }
+
+    /// What of the MMU is saved, beside the control registers that `paging` of [`Self::restore`] comes from.
+    pub fn save(&self) -> MmuState {
+        MmuState {
+            pdptes: self.pdptes.encode(),
+        }
+    }
+
+    /// Takes over the registers of another MMU. Nothing is cached then.
+    ///
+    /// # Errors
+    /// If a page-directory-pointer-table register is none.
+    pub fn restore(&mut self, paging: Paging, state: &MmuState) -> Result<(), ReservedBits> {
+        let pdptes = Pdptes::decode(state.pdptes)?;
+        self.set_paging(paging);
+        self.flush_all();
+        self.pdptes = pdptes;
         self.enter_space();
         Ok(())
     }
