@@ -94,7 +94,10 @@ fn code_is_void_whoever_stores() {
             mmu.write(linear(OLD as u32), Supervisor, 1u8).unwrap();
             mmu.mark_code(frame);
             assert_eq!(
-                mmu.slot(View::of(Access::Write, Supervisor), linear(OLD as u32)),
+                mmu.tlb().slot(
+                    View::of(Access::Write, Supervisor),
+                    linear(OLD as u32).page()
+                ),
                 0
             );
             let epoch = mmu.code_epoch();
@@ -149,7 +152,7 @@ fn a_device_that_stores_to_page_tables_meanwhile_leaves_no_false_slot() {
                 for _ in 0..3000 {
                     let entry = first + u64::from(random() % PAGES) * 4;
                     let frame = OLD + u64::from(random() % 16) * 0x1000;
-                    let present = u64::from(random() % 4 > 0);
+                    let present = u64::from(random() & 3 > 0);
                     let value = (frame | W | U | A | D | present) as u32;
                     memory.store(phys(entry), value).unwrap();
                 }
@@ -171,7 +174,7 @@ fn a_device_that_stores_to_page_tables_meanwhile_leaves_no_false_slot() {
         mmu.flush_non_global();
         for page in 0..PAGES {
             let addr = linear(PAGE + page * 0x1000);
-            let cached = mmu.cached_frame(View::of(Access::Read, User), addr);
+            let cached = mmu.tlb().frame(View::of(Access::Read, User), addr.page());
             let walked = mmu.walk(addr).ok().map(|found| found.phys.frame());
             assert!(
                 cached.is_none() || cached == walked,

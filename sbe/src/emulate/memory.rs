@@ -162,7 +162,7 @@ impl Exec<'_> {
     ) -> Result<(), Fault> {
         let linear = self.readable(segment, offset, bytes.len() as u32)?;
         let privilege = self.cpu.privilege();
-        if !self.mmu.read_cached(linear, privilege, bytes) {
+        if !self.mmu.tlb().load_bytes(linear, privilege, bytes) {
             let len = bytes.len() as u32;
             let span = self.mmu.translate(linear, len, Access::Read, privilege)?;
             self.read_span(&span, bytes);
@@ -174,7 +174,7 @@ impl Exec<'_> {
     pub fn store_bytes(&mut self, segment: SegReg, offset: u32, bytes: &[u8]) -> Result<(), Fault> {
         let linear = self.writable(segment, offset, bytes.len() as u32)?;
         let privilege = self.cpu.privilege();
-        if !self.mmu.write_cached(linear, privilege, bytes) {
+        if !self.mmu.tlb_mut().store_bytes(linear, privilege, bytes) {
             let len = bytes.len() as u32;
             let span = self.mmu.translate(linear, len, Access::Write, privilege)?;
             self.write_span(&span, bytes);
