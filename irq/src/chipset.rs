@@ -41,7 +41,7 @@
 use std::fmt;
 
 use crate::lines::{Irq, Level};
-use crate::pic::{Pic, PicPort};
+use crate::pic::{AlwaysEdgeTriggered, Pic, PicPort};
 use crate::pit::{Channel, Pit, PitPort};
 
 /// How long an interrupted program goes on at least before the timer interrupts it again, in nanoseconds. Long beside a
@@ -151,6 +151,20 @@ impl Chipset {
         if irq != Irq::TIMER {
             self.pic.set_line(irq, level);
         }
+    }
+
+    /// Makes device line `irq` level triggered, or edge triggered, as firmware does; see [`Pic::set_level_triggered`]. A line
+    /// that several devices share is level triggered, and high while any of them drives it: who wires them to the line
+    /// calls [`Self::set_line`] with the OR of their levels.
+    ///
+    /// # Errors
+    /// IRQ 0, 1, 2, 8 and 13 cannot be level triggered.
+    pub fn set_level_triggered(
+        &mut self,
+        irq: Irq,
+        level_triggered: bool,
+    ) -> Result<(), AlwaysEdgeTriggered> {
+        self.with_pic(|pic| pic.set_level_triggered(irq, level_triggered))
     }
 
     /// Runs the timer up to `now_ns`, in nanoseconds since time 0. A time before the last one counts as the last one.

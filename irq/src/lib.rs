@@ -28,5 +28,5 @@ pub mod pit;
 
 pub use chipset::{Chipset, Port, TimerStats};
 pub use lines::{Irq, Level};
-pub use pic::{Pic, PicPort};
+pub use pic::{AlwaysEdgeTriggered, Pic, PicPort};
 pub use pit::{Channel, Pit, PitPort};

@@ -17,6 +17,8 @@ mod command;
 
 use std::fmt;
 
+use thiserror::Error;
+
 use crate::lines::{Irq, Level};
 use chip::Chip;
 
@@ -63,6 +65,11 @@ impl PicPort {
         }
     }
 }
+
+/// The error of [`Pic::set_level_triggered`] for a line that the ELCR cannot make level triggered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("IRQ {} cannot be level triggered", .0.number())]
+pub struct AlwaysEdgeTriggered(pub Irq);
 
 /// Master and slave 8259A, cascaded on IR2. Until the guest has written a chip's initialization words, that chip requests
 /// nothing.
@@ -117,6 +124,30 @@ impl Pic {
         } else {
             self.with_slave(|slave| slave.set_input(irq.number() - INPUTS, level));
         }
+    }
+
+    /// Makes `irq` level triggered, or edge triggered, in the edge/level control registers, as firmware does before it starts
+    /// an operating system. The guest can change it there; initializing the controllers leaves it as it is.
+    ///
+    /// # Errors
+    /// IRQ 0, 1, 2, 8 and 13 cannot be level triggered.
+    pub fn set_level_triggered(
+        &mut self,
+        irq: Irq,
+        level_triggered: bool,
+    ) -> Result<(), AlwaysEdgeTriggered> {
+        let (port, writable) = if irq.number() < INPUTS {
+            (PicPort::MasterElcr, MASTER_ELCR_WRITABLE)
+        } else {
+            (PicPort::SlaveElcr, SLAVE_ELCR_WRITABLE)
+        };
+        let bit = 1 << (irq.number() % INPUTS);
+        if level_triggered && writable & bit == 0 {
+            return Err(AlwaysEdgeTriggered(irq));
+        }
+        let others = self.read(port) & !bit;
+        self.write(port, others | if level_triggered { bit } else { 0 });
+        Ok(())
     }
 
     /// The INT output of the master, which is the processor's INTR pin.

@@ -1,6 +1,6 @@
 //! The wired chipset as a machine uses it: time in, ports, vectors and deadlines out.
 
-use irq::{Chipset, Irq, Level, Port, TimerStats, chipset::GAP};
+use irq::{AlwaysEdgeTriggered, Chipset, Irq, Level, Port, TimerStats, chipset::GAP};
 
 /// Nanoseconds of so many clock pulses of the 8254, rounded up.
 fn pulses(number: u64) -> u64 {
@@ -24,15 +24,19 @@ fn read(chipset: &mut Chipset, address: u16) -> u8 {
 /// A chipset with initialized controllers, vectors 20h and 28h.
 fn initialized() -> Chipset {
     let mut chipset = Chipset::new();
+    initialize(&mut chipset);
+    chipset
+}
+
+fn initialize(chipset: &mut Chipset) {
     write(
-        &mut chipset,
+        chipset,
         &[(0x20, 0x11), (0x21, 0x20), (0x21, 0x04), (0x21, 0x01)],
     );
     write(
-        &mut chipset,
+        chipset,
         &[(0xa0, 0x11), (0xa1, 0x28), (0xa1, 0x02), (0xa1, 0x01)],
     );
-    chipset
 }
 
 /// The control word of counter 0 for `mode`, both bytes, and the count.
@@ -252,5 +256,55 @@ fn an_interrupt_that_no_handler_ends_can_be_ended_by_its_vector() {
             chipset.end_service(vector);
             chipset.set_line(irq, Level::Low);
         }
+    }
+}
+
+#[test]
+fn firmware_makes_lines_level_triggered() {
+    let mut chipset = Chipset::new();
+    for number in 0..16 {
+        let irq = Irq::new(number).expect("a line");
+        let result = chipset.set_level_triggered(irq, true);
+        let expected = match number {
+            0 | 1 | 2 | 8 | 13 => Err(AlwaysEdgeTriggered(irq)),
+            _ => Ok(()),
+        };
+        assert_eq!(result, expected);
+        assert_eq!(chipset.set_level_triggered(irq, false), Ok(()));
+    }
+    assert_eq!(
+        AlwaysEdgeTriggered(Irq::RTC).to_string(),
+        "IRQ 8 cannot be level triggered"
+    );
+    for number in [5, 11, 14] {
+        let irq = Irq::new(number).expect("a line");
+        assert_eq!(chipset.set_level_triggered(irq, true), Ok(()));
+    }
+    assert_eq!(read(&mut chipset, 0x4d0), 0x20);
+    assert_eq!(read(&mut chipset, 0x4d1), 0x48);
+    let irq = Irq::new(14).expect("a line");
+    assert_eq!(chipset.set_level_triggered(irq, false), Ok(()));
+    assert_eq!(read(&mut chipset, 0x4d1), 0x08);
+}
+
+#[test]
+fn a_shared_level_triggered_line_requests_until_no_device_drives_it() {
+    for (number, vector) in [(5, 0x25), (11, 0x2b)] {
+        let irq = Irq::new(number).expect("a line");
+        let mut chipset = Chipset::new();
+        assert_eq!(chipset.set_level_triggered(irq, true), Ok(()));
+        // The guest's initialization leaves what firmware has set.
+        initialize(&mut chipset);
+        let mut devices = [true, true];
+        for device in 0..2 {
+            chipset.set_line(irq, Level::from_active(devices.contains(&true)));
+            assert!(chipset.intr(), "device {device} of line {number}");
+            assert_eq!(chipset.acknowledge(), vector);
+            assert!(!chipset.intr(), "in service");
+            devices[device] = false;
+            chipset.set_line(irq, Level::from_active(devices.contains(&true)));
+            write(&mut chipset, &[(0xa0, 0x20), (0x20, 0x20)]);
+        }
+        assert!(!chipset.intr(), "nobody drives line {number}");
     }
 }
