@@ -21,9 +21,9 @@ pub use session::{exec_archive, winsize_archive};
 use archive::{Archive, DeviceNumber};
 
 /// The first program in user space, and the files it and the shell read.
-const INIT: &str = include_str!("initramfs/init.sh");
-const PROFILE: &str = include_str!("initramfs/profile.sh");
-const FSTAB: &str = include_str!("initramfs/fstab");
+const INIT: &str = include_str!("init.sh");
+const PROFILE: &str = include_str!("profile.sh");
+const FSTAB: &str = include_str!("fstab");
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n";
 const GROUP: &str = "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n";
 const HOSTS: &str = "127.0.0.1 localhost replex\n";
