@@ -40,9 +40,12 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::lines::{Irq, Level};
-use crate::pic::{AlwaysEdgeTriggered, Pic, PicPort};
-use crate::pit::{Channel, Pit, PitPort};
+use crate::pic::{AlwaysEdgeTriggered, Pic, PicPort, PicState};
+use crate::pit::{Channel, Pit, PitPort, PitState};
+use crate::state::{MOST_COUNTED, StateError, check};
 
 /// How long an interrupted program goes on at least before the timer interrupts it again, in nanoseconds. Long beside a
 /// handler's way out (tens of instructions), and so the greater part of the time even for a slow machine; short beside any
@@ -78,7 +81,7 @@ impl Port {
 }
 
 /// What became of the ticks since power-on: `ticks + doubled = delivered + lost + waiting`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TimerStats {
     /// Rising edges of OUT0.
     pub ticks: u64,
@@ -95,8 +98,18 @@ pub struct TimerStats {
     pub waiting: u64,
 }
 
+impl TimerStats {
+    /// Whether the account is one that a chipset can have kept.
+    fn is_balanced(&self) -> bool {
+        let counts = [self.ticks, self.doubled, self.delivered, self.lost];
+        counts.iter().all(|&count| count <= MOST_COUNTED)
+            && self.ticks + self.doubled == self.delivered + self.lost + self.waiting
+            && self.late <= self.delivered
+    }
+}
+
 /// The tick that IR0 requests an interrupt for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Request {
     /// It was owed.
     late: bool,
@@ -120,6 +133,75 @@ pub struct Chipset {
     /// IRQ 0 was acknowledged since the latest `advance`.
     acknowledged: bool,
     stats: TimerStats,
+}
+
+/// The saved state of a [`Chipset`]. Its times are those of the clock of the machine that saved it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChipsetState {
+    pic: PicState,
+    pit: PitState,
+    now: u64,
+    request: Option<Request>,
+    owed: u64,
+    gap_end: u64,
+    acknowledged: bool,
+    stats: TimerStats,
+}
+
+/// Saving and restoring.
+impl Chipset {
+    /// Saves the state of the chipset at the time of the latest [`Self::advance`].
+    #[must_use]
+    pub fn save(&self) -> ChipsetState {
+        ChipsetState {
+            pic: self.pic.save(),
+            pit: self.pit.save(),
+            now: self.now,
+            request: self.request,
+            owed: self.owed,
+            gap_end: self.gap_end,
+            acknowledged: self.acknowledged,
+            stats: self.stats,
+        }
+    }
+
+    /// Restores a chipset that continues exactly as the saved one, if the caller's clock goes on from the time at which
+    /// it was saved.
+    ///
+    /// # Errors
+    /// [`StateError`] if no chipset can have been saved like this.
+    pub fn restore(state: ChipsetState) -> Result<Self, StateError> {
+        let chipset = Self {
+            pic: Pic::restore(state.pic)?,
+            pit: Pit::restore(state.pit)?,
+            now: state.now,
+            request: state.request,
+            owed: state.owed,
+            gap_end: state.gap_end,
+            acknowledged: state.acknowledged,
+            stats: state.stats,
+        };
+        chipset.check_times()?;
+        chipset.check_account()?;
+        Ok(chipset)
+    }
+
+    fn check_times(&self) -> Result<(), StateError> {
+        check(self.pit.is_at(self.now), "time of the 8254")?;
+        let latest_gap_end = self.now.saturating_add(GAP);
+        check(self.gap_end <= latest_gap_end, "end of the gap")
+    }
+
+    fn check_account(&self) -> Result<(), StateError> {
+        let requested = self.request.is_none() || self.pic.is_requested(Irq::TIMER);
+        check(requested, "request of IRQ 0")?;
+        check(self.owed <= MOST_OWED, "ticks owed")?;
+        check(self.stats.waiting == 0, "ticks waiting")?;
+        let stats = self.timer_stats();
+        let delivered = self.pic.acknowledged(Irq::TIMER);
+        check(stats.delivered == delivered, "ticks delivered")?;
+        check(stats.is_balanced(), "account of ticks")
+    }
 }
 
 /// What a machine does with it.

@@ -25,8 +25,10 @@ pub mod chipset;
 pub mod lines;
 pub mod pic;
 pub mod pit;
+mod state;
 
-pub use chipset::{Chipset, Port, TimerStats};
+pub use chipset::{Chipset, ChipsetState, Port, TimerStats};
 pub use lines::{Irq, Level};
-pub use pic::{AlwaysEdgeTriggered, Pic, PicPort};
-pub use pit::{Channel, Pit, PitPort};
+pub use pic::{AlwaysEdgeTriggered, Pic, PicPort, PicState};
+pub use pit::{Channel, Pit, PitPort, PitState};
+pub use state::StateError;

@@ -3,8 +3,10 @@
 //! A line is a wire with a level; whether an edge or the level itself requests an interrupt is the business of the
 //! controller that it enters ([`crate::pic`]). Numbers are checked once, here, so that no controller has to.
 
+use serde::{Deserialize, Serialize};
+
 /// The electrical level of a line or pin.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Level {
     /// Inactive for an interrupt request.
     #[default]

@@ -11,9 +11,12 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use super::INPUTS;
 use super::command::{Command, Icw1, Icw4, Ocw2, Ocw3, StatusRead, slave_identity, vector_base};
 use crate::lines::Level;
+use crate::state::{MOST_COUNTED, StateError, check};
 
 /// The level that an acknowledge cycle without a request returns, and the lowest priority after ICW1.
 const DEFAULT_LEVEL: u8 = 7;
@@ -23,7 +26,7 @@ const POLL_INTERRUPT: u8 = 1 << 7;
 const POLL_NOTHING: u8 = 0;
 
 /// Where the chip is in its initialization sequence (8259A datasheet, Initialization Sequence).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 enum Sequence {
     /// Power-on: A0 = 1 reaches OCW1, but nothing is requested.
     #[default]
@@ -35,7 +38,7 @@ enum Sequence {
     Ready,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chip {
     /// Levels of the inputs.
     inputs: u8,
@@ -79,6 +82,22 @@ impl Default for Chip {
             status_read: StatusRead::default(),
             acknowledged: [0; INPUTS as usize],
         }
+    }
+}
+
+impl Chip {
+    /// Checks that a chip that was saved can go on, as the one whose ELCR bits are writable where `elcr_writable` has ones.
+    pub fn check(&self, elcr_writable: u8) -> Result<(), StateError> {
+        check(self.lowest < INPUTS, "8259A: lowest priority")?;
+        check(
+            self.vector_base == vector_base(self.vector_base),
+            "8259A: vector base",
+        )?;
+        check(self.elcr & !elcr_writable == 0, "ELCR")?;
+        check(
+            self.acknowledged.iter().all(|&count| count <= MOST_COUNTED),
+            "8259A: acknowledge counts",
+        )
     }
 }
 
@@ -372,5 +391,34 @@ impl fmt::Display for Chip {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn impossible_values_are_named() {
+        let rejected = |change: fn(&mut Chip)| {
+            let mut chip = Chip::default();
+            change(&mut chip);
+            chip.check(0xf8).map_err(|error| error.field)
+        };
+        assert_eq!(rejected(|_| ()), Ok(()));
+        assert_eq!(rejected(|chip| chip.elcr = 0x08), Ok(()));
+        assert_eq!(
+            rejected(|chip| chip.lowest = 8),
+            Err("8259A: lowest priority")
+        );
+        assert_eq!(
+            rejected(|chip| chip.vector_base = 0x21),
+            Err("8259A: vector base")
+        );
+        assert_eq!(rejected(|chip| chip.elcr = 0x04), Err("ELCR"));
+        assert_eq!(
+            rejected(|chip| chip.acknowledged[7] = u64::MAX),
+            Err("8259A: acknowledge counts")
+        );
     }
 }

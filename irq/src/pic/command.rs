@@ -3,6 +3,8 @@
 //! Bits that select the MCS-80/85 call sequence (ICW1 ADI, ICW4 µPM = 0) and the buffered mode pins (ICW4 BUF, M/S) have no
 //! effect in a PC and are ignored: vectors are always those of the 8086 mode.
 
+use serde::{Deserialize, Serialize};
+
 use bits::{
     ICW1, ICW1_IC4, ICW1_LTIM, ICW1_SNGL, OCW3, OCW3_ESMM, OCW3_P, OCW3_RIS, OCW3_RR, OCW3_SMM,
 };
@@ -62,7 +64,7 @@ impl Command {
 }
 
 /// Initialization command word 1: which words follow and how inputs trigger.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Icw1 {
     pub ic4: bool,
     pub single: bool,
@@ -90,7 +92,7 @@ pub fn slave_identity(icw3: u8) -> u8 {
 }
 
 /// Initialization command word 4.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Icw4 {
     pub auto_eoi: bool,
     pub special_fully_nested: bool,
@@ -135,7 +137,7 @@ impl Ocw2 {
 }
 
 /// The register that a read with A0 = 0 returns.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StatusRead {
     #[default]
     Irr,

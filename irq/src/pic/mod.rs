@@ -17,9 +17,11 @@ mod command;
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::lines::{Irq, Level};
+use crate::state::StateError;
 use chip::Chip;
 
 /// The master's input that the slave's INT output drives.
@@ -79,6 +81,51 @@ pub struct Pic {
     slave: Chip,
     /// Level driven on line 2 from outside, or-ed with the slave's INT.
     line2: Level,
+}
+
+/// The saved state of a [`Pic`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PicState {
+    master: Chip,
+    slave: Chip,
+    line2: Level,
+}
+
+/// Saving and restoring.
+impl Pic {
+    /// Saves the state of the pair.
+    #[must_use]
+    pub fn save(&self) -> PicState {
+        let Self {
+            master,
+            slave,
+            line2,
+        } = self.clone();
+        PicState {
+            master,
+            slave,
+            line2,
+        }
+    }
+
+    /// Restores a pair that continues exactly as the saved one.
+    ///
+    /// # Errors
+    /// [`StateError`] if no pair can have been saved like this.
+    pub fn restore(state: PicState) -> Result<Self, StateError> {
+        let PicState {
+            master,
+            slave,
+            line2,
+        } = state;
+        master.check(MASTER_ELCR_WRITABLE)?;
+        slave.check(SLAVE_ELCR_WRITABLE)?;
+        Ok(Self {
+            master,
+            slave,
+            line2,
+        })
+    }
 }
 
 impl Pic {

@@ -1,5 +1,8 @@
 //! The control words of an 8254, decoded (8254 datasheet, Control Word Format, Counter Latch Command, Read-Back Command).
 
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
 use super::Channel;
 
 /// SC1, SC0: which counter, or the read-back command.
@@ -67,7 +70,8 @@ impl ReadBack {
 }
 
 /// How a counter was programmed: access, mode, radix, and the bits as written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "u8", into = "u8")]
 pub struct Format {
     pub access: Access,
     pub mode: Mode,
@@ -104,6 +108,25 @@ impl Format {
     }
 }
 
+/// The error of decoding a saved format whose access bits are those of the counter latch command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("8254: {0:#04x} programs no counter")]
+pub struct NoFormat(u8);
+
+impl TryFrom<u8> for Format {
+    type Error = NoFormat;
+
+    fn try_from(bits: u8) -> Result<Self, NoFormat> {
+        Self::decode(bits).ok_or(NoFormat(bits))
+    }
+}
+
+impl From<Format> for u8 {
+    fn from(format: Format) -> Self {
+        format.bits
+    }
+}
+
 /// Which bytes of a count are read and written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -124,7 +147,7 @@ impl Access {
 }
 
 /// Counter modes 0 to 5.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mode {
     InterruptOnTerminalCount,
     HardwareRetriggerableOneShot,
@@ -149,7 +172,7 @@ impl Mode {
 }
 
 /// Number system of a count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Radix {
     /// 16 bits.
     Binary,

@@ -4,9 +4,12 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use super::control::{Access, Format, ReadBack};
 use super::counting::CountingElement;
 use crate::lines::Level;
+use crate::state::{StateError, check};
 
 /// Status byte: level of OUT.
 const STATUS_OUT: u8 = 1 << 7;
@@ -14,13 +17,13 @@ const STATUS_OUT: u8 = 1 << 7;
 const STATUS_NULL_COUNT: u8 = 1 << 6;
 
 /// Which byte of a two-byte count is read next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Byte {
     Low,
     High,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counter {
     format: Format,
     element: CountingElement,
@@ -48,6 +51,14 @@ impl Counter {
             latched_count: None,
             latched_status: None,
         }
+    }
+
+    /// Checks that a counter that was saved can go on, its GATE being at `gate`.
+    pub fn check(&self, gate: Level) -> Result<(), StateError> {
+        let Format { mode, radix, .. } = self.format;
+        check(self.element.gate() == gate, "8254: GATE")?;
+        check(self.element.is_programmed(mode, radix), "8254: mode")?;
+        self.element.check()
     }
 
     /// Applies a control word. All control logic is reset, OUT takes the mode's first level, the count stays.

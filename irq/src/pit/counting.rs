@@ -15,10 +15,13 @@
 //!
 //! The datasheet's minimum count in modes 2 and 3 is 2. With a count of 1 OUT stays high here.
 
+use serde::{Deserialize, Serialize};
+
 use super::control::{Mode, Radix};
 use crate::lines::Level;
+use crate::state::{StateError, check};
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CountingElement {
     mode: Mode,
     radix: Radix,
@@ -127,6 +130,45 @@ impl CountingElement {
                     self.out = Level::High;
                 }
             }
+        }
+    }
+}
+
+/// Saved state.
+impl CountingElement {
+    /// Whether the control word was one of `mode` and `radix`.
+    pub fn is_programmed(&self, mode: Mode, radix: Radix) -> bool {
+        self.mode == mode && self.radix == radix
+    }
+
+    /// Checks that an element that was saved can count on, and that OUT rises when [`Self::pulses_to_rise`] says so.
+    pub fn check(&self) -> Result<(), StateError> {
+        let modulus = self.radix.modulus();
+        let is_count = |count| (1..=modulus).contains(&count);
+        check(self.value < modulus, "8254: counting element")?;
+        check(
+            self.count_register.is_none_or(is_count),
+            "8254: count register",
+        )?;
+        let needs_count = self.load_pending || self.loaded;
+        check(
+            !needs_count || self.count_register.is_some(),
+            "8254: loading",
+        )?;
+        check(
+            self.mode != Mode::SquareWave || !self.loaded || self.value.is_multiple_of(2),
+            "8254: counting element in mode 3",
+        )?;
+        check(self.is_out_possible(), "8254: OUT")
+    }
+
+    fn is_out_possible(&self) -> bool {
+        match self.mode {
+            Mode::InterruptOnTerminalCount | Mode::HardwareRetriggerableOneShot => {
+                !(self.armed && self.out.is_high())
+            }
+            Mode::RateGenerator => self.out.is_high() || (self.loaded && self.value == 1),
+            _ => true,
         }
     }
 }
@@ -353,4 +395,57 @@ fn high_half(count: u64) -> u64 {
 /// Pulses for which OUT is low in a mode 3 period of `count`.
 fn low_half(count: u64) -> u64 {
     count / 2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn impossible_values_are_named() {
+        let rejected = |mode, change: fn(&mut CountingElement)| {
+            let mut element = CountingElement::new(mode, Radix::Decimal, Level::High);
+            element.write_count(0x1000);
+            element.clock(1);
+            assert_eq!(element.check(), Ok(()));
+            change(&mut element);
+            element.check().map_err(|error| error.field)
+        };
+        let one_shot = Mode::InterruptOnTerminalCount;
+        for (mode, change, field) in [
+            (
+                one_shot,
+                (|element| element.value = 10_000) as fn(&mut CountingElement),
+                "8254: counting element",
+            ),
+            (
+                one_shot,
+                |element| element.count_register = Some(0),
+                "8254: count register",
+            ),
+            (
+                one_shot,
+                |element| element.count_register = Some(10_001),
+                "8254: count register",
+            ),
+            (
+                one_shot,
+                |element| element.count_register = None,
+                "8254: loading",
+            ),
+            (one_shot, |element| element.out = Level::High, "8254: OUT"),
+            (
+                Mode::RateGenerator,
+                |element| element.out = Level::Low,
+                "8254: OUT",
+            ),
+            (
+                Mode::SquareWave,
+                |element| element.value = 5,
+                "8254: counting element in mode 3",
+            ),
+        ] {
+            assert_eq!(rejected(mode, change), Err(field), "{mode:?}");
+        }
+    }
 }

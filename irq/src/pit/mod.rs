@@ -25,7 +25,10 @@ pub use clock::FREQUENCY_HZ;
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::lines::Level;
+use crate::state::{StateError, check};
 use clock::{pulses_until, time_of_pulse};
 use control::{ControlWord, CounterCommand};
 use counter::Counter;
@@ -108,6 +111,70 @@ pub struct Pit {
     refresh: bool,
 }
 
+/// The saved state of a [`Pit`]. Its time is that of the clock of the machine that saved it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PitState {
+    counters: [Counter; 3],
+    pulses: u64,
+    port_61: u8,
+    refresh: bool,
+}
+
+/// Saving and restoring.
+impl Pit {
+    /// Saves the state of the timer.
+    #[must_use]
+    pub fn save(&self) -> PitState {
+        let Self {
+            counters,
+            pulses,
+            port_61,
+            refresh,
+        } = self.clone();
+        PitState {
+            counters,
+            pulses,
+            port_61,
+            refresh,
+        }
+    }
+
+    /// Restores a timer that continues exactly as the saved one, if the caller's clock goes on from the time of the latest
+    /// [`Self::advance`].
+    ///
+    /// # Errors
+    /// [`StateError`] if no timer can have been saved like this.
+    pub fn restore(state: PitState) -> Result<Self, StateError> {
+        let PitState {
+            counters,
+            pulses,
+            port_61,
+            refresh,
+        } = state;
+        check(port_61 & !PORT_61_WRITABLE == 0, "port 0x61")?;
+        for (counter, gate) in counters.iter().zip(gates(port_61)) {
+            counter.check(gate)?;
+        }
+        Ok(Self {
+            counters,
+            pulses,
+            port_61,
+            refresh,
+        })
+    }
+
+    /// Whether the counters have run up to `now_ns`.
+    pub(crate) fn is_at(&self, now_ns: u64) -> bool {
+        self.pulses == pulses_until(now_ns)
+    }
+}
+
+/// The levels of the counters' GATE pins, with `port_61` in port 61h.
+fn gates(port_61: u8) -> [Level; 3] {
+    let gate2 = Level::from_active(port_61 & PORT_61_GATE2 != 0);
+    [Level::High, Level::High, gate2]
+}
+
 impl Default for Pit {
     fn default() -> Self {
         Self::new()
@@ -120,11 +187,7 @@ impl Pit {
     #[must_use]
     pub fn new() -> Self {
         let mut pit = Self {
-            counters: [
-                Counter::new(Level::High),
-                Counter::new(Level::High),
-                Counter::new(Level::Low),
-            ],
+            counters: gates(0).map(Counter::new),
             pulses: 0,
             port_61: 0,
             refresh: false,
@@ -150,8 +213,8 @@ impl Pit {
             PitPort::Control => self.write_control(value),
             PitPort::SystemControl => {
                 self.port_61 = value & PORT_61_WRITABLE;
-                let gate = Level::from_active(value & PORT_61_GATE2 != 0);
-                self.counter(Channel::Speaker).set_gate(gate);
+                let [.., gate2] = gates(value);
+                self.counter(Channel::Speaker).set_gate(gate2);
             }
         }
     }
