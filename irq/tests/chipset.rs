@@ -1,8 +1,8 @@
-//! The wired chipset as a machine uses it: time in, ports, vectors and deadlines out.
+//! The wired chipset as a machine uses it, through time, ports, lines, vectors and deadlines.
 
-use irq::{Chipset, Irq, Level, Port, TimerStats, chipset::GAP};
+use irq::{AlwaysEdgeTriggered, Chipset, Irq, Level, Port, TimerStats, chipset::GAP};
 
-/// Nanoseconds of so many clock pulses of the 8254, rounded up.
+/// The time that `number` clock pulses of the 8254 take, in nanoseconds, rounded up.
 fn pulses(number: u64) -> u64 {
     let time = (u128::from(number) * 1_000_000_000).div_ceil(u128::from(irq::pit::FREQUENCY_HZ));
     u64::try_from(time).expect("tests stay within 584 years")
@@ -21,21 +21,26 @@ fn read(chipset: &mut Chipset, address: u16) -> u8 {
     chipset.read(Port::decode(address).expect("tests name ports of the chipset"))
 }
 
-/// A chipset with initialized controllers, vectors 20h and 28h.
+/// Returns a chipset with initialized controllers.
 fn initialized() -> Chipset {
     let mut chipset = Chipset::new();
-    write(
-        &mut chipset,
-        &[(0x20, 0x11), (0x21, 0x20), (0x21, 0x04), (0x21, 0x01)],
-    );
-    write(
-        &mut chipset,
-        &[(0xa0, 0x11), (0xa1, 0x28), (0xa1, 0x02), (0xa1, 0x01)],
-    );
+    initialize(&mut chipset);
     chipset
 }
 
-/// The control word of counter 0 for `mode`, both bytes, and the count.
+/// Initializes the controllers with vectors 0x20 and 0x28.
+fn initialize(chipset: &mut Chipset) {
+    write(
+        chipset,
+        &[(0x20, 0x11), (0x21, 0x20), (0x21, 0x04), (0x21, 0x01)],
+    );
+    write(
+        chipset,
+        &[(0xa0, 0x11), (0xa1, 0x28), (0xa1, 0x02), (0xa1, 0x01)],
+    );
+}
+
+/// Writes the control word of counter 0 for `mode` and both bytes of the count.
 fn program(chipset: &mut Chipset, mode: u8, count: u16) {
     let [low, high] = count.to_le_bytes();
     write(
@@ -44,7 +49,7 @@ fn program(chipset: &mut Chipset, mode: u8, count: u16) {
     );
 }
 
-/// Takes the timer's interrupt at `now`: vector and EOI.
+/// Takes the timer's interrupt at `now`, from its vector to its EOI.
 fn take_tick(chipset: &mut Chipset, now: u64) {
     assert!(chipset.intr());
     assert_eq!(chipset.acknowledge(), 0x20);
@@ -57,7 +62,7 @@ fn periodic_mode_ticks_at_each_deadline_without_drift() {
     for mode in [2, 3] {
         let mut chipset = initialized();
         program(&mut chipset, mode, 11_932);
-        // Programming raises OUT0, and that is an edge like any other.
+        // Programming raises OUT0, which is an edge like any other.
         take_tick(&mut chipset, 0);
         for tick in 1..=1_000 {
             let deadline = chipset
@@ -116,7 +121,7 @@ fn one_shot_modes_tick_once() {
 
 #[test]
 fn a_pulse_that_came_and_went_unseen_still_interrupts() {
-    // Both looks at the line happen while OUT0 is low again.
+    // Both times, OUT0 is low again when the chipset advances.
     for (mode, first_look, second_look) in [
         (2, pulses(1 + 1_000 + 999), pulses(1 + 1_000 + 999) + 1),
         (3, pulses(1 + 1_600), pulses(1 + 1_800)),
@@ -252,5 +257,55 @@ fn an_interrupt_that_no_handler_ends_can_be_ended_by_its_vector() {
             chipset.end_service(vector);
             chipset.set_line(irq, Level::Low);
         }
+    }
+}
+
+#[test]
+fn firmware_makes_lines_level_triggered() {
+    let mut chipset = Chipset::new();
+    for number in 0..16 {
+        let irq = Irq::new(number).expect("a line");
+        let result = chipset.set_level_triggered(irq, true);
+        let expected = match number {
+            0 | 1 | 2 | 8 | 13 => Err(AlwaysEdgeTriggered(irq)),
+            _ => Ok(()),
+        };
+        assert_eq!(result, expected);
+        assert_eq!(chipset.set_level_triggered(irq, false), Ok(()));
+    }
+    assert_eq!(
+        AlwaysEdgeTriggered(Irq::RTC).to_string(),
+        "IRQ 8 cannot be level triggered"
+    );
+    for number in [5, 11, 14] {
+        let irq = Irq::new(number).expect("a line");
+        assert_eq!(chipset.set_level_triggered(irq, true), Ok(()));
+    }
+    assert_eq!(read(&mut chipset, 0x4d0), 0x20);
+    assert_eq!(read(&mut chipset, 0x4d1), 0x48);
+    let irq = Irq::new(14).expect("a line");
+    assert_eq!(chipset.set_level_triggered(irq, false), Ok(()));
+    assert_eq!(read(&mut chipset, 0x4d1), 0x08);
+}
+
+#[test]
+fn a_shared_level_triggered_line_requests_until_no_device_drives_it() {
+    for (number, vector) in [(5, 0x25), (11, 0x2b)] {
+        let irq = Irq::new(number).expect("a line");
+        let mut chipset = Chipset::new();
+        assert_eq!(chipset.set_level_triggered(irq, true), Ok(()));
+        // The guest's initialization leaves what firmware has set.
+        initialize(&mut chipset);
+        let mut devices = [true, true];
+        for device in 0..2 {
+            chipset.set_line(irq, Level::from_active(devices.contains(&true)));
+            assert!(chipset.intr(), "device {device} of line {number}");
+            assert_eq!(chipset.acknowledge(), vector);
+            assert!(!chipset.intr(), "in service");
+            devices[device] = false;
+            chipset.set_line(irq, Level::from_active(devices.contains(&true)));
+            write(&mut chipset, &[(0xa0, 0x20), (0x20, 0x20)]);
+        }
+        assert!(!chipset.intr(), "nobody drives line {number}");
     }
 }

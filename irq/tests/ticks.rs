@@ -1,81 +1,21 @@
 //! What becomes of the timer's ticks when the machine, or the guest, is late: the policy of `irq::chipset`.
 
+mod machine;
+
+use irq::TimerStats;
 use irq::chipset::{GAP, MOST_OWED, PATIENCE};
-use irq::{Chipset, Port, TimerStats};
+use machine::{Action, Machine, TIMER, action, perform};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
 const MS: u64 = 1_000_000;
-/// Count and period of a timer of about 1000 Hz.
+/// The count of a timer of about 1000 Hz.
 const COUNT_1MS: u16 = 1_193;
-/// What a machine runs its processor without looking at the time.
+/// How long a machine runs its processor without looking at the clock, in nanoseconds.
 const SLICE: u64 = 250_000;
-/// Vector of IRQ 0.
-const TIMER: u8 = 0x20;
-
-/// A chipset with the time, and a guest that handles the timer's interrupt by counting it and an EOI.
-struct Machine {
-    chipset: Chipset,
-    now: u64,
-    /// When the guest took an interrupt of the timer.
-    taken: Vec<u64>,
-}
 
 impl Machine {
-    /// Controllers initialized with vectors 20h and 28h and ICW1 and ICW4 of the master as given; counter 0 in `mode`
-    /// counts `count`. The tick that programming makes is taken.
-    fn with_master(icw1: u8, icw4: u8, mode: u8, count: u16) -> Self {
-        let mut machine = Self {
-            chipset: Chipset::new(),
-            now: 0,
-            taken: Vec::new(),
-        };
-        machine.write(&[(0x20, icw1), (0x21, 0x20), (0x21, 0x04), (0x21, icw4)]);
-        machine.write(&[(0xa0, 0x11), (0xa1, 0x28), (0xa1, 0x02), (0xa1, 0x01)]);
-        machine.program(mode, count);
-        machine.run_handlers();
-        machine.wait(GAP);
-        machine
-    }
-
-    fn new(mode: u8, count: u16) -> Self {
-        Self::with_master(0x11, 0x01, mode, count)
-    }
-
-    fn program(&mut self, mode: u8, count: u16) {
-        let [low, high] = count.to_le_bytes();
-        self.write(&[(0x43, 0x30 | mode << 1), (0x40, low), (0x40, high)]);
-    }
-
-    fn write(&mut self, writes: &[(u16, u8)]) {
-        for &(address, value) in writes {
-            self.chipset.advance(self.now);
-            self.chipset.write(port(address), value);
-        }
-    }
-
-    fn read(&mut self, address: u16) -> u8 {
-        self.chipset.advance(self.now);
-        self.chipset.read(port(address))
-    }
-
-    /// Time passes, then the machine looks.
-    fn wait(&mut self, time: u64) {
-        self.now += time;
-        self.chipset.advance(self.now);
-    }
-
-    /// The guest takes what is requested, each with a handler of 5 µs.
-    fn run_handlers(&mut self) {
-        while self.chipset.intr() {
-            assert_eq!(self.chipset.acknowledge(), TIMER);
-            self.taken.push(self.now);
-            self.now += 5_000;
-            self.write(&[(0x20, 0x20)]);
-        }
-    }
-
-    /// The guest computes with interrupts on for `time`, in slices.
+    /// Lets the guest compute for `time` with interrupts enabled, in slices.
     fn compute(&mut self, time: u64) {
         let end = self.now + time;
         while self.now < end {
@@ -84,7 +24,7 @@ impl Machine {
         }
     }
 
-    /// The guest waits in HLT for `time`.
+    /// Lets the guest wait in HLT for `time`.
     fn idle(&mut self, time: u64) {
         let end = self.now + time;
         self.run_handlers();
@@ -95,7 +35,7 @@ impl Machine {
         self.wait(end.saturating_sub(self.now));
     }
 
-    /// The guest executes with interrupts off for `time`, in slices.
+    /// Lets the guest compute for `time` with interrupts disabled, in slices.
     fn refuse(&mut self, time: u64) {
         let end = self.now + time;
         while self.now < end {
@@ -112,10 +52,6 @@ impl Machine {
     fn lost(&self) -> u64 {
         self.stats().lost
     }
-}
-
-fn port(address: u16) -> Port {
-    Port::decode(address).expect("tests name ports of the chipset")
 }
 
 fn assert_balanced(stats: TimerStats) {
@@ -232,7 +168,7 @@ fn a_stall_while_a_request_waits_is_the_machines() {
 
 #[test]
 fn a_request_that_could_not_be_seen_yet_is_not_lost() {
-    // Two looks with nothing in between, a tick in the second: as where HLT is left.
+    // Two advances with nothing in between, as where HLT is left, and a tick in the second.
     let mut machine = Machine::new(2, COUNT_1MS);
     machine.wait(MS);
     assert!(machine.chipset.intr());
@@ -243,7 +179,7 @@ fn a_request_that_could_not_be_seen_yet_is_not_lost() {
     machine.run_handlers();
     assert_eq!((machine.lost(), machine.stats().waiting), (0, 0));
 
-    // The same where OUT0 falls.
+    // The same, but OUT0 falls.
     let mut machine = Machine::new(3, COUNT_1MS);
     machine.wait(MS);
     machine.wait(MS / 2);
@@ -327,7 +263,7 @@ fn a_one_shot_within_the_gap_comes_after_it() {
         let mut machine = Machine::new(mode, 1_000);
         machine.idle(2 * MS);
         machine.taken.clear();
-        // Each handler asks for the next interrupt, 13 µs later.
+        // Each handler programs the next interrupt, 13 µs later.
         machine.write(&[(0x40, 15), (0x40, 0)]);
         for _ in 0..10 {
             let deadline = machine.chipset.next_deadline().unwrap();
@@ -417,7 +353,7 @@ fn pauses_between_which_no_interrupt_is_taken_leave_one_tick() {
         for _ in 0..100 {
             machine.now += 5 * MS;
             machine.chipset.advance_paused(machine.now);
-            // A step.
+            // A debugger's step.
             machine.wait(0);
             machine.wait(1_000);
         }
@@ -432,7 +368,7 @@ fn a_pause_is_no_time_to_take_an_interrupt_in() {
     while !machine.chipset.intr() {
         machine.wait(MS / 16);
     }
-    // To where OUT0 is low.
+    // Up to where OUT0 is low.
     machine.now += MS * 5 / 8;
     machine.chipset.advance_paused(machine.now);
     machine.wait(0);
@@ -483,7 +419,7 @@ fn a_deadline_may_be_over() {
     machine.wait(5 * MS);
     assert_eq!(machine.chipset.acknowledge(), TIMER);
     machine.wait(MS / 2);
-    // What ends the service is not seen by a look.
+    // The end of the service is not seen by an advance.
     machine.now += 10 * MS;
     machine.chipset.end_service(TIMER);
     let deadline = machine.chipset.next_deadline().unwrap();
@@ -493,78 +429,7 @@ fn a_deadline_may_be_over() {
     assert!(machine.chipset.intr());
 }
 
-/// What a guest, or the machine it runs in, does.
-#[derive(Clone, Debug)]
-enum Action {
-    Advance(u64),
-    Pause(u64),
-    Acknowledge,
-    Interrupt,
-    Write(u16, u8),
-    Read(u16),
-    /// Mode and count of counter 0.
-    Program(u8, u16),
-    EndService(u8),
-    /// ICW1, ICW4 of the master.
-    Initialize(u8, u8),
-}
-
-fn action() -> impl Strategy<Value = Action> {
-    let time = prop_oneof![
-        Just(0),
-        0..20_000_u64,
-        0..2_000_000_u64,
-        0..3_000_000_000_u64,
-    ];
-    let count = prop_oneof![1..30_u16, 100..2_000_u16, any::<u16>()];
-    prop_oneof![
-        8 => time.clone().prop_map(Action::Advance),
-        1 => time.prop_map(Action::Pause),
-        8 => Just(Action::Interrupt),
-        1 => Just(Action::Acknowledge),
-        6 => Just(Action::Write(0x20, 0x20)),
-        2 => (0..=255_u8).prop_map(|word| Action::Write(0x20, word & 0xef)),
-        2 => prop_oneof![Just(0), Just(1), any::<u8>()].prop_map(|mask| Action::Write(0x21, mask)),
-        1 => Just(Action::Write(0x20, 0x0c)),
-        2 => prop::sample::select(vec![0x20, 0x21, 0x40, 0xa0]).prop_map(Action::Read),
-        1 => any::<u8>().prop_map(|word| Action::Write(0x43, word)),
-        1 => any::<u8>().prop_map(|byte| Action::Write(0x40, byte)),
-        2 => (0..6_u8, count).prop_map(|(mode, count)| Action::Program(mode, count)),
-        1 => prop_oneof![Just(0x20), any::<u8>()].prop_map(Action::EndService),
-        1 => prop::sample::select(vec![(0x11, 0x01), (0x11, 0x03), (0x19, 0x01)])
-            .prop_map(|(icw1, icw4)| Action::Initialize(icw1, icw4)),
-    ]
-}
-
-/// Performs `action`; whether it took IRQ 0's interrupt.
-fn perform(machine: &mut Machine, action: &Action) -> bool {
-    match *action {
-        Action::Advance(time) => machine.wait(time),
-        Action::Pause(time) => {
-            machine.now += time;
-            machine.chipset.advance_paused(machine.now);
-        }
-        Action::Interrupt if !machine.chipset.intr() => {}
-        Action::Acknowledge | Action::Interrupt => {
-            return machine.chipset.acknowledge() == TIMER;
-        }
-        Action::Write(address, value) => machine.write(&[(address, value)]),
-        Action::Read(address) => {
-            // No slave requests, so only a poll of the master reads as this.
-            let before = machine.chipset.timer_stats().delivered;
-            let value = machine.read(address);
-            return machine.chipset.timer_stats().delivered > before && value == 0x80;
-        }
-        Action::Program(mode, count) => machine.program(mode, count),
-        Action::EndService(vector) => machine.chipset.end_service(vector),
-        Action::Initialize(icw1, icw4) => {
-            machine.write(&[(0x20, icw1), (0x21, 0x20), (0x21, 0x04), (0x21, icw4)]);
-        }
-    }
-    false
-}
-
-/// The same guests in every run.
+/// The configuration that makes the same guests in every run.
 fn config() -> ProptestConfig {
     ProptestConfig {
         cases: 4_000,

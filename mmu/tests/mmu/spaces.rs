@@ -1,8 +1,6 @@
 //! Address spaces: what a switch keeps, and that translations of the own part follow the page tables with the next flush.
 
-use mmu::{
-    Access, Attribute, Frame, GuestPhys, Mmu, Paging, PagingMode, PhysMemory, Privilege, View,
-};
+use mmu::{Access, Attribute, Frame, GuestPhys, Memory, Mmu, Paging, PagingMode, Privilege, View};
 use vm_memory::{Bytes, GuestAddress};
 
 use crate::guest::{
@@ -53,7 +51,7 @@ fn sharing_a_table(count: u64) -> Mmu {
 
 fn is_cached(mmu: &Mmu, page: u32) -> bool {
     let view = View::of(Access::Read, Supervisor);
-    mmu.cached_frame(view, linear(page)).is_some()
+    mmu.tlb().frame(view, linear(page).page()).is_some()
 }
 
 fn table(mmu: &mut Mmu) -> Frame {
@@ -110,13 +108,19 @@ const WINDOW: u32 = 0x5000_0000;
 
 const STORES: [Store; 6] = [
     |mmu, addr, value| mmu.write_phys(addr, value).unwrap(),
-    |mmu, addr, value| mmu.phys.store(addr, value).unwrap(),
-    |mmu, addr, value| mmu.phys.write(addr, &value.to_le_bytes()).unwrap(),
+    |mmu, addr, value| {
+        mmu.memory().store(addr, value).unwrap();
+        mmu.snoop();
+    },
+    |mmu, addr, value| {
+        mmu.memory().write(addr, &value.to_le_bytes()).unwrap();
+        mmu.snoop();
+    },
     |mmu, addr, value| {
         let bytes = value.to_le_bytes();
         let to = GuestAddress(addr.get());
-        mmu.phys.ram().write_slice(&bytes, to).unwrap();
-        mmu.phys.mark_written(GuestPhys::new(addr.get() - 2), 3);
+        mmu.memory().guest_ram().write_slice(&bytes, to).unwrap();
+        mmu.snoop();
     },
     |mmu, addr, value| {
         let at = linear(WINDOW | addr.offset());
@@ -125,7 +129,7 @@ const STORES: [Store; 6] = [
     |mmu, addr, value| {
         let at = linear(WINDOW | addr.offset());
         mmu.prepare(at, 4, Access::Write, User).unwrap();
-        if !mmu.fill_cached(at, User, value, 1) {
+        if !mmu.tlb_mut().fill_run(at, User, value, 1) {
             mmu.write(at, User, value).unwrap();
         }
     },
@@ -192,7 +196,7 @@ fn accessed_and_dirty_bits_set_by_the_walker_drop_nothing() {
         assert_eq!(mmu.read_phys::<u32>(entry).unwrap() as u64 & (A | D), A | D);
         assert!(is_cached(&mmu, PAGE));
     }
-    assert!(mmu.phys.has(entry.frame(), Attribute::PageTable));
+    assert!(mmu.memory().has(entry.frame(), Attribute::PageTable));
 }
 
 #[test]
@@ -200,7 +204,7 @@ fn a_page_table_that_is_written_falls_behind_until_it_stays_unchanged() {
     let mut mmu = sharing_a_table(1);
     let frame = table(&mut mmu);
     let other = pte_at(&mut mmu, NEIGHBOUR);
-    let is_watched = |mmu: &Mmu| mmu.phys.has(frame, Attribute::PageTable);
+    let is_watched = |mmu: &Mmu| mmu.memory().has(frame, Attribute::PageTable);
     assert!(!is_watched(&mmu));
     for _ in 0..2 {
         read32(&mut mmu, PAGE);
@@ -226,7 +230,7 @@ fn a_directory_that_is_written_in_bulk_is_not_watched_until_it_is_used_again() {
     let mut mmu = sharing_a_table(1);
     let frame = pde_at(PAGE).frame();
     let other = pde_at(PAGE + 0x40_0000);
-    let is_watched = |mmu: &Mmu| mmu.phys.has(frame, Attribute::PageTable);
+    let is_watched = |mmu: &Mmu| mmu.memory().has(frame, Attribute::PageTable);
     for _ in 0..2 {
         read32(&mut mmu, PAGE);
         assert!(is_watched(&mmu));
@@ -293,7 +297,9 @@ fn an_entry_that_changes_back_leaves_no_slot_of_what_it_was_between() {
     map(&mut mmu, PAGE, NEW, P | W | U | A | D);
     // The read slot is new, the fetch slot was not.
     assert_eq!(read32(&mut mmu, PAGE), NEW as u32);
-    let fetched = mmu.cached_frame(View::of(Access::Fetch, User), linear(PAGE));
+    let fetched = mmu
+        .tlb()
+        .frame(View::of(Access::Fetch, User), linear(PAGE).page());
     assert_eq!(fetched, None);
     map(&mut mmu, PAGE, OLD, P | W | U | A | D);
     mmu.flush_non_global();
@@ -315,7 +321,10 @@ fn the_count_of_tables_that_are_behind_is_no_limit() {
     mmu.flush_non_global();
     for index in 0..TABLES {
         let frame = mmu.walk(linear(nth(index))).unwrap().phys.frame();
-        let cached = mmu.cached_frame(View::of(Access::Read, Supervisor), linear(nth(index)));
+        let cached = mmu.tlb().frame(
+            View::of(Access::Read, Supervisor),
+            linear(nth(index)).page(),
+        );
         assert!(cached.is_none_or(|cached| cached == frame), "{index}");
     }
 }
@@ -334,10 +343,11 @@ fn entries_that_cannot_be_watched_are_walked_each_time() {
     }
     for frame in [OLD, NEW] {
         let value = (frame | P | A | D) as u32;
-        mmu.phys.write(entry, &value.to_le_bytes()).unwrap();
+        mmu.memory().write(entry, &value.to_le_bytes()).unwrap();
+        mmu.snoop();
         assert_eq!(read32(&mut mmu, PAGE), frame as u32);
         assert!(!is_cached(&mmu, PAGE));
-        assert!(!mmu.phys.has(rom.frame(), Attribute::PageTable));
+        assert!(!mmu.memory().has(rom.frame(), Attribute::PageTable));
     }
     read32(&mut mmu, SHARED);
     assert!(is_cached(&mmu, SHARED));
@@ -451,7 +461,7 @@ fn a_displaced_space_leaves_nothing_behind_that_a_store_drops() {
         read32(&mut mmu, PAGE);
     }
     mmu.write_phys(entry, 0u32).unwrap();
-    assert!(!mmu.phys.has(entry.frame(), Attribute::PageTable));
+    assert!(!mmu.memory().has(entry.frame(), Attribute::PageTable));
     for number in 1..=KEPT {
         enter(&mut mmu, directory(number));
         assert!(is_cached(&mmu, PAGE), "{number}");
@@ -542,7 +552,7 @@ fn pointer_registers_make_the_space() {
 #[test]
 fn page_tables_at_the_end_of_much_memory_are_watched() {
     const MUCH: u64 = 3 << 30;
-    let mut mmu = Mmu::new(PhysMemory::new(MUCH).unwrap()).unwrap();
+    let mut mmu = Mmu::new(Memory::new(MUCH).unwrap()).unwrap();
     let (directory, table) = (MUCH - 0x1000, MUCH - 0x2000);
     let entry = phys(table + u64::from(PAGE >> 12 & 0x3ff) * 4);
     mmu.write_phys(
@@ -570,22 +580,23 @@ fn a_code_slot_lasts_as_long_as_its_fetch_slot() {
             let mut mmu = sharing_a_table(2);
             map(&mut mmu, page, OLD, P | W | U);
             let at = linear(page);
-            let code = |mmu: &Mmu, privilege| mmu.slot(View::code(privilege), at);
+            let code = |mmu: &Mmu, privilege| mmu.tlb().slot(View::code(privilege), at.page());
             let set = |mmu: &mut Mmu| {
                 mmu.fetch_page(at, privilege).unwrap();
-                assert!(mmu.set_code_slot(at, privilege, 5));
+                assert!(mmu.tlb_mut().set_code(at.page(), privilege, 5));
                 assert_eq!(code(mmu, privilege), 5);
             };
             mmu.read::<u32>(at, privilege).unwrap();
-            assert!(!mmu.set_code_slot(at, privilege, 5));
+            assert!(!mmu.tlb_mut().set_code(at.page(), privilege, 5));
             assert_eq!(code(&mmu, privilege), 0);
             set(&mut mmu);
             let others = [Supervisor, User].into_iter().filter(|p| *p != privilege);
             others.for_each(|other| assert_eq!(code(&mmu, other), 0));
-            mmu.clear_code_slots();
+            mmu.tlb_mut().clear_code();
             assert_eq!(code(&mmu, privilege), 0);
             assert!(
-                mmu.cached_frame(View::of(Access::Fetch, privilege), at)
+                mmu.tlb()
+                    .frame(View::of(Access::Fetch, privilege), at.page())
                     .is_some()
             );
             let drops: [fn(&mut Mmu, u32); 3] = [
@@ -603,10 +614,10 @@ fn a_code_slot_lasts_as_long_as_its_fetch_slot() {
             ];
             for drop in drops {
                 set(&mut mmu);
-                let epoch = mmu.fetch_epoch(privilege);
+                let epoch = mmu.tlb().fetch_epoch(privilege);
                 drop(&mut mmu, page);
                 assert_eq!(code(&mmu, privilege), 0);
-                assert!(mmu.fetch_epoch(privilege) > epoch);
+                assert!(mmu.tlb().fetch_epoch(privilege) > epoch);
             }
         }
     }
@@ -615,15 +626,15 @@ fn a_code_slot_lasts_as_long_as_its_fetch_slot() {
 #[test]
 fn code_slots_of_all_spaces_are_cleared() {
     let mut mmu = sharing_a_table(2);
-    let code = |mmu: &Mmu| mmu.slot(View::code(User), linear(PAGE));
+    let code = |mmu: &Mmu| mmu.tlb().slot(View::code(User), linear(PAGE).page());
     for number in [0, 1] {
         enter(&mut mmu, directory(number));
         mmu.fetch_page(linear(PAGE), User).unwrap();
-        assert!(mmu.set_code_slot(linear(PAGE), User, 7));
+        assert!(mmu.tlb_mut().set_code(linear(PAGE).page(), User, 7));
     }
     enter(&mut mmu, directory(0));
     assert_eq!(code(&mmu), 7);
-    mmu.clear_code_slots();
+    mmu.tlb_mut().clear_code();
     for number in [0, 1] {
         enter(&mut mmu, directory(number));
         assert_eq!(code(&mmu), 0);
@@ -634,7 +645,7 @@ fn code_slots_of_all_spaces_are_cleared() {
 fn the_tables_of_one_privilege_lie_at_even_distances() {
     let mmu = unpaged();
     for privilege in PRIVILEGES {
-        let base = |view| mmu.tlb_table(view).addr();
+        let base = |view| mmu.tlb().base(view).addr();
         let read = base(View::of(Access::Read, privilege));
         let distance = |view: View| base(view) - read;
         assert_eq!(
@@ -647,7 +658,7 @@ fn the_tables_of_one_privilege_lie_at_even_distances() {
         );
         assert_eq!(distance(View::code(privilege)), 6 * View::STRIDE);
     }
-    let first = |privilege: Privilege| mmu.tlb_table(View::of(Access::Read, privilege)).addr();
+    let first = |privilege: Privilege| mmu.tlb().base(View::of(Access::Read, privilege)).addr();
     assert_eq!(first(User) - first(Supervisor), View::STRIDE);
 }
 
@@ -658,7 +669,7 @@ fn indices_beyond_the_linear_pages_find_nothing_in_any_space() {
         enter(&mut mmu, directory(number));
         mmu.write(linear(PAGE), User, OLD as u32).unwrap();
         for view in View::ALL {
-            let table = mmu.tlb_table(view);
+            let table = mmu.tlb().base(view);
             let slots = View::STRIDE / size_of::<u64>();
             for index in (1 << 20..slots)
                 .step_by(0x1_0101)

@@ -183,7 +183,7 @@ impl Guest {
         let addr = GuestPhys::new(at as u64);
         match edit.how {
             How::Guest => {
-                self.pair.mmu.phys.store_bytes(addr, bytes).unwrap();
+                self.pair.mmu.store_phys(addr, bytes).unwrap();
                 if edit.frame != ROM_TABLE {
                     self.pair.model.bytes[at..at + width].copy_from_slice(bytes);
                 }
@@ -191,9 +191,12 @@ impl Guest {
             How::Host => self.pair.poke(at, bytes),
             How::Told => {
                 use vm_memory::{Bytes, GuestAddress};
-                let ram = self.pair.mmu.phys.ram();
-                ram.write_slice(bytes, GuestAddress(at as u64)).unwrap();
-                self.pair.mmu.phys.mark_written(addr, width as u64);
+                let ram = self.pair.mmu.memory().guest_ram();
+                match ram.write_slice(bytes, GuestAddress(at as u64)) {
+                    Ok(()) => self.pair.mmu.snoop(),
+                    // ROM is not RAM of devices.
+                    Err(_) => self.pair.poke(at, bytes),
+                }
                 self.pair.model.bytes[at..at + width].copy_from_slice(bytes);
             }
         }
@@ -253,15 +256,20 @@ impl Guest {
         let cached = self
             .pair
             .mmu
-            .slot(View::of(step.access, Privilege::User), addr)
+            .tlb()
+            .slot(View::of(step.access, Privilege::User), addr.page())
             != 0;
-        let shown = self.pair.mmu.map_in_window(addr, step.access);
+        let shown = self
+            .pair
+            .mmu
+            .tlb_mut()
+            .map_in_window(addr.page(), step.access);
         assert!(!shown || cached, "shows what is not cached");
     }
 
     /// Checks the present window: what it maps must be cached.
     fn check_window(&self) -> Result<(), TestCaseError> {
-        let Some(base) = self.pair.mmu.window() else {
+        let Some(base) = self.pair.mmu.tlb().window() else {
             return Ok(());
         };
         let mappings = Mapping::of_this_process();
@@ -282,7 +290,8 @@ impl Guest {
                 let frame = self
                     .pair
                     .mmu
-                    .cached_frame(view, LinearAddr::from(page << 12));
+                    .tlb()
+                    .frame(view, LinearAddr::from(page << 12).page());
                 prop_assert!(
                     !possible || frame == Some(Frame::new(shown >> 12)),
                     "window: page {:#x} shows {:#x} for {:?}, cached is {:?}",
@@ -317,25 +326,30 @@ impl Guest {
             Step::SetCode(linear, privilege) => {
                 let addr = LinearAddr::from(*linear);
                 let view = View::of(Access::Fetch, *privilege);
-                let slot = self.pair.mmu.slot(view, addr);
+                let slot = self.pair.mmu.tlb().slot(view, addr.page());
                 let set = self
                     .pair
                     .mmu
-                    .set_code_slot(addr, *privilege, slot | 1 << 63);
+                    .tlb_mut()
+                    .set_code(addr.page(), *privilege, slot | 1 << 63);
                 prop_assert_eq!(set, slot != 0);
             }
-            Step::ClearCode => self.pair.mmu.clear_code_slots(),
+            Step::ClearCode => self.pair.mmu.tlb_mut().clear_code(),
             Step::ToggleWp => {
                 self.pair.model.regs.wp ^= true;
                 self.load_space(self.space);
                 self.nothing_is_stale();
             }
             Step::OpenWindow => {
-                if self.pair.mmu.window().is_none() {
-                    self.pair.mmu.open_window().expect("address space");
+                if self.pair.mmu.tlb().window().is_none() {
+                    self.pair
+                        .mmu
+                        .tlb_mut()
+                        .open_window()
+                        .expect("address space");
                 }
             }
-            Step::CloseWindow => self.pair.mmu.close_window(),
+            Step::CloseWindow => self.pair.mmu.tlb_mut().close_window(),
             Step::FlushAll => {
                 self.pair.mmu.flush_all();
                 self.nothing_is_stale();
@@ -364,7 +378,7 @@ impl Guest {
                     .map(|page| self.slot(view, page));
                 (
                     privilege,
-                    self.pair.mmu.fetch_epoch(privilege),
+                    self.pair.mmu.tlb().fetch_epoch(privilege),
                     slots.collect(),
                 )
             })
@@ -372,7 +386,10 @@ impl Guest {
     }
 
     fn slot(&self, view: View, page: u32) -> u64 {
-        self.pair.mmu.slot(view, LinearAddr::from(page << 12))
+        self.pair
+            .mmu
+            .tlb()
+            .slot(view, LinearAddr::from(page << 12).page())
     }
 
     /// Checks the slots of all spaces.
@@ -414,13 +431,13 @@ impl Guest {
         let Pair { mmu, model } = &self.pair;
         let linear = page << 12;
         let view = View::of(access, privilege);
-        let Some(frame) = mmu.cached_frame(view, LinearAddr::from(linear)) else {
+        let Some(frame) = mmu.tlb().frame(view, LinearAddr::from(linear).page()) else {
             return Ok(());
         };
         let what = format!("{linear:#x} {access:?} {privilege:?} {frame:?}");
         let closed = [Attribute::Code, Attribute::PageTable]
             .into_iter()
-            .any(|attribute| mmu.phys.has(frame, attribute));
+            .any(|attribute| mmu.memory().has(frame, attribute));
         if access == Access::Write && (closed || frame.get() >= 0xa0) {
             return Err(format!("{what}: stores would go unseen"));
         }

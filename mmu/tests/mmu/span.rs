@@ -31,10 +31,10 @@ fn an_access_across_pages_reaches_both_frames() {
             }
             let mut low = vec![0; before as usize];
             let mut high = vec![0; (size - before) as usize];
-            mmu.phys
+            mmu.memory()
                 .read(phys(LOW + 0x1000 - u64::from(before)), &mut low)
                 .unwrap();
-            mmu.phys.read(phys(HIGH), &mut high).unwrap();
+            mmu.memory().read(phys(HIGH), &mut high).unwrap();
             assert_eq!([low, high].concat(), bytes);
             let back = match size {
                 2 => mmu.read::<u16>(addr, User).unwrap().into(),
@@ -66,22 +66,25 @@ fn cached_bytes_are_those_of_one_page_that_was_accessed() {
     map(&mut mmu, PAGE + 0x1000, HIGH, P | W | U);
     let (first, end) = (linear(PAGE), linear(PAGE + 0x1000 - 3));
     let mut bytes = [0; 3];
-    assert!(!mmu.read_cached(first, User, &mut bytes));
-    assert!(!mmu.write_cached(first, User, &bytes));
+    assert!(!mmu.tlb().load_bytes(first, User, &mut bytes));
+    assert!(!mmu.tlb_mut().store_bytes(first, User, &bytes));
     mmu.prepare(first, 1, Access::Read, User).unwrap();
-    assert!(mmu.read_cached(end, User, &mut bytes));
-    assert!(!mmu.read_cached(end, Supervisor, &mut bytes));
-    assert!(!mmu.write_cached(end, User, &bytes), "D is not set");
+    assert!(mmu.tlb().load_bytes(end, User, &mut bytes));
+    assert!(!mmu.tlb().load_bytes(end, Supervisor, &mut bytes));
+    assert!(
+        !mmu.tlb_mut().store_bytes(end, User, &bytes),
+        "D is not set"
+    );
     assert_eq!(pte(&mut mmu, PAGE) & (A | D), A);
     for page in [PAGE, PAGE + 0x1000] {
         mmu.prepare(linear(page), 1, Access::Write, User).unwrap();
     }
-    assert!(mmu.write_cached(end, User, &[1, 2, 3]));
+    assert!(mmu.tlb_mut().store_bytes(end, User, &[1, 2, 3]));
     assert_eq!(mmu.read_phys(phys(LOW + 0xffc)), Ok(0x0302_0100u32));
-    assert!(mmu.read_cached(end, User, &mut bytes));
+    assert!(mmu.tlb().load_bytes(end, User, &mut bytes));
     assert_eq!(bytes, [1, 2, 3]);
-    assert!(!mmu.write_cached(end, User, &[0; 4]));
-    assert!(!mmu.read_cached(end, User, &mut [0; 4]));
+    assert!(!mmu.tlb_mut().store_bytes(end, User, &[0; 4]));
+    assert!(!mmu.tlb().load_bytes(end, User, &mut [0; 4]));
     assert_eq!(mmu.read_phys(phys(LOW + 0xffc)), Ok(0x0302_0100u32));
 }
 
@@ -168,7 +171,7 @@ fn address_bits_above_32_do_not_count() {
 #[test]
 fn rom_is_read_and_fetched_but_ignores_stores() {
     let mut mmu = unpaged();
-    mmu.phys.write(phys(0xf_0000), &[1, 2, 3, 4]).unwrap();
+    mmu.memory().write(phys(0xf_0000), &[1, 2, 3, 4]).unwrap();
     for _ in 0..2 {
         assert_eq!(mmu.read(linear(0xf_0000), Supervisor), Ok(0x0403_0201u32));
         assert_eq!(mmu.write(linear(0xf_0000), Supervisor, 0u32), Ok(()));

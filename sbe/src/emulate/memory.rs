@@ -162,7 +162,7 @@ impl Exec<'_> {
     ) -> Result<(), Fault> {
         let linear = self.readable(segment, offset, bytes.len() as u32)?;
         let privilege = self.cpu.privilege();
-        if !self.mmu.read_cached(linear, privilege, bytes) {
+        if !self.mmu.tlb().load_bytes(linear, privilege, bytes) {
             let len = bytes.len() as u32;
             let span = self.mmu.translate(linear, len, Access::Read, privilege)?;
             self.read_span(&span, bytes);
@@ -174,7 +174,7 @@ impl Exec<'_> {
     pub fn store_bytes(&mut self, segment: SegReg, offset: u32, bytes: &[u8]) -> Result<(), Fault> {
         let linear = self.writable(segment, offset, bytes.len() as u32)?;
         let privilege = self.cpu.privilege();
-        if !self.mmu.write_cached(linear, privilege, bytes) {
+        if !self.mmu.tlb_mut().store_bytes(linear, privilege, bytes) {
             let len = bytes.len() as u32;
             let span = self.mmu.translate(linear, len, Access::Write, privilege)?;
             self.write_span(&span, bytes);
@@ -221,7 +221,7 @@ impl Exec<'_> {
         for piece in span.pieces() {
             let (part, tail) = rest.split_at_mut(piece.len as usize);
             // A piece lies in one page, so that only a device can refuse.
-            if self.mmu.phys.read(piece.addr, part).is_err() {
+            if self.mmu.memory().read(piece.addr, part).is_err() {
                 self.read_device(piece.addr, part);
             }
             rest = tail;
@@ -232,7 +232,7 @@ impl Exec<'_> {
         let mut rest = bytes;
         for piece in span.pieces() {
             let (part, tail) = rest.split_at(piece.len as usize);
-            if self.mmu.phys.store_bytes(piece.addr, part).is_err() {
+            if self.mmu.store_phys(piece.addr, part).is_err() {
                 self.write_device(piece.addr, part);
             }
             rest = tail;

@@ -47,14 +47,14 @@ impl Home {
     /// Whether programs there fetch from frame `target` at the linear page `distance` pages further.
     fn leads_to(&self, cx: &Exec<'_>, distance: u32, target: Frame) -> bool {
         let at = LinearAddr::from(self.page.wrapping_add(distance) << PAGE_SHIFT);
-        cx.mmu.fetched_in(self.space, at) == Some(target)
+        cx.mmu.tlb().fetched_in(self.space, at.page()) == Some(target)
     }
 }
 
 impl Translator {
     /// The present space executes the page of `key` at `linear`.
     pub(super) fn settle(&mut self, cx: &Exec<'_>, key: PageKey, linear: LinearAddr) {
-        let space = cx.mmu.space();
+        let space = cx.mmu.tlb().space();
         let page = linear.get() as u32 >> PAGE_SHIFT;
         self.add_home(cx, key, Home { space, page });
     }
@@ -143,7 +143,7 @@ impl Translator {
     /// Lets no page be at home in the spaces of `homes` any more, which are not the present one. Whatever programs there execute
     /// next is looked up. Returns whether that was done: not for a space that it was done to often.
     fn move_out(&mut self, cx: &mut Exec<'_>, homes: &[Home]) -> bool {
-        let present = cx.mmu.space();
+        let present = cx.mmu.tlb().space();
         if homes.iter().any(|home| home.space == present) {
             return false;
         }
@@ -156,7 +156,7 @@ impl Translator {
                 return false;
             }
             *times += 1;
-            cx.mmu.forget_user_code(space);
+            cx.mmu.tlb_mut().forget_user_code(space);
             for page in self.pages.values_mut() {
                 page.homes.retain(|home| home.space != space);
             }

@@ -98,11 +98,11 @@ impl Epochs {
     pub(super) fn now(cx: &Exec<'_>) -> Self {
         Self {
             fetch: [
-                cx.mmu.fetch_epoch(Privilege::Supervisor),
-                cx.mmu.fetch_epoch(Privilege::User),
+                cx.mmu.tlb().fetch_epoch(Privilege::Supervisor),
+                cx.mmu.tlb().fetch_epoch(Privilege::User),
             ],
-            shared: cx.mmu.shared_fetch_epoch(),
-            windowed: cx.mmu.windowed_fetch_epoch(),
+            shared: cx.mmu.tlb().shared_fetch_epoch(),
+            windowed: cx.mmu.tlb().windowed_fetch_epoch(),
             code: cx.mmu.code_epoch(),
         }
     }
@@ -236,6 +236,7 @@ impl Translator {
         if cx.cpu.cpl == 3 {
             self.stats.windows += u64::from(self.policy.before_program(cx.mmu));
         }
+        cx.mmu.snoop();
         self.follow_breakpoints(cx);
         self.follow_changes(cx);
         self.load(cx);
@@ -358,7 +359,7 @@ impl Translator {
     /// is shared by spaces that have windows and others.
     pub(super) fn mode_at(&self, cx: &Exec<'_>, eip: LinearAddr) -> Mode {
         match self.mode() {
-            Mode::Windowed if cx.mmu.is_shared(eip) => Mode::User,
+            Mode::Windowed if cx.mmu.tlb().is_shared(eip.page()) => Mode::User,
             mode => mode,
         }
     }
@@ -379,15 +380,18 @@ impl Translator {
         }
         let linear = LinearAddr::from(address);
         let privilege = self.mode().privilege();
-        let drops = cx.mmu.drops();
+        let drops = cx.mmu.tlb().drops();
         let access = match kind.writes() {
             true => Access::Write,
             false => Access::Read,
         };
         cx.mmu.prepare(linear, size, access, privilege).ok()?;
-        self.context.slot = cx.mmu.slot(View::of(access, privilege), linear);
+        self.context.slot = cx
+            .mmu
+            .tlb()
+            .slot(View::of(access, privilege), linear.page());
         // The walk may have written page tables, and those may be code; or dropped what a group relies on.
-        let dropped = cx.mmu.drops() != drops;
+        let dropped = cx.mmu.tlb().drops() != drops;
         if self.context.slot == 0 || dropped || Epochs::now(cx) != self.epochs {
             return None;
         }
@@ -407,7 +411,9 @@ impl Translator {
         let table = self.pages.get(&(frame, mode))?.table;
         let page = u64::from(self.context.eip & !(PAGE_SIZE as u32 - 1)) << ENTRY_SHIFT;
         let slot = self.tables.address_of(table).wrapping_sub(page);
-        cx.mmu.set_code_slot(eip, mode.privilege(), slot);
+        cx.mmu
+            .tlb_mut()
+            .set_code(eip.page(), mode.privilege(), slot);
         if mode == Mode::Windowed {
             self.settle(cx, (frame, mode), eip);
         }
@@ -427,7 +433,7 @@ impl Translator {
     /// Forgets all translations.
     pub(super) fn clear(&mut self, cx: &mut Exec<'_>) {
         self.stats.cleared += 1;
-        cx.mmu.clear_code_slots();
+        cx.mmu.tlb_mut().clear_code();
         self.pages.clear();
         self.heads.clear();
         self.tables.clear();

@@ -18,7 +18,7 @@ impl Translator {
     pub(super) fn sweep(&mut self, cx: &mut Exec<'_>) {
         if self.arena.percent_used() >= self.swept + SWEEP {
             self.swept = self.arena.percent_used();
-            cx.mmu.clear_code_slots();
+            cx.mmu.tlb_mut().clear_code();
             self.unlink_all();
             self.stack.reset(&mut self.context);
         }

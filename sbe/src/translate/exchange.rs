@@ -36,7 +36,7 @@ impl Translator {
         // Shifts count by R13 before a page is known.
         context.page = PAGE_SHIFT.into();
         context.tables = PRIVILEGES.map(|privilege| {
-            let table = cx.mmu.tlb_table(View::of(Access::Read, privilege));
+            let table = cx.mmu.tlb().base(View::of(Access::Read, privilege));
             table.expose_provenance() as u64
         });
         context.window = self.policy.window(cx.mmu);

@@ -58,7 +58,7 @@ impl Translator {
     fn show(&mut self, cx: &mut Exec<'_>, address: u32, access: Access) -> bool {
         let linear = LinearAddr::from(address);
         let view = View::of(access, Privilege::User);
-        if cx.mmu.slot(view, linear) == 0 {
+        if cx.mmu.tlb().slot(view, linear.page()) == 0 {
             // The access may go on in the next page, which has to be accessible before anything happens to this one.
             if linear.offset() > PAGE_SIZE as u32 - MOST_OPERAND {
                 return false;
@@ -67,6 +67,6 @@ impl Translator {
                 return false;
             }
         }
-        cx.mmu.map_in_window(linear, access) && Epochs::now(cx) == self.epochs
+        cx.mmu.tlb_mut().map_in_window(linear.page(), access) && Epochs::now(cx) == self.epochs
     }
 }

@@ -55,11 +55,12 @@ impl Translator {
         }
         self.stats.links += 1;
         // Both translations hold in all address spaces until one of them is dropped, of which the epoch tells.
-        let direct = cx.mmu.is_shared(source) && cx.mmu.is_shared(target);
+        let direct = cx.mmu.tlb().is_shared(source.page()) && cx.mmu.tlb().is_shared(target.page());
         let mode = self.mode_at(cx, target);
         let frame = cx
             .mmu
-            .cached_frame(View::of(Access::Fetch, mode.privilege()), target);
+            .tlb()
+            .frame(View::of(Access::Fetch, mode.privilege()), target.page());
         let link = site.link;
         if mode != site.page.1 {
             // Code of one mode is not linked to that of another.

@@ -18,7 +18,7 @@ impl Translator {
         };
         let eip = LinearAddr::from(self.context.eip);
         let view = View::of(Access::Fetch, mode.privilege());
-        let base = match cx.mmu.cached_frame(view, eip) {
+        let base = match cx.mmu.tlb().frame(view, eip.page()) {
             Some(here) if here == frame => eip.get() - u64::from(eip.offset()),
             _ => frame.base().get(),
         };

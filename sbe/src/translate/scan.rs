@@ -88,8 +88,8 @@ impl Translator {
                 }
             }
         }
-        cx.mmu.phys.mark_executed(frame);
-        page.executed = cx.mmu.phys.executed(frame);
+        cx.mmu.memory().mark_executed(frame);
+        page.executed = cx.mmu.memory().executed(frame);
         Some(page.table)
     }
 
@@ -206,7 +206,7 @@ impl Translator {
         };
         let next = LinearAddr::from((self.context.eip | (PAGE_SIZE as u32 - 1)).wrapping_add(1));
         let view = View::of(Access::Fetch, mode.privilege());
-        let Some(frame) = cx.mmu.cached_frame(view, next) else {
+        let Some(frame) = cx.mmu.tlb().frame(view, next.page()) else {
             return;
         };
         if page.tail.is_some() {
@@ -217,7 +217,11 @@ impl Translator {
         page.tail = Some(Tail {
             frame,
             bytes: first_bytes(cx, frame),
-            host: cx.mmu.slot(view, next).wrapping_add(next.get()),
+            host: cx
+                .mmu
+                .tlb()
+                .slot(view, next.page())
+                .wrapping_add(next.get()),
         });
     }
 }

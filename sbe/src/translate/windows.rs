@@ -114,13 +114,15 @@ impl WindowPolicy {
     pub fn window(&self, mmu: &Mmu) -> u64 {
         match self.windows {
             Windows::Never => 0,
-            Windows::Auto | Windows::Always => mmu.window().unwrap_or(NOWHERE),
+            Windows::Auto | Windows::Always => mmu.tlb().window().unwrap_or(NOWHERE),
         }
     }
 
     /// A program is about to run. Returns whether a window was opened.
     pub fn before_program(&mut self, mmu: &mut Mmu) -> bool {
-        self.windows == Windows::Always && mmu.window().is_none() && mmu.open_window().is_ok()
+        self.windows == Windows::Always
+            && mmu.tlb().window().is_none()
+            && mmu.tlb_mut().open_window().is_ok()
     }
 
     /// A slice of time ended in a program. Returns whether a window was opened.
@@ -128,9 +130,9 @@ impl WindowPolicy {
         if self.windows != Windows::Auto {
             return false;
         }
-        let account = self.account(mmu.space());
-        if mmu.window().is_some() {
-            account.settle(mmu.window_remaps());
+        let account = self.account(mmu.tlb().space());
+        if mmu.tlb().window().is_some() {
+            account.settle(mmu.tlb().remaps());
             account.credit = (account.credit + EARNED).min(MOST_CREDIT);
             return false;
         }
@@ -139,9 +141,9 @@ impl WindowPolicy {
             return false;
         }
         account.slices = 0;
-        let opened = mmu.open_window().is_ok();
+        let opened = mmu.tlb_mut().open_window().is_ok();
         account.credit = FIRST_CREDIT;
-        account.settled = mmu.window_remaps();
+        account.settled = mmu.tlb().remaps();
         opened
     }
 
@@ -150,14 +152,14 @@ impl WindowPolicy {
         if self.windows != Windows::Auto {
             return false;
         }
-        let account = self.account(mmu.space());
+        let account = self.account(mmu.tlb().space());
         account.credit -= 1;
-        account.settle(mmu.window_remaps());
+        account.settle(mmu.tlb().remaps());
         if account.credit >= 0 {
             return false;
         }
         account.needed = (2 * account.needed).min(MOST_SLICES);
-        mmu.close_window();
+        mmu.tlb_mut().close_window();
         true
     }
 

@@ -16,13 +16,11 @@
 //!
 //! | file      | what it holds                                     |
 //! |-----------|---------------------------------------------------|
-//! | `mapping` | the host memory of a set of tables                |
+//! | `slots`   | the host memory of a set of tables                |
 //! | `part`    | writing slots, and which host pages are in use    |
-//! | `window`  | what slots of a set show on the host's own MMU    |
 
-mod mapping;
 mod part;
-mod window;
+mod slots;
 
 use std::fs::File;
 use std::io;
@@ -31,25 +29,24 @@ use std::sync::Arc;
 
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::libc::off_t;
-use vm_memory::MmapRegion;
 
 use super::view::{SlotId, View, ViewSet};
 use crate::addr::{Frame, LinearAddr, LinearPage, PAGE_SHIFT, PAGE_SIZE};
 use crate::memfd;
+use crate::memory::Memory;
 use crate::paging::{Access, Privilege};
 use crate::scalar::Scalar;
-pub(crate) use mapping::SET_BYTES;
-use mapping::{Mapping, SHARED_FILE_BYTES};
+use crate::shadow::{Extent, MOST_IN_ALL, SHADOW_PAGES, Shadow, Window};
 pub(super) use part::Part;
 use part::{REGION_SHIFT, Residency};
-use window::{Extent, MOST_IN_ALL, Window};
+pub(crate) use slots::SET_BYTES;
+use slots::{SHARED_FILE_BYTES, Slots};
 
 /// The flag of a slot in use.
 pub const SLOT_PRESENT: u64 = 1;
 
-/// Linear pages whose slots each set has for itself: those below C000_0000h, where Linux has programs. The choice decides
-/// speed only.
-pub(super) const OWN_PAGES: u32 = 0xc000_0000 >> PAGE_SHIFT;
+/// Linear pages whose slots each set has for itself: those that a shadow can show.
+pub(super) const OWN_PAGES: u32 = SHADOW_PAGES;
 
 const _: () = assert!(OWN_PAGES.is_multiple_of(1 << REGION_SHIFT));
 
@@ -75,32 +72,32 @@ pub(super) enum PartId {
 }
 
 struct Set {
-    mapping: Mapping,
+    slots: Slots,
     own: Box<Residency>,
     /// What programs may access, on the host's own MMU, where that pays.
-    window: Option<Window>,
+    window: Option<Box<dyn Shadow>>,
 }
 
 impl Set {
     fn new(shared: &File) -> io::Result<Self> {
         Ok(Self {
-            mapping: Mapping::new(shared)?,
+            slots: Slots::new(shared)?,
             own: Residency::new(),
             window: None,
         })
     }
 }
 
-/// All tables. One of the sets is current: accesses go through it.
-pub(super) struct Tables {
+/// The flat tables of all address spaces. One of the sets is current: accesses go through it.
+pub struct Tables {
     /// Start of the current set.
     base: NonNull<u64>,
     current: u8,
     sets: Vec<Set>,
     shared: Box<Residency>,
     shared_file: File,
-    /// The RAM that slots point into; guest-physical 0 is its first byte.
-    ram: Arc<MmapRegion>,
+    /// What slots point into.
+    memory: Arc<Memory>,
     /// Counts, for each privilege, the events that emptied a slot of its fetch view or changed the current set.
     fetch_epochs: [u64; 2],
     /// Counts the events that emptied a shared slot of a fetch view.
@@ -117,19 +114,19 @@ pub(super) struct Tables {
 unsafe impl Send for Tables {}
 
 impl Tables {
-    /// One set of empty tables for slots that point into `ram`.
-    pub(super) fn new(ram: Arc<MmapRegion>) -> io::Result<Self> {
+    /// One set of empty tables for slots that point into `memory`.
+    pub(super) fn new(memory: Arc<Memory>) -> io::Result<Self> {
         // Fast-path pointers are made from integers: see `host`.
-        ram.as_ptr().expose_provenance();
+        memory.host_base().expose_provenance();
         let shared_file = memfd::create(c"tlb-shared", SHARED_FILE_BYTES as u64)?;
         let first = Set::new(&shared_file)?;
         Ok(Self {
-            base: first.mapping.base(),
+            base: first.slots.base(),
             current: 0,
             sets: vec![first],
             shared: Residency::new(),
             shared_file,
-            ram,
+            memory,
             fetch_epochs: [0; 2],
             shared_epoch: 0,
             windowed_epoch: 0,
@@ -146,35 +143,45 @@ impl Tables {
 
     /// Makes a set the current one.
     pub(super) fn switch(&mut self, set: u8) {
-        self.base = self.sets[usize::from(set)].mapping.base();
+        self.base = self.sets[usize::from(set)].slots.base();
         self.current = set;
         for epoch in &mut self.fetch_epochs {
             *epoch += 1;
         }
     }
 
-    /// The host address of the current set's first slot of `view`.
-    pub(super) fn base(&self, view: View) -> *const u64 {
+    /// Host address of the present address space's table of `view`, for code that probes it inline: 2^20 slots of eight bytes
+    /// indexed by linear address >> 12. A slot is 0, or the host address of the page minus its linear address plus
+    /// [`SLOT_PRESENT`]; in a code view, what [`Tlb::set_code`](super::Tlb::set_code) put there. It holds until the paging
+    /// registers change.
+    pub fn base(&self, view: View) -> *const u64 {
         self.base.as_ptr().wrapping_add(view.index() * VIEW_SLOTS)
     }
 
-    /// Increases whenever a slot of the fetch view of `privilege` is emptied or the current set changes.
-    pub(super) fn fetch_epoch(&self, privilege: Privilege) -> u64 {
+    /// Increases whenever a cached translation for instruction fetches at `privilege` is dropped, in whatever address space,
+    /// and when the address space changes: what was found through [`Mmu::fetch_page`](crate::Mmu::fetch_page) holds while it
+    /// stays the same.
+    #[inline]
+    pub fn fetch_epoch(&self, privilege: Privilege) -> u64 {
         self.fetch_epochs[privilege as usize]
     }
 
-    /// Increases whenever slots are emptied.
-    pub(super) fn drops(&self) -> u64 {
+    /// Increases whenever cached translations of any kind are dropped: what was read from a table holds while it stays the
+    /// same.
+    #[inline]
+    pub fn drops(&self) -> u64 {
         self.drops
     }
 
-    /// Increases whenever a fetch slot of the shared part is emptied.
-    pub(super) fn shared_epoch(&self) -> u64 {
+    /// Increases whenever a cached translation for instruction fetches that all address spaces share is dropped.
+    #[inline]
+    pub fn shared_fetch_epoch(&self) -> u64 {
         self.shared_epoch
     }
 
-    /// Increases whenever a slot of the user's fetch view is emptied in a set that has a window, and when one is closed.
-    pub(super) fn windowed_epoch(&self) -> u64 {
+    /// Increases whenever a program's cached translation for instruction fetches is dropped in an address space that has a
+    /// window, and when a window is closed.
+    pub fn windowed_fetch_epoch(&self) -> u64 {
         self.windowed_epoch
     }
 
@@ -184,7 +191,7 @@ impl Tables {
         set.window.as_ref()?;
         let view = View::of(Access::Fetch, Privilege::User);
         // SAFETY: the base is that of a set that this value owns.
-        let slot = unsafe { slot_at(set.mapping.base(), view, page) };
+        let slot = unsafe { slot_at(set.slots.base(), view, page) };
         self.frame_of(page, slot)
     }
 
@@ -202,8 +209,8 @@ impl Tables {
         let (base, pages, residency, window) = match id {
             PartId::Own(set) => {
                 let set = &mut self.sets[usize::from(set)];
-                let window = set.window.as_mut();
-                (set.mapping.base(), 0..OWN_PAGES, &mut set.own, window)
+                let window = set.window.as_deref_mut();
+                (set.slots.base(), 0..OWN_PAGES, &mut set.own, window)
             }
             PartId::Shared => {
                 let pages = OWN_PAGES..LinearPage::COUNT as u32;
@@ -223,34 +230,40 @@ impl Tables {
         }
     }
 
-    /// Host address that stands for linear address 0 in the current set's window, if it has one.
-    pub(super) fn window(&self) -> Option<u64> {
-        self.current_set().window.as_ref().map(Window::base)
+    /// Host address that stands for linear address 0 in the window of the present address space, if it has one: 4 GiB of host
+    /// addresses in which a program's pages below 0xc0000000 are mapped while the user's slots for them are filled, writable
+    /// where the write slot is. All else is inaccessible there, and the page behind the 4 GiB is, too.
+    #[inline]
+    pub fn window(&self) -> Option<u64> {
+        let window = self.current_set().window.as_ref();
+        window.map(|window| window.base())
     }
 
-    /// How many host calls windows have taken.
-    pub(super) fn remaps(&self) -> u64 {
+    /// How many times host pages were mapped and unmapped for windows.
+    pub fn remaps(&self) -> u64 {
         self.remaps
     }
 
-    /// Gives the current set a window that shows all that it has slots for. Its code slots become empty.
-    pub(super) fn open_window(&mut self) -> io::Result<()> {
-        let ram = Arc::clone(&self.ram);
-        let file = ram.file_offset().ok_or(io::ErrorKind::Unsupported)?;
-        let mut window = Window::new()?;
-        let own = PartId::Own(self.current);
-        for extent in extents(&self.part(own).user_slots(), &ram) {
+    /// Opens a window on the present address space, which shows all that it has slots for. The code slots of its programs become
+    /// empty, and [`Self::fetch_epoch`] increases.
+    ///
+    /// # Errors
+    /// The host's, when it grants no address space.
+    pub fn open_window(&mut self) -> io::Result<()> {
+        let mut window = Window::new(Arc::clone(&self.memory))?;
+        let slots = self.part(PartId::Own(self.current)).user_slots();
+        for extent in extents(&slots, self.memory.host_base()) {
             self.limit_windows(window.count());
-            window.map(file.file(), extent)?;
+            window.map(extent)?;
             self.remaps += 1;
         }
-        self.sets[usize::from(self.current)].window = Some(window);
+        self.sets[usize::from(self.current)].window = Some(Box::new(window));
         self.change_user_code();
         Ok(())
     }
 
-    /// Takes the current set's window away. Its code slots become empty.
-    pub(super) fn close_window(&mut self) {
+    /// Closes the window on the present address space; else as [`Self::open_window`].
+    pub fn close_window(&mut self) {
         self.drop_window(self.current);
         self.change_user_code();
     }
@@ -273,8 +286,8 @@ impl Tables {
         self.part(PartId::Own(set)).clear(code, 0..OWN_PAGES);
     }
 
-    /// Lets the current set's window show what the slots for `page` say. Returns whether such an access is possible now.
-    pub(super) fn map_in_window(&mut self, page: LinearPage, access: Access) -> bool {
+    /// Maps the page in the window as the user's slots for it say. Returns whether an access is possible then.
+    pub fn map_in_window(&mut self, page: LinearPage, access: Access) -> bool {
         let [read, write] = [Access::Read, Access::Write]
             .map(|access| self.slot(View::of(access, Privilege::User), page));
         let Some(window) = &self.current_set().window else {
@@ -285,9 +298,8 @@ impl Tables {
         if page.get() >= OWN_PAGES || window.allows(page, writes) {
             return window.allows(page, writes);
         }
-        let ram = Arc::clone(&self.ram);
-        let extent = extents(&[(page.get(), [read, write])], &ram).pop();
-        let (Some(extent), Some(file)) = (extent, ram.file_offset()) else {
+        let host_base = self.memory.host_base();
+        let Some(extent) = extents(&[(page.get(), [read, write])], host_base).pop() else {
             return false;
         };
         self.remaps += 1;
@@ -295,7 +307,7 @@ impl Tables {
         let Some(window) = &mut self.sets[usize::from(self.current)].window else {
             return false;
         };
-        let mapped = read != 0 && window.map(file.file(), extent).is_ok();
+        let mapped = read != 0 && window.map(extent).is_ok();
         mapped && window.allows(page, writes)
     }
 
@@ -304,8 +316,7 @@ impl Tables {
         let current = usize::from(self.current);
         let others = self.sets.iter_mut().enumerate();
         let others = others.filter(|(set, _)| *set != current);
-        let mut windows: Vec<&mut Window> =
-            others.filter_map(|(_, set)| set.window.as_mut()).collect();
+        let mut windows: Vec<_> = others.filter_map(|(_, set)| set.window.as_mut()).collect();
         let mapped: usize = windows.iter().map(|window| window.count()).sum();
         if mapped + mapped_here > MOST_IN_ALL {
             for window in &mut windows {
@@ -337,7 +348,7 @@ impl Tables {
         let (discarded, residency) = match id {
             PartId::Own(set) => {
                 let set = &mut self.sets[usize::from(set)];
-                (set.mapping.discard_own(), &mut set.own)
+                (set.slots.discard_own(), &mut set.own)
             }
             PartId::Shared => {
                 let hole =
@@ -353,7 +364,7 @@ impl Tables {
 
     /// Loads a value as `privilege`, unless there is no slot for that or the value crosses the page.
     #[inline(always)]
-    pub(super) fn load<T: Scalar>(&self, addr: LinearAddr, privilege: Privilege) -> Option<T> {
+    pub(crate) fn load<T: Scalar>(&self, addr: LinearAddr, privilege: Privilege) -> Option<T> {
         let host = self.host(addr, size_of::<T>(), Access::Read, privilege)?;
         // SAFETY: `host` is valid for `size_of::<T>()` bytes of the RAM mapping, which is mapped readable, and any bytes
         // are a T (ByteValued). No Rust reference to guest RAM exists that this could alias.
@@ -363,7 +374,7 @@ impl Tables {
     /// Stores a value as `privilege`, unless there is no slot for that or the value crosses the page. Returns whether it
     /// did.
     #[inline(always)]
-    pub(super) fn store<T: Scalar>(
+    pub(crate) fn store<T: Scalar>(
         &mut self,
         addr: LinearAddr,
         privilege: Privilege,
@@ -377,13 +388,9 @@ impl Tables {
         true
     }
 
-    /// Loads bytes, if all of them lie in one page that there is a slot for. Returns whether it did.
-    pub(super) fn load_bytes(
-        &self,
-        addr: LinearAddr,
-        privilege: Privilege,
-        out: &mut [u8],
-    ) -> bool {
+    /// Reads `out.len()` bytes as `privilege`, if all of them lie in one page that there is a slot for. Returns whether it did;
+    /// else nothing happened.
+    pub fn load_bytes(&self, addr: LinearAddr, privilege: Privilege, out: &mut [u8]) -> bool {
         let Some(host) = self.host(addr, out.len(), Access::Read, privilege) else {
             return false;
         };
@@ -393,13 +400,9 @@ impl Tables {
         true
     }
 
-    /// Stores bytes, if all of them lie in one page that there is a slot for. Returns whether it did.
-    pub(super) fn store_bytes(
-        &mut self,
-        addr: LinearAddr,
-        privilege: Privilege,
-        data: &[u8],
-    ) -> bool {
+    /// Writes `data` as `privilege`, if all of it lies in one page that there is a slot for. Returns whether it did; else nothing
+    /// happened.
+    pub fn store_bytes(&mut self, addr: LinearAddr, privilege: Privilege, data: &[u8]) -> bool {
         let Some(host) = self.host(addr, data.len(), Access::Write, privilege) else {
             return false;
         };
@@ -408,9 +411,9 @@ impl Tables {
         true
     }
 
-    /// Stores `value` `count` times from `addr` on, if all of it lies in one page that there is a slot for. Returns whether
-    /// it did.
-    pub(super) fn fill<T: Scalar>(
+    /// Writes `value` `count` times from `addr` on, as so many writes would, if all of it lies in one page that there is a slot
+    /// for. Returns whether it did; else nothing happened.
+    pub fn fill_run<T: Scalar>(
         &mut self,
         addr: LinearAddr,
         privilege: Privilege,
@@ -428,9 +431,9 @@ impl Tables {
         true
     }
 
-    /// Copies `len` bytes, if both ends lie in one page each that there are slots for and no write changes what is read later.
-    /// Returns whether it did.
-    pub(super) fn copy(
+    /// Copies `len` bytes from `from` to `to`, as reads and writes in that order would, if both lie in one page each that there
+    /// is a slot for and no write changes what is read later. Returns whether it did; else nothing happened.
+    pub fn copy(
         &mut self,
         to: LinearAddr,
         from: LinearAddr,
@@ -457,16 +460,16 @@ impl Tables {
         true
     }
 
-    /// A slot of the current set.
+    /// The slot of the page in `view`; 0 if it is empty.
     #[inline(always)]
-    pub(super) fn slot(&self, view: View, page: LinearPage) -> u64 {
+    pub fn slot(&self, view: View, page: LinearPage) -> u64 {
         // SAFETY: `base` is that of a set that this value owns.
         unsafe { slot_at(self.base, view, page) }
     }
 
-    /// The frame that the current set's `view` maps `page` to.
+    /// The frame that `view`, which is not one of code, maps the page to, if that is cached.
     #[inline(always)]
-    pub(super) fn frame(&self, view: View, page: LinearPage) -> Option<Frame> {
+    pub fn frame(&self, view: View, page: LinearPage) -> Option<Frame> {
         self.frame_of(page, self.slot(view, page))
     }
 
@@ -474,6 +477,18 @@ impl Tables {
     pub(super) fn frame_in(&mut self, id: PartId, slot: SlotId) -> Option<Frame> {
         let value = self.part(id).get(slot);
         self.frame_of(slot.page, value)
+    }
+
+    /// The frames that write slots of a part point at.
+    pub(super) fn frames_written(&mut self, id: PartId) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        for view in ViewSet::WRITE.iter() {
+            let slots = self.part(id).filled([view]);
+            let frame =
+                |(page, [slot]): (u32, [u64; 1])| self.frame_of(LinearPage::truncated(page), slot);
+            frames.extend(slots.into_iter().filter_map(frame));
+        }
+        frames
     }
 
     /// Points the current set's slot for such accesses to `page` at `frame`, which must be RAM or ROM. Returns whether it
@@ -485,11 +500,10 @@ impl Tables {
         access: Access,
         privilege: Privilege,
     ) -> bool {
-        let pages = self.ram.size() as u64 >> PAGE_SHIFT;
-        if frame.get() >= pages {
+        if frame.get() >= self.memory.frame_count() {
             return false;
         }
-        let host = self.ram.as_ptr().addr() as u64 + frame.base().get();
+        let host = self.memory.host_base().addr() as u64 + frame.base().get();
         let addend = host.wrapping_sub(page.base().get());
         let view = View::of(access, privilege);
         self.set(SlotId { view, page }, addend | SLOT_PRESENT);
@@ -508,7 +522,7 @@ impl Tables {
 
     #[inline(always)]
     fn frame_of(&self, page: LinearPage, slot: u64) -> Option<Frame> {
-        frame_of(&self.ram, page, slot)
+        frame_of(self.memory.host_base(), page, slot)
     }
 
     /// Host address of `len` bytes at `addr`: inside the RAM mapping, within one page.
@@ -535,7 +549,7 @@ impl Tables {
 /// The slot of `view` for `page` in the set of tables at `base`.
 ///
 /// # Safety
-/// `base` is [`Mapping::base`] of a mapping that is there.
+/// `base` is [`Slots::base`] of a value that is there.
 #[inline(always)]
 unsafe fn slot_at(base: NonNull<u64>, view: View, page: LinearPage) -> u64 {
     let index = view.index() * VIEW_SLOTS + page.get() as usize;
@@ -544,7 +558,7 @@ unsafe fn slot_at(base: NonNull<u64>, view: View, page: LinearPage) -> u64 {
 }
 
 /// What read and write slots of pages, in ascending order, show: successive pages with equal slots lie in successive frames.
-fn extents(slots: &[(u32, [u64; 2])], ram: &MmapRegion) -> Vec<Extent> {
+fn extents(slots: &[(u32, [u64; 2])], host_base: *mut u8) -> Vec<Extent> {
     let alike = |&(page, slots): &(u32, [u64; 2]), &(next, others): &(u32, [u64; 2])| {
         page + 1 == next && slots[0] == others[0] && slots[1] == others[1]
     };
@@ -552,7 +566,7 @@ fn extents(slots: &[(u32, [u64; 2])], ram: &MmapRegion) -> Vec<Extent> {
         let &(page, [read, write]) = run.first()?;
         Some(Extent {
             page,
-            frame: frame_of(ram, LinearPage::truncated(page), read)?,
+            frame: frame_of(host_base, LinearPage::truncated(page), read)?,
             pages: run.len() as u32,
             writable: write == read,
         })
@@ -562,11 +576,11 @@ fn extents(slots: &[(u32, [u64; 2])], ram: &MmapRegion) -> Vec<Extent> {
 
 /// The frame that a slot maps its page to.
 #[inline(always)]
-fn frame_of(ram: &MmapRegion, page: LinearPage, slot: u64) -> Option<Frame> {
+fn frame_of(host_base: *mut u8, page: LinearPage, slot: u64) -> Option<Frame> {
     let host = page
         .base()
         .get()
         .wrapping_add(slot)
         .wrapping_sub(SLOT_PRESENT);
-    (slot != 0).then(|| Frame::new(host.wrapping_sub(ram.as_ptr().addr() as u64) >> PAGE_SHIFT))
+    (slot != 0).then(|| Frame::new(host.wrapping_sub(host_base.addr() as u64) >> PAGE_SHIFT))
 }

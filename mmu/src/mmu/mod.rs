@@ -1,0 +1,387 @@
+//! The memory-management unit of one virtual CPU: paging registers, software TLB, and the memory behind them.
+//!
+//! Guest accesses come in two speeds. The fast path ([`Mmu::read`], [`Mmu::write`], [`Mmu::fetch_page`]) is one TLB
+//! probe. The slow path walks the page tables, checks every page of the access before it changes anything, sets A and D
+//! bits, moves the bytes, and fills the TLB:
+//!
+//! ```text
+//!   resolve ── for each page touched: walk, check permissions ──► PageFault, nothing changed
+//!      │
+//!   commit ─── set A, and D for a write, in the entries used
+//!      │
+//!   fill ───── if the access lies in one page of memory
+//!      │
+//!   transfer ─ RAM: load or store    ROM: load, ignore stores    device: MemFault::Device, no data moved
+//! ```
+
+mod access;
+mod fill;
+mod snoop;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Weak};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use access::{Resolved, is_in_page};
+
+use crate::addr::{Frame, GuestPhys, LinearAddr, LinearPage, PAGE_SIZE};
+use crate::mailbox::Mailbox;
+use crate::memory::{
+    Attribute, Memory, MemoryError, NotRam, RegionKind, Store, Subscriber, SubscriberId, Timestamp,
+};
+use crate::paging::{
+    self, Access, NoTranslation, PageFault, Paging, PagingMode, Pdptes, Privilege, ReservedBits,
+    Translation,
+};
+use crate::scalar::Scalar;
+use crate::tlb::{SET_BYTES, SpaceKey, Tlb, View};
+
+/// Why a guest access did not happen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub enum MemFault {
+    /// Deliver a page fault.
+    #[error("page fault at {}: {:?}", .0.addr, .0.code)]
+    Page(PageFault),
+    /// Part of the access is not RAM or ROM: go through [`Mmu::translate`] and the bus.
+    #[error("the access is not to memory")]
+    Device,
+}
+
+impl From<PageFault> for MemFault {
+    fn from(fault: PageFault) -> Self {
+        Self::Page(fault)
+    }
+}
+
+const _: () = assert!(
+    size_of::<Result<u64, MemFault>>() == 16,
+    "results of the fast path are small"
+);
+
+/// Part of an access: bytes within one page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Piece {
+    /// Guest-physical address of the first byte.
+    pub addr: GuestPhys,
+    /// Length in bytes, 1..=4096, not crossing the page.
+    pub len: u32,
+    /// What answers there.
+    pub kind: RegionKind,
+}
+
+/// Where an access goes: one or two pieces, in the order of linear addresses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Span {
+    /// The bytes in the first page.
+    pub first: Piece,
+    /// The bytes in the second page, if the access crosses a page boundary.
+    pub second: Option<Piece>,
+}
+
+impl Span {
+    /// The pieces in order.
+    pub fn pieces(&self) -> impl Iterator<Item = Piece> + use<> {
+        [Some(self.first), self.second].into_iter().flatten()
+    }
+}
+
+/// The MMU's own registers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct MmuState {
+    /// The page-directory-pointer-table registers of PAE paging, as entries of the table: 0 where P is 0.
+    pub pdptes: [u64; 4],
+}
+
+/// One vCPU's paging registers and software TLB, on the memory that it shares with others.
+#[derive(Debug)]
+pub struct Mmu {
+    memory: Arc<Memory>,
+    mailbox: Arc<Mailbox>,
+    /// Names the processor to the memory.
+    id: SubscriberId,
+    tlb: Tlb,
+    /// Linear pages that have no slots for reads and writes.
+    kept_out: BTreeSet<LinearPage>,
+    /// Stores of others to whatever memory, if pages are kept out.
+    stores: Vec<Store>,
+    /// Nothing has been stored through write slots since the last look at the mailbox.
+    resting: bool,
+    paging: Paging,
+    pdptes: Pdptes,
+}
+
+impl Mmu {
+    /// An MMU after reset: paging off, nothing cached.
+    ///
+    /// # Errors
+    /// [`MemoryError::Tables`] when the host grants no address space for the tables.
+    pub fn new(memory: Arc<Memory>) -> Result<Self, MemoryError> {
+        let tables = |source| MemoryError::Tables {
+            bytes: SET_BYTES,
+            source,
+        };
+        let tlb = Tlb::new(Arc::clone(&memory), SpaceKey::Unpaged).map_err(tables)?;
+        let mailbox = Arc::new(Mailbox::default());
+        let subscriber: Weak<dyn Subscriber> = Arc::<Mailbox>::downgrade(&mailbox);
+        Ok(Self {
+            id: memory.subscribe(subscriber),
+            memory,
+            mailbox,
+            tlb,
+            kept_out: BTreeSet::new(),
+            stores: Vec::new(),
+            resting: false,
+            paging: Paging::default(),
+            pdptes: Pdptes::default(),
+        })
+    }
+
+    /// The memory.
+    #[inline(always)]
+    pub fn memory(&self) -> &Arc<Memory> {
+        &self.memory
+    }
+
+    /// The TLB.
+    #[inline(always)]
+    pub fn tlb(&self) -> &Tlb {
+        &self.tlb
+    }
+
+    /// The TLB, to be given code slots and windows.
+    #[inline(always)]
+    pub fn tlb_mut(&mut self) -> &mut Tlb {
+        &mut self.tlb
+    }
+
+    /// The paging registers.
+    pub fn paging(&self) -> &Paging {
+        &self.paging
+    }
+
+    pub(crate) fn pdptes(&self) -> &Pdptes {
+        &self.pdptes
+    }
+
+    /// Sets the paging registers. A change of CR3 alone leads to another address space and flushes nothing: the caller
+    /// follows it with the flush that the instruction implies. Any other change drops all cached translations, whose
+    /// permissions were computed under the old registers.
+    pub fn set_paging(&mut self, paging: Paging) {
+        self.snoop();
+        let same_rules = paging
+            == Paging {
+                cr3: paging.cr3,
+                ..self.paging
+            };
+        self.paging = paging;
+        if !same_rules {
+            self.flush_all();
+        }
+        self.enter_space();
+    }
+
+    /// Loads the page-directory-pointer-table registers from the table at `cr3`, as PAE paging does when CR3 is written
+    /// or paging is switched on. On error they keep their values, and the instruction raises #GP(0)
+    /// (SDM Vol. 3A, 4.4.1 PDPTE Registers).
+    pub fn load_pdptes(&mut self, cr3: u32) -> Result<(), ReservedBits> {
+        self.pdptes = Pdptes::load(&self.memory, cr3)?;
+        self.enter_space();
+        Ok(())
+    }
+
+    /// What of the MMU is saved, beside the control registers that `paging` of [`Self::restore`] comes from.
+    pub fn save(&self) -> MmuState {
+        MmuState {
+            pdptes: self.pdptes.encode(),
+        }
+    }
+
+    /// Takes over the registers of another MMU. Nothing is cached then.
+    ///
+    /// # Errors
+    /// If a page-directory-pointer-table register is none.
+    pub fn restore(&mut self, paging: Paging, state: &MmuState) -> Result<(), ReservedBits> {
+        let pdptes = Pdptes::decode(state.pdptes)?;
+        self.set_paging(paging);
+        self.flush_all();
+        self.pdptes = pdptes;
+        self.enter_space();
+        Ok(())
+    }
+
+    /// Makes the translations of the present address space those that accesses find.
+    fn enter_space(&mut self) {
+        let key = match self.paging.mode {
+            PagingMode::Off => SpaceKey::Unpaged,
+            PagingMode::TwoLevel => SpaceKey::Directory(self.paging.directory()),
+            PagingMode::Pae => SpaceKey::Pointers(self.pdptes),
+        };
+        self.tlb.enter(key);
+    }
+
+    /// Keeps the given linear pages out of the tables for reads and writes, and only them, in all address spaces: each access
+    /// to them takes the slow path. While there are any, [`Self::take_stores`] tells what others store. For watchpoints.
+    pub fn keep_out(&mut self, pages: impl IntoIterator<Item = LinearPage>) {
+        self.kept_out = pages.into_iter().collect();
+        self.mailbox.set_curious(!self.kept_out.is_empty());
+        self.flush_all();
+    }
+
+    /// Drops all cached translations, global ones too.
+    pub fn flush_all(&mut self) {
+        let memory = &self.memory;
+        self.tlb
+            .flush_all(|frame| memory.mark_watched(frame, false));
+    }
+
+    /// Drops all cached translations that are not global: MOV to CR3. Those that are sure to agree with the page tables may
+    /// stay.
+    pub fn flush_non_global(&mut self) {
+        self.snoop();
+        self.tlb.flush_non_global();
+        self.catch_up();
+    }
+
+    /// Drops the cached translation of the page that holds `addr`, of whatever size, global or not: INVLPG. One that is
+    /// sure to agree with the page tables may stay.
+    pub fn invlpg(&mut self, addr: LinearAddr) {
+        self.snoop();
+        self.tlb.drop_page(addr);
+    }
+
+    /// Reads guest memory. The address wraps at 4 GiB and needs no alignment.
+    #[inline(always)]
+    pub fn read<T: Scalar>(
+        &mut self,
+        addr: LinearAddr,
+        privilege: Privilege,
+    ) -> Result<T, MemFault> {
+        match self.tlb.load(addr, privilege) {
+            Some(value) => Ok(value),
+            None => self.read_slow(addr, privilege),
+        }
+    }
+
+    /// Writes guest memory. The address wraps at 4 GiB and needs no alignment. Both pages of an access that crosses a
+    /// page boundary are checked before a byte is stored.
+    #[inline(always)]
+    pub fn write<T: Scalar>(
+        &mut self,
+        addr: LinearAddr,
+        privilege: Privilege,
+        value: T,
+    ) -> Result<(), MemFault> {
+        if self.tlb.store(addr, privilege, value) {
+            return Ok(());
+        }
+        self.write_slow(addr, privilege, value)
+    }
+
+    /// Checks that `len` bytes (1..=4096) at `addr` can be accessed, with all side effects of that but the data: for
+    /// instructions that read and then write, and for those that store several times. A later access to the range does not
+    /// fault, unless a store in between changes its translation.
+    #[inline]
+    pub fn prepare(
+        &mut self,
+        addr: LinearAddr,
+        len: u32,
+        access: Access,
+        privilege: Privilege,
+    ) -> Result<(), MemFault> {
+        let cached = self.tlb.frame(View::of(access, privilege), addr.page());
+        if cached.is_some() && is_in_page(addr, len) {
+            return Ok(());
+        }
+        self.prepare_slow(addr, len, access, privilege)
+    }
+
+    /// Translates an access of `len` bytes (1..=4096) to any kind of memory and sets A and D bits as the processor does
+    /// for it. On a fault nothing is changed in guest memory.
+    pub fn translate(
+        &mut self,
+        addr: LinearAddr,
+        len: u32,
+        access: Access,
+        privilege: Privilege,
+    ) -> Result<Span, PageFault> {
+        let pieces = self.resolve(addr, len, access, privilege)?;
+        self.commit(&pieces, access);
+        let piece = |resolved: &Resolved| {
+            let addr = resolved.walk.translation.phys;
+            Piece {
+                addr,
+                len: resolved.len,
+                kind: self.memory.region(addr),
+            }
+        };
+        Ok(Span {
+            first: piece(&pieces[0]),
+            second: pieces.get(1).map(piece),
+        })
+    }
+
+    /// The frame from which the instruction bytes at `addr` are fetched. `MemFault::Device`: not from memory.
+    #[inline(always)]
+    pub fn fetch_page(
+        &mut self,
+        addr: LinearAddr,
+        privilege: Privilege,
+    ) -> Result<Frame, MemFault> {
+        match self
+            .tlb
+            .frame(View::of(Access::Fetch, privilege), addr.page())
+        {
+            Some(frame) => Ok(frame),
+            None => self.fetch_page_slow(addr, privilege),
+        }
+    }
+
+    /// Translates `addr` without any effect on guest memory or TLB: for debuggers. What the TLB still holds from older
+    /// page tables is not consulted.
+    pub fn walk(&self, addr: LinearAddr) -> Result<Translation, NoTranslation> {
+        paging::walk(&self.memory, &self.paging, &self.pdptes, addr).map(|walk| walk.translation)
+    }
+
+    /// The 4096 bytes of `frame`, for decoding; all ones where there is no memory.
+    pub fn code_bytes(&self, frame: Frame) -> [u8; PAGE_SIZE] {
+        self.memory.page(frame)
+    }
+
+    /// Marks `frame` as scanned for code now: its bytes are to be read after this. Its cached write translations are dropped: the
+    /// next store to it takes the slow path, which clears the mark and advances [`Mmu::code_epoch`].
+    pub fn mark_code(&mut self, frame: Frame) {
+        if !self.memory.has(frame, Attribute::Code) {
+            self.tlb.drop_writers(frame);
+        }
+        self.memory.mark_scanned(frame);
+    }
+
+    /// Increases whenever a store, from whatever thread, hits a frame marked Code.
+    #[inline(always)]
+    pub fn code_epoch(&self) -> u64 {
+        self.mailbox.code_epoch()
+    }
+
+    /// The frames whose stores advanced [`Mmu::code_epoch`] since the last call, each once.
+    pub fn take_code_writes(&mut self) -> impl Iterator<Item = Frame> + use<> {
+        self.mailbox.take_code().into_iter()
+    }
+
+    /// When `frame` was last seen written: see [`Memory::written`].
+    #[inline]
+    pub fn written(&self, frame: Frame) -> Timestamp {
+        self.memory.written(frame)
+    }
+
+    /// Reads RAM or ROM by guest-physical address.
+    pub fn read_phys<T: Scalar>(&self, addr: GuestPhys) -> Result<T, NotRam> {
+        self.memory.load(addr)
+    }
+
+    /// Stores to guest-physical memory as the guest does: ROM ignores it.
+    pub fn write_phys<T: Scalar>(&mut self, addr: GuestPhys, value: T) -> Result<(), NotRam> {
+        self.store_phys(addr, value.as_slice())
+    }
+}
