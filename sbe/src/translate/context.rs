@@ -59,9 +59,9 @@ pub enum Reason {
     /// A table has no slot for the access that [`Context::access`] and [`Context::address`] describe.
     Miss = 5,
     /// A direct branch to another page is not linked yet: [`Context::site`] names it.
-    Cross = 6,
+    LinkAcross = 6,
     /// An access through a window faulted: [`Context::fault`] says where.
-    Window = 7,
+    WindowFault = 7,
 }
 
 /// What stands for log2 of the size of an access to 16 bytes that needs no alignment.
@@ -331,8 +331,8 @@ impl Context {
             3 => Reason::Budget,
             4 => Reason::LoadFpu,
             5 => Reason::Miss,
-            6 => Reason::Cross,
-            _ => Reason::Window,
+            6 => Reason::LinkAcross,
+            _ => Reason::WindowFault,
         }
     }
 

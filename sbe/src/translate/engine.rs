@@ -13,12 +13,12 @@ use super::mode::Mode;
 use super::page::{CodePage, Entry};
 use super::places::Places;
 use super::restarts::Restarts;
-use super::runtime::Runtime;
 use super::segments::{KnownSegments, spans_all};
 use super::signal::are_windows_possible;
 use super::stack::{HostStack, MOST_POLLS};
 use super::stats::Stats;
 use super::stops::Stops;
+use super::trampoline::{Trampoline, Trampolines};
 use super::windows::{WindowPolicy, Windows};
 use crate::cpu::fpu::MXCSR_INIT;
 use crate::cpu::segment::{Bounds, SegReg};
@@ -62,7 +62,7 @@ pub(super) struct Site {
 /// Translated code of one processor.
 pub struct Translator {
     pub(super) arena: Arena,
-    pub(super) runtime: Runtime,
+    pub(super) trampolines: Trampolines,
     pub(super) emitter: Emitter,
     pub(super) context: Box<Context>,
     pub(super) stack: HostStack,
@@ -123,15 +123,15 @@ impl Translator {
             return Err(io::Error::new(io::ErrorKind::Unsupported, what));
         }
         let mut arena = Arena::new(code_cache)?;
-        let runtime = Runtime::emit(&mut arena)?;
-        let stack = HostStack::new(arena.address_of(runtime.underflow));
+        let trampolines = Trampolines::emit(&mut arena)?;
+        let stack = HostStack::new(arena.address_of(trampolines.at(Trampoline::ReturnUnderflow)));
         let mut context = Box::new(Context::default());
         context.host_mxcsr = MXCSR_INIT;
         stack.reset(&mut context);
         let mut translator = Self {
-            emitter: Emitter::new(runtime),
+            emitter: Emitter::new(trampolines),
             arena,
-            runtime,
+            trampolines,
             context,
             stack,
             tables: EntryTables::new()?,
@@ -167,7 +167,7 @@ impl Translator {
 
     /// Has everything checked that is emitted from now on: to be called before anything runs.
     pub fn verify(&mut self) {
-        self.verifier = Verifier::new(&self.runtime);
+        self.verifier = Verifier::new(&self.trampolines);
     }
 
     /// How many fragments were checked; `None` when none are.
@@ -217,7 +217,7 @@ impl Translator {
 
     /// What lies where in the arena, seen from the page of `key`.
     fn places(&self, key: PageKey) -> Places {
-        let mut places = Places::new(&self.runtime);
+        let mut places = Places::new(&self.trampolines);
         for (&(frame, mode), page) in &self.pages {
             let prefix = match (frame, mode) == key {
                 true => String::new(),
@@ -239,7 +239,9 @@ impl Translator {
         self.follow_breakpoints(cx);
         self.follow_changes(cx);
         self.load(cx);
-        let mut target = self.arena.address_of(self.runtime.forward);
+        let mut target = self
+            .arena
+            .address_of(self.trampolines.at(Trampoline::Dispatch));
         let outcome = loop {
             if self.violation().is_some() {
                 break Outcome::Emulate;
@@ -262,7 +264,7 @@ impl Translator {
                     self.stats.exits.link += 1;
                     self.link(cx)
                 }
-                Reason::Cross => {
+                Reason::LinkAcross => {
                     self.stats.exits.link += 1;
                     self.cross(cx)
                 }
@@ -274,13 +276,16 @@ impl Translator {
                     self.stats.exits.miss += 1;
                     self.fill(cx)
                 }
-                Reason::Window => {
+                Reason::WindowFault => {
                     self.stats.exits.window += 1;
                     self.window_fault(cx)
                 }
                 Reason::Budget if *polls > 0 => {
                     self.leave_fpu();
-                    Some(self.arena.address_of(self.runtime.forward))
+                    Some(
+                        self.arena
+                            .address_of(self.trampolines.at(Trampoline::Dispatch)),
+                    )
                 }
                 Reason::Budget => {
                     self.stats.exits.budget += 1;
@@ -302,7 +307,8 @@ impl Translator {
     /// Runs emitted code at `target` until it leaves.
     fn execute(&mut self, target: u64) {
         let start = self.stats.executing.map(|_| Instant::now());
-        self.runtime.run(&mut self.arena, &mut self.context, target);
+        self.trampolines
+            .run(&mut self.arena, &mut self.context, target);
         if let (Some(total), Some(start)) = (&mut self.stats.executing, start) {
             *total += start.elapsed();
         }
@@ -434,7 +440,7 @@ impl Translator {
         self.sites.clear();
         self.restarts.clear();
         self.verifier.clear();
-        self.arena.truncate(self.runtime.end);
+        self.arena.truncate(self.trampolines.end());
         self.stack.reset(&mut self.context);
         self.swept = 0;
     }

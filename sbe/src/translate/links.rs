@@ -7,6 +7,7 @@ use super::engine::{ENTRY_SHIFT, Site, Translator};
 use super::fragment::Link;
 use super::mode::Mode;
 use super::page::Entry;
+use super::trampoline::Trampoline;
 use crate::emulate::Exec;
 use mmu::{Access, LinearAddr, View};
 
@@ -35,7 +36,7 @@ impl Translator {
                     &mut self.arena,
                     &mut self.verifier,
                     link.left,
-                    self.runtime.emulate_at,
+                    self.trampolines.at(Trampoline::EmulateAt),
                 ),
                 Entry::EmulateOnce => {}
             }
@@ -63,13 +64,13 @@ impl Translator {
         let link = site.link;
         if mode != site.page.1 {
             // Code of one mode is not linked to that of another.
-            self.redirect(link.left, self.runtime.forward);
+            self.redirect(link.left, self.trampolines.at(Trampoline::Dispatch));
             return Some(code);
         }
         let page = frame.and_then(|frame| self.pages.get_mut(&(frame, mode)));
         let page = page.filter(|_| direct || link.guard.is_some());
         let Some(page) = page else {
-            self.redirect(link.after, self.runtime.forward);
+            self.redirect(link.after, self.trampolines.at(Trampoline::Dispatch));
             return Some(code);
         };
         page.incoming.push(link);
@@ -84,7 +85,7 @@ impl Translator {
                 guard,
                 word.wrapping_neg(),
             );
-            self.redirect(link.left, self.runtime.forward);
+            self.redirect(link.left, self.trampolines.at(Trampoline::Dispatch));
         }
         if let (Mode::Windowed, Some(frame)) = (mode, frame) {
             self.connect(cx, (site.page, link), (source, target), frame, entry);

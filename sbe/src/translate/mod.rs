@@ -14,7 +14,7 @@
 //! | `links`, `direct`, `entries` | from code to code |
 //! | `windows`, `signal`, `fault`, `restarts` | memory through windows |
 //! | `segments`, `stack` | what emitted code knows of segment registers; its stacks |
-//! | `runtime`, `context`, `arena`, `asm`, `operands` | the fixed pieces, the shared state, memory for code, encoding |
+//! | `trampoline`, `sequences`, `context`, `arena`, `asm`, `operands` | the fixed code, the shared state, memory for code, encoding |
 //! | `evict` | what goes when the arena is full |
 //! | `check` | proves what was emitted |
 //! | `dump`, `listing`, `places`, `jitdump`, `names`, `stats` | seeing inside |
@@ -48,13 +48,14 @@ mod operands;
 mod page;
 mod places;
 mod restarts;
-mod runtime;
 mod scan;
 mod segments;
+mod sequences;
 mod signal;
 mod stack;
 mod stats;
 mod stops;
+mod trampoline;
 mod windows;
 
 pub use arena::CODE_CACHES;

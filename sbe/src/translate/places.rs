@@ -1,9 +1,7 @@
 //! [`Places`]: what lies where in the arena, by name.
 
-use super::context::AccessKind;
 use super::listing::Listing;
-use super::runtime::Runtime;
-use crate::cpu::segment::SegReg;
+use super::trampoline::{Trampoline, Trampolines};
 use std::collections::BTreeMap;
 
 /// Names of arena offsets.
@@ -13,35 +11,14 @@ pub struct Places {
 }
 
 impl Places {
-    /// The pieces of `runtime`.
-    pub fn new(runtime: &Runtime) -> Self {
-        let named = [
-            (runtime.forward, "forward"),
-            (runtime.mismatch, "mismatch"),
-            (runtime.emulate, "emulate"),
-            (runtime.emulate_at, "emulate_at"),
-            (runtime.budget_at, "budget_at"),
-            (runtime.link, "link"),
-            (runtime.cross, "cross"),
-            (runtime.sysenter, "sysenter"),
-            (runtime.sysexit, "sysexit"),
-            (runtime.jump, "jump"),
-            (runtime.load_fpu, "load_fpu"),
-            (runtime.landing, "landing"),
-        ];
-        let named = named.map(|(at, name)| (at, name.to_owned()));
-        let segments = SegReg::ALL.map(|register| {
-            let name = format!("load_{register:?}").to_lowercase();
-            (runtime.load_segment(register), name)
+    /// The trampolines.
+    pub fn new(trampolines: &Trampolines) -> Self {
+        let named = Trampoline::all().map(|trampoline| {
+            let at = trampolines.at(trampoline);
+            (at, (at + 1, trampoline.to_string()))
         });
-        let misses = AccessKind::all().map(|kind| {
-            let verb = if kind.writes() { "write" } else { "read" };
-            let name = format!("miss_{verb}_{}", kind.size());
-            (runtime.miss(kind), name)
-        });
-        let all = named.into_iter().chain(segments).chain(misses);
         Self {
-            places: all.map(|(at, name)| (at, (at + 1, name))).collect(),
+            places: named.collect(),
         }
     }
 

@@ -7,6 +7,7 @@ use super::links::unlink;
 use super::listing::Listing;
 use super::mode::Mode;
 use super::page::{CodePage, Entry};
+use super::trampoline::Trampoline;
 use crate::decode::decoder::MAX_LENGTH;
 use crate::emulate::Exec;
 use hashbrown::HashMap;
@@ -21,7 +22,7 @@ impl Translator {
         };
         match self.tables.get(table, offset) {
             0 => self.translate(cx, key, offset, Groups::Yes),
-            known if known == self.runtime.emulate => Entry::Emulate,
+            known if known == self.trampolines.at(Trampoline::Emulate) => Entry::Emulate,
             known => Entry::Code(known),
         }
     }
@@ -71,7 +72,9 @@ impl Translator {
                 for &(offset, entry) in page.entries() {
                     let code = match entry {
                         Entry::Code(code) => code,
-                        Entry::Emulate | Entry::EmulateOnce => self.runtime.emulate,
+                        Entry::Emulate | Entry::EmulateOnce => {
+                            self.trampolines.at(Trampoline::Emulate)
+                        }
                     };
                     self.tables.set(page.table, offset.into(), code);
                 }
@@ -184,7 +187,7 @@ impl Translator {
             page.add(offset, entry);
             let code = match entry {
                 Entry::Code(code) => code,
-                Entry::Emulate | Entry::EmulateOnce => self.runtime.emulate,
+                Entry::Emulate | Entry::EmulateOnce => self.trampolines.at(Trampoline::Emulate),
             };
             self.tables.set(page.table, offset, code);
         }

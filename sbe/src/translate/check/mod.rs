@@ -1,9 +1,9 @@
 //! A checker of emitted code: it proves of each fragment that what translated code may do is all it can do.
 //!
 //! What was emitted is decoded again, and each instruction is followed on values that stand for all there can be. Nothing of
-//! the emitter is asked, only where the fragment and the fixed pieces lie. The rules ([`Rule`]), in short:
+//! the emitter is asked, only where the fragment and the trampolines lie. The rules ([`Rule`]), in short:
 //!
-//! * Every byte is executed as one instruction at most; branches lead to instructions of the fragment, to fixed pieces that
+//! * Every byte is executed as one instruction at most; branches lead to instructions of the fragment, to trampolines that
 //!   find what they need, to other fragments.
 //! * Memory is the context, a table at a proven index, the guest's by way of a slot for just that address and size, or a
 //!   window; the stack is used by PUSH, POP, CALL and RET only, and is at its level where control leaves.
@@ -19,18 +19,18 @@
 //! | `allowed` | which instructions may be there |
 //! | `flow` | instructions in the order they are looked at |
 //! | `walk` | all ways through a fragment, and out of it |
-//! | `pieces` | what the fixed pieces need and give |
+//! | `contract` | what trampolines need and give |
 //! | `rule` | the rules |
 //! | `verifier` | the checker as the engine uses it |
 //!
-//! A new form of access is a new [`memory::Place`]; a new fixed piece is a line of [`pieces::of`]; a new way to form a value is
+//! A new form of access is a new [`memory::Place`]; a new trampoline is a line of [`Contract::of`](contract::Contract); a new way to form a value is
 //! a case of [`step::Stepper::step`].
 
 mod allowed;
+mod contract;
 mod flow;
 #[macro_use]
 mod memory;
-mod pieces;
 mod rule;
 mod state;
 mod step;
@@ -38,17 +38,17 @@ mod value;
 mod verifier;
 mod walk;
 
-use super::runtime::Runtime;
+use super::trampoline::Trampolines;
 use crate::translate::mode::Mode;
+use contract::Contracts;
 use hashbrown::HashSet;
-use pieces::Pieces;
 pub use rule::{Rule, Violation};
 pub use verifier::Verifier;
 use walk::{Around, Entries, Entry, Sites};
 
 /// Checks fragments, and keeps account of where they may lead.
 pub struct Checker {
-    pieces: Pieces,
+    contracts: Contracts,
     entries: Entries,
     sites: Sites,
     /// Arena offsets behind 64-bit numbers.
@@ -57,10 +57,10 @@ pub struct Checker {
 }
 
 impl Checker {
-    /// For code that uses the pieces of `runtime`.
-    pub fn new(runtime: &Runtime) -> Self {
+    /// A checker of code that uses `trampolines`.
+    pub fn new(trampolines: &Trampolines) -> Self {
         Self {
-            pieces: pieces::of(runtime),
+            contracts: contract::all(trampolines),
             entries: Entries::new(),
             sites: Sites::new(),
             numbers: HashSet::new(),
@@ -86,7 +86,7 @@ impl Checker {
         at: u32,
     ) -> Result<(), Violation> {
         let around = Around {
-            pieces: &self.pieces,
+            contracts: &self.contracts,
             entries: &self.entries,
         };
         let entry = Entry { at, mode };
@@ -106,7 +106,7 @@ impl Checker {
         let may = self.sites.get(&after).is_some_and(|site| {
             site.home == target
                 || site.may_enter(&self.entries, target)
-                || site.may_leave(&self.pieces, target)
+                || site.may_leave(&self.contracts, target)
         });
         if may {
             return Ok(());

@@ -29,14 +29,14 @@ pub enum Rule {
     /// Code ends with a jump.
     #[error("goes on behind the end of the code")]
     FallsOff,
-    /// Branches lead to instructions of the fragment, fixed pieces and entries.
+    /// Branches lead to instructions of the fragment, trampolines and entries.
     #[error("leads to where nothing begins")]
     Target,
     /// Only numbers that are operands are replaced.
     #[error("replaces what is no number")]
     Number,
-    /// Fixed pieces are entered with what they need.
-    #[error("enters a fixed piece without {0}")]
+    /// Trampolines are entered with what they need.
+    #[error("enters a trampoline without {0}")]
     Contract(Need),
     /// The guest's registers have 32 bits wherever control may leave.
     #[error("leaves with more than 32 bits in guest register {0}")]
@@ -88,7 +88,7 @@ pub enum Rule {
     ControlWord,
 }
 
-/// What a fixed piece needs.
+/// What a trampoline needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
     /// A 32-bit value in R8.
@@ -100,7 +100,7 @@ pub enum Need {
     /// An offset in a page in R9.
     Offset9,
     /// To be called, or to be jumped to.
-    Way,
+    Linkage,
 }
 
 impl fmt::Display for Need {
@@ -110,7 +110,7 @@ impl fmt::Display for Need {
             Self::Inverted8 => "the complement of 32 bits in R8",
             Self::Word9 => "32 bits in R9",
             Self::Offset9 => "an offset in R9",
-            Self::Way => "the right kind of branch",
+            Self::Linkage => "the right kind of branch",
         })
     }
 }

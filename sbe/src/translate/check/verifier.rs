@@ -2,7 +2,7 @@
 
 use super::{Checker, Violation};
 use crate::translate::mode::Mode;
-use crate::translate::runtime::Runtime;
+use crate::translate::trampoline::Trampolines;
 
 /// Checks all that is emitted, if it is wanted; remembers what was wrong.
 #[derive(Default)]
@@ -12,10 +12,10 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// One that checks what is emitted from now on, for code that uses the pieces of `runtime`.
-    pub fn new(runtime: &Runtime) -> Self {
+    /// One that checks what is emitted from now on, for code that uses `trampolines`.
+    pub fn new(trampolines: &Trampolines) -> Self {
         Self {
-            checker: Some(Checker::new(runtime)),
+            checker: Some(Checker::new(trampolines)),
             violation: None,
         }
     }

@@ -1,8 +1,8 @@
 //! [`Walk`]: follows all ways through a piece of code and checks where they leave it.
 
+use super::contract::{Contracts, Linkage};
 use super::flow::{Flow, Listing, violation};
 use super::memory;
-use super::pieces::{Pieces, Way};
 use super::rule::{Need, Rule, Violation};
 use super::state::{GUEST, Poll, R8, R9, R10, R13, RCX, State};
 use super::step::{Stepper, number};
@@ -55,8 +55,8 @@ pub struct Found {
 /// What is around the code.
 #[derive(Clone, Copy)]
 pub struct Around<'a> {
-    /// The fixed pieces.
-    pub pieces: &'a Pieces,
+    /// The trampolines.
+    pub contracts: &'a Contracts,
     /// The fragments.
     pub entries: &'a Entries,
 }
@@ -215,9 +215,9 @@ impl<'a> Walk<'a> {
             return self.reach(number, state);
         }
         self.leaves(&state, &[])?;
-        match self.around.pieces.get(&target) {
-            Some(piece) if piece.returns() => Err(Rule::Contract(Need::Way)),
-            Some(piece) => piece.check(&self.stepper.values, &state),
+        match self.around.contracts.get(&target) {
+            Some(contract) if contract.returns() => Err(Rule::Contract(Need::Linkage)),
+            Some(contract) => contract.check(&self.stepper.values, &state),
             None => self.enters(target, &state),
         }
     }
@@ -238,28 +238,28 @@ impl<'a> Walk<'a> {
         target: u32,
         state: State,
     ) -> Result<(), Rule> {
-        let piece = self.around.pieces.get(&target).copied();
-        match piece {
-            Some(piece) if piece.returns() => {
+        let contract = self.around.contracts.get(&target).copied();
+        match contract {
+            Some(contract) if contract.returns() => {
                 self.leaves(&state, &[])?;
-                piece.check(&self.stepper.values, &state)?;
-                let state = self.returned(piece.way, state);
+                contract.check(&self.stepper.values, &state)?;
+                let state = self.returned(contract.linkage, state);
                 self.fall(number, state)
             }
             _ => self.guest_call(number, instruction, target, state),
         }
     }
 
-    /// What holds when a fixed piece has returned. The engine may have been in control.
-    fn returned(&mut self, way: Way, mut state: State) -> State {
+    /// The state when a trampoline has returned. The engine may have been in control.
+    fn returned(&mut self, linkage: Linkage, mut state: State) -> State {
         let values = &mut self.stepper.values;
         let address = state.registers[R8];
         for number in [RCX, R8, R9] {
             state.registers[number] = values.any();
         }
-        match way {
-            Way::LoadsFpu => state.fpu = true,
-            Way::Finds(kind) => {
+        match linkage {
+            Linkage::LoadsFpu => state.fpu = true,
+            Linkage::FindsSlot(kind) => {
                 state.registers[R8] = address;
                 state.registers[RCX] = values.of(Node::Slot(Slot {
                     address,
@@ -271,8 +271,8 @@ impl<'a> Walk<'a> {
                     writes: kind.writes(),
                 }));
             }
-            Way::LoadsSegment => state.registers[R10] = values.any(),
-            Way::Jump | Way::JumpPolled => {}
+            Linkage::LoadsSegment => state.registers[R10] = values.any(),
+            Linkage::Jump | Linkage::PolledJump => {}
         }
         state.store(values);
         state
@@ -288,9 +288,9 @@ impl<'a> Walk<'a> {
     ) -> Result<(), Rule> {
         let polls = self
             .around
-            .pieces
+            .contracts
             .get(&target)
-            .is_some_and(|piece| piece.way == Way::JumpPolled);
+            .is_some_and(|contract| contract.linkage == Linkage::PolledJump);
         let open = self.opens(&state);
         let [page] = state.stack[..] else {
             return Err(Rule::Stack);
@@ -384,16 +384,17 @@ impl Site {
                 .is_some_and(|entry| self.word8 == Some(Some(entry.at)))
     }
 
-    /// Whether it may be led to a fixed piece.
-    pub fn may_leave(&self, pieces: &Pieces, target: u32) -> bool {
-        let Some(piece) = pieces.get(&target).filter(|piece| !piece.returns()) else {
+    /// Whether it may be led to a trampoline.
+    pub fn may_leave(&self, contracts: &Contracts, target: u32) -> bool {
+        let contract = contracts.get(&target);
+        let Some(contract) = contract.filter(|contract| !contract.returns()) else {
             return false;
         };
         self.open.is_ok()
-            && piece.needs.iter().all(|need| match need {
+            && contract.needs.iter().all(|need| match need {
                 Need::Word8 => self.word8.is_some(),
                 Need::Offset9 | Need::Word9 => self.offset9,
-                Need::Inverted8 | Need::Way => false,
+                Need::Inverted8 | Need::Linkage => false,
             })
     }
 }

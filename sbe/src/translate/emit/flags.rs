@@ -8,7 +8,7 @@ use super::{Emitted, Emitter};
 use crate::cpu::eflags::{DEFINED, DF, IF, OF, STATUS};
 use crate::translate::asm::*;
 use crate::translate::context::field;
-use crate::translate::runtime::{context, load_flags_from_ax, save_flags_to_ax};
+use crate::translate::sequences::{context, load_flags_from_ax, save_flags_to_ax};
 use iced_x86::Instruction;
 
 /// What POPFD in emitted code does not change.

@@ -5,7 +5,7 @@ use super::{Emitter, guest};
 use crate::translate::asm::*;
 use crate::translate::context::{AccessKind, PAGE_BIAS, WRITE_TABLE, field};
 use crate::translate::operands::Place;
-use crate::translate::runtime::context;
+use crate::translate::sequences::context;
 use iced_x86::{Instruction, Mnemonic, Register};
 use mmu::SLOT_PRESENT;
 

@@ -7,6 +7,7 @@
 use super::{Emitter, JUMP_BYTES, REACH};
 use crate::translate::asm::*;
 use crate::translate::context::AccessKind;
+use crate::translate::trampoline::Trampoline;
 
 /// A check that may fail.
 #[derive(Clone, Copy)]
@@ -82,23 +83,23 @@ impl Emitter {
         match miss.cause {
             Cause::Refused => {
                 self.asm.mov_imm32(R9, miss.offset);
-                self.asm.jmp_to(self.runtime.emulate_at);
+                self.jmp_to(Trampoline::EmulateAt);
             }
             Cause::Budget => {
                 self.asm.mov_imm32(R9, miss.offset);
-                self.asm.jmp_to(self.runtime.budget_at);
+                self.jmp_to(Trampoline::BudgetAt);
             }
             Cause::Slot(kind, address, back) => {
                 if address != R8 {
                     self.asm.mov32(R8, address);
                 }
                 self.asm.mov_imm32(R9, miss.offset);
-                self.asm.call_to(self.runtime.miss(kind));
+                self.call_to(Trampoline::Miss(kind));
                 self.asm.jmp(back);
             }
             Cause::Fpu(back) => {
                 self.asm.mov_imm32(R9, miss.offset);
-                self.asm.call_to(self.runtime.load_fpu);
+                self.call_to(Trampoline::LoadFpu);
                 self.asm.jmp(back);
             }
         }

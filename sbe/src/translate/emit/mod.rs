@@ -42,7 +42,7 @@ use super::listing::{Mark, Marks};
 use super::mode::Mode;
 use super::operands::memory_operand;
 use super::restarts::Restart;
-use super::runtime::Runtime;
+use super::trampoline::{Trampoline, Trampolines};
 pub use flags::FIXED_FLAGS;
 use group::{Group, Plan};
 use iced_x86::{Instruction, InstructionInfoFactory, Register};
@@ -113,7 +113,7 @@ pub struct Emitter {
     pub asm: Asm,
     /// Its branches to link, in the order of their sites.
     pub branches: Vec<Branch>,
-    runtime: Runtime,
+    trampolines: Trampolines,
     mode: Mode,
     first_site: u32,
     info: InstructionInfoFactory,
@@ -182,12 +182,12 @@ fn in_page(offset: u32) -> i32 {
 }
 
 impl Emitter {
-    /// An emitter that uses the fixed pieces of `runtime`.
-    pub fn new(runtime: Runtime) -> Self {
+    /// An emitter that uses `trampolines`.
+    pub fn new(trampolines: Trampolines) -> Self {
         Self {
             asm: Asm::new(),
             branches: Vec::new(),
-            runtime,
+            trampolines,
             mode: Mode::Supervisor,
             first_site: 0,
             info: InstructionInfoFactory::new(),
@@ -325,8 +325,8 @@ impl Emitter {
             Rewrite::PopSegment => Ok(self.pop_segment(raw)),
             Rewrite::StoreSegment => Ok(self.store_segment(raw)),
             Rewrite::LoadSegment => Ok(self.load_segment(raw)),
-            Rewrite::Sysenter => Ok(self.leave_through(raw, self.runtime.sysenter)),
-            Rewrite::Sysexit => Ok(self.leave_through(raw, self.runtime.sysexit)),
+            Rewrite::Sysenter => Ok(self.change_level(raw, Trampoline::Sysenter)),
+            Rewrite::Sysexit => Ok(self.change_level(raw, Trampoline::Sysexit)),
             Rewrite::Rdtsc => Ok(self.rdtsc(raw)),
             Rewrite::String => self.string(raw),
             Rewrite::RepeatedString => self.by_tables(|emitter| emitter.repeated_string(raw)),
@@ -341,6 +341,16 @@ impl Emitter {
         }
     }
 
+    /// JMP to a trampoline.
+    fn jmp_to(&mut self, trampoline: Trampoline) {
+        self.asm.jmp_to(self.trampolines.at(trampoline));
+    }
+
+    /// CALL of a trampoline.
+    fn call_to(&mut self, trampoline: Trampoline) {
+        self.asm.call_to(self.trampolines.at(trampoline));
+    }
+
     /// Goes on at `target`, in this or, beyond its end, the next page.
     pub fn go_on(&mut self, target: u32) {
         self.keep_pads_near(PLAIN_BYTES);
@@ -352,7 +362,7 @@ impl Emitter {
         self.keep_pads_near(PLAIN_BYTES);
         self.mark(offset, Verdict::Emulate);
         self.asm.mov_imm32(R9, offset);
-        self.asm.jmp_to(self.runtime.emulate_at);
+        self.jmp_to(Trampoline::EmulateAt);
     }
 
     /// Emits everything that lies out of line and hands out the code. To be called once, behind code that does not fall

@@ -8,7 +8,7 @@ use crate::translate::context::field;
 use crate::translate::operands::{
     Counter, Place, high_byte_operand, is_high_byte, memory_operand, rewrite,
 };
-use crate::translate::runtime::context;
+use crate::translate::sequences::context;
 use iced_x86::{Instruction, OpAccess, OpKind, Register};
 
 /// Bits by which AH lies above AL.

@@ -7,7 +7,7 @@ use super::{Emitted, Emitter, PAGE, Result};
 use crate::translate::asm::*;
 use crate::translate::context::field;
 use crate::translate::operands::{Place, point_at};
-use crate::translate::runtime::context;
+use crate::translate::sequences::context;
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register, RepPrefixKind};
 
 impl Emitter {

@@ -5,7 +5,8 @@ use super::{Emitted, Emitter, guest};
 use crate::cpu::segment::SegReg;
 use crate::translate::asm::*;
 use crate::translate::context::field;
-use crate::translate::runtime::context;
+use crate::translate::sequences::context;
+use crate::translate::trampoline::Trampoline;
 use iced_x86::{Instruction, OpKind, Register};
 use mmu::Privilege;
 
@@ -93,13 +94,13 @@ impl Emitter {
     /// Loads the selector in R8D.
     fn load_selector(&mut self, raw: &Instruction, register: SegReg) {
         self.asm.mov_imm32(R9, raw.ip32());
-        self.asm.call_to(self.runtime.load_segment(register));
+        self.call_to(Trampoline::LoadSegment(register));
     }
 
-    /// SYSENTER and SYSEXIT: `piece` goes on at the other privilege level.
-    pub(super) fn leave_through(&mut self, raw: &Instruction, piece: u32) -> Emitted {
+    /// SYSENTER and SYSEXIT: the trampoline continues at the other privilege level.
+    pub(super) fn change_level(&mut self, raw: &Instruction, trampoline: Trampoline) -> Emitted {
         self.asm.mov_imm32(R9, raw.ip32());
-        self.asm.jmp_to(piece);
+        self.jmp_to(trampoline);
         Emitted::Ends
     }
 

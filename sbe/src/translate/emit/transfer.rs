@@ -16,7 +16,8 @@ use super::misses::Cause;
 use super::{Branch, Emitted, Emitter, PAGE, Target, guest, in_page};
 use crate::translate::asm::*;
 use crate::translate::context::{CODE_TABLE, FETCH_TABLE};
-use crate::translate::runtime::poll;
+use crate::translate::sequences::poll;
+use crate::translate::trampoline::Trampoline;
 use iced_x86::{ConditionCode, Instruction, OpKind};
 use mmu::Privilege;
 
@@ -147,7 +148,7 @@ impl Emitter {
         if !self.target(raw) {
             return Emitted::Emulate;
         }
-        self.asm.jmp_to(self.runtime.jump);
+        self.jmp_to(Trampoline::PolledDispatch);
         Emitted::Ends
     }
 
@@ -157,7 +158,7 @@ impl Emitter {
         }
         self.keeping(R8, |emitter| emitter.push_return_address(raw));
         self.asm.push(R13);
-        self.asm.call_to(self.runtime.jump);
+        self.call_to(Trampoline::PolledDispatch);
         self.landing(raw);
         Emitted::Ends
     }
@@ -206,7 +207,7 @@ impl Emitter {
         self.asm.not64(R8);
         self.asm.lea64(RCX, indexed(R9, R8, 0, in_page(next) + 1));
         self.asm.jrcxz(matches);
-        self.asm.jmp_to(self.runtime.mismatch);
+        self.jmp_to(Trampoline::ReturnMismatch);
         self.asm.bind(matches);
         self.asm.mov32(R13, R9);
         self.go_to(next);
@@ -323,7 +324,7 @@ impl Emitter {
                 self.asm.switch_to(Section::Cold);
                 self.asm.bind(unlinked);
                 self.asm.mov_imm32(R9, site);
-                self.asm.jmp_to(self.runtime.cross);
+                self.jmp_to(Trampoline::LinkAcross);
                 self.asm.bind(branch.left);
                 self.asm.switch_to(Section::Hot);
             }
@@ -333,7 +334,7 @@ impl Emitter {
                 self.asm.bind(link.label);
                 self.asm.mov_imm32(R8, site);
                 self.asm.mov_imm32(R9, link.target);
-                self.asm.jmp_to(self.runtime.link);
+                self.jmp_to(Trampoline::Link);
                 self.asm.bind(branch.left);
                 self.asm.switch_to(Section::Hot);
             }
@@ -348,7 +349,7 @@ impl Emitter {
                 self.asm.bind(unlinked);
                 self.asm.mov_imm32(R8, site);
                 self.asm.mov_imm32(R9, link.target);
-                self.asm.jmp_to(self.runtime.link);
+                self.jmp_to(Trampoline::Link);
                 self.asm.bind(branch.left);
                 self.asm.switch_to(Section::Hot);
             }
@@ -356,7 +357,7 @@ impl Emitter {
                 self.asm.switch_to(Section::Cold);
                 self.asm.bind(link.label);
                 self.asm.mov_imm32(R9, link.target);
-                self.asm.jmp_to(self.runtime.emulate_at);
+                self.jmp_to(Trampoline::EmulateAt);
                 self.asm.switch_to(Section::Hot);
             }
         }
@@ -396,7 +397,7 @@ impl Emitter {
         self.asm.switch_to(Section::Cold);
         self.asm.bind(unlinked);
         self.asm.mov_imm32(R9, site);
-        self.asm.jmp_to(self.runtime.cross);
+        self.jmp_to(Trampoline::LinkAcross);
         self.asm.switch_to(Section::Hot);
     }
 }

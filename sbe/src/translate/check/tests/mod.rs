@@ -2,7 +2,7 @@
 
 mod corpus;
 mod mutations;
-mod runtime;
+mod trampolines;
 
 use super::{Checker, Violation};
 use crate::translate::arena::Arena;
@@ -10,13 +10,13 @@ use crate::translate::context::AccessKind;
 use crate::translate::emit::Emitter;
 use crate::translate::fragment::{self, Fragment, Source, Tail, Translated};
 use crate::translate::mode::Mode;
-use crate::translate::runtime::Runtime;
+use crate::translate::trampoline::Trampolines;
 use mmu::PAGE_SIZE;
 
 /// Everything to translate with.
 struct Bench {
     arena: Arena,
-    runtime: Runtime,
+    trampolines: Trampolines,
     checker: Checker,
     sites: u32,
 }
@@ -33,11 +33,11 @@ struct Emission {
 impl Bench {
     fn new() -> Self {
         let mut arena = Arena::new(16 << 20).expect("memory for code");
-        let runtime = Runtime::emit(&mut arena).expect("the fixed pieces fit");
+        let trampolines = Trampolines::emit(&mut arena).expect("the trampolines fit");
         Self {
-            checker: Checker::new(&runtime),
+            checker: Checker::new(&trampolines),
             arena,
-            runtime,
+            trampolines,
             sites: 0,
         }
     }
@@ -64,7 +64,7 @@ impl Bench {
         if self.arena.used() > 8 << 20 {
             *self = Self::new();
         }
-        let mut emitter = Emitter::new(self.runtime);
+        let mut emitter = Emitter::new(self.trampolines);
         let origins = self.arena.next();
         let translated =
             fragment::translate(&mut self.arena, &mut emitter, &source, at, self.sites);

@@ -3,6 +3,7 @@
 use super::super::rule::{Need, Rule};
 use super::*;
 use crate::translate::context::{WRITE_TABLE, field};
+use crate::translate::trampoline::Trampoline;
 use iced_x86::code_asm::*;
 use iced_x86::{
     BlockEncoder, BlockEncoderOptions, Code, Decoder, DecoderOptions, IcedError, Instruction,
@@ -45,7 +46,7 @@ fn encode(emission: &Emission, code: &Code2) -> Emission {
 type Program = fn(&mut CodeAssembler) -> Result<(), IcedError>;
 
 /// What the checker finds when `change` has been made to `guest`'s code. Unchanged it finds nothing.
-fn mutant(guest: Program, change: impl FnOnce(&mut Code2, &Runtime)) -> Result<(), Rule> {
+fn mutant(guest: Program, change: impl FnOnce(&mut Code2, &Trampolines)) -> Result<(), Rule> {
     mutant_in(Mode::Supervisor, guest, change)
 }
 
@@ -53,14 +54,14 @@ fn mutant(guest: Program, change: impl FnOnce(&mut Code2, &Runtime)) -> Result<(
 fn mutant_in(
     mode: Mode,
     guest: Program,
-    change: impl FnOnce(&mut Code2, &Runtime),
+    change: impl FnOnce(&mut Code2, &Trampolines),
 ) -> Result<(), Rule> {
     let mut bench = Bench::new();
     let (emission, mut code) = emitted(&mut bench, guest, mode);
     let same = encode(&emission, &code);
     assert_eq!(bench.check(&same), Ok(()), "unchanged");
     let before = code.clone();
-    change(&mut code, &bench.runtime);
+    change(&mut code, &bench.trampolines);
     assert_ne!(before, code, "nothing was changed");
     let changed = encode(&emission, &code);
     bench.check(&changed).map_err(|violation| violation.rule)
@@ -497,12 +498,12 @@ fn branches_lead_to_instructions() {
     });
     assert_eq!(falling, Err(Rule::FallsOff));
     for wrong in [1, 2, 0x40] {
-        let inside_a_piece = mutant(store, |[_, cold], runtime| {
+        let inside_a_trampoline = mutant(store, |[_, cold], trampolines| {
             let index = first(cold, Code::Call_rel32_64);
-            cold[index].set_near_branch64(u64::from(runtime.load_fpu) + wrong);
+            cold[index].set_near_branch64(u64::from(trampolines.at(Trampoline::LoadFpu)) + wrong);
         });
-        // A call that is none of a piece's is taken for the guest's.
-        assert_eq!(inside_a_piece, Err(Rule::Stack), "{wrong}");
+        // A call that is none of a trampoline's is taken for the guest's.
+        assert_eq!(inside_a_trampoline, Err(Rule::Stack), "{wrong}");
     }
 }
 
@@ -531,30 +532,30 @@ fn misses_return_what_they_were_asked_for() {
         cold[index].set_op1_register(Register::EDI);
     });
     assert_eq!(other_address, Err(Rule::Address));
-    let smaller = mutant(store, |[_, cold], runtime| {
+    let smaller = mutant(store, |[_, cold], trampolines| {
         let index = first(cold, Code::Call_rel32_64);
-        let piece = runtime.miss(AccessKind::new(2, true));
-        cold[index].set_near_branch64(piece.into());
+        let trampoline = trampolines.at(Trampoline::Miss(AccessKind::new(2, true)));
+        cold[index].set_near_branch64(trampoline.into());
     });
     assert_eq!(smaller, Err(Rule::Size));
-    let for_reading = mutant(store, |[_, cold], runtime| {
+    let for_reading = mutant(store, |[_, cold], trampolines| {
         let index = first(cold, Code::Call_rel32_64);
-        let piece = runtime.miss(AccessKind::new(4, false));
-        cold[index].set_near_branch64(piece.into());
+        let trampoline = trampolines.at(Trampoline::Miss(AccessKind::new(4, false)));
+        cold[index].set_near_branch64(trampoline.into());
     });
     assert_eq!(for_reading, Err(Rule::ReadSlot));
-    let another_piece = mutant(store, |[_, cold], runtime| {
+    let another_trampoline = mutant(store, |[_, cold], trampolines| {
         let index = first(cold, Code::Call_rel32_64);
-        cold[index].set_near_branch64(runtime.load_fpu.into());
+        cold[index].set_near_branch64(trampolines.at(Trampoline::LoadFpu).into());
     });
-    assert_eq!(another_piece, Err(Rule::Address));
-    let jumped_to = mutant(store, |[_, cold], runtime| {
+    assert_eq!(another_trampoline, Err(Rule::Address));
+    let jumped_to = mutant(store, |[_, cold], trampolines| {
         let index = first(cold, Code::Call_rel32_64);
-        let piece = runtime.miss(AccessKind::new(4, true));
-        replace(cold, index, host(|a| a.jmp(u64::from(piece))));
+        let trampoline = trampolines.at(Trampoline::Miss(AccessKind::new(4, true)));
+        replace(cold, index, host(|a| a.jmp(u64::from(trampoline))));
         cold.truncate(index + 1);
     });
-    assert_eq!(jumped_to, Err(Rule::Contract(Need::Way)));
+    assert_eq!(jumped_to, Err(Rule::Contract(Need::Linkage)));
     let without_offset = mutant(store, |[_, cold], _| {
         let index = first(cold, Code::Mov_r32_imm32);
         replace(cold, index, host(|a| a.mov(r9, r15)));
@@ -702,12 +703,12 @@ fn repeated_strings_stay_in_a_page() {
         hot.remove(index);
     });
     assert_eq!(unprobed, Err(Rule::Address));
-    let from_reading = mutant(fill, |[hot, cold], runtime| {
+    let from_reading = mutant(fill, |[hot, cold], trampolines| {
         let index = table(hot);
         hot[index].set_memory_displacement64(0);
         let index = first(cold, Code::Call_rel32_64);
-        let piece = runtime.miss(AccessKind::new(1, false));
-        cold[index].set_near_branch64(piece.into());
+        let trampoline = trampolines.at(Trampoline::Miss(AccessKind::new(1, false)));
+        cold[index].set_near_branch64(trampoline.into());
     });
     assert_eq!(from_reading, Err(Rule::ReadSlot));
     let unchecked = mutant(fill, |[hot, _], _| {
@@ -799,13 +800,13 @@ fn sixteen_bytes_are_aligned_where_they_must_be() {
         hot[index].set_code(Code::Movups_xmm_xmmm128);
     });
     assert_eq!(moved, Ok(()));
-    let any = mutant(moves, |[_, cold], runtime| {
-        let aligned = runtime.miss(AccessKind::new(16, false));
+    let any = mutant(moves, |[_, cold], trampolines| {
+        let aligned = trampolines.at(Trampoline::Miss(AccessKind::new(16, false)));
         let index = find(cold, |instruction| {
             instruction.near_branch_target() == u64::from(aligned)
         });
-        let piece = runtime.miss(AccessKind::unaligned(false));
-        cold[index].set_near_branch64(piece.into());
+        let trampoline = trampolines.at(Trampoline::Miss(AccessKind::unaligned(false)));
+        cold[index].set_near_branch64(trampoline.into());
     });
     assert_eq!(any, Err(Rule::Alignment));
 }
@@ -861,10 +862,13 @@ fn links_lead_to_entries() {
     assert!(!may(near, inside + 1));
     assert!(!may(near + 1, inside));
     assert!(!may(other_level, inside));
-    assert!(!may(near, bench.runtime.forward), "EIP is not in R8");
-    assert!(may(across, bench.runtime.forward));
-    assert!(!may(across, bench.runtime.load_fpu));
-    assert!(!may(across, bench.runtime.forward + 1));
+    assert!(
+        !may(near, bench.trampolines.at(Trampoline::Dispatch)),
+        "EIP is not in R8"
+    );
+    assert!(may(across, bench.trampolines.at(Trampoline::Dispatch)));
+    assert!(!may(across, bench.trampolines.at(Trampoline::LoadFpu)));
+    assert!(!may(across, bench.trampolines.at(Trampoline::Dispatch) + 1));
     assert!(!may(across, entry), "the entry is for another offset");
     assert!(may(same_offset, entry));
     assert!(bench.checker.number(near).is_err());

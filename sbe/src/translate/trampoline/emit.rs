@@ -1,181 +1,62 @@
-//! The fixed code at the start of the arena: the way in, the ways out, and the jump dispatcher.
+//! The emitters of the trampolines, one for each [`Trampoline`].
 
-use super::arena::Arena;
-use super::asm::*;
-use super::context::{
-    AccessKind, CODE_TABLE, CONTEXT_BIAS, Context, KNOWN_SEGMENTS, PAGE_BIAS, Reason, WRITE_TABLE,
-    field,
-};
-use super::signal::{Executing, with_faults_handled};
+use super::{COUNT, Trampoline};
 use crate::cpu::segment::SegReg;
+use crate::translate::asm::*;
+use crate::translate::context::{
+    AccessKind, CODE_TABLE, CONTEXT_BIAS, KNOWN_SEGMENTS, PAGE_BIAS, Reason, WRITE_TABLE, field,
+};
+use crate::translate::sequences::{GUEST, context, load_flags_from_ax, poll, save_flags_to_ax};
 use mmu::SLOT_PRESENT;
-use std::io;
 
-/// Where the fixed pieces are, as arena offsets.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Runtime {
-    /// Goes to the code of the EIP in R8D, if it is known; else leaves. Counts a poll.
-    pub jump: u32,
-    /// As `jump`, without a poll.
-    pub forward: u32,
-    /// Where the outermost host return goes: as `jump`, with the stack kept.
-    pub underflow: u32,
-    /// Where guest calls whose return does not match land: as `jump`, with EIP inverted.
-    pub mismatch: u32,
-    /// Leaves to have the instruction at R8D emulated: what entry tables hold for such instructions.
-    pub emulate: u32,
-    /// Leaves to have the instruction at offset R9D of the page emulated.
-    pub emulate_at: u32,
-    /// Leaves before the instruction at offset R9D of the page, because polls are used up.
-    pub budget_at: u32,
-    /// Leaves at the branch to offset R9D of the page whose site R8D names.
-    pub link: u32,
-    /// Leaves at the branch to the EIP in R8D, in another page, whose site R9D names.
-    pub cross: u32,
-    /// Called with the instruction's offset in R9D: loads the guest's FPU state, or leaves.
-    pub load_fpu: u32,
-    /// Called with a selector in R8D and the instruction's offset in R9D: loads a segment register, by number, or leaves.
-    load_segment: [u32; 6],
-    /// SYSENTER at offset R9D of the page.
-    pub sysenter: u32,
-    /// SYSEXIT at offset R9D of the page.
-    pub sysexit: u32,
-    /// Called with an address in R8D and the instruction's offset in R9D: returns with a slot in RCX, or leaves.
-    misses: [u32; AccessKind::COUNT],
-    /// Where code goes on after a fault of the host.
-    pub landing: u32,
-    /// Saves the guest's state and returns to the caller of `enter`; EIP and reason are already in the context.
-    exit: u32,
-    /// `extern "C" fn(*mut Context, target)`: loads the guest's state and goes to `target`.
-    enter: u32,
-    /// Where code that can be thrown away begins.
-    pub end: [u32; 2],
-}
-
-/// Guest registers by number, as the host holds them.
-pub const GUEST: [Reg; 8] = [RAX, R11, RDX, RBX, R12, RBP, RSI, RDI];
 /// Callee-saved registers of the C ABI that guest state overwrites.
 const SAVED: [Reg; 6] = [RBX, RBP, R12, R13, R14, R15];
 
-/// Adding this to AL = 0 or 1 leaves OF = 0 or 1.
-const OVERFLOW_MAKER: u8 = 0x7F;
+/// Labels of the trampolines, by number.
+pub(super) struct Labels(pub(super) [Label; COUNT]);
 
-/// `name` of the context.
-pub fn context(name: i32) -> Mem {
-    at(R15, name)
-}
-
-/// LAHF, and OF into AL.
-pub fn save_flags_to_ax(asm: &mut Asm) {
-    asm.raw(&[0x9F, 0x0F, 0x90, 0xC0]); // lahf; seto al
-}
-
-/// Flags from AX as [`save_flags_to_ax`] leaves it.
-pub fn load_flags_from_ax(asm: &mut Asm) {
-    asm.raw(&[0x04, OVERFLOW_MAKER, 0x9E]); // add al, imm8; sahf
-}
-
-/// Counts one poll down and goes to `expired` when it was the last. Keeps flags; RCX is scratch.
-pub fn poll(asm: &mut Asm, expired: Label) {
-    asm.load32(RCX, context(field::POLLS));
-    asm.lea32(RCX, at(RCX, -1));
-    asm.store32(context(field::POLLS), RCX);
-    asm.jrcxz(expired);
-}
-
-impl Runtime {
-    /// Emits the fixed pieces into an empty arena. The first byte of the arena is the piece that leaves to look up the EIP in
-    /// R8D: an entry table's zero.
-    ///
-    /// # Errors
-    /// When they do not fit.
-    pub fn emit(arena: &mut Arena) -> io::Result<Self> {
-        let mut runtime = Self::default();
-        let mut asm = Asm::new();
-        asm.restart(arena.next());
-        let exit = asm.label();
-        leave(&mut asm, Reason::Lookup, exit);
-        runtime.exit = asm.here();
-        asm.bind(exit);
-        self::exit(&mut asm);
-        runtime.enter = asm.here();
-        enter(&mut asm);
-        let jump_label = asm.label();
-        runtime.underflow = asm.here();
-        asm.lea64(RSP, at(RSP, -(size_of::<u64>() as i32)));
-        asm.jmp_short(jump_label);
-        runtime.mismatch = asm.here();
-        asm.not64(R8);
-        asm.bind(jump_label);
-        runtime.jump = asm.here();
-        jump(&mut asm, exit);
-        runtime.forward = asm.here();
-        dispatch(&mut asm);
-        runtime.emulate = asm.here();
-        leave(&mut asm, Reason::Emulate, exit);
-        runtime.emulate_at = asm.here();
-        leave_at(&mut asm, Reason::Emulate, exit);
-        runtime.budget_at = asm.here();
-        leave_at(&mut asm, Reason::Budget, exit);
-        runtime.link = asm.here();
-        asm.store32(context(field::SITE), R8);
-        leave_at(&mut asm, Reason::Link, exit);
-        runtime.cross = asm.here();
-        asm.store32(context(field::SITE), R9);
-        leave(&mut asm, Reason::Cross, exit);
-        runtime.landing = asm.here();
-        asm.store_imm32(context(field::REASON), Reason::Window as u32);
-        asm.jmp(exit);
-        runtime.load_fpu = asm.here();
-        load_fpu(&mut asm, exit);
-        for register in SegReg::ALL {
-            runtime.load_segment[register as usize] = asm.here();
-            load_segment(&mut asm, register, exit);
-        }
-        runtime.sysenter = asm.here();
-        change_level(&mut asm, Level::Kernel, jump_label, exit);
-        runtime.sysexit = asm.here();
-        change_level(&mut asm, Level::User, jump_label, exit);
-        for kind in AccessKind::all() {
-            runtime.misses[kind.number() as usize] = asm.here();
-            miss(&mut asm, kind, exit);
-        }
-        let code = asm.finish().map_err(io::Error::other)?;
-        if !arena.append(code) {
-            return Err(io::Error::other("the fixed pieces do not fit"));
-        }
-        runtime.end = arena.next();
-        Ok(runtime)
+impl Labels {
+    fn of(&self, trampoline: Trampoline) -> Label {
+        self.0[trampoline.number()]
     }
+}
 
-    /// The piece for a miss of this kind.
-    pub fn miss(&self, kind: AccessKind) -> u32 {
-        self.misses[kind.number() as usize]
-    }
-
-    /// The piece that loads `register`: DS, ES, FS or GS.
-    pub fn load_segment(&self, register: SegReg) -> u32 {
-        self.load_segment[register as usize]
-    }
-
-    /// Runs emitted code at `target` until it exits.
-    pub fn run(&self, arena: &mut Arena, context: &mut Context, target: u64) {
-        arena.publish();
-        let address = arena.address_of(self.enter);
-        let context: *mut Context = context;
-        let executing = Executing {
-            code: arena.addresses(),
-            landing: arena.address_of(self.landing),
-            context,
-        };
-        // SAFETY: `address` is the `enter` piece, a function of this signature that keeps the C ABI's promises. Code at
-        // `target` was made by `fragment`: it touches the context, the stack that the context names, and guest memory
-        // through the tables and the window in the context only, and ends at the `exit` piece. The landing is a piece that
-        // can be entered from wherever code faults.
-        with_faults_handled(&executing, || unsafe {
-            let enter: extern "C" fn(*mut Context, u64) = std::mem::transmute(address as *const ());
-            enter(context, target);
-        });
+/// Emits one trampoline; `labels` are those of all.
+pub(super) fn emit(asm: &mut Asm, trampoline: Trampoline, labels: &Labels) {
+    let exit = labels.of(Trampoline::Exit);
+    let dispatch_polled = labels.of(Trampoline::PolledDispatch);
+    match trampoline {
+        Trampoline::Lookup => leave(asm, Reason::Lookup, exit),
+        Trampoline::Exit => self::exit(asm),
+        Trampoline::Enter => enter(asm),
+        Trampoline::ReturnUnderflow => {
+            asm.lea64(RSP, at(RSP, -(size_of::<u64>() as i32)));
+            asm.jmp_short(dispatch_polled);
+        }
+        // It falls through to `PolledDispatch`.
+        Trampoline::ReturnMismatch => asm.not64(R8),
+        Trampoline::PolledDispatch => polled_dispatch(asm, exit),
+        Trampoline::Dispatch => dispatch(asm),
+        Trampoline::Emulate => leave(asm, Reason::Emulate, exit),
+        Trampoline::EmulateAt => leave_at(asm, Reason::Emulate, exit),
+        Trampoline::BudgetAt => leave_at(asm, Reason::Budget, exit),
+        Trampoline::Link => {
+            asm.store32(context(field::SITE), R8);
+            leave_at(asm, Reason::Link, exit);
+        }
+        Trampoline::LinkAcross => {
+            asm.store32(context(field::SITE), R9);
+            leave(asm, Reason::LinkAcross, exit);
+        }
+        Trampoline::WindowFault => {
+            asm.store_imm32(context(field::REASON), Reason::WindowFault as u32);
+            asm.jmp(exit);
+        }
+        Trampoline::LoadFpu => load_fpu(asm, exit),
+        Trampoline::LoadSegment(register) => load_segment(asm, register, exit),
+        Trampoline::Sysenter => change_level(asm, Level::Kernel, dispatch_polled, exit),
+        Trampoline::Sysexit => change_level(asm, Level::User, dispatch_polled, exit),
+        Trampoline::Miss(kind) => miss(asm, kind, exit),
     }
 }
 
@@ -236,7 +117,7 @@ fn exit(asm: &mut Asm) {
 }
 
 /// R8D: EIP. Polls first.
-fn jump(asm: &mut Asm, exit: Label) {
+fn polled_dispatch(asm: &mut Asm, exit: Label) {
     let (expired, go) = (asm.label(), asm.label());
     poll(asm, expired);
     asm.jmp_short(go);
@@ -247,7 +128,7 @@ fn jump(asm: &mut Asm, exit: Label) {
 }
 
 /// R8D: EIP. The code table holds where the page's entry table begins, less four times the page's address.
-pub fn dispatch(asm: &mut Asm) {
+fn dispatch(asm: &mut Asm) {
     let unknown = asm.label();
     asm.shrx32(RCX, R8, R13);
     asm.load64(RCX, indexed(R14, RCX, 3, CODE_TABLE));

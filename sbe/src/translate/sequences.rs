@@ -1,0 +1,33 @@
+//! Sequences of host instructions that trampolines and fragments have in common.
+
+use super::asm::*;
+use super::context::field;
+
+/// Guest registers by number, as the host holds them.
+pub const GUEST: [Reg; 8] = [RAX, R11, RDX, RBX, R12, RBP, RSI, RDI];
+
+/// Adding this to AL = 0 or 1 leaves OF = 0 or 1.
+const OVERFLOW_MAKER: u8 = 0x7F;
+
+/// `name` of the context.
+pub fn context(name: i32) -> Mem {
+    at(R15, name)
+}
+
+/// LAHF, and OF into AL.
+pub fn save_flags_to_ax(asm: &mut Asm) {
+    asm.raw(&[0x9F, 0x0F, 0x90, 0xC0]); // lahf; seto al
+}
+
+/// Flags from AX as [`save_flags_to_ax`] leaves it.
+pub fn load_flags_from_ax(asm: &mut Asm) {
+    asm.raw(&[0x04, OVERFLOW_MAKER, 0x9E]); // add al, imm8; sahf
+}
+
+/// Counts one poll down and goes to `expired` when it was the last. Keeps flags; RCX is scratch.
+pub fn poll(asm: &mut Asm, expired: Label) {
+    asm.load32(RCX, context(field::POLLS));
+    asm.lea32(RCX, at(RCX, -1));
+    asm.store32(context(field::POLLS), RCX);
+    asm.jrcxz(expired);
+}
