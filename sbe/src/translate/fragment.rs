@@ -39,8 +39,8 @@ pub struct Tail {
 /// Bytes of an instruction that can lie in the next page.
 pub const TAIL_BYTES: usize = MAX_LENGTH - 1;
 
-/// What to translate.
-pub struct Source<'a> {
+/// Guest code to be translated.
+pub struct GuestCode<'a> {
     /// The bytes of the page.
     pub page: &'a [u8; PAGE_SIZE],
     /// What follows it, if that is known.
@@ -50,12 +50,14 @@ pub struct Source<'a> {
     /// Whether accesses may be grouped.
     pub groups: bool,
     /// Offsets in the page at which instructions are the emulator's.
-    pub stops: &'a [u16],
+    pub breakpoints: &'a [u16],
 }
 
-impl Source<'_> {
-    fn stops_at(&self, at: u32) -> bool {
-        self.stops.iter().any(|&stop| u32::from(stop) == at)
+impl GuestCode<'_> {
+    fn has_breakpoint_at(&self, at: u32) -> bool {
+        self.breakpoints
+            .iter()
+            .any(|&offset| u32::from(offset) == at)
     }
 }
 
@@ -65,52 +67,52 @@ pub struct Fragment {
     /// Arena offset of the entry.
     pub entry: u32,
     /// The branches that can be linked.
-    pub branches: Vec<Link>,
+    pub links: Vec<Link>,
     /// Offset in the page behind the last instruction that the code stands for.
     pub end: u32,
 }
 
-/// A branch that can be linked.
+/// A direct branch that can be linked, by the arena offsets of what is patched for that.
 #[derive(Clone, Copy, Debug)]
 pub struct Link {
-    /// Where it leads.
+    /// Where the branch leads.
     pub target: Target,
-    /// Arena offset behind the branch.
-    pub after: u32,
-    /// Arena offset behind the number that guards it, if it is guarded.
+    /// End of the jump or call that leads to the target once the branch is linked.
+    pub jump: u32,
+    /// End of the 64-bit operand of the guard, if the branch is guarded.
     pub guard: Option<u32>,
-    /// Arena offset behind the jump that can pass the guard by, if there is one, and where that leads else.
-    pub direct: Option<u32>,
-    /// See `direct`.
+    /// End of the jump that can bypass the guard, if there is one.
+    pub bypass: Option<u32>,
+    /// Start of the guard, to which the bypass leads while it is not used.
     pub check: u32,
-    /// Arena offset of the piece that asks for a link to another page.
-    pub ask: Option<u32>,
-    /// Arena offset behind the jump that leaves to have it linked.
-    pub left: u32,
+    /// Start of the stub that exits to have a branch to another page linked.
+    pub stub: Option<u32>,
+    /// End of the jump that exits to have the branch linked; of a guarded branch, the one taken where the guard fails.
+    pub exit: u32,
 }
 
-/// Translates the code at `at` of `source`; its branches are numbered from `first_site` on.
+/// Translates the code at `at` of `code`; its branches are numbered from `first_site` on.
 ///
 /// # Errors
 /// What the encoder says.
 pub fn translate(
     arena: &mut Arena,
     emitter: &mut Emitter,
-    source: &Source<'_>,
+    code: &GuestCode<'_>,
     at: u32,
     first_site: u32,
 ) -> Result<Translated, AsmError> {
-    emitter.begin(arena.next(), source.mode, first_site, at);
-    let known = match source.groups {
-        true => look_ahead(emitter, source, at),
+    emitter.begin(arena.next(), code.mode, first_site, at);
+    let known = match code.groups {
+        true => look_ahead(emitter, code, at),
         false => Decoded::new(),
     };
-    let end = match body(emitter, source, at, &known)? {
+    let end = match body(emitter, code, at, &known)? {
         End::At(end) => end,
         End::Never => return Ok(Translated::Emulate),
-        End::Across => match across(emitter, source, at)? {
+        End::Across => match across(emitter, code, at)? {
             Some(end) => end,
-            None if source.tail.is_some() => return Ok(Translated::Emulate),
+            None if code.tail.is_some() => return Ok(Translated::Emulate),
             None => return Ok(Translated::Incomplete),
         },
     };
@@ -118,18 +120,18 @@ pub fn translate(
     if !arena.append(emitter.finish()?) {
         return Ok(Translated::Full);
     }
-    let branches = emitter.branches.iter().map(|branch| Link {
+    let links = emitter.branches.iter().map(|branch| Link {
         target: branch.target,
-        after: emitter.asm.offset_of(branch.after),
+        jump: emitter.asm.offset_of(branch.jump),
         guard: branch.guard.map(|guard| emitter.asm.offset_of(guard)),
-        direct: branch.direct.map(|direct| emitter.asm.offset_of(direct)),
+        bypass: branch.bypass.map(|bypass| emitter.asm.offset_of(bypass)),
         check: emitter.asm.offset_of(branch.check),
-        ask: branch.ask.map(|ask| emitter.asm.offset_of(ask)),
-        left: emitter.asm.offset_of(branch.left),
+        stub: branch.stub.map(|stub| emitter.asm.offset_of(stub)),
+        exit: emitter.asm.offset_of(branch.exit),
     });
     Ok(Translated::Fragment(Fragment {
         entry,
-        branches: branches.collect(),
+        links: links.collect(),
         end,
     }))
 }
@@ -138,11 +140,11 @@ pub fn translate(
 type Decoded = SmallVec<[Instruction; MOST_INSTRUCTIONS]>;
 
 /// Shows the emitter the instructions that [`body`] will emit, and returns them.
-fn look_ahead(emitter: &mut Emitter, source: &Source<'_>, start: u32) -> Decoded {
+fn look_ahead(emitter: &mut Emitter, code: &GuestCode<'_>, start: u32) -> Decoded {
     let mut known = Decoded::new();
     let mut at = start;
-    while known.len() < MOST_INSTRUCTIONS && !source.stops_at(at) {
-        let Ok(raw) = decode_at(source.page, at) else {
+    while known.len() < MOST_INSTRUCTIONS && !code.has_breakpoint_at(at) {
+        let Ok(raw) = decode_at(code.page, at) else {
             break;
         };
         known.push(raw);
@@ -171,7 +173,7 @@ enum End {
 /// Emits instruction after instruction from `start`, code that does not fall through. The first are `known`.
 fn body(
     emitter: &mut Emitter,
-    source: &Source<'_>,
+    code: &GuestCode<'_>,
     start: u32,
     known: &[Instruction],
 ) -> Result<End, AsmError> {
@@ -180,13 +182,13 @@ fn body(
         if at as usize == PAGE_SIZE {
             break;
         }
-        if source.stops_at(at) {
+        if code.has_breakpoint_at(at) {
             return Ok(stop(emitter, start, at));
         }
         let decoded = known
             .get(number)
             .copied()
-            .map_or_else(|| decode_at(source.page, at), Ok);
+            .map_or_else(|| decode_at(code.page, at), Ok);
         let raw = match decoded {
             Ok(raw) => raw,
             Err(DecodeError::NeedMoreBytes) if at == start => return Ok(End::Across),
@@ -222,11 +224,11 @@ fn stop(emitter: &mut Emitter, start: u32, at: u32) -> End {
 
 /// Emits the instruction at `at`, which goes on in the next page, behind a check that the next page is the one it was made
 /// from. `None`: it is the emulator's.
-fn across(emitter: &mut Emitter, source: &Source<'_>, at: u32) -> Result<Option<u32>, AsmError> {
-    let Some(tail) = source.tail else {
+fn across(emitter: &mut Emitter, code: &GuestCode<'_>, at: u32) -> Result<Option<u32>, AsmError> {
+    let Some(tail) = code.tail else {
         return Ok(None);
     };
-    let head = &source.page[at as usize..];
+    let head = &code.page[at as usize..];
     let mut bytes = [0; 2 * MAX_LENGTH];
     bytes[..head.len()].copy_from_slice(head);
     bytes[head.len()..head.len() + TAIL_BYTES].copy_from_slice(&tail.bytes);

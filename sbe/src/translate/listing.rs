@@ -2,6 +2,15 @@
 
 use super::classify::Verdict;
 
+/// Whether accesses of a fragment may be checked in groups (see `emit::group`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variant {
+    /// They may.
+    Grouped,
+    /// Each is checked by itself: for where the check of a group has failed.
+    Plain,
+}
+
 /// A guest instruction and the code emitted for it, which goes on to the next mark.
 #[derive(Clone, Copy, Debug)]
 pub struct Mark {
@@ -37,8 +46,8 @@ impl Marks {
 pub struct Listing {
     /// Offset of its entry in the page.
     pub at: u32,
-    /// Whether it was made with groups: not where they failed.
-    pub groups: bool,
+    /// Whether it was made with groups.
+    pub variant: Variant,
     /// Arena offsets of its sections, hot first.
     pub start: [u32; 2],
     /// Arena offsets behind them.
@@ -50,7 +59,10 @@ pub struct Listing {
 impl Listing {
     /// What it is called in its page.
     pub fn name(&self) -> String {
-        let variant = if self.groups { "" } else { "-plain" };
-        format!("@{:03x}{variant}", self.at)
+        let suffix = match self.variant {
+            Variant::Grouped => "",
+            Variant::Plain => "-plain",
+        };
+        format!("@{:03x}{suffix}", self.at)
     }
 }

@@ -22,8 +22,8 @@ const HWCAP2_FSGSBASE: u64 = 1 << 1;
 pub struct Executing {
     /// Host addresses of the code cache.
     pub code: Range<u64>,
-    /// Where it goes on after a fault.
-    pub landing: u64,
+    /// Host address of the trampoline that exits after a fault.
+    pub fault_exit: u64,
     /// What it executes with.
     pub context: *mut Context,
 }
@@ -79,7 +79,7 @@ extern "C" fn handle(signal: c_int, info: *mut siginfo_t, context: *mut c_void) 
     };
     // SAFETY: the context is there while emitted code runs, which shares it by raw pointers, as this does.
     unsafe { (*executing.context).fault = fault };
-    registers[REG_RIP as usize] = executing.landing as i64;
+    registers[REG_RIP as usize] = executing.fault_exit as i64;
 }
 
 fn pass_on(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {

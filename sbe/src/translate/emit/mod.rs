@@ -38,10 +38,10 @@ mod transfer;
 use super::asm::*;
 use super::classify::{Rewrite, Verdict, verdict};
 use super::context::PAGE_BIAS;
+use super::fault_map::FaultEntry;
 use super::listing::{Mark, Marks};
 use super::mode::Mode;
 use super::operands::memory_operand;
-use super::restarts::Restart;
 use super::trampoline::{Trampoline, Trampolines};
 pub use flags::FIXED_FLAGS;
 use group::{Group, Plan};
@@ -91,18 +91,18 @@ pub enum Target {
 pub struct Branch {
     /// Where it leads.
     pub target: Target,
-    /// Label behind the branch: its displacement ends there.
-    pub after: Label,
-    /// Label behind the number that guards a link to another page, if it is guarded.
+    /// Label behind the jump or call: its displacement ends there.
+    pub jump: Label,
+    /// Label behind the operand of the guard of a branch to another page, if it is guarded.
     pub guard: Option<Label>,
-    /// Label behind the jump that can pass the guard by, in mode `Windowed`.
-    pub direct: Option<Label>,
+    /// Label behind the jump that can bypass the guard, in mode `Windowed`.
+    pub bypass: Option<Label>,
     /// Label of the guard.
     pub check: Label,
-    /// Label of the piece that asks for a link to another page.
-    pub ask: Option<Label>,
-    /// Label behind the jump that leaves to have the branch linked; the target's offset is in R9D there.
-    pub left: Label,
+    /// Label of the stub that exits to have a branch to another page linked.
+    pub stub: Option<Label>,
+    /// Label behind the jump that exits to have the branch linked; the target's offset is in R9D there.
+    pub exit: Label,
 }
 
 type Result<T> = std::result::Result<T, AsmError>;
@@ -131,7 +131,7 @@ pub struct Emitter {
     /// Whether accesses go through the window.
     windowed: bool,
     /// Where the code of the fragment's instructions is, if they access the window.
-    pub restarts: Vec<Restart>,
+    pub fault_entries: Vec<FaultEntry>,
     fpu_checked: bool,
     /// DF is known to be clear.
     upward: bool,
@@ -198,7 +198,7 @@ impl Emitter {
             plans: Vec::new(),
             group: None,
             windowed: false,
-            restarts: Vec::new(),
+            fault_entries: Vec::new(),
             fpu_checked: false,
             upward: false,
             shadow: false,
@@ -233,7 +233,7 @@ impl Emitter {
     fn begin_instruction(&mut self, offset: Option<u16>) {
         if self.windowed {
             let code = self.asm.here();
-            self.restarts.push(Restart { code, offset });
+            self.fault_entries.push(FaultEntry { code, offset });
         }
     }
 
@@ -250,7 +250,7 @@ impl Emitter {
         self.group = None;
         self.mode = mode;
         self.windowed = mode == Mode::Windowed;
-        self.restarts.clear();
+        self.fault_entries.clear();
         self.first_site = first_site;
         self.fpu_checked = false;
         self.upward = false;

@@ -278,12 +278,12 @@ impl Emitter {
     fn add_branch(&mut self, target: Target) {
         let branch = Branch {
             target,
-            after: self.asm.label(),
+            jump: self.asm.label(),
             guard: None,
-            direct: None,
+            bypass: None,
             check: self.asm.label(),
-            ask: None,
-            left: self.asm.label(),
+            stub: None,
+            exit: self.asm.label(),
         };
         self.branches.push(branch);
     }
@@ -304,8 +304,8 @@ impl Emitter {
     /// The branch just emitted is the one of `site`.
     fn mark_site(&mut self, site: Option<usize>) {
         if let Some(site) = site {
-            let after = self.branches[site].after;
-            self.asm.bind(after);
+            let jump = self.branches[site].jump;
+            self.asm.bind(jump);
         }
     }
 
@@ -315,17 +315,17 @@ impl Emitter {
             Way::Cross(site) => {
                 let unlinked = self.asm.label();
                 let branch = &mut self.branches[(site - self.first_site) as usize];
-                branch.ask = Some(unlinked);
+                branch.stub = Some(unlinked);
                 let branch = *branch;
                 self.asm.bind(link.label);
                 self.asm.lea32(R8, at(R13, in_page(link.target)));
                 self.asm.jmp(unlinked);
-                self.asm.bind(branch.after);
+                self.asm.bind(branch.jump);
                 self.asm.switch_to(Section::Cold);
                 self.asm.bind(unlinked);
                 self.asm.mov_imm32(R9, site);
                 self.jmp_to(Trampoline::LinkAcross);
-                self.asm.bind(branch.left);
+                self.asm.bind(branch.exit);
                 self.asm.switch_to(Section::Hot);
             }
             Way::Inside(site) => {
@@ -335,7 +335,7 @@ impl Emitter {
                 self.asm.mov_imm32(R8, site);
                 self.asm.mov_imm32(R9, link.target);
                 self.jmp_to(Trampoline::Link);
-                self.asm.bind(branch.left);
+                self.asm.bind(branch.exit);
                 self.asm.switch_to(Section::Hot);
             }
             Way::Guarded(site) => self.guarded(link, site),
@@ -345,12 +345,12 @@ impl Emitter {
                 self.asm.switch_to(Section::Cold);
                 self.asm.bind(link.label);
                 self.asm.jmp(unlinked);
-                self.asm.bind(branch.after);
+                self.asm.bind(branch.jump);
                 self.asm.bind(unlinked);
                 self.asm.mov_imm32(R8, site);
                 self.asm.mov_imm32(R9, link.target);
                 self.jmp_to(Trampoline::Link);
-                self.asm.bind(branch.left);
+                self.asm.bind(branch.exit);
                 self.asm.switch_to(Section::Hot);
             }
             Way::Emulate => {
@@ -371,15 +371,15 @@ impl Emitter {
         let guard = self.asm.label();
         let branch = &mut self.branches[(site - self.first_site) as usize];
         branch.guard = Some(guard);
-        branch.ask = Some(unlinked);
-        let (after, left, check) = (branch.after, branch.left, branch.check);
+        branch.stub = Some(unlinked);
+        let (jump, exit, check) = (branch.jump, branch.exit, branch.check);
         self.asm.bind(link.label);
         self.asm.lea32(R8, at(R13, in_page(link.target)));
         if self.windowed {
-            let direct = self.asm.label();
-            self.branches[(site - self.first_site) as usize].direct = Some(direct);
+            let bypass = self.asm.label();
+            self.branches[(site - self.first_site) as usize].bypass = Some(bypass);
             self.asm.jmp(check);
-            self.asm.bind(direct);
+            self.asm.bind(bypass);
         }
         self.asm.bind(check);
         self.asm.shrx32(RCX, R8, R13);
@@ -390,10 +390,10 @@ impl Emitter {
         self.asm.lea64(RCX, indexed(RCX, R9, 0, 0));
         self.asm.jrcxz(same);
         self.asm.jmp(unlinked);
-        self.asm.bind(left);
+        self.asm.bind(exit);
         self.asm.bind(same);
         self.asm.jmp(unlinked);
-        self.asm.bind(after);
+        self.asm.bind(jump);
         self.asm.switch_to(Section::Cold);
         self.asm.bind(unlinked);
         self.asm.mov_imm32(R9, site);

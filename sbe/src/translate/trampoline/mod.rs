@@ -8,8 +8,7 @@ mod emit;
 
 use super::arena::Arena;
 use super::asm::Asm;
-use super::context::{AccessKind, Context};
-use super::signal::{Executing, with_faults_handled};
+use super::context::AccessKind;
 use crate::cpu::segment::SegReg;
 use std::fmt;
 use std::io;
@@ -180,26 +179,6 @@ impl Trampolines {
     /// Arena offset of a trampoline.
     pub fn at(&self, trampoline: Trampoline) -> u32 {
         self.offsets[trampoline.number()]
-    }
-
-    /// Runs emitted code at `target` until it exits.
-    pub fn run(&self, arena: &mut Arena, context: &mut Context, target: u64) {
-        arena.publish();
-        let address = arena.address_of(self.at(Trampoline::Enter));
-        let context: *mut Context = context;
-        let executing = Executing {
-            code: arena.addresses(),
-            landing: arena.address_of(self.at(Trampoline::WindowFault)),
-            context,
-        };
-        // SAFETY: `address` is the `Enter` trampoline, a function of this signature that keeps the C ABI's promises. Code at
-        // `target` was made by `fragment`: it touches the context, the stack that the context names, and guest memory
-        // through the tables and the window in the context only, and ends at the `Exit` trampoline. `WindowFault` can be
-        // entered from wherever code faults.
-        with_faults_handled(&executing, || unsafe {
-            let enter: extern "C" fn(*mut Context, u64) = std::mem::transmute(address as *const ());
-            enter(context, target);
-        });
     }
 
     /// Where code that can be thrown away begins, in each half of the arena.

@@ -8,7 +8,7 @@ use super::{Checker, Violation};
 use crate::translate::arena::Arena;
 use crate::translate::context::AccessKind;
 use crate::translate::emit::Emitter;
-use crate::translate::fragment::{self, Fragment, Source, Tail, Translated};
+use crate::translate::fragment::{self, Fragment, GuestCode, Tail, Translated};
 use crate::translate::mode::Mode;
 use crate::translate::trampoline::Trampolines;
 use mmu::PAGE_SIZE;
@@ -54,27 +54,26 @@ impl Bench {
             host: 0x1234_5678_9000,
         };
         tail.bytes[..guest.len() - inside].copy_from_slice(&guest[inside..]);
-        let source = Source {
+        let code = GuestCode {
             groups: true,
             page: &page,
             tail: Some(&tail),
             mode,
-            stops: &[],
+            breakpoints: &[],
         };
         if self.arena.used() > 8 << 20 {
             *self = Self::new();
         }
         let mut emitter = Emitter::new(self.trampolines);
         let origins = self.arena.next();
-        let translated =
-            fragment::translate(&mut self.arena, &mut emitter, &source, at, self.sites);
+        let translated = fragment::translate(&mut self.arena, &mut emitter, &code, at, self.sites);
         let Ok(Translated::Fragment(fragment)) = translated else {
             return None;
         };
-        self.sites += fragment.branches.len() as u32;
-        let code = emitter.asm.finish().expect("is resolved");
+        self.sites += fragment.links.len() as u32;
+        let emitted = emitter.asm.finish().expect("is resolved");
         let emission = Emission {
-            code: code.map(<[u8]>::to_vec),
+            code: emitted.map(<[u8]>::to_vec),
             origins,
             mode,
             at,

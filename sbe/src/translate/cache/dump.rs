@@ -13,13 +13,16 @@
 //! Nothing in it depends on where the host put the arena. A place in another fragment of the page is named by that one's entry,
 //! `@004+7`, or `@004-plain+7` where it is a variant without groups; one in another page by its frame, too: `101@004+7`.
 
-use super::arena::Arena;
-use super::classify::Verdict;
-use super::listing::{Listing, Mark};
-use super::page::{CodePage, Entry};
-use super::places::Places;
+use super::CodeCache;
+use super::page::{CodePage, Destination};
+use super::symbols::Symbols;
 use crate::decode::decoder::{CodeSize, decode_announced};
+use crate::translate::buffer::CodeBuffer;
+use crate::translate::classify::Verdict;
+use crate::translate::listing::{Listing, Mark};
+use crate::translate::mode::{Mode, PageKey};
 use iced_x86::{Code, Decoder, DecoderOptions, Formatter, GasFormatter, Instruction, OpKind};
+use mmu::Frame;
 use std::fmt;
 use std::ops::Range;
 
@@ -41,25 +44,42 @@ pub enum NoDump {
 const SECTIONS: [&str; 2] = ["hot", "cold"];
 
 /// Makes the text.
-pub struct Dump<'a> {
-    arena: &'a Arena,
-    places: &'a Places,
+struct Dump<'a> {
+    buffer: &'a CodeBuffer,
+    symbols: &'a Symbols,
     page: &'a CodePage,
+    listings: &'a [Listing],
     /// Linear address of the page.
     base: u32,
     formatter: GasFormatter,
     text: String,
 }
 
-impl<'a> Dump<'a> {
-    /// The text for `page` at linear address `base`; `places` names what is in `arena`.
-    pub fn of(arena: &'a Arena, places: &'a Places, page: &'a CodePage, base: u32) -> String {
+impl CodeCache {
+    /// The code page in `frame`, at linear address `base`, beside what was emitted for it, as text; empty if nothing was.
+    pub fn dump(&self, frame: Frame, base: u32) -> String {
+        let mut text = String::new();
+        for mode in Mode::ALL {
+            let key = PageKey { frame, mode };
+            let page = self.pages.get(key);
+            if let Some(page) = page.filter(|page| !page.entries().is_empty()) {
+                let between = if text.is_empty() { "" } else { "\n" };
+                let frame = frame.get();
+                text += &format!("{between}page {base:08x}, frame {frame:x}, {mode:?}\n");
+                text += &self.dump_page(key, page, base);
+            }
+        }
+        text
+    }
+
+    fn dump_page(&self, key: PageKey, page: &CodePage, base: u32) -> String {
         let mut formatter = GasFormatter::new();
         formatter.options_mut().set_uppercase_hex(false);
-        let mut dump = Self {
-            arena,
-            places,
+        let mut dump = Dump {
+            buffer: &self.buffer,
+            symbols: &self.symbols(key),
             page,
+            listings: self.records.listings(key),
             base,
             formatter,
             text: String::new(),
@@ -68,14 +88,28 @@ impl<'a> Dump<'a> {
         dump.text
     }
 
+    /// The names of what is in the buffer, as a dump of the page of `key` uses them.
+    fn symbols(&self, key: PageKey) -> Symbols {
+        let mut symbols = Symbols::new(self.buffer.trampolines());
+        for (other, listing) in self.records.all_listings() {
+            let prefix = match other == key {
+                true => String::new(),
+                false => format!("{:x}", other.frame.get()),
+            };
+            symbols.add(&prefix, listing);
+        }
+        symbols
+    }
+}
+
+impl Dump<'_> {
     /// All fragments, and entries that are the emulator's, in the order of their offsets.
     fn fragments(&mut self) {
         let page = self.page;
-        let emulated = page
-            .entries()
-            .iter()
-            .filter_map(|&(at, entry)| (entry == Entry::Emulate).then_some((u32::from(at), None)));
-        let emitted = page
+        let emulated = page.entries().iter().filter_map(|&(at, destination)| {
+            (destination == Destination::Emulate).then_some((u32::from(at), None))
+        });
+        let emitted = self
             .listings
             .iter()
             .map(|listing| (listing.at, Some(listing)));
@@ -137,7 +171,7 @@ impl<'a> Dump<'a> {
 
     /// Code of `listing` at the arena offsets `range`.
     fn host(&mut self, listing: &Listing, range: Range<u32>) {
-        let code = self.arena.read(range.clone());
+        let code = self.buffer.read(range.clone());
         for instruction in Decoder::with_ip(64, &code, range.start.into(), DecoderOptions::NONE) {
             let at = place(listing, instruction.ip32());
             let text = match (instruction.op0_kind(), instruction.code()) {
@@ -160,7 +194,7 @@ impl<'a> Dump<'a> {
         let mut text = String::new();
         self.formatter.format_mnemonic(branch, &mut text);
         let target = branch.near_branch_target() as u32;
-        let name = place(listing, target).unwrap_or_else(|| self.places.name(target));
+        let name = place(listing, target).unwrap_or_else(|| self.symbols.name(target));
         format!("{text} {name}")
     }
 

@@ -50,9 +50,14 @@ impl EntryTables {
         })
     }
 
-    /// A new table of zeros; `None` when all are in use.
+    /// Whether all tables are in use.
+    pub fn is_full(&self) -> bool {
+        self.used as usize == TABLES
+    }
+
+    /// Allocates a table of zeros; `None` when all are in use.
     pub fn allocate(&mut self) -> Option<TableId> {
-        if self.used as usize == TABLES {
+        if self.is_full() {
             return None;
         }
         self.used += 1;

@@ -1,8 +1,8 @@
-//! What a translator knows of its code pages, for people.
+//! [`CodePageReport`]: what the code cache knows of a page, for people.
 
-use super::engine::Translator;
-use super::mode::Mode;
-use super::page::Entry;
+use super::CodeCache;
+use super::page::{CodePage, Destination};
+use crate::translate::mode::PageKey;
 use mmu::{Frame, PAGE_SIZE, Timestamp};
 use std::fmt;
 
@@ -23,31 +23,38 @@ pub struct CodePageReport {
     pub incoming: usize,
     /// When it was looked up last.
     pub executed: Timestamp,
-    /// Whether it has to be looked at before it executes again: the page, or what follows it, was written, or breakpoints in it
-    /// have come or gone.
-    pub hidden: bool,
+    /// Whether the page has to be compared with what was scanned before it executes again: it, or the page behind it, was
+    /// written, or breakpoints in it have come or gone.
+    pub stale: bool,
 }
 
-impl Translator {
+impl CodePageReport {
+    fn of(key: PageKey, page: &CodePage) -> Self {
+        let is_code =
+            |&&(_, destination): &&(u16, Destination)| matches!(destination, Destination::Code(_));
+        let translated = page.entries().iter().filter(is_code).count();
+        Self {
+            frame: key.frame,
+            mode: key.mode.name(),
+            translated,
+            emulated: page.entries().len() - translated,
+            scanned: page.scanned_bytes(),
+            incoming: page.incoming(),
+            executed: page.executed(),
+            stale: page.is_stale(),
+        }
+    }
+}
+
+impl CodeCache {
     /// The code pages by frame and mode.
     pub fn inventory(&self) -> Vec<CodePageReport> {
         let mut pages: Vec<_> = self.pages.iter().collect();
-        pages.sort_unstable_by_key(|((frame, mode), _)| (*frame, *mode as u8));
-        let report = |(&(frame, mode), page): (&(Frame, Mode), &super::page::CodePage)| {
-            let is_code = |&&(_, entry): &&(u16, Entry)| matches!(entry, Entry::Code(_));
-            let translated = page.entries().iter().filter(is_code).count();
-            CodePageReport {
-                frame,
-                mode: mode.name(),
-                translated,
-                emulated: page.entries().len() - translated,
-                scanned: page.scanned_bytes(),
-                incoming: page.incoming.len(),
-                executed: page.executed,
-                hidden: page.hidden,
-            }
-        };
-        pages.into_iter().map(report).collect()
+        pages.sort_unstable_by_key(|(key, _)| (key.frame, key.mode as u8));
+        let reports = pages.into_iter();
+        reports
+            .map(|(key, page)| CodePageReport::of(key, page))
+            .collect()
     }
 }
 
@@ -64,7 +71,7 @@ impl fmt::Display for CodePageReport {
             self.incoming,
             self.executed.get(),
         )?;
-        if self.hidden {
+        if self.stale {
             f.write_str(", changed since")?;
         }
         Ok(())

@@ -1,9 +1,10 @@
-//! Faults of accesses through windows: the page is mapped and the instruction begun anew, or the emulator does it.
+//! Accesses that emitted code could not make: a table has no slot for them, or a window does not show the page. The slot is
+//! filled, the page mapped, and emitted code continues; or the emulator executes the instruction.
 
-use super::context::PAGE_BIAS;
-use super::engine::{Epochs, Translator};
+use super::Translator;
 use crate::emulate::Exec;
-use mmu::{Access, LinearAddr, PAGE_SIZE, Privilege, View};
+use crate::translate::context::{AccessKind, PAGE_BIAS};
+use mmu::{Access, LinearAddr, PAGE_SHIFT, PAGE_SIZE, Privilege, View};
 
 /// Vectors of the exceptions that an access through a window can raise on the host.
 const GENERAL_PROTECTION: u32 = 13;
@@ -16,15 +17,44 @@ const WINDOW_BYTES: u64 = (1 << 32) + MOST_OPERAND as u64;
 const MOST_OPERAND: u32 = 16;
 
 impl Translator {
+    /// Fills the slot that emitted code missed. Returns where emitted code continues; `None` when the emulator has to execute the
+    /// instruction.
+    pub(super) fn fill(&mut self, cx: &mut Exec<'_>) -> Option<u64> {
+        let kind = AccessKind::from_number(self.context.access);
+        let (address, size) = (self.context.address, kind.size());
+        let crosses = address % PAGE_SIZE as u32 > PAGE_SIZE as u32 - size;
+        // Some instructions fault for a misaligned operand of 16 bytes.
+        if crosses || !kind.may_be_misaligned() && address % size != 0 {
+            return None;
+        }
+        let linear = LinearAddr::from(address);
+        let privilege = self.mode().privilege();
+        let drops = cx.mmu.drops();
+        let access = match kind.writes() {
+            true => Access::Write,
+            false => Access::Read,
+        };
+        cx.mmu.prepare(linear, size, access, privilege).ok()?;
+        self.context.slot = cx.mmu.slot(View::of(access, privilege), linear);
+        // The walk may have written page tables, and those may be code; or dropped what a group relies on.
+        let dropped = cx.mmu.drops() != drops;
+        if self.context.slot == 0 || dropped || !self.cache.is_current(cx.mmu) {
+            return None;
+        }
+        // What enters R8.
+        let eip = std::mem::replace(&mut self.context.eip, address);
+        debug_assert_eq!(eip >> PAGE_SHIFT, self.context.page as u32 >> PAGE_SHIFT);
+        Some(self.context.resume)
+    }
+
     /// Makes possible the access through a window that has faulted; `None` when the emulator has to execute the instruction.
     ///
     /// # Panics
     /// If emitted code faulted where no instruction of the guest accesses a window, or somewhere else.
     pub(super) fn window_fault(&mut self, cx: &mut Exec<'_>) -> Option<u64> {
         let fault = self.context.fault;
-        let at = fault.rip.wrapping_sub(self.arena.address_of(0)) as u32;
-        let Some((code, offset)) = self.restarts.find(at) else {
-            panic!("emitted code faulted at arena offset {at:#x}: {fault:x?}");
+        let Some((code, offset)) = self.cache.instruction_at(fault.rip) else {
+            panic!("emitted code faulted where it accesses no window: {fault:x?}");
         };
         self.context.eip = (self.context.page as u32)
             .wrapping_sub(PAGE_BIAS as u32)
@@ -36,7 +66,7 @@ impl Translator {
         let address = fault.address.wrapping_sub(self.context.window);
         assert!(
             fault.trap == PAGE_FAULT && address < WINDOW_BYTES,
-            "emitted code faulted at arena offset {at:#x}, outside its window: {fault:x?}"
+            "emitted code faulted outside its window: {fault:x?}"
         );
         let Ok(address) = u32::try_from(address) else {
             // An operand that begins at the last addresses and goes on at the first.
@@ -47,11 +77,11 @@ impl Translator {
             _ => Access::Write,
         };
         let shown = self.show(cx, address, access);
-        if self.policy.after_fault(cx.mmu) {
-            self.stats.closed += 1;
+        if self.windows.after_fault(cx.mmu) {
+            self.cache.stats_mut().closed += 1;
             return None;
         }
-        shown.then(|| self.arena.address_of(code))
+        shown.then_some(code)
     }
 
     /// Lets the window show the page of `address`. Returns whether it does and emitted code may go on.
@@ -67,6 +97,6 @@ impl Translator {
                 return false;
             }
         }
-        cx.mmu.map_in_window(linear, access) && Epochs::now(cx) == self.epochs
+        cx.mmu.map_in_window(linear, access) && self.cache.is_current(cx.mmu)
     }
 }

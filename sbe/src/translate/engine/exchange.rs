@@ -1,19 +1,22 @@
 //! The processor's state, on its way to emitted code and back.
 
-use super::context::Context;
-use super::emit::FIXED_FLAGS;
-use super::engine::{PRIVILEGES, Translator};
-use super::segments::segment_base;
+use super::Translator;
 use crate::cpu::control::{CR0_EM, CR0_TS, CR4_OSFXSR, CR4_TSD};
 use crate::cpu::fpu::{FCW_INIT, MXCSR_INIT};
 use crate::cpu::segment::SegReg;
 use crate::cpu::{Cpu, Pending, eflags};
 use crate::emulate::Exec;
 use crate::emulate::sysenter::selectors;
-use mmu::{Access, PAGE_SHIFT, View};
+use crate::translate::context::Context;
+use crate::translate::emit::FIXED_FLAGS;
+use crate::translate::segments::segment_base;
+use mmu::{Access, PAGE_SHIFT, Privilege, View};
 
 /// The six exception masks of the x87 control word.
 const EXCEPTION_MASKS: u16 = 0x3F;
+
+/// In the order of the context's tables.
+const PRIVILEGES: [Privilege; 2] = [Privilege::Supervisor, Privilege::User];
 
 impl Translator {
     /// Takes over the processor's state.
@@ -39,7 +42,7 @@ impl Translator {
             let table = cx.mmu.tlb_table(View::of(Access::Read, privilege));
             table.expose_provenance() as u64
         });
-        context.window = self.policy.window(cx.mmu);
+        context.window = self.windows.window(cx.mmu);
         context.table = context.tables[usize::from(cpu.cpl == 3)];
         context.level_changed = 0;
         for (selector, segment) in context.selectors.iter_mut().zip(&cpu.segs) {

@@ -1,0 +1,31 @@
+//! [`Epochs`]: the circumstances under which emitted code holds.
+
+use mmu::{Mmu, Privilege};
+
+/// The MMU's epochs when emitted code ran last: return addresses on its stacks hold under the same only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Epochs {
+    /// Of the fetch slots, by privilege.
+    fetch: [u64; 2],
+    /// Of the fetch slots that all spaces share.
+    pub shared: u64,
+    /// Of the fetch slots of spaces that have windows.
+    pub windowed: u64,
+    /// Of stores to code.
+    pub code: u64,
+}
+
+impl Epochs {
+    /// The present epochs.
+    pub fn now(mmu: &Mmu) -> Self {
+        Self {
+            fetch: [
+                mmu.fetch_epoch(Privilege::Supervisor),
+                mmu.fetch_epoch(Privilege::User),
+            ],
+            shared: mmu.shared_fetch_epoch(),
+            windowed: mmu.windowed_fetch_epoch(),
+            code: mmu.code_epoch(),
+        }
+    }
+}
