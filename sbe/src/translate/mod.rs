@@ -14,8 +14,8 @@
 //! | the loop | `engine`: the exits, and the processor's state on its way to emitted code and back |
 //! | the guest's code as translated | `cache`: pages, their entries and links, eviction, dumps; `windows`: who has a window |
 //! | emitted code | `buffer`: fragments and trampolines in memory, checked and patched |
-//! | from guest code to host code | `fragment`, `emit` |
 //! | proof of what was emitted | `check` |
+//! | from guest code to host code | `fragment`, `emit` |
 //! | fixed code | `trampoline`, `sequences` |
 //! | what runs it | `arena`, `context`, `stack`, `signal`, `segments` |
 //! | encoding and plain data | `asm`, `operands`, `classify`, `listing`, `fault_map`, `mode`, `stats`, `jitdump` |
