@@ -27,7 +27,7 @@ const MOST_COUNTED: usize = 256;
 
 /// A linear page at which a code page may be executing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Mapping {
+struct PageMapping {
     space: SpaceId,
     /// Linear page number.
     page: u32,
@@ -45,7 +45,7 @@ struct Direct {
 /// What is known of one code page, in mode `Windowed`.
 #[derive(Default)]
 struct Page {
-    mappings: SmallVec<[Mapping; 2]>,
+    mappings: SmallVec<[PageMapping; 2]>,
     /// Direct links to other pages.
     outgoing: Vec<Direct>,
 }
@@ -74,7 +74,7 @@ pub struct DirectLinks {
     removals: HashMap<SpaceId, u32>,
 }
 
-impl Mapping {
+impl PageMapping {
     /// The mapping of a page at `linear` in the present space.
     fn here(mmu: &Mmu, linear: LinearAddr) -> Self {
         Self {
@@ -111,11 +111,11 @@ impl DirectLinks {
         frame: Frame,
         linear: LinearAddr,
     ) {
-        self.add(buffer, mmu, frame, Mapping::here(mmu, linear));
+        self.add(buffer, mmu, frame, PageMapping::here(mmu, linear));
     }
 
     /// Adds `mapping` to the page in `frame`, and those that follow to the pages that its direct links lead to.
-    fn add(&mut self, buffer: &mut CodeBuffer, mmu: &Mmu, frame: Frame, mapping: Mapping) {
+    fn add(&mut self, buffer: &mut CodeBuffer, mmu: &Mmu, frame: Frame, mapping: PageMapping) {
         let mut open = vec![(frame, mapping)];
         while let Some((frame, mapping)) = open.pop() {
             let page = self.pages.entry(frame).or_default();
@@ -152,7 +152,7 @@ impl DirectLinks {
         let Some(bypass) = link.bypass.filter(|_| !crowded) else {
             return false;
         };
-        let elsewhere = |mapping: &Mapping| !mapping.further(distance).shows(mmu, to);
+        let elsewhere = |mapping: &PageMapping| !mapping.further(distance).shows(mmu, to);
         let others = page.mappings.iter().copied().filter(elsewhere);
         let others: SmallVec<[SpaceId; 2]> = others.map(|mapping| mapping.space).collect();
         if !self.remove_mappings(mmu, &others) {

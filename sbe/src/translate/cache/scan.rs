@@ -46,8 +46,8 @@ impl CodeCache {
         let Some(page) = self.pages.get_mut(key) else {
             return false;
         };
-        cx.mmu.phys.mark_executed(frame);
-        page.set_executed(cx.mmu.phys.executed(frame));
+        cx.mmu.memory().mark_executed(frame);
+        page.set_executed(cx.mmu.memory().executed(frame));
         true
     }
 

@@ -128,6 +128,7 @@ impl Translator {
             let opened = self.windows.before_program(cx.mmu);
             self.cache.stats_mut().windows += u64::from(opened);
         }
+        cx.mmu.snoop();
         self.cache.follow(cx);
         self.load(cx);
         let mut target = self.cache.trampoline(Trampoline::Dispatch);
