@@ -11,22 +11,17 @@
 //! thread only after a serializing instruction (SDM Vol. 3A, 8.1.3 "Handling Self- and Cross-Modifying Code"): see
 //! [`Arena::publish`].
 
-use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
-use nix::unistd::ftruncate;
-use std::ffi::c_void;
+use mmu::{Mapping, Protection, memfd};
 use std::io;
-use std::num::NonZeroUsize;
 use std::ops::{Range, RangeInclusive};
-use std::ptr::NonNull;
 
 /// Sizes that a code cache can have, in bytes: branches span it with 32-bit displacements.
 pub const CODE_CACHES: RangeInclusive<usize> = 1 << 20..=1 << 30;
 
 /// Owner of all emitted code of one processor.
 pub struct Arena {
-    writable: NonNull<c_void>,
-    executable: NonNull<c_void>,
+    writable: Mapping,
+    executable: Mapping,
     /// Where the next code of each half goes.
     next: [usize; 2],
     /// Ends of the halves.
@@ -34,33 +29,24 @@ pub struct Arena {
     unpublished: bool,
 }
 
-// SAFETY: the arena owns both mappings; nothing about them is tied to a thread.
-unsafe impl Send for Arena {}
-
 impl Arena {
     /// An empty arena for `bytes` bytes of code.
     ///
     /// # Errors
     /// What the host says when it grants no memory; a size that is not one of [`CODE_CACHES`].
     pub fn new(bytes: usize) -> io::Result<Self> {
-        let size = NonZeroUsize::new(bytes).filter(|_| CODE_CACHES.contains(&bytes));
-        let Some(size) = size else {
+        if !CODE_CACHES.contains(&bytes) {
             let what = format!(
                 "a code cache has {} to {} bytes",
                 CODE_CACHES.start(),
                 CODE_CACHES.end()
             );
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
-        };
-        let file = memfd_create(c"replex-code", MFdFlags::MFD_CLOEXEC)?;
-        ftruncate(&file, bytes as i64)?;
-        let map = |protection| {
-            // SAFETY: a new shared mapping at an address of the kernel's choice affects no existing memory.
-            unsafe { mmap(None, size, protection, MapFlags::MAP_SHARED, &file, 0) }
-        };
+        }
+        let file = memfd::create(c"replex-code", bytes as u64)?;
+        let writable = Mapping::of_file(&file, bytes, Protection::ReadWrite)?;
+        let executable = Mapping::of_file(&file, bytes, Protection::ReadExecute)?;
         let ends = [bytes / 2, bytes];
-        let writable = map(ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)?;
-        let executable = map(ProtFlags::PROT_READ | ProtFlags::PROT_EXEC)?;
         Ok(Self {
             writable,
             executable,
@@ -72,7 +58,7 @@ impl Arena {
 
     /// Host address at which the byte at `offset` executes.
     pub fn address_of(&self, offset: u32) -> u64 {
-        self.executable.as_ptr() as u64 + u64::from(offset)
+        self.executable.start().as_ptr().expose_provenance() as u64 + u64::from(offset)
     }
 
     /// Host addresses at which code executes.
@@ -125,12 +111,8 @@ impl Arena {
         // SAFETY: the range lies in the writable mapping, which only this value writes, and only through `&mut self`; no
         // reference to it exists.
         unsafe {
-            let source = self
-                .writable
-                .as_ptr()
-                .cast::<u8>()
-                .add(range.start as usize);
-            std::ptr::copy_nonoverlapping(source, bytes.as_mut_ptr(), bytes.len());
+            let source = self.writable.start().add(range.start as usize);
+            std::ptr::copy_nonoverlapping(source.as_ptr(), bytes.as_mut_ptr(), bytes.len());
         }
         bytes
     }
@@ -144,8 +126,8 @@ impl Arena {
         assert!(offset + bytes.len() <= self.ends[1]);
         // SAFETY: the range lies in the writable mapping, which only this value writes; no reference to it exists.
         unsafe {
-            let target = self.writable.as_ptr().cast::<u8>().add(offset);
-            std::ptr::copy_nonoverlapping(bytes.as_ptr(), target, bytes.len());
+            let target = self.writable.start().add(offset);
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), target.as_ptr(), bytes.len());
         }
         self.unpublished = true;
     }
@@ -156,16 +138,6 @@ impl Arena {
         if self.unpublished {
             serialize();
             self.unpublished = false;
-        }
-    }
-}
-
-impl Drop for Arena {
-    fn drop(&mut self) {
-        for mapping in [self.writable, self.executable] {
-            // SAFETY: the mapping was made by `new` with this length and is not used after this.
-            let unmapped = unsafe { munmap(mapping, self.ends[1]) };
-            debug_assert!(unmapped.is_ok());
         }
     }
 }

@@ -4,16 +4,13 @@
 //! jitdump-specification.txt). `perf record -k mono` notes that the process has the file mapped executable, and `perf inject
 //! --jit` makes symbols of it.
 
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use mmu::{Mapping, Protection};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::gettid;
-use std::ffi::c_void;
 use std::fs::File;
 use std::io::{self, Write};
-use std::num::NonZeroUsize;
 use std::path::Path;
 use std::process;
-use std::ptr::NonNull;
 
 /// "JiTD" as a number.
 const MAGIC: u32 = 0x4A69_5444;
@@ -25,19 +22,17 @@ const HEADER_BYTES: u32 = 40;
 const CODE_HEADER_BYTES: usize = 56;
 /// JIT_CODE_LOAD.
 const CODE_LOAD: u32 = 0;
-/// What of the file is mapped.
-const MAPPED: NonZeroUsize = NonZeroUsize::new(4096).expect("a page");
+/// Bytes of the file that are mapped.
+const MAPPED: usize = 4096;
 
 /// A jitdump file that is being written.
 pub struct JitDump {
     file: File,
-    marker: NonNull<c_void>,
+    /// The mapping by which `perf` finds the file; nobody accesses it.
+    _marker: Mapping,
     /// Pieces of code so far.
     count: u64,
 }
-
-// SAFETY: the value owns its mapping, which nobody accesses.
-unsafe impl Send for JitDump {}
 
 impl JitDump {
     /// Begins the file `jit-PID.dump` in `folder`: `perf` goes by that name.
@@ -60,13 +55,10 @@ impl JitDump {
         header.extend(now()?.to_ne_bytes());
         header.extend(0u64.to_ne_bytes());
         file.write_all(&header)?;
-        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_EXEC;
-        // SAFETY: a new mapping at an address of the kernel's choice affects no existing memory. Nothing in it is executed, or
-        // accessed at all.
-        let marker = unsafe { mmap(None, MAPPED, protection, MapFlags::MAP_PRIVATE, &file, 0) }?;
+        let marker = Mapping::of_file(&file, MAPPED, Protection::ReadExecute)?;
         Ok(Self {
             file,
-            marker,
+            _marker: marker,
             count: 0,
         })
     }
@@ -97,13 +89,6 @@ impl JitDump {
 fn now() -> io::Result<u64> {
     let time = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
     Ok(time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64)
-}
-
-impl Drop for JitDump {
-    fn drop(&mut self) {
-        // SAFETY: the mapping was made by `create` with this length, and nobody accesses it.
-        let _unmapped = unsafe { munmap(self.marker, MAPPED.get()) };
-    }
 }
 
 #[cfg(test)]

@@ -2,19 +2,16 @@
 //!
 //! A table has 4096 words of 32 bits: arena offsets, 0 where nothing is known. All tables lie in one sparse mapping.
 
-use mmu::PAGE_SIZE;
-use nix::libc::c_void;
-use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
+use mmu::{Mapping, PAGE_SIZE, Protection};
 use std::io;
-use std::num::NonZeroUsize;
-use std::ptr::{self, NonNull};
+use std::ptr;
 
 /// Words of one table.
 const WORDS: usize = PAGE_SIZE;
 /// Tables that there can be.
 const TABLES: usize = 1 << 15;
-const LENGTH: NonZeroUsize =
-    NonZeroUsize::new(TABLES * WORDS * size_of::<u32>()).expect("there are tables");
+/// Bytes of all tables.
+const BYTES: usize = TABLES * WORDS * size_of::<u32>();
 
 /// One table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,12 +19,9 @@ pub struct TableId(u32);
 
 /// All entry tables of one processor.
 pub struct EntryTables {
-    words: NonNull<u32>,
+    words: Mapping,
     used: u32,
 }
-
-// SAFETY: the value owns its mapping, which is not tied to a thread.
-unsafe impl Send for EntryTables {}
 
 impl EntryTables {
     /// No tables yet.
@@ -35,17 +29,8 @@ impl EntryTables {
     /// # Errors
     /// What the host says when it grants no address space.
     pub fn new() -> io::Result<Self> {
-        // SAFETY: a fresh anonymous mapping at an address of the kernel's choice affects no existing memory.
-        let words = unsafe {
-            mmap_anonymous(
-                None,
-                LENGTH,
-                ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
-                MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE,
-            )
-        }?;
         Ok(Self {
-            words: words.cast(),
+            words: Mapping::anonymous(BYTES, Protection::ReadWrite)?,
             used: 0,
         })
     }
@@ -92,27 +77,17 @@ impl EntryTables {
         for number in 0..self.used {
             self.reset(TableId(number));
         }
-        // SAFETY: the range is the private anonymous mapping of this value; its pages become zero, as they are already.
-        let _kept_if_refused = unsafe {
-            madvise(
-                self.words.cast::<c_void>(),
-                LENGTH.get(),
-                MmapAdvise::MADV_DONTNEED,
-            )
-        };
+        // The pages are zero already, if the host refuses.
+        let _refused = self.words.discard(0..BYTES);
         self.used = 0;
     }
 
     fn word(&self, table: TableId, offset: u32) -> *mut u32 {
         let index = table.0 as usize % TABLES * WORDS + offset as usize % WORDS;
-        self.words.as_ptr().wrapping_add(index)
-    }
-}
-
-impl Drop for EntryTables {
-    fn drop(&mut self) {
-        // SAFETY: the mapping was made by `new` with this length and is not used after this.
-        let unmapped = unsafe { munmap(self.words.cast::<c_void>(), LENGTH.get()) };
-        debug_assert!(unmapped.is_ok());
+        self.words
+            .start()
+            .cast::<u32>()
+            .as_ptr()
+            .wrapping_add(index)
     }
 }
