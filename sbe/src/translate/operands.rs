@@ -9,14 +9,14 @@ use iced_x86::{Code, Instruction, OpKind, Register};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counter {
     /// In R11, as always.
-    Home,
+    R11,
     /// In ECX, brought there for an instruction that cannot do otherwise.
     Ecx,
 }
 
 /// Where the memory operand lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct HostOperand {
     /// Base register.
     pub base: Register,
     /// Index register, or none.
@@ -34,9 +34,9 @@ fn host_register(register: Register, counter: Counter) -> Register {
     match (register, counter) {
         (Register::ESP, _) => Register::R12D,
         (Register::SP, _) => Register::R12W,
-        (Register::ECX, Counter::Home) => Register::R11D,
-        (Register::CX, Counter::Home) => Register::R11W,
-        (Register::CL, Counter::Home) => Register::R11L,
+        (Register::ECX, Counter::R11) => Register::R11D,
+        (Register::CX, Counter::R11) => Register::R11W,
+        (Register::CL, Counter::R11) => Register::R11L,
         (other, _) => other,
     }
 }
@@ -80,7 +80,11 @@ pub fn high_byte_operand(raw: &Instruction) -> Option<u32> {
 
 /// `raw` with host registers and the memory operand at `place`; `None` when it cannot be encoded: AH..BH do not go
 /// together with R8..R15 (SDM Vol. 2A, 2.2.1.2 "More on REX Prefix Fields"), and CH exists in ECX only.
-pub fn rewrite(raw: &Instruction, counter: Counter, place: Option<Place>) -> Option<Instruction> {
+pub fn rewrite(
+    raw: &Instruction,
+    counter: Counter,
+    place: Option<HostOperand>,
+) -> Option<Instruction> {
     let mut host = *raw;
     host.set_code(host_code(raw.code()));
     host.set_has_lock_prefix(false);
@@ -92,7 +96,7 @@ pub fn rewrite(raw: &Instruction, counter: Counter, place: Option<Place>) -> Opt
         match raw.op_kind(index) {
             OpKind::Register => {
                 let register = host_register(raw.op_register(index), counter);
-                if register == Register::CH && counter == Counter::Home {
+                if register == Register::CH && counter == Counter::R11 {
                     return None;
                 }
                 high |= is_high_byte(register);
@@ -120,7 +124,7 @@ fn is_extended(register: Register) -> bool {
 }
 
 /// Gives `host` its memory operand.
-pub fn point_at(host: &mut Instruction, place: Place) {
+pub fn point_at(host: &mut Instruction, place: HostOperand) {
     let absolute = place.base == Register::None;
     host.set_segment_prefix(place.segment);
     host.set_memory_base(place.base);

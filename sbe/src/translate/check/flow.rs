@@ -1,4 +1,4 @@
-//! [`Listing`]: emitted code as instructions, and the order in which every one comes behind all that lead to it.
+//! [`Disassembly`]: emitted code as instructions, and the order in which every one comes behind all that lead to it.
 
 use super::rule::{Rule, Violation};
 use hashbrown::HashMap;
@@ -55,7 +55,7 @@ impl Flow {
 }
 
 /// Instructions of two sections.
-pub struct Listing {
+pub struct Disassembly {
     /// They, hot ones first.
     pub instructions: Vec<Instruction>,
     /// Their numbers by arena offset.
@@ -73,31 +73,31 @@ pub fn violation(instruction: &Instruction, rule: Rule) -> Violation {
     }
 }
 
-impl Listing {
+impl Disassembly {
     /// Decodes two sections that lie at the arena offsets `origins`.
     ///
     /// # Errors
     /// Bytes that are no instruction.
     pub fn decode(code: [&[u8]; 2], origins: [u32; 2]) -> Result<Self, Violation> {
-        let mut listing = Self {
+        let mut disassembly = Self {
             instructions: Vec::new(),
             numbers: HashMap::new(),
             cold: 0,
         };
         for (bytes, origin) in code.into_iter().zip(origins) {
-            listing.cold = listing.instructions.len();
+            disassembly.cold = disassembly.instructions.len();
             let mut decoder = Decoder::with_ip(64, bytes, origin.into(), DecoderOptions::NONE);
             while decoder.can_decode() {
                 let instruction = decoder.decode();
                 if instruction.is_invalid() {
                     return Err(violation(&instruction, Rule::Undecodable));
                 }
-                let number = listing.instructions.len();
-                listing.numbers.insert(instruction.ip() as u32, number);
-                listing.instructions.push(instruction);
+                let number = disassembly.instructions.len();
+                disassembly.numbers.insert(instruction.ip() as u32, number);
+                disassembly.instructions.push(instruction);
             }
         }
-        Ok(listing)
+        Ok(disassembly)
     }
 
     /// The number of the instruction at an arena offset.

@@ -3,7 +3,7 @@
 use super::memory;
 use super::rule::Rule;
 use super::state::State;
-use super::value::{Atom, CONTEXT, Index, Node, Shift, Slot, TABLES, Table, Value, Values};
+use super::value::{Atom, CONTEXT, Grant, Index, Node, Shift, TABLES, Table, Value, Values};
 use crate::translate::context::{CODE_TABLE, Context, FETCH_TABLE, WRITE_TABLE};
 use crate::translate::mode::Mode;
 use mmu::{PAGE_SHIFT, PAGE_SIZE, SLOT_PRESENT};
@@ -30,13 +30,13 @@ pub struct Operand {
 
 /// What an operand is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Location {
     /// The context at this offset.
     Context(u64),
     /// Somewhere in the context.
     Array,
     /// A word of a table.
-    Entry(Table, Index),
+    TableWord(Table, Index),
     /// The word of an entry table for an EIP.
     Code(Value),
     /// Memory of the guest.
@@ -117,7 +117,7 @@ pub fn of_fragment(mode: Mode) -> Rights {
 ///
 /// # Errors
 /// When it may not be accessed.
-pub fn place(values: &mut Values, rights: Rights, operand: Operand) -> Result<Place, Rule> {
+pub fn place(values: &mut Values, rights: Rights, operand: Operand) -> Result<Location, Rule> {
     let Operand { address, bytes, .. } = operand;
     if address.has(CONTEXT) {
         return in_context(values, rights, operand);
@@ -133,7 +133,7 @@ pub fn place(values: &mut Values, rights: Rights, operand: Operand) -> Result<Pl
                 let rest = values.subtract(address, Value::atom(atom));
                 let whole = bytes == CODE_BYTES && !operand.writes;
                 let known = whole && rest == eip.times(CODE_BYTES);
-                return known.then_some(Place::Code(eip)).ok_or(Rule::Index);
+                return known.then_some(Location::Code(eip)).ok_or(Rule::Index);
             }
             Node::Slot(slot) => {
                 let reached = reach(values, address, Value::atom(atom), slot);
@@ -148,13 +148,13 @@ pub fn place(values: &mut Values, rights: Rights, operand: Operand) -> Result<Pl
 }
 
 /// How far behind the slot's address an operand begins.
-fn reach(values: &mut Values, address: Value, atom: Value, slot: Slot) -> Option<u64> {
+fn reach(values: &mut Values, address: Value, atom: Value, slot: Grant) -> Option<u64> {
     let linear = values.subtract(address, atom);
     let rest = values.subtract(linear, slot.address);
     rest.plus(SLOT_PRESENT).known()
 }
 
-fn through(slot: Slot, reach: u64, operand: Operand) -> Result<Place, Rule> {
+fn through(slot: Grant, reach: u64, operand: Operand) -> Result<Location, Rule> {
     let inside = reach
         .checked_add(operand.bytes)
         .is_some_and(|end| end <= slot.bytes);
@@ -165,11 +165,11 @@ fn through(slot: Slot, reach: u64, operand: Operand) -> Result<Place, Rule> {
     } else if !reach.is_multiple_of(operand.alignment) || operand.alignment > 1 << slot.aligned {
         Err(Rule::Alignment)
     } else {
-        Ok(Place::Guest)
+        Ok(Location::Guest)
     }
 }
 
-fn in_context(values: &mut Values, rights: Rights, operand: Operand) -> Result<Place, Rule> {
+fn in_context(values: &mut Values, rights: Rights, operand: Operand) -> Result<Location, Rule> {
     let offset = values.subtract(operand.address, Value::atom(CONTEXT));
     let end = values.most(offset).checked_add(operand.bytes);
     if end.is_none_or(|end| end > size_of::<Context>() as u64) {
@@ -182,14 +182,14 @@ fn in_context(values: &mut Values, rights: Rights, operand: Operand) -> Result<P
                 rights.writes.iter().any(has)
             };
             let may = !operand.writes || writable();
-            may.then_some(Place::Context(offset)).ok_or(Rule::Field)
+            may.then_some(Location::Context(offset)).ok_or(Rule::Field)
         }
-        None if !operand.writes => Ok(Place::Array),
+        None if !operand.writes => Ok(Location::Array),
         _ => Err(Rule::Field),
     }
 }
 
-fn entry(values: &mut Values, address: Value) -> Option<Place> {
+fn entry(values: &mut Values, address: Value) -> Option<Location> {
     let table = match address.constant as i64 {
         0 => Table::Read,
         distance if distance == WRITE_TABLE.into() => Table::Write,
@@ -205,7 +205,7 @@ fn entry(values: &mut Values, address: Value) -> Option<Place> {
         _ => return None,
     };
     let has_any = matches!(table, Table::Read | Table::Write);
-    (index.log == 0 || has_any).then_some(Place::Entry(table, index))
+    (index.log == 0 || has_any).then_some(Location::TableWord(table, index))
 }
 
 /// The index that `atom` is: the page number of an address, below the address's low bits, if that are few enough.
@@ -272,7 +272,7 @@ pub fn same_page(values: &mut Values, state: &State, first: Value, last: Value) 
 
 /// What a slot found at `index` that is not empty grants: as many bytes as the address is aligned to, or would have missed else,
 /// or as were found to lie in the page of the address.
-pub fn granted(values: &Values, state: &State, index: Index, writes: bool) -> Slot {
+pub fn granted(values: &Values, state: &State, index: Index, writes: bool) -> Grant {
     let low = values.low(index.address);
     let aligned = index.log.max(low.zeros());
     let bytes = state
@@ -281,7 +281,7 @@ pub fn granted(values: &Values, state: &State, index: Index, writes: bool) -> Sl
         .filter(|fact| fact.zero)
         .filter_map(|fact| same_page_as(values, fact.value, index.address))
         .fold(1 << aligned, |most, last| most.max(last + 1));
-    Slot {
+    Grant {
         address: index.address,
         bytes,
         aligned,

@@ -23,7 +23,7 @@
 //! | `rule` | the rules |
 //! | `verifier` | the checker as the engine uses it |
 //!
-//! A new form of access is a new [`memory::Place`]; a new trampoline is a line of [`Contract::of`](contract::Contract); a new way to form a value is
+//! A new form of access is a new [`memory::Location`]; a new trampoline is a line of [`Contract::of`](contract::Contract); a new way to form a value is
 //! a case of [`step::Stepper::step`].
 
 mod allowed;
@@ -44,12 +44,12 @@ use contract::Contracts;
 use hashbrown::HashSet;
 pub use rule::{Rule, Violation};
 pub use verifier::Verifier;
-use walk::{Around, Entries, Entry, Sites};
+use walk::{Around, FragmentEntries, FragmentEntry, Sites};
 
 /// Checks fragments, and keeps account of where they may lead.
 pub struct Checker {
     contracts: Contracts,
-    entries: Entries,
+    entries: FragmentEntries,
     sites: Sites,
     /// Arena offsets behind 64-bit numbers.
     numbers: HashSet<u32>,
@@ -61,7 +61,7 @@ impl Checker {
     pub fn new(trampolines: &Trampolines) -> Self {
         Self {
             contracts: contract::all(trampolines),
-            entries: Entries::new(),
+            entries: FragmentEntries::new(),
             sites: Sites::new(),
             numbers: HashSet::new(),
             fragments: 0,
@@ -89,7 +89,7 @@ impl Checker {
             contracts: &self.contracts,
             entries: &self.entries,
         };
-        let entry = Entry { at, mode };
+        let entry = FragmentEntry { at, mode };
         let found = walk::fragment(around, code, origins, entry)?;
         self.sites.extend(found.sites);
         self.numbers.extend(found.numbers);
@@ -104,7 +104,7 @@ impl Checker {
     /// When it may not.
     pub fn link(&self, after: u32, target: u32) -> Result<(), Violation> {
         let may = self.sites.get(&after).is_some_and(|site| {
-            site.home == target
+            site.original == target
                 || site.may_enter(&self.entries, target)
                 || site.may_leave(&self.contracts, target)
         });

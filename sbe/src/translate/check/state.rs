@@ -1,6 +1,6 @@
 //! [`State`]: what is known of the registers, the stack and the context between two instructions.
 
-use super::value::{CONTEXT, Low, Node, Slot, TABLES, Value, Values};
+use super::value::{CONTEXT, Grant, Low, Node, TABLES, Value, Values};
 use crate::translate::context::{CONTEXT_BIAS, PAGE_BIAS};
 use mmu::PAGE_SHIFT;
 
@@ -159,7 +159,7 @@ fn join(a: Value, b: Value, values: &mut Values) -> Value {
     if let (Some(a), Some(b)) = (values.slot(a), values.slot(b))
         && a.address == b.address
     {
-        return values.of(Node::Slot(Slot {
+        return values.of(Node::Slot(Grant {
             address: a.address,
             bytes: a.bytes.min(b.bytes),
             aligned: a.aligned.min(b.aligned),

@@ -1,7 +1,7 @@
 //! What one instruction does to a [`State`], if it may.
 
 use super::allowed::{Unit, alignment, is_string, unit};
-use super::memory::{self, Operand, Place, Rights};
+use super::memory::{self, Location, Operand, Rights};
 use super::rule::Rule;
 use super::state::{Poll, R13, R14, RAX, RCX, RDI, RDX, RSI, RSP, State};
 use super::value::{ARENA, CONTEXT, Low, Node, Shift, TABLES, Table, Value, Values, WORD};
@@ -123,7 +123,7 @@ impl Stepper {
             state.poll = Poll::Done;
         }
         match value.single().map(|atom| self.values.node(atom)) {
-            Some(Node::Entry(table, index, _)) => {
+            Some(Node::TableWord(table, index, _)) => {
                 let slot =
                     |writes| Node::Slot(memory::granted(&self.values, &state, index, writes));
                 let present = match table {
@@ -243,7 +243,7 @@ impl Stepper {
         state: &State,
         instruction: &Instruction,
         writes: bool,
-    ) -> Result<Option<(Operand, Place)>, Rule> {
+    ) -> Result<Option<(Operand, Location)>, Rule> {
         if self.rights.uses_window && is_in_window(instruction) {
             return Ok(None);
         }
@@ -267,22 +267,24 @@ impl Stepper {
             return Ok(self.values.unknown(most, Low::UNKNOWN));
         };
         Ok(match place {
-            Place::Context(SCRATCH) if bytes == 8 => state.scratch,
-            Place::Entry(table, index) => {
+            Location::Context(SCRATCH) if bytes == 8 => state.scratch,
+            Location::TableWord(table, index) => {
                 let serial = self.values.serial();
-                self.values.of(Node::Entry(table, index, serial))
+                self.values.of(Node::TableWord(table, index, serial))
             }
-            Place::Code(eip) => self.values.of(Node::Code(eip)),
-            Place::Context(offset) if self.zeros(offset, bytes.into()) > 0 => {
+            Location::Code(eip) => self.values.of(Node::Code(eip)),
+            Location::Context(offset) if self.zeros(offset, bytes.into()) > 0 => {
                 let low = Low::new(self.zeros(offset, bytes.into()), 0);
                 let most = if bytes == 4 { WORD } else { u64::MAX };
                 self.values.unknown(most, low)
             }
-            Place::Context(_) | Place::Array | Place::Guest => self.values.of(Node::Loaded {
-                address: operand.address,
-                bytes,
-                version: state.version,
-            }),
+            Location::Context(_) | Location::Array | Location::Guest => {
+                self.values.of(Node::Loaded {
+                    address: operand.address,
+                    bytes,
+                    version: state.version,
+                })
+            }
         })
     }
 
@@ -301,8 +303,8 @@ impl Stepper {
     ) -> Result<(), Rule> {
         let placed = self.operand(state, instruction, true)?;
         match placed {
-            Some((_, Place::Context(SCRATCH))) => state.scratch = value,
-            Some((operand, Place::Context(POLLS))) => {
+            Some((_, Location::Context(SCRATCH))) => state.scratch = value,
+            Some((operand, Location::Context(POLLS))) => {
                 let before = self.values.of(Node::Loaded {
                     address: operand.address,
                     bytes: 4,
@@ -403,7 +405,7 @@ impl Stepper {
             let placed = self.operand(state, instruction, writes)?;
             if let (true, Some((_, place))) = (writes, placed) {
                 // What is in the context is written by MOV only.
-                if place != Place::Guest {
+                if place != Location::Guest {
                     return Err(Rule::Field);
                 }
             }
@@ -431,7 +433,7 @@ impl Stepper {
     fn load_fpu(&mut self, state: &mut State, instruction: &Instruction) -> Result<(), Rule> {
         let placed = self.operand(state, instruction, false)?;
         match placed {
-            Some((_, Place::Context(FPU))) => {
+            Some((_, Location::Context(FPU))) => {
                 state.fpu = true;
                 Ok(())
             }

@@ -120,9 +120,9 @@ pub enum Node {
         version: u32,
     },
     /// A word of a table, which may be empty; the second number makes it one of its kind.
-    Entry(Table, Index, u32),
+    TableWord(Table, Index, u32),
     /// A slot that is not empty: with a linear address added, it is a host address but for its bias.
-    Slot(Slot),
+    Slot(Grant),
     /// Address of the entry table for the page of an EIP, less four times the page's address.
     CodeSlot(Value),
     /// Arena offset of the code for an EIP, or 0.
@@ -140,7 +140,7 @@ pub struct Index {
 
 /// What a slot that is not empty grants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Slot {
+pub struct Grant {
     /// Access from this linear address on,
     pub address: Value,
     /// to so many bytes;
@@ -293,7 +293,7 @@ impl Values {
         self.unknown(WORD, Low::UNKNOWN)
     }
 
-    /// A new number for [`Node::Entry`] or [`Node::Loaded`].
+    /// A new number for [`Node::TableWord`] or [`Node::Loaded`].
     pub fn serial(&self) -> u32 {
         self.nodes.len() as u32
     }
@@ -360,12 +360,14 @@ impl Values {
             Node::Loaded { bytes: 4, .. } | Node::Low32(_) | Node::Shifted(..) | Node::Code(_) => {
                 WORD
             }
-            Node::Loaded { .. } | Node::Entry(..) | Node::Slot(_) | Node::CodeSlot(_) => u64::MAX,
+            Node::Loaded { .. } | Node::TableWord(..) | Node::Slot(_) | Node::CodeSlot(_) => {
+                u64::MAX
+            }
         }
     }
 
     /// The slot that `value` is, if it is just one.
-    pub fn slot(&self, value: Value) -> Option<Slot> {
+    pub fn slot(&self, value: Value) -> Option<Grant> {
         match self.node(value.single()?) {
             Node::Slot(slot) => Some(slot),
             _ => None,

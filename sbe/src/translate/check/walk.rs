@@ -1,12 +1,12 @@
 //! [`Walk`]: follows all ways through a piece of code and checks where they leave it.
 
 use super::contract::{Contracts, Linkage};
-use super::flow::{Flow, Listing, violation};
+use super::flow::{Disassembly, Flow, violation};
 use super::memory;
 use super::rule::{Need, Rule, Violation};
 use super::state::{GUEST, Poll, R8, R9, R10, R13, RCX, State};
 use super::step::{Stepper, number};
-use super::value::{Low, Node, Slot, Value, Values};
+use super::value::{Grant, Low, Node, Value, Values};
 use crate::translate::emit::ENTRY_BYTES;
 use crate::translate::mode::Mode;
 use hashbrown::HashMap;
@@ -14,11 +14,11 @@ use iced_x86::{Code, Instruction, OpKind};
 use mmu::PAGE_SIZE;
 
 /// Where fragments can be entered, by arena offset.
-pub type Entries = HashMap<u32, Entry>;
+pub type FragmentEntries = HashMap<u32, FragmentEntry>;
 
 /// The entry of a fragment.
 #[derive(Clone, Copy, Debug)]
-pub struct Entry {
+pub struct FragmentEntry {
     /// Offset in the page.
     pub at: u32,
     /// How the code executes.
@@ -31,7 +31,7 @@ pub struct Site {
     /// How its code executes.
     pub mode: Mode,
     /// Arena offset that it led to when it was checked.
-    pub home: u32,
+    pub original: u32,
     /// All is as fragments want it.
     pub open: Result<(), Rule>,
     /// There are 32 bits in R8, of which these are the offset in the page, if that is known.
@@ -58,7 +58,7 @@ pub struct Around<'a> {
     /// The trampolines.
     pub contracts: &'a Contracts,
     /// The fragments.
-    pub entries: &'a Entries,
+    pub entries: &'a FragmentEntries,
 }
 
 /// What code that was called owes its caller.
@@ -72,11 +72,11 @@ pub struct Promise<'a> {
 /// A walk through one piece of code.
 pub struct Walk<'a> {
     around: Around<'a>,
-    listing: Listing,
+    disassembly: Disassembly,
     stepper: Stepper,
     /// What is known before each instruction.
     states: Vec<Option<State>>,
-    entry: Entry,
+    entry: FragmentEntry,
     promise: Promise<'a>,
     found: Found,
 }
@@ -89,12 +89,12 @@ pub fn fragment(
     around: Around<'_>,
     code: [&[u8]; 2],
     origins: [u32; 2],
-    entry: Entry,
+    entry: FragmentEntry,
 ) -> Result<Found, Violation> {
-    let listing = Listing::decode(code, origins)?;
-    let behind_entry = listing.number(origins[0] + ENTRY_BYTES);
+    let disassembly = Disassembly::decode(code, origins)?;
+    let behind_entry = disassembly.number(origins[0] + ENTRY_BYTES);
     let Some(inside) = behind_entry.filter(|&number| number > 0) else {
-        let first = listing.instructions.first().copied();
+        let first = disassembly.instructions.first().copied();
         return Err(violation(&first.unwrap_or_default(), Rule::Target));
     };
     let promise = Promise {
@@ -110,25 +110,25 @@ pub fn fragment(
     let from_inside = outside.clone();
     // It is entered with EIP in R8D, or behind the code that finds out its page.
     outside.registers[R8] = values.unknown(u32::MAX.into(), Low::of(entry.at.into()));
-    let mut walk = Walk::new(around, listing, stepper, entry, promise);
+    let mut walk = Walk::new(around, disassembly, stepper, entry, promise);
     walk.start(0, outside);
     walk.start(inside, from_inside);
     walk.follow()
 }
 
 impl<'a> Walk<'a> {
-    /// A walk through `listing`.
+    /// A walk through `disassembly`.
     pub fn new(
         around: Around<'a>,
-        listing: Listing,
+        disassembly: Disassembly,
         stepper: Stepper,
-        entry: Entry,
+        entry: FragmentEntry,
         promise: Promise<'a>,
     ) -> Self {
         Self {
             around,
-            states: vec![None; listing.instructions.len()],
-            listing,
+            states: vec![None; disassembly.instructions.len()],
+            disassembly,
             stepper,
             entry,
             promise,
@@ -146,8 +146,8 @@ impl<'a> Walk<'a> {
     /// # Errors
     /// What it violates.
     pub fn follow(mut self) -> Result<Found, Violation> {
-        for number in self.listing.order(&[0])? {
-            let instruction = self.listing.instructions[number];
+        for number in self.disassembly.order(&[0])? {
+            let instruction = self.disassembly.instructions[number];
             self.visit(number, &instruction)
                 .map_err(|rule| violation(&instruction, rule))?;
         }
@@ -193,7 +193,7 @@ impl<'a> Walk<'a> {
     }
 
     fn fall(&mut self, number: usize, state: State) -> Result<(), Rule> {
-        let next = self.listing.next(number).ok_or(Rule::FallsOff)?;
+        let next = self.disassembly.next(number).ok_or(Rule::FallsOff)?;
         self.reach(next, state)
     }
 
@@ -211,7 +211,7 @@ impl<'a> Walk<'a> {
     }
 
     fn jump(&mut self, target: u32, state: State) -> Result<(), Rule> {
-        if let Some(number) = self.listing.number(target) {
+        if let Some(number) = self.disassembly.number(target) {
             return self.reach(number, state);
         }
         self.leaves(&state, &[])?;
@@ -261,7 +261,7 @@ impl<'a> Walk<'a> {
             Linkage::LoadsFpu => state.fpu = true,
             Linkage::FindsSlot(kind) => {
                 state.registers[R8] = address;
-                state.registers[RCX] = values.of(Node::Slot(Slot {
+                state.registers[RCX] = values.of(Node::Slot(Grant {
                     address,
                     bytes: kind.size().into(),
                     aligned: match kind.may_be_misaligned() {
@@ -355,14 +355,14 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn site(&self, home: u32, state: &State, open: Result<(), Rule>) -> Site {
+    fn site(&self, original: u32, state: &State, open: Result<(), Rule>) -> Site {
         let values = &self.stepper.values;
         let (r8, r9) = (state.registers[R8], state.registers[R9]);
         let low = values.low(r8);
         let offset = (1 << low.bits == PAGE_SIZE).then_some(low.value as u32);
         debug_assert!(State::is_page(values, state.registers[R13]));
         Site {
-            home,
+            original,
             mode: self.entry.mode,
             open,
             word8: values.is_word(r8).then_some(offset),
@@ -373,8 +373,8 @@ impl<'a> Walk<'a> {
 
 impl Site {
     /// Whether it may be led to the fragment at arena offset `target`, or behind its entry.
-    pub fn may_enter(&self, entries: &Entries, target: u32) -> bool {
-        let same = |entry: &&Entry| entry.mode == self.mode && self.open.is_ok();
+    pub fn may_enter(&self, entries: &FragmentEntries, target: u32) -> bool {
+        let same = |entry: &&FragmentEntry| entry.mode == self.mode && self.open.is_ok();
         let inside = target.checked_sub(ENTRY_BYTES);
         let inside = inside.and_then(|entry| entries.get(&entry));
         let outside = entries.get(&target);

@@ -37,7 +37,7 @@ impl Emitter {
             _ => Code::Btc_rm32_r32,
         };
         let test = Instruction::with2(code, Register::R9D, raw.op1_register())?;
-        let Some(test) = rewrite(&test, Counter::Home, None) else {
+        let Some(test) = rewrite(&test, Counter::R11, None) else {
             return Ok(Emitted::Emulate);
         };
         self.asm.guest(&test)?;

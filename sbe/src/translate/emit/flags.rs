@@ -17,7 +17,7 @@ pub const FIXED_FLAGS: u32 = DEFINED & !(STATUS | IF | DF);
 impl Emitter {
     /// PUSHFD: AH has the low flags as LAHF stores them, AL is OF.
     pub(super) fn pushf(&mut self, raw: &Instruction) -> Emitted {
-        let slot = self.open_slot(raw);
+        let slot = self.below_stack_top(raw);
         self.asm.lea64(R8, slot.mem());
         self.asm.mov64(R9, RAX);
         save_flags_to_ax(&mut self.asm);
@@ -41,7 +41,7 @@ impl Emitter {
     /// POPFD with CPL 0, if it changes status flags, DF and IF only, and no interrupt waits for IF. It cannot fault once the
     /// doubleword is read, so that the old flags are of no more use.
     pub(super) fn popf(&mut self, raw: &Instruction) -> Emitted {
-        let probed = self.top_of_stack(raw);
+        let probed = self.stack_top(raw);
         self.asm.load32(R8, probed.mem());
         let refused = self.refused(raw);
         let stays_clear = self.asm.label();

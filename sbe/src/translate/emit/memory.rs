@@ -4,7 +4,7 @@ use super::misses::Cause;
 use super::{Emitter, guest};
 use crate::translate::asm::*;
 use crate::translate::context::{AccessKind, PAGE_BIAS, WRITE_TABLE, field};
-use crate::translate::operands::Place;
+use crate::translate::operands::HostOperand;
 use crate::translate::sequences::context;
 use iced_x86::{Instruction, Mnemonic, Register};
 use mmu::SLOT_PRESENT;
@@ -39,7 +39,7 @@ impl Probed {
     }
 
     /// The operand, for an instruction that iced encodes.
-    pub(super) fn place(self) -> Place {
+    pub(super) fn place(self) -> HostOperand {
         let Mem {
             base,
             index,
@@ -52,7 +52,7 @@ impl Probed {
                 first + u32::from(register.number())
             })
         };
-        Place {
+        HostOperand {
             base: named(base),
             index: named(index.map(|(register, _)| register)),
             scale: 1 << index.map_or(0, |(_, scale)| scale),

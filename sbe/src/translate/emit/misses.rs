@@ -1,6 +1,6 @@
-//! What happens when a check fails: pads within reach of JRCXZ, pieces out of line.
+//! What happens when a check fails: islands within reach of JRCXZ, pieces out of line.
 //!
-//! JRCXZ reaches 127 bytes only, and nothing else tests a register without touching flags. So failed checks jump to pads
+//! JRCXZ reaches 127 bytes only, and nothing else tests a register without touching flags. So failed checks jump to islands
 //! that stand between instructions every hundred bytes or so, or behind code that does not fall through, and from there to
 //! their pieces at the end of the fragment.
 
@@ -46,21 +46,21 @@ impl Emitter {
         near
     }
 
-    /// Places the pads now if they would be out of reach behind `bytes` more.
-    pub(super) fn keep_pads_near(&mut self, bytes: usize) {
+    /// Places the islands now if they would be out of reach behind `bytes` more.
+    pub(super) fn keep_islands_near(&mut self, bytes: usize) {
         if self.misses.is_empty() {
             return;
         }
-        // The pads that an instruction may add, and the jump over them.
-        let pads = JUMP_BYTES * (self.misses.len() + 4);
+        // The islands that an instruction may add, and the jump over them.
+        let islands = JUMP_BYTES * (self.misses.len() + 4);
         let distance = (self.asm.here() - self.first_miss) as usize;
-        if distance + bytes + pads > REACH {
-            self.pads(true);
+        if distance + bytes + islands > REACH {
+            self.islands(true);
         }
     }
 
     /// Places the near targets of misses: jumps to their pieces out of line.
-    pub(super) fn pads(&mut self, falls_through: bool) {
+    pub(super) fn islands(&mut self, falls_through: bool) {
         if self.misses.is_empty() {
             return;
         }

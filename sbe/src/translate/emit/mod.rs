@@ -48,13 +48,13 @@ use group::{Group, Plan};
 use iced_x86::{Instruction, InstructionInfoFactory, Register};
 use misses::Miss;
 use mmu::PAGE_SIZE;
-use transfer::Link;
+use transfer::Stub;
 
 /// Bytes of a page: branch targets below stay inside.
 const PAGE: u32 = PAGE_SIZE as u32;
 /// How far JRCXZ reaches, in bytes.
 const REACH: usize = 127;
-/// Bytes of a jump to a pad or away from one.
+/// Bytes of a jump to a island or away from one.
 const JUMP_BYTES: usize = 5;
 /// Host bytes of an instruction without memory access.
 const PLAIN_BYTES: usize = 24;
@@ -117,13 +117,13 @@ pub struct Emitter {
     mode: Mode,
     first_site: u32,
     info: InstructionInfoFactory,
-    /// Checks whose pads are not placed yet.
+    /// Checks whose islands are not placed yet.
     misses: Vec<Miss>,
     /// Arena offset of the first of them.
     first_miss: u32,
     /// Checks whose pieces out of line are not placed yet.
     far: Vec<(Label, Miss)>,
-    links: Vec<Link>,
+    stubs: Vec<Stub>,
     /// What the instructions of the fragment access; empty in a variant without groups.
     plans: Vec<Plan>,
     /// Memory that R10 points at.
@@ -194,7 +194,7 @@ impl Emitter {
             misses: Vec::new(),
             first_miss: 0,
             far: Vec::new(),
-            links: Vec::new(),
+            stubs: Vec::new(),
             plans: Vec::new(),
             group: None,
             windowed: false,
@@ -245,7 +245,7 @@ impl Emitter {
         self.branches.clear();
         self.misses.clear();
         self.far.clear();
-        self.links.clear();
+        self.stubs.clear();
         self.plans.clear();
         self.group = None;
         self.mode = mode;
@@ -276,7 +276,7 @@ impl Emitter {
     pub fn instruction(&mut self, raw: &Instruction, number: usize) -> Result<Emitted> {
         let verdict = verdict(raw, self.mode.privilege());
         let shadow = std::mem::take(&mut self.shadow);
-        self.keep_pads_near(most_bytes(raw, verdict));
+        self.keep_islands_near(most_bytes(raw, verdict));
         self.mark(raw.ip32(), verdict);
         self.begin_instruction(Some(raw.ip32() as u16));
         if verdict != Verdict::Emulate {
@@ -353,13 +353,13 @@ impl Emitter {
 
     /// Goes on at `target`, in this or, beyond its end, the next page.
     pub fn go_on(&mut self, target: u32) {
-        self.keep_pads_near(PLAIN_BYTES);
+        self.keep_islands_near(PLAIN_BYTES);
         self.go_to(target);
     }
 
     /// Leaves to have the instruction at `offset` emulated.
     pub fn emulate(&mut self, offset: u32) {
-        self.keep_pads_near(PLAIN_BYTES);
+        self.keep_islands_near(PLAIN_BYTES);
         self.mark(offset, Verdict::Emulate);
         self.asm.mov_imm32(R9, offset);
         self.jmp_to(Trampoline::EmulateAt);
@@ -375,9 +375,9 @@ impl Emitter {
             marks.end = self.asm.here();
         }
         self.begin_instruction(None);
-        self.pads(false);
-        for link in std::mem::take(&mut self.links) {
-            self.link(link);
+        self.islands(false);
+        for stub in std::mem::take(&mut self.stubs) {
+            self.stub(stub);
         }
         self.asm.switch_to(Section::Cold);
         for (label, miss) in std::mem::take(&mut self.far) {

@@ -6,7 +6,7 @@ use super::{Emitted, Emitter, Result, guest};
 use crate::translate::asm::*;
 use crate::translate::context::field;
 use crate::translate::operands::{
-    Counter, Place, high_byte_operand, is_high_byte, memory_operand, rewrite,
+    Counter, HostOperand, high_byte_operand, is_high_byte, memory_operand, rewrite,
 };
 use crate::translate::sequences::context;
 use iced_x86::{Instruction, OpAccess, OpKind, Register};
@@ -27,7 +27,7 @@ impl Emitter {
         let Some(probed) = self.probe_operand(raw, writes) else {
             return Ok(Emitted::Emulate);
         };
-        self.encode(raw, Counter::Home, Some(probed.place()))
+        self.encode(raw, Counter::R11, Some(probed.place()))
     }
 
     /// Whether operand `index` is written.
@@ -41,7 +41,7 @@ impl Emitter {
         &mut self,
         raw: &Instruction,
         counter: Counter,
-        place: Option<Place>,
+        place: Option<HostOperand>,
     ) -> Result<Emitted> {
         let Some(host) = rewrite(raw, counter, place) else {
             return Ok(Emitted::Emulate);
@@ -52,14 +52,14 @@ impl Emitter {
 
     /// Registers only. AH..BH beside ECX, or CH: with ECX brought to its own place.
     fn copy_registers(&mut self, raw: &Instruction) -> Result<Emitted> {
-        if self.encode(raw, Counter::Home, None)? == Emitted::Inline {
+        if self.encode(raw, Counter::R11, None)? == Emitted::Inline {
             return Ok(Emitted::Inline);
         }
         self.with_counter(raw, None)
     }
 
     /// Executes `raw` with guest ECX in ECX.
-    fn with_counter(&mut self, raw: &Instruction, place: Option<Place>) -> Result<Emitted> {
+    fn with_counter(&mut self, raw: &Instruction, place: Option<HostOperand>) -> Result<Emitted> {
         let Some(host) = rewrite(raw, Counter::Ecx, place) else {
             return Ok(Emitted::Emulate);
         };
@@ -88,7 +88,7 @@ impl Emitter {
                 return Ok(Emitted::Emulate);
             };
             let probed = self.point(RCX, probed);
-            return self.encode(raw, Counter::Home, Some(probed.place()));
+            return self.encode(raw, Counter::R11, Some(probed.place()));
         }
         let writes = self.writes(raw, memory);
         let (Some(probed), Some(whole)) = (
@@ -101,7 +101,7 @@ impl Emitter {
         self.asm.rorx32(R9, whole, HIGH_BYTE);
         let mut low = *raw;
         low.set_op_register(high, Register::R9L);
-        self.encode(&low, Counter::Home, Some(probed.place()))
+        self.encode(&low, Counter::R11, Some(probed.place()))
     }
 
     /// CH, which is operand `high`, from memory that is only read: as the low byte of ECX, turned there and back.
@@ -115,7 +115,7 @@ impl Emitter {
         low.set_op_register(memory, Register::R9L);
         low.set_op_register(high, Register::R11L);
         self.asm.rorx32(R11, R11, HIGH_BYTE);
-        let emitted = self.encode(&low, Counter::Home, None)?;
+        let emitted = self.encode(&low, Counter::R11, None)?;
         self.asm.rorx32(R11, R11, u32::BITS as u8 - HIGH_BYTE);
         Ok(emitted)
     }
@@ -150,7 +150,7 @@ impl Emitter {
                 }
             }
         };
-        self.encode(raw, Counter::Home, place)
+        self.encode(raw, Counter::R11, place)
     }
 
     /// Makes sure that the host's unit holds the guest's state.

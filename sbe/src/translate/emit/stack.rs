@@ -7,7 +7,7 @@ use iced_x86::{Instruction, MemorySize, OpKind, Register};
 
 impl Emitter {
     /// The doubleword below the top of stack, for writing.
-    pub(super) fn open_slot(&mut self, raw: &Instruction) -> Probed {
+    pub(super) fn below_stack_top(&mut self, raw: &Instruction) -> Probed {
         if let Some(grouped) = self.grouped(Register::ESP, -4, 4, true) {
             return grouped;
         }
@@ -19,7 +19,7 @@ impl Emitter {
     }
 
     /// The doubleword at the top of stack, for reading.
-    pub(super) fn top_of_stack(&mut self, raw: &Instruction) -> Probed {
+    pub(super) fn stack_top(&mut self, raw: &Instruction) -> Probed {
         self.grouped(Register::ESP, 0, 4, false)
             .unwrap_or_else(|| self.probe(raw, R12, 4, false))
     }
@@ -30,7 +30,7 @@ impl Emitter {
                 let Some(register) = guest(raw.op0_register()) else {
                     return Emitted::Emulate;
                 };
-                let slot = self.open_slot(raw);
+                let slot = self.below_stack_top(raw);
                 self.asm.store32(slot.mem(), register);
             }
             OpKind::Memory => {
@@ -41,11 +41,11 @@ impl Emitter {
                     return Emitted::Emulate;
                 };
                 self.asm.load32(R9, source.mem());
-                let slot = self.keeping(R9, |emitter| emitter.open_slot(raw));
+                let slot = self.keeping(R9, |emitter| emitter.below_stack_top(raw));
                 self.asm.store32(slot.mem(), R9);
             }
             _ => {
-                let slot = self.open_slot(raw);
+                let slot = self.below_stack_top(raw);
                 self.asm.store_imm32(slot.mem(), raw.immediate(0) as u32);
             }
         }
@@ -57,7 +57,7 @@ impl Emitter {
         let Some(register) = guest(raw.op0_register()) else {
             return Emitted::Emulate;
         };
-        let top = self.top_of_stack(raw);
+        let top = self.stack_top(raw);
         if register == R12 {
             self.asm.load32(R12, top.mem());
         } else {
@@ -73,7 +73,7 @@ impl Emitter {
         if by_esp || raw.memory_size() != MemorySize::UInt32 || !is_addressable(raw, true) {
             return Emitted::Emulate;
         }
-        let top = self.top_of_stack(raw);
+        let top = self.stack_top(raw);
         self.asm.load32(R9, top.mem());
         let target = self.keeping(R9, |emitter| emitter.probe_operand(raw, true));
         let Some(target) = target else {

@@ -6,7 +6,7 @@ use super::transfer::{EQUAL, NOT_EQUAL};
 use super::{Emitted, Emitter, PAGE, Result};
 use crate::translate::asm::*;
 use crate::translate::context::field;
-use crate::translate::operands::{Place, point_at};
+use crate::translate::operands::{HostOperand, point_at};
 use crate::translate::sequences::context;
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register, RepPrefixKind};
 
@@ -103,7 +103,7 @@ impl Emitter {
         self.asm.mov64(R9, RDI);
         self.asm.bind(first);
         self.rest_of_page(raw, log);
-        self.pads(true);
+        self.islands(true);
         let refused = self.refused(raw);
         self.repeat(raw, R10, [refused; 2])?;
         if compares(raw) {
@@ -121,7 +121,7 @@ impl Emitter {
         if sources {
             self.range(raw, RSI, count, crosses[0]);
             self.asm.store64(context(field::SCRATCH), R8);
-            self.pads(true);
+            self.islands(true);
         }
         self.range(raw, RDI, count, crosses[1]);
         self.guest_minus_host(R9, RDI);
@@ -147,7 +147,7 @@ impl Emitter {
         } else {
             self.asm.lea32(R11, indexed(R11, RCX, 0, 0));
         }
-        self.pads(true);
+        self.islands(true);
         Ok(())
     }
 
@@ -166,7 +166,7 @@ impl Emitter {
         self.elements_in_page(raw, log);
         let refused = self.refused(raw);
         self.range(raw, RDI, R10, refused);
-        self.pads(true);
+        self.islands(true);
         self.guest_minus_host(R9, RDI);
         self.asm.mov64(RDI, R8);
         self.asm.mov32(RCX, R10);
@@ -181,7 +181,7 @@ impl Emitter {
         self.asm.jrcxz(more);
         self.poll(raw);
         self.go_to(raw.ip32());
-        self.pads(false);
+        self.islands(false);
         self.asm.bind(more);
         self.asm.bind(done);
         Ok(Emitted::Inline)
@@ -204,7 +204,7 @@ impl Emitter {
         self.asm.mov64(R9, RDI);
         self.rest_of_page(raw, log);
         self.asm.bind(known);
-        self.pads(true);
+        self.islands(true);
     }
 
     /// R10D = elements of 2^`log` bytes from the address in R9 to the end of its page. The emulator does `raw` if there are none.
@@ -264,7 +264,7 @@ impl Emitter {
     }
 
     /// An instruction of AL, AX or EAX and memory, chosen by size.
-    fn on_accumulator(&mut self, size: u32, codes: [Code; 3], place: Place) -> Result<()> {
+    fn on_accumulator(&mut self, size: u32, codes: [Code; 3], place: HostOperand) -> Result<()> {
         let index = size.trailing_zeros() as usize;
         let register = [Register::AL, Register::AX, Register::EAX][index];
         let memory = iced_x86::MemoryOperand::with_base(place.base);

@@ -35,7 +35,7 @@ impl Emitter {
         let Some(register) = segment(raw.op0_register()) else {
             return Emitted::Emulate;
         };
-        let slot = self.open_slot(raw);
+        let slot = self.below_stack_top(raw);
         self.asm.load32(R9, selector(register));
         self.asm.store32(slot.mem(), R9);
         self.asm.lea32(R12, at(R12, -4));
@@ -46,7 +46,7 @@ impl Emitter {
         let Some(register) = segment(raw.op0_register()) else {
             return Emitted::Emulate;
         };
-        let top = self.top_of_stack(raw);
+        let top = self.stack_top(raw);
         self.asm.load16(R8, top.mem());
         self.load_selector(raw, register);
         self.asm.lea32(R12, at(R12, 4));

@@ -23,15 +23,15 @@ use mmu::Privilege;
 
 /// A piece out of line that a direct branch leads to.
 #[derive(Clone, Copy)]
-pub(super) struct Link {
+pub(super) struct Stub {
     label: Label,
     target: u32,
-    way: Way,
+    kind: StubKind,
 }
 
 /// Where a direct branch goes.
 #[derive(Clone, Copy)]
-enum Way {
+enum StubKind {
     /// To another page; its site.
     Cross(u32),
     /// To another page, if that is the one linked to; its site.
@@ -90,7 +90,7 @@ impl Emitter {
     pub(super) fn branch_if(&mut self, raw: &Instruction) -> Emitted {
         let target = raw.near_branch32();
         self.poll_if_backward(raw, target);
-        let (label, site) = self.open_link(target);
+        let (label, site) = self.open_stub(target);
         self.asm.jcc(condition_number(raw.condition_code()), label);
         self.mark_site(site);
         Emitted::Inline
@@ -136,11 +136,11 @@ impl Emitter {
     pub(super) fn call(&mut self, raw: &Instruction) -> Emitted {
         self.poll(raw);
         self.push_return_address(raw);
-        let (label, site) = self.open_link(raw.near_branch32());
+        let (label, site) = self.open_stub(raw.near_branch32());
         self.asm.push(R13);
         self.asm.call(label);
         self.mark_site(site);
-        self.landing(raw);
+        self.return_point(raw);
         Emitted::Ends
     }
 
@@ -159,7 +159,7 @@ impl Emitter {
         self.keeping(R8, |emitter| emitter.push_return_address(raw));
         self.asm.push(R13);
         self.call_to(Trampoline::PolledDispatch);
-        self.landing(raw);
+        self.return_point(raw);
         Emitted::Ends
     }
 
@@ -169,7 +169,7 @@ impl Emitter {
         } else {
             raw.immediate16()
         };
-        let top = self.top_of_stack(raw);
+        let top = self.stack_top(raw);
         self.asm.load32(R8, top.mem());
         self.asm.lea32(R12, at(R12, 4 + i32::from(released)));
         self.asm.ret();
@@ -193,14 +193,14 @@ impl Emitter {
     }
 
     fn push_return_address(&mut self, raw: &Instruction) {
-        let slot = self.open_slot(raw);
+        let slot = self.below_stack_top(raw);
         self.asm.lea32(R9, at(R13, in_page(raw.next_ip32())));
         self.asm.store32(slot.mem(), R9);
         self.asm.lea32(R12, at(R12, -4));
     }
 
     /// Where the host's return lands, with the guest's target in R8D.
-    fn landing(&mut self, raw: &Instruction) {
+    fn return_point(&mut self, raw: &Instruction) {
         let next = raw.next_ip32();
         let matches = self.asm.label();
         self.asm.pop(R9);
@@ -233,7 +233,7 @@ impl Emitter {
 
     /// Goes to offset `target` of the page; beyond it: of another page.
     pub(super) fn go_to(&mut self, target: u32) {
-        let (label, site) = self.open_link(target);
+        let (label, site) = self.open_stub(target);
         self.asm.jmp(label);
         self.mark_site(site);
     }
@@ -241,10 +241,10 @@ impl Emitter {
     /// Leads branches to the piece that has the instruction at `offset` emulated.
     pub(super) fn emulate_out_of_line(&mut self, offset: u32) -> Label {
         let label = self.asm.label();
-        self.links.push(Link {
+        self.stubs.push(Stub {
             label,
             target: offset,
-            way: Way::Emulate,
+            kind: StubKind::Emulate,
         });
         label
     }
@@ -255,17 +255,21 @@ impl Emitter {
     }
 
     /// The label of the piece out of line for a branch to `target`, and the branch's site if it can be linked itself.
-    fn open_link(&mut self, target: u32) -> (Label, Option<usize>) {
+    fn open_stub(&mut self, target: u32) -> (Label, Option<usize>) {
         let label = self.asm.label();
         let inside = target < PAGE;
         let site = self.branches.len();
         let number = self.first_site + site as u32;
-        let way = match (inside, self.mode.privilege()) {
-            (true, _) => Way::Inside(number),
-            (false, Privilege::Supervisor) => Way::Cross(number),
-            (false, Privilege::User) => Way::Guarded(number),
+        let kind = match (inside, self.mode.privilege()) {
+            (true, _) => StubKind::Inside(number),
+            (false, Privilege::Supervisor) => StubKind::Cross(number),
+            (false, Privilege::User) => StubKind::Guarded(number),
         };
-        self.links.push(Link { label, target, way });
+        self.stubs.push(Stub {
+            label,
+            target,
+            kind,
+        });
         let target = if inside {
             Target::Inside(target as u16)
         } else {
@@ -293,10 +297,10 @@ impl Emitter {
         let label = self.asm.label();
         let site = self.first_site + self.branches.len() as u32;
         self.add_branch(Target::Plain(offset as u16));
-        self.links.push(Link {
+        self.stubs.push(Stub {
             label,
             target: offset,
-            way: Way::Plain(site),
+            kind: StubKind::Plain(site),
         });
         label
     }
@@ -310,15 +314,15 @@ impl Emitter {
     }
 
     /// The piece out of line that a branch leads to: until it is linked, or for good where it leaves the page.
-    pub(super) fn link(&mut self, link: Link) {
-        match link.way {
-            Way::Cross(site) => {
+    pub(super) fn stub(&mut self, stub: Stub) {
+        match stub.kind {
+            StubKind::Cross(site) => {
                 let unlinked = self.asm.label();
                 let branch = &mut self.branches[(site - self.first_site) as usize];
                 branch.stub = Some(unlinked);
                 let branch = *branch;
-                self.asm.bind(link.label);
-                self.asm.lea32(R8, at(R13, in_page(link.target)));
+                self.asm.bind(stub.label);
+                self.asm.lea32(R8, at(R13, in_page(stub.target)));
                 self.asm.jmp(unlinked);
                 self.asm.bind(branch.jump);
                 self.asm.switch_to(Section::Cold);
@@ -328,35 +332,35 @@ impl Emitter {
                 self.asm.bind(branch.exit);
                 self.asm.switch_to(Section::Hot);
             }
-            Way::Inside(site) => {
+            StubKind::Inside(site) => {
                 let branch = self.branches[(site - self.first_site) as usize];
                 self.asm.switch_to(Section::Cold);
-                self.asm.bind(link.label);
+                self.asm.bind(stub.label);
                 self.asm.mov_imm32(R8, site);
-                self.asm.mov_imm32(R9, link.target);
+                self.asm.mov_imm32(R9, stub.target);
                 self.jmp_to(Trampoline::Link);
                 self.asm.bind(branch.exit);
                 self.asm.switch_to(Section::Hot);
             }
-            Way::Guarded(site) => self.guarded(link, site),
-            Way::Plain(site) => {
+            StubKind::Guarded(site) => self.guarded(stub, site),
+            StubKind::Plain(site) => {
                 let branch = self.branches[(site - self.first_site) as usize];
                 let unlinked = self.asm.label();
                 self.asm.switch_to(Section::Cold);
-                self.asm.bind(link.label);
+                self.asm.bind(stub.label);
                 self.asm.jmp(unlinked);
                 self.asm.bind(branch.jump);
                 self.asm.bind(unlinked);
                 self.asm.mov_imm32(R8, site);
-                self.asm.mov_imm32(R9, link.target);
+                self.asm.mov_imm32(R9, stub.target);
                 self.jmp_to(Trampoline::Link);
                 self.asm.bind(branch.exit);
                 self.asm.switch_to(Section::Hot);
             }
-            Way::Emulate => {
+            StubKind::Emulate => {
                 self.asm.switch_to(Section::Cold);
-                self.asm.bind(link.label);
-                self.asm.mov_imm32(R9, link.target);
+                self.asm.bind(stub.label);
+                self.asm.mov_imm32(R9, stub.target);
                 self.jmp_to(Trampoline::EmulateAt);
                 self.asm.switch_to(Section::Hot);
             }
@@ -365,7 +369,7 @@ impl Emitter {
 
     /// A branch to another page that goes to the code it was linked to if the code table leads to the entry that this code was
     /// found by. Other address spaces may have another page there. Where windows are used, a jump may pass the guard by.
-    fn guarded(&mut self, link: Link, site: u32) {
+    fn guarded(&mut self, stub: Stub, site: u32) {
         let same = self.asm.label();
         let unlinked = self.asm.label();
         let guard = self.asm.label();
@@ -373,8 +377,8 @@ impl Emitter {
         branch.guard = Some(guard);
         branch.stub = Some(unlinked);
         let (jump, exit, check) = (branch.jump, branch.exit, branch.check);
-        self.asm.bind(link.label);
-        self.asm.lea32(R8, at(R13, in_page(link.target)));
+        self.asm.bind(stub.label);
+        self.asm.lea32(R8, at(R13, in_page(stub.target)));
         if self.windowed {
             let bypass = self.asm.label();
             self.branches[(site - self.first_site) as usize].bypass = Some(bypass);

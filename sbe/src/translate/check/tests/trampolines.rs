@@ -1,13 +1,13 @@
 //! The trampolines keep their contracts.
 
 use super::super::contract::{self, Contract, Contracts, Linkage};
-use super::super::flow::Listing;
+use super::super::flow::Disassembly;
 use super::super::memory::{self, Rights};
 use super::super::rule::{Need, Rule};
 use super::super::state::{GUEST, R8, R9, R13, RCX, State};
 use super::super::step::Stepper;
 use super::super::value::{Low, Values};
-use super::super::walk::{Around, Entries, Entry, Promise, Walk};
+use super::super::walk::{Around, FragmentEntries, FragmentEntry, Promise, Walk};
 use super::*;
 use crate::cpu::segment::SegReg;
 use crate::translate::context::{CONTEXT_BIAS, Context, field};
@@ -65,7 +65,7 @@ impl InArena {
             .read_exact_at(&mut code, bench.arena.address_of(0))
             .expect("is mapped");
         let mut contracts = contract::all(trampolines);
-        // Entry tables lead to `Lookup`, and `Exit` is entered by the other trampolines only.
+        // FragmentEntry tables lead to `Lookup`, and `Exit` is entered by the other trampolines only.
         for (trampoline, needs) in [
             (Trampoline::Lookup, [Need::Word8].as_slice()),
             (Trampoline::Exit, &[]),
@@ -105,7 +105,7 @@ impl InArena {
 
     fn check(&self, start: u32, contract: Contract) -> Result<(), Violation> {
         let bytes = &self.code[start as usize..self.end(start) as usize];
-        let listing = Listing::decode([bytes, &[]], [start, 0])?;
+        let disassembly = Disassembly::decode([bytes, &[]], [start, 0])?;
         let mut stepper = Stepper::new(OF_TRAMPOLINES);
         let values = &mut stepper.values;
         let mut state = State::between(values);
@@ -134,13 +134,13 @@ impl InArena {
         };
         let around = Around {
             contracts: &self.contracts,
-            entries: &Entries::new(),
+            entries: &FragmentEntries::new(),
         };
-        let entry = Entry {
+        let entry = FragmentEntry {
             at: 0,
             mode: Mode::Supervisor,
         };
-        let mut walk = Walk::new(around, listing, stepper, entry, promise);
+        let mut walk = Walk::new(around, disassembly, stepper, entry, promise);
         walk.start(0, state);
         walk.follow().map(|_| ())
     }
