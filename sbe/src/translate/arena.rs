@@ -178,7 +178,7 @@ mod tests {
         let mut arena = Arena::new(SIZE).expect("memory for code");
         // mov eax, 42; ret
         let [start, _] = arena.next();
-        assert!(arena.append([&[0xB8, 42, 0, 0, 0, 0xC3], &[]]));
+        assert!(arena.append([&[0xb8, 42, 0, 0, 0, 0xc3], &[]]));
         arena.publish();
         // SAFETY: the address holds a complete function of the C ABI that touches EAX only.
         let function: extern "C" fn() -> u32 =

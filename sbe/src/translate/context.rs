@@ -37,7 +37,7 @@ pub const FETCH_TABLE: i32 = 4 * View::STRIDE as i32;
 pub const CODE_TABLE: i32 = 6 * View::STRIDE as i32;
 
 /// A window on nothing: the lowest of the kernel's addresses, none of which user code can access.
-pub const NOWHERE: u64 = 0xFFFF_8000_0000_0000;
+pub const NOWHERE: u64 = 0xffff_8000_0000_0000;
 
 /// Descriptors of the GDT that emitted code can know.
 pub const KNOWN_SEGMENTS: usize = 32;
@@ -338,12 +338,12 @@ impl Context {
 
     /// Takes over the status flags of `eflags`.
     pub fn set_flags(&mut self, eflags: u32) {
-        self.flags = (eflags & 0xFF) << 8 | u32::from(eflags & OF != 0);
+        self.flags = (eflags & 0xff) << 8 | u32::from(eflags & OF != 0);
     }
 
     /// `eflags` with the context's status flags.
     pub fn merge_flags(&self, eflags: u32) -> u32 {
-        const LOW: u32 = STATUS & 0xFF;
+        const LOW: u32 = STATUS & 0xff;
         let overflow = if self.flags & CF != 0 { OF } else { 0 };
         eflags & !STATUS | self.flags >> 8 & LOW | overflow
     }

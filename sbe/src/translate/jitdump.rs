@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process;
 
 /// "JiTD" as a number.
-const MAGIC: u32 = 0x4A69_5444;
+const MAGIC: u32 = 0x4a69_5444;
 const VERSION: u32 = 1;
 /// EM_X86_64.
 const MACHINE: u32 = 62;
@@ -100,7 +100,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let mut dump = JitDump::create(folder.path()).expect("a file");
         dump.add("first", 0x1000, &[0x90; 3]).expect("is written");
-        dump.add("second", 0x2000, &[0xC3]).expect("is written");
+        dump.add("second", 0x2000, &[0xc3]).expect("is written");
         let path = folder.path().join(format!("jit-{}.dump", process::id()));
         let bytes = std::fs::read(path).expect("the file");
         let word = |at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap());

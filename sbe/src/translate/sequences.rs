@@ -7,7 +7,7 @@ use super::context::field;
 pub const GUEST: [Reg; 8] = [RAX, R11, RDX, RBX, R12, RBP, RSI, RDI];
 
 /// Adding this to AL = 0 or 1 leaves OF = 0 or 1.
-const OVERFLOW_MAKER: u8 = 0x7F;
+const OVERFLOW_MAKER: u8 = 0x7f;
 
 /// `name` of the context.
 pub fn context(name: i32) -> Mem {
@@ -16,12 +16,12 @@ pub fn context(name: i32) -> Mem {
 
 /// LAHF, and OF into AL.
 pub fn save_flags_to_ax(asm: &mut Asm) {
-    asm.raw(&[0x9F, 0x0F, 0x90, 0xC0]); // lahf; seto al
+    asm.raw(&[0x9f, 0x0f, 0x90, 0xc0]); // lahf; seto al
 }
 
 /// Flags from AX as [`save_flags_to_ax`] leaves it.
 pub fn load_flags_from_ax(asm: &mut Asm) {
-    asm.raw(&[0x04, OVERFLOW_MAKER, 0x9E]); // add al, imm8; sahf
+    asm.raw(&[0x04, OVERFLOW_MAKER, 0x9e]); // add al, imm8; sahf
 }
 
 /// Counts one poll down and goes to `expired` when it was the last. Keeps flags; RCX is scratch.

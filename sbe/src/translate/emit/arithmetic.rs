@@ -68,7 +68,7 @@ impl Emitter {
         };
         let memory = self.point(R8, probed).mem();
         self.asm.mov32(RCX, R11);
-        self.asm.digit(&[0x0F, 0xC7], 1, memory);
+        self.asm.digit(&[0x0f, 0xc7], 1, memory);
         Emitted::Inline
     }
 
@@ -146,7 +146,7 @@ impl Emitter {
         self.asm.mov_imm32(RCX, 0);
         self.asm.jrcxz(refused);
         self.asm.bind(masked);
-        self.asm.digit(&[0xD9], 5, at(R8, 0));
+        self.asm.digit(&[0xd9], 5, at(R8, 0));
         Emitted::Inline
     }
 }

@@ -21,8 +21,8 @@ impl Emitter {
         self.asm.lea64(R8, slot.mem());
         self.asm.mov64(R9, RAX);
         save_flags_to_ax(&mut self.asm);
-        self.asm.raw(&[0x0F, 0xB6, 0xCC]); // movzx ecx, ah
-        self.asm.raw(&[0x0F, 0xB6, 0xC0]); // movzx eax, al
+        self.asm.raw(&[0x0f, 0xb6, 0xcc]); // movzx ecx, ah
+        self.asm.raw(&[0x0f, 0xb6, 0xc0]); // movzx eax, al
         self.asm.mov_imm32(R10, OF.trailing_zeros());
         self.asm.shlx32(R10, RAX, R10);
         self.asm.lea32(RCX, indexed(RCX, R10, 0, 0));
@@ -47,7 +47,7 @@ impl Emitter {
         let stays_clear = self.asm.label();
         self.asm.mov32(R9, R8);
         self.and_r9(FIXED_FLAGS);
-        self.asm.digit_load(0x3B, R9, context(field::EFLAGS_FIXED));
+        self.asm.digit_load(0x3b, R9, context(field::EFLAGS_FIXED));
         self.asm.jcc(NOT_EQUAL, refused);
         self.asm.mov32(R9, R8);
         self.and_r9(IF);
@@ -63,10 +63,10 @@ impl Emitter {
         self.upward = false;
         self.asm.mov64(R9, RAX);
         self.asm.mov32(RAX, R8);
-        self.asm.raw(&[0xC1, 0xE0, 0x08]); // shl eax, 8
+        self.asm.raw(&[0xc1, 0xe0, 0x08]); // shl eax, 8
         self.asm
-            .raw(&[0x41, 0x0F, 0xBA, 0xE0, OF.trailing_zeros() as u8]); // bt r8d, 11
-        self.asm.raw(&[0x0F, 0x92, 0xC0]); // setc al
+            .raw(&[0x41, 0x0f, 0xba, 0xe0, OF.trailing_zeros() as u8]); // bt r8d, 11
+        self.asm.raw(&[0x0f, 0x92, 0xc0]); // setc al
         load_flags_from_ax(&mut self.asm);
         self.asm.mov64(RAX, R9);
         self.asm.lea32(R12, at(R12, 4));
@@ -75,7 +75,7 @@ impl Emitter {
 
     /// AND R9D, `mask`.
     fn and_r9(&mut self, mask: u32) {
-        self.asm.raw(&[0x41, 0x81, 0xE1]);
+        self.asm.raw(&[0x41, 0x81, 0xe1]);
         self.asm.raw(&mask.to_le_bytes());
     }
 

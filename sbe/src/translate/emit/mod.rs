@@ -257,7 +257,7 @@ impl Emitter {
         self.shadow = false;
         self.take_marks();
         // LEA R13D, [R8 + disp32], in its long form whatever the displacement.
-        self.asm.raw(&[0x45, 0x8D, 0xA8]);
+        self.asm.raw(&[0x45, 0x8d, 0xa8]);
         self.asm.raw(&(PAGE_BIAS - at as i32).to_le_bytes());
     }
 

@@ -110,7 +110,7 @@ impl Emitter {
             self.asm.load64(RCX, context(field::TSC_USABLE));
             self.asm.jrcxz(refused);
         }
-        self.asm.raw(&[0x0F, 0x31]);
+        self.asm.raw(&[0x0f, 0x31]);
         self.asm.mov_imm32(RCX, HALF);
         self.asm.shlx64(RDX, RDX, RCX);
         self.asm.lea64(RAX, indexed(RAX, RDX, 0, 0));

@@ -13,7 +13,7 @@ use crate::translate::segments::segment_base;
 use mmu::{Access, PAGE_SHIFT, Privilege, View};
 
 /// The six exception masks of the x87 control word.
-const EXCEPTION_MASKS: u16 = 0x3F;
+const EXCEPTION_MASKS: u16 = 0x3f;
 
 /// In the order of the context's tables.
 const PRIVILEGES: [Privilege; 2] = [Privilege::Supervisor, Privilege::User];
@@ -108,7 +108,7 @@ fn may_run_on_host(cpu: &Cpu) -> bool {
 /// What SYSENTER, SYSEXIT and RDTSC need.
 fn load_system_registers(context: &mut Context, cpu: &Cpu) {
     let all_ones_if = |condition: bool| u64::from(condition).wrapping_neg();
-    let has_selector = cpu.sysenter_cs & 0xFFFC != 0;
+    let has_selector = cpu.sysenter_cs & 0xfffc != 0;
     context.sysenter_usable = all_ones_if(has_selector);
     // With AC set, accesses of CPL 3 may have to be checked for alignment.
     context.sysexit_usable = all_ones_if(has_selector && cpu.eflags & eflags::AC == 0);

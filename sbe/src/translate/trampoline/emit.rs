@@ -71,7 +71,7 @@ fn enter(asm: &mut Asm) {
     let no_window = asm.label();
     asm.load64(RCX, context(field::WINDOW));
     asm.jrcxz(no_window);
-    asm.raw(&[0xF3, 0x48, 0x0F, 0xAE, 0xD9]); // wrgsbase rcx
+    asm.raw(&[0xf3, 0x48, 0x0f, 0xae, 0xd9]); // wrgsbase rcx
     asm.bind(no_window);
     asm.load64(RSP, context(field::STACK));
     asm.load64(R14, context(field::TABLE));
@@ -83,7 +83,7 @@ fn enter(asm: &mut Asm) {
     let slot = asm.label();
     asm.load64(RCX, context(field::FPU_LIVE));
     asm.jrcxz(slot);
-    asm.digit(&[0x0F, 0xAE], 1, context(field::FPU)); // fxrstor
+    asm.digit(&[0x0f, 0xae], 1, context(field::FPU)); // fxrstor
     asm.bind(slot);
     asm.load64(RCX, context(field::SLOT));
     for (number, register) in GUEST.into_iter().enumerate() {
@@ -105,10 +105,10 @@ fn exit(asm: &mut Asm) {
     let no_fpu = asm.label();
     asm.load64(RCX, context(field::FPU_LIVE));
     asm.jrcxz(no_fpu);
-    asm.digit(&[0x0F, 0xAE], 0, context(field::FPU)); // fxsave
+    asm.digit(&[0x0f, 0xae], 0, context(field::FPU)); // fxsave
     asm.store64(context(field::FPU_SAVED), RCX);
-    asm.raw(&[0xDB, 0xE3]); // fninit
-    asm.digit(&[0x0F, 0xAE], 2, context(field::HOST_MXCSR)); // ldmxcsr
+    asm.raw(&[0xdb, 0xe3]); // fninit
+    asm.digit(&[0x0f, 0xae], 2, context(field::HOST_MXCSR)); // ldmxcsr
     asm.bind(no_fpu);
     for register in SAVED.into_iter().rev() {
         asm.pop(register);
@@ -158,7 +158,7 @@ fn load_fpu(asm: &mut Asm, exit: Label) {
     let refused = asm.label();
     asm.load64(RCX, context(field::FPU_LOADABLE));
     asm.jrcxz(refused);
-    asm.digit(&[0x0F, 0xAE], 1, context(field::FPU)); // fxrstor
+    asm.digit(&[0x0f, 0xae], 1, context(field::FPU)); // fxrstor
     asm.store64(context(field::FPU_LIVE), RCX);
     asm.ret();
     asm.bind(refused);
