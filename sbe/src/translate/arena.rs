@@ -1,11 +1,11 @@
-//! Memory for emitted code: one memfd mapped twice, once to write and once to execute.
+//! [`Arena`]: memory for emitted code, one memfd mapped twice, once to be written and once to be executed.
 //!
 //! ```text
 //!   memfd ──┬── read/write mapping   `append`, `patch`
 //!           └── read/execute mapping `address_of`, what the processor runs
 //! ```
 //!
-//! What usually executes lies in the lower half, what does not in the upper.
+//! Hot code, which usually executes, lies in the lower half, cold code in the upper.
 //!
 //! No mapping is ever writable and executable. Code written through one alias is executed through the other on the same
 //! thread only after a serializing instruction (SDM Vol. 3A, 8.1.3 "Handling Self- and Cross-Modifying Code"): see
@@ -15,25 +15,26 @@ use mmu::{Mapping, Protection, memfd};
 use std::io;
 use std::ops::{Range, RangeInclusive};
 
-/// Sizes that a code cache can have, in bytes: branches span it with 32-bit displacements.
+/// The sizes, in bytes, that a code cache can have: branches span it with 32-bit displacements.
 pub const CODE_CACHES: RangeInclusive<usize> = 1 << 20..=1 << 30;
 
-/// Owner of all emitted code of one processor.
+/// Memory that holds all emitted code of one processor.
 pub struct Arena {
     writable: Mapping,
     executable: Mapping,
-    /// Where the next code of each half goes.
+    /// Offsets at which the next code of each half goes.
     next: [usize; 2],
-    /// Ends of the halves.
+    /// Offsets of the halves' ends.
     ends: [usize; 2],
+    /// Something was written since the last serializing instruction.
     unpublished: bool,
 }
 
 impl Arena {
-    /// An empty arena for `bytes` bytes of code.
+    /// Creates an empty arena for `bytes` bytes of code.
     ///
     /// # Errors
-    /// What the host says when it grants no memory; a size that is not one of [`CODE_CACHES`].
+    /// The host's, where it grants no memory; a size that is not one of [`CODE_CACHES`].
     pub fn new(bytes: usize) -> io::Result<Self> {
         if !CODE_CACHES.contains(&bytes) {
             let what = format!(
@@ -56,33 +57,33 @@ impl Arena {
         })
     }
 
-    /// Host address at which the byte at `offset` executes.
+    /// The host address at which the byte at `offset` executes.
     pub fn address_of(&self, offset: u32) -> u64 {
         self.executable.start().as_ptr().expose_provenance() as u64 + u64::from(offset)
     }
 
-    /// Host addresses at which code executes.
+    /// The host addresses at which code executes.
     pub fn addresses(&self) -> Range<u64> {
         self.address_of(0)..self.address_of(self.ends[1] as u32)
     }
 
-    /// Arena offsets where the next code of each half goes.
+    /// The arena offsets at which the next code of each half goes.
     pub fn next(&self) -> [u32; 2] {
         self.next.map(|next| next as u32)
     }
 
-    /// Bytes of code held.
+    /// The number of bytes of code that the arena holds.
     pub fn used(&self) -> usize {
         self.next[0] + self.next[1] - self.ends[0]
     }
 
-    /// The part of the arena in use, of the half that is fuller, in hundredths.
+    /// How full the fuller half is, in hundredths.
     pub fn percent_used(&self) -> usize {
         let [hot, cold] = [self.next[0], self.next[1] - self.ends[0]];
         100 * hot.max(cold) / self.ends[0]
     }
 
-    /// Adds code to both halves, which must have been encoded for [`Self::next`]; returns whether it fitted.
+    /// Appends code to both halves, which must have been encoded for [`Self::next`]. Returns whether it fitted.
     pub fn append(&mut self, code: [&[u8]; 2]) -> bool {
         let fits = (0..2).all(|half| code[half].len() <= self.ends[half] - self.next[half]);
         if fits {
@@ -104,7 +105,7 @@ impl Arena {
         self.write(offset as usize, &value.to_le_bytes());
     }
 
-    /// The code at the arena offsets `range`.
+    /// Copies the code at the arena offsets `range`.
     pub fn read(&self, range: Range<u32>) -> Vec<u8> {
         assert!(range.end as usize <= self.ends[1]);
         let mut bytes = vec![0; range.len()];
@@ -117,7 +118,7 @@ impl Arena {
         bytes
     }
 
-    /// Forgets all code from the arena offsets `ends` on.
+    /// Removes all code from the arena offsets `ends` on, one for each half.
     pub fn truncate(&mut self, ends: [u32; 2]) {
         self.next = ends.map(|end| end as usize);
     }
@@ -132,7 +133,7 @@ impl Arena {
         self.unpublished = true;
     }
 
-    /// Makes what was written since the last call safe to execute on this thread.
+    /// Makes the code written since the last call safe to execute on this thread.
     #[inline(always)]
     pub fn publish(&mut self) {
         if self.unpublished {
@@ -142,7 +143,7 @@ impl Arena {
     }
 }
 
-/// Executes IRETQ to the next instruction: it serializes, and unlike CPUID it does not exit to a hypervisor.
+/// Executes IRETQ to the next instruction, which serializes and, unlike CPUID, does not exit to a hypervisor.
 fn serialize() {
     // SAFETY: the frame returns to label 2 with the present SS, RSP, RFLAGS and CS; RSP is restored by the return, and the
     // red zone is left alone by moving below it first.

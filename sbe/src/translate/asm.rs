@@ -1,11 +1,11 @@
-//! [`Asm`]: the host's instructions as bytes, for the few forms that emitted code is made of; guest instructions that the host
+//! [`Asm`]: an assembler for the few forms of host instructions that emitted code is made of. Guest instructions that the host
 //! executes go through iced's encoder.
 //!
 //! Encodings: SDM Vol. 2A, chapter 2 "Instruction Format"; displacements of branches are resolved by [`Asm::finish`].
 
 use iced_x86::{Encoder, IcedError, Instruction};
 
-/// A 64-bit general register of the host, by number.
+/// A 64-bit general-purpose register of the host, by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reg(u8);
 
@@ -55,7 +55,7 @@ pub struct Mem {
 }
 
 impl Mem {
-    /// The same in the window.
+    /// The same operand in the window.
     pub fn in_window(self) -> Self {
         Self {
             window: true,
@@ -64,7 +64,7 @@ impl Mem {
     }
 }
 
-/// [`base` + `disp`].
+/// The memory operand [`base` + `disp`].
 pub fn at(base: Reg, disp: i32) -> Mem {
     Mem {
         base: Some(base),
@@ -74,7 +74,7 @@ pub fn at(base: Reg, disp: i32) -> Mem {
     }
 }
 
-/// [`base` + `index` * 2^`scale` + `disp`].
+/// The memory operand [`base` + `index` * 2^`scale` + `disp`].
 pub fn indexed(base: Reg, index: Reg, scale: u8, disp: i32) -> Mem {
     Mem {
         base: Some(base),
@@ -84,11 +84,11 @@ pub fn indexed(base: Reg, index: Reg, scale: u8, disp: i32) -> Mem {
     }
 }
 
-/// A place in the code, bound or not yet.
+/// A position in the code, which may still have to be bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Label(u32);
 
-/// Why code could not be encoded.
+/// The reason why code could not be encoded.
 #[derive(Debug, thiserror::Error)]
 pub enum AsmError {
     /// iced refused the guest's instruction in its host form.
@@ -99,7 +99,7 @@ pub enum AsmError {
     Reach(i64),
 }
 
-/// Operand size of an instruction: what REX.W says.
+/// The operand size of an instruction: its REX.W.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Wide {
     No,
@@ -145,7 +145,7 @@ const SHRX: Vex = Vex {
     opcode: 0xf7,
 };
 
-/// Which of the two streams of code: what usually executes, and what does not, kept apart for the instruction cache's sake.
+/// One of the two streams of code, kept apart for the instruction cache's sake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Section {
     /// Usually executed.
@@ -154,7 +154,7 @@ pub enum Section {
     Cold = 1,
 }
 
-/// Code of one section.
+/// The code of one section.
 #[derive(Default)]
 struct Stream {
     bytes: Vec<u8>,
@@ -162,7 +162,7 @@ struct Stream {
     origin: u32,
 }
 
-/// A displacement to be resolved.
+/// A displacement that is still to be resolved.
 #[derive(Clone, Copy)]
 struct Fixup {
     section: Section,
@@ -171,7 +171,7 @@ struct Fixup {
     label: Label,
 }
 
-/// Buffers of host code that will lie at known places of the arena.
+/// An assembler whose code will lie at known offsets of the arena.
 pub struct Asm {
     streams: [Stream; 2],
     section: Section,
@@ -184,7 +184,7 @@ pub struct Asm {
 }
 
 impl Asm {
-    /// Empty buffers.
+    /// Creates an assembler without code.
     pub fn new() -> Self {
         Self {
             streams: Default::default(),
@@ -196,7 +196,7 @@ impl Asm {
         }
     }
 
-    /// Empties the buffers for code whose sections begin at the arena offsets `origins`, hot first.
+    /// Drops all code and labels, and begins code whose sections lie at the arena offsets `origins`, hot first.
     pub fn restart(&mut self, origins: [u32; 2]) {
         for (stream, origin) in self.streams.iter_mut().zip(origins) {
             stream.bytes.clear();
@@ -208,7 +208,7 @@ impl Asm {
         self.short.clear();
     }
 
-    /// Goes on in `section`.
+    /// Continues in `section`.
     pub fn switch_to(&mut self, section: Section) {
         self.section = section;
     }
@@ -217,13 +217,13 @@ impl Asm {
         &mut self.streams[self.section as usize].bytes
     }
 
-    /// Arena offset of the next byte.
+    /// The arena offset of the next byte.
     pub fn here(&self) -> u32 {
         let stream = &self.streams[self.section as usize];
         stream.origin + stream.bytes.len() as u32
     }
 
-    /// A label to be bound later.
+    /// Creates a label to be bound later.
     pub fn label(&mut self) -> Label {
         self.labels.push(UNBOUND);
         Label(self.labels.len() as u32 - 1)
@@ -234,12 +234,12 @@ impl Asm {
         self.labels[label.0 as usize] = self.here();
     }
 
-    /// Arena offset of a bound label.
+    /// The arena offset of a bound label.
     pub fn offset_of(&self, label: Label) -> u32 {
         self.labels[label.0 as usize]
     }
 
-    /// Resolves all branches and hands out the code of both sections.
+    /// Resolves all branches and returns the code of both sections.
     ///
     /// # Errors
     /// A short branch that does not reach.
@@ -259,14 +259,14 @@ impl Asm {
         Ok([&hot.bytes, &cold.bytes])
     }
 
-    /// From behind a displacement of `size` bytes to its label.
+    /// The distance to a fixup's label from the end of its displacement of `size` bytes.
     fn distance(&self, fixup: Fixup, size: usize) -> i64 {
         let origin = self.streams[fixup.section as usize].origin;
         let after = i64::from(origin + fixup.place) + size as i64;
         i64::from(self.labels[fixup.label.0 as usize]) - after
     }
 
-    /// A guest instruction in its host form.
+    /// Encodes a guest instruction in its host form.
     ///
     /// # Errors
     /// What iced says when there is no such encoding.

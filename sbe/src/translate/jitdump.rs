@@ -1,6 +1,6 @@
-//! [`JitDump`]: tells `perf` what emitted code is made from.
+//! [`JitDump`]: a file that tells `perf` the names of emitted code.
 //!
-//! The file lists each piece of code with its name and bytes, as it is emitted (Linux, tools/perf/Documentation/
+//! The file lists each section of code with its name and bytes, as it is emitted (Linux, tools/perf/Documentation/
 //! jitdump-specification.txt). `perf record -k mono` notes that the process has the file mapped executable, and `perf inject
 //! --jit` makes symbols of it.
 
@@ -17,7 +17,7 @@ const MAGIC: u32 = 0x4a69_5444;
 const VERSION: u32 = 1;
 /// EM_X86_64.
 const MACHINE: u32 = 62;
-/// Bytes of the file's header, and of that of a record of code.
+/// The size in bytes of the file's header, and of that of a code record.
 const HEADER_BYTES: u32 = 40;
 const CODE_HEADER_BYTES: usize = 56;
 /// JIT_CODE_LOAD.
@@ -30,12 +30,12 @@ pub struct JitDump {
     file: File,
     /// The mapping by which `perf` finds the file; nobody accesses it.
     _marker: Mapping,
-    /// Pieces of code so far.
+    /// The number of records so far.
     count: u64,
 }
 
 impl JitDump {
-    /// Begins the file `jit-PID.dump` in `folder`: `perf` goes by that name.
+    /// Creates the file `jit-PID.dump` in `folder`: `perf` goes by that name.
     ///
     /// # Errors
     /// What the host says when the file cannot be made, written or mapped.
@@ -63,7 +63,7 @@ impl JitDump {
         })
     }
 
-    /// Adds code that executes at the host address `address`.
+    /// Appends a record of the code that executes at the host address `address`.
     ///
     /// # Errors
     /// What the host says when it cannot be written.
@@ -85,7 +85,7 @@ impl JitDump {
     }
 }
 
-/// Nanoseconds of the clock that `perf record -k mono` uses.
+/// The time in nanoseconds by the clock that `perf record -k mono` uses.
 fn now() -> io::Result<u64> {
     let time = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
     Ok(time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64)
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_file_has_a_header_and_a_record_for_each_piece() {
+    fn the_file_has_a_header_and_a_record_for_each_section() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut dump = JitDump::create(folder.path()).expect("a file");
         dump.add("first", 0x1000, &[0x90; 3]).expect("is written");
@@ -107,8 +107,8 @@ mod tests {
         let number = |at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().unwrap());
         assert_eq!((word(0), word(8), word(12)), (MAGIC, 40, 62));
         let mut at = 40;
-        let pieces = [("first", 0x1000, 3), ("second", 0x2000, 1)];
-        for (index, (name, address, length)) in (0..).zip(pieces) {
+        let sections = [("first", 0x1000, 3), ("second", 0x2000, 1)];
+        for (index, (name, address, length)) in (0..).zip(sections) {
             let total = 56 + name.len() + 1 + length;
             assert_eq!((word(at), word(at + 4)), (0, total as u32));
             let numbers = [24, 32, 40, 48].map(|offset| number(at + offset));

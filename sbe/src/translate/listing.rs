@@ -1,4 +1,4 @@
-//! [`Listing`]: where in a fragment's code its instructions are; kept only where dumps are wanted.
+//! [`Listing`]: the positions of guest instructions in a fragment's code, kept only where dumps are wanted.
 
 use super::classify::Verdict;
 
@@ -11,12 +11,12 @@ pub enum Variant {
     Plain,
 }
 
-/// A guest instruction and the code emitted for it, which goes on to the next mark.
+/// The start of the code emitted for a guest instruction, which extends to the next mark.
 #[derive(Clone, Copy, Debug)]
 pub struct Mark {
     /// Offset of the instruction in the page.
     pub offset: u32,
-    /// What became of it.
+    /// How it was translated.
     pub verdict: Verdict,
     /// Arena offset of its code.
     pub code: u32,
@@ -32,7 +32,7 @@ pub struct Marks {
 }
 
 impl Marks {
-    /// The code of an instruction begins, or the last instruction becomes another verdict.
+    /// Adds a mark, or changes the verdict of the last one if it is for the same instruction.
     pub fn add(&mut self, mark: Mark) {
         match self.instructions.last_mut() {
             Some(last) if last.offset == mark.offset => last.verdict = mark.verdict,
@@ -41,7 +41,7 @@ impl Marks {
     }
 }
 
-/// A fragment as it lies in the arena.
+/// The layout of a fragment in the arena.
 #[derive(Clone, Debug)]
 pub struct Listing {
     /// Offset of its entry in the page.
@@ -50,14 +50,14 @@ pub struct Listing {
     pub variant: Variant,
     /// Arena offsets of its sections, hot first.
     pub start: [u32; 2],
-    /// Arena offsets behind them.
+    /// Arena offsets of their ends.
     pub end: [u32; 2],
     /// Its instructions.
     pub marks: Marks,
 }
 
 impl Listing {
-    /// What it is called in its page.
+    /// The fragment's name within its page.
     pub fn name(&self) -> String {
         let suffix = match self.variant {
             Variant::Grouped => "",
