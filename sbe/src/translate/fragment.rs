@@ -1,4 +1,4 @@
-//! A fragment: the code made from one entry of a page, up to where control leaves it for good.
+//! [`Fragment`]: the code made from one entry of a page, up to the point where control never falls through.
 
 use super::arena::Arena;
 use super::asm::AsmError;
@@ -9,47 +9,47 @@ use iced_x86::{Instruction, Mnemonic};
 use mmu::{Frame, PAGE_SIZE};
 use smallvec::SmallVec;
 
-/// Guest instructions in one fragment at most.
+/// The most guest instructions in one fragment.
 const MOST_INSTRUCTIONS: usize = 64;
 
-/// What translating from an entry gave.
+/// The outcome of translating from an entry.
 #[derive(Debug)]
 pub enum Translated {
     /// Code was emitted.
     Fragment(Fragment),
-    /// The instruction at the entry is one for the emulator.
+    /// The emulator has to execute the instruction at the entry.
     Emulate,
-    /// So it is as long as its end in the next page is not known.
+    /// The emulator has to execute it as long as its end, in the next page, is not known.
     Incomplete,
     /// The arena is full.
     Full,
 }
 
-/// What follows a page in linear memory, where it was fetched last.
+/// The start of the page that follows a page in linear memory, where that was fetched last.
 #[derive(Clone, Debug)]
 pub struct Tail {
     /// The frame of the next page.
     pub frame: Frame,
-    /// Its first bytes: as many as an instruction can take of it.
+    /// The first bytes of that frame: as many as an instruction that begins in the page before can have.
     pub bytes: [u8; TAIL_BYTES],
-    /// Host address of that frame as fetch slots have it: slot plus linear address.
+    /// Host address of that frame as fetch slots give it: slot plus linear address.
     pub host: u64,
 }
 
-/// Bytes of an instruction that can lie in the next page.
+/// The most bytes of an instruction that can lie in the next page.
 pub const TAIL_BYTES: usize = MAX_LENGTH - 1;
 
 /// Guest code to be translated.
 pub struct GuestCode<'a> {
     /// The bytes of the page.
     pub page: &'a [u8; PAGE_SIZE],
-    /// What follows it, if that is known.
+    /// The page behind it, if that is known.
     pub tail: Option<&'a Tail>,
-    /// How it executes.
+    /// How the code executes.
     pub mode: Mode,
     /// Whether accesses may be grouped.
     pub groups: bool,
-    /// Offsets in the page at which instructions are the emulator's.
+    /// Offsets in the page at which instructions may have breakpoints, and so are left to the emulator.
     pub breakpoints: &'a [u16],
 }
 
@@ -61,14 +61,14 @@ impl GuestCode<'_> {
     }
 }
 
-/// Emitted code and its branches.
+/// The code emitted from one entry, and its branches.
 #[derive(Debug)]
 pub struct Fragment {
     /// Arena offset of the entry.
     pub entry: u32,
     /// The branches that can be linked.
     pub links: Vec<Link>,
-    /// Offset in the page behind the last instruction that the code stands for.
+    /// Offset in the page of the end of the last instruction translated.
     pub end: u32,
 }
 
@@ -91,7 +91,7 @@ pub struct Link {
     pub exit: u32,
 }
 
-/// Translates the code at `at` of `code`; its branches are numbered from `first_site` on.
+/// Translates the instructions from offset `at` of `code` on; their branches are numbered from `first_site` on.
 ///
 /// # Errors
 /// What the encoder says.
@@ -136,10 +136,10 @@ pub fn translate(
     }))
 }
 
-/// The first instructions of a fragment.
+/// Decoded instructions of a fragment, from the first on.
 type Decoded = SmallVec<[Instruction; MOST_INSTRUCTIONS]>;
 
-/// Shows the emitter the instructions that [`body`] will emit, and returns them.
+/// Decodes the instructions that [`body`] will emit, for the emitter to plan groups. Returns the instructions.
 fn look_ahead(emitter: &mut Emitter, code: &GuestCode<'_>, start: u32) -> Decoded {
     let mut known = Decoded::new();
     let mut at = start;
@@ -156,21 +156,22 @@ fn look_ahead(emitter: &mut Emitter, code: &GuestCode<'_>, start: u32) -> Decode
     known
 }
 
+/// Decodes the instruction at offset `at` of the page.
 fn decode_at(page: &[u8; PAGE_SIZE], at: u32) -> Result<Instruction, DecodeError> {
     decode_announced(&page[at as usize..], CodeSize::Bits32, at)
 }
 
-/// Where a fragment ends.
+/// The end of a fragment.
 enum End {
-    /// Behind the instruction that ends at this offset of the page.
+    /// It ends behind the instruction that ends at this offset of the page.
     At(u32),
-    /// Nowhere: its first instruction is for the emulator.
+    /// There is no fragment: the emulator has to execute its first instruction.
     Never,
-    /// Nowhere yet: its first instruction goes on in the next page.
+    /// There is none yet: its first instruction continues in the next page.
     Across,
 }
 
-/// Emits instruction after instruction from `start`, code that does not fall through. The first are `known`.
+/// Emits instruction after instruction from `start` on, up to code that does not fall through. The first ones are `known`.
 fn body(
     emitter: &mut Emitter,
     code: &GuestCode<'_>,
@@ -192,7 +193,7 @@ fn body(
         let raw = match decoded {
             Ok(raw) => raw,
             Err(DecodeError::NeedMoreBytes) if at == start => return Ok(End::Across),
-            // An instruction that goes on in the next page is a fragment of its own.
+            // An instruction that continues in the next page is a fragment of its own.
             Err(DecodeError::NeedMoreBytes) => break,
             Err(_) => return Ok(stop(emitter, start, at)),
         };
@@ -222,8 +223,8 @@ fn stop(emitter: &mut Emitter, start: u32, at: u32) -> End {
     End::At(at)
 }
 
-/// Emits the instruction at `at`, which goes on in the next page, behind a check that the next page is the one it was made
-/// from. `None`: it is the emulator's.
+/// Emits the instruction at `at`, which continues in the next page, behind a check that the next page is still `code.tail`.
+/// Returns the fragment's end; `None` when the emulator has to execute the instruction.
 fn across(emitter: &mut Emitter, code: &GuestCode<'_>, at: u32) -> Result<Option<u32>, AsmError> {
     let Some(tail) = code.tail else {
         return Ok(None);

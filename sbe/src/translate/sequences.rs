@@ -3,28 +3,28 @@
 use super::asm::*;
 use super::context::field;
 
-/// Guest registers by number, as the host holds them.
+/// The host registers that hold the guest's, by the guest's numbers.
 pub const GUEST: [Reg; 8] = [RAX, R11, RDX, RBX, R12, RBP, RSI, RDI];
 
-/// Adding this to AL = 0 or 1 leaves OF = 0 or 1.
+/// The number that added to AL = 0 or 1 leaves OF = 0 or 1.
 const OVERFLOW_MAKER: u8 = 0x7f;
 
-/// `name` of the context.
+/// The memory operand of a field of the context.
 pub fn context(name: i32) -> Mem {
     at(R15, name)
 }
 
-/// LAHF, and OF into AL.
+/// Emits LAHF and SETO AL: the status flags, in AX.
 pub fn save_flags_to_ax(asm: &mut Asm) {
     asm.raw(&[0x9f, 0x0f, 0x90, 0xc0]); // lahf; seto al
 }
 
-/// Flags from AX as [`save_flags_to_ax`] leaves it.
+/// Emits the restoration of the status flags from AX, as [`save_flags_to_ax`] leaves them.
 pub fn load_flags_from_ax(asm: &mut Asm) {
     asm.raw(&[0x04, OVERFLOW_MAKER, 0x9e]); // add al, imm8; sahf
 }
 
-/// Counts one poll down and goes to `expired` when it was the last. Keeps flags; RCX is scratch.
+/// Emits a poll: counts the polls down and jumps to `expired` after the last. Keeps flags; RCX is scratch.
 pub fn poll(asm: &mut Asm, expired: Label) {
     asm.load32(RCX, context(field::POLLS));
     asm.lea32(RCX, at(RCX, -1));

@@ -11,11 +11,11 @@ use crate::translate::context::field;
 use crate::translate::sequences::{context, load_flags_from_ax, save_flags_to_ax};
 use iced_x86::Instruction;
 
-/// What POPFD in emitted code does not change.
+/// The part of EFLAGS that POPFD in emitted code does not change.
 pub const FIXED_FLAGS: u32 = DEFINED & !(STATUS | IF | DF);
 
 impl Emitter {
-    /// PUSHFD: AH has the low flags as LAHF stores them, AL is OF.
+    /// Emits PUSHFD: AH has the low flags as LAHF stores them, AL is OF.
     pub(super) fn pushf(&mut self, raw: &Instruction) -> Emitted {
         let slot = self.below_stack_top(raw);
         self.asm.lea64(R8, slot.mem());
@@ -38,8 +38,8 @@ impl Emitter {
         Emitted::Inline
     }
 
-    /// POPFD with CPL 0, if it changes status flags, DF and IF only, and no interrupt waits for IF. It cannot fault once the
-    /// doubleword is read, so that the old flags are of no more use.
+    /// Emits POPFD at CPL 0, for the case that it changes status flags, DF and IF only, and no interrupt waits for IF. It cannot
+    /// fault once the doubleword is read, so that the old flags are of no more use.
     pub(super) fn popf(&mut self, raw: &Instruction) -> Emitted {
         let probed = self.stack_top(raw);
         self.asm.load32(R8, probed.mem());
@@ -73,31 +73,34 @@ impl Emitter {
         Emitted::Inline
     }
 
-    /// AND R9D, `mask`.
+    /// Emits AND R9D, `mask`.
     fn and_r9(&mut self, mask: u32) {
         self.asm.raw(&[0x41, 0x81, 0xe1]);
         self.asm.raw(&mask.to_le_bytes());
     }
 
+    /// Emits CLI.
     pub(super) fn cli(&mut self) -> Emitted {
         self.asm.store_imm32(context(field::INTERRUPT_FLAG), 0);
         Emitted::Inline
     }
 
+    /// Emits CLD.
     pub(super) fn cld(&mut self) -> Emitted {
         self.asm.store_imm32(context(field::DIRECTION_FLAG), 0);
         self.upward = true;
         Emitted::Inline
     }
 
+    /// Emits STD.
     pub(super) fn std(&mut self) -> Emitted {
         self.asm.store_imm32(context(field::DIRECTION_FLAG), DF);
         self.upward = false;
         Emitted::Inline
     }
 
-    /// STI, if no interrupt waits for it. The next instruction must not leave for a budget used up, since interrupts are
-    /// looked at then: its poll is counted here. See [`Emitter::shadow`].
+    /// Emits STI, for the case that no interrupt waits for it. The next instruction must not exit because the budget is used up,
+    /// since interrupts are delivered then: its poll is counted here. See [`Emitter::shadow`].
     pub(super) fn sti(&mut self, raw: &Instruction) -> Emitted {
         self.poll(raw);
         let interrupt = self.miss(raw.ip32(), Cause::Refused);

@@ -1,8 +1,8 @@
-//! What happens when a check fails: islands within reach of JRCXZ, pieces out of line.
+//! Slow paths of checks that fail, and the islands by which JRCXZ reaches them.
 //!
-//! JRCXZ reaches 127 bytes only, and nothing else tests a register without touching flags. So failed checks jump to islands
-//! that stand between instructions every hundred bytes or so, or behind code that does not fall through, and from there to
-//! their pieces at the end of the fragment.
+//! JRCXZ reaches 127 bytes only, and nothing else tests a register without touching flags. So failed checks jump to islands,
+//! jumps that stand between instructions every hundred bytes or so, or behind code that does not fall through, and from there to
+//! their slow paths at the end of the fragment.
 
 use super::{Emitter, JUMP_BYTES, REACH};
 use crate::translate::asm::*;
@@ -18,21 +18,21 @@ pub(super) struct Miss {
     cause: Cause,
 }
 
-/// Why a check may fail, and so what its piece out of line does.
+/// The cause of a failed check, which decides what the slow path does.
 #[derive(Clone, Copy)]
 pub(super) enum Cause {
-    /// The emulator has to do the instruction.
+    /// The emulator has to execute the instruction.
     Refused,
     /// The polls are used up.
     Budget,
-    /// The slot for an access to the address in a register was empty; goes on at the label with the slot in RCX.
+    /// The slot for an access to the address in a register was empty; the code continues at the label with the slot in RCX.
     Slot(AccessKind, Reg, Label),
-    /// The host's unit does not hold the guest's FPU state; goes on at the label when it does.
+    /// The host's unit does not hold the guest's FPU state; the code continues at the label when it does.
     Fpu(Label),
 }
 
 impl Emitter {
-    /// A label for a JRCXZ that jumps when a check of the instruction at `offset` fails.
+    /// Creates a label for a JRCXZ that jumps when a check of the instruction at `offset` fails.
     pub(super) fn miss(&mut self, offset: u32, cause: Cause) -> Label {
         let near = self.asm.label();
         if self.misses.is_empty() {
@@ -46,7 +46,7 @@ impl Emitter {
         near
     }
 
-    /// Places the islands now if they would be out of reach behind `bytes` more.
+    /// Emits the islands now if they would be out of reach behind `bytes` more.
     pub(super) fn keep_islands_near(&mut self, bytes: usize) {
         if self.misses.is_empty() {
             return;
@@ -59,7 +59,7 @@ impl Emitter {
         }
     }
 
-    /// Places the near targets of misses: jumps to their pieces out of line.
+    /// Emits the islands of all checks that wait for theirs, and a jump over them if the code before falls through.
     pub(super) fn islands(&mut self, falls_through: bool) {
         if self.misses.is_empty() {
             return;
@@ -77,8 +77,8 @@ impl Emitter {
         self.asm.bind(over);
     }
 
-    /// The piece out of line for a failed check.
-    pub(super) fn failed(&mut self, label: Label, miss: Miss) {
+    /// Emits the slow path of a failed check.
+    pub(super) fn slow_path(&mut self, label: Label, miss: Miss) {
         self.asm.bind(label);
         match miss.cause {
             Cause::Refused => {

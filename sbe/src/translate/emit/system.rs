@@ -10,9 +10,10 @@ use crate::translate::trampoline::Trampoline;
 use iced_x86::{Instruction, OpKind, Register};
 use mmu::Privilege;
 
-/// Bits of each half of EDX:EAX.
+/// The number of bits of each half of EDX:EAX.
 const HALF: u32 = 32;
 
+/// The segment register that `register` is.
 fn segment(register: Register) -> Option<SegReg> {
     Some(match register {
         Register::ES => SegReg::Es,
@@ -25,12 +26,13 @@ fn segment(register: Register) -> Option<SegReg> {
     })
 }
 
-/// Where the selector in `register` is.
+/// The memory operand of the selector in `register`.
 fn selector(register: SegReg) -> Mem {
     context(field::SELECTORS + 4 * register as i32)
 }
 
 impl Emitter {
+    /// Emits PUSH of a segment register.
     pub(super) fn push_segment(&mut self, raw: &Instruction) -> Emitted {
         let Some(register) = segment(raw.op0_register()) else {
             return Emitted::Emulate;
@@ -42,6 +44,7 @@ impl Emitter {
         Emitted::Inline
     }
 
+    /// Emits POP to a segment register.
     pub(super) fn pop_segment(&mut self, raw: &Instruction) -> Emitted {
         let Some(register) = segment(raw.op0_register()) else {
             return Emitted::Emulate;
@@ -53,6 +56,7 @@ impl Emitter {
         Emitted::Inline
     }
 
+    /// Emits MOV from a segment register.
     pub(super) fn store_segment(&mut self, raw: &Instruction) -> Emitted {
         let Some(register) = segment(raw.op1_register()) else {
             return Emitted::Emulate;
@@ -72,6 +76,7 @@ impl Emitter {
         Emitted::Inline
     }
 
+    /// Emits MOV to a segment register.
     pub(super) fn load_segment(&mut self, raw: &Instruction) -> Emitted {
         let Some(register) = segment(raw.op0_register()) else {
             return Emitted::Emulate;
@@ -91,19 +96,20 @@ impl Emitter {
         Emitted::Inline
     }
 
-    /// Loads the selector in R8D.
+    /// Emits the loading of the selector in R8D.
     fn load_selector(&mut self, raw: &Instruction, register: SegReg) {
         self.asm.mov_imm32(R9, raw.ip32());
         self.call_to(Trampoline::LoadSegment(register));
     }
 
-    /// SYSENTER and SYSEXIT: the trampoline continues at the other privilege level.
+    /// Emits SYSENTER or SYSEXIT: the trampoline continues at the other privilege level.
     pub(super) fn change_level(&mut self, raw: &Instruction, trampoline: Trampoline) -> Emitted {
         self.asm.mov_imm32(R9, raw.ip32());
         self.jmp_to(trampoline);
         Emitted::Ends
     }
 
+    /// Emits RDTSC.
     pub(super) fn rdtsc(&mut self, raw: &Instruction) -> Emitted {
         if self.mode.privilege() == Privilege::User {
             let refused = self.miss(raw.ip32(), Cause::Refused);

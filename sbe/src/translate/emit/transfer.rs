@@ -1,12 +1,12 @@
-//! Near jumps, calls and returns, and the links between fragments.
+//! Near jumps, calls and returns, and the stubs by which fragments are linked.
 //!
-//! A guest call makes a host call. The host's return lands behind it, where the guest's return address is compared with the one
-//! that the call pushed; if it is another one, or the host's stack is exhausted, the jump dispatcher goes on.
+//! A guest call makes a host call. The host's return comes back behind it, where the guest's return address is compared with the
+//! one that the call pushed; if they differ, or the host's stack is empty, the dispatcher continues.
 //!
 //! ```text
 //!   push r13 ; call target             ; guest: push return address
 //!   ...                                ; guest: pop into r8d; host: ret
-//!   pop r9 ; not r8 ; lea rcx, [r9 + r8 + ...] ; jrcxz matches ; jmp mismatch
+//!   pop r9 ; not r8 ; lea rcx, [r9 + r8 + ...] ; jrcxz matches ; jmp return_mismatch
 //!   matches: mov r13d, r9d             ; the page of the caller
 //! ```
 //!
@@ -21,7 +21,7 @@ use crate::translate::trampoline::Trampoline;
 use iced_x86::{ConditionCode, Instruction, OpKind};
 use mmu::Privilege;
 
-/// A piece out of line that a direct branch leads to.
+/// A stub to which a direct branch leads until it is linked, or for good.
 #[derive(Clone, Copy)]
 pub(super) struct Stub {
     label: Label,
@@ -29,26 +29,27 @@ pub(super) struct Stub {
     kind: StubKind,
 }
 
-/// Where a direct branch goes.
+/// The kind of a stub, with the branch's site.
 #[derive(Clone, Copy)]
 enum StubKind {
-    /// To another page; its site.
-    Cross(u32),
-    /// To another page, if that is the one linked to; its site.
+    /// For a branch to another page.
+    Across(u32),
+    /// For a branch to another page, guarded: it goes to the code it is linked to only where that is right.
     Guarded(u32),
-    /// Inside the page; its site.
+    /// For a branch inside the page.
     Inside(u32),
-    /// To the same place in a variant without groups; its site.
+    /// For a branch to the same offset in the plain variant.
     Plain(u32),
-    /// To the piece that has the instruction at the offset emulated.
+    /// For the emulation of the instruction at the offset; not a branch that can be linked.
     Emulate,
 }
 
-/// Conditions by number.
+/// The number of the condition E.
 pub(super) const EQUAL: u8 = 4;
+/// The number of the condition NE.
 pub(super) const NOT_EQUAL: u8 = 5;
 
-/// The condition's number in opcodes (SDM Vol. 1, B.1 "Condition Codes").
+/// The number of a condition in opcodes (SDM Vol. 1, B.1 "Condition Codes").
 fn condition_number(condition: ConditionCode) -> u8 {
     match condition {
         ConditionCode::o => 0,
@@ -71,8 +72,8 @@ fn condition_number(condition: ConditionCode) -> u8 {
 }
 
 impl Emitter {
-    /// Leaves to have the instruction at `offset` emulated, unless the next page is the one whose fetch slot plus linear address
-    /// is `host`.
+    /// Emits a check that the next page is the one whose fetch slot plus linear address is `host`; else the instruction at `offset`
+    /// is emulated.
     pub fn check_next_page(&mut self, offset: u32, host: u64) {
         let same = self.asm.label();
         let other = self.emulate_out_of_line(offset);
@@ -87,6 +88,7 @@ impl Emitter {
         self.asm.bind(same);
     }
 
+    /// Emits Jcc.
     pub(super) fn branch_if(&mut self, raw: &Instruction) -> Emitted {
         let target = raw.near_branch32();
         self.poll_if_backward(raw, target);
@@ -96,6 +98,7 @@ impl Emitter {
         Emitted::Inline
     }
 
+    /// Emits JECXZ.
     pub(super) fn branch_if_zero(&mut self, raw: &Instruction) -> Emitted {
         let target = raw.near_branch32();
         self.poll_if_backward(raw, target);
@@ -104,7 +107,7 @@ impl Emitter {
         Emitted::Inline
     }
 
-    /// LOOP: branches unless the count reaches zero.
+    /// Emits LOOP, which branches unless the count reaches zero.
     pub(super) fn branch_loop(&mut self, raw: &Instruction) -> Emitted {
         let target = raw.near_branch32();
         self.poll_if_backward(raw, target);
@@ -117,6 +120,7 @@ impl Emitter {
         Emitted::Inline
     }
 
+    /// Emits a branch to `target` if RCX is zero.
     fn branch_if_rcx_zero(&mut self, target: u32) {
         let (taken, not_taken) = (self.asm.label(), self.asm.label());
         self.asm.jrcxz(taken);
@@ -126,6 +130,7 @@ impl Emitter {
         self.asm.bind(not_taken);
     }
 
+    /// Emits JMP.
     pub(super) fn jump(&mut self, raw: &Instruction) -> Emitted {
         let target = raw.near_branch32();
         self.poll_if_backward(raw, target);
@@ -133,6 +138,7 @@ impl Emitter {
         Emitted::Ends
     }
 
+    /// Emits CALL.
     pub(super) fn call(&mut self, raw: &Instruction) -> Emitted {
         self.poll(raw);
         self.push_return_address(raw);
@@ -144,6 +150,7 @@ impl Emitter {
         Emitted::Ends
     }
 
+    /// Emits an indirect JMP.
     pub(super) fn jump_indirect(&mut self, raw: &Instruction) -> Emitted {
         if !self.target(raw) {
             return Emitted::Emulate;
@@ -152,6 +159,7 @@ impl Emitter {
         Emitted::Ends
     }
 
+    /// Emits an indirect CALL.
     pub(super) fn call_indirect(&mut self, raw: &Instruction) -> Emitted {
         if !self.target(raw) {
             return Emitted::Emulate;
@@ -163,6 +171,7 @@ impl Emitter {
         Emitted::Ends
     }
 
+    /// Emits RET.
     pub(super) fn ret(&mut self, raw: &Instruction) -> Emitted {
         let released = if raw.op_count() == 0 {
             0
@@ -176,7 +185,7 @@ impl Emitter {
         Emitted::Ends
     }
 
-    /// R8D = target of an indirect jump or call.
+    /// Emits R8D = target of an indirect jump or call. Returns whether that was possible.
     fn target(&mut self, raw: &Instruction) -> bool {
         if raw.op0_kind() == OpKind::Memory {
             let Some(probed) = self.probe_operand(raw, false) else {
@@ -192,6 +201,7 @@ impl Emitter {
         register.is_some()
     }
 
+    /// Emits the push of the guest's return address.
     fn push_return_address(&mut self, raw: &Instruction) {
         let slot = self.below_stack_top(raw);
         self.asm.lea32(R9, at(R13, in_page(raw.next_ip32())));
@@ -199,7 +209,7 @@ impl Emitter {
         self.asm.lea32(R12, at(R12, -4));
     }
 
-    /// Where the host's return lands, with the guest's target in R8D.
+    /// Emits the code to which the host's return comes back, with the guest's target in R8D.
     fn return_point(&mut self, raw: &Instruction) {
         let next = raw.next_ip32();
         let matches = self.asm.label();
@@ -213,7 +223,7 @@ impl Emitter {
         self.go_to(next);
     }
 
-    /// A branch backward counts a poll.
+    /// Emits a poll, if the branch is backward.
     fn poll_if_backward(&mut self, raw: &Instruction, target: u32) {
         // A target below the page wraps around to a large offset; it may as well be far ahead, which does no harm.
         let backward = target <= raw.ip32() || target > i32::MAX as u32;
@@ -222,7 +232,7 @@ impl Emitter {
         }
     }
 
-    /// Counts a poll, unless STI has done so: in its shadow no interrupt may be taken.
+    /// Emits a poll, unless STI has counted it: in its shadow no interrupt may be taken.
     pub(super) fn poll(&mut self, raw: &Instruction) {
         if self.polled {
             return;
@@ -231,14 +241,14 @@ impl Emitter {
         poll(&mut self.asm, expired);
     }
 
-    /// Goes to offset `target` of the page; beyond it: of another page.
+    /// Emits a jump to offset `target` of the page; beyond it, of another page.
     pub(super) fn go_to(&mut self, target: u32) {
         let (label, site) = self.open_stub(target);
         self.asm.jmp(label);
         self.mark_site(site);
     }
 
-    /// Leads branches to the piece that has the instruction at `offset` emulated.
+    /// Creates the label of a stub that has the instruction at `offset` emulated.
     pub(super) fn emulate_out_of_line(&mut self, offset: u32) -> Label {
         let label = self.asm.label();
         self.stubs.push(Stub {
@@ -249,12 +259,12 @@ impl Emitter {
         label
     }
 
-    /// Leads branches to the piece that has `raw` emulated.
+    /// Creates the label of a stub that has `raw` emulated.
     pub(super) fn refused(&mut self, raw: &Instruction) -> Label {
         self.emulate_out_of_line(raw.ip32())
     }
 
-    /// The label of the piece out of line for a branch to `target`, and the branch's site if it can be linked itself.
+    /// Creates a stub for a branch to `target`. Returns its label, and the branch's site if the branch itself can be patched.
     fn open_stub(&mut self, target: u32) -> (Label, Option<usize>) {
         let label = self.asm.label();
         let inside = target < PAGE;
@@ -262,7 +272,7 @@ impl Emitter {
         let number = self.first_site + site as u32;
         let kind = match (inside, self.mode.privilege()) {
             (true, _) => StubKind::Inside(number),
-            (false, Privilege::Supervisor) => StubKind::Cross(number),
+            (false, Privilege::Supervisor) => StubKind::Across(number),
             (false, Privilege::User) => StubKind::Guarded(number),
         };
         self.stubs.push(Stub {
@@ -279,6 +289,7 @@ impl Emitter {
         (label, inside.then_some(site))
     }
 
+    /// Adds a branch that can be linked.
     fn add_branch(&mut self, target: Target) {
         let branch = Branch {
             target,
@@ -292,7 +303,7 @@ impl Emitter {
         self.branches.push(branch);
     }
 
-    /// The label of a piece out of line that goes on with the instruction at `offset` in a variant without groups.
+    /// Creates the label of a stub that continues with the instruction at `offset` in the plain variant.
     pub(super) fn open_plain(&mut self, offset: u32) -> Label {
         let label = self.asm.label();
         let site = self.first_site + self.branches.len() as u32;
@@ -305,7 +316,7 @@ impl Emitter {
         label
     }
 
-    /// The branch just emitted is the one of `site`.
+    /// Notes that the branch just emitted is that of `site`.
     fn mark_site(&mut self, site: Option<usize>) {
         if let Some(site) = site {
             let jump = self.branches[site].jump;
@@ -313,10 +324,10 @@ impl Emitter {
         }
     }
 
-    /// The piece out of line that a branch leads to: until it is linked, or for good where it leaves the page.
+    /// Emits the stub of a branch.
     pub(super) fn stub(&mut self, stub: Stub) {
         match stub.kind {
-            StubKind::Cross(site) => {
+            StubKind::Across(site) => {
                 let unlinked = self.asm.label();
                 let branch = &mut self.branches[(site - self.first_site) as usize];
                 branch.stub = Some(unlinked);
@@ -367,8 +378,9 @@ impl Emitter {
         }
     }
 
-    /// A branch to another page that goes to the code it was linked to if the code table leads to the entry that this code was
-    /// found by. Other address spaces may have another page there. Where windows are used, a jump may pass the guard by.
+    /// Emits the stub of a guarded branch to another page: it goes to the code it is linked to if the code table leads to the entry
+    /// by which that code was found. Other address spaces may have another page there. Where windows are used, a jump can bypass
+    /// the guard.
     fn guarded(&mut self, stub: Stub, site: u32) {
         let same = self.asm.label();
         let unlinked = self.asm.label();

@@ -12,7 +12,7 @@ use mmu::SLOT_PRESENT;
 /// Callee-saved registers of the C ABI that guest state overwrites.
 const SAVED: [Reg; 6] = [RBX, RBP, R12, R13, R14, R15];
 
-/// Labels of the trampolines, by number.
+/// The labels of the trampolines, by number.
 pub(super) struct Labels(pub(super) [Label; COUNT]);
 
 impl Labels {
@@ -26,7 +26,7 @@ pub(super) fn emit(asm: &mut Asm, trampoline: Trampoline, labels: &Labels) {
     let exit = labels.of(Trampoline::Exit);
     let dispatch_polled = labels.of(Trampoline::PolledDispatch);
     match trampoline {
-        Trampoline::Lookup => leave(asm, Reason::Lookup, exit),
+        Trampoline::Lookup => exit_for(asm, Reason::Lookup, exit),
         Trampoline::Exit => self::exit(asm),
         Trampoline::Enter => enter(asm),
         Trampoline::ReturnUnderflow => {
@@ -37,16 +37,16 @@ pub(super) fn emit(asm: &mut Asm, trampoline: Trampoline, labels: &Labels) {
         Trampoline::ReturnMismatch => asm.not64(R8),
         Trampoline::PolledDispatch => polled_dispatch(asm, exit),
         Trampoline::Dispatch => dispatch(asm),
-        Trampoline::Emulate => leave(asm, Reason::Emulate, exit),
-        Trampoline::EmulateAt => leave_at(asm, Reason::Emulate, exit),
-        Trampoline::BudgetAt => leave_at(asm, Reason::Budget, exit),
+        Trampoline::Emulate => exit_for(asm, Reason::Emulate, exit),
+        Trampoline::EmulateAt => exit_at(asm, Reason::Emulate, exit),
+        Trampoline::BudgetAt => exit_at(asm, Reason::Budget, exit),
         Trampoline::Link => {
             asm.store32(context(field::SITE), R8);
-            leave_at(asm, Reason::Link, exit);
+            exit_at(asm, Reason::Link, exit);
         }
         Trampoline::LinkAcross => {
             asm.store32(context(field::SITE), R9);
-            leave(asm, Reason::LinkAcross, exit);
+            exit_for(asm, Reason::LinkAcross, exit);
         }
         Trampoline::WindowFault => {
             asm.store_imm32(context(field::REASON), Reason::WindowFault as u32);
@@ -60,7 +60,7 @@ pub(super) fn emit(asm: &mut Asm, trampoline: Trampoline, labels: &Labels) {
     }
 }
 
-/// RDI: context, RSI: target.
+/// Emits the way in; in: RDI context, RSI target.
 fn enter(asm: &mut Asm) {
     for register in SAVED {
         asm.push(register);
@@ -92,6 +92,7 @@ fn enter(asm: &mut Asm) {
     asm.jmp_register(R9);
 }
 
+/// Emits the way out: saves the guest's state and returns to the engine.
 fn exit(asm: &mut Asm) {
     for (number, register) in GUEST.into_iter().enumerate() {
         asm.store64(context(field::REGS + 8 * number as i32), register);
@@ -116,18 +117,19 @@ fn exit(asm: &mut Asm) {
     asm.ret();
 }
 
-/// R8D: EIP. Polls first.
+/// Emits a poll and the dispatcher; in: R8D EIP.
 fn polled_dispatch(asm: &mut Asm, exit: Label) {
     let (expired, go) = (asm.label(), asm.label());
     poll(asm, expired);
     asm.jmp_short(go);
     asm.bind(expired);
-    leave(asm, Reason::Budget, exit);
+    exit_for(asm, Reason::Budget, exit);
     asm.bind(go);
     dispatch(asm);
 }
 
-/// R8D: EIP. The code table holds where the page's entry table begins, less four times the page's address.
+/// Emits the dispatcher; in: R8D EIP. The code table holds the address of the page's entry table, less four times the page's
+/// address.
 fn dispatch(asm: &mut Asm) {
     let unknown = asm.label();
     asm.shrx32(RCX, R8, R13);
@@ -140,20 +142,20 @@ fn dispatch(asm: &mut Asm) {
     asm.jmp_register(RCX);
 }
 
-/// Leaves with EIP in R8D.
-fn leave(asm: &mut Asm, reason: Reason, exit: Label) {
+/// Emits an exit; in: R8D EIP.
+fn exit_for(asm: &mut Asm, reason: Reason, exit: Label) {
     asm.store32(context(field::EIP), R8);
     asm.store_imm32(context(field::REASON), reason as u32);
     asm.jmp(exit);
 }
 
-/// Leaves with EIP's offset in the page in R9D.
-fn leave_at(asm: &mut Asm, reason: Reason, exit: Label) {
+/// Emits an exit; in: R9D offset of EIP in the page.
+fn exit_at(asm: &mut Asm, reason: Reason, exit: Label) {
     asm.lea32(R8, indexed(R13, R9, 0, -PAGE_BIAS));
-    leave(asm, reason, exit);
+    exit_for(asm, reason, exit);
 }
 
-/// R9D: offset in the page, for EIP if it has to leave.
+/// Emits the loading of the guest's FPU state; in: R9D offset in the page, for EIP if it has to exit.
 fn load_fpu(asm: &mut Asm, exit: Label) {
     let refused = asm.label();
     asm.load64(RCX, context(field::FPU_LOADABLE));
@@ -164,11 +166,12 @@ fn load_fpu(asm: &mut Asm, exit: Label) {
     asm.bind(refused);
     asm.pop(RCX);
     asm.store64(context(field::RESUME), RCX);
-    leave_at(asm, Reason::LoadFpu, exit);
+    exit_at(asm, Reason::LoadFpu, exit);
 }
 
-/// R8D: selector, R9D: offset in the page. Emitted code knows what some selectors stand for, as long as their descriptors in
-/// the GDT are the same; the others are the emulator's, and so are those for DS and ES that are not flat.
+/// Emits the loading of a segment register; in: R8D selector, R9D offset in the page. Emitted code knows the segments of some
+/// selectors, as long as their descriptors in the GDT are the same (`segments`); the others are left to the emulator, and so are
+/// segments for DS and ES that are not flat.
 fn load_segment(asm: &mut Asm, register: SegReg, exit: Label) {
     let (known, refused, same) = (asm.label(), asm.label(), asm.label());
     let moved = asm.label();
@@ -201,7 +204,7 @@ fn load_segment(asm: &mut Asm, register: SegReg, exit: Label) {
     asm.pop(R9);
     asm.bind(refused);
     asm.pop(RCX);
-    leave_at(asm, Reason::Emulate, exit);
+    exit_at(asm, Reason::Emulate, exit);
     asm.bind(same);
     let base_and_use = match register {
         SegReg::Fs => Some((field::FS_BASE, field::FS_USABLE)),
@@ -225,14 +228,14 @@ fn load_segment(asm: &mut Asm, register: SegReg, exit: Label) {
     asm.ret();
 }
 
-/// Where SYSENTER and SYSEXIT lead.
+/// The privilege level to which SYSENTER or SYSEXIT leads.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Level {
     Kernel,
     User,
 }
 
-/// SYSENTER or SYSEXIT at offset R9D of the page. Each level has a stack for its calls.
+/// Emits SYSENTER or SYSEXIT; in: R9D offset in the page. Each level has a stack of its own for its calls.
 fn change_level(asm: &mut Asm, to: Level, jump: Label, exit: Label) {
     let usable = asm.label();
     let (index, cpl, condition) = match to {
@@ -242,7 +245,7 @@ fn change_level(asm: &mut Asm, to: Level, jump: Label, exit: Label) {
     asm.load64(RCX, context(condition));
     asm.not64(RCX);
     asm.jrcxz(usable);
-    leave_at(asm, Reason::Emulate, exit);
+    exit_at(asm, Reason::Emulate, exit);
     asm.bind(usable);
     match to {
         Level::Kernel => {
@@ -269,7 +272,8 @@ fn change_level(asm: &mut Asm, to: Level, jump: Label, exit: Label) {
     asm.jmp(jump);
 }
 
-/// R8D: address, R9D: offset in the page. A misaligned address may have a slot all the same, if it stays in one page.
+/// Emits the second chance of an access whose probe has missed; in: R8D address, R9D offset in the page. A misaligned address may
+/// have a slot all the same, if the access stays in one page.
 fn miss(asm: &mut Asm, kind: AccessKind, exit: Label) {
     let size = kind.size() as i32;
     if size > 1 && kind.may_be_misaligned() {
@@ -295,5 +299,5 @@ fn miss(asm: &mut Asm, kind: AccessKind, exit: Label) {
     asm.store64(context(field::RESUME), RCX);
     asm.store32(context(field::ADDRESS), R8);
     asm.store_imm32(context(field::ACCESS), kind.number());
-    leave_at(asm, Reason::Miss, exit);
+    exit_at(asm, Reason::Miss, exit);
 }
