@@ -158,7 +158,7 @@ fn an_instruction_across_two_pages() {
         for _ in 0..4087 {
             a.nop()?;
         }
-        // Begins at offset FFEh of the first page.
+        // Begins at offset 0xffe of the first page.
         a.mov(dword_ptr(STACK), 0x1234_5678)?;
         a.add(eax, dword_ptr(STACK))?;
         a.dec(ecx)?;

@@ -1,4 +1,4 @@
-//! [`Contract`]: what a trampoline needs of the code that enters it, and what it gives back.
+//! [`Contract`]: the needs of a trampoline, which the code that enters it has to meet, and its effects, which that code can rely on.
 
 use super::rule::{Need, Rule};
 use super::state::{R8, R9, State};
@@ -9,7 +9,7 @@ use crate::translate::trampoline::{Trampoline, Trampolines};
 use hashbrown::HashMap;
 use mmu::PAGE_SIZE;
 
-/// How a trampoline is entered, and what holds when it returns.
+/// The way in which a trampoline is entered, and its effect when it returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Linkage {
     /// By a jump, or by the guest's call; it does not return.
@@ -27,9 +27,9 @@ pub enum Linkage {
 /// The contract of a trampoline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Contract {
-    /// How it is entered.
+    /// The way in which the trampoline is entered.
     pub linkage: Linkage,
-    /// What it needs.
+    /// The needs of the trampoline.
     pub needs: &'static [Need],
 }
 
@@ -44,7 +44,7 @@ pub fn all(trampolines: &Trampolines) -> Contracts {
 }
 
 impl Need {
-    /// Whether `state` has it.
+    /// Whether `state` meets the need.
     pub fn met(self, values: &Values, state: &State) -> bool {
         let (r8, r9) = (state.registers[R8], state.registers[R9]);
         match self {
@@ -85,7 +85,7 @@ impl Contract {
         !matches!(self.linkage, Linkage::Jump | Linkage::PolledJump)
     }
 
-    /// Checks that `state` has what the trampoline needs.
+    /// Checks that `state` meets all needs.
     pub fn check(&self, values: &Values, state: &State) -> Result<(), Rule> {
         match self.needs.iter().find(|need| !need.met(values, state)) {
             Some(&need) => Err(Rule::Contract(need)),

@@ -1,30 +1,30 @@
-//! [`Disassembly`]: emitted code as instructions, and the order in which every one comes behind all that lead to it.
+//! [`Disassembly`]: emitted code as instructions, in an order in which each comes behind all that lead to it.
 
 use super::rule::{Rule, Violation};
 use hashbrown::HashMap;
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction};
 
-/// How an instruction goes on.
+/// The successors of an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
-    /// With the next.
+    /// The next instruction.
     Next,
-    /// At this arena offset.
+    /// The instruction at this arena offset.
     Jump(u32),
-    /// At this one or with the next, by the flags.
+    /// The instruction at this offset or the next, depending on the flags.
     Branch(u32),
-    /// At this one if RCX is zero, else with the next.
+    /// The instruction at this offset if RCX is zero, else the next.
     BranchIfZero(u32),
-    /// At this one, and behind a return with the next.
+    /// The code at this offset and, when it returns, the next instruction.
     Call(u32),
-    /// Where the stack says.
+    /// The code at the address on the stack.
     Return,
-    /// Where a register says.
+    /// The code at the address in a register.
     Indirect,
 }
 
 impl Flow {
-    /// How `instruction` goes on.
+    /// The successors of `instruction`.
     pub fn of(instruction: &Instruction) -> Self {
         use Code::*;
         let target = instruction.near_branch_target() as u32;
@@ -49,22 +49,22 @@ impl Flow {
         }
     }
 
-    fn goes_on(self) -> bool {
+    fn falls_through(self) -> bool {
         !matches!(self, Self::Jump(_) | Self::Return | Self::Indirect)
     }
 }
 
-/// Instructions of two sections.
+/// The instructions of both sections of a fragment.
 pub struct Disassembly {
-    /// They, hot ones first.
+    /// The instructions, hot ones first.
     pub instructions: Vec<Instruction>,
-    /// Their numbers by arena offset.
+    /// Numbers of instructions by arena offset.
     numbers: HashMap<u32, usize>,
     /// Number of the first cold one.
     cold: usize,
 }
 
-/// `instruction` as what breaks `rule`.
+/// The violation of `rule` by `instruction`.
 pub fn violation(instruction: &Instruction, rule: Rule) -> Violation {
     Violation {
         offset: instruction.ip() as u32,
@@ -114,14 +114,14 @@ impl Disassembly {
     fn successors(&self, number: usize) -> impl Iterator<Item = usize> {
         let flow = Flow::of(&self.instructions[number]);
         let target = flow.target().and_then(|target| self.number(target));
-        let next = flow.goes_on().then(|| self.next(number)).flatten();
+        let next = flow.falls_through().then(|| self.next(number)).flatten();
         target.into_iter().chain(next)
     }
 
-    /// All instructions from `roots` on, each behind all that lead to it.
+    /// The numbers of all instructions from `roots` on, each behind all that lead to it.
     ///
     /// # Errors
-    /// When there is a loop, or no way to some instruction.
+    /// A loop, or an instruction that cannot be reached.
     pub fn order(&self, roots: &[usize]) -> Result<Vec<usize>, Violation> {
         let count = self.instructions.len();
         let (mut begun, mut done) = (vec![false; count], vec![false; count]);

@@ -1,4 +1,4 @@
-//! [`Walk`]: follows all ways through a piece of code and checks where they leave it.
+//! [`Walk`]: all paths through a fragment or trampoline, checked where they leave it.
 
 use super::contract::{Contracts, Linkage};
 use super::flow::{Disassembly, Flow, violation};
@@ -13,7 +13,7 @@ use hashbrown::HashMap;
 use iced_x86::{Code, Instruction, OpKind};
 use mmu::PAGE_SIZE;
 
-/// Where fragments can be entered, by arena offset.
+/// The entries of fragments, by arena offset.
 pub type FragmentEntries = HashMap<u32, FragmentEntry>;
 
 /// The entry of a fragment.
@@ -21,60 +21,60 @@ pub type FragmentEntries = HashMap<u32, FragmentEntry>;
 pub struct FragmentEntry {
     /// Offset in the page.
     pub at: u32,
-    /// How the code executes.
+    /// The mode in which the code executes.
     pub mode: Mode,
 }
 
-/// What holds at a branch that may be led elsewhere later.
+/// The facts that hold at a branch that may be redirected later.
 #[derive(Clone, Copy, Debug)]
 pub struct Site {
-    /// How its code executes.
+    /// The mode in which its code executes.
     pub mode: Mode,
-    /// Arena offset that it led to when it was checked.
+    /// The arena offset to which it led when it was checked.
     pub original: u32,
-    /// All is as fragments want it.
+    /// Whether the guest's registers and the stack are as fragments need them.
     pub open: Result<(), Rule>,
-    /// There are 32 bits in R8, of which these are the offset in the page, if that is known.
+    /// The offset in the page of the 32-bit value in R8, if that is known; `None` if there is no such value.
     pub word8: Option<Option<u32>>,
-    /// There is an offset in R9.
+    /// Whether R9 holds an offset in a page.
     pub offset9: bool,
 }
 
-/// Branches by the arena offset behind them.
+/// Branches by the arena offset of their end.
 pub type Sites = HashMap<u32, Site>;
 
-/// What the engine may replace in checked code.
+/// The operands that the engine may replace in checked code.
 #[derive(Default)]
 pub struct Found {
-    /// Branches.
+    /// Branches that can be redirected.
     pub sites: Sites,
-    /// Arena offsets behind 64-bit numbers.
+    /// Arena offsets of the ends of 64-bit operands.
     pub numbers: Vec<u32>,
 }
 
-/// What is around the code.
+/// The code around the code that is walked.
 #[derive(Clone, Copy)]
 pub struct Around<'a> {
-    /// The trampolines.
+    /// The contracts of the trampolines.
     pub contracts: &'a Contracts,
-    /// The fragments.
+    /// The entries of the fragments.
     pub entries: &'a FragmentEntries,
 }
 
-/// What code that was called owes its caller.
+/// The promise of called code to its caller.
 pub struct Promise<'a> {
-    /// What the stack has above its level on entry when it returns.
+    /// The stack above its level on entry when the code returns.
     pub stack: Vec<Value>,
-    /// Checks what is in the registers then.
+    /// The check of the registers then.
     pub check: &'a dyn Fn(&Values, &State) -> Result<(), Rule>,
 }
 
-/// A walk through one piece of code.
+/// A walk through one fragment or trampoline.
 pub struct Walk<'a> {
     around: Around<'a>,
     disassembly: Disassembly,
     stepper: Stepper,
-    /// What is known before each instruction.
+    /// The states before the instructions.
     states: Vec<Option<State>>,
     entry: FragmentEntry,
     promise: Promise<'a>,
@@ -84,7 +84,7 @@ pub struct Walk<'a> {
 /// Checks the code of a fragment.
 ///
 /// # Errors
-/// What it violates.
+/// The rule that it violates.
 pub fn fragment(
     around: Around<'_>,
     code: [&[u8]; 2],
@@ -108,7 +108,7 @@ pub fn fragment(
     let values = &mut stepper.values;
     let mut outside = State::between(values);
     let from_inside = outside.clone();
-    // It is entered with EIP in R8D, or behind the code that finds out its page.
+    // It is entered with EIP in R8D, or behind the code that computes its page's address.
     outside.registers[R8] = values.unknown(u32::MAX.into(), Low::of(entry.at.into()));
     let mut walk = Walk::new(around, disassembly, stepper, entry, promise);
     walk.start(0, outside);
@@ -117,7 +117,7 @@ pub fn fragment(
 }
 
 impl<'a> Walk<'a> {
-    /// A walk through `disassembly`.
+    /// Creates a walk through `disassembly`.
     pub fn new(
         around: Around<'a>,
         disassembly: Disassembly,
@@ -136,7 +136,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// The code can be entered at instruction `number` with `state`.
+    /// Lets the code be entered at instruction `number` with `state`.
     pub fn start(&mut self, number: usize, state: State) {
         self.states[number] = Some(state);
     }
@@ -144,7 +144,7 @@ impl<'a> Walk<'a> {
     /// Follows the code from its first instruction on.
     ///
     /// # Errors
-    /// What it violates.
+    /// The rule that it violates.
     pub fn follow(mut self) -> Result<Found, Violation> {
         for number in self.disassembly.order(&[0])? {
             let instruction = self.disassembly.instructions[number];
@@ -155,7 +155,7 @@ impl<'a> Walk<'a> {
     }
 
     fn visit(&mut self, number: usize, instruction: &Instruction) -> Result<(), Rule> {
-        // What only tests of constants lead to is never executed.
+        // An instruction to which only tests of constants lead is never executed.
         let Some(mut state) = self.states[number].take() else {
             return Ok(());
         };
@@ -197,7 +197,7 @@ impl<'a> Walk<'a> {
         self.reach(next, state)
     }
 
-    /// Instruction `number` is reached with `state`.
+    /// Joins `state` into that before instruction `number`.
     fn reach(&mut self, number: usize, state: State) -> Result<(), Rule> {
         match &mut self.states[number] {
             Some(known) => known
@@ -222,7 +222,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Control goes to a fragment.
+    /// Checks a branch to a fragment.
     fn enters(&self, target: u32, state: &State) -> Result<(), Rule> {
         let site = self.site(target, state, Ok(()));
         match site.may_enter(self.around.entries, target) {
@@ -278,7 +278,7 @@ impl<'a> Walk<'a> {
         state
     }
 
-    /// The guest's call: its page lies on the stack, for the code behind the call.
+    /// Checks the guest's call, whose page lies on the stack for the code behind the call.
     fn guest_call(
         &mut self,
         number: usize,
@@ -325,7 +325,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// The guest's registers are what fragments take them for.
+    /// Checks that the guest's registers are as fragments need them.
     fn opens(&self, state: &State) -> Result<(), Rule> {
         let values = &self.stepper.values;
         match GUEST
@@ -337,7 +337,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Control may leave the code, with `stack` above the stack's level on entry.
+    /// Checks that control may leave the code, with `stack` above the stack's level on entry.
     fn leaves(&self, state: &State, stack: &[Value]) -> Result<(), Rule> {
         if state.stack != stack {
             return Err(Rule::Stack);
@@ -345,7 +345,7 @@ impl<'a> Walk<'a> {
         self.opens(state)
     }
 
-    /// Remembers what holds at a branch whose displacement may be replaced.
+    /// Remembers the facts at a branch whose displacement may be replaced.
     fn note(&mut self, instruction: &Instruction, state: &State) {
         let short = matches!(instruction.code(), Code::Jmp_rel8_64) || instruction.is_jcc_short();
         if !short {
@@ -372,7 +372,7 @@ impl<'a> Walk<'a> {
 }
 
 impl Site {
-    /// Whether it may be led to the fragment at arena offset `target`, or behind its entry.
+    /// Whether the branch may be redirected to the fragment at arena offset `target`, or behind that one's entry.
     pub fn may_enter(&self, entries: &FragmentEntries, target: u32) -> bool {
         let same = |entry: &&FragmentEntry| entry.mode == self.mode && self.open.is_ok();
         let inside = target.checked_sub(ENTRY_BYTES);
@@ -384,7 +384,7 @@ impl Site {
                 .is_some_and(|entry| self.word8 == Some(Some(entry.at)))
     }
 
-    /// Whether it may be led to a trampoline.
+    /// Whether the branch may be redirected to a trampoline at arena offset `target`.
     pub fn may_leave(&self, contracts: &Contracts, target: u32) -> bool {
         let contract = contracts.get(&target);
         let Some(contract) = contract.filter(|contract| !contract.returns()) else {

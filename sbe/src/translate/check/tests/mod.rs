@@ -1,4 +1,4 @@
-//! What the emitter makes obeys the rules; what it must not make does not.
+//! The emitter's code obeys the rules; code that it must not emit does not.
 
 mod corpus;
 mod mutations;
@@ -13,7 +13,7 @@ use crate::translate::mode::Mode;
 use crate::translate::trampoline::Trampolines;
 use mmu::PAGE_SIZE;
 
-/// Everything to translate with.
+/// Everything that is needed to translate and check.
 struct Bench {
     arena: Arena,
     trampolines: Trampolines,
@@ -42,7 +42,7 @@ impl Bench {
         }
     }
 
-    /// Translates `guest` at offset `at` of a page of NOPs; `None` when that is for the emulator.
+    /// Translates `guest` at offset `at` of a page of NOPs; `None` when the emulator has to execute it.
     fn emit(&mut self, guest: &[u8], at: u32, mode: Mode) -> Option<(Emission, Fragment)> {
         let mut page = [0x90; PAGE_SIZE];
         let here = &mut page[at as usize..];

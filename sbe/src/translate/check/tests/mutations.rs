@@ -367,7 +367,7 @@ fn only_known_instructions() {
         ("syscall", &[0x0f, 0x05]),
         ("sysenter", &[0x0f, 0x34]),
         ("sysret", &[0x48, 0x0f, 0x07]),
-        ("int 80h", &[0xcd, 0x80]),
+        ("int 0x80", &[0xcd, 0x80]),
         ("int3", &[0xcc]),
         ("in al, dx", &[0xec]),
         ("out dx, al", &[0xee]),
