@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   arena:  trampolines │ fragment │ fragment │ ...      a fragment's links are patchable jumps
-//!   sites:  number of a link  -> page and link           what an exit to be linked names
-//!   fault map: arena offset   -> guest instruction       what a fault of the host is put down to
+//!   sites:  number            -> page and link           the branch that an exit wants linked
+//!   fault map: arena offset   -> guest instruction       which instruction a fault of the host belongs to
 //! ```
 
 use super::arena::Arena;
@@ -39,10 +39,10 @@ pub struct CodeBuffer {
 }
 
 impl CodeBuffer {
-    /// A buffer of `bytes` bytes that holds the trampolines only.
+    /// Creates a buffer of `bytes` bytes that holds the trampolines only.
     ///
     /// # Errors
-    /// What the host says when it grants no memory for code; a size out of range.
+    /// The host's, where it grants no memory for code; a size out of range.
     pub fn new(bytes: usize) -> io::Result<Self> {
         let mut arena = Arena::new(bytes)?;
         Ok(Self {
@@ -74,32 +74,32 @@ impl CodeBuffer {
         self.verifier.violation()
     }
 
-    /// Host address at which the byte at arena offset `offset` executes.
+    /// The host address at which the byte at arena offset `offset` executes.
     pub fn address_of(&self, offset: u32) -> u64 {
         self.arena.address_of(offset)
     }
 
-    /// Host address of a trampoline.
+    /// The host address of a trampoline.
     pub fn trampoline(&self, trampoline: Trampoline) -> u64 {
         self.arena.address_of(self.trampolines.at(trampoline))
     }
 
-    /// Arena offsets where the next code goes, hot and cold.
+    /// The arena offsets at which the next code goes, hot and cold.
     pub fn next(&self) -> [u32; 2] {
         self.arena.next()
     }
 
-    /// Bytes of code held.
+    /// The number of bytes of code held.
     pub fn used(&self) -> usize {
         self.arena.used()
     }
 
-    /// The part of the buffer in use, of the half that is fuller, in hundredths.
+    /// How full the fuller half is, in hundredths.
     pub fn percent_used(&self) -> usize {
         self.arena.percent_used()
     }
 
-    /// The code at the arena offsets `range`.
+    /// Copies the code at the arena offsets `range`.
     pub fn read(&self, range: Range<u32>) -> Vec<u8> {
         self.arena.read(range)
     }

@@ -183,7 +183,7 @@ pub struct Context {
     pub address: u32,
     /// Status flags: AH as LAHF stores them, AL is OF.
     pub flags: u32,
-    /// Host address at which emitted code goes on after a miss.
+    /// Host address at which emitted code continues after a miss.
     pub resume: u64,
     /// The slot, which RCX holds then.
     pub slot: u64,

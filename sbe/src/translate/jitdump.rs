@@ -38,7 +38,7 @@ impl JitDump {
     /// Creates the file `jit-PID.dump` in `folder`: `perf` goes by that name.
     ///
     /// # Errors
-    /// What the host says when the file cannot be made, written or mapped.
+    /// The host's, where it cannot make, write or map the file.
     pub fn create(folder: &Path) -> io::Result<Self> {
         let pid = process::id();
         let path = folder.join(format!("jit-{pid}.dump"));
@@ -66,7 +66,7 @@ impl JitDump {
     /// Appends a record of the code that executes at the host address `address`.
     ///
     /// # Errors
-    /// What the host says when it cannot be written.
+    /// The host's, where it cannot write the record.
     pub fn add(&mut self, name: &str, address: u64, code: &[u8]) -> io::Result<()> {
         let bytes = CODE_HEADER_BYTES + name.len() + 1 + code.len();
         let mut record = Vec::with_capacity(bytes);

@@ -12,17 +12,17 @@
 //! | layer | modules |
 //! |---|---|
 //! | the loop | `engine`: the exits, and the processor's state on its way to emitted code and back |
-//! | the guest's code as translated | `cache`: pages, their entries and links, eviction, dumps; `windows`: who has a window |
+//! | the guest's code as translated | `cache`: pages, their entries and links, eviction, dumps; `windows`: which spaces have windows |
 //! | emitted code | `buffer`: fragments and trampolines in memory, checked and patched |
 //! | proof of what was emitted | `check` |
 //! | from guest code to host code | `fragment`, `emit` |
 //! | fixed code | `trampoline`, `sequences` |
-//! | what runs it | `arena`, `context`, `stack`, `signal`, `segments` |
+//! | memory and state to run with | `arena`, `context`, `stack`, `signal`, `segments` |
 //! | encoding and plain data | `asm`, `operands`, `classify`, `listing`, `fault_map`, `mode`, `stats`, `jitdump` |
 //!
 //! Emitted code holds the guest's registers and status flags in the host's. It reaches guest memory through the MMU's flat
-//! tables and windows only, and whatever it cannot do (MMIO, a rare privileged instruction, a string that runs downwards) it
-//! leaves to the emulator by an exit before anything of that instruction has happened. So a translation is never less exact
+//! tables and windows only. Instructions that it cannot execute (MMIO, rare privileged instructions, strings that run downwards)
+//! it leaves to the emulator, by an exit before anything of the instruction has happened. So a translation is never less exact
 //! than the emulator, and every exit has the guest's precise state.
 
 mod arena;

@@ -446,7 +446,7 @@ fn code_behind_a_failed_group_changes() {
     let vcpu = agree(|a| {
         let (mut again, mut done) = (a.create_label(), a.create_label());
         a.mov(ebp, 2)?;
-        // The group does not lie in one page, so its variant executes, and goes on beyond the end of the fragment.
+        // The group does not lie in one page, so its plain variant executes, and continues beyond the end of the fragment.
         a.mov(esp, STACK as i32 + 0xffc)?;
         a.jmp(again)?;
         a.set_label(&mut again)?;

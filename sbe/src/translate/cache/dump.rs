@@ -1,4 +1,4 @@
-//! A page of guest code beside what was emitted for it, as text: read from the arena as it is now.
+//! [`Dump`]: a page of guest code beside the code emitted for it, as text, read from the arena as it is now.
 //!
 //! ```text
 //! fragment @004
@@ -10,8 +10,8 @@
 //!           hot+00f    jmp emulate_at
 //! ```
 //!
-//! Nothing in it depends on where the host put the arena. A place in another fragment of the page is named by that one's entry,
-//! `@004+7`, or `@004-plain+7` where it is a variant without groups; one in another page by its frame, too: `101@004+7`.
+//! Nothing in it depends on the arena's host address. An offset in another fragment of the page is named by that one's entry,
+//! `@004+7`, or `@004-plain+7` in the plain variant; an offset in another page by its frame, too: `101@004+7`.
 
 use super::CodeCache;
 use super::page::{CodePage, Destination};
@@ -26,7 +26,7 @@ use mmu::Frame;
 use std::fmt;
 use std::ops::Range;
 
-/// Why a page cannot be dumped.
+/// The reason why a page cannot be dumped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoDump {
     /// The emulator runs the guest.
@@ -35,15 +35,15 @@ pub enum NoDump {
     /// The page tables have no translation for the address.
     #[error("the guest's page tables do not map it")]
     NotMapped,
-    /// No instruction of the page was looked at, or its code has been forgotten.
+    /// No instruction of the page is translated, or its code was evicted.
     #[error("nothing of this page is translated")]
     NothingTranslated,
 }
 
-/// Sections of a fragment, hot first.
+/// The sections of a fragment, hot first.
 const SECTIONS: [&str; 2] = ["hot", "cold"];
 
-/// Makes the text.
+/// A dump in the making.
 struct Dump<'a> {
     buffer: &'a CodeBuffer,
     symbols: &'a Symbols,
@@ -56,7 +56,7 @@ struct Dump<'a> {
 }
 
 impl CodeCache {
-    /// The code page in `frame`, at linear address `base`, beside what was emitted for it, as text; empty if nothing was.
+    /// Writes the code page in `frame`, at linear address `base`, beside the code emitted for it, as text; empty if there is none.
     pub fn dump(&self, frame: Frame, base: u32) -> String {
         let mut text = String::new();
         for mode in Mode::ALL {
@@ -88,7 +88,7 @@ impl CodeCache {
         dump.text
     }
 
-    /// The names of what is in the buffer, as a dump of the page of `key` uses them.
+    /// The names of trampolines and fragments for a dump of the page of `key`.
     fn symbols(&self, key: PageKey) -> Symbols {
         let mut symbols = Symbols::new(self.buffer.trampolines());
         for (other, listing) in self.records.all_listings() {
@@ -103,7 +103,7 @@ impl CodeCache {
 }
 
 impl Dump<'_> {
-    /// All fragments, and entries that are the emulator's, in the order of their offsets.
+    /// Writes all fragments, and entries that the emulator executes, in the order of their offsets.
     fn fragments(&mut self) {
         let page = self.page;
         let emulated = page.entries().iter().filter_map(|&(at, destination)| {
@@ -152,7 +152,7 @@ impl Dump<'_> {
         }
     }
 
-    /// The instruction at `offset` of the page.
+    /// Writes the instruction at `offset` of the page.
     fn guest(&mut self, offset: u32, verdict: Verdict) {
         let bytes = self.page.bytes_from(offset);
         let ip = self.base + offset;
@@ -169,11 +169,11 @@ impl Dump<'_> {
         ));
     }
 
-    /// Code of `listing` at the arena offsets `range`.
+    /// Writes the code of `listing` at the arena offsets `range`.
     fn host(&mut self, listing: &Listing, range: Range<u32>) {
         let code = self.buffer.read(range.clone());
         for instruction in Decoder::with_ip(64, &code, range.start.into(), DecoderOptions::NONE) {
-            let at = place(listing, instruction.ip32());
+            let at = position(listing, instruction.ip32());
             let text = match (instruction.op0_kind(), instruction.code()) {
                 (OpKind::NearBranch64, _) => self.branch(listing, &instruction),
                 (_, Code::Mov_r64_imm64) if instruction.immediate64() != 0 => {
@@ -189,12 +189,12 @@ impl Dump<'_> {
         }
     }
 
-    /// A branch of `listing`, with the name of its target.
+    /// The text of a branch of `listing`, with the name of its target.
     fn branch(&mut self, listing: &Listing, branch: &Instruction) -> String {
         let mut text = String::new();
         self.formatter.format_mnemonic(branch, &mut text);
         let target = branch.near_branch_target() as u32;
-        let name = place(listing, target).unwrap_or_else(|| self.symbols.name(target));
+        let name = position(listing, target).unwrap_or_else(|| self.symbols.name(target));
         format!("{text} {name}")
     }
 
@@ -210,8 +210,8 @@ impl Dump<'_> {
     }
 }
 
-/// The name of arena offset `at` within `listing`.
-fn place(listing: &Listing, at: u32) -> Option<String> {
+/// The name of arena offset `at` within `listing`, if it is there.
+fn position(listing: &Listing, at: u32) -> Option<String> {
     let section = (0..2).find(|&index| (listing.start[index]..listing.end[index]).contains(&at))?;
     Some(format!(
         "{}+{:03x}",

@@ -1,19 +1,19 @@
-//! Entry tables: for each code page and each offset in it, where the code for it is. Emitted code reads them.
+//! [`EntryTables`]: for each code page a table of the code at each of its offsets, which emitted code reads.
 //!
-//! A table has 4096 words of 32 bits: arena offsets, 0 where nothing is known. All tables lie in one sparse mapping.
+//! A table has 4096 words of 32 bits: arena offsets, 0 where no code is known. All tables lie in one sparse mapping.
 
 use mmu::{Mapping, PAGE_SIZE, Protection};
 use std::io;
 use std::ptr;
 
-/// Words of one table.
+/// The number of words of a table.
 const WORDS: usize = PAGE_SIZE;
-/// Tables that there can be.
+/// The most tables.
 const TABLES: usize = 1 << 15;
-/// Bytes of all tables.
+/// The size of all tables in bytes.
 const BYTES: usize = TABLES * WORDS * size_of::<u32>();
 
-/// One table.
+/// The name of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableId(u32);
 
@@ -24,10 +24,10 @@ pub struct EntryTables {
 }
 
 impl EntryTables {
-    /// No tables yet.
+    /// Reserves address space for all tables; none is in use.
     ///
     /// # Errors
-    /// What the host says when it grants no address space.
+    /// The host's, where it grants no address space.
     pub fn new() -> io::Result<Self> {
         Ok(Self {
             words: Mapping::anonymous(BYTES, Protection::ReadWrite)?,
@@ -49,18 +49,18 @@ impl EntryTables {
         Some(TableId(self.used - 1))
     }
 
-    /// Host address of the table's first word.
+    /// The host address of the table's first word.
     pub fn address_of(&self, table: TableId) -> u64 {
         self.word(table, 0).expose_provenance() as u64
     }
 
-    /// Sets the entry for `offset` of the page.
+    /// Sets the word for `offset` of the page.
     pub fn set(&mut self, table: TableId, offset: u32, entry: u32) {
         // SAFETY: `word` points into the mapping, which only this value writes.
         unsafe { self.word(table, offset).write(entry) }
     }
 
-    /// The entry for `offset` of the page.
+    /// The word for `offset` of the page.
     pub fn get(&self, table: TableId, offset: u32) -> u32 {
         // SAFETY: `word` points into the mapping, which only this value writes.
         unsafe { self.word(table, offset).read() }
@@ -72,7 +72,7 @@ impl EntryTables {
         unsafe { ptr::write_bytes(self.word(table, 0), 0, WORDS) }
     }
 
-    /// Gives all tables back.
+    /// Zeroes all tables and gives them back.
     pub fn clear(&mut self) {
         for number in 0..self.used {
             self.reset(TableId(number));

@@ -1,4 +1,4 @@
-//! [`CodePageReport`]: what the code cache knows of a page, for people.
+//! [`CodePageReport`]: a summary of a code page, for people.
 
 use super::CodeCache;
 use super::page::{CodePage, Destination};
@@ -6,20 +6,20 @@ use crate::translate::mode::PageKey;
 use mmu::{Frame, PAGE_SIZE, Timestamp};
 use std::fmt;
 
-/// A page of guest code that was scanned in one mode.
+/// A summary of a page of guest code that was scanned in one mode.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CodePageReport {
     /// The guest-physical page.
     pub frame: Frame,
-    /// How it executes: `Supervisor`, `User`, or `Windowed` for programs that have a window.
+    /// The mode in which it executes: `Supervisor`, `User`, or `Windowed` for programs that have a window.
     pub mode: &'static str,
-    /// Entries that lead to translated code.
+    /// The number of entries that lead to translated code.
     pub translated: usize,
-    /// Entries that lead to the emulator.
+    /// The number of entries that lead to the emulator.
     pub emulated: usize,
-    /// Bytes of the page that translations were made from.
+    /// The number of bytes of the page that translations were made from.
     pub scanned: usize,
-    /// Branches of other pages that lead here.
+    /// The number of branches of other pages that lead here.
     pub incoming: usize,
     /// When it was looked up last.
     pub executed: Timestamp,

@@ -1,4 +1,4 @@
-//! Linking: branches that asked for it are led straight to the code of their targets.
+//! Linking: branches are redirected straight to the code of their targets when they exit for that the first time.
 
 use super::direct::Crossing;
 use super::{CodeCache, Destination, Request};

@@ -12,7 +12,7 @@
 //! | `link`, `direct` | connecting branches to their targets |
 //! | `epochs`, `breakpoints` | when translations stop holding |
 //! | `evict` | which pages stay when the buffer is full |
-//! | `record`, `symbols`, `dump`, `inventory` | showing what is there |
+//! | `record`, `symbols`, `dump`, `inventory` | dumps and reports |
 //!
 //! Emitted code keeps return addresses on stacks of its own ([`HostStack`](super::stack::HostStack)), which this module does not
 //! see. When they may have stopped holding, [`CodeCache::take_dropped_returns`] says so; the stacks have to be reset before
@@ -70,7 +70,7 @@ pub struct CodeCache {
     stats: Stats,
 }
 
-/// A piece of code that is wanted.
+/// The code that is wanted at an EIP.
 #[derive(Clone, Copy)]
 struct Request {
     key: PageKey,
@@ -82,10 +82,10 @@ struct Request {
 }
 
 impl CodeCache {
-    /// A cache with nothing translated and room for `bytes` bytes of code.
+    /// Creates a cache with nothing translated and room for `bytes` bytes of code.
     ///
     /// # Errors
-    /// What the host says when it grants no memory for code; a size out of range.
+    /// The host's, where it grants no memory for code; a size out of range.
     pub fn new(bytes: usize) -> io::Result<Self> {
         let buffer = CodeBuffer::new(bytes)?;
         let trampolines = *buffer.trampolines();
@@ -136,12 +136,12 @@ impl CodeCache {
     /// Tells `perf` of all code emitted from now on, by a file in `folder`.
     ///
     /// # Errors
-    /// What the host says when the file cannot be made.
+    /// The host's, where it cannot make the file.
     pub fn write_jitdump(&mut self, folder: &Path) -> io::Result<()> {
         self.records.write_jitdump(folder)
     }
 
-    /// Host address of a trampoline.
+    /// The host address of a trampoline.
     pub fn trampoline(&self, trampoline: Trampoline) -> u64 {
         self.buffer.trampoline(trampoline)
     }
@@ -171,12 +171,13 @@ impl CodeCache {
         Epochs::now(mmu) == self.epochs
     }
 
-    /// Invalidates the translations that changed breakpoints, stores to code pages and changed mappings have made stale.
+    /// Invalidates the translations that changed breakpoints, stores to code and changed mappings have made stale.
     pub fn follow(&mut self, cx: &mut Exec<'_>) {
         self.follow_breakpoints(cx);
         self.follow_changes(cx);
     }
 
+    /// Invalidates the translations that stores to code and changed mappings have made stale.
     fn follow_changes(&mut self, cx: &mut Exec<'_>) {
         let now = Epochs::now(cx.mmu);
         if now == self.epochs {
@@ -240,7 +241,7 @@ impl CodeCache {
         self.after_lookup(cx, destination)
     }
 
-    /// Host address of code just looked up; `None` when the emulator has to execute the instruction.
+    /// The host address of code just looked up; `None` when the emulator has to execute the instruction.
     fn after_lookup(&mut self, cx: &mut Exec<'_>, destination: Destination) -> Option<u64> {
         // Fetching may have changed what is fetched from.
         self.follow_changes(cx);

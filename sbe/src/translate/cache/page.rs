@@ -1,4 +1,4 @@
-//! [`CodePage`]: one guest-physical page of code, what of it was scanned, and what was made from it.
+//! [`CodePage`]: one guest-physical page of code as it was scanned, and the entries made from it.
 
 use super::entries::TableId;
 use crate::decode::decoder::MAX_LENGTH;
@@ -7,7 +7,7 @@ use crate::translate::listing::Variant;
 use bitvec::{BitArr, array::BitArray};
 use mmu::{PAGE_SIZE, Timestamp};
 
-/// What executes the code at an offset of a page.
+/// The destination of an entry: what executes the code at an offset of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Destination {
     /// Emitted code at this arena offset.

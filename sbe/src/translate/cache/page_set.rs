@@ -15,18 +15,18 @@ const ENTRY_SHIFT: u32 = 2;
 /// All code pages of one processor.
 pub struct PageSet {
     pages: HashMap<PageKey, CodePage>,
-    /// For frames in which instructions of the page before end: the pages in which they begin.
+    /// By frame in which instructions of the page before end: the pages in which they begin.
     crossed_from: HashMap<Frame, Vec<PageKey>>,
     tables: EntryTables,
-    /// What entry tables hold for instructions that are the emulator's: the arena offset of a trampoline.
+    /// The word of entry tables for instructions that the emulator executes: the arena offset of a trampoline.
     emulate: u32,
 }
 
 impl PageSet {
-    /// An empty set; `emulate` is the arena offset to which entries that are the emulator's lead.
+    /// Creates an empty set; `emulate` is the word for entries that the emulator executes.
     ///
     /// # Errors
-    /// What the host says when it grants no address space for tables.
+    /// The host's, where it grants no address space for tables.
     pub fn new(emulate: u32) -> io::Result<Self> {
         Ok(Self {
             pages: HashMap::new(),
@@ -125,7 +125,7 @@ impl PageSet {
         page.take_incoming()
     }
 
-    /// Where the code at `offset` of the page of `key` is, if that is known.
+    /// The destination of the entry for `offset` of the page of `key`, if that is known.
     pub fn destination(&self, key: PageKey, offset: u32, variant: Variant) -> Option<Destination> {
         let page = self.pages.get(&key)?;
         if variant == Variant::Plain {
@@ -138,7 +138,7 @@ impl PageSet {
         }
     }
 
-    /// Notes what the bytes from `offset` to `end` of the page of `key` were made into.
+    /// Adds an entry made from the bytes from `offset` to `end` of the page of `key`.
     pub fn add(
         &mut self,
         key: PageKey,
@@ -204,7 +204,7 @@ impl PageSet {
     }
 }
 
-/// What an entry table holds for `destination`.
+/// The word of an entry table for `destination`.
 fn word(destination: Destination, emulate: u32) -> u32 {
     match destination {
         Destination::Code(code) => code,

@@ -1,4 +1,4 @@
-//! [`Records`]: what is kept of emitted code for people: listings for dumps, and names for `perf`.
+//! [`Records`]: records of emitted code for people: listings for dumps, and names for `perf`.
 
 use crate::translate::asm::Asm;
 use crate::translate::jitdump::JitDump;
@@ -19,7 +19,7 @@ impl Records {
     /// Tells `perf` of all code emitted from now on, by a file in `folder`.
     ///
     /// # Errors
-    /// What the host says when the file cannot be made.
+    /// The host's, where it cannot make the file.
     pub fn write_jitdump(&mut self, folder: &Path) -> io::Result<()> {
         self.jitdump = Some(JitDump::create(folder)?);
         Ok(())

@@ -10,7 +10,7 @@ use mmu::{Access, Frame, LinearAddr, PAGE_SIZE, Timestamp, View};
 use std::time::Instant;
 
 impl CodeCache {
-    /// Where the wanted code is, translated now if it must be.
+    /// The destination of the wanted code, which is translated now if it must be.
     pub(super) fn destination(&mut self, cx: &mut Exec<'_>, request: Request) -> Destination {
         if !self.update_page(cx, request.key) {
             return Destination::Emulate;
@@ -27,7 +27,7 @@ impl CodeCache {
         }
     }
 
-    /// Makes sure that there is a page for `key` and that its translations are of what is in it now. Returns whether there is.
+    /// Makes sure that there is a page for `key` and that its translations hold. Returns whether there is.
     fn update_page(&mut self, cx: &mut Exec<'_>, key: PageKey) -> bool {
         let frame = key.frame;
         let written = cx.mmu.written(frame);
@@ -76,13 +76,14 @@ impl CodeCache {
         }
     }
 
+    /// Translates the wanted code.
     fn translate(&mut self, cx: &mut Exec<'_>, request: Request) -> Destination {
         self.find_tail(cx, request);
         self.age(cx);
         self.emit(cx, request)
     }
 
-    /// Translates the wanted code, as far as its page's bytes are known.
+    /// Translates the wanted code from the known bytes of its page and tail.
     pub(super) fn emit(&mut self, cx: &mut Exec<'_>, request: Request) -> Destination {
         let Request {
             key,
@@ -129,7 +130,7 @@ impl CodeCache {
         destination
     }
 
-    /// Keeps what is wanted of the fragment just emitted at the arena offsets `origins`.
+    /// Records the fragment just emitted at the arena offsets `origins`, for dumps and `perf`.
     fn record_fragment(&mut self, cx: &Exec<'_>, request: Request, origins: [u32; 2]) {
         let Request {
             key,

@@ -27,7 +27,7 @@ pub enum Rule {
     #[error("a loop within the fragment")]
     Loop,
     /// Code ends with a jump.
-    #[error("goes on behind the end of the code")]
+    #[error("continues behind the end of the code")]
     FallsOff,
     /// Branches lead to instructions of the fragment, trampolines and entries.
     #[error("leads to where nothing begins")]

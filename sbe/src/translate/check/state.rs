@@ -4,7 +4,7 @@ use super::value::{CONTEXT, Grant, Low, Node, TABLES, Value, Values};
 use crate::translate::context::{CONTEXT_BIAS, PAGE_BIAS};
 use mmu::PAGE_SHIFT;
 
-/// The number of RAX; those of the others follow.
+// Numbers of registers.
 pub const RAX: usize = 0;
 pub const RCX: usize = 1;
 pub const RDX: usize = 2;

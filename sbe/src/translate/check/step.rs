@@ -17,7 +17,7 @@ const DOUBLEWORD_SIGN: u8 = 31;
 const QUADWORD_SIGN: u8 = 63;
 /// The count of a shift left that leaves bits 5:0, the exception masks of the x87 control word.
 const ABOVE_MASKS: u8 = 26;
-/// The offset of a field whose value matters, as those of the following do.
+// Offsets of fields whose values matter.
 const SCRATCH: u64 = offset_of!(Context, scratch) as u64;
 const POLLS: u64 = offset_of!(Context, polls) as u64;
 const FPU_LIVE: u64 = offset_of!(Context, fpu_live) as u64;

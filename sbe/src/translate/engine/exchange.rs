@@ -1,4 +1,4 @@
-//! The processor's state, on its way to emitted code and back.
+//! The exchange of the processor's state with emitted code, by way of the context.
 
 use super::Translator;
 use crate::cpu::control::{CR0_EM, CR0_TS, CR4_OSFXSR, CR4_TSD};
@@ -15,11 +15,11 @@ use mmu::{Access, PAGE_SHIFT, Privilege, View};
 /// The six exception masks of the x87 control word.
 const EXCEPTION_MASKS: u16 = 0x3f;
 
-/// In the order of the context's tables.
+/// The privileges, in the order of the context's tables.
 const PRIVILEGES: [Privilege; 2] = [Privilege::Supervisor, Privilege::User];
 
 impl Translator {
-    /// Takes over the processor's state.
+    /// Loads the processor's state into the context.
     pub(super) fn load(&mut self, cx: &mut Exec<'_>) {
         self.segments.learn(cx, &mut self.context);
         let cpu = &*cx.cpu;
@@ -56,7 +56,7 @@ impl Translator {
         context.fpu_loadable = 0;
     }
 
-    /// Gives the processor its state back.
+    /// Stores the context's state into the processor's.
     pub(super) fn store(&mut self, cx: &mut Exec<'_>) {
         self.store_fpu(cx);
         self.segments.store(cx, &self.context);
@@ -76,7 +76,7 @@ impl Translator {
         cx.cpu.eip = context.eip;
     }
 
-    /// Gives the processor the FPU state that emitted code left in the context.
+    /// Stores the FPU state that emitted code left in the context, if it did, into the processor's.
     fn store_fpu(&mut self, cx: &mut Exec<'_>) {
         if self.context.fpu_saved != 0 {
             self.context.fpu_saved = 0;
@@ -84,7 +84,8 @@ impl Translator {
         }
     }
 
-    /// Has the guest's FPU state loaded on the way in, if its instructions can run without an exception.
+    /// Has the guest's FPU state loaded on the way in, if its instructions can execute without an exception. Returns the host
+    /// address at which emitted code continues; `None` when the emulator has to execute the instruction.
     pub(super) fn load_fpu(&mut self, cx: &mut Exec<'_>) -> Option<u64> {
         if !may_run_on_host(cx.cpu) {
             return None;
@@ -105,7 +106,7 @@ fn may_run_on_host(cpu: &Cpu) -> bool {
         && cpu.fpu.mxcsr() & MXCSR_INIT == MXCSR_INIT
 }
 
-/// What SYSENTER, SYSEXIT and RDTSC need.
+/// Loads what SYSENTER, SYSEXIT and RDTSC need.
 fn load_system_registers(context: &mut Context, cpu: &Cpu) {
     let all_ones_if = |condition: bool| u64::from(condition).wrapping_neg();
     let has_selector = cpu.sysenter_cs & 0xfffc != 0;

@@ -1,19 +1,20 @@
-//! Accesses that emitted code could not make: a table has no slot for them, or a window does not show the page. The slot is
-//! filled, the page mapped, and emitted code continues; or the emulator executes the instruction.
+//! Misses: accesses for which a table has no slot, or whose page a window does not show. The slot is filled, or the page mapped,
+//! and emitted code continues; else the emulator executes the instruction.
 
 use super::Translator;
 use crate::emulate::Exec;
 use crate::translate::context::{AccessKind, PAGE_BIAS};
 use mmu::{Access, LinearAddr, PAGE_SHIFT, PAGE_SIZE, Privilege, View};
 
-/// Vectors of the exceptions that an access through a window can raise on the host.
+/// The vector of one of the exceptions that an access through a window can raise on the host.
 const GENERAL_PROTECTION: u32 = 13;
+/// The vector of the other.
 const PAGE_FAULT: u32 = 14;
-/// In a page fault's error code: the access was a write (SDM Vol. 3A, 4.7 "Page-Fault Exceptions").
+/// The bit of a page fault's error code that says that the access was a write (SDM Vol. 3A, 4.7 "Page-Fault Exceptions").
 const ERROR_WRITE: u32 = 1 << 1;
-/// Bytes of a window, and of the operand that begins at the last of them.
+/// The size in bytes of a window, with the operand that begins at its last byte.
 const WINDOW_BYTES: u64 = (1 << 32) + MOST_OPERAND as u64;
-/// Bytes of an operand at most.
+/// The size in bytes of the largest operand.
 const MOST_OPERAND: u32 = 16;
 
 impl Translator {
@@ -41,16 +42,17 @@ impl Translator {
         if self.context.slot == 0 || dropped || !self.cache.is_current(cx.mmu) {
             return None;
         }
-        // What enters R8.
+        // R8 holds the address behind a miss.
         let eip = std::mem::replace(&mut self.context.eip, address);
         debug_assert_eq!(eip >> PAGE_SHIFT, self.context.page as u32 >> PAGE_SHIFT);
         Some(self.context.resume)
     }
 
-    /// Makes possible the access through a window that has faulted; `None` when the emulator has to execute the instruction.
+    /// Maps the page of the access through a window that has faulted. Returns the host address at which the instruction begins
+    /// anew; `None` when the emulator has to execute it.
     ///
     /// # Panics
-    /// If emitted code faulted where no instruction of the guest accesses a window, or somewhere else.
+    /// If emitted code faulted where it accesses no window, or outside its window.
     pub(super) fn window_fault(&mut self, cx: &mut Exec<'_>) -> Option<u64> {
         let fault = self.context.fault;
         let Some((code, offset)) = self.cache.instruction_at(fault.rip) else {
@@ -60,7 +62,7 @@ impl Translator {
             .wrapping_sub(PAGE_BIAS as u32)
             .wrapping_add(offset);
         if fault.trap == GENERAL_PROTECTION {
-            // An operand of 16 bytes that is not aligned.
+            // An operand of 16 bytes is misaligned.
             return None;
         }
         let address = fault.address.wrapping_sub(self.context.window);
@@ -69,7 +71,7 @@ impl Translator {
             "emitted code faulted outside its window: {fault:x?}"
         );
         let Ok(address) = u32::try_from(address) else {
-            // An operand that begins at the last addresses and goes on at the first.
+            // An operand begins at the last addresses and continues at the first.
             return None;
         };
         let access = match fault.error & ERROR_WRITE {
@@ -84,12 +86,12 @@ impl Translator {
         shown.then_some(code)
     }
 
-    /// Lets the window show the page of `address`. Returns whether it does and emitted code may go on.
+    /// Maps the page of `address` in the window. Returns whether it is mapped and emitted code may continue.
     fn show(&mut self, cx: &mut Exec<'_>, address: u32, access: Access) -> bool {
         let linear = LinearAddr::from(address);
         let view = View::of(access, Privilege::User);
         if cx.mmu.slot(view, linear) == 0 {
-            // The access may go on in the next page, which has to be accessible before anything happens to this one.
+            // The access may continue in the next page, which has to be accessible before anything happens to this one.
             if linear.offset() > PAGE_SIZE as u32 - MOST_OPERAND {
                 return false;
             }

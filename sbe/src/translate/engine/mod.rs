@@ -21,7 +21,7 @@ use mmu::{Frame, LinearAddr};
 use std::io;
 use std::path::Path;
 
-/// What emitted code left to be done.
+/// The outcome of a run of translated code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The emulator has to execute the instruction at EIP.
@@ -40,10 +40,10 @@ pub struct Translator {
 }
 
 impl Translator {
-    /// A translator with nothing translated and room for `code_cache` bytes of code.
+    /// Creates a translator with nothing translated and room for `code_cache` bytes of code.
     ///
     /// # Errors
-    /// What the host says when it grants no memory for code; a size out of range; a processor without BMI2.
+    /// The host's, where it grants no memory for code; a size out of range; a processor without BMI2.
     pub fn new(code_cache: usize) -> io::Result<Self> {
         // SHRX and RORX address memory without touching flags.
         if !std::arch::is_x86_feature_detected!("bmi2") {
@@ -101,7 +101,7 @@ impl Translator {
     /// Tells `perf` of all code emitted from now on, by a file in `folder`: to be called before anything runs.
     ///
     /// # Errors
-    /// What the host says when the file cannot be made.
+    /// The host's, where it cannot make the file.
     pub fn write_jitdump(&mut self, folder: &Path) -> io::Result<()> {
         self.cache.write_jitdump(folder)
     }
@@ -111,7 +111,7 @@ impl Translator {
         self.cache.record();
     }
 
-    /// The code page in `frame`, at linear address `base`, beside what was emitted for it, as text; empty if nothing was.
+    /// Writes the code page in `frame`, at linear address `base`, beside the code emitted for it, as text; empty if there is none.
     pub fn dump(&self, frame: Frame, base: u32) -> String {
         self.cache.dump(frame, base)
     }
@@ -121,7 +121,7 @@ impl Translator {
         self.cache.inventory()
     }
 
-    /// Runs translated code from EIP on until something else has to be done. `polls` counts down with loops, calls and
+    /// Runs translated code from EIP on until the emulator or the caller has to act. `polls` counts down with loops, calls and
     /// indirect jumps.
     pub fn run(&mut self, cx: &mut Exec<'_>, polls: &mut u32) -> Outcome {
         if cx.cpu.cpl == 3 {
@@ -163,7 +163,7 @@ impl Translator {
         *polls -= granted - self.context.polls;
     }
 
-    /// Does what emitted code exited for. Returns the host address at which it continues; `None` when the emulator has to
+    /// Serves an exit of emitted code. Returns the host address at which it continues; `None` when the emulator has to
     /// execute the instruction at EIP.
     fn after_exit(&mut self, cx: &mut Exec<'_>, reason: Reason) -> Option<u64> {
         let exits = &mut self.cache.stats_mut().exits;
@@ -231,8 +231,8 @@ impl Translator {
         }
     }
 
-    /// The mode in which code at `eip` runs. A window does not show pages that all spaces share, and what is known of code there
-    /// is shared by spaces that have windows and others.
+    /// The mode in which code at `eip` runs. A window does not show pages that all spaces share, and the code there is shared by
+    /// spaces that have windows and others.
     fn mode_at(&self, cx: &Exec<'_>, eip: LinearAddr) -> Mode {
         match self.mode() {
             Mode::Windowed if cx.mmu.is_shared(eip) => Mode::User,

@@ -1,4 +1,4 @@
-//! [`Trampolines`]: the fixed code at the start of the arena: the way in, the ways out, the dispatcher, and what is too long to be
+//! [`Trampolines`]: the fixed code at the start of the arena: the way in, the ways out, the dispatcher, and code too long to be
 //! repeated in every fragment.
 //!
 //! Fragments name a trampoline by [`Trampoline`]; a new one is a variant with its place in [`Trampoline::all`], an emitter in
@@ -54,7 +54,7 @@ pub enum Trampoline {
     Miss(AccessKind),
 }
 
-/// Trampolines that there are one of each, before those of segment registers.
+/// The trampolines before those of segment registers.
 const FIRST: [Trampoline; 14] = [
     Trampoline::Lookup,
     Trampoline::Exit,
@@ -71,7 +71,7 @@ const FIRST: [Trampoline; 14] = [
     Trampoline::WindowFault,
     Trampoline::LoadFpu,
 ];
-/// Numbers of the trampolines behind those.
+// Numbers of the trampolines behind those.
 const SEGMENTS: usize = FIRST.len();
 const SYSENTER: usize = SEGMENTS + SegReg::ALL.len();
 const SYSEXIT: usize = SYSENTER + 1;
@@ -89,7 +89,7 @@ impl Trampoline {
             .chain(AccessKind::all().map(Self::Miss))
     }
 
-    /// Its position in [`Self::all`].
+    /// The trampoline's position in [`Self::all`].
     fn number(self) -> usize {
         match self {
             Self::Lookup => 0,
@@ -144,7 +144,7 @@ impl fmt::Display for Trampoline {
     }
 }
 
-/// Where each trampoline is.
+/// The arena offsets of all trampolines.
 #[derive(Clone, Copy, Debug)]
 pub struct Trampolines {
     /// Arena offsets by number.
@@ -181,7 +181,7 @@ impl Trampolines {
         self.offsets[trampoline.number()]
     }
 
-    /// Where code that can be thrown away begins, in each half of the arena.
+    /// The arena offsets at which the trampolines end and fragments begin, in both halves.
     pub fn end(&self) -> [u32; 2] {
         self.end
     }
