@@ -77,7 +77,7 @@ impl Arena {
         self.next[0] + self.next[1] - self.ends[0]
     }
 
-    /// How full the fuller half is, in hundredths.
+    /// The part of the fuller half that is in use, in hundredths.
     pub fn percent_used(&self) -> usize {
         let [hot, cold] = [self.next[0], self.next[1] - self.ends[0]];
         100 * hot.max(cold) / self.ends[0]

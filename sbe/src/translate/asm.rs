@@ -269,7 +269,7 @@ impl Asm {
     /// Encodes a guest instruction in its host form.
     ///
     /// # Errors
-    /// What iced says when there is no such encoding.
+    /// iced's, where there is no such encoding.
     pub fn guest(&mut self, instruction: &Instruction) -> Result<(), AsmError> {
         let bytes = std::mem::take(self.bytes());
         self.encoder.set_buffer(bytes);

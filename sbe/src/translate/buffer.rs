@@ -24,7 +24,7 @@ use std::ops::Range;
 pub struct Site {
     /// The page whose code it belongs to.
     pub page: PageKey,
-    /// Its patchable jumps.
+    /// The patchable jumps of the branch.
     pub link: Link,
 }
 
@@ -94,7 +94,7 @@ impl CodeBuffer {
         self.arena.used()
     }
 
-    /// How full the fuller half is, in hundredths.
+    /// The part of the fuller half that is in use, in hundredths.
     pub fn percent_used(&self) -> usize {
         self.arena.percent_used()
     }
@@ -112,7 +112,7 @@ impl CodeBuffer {
     /// Translates `code` at offset `at` of the page of `key`. A fragment that the checker rejects is the emulator's.
     ///
     /// # Errors
-    /// What the encoder says.
+    /// The encoder's.
     pub fn translate(
         &mut self,
         emitter: &mut Emitter,

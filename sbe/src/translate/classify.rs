@@ -7,7 +7,7 @@ use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 use mmu::Privilege;
 use std::fmt;
 
-/// How an instruction is translated.
+/// The verdict on an instruction: how it is translated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It has no effect: nothing is emitted.

@@ -127,7 +127,7 @@ pub struct HostFault {
     pub address: u64,
     /// Vector of the exception.
     pub trap: u32,
-    /// Its error code.
+    /// Error code of the exception.
     pub error: u32,
 }
 
@@ -153,13 +153,13 @@ pub struct Context {
     /// Nonzero while the host's unit holds the guest's FPU state. In: `fpu` is to be loaded at once; out: it was saved
     /// there.
     pub fpu_live: u64,
-    /// Bases of FS and GS.
+    /// Base of FS.
     pub fs_base: u64,
-    /// See `fs_base`.
+    /// Base of GS.
     pub gs_base: u64,
     /// Nonzero when FS spans 4 GiB, readable and writable.
     pub fs_usable: u64,
-    /// As `fs_usable`, of GS.
+    /// Nonzero when GS spans 4 GiB, readable and writable.
     pub gs_usable: u64,
     /// Holds a value across a second memory access of one instruction.
     pub scratch: u64,

@@ -45,7 +45,7 @@ pub struct GuestCode<'a> {
     pub page: &'a [u8; PAGE_SIZE],
     /// The page behind it, if that is known.
     pub tail: Option<&'a Tail>,
-    /// How the code executes.
+    /// The mode in which the code executes.
     pub mode: Mode,
     /// Whether accesses may be grouped.
     pub groups: bool,
@@ -75,7 +75,7 @@ pub struct Fragment {
 /// A direct branch that can be linked, by the arena offsets of what is patched for that.
 #[derive(Clone, Copy, Debug)]
 pub struct Link {
-    /// Where the branch leads.
+    /// The branch's target.
     pub target: Target,
     /// End of the jump or call that leads to the target once the branch is linked.
     pub jump: u32,
@@ -94,7 +94,7 @@ pub struct Link {
 /// Translates the instructions from offset `at` of `code` on; their branches are numbered from `first_site` on.
 ///
 /// # Errors
-/// What the encoder says.
+/// The encoder's.
 pub fn translate(
     arena: &mut Arena,
     emitter: &mut Emitter,

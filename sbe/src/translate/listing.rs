@@ -2,12 +2,12 @@
 
 use super::classify::Verdict;
 
-/// Whether accesses of a fragment may be checked in groups (see `emit::group`).
+/// The variant of a fragment: whether its accesses may be checked in groups (see `emit::group`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Variant {
-    /// They may.
+    /// Accesses may be checked in groups.
     Grouped,
-    /// Each is checked by itself: for where the check of a group has failed.
+    /// Each access is checked by itself: this variant continues where the check of a group has failed.
     Plain,
 }
 
@@ -16,7 +16,7 @@ pub enum Variant {
 pub struct Mark {
     /// Offset of the instruction in the page.
     pub offset: u32,
-    /// How it was translated.
+    /// The instruction's classification.
     pub verdict: Verdict,
     /// Arena offset of its code.
     pub code: u32,
@@ -52,7 +52,7 @@ pub struct Listing {
     pub start: [u32; 2],
     /// Arena offsets of their ends.
     pub end: [u32; 2],
-    /// Its instructions.
+    /// The positions of its instructions.
     pub marks: Marks,
 }
 

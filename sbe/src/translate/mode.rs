@@ -40,6 +40,6 @@ impl Mode {
 pub struct PageKey {
     /// The frame that holds the guest's code.
     pub frame: Frame,
-    /// How the code executes.
+    /// The mode in which the code executes.
     pub mode: Mode,
 }

@@ -21,7 +21,7 @@ pub struct HostOperand {
     pub base: Register,
     /// Index register, or none.
     pub index: Register,
-    /// What the index is multiplied by.
+    /// Factor of the index.
     pub scale: u32,
     /// Displacement.
     pub displacement: i32,

@@ -19,7 +19,7 @@ const LOADABLE: [SegReg; 4] = [SegReg::Es, SegReg::Ds, SegReg::Fs, SegReg::Gs];
 #[derive(Debug, Default)]
 pub struct KnownSegments {
     table: DescriptorTable,
-    /// By index of the descriptor: the known segments, and those that emitted code may have loaded while they were known.
+    /// The known segments, and those that emitted code may have loaded while they were known, by index of the descriptor.
     segments: [Option<Segment>; KNOWN_SEGMENTS],
 }
 

@@ -68,7 +68,7 @@ pub struct UnknownWindows;
 struct Account {
     /// The slices that ended in a program since the last window.
     slices: u32,
-    /// How many it takes to get one.
+    /// The slices that it takes to get one.
     needed: u32,
     /// The system calls that the window may still take.
     credit: i64,
@@ -98,7 +98,7 @@ impl Account {
 /// The policy by which windows are opened and closed.
 pub struct WindowPolicy {
     windows: Windows,
-    /// By index of the space, each with the space that it belongs to.
+    /// Accounts by index of the space, each with the space that it belongs to.
     accounts: Vec<Option<(SpaceId, Account)>>,
 }
 

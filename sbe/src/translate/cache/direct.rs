@@ -42,7 +42,7 @@ struct Direct {
     target: Frame,
 }
 
-/// What is known of one code page, in mode `Windowed`.
+/// The mappings and direct links of one code page, in mode `Windowed`.
 #[derive(Default)]
 struct Page {
     mappings: SmallVec<[PageMapping; 2]>,
@@ -66,11 +66,11 @@ pub struct Crossing {
     pub code: u32,
 }
 
-/// Direct links, and what they rely on.
+/// All direct links, and the mappings that they rely on.
 #[derive(Default)]
 pub struct DirectLinks {
     pages: HashMap<Frame, Page>,
-    /// How often the mappings of a space were removed.
+    /// The number of times that the mappings of a space were removed.
     removals: HashMap<SpaceId, u32>,
 }
 

@@ -5,13 +5,13 @@ use mmu::{Mmu, Privilege};
 /// The MMU's epochs when emitted code ran last: return addresses on its stacks hold under the same only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Epochs {
-    /// Of the fetch slots, by privilege.
+    /// The epochs of the fetch slots, by privilege.
     fetch: [u64; 2],
-    /// Of the fetch slots that all spaces share.
+    /// The epoch of the fetch slots that all spaces share.
     pub shared: u64,
-    /// Of the fetch slots of spaces that have windows.
+    /// The epoch of the fetch slots of spaces that have windows.
     pub windowed: u64,
-    /// Of stores to code.
+    /// The epoch of stores to code.
     pub code: u64,
 }
 

@@ -18,14 +18,14 @@ pub enum Destination {
     EmulateOnce,
 }
 
-/// How far the translations of a page can be trusted; later variants go before earlier ones.
+/// The validity of a page's translations, from the best to the worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Validity {
-    /// They hold as long as the page is not written.
+    /// The translations hold as long as the page is not written.
     Valid,
-    /// They hold if the bytes are still the same.
+    /// The translations hold if the bytes are still the same.
     Stale,
-    /// They do not hold, whatever the bytes are.
+    /// The translations do not hold, whatever the bytes are.
     Invalid,
 }
 
@@ -35,7 +35,7 @@ pub struct CodePage {
     bytes: Box<[u8; PAGE_SIZE]>,
     /// When the page had last been written, as far as the translations are known to hold.
     written: Timestamp,
-    /// What followed the page in linear memory when an instruction across its end was translated.
+    /// The tail of the page when an instruction across its end was translated.
     tail: Option<Tail>,
     validity: Validity,
     /// When the page was looked up last.
@@ -69,7 +69,7 @@ impl CodePage {
         }
     }
 
-    /// The same page with another table and nothing scanned.
+    /// A copy of the page with another table and nothing scanned.
     pub fn rescanned(&self, table: TableId) -> Self {
         Self {
             tail: self.tail.clone(),
@@ -91,12 +91,12 @@ impl CodePage {
         bytes.take(MAX_LENGTH).collect()
     }
 
-    /// What follows the page, if that is known.
+    /// The tail: the start of the page behind, if that is known.
     pub fn tail(&self) -> Option<&Tail> {
         self.tail.as_ref()
     }
 
-    /// Sets what follows the page.
+    /// Sets the tail.
     pub fn set_tail(&mut self, tail: Tail) {
         self.tail = Some(tail);
     }
@@ -136,7 +136,7 @@ impl CodePage {
         self.validity = Validity::Invalid;
     }
 
-    /// All entries: offsets and where they lead.
+    /// All entries: offsets and destinations.
     pub fn entries(&self) -> &[(u16, Destination)] {
         &self.entries
     }

@@ -15,7 +15,7 @@ const ENTRY_SHIFT: u32 = 2;
 /// All code pages of one processor.
 pub struct PageSet {
     pages: HashMap<PageKey, CodePage>,
-    /// By frame in which instructions of the page before end: the pages in which they begin.
+    /// The pages with instructions that end in the next page, by that one's frame.
     crossed_from: HashMap<Frame, Vec<PageKey>>,
     tables: EntryTables,
     /// The word of entry tables for instructions that the emulator executes: the arena offset of a trampoline.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 /// Named ranges of arena offsets.
 pub struct Symbols {
-    /// By the first offset of each range: the offset behind it, and its name.
+    /// Ends and names of ranges, by the offset of their start.
     ranges: BTreeMap<u32, (u32, String)>,
 }
 

@@ -12,15 +12,15 @@ use mmu::PAGE_SIZE;
 /// The way in which a trampoline is entered, and its effect when it returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Linkage {
-    /// By a jump, or by the guest's call; it does not return.
+    /// Entered by a jump, or by the guest's call; it does not return.
     Jump,
-    /// As `Jump`, and it counts a poll.
+    /// Entered like `Jump`; it counts a poll.
     PolledJump,
-    /// By a call; then the host's unit holds the guest's FPU state.
+    /// Called; on return the host's unit holds the guest's FPU state.
     LoadsFpu,
-    /// By a call; then a segment register is loaded.
+    /// Called; on return a segment register is loaded.
     LoadsSegment,
-    /// By a call; then RCX holds a slot for the address in R8.
+    /// Called; on return RCX holds a slot for the address in R8.
     FindsSlot(AccessKind),
 }
 

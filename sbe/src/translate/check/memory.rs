@@ -20,7 +20,7 @@ const MOST_LOG: u8 = 4;
 pub struct Operand {
     /// The operand's address.
     pub address: Value,
-    /// Its size.
+    /// The operand's size.
     pub bytes: u64,
     /// Whether it is written.
     pub writes: bool,
@@ -31,7 +31,7 @@ pub struct Operand {
 /// The location of an operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Location {
-    /// In the context, at this offset.
+    /// The context, at this offset.
     Context(u64),
     /// Somewhere in the context.
     Array,
@@ -59,9 +59,9 @@ pub struct Rights {
 /// A field of the context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Field {
-    /// Where it begins.
+    /// Offset of the field.
     pub offset: u64,
-    /// Its size.
+    /// Size of the field.
     pub bytes: u64,
     /// Size of its elements.
     pub element: u64,

@@ -103,7 +103,7 @@ pub enum Node {
     Unknown {
         /// Upper bound.
         most: u64,
-        /// Its low bits.
+        /// The known low bits.
         low: Low,
     },
     /// The low 32 bits of a number.
@@ -112,9 +112,9 @@ pub enum Node {
     Shifted(Shift, Value, u8),
     /// A number found in memory.
     Loaded {
-        /// Its address.
+        /// Address of the number.
         address: Value,
-        /// Its size.
+        /// Size of the number.
         bytes: u8,
         /// Tells apart what memory held at different times.
         version: u32,

@@ -89,7 +89,7 @@ pub enum Target {
 /// A direct branch that can be linked, by the labels of what is patched for that: see [`Link`](super::fragment::Link).
 #[derive(Clone, Copy, Debug)]
 pub struct Branch {
-    /// Where it leads.
+    /// The branch's target.
     pub target: Target,
     /// Label behind the jump or call: its displacement ends there.
     pub jump: Label,
@@ -272,7 +272,7 @@ impl Emitter {
     /// Emits `raw`, instruction `number` of the fragment, whose IP is its offset in the page.
     ///
     /// # Errors
-    /// What the encoder says.
+    /// The encoder's.
     pub fn instruction(&mut self, raw: &Instruction, number: usize) -> Result<Emitted> {
         let verdict = verdict(raw, self.mode.privilege());
         let shadow = std::mem::take(&mut self.shadow);
@@ -368,7 +368,7 @@ impl Emitter {
     /// Emits islands, stubs and slow paths, and returns the code. To be called once, behind code that does not fall through.
     ///
     /// # Errors
-    /// What the encoder says.
+    /// The encoder's.
     pub fn finish(&mut self) -> Result<[&[u8]; 2]> {
         if let Some(marks) = &mut self.marks {
             marks.end = self.asm.here();

@@ -32,15 +32,15 @@ pub(super) struct Stub {
 /// The kind of a stub, with the branch's site.
 #[derive(Clone, Copy)]
 enum StubKind {
-    /// For a branch to another page.
+    /// The stub of a branch to another page.
     Across(u32),
-    /// For a branch to another page, guarded: it goes to the code it is linked to only where that is right.
+    /// The stub of a guarded branch to another page, which goes to the code it is linked to only where that is right.
     Guarded(u32),
-    /// For a branch inside the page.
+    /// The stub of a branch inside the page.
     Inside(u32),
-    /// For a branch to the same offset in the plain variant.
+    /// The stub of a branch to the same offset in the plain variant.
     Plain(u32),
-    /// For the emulation of the instruction at the offset; not a branch that can be linked.
+    /// The stub that has the instruction at the offset emulated; its branch is never linked.
     Emulate,
 }
 

@@ -28,7 +28,7 @@ pub enum Trampoline {
     ReturnMismatch,
     /// Counts a poll and jumps to the code of the EIP in R8D, if that is known; else exits.
     PolledDispatch,
-    /// As `PolledDispatch`, without a poll.
+    /// Jumps to the code of the EIP in R8D, if that is known; else exits.
     Dispatch,
     /// Exits to have the instruction at R8D emulated: entry tables lead here for such instructions.
     Emulate,
