@@ -1,4 +1,4 @@
-//! A page of guest code beside what was emitted for it, as text: read from the arena as it is now.
+//! [`Dump`]: a page of guest code beside the code emitted for it, as text, read from the arena as it is now.
 //!
 //! ```text
 //! fragment @004
@@ -10,20 +10,23 @@
 //!           hot+00f    jmp emulate_at
 //! ```
 //!
-//! Nothing in it depends on where the host put the arena. A place in another fragment of the page is named by that one's entry,
-//! `@004+7`, or `@004-plain+7` where it is a variant without groups; one in another page by its frame, too: `101@004+7`.
+//! Nothing in it depends on the arena's host address. An offset in another fragment of the page is named by that one's entry,
+//! `@004+7`, or `@004-plain+7` in the plain variant; an offset in another page by its frame, too: `101@004+7`.
 
-use super::arena::Arena;
-use super::classify::Verdict;
-use super::listing::{Listing, Mark};
-use super::page::{CodePage, Entry};
-use super::places::Places;
+use super::CodeCache;
+use super::page::{CodePage, Destination};
+use super::symbols::Symbols;
 use crate::decode::decoder::{CodeSize, decode_announced};
+use crate::translate::buffer::CodeBuffer;
+use crate::translate::classify::Verdict;
+use crate::translate::listing::{Listing, Mark};
+use crate::translate::mode::{Mode, PageKey};
 use iced_x86::{Code, Decoder, DecoderOptions, Formatter, GasFormatter, Instruction, OpKind};
+use mmu::Frame;
 use std::fmt;
 use std::ops::Range;
 
-/// Why a page cannot be dumped.
+/// The reason why a page cannot be dumped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoDump {
     /// The emulator runs the guest.
@@ -32,34 +35,51 @@ pub enum NoDump {
     /// The page tables have no translation for the address.
     #[error("the guest's page tables do not map it")]
     NotMapped,
-    /// No instruction of the page was looked at, or its code has been forgotten.
+    /// No instruction of the page is translated, or its code was evicted.
     #[error("nothing of this page is translated")]
     NothingTranslated,
 }
 
-/// Sections of a fragment, hot first.
+/// The sections of a fragment, hot first.
 const SECTIONS: [&str; 2] = ["hot", "cold"];
 
-/// Makes the text.
-pub struct Dump<'a> {
-    arena: &'a Arena,
-    places: &'a Places,
+/// A dump in the making.
+struct Dump<'a> {
+    buffer: &'a CodeBuffer,
+    symbols: &'a Symbols,
     page: &'a CodePage,
+    listings: &'a [Listing],
     /// Linear address of the page.
     base: u32,
     formatter: GasFormatter,
     text: String,
 }
 
-impl<'a> Dump<'a> {
-    /// The text for `page` at linear address `base`; `places` names what is in `arena`.
-    pub fn of(arena: &'a Arena, places: &'a Places, page: &'a CodePage, base: u32) -> String {
+impl CodeCache {
+    /// Writes the code page in `frame`, at linear address `base`, beside the code emitted for it, as text; empty if there is none.
+    pub fn dump(&self, frame: Frame, base: u32) -> String {
+        let mut text = String::new();
+        for mode in Mode::ALL {
+            let key = PageKey { frame, mode };
+            let page = self.pages.get(key);
+            if let Some(page) = page.filter(|page| !page.entries().is_empty()) {
+                let between = if text.is_empty() { "" } else { "\n" };
+                let frame = frame.get();
+                text += &format!("{between}page {base:08x}, frame {frame:x}, {mode:?}\n");
+                text += &self.dump_page(key, page, base);
+            }
+        }
+        text
+    }
+
+    fn dump_page(&self, key: PageKey, page: &CodePage, base: u32) -> String {
         let mut formatter = GasFormatter::new();
         formatter.options_mut().set_uppercase_hex(false);
-        let mut dump = Self {
-            arena,
-            places,
+        let mut dump = Dump {
+            buffer: &self.buffer,
+            symbols: &self.symbols(key),
             page,
+            listings: self.records.listings(key),
             base,
             formatter,
             text: String::new(),
@@ -68,14 +88,28 @@ impl<'a> Dump<'a> {
         dump.text
     }
 
-    /// All fragments, and entries that are the emulator's, in the order of their offsets.
+    /// The names of trampolines and fragments for a dump of the page of `key`.
+    fn symbols(&self, key: PageKey) -> Symbols {
+        let mut symbols = Symbols::new(self.buffer.trampolines());
+        for (other, listing) in self.records.all_listings() {
+            let prefix = match other == key {
+                true => String::new(),
+                false => format!("{:x}", other.frame.get()),
+            };
+            symbols.add(&prefix, listing);
+        }
+        symbols
+    }
+}
+
+impl Dump<'_> {
+    /// Writes all fragments, and entries that the emulator executes, in the order of their offsets.
     fn fragments(&mut self) {
         let page = self.page;
-        let emulated = page
-            .entries()
-            .iter()
-            .filter_map(|&(at, entry)| (entry == Entry::Emulate).then_some((u32::from(at), None)));
-        let emitted = page
+        let emulated = page.entries().iter().filter_map(|&(at, destination)| {
+            (destination == Destination::Emulate).then_some((u32::from(at), None))
+        });
+        let emitted = self
             .listings
             .iter()
             .map(|listing| (listing.at, Some(listing)));
@@ -118,7 +152,7 @@ impl<'a> Dump<'a> {
         }
     }
 
-    /// The instruction at `offset` of the page.
+    /// Writes the instruction at `offset` of the page.
     fn guest(&mut self, offset: u32, verdict: Verdict) {
         let bytes = self.page.bytes_from(offset);
         let ip = self.base + offset;
@@ -135,11 +169,11 @@ impl<'a> Dump<'a> {
         ));
     }
 
-    /// Code of `listing` at the arena offsets `range`.
+    /// Writes the code of `listing` at the arena offsets `range`.
     fn host(&mut self, listing: &Listing, range: Range<u32>) {
-        let code = self.arena.read(range.clone());
+        let code = self.buffer.read(range.clone());
         for instruction in Decoder::with_ip(64, &code, range.start.into(), DecoderOptions::NONE) {
-            let at = place(listing, instruction.ip32());
+            let at = position(listing, instruction.ip32());
             let text = match (instruction.op0_kind(), instruction.code()) {
                 (OpKind::NearBranch64, _) => self.branch(listing, &instruction),
                 (_, Code::Mov_r64_imm64) if instruction.immediate64() != 0 => {
@@ -155,12 +189,12 @@ impl<'a> Dump<'a> {
         }
     }
 
-    /// A branch of `listing`, with the name of its target.
+    /// The text of a branch of `listing`, with the name of its target.
     fn branch(&mut self, listing: &Listing, branch: &Instruction) -> String {
         let mut text = String::new();
         self.formatter.format_mnemonic(branch, &mut text);
         let target = branch.near_branch_target() as u32;
-        let name = place(listing, target).unwrap_or_else(|| self.places.name(target));
+        let name = position(listing, target).unwrap_or_else(|| self.symbols.name(target));
         format!("{text} {name}")
     }
 
@@ -176,8 +210,8 @@ impl<'a> Dump<'a> {
     }
 }
 
-/// The name of arena offset `at` within `listing`.
-fn place(listing: &Listing, at: u32) -> Option<String> {
+/// The name of arena offset `at` within `listing`, if it is there.
+fn position(listing: &Listing, at: u32) -> Option<String> {
     let section = (0..2).find(|&index| (listing.start[index]..listing.end[index]).contains(&at))?;
     Some(format!(
         "{}+{:03x}",

@@ -1,22 +1,23 @@
-//! The fixed pieces keep their promises.
+//! The trampolines keep their contracts.
 
-use super::super::flow::Listing;
+use super::super::contract::{self, Contract, Contracts, Linkage};
+use super::super::flow::Disassembly;
 use super::super::memory::{self, Rights};
-use super::super::pieces::{self, Piece, Pieces, Way};
 use super::super::rule::{Need, Rule};
 use super::super::state::{GUEST, R8, R9, R13, RCX, State};
 use super::super::step::Stepper;
 use super::super::value::{Low, Values};
-use super::super::walk::{Around, Entries, Entry, Promise, Walk};
+use super::super::walk::{Around, FragmentEntries, FragmentEntry, Promise, Walk};
 use super::*;
 use crate::cpu::segment::SegReg;
 use crate::translate::context::{CONTEXT_BIAS, Context, field};
+use crate::translate::trampoline::Trampoline;
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-/// What the fixed pieces may do. The GDT that segment registers are loaded from is aligned, or no descriptor is known.
-const OF_PIECES: Rights = Rights {
+/// Rights of the trampolines. The GDT that segment registers are loaded from is aligned, or no descriptor is known.
+const OF_TRAMPOLINES: Rights = Rights {
     writes: &[
         field!(polls),
         field!(interrupt_flag),
@@ -43,61 +44,56 @@ const OF_PIECES: Rights = Rights {
     uses_window: false,
 };
 
-/// The fixed pieces as they lie in the arena.
-struct Fixed {
+/// The trampolines as they lie in the arena.
+struct InArena {
     bench: Bench,
     code: Vec<u8>,
-    /// Where each begins; the last is where all end.
+    /// Arena offsets at which they begin, and of their end.
     starts: Vec<u32>,
-    /// They, and the way out.
-    pieces: Pieces,
+    /// Contracts of all that are checked, and of `Exit`.
+    contracts: Contracts,
     exit: u32,
 }
 
-impl Fixed {
+impl InArena {
     fn new() -> Self {
         let bench = Bench::new();
-        let runtime = &bench.runtime;
-        let mut code = vec![0; runtime.end[0] as usize];
+        let trampolines = &bench.trampolines;
+        let mut code = vec![0; trampolines.end()[0] as usize];
         let memory = File::open("/proc/self/mem").expect("one's own memory");
         memory
             .read_exact_at(&mut code, bench.arena.address_of(0))
             .expect("is mapped");
-        let mut pieces = pieces::of(runtime);
-        // What entry tables hold for what is not known.
-        let unknown = Piece {
-            way: Way::Jump,
-            needs: &[Need::Word8],
-        };
-        pieces.insert(0, unknown);
-        let leave = instructions(&code, 0)
-            .find(|instruction| instruction.mnemonic() == Mnemonic::Jmp)
-            .expect("it leaves");
-        let exit = leave.near_branch_target() as u32;
-        let mut starts: Vec<u32> = pieces.keys().copied().collect();
-        starts.extend(SegReg::ALL.map(|register| runtime.load_segment(register)));
-        starts.extend([exit, runtime.underflow, runtime.landing, runtime.end[0]]);
-        starts.sort_unstable();
-        starts.dedup();
-        let way_out = Piece {
-            way: Way::Jump,
-            needs: &[],
-        };
-        pieces.insert(exit, way_out);
+        let mut contracts = contract::all(trampolines);
+        // FragmentEntry tables lead to `Lookup`, and `Exit` is entered by the other trampolines only.
+        for (trampoline, needs) in [
+            (Trampoline::Lookup, [Need::Word8].as_slice()),
+            (Trampoline::Exit, &[]),
+        ] {
+            let linkage = Linkage::Jump;
+            contracts.insert(trampolines.at(trampoline), Contract { linkage, needs });
+        }
+        let mut starts: Vec<u32> = Trampoline::all()
+            .map(|trampoline| trampolines.at(trampoline))
+            .collect();
+        starts.push(trampolines.end()[0]);
+        let exit = trampolines.at(Trampoline::Exit);
         Self {
             bench,
             code,
             starts,
-            pieces,
+            contracts,
             exit,
         }
     }
 
-    /// Where the piece at `start` ends.
+    /// Where the trampoline at `start` ends.
     fn end(&self, start: u32) -> u32 {
         let behind = match start {
-            // It goes on as the next one.
-            start if start == self.bench.runtime.mismatch => self.bench.runtime.jump,
+            // It falls through to the next one.
+            start if start == self.bench.trampolines.at(Trampoline::ReturnMismatch) => {
+                self.bench.trampolines.at(Trampoline::PolledDispatch)
+            }
             start => start,
         };
         *self
@@ -107,13 +103,13 @@ impl Fixed {
             .expect("there is an end")
     }
 
-    fn check(&self, start: u32, piece: Piece) -> Result<(), Violation> {
+    fn check(&self, start: u32, contract: Contract) -> Result<(), Violation> {
         let bytes = &self.code[start as usize..self.end(start) as usize];
-        let listing = Listing::decode([bytes, &[]], [start, 0])?;
-        let mut stepper = Stepper::new(OF_PIECES);
+        let disassembly = Disassembly::decode([bytes, &[]], [start, 0])?;
+        let mut stepper = Stepper::new(OF_TRAMPOLINES);
         let values = &mut stepper.values;
         let mut state = State::between(values);
-        for need in piece.needs {
+        for need in contract.needs {
             match need {
                 Need::Word8 => state.registers[R8] = values.word(),
                 Need::Inverted8 => {
@@ -124,27 +120,27 @@ impl Fixed {
                 Need::Offset9 => {
                     state.registers[R9] = values.unknown(PAGE_SIZE as u64 - 1, Low::UNKNOWN);
                 }
-                Need::Way => {}
+                Need::Linkage => {}
             }
         }
-        if piece.returns() {
+        if contract.returns() {
             state.stack = vec![values.any()];
         }
         let before = state.clone();
-        let keeps = |values: &Values, after: &State| kept(piece, &before, values, after);
+        let keeps = |values: &Values, after: &State| kept(contract, &before, values, after);
         let promise = Promise {
             stack: before.stack.clone(),
             check: &keeps,
         };
         let around = Around {
-            pieces: &self.pieces,
-            entries: &Entries::new(),
+            contracts: &self.contracts,
+            entries: &FragmentEntries::new(),
         };
-        let entry = Entry {
+        let entry = FragmentEntry {
             at: 0,
             mode: Mode::Supervisor,
         };
-        let mut walk = Walk::new(around, listing, stepper, entry, promise);
+        let mut walk = Walk::new(around, disassembly, stepper, entry, promise);
         walk.start(0, state);
         walk.follow().map(|_| ())
     }
@@ -156,17 +152,17 @@ fn instructions(code: &[u8], start: u32) -> impl Iterator<Item = Instruction> {
     decoder.into_iter().collect::<Vec<_>>().into_iter()
 }
 
-/// Whether a piece that returns has done what callers take for done.
-fn kept(piece: Piece, before: &State, values: &Values, after: &State) -> Result<(), Rule> {
+/// Whether a trampoline that returns has done what callers take for done.
+fn kept(contract: Contract, before: &State, values: &Values, after: &State) -> Result<(), Rule> {
     let same = GUEST
         .iter()
         .chain(&[R13])
         .all(|&number| before.registers[number] == after.registers[number]);
-    let done = match piece.way {
-        Way::Jump | Way::JumpPolled => false,
-        Way::LoadsFpu => after.fpu,
-        Way::LoadsSegment => true,
-        Way::Finds(kind) => {
+    let done = match contract.linkage {
+        Linkage::Jump | Linkage::PolledJump => false,
+        Linkage::LoadsFpu => after.fpu,
+        Linkage::LoadsSegment => true,
+        Linkage::FindsSlot(kind) => {
             let address = before.registers[R8];
             let found = values.slot(after.registers[RCX]).is_some_and(|slot| {
                 slot.address == address
@@ -182,33 +178,45 @@ fn kept(piece: Piece, before: &State, values: &Values, after: &State) -> Result<
     let untouched = before.scratch == after.scratch;
     (same && done && untouched)
         .then_some(())
-        .ok_or(Rule::Contract(Need::Way))
+        .ok_or(Rule::Contract(Need::Linkage))
 }
 
 #[test]
-fn every_piece_obeys_the_rules() {
-    let fixed = Fixed::new();
+fn every_trampoline_obeys_the_rules() {
+    let fixed = InArena::new();
     let mut checked = 0;
-    for (&start, &piece) in &fixed.pieces {
+    for (&start, &contract) in &fixed.contracts {
         if start != fixed.exit {
-            assert_eq!(fixed.check(start, piece), Ok(()), "{start:#x} {piece:?}");
+            assert_eq!(
+                fixed.check(start, contract),
+                Ok(()),
+                "{start:#x} {contract:?}"
+            );
             checked += 1;
         }
     }
     assert!(checked > 25, "only {checked}");
-    let segments = SegReg::ALL.map(|register| fixed.bench.runtime.load_segment(register));
-    let piece = fixed.pieces[&fixed.bench.runtime.load_segment(SegReg::Ds)];
+    let segments = SegReg::ALL.map(|register| {
+        fixed
+            .bench
+            .trampolines
+            .at(Trampoline::LoadSegment(register))
+    });
+    let contract = fixed.contracts[&fixed
+        .bench
+        .trampolines
+        .at(Trampoline::LoadSegment(SegReg::Ds))];
     for start in segments {
-        assert_eq!(fixed.check(start, piece), Ok(()), "{start:#x}");
+        assert_eq!(fixed.check(start, contract), Ok(()), "{start:#x}");
     }
 }
 
 #[test]
-fn a_broken_piece_is_noticed() {
-    let mut fixed = Fixed::new();
+fn a_broken_trampoline_is_noticed() {
+    let mut fixed = InArena::new();
     let kind = AccessKind::new(4, true);
-    let start = fixed.bench.runtime.miss(kind);
-    let piece = fixed.pieces[&start];
+    let start = fixed.bench.trampolines.at(Trampoline::Miss(kind));
+    let contract = fixed.contracts[&start];
     let last_byte = instructions(&fixed.code, start)
         .find(|instruction| instruction.code() == Code::Lea_r32_m)
         .expect("there is a comparison of pages");
@@ -216,19 +224,19 @@ fn a_broken_piece_is_noticed() {
     assert_eq!(fixed.code[displacement], 3);
     fixed.code[displacement] = 1;
     let rule = fixed
-        .check(start, piece)
+        .check(start, contract)
         .map_err(|violation| violation.rule);
-    assert_eq!(rule, Err(Rule::Contract(Need::Way)));
-    let start = fixed.bench.runtime.emulate_at;
-    let piece = fixed.pieces[&start];
-    // A field that is none of the pieces'.
+    assert_eq!(rule, Err(Rule::Contract(Need::Linkage)));
+    let start = fixed.bench.trampolines.at(Trampoline::EmulateAt);
+    let contract = fixed.contracts[&start];
+    // A field that is none of the trampolines'.
     let store = instructions(&fixed.code, start)
         .find(|instruction| instruction.code() == Code::Mov_rm32_imm32)
         .expect("the reason");
     let displacement = store.next_ip() as usize - size_of::<u32>() - 1;
     fixed.code[displacement] = field::SCRATCH as u8;
     let rule = fixed
-        .check(start, piece)
+        .check(start, contract)
         .map_err(|violation| violation.rule);
     assert_eq!(rule, Err(Rule::Field));
 }
@@ -236,9 +244,9 @@ fn a_broken_piece_is_noticed() {
 /// The outermost return leaves the stack as it found it.
 #[test]
 fn underflow_jumps() {
-    let fixed = Fixed::new();
-    let runtime = fixed.bench.runtime;
-    let texts: Vec<String> = instructions(&fixed.code, runtime.underflow)
+    let fixed = InArena::new();
+    let trampolines = fixed.bench.trampolines;
+    let texts: Vec<String> = instructions(&fixed.code, trampolines.at(Trampoline::ReturnUnderflow))
         .take(2)
         .map(|instruction| instruction.to_string())
         .collect();
@@ -246,7 +254,7 @@ fn underflow_jumps() {
         texts,
         [
             "lea -8(%rsp),%rsp".into(),
-            format!("jmp 0x{:016X}", runtime.jump)
+            format!("jmp 0x{:016X}", trampolines.at(Trampoline::PolledDispatch))
         ]
     );
 }
@@ -255,8 +263,8 @@ fn underflow_jumps() {
 #[test]
 fn ways_in_and_out_only_exchange_states() {
     use Mnemonic::*;
-    let fixed = Fixed::new();
-    let end = fixed.bench.runtime.underflow;
+    let fixed = InArena::new();
+    let end = fixed.bench.trampolines.at(Trampoline::ReturnUnderflow);
     let mut count = 0;
     for instruction in instructions(&fixed.code, fixed.exit) {
         if instruction.ip() >= end.into() {

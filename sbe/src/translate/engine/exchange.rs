@@ -1,22 +1,25 @@
-//! The processor's state, on its way to emitted code and back.
+//! The exchange of the processor's state with emitted code, by way of the context.
 
-use super::context::Context;
-use super::emit::FIXED_FLAGS;
-use super::engine::{PRIVILEGES, Translator};
-use super::segments::segment_base;
+use super::Translator;
 use crate::cpu::control::{CR0_EM, CR0_TS, CR4_OSFXSR, CR4_TSD};
 use crate::cpu::fpu::{FCW_INIT, MXCSR_INIT};
 use crate::cpu::segment::SegReg;
 use crate::cpu::{Cpu, Pending, eflags};
 use crate::emulate::Exec;
 use crate::emulate::sysenter::selectors;
-use mmu::{Access, PAGE_SHIFT, View};
+use crate::translate::context::Context;
+use crate::translate::emit::FIXED_FLAGS;
+use crate::translate::segments::segment_base;
+use mmu::{Access, PAGE_SHIFT, Privilege, View};
 
 /// The six exception masks of the x87 control word.
-const EXCEPTION_MASKS: u16 = 0x3F;
+const EXCEPTION_MASKS: u16 = 0x3f;
+
+/// The privileges, in the order of the context's tables.
+const PRIVILEGES: [Privilege; 2] = [Privilege::Supervisor, Privilege::User];
 
 impl Translator {
-    /// Takes over the processor's state.
+    /// Loads the processor's state into the context.
     pub(super) fn load(&mut self, cx: &mut Exec<'_>) {
         self.segments.learn(cx, &mut self.context);
         let cpu = &*cx.cpu;
@@ -39,7 +42,7 @@ impl Translator {
             let table = cx.mmu.tlb().base(View::of(Access::Read, privilege));
             table.expose_provenance() as u64
         });
-        context.window = self.policy.window(cx.mmu);
+        context.window = self.windows.window(cx.mmu);
         context.table = context.tables[usize::from(cpu.cpl == 3)];
         context.level_changed = 0;
         for (selector, segment) in context.selectors.iter_mut().zip(&cpu.segs) {
@@ -53,7 +56,7 @@ impl Translator {
         context.fpu_loadable = 0;
     }
 
-    /// Gives the processor its state back.
+    /// Stores the context's state into the processor's.
     pub(super) fn store(&mut self, cx: &mut Exec<'_>) {
         self.store_fpu(cx);
         self.segments.store(cx, &self.context);
@@ -73,7 +76,7 @@ impl Translator {
         cx.cpu.eip = context.eip;
     }
 
-    /// Gives the processor the FPU state that emitted code left in the context.
+    /// Stores the FPU state that emitted code left in the context, if it did, into the processor's.
     fn store_fpu(&mut self, cx: &mut Exec<'_>) {
         if self.context.fpu_saved != 0 {
             self.context.fpu_saved = 0;
@@ -81,7 +84,8 @@ impl Translator {
         }
     }
 
-    /// Has the guest's FPU state loaded on the way in, if its instructions can run without an exception.
+    /// Has the guest's FPU state loaded on the way in, if its instructions can execute without an exception. Returns the host
+    /// address at which emitted code continues; `None` when the emulator has to execute the instruction.
     pub(super) fn load_fpu(&mut self, cx: &mut Exec<'_>) -> Option<u64> {
         if !may_run_on_host(cx.cpu) {
             return None;
@@ -102,10 +106,10 @@ fn may_run_on_host(cpu: &Cpu) -> bool {
         && cpu.fpu.mxcsr() & MXCSR_INIT == MXCSR_INIT
 }
 
-/// What SYSENTER, SYSEXIT and RDTSC need.
+/// Loads what SYSENTER, SYSEXIT and RDTSC need.
 fn load_system_registers(context: &mut Context, cpu: &Cpu) {
     let all_ones_if = |condition: bool| u64::from(condition).wrapping_neg();
-    let has_selector = cpu.sysenter_cs & 0xFFFC != 0;
+    let has_selector = cpu.sysenter_cs & 0xfffc != 0;
     context.sysenter_usable = all_ones_if(has_selector);
     // With AC set, accesses of CPL 3 may have to be checked for alignment.
     context.sysexit_usable = all_ones_if(has_selector && cpu.eflags & eflags::AC == 0);
