@@ -175,7 +175,7 @@ fn write_translation(f: &mut fmt::Formatter<'_>, stats: &TranslationStats) -> fm
 mod tests {
     use std::time::Duration;
 
-    use sbe::Exits as CodeExits;
+    use sbe::CodeExits;
 
     use super::*;
 

@@ -112,16 +112,11 @@ impl Epochs {
 pub(super) const PRIVILEGES: [Privilege; 2] = [Privilege::Supervisor, Privilege::User];
 
 impl Translator {
-    /// A translator with nothing translated and room for `code_cache` bytes of code.
+    /// A translator with nothing translated and room for `code_cache` bytes of code. The host must have BMI2.
     ///
     /// # Errors
-    /// What the host says when it grants no memory for code; a size out of range; a processor without BMI2.
+    /// What the host says when it grants no memory for code; a size out of range.
     pub fn new(code_cache: usize) -> io::Result<Self> {
-        // SHRX and RORX address memory without touching flags.
-        if !std::arch::is_x86_feature_detected!("bmi2") {
-            let what = "the translator needs a processor with BMI2";
-            return Err(io::Error::new(io::ErrorKind::Unsupported, what));
-        }
         let mut arena = Arena::new(code_cache)?;
         let runtime = Runtime::emit(&mut arena)?;
         let stack = HostStack::new(arena.address_of(runtime.underflow));

@@ -7,7 +7,6 @@ use super::engine::{PageKey, Translator};
 use super::page::CodePage;
 use crate::debugger::Debugger;
 use crate::emulate::Exec;
-use mmu::PAGE_SIZE;
 
 /// The offsets of breakpoints that the translations heed.
 #[derive(Default)]
@@ -28,9 +27,7 @@ impl Stops {
     fn follow(&mut self, debugger: &Debugger) -> Vec<u16> {
         self.changes = debugger.changes();
         let breakpoints = debugger.breakpoints().iter();
-        let mut offsets: Vec<u16> = breakpoints
-            .map(|linear| (linear % PAGE_SIZE as u32) as u16)
-            .collect();
+        let mut offsets: Vec<u16> = breakpoints.map(|linear| linear.offset() as u16).collect();
         offsets.sort_unstable();
         offsets.dedup();
         let old = std::mem::replace(&mut self.offsets, offsets);

@@ -1,6 +1,8 @@
 //! Small programs on both engines: registers, flags and memory must agree.
 
-use crate::{CpuModel, EmptyBus, Engine, Exit, Vcpu};
+use super::Translator;
+use super::mode::Mode;
+use crate::{EmptyBus, Engine, Exit, Vcpu, VcpuConfig};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use mmu::{GuestPhys, Mmu, PhysMemory};
@@ -9,13 +11,27 @@ const ORIGIN: u32 = 0x0010_0000;
 const STACK: u32 = 0x0020_0000;
 const MEMORY: u64 = 4 << 20;
 
+impl Translator {
+    /// Has the checker look at a system call, as if it had been emitted.
+    pub fn check_system_call(&mut self) {
+        let origins = self.arena.next();
+        let syscall = [0x0f, 0x05];
+        let code = [&syscall[..], &[]];
+        assert!(!self.verifier.fragment(code, origins, Mode::Supervisor, 0));
+    }
+}
+
 /// Runs `code` to its HLT on `engine`.
 fn run(engine: Engine, code: &[u8]) -> Vcpu {
     let mut phys = PhysMemory::new(MEMORY).expect("memory");
     phys.write(GuestPhys::new(ORIGIN.into()), code)
         .expect("code fits");
     let mmu = Mmu::new(phys).expect("tables");
-    let mut vcpu = Vcpu::with_engine(CpuModel::default(), engine, mmu).expect("processor");
+    let config = VcpuConfig {
+        engine,
+        ..VcpuConfig::default()
+    };
+    let mut vcpu = Vcpu::new(&config, mmu).expect("processor");
     vcpu.set_linux_entry(ORIGIN, 0);
     vcpu.cpu.regs.set(4, STACK);
     for _ in 0..10_000 {
@@ -563,8 +579,7 @@ fn the_shadow_of_sti_reaches_into_the_next_page() {
             phys.write(GuestPhys::new(at.into()), &bytes).expect("fits");
         }
         let mmu = Mmu::new(phys).expect("tables");
-        let mut vcpu =
-            Vcpu::with_engine(CpuModel::default(), Engine::Translator, mmu).expect("processor");
+        let mut vcpu = Vcpu::new(&VcpuConfig::default(), mmu).expect("processor");
         vcpu.set_linux_entry(ORIGIN, 0);
         vcpu.cpu.gdtr.base = 0x0017_0000;
         vcpu.cpu.gdtr.limit = 0xFF;

@@ -8,7 +8,8 @@ use guest_kernels::Guest;
 use mmu::{MAX_RAM, MIN_RAM};
 use sbe::{CODE_CACHES, CpuModel, Windows};
 
-use crate::{gdb::Address, parse, trace::Selection, vm::Engine};
+use super::engine::EngineName;
+use crate::{gdb::Address, parse, trace::Selection};
 
 /// Boots unmodified Linux inside one ordinary process.
 #[derive(Debug, Parser)]
@@ -66,7 +67,7 @@ pub struct BootArgs {
     pub cpu: CpuModel,
     /// What runs guest code. Default: the translator, or the emulator where the host cannot run the translator.
     #[arg(long, value_enum)]
-    pub engine: Option<Engine>,
+    pub engine: Option<EngineName>,
     /// Room for translated code, in MiB or with suffix K, M or G. When it is full, what executed longest ago goes.
     #[arg(long, value_name = "SIZE", default_value = "32M", value_parser = code_cache_size)]
     pub code_cache: usize,
@@ -191,7 +192,6 @@ mod tests {
         assert_eq!(args.guest, Guest::Debian686);
         assert_eq!(args.cpu, CpuModel::default());
         assert_eq!(args.engine, None);
-        assert_eq!(Engine::default(), Engine::Translator);
         assert_eq!((args.kernel, args.initrd, args.exec), (None, None, None));
     }
 
@@ -206,7 +206,7 @@ mod tests {
         assert_eq!(args.append.as_deref(), Some("-x"));
         assert_eq!(args.mem, 1 << 30);
         assert_eq!(args.cpu, CpuModel::Pentium4);
-        assert_eq!(args.engine, Some(Engine::Emulator));
+        assert_eq!(args.engine, Some(EngineName::Emulator));
         assert_eq!(args.exec.as_deref(), Some("-y"));
         assert!(args.stats);
     }

@@ -1,9 +1,28 @@
 //! Which engine runs the guest: the one named, or the best that the host can run.
 
-use std::io::ErrorKind;
+use clap::ValueEnum;
+use sbe::{Engine, VcpuError};
 
 use super::complain;
-use crate::vm::{Engine, VmError};
+use crate::vm::VmError;
+
+/// An engine as the user names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum EngineName {
+    /// Code translated from the guest's, page by page; needs a host with BMI2.
+    Translator,
+    /// The exact one-instruction emulator, the reference; several times slower.
+    Emulator,
+}
+
+impl From<EngineName> for Engine {
+    fn from(name: EngineName) -> Self {
+        match name {
+            EngineName::Translator => Self::Translator,
+            EngineName::Emulator => Self::Emulator,
+        }
+    }
+}
 
 /// Starts a machine on the engine that the user named. If none was named, on the default one; where the host cannot run that,
 /// on the emulator, and the user is told, since that is slow.
@@ -11,14 +30,12 @@ use crate::vm::{Engine, VmError};
 /// # Errors
 /// Those of `start`.
 pub fn choose<M>(
-    named: Option<Engine>,
+    named: Option<EngineName>,
     start: impl Fn(Engine) -> Result<M, VmError>,
 ) -> Result<M, VmError> {
-    let engine = named.unwrap_or_default();
+    let engine = named.map_or_else(Engine::default, Engine::from);
     match start(engine) {
-        Err(VmError::Processor(error))
-            if named.is_none() && error.kind() == ErrorKind::Unsupported =>
-        {
+        Err(VmError::Processor(error @ VcpuError::NoBmi2)) if named.is_none() => {
             complain(&format!(
                 "{error}; using the emulator, which is much slower"
             ));
@@ -30,7 +47,7 @@ pub fn choose<M>(
 
 #[cfg(test)]
 mod tests {
-    use std::io;
+    use std::io::{self, ErrorKind};
 
     use super::*;
 
@@ -38,20 +55,16 @@ mod tests {
     fn old_host(engine: Engine) -> Result<Engine, VmError> {
         match engine {
             Engine::Emulator => Ok(engine),
-            Engine::Translator => Err(error(ErrorKind::Unsupported)),
+            Engine::Translator => Err(VcpuError::NoBmi2.into()),
         }
-    }
-
-    fn error(kind: ErrorKind) -> VmError {
-        VmError::Processor(io::Error::from(kind))
     }
 
     #[test]
     fn a_capable_host_runs_what_is_named_and_else_the_translator() {
         for (named, chosen) in [
             (None, Engine::Translator),
-            (Some(Engine::Translator), Engine::Translator),
-            (Some(Engine::Emulator), Engine::Emulator),
+            (Some(EngineName::Translator), Engine::Translator),
+            (Some(EngineName::Emulator), Engine::Emulator),
         ] {
             assert_eq!(choose(named, Ok).unwrap(), chosen);
         }
@@ -61,12 +74,12 @@ mod tests {
     fn without_bmi2_the_emulator_runs_unless_the_translator_is_named() {
         assert_eq!(choose(None, old_host).unwrap(), Engine::Emulator);
         assert_eq!(
-            choose(Some(Engine::Emulator), old_host).unwrap(),
+            choose(Some(EngineName::Emulator), old_host).unwrap(),
             Engine::Emulator
         );
         assert!(matches!(
-            choose(Some(Engine::Translator), old_host),
-            Err(VmError::Processor(error)) if error.kind() == ErrorKind::Unsupported
+            choose(Some(EngineName::Translator), old_host),
+            Err(VmError::Processor(VcpuError::NoBmi2))
         ));
     }
 
@@ -74,11 +87,13 @@ mod tests {
     fn other_errors_are_no_reason_for_the_emulator() {
         let poor_host = |engine| match engine {
             Engine::Emulator => Ok(engine),
-            Engine::Translator => Err(error(ErrorKind::OutOfMemory)),
+            Engine::Translator => {
+                Err(VcpuError::Host(io::Error::from(ErrorKind::OutOfMemory)).into())
+            }
         };
         assert!(matches!(
             choose(None, poor_host),
-            Err(VmError::Processor(error)) if error.kind() == ErrorKind::OutOfMemory
+            Err(VmError::Processor(VcpuError::Host(error))) if error.kind() == ErrorKind::OutOfMemory
         ));
     }
 }

@@ -15,7 +15,7 @@
 //!
 //! The machine stands still from when gdb connects until it says `continue`, and runs on when gdb detaches or has gone. What gdb
 //! reads and writes is linear memory, through the page tables that are in force. Breakpoints, hardware or software, are the
-//! processor's ([`sbe::Vcpu::add_breakpoint`]): nothing is written to the guest's memory. Addresses of breakpoints are linear,
+//! processor's ([`sbe::Debugger::add_breakpoint`]): nothing is written to the guest's memory. Addresses of breakpoints are linear,
 //! and EIP is an offset in CS: they differ only where CS has a base.
 
 mod address;
@@ -176,7 +176,9 @@ impl Gdb {
                 let report = target.report(&stop);
                 let session = heard(stub.report_stop(target, report), target);
                 match stop {
-                    StopReason::TripleFault | StopReason::Unsupported(_) => {
+                    StopReason::TripleFault
+                    | StopReason::Unsupported(_)
+                    | StopReason::Internal(_) => {
                         target.over = Some(stop);
                     }
                     _ if matches!(report, SingleThreadStopReason::Exited(_)) => return Err(stop),

@@ -29,7 +29,7 @@ use gdbstub::{
     },
 };
 use mmu::{LinearAddr, PAGE_SIZE};
-use sbe::{GuestEvent, Source, Watched, Watchpoint};
+use sbe::{EventSource, GuestEvent, Watched, Watchpoint};
 
 use super::{monitor, registers::Table};
 use crate::{console::Console, stop::StopReason, vm::Vm};
@@ -95,8 +95,8 @@ pub struct Debugged<'v> {
     pub over: Option<StopReason>,
     table: Table,
     resume: Resume,
-    software: BTreeSet<u32>,
-    hardware: BTreeSet<u32>,
+    software: BTreeSet<LinearAddr>,
+    hardware: BTreeSet<LinearAddr>,
     watchpoints: Vec<Watchpoint>,
 }
 
@@ -124,13 +124,13 @@ impl<'v> Debugged<'v> {
     /// Removes what gdb has set up, when it has gone.
     pub fn clear(&mut self) {
         for address in std::mem::take(&mut self.software) {
-            self.vm.remove_breakpoint(address);
+            self.vm.debugger_mut().remove_breakpoint(address);
         }
         for address in std::mem::take(&mut self.hardware) {
-            self.vm.remove_breakpoint(address);
+            self.vm.debugger_mut().remove_breakpoint(address);
         }
         for watchpoint in std::mem::take(&mut self.watchpoints) {
-            self.vm.remove_watchpoint(watchpoint);
+            self.vm.debugger_mut().remove_watchpoint(watchpoint);
         }
     }
 
@@ -144,11 +144,11 @@ impl<'v> Debugged<'v> {
             StopReason::Watchpoint(hit) => SingleThreadStopReason::Watch {
                 tid: (),
                 kind: kind_of(hit.watchpoint.watched),
-                addr: hit.watchpoint.start,
+                addr: hit.watchpoint.start.get() as u32,
             },
             StopReason::Stepped => SingleThreadStopReason::DoneStep,
             StopReason::Intercepted(event) => SingleThreadStopReason::Signal(signal_of(event)),
-            StopReason::TripleFault | StopReason::Unsupported(_) => {
+            StopReason::TripleFault | StopReason::Unsupported(_) | StopReason::Internal(_) => {
                 SingleThreadStopReason::Signal(Signal::SIGABRT)
             }
             ended => SingleThreadStopReason::Exited(ended.exit_status()),
@@ -159,12 +159,12 @@ impl<'v> Debugged<'v> {
 /// The signal that a process would get for an event, as far as there is one.
 fn signal_of(event: &GuestEvent) -> Signal {
     match (event.source, event.vector) {
-        (Source::External | Source::Software, _) => Signal::SIGUSR1,
-        (Source::Exception, 0 | 9 | 16 | 19) => Signal::SIGFPE,
-        (Source::Exception, 1 | 3) => Signal::SIGTRAP,
-        (Source::Exception, 6 | 7) => Signal::SIGILL,
-        (Source::Exception, 17) => Signal::SIGBUS,
-        (Source::Exception, _) => Signal::SIGSEGV,
+        (EventSource::External | EventSource::Software, _) => Signal::SIGUSR1,
+        (EventSource::Exception, 0 | 9 | 16 | 19) => Signal::SIGFPE,
+        (EventSource::Exception, 1 | 3) => Signal::SIGTRAP,
+        (EventSource::Exception, 6 | 7) => Signal::SIGILL,
+        (EventSource::Exception, 17) => Signal::SIGBUS,
+        (EventSource::Exception, _) => Signal::SIGSEGV,
     }
 }
 
@@ -178,7 +178,7 @@ fn kind_of(watched: Watched) -> WatchKind {
 
 fn watchpoint(start: u32, len: u32, kind: WatchKind) -> Watchpoint {
     Watchpoint {
-        start,
+        start: start.into(),
         len,
         watched: match kind {
             WatchKind::Write => Watched::Writes,
@@ -317,15 +317,17 @@ impl Breakpoints for Debugged<'_> {
 
 impl SwBreakpoint for Debugged<'_> {
     fn add_sw_breakpoint(&mut self, address: u32, _: usize) -> TargetResult<bool, Self> {
+        let address = address.into();
         if self.software.insert(address) {
-            self.vm.add_breakpoint(address);
+            self.vm.debugger_mut().add_breakpoint(address);
         }
         Ok(true)
     }
 
     fn remove_sw_breakpoint(&mut self, address: u32, _: usize) -> TargetResult<bool, Self> {
+        let address = address.into();
         if self.software.remove(&address) {
-            self.vm.remove_breakpoint(address);
+            self.vm.debugger_mut().remove_breakpoint(address);
         }
         Ok(true)
     }
@@ -333,15 +335,17 @@ impl SwBreakpoint for Debugged<'_> {
 
 impl HwBreakpoint for Debugged<'_> {
     fn add_hw_breakpoint(&mut self, address: u32, _: usize) -> TargetResult<bool, Self> {
+        let address = address.into();
         if self.hardware.insert(address) {
-            self.vm.add_breakpoint(address);
+            self.vm.debugger_mut().add_breakpoint(address);
         }
         Ok(true)
     }
 
     fn remove_hw_breakpoint(&mut self, address: u32, _: usize) -> TargetResult<bool, Self> {
+        let address = address.into();
         if self.hardware.remove(&address) {
-            self.vm.remove_breakpoint(address);
+            self.vm.debugger_mut().remove_breakpoint(address);
         }
         Ok(true)
     }
@@ -360,7 +364,7 @@ impl HwWatchpoint for Debugged<'_> {
         let watchpoint = watchpoint(start, len, kind);
         if !self.watchpoints.contains(&watchpoint) {
             self.watchpoints.push(watchpoint);
-            self.vm.add_watchpoint(watchpoint);
+            self.vm.debugger_mut().add_watchpoint(watchpoint);
         }
         Ok(true)
     }
@@ -378,7 +382,7 @@ impl HwWatchpoint for Debugged<'_> {
             .position(|&known| known == watchpoint)
         {
             self.watchpoints.remove(at);
-            self.vm.remove_watchpoint(watchpoint);
+            self.vm.debugger_mut().remove_watchpoint(watchpoint);
         }
         Ok(true)
     }

@@ -13,9 +13,9 @@ use super::{
     boot_params::{self, BOOT_PARAMS, CMDLINE_ROOM, HIGH_START},
 };
 
-/// What is to be booted.
+/// The kernel to boot, with its initrd and command line.
 #[derive(Clone, Copy, Debug)]
-pub struct Source<'a> {
+pub struct BootSource<'a> {
     /// The kernel.
     pub kernel: &'a Kernel,
     /// The initial RAM disk: one or more archives, one behind the other; empty for none.
@@ -24,10 +24,10 @@ pub struct Source<'a> {
     pub cmdline: &'a str,
 }
 
-/// With what the processor starts (boot.rst, "32-bit Boot Protocol").
+/// The register values that the processor starts with (boot.rst, "32-bit Boot Protocol").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// Guest-physical address of the first instruction.
+pub struct EntryPoint {
+    /// Guest-physical address of the first instruction, for EIP.
     pub entry: u32,
     /// Guest-physical address of boot_params, for ESI.
     pub boot_params: u32,
@@ -85,7 +85,7 @@ const PAGE_SIZE: u64 = 4096;
 ///
 /// # Errors
 /// See [`LoadError`]; `ram` may have been written in part.
-pub fn place(ram: &GuestMemoryMmap, source: &Source<'_>) -> Result<Entry, LoadError> {
+pub fn place(ram: &GuestMemoryMmap, source: &BootSource<'_>) -> Result<EntryPoint, LoadError> {
     let ram_end = ram_end(ram);
     let limit = source.kernel.cmdline_size().min(CMDLINE_ROOM);
     let cmdline = source.cmdline.as_bytes();
@@ -99,7 +99,7 @@ pub fn place(ram: &GuestMemoryMmap, source: &Source<'_>) -> Result<Entry, LoadEr
     place_kernel(ram, ram_end, source.kernel)?;
     let initrd = place_initrd(ram, ram_end, source.kernel, source.initrd)?;
     boot_params::write(ram, ram_end, source.kernel.header(), cmdline, initrd)?;
-    Ok(Entry {
+    Ok(EntryPoint {
         entry: source.kernel.elf().entry,
         boot_params: BOOT_PARAMS,
     })
@@ -197,7 +197,7 @@ mod tests {
         let kernel = kernel(packed_kernel(Compression::Zstd));
         let ram = ram(32);
         let initrd = [7; 5000];
-        let source = Source {
+        let source = BootSource {
             kernel: &kernel,
             initrd: &initrd,
             cmdline: "console=ttyS0",
@@ -246,7 +246,7 @@ mod tests {
         // initrd_addr_max: 18 MiB - 1; the kernel's end is 17 MiB.
         file[0x22c..0x230].copy_from_slice(&(18 * MIB as u32 - 1).to_le_bytes());
         let kernel = kernel(file);
-        let source = |initrd| Source {
+        let source = |initrd| BootSource {
             kernel: &kernel,
             initrd,
             cmdline: "",
@@ -267,7 +267,7 @@ mod tests {
     fn wild_segments_are_refused() {
         for paddr in [0, 0x9_0000, 0xf_ffff, 2 * MIB as u32, 0xffff_0000] {
             let kernel = kernel(elf(paddr, b"code", 0));
-            let source = Source {
+            let source = BootSource {
                 kernel: &kernel,
                 initrd: &[],
                 cmdline: "",
@@ -276,7 +276,7 @@ mod tests {
             assert!(error.contains(&format!("p_paddr {paddr:#x}")), "{error}");
         }
         let kernel = kernel(elf(0x10_0000, b"code", MIB as u32));
-        let source = Source {
+        let source = BootSource {
             kernel: &kernel,
             initrd: &[],
             cmdline: "",
@@ -290,7 +290,7 @@ mod tests {
     #[test]
     fn the_command_line_has_a_limit() {
         let kernel = kernel(elf(0x10_0000, b"code", 0));
-        let source = |cmdline| Source {
+        let source = |cmdline| BootSource {
             kernel: &kernel,
             initrd: &[],
             cmdline,

@@ -126,11 +126,11 @@ fn number(kind: Kind, text: &str) -> Result<u16, SelectionError> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use sbe::{ControlWrite, Direction, GuestEvent, PortAccess, Source, Width};
+    use sbe::{ControlWrite, Direction, EventSource, GuestEvent, PortAccess, Width};
 
     use super::*;
 
-    fn event(source: Source, vector: u8) -> Observation {
+    fn event(source: EventSource, vector: u8) -> Observation {
         Observation::Event(GuestEvent {
             vector,
             source,
@@ -164,9 +164,9 @@ mod tests {
 
     fn one_of_each() -> [Observation; 5] {
         [
-            event(Source::External, u8::MAX),
-            event(Source::Software, 0),
-            event(Source::Exception, 14),
+            event(EventSource::External, u8::MAX),
+            event(EventSource::Software, 0),
+            event(EventSource::Exception, 14),
             control(ControlRegister::Cr4),
             access(u16::MAX, Width::Dword),
         ]
@@ -206,7 +206,7 @@ mod tests {
             (access(0x5c, Width::Dword), false),
             (access(0x64, Width::Dword), true),
             (access(0x65, Width::Dword), false),
-            (event(Source::Exception, 3), false),
+            (event(EventSource::Exception, 3), false),
         ] {
             assert_eq!(filter.admits(&observation), admitted, "{observation}");
         }
@@ -249,9 +249,9 @@ mod tests {
                 filter(&[&format!("exception:{first}-{last}")])
             };
             for vector in 0..=u8::MAX {
-                let admitted = filter.admits(&event(Source::Exception, vector));
+                let admitted = filter.admits(&event(EventSource::Exception, vector));
                 prop_assert_eq!(admitted, (first..=last).contains(&vector));
-                prop_assert!(!filter.admits(&event(Source::Software, vector)));
+                prop_assert!(!filter.admits(&event(EventSource::Software, vector)));
             }
         }
 

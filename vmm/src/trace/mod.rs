@@ -11,7 +11,7 @@ mod filter;
 
 use std::fmt;
 
-use sbe::{Observation, Source};
+use sbe::{EventSource, Observation};
 
 pub use filter::{Filter, Selection, SelectionError};
 
@@ -97,9 +97,9 @@ impl Kind {
     pub fn of(observation: &Observation) -> Self {
         match observation {
             Observation::Event(event) => match event.source {
-                Source::External => Self::Interrupt,
-                Source::Software => Self::Software,
-                Source::Exception => Self::Exception,
+                EventSource::External => Self::Interrupt,
+                EventSource::Software => Self::Software,
+                EventSource::Exception => Self::Exception,
             },
             Observation::Control(_) => Self::Control,
             Observation::Port(_) => Self::Port,
@@ -159,7 +159,7 @@ mod tests {
         eip: 0xc101_2345,
     });
 
-    fn interrupt(source: Source) -> Observation {
+    fn interrupt(source: EventSource) -> Observation {
         Observation::Event(GuestEvent {
             vector: 0x30,
             source,
@@ -180,7 +180,7 @@ mod tests {
             ),
             (
                 86_400 * NS_PER_S + 1,
-                interrupt(Source::External),
+                interrupt(EventSource::External),
                 " 86400.000000001 interrupt  vector 0x30, at 0060:c1000000",
             ),
         ] {
@@ -191,9 +191,9 @@ mod tests {
     #[test]
     fn sources_are_kinds() {
         for (source, kind) in [
-            (Source::External, Kind::Interrupt),
-            (Source::Software, Kind::Software),
-            (Source::Exception, Kind::Exception),
+            (EventSource::External, Kind::Interrupt),
+            (EventSource::Software, Kind::Software),
+            (EventSource::Exception, Kind::Exception),
         ] {
             assert_eq!(Kind::of(&interrupt(source)), kind);
         }
@@ -206,7 +206,7 @@ mod tests {
         let filter = Filter::new(vec!["control".parse().unwrap()]);
         let sink = move |event: &Event| sink.lock().unwrap().push(*event);
         let mut trace = Trace::new(filter, Box::new(sink));
-        trace.observe(&interrupt(Source::External), || panic!("nobody asked"));
+        trace.observe(&interrupt(EventSource::External), || panic!("nobody asked"));
         trace.observe(&CONTROL, || 7);
         let (time, what) = (7, CONTROL);
         assert_eq!(*seen.lock().unwrap(), [Event { time, what }]);

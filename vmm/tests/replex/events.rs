@@ -2,12 +2,11 @@
 
 use std::{io, os::fd::BorrowedFd};
 
-use sbe::{Action, Decision, GuestEvent, Policy, Source as EventSource};
+use sbe::{Action, Decision, EventSource, GuestEvent, Policy};
 use vmm::{
-    Console, StopReason, Vm, VmConfig,
+    Console, Engine, StopReason, VcpuConfig, Vm, VmConfig,
     console::{Channel, Input},
-    loader::{Kernel, Source},
-    vm::Engine,
+    loader::{BootSource, Kernel},
 };
 
 use crate::support::{Replex, elf};
@@ -131,10 +130,12 @@ pub fn machine(engine: Engine, code: &[u8], vectors: &[u8]) -> Vm {
     let kernel = Kernel::read(elf(code), None, &mut |_| {}).unwrap();
     let config = VmConfig {
         memory: 16 << 20,
-        engine,
-        ..VmConfig::default()
+        vcpu: VcpuConfig {
+            engine,
+            ..VcpuConfig::default()
+        },
     };
-    let source = Source {
+    let source = BootSource {
         kernel: &kernel,
         initrd: &[],
         cmdline: "",
@@ -203,7 +204,7 @@ fn what_is_decided_before_a_pause_may_be_decided_again_behind_it() {
         vm.decide(Decision::Swallow);
         vm.control().pause();
         assert!(matches!(vm.run(&mut Nobody), StopReason::Paused));
-        assert_eq!(vm.intercepted(), Some(event));
+        assert_eq!(vm.vcpu().intercepted(), Some(event));
         assert!(master(&vm).contains(SERVED), "{}", master(&vm));
         vm.decide(Decision::Reflect);
         assert!(matches!(vm.run(&mut Nobody), StopReason::TripleFault));

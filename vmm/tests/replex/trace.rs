@@ -7,9 +7,8 @@ use std::{
 
 use sbe::Observation;
 use vmm::{
-    StopReason,
+    Engine, StopReason,
     trace::{Event, Filter, Kind, Sink},
-    vm::Engine,
 };
 
 use crate::{
