@@ -22,7 +22,7 @@ pub enum StopReason {
     /// The processor shut down after a fault during the delivery of a double fault (SDM Vol. 3A, Interrupt 8).
     #[error("triple fault")]
     TripleFault,
-    /// The guest wrote this byte to the debug-exit port, F4h.
+    /// The guest wrote this byte to the debug-exit port, 0xf4.
     #[error("debug exit with {0}")]
     DebugExit(u8),
     /// The guest needs something that replex does not implement.

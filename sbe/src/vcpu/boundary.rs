@@ -1,4 +1,4 @@
-//! What can happen between two instructions (SDM Vol. 3A, 6.9 "Priority among Simultaneous Events").
+//! The events that can come between two instructions (SDM Vol. 3A, 6.9 "Priority among Simultaneous Events").
 
 use super::Exit;
 use super::fetch::FetchPage;
@@ -10,7 +10,7 @@ use crate::emulate::{Event, Exec};
 use crate::fault::Fault;
 use mmu::LinearAddr;
 
-/// One step with everything that can happen between two instructions: traps, interrupts, shadows, breakpoints.
+/// Executes one instruction, or delivers an event that comes before it: traps, interrupts, shadows, breakpoints.
 #[cold]
 pub fn step_watched(
     cx: &mut Exec<'_>,
@@ -54,9 +54,9 @@ pub fn step_watched(
 }
 
 enum Boundary {
-    /// Nothing to deliver: execute the next instruction.
+    /// There is nothing to deliver: the next instruction executes.
     Clear,
-    /// An event was delivered; look again.
+    /// An event was delivered; there may be more.
     Delivered,
     Exit(Exit),
 }
@@ -94,7 +94,7 @@ fn deliver_pending(cx: &mut Exec<'_>) -> Result<Boundary, Fault> {
     Ok(Boundary::Clear)
 }
 
-/// DR6 bits of the instruction breakpoints at EIP (SDM Vol. 3B, 17.3.1.1 "Instruction-Breakpoint Exception Condition").
+/// The DR6 bits of the instruction breakpoints at EIP (SDM Vol. 3B, 17.3.1.1 "Instruction-Breakpoint Exception Condition").
 fn code_breakpoints(cx: &Exec<'_>) -> Option<u32> {
     let cpu = &*cx.cpu;
     if cpu.dr[7] & DR7_ENABLES == 0 || cpu.eflags & eflags::RF != 0 {

@@ -1,4 +1,4 @@
-//! Fetching an instruction, and executing it.
+//! Fetching, decoding and executing one instruction.
 
 use crate::cpu::Pending;
 use crate::cpu::segment::SegReg;
@@ -11,21 +11,21 @@ use mmu::{Frame, GuestPhys, LinearAddr, MemFault, PAGE_SIZE};
 /// The page that instructions are being fetched from, and what is known of it.
 #[derive(Clone, Copy)]
 pub struct FetchPage {
-    /// Linear page number; [`FetchPage::NONE`] matches none.
+    /// The linear page number; [`FetchPage::NONE`] matches none.
     number: u32,
-    /// Base of the code segment.
+    /// The base of the code segment.
     base: u32,
-    /// Highest EIP within the code segment.
+    /// The highest EIP within the code segment.
     limit: u32,
     frame: Frame,
-    /// Key of the page's first byte.
+    /// The key of the page's first byte in the decode cache.
     key: Key,
-    /// Value of [`Mmu::code_epoch`] when `key` was made.
+    /// The value of [`mmu::Mmu::code_epoch`] when `key` was made.
     epoch: u64,
 }
 
 impl FetchPage {
-    /// No linear page has this number.
+    /// A number that no linear page has.
     const NONE: u32 = u32::MAX;
 
     /// No page: the next fetch looks its own up.
@@ -53,7 +53,7 @@ pub fn refetch(cx: &mut Exec<'_>, page: &mut FetchPage) {
     }
 }
 
-/// Fetches and executes one instruction. On success EIP is the next instruction's.
+/// Fetches and executes one instruction. On success EIP is that of the next instruction.
 #[inline(always)]
 pub fn execute(cx: &mut Exec<'_>, cache: &mut Cache, page: &mut FetchPage) -> Result<(), Fault> {
     let start = cx.cpu.eip;
@@ -167,7 +167,7 @@ fn decode_across(
     decoder::decode(&bytes, size, cx.host).map_err(decode_fault)
 }
 
-/// Reads instruction bytes, all in one page of memory that was fetched from.
+/// Reads instruction bytes that lie in one page, whose fetch has succeeded.
 fn read_code(cx: &Exec<'_>, frame: Frame, offset: usize, bytes: &mut [u8]) {
     let start = GuestPhys::new(frame.base().get() + offset as u64);
     if cx.mmu.phys.read(start, bytes).is_err() {

@@ -1,4 +1,4 @@
-//! gdb's `monitor` commands.
+//! The commands of gdb's `monitor`.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! [`Debugged`]: the machine as the stub asks about it.
+//! [`Debugged`]: the machine as gdbstub's target.
 
 use std::{collections::BTreeSet, convert::Infallible, num::NonZeroUsize};
 
@@ -34,20 +34,20 @@ use sbe::{EventSource, GuestEvent, Watched, Watchpoint};
 use super::{monitor, registers::Table};
 use crate::{console::Console, stop::StopReason, vm::Vm};
 
-/// Bytes that one watchpoint may have.
+/// The most bytes that one watchpoint may cover.
 const MOST_WATCHED: u32 = PAGE_SIZE as u32;
-/// Error numbers that gdb is answered with, of its own File-I/O protocol.
+/// Error numbers in answers to gdb, from its File-I/O protocol.
 const EFAULT: u8 = 14;
 const EINVAL: u8 = 22;
 
-/// IA-32 by its [`Table`] of registers.
+/// The IA-32 architecture, described by the [`Table`] of registers.
 pub enum Ia32 {}
 
-/// The values of all registers, one behind the other.
+/// The values of all registers, one after the other.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Values(Vec<u8>);
 
-/// Number of a register in the [`Table`].
+/// The number of a register in the [`Table`].
 #[derive(Clone, Copy, Debug)]
 pub struct Number(usize);
 
@@ -81,17 +81,17 @@ impl RegId for Number {
     }
 }
 
-/// How the machine is to go on.
+/// How the machine goes on.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Resume {
     Continue,
     Step,
 }
 
-/// A machine, and what gdb has set up on it.
+/// A machine, and the breakpoints and watchpoints that gdb has set on it.
 pub struct Debugged<'v> {
     pub vm: &'v mut Vm,
-    /// Why the machine will not go on, while gdb may still look at it.
+    /// Why the machine cannot go on, while gdb may still inspect it.
     pub over: Option<StopReason>,
     table: Table,
     resume: Resume,
@@ -113,7 +113,7 @@ impl<'v> Debugged<'v> {
         }
     }
 
-    /// Goes on as gdb has asked for.
+    /// Continues or steps, as gdb has asked for.
     pub fn go_on(&mut self, console: &mut dyn Console) -> StopReason {
         match self.resume {
             Resume::Continue => self.vm.run(console),
@@ -121,7 +121,7 @@ impl<'v> Debugged<'v> {
         }
     }
 
-    /// Removes what gdb has set up, when it has gone.
+    /// Removes all breakpoints and watchpoints that gdb has set.
     pub fn clear(&mut self) {
         for address in std::mem::take(&mut self.software) {
             self.vm.debugger_mut().remove_breakpoint(address);
@@ -134,7 +134,7 @@ impl<'v> Debugged<'v> {
         }
     }
 
-    /// What gdb is told of a stop after which the machine can go on, or be looked at once more.
+    /// The report to gdb of a stop after which the machine can go on, or can still be inspected.
     pub fn report(&self, stop: &StopReason) -> SingleThreadStopReason<u32> {
         match stop {
             StopReason::Breakpoint(address) if self.software.contains(address) => {
@@ -156,7 +156,7 @@ impl<'v> Debugged<'v> {
     }
 }
 
-/// The signal that a process would get for an event, as far as there is one.
+/// The signal that a process would get for an event, or a similar one.
 fn signal_of(event: &GuestEvent) -> Signal {
     match (event.source, event.vector) {
         (EventSource::External | EventSource::Software, _) => Signal::SIGUSR1,
@@ -226,7 +226,7 @@ impl SingleThreadBase for Debugged<'_> {
         Some(self)
     }
 
-    /// Reads up to the first byte that is not there.
+    /// Reads up to the first byte that cannot be read.
     fn read_addrs(&mut self, start: u32, data: &mut [u8]) -> TargetResult<usize, Self> {
         let mut done = 0;
         while done < data.len() {
@@ -280,7 +280,7 @@ impl SingleRegisterAccess<()> for Debugged<'_> {
     }
 }
 
-/// Signals that gdb passes on are not the guest's: what was intercepted is decided about by `monitor`.
+/// Signals that gdb passes on are ignored: what becomes of an intercepted event is decided by `monitor` commands.
 impl SingleThreadResume for Debugged<'_> {
     fn resume(&mut self, _: Option<Signal>) -> Result<(), Infallible> {
         self.resume = Resume::Continue;

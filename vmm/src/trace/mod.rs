@@ -1,11 +1,10 @@
-//! The event log: what the processor does, with the time, told as it happens.
+//! The event log: what the processor does, reported with the time as it happens.
 //!
 //! ```text
 //!   processor ─► board: observation ─► filter ─► event: time and observation ─► sink
 //! ```
 //!
-//! Nothing is kept here, so however much the guest does, there is nothing that grows. While nobody listens, the processor tells
-//! nothing.
+//! Nothing is stored here, so nothing grows with what the guest does. Without a sink the processor reports nothing.
 
 mod filter;
 
@@ -15,9 +14,9 @@ use sbe::{EventSource, Observation};
 
 pub use filter::{Filter, Selection, SelectionError};
 
-/// Something that happened.
+/// Something that happened, and when.
 ///
-/// The `Display` is a line of the log without its end: seconds since the machine was switched on, kind, and what it was.
+/// The `Display` form is a line of the log without its end: seconds since the machine was switched on, kind, observation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {
     /// Nanoseconds since the machine was switched on.
@@ -26,7 +25,7 @@ pub struct Event {
     pub what: Observation,
 }
 
-/// Kinds of events.
+/// The kind of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// An interrupt of the interrupt controllers, or NMI.
@@ -41,13 +40,13 @@ pub enum Kind {
     Port,
 }
 
-/// Receives events.
+/// A receiver of events.
 pub trait Sink: Send {
-    /// Takes `event`. The guest waits meanwhile.
+    /// Receives `event`. The guest waits meanwhile.
     fn event(&mut self, event: &Event);
 
-    /// The processor has paused, as it does about every 250 µs, when it waits in HLT, and before [`crate::Vm::run`] and
-    /// [`crate::Vm::step`] return: the time to hand on what was collected.
+    /// Is called whenever the processor pauses: about every 250 µs, when it waits in HLT, and before [`crate::Vm::run`] and
+    /// [`crate::Vm::step`] return. This is the time to hand on what was collected.
     fn pause(&mut self) {}
 }
 
@@ -57,7 +56,7 @@ impl<F: FnMut(&Event) + Send> Sink for F {
     }
 }
 
-/// Who is told of what.
+/// A sink, and the filter for what reaches it.
 pub struct Trace {
     filter: Filter,
     sink: Box<dyn Sink>,
@@ -66,7 +65,7 @@ pub struct Trace {
 const NS_PER_S: u64 = 1_000_000_000;
 
 impl Event {
-    /// What kind of event it is.
+    /// The kind of the event.
     pub fn kind(&self) -> Kind {
         Kind::of(&self.what)
     }
@@ -82,7 +81,7 @@ impl Kind {
         Self::Port,
     ];
 
-    /// Its name in filters and in the log.
+    /// The name of the kind in filters and in the log.
     pub fn name(self) -> &'static str {
         match self {
             Self::Interrupt => "interrupt",
@@ -116,12 +115,12 @@ impl fmt::Display for Event {
 }
 
 impl Trace {
-    /// Tells `sink` of what `filter` admits.
+    /// A trace that passes to `sink` what `filter` admits.
     pub fn new(filter: Filter, sink: Box<dyn Sink>) -> Self {
         Self { filter, sink }
     }
 
-    /// Tells of `observation`, made at the time that `now` says.
+    /// Passes on `observation`, with the time that `now` returns, if the filter admits it.
     pub fn observe(&mut self, observation: &Observation, now: impl FnOnce() -> u64) {
         if self.filter.admits(observation) {
             let (time, what) = (now(), *observation);
@@ -129,7 +128,7 @@ impl Trace {
         }
     }
 
-    /// See [`Sink::pause`].
+    /// Calls [`Sink::pause`].
     pub fn pause(&mut self) {
         self.sink.pause();
     }
