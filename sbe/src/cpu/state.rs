@@ -43,7 +43,7 @@ impl Pending {
     pub const HALT: u32 = 1 << 4;
     /// The bus asked the machine to stop.
     pub const STOP: u32 = 1 << 5;
-    /// The paging registers, CPL or CS changed, or translations were flushed: the fetch window is stale.
+    /// The paging registers, CPL or CS changed, or translations were flushed: the page to fetch from has to be looked up again.
     pub const REFETCH: u32 = 1 << 6;
     /// There are breakpoints of [`crate::Debugger::add_breakpoint`].
     pub const BREAK: u32 = 1 << 10;
