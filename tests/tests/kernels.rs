@@ -15,10 +15,9 @@ use guest_kernels::test_kernel::{self, Failure, Verdict, VerdictError};
 use sbe::{CpuModel, Windows};
 use thiserror::Error;
 use vmm::{
-    Console, StopReason, Vm, VmConfig,
+    Console, Engine, StopReason, VcpuConfig, Vm, VmConfig,
     console::{Channel, Input},
-    loader::{Kernel, Source},
-    vm::Engine,
+    loader::{BootSource, Kernel},
 };
 
 /// Memory that the kernels need, in bytes.
@@ -95,12 +94,14 @@ fn run(
     let kernel = Kernel::read(elf.to_vec(), None, &mut |_| ()).unwrap();
     let config = VmConfig {
         memory: MEMORY,
-        cpu,
-        engine,
-        code_cache: sbe::CODE_CACHE,
-        windows,
+        vcpu: VcpuConfig {
+            model: cpu,
+            engine,
+            windows,
+            ..VcpuConfig::default()
+        },
     };
-    let source = Source {
+    let source = BootSource {
         kernel: &kernel,
         initrd: &[],
         cmdline: "",

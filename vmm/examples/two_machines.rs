@@ -7,7 +7,7 @@ use std::{fs, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use guest_kernels::{Guest, GuestImages, Stage, fetch};
 use vmm::{
-    Kernel, Machine, Source, StopReason, Vm, VmConfig,
+    BootSource, Kernel, Machine, StopReason, Vm, VmConfig,
     console::{Terminal, pipe},
     loader::{Cache, linux_cmdline},
     tsc::TscMeter,
@@ -71,7 +71,7 @@ impl Running {
         let tsc = TscMeter::start();
         let kernel = fs::read(&images.kernel).context("kernel")?;
         let kernel = Kernel::read(kernel, Cache::of_user().as_ref(), &mut |_| ())?;
-        let source = Source {
+        let source = BootSource {
             kernel: &kernel,
             initrd: &fs::read(&images.initrd).context("initrd")?,
             cmdline: &linux_cmdline(tsc.khz()),

@@ -15,7 +15,7 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use vmm::{Kernel, Machine, Source, StopReason, Vm, VmConfig, console::pipe};
+//! use vmm::{BootSource, Kernel, Machine, StopReason, Vm, VmConfig, console::pipe};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let kernel = Kernel::flat(vec![
@@ -30,7 +30,7 @@
 //!     memory: 16 << 20,
 //!     ..VmConfig::default()
 //! };
-//! let source = Source {
+//! let source = BootSource {
 //!     kernel: &kernel,
 //!     initrd: &[],
 //!     cmdline: "",
@@ -41,7 +41,7 @@
 //!
 //! terminal.read_until("!", Duration::from_secs(60))?;
 //! machine.pause()?;
-//! let al = machine.inspect(|vm| vm.registers().regs.get8(0))?;
+//! let al = machine.inspect(|vm| vm.vcpu().cpu.regs.get8(0))?;
 //! assert_eq!(al, b'!');
 //! machine.resume()?;
 //! machine.stop();
@@ -57,6 +57,7 @@
 //! * a [`Device`] of the program, put on free ports by [`Vm::attach`];
 //! * a [`Console`] of the program instead of [`console::pipe`];
 //! * a [`Policy`] that stops the machine at interrupts and exceptions ([`Vm::set_policy`], [`Machine::decide`]);
+//! * breakpoints and watchpoints ([`Vm::debugger_mut`]); registers, statistics and the guest's code ([`Vm::vcpu`]);
 //! * memory, read and written by guest-linear and guest-physical address ([`Vm::read_memory`], [`Vm::write_physical`]).
 //!
 //! `examples/two_machines.rs` boots two Linux machines at once and lets them talk to each other.
@@ -88,14 +89,14 @@ pub use console::Console;
 pub use control::Control;
 pub use inspect::AccessError;
 pub use irq::{Irq, Level};
-pub use loader::{Kernel, Source};
+pub use loader::{BootSource, Kernel};
 pub use machine::{Machine, MachineError, MachineEvent};
 pub use mmu::{GuestPhys, LinearAddr, NoTranslation, NotRam};
 pub use sbe::{
-    Action, CpuModel, Decision, GuestEvent, Policy, Source as EventSource, WatchHit, Watched,
-    Watchpoint, Windows, cpu,
+    Action, CpuModel, Debugger, Decision, Engine, EventSource, GuestEvent, Policy, VcpuConfig,
+    VcpuError, WatchHit, Watched, Watchpoint, Windows, cpu,
 };
 pub use slots::{AttachError, Device};
 pub use stats::Stats;
 pub use stop::StopReason;
-pub use vm::{Engine, Vm, VmConfig, VmError};
+pub use vm::{Vm, VmConfig, VmError};

@@ -13,7 +13,7 @@ use crate::board;
 /// A device on the board.
 ///
 /// ```
-/// use vmm::{Device, Kernel, Source, StopReason, Vm, VmConfig, console::pipe};
+/// use vmm::{BootSource, Device, Kernel, StopReason, Vm, VmConfig, console::pipe};
 ///
 /// /// Reads as a number that goes up by one each time.
 /// struct Counter(u8);
@@ -35,7 +35,7 @@ use crate::board;
 ///     0xe4, 0x50, // in al, 50h
 ///     0xe6, 0xf4, // out F4h, al  ; ends the machine
 /// ]);
-/// let source = Source {
+/// let source = BootSource {
 ///     kernel: &kernel,
 ///     initrd: &[],
 ///     cmdline: "",

@@ -8,7 +8,7 @@ use super::word::Word;
 use crate::cpu::Pending;
 use crate::cpu::control::DR6_FIXED;
 use crate::cpu::segment::SegReg;
-use crate::fault::{Fault, Vector};
+use crate::fault::{Exception, Fault, Vector};
 use mmu::{Access, GuestPhys, LinearAddr, MemFault, Privilege, Scalar, Span};
 
 /// A device cannot fault.
@@ -281,11 +281,11 @@ impl Exec<'_> {
         access: Access,
     ) -> Result<(), Fault> {
         self.match_data_breakpoints(linear, size, access);
-        self.debugger.accessed(linear.get() as u32, size, access);
+        self.debugger.accessed(linear, size, access);
         let misaligned = linear.get() as u32 & (checked_alignment(size) - 1) != 0;
         if misaligned && self.cpu.pending.has(Pending::ALIGN) {
             // Before any page fault, as AMD's processors do; SDM Vol. 3A, Table 6-2 leaves the order open.
-            return Err(Fault::Exception(crate::Exception::with_code(
+            return Err(Fault::Exception(Exception::with_code(
                 Vector::AlignmentCheck,
                 0,
             )));

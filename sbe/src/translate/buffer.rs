@@ -69,6 +69,15 @@ impl CodeBuffer {
         self.verifier.fragments()
     }
 
+    /// Has the checker look at a system call, as if it had been emitted.
+    #[cfg(test)]
+    pub fn check_system_call(&mut self) {
+        let code = [[0x0f, 0x05].as_slice(), &[]];
+        let origins = self.arena.next();
+        let mode = crate::translate::mode::Mode::Supervisor;
+        assert!(!self.verifier.fragment(code, origins, mode, 0));
+    }
+
     /// The first violation of the checker's rules; nothing must run after it.
     pub fn violation(&self) -> Option<&Violation> {
         self.verifier.violation()

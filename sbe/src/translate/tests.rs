@@ -1,6 +1,6 @@
 //! Small programs on both engines: registers, flags and memory must agree.
 
-use crate::{CpuModel, EmptyBus, Engine, Exit, Vcpu};
+use crate::{EmptyBus, Engine, Exit, Vcpu, VcpuConfig};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use mmu::{GuestPhys, Memory, Mmu};
@@ -15,7 +15,11 @@ fn run(engine: Engine, code: &[u8]) -> Vcpu {
     phys.write(GuestPhys::new(ORIGIN.into()), code)
         .expect("code fits");
     let mmu = Mmu::new(phys).expect("tables");
-    let mut vcpu = Vcpu::with_engine(CpuModel::default(), engine, mmu).expect("processor");
+    let config = VcpuConfig {
+        engine,
+        ..VcpuConfig::default()
+    };
+    let mut vcpu = Vcpu::new(&config, mmu).expect("processor");
     vcpu.set_linux_entry(ORIGIN, 0);
     vcpu.cpu.regs.set(4, STACK);
     for _ in 0..10_000 {
@@ -563,8 +567,7 @@ fn the_shadow_of_sti_reaches_into_the_next_page() {
             phys.write(GuestPhys::new(at.into()), &bytes).expect("fits");
         }
         let mmu = Mmu::new(phys).expect("tables");
-        let mut vcpu =
-            Vcpu::with_engine(CpuModel::default(), Engine::Translator, mmu).expect("processor");
+        let mut vcpu = Vcpu::new(&VcpuConfig::default(), mmu).expect("processor");
         vcpu.set_linux_entry(ORIGIN, 0);
         vcpu.cpu.gdtr.base = 0x0017_0000;
         vcpu.cpu.gdtr.limit = 0xff;

@@ -19,7 +19,7 @@ use super::layout::{
 use super::toolchain::{self, BuildError};
 use super::wire::{self, word};
 use mmu::{GuestPhys, Memory, Mmu};
-use sbe::{Bus, CpuModel, Engine, Exit, Vcpu, Width, Windows};
+use sbe::{Bus, Engine, Exit, Vcpu, VcpuConfig, VcpuError, Width, Windows};
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -50,6 +50,9 @@ pub enum MachineError {
     /// No memory for the machine.
     #[error("differential machine: {0}")]
     Memory(#[from] mmu::MemoryError),
+    /// The processor could not be made.
+    #[error("differential machine: {0}")]
+    Processor(#[from] VcpuError),
     /// The processor left the run loop for another reason than the stop port.
     #[error("the engine stopped with {exit:?} at {eip:08x}")]
     Stopped {
@@ -128,15 +131,18 @@ pub enum Side {
 }
 
 impl Side {
-    fn processor(self, mmu: Mmu) -> std::io::Result<Vcpu> {
+    fn processor(self, mmu: Mmu) -> Result<Vcpu, VcpuError> {
         let (engine, windows) = match self {
             Self::Emulator => (Engine::Emulator, Windows::Never),
             Self::Tables => (Engine::Translator, Windows::Never),
             Self::Windows => (Engine::Translator, Windows::Always),
         };
-        let mut vcpu = Vcpu::with_engine(CpuModel::default(), engine, mmu)?;
-        vcpu.set_windows(windows);
-        Ok(vcpu)
+        let config = VcpuConfig {
+            engine,
+            windows,
+            ..VcpuConfig::default()
+        };
+        Vcpu::new(&config, mmu)
     }
 }
 

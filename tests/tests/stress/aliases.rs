@@ -9,7 +9,7 @@
 //!   identity         ► the first 4 MiB, by one page table
 //! ```
 
-use super::machine::{PAGE, Program, assemble};
+use super::machine::{CODE_CACHE, PAGE, Program, assemble};
 use super::paging::{DIRECTORY, entry, place_identity, turn_on};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
@@ -127,7 +127,7 @@ fn two_aliases_of_one_frame() {
         memory: 4 << 20,
         entry: START,
         stack: RESULTS,
-        code_cache: sbe::CODE_CACHE,
+        code_cache: CODE_CACHE,
         pieces: Vec::new(),
     };
     place_tables(&mut program);

@@ -9,7 +9,7 @@
 //! program's end reads.
 
 use super::debugged;
-use super::machine::{Counts, PAGE, Program, assemble};
+use super::machine::{CODE_CACHE, Counts, PAGE, Program, assemble};
 use super::paging::{faults, place_demand, start_demand};
 use super::users::{self, NEXT_ROUND, Own, SPACES, THE_END};
 use fastrand::Rng;
@@ -351,7 +351,7 @@ fn program(seed: u64, data_is: Data) -> Program {
         memory: 4 << 20,
         entry: START,
         stack: STACK,
-        code_cache: sbe::CODE_CACHE,
+        code_cache: CODE_CACHE,
         pieces: vec![(ROUNDS_LEFT, ROUNDS.to_le_bytes().to_vec())],
     };
     let data: Vec<u8> = (0..DATA_BYTES + PAGE).map(|_| rng.u8(..)).collect();

@@ -1,7 +1,7 @@
 //! Links between pages of programs, and code pages shared by spaces with windows and without: what one space has found out about
 //! a page must not be executed where it does not hold.
 
-use super::machine::{Ended, PAGE, Program, assemble};
+use super::machine::{CODE_CACHE, Ended, PAGE, Program, assemble};
 use super::users::{self, NEXT_ROUND, Own, SPACES, THE_END};
 use iced_x86::code_asm::*;
 use sbe::{Engine, Windows};
@@ -34,7 +34,7 @@ fn program() -> Program {
         memory: 4 << 20,
         entry: START,
         stack: STACK,
-        code_cache: sbe::CODE_CACHE,
+        code_cache: CODE_CACHE,
         pieces: Vec::new(),
     };
     let own = Own {

@@ -3,7 +3,7 @@
 use iced_x86::IcedError;
 use iced_x86::code_asm::CodeAssembler;
 use mmu::{GuestPhys, Memory, Mmu};
-use sbe::{CpuModel, EmptyBus, Engine, Exit, TranslationStats, Vcpu, Windows};
+use sbe::{EmptyBus, Engine, Exit, TranslationStats, Vcpu, VcpuConfig, Windows};
 use std::io::Write as _;
 
 /// Number of ESP.
@@ -16,6 +16,8 @@ const LOW: u64 = 1 << 20;
 const CHUNK: usize = 1 << 20;
 /// Instructions, or jumps of translated code, that the processor runs at a time.
 const SLICE: u64 = 100_000;
+/// Room for translated code that few programs fill, in bytes.
+pub const CODE_CACHE: usize = 32 << 20;
 /// Slices that a program may take at most.
 const SLICES: u32 = 10_000;
 
@@ -59,9 +61,13 @@ impl Program {
                 .expect("the program fits");
         }
         let mmu = Mmu::new(phys).expect("tables");
-        let mut vcpu = Vcpu::with_code_cache(CpuModel::default(), engine, self.code_cache, mmu)
-            .expect("a processor");
-        vcpu.set_windows(windows);
+        let config = VcpuConfig {
+            engine,
+            code_cache: self.code_cache,
+            windows,
+            ..VcpuConfig::default()
+        };
+        let mut vcpu = Vcpu::new(&config, mmu).expect("a processor");
         vcpu.set_linux_entry(self.entry, 0);
         vcpu.cpu.regs.set(ESP, self.stack);
         vcpu

@@ -1,6 +1,6 @@
 //! Pages of code that read or write code: their own page, the next one, or data beside it.
 
-use super::machine::{PAGE, Program, assemble};
+use super::machine::{CODE_CACHE, PAGE, Program, assemble};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 
@@ -17,7 +17,7 @@ fn program(code: Vec<u8>) -> Program {
         memory: 4 << 20,
         entry: CODE,
         stack: STACK,
-        code_cache: sbe::CODE_CACHE,
+        code_cache: CODE_CACHE,
         pieces: vec![(CODE, code)],
     }
 }

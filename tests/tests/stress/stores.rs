@@ -7,7 +7,7 @@
 //!           rotate EBX, next round
 //! ```
 
-use super::machine::{Counts, PAGE, Program, assemble};
+use super::machine::{CODE_CACHE, Counts, PAGE, Program, assemble};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 
@@ -126,7 +126,7 @@ fn program(store: Store, target: u32) -> Program {
         memory: 4 << 20,
         entry: START,
         stack: STACK,
-        code_cache: sbe::CODE_CACHE,
+        code_cache: CODE_CACHE,
         pieces: vec![(START, start), (at, code)],
     }
 }

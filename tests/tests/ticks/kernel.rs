@@ -19,10 +19,9 @@ use std::{
 
 use guest_kernels::test_kernel::{self, Verdict};
 use vmm::{
-    Console, Stats, StopReason, Vm, VmConfig,
+    Console, Engine, Stats, StopReason, VcpuConfig, Vm, VmConfig,
     console::{Channel, Input},
-    loader::{Kernel, Source},
-    vm::Engine,
+    loader::{BootSource, Kernel},
 };
 
 /// Seconds of each half of the long run, in the environment.
@@ -96,10 +95,12 @@ fn run(engine: Engine, host: &mut Host) -> Stats {
     let kernel = Kernel::read(kernel.elf.to_vec(), None, &mut |_| ()).unwrap();
     let config = VmConfig {
         memory: 16 << 20,
-        engine,
-        ..VmConfig::default()
+        vcpu: VcpuConfig {
+            engine,
+            ..VcpuConfig::default()
+        },
     };
-    let source = Source {
+    let source = BootSource {
         kernel: &kernel,
         initrd: &[],
         cmdline: "",

@@ -7,7 +7,7 @@ use std::sync::{
 
 use iced_x86::{IcedError, code_asm::*};
 use mmu::{GuestPhys, Memory, Mmu};
-use sbe::{Bus, CpuModel, Engine, Exit, Vcpu, Width, cpu::DescriptorTable};
+use sbe::{Bus, Engine, Exit, Vcpu, VcpuConfig, Width, cpu::DescriptorTable};
 use vmm::{Board, board::Com, clock::Clock};
 
 const MEMORY: u64 = 16 << 20;
@@ -89,8 +89,11 @@ impl Rig {
         ] {
             phys.write(GuestPhys::new(address.into()), &bytes).unwrap();
         }
-        let mut vcpu =
-            Vcpu::with_engine(CpuModel::default(), engine, Mmu::new(phys).unwrap()).unwrap();
+        let config = VcpuConfig {
+            engine,
+            ..VcpuConfig::default()
+        };
+        let mut vcpu = Vcpu::new(&config, Mmu::new(phys).unwrap()).unwrap();
         vcpu.set_linux_entry(PROGRAM, 0);
         vcpu.cpu.regs.set(ESP, STACK);
         vcpu.cpu.gdtr = DescriptorTable {

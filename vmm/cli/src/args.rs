@@ -198,7 +198,6 @@ mod tests {
         assert_eq!(args.guest, Guest::Debian686);
         assert_eq!(args.cpu, CpuModel::default());
         assert_eq!(args.engine, None);
-        assert_eq!(Engine::default(), Engine::Translator);
         assert_eq!((args.kernel, args.initrd, args.exec), (None, None, None));
     }
 

@@ -11,10 +11,10 @@ use std::{
 use anyhow::{Context, Result, bail};
 use guest_kernels::{ALIGNMENT, Stage, exec_archive, winsize_archive};
 use vmm::{
-    Console, Kernel, Source, StopReason, Vm, VmConfig,
+    Console, Kernel, StopReason, VcpuConfig, VcpuError, Vm, VmConfig, VmError,
     console::Channel,
     gdb::{Address, Gdb, Start},
-    loader::{Cache, linux_cmdline},
+    loader::{BootSource, Cache, linux_cmdline},
     mmu::PAGE_SIZE,
     trace::Filter,
     tsc::TscMeter,
@@ -45,7 +45,7 @@ pub fn boot(args: &BootArgs) -> Result<u8> {
     let tsc = TscMeter::start();
     let kernel = read_kernel(&kernel_path)?;
     let initrd = read_initrd(args, initrd_path.as_deref())?;
-    let source = Source {
+    let source = BootSource {
         kernel: &kernel,
         initrd: &initrd,
         cmdline: &cmdline(args, tsc.khz()),
@@ -53,35 +53,33 @@ pub fn boot(args: &BootArgs) -> Result<u8> {
     let boot = |engine| {
         let config = VmConfig {
             memory: args.mem,
-            cpu: args.cpu,
-            engine,
-            code_cache: args.code_cache,
-            windows: args.windows,
+            vcpu: VcpuConfig {
+                model: args.cpu,
+                engine,
+                code_cache: args.code_cache,
+                windows: args.windows,
+                verify_code: args.verify_code,
+                record_code: !args.dump_code.is_empty(),
+                measure_code: args.stats,
+                jitdump: args.jitdump.clone(),
+            },
         };
         Vm::boot(&config, &source)
     };
-    let mut vm = engine::choose(args.engine, boot).with_context(|| {
-        format!(
-            "kernel {} with --mem {}M",
-            kernel_path.display(),
-            args.mem >> 20
-        )
-    })?;
+    let mut vm = match (engine::choose(args.engine, boot), &args.jitdump) {
+        (Err(VmError::Processor(VcpuError::Jitdump(error))), Some(folder)) => {
+            return Err(error).with_context(|| format!("--jitdump {}", folder.display()));
+        }
+        (vm, _) => vm.with_context(|| {
+            format!(
+                "kernel {} with --mem {}M",
+                kernel_path.display(),
+                args.mem >> 20
+            )
+        })?,
+    };
     drop((kernel, initrd));
     vm.set_policy(watch::policy(args));
-    if args.verify_code {
-        vm.verify_code();
-    }
-    if !args.dump_code.is_empty() {
-        vm.record_code();
-    }
-    if args.stats {
-        vm.measure_code();
-    }
-    if let Some(folder) = &args.jitdump {
-        vm.write_jitdump(folder)
-            .with_context(|| format!("--jitdump {}", folder.display()))?;
-    }
     if let Some(path) = &args.trace {
         let file =
             TraceFile::create(path).with_context(|| format!("--trace {}", path.display()))?;
@@ -175,7 +173,7 @@ fn invitation(address: &Address) -> String {
 
 /// Reports how many fragments of code were verified.
 fn report_verified(vm: &Vm) {
-    match vm.verified() {
+    match vm.vcpu().verified() {
         Some(count) => complain(&format!("{count} fragments of code verified")),
         None => complain("no code to verify: the emulator runs the guest"),
     }
@@ -187,7 +185,7 @@ fn dump_code(vm: &Vm, addresses: &[u32]) {
         .iter()
         .map(|address| address & !(PAGE_SIZE as u32 - 1));
     for page in pages.collect::<BTreeSet<_>>() {
-        match vm.dump_code(page) {
+        match vm.vcpu().dump_code(page.into()) {
             Ok(text) => drop(write!(io::stderr(), "{text}")),
             Err(error) => complain(&format!("--dump-code: page {page:08x}: {error}")),
         }

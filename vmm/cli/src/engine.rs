@@ -1,12 +1,10 @@
 //! The choice of the engine: the one that the user names, or the best that the host can run.
 
-use std::io::ErrorKind;
-
 use clap::{
     ValueEnum,
     builder::{EnumValueParser, TypedValueParser},
 };
-use vmm::{Engine, VmError};
+use vmm::{Engine, VcpuError, VmError};
 
 use crate::message::complain;
 
@@ -44,9 +42,7 @@ pub fn choose<M>(
 ) -> Result<M, VmError> {
     let engine = named.unwrap_or_default();
     match start(engine) {
-        Err(VmError::Processor(error))
-            if named.is_none() && error.kind() == ErrorKind::Unsupported =>
-        {
+        Err(VmError::Processor(error @ VcpuError::NoBmi2)) if named.is_none() => {
             complain(&format!(
                 "{error}; using the emulator, which is much slower"
             ));
@@ -58,7 +54,7 @@ pub fn choose<M>(
 
 #[cfg(test)]
 mod tests {
-    use std::io;
+    use std::io::{self, ErrorKind};
 
     use super::*;
 
@@ -66,12 +62,8 @@ mod tests {
     fn old_host(engine: Engine) -> Result<Engine, VmError> {
         match engine {
             Engine::Emulator => Ok(engine),
-            Engine::Translator => Err(error(ErrorKind::Unsupported)),
+            Engine::Translator => Err(VcpuError::NoBmi2.into()),
         }
-    }
-
-    fn error(kind: ErrorKind) -> VmError {
-        VmError::Processor(io::Error::from(kind))
     }
 
     #[test]
@@ -94,7 +86,7 @@ mod tests {
         );
         assert!(matches!(
             choose(Some(Engine::Translator), old_host),
-            Err(VmError::Processor(error)) if error.kind() == ErrorKind::Unsupported
+            Err(VmError::Processor(VcpuError::NoBmi2))
         ));
     }
 
@@ -102,11 +94,13 @@ mod tests {
     fn other_errors_are_no_reason_for_the_emulator() {
         let poor_host = |engine| match engine {
             Engine::Emulator => Ok(engine),
-            Engine::Translator => Err(error(ErrorKind::OutOfMemory)),
+            Engine::Translator => {
+                Err(VcpuError::Host(io::Error::from(ErrorKind::OutOfMemory)).into())
+            }
         };
         assert!(matches!(
             choose(None, poor_host),
-            Err(VmError::Processor(error)) if error.kind() == ErrorKind::OutOfMemory
+            Err(VmError::Processor(VcpuError::Host(error))) if error.kind() == ErrorKind::OutOfMemory
         ));
     }
 }

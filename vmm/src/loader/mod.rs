@@ -29,5 +29,5 @@ pub use cache::Cache;
 pub use cmdline::linux_cmdline;
 pub use elf::{Elf32, ElfError, Segment};
 pub use kernel::{Kernel, KernelError};
-pub use place::{EntryPoint, LoadError, Source, place};
+pub use place::{BootSource, EntryPoint, LoadError, place};
 pub use unpack::{Compression, UnpackError, unpack};

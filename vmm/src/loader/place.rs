@@ -15,7 +15,7 @@ use super::{
 
 /// A kernel with its initrd and command line, to be booted.
 #[derive(Clone, Copy, Debug)]
-pub struct Source<'a> {
+pub struct BootSource<'a> {
     /// The kernel.
     pub kernel: &'a Kernel,
     /// The initial RAM disk: cpio archives, one behind the other, or empty.
@@ -85,7 +85,10 @@ const PAGE_SIZE: u64 = 4096;
 ///
 /// # Errors
 /// See [`LoadError`]; `ram` may have been written in part.
-pub fn place(ram: &impl GuestMemoryBackend, source: &Source<'_>) -> Result<EntryPoint, LoadError> {
+pub fn place(
+    ram: &impl GuestMemoryBackend,
+    source: &BootSource<'_>,
+) -> Result<EntryPoint, LoadError> {
     let ram_end = ram_end(ram);
     let limit = source.kernel.cmdline_size().min(CMDLINE_ROOM);
     let cmdline = source.cmdline.as_bytes();
@@ -211,7 +214,7 @@ mod tests {
         let kernel = kernel(packed_kernel(Compression::Zstd));
         let ram = ram(32);
         let initrd = [7; 5000];
-        let source = Source {
+        let source = BootSource {
             kernel: &kernel,
             initrd: &initrd,
             cmdline: "console=ttyS0",
@@ -260,7 +263,7 @@ mod tests {
         // initrd_addr_max: 18 MiB - 1; the kernel's end is 17 MiB.
         file[0x22c..0x230].copy_from_slice(&(18 * MIB as u32 - 1).to_le_bytes());
         let kernel = kernel(file);
-        let source = |initrd| Source {
+        let source = |initrd| BootSource {
             kernel: &kernel,
             initrd,
             cmdline: "",
@@ -281,7 +284,7 @@ mod tests {
     fn wild_segments_are_refused() {
         for paddr in [0, 0x9_0000, 0xf_ffff, 2 * MIB as u32, 0xffff_0000] {
             let kernel = kernel(elf(paddr, b"code", 0));
-            let source = Source {
+            let source = BootSource {
                 kernel: &kernel,
                 initrd: &[],
                 cmdline: "",
@@ -290,7 +293,7 @@ mod tests {
             assert!(error.contains(&format!("p_paddr {paddr:#x}")), "{error}");
         }
         let kernel = kernel(elf(0x10_0000, b"code", MIB as u32));
-        let source = Source {
+        let source = BootSource {
             kernel: &kernel,
             initrd: &[],
             cmdline: "",
@@ -304,7 +307,7 @@ mod tests {
     #[test]
     fn the_command_line_has_a_limit() {
         let kernel = kernel(elf(0x10_0000, b"code", 0));
-        let source = |cmdline| Source {
+        let source = |cmdline| BootSource {
             kernel: &kernel,
             initrd: &[],
             cmdline,

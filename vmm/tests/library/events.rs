@@ -103,7 +103,7 @@ fn what_is_decided_before_a_pause_may_be_decided_again_behind_it() {
         vm.decide(Decision::Swallow);
         vm.control().pause();
         assert!(matches!(vm.run(&mut Typed::default()), StopReason::Paused));
-        assert_eq!(vm.intercepted(), Some(event));
+        assert_eq!(vm.vcpu().intercepted(), Some(event));
         assert!(master(&vm).contains(SERVED), "{}", master(&vm));
         vm.decide(Decision::Reflect);
         assert!(matches!(

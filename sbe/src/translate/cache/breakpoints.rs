@@ -8,7 +8,6 @@ use super::page::CodePage;
 use crate::debugger::Debugger;
 use crate::emulate::Exec;
 use crate::translate::mode::PageKey;
-use mmu::PAGE_SIZE;
 
 /// The offsets of breakpoints that the translations heed.
 #[derive(Default)]
@@ -32,9 +31,7 @@ impl BreakpointOffsets {
         }
         self.changes = debugger.changes();
         let breakpoints = debugger.breakpoints().iter();
-        let mut offsets: Vec<u16> = breakpoints
-            .map(|linear| (linear % PAGE_SIZE as u32) as u16)
-            .collect();
+        let mut offsets: Vec<u16> = breakpoints.map(|linear| linear.offset() as u16).collect();
         offsets.sort_unstable();
         offsets.dedup();
         let old = std::mem::replace(&mut self.offsets, offsets);

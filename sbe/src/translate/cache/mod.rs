@@ -103,6 +103,12 @@ impl CodeCache {
         })
     }
 
+    /// See [`CodeBuffer::check_system_call`].
+    #[cfg(test)]
+    pub fn check_system_call(&mut self) {
+        self.buffer.check_system_call();
+    }
+
     /// The counts of what has been done so far.
     pub fn stats(&self) -> &Stats {
         &self.stats

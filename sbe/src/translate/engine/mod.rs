@@ -40,16 +40,11 @@ pub struct Translator {
 }
 
 impl Translator {
-    /// Creates a translator with nothing translated and room for `code_cache` bytes of code.
+    /// Creates a translator with nothing translated and room for `code_cache` bytes of code. The host must have BMI2.
     ///
     /// # Errors
-    /// The host's, where it grants no memory for code; a size out of range; a processor without BMI2.
+    /// The host's, where it grants no memory for code; a size out of range.
     pub fn new(code_cache: usize) -> io::Result<Self> {
-        // SHRX and RORX address memory without touching flags.
-        if !std::arch::is_x86_feature_detected!("bmi2") {
-            let what = "the translator needs a processor with BMI2";
-            return Err(io::Error::new(io::ErrorKind::Unsupported, what));
-        }
         let cache = CodeCache::new(code_cache)?;
         let stack = HostStack::new(cache.trampoline(Trampoline::ReturnUnderflow));
         let mut context = Box::new(Context::default());
@@ -86,6 +81,12 @@ impl Translator {
     /// The number of fragments checked; `None` when none are.
     pub fn verified(&self) -> Option<u64> {
         self.cache.verified()
+    }
+
+    /// See [`CodeBuffer::check_system_call`](super::buffer::CodeBuffer::check_system_call).
+    #[cfg(test)]
+    pub fn check_system_call(&mut self) {
+        self.cache.check_system_call();
     }
 
     /// The first violation of the checker's rules; nothing runs after it.
