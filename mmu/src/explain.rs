@@ -3,11 +3,11 @@
 use std::fmt;
 
 use crate::addr::{GuestPhys, LinearAddr};
+use crate::memory::{Attribute, RegionKind, Timestamp};
 use crate::mmu::Mmu;
 use crate::paging::{
     self, Access, NoTranslation, Paging, PagingMode, Privilege, Trail, Translation,
 };
-use crate::phys::{Attribute, RegionKind, Timestamp};
 use crate::tlb::View;
 
 /// How a linear address is translated, what is cached of that, and what is known of the frame it leads to.
@@ -69,7 +69,7 @@ impl Mmu {
         let address = address.wrapping_add32(0);
         let mut trail = Trail::new();
         let translation = paging::walk_along(
-            &self.phys,
+            self.memory(),
             self.paging(),
             self.pdptes(),
             address,
@@ -82,10 +82,7 @@ impl Mmu {
         Explanation {
             address,
             paging: *self.paging(),
-            entries: trail
-                .iter()
-                .map(|step| (step.entry, self.phys.entry(step)))
-                .collect(),
+            entries: trail.iter().map(|step| (step.entry, step.value)).collect(),
             translation,
             slots: slots.collect(),
             shared: self.is_shared(address),
@@ -98,15 +95,15 @@ impl Mmu {
         let frame = addr.frame();
         let all = [Attribute::Code, Attribute::PageTable, Attribute::Dirty];
         FrameReport {
-            region: self.phys.region(addr),
+            region: self.memory().region(addr),
             attributes: all
                 .into_iter()
-                .filter(|&attribute| self.phys.has(frame, attribute))
+                .filter(|&attribute| self.memory().has(frame, attribute))
                 .collect(),
             stamps: [
-                self.phys.written(frame),
-                self.phys.scanned(frame),
-                self.phys.executed(frame),
+                self.memory().written(frame),
+                self.memory().scanned(frame),
+                self.memory().executed(frame),
             ],
         }
     }

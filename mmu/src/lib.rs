@@ -4,35 +4,41 @@
 //!   LinearAddr ──► tlb (flat tables) ──hit──► host address of the byte
 //!        │ miss
 //!        ▼
-//!   paging (one walker, A/D bits) ──► GuestPhys ──► phys (RAM, ROM, device)
+//!   paging (one walker, A/D bits) ──► GuestPhys ──► memory (RAM, ROM, device)
 //!                                                     └─ frames: attributes, timestamps
 //! ```
 //!
-//! [`Mmu`] is what a virtual CPU holds: the paging registers and [`CoherentMemory`], which is the TLB and [`PhysMemory`].
-//! Guest-virtual, guest-physical and host addresses are distinct types; host addresses never leave the module
-//! `tlb::table`, the only one with `unsafe` code. Whatever the guest writes into its registers and page tables, no access leaves the
-//! RAM mapping and nothing panics.
+//! [`Memory`] is shared by all who access it; whoever stores, it is seen there. [`Mmu`] is what one virtual CPU holds: the paging
+//! registers and the TLB. What it takes from page tables and code it is told of by the memory ([`Subscriber`]).
+//!
+//! Guest-virtual, guest-physical and host addresses are distinct types. `unsafe` code is in `mapping` (host mappings), `memory`
+//! (the RAM's bytes) and `tlb::table` (slots, and accesses through them) only. Host addresses leave the crate in two places,
+//! for code that a translator emits: [`Mmu::tlb_table`] and [`Mmu::window`]. Whatever the guest writes into its registers and
+//! page tables, no access leaves the RAM mapping and nothing panics.
 
 mod addr;
-mod coherent;
 mod explain;
-mod memfd;
+mod mailbox;
+mod mapping;
+pub mod memfd;
+mod memory;
 mod mmu;
 mod paging;
-mod phys;
 mod scalar;
+mod shadow;
 mod tlb;
 
 pub use addr::{Frame, GuestPhys, LinearAddr, LinearPage, PAGE_SHIFT, PAGE_SIZE};
-pub use coherent::CoherentMemory;
 pub use explain::{Explanation, FrameReport};
+pub use mapping::{Mapping, Protection};
+pub use memory::{
+    Attribute, Attributes, DirtyLog, GuestRam, MAX_RAM, MIN_RAM, MapError, Memory, MemoryError,
+    MemoryState, NotRam, Region, RegionKind, Store, StoreHook, Subscriber, SubscriberId, Timestamp,
+};
 pub use mmu::{MemFault, Mmu, Piece, Span};
 pub use paging::{
     Access, NoTranslation, PageFault, PageFaultCode, PageSize, Paging, PagingMode, Permissions,
     Privilege, ReservedBits, Translation,
-};
-pub use phys::{
-    Attribute, MAX_RAM, MIN_RAM, MemoryError, NotRam, PhysMemory, RegionKind, Timestamp,
 };
 pub use scalar::Scalar;
 pub use tlb::{Order, SLOT_PRESENT, SpaceId, View};

@@ -82,7 +82,7 @@ impl Vm {
     /// # Errors
     /// If a byte of the range is not memory. `out` is then unchanged.
     pub fn read_physical(&self, address: GuestPhys, out: &mut [u8]) -> Result<(), AccessError> {
-        Ok(self.vcpu.mmu.phys.read(address, out)?)
+        Ok(self.vcpu.mmu.memory().read(address, out)?)
     }
 
     /// Writes memory by guest-physical address, ROM too.
@@ -90,7 +90,7 @@ impl Vm {
     /// # Errors
     /// If a byte of the range is not memory. Memory is then unchanged.
     pub fn write_physical(&mut self, address: GuestPhys, data: &[u8]) -> Result<(), AccessError> {
-        Ok(self.vcpu.mmu.phys.write(address, data)?)
+        Ok(self.vcpu.mmu.memory().write(address, data)?)
     }
 
     /// The guest-physical address that a linear address stands for.

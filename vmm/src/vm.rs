@@ -16,7 +16,7 @@ use std::{io, ops::RangeInclusive, path::Path, time::Duration};
 use clap::ValueEnum;
 use irq::Irq;
 use log::debug;
-use mmu::{Explanation, GuestPhys, LinearAddr, MemoryError, Mmu, PhysMemory};
+use mmu::{Explanation, GuestPhys, LinearAddr, Memory, MemoryError, Mmu};
 use sbe::{
     Bus, CodePageReport, CpuModel, Decision, Exit, GuestEvent, NoDump, Policy,
     Source as EventSource, Vcpu, Vector, Watchpoint, Windows, cpu::eflags,
@@ -123,9 +123,9 @@ impl Vm {
     /// # Errors
     /// See [`VmError`].
     pub fn boot(config: &VmConfig, source: &Source<'_>) -> Result<Self, VmError> {
-        let mmu = Mmu::new(PhysMemory::new(config.memory)?)?;
-        // Nothing has looked at this memory yet that would have to be told of stores to it.
-        let entry = place(mmu.phys.ram(), source)?;
+        let memory = Memory::new(config.memory)?;
+        let entry = place(&memory.guest_ram(), source)?;
+        let mmu = Mmu::new(memory)?;
         let engine = match config.engine {
             Engine::Emulator => sbe::Engine::Emulator,
             Engine::Translator => sbe::Engine::Translator,
@@ -487,7 +487,7 @@ impl Vm {
     fn stop_reason(&self, stop: Stop) -> StopReason {
         match stop {
             Stop::DebugExit(value) => StopReason::DebugExit(value),
-            Stop::Reset => match self.vcpu.mmu.phys.load::<u16>(BDA_RESET_FLAG) {
+            Stop::Reset => match self.vcpu.mmu.memory().load::<u16>(BDA_RESET_FLAG) {
                 Ok(WARM_RESET) => StopReason::Panic,
                 _ => StopReason::Reboot,
             },

@@ -14,7 +14,7 @@ use super::MAX_PHYS_ADDR;
 use super::control::Paging;
 use super::entry::{Entry, Permissions, ReservedBits};
 use crate::addr::{GuestPhys, PAGE_SHIFT};
-use crate::phys::PhysMemory;
+use crate::memory::Memory;
 
 pub(crate) const PRESENT: u64 = 1 << 0;
 const WRITABLE: u64 = 1 << 1;
@@ -32,6 +32,9 @@ const fn bits(high: u32, low: u32) -> u64 {
     (u64::MAX >> (63 - high)) & (u64::MAX << low)
 }
 
+/// Stores bytes at a guest-physical address.
+pub(super) type Store<'a> = dyn FnMut(GuestPhys, &[u8]) + 'a;
+
 /// A paging-structure format: how many levels, how wide, and what the bits say. Levels count down to 1, the page table.
 pub(super) trait Format {
     /// Levels held in memory.
@@ -42,10 +45,10 @@ pub(super) trait Format {
     const ENTRY_SHIFT: u32;
 
     /// Reads the entry at `addr`. A structure outside RAM and ROM reads as all ones, like an empty bus.
-    fn load(phys: &PhysMemory, addr: GuestPhys) -> u64;
+    fn load(memory: &Memory, addr: GuestPhys) -> u64;
 
-    /// Sets bits of the entry at `addr` that are not set; a structure outside RAM is left alone.
-    fn set(phys: &mut PhysMemory, addr: GuestPhys, bits: u64);
+    /// Has `store` set bits of the entry at `addr` that are not set; a structure that is not memory is left alone.
+    fn set(memory: &Memory, addr: GuestPhys, bits: u64, store: &mut Store<'_>);
 
     /// Decodes an entry of `level`.
     fn decode(raw: u64, level: u32, paging: &Paging) -> Result<Entry, ReservedBits>;
@@ -68,17 +71,17 @@ impl Format for TwoLevel {
     const INDEX_BITS: u32 = 10;
     const ENTRY_SHIFT: u32 = 2;
 
-    fn load(phys: &PhysMemory, addr: GuestPhys) -> u64 {
-        phys.load::<u32>(addr).unwrap_or(u32::MAX).into()
+    fn load(memory: &Memory, addr: GuestPhys) -> u64 {
+        memory.load::<u32>(addr).unwrap_or(u32::MAX).into()
     }
 
-    fn set(phys: &mut PhysMemory, addr: GuestPhys, bits: u64) {
-        let Ok(old) = phys.load::<u32>(addr) else {
+    fn set(memory: &Memory, addr: GuestPhys, bits: u64, store: &mut Store<'_>) {
+        let Ok(old) = memory.load::<u32>(addr) else {
             return;
         };
         let new = old | bits as u32;
         if new != old {
-            let _outside_ram = phys.store(addr, new);
+            store(addr, &new.to_le_bytes());
         }
     }
 
@@ -117,17 +120,17 @@ impl Format for Pae {
     const INDEX_BITS: u32 = 9;
     const ENTRY_SHIFT: u32 = 3;
 
-    fn load(phys: &PhysMemory, addr: GuestPhys) -> u64 {
-        phys.load::<u64>(addr).unwrap_or(u64::MAX)
+    fn load(memory: &Memory, addr: GuestPhys) -> u64 {
+        memory.load::<u64>(addr).unwrap_or(u64::MAX)
     }
 
-    fn set(phys: &mut PhysMemory, addr: GuestPhys, bits: u64) {
-        let Ok(old) = phys.load::<u64>(addr) else {
+    fn set(memory: &Memory, addr: GuestPhys, bits: u64, store: &mut Store<'_>) {
+        let Ok(old) = memory.load::<u64>(addr) else {
             return;
         };
         let new = old | bits;
         if new != old {
-            let _outside_ram = phys.store(addr, new);
+            store(addr, &new.to_le_bytes());
         }
     }
 

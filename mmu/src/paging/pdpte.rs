@@ -6,7 +6,7 @@
 use super::MAX_PHYS_ADDR;
 use super::entry::ReservedBits;
 use crate::addr::{GuestPhys, LinearAddr, PAGE_SHIFT};
-use crate::phys::PhysMemory;
+use crate::memory::Memory;
 
 const PRESENT: u64 = 1;
 const ADDRESS: u64 = ((1 << MAX_PHYS_ADDR) - 1) & !((1 << PAGE_SHIFT) - 1);
@@ -25,11 +25,11 @@ pub(crate) struct Pdptes([Option<GuestPhys>; COUNT]);
 
 impl Pdptes {
     /// Reads the table that `cr3` points to. A table outside RAM reads as all ones, which sets reserved bits.
-    pub(crate) fn load(phys: &PhysMemory, cr3: u32) -> Result<Self, ReservedBits> {
+    pub(crate) fn load(memory: &Memory, cr3: u32) -> Result<Self, ReservedBits> {
         let table = GuestPhys::new((cr3 & CR3_ADDRESS).into());
         let mut registers = [None; COUNT];
         for (register, index) in registers.iter_mut().zip(0..) {
-            let raw = phys
+            let raw = memory
                 .load::<u64>(table.with_offset(index * ENTRY_BYTES))
                 .unwrap_or(u64::MAX);
             if raw & PRESENT == 0 {

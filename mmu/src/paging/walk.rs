@@ -12,7 +12,7 @@ use super::entry::{Entry, PageSize, Permissions, ReservedBits};
 use super::format::{self, ACCESSED, DIRTY, Format};
 use super::pdpte::Pdptes;
 use crate::addr::{GuestPhys, LinearAddr, PAGE_SHIFT};
-use crate::phys::PhysMemory;
+use crate::memory::Memory;
 
 /// What a linear address translates to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,6 +53,8 @@ pub(crate) struct Step {
     pub(crate) entry_shift: u32,
     /// log2 of the linear pages that it maps.
     pub(crate) shift: u32,
+    /// What it held.
+    pub(crate) value: u64,
 }
 
 /// A translation and the entries that made it, top level first.
@@ -76,8 +78,14 @@ impl Translation {
 }
 
 impl Walk {
-    /// Records the access in the paging structures: A at every level, D in the last for a write.
-    pub(crate) fn commit(&self, phys: &mut PhysMemory, access: Access, mode: PagingMode) {
+    /// Has `store` record the access in the paging structures: A at every level, D in the last for a write.
+    pub(crate) fn commit(
+        &self,
+        memory: &Memory,
+        access: Access,
+        mode: PagingMode,
+        store: &mut dyn FnMut(GuestPhys, &[u8]),
+    ) {
         let set = match mode {
             PagingMode::Off => return,
             PagingMode::TwoLevel => format::TwoLevel::set,
@@ -87,14 +95,14 @@ impl Walk {
             return;
         };
         for step in tables {
-            set(phys, step.entry, ACCESSED);
+            set(memory, step.entry, ACCESSED, store);
         }
         let bits = if access == Access::Write {
             ACCESSED | DIRTY
         } else {
             ACCESSED
         };
-        set(phys, leaf.entry, bits);
+        set(memory, leaf.entry, bits, store);
     }
 }
 
@@ -103,20 +111,20 @@ pub(crate) type Trail = SmallVec<[Step; 2]>;
 
 /// Translates `addr` without side effects.
 pub(crate) fn walk(
-    phys: &PhysMemory,
+    memory: &Memory,
     paging: &Paging,
     pdptes: &Pdptes,
     addr: LinearAddr,
 ) -> Result<Walk, NoTranslation> {
     let mut trail = Trail::new();
-    let translation = walk_along(phys, paging, pdptes, addr, &mut trail)?;
+    let translation = walk_along(memory, paging, pdptes, addr, &mut trail)?;
     Ok(Walk { translation, trail })
 }
 
 /// The same; adds the entries to `trail`, also those of a walk that ends without a translation.
 #[inline]
 pub(crate) fn walk_along(
-    phys: &PhysMemory,
+    memory: &Memory,
     paging: &Paging,
     pdptes: &Pdptes,
     addr: LinearAddr,
@@ -126,18 +134,18 @@ pub(crate) fn walk_along(
         PagingMode::Off => Ok(Translation::identity(addr)),
         PagingMode::TwoLevel => {
             let directory = GuestPhys::new(paging.directory().into());
-            walk_tables::<format::TwoLevel>(phys, paging, directory, addr, trail)
+            walk_tables::<format::TwoLevel>(memory, paging, directory, addr, trail)
         }
         PagingMode::Pae => {
             let directory = pdptes.directory(addr).ok_or(NoTranslation::NotPresent)?;
-            walk_tables::<format::Pae>(phys, paging, directory, addr, trail)
+            walk_tables::<format::Pae>(memory, paging, directory, addr, trail)
         }
     }
 }
 
 /// Walks the structures of format `F` from the top one at `root`.
 fn walk_tables<F: Format>(
-    phys: &PhysMemory,
+    memory: &Memory,
     paging: &Paging,
     root: GuestPhys,
     addr: LinearAddr,
@@ -149,12 +157,14 @@ fn walk_tables<F: Format>(
         let shift = PAGE_SHIFT + (level - 1) * F::INDEX_BITS;
         let index = (addr.get() >> shift) & ((1 << F::INDEX_BITS) - 1);
         let entry = structure.with_offset(index << F::ENTRY_SHIFT);
+        let value = F::load(memory, entry);
         trail.push(Step {
             entry,
             entry_shift: F::ENTRY_SHIFT,
             shift: shift - PAGE_SHIFT,
+            value,
         });
-        match F::decode(F::load(phys, entry), level, paging)? {
+        match F::decode(value, level, paging)? {
             Entry::Absent => return Err(NoTranslation::NotPresent),
             Entry::Table { base, permissions } => {
                 structure = base;

@@ -39,9 +39,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
-use vm_memory::MmapRegion;
 
 use crate::addr::{Frame, LinearAddr, LinearPage};
+use crate::memory::Memory;
 use crate::paging::{Access, PageSize, Privilege, Step};
 use crate::scalar::Scalar;
 use filled::Filled;
@@ -86,14 +86,14 @@ pub(crate) struct Tlb {
 }
 
 impl Tlb {
-    /// An empty TLB for the RAM in `mapping`, in the space of `key`.
-    pub(crate) fn new(mapping: Arc<MmapRegion>, key: SpaceKey) -> io::Result<Self> {
-        let ram_bytes = mapping.size();
+    /// An empty TLB for `memory`, in the space of `key`.
+    pub(crate) fn new(memory: Arc<Memory>, key: SpaceKey) -> io::Result<Self> {
+        let frames = memory.frame_count() as usize;
         Ok(Self {
-            tables: Tables::new(mapping)?,
+            tables: Tables::new(memory)?,
             spaces: Spaces::new(key),
-            watch: Watch::new(ram_bytes),
-            writers: Writers::new(ram_bytes),
+            watch: Watch::new(frames),
+            writers: Writers::new(frames),
             filled: Filled::default(),
             large: [0; GRANULES / 64],
         })
@@ -383,6 +383,17 @@ impl Tlb {
         self.tables.part(PartId::Shared).clear(ViewSet::ALL, pages);
     }
 
+    /// Drops all write slots, of all spaces. `opened` is told the frames that they pointed at.
+    pub(crate) fn drop_all_writers(&mut self, mut opened: impl FnMut(Frame)) {
+        for id in self.tables.parts() {
+            self.tables
+                .frames_written(id)
+                .into_iter()
+                .for_each(&mut opened);
+            self.tables.part(id).clear(ViewSet::WRITE, ALL_PAGES);
+        }
+    }
+
     /// Drops every write slot of `frame`.
     pub(crate) fn drop_writers(&mut self, frame: Frame) {
         self.writers.drop_slots(frame, &mut self.tables);
@@ -450,8 +461,7 @@ mod tests {
     const FLUSHES: [fn(&mut Tlb); 2] = [|tlb| tlb.flush_all(|_| ()), Tlb::flush_non_global];
 
     fn tlb() -> Tlb {
-        let ram = Arc::new(MmapRegion::new(1 << 20).unwrap());
-        Tlb::new(ram, SpaceKey::Unpaged).unwrap()
+        Tlb::new(Memory::new(1 << 20).unwrap(), SpaceKey::Unpaged).unwrap()
     }
 
     /// One slot in every host page of every table: the most memory that a space can make them take.
@@ -571,8 +581,7 @@ mod tests {
 
     #[test]
     fn windows_leave_the_host_mappings() {
-        let phys = crate::PhysMemory::new(1 << 20).unwrap();
-        let mut tlb = Tlb::new(phys.mapping().clone(), SpaceKey::Unpaged).unwrap();
+        let mut tlb = tlb();
         for directory in 0..6 {
             tlb.enter(SpaceKey::Directory(directory));
             for number in 0..16 << 10 {

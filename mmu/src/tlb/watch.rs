@@ -58,6 +58,7 @@ impl Use {
             entry,
             entry_shift,
             shift,
+            ..
         } = *step;
         let index = entry.offset() >> entry_shift;
         let first = (page.get() >> shift).wrapping_sub(index);
@@ -184,10 +185,10 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new(ram_bytes: usize) -> Self {
+    pub(super) fn new(frames: usize) -> Self {
         Self {
             watched: Vec::new(),
-            places: vec![0; ram_bytes >> PAGE_SHIFT],
+            places: vec![0; frames],
             behind: Vec::new(),
         }
     }

@@ -5,7 +5,7 @@
 
 use super::table::{PartId, Tables};
 use super::view::{SlotId, ViewSet};
-use crate::addr::{Frame, LinearPage, PAGE_SHIFT};
+use crate::addr::{Frame, LinearPage};
 
 /// Writers remembered for a frame.
 const COUNT: usize = 4;
@@ -64,8 +64,8 @@ impl Writer {
 pub(super) struct Writers(Vec<[u32; COUNT]>);
 
 impl Writers {
-    pub(super) fn new(ram_bytes: usize) -> Self {
-        Self(vec![[0; COUNT]; ram_bytes >> PAGE_SHIFT])
+    pub(super) fn new(frames: usize) -> Self {
+        Self(vec![[0; COUNT]; frames])
     }
 
     /// Remembers that a write slot of `page` in `part` points at `frame`.

@@ -5,7 +5,7 @@
 //! translation); D and G in an entry that points to a table (ignored, as bits of `IGNORED_IN_TABLE` stand for them).
 
 use mmu::{
-    Access, Frame, GuestPhys, LinearAddr, MemFault, Mmu, PageSize, Paging, PagingMode, PhysMemory,
+    Access, Frame, GuestPhys, LinearAddr, MemFault, Memory, Mmu, PageSize, Paging, PagingMode,
     Privilege,
 };
 
@@ -114,7 +114,7 @@ struct Bench {
 
 impl Bench {
     fn new(cases: &Cases) -> Self {
-        let mut mmu = Mmu::new(PhysMemory::new(RAM).unwrap()).unwrap();
+        let mut mmu = Mmu::new(Memory::new(RAM).unwrap()).unwrap();
         let la = u64::from(LINEAR);
         let (pde_index, pte_index) = match cases.mode {
             PagingMode::Pae => (la >> 21 & 0x1ff, la >> 12 & 0x1ff),

@@ -25,12 +25,12 @@ fn aliased() -> Mmu {
 /// Makes `store` on a page just marked and checks that it is noticed.
 fn assert_noticed(mmu: &mut Mmu, store: impl FnOnce(&mut Mmu)) {
     mmu.mark_code(frame());
-    let (epoch, scanned) = (mmu.code_epoch(), mmu.phys.scanned(frame()));
-    assert!(mmu.phys.has(frame(), Attribute::Code) && !mmu.phys.stale(frame()));
+    let (epoch, scanned) = (mmu.code_epoch(), mmu.memory().scanned(frame()));
+    assert!(mmu.memory().has(frame(), Attribute::Code) && !mmu.memory().stale(frame()));
     store(mmu);
     assert_eq!(mmu.code_epoch(), epoch + 1);
-    assert!(mmu.written(frame()) > scanned && mmu.phys.stale(frame()));
-    assert!(!mmu.phys.has(frame(), Attribute::Code));
+    assert!(mmu.written(frame()) > scanned && mmu.memory().stale(frame()));
+    assert!(!mmu.memory().has(frame(), Attribute::Code));
 }
 
 #[test]
@@ -134,19 +134,19 @@ fn a_write_of_many_bytes_is_noticed_when_it_is_made() {
 fn stores_of_the_host_are_noticed() {
     let mut mmu = unpaged();
     assert_noticed(&mut mmu, |mmu| {
-        mmu.phys.write(phys(TARGET - 2), &[0; 4]).unwrap()
+        mmu.memory().write(phys(TARGET - 2), &[0; 4]).unwrap()
     });
     assert_noticed(&mut mmu, |mmu| {
         mmu.write_phys(phys(TARGET + 0xfff), 1u8).unwrap()
     });
     assert_noticed(&mut mmu, |mmu| {
-        mmu.phys.mark_written(phys(TARGET - 0x1000), 0x1001)
+        mmu.memory().mark_written(phys(TARGET - 0x1000), 0x1001)
     });
     mmu.mark_code(frame());
     let epoch = mmu.code_epoch();
-    mmu.phys.write(phys(TARGET - 2), &[0; 2]).unwrap();
-    mmu.phys.mark_written(phys(TARGET), 0);
-    mmu.phys.mark_written(phys(u64::MAX), u64::MAX);
+    mmu.memory().write(phys(TARGET - 2), &[0; 2]).unwrap();
+    mmu.memory().mark_written(phys(TARGET), 0);
+    mmu.memory().mark_written(phys(u64::MAX), u64::MAX);
     assert_eq!(mmu.code_epoch(), epoch);
 }
 
@@ -159,8 +159,8 @@ fn accessed_bits_set_in_a_page_with_code_are_noticed() {
     let epoch = mmu.code_epoch();
     read32(&mut mmu, PAGE);
     assert_eq!(mmu.code_epoch(), epoch + 1);
-    assert!(mmu.phys.stale(table));
-    assert!(mmu.phys.has(table, Attribute::PageTable));
+    assert!(mmu.memory().stale(table));
+    assert!(mmu.memory().has(table, Attribute::PageTable));
     mmu.flush_all();
     mmu.mark_code(table);
     read32(&mut mmu, PAGE);
@@ -182,7 +182,7 @@ fn reads_and_fetches_of_code_stay_fast_and_unnoticed() {
         mmu.fetch_page(linear(PAGE), User).unwrap();
     }
     assert_eq!(mmu.code_epoch(), epoch);
-    assert!(mmu.phys.has(frame(), Attribute::Code));
+    assert!(mmu.memory().has(frame(), Attribute::Code));
 }
 
 #[test]
@@ -193,17 +193,17 @@ fn rom_code_stays_valid_under_guest_stores() {
     let epoch = mmu.code_epoch();
     mmu.write(linear(0xf_0000), Supervisor, 1u32).unwrap();
     assert_eq!(mmu.code_epoch(), epoch);
-    mmu.phys.write(phys(0xf_0000), &[1]).unwrap();
+    mmu.memory().write(phys(0xf_0000), &[1]).unwrap();
     assert_eq!(mmu.code_epoch(), epoch + 1);
 }
 
 #[test]
 fn timestamps_share_one_clock() {
     let mut mmu = unpaged();
-    mmu.phys.write(phys(TARGET), &[1]).unwrap();
+    mmu.memory().write(phys(TARGET), &[1]).unwrap();
     mmu.mark_code(frame());
-    mmu.phys.mark_executed(frame());
-    let phys = &mmu.phys;
+    mmu.memory().mark_executed(frame());
+    let phys = mmu.memory();
     assert!(
         phys.written(frame()) < phys.scanned(frame())
             && phys.scanned(frame()) < phys.executed(frame())
@@ -218,19 +218,19 @@ fn a_prepared_page_counts_as_written() {
     mmu.prepare(linear(TARGET as u32), 4, Access::Write, Supervisor)
         .unwrap();
     mmu.write(linear(TARGET as u32), Supervisor, 1u32).unwrap();
-    assert!(mmu.phys.has(frame(), Attribute::Dirty));
+    assert!(mmu.memory().has(frame(), Attribute::Dirty));
     assert!(mmu.written(frame()).get() > 0);
 }
 
 #[test]
 fn frames_without_memory_are_harmless() {
     let mut mmu = unpaged();
-    for number in [0xa0, mmu.phys.size() >> 12, u64::MAX >> 12, u64::MAX] {
+    for number in [0xa0, mmu.memory().size() >> 12, u64::MAX >> 12, u64::MAX] {
         let frame = Frame::new(number);
         mmu.mark_code(frame);
-        mmu.phys.mark_executed(frame);
+        mmu.memory().mark_executed(frame);
         assert_eq!(mmu.code_bytes(frame), [0xff; 4096]);
-        assert_eq!(mmu.phys.written(frame).get(), 0);
+        assert_eq!(mmu.memory().written(frame).get(), 0);
     }
 }
 
@@ -238,14 +238,14 @@ fn frames_without_memory_are_harmless() {
 fn frames_whose_code_was_overwritten_are_told_once() {
     let mut mmu = aliased();
     let other = phys(TARGET + 0x1000);
-    assert_eq!(mmu.take_code_writes(), []);
+    assert!(mmu.take_code_writes().eq([]));
     for _ in 0..3 {
         mmu.mark_code(frame());
         mmu.mark_code(other.frame());
         mmu.write(linear(PAGE), User, 1u32).unwrap();
     }
-    assert_eq!(mmu.take_code_writes(), [frame()]);
-    assert_eq!(mmu.take_code_writes(), []);
-    mmu.phys.write(other, &[1]).unwrap();
-    assert_eq!(mmu.take_code_writes(), [other.frame()]);
+    assert!(mmu.take_code_writes().eq([frame()]));
+    assert!(mmu.take_code_writes().eq([]));
+    mmu.memory().write(other, &[1]).unwrap();
+    assert!(mmu.take_code_writes().eq([other.frame()]));
 }

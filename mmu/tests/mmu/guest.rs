@@ -1,8 +1,8 @@
 //! A small guest for the tests: memory with page tables, and shorthand for accesses.
 
 use mmu::{
-    Access, GuestPhys, LinearAddr, MemFault, Mmu, PAGE_SIZE, PageFault, Paging, PagingMode,
-    PhysMemory, Privilege,
+    Access, GuestPhys, LinearAddr, MemFault, Memory, Mmu, PAGE_SIZE, PageFault, Paging, PagingMode,
+    Privilege,
 };
 
 pub use Privilege::{Supervisor, User};
@@ -32,7 +32,7 @@ pub fn linear(addr: u32) -> LinearAddr {
 
 /// A machine with [`RAM`] and paging off.
 pub fn unpaged() -> Mmu {
-    Mmu::new(PhysMemory::new(RAM).unwrap()).unwrap()
+    Mmu::new(Memory::new(RAM).unwrap()).unwrap()
 }
 
 /// 32-bit paging with PSE, WP and PGE, and an empty page directory.

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::FileExt;
 
-use mmu::{GuestPhys, MAX_RAM, MIN_RAM, MemoryError, NotRam, PhysMemory, RegionKind};
+use mmu::{GuestPhys, MAX_RAM, MIN_RAM, Memory, MemoryError, NotRam, RegionKind};
 use vm_memory::{Bytes, GuestAddress};
 
 use crate::guest::phys;
@@ -20,7 +20,7 @@ fn sizes_out_of_range_are_refused_with_value_and_limits() {
         1 << 40,
         u64::MAX,
     ] {
-        let error = PhysMemory::new(bytes).unwrap_err();
+        let error = Memory::new(bytes).unwrap_err();
         assert!(matches!(error, MemoryError::Size { bytes: named } if named == bytes));
         let text = error.to_string();
         assert!(
@@ -29,13 +29,13 @@ fn sizes_out_of_range_are_refused_with_value_and_limits() {
         );
     }
     for bytes in [MIN_RAM, MIN_RAM + 4096, MAX_RAM] {
-        assert_eq!(PhysMemory::new(bytes).unwrap().size(), bytes);
+        assert_eq!(Memory::new(bytes).unwrap().size(), bytes);
     }
 }
 
 #[test]
 fn the_map_is_that_of_a_pc() {
-    let memory = PhysMemory::new(2 << 20).unwrap();
+    let memory = Memory::new(2 << 20).unwrap();
     for (addr, kind) in [
         (0, RegionKind::Ram),
         (0x9_ffff, RegionKind::Ram),
@@ -55,7 +55,7 @@ fn the_map_is_that_of_a_pc() {
 
 #[test]
 fn ranges_that_are_not_all_memory_are_refused() {
-    let mut memory = PhysMemory::new(MIN_RAM).unwrap();
+    let memory = Memory::new(MIN_RAM).unwrap();
     for (addr, len) in [
         (0x9_ffff, 2),
         (0x9_f000, 0x2_2000),
@@ -86,10 +86,10 @@ fn ranges_that_are_not_all_memory_are_refused() {
 
 #[test]
 fn the_file_the_mapping_and_vm_memory_are_the_same_bytes() {
-    let mut memory = PhysMemory::new(MIN_RAM).unwrap();
+    let memory = Memory::new(MIN_RAM).unwrap();
     memory.write(phys(0x1234), b"host").unwrap();
     memory
-        .ram()
+        .guest_ram()
         .write_slice(b"loader", GuestAddress(0x2345))
         .unwrap();
     let mut bytes = [0; 4];
@@ -102,7 +102,7 @@ fn the_file_the_mapping_and_vm_memory_are_the_same_bytes() {
 
 #[test]
 fn the_file_cannot_shrink_under_the_mapping() {
-    let memory = PhysMemory::new(MIN_RAM).unwrap();
+    let memory = Memory::new(MIN_RAM).unwrap();
     assert!(memory.file().set_len(0).is_err());
     assert!(memory.file().set_len(MIN_RAM * 2).is_err());
 }

@@ -1,7 +1,7 @@
 //! A naive model of the guest, flat bytes and the oracle with no TLB, and a machine kept in step with it.
 
 use mmu::{
-    Access, Attribute, Frame, GuestPhys, LinearAddr, MemFault, Mmu, Paging, PagingMode, PhysMemory,
+    Access, Attribute, Frame, GuestPhys, LinearAddr, MemFault, Memory, Mmu, Paging, PagingMode,
     Privilege,
 };
 use proptest::prelude::*;
@@ -144,7 +144,7 @@ pub struct Pair {
 
 impl Pair {
     pub fn new(regs: Registers) -> Self {
-        let mmu = Mmu::new(PhysMemory::new(RAM as u64).unwrap()).unwrap();
+        let mmu = Mmu::new(Memory::new(RAM as u64).unwrap()).unwrap();
         Self {
             mmu,
             model: Model {
@@ -156,9 +156,10 @@ impl Pair {
 
     pub fn poke(&mut self, addr: usize, data: &[u8]) {
         self.mmu
-            .phys
+            .memory()
             .write(GuestPhys::new(addr as u64), data)
             .unwrap();
+        self.mmu.snoop();
         self.model.bytes[addr..addr + data.len()].copy_from_slice(data);
     }
 
@@ -207,7 +208,7 @@ impl Pair {
         (0..RAM / PAGE)
             .filter(|frame| {
                 self.mmu
-                    .phys
+                    .memory()
                     .has(Frame::new(*frame as u64), Attribute::Code)
             })
             .map(|frame| (frame, self.frame(frame).to_vec()))
@@ -218,7 +219,7 @@ impl Pair {
         for (from, to) in [(0, 0xa_0000), (0xc_0000, RAM)] {
             let mut bytes = vec![0; to - from];
             self.mmu
-                .phys
+                .memory()
                 .read(GuestPhys::new(from as u64), &mut bytes)
                 .unwrap();
             let differs = bytes

@@ -1,8 +1,6 @@
 //! Address spaces: what a switch keeps, and that translations of the own part follow the page tables with the next flush.
 
-use mmu::{
-    Access, Attribute, Frame, GuestPhys, Mmu, Paging, PagingMode, PhysMemory, Privilege, View,
-};
+use mmu::{Access, Attribute, Frame, GuestPhys, Memory, Mmu, Paging, PagingMode, Privilege, View};
 use vm_memory::{Bytes, GuestAddress};
 
 use crate::guest::{
@@ -110,13 +108,19 @@ const WINDOW: u32 = 0x5000_0000;
 
 const STORES: [Store; 6] = [
     |mmu, addr, value| mmu.write_phys(addr, value).unwrap(),
-    |mmu, addr, value| mmu.phys.store(addr, value).unwrap(),
-    |mmu, addr, value| mmu.phys.write(addr, &value.to_le_bytes()).unwrap(),
+    |mmu, addr, value| {
+        mmu.memory().store(addr, value).unwrap();
+        mmu.snoop();
+    },
+    |mmu, addr, value| {
+        mmu.memory().write(addr, &value.to_le_bytes()).unwrap();
+        mmu.snoop();
+    },
     |mmu, addr, value| {
         let bytes = value.to_le_bytes();
         let to = GuestAddress(addr.get());
-        mmu.phys.ram().write_slice(&bytes, to).unwrap();
-        mmu.phys.mark_written(GuestPhys::new(addr.get() - 2), 3);
+        mmu.memory().guest_ram().write_slice(&bytes, to).unwrap();
+        mmu.snoop();
     },
     |mmu, addr, value| {
         let at = linear(WINDOW | addr.offset());
@@ -192,7 +196,7 @@ fn accessed_and_dirty_bits_set_by_the_walker_drop_nothing() {
         assert_eq!(mmu.read_phys::<u32>(entry).unwrap() as u64 & (A | D), A | D);
         assert!(is_cached(&mmu, PAGE));
     }
-    assert!(mmu.phys.has(entry.frame(), Attribute::PageTable));
+    assert!(mmu.memory().has(entry.frame(), Attribute::PageTable));
 }
 
 #[test]
@@ -200,7 +204,7 @@ fn a_page_table_that_is_written_falls_behind_until_it_stays_unchanged() {
     let mut mmu = sharing_a_table(1);
     let frame = table(&mut mmu);
     let other = pte_at(&mut mmu, NEIGHBOUR);
-    let is_watched = |mmu: &Mmu| mmu.phys.has(frame, Attribute::PageTable);
+    let is_watched = |mmu: &Mmu| mmu.memory().has(frame, Attribute::PageTable);
     assert!(!is_watched(&mmu));
     for _ in 0..2 {
         read32(&mut mmu, PAGE);
@@ -226,7 +230,7 @@ fn a_directory_that_is_written_in_bulk_is_not_watched_until_it_is_used_again() {
     let mut mmu = sharing_a_table(1);
     let frame = pde_at(PAGE).frame();
     let other = pde_at(PAGE + 0x40_0000);
-    let is_watched = |mmu: &Mmu| mmu.phys.has(frame, Attribute::PageTable);
+    let is_watched = |mmu: &Mmu| mmu.memory().has(frame, Attribute::PageTable);
     for _ in 0..2 {
         read32(&mut mmu, PAGE);
         assert!(is_watched(&mmu));
@@ -334,10 +338,11 @@ fn entries_that_cannot_be_watched_are_walked_each_time() {
     }
     for frame in [OLD, NEW] {
         let value = (frame | P | A | D) as u32;
-        mmu.phys.write(entry, &value.to_le_bytes()).unwrap();
+        mmu.memory().write(entry, &value.to_le_bytes()).unwrap();
+        mmu.snoop();
         assert_eq!(read32(&mut mmu, PAGE), frame as u32);
         assert!(!is_cached(&mmu, PAGE));
-        assert!(!mmu.phys.has(rom.frame(), Attribute::PageTable));
+        assert!(!mmu.memory().has(rom.frame(), Attribute::PageTable));
     }
     read32(&mut mmu, SHARED);
     assert!(is_cached(&mmu, SHARED));
@@ -451,7 +456,7 @@ fn a_displaced_space_leaves_nothing_behind_that_a_store_drops() {
         read32(&mut mmu, PAGE);
     }
     mmu.write_phys(entry, 0u32).unwrap();
-    assert!(!mmu.phys.has(entry.frame(), Attribute::PageTable));
+    assert!(!mmu.memory().has(entry.frame(), Attribute::PageTable));
     for number in 1..=KEPT {
         enter(&mut mmu, directory(number));
         assert!(is_cached(&mmu, PAGE), "{number}");
@@ -542,7 +547,7 @@ fn pointer_registers_make_the_space() {
 #[test]
 fn page_tables_at_the_end_of_much_memory_are_watched() {
     const MUCH: u64 = 3 << 30;
-    let mut mmu = Mmu::new(PhysMemory::new(MUCH).unwrap()).unwrap();
+    let mut mmu = Mmu::new(Memory::new(MUCH).unwrap()).unwrap();
     let (directory, table) = (MUCH - 0x1000, MUCH - 0x2000);
     let entry = phys(table + u64::from(PAGE >> 12 & 0x3ff) * 4);
     mmu.write_phys(

@@ -183,7 +183,7 @@ impl Guest {
         let addr = GuestPhys::new(at as u64);
         match edit.how {
             How::Guest => {
-                self.pair.mmu.phys.store_bytes(addr, bytes).unwrap();
+                self.pair.mmu.store_phys(addr, bytes).unwrap();
                 if edit.frame != ROM_TABLE {
                     self.pair.model.bytes[at..at + width].copy_from_slice(bytes);
                 }
@@ -191,9 +191,12 @@ impl Guest {
             How::Host => self.pair.poke(at, bytes),
             How::Told => {
                 use vm_memory::{Bytes, GuestAddress};
-                let ram = self.pair.mmu.phys.ram();
-                ram.write_slice(bytes, GuestAddress(at as u64)).unwrap();
-                self.pair.mmu.phys.mark_written(addr, width as u64);
+                let ram = self.pair.mmu.memory().guest_ram();
+                match ram.write_slice(bytes, GuestAddress(at as u64)) {
+                    Ok(()) => self.pair.mmu.snoop(),
+                    // ROM is not RAM of devices.
+                    Err(_) => self.pair.poke(at, bytes),
+                }
                 self.pair.model.bytes[at..at + width].copy_from_slice(bytes);
             }
         }
@@ -420,7 +423,7 @@ impl Guest {
         let what = format!("{linear:#x} {access:?} {privilege:?} {frame:?}");
         let closed = [Attribute::Code, Attribute::PageTable]
             .into_iter()
-            .any(|attribute| mmu.phys.has(frame, attribute));
+            .any(|attribute| mmu.memory().has(frame, attribute));
         if access == Access::Write && (closed || frame.get() >= 0xa0) {
             return Err(format!("{what}: stores would go unseen"));
         }

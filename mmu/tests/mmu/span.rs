@@ -31,10 +31,10 @@ fn an_access_across_pages_reaches_both_frames() {
             }
             let mut low = vec![0; before as usize];
             let mut high = vec![0; (size - before) as usize];
-            mmu.phys
+            mmu.memory()
                 .read(phys(LOW + 0x1000 - u64::from(before)), &mut low)
                 .unwrap();
-            mmu.phys.read(phys(HIGH), &mut high).unwrap();
+            mmu.memory().read(phys(HIGH), &mut high).unwrap();
             assert_eq!([low, high].concat(), bytes);
             let back = match size {
                 2 => mmu.read::<u16>(addr, User).unwrap().into(),
@@ -168,7 +168,7 @@ fn address_bits_above_32_do_not_count() {
 #[test]
 fn rom_is_read_and_fetched_but_ignores_stores() {
     let mut mmu = unpaged();
-    mmu.phys.write(phys(0xf_0000), &[1, 2, 3, 4]).unwrap();
+    mmu.memory().write(phys(0xf_0000), &[1, 2, 3, 4]).unwrap();
     for _ in 0..2 {
         assert_eq!(mmu.read(linear(0xf_0000), Supervisor), Ok(0x0403_0201u32));
         assert_eq!(mmu.write(linear(0xf_0000), Supervisor, 0u32), Ok(()));

@@ -18,7 +18,7 @@ use crate::debugger::Debugger;
 use crate::decode::decoder::{CodeSize, DecodeError, decode};
 use crate::fault::{Exception, Fault, Vector};
 use crate::policy::{Action, Policy};
-use mmu::{GuestPhys, Mmu, PhysMemory, Scalar};
+use mmu::{GuestPhys, Memory, Mmu, Scalar};
 
 pub const GDT: u32 = 0x1000;
 pub const IDT: u32 = 0x2000;
@@ -88,7 +88,7 @@ impl Bench {
         cpu.segs = [Segment::real(Selector(0)); 6];
         cpu.eip = CODE;
         cpu.regs.set(ESP, STACK);
-        let phys = PhysMemory::new(1 << 20).expect("1 MiB of guest memory");
+        let phys = Memory::new(1 << 20).expect("1 MiB of guest memory");
         let mmu = Mmu::new(phys).expect("TLB tables");
         Self {
             cpu,
@@ -151,14 +151,14 @@ impl Bench {
 
     pub fn poke<T: Scalar>(&mut self, address: u32, value: T) {
         self.mmu
-            .phys
+            .memory()
             .store(GuestPhys::new(address.into()), value)
             .expect("RAM");
     }
 
     pub fn peek<T: Scalar>(&self, address: u32) -> T {
         self.mmu
-            .phys
+            .memory()
             .load(GuestPhys::new(address.into()))
             .expect("RAM")
     }

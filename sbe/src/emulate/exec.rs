@@ -32,8 +32,9 @@ pub struct Exec<'a> {
 }
 
 impl Exec<'_> {
-    /// Takes over what the bus says after an access that may have changed it.
+    /// Takes over what the bus says after an access that may have changed it, and what devices have stored.
     pub fn sample_bus(&mut self) {
+        self.mmu.snoop();
         let pending = &mut self.cpu.pending;
         if self.bus.intr() {
             pending.set(Pending::INTR);

@@ -221,7 +221,7 @@ impl Exec<'_> {
         for piece in span.pieces() {
             let (part, tail) = rest.split_at_mut(piece.len as usize);
             // A piece lies in one page, so that only a device can refuse.
-            if self.mmu.phys.read(piece.addr, part).is_err() {
+            if self.mmu.memory().read(piece.addr, part).is_err() {
                 self.read_device(piece.addr, part);
             }
             rest = tail;
@@ -232,7 +232,7 @@ impl Exec<'_> {
         let mut rest = bytes;
         for piece in span.pieces() {
             let (part, tail) = rest.split_at(piece.len as usize);
-            if self.mmu.phys.store_bytes(piece.addr, part).is_err() {
+            if self.mmu.store_phys(piece.addr, part).is_err() {
                 self.write_device(piece.addr, part);
             }
             rest = tail;

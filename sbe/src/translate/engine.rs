@@ -236,6 +236,7 @@ impl Translator {
         if cx.cpu.cpl == 3 {
             self.stats.windows += u64::from(self.policy.before_program(cx.mmu));
         }
+        cx.mmu.snoop();
         self.follow_breakpoints(cx);
         self.follow_changes(cx);
         self.load(cx);

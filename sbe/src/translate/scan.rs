@@ -88,8 +88,8 @@ impl Translator {
                 }
             }
         }
-        cx.mmu.phys.mark_executed(frame);
-        page.executed = cx.mmu.phys.executed(frame);
+        cx.mmu.memory().mark_executed(frame);
+        page.executed = cx.mmu.memory().executed(frame);
         Some(page.table)
     }
 

@@ -3,7 +3,7 @@
 use crate::{CpuModel, EmptyBus, Engine, Exit, Vcpu};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
-use mmu::{GuestPhys, Mmu, PhysMemory};
+use mmu::{GuestPhys, Memory, Mmu};
 
 const ORIGIN: u32 = 0x0010_0000;
 const STACK: u32 = 0x0020_0000;
@@ -11,7 +11,7 @@ const MEMORY: u64 = 4 << 20;
 
 /// Runs `code` to its HLT on `engine`.
 fn run(engine: Engine, code: &[u8]) -> Vcpu {
-    let mut phys = PhysMemory::new(MEMORY).expect("memory");
+    let phys = Memory::new(MEMORY).expect("memory");
     phys.write(GuestPhys::new(ORIGIN.into()), code)
         .expect("code fits");
     let mmu = Mmu::new(phys).expect("tables");
@@ -40,7 +40,7 @@ fn agree(program: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>) -> V
     let bytes = |vcpu: &Vcpu| {
         let mut bytes = vec![0; MEMORY as usize - STACK as usize / 2];
         vcpu.mmu
-            .phys
+            .memory()
             .read(GuestPhys::new(u64::from(STACK) / 2), &mut bytes)
             .expect("memory");
         bytes
@@ -544,7 +544,7 @@ fn the_shadow_of_sti_reaches_into_the_next_page() {
     let sti = code.iter().position(|&byte| byte == 0xFB);
     assert_eq!(sti, Some(0xFFF));
     for budget in 2..40 {
-        let mut phys = PhysMemory::new(MEMORY).expect("memory");
+        let phys = Memory::new(MEMORY).expect("memory");
         let idt = [0x7FF | (IDT & 0xFFFF) << 16, IDT >> 16];
         let gate = [
             0x10 << 16 | HANDLER & 0xFFFF,

@@ -93,7 +93,7 @@ fn open_window(cx: &mut Exec<'_>, window: &mut FetchWindow) -> Result<u32, Fault
     }
     let linear = cs.base.wrapping_add(cx.cpu.eip);
     let frame = fetch_frame(cx, linear)?;
-    cx.mmu.phys.mark_executed(frame);
+    cx.mmu.memory().mark_executed(frame);
     let code32 = if cx.cpu.is_code32() { Key::CODE32 } else { 0 };
     *window = FetchWindow {
         page: linear >> mmu::PAGE_SHIFT,
@@ -174,7 +174,7 @@ fn decode_across(
 /// Reads instruction bytes, all in one page of memory that was fetched from.
 fn read_code(cx: &Exec<'_>, frame: Frame, offset: usize, bytes: &mut [u8]) {
     let start = GuestPhys::new(frame.base().get() + offset as u64);
-    if cx.mmu.phys.read(start, bytes).is_err() {
+    if cx.mmu.memory().read(start, bytes).is_err() {
         debug_assert!(false, "frame {frame:?} was fetched from");
     }
 }

@@ -4,7 +4,7 @@
 
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
-use mmu::{GuestPhys, Mmu, PhysMemory};
+use mmu::{GuestPhys, Memory, Mmu};
 use sbe::cpu::control::CR4_OSFXSR;
 use sbe::{CpuModel, EmptyBus, Engine, Exit, NoDump, Vcpu};
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ fn run(engine: Engine, stack: u32, program: Program) -> Vcpu {
     let mut assembler = CodeAssembler::new(32).expect("32 bits");
     program(&mut assembler).expect("a program");
     let code = assembler.assemble(ORIGIN.into()).expect("assembles");
-    let mut phys = PhysMemory::new(MEMORY).expect("memory");
+    let phys = Memory::new(MEMORY).expect("memory");
     phys.write(GuestPhys::new(ORIGIN.into()), &code)
         .expect("code fits");
     let mmu = Mmu::new(phys).expect("tables");

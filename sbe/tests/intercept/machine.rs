@@ -2,7 +2,7 @@
 
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
-use mmu::{GuestPhys, Mmu, PhysMemory};
+use mmu::{GuestPhys, Memory, Mmu};
 use sbe::cpu::DescriptorTable;
 use sbe::{
     Action, Bus, CpuModel, Decision, EmptyBus, Engine, Exit, GuestEvent, Observation, Policy,
@@ -95,8 +95,8 @@ pub struct Machine {
 impl Machine {
     /// A machine on `engine` about to execute `program`, which intercepts `vectors`.
     pub fn new(engine: Engine, vectors: &[u8], program: Program) -> Self {
-        let mut phys = PhysMemory::new(MEMORY).expect("memory");
-        let mut place = |address: u32, bytes: &[u8]| {
+        let phys = Memory::new(MEMORY).expect("memory");
+        let place = |address: u32, bytes: &[u8]| {
             phys.write(GuestPhys::new(address.into()), bytes)
                 .expect("RAM");
         };
@@ -227,19 +227,19 @@ impl Machine {
 
     pub fn store(&mut self, address: u32, value: u32) {
         let address = GuestPhys::new(address.into());
-        self.vcpu.mmu.phys.store(address, value).expect("RAM");
+        self.vcpu.mmu.memory().store(address, value).expect("RAM");
     }
 
     /// A byte of memory.
     pub fn byte(&self, address: u32) -> u8 {
         let address = GuestPhys::new(address.into());
-        self.vcpu.mmu.phys.load(address).expect("RAM")
+        self.vcpu.mmu.memory().load(address).expect("RAM")
     }
 
     /// A doubleword of memory.
     pub fn load(&self, address: u32) -> u32 {
         let address = GuestPhys::new(address.into());
-        self.vcpu.mmu.phys.load(address).expect("RAM")
+        self.vcpu.mmu.memory().load(address).expect("RAM")
     }
 }
 

@@ -18,7 +18,7 @@ use super::layout::{
 };
 use super::toolchain::{self, BuildError};
 use super::wire::{self, word};
-use mmu::{GuestPhys, Mmu, PhysMemory};
+use mmu::{GuestPhys, Memory, Mmu};
 use sbe::{Bus, CpuModel, Engine, Exit, Vcpu, Width, Windows};
 use std::sync::Arc;
 use thiserror::Error;
@@ -162,13 +162,13 @@ pub struct Machine {
 impl Machine {
     /// Boots a machine up to the point where it takes cases.
     pub fn boot(kernel: &Kernel, side: Side) -> Result<Self, MachineError> {
-        let mut memory = PhysMemory::new(u64::from(RAM))?;
-        write(&mut memory, KERNEL, &kernel.0);
+        let memory = Memory::new(u64::from(RAM))?;
+        write(&memory, KERNEL, &kernel.0);
         for (address, entry) in page_tables() {
-            write(&mut memory, address, &entry.to_le_bytes());
+            write(&memory, address, &entry.to_le_bytes());
         }
-        write(&mut memory, EXIT_FRAME, &[HLT]);
-        write(&mut memory, CODE_FRAME, &[FILLER; CODE_BYTES as usize]);
+        write(&memory, EXIT_FRAME, &[HLT]);
+        write(&memory, CODE_FRAME, &[FILLER; CODE_BYTES as usize]);
         let mut vcpu = side.processor(Mmu::new(memory)?)?;
         vcpu.set_linux_entry(KERNEL, 0);
         let mut machine = Self {
@@ -264,7 +264,7 @@ impl Machine {
     fn read(&self, address: u32, bytes: &mut [u8]) {
         self.vcpu
             .mmu
-            .phys
+            .memory()
             .read(GuestPhys::new(address.into()), bytes)
             .expect("the layout lies in RAM");
     }
@@ -272,13 +272,13 @@ impl Machine {
     fn write(&mut self, address: u32, bytes: &[u8]) {
         self.vcpu
             .mmu
-            .phys
+            .memory()
             .write(GuestPhys::new(address.into()), bytes)
             .expect("the layout lies in RAM");
     }
 }
 
-fn write(memory: &mut PhysMemory, address: u32, bytes: &[u8]) {
+fn write(memory: &Memory, address: u32, bytes: &[u8]) {
     memory
         .write(GuestPhys::new(address.into()), bytes)
         .expect("the layout lies in RAM");

@@ -2,7 +2,7 @@
 
 use iced_x86::IcedError;
 use iced_x86::code_asm::CodeAssembler;
-use mmu::{GuestPhys, Mmu, PhysMemory};
+use mmu::{GuestPhys, Memory, Mmu};
 use sbe::{CpuModel, EmptyBus, Engine, Exit, TranslationStats, Vcpu, Windows};
 use std::io::Write as _;
 
@@ -53,7 +53,7 @@ impl Program {
 
     /// A processor about to execute it.
     pub fn vcpu(&self, engine: Engine, windows: Windows) -> Vcpu {
-        let mut phys = PhysMemory::new(self.memory).expect("memory");
+        let phys = Memory::new(self.memory).expect("memory");
         for (address, bytes) in &self.pieces {
             phys.write(GuestPhys::new((*address).into()), bytes)
                 .expect("the program fits");
@@ -151,7 +151,7 @@ impl Ended {
         };
         assert_eq!(state(self), state(other), "{what}: registers");
         let [mut mine, mut theirs] = [vec![0; CHUNK], vec![0; CHUNK]];
-        for start in (LOW..self.0.mmu.phys.size()).step_by(CHUNK) {
+        for start in (LOW..self.0.mmu.memory().size()).step_by(CHUNK) {
             self.read(start, &mut mine);
             other.read(start, &mut theirs);
             if let Some(at) = (0..CHUNK).find(|&at| mine[at] != theirs[at]) {
@@ -163,7 +163,7 @@ impl Ended {
     fn read(&self, start: u64, bytes: &mut [u8]) {
         self.0
             .mmu
-            .phys
+            .memory()
             .read(GuestPhys::new(start), bytes)
             .expect("RAM");
     }

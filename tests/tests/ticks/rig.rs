@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use iced_x86::{IcedError, code_asm::*};
-use mmu::{GuestPhys, Mmu, PhysMemory};
+use mmu::{GuestPhys, Memory, Mmu};
 use sbe::{Bus, CpuModel, Engine, Exit, Vcpu, Width, cpu::DescriptorTable};
 use vmm::{Board, board::Com, clock::Clock};
 
@@ -72,7 +72,7 @@ impl Rig {
     /// A machine that executes `program`, and at `vector` through `gate` `handler`. The controllers are initialized with
     /// vectors 20h and 28h, `icw4` of the master, and all lines but `irq` of the master masked.
     pub fn new(engine: Engine, program: Code, (vector, gate, handler): (u8, Gate, Code)) -> Self {
-        let mut phys = PhysMemory::new(MEMORY).unwrap();
+        let phys = Memory::new(MEMORY).unwrap();
         let offset = HANDLERS;
         let entry = u64::from(CODE) << 16
             | u64::from(offset & 0xffff)
@@ -178,7 +178,7 @@ impl Rig {
     pub fn count(&self, number: u32) -> u64 {
         let mut bytes = [0; 4];
         let address = GuestPhys::new(counter(number).into());
-        self.vcpu.mmu.phys.read(address, &mut bytes).unwrap();
+        self.vcpu.mmu.memory().read(address, &mut bytes).unwrap();
         u32::from_le_bytes(bytes).into()
     }
 }

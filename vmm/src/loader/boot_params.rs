@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use linux_loader::loader::bootparam::{LOADED_HIGH, boot_e820_entry, boot_params, setup_header};
-use vm_memory::{ByteValued, Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
+use vm_memory::{ByteValued, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError};
 
 /// Guest-physical address of boot_params.
 pub(super) const BOOT_PARAMS: u32 = 0x1_0000;
@@ -41,7 +41,7 @@ const BDA_LOW_MEMORY_KIB: GuestAddress = GuestAddress(0x413);
 /// # Errors
 /// Only if `ram` is smaller than a mebibyte.
 pub(super) fn write(
-    ram: &GuestMemoryMmap,
+    ram: &impl GuestMemoryBackend,
     ram_end: u32,
     header: Option<&setup_header>,
     cmdline: &[u8],

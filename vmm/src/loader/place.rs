@@ -4,8 +4,8 @@ use std::{ops::Range, os::unix::fs::FileExt as _};
 
 use thiserror::Error;
 use vm_memory::{
-    Address, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryMmap,
-    GuestMemoryRegion,
+    Address, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryRegion,
+    bitmap::Bitmap,
 };
 
 use super::{
@@ -85,7 +85,7 @@ const PAGE_SIZE: u64 = 4096;
 ///
 /// # Errors
 /// See [`LoadError`]; `ram` may have been written in part.
-pub fn place(ram: &GuestMemoryMmap, source: &Source<'_>) -> Result<Entry, LoadError> {
+pub fn place(ram: &impl GuestMemoryBackend, source: &Source<'_>) -> Result<Entry, LoadError> {
     let ram_end = ram_end(ram);
     let limit = source.kernel.cmdline_size().min(CMDLINE_ROOM);
     let cmdline = source.cmdline.as_bytes();
@@ -106,11 +106,15 @@ pub fn place(ram: &GuestMemoryMmap, source: &Source<'_>) -> Result<Entry, LoadEr
 }
 
 /// First guest-physical address behind RAM. The guest's RAM ends below 4 GiB.
-fn ram_end(ram: &GuestMemoryMmap) -> u32 {
+fn ram_end(ram: &impl GuestMemoryBackend) -> u32 {
     u32::try_from(ram.last_addr().raw_value().saturating_add(1)).unwrap_or(u32::MAX)
 }
 
-fn place_kernel(ram: &GuestMemoryMmap, ram_end: u32, kernel: &Kernel) -> Result<(), LoadError> {
+fn place_kernel(
+    ram: &impl GuestMemoryBackend,
+    ram_end: u32,
+    kernel: &Kernel,
+) -> Result<(), LoadError> {
     for segment in &kernel.elf().segments {
         if segment.paddr < HIGH_START || segment.end() > ram_end.into() {
             return Err(LoadError::Segment {
@@ -127,23 +131,30 @@ fn place_kernel(ram: &GuestMemoryMmap, ram_end: u32, kernel: &Kernel) -> Result<
 }
 
 /// Copies `bytes` to `start`: through the file that the memory is mapped from, if there is one, which takes no page fault a page.
-fn copy(ram: &GuestMemoryMmap, bytes: &[u8], start: GuestAddress) -> Result<(), GuestMemoryError> {
-    let file = ram
+fn copy(
+    ram: &impl GuestMemoryBackend,
+    bytes: &[u8],
+    start: GuestAddress,
+) -> Result<(), GuestMemoryError> {
+    let region = ram
         .to_region_addr(start)
-        .filter(|(region, at)| region.len() - at.raw_value() >= bytes.len() as u64)
-        .and_then(|(region, at)| Some((region.file_offset()?, at.raw_value())));
-    match file {
-        Some((place, at)) => place
-            .file()
-            .write_all_at(bytes, place.start() + at)
-            .map_err(GuestMemoryError::IOError),
-        None => ram.write_slice(bytes, start),
-    }
+        .filter(|(region, at)| region.len() - at.raw_value() >= bytes.len() as u64);
+    let file =
+        region.and_then(|(region, at)| Some((region, region.file_offset()?, at.raw_value())));
+    let Some((region, place, at)) = file else {
+        return ram.write_slice(bytes, start);
+    };
+    place
+        .file()
+        .write_all_at(bytes, place.start() + at)
+        .map_err(GuestMemoryError::IOError)?;
+    region.bitmap().mark_dirty(at as usize, bytes.len());
+    Ok(())
 }
 
 /// Copies the initrd to the highest pages allowed.
 fn place_initrd(
-    ram: &GuestMemoryMmap,
+    ram: &impl GuestMemoryBackend,
     ram_end: u32,
     kernel: &Kernel,
     initrd: &[u8],
@@ -171,6 +182,7 @@ fn place_initrd(
 #[cfg(test)]
 mod tests {
     use linux_loader::loader::bootparam::boot_params;
+    use vm_memory::GuestMemoryMmap;
 
     use super::super::{elf::tests::elf, kernel::tests::packed_kernel};
     use super::*;

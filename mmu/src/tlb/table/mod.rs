@@ -16,13 +16,11 @@
 //!
 //! | file      | what it holds                                     |
 //! |-----------|---------------------------------------------------|
-//! | `mapping` | the host memory of a set of tables                |
+//! | `slots`   | the host memory of a set of tables                |
 //! | `part`    | writing slots, and which host pages are in use    |
-//! | `window`  | what slots of a set show on the host's own MMU    |
 
-mod mapping;
 mod part;
-mod window;
+mod slots;
 
 use std::fs::File;
 use std::io;
@@ -31,25 +29,24 @@ use std::sync::Arc;
 
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::libc::off_t;
-use vm_memory::MmapRegion;
 
 use super::view::{SlotId, View, ViewSet};
 use crate::addr::{Frame, LinearAddr, LinearPage, PAGE_SHIFT, PAGE_SIZE};
 use crate::memfd;
+use crate::memory::Memory;
 use crate::paging::{Access, Privilege};
 use crate::scalar::Scalar;
-pub(crate) use mapping::SET_BYTES;
-use mapping::{Mapping, SHARED_FILE_BYTES};
+use crate::shadow::{Extent, MOST_IN_ALL, SHADOW_PAGES, Shadow, Window};
 pub(super) use part::Part;
 use part::{REGION_SHIFT, Residency};
-use window::{Extent, MOST_IN_ALL, Window};
+pub(crate) use slots::SET_BYTES;
+use slots::{SHARED_FILE_BYTES, Slots};
 
 /// The flag of a slot in use.
 pub const SLOT_PRESENT: u64 = 1;
 
-/// Linear pages whose slots each set has for itself: those below C000_0000h, where Linux has programs. The choice decides
-/// speed only.
-pub(super) const OWN_PAGES: u32 = 0xc000_0000 >> PAGE_SHIFT;
+/// Linear pages whose slots each set has for itself: those that a shadow can show.
+pub(super) const OWN_PAGES: u32 = SHADOW_PAGES;
 
 const _: () = assert!(OWN_PAGES.is_multiple_of(1 << REGION_SHIFT));
 
@@ -75,16 +72,16 @@ pub(super) enum PartId {
 }
 
 struct Set {
-    mapping: Mapping,
+    slots: Slots,
     own: Box<Residency>,
     /// What programs may access, on the host's own MMU, where that pays.
-    window: Option<Window>,
+    window: Option<Box<dyn Shadow>>,
 }
 
 impl Set {
     fn new(shared: &File) -> io::Result<Self> {
         Ok(Self {
-            mapping: Mapping::new(shared)?,
+            slots: Slots::new(shared)?,
             own: Residency::new(),
             window: None,
         })
@@ -99,8 +96,8 @@ pub(super) struct Tables {
     sets: Vec<Set>,
     shared: Box<Residency>,
     shared_file: File,
-    /// The RAM that slots point into; guest-physical 0 is its first byte.
-    ram: Arc<MmapRegion>,
+    /// What slots point into.
+    memory: Arc<Memory>,
     /// Counts, for each privilege, the events that emptied a slot of its fetch view or changed the current set.
     fetch_epochs: [u64; 2],
     /// Counts the events that emptied a shared slot of a fetch view.
@@ -117,19 +114,19 @@ pub(super) struct Tables {
 unsafe impl Send for Tables {}
 
 impl Tables {
-    /// One set of empty tables for slots that point into `ram`.
-    pub(super) fn new(ram: Arc<MmapRegion>) -> io::Result<Self> {
+    /// One set of empty tables for slots that point into `memory`.
+    pub(super) fn new(memory: Arc<Memory>) -> io::Result<Self> {
         // Fast-path pointers are made from integers: see `host`.
-        ram.as_ptr().expose_provenance();
+        memory.host_base().expose_provenance();
         let shared_file = memfd::create(c"tlb-shared", SHARED_FILE_BYTES as u64)?;
         let first = Set::new(&shared_file)?;
         Ok(Self {
-            base: first.mapping.base(),
+            base: first.slots.base(),
             current: 0,
             sets: vec![first],
             shared: Residency::new(),
             shared_file,
-            ram,
+            memory,
             fetch_epochs: [0; 2],
             shared_epoch: 0,
             windowed_epoch: 0,
@@ -146,7 +143,7 @@ impl Tables {
 
     /// Makes a set the current one.
     pub(super) fn switch(&mut self, set: u8) {
-        self.base = self.sets[usize::from(set)].mapping.base();
+        self.base = self.sets[usize::from(set)].slots.base();
         self.current = set;
         for epoch in &mut self.fetch_epochs {
             *epoch += 1;
@@ -184,7 +181,7 @@ impl Tables {
         set.window.as_ref()?;
         let view = View::of(Access::Fetch, Privilege::User);
         // SAFETY: the base is that of a set that this value owns.
-        let slot = unsafe { slot_at(set.mapping.base(), view, page) };
+        let slot = unsafe { slot_at(set.slots.base(), view, page) };
         self.frame_of(page, slot)
     }
 
@@ -202,8 +199,8 @@ impl Tables {
         let (base, pages, residency, window) = match id {
             PartId::Own(set) => {
                 let set = &mut self.sets[usize::from(set)];
-                let window = set.window.as_mut();
-                (set.mapping.base(), 0..OWN_PAGES, &mut set.own, window)
+                let window = set.window.as_deref_mut();
+                (set.slots.base(), 0..OWN_PAGES, &mut set.own, window)
             }
             PartId::Shared => {
                 let pages = OWN_PAGES..LinearPage::COUNT as u32;
@@ -225,7 +222,8 @@ impl Tables {
 
     /// Host address that stands for linear address 0 in the current set's window, if it has one.
     pub(super) fn window(&self) -> Option<u64> {
-        self.current_set().window.as_ref().map(Window::base)
+        let window = self.current_set().window.as_ref();
+        window.map(|window| window.base())
     }
 
     /// How many host calls windows have taken.
@@ -235,16 +233,14 @@ impl Tables {
 
     /// Gives the current set a window that shows all that it has slots for. Its code slots become empty.
     pub(super) fn open_window(&mut self) -> io::Result<()> {
-        let ram = Arc::clone(&self.ram);
-        let file = ram.file_offset().ok_or(io::ErrorKind::Unsupported)?;
-        let mut window = Window::new()?;
-        let own = PartId::Own(self.current);
-        for extent in extents(&self.part(own).user_slots(), &ram) {
+        let mut window = Window::new(Arc::clone(&self.memory))?;
+        let slots = self.part(PartId::Own(self.current)).user_slots();
+        for extent in extents(&slots, self.memory.host_base()) {
             self.limit_windows(window.count());
-            window.map(file.file(), extent)?;
+            window.map(extent)?;
             self.remaps += 1;
         }
-        self.sets[usize::from(self.current)].window = Some(window);
+        self.sets[usize::from(self.current)].window = Some(Box::new(window));
         self.change_user_code();
         Ok(())
     }
@@ -285,9 +281,8 @@ impl Tables {
         if page.get() >= OWN_PAGES || window.allows(page, writes) {
             return window.allows(page, writes);
         }
-        let ram = Arc::clone(&self.ram);
-        let extent = extents(&[(page.get(), [read, write])], &ram).pop();
-        let (Some(extent), Some(file)) = (extent, ram.file_offset()) else {
+        let host_base = self.memory.host_base();
+        let Some(extent) = extents(&[(page.get(), [read, write])], host_base).pop() else {
             return false;
         };
         self.remaps += 1;
@@ -295,7 +290,7 @@ impl Tables {
         let Some(window) = &mut self.sets[usize::from(self.current)].window else {
             return false;
         };
-        let mapped = read != 0 && window.map(file.file(), extent).is_ok();
+        let mapped = read != 0 && window.map(extent).is_ok();
         mapped && window.allows(page, writes)
     }
 
@@ -304,8 +299,7 @@ impl Tables {
         let current = usize::from(self.current);
         let others = self.sets.iter_mut().enumerate();
         let others = others.filter(|(set, _)| *set != current);
-        let mut windows: Vec<&mut Window> =
-            others.filter_map(|(_, set)| set.window.as_mut()).collect();
+        let mut windows: Vec<_> = others.filter_map(|(_, set)| set.window.as_mut()).collect();
         let mapped: usize = windows.iter().map(|window| window.count()).sum();
         if mapped + mapped_here > MOST_IN_ALL {
             for window in &mut windows {
@@ -337,7 +331,7 @@ impl Tables {
         let (discarded, residency) = match id {
             PartId::Own(set) => {
                 let set = &mut self.sets[usize::from(set)];
-                (set.mapping.discard_own(), &mut set.own)
+                (set.slots.discard_own(), &mut set.own)
             }
             PartId::Shared => {
                 let hole =
@@ -476,6 +470,18 @@ impl Tables {
         self.frame_of(slot.page, value)
     }
 
+    /// The frames that write slots of a part point at.
+    pub(super) fn frames_written(&mut self, id: PartId) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        for view in ViewSet::WRITE.iter() {
+            let slots = self.part(id).filled([view]);
+            let frame =
+                |(page, [slot]): (u32, [u64; 1])| self.frame_of(LinearPage::truncated(page), slot);
+            frames.extend(slots.into_iter().filter_map(frame));
+        }
+        frames
+    }
+
     /// Points the current set's slot for such accesses to `page` at `frame`, which must be RAM or ROM. Returns whether it
     /// did: not for a frame outside the mapping.
     pub(super) fn set_frame(
@@ -485,11 +491,10 @@ impl Tables {
         access: Access,
         privilege: Privilege,
     ) -> bool {
-        let pages = self.ram.size() as u64 >> PAGE_SHIFT;
-        if frame.get() >= pages {
+        if frame.get() >= self.memory.frame_count() {
             return false;
         }
-        let host = self.ram.as_ptr().addr() as u64 + frame.base().get();
+        let host = self.memory.host_base().addr() as u64 + frame.base().get();
         let addend = host.wrapping_sub(page.base().get());
         let view = View::of(access, privilege);
         self.set(SlotId { view, page }, addend | SLOT_PRESENT);
@@ -508,7 +513,7 @@ impl Tables {
 
     #[inline(always)]
     fn frame_of(&self, page: LinearPage, slot: u64) -> Option<Frame> {
-        frame_of(&self.ram, page, slot)
+        frame_of(self.memory.host_base(), page, slot)
     }
 
     /// Host address of `len` bytes at `addr`: inside the RAM mapping, within one page.
@@ -535,7 +540,7 @@ impl Tables {
 /// The slot of `view` for `page` in the set of tables at `base`.
 ///
 /// # Safety
-/// `base` is [`Mapping::base`] of a mapping that is there.
+/// `base` is [`Slots::base`] of a value that is there.
 #[inline(always)]
 unsafe fn slot_at(base: NonNull<u64>, view: View, page: LinearPage) -> u64 {
     let index = view.index() * VIEW_SLOTS + page.get() as usize;
@@ -544,7 +549,7 @@ unsafe fn slot_at(base: NonNull<u64>, view: View, page: LinearPage) -> u64 {
 }
 
 /// What read and write slots of pages, in ascending order, show: successive pages with equal slots lie in successive frames.
-fn extents(slots: &[(u32, [u64; 2])], ram: &MmapRegion) -> Vec<Extent> {
+fn extents(slots: &[(u32, [u64; 2])], host_base: *mut u8) -> Vec<Extent> {
     let alike = |&(page, slots): &(u32, [u64; 2]), &(next, others): &(u32, [u64; 2])| {
         page + 1 == next && slots[0] == others[0] && slots[1] == others[1]
     };
@@ -552,7 +557,7 @@ fn extents(slots: &[(u32, [u64; 2])], ram: &MmapRegion) -> Vec<Extent> {
         let &(page, [read, write]) = run.first()?;
         Some(Extent {
             page,
-            frame: frame_of(ram, LinearPage::truncated(page), read)?,
+            frame: frame_of(host_base, LinearPage::truncated(page), read)?,
             pages: run.len() as u32,
             writable: write == read,
         })
@@ -562,11 +567,11 @@ fn extents(slots: &[(u32, [u64; 2])], ram: &MmapRegion) -> Vec<Extent> {
 
 /// The frame that a slot maps its page to.
 #[inline(always)]
-fn frame_of(ram: &MmapRegion, page: LinearPage, slot: u64) -> Option<Frame> {
+fn frame_of(host_base: *mut u8, page: LinearPage, slot: u64) -> Option<Frame> {
     let host = page
         .base()
         .get()
         .wrapping_add(slot)
         .wrapping_sub(SLOT_PRESENT);
-    (slot != 0).then(|| Frame::new(host.wrapping_sub(ram.as_ptr().addr() as u64) >> PAGE_SHIFT))
+    (slot != 0).then(|| Frame::new(host.wrapping_sub(host_base.addr() as u64) >> PAGE_SHIFT))
 }

@@ -5,9 +5,9 @@ use std::ptr::NonNull;
 use std::slice;
 
 use super::VIEW_SLOTS;
-use super::window::Window;
 use crate::addr::{LinearPage, PAGE_SIZE};
 use crate::paging::{Access, Privilege};
+use crate::shadow::Shadow;
 use crate::tlb::view::{SlotId, View, ViewSet};
 
 /// log2 of the linear pages whose slots fill one host page of a table. They are a *region*.
@@ -106,7 +106,7 @@ pub(crate) struct Part<'a> {
     /// Count of the times that slots of any view were emptied.
     pub(super) drops: &'a mut u64,
     /// The window on the part.
-    pub(super) window: Option<&'a mut Window>,
+    pub(super) window: Option<&'a mut (dyn Shadow + 'static)>,
     /// Count of the host calls that windows have taken.
     pub(super) remaps: &'a mut u64,
 }
@@ -191,9 +191,13 @@ impl Part<'_> {
         }
     }
 
-    /// The user's read and write slots of each page that may have any.
+    /// The user's read and write slots of each page that has a read slot, in ascending order.
     pub(super) fn user_slots(&mut self) -> Vec<(u32, [u64; 2])> {
-        let views = [Access::Read, Access::Write].map(|access| View::of(access, Privilege::User));
+        self.filled([Access::Read, Access::Write].map(|access| View::of(access, Privilege::User)))
+    }
+
+    /// The slots in `views` of each page that has one in the first of them, in ascending order.
+    pub(super) fn filled<const N: usize>(&mut self, views: [View; N]) -> Vec<(u32, [u64; N])> {
         let mut found = Vec::new();
         let mut from = 0;
         while let Some(region) = self.residency.next_touched(from) {

@@ -147,7 +147,7 @@ fn state(bench: &Bench) -> (String, Vec<u8>) {
     let mut memory = vec![0; USED];
     bench
         .mmu
-        .phys
+        .memory()
         .read(GuestPhys::new(0), &mut memory)
         .expect("RAM");
     (format!("{:?}", bench.cpu), memory)

@@ -20,7 +20,7 @@ use crate::fault::{Fault, Vector};
 use crate::{CpuModel, Exception};
 use iced_x86::IcedError;
 use iced_x86::code_asm::CodeAssembler;
-use mmu::{GuestPhys, Mmu, PhysMemory};
+use mmu::{GuestPhys, Memory, Mmu};
 
 /// Guest RAM.
 const RAM_BYTES: u64 = 2 << 20;
@@ -60,7 +60,7 @@ impl Machine {
         cpu.segs = [Segment::new(Selector(DATA_SELECTOR), 0, u32::MAX, DATA32); 6];
         cpu.segs[SegReg::Cs as usize] = Segment::new(Selector(CODE_SELECTOR), 0, u32::MAX, CODE32);
         cpu.eip = CODE;
-        let memory = PhysMemory::new(RAM_BYTES).expect("a valid size");
+        let memory = Memory::new(RAM_BYTES).expect("a valid size");
         Self {
             cpu,
             mmu: Mmu::new(memory).expect("address space"),
@@ -146,7 +146,7 @@ impl Machine {
 
     fn poke(&mut self, address: u32, bytes: &[u8]) {
         self.mmu
-            .phys
+            .memory()
             .write(GuestPhys::new(u64::from(address)), bytes)
             .expect("RAM");
     }
@@ -154,7 +154,7 @@ impl Machine {
     fn peek<const N: usize>(&self, address: u32) -> [u8; N] {
         let mut bytes = [0; N];
         self.mmu
-            .phys
+            .memory()
             .read(GuestPhys::new(u64::from(address)), &mut bytes)
             .expect("RAM");
         bytes

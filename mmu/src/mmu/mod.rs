@@ -14,18 +14,27 @@
 //!   transfer ─ RAM: load or store    ROM: load, ignore stores    device: MemFault::Device, no data moved
 //! ```
 
-use std::io;
+mod access;
+mod fill;
+mod snoop;
 
-use smallvec::SmallVec;
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::{Arc, Weak};
+
 use thiserror::Error;
 
+use access::{Resolved, is_in_page};
+
 use crate::addr::{Frame, GuestPhys, LinearAddr, LinearPage, PAGE_SIZE};
-use crate::coherent::CoherentMemory;
+use crate::mailbox::Mailbox;
+use crate::memory::{
+    Attribute, Memory, MemoryError, NotRam, RegionKind, Store, Subscriber, SubscriberId, Timestamp,
+};
 use crate::paging::{
     self, Access, NoTranslation, PageFault, Paging, PagingMode, Pdptes, Privilege, ReservedBits,
-    Translation, Walk,
+    Translation,
 };
-use crate::phys::{MemoryError, NotRam, PhysMemory, RegionKind, Timestamp};
 use crate::scalar::Scalar;
 use crate::tlb::{Order, SET_BYTES, SpaceId, SpaceKey, Tlb, View};
 
@@ -78,37 +87,54 @@ impl Span {
     }
 }
 
-/// A piece of an access with the walk that translated it.
-struct Resolved {
-    len: u32,
-    walk: Walk,
-}
-
-/// The pieces of one access.
-type Pieces = SmallVec<[Resolved; 2]>;
-
-/// Paging registers, software TLB and memory.
+/// One vCPU's paging registers and software TLB, on the memory that it shares with others.
 #[derive(Debug)]
 pub struct Mmu {
-    /// Guest-physical memory, and what was translated from it.
-    pub phys: CoherentMemory,
+    memory: Arc<Memory>,
+    mailbox: Arc<Mailbox>,
+    /// Names the processor to the memory.
+    id: SubscriberId,
+    tlb: Tlb,
+    /// Linear pages that have no slots for reads and writes.
+    kept_out: BTreeSet<LinearPage>,
+    /// Stores of others to whatever memory, if pages are kept out.
+    stores: Vec<Store>,
+    /// Nothing has been stored through write slots since the last look at the mailbox.
+    resting: bool,
     paging: Paging,
     pdptes: Pdptes,
 }
 
 impl Mmu {
     /// An MMU after reset: paging off, nothing cached.
-    pub fn new(phys: PhysMemory) -> Result<Self, MemoryError> {
+    ///
+    /// # Errors
+    /// [`MemoryError::Tables`] when the host grants no address space for the tables.
+    pub fn new(memory: Arc<Memory>) -> Result<Self, MemoryError> {
         let tables = |source| MemoryError::Tables {
             bytes: SET_BYTES,
             source,
         };
-        let tlb = Tlb::new(phys.mapping().clone(), SpaceKey::Unpaged).map_err(tables)?;
+        let tlb = Tlb::new(Arc::clone(&memory), SpaceKey::Unpaged).map_err(tables)?;
+        let mailbox = Arc::new(Mailbox::default());
+        let subscriber: Weak<dyn Subscriber> = Arc::<Mailbox>::downgrade(&mailbox);
         Ok(Self {
-            phys: CoherentMemory::new(phys, tlb),
+            id: memory.subscribe(subscriber),
+            memory,
+            mailbox,
+            tlb,
+            kept_out: BTreeSet::new(),
+            stores: Vec::new(),
+            resting: false,
             paging: Paging::default(),
             pdptes: Pdptes::default(),
         })
+    }
+
+    /// The memory.
+    #[inline(always)]
+    pub fn memory(&self) -> &Arc<Memory> {
+        &self.memory
     }
 
     /// The paging registers.
@@ -124,6 +150,7 @@ impl Mmu {
     /// follows it with the flush that the instruction implies. Any other change drops all cached translations, whose
     /// permissions were computed under the old registers.
     pub fn set_paging(&mut self, paging: Paging) {
+        self.snoop();
         let same_rules = paging
             == Paging {
                 cr3: paging.cr3,
@@ -140,7 +167,7 @@ impl Mmu {
     /// or paging is switched on. On error they keep their values, and the instruction raises #GP(0)
     /// (SDM Vol. 3A, 4.4.1 PDPTE Registers).
     pub fn load_pdptes(&mut self, cr3: u32) -> Result<(), ReservedBits> {
-        self.pdptes = Pdptes::load(&self.phys, cr3)?;
+        self.pdptes = Pdptes::load(&self.memory, cr3)?;
         self.enter_space();
         Ok(())
     }
@@ -152,31 +179,37 @@ impl Mmu {
             PagingMode::TwoLevel => SpaceKey::Directory(self.paging.directory()),
             PagingMode::Pae => SpaceKey::Pointers(self.pdptes),
         };
-        self.phys.tlb.enter(key);
+        self.tlb.enter(key);
     }
 
     /// Keeps the given linear pages out of the tables for reads and writes, and only them, in all address spaces: each access
-    /// to them takes the slow path. For watchpoints.
+    /// to them takes the slow path. While there are any, [`Self::take_stores`] tells what others store. For watchpoints.
     pub fn keep_out(&mut self, pages: impl IntoIterator<Item = LinearPage>) {
-        self.phys.keep_out(pages.into_iter().collect());
+        self.kept_out = pages.into_iter().collect();
+        self.mailbox.set_curious(!self.kept_out.is_empty());
+        self.flush_all();
     }
 
     /// Drops all cached translations, global ones too.
     pub fn flush_all(&mut self) {
-        self.phys.flush_all();
+        let memory = &self.memory;
+        self.tlb
+            .flush_all(|frame| memory.mark_watched(frame, false));
     }
 
     /// Drops all cached translations that are not global: MOV to CR3. Those that are sure to agree with the page tables may
     /// stay.
     pub fn flush_non_global(&mut self) {
-        self.phys.tlb.flush_non_global();
-        self.phys.catch_up();
+        self.snoop();
+        self.tlb.flush_non_global();
+        self.catch_up();
     }
 
     /// Drops the cached translation of the page that holds `addr`, of whatever size, global or not: INVLPG. One that is
     /// sure to agree with the page tables may stay.
     pub fn invlpg(&mut self, addr: LinearAddr) {
-        self.phys.tlb.drop_page(addr);
+        self.snoop();
+        self.tlb.drop_page(addr);
     }
 
     /// Reads guest memory. The address wraps at 4 GiB and needs no alignment.
@@ -186,7 +219,7 @@ impl Mmu {
         addr: LinearAddr,
         privilege: Privilege,
     ) -> Result<T, MemFault> {
-        match self.phys.tlb.load(addr, privilege) {
+        match self.tlb.load(addr, privilege) {
             Some(value) => Ok(value),
             None => self.read_slow(addr, privilege),
         }
@@ -201,7 +234,7 @@ impl Mmu {
         privilege: Privilege,
         value: T,
     ) -> Result<(), MemFault> {
-        if self.phys.tlb.store(addr, privilege, value) {
+        if self.tlb.store(addr, privilege, value) {
             return Ok(());
         }
         self.write_slow(addr, privilege, value)
@@ -210,13 +243,13 @@ impl Mmu {
     /// Reads `out.len()` bytes, if all of them lie in one page whose translation is cached. Returns whether it did; else
     /// nothing happened.
     pub fn read_cached(&self, addr: LinearAddr, privilege: Privilege, out: &mut [u8]) -> bool {
-        self.phys.tlb.load_bytes(addr, privilege, out)
+        self.tlb.load_bytes(addr, privilege, out)
     }
 
     /// Writes `data`, if all of it lies in one page whose translation is cached. Returns whether it did; else nothing
     /// happened.
     pub fn write_cached(&mut self, addr: LinearAddr, privilege: Privilege, data: &[u8]) -> bool {
-        self.phys.tlb.store_bytes(addr, privilege, data)
+        self.tlb.store_bytes(addr, privilege, data)
     }
 
     /// Writes `value` `count` times from `addr` on, as so many writes would, if all of it lies in one page whose
@@ -228,7 +261,7 @@ impl Mmu {
         value: T,
         count: usize,
     ) -> bool {
-        self.phys.tlb.fill_range(addr, privilege, value, count)
+        self.tlb.fill_range(addr, privilege, value, count)
     }
 
     /// Copies `len` bytes from `from` to `to`, as reads and writes in that order would, if both lie in one page each whose
@@ -241,7 +274,7 @@ impl Mmu {
         len: usize,
         order: Order,
     ) -> bool {
-        self.phys.tlb.copy(to, from, privilege, len, order)
+        self.tlb.copy(to, from, privilege, len, order)
     }
 
     /// Checks that `len` bytes (1..=4096) at `addr` can be accessed, with all side effects of that but the data: for
@@ -278,7 +311,7 @@ impl Mmu {
             Piece {
                 addr,
                 len: resolved.len,
-                kind: self.phys.region(addr),
+                kind: self.memory.region(addr),
             }
         };
         Ok(Span {
@@ -295,7 +328,6 @@ impl Mmu {
         privilege: Privilege,
     ) -> Result<Frame, MemFault> {
         match self
-            .phys
             .tlb
             .frame(View::of(Access::Fetch, privilege), addr.page())
         {
@@ -307,87 +339,90 @@ impl Mmu {
     /// Translates `addr` without any effect on guest memory or TLB: for debuggers. What the TLB still holds from older
     /// page tables is not consulted.
     pub fn walk(&self, addr: LinearAddr) -> Result<Translation, NoTranslation> {
-        paging::walk(&self.phys, &self.paging, &self.pdptes, addr).map(|walk| walk.translation)
+        paging::walk(&self.memory, &self.paging, &self.pdptes, addr).map(|walk| walk.translation)
     }
 
     /// The 4096 bytes of `frame`, for decoding; all ones where there is no memory.
     pub fn code_bytes(&self, frame: Frame) -> [u8; PAGE_SIZE] {
-        self.phys.code_bytes(frame)
+        self.memory.page(frame)
     }
 
-    /// Marks `frame` as scanned for code now. Its cached write translations are dropped: the next store to it takes the
-    /// slow path, which clears the mark and advances [`Mmu::code_epoch`].
+    /// Marks `frame` as scanned for code now: its bytes are to be read after this. Its cached write translations are dropped: the
+    /// next store to it takes the slow path, which clears the mark and advances [`Mmu::code_epoch`].
     pub fn mark_code(&mut self, frame: Frame) {
-        self.phys.mark_code(frame);
+        if !self.memory.has(frame, Attribute::Code) {
+            self.tlb.drop_writers(frame);
+        }
+        self.memory.mark_scanned(frame);
     }
 
-    /// Increases whenever a store, from guest or host, hits a frame marked Code.
+    /// Increases whenever a store, from whatever thread, hits a frame marked Code.
     #[inline(always)]
     pub fn code_epoch(&self) -> u64 {
-        self.phys.code_epoch()
+        self.mailbox.code_epoch()
     }
 
     /// The frames whose stores advanced [`Mmu::code_epoch`] since the last call, each once.
-    pub fn take_code_writes(&mut self) -> Vec<Frame> {
-        self.phys.take_code_writes()
+    pub fn take_code_writes(&mut self) -> impl Iterator<Item = Frame> + use<> {
+        self.mailbox.take_code().into_iter()
     }
 
     /// Increases whenever a cached translation for instruction fetches at `privilege` is dropped, in whatever address space,
     /// and when the address space changes: what was found through [`Mmu::fetch_page`] holds while it stays the same.
     #[inline]
     pub fn fetch_epoch(&self, privilege: Privilege) -> u64 {
-        self.phys.tlb.fetch_epoch(privilege)
+        self.tlb.fetch_epoch(privilege)
     }
 
     /// Increases whenever cached translations of any kind are dropped: what was read from a table holds while it stays the
     /// same.
     #[inline]
     pub fn drops(&self) -> u64 {
-        self.phys.tlb.drops()
+        self.tlb.drops()
     }
 
     /// Increases whenever a cached translation for instruction fetches that all address spaces share is dropped.
     #[inline]
     pub fn shared_fetch_epoch(&self) -> u64 {
-        self.phys.tlb.shared_fetch_epoch()
+        self.tlb.shared_fetch_epoch()
     }
 
     /// Increases whenever a program's cached translation for instruction fetches is dropped in an address space that has a
     /// window, and when a window is closed.
     pub fn windowed_fetch_epoch(&self) -> u64 {
-        self.phys.tlb.windowed_fetch_epoch()
+        self.tlb.windowed_fetch_epoch()
     }
 
     /// The frame that programs in `space` fetch the page of `addr` from, if that is cached and the space is still there and has
     /// a window.
     pub fn fetched_in(&self, space: SpaceId, addr: LinearAddr) -> Option<Frame> {
-        self.phys.tlb.fetched_in(space, addr.page())
+        self.tlb.fetched_in(space, addr.page())
     }
 
     /// Empties the code slots for programs in `space`, if that is still there.
     pub fn forget_user_code(&mut self, space: SpaceId) {
-        self.phys.tlb.forget_user_code(space);
+        self.tlb.forget_user_code(space);
     }
 
     /// Whether all address spaces share the cached translations of the page that holds `addr`.
     pub fn is_shared(&self, addr: LinearAddr) -> bool {
-        !self.phys.tlb.is_own(addr.page())
+        !self.tlb.is_own(addr.page())
     }
 
-    /// When `frame` was last seen written: see [`PhysMemory::written`].
+    /// When `frame` was last seen written: see [`Memory::written`].
     #[inline]
     pub fn written(&self, frame: Frame) -> Timestamp {
-        self.phys.written(frame)
+        self.memory.written(frame)
     }
 
     /// Reads RAM or ROM by guest-physical address.
     pub fn read_phys<T: Scalar>(&self, addr: GuestPhys) -> Result<T, NotRam> {
-        self.phys.load(addr)
+        self.memory.load(addr)
     }
 
     /// Stores to guest-physical memory as the guest does: ROM ignores it.
     pub fn write_phys<T: Scalar>(&mut self, addr: GuestPhys, value: T) -> Result<(), NotRam> {
-        self.phys.store(addr, value)
+        self.store_phys(addr, value.as_slice())
     }
 
     /// Host address of the present address space's TLB table of `view`, for code that probes it inline: 2^20 slots of eight
@@ -395,31 +430,31 @@ impl Mmu {
     /// [`SLOT_PRESENT`](crate::SLOT_PRESENT); in a code view, what [`Mmu::set_code_slot`] put there. It holds until the
     /// paging registers change.
     pub fn tlb_table(&self, view: View) -> *const u64 {
-        self.phys.tlb.table_base(view)
+        self.tlb.table_base(view)
     }
 
     /// The slot of the page of `addr` in that table.
     #[inline]
     pub fn slot(&self, view: View, addr: LinearAddr) -> u64 {
-        self.phys.tlb.slot(view, addr.page())
+        self.tlb.slot(view, addr.page())
     }
 
     /// The frame that `view`, which is not one of code, maps the page of `addr` to, if that is cached.
     #[inline]
     pub fn cached_frame(&self, view: View, addr: LinearAddr) -> Option<Frame> {
-        self.phys.tlb.frame(view, addr.page())
+        self.tlb.frame(view, addr.page())
     }
 
     /// Keeps `value`, which is not 0, in the code slot of the page of `addr` for as long as the translation for
     /// instruction fetches at `privilege` is cached. Returns `false`, and keeps nothing, if it is not cached now.
     pub fn set_code_slot(&mut self, addr: LinearAddr, privilege: Privilege, value: u64) -> bool {
         debug_assert_ne!(value, 0);
-        self.phys.tlb.set_code(addr.page(), privilege, value)
+        self.tlb.set_code(addr.page(), privilege, value)
     }
 
     /// Empties all code slots, in all address spaces.
     pub fn clear_code_slots(&mut self) {
-        self.phys.tlb.clear_code();
+        self.tlb.clear_code();
     }
 
     /// Host address that stands for linear address 0 in the window of the present address space, if it has one: 4 GiB of
@@ -427,7 +462,7 @@ impl Mmu {
     /// writable where the write slot is. All else is inaccessible there, and the page behind the 4 GiB is, too.
     #[inline]
     pub fn window(&self) -> Option<u64> {
-        self.phys.tlb.window()
+        self.tlb.window()
     }
 
     /// Opens a window on the present address space. The code slots of its programs become empty, and
@@ -436,226 +471,26 @@ impl Mmu {
     /// # Errors
     /// What the host says when it grants no address space.
     pub fn open_window(&mut self) -> io::Result<()> {
-        self.phys.tlb.open_window()
+        self.tlb.open_window()
     }
 
     /// Closes the window on the present address space; else as [`Self::open_window`].
     pub fn close_window(&mut self) {
-        self.phys.tlb.close_window();
+        self.tlb.close_window();
     }
 
     /// Maps the page of `addr` in the window as the user's slots for it say. Returns whether an access is possible then.
     pub fn map_in_window(&mut self, addr: LinearAddr, access: Access) -> bool {
-        self.phys.tlb.map_in_window(addr.page(), access)
+        self.tlb.map_in_window(addr.page(), access)
     }
 
     /// How many times host pages were mapped and unmapped for windows.
     pub fn window_remaps(&self) -> u64 {
-        self.phys.tlb.remaps()
+        self.tlb.remaps()
     }
 
     /// The present address space. Windows do not outlive what this names.
     pub fn space(&self) -> SpaceId {
-        self.phys.tlb.space()
+        self.tlb.space()
     }
-
-    #[cold]
-    #[inline(never)]
-    fn read_slow<T: Scalar>(
-        &mut self,
-        addr: LinearAddr,
-        privilege: Privilege,
-    ) -> Result<T, MemFault> {
-        let mut value = T::zeroed();
-        self.read_bytes(addr, privilege, value.as_mut_slice())?;
-        Ok(value)
-    }
-
-    fn read_bytes(
-        &mut self,
-        addr: LinearAddr,
-        privilege: Privilege,
-        mut out: &mut [u8],
-    ) -> Result<(), MemFault> {
-        if is_in_page(addr, out.len() as u32) {
-            let phys = self.enter_page(addr, Access::Read, privilege)?;
-            return self.phys.read(phys, out).map_err(|_| MemFault::Device);
-        }
-        for piece in self.access(addr, out.len() as u32, Access::Read, privilege)? {
-            let (head, tail) = out.split_at_mut(piece.len as usize);
-            self.phys
-                .read(piece.walk.translation.phys, head)
-                .map_err(|_| MemFault::Device)?;
-            out = tail;
-        }
-        Ok(())
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn write_slow<T: Scalar>(
-        &mut self,
-        addr: LinearAddr,
-        privilege: Privilege,
-        value: T,
-    ) -> Result<(), MemFault> {
-        self.write_bytes(addr, privilege, value.as_slice())
-    }
-
-    fn write_bytes(
-        &mut self,
-        addr: LinearAddr,
-        privilege: Privilege,
-        mut data: &[u8],
-    ) -> Result<(), MemFault> {
-        if is_in_page(addr, data.len() as u32) {
-            let phys = self.enter_page(addr, Access::Write, privilege)?;
-            let stored = self.phys.store_bytes(phys, data);
-            return stored.map_err(|_| MemFault::Device);
-        }
-        for piece in self.access(addr, data.len() as u32, Access::Write, privilege)? {
-            let (head, tail) = data.split_at(piece.len as usize);
-            self.phys
-                .store_bytes(piece.walk.translation.phys, head)
-                .map_err(|_| MemFault::Device)?;
-            data = tail;
-        }
-        Ok(())
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn prepare_slow(
-        &mut self,
-        addr: LinearAddr,
-        len: u32,
-        access: Access,
-        privilege: Privilege,
-    ) -> Result<(), MemFault> {
-        if is_in_page(addr, len) {
-            self.enter_page(addr, access, privilege)?;
-        } else {
-            self.access(addr, len, access, privilege)?;
-        }
-        Ok(())
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn fetch_page_slow(
-        &mut self,
-        addr: LinearAddr,
-        privilege: Privilege,
-    ) -> Result<Frame, MemFault> {
-        let phys = self.enter_page(addr, Access::Fetch, privilege)?;
-        Ok(phys.frame())
-    }
-
-    /// Resolves and commits an access to memory that lies in one page, and enters the page. Returns where `addr` is. If that
-    /// is a device, the A and D bits are set all the same, as the access goes on over the bus.
-    fn enter_page(
-        &mut self,
-        addr: LinearAddr,
-        access: Access,
-        privilege: Privilege,
-    ) -> Result<GuestPhys, MemFault> {
-        let addr = addr.wrapping_add32(0);
-        let walk = self.check(addr, access, privilege)?;
-        self.phys.commit(&walk, access, self.paging.mode);
-        let Translation {
-            phys,
-            permissions,
-            dirty,
-            ..
-        } = walk.translation;
-        if self.phys.region(phys) == RegionKind::Device {
-            return Err(MemFault::Device);
-        }
-        let writable = access == Access::Write
-            || dirty && permissions.allow(Access::Write, privilege, &self.paging);
-        self.phys
-            .fill(addr.page(), &walk, access, privilege, writable);
-        Ok(phys)
-    }
-
-    /// Resolves and commits an access to memory that may cross pages; such an access would never find its slots, so it fills
-    /// none. If a piece is a device, the A and D bits are set all the same, as the access goes on over the bus.
-    fn access(
-        &mut self,
-        addr: LinearAddr,
-        len: u32,
-        access: Access,
-        privilege: Privilege,
-    ) -> Result<Pieces, MemFault> {
-        let pieces = self.resolve(addr, len, access, privilege)?;
-        self.commit(&pieces, access);
-        let is_device =
-            |piece: &Resolved| self.phys.region(piece.walk.translation.phys) == RegionKind::Device;
-        if pieces.iter().any(is_device) {
-            Err(MemFault::Device)
-        } else {
-            Ok(pieces)
-        }
-    }
-
-    /// Translates and checks every page of an access, changing nothing in guest memory.
-    fn resolve(
-        &mut self,
-        addr: LinearAddr,
-        len: u32,
-        access: Access,
-        privilege: Privilege,
-    ) -> Result<Pieces, PageFault> {
-        debug_assert!((1..=PAGE_SIZE as u32).contains(&len));
-        let addr = addr.wrapping_add32(0);
-        let first_len = len.min(PAGE_SIZE as u32 - addr.offset());
-        let mut pieces = Pieces::new();
-        pieces.push(Resolved {
-            len: first_len,
-            walk: self.check(addr, access, privilege)?,
-        });
-        if first_len < len {
-            let next = addr.wrapping_add32(first_len);
-            pieces.push(Resolved {
-                len: len - first_len,
-                walk: self.check(next, access, privilege)?,
-            });
-        }
-        Ok(pieces)
-    }
-
-    /// Walks for one page and checks the access. A fault drops what the TLB holds for the page, as the processor does
-    /// (SDM Vol. 3A, 4.10.4.1 Operations that Invalidate TLBs and Paging-Structure Caches).
-    fn check(
-        &mut self,
-        addr: LinearAddr,
-        access: Access,
-        privilege: Privilege,
-    ) -> Result<Walk, PageFault> {
-        let cause = match paging::walk(&self.phys, &self.paging, &self.pdptes, addr) {
-            Ok(walk)
-                if walk
-                    .translation
-                    .permissions
-                    .allow(access, privilege, &self.paging) =>
-            {
-                return Ok(walk);
-            }
-            Ok(_) => paging::Cause::Forbidden,
-            Err(none) => paging::Cause::NoTranslation(none),
-        };
-        self.phys.tlb.drop_page(addr);
-        Err(PageFault::new(addr, cause, access, privilege, &self.paging))
-    }
-
-    fn commit(&mut self, pieces: &Pieces, access: Access) {
-        for piece in pieces {
-            self.phys.commit(&piece.walk, access, self.paging.mode);
-        }
-    }
-}
-
-/// Whether `len` bytes at `addr` lie in one page.
-fn is_in_page(addr: LinearAddr, len: u32) -> bool {
-    addr.offset() + len <= PAGE_SIZE as u32
 }

@@ -1,0 +1,202 @@
+//! What is known about each frame: what it is, attributes, and timestamps. All of it is atomic: any thread may store.
+//!
+//! All timestamps come from one counter that advances with every event, so that any two can be compared. The tables take host
+//! memory only for frames that had an event: a byte and 24 bytes a frame.
+//!
+//! **Stores and whoever reads.** A store first writes the bytes, then looks at the attributes. Whoever makes something from a
+//! frame first sets the attribute, then reads the bytes. Both are sequentially consistent, so that one of the two sees the
+//! other: what was made from old bytes is told of the store.
+
+use std::io;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+
+use super::map::RegionKind;
+use crate::addr::Frame;
+use crate::mapping::Atomics;
+
+/// A property of a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Attribute {
+    /// Code was scanned here and not overwritten since. Stores take the slow path.
+    Code,
+    /// Cached translations were made from paging-structure entries here and are dropped when the entries change. Stores take
+    /// the slow path.
+    PageTable,
+    /// Written since the machine was created.
+    Dirty,
+}
+
+impl Attribute {
+    const fn bit(self) -> u8 {
+        match self {
+            Self::Code => 1 << 2,
+            Self::PageTable => 1 << 3,
+            Self::Dirty => 1 << 4,
+        }
+    }
+}
+
+/// All that a frame's byte says: what answers there, and the attributes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Attributes(u8);
+
+impl Attributes {
+    /// Bits 1:0: the region's kind.
+    const KIND: u8 = 0b11;
+    const RAM: u8 = 1;
+    const ROM: u8 = 2;
+
+    /// Whether the frame has `attribute`.
+    #[inline]
+    pub fn has(self, attribute: Attribute) -> bool {
+        self.0 & attribute.bit() != 0
+    }
+
+    /// Whether something was made from the frame that a store may void.
+    #[inline]
+    pub(super) fn is_source(self) -> bool {
+        self.has(Attribute::Code) || self.has(Attribute::PageTable)
+    }
+
+    #[inline]
+    fn kind(self) -> RegionKind {
+        match self.0 & Self::KIND {
+            Self::RAM => RegionKind::Ram,
+            Self::ROM => RegionKind::Rom,
+            _ => RegionKind::Device,
+        }
+    }
+
+    fn bits_of(kind: RegionKind) -> u8 {
+        match kind {
+            RegionKind::Ram => Self::RAM,
+            RegionKind::Rom => Self::ROM,
+            RegionKind::Device => 0,
+        }
+    }
+}
+
+/// A moment on the memory's monotonic event counter; zero = never.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Timestamp(u64);
+
+impl Timestamp {
+    /// Ticks of the event counter.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+/// Attributes and timestamps of all frames that can be memory. Frames beyond have no attributes, no stamps, and cannot get any.
+#[derive(Debug)]
+pub(super) struct Frames {
+    attributes: Atomics<AtomicU8>,
+    written: Atomics<AtomicU64>,
+    scanned: Atomics<AtomicU64>,
+    executed: Atomics<AtomicU64>,
+    clock: AtomicU64,
+}
+
+impl Frames {
+    pub(super) fn new(count: usize) -> io::Result<Self> {
+        Ok(Self {
+            attributes: Atomics::new(count)?,
+            written: Atomics::new(count)?,
+            scanned: Atomics::new(count)?,
+            executed: Atomics::new(count)?,
+            clock: AtomicU64::new(0),
+        })
+    }
+
+    /// How many frames there are.
+    pub(super) fn count(&self) -> u64 {
+        self.attributes.len() as u64
+    }
+
+    /// The attributes as they are now.
+    #[inline]
+    pub(super) fn attributes(&self, frame: Frame) -> Attributes {
+        let byte = self.attributes.get(frame.get() as usize);
+        Attributes(byte.map_or(0, |byte| byte.load(SeqCst)))
+    }
+
+    /// What answers at the frame.
+    #[inline]
+    pub(super) fn kind(&self, frame: Frame) -> RegionKind {
+        let byte = self.attributes.get(frame.get() as usize);
+        Attributes(byte.map_or(0, |byte| byte.load(Relaxed))).kind()
+    }
+
+    /// Sets what answers at the frame.
+    pub(super) fn set_kind(&self, frame: Frame, kind: RegionKind) {
+        if let Some(byte) = self.attributes.get(frame.get() as usize) {
+            byte.fetch_and(!Attributes::KIND, SeqCst);
+            byte.fetch_or(Attributes::bits_of(kind), SeqCst);
+        }
+    }
+
+    pub(super) fn written_at(&self, frame: Frame) -> Timestamp {
+        stamp(&self.written, frame)
+    }
+
+    pub(super) fn scanned_at(&self, frame: Frame) -> Timestamp {
+        stamp(&self.scanned, frame)
+    }
+
+    pub(super) fn executed_at(&self, frame: Frame) -> Timestamp {
+        stamp(&self.executed, frame)
+    }
+
+    /// Records a store that has just been made. Returns the attributes before; the frame is no longer marked Code.
+    pub(super) fn written(&self, frame: Frame) -> Attributes {
+        let Some(byte) = self.attributes.get(frame.get() as usize) else {
+            return Attributes(0);
+        };
+        self.stamp(&self.written, frame);
+        let before = Attributes(byte.fetch_or(Attribute::Dirty.bit(), SeqCst));
+        if before.has(Attribute::Code) {
+            byte.fetch_and(!Attribute::Code.bit(), SeqCst);
+        }
+        before
+    }
+
+    /// Records that code is about to be scanned in the frame.
+    pub(super) fn scanned(&self, frame: Frame) {
+        if let Some(byte) = self.attributes.get(frame.get() as usize) {
+            byte.fetch_or(Attribute::Code.bit(), SeqCst);
+            self.stamp(&self.scanned, frame);
+        }
+    }
+
+    pub(super) fn executed(&self, frame: Frame) {
+        self.stamp(&self.executed, frame);
+    }
+
+    /// Records whether cached translations depend on the frame.
+    pub(super) fn watched(&self, frame: Frame, watched: bool) {
+        let Some(byte) = self.attributes.get(frame.get() as usize) else {
+            return;
+        };
+        if watched {
+            byte.fetch_or(Attribute::PageTable.bit(), SeqCst);
+        } else {
+            byte.fetch_and(!Attribute::PageTable.bit(), SeqCst);
+        }
+    }
+
+    /// The present moment.
+    pub(super) fn now(&self) -> Timestamp {
+        Timestamp(self.clock.load(SeqCst))
+    }
+
+    fn stamp(&self, stamps: &[AtomicU64], frame: Frame) {
+        if let Some(stamp) = stamps.get(frame.get() as usize) {
+            stamp.store(self.clock.fetch_add(1, SeqCst) + 1, SeqCst);
+        }
+    }
+}
+
+fn stamp(stamps: &[AtomicU64], frame: Frame) -> Timestamp {
+    let stamp = stamps.get(frame.get() as usize);
+    Timestamp(stamp.map_or(0, |stamp| stamp.load(SeqCst)))
+}

@@ -1,0 +1,162 @@
+//! The guest-physical map: which addresses are RAM, ROM and device.
+//!
+//! ```text
+//!   a PC:   0        0xa0000    0xc0000   0x100000        end of RAM
+//!           ├── RAM ────┼─ device ──┼── ROM ──┼── RAM ──────────┼── device ...
+//! ```
+
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::addr::{GuestPhys, PAGE_SIZE};
+
+/// The legacy video memory: belongs to the bus (ISA memory map, 0xa0000 to 0xbffff).
+const VIDEO: u64 = 0xa_0000;
+
+/// Option ROMs and the system BIOS, up to the first megabyte.
+const ROM: u64 = 0xc_0000;
+
+/// Where RAM resumes.
+const HIGH: u64 = 0x10_0000;
+
+/// What answers at a guest-physical address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum RegionKind {
+    /// Reads and writes go to RAM.
+    Ram,
+    /// Reads go to memory, stores of the guest and of devices are ignored. The host may write it.
+    Rom,
+    /// Not memory: the access goes to the bus.
+    Device,
+}
+
+/// A range of guest-physical addresses of one kind.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Region {
+    /// The first address.
+    pub start: u64,
+    /// The first address behind it.
+    pub end: u64,
+    /// What answers there.
+    pub kind: RegionKind,
+}
+
+/// Why a region was not added or removed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub enum MapError {
+    /// The range is empty, or begins or ends within a page.
+    #[error("{start:#x} to {end:#x} are no whole pages")]
+    Unaligned {
+        /// The first address.
+        start: u64,
+        /// The first address behind the range.
+        end: u64,
+    },
+    /// RAM and ROM cannot lie there.
+    #[error("{start:#x} to {end:#x}: memory ends at {limit:#x}")]
+    TooHigh {
+        /// The first address.
+        start: u64,
+        /// The first address behind the range.
+        end: u64,
+        /// The first address at which there can be none.
+        limit: u64,
+    },
+    /// Something answers there already.
+    #[error("{start:#x} to {end:#x} overlap the {kind:?} region at {other:#x}")]
+    Overlap {
+        /// The first address.
+        start: u64,
+        /// The first address behind the range.
+        end: u64,
+        /// The first address of the region that is there.
+        other: u64,
+        /// Its kind.
+        kind: RegionKind,
+    },
+    /// No region has exactly this range.
+    #[error("there is no region from {start:#x} to {end:#x}")]
+    Absent {
+        /// The first address.
+        start: u64,
+        /// The first address behind the range.
+        end: u64,
+    },
+}
+
+/// The regions that answer, in ascending order; what lies between them is no memory.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Map(Vec<Region>);
+
+impl Map {
+    /// The map of a PC with `ram` bytes of RAM, at least 1 MiB.
+    pub(super) fn pc(ram: u64) -> Self {
+        let regions = [
+            (0, VIDEO, RegionKind::Ram),
+            (ROM, HIGH, RegionKind::Rom),
+            (HIGH, ram, RegionKind::Ram),
+        ];
+        let regions = regions.into_iter().filter(|(start, end, _)| start < end);
+        Self(
+            regions
+                .map(|(start, end, kind)| Region { start, end, kind })
+                .collect(),
+        )
+    }
+
+    /// All regions.
+    pub(super) fn regions(&self) -> &[Region] {
+        &self.0
+    }
+
+    /// Adds a region. Memory must end at `limit`.
+    pub(super) fn add(
+        &mut self,
+        range: Range<GuestPhys>,
+        kind: RegionKind,
+        limit: u64,
+    ) -> Result<(), MapError> {
+        let (start, end) = (range.start.get(), range.end.get());
+        let whole = |address: u64| address.is_multiple_of(PAGE_SIZE as u64);
+        if start >= end || !whole(start) || !whole(end) {
+            return Err(MapError::Unaligned { start, end });
+        }
+        if kind != RegionKind::Device && end > limit {
+            return Err(MapError::TooHigh { start, end, limit });
+        }
+        let place = self.0.partition_point(|region| region.end <= start);
+        match self.0.get(place).filter(|region| region.start < end) {
+            Some(region) => Err(MapError::Overlap {
+                start,
+                end,
+                other: region.start,
+                kind: region.kind,
+            }),
+            None => {
+                self.0.insert(place, Region { start, end, kind });
+                Ok(())
+            }
+        }
+    }
+
+    /// Removes the region that has exactly this range.
+    pub(super) fn remove(&mut self, range: &Range<GuestPhys>) -> Result<Region, MapError> {
+        let (start, end) = (range.start.get(), range.end.get());
+        let is_it = |region: &Region| region.start == start && region.end == end;
+        let place = self.0.iter().position(is_it);
+        let place = place.ok_or(MapError::Absent { start, end })?;
+        Ok(self.0.remove(place))
+    }
+
+    /// Whether every region is what [`Self::add`] would take, in ascending order.
+    pub(super) fn check(&self, limit: u64) -> Result<(), MapError> {
+        let mut checked = Self::default();
+        for region in &self.0 {
+            let range = GuestPhys::new(region.start)..GuestPhys::new(region.end);
+            checked.add(range, region.kind, limit)?;
+        }
+        Ok(())
+    }
+}

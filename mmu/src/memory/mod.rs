@@ -1,0 +1,532 @@
+//! Guest-physical memory, shared by all who access it: RAM and ROM in one memfd, the map of what answers where, and what is
+//! known about each frame.
+//!
+//! ```text
+//!   vCPU's slow path ─┐                ┌─► bytes
+//!   device (DMA) ─────┤                │
+//!   debugger ─────────┼──► Memory ─────┼─► frame: attributes, timestamps
+//!   loader ───────────┘                └─► subscribers: each vCPU, dirty logs, ...
+//! ```
+//!
+//! Guest-physical address = offset in the memfd, and the memfd is mapped once as a whole: a host address is base +
+//! guest-physical address, and parts of the file can be mapped elsewhere too. It is sparse: what is no memory takes none.
+//!
+//! Every store but those through a processor's write slots goes through this module, from whatever thread: the frame's
+//! `written` timestamp advances, and who has made something from the frame is told ([`Subscriber`]). A frame that something was
+//! made from has no write slots. So no store to code or page tables goes unseen.
+//!
+//! | file         | what it holds                                             |
+//! |--------------|-----------------------------------------------------------|
+//! | `map`        | regions of RAM, ROM and device                            |
+//! | `frames`     | attributes and timestamps of each frame                   |
+//! | `subscriber` | who is told of what happens to frames                     |
+//! | `guest`      | the memory as `vm-memory` and the crates on top of it see it |
+//! | `dirty`      | a log of the frames that were written                     |
+
+mod dirty;
+mod frames;
+mod guest;
+mod map;
+mod subscriber;
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::iter;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
+
+use nix::fcntl::{FallocateFlags, fallocate};
+use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use vm_memory::{VolatileMemory, VolatileSlice};
+
+use crate::addr::{Frame, GuestPhys, PAGE_SIZE};
+use crate::mapping::{Mapping, Protection};
+use crate::memfd;
+use crate::scalar::Scalar;
+pub use dirty::DirtyLog;
+use frames::Frames;
+pub use frames::{Attribute, Attributes, Timestamp};
+pub use guest::{GuestRam, StoreHook};
+use map::Map;
+pub use map::{MapError, Region, RegionKind};
+pub use subscriber::{Store, Subscriber, SubscriberId};
+
+/// Least guest RAM: everything below the first megabyte exists (1 MiB).
+pub const MIN_RAM: u64 = 1 << 20;
+
+/// Most guest RAM: the rest of the 32-bit space is for devices (3.5 GiB).
+pub const MAX_RAM: u64 = 0xe000_0000;
+
+/// Where memory, RAM and ROM, ends at the latest: 4 GiB. The memfd has this size.
+const LIMIT: u64 = 1 << 32;
+
+/// From this length on, bytes are written through the file, which takes no page fault for each page.
+const LARGE: usize = 64 << 10;
+
+/// Why guest memory could not be created.
+#[derive(Debug, Error)]
+pub enum MemoryError {
+    /// The size is out of range or not a multiple of the page size.
+    #[error(
+        "guest memory of {bytes} bytes: must be a multiple of 4096 between {MIN_RAM} (1 MiB) and {MAX_RAM} (3.5 GiB)"
+    )]
+    Size {
+        /// The size asked for, in bytes.
+        bytes: u64,
+    },
+    /// The memfd could not be created, sized or sealed.
+    #[error("cannot create the memory file: {0}")]
+    File(io::Error),
+    /// A file that guest memory is to be taken over in is not what [`Memory::file`] of another memory gives.
+    #[error("the memory file is no sealed memfd of {LIMIT} bytes")]
+    Foreign,
+    /// The map of a saved memory is none.
+    #[error("memory map: {0}")]
+    Map(#[from] MapError),
+    /// The host granted no address space.
+    #[error("cannot map guest memory: {0}")]
+    AddressSpace(io::Error),
+    /// The TLB tables could not be reserved.
+    #[error("cannot reserve {bytes} bytes of address space for the TLB tables: {source}")]
+    Tables {
+        /// The size of all tables, in bytes.
+        bytes: usize,
+        /// The host's error.
+        source: io::Error,
+    },
+}
+
+/// A guest-physical range is not, or not wholly, RAM or ROM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("{len} bytes at guest-physical {addr} are not memory")]
+pub struct NotRam {
+    /// First byte of the range.
+    pub addr: GuestPhys,
+    /// Length of the range in bytes.
+    pub len: usize,
+}
+
+/// What of a memory is saved beside its bytes.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MemoryState {
+    map: Map,
+}
+
+struct Subscription {
+    id: SubscriberId,
+    subscriber: Weak<dyn Subscriber>,
+}
+
+/// The guest's RAM and ROM, and what is known about each of their frames. Shared by [`Arc`].
+pub struct Memory {
+    file: Arc<File>,
+    mapping: Mapping,
+    frames: Frames,
+    map: RwLock<Map>,
+    subscriptions: RwLock<Vec<Subscription>>,
+    /// Subscriptions that there have been: the latest one's number.
+    subscribed: AtomicU64,
+}
+
+impl Memory {
+    /// Creates the memory of a PC with `ram` bytes of zeroed RAM, between [`MIN_RAM`] and [`MAX_RAM`] and a multiple of the page
+    /// size. It takes host memory where it is touched.
+    ///
+    /// # Errors
+    /// See [`MemoryError`].
+    pub fn new(ram: u64) -> Result<Arc<Self>, MemoryError> {
+        if !(MIN_RAM..=MAX_RAM).contains(&ram) || !ram.is_multiple_of(PAGE_SIZE as u64) {
+            return Err(MemoryError::Size { bytes: ram });
+        }
+        let file = memfd::create(c"guest-ram", LIMIT).map_err(MemoryError::File)?;
+        Self::with(Map::pc(ram), file)
+    }
+
+    /// Takes over the memory that another one's [`Self::save`] and [`Self::file`] describe, of this or another process. Both
+    /// access the same bytes; the other must not be used any more, as neither is told of the other's stores.
+    ///
+    /// # Errors
+    /// See [`MemoryError`].
+    pub fn restore(state: MemoryState, file: File) -> Result<Arc<Self>, MemoryError> {
+        state.map.check(LIMIT)?;
+        let length = file.metadata().map_err(MemoryError::File)?.len();
+        if length != LIMIT || !memfd::cannot_shrink(&file) {
+            return Err(MemoryError::Foreign);
+        }
+        Self::with(state.map, file)
+    }
+
+    /// What [`Self::restore`] needs beside the file.
+    pub fn save(&self) -> MemoryState {
+        MemoryState {
+            map: self.map.read().clone(),
+        }
+    }
+
+    fn with(map: Map, file: File) -> Result<Arc<Self>, MemoryError> {
+        let mapping = Mapping::of_file(&file, LIMIT as usize, Protection::ReadWrite)
+            .map_err(MemoryError::AddressSpace)?;
+        let frames = Frames::new(LIMIT as usize / PAGE_SIZE).map_err(MemoryError::AddressSpace)?;
+        for region in map.regions() {
+            set_kind(&frames, region, region.kind);
+        }
+        Ok(Arc::new(Self {
+            file: Arc::new(file),
+            mapping,
+            frames,
+            map: RwLock::new(map),
+            subscriptions: RwLock::default(),
+            subscribed: AtomicU64::new(0),
+        }))
+    }
+
+    /// The memfd; guest-physical address = file offset.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// The first address behind all RAM and ROM.
+    pub fn size(&self) -> u64 {
+        let map = self.map.read();
+        let mut memory = map.regions().iter().rev();
+        let last = memory.find(|region| region.kind != RegionKind::Device);
+        last.map_or(0, |region| region.end)
+    }
+
+    /// The regions that answer, in ascending order.
+    pub fn regions(&self) -> Vec<Region> {
+        self.map.read().regions().to_vec()
+    }
+
+    /// Adds a region: whole pages, of which none is in another region. RAM and ROM lie below 4 GiB; what they hold is what was
+    /// written there when they last were memory, else zeros.
+    ///
+    /// # Errors
+    /// See [`MapError`].
+    pub fn add_region(&self, range: Range<GuestPhys>, kind: RegionKind) -> Result<(), MapError> {
+        self.map.write().add(range.clone(), kind, LIMIT)?;
+        let (start, end) = (range.start.get(), range.end.get());
+        self.change_region(&Region { start, end, kind }, kind);
+        Ok(())
+    }
+
+    /// Removes a region. What it held is lost. A processor that is running accesses it a little longer.
+    ///
+    /// # Errors
+    /// See [`MapError`].
+    pub fn remove_region(&self, range: Range<GuestPhys>) -> Result<(), MapError> {
+        let region = self.map.write().remove(&range)?;
+        self.change_region(&region, RegionKind::Device);
+        if region.kind != RegionKind::Device {
+            let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+            let (start, len) = (region.start, region.end - region.start);
+            if let Err(error) = fallocate(&*self.file, hole, start as i64, len as i64) {
+                log::warn!("guest memory at {start:#x} is not given back to the host: {error}");
+            }
+        }
+        Ok(())
+    }
+
+    fn change_region(&self, region: &Region, kind: RegionKind) {
+        set_kind(&self.frames, region, kind);
+        let frames = frames_of(region);
+        self.tell(None, |subscriber| subscriber.remapped(frames.clone()));
+        // What was made from the frames is void.
+        let end = frames.end.get().min(self.frames.count());
+        for frame in (frames.start.get()..end).map(Frame::new) {
+            if self.attributes(frame).is_source() {
+                self.mark_written(frame.base(), PAGE_SIZE as u64);
+            }
+        }
+    }
+
+    /// What answers at `addr`.
+    #[inline]
+    pub fn region(&self, addr: GuestPhys) -> RegionKind {
+        self.frames.kind(addr.frame())
+    }
+
+    /// Has `subscriber` told of what happens to frames, for as long as it lives.
+    pub fn subscribe(&self, subscriber: Weak<dyn Subscriber>) -> SubscriberId {
+        let id = SubscriberId(self.subscribed.fetch_add(1, Relaxed) + 1);
+        let mut subscriptions = self.subscriptions.write();
+        subscriptions.retain(|subscription| subscription.subscriber.strong_count() > 0);
+        subscriptions.push(Subscription { id, subscriber });
+        id
+    }
+
+    /// Reads RAM or ROM.
+    ///
+    /// # Errors
+    /// [`NotRam`] if any byte is neither; `out` is then unchanged.
+    pub fn read(&self, addr: GuestPhys, out: &mut [u8]) -> Result<(), NotRam> {
+        self.slice(addr, out.len())?.copy_to(out);
+        Ok(())
+    }
+
+    /// Reads a value from RAM or ROM.
+    ///
+    /// # Errors
+    /// [`NotRam`] if any byte is neither.
+    #[inline]
+    pub fn load<T: Scalar>(&self, addr: GuestPhys) -> Result<T, NotRam> {
+        let slice = self.slice(addr, size_of::<T>())?;
+        let value = slice.get_ref::<T>(0).map_err(|_| NotRam {
+            addr,
+            len: size_of::<T>(),
+        })?;
+        Ok(value.load())
+    }
+
+    /// Writes RAM or ROM as the host does: a loader, a debugger.
+    ///
+    /// # Errors
+    /// [`NotRam`] if any byte is neither; nothing is then written.
+    pub fn write(&self, addr: GuestPhys, data: &[u8]) -> Result<(), NotRam> {
+        let slice = self.slice(addr, data.len())?;
+        if data.len() < LARGE || self.file.write_all_at(data, addr.get()).is_err() {
+            slice.copy_from(data);
+        }
+        self.mark_written(addr, data.len() as u64);
+        Ok(())
+    }
+
+    /// Stores bytes as a device does: ROM ignores them.
+    ///
+    /// # Errors
+    /// [`NotRam`] if any byte is neither RAM nor ROM; nothing is then stored.
+    pub fn store_bytes(&self, addr: GuestPhys, data: &[u8]) -> Result<(), NotRam> {
+        self.store_by(None, addr, data, |_| ())
+    }
+
+    /// Stores a value as a device does: ROM ignores it.
+    ///
+    /// # Errors
+    /// As [`Self::store_bytes`].
+    pub fn store<T: Scalar>(&self, addr: GuestPhys, value: T) -> Result<(), NotRam> {
+        self.store_bytes(addr, value.as_slice())
+    }
+
+    /// Stores bytes as the guest does: ROM ignores them. All subscribers are told but `by`, who gets to know by `own`.
+    pub(crate) fn store_by(
+        &self,
+        by: Option<SubscriberId>,
+        mut addr: GuestPhys,
+        mut data: &[u8],
+        mut own: impl FnMut(Store),
+    ) -> Result<(), NotRam> {
+        self.check(addr, data.len())?;
+        while !data.is_empty() {
+            let (piece, rest) = data.split_at(data.len().min(PAGE_SIZE - addr.offset() as usize));
+            if self.region(addr) == RegionKind::Ram {
+                self.slice(addr, piece.len())?.copy_from(piece);
+                self.stored(by, addr, piece.len() as u64, &mut own);
+            }
+            addr = addr.frame().next().base();
+            data = rest;
+        }
+        Ok(())
+    }
+
+    /// Records that `len` bytes from `addr` have been written by other means than this type's methods.
+    pub fn mark_written(&self, addr: GuestPhys, len: u64) {
+        self.stored(None, addr, len, &mut |_| ());
+    }
+
+    fn stored(
+        &self,
+        by: Option<SubscriberId>,
+        addr: GuestPhys,
+        len: u64,
+        own: &mut impl FnMut(Store),
+    ) {
+        for (frame, bytes) in self.pieces(addr, len) {
+            let attributes = self.frames.written(frame);
+            // A processor's own store to what nothing was made from is of no interest to others.
+            if by.is_some() && !attributes.is_source() {
+                continue;
+            }
+            let store = Store {
+                frame,
+                bytes,
+                attributes,
+            };
+            self.tell(by, |subscriber| subscriber.stored(&store));
+            if by.is_some() {
+                own(store);
+            }
+        }
+    }
+
+    fn tell(&self, except: Option<SubscriberId>, what: impl Fn(&dyn Subscriber)) {
+        for subscription in self.subscriptions.read().iter() {
+            if Some(subscription.id) != except
+                && let Some(subscriber) = subscription.subscriber.upgrade()
+            {
+                what(&*subscriber);
+            }
+        }
+    }
+
+    /// The frames that hold some of `len` bytes from `addr`, each with the offsets of those in it.
+    fn pieces(
+        &self,
+        addr: GuestPhys,
+        len: u64,
+    ) -> impl Iterator<Item = (Frame, Range<u32>)> + use<> {
+        let limit = self.frames.count() * PAGE_SIZE as u64;
+        let end = addr.get().saturating_add(len).min(limit);
+        let mut next = addr.get();
+        iter::from_fn(move || {
+            let addr = GuestPhys::new(next);
+            let room = PAGE_SIZE as u64 - u64::from(addr.offset());
+            let len = end.checked_sub(next)?.min(room) as u32;
+            next += u64::from(len);
+            (len > 0).then(|| (addr.frame(), addr.offset()..addr.offset() + len))
+        })
+    }
+
+    /// Withdraws all write slots of all processors.
+    fn write_protect(&self) {
+        self.tell(None, |subscriber| subscriber.write_protect());
+    }
+
+    /// All frames of RAM and ROM, in ascending order.
+    fn memory_frames(&self) -> impl Iterator<Item = Frame> {
+        let regions = self.regions().into_iter();
+        regions
+            .filter(|region| region.kind != RegionKind::Device)
+            .flat_map(|region| {
+                let frames = frames_of(&region);
+                (frames.start.get()..frames.end.get()).map(Frame::new)
+            })
+    }
+
+    /// Whether `frame` has the attribute. Frames that are no memory have none.
+    #[inline]
+    pub fn has(&self, frame: Frame, attribute: Attribute) -> bool {
+        self.attributes(frame).has(attribute)
+    }
+
+    /// The attributes of `frame`.
+    #[inline]
+    pub fn attributes(&self, frame: Frame) -> Attributes {
+        self.frames.attributes(frame)
+    }
+
+    /// The present moment on the event counter.
+    pub fn now(&self) -> Timestamp {
+        self.frames.now()
+    }
+
+    /// When `frame` was last seen written. Exact for frames marked [`Attribute::Code`]; stores to other frames are
+    /// recorded when they take the slow path, at least the first after all their write slots were dropped.
+    pub fn written(&self, frame: Frame) -> Timestamp {
+        self.frames.written_at(frame)
+    }
+
+    /// When `frame` was last scanned for code.
+    pub fn scanned(&self, frame: Frame) -> Timestamp {
+        self.frames.scanned_at(frame)
+    }
+
+    /// When code of `frame` was last executed, as far as [`Memory::mark_executed`] was told: engines tell when they look the
+    /// page up.
+    pub fn executed(&self, frame: Frame) -> Timestamp {
+        self.frames.executed_at(frame)
+    }
+
+    /// Whether `frame` was written after it was scanned: what was made from the scan is void.
+    pub fn stale(&self, frame: Frame) -> bool {
+        self.written(frame) > self.scanned(frame)
+    }
+
+    /// Records that code made from `frame` executes now.
+    pub fn mark_executed(&self, frame: Frame) {
+        self.frames.executed(frame);
+    }
+
+    /// Marks `frame` as scanned for code now. Whoever scans has no write slots for it, and reads the bytes after this.
+    pub(crate) fn mark_scanned(&self, frame: Frame) {
+        self.frames.scanned(frame);
+    }
+
+    /// Records that stores to `frame` will go unseen from now on: it counts as written now.
+    pub(crate) fn mark_opened(&self, frame: Frame) {
+        self.frames.written(frame);
+    }
+
+    /// Records whether translations are kept that come from entries in `frame`. Whoever makes some has no write slots for it, and
+    /// reads the entries after this.
+    pub(crate) fn mark_watched(&self, frame: Frame, watched: bool) {
+        self.frames.watched(frame, watched);
+    }
+
+    /// The 4096 bytes of `frame`; a frame without memory reads as all ones, like an empty bus.
+    pub fn page(&self, frame: Frame) -> [u8; PAGE_SIZE] {
+        let mut bytes = [0xff; PAGE_SIZE];
+        if let Ok(slice) = self.slice(frame.base(), PAGE_SIZE) {
+            slice.copy_to(&mut bytes);
+        }
+        bytes
+    }
+
+    /// Host address of guest-physical 0. All frames that can be memory are mapped from there on.
+    pub(crate) fn host_base(&self) -> *mut u8 {
+        self.mapping.start().as_ptr()
+    }
+
+    /// How many frames are mapped from [`Self::host_base`] on.
+    pub(crate) fn frame_count(&self) -> u64 {
+        self.frames.count()
+    }
+
+    #[inline]
+    fn slice(&self, addr: GuestPhys, len: usize) -> Result<VolatileSlice<'_>, NotRam> {
+        self.check(addr, len)?;
+        // SAFETY: `check` made sure that the range lies in the mapping, which is readable and writable, lives as long as `self`,
+        // and is accessed through raw pointers only.
+        Ok(unsafe { VolatileSlice::new(self.host_base().add(addr.get() as usize), len) })
+    }
+
+    /// Checks that all bytes of a range are RAM or ROM.
+    #[inline]
+    fn check(&self, addr: GuestPhys, len: usize) -> Result<(), NotRam> {
+        let error = NotRam { addr, len };
+        let last = addr
+            .checked_add((len as u64).saturating_sub(1))
+            .ok_or(error)?;
+        let mut frames = addr.frame().get()..=last.frame().get();
+        let is_memory = |frame| self.frames.kind(Frame::new(frame)) != RegionKind::Device;
+        if frames.all(is_memory) {
+            Ok(())
+        } else {
+            Err(error)
+        }
+    }
+}
+
+fn frames_of(region: &Region) -> Range<Frame> {
+    GuestPhys::new(region.start).frame()..GuestPhys::new(region.end).frame()
+}
+
+fn set_kind(frames: &Frames, region: &Region, kind: RegionKind) {
+    // Devices far above all memory have no frames here.
+    let end = frames_of(region).end.get().min(frames.count());
+    for frame in frames_of(region).start.get()..end {
+        frames.set_kind(Frame::new(frame), kind);
+    }
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Memory")
+            .field("map", &self.map)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,219 @@
+//! The slow path of an access: walk, check, set A and D bits, fill the TLB, move the bytes.
+
+use smallvec::SmallVec;
+
+use super::{MemFault, Mmu};
+use crate::addr::{Frame, GuestPhys, LinearAddr, PAGE_SIZE};
+use crate::memory::RegionKind;
+use crate::paging::{self, Access, PageFault, Privilege, Translation, Walk};
+use crate::scalar::Scalar;
+
+/// A piece of an access with the walk that translated it.
+pub(super) struct Resolved {
+    pub(super) len: u32,
+    pub(super) walk: Walk,
+}
+
+/// The pieces of one access.
+pub(super) type Pieces = SmallVec<[Resolved; 2]>;
+
+impl Mmu {
+    #[cold]
+    #[inline(never)]
+    pub(super) fn read_slow<T: Scalar>(
+        &mut self,
+        addr: LinearAddr,
+        privilege: Privilege,
+    ) -> Result<T, MemFault> {
+        let mut value = T::zeroed();
+        self.read_bytes(addr, privilege, value.as_mut_slice())?;
+        Ok(value)
+    }
+
+    fn read_bytes(
+        &mut self,
+        addr: LinearAddr,
+        privilege: Privilege,
+        mut out: &mut [u8],
+    ) -> Result<(), MemFault> {
+        if is_in_page(addr, out.len() as u32) {
+            let phys = self.enter_page(addr, Access::Read, privilege)?;
+            return self.memory.read(phys, out).map_err(|_| MemFault::Device);
+        }
+        for piece in self.access(addr, out.len() as u32, Access::Read, privilege)? {
+            let (head, tail) = out.split_at_mut(piece.len as usize);
+            self.memory
+                .read(piece.walk.translation.phys, head)
+                .map_err(|_| MemFault::Device)?;
+            out = tail;
+        }
+        Ok(())
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(super) fn write_slow<T: Scalar>(
+        &mut self,
+        addr: LinearAddr,
+        privilege: Privilege,
+        value: T,
+    ) -> Result<(), MemFault> {
+        self.write_bytes(addr, privilege, value.as_slice())
+    }
+
+    fn write_bytes(
+        &mut self,
+        addr: LinearAddr,
+        privilege: Privilege,
+        mut data: &[u8],
+    ) -> Result<(), MemFault> {
+        if is_in_page(addr, data.len() as u32) {
+            let phys = self.enter_page(addr, Access::Write, privilege)?;
+            let stored = self.store_phys(phys, data);
+            return stored.map_err(|_| MemFault::Device);
+        }
+        for piece in self.access(addr, data.len() as u32, Access::Write, privilege)? {
+            let (head, tail) = data.split_at(piece.len as usize);
+            self.store_phys(piece.walk.translation.phys, head)
+                .map_err(|_| MemFault::Device)?;
+            data = tail;
+        }
+        Ok(())
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(super) fn prepare_slow(
+        &mut self,
+        addr: LinearAddr,
+        len: u32,
+        access: Access,
+        privilege: Privilege,
+    ) -> Result<(), MemFault> {
+        if is_in_page(addr, len) {
+            self.enter_page(addr, access, privilege)?;
+        } else {
+            self.access(addr, len, access, privilege)?;
+        }
+        Ok(())
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(super) fn fetch_page_slow(
+        &mut self,
+        addr: LinearAddr,
+        privilege: Privilege,
+    ) -> Result<Frame, MemFault> {
+        let phys = self.enter_page(addr, Access::Fetch, privilege)?;
+        Ok(phys.frame())
+    }
+
+    /// Resolves and commits an access to memory that lies in one page, and enters the page. Returns where `addr` is. If that
+    /// is a device, the A and D bits are set all the same, as the access goes on over the bus.
+    fn enter_page(
+        &mut self,
+        addr: LinearAddr,
+        access: Access,
+        privilege: Privilege,
+    ) -> Result<GuestPhys, MemFault> {
+        let addr = addr.wrapping_add32(0);
+        let walk = self.check(addr, access, privilege)?;
+        self.set_accessed(&walk, access);
+        let Translation {
+            phys,
+            permissions,
+            dirty,
+            ..
+        } = walk.translation;
+        if self.memory.region(phys) == RegionKind::Device {
+            return Err(MemFault::Device);
+        }
+        let writable = access == Access::Write
+            || dirty && permissions.allow(Access::Write, privilege, &self.paging);
+        self.fill(addr.page(), &walk, access, privilege, writable);
+        Ok(phys)
+    }
+
+    /// Resolves and commits an access to memory that may cross pages; such an access would never find its slots, so it fills
+    /// none. If a piece is a device, the A and D bits are set all the same, as the access goes on over the bus.
+    fn access(
+        &mut self,
+        addr: LinearAddr,
+        len: u32,
+        access: Access,
+        privilege: Privilege,
+    ) -> Result<Pieces, MemFault> {
+        let pieces = self.resolve(addr, len, access, privilege)?;
+        self.commit(&pieces, access);
+        let is_device = |piece: &Resolved| {
+            self.memory.region(piece.walk.translation.phys) == RegionKind::Device
+        };
+        if pieces.iter().any(is_device) {
+            Err(MemFault::Device)
+        } else {
+            Ok(pieces)
+        }
+    }
+
+    /// Translates and checks every page of an access, changing nothing in guest memory.
+    pub(super) fn resolve(
+        &mut self,
+        addr: LinearAddr,
+        len: u32,
+        access: Access,
+        privilege: Privilege,
+    ) -> Result<Pieces, PageFault> {
+        debug_assert!((1..=PAGE_SIZE as u32).contains(&len));
+        let addr = addr.wrapping_add32(0);
+        let first_len = len.min(PAGE_SIZE as u32 - addr.offset());
+        let mut pieces = Pieces::new();
+        pieces.push(Resolved {
+            len: first_len,
+            walk: self.check(addr, access, privilege)?,
+        });
+        if first_len < len {
+            let next = addr.wrapping_add32(first_len);
+            pieces.push(Resolved {
+                len: len - first_len,
+                walk: self.check(next, access, privilege)?,
+            });
+        }
+        Ok(pieces)
+    }
+
+    /// Walks for one page and checks the access. A fault drops what the TLB holds for the page, as the processor does
+    /// (SDM Vol. 3A, 4.10.4.1 Operations that Invalidate TLBs and Paging-Structure Caches).
+    fn check(
+        &mut self,
+        addr: LinearAddr,
+        access: Access,
+        privilege: Privilege,
+    ) -> Result<Walk, PageFault> {
+        let cause = match paging::walk(&self.memory, &self.paging, &self.pdptes, addr) {
+            Ok(walk)
+                if walk
+                    .translation
+                    .permissions
+                    .allow(access, privilege, &self.paging) =>
+            {
+                return Ok(walk);
+            }
+            Ok(_) => paging::Cause::Forbidden,
+            Err(none) => paging::Cause::NoTranslation(none),
+        };
+        self.tlb.drop_page(addr);
+        Err(PageFault::new(addr, cause, access, privilege, &self.paging))
+    }
+
+    pub(super) fn commit(&mut self, pieces: &Pieces, access: Access) {
+        for piece in pieces {
+            self.set_accessed(&piece.walk, access);
+        }
+    }
+}
+
+/// Whether `len` bytes at `addr` lie in one page.
+pub(super) fn is_in_page(addr: LinearAddr, len: u32) -> bool {
+    addr.offset() + len <= PAGE_SIZE as u32
+}

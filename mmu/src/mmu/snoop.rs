@@ -1,0 +1,69 @@
+//! Taking notice of what others have stored, as a processor's caches do by snooping.
+
+use super::Mmu;
+use crate::memory::{Attribute, Memory, Store};
+use crate::tlb::{Tlb, Watching};
+
+impl Mmu {
+    /// Takes notice of what others (devices, debuggers, loaders) have stored and changed since the last call: drops what was
+    /// translated from it. To be called between two instructions: before the first of a run, after each access to a device, and
+    /// wherever translated code has left.
+    ///
+    /// A guest that knows of a store because of what a device did, or that executes a serializing instruction, relies on this
+    /// (SDM Vol. 3A, 8.1.3 Handling Self- and Cross-Modifying Code).
+    #[inline(always)]
+    pub fn snoop(&mut self) {
+        if self.mailbox.has_news() {
+            self.take_notice();
+        }
+    }
+
+    /// Ends a run of the processor: until [`Self::wake`] it accesses nothing.
+    pub fn rest(&mut self) {
+        self.snoop();
+        self.resting = true;
+    }
+
+    /// Begins a run of the processor, as [`Self::snoop`] does.
+    pub fn wake(&mut self) {
+        self.snoop();
+        self.resting = false;
+    }
+
+    /// The stores of others since the last call, as far as [`Self::snoop`] has met them, while pages are kept out; the first
+    /// thousand, about.
+    pub fn take_stores(&mut self) -> Vec<Store> {
+        std::mem::take(&mut self.stores)
+    }
+
+    #[cold]
+    fn take_notice(&mut self) {
+        let notes = self.mailbox.take();
+        for store in &notes.tables {
+            follow(&mut self.tlb, &self.memory, store);
+        }
+        if notes.write_protect {
+            let (memory, resting) = (&self.memory, self.resting);
+            self.tlb.drop_all_writers(|frame| {
+                // The processor may have stored there after the slots were to be gone.
+                if !resting {
+                    memory.mark_opened(frame);
+                }
+            });
+        }
+        if notes.flush {
+            self.flush_all();
+        }
+        self.stores.extend(notes.stores);
+    }
+}
+
+/// Drops the slots that come from the entries that a store has changed.
+pub(super) fn follow(tlb: &mut Tlb, memory: &Memory, store: &Store) {
+    let frame = store.frame;
+    if memory.has(frame, Attribute::PageTable)
+        && tlb.stored(frame, &store.bytes, || memory.page(frame)) == Watching::Off
+    {
+        memory.mark_watched(frame, false);
+    }
+}

@@ -1,0 +1,227 @@
+//! [`Window`]: a shadow made of pieces of the RAM's memfd, one `mmap` for each run of pages.
+//!
+//! ```text
+//!   base ─► ┌──────── 4 GiB ────────┐
+//!           │ page 0                │ a host page for each linear page: of the guest's RAM, or inaccessible
+//!           │ ...                   │
+//!           ├───────────────────────┤
+//!           │ guard                 │ for operands that begin at the last linear address
+//! ```
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bitvec::vec::BitVec;
+
+use super::{Extent, SHADOW_PAGES, Shadow};
+use crate::addr::{LinearPage, PAGE_SHIFT, PAGE_SIZE};
+use crate::mapping::{Mapping, Protection};
+use crate::memory::Memory;
+
+/// Bytes of a window: all linear addresses, and a page of guard.
+const LENGTH: usize = (LinearPage::COUNT + 1) * PAGE_SIZE;
+
+/// Pages mapped at most: past that, all are unmapped. The host has a limit on the mappings of a process (65,530 unless
+/// configured otherwise), of which isolated pages take one each.
+const MOST_PAGES: usize = 16 << 10;
+/// Pages mapped by all windows together at most: two mappings for each, the page and what lies behind it, have to leave others
+/// some.
+pub(crate) const MOST_IN_ALL: usize = 24 << 10;
+
+/// Pieces of guest memory at the host addresses that stand for a space's linear addresses.
+#[derive(Debug)]
+pub(crate) struct Window {
+    memory: Arc<Memory>,
+    mapping: Mapping,
+    /// Pages that are mapped, and those that are writable.
+    mapped: BitVec,
+    writable: BitVec,
+    /// How many are mapped.
+    count: usize,
+}
+
+impl Window {
+    /// A window on `memory` with nothing mapped.
+    ///
+    /// # Errors
+    /// The host's, where it grants no address space.
+    pub(crate) fn new(memory: Arc<Memory>) -> io::Result<Self> {
+        let none = BitVec::repeat(false, SHADOW_PAGES as usize);
+        Ok(Self {
+            memory,
+            mapping: Mapping::anonymous(LENGTH, Protection::None)?,
+            mapped: none.clone(),
+            writable: none,
+            count: 0,
+        })
+    }
+
+    /// Makes `pages` inaccessible; all, where the host refuses to cut a mapping in two.
+    fn withdraw(&mut self, pages: Range<usize>) {
+        if self.reserve(pages.clone()).is_ok() {
+            return self.forget(pages);
+        }
+        self.reserve(0..LinearPage::COUNT)
+            .expect("the host replaces a whole mapping by another");
+        self.forget(0..SHADOW_PAGES as usize);
+    }
+
+    /// Replaces what is mapped there by inaccessible addresses.
+    fn reserve(&mut self, pages: Range<usize>) -> io::Result<()> {
+        self.mapping.map_anonymous(bytes(&pages), Protection::None)
+    }
+
+    fn forget(&mut self, pages: Range<usize>) {
+        self.count -= self.mapped[pages.clone()].count_ones();
+        self.mapped[pages.clone()].fill(false);
+        self.writable[pages].fill(false);
+    }
+}
+
+/// The bytes of linear pages in the window.
+fn bytes(pages: &Range<usize>) -> Range<usize> {
+    pages.start << PAGE_SHIFT..pages.end << PAGE_SHIFT
+}
+
+impl Shadow for Window {
+    fn base(&self) -> u64 {
+        self.mapping.start().as_ptr().expose_provenance() as u64
+    }
+
+    fn map(&mut self, extent: Extent) -> io::Result<()> {
+        let pages = extent.page as usize..(extent.page + extent.pages) as usize;
+        if self.count + pages.len() > MOST_PAGES {
+            self.unmap(0..SHADOW_PAGES);
+        }
+        assert!(pages.end <= SHADOW_PAGES as usize);
+        let protection = match extent.writable {
+            true => Protection::ReadWrite,
+            false => Protection::Read,
+        };
+        let memory = Arc::clone(&self.memory);
+        let offset = extent.frame.base().get();
+        let mapped = self
+            .mapping
+            .map_file(bytes(&pages), memory.file(), offset, protection, true);
+        if let Err(error) = mapped {
+            self.withdraw(pages);
+            return Err(error);
+        }
+        self.count += pages.len() - self.mapped[pages.clone()].count_ones();
+        self.mapped[pages.clone()].fill(true);
+        self.writable[pages].fill(extent.writable);
+        Ok(())
+    }
+
+    fn unmap(&mut self, pages: Range<u32>) -> bool {
+        let pages = pages.start as usize..(pages.end.min(SHADOW_PAGES)) as usize;
+        if self.count == 0 || pages.is_empty() {
+            return false;
+        }
+        let bits = &self.mapped[pages.clone()];
+        let (Some(first), Some(last)) = (bits.first_one(), bits.last_one()) else {
+            return false;
+        };
+        self.withdraw(pages.start + first..pages.start + last + 1);
+        true
+    }
+
+    fn allows(&self, page: LinearPage, writes: bool) -> bool {
+        let page = page.get() as usize;
+        let bits = if writes { &self.writable } else { &self.mapped };
+        bits.get(page).is_some_and(|bit| *bit)
+    }
+
+    fn count(&self) -> usize {
+        self.count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::Frame;
+
+    fn window() -> Window {
+        Window::new(Memory::new(1 << 20).unwrap()).unwrap()
+    }
+
+    /// Whether a byte of the page can be read and written, as the host's kernel says.
+    fn access(window: &Window, page: u32) -> (bool, bool) {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let address = window.base() as usize + ((page as usize) << PAGE_SHIFT);
+        let line = maps.lines().find(|line| {
+            let range = line.split(' ').next().unwrap();
+            let (start, end) = range.split_once('-').unwrap();
+            let number = |text| usize::from_str_radix(text, 16).unwrap();
+            (number(start)..number(end)).contains(&address)
+        });
+        let mode = line.unwrap().split(' ').nth(1).unwrap();
+        (mode.starts_with('r'), mode[1..].starts_with('w'))
+    }
+
+    fn extent(page: u32, frame: u64, pages: u32, writable: bool) -> Extent {
+        let frame = Frame::new(frame);
+        Extent {
+            page,
+            frame,
+            pages,
+            writable,
+        }
+    }
+
+    #[test]
+    fn pages_are_accessible_while_they_are_mapped() {
+        let mut window = window();
+        window.map(extent(100, 2, 3, true)).unwrap();
+        window.map(extent(200, 1, 1, false)).unwrap();
+        assert_eq!(access(&window, 99), (false, false));
+        assert_eq!(access(&window, 101), (true, true));
+        assert_eq!(access(&window, 200), (true, false));
+        assert!(window.allows(LinearPage::truncated(102), true));
+        assert!(!window.allows(LinearPage::truncated(200), true));
+        assert!(window.unmap(101..102));
+        assert!(!window.unmap(101..102));
+        assert_eq!(access(&window, 101), (false, false));
+        assert_eq!(access(&window, 102), (true, true));
+        assert!(window.unmap(0..u32::MAX));
+        assert_eq!(access(&window, 102), (false, false));
+        assert_eq!(access(&window, 200), (false, false));
+        assert_eq!(window.count, 0);
+    }
+
+    #[test]
+    fn the_number_of_mappings_is_bounded() {
+        let mut window = window();
+        for page in 0..MOST_PAGES as u32 + 1 {
+            window.map(extent(2 * page, 0, 1, true)).unwrap();
+        }
+        assert_eq!(window.count, 1);
+        assert!(window.allows(LinearPage::truncated(2 * MOST_PAGES as u32), true));
+        assert_eq!(access(&window, 0), (false, false));
+    }
+
+    /// Mappings of the host in the window.
+    fn mappings(window: &Window) -> usize {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let inside = window.base() as usize..window.base() as usize + LENGTH;
+        let number = |text| usize::from_str_radix(text, 16).unwrap();
+        let starts = maps
+            .lines()
+            .map(|line| number(line.split('-').next().unwrap()));
+        starts.filter(|start| inside.contains(start)).count()
+    }
+
+    #[test]
+    fn pages_that_are_unmapped_take_no_mappings() {
+        let mut window = window();
+        let before = mappings(&window);
+        for page in (0..2000).step_by(2) {
+            window.map(extent(page, 0, 1, true)).unwrap();
+            window.unmap(page..page + 1);
+        }
+        assert_eq!(window.count, 0);
+        assert!(mappings(&window) <= before + 2, "{}", mappings(&window));
+    }
+}
