@@ -52,7 +52,7 @@ struct Piece {
 impl Vm {
     /// The processor's registers. EIP is the next instruction's.
     pub fn registers(&self) -> &Cpu {
-        &self.vcpu.cpu
+        &self.vcpu().cpu
     }
 
     /// Reads memory by linear address.
@@ -82,7 +82,7 @@ impl Vm {
     /// # Errors
     /// If a byte of the range is not memory. `out` is then unchanged.
     pub fn read_physical(&self, address: GuestPhys, out: &mut [u8]) -> Result<(), AccessError> {
-        Ok(self.vcpu.mmu.memory().read(address, out)?)
+        Ok(self.vcpu().mmu.memory().read(address, out)?)
     }
 
     /// Writes memory by guest-physical address, ROM too.
@@ -90,7 +90,7 @@ impl Vm {
     /// # Errors
     /// If a byte of the range is not memory. Memory is then unchanged.
     pub fn write_physical(&mut self, address: GuestPhys, data: &[u8]) -> Result<(), AccessError> {
-        Ok(self.vcpu.mmu.memory().write(address, data)?)
+        Ok(self.vcpu().mmu.memory().write(address, data)?)
     }
 
     /// The guest-physical address that a linear address stands for.
@@ -98,7 +98,7 @@ impl Vm {
     /// # Errors
     /// If the page tables map nothing there.
     pub fn translate(&self, address: LinearAddr) -> Result<GuestPhys, AccessError> {
-        let found = self.vcpu.mmu.walk(address);
+        let found = self.vcpu().mmu.walk(address);
         found
             .map(|translation| translation.phys)
             .map_err(|reason| AccessError::NotMapped { address, reason })

@@ -1,4 +1,4 @@
-//! The machine: one processor, its board, and the loop that runs them.
+//! The machine: memory, processors, their board, and the loop that runs them.
 //!
 //! ```text
 //!   ┌► advance the board to now ─► exchange input and output ─► run the processor for a slice ─┐
@@ -11,10 +11,9 @@
 //! reset when it panics, by writing 1234h to the BIOS data area's word at 472h, and clears it for every other reset. So
 //! the word tells a panic from a reboot.
 
-use std::{io, ops::RangeInclusive, path::Path, time::Duration};
+use std::{io, path::Path, sync::Arc, time::Duration};
 
 use clap::ValueEnum;
-use irq::Irq;
 use log::debug;
 use mmu::{Explanation, GuestPhys, LinearAddr, Memory, MemoryError, Mmu};
 use sbe::{
@@ -24,13 +23,14 @@ use sbe::{
 use thiserror::Error;
 
 use crate::{
-    board::{Board, Com, Stop},
+    board::Board,
+    bus::{AttachError, Device, Resources, Stop},
     clock::{Clock, host_time_of_day},
     console::{Channel, Console, Input},
     control::{Control, Request},
+    devices::{self, Backends},
     loader::{LoadError, Source, place},
     pace::Pace,
-    slots::{AttachError, Device},
     stats::{Exits, Stats},
     stop::StopReason,
     trace::{Filter, Sink, Trace},
@@ -93,9 +93,12 @@ pub enum VmError {
 
 /// A virtual machine.
 pub struct Vm {
-    pub(crate) vcpu: Vcpu,
+    memory: Arc<Memory>,
+    /// The processors: one, for now.
+    vcpus: Vec<Vcpu>,
     control: Control,
     board: Board,
+    backends: Backends,
     pace: Pace,
     exits: Exits,
     /// Vector of an external interrupt that the guest is not going to get.
@@ -113,6 +116,8 @@ enum Advance {
     Step,
 }
 
+/// The processor that the machine starts with.
+const BOOT_PROCESSOR: usize = 0;
 /// BIOS data area: what kind of reset is wanted.
 const BDA_RESET_FLAG: GuestPhys = GuestPhys::new(0x472);
 const WARM_RESET: u16 = 0x1234;
@@ -125,7 +130,7 @@ impl Vm {
     pub fn boot(config: &VmConfig, source: &Source<'_>) -> Result<Self, VmError> {
         let memory = Memory::new(config.memory)?;
         let entry = place(&memory.guest_ram(), source)?;
-        let mmu = Mmu::new(memory)?;
+        let mmu = Mmu::new(Arc::clone(&memory))?;
         let engine = match config.engine {
             Engine::Emulator => sbe::Engine::Emulator,
             Engine::Translator => sbe::Engine::Translator,
@@ -133,10 +138,13 @@ impl Vm {
         let mut vcpu = Vcpu::with_code_cache(config.cpu, engine, config.code_cache, mmu)?;
         vcpu.set_windows(config.windows);
         vcpu.set_linux_entry(entry.entry, entry.boot_params);
+        let (board, backends) = devices::pc(Clock::host(), host_time_of_day(), Arc::clone(&memory));
         Ok(Self {
-            vcpu,
+            memory,
+            vcpus: vec![vcpu],
             control: Control::new().map_err(VmError::Control)?,
-            board: Board::new(Clock::host(), host_time_of_day(), config.memory),
+            board,
+            backends,
             pace: Pace::default(),
             exits: Exits::default(),
             swallowed: None,
@@ -145,18 +153,21 @@ impl Vm {
         })
     }
 
-    /// Attaches a device at free I/O ports, the lowest being its offset 0, which drives the interrupt line `irq`. To be called
-    /// before [`Self::run`]: guests look for devices when they start.
+    /// Attaches a device, at any time; but guests look for devices when they start.
     ///
     /// # Errors
-    /// If a port or the line is not free.
+    /// If a region, a line or the name is not free. Nothing is then attached.
     pub fn attach(
         &mut self,
-        ports: RangeInclusive<u16>,
-        irq: Option<Irq>,
+        resources: Resources,
         device: impl Device + 'static,
     ) -> Result<(), AttachError> {
-        self.board.attach(ports, irq, Box::new(device))
+        self.board.attach(&resources, Box::new(device))
+    }
+
+    /// Detaches the device with this name, if there is one. Its lines fall, and nobody answers in its regions any more.
+    pub fn detach(&mut self, name: &str) -> Option<Box<dyn Device>> {
+        self.board.detach(name)
     }
 
     /// What other threads pause, wake and end this machine by.
@@ -185,23 +196,23 @@ impl Vm {
     /// Has [`Self::run`] return [`StopReason::Breakpoint`] before an instruction at a linear address is executed, see
     /// [`Vcpu::add_breakpoint`].
     pub fn add_breakpoint(&mut self, address: u32) {
-        self.vcpu.add_breakpoint(address);
+        self.vcpu_mut().add_breakpoint(address);
     }
 
     /// Removes a breakpoint that was added. Returns whether there was one.
     pub fn remove_breakpoint(&mut self, address: u32) -> bool {
-        self.vcpu.remove_breakpoint(address)
+        self.vcpu_mut().remove_breakpoint(address)
     }
 
     /// Has [`Self::run`] return [`StopReason::Watchpoint`] behind an access to a range of linear addresses, see
     /// [`Vcpu::add_watchpoint`].
     pub fn add_watchpoint(&mut self, watchpoint: Watchpoint) {
-        self.vcpu.add_watchpoint(watchpoint);
+        self.vcpu_mut().add_watchpoint(watchpoint);
     }
 
     /// Removes a watchpoint that was added. Returns whether there was one.
     pub fn remove_watchpoint(&mut self, watchpoint: Watchpoint) -> bool {
-        self.vcpu.remove_watchpoint(watchpoint)
+        self.vcpu_mut().remove_watchpoint(watchpoint)
     }
 
     /// Serves the console of a machine that stands still between two calls of [`Self::run`]: waits until the console has input or
@@ -215,7 +226,10 @@ impl Vm {
         console: &mut dyn Console,
         timeout: Option<Duration>,
     ) -> Result<(), StopReason> {
-        self.wait(console, timeout)?;
+        // Devices stand still, too.
+        self.control
+            .wait(console.ready(), timeout)
+            .map_err(StopReason::console)?;
         if self.control.is_quitting() {
             return Err(StopReason::Quit);
         }
@@ -225,36 +239,38 @@ impl Vm {
     /// Says which interrupts and exceptions are logged (target `irq`, level info, a line each), and which stop the machine with
     /// [`StopReason::Intercepted`] before the guest sees them.
     pub fn set_policy(&mut self, policy: Policy) {
-        self.vcpu.set_policy(policy);
+        for vcpu in &mut self.vcpus {
+            vcpu.set_policy(policy.clone());
+        }
     }
 
     /// What becomes of which interrupts and exceptions.
     pub fn policy(&self) -> &Policy {
-        self.vcpu.policy()
+        self.vcpu().policy()
     }
 
     /// The event that the machine was intercepted for, until it runs on.
     pub fn intercepted(&self) -> Option<GuestEvent> {
-        self.vcpu.intercepted()
+        self.vcpu().intercepted()
     }
 
     /// Requests an interrupt with `vector` as the INTR pin does, but not by the interrupt controllers: the guest gets it when it
     /// accepts interrupts. Vector 2 is NMI.
     pub fn inject(&mut self, vector: u8) {
         match Vector::Nmi as u8 == vector {
-            true => self.vcpu.inject_nmi(),
+            true => self.vcpu_mut().inject_nmi(),
             false => self.board.inject(vector),
         }
     }
 
     /// What is known of the translation of a linear address, as the guest's page tables are now.
     pub fn explain(&self, address: u32) -> Explanation {
-        self.vcpu.mmu.explain(LinearAddr::from(address))
+        self.vcpu().mmu.explain(LinearAddr::from(address))
     }
 
     /// The code pages that have translations; `None` without a translator.
     pub fn code_pages(&self) -> Option<Vec<CodePageReport>> {
-        self.vcpu.code_pages()
+        self.vcpu().code_pages()
     }
 
     /// The board.
@@ -266,37 +282,39 @@ impl Vm {
     /// gets it. When an external interrupt is swallowed, the interrupt controllers are told its end, since no handler will.
     pub fn decide(&mut self, decision: Decision) {
         let external = self
-            .vcpu
+            .vcpu()
             .intercepted()
             .filter(|event| event.source == EventSource::External);
         self.swallowed = match decision {
             Decision::Swallow => external.map(|event| event.vector),
             Decision::Reflect | Decision::Change { .. } => None,
         };
-        self.vcpu.decide(decision);
+        self.vcpu_mut().decide(decision);
     }
 
     /// Tells `sink` from now on what `filter` admits: interrupts and exceptions as they are delivered, writes of control registers
     /// and accesses to I/O ports. Whoever was told before is told no more.
     pub fn trace(&mut self, filter: Filter, sink: Box<dyn Sink>) {
         self.board.set_trace(Trace::new(filter, sink));
-        self.vcpu.set_observed(true);
+        for vcpu in &mut self.vcpus {
+            vcpu.set_observed(true);
+        }
     }
 
     /// Has translated code checked before it runs; a violation of what keeps the guest contained stops the machine. To be
     /// called before [`Self::run`].
     pub fn verify_code(&mut self) {
-        self.vcpu.verify_code();
+        self.vcpu_mut().verify_code();
     }
 
     /// How many pieces of translated code were checked; `None` when none are.
     pub fn verified(&self) -> Option<u64> {
-        self.vcpu.verified()
+        self.vcpu().verified()
     }
 
     /// Measures from now on how long translated code runs.
     pub fn measure_code(&mut self) {
-        self.vcpu.measure_code();
+        self.vcpu_mut().measure_code();
     }
 
     /// Tells `perf` of all translated code, by the file `jit-PID.dump` in `folder`. To be called before [`Self::run`].
@@ -304,12 +322,12 @@ impl Vm {
     /// # Errors
     /// What the host says when the file cannot be made; when the emulator runs the guest.
     pub fn write_jitdump(&mut self, folder: &Path) -> io::Result<()> {
-        self.vcpu.write_jitdump(folder)
+        self.vcpu_mut().write_jitdump(folder)
     }
 
     /// Keeps what [`Self::dump_code`] needs. To be called before [`Self::run`].
     pub fn record_code(&mut self) {
-        self.vcpu.record_code();
+        self.vcpu_mut().record_code();
     }
 
     /// The page that holds a linear address, as the guest's page tables are now: its code beside what was made from it.
@@ -317,14 +335,14 @@ impl Vm {
     /// # Errors
     /// Why there is nothing to show.
     pub fn dump_code(&self, address: u32) -> Result<String, NoDump> {
-        self.vcpu.dump_code(address)
+        self.vcpu().dump_code(address)
     }
 
     /// What the machine has done so far.
     pub fn stats(&self) -> Stats {
         let counts = self.board.counts();
         Stats {
-            instructions: self.vcpu.cpu.retired,
+            instructions: self.vcpu().cpu.retired,
             time: self.board.now(),
             running: self.running,
             halted: self.halted,
@@ -333,9 +351,24 @@ impl Vm {
             timer: self.board.timer_stats(),
             mmio: counts.mmio,
             ports: counts.ports.accessed().collect(),
-            attached: self.board.attached().collect(),
-            translation: self.vcpu.translation().cloned(),
+            connected: self.board.connected_ports().collect(),
+            translation: self.vcpu().translation().cloned(),
         }
+    }
+
+    /// The processor.
+    pub fn vcpu(&self) -> &Vcpu {
+        &self.vcpus[BOOT_PROCESSOR]
+    }
+
+    /// The processor, to change what is its own.
+    pub(crate) fn vcpu_mut(&mut self) -> &mut Vcpu {
+        &mut self.vcpus[BOOT_PROCESSOR]
+    }
+
+    /// The processor, and the board that it runs on.
+    fn vcpu_and_board(&mut self) -> (&mut Vcpu, &mut Board) {
+        (&mut self.vcpus[BOOT_PROCESSOR], &mut self.board)
     }
 
     fn run_by(&mut self, console: &mut dyn Console, by: Advance) -> StopReason {
@@ -381,7 +414,10 @@ impl Vm {
         }
         let exit = match by {
             Advance::Slices => self.run_slice(),
-            Advance::Step => self.vcpu.step(&mut self.board),
+            Advance::Step => {
+                let (vcpu, board) = self.vcpu_and_board();
+                vcpu.step(board)
+            }
         };
         self.board.pause_trace();
         match exit {
@@ -415,7 +451,8 @@ impl Vm {
         let budget = self
             .pace
             .budget(deadline.map(|deadline| deadline.saturating_sub(start)));
-        let exit = self.vcpu.run(&mut self.board, budget);
+        let (vcpu, board) = self.vcpu_and_board();
+        let exit = vcpu.run(board, budget);
         let elapsed = self.board.now() - start;
         self.running += elapsed;
         if matches!(exit, Exit::Budget) {
@@ -427,7 +464,7 @@ impl Vm {
     /// Waits until the board may have an interrupt, the user types something or another thread wants something.
     fn halt(&mut self, console: &mut dyn Console) -> Result<(), StopReason> {
         // Nothing on the board raises NMI, and none was injected: the processor would not have halted.
-        if self.vcpu.cpu.eflags & eflags::IF == 0 {
+        if self.vcpu().cpu.eflags & eflags::IF == 0 {
             return Err(StopReason::PowerOff);
         }
         self.exchange(console)?;
@@ -440,25 +477,22 @@ impl Vm {
             .board
             .next_deadline()
             .map(|deadline| Duration::from_nanos(deadline.saturating_sub(start)));
-        let waited = self.wait(console, timeout);
+        let inputs = console.ready().into_iter().chain(self.board.wakeups());
+        let waited = self.control.wait(inputs, timeout);
         self.halted += self.board.now() - start;
-        waited
-    }
-
-    fn wait(&self, console: &dyn Console, timeout: Option<Duration>) -> Result<(), StopReason> {
-        self.control
-            .wait(console.ready(), timeout)
-            .map_err(StopReason::console)
+        waited.map_err(StopReason::console)
     }
 
     /// Hands output to the host and input to the guest.
     fn exchange(&mut self, console: &mut dyn Console) -> Result<(), StopReason> {
         self.deliver_output(console)?;
         loop {
-            let room = self.board.room(Com::Com1);
+            let room = self.backends.com1.room();
             match console.input(room).map_err(StopReason::console)? {
+                Input::Bytes(bytes) if bytes.is_empty() => return Ok(()),
                 Input::Bytes(bytes) => {
-                    self.board.send(Com::Com1, &bytes);
+                    self.backends.com1.send(&bytes);
+                    self.board.advance_devices();
                     return Ok(());
                 }
                 Input::ShowStats => console
@@ -471,9 +505,9 @@ impl Vm {
 
     fn deliver_output(&mut self, console: &mut dyn Console) -> Result<(), StopReason> {
         for (channel, bytes) in [
-            (Channel::Com1, self.board.take_transmitted(Com::Com1)),
-            (Channel::Com2, self.board.take_transmitted(Com::Com2)),
-            (Channel::Debug, self.board.take_debug_output()),
+            (Channel::Com1, self.backends.com1.take_transmitted()),
+            (Channel::Com2, self.backends.com2.take_transmitted()),
+            (Channel::Debug, self.backends.debug.take_output()),
         ] {
             if !bytes.is_empty() {
                 console
@@ -487,7 +521,8 @@ impl Vm {
     fn stop_reason(&self, stop: Stop) -> StopReason {
         match stop {
             Stop::DebugExit(value) => StopReason::DebugExit(value),
-            Stop::Reset => match self.vcpu.mmu.memory().load::<u16>(BDA_RESET_FLAG) {
+            Stop::PowerOff => StopReason::PowerOff,
+            Stop::Reset => match self.memory.load::<u16>(BDA_RESET_FLAG) {
                 Ok(WARM_RESET) => StopReason::Panic,
                 _ => StopReason::Reboot,
             },

@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use vmm::{AttachError, Control, Device, Engine, GuestPhys, Irq, Level, StopReason, Vm};
+use vmm::{
+    Access, AttachError, Control, Device, DeviceContext, Engine, GuestPhys, Irq, Level, Resources,
+    StopReason, Vm,
+};
 
 use crate::support::{DATA, ENGINES, START, Typed, machine, run_slice};
 
@@ -21,19 +24,22 @@ struct Button {
 }
 
 impl Device for Button {
-    fn read(&mut self, offset: u16) -> u8 {
-        assert_eq!(offset, 0);
+    fn read(&mut self, access: Access, context: &mut DeviceContext<'_>) -> u64 {
+        assert_eq!((access.offset, access.bytes), (0, 1));
         self.pressed.store(false, Ordering::Relaxed);
-        self.number
+        self.advance(context);
+        self.number.into()
     }
 
-    fn write(&mut self, offset: u16, value: u8) {
-        assert_eq!((offset, value), (1, 1));
+    fn write(&mut self, access: Access, value: u64, context: &mut DeviceContext<'_>) {
+        assert_eq!((access.offset, value), (1, 1));
         self.pressed.store(true, Ordering::Relaxed);
+        self.advance(context);
     }
 
-    fn interrupt(&self) -> Level {
-        Level::from_active(self.pressed.load(Ordering::Relaxed))
+    fn advance(&mut self, context: &mut DeviceContext<'_>) {
+        let pressed = self.pressed.load(Ordering::Relaxed);
+        context.set_line(0, Level::from_active(pressed));
     }
 }
 
@@ -69,6 +75,10 @@ const LOOP: &[u8] = &[0xeb, 0xfe];
 /// mov dx, 301h; mov al, 1; out dx, al; then wait
 const PRESS: &[u8] = &[0x66, 0xba, 0x01, 0x03, 0xb0, 0x01, 0xee, 0xf4, 0xeb, 0xfd];
 
+fn irq(number: u8) -> Irq {
+    Irq::new(number).unwrap()
+}
+
 /// A machine with a button of this number.
 fn with_button(engine: Engine, code: &[u8], number: u8) -> (Vm, Arc<AtomicBool>) {
     let mut vm = machine(engine, code);
@@ -77,7 +87,8 @@ fn with_button(engine: Engine, code: &[u8], number: u8) -> (Vm, Arc<AtomicBool>)
         number,
         pressed: Arc::clone(&pressed),
     };
-    vm.attach(PORT..=PORT + 1, Irq::new(IRQ), button).unwrap();
+    let resources = Resources::new("button").ports(PORT..=PORT + 1);
+    vm.attach(resources.edge_line(irq(IRQ)), button).unwrap();
     (vm, pressed)
 }
 
@@ -156,24 +167,71 @@ fn a_device_interrupts_when_another_thread_says_so() {
 #[test]
 fn conflicts_are_errors() {
     let (mut vm, pressed) = with_button(Engine::Emulator, READ, 0);
-    let mut attach = |ports, irq| {
+    let mut attach = |resources: Resources| {
         let pressed = Arc::clone(&pressed);
-        vm.attach(ports, irq, Button { number: 0, pressed })
+        vm.attach(resources, Button { number: 0, pressed })
     };
+    let other = || Resources::new("other");
+    for (ports, in_use, device) in [
+        (0x3f0..=0x3ff, 0x3f8..=0x3ff, "COM1"),
+        (0x2ff..=0x300, 0x2f8..=0x2ff, "COM2"),
+        (PORT + 1..=0x310, PORT..=PORT + 1, "button"),
+        (0x0..=0xffff, 0x20..=0x21, "chipset"),
+        (0xcf0..=0xcff, 0xcf9..=0xcf9, "reset control"),
+    ] {
+        let error = attach(other().ports(ports)).unwrap_err();
+        let (ports, device) = (in_use, device.into());
+        assert_eq!(error, AttachError::PortsInUse { ports, device });
+    }
+    for (resources, message) in [
+        (
+            other().ports(PORT + 1..=0x310),
+            "ports 0x0300 to 0x0301 are button's",
+        ),
+        (
+            other().ports(0x310..=0x31f).edge_line(irq(IRQ)),
+            "IRQ 5 is driven by button; only level triggered lines are shared",
+        ),
+        (
+            other().level_line(irq(IRQ)),
+            "IRQ 5 is driven by button; only level triggered lines are shared",
+        ),
+        (
+            other().edge_line(Irq::TIMER),
+            "IRQ 0 is driven by chipset; only level triggered lines are shared",
+        ),
+        (
+            other().level_line(irq(13)),
+            "IRQ 13 cannot be level triggered",
+        ),
+        (
+            other().mmio(0xf_0000..=0xf_0fff),
+            "addresses 0xc0000 to 0xfffff are memory's",
+        ),
+        (
+            other().mmio(0xb_8000..=0x10_0000),
+            "addresses 0xc0000 to 0xfffff are memory's",
+        ),
+        (
+            other().mmio(0xff_ffff..=u64::MAX),
+            "addresses 0x100000 to 0xffffff are memory's",
+        ),
+        (Resources::new("COM1"), "there is a device \"COM1\" already"),
+    ] {
+        let error = attach(resources).unwrap_err();
+        assert_eq!(error.to_string(), message);
+    }
+    // Nothing of what was refused is left.
+    let everything = other()
+        .ports(0x302..=0x3e7)
+        .mmio(0x1_0000_0000..=u64::MAX)
+        .edge_line(irq(7))
+        .level_line(irq(9));
+    attach(everything).unwrap();
     assert_eq!(
-        attach(0x3f0..=0x3ff, None),
-        Err(AttachError::PortInUse(0x3f8))
+        attach(Resources::new("late").mmio(u64::MAX..=u64::MAX)).map_err(|error| error.to_string()),
+        Err("addresses 0x100000000 to 0xffffffffffffffff are other's".into())
     );
-    assert_eq!(
-        attach(0x2ff..=0x300, None),
-        Err(AttachError::PortInUse(0x2ff))
-    );
-    assert_eq!(
-        attach(PORT + 1..=0x310, None),
-        Err(AttachError::PortInUse(PORT + 1))
-    );
-    let error = attach(0x310..=0x31f, Irq::new(IRQ)).unwrap_err();
-    assert_eq!(error.to_string(), "IRQ 5 is in use");
 }
 
 /// Reading takes long, and the machine is told to pause meanwhile.
@@ -183,14 +241,14 @@ struct Slow {
 }
 
 impl Device for Slow {
-    fn read(&mut self, _: u16) -> u8 {
+    fn read(&mut self, _: Access, _: &mut DeviceContext<'_>) -> u64 {
         thread::sleep(Duration::from_millis(200));
         self.control.pause();
         *self.done.lock().unwrap() = Some(Instant::now());
         0
     }
 
-    fn write(&mut self, _: u16, _: u8) {}
+    fn write(&mut self, _: Access, _: u64, _: &mut DeviceContext<'_>) {}
 }
 
 #[test]
@@ -216,7 +274,8 @@ fn the_ticks_before_a_pause_are_owed() {
             control: vm.control(),
             done: Arc::clone(&done),
         };
-        vm.attach(PORT..=PORT, None, slow).unwrap();
+        vm.attach(Resources::new("slow").ports(PORT..=PORT), slow)
+            .unwrap();
         let stop = vm.run(&mut Typed::default());
         assert!(matches!(stop, StopReason::Paused), "{stop}");
         vm.control().pause();
