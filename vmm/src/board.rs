@@ -64,6 +64,14 @@ pub struct BoardState {
     stop: Option<Stop>,
 }
 
+#[cfg(test)]
+impl BoardState {
+    pub(crate) fn device_mut(&mut self, name: &str) -> &mut DeviceState {
+        let mut devices = self.devices.iter_mut();
+        devices.find(|device| device.name == name).unwrap()
+    }
+}
+
 /// The error of saving or restoring a board.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BoardStateError {

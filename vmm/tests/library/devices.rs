@@ -1,6 +1,8 @@
 //! Devices of the program's own.
 
 use std::{
+    io::{self, PipeReader, Read as _, Write as _},
+    os::fd::{AsFd as _, BorrowedFd},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -9,12 +11,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use vmm::{
     Access, AttachError, Control, Device, DeviceContext, Engine, GuestPhys, Irq, Level, Resources,
-    StopReason, Vm,
+    Stop, StopReason, Vm,
 };
 
-use crate::support::{DATA, ENGINES, START, Typed, machine, run_slice};
+use crate::support::{DATA, ENGINES, START, Typed, machine, physical, run_slice};
 
 /// A button and a number. Reading offset 0 gives the number and ends the request for an interrupt; writing offset 1 presses the
 /// button from inside.
@@ -82,6 +85,11 @@ fn irq(number: u8) -> Irq {
 /// A machine with a button of this number.
 fn with_button(engine: Engine, code: &[u8], number: u8) -> (Vm, Arc<AtomicBool>) {
     let mut vm = machine(engine, code);
+    let pressed = attach_button(&mut vm, number);
+    (vm, pressed)
+}
+
+fn attach_button(vm: &mut Vm, number: u8) -> Arc<AtomicBool> {
     let pressed = Arc::new(AtomicBool::new(false));
     let button = Button {
         number,
@@ -89,14 +97,14 @@ fn with_button(engine: Engine, code: &[u8], number: u8) -> (Vm, Arc<AtomicBool>)
     };
     let resources = Resources::new("button").ports(PORT..=PORT + 1);
     vm.attach(resources.edge_line(irq(IRQ)), button).unwrap();
-    (vm, pressed)
+    pressed
 }
 
-/// A machine whose guest executes `then`, and at the button's interrupt reads the button's number, 42, and ends with it.
-fn listening(engine: Engine, then: &[u8]) -> (Vm, Arc<AtomicBool>) {
+/// A machine whose guest executes `then`, and at IRQ 5 reads port 300h and ends with what it reads.
+fn interrupted(engine: Engine, then: &[u8]) -> Vm {
     let code = [LISTEN, then, READ].concat();
     let handler = START + (code.len() - READ.len()) as u32;
-    let (mut vm, pressed) = with_button(engine, &code, 42);
+    let mut vm = machine(engine, &code);
     let mut write = |address: u32, bytes: &[u8]| {
         vm.write_physical(GuestPhys::new(address.into()), bytes)
             .unwrap();
@@ -114,6 +122,13 @@ fn listening(engine: Engine, then: &[u8]) -> (Vm, Arc<AtomicBool>) {
     for (at, half) in [0, 4].into_iter().zip(gate) {
         write(table + 8 * 0x25 + at, &half.to_le_bytes());
     }
+    vm
+}
+
+/// Such a machine, and the button whose interrupt it is; its number is 42.
+fn listening(engine: Engine, then: &[u8]) -> (Vm, Arc<AtomicBool>) {
+    let mut vm = interrupted(engine, then);
+    let pressed = attach_button(&mut vm, 42);
     (vm, pressed)
 }
 
@@ -290,4 +305,127 @@ fn the_ticks_before_a_pause_are_owed() {
             "{ticks:?}, paused {paused} ms"
         );
     }
+}
+
+/// A device whose request comes by a pipe, a byte for each.
+struct Bell(PipeReader);
+
+impl Device for Bell {
+    fn read(&mut self, _: Access, context: &mut DeviceContext<'_>) -> u64 {
+        context.set_line(0, Level::Low);
+        42
+    }
+
+    fn write(&mut self, _: Access, _: u64, _: &mut DeviceContext<'_>) {}
+
+    fn advance(&mut self, context: &mut DeviceContext<'_>) {
+        let mut ready = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut ready, PollTimeout::ZERO) == Ok(1) {
+            self.0.read_exact(&mut [0]).unwrap();
+            context.set_line(0, Level::High);
+        }
+    }
+
+    fn wakeup(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.0.as_fd())
+    }
+}
+
+#[test]
+fn a_descriptor_of_a_device_wakes_a_halted_machine() {
+    for engine in ENGINES {
+        let mut vm = interrupted(engine, WAIT);
+        let (reader, mut writer) = io::pipe().unwrap();
+        let resources = Resources::new("bell").ports(PORT..=PORT);
+        vm.attach(resources.level_line(irq(IRQ)), Bell(reader))
+            .unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                // The machine halts meanwhile, or is not there yet.
+                thread::sleep(Duration::from_millis(50));
+                writer.write_all(b"!").unwrap();
+            });
+            assert_ends_with_42(&mut vm);
+        });
+    }
+}
+
+/// Reads as one number in every width, and switches the machine off when written.
+struct Number(u64);
+
+impl Device for Number {
+    fn read(&mut self, _: Access, _: &mut DeviceContext<'_>) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: Access, _: u64, context: &mut DeviceContext<'_>) {
+        context.stop(Stop::PowerOff);
+    }
+}
+
+/// Where guests find a number.
+const NUMBER: u64 = 0xd000_0000;
+
+#[test]
+fn devices_come_and_go_while_the_guest_runs() {
+    /// A guest that copies the number to [`DATA`], for ever.
+    #[rustfmt::skip]
+    const COPY: &[u8] = &[
+        0xa1, 0x00, 0x00, 0x00, 0xd0, // again: mov eax, [d0000000h]
+        0xa3, 0x00, 0x00, 0x20, 0x00, // mov [200000h], eax
+        0xeb, 0xf4,                   // jmp again
+    ];
+    for engine in ENGINES {
+        let mut vm = machine(engine, COPY);
+        let copied = |vm: &mut Vm| {
+            run_slice(vm);
+            u32::from_le_bytes(physical(vm, DATA.into()))
+        };
+        let resources = || Resources::new("number").mmio(NUMBER..=NUMBER + 3);
+        assert_eq!(copied(&mut vm), u32::MAX);
+        for number in [1, 2] {
+            vm.attach(resources(), Number(number)).unwrap();
+            assert_eq!(u64::from(copied(&mut vm)), number);
+            assert!(vm.attach(resources(), Number(number)).is_err());
+            assert!(vm.detach("number").is_some());
+            assert!(vm.detach("number").is_none());
+            assert_eq!(copied(&mut vm), u32::MAX);
+        }
+    }
+}
+
+#[test]
+fn a_device_switches_the_machine_off() {
+    // mov [d0000000h], eax
+    const WRITE: &[u8] = &[0xa3, 0x00, 0x00, 0x00, 0xd0];
+    for engine in ENGINES {
+        let mut vm = machine(engine, WRITE);
+        let resources = Resources::new("number").mmio(NUMBER..=NUMBER + 3);
+        vm.attach(resources, Number(0)).unwrap();
+        let stop = vm.run(&mut Typed::default());
+        assert!(matches!(stop, StopReason::PowerOff), "{stop}");
+    }
+}
+
+#[test]
+fn instructions_are_not_fetched_from_a_device() {
+    // mov eax, d0000000h; jmp eax
+    const JUMP: &[u8] = &[0xb8, 0x00, 0x00, 0x00, 0xd0, 0xff, 0xe0];
+    for engine in ENGINES {
+        let mut vm = machine(engine, JUMP);
+        let resources = Resources::new("number").mmio(NUMBER..=NUMBER + 0xfff);
+        vm.attach(resources, Number(0x90)).unwrap();
+        let stop = vm.run(&mut Typed::default());
+        assert!(matches!(stop, StopReason::Unsupported(_)), "{stop}");
+    }
+}
+
+#[test]
+fn a_device_without_a_state_keeps_the_board_from_being_saved() {
+    let (vm, _) = with_button(Engine::Emulator, READ, 0);
+    let error = vm.board().save().unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "device \"button\": its state cannot be saved"
+    );
 }

@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use mmu::GuestPhys;
+use proptest::prelude::*;
 use sbe::Bus;
 
 use super::*;
@@ -206,4 +207,143 @@ fn wide_accesses_cover_consecutive_ports() {
     board.port_write(0x70, Width::Word, 0x5a40);
     write(&mut board, 0x70, 0x40);
     assert_eq!(read(&mut board, 0x71), 0x5a, "index and data at once");
+}
+
+/// An access to a port, or a byte sent to a serial port, and the nanoseconds that pass before it.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    pass: u64,
+    port: u16,
+    width: Width,
+    write: Option<u32>,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let port = prop_oneof![
+        proptest::sample::select(vec![
+            0x20, 0x21, 0x40, 0x42, 0x43, 0x60, 0x61, 0x64, 0x70, 0x70, 0x71, 0x71, 0x80, 0x92,
+            0xa0, 0xa1, 0xe9, 0xf4, 0x4d0, 0x4d1, 0xcf8, 0xcf9
+        ]),
+        0x2f8u16..0x300,
+        0x3f8u16..0x400,
+    ];
+    let width = proptest::sample::select(vec![Width::Byte, Width::Word, Width::Dword]);
+    let write = proptest::option::of(any::<u32>());
+    let step = (0..3 * MS, port, width, write).prop_map(|(pass, port, width, write)| Step {
+        pass,
+        port,
+        width,
+        write,
+    });
+    proptest::collection::vec(step, 0..200)
+}
+
+/// Makes the accesses, and returns what is seen of the board.
+fn take(
+    (board, backends, time): &mut (Board, Backends, Arc<AtomicU64>),
+    steps: &[Step],
+) -> Vec<(u32, bool, Option<u64>)> {
+    let see = |step: &Step| {
+        time.fetch_add(step.pass, Ordering::Relaxed);
+        board.advance();
+        let seen = match step.write {
+            None => board.port_read(step.port, step.width),
+            Some(value) => {
+                board.port_write(step.port, step.width, value);
+                0
+            }
+        };
+        if backends.com1.room() > 0 && step.pass % 2 == 0 {
+            backends.com1.send(&[step.pass as u8; 3]);
+            board.advance_devices();
+        }
+        let intr = board.intr();
+        if intr && step.pass % 3 == 0 {
+            return (board.acknowledge().into(), true, board.next_deadline());
+        }
+        (seen, intr, board.next_deadline())
+    };
+    steps.iter().map(see).collect()
+}
+
+fn saved(board: &Board) -> Vec<u8> {
+    postcard::to_stdvec(&board.save().unwrap()).unwrap()
+}
+
+proptest! {
+    #[test]
+    fn a_restored_board_goes_on_as_the_saved_one(
+        before in steps(), after in steps(), origin in 0..1u64 << 60
+    ) {
+        let mut original = board();
+        take(&mut original, &before);
+        let bytes = saved(&original.0);
+
+        let mut other = board();
+        other.2.store(origin, Ordering::Relaxed);
+        take(&mut other, &after);
+        other.0.restore(postcard::from_bytes(&bytes).unwrap()).unwrap();
+        prop_assert_eq!(saved(&other.0), bytes);
+        prop_assert_eq!(take(&mut original, &after), take(&mut other, &after));
+        prop_assert_eq!(original.0.stop(), other.0.stop());
+        for (mine, theirs) in [
+            (original.1.com1, other.1.com1),
+            (original.1.com2, other.1.com2),
+        ] {
+            prop_assert_eq!(mine.take_transmitted(), theirs.take_transmitted());
+        }
+        prop_assert_eq!(original.1.debug.take_output(), other.1.debug.take_output());
+    }
+
+    #[test]
+    fn no_saved_state_panics(
+        before in steps(),
+        after in steps(),
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+    ) {
+        let mut original = board();
+        take(&mut original, &before);
+        let mut bytes = saved(&original.0);
+        for (at, value) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        let mut other = board();
+        if let Ok(state) = postcard::from_bytes(&bytes)
+            && other.0.restore(state).is_ok()
+        {
+            take(&mut other, &after);
+            saved(&other.0);
+        }
+    }
+
+    #[test]
+    fn a_state_of_any_bytes_is_a_device_s_or_an_error_that_names_it(
+        bytes in proptest::collection::vec(any::<u8>(), 0..200), after in steps()
+    ) {
+        for name in ["RTC", "COM1", "i8042", "control port A", "reset control", "debug console"] {
+            let mut board = board();
+            let mut state = board.0.save().unwrap();
+            state.device_mut(name).state.clone_from(&bytes);
+            match board.0.restore(state) {
+                Ok(()) => drop(take(&mut board, &after)),
+                Err(error) => prop_assert!(error.to_string().contains(name), "{}", error),
+            }
+        }
+    }
+}
+
+#[test]
+fn states_and_devices_go_together() {
+    let (mut board, ..) = board();
+    let state = board.save().unwrap();
+    let com2 = board.detach("COM2").unwrap();
+    let error = board.restore(state.clone()).unwrap_err();
+    assert_eq!(error.to_string(), "there is no device \"COM2\" to restore");
+    board.attach(&Resources::new("COM3"), com2).unwrap();
+    let error = board.restore(state).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "there is not one state of device \"COM3\""
+    );
 }
