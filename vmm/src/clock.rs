@@ -1,4 +1,4 @@
-//! The machine's time: nanoseconds since it was switched on.
+//! The machine's time: nanoseconds since it was switched on, the time in which it was saved and not restored left out.
 
 use std::{
     fmt,
@@ -8,7 +8,9 @@ use std::{
 /// A monotonic source of nanoseconds, 0 when the machine is switched on. PIT, RTC and the run loop share one, so they
 /// agree; the host's clock runs at the rate of its TSC, which the guest reads directly.
 pub struct Clock {
-    now: Box<dyn Fn() -> u64 + Send>,
+    source: Box<dyn Fn() -> u64 + Send>,
+    /// What the source showed when the machine was switched on, modulo 2⁶⁴.
+    origin: u64,
 }
 
 impl Clock {
@@ -20,12 +22,20 @@ impl Clock {
 
     /// A clock that shows what `now` returns, which must never decrease.
     pub fn from_fn(now: impl Fn() -> u64 + Send + 'static) -> Self {
-        Self { now: Box::new(now) }
+        Self {
+            source: Box::new(now),
+            origin: 0,
+        }
+    }
+
+    /// Sets the clock to `now`, from where it goes on: a saved machine's time is restored.
+    pub fn set(&mut self, now: u64) {
+        self.origin = (self.source)().wrapping_sub(now);
     }
 
     /// Nanoseconds since the machine was switched on.
     pub fn now(&self) -> u64 {
-        (self.now)()
+        (self.source)().wrapping_sub(self.origin)
     }
 }
 
@@ -40,4 +50,28 @@ pub fn host_time_of_day() -> i128 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_nanos() as i128)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    };
+
+    use super::*;
+
+    #[test]
+    fn it_goes_on_from_where_it_is_set() {
+        let time = Arc::new(AtomicU64::new(1000));
+        let source = Arc::clone(&time);
+        let mut clock = Clock::from_fn(move || source.load(Ordering::Relaxed));
+        assert_eq!(clock.now(), 1000);
+        for (now, later) in [(5000, 5001), (3, 4), (u64::MAX - 1, u64::MAX)] {
+            clock.set(now);
+            assert_eq!(clock.now(), now);
+            time.fetch_add(1, Ordering::Relaxed);
+            assert_eq!(clock.now(), later);
+        }
+    }
 }

@@ -8,7 +8,7 @@
 //! ```
 
 use std::{
-    io,
+    io, iter,
     os::fd::{AsFd, BorrowedFd},
     sync::{
         Arc,
@@ -114,17 +114,16 @@ impl Control {
         self.0.requests.load(Ordering::Acquire) & QUIT != 0
     }
 
-    /// Waits until `input` is readable or another thread wakes this one, at most for `timeout` (none: for ever). May return
-    /// early. Uses no processor time meanwhile.
-    pub(crate) fn wait(
-        &self,
-        input: Option<BorrowedFd<'_>>,
+    /// Waits until one of `inputs` is readable or another thread wakes this one, at most for `timeout` (none: for ever). May
+    /// return early. Uses no processor time meanwhile.
+    pub(crate) fn wait<'a>(
+        &'a self,
+        inputs: impl IntoIterator<Item = BorrowedFd<'a>>,
         timeout: Option<Duration>,
     ) -> io::Result<()> {
         let own = self.0.event.as_fd();
-        let mut fds: Vec<_> = [Some(own), input]
-            .into_iter()
-            .flatten()
+        let mut fds: Vec<_> = iter::once(own)
+            .chain(inputs)
             .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
             .collect();
         let timeout = timeout.map(|timeout| TimeSpec::from_duration(timeout.min(LONGEST_WAIT)));

@@ -76,7 +76,7 @@ impl Vm {
     /// # Errors
     /// If a byte of the range is not memory. `out` is then unchanged.
     pub fn read_physical(&self, address: GuestPhys, out: &mut [u8]) -> Result<(), AccessError> {
-        Ok(self.vcpu.mmu.memory().read(address, out)?)
+        Ok(self.vcpu().mmu.memory().read(address, out)?)
     }
 
     /// Writes memory by guest-physical address, ROM too.
@@ -84,7 +84,7 @@ impl Vm {
     /// # Errors
     /// If a byte of the range is not memory. Memory is then unchanged.
     pub fn write_physical(&mut self, address: GuestPhys, data: &[u8]) -> Result<(), AccessError> {
-        Ok(self.vcpu.mmu.memory().write(address, data)?)
+        Ok(self.vcpu().mmu.memory().write(address, data)?)
     }
 
     /// The guest-physical address that a linear address stands for.
@@ -92,7 +92,7 @@ impl Vm {
     /// # Errors
     /// If the page tables do not map it.
     pub fn translate(&self, address: LinearAddr) -> Result<GuestPhys, AccessError> {
-        let found = self.vcpu.mmu.walk(address);
+        let found = self.vcpu().mmu.walk(address);
         found
             .map(|translation| translation.phys)
             .map_err(|reason| AccessError::NotMapped { address, reason })

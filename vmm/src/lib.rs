@@ -1,7 +1,7 @@
 //! The replex virtual machine monitor: boot protocol, devices, run loop. The `replex` program is a thin user of it.
 //!
 //! * [`loader`] puts a kernel into guest memory, as the boot protocol says.
-//! * [`board`] wires the [`devices`] to I/O ports and interrupt lines.
+//! * [`board`] is the interrupt controllers and the [`bus`]; [`devices`] are a PC's devices on it.
 //! * [`vm`] runs a processor on the board; what is at the other end of its serial cables is a [`console`].
 //! * [`control`] pauses, wakes and ends a running machine from other threads; [`inspect`] looks into one that stands still.
 //! * [`trace`] tells what the processor does.
@@ -54,7 +54,7 @@
 //!
 //! A machine without a thread of its own runs where [`Vm::run`] is called, until it stops or a [`Control`] ends it. Other parts:
 //!
-//! * a [`Device`] of the program, put on free ports by [`Vm::attach`];
+//! * a [`Device`] of the program, put on free ports, addresses and interrupt lines by [`Vm::attach`];
 //! * a [`Console`] of the program instead of [`console::pipe`];
 //! * a [`Policy`] that stops the machine at interrupts and exceptions ([`Vm::set_policy`], [`Machine::decide`]);
 //! * breakpoints and watchpoints ([`Vm::debugger_mut`]); registers, statistics and the guest's code ([`Vm::vcpu`]);
@@ -63,6 +63,7 @@
 //! `examples/two_machines.rs` boots two Linux machines at once and lets them talk to each other.
 
 pub mod board;
+pub mod bus;
 pub mod clock;
 pub mod console;
 pub mod control;
@@ -74,7 +75,6 @@ pub mod machine;
 mod pace;
 pub mod parse;
 pub mod ports;
-pub mod slots;
 pub mod stats;
 pub mod stop;
 pub mod trace;
@@ -85,6 +85,10 @@ pub mod vm;
 pub use {irq, mmu, sbe};
 
 pub use board::Board;
+pub use bus::{
+    Access, AttachError, Device, DeviceContext, DeviceStateError, PortWidth, Region, Resources,
+    Stop,
+};
 pub use console::Console;
 pub use control::Control;
 pub use inspect::AccessError;
@@ -96,7 +100,6 @@ pub use sbe::{
     Action, CpuModel, Debugger, Decision, Engine, EventSource, GuestEvent, Policy, VcpuConfig,
     VcpuError, WatchHit, Watched, Watchpoint, Windows, cpu,
 };
-pub use slots::{AttachError, Device};
 pub use stats::Stats;
 pub use stop::StopReason;
 pub use vm::{Vm, VmConfig, VmError};

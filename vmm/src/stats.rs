@@ -5,7 +5,7 @@ use std::{fmt, ops::RangeInclusive};
 use irq::TimerStats;
 use sbe::TranslationStats;
 
-use crate::{board::is_connected, ports::PortCount};
+use crate::ports::PortCount;
 
 /// Counts and times since the machine was switched on. The `Display` form is the report of `--stats`, several lines.
 #[derive(Clone, Debug, Default)]
@@ -28,8 +28,8 @@ pub struct Stats {
     pub mmio: u64,
     /// Accesses to I/O ports, by port.
     pub ports: Vec<(u16, PortCount)>,
-    /// The ports of devices that were attached.
-    pub attached: Vec<RangeInclusive<u16>>,
+    /// The ports at which somebody answers.
+    pub connected: Vec<RangeInclusive<u16>>,
     /// The translator's counts, if there is one.
     pub translation: Option<TranslationStats>,
 }
@@ -107,12 +107,8 @@ impl fmt::Display for Stats {
         )?;
         writeln!(f, "absent memory {} accesses", self.mmio)?;
         for &(port, PortCount { reads, writes }) in &self.ports {
-            let attached = self.attached.iter().any(|ports| ports.contains(&port));
-            let absent = if attached || is_connected(port) {
-                ""
-            } else {
-                ", nobody there"
-            };
+            let connected = self.connected.iter().any(|ports| ports.contains(&port));
+            let absent = if connected { "" } else { ", nobody there" };
             writeln!(
                 f,
                 "port {port:04x}     {reads} reads, {writes} writes{absent}"

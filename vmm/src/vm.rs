@@ -1,4 +1,4 @@
-//! The machine: one processor, its board, and the loop that runs them.
+//! The machine: memory, processors, their board, and the loop that runs them.
 //!
 //! ```text
 //!   ┌► advance the board to now ─► exchange input and output ─► run the processor for a slice ─┐
@@ -11,9 +11,8 @@
 //! reset when it panics, by writing 1234h to the BIOS data area's word at 472h, and clears it for every other reset. So
 //! the word tells a panic from a reboot.
 
-use std::{io, ops::RangeInclusive, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
-use irq::Irq;
 use log::debug;
 use mmu::{GuestPhys, Memory, MemoryError, Mmu};
 use sbe::{
@@ -23,13 +22,14 @@ use sbe::{
 use thiserror::Error;
 
 use crate::{
-    board::{Board, Com, Stop},
+    board::Board,
+    bus::{AttachError, Device, Resources, Stop},
     clock::{Clock, host_time_of_day},
     console::{Channel, Console, Input},
     control::{Control, Request},
+    devices::{self, Backends},
     loader::{BootSource, LoadError, place},
     pace::Pace,
-    slots::{AttachError, Device},
     stats::{Exits, Stats},
     stop::StopReason,
     trace::{Filter, Sink, Trace},
@@ -73,9 +73,12 @@ pub enum VmError {
 
 /// A virtual machine.
 pub struct Vm {
-    pub(crate) vcpu: Vcpu,
+    memory: Arc<Memory>,
+    /// The processors: one, for now.
+    vcpus: Vec<Vcpu>,
     control: Control,
     board: Board,
+    backends: Backends,
     pace: Pace,
     exits: Exits,
     /// Vector of an external interrupt that the guest is not going to get.
@@ -93,6 +96,8 @@ enum Advance {
     Step,
 }
 
+/// The processor that the machine starts with.
+const BOOT_PROCESSOR: usize = 0;
 /// BIOS data area: what kind of reset is wanted.
 const BDA_RESET_FLAG: GuestPhys = GuestPhys::new(0x472);
 const WARM_RESET: u16 = 0x1234;
@@ -105,13 +110,16 @@ impl Vm {
     pub fn boot(config: &VmConfig, source: &BootSource<'_>) -> Result<Self, VmError> {
         let memory = Memory::new(config.memory)?;
         let entry = place(&memory.guest_ram(), source)?;
-        let mmu = Mmu::new(memory)?;
+        let mmu = Mmu::new(Arc::clone(&memory))?;
         let mut vcpu = Vcpu::new(&config.vcpu, mmu)?;
         vcpu.set_linux_entry(entry.entry, entry.boot_params);
+        let (board, backends) = devices::pc(Clock::host(), host_time_of_day(), Arc::clone(&memory));
         Ok(Self {
-            vcpu,
+            memory,
+            vcpus: vec![vcpu],
             control: Control::new().map_err(VmError::Control)?,
-            board: Board::new(Clock::host(), host_time_of_day(), config.memory),
+            board,
+            backends,
             pace: Pace::default(),
             exits: Exits::default(),
             swallowed: None,
@@ -120,18 +128,21 @@ impl Vm {
         })
     }
 
-    /// Attaches a device at free I/O ports, the lowest being its offset 0, which drives the interrupt line `irq`. To be called
-    /// before [`Self::run`]: guests look for devices when they start.
+    /// Attaches a device, at any time; but guests look for devices when they start.
     ///
     /// # Errors
-    /// If a port or the line is not free.
+    /// If a region, a line or the name is not free. Nothing is then attached.
     pub fn attach(
         &mut self,
-        ports: RangeInclusive<u16>,
-        irq: Option<Irq>,
+        resources: Resources,
         device: impl Device + 'static,
     ) -> Result<(), AttachError> {
-        self.board.attach(ports, irq, Box::new(device))
+        self.board.attach(&resources, Box::new(device))
+    }
+
+    /// Detaches the device with this name, if there is one. Its lines fall, and nobody answers in its regions any more.
+    pub fn detach(&mut self, name: &str) -> Option<Box<dyn Device>> {
+        self.board.detach(name)
     }
 
     /// What other threads pause, wake and end this machine by.
@@ -157,15 +168,10 @@ impl Vm {
         self.advance(console, Advance::Slices)
     }
 
-    /// The processor: its registers, what it knows of the guest's code, and its memory management unit.
-    pub fn vcpu(&self) -> &Vcpu {
-        &self.vcpu
-    }
-
     /// The breakpoints and watchpoints, to add and remove some: [`Self::run`] returns [`StopReason::Breakpoint`] or
     /// [`StopReason::Watchpoint`] at them.
     pub fn debugger_mut(&mut self) -> &mut Debugger {
-        self.vcpu.debugger_mut()
+        self.vcpu_mut().debugger_mut()
     }
 
     /// Serves the console of a machine that stands still between two calls of [`Self::run`]: waits until the console has input or
@@ -179,7 +185,10 @@ impl Vm {
         console: &mut dyn Console,
         timeout: Option<Duration>,
     ) -> Result<(), StopReason> {
-        self.wait(console, timeout)?;
+        // Devices stand still, too.
+        self.control
+            .wait(console.ready(), timeout)
+            .map_err(StopReason::console)?;
         if self.control.is_quitting() {
             return Err(StopReason::Quit);
         }
@@ -189,14 +198,16 @@ impl Vm {
     /// Sets the policy: which interrupts and exceptions are logged (target `irq`, level info, a line each), and which stop the
     /// machine with [`StopReason::Intercepted`] before the guest sees them.
     pub fn set_policy(&mut self, policy: Policy) {
-        self.vcpu.set_policy(policy);
+        for vcpu in &mut self.vcpus {
+            vcpu.set_policy(policy.clone());
+        }
     }
 
     /// Requests an interrupt with `vector` as the INTR pin does, but not by the interrupt controllers: the guest gets it when it
     /// accepts interrupts. Vector 2 is NMI.
     pub fn inject(&mut self, vector: u8) {
         match Vector::Nmi as u8 == vector {
-            true => self.vcpu.inject_nmi(),
+            true => self.vcpu_mut().inject_nmi(),
             false => self.board.inject(vector),
         }
     }
@@ -210,28 +221,30 @@ impl Vm {
     /// gets it. When an external interrupt is swallowed, the interrupt controllers are told its end, since no handler will.
     pub fn decide(&mut self, decision: Decision) {
         let external = self
-            .vcpu
+            .vcpu()
             .intercepted()
             .filter(|event| event.source == EventSource::External);
         self.swallowed = match decision {
             Decision::Swallow => external.map(|event| event.vector),
             Decision::Reflect | Decision::Change { .. } => None,
         };
-        self.vcpu.decide(decision);
+        self.vcpu_mut().decide(decision);
     }
 
     /// Tells `sink` from now on what `filter` admits: interrupts and exceptions as they are delivered, writes of control registers
     /// and accesses to I/O ports. Whoever was told before is told no more.
     pub fn trace(&mut self, filter: Filter, sink: Box<dyn Sink>) {
         self.board.set_trace(Trace::new(filter, sink));
-        self.vcpu.set_observed(true);
+        for vcpu in &mut self.vcpus {
+            vcpu.set_observed(true);
+        }
     }
 
     /// What the machine has done so far.
     pub fn stats(&self) -> Stats {
         let counts = self.board.counts();
         Stats {
-            instructions: self.vcpu.cpu.retired,
+            instructions: self.vcpu().cpu.retired,
             time: self.board.now(),
             running: self.running,
             halted: self.halted,
@@ -240,9 +253,24 @@ impl Vm {
             timer: self.board.timer_stats(),
             mmio: counts.mmio,
             ports: counts.ports.accessed().collect(),
-            attached: self.board.attached().collect(),
-            translation: self.vcpu.translation().cloned(),
+            connected: self.board.connected_ports().collect(),
+            translation: self.vcpu().translation().cloned(),
         }
+    }
+
+    /// The processor.
+    pub fn vcpu(&self) -> &Vcpu {
+        &self.vcpus[BOOT_PROCESSOR]
+    }
+
+    /// The processor, to change what is its own.
+    pub(crate) fn vcpu_mut(&mut self) -> &mut Vcpu {
+        &mut self.vcpus[BOOT_PROCESSOR]
+    }
+
+    /// The processor, and the board that it runs on.
+    fn vcpu_and_board(&mut self) -> (&mut Vcpu, &mut Board) {
+        (&mut self.vcpus[BOOT_PROCESSOR], &mut self.board)
     }
 
     fn run_by(&mut self, console: &mut dyn Console, by: Advance) -> StopReason {
@@ -288,7 +316,10 @@ impl Vm {
         }
         let exit = match by {
             Advance::Slices => self.run_slice(),
-            Advance::Step => self.vcpu.step(&mut self.board),
+            Advance::Step => {
+                let (vcpu, board) = self.vcpu_and_board();
+                vcpu.step(board)
+            }
         };
         self.board.pause_trace();
         match exit {
@@ -323,7 +354,8 @@ impl Vm {
         let budget = self
             .pace
             .budget(deadline.map(|deadline| deadline.saturating_sub(start)));
-        let exit = self.vcpu.run(&mut self.board, budget);
+        let (vcpu, board) = self.vcpu_and_board();
+        let exit = vcpu.run(board, budget);
         let elapsed = self.board.now() - start;
         self.running += elapsed;
         if matches!(exit, Exit::Budget) {
@@ -335,7 +367,7 @@ impl Vm {
     /// Waits until the board may have an interrupt, the user types something or another thread wants something.
     fn halt(&mut self, console: &mut dyn Console) -> Result<(), StopReason> {
         // Nothing on the board raises NMI, and none was injected: the processor would not have halted.
-        if self.vcpu.cpu.eflags & eflags::IF == 0 {
+        if self.vcpu().cpu.eflags & eflags::IF == 0 {
             return Err(StopReason::PowerOff);
         }
         self.exchange(console)?;
@@ -348,25 +380,22 @@ impl Vm {
             .board
             .next_deadline()
             .map(|deadline| Duration::from_nanos(deadline.saturating_sub(start)));
-        let waited = self.wait(console, timeout);
+        let inputs = console.ready().into_iter().chain(self.board.wakeups());
+        let waited = self.control.wait(inputs, timeout);
         self.halted += self.board.now() - start;
-        waited
-    }
-
-    fn wait(&self, console: &dyn Console, timeout: Option<Duration>) -> Result<(), StopReason> {
-        self.control
-            .wait(console.ready(), timeout)
-            .map_err(StopReason::console)
+        waited.map_err(StopReason::console)
     }
 
     /// Hands output to the host and input to the guest.
     fn exchange(&mut self, console: &mut dyn Console) -> Result<(), StopReason> {
         self.deliver_output(console)?;
         loop {
-            let room = self.board.room(Com::Com1);
+            let room = self.backends.com1.room();
             match console.input(room).map_err(StopReason::console)? {
+                Input::Bytes(bytes) if bytes.is_empty() => return Ok(()),
                 Input::Bytes(bytes) => {
-                    self.board.send(Com::Com1, &bytes);
+                    self.backends.com1.send(&bytes);
+                    self.board.advance_devices();
                     return Ok(());
                 }
                 Input::ShowStats => console
@@ -379,9 +408,9 @@ impl Vm {
 
     fn deliver_output(&mut self, console: &mut dyn Console) -> Result<(), StopReason> {
         for (channel, bytes) in [
-            (Channel::Com1, self.board.take_transmitted(Com::Com1)),
-            (Channel::Com2, self.board.take_transmitted(Com::Com2)),
-            (Channel::Debug, self.board.take_debug_output()),
+            (Channel::Com1, self.backends.com1.take_transmitted()),
+            (Channel::Com2, self.backends.com2.take_transmitted()),
+            (Channel::Debug, self.backends.debug.take_output()),
         ] {
             if !bytes.is_empty() {
                 console
@@ -395,7 +424,8 @@ impl Vm {
     fn stop_reason(&self, stop: Stop) -> StopReason {
         match stop {
             Stop::DebugExit(value) => StopReason::DebugExit(value),
-            Stop::Reset => match self.vcpu.mmu.memory().load::<u16>(BDA_RESET_FLAG) {
+            Stop::PowerOff => StopReason::PowerOff,
+            Stop::Reset => match self.memory.load::<u16>(BDA_RESET_FLAG) {
                 Ok(WARM_RESET) => StopReason::Panic,
                 _ => StopReason::Reboot,
             },

@@ -8,7 +8,11 @@ use std::sync::{
 use iced_x86::{IcedError, code_asm::*};
 use mmu::{GuestPhys, Memory, Mmu};
 use sbe::{Bus, Engine, Exit, Vcpu, VcpuConfig, Width, cpu::DescriptorTable};
-use vmm::{Board, board::Com, clock::Clock};
+use vmm::{
+    Board,
+    clock::Clock,
+    devices::{self, Backends},
+};
 
 const MEMORY: u64 = 16 << 20;
 const PROGRAM: u32 = 0x10_0000;
@@ -65,6 +69,7 @@ pub fn count_tick(a: &mut CodeAssembler) -> Result<(), IcedError> {
 pub struct Rig {
     pub vcpu: Vcpu,
     pub board: Board,
+    backends: Backends,
     time: Arc<AtomicU64>,
 }
 
@@ -107,9 +112,11 @@ impl Rig {
         let time = Arc::new(AtomicU64::new(0));
         let source = Arc::clone(&time);
         let clock = Clock::from_fn(move || source.fetch_add(LOOK, Ordering::Relaxed));
+        let (board, backends) = devices::pc(clock, 0, Arc::clone(vcpu.mmu.memory()));
         let mut rig = Self {
             vcpu,
-            board: Board::new(clock, 0, MEMORY),
+            board,
+            backends,
             time,
         };
         rig.initialize(0x01);
@@ -142,8 +149,9 @@ impl Rig {
 
     /// COM1 receives as much as it takes; how many bytes that was.
     pub fn flood(&mut self) -> usize {
-        let bytes = vec![b'x'; self.board.room(Com::Com1)];
-        self.board.send(Com::Com1, &bytes);
+        let bytes = vec![b'x'; self.backends.com1.room()];
+        self.backends.com1.send(&bytes);
+        self.board.advance_devices();
         bytes.len()
     }
 

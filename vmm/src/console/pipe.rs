@@ -11,11 +11,12 @@ use std::{
     collections::VecDeque,
     io,
     os::fd::{AsFd, BorrowedFd},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use parking_lot::{Condvar, Mutex};
 use thiserror::Error;
 
 use super::{Channel, Console, Input};
@@ -83,13 +84,6 @@ pub enum ReadError {
     },
 }
 
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing panics while it holds the lock.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl State {
     /// Why `expected` cannot be read.
     fn missing(&mut self, expected: &str) -> ReadError {
@@ -106,7 +100,7 @@ impl State {
 impl Terminal {
     /// Types `bytes`. The guest takes them when it has room. Lines end with `\r`, the enter key, for a guest's terminal driver.
     pub fn send(&self, bytes: impl AsRef<[u8]>) {
-        self.0.state().input.extend(bytes.as_ref());
+        self.0.state.lock().input.extend(bytes.as_ref());
         // Fails only if the counter is at its end, and then it is not zero either.
         let _ = self.0.typed.write(1);
     }
@@ -118,7 +112,7 @@ impl Terminal {
     /// If the guest has not sent it by then, or sends nothing any more. Nothing is taken off the screen.
     pub fn read_until(&mut self, text: &str, timeout: Duration) -> Result<String, ReadError> {
         let start = Instant::now();
-        let mut state = self.0.state();
+        let mut state = self.0.state.lock();
         loop {
             let screen = state.screen.make_contiguous();
             if let Some(at) = find(screen, text.as_bytes()) {
@@ -130,8 +124,7 @@ impl Terminal {
             if state.ended || left.is_zero() {
                 return Err(state.missing(text));
             }
-            let woken = self.0.changed.wait_timeout(state, left);
-            state = woken.unwrap_or_else(PoisonError::into_inner).0;
+            self.0.changed.wait_for(&mut state, left);
         }
     }
 
@@ -146,7 +139,7 @@ impl Terminal {
 
     /// Takes off the screen what is there now.
     pub fn take(&mut self) -> String {
-        let shown: Vec<u8> = self.0.state().screen.drain(..).collect();
+        let shown: Vec<u8> = self.0.state.lock().screen.drain(..).collect();
         String::from_utf8_lossy(&shown).into_owned()
     }
 }
@@ -163,7 +156,7 @@ impl Console for Line {
     fn input(&mut self, room: usize) -> io::Result<Input> {
         // What is typed from here on sets the counter again. Fails only if it is zero.
         let _ = self.0.typed.read();
-        let mut state = self.0.state();
+        let mut state = self.0.state.lock();
         let len = room.min(state.input.len());
         Ok(Input::Bytes(state.input.drain(..len).collect()))
     }
@@ -173,7 +166,7 @@ impl Console for Line {
             Channel::Com1 | Channel::Debug => {}
             Channel::Com2 | Channel::Monitor => return Ok(()),
         }
-        let mut state = self.0.state();
+        let mut state = self.0.state.lock();
         state.screen.extend(bytes);
         let excess = state.screen.len().saturating_sub(SCREEN);
         state.screen.drain(..excess);
@@ -188,7 +181,7 @@ impl Console for Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        self.0.state().ended = true;
+        self.0.state.lock().ended = true;
         self.0.changed.notify_all();
     }
 }

@@ -1,10 +1,8 @@
-//! Registers that reset the machine: system control port A (92h) and the chipset's reset control register (CF9h).
+//! Registers that reset the machine: system control port A (0x92) and the chipset's reset control register (0xcf9).
 
-/// A device asks for the machine to be reset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reset;
+use crate::bus::{Access, Device, DeviceContext, DeviceStateError, Stop, decode, encode};
 
-/// System control port A, port 92h (IBM PS/2 Hardware Interface Technical Reference, System Control Port A).
+/// System control port A, port 0x92 (IBM PS/2 Hardware Interface Technical Reference, System Control Port A).
 ///
 /// The A20 gate can be read back, but memory is never masked: no system that boots by the 32-bit protocol closes it.
 #[derive(Clone, Debug)]
@@ -24,20 +22,36 @@ impl Default for ControlPortA {
 }
 
 impl ControlPortA {
-    /// Reads the port.
-    pub fn read(&self) -> u8 {
-        self.value
-    }
-
-    /// Writes the port.
-    pub fn write(&mut self, value: u8) -> Option<Reset> {
+    /// Writes the port. Returns whether that resets the machine.
+    fn set(&mut self, value: u8) -> bool {
         let rising = value & !self.value;
         self.value = value & (FAST_RESET | A20);
-        (rising & FAST_RESET != 0).then_some(Reset)
+        rising & FAST_RESET != 0
     }
 }
 
-/// Reset control register, port CF9h (Intel 82371SB PIIX3 datasheet, 2.5.5 RC—Reset Control Register).
+impl Device for ControlPortA {
+    fn read(&mut self, _: Access, _: &mut DeviceContext<'_>) -> u64 {
+        self.value.into()
+    }
+
+    fn write(&mut self, _: Access, value: u64, context: &mut DeviceContext<'_>) {
+        if self.set(value as u8) {
+            context.stop(Stop::Reset);
+        }
+    }
+
+    fn save(&self, _: u64) -> Result<Vec<u8>, DeviceStateError> {
+        encode(&self.value)
+    }
+
+    fn restore(&mut self, state: &[u8], _: &mut DeviceContext<'_>) -> Result<(), DeviceStateError> {
+        self.value = restored(state, FAST_RESET | A20)?;
+        Ok(())
+    }
+}
+
+/// Reset control register, port 0xcf9 (Intel 82371SB PIIX3 datasheet, 2.5.5 RC—Reset Control Register).
 #[derive(Clone, Debug, Default)]
 pub struct ResetControl {
     value: u8,
@@ -49,16 +63,40 @@ const SRST: u8 = 1 << 1;
 const RCPU: u8 = 1 << 2;
 
 impl ResetControl {
-    /// Reads the register.
-    pub fn read(&self) -> u8 {
-        self.value
-    }
-
-    /// Writes the register.
-    pub fn write(&mut self, value: u8) -> Option<Reset> {
+    /// Writes the register. Returns whether that resets the machine.
+    fn set(&mut self, value: u8) -> bool {
         let rising = value & !self.value;
         self.value = value & (SRST | RCPU);
-        (rising & RCPU != 0).then_some(Reset)
+        rising & RCPU != 0
+    }
+}
+
+impl Device for ResetControl {
+    fn read(&mut self, _: Access, _: &mut DeviceContext<'_>) -> u64 {
+        self.value.into()
+    }
+
+    fn write(&mut self, _: Access, value: u64, context: &mut DeviceContext<'_>) {
+        if self.set(value as u8) {
+            context.stop(Stop::Reset);
+        }
+    }
+
+    fn save(&self, _: u64) -> Result<Vec<u8>, DeviceStateError> {
+        encode(&self.value)
+    }
+
+    fn restore(&mut self, state: &[u8], _: &mut DeviceContext<'_>) -> Result<(), DeviceStateError> {
+        self.value = restored(state, SRST | RCPU)?;
+        Ok(())
+    }
+}
+
+/// A register's saved value, which has no bits but `writable`.
+fn restored(state: &[u8], writable: u8) -> Result<u8, DeviceStateError> {
+    match decode(state)? {
+        value if value & !writable == 0 => Ok(value),
+        _ => Err(DeviceStateError::Impossible("the register")),
     }
 }
 
@@ -69,22 +107,22 @@ mod tests {
     #[test]
     fn port_a_resets_on_the_rising_edge_of_bit_0() {
         let mut port = ControlPortA::default();
-        assert_eq!(port.read(), A20, "A20 is open at power-on");
-        assert_eq!(port.write(0), None);
-        assert_eq!(port.read(), 0);
-        assert_eq!(port.write(A20), None);
-        assert_eq!(port.write(A20 | FAST_RESET), Some(Reset));
-        assert_eq!(port.write(A20 | FAST_RESET), None);
+        assert_eq!(port.value, A20, "A20 is open at power-on");
+        assert!(!port.set(0));
+        assert_eq!(port.value, 0);
+        assert!(!port.set(A20));
+        assert!(port.set(A20 | FAST_RESET));
+        assert!(!port.set(A20 | FAST_RESET));
     }
 
     #[test]
     fn reset_control_resets_on_the_rising_edge_of_bit_2() {
         let mut register = ResetControl::default();
-        assert_eq!(register.write(0x02), None);
-        assert_eq!(register.read(), 0x02);
-        assert_eq!(register.write(0x06), Some(Reset));
-        assert_eq!(register.write(0x06), None);
-        assert_eq!(register.write(0x0e), None);
-        assert_eq!(register.read(), 0x06);
+        assert!(!register.set(0x02));
+        assert_eq!(register.value, 0x02);
+        assert!(register.set(0x06));
+        assert!(!register.set(0x06));
+        assert!(!register.set(0x0e));
+        assert_eq!(register.value, 0x06);
     }
 }

@@ -18,16 +18,36 @@
 use std::{collections::VecDeque, convert::Infallible};
 
 use irq::Level;
+use serde::{Deserialize, Serialize};
 use vm_superio::{
-    Trigger,
+    SerialState, Trigger,
     serial::{NoEvents, Serial},
 };
+
+use crate::bus::DeviceStateError;
 
 /// A serial port.
 #[derive(Debug)]
 pub struct Uart {
     serial: Serial<NoTrigger, NoEvents, Vec<u8>>,
     backlog: VecDeque<u8>,
+}
+
+/// The saved state of a serial port: its registers, and the bytes on their way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UartState {
+    divisor: [u8; 2],
+    interrupt_enable: u8,
+    interrupt_identification: u8,
+    line_control: u8,
+    line_status: u8,
+    modem_control: u8,
+    modem_status: u8,
+    scratch: u8,
+    /// The receive register.
+    received: Vec<u8>,
+    backlog: Vec<u8>,
+    transmitted: Vec<u8>,
 }
 
 /// The line is read as a level with [`Uart::interrupt`]; nobody needs to be told of edges.
@@ -45,8 +65,6 @@ impl Trigger for NoTrigger {
 /// Most bytes that the peer sends at once.
 const BURST: usize = 256;
 
-/// Number of I/O ports a 16550A occupies.
-pub const PORTS: u16 = 8;
 const IIR: u8 = 2;
 /// Both of the interrupts there are: received data available, transmitter holding register empty (IER bits 0 and 1).
 const IER_ERBFI: u8 = 1 << 0;
@@ -113,9 +131,51 @@ impl Uart {
         std::mem::take(self.serial.writer_mut())
     }
 
-    /// Bytes transmitted and not yet taken.
-    pub fn transmitted(&self) -> usize {
-        self.serial.writer().len()
+    /// The state that [`Self::restore`] takes.
+    pub fn save(&self) -> UartState {
+        let state = self.serial.state();
+        UartState {
+            divisor: [state.baud_divisor_low, state.baud_divisor_high],
+            interrupt_enable: state.interrupt_enable,
+            interrupt_identification: state.interrupt_identification,
+            line_control: state.line_control,
+            line_status: state.line_status,
+            modem_control: state.modem_control,
+            modem_status: state.modem_status,
+            scratch: state.scratch,
+            received: state.in_buffer,
+            backlog: self.backlog.iter().copied().collect(),
+            transmitted: self.serial.writer().clone(),
+        }
+    }
+
+    /// A port with a saved state.
+    ///
+    /// # Errors
+    /// If more bytes are on their way to the guest than a port takes.
+    pub fn restore(state: UartState) -> Result<Self, DeviceStateError> {
+        let [low, high] = state.divisor;
+        let registers = SerialState {
+            baud_divisor_low: low,
+            baud_divisor_high: high,
+            interrupt_enable: state.interrupt_enable,
+            interrupt_identification: state.interrupt_identification,
+            line_control: state.line_control,
+            line_status: state.line_status,
+            modem_control: state.modem_control,
+            modem_status: state.modem_status,
+            scratch: state.scratch,
+            in_buffer: state.received,
+        };
+        let impossible = DeviceStateError::Impossible("the bytes received");
+        if state.backlog.len() > BURST {
+            return Err(impossible);
+        }
+        let serial = Serial::from_state(&registers, NoTrigger, NoEvents, state.transmitted);
+        Ok(Self {
+            serial: serial.map_err(|_| impossible)?,
+            backlog: state.backlog.into(),
+        })
     }
 
     /// Moves a byte from the backlog to the receive register once that is empty and the guest asserts RTS.
@@ -197,7 +257,6 @@ mod tests {
         for byte in *b"hello" {
             uart.write(THR, byte);
         }
-        assert_eq!(uart.transmitted(), 5);
         assert_eq!(uart.take_transmitted(), b"hello");
         assert_eq!(uart.take_transmitted(), b"");
     }

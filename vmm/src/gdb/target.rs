@@ -213,12 +213,12 @@ impl Target for Debugged<'_> {
 
 impl SingleThreadBase for Debugged<'_> {
     fn read_registers(&mut self, values: &mut Values) -> TargetResult<(), Self> {
-        values.0 = self.table.read(&self.vm.vcpu.cpu);
+        values.0 = self.table.read(&self.vm.vcpu().cpu);
         Ok(())
     }
 
     fn write_registers(&mut self, values: &Values) -> TargetResult<(), Self> {
-        let written = self.table.write(&mut self.vm.vcpu.cpu, &values.0);
+        let written = self.table.write(&mut self.vm.vcpu_mut().cpu, &values.0);
         written.map_err(|_| TargetError::Errno(EINVAL))
     }
 
@@ -263,7 +263,7 @@ impl SingleRegisterAccess<()> for Debugged<'_> {
         out: &mut [u8],
     ) -> TargetResult<usize, Self> {
         let register = self.table.get(number).ok_or(TargetError::Errno(EINVAL))?;
-        let value = register.read(&self.vm.vcpu.cpu);
+        let value = register.read(&self.vm.vcpu().cpu);
         out[..value.len()].copy_from_slice(&value);
         Ok(value.len())
     }
@@ -275,7 +275,7 @@ impl SingleRegisterAccess<()> for Debugged<'_> {
         value: &[u8],
     ) -> TargetResult<(), Self> {
         let register = self.table.get(number).ok_or(TargetError::Errno(EINVAL))?;
-        let written = register.write(&mut self.vm.vcpu.cpu, value);
+        let written = register.write(&mut self.vm.vcpu_mut().cpu, value);
         written.map_err(|_| TargetError::Errno(EINVAL))
     }
 }

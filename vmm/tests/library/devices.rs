@@ -1,6 +1,8 @@
 //! Devices of the program's own.
 
 use std::{
+    io::{self, PipeReader, Read as _, Write as _},
+    os::fd::{AsFd as _, BorrowedFd},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -9,9 +11,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use vmm::{AttachError, Control, Device, Engine, GuestPhys, Irq, Level, StopReason, Vm};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use vmm::{
+    Access, AttachError, Control, Device, DeviceContext, Engine, GuestPhys, Irq, Level, Resources,
+    Stop, StopReason, Vm,
+};
 
-use crate::support::{DATA, ENGINES, START, Typed, machine, run_slice};
+use crate::support::{DATA, ENGINES, START, Typed, machine, physical, run_slice};
 
 /// A button and a number. Reading offset 0 gives the number and ends the request for an interrupt; writing offset 1 presses the
 /// button from inside.
@@ -21,19 +27,22 @@ struct Button {
 }
 
 impl Device for Button {
-    fn read(&mut self, offset: u16) -> u8 {
-        assert_eq!(offset, 0);
+    fn read(&mut self, access: Access, context: &mut DeviceContext<'_>) -> u64 {
+        assert_eq!((access.offset, access.bytes), (0, 1));
         self.pressed.store(false, Ordering::Relaxed);
-        self.number
+        self.advance(context);
+        self.number.into()
     }
 
-    fn write(&mut self, offset: u16, value: u8) {
-        assert_eq!((offset, value), (1, 1));
+    fn write(&mut self, access: Access, value: u64, context: &mut DeviceContext<'_>) {
+        assert_eq!((access.offset, value), (1, 1));
         self.pressed.store(true, Ordering::Relaxed);
+        self.advance(context);
     }
 
-    fn interrupt(&self) -> Level {
-        Level::from_active(self.pressed.load(Ordering::Relaxed))
+    fn advance(&mut self, context: &mut DeviceContext<'_>) {
+        let pressed = self.pressed.load(Ordering::Relaxed);
+        context.set_line(0, Level::from_active(pressed));
     }
 }
 
@@ -69,23 +78,33 @@ const LOOP: &[u8] = &[0xeb, 0xfe];
 /// mov dx, 301h; mov al, 1; out dx, al; then wait
 const PRESS: &[u8] = &[0x66, 0xba, 0x01, 0x03, 0xb0, 0x01, 0xee, 0xf4, 0xeb, 0xfd];
 
+fn irq(number: u8) -> Irq {
+    Irq::new(number).unwrap()
+}
+
 /// A machine with a button of this number.
 fn with_button(engine: Engine, code: &[u8], number: u8) -> (Vm, Arc<AtomicBool>) {
     let mut vm = machine(engine, code);
+    let pressed = attach_button(&mut vm, number);
+    (vm, pressed)
+}
+
+fn attach_button(vm: &mut Vm, number: u8) -> Arc<AtomicBool> {
     let pressed = Arc::new(AtomicBool::new(false));
     let button = Button {
         number,
         pressed: Arc::clone(&pressed),
     };
-    vm.attach(PORT..=PORT + 1, Irq::new(IRQ), button).unwrap();
-    (vm, pressed)
+    let resources = Resources::new("button").ports(PORT..=PORT + 1);
+    vm.attach(resources.edge_line(irq(IRQ)), button).unwrap();
+    pressed
 }
 
-/// A machine whose guest executes `then`, and at the button's interrupt reads the button's number, 42, and ends with it.
-fn listening(engine: Engine, then: &[u8]) -> (Vm, Arc<AtomicBool>) {
+/// A machine whose guest executes `then`, and at IRQ 5 reads port 300h and ends with what it reads.
+fn interrupted(engine: Engine, then: &[u8]) -> Vm {
     let code = [LISTEN, then, READ].concat();
     let handler = START + (code.len() - READ.len()) as u32;
-    let (mut vm, pressed) = with_button(engine, &code, 42);
+    let mut vm = machine(engine, &code);
     let mut write = |address: u32, bytes: &[u8]| {
         vm.write_physical(GuestPhys::new(address.into()), bytes)
             .unwrap();
@@ -103,6 +122,13 @@ fn listening(engine: Engine, then: &[u8]) -> (Vm, Arc<AtomicBool>) {
     for (at, half) in [0, 4].into_iter().zip(gate) {
         write(table + 8 * 0x25 + at, &half.to_le_bytes());
     }
+    vm
+}
+
+/// Such a machine, and the button whose interrupt it is; its number is 42.
+fn listening(engine: Engine, then: &[u8]) -> (Vm, Arc<AtomicBool>) {
+    let mut vm = interrupted(engine, then);
+    let pressed = attach_button(&mut vm, 42);
     (vm, pressed)
 }
 
@@ -156,24 +182,71 @@ fn a_device_interrupts_when_another_thread_says_so() {
 #[test]
 fn conflicts_are_errors() {
     let (mut vm, pressed) = with_button(Engine::Emulator, READ, 0);
-    let mut attach = |ports, irq| {
+    let mut attach = |resources: Resources| {
         let pressed = Arc::clone(&pressed);
-        vm.attach(ports, irq, Button { number: 0, pressed })
+        vm.attach(resources, Button { number: 0, pressed })
     };
+    let other = || Resources::new("other");
+    for (ports, in_use, device) in [
+        (0x3f0..=0x3ff, 0x3f8..=0x3ff, "COM1"),
+        (0x2ff..=0x300, 0x2f8..=0x2ff, "COM2"),
+        (PORT + 1..=0x310, PORT..=PORT + 1, "button"),
+        (0x0..=0xffff, 0x20..=0x21, "chipset"),
+        (0xcf0..=0xcff, 0xcf9..=0xcf9, "reset control"),
+    ] {
+        let error = attach(other().ports(ports)).unwrap_err();
+        let (ports, device) = (in_use, device.into());
+        assert_eq!(error, AttachError::PortsInUse { ports, device });
+    }
+    for (resources, message) in [
+        (
+            other().ports(PORT + 1..=0x310),
+            "ports 0x0300 to 0x0301 are button's",
+        ),
+        (
+            other().ports(0x310..=0x31f).edge_line(irq(IRQ)),
+            "IRQ 5 is driven by button; only level triggered lines are shared",
+        ),
+        (
+            other().level_line(irq(IRQ)),
+            "IRQ 5 is driven by button; only level triggered lines are shared",
+        ),
+        (
+            other().edge_line(Irq::TIMER),
+            "IRQ 0 is driven by chipset; only level triggered lines are shared",
+        ),
+        (
+            other().level_line(irq(13)),
+            "IRQ 13 cannot be level triggered",
+        ),
+        (
+            other().mmio(0xf_0000..=0xf_0fff),
+            "addresses 0xc0000 to 0xfffff are memory's",
+        ),
+        (
+            other().mmio(0xb_8000..=0x10_0000),
+            "addresses 0xc0000 to 0xfffff are memory's",
+        ),
+        (
+            other().mmio(0xff_ffff..=u64::MAX),
+            "addresses 0x100000 to 0xffffff are memory's",
+        ),
+        (Resources::new("COM1"), "there is a device \"COM1\" already"),
+    ] {
+        let error = attach(resources).unwrap_err();
+        assert_eq!(error.to_string(), message);
+    }
+    // Nothing of what was refused is left.
+    let everything = other()
+        .ports(0x302..=0x3e7)
+        .mmio(0x1_0000_0000..=u64::MAX)
+        .edge_line(irq(7))
+        .level_line(irq(9));
+    attach(everything).unwrap();
     assert_eq!(
-        attach(0x3f0..=0x3ff, None),
-        Err(AttachError::PortInUse(0x3f8))
+        attach(Resources::new("late").mmio(u64::MAX..=u64::MAX)).map_err(|error| error.to_string()),
+        Err("addresses 0x100000000 to 0xffffffffffffffff are other's".into())
     );
-    assert_eq!(
-        attach(0x2ff..=0x300, None),
-        Err(AttachError::PortInUse(0x2ff))
-    );
-    assert_eq!(
-        attach(PORT + 1..=0x310, None),
-        Err(AttachError::PortInUse(PORT + 1))
-    );
-    let error = attach(0x310..=0x31f, Irq::new(IRQ)).unwrap_err();
-    assert_eq!(error.to_string(), "IRQ 5 is in use");
 }
 
 /// Reading takes long, and the machine is told to pause meanwhile.
@@ -183,14 +256,14 @@ struct Slow {
 }
 
 impl Device for Slow {
-    fn read(&mut self, _: u16) -> u8 {
+    fn read(&mut self, _: Access, _: &mut DeviceContext<'_>) -> u64 {
         thread::sleep(Duration::from_millis(200));
         self.control.pause();
         *self.done.lock().unwrap() = Some(Instant::now());
         0
     }
 
-    fn write(&mut self, _: u16, _: u8) {}
+    fn write(&mut self, _: Access, _: u64, _: &mut DeviceContext<'_>) {}
 }
 
 #[test]
@@ -216,7 +289,8 @@ fn the_ticks_before_a_pause_are_owed() {
             control: vm.control(),
             done: Arc::clone(&done),
         };
-        vm.attach(PORT..=PORT, None, slow).unwrap();
+        vm.attach(Resources::new("slow").ports(PORT..=PORT), slow)
+            .unwrap();
         let stop = vm.run(&mut Typed::default());
         assert!(matches!(stop, StopReason::Paused), "{stop}");
         vm.control().pause();
@@ -231,4 +305,127 @@ fn the_ticks_before_a_pause_are_owed() {
             "{ticks:?}, paused {paused} ms"
         );
     }
+}
+
+/// A device whose request comes by a pipe, a byte for each.
+struct Bell(PipeReader);
+
+impl Device for Bell {
+    fn read(&mut self, _: Access, context: &mut DeviceContext<'_>) -> u64 {
+        context.set_line(0, Level::Low);
+        42
+    }
+
+    fn write(&mut self, _: Access, _: u64, _: &mut DeviceContext<'_>) {}
+
+    fn advance(&mut self, context: &mut DeviceContext<'_>) {
+        let mut ready = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut ready, PollTimeout::ZERO) == Ok(1) {
+            self.0.read_exact(&mut [0]).unwrap();
+            context.set_line(0, Level::High);
+        }
+    }
+
+    fn wakeup(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.0.as_fd())
+    }
+}
+
+#[test]
+fn a_descriptor_of_a_device_wakes_a_halted_machine() {
+    for engine in ENGINES {
+        let mut vm = interrupted(engine, WAIT);
+        let (reader, mut writer) = io::pipe().unwrap();
+        let resources = Resources::new("bell").ports(PORT..=PORT);
+        vm.attach(resources.level_line(irq(IRQ)), Bell(reader))
+            .unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                // The machine halts meanwhile, or is not there yet.
+                thread::sleep(Duration::from_millis(50));
+                writer.write_all(b"!").unwrap();
+            });
+            assert_ends_with_42(&mut vm);
+        });
+    }
+}
+
+/// Reads as one number in every width, and switches the machine off when written.
+struct Number(u64);
+
+impl Device for Number {
+    fn read(&mut self, _: Access, _: &mut DeviceContext<'_>) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: Access, _: u64, context: &mut DeviceContext<'_>) {
+        context.stop(Stop::PowerOff);
+    }
+}
+
+/// Where guests find a number.
+const NUMBER: u64 = 0xd000_0000;
+
+#[test]
+fn devices_come_and_go_while_the_guest_runs() {
+    /// A guest that copies the number to [`DATA`], for ever.
+    #[rustfmt::skip]
+    const COPY: &[u8] = &[
+        0xa1, 0x00, 0x00, 0x00, 0xd0, // again: mov eax, [d0000000h]
+        0xa3, 0x00, 0x00, 0x20, 0x00, // mov [200000h], eax
+        0xeb, 0xf4,                   // jmp again
+    ];
+    for engine in ENGINES {
+        let mut vm = machine(engine, COPY);
+        let copied = |vm: &mut Vm| {
+            run_slice(vm);
+            u32::from_le_bytes(physical(vm, DATA.into()))
+        };
+        let resources = || Resources::new("number").mmio(NUMBER..=NUMBER + 3);
+        assert_eq!(copied(&mut vm), u32::MAX);
+        for number in [1, 2] {
+            vm.attach(resources(), Number(number)).unwrap();
+            assert_eq!(u64::from(copied(&mut vm)), number);
+            assert!(vm.attach(resources(), Number(number)).is_err());
+            assert!(vm.detach("number").is_some());
+            assert!(vm.detach("number").is_none());
+            assert_eq!(copied(&mut vm), u32::MAX);
+        }
+    }
+}
+
+#[test]
+fn a_device_switches_the_machine_off() {
+    // mov [d0000000h], eax
+    const WRITE: &[u8] = &[0xa3, 0x00, 0x00, 0x00, 0xd0];
+    for engine in ENGINES {
+        let mut vm = machine(engine, WRITE);
+        let resources = Resources::new("number").mmio(NUMBER..=NUMBER + 3);
+        vm.attach(resources, Number(0)).unwrap();
+        let stop = vm.run(&mut Typed::default());
+        assert!(matches!(stop, StopReason::PowerOff), "{stop}");
+    }
+}
+
+#[test]
+fn instructions_are_not_fetched_from_a_device() {
+    // mov eax, d0000000h; jmp eax
+    const JUMP: &[u8] = &[0xb8, 0x00, 0x00, 0x00, 0xd0, 0xff, 0xe0];
+    for engine in ENGINES {
+        let mut vm = machine(engine, JUMP);
+        let resources = Resources::new("number").mmio(NUMBER..=NUMBER + 0xfff);
+        vm.attach(resources, Number(0x90)).unwrap();
+        let stop = vm.run(&mut Typed::default());
+        assert!(matches!(stop, StopReason::Unsupported(_)), "{stop}");
+    }
+}
+
+#[test]
+fn a_device_without_a_state_keeps_the_board_from_being_saved() {
+    let (vm, _) = with_button(Engine::Emulator, READ, 0);
+    let error = vm.board().save().unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "device \"button\": its state cannot be saved"
+    );
 }

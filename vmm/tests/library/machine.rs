@@ -7,8 +7,8 @@ use std::{
 };
 
 use vmm::{
-    Action, Decision, Device, Engine, LinearAddr, Machine, MachineError, MachineEvent, Policy,
-    StopReason, Vm,
+    Access, Action, Decision, Device, DeviceContext, Engine, LinearAddr, Machine, MachineError,
+    MachineEvent, Policy, Resources, StopReason, Vm,
     console::{Line, Terminal, pipe},
 };
 
@@ -182,17 +182,18 @@ fn a_panic_of_a_device_is_an_error() {
     struct Broken;
 
     impl Device for Broken {
-        fn read(&mut self, _: u16) -> u8 {
+        fn read(&mut self, _: Access, _: &mut DeviceContext<'_>) -> u64 {
             panic!("out of order")
         }
 
-        fn write(&mut self, _: u16, _: u8) {}
+        fn write(&mut self, _: Access, _: u64, _: &mut DeviceContext<'_>) {}
     }
 
     for engine in ENGINES {
         // in al, 40h + 4
         let mut vm = machine(engine, &[0xe4, 0x44]);
-        vm.attach(0x44..=0x44, None, Broken).unwrap();
+        vm.attach(Resources::new("broken").ports(0x44..=0x44), Broken)
+            .unwrap();
         let (machine, events) = start(vm);
         assert!(events.recv_timeout(PATIENCE).is_err());
         assert_eq!(machine.pause(), Err(MachineError::Ended));

@@ -1,0 +1,198 @@
+//! [`AddressMap`]: who answers at which I/O port and at which guest-physical address.
+//!
+//! ```text
+//!   access to port p ──► ranges that answer its width ──► undivided
+//!                          │ nobody, and wider than a byte
+//!                          └► ranges of bytes ──► one access to each port
+//! ```
+
+use std::ops::RangeInclusive;
+
+use mmu::{Memory, RegionKind};
+use sbe::Width;
+
+use super::{
+    range_map::RangeMap,
+    resources::{AttachError, PortWidth, Region},
+};
+
+/// The ranges of all devices.
+#[derive(Debug, Default)]
+pub struct AddressMap {
+    /// Ranges that take an access of one, two and four bytes undivided.
+    undivided: [RangeMap<Target>; 3],
+    /// Ranges that take the bytes of a wider access.
+    bytes: RangeMap<Target>,
+    mmio: RangeMap<Target>,
+    /// The devices' names, by number.
+    names: Vec<String>,
+}
+
+/// Who answers in a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The interrupt controllers and the timer.
+    Chipset,
+    /// A device, and which of its regions the range is.
+    Device {
+        /// The device's number on the bus.
+        device: usize,
+        /// The region's number.
+        region: usize,
+    },
+}
+
+/// What the chipset is called where devices go by their names.
+pub const CHIPSET: &str = "chipset";
+const MEMORY: &str = "memory";
+
+/// Who answers an access, and how far from the beginning of the range it begins.
+pub type Found = (Target, u64);
+
+impl AddressMap {
+    /// Gives the device with this number a name.
+    pub fn set_name(&mut self, device: usize, name: &str) {
+        if device >= self.names.len() {
+            self.names.resize(device + 1, String::new());
+        }
+        self.names[device] = name.into();
+    }
+
+    /// Adds a region.
+    ///
+    /// # Errors
+    /// If the region is empty or another one, or memory, answers the same accesses.
+    pub fn insert(
+        &mut self,
+        region: &Region,
+        target: Target,
+        memory: &Memory,
+    ) -> Result<(), AttachError> {
+        match region {
+            Region::Ports(ports, _) if ports.is_empty() => Err(AttachError::NoPorts(ports.clone())),
+            Region::Ports(ports, width) => self.insert_ports(ports, *width, target),
+            Region::Mmio(addresses) if addresses.is_empty() => {
+                Err(AttachError::NoAddresses(addresses.clone()))
+            }
+            Region::Mmio(addresses) => self.insert_mmio(addresses, target, memory),
+        }
+    }
+
+    /// Removes the regions of the targets that `removed` accepts.
+    pub fn remove(&mut self, removed: impl Fn(Target) -> bool) {
+        let maps = self.undivided.iter_mut();
+        for map in maps.chain([&mut self.bytes, &mut self.mmio]) {
+            map.retain(|target| !removed(*target));
+        }
+    }
+
+    /// Who takes the access of `width` at `port` undivided.
+    #[inline]
+    pub fn port(&self, port: u16, width: Width) -> Option<Found> {
+        let last = u64::from(port) + u64::from(width.bytes()) - 1;
+        find(&self.undivided[index(width)], port.into(), last)
+    }
+
+    /// Who takes the byte for `port` of a wider access.
+    pub fn byte(&self, port: u16) -> Option<Found> {
+        find(&self.bytes, port.into(), port.into())
+    }
+
+    /// Who takes the access of `bytes` bytes at a guest-physical address.
+    pub fn mmio(&self, address: u64, bytes: u8) -> Option<Found> {
+        let last = address.checked_add(u64::from(bytes) - 1)?;
+        find(&self.mmio, address, last)
+    }
+
+    /// The ports at which somebody answers accesses of some width.
+    pub fn connected_ports(&self) -> impl Iterator<Item = RangeInclusive<u16>> {
+        let ranges = self.undivided.iter().flat_map(RangeMap::iter);
+        // Ranges of ports are made of ports.
+        ranges.map(|(range, _)| *range.start() as u16..=*range.end() as u16)
+    }
+
+    fn insert_ports(
+        &mut self,
+        ports: &RangeInclusive<u16>,
+        width: PortWidth,
+        target: Target,
+    ) -> Result<(), AttachError> {
+        let range = u64::from(*ports.start())..=u64::from(*ports.end());
+        let in_the_way = self
+            .answering(width)
+            .find_map(|map| map.overlapping(&range).cloned());
+        if let Some((other, whose)) = in_the_way {
+            return Err(AttachError::PortsInUse {
+                ports: *other.start() as u16..=*other.end() as u16,
+                device: self.name(whose),
+            });
+        }
+        for map in self.answering(width) {
+            map.insert(range.clone(), target);
+        }
+        Ok(())
+    }
+
+    fn insert_mmio(
+        &mut self,
+        addresses: &RangeInclusive<u64>,
+        target: Target,
+        memory: &Memory,
+    ) -> Result<(), AttachError> {
+        let (start, end) = (*addresses.start(), *addresses.end());
+        let in_memory = memory.regions().into_iter().find(|region| {
+            region.kind != RegionKind::Device && region.start <= end && start < region.end
+        });
+        let in_memory = in_memory.map(|region| (region.start..=region.end - 1, MEMORY.into()));
+        let in_the_way = in_memory.or_else(|| {
+            let (other, whose) = self.mmio.overlapping(addresses)?;
+            Some((other.clone(), self.name(*whose)))
+        });
+        match in_the_way {
+            Some((addresses, device)) => Err(AttachError::AddressesInUse { addresses, device }),
+            None => {
+                self.mmio.insert(addresses.clone(), target);
+                Ok(())
+            }
+        }
+    }
+
+    fn name(&self, target: Target) -> String {
+        match target {
+            Target::Chipset => CHIPSET.into(),
+            Target::Device { device, .. } => self.names.get(device).cloned().unwrap_or_default(),
+        }
+    }
+
+    /// The maps of the accesses that a range answers.
+    fn answering(&mut self, width: PortWidth) -> impl Iterator<Item = &mut RangeMap<Target>> {
+        let Self {
+            undivided: [byte, word, dword],
+            bytes,
+            ..
+        } = self;
+        let maps = match width {
+            PortWidth::Bytes => [Some(byte), None, None, Some(bytes)],
+            PortWidth::Any => [Some(byte), Some(word), Some(dword), Some(bytes)],
+            PortWidth::Only(Width::Byte) => [Some(byte), None, None, None],
+            PortWidth::Only(Width::Word) => [None, Some(word), None, None],
+            PortWidth::Only(Width::Dword) => [None, None, Some(dword), None],
+        };
+        maps.into_iter().flatten()
+    }
+}
+
+fn index(width: Width) -> usize {
+    match width {
+        Width::Byte => 0,
+        Width::Word => 1,
+        Width::Dword => 2,
+    }
+}
+
+/// Who has all of `first` to `last`.
+#[inline]
+fn find(map: &RangeMap<Target>, first: u64, last: u64) -> Option<Found> {
+    let (range, target) = map.find(first)?;
+    (last <= *range.end()).then(|| (*target, first - range.start()))
+}

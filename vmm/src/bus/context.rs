@@ -1,0 +1,88 @@
+//! [`DeviceContext`]: what a device may use while it is called.
+
+use std::sync::Arc;
+
+use irq::{Chipset, Level};
+use mmu::Memory;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    address_map::{AddressMap, Target},
+    lines::{Driver, Wires},
+    resources::{AttachError, Region},
+};
+use crate::clock::Clock;
+
+/// What a device may use while it is called: the time, memory, its interrupt lines and regions, and the machine's stop.
+pub struct DeviceContext<'a> {
+    pub(super) clock: &'a Clock,
+    pub(super) now: Option<u64>,
+    pub(super) memory: &'a Arc<Memory>,
+    pub(super) chipset: &'a mut Chipset,
+    pub(super) stop: &'a mut Option<Stop>,
+    pub(super) map: &'a mut AddressMap,
+    pub(super) wires: &'a mut Wires,
+    pub(super) lines: &'a mut [Driver],
+    pub(super) device: usize,
+}
+
+/// A device's request to stop the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stop {
+    /// The guest reset the machine.
+    Reset,
+    /// The guest wrote this byte to the debug-exit port.
+    DebugExit(u8),
+    /// The guest switched the machine off.
+    PowerOff,
+}
+
+impl DeviceContext<'_> {
+    /// Nanoseconds since the machine was switched on, the same throughout a call.
+    pub fn now(&mut self) -> u64 {
+        *self.now.get_or_insert_with(|| self.clock.now())
+    }
+
+    /// The guest's memory, for DMA: [`Memory::read`] and [`Memory::store_bytes`], from other threads too.
+    pub fn memory(&self) -> &Arc<Memory> {
+        self.memory
+    }
+
+    /// Drives one of the device's interrupt lines, by its number in the device's [`super::Resources`]. A device without
+    /// that line drives nothing.
+    ///
+    /// The controllers take the rising edge of an edge triggered line as a request, and the high level of a level triggered
+    /// one: a device keeps its line high until the guest has seen to it.
+    #[inline]
+    pub fn set_line(&mut self, line: usize, level: Level) {
+        if let Some(driver) = self.lines.get_mut(line) {
+            self.wires.drive(driver, level, self.chipset);
+        }
+    }
+
+    /// Stops the machine after the guest's present instruction. The first request counts.
+    pub fn stop(&mut self, stop: Stop) {
+        self.stop.get_or_insert(stop);
+    }
+
+    /// Has the device answer at `region` too, under a number of the device's choice.
+    ///
+    /// # Errors
+    /// If the region is empty or another one answers there.
+    pub fn map(&mut self, number: usize, region: &Region) -> Result<(), AttachError> {
+        let target = Target::Device {
+            device: self.device,
+            region: number,
+        };
+        self.map.insert(region, target, self.memory)
+    }
+
+    /// Has the device no longer answer at its regions with this number.
+    pub fn unmap(&mut self, number: usize) {
+        let removed = Target::Device {
+            device: self.device,
+            region: number,
+        };
+        self.map.remove(|target| target == removed);
+    }
+}

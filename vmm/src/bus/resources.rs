@@ -1,0 +1,147 @@
+//! What a device occupies: ranges of I/O ports and of memory addresses, and interrupt lines.
+
+use std::ops::RangeInclusive;
+
+use irq::{AlwaysEdgeTriggered, Irq};
+use sbe::Width;
+use thiserror::Error;
+
+/// A device's name, the ranges that it answers at, and the interrupt lines that it drives.
+///
+/// Regions and lines are numbered from 0 in the order in which they are added here, ports and memory together. A device
+/// is told the region of each access ([`super::Access::region`]) and names a line by its number
+/// ([`super::DeviceContext::set_line`]).
+///
+/// ```
+/// use vmm::{Irq, Resources};
+///
+/// let resources = Resources::new("sensor")
+///     .ports(0x300..=0x303)
+///     .mmio(0x1_0000_0000..=0x1_0000_0fff)
+///     .level_line(Irq::new(11).unwrap());
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resources {
+    pub(crate) name: String,
+    pub(crate) regions: Vec<Region>,
+    pub(crate) lines: Vec<(Irq, Trigger)>,
+}
+
+/// A range that a device answers at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Region {
+    /// I/O ports.
+    Ports(RangeInclusive<u16>, PortWidth),
+    /// Guest-physical addresses that are not memory. A device is given the processor's bus cycles: naturally aligned, of 1,
+    /// 2, 4 or 8 bytes.
+    Mmio(RangeInclusive<u64>),
+}
+
+/// Which accesses to I/O ports a device answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortWidth {
+    /// Accesses of one byte. A wider access is one access to each of the ports that it covers, as on ISA.
+    Bytes,
+    /// Accesses of any width, undivided. One that crosses the end of the range is split into bytes.
+    Any,
+    /// Accesses of one width. An access of another width goes to whoever answers that one: another device can have the same
+    /// ports for other widths.
+    Only(Width),
+}
+
+/// What requests an interrupt on a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trigger {
+    /// The rising edge. Such a line has one driver.
+    Edge,
+    /// The high level. Such a line may have several drivers; it is high while any of them drives it high.
+    Level,
+}
+
+/// The error of attaching a device, or of mapping one of its regions.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum AttachError {
+    /// Another device has the name.
+    #[error("there is a device {0:?} already")]
+    NameInUse(String),
+    /// The range of ports is empty.
+    #[error("no ports: {:#06x} to {:#06x}", .0.start(), .0.end())]
+    NoPorts(RangeInclusive<u16>),
+    /// Another region answers there.
+    #[error("ports {:#06x} to {:#06x} are {device}'s", .ports.start(), .ports.end())]
+    PortsInUse {
+        /// The other region.
+        ports: RangeInclusive<u16>,
+        /// Whose it is.
+        device: String,
+    },
+    /// The range of addresses is empty.
+    #[error("no addresses: {:#x} to {:#x}", .0.start(), .0.end())]
+    NoAddresses(RangeInclusive<u64>),
+    /// Another region answers there.
+    #[error("addresses {:#x} to {:#x} are {device}'s", .addresses.start(), .addresses.end())]
+    AddressesInUse {
+        /// The other region.
+        addresses: RangeInclusive<u64>,
+        /// Whose it is.
+        device: String,
+    },
+    /// The line is driven already, and not both devices drive it by its level.
+    #[error("IRQ {} is driven by {device}; only level triggered lines are shared", .irq.number())]
+    LineInUse {
+        /// The line.
+        irq: Irq,
+        /// Who drives it.
+        device: String,
+    },
+    /// The line cannot be level triggered.
+    #[error(transparent)]
+    AlwaysEdgeTriggered(#[from] AlwaysEdgeTriggered),
+}
+
+impl Resources {
+    /// No resources yet, for a device called `name`. Names are unique on a board; saved states go by them.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            regions: Vec::new(),
+            lines: Vec::new(),
+        }
+    }
+
+    /// Adds I/O ports with registers of one byte.
+    #[must_use]
+    pub fn ports(self, ports: RangeInclusive<u16>) -> Self {
+        self.region(Region::Ports(ports, PortWidth::Bytes))
+    }
+
+    /// Adds a range of guest-physical addresses.
+    #[must_use]
+    pub fn mmio(self, addresses: RangeInclusive<u64>) -> Self {
+        self.region(Region::Mmio(addresses))
+    }
+
+    /// Adds a region.
+    #[must_use]
+    pub fn region(mut self, region: Region) -> Self {
+        self.regions.push(region);
+        self
+    }
+
+    /// Adds an edge triggered interrupt line, which no other device may drive.
+    #[must_use]
+    pub fn edge_line(self, irq: Irq) -> Self {
+        self.line(irq, Trigger::Edge)
+    }
+
+    /// Adds a level triggered interrupt line. The edge/level control register is preset for it, as a PC's firmware does.
+    #[must_use]
+    pub fn level_line(self, irq: Irq) -> Self {
+        self.line(irq, Trigger::Level)
+    }
+
+    fn line(mut self, irq: Irq, trigger: Trigger) -> Self {
+        self.lines.push((irq, trigger));
+        self
+    }
+}

@@ -1,0 +1,94 @@
+//! Ports for software that is being developed: POST code (0x80), debug console (0xe9) and debug exit (0xf4).
+
+use std::{mem, sync::Arc};
+
+use parking_lot::Mutex;
+
+use crate::bus::{Access, Device, DeviceContext, DeviceStateError, Stop, decode, encode};
+
+/// The POST code port: accepts what it is told, and reads as ones.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PostCode;
+
+/// The debug console: a port for text, without a line to wait for.
+#[derive(Debug)]
+pub struct DebugConsole(Arc<Mutex<Vec<u8>>>);
+
+/// The host's end of the debug console.
+#[derive(Clone, Debug)]
+pub struct DebugBackend(Arc<Mutex<Vec<u8>>>);
+
+/// The debug exit port: a byte written there ends the machine, and reads are ones.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DebugExit;
+
+/// What a read of the debug console gives, so that software can tell it is there.
+const DEBUG_CONSOLE_PRESENT: u8 = 0xe9;
+
+impl DebugConsole {
+    /// A debug console with nothing written to it.
+    pub fn new() -> (Self, DebugBackend) {
+        let output = Arc::<Mutex<Vec<u8>>>::default();
+        (Self(Arc::clone(&output)), DebugBackend(output))
+    }
+}
+
+impl DebugBackend {
+    /// Takes what the guest has written since the last call.
+    pub fn take_output(&self) -> Vec<u8> {
+        mem::take(&mut self.0.lock())
+    }
+}
+
+impl Device for PostCode {
+    fn read(&mut self, _: Access, _: &mut DeviceContext<'_>) -> u64 {
+        u64::MAX
+    }
+
+    fn write(&mut self, _: Access, _: u64, _: &mut DeviceContext<'_>) {}
+
+    fn save(&self, _: u64) -> Result<Vec<u8>, DeviceStateError> {
+        encode(&())
+    }
+
+    fn restore(&mut self, state: &[u8], _: &mut DeviceContext<'_>) -> Result<(), DeviceStateError> {
+        decode(state)
+    }
+}
+
+impl Device for DebugConsole {
+    fn read(&mut self, _: Access, _: &mut DeviceContext<'_>) -> u64 {
+        DEBUG_CONSOLE_PRESENT.into()
+    }
+
+    fn write(&mut self, _: Access, value: u64, _: &mut DeviceContext<'_>) {
+        self.0.lock().push(value as u8);
+    }
+
+    fn save(&self, _: u64) -> Result<Vec<u8>, DeviceStateError> {
+        encode(&*self.0.lock())
+    }
+
+    fn restore(&mut self, state: &[u8], _: &mut DeviceContext<'_>) -> Result<(), DeviceStateError> {
+        *self.0.lock() = decode(state)?;
+        Ok(())
+    }
+}
+
+impl Device for DebugExit {
+    fn read(&mut self, _: Access, _: &mut DeviceContext<'_>) -> u64 {
+        u64::MAX
+    }
+
+    fn write(&mut self, _: Access, value: u64, context: &mut DeviceContext<'_>) {
+        context.stop(Stop::DebugExit(value as u8));
+    }
+
+    fn save(&self, _: u64) -> Result<Vec<u8>, DeviceStateError> {
+        encode(&())
+    }
+
+    fn restore(&mut self, state: &[u8], _: &mut DeviceContext<'_>) -> Result<(), DeviceStateError> {
+        decode(state)
+    }
+}
