@@ -1,29 +1,8 @@
 //! What the processor sees outside itself: I/O ports, memory-mapped devices and the interrupt pins.
 
 use crate::observation::Observation;
+use crate::width::Width;
 use mmu::GuestPhys;
-
-/// Width of a port access.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Width {
-    /// 8 bits.
-    Byte,
-    /// 16 bits.
-    Word,
-    /// 32 bits.
-    Dword,
-}
-
-impl Width {
-    /// The width in bytes: 1, 2 or 4.
-    pub fn bytes(self) -> u32 {
-        match self {
-            Self::Byte => 1,
-            Self::Word => 2,
-            Self::Dword => 4,
-        }
-    }
-}
 
 /// The chipset and the devices, as the processor's pins reach them.
 pub trait Bus {

@@ -23,8 +23,9 @@ mod observation;
 pub mod policy;
 mod translate;
 mod vcpu;
+mod width;
 
-pub use bus::{Bus, EmptyBus, Width};
+pub use bus::{Bus, EmptyBus};
 pub use cpu::model::CpuModel;
 pub use debugger::{WatchHit, Watched, Watchpoint};
 pub use fault::{Exception, Fault, Unsupported, Vector};
@@ -35,3 +36,4 @@ pub use translate::{
     CODE_CACHES, CodePageReport, Exits, NoDump, Stats as TranslationStats, UnknownWindows, Windows,
 };
 pub use vcpu::{CODE_CACHE, Engine, Exit, Vcpu};
+pub use width::Width;

@@ -1,8 +1,8 @@
 //! [`Observation`]: what the processor does that those who observe it are told of.
 
-use crate::bus::Width;
 use crate::cpu::control::ControlRegister;
 use crate::guest_event::GuestEvent;
+use crate::width::Width;
 use std::fmt;
 
 /// Something that the processor did, or is about to do. CS and EIP are those of the instruction that asked for it, unless said

@@ -5,11 +5,11 @@
 
 use super::exec::Exec;
 use super::interrupt::Event;
-use crate::bus::Width;
 use crate::cpu::control::ControlRegister;
 use crate::cpu::segment::SegReg;
 use crate::guest_event::GuestEvent;
 use crate::observation::{ControlWrite, Direction, Observation, PortAccess};
+use crate::width::Width;
 
 impl Exec<'_> {
     /// CS and EIP of the instruction of `length` bytes before EIP.
