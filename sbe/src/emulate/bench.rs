@@ -7,7 +7,7 @@
 
 use super::exec::Exec;
 use super::fpu::HostFpu;
-use super::intercept::Interceptor;
+use super::interceptor::Interceptor;
 use crate::bus::EmptyBus;
 use crate::cpu::control::{CR0_ET, CR0_PE, CR0_PG};
 use crate::cpu::model::CpuModel;

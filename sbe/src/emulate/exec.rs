@@ -1,7 +1,7 @@
 //! [`Exec`]: what a handler works on.
 
 use super::fpu::HostFpu;
-use super::intercept::Interceptor;
+use super::interceptor::Interceptor;
 use crate::bus::Bus;
 use crate::cpu::control::{
     CR0_AM, CR0_PE, CR0_PG, CR0_WP, CR4_PAE, CR4_PGE, CR4_PSE, DR7_ENABLES, EFER_NXE,

@@ -10,9 +10,9 @@
 //! ```
 
 use super::descriptors::{DESCRIPTOR_BYTES, Entry, Kind, Size};
+use super::event::Event;
 use super::exec::Exec;
 use super::far::{CodeTarget, gate_offset};
-use super::interrupt::Event;
 use super::task::{Nesting, SwitchFault};
 use super::transfer_stack::TransferStack;
 use super::word::Word;

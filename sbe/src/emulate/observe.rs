@@ -3,8 +3,8 @@
 //! All that is told of passes here, whichever engine runs: the translator leaves to the emulator what these functions are called
 //! for (`translate/classify.rs`). Where a function takes the `length` of an instruction, EIP is past that; else it is 0.
 
+use super::event::Event;
 use super::exec::Exec;
-use super::interrupt::Event;
 use crate::cpu::control::ControlRegister;
 use crate::cpu::segment::SegReg;
 use crate::guest_event::GuestEvent;

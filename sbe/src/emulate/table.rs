@@ -7,7 +7,7 @@ use super::alu::{self, Adc, Add, And, Or, Sbb, Sub, Xor};
 use super::bits::{self, Complement, Reset, Set, Test};
 use super::exec::Handler;
 use super::{
-    bcd, branch, data, far, flags, fpu, interrupt, io, muldiv, segload, shift, stack, string,
+    bcd, branch, data, far, flags, fpu, interrupt, io, iret, muldiv, segload, shift, stack, string,
     system,
 };
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
@@ -261,7 +261,7 @@ fn integer_handler(raw: &Instruction) -> Option<Handler> {
         Mnemonic::Int1 => interrupt::int1,
         Mnemonic::Int3 => interrupt::int3,
         Mnemonic::Into => interrupt::into,
-        Mnemonic::Iret | Mnemonic::Iretd => by_operand_size!(interrupt::iret),
+        Mnemonic::Iret | Mnemonic::Iretd => by_operand_size!(iret::iret),
         Mnemonic::Sysenter => far::sysenter,
         Mnemonic::Sysexit => far::sysexit,
 
