@@ -19,6 +19,7 @@ mod decode;
 mod emulate;
 mod fault;
 mod guest_event;
+mod host_fpu;
 mod observation;
 pub mod policy;
 mod translate;

@@ -3,7 +3,8 @@
 use super::insn::{Flags, Insn, MemRef, Operand};
 use crate::cpu::regs::ZERO;
 use crate::cpu::segment::SegReg;
-use crate::emulate::{self, fpu::HostFpu};
+use crate::emulate;
+use crate::host_fpu::HostFpu;
 use iced_x86::{
     ConditionCode, CpuidFeature, Decoder, DecoderError, DecoderOptions, Instruction, OpKind,
     Register,

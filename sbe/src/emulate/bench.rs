@@ -6,7 +6,6 @@
 //! ```
 
 use super::exec::Exec;
-use super::fpu::HostFpu;
 use super::interceptor::Interceptor;
 use crate::bus::EmptyBus;
 use crate::cpu::control::{CR0_ET, CR0_PE, CR0_PG};
@@ -17,6 +16,7 @@ use crate::cpu::{Cpu, DescriptorTable};
 use crate::debugger::Debugger;
 use crate::decode::decoder::{CodeSize, DecodeError, decode};
 use crate::fault::{Exception, Fault, Vector};
+use crate::host_fpu::HostFpu;
 use crate::policy::{Action, Policy};
 use mmu::{GuestPhys, Mmu, PhysMemory, Scalar};
 

@@ -1,6 +1,5 @@
 //! [`Exec`]: what a handler works on.
 
-use super::fpu::HostFpu;
 use super::interceptor::Interceptor;
 use crate::bus::Bus;
 use crate::cpu::control::{
@@ -10,6 +9,7 @@ use crate::cpu::{Cpu, Pending, eflags};
 use crate::debugger::Debugger;
 use crate::decode::Insn;
 use crate::fault::Fault;
+use crate::host_fpu::HostFpu;
 use mmu::{Mmu, Paging, PagingMode};
 
 /// Executes one instruction.

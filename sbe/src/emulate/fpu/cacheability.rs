@@ -6,7 +6,7 @@
 use super::available;
 use crate::cpu::regs::EDI;
 use crate::decode::Insn;
-use crate::emulate::Exec;
+use crate::emulate::exec::Exec;
 use crate::fault::Fault;
 use mmu::{Access, LinearAddr};
 

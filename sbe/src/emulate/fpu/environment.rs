@@ -24,7 +24,7 @@ use super::{available, extent};
 use crate::cpu::Cpu;
 use crate::cpu::fpu::{FOP_MASK, FxState, Pointers, X87_EXCEPTIONS};
 use crate::decode::Insn;
-use crate::emulate::Exec;
+use crate::emulate::exec::Exec;
 use crate::fault::Fault;
 use mmu::Access;
 

@@ -1,17 +1,17 @@
 //! Executing an instruction by its template: operands in, host, operands out.
 
 use super::available;
-use super::host::Frame;
-use super::simd_errors::{self, Outcome};
-use super::stub::{Alignment, Class, FlagsUse, GeneralUse, MemoryUse, OPERAND_BYTES};
-use super::unit::{Template, TemplateRef};
 use crate::cpu::control::CR4_OSXMMEXCPT;
 use crate::cpu::fpu::{MXCSR_INIT, Pointers, X87_IE, X87_OE, X87_UE};
 use crate::cpu::segment::SegReg;
 use crate::cpu::{Cpu, eflags};
 use crate::decode::{Insn, Operand};
-use crate::emulate::Exec;
+use crate::emulate::exec::Exec;
 use crate::fault::{Fault, Unsupported, Vector};
+use crate::host_fpu::simd_errors::{self, Outcome};
+use crate::host_fpu::{
+    Alignment, Class, FlagsUse, Frame, GeneralUse, MemoryUse, OPERAND_BYTES, Template, TemplateRef,
+};
 use mmu::LinearAddr;
 
 /// Bytes of an 80-bit real or packed BCD integer.

@@ -6,7 +6,7 @@
 
 use crate::cpu::segment::SegReg;
 use crate::decode::Insn;
-use crate::emulate::Exec;
+use crate::emulate::exec::Exec;
 use crate::fault::Fault;
 use mmu::Access;
 

@@ -8,7 +8,7 @@ use super::execute::check_paragraph;
 use super::{available, extent};
 use crate::cpu::fpu::{MXCSR_MASK, SIZE, USED};
 use crate::decode::Insn;
-use crate::emulate::Exec;
+use crate::emulate::exec::Exec;
 use crate::fault::Fault;
 use mmu::Access;
 

@@ -3,8 +3,8 @@
 //! Arithmetic and data movement execute on the host's own unit, never in software:
 //!
 //! ```text
-//!   decode:   instruction ──> stub::Stub ──> unit::HostFpu (published, deduplicated) ──> number in Insn::aux
-//!   execute:  available? ──> load memory operand ──> host::run on a copy of the guest's state
+//!   decode:   instruction ──> template of host_fpu::HostFpu ──> number in Insn::aux
+//!   execute:  available? ──> load memory operand ──> HostFpu::run on a copy of the guest's state
 //!                        ──> store memory operand ──> take over the state
 //! ```
 //!
@@ -22,19 +22,12 @@ mod environment;
 mod execute;
 mod extent;
 mod fxsave;
-mod host;
-mod precision;
-mod simd_errors;
-mod stub;
 #[cfg(test)]
 mod tests;
-mod unit;
 
-pub use unit::HostFpu;
-
-use super::Handler;
+use super::exec::Handler;
+use crate::host_fpu::Class;
 use iced_x86::{Code, Instruction, Mnemonic};
-use stub::Class;
 
 /// Whether `raw` executes on the host and needs a template.
 pub fn is_host_executed(raw: &Instruction) -> bool {

@@ -8,7 +8,6 @@ mod simd;
 mod state;
 mod x87;
 
-use super::HostFpu;
 use crate::bus::EmptyBus;
 use crate::cpu::control::{CR0_NE, CR0_PE, CR0_PG, CR4_OSFXSR, CR4_OSXMMEXCPT};
 use crate::cpu::segment::{Attributes, SegReg, Segment, Selector};
@@ -17,6 +16,7 @@ use crate::debugger::Debugger;
 use crate::decode::decoder::{CodeSize, decode};
 use crate::emulate::{Exec, Interceptor};
 use crate::fault::{Fault, Vector};
+use crate::host_fpu::HostFpu;
 use crate::{CpuModel, Exception};
 use iced_x86::IcedError;
 use iced_x86::code_asm::CodeAssembler;

@@ -2,9 +2,8 @@
 
 use super::*;
 use crate::cpu::fpu::{MXCSR_INIT, MXCSR_PE};
-use crate::emulate::fpu::host::Frame;
-use crate::emulate::fpu::precision::{Denormals, Rounding};
-use crate::emulate::fpu::stub::OPERAND_BYTES;
+use crate::host_fpu::precision::{Denormals, Rounding};
+use crate::host_fpu::{Frame, OPERAND_BYTES};
 use iced_x86::code_asm::*;
 use iced_x86::{Decoder, DecoderOptions};
 use proptest::prelude::*;

@@ -1,6 +1,7 @@
 //! [`HostFpu`]: the templates of the instructions that the host executes, made when they are decoded.
 
-use super::host::{Frame, SLOTS, Slot, StubMemory};
+use super::frame::Frame;
+use super::memory::{SLOTS, Slot, StubMemory};
 use super::stub::{Class, Facts, STUB_BYTES, Stub};
 use crate::cpu::fpu::FOP_MASK;
 use hashbrown::HashMap;

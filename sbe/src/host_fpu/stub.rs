@@ -10,6 +10,7 @@
 //! and must satisfy [`is_contained`]; so a `Stub` can read and write the FPU, EAX, the status flags and at most 16 bytes at
 //! RDI, whatever the guest asked for. One of class [`Class::Sse`] leaves an empty x87 stack empty.
 
+use super::frame::OPERAND_BYTES;
 use super::precision::Rounding;
 use iced_x86::{
     Code, CodeSize, CpuidFeature, Decoder, DecoderOptions, Encoder, FlowControl, Instruction,
@@ -19,8 +20,6 @@ use iced_x86::{
 
 /// Bytes a stub may have, its RET included.
 pub const STUB_BYTES: usize = 16;
-/// Largest memory operand of a stub in bytes.
-pub const OPERAND_BYTES: usize = 16;
 /// The status flags as iced-x86 numbers them; it counts the x87 condition codes among the flags.
 const STATUS_FLAGS: u32 = RflagsBits::OF
     | RflagsBits::SF

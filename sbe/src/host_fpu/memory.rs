@@ -15,9 +15,10 @@
 //! * Nothing of the host gets into an image: FIP, FCS, FDP, FDS and FOP are put back after the stub has run.
 //! * Memory for stubs is writable or executable, never both at once, and bounded.
 
-use super::stub::{Class, OPERAND_BYTES, STUB_BYTES, Stub};
+use super::frame::Frame;
+use super::stub::{Class, STUB_BYTES, Stub};
 use crate::cpu::eflags;
-use crate::cpu::fpu::{FxState, MXCSR, MXCSR_MASK, MXCSR_MASKS, SIZE, XMM};
+use crate::cpu::fpu::{MXCSR, MXCSR_MASK, MXCSR_MASKS, SIZE, XMM};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 use std::arch::asm;
 use std::ffi::c_void;
@@ -36,20 +37,6 @@ const EXECUTABLE: ProtFlags = ProtFlags::PROT_READ.union(ProtFlags::PROT_EXEC);
 /// Number of a published stub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot(u16);
-
-/// What a stub works on.
-#[derive(Clone)]
-#[repr(C)]
-pub struct Frame {
-    /// x87, MMX and SSE state.
-    pub image: FxState,
-    /// The memory operand, at RDI.
-    pub operand: [u8; OPERAND_BYTES],
-    /// EAX.
-    pub general: u32,
-    /// Status flags. Afterwards they are meaningful only if the instruction writes them.
-    pub flags: u32,
-}
 
 /// The stubs. Bytes beyond the published ones are zero and never executed.
 pub struct StubMemory {

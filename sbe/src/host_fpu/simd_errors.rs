@@ -10,7 +10,7 @@
 //! * Beside an unmasked overflow or underflow, PE says whether rounding with an unbounded exponent is inexact
 //!   ([`super::precision`]), or whether a masked one occurred in another element.
 
-use super::host::Frame;
+use super::frame::Frame;
 use super::precision::Denormals;
 use super::unit::{HostFpu, Template};
 use crate::cpu::fpu::{

@@ -5,7 +5,7 @@
 //! this computes with integers. Every finite operand but zero is an odd significand times a power of two; a result is exact
 //! if its own odd significand fits into the format.
 
-use super::host::Frame;
+use super::frame::Frame;
 use iced_x86::{Instruction, Mnemonic, OpKind};
 
 /// What is computed.

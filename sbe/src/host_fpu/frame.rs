@@ -1,0 +1,20 @@
+//! [`Frame`]: what goes into an instruction that the host executes, and what comes out of it.
+
+use crate::cpu::fpu::FxState;
+
+/// Largest memory operand of a stub in bytes.
+pub const OPERAND_BYTES: usize = 16;
+
+/// What a stub works on.
+#[derive(Clone)]
+#[repr(C)]
+pub struct Frame {
+    /// x87, MMX and SSE state.
+    pub image: FxState,
+    /// The memory operand, at RDI.
+    pub operand: [u8; OPERAND_BYTES],
+    /// EAX.
+    pub general: u32,
+    /// Status flags. Afterwards they are meaningful only if the instruction writes them.
+    pub flags: u32,
+}
