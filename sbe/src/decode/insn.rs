@@ -1,9 +1,9 @@
-//! A decoded instruction, small enough that one with its cache key fits a 64-byte cache line.
+//! [`Insn`]: what an instruction names, as its handler is told of it. One with its handler and its key in the decode cache fits
+//! a 64-byte cache line.
 
 use crate::cpu::Cpu;
 use crate::cpu::regs::ZERO;
 use crate::cpu::segment::SegReg;
-use crate::emulate::{self, Handler};
 
 /// Where an operand lives. Its width is part of the handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,11 +63,9 @@ impl Flags {
     }
 }
 
-/// A decoded instruction.
-#[derive(Clone, Copy)]
+/// The operands, prefixes and length of an instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Insn {
-    /// Executes it.
-    pub exec: Handler,
     /// Its memory operand.
     pub mem: MemRef,
     /// Its immediate, sign-extended; the displacement of a relative branch, the offset of a far pointer.
@@ -83,9 +81,8 @@ pub struct Insn {
 }
 
 impl Insn {
-    /// Raises #UD.
-    pub const UNDEFINED: Self = Self {
-        exec: emulate::undefined,
+    /// An instruction of one byte without operands.
+    pub const NONE: Self = Self {
         mem: MemRef::NONE,
         imm: 0,
         aux: 0,

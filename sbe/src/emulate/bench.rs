@@ -5,6 +5,7 @@
 //!   20000h page directory   21000h page table
 //! ```
 
+use super::decoded::decode;
 use super::exec::Exec;
 use super::interceptor::Interceptor;
 use crate::bus::EmptyBus;
@@ -14,7 +15,7 @@ use crate::cpu::regs::ESP;
 use crate::cpu::segment::{Attributes, Descriptor, SegReg, Segment, Selector};
 use crate::cpu::{Cpu, DescriptorTable};
 use crate::debugger::Debugger;
-use crate::decode::decoder::{CodeSize, DecodeError, decode};
+use crate::decode::decoder::{CodeSize, DecodeError};
 use crate::fault::{Exception, Fault, Vector};
 use crate::host_fpu::HostFpu;
 use crate::policy::{Action, Policy};
@@ -224,13 +225,13 @@ impl Bench {
         } else {
             CodeSize::Bits16
         };
-        let insn = match decode(bytes, size, &mut self.host) {
-            Ok(insn) => insn,
+        let decoded = match decode(bytes, size, &mut self.host) {
+            Ok(decoded) => decoded,
             Err(DecodeError::Invalid) => return Err(Fault::ud()),
             Err(error) => panic!("{bytes:x?}: {error:?}"),
         };
-        self.cpu.eip += u32::from(insn.len);
-        (insn.exec)(&mut self.exec(), &insn)
+        self.cpu.eip += u32::from(decoded.insn.len);
+        (decoded.exec)(&mut self.exec(), &decoded.insn)
     }
 
     /// Raises #UD at the current EIP.

@@ -4,8 +4,7 @@ use super::fetch::FetchWindow;
 use super::{Exit, exit_of, step};
 use crate::cpu::control::{DR6_BS, DR7_ENABLES};
 use crate::cpu::{Pending, eflags};
-use crate::decode::Cache;
-use crate::emulate::{Event, Exec};
+use crate::emulate::{Cache, Event, Exec};
 use crate::fault::Fault;
 
 /// One step with everything that can happen between two instructions: traps, interrupts, shadows, breakpoints.

@@ -13,8 +13,8 @@ use crate::cpu::control::{CR0_NE, CR0_PE, CR0_PG, CR4_OSFXSR, CR4_OSXMMEXCPT};
 use crate::cpu::segment::{Attributes, SegReg, Segment, Selector};
 use crate::cpu::{Cpu, eflags};
 use crate::debugger::Debugger;
-use crate::decode::decoder::{CodeSize, decode};
-use crate::emulate::{Exec, Interceptor};
+use crate::decode::decoder::CodeSize;
+use crate::emulate::{Exec, Interceptor, decode};
 use crate::fault::{Fault, Vector};
 use crate::host_fpu::HostFpu;
 use crate::{CpuModel, Exception};
@@ -78,10 +78,11 @@ impl Machine {
 
     /// Executes one instruction given by its bytes. EIP moves only if it completes.
     fn execute_sized(&mut self, bytes: &[u8], size: CodeSize) -> Result<(), Fault> {
-        let insn = decode(bytes, size, &mut self.host).expect("an instruction of this processor");
+        let decoded =
+            decode(bytes, size, &mut self.host).expect("an instruction of this processor");
         let start = self.cpu.eip;
-        self.cpu.eip = start.wrapping_add(u32::from(insn.len));
-        let result = (insn.exec)(&mut self.exec(), &insn);
+        self.cpu.eip = start.wrapping_add(u32::from(decoded.insn.len));
+        let result = (decoded.exec)(&mut self.exec(), &decoded.insn);
         if result.is_err() {
             self.cpu.eip = start;
         }

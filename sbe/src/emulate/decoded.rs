@@ -1,0 +1,100 @@
+//! [`Decoded`]: an instruction with its handler, as the decode cache keeps it.
+
+use super::exec::Handler;
+use super::{data, fpu, table};
+use crate::decode::Insn;
+use crate::decode::decoder::{CodeSize, DecodeError, MAX_LENGTH, decode_announced, resolve};
+use crate::host_fpu::HostFpu;
+
+/// Legacy prefixes (SDM Vol. 2A, 2.1.1 "Instruction Prefixes").
+const PREFIXES: [u8; 11] = [
+    0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3,
+];
+/// Prefixes that choose between the instructions of a two-byte opcode; the first, DS, stands for none.
+const MANDATORY_PREFIXES: [u8; 4] = [0x3E, 0x66, 0xF3, 0xF2];
+
+/// A decoded instruction, ready to be executed.
+#[derive(Clone, Copy)]
+pub struct Decoded {
+    /// Executes it.
+    pub exec: Handler,
+    /// What the handler is told of it.
+    pub insn: Insn,
+}
+
+impl Decoded {
+    /// Raises #UD.
+    pub const UNDEFINED: Self = Self {
+        exec: data::undefined,
+        insn: Insn::NONE,
+    };
+}
+
+/// Decodes the instruction at the start of `bytes`.
+///
+/// # Errors
+/// See [`DecodeError`].
+pub fn decode(bytes: &[u8], size: CodeSize, host: &mut HostFpu) -> Result<Decoded, DecodeError> {
+    let raw = decode_announced(bytes, size, 0)?;
+    let exec = table::handler(&raw).ok_or(DecodeError::Invalid)?;
+    let mut insn = resolve(&raw, size);
+    if fpu::is_host_executed(&raw) {
+        insn.aux = host.template(&raw, &bytes[..raw.len()]);
+    }
+    Ok(Decoded { exec, insn })
+}
+
+/// Whether `bytes`, in which an instruction does not end, hold an undefined opcode: then the processor raises #UD without
+/// fetching more.
+///
+/// An opcode is undefined if there is no mandatory prefix and ModRM byte that make an instruction of it. Of any other the
+/// length is known, and the instruction is fetched to its end before #UD.
+///
+/// Known limit: where iced-x86 calls an encoding invalid before its last byte (66 F3 0F DD, or DD /5 before its
+/// displacement), #UD is raised although a processor would first fetch on, and fault if the next page is absent.
+pub fn is_undefined_opcode(bytes: &[u8], size: CodeSize) -> bool {
+    let prefixes = bytes.iter().take_while(|byte| PREFIXES.contains(byte));
+    match bytes[prefixes.count()..] {
+        // Complete: iced asks for a third byte if these two are undefined.
+        [0xD8..=0xDF, 0xC0..=0xFF] => true,
+        [0x0F, opcode] => MANDATORY_PREFIXES.iter().all(|&prefix| {
+            (0..=u8::MAX).all(|modrm| {
+                let mut whole = [0; MAX_LENGTH];
+                whole[..4].copy_from_slice(&[prefix, 0x0F, opcode, modrm]);
+                match decode_announced(&whole, size, 0) {
+                    Ok(raw) => table::handler(&raw).is_none(),
+                    Err(_) => true,
+                }
+            })
+        }),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_opcode_without_any_instruction_is_undefined() {
+        let undefined = |bytes: &[u8]| is_undefined_opcode(bytes, CodeSize::Bits32);
+        for bytes in [&[0x0F, 0x04][..], &[0x66, 0x0F, 0x0A], &[0xF0, 0xDB, 0xE5]] {
+            assert_eq!(
+                decode_announced(bytes, CodeSize::Bits32, 0),
+                Err(DecodeError::NeedMoreBytes)
+            );
+            assert!(undefined(bytes), "{bytes:02X?}");
+        }
+        // An escape, PADDD, XADD, UD1, group 4, FLD.
+        for bytes in [
+            &[0x0F][..],
+            &[0x0F, 0xFE],
+            &[0xF0, 0x0F, 0xC1],
+            &[0x0F, 0xB9],
+            &[0xFE],
+            &[0xD9],
+        ] {
+            assert!(!undefined(bytes), "{bytes:02X?}");
+        }
+    }
+}
