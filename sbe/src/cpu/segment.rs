@@ -314,6 +314,28 @@ impl Segment {
     }
 }
 
+/// GDTR or IDTR.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct DescriptorTable {
+    /// Linear base address.
+    pub base: u32,
+    /// Last valid byte offset.
+    pub limit: u16,
+}
+
+/// What loading DS, ES, FS or GS in protected mode gave.
+#[derive(Clone, Copy, Debug)]
+pub struct SegmentLoad {
+    /// The selector loaded.
+    pub selector: Selector,
+    /// What the register holds since.
+    pub segment: Segment,
+    /// CPL at the time.
+    pub cpl: u8,
+    /// [`super::Cpu::retired`] before the instruction.
+    pub retired: u64,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

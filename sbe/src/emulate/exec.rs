@@ -2,15 +2,13 @@
 
 use super::interceptor::Interceptor;
 use crate::bus::Bus;
-use crate::cpu::control::{
-    CR0_AM, CR0_PE, CR0_PG, CR0_WP, CR4_PAE, CR4_PGE, CR4_PSE, DR7_ENABLES, EFER_NXE,
-};
+use crate::cpu::control::{CR0_AM, DR7_ENABLES};
 use crate::cpu::{Cpu, Pending, eflags};
 use crate::debugger::Debugger;
 use crate::decode::Insn;
 use crate::fault::Fault;
 use crate::host_fpu::HostFpu;
-use mmu::{Mmu, Paging, PagingMode};
+use mmu::Mmu;
 
 /// Executes one instruction.
 pub type Handler = fn(&mut Exec<'_>, &Insn) -> Result<(), Fault>;
@@ -75,23 +73,7 @@ impl Exec<'_> {
     /// Hands the paging registers to the MMU. Cached translations stay: the caller flushes what the manual says
     /// (SDM Vol. 3A, 4.10.4 "Invalidation of TLBs and Paging-Structure Caches").
     pub fn update_paging(&mut self) {
-        let cpu = &mut *self.cpu;
-        let mode = match (
-            cpu.cr0 & (CR0_PE | CR0_PG) == CR0_PE | CR0_PG,
-            cpu.cr4 & CR4_PAE != 0,
-        ) {
-            (false, _) => PagingMode::Off,
-            (true, false) => PagingMode::TwoLevel,
-            (true, true) => PagingMode::Pae,
-        };
-        self.mmu.set_paging(Paging {
-            mode,
-            pse: cpu.cr4 & CR4_PSE != 0,
-            wp: cpu.cr0 & CR0_WP != 0,
-            pge: cpu.cr4 & CR4_PGE != 0,
-            nxe: cpu.efer & EFER_NXE != 0,
-            cr3: cpu.cr3,
-        });
-        cpu.pending.set(Pending::REFETCH);
+        self.mmu.set_paging(self.cpu.paging());
+        self.cpu.pending.set(Pending::REFETCH);
     }
 }
