@@ -58,6 +58,13 @@ pub const CR0_PG: u32 = 1 << 31;
 pub const CR0_WRITABLE: u32 =
     CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG;
 
+/// Whether CR0 may hold `value`, whose fixed bits are right: no paging without protection, no write-through without caches.
+pub fn is_valid_cr0(value: u32) -> bool {
+    let paging_unprotected = value & (CR0_PG | CR0_PE) == CR0_PG;
+    let write_through_uncached = value & (CR0_NW | CR0_CD) == CR0_NW;
+    !paging_unprotected && !write_through_uncached
+}
+
 /// CR4.VME: virtual-8086 mode extensions.
 pub const CR4_VME: u32 = 1 << 0;
 /// CR4.PVI: protected-mode virtual interrupts.
@@ -81,14 +88,30 @@ pub const CR4_OSFXSR: u32 = 1 << 9;
 /// CR4.OSXMMEXCPT: SIMD floating-point exceptions raise #XM.
 pub const CR4_OSXMMEXCPT: u32 = 1 << 10;
 
+/// CR4 bits of the features that CPUID announces; setting another is #GP(0).
+pub const CR4_WRITABLE: u32 = CR4_TSD
+    | CR4_DE
+    | CR4_PSE
+    | CR4_PAE
+    | CR4_MCE
+    | CR4_PGE
+    | CR4_PCE
+    | CR4_OSFXSR
+    | CR4_OSXMMEXCPT;
+
 /// IA32_EFER.NXE: execute-disable bit of PAE paging.
 pub const EFER_NXE: u64 = 1 << 11;
+
+/// IA32_EFER bits that software can set.
+pub const EFER_WRITABLE: u64 = EFER_NXE;
 
 /// IA32_MISC_ENABLE: fast string operations (SDM Vol. 4, Table 2-2).
 pub const MISC_ENABLE_FAST_STRINGS: u64 = 1 << 0;
 
 /// DR6 bits that always read as one.
 pub const DR6_FIXED: u32 = 0xFFFF_0FF0;
+/// DR6 bits that software can write.
+pub const DR6_WRITABLE: u32 = 0xE00F;
 /// DR6.BD: a debug register was accessed while DR7.GD was set.
 pub const DR6_BD: u32 = 1 << 13;
 /// DR6.BS: single step.

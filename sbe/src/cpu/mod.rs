@@ -7,10 +7,14 @@ pub mod model;
 mod pending;
 pub mod regs;
 pub mod segment;
+mod state;
 mod tags;
+mod time_stamp;
 
 pub use pending::Pending;
 pub use segment::{DescriptorTable, SegmentLoad};
+pub use state::{CpuState, CpuStateError, FpuState, InterruptShadow, SegmentState};
+pub use time_stamp::host_time_stamp;
 
 use control::{
     CR0_ET, CR0_PE, CR0_PG, CR0_WP, CR4_PAE, CR4_PGE, CR4_PSE, ControlRegister, DR6_FIXED,

@@ -15,8 +15,10 @@
 //! * VME: virtual-8086 mode works without it; nothing that runs today needs it.
 //! * DS, HT, TM, PBE, SSE3 and later: not part of the machine.
 
+use serde::{Deserialize, Serialize};
+
 /// A processor model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum CpuModel {
     /// In-order Atom: family 6, model 1Ch.
     #[default]

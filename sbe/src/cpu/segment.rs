@@ -3,6 +3,8 @@
 //! A [`Segment`] is the register with its hidden part. The bounds within which it may be read and written are worked out
 //! once when it is loaded, so that an access costs two compares: null, unreadable and read-only segments get empty bounds.
 
+use serde::{Deserialize, Serialize};
+
 /// Segment registers by their number in instruction encodings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -87,6 +89,9 @@ impl Attributes {
     pub const FLAT_CODE: Self = Self(0xC09B);
     /// Present, ring 0, read/write, accessed, 32-bit, 4-KByte granularity.
     pub const FLAT_DATA: Self = Self(0xC093);
+
+    /// The bits that a descriptor has here.
+    pub const DEFINED: u16 = 0xF0FF;
 
     /// The same with another descriptor privilege level.
     pub fn with_dpl(self, dpl: u8) -> Self {
@@ -186,7 +191,7 @@ impl Descriptor {
 
     /// Attribute bits.
     pub fn attributes(self) -> Attributes {
-        Attributes((self.0 >> 40) as u16 & 0xF0FF)
+        Attributes((self.0 >> 40) as u16 & Attributes::DEFINED)
     }
 
     /// Target selector, when this is a gate (SDM Vol. 3A, 5.8.3 "Call Gates", 6.11 "IDT Descriptors").
@@ -315,7 +320,7 @@ impl Segment {
 }
 
 /// GDTR or IDTR.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct DescriptorTable {
     /// Linear base address.
     pub base: u32,

@@ -1,0 +1,31 @@
+//! [`CpuStateError`]: why a saved state is refused.
+
+use thiserror::Error;
+
+/// A saved state that no processor can be in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("saved processor state: {field} cannot be {value:#x}")]
+pub struct CpuStateError {
+    /// Name of the register or field.
+    pub field: &'static str,
+    /// What it holds.
+    pub value: u64,
+}
+
+impl CpuStateError {
+    /// `Err` with this field and value unless `valid`.
+    pub(super) fn unless(
+        valid: bool,
+        field: &'static str,
+        value: impl Into<u64>,
+    ) -> Result<(), Self> {
+        if valid {
+            Ok(())
+        } else {
+            Err(Self {
+                field,
+                value: value.into(),
+            })
+        }
+    }
+}
