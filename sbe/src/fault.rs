@@ -1,10 +1,11 @@
 //! What can end an instruction early: an architectural exception, or something replex does not support.
 
 use mmu::PageFault;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// Exception vectors (SDM Vol. 3A, 6.3.1 "External Interrupts", Table 6-1 "Protected-Mode Exceptions and Interrupts").
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum Vector {
     /// #DE, divide error.
@@ -44,7 +45,7 @@ pub enum Vector {
 }
 
 /// An exception as it is delivered: vector, error code if the vector pushes one, faulting address of a page fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exception {
     /// Which exception.
     pub vector: Vector,

@@ -1,6 +1,7 @@
 //! [`GuestEvent`]: an interrupt or exception on its way to the guest, as those see it who watch; and what they may decide.
 
 use crate::policy::Source;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// An interrupt or exception that the guest is about to get. [`crate::policy`] says what comes from where, and whose EIP it has.
@@ -38,7 +39,7 @@ impl fmt::Display for GuestEvent {
 }
 
 /// What becomes of an event that was intercepted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Decision {
     /// The guest gets it as if nobody had looked.
     #[default]

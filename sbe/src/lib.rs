@@ -29,6 +29,7 @@ mod width;
 pub use bus::{Bus, EmptyBus};
 pub use cpu::model::CpuModel;
 pub use debugger::{WatchHit, Watched, Watchpoint};
+pub use emulate::HeldState;
 pub use fault::{Exception, Fault, Unsupported, Vector};
 pub use guest_event::{Decision, GuestEvent};
 pub use observation::{ControlWrite, Direction, Observation, PortAccess};
@@ -36,5 +37,5 @@ pub use policy::{Action, Policy, Source};
 pub use translate::{
     CODE_CACHES, CodePageReport, Exits, NoDump, Stats as TranslationStats, UnknownWindows, Windows,
 };
-pub use vcpu::{CODE_CACHE, Engine, Exit, Vcpu};
+pub use vcpu::{CODE_CACHE, Engine, Exit, Vcpu, VcpuState};
 pub use width::Width;

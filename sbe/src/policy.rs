@@ -10,13 +10,15 @@
 //!
 //! The chapter is SDM Vol. 3A, 6 "Interrupt and Exception Handling". A triple fault is no event: the processor shuts down.
 
+use serde::{Deserialize, Serialize};
+
 /// Vectors of the interrupt descriptor table.
 const VECTORS: usize = 256;
 /// Number of [`Source`]s.
 const SOURCES: usize = Source::ALL.len();
 
 /// Where an interrupt or exception comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Source {
     /// The INTR pin, or NMI.
     External,

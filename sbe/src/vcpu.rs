@@ -10,6 +10,9 @@
 
 mod boundary;
 mod fetch;
+mod state;
+
+pub use state::VcpuState;
 
 use crate::bus::Bus;
 use crate::cpu::control::{CR0_ET, CR0_PE};

@@ -2,13 +2,15 @@
 
 use crate::cpu::eflags::RF;
 use crate::fault::{Exception, Vector};
+use crate::guest_event::GuestEvent;
 use crate::policy::Source;
+use serde::{Deserialize, Serialize};
 
 /// Error code bit: the index names a gate in the IDT.
 const ERROR_IDT: u32 = 1 << 1;
 
 /// What the processor delivers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Event {
     /// Interrupt on the INTR pin. EFLAGS.RF is pushed as it stands: the caller sets it before when it interrupts a
     /// repeated string instruction between two iterations.
@@ -71,6 +73,18 @@ impl Event {
             Self::Fault(exception) => exception.fault_address(),
             Self::Changed { address, .. } => address,
             _ => None,
+        }
+    }
+
+    /// What those see of it who watch, when the processor stands at `cs:eip`.
+    pub fn seen_at(self, (cs, eip): (u16, u32)) -> GuestEvent {
+        GuestEvent {
+            vector: self.vector(),
+            source: self.source(),
+            error_code: self.error_code(),
+            cr2: self.fault_address(),
+            cs,
+            eip,
         }
     }
 

@@ -1,8 +1,12 @@
 //! [`Interceptor`]: the policy, and the event that it has stopped.
 
 use super::event::Event;
+use crate::cpu::segment::SegReg;
+use crate::cpu::{Cpu, CpuStateError};
+use crate::decode::decoder::MAX_LENGTH;
 use crate::guest_event::{Decision, GuestEvent};
 use crate::policy::Policy;
+use serde::{Deserialize, Serialize};
 
 /// The policy, the event that it has stopped, and whether somebody observes the processor.
 #[derive(Default)]
@@ -23,6 +27,14 @@ pub struct Held {
     pub seen: GuestEvent,
     /// What becomes of it.
     pub decision: Decision,
+}
+
+/// An event that the policy has stopped, as it is saved. CS and EIP are the processor's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldState {
+    event: Event,
+    length: u8,
+    decision: Decision,
 }
 
 impl Interceptor {
@@ -72,5 +84,37 @@ impl Interceptor {
     /// Takes the event that was stopped, if there is one.
     pub fn release(&mut self) -> Option<Held> {
         self.held.take()
+    }
+
+    /// The event that was stopped, with what was decided about it. The policy is its owner's, and not saved.
+    pub fn save(&self) -> Option<HeldState> {
+        self.held.map(|held| HeldState {
+            event: held.event,
+            length: held.length,
+            decision: held.decision,
+        })
+    }
+
+    /// Puts back what [`Self::save`] has saved, for the processor `cpu`, which is restored already.
+    ///
+    /// # Errors
+    /// The event is of an instruction that is longer than any; nothing has changed.
+    pub fn restore(&mut self, state: Option<HeldState>, cpu: &Cpu) -> Result<(), CpuStateError> {
+        let place = (cpu.seg(SegReg::Cs).selector.0, cpu.eip);
+        if let Some(HeldState { length, .. }) = state
+            && usize::from(length) > MAX_LENGTH
+        {
+            return Err(CpuStateError {
+                field: "length of the intercepted instruction",
+                value: length.into(),
+            });
+        }
+        self.held = state.map(|state| Held {
+            event: state.event,
+            length: state.length,
+            seen: state.event.seen_at(place),
+            decision: state.decision,
+        });
+        Ok(())
     }
 }

@@ -47,4 +47,4 @@ pub use cache::{Cache, Key};
 pub use decoded::{Decoded, decode, is_undefined_opcode};
 pub use event::Event;
 pub use exec::Exec;
-pub use interceptor::Interceptor;
+pub use interceptor::{HeldState, Interceptor};

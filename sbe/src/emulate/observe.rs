@@ -20,15 +20,7 @@ impl Exec<'_> {
 
     /// `event` as those see it who watch.
     pub fn describe(&self, event: Event, length: u8) -> GuestEvent {
-        let (cs, eip) = self.place(length);
-        GuestEvent {
-            vector: event.vector(),
-            source: event.source(),
-            error_code: event.error_code(),
-            cr2: event.fault_address(),
-            cs,
-            eip,
-        }
+        event.seen_at(self.place(length))
     }
 
     /// `event` is about to be delivered.

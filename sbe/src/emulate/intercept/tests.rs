@@ -2,6 +2,7 @@ use crate::cpu::eflags::{FIXED, IF, IOPL, RF, VM};
 use crate::cpu::segment::{SegReg, Segment, Selector};
 use crate::emulate::Event;
 use crate::emulate::bench::*;
+use crate::emulate::exec::Exec;
 use crate::fault::{Exception, Fault, Vector};
 use crate::guest_event::Decision;
 use mmu::GuestPhys;
@@ -189,5 +190,37 @@ fn what_is_swallowed_changes_nothing_but_eip_or_rf() {
             expected.cpu.eflags |= RF;
         }
         assert_eq!(state(&bench), state(&expected), "{}", case.name);
+    }
+}
+
+#[test]
+fn what_is_held_is_saved_with_what_was_decided() {
+    let decisions = [
+        Decision::Reflect,
+        Decision::Swallow,
+        Decision::Change {
+            vector: 13,
+            error_code: Some(0x18),
+        },
+    ];
+    for case in &CASES {
+        for decision in decisions {
+            let mut undisturbed = stopped(case);
+            undisturbed.exec().interceptor.decide(decision);
+            let held = undisturbed.exec().interceptor.save();
+            let seen = undisturbed.exec().interceptor.held();
+
+            let mut restored = stopped(case);
+            let Exec {
+                interceptor, cpu, ..
+            } = restored.exec();
+            interceptor.release();
+            assert_eq!(interceptor.restore(held, cpu), Ok(()));
+            assert_eq!(interceptor.held(), seen, "{}", case.name);
+            assert_eq!(interceptor.save(), held, "{}", case.name);
+            let ends = [&mut undisturbed, &mut restored].map(|bench| bench.exec().resume());
+            assert_eq!(ends[0], ends[1], "{}", case.name);
+            assert_eq!(state(&restored), state(&undisturbed), "{}", case.name);
+        }
     }
 }
