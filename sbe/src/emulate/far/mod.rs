@@ -19,8 +19,6 @@ use crate::cpu::segment::{Descriptor, SegReg, Segment, Selector};
 use crate::decode::Insn;
 use crate::fault::Fault;
 
-pub use super::sysenter::{sysenter, sysexit};
-
 /// How a far transfer goes about what it leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Transfer {

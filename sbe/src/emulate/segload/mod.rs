@@ -13,9 +13,6 @@ use crate::cpu::{Pending, SegmentLoad};
 use crate::decode::{Insn, Operand};
 use crate::fault::Fault;
 
-pub use super::segcheck::{arpl, lar, lsl, verr, verw};
-pub use super::sysseg::{lldt, ltr, sldt, str};
-
 /// Attribute bits that a real-mode load of CS keeps: D/B and G.
 const SIZE_BITS: u16 = 0xC000;
 
