@@ -120,9 +120,9 @@ mod tests {
 
     #[test]
     fn an_observation_is_told_in_one_line() {
-        let (cs, eip) = (0x60, 0xC100_0000);
+        let (cs, eip) = (0x60, 0xc100_0000);
         let access = |direction, port, width, value| {
-            let (cs, eip) = (0x60, 0xC100_0000);
+            let (cs, eip) = (0x60, 0xc100_0000);
             Observation::Port(PortAccess {
                 direction,
                 port,
@@ -138,7 +138,7 @@ mod tests {
                     vector: 14,
                     source: Source::Exception,
                     error_code: Some(2),
-                    cr2: Some(0xC012_3456),
+                    cr2: Some(0xc012_3456),
                     cs,
                     eip,
                 }),
@@ -148,7 +148,7 @@ mod tests {
                 Observation::Control(ControlWrite {
                     register: ControlRegister::Cr3,
                     old: 0x10_2000,
-                    new: 0x3FFF_D000,
+                    new: 0x3fff_d000,
                     cs,
                     eip,
                 }),
@@ -159,11 +159,11 @@ mod tests {
                 "out 0043 byte 34, at 0060:c1000000",
             ),
             (
-                access(Direction::In, 0x1F0, Width::Word, 0xABC),
+                access(Direction::In, 0x1f0, Width::Word, 0xabc),
                 "in  01f0 word 0abc, at 0060:c1000000",
             ),
             (
-                access(Direction::In, 0xCFC, Width::Dword, u32::MAX),
+                access(Direction::In, 0xcfc, Width::Dword, u32::MAX),
                 "in  0cfc dword ffffffff, at 0060:c1000000",
             ),
         ] {

@@ -109,9 +109,9 @@ pub const EFER_WRITABLE: u64 = EFER_NXE;
 pub const MISC_ENABLE_FAST_STRINGS: u64 = 1 << 0;
 
 /// DR6 bits that always read as one.
-pub const DR6_FIXED: u32 = 0xFFFF_0FF0;
+pub const DR6_FIXED: u32 = 0xffff_0ff0;
 /// DR6 bits that software can write.
-pub const DR6_WRITABLE: u32 = 0xE00F;
+pub const DR6_WRITABLE: u32 = 0xe00f;
 /// DR6.BD: a debug register was accessed while DR7.GD was set.
 pub const DR6_BD: u32 = 1 << 13;
 /// DR6.BS: single step.
@@ -123,8 +123,8 @@ pub const DR7_FIXED: u32 = 1 << 10;
 /// DR7.GD: accesses to debug registers raise #DB.
 pub const DR7_GD: u32 = 1 << 13;
 /// DR7 enable bits L0..G3.
-pub const DR7_ENABLES: u32 = 0xFF;
+pub const DR7_ENABLES: u32 = 0xff;
 /// DR7 local enable bits L0..L3 and LE, cleared by a task switch.
 pub const DR7_LOCAL: u32 = 0x155;
 /// DR7 bits that exist.
-pub const DR7_WRITABLE: u32 = 0xFFFF_2BFF;
+pub const DR7_WRITABLE: u32 = 0xffff_2bff;

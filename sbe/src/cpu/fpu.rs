@@ -12,14 +12,14 @@
 //! FSW.ES says whether an unmasked x87 exception is pending. Registers are in stack order: moving TOP moves them.
 
 /// x87 control word after FNINIT: all exceptions masked, 64-bit precision, round to nearest.
-pub const FCW_INIT: u16 = 0x037F;
+pub const FCW_INIT: u16 = 0x037f;
 /// FCW bits that software can change: exception masks, precision, rounding and infinity control.
-pub const FCW_WRITABLE: u16 = 0x1F3F;
+pub const FCW_WRITABLE: u16 = 0x1f3f;
 /// FCW bit that always reads as one.
 pub const FCW_FIXED: u16 = 1 << 6;
 
 /// The six x87 exception flags of FSW, and their masks in FCW (SDM Vol. 1, 8.1.3.3 "x87 FPU Floating-Point Exception Flags").
-pub const X87_EXCEPTIONS: u16 = 0x3F;
+pub const X87_EXCEPTIONS: u16 = 0x3f;
 /// Invalid operation, in FSW and FCW.
 pub const X87_IE: u16 = 1 << 0;
 /// Overflow, in FSW and FCW.
@@ -38,11 +38,11 @@ const FSW_TOP_SHIFT: u16 = 11;
 const FSW_TOP: u16 = 7 << FSW_TOP_SHIFT;
 
 /// MXCSR after RESET: all exceptions masked, round to nearest.
-pub const MXCSR_INIT: u32 = 0x1F80;
+pub const MXCSR_INIT: u32 = 0x1f80;
 /// MXCSR bits that exist (bit 6, DAZ, included).
-pub const MXCSR_MASK: u32 = 0xFFFF;
+pub const MXCSR_MASK: u32 = 0xffff;
 /// The six exception flags of MXCSR (SDM Vol. 1, 10.2.3 "MXCSR Control and Status Register").
-pub const MXCSR_FLAGS: u32 = 0x3F;
+pub const MXCSR_FLAGS: u32 = 0x3f;
 /// The six exception masks of MXCSR.
 pub const MXCSR_MASKS: u32 = MXCSR_FLAGS << MXCSR_MASKS_SHIFT;
 /// Distance from an exception flag to its mask.
@@ -65,7 +65,7 @@ pub const MXCSR_DAZ: u32 = 1 << 6;
 pub const MXCSR_FTZ: u32 = 1 << 15;
 
 /// Opcode bits that FOP holds.
-pub const FOP_MASK: u16 = 0x07FF;
+pub const FOP_MASK: u16 = 0x07ff;
 
 /// Bytes of the image that are state; the rest is zero.
 pub const USED: usize = 288;
@@ -323,7 +323,7 @@ impl FxState {
     /// (SDM Vol. 3A, 12.2 "The MMX State and MMX Register Aliasing").
     pub fn enter_mmx(&mut self) {
         self.move_top(0);
-        self.set_tags(0xFF);
+        self.set_tags(0xff);
     }
 }
 
@@ -362,12 +362,12 @@ mod tests {
 
     #[test]
     fn an_image_loses_its_reserved_bits() {
-        let mut image = [0xFF; USED];
+        let mut image = [0xff; USED];
         image[MXCSR..MXCSR + 4].copy_from_slice(&MXCSR_INIT.to_le_bytes());
         let state = FxState::from_image(&image).expect("MXCSR is valid");
-        assert_eq!(state.fcw(), 0x1F7F);
-        assert_eq!(state.fsw(), 0x7F7F, "all flags set, all masked");
-        assert_eq!(state.pointers().fop, 0x7FF);
+        assert_eq!(state.fcw(), 0x1f7f);
+        assert_eq!(state.fsw(), 0x7f7f, "all flags set, all masked");
+        assert_eq!(state.pointers().fop, 0x7ff);
         assert_eq!(
             (state.0[5], state.0[14], state.0[22], state.0[42]),
             (0, 0, 0, 0)

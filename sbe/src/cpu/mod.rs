@@ -92,25 +92,25 @@ pub struct Cpu {
 impl Cpu {
     /// State after RESET (SDM Vol. 3A, 9.1.1 "Processor State After Reset").
     pub fn new(model: CpuModel) -> Self {
-        let mut cs = Segment::real(Selector(0xF000));
-        cs.base = 0xFFFF_0000;
+        let mut cs = Segment::real(Selector(0xf000));
+        cs.base = 0xffff_0000;
         let data = Segment::real(Selector(0));
         let mut regs = Registers::default();
         regs.set(regs::EDX, model.signature());
         Self {
             regs,
-            eip: 0xFFF0,
+            eip: 0xfff0,
             eflags: eflags::FIXED,
             segs: [data, cs, data, data, data, data],
-            ldtr: Segment::new(Selector(0), 0, 0xFFFF, Attributes(0x82)),
-            tr: Segment::new(Selector(0), 0, 0xFFFF, Attributes(0x8B)),
+            ldtr: Segment::new(Selector(0), 0, 0xffff, Attributes(0x82)),
+            tr: Segment::new(Selector(0), 0, 0xffff, Attributes(0x8b)),
             gdtr: DescriptorTable {
                 base: 0,
-                limit: 0xFFFF,
+                limit: 0xffff,
             },
             idtr: DescriptorTable {
                 base: 0,
-                limit: 0xFFFF,
+                limit: 0xffff,
             },
             cpl: 0,
             cr0: 0x6000_0000 | CR0_ET,

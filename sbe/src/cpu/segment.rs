@@ -83,15 +83,15 @@ impl Attributes {
     /// Present, ring 0, read/write data, 16-bit: what RESET puts into the data segments.
     pub const REAL_DATA: Self = Self(0x93);
     /// Present, ring 3, read/write data, 16-bit: every segment of virtual-8086 mode.
-    pub const V86: Self = Self(0xF3);
+    pub const V86: Self = Self(0xf3);
 
     /// Present, ring 0, execute/read, accessed, 32-bit, 4-KByte granularity.
-    pub const FLAT_CODE: Self = Self(0xC09B);
+    pub const FLAT_CODE: Self = Self(0xc09b);
     /// Present, ring 0, read/write, accessed, 32-bit, 4-KByte granularity.
-    pub const FLAT_DATA: Self = Self(0xC093);
+    pub const FLAT_DATA: Self = Self(0xc093);
 
     /// The bits that a descriptor has here.
-    pub const DEFINED: u16 = 0xF0FF;
+    pub const DEFINED: u16 = 0xf0ff;
 
     /// The same with another descriptor privilege level.
     pub fn with_dpl(self, dpl: u8) -> Self {
@@ -100,7 +100,7 @@ impl Attributes {
 
     /// The four type bits.
     pub fn kind(self) -> u8 {
-        (self.0 & 0xF) as u8
+        (self.0 & 0xf) as u8
     }
 
     /// Whether this is a code or data segment and not a system descriptor (the S bit).
@@ -176,14 +176,14 @@ pub struct Descriptor(pub u64);
 impl Descriptor {
     /// Base linear address.
     pub fn base(self) -> u32 {
-        (self.0 >> 16) as u32 & 0xFF_FFFF | (self.0 >> 32) as u32 & 0xFF00_0000
+        (self.0 >> 16) as u32 & 0xff_ffff | (self.0 >> 32) as u32 & 0xff00_0000
     }
 
     /// Limit in bytes: the last valid offset (the lowest invalid one but the bound of an expand-down segment).
     pub fn limit(self) -> u32 {
-        let raw = self.0 as u32 & 0xFFFF | (self.0 >> 32) as u32 & 0xF_0000;
+        let raw = self.0 as u32 & 0xffff | (self.0 >> 32) as u32 & 0xf_0000;
         if self.attributes().is_granular() {
-            raw << 12 | 0xFFF
+            raw << 12 | 0xfff
         } else {
             raw
         }
@@ -201,12 +201,12 @@ impl Descriptor {
 
     /// Target offset, when this is a gate: 32 bits, of which 16-bit gates use the lower half.
     pub fn gate_offset(self) -> u32 {
-        self.0 as u32 & 0xFFFF | (self.0 >> 32) as u32 & 0xFFFF_0000
+        self.0 as u32 & 0xffff | (self.0 >> 32) as u32 & 0xffff_0000
     }
 
     /// Parameter count of a call gate, 0..=31.
     pub fn gate_parameters(self) -> u32 {
-        (self.0 >> 32) as u32 & 0x1F
+        (self.0 >> 32) as u32 & 0x1f
     }
 }
 
@@ -268,7 +268,7 @@ impl Segment {
             },
             (true, false) => Bounds {
                 low: limit + 1,
-                high: 0xFFFF,
+                high: 0xffff,
             },
         };
         let when = |allowed| if allowed { bounds } else { Bounds::EMPTY };
@@ -303,7 +303,7 @@ impl Segment {
         Self::new(
             selector,
             u32::from(selector.0) << 4,
-            0xFFFF,
+            0xffff,
             Attributes::REAL_DATA,
         )
     }
@@ -313,7 +313,7 @@ impl Segment {
         Self::new(
             selector,
             u32::from(selector.0) << 4,
-            0xFFFF,
+            0xffff,
             Attributes::V86,
         )
     }
@@ -347,24 +347,24 @@ mod tests {
 
     #[test]
     fn a_flat_descriptor_covers_four_gigabytes() {
-        let segment = Segment::from_descriptor(Selector(0x10), Descriptor(0x00CF_9300_0000_FFFF));
+        let segment = Segment::from_descriptor(Selector(0x10), Descriptor(0x00cf_9300_0000_ffff));
         assert_eq!((segment.base, segment.limit), (0, u32::MAX));
-        assert!(segment.write.allow(0xFFFF_FFFC, 4));
-        assert!(segment.write.allow(0xFFFF_FFFE, 4), "wraps");
+        assert!(segment.write.allow(0xffff_fffc, 4));
+        assert!(segment.write.allow(0xffff_fffe, 4), "wraps");
     }
 
     #[test]
     fn expand_down_segments_are_valid_above_their_limit() {
-        let small = Segment::new(Selector(8), 0, 0x0FFF, Attributes(0x97));
-        assert!(!small.read.allow(0x0FFF, 1) && small.read.allow(0x1000, 1));
-        assert!(small.read.allow(0xFFFE, 2) && !small.read.allow(0xFFFF, 2));
-        let big = Segment::new(Selector(8), 0, 0x0FFF, Attributes(0x4097));
-        assert!(big.read.allow(0xFFFF_FFFC, 4) && !big.read.allow(0xFFFF_FFFD, 4));
+        let small = Segment::new(Selector(8), 0, 0x0fff, Attributes(0x97));
+        assert!(!small.read.allow(0x0fff, 1) && small.read.allow(0x1000, 1));
+        assert!(small.read.allow(0xfffe, 2) && !small.read.allow(0xffff, 2));
+        let big = Segment::new(Selector(8), 0, 0x0fff, Attributes(0x4097));
+        assert!(big.read.allow(0xffff_fffc, 4) && !big.read.allow(0xffff_fffd, 4));
     }
 
     #[test]
     fn code_is_never_writable_and_null_is_nothing() {
-        let code = Segment::from_descriptor(Selector(8), Descriptor(0x00CF_9B00_0000_FFFF));
+        let code = Segment::from_descriptor(Selector(8), Descriptor(0x00cf_9b00_0000_ffff));
         assert!(code.read.allow(0, 4) && !code.write.allow(0, 1));
         assert!(!Segment::null(Selector(3)).read.allow(0, 1));
     }

@@ -107,7 +107,7 @@ impl Insn {
     #[inline(always)]
     pub fn wrap_address(&self, address: u32) -> u32 {
         if self.flags.has(Flags::ADDR16) {
-            address & 0xFFFF
+            address & 0xffff
         } else {
             address
         }

@@ -8,10 +8,10 @@ use crate::host_fpu::HostFpu;
 
 /// Legacy prefixes (SDM Vol. 2A, 2.1.1 "Instruction Prefixes").
 const PREFIXES: [u8; 11] = [
-    0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3,
+    0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf0, 0xf2, 0xf3,
 ];
 /// Prefixes that choose between the instructions of a two-byte opcode; the first, DS, stands for none.
-const MANDATORY_PREFIXES: [u8; 4] = [0x3E, 0x66, 0xF3, 0xF2];
+const MANDATORY_PREFIXES: [u8; 4] = [0x3e, 0x66, 0xf3, 0xf2];
 
 /// A decoded instruction, ready to be executed.
 #[derive(Clone, Copy)]
@@ -56,11 +56,11 @@ pub fn is_undefined_opcode(bytes: &[u8], size: CodeSize) -> bool {
     let prefixes = bytes.iter().take_while(|byte| PREFIXES.contains(byte));
     match bytes[prefixes.count()..] {
         // Complete: iced asks for a third byte if these two are undefined.
-        [0xD8..=0xDF, 0xC0..=0xFF] => true,
-        [0x0F, opcode] => MANDATORY_PREFIXES.iter().all(|&prefix| {
+        [0xd8..=0xdf, 0xc0..=0xff] => true,
+        [0x0f, opcode] => MANDATORY_PREFIXES.iter().all(|&prefix| {
             (0..=u8::MAX).all(|modrm| {
                 let mut whole = [0; MAX_LENGTH];
-                whole[..4].copy_from_slice(&[prefix, 0x0F, opcode, modrm]);
+                whole[..4].copy_from_slice(&[prefix, 0x0f, opcode, modrm]);
                 match decode_announced(&whole, size, 0) {
                     Ok(raw) => table::handler(&raw).is_none(),
                     Err(_) => true,
@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn an_opcode_without_any_instruction_is_undefined() {
         let undefined = |bytes: &[u8]| is_undefined_opcode(bytes, CodeSize::Bits32);
-        for bytes in [&[0x0F, 0x04][..], &[0x66, 0x0F, 0x0A], &[0xF0, 0xDB, 0xE5]] {
+        for bytes in [&[0x0f, 0x04][..], &[0x66, 0x0f, 0x0a], &[0xf0, 0xdb, 0xe5]] {
             assert_eq!(
                 decode_announced(bytes, CodeSize::Bits32, 0),
                 Err(DecodeError::NeedMoreBytes)
@@ -87,12 +87,12 @@ mod tests {
         }
         // An escape, PADDD, XADD, UD1, group 4, FLD.
         for bytes in [
-            &[0x0F][..],
-            &[0x0F, 0xFE],
-            &[0xF0, 0x0F, 0xC1],
-            &[0x0F, 0xB9],
-            &[0xFE],
-            &[0xD9],
+            &[0x0f][..],
+            &[0x0f, 0xfe],
+            &[0xf0, 0x0f, 0xc1],
+            &[0x0f, 0xb9],
+            &[0xfe],
+            &[0xd9],
         ] {
             assert!(!undefined(bytes), "{bytes:02X?}");
         }

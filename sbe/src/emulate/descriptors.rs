@@ -69,10 +69,10 @@ impl Kind {
             0x6 => Self::InterruptGate(Size::Bits16),
             0x7 => Self::TrapGate(Size::Bits16),
             0x9 => Self::AvailableTss(Size::Bits32),
-            0xB => Self::BusyTss(Size::Bits32),
-            0xC => Self::CallGate(Size::Bits32),
-            0xE => Self::InterruptGate(Size::Bits32),
-            0xF => Self::TrapGate(Size::Bits32),
+            0xb => Self::BusyTss(Size::Bits32),
+            0xc => Self::CallGate(Size::Bits32),
+            0xe => Self::InterruptGate(Size::Bits32),
+            0xf => Self::TrapGate(Size::Bits32),
             _ => Self::Reserved,
         }
     }

@@ -193,14 +193,14 @@ impl Exec<'_> {
         ];
         let mut stack = TransferStack::current(self.cpu);
         stack.check_room::<u16>(words.len() as u32)?;
-        self.check_near_target(entry & 0xFFFF)?;
+        self.check_near_target(entry & 0xffff)?;
         stack.prepare::<u16>(self, words.len() as u32)?;
         for word in words {
             stack.push(self, word as u16)?;
         }
         stack.commit(self.cpu);
         self.set_eflags(self.cpu.eflags & !(IF | TF | AC | RF));
-        self.enter_paragraph(Selector((entry >> 16) as u16), entry & 0xFFFF);
+        self.enter_paragraph(Selector((entry >> 16) as u16), entry & 0xffff);
         Ok(())
     }
 }

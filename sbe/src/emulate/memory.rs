@@ -299,7 +299,7 @@ impl Exec<'_> {
         const READS_AND_WRITES: u32 = 0b11;
         let first = linear.get() as u32;
         for index in 0..4 {
-            let control = self.cpu.dr[7] >> (16 + 4 * index) & 0xF;
+            let control = self.cpu.dr[7] >> (16 + 4 * index) & 0xf;
             let enabled = self.cpu.dr[7] >> (2 * index) & 3 != 0;
             let watches = match control & 3 {
                 WRITES => access == Access::Write,

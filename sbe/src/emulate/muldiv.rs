@@ -40,7 +40,7 @@ impl Exec<'_> {
         if W::BITS == 8 {
             self.cpu
                 .regs
-                .set16(EAX, (remainder << 8 | quotient & 0xFF) as u16);
+                .set16(EAX, (remainder << 8 | quotient & 0xff) as u16);
         } else {
             W::cut(quotient).set_register(&mut self.cpu.regs, EAX);
             W::cut(remainder).set_register(&mut self.cpu.regs, EDX);

@@ -19,7 +19,7 @@ impl Exec<'_> {
         if self.cpu.is_stack32() {
             offset
         } else {
-            offset & 0xFFFF
+            offset & 0xffff
         }
     }
 

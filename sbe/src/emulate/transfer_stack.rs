@@ -59,7 +59,7 @@ impl TransferStack {
         if self.segment.attributes.is_big() {
             offset
         } else {
-            offset & 0xFFFF
+            offset & 0xffff
         }
     }
 

@@ -8,10 +8,10 @@ use hashbrown::HashMap;
 use iced_x86::Instruction;
 use std::io;
 
-/// First byte of the x87 opcodes D8h..=DFh.
-const ESCAPE: u8 = 0xD8;
+/// First byte of the x87 opcodes 0xd8..=0xdf.
+const ESCAPE: u8 = 0xd8;
 /// Mask of [`ESCAPE`].
-const ESCAPE_MASK: u8 = 0xF8;
+const ESCAPE_MASK: u8 = 0xf8;
 
 /// What [`crate::decode::Insn::aux`] holds for an instruction of this module: the number of its template, and the last-opcode
 /// register of an x87 instruction (instructions that differ in their addressing form share a template but not an opcode).
@@ -156,8 +156,8 @@ mod tests {
     #[test]
     fn addressing_forms_share_a_template_but_not_the_opcode() {
         let mut unit = HostFpu::new().expect("executable memory");
-        let first = template(&mut unit, &[0xDD, 0x00]);
-        let second = template(&mut unit, &[0x64, 0xDD, 0x44, 0x24, 0x10]);
+        let first = template(&mut unit, &[0xdd, 0x00]);
+        let second = template(&mut unit, &[0x64, 0xdd, 0x44, 0x24, 0x10]);
         assert_eq!(first.number, second.number);
         assert_eq!((first.fop, second.fop), (0x500, 0x544));
         assert_eq!(unit.templates.len(), 1);
@@ -168,15 +168,15 @@ mod tests {
         let mut unit = HostFpu::new().expect("executable memory");
         // pshufd, pshuflw, pshufhw, shufps, shufpd by all registers and immediates: 81,920 forms.
         let prefixes: [&[u8]; 5] = [
-            &[0x66, 0x0F, 0x70],
-            &[0xF2, 0x0F, 0x70],
-            &[0xF3, 0x0F, 0x70],
-            &[0x0F, 0xC6],
-            &[0x66, 0x0F, 0xC6],
+            &[0x66, 0x0f, 0x70],
+            &[0xf2, 0x0f, 0x70],
+            &[0xf3, 0x0f, 0x70],
+            &[0x0f, 0xc6],
+            &[0x66, 0x0f, 0xc6],
         ];
         let forms = prefixes.iter().flat_map(|prefix| {
-            (0xC0..=0xFF).flat_map(move |modrm| {
-                (0..=0xFF).map(move |imm| [prefix, &[modrm, imm][..]].concat())
+            (0xc0..=0xff).flat_map(move |modrm| {
+                (0..=0xff).map(move |imm| [prefix, &[modrm, imm][..]].concat())
             })
         });
         let mut made = 0;
@@ -192,6 +192,6 @@ mod tests {
         assert_eq!(made, SLOTS);
         unit.clear();
         assert!(!unit.is_full());
-        assert_eq!(template(&mut unit, &[0xD9, 0xE8]).number, 0);
+        assert_eq!(template(&mut unit, &[0xd9, 0xe8]).number, 0);
     }
 }

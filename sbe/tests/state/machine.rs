@@ -17,8 +17,8 @@ use std::ops::Range;
 pub const PROGRAM_BYTES: usize = 2048;
 const MEMORY: usize = 8 << 20;
 /// Memory without the hole of the PC below 1 MiB.
-const RAM: [Range<usize>; 2] = [0..0xA_0000, 0x10_0000..MEMORY];
-const SUPERVISOR: u32 = 0xC000_0000;
+const RAM: [Range<usize>; 2] = [0..0xa_0000, 0x10_0000..MEMORY];
+const SUPERVISOR: u32 = 0xc000_0000;
 /// Physical address of what lies at [`SUPERVISOR`].
 const SUPERVISOR_FRAME: u32 = 4 << 20;
 const GDT: u32 = SUPERVISOR;
@@ -33,7 +33,7 @@ const STACK: u32 = 0x0020_0000;
 
 const KERNEL_CODE: u16 = 0x08;
 const KERNEL_DATA: u16 = 0x10;
-const USER_CODE: u16 = 0x1B;
+const USER_CODE: u16 = 0x1b;
 const USER_DATA: u16 = 0x23;
 const TASK: u16 = 0x28;
 /// Present, writable, 4 MiB; with the user's bit for the program.
@@ -44,7 +44,7 @@ const CR0: u32 = 0x8001_0033;
 /// TSD, PSE, OSFXSR, OSXMMEXCPT.
 const CR4: u32 = 0x0000_0614;
 /// A busy 32-bit task-state segment.
-const BUSY_TSS: u16 = 0x8B;
+const BUSY_TSS: u16 = 0x8b;
 
 /// What memory holds at first.
 pub fn image(program: &[u8], targets: &[u16]) -> Vec<u8> {
@@ -59,11 +59,11 @@ pub fn image(program: &[u8], targets: &[u16]) -> Vec<u8> {
     put(CODE, program);
     let descriptors = [
         0_u64,
-        0x00CF_9B00_0000_FFFF,
-        0x00CF_9300_0000_FFFF,
-        0x00CF_FB00_0000_FFFF,
-        0x00CF_F300_0000_FFFF,
-        0xC000_8B00_2000_0067,
+        0x00cf_9b00_0000_ffff,
+        0x00cf_9300_0000_ffff,
+        0x00cf_fb00_0000_ffff,
+        0x00cf_f300_0000_ffff,
+        0xc000_8b00_2000_0067,
     ];
     put(GDT, &descriptors.map(u64::to_le_bytes).concat());
     put(TSS + 4, &INNER_STACK.to_le_bytes());
@@ -78,9 +78,9 @@ pub fn image(program: &[u8], targets: &[u16]) -> Vec<u8> {
         let handler = HANDLERS + vector * HANDLER_BYTES;
         put(handler, &handler_code(vector, target).expect("a handler"));
         // Interrupt gates that INT n may use.
-        let gate = u64::from(handler & 0xFFFF)
+        let gate = u64::from(handler & 0xffff)
             | u64::from(KERNEL_CODE) << 16
-            | 0xEE00 << 32
+            | 0xee00 << 32
             | u64::from(handler >> 16) << 48;
         put(IDT + 8 * vector, &gate.to_le_bytes());
     }
@@ -100,7 +100,7 @@ fn handler_code(vector: u32, target: u16) -> Result<Vec<u8>, IcedError> {
             a.mov(eax, STACK as i32 - 64)?;
             a.mov(dr0, eax)?;
             // DR0 is enabled for accesses of 4 bytes.
-            a.mov(eax, 0x000F_0403)?;
+            a.mov(eax, 0x000f_0403)?;
             a.mov(dr7, eax)?;
         }
         2 => {
@@ -143,11 +143,11 @@ pub fn start() -> CpuState {
     };
     state.gdtr = DescriptorTable {
         base: GDT,
-        limit: 0x2F,
+        limit: 0x2f,
     };
     state.idtr = DescriptorTable {
         base: IDT,
-        limit: 0x7FF,
+        limit: 0x7ff,
     };
     state.cpl = 3;
     state.cr0 = CR0;

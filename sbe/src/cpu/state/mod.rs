@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 /// Names of the segment registers, in encoding order.
 const SEGMENT_NAMES: [&str; 6] = ["ES", "CS", "SS", "DS", "FS", "GS"];
 /// DR6 bits that a debug trap can report: B0 to B3, BS and BT.
-const DEBUG_HITS: u32 = 0xF | DR6_BS | DR6_BT;
+const DEBUG_HITS: u32 = 0xf | DR6_BS | DR6_BT;
 /// Counts above this are refused, so that no run can make them overflow.
 const MAX_COUNT: u64 = 1 << 62;
 

@@ -45,7 +45,7 @@ fn what_no_processor_can_hold_is_refused_by_its_name() {
 #[test]
 fn an_error_names_the_field_and_its_value() {
     let mut state = state();
-    state.fpu.mxcsr = 0x1_1F80;
+    state.fpu.mxcsr = 0x1_1f80;
     let refused = Cpu::restore(&state, 0).expect_err("a reserved bit");
     assert_eq!(
         refused.to_string(),

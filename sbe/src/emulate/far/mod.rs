@@ -346,7 +346,7 @@ impl Exec<'_> {
 pub fn gate_offset(gate: Descriptor, size: Size) -> u32 {
     let offset = gate.gate_offset();
     if size == Size::Bits16 {
-        offset & 0xFFFF
+        offset & 0xffff
     } else {
         offset
     }

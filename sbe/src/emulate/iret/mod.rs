@@ -12,7 +12,7 @@ use crate::decode::Insn;
 use crate::fault::Fault;
 
 /// Highest offset in a segment of virtual-8086 mode.
-const V86_LIMIT: u32 = 0xFFFF;
+const V86_LIMIT: u32 = 0xffff;
 
 /// IRET. It unblocks NMIs even if it faults (SDM Vol. 3C, 27.2.3 "Information About NMI Unblocking Due to IRET").
 pub fn iret<W: Word>(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {

@@ -11,7 +11,7 @@ use crate::decode::Insn;
 use crate::fault::Fault;
 
 /// What LAR keeps of a descriptor's upper doubleword: the access byte, and the byte of G, D/B, AVL and limit 19:16.
-const ACCESS_RIGHTS: u32 = 0x00FF_FF00;
+const ACCESS_RIGHTS: u32 = 0x00ff_ff00;
 
 impl Exec<'_> {
     fn set_zero_flag(&mut self, value: bool) {

@@ -14,7 +14,7 @@ use crate::decode::{Insn, Operand};
 use crate::fault::Fault;
 
 /// Attribute bits that a real-mode load of CS keeps: D/B and G.
-const SIZE_BITS: u16 = 0xC000;
+const SIZE_BITS: u16 = 0xc000;
 
 impl Exec<'_> {
     /// Loads ES, SS, DS, FS or GS in the current mode.

@@ -9,15 +9,15 @@ use crate::fault::Fault;
 
 const IA32_TIME_STAMP_COUNTER: u32 = 0x10;
 const IA32_PLATFORM_ID: u32 = 0x17;
-const IA32_BIOS_SIGN_ID: u32 = 0x8B;
+const IA32_BIOS_SIGN_ID: u32 = 0x8b;
 const IA32_MCG_CAP: u32 = 0x179;
-const IA32_MCG_STATUS: u32 = 0x17A;
+const IA32_MCG_STATUS: u32 = 0x17a;
 const IA32_SYSENTER_CS: u32 = 0x174;
 const IA32_SYSENTER_ESP: u32 = 0x175;
 const IA32_SYSENTER_EIP: u32 = 0x176;
-const IA32_MISC_ENABLE: u32 = 0x1A0;
-const IA32_DEBUGCTL: u32 = 0x1D9;
-const IA32_EFER: u32 = 0xC000_0080;
+const IA32_MISC_ENABLE: u32 = 0x1a0;
+const IA32_DEBUGCTL: u32 = 0x1d9;
+const IA32_EFER: u32 = 0xc000_0080;
 
 impl Exec<'_> {
     fn set_edx_eax(&mut self, value: u64) {

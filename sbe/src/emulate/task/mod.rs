@@ -67,20 +67,20 @@ impl From<SwitchFault> for Fault {
 /// Offset of the back link.
 const LINK: u32 = 0;
 /// Offset of CR3 in a 32-bit TSS.
-const CR3: u32 = 0x1C;
+const CR3: u32 = 0x1c;
 /// Offset of the debug trap flag in a 32-bit TSS.
 const TRAP: u32 = 0x64;
 /// Debug trap flag: raise #DB when the task has been switched to.
 const TRAP_FLAG: u16 = 1;
 /// Offset of EIP in a 32-bit TSS, of IP in a 16-bit one.
 const STATE32: u32 = 0x20;
-const STATE16: u32 = 0x0E;
+const STATE16: u32 = 0x0e;
 /// Limit of the smallest 16-bit TSS.
-const MIN_LIMIT16: u32 = 0x2B;
+const MIN_LIMIT16: u32 = 0x2b;
 /// Slots before the segment selectors: EIP, EFLAGS, eight general registers.
 const GENERAL_SLOTS: u32 = 10;
 /// A 16-bit TSS leaves ones in the upper halves of the general registers.
-const UPPER_HALF16: u32 = 0xFFFF_0000;
+const UPPER_HALF16: u32 = 0xffff_0000;
 
 /// The format of a task-state segment.
 #[derive(Clone, Copy, Debug)]

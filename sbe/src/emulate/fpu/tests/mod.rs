@@ -36,11 +36,11 @@ const PRESENT_WRITABLE: u32 = 0b11;
 /// Selector of CS.
 const CODE_SELECTOR: u16 = 0x60;
 /// Selector of the data segments.
-const DATA_SELECTOR: u16 = 0x7B;
+const DATA_SELECTOR: u16 = 0x7b;
 /// Attributes of a flat 32-bit code segment.
-const CODE32: Attributes = Attributes(0xC09B);
+const CODE32: Attributes = Attributes(0xc09b);
 /// Attributes of a flat 32-bit data segment.
-const DATA32: Attributes = Attributes(0xC093);
+const DATA32: Attributes = Attributes(0xc093);
 
 /// A processor in flat 32-bit protected mode with everything enabled, and its memory.
 struct Machine {

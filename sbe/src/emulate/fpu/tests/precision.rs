@@ -73,7 +73,7 @@ proptest! {
         let bytes = assembled(FORMS[form]);
         let raw = Decoder::new(32, &bytes, DecoderOptions::NONE).decode();
         let rounding = Rounding::of(&raw).expect("one that can overflow");
-        let doubles = bytes[0] == 0x66 || bytes[0] == 0xF2;
+        let doubles = bytes[0] == 0x66 || bytes[0] == 0xf2;
         let (left, right) = if doubles { double } else { single };
         let mut machine = Machine::new();
         machine.cpu.fpu.set_xmm(0, left);
