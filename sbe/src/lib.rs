@@ -1,16 +1,19 @@
-//! The IA-32 processor: architectural state, decoding and the exact one-instruction emulator.
+//! The IA-32 processor: architectural state, the exact one-instruction emulator, and the translator to host code.
 //!
 //! ```text
-//!   Vcpu::run ── events ──> deliver (emulate/interrupt)
+//!   Vcpu::run ── events ──> deliver (emulate/interrupt.rs)
 //!      │
-//!      ├─ fetch ──> decode::Cache ──miss──> decode (iced-x86) ──> Insn { handler, operands }
+//!      ├─ translate ──> emitted code runs until an instruction is the emulator's
 //!      │
-//!      └─ handler(Exec, Insn) ──> registers, mmu::Mmu, Bus
+//!      ├─ fetch ──> emulate::Cache ──miss──> decode (iced-x86) ──> Decoded { handler, operands }
+//!      │
+//!      └─ handler(Exec, Insn) ──> registers, mmu::Mmu, Bus; x87, MMX and SSE by host_fpu
 //! ```
 //!
-//! The emulator is the reference: what it does to registers, flags, memory and what it faults with is what an IA-32
-//! processor of the announced model does. Everything a virtual processor owns is reachable from its [`Vcpu`]; the crate
-//! has no mutable statics, so any number of processors can live in one program.
+//! The emulator is the reference: what it does to registers, flags and memory, and the faults it raises, are those of an IA-32
+//! processor of the announced model. The translator runs the same code many times faster and leaves to the emulator what is
+//! rare. Everything a virtual processor owns is reachable from its [`Vcpu`], and its architectural state is saved and restored
+//! as plain data ([`cpu::CpuState`]). The crate has no mutable statics, so any number of processors can live in one program.
 
 mod bus;
 pub mod cpu;

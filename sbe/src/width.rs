@@ -1,4 +1,4 @@
-//! [`Width`]: how wide an access to an I/O port is.
+//! [`Width`]: the width of an access to an I/O port.
 
 /// Width of a port access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

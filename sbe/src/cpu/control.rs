@@ -1,21 +1,21 @@
 //! Control registers; bits of control registers, debug registers and MSRs (SDM Vol. 3A, 2.5 "Control Registers", 17.2 "Debug
 //! Registers").
 
-/// The control registers that exist.
+/// A control register that exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ControlRegister {
-    /// Modes and states of the processor.
+    /// CR0: modes and states of the processor.
     Cr0 = 0,
-    /// Linear address of the latest page fault.
+    /// CR2: linear address of the latest page fault.
     Cr2 = 2,
-    /// Physical address of the top page table.
+    /// CR3: physical address of the top page table.
     Cr3 = 3,
-    /// Extensions.
+    /// CR4: extensions.
     Cr4 = 4,
 }
 
 impl ControlRegister {
-    /// The one with this number, if it exists.
+    /// The control register with this number, if it exists.
     pub fn from_number(number: u8) -> Option<Self> {
         match number {
             0 => Some(Self::Cr0),
@@ -26,7 +26,7 @@ impl ControlRegister {
         }
     }
 
-    /// Its number.
+    /// The number of the register.
     pub fn number(self) -> u8 {
         self as u8
     }
@@ -46,7 +46,7 @@ pub const CR0_ET: u32 = 1 << 4;
 pub const CR0_NE: u32 = 1 << 5;
 /// CR0.WP: supervisor writes obey R/W.
 pub const CR0_WP: u32 = 1 << 16;
-/// CR0.AM: EFLAGS.AC works.
+/// CR0.AM: EFLAGS.AC turns on alignment checks.
 pub const CR0_AM: u32 = 1 << 18;
 /// CR0.NW: not write-through.
 pub const CR0_NW: u32 = 1 << 29;

@@ -1,4 +1,4 @@
-//! [`Cpu`]: everything an IA-32 program can observe of its processor.
+//! [`Cpu`]: everything that an IA-32 program can observe of its processor.
 
 pub mod control;
 pub mod eflags;
@@ -31,7 +31,7 @@ use segment::{Attributes, SegReg, Segment, Selector};
 pub struct Cpu {
     /// General registers.
     pub regs: Registers,
-    /// Instruction pointer. While an instruction executes it already points to the next one.
+    /// Instruction pointer. While an instruction executes, it points to the next one already.
     pub eip: u32,
     /// EFLAGS with [`eflags::FIXED`] set.
     pub eflags: u32,
@@ -65,7 +65,7 @@ pub struct Cpu {
     pub sysenter_esp: u32,
     /// IA32_SYSENTER_EIP.
     pub sysenter_eip: u32,
-    /// Added to the host's time-stamp counter.
+    /// The guest's time-stamp counter minus the host's.
     pub tsc_offset: u64,
     /// IA32_MISC_ENABLE.
     pub misc_enable: u64,
@@ -73,24 +73,24 @@ pub struct Cpu {
     pub bios_sign_id: u64,
     /// x87, MMX and SSE state.
     pub fpu: FxState,
-    /// What CPUID announces.
+    /// The model that CPUID announces.
     pub model: CpuModel,
-    /// Why the run loop must look up before the next instruction.
+    /// The reasons why the run loop must look up before the next instruction.
     pub pending: Pending,
     /// DR6 bits (B0..B3, BS, BT) to report by a debug trap after the current instruction.
     pub debug_hits: u32,
-    /// NMIs are blocked until the next IRET.
+    /// Whether NMIs are blocked until the next IRET.
     pub nmi_blocked: bool,
     /// The latest load of DS, ES, FS or GS by an instruction.
     pub last_load: Option<SegmentLoad>,
-    /// Instructions retired, those that fault included, and deliveries between two: what a budget counts.
+    /// Number of instructions retired, faulting ones included, and of deliveries between instructions: the unit of budgets.
     pub retired: u64,
-    /// Interrupts and exceptions delivered.
+    /// Number of interrupts and exceptions delivered.
     pub delivered: u64,
 }
 
 impl Cpu {
-    /// State after RESET (SDM Vol. 3A, 9.1.1 "Processor State After Reset").
+    /// A processor after RESET (SDM Vol. 3A, 9.1.1 "Processor State After Reset").
     pub fn new(model: CpuModel) -> Self {
         let mut cs = Segment::real(Selector(0xf000));
         cs.base = 0xffff_0000;
@@ -142,7 +142,7 @@ impl Cpu {
         &self.segs[reg as usize]
     }
 
-    /// What `register` holds.
+    /// The value of `register`.
     pub fn control_register(&self, register: ControlRegister) -> u32 {
         match register {
             ControlRegister::Cr0 => self.cr0,
@@ -152,30 +152,30 @@ impl Cpu {
         }
     }
 
-    /// Protected mode, virtual-8086 mode included.
+    /// Whether the processor is in protected mode, virtual-8086 mode included.
     #[inline]
     pub fn is_protected(&self) -> bool {
         self.cr0 & CR0_PE != 0
     }
 
-    /// Virtual-8086 mode.
+    /// Whether the processor is in virtual-8086 mode.
     #[inline]
     pub fn is_v86(&self) -> bool {
         self.eflags & eflags::VM != 0
     }
 
-    /// Real-address or virtual-8086 mode: selectors are paragraph numbers.
+    /// Whether selectors are paragraph numbers: in real-address and virtual-8086 mode.
     #[inline]
     pub fn has_paragraph_segments(&self) -> bool {
         !self.is_protected() || self.is_v86()
     }
 
-    /// Paging is on.
+    /// Whether paging is on.
     pub fn is_paging(&self) -> bool {
         self.cr0 & CR0_PG != 0
     }
 
-    /// The registers on which translation depends, as the MMU wants them.
+    /// The paging registers, as the MMU takes them.
     pub fn paging(&self) -> Paging {
         let mode = match (
             self.cr0 & (CR0_PE | CR0_PG) == CR0_PE | CR0_PG,

@@ -105,7 +105,7 @@ impl CpuModel {
     /// Every model.
     pub const ALL: [Self; 2] = [Self::Bonnell, Self::Pentium4];
 
-    /// The name users give.
+    /// The name by which users choose the model.
     pub fn name(self) -> &'static str {
         match self {
             Self::Bonnell => "bonnell",
@@ -126,7 +126,7 @@ impl CpuModel {
         }
     }
 
-    /// What CPUID returns for leaf `leaf`; a leaf above the highest returns the highest basic one.
+    /// The registers that CPUID returns for leaf `leaf`; a leaf above the highest returns the highest basic one.
     pub fn leaf(self, leaf: u32) -> Leaf {
         match leaf {
             0 => vendor_leaf(MAX_BASIC, b"GenuineIntel"),

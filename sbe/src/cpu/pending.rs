@@ -1,6 +1,6 @@
-//! [`Pending`]: why the run loop must look up between two instructions.
+//! [`Pending`]: the reasons why the run loop must look up between two instructions.
 
-/// Reasons for looking up between two instructions. Zero in the common case, so that the run loop tests one word.
+/// A set of reasons for looking up between two instructions. It is zero in the common case, so that the run loop tests one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Pending(pub u32);
 
@@ -12,13 +12,13 @@ impl Pending {
     /// Maskable interrupts are inhibited until the next instruction has executed (STI, MOV SS, POP SS;
     /// SDM Vol. 3A, 6.8.3 "Masking Exceptions and Interrupts When Switching Stacks").
     pub const SHADOW: u32 = 1 << 2;
-    /// As [`Self::SHADOW`], and NMIs and debug exceptions too (MOV SS, POP SS).
+    /// NMIs and debug exceptions are inhibited as well (MOV SS, POP SS); set together with [`Self::SHADOW`].
     pub const SHADOW_SS: u32 = 1 << 7;
     /// Memory accesses are checked for alignment (CR0.AM, EFLAGS.AC, CPL 3).
     pub const ALIGN: u32 = 1 << 8;
     /// [`super::Cpu::debug_hits`] holds debug conditions to report as a trap.
     pub const DEBUG_TRAP: u32 = 1 << 9;
-    /// A breakpoint is enabled: instruction fetches and memory accesses are compared with the debug registers.
+    /// A breakpoint of the debug registers is enabled: instruction fetches and memory accesses are compared with it.
     pub const DEBUG: u32 = 1 << 3;
     /// HLT was executed.
     pub const HALT: u32 = 1 << 4;
@@ -26,9 +26,9 @@ impl Pending {
     pub const STOP: u32 = 1 << 5;
     /// The paging registers, CPL or CS changed, or translations were flushed: the fetch window is stale.
     pub const REFETCH: u32 = 1 << 6;
-    /// There are breakpoints of [`crate::Vcpu::add_breakpoint`].
+    /// The debugger has breakpoints: [`crate::Vcpu::add_breakpoint`].
     pub const BREAK: u32 = 1 << 10;
-    /// There are watchpoints of [`crate::Vcpu::add_watchpoint`].
+    /// The debugger has watchpoints: [`crate::Vcpu::add_watchpoint`].
     pub const WATCH: u32 = 1 << 11;
 
     /// Adds reasons.

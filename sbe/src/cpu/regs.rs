@@ -1,6 +1,6 @@
 //! General registers and their 8- and 16-bit parts (SDM Vol. 1, 3.4.1 "General-Purpose Registers").
 //!
-//! The file has room for the sixteen 64-bit registers of a later x86-64 guest; an IA-32 guest uses the first eight, with
+//! The register file has room for the sixteen 64-bit registers of a later x86-64 guest; an IA-32 guest uses the first eight, with
 //! zero upper halves. One more slot always holds zero: address formation uses it for an absent base or index.
 
 /// Number of EAX in the register file and in instruction encodings.
@@ -22,7 +22,7 @@ pub const EDI: u8 = 7;
 /// The slot that always holds zero.
 pub const ZERO: u8 = 16;
 
-/// The general registers.
+/// The general registers, and a slot that holds zero.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Registers([u64; 17]);
 

@@ -24,7 +24,7 @@ pub enum SegReg {
 }
 
 impl SegReg {
-    /// All of them, in encoding order.
+    /// All segment registers, in encoding order.
     pub const ALL: [Self; 6] = [Self::Es, Self::Cs, Self::Ss, Self::Ds, Self::Fs, Self::Gs];
 }
 
@@ -48,7 +48,7 @@ impl Selector {
         u32::from(self.0 & !7)
     }
 
-    /// Whether it names the first entry of the GDT.
+    /// Whether the selector names the first entry of the GDT.
     pub fn is_null(self) -> bool {
         self.0 & !3 == 0
     }
@@ -58,7 +58,7 @@ impl Selector {
         u32::from(self.0 & !3)
     }
 
-    /// The same selector with another RPL.
+    /// The selector with another RPL.
     pub fn with_rpl(self, rpl: u8) -> Self {
         Self(self.0 & !3 | u16::from(rpl))
     }
@@ -90,10 +90,10 @@ impl Attributes {
     /// Present, ring 0, read/write, accessed, 32-bit, 4-KByte granularity.
     pub const FLAT_DATA: Self = Self(0xc093);
 
-    /// The bits that a descriptor has here.
+    /// The attribute bits that exist.
     pub const DEFINED: u16 = 0xf0ff;
 
-    /// The same with another descriptor privilege level.
+    /// The attributes with another descriptor privilege level.
     pub fn with_dpl(self, dpl: u8) -> Self {
         Self(self.0 & !(3 << Self::DPL_SHIFT) | u16::from(dpl) << Self::DPL_SHIFT)
     }
@@ -143,7 +143,7 @@ impl Attributes {
         self.0 & Self::ACCESSED != 0
     }
 
-    /// The same with the accessed bit set.
+    /// The attributes with the accessed bit set.
     pub fn accessed(self) -> Self {
         Self(self.0 | Self::ACCESSED)
     }
@@ -179,7 +179,7 @@ impl Descriptor {
         (self.0 >> 16) as u32 & 0xff_ffff | (self.0 >> 32) as u32 & 0xff00_0000
     }
 
-    /// Limit in bytes: the last valid offset (the lowest invalid one but the bound of an expand-down segment).
+    /// Limit in bytes: the last valid offset, or the last invalid one of an expand-down segment.
     pub fn limit(self) -> u32 {
         let raw = self.0 as u32 & 0xffff | (self.0 >> 32) as u32 & 0xf_0000;
         if self.attributes().is_granular() {
@@ -221,13 +221,13 @@ pub struct Bounds {
 
 impl Bounds {
     const EMPTY: Self = Self { low: 1, high: 0 };
-    /// All 4 GiB.
+    /// All offsets: 4 GiB.
     pub const ALL: Self = Self {
         low: 0,
         high: u32::MAX,
     };
 
-    /// Whether the `size` bytes from `offset` all lie inside. A segment that spans all 4 GiB wraps around
+    /// Whether all `size` bytes from `offset` lie inside. A segment that spans all 4 GiB wraps around
     /// (SDM Vol. 3A, 5.3 "Limit Checking" leaves that to the implementation).
     #[inline(always)]
     pub fn allow(self, offset: u32, size: u32) -> bool {
@@ -247,14 +247,14 @@ pub struct Segment {
     pub limit: u32,
     /// Attribute bits.
     pub attributes: Attributes,
-    /// Where it may be read.
+    /// The offsets that may be read.
     pub read: Bounds,
-    /// Where it may be written.
+    /// The offsets that may be written.
     pub write: Bounds,
 }
 
 impl Segment {
-    /// A loaded register of the given parts.
+    /// A segment register that was loaded with these parts.
     pub fn new(selector: Selector, base: u32, limit: u32, attributes: Attributes) -> Self {
         let bounds = match (attributes.is_expand_down(), attributes.is_big()) {
             (false, _) => Bounds {
@@ -283,7 +283,7 @@ impl Segment {
         }
     }
 
-    /// The register as loaded from descriptor `descriptor`.
+    /// A segment register that was loaded from `descriptor`.
     pub fn from_descriptor(selector: Selector, descriptor: Descriptor) -> Self {
         Self::new(
             selector,
@@ -328,12 +328,12 @@ pub struct DescriptorTable {
     pub limit: u16,
 }
 
-/// What loading DS, ES, FS or GS in protected mode gave.
+/// The result of a load of DS, ES, FS or GS in protected mode.
 #[derive(Clone, Copy, Debug)]
 pub struct SegmentLoad {
     /// The selector loaded.
     pub selector: Selector,
-    /// What the register holds since.
+    /// The register's contents since then.
     pub segment: Segment,
     /// CPL at the time.
     pub cpl: u8,

@@ -15,7 +15,7 @@ enum Tag {
 }
 
 impl Tag {
-    /// Tag of a register that is not empty.
+    /// The tag of a register that is not empty.
     fn of(register: [u8; REGISTER_BYTES]) -> Self {
         const EXPONENT: u16 = 0x7fff;
         let significand = u64::from_le_bytes(std::array::from_fn(|index| register[index]));
@@ -43,7 +43,7 @@ impl FxState {
         })
     }
 
-    /// Sets the tags by a full tag word. What the processor keeps of it is which registers are empty.
+    /// Sets the tags by a full tag word, of which the processor keeps only which registers are empty.
     pub fn set_full_tags(&mut self, full: u16) {
         self.set_tags((0..8).fold(0, |tags, physical| {
             let empty = full >> (2 * physical) & 3 == Tag::Empty as u16;

@@ -8,8 +8,8 @@ use iced_x86::{
     Register,
 };
 
-/// Encodings that later processors gave a meaning of their own (prefetch hints, ENDBR, WBNOINVD, TZCNT, LZCNT) keep their
-/// old one.
+/// Decoder options under which encodings that later processors gave a meaning of their own (prefetch hints, ENDBR,
+/// WBNOINVD, TZCNT, LZCNT) keep their old one.
 const OPTIONS: u32 = DecoderOptions::FORCE_RESERVED_NOP
     | DecoderOptions::NO_WBNOINVD
     | DecoderOptions::NO_MPFX_0FBC
@@ -18,14 +18,14 @@ const OPTIONS: u32 = DecoderOptions::FORCE_RESERVED_NOP
 /// Longest instruction in bytes (SDM Vol. 2A, 2.3.11).
 pub const MAX_LENGTH: usize = 15;
 
-/// Why bytes are not an instruction.
+/// The reason why bytes are not an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DecodeError {
     /// The bytes end in the middle of the instruction.
     NeedMoreBytes,
     /// The instruction is longer than 15 bytes: #GP(0).
     TooLong,
-    /// Not an instruction of this processor: #UD.
+    /// The bytes are no instruction of this processor: #UD.
     Invalid,
 }
 
@@ -38,7 +38,7 @@ pub enum CodeSize {
     Bits32,
 }
 
-/// The operands, prefixes and sizes of `raw`, which was decoded in a code segment of this size.
+/// Resolves the operands, prefixes and sizes of `raw`, which was decoded in a code segment of this size.
 pub fn resolve(raw: &Instruction, size: CodeSize) -> Insn {
     let mut insn = Insn {
         mem: memory_operand(raw),
@@ -81,8 +81,8 @@ fn decode_raw(bytes: &[u8], size: CodeSize, ip: u32) -> Result<Instruction, Deco
     }
 }
 
-/// Whether what the decoder calls invalid is an instruction that does not end within 15 bytes: then it lacks bytes when
-/// given fewer.
+/// Whether `bytes`, which the decoder calls invalid, begin an instruction that does not end within 15 bytes. If so, the decoder
+/// asks for more bytes when it is given fewer.
 fn is_too_long(bits: u32, bytes: &[u8]) -> bool {
     let Some(shorter) = bytes
         .get(..MAX_LENGTH - 1)
@@ -140,7 +140,7 @@ fn flags(raw: &Instruction, size: CodeSize) -> Flags {
     Flags(bits)
 }
 
-/// Address size of the memory operand or of the string and loop registers.
+/// Whether the memory operand, or the string and loop registers, have 16-bit addresses.
 fn uses_16bit_addresses(raw: &Instruction, size: CodeSize) -> bool {
     for index in 0..raw.op_count() {
         match raw.op_kind(index) {

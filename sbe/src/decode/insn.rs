@@ -1,11 +1,11 @@
-//! [`Insn`]: what an instruction names, as its handler is told of it. One with its handler and its key in the decode cache fits
-//! a 64-byte cache line.
+//! [`Insn`]: the operands, prefixes and length of an instruction. With its handler and its key in the decode cache it fits a
+//! 64-byte cache line.
 
 use crate::cpu::Cpu;
 use crate::cpu::regs::ZERO;
 use crate::cpu::segment::SegReg;
 
-/// Where an operand lives. Its width is part of the handler.
+/// The place of an operand. Its width is part of the handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operand {
     /// No such operand.
@@ -34,7 +34,7 @@ pub struct MemRef {
 }
 
 impl MemRef {
-    /// For instructions without a memory operand.
+    /// The memory operand of instructions that have none.
     pub const NONE: Self = Self {
         displacement: 0,
         base: ZERO,
@@ -44,7 +44,7 @@ impl MemRef {
     };
 }
 
-/// Prefixes and sizes a handler may ask for.
+/// The prefixes and sizes that a handler may ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Flags(pub u8);
 
@@ -103,7 +103,7 @@ impl Insn {
         self.wrap_address(address)
     }
 
-    /// `address` cut to the instruction's address size.
+    /// Cuts `address` to the instruction's address size.
     #[inline(always)]
     pub fn wrap_address(&self, address: u32) -> u32 {
         if self.flags.has(Flags::ADDR16) {

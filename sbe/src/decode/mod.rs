@@ -1,4 +1,4 @@
-//! From instruction bytes to [`Insn`]: the operands of one instruction, as a handler is told of them.
+//! The decoder: from the bytes of one instruction to its operands, an [`Insn`].
 //!
 //! `iced-x86` decodes; [`decoder`] refuses what this processor does not have, and resolves operands. The instruction table
 //! (`emulate/table.rs`) adds the handler.

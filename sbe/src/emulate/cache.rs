@@ -5,7 +5,7 @@
 
 use super::decoded::Decoded;
 
-/// Entries, of at most one cache line each.
+/// Number of entries, of at most one cache line each.
 const ENTRIES: usize = 1 << 16;
 
 /// Identifies the code at one guest-physical address as it was at one time.
@@ -13,14 +13,14 @@ const ENTRIES: usize = 1 << 16;
 pub struct Key {
     /// Guest-physical address, with [`Key::CODE32`] on top.
     pub address: u64,
-    /// When the page had last been written.
+    /// Timestamp of the latest store to the page.
     pub written: u64,
 }
 
 impl Key {
     /// Set in `address` when the code segment's default size is 32 bits.
     pub const CODE32: u64 = 1 << 63;
-    /// Matches no code.
+    /// The key of no code.
     const NONE: Self = Self {
         address: u64::MAX,
         written: 0,

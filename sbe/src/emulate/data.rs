@@ -1,4 +1,4 @@
-//! Moving data: MOV, MOVZX, CMOVcc, XCHG, LEA, XLAT, SETcc, BOUND (SDM Vol. 1, 7.3.1 "Data Transfer Instructions").
+//! Data transfer: MOV, MOVZX, CMOVcc, XCHG, LEA, XLAT, SETcc, BOUND (SDM Vol. 1, 7.3.1 "Data Transfer Instructions").
 
 use super::exec::Exec;
 use super::word::Word;

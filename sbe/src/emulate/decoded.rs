@@ -16,14 +16,14 @@ const MANDATORY_PREFIXES: [u8; 4] = [0x3e, 0x66, 0xf3, 0xf2];
 /// A decoded instruction, ready to be executed.
 #[derive(Clone, Copy)]
 pub struct Decoded {
-    /// Executes it.
+    /// The handler, which executes it.
     pub exec: Handler,
-    /// What the handler is told of it.
+    /// The operands, for the handler.
     pub insn: Insn,
 }
 
 impl Decoded {
-    /// Raises #UD.
+    /// An instruction that raises #UD.
     pub const UNDEFINED: Self = Self {
         exec: data::undefined,
         insn: Insn::NONE,
@@ -44,13 +44,13 @@ pub fn decode(bytes: &[u8], size: CodeSize, host: &mut HostFpu) -> Result<Decode
     Ok(Decoded { exec, insn })
 }
 
-/// Whether `bytes`, in which an instruction does not end, hold an undefined opcode: then the processor raises #UD without
+/// Whether `bytes`, which end in the middle of an instruction, hold an undefined opcode. If so, the processor raises #UD without
 /// fetching more.
 ///
 /// An opcode is undefined if there is no mandatory prefix and ModRM byte that make an instruction of it. Of any other the
 /// length is known, and the instruction is fetched to its end before #UD.
 ///
-/// Known limit: where iced-x86 calls an encoding invalid before its last byte (66 F3 0F DD, or DD /5 before its
+/// Known limit: where iced-x86 calls an encoding invalid before its last byte (66 f3 0f dd, or dd /5 before its
 /// displacement), #UD is raised although a processor would first fetch on, and fault if the next page is absent.
 pub fn is_undefined_opcode(bytes: &[u8], size: CodeSize) -> bool {
     let prefixes = bytes.iter().take_while(|byte| PREFIXES.contains(byte));

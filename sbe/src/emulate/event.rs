@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// Error code bit: the index names a gate in the IDT.
 const ERROR_IDT: u32 = 1 << 1;
 
-/// What the processor delivers.
+/// An interrupt or exception that the processor delivers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Event {
     /// Interrupt on the INTR pin. EFLAGS.RF is pushed as it stands: the caller sets it before when it interrupts a
@@ -23,21 +23,21 @@ pub enum Event {
     Fault(Exception),
     /// A trap, or an instruction breakpoint: RF is pushed as it stands.
     Trap(Exception),
-    /// What somebody made of an intercepted event. One that was an exception is a fault.
+    /// An intercepted event that was changed by a decision. One that was an exception is a fault.
     Changed {
         /// Where the event came from.
         source: Source,
         /// Its new vector.
         vector: u8,
-        /// What is pushed as error code.
+        /// The error code that is pushed.
         code: Option<u32>,
-        /// What CR2 receives.
+        /// The linear address that CR2 receives.
         address: Option<u32>,
     },
 }
 
 impl Event {
-    /// Its vector.
+    /// The vector of the event.
     pub fn vector(self) -> u8 {
         match self {
             Self::External(vector) | Self::Software(vector) | Self::Changed { vector, .. } => {
@@ -57,7 +57,7 @@ impl Event {
         }
     }
 
-    /// Where it comes from.
+    /// The source of the event.
     pub fn source(self) -> Source {
         match self {
             Self::External(_) | Self::Nmi => Source::External,
@@ -67,7 +67,7 @@ impl Event {
         }
     }
 
-    /// What CR2 receives with it.
+    /// The linear address that CR2 receives with the event.
     pub fn fault_address(self) -> Option<u32> {
         match self {
             Self::Fault(exception) => exception.fault_address(),
@@ -76,7 +76,7 @@ impl Event {
         }
     }
 
-    /// What those see of it who watch, when the processor stands at `cs:eip`.
+    /// The event as observers and the policy see it when the processor stands at `cs:eip`.
     pub fn seen_at(self, (cs, eip): (u16, u32)) -> GuestEvent {
         GuestEvent {
             vector: self.vector(),
@@ -88,7 +88,7 @@ impl Event {
         }
     }
 
-    /// The same with another vector and error code. CR2 receives an address if it is still a page fault.
+    /// The event with another vector and error code. CR2 receives an address if it is still a page fault.
     pub fn changed(self, vector: u8, code: Option<u32>) -> Self {
         let is_page_fault = vector == Vector::PageFault as u8;
         Self::Changed {
@@ -99,27 +99,27 @@ impl Event {
         }
     }
 
-    /// Error code of a fault about the event's gate.
+    /// The error code of a fault about the event's gate.
     pub fn gate_code(self) -> u32 {
         u32::from(self.vector()) << 3 | ERROR_IDT
     }
 
-    /// Whether it obeys the DPL of its gate.
+    /// Whether the event obeys the DPL of its gate.
     pub fn is_software(self) -> bool {
         self.source() == Source::Software
     }
 
-    /// Whether an instruction asks for it, which faults if the delivery does: INT n, INT3, INTO, INT1.
+    /// Whether the event comes from an instruction that faults if the delivery does: INT n, INT3, INTO, INT1.
     pub fn is_instruction(self) -> bool {
         self.is_software() || matches!(self, Self::Trap(_))
     }
 
-    /// Whether it is a debug exception.
+    /// Whether the event is a debug exception.
     pub fn is_debug(self) -> bool {
         self.source() == Source::Exception && self.vector() == Vector::Debug as u8
     }
 
-    /// `flags` as the handler will see them pushed.
+    /// The EFLAGS image that is pushed, when EFLAGS is `flags`.
     pub fn flags_image(self, flags: u32) -> u32 {
         match self {
             Self::Fault(_)

@@ -1,4 +1,4 @@
-//! [`Exec`]: what a handler works on.
+//! [`Exec`]: the processor, its memory and its surroundings, on which handlers work.
 
 use super::interceptor::Interceptor;
 use crate::bus::Bus;
@@ -10,7 +10,7 @@ use crate::fault::Fault;
 use crate::host_fpu::HostFpu;
 use mmu::Mmu;
 
-/// Executes one instruction.
+/// A function that executes one instruction form.
 pub type Handler = fn(&mut Exec<'_>, &Insn) -> Result<(), Fault>;
 
 /// The processor's state, its memory and its surroundings, while instructions execute.
@@ -21,16 +21,16 @@ pub struct Exec<'a> {
     pub mmu: &'a mut Mmu,
     /// Ports, devices, interrupt pins.
     pub bus: &'a mut dyn Bus,
-    /// Executes x87, MMX and SSE instructions on the host's unit.
+    /// The host's FPU, on which x87, MMX and SSE instructions execute.
     pub host: &'a mut HostFpu,
-    /// Is asked before an event is delivered.
+    /// The interceptor, which is asked before an event is delivered.
     pub interceptor: &'a mut Interceptor,
-    /// Where to stop.
+    /// Breakpoints and watchpoints.
     pub debugger: &'a mut Debugger,
 }
 
 impl Exec<'_> {
-    /// Takes over what the bus says after an access that may have changed it.
+    /// Samples INTR and the request to stop, after an access that may have changed them.
     pub fn sample_bus(&mut self) {
         let pending = &mut self.cpu.pending;
         if self.bus.intr() {

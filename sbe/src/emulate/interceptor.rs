@@ -23,13 +23,13 @@ pub struct Held {
     pub event: Event,
     /// Bytes of the instruction at EIP, if that asks for the event; else 0.
     pub length: u8,
-    /// The event as those see it who decide about it.
+    /// The event as it is shown to those who decide about it.
     pub seen: GuestEvent,
-    /// What becomes of it.
+    /// The decision about it.
     pub decision: Decision,
 }
 
-/// An event that the policy has stopped, as it is saved. CS and EIP are the processor's.
+/// An event that the policy has stopped, as it is saved. The processor's CS and EIP belong to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldState {
     event: Event,
@@ -38,12 +38,12 @@ pub struct HeldState {
 }
 
 impl Interceptor {
-    /// What becomes of which event.
+    /// The policy.
     pub fn policy(&self) -> &Policy {
         &self.policy
     }
 
-    /// Says what becomes of which event.
+    /// Sets the policy.
     pub fn set_policy(&mut self, policy: Policy) {
         self.policy = policy;
     }
@@ -53,12 +53,12 @@ impl Interceptor {
         self.is_observed
     }
 
-    /// Says whether somebody observes the processor.
+    /// Sets whether somebody observes the processor.
     pub fn set_observed(&mut self, observed: bool) {
         self.is_observed = observed;
     }
 
-    /// Whether anybody wants to know of events.
+    /// Whether events have to be reported to anybody: an observer, or the policy.
     #[inline]
     pub fn is_alert(&self) -> bool {
         self.is_observed || !self.policy.reflects_all()
@@ -69,7 +69,7 @@ impl Interceptor {
         self.held.map(|held| held.seen)
     }
 
-    /// Says what becomes of the event that was stopped, if there is one.
+    /// Decides about the event that was stopped, if there is one.
     pub fn decide(&mut self, decision: Decision) {
         if let Some(held) = &mut self.held {
             held.decision = decision;
@@ -86,7 +86,7 @@ impl Interceptor {
         self.held.take()
     }
 
-    /// The event that was stopped, with what was decided about it. The policy is its owner's, and not saved.
+    /// Saves the event that was stopped and the decision about it. The policy is configuration and not saved.
     pub fn save(&self) -> Option<HeldState> {
         self.held.map(|held| HeldState {
             event: held.event,
@@ -95,10 +95,10 @@ impl Interceptor {
         })
     }
 
-    /// Puts back what [`Self::save`] has saved, for the processor `cpu`, which is restored already.
+    /// Restores a saved event, or its absence. `cpu` is the processor, which has been restored.
     ///
     /// # Errors
-    /// The event is of an instruction that is longer than any; nothing has changed.
+    /// Refuses the length of the instruction that asks for the event, if none is so long; nothing has changed.
     pub fn restore(&mut self, state: Option<HeldState>, cpu: &Cpu) -> Result<(), CpuStateError> {
         let place = (cpu.seg(SegReg::Cs).selector.0, cpu.eip);
         if let Some(HeldState { length, .. }) = state

@@ -29,8 +29,8 @@ const ERROR_EXT: u32 = 1 << 0;
 /// Bytes of an entry of the real-address mode vector table.
 const REAL_VECTOR_BYTES: u32 = 4;
 
-/// Exceptions in a row, each during the delivery of the one before, after which there will be no end: #AC at ring 3 on a
-/// misaligned stack of ring 3. A processor would be stuck until RESET.
+/// Number of exceptions in a row, each raised during the delivery of the one before, that is taken for endless: for example #AC
+/// at ring 3 on a misaligned stack of ring 3. A processor would be stuck until RESET.
 const MAX_NESTED: u32 = 16;
 
 /// Adds EXT to the error code of a selector fault.
@@ -109,7 +109,7 @@ impl Exec<'_> {
         }
     }
 
-    /// Delivers an interrupt, EIP being where its handler returns to. What goes wrong on the way is raised.
+    /// Delivers an interrupt, EIP being where its handler returns to. A fault on the way is raised.
     ///
     /// # Errors
     /// As [`Self::raise`].
@@ -130,8 +130,8 @@ impl Exec<'_> {
     /// Delivers `event`, about which the policy has been asked, EIP being where its handler returns to.
     ///
     /// # Errors
-    /// For an instruction (INT n, INT3, INTO, INT1) the fault on the way that makes it fault, with nothing changed. What goes
-    /// wrong with the delivery of an interrupt is raised here; as [`Self::raise`] then.
+    /// For an instruction (INT n, INT3, INTO, INT1): the fault on the way, which becomes the instruction's, with nothing changed.
+    /// A fault during the delivery of an interrupt is raised here; the errors are then those of [`Self::raise`].
     pub fn deliver_admitted(&mut self, event: Event) -> Result<(), Fault> {
         match self.enter(event) {
             Err(SwitchFault::OldTask(fault)) if event.is_instruction() => Err(fault),
@@ -166,7 +166,7 @@ impl Exec<'_> {
         Ok(())
     }
 
-    /// Raises what came after an instruction took effect; passes on what is no exception.
+    /// Raises a fault that came after an instruction took effect; passes on what is no exception.
     ///
     /// # Errors
     /// As [`Self::raise`].
@@ -177,7 +177,7 @@ impl Exec<'_> {
         }
     }
 
-    /// Real-address mode: FLAGS, CS and IP are pushed, never an error code (SDM Vol. 3A, 20.1.4 "Interrupt and
+    /// Delivers `event` in real-address mode: FLAGS, CS and IP are pushed, never an error code (SDM Vol. 3A, 20.1.4 "Interrupt and
     /// Exception Handling").
     fn deliver_real(&mut self, event: Event) -> Result<(), Fault> {
         let offset = u32::from(event.vector()) * REAL_VECTOR_BYTES;

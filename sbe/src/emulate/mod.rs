@@ -1,4 +1,4 @@
-//! The reference emulator: one handler an instruction form, each exact.
+//! The reference emulator: one exact handler for each instruction form.
 //!
 //! A handler is called with EIP already past its instruction. It returns a [`Fault`] with nothing changed that the guest
 //! can see, and the caller sets EIP back; so handlers do what may fault first and move registers last.

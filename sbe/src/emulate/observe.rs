@@ -1,7 +1,7 @@
-//! Telling the bus what happens, while somebody observes the processor.
+//! Reports of what the processor does to the bus, while somebody observes it.
 //!
-//! All that is told of passes here, whichever engine runs: the translator leaves to the emulator what these functions are called
-//! for (`translate/classify.rs`). Where a function takes the `length` of an instruction, EIP is past that; else it is 0.
+//! All reports pass here, whichever engine runs: the translator leaves to the emulator the instructions that call these functions
+//! (`translate/classify.rs`). Where a function takes the `length` of an instruction, EIP is past that; else it is 0.
 
 use super::event::Event;
 use super::exec::Exec;
@@ -18,19 +18,19 @@ impl Exec<'_> {
         (cs, self.cpu.eip.wrapping_sub(length.into()))
     }
 
-    /// `event` as those see it who watch.
+    /// The event as observers and the policy see it.
     pub fn describe(&self, event: Event, length: u8) -> GuestEvent {
         event.seen_at(self.place(length))
     }
 
-    /// `event` is about to be delivered.
+    /// Reports an event that is about to be delivered.
     pub fn observe_event(&mut self, event: GuestEvent) {
         if self.interceptor.is_observed() {
             self.bus.observe(&Observation::Event(event));
         }
     }
 
-    /// `register`, which held `old`, has been written.
+    /// Reports that `register`, which held `old`, has been written.
     pub fn observe_control(&mut self, register: ControlRegister, old: u32, length: u8) {
         if !self.interceptor.is_observed() {
             return;
@@ -45,7 +45,7 @@ impl Exec<'_> {
         }));
     }
 
-    /// A port has been read or written. `value` has no bits above `width`.
+    /// Reports that a port has been read or written. `value` has no bits above `width`.
     pub fn observe_port(
         &mut self,
         direction: Direction,

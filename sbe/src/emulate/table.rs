@@ -1,4 +1,4 @@
-//! The instruction table: a row an instruction, naming its handler.
+//! The instruction table: one row per instruction, which names its handler.
 //!
 //! `by_width!` picks the instance for the width of operand 0 (or another), `by_operand_size!` for the operand size of an
 //! instruction whose operands do not show it (stack, branches, far transfers).
@@ -12,7 +12,7 @@ use super::{
 };
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 
-/// Width in bits of operand `index`.
+/// The width in bits of operand `index`.
 fn operand_bits(raw: &Instruction, index: u32) -> usize {
     let bytes = match raw.op_kind(index) {
         OpKind::Register => raw.op_register(index).size(),

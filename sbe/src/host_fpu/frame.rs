@@ -1,11 +1,11 @@
-//! [`Frame`]: what goes into an instruction that the host executes, and what comes out of it.
+//! [`Frame`]: the inputs and outputs of an instruction that the host executes.
 
 use crate::cpu::fpu::FxState;
 
 /// Largest memory operand of a stub in bytes.
 pub const OPERAND_BYTES: usize = 16;
 
-/// What a stub works on.
+/// The state and the operands that a stub works on.
 #[derive(Clone)]
 #[repr(C)]
 pub struct Frame {

@@ -18,7 +18,7 @@ use iced_x86::{
     RflagsBits,
 };
 
-/// Bytes a stub may have, its RET included.
+/// Number of bytes that a stub has, its RET included.
 pub const STUB_BYTES: usize = 16;
 /// The status flags as iced-x86 numbers them; it counts the x87 condition codes among the flags.
 const STATUS_FLAGS: u32 = RflagsBits::OF
@@ -32,7 +32,7 @@ const RET: u8 = 0xc3;
 /// EMMS.
 const EMMS: [u8; 2] = [0x0f, 0x77];
 
-/// Which unit an instruction belongs to; decides what is checked before it executes.
+/// The unit that an instruction belongs to, which decides what is checked before it executes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
     /// x87 floating point.
@@ -86,7 +86,7 @@ impl Class {
     }
 }
 
-/// How an instruction uses its memory operand.
+/// The use that an instruction makes of its memory operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemoryUse {
     /// It has none.
@@ -106,44 +106,44 @@ pub enum Alignment {
     Paragraph,
 }
 
-/// How an instruction uses the general register it names.
+/// The use that an instruction makes of the general register that it names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GeneralUse {
     /// It names none.
     None,
-    /// Reads operand number .0.
+    /// Reads the operand with this number.
     Read(u8),
-    /// Writes operand number .0.
+    /// Writes the operand with this number.
     Write(u8),
 }
 
 /// Whether an instruction sets the status flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FlagsUse {
-    /// It does not; it may read them.
+    /// Leaves them; it may read them.
     Keep,
-    /// FCOMI, COMISS and their like.
+    /// Sets them: FCOMI, COMISS and their like.
     Write,
 }
 
-/// What the emulator must know of an instruction to feed its stub.
+/// The facts about an instruction that the emulator needs to feed its stub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Facts {
-    /// The unit.
+    /// The unit it belongs to.
     pub class: Class,
-    /// Its memory operand.
+    /// The use of its memory operand.
     pub memory: MemoryUse,
     /// The alignment of its memory operand.
     pub alignment: Alignment,
-    /// Its general register.
+    /// The use of its general register.
     pub general: GeneralUse,
-    /// Status flags.
+    /// The use of the status flags.
     pub flags: FlagsUse,
     /// Its rounding of results that can overflow or underflow (SSE and SSE2).
     pub rounding: Option<Rounding>,
 }
 
-/// Why an instruction got no stub.
+/// The reason why an instruction got no stub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StubError {
     /// It is not of the x87, MMX, SSE or SSE2 instruction sets, or has an operand of a kind that stubs do not have.

@@ -13,8 +13,9 @@ const ESCAPE: u8 = 0xd8;
 /// Mask of [`ESCAPE`].
 const ESCAPE_MASK: u8 = 0xf8;
 
-/// What [`crate::decode::Insn::aux`] holds for an instruction of this module: the number of its template, and the last-opcode
-/// register of an x87 instruction (instructions that differ in their addressing form share a template but not an opcode).
+/// The contents of [`crate::decode::Insn::aux`] for an instruction that the host executes: the number of its template, and the
+/// last-opcode register of an x87 instruction (instructions that differ in their addressing form share a template but not an
+/// opcode).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TemplateRef {
     number: u16,
@@ -23,15 +24,15 @@ pub struct TemplateRef {
 }
 
 impl TemplateRef {
-    /// Number of no template.
+    /// The number of no template.
     const NONE: u16 = u16::MAX;
 
-    /// Packed into an instruction.
+    /// Packs the reference into 32 bits.
     pub fn to_bits(self) -> u32 {
         u32::from(self.fop) << 16 | u32::from(self.number)
     }
 
-    /// Unpacked.
+    /// Unpacks a reference.
     pub fn from_bits(bits: u32) -> Self {
         Self {
             number: bits as u16,
@@ -42,7 +43,7 @@ impl TemplateRef {
 
 const _: () = assert!(SLOTS < TemplateRef::NONE as usize);
 
-/// How to execute one instruction form.
+/// The stub of one instruction form, and the facts about it.
 #[derive(Clone, Copy, Debug)]
 pub struct Template {
     slot: Slot,
@@ -50,7 +51,7 @@ pub struct Template {
     pub facts: Facts,
 }
 
-/// Executes x87, MMX and SSE instructions on the host's unit.
+/// The host's FPU, and the templates of the instructions that execute on it.
 pub struct HostFpu {
     memory: StubMemory,
     templates: Vec<Template>,
@@ -58,7 +59,7 @@ pub struct HostFpu {
 }
 
 impl HostFpu {
-    /// A store without templates. It owns 256 KiB of executable memory.
+    /// An FPU without templates. It owns 256 KiB of executable memory.
     ///
     /// # Errors
     /// The host refuses executable memory.

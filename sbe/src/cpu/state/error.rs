@@ -1,4 +1,4 @@
-//! [`CpuStateError`]: why a saved state is refused.
+//! [`CpuStateError`]: the reason why a saved state is refused.
 
 use thiserror::Error;
 
@@ -6,14 +6,14 @@ use thiserror::Error;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("saved processor state: {field} cannot be {value:#x}")]
 pub struct CpuStateError {
-    /// Name of the register or field.
+    /// The name of the register or field.
     pub field: &'static str,
-    /// What it holds.
+    /// The value that it cannot have.
     pub value: u64,
 }
 
 impl CpuStateError {
-    /// `Err` with this field and value unless `valid`.
+    /// Refuses this value of this field unless `valid`.
     pub(super) fn unless(
         valid: bool,
         field: &'static str,

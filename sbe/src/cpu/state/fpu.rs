@@ -33,7 +33,7 @@ pub struct FpuState {
 }
 
 impl FpuState {
-    /// What `fpu` holds.
+    /// Saves `fpu`.
     pub(super) fn save(fpu: &FxState) -> Self {
         let Pointers {
             fop,
@@ -57,7 +57,7 @@ impl FpuState {
         }
     }
 
-    /// The unit that holds this. The host loads it by FXRSTOR, which a reserved bit of MXCSR makes fault.
+    /// Makes the image that the host loads by FXRSTOR, which would fault on a reserved bit of MXCSR.
     pub(super) fn restore(&self) -> Result<FxState, CpuStateError> {
         let fcw_is_valid = self.fcw & !FCW_WRITABLE == FCW_FIXED;
         CpuStateError::unless(fcw_is_valid, "FCW", self.fcw)?;

@@ -1,12 +1,12 @@
 //! [`CpuState`]: the processor's architectural state as plain data, which is saved and restored.
 //!
-//! What follows from other state is not in it: the bounds of segments, and of [`Pending`] what the run loop works out whenever
-//! it starts. Nor is what surrounds the processor: the INTR pin is the bus's, translations and code are made anew. The four
-//! PDPTE registers of PAE paging are the MMU's.
+//! Derived values are not saved: the bounds of segments, and the reasons in [`Pending`] that the run loop works out whenever it
+//! starts. The surroundings are not saved either: the INTR pin belongs to the bus, and translations are made anew. The four
+//! PDPTE registers of PAE paging belong to the MMU.
 //!
-//! A state may come from anywhere: [`Cpu::restore`] refuses what no processor can hold, so that whatever it lets in keeps the
-//! emulator's and the translator's guarantees. What only the guest can suffer from, as a limit that is not the descriptor's, is
-//! taken as it is.
+//! A saved state may come from anybody. [`Cpu::restore`] refuses values that no processor can hold, so that the guarantees of the
+//! emulator and the translator hold for every state that it accepts. It accepts values that can harm the guest alone, such as
+//! a segment limit that no descriptor gave.
 
 mod error;
 mod fpu;
@@ -31,11 +31,11 @@ use serde::{Deserialize, Serialize};
 const SEGMENT_NAMES: [&str; 6] = ["ES", "CS", "SS", "DS", "FS", "GS"];
 /// DR6 bits that a debug trap can report: B0 to B3, BS and BT.
 const DEBUG_HITS: u32 = 0xf | DR6_BS | DR6_BT;
-/// Counts above this are refused, so that no run can make them overflow.
+/// The highest count that is accepted, so that no run can make it overflow.
 const MAX_COUNT: u64 = 1 << 62;
 
-/// What is inhibited until the next instruction has executed (SDM Vol. 3A, 6.8.3 "Masking Exceptions and Interrupts When
-/// Switching Stacks").
+/// The events that are inhibited until the next instruction has executed (SDM Vol. 3A, 6.8.3 "Masking Exceptions and Interrupts
+/// When Switching Stacks").
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum InterruptShadow {
     /// Nothing.
@@ -47,10 +47,10 @@ pub enum InterruptShadow {
     MovSs,
 }
 
-/// The architectural state of one processor. Fields that only need their name are the registers of that name.
+/// The architectural state of one processor, saved between two instructions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CpuState {
-    /// What CPUID announces.
+    /// The model that CPUID announces.
     pub model: CpuModel,
     /// EAX, ECX, EDX, EBX, ESP, EBP, ESI and EDI.
     pub general: [u32; 8],
@@ -96,7 +96,7 @@ pub struct CpuState {
     pub misc_enable: u64,
     /// IA32_BIOS_SIGN_ID.
     pub bios_sign_id: u64,
-    /// IA32_TIME_STAMP_COUNTER when the state was saved. It goes on from there when it is restored.
+    /// IA32_TIME_STAMP_COUNTER when the state was saved. It counts on from this value after the state is restored.
     pub time_stamp: u64,
     /// x87, MMX and SSE registers.
     pub fpu: FpuState,
@@ -106,7 +106,7 @@ pub struct CpuState {
     pub nmi_pending: bool,
     /// Whether NMIs are blocked until the next IRET.
     pub nmi_blocked: bool,
-    /// What the instruction before EIP inhibits.
+    /// The events that the instruction before EIP inhibits.
     pub shadow: InterruptShadow,
     /// DR6 bits that a debug trap will report before the next instruction; 0 for no trap.
     pub debug_hits: u32,
@@ -117,8 +117,7 @@ pub struct CpuState {
 }
 
 impl Cpu {
-    /// The state between two instructions. `host_time_stamp` is the host's time-stamp counter at the moment for which the
-    /// guest's is saved.
+    /// Saves the state between two instructions. `host_time_stamp` is the host's time-stamp counter at that moment.
     pub fn save(&self, host_time_stamp: u64) -> CpuState {
         let [dr0, dr1, dr2, dr3, _, _, dr6, dr7] = self.dr;
         CpuState {
@@ -157,11 +156,11 @@ impl Cpu {
         }
     }
 
-    /// The processor of a saved state. `host_time_stamp` is the host's time-stamp counter at the moment from which the guest's
-    /// goes on.
+    /// Makes the processor of a saved state. `host_time_stamp` is the host's time-stamp counter at the moment from which the
+    /// guest's counts on.
     ///
     /// # Errors
-    /// The first field whose value no processor can hold.
+    /// Names a field whose value no processor can hold.
     pub fn restore(state: &CpuState, host_time_stamp: u64) -> Result<Self, CpuStateError> {
         check_registers(state)?;
         let mut cpu = Self::new(state.model);
@@ -235,6 +234,7 @@ fn check_registers(state: &CpuState) -> Result<(), CpuStateError> {
     )
 }
 
+/// The shadow that `pending` tells of.
 fn shadow(pending: Pending) -> InterruptShadow {
     if pending.has(Pending::SHADOW_SS) {
         InterruptShadow::MovSs
@@ -245,7 +245,7 @@ fn shadow(pending: Pending) -> InterruptShadow {
     }
 }
 
-/// Why the run loop must look up first in a processor of this state.
+/// The reasons that a processor of this state has for looking up before its first instruction.
 fn pending(state: &CpuState) -> Pending {
     let mut pending = Pending(Pending::REFETCH);
     pending.set(match state.shadow {

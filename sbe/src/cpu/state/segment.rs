@@ -4,7 +4,7 @@ use super::error::CpuStateError;
 use crate::cpu::segment::{Attributes, Segment, Selector};
 use serde::{Deserialize, Serialize};
 
-/// A segment register with its hidden part. The bounds of accesses follow from it.
+/// A segment register with its hidden part, from which the bounds of accesses follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SegmentState {
     /// The visible part.
@@ -18,7 +18,7 @@ pub struct SegmentState {
 }
 
 impl SegmentState {
-    /// What `segment` holds.
+    /// Saves `segment`.
     pub(super) fn save(segment: &Segment) -> Self {
         Self {
             selector: segment.selector.0,
@@ -28,7 +28,7 @@ impl SegmentState {
         }
     }
 
-    /// The register that holds this. `field` names it in errors.
+    /// Makes the segment register, which is called `field` in errors.
     pub(super) fn restore(&self, field: &'static str) -> Result<Segment, CpuStateError> {
         let is_defined = self.attributes & !Attributes::DEFINED == 0;
         CpuStateError::unless(is_defined, field, self.attributes)?;

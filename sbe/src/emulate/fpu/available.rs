@@ -1,4 +1,4 @@
-//! Whether an instruction of the x87, MMX or SSE sets may execute now
+//! The checks whether an instruction of the x87, MMX or SSE sets may execute now
 //! (SDM Vol. 3A, 2.5 "Control Registers"; 13.1 "Providing Operating System Support for SSE Extensions").
 //!
 //! With CR0.NE clear a PC reports x87 errors through the FERR# pin, IRQ 13 and port 0xf0. replex has no such wiring: a

@@ -32,7 +32,7 @@ use mmu::Access;
 const REGISTER_BYTES: usize = 10;
 /// Bytes of the eight registers.
 const STACK_BYTES: usize = 8 * REGISTER_BYTES;
-/// Upper half of a doubleword that holds a 16-bit register.
+/// The upper half of a doubleword whose lower half is a 16-bit register.
 const RESERVED: u32 = 0xffff_0000;
 
 /// Operand size of an environment instruction.
@@ -60,7 +60,7 @@ impl Size {
     }
 }
 
-/// How the pointers are laid out.
+/// The layout of the pointers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Addressing {
     /// Selector and offset.
@@ -183,7 +183,7 @@ fn load_operand(
     Ok(bytes)
 }
 
-/// The x87 state but the data registers.
+/// The x87 state without the data registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Environment {
     fcw: u16,

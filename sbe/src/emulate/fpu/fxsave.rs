@@ -48,7 +48,7 @@ pub fn fxrstor(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     }
 }
 
-/// Segment and alignment of the operand, for reading even if it will be written, then its last byte.
+/// Checks segment and alignment of the operand, for reading even if it will be written, then its last byte.
 fn check_operand(exec: &mut Exec<'_>, insn: &Insn, access: Access) -> Result<(), Fault> {
     let (segment, offset) = (insn.mem.segment, insn.effective_address(exec.cpu));
     exec.readable(segment, offset, FIRST)?;

@@ -8,9 +8,9 @@
 //!                        ──> store memory operand ──> take over the state
 //! ```
 //!
-//! Control, state-saving and cacheability instructions are done by hand. Every handler checks and faults before it changes
-//! anything; only an unmasked SIMD exception sets its flags in MXCSR first, and the switch to MMX comes before it and before
-//! a fault of MASKMOVQ, as with the processor.
+//! Control, state-saving and cacheability instructions have handlers of their own. Every handler checks and faults before it
+//! changes anything; only an unmasked SIMD exception sets its flags in MXCSR first, and the switch to MMX comes before it and
+//! before a fault of MASKMOVQ, as with the processor.
 //!
 //! Where the manual leaves freedom, the guest sees what the host does: undefined condition codes, the last bits of
 //! transcendental functions. CVTPI2PS with a memory operand leaves the x87 state alone, as on AMD processors.
@@ -74,7 +74,7 @@ fn manual_handler(raw: &Instruction) -> Option<Handler> {
     Some(handler)
 }
 
-/// Prefetches and fences, which have many encodings.
+/// Whether `raw` is a prefetch or a fence, which have many encodings.
 fn is_hint(raw: &Instruction) -> bool {
     matches!(
         raw.mnemonic(),

@@ -1,4 +1,5 @@
-//! Asking the policy about an event before anything of its delivery has happened, and going on once it is decided.
+//! Interception: the policy is asked about an event before any part of its delivery, and the processor goes on once it is
+//! decided.
 //!
 //! ```text
 //!   consult ─► reflect, trace ─► deliver
@@ -52,7 +53,7 @@ impl Exec<'_> {
         Ok(())
     }
 
-    /// Carries out what was decided about the event that was stopped, if there is one.
+    /// Carries out the decision about the event that was stopped, if there is one.
     ///
     /// # Errors
     /// As [`Self::raise`].
@@ -103,7 +104,7 @@ impl Exec<'_> {
         }
     }
 
-    /// Goes back to the instruction at `start`, which has faulted: what it hit of the debug registers does not count.
+    /// Goes back to the instruction at `start`, which has faulted: the breakpoints and watchpoints that it met do not count.
     pub fn undo_instruction(&mut self, start: u32) {
         self.cpu.eip = start;
         self.cpu.debug_hits = 0;
