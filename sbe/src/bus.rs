@@ -1,31 +1,10 @@
 //! What the processor sees outside itself: I/O ports, memory-mapped devices and the interrupt pins.
 
 use crate::observation::Observation;
+use crate::width::Width;
 use mmu::GuestPhys;
 
-/// Width of a port access.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Width {
-    /// 8 bits.
-    Byte,
-    /// 16 bits.
-    Word,
-    /// 32 bits.
-    Dword,
-}
-
-impl Width {
-    /// The width in bytes: 1, 2 or 4.
-    pub fn bytes(self) -> u32 {
-        match self {
-            Self::Byte => 1,
-            Self::Word => 2,
-            Self::Dword => 4,
-        }
-    }
-}
-
-/// The chipset and the devices, as the processor's pins reach them.
+/// The chipset and the devices behind the processor's pins.
 pub trait Bus {
     /// Reads I/O port `port`; bits above `width` are ignored. Absent ports read as ones.
     fn port_read(&mut self, port: u16, width: Width) -> u32;
@@ -39,16 +18,16 @@ pub trait Bus {
     /// Writes `bytes` (1, 2, 4 or 8) to physical memory that is not RAM.
     fn mmio_write(&mut self, addr: GuestPhys, bytes: u8, value: u64);
 
-    /// Level of the INTR pin. Sampled when [`crate::Vcpu::run`] starts and after each port or device access.
+    /// The level of the INTR pin, which is sampled when [`crate::Vcpu::run`] starts and after each port or device access.
     fn intr(&self) -> bool;
 
-    /// The interrupt-acknowledge cycle: the vector of the interrupt being delivered.
+    /// Runs the interrupt-acknowledge cycle and returns the vector of the interrupt to deliver.
     fn acknowledge(&mut self) -> u8;
 
     /// Whether a port or device access asked the machine to stop: the processor leaves `run` after the instruction.
     fn stop_requested(&self) -> bool;
 
-    /// Takes notice of what the processor does. Called only while it is observed, see [`crate::Vcpu::set_observed`].
+    /// Notes what the processor does. The processor calls this only while it is observed; see [`crate::Vcpu::set_observed`].
     fn observe(&mut self, _: &Observation) {}
 }
 

@@ -1,10 +1,11 @@
-//! What can end an instruction early: an architectural exception, or something replex does not support.
+//! [`Fault`]: the reason why an instruction ends early, be it an architectural exception or something replex does not support.
 
 use mmu::PageFault;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// Exception vectors (SDM Vol. 3A, 6.3.1 "External Interrupts", Table 6-1 "Protected-Mode Exceptions and Interrupts").
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum Vector {
     /// #DE, divide error.
@@ -44,13 +45,13 @@ pub enum Vector {
 }
 
 /// An exception as it is delivered: vector, error code if the vector pushes one, faulting address of a page fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exception {
-    /// Which exception.
+    /// The vector.
     pub vector: Vector,
     /// The 32-bit error code, for the vectors that push one.
     pub code: Option<u32>,
-    /// The linear address CR2 receives (page faults only).
+    /// The linear address that CR2 receives (page faults only).
     pub address: u32,
 }
 
@@ -73,23 +74,23 @@ impl Exception {
         }
     }
 
-    /// The linear address CR2 receives, if it is a page fault.
+    /// The linear address that CR2 receives if this is a page fault.
     pub fn fault_address(&self) -> Option<u32> {
         (self.vector == Vector::PageFault).then_some(self.address)
     }
 }
 
-/// What replex does not implement.
+/// A feature that replex does not implement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[repr(u8)]
 pub enum Unsupported {
-    /// Code must be in RAM or ROM.
+    /// Instructions were to be fetched from outside RAM and ROM.
     #[error("instruction fetch from a device or absent memory")]
     FetchFromDevice,
-    /// With CR0.NE clear an x87 error is reported by the FERR# pin and IRQ 13, which are not wired.
+    /// An x87 error with CR0.NE clear: it is reported by the FERR# pin and IRQ 13, which are not wired.
     #[error("x87 error reported through FERR# (CR0.NE is clear)")]
     ExternalX87Error,
-    /// Delivering an exception raised another, without end.
+    /// The delivery of an exception raised another, and so on without end.
     #[error("endless chain of exceptions while delivering an exception")]
     EndlessExceptions,
     /// The host's processor lacks the instruction.
@@ -97,14 +98,14 @@ pub enum Unsupported {
     HostRefuses,
 }
 
-/// Why an instruction did not complete. Small enough to be returned in registers.
+/// The reason why an instruction did not complete. It is small enough to be returned in registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The processor raises this exception; nothing the guest can see has changed.
     Exception(Exception),
-    /// The guest asked for something replex does not implement: the machine stops.
+    /// The guest needs something replex does not implement: the machine stops.
     Unsupported(Unsupported),
-    /// An exception while delivering a double fault: the processor enters shutdown.
+    /// An exception was raised during the delivery of a double fault: the processor enters shutdown.
     Shutdown,
     /// The policy stops the processor before an event is delivered; EIP is that event's.
     Intercepted,

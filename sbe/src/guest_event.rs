@@ -3,6 +3,7 @@
 
 use crate::policy::EventSource;
 use mmu::LinearAddr;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// An interrupt or exception that the guest is about to get. [`crate::policy`] lists the sources, and whose EIP the event has.
@@ -40,7 +41,7 @@ impl fmt::Display for GuestEvent {
 }
 
 /// What becomes of an intercepted event.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Decision {
     /// The guest gets the event as if nothing had intercepted it.
     #[default]

@@ -1,19 +1,20 @@
-//! The IA-32 processor: architectural state, decoding, the exact one-instruction emulator and the translator.
+//! The IA-32 processor: architectural state, the exact one-instruction emulator, and the translator to host code.
 //!
 //! ```text
-//!   Vcpu::run ── events ──> deliver (emulate/interrupt)
+//!   Vcpu::run ── events ──> deliver (emulate/interrupt.rs)
 //!      │
-//!      ├─ translate ──> host code made from the guest's, page by page ──> registers, mmu::Mmu
+//!      ├─ translate ──> emitted code runs until an instruction is the emulator's
 //!      │
-//!      ├─ fetch ──> decode::Cache ──miss──> decode (iced-x86) ──> Insn { handler, operands }
+//!      ├─ fetch ──> emulate::Cache ──miss──> decode (iced-x86) ──> Decoded { handler, operands }
 //!      │
-//!      └─ handler(Exec, Insn) ──> registers, mmu::Mmu, Bus
+//!      └─ handler(Exec, Insn) ──> registers, mmu::Mmu, Bus; x87, MMX and SSE by host_fpu
 //! ```
 //!
 //! The emulator is the reference: what it does to registers, flags and memory, and the faults it raises, are those of an IA-32
-//! processor of the announced model. The translator runs the same guest faster, and leaves to the emulator what is rare. All
-//! state of a virtual processor is reachable from its [`Vcpu`], made from a [`VcpuConfig`]; the crate has no mutable statics, so
-//! any number of processors can live in one program.
+//! processor of the announced model. The translator runs the same code many times faster and leaves to the emulator what is
+//! rare. All state of a virtual processor is reachable from its [`Vcpu`], made from a [`VcpuConfig`], and its architectural state
+//! is saved and restored as plain data ([`VcpuState`]). The crate has no mutable statics, so any number of processors can live in
+//! one program.
 
 mod bus;
 pub mod cpu;
@@ -22,14 +23,17 @@ mod decode;
 mod emulate;
 mod fault;
 mod guest_event;
+mod host_fpu;
 mod observation;
 pub mod policy;
 mod translate;
 mod vcpu;
+mod width;
 
-pub use bus::{Bus, EmptyBus, Width};
+pub use bus::{Bus, EmptyBus};
 pub use cpu::model::CpuModel;
 pub use debugger::{Debugger, WatchHit, Watched, Watchpoint};
+pub use emulate::HeldState;
 pub use fault::Vector;
 pub use guest_event::{Decision, GuestEvent};
 pub use observation::{ControlWrite, Direction, Observation, PortAccess};
@@ -38,4 +42,5 @@ pub use translate::{
     CODE_CACHES, CodePageReport, Exits as CodeExits, NoDump, Stats as TranslationStats,
     UnknownWindows, Windows,
 };
-pub use vcpu::{Engine, Exit, Vcpu, VcpuConfig, VcpuError};
+pub use vcpu::{Engine, Exit, Vcpu, VcpuConfig, VcpuError, VcpuState};
+pub use width::Width;

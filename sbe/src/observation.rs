@@ -1,16 +1,16 @@
-//! [`Observation`]: what the processor does that those who observe it are told of.
+//! [`Observation`]: an act of the processor that its observers are told of.
 
-use crate::bus::Width;
 use crate::cpu::control::ControlRegister;
 use crate::guest_event::GuestEvent;
+use crate::width::Width;
 use std::fmt;
 
 /// Something that the processor did, or is about to do. CS and EIP are those of the instruction that asked for it, unless said
 /// otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Observation {
-    /// An interrupt or exception is about to be delivered, as it will be: after the policy, and what was decided by it. One whose
-    /// delivery faults is followed by the exception that comes of that.
+    /// An interrupt or exception is about to be delivered. The policy has been asked, and what was decided has been applied. If
+    /// the delivery faults, the resulting exception follows.
     Event(GuestEvent),
     /// A control register was written.
     Control(ControlWrite),
@@ -19,14 +19,14 @@ pub enum Observation {
 }
 
 /// A write of a control register: MOV, LMSW, CLTS, or a task switch, which sets CR0.TS and may load CR3 (SDM Vol. 3A, 7.3 "Task
-/// Switching"). The address that a page fault leaves in CR2 is told with the fault ([`GuestEvent::cr2`]).
+/// Switching"). The address that a page fault leaves in CR2 comes with the fault ([`GuestEvent::cr2`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ControlWrite {
-    /// Which one.
+    /// The register that was written.
     pub register: ControlRegister,
-    /// What it held before.
+    /// The value before.
     pub old: u32,
-    /// What it holds now.
+    /// The value now.
     pub new: u32,
     /// Selector in CS; of a task switch, the new task's.
     pub cs: u16,
@@ -41,9 +41,9 @@ pub struct PortAccess {
     pub direction: Direction,
     /// The port, the lowest of those that the access covers.
     pub port: u16,
-    /// How wide the access is.
+    /// The width of the access.
     pub width: Width,
-    /// What was read or written; bits above the width are 0.
+    /// The value read or written; bits above the width are 0.
     pub value: u32,
     /// Selector in CS.
     pub cs: u16,
@@ -51,7 +51,7 @@ pub struct PortAccess {
     pub eip: u32,
 }
 
-/// Which way a port access goes.
+/// The direction of a port access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// From the port: IN, INS.
@@ -60,7 +60,7 @@ pub enum Direction {
     Out,
 }
 
-/// The text of [`GuestEvent`] is without its source.
+/// One line. The text of a [`GuestEvent`] omits its source.
 impl fmt::Display for Observation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -121,9 +121,9 @@ mod tests {
 
     #[test]
     fn an_observation_is_told_in_one_line() {
-        let (cs, eip) = (0x60, 0xC100_0000);
+        let (cs, eip) = (0x60, 0xc100_0000);
         let access = |direction, port, width, value| {
-            let (cs, eip) = (0x60, 0xC100_0000);
+            let (cs, eip) = (0x60, 0xc100_0000);
             Observation::Port(PortAccess {
                 direction,
                 port,
@@ -139,7 +139,7 @@ mod tests {
                     vector: 14,
                     source: EventSource::Exception,
                     error_code: Some(2),
-                    cr2: Some(LinearAddr::new(0xC012_3456)),
+                    cr2: Some(LinearAddr::new(0xc012_3456)),
                     cs,
                     eip,
                 }),
@@ -149,7 +149,7 @@ mod tests {
                 Observation::Control(ControlWrite {
                     register: ControlRegister::Cr3,
                     old: 0x10_2000,
-                    new: 0x3FFF_D000,
+                    new: 0x3fff_d000,
                     cs,
                     eip,
                 }),
@@ -160,11 +160,11 @@ mod tests {
                 "out 0043 byte 34, at 0060:c1000000",
             ),
             (
-                access(Direction::In, 0x1F0, Width::Word, 0xABC),
+                access(Direction::In, 0x1f0, Width::Word, 0xabc),
                 "in  01f0 word 0abc, at 0060:c1000000",
             ),
             (
-                access(Direction::In, 0xCFC, Width::Dword, u32::MAX),
+                access(Direction::In, 0xcfc, Width::Dword, u32::MAX),
                 "in  0cfc dword ffffffff, at 0060:c1000000",
             ),
         ] {

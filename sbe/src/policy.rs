@@ -10,13 +10,15 @@
 //!
 //! The chapter is SDM Vol. 3A, 6 "Interrupt and Exception Handling". A triple fault is no event: the processor shuts down.
 
+use serde::{Deserialize, Serialize};
+
 /// The number of vectors of the interrupt descriptor table.
 const VECTORS: usize = 256;
 /// The number of [`EventSource`]s.
 const SOURCES: usize = EventSource::ALL.len();
 
 /// Where an interrupt or exception comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EventSource {
     /// The INTR pin, or NMI.
     External,

@@ -1,21 +1,21 @@
 //! Control registers; bits of control registers, debug registers and MSRs (SDM Vol. 3A, 2.5 "Control Registers", 17.2 "Debug
 //! Registers").
 
-/// The control registers that exist.
+/// A control register that exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ControlRegister {
-    /// Modes and states of the processor.
+    /// CR0: modes and states of the processor.
     Cr0 = 0,
-    /// Linear address of the latest page fault.
+    /// CR2: linear address of the latest page fault.
     Cr2 = 2,
-    /// Physical address of the top page table.
+    /// CR3: physical address of the top page table.
     Cr3 = 3,
-    /// Extensions.
+    /// CR4: extensions.
     Cr4 = 4,
 }
 
 impl ControlRegister {
-    /// The one with this number, if it exists.
+    /// The control register with this number, if it exists.
     pub fn from_number(number: u8) -> Option<Self> {
         match number {
             0 => Some(Self::Cr0),
@@ -26,7 +26,7 @@ impl ControlRegister {
         }
     }
 
-    /// Its number.
+    /// The number of the register.
     pub fn number(self) -> u8 {
         self as u8
     }
@@ -46,7 +46,7 @@ pub const CR0_ET: u32 = 1 << 4;
 pub const CR0_NE: u32 = 1 << 5;
 /// CR0.WP: supervisor writes obey R/W.
 pub const CR0_WP: u32 = 1 << 16;
-/// CR0.AM: EFLAGS.AC works.
+/// CR0.AM: EFLAGS.AC turns on alignment checks.
 pub const CR0_AM: u32 = 1 << 18;
 /// CR0.NW: not write-through.
 pub const CR0_NW: u32 = 1 << 29;
@@ -57,6 +57,13 @@ pub const CR0_PG: u32 = 1 << 31;
 /// The CR0 bits that software can change; the rest is fixed.
 pub const CR0_WRITABLE: u32 =
     CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG;
+
+/// Whether CR0 may hold `value`, whose fixed bits are right: no paging without protection, no write-through without caches.
+pub fn is_valid_cr0(value: u32) -> bool {
+    let paging_unprotected = value & (CR0_PG | CR0_PE) == CR0_PG;
+    let write_through_uncached = value & (CR0_NW | CR0_CD) == CR0_NW;
+    !paging_unprotected && !write_through_uncached
+}
 
 /// CR4.VME: virtual-8086 mode extensions.
 pub const CR4_VME: u32 = 1 << 0;
@@ -81,14 +88,30 @@ pub const CR4_OSFXSR: u32 = 1 << 9;
 /// CR4.OSXMMEXCPT: SIMD floating-point exceptions raise #XM.
 pub const CR4_OSXMMEXCPT: u32 = 1 << 10;
 
+/// CR4 bits of the features that CPUID announces; setting another is #GP(0).
+pub const CR4_WRITABLE: u32 = CR4_TSD
+    | CR4_DE
+    | CR4_PSE
+    | CR4_PAE
+    | CR4_MCE
+    | CR4_PGE
+    | CR4_PCE
+    | CR4_OSFXSR
+    | CR4_OSXMMEXCPT;
+
 /// IA32_EFER.NXE: execute-disable bit of PAE paging.
 pub const EFER_NXE: u64 = 1 << 11;
+
+/// IA32_EFER bits that software can set.
+pub const EFER_WRITABLE: u64 = EFER_NXE;
 
 /// IA32_MISC_ENABLE: fast string operations (SDM Vol. 4, Table 2-2).
 pub const MISC_ENABLE_FAST_STRINGS: u64 = 1 << 0;
 
 /// DR6 bits that always read as one.
-pub const DR6_FIXED: u32 = 0xFFFF_0FF0;
+pub const DR6_FIXED: u32 = 0xffff_0ff0;
+/// DR6 bits that software can write.
+pub const DR6_WRITABLE: u32 = 0xe00f;
 /// DR6.BD: a debug register was accessed while DR7.GD was set.
 pub const DR6_BD: u32 = 1 << 13;
 /// DR6.BS: single step.
@@ -100,8 +123,8 @@ pub const DR7_FIXED: u32 = 1 << 10;
 /// DR7.GD: accesses to debug registers raise #DB.
 pub const DR7_GD: u32 = 1 << 13;
 /// DR7 enable bits L0..G3.
-pub const DR7_ENABLES: u32 = 0xFF;
+pub const DR7_ENABLES: u32 = 0xff;
 /// DR7 local enable bits L0..L3 and LE, cleared by a task switch.
 pub const DR7_LOCAL: u32 = 0x155;
 /// DR7 bits that exist.
-pub const DR7_WRITABLE: u32 = 0xFFFF_2BFF;
+pub const DR7_WRITABLE: u32 = 0xffff_2bff;

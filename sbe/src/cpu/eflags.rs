@@ -36,10 +36,10 @@ pub const AC: u32 = 1 << 18;
 pub const VIF: u32 = 1 << 19;
 /// Virtual interrupt pending.
 pub const VIP: u32 = 1 << 20;
-/// CPUID can be executed if software can toggle this bit.
+/// Identification: software that can toggle this bit may execute CPUID.
 pub const ID: u32 = 1 << 21;
 
 /// The six status flags of arithmetic.
 pub const STATUS: u32 = CF | PF | AF | ZF | SF | OF;
-/// All bits that exist; the others read as zero, except [`FIXED`].
+/// The bits that exist; the others read as zero, except [`FIXED`].
 pub const DEFINED: u32 = STATUS | TF | IF | DF | IOPL | NT | RF | VM | AC | VIF | VIP | ID;

@@ -5,21 +5,21 @@
 //!        FCW FSW FTW 0 FOP FIP      FCS 0   FDP      FDS 0   MXCSR   MXCSR_MASK
 //!   32   ST(0)/MMi, 10 bytes of every 16, eight times, in stack order
 //!   160  XMM0 .. XMM7, 16 bytes each
-//!   288  zero: what a 64-bit processor uses for XMM8 .. XMM15 and beyond is no state of an IA-32 processor
+//!   288  zero: XMM8 .. XMM15 and what follows them belong to 64-bit processors
 //! ```
 //!
-//! The type keeps what every processor keeps: reserved bits of FCW and the reserved bytes hold their fixed values, and
-//! FSW.ES says whether an unmasked x87 exception is pending. Registers are in stack order: moving TOP moves them.
+//! [`FxState`] keeps what every processor keeps: reserved bits of FCW and the reserved bytes hold their fixed values, and FSW.ES
+//! says whether an unmasked x87 exception is pending. Registers are in stack order: moving TOP moves them.
 
 /// x87 control word after FNINIT: all exceptions masked, 64-bit precision, round to nearest.
-pub const FCW_INIT: u16 = 0x037F;
+pub const FCW_INIT: u16 = 0x037f;
 /// FCW bits that software can change: exception masks, precision, rounding and infinity control.
-pub const FCW_WRITABLE: u16 = 0x1F3F;
+pub const FCW_WRITABLE: u16 = 0x1f3f;
 /// FCW bit that always reads as one.
 pub const FCW_FIXED: u16 = 1 << 6;
 
 /// The six x87 exception flags of FSW, and their masks in FCW (SDM Vol. 1, 8.1.3.3 "x87 FPU Floating-Point Exception Flags").
-pub const X87_EXCEPTIONS: u16 = 0x3F;
+pub const X87_EXCEPTIONS: u16 = 0x3f;
 /// Invalid operation, in FSW and FCW.
 pub const X87_IE: u16 = 1 << 0;
 /// Overflow, in FSW and FCW.
@@ -38,11 +38,11 @@ const FSW_TOP_SHIFT: u16 = 11;
 const FSW_TOP: u16 = 7 << FSW_TOP_SHIFT;
 
 /// MXCSR after RESET: all exceptions masked, round to nearest.
-pub const MXCSR_INIT: u32 = 0x1F80;
+pub const MXCSR_INIT: u32 = 0x1f80;
 /// MXCSR bits that exist (bit 6, DAZ, included).
-pub const MXCSR_MASK: u32 = 0xFFFF;
+pub const MXCSR_MASK: u32 = 0xffff;
 /// The six exception flags of MXCSR (SDM Vol. 1, 10.2.3 "MXCSR Control and Status Register").
-pub const MXCSR_FLAGS: u32 = 0x3F;
+pub const MXCSR_FLAGS: u32 = 0x3f;
 /// The six exception masks of MXCSR.
 pub const MXCSR_MASKS: u32 = MXCSR_FLAGS << MXCSR_MASKS_SHIFT;
 /// Distance from an exception flag to its mask.
@@ -65,7 +65,7 @@ pub const MXCSR_DAZ: u32 = 1 << 6;
 pub const MXCSR_FTZ: u32 = 1 << 15;
 
 /// Opcode bits that FOP holds.
-pub const FOP_MASK: u16 = 0x07FF;
+pub const FOP_MASK: u16 = 0x07ff;
 
 /// Bytes of the image that are state; the rest is zero.
 pub const USED: usize = 288;
@@ -91,7 +91,7 @@ const STRIDE: usize = 16;
 /// Bytes of an x87 register.
 const ST_BYTES: usize = 10;
 
-/// Where the last non-control x87 instruction was, what it was and what memory it used
+/// The address, the opcode and the memory operand of the last x87 instruction that is no control instruction
 /// (SDM Vol. 1, 8.1.8 "x87 FPU Instruction and Data (Operand) Pointers", 8.1.9 "Last Instruction Opcode").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Pointers {
@@ -113,7 +113,7 @@ pub struct Pointers {
 pub struct FxState([u8; SIZE]);
 
 impl Default for FxState {
-    /// State after RESET, but FCW and FTW as FNINIT sets them, as firmware leaves them.
+    /// The state after RESET, except that FCW and FTW are as FNINIT sets them: so firmware leaves them.
     fn default() -> Self {
         let mut state = Self([0; SIZE]);
         state.set_fcw(FCW_INIT);
@@ -178,7 +178,8 @@ impl FxState {
         state.restore(image).then_some(state)
     }
 
-    /// Takes over what the host's FXSAVE wrote. The last-instruction pointers, which are the host's there, are kept.
+    /// Takes over the registers that the host's FXSAVE wrote. The last-instruction pointers in the image are the host's: the
+    /// guest's are kept.
     pub fn take_registers(&mut self, image: &[u8; SIZE]) {
         let pointers = self.pointers();
         self.0[..USED].copy_from_slice(&image[..USED]);
@@ -272,7 +273,7 @@ impl FxState {
         self.put(MXCSR, value.to_le_bytes());
     }
 
-    /// Makes MXCSR_MASK this processor's after the host's FXSAVE.
+    /// Sets MXCSR_MASK to this processor's value, after the host's FXSAVE has written its own.
     pub(crate) fn reset_mxcsr_mask(&mut self) {
         self.put(MASK, MXCSR_MASK.to_le_bytes());
     }
@@ -310,7 +311,7 @@ impl FxState {
         self.0[XMM..USED].copy_from_slice(&other.0[XMM..USED]);
     }
 
-    /// FNINIT: default control word, no exceptions, TOP 0, empty stack, no pointers; registers keep their contents.
+    /// Does what FNINIT does: default control word, no exceptions, TOP 0, empty stack, no pointers; registers keep their contents.
     pub fn init_x87(&mut self) {
         self.move_top(0);
         self.set_tags(0);
@@ -319,11 +320,11 @@ impl FxState {
         self.set_fcw(FCW_INIT);
     }
 
-    /// What every MMX instruction but EMMS does first: TOP 0, all registers valid
+    /// Switches the register file to MMX, as every MMX instruction but EMMS does first: TOP 0, all registers valid
     /// (SDM Vol. 3A, 12.2 "The MMX State and MMX Register Aliasing").
     pub fn enter_mmx(&mut self) {
         self.move_top(0);
-        self.set_tags(0xFF);
+        self.set_tags(0xff);
     }
 }
 
@@ -362,12 +363,12 @@ mod tests {
 
     #[test]
     fn an_image_loses_its_reserved_bits() {
-        let mut image = [0xFF; USED];
+        let mut image = [0xff; USED];
         image[MXCSR..MXCSR + 4].copy_from_slice(&MXCSR_INIT.to_le_bytes());
         let state = FxState::from_image(&image).expect("MXCSR is valid");
-        assert_eq!(state.fcw(), 0x1F7F);
-        assert_eq!(state.fsw(), 0x7F7F, "all flags set, all masked");
-        assert_eq!(state.pointers().fop, 0x7FF);
+        assert_eq!(state.fcw(), 0x1f7f);
+        assert_eq!(state.fsw(), 0x7f7f, "all flags set, all masked");
+        assert_eq!(state.pointers().fop, 0x7ff);
         assert_eq!(
             (state.0[5], state.0[14], state.0[22], state.0[42]),
             (0, 0, 0, 0)

@@ -15,10 +15,12 @@
 //! * VME: virtual-8086 mode works without it; nothing that runs today needs it.
 //! * DS, HT, TM, PBE, SSE3 and later: not part of the machine.
 
+use serde::{Deserialize, Serialize};
+
 /// A processor model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum CpuModel {
-    /// In-order Atom: family 6, model 1Ch.
+    /// In-order Atom: family 6, model 0x1c.
     #[default]
     Bonnell,
     /// Family 15, model 2.
@@ -90,11 +92,11 @@ const FEATURES_EDX: u32 = feature::FPU
 const FEATURES_ECX: u32 = 1 << 31;
 /// Leaf 1 EBX: CLFLUSH line size of 64 bytes, in units of 8.
 const CLFLUSH_LINE: u32 = 8 << 8;
-/// Leaf 80000001h EDX: execute-disable bit.
+/// Leaf 0x80000001 EDX: execute-disable bit.
 const EXTENDED_EDX: u32 = 1 << 20;
-/// Leaf 80000007h EDX: invariant TSC (it is the host's).
+/// Leaf 0x80000007 EDX: invariant TSC (it is the host's).
 const INVARIANT_TSC: u32 = 1 << 8;
-/// Leaf 80000008h EAX: 32 linear and 36 physical address bits.
+/// Leaf 0x80000008 EAX: 32 linear and 36 physical address bits.
 const ADDRESS_BITS: u32 = 32 << 8 | 36;
 
 const BRAND: &[u8; 48] = b"replex virtual IA-32 processor\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
@@ -103,7 +105,7 @@ impl CpuModel {
     /// Every model.
     pub const ALL: [Self; 2] = [Self::Bonnell, Self::Pentium4];
 
-    /// The name users give.
+    /// The name by which users choose the model.
     pub fn name(self) -> &'static str {
         match self {
             Self::Bonnell => "bonnell",
@@ -119,12 +121,12 @@ impl CpuModel {
     /// Family, model and stepping as in EAX of leaf 1, and in EDX after RESET.
     pub fn signature(self) -> u32 {
         match self {
-            Self::Bonnell => 0x0001_06CA,
-            Self::Pentium4 => 0x0000_0F29,
+            Self::Bonnell => 0x0001_06ca,
+            Self::Pentium4 => 0x0000_0f29,
         }
     }
 
-    /// What CPUID returns for leaf `leaf`; a leaf above the highest returns the highest basic one.
+    /// The registers that CPUID returns for leaf `leaf`; a leaf above the highest returns the highest basic one.
     pub fn leaf(self, leaf: u32) -> Leaf {
         match leaf {
             0 => vendor_leaf(MAX_BASIC, b"GenuineIntel"),
@@ -136,10 +138,10 @@ impl CpuModel {
             },
             // TLB and cache descriptors: 64-entry TLBs, 8 KiB L1 data, 12 K-uop trace cache, 256 KiB L2.
             2 => Leaf {
-                eax: 0x665B_5001,
+                eax: 0x665b_5001,
                 ebx: 0,
                 ecx: 0,
-                edx: 0x007A_7000,
+                edx: 0x007a_7000,
             },
             HYPERVISOR => signature_leaf(HYPERVISOR, b"replexreplex"),
             0x8000_0000 => Leaf {
@@ -219,7 +221,7 @@ mod tests {
         let leaf = CpuModel::default().leaf(0);
         assert_eq!(
             (leaf.ebx, leaf.edx, leaf.ecx),
-            (0x756E_6547, 0x4965_6E69, 0x6C65_746E)
+            (0x756e_6547, 0x4965_6e69, 0x6c65_746e)
         );
     }
 

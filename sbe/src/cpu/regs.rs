@@ -1,6 +1,6 @@
 //! General registers and their 8- and 16-bit parts (SDM Vol. 1, 3.4.1 "General-Purpose Registers").
 //!
-//! The file has room for the sixteen 64-bit registers of a later x86-64 guest; an IA-32 guest uses the first eight, with
+//! The register file has room for the sixteen 64-bit registers of a later x86-64 guest; an IA-32 guest uses the first eight, with
 //! zero upper halves. One more slot always holds zero: address formation uses it for an absent base or index.
 
 /// Number of EAX in the register file and in instruction encodings.
@@ -22,7 +22,7 @@ pub const EDI: u8 = 7;
 /// The slot that always holds zero.
 pub const ZERO: u8 = 16;
 
-/// The general registers.
+/// The general registers, and a slot that holds zero.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Registers([u64; 17]);
 
@@ -49,7 +49,7 @@ impl Registers {
     /// Sets the low 16 bits of register `index`; the others are kept.
     #[inline(always)]
     pub fn set16(&mut self, index: u8, value: u16) {
-        self.set(index, self.get(index) & !0xFFFF | u32::from(value));
+        self.set(index, self.get(index) & !0xffff | u32::from(value));
     }
 
     /// The 8-bit register `index` (AL, CL, DL, BL, AH, CH, DH, BH).
@@ -62,7 +62,7 @@ impl Registers {
     #[inline(always)]
     pub fn set8(&mut self, index: u8, value: u8) {
         let shift = u32::from(index & 4) * 2;
-        let kept = self.get(index & 3) & !(0xFF << shift);
+        let kept = self.get(index & 3) & !(0xff << shift);
         self.set(index & 3, kept | u32::from(value) << shift);
     }
 }
@@ -76,9 +76,9 @@ mod tests {
         let mut regs = Registers::default();
         regs.set(EAX, 0x1122_3344);
         assert_eq!((regs.get8(0), regs.get8(4)), (0x44, 0x33));
-        regs.set8(4, 0xAA);
-        regs.set8(0, 0xBB);
-        assert_eq!(regs.get(EAX), 0x1122_AABB);
+        regs.set8(4, 0xaa);
+        regs.set8(0, 0xbb);
+        assert_eq!(regs.get(EAX), 0x1122_aabb);
         regs.set16(EAX, 0x5566);
         assert_eq!(regs.get(EAX), 0x1122_5566);
     }

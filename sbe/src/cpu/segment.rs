@@ -3,6 +3,8 @@
 //! A [`Segment`] is the register with its hidden part. The bounds within which it may be read and written are worked out
 //! once when it is loaded, so that an access costs two compares: null, unreadable and read-only segments get empty bounds.
 
+use serde::{Deserialize, Serialize};
+
 /// Segment registers by their number in instruction encodings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -22,7 +24,7 @@ pub enum SegReg {
 }
 
 impl SegReg {
-    /// All of them, in encoding order.
+    /// All segment registers, in encoding order.
     pub const ALL: [Self; 6] = [Self::Es, Self::Cs, Self::Ss, Self::Ds, Self::Fs, Self::Gs];
 }
 
@@ -46,7 +48,7 @@ impl Selector {
         u32::from(self.0 & !7)
     }
 
-    /// Whether it names the first entry of the GDT.
+    /// Whether the selector names the first entry of the GDT.
     pub fn is_null(self) -> bool {
         self.0 & !3 == 0
     }
@@ -56,7 +58,7 @@ impl Selector {
         u32::from(self.0 & !3)
     }
 
-    /// The same selector with another RPL.
+    /// The selector with another RPL.
     pub fn with_rpl(self, rpl: u8) -> Self {
         Self(self.0 & !3 | u16::from(rpl))
     }
@@ -81,21 +83,24 @@ impl Attributes {
     /// Present, ring 0, read/write data, 16-bit: what RESET puts into the data segments.
     pub const REAL_DATA: Self = Self(0x93);
     /// Present, ring 3, read/write data, 16-bit: every segment of virtual-8086 mode.
-    pub const V86: Self = Self(0xF3);
+    pub const V86: Self = Self(0xf3);
 
     /// Present, ring 0, execute/read, accessed, 32-bit, 4-KByte granularity.
-    pub const FLAT_CODE: Self = Self(0xC09B);
+    pub const FLAT_CODE: Self = Self(0xc09b);
     /// Present, ring 0, read/write, accessed, 32-bit, 4-KByte granularity.
-    pub const FLAT_DATA: Self = Self(0xC093);
+    pub const FLAT_DATA: Self = Self(0xc093);
 
-    /// The same with another descriptor privilege level.
+    /// The attribute bits that exist.
+    pub const DEFINED: u16 = 0xf0ff;
+
+    /// The attributes with another descriptor privilege level.
     pub fn with_dpl(self, dpl: u8) -> Self {
         Self(self.0 & !(3 << Self::DPL_SHIFT) | u16::from(dpl) << Self::DPL_SHIFT)
     }
 
     /// The four type bits.
     pub fn kind(self) -> u8 {
-        (self.0 & 0xF) as u8
+        (self.0 & 0xf) as u8
     }
 
     /// Whether this is a code or data segment and not a system descriptor (the S bit).
@@ -138,7 +143,7 @@ impl Attributes {
         self.0 & Self::ACCESSED != 0
     }
 
-    /// The same with the accessed bit set.
+    /// The attributes with the accessed bit set.
     pub fn accessed(self) -> Self {
         Self(self.0 | Self::ACCESSED)
     }
@@ -171,14 +176,14 @@ pub struct Descriptor(pub u64);
 impl Descriptor {
     /// Base linear address.
     pub fn base(self) -> u32 {
-        (self.0 >> 16) as u32 & 0xFF_FFFF | (self.0 >> 32) as u32 & 0xFF00_0000
+        (self.0 >> 16) as u32 & 0xff_ffff | (self.0 >> 32) as u32 & 0xff00_0000
     }
 
-    /// Limit in bytes: the last valid offset (the lowest invalid one but the bound of an expand-down segment).
+    /// Limit in bytes: the last valid offset, or the last invalid one of an expand-down segment.
     pub fn limit(self) -> u32 {
-        let raw = self.0 as u32 & 0xFFFF | (self.0 >> 32) as u32 & 0xF_0000;
+        let raw = self.0 as u32 & 0xffff | (self.0 >> 32) as u32 & 0xf_0000;
         if self.attributes().is_granular() {
-            raw << 12 | 0xFFF
+            raw << 12 | 0xfff
         } else {
             raw
         }
@@ -186,7 +191,7 @@ impl Descriptor {
 
     /// Attribute bits.
     pub fn attributes(self) -> Attributes {
-        Attributes((self.0 >> 40) as u16 & 0xF0FF)
+        Attributes((self.0 >> 40) as u16 & Attributes::DEFINED)
     }
 
     /// Target selector, when this is a gate (SDM Vol. 3A, 5.8.3 "Call Gates", 6.11 "IDT Descriptors").
@@ -196,12 +201,12 @@ impl Descriptor {
 
     /// Target offset, when this is a gate: 32 bits, of which 16-bit gates use the lower half.
     pub fn gate_offset(self) -> u32 {
-        self.0 as u32 & 0xFFFF | (self.0 >> 32) as u32 & 0xFFFF_0000
+        self.0 as u32 & 0xffff | (self.0 >> 32) as u32 & 0xffff_0000
     }
 
     /// Parameter count of a call gate, 0..=31.
     pub fn gate_parameters(self) -> u32 {
-        (self.0 >> 32) as u32 & 0x1F
+        (self.0 >> 32) as u32 & 0x1f
     }
 }
 
@@ -216,13 +221,13 @@ pub struct Bounds {
 
 impl Bounds {
     const EMPTY: Self = Self { low: 1, high: 0 };
-    /// All 4 GiB.
+    /// All offsets: 4 GiB.
     pub const ALL: Self = Self {
         low: 0,
         high: u32::MAX,
     };
 
-    /// Whether the `size` bytes from `offset` all lie inside. A segment that spans all 4 GiB wraps around
+    /// Whether all `size` bytes from `offset` lie inside. A segment that spans all 4 GiB wraps around
     /// (SDM Vol. 3A, 5.3 "Limit Checking" leaves that to the implementation).
     #[inline(always)]
     pub fn allow(self, offset: u32, size: u32) -> bool {
@@ -242,14 +247,14 @@ pub struct Segment {
     pub limit: u32,
     /// Attribute bits.
     pub attributes: Attributes,
-    /// Where it may be read.
+    /// The offsets that may be read.
     pub read: Bounds,
-    /// Where it may be written.
+    /// The offsets that may be written.
     pub write: Bounds,
 }
 
 impl Segment {
-    /// A loaded register of the given parts.
+    /// A segment register that was loaded with these parts.
     pub fn new(selector: Selector, base: u32, limit: u32, attributes: Attributes) -> Self {
         let bounds = match (attributes.is_expand_down(), attributes.is_big()) {
             (false, _) => Bounds {
@@ -263,7 +268,7 @@ impl Segment {
             },
             (true, false) => Bounds {
                 low: limit + 1,
-                high: 0xFFFF,
+                high: 0xffff,
             },
         };
         let when = |allowed| if allowed { bounds } else { Bounds::EMPTY };
@@ -278,7 +283,7 @@ impl Segment {
         }
     }
 
-    /// The register as loaded from descriptor `descriptor`.
+    /// A segment register that was loaded from `descriptor`.
     pub fn from_descriptor(selector: Selector, descriptor: Descriptor) -> Self {
         Self::new(
             selector,
@@ -298,7 +303,7 @@ impl Segment {
         Self::new(
             selector,
             u32::from(selector.0) << 4,
-            0xFFFF,
+            0xffff,
             Attributes::REAL_DATA,
         )
     }
@@ -308,10 +313,32 @@ impl Segment {
         Self::new(
             selector,
             u32::from(selector.0) << 4,
-            0xFFFF,
+            0xffff,
             Attributes::V86,
         )
     }
+}
+
+/// GDTR or IDTR.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DescriptorTable {
+    /// Linear base address.
+    pub base: u32,
+    /// Last valid byte offset.
+    pub limit: u16,
+}
+
+/// The result of a load of DS, ES, FS or GS in protected mode.
+#[derive(Clone, Copy, Debug)]
+pub struct SegmentLoad {
+    /// The selector loaded.
+    pub selector: Selector,
+    /// The register's contents since then.
+    pub segment: Segment,
+    /// CPL at the time.
+    pub cpl: u8,
+    /// [`super::Cpu::retired`] before the instruction.
+    pub retired: u64,
 }
 
 #[cfg(test)]
@@ -320,24 +347,24 @@ mod tests {
 
     #[test]
     fn a_flat_descriptor_covers_four_gigabytes() {
-        let segment = Segment::from_descriptor(Selector(0x10), Descriptor(0x00CF_9300_0000_FFFF));
+        let segment = Segment::from_descriptor(Selector(0x10), Descriptor(0x00cf_9300_0000_ffff));
         assert_eq!((segment.base, segment.limit), (0, u32::MAX));
-        assert!(segment.write.allow(0xFFFF_FFFC, 4));
-        assert!(segment.write.allow(0xFFFF_FFFE, 4), "wraps");
+        assert!(segment.write.allow(0xffff_fffc, 4));
+        assert!(segment.write.allow(0xffff_fffe, 4), "wraps");
     }
 
     #[test]
     fn expand_down_segments_are_valid_above_their_limit() {
-        let small = Segment::new(Selector(8), 0, 0x0FFF, Attributes(0x97));
-        assert!(!small.read.allow(0x0FFF, 1) && small.read.allow(0x1000, 1));
-        assert!(small.read.allow(0xFFFE, 2) && !small.read.allow(0xFFFF, 2));
-        let big = Segment::new(Selector(8), 0, 0x0FFF, Attributes(0x4097));
-        assert!(big.read.allow(0xFFFF_FFFC, 4) && !big.read.allow(0xFFFF_FFFD, 4));
+        let small = Segment::new(Selector(8), 0, 0x0fff, Attributes(0x97));
+        assert!(!small.read.allow(0x0fff, 1) && small.read.allow(0x1000, 1));
+        assert!(small.read.allow(0xfffe, 2) && !small.read.allow(0xffff, 2));
+        let big = Segment::new(Selector(8), 0, 0x0fff, Attributes(0x4097));
+        assert!(big.read.allow(0xffff_fffc, 4) && !big.read.allow(0xffff_fffd, 4));
     }
 
     #[test]
     fn code_is_never_writable_and_null_is_nothing() {
-        let code = Segment::from_descriptor(Selector(8), Descriptor(0x00CF_9B00_0000_FFFF));
+        let code = Segment::from_descriptor(Selector(8), Descriptor(0x00cf_9b00_0000_ffff));
         assert!(code.read.allow(0, 4) && !code.write.allow(0, 1));
         assert!(!Segment::null(Selector(3)).read.allow(0, 1));
     }

@@ -15,9 +15,9 @@ enum Tag {
 }
 
 impl Tag {
-    /// Tag of a register that is not empty.
+    /// The tag of a register that is not empty.
     fn of(register: [u8; REGISTER_BYTES]) -> Self {
-        const EXPONENT: u16 = 0x7FFF;
+        const EXPONENT: u16 = 0x7fff;
         let significand = u64::from_le_bytes(std::array::from_fn(|index| register[index]));
         let exponent = u16::from_le_bytes([register[8], register[9]]) & EXPONENT;
         let integer_bit = significand >> 63 != 0;
@@ -43,7 +43,7 @@ impl FxState {
         })
     }
 
-    /// Sets the tags by a full tag word. What the processor keeps of it is which registers are empty.
+    /// Sets the tags by a full tag word, of which the processor keeps only which registers are empty.
     pub fn set_full_tags(&mut self, full: u16) {
         self.set_tags((0..8).fold(0, |tags, physical| {
             let empty = full >> (2 * physical) & 3 == Tag::Empty as u16;
@@ -66,20 +66,20 @@ mod tests {
         };
         assert_eq!(register(0, 0x8000), Tag::Zero);
         assert_eq!(register(1, 0), Tag::Special, "denormal");
-        assert_eq!(register(1 << 63, 0x3FFF), Tag::Valid);
-        assert_eq!(register(1, 0x3FFF), Tag::Special, "unnormal");
-        assert_eq!(register(1 << 63, 0x7FFF), Tag::Special, "infinity");
+        assert_eq!(register(1 << 63, 0x3fff), Tag::Valid);
+        assert_eq!(register(1, 0x3fff), Tag::Special, "unnormal");
+        assert_eq!(register(1 << 63, 0x7fff), Tag::Special, "infinity");
     }
 
     #[test]
     fn full_tags_are_of_physical_registers() {
         let mut fpu = FxState::default();
-        fpu.set_full_tags(0x3FFF);
+        fpu.set_full_tags(0x3fff);
         assert_eq!(fpu.tags(), 0x80);
         fpu.move_top(7);
-        fpu.set_st(0, [0, 0, 0, 0, 0, 0, 0, 0x80, 0xFF, 0x3F]);
-        assert_eq!(fpu.full_tags(), 0x3FFF);
+        fpu.set_st(0, [0, 0, 0, 0, 0, 0, 0, 0x80, 0xff, 0x3f]);
+        assert_eq!(fpu.full_tags(), 0x3fff);
         fpu.set_st(0, [0; 10]);
-        assert_eq!(fpu.full_tags(), 0x7FFF);
+        assert_eq!(fpu.full_tags(), 0x7fff);
     }
 }

@@ -1,16 +1,15 @@
-//! Decoding one instruction: bytes to [`Insn`].
+//! Decoding one instruction: bytes to `iced_x86::Instruction`, and that to [`Insn`].
 
 use super::insn::{Flags, Insn, MemRef, Operand};
 use crate::cpu::regs::ZERO;
 use crate::cpu::segment::SegReg;
-use crate::emulate::{self, fpu::HostFpu};
 use iced_x86::{
     ConditionCode, CpuidFeature, Decoder, DecoderError, DecoderOptions, Instruction, OpKind,
     Register,
 };
 
-/// Encodings that later processors gave a meaning of their own (prefetch hints, ENDBR, WBNOINVD, TZCNT, LZCNT) keep their
-/// old one.
+/// Decoder options under which encodings that later processors gave a meaning of their own (prefetch hints, ENDBR,
+/// WBNOINVD, TZCNT, LZCNT) keep their old one.
 const OPTIONS: u32 = DecoderOptions::FORCE_RESERVED_NOP
     | DecoderOptions::NO_WBNOINVD
     | DecoderOptions::NO_MPFX_0FBC
@@ -19,21 +18,14 @@ const OPTIONS: u32 = DecoderOptions::FORCE_RESERVED_NOP
 /// Longest instruction in bytes (SDM Vol. 2A, 2.3.11).
 pub const MAX_LENGTH: usize = 15;
 
-/// Legacy prefixes (SDM Vol. 2A, 2.1.1 "Instruction Prefixes").
-const PREFIXES: [u8; 11] = [
-    0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3,
-];
-/// Prefixes that choose between the instructions of a two-byte opcode; the first, DS, stands for none.
-const MANDATORY_PREFIXES: [u8; 4] = [0x3E, 0x66, 0xF3, 0xF2];
-
-/// Why bytes are not an instruction.
+/// The reason why bytes are not an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DecodeError {
     /// The bytes end in the middle of the instruction.
     NeedMoreBytes,
     /// The instruction is longer than 15 bytes: #GP(0).
     TooLong,
-    /// Not an instruction of this processor: #UD.
+    /// The bytes are no instruction of this processor: #UD.
     Invalid,
 }
 
@@ -46,30 +38,21 @@ pub enum CodeSize {
     Bits32,
 }
 
-/// Decodes the instruction at the start of `bytes`.
-///
-/// # Errors
-/// See [`DecodeError`].
-pub fn decode(bytes: &[u8], size: CodeSize, host: &mut HostFpu) -> Result<Insn, DecodeError> {
-    let raw = decode_announced(bytes, size, 0)?;
-    let exec = emulate::handler(&raw).ok_or(DecodeError::Invalid)?;
+/// Resolves the operands, prefixes and sizes of `raw`, which was decoded in a code segment of this size.
+pub fn resolve(raw: &Instruction, size: CodeSize) -> Insn {
     let mut insn = Insn {
-        exec,
-        mem: memory_operand(&raw),
+        mem: memory_operand(raw),
         imm: 0,
         aux: 0,
         ops: [Operand::None; 3],
         len: raw.len() as u8,
-        flags: flags(&raw, size),
+        flags: flags(raw, size),
     };
-    resolve_operands(&raw, &mut insn);
+    resolve_operands(raw, &mut insn);
     if raw.condition_code() != ConditionCode::None {
         insn.aux = raw.condition_code() as u32 - 1;
     }
-    if emulate::fpu::is_host_executed(&raw) {
-        insn.aux = host.template(&raw, &bytes[..raw.len()]);
-    }
-    Ok(insn)
+    insn
 }
 
 /// Decodes the instruction at the start of `bytes`, which has instruction pointer `ip`, if the processor has it.
@@ -82,33 +65,6 @@ pub fn decode_announced(bytes: &[u8], size: CodeSize, ip: u32) -> Result<Instruc
         Ok(raw)
     } else {
         Err(DecodeError::Invalid)
-    }
-}
-
-/// Whether `bytes`, in which an instruction does not end, hold an undefined opcode: then the processor raises #UD without
-/// fetching more.
-///
-/// An opcode is undefined if there is no mandatory prefix and ModRM byte that make an instruction of it. Of any other the
-/// length is known, and the instruction is fetched to its end before #UD.
-///
-/// Known limit: where iced-x86 calls an encoding invalid before its last byte (66 F3 0F DD, or DD /5 before its
-/// displacement), #UD is raised although a processor would first fetch on, and fault if the next page is absent.
-pub fn is_undefined_opcode(bytes: &[u8], size: CodeSize) -> bool {
-    let prefixes = bytes.iter().take_while(|byte| PREFIXES.contains(byte));
-    match bytes[prefixes.count()..] {
-        // Complete: iced asks for a third byte if these two are undefined.
-        [0xD8..=0xDF, 0xC0..=0xFF] => true,
-        [0x0F, opcode] => MANDATORY_PREFIXES.iter().all(|&prefix| {
-            (0..=u8::MAX).all(|modrm| {
-                let mut whole = [0; MAX_LENGTH];
-                whole[..4].copy_from_slice(&[prefix, 0x0F, opcode, modrm]);
-                match decode_announced(&whole, size, 0) {
-                    Ok(raw) => emulate::handler(&raw).is_none(),
-                    Err(_) => true,
-                }
-            })
-        }),
-        _ => false,
     }
 }
 
@@ -125,8 +81,8 @@ fn decode_raw(bytes: &[u8], size: CodeSize, ip: u32) -> Result<Instruction, Deco
     }
 }
 
-/// Whether what the decoder calls invalid is an instruction that does not end within 15 bytes: then it lacks bytes when
-/// given fewer.
+/// Whether `bytes`, which the decoder calls invalid, begin an instruction that does not end within 15 bytes. If so, the decoder
+/// asks for more bytes when it is given fewer.
 fn is_too_long(bits: u32, bytes: &[u8]) -> bool {
     let Some(shorter) = bytes
         .get(..MAX_LENGTH - 1)
@@ -184,7 +140,7 @@ fn flags(raw: &Instruction, size: CodeSize) -> Flags {
     Flags(bits)
 }
 
-/// Address size of the memory operand or of the string and loop registers.
+/// Whether the memory operand, or the string and loop registers, have 16-bit addresses.
 fn uses_16bit_addresses(raw: &Instruction, size: CodeSize) -> bool {
     for index in 0..raw.op_count() {
         match raw.op_kind(index) {
@@ -278,33 +234,5 @@ fn resolve_operands(raw: &Instruction, insn: &mut Insn) {
             }
             _ => Operand::Mem,
         };
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_opcode_without_any_instruction_is_undefined() {
-        let undefined = |bytes: &[u8]| is_undefined_opcode(bytes, CodeSize::Bits32);
-        for bytes in [&[0x0F, 0x04][..], &[0x66, 0x0F, 0x0A], &[0xF0, 0xDB, 0xE5]] {
-            assert_eq!(
-                decode_announced(bytes, CodeSize::Bits32, 0),
-                Err(DecodeError::NeedMoreBytes)
-            );
-            assert!(undefined(bytes), "{bytes:02X?}");
-        }
-        // An escape, PADDD, XADD, UD1, group 4, FLD.
-        for bytes in [
-            &[0x0F][..],
-            &[0x0F, 0xFE],
-            &[0xF0, 0x0F, 0xC1],
-            &[0x0F, 0xB9],
-            &[0xFE],
-            &[0xD9],
-        ] {
-            assert!(!undefined(bytes), "{bytes:02X?}");
-        }
     }
 }

@@ -1,11 +1,11 @@
-//! A decoded instruction, small enough that one with its cache key fits a 64-byte cache line.
+//! [`Insn`]: the operands, prefixes and length of an instruction. With its handler and its key in the decode cache it fits a
+//! 64-byte cache line.
 
 use crate::cpu::Cpu;
 use crate::cpu::regs::ZERO;
 use crate::cpu::segment::SegReg;
-use crate::emulate::{self, Handler};
 
-/// Where an operand lives. Its width is part of the handler.
+/// The place of an operand. Its width is part of the handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operand {
     /// No such operand.
@@ -34,7 +34,7 @@ pub struct MemRef {
 }
 
 impl MemRef {
-    /// For instructions without a memory operand.
+    /// The memory operand of instructions that have none.
     pub const NONE: Self = Self {
         displacement: 0,
         base: ZERO,
@@ -44,7 +44,7 @@ impl MemRef {
     };
 }
 
-/// Prefixes and sizes a handler may ask for.
+/// The prefixes and sizes that a handler may ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Flags(pub u8);
 
@@ -63,11 +63,9 @@ impl Flags {
     }
 }
 
-/// A decoded instruction.
-#[derive(Clone, Copy)]
+/// The operands, prefixes and length of an instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Insn {
-    /// Executes it.
-    pub exec: Handler,
     /// Its memory operand.
     pub mem: MemRef,
     /// Its immediate, sign-extended; the displacement of a relative branch, the offset of a far pointer.
@@ -83,9 +81,8 @@ pub struct Insn {
 }
 
 impl Insn {
-    /// Raises #UD.
-    pub const UNDEFINED: Self = Self {
-        exec: emulate::undefined,
+    /// An instruction of one byte without operands.
+    pub const NONE: Self = Self {
         mem: MemRef::NONE,
         imm: 0,
         aux: 0,
@@ -106,11 +103,11 @@ impl Insn {
         self.wrap_address(address)
     }
 
-    /// `address` cut to the instruction's address size.
+    /// Cuts `address` to the instruction's address size.
     #[inline(always)]
     pub fn wrap_address(&self, address: u32) -> u32 {
         if self.flags.has(Flags::ADDR16) {
-            address & 0xFFFF
+            address & 0xffff
         } else {
             address
         }

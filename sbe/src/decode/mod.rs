@@ -1,11 +1,9 @@
-//! From instruction bytes to [`Insn`]: what a handler needs to execute one instruction.
+//! The decoder: from the bytes of one instruction to its operands, an [`Insn`].
 //!
-//! `iced-x86` decodes; [`decoder`] resolves operands and picks the handler from the instruction table; [`cache`] keeps the
-//! result by guest-physical address, so that the same code is decoded once for all address spaces.
+//! `iced-x86` decodes; [`decoder`] refuses what this processor does not have, and resolves operands. The instruction table
+//! (`emulate/table.rs`) adds the handler.
 
-pub mod cache;
 pub mod decoder;
 pub mod insn;
 
-pub use cache::{Cache, Key};
 pub use insn::{Flags, Insn, Operand};

@@ -21,7 +21,7 @@ pub fn daa(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
 pub fn das(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
     let old = cx.cpu.regs.get8(EAX);
     let borrows =
-        cx.cpu.eflags & (AF | CF) != 0 && old < 6 && (old & 0xF > 9 || cx.cpu.eflags & AF != 0);
+        cx.cpu.eflags & (AF | CF) != 0 && old < 6 && (old & 0xf > 9 || cx.cpu.eflags & AF != 0);
     decimal(cx, u8::wrapping_sub);
     if borrows {
         cx.set_status(CF, CF);
@@ -33,7 +33,7 @@ pub fn das(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
 fn decimal(cx: &mut Exec<'_>, adjust: fn(u8, u8) -> u8) {
     let (old, flags) = (cx.cpu.regs.get8(EAX), cx.cpu.eflags);
     let (mut al, mut status) = (old, 0);
-    if old & 0xF > 9 || flags & AF != 0 {
+    if old & 0xf > 9 || flags & AF != 0 {
         al = adjust(al, 0x06);
         status |= AF;
     }
@@ -60,8 +60,8 @@ pub fn aas(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
 /// Adjusts AX with `adjust` when AL holds no decimal digit, then keeps the low digit of AL.
 fn ascii(cx: &mut Exec<'_>, adjust: fn(u16) -> u16) {
     let ax = cx.cpu.regs.get16(EAX);
-    let needed = ax & 0xF > 9 || cx.cpu.eflags & AF != 0;
-    let ax = if needed { adjust(ax) } else { ax } & 0xFF0F;
+    let needed = ax & 0xf > 9 || cx.cpu.eflags & AF != 0;
+    let ax = if needed { adjust(ax) } else { ax } & 0xff0f;
     cx.cpu.regs.set16(EAX, ax);
     let status = if needed { AF | CF } else { 0 };
     cx.set_status(STATUS, status | of_result(ax as u8));

@@ -1,13 +1,13 @@
 //! Test bench: a processor with flat segments, tables and memory, running single instructions given as bytes.
 //!
 //! ```text
-//!   1000h GDT   2000h IDT   3000h TSS   4000h second TSS   5000h code   8000h stack top   9000h ring 0 stack top (TSS)
-//!   20000h page directory   21000h page table
+//!   0x1000 GDT   0x2000 IDT   0x3000 TSS   0x4000 second TSS   0x5000 code   0x8000 stack top   0x9000 ring 0 stack top (TSS)
+//!   0x20000 page directory   0x21000 page table
 //! ```
 
+use super::decoded::decode;
 use super::exec::Exec;
-use super::fpu::HostFpu;
-use super::intercept::Interceptor;
+use super::interceptor::Interceptor;
 use crate::bus::EmptyBus;
 use crate::cpu::control::{CR0_ET, CR0_PE, CR0_PG};
 use crate::cpu::model::CpuModel;
@@ -15,8 +15,9 @@ use crate::cpu::regs::ESP;
 use crate::cpu::segment::{Attributes, Descriptor, SegReg, Segment, Selector};
 use crate::cpu::{Cpu, DescriptorTable};
 use crate::debugger::Debugger;
-use crate::decode::decoder::{CodeSize, DecodeError, decode};
+use crate::decode::decoder::{CodeSize, DecodeError};
 use crate::fault::{Exception, Fault, Vector};
+use crate::host_fpu::HostFpu;
 use crate::policy::{Action, Policy};
 use mmu::{GuestPhys, Memory, Mmu, Scalar};
 
@@ -30,23 +31,23 @@ pub const STACK0: u32 = 0x9000;
 
 pub const KCODE: u16 = 0x08;
 pub const KDATA: u16 = 0x10;
-pub const UCODE: u16 = 0x1B;
+pub const UCODE: u16 = 0x1b;
 pub const UDATA: u16 = 0x23;
 pub const TASK: u16 = 0x28;
 /// First of the selectors that a test may define.
 pub const FREE: u16 = 0x30;
 
 /// Ring 0 code and data, read-only data, execute-only and conforming code; add [`dpl`].
-pub const CODE32: u16 = 0xC09B;
-pub const CONFORMING32: u16 = 0xC09F;
-pub const EXECUTE_ONLY32: u16 = 0xC099;
-pub const DATA32: u16 = 0xC093;
-pub const READ_ONLY: u16 = 0xC091;
+pub const CODE32: u16 = 0xc09b;
+pub const CONFORMING32: u16 = 0xc09f;
+pub const EXECUTE_ONLY32: u16 = 0xc099;
+pub const DATA32: u16 = 0xc093;
+pub const READ_ONLY: u16 = 0xc091;
 /// System descriptors.
 pub const TSS16: u16 = 0x81;
 pub const LDT: u16 = 0x82;
 pub const TSS32: u16 = 0x89;
-pub const BUSY_TSS32: u16 = 0x8B;
+pub const BUSY_TSS32: u16 = 0x8b;
 pub const PRESENT: u16 = 0x80;
 
 /// DPL bits of attributes.
@@ -57,18 +58,18 @@ pub const fn dpl(level: u16) -> u16 {
 /// A segment descriptor; the limit counts pages if G is set.
 pub fn segment(base: u32, limit: u32, attributes: u16) -> Descriptor {
     let (base, limit) = (u64::from(base), u64::from(limit));
-    let low = limit & 0xFFFF | (base & 0xFF_FFFF) << 16;
-    Descriptor(low | u64::from(attributes) << 40 | (limit >> 16 & 0xF) << 48 | base >> 24 << 56)
+    let low = limit & 0xffff | (base & 0xff_ffff) << 16;
+    Descriptor(low | u64::from(attributes) << 40 | (limit >> 16 & 0xf) << 48 | base >> 24 << 56)
 }
 
 pub fn flat(attributes: u16) -> Descriptor {
-    segment(0, 0xF_FFFF, attributes)
+    segment(0, 0xf_ffff, attributes)
 }
 
 /// A gate; `access` holds type, DPL and P.
 pub fn gate(selector: u16, offset: u32, access: u16, parameters: u8) -> Descriptor {
     let (selector, offset) = (u64::from(selector), u64::from(offset));
-    let low = offset & 0xFFFF | selector << 16;
+    let low = offset & 0xffff | selector << 16;
     Descriptor(low | u64::from(parameters) << 32 | u64::from(access) << 40 | offset >> 16 << 48)
 }
 
@@ -106,11 +107,11 @@ impl Bench {
         bench.cpu.cr0 = CR0_PE | CR0_ET;
         bench.cpu.gdtr = DescriptorTable {
             base: GDT,
-            limit: 0xFF,
+            limit: 0xff,
         };
         bench.cpu.idtr = DescriptorTable {
             base: IDT,
-            limit: 0x7FF,
+            limit: 0x7ff,
         };
         bench.define(KCODE, flat(CODE32));
         bench.define(KDATA, flat(DATA32));
@@ -224,13 +225,13 @@ impl Bench {
         } else {
             CodeSize::Bits16
         };
-        let insn = match decode(bytes, size, &mut self.host) {
-            Ok(insn) => insn,
+        let decoded = match decode(bytes, size, &mut self.host) {
+            Ok(decoded) => decoded,
             Err(DecodeError::Invalid) => return Err(Fault::ud()),
             Err(error) => panic!("{bytes:x?}: {error:?}"),
         };
-        self.cpu.eip += u32::from(insn.len);
-        (insn.exec)(&mut self.exec(), &insn)
+        self.cpu.eip += u32::from(decoded.insn.len);
+        (decoded.exec)(&mut self.exec(), &decoded.insn)
     }
 
     /// Raises #UD at the current EIP.

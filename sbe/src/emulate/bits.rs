@@ -6,7 +6,7 @@ use crate::cpu::eflags::{CF, ZF};
 use crate::decode::{Insn, Operand};
 use crate::fault::Fault;
 
-/// What BT, BTS, BTR and BTC do to the bit.
+/// The change that BT, BTS, BTR or BTC makes to the bit.
 pub trait BitOp {
     /// Whether the operand is written.
     const WRITES: bool = true;
@@ -14,13 +14,13 @@ pub trait BitOp {
     fn apply(value: u32, mask: u32) -> u32;
 }
 
-/// BT.
+/// BT: the bit stays.
 pub struct Test;
-/// BTS.
+/// BTS: the bit is set.
 pub struct Set;
-/// BTR.
+/// BTR: the bit is cleared.
 pub struct Reset;
-/// BTC.
+/// BTC: the bit is complemented.
 pub struct Complement;
 
 impl BitOp for Test {

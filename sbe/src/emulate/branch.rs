@@ -18,7 +18,7 @@ impl Exec<'_> {
         Ok(())
     }
 
-    /// #GP(0) if `target` lies outside the code segment.
+    /// Raises #GP(0) if `target` lies outside the code segment.
     #[inline(always)]
     pub fn check_near_target(&self, target: u32) -> Result<(), Fault> {
         if target > self.cpu.seg(SegReg::Cs).limit {
@@ -33,7 +33,7 @@ impl Exec<'_> {
         self.near_jump::<W>(self.cpu.eip.wrapping_add(insn.imm))
     }
 
-    /// (E)CX by address size.
+    /// The count register by address size: ECX or CX.
     fn counter(&self, insn: &Insn) -> u32 {
         insn.wrap_address(self.cpu.regs.get(ECX))
     }

@@ -1,4 +1,4 @@
-//! Moving data: MOV, MOVZX, CMOVcc, XCHG, LEA, XLAT, SETcc, BOUND (SDM Vol. 1, 7.3.1 "Data Transfer Instructions").
+//! Data transfer: MOV, MOVZX, CMOVcc, XCHG, LEA, XLAT, SETcc, BOUND (SDM Vol. 1, 7.3.1 "Data Transfer Instructions").
 
 use super::exec::Exec;
 use super::word::Word;
@@ -86,9 +86,9 @@ pub fn xlat(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     Ok(())
 }
 
-/// SALC (undocumented): AL = CF ? FFh : 0.
+/// SALC (undocumented): AL = CF ? 0xff : 0.
 pub fn salc(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
-    let value = if cx.carry() != 0 { 0xFF } else { 0 };
+    let value = if cx.carry() != 0 { 0xff } else { 0 };
     cx.cpu.regs.set8(EAX, value);
     Ok(())
 }

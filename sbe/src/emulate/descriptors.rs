@@ -14,7 +14,7 @@ pub const DESCRIPTOR_BYTES: u32 = 8;
 /// Byte of a descriptor that holds type, S, DPL and P.
 const ACCESS_BYTE: u32 = 5;
 
-/// What a gate or a task-state segment was made for: the 80286 or the 80386.
+/// The size of a gate or a task-state segment: the 80286's or the 80386's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
     /// 16 bits.
@@ -23,7 +23,7 @@ pub enum Size {
     Bits32,
 }
 
-/// What a descriptor describes.
+/// The kind of a descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Data or stack segment.
@@ -52,7 +52,7 @@ impl Kind {
     /// The bit of a TSS descriptor's access byte that tells busy from available.
     pub const BUSY: u16 = 1 << 1;
 
-    /// What `attributes` say (SDM Vol. 3A, Table 3-2 "System-Segment and Gate-Descriptor Types").
+    /// The kind that `attributes` say (SDM Vol. 3A, Table 3-2 "System-Segment and Gate-Descriptor Types").
     pub fn of(attributes: Attributes) -> Self {
         if attributes.is_code() {
             return Self::Code;
@@ -69,16 +69,16 @@ impl Kind {
             0x6 => Self::InterruptGate(Size::Bits16),
             0x7 => Self::TrapGate(Size::Bits16),
             0x9 => Self::AvailableTss(Size::Bits32),
-            0xB => Self::BusyTss(Size::Bits32),
-            0xC => Self::CallGate(Size::Bits32),
-            0xE => Self::InterruptGate(Size::Bits32),
-            0xF => Self::TrapGate(Size::Bits32),
+            0xb => Self::BusyTss(Size::Bits32),
+            0xc => Self::CallGate(Size::Bits32),
+            0xe => Self::InterruptGate(Size::Bits32),
+            0xf => Self::TrapGate(Size::Bits32),
             _ => Self::Reserved,
         }
     }
 }
 
-/// A descriptor and where it stands.
+/// A descriptor and its place in a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The selector that names it.
@@ -94,7 +94,7 @@ impl Entry {
         self.descriptor.attributes()
     }
 
-    /// What it describes.
+    /// The kind of the descriptor.
     pub fn kind(&self) -> Kind {
         Kind::of(self.attributes())
     }
@@ -109,7 +109,7 @@ impl Entry {
         self.selector.error_code()
     }
 
-    /// The segment register it makes: a code or data segment counts as accessed once it is loaded.
+    /// The segment register that the descriptor makes: a code or data segment counts as accessed once it is loaded.
     pub fn segment(&self) -> Segment {
         let attributes = self.attributes();
         let attributes = if attributes.is_code_or_data() {
@@ -130,7 +130,7 @@ impl Entry {
         level.max(self.selector.rpl()) > self.dpl()
     }
 
-    /// `Err(fault(selector))` unless the present bit is set.
+    /// Raises `fault(selector)` unless the present bit is set.
     pub fn require_present(&self, fault: fn(u32) -> Fault) -> Result<(), Fault> {
         if self.attributes().is_present() {
             Ok(())
@@ -178,7 +178,8 @@ impl Exec<'_> {
             .ok_or_else(|| beyond(selector.error_code()))
     }
 
-    /// As [`Self::read_descriptor`], for descriptors that only the GDT may hold: task-state segments and LDTs.
+    /// The descriptor that `selector` names, which only the GDT may hold: a task-state segment or an LDT. `fault(selector)` if it
+    /// is elsewhere.
     pub fn read_global_descriptor(
         &mut self,
         selector: Selector,

@@ -1,9 +1,9 @@
-//! What becomes of an exception raised while another is being delivered (SDM Vol. 3A, 6.15, Interrupt 8, Table 6-5
+//! The outcome of an exception that is raised while another is being delivered (SDM Vol. 3A, 6.15, Interrupt 8, Table 6-5
 //! "Conditions for Generating a Double Fault").
 
 use crate::fault::Vector;
 
-/// How to go on.
+/// The outcome of two exceptions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The second exception is delivered in place of the first.
@@ -43,7 +43,7 @@ fn class(vector: u8) -> Class {
     }
 }
 
-/// What follows when `second` is raised during the delivery of the exception of vector `first`.
+/// The outcome when `second` is raised during the delivery of the exception of vector `first`.
 pub fn verdict(first: u8, second: Vector) -> Verdict {
     match (class(first), class(second as u8)) {
         (Class::DoubleFault, Class::Contributory | Class::PageFault | Class::DoubleFault) => {

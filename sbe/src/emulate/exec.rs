@@ -1,18 +1,16 @@
-//! [`Exec`]: what a handler works on.
+//! [`Exec`]: the processor, its memory and its surroundings, on which handlers work.
 
-use super::fpu::HostFpu;
-use super::intercept::Interceptor;
+use super::interceptor::Interceptor;
 use crate::bus::Bus;
-use crate::cpu::control::{
-    CR0_AM, CR0_PE, CR0_PG, CR0_WP, CR4_PAE, CR4_PGE, CR4_PSE, DR7_ENABLES, EFER_NXE,
-};
+use crate::cpu::control::{CR0_AM, DR7_ENABLES};
 use crate::cpu::{Cpu, Pending, eflags};
 use crate::debugger::Debugger;
 use crate::decode::Insn;
 use crate::fault::Fault;
-use mmu::{Mmu, Paging, PagingMode};
+use crate::host_fpu::HostFpu;
+use mmu::Mmu;
 
-/// Executes one instruction.
+/// A function that executes one instruction form.
 pub type Handler = fn(&mut Exec<'_>, &Insn) -> Result<(), Fault>;
 
 /// The processor's state, its memory and its surroundings, while instructions execute.
@@ -23,16 +21,16 @@ pub struct Exec<'a> {
     pub mmu: &'a mut Mmu,
     /// Ports, devices, interrupt pins.
     pub bus: &'a mut dyn Bus,
-    /// Executes x87, MMX and SSE instructions on the host's unit.
+    /// The host's FPU, on which x87, MMX and SSE instructions execute.
     pub host: &'a mut HostFpu,
-    /// Is asked before an event is delivered.
+    /// The interceptor, which is asked before an event is delivered.
     pub interceptor: &'a mut Interceptor,
-    /// Where to stop.
+    /// Breakpoints and watchpoints.
     pub debugger: &'a mut Debugger,
 }
 
 impl Exec<'_> {
-    /// Takes over what the bus says after an access that may have changed it, and what devices have stored.
+    /// Samples INTR and the request to stop, after an access that may have changed them, and takes notice of stores of devices.
     pub fn sample_bus(&mut self) {
         self.mmu.snoop();
         let pending = &mut self.cpu.pending;
@@ -76,23 +74,7 @@ impl Exec<'_> {
     /// Hands the paging registers to the MMU. Cached translations stay: the caller flushes what the manual says
     /// (SDM Vol. 3A, 4.10.4 "Invalidation of TLBs and Paging-Structure Caches").
     pub fn update_paging(&mut self) {
-        let cpu = &mut *self.cpu;
-        let mode = match (
-            cpu.cr0 & (CR0_PE | CR0_PG) == CR0_PE | CR0_PG,
-            cpu.cr4 & CR4_PAE != 0,
-        ) {
-            (false, _) => PagingMode::Off,
-            (true, false) => PagingMode::TwoLevel,
-            (true, true) => PagingMode::Pae,
-        };
-        self.mmu.set_paging(Paging {
-            mode,
-            pse: cpu.cr4 & CR4_PSE != 0,
-            wp: cpu.cr0 & CR0_WP != 0,
-            pge: cpu.cr4 & CR4_PGE != 0,
-            nxe: cpu.efer & EFER_NXE != 0,
-            cr3: cpu.cr3,
-        });
-        cpu.pending.set(Pending::REFETCH);
+        self.mmu.set_paging(self.cpu.paging());
+        self.cpu.pending.set(Pending::REFETCH);
     }
 }

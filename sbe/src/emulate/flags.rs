@@ -14,7 +14,7 @@ const AH_SHIFT: u32 = 8;
 /// EFLAGS bits that SAHF sets and LAHF reads.
 const LOW_STATUS: u32 = SF | ZF | AF | PF | CF;
 
-/// SF, ZF and PF of a result.
+/// The flags SF, ZF and PF of a result.
 #[inline(always)]
 pub fn of_result<W: Word>(result: W) -> u32 {
     let value = result.zero_extend();
@@ -60,7 +60,7 @@ impl Exec<'_> {
         holds != (condition & 1 != 0)
     }
 
-    /// POPF and the flags half of IRET at the current privilege: which bits of EFLAGS may change
+    /// The bits of EFLAGS that POPF may change at the current privilege level
     /// (SDM Vol. 2B, "POPF/POPFD/POPFQ").
     pub fn writable_eflags<W: Word>(&self) -> u32 {
         let mut mask = STATUS | TF | DF | NT | AC | ID;
@@ -153,7 +153,7 @@ pub fn popf<W: Word>(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
 }
 
 impl Exec<'_> {
-    /// CLI and STI: #GP(0) when CPL > IOPL (CPL is 3 in virtual-8086 mode, 0 in real-address mode).
+    /// Checks the privilege of CLI and STI: #GP(0) when CPL > IOPL (CPL is 3 in virtual-8086 mode, 0 in real-address mode).
     fn require_iopl(&self) -> Result<(), Fault> {
         if self.cpu.cpl > self.cpu.iopl() {
             Err(Fault::gp(0))
@@ -162,7 +162,7 @@ impl Exec<'_> {
         }
     }
 
-    /// PUSHF, POPF, INT n and IRET in virtual-8086 mode: #GP(0) when IOPL < 3.
+    /// Checks PUSHF and POPF in virtual-8086 mode: #GP(0) when IOPL < 3.
     pub fn require_v86_iopl(&self) -> Result<(), Fault> {
         if self.cpu.is_v86() && self.cpu.iopl() < 3 {
             Err(Fault::gp(0))
@@ -171,7 +171,7 @@ impl Exec<'_> {
         }
     }
 
-    /// #GP(0) unless CPL is 0.
+    /// Raises #GP(0) unless CPL is 0.
     pub fn require_cpl0(&self) -> Result<(), Fault> {
         if self.cpu.cpl == 0 {
             Ok(())

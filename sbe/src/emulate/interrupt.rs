@@ -12,6 +12,7 @@
 //! A delivery that faults has changed nothing, unless the fault came after a task switch: then it belongs to the new task.
 
 use super::double_fault::{self, Verdict};
+use super::event::Event;
 use super::exec::Exec;
 use super::task::SwitchFault;
 use super::transfer_stack::TransferStack;
@@ -21,131 +22,16 @@ use crate::cpu::eflags::{AC, IF, OF, RF, TF};
 use crate::cpu::segment::{SegReg, Selector};
 use crate::decode::Insn;
 use crate::fault::{Exception, Fault, Unsupported, Vector};
-use crate::policy::EventSource;
 use mmu::{LinearAddr, Privilege};
-
-pub use super::iret::iret;
 
 /// Error code bit: the event was not caused by the program itself (SDM Vol. 3A, 6.13 "Error Code").
 const ERROR_EXT: u32 = 1 << 0;
-/// Error code bit: the index names a gate in the IDT.
-const ERROR_IDT: u32 = 1 << 1;
 /// Bytes of an entry of the real-address mode vector table.
 const REAL_VECTOR_BYTES: u32 = 4;
 
-/// Exceptions in a row, each during the delivery of the one before, after which there will be no end: #AC at ring 3 on a
-/// misaligned stack of ring 3. A processor would be stuck until RESET.
+/// Number of exceptions in a row, each raised during the delivery of the one before, that is taken for endless: for example #AC
+/// at ring 3 on a misaligned stack of ring 3. A processor would be stuck until RESET.
 const MAX_NESTED: u32 = 16;
-
-/// What the processor delivers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// Interrupt on the INTR pin. EFLAGS.RF is pushed as it stands: the caller sets it before when it interrupts a
-    /// repeated string instruction between two iterations.
-    External(u8),
-    /// Non-maskable interrupt. Blocks further ones.
-    Nmi,
-    /// INT n, INT3 or INTO: obeys the gate's DPL.
-    Software(u8),
-    /// A fault: RF is pushed as one.
-    Fault(Exception),
-    /// A trap, or an instruction breakpoint: RF is pushed as it stands.
-    Trap(Exception),
-    /// What somebody made of an intercepted event. One that was an exception is a fault.
-    Changed {
-        /// Where the event came from.
-        source: EventSource,
-        /// Its new vector.
-        vector: u8,
-        /// What is pushed as error code.
-        code: Option<u32>,
-        /// What CR2 receives.
-        address: Option<u32>,
-    },
-}
-
-impl Event {
-    /// Its vector.
-    pub fn vector(self) -> u8 {
-        match self {
-            Self::External(vector) | Self::Software(vector) | Self::Changed { vector, .. } => {
-                vector
-            }
-            Self::Nmi => Vector::Nmi as u8,
-            Self::Fault(exception) | Self::Trap(exception) => exception.vector as u8,
-        }
-    }
-
-    /// The error code that goes on the handler's stack.
-    pub fn error_code(self) -> Option<u32> {
-        match self {
-            Self::Fault(exception) | Self::Trap(exception) => exception.code,
-            Self::Changed { code, .. } => code,
-            Self::External(_) | Self::Nmi | Self::Software(_) => None,
-        }
-    }
-
-    /// Where it comes from.
-    pub fn source(self) -> EventSource {
-        match self {
-            Self::External(_) | Self::Nmi => EventSource::External,
-            Self::Software(_) => EventSource::Software,
-            Self::Fault(_) | Self::Trap(_) => EventSource::Exception,
-            Self::Changed { source, .. } => source,
-        }
-    }
-
-    /// What CR2 receives with it.
-    pub fn fault_address(self) -> Option<u32> {
-        match self {
-            Self::Fault(exception) => exception.fault_address(),
-            Self::Changed { address, .. } => address,
-            _ => None,
-        }
-    }
-
-    /// The same with another vector and error code. CR2 receives an address if it is still a page fault.
-    pub fn changed(self, vector: u8, code: Option<u32>) -> Self {
-        let is_page_fault = vector == Vector::PageFault as u8;
-        Self::Changed {
-            source: self.source(),
-            vector,
-            code,
-            address: self.fault_address().filter(|_| is_page_fault),
-        }
-    }
-
-    /// Error code of a fault about the event's gate.
-    pub fn gate_code(self) -> u32 {
-        u32::from(self.vector()) << 3 | ERROR_IDT
-    }
-
-    /// Whether it obeys the DPL of its gate.
-    pub fn is_software(self) -> bool {
-        self.source() == EventSource::Software
-    }
-
-    /// Whether an instruction asks for it, which faults if the delivery does: INT n, INT3, INTO, INT1.
-    fn is_instruction(self) -> bool {
-        self.is_software() || matches!(self, Self::Trap(_))
-    }
-
-    fn is_debug(self) -> bool {
-        self.source() == EventSource::Exception && self.vector() == Vector::Debug as u8
-    }
-
-    /// `flags` as the handler will see them pushed.
-    pub fn flags_image(self, flags: u32) -> u32 {
-        match self {
-            Self::Fault(_)
-            | Self::Changed {
-                source: EventSource::Exception,
-                ..
-            } => flags | RF,
-            _ => flags,
-        }
-    }
-}
 
 /// Adds EXT to the error code of a selector fault.
 fn from_outside(fault: Fault) -> Fault {
@@ -223,7 +109,7 @@ impl Exec<'_> {
         }
     }
 
-    /// Delivers an interrupt, EIP being where its handler returns to. What goes wrong on the way is raised.
+    /// Delivers an interrupt, EIP being where its handler returns to. A fault on the way is raised.
     ///
     /// # Errors
     /// As [`Self::raise`].
@@ -244,8 +130,8 @@ impl Exec<'_> {
     /// Delivers `event`, about which the policy has been asked, EIP being where its handler returns to.
     ///
     /// # Errors
-    /// For an instruction (INT n, INT3, INTO, INT1) the fault on the way that makes it fault, with nothing changed. What goes
-    /// wrong with the delivery of an interrupt is raised here; as [`Self::raise`] then.
+    /// For an instruction (INT n, INT3, INTO, INT1): the fault on the way, which becomes the instruction's, with nothing changed.
+    /// A fault during the delivery of an interrupt is raised here; the errors are then those of [`Self::raise`].
     pub fn deliver_admitted(&mut self, event: Event) -> Result<(), Fault> {
         match self.enter(event) {
             Err(SwitchFault::OldTask(fault)) if event.is_instruction() => Err(fault),
@@ -280,7 +166,7 @@ impl Exec<'_> {
         Ok(())
     }
 
-    /// Raises what came after an instruction took effect; passes on what is no exception.
+    /// Raises a fault that came after an instruction took effect; passes on what is no exception.
     ///
     /// # Errors
     /// As [`Self::raise`].
@@ -291,7 +177,7 @@ impl Exec<'_> {
         }
     }
 
-    /// Real-address mode: FLAGS, CS and IP are pushed, never an error code (SDM Vol. 3A, 20.1.4 "Interrupt and
+    /// Delivers `event` in real-address mode: FLAGS, CS and IP are pushed, never an error code (SDM Vol. 3A, 20.1.4 "Interrupt and
     /// Exception Handling").
     fn deliver_real(&mut self, event: Event) -> Result<(), Fault> {
         let offset = u32::from(event.vector()) * REAL_VECTOR_BYTES;
@@ -307,14 +193,14 @@ impl Exec<'_> {
         ];
         let mut stack = TransferStack::current(self.cpu);
         stack.check_room::<u16>(words.len() as u32)?;
-        self.check_near_target(entry & 0xFFFF)?;
+        self.check_near_target(entry & 0xffff)?;
         stack.prepare::<u16>(self, words.len() as u32)?;
         for word in words {
             stack.push(self, word as u16)?;
         }
         stack.commit(self.cpu);
         self.set_eflags(self.cpu.eflags & !(IF | TF | AC | RF));
-        self.enter_paragraph(Selector((entry >> 16) as u16), entry & 0xFFFF);
+        self.enter_paragraph(Selector((entry >> 16) as u16), entry & 0xffff);
         Ok(())
     }
 }

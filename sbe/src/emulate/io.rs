@@ -2,11 +2,11 @@
 
 use super::exec::Exec;
 use super::word::Word;
-use crate::bus::Width;
 use crate::cpu::regs::{EAX, EDX};
 use crate::decode::{Insn, Operand};
 use crate::fault::Fault;
 use crate::observation::Direction;
+use crate::width::Width;
 
 fn width<W: Word>() -> Width {
     match W::BITS {

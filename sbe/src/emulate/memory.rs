@@ -11,7 +11,7 @@ use crate::cpu::segment::SegReg;
 use crate::fault::{Exception, Fault, Vector};
 use mmu::{Access, GuestPhys, LinearAddr, MemFault, Privilege, Scalar, Span};
 
-/// A device cannot fault.
+/// Passes on a page fault; accesses to devices cannot fault.
 #[inline(always)]
 fn or_device(prepared: Result<(), MemFault>) -> Result<(), Fault> {
     match prepared {
@@ -30,7 +30,7 @@ fn limit_fault(segment: SegReg) -> Fault {
 }
 
 impl Exec<'_> {
-    /// Linear address of `size` bytes at `offset` of `segment`, checked for reading.
+    /// The linear address of `size` bytes at `offset` of `segment`, checked for reading.
     #[inline(always)]
     pub fn readable(
         &mut self,
@@ -41,7 +41,7 @@ impl Exec<'_> {
         self.accessible(segment, offset, size, Access::Read)
     }
 
-    /// Linear address of `size` bytes at `offset` of `segment`, checked for writing.
+    /// The linear address of `size` bytes at `offset` of `segment`, checked for writing.
     #[inline(always)]
     pub fn writable(
         &mut self,
@@ -87,7 +87,8 @@ impl Exec<'_> {
         self.store_at(linear, self.cpu.privilege(), value)
     }
 
-    /// Reads `segment:[offset]` and writes back what `change` makes of it. Any fault is a write's.
+    /// Reads `segment:[offset]` and writes back the value that `change` makes of it. Any fault is a
+    /// write's.
     #[inline(always)]
     pub fn modify<W: Word>(
         &mut self,
@@ -299,7 +300,7 @@ impl Exec<'_> {
         const READS_AND_WRITES: u32 = 0b11;
         let first = linear.get() as u32;
         for index in 0..4 {
-            let control = self.cpu.dr[7] >> (16 + 4 * index) & 0xF;
+            let control = self.cpu.dr[7] >> (16 + 4 * index) & 0xf;
             let enabled = self.cpu.dr[7] >> (2 * index) & 3 != 0;
             let watches = match control & 3 {
                 WRITES => access == Access::Write,
@@ -318,7 +319,7 @@ impl Exec<'_> {
     }
 }
 
-/// Alignment in bytes that the alignment check wants of an access of `size` bytes (SDM Vol. 3A, Table 6-7 "Alignment
+/// The alignment in bytes that the alignment check demands of an access of `size` bytes (SDM Vol. 3A, Table 6-7 "Alignment
 /// Requirements by Data Type"): 8 for 80-bit values, else the largest power of two in the size, at most 16.
 fn checked_alignment(size: u32) -> u32 {
     const EXTENDED: u32 = 10;

@@ -1,4 +1,4 @@
-//! The reference emulator: one handler an instruction form, each exact.
+//! The reference emulator: one exact handler for each instruction form.
 //!
 //! A handler is called with EIP already past its instruction. It returns a [`Fault`] with nothing changed that the guest
 //! can see, and the caller sets EIP back; so handlers do what may fault first and move registers last.
@@ -9,15 +9,19 @@ mod bcd;
 mod bench;
 mod bits;
 mod branch;
+mod cache;
 mod data;
+mod decoded;
 mod descriptors;
 mod double_fault;
+mod event;
 mod exec;
-pub mod far;
+mod far;
 mod flags;
 pub mod fpu;
 mod gate;
 mod intercept;
+mod interceptor;
 mod interrupt;
 mod io;
 mod iret;
@@ -39,8 +43,8 @@ mod transfer_stack;
 mod tss;
 mod word;
 
-pub use data::undefined;
-pub use exec::{Exec, Handler};
-pub use intercept::Interceptor;
-pub use interrupt::Event;
-pub use table::handler;
+pub use cache::{Cache, Key};
+pub use decoded::{Decoded, decode, is_undefined_opcode};
+pub use event::Event;
+pub use exec::Exec;
+pub use interceptor::{HeldState, Interceptor};

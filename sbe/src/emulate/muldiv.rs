@@ -1,4 +1,4 @@
-//! Multiplication, division and sign extension (SDM Vol. 1, 7.3.2.3 "Increment and Decrement" ff.).
+//! Multiplication, division and sign extension (SDM Vol. 1, 7.3.2 "Binary Arithmetic Instructions").
 
 use super::exec::Exec;
 use super::flags::of_result;
@@ -29,18 +29,19 @@ impl Exec<'_> {
         }
     }
 
-    /// CF and OF tell that the product does not fit; SF and PF follow the low half, ZF and AF are cleared (all undefined).
+    /// Sets the flags of a product: CF and OF tell that it does not fit; SF and PF follow the low half, ZF and AF are cleared
+    /// (all undefined).
     fn set_product_flags<W: Word>(&mut self, low: W, overflow: bool) {
         let spill = if overflow { CF | OF } else { 0 };
         self.set_status(STATUS, of_result(low) & !crate::cpu::eflags::ZF | spill);
     }
 
-    /// Stores quotient and remainder, or raises #DE when the quotient does not fit.
+    /// Stores quotient and remainder, which fit.
     fn set_quotient<W: Word>(&mut self, quotient: u32, remainder: u32) {
         if W::BITS == 8 {
             self.cpu
                 .regs
-                .set16(EAX, (remainder << 8 | quotient & 0xFF) as u16);
+                .set16(EAX, (remainder << 8 | quotient & 0xff) as u16);
         } else {
             W::cut(quotient).set_register(&mut self.cpu.regs, EAX);
             W::cut(remainder).set_register(&mut self.cpu.regs, EDX);

@@ -1,16 +1,15 @@
-//! Telling the bus what happens, while somebody observes the processor.
+//! Reports of what the processor does to the bus, while somebody observes it.
 //!
-//! All that is told of passes here, whichever engine runs: the translator leaves to the emulator what these functions are called
-//! for (`translate/classify.rs`). Where a function takes the `length` of an instruction, EIP is past that; else it is 0.
+//! All reports pass here, whichever engine runs: the translator leaves to the emulator the instructions that call these functions
+//! (`translate/classify.rs`). Where a function takes the `length` of an instruction, EIP is past that; else it is 0.
 
+use super::event::Event;
 use super::exec::Exec;
-use super::interrupt::Event;
-use crate::bus::Width;
 use crate::cpu::control::ControlRegister;
 use crate::cpu::segment::SegReg;
 use crate::guest_event::GuestEvent;
 use crate::observation::{ControlWrite, Direction, Observation, PortAccess};
-use mmu::LinearAddr;
+use crate::width::Width;
 
 impl Exec<'_> {
     /// CS and EIP of the instruction of `length` bytes before EIP.
@@ -19,27 +18,19 @@ impl Exec<'_> {
         (cs, self.cpu.eip.wrapping_sub(length.into()))
     }
 
-    /// `event` as those see it who watch.
+    /// The event as observers and the policy see it.
     pub fn describe(&self, event: Event, length: u8) -> GuestEvent {
-        let (cs, eip) = self.place(length);
-        GuestEvent {
-            vector: event.vector(),
-            source: event.source(),
-            error_code: event.error_code(),
-            cr2: event.fault_address().map(LinearAddr::from),
-            cs,
-            eip,
-        }
+        event.seen_at(self.place(length))
     }
 
-    /// `event` is about to be delivered.
+    /// Reports an event that is about to be delivered.
     pub fn observe_event(&mut self, event: GuestEvent) {
         if self.interceptor.is_observed() {
             self.bus.observe(&Observation::Event(event));
         }
     }
 
-    /// `register`, which held `old`, has been written.
+    /// Reports that `register`, which held `old`, has been written.
     pub fn observe_control(&mut self, register: ControlRegister, old: u32, length: u8) {
         if !self.interceptor.is_observed() {
             return;
@@ -54,7 +45,7 @@ impl Exec<'_> {
         }));
     }
 
-    /// A port has been read or written. `value` has no bits above `width`.
+    /// Reports that a port has been read or written. `value` has no bits above `width`.
     pub fn observe_port(
         &mut self,
         direction: Direction,

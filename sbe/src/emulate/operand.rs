@@ -1,4 +1,4 @@
-//! Reading and writing the operands of an instruction.
+//! Access to the operands of an instruction, in registers or memory.
 
 use super::exec::Exec;
 use super::word::Word;
@@ -6,7 +6,7 @@ use crate::decode::{Insn, Operand};
 use crate::fault::Fault;
 
 impl Exec<'_> {
-    /// Value of operand `index`.
+    /// Reads operand `index`.
     #[inline(always)]
     pub fn read_operand<W: Word>(&mut self, insn: &Insn, index: usize) -> Result<W, Fault> {
         match insn.ops[index] {
@@ -33,7 +33,7 @@ impl Exec<'_> {
         }
     }
 
-    /// Replaces operand `index` by what `change` makes of it.
+    /// Replaces operand `index` by the value that `change` makes of it.
     #[inline(always)]
     pub fn modify_operand<W: Word>(
         &mut self,

@@ -11,7 +11,7 @@ use crate::cpu::regs::ECX;
 use crate::decode::Insn;
 use crate::fault::Fault;
 
-/// Shift and rotate counts use five bits.
+/// Mask of shift and rotate counts, which have five bits.
 const COUNT_MASK: u32 = 31;
 
 /// One of the eight operations: `(value, count, carry) -> (result, flags, which flags change)`; count is 1..=31.

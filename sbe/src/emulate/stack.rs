@@ -9,21 +9,21 @@ use crate::cpu::segment::SegReg;
 use crate::decode::{Insn, Operand};
 use crate::fault::Fault;
 
-/// Nesting levels of ENTER are taken modulo 32.
+/// Mask of the nesting level of ENTER, which is taken modulo 32.
 const LEVEL_MASK: u32 = 31;
 
 impl Exec<'_> {
-    /// `offset` cut to the stack's address size.
+    /// Cuts `offset` to the stack's address size.
     #[inline(always)]
     pub fn wrap_stack(&self, offset: u32) -> u32 {
         if self.cpu.is_stack32() {
             offset
         } else {
-            offset & 0xFFFF
+            offset & 0xffff
         }
     }
 
-    /// ESP or SP.
+    /// The stack pointer, by the stack's address size: ESP or SP.
     #[inline(always)]
     pub fn stack_pointer(&self) -> u32 {
         self.wrap_stack(self.cpu.regs.get(ESP))

@@ -14,11 +14,11 @@ use crate::decode::{Flags, Insn};
 use crate::fault::Fault;
 use mmu::{Order, PAGE_SIZE};
 
-/// Iterations before interrupts are looked at.
+/// Number of iterations between two looks at interrupts.
 const BURST: u32 = 1024;
-/// Iterations done at once that take as long as one that is not.
+/// Number of iterations done in bulk that take as long as one done alone.
 const BULK_SPEED: u32 = 16;
-/// Iterations for which doing them at once pays.
+/// Smallest number of iterations that is done in bulk.
 const BULK_MINIMUM: u32 = 4;
 
 impl Exec<'_> {
@@ -84,7 +84,7 @@ impl Exec<'_> {
         Ok(())
     }
 
-    /// Whether something wants to be looked at after each iteration.
+    /// Whether the run loop must look up after each iteration.
     fn is_watched(&self) -> bool {
         let masked = match self.cpu.eflags & IF {
             0 => Pending::INTR | Pending::BREAK,
@@ -135,7 +135,7 @@ impl Exec<'_> {
         self.cpu.regs.set(ECX, left - done);
     }
 
-    /// Where the lowest of `count` elements lies, the first of which an index register points at.
+    /// The offset of the lowest of `count` elements, the first of which an index register points at.
     fn lowest<W: Word>(&self, register: u8, count: u32) -> u32 {
         let first = self.cpu.regs.get(register);
         match self.order() {
@@ -155,7 +155,7 @@ impl Exec<'_> {
     }
 }
 
-/// Elements from `first` on that lie in its page.
+/// The number of elements from `first` on that lie in its page.
 fn elements_in_page<W: Word>(first: u32, order: Order) -> u32 {
     let offset = first % PAGE_SIZE as u32;
     let room = PAGE_SIZE as u32 - offset;

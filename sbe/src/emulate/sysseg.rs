@@ -8,7 +8,7 @@ use crate::decode::Insn;
 use crate::fault::Fault;
 
 impl Exec<'_> {
-    /// #UD in real-address and virtual-8086 mode, which do not recognize the instruction.
+    /// Raises #UD in real-address and virtual-8086 mode, which do not recognize the instruction.
     pub fn require_selectors(&self) -> Result<(), Fault> {
         if self.cpu.has_paragraph_segments() {
             Err(Fault::ud())

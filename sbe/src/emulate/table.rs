@@ -1,4 +1,4 @@
-//! The instruction table: a row an instruction, naming its handler.
+//! The instruction table: one row per instruction, which names its handler.
 //!
 //! `by_width!` picks the instance for the width of operand 0 (or another), `by_operand_size!` for the operand size of an
 //! instruction whose operands do not show it (stack, branches, far transfers).
@@ -7,12 +7,12 @@ use super::alu::{self, Adc, Add, And, Or, Sbb, Sub, Xor};
 use super::bits::{self, Complement, Reset, Set, Test};
 use super::exec::Handler;
 use super::{
-    bcd, branch, data, far, flags, fpu, interrupt, io, muldiv, segload, shift, stack, string,
-    system,
+    bcd, branch, data, far, flags, fpu, interrupt, io, iret, muldiv, segcheck, segload, shift,
+    stack, string, sysenter, sysseg, system,
 };
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 
-/// Width in bits of operand `index`.
+/// The width in bits of operand `index`.
 fn operand_bits(raw: &Instruction, index: u32) -> usize {
     let bytes = match raw.op_kind(index) {
         OpKind::Register => raw.op_register(index).size(),
@@ -261,9 +261,9 @@ fn integer_handler(raw: &Instruction) -> Option<Handler> {
         Mnemonic::Int1 => interrupt::int1,
         Mnemonic::Int3 => interrupt::int3,
         Mnemonic::Into => interrupt::into,
-        Mnemonic::Iret | Mnemonic::Iretd => by_operand_size!(interrupt::iret),
-        Mnemonic::Sysenter => far::sysenter,
-        Mnemonic::Sysexit => far::sysexit,
+        Mnemonic::Iret | Mnemonic::Iretd => by_operand_size!(iret::iret),
+        Mnemonic::Sysenter => sysenter::sysenter,
+        Mnemonic::Sysexit => sysenter::sysexit,
 
         // Strings and ports.
         Mnemonic::Movsb => string::movs::<u8>,
@@ -296,15 +296,15 @@ fn integer_handler(raw: &Instruction) -> Option<Handler> {
         Mnemonic::Lss => by_width!(segload::lss),
         Mnemonic::Lfs => by_width!(segload::lfs),
         Mnemonic::Lgs => by_width!(segload::lgs),
-        Mnemonic::Lldt => segload::lldt,
-        Mnemonic::Ltr => segload::ltr,
-        Mnemonic::Sldt => by_operand_size!(segload::sldt),
-        Mnemonic::Str => by_operand_size!(segload::str),
-        Mnemonic::Lar => by_width!(segload::lar),
-        Mnemonic::Lsl => by_width!(segload::lsl),
-        Mnemonic::Verr => segload::verr,
-        Mnemonic::Verw => segload::verw,
-        Mnemonic::Arpl => segload::arpl,
+        Mnemonic::Lldt => sysseg::lldt,
+        Mnemonic::Ltr => sysseg::ltr,
+        Mnemonic::Sldt => by_operand_size!(sysseg::sldt),
+        Mnemonic::Str => by_operand_size!(sysseg::str),
+        Mnemonic::Lar => by_width!(segcheck::lar),
+        Mnemonic::Lsl => by_width!(segcheck::lsl),
+        Mnemonic::Verr => segcheck::verr,
+        Mnemonic::Verw => segcheck::verw,
+        Mnemonic::Arpl => segcheck::arpl,
 
         // System.
         Mnemonic::Lgdt => by_operand_size!(system::lgdt),

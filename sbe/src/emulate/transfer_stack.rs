@@ -1,4 +1,4 @@
-//! [`TransferStack`]: a stack that a transfer of control writes or reads before it becomes, or stops being, the stack.
+//! [`TransferStack`]: the stack on which a far transfer pushes or pops before it commits SS and ESP.
 //!
 //! Calls, interrupts and returns move several items and may change SS, ESP and CPL at once. They work on this copy in
 //! four steps, so that a fault leaves nothing changed: `check_room` (limits), `prepare` (paging), `push`, `commit`.
@@ -11,10 +11,10 @@ use crate::cpu::segment::{SegReg, Segment};
 use crate::fault::Fault;
 use mmu::{Access, LinearAddr, Privilege};
 
-/// Whose stack it is.
+/// The owner of a stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Owner {
-    /// What SS and ESP name.
+    /// The stack that SS and ESP name.
     Current,
     /// The stack of the privilege level that is being entered.
     Next,
@@ -59,16 +59,16 @@ impl TransferStack {
         if self.segment.attributes.is_big() {
             offset
         } else {
-            offset & 0xFFFF
+            offset & 0xffff
         }
     }
 
-    /// Offset of the item `index` pushes from now, the next one being 0.
+    /// The offset of an item: index 0 is the next to be pushed.
     fn slot<W: Word>(&self, index: u32) -> u32 {
         self.wrap(self.pointer.wrapping_sub((index + 1) * W::BYTES))
     }
 
-    /// #SS unless `count` more items stay within the segment. The error code names the segment if it is a new one.
+    /// Raises #SS unless `count` more items stay within the segment. The error code names the segment if it is a new one.
     pub fn check_room<W: Word>(&self, count: u32) -> Result<(), Fault> {
         let fits =
             (0..count).all(|index| self.segment.write.allow(self.slot::<W>(index), W::BYTES));
@@ -100,7 +100,7 @@ impl TransferStack {
         LinearAddr::from(self.segment.base.wrapping_add(offset))
     }
 
-    /// Stores one item below the others.
+    /// Pushes one item.
     pub fn push<W: Word>(&mut self, cx: &mut Exec<'_>, value: W) -> Result<(), Fault> {
         let offset = self.slot::<W>(0);
         cx.store_at(self.linear(offset), self.privilege, value)?;
@@ -108,19 +108,19 @@ impl TransferStack {
         Ok(())
     }
 
-    /// Takes the topmost item of the stack in use.
+    /// Pops one item off the stack in use.
     pub fn pop<W: Word>(&mut self, cx: &mut Exec<'_>) -> Result<W, Fault> {
         let value = cx.load(SegReg::Ss, self.wrap(self.pointer))?;
         self.release(W::BYTES);
         Ok(value)
     }
 
-    /// Drops `bytes` bytes.
+    /// Moves the pointer up by `bytes`.
     pub fn release(&mut self, bytes: u32) {
         self.pointer = self.wrap(self.pointer.wrapping_add(bytes));
     }
 
-    /// Makes it the stack in use. A 16-bit stack leaves the upper half of ESP as it is.
+    /// Makes this the stack in use. A 16-bit stack leaves the upper half of ESP as it is.
     pub fn commit(self, cpu: &mut Cpu) {
         cpu.segs[SegReg::Ss as usize] = self.segment;
         if self.segment.attributes.is_big() {

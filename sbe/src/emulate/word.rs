@@ -29,7 +29,7 @@ pub trait Word: mmu::Scalar + Eq {
     fn set_register(self, regs: &mut Registers, index: u8);
 }
 
-/// The bodies are the same; `$signed` is what sign extension goes through, `$get` and `$set` access registers.
+/// Implements [`Word`] for a type: `$signed` is the signed type of its width, `$get` and `$set` access registers.
 macro_rules! word {
     ($word:ty, $signed:ty, $get:ident, $set:ident) => {
         impl Word for $word {

@@ -5,8 +5,7 @@ use super::fetch::FetchPage;
 use super::step::step;
 use crate::cpu::control::{DR6_BS, DR7_ENABLES};
 use crate::cpu::{Pending, eflags};
-use crate::decode::Cache;
-use crate::emulate::{Event, Exec};
+use crate::emulate::{Cache, Event, Exec};
 use crate::fault::Fault;
 use mmu::LinearAddr;
 

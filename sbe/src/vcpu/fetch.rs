@@ -2,9 +2,8 @@
 
 use crate::cpu::Pending;
 use crate::cpu::segment::SegReg;
-use crate::decode::decoder::{self, CodeSize, DecodeError, MAX_LENGTH};
-use crate::decode::{Cache, Insn, Key};
-use crate::emulate::Exec;
+use crate::decode::decoder::{CodeSize, DecodeError, MAX_LENGTH};
+use crate::emulate::{self, Cache, Decoded, Exec, Key, is_undefined_opcode};
 use crate::fault::{Fault, Unsupported};
 use mmu::{Frame, GuestPhys, LinearAddr, MemFault, PAGE_SIZE};
 
@@ -63,12 +62,12 @@ pub fn execute(cx: &mut Exec<'_>, cache: &mut Cache, page: &mut FetchPage) -> Re
     }
     let mut key = page.key;
     key.address |= u64::from(linear) % PAGE_SIZE as u64;
-    let decoded;
-    let insn = match cache.get(key) {
-        Some(insn) => insn,
+    let made;
+    let Decoded { exec, insn } = match cache.get(key) {
+        Some(decoded) => decoded,
         None => {
-            decoded = decode(cx, cache, page, key, linear)?;
-            &decoded
+            made = decode(cx, cache, page, key, linear)?;
+            &made
         }
     };
     let last = start.wrapping_add(u32::from(insn.len) - 1);
@@ -76,7 +75,7 @@ pub fn execute(cx: &mut Exec<'_>, cache: &mut Cache, page: &mut FetchPage) -> Re
         return Err(Fault::gp(0));
     }
     cx.cpu.eip = last.wrapping_add(1);
-    (insn.exec)(cx, insn)
+    exec(cx, insn)
 }
 
 /// Looks up the page of CS:EIP. Returns the linear address of CS:EIP.
@@ -124,7 +123,7 @@ fn decode(
     page: &mut FetchPage,
     key: Key,
     linear: u32,
-) -> Result<Insn, Fault> {
+) -> Result<Decoded, Fault> {
     if cx.host.is_full() {
         cx.host.clear();
         cache.clear();
@@ -139,11 +138,11 @@ fn decode(
     let mut bytes = [0; MAX_LENGTH];
     let here = &mut bytes[..MAX_LENGTH.min(PAGE_SIZE - offset)];
     read_code(cx, page.frame, offset, here);
-    match decoder::decode(here, size, cx.host) {
+    match emulate::decode(here, size, cx.host) {
         Err(DecodeError::NeedMoreBytes) => decode_across(cx, here, size, linear),
-        Ok(insn) => {
-            cache.insert(key, insn);
-            Ok(insn)
+        Ok(decoded) => {
+            cache.insert(key, decoded);
+            Ok(decoded)
         }
         Err(error) => Err(decode_fault(error)),
     }
@@ -155,16 +154,16 @@ fn decode_across(
     first: &[u8],
     size: CodeSize,
     linear: u32,
-) -> Result<Insn, Fault> {
+) -> Result<Decoded, Fault> {
     let next = linear.wrapping_add(first.len() as u32);
     let frame = match fetch_frame(cx, next) {
-        Err(_) if decoder::is_undefined_opcode(first, size) => return Err(Fault::ud()),
+        Err(_) if is_undefined_opcode(first, size) => return Err(Fault::ud()),
         frame => frame?,
     };
     let mut bytes = [0; MAX_LENGTH];
     bytes[..first.len()].copy_from_slice(first);
     read_code(cx, frame, 0, &mut bytes[first.len()..]);
-    decoder::decode(&bytes, size, cx.host).map_err(decode_fault)
+    emulate::decode(&bytes, size, cx.host).map_err(decode_fault)
 }
 
 /// Reads instruction bytes that lie in one page, whose fetch has succeeded.

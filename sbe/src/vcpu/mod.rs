@@ -17,6 +17,7 @@ mod config;
 mod exit;
 mod fetch;
 mod run;
+mod state;
 mod step;
 
 use crate::bus::Bus;
@@ -25,10 +26,10 @@ use crate::cpu::regs::ESI;
 use crate::cpu::segment::{Attributes, SegReg, Segment, Selector};
 use crate::cpu::{Cpu, Pending, eflags};
 use crate::debugger::Debugger;
-use crate::decode::Cache;
-use crate::emulate::fpu::HostFpu;
+use crate::emulate::Cache;
 use crate::emulate::{Exec, Interceptor};
 use crate::guest_event::{Decision, GuestEvent};
+use crate::host_fpu::HostFpu;
 use crate::policy::Policy;
 use crate::translate::{CodePageReport, NoDump, Stats, Translator};
 use fetch::FetchPage;
@@ -38,6 +39,7 @@ use std::io;
 
 pub use config::{Engine, VcpuConfig, VcpuError};
 pub use exit::Exit;
+pub use state::VcpuState;
 
 /// Linux boot protocol, "32-bit BOOT PROTOCOL": selector of the flat code segment, __BOOT_CS.
 const BOOT_CS: Selector = Selector(0x10);

@@ -5,7 +5,7 @@ use super::boundary::step_watched;
 use super::fetch::{FetchPage, refetch};
 use super::step::step;
 use crate::cpu::{Cpu, Pending, eflags};
-use crate::decode::Cache;
+use crate::emulate::Cache;
 use crate::emulate::Exec;
 use crate::translate::{Outcome, Translator, is_flat};
 

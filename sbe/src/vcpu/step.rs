@@ -2,7 +2,7 @@
 
 use super::Exit;
 use super::fetch::{FetchPage, execute};
-use crate::decode::Cache;
+use crate::emulate::Cache;
 use crate::emulate::Exec;
 use crate::fault::Fault;
 

@@ -4,7 +4,7 @@ use crate::emulate::bench::*;
 use crate::fault::Fault;
 
 const TARGET: u32 = 0x1_2345;
-const CALL_GATE32: u16 = 0x8C;
+const CALL_GATE32: u16 = 0x8c;
 const CALL_GATE16: u16 = 0x84;
 
 /// JMP or CALL ptr16:32.
@@ -16,11 +16,11 @@ fn far(opcode: u8, selector: u16) -> Vec<u8> {
 }
 
 fn jump(selector: u16) -> Vec<u8> {
-    far(0xEA, selector)
+    far(0xea, selector)
 }
 
 fn call(selector: u16) -> Vec<u8> {
-    far(0x9A, selector)
+    far(0x9a, selector)
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn null_selectors_and_offsets_beyond_the_limit_are_refused() {
     assert_eq!(bench.step(&jump(0)), Err(Fault::gp(0)));
     assert_eq!(bench.step(&call(3)), Err(Fault::gp(0)));
     assert_eq!(bench.step(&call(0x100)), Err(Fault::gp(0x100)));
-    bench.define(FREE, segment(0, 0xFFFF, 0x409B));
+    bench.define(FREE, segment(0, 0xffff, 0x409b));
     assert_eq!(bench.step(&call(FREE)), Err(Fault::gp(0)));
     assert_eq!(bench.cpu.regs.get(ESP), STACK);
 }
@@ -99,7 +99,7 @@ fn a_16_bit_gate_pushes_words() {
     bench.define(FREE, gate(KCODE, TARGET, CALL_GATE16 | dpl(3), 1));
     bench.place(&[0x4444_3333]);
     bench.step(&call(FREE)).expect("calls");
-    assert_eq!(bench.place_of_execution(), (KCODE, TARGET & 0xFFFF));
+    assert_eq!(bench.place_of_execution(), (KCODE, TARGET & 0xffff));
     assert_eq!(bench.cpu.regs.get(ESP), STACK0 - 10);
     assert_eq!(
         bench.top(),
@@ -168,7 +168,7 @@ fn gates_are_checked_before_what_they_name() {
         (
             "interrupt gate",
             FREE,
-            gate(KCODE, TARGET, 0x8E | dpl(3), 0),
+            gate(KCODE, TARGET, 0x8e | dpl(3), 0),
             Fault::gp(0x30),
         ),
     ];
@@ -200,7 +200,7 @@ fn the_inner_stack_is_checked() {
     let cases = [
         ("null", 0_u16, DATA32, 0x67, Fault::ts(0)),
         ("beyond", 0x100, DATA32, 0x67, Fault::ts(0x100)),
-        ("rpl", 0x3B, DATA32, 0x67, Fault::ts(0x38)),
+        ("rpl", 0x3b, DATA32, 0x67, Fault::ts(0x38)),
         ("dpl", 0x38, DATA32 | dpl(1), 0x67, Fault::ts(0x38)),
         ("read-only", 0x38, READ_ONLY, 0x67, Fault::ts(0x38)),
         ("absent", 0x38, DATA32 & !PRESENT, 0x67, Fault::ss(0x38)),
@@ -220,7 +220,7 @@ fn the_inner_stack_is_checked() {
 fn an_inner_stack_without_room_faults_with_its_selector() {
     let mut bench = Bench::user();
     bench.define(FREE, gate(KCODE, TARGET, CALL_GATE32 | dpl(3), 0));
-    bench.define(0x38, segment(0, 0xFFF, 0x4093));
+    bench.define(0x38, segment(0, 0xfff, 0x4093));
     bench.poke(TSS + 4, 12_u32);
     bench.poke(TSS + 8, 0x38_u16);
     assert_eq!(bench.step(&call(FREE)), Err(Fault::ss(0x38)));
@@ -235,7 +235,7 @@ fn a_return_to_an_outer_level_releases_both_stacks_and_drops_inner_segments() {
     bench.cpu.segs[SegReg::Fs as usize] = Segment::from_descriptor(Selector(8), flat(CONFORMING32));
     bench.cpu.segs[SegReg::Gs as usize] = Segment::null(Selector(3));
     // ret far 8
-    bench.step(&[0xCA, 8, 0]).expect("returns");
+    bench.step(&[0xca, 8, 0]).expect("returns");
     assert_eq!(bench.place_of_execution(), (UCODE, TARGET));
     assert_eq!(
         (
@@ -289,13 +289,13 @@ fn returns_are_checked() {
         bench.define(0x38, flat(CODE32 & !PRESENT));
         bench.define(0x40, flat(DATA32 & !PRESENT | dpl(3)));
         bench.place(&items);
-        assert_eq!(bench.step(&[0xCB]), Err(fault), "{name}");
+        assert_eq!(bench.step(&[0xcb]), Err(fault), "{name}");
         assert_eq!(bench.cpu.regs.get(ESP), STACK - 16, "{name}");
     }
     let mut bench = Bench::user();
     bench.place(&[TARGET, KCODE.into()]);
     assert_eq!(
-        bench.step(&[0xCB]),
+        bench.step(&[0xcb]),
         Err(Fault::gp(KCODE.into())),
         "inner level"
     );
@@ -304,22 +304,22 @@ fn returns_are_checked() {
 #[test]
 fn a_16_bit_outer_stack_keeps_the_upper_half_of_esp() {
     let mut bench = Bench::protected();
-    bench.define(0x38, segment(0, 0xFFFF, DATA32 & 0xFF | dpl(3)));
+    bench.define(0x38, segment(0, 0xffff, DATA32 & 0xff | dpl(3)));
     bench.cpu.regs.set(ESP, STACK | 0x5_0000);
-    bench.place(&[TARGET, UCODE.into(), 0x7000, 0x3B]);
-    bench.step(&[0xCB]).expect("returns");
+    bench.place(&[TARGET, UCODE.into(), 0x7000, 0x3b]);
+    bench.step(&[0xcb]).expect("returns");
     assert_eq!(bench.cpu.regs.get(ESP), 0x5_7000);
 }
 
 #[test]
 fn real_mode_transfers_compute_paragraphs() {
     let mut bench = Bench::real();
-    // call 1234h:5678h
-    bench.step(&[0x9A, 0x78, 0x56, 0x34, 0x12]).expect("calls");
+    // call 0x1234:0x5678
+    bench.step(&[0x9a, 0x78, 0x56, 0x34, 0x12]).expect("calls");
     assert_eq!(bench.place_of_execution(), (0x1234, 0x5678));
     assert_eq!(bench.cpu.seg(SegReg::Cs).base, 0x1_2340);
     assert_eq!(bench.cpu.regs.get(ESP), STACK - 4);
     assert_eq!(bench.top(), [CODE + 5]);
-    bench.step(&[0xCB]).expect("returns");
+    bench.step(&[0xcb]).expect("returns");
     assert_eq!(bench.place_of_execution(), (0, CODE + 5));
 }

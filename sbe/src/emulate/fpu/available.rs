@@ -1,13 +1,13 @@
-//! Whether an instruction of the x87, MMX or SSE sets may execute now
+//! The checks whether an instruction of the x87, MMX or SSE sets may execute now
 //! (SDM Vol. 3A, 2.5 "Control Registers"; 13.1 "Providing Operating System Support for SSE Extensions").
 //!
-//! With CR0.NE clear a PC reports x87 errors through the FERR# pin, IRQ 13 and port F0h. replex has no such wiring: a
+//! With CR0.NE clear a PC reports x87 errors through the FERR# pin, IRQ 13 and port 0xf0. replex has no such wiring: a
 //! waiting instruction that meets a pending error then stops the machine with a message.
 
-use super::stub::Class;
 use crate::cpu::Cpu;
 use crate::cpu::control::{CR0_EM, CR0_MP, CR0_NE, CR0_TS, CR4_OSFXSR};
 use crate::fault::{Fault, Unsupported, Vector};
+use crate::host_fpu::Class;
 
 const NOT_AVAILABLE: Fault = Fault::plain(Vector::DeviceNotAvailable);
 

@@ -6,7 +6,7 @@
 use super::available;
 use crate::cpu::regs::EDI;
 use crate::decode::Insn;
-use crate::emulate::Exec;
+use crate::emulate::exec::Exec;
 use crate::fault::Fault;
 use mmu::{Access, LinearAddr};
 
@@ -55,8 +55,8 @@ pub fn maskmovdqu(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
 }
 
 /// Stores the bytes of `source` whose mask byte has its top bit set, at (E)DI; all or, on a fault, none. The whole operand
-/// must be writable, whatever the mask: what is signalled for bytes not selected is left to the processor, and the host
-/// does so (SDM Vol. 2B, "MASKMOVQ").
+/// must be writable, whatever the mask: the manual leaves faults of bytes not selected to the processor, and this is the
+/// host's choice (SDM Vol. 2B, "MASKMOVQ").
 fn store_masked(exec: &mut Exec<'_>, insn: &Insn, source: &[u8], mask: &[u8]) -> Result<(), Fault> {
     let start = insn.wrap_address(exec.cpu.regs.get(EDI));
     // MASKMOVDQU is two accesses: alignment is checked for 8 bytes.

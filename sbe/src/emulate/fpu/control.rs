@@ -7,7 +7,7 @@ use super::available;
 use crate::cpu::fpu::{FSW_B, FSW_ES, FSW_SF, X87_EXCEPTIONS};
 use crate::cpu::regs::EAX;
 use crate::decode::Insn;
-use crate::emulate::Exec;
+use crate::emulate::exec::Exec;
 use crate::fault::Fault;
 
 /// WAIT: reports a pending x87 error.

@@ -3,18 +3,18 @@
 //!
 //! ```text
 //!   32-bit protected mode                          16-bit protected mode
-//!   0   FFFFh            FCW                       0   FCW
-//!   4   FFFFh            FSW                       2   FSW
-//!   8   FFFFh            FTW                       4   FTW
+//!   0   0xffff           FCW                       0   FCW
+//!   4   0xffff           FSW                       2   FSW
+//!   8   0xffff           FTW                       4   FTW
 //!   12  FIP                                        6   FIP 15:0
 //!   16  00000b FOP       FCS                       8   FCS
 //!   20  FDP                                        10  FDP 15:0
-//!   24  FFFFh            FDS                       12  FDS
+//!   24  0xffff           FDS                       12  FDS
 //!
 //!   32-bit real and virtual-8086 mode              16-bit real and virtual-8086 mode
-//!   12  FFFFh            FIP 15:0                  6   FIP 15:0
+//!   12  0xffff           FIP 15:0                  6   FIP 15:0
 //!   16  0000b FIP 31:16  0b FOP                    8   FIP 19:16 0b FOP
-//!   20  FFFFh            FDP 15:0                  10  FDP 15:0
+//!   20  0xffff           FDP 15:0                  10  FDP 15:0
 //!   24  0000b FDP 31:16  000000000000b             12  FDP 19:16 000000000000b
 //! ```
 //!
@@ -24,7 +24,7 @@ use super::{available, extent};
 use crate::cpu::Cpu;
 use crate::cpu::fpu::{FOP_MASK, FxState, Pointers, X87_EXCEPTIONS};
 use crate::decode::Insn;
-use crate::emulate::Exec;
+use crate::emulate::exec::Exec;
 use crate::fault::Fault;
 use mmu::Access;
 
@@ -32,8 +32,8 @@ use mmu::Access;
 const REGISTER_BYTES: usize = 10;
 /// Bytes of the eight registers.
 const STACK_BYTES: usize = 8 * REGISTER_BYTES;
-/// Upper half of a doubleword that holds a 16-bit register.
-const RESERVED: u32 = 0xFFFF_0000;
+/// The upper half of a doubleword whose lower half is a 16-bit register.
+const RESERVED: u32 = 0xffff_0000;
 
 /// Operand size of an environment instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl Size {
     }
 }
 
-/// How the pointers are laid out.
+/// The layout of the pointers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Addressing {
     /// Selector and offset.
@@ -183,7 +183,7 @@ fn load_operand(
     Ok(bytes)
 }
 
-/// The x87 state but the data registers.
+/// The x87 state without the data registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Environment {
     fcw: u16,
@@ -300,13 +300,13 @@ mod tests {
     use super::*;
 
     const SAMPLE: Environment = Environment {
-        fcw: 0x027F,
+        fcw: 0x027f,
         fsw: 0x3800,
-        ftw: 0x3FFF,
+        ftw: 0x3fff,
         pointers: Pointers {
-            fop: 0x5C1,
+            fop: 0x5c1,
             fip: 0x1234,
-            fcs: 0xF000,
+            fcs: 0xf000,
             fdp: 0x5678,
             fds: 0x2000,
         },
@@ -315,8 +315,8 @@ mod tests {
     #[test]
     fn protected_mode_formats_round_trip() {
         let bytes = SAMPLE.encode(Size::Bits32, Addressing::Protected);
-        assert_eq!(bytes[..4], [0x7F, 0x02, 0xFF, 0xFF]);
-        assert_eq!(bytes[16..20], [0x00, 0xF0, 0xC1, 0x05]);
+        assert_eq!(bytes[..4], [0x7f, 0x02, 0xff, 0xff]);
+        assert_eq!(bytes[16..20], [0x00, 0xf0, 0xc1, 0x05]);
         assert_eq!(
             Environment::decode(&bytes, Size::Bits32, Addressing::Protected),
             SAMPLE
@@ -339,8 +339,8 @@ mod tests {
     #[test]
     fn real_mode_formats_hold_linear_addresses() {
         let linear = Pointers {
-            fop: 0x5C1,
-            fip: 0xF1234,
+            fop: 0x5c1,
+            fip: 0xf1234,
             fcs: 0,
             fdp: 0x25678,
             fds: 0,
@@ -354,6 +354,6 @@ mod tests {
             );
         }
         let bytes = SAMPLE.encode(Size::Bits16, Addressing::Linear);
-        assert_eq!(bytes[6..10], [0x34, 0x12, 0xC1, 0xF5]);
+        assert_eq!(bytes[6..10], [0x34, 0x12, 0xc1, 0xf5]);
     }
 }

@@ -1,17 +1,17 @@
-//! Executing an instruction by its template: operands in, host, operands out.
+//! The handlers of instructions that execute on the host: they load the operands, run the template and store the results.
 
 use super::available;
-use super::host::Frame;
-use super::simd_errors::{self, Outcome};
-use super::stub::{Alignment, Class, FlagsUse, GeneralUse, MemoryUse, OPERAND_BYTES};
-use super::unit::{Template, TemplateRef};
 use crate::cpu::control::CR4_OSXMMEXCPT;
 use crate::cpu::fpu::{MXCSR_INIT, Pointers, X87_IE, X87_OE, X87_UE};
 use crate::cpu::segment::SegReg;
 use crate::cpu::{Cpu, eflags};
 use crate::decode::{Insn, Operand};
-use crate::emulate::Exec;
+use crate::emulate::exec::Exec;
 use crate::fault::{Fault, Unsupported, Vector};
+use crate::host_fpu::simd_errors::{self, Outcome};
+use crate::host_fpu::{
+    Alignment, Class, FlagsUse, Frame, GeneralUse, MemoryUse, OPERAND_BYTES, Template, TemplateRef,
+};
 use mmu::LinearAddr;
 
 /// Bytes of an 80-bit real or packed BCD integer.
@@ -83,8 +83,8 @@ pub fn simd(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     }
 }
 
-/// A frame with the guest's registers and the source operands. Memory that the instruction will write is checked, so that
-/// storing cannot fault any more.
+/// Makes the frame of an instruction: the guest's registers and the source operands. Memory that the instruction will write is
+/// checked, so that the store cannot fault.
 fn prepare(exec: &mut Exec<'_>, insn: &Insn, template: &Template) -> Result<Frame, Fault> {
     let facts = &template.facts;
     let mut operand = [0; OPERAND_BYTES];
@@ -114,8 +114,8 @@ fn prepare(exec: &mut Exec<'_>, insn: &Insn, template: &Template) -> Result<Fram
     })
 }
 
-/// #GP(0) if `segment:[offset]` is not 16-byte aligned. Neither a page fault nor an address outside the segment, #SS
-/// included, goes before it: so the host does.
+/// Raises #GP(0) if `segment:[offset]` is not 16-byte aligned. As on the host, it comes before a page fault and before the
+/// fault of an address outside the segment, #SS included.
 pub fn check_paragraph(cpu: &Cpu, segment: SegReg, offset: u32) -> Result<(), Fault> {
     let linear = LinearAddr::from(cpu.seg(segment).base.wrapping_add(offset));
     if linear.get() % 16 != 0 {
@@ -195,7 +195,7 @@ fn set_flags(cpu: &mut Cpu, template: &Template, frame: &Frame) {
     }
 }
 
-/// The pointers after an x87 instruction. EIP is already past it.
+/// The last-instruction pointers after an x87 instruction, EIP being past it.
 fn pointers(cpu: &Cpu, insn: &Insn, template: &Template, fop: u16) -> Pointers {
     let fip = cpu.eip.wrapping_sub(u32::from(insn.len));
     let last = cpu.fpu.pointers();
@@ -219,7 +219,7 @@ fn pointers(cpu: &Cpu, insn: &Insn, template: &Template, fop: u16) -> Pointers {
     }
 }
 
-/// Makes the frame's registers the guest's: those of the unit that the instruction belongs to.
+/// Takes over the frame's registers of the unit that the instruction belongs to.
 fn take_registers(cpu: &mut Cpu, class: Class, mut frame: Frame, mxcsr: u32) {
     if class.uses_stack() {
         frame.image.set_mxcsr(mxcsr);

@@ -1,16 +1,16 @@
 //! Operands longer than one access: environments, x87 states and FXSAVE images.
 //!
-//! The order in which such an operand is looked at is the processor's own; it decides which fault is reported and which
-//! address a page fault has. The order here and in the callers is that of AMD's processors: the operand's last byte is
-//! looked at before what lies between it and the first bytes.
+//! Each processor checks the parts of such an operand in an order of its own, which decides which fault is reported and which
+//! address a page fault has. The order here and in the callers is that of AMD's processors: the first bytes, then the last
+//! byte, then the bytes between them.
 
 use crate::cpu::segment::SegReg;
 use crate::decode::Insn;
-use crate::emulate::Exec;
+use crate::emulate::exec::Exec;
 use crate::fault::Fault;
 use mmu::Access;
 
-/// All checks of `size` bytes at `segment:[offset]`, paging included.
+/// Does all checks of `size` bytes at `segment:[offset]`, paging included.
 pub fn touch(
     exec: &mut Exec<'_>,
     segment: SegReg,
@@ -31,7 +31,7 @@ pub fn touch(
     }
 }
 
-/// All checks of the last byte of the memory operand of `insn`, `bytes` long. With 16-bit addresses its offset wraps.
+/// Does all checks of the last byte of the memory operand of `insn`, `bytes` long. With 16-bit addresses its offset wraps.
 pub fn touch_last(
     exec: &mut Exec<'_>,
     insn: &Insn,

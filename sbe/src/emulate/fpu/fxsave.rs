@@ -8,7 +8,7 @@ use super::execute::check_paragraph;
 use super::{available, extent};
 use crate::cpu::fpu::{MXCSR_MASK, SIZE, USED};
 use crate::decode::Insn;
-use crate::emulate::Exec;
+use crate::emulate::exec::Exec;
 use crate::fault::Fault;
 use mmu::Access;
 
@@ -48,7 +48,7 @@ pub fn fxrstor(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     }
 }
 
-/// Segment and alignment of the operand, for reading even if it will be written, then its last byte.
+/// Checks segment and alignment of the operand, for reading even if it will be written, then its last byte.
 fn check_operand(exec: &mut Exec<'_>, insn: &Insn, access: Access) -> Result<(), Fault> {
     let (segment, offset) = (insn.mem.segment, insn.effective_address(exec.cpu));
     exec.readable(segment, offset, FIRST)?;

@@ -3,14 +3,14 @@
 //! Arithmetic and data movement execute on the host's own unit, never in software:
 //!
 //! ```text
-//!   decode:   instruction ──> stub::Stub ──> unit::HostFpu (published, deduplicated) ──> number in Insn::aux
-//!   execute:  available? ──> load memory operand ──> host::run on a copy of the guest's state
+//!   decode:   instruction ──> template of host_fpu::HostFpu ──> number in Insn::aux
+//!   execute:  available? ──> load memory operand ──> HostFpu::run on a copy of the guest's state
 //!                        ──> store memory operand ──> take over the state
 //! ```
 //!
-//! Control, state-saving and cacheability instructions are done by hand. Every handler checks and faults before it changes
-//! anything; only an unmasked SIMD exception sets its flags in MXCSR first, and the switch to MMX comes before it and before
-//! a fault of MASKMOVQ, as with the processor.
+//! Control, state-saving and cacheability instructions have handlers of their own. Every handler checks and faults before it
+//! changes anything; only an unmasked SIMD exception sets its flags in MXCSR first, and the switch to MMX comes before it and
+//! before a fault of MASKMOVQ, as with the processor.
 //!
 //! Where the manual leaves freedom, the guest sees what the host does: undefined condition codes, the last bits of
 //! transcendental functions. CVTPI2PS with a memory operand leaves the x87 state alone, as on AMD processors.
@@ -22,19 +22,12 @@ mod environment;
 mod execute;
 mod extent;
 mod fxsave;
-mod host;
-mod precision;
-mod simd_errors;
-mod stub;
 #[cfg(test)]
 mod tests;
-mod unit;
 
-pub use unit::HostFpu;
-
-use super::Handler;
+use super::exec::Handler;
+use crate::host_fpu::Class;
 use iced_x86::{Code, Instruction, Mnemonic};
-use stub::Class;
 
 /// Whether `raw` executes on the host and needs a template.
 pub fn is_host_executed(raw: &Instruction) -> bool {
@@ -81,7 +74,7 @@ fn manual_handler(raw: &Instruction) -> Option<Handler> {
     Some(handler)
 }
 
-/// Prefetches and fences, which have many encodings.
+/// Whether `raw` is a prefetch or a fence, which have many encodings.
 fn is_hint(raw: &Instruction) -> bool {
     matches!(
         raw.mnemonic(),

@@ -7,11 +7,11 @@ use crate::emulate::bench::*;
 use crate::fault::{Exception, Fault, Vector};
 
 const HANDLER: u32 = 0x1_2345;
-const INTERRUPT32: u16 = 0x8E;
+const INTERRUPT32: u16 = 0x8e;
 const INTERRUPT16: u16 = 0x86;
-const TRAP32: u16 = 0x8F;
-/// int 40h
-const INT_40: &[u8] = &[0xCD, 0x40];
+const TRAP32: u16 = 0x8f;
+/// int 0x40
+const INT_40: &[u8] = &[0xcd, 0x40];
 
 fn handler(access: u16) -> crate::cpu::segment::Descriptor {
     gate(KCODE, HANDLER, access, 0)
@@ -48,7 +48,7 @@ fn a_16_bit_gate_pushes_words() {
     let mut bench = Bench::protected();
     bench.vector(0x40, handler(INTERRUPT16));
     bench.step(INT_40).expect("delivers");
-    assert_eq!(bench.place_of_execution(), (KCODE, HANDLER & 0xFFFF));
+    assert_eq!(bench.place_of_execution(), (KCODE, HANDLER & 0xffff));
     assert_eq!(bench.cpu.regs.get(ESP), STACK - 6);
     assert_eq!(bench.top(), [u32::from(KCODE) << 16 | (CODE + 2)]);
 }
@@ -90,7 +90,7 @@ fn faults_about_the_gate_tell_software_from_other_events() {
     let cases = [
         (
             "not a gate",
-            gate(KCODE, HANDLER, 0x8C, 0),
+            gate(KCODE, HANDLER, 0x8c, 0),
             Fault::gp(0x202),
         ),
         ("absent", handler(INTERRUPT32 & !PRESENT), Fault::np(0x202)),
@@ -120,7 +120,7 @@ fn faults_about_the_gate_tell_software_from_other_events() {
     for (name, gate, fault) in cases {
         let mut bench = Bench::protected();
         bench.define(0x38, code(CODE32 & !PRESENT));
-        bench.define(0x40, segment(0, 0xFFFF, 0x409B));
+        bench.define(0x40, segment(0, 0xffff, 0x409b));
         bench.vector(0x40, gate);
         bench.vector(13, handler(INTERRUPT32));
         bench.vector(11, handler(INTERRUPT32));
@@ -146,10 +146,10 @@ fn only_software_interrupts_obey_the_gate_dpl() {
     bench.vector(0x40, handler(INTERRUPT32));
     bench.vector(3, handler(INTERRUPT32));
     assert_eq!(bench.step(INT_40), Err(Fault::gp(0x202)));
-    assert_eq!(bench.step(&[0xCC]), Err(Fault::gp(0x1A)));
-    bench.cpu.idtr.limit = 0x1FF;
+    assert_eq!(bench.step(&[0xcc]), Err(Fault::gp(0x1a)));
+    bench.cpu.idtr.limit = 0x1ff;
     assert_eq!(bench.step(INT_40), Err(Fault::gp(0x202)), "beyond the IDT");
-    bench.cpu.idtr.limit = 0x7FF;
+    bench.cpu.idtr.limit = 0x7ff;
     assert_eq!(bench.exec().deliver(Event::External(0x40)), Ok(()));
 }
 
@@ -217,7 +217,7 @@ fn a_page_fault_on_the_new_stack_comes_before_any_change() {
     assert_eq!(bench.cpu.cpl, 3);
     assert_eq!(
         bench.peek::<u8>(GDT + u32::from(KCODE) + 5),
-        0x9A,
+        0x9a,
         "not yet accessed"
     );
 }
@@ -227,11 +227,11 @@ fn a_page_fault_sets_cr2() {
     let mut bench = Bench::protected();
     bench.vector(14, handler(INTERRUPT32));
     let fault = Exception {
-        address: 0xDEAD_B000,
+        address: 0xdead_b000,
         ..Exception::with_code(Vector::PageFault, 2)
     };
     bench.exec().raise(fault).expect("delivers");
-    assert_eq!((bench.cpu.cr2, bench.top()), (0xDEAD_B000, [2]));
+    assert_eq!((bench.cpu.cr2, bench.top()), (0xdead_b000, [2]));
 }
 
 #[test]
@@ -241,7 +241,7 @@ fn debug_exceptions_set_dr6_and_clear_general_detect() {
         bench.vector(1, handler(INTERRUPT32));
         bench.cpu.dr[7] |= DR7_GD;
         bench.exec().raise_debug(bits).expect("delivers");
-        assert_eq!(bench.cpu.dr[6] & 0xE00F, bits);
+        assert_eq!(bench.cpu.dr[6] & 0xe00f, bits);
         assert_eq!(bench.cpu.dr[7] & DR7_GD, 0);
         assert_eq!(bench.top(), [CODE, KCODE.into(), flags]);
     }
@@ -290,7 +290,7 @@ fn int_n_of_virtual_8086_mode_needs_iopl_3_and_a_handler_in_ring_0() {
     bench.vector(0x40, handler(INTERRUPT32 | dpl(3)));
     bench.vector(3, handler(INTERRUPT32 | dpl(3)));
     assert_eq!(bench.step(INT_40), Err(Fault::gp(0)));
-    assert_eq!(bench.step(&[0xCC]), Ok(()), "int3 does not");
+    assert_eq!(bench.step(&[0xcc]), Ok(()), "int3 does not");
     let mut bench = v86();
     bench.cpu.eflags |= IOPL;
     bench.vector(0x40, gate(0x38, HANDLER, INTERRUPT32 | dpl(3), 0));
@@ -312,6 +312,6 @@ fn real_mode_uses_the_vector_table() {
     assert_eq!(bench.cpu.eflags, FIXED);
     assert_eq!(bench.cpu.regs.get(ESP), STACK - 6);
     assert_eq!(bench.top(), [CODE + 2]);
-    bench.cpu.idtr.limit = 0xFF;
+    bench.cpu.idtr.limit = 0xff;
     assert_eq!(bench.step(INT_40), Err(Fault::gp(0x202)));
 }

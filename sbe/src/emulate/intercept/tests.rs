@@ -2,6 +2,7 @@ use crate::cpu::eflags::{FIXED, IF, IOPL, RF, VM};
 use crate::cpu::segment::{SegReg, Segment, Selector};
 use crate::emulate::Event;
 use crate::emulate::bench::*;
+use crate::emulate::exec::Exec;
 use crate::fault::{Exception, Fault, Vector};
 use crate::guest_event::Decision;
 use mmu::GuestPhys;
@@ -9,11 +10,11 @@ use mmu::GuestPhys;
 const HANDLER: u32 = 0x1_2345;
 /// Selector of a task.
 const NEW: u16 = 0x30;
-const INTERRUPT32: u16 = 0x8E;
+const INTERRUPT32: u16 = 0x8e;
 const INTERRUPT16: u16 = 0x86;
 const TASK_GATE: u16 = 0x85;
-/// int 40h
-const INT_40: &[u8] = &[0xCD, 0x40];
+/// int 0x40
+const INT_40: &[u8] = &[0xcd, 0x40];
 /// Memory that deliveries may change.
 const USED: usize = 0x1_0000;
 
@@ -98,7 +99,7 @@ const CASES: [Case; 9] = [
     },
 ];
 
-/// Vectors 13 and 40h lead to the handler.
+/// Vectors 13 and 0x40 lead to the handler.
 fn with_gate(mut bench: Bench, access: u16) -> Bench {
     for vector in [13, 0x40] {
         bench.vector(vector, gate(KCODE, HANDLER, access, 0));
@@ -107,13 +108,13 @@ fn with_gate(mut bench: Bench, access: u16) -> Bench {
     bench
 }
 
-/// Vectors 13 and 40h lead to a task.
+/// Vectors 13 and 0x40 lead to a task.
 fn with_task() -> Bench {
     let mut bench = Bench::protected();
     bench.define(NEW, segment(TSS2, 0x67, TSS32));
     bench.poke(TSS2 + 0x20, HANDLER);
     bench.poke(TSS2 + 0x24, FIXED);
-    bench.poke(TSS2 + 0x38, 0xA000_u32);
+    bench.poke(TSS2 + 0x38, 0xa000_u32);
     for (register, selector) in (0..).zip([KDATA, KCODE, KDATA, UDATA, 0, KDATA]) {
         bench.poke(TSS2 + 0x48 + 4 * register, selector);
     }
@@ -189,5 +190,37 @@ fn what_is_swallowed_changes_nothing_but_eip_or_rf() {
             expected.cpu.eflags |= RF;
         }
         assert_eq!(state(&bench), state(&expected), "{}", case.name);
+    }
+}
+
+#[test]
+fn what_is_held_is_saved_with_what_was_decided() {
+    let decisions = [
+        Decision::Reflect,
+        Decision::Swallow,
+        Decision::Change {
+            vector: 13,
+            error_code: Some(0x18),
+        },
+    ];
+    for case in &CASES {
+        for decision in decisions {
+            let mut undisturbed = stopped(case);
+            undisturbed.exec().interceptor.decide(decision);
+            let held = undisturbed.exec().interceptor.save();
+            let seen = undisturbed.exec().interceptor.held();
+
+            let mut restored = stopped(case);
+            let Exec {
+                interceptor, cpu, ..
+            } = restored.exec();
+            interceptor.release();
+            assert_eq!(interceptor.restore(held, cpu), Ok(()));
+            assert_eq!(interceptor.held(), seen, "{}", case.name);
+            assert_eq!(interceptor.save(), held, "{}", case.name);
+            let ends = [&mut undisturbed, &mut restored].map(|bench| bench.exec().resume());
+            assert_eq!(ends[0], ends[1], "{}", case.name);
+            assert_eq!(state(&restored), state(&undisturbed), "{}", case.name);
+        }
     }
 }

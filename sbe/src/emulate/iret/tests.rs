@@ -5,7 +5,7 @@ use crate::emulate::bench::*;
 use crate::fault::Fault;
 
 const TARGET: u32 = 0x1_2345;
-const IRET: &[u8] = &[0xCF];
+const IRET: &[u8] = &[0xcf];
 const ALL: u32 = CF | TF | IF | IOPL | NT | RF | AC | ID | VIF | VIP;
 
 #[test]
@@ -72,7 +72,7 @@ fn a_16_bit_return_keeps_the_upper_flags() {
     let mut bench = Bench::protected();
     bench.cpu.eflags = FIXED | AC | ID;
     bench.place(&[u32::from(KCODE) << 16 | 0x2345, FIXED | IF]);
-    bench.step(&[0x66, 0xCF]).expect("returns");
+    bench.step(&[0x66, 0xcf]).expect("returns");
     assert_eq!(bench.place_of_execution(), (KCODE, 0x2345));
     assert_eq!(bench.cpu.eflags, FIXED | IF | AC | ID);
     assert_eq!(bench.cpu.regs.get(ESP), STACK - 2);
@@ -137,7 +137,7 @@ fn virtual_8086_mode_needs_iopl_3_and_keeps_it() {
     let mut bench = Bench::user();
     bench.cpu.segs = [Segment::v86(Selector(0)); 6];
     bench.cpu.eflags = FIXED | VM;
-    assert_eq!(bench.step(&[0xCF]), Err(Fault::gp(0)));
+    assert_eq!(bench.step(&[0xcf]), Err(Fault::gp(0)));
     bench.cpu.eflags = FIXED | VM | IOPL;
     bench.place(&[0x11 << 16 | 0x1234, FIXED | IF]);
     bench.step(IRET).expect("returns");

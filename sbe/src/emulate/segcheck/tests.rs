@@ -4,15 +4,15 @@ use crate::emulate::bench::*;
 use crate::fault::Fault;
 
 /// lar ecx, eax
-const LAR: &[u8] = &[0x0F, 0x02, 0xC8];
+const LAR: &[u8] = &[0x0f, 0x02, 0xc8];
 /// lsl ecx, eax
-const LSL: &[u8] = &[0x0F, 0x03, 0xC8];
+const LSL: &[u8] = &[0x0f, 0x03, 0xc8];
 /// verr ax
-const VERR: &[u8] = &[0x0F, 0x00, 0xE0];
+const VERR: &[u8] = &[0x0f, 0x00, 0xe0];
 /// verw ax
-const VERW: &[u8] = &[0x0F, 0x00, 0xE8];
+const VERW: &[u8] = &[0x0f, 0x00, 0xe8];
 /// arpl ax, cx
-const ARPL: &[u8] = &[0x63, 0xC8];
+const ARPL: &[u8] = &[0x63, 0xc8];
 
 fn ask(bench: &mut Bench, instruction: &[u8], selector: u16) -> Option<u32> {
     bench.cpu.regs.set(EAX, selector.into());
@@ -29,19 +29,19 @@ fn access_rights_and_limits_are_reported_for_the_types_that_have_them() {
         (TSS32, true, true),
         (LDT, true, true),
         (DATA32 & !PRESENT, true, true),
-        (0x8C, true, false),
+        (0x8c, true, false),
         (0x84, true, false),
         (0x85, true, false),
-        (0x8E, false, false),
-        (0x8F, false, false),
+        (0x8e, false, false),
+        (0x8f, false, false),
         (0x80, false, false),
     ];
     for (attributes, has_rights, has_limit) in cases {
         let mut bench = Bench::protected();
         let granular = attributes & 0x8000 != 0;
-        bench.define(FREE, segment(base, 0xA_BCDE, attributes));
-        let rights = u32::from(attributes) << 8 | 0xA_0000;
-        let limit = if granular { 0xABCD_EFFF } else { 0xA_BCDE };
+        bench.define(FREE, segment(base, 0xa_bcde, attributes));
+        let rights = u32::from(attributes) << 8 | 0xa_0000;
+        let limit = if granular { 0xabcd_efff } else { 0xa_bcde };
         assert_eq!(
             ask(&mut bench, LAR, FREE),
             has_rights.then_some(rights),

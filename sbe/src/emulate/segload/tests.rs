@@ -5,9 +5,9 @@ use crate::emulate::bench::*;
 use crate::fault::Fault;
 
 /// mov ds, eax
-const MOV_DS: &[u8] = &[0x8E, 0xD8];
+const MOV_DS: &[u8] = &[0x8e, 0xd8];
 /// mov ss, eax
-const MOV_SS: &[u8] = &[0x8E, 0xD0];
+const MOV_SS: &[u8] = &[0x8e, 0xd0];
 
 fn load(bench: &mut Bench, instruction: &[u8], selector: u16) -> Result<(), Fault> {
     bench.cpu.regs.set(EAX, selector.into());
@@ -78,7 +78,7 @@ fn null_empties_a_data_segment_and_is_refused_for_the_stack() {
     assert_eq!(load(&mut bench, MOV_DS, 3), Ok(()));
     assert_eq!(bench.selector(SegReg::Ds), 3);
     // mov al, [0]
-    assert_eq!(bench.step(&[0xA0, 0, 0, 0, 0]), Err(Fault::gp(0)));
+    assert_eq!(bench.step(&[0xa0, 0, 0, 0, 0]), Err(Fault::gp(0)));
     assert_eq!(load(&mut bench, MOV_SS, 0), Err(Fault::gp(0)));
 }
 
@@ -93,11 +93,11 @@ fn selectors_beyond_their_table_are_refused() {
 #[test]
 fn descriptors_come_from_the_ldt_if_the_selector_says_so() {
     let mut bench = Bench::protected();
-    bench.define(FREE, segment(0x6000, 0xF, LDT));
-    bench.poke(0x6008, segment(0x7000, 0xFF, DATA32 & 0xFF).0);
+    bench.define(FREE, segment(0x6000, 0xf, LDT));
+    bench.poke(0x6008, segment(0x7000, 0xff, DATA32 & 0xff).0);
     // lldt ax
-    assert_eq!(load(&mut bench, &[0x0F, 0x00, 0xD0], FREE), Ok(()));
-    assert_eq!(load(&mut bench, MOV_DS, 0x0C), Ok(()));
+    assert_eq!(load(&mut bench, &[0x0f, 0x00, 0xd0], FREE), Ok(()));
+    assert_eq!(load(&mut bench, MOV_DS, 0x0c), Ok(()));
     assert_eq!(bench.cpu.seg(SegReg::Ds).base, 0x7000);
     assert_eq!(load(&mut bench, MOV_DS, 0x14), Err(Fault::gp(0x14)));
 }
@@ -114,8 +114,8 @@ fn loading_sets_the_accessed_bit_in_the_table() {
 fn cs_and_registers_six_and_seven_cannot_be_loaded() {
     let mut bench = Bench::protected();
     // mov cs, eax; registers 6 and 7
-    for modrm in [0xC8, 0xF0, 0xF8] {
-        assert_eq!(bench.step(&[0x8E, modrm]), Err(Fault::ud()), "{modrm:x}");
+    for modrm in [0xc8, 0xf0, 0xf8] {
+        assert_eq!(bench.step(&[0x8e, modrm]), Err(Fault::ud()), "{modrm:x}");
     }
 }
 
@@ -125,10 +125,10 @@ fn a_faulting_pop_leaves_the_stack_pointer() {
     bench.place(&[0x100]);
     let top = bench.cpu.regs.get(ESP);
     // pop ds
-    assert_eq!(bench.step(&[0x1F]), Err(Fault::gp(0x100)));
+    assert_eq!(bench.step(&[0x1f]), Err(Fault::gp(0x100)));
     assert_eq!(bench.cpu.regs.get(ESP), top);
     bench.poke(top, u32::from(KDATA));
-    assert_eq!(bench.step(&[0x1F]), Ok(()));
+    assert_eq!(bench.step(&[0x1f]), Ok(()));
     assert_eq!(bench.cpu.regs.get(ESP), top + 4);
 }
 
@@ -137,16 +137,16 @@ fn pushes_and_moves_zero_extend_the_selector() {
     let mut bench = Bench::protected();
     bench.poke(STACK - 4, u32::MAX);
     // push ds
-    bench.step(&[0x1E]).expect("pushes");
+    bench.step(&[0x1e]).expect("pushes");
     assert_eq!(bench.top(), [u32::from(KDATA)]);
     bench.cpu.regs.set(EAX, u32::MAX);
     // mov eax, ds
-    bench.step(&[0x8C, 0xD8]).expect("moves");
+    bench.step(&[0x8c, 0xd8]).expect("moves");
     assert_eq!(bench.cpu.regs.get(EAX), u32::from(KDATA));
     bench.poke(0x7000, u32::MAX);
-    // mov [7000h], ds
-    bench.step(&[0x8C, 0x1D, 0x00, 0x70, 0, 0]).expect("stores");
-    assert_eq!(bench.peek::<u32>(0x7000), 0xFFFF_0010);
+    // mov [0x7000], ds
+    bench.step(&[0x8c, 0x1d, 0x00, 0x70, 0, 0]).expect("stores");
+    assert_eq!(bench.peek::<u32>(0x7000), 0xffff_0010);
 }
 
 #[test]
@@ -154,8 +154,8 @@ fn a_far_pointer_load_changes_nothing_if_the_selector_faults() {
     let mut bench = Bench::protected();
     bench.poke(0x7000, 0x1234_5678_u32);
     bench.poke(0x7004, 0x100_u16);
-    // les eax, [7000h]
-    let les = [0xC4, 0x05, 0x00, 0x70, 0, 0];
+    // les eax, [0x7000]
+    let les = [0xc4, 0x05, 0x00, 0x70, 0, 0];
     assert_eq!(bench.step(&les), Err(Fault::gp(0x100)));
     assert_eq!(bench.cpu.regs.get(EAX), 0);
     bench.poke(0x7004, UDATA);
@@ -171,9 +171,9 @@ fn lss_loads_both_halves_without_inhibiting_interrupts() {
     let mut bench = Bench::protected();
     bench.poke(0x7000, 0x6000_u32);
     bench.poke(0x7004, KDATA);
-    // lss esp, [7000h]
+    // lss esp, [0x7000]
     bench
-        .step(&[0x0F, 0xB2, 0x25, 0x00, 0x70, 0, 0])
+        .step(&[0x0f, 0xb2, 0x25, 0x00, 0x70, 0, 0])
         .expect("loads");
     assert_eq!(bench.cpu.regs.get(ESP), 0x6000);
     assert!(!bench.cpu.pending.has(Pending::SHADOW | Pending::SHADOW_SS));
@@ -194,7 +194,7 @@ fn real_mode_loads_keep_the_limit_of_protected_mode() {
 #[test]
 fn ltr_takes_an_available_task_and_marks_it_busy() {
     /// ltr ax
-    const LTR: &[u8] = &[0x0F, 0x00, 0xD8];
+    const LTR: &[u8] = &[0x0f, 0x00, 0xd8];
     let mut bench = Bench::protected();
     let cases = [
         (FREE, TSS32, Ok(())),

@@ -4,13 +4,13 @@ use crate::cpu::segment::SegReg;
 use crate::emulate::bench::*;
 use crate::fault::Fault;
 
-const SYSENTER: &[u8] = &[0x0F, 0x34];
-const SYSEXIT: &[u8] = &[0x0F, 0x35];
+const SYSENTER: &[u8] = &[0x0f, 0x34];
+const SYSEXIT: &[u8] = &[0x0f, 0x35];
 
 fn ready(mut bench: Bench) -> Bench {
     bench.cpu.sysenter_cs = 0x63;
     bench.cpu.sysenter_esp = STACK0;
-    bench.cpu.sysenter_eip = 0xC012_3456;
+    bench.cpu.sysenter_eip = 0xc012_3456;
     bench
 }
 
@@ -19,7 +19,7 @@ fn sysenter_goes_to_ring_0_with_interrupts_off() {
     let mut bench = ready(Bench::user());
     bench.cpu.eflags = FIXED | IF | TF;
     bench.step(SYSENTER).expect("enters");
-    assert_eq!(bench.place_of_execution(), (0x60, 0xC012_3456));
+    assert_eq!(bench.place_of_execution(), (0x60, 0xc012_3456));
     assert_eq!(
         (bench.selector(SegReg::Ss), bench.cpu.regs.get(ESP)),
         (0x68, STACK0)
@@ -37,7 +37,7 @@ fn sysexit_goes_to_ring_3() {
     assert_eq!(bench.place_of_execution(), (0x73, 0x1234));
     assert_eq!(
         (bench.selector(SegReg::Ss), bench.cpu.regs.get(ESP)),
-        (0x7B, 0x7000)
+        (0x7b, 0x7000)
     );
     assert_eq!(bench.cpu.cpl, 3);
     assert_eq!(bench.cpu.seg(SegReg::Ss).attributes.dpl(), 3);

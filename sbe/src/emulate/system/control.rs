@@ -3,9 +3,8 @@
 
 use crate::cpu::Pending;
 use crate::cpu::control::{
-    CR0_CD, CR0_EM, CR0_ET, CR0_MP, CR0_NW, CR0_PE, CR0_PG, CR0_TS, CR0_WP, CR0_WRITABLE, CR4_DE,
-    CR4_MCE, CR4_OSFXSR, CR4_OSXMMEXCPT, CR4_PAE, CR4_PCE, CR4_PGE, CR4_PSE, CR4_TSD,
-    ControlRegister,
+    CR0_EM, CR0_ET, CR0_MP, CR0_PE, CR0_PG, CR0_TS, CR0_WP, CR0_WRITABLE, CR4_PAE, CR4_PGE,
+    CR4_PSE, CR4_WRITABLE, ControlRegister, is_valid_cr0,
 };
 use crate::decode::{Insn, Operand};
 use crate::emulate::exec::Exec;
@@ -13,16 +12,6 @@ use crate::emulate::word::Word;
 use crate::fault::Fault;
 use mmu::LinearAddr;
 
-/// CR4 bits of the features that CPUID announces; setting another is #GP(0).
-const CR4_WRITABLE: u32 = CR4_TSD
-    | CR4_DE
-    | CR4_PSE
-    | CR4_PAE
-    | CR4_MCE
-    | CR4_PGE
-    | CR4_PCE
-    | CR4_OSFXSR
-    | CR4_OSXMMEXCPT;
 /// Bits of CR0 on which translations depend.
 const CR0_TRANSLATION: u32 = CR0_PE | CR0_PG | CR0_WP;
 /// Bits of CR4 on which translations depend.
@@ -65,9 +54,7 @@ impl Exec<'_> {
     /// Writes CR0.
     pub fn write_cr0(&mut self, value: u32) -> Result<(), Fault> {
         let value = value & CR0_WRITABLE | CR0_ET;
-        let paging_unprotected = value & (CR0_PG | CR0_PE) == CR0_PG;
-        let write_through_uncached = value & (CR0_NW | CR0_CD) == CR0_NW;
-        if paging_unprotected || write_through_uncached {
+        if !is_valid_cr0(value) {
             return Err(Fault::gp(0));
         }
         let changed = self.cpu.cr0 ^ value;

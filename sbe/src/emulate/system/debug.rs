@@ -1,12 +1,11 @@
 //! Moves to and from debug registers (SDM Vol. 3B, 17.2 "Debug Registers").
 
-use crate::cpu::control::{CR4_DE, DR6_BD, DR6_FIXED, DR7_FIXED, DR7_GD, DR7_WRITABLE};
+use crate::cpu::control::{
+    CR4_DE, DR6_BD, DR6_FIXED, DR6_WRITABLE, DR7_FIXED, DR7_GD, DR7_WRITABLE,
+};
 use crate::decode::Insn;
 use crate::emulate::exec::Exec;
 use crate::fault::{Fault, Vector};
-
-/// DR6 bits that software can write.
-const DR6_WRITABLE: u32 = 0xE00F;
 
 /// Checks privilege, resolves DR4 and DR5 (aliases of 6 and 7 unless CR4.DE) and checks DR7.GD, in this order.
 fn checked_number(cx: &mut Exec<'_>, number: u8) -> Result<usize, Fault> {

@@ -6,8 +6,8 @@ use crate::emulate::exec::Exec;
 use crate::emulate::word::Word;
 use crate::fault::Fault;
 
-/// With a 16-bit operand size the loaded base has 24 bits.
-const BASE24: u32 = 0x00FF_FFFF;
+/// Mask of the base that is loaded with a 16-bit operand size: 24 bits.
+const BASE24: u32 = 0x00ff_ffff;
 
 fn load<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<DescriptorTable, Fault> {
     cx.require_cpl0()?;

@@ -8,7 +8,7 @@ use crate::fault::{Exception, Fault, Vector};
 
 const NEW: u16 = 0x30;
 const START: u32 = 0x6000;
-const IRET: &[u8] = &[0xCF];
+const IRET: &[u8] = &[0xcf];
 const TASK_GATE: u16 = 0x85;
 
 /// A bench whose selector [`NEW`] names a ready 32-bit task at ring 0.
@@ -20,7 +20,7 @@ fn bench() -> Bench {
     for register in 0..8 {
         bench.poke(TSS2 + 0x28 + 4 * register, 0x100 + register);
     }
-    bench.poke(TSS2 + 0x38, 0xA000_u32);
+    bench.poke(TSS2 + 0x38, 0xa000_u32);
     for (register, selector) in (0..).zip([KDATA, KCODE, KDATA, UDATA, 0, KDATA]) {
         bench.poke(TSS2 + 0x48 + 4 * register, selector);
     }
@@ -33,11 +33,11 @@ fn transfer(opcode: u8, selector: u16) -> [u8; 7] {
 }
 
 fn jump() -> [u8; 7] {
-    transfer(0xEA, NEW)
+    transfer(0xea, NEW)
 }
 
 fn call() -> [u8; 7] {
-    transfer(0x9A, NEW)
+    transfer(0x9a, NEW)
 }
 
 fn is_busy(bench: &Bench, selector: u16) -> bool {
@@ -49,20 +49,20 @@ fn a_jump_saves_the_old_task_and_loads_the_new_one() {
     let mut bench = bench();
     bench.cpu.regs.set(EDI, 77);
     bench.cpu.eflags = FIXED | IF;
-    bench.cpu.dr[7] = DR7_FIXED | 0x3FF;
+    bench.cpu.dr[7] = DR7_FIXED | 0x3ff;
     bench.step(&jump()).expect("switches");
     assert_eq!(bench.place_of_execution(), (KCODE, START));
     assert_eq!((bench.cpu.eflags, bench.cpu.cpl), (FIXED | CF, 0));
     assert_eq!(
         (bench.cpu.regs.get(EAX), bench.cpu.regs.get(ESP)),
-        (0x100, 0xA000)
+        (0x100, 0xa000)
     );
     assert_eq!(
         (bench.selector(SegReg::Ds), bench.selector(SegReg::Gs)),
         (UDATA, KDATA)
     );
     assert_ne!(bench.cpu.cr0 & CR0_TS, 0);
-    assert_eq!(bench.cpu.dr[7], DR7_FIXED | 0x2AA, "global enables stay");
+    assert_eq!(bench.cpu.dr[7], DR7_FIXED | 0x2aa, "global enables stay");
     assert_eq!(
         (bench.cpu.tr.selector, bench.cpu.tr.base),
         (Selector(NEW), TSS2)
@@ -71,7 +71,7 @@ fn a_jump_saves_the_old_task_and_loads_the_new_one() {
     assert_eq!(bench.peek::<u32>(TSS + 0x20), CODE + 7);
     assert_eq!(bench.peek::<u32>(TSS + 0x24), FIXED | IF);
     assert_eq!(bench.peek::<u32>(TSS + 0x44), 77);
-    assert_eq!(bench.peek::<u16>(TSS + 0x4C), KCODE);
+    assert_eq!(bench.peek::<u16>(TSS + 0x4c), KCODE);
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn unsuitable_tasks_are_refused_in_the_old_one() {
         ("short", segment(TSS2, 0x66, TSS32), Fault::ts(NEW.into())),
         (
             "short 16-bit",
-            segment(TSS2, 0x2A, TSS16),
+            segment(TSS2, 0x2a, TSS16),
             Fault::ts(NEW.into()),
         ),
     ];
@@ -148,7 +148,7 @@ fn a_return_needs_a_busy_task_in_the_link() {
 
 #[test]
 fn bad_segments_fault_in_the_new_task() {
-    let (cs, ss, ds, ldt) = (0x4C, 0x50, 0x54, 0x60);
+    let (cs, ss, ds, ldt) = (0x4c, 0x50, 0x54, 0x60);
     let cases = [
         ("null CS", cs, 0, Vector::InvalidTss, 0),
         ("data CS", cs, KDATA, Vector::InvalidTss, KDATA),
@@ -166,16 +166,16 @@ fn bad_segments_fault_in_the_new_task() {
         let mut bench = bench();
         bench.define(0x38, flat(CODE32 & !PRESENT));
         bench.define(0x40, flat(DATA32 & !PRESENT));
-        bench.define(0x48, segment(0, 0xFF, LDT & !PRESENT));
+        bench.define(0x48, segment(0, 0xff, LDT & !PRESENT));
         bench.poke(TSS2 + field, selector);
         // The handler is a task, for the new one may lack a usable stack.
         let third = 0x50;
-        let tss3 = 0xB000;
+        let tss3 = 0xb000;
         bench.define(third, segment(tss3, 0x67, TSS32));
         bench.poke(tss3 + 0x20, 0x6660_u32);
         bench.poke(tss3 + 0x24, FIXED);
-        bench.poke(tss3 + 0x38, 0xC000_u32);
-        bench.poke(tss3 + 0x4C, KCODE);
+        bench.poke(tss3 + 0x38, 0xc000_u32);
+        bench.poke(tss3 + 0x4c, KCODE);
         bench.poke(tss3 + 0x50, KDATA);
         bench.vector(vector as u8, gate(third, 0, TASK_GATE, 0));
         assert_eq!(bench.step(&jump()), Ok(()), "{name}");
@@ -203,7 +203,7 @@ fn an_exception_through_a_task_gate_leaves_its_code_on_the_new_stack() {
         .raise(Exception::with_code(Vector::GeneralProtection, 0x18))
         .expect("switches");
     assert_eq!(bench.place_of_execution(), (KCODE, START));
-    assert_eq!((bench.cpu.regs.get(ESP), bench.top()), (0xA000 - 4, [0x18]));
+    assert_eq!((bench.cpu.regs.get(ESP), bench.top()), (0xa000 - 4, [0x18]));
     assert_eq!(bench.peek::<u32>(TSS + 0x24), FIXED | RF);
     assert_eq!(bench.peek::<u32>(TSS + 0x20), CODE);
 }
@@ -213,12 +213,12 @@ fn task_gates_in_the_idt_are_checked() {
     let mut bench = bench();
     bench.vector(0x40, gate(NEW | 4, 0, TASK_GATE, 0));
     assert_eq!(
-        bench.step(&[0xCD, 0x40]),
+        bench.step(&[0xcd, 0x40]),
         Err(Fault::gp(u32::from(NEW) | 4))
     );
     bench.vector(0x40, gate(TASK, 0, TASK_GATE, 0));
     assert_eq!(
-        bench.step(&[0xCD, 0x40]),
+        bench.step(&[0xcd, 0x40]),
         Err(Fault::gp(TASK.into())),
         "busy"
     );
@@ -227,13 +227,13 @@ fn task_gates_in_the_idt_are_checked() {
         .exec()
         .deliver(Event::External(0x40))
         .expect("switches");
-    assert_eq!(bench.cpu.regs.get(ESP), 0xA000);
+    assert_eq!(bench.cpu.regs.get(ESP), 0xa000);
 }
 
 #[test]
 fn a_16_bit_task_has_half_registers_and_four_segments() {
     let mut bench = bench();
-    bench.define(NEW, segment(TSS2, 0x2B, TSS16));
+    bench.define(NEW, segment(TSS2, 0x2b, TSS16));
     let slots: [u16; 15] = [
         0x6000,
         FIXED as u16,
@@ -241,7 +241,7 @@ fn a_16_bit_task_has_half_registers_and_four_segments() {
         2,
         3,
         4,
-        0xA000,
+        0xa000,
         6,
         7,
         8,
@@ -252,7 +252,7 @@ fn a_16_bit_task_has_half_registers_and_four_segments() {
         0,
     ];
     for (slot, index) in slots.into_iter().zip(0..) {
-        bench.poke(TSS2 + 0x0E + 2 * index, slot);
+        bench.poke(TSS2 + 0x0e + 2 * index, slot);
     }
     bench.step(&call()).expect("switches");
     assert_eq!(bench.place_of_execution(), (KCODE, 0x6000));
@@ -299,12 +299,12 @@ fn a_page_fault_in_the_old_tss_comes_before_any_change() {
 #[test]
 fn a_switch_loads_cr3_only_under_paging() {
     let mut bench = bench();
-    bench.poke(TSS2 + 0x1C, 0x2_0008_u32);
+    bench.poke(TSS2 + 0x1c, 0x2_0008_u32);
     bench.step(&jump()).expect("switches");
     assert_eq!(bench.cpu.cr3, 0);
     let mut bench = self::bench();
     bench.page_without(0);
-    bench.poke(TSS2 + 0x1C, 0x2_0008_u32);
+    bench.poke(TSS2 + 0x1c, 0x2_0008_u32);
     bench.step(&jump()).expect("switches");
     assert_eq!(bench.cpu.cr3, 0x2_0008);
 }

@@ -17,9 +17,9 @@ fn the_bitmap_decides_when_iopl_does_not() {
         (8, 1, false),
         (9, 4, true),
         (5, 4, false),
-        (0x7F, 1, true),
+        (0x7f, 1, true),
         (0x80, 1, false),
-        (0xFFFF, 4, false),
+        (0xffff, 4, false),
     ];
     for (port, bytes, allowed) in cases {
         let result = bench.exec().io_allowed(port, bytes);
@@ -34,7 +34,7 @@ fn the_bitmap_decides_when_iopl_does_not() {
 #[test]
 fn iopl_opens_all_ports_except_in_virtual_8086_mode() {
     let mut bench = Bench::user();
-    bench.poke(TSS + 0x66, 0xFFFF_u16);
+    bench.poke(TSS + 0x66, 0xffff_u16);
     assert_eq!(bench.exec().io_allowed(0x60, 1), Err(Fault::gp(0)));
     bench.cpu.eflags = FIXED | IOPL;
     assert_eq!(bench.exec().io_allowed(0x60, 1), Ok(()));

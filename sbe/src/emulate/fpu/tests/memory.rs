@@ -72,7 +72,7 @@ fn stores_to_a_read_only_segment_fault() {
     machine.cpu.fpu.set_xmm(1, 0x80);
     // MASKMOVDQU xmm0, xmm1 to CS:[EDI].
     let before = machine.cpu.fpu.clone();
-    assert_eq!(machine.execute(&[0x2E, 0x66, 0x0F, 0xF7, 0xC1]), Err(GP));
+    assert_eq!(machine.execute(&[0x2e, 0x66, 0x0f, 0xf7, 0xc1]), Err(GP));
     assert_eq!(machine.cpu.fpu, before);
     machine.must(|a| a.clflush(ptr(DATA).cs()));
 }
@@ -81,13 +81,13 @@ fn stores_to_a_read_only_segment_fault() {
 fn sixteen_bit_addresses_wrap() {
     let mut machine = Machine::new();
     machine.poke_f64(0x0010, 6.5);
-    machine.cpu.regs.set(EBX, 0x1234_FFF8);
-    // FLD qword [bx+18h], 16-bit addressing.
-    assert_eq!(machine.execute(&[0x67, 0xDD, 0x47, 0x18]), Ok(()));
+    machine.cpu.regs.set(EBX, 0x1234_fff8);
+    // FLD qword [bx+0x18], 16-bit addressing.
+    assert_eq!(machine.execute(&[0x67, 0xdd, 0x47, 0x18]), Ok(()));
     assert_eq!(machine.cpu.fpu.pointers().fdp, 0x0010);
-    // ADDSD xmm0, [bx+18h] in 16-bit code.
+    // ADDSD xmm0, [bx+0x18] in 16-bit code.
     assert_eq!(
-        machine.execute_sized(&[0xF2, 0x0F, 0x58, 0x47, 0x18], CodeSize::Bits16),
+        machine.execute_sized(&[0xf2, 0x0f, 0x58, 0x47, 0x18], CodeSize::Bits16),
         Ok(())
     );
     assert_eq!(machine.xmm_f64(0).0, 6.5);
@@ -112,7 +112,7 @@ fn alignment_checks_want_what_the_processor_does() {
     machine.must(|a| a.frstor(ptr(DATA + 4)));
     // FNSTENV and FLDENV of 14 bytes.
     let at = |digit: u8, address: u32| {
-        [&[0x66, 0xD9, digit << 3 | 5], &address.to_le_bytes()[..]].concat()
+        [&[0x66, 0xd9, digit << 3 | 5], &address.to_le_bytes()[..]].concat()
     };
     assert_eq!(machine.execute(&at(6, DATA + 1)), Err(AC));
     assert_eq!(machine.execute(&at(6, DATA + 2)), Ok(()));
@@ -197,25 +197,25 @@ fn long_operands_are_looked_at_by_their_ends() {
         ABSENT + 511
     );
     assert_eq!(
-        page_fault(&mut machine, |a| a.fxrstor(ptr(ABSENT + 0xFF0))),
-        ABSENT + 0xFF0
+        page_fault(&mut machine, |a| a.fxrstor(ptr(ABSENT + 0xff0))),
+        ABSENT + 0xff0
     );
     assert_eq!(
-        page_fault(&mut machine, |a| a.frstor(ptr(ABSENT + 0xFF0))),
-        ABSENT + 0xFF0
+        page_fault(&mut machine, |a| a.frstor(ptr(ABSENT + 0xff0))),
+        ABSENT + 0xff0
     );
     assert_eq!(
         page_fault(&mut machine, |a| a.fld(tbyte_ptr(ABSENT - 9))),
         ABSENT
     );
-    // FXSAVE [bx], 16-bit addressing: the last byte is at offset 01EFh.
+    // FXSAVE [bx], 16-bit addressing: the last byte is at offset 0x01ef.
     machine.remove_page(0);
-    machine.cpu.regs.set(EBX, 0xFFF0);
+    machine.cpu.regs.set(EBX, 0xfff0);
     let fault = machine
-        .execute(&[0x67, 0x0F, 0xAE, 0x07])
+        .execute(&[0x67, 0x0f, 0xae, 0x07])
         .expect_err("a page fault");
     assert!(
-        matches!(fault, Fault::Exception(Exception { address: 0x1EF, .. })),
+        matches!(fault, Fault::Exception(Exception { address: 0x1ef, .. })),
         "{fault:?}"
     );
 }

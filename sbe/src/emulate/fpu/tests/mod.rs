@@ -8,16 +8,16 @@ mod simd;
 mod state;
 mod x87;
 
-use super::HostFpu;
 use crate::CpuModel;
 use crate::bus::EmptyBus;
 use crate::cpu::control::{CR0_NE, CR0_PE, CR0_PG, CR4_OSFXSR, CR4_OSXMMEXCPT};
 use crate::cpu::segment::{Attributes, SegReg, Segment, Selector};
 use crate::cpu::{Cpu, eflags};
 use crate::debugger::Debugger;
-use crate::decode::decoder::{CodeSize, decode};
-use crate::emulate::{Exec, Interceptor};
+use crate::decode::decoder::CodeSize;
+use crate::emulate::{Exec, Interceptor, decode};
 use crate::fault::{Exception, Fault, Vector};
+use crate::host_fpu::HostFpu;
 use iced_x86::IcedError;
 use iced_x86::code_asm::CodeAssembler;
 use mmu::{GuestPhys, Memory, Mmu};
@@ -36,11 +36,11 @@ const PRESENT_WRITABLE: u32 = 0b11;
 /// Selector of CS.
 const CODE_SELECTOR: u16 = 0x60;
 /// Selector of the data segments.
-const DATA_SELECTOR: u16 = 0x7B;
+const DATA_SELECTOR: u16 = 0x7b;
 /// Attributes of a flat 32-bit code segment.
-const CODE32: Attributes = Attributes(0xC09B);
+const CODE32: Attributes = Attributes(0xc09b);
 /// Attributes of a flat 32-bit data segment.
-const DATA32: Attributes = Attributes(0xC093);
+const DATA32: Attributes = Attributes(0xc093);
 
 /// A processor in flat 32-bit protected mode with everything enabled, and its memory.
 struct Machine {
@@ -78,10 +78,11 @@ impl Machine {
 
     /// Executes one instruction given by its bytes. EIP moves only if it completes.
     fn execute_sized(&mut self, bytes: &[u8], size: CodeSize) -> Result<(), Fault> {
-        let insn = decode(bytes, size, &mut self.host).expect("an instruction of this processor");
+        let decoded =
+            decode(bytes, size, &mut self.host).expect("an instruction of this processor");
         let start = self.cpu.eip;
-        self.cpu.eip = start.wrapping_add(u32::from(insn.len));
-        let result = (insn.exec)(&mut self.exec(), &insn);
+        self.cpu.eip = start.wrapping_add(u32::from(decoded.insn.len));
+        let result = (decoded.exec)(&mut self.exec(), &decoded.insn);
         if result.is_err() {
             self.cpu.eip = start;
         }

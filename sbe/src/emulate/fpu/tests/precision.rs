@@ -2,9 +2,8 @@
 
 use super::*;
 use crate::cpu::fpu::{MXCSR_INIT, MXCSR_PE};
-use crate::emulate::fpu::host::Frame;
-use crate::emulate::fpu::precision::{Denormals, Rounding};
-use crate::emulate::fpu::stub::OPERAND_BYTES;
+use crate::host_fpu::precision::{Denormals, Rounding};
+use crate::host_fpu::{Frame, OPERAND_BYTES};
 use iced_x86::code_asm::*;
 use iced_x86::{Decoder, DecoderOptions};
 use proptest::prelude::*;
@@ -74,7 +73,7 @@ proptest! {
         let bytes = assembled(FORMS[form]);
         let raw = Decoder::new(32, &bytes, DecoderOptions::NONE).decode();
         let rounding = Rounding::of(&raw).expect("one that can overflow");
-        let doubles = bytes[0] == 0x66 || bytes[0] == 0xF2;
+        let doubles = bytes[0] == 0x66 || bytes[0] == 0xf2;
         let (left, right) = if doubles { double } else { single };
         let mut machine = Machine::new();
         machine.cpu.fpu.set_xmm(0, left);

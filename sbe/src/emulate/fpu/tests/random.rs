@@ -10,11 +10,11 @@ use proptest::prelude::*;
 /// An x87 opcode, or one of the two-byte map with any mandatory prefix, and a ModR/M byte; room for operands.
 fn instruction() -> impl Strategy<Value = Vec<u8>> {
     let tail = vec(any::<u8>(), 8);
-    let x87 = (0xD8u8..=0xDF, any::<u8>(), tail.clone())
+    let x87 = (0xd8u8..=0xdf, any::<u8>(), tail.clone())
         .prop_map(|(opcode, modrm, tail)| [&[opcode, modrm][..], &tail].concat());
-    let prefix = prop::sample::select(vec![&[][..], &[0x66], &[0xF2], &[0xF3]]);
+    let prefix = prop::sample::select(vec![&[][..], &[0x66], &[0xf2], &[0xf3]]);
     let simd = (prefix, any::<u8>(), any::<u8>(), tail)
-        .prop_map(|(prefix, opcode, modrm, tail)| [prefix, &[0x0F, opcode, modrm], &tail].concat());
+        .prop_map(|(prefix, opcode, modrm, tail)| [prefix, &[0x0f, opcode, modrm], &tail].concat());
     prop_oneof![x87, simd].prop_filter("executes on the host", |bytes| decoded(bytes).is_some())
 }
 

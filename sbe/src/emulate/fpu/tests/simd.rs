@@ -42,7 +42,7 @@ fn general_registers_are_the_guests_own() {
     assert_eq!(machine.cpu.regs.get(EDI), 0);
     machine.must(|a| a.pinsrw(xmm1, esp, 5));
     machine.must(|a| a.pextrw(eax, xmm1, 5));
-    assert_eq!(machine.cpu.regs.get(EAX), 0xFFF9);
+    assert_eq!(machine.cpu.regs.get(EAX), 0xfff9);
     machine.must(|a| a.movmskpd(eax, xmm3));
     assert_eq!(machine.cpu.regs.get(EAX), 1);
     assert_eq!(machine.cpu.regs.get(ESP) as i32, -7, "sources stay");
@@ -69,8 +69,8 @@ fn mmx_switches_the_register_file() {
     machine.poke(DATA, &0x0102_0304_0506_0708u64.to_le_bytes());
     machine.must(|a| a.movq(mm2, qword_ptr(DATA)));
     machine.must(|a| a.paddb(mm2, mm2));
-    assert_eq!(machine.cpu.fpu.mm(2), 0x0204_0608_0A0C_0E10);
-    assert_eq!((machine.cpu.fpu.top(), machine.cpu.fpu.tags()), (0, 0xFF));
+    assert_eq!(machine.cpu.fpu.mm(2), 0x0204_0608_0a0c_0e10);
+    assert_eq!((machine.cpu.fpu.top(), machine.cpu.fpu.tags()), (0, 0xff));
     assert_eq!(
         machine.cpu.fpu.mm(7),
         1 << 63,
@@ -89,7 +89,7 @@ fn masked_stores_write_the_selected_bytes() {
     machine.cpu.regs.set(EDI, DATA + 3);
     machine.poke(
         DATA + 64,
-        &[1, 2, 3, 4, 5, 6, 7, 8, 0x80, 0x7F, 0, 0xFF, 0, 0, 0, 0x80],
+        &[1, 2, 3, 4, 5, 6, 7, 8, 0x80, 0x7f, 0, 0xff, 0, 0, 0, 0x80],
     );
     machine.must(|a| a.movq(mm1, qword_ptr(DATA + 64)));
     machine.must(|a| a.movq(mm2, qword_ptr(DATA + 72)));
@@ -100,7 +100,7 @@ fn masked_stores_write_the_selected_bytes() {
         machine.peek(DATA + 3),
         [1, 0x55, 0x55, 4, 0x55, 0x55, 0x55, 8]
     );
-    assert_eq!((machine.cpu.fpu.top(), machine.cpu.fpu.tags()), (0, 0xFF));
+    assert_eq!((machine.cpu.fpu.top(), machine.cpu.fpu.tags()), (0, 0xff));
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn masked_stores_check_the_whole_operand_and_switch_first() {
     machine.cpu.segs[SegReg::Ds as usize] = Segment::null(Selector(0));
     machine.cpu.regs.set(EDI, DATA);
     assert_eq!(machine.run(|a| a.maskmovq(mm0, mm0)), Err(Fault::gp(0)));
-    assert_eq!((machine.cpu.fpu.top(), machine.cpu.fpu.tags()), (0, 0xFF));
+    assert_eq!((machine.cpu.fpu.top(), machine.cpu.fpu.tags()), (0, 0xff));
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn an_unmasked_exception_comes_after_the_switch_to_mmx() {
     machine.cpu.fpu.set_mxcsr(unmasking(MXCSR_IE));
     let expected = Err(Fault::plain(Vector::SimdError));
     assert_eq!(machine.run(|a| a.cvtpd2pi(mm1, xmm0)), expected);
-    assert_eq!((machine.cpu.fpu.top(), machine.cpu.fpu.tags()), (0, 0xFF));
+    assert_eq!((machine.cpu.fpu.top(), machine.cpu.fpu.tags()), (0, 0xff));
 }
 
 #[test]
@@ -294,7 +294,7 @@ fn conversions_between_mmx_and_sse_switch_and_convert() {
     machine.set_xmm_f64(0, -3.0, 4.0);
     machine.must(|a| a.cvtpd2pi(mm5, xmm0));
     assert_eq!(machine.cpu.fpu.mm(5), 4 << 32 | u64::from(-3i32 as u32));
-    assert_eq!((machine.cpu.fpu.top(), machine.cpu.fpu.tags()), (0, 0xFF));
+    assert_eq!((machine.cpu.fpu.top(), machine.cpu.fpu.tags()), (0, 0xff));
     machine.must(|a| a.cvtpi2pd(xmm1, mm5));
     assert_eq!(machine.xmm_f64(1), (-3.0, 4.0));
 }

@@ -10,7 +10,7 @@ fn fxsave_and_fxrstor_round_trip() {
     let mut machine = Machine::new();
     machine.must(|a| a.fldpi());
     machine.must(|a| a.fld(qword_ptr(DATA)));
-    machine.cpu.fpu.set_xmm(5, 0x0123_4567_89AB_CDEF << 32);
+    machine.cpu.fpu.set_xmm(5, 0x0123_4567_89ab_cdef << 32);
     let saved = machine.cpu.fpu.clone();
     machine.poke(DATA, &[0x77; 512]);
     machine.must(|a| a.fxsave(ptr(DATA)));
@@ -30,13 +30,13 @@ fn fxsave_and_fxrstor_round_trip() {
 fn reserved_mxcsr_bits_raise_gp() {
     let mut machine = Machine::new();
     machine.must(|a| a.fxsave(ptr(DATA)));
-    machine.poke(DATA + 24, &0x0001_1F80u32.to_le_bytes());
+    machine.poke(DATA + 24, &0x0001_1f80u32.to_le_bytes());
     assert_eq!(machine.fault(|a| a.fxrstor(ptr(DATA))), GP);
     assert_eq!(machine.fault(|a| a.ldmxcsr(ptr(DATA + 24))), GP);
-    machine.poke(DATA + 24, &0xFFFFu32.to_le_bytes());
+    machine.poke(DATA + 24, &0xffffu32.to_le_bytes());
     machine.must(|a| a.ldmxcsr(ptr(DATA + 24)));
     machine.must(|a| a.stmxcsr(ptr(DATA)));
-    assert_eq!(machine.peek_u32(DATA), 0xFFFF);
+    assert_eq!(machine.peek_u32(DATA), 0xffff);
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn mxcsr_starts_with_everything_masked() {
     machine.must(|a| a.stmxcsr(ptr(DATA)));
     assert_eq!(machine.peek_u32(DATA), MXCSR_INIT);
     machine.must(|a| a.fxsave(ptr(DATA)));
-    assert_eq!(machine.peek_u32(DATA + 28), 0xFFFF, "MXCSR_MASK");
+    assert_eq!(machine.peek_u32(DATA + 28), 0xffff, "MXCSR_MASK");
 }
 
 #[test]
@@ -57,17 +57,17 @@ fn fnstenv_stores_and_then_masks_all_exceptions() {
     let fip = machine.cpu.eip;
     machine.must(|a| a.fst(qword_ptr(DATA + 64)));
     machine.must(|a| a.fnstenv(ptr(DATA)));
-    assert_eq!(machine.peek_u32(DATA), 0xFFFF_037E);
-    assert_eq!(machine.peek_u32(DATA + 4), 0xFFFF_3000);
+    assert_eq!(machine.peek_u32(DATA), 0xffff_037e);
+    assert_eq!(machine.peek_u32(DATA + 4), 0xffff_3000);
     assert_eq!(
         machine.peek_u32(DATA + 8),
-        0xFFFF_1FFF,
+        0xffff_1fff,
         "registers 7 valid, 6 zero"
     );
     assert_eq!(machine.peek_u32(DATA + 12), fip);
     assert_eq!(machine.peek_u32(DATA + 16), 0x0515_0060);
     assert_eq!(machine.peek_u32(DATA + 20), DATA + 64);
-    assert_eq!(machine.peek_u32(DATA + 24), 0xFFFF_007B);
+    assert_eq!(machine.peek_u32(DATA + 24), 0xffff_007b);
     assert_eq!(machine.cpu.fpu.fcw() & X87_EXCEPTIONS, X87_EXCEPTIONS);
     machine.must(|a| a.fldenv(ptr(DATA)));
     assert_eq!(machine.cpu.fpu.fcw(), FCW_INIT & !X87_IE);
@@ -84,7 +84,7 @@ fn fldenv_moves_the_stack_and_can_make_an_error_pending() {
     assert_eq!(machine.cpu.fpu.top(), 0);
     assert_eq!(
         machine.cpu.fpu.st(7)[9],
-        0x3F,
+        0x3f,
         "physical register 7 keeps its one"
     );
     assert!(machine.cpu.fpu.fsw() & FSW_ES != 0);
@@ -124,11 +124,11 @@ fn virtual_8086_environments_hold_linear_addresses() {
     machine.cpu.eip = 0x100;
     // FLD qword [0x40]; FNSTENV [0x80], 16-bit code.
     assert_eq!(
-        machine.execute_sized(&[0xDD, 0x06, 0x40, 0x00], CodeSize::Bits16),
+        machine.execute_sized(&[0xdd, 0x06, 0x40, 0x00], CodeSize::Bits16),
         Ok(())
     );
     assert_eq!(
-        machine.execute_sized(&[0xD9, 0x36, 0x80, 0x00], CodeSize::Bits16),
+        machine.execute_sized(&[0xd9, 0x36, 0x80, 0x00], CodeSize::Bits16),
         Ok(())
     );
     assert_eq!(
@@ -148,8 +148,8 @@ fn virtual_8086_environments_hold_linear_addresses() {
 fn fnstsw_keeps_the_upper_half_of_eax() {
     let mut machine = Machine::new();
     machine.must(|a| a.fld1());
-    machine.cpu.regs.set(0, 0xABCD_0000);
+    machine.cpu.regs.set(0, 0xabcd_0000);
     machine.must(|a| a.fnstsw(ax));
-    assert_eq!(machine.cpu.regs.get(0), 0xABCD_3800);
+    assert_eq!(machine.cpu.regs.get(0), 0xabcd_3800);
     assert_eq!(machine.cpu.regs.get(ESP), 0);
 }

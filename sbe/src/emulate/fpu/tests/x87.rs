@@ -40,7 +40,7 @@ fn integers_and_bcd_of_all_sizes_move() {
     );
     assert_eq!(
         machine.peek(DATA + 32),
-        [0, 0, 0, 0, 0, 0, 0x40, 0x9A, 0x09, 0xC0]
+        [0, 0, 0, 0, 0, 0, 0x40, 0x9a, 0x09, 0xc0]
     );
 }
 
@@ -54,7 +54,7 @@ fn comparisons_set_eflags_and_conditional_moves_read_them() {
     assert_eq!(machine.flags(), 0, "1 > 0");
     assert!(machine.cpu.eflags & eflags::DF != 0, "not a status flag");
     machine.must(|a| a.fcmovb(st0, st1));
-    assert_eq!(machine.cpu.fpu.st(0)[9], 0x3F, "still one");
+    assert_eq!(machine.cpu.fpu.st(0)[9], 0x3f, "still one");
     machine.cpu.eflags |= eflags::CF;
     machine.must(|a| a.fcmovb(st0, st1));
     assert_eq!(machine.cpu.fpu.st(0), [0; 10]);
@@ -67,18 +67,18 @@ fn undocumented_aliases_do_what_processors_do() {
     machine.must(|a| a.fld1());
     machine.must(|a| a.fldz());
     // FFREEP ST(1): frees it and pops.
-    assert_eq!(machine.execute(&[0xDF, 0xC1]), Ok(()));
+    assert_eq!(machine.execute(&[0xdf, 0xc1]), Ok(()));
     assert_eq!((machine.cpu.fpu.top(), machine.cpu.fpu.tags()), (7, 0));
     machine.must(|a| a.fninit());
     machine.must(|a| a.fld1());
     // FXCH4 and FSTP8 ST(0).
-    assert_eq!(machine.execute(&[0xDD, 0xC8]), Ok(()));
-    assert_eq!(machine.execute(&[0xDF, 0xD0]), Ok(()));
+    assert_eq!(machine.execute(&[0xdd, 0xc8]), Ok(()));
+    assert_eq!(machine.execute(&[0xdf, 0xd0]), Ok(()));
     assert_eq!(machine.cpu.fpu.tags(), 0);
     // FNENI, FNDISI and FNSETPM.
-    for second in [0xE0, 0xE1, 0xE4] {
+    for second in [0xe0, 0xe1, 0xe4] {
         let before = machine.cpu.fpu.clone();
-        assert_eq!(machine.execute(&[0xDB, second]), Ok(()));
+        assert_eq!(machine.execute(&[0xdb, second]), Ok(()));
         assert_eq!(machine.cpu.fpu, before);
     }
 }
@@ -110,7 +110,7 @@ fn pointers_are_the_guests() {
     assert_eq!(
         machine.cpu.fpu.pointers(),
         Pointers {
-            fop: 0x1E8,
+            fop: 0x1e8,
             fip: start,
             ..expected
         },
@@ -128,7 +128,7 @@ fn an_unmasked_exception_is_pending_and_keeps_operands() {
     machine.must(|a| a.fld1());
     machine.must(|a| a.fdiv_2(st0, st1));
     assert!(machine.cpu.fpu.fsw() & FSW_ES != 0);
-    assert_eq!(machine.cpu.fpu.st(0)[9], 0x3F, "still one");
+    assert_eq!(machine.cpu.fpu.st(0)[9], 0x3f, "still one");
     assert_eq!(machine.fault(|a| a.fld1()), MF);
 }
 
@@ -137,7 +137,7 @@ fn a_store_that_raises_unmasked_overflow_writes_and_pops_nothing() {
     let mut machine = Machine::new();
     machine.poke_f64(DATA, 1e300);
     machine.must(|a| a.fld(qword_ptr(DATA)));
-    machine.poke(DATA + 8, &[0xAA; 4]);
+    machine.poke(DATA + 8, &[0xaa; 4]);
     let tags = machine.cpu.fpu.tags();
     for unmasked in [X87_OE, X87_UE] {
         machine.must(|a| a.fnclex());
@@ -148,7 +148,7 @@ fn a_store_that_raises_unmasked_overflow_writes_and_pops_nothing() {
             assert_eq!(f32::from_le_bytes(machine.peek(DATA + 8)), f32::INFINITY);
         } else {
             machine.must(|a| a.fstp(dword_ptr(DATA + 8)));
-            assert_eq!(machine.peek(DATA + 8), [0xAA; 4]);
+            assert_eq!(machine.peek(DATA + 8), [0xaa; 4]);
             assert!(machine.cpu.fpu.has_pending_x87_error());
         }
         assert_eq!(machine.cpu.fpu.tags(), tags);
@@ -183,7 +183,7 @@ fn stack_faults_set_sf_and_c1() {
     machine.cpu.regs.set(EAX, u32::MAX);
     machine.must(|a| a.fstp(st0));
     machine.must(|a| a.fnstsw(ax));
-    assert_eq!(machine.cpu.regs.get(EAX), 0xFFFF_0841, "underflow, TOP 1");
+    assert_eq!(machine.cpu.regs.get(EAX), 0xffff_0841, "underflow, TOP 1");
 }
 
 #[test]
@@ -197,15 +197,15 @@ fn precision_and_rounding_control_are_obeyed() {
         machine.must(|a| a.fidiv(dword_ptr(DATA)));
         machine.cpu.fpu.st(0)
     };
-    assert_eq!(third(&mut machine, FCW_INIT)[..4], [0xAB, 0xAA, 0xAA, 0xAA]);
+    assert_eq!(third(&mut machine, FCW_INIT)[..4], [0xab, 0xaa, 0xaa, 0xaa]);
     assert_eq!(
-        third(&mut machine, 0x0F7F)[..4],
-        [0xAA, 0xAA, 0xAA, 0xAA],
+        third(&mut machine, 0x0f7f)[..4],
+        [0xaa, 0xaa, 0xaa, 0xaa],
         "truncated"
     );
     assert_eq!(
-        third(&mut machine, 0x007F)[..8],
-        [0, 0, 0, 0, 0, 0xAB, 0xAA, 0xAA],
+        third(&mut machine, 0x007f)[..8],
+        [0, 0, 0, 0, 0, 0xab, 0xaa, 0xaa],
         "single"
     );
 }

@@ -1,4 +1,5 @@
-//! Asking the policy about an event before anything of its delivery has happened, and going on once it is decided.
+//! Interception: the policy is asked about an event before any part of its delivery, and the processor goes on once it is
+//! decided.
 //!
 //! ```text
 //!   consult ─► reflect, trace ─► deliver
@@ -8,72 +9,15 @@
 //!
 //! While an event is held, EIP is the event's: an instruction that asks for one has not executed.
 
+use super::event::Event;
 use super::exec::Exec;
-use super::interrupt::Event;
+use super::interceptor::Held;
 use crate::cpu::Pending;
 use crate::cpu::control::DR6_BS;
 use crate::cpu::eflags::{RF, TF};
 use crate::fault::Fault;
-use crate::guest_event::{Decision, GuestEvent};
-use crate::policy::{Action, EventSource, Policy};
-
-/// The policy, the event that it has stopped, and whether somebody observes the processor.
-#[derive(Default)]
-pub struct Interceptor {
-    policy: Policy,
-    is_observed: bool,
-    held: Option<Held>,
-}
-
-/// An event before its delivery.
-#[derive(Clone, Copy)]
-struct Held {
-    event: Event,
-    /// Bytes of the instruction at EIP, if that asks for the event; else 0.
-    length: u8,
-    seen: GuestEvent,
-    decision: Decision,
-}
-
-impl Interceptor {
-    /// What becomes of which event.
-    pub fn policy(&self) -> &Policy {
-        &self.policy
-    }
-
-    /// Says what becomes of which event.
-    pub fn set_policy(&mut self, policy: Policy) {
-        self.policy = policy;
-    }
-
-    /// Whether somebody observes the processor.
-    pub fn is_observed(&self) -> bool {
-        self.is_observed
-    }
-
-    /// Says whether somebody observes the processor.
-    pub fn set_observed(&mut self, observed: bool) {
-        self.is_observed = observed;
-    }
-
-    /// Whether anybody wants to know of events.
-    #[inline]
-    fn is_alert(&self) -> bool {
-        self.is_observed || !self.policy.reflects_all()
-    }
-
-    /// The event that was stopped.
-    pub fn held(&self) -> Option<GuestEvent> {
-        self.held.map(|held| held.seen)
-    }
-
-    /// Says what becomes of the event that was stopped, if there is one.
-    pub fn decide(&mut self, decision: Decision) {
-        if let Some(held) = &mut self.held {
-            held.decision = decision;
-        }
-    }
-}
+use crate::guest_event::Decision;
+use crate::policy::{Action, EventSource};
 
 impl Exec<'_> {
     /// Asks the policy about `event`. `length` is that of the instruction before EIP if it asks for the event, else 0.
@@ -91,12 +35,12 @@ impl Exec<'_> {
     #[cold]
     fn apply_policy(&mut self, event: Event, length: u8) -> Result<(), Fault> {
         let seen = self.describe(event, length);
-        match self.interceptor.policy.action(seen.vector, seen.source) {
+        match self.interceptor.policy().action(seen.vector, seen.source) {
             Action::Reflect => {}
             Action::Trace => log::info!(target: "irq", "{seen}"),
             Action::Intercept => {
                 self.cpu.eip = seen.eip;
-                self.interceptor.held = Some(Held {
+                self.interceptor.hold(Held {
                     event,
                     length,
                     seen,
@@ -109,12 +53,12 @@ impl Exec<'_> {
         Ok(())
     }
 
-    /// Carries out what was decided about the event that was stopped, if there is one.
+    /// Carries out the decision about the event that was stopped, if there is one.
     ///
     /// # Errors
     /// As [`Self::raise`].
     pub fn resume(&mut self) -> Result<(), Fault> {
-        let Some(held) = self.interceptor.held.take() else {
+        let Some(held) = self.interceptor.release() else {
             return Ok(());
         };
         match held.decision {
@@ -160,7 +104,7 @@ impl Exec<'_> {
         }
     }
 
-    /// Goes back to the instruction at `start`, which has faulted: what it hit of the debug registers does not count.
+    /// Goes back to the instruction at `start`, which has faulted: the breakpoints and watchpoints that it met do not count.
     pub fn undo_instruction(&mut self, start: u32) {
         self.cpu.eip = start;
         self.cpu.debug_hits = 0;

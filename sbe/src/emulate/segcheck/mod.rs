@@ -1,6 +1,6 @@
-//! Asking about a selector without loading it: LAR, LSL, VERR, VERW, ARPL (SDM Vol. 3A, 5.10 "Pointer Validation").
+//! Questions about a selector that is not loaded: LAR, LSL, VERR, VERW, ARPL (SDM Vol. 3A, 5.10 "Pointer Validation").
 //!
-//! They answer in ZF; an unsuitable selector is no fault.
+//! The instructions answer in ZF; an unsuitable selector is no fault.
 
 use super::descriptors::{Entry, Kind};
 use super::exec::Exec;
@@ -10,8 +10,8 @@ use crate::cpu::segment::Selector;
 use crate::decode::Insn;
 use crate::fault::Fault;
 
-/// What LAR keeps of a descriptor's upper doubleword: the access byte, and the byte of G, D/B, AVL and limit 19:16.
-const ACCESS_RIGHTS: u32 = 0x00FF_FF00;
+/// The bits of a descriptor's upper doubleword that LAR keeps: the access byte, and the byte of G, D/B, AVL and limit 19:16.
+const ACCESS_RIGHTS: u32 = 0x00ff_ff00;
 
 impl Exec<'_> {
     fn set_zero_flag(&mut self, value: bool) {

@@ -19,14 +19,12 @@ use crate::cpu::segment::{Descriptor, SegReg, Segment, Selector};
 use crate::decode::Insn;
 use crate::fault::Fault;
 
-pub use super::sysenter::{sysenter, sysexit};
-
-/// How a far transfer goes about what it leaves.
+/// The kind of a far transfer, by what it leaves behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Transfer {
-    /// Leaves nothing behind.
+    /// JMP: leaves nothing behind.
     Jump,
-    /// Pushes the return address.
+    /// CALL: pushes the return address.
     Call,
 }
 
@@ -42,7 +40,7 @@ pub struct CodeTarget {
 }
 
 impl CodeTarget {
-    /// #GP(0) unless the offset lies within the segment.
+    /// Raises #GP(0) unless the offset lies within the segment.
     pub fn check_offset(&self) -> Result<(), Fault> {
         if self.offset > self.entry.segment().limit {
             Err(Fault::gp(0))
@@ -53,7 +51,7 @@ impl CodeTarget {
 }
 
 impl Exec<'_> {
-    /// Makes CS of an accepted code segment, with `level` as RPL and CPL.
+    /// Loads CS with an accepted code segment; `level` becomes RPL and CPL.
     pub fn enter_code_segment(&mut self, segment: Segment, level: u8) {
         let selector = segment.selector.with_rpl(level);
         self.cpu.segs[SegReg::Cs as usize] = Segment {
@@ -63,7 +61,7 @@ impl Exec<'_> {
         self.set_cpl(level);
     }
 
-    /// CS:EIP in real-address and virtual-8086 mode.
+    /// Sets CS:EIP in real-address and virtual-8086 mode.
     pub fn enter_paragraph(&mut self, selector: Selector, offset: u32) {
         self.load_paragraph(SegReg::Cs, selector);
         self.cpu.eip = offset;
@@ -181,7 +179,7 @@ impl Exec<'_> {
         }
     }
 
-    /// #GP and #NP of a gate that a far pointer names.
+    /// Checks a gate that a far pointer names: #GP by its DPL, #NP if it is absent.
     fn check_gate(&self, gate: &Entry) -> Result<(), Fault> {
         if gate.is_above(self.cpu.cpl) {
             return Err(Fault::gp(gate.error_code()));
@@ -217,7 +215,7 @@ impl Exec<'_> {
         })
     }
 
-    /// A call to an inner level: old SS:ESP, `count` parameters and the return address go on the new stack.
+    /// Calls an inner level: old SS:ESP, `count` parameters and the return address go on the new stack.
     fn call_inner<W: Word>(&mut self, target: &CodeTarget, count: u32) -> Result<(), Fault> {
         const FIXED_ITEMS: u32 = 4;
         let inner = self.inner_stack(target.level)?;
@@ -348,7 +346,7 @@ impl Exec<'_> {
 pub fn gate_offset(gate: Descriptor, size: Size) -> u32 {
     let offset = gate.gate_offset();
     if size == Size::Bits16 {
-        offset & 0xFFFF
+        offset & 0xffff
     } else {
         offset
     }

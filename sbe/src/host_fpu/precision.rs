@@ -1,14 +1,15 @@
-//! Whether a SIMD instruction rounds, were the exponent unbounded: what PE says beside an unmasked overflow or underflow
+//! [`Rounding`]: whether a SIMD instruction would round if the exponent were unbounded, as PE says beside an unmasked overflow or
+//! underflow
 //! (SDM Vol. 1, 4.9.1.4 "Numeric Overflow Exception (#O)", 4.9.1.5 "Numeric Underflow Exception (#U)").
 //!
 //! The host's masked response cannot tell: a masked overflow always sets PE, and a denormal result loses bits of its own. So
 //! this computes with integers. Every finite operand but zero is an odd significand times a power of two; a result is exact
 //! if its own odd significand fits into the format.
 
-use super::host::Frame;
+use super::frame::Frame;
 use iced_x86::{Instruction, Mnemonic, OpKind};
 
-/// What is computed.
+/// A computation that rounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Operation {
     Add,
@@ -26,19 +27,19 @@ enum Format {
     Double,
 }
 
-/// Where the source operand is.
+/// The place of the source operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
     Register(u8),
     Memory,
 }
 
-/// How denormal operands are read (MXCSR.DAZ).
+/// The reading of denormal operands (MXCSR.DAZ).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Denormals {
-    /// As what they are.
+    /// They keep their values.
     Kept,
-    /// As zeros.
+    /// They are read as zeros.
     Zeros,
 }
 
@@ -47,7 +48,7 @@ pub enum Denormals {
 pub struct Rounding {
     operation: Operation,
     format: Format,
-    /// Elements that are computed, from the lowest.
+    /// Number of elements that are computed, from the lowest on.
     elements: usize,
     /// XMM register of the first operand.
     destination: u8,
@@ -142,7 +143,7 @@ impl Format {
     }
 }
 
-/// A finite number but zero: an odd significand, with its sign, times two to the exponent.
+/// A finite number other than zero: an odd significand, with its sign, times two to the exponent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Number {
     significand: i128,
@@ -150,8 +151,8 @@ struct Number {
 }
 
 impl Number {
-    /// `None` for zeros, infinities and NaNs, whose results are never inexact. Exponents count from that of the least
-    /// denormal of double precision.
+    /// The parts of `value`; `None` for zeros, infinities and NaNs, whose results are never inexact. Exponents count
+    /// from that of the least denormal of double precision.
     fn of(value: f64) -> Option<Self> {
         const FRACTION_BITS: u32 = f64::MANTISSA_DIGITS - 1;
         if value == 0.0 || !value.is_finite() {
@@ -172,7 +173,7 @@ impl Number {
     }
 }
 
-/// Bits that a result needs: from its highest to its lowest one.
+/// The number of bits that a result needs: from its highest to its lowest one.
 fn bits(value: i128) -> u32 {
     let magnitude = value.unsigned_abs();
     if magnitude == 0 {
@@ -193,7 +194,7 @@ fn rounds(operation: Operation, left: Number, right: Number, digits: u32) -> boo
     }
 }
 
-/// The same for a sum whose second summand is given in parts.
+/// Whether a sum needs more than `digits` bits. The second summand is given in parts.
 fn sum_rounds(left: Number, right: i128, exponent: u32, digits: u32) -> bool {
     let lowest = left.exponent.min(exponent);
     let (up_left, up_right) = (left.exponent - lowest, exponent - lowest);

@@ -1,28 +1,33 @@
-//! Running stubs on the host's FPU: the only unsafe code of the emulator.
+//! [`StubMemory`]: the executable memory of stubs, and the host code that runs one.
 //!
 //! ```text
-//!   save the host's control words
-//!   fxrstor image ──> stub: one instruction ──> fxsave image
-//!   fninit, restore the host's control words
+//!   x87, MMX                                           XMM registers only
+//!   save the host's MXCSR and FCW                      save the host's MXCSR
+//!   fxrstor image, load the status flags               load MXCSR and XMM0 to XMM7
+//!   stub: one instruction                              stub: one instruction
+//!   store the status flags, fxsave image               store the status flags, XMM0 to XMM7 and MXCSR
+//!   fninit, restore the host's FCW and MXCSR           restore the host's MXCSR
 //! ```
 //!
-//! Instructions that use only XMM registers run with those and MXCSR alone.
+//! All unsafe code of the emulator is here, except for reading the time-stamp counter.
 //!
 //! Guarantees:
 //! * No stub raises a signal. SIMD exceptions are masked here whatever the image says. An x87 instruction reports an error
-//!   only when a *later* waiting instruction executes, and none does: an image with an error pending is refused, and the
-//!   instructions after the stub are of the non-waiting kind.
-//! * Nothing of the host gets into an image: FIP, FCS, FDP, FDS and FOP are put back after the stub has run.
+//!   only when a *later* waiting instruction executes. An image with an error pending is refused; after the stub come FXSAVE and
+//!   FNINIT, which do not wait, and FNINIT clears the error before FLDCW, which does.
+//! * Nothing of the host stays in an image: after the stub has run, FIP, FCS, FDP, FDS and FOP are put back, and MXCSR_MASK is
+//!   the guest's.
 //! * Memory for stubs is writable or executable, never both at once, and bounded.
 
-use super::stub::{Class, OPERAND_BYTES, STUB_BYTES, Stub};
+use super::frame::Frame;
+use super::stub::{Class, STUB_BYTES, Stub};
 use crate::cpu::eflags;
-use crate::cpu::fpu::{FxState, MXCSR, MXCSR_MASK, MXCSR_MASKS, SIZE, XMM};
+use crate::cpu::fpu::{MXCSR, MXCSR_MASK, MXCSR_MASKS, SIZE, XMM};
 use mmu::{Mapping, Protection};
 use std::arch::asm;
 use std::io;
 
-/// Stubs that fit.
+/// Number of stubs that fit.
 pub const SLOTS: usize = 1 << 14;
 /// Bytes of executable memory: 256 KiB.
 const MEMORY_BYTES: usize = SLOTS * STUB_BYTES;
@@ -31,24 +36,10 @@ const MEMORY_BYTES: usize = SLOTS * STUB_BYTES;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot(u16);
 
-/// What a stub works on.
-#[derive(Clone)]
-#[repr(C)]
-pub struct Frame {
-    /// x87, MMX and SSE state.
-    pub image: FxState,
-    /// The memory operand, at RDI.
-    pub operand: [u8; OPERAND_BYTES],
-    /// EAX.
-    pub general: u32,
-    /// Status flags. Afterwards they are meaningful only if the instruction writes them.
-    pub flags: u32,
-}
-
 /// The stubs. Bytes beyond the published ones are zero and never executed.
 pub struct StubMemory {
     mapping: Mapping,
-    /// Of the published stubs.
+    /// The classes of the published stubs.
     classes: Vec<Class>,
     protection: Protection,
 }

@@ -3,9 +3,9 @@
 //! An entry is valid while the page has not been written since the entry was made: the page's `written` timestamp is part
 //! of the key, so a store to code invalidates without touching the cache.
 
-use super::insn::Insn;
+use super::decoded::Decoded;
 
-/// Entries, of at most one cache line each.
+/// Number of entries, of at most one cache line each.
 const ENTRIES: usize = 1 << 16;
 
 /// Identifies the code at one guest-physical address as it was at one time.
@@ -13,14 +13,14 @@ const ENTRIES: usize = 1 << 16;
 pub struct Key {
     /// Guest-physical address, with [`Key::CODE32`] on top.
     pub address: u64,
-    /// When the page had last been written.
+    /// Timestamp of the latest store to the page.
     pub written: u64,
 }
 
 impl Key {
     /// Set in `address` when the code segment's default size is 32 bits.
     pub const CODE32: u64 = 1 << 63;
-    /// Matches no code.
+    /// The key of no code.
     const NONE: Self = Self {
         address: u64::MAX,
         written: 0,
@@ -36,7 +36,7 @@ impl Key {
 #[derive(Clone, Copy)]
 struct Entry {
     key: Key,
-    insn: Insn,
+    decoded: Decoded,
 }
 
 const _: () = assert!(size_of::<Entry>() <= 64);
@@ -51,7 +51,7 @@ impl Cache {
     pub fn new() -> Self {
         let empty = Entry {
             key: Key::NONE,
-            insn: Insn::UNDEFINED,
+            decoded: Decoded::UNDEFINED,
         };
         let Ok(entries) = vec![empty; ENTRIES].into_boxed_slice().try_into() else {
             unreachable!("the slice has ENTRIES elements")
@@ -61,14 +61,14 @@ impl Cache {
 
     /// The instruction `key` names, if it is there.
     #[inline(always)]
-    pub fn get(&self, key: Key) -> Option<&Insn> {
+    pub fn get(&self, key: Key) -> Option<&Decoded> {
         let entry = &self.entries[key.slot()];
-        (entry.key == key).then_some(&entry.insn)
+        (entry.key == key).then_some(&entry.decoded)
     }
 
     /// Adds an instruction, replacing whatever shared its slot.
-    pub fn insert(&mut self, key: Key, insn: Insn) {
-        self.entries[key.slot()] = Entry { key, insn };
+    pub fn insert(&mut self, key: Key, decoded: Decoded) {
+        self.entries[key.slot()] = Entry { key, decoded };
     }
 
     /// Forgets everything.

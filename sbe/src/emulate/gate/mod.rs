@@ -10,9 +10,9 @@
 //! ```
 
 use super::descriptors::{DESCRIPTOR_BYTES, Entry, Kind, Size};
+use super::event::Event;
 use super::exec::Exec;
 use super::far::{CodeTarget, gate_offset};
-use super::interrupt::Event;
 use super::task::{Nesting, SwitchFault};
 use super::transfer_stack::TransferStack;
 use super::word::Word;
@@ -26,7 +26,7 @@ use mmu::{LinearAddr, Privilege};
 /// EFLAGS bits that every handler starts without.
 const HANDLER_CLEARS: u32 = TF | NT | RF | VM;
 
-/// Where the program that is interrupted stands to its handler.
+/// The interrupted program's privilege, compared with its handler's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Origin {
     /// In virtual-8086 mode.
@@ -70,7 +70,7 @@ impl Exec<'_> {
         }
     }
 
-    /// The gate of `event`: of a type for the IDT, callable and present.
+    /// Reads the gate of `event` and checks its type, its DPL and that it is present.
     fn read_gate(&mut self, event: Event) -> Result<Descriptor, Fault> {
         let offset = u32::from(event.vector()) * DESCRIPTOR_BYTES;
         if offset + DESCRIPTOR_BYTES - 1 > u32::from(self.cpu.idtr.limit) {

@@ -1,8 +1,8 @@
 //! Loading and storing segment registers (SDM Vol. 3A, 3.4.3 "Segment Registers", 5.5 to 5.7 on privilege checks;
 //! Vol. 2, "MOV", "POP", "LDS/LES/LFS/LGS/LSS").
 //!
-//! The checks are here once and serve instructions, far returns, inner stacks and task switches: what differs is the
-//! vector of the fault for an unsuitable segment, which is a parameter.
+//! The same checks serve instructions, far returns, inner stacks and task switches. The vector of the fault for an unsuitable
+//! segment differs and is a parameter.
 
 use super::descriptors::Entry;
 use super::exec::Exec;
@@ -13,11 +13,8 @@ use crate::cpu::{Pending, SegmentLoad};
 use crate::decode::{Insn, Operand};
 use crate::fault::Fault;
 
-pub use super::segcheck::{arpl, lar, lsl, verr, verw};
-pub use super::sysseg::{lldt, ltr, sldt, str};
-
 /// Attribute bits that a real-mode load of CS keeps: D/B and G.
-const SIZE_BITS: u16 = 0xC000;
+const SIZE_BITS: u16 = 0xc000;
 
 impl Exec<'_> {
     /// Loads ES, SS, DS, FS or GS in the current mode.
@@ -111,7 +108,7 @@ fn segment_register(number: u8) -> Result<SegReg, Fault> {
         .ok_or(Fault::ud())
 }
 
-/// The same for a destination: CS cannot be loaded.
+/// The segment register that is the destination of `insn`; #UD for CS, which cannot be loaded.
 fn loadable_register(insn: &Insn) -> Result<SegReg, Fault> {
     match segment_register(Exec::register_number(insn, 0))? {
         SegReg::Cs => Err(Fault::ud()),
@@ -145,8 +142,8 @@ pub fn pop_sreg<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     Ok(())
 }
 
-/// SDM Vol. 3A, 6.8.3 "Masking Exceptions and Interrupts When Switching Stacks". LSS has no such effect: it loads SS and
-/// ESP together.
+/// Inhibits interrupts for one instruction after a load of SS (SDM Vol. 3A, 6.8.3 "Masking Exceptions and Interrupts When
+/// Switching Stacks"). LSS has no such effect: it loads SS and ESP together.
 fn shadow_after(cx: &mut Exec<'_>, register: SegReg) {
     if register == SegReg::Ss {
         cx.cpu.pending.set(Pending::SHADOW | Pending::SHADOW_SS);

@@ -10,7 +10,7 @@
 //! * Beside an unmasked overflow or underflow, PE says whether rounding with an unbounded exponent is inexact
 //!   ([`super::precision`]), or whether a masked one occurred in another element.
 
-use super::host::Frame;
+use super::frame::Frame;
 use super::precision::Denormals;
 use super::unit::{HostFpu, Template};
 use crate::cpu::fpu::{
@@ -18,7 +18,7 @@ use crate::cpu::fpu::{
     MXCSR_OE, MXCSR_PE, MXCSR_UE, MXCSR_ZE,
 };
 
-/// Exceptions found before the computation.
+/// The exceptions that are found before the computation.
 const BEFORE: u32 = MXCSR_IE | MXCSR_DE | MXCSR_ZE;
 /// Exceptions of results out of the format's range.
 const RANGE: u32 = MXCSR_OE | MXCSR_UE;
@@ -46,7 +46,7 @@ pub fn run(host: &HostFpu, template: &Template, frame: &mut Frame, mxcsr: u32) -
     }
 }
 
-/// As [`run`], but with the PE of the masked response.
+/// Does the work of [`run`], but with the PE of the masked response.
 fn run_masked(
     host: &HostFpu,
     template: &Template,

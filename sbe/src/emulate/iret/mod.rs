@@ -12,7 +12,7 @@ use crate::decode::Insn;
 use crate::fault::Fault;
 
 /// Highest offset in a segment of virtual-8086 mode.
-const V86_LIMIT: u32 = 0xFFFF;
+const V86_LIMIT: u32 = 0xffff;
 
 /// IRET. It unblocks NMIs even if it faults (SDM Vol. 3C, 27.2.3 "Information About NMI Unblocking Due to IRET").
 pub fn iret<W: Word>(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
@@ -43,7 +43,7 @@ pub fn iret<W: Word>(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
     Ok(())
 }
 
-/// EFLAGS after popping `image`: what the operand size, IOPL and the privilege level returned from let through.
+/// EFLAGS after `image` is popped: operand size, IOPL and the privilege level returned from decide which bits change.
 fn restored_flags<W: Word>(cx: &Exec<'_>, image: u32) -> u32 {
     let cpu = &*cx.cpu;
     let is_wide = W::BITS == 32;
@@ -63,7 +63,7 @@ fn restored_flags<W: Word>(cx: &Exec<'_>, image: u32) -> u32 {
     cpu.eflags & !(writable | RF) | image & writable
 }
 
-/// The rest of the frame: ESP, SS, ES, DS, FS, GS.
+/// Returns to virtual-8086 mode by the rest of the frame: ESP, SS, ES, DS, FS, GS.
 fn return_to_v86(
     cx: &mut Exec<'_>,
     mut stack: TransferStack,
@@ -97,7 +97,7 @@ fn return_to_v86(
     Ok(())
 }
 
-/// To the task of the back link, which must be busy.
+/// Returns to the task of the back link, which must be busy.
 fn return_to_task(cx: &mut Exec<'_>) -> Result<(), Fault> {
     let link = cx.task_link()?;
     let task = cx.find_task(link, Nesting::Return, Fault::ts)?;

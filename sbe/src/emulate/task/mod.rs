@@ -21,7 +21,7 @@ use crate::cpu::segment::{SegReg, Segment, Selector};
 use crate::fault::Fault;
 use mmu::{LinearAddr, Privilege};
 
-/// What the switch does to the task that is left.
+/// The kind of a task switch, by what it does to the task that is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Nesting {
     /// JMP: it becomes available.
@@ -42,7 +42,7 @@ pub enum SwitchFault {
 }
 
 impl SwitchFault {
-    /// The same in the same context, changed by `change`.
+    /// Applies `change` to the fault and keeps its context.
     pub fn map(self, change: impl FnOnce(Fault) -> Fault) -> Self {
         match self {
             Self::OldTask(fault) => Self::OldTask(change(fault)),
@@ -67,20 +67,20 @@ impl From<SwitchFault> for Fault {
 /// Offset of the back link.
 const LINK: u32 = 0;
 /// Offset of CR3 in a 32-bit TSS.
-const CR3: u32 = 0x1C;
+const CR3: u32 = 0x1c;
 /// Offset of the debug trap flag in a 32-bit TSS.
 const TRAP: u32 = 0x64;
 /// Debug trap flag: raise #DB when the task has been switched to.
 const TRAP_FLAG: u16 = 1;
 /// Offset of EIP in a 32-bit TSS, of IP in a 16-bit one.
 const STATE32: u32 = 0x20;
-const STATE16: u32 = 0x0E;
+const STATE16: u32 = 0x0e;
 /// Limit of the smallest 16-bit TSS.
-const MIN_LIMIT16: u32 = 0x2B;
-/// Slots before the segment selectors: EIP, EFLAGS, eight general registers.
+const MIN_LIMIT16: u32 = 0x2b;
+/// Number of slots before the segment selectors: EIP, EFLAGS, eight general registers.
 const GENERAL_SLOTS: u32 = 10;
-/// A 16-bit TSS leaves ones in the upper halves of the general registers.
-const UPPER_HALF16: u32 = 0xFFFF_0000;
+/// The upper halves of the general registers after a switch to a 16-bit task: ones.
+const UPPER_HALF16: u32 = 0xffff_0000;
 
 /// The format of a task-state segment.
 #[derive(Clone, Copy, Debug)]
@@ -119,7 +119,7 @@ impl Layout {
     }
 }
 
-/// What a task-state segment holds for a switch to its task.
+/// The contents of a task-state segment that a switch to its task loads.
 #[derive(Clone, Copy, Debug)]
 struct TaskState {
     eip: u32,
@@ -168,7 +168,7 @@ impl Exec<'_> {
         Ok(entry)
     }
 
-    /// Switches to `task` on behalf of an instruction, and raises what is the new task's fault.
+    /// Switches to `task` on behalf of an instruction, and raises a fault that belongs to the new task.
     pub fn run_task(&mut self, task: &Entry, nesting: Nesting) -> Result<(), Fault> {
         match self.switch_task(task, nesting, self.cpu.eflags) {
             Err(SwitchFault::NewTask(fault)) => self.raise_fault(fault),
@@ -283,7 +283,7 @@ impl Exec<'_> {
         Ok(())
     }
 
-    /// Back link, busy bit and TR.
+    /// Writes the back link, sets the busy bit and loads TR.
     fn take_task_register(&mut self, task: &Entry, nesting: Nesting) -> Result<(), Fault> {
         if nesting == Nesting::Call {
             let link = at(task.descriptor.base(), LINK);
@@ -297,7 +297,7 @@ impl Exec<'_> {
         Ok(())
     }
 
-    /// Everything that cannot fault. Segment registers get their selectors and stay unusable for now.
+    /// Loads everything that cannot fault. Segment registers get their selectors and stay unusable for now.
     fn load_registers(&mut self, new: &TaskState, nesting: Nesting) {
         let cpu = &mut *self.cpu;
         let old = cpu.cr0;
@@ -320,7 +320,7 @@ impl Exec<'_> {
         self.observe_control(ControlRegister::Cr0, old, 0);
     }
 
-    /// CR3, LDTR and the segment registers, checked in the order of SDM Vol. 3A, Table 7-1.
+    /// Loads CR3, LDTR and the segment registers, which are checked in the order of SDM Vol. 3A, Table 7-1.
     fn load_environment(&mut self, new: &TaskState) -> Result<(), Fault> {
         if let Some(cr3) = new
             .cr3

@@ -1,19 +1,21 @@
 //! [`HostFpu`]: the templates of the instructions that the host executes, made when they are decoded.
 
-use super::host::{Frame, SLOTS, Slot, StubMemory};
+use super::frame::Frame;
+use super::memory::{SLOTS, Slot, StubMemory};
 use super::stub::{Class, Facts, STUB_BYTES, Stub};
 use crate::cpu::fpu::FOP_MASK;
 use hashbrown::HashMap;
 use iced_x86::Instruction;
 use std::io;
 
-/// First byte of the x87 opcodes D8h..=DFh.
-const ESCAPE: u8 = 0xD8;
+/// First byte of the x87 opcodes 0xd8..=0xdf.
+const ESCAPE: u8 = 0xd8;
 /// Mask of [`ESCAPE`].
-const ESCAPE_MASK: u8 = 0xF8;
+const ESCAPE_MASK: u8 = 0xf8;
 
-/// What [`crate::decode::Insn::aux`] holds for an instruction of this module: the number of its template, and the last-opcode
-/// register of an x87 instruction (instructions that differ in their addressing form share a template but not an opcode).
+/// The contents of [`crate::decode::Insn::aux`] for an instruction that the host executes: the number of its template, and the
+/// last-opcode register of an x87 instruction (instructions that differ in their addressing form share a template but not an
+/// opcode).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TemplateRef {
     number: u16,
@@ -22,15 +24,15 @@ pub struct TemplateRef {
 }
 
 impl TemplateRef {
-    /// Number of no template.
+    /// The number of no template.
     const NONE: u16 = u16::MAX;
 
-    /// Packed into an instruction.
+    /// Packs the reference into 32 bits.
     pub fn to_bits(self) -> u32 {
         u32::from(self.fop) << 16 | u32::from(self.number)
     }
 
-    /// Unpacked.
+    /// Unpacks a reference.
     pub fn from_bits(bits: u32) -> Self {
         Self {
             number: bits as u16,
@@ -41,7 +43,7 @@ impl TemplateRef {
 
 const _: () = assert!(SLOTS < TemplateRef::NONE as usize);
 
-/// How to execute one instruction form.
+/// The stub of one instruction form, and the facts about it.
 #[derive(Clone, Copy, Debug)]
 pub struct Template {
     slot: Slot,
@@ -49,7 +51,7 @@ pub struct Template {
     pub facts: Facts,
 }
 
-/// Executes x87, MMX and SSE instructions on the host's unit.
+/// The host's FPU, and the templates of the instructions that execute on it.
 pub struct HostFpu {
     memory: StubMemory,
     templates: Vec<Template>,
@@ -57,7 +59,7 @@ pub struct HostFpu {
 }
 
 impl HostFpu {
-    /// A store without templates. It owns 256 KiB of executable memory.
+    /// An FPU without templates. It owns 256 KiB of executable memory.
     ///
     /// # Errors
     /// The host refuses executable memory.
@@ -155,8 +157,8 @@ mod tests {
     #[test]
     fn addressing_forms_share_a_template_but_not_the_opcode() {
         let mut unit = HostFpu::new().expect("executable memory");
-        let first = template(&mut unit, &[0xDD, 0x00]);
-        let second = template(&mut unit, &[0x64, 0xDD, 0x44, 0x24, 0x10]);
+        let first = template(&mut unit, &[0xdd, 0x00]);
+        let second = template(&mut unit, &[0x64, 0xdd, 0x44, 0x24, 0x10]);
         assert_eq!(first.number, second.number);
         assert_eq!((first.fop, second.fop), (0x500, 0x544));
         assert_eq!(unit.templates.len(), 1);
@@ -167,15 +169,15 @@ mod tests {
         let mut unit = HostFpu::new().expect("executable memory");
         // pshufd, pshuflw, pshufhw, shufps, shufpd by all registers and immediates: 81,920 forms.
         let prefixes: [&[u8]; 5] = [
-            &[0x66, 0x0F, 0x70],
-            &[0xF2, 0x0F, 0x70],
-            &[0xF3, 0x0F, 0x70],
-            &[0x0F, 0xC6],
-            &[0x66, 0x0F, 0xC6],
+            &[0x66, 0x0f, 0x70],
+            &[0xf2, 0x0f, 0x70],
+            &[0xf3, 0x0f, 0x70],
+            &[0x0f, 0xc6],
+            &[0x66, 0x0f, 0xc6],
         ];
         let forms = prefixes.iter().flat_map(|prefix| {
-            (0xC0..=0xFF).flat_map(move |modrm| {
-                (0..=0xFF).map(move |imm| [prefix, &[modrm, imm][..]].concat())
+            (0xc0..=0xff).flat_map(move |modrm| {
+                (0..=0xff).map(move |imm| [prefix, &[modrm, imm][..]].concat())
             })
         });
         let mut made = 0;
@@ -191,6 +193,6 @@ mod tests {
         assert_eq!(made, SLOTS);
         unit.clear();
         assert!(!unit.is_full());
-        assert_eq!(template(&mut unit, &[0xD9, 0xE8]).number, 0);
+        assert_eq!(template(&mut unit, &[0xd9, 0xe8]).number, 0);
     }
 }

@@ -1,5 +1,5 @@
-//! What the processor reads in the current task-state segment outside of task switches: inner stacks and the I/O
-//! permission bitmap (SDM Vol. 3A, 7.2.1 "Task-State Segment (TSS)").
+//! Inner stacks and the I/O permission bitmap: the parts of the current task-state segment that are read outside of task
+//! switches (SDM Vol. 3A, 7.2.1 "Task-State Segment (TSS)").
 
 use super::descriptors::{Entry, Kind, Size};
 use super::exec::Exec;
@@ -75,7 +75,7 @@ impl Exec<'_> {
         Ok(InnerStack { entry, pointer })
     }
 
-    /// #GP(0) unless the program may access the `bytes` ports from `port` (SDM Vol. 1, 19.5.2 "I/O Permission Bit Map").
+    /// Raises #GP(0) unless the program may access the `bytes` ports from `port` (SDM Vol. 1, 19.5.2 "I/O Permission Bit Map").
     pub fn io_allowed(&mut self, port: u16, bytes: u32) -> Result<(), Fault> {
         let cpu = &*self.cpu;
         if !cpu.is_protected() || !cpu.is_v86() && cpu.cpl <= cpu.iopl() {

@@ -1,8 +1,8 @@
 //! [`Stub`]: one guest instruction, re-encoded so that the host can execute it in 64-bit mode.
 //!
 //! ```text
-//!   guest  66 67 0F 6E 44 24 08     movd xmm0, [si+24h] ...
-//!   stub   66 0F 6E 07  C3          movd xmm0, [rdi]; ret
+//!   guest  66 67 0f 6e 44 24     movd xmm0, [si+0x24]
+//!   stub   66 0f 6e 07  c3       movd xmm0, [rdi]; ret
 //! ```
 //!
 //! A stub is built from the decoded instruction and never from guest bytes: registers of the x87, MMX and SSE units keep
@@ -10,6 +10,7 @@
 //! and must satisfy [`is_contained`]; so a `Stub` can read and write the FPU, EAX, the status flags and at most 16 bytes at
 //! RDI, whatever the guest asked for. One of class [`Class::Sse`] leaves an empty x87 stack empty.
 
+use super::frame::OPERAND_BYTES;
 use super::precision::Rounding;
 use iced_x86::{
     Code, CodeSize, CpuidFeature, Decoder, DecoderOptions, Encoder, FlowControl, Instruction,
@@ -17,10 +18,8 @@ use iced_x86::{
     RflagsBits,
 };
 
-/// Bytes a stub may have, its RET included.
+/// Number of bytes that a stub has, its RET included.
 pub const STUB_BYTES: usize = 16;
-/// Largest memory operand of a stub in bytes.
-pub const OPERAND_BYTES: usize = 16;
 /// The status flags as iced-x86 numbers them; it counts the x87 condition codes among the flags.
 const STATUS_FLAGS: u32 = RflagsBits::OF
     | RflagsBits::SF
@@ -29,11 +28,11 @@ const STATUS_FLAGS: u32 = RflagsBits::OF
     | RflagsBits::CF
     | RflagsBits::PF;
 /// RET.
-const RET: u8 = 0xC3;
+const RET: u8 = 0xc3;
 /// EMMS.
-const EMMS: [u8; 2] = [0x0F, 0x77];
+const EMMS: [u8; 2] = [0x0f, 0x77];
 
-/// Which unit an instruction belongs to; decides what is checked before it executes.
+/// The unit that an instruction belongs to, which decides what is checked before it executes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
     /// x87 floating point.
@@ -87,7 +86,7 @@ impl Class {
     }
 }
 
-/// How an instruction uses its memory operand.
+/// The use that an instruction makes of its memory operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemoryUse {
     /// It has none.
@@ -107,44 +106,44 @@ pub enum Alignment {
     Paragraph,
 }
 
-/// How an instruction uses the general register it names.
+/// The use that an instruction makes of the general register that it names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GeneralUse {
     /// It names none.
     None,
-    /// Reads operand number .0.
+    /// Reads the operand with this number.
     Read(u8),
-    /// Writes operand number .0.
+    /// Writes the operand with this number.
     Write(u8),
 }
 
 /// Whether an instruction sets the status flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FlagsUse {
-    /// It does not; it may read them.
+    /// Leaves them; it may read them.
     Keep,
-    /// FCOMI, COMISS and their like.
+    /// Sets them: FCOMI, COMISS and their like.
     Write,
 }
 
-/// What the emulator must know of an instruction to feed its stub.
+/// The facts about an instruction that the emulator needs to feed its stub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Facts {
-    /// The unit.
+    /// The unit it belongs to.
     pub class: Class,
-    /// Its memory operand.
+    /// The use of its memory operand.
     pub memory: MemoryUse,
     /// The alignment of its memory operand.
     pub alignment: Alignment,
-    /// Its general register.
+    /// The use of its general register.
     pub general: GeneralUse,
-    /// Status flags.
+    /// The use of the status flags.
     pub flags: FlagsUse,
     /// Its rounding of results that can overflow or underflow (SSE and SSE2).
     pub rounding: Option<Rounding>,
 }
 
-/// Why an instruction got no stub.
+/// The reason why an instruction got no stub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StubError {
     /// It is not of the x87, MMX, SSE or SSE2 instruction sets, or has an operand of a kind that stubs do not have.
@@ -333,38 +332,38 @@ mod tests {
     #[test]
     fn memory_and_general_registers_are_replaced() {
         // movd xmm0, gs:[esp+ecx*4+8]
-        let stub = stub32(&[0x65, 0x66, 0x0F, 0x6E, 0x44, 0x8C, 0x08]).expect("SSE2");
-        assert_eq!(stub.code()[..5], [0x66, 0x0F, 0x6E, 0x07, RET]);
+        let stub = stub32(&[0x65, 0x66, 0x0f, 0x6e, 0x44, 0x8c, 0x08]).expect("SSE2");
+        assert_eq!(stub.code()[..5], [0x66, 0x0f, 0x6e, 0x07, RET]);
         assert_eq!(stub.facts().memory, MemoryUse::Read(4));
         // cvttsd2si ebp, xmm3
-        let stub = stub32(&[0xF2, 0x0F, 0x2C, 0xEB]).expect("SSE2");
-        assert_eq!(stub.code()[..5], [0xF2, 0x0F, 0x2C, 0xC3, RET]);
+        let stub = stub32(&[0xf2, 0x0f, 0x2c, 0xeb]).expect("SSE2");
+        assert_eq!(stub.code()[..5], [0xf2, 0x0f, 0x2c, 0xc3, RET]);
         assert_eq!(stub.facts().general, GeneralUse::Write(0));
     }
 
     #[test]
     fn a_stub_of_the_sse_class_leaves_no_mmx_state() {
         // cvtpi2ps xmm1, [eax]
-        let stub = stub32(&[0x0F, 0x2A, 0x08]).expect("SSE");
+        let stub = stub32(&[0x0f, 0x2a, 0x08]).expect("SSE");
         assert_eq!(stub.facts().class, Class::Sse);
-        assert_eq!(stub.code()[..6], [0x0F, 0x2A, 0x0F, 0x0F, 0x77, RET]);
+        assert_eq!(stub.code()[..6], [0x0f, 0x2a, 0x0f, 0x0f, 0x77, RET]);
         // cvtpi2ps xmm1, mm0
-        let stub = stub32(&[0x0F, 0x2A, 0xC8]).expect("SSE");
+        let stub = stub32(&[0x0f, 0x2a, 0xc8]).expect("SSE");
         assert_eq!(stub.facts().class, Class::SseMmx);
-        assert_eq!(stub.code()[..4], [0x0F, 0x2A, 0xC8, RET]);
+        assert_eq!(stub.code()[..4], [0x0f, 0x2a, 0xc8, RET]);
     }
 
     #[test]
     fn alignment_is_asked_of_16_byte_operands_but_unaligned_moves() {
         let alignment = |bytes: &[u8]| stub32(bytes).expect("SSE").facts().alignment;
         assert_eq!(
-            alignment(&[0x0F, 0x28, 0x00]),
+            alignment(&[0x0f, 0x28, 0x00]),
             Alignment::Paragraph,
             "movaps"
         );
-        assert_eq!(alignment(&[0x0F, 0x10, 0x00]), Alignment::Any, "movups");
+        assert_eq!(alignment(&[0x0f, 0x10, 0x00]), Alignment::Any, "movups");
         assert_eq!(
-            alignment(&[0xF3, 0x0F, 0x58, 0x00]),
+            alignment(&[0xf3, 0x0f, 0x58, 0x00]),
             Alignment::Any,
             "addss"
         );
@@ -372,13 +371,13 @@ mod tests {
 
     /// Every x87 opcode, and every opcode of the two-byte map under every mandatory prefix, with every ModR/M byte.
     fn encodings() -> impl Iterator<Item = Vec<u8>> {
-        let x87 = (0xD8..=0xDF).map(|opcode| vec![opcode]);
-        let prefixes: [&[u8]; 4] = [&[], &[0x66], &[0xF2], &[0xF3]];
+        let x87 = (0xd8..=0xdf).map(|opcode| vec![opcode]);
+        let prefixes: [&[u8]; 4] = [&[], &[0x66], &[0xf2], &[0xf3]];
         let simd = prefixes
             .into_iter()
-            .flat_map(|prefix| (0..=0xFF).map(move |opcode| [prefix, &[0x0F, opcode]].concat()));
+            .flat_map(|prefix| (0..=0xff).map(move |opcode| [prefix, &[0x0f, opcode]].concat()));
         x87.chain(simd)
-            .flat_map(|opcode| (0..=0xFF).map(move |modrm| [&opcode[..], &[modrm; 8]].concat()))
+            .flat_map(|opcode| (0..=0xff).map(move |modrm| [&opcode[..], &[modrm; 8]].concat()))
     }
 
     #[test]
@@ -420,16 +419,16 @@ mod tests {
     #[test]
     fn integer_system_and_state_instructions_get_no_stub() {
         for bytes in [
-            &[0x0F, 0x05][..],         // syscall
+            &[0x0f, 0x05][..],         // syscall
             &[0x89, 0x00],             // mov [eax], eax
-            &[0xC3],                   // ret
-            &[0x0F, 0x01, 0xD0],       // xgetbv
-            &[0x0F, 0xAE, 0x00],       // fxsave [eax]
-            &[0x0F, 0xC7, 0x08],       // cmpxchg8b [eax]
-            &[0x0F, 0xF7, 0xC1],       // maskmovq mm0, mm1
-            &[0xDD, 0x30],             // fnsave [eax]
-            &[0x0F, 0x38, 0x00, 0xC0], // pshufb mm0, mm0: SSSE3
-            &[0xC5, 0xF8, 0x58, 0xC0], // vaddps
+            &[0xc3],                   // ret
+            &[0x0f, 0x01, 0xd0],       // xgetbv
+            &[0x0f, 0xae, 0x00],       // fxsave [eax]
+            &[0x0f, 0xc7, 0x08],       // cmpxchg8b [eax]
+            &[0x0f, 0xf7, 0xc1],       // maskmovq mm0, mm1
+            &[0xdd, 0x30],             // fnsave [eax]
+            &[0x0f, 0x38, 0x00, 0xc0], // pshufb mm0, mm0: SSSE3
+            &[0xc5, 0xf8, 0x58, 0xc0], // vaddps
         ] {
             assert!(stub32(bytes).is_err(), "{bytes:02X?}");
         }

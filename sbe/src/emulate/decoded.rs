@@ -1,0 +1,100 @@
+//! [`Decoded`]: an instruction with its handler, as the decode cache keeps it.
+
+use super::exec::Handler;
+use super::{data, fpu, table};
+use crate::decode::Insn;
+use crate::decode::decoder::{CodeSize, DecodeError, MAX_LENGTH, decode_announced, resolve};
+use crate::host_fpu::HostFpu;
+
+/// Legacy prefixes (SDM Vol. 2A, 2.1.1 "Instruction Prefixes").
+const PREFIXES: [u8; 11] = [
+    0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf0, 0xf2, 0xf3,
+];
+/// Prefixes that choose between the instructions of a two-byte opcode; the first, DS, stands for none.
+const MANDATORY_PREFIXES: [u8; 4] = [0x3e, 0x66, 0xf3, 0xf2];
+
+/// A decoded instruction, ready to be executed.
+#[derive(Clone, Copy)]
+pub struct Decoded {
+    /// The handler, which executes it.
+    pub exec: Handler,
+    /// The operands, for the handler.
+    pub insn: Insn,
+}
+
+impl Decoded {
+    /// An instruction that raises #UD.
+    pub const UNDEFINED: Self = Self {
+        exec: data::undefined,
+        insn: Insn::NONE,
+    };
+}
+
+/// Decodes the instruction at the start of `bytes`.
+///
+/// # Errors
+/// See [`DecodeError`].
+pub fn decode(bytes: &[u8], size: CodeSize, host: &mut HostFpu) -> Result<Decoded, DecodeError> {
+    let raw = decode_announced(bytes, size, 0)?;
+    let exec = table::handler(&raw).ok_or(DecodeError::Invalid)?;
+    let mut insn = resolve(&raw, size);
+    if fpu::is_host_executed(&raw) {
+        insn.aux = host.template(&raw, &bytes[..raw.len()]);
+    }
+    Ok(Decoded { exec, insn })
+}
+
+/// Whether `bytes`, which end in the middle of an instruction, hold an undefined opcode. If so, the processor raises #UD without
+/// fetching more.
+///
+/// An opcode is undefined if there is no mandatory prefix and ModRM byte that make an instruction of it. Of any other the
+/// length is known, and the instruction is fetched to its end before #UD.
+///
+/// Known limit: where iced-x86 calls an encoding invalid before its last byte (66 f3 0f dd, or dd /5 before its
+/// displacement), #UD is raised although a processor would first fetch on, and fault if the next page is absent.
+pub fn is_undefined_opcode(bytes: &[u8], size: CodeSize) -> bool {
+    let prefixes = bytes.iter().take_while(|byte| PREFIXES.contains(byte));
+    match bytes[prefixes.count()..] {
+        // Complete: iced asks for a third byte if these two are undefined.
+        [0xd8..=0xdf, 0xc0..=0xff] => true,
+        [0x0f, opcode] => MANDATORY_PREFIXES.iter().all(|&prefix| {
+            (0..=u8::MAX).all(|modrm| {
+                let mut whole = [0; MAX_LENGTH];
+                whole[..4].copy_from_slice(&[prefix, 0x0f, opcode, modrm]);
+                match decode_announced(&whole, size, 0) {
+                    Ok(raw) => table::handler(&raw).is_none(),
+                    Err(_) => true,
+                }
+            })
+        }),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_opcode_without_any_instruction_is_undefined() {
+        let undefined = |bytes: &[u8]| is_undefined_opcode(bytes, CodeSize::Bits32);
+        for bytes in [&[0x0f, 0x04][..], &[0x66, 0x0f, 0x0a], &[0xf0, 0xdb, 0xe5]] {
+            assert_eq!(
+                decode_announced(bytes, CodeSize::Bits32, 0),
+                Err(DecodeError::NeedMoreBytes)
+            );
+            assert!(undefined(bytes), "{bytes:02X?}");
+        }
+        // An escape, PADDD, XADD, UD1, group 4, FLD.
+        for bytes in [
+            &[0x0f][..],
+            &[0x0f, 0xfe],
+            &[0xf0, 0x0f, 0xc1],
+            &[0x0f, 0xb9],
+            &[0xfe],
+            &[0xd9],
+        ] {
+            assert!(!undefined(bytes), "{bytes:02X?}");
+        }
+    }
+}

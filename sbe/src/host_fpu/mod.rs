@@ -1,0 +1,20 @@
+//! The host's FPU, on which x87, MMX, SSE and SSE2 instructions of the guest execute.
+//!
+//! ```text
+//!   decode:   instruction ──> stub::Stub ──> memory::StubMemory (published, deduplicated) ──> TemplateRef
+//!   execute:  Frame with the guest's state and memory operand ──> HostFpu::run, simd_errors::run ──> Frame
+//! ```
+//!
+//! Nothing here knows guest memory or raises an exception: `emulate/fpu` fills the frame, stores what comes out of it, and
+//! raises what [`simd_errors`] reports.
+
+mod frame;
+mod memory;
+pub mod precision;
+pub mod simd_errors;
+mod stub;
+mod unit;
+
+pub use frame::{Frame, OPERAND_BYTES};
+pub use stub::{Alignment, Class, FlagsUse, GeneralUse, MemoryUse};
+pub use unit::{HostFpu, Template, TemplateRef};
