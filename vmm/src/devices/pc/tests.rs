@@ -253,12 +253,12 @@ fn take(
                 0
             }
         };
-        if backends.com1.room() > 0 && step.pass % 2 == 0 {
+        if backends.com1.room() > 0 && step.pass.is_multiple_of(2) {
             backends.com1.send(&[step.pass as u8; 3]);
             board.advance_devices();
         }
         let intr = board.intr();
-        if intr && step.pass % 3 == 0 {
+        if intr && step.pass.is_multiple_of(3) {
             return (board.acknowledge().into(), true, board.next_deadline());
         }
         (seen, intr, board.next_deadline())
