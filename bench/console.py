@@ -13,10 +13,10 @@ TAIL = 600
 
 
 class Clock(Enum):
-    """What is measured of the time between two markers."""
+    """A measurement of the time between two markers."""
 
     WALL = "wall"
-    """How long it took, by the host's monotonic clock."""
+    """The duration by the host's monotonic clock."""
     CPU = "cpu"
     """The host's processor time used by the program, all its threads, and those of its children that have ended."""
 

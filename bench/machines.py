@@ -22,7 +22,7 @@ QEMU_CPU = "n270,+pse"
 
 @dataclass(frozen=True)
 class Images:
-    """What a guest boots from."""
+    """The files that a guest boots from."""
 
     kernel: Path
     initrd: Path
@@ -82,7 +82,7 @@ class Session:
 
 
 class Machine(ABC):
-    """Something that runs workloads.sh."""
+    """A machine that runs workloads.sh."""
 
     name: str
 

@@ -12,7 +12,7 @@ from machines import OTHER_REPLEX
 
 
 class Results:
-    """What was measured: a list of figures, one a round, for each row and machine; failures beside them."""
+    """The measurements: a list of figures, one a round, for each row and machine; failures beside them."""
 
     def __init__(self):
         self._figures: dict[tuple[str, str], list[float]] = {}
@@ -78,7 +78,7 @@ def _ratio(results: Results, row: str, ours: str, other: str) -> str:
 
 
 def head(quick: bool, rounds: int, clock: Clock, versions: dict[str, str]) -> str:
-    """Where, when and with what."""
+    """Returns the head of the report: host, date, versions and options."""
     what = "time" if clock is Clock.WALL else "**processor time**"
     lines = [
         f"Medians of the {what} of {rounds} round{'s' if rounds > 1 else ''}, {date.today().isoformat()}"

@@ -1,4 +1,4 @@
-"""What is measured: the workloads of workloads.sh, with their sizes."""
+"""The workloads of workloads.sh, with their sizes."""
 
 from dataclasses import dataclass
 

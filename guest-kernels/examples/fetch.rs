@@ -1,5 +1,5 @@
-//! Fetches guests by name (all of them without arguments) into the cache and prints where their images are. `--refresh`
-//! before the names downloads again what is there already.
+//! Fetches the named guests, or all of them without arguments, into the cache and prints where their images are. With
+//! `--refresh` before the names it also downloads guests that the cache already has.
 
 use std::error::Error;
 use std::process::ExitCode;

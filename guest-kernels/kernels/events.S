@@ -1,19 +1,19 @@
-# What a monitor may intercept, counted by the handlers: page faults, INT 80h, timer interrupts; and text that is read while
-# it executes, so that nobody can write a breakpoint into it unseen.
+# Events that a monitor may intercept, counted by the handlers: page faults, INT 0x80 and timer interrupts. The kernel
+# also reads text that it executes, so that no breakpoint can be written into it unnoticed.
 # SDM Vol. 3A, chapter 4 Paging and chapter 6 Interrupt and Exception Handling.
 #
-# Beside the verdicts it prints what it has counted, a line each, `NAME XXXXXXXX`:
+# Beside the verdicts it prints its counts, each in a line `NAME XXXXXXXX`:
 #
 #       faults      page faults that the handler has served
-#       calls       INT 80h that the handler has served
+#       calls       INT 0x80 that the handler has served
 #       ticks       timer interrupts that the handler has served, at least TICKS
-#       text        first address of what is summed up: the bytes of the function that does it
-#       length      its bytes
-#       sum         the sum of its bytes, of the last round
-#       rounds      rounds
+#       text        first address of the bytes that are summed up, which are those of the function that does so
+#       length      the number of these bytes
+#       sum         their sum in the last round
+#       rounds      the number of rounds
 #
-#   linear 00000000  identity, 4 MiB: this kernel
-#          00400000  table demand_pt: at first absent, mapped by the handler to frames of `frames`
+#   linear 0x00000000  identity, 4 MiB: this kernel
+#          0x00400000  table demand_pt: at first absent, mapped by the handler to frames of `frames`
 
         .include "harness.inc"
 
@@ -29,8 +29,8 @@
 
         PIC1            = 0x20
         PIC1_DATA       = 0x21
-        PIC2_DATA       = 0xA1
-        PIC2            = 0xA0
+        PIC2_DATA       = 0xa1
+        PIC2            = 0xa0
         ICW1_INIT_ICW4  = 0x11
         ICW4_8086       = 0x01
         OCW2_EOI        = 0x20
@@ -54,7 +54,7 @@ main:
         outb    %al, $\port
 .endm
 
-# Prints a line, `NAME XXXXXXXX`. VALUE is any operand but EAX.
+# Prints a line `NAME XXXXXXXX`. VALUE is any operand but EAX.
 .macro say name, value
         pusha
         movl    \value, %eax
@@ -70,7 +70,7 @@ main:
         .popsection
 .endm
 
-# --- Page faults: 4.7 Page-Fault Exceptions, 6.15 Interrupt 14 -------------------------------------------------------------
+# --- Page faults: 4.7 Page-Fault Exceptions, 6.15 Interrupt 14 --------------------------------------------------------
 
 demand_paging:
         xorl    %ecx, %ecx
@@ -88,7 +88,7 @@ demand_paging:
         movl    %eax, %cr0
 
         handle  PF, map_page
-        xorl    %ecx, %ecx                      # page n gets n + 1
+        xorl    %ecx, %ecx                      # page n holds n + 1
         movl    $DEMAND, %edi
 1:      incl    %ecx
         movl    %ecx, (%edi)
@@ -108,7 +108,7 @@ demand_paging:
         check   each_store_completes, $(PAGES*(PAGES+1)/2)
         ret
 
-# Maps the page at CR2 to the next frame. Above the saved registers: error code, EIP, CS, EFLAGS.
+# Maps the page at CR2 to the next frame. Stack above the saved registers: error code, EIP, CS, EFLAGS.
 map_page:
         pusha
         movl    faults, %eax
@@ -125,7 +125,7 @@ map_page:
         addl    $4, %esp
         iret
 
-# --- INT n: 6.4.4 INT n Instruction ----------------------------------------------------------------------------------------
+# --- INT n: 6.4.4 INT n Instruction -----------------------------------------------------------------------------------
 
 software_interrupts:
         handle  SYSCALL, count_call
@@ -146,29 +146,29 @@ count_call:
         addl    %eax, arguments
         iret
 
-# --- External interrupts: 6.3.1 External Interrupts -------------------------------------------------------------------------
+# --- External interrupts: 6.3.1 External Interrupts -------------------------------------------------------------------
 
 timer:
         out_byte ICW1_INIT_ICW4, PIC1
         out_byte ICW1_INIT_ICW4, PIC2
         out_byte IRQ0, PIC1_DATA
         out_byte (IRQ0+8), PIC2_DATA
-        out_byte 0x04, PIC1_DATA                # ICW3: second chip on IR2
+        out_byte 0x04, PIC1_DATA                # ICW3: slave on IR2
         out_byte 0x02, PIC2_DATA
         out_byte ICW4_8086, PIC1_DATA
         out_byte ICW4_8086, PIC2_DATA
-        out_byte 0xFE, PIC1_DATA
-        out_byte 0xFF, PIC2_DATA
+        out_byte 0xfe, PIC1_DATA
+        out_byte 0xff, PIC2_DATA
         handle  IRQ0, count_tick
         out_byte PIT0_MODE2, PIT_CONTROL
-        out_byte (PIT_1MS&0xFF), PIT_CHANNEL0
+        out_byte (PIT_1MS&0xff), PIT_CHANNEL0
         out_byte (PIT_1MS>>8), PIT_CHANNEL0
 1:      sti
         hlt
         cli
         cmpl    $TICKS, ticks
         jb      1b
-        out_byte 0xFF, PIC1_DATA
+        out_byte 0xff, PIC1_DATA
         restore_vector IRQ0
         say     ticks, ticks
         cmpl    $TICKS, ticks
@@ -183,12 +183,12 @@ count_tick:
         popl    %eax
         iret
 
-# --- Text -------------------------------------------------------------------------------------------------------------------
+# --- Text -------------------------------------------------------------------------------------------------------------
 
 own_text:
         movl    $ROUNDS, rounds
         call    sum_up
-        movl    %eax, %ebx                      # of the first round; the others give the same
+        movl    %eax, %ebx                      # sum of the first round; the others must give the same
         xorl    %edi, %edi
 1:      call    sum_up
         cmpl    %eax, %ebx
@@ -206,7 +206,7 @@ own_text:
         check   sums_are_equal, $0
         ret
 
-# EAX: the sum of the bytes of this function.
+# Returns the sum of the bytes of this function in EAX.
 sum_up:
         xorl    %eax, %eax
         movl    $sum_up, %esi

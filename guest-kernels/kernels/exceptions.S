@@ -1,4 +1,4 @@
-# Exceptions: every vector, its error code, the EIP it saves, RF, priorities, double faults, the mov-ss shadow.
+# Exceptions: every vector with its error code and saved EIP; RF, priorities, double faults, the shadow of MOV SS.
 # SDM Vol. 3A, chapter 6 Interrupt and Exception Handling; Vol. 3B, chapter 17 Debug.
 
         .include "harness.inc"
@@ -7,15 +7,15 @@
         CODE_NP         = FREE + 0x08
         TSS_NP          = FREE + 0x10
         LDT_NP          = FREE + 0x18
-        SMALL           = FREE + 0x20           # data, limit 0FFFh
+        SMALL           = FREE + 0x20           # data, limit 0x0fff
         CODE1           = FREE + 0x28 + 1       # ring 1
         STACK1          = FREE + 0x30 + 1
         STACK1_NP       = FREE + 0x38 + 1
         GATE1           = FREE + 0x40 + 3       # call gate into ring 1
-        TSS_BAD         = FREE + 0x48           # limit below 67h
+        TSS_BAD         = FREE + 0x48           # limit below 0x67
         BEYOND          = GDT_ENTRIES * 8
 
-        DR6_STATUS      = 0xE00F                # B0..B3, BD, BS, BT
+        DR6_STATUS      = 0xe00f                # B0..B3, BD, BS, BT
         DR6_BD          = 1 << 13
         DR6_BS          = 1 << 14
         DR7_L0          = 1 << 0
@@ -25,17 +25,17 @@
         DR7_RW1_ACCESS  = 3 << 20
         DR7_LEN1_4      = 3 << 22
 
-        VECTOR_X        = 0x50                  # its gate is spoiled in several ways
+        VECTOR_X        = 0x50                  # its gate is made invalid in several ways
 
 main:
-        segment DATA_NP, $0, $0xFFFFF, DATA+BIG+PAGES
-        segment CODE_NP, $0, $0xFFFFF, CODE+BIG+PAGES
+        segment DATA_NP, $0, $0xfffff, DATA+BIG+PAGES
+        segment CODE_NP, $0, $0xfffff, CODE+BIG+PAGES
         segment TSS_NP, $tss, $TSS_SIZE-1, SYS_TSS
         segment LDT_NP, $tss, $7, SYS_LDT
-        segment SMALL, $scratch, $0xFFF, PRESENT+DATA+BIG
-        segment CODE1, $0, $0xFFFFF, PRESENT+DPL1+CODE+BIG+PAGES
-        segment STACK1, $0, $0xFFFFF, PRESENT+DPL1+DATA+BIG+PAGES
-        segment STACK1_NP, $0, $0xFFFFF, DPL1+DATA+BIG+PAGES
+        segment SMALL, $scratch, $0xfff, PRESENT+DATA+BIG
+        segment CODE1, $0, $0xfffff, PRESENT+DPL1+CODE+BIG+PAGES
+        segment STACK1, $0, $0xfffff, PRESENT+DPL1+DATA+BIG+PAGES
+        segment STACK1_NP, $0, $0xfffff, DPL1+DATA+BIG+PAGES
         gate    (gdt+(GATE1&~7)), CODE1, ring1_entry, PRESENT+DPL3+SYS_CALL_GATE
         segment TSS_BAD, $tss, $0x66, PRESENT+SYS_TSS
         call    divide
@@ -55,7 +55,7 @@ main:
         call    priorities
         ret
 
-# --- #DE: SDM Vol. 3A, 6.15, Interrupt 0 - Divide Error Exception -------------------------------------------------------
+# --- #DE: SDM Vol. 3A, 6.15, Interrupt 0 - Divide Error Exception -----------------------------------------------------
 
 divide:
         movl    $7, %eax
@@ -84,10 +84,10 @@ divide:
 
 software:
         traps   bp_int3, BP, int3
-        traps   bp_int_n, BP, .byte 0xCD, BP
-        traps   db_int1, DB, .byte 0xF1
+        traps   bp_int_n, BP, .byte 0xcd, BP
+        traps   db_int1, DB, .byte 0xf1
         traps   int_n, 0x99, int $0x99
-        movb    $0x7F, %al
+        movb    $0x7f, %al
         addb    $1, %al
         traps   of_into, OF, into
         xorl    %eax, %eax
@@ -106,7 +106,7 @@ software:
 
 # --- #UD: 6.15, Interrupt 6 - Invalid Opcode Exception ----------------------------------------------------------------
 
-# A nop of BYTES bytes; 15 is the longest instruction there is.
+# A nop of BYTES bytes. The longest instruction has 15.
 .macro long_nop bytes
         .fill   \bytes - 1, 1, 0x66
         nop
@@ -114,17 +114,17 @@ software:
 
 invalid_opcode:
         faults  ud_ud2, UD, 0, ud2
-        faults  ud_lock_nop, UD, 0, .byte 0xF0, 0x90
-        faults  ud_lock_register, UD, 0, .byte 0xF0, 0x01, 0xC0
+        faults  ud_lock_nop, UD, 0, .byte 0xf0, 0x90
+        faults  ud_lock_register, UD, 0, .byte 0xf0, 0x01, 0xc0
         movl    $scratch, %eax
-        faults  ud_lock_mov, UD, 0, .byte 0xF0, 0x89, 0x00
-        faults  ud_mov_to_cs, UD, 0, .byte 0x8E, 0xC8
-        faults  ud_segment_register_6, UD, 0, .byte 0x8E, 0xF0
-        faults  ud_lea_register, UD, 0, .byte 0x8D, 0xC0
-        faults  ud_group_fe_7, UD, 0, .byte 0xFE, 0xF8
-        faults  ud_group_ff_7, UD, 0, .byte 0xFF, 0xF8
-        faults  ud_mov_from_cr1, UD, 0, .byte 0x0F, 0x20, 0xC8
-        faults  ud_far_call_register, UD, 0, .byte 0xFF, 0xD8
+        faults  ud_lock_mov, UD, 0, .byte 0xf0, 0x89, 0x00
+        faults  ud_mov_to_cs, UD, 0, .byte 0x8e, 0xc8
+        faults  ud_segment_register_6, UD, 0, .byte 0x8e, 0xf0
+        faults  ud_lea_register, UD, 0, .byte 0x8d, 0xc0
+        faults  ud_group_fe_7, UD, 0, .byte 0xfe, 0xf8
+        faults  ud_group_ff_7, UD, 0, .byte 0xff, 0xf8
+        faults  ud_mov_from_cr1, UD, 0, .byte 0x0f, 0x20, 0xc8
+        faults  ud_far_call_register, UD, 0, .byte 0xff, 0xd8
         faults  ud_sse_without_osfxsr, UD, 0, xorps %xmm0, %xmm0
         movl    $CR4_DE, %eax
         movl    %eax, %cr4
@@ -136,7 +136,7 @@ invalid_opcode:
         faults  gp_sixteen_bytes, GP, 0, long_nop 16
         ret
 
-# --- #NM: 6.15, Interrupt 7 - Device Not Available Exception; 2.5 Control Registers (EM, MP, TS) ------------------------
+# --- #NM: 6.15, Interrupt 7 - Device Not Available Exception; 2.5 Control Registers (EM, MP, TS) ----------------------
 
 no_device:
         movl    $CR0_PE + CR0_NE + CR0_TS, %eax
@@ -169,7 +169,7 @@ no_device:
         runs    fnop_allowed, fnop
         ret
 
-# --- #DB, single step: Vol. 3B, 17.3.1.4 Single-Step Exception Condition -----------------------------------------------
+# --- #DB, single step: Vol. 3B, 17.3.1.4 Single-Step Exception Condition ----------------------------------------------
 
 .macro set_tf
         pushf
@@ -219,7 +219,7 @@ after_shadow:
 
         movl    $scratch, %edi
         movl    $3, %ecx
-        movb    $0x5A, %al
+        movb    $0x5a, %al
         arm     1f
         set_tf
 step_string:
@@ -232,7 +232,7 @@ step_string:
         xorl    %eax, %eax
         movl    %eax, %dr6
 
-        arm     1f                              # a fault takes the place of the trap
+        arm     1f                              # a fault replaces the trap
         set_tf
         ud2
 1:      check_vector fault_before_step, UD
@@ -241,7 +241,7 @@ step_string:
         check   fault_pushes_tf, $EFLAGS_TF
         ret
 
-# --- #DB, debug registers: Vol. 3B, 17.2 Debug Registers ----------------------------------------------------------------
+# --- #DB, debug registers: Vol. 3B, 17.2 Debug Registers --------------------------------------------------------------
 
 .macro set_dr7 value
         pushl   %eax
@@ -306,7 +306,7 @@ breakpoints:
         user_faults user_mov_dr, GP, 0, movl %dr7, %eax
         ret
 
-# --- RF: Vol. 3B, 17.3.1.1 Instruction-Breakpoint Exception Condition ----------------------------------------------------
+# --- RF: Vol. 3B, 17.3.1.1 Instruction-Breakpoint Exception Condition -------------------------------------------------
 
 resume_flag:
         handle  DB, count_and_resume
@@ -360,14 +360,14 @@ count_and_resume:
 1:      popl    %eax
         iret
 
-# --- Selectors: 6.13 Error Code; Interrupts 11, 12 and 13 ---------------------------------------------------------------
+# --- Selectors: 6.13 Error Code; Interrupts 11, 12 and 13 -------------------------------------------------------------
 
 selectors:
         movl    $BEYOND, %eax
         faults  gp_beyond_gdt, GP, BEYOND, movl %eax, %ds
         movl    $BEYOND + 3, %eax
         faults  gp_error_without_rpl, GP, BEYOND, movl %eax, %es
-        xorl    %eax, %eax                      # after RESET the LDT has base 0, limit FFFFh (9.1.1, Table 9-1)
+        xorl    %eax, %eax                      # after RESET the LDT has base 0, limit 0xffff (9.1.1, Table 9-1)
         runs    lldt_null, lldt %ax
         movl    $4, %eax
         faults  gp_no_ldt, GP, 4, movl %eax, %fs
@@ -412,7 +412,7 @@ selectors:
         user_faults user_invlpg, GP, 0, invlpg scratch
         ret
 
-# --- Spoiled gates: 6.12 Exception and Interrupt Handling, 6.13 Error Code ------------------------------------------------
+# --- Spoiled gates: 6.12 Exception and Interrupt Handling, 6.13 Error Code --------------------------------------------
 
 spoiled_gates:
         handle  VECTOR_X, ring1_entry, SYS_INT_GATE
@@ -447,7 +447,7 @@ spoiled_gates:
         lidt    idt_pointer
         ret
 
-# --- #TS: 6.15, Interrupt 10 - Invalid TSS Exception ----------------------------------------------------------------------
+# --- #TS: 6.15, Interrupt 10 - Invalid TSS Exception ------------------------------------------------------------------
 
 .macro set_stack1 selector
         movl    $ring1_stack_top, tss + TSS_ESP1
@@ -495,19 +495,19 @@ ring1_entry:
 stack_faults:
         movl    $SMALL, %eax
         movl    %eax, %es
-        runs    limit_last_dword, movl %es:0xFFC, %ebx
-        faults  gp_limit_dword_across, GP, 0, movl %es:0xFFD, %ebx
-        faults  gp_limit_word_across, GP, 0, movw %es:0xFFF, %bx
-        runs    limit_last_byte, movb %es:0xFFF, %bl
+        runs    limit_last_dword, movl %es:0xffc, %ebx
+        faults  gp_limit_dword_across, GP, 0, movl %es:0xffd, %ebx
+        faults  gp_limit_word_across, GP, 0, movw %es:0xfff, %bx
+        runs    limit_last_byte, movb %es:0xfff, %bl
         faults  gp_limit_byte_after, GP, 0, movb %es:0x1000, %bl
         faults  gp_limit_write, GP, 0, movl %ebx, %es:0x1000
-        faults  gp_limit_top, GP, 0, movl %ebx, %es:0xFFFFFFFE
+        faults  gp_limit_top, GP, 0, movl %ebx, %es:0xfffffffe
         movl    $KDATA, %ebx
         movl    %ebx, %es
 
         arm     1f                              # SMALL as stack, with ESP inside so that delivery can push
         movl    $2f, attempt_eip
-        movl    $0xFFE, %ebp
+        movl    $0xffe, %ebp
         movl    %eax, %ss
         movl    $0x800, %esp
 2:      movl    (%ebp), %ebx
@@ -528,7 +528,7 @@ stack_faults:
 
 float_errors:
         fninit
-        movw    $0x037B, scratch                # zero-divide unmasked
+        movw    $0x037b, scratch                # zero-divide unmasked
         fldcw   scratch
         fldz
         fld1
@@ -544,32 +544,32 @@ float_errors:
 
         movl    $CR4_OSFXSR, %eax
         movl    %eax, %cr4
-        movl    $0x1D80, scratch                # zero-divide unmasked
+        movl    $0x1d80, scratch                # zero-divide unmasked
         ldmxcsr scratch
-        movl    $0x3F800000, %eax
+        movl    $0x3f800000, %eax
         movd    %eax, %xmm0
         xorps   %xmm1, %xmm1
         faults  ud_simd_error_without_osxmmexcpt, UD, 0, divss %xmm1, %xmm0
         movl    $CR4_OSFXSR + CR4_OSXMMEXCPT, %eax
         movl    %eax, %cr4
-        movl    $0x1D80, scratch
+        movl    $0x1d80, scratch
         ldmxcsr scratch
         faults  xm_divide_by_zero, XM, 0, divss %xmm1, %xmm0
         movd    %xmm0, %eax
-        check   xm_keeps_destination, $0x3F800000
+        check   xm_keeps_destination, $0x3f800000
         stmxcsr scratch
         movl    scratch, %eax
-        check   xm_sets_flag, $0x1D84
+        check   xm_sets_flag, $0x1d84
         movl    $0x10000, scratch
         faults  gp_mxcsr_reserved, GP, 0, ldmxcsr scratch
         faults  gp_sse_misaligned, GP, 0, movaps scratch+4, %xmm0
-        movl    $0x1F80, scratch
+        movl    $0x1f80, scratch
         ldmxcsr scratch
         xorl    %eax, %eax
         movl    %eax, %cr4
         ret
 
-# --- #AC: Interrupt 17 - Alignment Check Exception ------------------------------------------------------------------------
+# --- #AC: Interrupt 17 - Alignment Check Exception --------------------------------------------------------------------
 
 alignment:
         movl    $CR0_PE + CR0_NE + CR0_AM, %eax
@@ -596,7 +596,7 @@ alignment:
         fninit
         ret
 
-# --- Double faults: Interrupt 8, Table 6-5 Conditions for Generating a Double Fault ---------------------------------------
+# --- Double faults: Interrupt 8, Table 6-5 Conditions for Generating a Double Fault -----------------------------------
 
 .macro spoil vector
         handle  \vector, ring1_entry, SYS_INT_GATE
@@ -635,7 +635,7 @@ double_faults:
         restore_vector UD
         ret
 
-# --- Priorities: 6.9 Priority Among Simultaneous Exceptions and Interrupts --------------------------------------------------
+# --- Priorities: 6.9 Priority Among Simultaneous Exceptions and Interrupts --------------------------------------------
 
 priorities:
         movl    $1f, %eax
@@ -658,10 +658,10 @@ priorities:
         xorl    %eax, %eax
         movl    %eax, %dr6
 
-        user_faults ud_before_gp_privilege, UD, 0, .byte 0xF0, 0xF4     # lock hlt
+        user_faults ud_before_gp_privilege, UD, 0, .byte 0xf0, 0xf4     # lock hlt
         movl    $CR0_PE + CR0_NE + CR0_TS, %eax
         movl    %eax, %cr0
-        faults  ud_lock_before_nm, UD, 0, .byte 0xF0, 0xD9, 0xD0        # lock fnop
+        faults  ud_lock_before_nm, UD, 0, .byte 0xf0, 0xd9, 0xd0        # lock fnop
         movl    $SMALL, %eax
         movl    %eax, %es
         faults  nm_before_gp_limit, NM, 0, flds %es:0x1000
@@ -683,7 +683,7 @@ tiny_idt_pointer:
 
         .bss
         .balign 4096
-                .skip 4096                      # emulators without limit checks write around scratch
+                .skip 4096                      # emulators without limit checks write before scratch
 scratch:        .skip 4096 * 2
 count:          .skip 4
 resume_on:      .skip 4

@@ -1,24 +1,24 @@
-# Interrupts: the 8259A pair and the 8254 through their ports, and how the processor takes what they deliver.
-# SDM Vol. 3A, chapter 6 Interrupt and Exception Handling; Intel 8259A and 8254 data sheets.
+# Interrupts: the 8259A pair and the 8254 through their ports, and the delivery of their interrupts to the processor.
+# SDM Vol. 3A, chapter 6 Interrupt and Exception Handling; Intel 8259A and 8254 datasheets.
 #
-# Most cases use a request that is pending before the case begins: channel 0 counts down once (mode 0) and its output
-# stays high, so that nothing depends on time. IRQ 8 comes from the periodic interrupt of the MC146818 clock.
+# Most cases use a request that is pending before the case begins: counter 0 counts down once (mode 0) and OUT0 stays
+# high, so that nothing depends on time. IRQ 8 comes from the periodic interrupt of the MC146818 clock.
 
         .include "harness.inc"
 
         PIC1            = 0x20
         PIC1_DATA       = 0x21
-        PIC2            = 0xA0
-        PIC2_DATA       = 0xA1
+        PIC2            = 0xa0
+        PIC2_DATA       = 0xa1
         ICW1_INIT_ICW4  = 0x11
         ICW4_8086       = 0x01
         ICW4_AEOI       = 0x02
         OCW2_EOI        = 0x20
         OCW2_SPECIFIC   = 0x60
-        OCW2_PRIORITY   = 0xC0                  # set priority: the level named becomes the lowest
-        OCW3_READ_IRR   = 0x0A
-        OCW3_READ_ISR   = 0x0B
-        OCW3_POLL       = 0x0C
+        OCW2_PRIORITY   = 0xc0                  # set priority: the given level becomes the lowest
+        OCW3_READ_IRR   = 0x0a
+        OCW3_READ_ISR   = 0x0b
+        OCW3_POLL       = 0x0c
         VECTOR_BASE1    = 0x20
         VECTOR_BASE2    = 0x28
         IRQ0            = VECTOR_BASE1 + 0
@@ -31,7 +31,7 @@
         PIT0_MODE0      = 0x30
         PIT0_MODE2      = 0x34
         PIT0_LATCH      = 0x00
-        PIT2_MODE0      = 0xB0
+        PIT2_MODE0      = 0xb0
         PORT_B          = 0x61
         PORT_B_GATE2    = 0x01
         PORT_B_OUT2     = 0x20
@@ -39,9 +39,9 @@
 
         CMOS_INDEX      = 0x70
         CMOS_DATA       = 0x71
-        RTC_A           = 0x0A
-        RTC_B           = 0x0B
-        RTC_C           = 0x0C
+        RTC_A           = 0x0a
+        RTC_B           = 0x0b
+        RTC_C           = 0x0c
         RTC_RATE_1024HZ = 0x26                  # 32768 Hz time base, divider 6
         RTC_B_24H       = 0x02
         RTC_B_PIE       = 0x40
@@ -60,7 +60,7 @@ main:
         call    ticks_and_halt
         call    ring3
         call    counters
-        movb    $0xFF, %al
+        movb    $0xff, %al
         outb    %al, $PIC1_DATA
         outb    %al, $PIC2_DATA
         ret
@@ -81,13 +81,13 @@ main:
         out_byte \second, PIC2_DATA
 .endm
 
-# Gives a request some time to reach the processor.
+# Waits for a request to reach the processor.
 .macro linger
         movl    $1000, %ecx
         loop    .
 .endm
 
-# Lets at most one interrupt in.
+# Lets the processor take at most one interrupt.
 .macro open_window
         arm     .Lclosed\@
         sti
@@ -104,27 +104,27 @@ main:
         out_byte OCW2_EOI, PIC1
 .endm
 
-# Initializes both chips: AL is ICW4 of the first.
+# Initializes both chips. AL: ICW4 of the master.
 init_with_icw4:
         movb    %al, %ah
         out_byte ICW1_INIT_ICW4, PIC1
         out_byte ICW1_INIT_ICW4, PIC2
         out_byte VECTOR_BASE1, PIC1_DATA
         out_byte VECTOR_BASE2, PIC2_DATA
-        out_byte 0x04, PIC1_DATA                # ICW3: second chip on IR2
+        out_byte 0x04, PIC1_DATA                # ICW3: slave on IR2
         out_byte 0x02, PIC2_DATA
         movb    %ah, %al
         outb    %al, $PIC1_DATA
         out_byte ICW4_8086, PIC2_DATA
-        masks   0xFE, 0xFF
+        masks   0xfe, 0xff
         ret
 
 init_pics:
-        out_byte PIT0_MODE0, PIT_CONTROL        # output low: no edge before a case asks for it
+        out_byte PIT0_MODE0, PIT_CONTROL        # OUT0 low: no edge before a case asks for it
         movb    $ICW4_8086, %al
         jmp     init_with_icw4
 
-# Makes IRQ 0 pending: one countdown, then wait for its bit in the IRR.
+# Makes IRQ 0 pending: counts down once and waits for its bit in the IRR.
 raise_irq0:
         pusha
         out_byte PIT0_MODE0, PIT_CONTROL
@@ -147,13 +147,13 @@ raise_irq0:
         inb     $CMOS_DATA, %al
 .endm
 
-# Takes the clock chip's line down: its interrupt is disabled and acknowledged.
+# Lowers the line of the MC146818, by disabling and acknowledging its interrupt.
 .macro drop_irq8
         cmos    RTC_B, RTC_B_24H
         read_cmos RTC_C
 .endm
 
-# Makes IRQ 8 pending: one period of the clock chip, whose line stays up until register C is read.
+# Makes IRQ 8 pending: waits one period of the MC146818, whose line stays high until register C is read.
 raise_irq8:
         pusha
         read_cmos RTC_C
@@ -170,11 +170,11 @@ raise_irq8:
 # --- 8259A: Initialization and Operation Command Words ----------------------------------------------------------------
 
 registers:
-        out_byte 0xA5, PIC1_DATA
+        out_byte 0xa5, PIC1_DATA
         inb     $PIC1_DATA, %al
         movzbl  %al, %eax
-        check   imr_reads_back, $0xA5
-        masks   0xFE, 0xFF
+        check   imr_reads_back, $0xa5
+        masks   0xfe, 0xff
         read_pic OCW3_READ_ISR, PIC1
         check   isr_clear_after_init, $0
         read_pic OCW3_READ_IRR, PIC1
@@ -192,7 +192,7 @@ registers:
         check   specific_eoi_clears_isr, $0
         ret
 
-# --- Taking an interrupt: 6.8.1 Masking Maskable Hardware Interrupts; Vol. 2, STI -----------------------------------------
+# --- Taking an interrupt: 6.8.1 Masking Maskable Hardware Interrupts; Vol. 2, STI -------------------------------------
 
 delivery:
         call    raise_irq0
@@ -240,13 +240,13 @@ after_iret:
         call    raise_irq0
         arm     1f
         sti
-        hlt                                     # cannot be missed: halts in the shadow, then wakes
+        hlt                                     # the interrupt cannot be missed: HLT halts in the shadow, then wakes
 after_hlt:
         nop
 1:      check_value sti_hlt_wakes_after_hlt, record_eip, $after_hlt
         eoi
 
-        call    raise_irq0                      # the next instruction faults: its handler has IF clear
+        call    raise_irq0                      # the next instruction faults, and its handler has IF clear
         arm     1f
         sti
         ud2
@@ -256,10 +256,10 @@ after_hlt:
         eoi
         ret
 
-# --- IF and gates: 6.12.1.3 Flag Usage By Exception- or Interrupt-Handler Procedure --------------------------------------
+# --- IF and gates: 6.12.1.3 Flag Usage By Exception- or Interrupt-Handler Procedure -----------------------------------
 
 gates:
-        masks   0xFF, 0xFF
+        masks   0xff, 0xff
         handle  0x50, save_flags
         handle  0x51, save_flags, PRESENT+SYS_TRAP_GATE
         sti
@@ -274,9 +274,9 @@ gates:
         cli
         int     $0x51
         check_value trap_gate_keeps_if_clear, saved_flags, $0
-        masks   0xFE, 0xFF
+        masks   0xfe, 0xff
         call    raise_irq0
-        int     $0x50                           # software interrupts do not look at IF or the PIC
+        int     $0x50                           # software interrupts do not depend on IF or the 8259A
         check_value software_int_with_if_clear, saved_flags, $0
         restore_vector 0x50
         restore_vector 0x51
@@ -290,26 +290,26 @@ save_flags:
         andl    $EFLAGS_IF, saved_flags
         iret
 
-# --- Interrupt mask register, a request that is withdrawn ------------------------------------------------------------------
+# --- Interrupt mask register, a request that is withdrawn -------------------------------------------------------------
 
 masking:
         call    raise_irq0
-        masks   0xFF, 0xFF
+        masks   0xff, 0xff
         open_window
         check_vector masked, NONE
         read_pic OCW3_READ_IRR, PIC1
         check   masked_request_stays, $1
         arm     1f
         sti
-        out_byte 0xFE, PIC1_DATA
+        out_byte 0xfe, PIC1_DATA
         linger
         cli
 1:      check_vector unmasking_delivers, IRQ0
         eoi
 
-        call    raise_irq0                      # output low again before the acknowledge: latched, or spurious as IR7
+        call    raise_irq0                      # OUT0 low again before the acknowledge: latched, or spurious as IR7
         out_byte PIT0_MODE0, PIT_CONTROL
-        masks   0x7E, 0xFF
+        masks   0x7e, 0xff
         open_window
         read_pic OCW3_READ_ISR, PIC1
         movl    record_vector, %ebx
@@ -325,10 +325,10 @@ masking:
         orl     %ebx, %eax
         check   withdrawn_request_is_consistent, %ecx
         eoi
-        masks   0xFE, 0xFF
+        masks   0xfe, 0xff
         ret
 
-# --- Poll command ----------------------------------------------------------------------------------------------------------
+# --- Poll command -----------------------------------------------------------------------------------------------------
 
 polling:
         read_pic OCW3_POLL, PIC1
@@ -344,10 +344,10 @@ polling:
         eoi
         ret
 
-# --- Fully nested mode, cascade, rotation ----------------------------------------------------------------------------------
+# --- Fully nested mode, cascade, rotation -----------------------------------------------------------------------------
 
 priorities:
-        masks   0xFA, 0xFE
+        masks   0xfa, 0xfe
         call    raise_irq8
         open_window
         check_vector irq8_delivered, IRQ8
@@ -401,10 +401,10 @@ priorities:
         check_vector rotated_irq0_second, IRQ0
         eoi
         out_byte OCW2_PRIORITY + 7, PIC1        # IRQ 7 the lowest, as after initialization
-        masks   0xFE, 0xFF
+        masks   0xfe, 0xff
         ret
 
-# --- Automatic end of interrupt ------------------------------------------------------------------------------------------
+# --- Automatic end of interrupt ---------------------------------------------------------------------------------------
 
 automatic_eoi:
         out_byte PIT0_MODE0, PIT_CONTROL
@@ -417,19 +417,19 @@ automatic_eoi:
         check   aeoi_leaves_isr_clear, $0
         jmp     init_pics
 
-# --- Running time: ticks, HLT, repeated strings ----------------------------------------------------------------------------
+# --- Running time: ticks, HLT, repeated strings -----------------------------------------------------------------------
 
 start_ticks:
         handle  IRQ0, count_tick
         movl    $0, ticks
         out_byte PIT0_MODE2, PIT_CONTROL
-        out_byte (PIT_1MS&0xFF), PIT_CHANNEL0
+        out_byte (PIT_1MS&0xff), PIT_CHANNEL0
         out_byte (PIT_1MS>>8), PIT_CHANNEL0
         ret
 
 stop_ticks:
         cli
-        out_byte PIT0_MODE0, PIT_CONTROL        # output low, counter stopped until a count is written
+        out_byte PIT0_MODE0, PIT_CONTROL        # OUT0 low, counter stopped until a count is written
         restore_vector IRQ0
         jmp     init_pics
 
@@ -461,7 +461,7 @@ ticks_and_halt:
         sti
 1:      movl    $buffer, %edi
         movl    $BUFFER_BYTES, %ecx
-        movb    $0x5A, %al
+        movb    $0x5a, %al
         rep stosb
         cmpl    $20, ticks
         jb      1b
@@ -472,7 +472,7 @@ ticks_and_halt:
         check   string_final_ecx, $0
         movl    $buffer, %edi
         movl    $BUFFER_BYTES, %ecx
-        movb    $0x5A, %al
+        movb    $0x5a, %al
         repe scasb
         movl    %ecx, %eax
         check   string_filled_everything, $0
@@ -486,7 +486,7 @@ count_tick:
         popl    %eax
         iret
 
-# --- From ring 3: 6.12.1 Exception- or Interrupt-Handler Procedures --------------------------------------------------------
+# --- From ring 3: 6.12.1 Exception- or Interrupt-Handler Procedures ---------------------------------------------------
 
 ring3:
         call    raise_irq0
@@ -504,11 +504,11 @@ user_loop:
         eoi
         ret
 
-# --- 8254: read-back of a running counter, channel 2 behind port 61h -------------------------------------------------------
+# --- 8254: read-back of a running counter, counter 2 behind port 0x61 -------------------------------------------------
 
 counters:
         out_byte PIT0_MODE2, PIT_CONTROL
-        out_byte (PIT_1MS&0xFF), PIT_CHANNEL0
+        out_byte (PIT_1MS&0xff), PIT_CHANNEL0
         out_byte (PIT_1MS>>8), PIT_CHANNEL0
         movl    $1000, %ecx
         xorl    %ebx, %ebx                      # samples outside 1..=PIT_1MS

@@ -1,27 +1,27 @@
-# Real-address mode and virtual-8086 mode, with its extensions when CPUID announces them.
+# Real-address mode and virtual-8086 mode, with its extensions if CPUID announces them.
 # SDM Vol. 3A, 9.9 Mode Switching; Vol. 3B, chapter 20 8086 Emulation.
 #
-#   00008000  16-bit code, copied here from low_begin..low_end; CS = 0800h in both modes
-#   0000A000  its data: DS = ES = 0A00h
-#   0000C000  top of its stack: SS = 0
+#   0x00008000  16-bit code, copied here from low_begin..low_end; CS = 0x0800 in both modes
+#   0x0000a000  its data: DS = ES = 0x0a00
+#   0x0000c000  top of its stack: SS = 0
 
         .include "harness.inc"
 
         LOW             = 0x8000
-        LOW_DATA        = 0xA000
-        LOW_STACK_TOP   = 0xC000
+        LOW_DATA        = 0xa000
+        LOW_STACK_TOP   = 0xc000
         LOW_CODE16      = FREE + 0x00           # 16-bit code over LOW
         LOW_DATA16      = FREE + 0x08           # data as real-address mode has it
-        TSS_IO          = FREE + 0x10           # a TSS with both bit maps
+        TSS_IO          = FREE + 0x10           # a TSS with both bitmaps
         CONF0           = FREE + 0x18           # conforming code, DPL 0
-        REDIRECTION     = TSS_SIZE              # interrupt redirection bit map, then the I/O permission bit map
+        REDIRECTION     = TSS_SIZE              # interrupt redirection bitmap, then the I/O permission bitmap
         IO_BITMAP       = REDIRECTION + 32
         TSS_IO_SIZE     = IO_BITMAP + 256 / 8 + 1
 
 main:
-        segment LOW_CODE16, $LOW, $0xFFFF, PRESENT+CODE
-        segment LOW_DATA16, $0, $0xFFFF, PRESENT+DATA
-        segment CONF0, $0, $0xFFFFF, PRESENT+CODE+CONFORMING+BIG+PAGES
+        segment LOW_CODE16, $LOW, $0xffff, PRESENT+CODE
+        segment LOW_DATA16, $0, $0xffff, PRESENT+DATA
+        segment CONF0, $0, $0xfffff, PRESENT+CODE+CONFORMING+BIG+PAGES
         handle  BP, stubs+16*BP, PRESENT+DPL3+SYS_INT_GATE
         movl    $low_begin, %esi
         movl    $LOW, %edi
@@ -32,27 +32,27 @@ main:
         movw    $IO_BITMAP, tss_io + TSS_IOMAP
         movl    $tss_io + REDIRECTION, %edi
         movl    $TSS_IO_SIZE - REDIRECTION, %ecx
-        movb    $0xFF, %al
+        movb    $0xff, %al
         rep stosb
-        movb    $0xFE, tss_io + IO_BITMAP + 0x80 / 8    # port 80h
+        movb    $0xfe, tss_io + IO_BITMAP + 0x80 / 8    # port 0x80
         call    real_mode
         call    virtual_8086
         call    virtual_8086_extensions
         ret
 
-# Loads the task register with the TSS that has the bit maps.
+# Loads the task register with the TSS that has the bitmaps.
 load_tss_io:
         movl    $TSS_IO, %eax
         segment TSS_IO, $tss_io, $TSS_IO_SIZE-1, PRESENT+SYS_TSS
         ltr     %ax
         ret
 
-# --- 9.9 Mode Switching: to real-address mode and back ----------------------------------------------------------------------------------------
+# --- 9.9 Mode Switching: to real-address mode and back ----------------------------------------------------------------
 
         .pushsection .data, 1
         .code16
 low_begin:
-                                                # entered by LOW_CODE16, still protected
+                                                # entered by LOW_CODE16, still in protected mode
         movl    %cr0, %eax
         andb    $~CR0_PE, %al
         movl    %eax, %cr0
@@ -68,7 +68,7 @@ after_int60:
         movw    %sp, 0
         movw    %cx, 2
         movw    %cs, 4
-        movw    $0xFFFF, %ax                    # FFFF:0010 is 100000h with A20 open
+        movw    $0xffff, %ax                    # 0xffff:0x0010 is 0x100000 with A20 open
         movw    %ax, %es
         movl    %es:0x10, %eax
         movl    %eax, 8
@@ -89,7 +89,7 @@ after_int60:
         movl    %eax, %cr0
         ljmpl   $KCODE, $back_from_real
 real_far:
-        movw    $0x5A5A, %di
+        movw    $0x5a5a, %di
         lretw
 real_handler:
         movw    %sp, %bp
@@ -138,13 +138,13 @@ back_from_real:
         andl    $CR0_PE, %eax
         check   real_pe_clear, $0
         movzwl  LOW_DATA + 18, %eax
-        check   real_far_call, $0x5A5A
+        check   real_far_call, $0x5a5a
         runs    protected_again, movl tss_io, %eax
         ret
 
-# --- Vol. 3B, 20.2 Virtual-8086 Mode --------------------------------------------------------------------------------------------------------------
+# --- Vol. 3B, 20.2 Virtual-8086 Mode ----------------------------------------------------------------------------------
 
-# Runs INSN in virtual-8086 mode with CS = LOW, DS = ES = LOW_DATA, SS = 0; without an exception it returns by int3.
+# Runs INSN in virtual-8086 mode with CS = LOW, DS = ES = LOW_DATA, SS = 0. Without an exception it returns by int3.
 .macro attempt_v86 eflags, insn:vararg
         .pushsection .data, 1
         .code16
@@ -228,9 +228,9 @@ virtual_8086:
         xorl    %eax, %eax
         movw    %gs, %ax
         check   v86_handler_gs_is_null, $0
-        movl    $0xC0DEC0DE, LOW_DATA + 0x10
+        movl    $0xc0dec0de, LOW_DATA + 0x10
         v86_runs v86_load, LOW_IOPL, movl 0x10, %eax
-        check_value v86_load_value, record_eax, $0xC0DEC0DE
+        check_value v86_load_value, record_eax, $0xc0dec0de
         movl    $0x20, %ebx
         movl    $0x77665544, %eax
         v86_runs v86_store, LOW_IOPL, movl %eax, (%ebx)
@@ -238,7 +238,7 @@ virtual_8086:
         check   v86_store_value, $0x77665544
         movl    $0x10000, %ebx
         v86_faults v86_gp_above_64k, LOW_IOPL, GP, 0, movb (%ebx), %al
-        v86_faults v86_gp_word_at_limit, LOW_IOPL, GP, 0, movw 0xFFFF, %ax
+        v86_faults v86_gp_word_at_limit, LOW_IOPL, GP, 0, movw 0xffff, %ax
         v86_faults v86_gp_cli, LOW_IOPL, GP, 0, cli
         v86_faults v86_gp_sti, LOW_IOPL, GP, 0, sti
         v86_faults v86_gp_pushf, LOW_IOPL, GP, 0, pushfw
@@ -267,7 +267,7 @@ virtual_8086:
         v86_faults v86_ud_lldt, HIGH_IOPL, UD, 0, lldt %ax
         v86_faults v86_ud_lar, HIGH_IOPL, UD, 0, lar %ax, %ax
         v86_faults v86_ud_arpl, HIGH_IOPL, UD, 0, arpl %ax, %ax
-        v86_faults v86_gp_in, HIGH_IOPL, GP, 0, inb $0x80, %al     # by the bit map, whatever IOPL
+        v86_faults v86_gp_in, HIGH_IOPL, GP, 0, inb $0x80, %al     # by the bitmap, whatever IOPL is
         call    load_tss_io
         v86_runs v86_in_permitted, LOW_IOPL, inb $0x80, %al
         v86_faults v86_in_denied, HIGH_IOPL, GP, 0, inb $0x81, %al
@@ -283,7 +283,7 @@ virtual_8086:
 call_back:
         int     $RETURN
 
-# --- Vol. 3B, 20.3 Interrupt and Exception Handling in Virtual-8086 Mode: extensions (CR4.VME) ------------------------------------------------------------
+# --- Vol. 3B, 20.3 Interrupt and Exception Handling in Virtual-8086 Mode: extensions (CR4.VME) ------------------------
 
 virtual_8086_extensions:
         movl    $1, %eax
@@ -312,9 +312,9 @@ virtual_8086_extensions:
         check   vme_popf_sets_vif, $EFLAGS_VIF
         movl    $(LOW >> 4 << 16) + (virtual_handler - low_begin), 4 * 0x61
         call    load_tss_io
-        movb    $0xFF, tss_io + REDIRECTION + 0x60 / 8
+        movb    $0xff, tss_io + REDIRECTION + 0x60 / 8
         v86_faults vme_int_not_redirected, LOW_IOPL, GP, 0, int $0x61
-        movb    $0xFD, tss_io + REDIRECTION + 0x60 / 8
+        movb    $0xfd, tss_io + REDIRECTION + 0x60 / 8
         xorl    %edi, %edi
         v86_runs vme_int_redirected, LOW_IOPL, int $0x61
         movzwl  record_edi, %eax
@@ -333,7 +333,7 @@ low_end:
         .section .rodata
         .balign 4
 real_idt_pointer:
-        .word   0x3FF
+        .word   0x3ff
         .long   0
 
         .bss

@@ -1,11 +1,11 @@
 # Paging: both 32-bit formats, rights, accessed and dirty bits, flushes, restart after page faults.
 # SDM Vol. 3A, chapter 4 Paging.
 #
-#   linear 00000000  identity, 4 MiB, user and writable: this kernel
-#          00400000  table test_pt over the frames below: the pages the cases play with
-#          00800000  a 4 MiB (PSE) or 2 MiB (PAE) page over physical 00400000
+#   linear 0x00000000  identity, 4 MiB, user and writable: this kernel
+#          0x00400000  table test_pt over the frames below: the pages that the cases use
+#          0x00800000  a 4 MiB (PSE) or 2 MiB (PAE) page over physical 0x00400000
 #
-#   frame_a, frame_b, frame_c, frame_d: physical pages inside the kernel's own image
+#   frame_a, frame_b, frame_c, frame_d: frames inside the kernel's own image
 
         .include "harness.inc"
 
@@ -29,7 +29,7 @@
         LARGE           = 0x800000
         LARGE_FRAME     = 0x400000
         CR0_BASE        = CR0_PE + CR0_NE
-        MSR_EFER        = 0xC0000080
+        MSR_EFER        = 0xc0000080
         EFER_NXE        = 1 << 11
         CPUID1_EDX_PSE  = 1 << 3
         CPUID1_EDX_PAE  = 1 << 6
@@ -53,7 +53,7 @@ main:
         call    pae
         ret
 
-# Sets entry N of test_pt to the frame at label FRAME with FLAGS. Flushes nothing.
+# Maps entry N of test_pt to the frame at label FRAME with FLAGS, without a flush.
 .macro map n, frame, flags
         movl    $\frame + (\flags), test_pt + 4 * (\n)
 .endm
@@ -84,7 +84,7 @@ main:
         popl    %eax
 .endm
 
-# A page fault at the instruction with error code ERROR and CR2 at ADDRESS.
+# The instruction must raise a page fault with error code ERROR and CR2 = ADDRESS.
 .macro page_faults name, error, address, insn:vararg
         faults  \name, PF, \error, \insn
         check_value \name\()_cr2, record_cr2, $\address
@@ -94,7 +94,7 @@ main:
         check_value \name\()_cr2, record_cr2, $\address
 .endm
 
-# --- 2.5 Control Registers: combinations that raise #GP -----------------------------------------------------------------
+# --- 2.5 Control Registers: combinations that raise #GP ---------------------------------------------------------------
 
 control_registers:
         movl    $0x20000000 + CR0_BASE, %eax    # NW without CD
@@ -104,7 +104,7 @@ control_registers:
         load_cr0 CR0_BASE
         ret
 
-# --- 4.3 32-Bit Paging ----------------------------------------------------------------------------------------------------
+# --- 4.3 32-Bit Paging ------------------------------------------------------------------------------------------------
 
 two_level:
         xorl    %ecx, %ecx
@@ -124,7 +124,7 @@ two_level:
 
         movl    $CR0_PG + CR0_NE, %eax
         faults  gp_pg_without_pe, GP, 0, movl %eax, %cr0
-        load_cr0 CR0_BASE + CR0_PG              # for emulators that let it pass
+        load_cr0 CR0_BASE + CR0_PG              # for emulators that do not raise #GP
 
         map     0, frame_a, P+W+U
         map     1, frame_b, P+W+U
@@ -139,7 +139,7 @@ two_level:
         check   two_pages_one_frame, $0x55555555
         page_faults pt_absent_read, 0, T+7*PAGE+0x123, movl T + 7 * PAGE + 0x123, %eax
         page_faults pt_absent_write, ERR_W, T+7*PAGE, movl %eax, T + 7 * PAGE
-        page_faults pd_absent_read, 0, 0xC0000000, movb 0xC0000000, %al
+        page_faults pd_absent_read, 0, 0xc0000000, movb 0xc0000000, %al
         user_page_faults user_pt_absent_read, ERR_U, T+7*PAGE, movl T + 7 * PAGE, %eax
         user_page_faults user_pt_absent_write, ERR_U+ERR_W, T+7*PAGE, movb %al, T + 7 * PAGE
         movl    $W + U + A + D, test_pt + 4 * 7 # all but P
@@ -147,16 +147,16 @@ two_level:
         movl    test_pt + 4 * 7, %eax
         check   absent_entry_untouched, $W + U + A + D
         movl    $0x00800000 + P + W + U, test_pt + 4 * 7
-        movl    $0xCAFE0001, T + 7 * PAGE       # not present before: no flush needed (4.10.4.3 Optional Invalidation)
+        movl    $0xcafe0001, T + 7 * PAGE       # not present before: no flush needed (4.10.4.3 Optional Invalidation)
         movl    T + 7 * PAGE, %eax
-        check   frame_8m, $0xCAFE0001
+        check   frame_8m, $0xcafe0001
         ret
 
-# --- 4.6 Access Rights, 4.7 Page-Fault Exceptions -----------------------------------------------------------------------
+# --- 4.6 Access Rights, 4.7 Page-Fault Exceptions ---------------------------------------------------------------------
 #
 # Every combination of P, W, U in PDE and PTE, with CR0.WP clear and set, against the rules computed by `predict`.
 
-# Runs ACCESS (in ring 3 if MODE is user) over the 64 combinations; EAX: number of wrong outcomes.
+# Runs ACCESS, in ring 3 if MODE is user, with each of the 64 combinations. Returns the number of wrong outcomes in EAX.
 .macro sweep name, mode, error, insn:vararg
         xorl    %edi, %edi                      # PDE flags << 3 | PTE flags
         xorl    %esi, %esi                      # wrong outcomes
@@ -187,7 +187,8 @@ two_level:
         check   \name, $0
 .endm
 
-# EDI: flags, EDX: ERR_W and ERR_U of the access, CR0.WP. EAX: 0 if record, A and D bits are as they must be, else 1.
+# Judges an access. EDI: flags, EDX: ERR_W and ERR_U of the access, and CR0.WP. Returns 0 in EAX if the record and the A
+# and D bits are right, else 1.
 judge:
         call    predict
         movl    record_vector, %ebx
@@ -208,7 +209,7 @@ judge:
         jz      4f
         testl   $A, test_pt
         jz      4f
-        movl    test_pt, %eax                   # D exactly after writes
+        movl    test_pt, %eax                   # D is set only by writes
         shrl    $6, %eax
         shll    $1, %eax
         xorl    %edx, %eax
@@ -219,11 +220,11 @@ judge:
 4:      movl    $1, %eax
         ret
 
-# EAX: the error code expected for EDI and EDX, NONE for an access that is allowed.
+# Returns the error code for EDI and EDX in EAX, or NONE if the access is allowed.
 predict:
         movl    %edi, %eax
         shrl    $3, %eax
-        andl    %edi, %eax                      # rights are those of both levels together
+        andl    %edi, %eax                      # the rights are those that both levels give
         testl   $P, %eax
         jz      2f
         testl   $ERR_U, %edx
@@ -272,7 +273,7 @@ rights:
         runs    wp_cleared_takes_effect, movl %eax, T
         ret
 
-# --- 4.8 Accessed and Dirty Flags ------------------------------------------------------------------------------------------
+# --- 4.8 Accessed and Dirty Flags -------------------------------------------------------------------------------------
 
 .macro check_flags name, n, want
         movl    test_pt + 4 * (\n), %eax
@@ -301,7 +302,7 @@ accessed_dirty:
         remap   0, frame_a, P+W+U
         movl    $0x11111111, frame_a
         movl    $1, %eax
-        lock cmpxchgl %ecx, T                   # fails to exchange, writes all the same
+        lock cmpxchgl %ecx, T                   # fails to exchange, but writes all the same
         check_flags failed_cmpxchg_sets_d, 0, P+W+U+A+D
         remap   0, frame_a, P+U
         load_cr0 CR0_BASE + CR0_PG + CR0_WP
@@ -320,7 +321,7 @@ accessed_dirty:
         check_flags crossing_write_sets_d_second, 1, P+W+U+A+D
         ret
 
-# --- 4.10.4 Invalidation of TLBs and Paging-Structure Caches -----------------------------------------------------------------
+# --- 4.10.4 Invalidation of TLBs and Paging-Structure Caches ----------------------------------------------------------
 
 flushes:
         movl    $0x11111111, frame_a
@@ -377,7 +378,7 @@ flushes:
         load_cr3 pd
         ret
 
-# --- Accesses across a page boundary: both pages are checked before anything changes ------------------------------------------
+# --- Accesses across a page boundary: both pages are checked before anything changes ----------------------------------
 
 crossing:
         remap   0, frame_a, P+W+U
@@ -415,7 +416,7 @@ crossing:
         check   first_page_still_unchanged, $0x44332211
         ret
 
-# --- Instruction fetches --------------------------------------------------------------------------------------------------------
+# --- Instruction fetches ----------------------------------------------------------------------------------------------
 
 fetches:
         remap   0, frame_a, P+W+U
@@ -426,7 +427,7 @@ fetches:
         jmp     *%eax
 1:      check_outcome fetch_absent, $PF << 24
         check_value fetch_absent_cr2, record_cr2, $T + PAGE
-        movb    $0xB8, frame_a + PAGE - 3       # mov $imm32, %eax: two bytes of the immediate on the next page
+        movb    $0xb8, frame_a + PAGE - 3       # mov $imm32, %eax: two bytes of the immediate on the next page
         movw    $0x2211, frame_a + PAGE - 2
         arm     1f
         movl    $T + PAGE - 3, attempt_eip
@@ -434,7 +435,7 @@ fetches:
         jmp     *%eax
 1:      check_outcome fetch_crossing, $PF << 24
         check_value fetch_crossing_cr2, record_cr2, $T + PAGE
-        movl    $0xC34433, frame_b              # the rest of it, ret
+        movl    $0xc34433, frame_b              # the rest of it, ret
         remap   1, frame_b, P+W+U
         movl    $T + PAGE - 3, %ecx
         call    *%ecx
@@ -454,9 +455,10 @@ fetches:
         remap   1, frame_b, P+W+U
         ret
 
-# --- 6.5 Exception Classifications: faulting instructions restart ----------------------------------------------------------------
+# --- 6.5 Exception Classifications: faulting instructions restart -----------------------------------------------------
 #
-# In ring 3 with pages 0..=7 absent. The handler maps the page of CR2 to the frame of its number and returns.
+# The cases run in ring 3 with pages 0..=7 absent. The handler maps the page of CR2 to the frame of the same number and
+# returns.
 
         .macro  demand
         movl    $0, test_pt
@@ -518,14 +520,14 @@ call_target:
 
 restart:
         handle  PF, page_in
-        movl    $0xAABBCCDD, %eax
+        movl    $0xaabbccdd, %eax
         demanding push_crossing, T+PAGE+2, 2, pushl %eax
         check_value push_crossing_esp, record_esp, $T + PAGE-2
         movl    frame_a + PAGE - 2, %eax
-        andl    $0xFFFF, %eax
-        check   push_crossing_low, $0xCCDD
+        andl    $0xffff, %eax
+        check   push_crossing_low, $0xccdd
         movzwl  frame_b, %eax
-        check   push_crossing_high, $0xAABB
+        check   push_crossing_high, $0xaabb
         movl    $0x12345678, frame_b
         demanding pop_restarts, T+PAGE, 1, popl %eax
         check_value pop_value, record_eax, $0x12345678
@@ -585,7 +587,7 @@ restart:
         check   add_happens_once, $6
         restore_vector PF
 
-        demand                                  # without a handler's help the state is as before the instruction
+        demand                                  # without the handler, the state is as before the instruction
         arm     1f
         pushl   $UDATA
         pushl   $T + PAGE + 2
@@ -611,7 +613,7 @@ restart:
         remap   1, frame_b, P+W+U
         ret
 
-# --- 4.6.1: accesses to GDT, LDT, IDT and TSS are supervisor accesses at any CPL ------------------------------------------------
+# --- 4.6.1: accesses to GDT, LDT, IDT and TSS are supervisor accesses at any CPL --------------------------------------
 
 implicit_supervisor:
         movl    $gdt, %eax
@@ -628,7 +630,7 @@ implicit_supervisor:
         call    toggle_user
         ret
 
-# Flips U of the identity page of EAX.
+# Flips U of the identity mapping of the page of EAX.
 toggle_user:
         movl    %eax, %ecx
         shrl    $12, %ecx
@@ -636,13 +638,13 @@ toggle_user:
         invlpg  (%eax)
         ret
 
-# --- Page faults during delivery: Table 6-5 Conditions for Generating a Double Fault -----------------------------------------------
+# --- Page faults during delivery: Table 6-5 Conditions for Generating a Double Fault ----------------------------------
 
 page_fault_delivery:
         gate    idt+8*PF, 0x38, page_in, SYS_INT_GATE
-        attempt movl 0xC0000000, %eax
+        attempt movl 0xc0000000, %eax
         check_vector df_pf_then_np, DF
-        check_value df_keeps_cr2, record_cr2, $0xC0000000
+        check_value df_keeps_cr2, record_cr2, $0xc0000000
         restore_vector PF
         remap   0, frame_a, P+W+U               # an IDT whose first 16 gates are present and the rest are not
         remap   1, frame_b, 0
@@ -655,7 +657,7 @@ page_fault_delivery:
         lidt    idt_pointer
         ret
 
-# --- 4.3, 4-MByte pages ------------------------------------------------------------------------------------------------------------
+# --- 4.3, 4-MByte pages -----------------------------------------------------------------------------------------------
 
 large_pages:
         movl    $1, %eax
@@ -665,23 +667,23 @@ large_pages:
         note    "skip: CPUID does not announce PSE"
         ret
 1:      remap   8, LARGE_FRAME+PAGE, P+W
-        movl    $0xCAFE0004, T + 8 * PAGE + 0x234
+        movl    $0xcafe0004, T + 8 * PAGE + 0x234
         load_cr4 CR4_PSE
         movl    $LARGE_FRAME + PS + P + W + U, pd + 8
         movl    LARGE + PAGE + 0x234, %eax
-        check   large_read, $0xCAFE0004
+        check   large_read, $0xcafe0004
         movl    pd + 8, %eax
         check   large_read_sets_a, $LARGE_FRAME + PS + P + W + U + A
-        movl    $0xCAFE0005, LARGE + 0x3FFFFC
+        movl    $0xcafe0005, LARGE + 0x3ffffc
         movl    pd + 8, %eax
         check   large_write_sets_d, $LARGE_FRAME + PS + P + W + U + A + D
-        movl    LARGE + 0x3FFFFC, %eax
-        check   large_last_dword, $0xCAFE0005
+        movl    LARGE + 0x3ffffc, %eax
+        check   large_last_dword, $0xcafe0005
         movl    $LARGE_FRAME + P + W + U, test_pt + 4 * 9
         flush   9
-        movl    $0xCAFE0006, T + 9 * PAGE + 0x10
+        movl    $0xcafe0006, T + 9 * PAGE + 0x10
         movl    LARGE + 0x10, %eax
-        check   large_and_small_alias, $0xCAFE0006
+        check   large_and_small_alias, $0xcafe0006
         movl    $LARGE_FRAME + PS + P, pd + 8
         invlpg  LARGE + 0x200000
         user_page_faults large_user_read, ERR_P+ERR_U, LARGE+4, movl LARGE + 4, %eax
@@ -699,7 +701,7 @@ large_pages:
         load_cr3 pd
         ret
 
-# --- 4.10.2.4 Global Pages ----------------------------------------------------------------------------------------------------------
+# --- 4.10.2.4 Global Pages --------------------------------------------------------------------------------------------
 
 global_pages:
         movl    $1, %eax
@@ -741,12 +743,12 @@ global_pages:
 
 paging_off:
         load_cr0 CR0_BASE
-        movl    $0xCAFE0007, LARGE_FRAME + 0x1234
+        movl    $0xcafe0007, LARGE_FRAME + 0x1234
         movl    T + 0x1234, %eax                # linear is physical again
-        check   paging_off, $0xCAFE0007
+        check   paging_off, $0xcafe0007
         ret
 
-# --- 4.4 PAE Paging ---------------------------------------------------------------------------------------------------------------
+# --- 4.4 PAE Paging ---------------------------------------------------------------------------------------------------
 
 .macro pae_map n, frame, flags, high=0
         movl    $\frame + (\flags), pae_pt + 8 * (\n)
@@ -786,7 +788,7 @@ pae:
         movl    LARGE, %eax
         movl    pae_pd + 8 * 4, %eax
         check   pae_large_read_sets_a, $LARGE_FRAME + PS + P + W + U + A
-        movl    $0xCAFE0008, LARGE + 0x1FFFFC
+        movl    $0xcafe0008, LARGE + 0x1ffffc
         movl    pae_pd + 8 * 4, %eax
         check   pae_large_write_sets_d, $LARGE_FRAME + PS + P + W + U + A + D
         page_faults pae_pt_absent, 0, T+8*PAGE, movl T + 8 * PAGE, %eax
@@ -810,9 +812,9 @@ pae:
         invlpg  0x40000000
         page_faults pdpte_needs_cr3_load, 0, 0x40000000, movl 0x40000000, %eax
         load_cr3 pdpt
-        movl    $0xCAFE0009, LARGE
+        movl    $0xcafe0009, LARGE
         movl    0x40000000, %eax
-        check   pdpte_after_cr3_load, $0xCAFE0009
+        check   pdpte_after_cr3_load, $0xcafe0009
         movl    $pae_pd2 + P + W, pdpt + 16     # bit 1 of a PDPTE is reserved
         movl    $pdpt, %eax
         faults  gp_pdpte_reserved, GP, 0, movl %eax, %cr3
@@ -834,7 +836,7 @@ pae:
         orl     $EFER_NXE, %eax
         wrmsr
         pae_map 1, frame_b, P+W+U, NX_HIGH
-        movb    $0xC3, frame_b                  # ret
+        movb    $0xc3, frame_b                  # ret
         runs    nx_page_can_be_read, movl T + PAGE, %eax
         arm     1f
         movl    $T + PAGE, attempt_eip

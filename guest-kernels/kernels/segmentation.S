@@ -4,10 +4,10 @@
 
         .include "harness.inc"
 
-        SMALL           = FREE + 0x00           # data over scratch, limit 0FFFh
+        SMALL           = FREE + 0x00           # data over scratch, limit 0x0fff
         READ_ONLY       = FREE + 0x08
-        DOWN            = FREE + 0x10           # expand-down: offsets above 0FFFh, up to 4 GiB
-        DOWN16          = FREE + 0x18           # the same with B clear: up to 0FFFFh
+        DOWN            = FREE + 0x10           # expand-down: offsets above 0x0fff, up to 4 GiB
+        DOWN16          = FREE + 0x18           # the same with B clear: up to 0x0ffff
         EXECUTE_ONLY    = FREE + 0x20
         CONF0           = FREE + 0x28           # conforming, DPL 0
         CONF3           = FREE + 0x30           # conforming, DPL 3
@@ -20,8 +20,8 @@
         GATE_CONF       = FREE + 0x68 + 3       # call gate, DPL 3, to CONF0
         TSS2            = FREE + 0x70
         TASK_GATE       = FREE + 0x78
-        TSS_IO          = FREE + 0x80           # the same TSS as TSS, long enough for a permission bitmap
-        GATE_JUMP       = FREE + 0xA0           # call gate for a far jump in ring 0
+        TSS_IO          = FREE + 0x80           # the same as TSS, but long enough for an I/O permission bitmap
+        GATE_JUMP       = FREE + 0xa0           # call gate for a far jump in ring 0
         LDT_DATA        = 0x08 + 4
         LDT_BEYOND      = 0x10 + 4
 
@@ -36,16 +36,16 @@
         MSR_SYSENTER_EIP = 0x176
 
 main:
-        segment SMALL, $scratch, $0xFFF, PRESENT+DATA+BIG
-        segment READ_ONLY, $scratch, $0xFFF, PRESENT+DATA_RO+BIG
-        segment DOWN, $scratch-0x1000, $0xFFF, PRESENT+DATA+EXPAND_DOWN+BIG
-        segment DOWN16, $scratch-0x1000, $0xFFF, PRESENT+DATA+EXPAND_DOWN
-        segment EXECUTE_ONLY, $0, $0xFFFFF, PRESENT+CODE_XO+BIG+PAGES
-        segment CONF0, $0, $0xFFFFF, PRESENT+CODE+CONFORMING+BIG+PAGES
-        segment CONF3, $0, $0xFFFFF, PRESENT+DPL3+CODE+CONFORMING+BIG+PAGES
+        segment SMALL, $scratch, $0xfff, PRESENT+DATA+BIG
+        segment READ_ONLY, $scratch, $0xfff, PRESENT+DATA_RO+BIG
+        segment DOWN, $scratch-0x1000, $0xfff, PRESENT+DATA+EXPAND_DOWN+BIG
+        segment DOWN16, $scratch-0x1000, $0xfff, PRESENT+DATA+EXPAND_DOWN
+        segment EXECUTE_ONLY, $0, $0xfffff, PRESENT+CODE_XO+BIG+PAGES
+        segment CONF0, $0, $0xfffff, PRESENT+CODE+CONFORMING+BIG+PAGES
+        segment CONF3, $0, $0xfffff, PRESENT+DPL3+CODE+CONFORMING+BIG+PAGES
         segment ONE_PAGE, $scratch, $0, PRESENT+DATA+BIG+PAGES
-        segment STACK16, $scratch, $0xFFFF, PRESENT+DATA
-        segment THE_LDT, $ldt, $0xF, PRESENT+SYS_LDT
+        segment STACK16, $scratch, $0xffff, PRESENT+DATA
+        segment THE_LDT, $ldt, $0xf, PRESENT+SYS_LDT
         gate    gdt+GATE_SAME, KCODE, same_ring_target, PRESENT+SYS_CALL_GATE
         gate    gdt+GATE_JUMP, KCODE, conforming_target, PRESENT+SYS_CALL_GATE
         gate    gdt+(GATE_INNER&~7), KCODE, inner_target, PRESENT+DPL3+SYS_CALL_GATE, 3
@@ -73,7 +73,7 @@ main:
         movl    %eax, %es
 .endm
 
-# --- 5.3 Limit Checking, 5.5 Type Checking, 3.4.5.1 Code- and Data-Segment Descriptor Types --------------------------------
+# --- 5.3 Limit Checking, 5.5 Type Checking, 3.4.5.1 Code- and Data-Segment Descriptor Types ---------------------------
 
 types_and_limits:
         testb   $ACCESSED, gdt + SMALL + 5
@@ -85,25 +85,25 @@ types_and_limits:
         setnz   %al
         movzbl  %al, %eax
         check   load_sets_accessed, $1
-        movl    $0xAA55AA55, scratch + 0xFFC
-        movl    %es:0xFFC, %ebx
-        check_value base_is_added, %ebx, $0xAA55AA55
-        faults  gp_above_limit, GP, 0, movl %es:0xFFE, %ebx
-        movl    $-4, %ecx                       # effective address wraps at 4 GiB before the check
+        movl    $0xaa55aa55, scratch + 0xffc
+        movl    %es:0xffc, %ebx
+        check_value base_is_added, %ebx, $0xaa55aa55
+        faults  gp_above_limit, GP, 0, movl %es:0xffe, %ebx
+        movl    $-4, %ecx                       # the effective address wraps at 4 GiB before the check
         runs    wrapped_offset, movl %es:8(%ecx), %ebx
         load_es DOWN
         runs    expand_down_lowest, movb %es:0x1000, %bl
-        faults  gp_expand_down_below, GP, 0, movb %es:0xFFF, %bl
-        faults  gp_expand_down_across, GP, 0, movl %es:0xFFE, %ebx
+        faults  gp_expand_down_below, GP, 0, movb %es:0xfff, %bl
+        faults  gp_expand_down_across, GP, 0, movl %es:0xffe, %ebx
         faults  gp_expand_down_zero, GP, 0, movl %ebx, %es:0
         runs    expand_down_above_64k, movb %es:0x10000, %bl
         load_es DOWN16
         runs    expand_down16_lowest, movb %es:0x1000, %bl
-        runs    expand_down16_highest, movb %es:0xFFFF, %bl
+        runs    expand_down16_highest, movb %es:0xffff, %bl
         faults  gp_expand_down16_above, GP, 0, movb %es:0x10000, %bl
-        faults  gp_expand_down16_across, GP, 0, movl %es:0xFFFE, %ebx
+        faults  gp_expand_down16_across, GP, 0, movl %es:0xfffe, %ebx
         load_es ONE_PAGE
-        runs    granular_limit_last, movb %es:0xFFF, %bl
+        runs    granular_limit_last, movb %es:0xfff, %bl
         faults  gp_granular_limit, GP, 0, movb %es:0x1000, %bl
         load_es READ_ONLY
         runs    read_only_read, movl %es:0, %ebx
@@ -127,9 +127,9 @@ types_and_limits:
         load_es KDATA
         ret
 
-# --- 5.10 Pointer Validation: LAR, LSL, VERR, VERW, ARPL ---------------------------------------------------------------------
+# --- 5.10 Pointer Validation: LAR, LSL, VERR, VERW, ARPL --------------------------------------------------------------
 
-# INSN leaves ZF = WANT.
+# INSN must leave ZF = WANT.
 .macro zf name, want, insn:vararg
         \insn
         setz    %al
@@ -139,7 +139,7 @@ types_and_limits:
 
 .macro query name, insn, selector, want
         movl    $\selector, %ecx
-        movl    $0x5A5A5A5A, %eax
+        movl    $0x5a5a5a5a, %eax
         \insn   %ecx, %eax
         check   \name, $\want
 .endm
@@ -147,23 +147,23 @@ types_and_limits:
 queries:
         movl    $KCODE, %ecx
         lar     %ecx, %eax
-        andl    $0x00F0FF00, %eax               # bits 16..=19 are undefined
-        check   lar_code, $0x00C09B00
+        andl    $0x00f0ff00, %eax               # bits 16..=19 are undefined
+        check   lar_code, $0x00c09b00
         movl    $GATE_SAME, %ecx
         lar     %ecx, %eax
-        andl    $0x0000FF00, %eax
-        check   lar_call_gate, $0x8C00
-        query   lar_null, lar, 0, 0x5A5A5A5A
-        query   lar_beyond, lar, GDT_ENTRIES*8, 0x5A5A5A5A
-        query   lsl_flat, lsl, KDATA, 0xFFFFFFFF
-        query   lsl_small, lsl, SMALL, 0xFFF
-        query   lsl_page, lsl, ONE_PAGE, 0xFFF
+        andl    $0x0000ff00, %eax
+        check   lar_call_gate, $0x8c00
+        query   lar_null, lar, 0, 0x5a5a5a5a
+        query   lar_beyond, lar, GDT_ENTRIES*8, 0x5a5a5a5a
+        query   lsl_flat, lsl, KDATA, 0xffffffff
+        query   lsl_small, lsl, SMALL, 0xfff
+        query   lsl_page, lsl, ONE_PAGE, 0xfff
         query   lsl_tss, lsl, TSS, TSS_SIZE-1
-        query   lsl_call_gate, lsl, GATE_SAME, 0x5A5A5A5A
+        query   lsl_call_gate, lsl, GATE_SAME, 0x5a5a5a5a
         movl    $TSS, %ecx
         lar     %ecx, %eax
-        andl    $0x0000FF00, %eax
-        check   lar_busy_tss, $0x8B00
+        andl    $0x0000ff00, %eax
+        check   lar_busy_tss, $0x8b00
         movl    $KCODE, %ecx
         zf      lar_sets_zf, 1, lar %ecx, %edx
         movl    $0, %ecx
@@ -211,18 +211,18 @@ queries:
         movl    $CONF0, %ecx
         attempt_user EFLAGS_FIXED, lar %ecx, %edx
         movl    record_edx, %edx
-        andl    $0x9E00, %edx
-        check_value user_lar_conforming, %edx, $0x9E00
+        andl    $0x9e00, %edx
+        check_value user_lar_conforming, %edx, $0x9e00
         user_runs user_str, str %ax
         user_runs user_sgdt, sgdt scratch
         ret
 
-# --- 3.5.1 Segment Descriptor Tables: the LDT ---------------------------------------------------------------------------------
+# --- 3.5.1 Segment Descriptor Tables: the LDT -------------------------------------------------------------------------
 
 local_table:
         movl    $ldt + 8, %edi
         movl    $scratch + 16, %eax
-        movl    $0xFF, %ecx
+        movl    $0xff, %ecx
         movl    $PRESENT + DATA + BIG, %edx
         call    write_segment
         movl    $THE_LDT, %eax
@@ -230,13 +230,13 @@ local_table:
         xorl    %eax, %eax
         sldt    %ax
         check   sldt_reads_back, $THE_LDT
-        movl    $0xB00BB00B, scratch + 16
+        movl    $0xb00bb00b, scratch + 16
         load_es LDT_DATA
         movl    %es:0, %eax
-        check   ldt_segment_base, $0xB00BB00B
+        check   ldt_segment_base, $0xb00bb00b
         movl    $LDT_BEYOND, %eax
         faults  gp_beyond_ldt, GP, LDT_BEYOND, movl %eax, %es
-        movl    $4, %eax                        # index 0 of the LDT is no null selector
+        movl    $4, %eax                        # index 0 of the LDT is not a null selector
         runs    ldt_index_zero, movl %eax, %es
         xorl    %eax, %eax
         lldt    %ax
@@ -245,7 +245,7 @@ local_table:
         load_es KDATA
         ret
 
-# --- Vol. 2, CALL, RET, JMP: far forms ------------------------------------------------------------------------------------------
+# --- Vol. 2, CALL, RET, JMP: far forms --------------------------------------------------------------------------------
 
 far_transfers:
         movl    %esp, %ebx
@@ -281,11 +281,11 @@ far_target:
 far_target_releasing:
         lret    $8
 
-# --- 5.8.3 Call Gates ------------------------------------------------------------------------------------------------------------
+# --- 5.8.3 Call Gates -------------------------------------------------------------------------------------------------
 
 call_gates:
         movl    %esp, %ebx
-        lcall   $GATE_SAME, $0xDEADBEEF         # the offset is ignored
+        lcall   $GATE_SAME, $0xdeadbeef         # the offset is ignored
         check_value gate_same_ring_frame, far_frame_bytes, $8
         movl    %esp, %eax
         check   gate_same_ring_return, %ebx
@@ -345,7 +345,7 @@ inner_target:
         rep movsl
         lret    $12
 
-# --- 5.8.1.2 Accessing Conforming Code Segments -----------------------------------------------------------------------------------
+# --- 5.8.1.2 Accessing Conforming Code Segments -----------------------------------------------------------------------
 
 conforming_code:
         arm     2f
@@ -365,9 +365,9 @@ conforming_code:
 conforming_target:
         int     $RETURN
 
-# --- Vol. 2, IRET and RET to an outer ring -----------------------------------------------------------------------------------------
+# --- Vol. 2, IRET and RET to an outer ring ----------------------------------------------------------------------------
 
-# Executes IRET with this frame in ring 0.
+# Executes IRET in ring 0 with the given frame.
 .macro iret_faults name, vector, error, ss, cs
         movl    %esp, %ebx
         pushl   $\ss
@@ -419,7 +419,7 @@ outer_returns:
 3:      check_outcome gp_iret_to_inner, $(GP << 24) + KCODE
         ret
 
-# --- 2.3 System Flags and Fields in the EFLAGS Register; Vol. 1, 19.5 Protected-Mode I/O ----------------------------------------------
+# --- 2.3 System Flags and Fields in the EFLAGS Register; Vol. 1, 19.5 Protected-Mode I/O ------------------------------
 
 .macro user_flags name, eflags, mask, want, insn:vararg
         attempt_user \eflags, \insn
@@ -459,7 +459,7 @@ privileged_flags:
         movl    %eax, %cr4
         ret
 
-# --- 3.4.5, B flag of stack segments -----------------------------------------------------------------------------------------------
+# --- 3.4.5, B flag of stack segments ----------------------------------------------------------------------------------
 
 stack16:
         movl    %esp, %ebx
@@ -467,17 +467,17 @@ stack16:
         movl    $KDATA, %edx
         movl    $0x11223344, %ecx
         movl    %eax, %ss
-        movl    $0x00010000, %esp               # SP is 0: wraps to FFFCh, the upper half stays
+        movl    $0x00010000, %esp               # SP is 0 and wraps to 0xfffc; the upper half of ESP stays
         pushl   %ecx
         movl    %esp, %esi
         popl    %edi
         movl    %esp, %ebp
         movl    %edx, %ss
         movl    %ebx, %esp
-        check_value push_wraps_sp, %esi, $0x0001FFFC
+        check_value push_wraps_sp, %esi, $0x0001fffc
         check_value pop_wraps_sp, %ebp, $0x00010000
         check_value pop_through_sp, %edi, $0x11223344
-        check_value push_address, scratch+0xFFFC, $0x11223344
+        check_value push_address, scratch+0xfffc, $0x11223344
         movl    %eax, %ss
         movl    $0x00020008, %esp
         movl    $0x00030000, %ebp
@@ -492,7 +492,7 @@ stack16:
         check_value leave_uses_sp, %ecx, $0x00020008
         ret
 
-# --- Vol. 1, 19.5.2 I/O Permission Bit Map ---------------------------------------------------------------------------------------------
+# --- Vol. 1, 19.5.2 I/O Permission Bit Map ----------------------------------------------------------------------------
 
 io_permission:
         movl    $exception_stack_top, tss_io + TSS_ESP0
@@ -500,25 +500,25 @@ io_permission:
         movw    $IO_BITMAP, tss_io + TSS_IOMAP
         movl    $tss_io + IO_BITMAP, %edi
         movl    $TSS_IO_SIZE - IO_BITMAP, %ecx
-        movb    $0xFF, %al
+        movb    $0xff, %al
         rep stosb
-        movb    $0xFA, tss_io + IO_BITMAP + 0x80 / 8     # ports 80h and 82h
-        movb    $0x7F, tss_io + IO_BITMAP + 0x88 / 8     # port 8Fh
-        movb    $0xFE, tss_io + IO_BITMAP + 0x90 / 8     # port 90h
+        movb    $0xfa, tss_io + IO_BITMAP + 0x80 / 8     # ports 0x80 and 0x82
+        movb    $0x7f, tss_io + IO_BITMAP + 0x88 / 8     # port 0x8f
+        movb    $0xfe, tss_io + IO_BITMAP + 0x90 / 8     # port 0x90
         movl    $TSS_IO, %eax
         ltr     %ax
         user_runs bitmap_permits, inb $0x80, %al
         user_faults gp_bitmap_denies, GP, 0, inb $0x81, %al
         user_faults gp_bitmap_word_half_denied, GP, 0, inw $0x80, %ax
         user_runs bitmap_second_port, outb %al, $0x82
-        movl    $0x8F, %edx
+        movl    $0x8f, %edx
         user_runs bitmap_across_bytes, inw %dx, %ax
         user_faults gp_bitmap_dword, GP, 0, inl %dx, %eax
-        movl    $0x3F8, %edx                    # beyond the limit of the TSS
+        movl    $0x3f8, %edx                    # beyond the limit of the TSS
         user_faults gp_bitmap_beyond_limit, GP, 0, inb %dx, %al
         jmp     load_tss
 
-# --- 7.3 Task Switching -------------------------------------------------------------------------------------------------------------------
+# --- 7.3 Task Switching -----------------------------------------------------------------------------------------------
 
 .macro prepare_task entry
         call    reset_task
@@ -534,7 +534,7 @@ reset_task:
         movl    %cr3, %eax
         movl    %eax, tss2 + TSS_CR3
         movl    $EFLAGS_FIXED + EFLAGS_CF, tss2 + TSS_EFLAGS
-        movl    $0xE0E0E0E0, tss2 + TSS_EAX
+        movl    $0xe0e0e0e0, tss2 + TSS_EAX
         movl    $task_stack_top, tss2 + TSS_ESP
         movl    $KDATA, tss2 + TSS_ES
         movl    $KDATA, tss2 + TSS_DS
@@ -546,7 +546,7 @@ reset_task:
         popa
         ret
 
-# What a task finds when it begins.
+# Records the state that a task finds when it begins.
 .macro observe_task
         movl    %eax, task_eax
         pushf
@@ -573,17 +573,17 @@ called_task:
         iret
         hlt
 
-        ACCESS_BUSY     = 0x8B
+        ACCESS_BUSY     = 0x8b
         ACCESS_AVAILABLE = 0x89
 
 tasks:
         prepare_task jumped_task
         movl    $0x12345678, %edi
-        ljmp    $TSS2, $0xDEADBEEF
+        ljmp    $TSS2, $0xdeadbeef
 after_jump:
         check_value task_jump_ran, task_ran, $1
         check_value task_keeps_registers, %edi, $0x12345678
-        check_value task_loads_registers, task_eax, $0xE0E0E0E0
+        check_value task_loads_registers, task_eax, $0xe0e0e0e0
         check_value task_loads_esp, task_esp, $task_stack_top
         movl    task_eflags, %eax
         andl    $EFLAGS_NT + EFLAGS_CF, %eax
@@ -661,12 +661,12 @@ after_jump:
 
         faults  gp_jump_to_own_task, GP, TSS, ljmp $TSS, $0
         prepare_task called_task
-        movl    $0xFFFF, tss2 + TSS_DS          # a bad selector is reported in the new task
+        movl    $0xffff, tss2 + TSS_DS          # a bad selector is reported in the new task
         movl    $called_task, tss2 + TSS_EIP
         arm     1f
         lcall   $TSS2, $0
 1:      check_vector ts_bad_ds, TS
-        check_value ts_bad_ds_error, record_error, $0xFFFC
+        check_value ts_bad_ds_error, record_error, $0xfffc
         str     %ax
         movzwl  %ax, %eax
         check   ts_bad_ds_in_new_task, $TSS2
@@ -675,7 +675,7 @@ after_jump:
         segment TSS2, $tss2, $TSS_SIZE-1, PRESENT+SYS_TSS
         jmp     load_tss
 
-faulted_task:                                   # enters with the error code pushed
+faulted_task:                                   # begins with the error code on its stack
         popl    task_error
         pushl   task_error
         movl    %esp, task_esp
@@ -684,7 +684,7 @@ faulted_task:                                   # enters with the error code pus
         movl    %eax, tss + TSS_EIP             # skip the instruction that faulted
         iret
 
-# --- 5.8.7 Performing Fast Calls to System Procedures with the SYSENTER and SYSEXIT Instructions --------------------------------------------
+# --- 5.8.7 Performing Fast Calls to System Procedures with the SYSENTER and SYSEXIT Instructions ----------------------
 
 .macro write_msr number, value
         movl    $\number, %ecx
@@ -743,7 +743,7 @@ sysenter_target:
 
         .data
         .balign 8
-ldt:    .quad   0x00409300000000FF              # index 0: data at 0
+ldt:    .quad   0x00409300000000ff              # index 0: data at 0
         .quad   0                               # index 1: data over scratch + 16, filled in by local_table
 far_pointer:
         .long   far_target_releasing
@@ -771,5 +771,5 @@ task_new_access: .skip 4
         .balign 4096
                 .skip 4096
 task_stack_top:
-                .skip 4096                      # room for emulators without limit checks
+                .skip 4096                      # for emulators without limit checks
 scratch:        .skip 0x20000

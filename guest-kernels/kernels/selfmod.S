@@ -1,8 +1,9 @@
-# Self-modifying code: what is executed is what memory holds, however it got there.
+# Self-modifying code: the processor executes the bytes that memory holds, whoever has written them.
 # SDM Vol. 3A, 8.1.3 Handling Self- and Cross-Modifying Code; 11.6 Self-Modifying Code.
 #
-# A write through the address that is executed takes effect at the next instruction; after a write through another
-# linear address of the same frame the cases execute a serializing instruction (cpuid) first, as the manual asks.
+# A write through the linear address that is executed takes effect at the next instruction. After a write through
+# another linear address of the same frame, the cases first execute a serializing instruction (CPUID), as the manual
+# demands.
 
         .include "harness.inc"
 
@@ -11,8 +12,8 @@
         W               = 1 << 1
         T               = 0x400000              # linear addresses of the test pages
 
-        MOV_EAX         = 0xB8                  # opcode of mov $imm32, %eax
-        RET             = 0xC3
+        MOV_EAX         = 0xb8                  # opcode of mov $imm32, %eax
+        RET             = 0xc3
 
         CODE16          = FREE                  # the same flat memory, 16-bit code
 
@@ -35,7 +36,7 @@ main:
         popa
 .endm
 
-# --- The instruction that follows the store, code already executed ----------------------------------------------------------
+# --- The instruction that follows the store, code already executed ----------------------------------------------------
 
 next_instruction:
         movl    $2, 1f + 1
@@ -54,7 +55,7 @@ next_instruction:
 1:      nop
         movl    %ebx, %eax
         check   opcode_changes, $1
-        movw    $0x00EB, 1f                     # jump over nothing instead of over the increment
+        movw    $0x00eb, 1f                     # jumps over nothing instead of over the increment
         xorl    %ebx, %ebx
 1:      jmp     2f
         incl    %ebx
@@ -78,7 +79,7 @@ loops:
         check   constant_in_a_loop, $100*99/2
         ret
 
-# --- Stores of every width and kind ---------------------------------------------------------------------------------------
+# --- Stores of every width and kind -----------------------------------------------------------------------------------
 
 # Restores `victim` to mov $1, %eax; ret and runs it once, so that it is known code.
 fresh_victim:
@@ -120,7 +121,7 @@ fresh_victim:
         movl    victim + 4, %edx
         movl    %eax, %ebx
         movl    %edx, %ecx
-        andl    $0xFFFF00FF, %ebx
+        andl    $0xffff00ff, %ebx
         orl     $0x2200, %ebx
         lock cmpxchg8b victim
 .endm
@@ -154,7 +155,7 @@ victim: movl    $1, %eax
         ret
         .skip   64, 0x90
 
-# --- Instructions across a page boundary ---------------------------------------------------------------------------------------
+# --- Instructions across a page boundary ------------------------------------------------------------------------------
 
 boundary:
         movl    $0x44332211, straddle_imm
@@ -173,7 +174,7 @@ boundary:
         movb    $MOV_EAX, second_page - 3
         ret
 
-# --- A buffer that holds other code every time -----------------------------------------------------------------------------------
+# --- A buffer that holds different code each time ---------------------------------------------------------------------
 
 generations:
         xorl    %ebx, %ebx
@@ -183,7 +184,7 @@ generations:
         movb    $RET, buffer + 5
         call    buffer
         addl    %eax, %ebx
-        movl    $0xC3C08990, buffer             # nop; mov %eax, %eax; ret
+        movl    $0xc3c08990, buffer             # nop; mov %eax, %eax; ret
         call    buffer
         addl    %eax, %ebx
         loop    1b
@@ -204,7 +205,7 @@ generations:
         check   every_offset, $0
         ret
 
-# --- Data and code on one page -------------------------------------------------------------------------------------------------------
+# --- Data and code on one page ----------------------------------------------------------------------------------------
 
         .balign PAGE
 data_among_code:
@@ -232,7 +233,7 @@ neighbour:
 neighbour_stack:
         .long   0
 
-# --- A page that reads itself --------------------------------------------------------------------------------------------------------
+# --- A page that reads itself -----------------------------------------------------------------------------------------
 
 sum_page:
         xorl    %eax, %eax
@@ -244,10 +245,10 @@ sum_page:
         addl    $4, %esi
         loop    1b
         ret
-        .skip   64, 0xCC
+        .skip   64, 0xcc
 
 checksum:
-        call    copy_page                       # sum of a copy that never ran
+        call    copy_page                       # sum of a copy that has never been executed
         movl    %eax, %ebx
         call    sum_page
         check   page_sees_its_own_bytes, %ebx
@@ -277,41 +278,41 @@ copy_page:
 
         page_of_sum     = data_among_code       # sum_page lies on the page that begins there
 
-# --- The same bytes as 32-bit and as 16-bit code -----------------------------------------------------------------------------------------
+# --- The same bytes as 32-bit and as 16-bit code ----------------------------------------------------------------------
 
 two_modes:
-        segment CODE16, $two_modes_code, $0xFFFF, PRESENT+CODE
+        segment CODE16, $two_modes_code, $0xffff, PRESENT+CODE
         xorl    %eax, %eax
         lcall   $KCODE, $two_modes_code
-        check   bytes_as_32_bit, $0x01EB1234
+        check   bytes_as_32_bit, $0x01eb1234
         xorl    %eax, %eax
         lcall   $CODE16, $0
         check   bytes_as_16_bit, $0x1234
         lcall   $KCODE, $two_modes_code
-        check   bytes_as_32_bit_again, $0x01EB1234
+        check   bytes_as_32_bit_again, $0x01eb1234
         ret
 
 two_modes_code:
-        .byte   0xB8, 0x34, 0x12                # 32-bit: mov $0x01EB1234, %eax; lret
-        .byte   0xEB, 0x01                      # 16-bit: mov $0x1234, %ax; jmp over the next byte;
-        .byte   0xCB
-        .byte   0x66, 0xCB                      #         32-bit lret
+        .byte   0xb8, 0x34, 0x12                # 32-bit: mov $0x01eb1234, %eax; lret
+        .byte   0xeb, 0x01                      # 16-bit: mov $0x1234, %ax; jmp over the next byte;
+        .byte   0xcb
+        .byte   0x66, 0xcb                      #         32-bit lret
 
-# --- Frames under several linear addresses -------------------------------------------------------------------------------------------------
+# --- Frames under several linear addresses ----------------------------------------------------------------------------
 
 .macro map n, frame
         movl    $\frame + P + W, test_pt + 4 * (\n)
         invlpg  T + PAGE * (\n)
 .endm
 
-# Calls mov $imm, %eax; ret at ADDRESS.
+# Calls `mov $imm, %eax; ret` at ADDRESS.
 .macro run_at address
         movl    $\address, %edi
         call    *%edi
 .endm
 
 aliases:
-        movl    $P + W, %eax                    # identity for the low 4 MiB
+        movl    $P + W, %eax                    # identity mapping of the low 4 MiB
         xorl    %ecx, %ecx
 1:      movl    %eax, low_pt(, %ecx, 4)
         addl    $PAGE, %eax
@@ -352,13 +353,13 @@ aliases:
         map     0, frame_a
         run_at  T
         check   remapped_back, $0x44
-        movl    $0, test_pt                     # changed while mapped nowhere else
+        movl    $0, test_pt                     # changed while it is mapped nowhere else
         invlpg  T
         movl    $0x55, frame_a + 1
         map     0, frame_a
         run_at  T
         check   changed_while_unmapped, $0x55
-        movl    $0xC3006655, frame_a            # an instruction over two frames that are not adjacent
+        movl    $0xc3006655, frame_a            # an instruction over two frames that are not adjacent
         movb    $MOV_EAX, frame_b + PAGE - 2
         movb    $0x77, frame_b + PAGE - 1
         map     3, frame_b
@@ -370,7 +371,7 @@ aliases:
         run_at  (T+4*PAGE-2)
         check   across_frames_second_changes, $0x00668877
         map     4, frame_c                      # the second page of the instruction is mapped elsewhere
-        movl    $0xC3000099, frame_c
+        movl    $0xc3000099, frame_c
         serialize
         run_at  (T+4*PAGE-2)
         check   across_frames_remapped, $0x00009977

@@ -1,21 +1,21 @@
-# Ticks of a timer of 1000 Hz, counted while the processor waits in HLT and while it computes.
-# The measure is another clock, the seconds of the MC146818.
+# Ticks of a timer of 1000 Hz, counted while the processor waits in HLT and while it computes, and measured by another
+# clock, the seconds of the MC146818.
 #
-# A byte that waits at COM1 says how many seconds each half takes; without one it is one second. Two remarks tell the ticks
-# of each half, a third all that were handled:
+# A byte that waits at COM1 is the number of seconds that each half takes; without one it is one second. Two remarks
+# give the ticks of each half, a third one the number of all ticks that were handled:
 #
 #       idle NNN
 #       busy NNN
 #       all NNN
 #
-# How many there must be depends on how the machine is scheduled, so that is for the machine's own account to say; the cases
+# The right number depends on how the machine is scheduled, so only the machine's own account can tell it. The cases
 # here hold wherever the timer interrupts.
 
         .include "harness.inc"
 
         PIC1            = 0x20
         PIC1_DATA       = 0x21
-        PIC2_DATA       = 0xA1
+        PIC2_DATA       = 0xa1
         OCW2_EOI        = 0x20
         IRQ0            = 0x20
 
@@ -29,14 +29,14 @@
         CMOS_DATA       = 0x71
         RTC_SECONDS     = 0x00
 
-        COM1_DATA       = 0x3F8
-        COM1_MCR        = 0x3FC
-        COM1_LSR        = 0x3FD
+        COM1_DATA       = 0x3f8
+        COM1_MCR        = 0x3fc
+        COM1_LSR        = 0x3fd
         MCR_RTS         = 0x02
         LSR_DATA_READY  = 0x01
-        NOBODY          = 0xFF                  # what a port reads as where there is no COM1
+        NOBODY          = 0xff                  # value of a port without COM1
 
-        ROUNDS          = 20000                 # of the computation, between two looks at the seconds
+        ROUNDS          = 20000                 # rounds of the computation between two reads of the seconds
 
 .macro out_byte value, port
         movb    $\value, %al
@@ -45,21 +45,21 @@
 
 main:
         call    read_duration
-        out_byte PIT0_MODE0, PIT_CONTROL        # output low: no edge before the count
+        out_byte PIT0_MODE0, PIT_CONTROL        # OUT low: no edge before the count
         out_byte 0x11, PIC1
         out_byte IRQ0, PIC1_DATA
         out_byte 0x04, PIC1_DATA
         out_byte 0x01, PIC1_DATA
-        out_byte 0xFE, PIC1_DATA
-        out_byte 0xFF, PIC2_DATA
+        out_byte 0xfe, PIC1_DATA
+        out_byte 0xff, PIC2_DATA
         handle  IRQ0, count_tick
         out_byte PIT0_MODE2, PIT_CONTROL
-        out_byte (PIT_1MS&0xFF), PIT_CHANNEL0
+        out_byte (PIT_1MS&0xff), PIT_CHANNEL0
         out_byte (PIT_1MS>>8), PIT_CHANNEL0
         sti
         movl    $pause, %ebx
         movl    $1, %edi
-        call    spend                           # to the beginning of a second
+        call    spend                           # up to the beginning of a second
 
         movl    $pause, %ebx
         movl    duration, %edi
@@ -86,10 +86,10 @@ main:
         movl    computed, %eax
         subl    expected, %eax
         check   computation_is_undisturbed, $0
-        out_byte 0xFF, PIC1_DATA
+        out_byte 0xff, PIC1_DATA
         ret
 
-# What waits at COM1, once it may send.
+# Returns the byte that waits at COM1, once COM1 may send.
 read_duration:
         movl    $COM1_MCR, %edx
         movb    $MCR_RTS, %al
@@ -106,7 +106,7 @@ read_duration:
         movl    %eax, duration
 1:      ret
 
-# Executes what EBX names again and again, until the seconds have changed EDI times. EAX: the ticks of that time.
+# Calls EBX again and again until the seconds have changed EDI times. Returns the ticks of that time in EAX.
 spend:
         pushl   ticks
         call    read_seconds
@@ -133,7 +133,7 @@ pause:
         hlt
         ret
 
-# A sum, which an interrupt must not disturb.
+# Computes a sum, which an interrupt must not disturb.
 compute:
         movl    $ROUNDS, %ecx
         xorl    %eax, %eax
@@ -149,7 +149,7 @@ count_tick:
         popl    %eax
         iret
 
-# ECX: text, EAX: number.
+# Prints a remark. ECX: text, EAX: number.
 remark:
         call    print
         call    print_decimal

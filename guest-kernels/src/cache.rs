@@ -1,4 +1,4 @@
-//! The user's cache of guests: fetched once, used offline from then on.
+//! The user's cache of guests, which are fetched once and used offline from then on.
 //!
 //! ```text
 //! $REPLEX_CACHE, else $XDG_CACHE_HOME/replex, else ~/.cache/replex
@@ -6,13 +6,13 @@
 //! └── debian-686/
 //!     ├── vmlinuz          as in Debian's package; its presence says that the guest is complete
 //!     ├── busybox
-//!     ├── packages         names and versions the files came from
+//!     ├── packages         names and versions of the packages that the files come from
 //!     ├── initrd.cpio      made from busybox by this program
-//!     └── work/            of a fetch under way
+//!     └── work/            files of a fetch that is under way
 //! ```
 //!
-//! Every file is replaced by renaming, so a reader sees the old or the new one. A fetch that was killed leaves only `work`,
-//! which the next one clears. To get a newer kernel, call [`refresh`] or remove the guest's folder.
+//! Every file is replaced by renaming, so a reader sees either the old or the new one. A fetch that was killed leaves
+//! only `work`, which the next fetch clears. To get a newer kernel, call [`refresh`] or remove the guest's folder.
 
 use std::env;
 use std::fs::{self, File, Permissions, TryLockError};
@@ -33,22 +33,23 @@ const INITRD: &str = "initrd.cpio";
 const WORK: &str = "work";
 const LOCK: &str = "lock";
 
-/// Mode of new files before the umask.
+/// The mode of new files before the umask applies.
 const FILE_MODE: u32 = 0o666;
 
-/// The files to boot a guest with.
+/// The files that a guest is booted with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GuestImages {
     /// The distribution's bzImage, unmodified.
     pub kernel: PathBuf,
-    /// Base initramfs, uncompressed cpio; its length is a multiple of [`crate::ALIGNMENT`].
+    /// The base initramfs, an uncompressed cpio archive whose length is a multiple of [`crate::ALIGNMENT`].
     pub initrd: PathBuf,
 }
 
-/// The images of `guest`, from the cache or, the first time, from Debian's archive.
+/// Returns the images of `guest` from the cache or, the first time, from Debian's archive.
 ///
-/// Touches the network only if the guest is not in the cache. Safe in several processes at once: one fetches, the others
-/// wait for it. The archive is the one of the system's apt sources or, if set, the URI in REPLEX_DEBIAN_MIRROR.
+/// It uses the network only if the guest is not in the cache. Several processes may call it at once: one fetches, and
+/// the others wait for it. The archive is the one in REPLEX_DEBIAN_MIRROR or, if that is not set, in the system's apt
+/// sources.
 ///
 /// # Errors
 /// Any [`FetchError`]; the cache is then as it was.
@@ -56,7 +57,7 @@ pub fn fetch(guest: Guest, progress: &mut dyn Progress) -> Result<GuestImages, F
     fetch_into(&root()?, guest, progress)
 }
 
-/// Downloads the current packages of `guest`, replaces what is in the cache and returns the images.
+/// Downloads the current packages of `guest`, replaces its files in the cache and returns the images.
 ///
 /// # Errors
 /// Any [`FetchError`]; the cache is then as it was.
@@ -76,7 +77,7 @@ fn fetch_into(
     let folder = root.join(guest.name());
     if !is_complete(&folder) {
         let _lock = lock(root, progress)?;
-        // Whoever held the lock before may have fetched it.
+        // The process that held the lock before may have fetched the guest.
         if !is_complete(&folder) {
             download(guest, &folder, progress)?;
         }
@@ -101,7 +102,7 @@ fn download(guest: Guest, folder: &Path, progress: &mut dyn Progress) -> Result<
     replace(&folder.join(KERNEL), &files.kernel)
 }
 
-/// The images in a complete folder, with an initramfs as this version of the program builds it.
+/// Returns the images in a complete folder, with an initramfs as this version of the program builds it.
 fn images(folder: &Path) -> Result<GuestImages, FetchError> {
     let busybox = folder.join(BUSYBOX);
     let busybox = fs::read(&busybox).map_err(file_error("read", busybox))?;
@@ -116,7 +117,7 @@ fn images(folder: &Path) -> Result<GuestImages, FetchError> {
     })
 }
 
-/// Puts a new file with `content` in the place of `path` in one step.
+/// Replaces the file at `path` by a new one with `content`, in one step.
 fn replace(path: &Path, content: &[u8]) -> Result<(), FetchError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let write = || -> io::Result<()> {
@@ -141,7 +142,7 @@ fn remove_if_there(folder: &Path) -> Result<(), FetchError> {
     }
 }
 
-/// Takes the cache's lock, waiting for another process if need be. Dropping the file releases it.
+/// Takes the cache's lock, waiting for another process if necessary. Dropping the file releases the lock.
 fn lock(root: &Path, progress: &mut dyn Progress) -> Result<File, FetchError> {
     fs::create_dir_all(root).map_err(file_error("create", root))?;
     let path = root.join(LOCK);
@@ -160,8 +161,8 @@ fn root() -> Result<PathBuf, FetchError> {
     root_from(|name| env::var_os(name).map(PathBuf::from)).ok_or(FetchError::NoCacheDir)
 }
 
-/// The folder of the cache as the environment `variable` says. Relative paths do not count, as in the XDG Base Directory
-/// Specification, "Environment variables".
+/// The folder of the cache according to the environment, which `variable` reads. Relative paths are ignored, as the XDG
+/// Base Directory Specification says ("Environment variables").
 fn root_from(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
     let absolute = |name| variable(name).filter(|path| path.is_absolute());
     absolute("REPLEX_CACHE")
@@ -182,7 +183,7 @@ mod tests {
         })
     }
 
-    /// A progress that must not be told of anything.
+    /// Panics: no stage may begin.
     fn silent(stage: &Stage) {
         panic!("unexpected stage: {stage}");
     }

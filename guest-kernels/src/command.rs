@@ -1,30 +1,30 @@
-//! Runs one of Debian's programs to its end and keeps what it printed.
+//! Programs of Debian that are run to their end, and whose output is kept.
 
 use std::process::{Command, Stdio};
 
 use crate::error::FetchError;
 
-/// Lines of standard error kept in an error message.
+/// The number of lines of standard error that are kept in an error message.
 const STDERR_LINES: usize = 8;
 
-/// A program this crate runs, and the Debian package that brings it.
+/// A program that this crate runs, and the Debian package that contains it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Program {
-    /// Name, looked up in PATH.
+    /// The name, which is looked up in PATH.
     pub(crate) name: &'static str,
-    /// Debian package.
+    /// The Debian package.
     pub(crate) package: &'static str,
 }
 
 impl Program {
-    /// A command with messages in English, so that errors read the same everywhere, and no standard input.
+    /// Creates a command without standard input, with messages in English so that errors read the same everywhere.
     pub(crate) fn command(self) -> Command {
         let mut command = Command::new(self.name);
         command.env("LC_ALL", "C").stdin(Stdio::null());
         command
     }
 
-    /// Wraps the reason why the program did not start.
+    /// Makes an error of the reason why the program did not start.
     pub(crate) fn start_error(self) -> impl FnOnce(std::io::Error) -> FetchError {
         move |source| FetchError::Start {
             program: self.name,
@@ -33,8 +33,8 @@ impl Program {
         }
     }
 
-    /// Runs `command`, made by [`Program::command`], and returns its standard output. `shown` are the arguments that tell
-    /// a person what was asked of it.
+    /// Runs `command`, made by [`Program::command`], and returns its standard output. An error shows only the arguments
+    /// `shown`.
     pub(crate) fn run(self, mut command: Command, shown: &[&str]) -> Result<String, FetchError> {
         let output = command.output().map_err(self.start_error())?;
         if output.status.success() {
@@ -48,7 +48,7 @@ impl Program {
     }
 }
 
-/// The last lines of what a program wrote to its standard error.
+/// The last lines that a program wrote to its standard error.
 pub(crate) fn last_lines(stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr);
     let lines: Vec<&str> = text

@@ -1,10 +1,10 @@
-//! What can go wrong while a guest is fetched. Each error names the command, file or package it is about.
+//! The errors of fetching a guest. Each names the command, file or package that it is about.
 
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 
-/// A guest could not be fetched.
+/// The reason why a guest could not be fetched.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FetchError {
@@ -15,7 +15,7 @@ pub enum FetchError {
     /// A file operation failed.
     #[error("cannot {action} {}: {source}", path.display())]
     File {
-        /// What was attempted, as a verb.
+        /// The verb for what was attempted.
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
@@ -28,7 +28,7 @@ pub enum FetchError {
     Start {
         /// The program.
         program: &'static str,
-        /// The package that brings it.
+        /// The package that contains it.
         package: &'static str,
         /// The system's reason.
         source: io::Error,
@@ -37,9 +37,9 @@ pub enum FetchError {
     /// A program failed.
     #[error("{command}: {status}\n{stderr}")]
     Command {
-        /// The command line without the options that every call has.
+        /// The command line, without the options of every call.
         command: String,
-        /// How it ended.
+        /// The program's exit status.
         status: ExitStatus,
         /// The last lines of its standard error.
         stderr: String,
@@ -57,39 +57,39 @@ pub enum FetchError {
         "not the URI of a Debian archive: \"{uri}\" (from REPLEX_DEBIAN_MIRROR or apt's sources)"
     )]
     BadArchiveUri {
-        /// The URI as found.
+        /// The URI that was found.
         uri: String,
     },
 
     /// The keys that sign Debian's archive are not installed.
     #[error("the keys of Debian's archive are missing: install package debian-archive-keyring (it brings {})", path.display())]
     NoKeyring {
-        /// Where the package puts them.
+        /// The file in which the package installs them.
         path: PathBuf,
     },
 
-    /// The package lists say less about a package than they must.
+    /// The package lists lack a field of a package.
     #[error("the package lists have no usable field {field} for package {package}")]
     PackageField {
-        /// Package name.
+        /// The package's name.
         package: String,
-        /// Field of the Packages file.
+        /// The field of the Packages file.
         field: &'static str,
     },
 
     /// A package lacks a file.
     #[error("package {package} has no file {file}")]
     NotInPackage {
-        /// Package name.
+        /// The package's name.
         package: String,
-        /// The file looked for.
+        /// The file that was looked for.
         file: String,
     },
 
     /// A package could not be read.
     #[error("cannot unpack package {package}: {source}\n{stderr}")]
     Unpack {
-        /// Package name.
+        /// The package's name.
         package: String,
         /// The reason.
         source: io::Error,
@@ -98,7 +98,7 @@ pub enum FetchError {
     },
 }
 
-/// Turns an `io::Error` into [`FetchError::File`]; made for `map_err`.
+/// Returns a function for `map_err` that turns an `io::Error` into [`FetchError::File`].
 pub(crate) fn file_error(
     action: &'static str,
     path: impl Into<PathBuf>,

@@ -1,6 +1,6 @@
-//! The distribution guests by name.
+//! The distribution guests and their names.
 //!
-//! A guest names one Debian kernel flavour; everything else (which packages, where they are cached) follows from it.
+//! A guest is one flavour of Debian's kernel; its packages and their place in the cache follow from that.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,19 +15,19 @@ pub enum Guest {
     Debian686Pae,
 }
 
-/// A guest name that does not exist.
+/// The error of a name that no guest has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown guest \"{name}\"; known guests: {}", Guest::ALL.map(Guest::name).join(", "))]
 pub struct UnknownGuest {
-    /// The name as given.
+    /// The name that was given.
     pub name: String,
 }
 
 impl Guest {
-    /// Every guest, the default first.
+    /// All guests, the default one first.
     pub const ALL: [Self; 2] = [Self::Debian686, Self::Debian686Pae];
 
-    /// The name on the command line, also the name of the guest's folder in the cache.
+    /// The name of the guest on the command line and of its folder in the cache.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Debian686 => "debian-686",

@@ -1,8 +1,8 @@
-//! Fetches distribution kernels and builds the test kernels.
+//! Guests: distribution kernels, which are fetched, and our own test kernels, which are built.
 //!
-//! [`fetch`] gets a [`Guest`]'s unmodified kernel through apt into the user's cache and puts an initramfs with busybox
-//! beside it; [`exec_archive`] and [`winsize_archive`] make the small archive that tells this initramfs what one boot is
-//! for.
+//! [`fetch`] brings a [`Guest`]'s unmodified kernel into the user's cache by means of apt, and puts an initramfs with
+//! busybox beside it. [`exec_archive`] and [`winsize_archive`] make the small archive that tells this initramfs what to
+//! do in one boot. [`test_kernel`] has the test kernels.
 
 mod cache;
 mod command;
@@ -19,7 +19,7 @@ pub use guest::{Guest, UnknownGuest};
 pub use initramfs::{ALIGNMENT, exec_archive, winsize_archive};
 pub use progress::{Progress, Stage};
 
-/// Says why a test is skipped, past the test runner's capture: a skipped test must not look like one that ran.
+/// Prints why a test is skipped, past the test runner's capture: a skipped test must not look like one that ran.
 #[cfg(test)]
 fn tell_skipped(why: &str) {
     use std::io::Write as _;

@@ -1,8 +1,8 @@
-//! What a fetch is doing, told to whoever waits for it.
+//! The progress of a fetch, reported to the caller that waits for it.
 
 use std::fmt;
 
-/// A step of a fetch that may take longer than a second. Its `Display` is one line for a person.
+/// A step of a fetch that may take longer than a second. Its `Display` is one line for the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stage {
@@ -10,19 +10,19 @@ pub enum Stage {
     WaitingForLock,
     /// The archive's signed package lists are being downloaded.
     PackageLists {
-        /// URI of the Debian archive.
+        /// The URI of the Debian archive.
         archive: String,
     },
     /// A package is being downloaded.
     Downloading {
-        /// Package name.
+        /// The package's name.
         package: String,
-        /// Size in bytes.
+        /// The package's size in bytes.
         bytes: u64,
     },
     /// A package is being unpacked.
     Unpacking {
-        /// Package name.
+        /// The package's name.
         package: String,
     },
 }
@@ -45,9 +45,9 @@ impl fmt::Display for Stage {
     }
 }
 
-/// Told of each stage as it begins. Any `FnMut(&Stage)` is one.
+/// A receiver of the stages of a fetch. Any `FnMut(&Stage)` is one.
 pub trait Progress {
-    /// `stage` begins; the one before it, if any, has ended.
+    /// Reports that `stage` begins, and that the stage before it, if any, has ended.
     fn stage(&mut self, stage: &Stage);
 }
 

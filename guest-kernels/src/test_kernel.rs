@@ -1,35 +1,35 @@
-//! Our own tiny IA-32 kernels, each of which checks one area of the processor and prints a verdict a case.
+//! Our own tiny IA-32 kernels, each of which checks one area of the processor and prints a verdict for each case.
 //!
-//! A kernel is a 32-bit ELF linked at 1 MiB, entered at its ELF entry in flat protected mode with paging and interrupts
-//! off; it also carries a Multiboot header. It needs 16 MiB of memory, the PIC pair, the PIT with port 61h, the seconds
-//! and the periodic interrupt of the MC146818 clock and two debug ports:
+//! A kernel is a 32-bit ELF file linked at 1 MiB, which also has a Multiboot header. It is entered at its ELF entry in
+//! flat protected mode with paging and interrupts off. It needs 16 MiB of memory, the 8259A pair, the 8254 with port
+//! 0x61, the seconds and the periodic interrupt of the MC146818 clock, and two debug ports:
 //!
 //! ```text
-//! port E9h   text: one line a case, `ok NAME` or `FAIL NAME got=XXXXXXXX want=YYYYYYYY`, other lines are remarks;
-//!            the last line is `PASS n/n` or `FAIL m/n`
-//! port F4h   exit status: 0 all cases passed, 1 some failed; then cli, hlt
+//! port 0xe9   text: a line for each case, `ok NAME` or `FAIL NAME got=XXXXXXXX want=YYYYYYYY`; other lines are
+//!             remarks; the last line is `PASS n/n` or `FAIL m/n`
+//! port 0xf4   exit status: 0 if all cases passed, 1 if some failed; then cli, hlt
 //! ```
 
 use thiserror::Error;
 
-/// One kernel, assembled at build time.
+/// A test kernel, assembled at build time.
 #[derive(Clone, Copy, Debug)]
 pub struct TestKernel {
-    /// Name of its source file without the suffix.
+    /// The name of its source file, without the suffix.
     pub name: &'static str,
     /// The 32-bit ELF image.
     pub elf: &'static [u8],
 }
 
-/// Every test kernel, by name.
+/// Returns all test kernels in the order of their names.
 pub fn all() -> &'static [TestKernel] {
     include!(concat!(env!("OUT_DIR"), "/test_kernels.rs"))
 }
 
-/// What a kernel printed, taken apart.
+/// The verdict of a kernel, parsed from its output.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Verdict {
-    /// Number of cases that ran.
+    /// The number of cases that ran.
     pub cases: usize,
     /// The failed cases in order.
     pub failures: Vec<Failure>,
@@ -38,30 +38,30 @@ pub struct Verdict {
 /// A case that failed.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Failure {
-    /// Name of the case in the kernel's source.
+    /// The name of the case in the kernel's source.
     pub case: String,
-    /// `got=XXXXXXXX want=YYYYYYYY` as printed.
+    /// The detail `got=XXXXXXXX want=YYYYYYYY`, as printed.
     pub detail: String,
 }
 
-/// The output is not that of a kernel that ran to its end.
+/// The reason why an output is not that of a kernel that ran to its end.
 #[derive(Debug, Error, Eq, PartialEq)]
 pub enum VerdictError {
-    /// The kernel did not reach its last line; carries the last line seen.
+    /// The kernel did not print its last line; the last line that it printed is given.
     #[error("the kernel stopped before its last line, after {0:?}")]
     Unfinished(String),
     /// The totals of the last line disagree with the lines before it.
     #[error("the kernel counts {printed}, its lines say {counted}")]
     Miscount {
-        /// `passed/cases` as the kernel printed it.
+        /// The totals `passed/cases`, as the kernel printed them.
         printed: String,
-        /// The same from counting lines.
+        /// The totals `passed/cases`, as counted from the lines.
         counted: String,
     },
 }
 
 impl Verdict {
-    /// Reads what a kernel wrote to the debug port.
+    /// Parses the text that a kernel wrote to the debug port.
     pub fn parse(output: &str) -> Result<Self, VerdictError> {
         let unfinished =
             || VerdictError::Unfinished(output.lines().last().unwrap_or_default().to_owned());
@@ -83,7 +83,7 @@ impl Verdict {
     }
 }
 
-/// `passed/cases` of a last line.
+/// Returns the totals `passed/cases` of a last line.
 fn totals(line: &str) -> Option<&str> {
     let counts = line
         .strip_prefix("PASS ")

@@ -1,5 +1,5 @@
-//! Runs each test kernel on QEMU's translator, a processor model that shares nothing with ours: the expectations in the
-//! kernels hold there too, but for the listed cases in which QEMU leaves the manual.
+//! Each test kernel on QEMU's translator, a processor model that shares nothing with ours. The expectations in the
+//! kernels hold there too, except in the listed cases, in which QEMU deviates from the manual.
 
 use std::{
     fs,
@@ -39,7 +39,7 @@ fn every_listed_deviation_names_a_case() {
     }
 }
 
-/// Failures of `kernel` on QEMU that are not known deviations, a line each.
+/// Returns the failures of `kernel` on QEMU that are not known deviations, a line for each.
 fn surprises(kernel: &TestKernel) -> Vec<String> {
     let output = run(kernel);
     let verdict = Verdict::parse(&output).unwrap_or_else(|e| panic!("{}: {e}", kernel.name));
@@ -78,7 +78,7 @@ fn installed() -> bool {
     }
 }
 
-/// What the kernel prints on the debug port.
+/// Runs `kernel` on QEMU and returns its output on the debug port.
 fn run(kernel: &TestKernel) -> String {
     let image = tempfile::NamedTempFile::new().unwrap();
     fs::write(image.path(), kernel.elf).unwrap();

@@ -1,42 +1,47 @@
-//! The interrupt hardware of a PC, wired: the 8259A pair, and the 8254 with OUT0 on IRQ 0.
+//! The interrupt hardware of a PC, wired up: the 8259A pair, and the 8254 whose OUT0 drives IRQ 0.
 //!
 //! How a machine uses it:
-//! 1. Before a port access or a look at INTR, [`Chipset::advance`] to the present.
-//! 2. Ports: [`Port::decode`] once, then [`Chipset::read`] and [`Chipset::write`].
-//! 3. Devices drive their lines with [`Chipset::set_line`].
-//! 4. While [`Chipset::intr`], a processor that accepts interrupts takes [`Chipset::acknowledge`]'s vector.
-//! 5. A processor that waits sleeps until [`Chipset::next_deadline`] or until a device acts.
+//! 1. It calls [`Chipset::advance`] with the present time before each port access and before it looks at INTR.
+//! 2. It decodes a port with [`Port::decode`], then calls [`Chipset::read`] or [`Chipset::write`].
+//! 3. Its devices drive their lines with [`Chipset::set_line`].
+//! 4. While [`Chipset::intr`] is true, a processor that accepts interrupts calls [`Chipset::acknowledge`] for the
+//!    vector.
+//! 5. A halted processor sleeps until [`Chipset::next_deadline`], or until a device acts.
 //!
 //! # Ticks when the machine or the guest is late
 //!
-//! A *tick* is a rising edge of OUT0. On hardware it requests an interrupt when it happens, and is lost if the request of the
-//! one before still waits. Here the caller comes when its host lets it, and finds that several ticks have passed at once, of
-//! which the guest could not take any but the first. So a distinction is made:
+//! A *tick* is a rising edge of OUT0. On hardware it requests an interrupt when it happens, and is lost if the request
+//! of the tick before it is still waiting. Here, the caller advances the chipset only when the host lets it run.
+//! Several ticks may then have passed at once, of which the guest could have taken only the first. So the chipset tells
+//! two cases apart:
 //!
 //! ```text
 //!            ┌─ may request at once ─▶ request ─ INTA, poll ─▶ delivered
-//!   tick ────┤                          ▲  └──── guest withdraws or lets it wait ──▶ lost
+//!   tick ────┤                          ▲  └── guest cancels it or lets it wait ───▶ lost
 //!            ├─ machine was late ───▶ owed ───── too many, reprogrammed, masked ───▶ lost
 //!            └─ guest lets the request wait ───────────────────────────────────────▶ lost
 //! ```
 //!
-//! * **The guest is late** where a request waits that an earlier [`Chipset::advance`] found waiting already, so that a
-//!   processor could have taken it in between. Then hardware's rules hold: further ticks are lost, and the request goes when
-//!   OUT0 falls. Of an `advance` that comes more than [`PATIENCE`] after the one before, that is true of the ticks up to then;
-//!   no processor executed in the rest.
-//! * **The machine is late** otherwise. What cannot request at once is *owed*: requested later, one after the other, each
-//!   when IRQ 0 is neither requested nor in service. So a guest that takes its interrupts counts every tick, however
-//!   the host schedules the machine. An owed request does not go when OUT0 falls.
-//! * **The guest goes on meanwhile.** There is no request for [`GAP`] after a look at the chipset that follows
-//!   an acknowledge, and none of what is owed until [`GAP`] after the last look that found IRQ 0 in service: an interrupted
-//!   program has at least that time between two handlers. Ticks that come in the gap are owed. A timer that is faster than
-//!   the guest takes interrupts makes them more and more; from [`MOST_OWED`] on they are lost.
-//! * **What nobody wants is dropped.** A control word for counter 0 ends what was owed, and so does a guest that keeps
-//!   IRQ 0 masked past a tick that it thereby loses. A mask for the length of a handler, as Linux sets it, drops nothing.
-//! * **A pause is not lateness**: [`Chipset::advance_paused`] lets time pass in which the machine stood still on purpose. One
-//!   tick is left of it, unless a request waits already; the rest are lost. A pause begins with an `advance`: the machine may be late when it begins.
+//! * **The guest is late** if a request is waiting that an earlier [`Chipset::advance`] already found waiting, so that
+//!   a processor could have taken it in between. Then the rules of the hardware apply: further ticks are lost, and the
+//!   request is withdrawn when OUT0 falls. If an `advance` comes more than [`PATIENCE`] after the one before it, only
+//!   the ticks within `PATIENCE` are lost; no processor ran during the rest.
+//! * **The machine is late** in all other cases. Ticks that cannot request at once are *owed*: they are requested
+//!   later, one after the other, each when IRQ 0 is neither requested nor in service. So a guest that takes its
+//!   interrupts counts every tick, however the host schedules the machine. The request of an owed tick is not withdrawn
+//!   when OUT0 falls.
+//! * **The interrupted program gets its turn.** No tick requests until [`GAP`] after the first `advance` that follows
+//!   an acknowledge, and no owed tick until `GAP` after the last `advance` that found IRQ 0 in service. So the program
+//!   runs for at least that long between two handlers. Ticks within the gap are owed. If the timer is faster than the
+//!   guest takes interrupts, more and more ticks are owed; beyond [`MOST_OWED`] they are lost.
+//! * **Ticks that nobody wants are dropped.** A control word for counter 0 drops the owed ticks, and so does a guest
+//!   that keeps IRQ 0 masked past a tick, which is lost. A mask for the length of a handler, as Linux sets it, drops
+//!   nothing.
+//! * **A pause is not lateness.** [`Chipset::advance_paused`] passes over a time in which the machine was stopped on
+//!   purpose. It leaves one tick, or none if a request is already waiting; the rest are lost. An `advance` must come
+//!   first, when the pause begins, because the machine may be late at that moment.
 //!
-//! [`TimerStats`] has the account; at any time `ticks + doubled = delivered + lost + waiting`.
+//! [`TimerStats`] is the account of all ticks; at any time `ticks + doubled = delivered + lost + waiting`.
 
 use std::fmt;
 
@@ -47,14 +52,16 @@ use crate::pic::{AlwaysEdgeTriggered, Pic, PicPort, PicState};
 use crate::pit::{Channel, Pit, PitPort, PitState};
 use crate::state::{MOST_COUNTED, StateError, check};
 
-/// How long an interrupted program goes on at least before the timer interrupts it again, in nanoseconds. Long beside a
-/// handler's way out (tens of instructions), and so the greater part of the time even for a slow machine; short beside any
-/// period that guests use (1 ms at least): 2,000 owed ticks are caught up in a tenth of a second.
+/// The least time that an interrupted program runs before the timer interrupts it again, in nanoseconds.
+///
+/// It is long compared with a handler's exit path (tens of instructions), so the program gets most of the time even on
+/// a slow machine. It is short compared with any period that guests use (at least 1 ms): 2,000 owed ticks are caught up
+/// in a tenth of a second.
 pub const GAP: u64 = 50_000;
-/// Ticks owed at most: ten seconds of a timer of 1000 Hz.
+/// The greatest number of ticks owed: those of a 1000 Hz timer in ten seconds.
 pub const MOST_OWED: u64 = 10_000;
-/// Nanoseconds that may lie between two calls of [`Chipset::advance`] before the machine counts as late. Several times what a
-/// machine runs its processor without looking.
+/// The longest time between two calls of [`Chipset::advance`] for which the machine does not count as late, in
+/// nanoseconds. It is several times as long as a machine lets its processor run between two calls.
 pub const PATIENCE: u64 = 1_000_000;
 
 /// A byte-wide port of the chipset.
@@ -67,7 +74,7 @@ pub enum Port {
 }
 
 impl Port {
-    /// The register at I/O address `port`, or `None` when it is not the chipset's.
+    /// Returns the register at I/O address `port`, or `None` if the chipset does not decode it.
     #[must_use]
     pub const fn decode(port: u16) -> Option<Self> {
         if let Some(port) = PicPort::decode(port) {
@@ -80,19 +87,18 @@ impl Port {
     }
 }
 
-/// What became of the ticks since power-on: `ticks + doubled = delivered + lost + waiting`.
+/// The account of all ticks since power-on: `ticks + doubled = delivered + lost + waiting`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TimerStats {
     /// Rising edges of OUT0.
     pub ticks: u64,
-    /// Acknowledges of IRQ 0, by the processor or by a poll.
+    /// Acknowledges of IRQ 0, by an INTA cycle or by a poll.
     pub delivered: u64,
-    /// Those of the delivered that were owed first.
+    /// Delivered ticks that were owed before.
     pub late: u64,
-    /// Ticks that got no interrupt, and will get none.
+    /// Ticks that have not caused an interrupt and never will.
     pub lost: u64,
-    /// Those of the delivered that no tick stands behind: a master programmed for level triggered inputs requests as long as
-    /// OUT0 is high.
+    /// Deliveries without a tick: a master programmed for level-triggered inputs requests as long as OUT0 is high.
     pub doubled: u64,
     /// Ticks requested or owed at present.
     pub waiting: u64,
@@ -108,14 +114,14 @@ impl TimerStats {
     }
 }
 
-/// The tick that IR0 requests an interrupt for.
+/// The request that a tick makes on IR0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Request {
-    /// It was owed.
+    /// The tick was owed.
     late: bool,
-    /// OUT0 fell since, or may have: IR0 stays high until the acknowledge.
+    /// IR0 stays high until the acknowledge, because OUT0 has fallen since the tick, or may have.
     kept: bool,
-    /// An `advance` found it waiting: the guest could have taken it.
+    /// An `advance` has found the request waiting, so the guest could have taken it.
     refused: bool,
 }
 
@@ -124,18 +130,18 @@ struct Request {
 pub struct Chipset {
     pic: Pic,
     pit: Pit,
-    /// Time of the latest `advance`.
+    /// The time of the latest `advance`.
     now: u64,
     request: Option<Request>,
     owed: u64,
-    /// The timer may not request before this time.
+    /// The time before which no tick may request.
     gap_end: u64,
-    /// IRQ 0 was acknowledged since the latest `advance`.
+    /// IRQ 0 has been acknowledged since the latest `advance`.
     acknowledged: bool,
     stats: TimerStats,
 }
 
-/// The saved state of a [`Chipset`]. Its times are those of the clock of the machine that saved it.
+/// The saved state of a [`Chipset`]. Its times are on the clock of the machine that saved it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChipsetState {
     pic: PicState,
@@ -204,15 +210,15 @@ impl Chipset {
     }
 }
 
-/// What a machine does with it.
+/// Ports, lines, time and the processor's pins.
 impl Chipset {
-    /// The chipset after power-on at time 0: controllers not initialized, timer as [`Pit::new`] leaves it.
+    /// Creates the chipset as it is after power-on at time 0: uninitialized controllers, and the timer of [`Pit::new`].
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Reads one byte.
+    /// Reads a byte from `port`.
     pub fn read(&mut self, port: Port) -> u8 {
         match port {
             Port::Pic(port) => self.with_pic(|pic| pic.read(port)),
@@ -220,7 +226,7 @@ impl Chipset {
         }
     }
 
-    /// Writes one byte.
+    /// Writes a byte to `port`.
     pub fn write(&mut self, port: Port, value: u8) {
         match port {
             Port::Pic(port) => self.with_pic(|pic| pic.write(port, value)),
@@ -228,16 +234,17 @@ impl Chipset {
         }
     }
 
-    /// Drives device line `irq` to `level`. Line 0 is not a device's: the timer drives it, and nothing happens.
+    /// Drives device line `irq` to `level`. Driving line 0 has no effect, because it is the timer's.
     pub fn set_line(&mut self, irq: Irq, level: Level) {
         if irq != Irq::TIMER {
             self.pic.set_line(irq, level);
         }
     }
 
-    /// Makes device line `irq` level triggered, or edge triggered, as firmware does; see [`Pic::set_level_triggered`]. A line
-    /// that several devices share is level triggered, and high while any of them drives it: who wires them to the line
-    /// calls [`Self::set_line`] with the OR of their levels.
+    /// Makes device line `irq` level triggered or edge triggered, as firmware does; see [`Pic::set_level_triggered`].
+    ///
+    /// A line that several devices share must be level triggered. The line has one driver here, so whoever wires the
+    /// devices to it calls [`Self::set_line`] with the OR of their levels.
     ///
     /// # Errors
     /// IRQ 0, 1, 2, 8 and 13 cannot be level triggered.
@@ -249,7 +256,8 @@ impl Chipset {
         self.with_pic(|pic| pic.set_level_triggered(irq, level_triggered))
     }
 
-    /// Runs the timer up to `now_ns`, in nanoseconds since time 0. A time before the last one counts as the last one.
+    /// Runs the timer up to `now_ns`, in nanoseconds since time 0. A time before the latest one counts as the latest
+    /// one.
     pub fn advance(&mut self, now_ns: u64) {
         if self.request.is_some_and(|request| request.refused) {
             let ticks = self.run_timer(now_ns.min(self.now.saturating_add(PATIENCE)));
@@ -263,9 +271,10 @@ impl Chipset {
         self.take_in(ticks);
     }
 
-    /// Runs the timer up to `now_ns` like [`Self::advance`], but the machine stood still meanwhile, because it was told to: no
-    /// more than one tick comes of it, none if a request waits already, and no request was refused. What has passed before the
-    /// pause is [`Self::advance`]'s.
+    /// Runs the timer up to `now_ns` over a time in which the machine was stopped on purpose.
+    ///
+    /// It leaves at most one tick, or none if a request is already waiting, and the guest does not count as having
+    /// refused a request. The time before the pause must be passed to [`Self::advance`] first.
     pub fn advance_paused(&mut self, now_ns: u64) {
         let ticks = self.run_timer(now_ns);
         self.come_to(now_ns);
@@ -274,24 +283,24 @@ impl Chipset {
         self.take_in(left);
     }
 
-    /// The processor's INTR pin.
+    /// Whether the processor's INTR pin is high.
     #[must_use]
     pub fn intr(&self) -> bool {
         self.pic.intr()
     }
 
-    /// Runs an interrupt acknowledge cycle and returns the vector; without a request, a default vector.
+    /// Runs an INTA cycle and returns the vector, or a default vector if there is no request.
     pub fn acknowledge(&mut self) -> u8 {
         self.with_pic(Pic::acknowledge)
     }
 
-    /// Ends the service of the interrupt that was acknowledged with `vector`, see [`Pic::end_service`].
+    /// Ends the service of the interrupt that was acknowledged with `vector`; see [`Pic::end_service`].
     pub fn end_service(&mut self, vector: u8) {
         self.pic.end_service(vector);
     }
 
-    /// When the timer can raise the next interrupt, in nanoseconds since time 0; a time that is over means now. `None` while no
-    /// write or line change is due: OUT0 stays as it is, or IRQ 0 is masked.
+    /// The time at which the timer can next raise an interrupt, in nanoseconds since time 0; a time in the past means
+    /// now. `None` if it will raise none before the guest writes a register: OUT0 stays as it is, or IRQ 0 is masked.
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
         if self.pic.is_masked(Irq::TIMER) {
@@ -303,7 +312,7 @@ impl Chipset {
         }
     }
 
-    /// What became of the ticks since power-on.
+    /// Returns the account of all ticks since power-on.
     #[must_use]
     pub fn timer_stats(&self) -> TimerStats {
         TimerStats {
@@ -313,7 +322,7 @@ impl Chipset {
     }
 }
 
-/// What becomes of a tick.
+/// What becomes of ticks.
 impl Chipset {
     fn run_timer(&mut self, now_ns: u64) -> u64 {
         let ticks = self.pit.advance(now_ns);
@@ -321,7 +330,7 @@ impl Chipset {
         ticks
     }
 
-    /// Ticks of a time in which the guest let a request wait.
+    /// Loses the ticks of a time in which the guest let a request wait.
     fn pass_over(&mut self, ticks: u64) {
         self.stats.lost += ticks;
         if ticks > 0 && self.pic.is_masked(Irq::TIMER) {
@@ -329,7 +338,7 @@ impl Chipset {
         }
     }
 
-    /// The time is now `now_ns`, and the timer has run up to it.
+    /// Makes `now_ns`, up to which the timer has run, the present.
     fn come_to(&mut self, now_ns: u64) {
         self.now = self.now.max(now_ns);
         if std::mem::take(&mut self.acknowledged) {
@@ -338,7 +347,7 @@ impl Chipset {
         self.follow_fall();
     }
 
-    /// Ticks of a time in which the machine was late, or just in time.
+    /// Requests or owes the ticks of a time in which the machine was late, or just in time.
     fn take_in(&mut self, ticks: u64) {
         let at_once = u64::from(ticks > 0 && self.may_request());
         if at_once > 0 {
@@ -354,13 +363,13 @@ impl Chipset {
         }
     }
 
-    /// A tick of now need not be owed. As on hardware it may request while the one before is in service.
+    /// Whether a tick may request at once. As on hardware, it may do so while the one before it is in service.
     fn may_request(&self) -> bool {
         let queued = self.owed > 0 && self.pic.is_in_service(Irq::TIMER);
         self.request.is_none() && !queued && self.is_gap_over()
     }
 
-    /// A tick is owed, and may be requested as soon as the gap is over.
+    /// Whether a tick is owed and may be requested as soon as the gap is over.
     fn may_repay(&self) -> bool {
         self.owed > 0 && self.request.is_none() && !self.pic.is_in_service(Irq::TIMER)
     }
@@ -394,7 +403,7 @@ impl Chipset {
         });
     }
 
-    /// Lowers IR0 with OUT0, unless there is a request that the guest could not have seen yet.
+    /// Lowers IR0 if OUT0 is low, unless there is a request that the guest could not have seen yet.
     fn follow_fall(&mut self) {
         let unseen = self
             .request
@@ -404,7 +413,7 @@ impl Chipset {
         }
     }
 
-    /// Lets `action` change the controllers, then looks what it did to the request.
+    /// Lets `action` change the controllers, then accounts for what it did to the request.
     fn with_pic<R>(&mut self, action: impl FnOnce(&mut Pic) -> R) -> R {
         let result = action(&mut self.pic);
         let delivered = self.pic.acknowledged(Irq::TIMER);
@@ -423,7 +432,7 @@ impl Chipset {
         result
     }
 
-    /// What a write does to OUT0 reaches IR0 at once.
+    /// Writes a byte to the timer, and passes a change of OUT0 on to IR0 at once.
     fn write_pit(&mut self, port: PitPort, value: u8) {
         let before = self.pit.out(Channel::Timer);
         self.pit.write(port, value);
@@ -442,7 +451,7 @@ impl Chipset {
     }
 }
 
-/// The state of all of it, several lines.
+/// Prints a line for each controller, counter and output.
 impl fmt::Display for Chipset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}{}", self.pic, self.pit)

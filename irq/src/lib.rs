@@ -1,8 +1,8 @@
 //! Virtual 8259A interrupt controllers, 8254 timer and interrupt lines.
 //!
-//! Everything here is a pure state machine: no thread, no I/O, no clock. The caller owns time and hands it in, in
-//! nanoseconds from an origin of its choice, through [`Chipset::advance`]; device models drive [`Chipset::set_line`]; the
-//! processor samples [`Chipset::intr`] and fetches vectors with [`Chipset::acknowledge`].
+//! Everything here is a pure state machine without threads, I/O or a clock. The caller owns the clock and passes the
+//! time to [`Chipset::advance`], in nanoseconds from an origin of its choice. Device models drive their lines with
+//! [`Chipset::set_line`]. The processor samples [`Chipset::intr`] and fetches vectors with [`Chipset::acknowledge`].
 //!
 //! ```text
 //!             8254 OUT0 ──── IR0 ┌────────┐
@@ -13,13 +13,15 @@
 //!         IR7└────────┘      IR7 └────────┘
 //! ```
 //!
-//! * [`lines`]: what an interrupt line is: its number and its level.
+//! * [`lines`]: the number and the level of an interrupt line.
 //! * [`pic`]: the 8259A pair with the edge/level control registers.
-//! * [`pit`]: the 8254 with port 61h.
-//! * [`chipset`]: the two wired together as a PC does.
+//! * [`pit`]: the 8254 with port 0x61.
+//! * [`chipset`]: both, wired together as in a PC.
 //!
-//! All state is plain data (`Clone`, `Debug`, `PartialEq`), so a snapshot is a clone. No input from the guest can panic:
-//! every byte at every port has a defined effect.
+//! Guarantees:
+//! * All state is plain data that can be cloned and compared. [`Chipset::save`] makes a [`ChipsetState`] of it, which
+//!   serde can write and read; [`Chipset::restore`] accepts one only if it is safe to continue from.
+//! * Nothing that a guest does causes a panic: every byte written to every port has a defined effect.
 
 pub mod chipset;
 pub mod lines;

@@ -1,22 +1,22 @@
 //! Interrupt lines: their numbers and their levels.
 //!
-//! A line is a wire with a level; whether an edge or the level itself requests an interrupt is the business of the
-//! controller that it enters ([`crate::pic`]). Numbers are checked once, here, so that no controller has to.
+//! A line is a wire with a level. Whether an edge or the level itself requests an interrupt is up to the controller
+//! that the line enters ([`crate::pic`]). Numbers are checked once, here, so that no controller has to check them.
 
 use serde::{Deserialize, Serialize};
 
 /// The electrical level of a line or pin.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Level {
-    /// Inactive for an interrupt request.
+    /// The level at which a line requests no interrupt.
     #[default]
     Low,
-    /// Active for an interrupt request.
+    /// The level at which a line requests an interrupt, or to which it rises to request one.
     High,
 }
 
 impl Level {
-    /// `High` when `active`, otherwise `Low`.
+    /// Returns `High` if `active`, else `Low`.
     #[must_use]
     pub const fn from_active(active: bool) -> Self {
         if active { Self::High } else { Self::Low }
@@ -34,22 +34,22 @@ impl Level {
 pub struct Irq(u8);
 
 impl Irq {
-    /// Output of counter 0 of the 8254.
+    /// The line of the 8254's OUT0.
     pub const TIMER: Self = Self(0);
-    /// First port of the keyboard controller.
+    /// The line of the keyboard controller's first port.
     pub const KEYBOARD: Self = Self(1);
-    /// The slave's INT output. Not a device line.
+    /// The input that the slave's INT output drives, which is no device's line.
     pub const CASCADE: Self = Self(2);
-    /// Second serial port.
+    /// The line of the second serial port.
     pub const COM2: Self = Self(3);
-    /// First serial port.
+    /// The line of the first serial port.
     pub const COM1: Self = Self(4);
-    /// Real-time clock.
+    /// The line of the real-time clock.
     pub const RTC: Self = Self(8);
-    /// Second port of the keyboard controller.
+    /// The line of the keyboard controller's second port.
     pub const MOUSE: Self = Self(12);
 
-    /// The line numbered `number`, or `None` above 15.
+    /// Returns the line with this number, or `None` above 15.
     #[must_use]
     pub const fn new(number: u8) -> Option<Self> {
         if number < 16 {

@@ -1,8 +1,8 @@
-//! The wired chipset as a machine uses it: time in, ports, vectors and deadlines out.
+//! The wired chipset as a machine uses it, through time, ports, lines, vectors and deadlines.
 
 use irq::{AlwaysEdgeTriggered, Chipset, Irq, Level, Port, TimerStats, chipset::GAP};
 
-/// Nanoseconds of so many clock pulses of the 8254, rounded up.
+/// The time that `number` clock pulses of the 8254 take, in nanoseconds, rounded up.
 fn pulses(number: u64) -> u64 {
     let time = (u128::from(number) * 1_000_000_000).div_ceil(u128::from(irq::pit::FREQUENCY_HZ));
     u64::try_from(time).expect("tests stay within 584 years")
@@ -21,13 +21,14 @@ fn read(chipset: &mut Chipset, address: u16) -> u8 {
     chipset.read(Port::decode(address).expect("tests name ports of the chipset"))
 }
 
-/// A chipset with initialized controllers, vectors 20h and 28h.
+/// Returns a chipset with initialized controllers.
 fn initialized() -> Chipset {
     let mut chipset = Chipset::new();
     initialize(&mut chipset);
     chipset
 }
 
+/// Initializes the controllers with vectors 0x20 and 0x28.
 fn initialize(chipset: &mut Chipset) {
     write(
         chipset,
@@ -39,7 +40,7 @@ fn initialize(chipset: &mut Chipset) {
     );
 }
 
-/// The control word of counter 0 for `mode`, both bytes, and the count.
+/// Writes the control word of counter 0 for `mode` and both bytes of the count.
 fn program(chipset: &mut Chipset, mode: u8, count: u16) {
     let [low, high] = count.to_le_bytes();
     write(
@@ -48,7 +49,7 @@ fn program(chipset: &mut Chipset, mode: u8, count: u16) {
     );
 }
 
-/// Takes the timer's interrupt at `now`: vector and EOI.
+/// Takes the timer's interrupt at `now`, from its vector to its EOI.
 fn take_tick(chipset: &mut Chipset, now: u64) {
     assert!(chipset.intr());
     assert_eq!(chipset.acknowledge(), 0x20);
@@ -61,7 +62,7 @@ fn periodic_mode_ticks_at_each_deadline_without_drift() {
     for mode in [2, 3] {
         let mut chipset = initialized();
         program(&mut chipset, mode, 11_932);
-        // Programming raises OUT0, and that is an edge like any other.
+        // Programming raises OUT0, which is an edge like any other.
         take_tick(&mut chipset, 0);
         for tick in 1..=1_000 {
             let deadline = chipset
@@ -120,7 +121,7 @@ fn one_shot_modes_tick_once() {
 
 #[test]
 fn a_pulse_that_came_and_went_unseen_still_interrupts() {
-    // Both looks at the line happen while OUT0 is low again.
+    // Both times, OUT0 is low again when the chipset advances.
     for (mode, first_look, second_look) in [
         (2, pulses(1 + 1_000 + 999), pulses(1 + 1_000 + 999) + 1),
         (3, pulses(1 + 1_600), pulses(1 + 1_800)),

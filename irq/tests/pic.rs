@@ -3,26 +3,27 @@
 //! A row is `name :: script`; a line without `::` continues the script above it. The words of a script:
 //!
 //! ```text
-//! 20=11      writes 11h to port 20h
+//! 20=11      writes 0x11 to port 0x20
 //! 20=EOI3    writes a command by name, here the specific EOI of level 3 (see `command`)
-//! 20?04      reads port 20h and expects 04h
+//! 20?04      reads port 0x20 and expects 0x04
 //! +3  -3     raises, lowers line 3
 //! intr idle  expects INTR high, low
-//! ack:23     runs an acknowledge cycle and expects vector 23h
+//! ack:23     runs an INTA cycle and expects vector 0x23
 //! ```
 
 use irq::{Irq, Level, Pic, PicPort};
 
-/// Initialization as a PC does it: edge triggered, cascade on IR2, vectors 20h and 28h.
+/// Initialization as in a PC: edge triggered, cascade on IR2, vectors 0x20 and 0x28.
 const PC: &str = "20=11 21=20 21=04 21=01 a0=11 a1=28 a1=02 a1=01";
-/// The same with AEOI in both chips.
+/// Initialization as in a PC, but with AEOI in both chips.
 const PC_AUTO_EOI: &str = "20=11 21=20 21=04 21=03 a0=11 a1=28 a1=02 a1=03";
-/// The same with special fully nested mode in the master.
+/// Initialization as in a PC, but with special fully nested mode in the master.
 const PC_NESTED: &str = "20=11 21=20 21=04 21=11 a0=11 a1=28 a1=02 a1=01";
-/// The same with level triggered inputs (ICW1 LTIM).
+/// Initialization as in a PC, but with level-triggered inputs (ICW1 LTIM).
 const PC_LEVEL: &str = "20=19 21=20 21=04 21=01 a0=19 a1=28 a1=02 a1=01";
 
-/// OCW2 and OCW3 by name, a level as last digit where the word takes one (8259A datasheet, Operation Command Words).
+/// Returns OCW2 or OCW3 by name, whose last digit is the level if it takes one (8259A datasheet, Operation Command
+/// Words).
 fn command(word: &str) -> Option<u8> {
     let name = word.trim_end_matches(|c: char| c.is_ascii_digit());
     let level = word[name.len()..].parse::<u8>().ok();
@@ -259,7 +260,7 @@ fn rotation_moves_the_lowest_priority() {
     );
 }
 
-/// Set priority and specific rotation name each level; the order goes round from the one after it.
+/// Set priority and specific rotation are tried with each level; the order then begins with the level after it.
 #[test]
 fn each_level_can_be_the_lowest() {
     for lowest in 0..8 {
@@ -276,7 +277,7 @@ fn each_level_can_be_the_lowest() {
     }
 }
 
-/// The words that deliver `level` of the master and end it. Line 2 is the cascade.
+/// Returns the words that deliver `level` of the master and end its service. Line 2 is the cascade.
 fn deliver(level: u8) -> String {
     if level == Irq::CASCADE.number() {
         String::new()

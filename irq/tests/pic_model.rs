@@ -1,4 +1,4 @@
-//! Random guests against the 8259A pair and against a second, naive model of it, written from the datasheet's sentences: one
+//! Random guests on the 8259A pair and on a second, naive model of it, written from the datasheet's sentences, with one
 //! flag per input and an explicit list of levels by priority.
 
 use std::collections::VecDeque;
@@ -7,7 +7,7 @@ use irq::{Irq, Level, Pic, PicPort};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
-/// One chip, level by level.
+/// A naive model of one chip, with a flag for each level.
 #[derive(Clone, Debug)]
 struct NaiveChip {
     line: [bool; 8],
@@ -15,9 +15,9 @@ struct NaiveChip {
     level_triggered: [bool; 8],
     masked: [bool; 8],
     in_service: [bool; 8],
-    /// Levels, highest priority first.
+    /// The levels, highest priority first.
     order: Vec<usize>,
-    /// Initialization words still to come.
+    /// The initialization command words still to come.
     expected: VecDeque<u8>,
     initialized: bool,
     all_level_triggered: bool,
@@ -73,7 +73,7 @@ impl NaiveChip {
         self.special_mask && self.masked[level]
     }
 
-    /// Walks down the priorities until a request or a service is met.
+    /// Walks down the priorities until it meets a request or a service.
     fn request(&self) -> Option<usize> {
         if !self.initialized || !self.expected.is_empty() {
             return None;
@@ -206,7 +206,7 @@ fn bits(set: impl Fn(usize) -> bool) -> u8 {
         .sum()
 }
 
-/// Two chips and the wire between them.
+/// A naive model of the pair, with the wire between the chips.
 #[derive(Clone, Debug)]
 struct NaivePair {
     master: NaiveChip,
@@ -223,13 +223,13 @@ impl NaivePair {
         }
     }
 
-    /// The wire from the slave's INT to IR2.
+    /// Passes the level of the slave's INT on to IR2.
     fn settle(&mut self) {
         self.master
             .drive(2, self.line2 || self.slave.request().is_some());
     }
 
-    /// The slave's INT drops while it is acknowledged.
+    /// Acknowledges the slave, whose INT goes low meanwhile.
     fn accept_slave(&mut self) -> Option<usize> {
         let level = self.slave.accept();
         self.master.drive(2, self.line2);
@@ -299,16 +299,16 @@ impl NaivePair {
     }
 }
 
-/// What a guest or a device does.
+/// An action of a guest or a device.
 #[derive(Clone, Debug)]
 enum Action {
     Write(u16, u8),
     Read(u16),
     Line(u8, bool),
     Acknowledge,
-    /// Acknowledges when INTR is high.
+    /// Acknowledges if INTR is high.
     Interrupt,
-    /// A whole initialization of both chips: ICW1, ICW4 of master and slave.
+    /// Initializes both chips, with ICW1 and ICW4 of master and slave.
     Initialize([u8; 2], [u8; 2]),
 }
 
@@ -340,12 +340,12 @@ fn action() -> impl Strategy<Value = Action> {
     ]
 }
 
-/// The writes of an initialization as a PC cascades the chips.
+/// The writes that initialize the chips, cascaded as in a PC.
 fn initialization(icw1: [u8; 2], icw4: [u8; 2]) -> Vec<(u16, u8)> {
     [(0x20, 0x20, 0x04, 0), (0xa0, 0x28, 0x02, 1)]
         .into_iter()
         .flat_map(|(port, icw2, icw3, chip)| {
-            // Mostly cascaded, with ICW4, edge triggered: each other form has a chance of one in eight.
+            // Most are cascaded, with ICW4 and edge triggered; each other form has a chance of one in eight.
             let unusual = |bit: u32| icw1[chip] >> bit & 7 == 0;
             let (level, single, without_icw4) = (unusual(0), unusual(2), unusual(4));
             let first =
@@ -358,7 +358,7 @@ fn initialization(icw1: [u8; 2], icw4: [u8; 2]) -> Vec<(u16, u8)> {
         .collect()
 }
 
-/// The pair and its model, driven alike.
+/// The pair and its model, which are driven alike.
 struct Both {
     pic: Pic,
     naive: NaivePair,
@@ -374,7 +374,7 @@ impl Both {
         (self.pic.read(decode(port)), self.naive.read(port))
     }
 
-    /// Performs `action` and returns what both showed: the same, when they agree.
+    /// Performs `action` and returns what each showed.
     fn perform(&mut self, action: &Action) -> (u8, u8) {
         match *action {
             Action::Write(port, byte) => self.write(port, byte),
@@ -404,7 +404,7 @@ fn decode(port: u16) -> PicPort {
     PicPort::decode(port).expect("strategies name ports of the pair")
 }
 
-/// The same guests in every run.
+/// The configuration that makes the same guests in every run.
 fn config() -> ProptestConfig {
     ProptestConfig {
         cases: 4_000,

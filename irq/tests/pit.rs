@@ -1,24 +1,25 @@
 //! Conformance of the 8254 with its datasheet, row by row, through ports and time.
 //!
-//! Most rows run on counter 2, whose gate and output are bits of port 61h. The mode rows repeat the datasheet's timing
-//! figures. A row is `name :: script`; a line without `::` continues the script above it. The words of a script:
+//! Most rows run on counter 2, whose GATE and OUT are bits of port 0x61. The rows of the modes repeat the datasheet's
+//! timing diagrams. A row is `name :: script`; a line without `::` continues the script above it. The words of a
+//! script:
 //!
 //! ```text
-//! 43=90        writes 90h to port 43h
-//! 42?05        reads port 42h and expects 05h
+//! 43=90        writes 0x90 to port 0x43
+//! 42?05        reads port 0x42 and expects 0x05
 //! gate+ gate-  drives GATE2 high, low
 //! *100         lets 100 clock pulses pass
-//! L2           lets a clock pulse pass and expects OUT2 low and the count 2h, read as the last control word said
-//! HHL          lets a clock pulse a letter pass and expects OUT2 high, high, low
+//! L2           lets a clock pulse pass and expects OUT2 low and the count 0x2, read as the last control word said
+//! HHL          lets a clock pulse pass for each letter and expects OUT2 high, high, low
 //! =H =L        expects OUT2 high, low, without a clock pulse
 //! ```
 
 use irq::{Channel, Pit, PitPort};
 
-/// Clock frequency of the counters, in Hz.
+/// The frequency of the counters' clock, in Hz.
 const HZ: u64 = irq::pit::FREQUENCY_HZ;
 
-/// Which bytes of counter 2 the last control word made readable.
+/// The bytes of counter 2 that the last control word made readable.
 #[derive(Clone, Copy)]
 enum Access {
     Low,
@@ -26,7 +27,7 @@ enum Access {
     LowThenHigh,
 }
 
-/// A timer whose time is told in clock pulses.
+/// A timer whose time is counted in clock pulses.
 struct Rig {
     pit: Pit,
     pulses: u64,
@@ -34,7 +35,7 @@ struct Rig {
 }
 
 impl Rig {
-    /// A timer with GATE2 high.
+    /// Returns a timer with GATE2 high.
     fn new() -> Self {
         let mut rig = Self {
             pit: Pit::new(),
@@ -81,7 +82,7 @@ impl Rig {
         }
     }
 
-    /// Lets a pulse a letter pass and returns the level of OUT2 after each.
+    /// Lets a pulse pass for each letter and returns the level of OUT2 after each.
     fn wave(&mut self, letters: &str) -> String {
         letters
             .chars()
@@ -427,7 +428,7 @@ fn edges_of_out0_are_counted_however_time_is_cut() {
             ] {
                 edges += rig.clock(step);
             }
-            // The first pulse loads; OUT0 rises each `reload` pulses after it.
+            // The first pulse loads; OUT0 rises every `reload` pulses after it.
             assert_eq!(edges, (rig.pulses - 1) / reload, "{name} {reload}");
         }
     }

@@ -1,5 +1,5 @@
-//! Random programs against the 8254's closed form and against a second, naive model of it that takes every clock pulse by
-//! itself and counts on the digits, as the datasheet describes the counting element.
+//! Random programs on the 8254's closed form and on a second, naive model of it that takes every clock pulse by itself
+//! and counts on the digits, as the datasheet describes the counting element.
 
 use std::collections::VecDeque;
 
@@ -8,17 +8,17 @@ use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
 const CHANNELS: [Channel; 3] = [Channel::Timer, Channel::Refresh, Channel::Speaker];
-/// No rise of OUT is further away: the rest of a period and a whole one, the loading pulse and the strobe.
+/// The farthest rise of OUT: the rest of a period and a whole one, the loading pulse and the strobe.
 const FARTHEST_RISE: u64 = 2 * 65_536 + 2;
 
-/// One counter, pulse by pulse.
+/// A naive model of one counter.
 #[derive(Clone, Debug)]
 struct NaiveCounter {
     /// The last control word's lower six bits.
     control: u8,
     gate: bool,
     out: bool,
-    /// Counting element, as the digits that a read shows.
+    /// The counting element, as the digits that a read shows.
     element: u16,
     count_register: Option<u16>,
     first_byte: Option<u8>,
@@ -149,7 +149,7 @@ impl NaiveCounter {
         }
     }
 
-    /// One clock pulse; whether OUT rose.
+    /// Takes one clock pulse and returns whether OUT rose.
     fn pulse(&mut self) -> bool {
         let was_out = self.out;
         if self.load_next {
@@ -239,7 +239,7 @@ impl NaiveCounter {
     }
 }
 
-/// Three counters, port 61h and a clock that ticks.
+/// A naive model of the timer, with port 0x61.
 #[derive(Clone, Debug)]
 struct NaivePit {
     counters: [NaiveCounter; 3],
@@ -272,7 +272,7 @@ impl NaivePit {
         rose
     }
 
-    /// Takes each pulse up to `now`; how often OUT0 rose.
+    /// Takes each pulse up to `now` and returns how often OUT0 rose.
     fn advance(&mut self, now: u64) -> u64 {
         let mut rises = 0;
         while pulse_time(self.pulses + 1) <= now {
@@ -281,7 +281,7 @@ impl NaivePit {
         rises
     }
 
-    /// Pulses until OUT0 rises, if it does within `limit`.
+    /// The number of pulses until OUT0 rises, if it does within `limit`.
     fn pulses_to_rise(&self, limit: u64) -> Option<u64> {
         let mut timer = self.counters[0].clone();
         (1..=limit).find(|_| timer.pulse())
@@ -328,11 +328,11 @@ fn pulse_time(pulse: u64) -> u64 {
         .expect("tests stay within 584 years")
 }
 
-/// What a guest does, or time.
+/// An action of a guest, or the passing of time.
 #[derive(Clone, Debug)]
 enum Action {
     Write(u16, u8),
-    /// Writes a byte of a count; in a decimal counter each digit is 9 at most.
+    /// Writes a byte of a count, in a decimal counter with digits of at most 9.
     Count(u8, u8),
     Read(u16),
     Pulses(u64),
@@ -367,7 +367,7 @@ fn action() -> impl Strategy<Value = Action> {
     ]
 }
 
-/// The timer and its model, driven alike.
+/// The timer and its model, which are driven alike.
 struct Both {
     pit: Pit,
     naive: NaivePit,
@@ -385,7 +385,7 @@ impl Both {
         (self.pit.advance(now), self.naive.advance(now))
     }
 
-    /// Performs `action` and returns what both showed: the same, when they agree.
+    /// Performs `action` and returns what each showed.
     fn perform(&mut self, action: &Action) -> (u64, u64) {
         match *action {
             Action::Write(port, byte) => self.write(port, byte),
@@ -447,7 +447,7 @@ fn decode(port: u16) -> PitPort {
     PitPort::decode(port).expect("strategies name ports of the timer")
 }
 
-/// The same guests in every run.
+/// The configuration that makes the same guests in every run.
 fn config() -> ProptestConfig {
     ProptestConfig {
         cases: 1_000,

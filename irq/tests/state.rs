@@ -50,7 +50,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step(), 0..60)
 }
 
-/// What a machine shows after a step.
+/// The state that a machine shows after a step.
 #[derive(Debug, PartialEq)]
 struct Shown {
     value: u8,
@@ -60,6 +60,7 @@ struct Shown {
     registers: String,
 }
 
+/// Takes `step`.
 fn take(machine: &mut Machine, step: &Step) -> Shown {
     let value = match *step {
         Step::Timer(ref action) => perform(machine, action).into(),
@@ -98,7 +99,7 @@ fn take(machine: &mut Machine, step: &Step) -> Shown {
     }
 }
 
-/// A machine that has taken `steps`.
+/// Returns a machine that has taken `steps`.
 fn driven(mode: u8, count: u16, steps: &[Step]) -> Machine {
     let mut machine = Machine::new(mode, count);
     for step in steps {
@@ -111,13 +112,14 @@ fn encode(chipset: &Chipset) -> Vec<u8> {
     postcard::to_stdvec(&chipset.save()).expect("state is plain data")
 }
 
-/// The chipset that `bytes` stand for, if they are a state and one that can be restored.
+/// Decodes `bytes` and restores the state, if it is one.
 fn decode(bytes: &[u8]) -> Option<Result<Chipset, StateError>> {
     let state: ChipsetState = postcard::from_bytes(bytes).ok()?;
     Some(Chipset::restore(state))
 }
 
-/// The machine goes on with `chipset`, its clock at `now`, and takes `steps`; a tick that is due comes at its deadline.
+/// Lets a machine with `chipset` and its clock at `now` take `steps`. The account of ticks must balance, and a tick
+/// must come at its deadline.
 fn survive(chipset: Chipset, now: u64, steps: &[Step]) -> Result<(), TestCaseError> {
     let mut machine = Machine {
         chipset,
@@ -151,7 +153,7 @@ fn change() -> impl Strategy<Value = (usize, u8)> {
     (any::<usize>(), byte)
 }
 
-/// The same guests in every run.
+/// The configuration that makes the same guests in every run.
 fn config(cases: u32) -> ProptestConfig {
     ProptestConfig {
         cases,

@@ -9,13 +9,13 @@ use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
 const MS: u64 = 1_000_000;
-/// Count and period of a timer of about 1000 Hz.
+/// The count of a timer of about 1000 Hz.
 const COUNT_1MS: u16 = 1_193;
-/// What a machine runs its processor without looking at the time.
+/// How long a machine runs its processor without looking at the clock, in nanoseconds.
 const SLICE: u64 = 250_000;
 
 impl Machine {
-    /// The guest computes with interrupts on for `time`, in slices.
+    /// Lets the guest compute for `time` with interrupts enabled, in slices.
     fn compute(&mut self, time: u64) {
         let end = self.now + time;
         while self.now < end {
@@ -24,7 +24,7 @@ impl Machine {
         }
     }
 
-    /// The guest waits in HLT for `time`.
+    /// Lets the guest wait in HLT for `time`.
     fn idle(&mut self, time: u64) {
         let end = self.now + time;
         self.run_handlers();
@@ -35,7 +35,7 @@ impl Machine {
         self.wait(end.saturating_sub(self.now));
     }
 
-    /// The guest executes with interrupts off for `time`, in slices.
+    /// Lets the guest compute for `time` with interrupts disabled, in slices.
     fn refuse(&mut self, time: u64) {
         let end = self.now + time;
         while self.now < end {
@@ -168,7 +168,7 @@ fn a_stall_while_a_request_waits_is_the_machines() {
 
 #[test]
 fn a_request_that_could_not_be_seen_yet_is_not_lost() {
-    // Two looks with nothing in between, a tick in the second: as where HLT is left.
+    // Two advances with nothing in between, as where HLT is left, and a tick in the second.
     let mut machine = Machine::new(2, COUNT_1MS);
     machine.wait(MS);
     assert!(machine.chipset.intr());
@@ -179,7 +179,7 @@ fn a_request_that_could_not_be_seen_yet_is_not_lost() {
     machine.run_handlers();
     assert_eq!((machine.lost(), machine.stats().waiting), (0, 0));
 
-    // The same where OUT0 falls.
+    // The same, but OUT0 falls.
     let mut machine = Machine::new(3, COUNT_1MS);
     machine.wait(MS);
     machine.wait(MS / 2);
@@ -263,7 +263,7 @@ fn a_one_shot_within_the_gap_comes_after_it() {
         let mut machine = Machine::new(mode, 1_000);
         machine.idle(2 * MS);
         machine.taken.clear();
-        // Each handler asks for the next interrupt, 13 µs later.
+        // Each handler programs the next interrupt, 13 µs later.
         machine.write(&[(0x40, 15), (0x40, 0)]);
         for _ in 0..10 {
             let deadline = machine.chipset.next_deadline().unwrap();
@@ -353,7 +353,7 @@ fn pauses_between_which_no_interrupt_is_taken_leave_one_tick() {
         for _ in 0..100 {
             machine.now += 5 * MS;
             machine.chipset.advance_paused(machine.now);
-            // A step.
+            // A debugger's step.
             machine.wait(0);
             machine.wait(1_000);
         }
@@ -368,7 +368,7 @@ fn a_pause_is_no_time_to_take_an_interrupt_in() {
     while !machine.chipset.intr() {
         machine.wait(MS / 16);
     }
-    // To where OUT0 is low.
+    // Up to where OUT0 is low.
     machine.now += MS * 5 / 8;
     machine.chipset.advance_paused(machine.now);
     machine.wait(0);
@@ -419,7 +419,7 @@ fn a_deadline_may_be_over() {
     machine.wait(5 * MS);
     assert_eq!(machine.chipset.acknowledge(), TIMER);
     machine.wait(MS / 2);
-    // What ends the service is not seen by a look.
+    // The end of the service is not seen by an advance.
     machine.now += 10 * MS;
     machine.chipset.end_service(TIMER);
     let deadline = machine.chipset.next_deadline().unwrap();
@@ -429,7 +429,7 @@ fn a_deadline_may_be_over() {
     assert!(machine.chipset.intr());
 }
 
-/// The same guests in every run.
+/// The configuration that makes the same guests in every run.
 fn config() -> ProptestConfig {
     ProptestConfig {
         cases: 4_000,

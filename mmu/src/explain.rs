@@ -77,7 +77,7 @@ impl Mmu {
         );
         let slots = VIEWS
             .into_iter()
-            .map(|(name, view)| (name, self.slot(view, address)))
+            .map(|(name, view)| (name, self.tlb().slot(view, address.page())))
             .filter(|&(_, slot)| slot != 0);
         Explanation {
             address,
@@ -85,8 +85,8 @@ impl Mmu {
             entries: trail.iter().map(|step| (step.entry, step.value)).collect(),
             translation,
             slots: slots.collect(),
-            shared: self.is_shared(address),
-            window: self.window().map(|base| base + address.get()),
+            shared: self.tlb().is_shared(address.page()),
+            window: self.tlb().window().map(|base| base + address.get()),
             frame: translation.ok().map(|found| self.report(found.phys)),
         }
     }

@@ -13,7 +13,7 @@
 //!
 //! Guest-virtual, guest-physical and host addresses are distinct types. `unsafe` code is in `mapping` (host mappings), `memory`
 //! (the RAM's bytes) and `tlb::table` (slots, and accesses through them) only. Host addresses leave the crate in two places,
-//! for code that a translator emits: [`Mmu::tlb_table`] and [`Mmu::window`]. Whatever the guest writes into its registers and
+//! for code that a translator emits: [`Tables::base`] and [`Tables::window`]. Whatever the guest writes into its registers and
 //! page tables, no access leaves the RAM mapping and nothing panics.
 
 mod addr;
@@ -35,11 +35,11 @@ pub use memory::{
     Attribute, Attributes, DirtyLog, GuestRam, MAX_RAM, MIN_RAM, MapError, Memory, MemoryError,
     MemoryState, NotRam, Region, RegionKind, Store, StoreHook, Subscriber, SubscriberId, Timestamp,
 };
-pub use mmu::{MemFault, Mmu, Piece, Span};
+pub use mmu::{MemFault, Mmu, MmuState, Piece, Span};
 pub use paging::{
     Access, NoTranslation, PageFault, PageFaultCode, PageSize, Paging, PagingMode, Permissions,
     Privilege, ReservedBits, Translation,
 };
 pub use scalar::Scalar;
-pub use tlb::{Order, SLOT_PRESENT, SpaceId, View};
+pub use tlb::{Order, SLOT_PRESENT, SpaceId, Tables, Tlb, View};
 pub use vm_memory::ByteValued;

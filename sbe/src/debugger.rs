@@ -1,26 +1,25 @@
-//! [`Debugger`]: where the processor stops for somebody who watches it from outside. The guest cannot tell: its memory and its
-//! debug registers stay as they are.
+//! [`Debugger`]: the breakpoints and watchpoints of a debugger outside the guest. The guest cannot notice them: its memory and
+//! its debug registers stay as they are.
 //!
-//! * A *breakpoint* is a linear address. The processor stops before it executes an instruction there, in whatever address
-//!   space, unless EFLAGS.RF says that the instruction is being resumed (SDM Vol. 3B, 17.3.1.1 "Instruction-Breakpoint Exception
+//! * A *breakpoint* is a linear address. The processor stops before it executes an instruction there, in any address space,
+//!   unless EFLAGS.RF says that the instruction is being resumed (SDM Vol. 3B, 17.3.1.1 "Instruction-Breakpoint Exception
 //!   Condition"), as after its page fault or between the iterations of a repeated string instruction.
-//! * A *watchpoint* is a range of linear addresses. The processor stops behind an instruction that accesses one of its bytes by
-//!   a memory operand or a stack, and behind the delivery of an event that pushes onto one. Accesses of the processor's own
-//!   to descriptor tables, task segments and page tables are not watched.
+//! * A *watchpoint* is a range of linear addresses. The processor stops after an instruction that accesses one of its bytes by
+//!   a memory operand or a stack, and after the delivery of an event that pushes onto one. The processor's own accesses to
+//!   descriptor tables, task segments and page tables are not watched.
 
 use crate::cpu::Pending;
+use mmu::{Access, LinearAddr, LinearPage, PAGE_SHIFT, PAGE_SIZE};
 use std::fmt;
 
-use mmu::{Access, LinearAddr, LinearPage, PAGE_SHIFT, PAGE_SIZE};
-
-/// Which accesses a watchpoint stops behind.
+/// The kind of access that a watchpoint stops after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Watched {
-    /// Those that write.
+    /// Accesses that write.
     Writes,
-    /// Those that read and do not write.
+    /// Accesses that read and do not write.
     Reads,
-    /// All.
+    /// All accesses.
     Accesses,
 }
 
@@ -34,30 +33,35 @@ impl Watched {
     }
 }
 
-/// A range of linear addresses that is watched. It may wrap at 4 GiB. Nothing meets one that is empty.
+/// A range of linear addresses that is watched. It may wrap at 4 GiB. No access hits an empty range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Watchpoint {
-    /// Its first linear address.
-    pub start: u32,
-    /// Its bytes.
+    /// The first address of the range.
+    pub start: LinearAddr,
+    /// The length of the range in bytes.
     pub len: u32,
-    /// The accesses that count.
+    /// The accesses that hit it.
     pub watched: Watched,
 }
 
 impl Watchpoint {
-    fn overlaps(&self, first: u32, size: u32) -> bool {
-        let begins_inside = self.len > 0 && self.start.wrapping_sub(first) < size;
-        begins_inside || first.wrapping_sub(self.start) < self.len
+    fn overlaps(&self, first: LinearAddr, size: u32) -> bool {
+        let begins_inside = self.len > 0 && distance(first, self.start) < size;
+        begins_inside || distance(self.start, first) < self.len
     }
 }
 
-/// An access that met a watchpoint.
+/// Bytes from `from` up to `to`, across the end of the 32-bit address space if `to` is the lower one.
+fn distance(from: LinearAddr, to: LinearAddr) -> u32 {
+    (to.get() as u32).wrapping_sub(from.get() as u32)
+}
+
+/// An access that hit a watchpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WatchHit {
-    /// What it met.
+    /// The watchpoint.
     pub watchpoint: Watchpoint,
-    /// Whether it was a write.
+    /// Whether the access was a write.
     pub write: bool,
 }
 
@@ -65,53 +69,58 @@ impl fmt::Display for WatchHit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let access = if self.write { "write" } else { "read" };
         let Watchpoint { start, len, .. } = self.watchpoint;
+        let start = start.get();
         write!(f, "{access} of watched memory, {len} bytes at {start:08x}")
     }
 }
 
-/// Breakpoints and watchpoints. The same may be there several times; it is gone when it was removed as often as it was added.
+/// The breakpoints and watchpoints of a processor. Each counts how often it was added: it is gone when it has been removed as
+/// often.
 #[derive(Debug, Default)]
 pub struct Debugger {
     /// Sorted.
-    breakpoints: Vec<u32>,
+    breakpoints: Vec<LinearAddr>,
     watchpoints: Vec<Watchpoint>,
-    /// Linear address where the processor was stopped, and whose breakpoint it does not meet again when it goes on.
-    passing: Option<u32>,
+    /// Where the processor was stopped: it does not stop there again when it goes on.
+    passing: Option<LinearAddr>,
     hit: Option<WatchHit>,
+    /// How often breakpoints were added or removed.
     changes: u64,
+    /// Whether watchpoints were added or removed since [`Self::take_watch_change`].
+    watch_changed: bool,
 }
 
 impl Debugger {
-    /// Linear addresses of the breakpoints, sorted.
-    pub fn breakpoints(&self) -> &[u32] {
+    /// The addresses of the breakpoints, sorted.
+    pub fn breakpoints(&self) -> &[LinearAddr] {
         &self.breakpoints
     }
 
     /// The pages that hold bytes of watchpoints.
-    pub fn watched_pages(&self) -> impl Iterator<Item = LinearPage> {
+    pub(crate) fn watched_pages(&self) -> impl Iterator<Item = LinearPage> {
         self.watchpoints.iter().flat_map(|point| {
-            let first = LinearAddr::from(point.start);
-            let bytes = u64::from(first.offset()) + u64::from(point.len);
+            let bytes = u64::from(point.start.offset()) + u64::from(point.len);
             let pages = bytes.div_ceil(PAGE_SIZE as u64) as u32;
-            (0..pages).map(move |page| first.wrapping_add32(page << PAGE_SHIFT).page())
+            (0..pages).map(|page| point.start.wrapping_add32(page << PAGE_SHIFT).page())
         })
     }
 
-    /// How often breakpoints were added and removed.
-    pub fn changes(&self) -> u64 {
+    /// The number of times that breakpoints were added or removed.
+    pub(crate) fn changes(&self) -> u64 {
         self.changes
     }
 
-    /// Adds a breakpoint.
-    pub fn add_breakpoint(&mut self, linear: u32) {
-        let at = self.breakpoints.partition_point(|&known| known < linear);
-        self.breakpoints.insert(at, linear);
+    /// Adds a breakpoint at `address`: the processor stops before it executes an instruction there, in any address space, with
+    /// [`crate::Exit::Breakpoint`].
+    pub fn add_breakpoint(&mut self, address: LinearAddr) {
+        let at = self.breakpoints.partition_point(|&known| known < address);
+        self.breakpoints.insert(at, address);
         self.changes += 1;
     }
 
     /// Removes a breakpoint. Returns whether it was there.
-    pub fn remove_breakpoint(&mut self, linear: u32) -> bool {
-        let found = self.breakpoints.binary_search(&linear);
+    pub fn remove_breakpoint(&mut self, address: LinearAddr) -> bool {
+        let found = self.breakpoints.binary_search(&address);
         if let Ok(at) = found {
             self.breakpoints.remove(at);
             self.changes += 1;
@@ -119,9 +128,11 @@ impl Debugger {
         found.is_ok()
     }
 
-    /// Adds a watchpoint.
+    /// Adds a watchpoint: the processor stops after an access to its range, in any address space, with
+    /// [`crate::Exit::Watchpoint`]. All accesses to the pages of the range become as slow as the emulator.
     pub fn add_watchpoint(&mut self, watchpoint: Watchpoint) {
         self.watchpoints.push(watchpoint);
+        self.watch_changed = true;
     }
 
     /// Removes a watchpoint. Returns whether it was there.
@@ -132,12 +143,18 @@ impl Debugger {
             .position(|&known| known == watchpoint);
         if let Some(at) = found {
             self.watchpoints.remove(at);
+            self.watch_changed = true;
         }
         found.is_some()
     }
 
-    /// Why the run loop has to look up: what there is to stop for.
-    pub fn reasons(&self) -> u32 {
+    /// Whether watchpoints were added or removed since the last call, so that other pages may be watched now.
+    pub(crate) fn take_watch_change(&mut self) -> bool {
+        std::mem::take(&mut self.watch_changed)
+    }
+
+    /// The [`Pending`] bits that make the run loop look for breakpoints and watchpoints, where there are any.
+    pub(crate) fn reasons(&self) -> u32 {
         let mut reasons = 0;
         if !self.breakpoints.is_empty() {
             reasons |= Pending::BREAK;
@@ -148,39 +165,40 @@ impl Debugger {
         reasons
     }
 
-    /// The processor was stopped at `linear`: whatever breakpoint is there, the instruction is executed when it goes on.
-    pub fn stand_at(&mut self, linear: u32) {
+    /// Notes that the processor was stopped at `linear`: it executes that instruction when it goes on, even if it has a
+    /// breakpoint.
+    pub(crate) fn stand_at(&mut self, linear: LinearAddr) {
         self.passing = Some(linear);
     }
 
-    /// The processor goes on at `linear`.
-    pub fn go_on_at(&mut self, linear: u32) {
+    /// Notes that the processor goes on at `linear`.
+    pub(crate) fn go_on_at(&mut self, linear: LinearAddr) {
         let passes = self.passing == Some(linear) && self.has_breakpoint(linear);
         self.passing = passes.then_some(linear);
     }
 
-    /// Whether the processor goes on at a breakpoint that it does not meet again.
-    pub fn passes_breakpoint(&self) -> bool {
+    /// Whether the processor goes on at a breakpoint that it does not stop at again.
+    pub(crate) fn passes_breakpoint(&self) -> bool {
         self.passing.is_some()
     }
 
-    /// Whether the processor, about to execute the instruction at `linear`, stops there.
-    pub fn stops_at(&mut self, linear: u32) -> bool {
+    /// Whether the processor, which is about to execute the instruction at `linear`, stops there.
+    pub(crate) fn stops_at(&mut self, linear: LinearAddr) -> bool {
         let passes = self.passing.take() == Some(linear);
         !passes && self.has_breakpoint(linear)
     }
 
-    fn has_breakpoint(&self, linear: u32) -> bool {
+    fn has_breakpoint(&self, linear: LinearAddr) -> bool {
         self.breakpoints.binary_search(&linear).is_ok()
     }
 
-    /// Notes an access of `size` bytes from `first` on.
-    pub fn accessed(&mut self, first: u32, size: u32, access: Access) {
-        let met = self
+    /// Notes an access of `size` bytes at `first`.
+    pub(crate) fn accessed(&mut self, first: LinearAddr, size: u32, access: Access) {
+        let hit = self
             .watchpoints
             .iter()
             .find(|point| point.watched.includes(access) && point.overlaps(first, size));
-        if let Some(&watchpoint) = met {
+        if let Some(&watchpoint) = hit {
             self.hit.get_or_insert(WatchHit {
                 watchpoint,
                 write: access == Access::Write,
@@ -188,8 +206,8 @@ impl Debugger {
         }
     }
 
-    /// What was met since the last call.
-    pub fn take_hit(&mut self) -> Option<WatchHit> {
+    /// The first hit since the last call.
+    pub(crate) fn take_hit(&mut self) -> Option<WatchHit> {
         self.hit.take()
     }
 }
@@ -198,54 +216,58 @@ impl Debugger {
 mod tests {
     use super::*;
 
+    fn at(linear: u32) -> LinearAddr {
+        LinearAddr::from(linear)
+    }
+
     #[test]
     fn breakpoints_are_counted() {
         let mut debugger = Debugger::default();
         for linear in [9, 5, 9] {
-            debugger.add_breakpoint(linear);
+            debugger.add_breakpoint(at(linear));
         }
-        assert_eq!(debugger.breakpoints(), [5, 9, 9]);
+        assert_eq!(debugger.breakpoints(), [5, 9, 9].map(at));
         assert_eq!(debugger.reasons(), Pending::BREAK);
-        assert!(debugger.remove_breakpoint(9));
-        assert!(debugger.stops_at(9));
-        assert!(debugger.remove_breakpoint(9));
-        assert!(!debugger.remove_breakpoint(9));
-        assert!(!debugger.stops_at(9));
+        assert!(debugger.remove_breakpoint(at(9)));
+        assert!(debugger.stops_at(at(9)));
+        assert!(debugger.remove_breakpoint(at(9)));
+        assert!(!debugger.remove_breakpoint(at(9)));
+        assert!(!debugger.stops_at(at(9)));
         assert_eq!(debugger.changes(), 5);
     }
 
     #[test]
     fn a_processor_that_stands_at_a_breakpoint_passes_it_once() {
         let mut debugger = Debugger::default();
-        debugger.add_breakpoint(5);
-        assert!(debugger.stops_at(5));
-        debugger.stand_at(5);
-        assert!(!debugger.stops_at(5));
-        assert!(debugger.stops_at(5));
-        debugger.stand_at(5);
-        debugger.go_on_at(5);
+        debugger.add_breakpoint(at(5));
+        assert!(debugger.stops_at(at(5)));
+        debugger.stand_at(at(5));
+        assert!(!debugger.stops_at(at(5)));
+        assert!(debugger.stops_at(at(5)));
+        debugger.stand_at(at(5));
+        debugger.go_on_at(at(5));
         assert!(debugger.passes_breakpoint());
-        assert!(!debugger.stops_at(5));
-        debugger.stand_at(5);
-        debugger.go_on_at(4);
+        assert!(!debugger.stops_at(at(5)));
+        debugger.stand_at(at(5));
+        debugger.go_on_at(at(4));
         assert!(!debugger.passes_breakpoint());
-        assert!(debugger.stops_at(5));
+        assert!(debugger.stops_at(at(5)));
     }
 
     #[test]
     fn where_there_was_no_breakpoint_none_is_passed() {
         let mut debugger = Debugger::default();
-        debugger.stand_at(5);
-        debugger.go_on_at(5);
+        debugger.stand_at(at(5));
+        debugger.go_on_at(at(5));
         assert!(!debugger.passes_breakpoint());
-        debugger.add_breakpoint(5);
-        assert!(debugger.stops_at(5));
+        debugger.add_breakpoint(at(5));
+        assert!(debugger.stops_at(at(5)));
     }
 
     #[test]
     fn watchpoints_meet_what_overlaps() {
         let point = |start, len, watched| Watchpoint {
-            start,
+            start: at(start),
             len,
             watched,
         };
@@ -277,7 +299,7 @@ mod tests {
         ] {
             let mut debugger = Debugger::default();
             debugger.add_watchpoint(watchpoint);
-            debugger.accessed(first, size, access);
+            debugger.accessed(at(first), size, access);
             let expected = met.then_some(WatchHit {
                 watchpoint,
                 write: access == Access::Write,

@@ -1,26 +1,28 @@
-//! [`GuestEvent`]: an interrupt or exception on its way to the guest, as those see it who watch; and what they may decide.
+//! [`GuestEvent`]: an interrupt or exception on its way to the guest, as observers see it, and [`Decision`]: what they may do
+//! with it.
 
-use crate::policy::Source;
+use crate::policy::EventSource;
+use mmu::LinearAddr;
 use std::fmt;
 
-/// An interrupt or exception that the guest is about to get. [`crate::policy`] says what comes from where, and whose EIP it has.
+/// An interrupt or exception that the guest is about to get. [`crate::policy`] lists the sources, and whose EIP the event has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GuestEvent {
-    /// Its vector.
+    /// The vector.
     pub vector: u8,
-    /// Where it comes from.
-    pub source: Source,
+    /// The source of the event.
+    pub source: EventSource,
     /// The error code that its handler would find on the stack, if it has one.
     pub error_code: Option<u32>,
-    /// Of a page fault, the linear address that goes to CR2 when it is delivered.
-    pub cr2: Option<u32>,
-    /// Selector in CS.
+    /// The address that CR2 receives when the event is delivered, if it is a page fault.
+    pub cr2: Option<LinearAddr>,
+    /// The selector in CS.
     pub cs: u16,
-    /// EIP in that segment.
+    /// The offset in that segment.
     pub eip: u32,
 }
 
-/// One line. The alternate form is without the source.
+/// The event in one line. The alternate form omits the source.
 impl fmt::Display for GuestEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "vector {:#04x}", self.vector)?;
@@ -31,29 +33,29 @@ impl fmt::Display for GuestEvent {
             write!(f, ", error code {code:#x}")?;
         }
         if let Some(address) = self.cr2 {
-            write!(f, ", CR2 {address:08x}")?;
+            write!(f, ", CR2 {:08x}", address.get())?;
         }
         write!(f, ", at {:04x}:{:08x}", self.cs, self.eip)
     }
 }
 
-/// What becomes of an event that was intercepted.
+/// What becomes of an intercepted event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Decision {
-    /// The guest gets it as if nobody had looked.
+    /// The guest gets the event as if nothing had intercepted it.
     #[default]
     Reflect,
-    /// The guest never learns of it. An external interrupt stays acknowledged, and a processor that waits in HLT goes on
+    /// The guest never learns of the event. An external interrupt stays acknowledged, and a processor that waits in HLT goes on
     /// waiting. INT n, INT3, INTO and INT1 have executed and done nothing. After a fault the instruction executes again, with RF
-    /// set as a handler's IRET would set it; if it faults for ever, so be it. An instruction breakpoint is met again unless the
-    /// caller sets RF. Bits that a debug exception sets in DR6 stay set.
+    /// set as a handler's IRET would set it; it may fault for ever. An instruction breakpoint is hit again unless the caller
+    /// sets RF. Bits that a debug exception sets in DR6 stay set.
     Swallow,
-    /// The guest gets another from the same source: one from software still obeys the DPL of its gate, an exception is a fault.
-    /// A page fault that stays one still sets CR2.
+    /// The guest gets another event from the same source: an event from software still obeys the DPL of its gate, and an
+    /// exception is a fault. A page fault that stays one still sets CR2.
     Change {
-        /// The vector.
+        /// The new vector.
         vector: u8,
-        /// What is pushed as error code, if anything; never in real-address mode.
+        /// The error code to push, if any; none is pushed in real-address mode.
         error_code: Option<u32>,
     },
 }
@@ -66,9 +68,9 @@ mod tests {
     fn an_event_is_told_in_one_line() {
         let page_fault = GuestEvent {
             vector: 14,
-            source: Source::Exception,
+            source: EventSource::Exception,
             error_code: Some(6),
-            cr2: Some(0xB7F0_0010),
+            cr2: Some(LinearAddr::new(0xb7f0_0010)),
             cs: 0x73,
             eip: 0x804_8000,
         };
@@ -82,7 +84,7 @@ mod tests {
         );
         let call = GuestEvent {
             vector: 0x80,
-            source: Source::Software,
+            source: EventSource::Software,
             error_code: None,
             cr2: None,
             ..page_fault

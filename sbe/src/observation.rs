@@ -116,7 +116,8 @@ impl fmt::Display for PortAccess {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::Source;
+    use crate::policy::EventSource;
+    use mmu::LinearAddr;
 
     #[test]
     fn an_observation_is_told_in_one_line() {
@@ -136,9 +137,9 @@ mod tests {
             (
                 Observation::Event(GuestEvent {
                     vector: 14,
-                    source: Source::Exception,
+                    source: EventSource::Exception,
                     error_code: Some(2),
-                    cr2: Some(0xC012_3456),
+                    cr2: Some(LinearAddr::new(0xC012_3456)),
                     cs,
                     eip,
                 }),

@@ -10,27 +10,27 @@
 //!
 //! The chapter is SDM Vol. 3A, 6 "Interrupt and Exception Handling". A triple fault is no event: the processor shuts down.
 
-/// Vectors of the interrupt descriptor table.
+/// The number of vectors of the interrupt descriptor table.
 const VECTORS: usize = 256;
-/// Number of [`Source`]s.
-const SOURCES: usize = Source::ALL.len();
+/// The number of [`EventSource`]s.
+const SOURCES: usize = EventSource::ALL.len();
 
 /// Where an interrupt or exception comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum EventSource {
     /// The INTR pin, or NMI.
     External,
     /// INT n, INT3 or INTO.
     Software,
-    /// Whatever the processor finds wrong, and debug exceptions, INT1's too.
+    /// The processor itself: faults, traps and aborts, INT1's debug exception among them.
     Exception,
 }
 
-impl Source {
+impl EventSource {
     /// All sources.
     pub const ALL: [Self; 3] = [Self::External, Self::Software, Self::Exception];
 
-    /// Its name in messages.
+    /// The name of the source in messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::External => "external",
@@ -40,59 +40,59 @@ impl Source {
     }
 }
 
-/// What becomes of an interrupt or exception.
+/// What the processor does with an interrupt or exception.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Action {
-    /// The guest gets it.
+    /// The guest gets the event.
     #[default]
     Reflect,
-    /// It is logged, and the guest gets it.
+    /// The event is logged, and the guest gets it.
     Trace,
     /// The processor stops before anything of the delivery has happened.
     Intercept,
 }
 
-/// An [`Action`] for each vector and source; [`Action::Reflect`] where nothing else was set.
+/// An [`Action`] for each vector and source: [`Action::Reflect`], unless another was set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     actions: [[Action; VECTORS]; SOURCES],
-    /// How many of them are not [`Action::Reflect`].
-    watched: u16,
+    /// The number of actions that are not [`Action::Reflect`].
+    others: u16,
 }
 
 impl Policy {
-    /// The guest gets everything.
+    /// A policy that reflects everything.
     pub const fn new() -> Self {
         Self {
             actions: [[Action::Reflect; VECTORS]; SOURCES],
-            watched: 0,
+            others: 0,
         }
     }
 
-    /// Says what becomes of `vector` from `source`.
-    pub fn set(&mut self, vector: u8, source: Source, action: Action) {
-        let slot = &mut self.actions[source as usize][usize::from(vector)];
-        self.watched -= u16::from(*slot != Action::Reflect);
-        *slot = action;
-        self.watched += u16::from(action != Action::Reflect);
+    /// Sets the action for `vector` from `source`.
+    pub fn set(&mut self, vector: u8, source: EventSource, action: Action) {
+        let old = &mut self.actions[source as usize][usize::from(vector)];
+        self.others -= u16::from(*old != Action::Reflect);
+        *old = action;
+        self.others += u16::from(action != Action::Reflect);
     }
 
-    /// Says what becomes of `vector`, wherever it comes from.
+    /// Sets the action for `vector` from all sources.
     pub fn set_vector(&mut self, vector: u8, action: Action) {
-        for source in Source::ALL {
+        for source in EventSource::ALL {
             self.set(vector, source, action);
         }
     }
 
-    /// What becomes of `vector` from `source`.
-    pub fn action(&self, vector: u8, source: Source) -> Action {
+    /// The action for `vector` from `source`.
+    pub fn action(&self, vector: u8, source: EventSource) -> Action {
         self.actions[source as usize][usize::from(vector)]
     }
 
-    /// Whether the guest gets everything and nothing is logged.
+    /// Whether all actions are [`Action::Reflect`].
     #[inline]
     pub fn reflects_all(&self) -> bool {
-        self.watched == 0
+        self.others == 0
     }
 }
 
@@ -112,7 +112,7 @@ mod tests {
     fn everything_is_reflected_at_first() {
         let policy = Policy::new();
         assert!(policy.reflects_all());
-        for source in Source::ALL {
+        for source in EventSource::ALL {
             assert!((0..=u8::MAX).all(|vector| policy.action(vector, source) == Action::Reflect));
         }
     }
@@ -120,13 +120,13 @@ mod tests {
     #[test]
     fn an_action_is_of_one_vector_and_source() {
         let mut policy = Policy::new();
-        policy.set(PAGE_FAULT, Source::Exception, Action::Intercept);
-        policy.set(u8::MAX, Source::External, Action::Trace);
-        for source in Source::ALL {
+        policy.set(PAGE_FAULT, EventSource::Exception, Action::Intercept);
+        policy.set(u8::MAX, EventSource::External, Action::Trace);
+        for source in EventSource::ALL {
             for vector in 0..=u8::MAX {
                 let expected = match (vector, source) {
-                    (PAGE_FAULT, Source::Exception) => Action::Intercept,
-                    (u8::MAX, Source::External) => Action::Trace,
+                    (PAGE_FAULT, EventSource::Exception) => Action::Intercept,
+                    (u8::MAX, EventSource::External) => Action::Trace,
                     _ => Action::Reflect,
                 };
                 assert_eq!(policy.action(vector, source), expected);
@@ -138,7 +138,7 @@ mod tests {
     fn a_vector_may_be_set_whatever_its_source() {
         let mut policy = Policy::new();
         policy.set_vector(PAGE_FAULT, Action::Trace);
-        for source in Source::ALL {
+        for source in EventSource::ALL {
             assert_eq!(policy.action(PAGE_FAULT, source), Action::Trace);
         }
     }

@@ -17,24 +17,24 @@
 #define KERNEL_CS 0x08
 #define KERNEL_DS 0x18
 #define USER_CS 0x23
-#define USER_DS 0x2B
+#define USER_DS 0x2b
 #define TSS_SELECTOR 0x40
 #define PHYSICAL(symbol) (symbol - KERNEL_BASE)
 
 #define CR0_PG_AM_WP_NE_MP (1 << 31 | 1 << 18 | 1 << 16 | 1 << 5 | 1 << 1)
 #define CR4_DE_PAE_OSFXSR_OSXMMEXCPT (1 << 3 | 1 << 5 | 1 << 9 | 1 << 10)
-#define MSR_EFER 0xC0000080
+#define MSR_EFER 0xc0000080
 #define EFER_NXE (1 << 11)
 
-#define INTERRUPT_GATE 0x8E00
+#define INTERRUPT_GATE 0x8e00
 #define GATE_DPL3 0x6000
 #define VECTORS 256
 #define STUB_BYTES 16
 
 /* Base, limit, type/DPL/P byte and G/D nibble of a descriptor. */
 #define DESCRIPTOR(base, limit, access, flags)                                           \
-        .long ((limit) & 0xFFFF) | ((base) & 0xFFFF) << 16;                              \
-        .long ((base) >> 16 & 0xFF) | (access) << 8 | ((limit) & 0xF0000) | (flags) << 20 | ((base) & 0xFF000000)
+        .long ((limit) & 0xffff) | ((base) & 0xffff) << 16;                              \
+        .long ((base) >> 16 & 0xff) | (access) << 8 | ((limit) & 0xf0000) | (flags) << 20 | ((base) & 0xff000000)
 
         .text
         .globl _start
@@ -144,11 +144,11 @@ build_idt:
         movl    $stubs, %eax
         movl    $VECTORS, %ecx
 1:      movl    %eax, %edx
-        andl    $0xFFFF, %edx
+        andl    $0xffff, %edx
         orl     $KERNEL_CS << 16, %edx
         movl    %edx, (%edi)
         movl    %eax, %edx
-        andl    $0xFFFF0000, %edx
+        andl    $0xffff0000, %edx
         orl     $INTERRUPT_GATE, %edx
         movl    %edx, 4(%edi)
         addl    $8, %edi
@@ -160,20 +160,20 @@ build_idt:
 
         .balign 8
 gdt:    .quad   0
-        DESCRIPTOR(0, 0xFFFFF, 0x9B, 0xC)       /* 08h ring-0 code */
-        DESCRIPTOR(0, 0xFFFFF, 0x9B, 0xA)       /* 10h ring-0 64-bit code */
-        DESCRIPTOR(0, 0xFFFFF, 0x93, 0xC)       /* 18h ring-0 data */
-        DESCRIPTOR(0, 0xFFFFF, 0xFB, 0xC)       /* 20h ring-3 code */
-        DESCRIPTOR(0, 0xFFFFF, 0xF3, 0xC)       /* 28h ring-3 data */
-        DESCRIPTOR(0, 0xFFFFF, 0xFB, 0xA)       /* 30h ring-3 64-bit code */
+        DESCRIPTOR(0, 0xfffff, 0x9b, 0xc)       /* 0x08 ring-0 code */
+        DESCRIPTOR(0, 0xfffff, 0x9b, 0xa)       /* 0x10 ring-0 64-bit code */
+        DESCRIPTOR(0, 0xfffff, 0x93, 0xc)       /* 0x18 ring-0 data */
+        DESCRIPTOR(0, 0xfffff, 0xfb, 0xc)       /* 0x20 ring-3 code */
+        DESCRIPTOR(0, 0xfffff, 0xf3, 0xc)       /* 0x28 ring-3 data */
+        DESCRIPTOR(0, 0xfffff, 0xfb, 0xa)       /* 0x30 ring-3 64-bit code */
         .quad   0
-        DESCRIPTOR(tss_address, 103, 0x89, 0x0) /* 40h TSS */
+        DESCRIPTOR(tss_address, 103, 0x89, 0x0) /* 0x40 TSS */
         .quad   0
         .quad   0
         .quad   0
-        DESCRIPTOR(SEGMENT_BASE, SEGMENT_LIMITED_LIMIT, 0xF3, 0x4)
-        DESCRIPTOR(SEGMENT_BASE, SEGMENT_DOWN_LIMIT, 0xF7, 0x4)
-        DESCRIPTOR(SEGMENT_BASE, SEGMENT_READ_ONLY_LIMIT, 0xF1, 0x4)
+        DESCRIPTOR(SEGMENT_BASE, SEGMENT_LIMITED_LIMIT, 0xf3, 0x4)
+        DESCRIPTOR(SEGMENT_BASE, SEGMENT_DOWN_LIMIT, 0xf7, 0x4)
+        DESCRIPTOR(SEGMENT_BASE, SEGMENT_READ_ONLY_LIMIT, 0xf1, 0x4)
         .quad   0
 gdt_end:
 gdt_pointer:

@@ -34,7 +34,7 @@
 /* Descriptor that the parent leaves open for the shared file. */
 #define SHARED_FD 2
 /* "No file" as an offset of the shared file. */
-#define ANONYMOUS 0xFFFFFFFF
+#define ANONYMOUS 0xffffffff
 
 /* EFLAGS of ordinary code: the fixed bit and IF. */
 #define PLAIN_EFLAGS 0x202

@@ -101,11 +101,11 @@ static void on_signal(int number, void *info, struct context *context)
     *word(final, OUT_EDI) = context->edi;
     *word(final, OUT_EFLAGS) = context->eflags;
     *word(final, OUT_EIP) = context->eip;
-    *word(final, OUT_DS) = context->ds & 0xFFFF;
-    *word(final, OUT_ES) = context->es & 0xFFFF;
-    *word(final, OUT_FS) = context->fs & 0xFFFF;
-    *word(final, OUT_GS) = context->gs & 0xFFFF;
-    *word(final, OUT_SS) = context->ss & 0xFFFF;
+    *word(final, OUT_DS) = context->ds & 0xffff;
+    *word(final, OUT_ES) = context->es & 0xffff;
+    *word(final, OUT_FS) = context->fs & 0xffff;
+    *word(final, OUT_GS) = context->gs & 0xffff;
+    *word(final, OUT_SS) = context->ss & 0xffff;
     *word(final, OUT_SIGNAL) = number;
     *word(final, OUT_TRAP) = context->trapno;
     *word(final, OUT_ERROR) = context->err;

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use guest_kernels::test_kernel::{self, Verdict};
 use vmm::{
-    Device, DeviceContext, Engine, GuestPhys, IoAccess, IoRegion, Irq, Kernel, Level, Machine,
-    MachineEvent, PortWidth, Resources, Source, StopReason, Vm, VmConfig, Windows, console::pipe,
+    BootSource, Device, DeviceContext, Engine, GuestPhys, IoAccess, IoRegion, Irq, Kernel, Level,
+    Machine, MachineEvent, PortWidth, Resources, StopReason, VcpuConfig, Vm, VmConfig, Windows,
+    console::pipe,
 };
 
 /// What the kernel needs, in bytes.
@@ -138,11 +139,13 @@ fn machine(engine: Engine, windows: Windows) -> Vm {
     let kernel = Kernel::read(kernel.elf.to_vec(), None, &mut |_| ()).unwrap();
     let config = VmConfig {
         memory: MEMORY,
-        engine,
-        windows,
-        ..VmConfig::default()
+        vcpu: VcpuConfig {
+            engine,
+            windows,
+            ..VcpuConfig::default()
+        },
     };
-    let source = Source {
+    let source = BootSource {
         kernel: &kernel,
         initrd: &[],
         cmdline: "",

@@ -1,4 +1,4 @@
-//! A kernel of ours that counts its page faults, INT 80h and timer interrupts, and sums up its own text, in the hands of a
+//! A kernel of ours that counts its page faults, INT 0x80 and timer interrupts, and sums up its own text, in the hands of a
 //! monitor: what is intercepted, reflected and swallowed, and breakpoints that the guest cannot see.
 
 use std::{collections::BTreeMap, io, os::fd::BorrowedFd};
@@ -6,12 +6,11 @@ use std::{collections::BTreeMap, io, os::fd::BorrowedFd};
 use guest_kernels::test_kernel::{self, Verdict};
 use iced_x86::Decoder;
 use mmu::{GuestPhys, LinearAddr};
-use sbe::{Action, Decision, GuestEvent, Policy, Source as EventSource};
+use sbe::{Action, Decision, EventSource, GuestEvent, Policy};
 use vmm::{
-    Console, StopReason, Vm, VmConfig,
+    Console, Engine, StopReason, VcpuConfig, Vm, VmConfig,
     console::{Channel, Input},
-    loader::{Kernel, Source},
-    vm::Engine,
+    loader::{BootSource, Kernel},
 };
 
 const ENGINES: [Engine; 2] = [Engine::Emulator, Engine::Translator];
@@ -31,7 +30,7 @@ const MAPPED: u32 = 3;
 /// Error code of a supervisor's store to a page that is absent (SDM Vol. 3A, 4.7 "Page-Fault Exceptions").
 const ABSENT_WRITE: u32 = 2;
 
-/// What the kernel prints.
+/// The kernel's output.
 #[derive(Default)]
 struct Printed(Vec<u8>);
 
@@ -65,10 +64,12 @@ fn machine(engine: Engine) -> Vm {
     let kernel = Kernel::read(image().to_vec(), None, &mut |_| ()).unwrap();
     let config = VmConfig {
         memory: 16 << 20,
-        engine,
-        ..VmConfig::default()
+        vcpu: VcpuConfig {
+            engine,
+            ..VcpuConfig::default()
+        },
     };
-    let source = Source {
+    let source = BootSource {
         kernel: &kernel,
         initrd: &[],
         cmdline: "",
@@ -76,7 +77,7 @@ fn machine(engine: Engine) -> Vm {
     Vm::boot(&config, &source).unwrap()
 }
 
-/// What a run came to.
+/// The outcome of a run.
 struct Outcome {
     verdict: Verdict,
     /// The lines that are no verdicts.
@@ -159,13 +160,13 @@ fn a_page_fault_that_is_reflected_is_the_handlers() {
             let event = event(stop);
             let address = DEMAND + seen * PAGE;
             assert_eq!(event.vector, PAGE_FAULT);
-            assert_eq!(event.cr2, Some(address));
+            assert_eq!(event.cr2, Some(address.into()));
             assert_eq!(event.error_code, Some(ABSENT_WRITE));
-            assert_eq!(event.eip, vm.registers().eip);
+            assert_eq!(event.eip, vm.vcpu().cpu.eip);
             // Nothing of it has happened yet.
             let before = address.wrapping_sub(PAGE);
             let cr2 = if seen == 0 { 0 } else { before };
-            assert_eq!(vm.registers().cr2, cr2);
+            assert_eq!(vm.vcpu().cpu.cr2, cr2);
             assert!(vm.translate(LinearAddr::from(address)).is_err());
             seen += 1;
         });
@@ -177,7 +178,7 @@ fn a_page_fault_that_is_reflected_is_the_handlers() {
 
 /// Maps `linear` to `frame` in the guest's page table, as its kernel would.
 fn map(vm: &mut Vm, linear: u32, frame: u32) {
-    let directory = vm.registers().cr3 & !(PAGE - 1);
+    let directory = vm.vcpu().cpu.cr3 & !(PAGE - 1);
     let mut entry = [0; 4];
     let at = GuestPhys::new(u64::from(directory + 4 * (linear >> 22)));
     vm.read_physical(at, &mut entry).unwrap();
@@ -196,7 +197,7 @@ fn a_page_fault_that_the_monitor_has_served_is_never_seen() {
             intercept(&mut vm, PAGE_FAULT, EventSource::Exception);
             let mut served = 0;
             let outcome = run(&mut vm, |vm, stop| {
-                let address = event(stop).cr2.unwrap();
+                let address = event(stop).cr2.unwrap().get() as u32;
                 let page = (address - DEMAND) / PAGE;
                 if page.is_multiple_of(every) {
                     map(vm, address, FRAMES + page * PAGE);
@@ -229,7 +230,7 @@ fn a_system_call_that_is_swallowed_is_not_counted() {
             assert_eq!(event(stop).vector, SYSTEM_CALL);
             seen += 1;
             // Its argument.
-            assert_eq!(vm.registers().regs.get(0), seen);
+            assert_eq!(vm.vcpu().cpu.regs.get(0), seen);
             if seen <= SWALLOWED {
                 vm.decide(Decision::Swallow);
             }
@@ -293,14 +294,17 @@ fn breakpoints_are_not_in_the_text_that_the_guest_reads() {
         // XOR, two MOVs, the loop of five, and RET.
         assert_eq!(places.len(), 9);
         let mut vm = machine(engine);
-        places.iter().for_each(|&place| vm.add_breakpoint(place));
+        for &place in &places {
+            vm.debugger_mut().add_breakpoint(place.into());
+        }
         let mut hits: BTreeMap<u32, u32> = BTreeMap::new();
         let outcome = run(&mut vm, |vm, stop| {
             let StopReason::Breakpoint(place) = stop else {
                 panic!("{stop}");
             };
-            assert_eq!(vm.registers().eip, place);
-            *hits.entry(place).or_default() += 1;
+            let eip = vm.vcpu().cpu.eip;
+            assert_eq!(LinearAddr::from(eip), place);
+            *hits.entry(eip).or_default() += 1;
         });
         outcome.assert_passed();
         assert_eq!(outcome.count("sum"), sum);

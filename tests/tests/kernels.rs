@@ -15,13 +15,12 @@ use guest_kernels::test_kernel::{self, Failure, Verdict, VerdictError};
 use sbe::{CpuModel, Windows};
 use thiserror::Error;
 use vmm::{
-    Console, StopReason, Vm, VmConfig,
+    Console, Engine, StopReason, VcpuConfig, Vm, VmConfig,
     console::{Channel, Input},
-    loader::{Kernel, Source},
-    vm::Engine,
+    loader::{BootSource, Kernel},
 };
 
-/// What the kernels need, in bytes.
+/// Memory that the kernels need, in bytes.
 const MEMORY: u64 = 16 << 20;
 /// Slices that a kernel may take. A slice is at least a thousand instructions unless the processor halts in it, so a
 /// kernel of less than a hundred million instructions is never cut off.
@@ -30,7 +29,7 @@ const SLICES: u32 = 100_000;
 /// A kernel that halts is woken so often, which costs it a slice: so one that nothing else can wake is cut off, too.
 const WAKE: Duration = Duration::from_millis(1);
 
-/// Why a kernel did not pass.
+/// A reason why a kernel did not pass.
 #[derive(Debug, Error)]
 enum Failed {
     #[error("ended with {0}")]
@@ -95,12 +94,14 @@ fn run(
     let kernel = Kernel::read(elf.to_vec(), None, &mut |_| ()).unwrap();
     let config = VmConfig {
         memory: MEMORY,
-        cpu,
-        engine,
-        code_cache: sbe::CODE_CACHE,
-        windows,
+        vcpu: VcpuConfig {
+            model: cpu,
+            engine,
+            windows,
+            ..VcpuConfig::default()
+        },
     };
-    let source = Source {
+    let source = BootSource {
         kernel: &kernel,
         initrd: &[],
         cmdline: "",
@@ -176,14 +177,14 @@ fn elf(code: &[u8]) -> Vec<u8> {
 
 /// A kernel that prints `text`, then executes `end`.
 fn printing(text: &str, end: &[u8]) -> Vec<u8> {
-    // mov al, byte; out E9h, al
+    // mov al, byte; out 0xe9, al
     let print = text.bytes().flat_map(|byte| [0xb0, byte, 0xe6, 0xe9]);
     elf(&print.chain(end.iter().copied()).collect::<Vec<_>>())
 }
 
-/// mov al, 0; out F4h, al
+/// mov al, 0; out 0xf4, al
 const EXIT_0: &[u8] = &[0xb0, 0, 0xe6, 0xf4];
-/// mov al, 1; out F4h, al
+/// mov al, 1; out 0xf4, al
 const EXIT_1: &[u8] = &[0xb0, 1, 0xe6, 0xf4];
 /// jmp to itself
 const LOOP: &[u8] = &[0xeb, 0xfe];
@@ -192,7 +193,7 @@ const POWER_OFF: &[u8] = &[0xfa, 0xf4];
 /// sti; hlt; jmp to the hlt
 const HALT: &[u8] = &[0xfb, 0xf4, 0xeb, 0xfd];
 
-/// How a kernel that prints `text` and executes `end` is judged, given few slices.
+/// Judges a kernel that prints `text` and executes `end`, given few slices.
 fn judged(text: &str, end: &[u8]) -> Result<usize, Failed> {
     run(
         &printing(text, end),

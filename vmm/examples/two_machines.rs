@@ -5,24 +5,24 @@
 use std::{fs, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
+use guest_kernels::{Guest, GuestImages, Stage, fetch};
 use vmm::{
-    Kernel, Machine, Source, StopReason, Vm, VmConfig,
+    BootSource, Kernel, Machine, StopReason, Vm, VmConfig,
     console::{Terminal, pipe},
-    guest_kernels::{Guest, GuestImages, Stage, fetch},
     loader::{Cache, linux_cmdline},
     tsc::TscMeter,
 };
 
 const PROMPT: &str = "root@replex:~# ";
-/// Many times what anything here takes on a slow host.
+/// A time many times as long as anything here takes on a slow host.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// For the shell that asks: a question for each number, and what it hears.
+/// Commands for the shell that asks: a question for each number, and the answer it hears.
 const ASK: [&str; 2] = [
     r#"ask() { echo "ask: $1"; read a; echo "heard: $1 is $a"; }"#,
     r#"for n in 2 34 567 8901; do ask "$n * $n"; done"#,
 ];
-/// For the shell that answers. What is typed before it listens would be the shell's.
+/// Command for the shell that answers. Input typed before it listens would go to the shell itself.
 const ANSWER: &str = r#"echo listening; while read q; do echo "answer: $(($q))"; done"#;
 const QUESTIONS: usize = 4;
 /// The end of input.
@@ -35,7 +35,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Has two machines converse, prints it, and returns what the one that asks has heard.
+/// Lets two machines converse, prints the conversation, and returns the answers that the asking one has heard.
 fn converse(images: &GuestImages) -> Result<Vec<String>> {
     let (mut asking, mut answering) = (Running::boot(images)?, Running::boot(images)?);
     answering.command(ANSWER)?;
@@ -71,7 +71,7 @@ impl Running {
         let tsc = TscMeter::start();
         let kernel = fs::read(&images.kernel).context("kernel")?;
         let kernel = Kernel::read(kernel, Cache::of_user().as_ref(), &mut |_| ())?;
-        let source = Source {
+        let source = BootSource {
             kernel: &kernel,
             initrd: &fs::read(&images.initrd).context("initrd")?,
             cmdline: &linux_cmdline(tsc.khz()),
@@ -104,7 +104,7 @@ impl Running {
         }
     }
 
-    /// Has the guest switch itself off.
+    /// Switches the guest off by its own command.
     fn power_off(mut self) -> Result<()> {
         self.command("poweroff -f")?;
         let (_, stop) = self.machine.join()?;

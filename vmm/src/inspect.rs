@@ -1,35 +1,34 @@
-//! Looking into a machine that stands still, and changing what is in its memory.
+//! Reading and writing the memory of a machine that stands still.
 //!
-//! Linear addresses go through the guest's page tables as they are now, whatever the processor's privilege. No A or D bit is
-//! set. Reading has no effect on the guest; what is written takes effect at once, in code too. Changed page tables are the
-//! guest's own affair: it may use the translations of before until it flushes them, as on hardware.
+//! Linear addresses go through the guest's page tables as they are now, whatever the processor's privilege; no A or D bit is
+//! set. Reading has no effect on the guest. Writing takes effect at once, in code too; but after a write to page tables the guest
+//! may use the old translations until it flushes them, as on hardware.
 
 use mmu::{GuestPhys, LinearAddr, NoTranslation, NotRam, PAGE_SIZE};
-use sbe::cpu::Cpu;
 use thiserror::Error;
 
 use crate::vm::Vm;
 
-/// Why memory was neither read nor written.
+/// Why memory could not be read or written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum AccessError {
-    /// The page tables map nothing there.
+    /// The page tables do not map part of the range.
     #[error("linear address {:08x} is not mapped{}", .address.get(), because(.reason))]
     NotMapped {
-        /// The first such address.
+        /// The first address that is not mapped.
         address: LinearAddr,
-        /// What is wrong with the entries.
+        /// Why the page tables do not map it.
         reason: NoTranslation,
     },
-    /// Neither RAM nor ROM is there. The addresses of devices are not read, since that may have effects.
+    /// Part of the range is neither RAM nor ROM. Devices are not accessed, since even a read may have side effects.
     #[error(transparent)]
     NotMemory(#[from] NotRam),
-    /// The range ends beyond the last linear address, FFFF_FFFFh.
+    /// The range ends above the last linear address, 0xffff_ffff.
     #[error("{len} bytes at linear address {:08x} do not end below 4 GiB", .address.get())]
     TooLong {
-        /// First byte of the range.
+        /// The first address of the range.
         address: LinearAddr,
-        /// Bytes of the range.
+        /// The length of the range in bytes.
         len: usize,
     },
 }
@@ -41,24 +40,19 @@ fn because(reason: &NoTranslation) -> &'static str {
     }
 }
 
-/// Some bytes of an access, in one page.
+/// The part of an access that lies in one page.
 struct Piece {
     addr: GuestPhys,
-    /// Where they lie in the access.
+    /// Offset of the part in the access.
     start: usize,
     len: usize,
 }
 
 impl Vm {
-    /// The processor's registers. EIP is the next instruction's.
-    pub fn registers(&self) -> &Cpu {
-        &self.vcpu().cpu
-    }
-
     /// Reads memory by linear address.
     ///
     /// # Errors
-    /// If a byte of it cannot be read. `out` is then unchanged.
+    /// If a byte of the range cannot be read. `out` is then unchanged.
     pub fn read_memory(&self, address: LinearAddr, out: &mut [u8]) -> Result<(), AccessError> {
         for Piece { addr, start, len } in self.pieces(address, out.len())? {
             self.read_physical(addr, &mut out[start..start + len])?;
@@ -69,7 +63,7 @@ impl Vm {
     /// Writes memory by linear address, read-only pages and ROM too.
     ///
     /// # Errors
-    /// If a byte of it cannot be written. Memory is then unchanged.
+    /// If a byte of the range cannot be written. Memory is then unchanged.
     pub fn write_memory(&mut self, address: LinearAddr, data: &[u8]) -> Result<(), AccessError> {
         for Piece { addr, start, len } in self.pieces(address, data.len())? {
             self.write_physical(addr, &data[start..start + len])?;
@@ -96,7 +90,7 @@ impl Vm {
     /// The guest-physical address that a linear address stands for.
     ///
     /// # Errors
-    /// If the page tables map nothing there.
+    /// If the page tables do not map it.
     pub fn translate(&self, address: LinearAddr) -> Result<GuestPhys, AccessError> {
         let found = self.vcpu().mmu.walk(address);
         found
@@ -104,7 +98,7 @@ impl Vm {
             .map_err(|reason| AccessError::NotMapped { address, reason })
     }
 
-    /// Where `len` bytes at a linear address are, all of them memory.
+    /// Splits `len` bytes at a linear address, all of them memory, by pages.
     fn pieces(&self, address: LinearAddr, len: usize) -> Result<Vec<Piece>, AccessError> {
         let end = address.get().checked_add(len as u64);
         if end.is_none_or(|end| end > 1 << 32) {

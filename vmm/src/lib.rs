@@ -1,14 +1,13 @@
-//! The replex virtual machine monitor: boot protocol, devices, run loop, command line.
+//! The replex virtual machine monitor: boot protocol, devices, run loop. The `replex` program is a thin user of it.
 //!
 //! * [`loader`] puts a kernel into guest memory, as the boot protocol says.
 //! * [`board`] is the interrupt controllers and the [`bus`]; [`devices`] are a PC's devices on it.
 //! * [`vm`] runs a processor on the board; what is at the other end of its serial cables is a [`console`].
 //! * [`control`] pauses, wakes and ends a running machine from other threads; [`inspect`] looks into one that stands still.
 //! * [`trace`] tells what the processor does.
-//! * [`cli`] is the `replex` program: everything else is a library that it is a thin user of.
 //!
-//! Any number of machines can live in one process: nothing here is global but the terminal and the signals, and only
-//! [`cli`] touches those.
+//! Any number of machines can live in one process: the only per-process resource is the SIGSEGV handler of [`sbe`], and nothing
+//! touches the terminal, the standard streams or other signals.
 //!
 //! # A machine from parts
 //!
@@ -16,11 +15,11 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use vmm::{Kernel, Machine, Source, StopReason, Vm, VmConfig, console::pipe};
+//! use vmm::{BootSource, Kernel, Machine, StopReason, Vm, VmConfig, console::pipe};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let kernel = Kernel::flat(vec![
-//!     0x66, 0xba, 0xf8, 0x03, // mov dx, 3F8h  ; COM1
+//!     0x66, 0xba, 0xf8, 0x03, // mov dx, 0x3f8  ; COM1
 //!     0xb0, b'!', // mov al, '!'
 //!     0xee, // out dx, al
 //!     0xfb, // sti
@@ -31,7 +30,7 @@
 //!     memory: 16 << 20,
 //!     ..VmConfig::default()
 //! };
-//! let source = Source {
+//! let source = BootSource {
 //!     kernel: &kernel,
 //!     initrd: &[],
 //!     cmdline: "",
@@ -42,7 +41,7 @@
 //!
 //! terminal.read_until("!", Duration::from_secs(60))?;
 //! machine.pause()?;
-//! let al = machine.inspect(|vm| vm.registers().regs.get8(0))?;
+//! let al = machine.inspect(|vm| vm.vcpu().cpu.regs.get8(0))?;
 //! assert_eq!(al, b'!');
 //! machine.resume()?;
 //! machine.stop();
@@ -53,18 +52,18 @@
 //! # }
 //! ```
 //!
-//! Without a thread of its own a machine runs where [`Vm::run`] is called, until it stops or a [`Control`] says so. Further parts:
+//! A machine without a thread of its own runs where [`Vm::run`] is called, until it stops or a [`Control`] ends it. Other parts:
 //!
 //! * a [`Device`] of the program, put on free ports, addresses and interrupt lines by [`Vm::attach`];
 //! * a [`Console`] of the program instead of [`console::pipe`];
 //! * a [`Policy`] that stops the machine at interrupts and exceptions ([`Vm::set_policy`], [`Machine::decide`]);
+//! * breakpoints and watchpoints ([`Vm::debugger_mut`]); registers, statistics and the guest's code ([`Vm::vcpu`]);
 //! * memory, read and written by guest-linear and guest-physical address ([`Vm::read_memory`], [`Vm::write_physical`]).
 //!
 //! `examples/two_machines.rs` boots two Linux machines at once and lets them talk to each other.
 
 pub mod board;
 pub mod bus;
-pub mod cli;
 pub mod clock;
 pub mod console;
 pub mod control;
@@ -74,7 +73,7 @@ pub mod inspect;
 pub mod loader;
 pub mod machine;
 mod pace;
-mod parse;
+pub mod parse;
 pub mod ports;
 pub mod stats;
 pub mod stop;
@@ -82,8 +81,8 @@ pub mod trace;
 pub mod tsc;
 pub mod vm;
 
-// All that the machine's interface names: no program needs to depend on these crates itself.
-pub use {guest_kernels, irq, mmu, sbe};
+// The machine's interface names their types: no program needs to depend on these crates itself.
+pub use {irq, mmu, sbe};
 
 pub use board::Board;
 pub use bus::{
@@ -94,13 +93,13 @@ pub use console::Console;
 pub use control::Control;
 pub use inspect::AccessError;
 pub use irq::{Irq, Level};
-pub use loader::{Kernel, Source};
+pub use loader::{BootSource, Kernel};
 pub use machine::{Machine, MachineError, MachineEvent};
 pub use mmu::{GuestPhys, LinearAddr, NoTranslation, NotRam};
 pub use sbe::{
-    Action, CpuModel, Decision, GuestEvent, Policy, Source as EventSource, WatchHit, Watched,
-    Watchpoint, Windows, cpu,
+    Action, CpuModel, Debugger, Decision, Engine, EventSource, GuestEvent, Policy, VcpuConfig,
+    VcpuError, WatchHit, Watched, Watchpoint, Windows, cpu,
 };
 pub use stats::Stats;
 pub use stop::StopReason;
-pub use vm::{Engine, Vm, VmConfig, VmError};
+pub use vm::{Vm, VmConfig, VmError};

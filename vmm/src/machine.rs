@@ -18,6 +18,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
+use mmu::LinearAddr;
 use sbe::{Decision, GuestEvent, WatchHit};
 use thiserror::Error;
 
@@ -41,7 +42,7 @@ pub enum MachineEvent {
     /// The policy keeps this from the guest, which stands still until [`Machine::decide`].
     Intercepted(GuestEvent),
     /// The guest stands still, as after a pause, before the instruction at this linear address, which has a breakpoint.
-    Breakpoint(u32),
+    Breakpoint(LinearAddr),
     /// The guest stands still, as after a pause, behind an access to what is watched.
     Watchpoint(WatchHit),
     /// The machine has ended.
@@ -89,7 +90,7 @@ impl Machine {
         console: impl Console + Send + 'static,
     ) -> io::Result<(Self, Receiver<MachineEvent>)> {
         let control = vm.control();
-        let intercepted = vm.intercepted().is_some();
+        let intercepted = vm.vcpu().intercepted().is_some();
         let (jobs, jobs_inside) = channel();
         let (events_inside, events) = channel();
         let inside = Inside {

@@ -1,6 +1,6 @@
 //! Numbers as users write them.
 
-/// A number in base `radix`, or in base 16 behind 0x.
+/// Parses a number in base `radix`, or in base 16 behind 0x.
 pub(crate) fn number(text: &str, radix: u32) -> Option<u32> {
     let (digits, radix) = match text.strip_prefix("0x") {
         Some(digits) => (digits, 16),
@@ -11,14 +11,20 @@ pub(crate) fn number(text: &str, radix: u32) -> Option<u32> {
     u32::from_str_radix(digits, radix).ok().filter(|_| unsigned)
 }
 
-/// An interrupt vector, decimal or hexadecimal with 0x.
-pub(crate) fn vector(text: &str) -> Result<u8, String> {
+/// Parses an interrupt vector, decimal or hexadecimal with 0x.
+///
+/// # Errors
+/// A message for the user.
+pub fn vector(text: &str) -> Result<u8, String> {
     let vector = number(text, 10).and_then(|number| number.try_into().ok());
     vector.ok_or_else(|| format!("{text}: not a vector: 0 to 255, or 0x0 to 0xff"))
 }
 
-/// 32 bits in hexadecimal digits, with or without 0x.
-pub(crate) fn hexadecimal(text: &str) -> Result<u32, String> {
+/// Parses 32 bits in hexadecimal digits, with or without 0x.
+///
+/// # Errors
+/// A message for the user.
+pub fn hexadecimal(text: &str) -> Result<u32, String> {
     number(text, 16).ok_or_else(|| format!("{text}: not a hexadecimal number of at most 32 bits"))
 }
 

@@ -1,4 +1,4 @@
-//! What a machine has done so far.
+//! [`Stats`]: the counts and times of a machine.
 
 use std::{fmt, ops::RangeInclusive};
 
@@ -7,41 +7,41 @@ use sbe::TranslationStats;
 
 use crate::ports::PortCount;
 
-/// Counts since the machine was switched on. The `Display` is the report of `--stats`, several lines.
+/// Counts and times since the machine was switched on. The `Display` form is the report of `--stats`, several lines.
 #[derive(Clone, Debug, Default)]
 pub struct Stats {
-    /// Instructions executed; with a translator, only those that it left to the emulator.
+    /// Instructions that the emulator executed. Translated code counts none.
     pub instructions: u64,
     /// Nanoseconds since the machine was switched on.
     pub time: u64,
-    /// Of these, nanoseconds in which the processor ran, its accesses to devices included.
+    /// The part of [`Self::time`] in which the processor ran, its accesses to devices included.
     pub running: u64,
-    /// Of these, nanoseconds in which the processor waited in HLT.
+    /// The part of [`Self::time`] in which the processor waited in HLT.
     pub halted: u64,
-    /// How often the processor left its run loop, by reason.
+    /// Exits of the processor from its run loop, by reason.
     pub exits: Exits,
-    /// Interrupts acknowledged.
+    /// Interrupts that the processor acknowledged.
     pub interrupts: u64,
-    /// What became of the timer's ticks.
+    /// The account of the timer's ticks.
     pub timer: TimerStats,
-    /// Accesses to physical memory where there is none.
+    /// Accesses to physical addresses without memory or device.
     pub mmio: u64,
     /// Accesses to I/O ports, by port.
     pub ports: Vec<(u16, PortCount)>,
     /// The ports at which somebody answers.
     pub connected: Vec<RangeInclusive<u16>>,
-    /// What the translator has done, if there is one.
+    /// The translator's counts, if there is one.
     pub translation: Option<TranslationStats>,
 }
 
-/// How often the processor left its run loop.
+/// Exits of the processor from its run loop, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Exits {
-    /// Its budget of instructions was used up.
+    /// The budget of instructions was used up.
     pub budget: u64,
-    /// HLT.
+    /// The guest executed HLT.
     pub halt: u64,
-    /// The board asked for it.
+    /// The board asked for a stop.
     pub stop: u64,
     /// An interrupt or exception was intercepted.
     pub intercept: u64,
@@ -50,14 +50,14 @@ pub struct Exits {
 const NS_PER_S: f64 = 1e9;
 
 impl Stats {
-    /// Million instructions per second of the time in which the processor did not wait.
+    /// Millions of emulated instructions per second, the time in HLT not counted.
     pub fn mips(&self) -> f64 {
         let busy = self.time.saturating_sub(self.halted).max(1);
         self.instructions as f64 / (busy as f64 / NS_PER_S) / 1e6
     }
 }
 
-/// Nanoseconds in seconds.
+/// Converts nanoseconds to seconds.
 fn seconds(ns: u64) -> f64 {
     ns as f64 / NS_PER_S
 }
@@ -65,7 +65,7 @@ fn seconds(ns: u64) -> f64 {
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.translation {
-            // Translated code counts no instructions, so there is no speed to tell.
+            // Translated code counts no instructions, so there is no speed to report.
             Some(_) => writeln!(f, "emulated      {} instructions", self.instructions)?,
             None => {
                 writeln!(f, "instructions  {}", self.instructions)?;
@@ -118,7 +118,7 @@ impl fmt::Display for Stats {
     }
 }
 
-/// The translator's lines of the report.
+/// Writes the translator's lines of the report.
 fn write_translation(f: &mut fmt::Formatter<'_>, stats: &TranslationStats) -> fmt::Result {
     writeln!(
         f,
@@ -171,7 +171,7 @@ fn write_translation(f: &mut fmt::Formatter<'_>, stats: &TranslationStats) -> fm
 mod tests {
     use std::time::Duration;
 
-    use sbe::Exits as CodeExits;
+    use sbe::CodeExits;
 
     use super::*;
 

@@ -1,14 +1,16 @@
-//! Why a machine stops.
+//! [`StopReason`]: why a machine stopped, and [`status`]: the exit statuses of the program that ran it.
 
 use std::{io, sync::Arc};
 
+use mmu::LinearAddr;
 use sbe::{GuestEvent, WatchHit};
 use thiserror::Error;
 
 /// Why a machine stopped.
 #[derive(Clone, Debug, Error)]
 pub enum StopReason {
-    /// HLT with interrupts disabled: nothing can wake the processor. Without ACPI, power-off and halt end so.
+    /// The guest executed HLT with interrupts disabled: nothing can wake the processor. Without ACPI, power-off and halt end
+    /// like this.
     #[error("power-off")]
     PowerOff,
     /// The guest reset the machine.
@@ -17,31 +19,34 @@ pub enum StopReason {
     /// The guest's kernel panicked and reset the machine (known by the warm-reset flag, see [`crate::vm`]).
     #[error("guest kernel panic")]
     Panic,
-    /// The processor shut down after a fault while it delivered a double fault (SDM Vol. 3A, Interrupt 8).
+    /// The processor shut down after a fault during the delivery of a double fault (SDM Vol. 3A, Interrupt 8).
     #[error("triple fault")]
     TripleFault,
-    /// The guest wrote this byte to the debug-exit port, F4h.
+    /// The guest wrote this byte to the debug-exit port, 0xf4.
     #[error("debug exit with {0}")]
     DebugExit(u8),
-    /// The guest did what this machine does not support.
+    /// The guest needs something that replex does not implement.
     #[error("unsupported guest behaviour: {0}")]
     Unsupported(String),
-    /// The policy keeps this from the guest for now. The machine can go on: see [`crate::Vm::decide`].
+    /// replex itself is wrong, whatever the guest did.
+    #[error("internal error: {0}; this is a bug of replex, please report it")]
+    Internal(String),
+    /// The policy withholds this event from the guest. The machine can go on: see [`crate::Vm::decide`].
     #[error("intercepted {0}")]
     Intercepted(GuestEvent),
     /// The processor is about to execute the instruction at this linear address, which has a breakpoint. The machine can go on.
-    #[error("breakpoint at {0:08x}")]
-    Breakpoint(u32),
-    /// The guest has accessed what is watched. The machine can go on.
+    #[error("breakpoint at {:08x}", .0.get())]
+    Breakpoint(LinearAddr),
+    /// The guest has hit a watchpoint. The machine can go on.
     #[error("{0}")]
     Watchpoint(WatchHit),
-    /// [`crate::Vm::step`] is done. The machine can go on.
+    /// [`crate::Vm::step`] has executed its instruction. The machine can go on.
     #[error("step done")]
     Stepped,
-    /// [`crate::Control::pause`]. The machine can go on: see [`crate::Vm::run`].
+    /// [`crate::Control::pause`] was called. The machine can go on: see [`crate::Vm::run`].
     #[error("paused")]
     Paused,
-    /// The user asked for it, by the console or by [`crate::Control::quit`].
+    /// The user quit, by the console or by [`crate::Control::quit`].
     #[error("quit by the user")]
     Quit,
     /// The host's side of the console failed.
@@ -59,11 +64,11 @@ pub mod status {
     pub const PANIC: u8 = 122;
     /// Triple fault.
     pub const TRIPLE_FAULT: u8 = 123;
-    /// Unsupported guest behaviour, or an error of the monitor.
+    /// Unsupported guest behaviour, or an internal error.
     pub const UNSUPPORTED: u8 = 124;
-    /// Quit by ctrl-a x.
+    /// The user quit by ctrl-a x.
     pub const QUIT: u8 = 125;
-    /// Added to the number of the signal that ended the program.
+    /// The number that is added to that of the signal which ended the program.
     pub const SIGNAL: u8 = 128;
 }
 
@@ -72,7 +77,7 @@ impl StopReason {
         Self::Console(error.into())
     }
 
-    /// The exit status of the `replex` program, which runs on after what the machine can go on after.
+    /// The exit status of a program that ends because the machine stopped for this reason.
     ///
     /// ```
     /// use vmm::StopReason;
@@ -89,13 +94,14 @@ impl StopReason {
             Self::TripleFault => status::TRIPLE_FAULT,
             Self::DebugExit(value) => *value,
             Self::Unsupported(_)
+            | Self::Internal(_)
             | Self::Intercepted(_)
             | Self::Breakpoint(_)
             | Self::Watchpoint(_)
             | Self::Stepped
             | Self::Paused => status::UNSUPPORTED,
             Self::Quit => status::QUIT,
-            // Who writes to a pipe that nobody reads is sent this signal.
+            // A process that writes to a pipe without a reader gets this signal.
             Self::Console(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 status::SIGNAL + nix::libc::SIGPIPE as u8
             }
@@ -103,7 +109,7 @@ impl StopReason {
         }
     }
 
-    /// Whether the user should be told why the machine stopped: it was neither the guest's own wish nor the user's.
+    /// Whether the user should be told why the machine stopped, since neither the guest nor the user asked for it.
     pub fn is_abnormal(&self) -> bool {
         match self {
             Self::PowerOff | Self::DebugExit(_) | Self::Quit => false,
@@ -112,6 +118,7 @@ impl StopReason {
             | Self::Panic
             | Self::TripleFault
             | Self::Unsupported(_)
+            | Self::Internal(_)
             | Self::Intercepted(_)
             | Self::Breakpoint(_)
             | Self::Watchpoint(_)
@@ -135,10 +142,20 @@ mod tests {
             (StopReason::TripleFault, 123),
             (StopReason::DebugExit(42), 42),
             (StopReason::Unsupported("x".into()), 124),
+            (StopReason::Internal("x".into()), 124),
             (StopReason::Quit, 125),
             (StopReason::Console(broken_pipe.into()), 141),
         ] {
             assert_eq!(reason.exit_status(), expected, "{reason}");
         }
+    }
+
+    #[test]
+    fn an_internal_error_is_not_blamed_on_the_guest() {
+        let stop = StopReason::Internal("emitted code: x".into());
+        assert!(stop.is_abnormal());
+        let message = stop.to_string();
+        assert!(message.contains("bug of replex") && message.contains("report"));
+        assert!(!message.contains("guest"), "{message}");
     }
 }

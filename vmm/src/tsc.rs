@@ -1,7 +1,7 @@
 //! The frequency of the host's time-stamp counter, which is the guest's, too.
 //!
-//! A kernel calibrates the TSC against the 8254 and gives up when the host is busy: a few long pauses spoil it. So it is
-//! told the frequency instead, measured here against the host's monotonic clock while the kernel is being loaded.
+//! A kernel that calibrates the TSC against the 8254 gives up when the host is busy: a few long pauses spoil it. So the kernel is
+//! told the frequency, measured here against the host's monotonic clock while the kernel is being loaded.
 
 use std::{
     arch::x86_64::_rdtsc,
@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A measurement under way.
+/// A measurement of the TSC's frequency that is under way.
 #[derive(Clone, Copy, Debug)]
 pub struct TscMeter {
     start: Reading,
@@ -22,7 +22,7 @@ struct Reading {
     tsc: u64,
 }
 
-/// A measurement takes at least so long: two readings are each good to some 50 ns, which makes 10 parts in a million.
+/// Shortest time that a measurement takes: two readings, each good to some 50 ns, are then off by 10 parts in a million.
 const LEAST: Duration = Duration::from_millis(10);
 /// Attempts at a reading that nothing interrupts.
 const ATTEMPTS: u32 = 8;
@@ -35,7 +35,7 @@ impl TscMeter {
         }
     }
 
-    /// Ends the measurement; waits if it has been too short. The frequency in kHz.
+    /// Ends the measurement and returns the frequency in kHz. Waits first if too little time has passed.
     pub fn khz(self) -> u64 {
         thread::sleep(LEAST.saturating_sub(self.start.time.elapsed()));
         let end = Reading::now();
@@ -47,7 +47,7 @@ impl TscMeter {
 }
 
 impl Reading {
-    /// The tightest of a few readings: the TSC between two looks at the clock.
+    /// Returns the tightest of a few readings of the TSC between two looks at the clock.
     fn now() -> Self {
         let attempt = |_| {
             let before = Instant::now();

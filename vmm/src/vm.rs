@@ -11,14 +11,13 @@
 //! reset when it panics, by writing 1234h to the BIOS data area's word at 472h, and clears it for every other reset. So
 //! the word tells a panic from a reboot.
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
-use clap::ValueEnum;
 use log::debug;
-use mmu::{Explanation, GuestPhys, LinearAddr, Memory, MemoryError, Mmu};
+use mmu::{GuestPhys, Memory, MemoryError, Mmu};
 use sbe::{
-    Bus, CodePageReport, CpuModel, Decision, Exit, GuestEvent, NoDump, Policy,
-    Source as EventSource, Vcpu, Vector, Watchpoint, Windows, cpu::eflags,
+    Bus, Debugger, Decision, EventSource, Exit, Policy, Vcpu, VcpuConfig, VcpuError, Vector,
+    cpu::eflags,
 };
 use thiserror::Error;
 
@@ -29,61 +28,42 @@ use crate::{
     console::{Channel, Console, Input},
     control::{Control, Request},
     devices::{self, Backends},
-    loader::{LoadError, Source, place},
+    loader::{BootSource, LoadError, place},
     pace::Pace,
     stats::{Exits, Stats},
     stop::StopReason,
     trace::{Filter, Sink, Trace},
 };
 
-/// What a machine is made of.
-#[derive(Clone, Copy, Debug)]
+/// The choices that make a machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VmConfig {
-    /// Bytes of RAM.
+    /// The size of RAM in bytes.
     pub memory: u64,
     /// The processor.
-    pub cpu: CpuModel,
-    /// What runs guest code.
-    pub engine: Engine,
-    /// Bytes of translated code that there is room for, see [`sbe::CODE_CACHES`].
-    pub code_cache: usize,
-    /// Which address spaces of the guest have windows, if the engine is the translator.
-    pub windows: Windows,
+    pub vcpu: VcpuConfig,
 }
 
 impl Default for VmConfig {
-    /// 256 MiB and the fastest of everything else, as the `replex` program has it.
+    /// 256 MiB of RAM and the default processor.
     fn default() -> Self {
         Self {
             memory: 256 << 20,
-            cpu: CpuModel::default(),
-            engine: Engine::default(),
-            code_cache: sbe::CODE_CACHE,
-            windows: Windows::default(),
+            vcpu: VcpuConfig::default(),
         }
     }
-}
-
-/// What runs guest code.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Engine {
-    /// Code translated from the guest's, page by page; needs a host with BMI2.
-    #[default]
-    Translator,
-    /// The exact one-instruction emulator, the reference; several times slower.
-    Emulator,
 }
 
 /// Why a machine could not be made.
 #[derive(Debug, Error)]
 pub enum VmError {
-    /// The host did not give the memory, or it is too much or too little.
+    /// The host did not grant the memory, or its size is out of range.
     #[error(transparent)]
     Memory(#[from] MemoryError),
-    /// The host did not give the memory for the processor's own code.
+    /// The processor could not be made.
     #[error("processor: {0}")]
-    Processor(#[from] io::Error),
-    /// The host did not give what other threads wake the machine by.
+    Processor(#[from] VcpuError),
+    /// The host did not grant the eventfd by which other threads wake the machine.
     #[error("eventfd: {0}")]
     Control(io::Error),
     /// The kernel does not fit.
@@ -127,16 +107,11 @@ impl Vm {
     ///
     /// # Errors
     /// See [`VmError`].
-    pub fn boot(config: &VmConfig, source: &Source<'_>) -> Result<Self, VmError> {
+    pub fn boot(config: &VmConfig, source: &BootSource<'_>) -> Result<Self, VmError> {
         let memory = Memory::new(config.memory)?;
         let entry = place(&memory.guest_ram(), source)?;
         let mmu = Mmu::new(Arc::clone(&memory))?;
-        let engine = match config.engine {
-            Engine::Emulator => sbe::Engine::Emulator,
-            Engine::Translator => sbe::Engine::Translator,
-        };
-        let mut vcpu = Vcpu::with_code_cache(config.cpu, engine, config.code_cache, mmu)?;
-        vcpu.set_windows(config.windows);
+        let mut vcpu = Vcpu::new(&config.vcpu, mmu)?;
         vcpu.set_linux_entry(entry.entry, entry.boot_params);
         let (board, backends) = devices::pc(Clock::host(), host_time_of_day(), Arc::clone(&memory));
         Ok(Self {
@@ -193,26 +168,10 @@ impl Vm {
         self.advance(console, Advance::Slices)
     }
 
-    /// Has [`Self::run`] return [`StopReason::Breakpoint`] before an instruction at a linear address is executed, see
-    /// [`Vcpu::add_breakpoint`].
-    pub fn add_breakpoint(&mut self, address: u32) {
-        self.vcpu_mut().add_breakpoint(address);
-    }
-
-    /// Removes a breakpoint that was added. Returns whether there was one.
-    pub fn remove_breakpoint(&mut self, address: u32) -> bool {
-        self.vcpu_mut().remove_breakpoint(address)
-    }
-
-    /// Has [`Self::run`] return [`StopReason::Watchpoint`] behind an access to a range of linear addresses, see
-    /// [`Vcpu::add_watchpoint`].
-    pub fn add_watchpoint(&mut self, watchpoint: Watchpoint) {
-        self.vcpu_mut().add_watchpoint(watchpoint);
-    }
-
-    /// Removes a watchpoint that was added. Returns whether there was one.
-    pub fn remove_watchpoint(&mut self, watchpoint: Watchpoint) -> bool {
-        self.vcpu_mut().remove_watchpoint(watchpoint)
+    /// The breakpoints and watchpoints, to add and remove some: [`Self::run`] returns [`StopReason::Breakpoint`] or
+    /// [`StopReason::Watchpoint`] at them.
+    pub fn debugger_mut(&mut self) -> &mut Debugger {
+        self.vcpu_mut().debugger_mut()
     }
 
     /// Serves the console of a machine that stands still between two calls of [`Self::run`]: waits until the console has input or
@@ -236,22 +195,12 @@ impl Vm {
         self.exchange(console)
     }
 
-    /// Says which interrupts and exceptions are logged (target `irq`, level info, a line each), and which stop the machine with
-    /// [`StopReason::Intercepted`] before the guest sees them.
+    /// Sets the policy: which interrupts and exceptions are logged (target `irq`, level info, a line each), and which stop the
+    /// machine with [`StopReason::Intercepted`] before the guest sees them.
     pub fn set_policy(&mut self, policy: Policy) {
         for vcpu in &mut self.vcpus {
             vcpu.set_policy(policy.clone());
         }
-    }
-
-    /// What becomes of which interrupts and exceptions.
-    pub fn policy(&self) -> &Policy {
-        self.vcpu().policy()
-    }
-
-    /// The event that the machine was intercepted for, until it runs on.
-    pub fn intercepted(&self) -> Option<GuestEvent> {
-        self.vcpu().intercepted()
     }
 
     /// Requests an interrupt with `vector` as the INTR pin does, but not by the interrupt controllers: the guest gets it when it
@@ -261,16 +210,6 @@ impl Vm {
             true => self.vcpu_mut().inject_nmi(),
             false => self.board.inject(vector),
         }
-    }
-
-    /// What is known of the translation of a linear address, as the guest's page tables are now.
-    pub fn explain(&self, address: u32) -> Explanation {
-        self.vcpu().mmu.explain(LinearAddr::from(address))
-    }
-
-    /// The code pages that have translations; `None` without a translator.
-    pub fn code_pages(&self) -> Option<Vec<CodePageReport>> {
-        self.vcpu().code_pages()
     }
 
     /// The board.
@@ -299,43 +238,6 @@ impl Vm {
         for vcpu in &mut self.vcpus {
             vcpu.set_observed(true);
         }
-    }
-
-    /// Has translated code checked before it runs; a violation of what keeps the guest contained stops the machine. To be
-    /// called before [`Self::run`].
-    pub fn verify_code(&mut self) {
-        self.vcpu_mut().verify_code();
-    }
-
-    /// How many pieces of translated code were checked; `None` when none are.
-    pub fn verified(&self) -> Option<u64> {
-        self.vcpu().verified()
-    }
-
-    /// Measures from now on how long translated code runs.
-    pub fn measure_code(&mut self) {
-        self.vcpu_mut().measure_code();
-    }
-
-    /// Tells `perf` of all translated code, by the file `jit-PID.dump` in `folder`. To be called before [`Self::run`].
-    ///
-    /// # Errors
-    /// What the host says when the file cannot be made; when the emulator runs the guest.
-    pub fn write_jitdump(&mut self, folder: &Path) -> io::Result<()> {
-        self.vcpu_mut().write_jitdump(folder)
-    }
-
-    /// Keeps what [`Self::dump_code`] needs. To be called before [`Self::run`].
-    pub fn record_code(&mut self) {
-        self.vcpu_mut().record_code();
-    }
-
-    /// The page that holds a linear address, as the guest's page tables are now: its code beside what was made from it.
-    ///
-    /// # Errors
-    /// Why there is nothing to show.
-    pub fn dump_code(&self, address: u32) -> Result<String, NoDump> {
-        self.vcpu().dump_code(address)
     }
 
     /// What the machine has done so far.
@@ -437,10 +339,11 @@ impl Vm {
                 self.exits.intercept += 1;
                 return Err(StopReason::Intercepted(event));
             }
-            Exit::Breakpoint(linear) => return Err(StopReason::Breakpoint(linear)),
+            Exit::Breakpoint(address) => return Err(StopReason::Breakpoint(address)),
             Exit::Watchpoint(hit) => return Err(StopReason::Watchpoint(hit)),
             Exit::Shutdown => return Err(StopReason::TripleFault),
             Exit::Unsupported(what) => return Err(StopReason::Unsupported(what)),
+            Exit::Internal(what) => return Err(StopReason::Internal(what)),
         }
         Ok(())
     }

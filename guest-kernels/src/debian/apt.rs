@@ -1,4 +1,4 @@
-//! An apt of our own: the system's programs, keys and settings with a private state, cache and source list.
+//! A private apt: the system's programs, keys and settings, with a state, a cache and a source list of its own.
 
 use std::fmt;
 use std::fs;
@@ -19,24 +19,25 @@ const APT_CACHE: Program = Program {
     package: "apt",
 };
 
-/// Architecture of every package fetched.
+/// The architecture of every package that is fetched.
 const ARCHITECTURE: &str = "i386";
 
-/// The keys of Debian's archive, from package debian-archive-keyring.
+/// The keys of Debian's archive, from the package debian-archive-keyring.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-/// Where apt keeps the keys it trusts for any source, and how Debian's begin there.
+/// The folder of the keys that apt trusts for every source.
 const TRUSTED_PARTS: &str = "/etc/apt/trusted.gpg.d";
+/// The prefix of Debian's keys in that folder.
 const TRUSTED_PREFIX: &str = "debian-archive-";
 
-/// Settings that must be emptied before ours apply, in apt.conf(5) syntax: hooks that would work on the system's own
-/// state, and its list of architectures.
+/// The settings that must be cleared before ours apply, in the syntax of apt.conf(5): hooks that would act on the
+/// system's own state, and the system's list of architectures.
 const CLEARED: &str = "#clear APT::Update::Pre-Invoke;\n\
                        #clear APT::Update::Post-Invoke;\n\
                        #clear APT::Update::Post-Invoke-Success;\n\
                        #clear APT::Architectures;\n";
 
-/// Settings that do not depend on the place: our architecture, no leniency with unsigned or weakly signed archives, any
-/// download that fails is an error, and no change of user (the state is ours, the user _apt cannot write it).
+/// The settings that do not depend on the folder: our architecture, no unsigned or weakly signed archives, an error for
+/// every download that fails, and no change of user, because the user _apt could not write to the private state.
 const SETTINGS: [&str; 11] = [
     "APT::Architecture=i386",
     "APT::Architectures::=i386",
@@ -51,19 +52,19 @@ const SETTINGS: [&str; 11] = [
     "Dir::Etc::PreferencesParts=/dev/null",
 ];
 
-/// apt with a private state.
+/// An apt with a private state.
 pub(super) struct Apt {
-    /// The folder that holds all of it.
+    /// The folder that holds the state, the cache and the source list.
     root: PathBuf,
 }
 
-/// What the package lists say about a package.
+/// The entry of a package in the package lists.
 pub(super) struct PackageInfo {
-    /// Package name.
+    /// The package's name.
     pub(super) name: String,
-    /// Version in Debian's syntax.
+    /// The package's version, in Debian's syntax.
     version: String,
-    /// Size of the .deb file.
+    /// The size of the .deb file.
     pub(super) bytes: u64,
 }
 
@@ -74,7 +75,7 @@ impl fmt::Display for PackageInfo {
 }
 
 impl Apt {
-    /// An apt whose only source is [`SUITE`] of the archive at `uri`, with its state in the new folder `root`.
+    /// Creates an apt whose only source is [`SUITE`] of the archive at `uri`, with its state in the new folder `root`.
     pub(super) fn new(root: &Path, uri: &str) -> Result<Self, FetchError> {
         for folder in ["state/lists/partial", "cache/archives/partial"] {
             let folder = root.join(folder);
@@ -94,12 +95,12 @@ impl Apt {
         Ok(apt)
     }
 
-    /// Downloads the package lists and checks their signature.
+    /// Downloads the package lists and checks their signatures.
     pub(super) fn update(&self) -> Result<(), FetchError> {
         self.run(APT_GET, &["update"], &self.root).map(drop)
     }
 
-    /// Name of the kernel image that `guest`'s metapackage stands for today.
+    /// The name of the kernel image on which `guest`'s metapackage depends at present.
     pub(super) fn kernel_image(&self, guest: Guest) -> Result<String, FetchError> {
         let metapackage = guest.metapackage();
         let record = self.record(metapackage)?;
@@ -111,7 +112,7 @@ impl Apt {
             })
     }
 
-    /// What the lists say about `package`.
+    /// Looks up `package` in the package lists.
     pub(super) fn show(&self, package: &str) -> Result<PackageInfo, FetchError> {
         let missing = |field| FetchError::PackageField {
             package: package.to_owned(),
@@ -148,7 +149,7 @@ impl Apt {
             })
     }
 
-    /// The record of `package` in the lists, as in a Packages file.
+    /// The record of `package` in the package lists, as in a Packages file.
     fn record(&self, package: &str) -> Result<String, FetchError> {
         self.run(
             APT_CACHE,
@@ -157,7 +158,7 @@ impl Apt {
         )
     }
 
-    /// Runs one of apt's programs on the private state.
+    /// Runs one of apt's programs on the private state, in `folder`.
     fn run(
         &self,
         program: Program,
@@ -204,7 +205,7 @@ impl Apt {
     }
 }
 
-/// The options of our source: architecture, packages only, and Debian's keys unless apt trusts them anyway.
+/// The options of our source: architecture, only packages, and Debian's keys unless apt trusts them anyway.
 fn source_options() -> Result<String, FetchError> {
     let options = format!("arch={ARCHITECTURE} target=Packages");
     if Path::new(KEYRING).exists() {
@@ -227,7 +228,7 @@ fn source_options() -> Result<String, FetchError> {
     }
 }
 
-/// The value of a field in the first record of `records`, if it is there on one line.
+/// The value of field `name` in the first record of `records`, if the record has it on one line.
 fn field<'a>(records: &'a str, name: &str) -> Option<&'a str> {
     records
         .lines()

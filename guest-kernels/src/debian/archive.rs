@@ -1,8 +1,8 @@
-//! Where this system gets Debian from.
+//! The Debian archive that this system uses.
 //!
-//! No mirror is written down here: the system's own apt sources know one, or the user names it. apt itself is asked for
-//! the sources, by listing what an update would download (it downloads nothing), so every format and option of
-//! sources.list(5) is read as apt reads it.
+//! No mirror is named here: the system's own apt sources have one, or the user names one. The sources are read by
+//! having apt list what an update would download, without downloading it. So every format and option of sources.list(5)
+//! is read as apt reads it.
 
 use std::env;
 use std::fs;
@@ -12,11 +12,11 @@ use super::SUITE;
 use super::apt::APT_GET;
 use crate::error::{FetchError, file_error};
 
-/// Environment variable that names the archive's URI and is preferred over apt's sources.
+/// The environment variable that names the archive's URI and takes precedence over apt's sources.
 const MIRROR_VARIABLE: &str = "REPLEX_DEBIAN_MIRROR";
 
-/// Suites of Debian's main archive; such an archive serves [`SUITE`] too. Suites of the security, updates and backports
-/// archives have a hyphen or a slash and are not here.
+/// The suites of Debian's main archive. An archive that has one of them has [`SUITE`] too. Suites of the security,
+/// updates and backports archives, whose names have a hyphen or a slash, are not among them.
 const DEBIAN_SUITES: [&str; 10] = [
     "bullseye",
     SUITE,
@@ -30,8 +30,8 @@ const DEBIAN_SUITES: [&str; 10] = [
     "unstable",
 ];
 
-/// The URI of a Debian archive: [`MIRROR_VARIABLE`], else the best of the system's apt sources. `scratch` is a folder that
-/// does not exist yet.
+/// Finds the URI of a Debian archive: that in [`MIRROR_VARIABLE`], else the best of the system's apt sources. `scratch`
+/// is a folder that does not exist yet.
 pub(super) fn discover(scratch: &Path) -> Result<String, FetchError> {
     let uri = match env::var(MIRROR_VARIABLE) {
         Ok(uri) => uri,
@@ -48,7 +48,8 @@ pub(super) fn discover(scratch: &Path) -> Result<String, FetchError> {
     }
 }
 
-/// Asks apt, with an empty private state in `scratch` and further `options`, what it would download.
+/// Finds the best of apt's sources by what apt, with an empty private state in `scratch` and further `options`, would
+/// download.
 fn from_apt(scratch: &Path, options: &[String]) -> Result<String, FetchError> {
     let lists = scratch.join("lists");
     fs::create_dir_all(&lists).map_err(file_error("create", &lists))?;
@@ -66,8 +67,8 @@ fn from_apt(scratch: &Path, options: &[String]) -> Result<String, FetchError> {
 
 /// The best archive of a listing with lines such as `'ARCHIVE/dists/SUITE/main/binary-ARCH/Packages.xz' FILE 0`.
 ///
-/// Third parties name their suites after Debian's, so a path that says "debian" goes before one that does not, and without
-/// it only [`SUITE`] itself counts. A wrong choice is harmless: apt finds it not signed by Debian.
+/// Third parties name their suites after Debian's. So a path that contains "debian" is preferred, and one that does not
+/// counts only with [`SUITE`] itself. A wrong choice is harmless, because apt notices that Debian has not signed it.
 fn choose(listing: &str) -> Option<String> {
     listing
         .lines()
@@ -77,7 +78,8 @@ fn choose(listing: &str) -> Option<String> {
         .map(|(uri, _)| uri.to_owned())
 }
 
-/// Archive URI and suite, if the line is about binary packages of component main of a suite of Debian.
+/// Returns the archive's URI and the suite, if the line is about binary packages of component main of a suite of
+/// Debian.
 fn main_archive(line: &str) -> Option<(&str, &str)> {
     let (uri, _) = line.strip_prefix('\'')?.split_once('\'')?;
     let (archive, index) = uri.rsplit_once("/dists/")?;
@@ -87,7 +89,7 @@ fn main_archive(line: &str) -> Option<(&str, &str)> {
     binary_main.then_some((archive, suite))
 }
 
-/// Whether the path of `uri`, the part after the host, says "debian".
+/// Whether the path of `uri`, which is the part after the host, contains "debian".
 fn says_debian(uri: &str) -> bool {
     let after_scheme = uri.split_once("://").map_or(uri, |(_, rest)| rest);
     after_scheme
@@ -100,7 +102,7 @@ fn says_debian(uri: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// What apt makes of sources files, given as (name, content): the archive chosen, or none.
+    /// Returns the archive chosen from sources files, given as (name, content), or `None` without apt.
     fn chosen(files: &[(&str, &str)]) -> Option<Result<String, FetchError>> {
         if APT_GET.command().arg("--version").output().is_err() {
             crate::tell_skipped("reading apt sources takes apt-get, which is not installed");

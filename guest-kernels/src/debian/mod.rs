@@ -1,12 +1,12 @@
-//! Debian's kernels and busybox, by way of apt.
+//! Debian's kernels and busybox, fetched by means of apt.
 //!
 //! ```text
 //! apt's sources ─▶ archive URI ─▶ private apt state ─▶ signed lists ─▶ package names ─▶ .deb files ─▶ vmlinuz, busybox
 //! ```
 //!
-//! apt does what it always does: it checks the archive's signature on the lists and the lists' hashes on the packages, and
-//! uses the user's own apt settings such as a proxy. Only its state and its sources are private to one fetch, so nothing
-//! of the system's apt changes and no privilege is needed. Packages are unpacked, never installed.
+//! As always, apt checks the lists by the archive's signature and the packages by their hashes in the lists, and
+//! follows the user's own apt settings such as a proxy. Only its state and its sources are private to one fetch, so the
+//! system's apt does not change and no privilege is needed. Packages are unpacked, never installed.
 
 mod apt;
 mod archive;
@@ -20,24 +20,25 @@ use crate::guest::Guest;
 use crate::progress::{Progress, Stage};
 use apt::{Apt, PackageInfo};
 
-/// The Debian release the guests come from.
+/// The Debian release that the guests come from.
 const SUITE: &str = "bookworm";
 
-/// Package with a statically linked busybox, and the file in it.
+/// The package with a statically linked busybox.
 const BUSYBOX_PACKAGE: &str = "busybox-static";
+/// The file of busybox in that package.
 const BUSYBOX_FILE: &str = "bin/busybox";
 
-/// The files a guest is made of.
+/// The files that make up a guest.
 pub(crate) struct GuestFiles {
     /// The kernel as Debian built it, a bzImage.
     pub(crate) kernel: Vec<u8>,
     /// A static i386 busybox.
     pub(crate) busybox: Vec<u8>,
-    /// The packages they came from, "name version" lines.
+    /// The packages that the files come from, in lines "name version".
     pub(crate) packages: String,
 }
 
-/// Downloads and unpacks the current files of `guest`. `work` is an empty folder for the time being.
+/// Downloads and unpacks the current files of `guest`. `work` is an empty folder for temporary files.
 pub(crate) fn fetch(
     guest: Guest,
     work: &Path,

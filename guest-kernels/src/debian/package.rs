@@ -1,7 +1,7 @@
-//! Reads one file out of a .deb without installing or unpacking the rest.
+//! Reading one file out of a .deb without installing or unpacking the rest.
 //!
-//! `dpkg-deb` decompresses the package's tar stream; reading stops at the wanted file, which spares decompressing the
-//! hundreds of megabytes of modules behind a kernel. apt has checked the hash of the whole package before.
+//! `dpkg-deb` decompresses the package's tar stream. Reading stops after the wanted file, so the hundreds of megabytes
+//! of modules after a kernel are not decompressed. apt has already checked the hash of the whole package.
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -15,7 +15,7 @@ const DPKG_DEB: Program = Program {
     package: "dpkg",
 };
 
-/// The content of `file` (a path without leading slash) in the package file `deb` of package `package`.
+/// Reads `file`, a path without leading slash, from the package file `deb` of `package`.
 pub(super) fn read_file(package: &str, deb: &Path, file: &str) -> Result<Vec<u8>, FetchError> {
     let mut child = DPKG_DEB
         .command()
@@ -29,7 +29,7 @@ pub(super) fn read_file(package: &str, deb: &Path, file: &str) -> Result<Vec<u8>
         .stdout
         .take()
         .map_or(Ok(None), |stdout| find(stdout, Path::new(file)));
-    // The pipe is closed now: dpkg-deb ends by itself if it has not already.
+    // The pipe is closed now, so dpkg-deb ends by itself if it has not already ended.
     let output = child.wait_with_output().map_err(DPKG_DEB.start_error())?;
     match found {
         Ok(Some(bytes)) => Ok(bytes),
@@ -50,7 +50,7 @@ pub(super) fn read_file(package: &str, deb: &Path, file: &str) -> Result<Vec<u8>
     }
 }
 
-/// The content of the entry `wanted` of a tar stream, and then no more reading.
+/// Reads a tar stream up to the end of the entry `wanted` and returns the content of that entry.
 fn find(stream: ChildStdout, wanted: &Path) -> io::Result<Option<Vec<u8>>> {
     for entry in tar::Archive::new(stream).entries()? {
         let mut entry = entry?;
@@ -74,7 +74,7 @@ mod tests {
 
     use super::*;
 
-    /// Builds a package with one file; none, with the reason printed, when dpkg-deb is not installed.
+    /// Builds a package with one file, or prints the reason and returns `None` if dpkg-deb is not installed.
     fn sample(folder: &Path) -> Option<PathBuf> {
         let tree = folder.join("tree");
         fs::create_dir_all(tree.join("DEBIAN")).unwrap();

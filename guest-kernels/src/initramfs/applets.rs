@@ -1,22 +1,22 @@
 //! The names of the applets in a busybox binary.
 //!
-//! busybox finds an applet by binary search in a table of NUL-terminated names in byte order, ended by an empty name. The
-//! table begins with the two test brackets; that and its order identify it:
+//! busybox finds an applet by binary search in a table of NUL-terminated names in byte order, which an empty name ends.
+//! The table is recognized by its order and its first two names, `[` and `[[`:
 //!
 //! ```text
 //! … 00 '[' 00 '[' '[' 00 'a' 'c' 'p' 'i' 'd' 00 … 'z' 'c' 'a' 't' 00 00 …
 //! ```
 //!
-//! Links made from it beforehand cost the guest less than `busybox --install` at every boot.
+//! Links that are made from it in advance cost the guest less than `busybox --install` in every boot.
 
-/// Begin of the table, with the NUL before it.
+/// The beginning of the table, with the NUL before it.
 const BEGIN: &[u8] = b"\0[\0[[\0";
 /// The name of the program itself, which is in the table but needs no link.
 const PROGRAM: &str = "busybox";
-/// Applets /init depends on: a table without them is not the one.
+/// The applets that /init depends on. A table without them is not the right one.
 const REQUIRED: [&str; 6] = ["cttyhack", "mount", "poweroff", "setsid", "sh", "stty"];
 
-/// The applets of `busybox`, sorted, without the program itself; `None` if there is no sound table.
+/// The applets of `busybox` in byte order, without the program itself, or `None` if there is no valid table.
 pub(super) fn names(busybox: &[u8]) -> Option<Vec<&str>> {
     let begin = busybox
         .windows(BEGIN.len())
@@ -31,7 +31,7 @@ pub(super) fn names(busybox: &[u8]) -> Option<Vec<&str>> {
     sound.then(|| names.into_iter().filter(|name| *name != PROGRAM).collect())
 }
 
-/// Whether `name` consists of characters that applet names are made of.
+/// Whether `name` consists only of characters of applet names.
 fn is_name(name: &str) -> bool {
     name.chars()
         .all(|c| c.is_ascii_alphanumeric() || "[._-".contains(c))

@@ -1,22 +1,23 @@
-//! A cpio archive in the format the kernel unpacks, "newc", written to memory.
+//! A cpio archive in memory, in the format that the kernel unpacks, "newc".
 //!
-//! Being only a description, it can hold devices and files of root without any privilege on the host. Owner is root and
-//! time is zero everywhere, so the same input gives the same bytes.
+//! An archive only describes its members, so it can hold devices and files of root without any privilege on the host.
+//! The owner is always root and the time always zero, so the same input gives the same bytes.
 
 use std::io::Write as _;
 
 use cpio::NewcBuilder;
 use cpio::newc::{ModeFileType, trailer};
 
-/// The kernel looks for a following archive at multiples of this many bytes. Archives made here end at one.
+/// The alignment at which the kernel looks for a following archive, in bytes. Archives made here end at a multiple of
+/// it.
 pub const ALIGNMENT: usize = 4;
 
 /// A device number.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct DeviceNumber {
-    /// Selects the driver.
+    /// The major number, which selects the driver.
     pub(super) major: u32,
-    /// Selects the device.
+    /// The minor number, which selects the device.
     pub(super) minor: u32,
 }
 
@@ -69,14 +70,14 @@ impl Archive {
         self.member(member, &[]);
     }
 
-    /// The finished archive.
+    /// Ends the archive and returns its bytes.
     pub(super) fn finish(self) -> Vec<u8> {
         let mut bytes = trailer(self.bytes).expect("a Vec takes every write");
         bytes.resize(bytes.len().next_multiple_of(ALIGNMENT), 0);
         bytes
     }
 
-    /// Adds a member with an inode number of its own, which keeps the kernel from taking two for hard links.
+    /// Adds a member with an inode number of its own, so that the kernel does not take two members for hard links.
     ///
     /// # Panics
     /// If `content` is longer than the format's limit of 4 GiB - 1.
@@ -97,7 +98,7 @@ pub(super) mod read_back {
 
     use cpio::NewcReader;
 
-    /// A member as read.
+    /// A member that was read back.
     #[derive(Debug)]
     pub(crate) struct Member {
         pub(crate) name: String,
@@ -106,7 +107,7 @@ pub(super) mod read_back {
         pub(crate) content: Vec<u8>,
     }
 
-    /// The members of an archive, which must end with its trailer.
+    /// Reads the members of an archive, which must end with its trailer.
     pub(crate) fn members(archive: &[u8]) -> Vec<Member> {
         let mut rest = archive;
         let mut members = Vec::new();

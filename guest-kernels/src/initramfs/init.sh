@@ -17,12 +17,12 @@ if [ -e /replex/winsize ]; then
     stty rows "$rows" columns "$columns"
 fi
 
-# Waits until everything written to a terminal is sent: stty changes settings only after that.
+# Waits until everything written to a terminal is sent, because stty changes settings only after that.
 drain() {
     stty raw <> "$1" 2> /dev/null
 }
 
-# Writes a byte to I/O port F4h, which ends the virtual machine with that exit status.
+# Writes a byte to I/O port 0xf4, which ends the virtual machine with that exit status.
 debug_exit() {
     printf "\\$(printf %03o "$1")" | dd of=/dev/port bs=1 seek=244 conv=notrunc 2> /dev/null
 }

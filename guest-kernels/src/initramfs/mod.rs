@@ -1,7 +1,7 @@
-//! The initramfs: busybox, a link for each of its applets, and an init that runs a shell or one command.
+//! The initramfs, with busybox, a link for each of its applets, and an init that runs a shell or one command.
 //!
-//! A base archive is the same for every boot and is kept uncompressed in the cache. What differs between boots travels in
-//! a second, small archive behind it; the kernel unpacks one after the other into the same tree (Linux documentation,
+//! The base archive is the same for every boot and is kept uncompressed in the cache. A second, small archive after it,
+//! the session archive, is made for each boot. The kernel unpacks both into the same tree (Linux documentation,
 //! "initramfs buffer format"):
 //!
 //! ```text
@@ -20,15 +20,17 @@ pub use session::{exec_archive, winsize_archive};
 
 use archive::{Archive, DeviceNumber};
 
-/// The first program in user space, and the files it and the shell read.
+/// The first program in user space.
 const INIT: &str = include_str!("init.sh");
+/// The file that a login shell reads first.
 const PROFILE: &str = include_str!("profile.sh");
+/// The file systems that /init mounts.
 const FSTAB: &str = include_str!("fstab");
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n";
 const GROUP: &str = "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n";
 const HOSTS: &str = "127.0.0.1 localhost replex\n";
 
-/// Folders of the tree, parents first, with their modes.
+/// The folders of the tree with their modes, parents first.
 const FOLDERS: [(&str, u32); 10] = [
     ("bin", 0o755),
     ("dev", 0o755),
@@ -42,7 +44,7 @@ const FOLDERS: [(&str, u32); 10] = [
     ("var", 0o755),
 ];
 
-/// Links that make the usual places of programs the same folder.
+/// The links that make the usual folders of programs one folder.
 const FOLDER_LINKS: [(&str, &str); 4] = [
     ("sbin", "bin"),
     ("usr/bin", "../bin"),
@@ -50,7 +52,7 @@ const FOLDER_LINKS: [(&str, &str); 4] = [
     ("var/tmp", "../tmp"),
 ];
 
-/// Character devices that exist before /init mounts devtmpfs: name, mode and number (Linux documentation,
+/// The character devices that exist before /init mounts devtmpfs, with name, mode and number (Linux documentation,
 /// "Linux allocated devices").
 const DEVICES: [(&str, u32, DeviceNumber); 3] = [
     ("dev/console", 0o600, DeviceNumber { major: 5, minor: 1 }),
@@ -65,9 +67,9 @@ const DEVICES: [(&str, u32, DeviceNumber); 3] = [
     ),
 ];
 
-/// The base archive around `busybox`, a static i386 busybox.
+/// Makes the base archive with `busybox`, a static i386 busybox.
 ///
-/// Without a readable table of applets in the binary there are no links in the archive, and /init installs them.
+/// If the table of applets cannot be read from the binary, the archive has no links, and /init installs them.
 pub(crate) fn base_archive(busybox: &[u8]) -> Vec<u8> {
     let mut archive = Archive::default();
     for (name, mode) in FOLDERS {
@@ -104,7 +106,7 @@ mod tests {
     use super::archive::read_back::{Member, members};
     use super::*;
 
-    /// The part of a busybox binary that matters here, without "true" so that the name stays free for the test.
+    /// The part of a busybox binary that matters here. It has no "true", so that the test can use that name.
     const BUSYBOX: &[u8] =
         b"\x7fELF\0[\0[[\0ash\0busybox\0cttyhack\0mount\0poweroff\0setsid\0sh\0stty\0\0tail";
 

@@ -1,13 +1,13 @@
-//! The archive that tells /init what this boot is for.
+//! The session archive, which tells /init what to do in one boot.
 //!
 //! | file | meaning |
 //! |---|---|
-//! | `/replex/exec` | shell script to run instead of an interactive shell |
-//! | `/replex/winsize` | "ROWS COLUMNS" of the terminal on the console |
+//! | `/replex/exec` | the shell script to run instead of an interactive shell |
+//! | `/replex/winsize` | the size of the terminal on the console, "ROWS COLUMNS" |
 //!
-//! With `/replex/exec`, /init runs it with standard input from /dev/null, standard output on ttyS1 (raw, byte for byte)
-//! and standard error on the console; then it waits until both are sent and writes the exit status, 0 to 255, to I/O port
-//! F4h.
+//! /init runs `/replex/exec` with standard input from /dev/null, standard output on ttyS1 (raw, byte for byte) and
+//! standard error on the console. Then it waits until both are sent and writes the exit status, 0 to 255, to I/O port
+//! 0xf4.
 
 use super::archive::Archive;
 
@@ -15,14 +15,15 @@ const FOLDER: &str = "replex";
 const EXEC_FILE: &str = "replex/exec";
 const WINSIZE_FILE: &str = "replex/winsize";
 
-/// The archive for a boot that runs the shell command `command`, which may have several lines, on a terminal of `winsize`
-/// (rows, columns). It belongs behind the base archive, at a multiple of [`super::ALIGNMENT`].
+/// Makes the session archive for a boot that runs the shell command `command`, which may have several lines, on a
+/// terminal of `winsize` (rows, columns). It belongs after the base archive, at a multiple of
+/// [`ALIGNMENT`](super::ALIGNMENT).
 pub fn exec_archive(command: &str, winsize: Option<(u16, u16)>) -> Vec<u8> {
     session_archive(Some(command), winsize)
 }
 
-/// The archive for an interactive boot on a terminal of `winsize` (rows, columns). It belongs behind the base archive, at
-/// a multiple of [`super::ALIGNMENT`].
+/// Makes the session archive for an interactive boot on a terminal of `winsize` (rows, columns). It belongs after the
+/// base archive, at a multiple of [`ALIGNMENT`](super::ALIGNMENT).
 pub fn winsize_archive(winsize: (u16, u16)) -> Vec<u8> {
     session_archive(None, Some(winsize))
 }

@@ -1,10 +1,10 @@
-//! Cases in which QEMU's translator departs from the SDM, with the passage that settles the expectation.
+//! Cases in which QEMU's translator deviates from the SDM, with the passage that settles what is right.
 
 struct Deviation {
-    /// Where the manual says what QEMU does not do.
+    /// The passage of the manual that QEMU does not follow.
     citation: &'static str,
     kernel: &'static str,
-    /// Prefixes of the names of the cases.
+    /// The prefixes of the names of the cases.
     cases: &'static [&'static str],
 }
 
@@ -151,7 +151,7 @@ const DEVIATIONS: &[Deviation] = &[
         ],
     },
     Deviation {
-        citation: "SDM Vol. 3B, 20.1.1 Address Translation in Real-Address Mode: offsets beyond FFFFh raise #GP or #SS; \
+        citation: "SDM Vol. 3B, 20.1.1 Address Translation in Real-Address Mode: offsets beyond 0xffff raise #GP or #SS; \
                    QEMU checks no limit",
         kernel: "modes",
         cases: &["v86_gp_above_64k", "v86_gp_word_at_limit"],
@@ -173,7 +173,7 @@ const DEVIATIONS: &[Deviation] = &[
     },
 ];
 
-/// The manual's passage when `case` of `kernel` is known to fail on QEMU.
+/// The passage of the manual, if `case` of `kernel` is known to fail on QEMU.
 pub fn citation(kernel: &str, case: &str) -> Option<&'static str> {
     DEVIATIONS
         .iter()
@@ -181,7 +181,7 @@ pub fn citation(kernel: &str, case: &str) -> Option<&'static str> {
         .map(|d| d.citation)
 }
 
-/// The kernels with a deviation.
+/// The kernels that have a deviation.
 pub fn kernels() -> impl Iterator<Item = &'static str> {
     DEVIATIONS.iter().map(|d| d.kernel)
 }

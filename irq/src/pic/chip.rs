@@ -6,8 +6,8 @@
 //!                                                     ISR ◀───┘
 //! ```
 //!
-//! An edge triggered input requests from its rising edge until it is acknowledged or goes low; a level triggered one as
-//! long as it is high.
+//! An edge-triggered input requests from its rising edge until it is acknowledged or goes low. A level-triggered input
+//! requests as long as it is high.
 
 use std::fmt;
 
@@ -18,36 +18,37 @@ use super::command::{Command, Icw1, Icw4, Ocw2, Ocw3, StatusRead, slave_identity
 use crate::lines::Level;
 use crate::state::{MOST_COUNTED, StateError, check};
 
-/// The level that an acknowledge cycle without a request returns, and the lowest priority after ICW1.
+/// The level whose vector an INTA cycle without a request gives, and the one of lowest priority after ICW1.
 const DEFAULT_LEVEL: u8 = 7;
-/// I bit of the poll word: there was a request.
+/// Poll word: the I bit, set if there was a request.
 const POLL_INTERRUPT: u8 = 1 << 7;
-/// Poll word when there is no request. Bits W2..W0 then mean nothing.
+/// The poll word without a request. Bits W2 to W0 then mean nothing.
 const POLL_NOTHING: u8 = 0;
 
-/// Where the chip is in its initialization sequence (8259A datasheet, Initialization Sequence).
+/// The position of the chip in its initialization sequence (8259A datasheet, Initialization Sequence).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 enum Sequence {
-    /// Power-on: A0 = 1 reaches OCW1, but nothing is requested.
+    /// Since power-on there was no ICW1: a write with A0 = 1 is OCW1, but the chip requests nothing.
     #[default]
     NeverStarted,
     Icw2,
     Icw3,
     Icw4,
-    /// Ready to accept interrupt requests.
+    /// The chip accepts interrupt requests.
     Ready,
 }
 
+/// One 8259A.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chip {
-    /// Levels of the inputs.
+    /// The levels of the inputs.
     inputs: u8,
-    /// Edge sense latches: risen, not fallen, not acknowledged.
+    /// The edge sense latches: inputs that have risen and have since neither fallen nor been acknowledged.
     edges: u8,
     imr: u8,
     isr: u8,
     elcr: u8,
-    /// The level of lowest priority; the one after it is the highest.
+    /// The level of lowest priority; the level after it has the highest.
     lowest: u8,
     sequence: Sequence,
     icw1: Icw1,
@@ -58,7 +59,7 @@ pub struct Chip {
     special_mask: bool,
     poll: bool,
     status_read: StatusRead,
-    /// How often each level was acknowledged since power-on.
+    /// The number of acknowledges of each level since power-on.
     acknowledged: [u64; INPUTS as usize],
 }
 
@@ -86,7 +87,7 @@ impl Default for Chip {
 }
 
 impl Chip {
-    /// Checks that a chip that was saved can go on, as the one whose ELCR bits are writable where `elcr_writable` has ones.
+    /// Checks that a saved chip can continue. `elcr_writable` has the writable bits of its ELCR.
     pub fn check(&self, elcr_writable: u8) -> Result<(), StateError> {
         check(self.lowest < INPUTS, "8259A: lowest priority")?;
         check(
@@ -101,9 +102,9 @@ impl Chip {
     }
 }
 
-/// Inputs, requests and the acknowledge cycle.
+/// Inputs, requests and the INTA cycle.
 impl Chip {
-    /// Drives input `input` (0 to 7).
+    /// Drives input `input`, 0 to 7, to `level`.
     pub fn set_input(&mut self, input: u8, level: Level) {
         let bit = 1 << input;
         if level.is_high() {
@@ -115,7 +116,7 @@ impl Chip {
         }
     }
 
-    /// Interrupt Request Register.
+    /// The Interrupt Request Register.
     pub fn irr(&self) -> u8 {
         let level_triggered = if self.icw1.level_triggered {
             u8::MAX
@@ -125,22 +126,22 @@ impl Chip {
         (self.inputs & level_triggered) | (self.edges & !level_triggered)
     }
 
-    /// Interrupt Mask Register.
+    /// The Interrupt Mask Register.
     pub fn imr(&self) -> u8 {
         self.imr
     }
 
-    /// In-Service Register.
+    /// The In-Service Register.
     pub fn isr(&self) -> u8 {
         self.isr
     }
 
-    /// How often `level` was acknowledged since power-on, by INTA or by a poll.
+    /// The number of acknowledges of `level` since power-on, by INTA cycles and polls.
     pub fn acknowledged(&self, level: u8) -> u64 {
         self.acknowledged[usize::from(level)]
     }
 
-    /// The level for which INT is high now, `None` while INT is low.
+    /// The level for which INT is high, or `None` while INT is low.
     pub fn request(&self) -> Option<u8> {
         if self.sequence != Sequence::Ready {
             return None;
@@ -154,7 +155,8 @@ impl Chip {
         admitted.then_some(level)
     }
 
-    /// The chip's part of INTA: puts the requesting level in service and returns it, or `None` when there is no request.
+    /// Performs the chip's part of an INTA cycle: puts the requesting level in service and returns it, or `None` if
+    /// there is no request.
     pub fn accept(&mut self) -> Option<u8> {
         let level = self.request()?;
         let bit = 1 << level;
@@ -172,7 +174,7 @@ impl Chip {
         self.vector_base | level
     }
 
-    /// The level whose vector is `vector`.
+    /// The level whose vector is `vector`, or `None` if the vector is not this chip's.
     pub fn level_of(&self, vector: u8) -> Option<u8> {
         (vector & !(INPUTS - 1) == self.vector_base).then_some(vector % INPUTS)
     }
@@ -181,17 +183,17 @@ impl Chip {
         self.vector(DEFAULT_LEVEL)
     }
 
-    /// As a master: whether ICW3 says that a slave drives `input`.
+    /// Whether this chip is a master whose ICW3 says that a slave drives `input`.
     pub fn has_slave_on(&self, input: u8) -> bool {
         !self.icw1.single && self.icw3 & (1 << input) != 0
     }
 
-    /// As a slave: whether it recognizes `identity` on the cascade lines.
+    /// Whether this chip is a slave that recognizes `identity` on the cascade lines.
     pub fn answers_to(&self, identity: u8) -> bool {
         !self.icw1.single && slave_identity(self.icw3) == identity
     }
 
-    /// Distance of `level` from the highest priority, 0 to 7.
+    /// The distance of `level` from the highest priority, 0 to 7.
     fn rank(&self, level: u8) -> u8 {
         (level + INPUTS - 1 - self.lowest) % INPUTS
     }
@@ -202,7 +204,7 @@ impl Chip {
             .min_by_key(|&level| self.rank(level))
     }
 
-    /// Levels in service that keep others out. Special mask mode lets everything pass those that are masked.
+    /// The levels in service that lock out others. In special mask mode, masked levels lock out none.
     fn blocking(&self) -> u8 {
         if self.special_mask {
             self.isr & !self.imr
@@ -211,7 +213,8 @@ impl Chip {
         }
     }
 
-    /// Special fully nested mode: a slave in service is not locked out from its own input.
+    /// Whether a request of `level` is accepted while `level` itself is in service: in special fully nested mode, a
+    /// slave is not locked out by its own service.
     fn nests_in_itself(&self, level: u8) -> bool {
         self.icw4.special_fully_nested && self.has_slave_on(level)
     }
@@ -227,12 +230,12 @@ impl Chip {
         self.elcr = value;
     }
 
-    /// Whether the next read is the response to a poll command.
+    /// Whether the next read answers a poll command.
     pub fn is_polled(&self) -> bool {
         self.poll
     }
 
-    /// Reads with A0 = 0: poll word, IRR or ISR.
+    /// Reads with A0 = 0: the poll word, IRR or ISR.
     pub fn read_command(&mut self) -> u8 {
         if self.poll {
             return self.read_poll();
@@ -243,7 +246,7 @@ impl Chip {
         }
     }
 
-    /// Reads with A0 = 1: poll word or IMR.
+    /// Reads with A0 = 1: the poll word or IMR.
     pub fn read_data(&mut self) -> u8 {
         if self.poll {
             self.read_poll()
@@ -261,7 +264,7 @@ impl Chip {
         }
     }
 
-    /// Writes with A0 = 1: the next initialization word that ICW1 announced, otherwise OCW1.
+    /// Writes with A0 = 1: the next initialization command word that ICW1 announced, else OCW1.
     pub fn write_data(&mut self, byte: u8) {
         match self.sequence {
             Sequence::NeverStarted | Sequence::Ready => self.imr = byte,
@@ -284,15 +287,17 @@ impl Chip {
         }
     }
 
-    /// A poll takes the place of INTA: the read puts the level in service (8259A datasheet, Poll Command).
+    /// Answers a poll command, which takes the place of an INTA cycle: the read puts the level in service (8259A
+    /// datasheet, Poll Command).
     fn read_poll(&mut self) -> u8 {
         self.poll = false;
         self.accept()
             .map_or(POLL_NOTHING, |level| POLL_INTERRUPT | level)
     }
 
-    /// What ICW1 resets (8259A datasheet, Initialization Command Words 1 and 2): everything but the input levels and what
-    /// is no part of the chip: the edge/level control register and the counts.
+    /// Starts the initialization sequence. ICW1 resets everything (8259A datasheet, Initialization Command Words 1 and
+    /// 2) but the levels of the inputs, and what is no part of the chip: the edge/level control register and the
+    /// counts.
     fn start_initialization(&mut self, icw1: Icw1) {
         *self = Self {
             inputs: self.inputs,
@@ -334,7 +339,7 @@ impl Chip {
         }
     }
 
-    /// Takes `level` out of service.
+    /// Clears the ISR bit of `level`.
     pub fn end(&mut self, level: u8) {
         self.isr &= !(1 << level);
     }
@@ -344,7 +349,7 @@ impl Chip {
         self.isr != 0
     }
 
-    /// Ends the service of highest priority. In special mask mode a masked level cannot be ended this way.
+    /// Ends the service of highest priority and returns its level. In special mask mode, a masked level is passed over.
     fn end_highest(&mut self) -> Option<u8> {
         let level = self.highest(self.blocking())?;
         self.end(level);
@@ -358,7 +363,7 @@ impl Chip {
     }
 }
 
-/// One line: registers, lines and modes.
+/// Prints registers, inputs and modes in one line.
 impl fmt::Display for Chip {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.sequence != Sequence::Ready {

@@ -1,7 +1,7 @@
 //! The command words of an 8259A, decoded (8259A datasheet, Programming the 8259A).
 //!
-//! Bits that select the MCS-80/85 call sequence (ICW1 ADI, ICW4 µPM = 0) and the buffered mode pins (ICW4 BUF, M/S) have no
-//! effect in a PC and are ignored: vectors are always those of the 8086 mode.
+//! The bits for the MCS-80/85 call sequence (ICW1 ADI, ICW4 µPM = 0) and for the pins of buffered mode (ICW4 BUF, M/S)
+//! have no effect in a PC and are ignored: vectors are always those of 8086 mode.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,37 +10,37 @@ use bits::{
 };
 
 mod bits {
-    /// Distinguishes ICW1 from OCW2 and OCW3 at A0 = 0.
+    /// A0 = 0: set in ICW1, clear in OCW2 and OCW3.
     pub const ICW1: u8 = 1 << 4;
-    /// ICW4 will follow.
+    /// ICW1 IC4: ICW4 will follow.
     pub const ICW1_IC4: u8 = 1 << 0;
-    /// Single: no cascade, ICW3 will not follow.
+    /// ICW1 SNGL: there is no cascade, and ICW3 will not follow.
     pub const ICW1_SNGL: u8 = 1 << 1;
-    /// Level triggered interrupt mode.
+    /// ICW1 LTIM: all inputs are level triggered.
     pub const ICW1_LTIM: u8 = 1 << 3;
-    /// Distinguishes OCW3 from OCW2.
+    /// A0 = 0: set in OCW3, clear in OCW2.
     pub const OCW3: u8 = 1 << 3;
-    /// Read IS register (1) or IR register (0).
+    /// OCW3 RIS: reads return the ISR (1) or the IRR (0).
     pub const OCW3_RIS: u8 = 1 << 0;
-    /// RIS is valid.
+    /// OCW3 RR: RIS is valid.
     pub const OCW3_RR: u8 = 1 << 1;
-    /// Poll command.
+    /// OCW3 P: poll command.
     pub const OCW3_P: u8 = 1 << 2;
-    /// Special mask mode on (1) or off (0).
+    /// OCW3 SMM: special mask mode on (1) or off (0).
     pub const OCW3_SMM: u8 = 1 << 5;
-    /// SMM is valid.
+    /// OCW3 ESMM: SMM is valid.
     pub const OCW3_ESMM: u8 = 1 << 6;
 }
 
-/// Level bits L2..L0 of OCW2, identity bits of a slave's ICW3.
+/// OCW2: the level, bits L2 to L0. ICW3 of a slave: its identity.
 const LEVEL_MASK: u8 = 0b111;
-/// R, SL and EOI bits of OCW2.
+/// OCW2: position of bits R, SL and EOI.
 const OCW2_COMMAND_SHIFT: u32 = 5;
-/// T7..T3 of ICW2: the vector without the level.
+/// ICW2: bits T7 to T3, the vector without the level.
 const ICW2_VECTOR_MASK: u8 = 0b1111_1000;
-/// Automatic end of interrupt.
+/// ICW4 AEOI: automatic end of interrupt.
 const ICW4_AEOI: u8 = 1 << 1;
-/// Special fully nested mode.
+/// ICW4 SFNM: special fully nested mode.
 const ICW4_SFNM: u8 = 1 << 4;
 
 /// A byte written with A0 = 0.
@@ -63,7 +63,7 @@ impl Command {
     }
 }
 
-/// Initialization command word 1: which words follow and how inputs trigger.
+/// Initialization command word 1, which announces the words that follow and says how inputs trigger.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Icw1 {
     pub ic4: bool,
@@ -81,12 +81,12 @@ impl Icw1 {
     }
 }
 
-/// Initialization command word 2: vector of level 0.
+/// Decodes initialization command word 2, which holds the vector of level 0.
 pub fn vector_base(icw2: u8) -> u8 {
     icw2 & ICW2_VECTOR_MASK
 }
 
-/// Initialization command word 3 of a slave: its identity on the cascade lines.
+/// Decodes initialization command word 3 of a slave, which holds its identity on the cascade lines.
 pub fn slave_identity(icw3: u8) -> u8 {
     icw3 & LEVEL_MASK
 }
@@ -107,7 +107,7 @@ impl Icw4 {
     }
 }
 
-/// Operation command word 2: end of interrupt and priority rotation.
+/// Operation command word 2: EOI and priority rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ocw2 {
     NonSpecificEoi,
@@ -144,7 +144,7 @@ pub enum StatusRead {
     Isr,
 }
 
-/// Operation command word 3. A field that the word leaves as it is, is `None`.
+/// Operation command word 3. A setting that the word leaves unchanged is `None`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ocw3 {
     pub status_read: Option<StatusRead>,

@@ -1,16 +1,18 @@
 //! The pair of 8259A interrupt controllers of a PC and its edge/level control registers (ELCR).
 //!
-//! The slave's INT output drives IR2 of the master; an acknowledge cycle (INTA) that selects an input listed in the
-//! master's ICW3 goes on over the cascade lines to the slave of that identity. Both chips follow the Intel 8259A
-//! datasheet (231468); the ELCR follow the PIIX (290562), ports 4D0h and 4D1h.
+//! The slave's INT output drives IR2 of the master. If an interrupt acknowledge (INTA) cycle selects an input that the
+//! master's ICW3 lists, the slave with that identity on the cascade lines gives the vector. Both chips follow the Intel
+//! 8259A datasheet (231468); the ELCR follow the PIIX datasheet (290562), at ports 0x4d0 and 0x4d1.
 //!
 //! Guarantees:
-//! * [`Pic::intr`] is a function of the present requests, masks and services: a request that goes away before it is
-//!   acknowledged takes INTR down with it.
-//! * An acknowledge that finds no request returns the default level 7 and sets no in-service bit. When only the slave finds
-//!   none, the master's in-service bit of the cascade input is set, and the guest owes the master an EOI, as on hardware.
-//! * INTA is one step, so a request cannot vanish in its middle; a level driven on line 2 ([`Irq::CASCADE`], an open pin in
-//!   a PC) or-ed with the slave's INT shows the same thing: the master sees a request, the slave has none.
+//! * [`Pic::intr`] depends only on the present IRR, IMR and ISR: if a request goes away before it is acknowledged, INTR
+//!   goes low with it.
+//! * An INTA cycle that finds no request gives the vector of level 7 and sets no bit in the ISR. If only the slave
+//!   finds no request, the master's ISR bit of the cascade input is set, and the guest owes the master an EOI, as on
+//!   hardware.
+//! * An INTA cycle is one step, so a request cannot go away in the middle of it. The effect can still be produced by
+//!   driving line 2 ([`Irq::CASCADE`], an open pin in a PC), which is or-ed with the slave's INT: the master then sees
+//!   a request where the slave has none.
 
 mod chip;
 mod command;
@@ -26,34 +28,34 @@ use chip::Chip;
 
 /// The master's input that the slave's INT output drives.
 const CASCADE_INPUT: u8 = Irq::CASCADE.number();
-/// Lines of one chip.
+/// The number of inputs of one chip.
 const INPUTS: u8 = 8;
-/// What a processor reads in INTA when no controller drives the bus.
+/// The vector that a processor reads in an INTA cycle in which no controller drives the bus.
 const FLOATING_BUS: u8 = 0xff;
-/// Bits of 4D0h that can be set: IRQ 0, 1 and 2 are always edge triggered (PIIX 290562, ELCR1).
+/// The writable bits of port 0x4d0: IRQ 0, 1 and 2 are always edge triggered (PIIX 290562, ELCR1).
 const MASTER_ELCR_WRITABLE: u8 = 0b1111_1000;
-/// Bits of 4D1h that can be set: IRQ 8 and 13 are always edge triggered (PIIX 290562, ELCR2).
+/// The writable bits of port 0x4d1: IRQ 8 and 13 are always edge triggered (PIIX 290562, ELCR2).
 const SLAVE_ELCR_WRITABLE: u8 = 0b1101_1110;
 
 /// A byte-wide port of the pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PicPort {
-    /// 20h: the master with A0 = 0.
+    /// Port 0x20: the master with A0 = 0.
     MasterCommand,
-    /// 21h: the master with A0 = 1.
+    /// Port 0x21: the master with A0 = 1.
     MasterData,
-    /// A0h: the slave with A0 = 0.
+    /// Port 0xa0: the slave with A0 = 0.
     SlaveCommand,
-    /// A1h: the slave with A0 = 1.
+    /// Port 0xa1: the slave with A0 = 1.
     SlaveData,
-    /// 4D0h: edge (0) or level (1) of IRQ 0 to 7.
+    /// Port 0x4d0: edge (0) or level (1) triggering of IRQ 0 to 7.
     MasterElcr,
-    /// 4D1h: edge (0) or level (1) of IRQ 8 to 15.
+    /// Port 0x4d1: edge (0) or level (1) triggering of IRQ 8 to 15.
     SlaveElcr,
 }
 
 impl PicPort {
-    /// The register at I/O address `port`, or `None` when the pair does not decode it.
+    /// Returns the register at I/O address `port`, or `None` if the pair does not decode it.
     #[must_use]
     pub const fn decode(port: u16) -> Option<Self> {
         match port {
@@ -73,13 +75,13 @@ impl PicPort {
 #[error("IRQ {} cannot be level triggered", .0.number())]
 pub struct AlwaysEdgeTriggered(pub Irq);
 
-/// Master and slave 8259A, cascaded on IR2. Until the guest has written a chip's initialization words, that chip requests
-/// nothing.
+/// A master and a slave 8259A, cascaded on IR2. A chip requests nothing until the guest has written its initialization
+/// command words.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pic {
     master: Chip,
     slave: Chip,
-    /// Level driven on line 2 from outside, or-ed with the slave's INT.
+    /// The level driven on line 2 from outside, which is or-ed with the slave's INT.
     line2: Level,
 }
 
@@ -129,13 +131,13 @@ impl Pic {
 }
 
 impl Pic {
-    /// The pair after power-on: not initialized, all lines low, all lines edge triggered.
+    /// Creates the pair as it is after power-on: not initialized, all lines low and edge triggered.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Reads one byte. Reading acknowledges the highest request when a poll command (OCW3 P = 1) came before.
+    /// Reads a byte from `port`. After a poll command (OCW3 P = 1) the read acknowledges the highest request.
     pub fn read(&mut self, port: PicPort) -> u8 {
         match port {
             PicPort::MasterCommand => self.master.read_command(),
@@ -147,7 +149,7 @@ impl Pic {
         }
     }
 
-    /// Writes one byte: an initialization or operation command word, or an edge/level control register.
+    /// Writes a byte to `port`: an initialization or operation command word, or an edge/level control register.
     pub fn write(&mut self, port: PicPort, value: u8) {
         match port {
             PicPort::MasterCommand => self.master.write_command(value),
@@ -161,7 +163,7 @@ impl Pic {
         }
     }
 
-    /// Drives line `irq` to `level`. Driving a level that the line already has changes nothing.
+    /// Drives line `irq` to `level`. Driving it to the level that it already has changes nothing.
     pub fn set_line(&mut self, irq: Irq, level: Level) {
         if irq == Irq::CASCADE {
             self.line2 = level;
@@ -173,8 +175,8 @@ impl Pic {
         }
     }
 
-    /// Makes `irq` level triggered, or edge triggered, in the edge/level control registers, as firmware does before it starts
-    /// an operating system. The guest can change it there; initializing the controllers leaves it as it is.
+    /// Makes line `irq` level triggered or edge triggered, as firmware does in the ELCR before it starts an operating
+    /// system. The guest can change this in the ELCR; initializing the controllers does not.
     ///
     /// # Errors
     /// IRQ 0, 1, 2, 8 and 13 cannot be level triggered.
@@ -197,13 +199,13 @@ impl Pic {
         Ok(())
     }
 
-    /// The INT output of the master, which is the processor's INTR pin.
+    /// Whether the master's INT output is high, which is the processor's INTR pin.
     #[must_use]
     pub fn intr(&self) -> bool {
         self.master.request().is_some()
     }
 
-    /// Runs an interrupt acknowledge cycle and returns the vector (8259A datasheet, Interrupt Sequence).
+    /// Runs an INTA cycle and returns the vector (8259A datasheet, Interrupt Sequence).
     pub fn acknowledge(&mut self) -> u8 {
         let Some(input) = self.master.accept() else {
             return self.master.default_vector();
@@ -221,8 +223,8 @@ impl Pic {
         }
     }
 
-    /// Ends the service of the interrupt that was acknowledged with `vector`, as the specific EOIs of its handler would. A
-    /// vector that neither chip gives changes nothing.
+    /// Ends the service of the interrupt that was acknowledged with `vector`, as specific EOIs from its handler would.
+    /// A vector that belongs to neither chip changes nothing.
     pub fn end_service(&mut self, vector: u8) {
         if let Some(level) = self.master.level_of(vector) {
             self.master.end(level);
@@ -234,28 +236,28 @@ impl Pic {
         }
     }
 
-    /// Whether `irq` has a request pending in its chip's Interrupt Request Register, masked or not.
+    /// Whether `irq` has a request in the IRR of its chip, masked or not.
     #[must_use]
     pub fn is_requested(&self, irq: Irq) -> bool {
         let (chip, input) = self.chip_of(irq);
         chip.irr() & (1 << input) != 0
     }
 
-    /// Whether `irq` is masked in its chip's Interrupt Mask Register.
+    /// Whether `irq` is masked in the IMR of its chip.
     #[must_use]
     pub fn is_masked(&self, irq: Irq) -> bool {
         let (chip, input) = self.chip_of(irq);
         chip.imr() & (1 << input) != 0
     }
 
-    /// Whether `irq` is in service in its chip.
+    /// Whether `irq` is in service in the ISR of its chip.
     #[must_use]
     pub fn is_in_service(&self, irq: Irq) -> bool {
         let (chip, input) = self.chip_of(irq);
         chip.isr() & (1 << input) != 0
     }
 
-    /// How often `irq`'s chip acknowledged it since power-on, by INTA or by a poll.
+    /// The number of acknowledges of `irq` since power-on, by INTA cycles and polls.
     #[must_use]
     pub fn acknowledged(&self, irq: Irq) -> u64 {
         let (chip, input) = self.chip_of(irq);
@@ -277,14 +279,15 @@ impl Pic {
         self.with_slave(read)
     }
 
-    /// Lets `action` change the slave, then brings the cascade line up to date.
+    /// Lets `action` change the slave, then brings the cascade input up to date.
     fn with_slave<R>(&mut self, action: impl FnOnce(&mut Chip) -> R) -> R {
         let result = action(&mut self.slave);
         self.drive_cascade();
         result
     }
 
-    /// The slave's INT goes low while it is acknowledged, so that a further request makes a new edge at the master.
+    /// Lowers the slave's INT, as it is during an acknowledge, so that a further request makes a new edge at the
+    /// master.
     fn drop_cascade(&mut self) {
         self.master.set_input(CASCADE_INPUT, self.line2);
     }
@@ -295,7 +298,7 @@ impl Pic {
     }
 }
 
-/// A line for each chip, and INT's level.
+/// Prints a line for each chip and one for INTR.
 impl fmt::Display for Pic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "8259A master  {}", self.master)?;

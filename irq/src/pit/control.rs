@@ -1,30 +1,31 @@
-//! The control words of an 8254, decoded (8254 datasheet, Control Word Format, Counter Latch Command, Read-Back Command).
+//! The control words of an 8254, decoded (8254 datasheet, Control Word Format, Counter Latch Command, Read-Back
+//! Command).
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::Channel;
 
-/// SC1, SC0: which counter, or the read-back command.
+/// Position of SC1 and SC0, which select a counter or the read-back command.
 const SELECT_SHIFT: u32 = 6;
-/// RW1, RW0: access to the count, or the counter latch command.
+/// Position of RW1 and RW0: the access to the count, or the counter latch command.
 const ACCESS_SHIFT: u32 = 4;
 const ACCESS_MASK: u8 = 0b11;
-/// M2 to M0.
+/// Position of M2 to M0, the mode.
 const MODE_SHIFT: u32 = 1;
 const MODE_MASK: u8 = 0b111;
-/// Count in four decades.
+/// BCD: the count has four decades.
 const BCD: u8 = 1 << 0;
-/// The bits of a control word that the status byte repeats.
+/// The bits of a control word that the status byte shows again.
 const FORMAT_MASK: u8 = 0b11_1111;
-/// Read-back: latch the count when 0.
+/// Read-back: the count is latched if this bit is 0.
 const READ_BACK_NO_COUNT: u8 = 1 << 5;
-/// Read-back: latch the status when 0.
+/// Read-back: the status is latched if this bit is 0.
 const READ_BACK_NO_STATUS: u8 = 1 << 4;
-/// Read-back: bit of counter 0; those of counters 1 and 2 follow.
+/// Read-back: position of the bit of counter 0; those of counters 1 and 2 follow.
 const READ_BACK_COUNTER_SHIFT: u32 = 1;
 
-/// A byte written to port 43h.
+/// A byte written to port 0x43.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ControlWord {
     Counter(Channel, CounterCommand),
@@ -51,7 +52,7 @@ pub enum CounterCommand {
     Program(Format),
 }
 
-/// Read-back command: latch count, status or both of several counters.
+/// The read-back command, which latches the count, the status or both of several counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadBack(u8);
 
@@ -69,7 +70,7 @@ impl ReadBack {
     }
 }
 
-/// How a counter was programmed: access, mode, radix, and the bits as written.
+/// The format of a counter, which a control word sets: access, mode and radix, with the bits as written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "u8", into = "u8")]
 pub struct Format {
@@ -80,7 +81,7 @@ pub struct Format {
 }
 
 impl Format {
-    /// Mode 0, binary, both bytes: what a counter that was never programmed shows.
+    /// The format that a counter shows before it is programmed: mode 0, binary, both bytes.
     pub const POWER_ON: Self = Self {
         access: Access::LowThenHigh,
         mode: Mode::InterruptOnTerminalCount,
@@ -88,7 +89,7 @@ impl Format {
         bits: 0b11_0000,
     };
 
-    /// `None` when RW1, RW0 are those of the counter latch command.
+    /// Decodes a control word, or returns `None` if RW1 and RW0 say that it is a counter latch command.
     fn decode(byte: u8) -> Option<Self> {
         Some(Self {
             access: Access::decode(byte >> ACCESS_SHIFT & ACCESS_MASK)?,
@@ -102,7 +103,7 @@ impl Format {
         })
     }
 
-    /// Bits 5 to 0 of the status byte: "exactly as written in the last Mode Control Word".
+    /// Returns bits 5 to 0 of the status byte, "exactly as written in the last Mode Control Word".
     pub fn status_bits(self) -> u8 {
         self.bits
     }
@@ -127,7 +128,7 @@ impl From<Format> for u8 {
     }
 }
 
-/// Which bytes of a count are read and written.
+/// The bytes of a count that are read and written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     Low,
@@ -146,7 +147,7 @@ impl Access {
     }
 }
 
-/// Counter modes 0 to 5.
+/// The counter modes 0 to 5.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mode {
     InterruptOnTerminalCount,
@@ -158,7 +159,7 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// M2 does not matter for modes 2 and 3.
+    /// Decodes M2 to M0. M2 does not matter for modes 2 and 3.
     fn decode(bits: u8) -> Self {
         match bits {
             0b000 => Self::InterruptOnTerminalCount,
@@ -171,7 +172,7 @@ impl Mode {
     }
 }
 
-/// Number system of a count.
+/// The number system of a count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Radix {
     /// 16 bits.
@@ -181,7 +182,7 @@ pub enum Radix {
 }
 
 impl Radix {
-    /// Values that a counter can show: 65,536 or 10,000. Also the largest count, written as 0.
+    /// The number of values that a counter can show, 65,536 or 10,000. It is also the largest count, written as 0.
     pub fn modulus(self) -> u64 {
         match self {
             Self::Binary => 0x1_0000,
@@ -189,8 +190,8 @@ impl Radix {
         }
     }
 
-    /// The count, 1 to modulus, that `written` means. A nibble above 9 in a decimal count is not defined by the datasheet;
-    /// here it weighs what its digit's place says, modulo 10,000.
+    /// Decodes a written count, 1 to modulus. The datasheet does not define a decimal digit above 9; here it has the
+    /// weight of its place, and the count is taken modulo 10,000.
     pub fn count(self, written: u16) -> u64 {
         let value = match self {
             Self::Binary => u64::from(written),
@@ -203,7 +204,7 @@ impl Radix {
         if value == 0 { self.modulus() } else { value }
     }
 
-    /// `value`, below the modulus, as the 16 bits that a read shows.
+    /// Encodes `value`, which is below the modulus, as the 16 bits that a read shows.
     pub fn encode(self, value: u64) -> u16 {
         let bits = match self {
             Self::Binary => value,

@@ -1,6 +1,6 @@
-//! The bus side of one counter: count register access, latches, status byte.
+//! The bus side of one counter: access to the count, latches and status byte.
 //!
-//! The counting itself is [`CountingElement`]'s; here bytes become counts and counts become bytes.
+//! [`CountingElement`] does the counting; here, bytes become counts and counts become bytes.
 
 use std::fmt;
 
@@ -11,33 +11,34 @@ use super::counting::CountingElement;
 use crate::lines::Level;
 use crate::state::{StateError, check};
 
-/// Status byte: level of OUT.
+/// Status byte: the level of OUT.
 const STATUS_OUT: u8 = 1 << 7;
 /// Status byte: the last count written is not yet in the counting element.
 const STATUS_NULL_COUNT: u8 = 1 << 6;
 
-/// Which byte of a two-byte count is read next.
+/// A byte of a two-byte count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Byte {
     Low,
     High,
 }
 
+/// One counter of the 8254.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counter {
     format: Format,
     element: CountingElement,
-    /// First byte of a two-byte count whose second byte is still to come.
+    /// The low byte of a two-byte count whose high byte has not been written yet.
     written_low: Option<u8>,
     next_read: Byte,
-    /// Output latch.
+    /// The output latch.
     latched_count: Option<u16>,
-    /// Status latch.
+    /// The status latch.
     latched_status: Option<u8>,
 }
 
 impl Counter {
-    /// A counter that was never programmed, its GATE at `gate`.
+    /// Creates a counter that has never been programmed, with its GATE at `gate`.
     pub fn new(gate: Level) -> Self {
         Self::programmed(Format::POWER_ON, gate)
     }
@@ -53,7 +54,7 @@ impl Counter {
         }
     }
 
-    /// Checks that a counter that was saved can go on, its GATE being at `gate`.
+    /// Checks that a saved counter can continue, with its GATE at `gate`.
     pub fn check(&self, gate: Level) -> Result<(), StateError> {
         let Format { mode, radix, .. } = self.format;
         check(self.element.gate() == gate, "8254: GATE")?;
@@ -61,7 +62,7 @@ impl Counter {
         self.element.check()
     }
 
-    /// Applies a control word. All control logic is reset, OUT takes the mode's first level, the count stays.
+    /// Applies a control word. It resets the control logic and sets OUT to the mode's initial level; the count stays.
     pub fn program(&mut self, format: Format) {
         let mut element = CountingElement::new(format.mode, format.radix, self.element.gate());
         element.keep_value(&self.element);
@@ -84,7 +85,8 @@ impl Counter {
         self.element.clock(pulses)
     }
 
-    /// Clock pulses until OUT rises, `None` when it does not unless GATE or the program changes.
+    /// The number of clock pulses until OUT rises, or `None` if it will not before GATE changes or something is
+    /// written.
     pub fn pulses_to_rise(&self) -> Option<u64> {
         self.element.pulses_to_rise()
     }
@@ -103,7 +105,7 @@ impl Counter {
         self.element.write_count(count);
     }
 
-    /// Reads a byte: of the status latch, then of the output latch, otherwise of the counting element.
+    /// Reads a byte from the status latch, else from the output latch, else from the counting element.
     pub fn read(&mut self) -> u8 {
         if let Some(status) = self.latched_status.take() {
             return status;
@@ -125,8 +127,8 @@ impl Counter {
         byte
     }
 
-    /// Counter latch command. While an earlier latched count is not read, it has no effect. A latched count is read low
-    /// byte first, even if only the low byte of a count was read before.
+    /// Performs the counter latch command, which has no effect until an earlier latched count has been read. A latched
+    /// count is read low byte first, even if the low byte of an unlatched count has just been read.
     pub fn latch_count(&mut self) {
         if self.latched_count.is_none() {
             self.latched_count = Some(self.element.value());
@@ -134,7 +136,7 @@ impl Counter {
         }
     }
 
-    /// Read-back command. A status that is latched and not read stays as it is.
+    /// Performs the read-back command. A status that has been latched and not read stays as it is.
     pub fn read_back(&mut self, command: ReadBack) {
         if command.status() && self.latched_status.is_none() {
             self.latched_status = Some(self.status());
@@ -155,7 +157,7 @@ impl Counter {
     }
 }
 
-/// One line: mode, count, pins.
+/// Prints mode, count and pins in one line.
 impl fmt::Display for Counter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let level = |level: Level| if level.is_high() { "high" } else { "low" };

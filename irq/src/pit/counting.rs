@@ -1,19 +1,20 @@
 //! The counting element of one counter: modes 0 to 5 in closed form.
 //!
-//! A clock pulse does one of two things: it loads the count register, when a write or a trigger asked for it, or it counts.
-//! [`CountingElement::clock`] takes the loading pulse by itself and all that follow at once: between writes and gate edges
-//! the rest is arithmetic. The waveforms (8254 datasheet, Mode Definitions), with count N, `l` the loading pulse:
+//! A clock pulse either loads the count register into the counting element, if a write or a trigger has asked for it,
+//! or counts. [`CountingElement::clock`] takes the loading pulse by itself and all pulses after it at once: between
+//! writes and GATE edges they are arithmetic. The waveforms for count N (8254 datasheet, Mode Definitions), `l` being
+//! the loading pulse:
 //!
 //! ```text
-//!   mode 0   ‾l______‾‾‾‾   low from the control word or write, high N pulses after loading
+//!   mode 0   ‾l______‾‾‾‾   low from the control word or a write, high N pulses after loading
 //!   mode 1   ‾‾l_____‾‾‾‾   low from the loading pulse after a trigger, for N pulses
 //!   mode 2   ‾‾l‾‾‾_‾‾‾_‾   low for the last pulse of every N
 //!   mode 3   ‾‾l‾‾__‾‾__‾   high (N+1)/2, low N/2 pulses (whole numbers), counting by two
 //!   mode 4   ‾‾l‾‾‾‾_‾‾‾‾   low for one pulse, N pulses after loading
-//!   mode 5   ‾‾l‾‾‾‾_‾‾‾‾   the same after a trigger
+//!   mode 5   ‾‾l‾‾‾‾_‾‾‾‾   as mode 4, but loaded after a trigger
 //! ```
 //!
-//! The datasheet's minimum count in modes 2 and 3 is 2. With a count of 1 OUT stays high here.
+//! The datasheet's minimum count in modes 2 and 3 is 2. Here, OUT stays high with a count of 1.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,33 +22,34 @@ use super::control::{Mode, Radix};
 use crate::lines::Level;
 use crate::state::{StateError, check};
 
+/// The counting element of one counter, with its count register and pins.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CountingElement {
     mode: Mode,
     radix: Radix,
     gate: Level,
     out: Level,
-    /// What a read shows, below the modulus. 0 counts as the modulus until the next pulse.
+    /// The value that a read shows, below the modulus. Zero is as far from the next zero as the modulus.
     value: u64,
-    /// Count register, 1 to modulus; `None` from the control word to the first count.
+    /// The count register, 1 to modulus, or `None` from the control word until the first count.
     count_register: Option<u64>,
     /// The next pulse loads the count register.
     load_pending: bool,
-    /// A count was loaded since the control word.
+    /// A count has been loaded since the control word.
     loaded: bool,
-    /// Modes 0, 1, 4, 5: terminal count has not been reached since loading.
+    /// Modes 0, 1, 4, 5: terminal count has not been reached since the last loading.
     armed: bool,
     /// Mode 3: the count loaded last was odd.
     odd: bool,
-    /// Mode 0: the first of two bytes is written, the second is not.
+    /// Mode 0: the first of two bytes has been written, and the second has not.
     suspended: bool,
-    /// The count register was written and not loaded since.
+    /// The count register has not been loaded since it was written, or since the control word.
     null_count: bool,
 }
 
 /// Pins, control word and count register.
 impl CountingElement {
-    /// The element right after a control word.
+    /// Creates the element as it is right after a control word.
     pub fn new(mode: Mode, radix: Radix, gate: Level) -> Self {
         Self {
             mode,
@@ -65,7 +67,7 @@ impl CountingElement {
         }
     }
 
-    /// Takes over the value that `previous` shows.
+    /// Takes over the value of `previous`.
     pub fn keep_value(&mut self, previous: &Self) {
         self.value = previous.value % self.radix.modulus();
     }
@@ -82,12 +84,12 @@ impl CountingElement {
         self.null_count
     }
 
-    /// The 16 bits that a read shows.
+    /// The value as the 16 bits that a read shows.
     pub fn value(&self) -> u16 {
         self.radix.encode(self.value)
     }
 
-    /// The first of two bytes is written. In mode 0 that stops counting and lowers OUT.
+    /// Takes the first of two bytes. In mode 0 it stops counting and lowers OUT.
     pub fn begin_count(&mut self) {
         if self.mode == Mode::InterruptOnTerminalCount {
             self.suspended = true;
@@ -95,8 +97,8 @@ impl CountingElement {
         }
     }
 
-    /// A whole count is written. Modes 0 and 4 load it at the next pulse; modes 2 and 3 do so only the first time and
-    /// otherwise at the end of the period or half period; modes 1 and 5 wait for a trigger.
+    /// Writes the count register. Modes 0 and 4 load it at the next pulse. Modes 2 and 3 do so only with the first
+    /// count, and load later ones at the end of a period or half period. Modes 1 and 5 wait for a trigger.
     pub fn write_count(&mut self, written: u16) {
         let first = self
             .count_register
@@ -115,7 +117,8 @@ impl CountingElement {
         }
     }
 
-    /// Drives GATE. A rising edge is a trigger in modes 1, 2, 3 and 5, once there is a count to load (8254 datasheet, Gate Pin Operations Summary).
+    /// Drives GATE to `level`. A rising edge is a trigger in modes 1, 2, 3 and 5, once there is a count to load (8254
+    /// datasheet, Gate Pin Operations Summary).
     pub fn set_gate(&mut self, level: Level) {
         let rises = level.is_high() && !self.gate.is_high();
         self.gate = level;
@@ -136,12 +139,12 @@ impl CountingElement {
 
 /// Saved state.
 impl CountingElement {
-    /// Whether the control word was one of `mode` and `radix`.
+    /// Whether the control word selected `mode` and `radix`.
     pub fn is_programmed(&self, mode: Mode, radix: Radix) -> bool {
         self.mode == mode && self.radix == radix
     }
 
-    /// Checks that an element that was saved can count on, and that OUT rises when [`Self::pulses_to_rise`] says so.
+    /// Checks that a saved element can continue, and that OUT will rise when [`Self::pulses_to_rise`] says so.
     pub fn check(&self) -> Result<(), StateError> {
         let modulus = self.radix.modulus();
         let is_count = |count| (1..=modulus).contains(&count);
@@ -185,7 +188,8 @@ impl CountingElement {
         }
     }
 
-    /// Clock pulses until OUT rises, `None` when it does not unless GATE or the program changes.
+    /// The number of clock pulses until OUT rises, or `None` if it will not before GATE changes or something is
+    /// written.
     pub fn pulses_to_rise(&self) -> Option<u64> {
         if self.load_pending {
             let mut loaded = self.clone();
@@ -224,7 +228,7 @@ impl CountingElement {
             }
     }
 
-    /// The pulse that loads `count`.
+    /// Runs the pulse that loads `count` and returns how often OUT rose.
     fn load(&mut self, count: u64) -> u64 {
         self.load_pending = false;
         self.loaded = true;
@@ -243,7 +247,7 @@ impl CountingElement {
         }
     }
 
-    /// Pulses without a requested load.
+    /// Runs `pulses` pulses, none of which is a loading pulse, and returns how often OUT rose.
     fn run(&mut self, pulses: u64) -> u64 {
         if pulses == 0 {
             return 0;
@@ -264,7 +268,7 @@ impl CountingElement {
         }
     }
 
-    /// Modes 0, 1, 4 and 5: counts down, past zero too; the first zero after loading changes OUT.
+    /// Modes 0, 1, 4 and 5: counts down, even past zero; the first zero after loading changes OUT.
     fn run_down(&mut self, pulses: u64) -> u64 {
         let to_zero = self.pulses_to_zero();
         let modulus = self.radix.modulus();
@@ -344,7 +348,7 @@ impl CountingElement {
         }
     }
 
-    /// Pulses that take the value to zero, 1 to modulus.
+    /// The number of pulses that take the value to zero, 1 to modulus.
     fn pulses_to_zero(&self) -> u64 {
         if self.value == 0 {
             self.radix.modulus()
@@ -353,7 +357,8 @@ impl CountingElement {
         }
     }
 
-    /// Mode 3: pulses to the end of this half period. An odd count shows zero for one pulse at the end of the high half.
+    /// Mode 3: the number of pulses to the end of this half period. An odd count shows zero for one pulse at the end of
+    /// the high half.
     fn half_period_left(&self) -> u64 {
         if self.odd && self.out.is_high() {
             self.value / 2 + 1
@@ -362,7 +367,7 @@ impl CountingElement {
         }
     }
 
-    /// Mode 3: puts the element `position` pulses behind the rising edge of a period of `count`.
+    /// Mode 3: puts the element `position` pulses after the rising edge of a period of `count`.
     fn set_square_wave(&mut self, count: u64, position: u64) -> u64 {
         self.odd = !count.is_multiple_of(2);
         let high = high_half(count);
@@ -379,7 +384,7 @@ impl CountingElement {
         self.value = value % self.radix.modulus();
     }
 
-    /// Sets OUT; 1 when that is a rising edge.
+    /// Drives OUT to `level` and returns the number of rising edges, 0 or 1.
     fn drive(&mut self, level: Level) -> u64 {
         let rises = level.is_high() && !self.out.is_high();
         self.out = level;
@@ -387,12 +392,12 @@ impl CountingElement {
     }
 }
 
-/// Pulses for which OUT is high in a mode 3 period of `count`.
+/// The number of pulses for which OUT is high in a mode 3 period of `count`.
 fn high_half(count: u64) -> u64 {
     count.div_ceil(2)
 }
 
-/// Pulses for which OUT is low in a mode 3 period of `count`.
+/// The number of pulses for which OUT is low in a mode 3 period of `count`.
 fn low_half(count: u64) -> u64 {
     count / 2
 }

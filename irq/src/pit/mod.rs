@@ -1,19 +1,21 @@
-//! The 8254 programmable interval timer of a PC and port 61h.
+//! The 8254 programmable interval timer of a PC and port 0x61.
 //!
 //! Three counters run from one clock of 1,193,182 Hz. Counter 0 makes the timer interrupt, counter 1 the memory refresh
-//! request, counter 2 the speaker tone; bit 0 of port 61h is counter 2's gate, the other gates are tied high. The counters
-//! follow the Intel 8254 datasheet (231164).
+//! request, and counter 2 the speaker tone. Bit 0 of port 0x61 is counter 2's GATE; the other GATE pins are tied high.
+//! The counters follow the Intel 8254 datasheet (231164).
 //!
 //! ```text
 //!   clock ─┬─▶ counter 0 ── OUT0 ─▶ IRQ 0
-//!          ├─▶ counter 1 ── OUT1 ─▶ toggles 61h bit 4
-//!          └─▶ counter 2 ── OUT2 ─▶ 61h bit 5
-//!   61h bit 0 ──▶ GATE2
+//!          ├─▶ counter 1 ── OUT1 ─▶ toggles bit 4 of 0x61
+//!          └─▶ counter 2 ── OUT2 ─▶ bit 5 of 0x61
+//!   bit 0 of 0x61 ──▶ GATE2
 //! ```
 //!
 //! Guarantees:
-//! * Time moves only in [`Pit::advance`], in closed form: its cost does not depend on how much time passed.
-//! * Clock pulse n happens at the first whole nanosecond not before n / 1,193,182 s. Nothing is accumulated, so nothing drifts.
+//! * Time passes only in [`Pit::advance`], which works in closed form: its cost does not depend on how much time
+//!   passes.
+//! * Clock pulse n happens at the first whole nanosecond not before n / 1,193,182 s. No error accumulates, so nothing
+//!   drifts.
 //! * Reads and writes act between the last clock pulse and the next.
 
 mod clock;
@@ -33,33 +35,33 @@ use clock::{pulses_until, time_of_pulse};
 use control::{ControlWord, CounterCommand};
 use counter::Counter;
 
-/// What the system's firmware leaves in counter 1: mode 2, low byte only, 18 pulses, a refresh request each 15 µs.
+/// The control word that firmware gives counter 1: mode 2, low byte only.
 const REFRESH_CONTROL: u8 = 0b0101_0100;
-/// The firmware's count for counter 1.
+/// The count that firmware gives counter 1: 18 pulses, a refresh request each 15 µs.
 const REFRESH_COUNT: u8 = 18;
 
-/// Port 61h: GATE of counter 2.
+/// Port 0x61: GATE of counter 2.
 const PORT_61_GATE2: u8 = 1 << 0;
-/// Port 61h: bits that read back as written: GATE2, speaker data, and the two NMI source masks.
+/// Port 0x61: the bits that read back as written, which are GATE2, speaker data and the two NMI source masks.
 const PORT_61_WRITABLE: u8 = 0b1111;
-/// Port 61h: toggles at each refresh request.
+/// Port 0x61: the bit that toggles at each refresh request.
 const PORT_61_REFRESH: u8 = 1 << 4;
-/// Port 61h: OUT of counter 2.
+/// Port 0x61: OUT of counter 2.
 const PORT_61_OUT2: u8 = 1 << 5;
 
 /// A byte-wide port of the timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PitPort {
-    /// 40h, 41h, 42h: count and status of a counter.
+    /// Ports 0x40, 0x41, 0x42: count and status of a counter.
     Counter(Channel),
-    /// 43h: control words, write only.
+    /// Port 0x43: control words, write only.
     Control,
-    /// 61h: gate and output of counter 2, speaker, refresh.
+    /// Port 0x61: GATE and OUT of counter 2, speaker, refresh.
     SystemControl,
 }
 
 impl PitPort {
-    /// The register at I/O address `port`, or `None` when the timer does not decode it.
+    /// Returns the register at I/O address `port`, or `None` if the timer does not decode it.
     #[must_use]
     pub const fn decode(port: u16) -> Option<Self> {
         match port {
@@ -72,7 +74,7 @@ impl PitPort {
         }
     }
 
-    /// The counter that writing `value` here programs anew, if it is a control word that does.
+    /// The counter that writing `value` to this port programs anew, or `None` if it programs none.
     #[must_use]
     pub fn programs(self, value: u8) -> Option<Channel> {
         match (self, ControlWord::decode(value)) {
@@ -84,14 +86,14 @@ impl PitPort {
     }
 }
 
-/// One of the three counters, by its use in a PC.
+/// One of the three counters, named by its use in a PC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Channel {
-    /// Counter 0.
+    /// Counter 0, which makes the timer interrupt.
     Timer = 0,
-    /// Counter 1.
+    /// Counter 1, which makes the memory refresh request.
     Refresh = 1,
-    /// Counter 2.
+    /// Counter 2, which makes the speaker tone.
     Speaker = 2,
 }
 
@@ -99,19 +101,19 @@ impl Channel {
     const ALL: [Self; 3] = [Self::Timer, Self::Refresh, Self::Speaker];
 }
 
-/// The 8254 with port 61h.
+/// The 8254 with port 0x61.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pit {
     counters: [Counter; 3],
-    /// Clock pulses since the caller's time 0.
+    /// The number of clock pulses since the caller's time 0.
     pulses: u64,
-    /// Writable bits of port 61h.
+    /// The writable bits of port 0x61.
     port_61: u8,
-    /// Bit 4 of port 61h.
+    /// Bit 4 of port 0x61.
     refresh: bool,
 }
 
-/// The saved state of a [`Pit`]. Its time is that of the clock of the machine that saved it.
+/// The saved state of a [`Pit`]. Its time is on the clock of the machine that saved it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PitState {
     counters: [Counter; 3],
@@ -139,8 +141,8 @@ impl Pit {
         }
     }
 
-    /// Restores a timer that continues exactly as the saved one, if the caller's clock goes on from the time of the latest
-    /// [`Self::advance`].
+    /// Restores a timer that continues exactly as the saved one, if the caller's clock goes on from the time of the
+    /// latest [`Self::advance`] of the saved one.
     ///
     /// # Errors
     /// [`StateError`] if no timer can have been saved like this.
@@ -169,7 +171,7 @@ impl Pit {
     }
 }
 
-/// The levels of the counters' GATE pins, with `port_61` in port 61h.
+/// The levels of the counters' GATE pins when port 0x61 holds `port_61`.
 fn gates(port_61: u8) -> [Level; 3] {
     let gate2 = Level::from_active(port_61 & PORT_61_GATE2 != 0);
     [Level::High, Level::High, gate2]
@@ -182,8 +184,8 @@ impl Default for Pit {
 }
 
 impl Pit {
-    /// The timer at time 0 as firmware leaves it: counter 1 makes refresh requests, counters 0 and 2 are not programmed,
-    /// GATE2 is low.
+    /// Creates the timer at time 0 as firmware leaves it: counter 1 makes refresh requests, counters 0 and 2 are not
+    /// programmed, and GATE2 is low.
     #[must_use]
     pub fn new() -> Self {
         let mut pit = Self {
@@ -197,7 +199,7 @@ impl Pit {
         pit
     }
 
-    /// Reads one byte. The control port is write only and reads as ones.
+    /// Reads a byte from `port`. The control port is write only and reads as ones.
     pub fn read(&mut self, port: PitPort) -> u8 {
         match port {
             PitPort::Counter(channel) => self.counter(channel).read(),
@@ -206,7 +208,7 @@ impl Pit {
         }
     }
 
-    /// Writes one byte.
+    /// Writes a byte to `port`.
     pub fn write(&mut self, port: PitPort, value: u8) {
         match port {
             PitPort::Counter(channel) => self.counter(channel).write(value),
@@ -219,8 +221,8 @@ impl Pit {
         }
     }
 
-    /// Runs the counters up to `now_ns`, in nanoseconds since time 0, and returns how often OUT0 rose on the way. A time
-    /// before the last one changes nothing.
+    /// Runs the counters up to `now_ns`, in nanoseconds since time 0, and returns how often OUT0 rose meanwhile. A time
+    /// before the latest one changes nothing.
     pub fn advance(&mut self, now_ns: u64) -> u64 {
         let pulses = pulses_until(now_ns);
         let elapsed = pulses.saturating_sub(self.pulses);
@@ -237,8 +239,9 @@ impl Pit {
         self.counters[channel as usize].out()
     }
 
-    /// When OUT0 rises next, in nanoseconds since time 0: the least time for which [`Pit::advance`] will report an edge.
-    /// `None` when it does not rise without a write first (or not within the 584 years that 64 bits of nanoseconds count).
+    /// The time at which OUT0 rises next, in nanoseconds since time 0: the least time for which [`Pit::advance`] will
+    /// report an edge. `None` if it will not rise before something is written, or within the 584 years that 64 bits of
+    /// nanoseconds hold.
     #[must_use]
     pub fn next_edge(&self) -> Option<u64> {
         let distance = self.counters[Channel::Timer as usize].pulses_to_rise()?;
@@ -279,7 +282,7 @@ impl Pit {
     }
 }
 
-/// A line for each counter.
+/// Prints a line for each counter.
 impl fmt::Display for Pit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (number, counter) in self.counters.iter().enumerate() {

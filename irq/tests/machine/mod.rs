@@ -1,4 +1,4 @@
-//! A machine around the chipset: its clock, a guest that handles the timer's interrupt, and random guests.
+//! A machine around the chipset, with a clock, a guest that handles the timer's interrupt, and random guests.
 
 use irq::chipset::GAP;
 use irq::{Chipset, Port};
@@ -7,17 +7,17 @@ use proptest::prelude::*;
 /// The vector of IRQ 0.
 pub const TIMER: u8 = 0x20;
 
-/// A chipset with the time, and a guest that handles the timer's interrupt by counting it and an EOI.
+/// A chipset with a clock, and a guest that counts the timer's interrupts and answers each with an EOI.
 pub struct Machine {
     pub chipset: Chipset,
     pub now: u64,
-    /// When the guest took an interrupt of the timer.
+    /// The times at which the guest took an interrupt of the timer.
     pub taken: Vec<u64>,
 }
 
 impl Machine {
-    /// Controllers initialized with vectors 20h and 28h and ICW1 and ICW4 of the master as given; counter 0 in `mode`
-    /// counts `count`. The tick that programming makes is taken.
+    /// Returns a machine whose controllers are initialized with vectors 0x20 and 0x28 and the given ICW1 and ICW4 of
+    /// the master, and whose counter 0 counts `count` in `mode`. The tick that programming makes has been taken.
     pub fn with_master(icw1: u8, icw4: u8, mode: u8, count: u16) -> Self {
         let mut machine = Self {
             chipset: Chipset::new(),
@@ -53,13 +53,13 @@ impl Machine {
         self.chipset.read(port(address))
     }
 
-    /// Time passes, then the machine looks.
+    /// Lets `time` pass, then advances the chipset.
     pub fn wait(&mut self, time: u64) {
         self.now = self.now.saturating_add(time);
         self.chipset.advance(self.now);
     }
 
-    /// The guest takes what is requested, each with a handler of 5 µs.
+    /// Lets the guest take what is requested, each with a handler of 5 µs.
     pub fn run_handlers(&mut self) {
         while self.chipset.intr() {
             assert_eq!(self.chipset.acknowledge(), TIMER);
@@ -74,7 +74,7 @@ pub fn port(address: u16) -> Port {
     Port::decode(address).expect("tests name ports of the chipset")
 }
 
-/// What a guest, or the machine it runs in, does.
+/// An action of a guest, or of the machine that it runs in.
 #[derive(Clone, Debug)]
 pub enum Action {
     Advance(u64),
@@ -83,10 +83,10 @@ pub enum Action {
     Interrupt,
     Write(u16, u8),
     Read(u16),
-    /// Mode and count of counter 0.
+    /// Programs counter 0 with mode and count.
     Program(u8, u16),
     EndService(u8),
-    /// ICW1, ICW4 of the master.
+    /// Initializes the master with ICW1 and ICW4.
     Initialize(u8, u8),
 }
 
@@ -117,7 +117,7 @@ pub fn action() -> impl Strategy<Value = Action> {
     ]
 }
 
-/// Performs `action`; whether it took IRQ 0's interrupt.
+/// Performs `action` and returns whether it took the interrupt of IRQ 0.
 pub fn perform(machine: &mut Machine, action: &Action) -> bool {
     match *action {
         Action::Advance(time) => machine.wait(time),
@@ -131,7 +131,7 @@ pub fn perform(machine: &mut Machine, action: &Action) -> bool {
         }
         Action::Write(address, value) => machine.write(&[(address, value)]),
         Action::Read(address) => {
-            // No slave requests, so only a poll of the master reads as this.
+            // The slave requests nothing, so only a poll of the master reads as this.
             let before = machine.chipset.timer_stats().delivered;
             let value = machine.read(address);
             return machine.chipset.timer_stats().delivered > before && value == 0x80;

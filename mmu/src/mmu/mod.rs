@@ -19,9 +19,9 @@ mod fill;
 mod snoop;
 
 use std::collections::BTreeSet;
-use std::io;
 use std::sync::{Arc, Weak};
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use access::{Resolved, is_in_page};
@@ -36,7 +36,7 @@ use crate::paging::{
     Translation,
 };
 use crate::scalar::Scalar;
-use crate::tlb::{Order, SET_BYTES, SpaceId, SpaceKey, Tlb, View};
+use crate::tlb::{SET_BYTES, SpaceKey, Tlb, View};
 
 /// Why a guest access did not happen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
@@ -85,6 +85,13 @@ impl Span {
     pub fn pieces(&self) -> impl Iterator<Item = Piece> + use<> {
         [Some(self.first), self.second].into_iter().flatten()
     }
+}
+
+/// The MMU's own registers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct MmuState {
+    /// The page-directory-pointer-table registers of PAE paging, as entries of the table: 0 where P is 0.
+    pub pdptes: [u64; 4],
 }
 
 /// One vCPU's paging registers and software TLB, on the memory that it shares with others.
@@ -137,6 +144,18 @@ impl Mmu {
         &self.memory
     }
 
+    /// The TLB.
+    #[inline(always)]
+    pub fn tlb(&self) -> &Tlb {
+        &self.tlb
+    }
+
+    /// The TLB, to be given code slots and windows.
+    #[inline(always)]
+    pub fn tlb_mut(&mut self) -> &mut Tlb {
+        &mut self.tlb
+    }
+
     /// The paging registers.
     pub fn paging(&self) -> &Paging {
         &self.paging
@@ -168,6 +187,26 @@ impl Mmu {
     /// (SDM Vol. 3A, 4.4.1 PDPTE Registers).
     pub fn load_pdptes(&mut self, cr3: u32) -> Result<(), ReservedBits> {
         self.pdptes = Pdptes::load(&self.memory, cr3)?;
+        self.enter_space();
+        Ok(())
+    }
+
+    /// What of the MMU is saved, beside the control registers that `paging` of [`Self::restore`] comes from.
+    pub fn save(&self) -> MmuState {
+        MmuState {
+            pdptes: self.pdptes.encode(),
+        }
+    }
+
+    /// Takes over the registers of another MMU. Nothing is cached then.
+    ///
+    /// # Errors
+    /// If a page-directory-pointer-table register is none.
+    pub fn restore(&mut self, paging: Paging, state: &MmuState) -> Result<(), ReservedBits> {
+        let pdptes = Pdptes::decode(state.pdptes)?;
+        self.set_paging(paging);
+        self.flush_all();
+        self.pdptes = pdptes;
         self.enter_space();
         Ok(())
     }
@@ -240,43 +279,6 @@ impl Mmu {
         self.write_slow(addr, privilege, value)
     }
 
-    /// Reads `out.len()` bytes, if all of them lie in one page whose translation is cached. Returns whether it did; else
-    /// nothing happened.
-    pub fn read_cached(&self, addr: LinearAddr, privilege: Privilege, out: &mut [u8]) -> bool {
-        self.tlb.load_bytes(addr, privilege, out)
-    }
-
-    /// Writes `data`, if all of it lies in one page whose translation is cached. Returns whether it did; else nothing
-    /// happened.
-    pub fn write_cached(&mut self, addr: LinearAddr, privilege: Privilege, data: &[u8]) -> bool {
-        self.tlb.store_bytes(addr, privilege, data)
-    }
-
-    /// Writes `value` `count` times from `addr` on, as so many writes would, if all of it lies in one page whose
-    /// translation is cached. Returns whether it did; else nothing happened.
-    pub fn fill_cached<T: Scalar>(
-        &mut self,
-        addr: LinearAddr,
-        privilege: Privilege,
-        value: T,
-        count: usize,
-    ) -> bool {
-        self.tlb.fill_range(addr, privilege, value, count)
-    }
-
-    /// Copies `len` bytes from `from` to `to`, as reads and writes in that order would, if both lie in one page each whose
-    /// translation is cached and no write changes what is read later. Returns whether it did; else nothing happened.
-    pub fn copy_cached(
-        &mut self,
-        to: LinearAddr,
-        from: LinearAddr,
-        privilege: Privilege,
-        len: usize,
-        order: Order,
-    ) -> bool {
-        self.tlb.copy(to, from, privilege, len, order)
-    }
-
     /// Checks that `len` bytes (1..=4096) at `addr` can be accessed, with all side effects of that but the data: for
     /// instructions that read and then write, and for those that store several times. A later access to the range does not
     /// fault, unless a store in between changes its translation.
@@ -288,7 +290,7 @@ impl Mmu {
         access: Access,
         privilege: Privilege,
     ) -> Result<(), MemFault> {
-        let cached = self.cached_frame(View::of(access, privilege), addr);
+        let cached = self.tlb.frame(View::of(access, privilege), addr.page());
         if cached.is_some() && is_in_page(addr, len) {
             return Ok(());
         }
@@ -367,48 +369,6 @@ impl Mmu {
         self.mailbox.take_code().into_iter()
     }
 
-    /// Increases whenever a cached translation for instruction fetches at `privilege` is dropped, in whatever address space,
-    /// and when the address space changes: what was found through [`Mmu::fetch_page`] holds while it stays the same.
-    #[inline]
-    pub fn fetch_epoch(&self, privilege: Privilege) -> u64 {
-        self.tlb.fetch_epoch(privilege)
-    }
-
-    /// Increases whenever cached translations of any kind are dropped: what was read from a table holds while it stays the
-    /// same.
-    #[inline]
-    pub fn drops(&self) -> u64 {
-        self.tlb.drops()
-    }
-
-    /// Increases whenever a cached translation for instruction fetches that all address spaces share is dropped.
-    #[inline]
-    pub fn shared_fetch_epoch(&self) -> u64 {
-        self.tlb.shared_fetch_epoch()
-    }
-
-    /// Increases whenever a program's cached translation for instruction fetches is dropped in an address space that has a
-    /// window, and when a window is closed.
-    pub fn windowed_fetch_epoch(&self) -> u64 {
-        self.tlb.windowed_fetch_epoch()
-    }
-
-    /// The frame that programs in `space` fetch the page of `addr` from, if that is cached and the space is still there and has
-    /// a window.
-    pub fn fetched_in(&self, space: SpaceId, addr: LinearAddr) -> Option<Frame> {
-        self.tlb.fetched_in(space, addr.page())
-    }
-
-    /// Empties the code slots for programs in `space`, if that is still there.
-    pub fn forget_user_code(&mut self, space: SpaceId) {
-        self.tlb.forget_user_code(space);
-    }
-
-    /// Whether all address spaces share the cached translations of the page that holds `addr`.
-    pub fn is_shared(&self, addr: LinearAddr) -> bool {
-        !self.tlb.is_own(addr.page())
-    }
-
     /// When `frame` was last seen written: see [`Memory::written`].
     #[inline]
     pub fn written(&self, frame: Frame) -> Timestamp {
@@ -423,74 +383,5 @@ impl Mmu {
     /// Stores to guest-physical memory as the guest does: ROM ignores it.
     pub fn write_phys<T: Scalar>(&mut self, addr: GuestPhys, value: T) -> Result<(), NotRam> {
         self.store_phys(addr, value.as_slice())
-    }
-
-    /// Host address of the present address space's TLB table of `view`, for code that probes it inline: 2^20 slots of eight
-    /// bytes indexed by linear address >> 12. A slot is 0, or the host address of the page minus its linear address plus
-    /// [`SLOT_PRESENT`](crate::SLOT_PRESENT); in a code view, what [`Mmu::set_code_slot`] put there. It holds until the
-    /// paging registers change.
-    pub fn tlb_table(&self, view: View) -> *const u64 {
-        self.tlb.table_base(view)
-    }
-
-    /// The slot of the page of `addr` in that table.
-    #[inline]
-    pub fn slot(&self, view: View, addr: LinearAddr) -> u64 {
-        self.tlb.slot(view, addr.page())
-    }
-
-    /// The frame that `view`, which is not one of code, maps the page of `addr` to, if that is cached.
-    #[inline]
-    pub fn cached_frame(&self, view: View, addr: LinearAddr) -> Option<Frame> {
-        self.tlb.frame(view, addr.page())
-    }
-
-    /// Keeps `value`, which is not 0, in the code slot of the page of `addr` for as long as the translation for
-    /// instruction fetches at `privilege` is cached. Returns `false`, and keeps nothing, if it is not cached now.
-    pub fn set_code_slot(&mut self, addr: LinearAddr, privilege: Privilege, value: u64) -> bool {
-        debug_assert_ne!(value, 0);
-        self.tlb.set_code(addr.page(), privilege, value)
-    }
-
-    /// Empties all code slots, in all address spaces.
-    pub fn clear_code_slots(&mut self) {
-        self.tlb.clear_code();
-    }
-
-    /// Host address that stands for linear address 0 in the window of the present address space, if it has one: 4 GiB of
-    /// host addresses in which a program's pages below C000_0000h are mapped while the user's slots for them are filled,
-    /// writable where the write slot is. All else is inaccessible there, and the page behind the 4 GiB is, too.
-    #[inline]
-    pub fn window(&self) -> Option<u64> {
-        self.tlb.window()
-    }
-
-    /// Opens a window on the present address space. The code slots of its programs become empty, and
-    /// [`Self::fetch_epoch`] increases.
-    ///
-    /// # Errors
-    /// What the host says when it grants no address space.
-    pub fn open_window(&mut self) -> io::Result<()> {
-        self.tlb.open_window()
-    }
-
-    /// Closes the window on the present address space; else as [`Self::open_window`].
-    pub fn close_window(&mut self) {
-        self.tlb.close_window();
-    }
-
-    /// Maps the page of `addr` in the window as the user's slots for it say. Returns whether an access is possible then.
-    pub fn map_in_window(&mut self, addr: LinearAddr, access: Access) -> bool {
-        self.tlb.map_in_window(addr.page(), access)
-    }
-
-    /// How many times host pages were mapped and unmapped for windows.
-    pub fn window_remaps(&self) -> u64 {
-        self.tlb.remaps()
-    }
-
-    /// The present address space. Windows do not outlive what this names.
-    pub fn space(&self) -> SpaceId {
-        self.tlb.space()
     }
 }

@@ -27,18 +27,26 @@ impl Pdptes {
     /// Reads the table that `cr3` points to. A table outside RAM reads as all ones, which sets reserved bits.
     pub(crate) fn load(memory: &Memory, cr3: u32) -> Result<Self, ReservedBits> {
         let table = GuestPhys::new((cr3 & CR3_ADDRESS).into());
+        let mut entries = [u64::MAX; COUNT];
+        for (entry, index) in entries.iter_mut().zip(0..) {
+            if let Ok(raw) = memory.load(table.with_offset(index * ENTRY_BYTES)) {
+                *entry = raw;
+            }
+        }
+        Self::decode(entries)
+    }
+
+    /// The registers as entries of a table: what [`Self::decode`] takes.
+    pub(crate) fn encode(&self) -> [u64; COUNT] {
+        self.0
+            .map(|directory| directory.map_or(0, |directory| directory.get() | PRESENT))
+    }
+
+    /// Takes the registers from entries of a table.
+    pub(crate) fn decode(entries: [u64; COUNT]) -> Result<Self, ReservedBits> {
         let mut registers = [None; COUNT];
-        for (register, index) in registers.iter_mut().zip(0..) {
-            let raw = memory
-                .load::<u64>(table.with_offset(index * ENTRY_BYTES))
-                .unwrap_or(u64::MAX);
-            if raw & PRESENT == 0 {
-                continue;
-            }
-            if raw & RESERVED != 0 {
-                return Err(ReservedBits);
-            }
-            *register = Some(GuestPhys::new(raw & ADDRESS));
+        for (register, raw) in registers.iter_mut().zip(entries) {
+            *register = decode(raw)?;
         }
         Ok(Self(registers))
     }
@@ -46,5 +54,14 @@ impl Pdptes {
     /// The page directory for `addr`.
     pub(super) fn directory(&self, addr: LinearAddr) -> Option<GuestPhys> {
         self.0[addr.get() as u32 as usize >> REGION_SHIFT]
+    }
+}
+
+/// The page directory that an entry names, if it is present.
+fn decode(raw: u64) -> Result<Option<GuestPhys>, ReservedBits> {
+    match raw {
+        absent if absent & PRESENT == 0 => Ok(None),
+        reserved if reserved & RESERVED != 0 => Err(ReservedBits),
+        present => Ok(Some(GuestPhys::new(present & ADDRESS))),
     }
 }

@@ -35,7 +35,7 @@ mod writers;
 
 use std::fmt;
 use std::io;
-use std::ops::Range;
+use std::ops::{Deref, DerefMut, Range};
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -43,14 +43,13 @@ use smallvec::SmallVec;
 use crate::addr::{Frame, LinearAddr, LinearPage};
 use crate::memory::Memory;
 use crate::paging::{Access, PageSize, Privilege, Step};
-use crate::scalar::Scalar;
 use filled::Filled;
 pub use spaces::SpaceId;
 pub(crate) use spaces::SpaceKey;
 use spaces::Spaces;
 pub(crate) use table::SET_BYTES;
-use table::{OWN_PAGES, PartId, Tables};
-pub use table::{Order, SLOT_PRESENT};
+use table::{OWN_PAGES, PartId};
+pub use table::{Order, SLOT_PRESENT, Tables};
 pub use view::View;
 use view::{SlotId, ViewSet};
 use watch::Watch;
@@ -74,8 +73,8 @@ pub(crate) struct Fill {
     pub(crate) global: bool,
 }
 
-/// Translations of one processor.
-pub(crate) struct Tlb {
+/// Translations of one processor. What is read from the tables, and accesses through them, are methods of [`Tables`].
+pub struct Tlb {
     tables: Tables,
     spaces: Spaces,
     watch: Watch,
@@ -99,100 +98,8 @@ impl Tlb {
         })
     }
 
-    /// Loads a value if there is a read slot and the value does not cross the page.
-    #[inline(always)]
-    pub(crate) fn load<T: Scalar>(&self, addr: LinearAddr, privilege: Privilege) -> Option<T> {
-        self.tables.load(addr, privilege)
-    }
-
-    /// Stores a value if there is a write slot and the value does not cross the page. Returns whether it did.
-    #[inline(always)]
-    pub(crate) fn store<T: Scalar>(
-        &mut self,
-        addr: LinearAddr,
-        privilege: Privilege,
-        value: T,
-    ) -> bool {
-        self.tables.store(addr, privilege, value)
-    }
-
-    /// Loads bytes; see [`Tables::load_bytes`].
-    pub(crate) fn load_bytes(
-        &self,
-        addr: LinearAddr,
-        privilege: Privilege,
-        out: &mut [u8],
-    ) -> bool {
-        self.tables.load_bytes(addr, privilege, out)
-    }
-
-    /// Stores bytes; see [`Tables::store_bytes`].
-    pub(crate) fn store_bytes(
-        &mut self,
-        addr: LinearAddr,
-        privilege: Privilege,
-        data: &[u8],
-    ) -> bool {
-        self.tables.store_bytes(addr, privilege, data)
-    }
-
-    /// Stores a value repeatedly; see [`Tables::fill`].
-    pub(crate) fn fill_range<T: Scalar>(
-        &mut self,
-        addr: LinearAddr,
-        privilege: Privilege,
-        value: T,
-        count: usize,
-    ) -> bool {
-        self.tables.fill(addr, privilege, value, count)
-    }
-
-    /// Copies bytes; see [`Tables::copy`].
-    pub(crate) fn copy(
-        &mut self,
-        to: LinearAddr,
-        from: LinearAddr,
-        privilege: Privilege,
-        len: usize,
-        order: Order,
-    ) -> bool {
-        self.tables.copy(to, from, privilege, len, order)
-    }
-
-    /// The frame that `view`, which is not one of code, holds for the page.
-    #[inline(always)]
-    pub(crate) fn frame(&self, view: View, page: LinearPage) -> Option<Frame> {
-        self.tables.frame(view, page)
-    }
-
-    /// The slot of the page, or 0.
-    #[inline(always)]
-    pub(crate) fn slot(&self, view: View, page: LinearPage) -> u64 {
-        self.tables.slot(view, page)
-    }
-
-    /// Increases whenever a slot of the fetch view of `privilege` is emptied or the current space changes.
-    pub(crate) fn fetch_epoch(&self, privilege: Privilege) -> u64 {
-        self.tables.fetch_epoch(privilege)
-    }
-
-    /// Increases whenever slots are emptied.
-    pub(crate) fn drops(&self) -> u64 {
-        self.tables.drops()
-    }
-
-    /// Increases whenever a fetch slot that all spaces share is emptied.
-    pub(crate) fn shared_fetch_epoch(&self) -> u64 {
-        self.tables.shared_epoch()
-    }
-
-    /// Increases whenever a program's fetch slot is emptied in a space that has a window, and when one is closed.
-    pub(crate) fn windowed_fetch_epoch(&self) -> u64 {
-        self.tables.windowed_epoch()
-    }
-
-    /// The frame that the user's fetch slot for the page holds in `space`, if that is still there and has a window.
-    pub(crate) fn fetched_in(&self, space: SpaceId, page: LinearPage) -> Option<Frame> {
+    /// The frame that programs in `space` fetch the page from, if that is cached and the space is still there and has a window.
+    pub fn fetched_in(&self, space: SpaceId, page: LinearPage) -> Option<Frame> {
         if !self.spaces.is_present(space) || !self.is_own(page) {
             return None;
         }
@@ -200,44 +107,14 @@ impl Tlb {
     }
 
     /// Empties the code slots for programs in `space`, if that is still there.
-    pub(crate) fn forget_user_code(&mut self, space: SpaceId) {
+    pub fn forget_user_code(&mut self, space: SpaceId) {
         if self.spaces.is_present(space) {
             self.tables.forget_user_code(space.index() as u8);
         }
     }
 
-    /// Host address of the current space's table of `view`.
-    pub(crate) fn table_base(&self, view: View) -> *const u64 {
-        self.tables.base(view)
-    }
-
-    /// Host address that stands for linear address 0 in the current space's window, if it has one.
-    pub(crate) fn window(&self) -> Option<u64> {
-        self.tables.window()
-    }
-
-    /// How many host calls windows have taken.
-    pub(crate) fn remaps(&self) -> u64 {
-        self.tables.remaps()
-    }
-
-    /// Gives the current space a window; see [`Tables::open_window`].
-    pub(crate) fn open_window(&mut self) -> io::Result<()> {
-        self.tables.open_window()
-    }
-
-    /// Takes the current space's window away.
-    pub(crate) fn close_window(&mut self) {
-        self.tables.close_window();
-    }
-
-    /// Lets the current space's window show the page; see [`Tables::map_in_window`].
-    pub(crate) fn map_in_window(&mut self, page: LinearPage, access: Access) -> bool {
-        self.tables.map_in_window(page, access)
-    }
-
-    /// The current space, and a number that is another one whenever that is another space in its place.
-    pub(crate) fn space(&self) -> SpaceId {
+    /// Names the present address space. Windows do not outlive what this names.
+    pub fn space(&self) -> SpaceId {
         self.spaces.current().id()
     }
 
@@ -249,6 +126,11 @@ impl Tlb {
         let space = self.spaces.find(key).unwrap_or_else(|| self.admit(key));
         self.spaces.enter(space);
         self.tables.switch(space);
+    }
+
+    /// Whether all address spaces share the slots of the page.
+    pub fn is_shared(&self, page: LinearPage) -> bool {
+        !self.is_own(page)
     }
 
     /// Whether the slots of the page are the current space's own: to be filled only if all entries of the walk were noted.
@@ -325,8 +207,10 @@ impl Tlb {
         }
     }
 
-    /// Sets the code slot of a page whose fetch slot is filled; else returns `false`.
-    pub(crate) fn set_code(&mut self, page: LinearPage, privilege: Privilege, value: u64) -> bool {
+    /// Keeps `value`, which is not 0, in the code slot of the page for as long as its fetch slot for `privilege` is filled.
+    /// Returns `false`, and keeps nothing, if that is empty now.
+    pub fn set_code(&mut self, page: LinearPage, privilege: Privilege, value: u64) -> bool {
+        debug_assert_ne!(value, 0);
         let fetched = self.slot(View::of(Access::Fetch, privilege), page) != 0;
         if fetched {
             self.tables.set_code(page, privilege, value);
@@ -334,8 +218,8 @@ impl Tlb {
         fetched
     }
 
-    /// Empties the code slots of all spaces.
-    pub(crate) fn clear_code(&mut self) {
+    /// Empties all code slots, in all address spaces.
+    pub fn clear_code(&mut self) {
         for id in self.tables.parts() {
             self.tables.part(id).clear(ViewSet::CODE, ALL_PAGES);
         }
@@ -436,6 +320,22 @@ impl Tlb {
         }
         self.flush_shared();
         self.tables.release(PartId::Shared);
+    }
+}
+
+impl Deref for Tlb {
+    type Target = Tables;
+
+    #[inline(always)]
+    fn deref(&self) -> &Tables {
+        &self.tables
+    }
+}
+
+impl DerefMut for Tlb {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut Tables {
+        &mut self.tables
     }
 }
 

@@ -123,9 +123,9 @@ fn a_prepared_write_is_noticed_when_it_is_made() {
 fn a_write_of_many_bytes_is_noticed_when_it_is_made() {
     let mut mmu = aliased();
     mmu.write(linear(PAGE), User, 1u8).unwrap();
-    assert!(mmu.write_cached(linear(PAGE), User, &[0; 288]));
+    assert!(mmu.tlb_mut().store_bytes(linear(PAGE), User, &[0; 288]));
     assert_noticed(&mut mmu, |mmu| {
-        assert!(!mmu.write_cached(linear(PAGE), User, &[0; 288]));
+        assert!(!mmu.tlb_mut().store_bytes(linear(PAGE), User, &[0; 288]));
         mmu.write(linear(PAGE), User, 1u32).unwrap();
     });
 }

@@ -1,6 +1,8 @@
 //! Loading of the PAE pointer registers: SDM Vol. 3A, 4.4.1 PDPTE Registers.
 
-use mmu::{NoTranslation, Paging, PagingMode, ReservedBits};
+use std::sync::Arc;
+
+use mmu::{Mmu, MmuState, NoTranslation, Paging, PagingMode, ReservedBits};
 
 use crate::guest::{RAM, linear, phys, unpaged};
 
@@ -89,5 +91,27 @@ fn a_table_outside_memory_reads_as_ones_and_is_refused() {
     let mut mmu = unpaged();
     for cr3 in [RAM as u32, 0xa_0000, 0xffff_ffe0] {
         assert_eq!(mmu.load_pdptes(cr3), Err(ReservedBits), "cr3 {cr3:#x}");
+    }
+}
+
+#[test]
+fn the_registers_are_saved_and_reserved_bits_in_them_refused() {
+    let mut mmu = unpaged();
+    mmu.write_phys(phys(u64::from(POINTERS)), 0x3001u64)
+        .unwrap();
+    mmu.write_phys(phys(0x3000), 0x60_0083u64).unwrap();
+    mmu.load_pdptes(POINTERS).unwrap();
+    let state = mmu.save();
+    assert_eq!(state.pdptes, [0x3001, 0, 0, 0]);
+    let mut restored = Mmu::new(Arc::clone(mmu.memory())).unwrap();
+    // Later stores to the table mean nothing until the next load.
+    mmu.write_phys(phys(u64::from(POINTERS)), 0u64).unwrap();
+    restored.restore(pae(POINTERS), &state).unwrap();
+    let found = restored.walk(linear(0x12_3456)).unwrap();
+    assert_eq!(found.phys, phys(0x72_3456));
+    for bit in (1..3).chain(5..9).chain(36..64) {
+        let pdptes = [1, 1 << bit | 1, 0, 0];
+        let refused = restored.restore(pae(POINTERS), &MmuState { pdptes });
+        assert!(refused.is_err(), "{bit}");
     }
 }

@@ -51,7 +51,7 @@ fn sharing_a_table(count: u64) -> Mmu {
 
 fn is_cached(mmu: &Mmu, page: u32) -> bool {
     let view = View::of(Access::Read, Supervisor);
-    mmu.cached_frame(view, linear(page)).is_some()
+    mmu.tlb().frame(view, linear(page).page()).is_some()
 }
 
 fn table(mmu: &mut Mmu) -> Frame {
@@ -129,7 +129,7 @@ const STORES: [Store; 6] = [
     |mmu, addr, value| {
         let at = linear(WINDOW | addr.offset());
         mmu.prepare(at, 4, Access::Write, User).unwrap();
-        if !mmu.fill_cached(at, User, value, 1) {
+        if !mmu.tlb_mut().fill_run(at, User, value, 1) {
             mmu.write(at, User, value).unwrap();
         }
     },
@@ -297,7 +297,9 @@ fn an_entry_that_changes_back_leaves_no_slot_of_what_it_was_between() {
     map(&mut mmu, PAGE, NEW, P | W | U | A | D);
     // The read slot is new, the fetch slot was not.
     assert_eq!(read32(&mut mmu, PAGE), NEW as u32);
-    let fetched = mmu.cached_frame(View::of(Access::Fetch, User), linear(PAGE));
+    let fetched = mmu
+        .tlb()
+        .frame(View::of(Access::Fetch, User), linear(PAGE).page());
     assert_eq!(fetched, None);
     map(&mut mmu, PAGE, OLD, P | W | U | A | D);
     mmu.flush_non_global();
@@ -319,7 +321,10 @@ fn the_count_of_tables_that_are_behind_is_no_limit() {
     mmu.flush_non_global();
     for index in 0..TABLES {
         let frame = mmu.walk(linear(nth(index))).unwrap().phys.frame();
-        let cached = mmu.cached_frame(View::of(Access::Read, Supervisor), linear(nth(index)));
+        let cached = mmu.tlb().frame(
+            View::of(Access::Read, Supervisor),
+            linear(nth(index)).page(),
+        );
         assert!(cached.is_none_or(|cached| cached == frame), "{index}");
     }
 }
@@ -575,22 +580,23 @@ fn a_code_slot_lasts_as_long_as_its_fetch_slot() {
             let mut mmu = sharing_a_table(2);
             map(&mut mmu, page, OLD, P | W | U);
             let at = linear(page);
-            let code = |mmu: &Mmu, privilege| mmu.slot(View::code(privilege), at);
+            let code = |mmu: &Mmu, privilege| mmu.tlb().slot(View::code(privilege), at.page());
             let set = |mmu: &mut Mmu| {
                 mmu.fetch_page(at, privilege).unwrap();
-                assert!(mmu.set_code_slot(at, privilege, 5));
+                assert!(mmu.tlb_mut().set_code(at.page(), privilege, 5));
                 assert_eq!(code(mmu, privilege), 5);
             };
             mmu.read::<u32>(at, privilege).unwrap();
-            assert!(!mmu.set_code_slot(at, privilege, 5));
+            assert!(!mmu.tlb_mut().set_code(at.page(), privilege, 5));
             assert_eq!(code(&mmu, privilege), 0);
             set(&mut mmu);
             let others = [Supervisor, User].into_iter().filter(|p| *p != privilege);
             others.for_each(|other| assert_eq!(code(&mmu, other), 0));
-            mmu.clear_code_slots();
+            mmu.tlb_mut().clear_code();
             assert_eq!(code(&mmu, privilege), 0);
             assert!(
-                mmu.cached_frame(View::of(Access::Fetch, privilege), at)
+                mmu.tlb()
+                    .frame(View::of(Access::Fetch, privilege), at.page())
                     .is_some()
             );
             let drops: [fn(&mut Mmu, u32); 3] = [
@@ -608,10 +614,10 @@ fn a_code_slot_lasts_as_long_as_its_fetch_slot() {
             ];
             for drop in drops {
                 set(&mut mmu);
-                let epoch = mmu.fetch_epoch(privilege);
+                let epoch = mmu.tlb().fetch_epoch(privilege);
                 drop(&mut mmu, page);
                 assert_eq!(code(&mmu, privilege), 0);
-                assert!(mmu.fetch_epoch(privilege) > epoch);
+                assert!(mmu.tlb().fetch_epoch(privilege) > epoch);
             }
         }
     }
@@ -620,15 +626,15 @@ fn a_code_slot_lasts_as_long_as_its_fetch_slot() {
 #[test]
 fn code_slots_of_all_spaces_are_cleared() {
     let mut mmu = sharing_a_table(2);
-    let code = |mmu: &Mmu| mmu.slot(View::code(User), linear(PAGE));
+    let code = |mmu: &Mmu| mmu.tlb().slot(View::code(User), linear(PAGE).page());
     for number in [0, 1] {
         enter(&mut mmu, directory(number));
         mmu.fetch_page(linear(PAGE), User).unwrap();
-        assert!(mmu.set_code_slot(linear(PAGE), User, 7));
+        assert!(mmu.tlb_mut().set_code(linear(PAGE).page(), User, 7));
     }
     enter(&mut mmu, directory(0));
     assert_eq!(code(&mmu), 7);
-    mmu.clear_code_slots();
+    mmu.tlb_mut().clear_code();
     for number in [0, 1] {
         enter(&mut mmu, directory(number));
         assert_eq!(code(&mmu), 0);
@@ -639,7 +645,7 @@ fn code_slots_of_all_spaces_are_cleared() {
 fn the_tables_of_one_privilege_lie_at_even_distances() {
     let mmu = unpaged();
     for privilege in PRIVILEGES {
-        let base = |view| mmu.tlb_table(view).addr();
+        let base = |view| mmu.tlb().base(view).addr();
         let read = base(View::of(Access::Read, privilege));
         let distance = |view: View| base(view) - read;
         assert_eq!(
@@ -652,7 +658,7 @@ fn the_tables_of_one_privilege_lie_at_even_distances() {
         );
         assert_eq!(distance(View::code(privilege)), 6 * View::STRIDE);
     }
-    let first = |privilege: Privilege| mmu.tlb_table(View::of(Access::Read, privilege)).addr();
+    let first = |privilege: Privilege| mmu.tlb().base(View::of(Access::Read, privilege)).addr();
     assert_eq!(first(User) - first(Supervisor), View::STRIDE);
 }
 
@@ -663,7 +669,7 @@ fn indices_beyond_the_linear_pages_find_nothing_in_any_space() {
         enter(&mut mmu, directory(number));
         mmu.write(linear(PAGE), User, OLD as u32).unwrap();
         for view in View::ALL {
-            let table = mmu.tlb_table(view);
+            let table = mmu.tlb().base(view);
             let slots = View::STRIDE / size_of::<u64>();
             for index in (1 << 20..slots)
                 .step_by(0x1_0101)

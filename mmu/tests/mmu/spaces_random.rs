@@ -256,15 +256,20 @@ impl Guest {
         let cached = self
             .pair
             .mmu
-            .slot(View::of(step.access, Privilege::User), addr)
+            .tlb()
+            .slot(View::of(step.access, Privilege::User), addr.page())
             != 0;
-        let shown = self.pair.mmu.map_in_window(addr, step.access);
+        let shown = self
+            .pair
+            .mmu
+            .tlb_mut()
+            .map_in_window(addr.page(), step.access);
         assert!(!shown || cached, "shows what is not cached");
     }
 
     /// Checks the present window: what it maps must be cached.
     fn check_window(&self) -> Result<(), TestCaseError> {
-        let Some(base) = self.pair.mmu.window() else {
+        let Some(base) = self.pair.mmu.tlb().window() else {
             return Ok(());
         };
         let mappings = Mapping::of_this_process();
@@ -285,7 +290,8 @@ impl Guest {
                 let frame = self
                     .pair
                     .mmu
-                    .cached_frame(view, LinearAddr::from(page << 12));
+                    .tlb()
+                    .frame(view, LinearAddr::from(page << 12).page());
                 prop_assert!(
                     !possible || frame == Some(Frame::new(shown >> 12)),
                     "window: page {:#x} shows {:#x} for {:?}, cached is {:?}",
@@ -320,25 +326,30 @@ impl Guest {
             Step::SetCode(linear, privilege) => {
                 let addr = LinearAddr::from(*linear);
                 let view = View::of(Access::Fetch, *privilege);
-                let slot = self.pair.mmu.slot(view, addr);
+                let slot = self.pair.mmu.tlb().slot(view, addr.page());
                 let set = self
                     .pair
                     .mmu
-                    .set_code_slot(addr, *privilege, slot | 1 << 63);
+                    .tlb_mut()
+                    .set_code(addr.page(), *privilege, slot | 1 << 63);
                 prop_assert_eq!(set, slot != 0);
             }
-            Step::ClearCode => self.pair.mmu.clear_code_slots(),
+            Step::ClearCode => self.pair.mmu.tlb_mut().clear_code(),
             Step::ToggleWp => {
                 self.pair.model.regs.wp ^= true;
                 self.load_space(self.space);
                 self.nothing_is_stale();
             }
             Step::OpenWindow => {
-                if self.pair.mmu.window().is_none() {
-                    self.pair.mmu.open_window().expect("address space");
+                if self.pair.mmu.tlb().window().is_none() {
+                    self.pair
+                        .mmu
+                        .tlb_mut()
+                        .open_window()
+                        .expect("address space");
                 }
             }
-            Step::CloseWindow => self.pair.mmu.close_window(),
+            Step::CloseWindow => self.pair.mmu.tlb_mut().close_window(),
             Step::FlushAll => {
                 self.pair.mmu.flush_all();
                 self.nothing_is_stale();
@@ -367,7 +378,7 @@ impl Guest {
                     .map(|page| self.slot(view, page));
                 (
                     privilege,
-                    self.pair.mmu.fetch_epoch(privilege),
+                    self.pair.mmu.tlb().fetch_epoch(privilege),
                     slots.collect(),
                 )
             })
@@ -375,7 +386,10 @@ impl Guest {
     }
 
     fn slot(&self, view: View, page: u32) -> u64 {
-        self.pair.mmu.slot(view, LinearAddr::from(page << 12))
+        self.pair
+            .mmu
+            .tlb()
+            .slot(view, LinearAddr::from(page << 12).page())
     }
 
     /// Checks the slots of all spaces.
@@ -417,7 +431,7 @@ impl Guest {
         let Pair { mmu, model } = &self.pair;
         let linear = page << 12;
         let view = View::of(access, privilege);
-        let Some(frame) = mmu.cached_frame(view, LinearAddr::from(linear)) else {
+        let Some(frame) = mmu.tlb().frame(view, LinearAddr::from(linear).page()) else {
             return Ok(());
         };
         let what = format!("{linear:#x} {access:?} {privilege:?} {frame:?}");

@@ -66,22 +66,25 @@ fn cached_bytes_are_those_of_one_page_that_was_accessed() {
     map(&mut mmu, PAGE + 0x1000, HIGH, P | W | U);
     let (first, end) = (linear(PAGE), linear(PAGE + 0x1000 - 3));
     let mut bytes = [0; 3];
-    assert!(!mmu.read_cached(first, User, &mut bytes));
-    assert!(!mmu.write_cached(first, User, &bytes));
+    assert!(!mmu.tlb().load_bytes(first, User, &mut bytes));
+    assert!(!mmu.tlb_mut().store_bytes(first, User, &bytes));
     mmu.prepare(first, 1, Access::Read, User).unwrap();
-    assert!(mmu.read_cached(end, User, &mut bytes));
-    assert!(!mmu.read_cached(end, Supervisor, &mut bytes));
-    assert!(!mmu.write_cached(end, User, &bytes), "D is not set");
+    assert!(mmu.tlb().load_bytes(end, User, &mut bytes));
+    assert!(!mmu.tlb().load_bytes(end, Supervisor, &mut bytes));
+    assert!(
+        !mmu.tlb_mut().store_bytes(end, User, &bytes),
+        "D is not set"
+    );
     assert_eq!(pte(&mut mmu, PAGE) & (A | D), A);
     for page in [PAGE, PAGE + 0x1000] {
         mmu.prepare(linear(page), 1, Access::Write, User).unwrap();
     }
-    assert!(mmu.write_cached(end, User, &[1, 2, 3]));
+    assert!(mmu.tlb_mut().store_bytes(end, User, &[1, 2, 3]));
     assert_eq!(mmu.read_phys(phys(LOW + 0xffc)), Ok(0x0302_0100u32));
-    assert!(mmu.read_cached(end, User, &mut bytes));
+    assert!(mmu.tlb().load_bytes(end, User, &mut bytes));
     assert_eq!(bytes, [1, 2, 3]);
-    assert!(!mmu.write_cached(end, User, &[0; 4]));
-    assert!(!mmu.read_cached(end, User, &mut [0; 4]));
+    assert!(!mmu.tlb_mut().store_bytes(end, User, &[0; 4]));
+    assert!(!mmu.tlb().load_bytes(end, User, &mut [0; 4]));
     assert_eq!(mmu.read_phys(phys(LOW + 0xffc)), Ok(0x0302_0100u32));
 }
 

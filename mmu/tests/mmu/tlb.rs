@@ -18,10 +18,10 @@ const NEW_VALUE: u32 = 0x2e11_2e11;
 const OWN: u32 = 0x4000_3000;
 
 fn slot(mmu: &Mmu, view: View, page: u32) -> u64 {
-    let table = mmu.tlb_table(view);
+    let table = mmu.tlb().base(view);
     // SAFETY: the table has a slot for each of the 2^20 linear pages.
     let read = unsafe { table.add(page as usize >> 12).read() };
-    assert_eq!(read, mmu.slot(view, linear(page)));
+    assert_eq!(read, mmu.tlb().slot(view, linear(page).page()));
     read
 }
 
@@ -311,7 +311,8 @@ fn pages_kept_out_are_accessed_without_slots() {
         map(&mut mmu, page, frame, P | W | U);
         assert_eq!(mmu.write(linear(page), User, 1_u32), Ok(()));
         assert!(
-            mmu.cached_frame(View::of(Access::Write, User), linear(page))
+            mmu.tlb()
+                .frame(View::of(Access::Write, User), linear(page).page())
                 .is_some()
         );
     }
@@ -325,14 +326,15 @@ fn pages_kept_out_are_accessed_without_slots() {
             (Access::Write, has_slots),
             (Access::Fetch, true),
         ] {
-            let frame = mmu.cached_frame(View::of(access, User), linear(page));
+            let frame = mmu.tlb().frame(View::of(access, User), linear(page).page());
             assert_eq!(frame.is_some(), expected, "{page:08x} {access:?}");
         }
     }
     mmu.keep_out([]);
     assert_eq!(mmu.write(linear(PAGE), User, 3_u32), Ok(()));
     assert!(
-        mmu.cached_frame(View::of(Access::Write, User), linear(PAGE))
+        mmu.tlb()
+            .frame(View::of(Access::Write, User), linear(PAGE).page())
             .is_some()
     );
 }

@@ -8,7 +8,7 @@ use super::fpu::FxState;
 use super::model::CpuModel;
 use super::regs::Registers;
 use super::segment::{Attributes, SegReg, Segment, Selector};
-use mmu::Privilege;
+use mmu::{LinearAddr, Privilege};
 
 /// GDTR or IDTR.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -43,11 +43,11 @@ impl Pending {
     pub const HALT: u32 = 1 << 4;
     /// The bus asked the machine to stop.
     pub const STOP: u32 = 1 << 5;
-    /// The paging registers, CPL or CS changed, or translations were flushed: the fetch window is stale.
+    /// The paging registers, CPL or CS changed, or translations were flushed: the page to fetch from has to be looked up again.
     pub const REFETCH: u32 = 1 << 6;
-    /// There are breakpoints of [`crate::Vcpu::add_breakpoint`].
+    /// There are breakpoints of [`crate::Debugger::add_breakpoint`].
     pub const BREAK: u32 = 1 << 10;
-    /// There are watchpoints of [`crate::Vcpu::add_watchpoint`].
+    /// There are watchpoints of [`crate::Debugger::add_watchpoint`].
     pub const WATCH: u32 = 1 << 11;
 
     /// Adds reasons.
@@ -234,8 +234,8 @@ impl Cpu {
     }
 
     /// Linear address of CS:EIP.
-    pub fn linear_eip(&self) -> u32 {
-        self.seg(SegReg::Cs).base.wrapping_add(self.eip)
+    pub fn linear_eip(&self) -> LinearAddr {
+        LinearAddr::from(self.seg(SegReg::Cs).base.wrapping_add(self.eip))
     }
 
     /// The privilege with which the program's own accesses go through paging.

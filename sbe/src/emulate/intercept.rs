@@ -15,7 +15,7 @@ use crate::cpu::control::DR6_BS;
 use crate::cpu::eflags::{RF, TF};
 use crate::fault::Fault;
 use crate::guest_event::{Decision, GuestEvent};
-use crate::policy::{Action, Policy, Source};
+use crate::policy::{Action, EventSource, Policy};
 
 /// The policy, the event that it has stopped, and whether somebody observes the processor.
 #[derive(Default)]
@@ -132,7 +132,7 @@ impl Exec<'_> {
     /// Delivers `event`, for which the instruction of `length` bytes at EIP asks if that is not 0.
     fn release(&mut self, event: Event, length: u8) -> Result<(), Fault> {
         self.observe_event(self.describe(event, 0));
-        if length == 0 && event.source() == Source::Exception {
+        if length == 0 && event.source() == EventSource::Exception {
             return self.raise_admitted(event);
         }
         let start = self.cpu.eip;

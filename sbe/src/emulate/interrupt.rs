@@ -21,7 +21,7 @@ use crate::cpu::eflags::{AC, IF, OF, RF, TF};
 use crate::cpu::segment::{SegReg, Selector};
 use crate::decode::Insn;
 use crate::fault::{Exception, Fault, Unsupported, Vector};
-use crate::policy::Source;
+use crate::policy::EventSource;
 use mmu::{LinearAddr, Privilege};
 
 pub use super::iret::iret;
@@ -54,7 +54,7 @@ pub enum Event {
     /// What somebody made of an intercepted event. One that was an exception is a fault.
     Changed {
         /// Where the event came from.
-        source: Source,
+        source: EventSource,
         /// Its new vector.
         vector: u8,
         /// What is pushed as error code.
@@ -86,11 +86,11 @@ impl Event {
     }
 
     /// Where it comes from.
-    pub fn source(self) -> Source {
+    pub fn source(self) -> EventSource {
         match self {
-            Self::External(_) | Self::Nmi => Source::External,
-            Self::Software(_) => Source::Software,
-            Self::Fault(_) | Self::Trap(_) => Source::Exception,
+            Self::External(_) | Self::Nmi => EventSource::External,
+            Self::Software(_) => EventSource::Software,
+            Self::Fault(_) | Self::Trap(_) => EventSource::Exception,
             Self::Changed { source, .. } => source,
         }
     }
@@ -122,7 +122,7 @@ impl Event {
 
     /// Whether it obeys the DPL of its gate.
     pub fn is_software(self) -> bool {
-        self.source() == Source::Software
+        self.source() == EventSource::Software
     }
 
     /// Whether an instruction asks for it, which faults if the delivery does: INT n, INT3, INTO, INT1.
@@ -131,7 +131,7 @@ impl Event {
     }
 
     fn is_debug(self) -> bool {
-        self.source() == Source::Exception && self.vector() == Vector::Debug as u8
+        self.source() == EventSource::Exception && self.vector() == Vector::Debug as u8
     }
 
     /// `flags` as the handler will see them pushed.
@@ -139,7 +139,7 @@ impl Event {
         match self {
             Self::Fault(_)
             | Self::Changed {
-                source: Source::Exception,
+                source: EventSource::Exception,
                 ..
             } => flags | RF,
             _ => flags,

@@ -8,7 +8,7 @@ use super::word::Word;
 use crate::cpu::Pending;
 use crate::cpu::control::DR6_FIXED;
 use crate::cpu::segment::SegReg;
-use crate::fault::{Fault, Vector};
+use crate::fault::{Exception, Fault, Vector};
 use mmu::{Access, GuestPhys, LinearAddr, MemFault, Privilege, Scalar, Span};
 
 /// A device cannot fault.
@@ -162,7 +162,7 @@ impl Exec<'_> {
     ) -> Result<(), Fault> {
         let linear = self.readable(segment, offset, bytes.len() as u32)?;
         let privilege = self.cpu.privilege();
-        if !self.mmu.read_cached(linear, privilege, bytes) {
+        if !self.mmu.tlb().load_bytes(linear, privilege, bytes) {
             let len = bytes.len() as u32;
             let span = self.mmu.translate(linear, len, Access::Read, privilege)?;
             self.read_span(&span, bytes);
@@ -174,7 +174,7 @@ impl Exec<'_> {
     pub fn store_bytes(&mut self, segment: SegReg, offset: u32, bytes: &[u8]) -> Result<(), Fault> {
         let linear = self.writable(segment, offset, bytes.len() as u32)?;
         let privilege = self.cpu.privilege();
-        if !self.mmu.write_cached(linear, privilege, bytes) {
+        if !self.mmu.tlb_mut().store_bytes(linear, privilege, bytes) {
             let len = bytes.len() as u32;
             let span = self.mmu.translate(linear, len, Access::Write, privilege)?;
             self.write_span(&span, bytes);
@@ -281,11 +281,11 @@ impl Exec<'_> {
         access: Access,
     ) -> Result<(), Fault> {
         self.match_data_breakpoints(linear, size, access);
-        self.debugger.accessed(linear.get() as u32, size, access);
+        self.debugger.accessed(linear, size, access);
         let misaligned = linear.get() as u32 & (checked_alignment(size) - 1) != 0;
         if misaligned && self.cpu.pending.has(Pending::ALIGN) {
             // Before any page fault, as AMD's processors do; SDM Vol. 3A, Table 6-2 leaves the order open.
-            return Err(Fault::Exception(crate::Exception::with_code(
+            return Err(Fault::Exception(Exception::with_code(
                 Vector::AlignmentCheck,
                 0,
             )));

@@ -10,6 +10,7 @@ use crate::cpu::control::ControlRegister;
 use crate::cpu::segment::SegReg;
 use crate::guest_event::GuestEvent;
 use crate::observation::{ControlWrite, Direction, Observation, PortAccess};
+use mmu::LinearAddr;
 
 impl Exec<'_> {
     /// CS and EIP of the instruction of `length` bytes before EIP.
@@ -25,7 +26,7 @@ impl Exec<'_> {
             vector: event.vector(),
             source: event.source(),
             error_code: event.error_code(),
-            cr2: event.fault_address(),
+            cr2: event.fault_address().map(LinearAddr::from),
             cs,
             eip,
         }

@@ -176,7 +176,8 @@ pub fn movs<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
             let (privilege, order) = (cx.cpu.privilege(), cx.order());
             Ok(cx
                 .mmu
-                .copy_cached(to, from, privilege, bytes as usize, order))
+                .tlb_mut()
+                .copy(to, from, privilege, bytes as usize, order))
         });
         let value = cx.load::<W>(insn.mem.segment, cx.index(insn, ESI))?;
         cx.store(SegReg::Es, cx.index(insn, EDI), value)?;
@@ -193,7 +194,10 @@ pub fn stos<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
         cx.bulk::<W>(insn, &[EDI], |cx, count| {
             let to = cx.writable(SegReg::Es, cx.lowest::<W>(EDI, count), count * W::BYTES)?;
             let privilege = cx.cpu.privilege();
-            Ok(cx.mmu.fill_cached(to, privilege, value, count as usize))
+            Ok(cx
+                .mmu
+                .tlb_mut()
+                .fill_run(to, privilege, value, count as usize))
         });
         cx.store(SegReg::Es, cx.index(insn, EDI), value)?;
         cx.advance::<W>(insn, EDI);

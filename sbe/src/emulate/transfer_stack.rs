@@ -87,8 +87,7 @@ impl TransferStack {
                 Owner::Current => cx.writable(SegReg::Ss, offset, W::BYTES)?,
                 Owner::Next => {
                     let linear = self.linear(offset);
-                    let address = linear.get() as u32;
-                    cx.debugger.accessed(address, W::BYTES, Access::Write);
+                    cx.debugger.accessed(linear, W::BYTES, Access::Write);
                     linear
                 }
             };

@@ -1,66 +1,53 @@
-//! Memory for emitted code: one memfd mapped twice, once to write and once to execute.
+//! [`Arena`]: memory for emitted code, one memfd mapped twice, once to be written and once to be executed.
 //!
 //! ```text
 //!   memfd ──┬── read/write mapping   `append`, `patch`
 //!           └── read/execute mapping `address_of`, what the processor runs
 //! ```
 //!
-//! What usually executes lies in the lower half, what does not in the upper.
+//! Hot code, which usually executes, lies in the lower half, cold code in the upper.
 //!
 //! No mapping is ever writable and executable. Code written through one alias is executed through the other on the same
 //! thread only after a serializing instruction (SDM Vol. 3A, 8.1.3 "Handling Self- and Cross-Modifying Code"): see
 //! [`Arena::publish`].
 
-use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
-use nix::unistd::ftruncate;
-use std::ffi::c_void;
+use mmu::{Mapping, Protection, memfd};
 use std::io;
-use std::num::NonZeroUsize;
 use std::ops::{Range, RangeInclusive};
-use std::ptr::NonNull;
 
-/// Sizes that a code cache can have, in bytes: branches span it with 32-bit displacements.
+/// The sizes, in bytes, that a code cache can have: branches span it with 32-bit displacements.
 pub const CODE_CACHES: RangeInclusive<usize> = 1 << 20..=1 << 30;
 
-/// Owner of all emitted code of one processor.
+/// Memory that holds all emitted code of one processor.
 pub struct Arena {
-    writable: NonNull<c_void>,
-    executable: NonNull<c_void>,
-    /// Where the next code of each half goes.
+    writable: Mapping,
+    executable: Mapping,
+    /// Offsets at which the next code of each half goes.
     next: [usize; 2],
-    /// Ends of the halves.
+    /// Offsets of the halves' ends.
     ends: [usize; 2],
+    /// Something was written since the last serializing instruction.
     unpublished: bool,
 }
 
-// SAFETY: the arena owns both mappings; nothing about them is tied to a thread.
-unsafe impl Send for Arena {}
-
 impl Arena {
-    /// An empty arena for `bytes` bytes of code.
+    /// Creates an empty arena for `bytes` bytes of code.
     ///
     /// # Errors
-    /// What the host says when it grants no memory; a size that is not one of [`CODE_CACHES`].
+    /// The host's, where it grants no memory; a size that is not one of [`CODE_CACHES`].
     pub fn new(bytes: usize) -> io::Result<Self> {
-        let size = NonZeroUsize::new(bytes).filter(|_| CODE_CACHES.contains(&bytes));
-        let Some(size) = size else {
+        if !CODE_CACHES.contains(&bytes) {
             let what = format!(
                 "a code cache has {} to {} bytes",
                 CODE_CACHES.start(),
                 CODE_CACHES.end()
             );
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
-        };
-        let file = memfd_create(c"replex-code", MFdFlags::MFD_CLOEXEC)?;
-        ftruncate(&file, bytes as i64)?;
-        let map = |protection| {
-            // SAFETY: a new shared mapping at an address of the kernel's choice affects no existing memory.
-            unsafe { mmap(None, size, protection, MapFlags::MAP_SHARED, &file, 0) }
-        };
+        }
+        let file = memfd::create(c"replex-code", bytes as u64)?;
+        let writable = Mapping::of_file(&file, bytes, Protection::ReadWrite)?;
+        let executable = Mapping::of_file(&file, bytes, Protection::ReadExecute)?;
         let ends = [bytes / 2, bytes];
-        let writable = map(ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)?;
-        let executable = map(ProtFlags::PROT_READ | ProtFlags::PROT_EXEC)?;
         Ok(Self {
             writable,
             executable,
@@ -70,33 +57,33 @@ impl Arena {
         })
     }
 
-    /// Host address at which the byte at `offset` executes.
+    /// The host address at which the byte at `offset` executes.
     pub fn address_of(&self, offset: u32) -> u64 {
-        self.executable.as_ptr() as u64 + u64::from(offset)
+        self.executable.start().as_ptr().expose_provenance() as u64 + u64::from(offset)
     }
 
-    /// Host addresses at which code executes.
+    /// The host addresses at which code executes.
     pub fn addresses(&self) -> Range<u64> {
         self.address_of(0)..self.address_of(self.ends[1] as u32)
     }
 
-    /// Arena offsets where the next code of each half goes.
+    /// The arena offsets at which the next code of each half goes.
     pub fn next(&self) -> [u32; 2] {
         self.next.map(|next| next as u32)
     }
 
-    /// Bytes of code held.
+    /// The number of bytes of code that the arena holds.
     pub fn used(&self) -> usize {
         self.next[0] + self.next[1] - self.ends[0]
     }
 
-    /// The part of the arena in use, of the half that is fuller, in hundredths.
+    /// The part of the fuller half that is in use, in hundredths.
     pub fn percent_used(&self) -> usize {
         let [hot, cold] = [self.next[0], self.next[1] - self.ends[0]];
         100 * hot.max(cold) / self.ends[0]
     }
 
-    /// Adds code to both halves, which must have been encoded for [`Self::next`]; returns whether it fitted.
+    /// Appends code to both halves, which must have been encoded for [`Self::next`]. Returns whether it fitted.
     pub fn append(&mut self, code: [&[u8]; 2]) -> bool {
         let fits = (0..2).all(|half| code[half].len() <= self.ends[half] - self.next[half]);
         if fits {
@@ -118,24 +105,20 @@ impl Arena {
         self.write(offset as usize, &value.to_le_bytes());
     }
 
-    /// The code at the arena offsets `range`.
+    /// Copies the code at the arena offsets `range`.
     pub fn read(&self, range: Range<u32>) -> Vec<u8> {
         assert!(range.end as usize <= self.ends[1]);
         let mut bytes = vec![0; range.len()];
         // SAFETY: the range lies in the writable mapping, which only this value writes, and only through `&mut self`; no
         // reference to it exists.
         unsafe {
-            let source = self
-                .writable
-                .as_ptr()
-                .cast::<u8>()
-                .add(range.start as usize);
-            std::ptr::copy_nonoverlapping(source, bytes.as_mut_ptr(), bytes.len());
+            let source = self.writable.start().add(range.start as usize);
+            std::ptr::copy_nonoverlapping(source.as_ptr(), bytes.as_mut_ptr(), bytes.len());
         }
         bytes
     }
 
-    /// Forgets all code from the arena offsets `ends` on.
+    /// Removes all code from the arena offsets `ends` on, one for each half.
     pub fn truncate(&mut self, ends: [u32; 2]) {
         self.next = ends.map(|end| end as usize);
     }
@@ -144,13 +127,13 @@ impl Arena {
         assert!(offset + bytes.len() <= self.ends[1]);
         // SAFETY: the range lies in the writable mapping, which only this value writes; no reference to it exists.
         unsafe {
-            let target = self.writable.as_ptr().cast::<u8>().add(offset);
-            std::ptr::copy_nonoverlapping(bytes.as_ptr(), target, bytes.len());
+            let target = self.writable.start().add(offset);
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), target.as_ptr(), bytes.len());
         }
         self.unpublished = true;
     }
 
-    /// Makes what was written since the last call safe to execute on this thread.
+    /// Makes the code written since the last call safe to execute on this thread.
     #[inline(always)]
     pub fn publish(&mut self) {
         if self.unpublished {
@@ -160,17 +143,7 @@ impl Arena {
     }
 }
 
-impl Drop for Arena {
-    fn drop(&mut self) {
-        for mapping in [self.writable, self.executable] {
-            // SAFETY: the mapping was made by `new` with this length and is not used after this.
-            let unmapped = unsafe { munmap(mapping, self.ends[1]) };
-            debug_assert!(unmapped.is_ok());
-        }
-    }
-}
-
-/// Executes IRETQ to the next instruction: it serializes, and unlike CPUID it does not exit to a hypervisor.
+/// Executes IRETQ to the next instruction, which serializes and, unlike CPUID, does not exit to a hypervisor.
 fn serialize() {
     // SAFETY: the frame returns to label 2 with the present SS, RSP, RFLAGS and CS; RSP is restored by the return, and the
     // red zone is left alone by moving below it first.
@@ -206,7 +179,7 @@ mod tests {
         let mut arena = Arena::new(SIZE).expect("memory for code");
         // mov eax, 42; ret
         let [start, _] = arena.next();
-        assert!(arena.append([&[0xB8, 42, 0, 0, 0, 0xC3], &[]]));
+        assert!(arena.append([&[0xb8, 42, 0, 0, 0, 0xc3], &[]]));
         arena.publish();
         // SAFETY: the address holds a complete function of the C ABI that touches EAX only.
         let function: extern "C" fn() -> u32 =

@@ -1,11 +1,11 @@
-//! [`Asm`]: the host's instructions as bytes, for the few forms that emitted code is made of; guest instructions that the host
+//! [`Asm`]: an assembler for the few forms of host instructions that emitted code is made of. Guest instructions that the host
 //! executes go through iced's encoder.
 //!
 //! Encodings: SDM Vol. 2A, chapter 2 "Instruction Format"; displacements of branches are resolved by [`Asm::finish`].
 
 use iced_x86::{Encoder, IcedError, Instruction};
 
-/// A 64-bit general register of the host, by number.
+/// A 64-bit general-purpose register of the host, by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reg(u8);
 
@@ -55,7 +55,7 @@ pub struct Mem {
 }
 
 impl Mem {
-    /// The same in the window.
+    /// The same operand in the window.
     pub fn in_window(self) -> Self {
         Self {
             window: true,
@@ -64,7 +64,7 @@ impl Mem {
     }
 }
 
-/// [`base` + `disp`].
+/// The memory operand [`base` + `disp`].
 pub fn at(base: Reg, disp: i32) -> Mem {
     Mem {
         base: Some(base),
@@ -74,7 +74,7 @@ pub fn at(base: Reg, disp: i32) -> Mem {
     }
 }
 
-/// [`base` + `index` * 2^`scale` + `disp`].
+/// The memory operand [`base` + `index` * 2^`scale` + `disp`].
 pub fn indexed(base: Reg, index: Reg, scale: u8, disp: i32) -> Mem {
     Mem {
         base: Some(base),
@@ -84,11 +84,11 @@ pub fn indexed(base: Reg, index: Reg, scale: u8, disp: i32) -> Mem {
     }
 }
 
-/// A place in the code, bound or not yet.
+/// A position in the code, which may still have to be bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Label(u32);
 
-/// Why code could not be encoded.
+/// The reason why code could not be encoded.
 #[derive(Debug, thiserror::Error)]
 pub enum AsmError {
     /// iced refused the guest's instruction in its host form.
@@ -99,7 +99,7 @@ pub enum AsmError {
     Reach(i64),
 }
 
-/// Operand size of an instruction: what REX.W says.
+/// The operand size of an instruction: its REX.W.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Wide {
     No,
@@ -122,30 +122,30 @@ struct Vex {
 const PEXT: Vex = Vex {
     map: 2,
     prefix: 2,
-    opcode: 0xF5,
+    opcode: 0xf5,
 };
 const RORX: Vex = Vex {
     map: 3,
     prefix: 3,
-    opcode: 0xF0,
+    opcode: 0xf0,
 };
 const SARX: Vex = Vex {
     map: 2,
     prefix: 2,
-    opcode: 0xF7,
+    opcode: 0xf7,
 };
 const SHLX: Vex = Vex {
     map: 2,
     prefix: 1,
-    opcode: 0xF7,
+    opcode: 0xf7,
 };
 const SHRX: Vex = Vex {
     map: 2,
     prefix: 3,
-    opcode: 0xF7,
+    opcode: 0xf7,
 };
 
-/// Which of the two streams of code: what usually executes, and what does not, kept apart for the instruction cache's sake.
+/// One of the two streams of code, kept apart for the instruction cache's sake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Section {
     /// Usually executed.
@@ -154,7 +154,7 @@ pub enum Section {
     Cold = 1,
 }
 
-/// Code of one section.
+/// The code of one section.
 #[derive(Default)]
 struct Stream {
     bytes: Vec<u8>,
@@ -162,7 +162,7 @@ struct Stream {
     origin: u32,
 }
 
-/// A displacement to be resolved.
+/// A displacement that is still to be resolved.
 #[derive(Clone, Copy)]
 struct Fixup {
     section: Section,
@@ -171,7 +171,7 @@ struct Fixup {
     label: Label,
 }
 
-/// Buffers of host code that will lie at known places of the arena.
+/// An assembler whose code will lie at known offsets of the arena.
 pub struct Asm {
     streams: [Stream; 2],
     section: Section,
@@ -184,7 +184,7 @@ pub struct Asm {
 }
 
 impl Asm {
-    /// Empty buffers.
+    /// Creates an assembler without code.
     pub fn new() -> Self {
         Self {
             streams: Default::default(),
@@ -196,7 +196,7 @@ impl Asm {
         }
     }
 
-    /// Empties the buffers for code whose sections begin at the arena offsets `origins`, hot first.
+    /// Drops all code and labels, and begins code whose sections lie at the arena offsets `origins`, hot first.
     pub fn restart(&mut self, origins: [u32; 2]) {
         for (stream, origin) in self.streams.iter_mut().zip(origins) {
             stream.bytes.clear();
@@ -208,7 +208,7 @@ impl Asm {
         self.short.clear();
     }
 
-    /// Goes on in `section`.
+    /// Continues in `section`.
     pub fn switch_to(&mut self, section: Section) {
         self.section = section;
     }
@@ -217,13 +217,13 @@ impl Asm {
         &mut self.streams[self.section as usize].bytes
     }
 
-    /// Arena offset of the next byte.
+    /// The arena offset of the next byte.
     pub fn here(&self) -> u32 {
         let stream = &self.streams[self.section as usize];
         stream.origin + stream.bytes.len() as u32
     }
 
-    /// A label to be bound later.
+    /// Creates a label to be bound later.
     pub fn label(&mut self) -> Label {
         self.labels.push(UNBOUND);
         Label(self.labels.len() as u32 - 1)
@@ -234,12 +234,12 @@ impl Asm {
         self.labels[label.0 as usize] = self.here();
     }
 
-    /// Arena offset of a bound label.
+    /// The arena offset of a bound label.
     pub fn offset_of(&self, label: Label) -> u32 {
         self.labels[label.0 as usize]
     }
 
-    /// Resolves all branches and hands out the code of both sections.
+    /// Resolves all branches and returns the code of both sections.
     ///
     /// # Errors
     /// A short branch that does not reach.
@@ -259,17 +259,17 @@ impl Asm {
         Ok([&hot.bytes, &cold.bytes])
     }
 
-    /// From behind a displacement of `size` bytes to its label.
+    /// The distance to a fixup's label from the end of its displacement of `size` bytes.
     fn distance(&self, fixup: Fixup, size: usize) -> i64 {
         let origin = self.streams[fixup.section as usize].origin;
         let after = i64::from(origin + fixup.place) + size as i64;
         i64::from(self.labels[fixup.label.0 as usize]) - after
     }
 
-    /// A guest instruction in its host form.
+    /// Encodes a guest instruction in its host form.
     ///
     /// # Errors
-    /// What iced says when there is no such encoding.
+    /// iced's, where there is no such encoding.
     pub fn guest(&mut self, instruction: &Instruction) -> Result<(), AsmError> {
         let bytes = std::mem::take(self.bytes());
         self.encoder.set_buffer(bytes);
@@ -281,46 +281,46 @@ impl Asm {
 
     /// MOV r32, r32.
     pub fn mov32(&mut self, to: Reg, from: Reg) {
-        self.registers(Wide::No, &[0x8B], to, from);
+        self.registers(Wide::No, &[0x8b], to, from);
     }
 
     /// MOV r64, r64.
     pub fn mov64(&mut self, to: Reg, from: Reg) {
-        self.registers(Wide::Yes, &[0x8B], to, from);
+        self.registers(Wide::Yes, &[0x8b], to, from);
     }
 
     /// MOV r32, imm32: zero-extended.
     pub fn mov_imm32(&mut self, to: Reg, value: u32) {
         self.rex(Wide::No, Reg(0), None, Some(to));
-        self.bytes().push(0xB8 | to.low());
+        self.bytes().push(0xb8 | to.low());
         self.bytes().extend(value.to_le_bytes());
     }
 
     /// MOV r64, imm64.
     pub fn mov_imm64(&mut self, to: Reg, value: u64) {
         self.rex(Wide::Yes, Reg(0), None, Some(to));
-        self.bytes().push(0xB8 | to.low());
+        self.bytes().push(0xb8 | to.low());
         self.bytes().extend(value.to_le_bytes());
     }
 
     /// MOV r32, m32.
     pub fn load32(&mut self, to: Reg, from: Mem) {
-        self.memory(Wide::No, &[0x8B], to, from);
+        self.memory(Wide::No, &[0x8b], to, from);
     }
 
     /// MOV r64, m64.
     pub fn load64(&mut self, to: Reg, from: Mem) {
-        self.memory(Wide::Yes, &[0x8B], to, from);
+        self.memory(Wide::Yes, &[0x8b], to, from);
     }
 
     /// MOVZX r32, m8.
     pub fn load8(&mut self, to: Reg, from: Mem) {
-        self.memory(Wide::No, &[0x0F, 0xB6], to, from);
+        self.memory(Wide::No, &[0x0f, 0xb6], to, from);
     }
 
     /// MOVZX r32, m16.
     pub fn load16(&mut self, to: Reg, from: Mem) {
-        self.memory(Wide::No, &[0x0F, 0xB7], to, from);
+        self.memory(Wide::No, &[0x0f, 0xb7], to, from);
     }
 
     /// MOV m32, r32.
@@ -346,36 +346,36 @@ impl Asm {
 
     /// MOV m32, imm32.
     pub fn store_imm32(&mut self, to: Mem, value: u32) {
-        self.memory(Wide::No, &[0xC7], Reg(0), to);
+        self.memory(Wide::No, &[0xc7], Reg(0), to);
         self.bytes().extend(value.to_le_bytes());
     }
 
     /// LEA r32, m.
     pub fn lea32(&mut self, to: Reg, from: Mem) {
-        self.memory(Wide::No, &[0x8D], to, from);
+        self.memory(Wide::No, &[0x8d], to, from);
     }
 
     /// LEA r64, m.
     pub fn lea64(&mut self, to: Reg, from: Mem) {
-        self.memory(Wide::Yes, &[0x8D], to, from);
+        self.memory(Wide::Yes, &[0x8d], to, from);
     }
 
     /// LEA r64, [start of the arena].
     pub fn lea_arena(&mut self, to: Reg) {
         self.rex(Wide::Yes, to, None, None);
-        self.bytes().extend([0x8D, to.low() << 3 | 5]);
+        self.bytes().extend([0x8d, to.low() << 3 | 5]);
         let distance = -(self.here() as i32 + 4);
         self.bytes().extend(distance.to_le_bytes());
     }
 
     /// NOT r64.
     pub fn not64(&mut self, register: Reg) {
-        self.registers(Wide::Yes, &[0xF7], Reg(2), register);
+        self.registers(Wide::Yes, &[0xf7], Reg(2), register);
     }
 
     /// MOVZX r32, r16.
     pub fn movzx16(&mut self, to: Reg, from: Reg) {
-        self.registers(Wide::No, &[0x0F, 0xB7], to, from);
+        self.registers(Wide::No, &[0x0f, 0xb7], to, from);
     }
 
     /// RORX r32, r32, imm8.
@@ -443,55 +443,55 @@ impl Asm {
 
     /// JMP rel32.
     pub fn jmp(&mut self, label: Label) {
-        self.bytes().push(0xE9);
+        self.bytes().push(0xe9);
         self.long_to(label);
     }
 
     /// JMP rel32 to an arena offset.
     pub fn jmp_to(&mut self, offset: u32) {
-        self.bytes().push(0xE9);
+        self.bytes().push(0xe9);
         self.distance_to(offset);
     }
 
     /// JMP rel8.
     pub fn jmp_short(&mut self, label: Label) {
-        self.bytes().push(0xEB);
+        self.bytes().push(0xeb);
         self.short_to(label);
     }
 
     /// CALL rel32.
     pub fn call(&mut self, label: Label) {
-        self.bytes().push(0xE8);
+        self.bytes().push(0xe8);
         self.long_to(label);
     }
 
     /// CALL rel32 to an arena offset.
     pub fn call_to(&mut self, offset: u32) {
-        self.bytes().push(0xE8);
+        self.bytes().push(0xe8);
         self.distance_to(offset);
     }
 
     /// Jcc rel32 by the condition's number (SDM Vol. 1, B.1 "Condition Codes").
     pub fn jcc(&mut self, condition: u8, label: Label) {
-        self.bytes().extend([0x0F, 0x80 | condition]);
+        self.bytes().extend([0x0f, 0x80 | condition]);
         self.long_to(label);
     }
 
     /// JRCXZ rel8.
     pub fn jrcxz(&mut self, label: Label) {
-        self.bytes().push(0xE3);
+        self.bytes().push(0xe3);
         self.short_to(label);
     }
 
     /// JMP r64.
     pub fn jmp_register(&mut self, register: Reg) {
         self.rex(Wide::No, Reg(4), None, Some(register));
-        self.bytes().extend([0xFF, 0xE0 | register.low()]);
+        self.bytes().extend([0xff, 0xe0 | register.low()]);
     }
 
     /// RET.
     pub fn ret(&mut self) {
-        self.bytes().push(0xC3);
+        self.bytes().push(0xc3);
     }
 
     fn long_to(&mut self, label: Label) {
@@ -531,7 +531,7 @@ impl Asm {
     fn registers(&mut self, wide: Wide, opcode: &[u8], reg: Reg, rm: Reg) {
         self.rex(wide, reg, None, Some(rm));
         self.bytes().extend(opcode);
-        self.bytes().push(0xC0 | reg.low() << 3 | rm.low());
+        self.bytes().push(0xc0 | reg.low() << 3 | rm.low());
     }
 
     fn memory(&mut self, wide: Wide, opcode: &[u8], reg: Reg, mem: Mem) {
@@ -579,9 +579,9 @@ impl Asm {
     fn vex(&mut self, vex: Vex, wide: Wide, reg: Reg, vvvv: Reg, rm: Reg) {
         let second = (1 - reg.high()) << 7 | 1 << 6 | (1 - rm.high()) << 5 | vex.map;
         let third = u8::from(wide == Wide::Yes) << 7 | (15 - vvvv.0) << 3 | vex.prefix;
-        let modrm = 0xC0 | reg.low() << 3 | rm.low();
+        let modrm = 0xc0 | reg.low() << 3 | rm.low();
         self.bytes()
-            .extend([0xC4, second, third, vex.opcode, modrm]);
+            .extend([0xc4, second, third, vex.opcode, modrm]);
     }
 }
 

@@ -1,30 +1,30 @@
-//! The classification table: what becomes of each guest instruction.
+//! [`Verdict`]: the classification of guest instructions by how they are translated.
 //!
-//! SDM Vol. 2 describes the instructions. What the table does not name is the emulator's.
+//! SDM Vol. 2 describes the instructions. Instructions that the table does not name are left to the emulator.
 
 use crate::emulate::fpu::is_host_executed;
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 use mmu::Privilege;
 use std::fmt;
 
-/// What becomes of an instruction.
+/// The verdict on an instruction: how it is translated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Nothing to do.
+    /// It has no effect: nothing is emitted.
     Skip,
-    /// The host executes it, operands renamed, a memory operand through a table.
+    /// The host executes it, with its operands renamed and its memory operand found through a table.
     Copy,
-    /// As [`Self::Copy`], with the shift count of CL brought to CL.
+    /// As [`Self::Copy`], with guest ECX moved to ECX, for a shift count in CL.
     CopyWithCl,
     /// As [`Self::Copy`], on the host's x87, MMX and SSE unit.
     CopyFpu,
-    /// Rewritten by a function of its own.
+    /// An emitter of its own rewrites it.
     Rewrite(Rewrite),
     /// The emulator executes it.
     Emulate,
 }
 
-/// Instructions that take several host instructions.
+/// An instruction that is rewritten as several host instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rewrite {
     /// LEA.
@@ -73,9 +73,9 @@ pub enum Rewrite {
     Sysexit,
     /// RDTSC.
     Rdtsc,
-    /// A string instruction without repeat prefix.
+    /// A string instruction without a repeat prefix.
     String,
-    /// A string instruction with one.
+    /// A string instruction with a repeat prefix.
     RepeatedString,
     /// Jcc.
     Branch,
@@ -126,7 +126,7 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// The verdict on `raw`, executed at `privilege`.
+/// Classifies `raw`, executed at `privilege`.
 pub fn verdict(raw: &Instruction, privilege: Privilege) -> Verdict {
     use Mnemonic::*;
     match raw.mnemonic() {
@@ -150,7 +150,8 @@ pub fn verdict(raw: &Instruction, privilege: Privilege) -> Verdict {
     }
 }
 
-/// An instruction on general registers and memory; others of the same name move segment, control and debug registers.
+/// Classifies an instruction on general-purpose registers and memory; others of the same name move segment, control and debug
+/// registers.
 fn copy(raw: &Instruction, privilege: Privilege) -> Verdict {
     let general = (0..raw.op_count()).all(|index| {
         let register = raw.op_register(index);
@@ -166,7 +167,7 @@ fn copy(raw: &Instruction, privilege: Privilege) -> Verdict {
     }
 }
 
-/// A shift whose count is operand `count`.
+/// Classifies a shift whose count is operand `count`.
 fn shift(raw: &Instruction, count: u32) -> Verdict {
     if raw.op_kind(count) == OpKind::Register {
         Verdict::CopyWithCl
@@ -175,7 +176,7 @@ fn shift(raw: &Instruction, count: u32) -> Verdict {
     }
 }
 
-/// One processor needs no bus lock to exchange, but the host would take it.
+/// Classifies XCHG. A single processor needs no bus lock to exchange, but the host would take it.
 fn exchange(raw: &Instruction, privilege: Privilege) -> Verdict {
     if raw.code() == Code::Xchg_rm32_r32 && raw.op0_kind() == OpKind::Memory {
         Verdict::Rewrite(Rewrite::Exchange)
@@ -184,7 +185,7 @@ fn exchange(raw: &Instruction, privilege: Privilege) -> Verdict {
     }
 }
 
-/// A bit offset in a register reaches beyond a memory operand.
+/// Classifies BT, BTS, BTR and BTC: a bit offset in a register reaches beyond a memory operand.
 fn bit_test(raw: &Instruction) -> Verdict {
     match (raw.op0_kind(), raw.op1_kind()) {
         (OpKind::Memory, OpKind::Register) if raw.memory_size().size() == 4 => {

@@ -1,4 +1,4 @@
-//! [`Context`]: what emitted code shares with the engine, addressed through R15.
+//! [`Context`]: the state that emitted code shares with the engine, addressed through R15.
 //!
 //! Register assignment inside emitted code:
 //!
@@ -12,37 +12,37 @@
 //! | R15 | the context, plus [`CONTEXT_BIAS`] |
 //! | RCX | scratch: the one register that a branch can test without touching flags |
 //! | R8 R9 | scratch |
-//! | R10 | host address of memory that several instructions access; scratch where there is none |
-//! | GS base | the window, or nowhere |
+//! | R10 | host address of the memory of a group; scratch where there is none |
+//! | GS base | the window, or [`NOWHERE`] |
 //! | status flags | the guest's |
 //! | RSP | a stack of host return addresses, each pushed by a guest call |
 //!
-//! Shifts take their count from the low five bits of a register, which two registers have to spare: that is what the biases
-//! are for.
+//! Shifts take their count from the low five bits of a register. Two registers have these bits to spare, and the biases make
+//! them useful counts.
 
 use crate::cpu::eflags::{CF, OF, STATUS};
 use mmu::View;
 use std::mem::offset_of;
 
-/// Added to the context's address in R15: log2 of the page size less log2 of a doubleword's.
+/// The bias of the context's address in R15: log2 of the page size less log2 of a doubleword's.
 pub const CONTEXT_BIAS: i32 = 10;
-/// Added to the page's address in R13: log2 of the page size.
+/// The bias of the page's address in R13: log2 of the page size.
 pub const PAGE_BIAS: i32 = 12;
 
-/// Distance from a read table to the write table of the same privilege, in bytes.
+/// The distance from a read table to the write table of the same privilege, in bytes.
 pub const WRITE_TABLE: i32 = 2 * View::STRIDE as i32;
-/// Distance from a read table to the fetch table of the same privilege, in bytes.
+/// The distance from a read table to the fetch table of the same privilege, in bytes.
 pub const FETCH_TABLE: i32 = 4 * View::STRIDE as i32;
-/// Distance from a read table to the code table of the same privilege, in bytes.
+/// The distance from a read table to the code table of the same privilege, in bytes.
 pub const CODE_TABLE: i32 = 6 * View::STRIDE as i32;
 
-/// A window on nothing: the lowest of the kernel's addresses, none of which user code can access.
-pub const NOWHERE: u64 = 0xFFFF_8000_0000_0000;
+/// The base of a window that shows nothing: the lowest of the kernel's addresses, which user code cannot access.
+pub const NOWHERE: u64 = 0xffff_8000_0000_0000;
 
-/// Descriptors of the GDT that emitted code can know.
+/// The number of descriptors of the GDT that emitted code can know.
 pub const KNOWN_SEGMENTS: usize = 32;
 
-/// Why emitted code came back.
+/// The reason of an exit from emitted code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Reason {
@@ -59,12 +59,12 @@ pub enum Reason {
     /// A table has no slot for the access that [`Context::access`] and [`Context::address`] describe.
     Miss = 5,
     /// A direct branch to another page is not linked yet: [`Context::site`] names it.
-    Cross = 6,
+    LinkAcross = 6,
     /// An access through a window faulted: [`Context::fault`] says where.
-    Window = 7,
+    WindowFault = 7,
 }
 
-/// What stands for log2 of the size of an access to 16 bytes that needs no alignment.
+/// The number that stands for log2 of the size of an access to 16 bytes that needs no alignment.
 const UNALIGNED: u32 = 5;
 
 /// A memory access as one number: log2 of its size in bytes, 0..=4, or 5 for 16 bytes that need no alignment; twice, plus 1 if
@@ -73,7 +73,7 @@ const UNALIGNED: u32 = 5;
 pub struct AccessKind(u32);
 
 impl AccessKind {
-    /// How many kinds there are.
+    /// The number of kinds.
     pub const COUNT: usize = 12;
 
     /// The kind of an access to `size` bytes, a power of two up to 16.
@@ -86,12 +86,12 @@ impl AccessKind {
         Self(2 * UNALIGNED + u32::from(writes))
     }
 
-    /// Whether a misaligned address is no fault: not known for other accesses to 16 bytes.
+    /// Whether a misaligned address raises no fault, which is not known of 16 bytes that are not `unaligned`.
     pub fn may_be_misaligned(self) -> bool {
         self.0 / 2 != 4
     }
 
-    /// All kinds, by number.
+    /// All kinds, in the order of their numbers.
     pub fn all() -> impl Iterator<Item = Self> {
         (0..Self::COUNT as u32).map(Self)
     }
@@ -101,17 +101,17 @@ impl AccessKind {
         Self(number)
     }
 
-    /// Its number, below [`Self::COUNT`].
+    /// The kind's number, below [`Self::COUNT`].
     pub fn number(self) -> u32 {
         self.0
     }
 
-    /// Bytes accessed.
+    /// The number of bytes accessed.
     pub fn size(self) -> u32 {
         1 << (self.0 / 2).min(4)
     }
 
-    /// Whether it writes.
+    /// Whether the access writes.
     pub fn writes(self) -> bool {
         !self.0.is_multiple_of(2)
     }
@@ -127,7 +127,7 @@ pub struct HostFault {
     pub address: u64,
     /// Vector of the exception.
     pub trap: u32,
-    /// Its error code.
+    /// Error code of the exception.
     pub error: u32,
 }
 
@@ -142,24 +142,24 @@ impl Default for FxArea {
     }
 }
 
-/// State shared with emitted code.
+/// The state shared with emitted code.
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
 pub struct Context {
-    /// Polls left.
+    /// The number of polls left.
     pub polls: u32,
     /// Guest EIP, in and out.
     pub eip: u32,
     /// Nonzero while the host's unit holds the guest's FPU state. In: `fpu` is to be loaded at once; out: it was saved
     /// there.
     pub fpu_live: u64,
-    /// Bases of FS and GS.
+    /// Base of FS.
     pub fs_base: u64,
-    /// See `fs_base`.
+    /// Base of GS.
     pub gs_base: u64,
     /// Nonzero when FS spans 4 GiB, readable and writable.
     pub fs_usable: u64,
-    /// As `fs_usable`, of GS.
+    /// Nonzero when GS spans 4 GiB, readable and writable.
     pub gs_usable: u64,
     /// Holds a value across a second memory access of one instruction.
     pub scratch: u64,
@@ -167,7 +167,7 @@ pub struct Context {
     pub interrupt_flag: u32,
     /// EFLAGS.DF in its place.
     pub direction_flag: u32,
-    /// What has to be added to the host's RFLAGS to get the guest's EFLAGS but for IF and DF.
+    /// The difference of the guest's EFLAGS, but for IF and DF, and the host's RFLAGS.
     pub eflags_delta: u32,
     /// Nonzero when no interrupt waits for IF.
     pub no_interrupt: u64,
@@ -175,7 +175,7 @@ pub struct Context {
     pub eflags_fixed: u32,
     /// A [`Reason`].
     pub reason: u32,
-    /// Which branch wants to be linked.
+    /// Number of the branch that is to be linked.
     pub site: u32,
     /// The [`AccessKind`] of a miss.
     pub access: u32,
@@ -183,9 +183,9 @@ pub struct Context {
     pub address: u32,
     /// Status flags: AH as LAHF stores them, AL is OF.
     pub flags: u32,
-    /// Host address at which emitted code goes on after a miss.
+    /// Host address at which emitted code continues after a miss.
     pub resume: u64,
-    /// What RCX holds then: the slot.
+    /// The slot, which RCX holds then.
     pub slot: u64,
     /// EAX, ECX, EDX, EBX, ESP, EBP, ESI, EDI.
     pub regs: [u64; 8],
@@ -204,9 +204,9 @@ pub struct Context {
     pub fault: HostFault,
     /// RSP of emitted code.
     pub stack: u64,
-    /// The same at CPL 0 when no call is open.
+    /// RSP of emitted code at CPL 0 when no call is open.
     pub stack_bottom: u64,
-    /// The same of CPL 3, while code of CPL 0 executes.
+    /// RSP of emitted code at CPL 3, while code of CPL 0 executes.
     pub user_stack: u64,
     /// Selectors of ES, CS, SS, DS, FS and GS.
     pub selectors: [u32; 6],
@@ -228,20 +228,20 @@ pub struct Context {
     pub flat_selectors: [[u32; 2]; 2],
     /// Nonzero when RDTSC can be executed by user code.
     pub tsc_usable: u64,
-    /// Added to the host's time-stamp counter.
+    /// The guest's time-stamp counter less the host's.
     pub tsc_offset: u64,
     /// Linear address of the GDT.
     pub gdt_base: u32,
-    /// For the first [`KNOWN_SEGMENTS`] descriptors of the GDT: minus the selector less 1, if it is known what loading that
-    /// into a data segment register with CPL 0 does.
+    /// For the first [`KNOWN_SEGMENTS`] descriptors of the GDT: minus the selector less 1, if the effect of loading that into a
+    /// data segment register at CPL 0 is known.
     pub known_keys: [u64; KNOWN_SEGMENTS],
-    /// Minus the descriptors for which that holds.
+    /// Minus the descriptors with which it is known.
     pub known_descriptors: [u64; KNOWN_SEGMENTS],
-    /// Their bases.
+    /// The bases of the known segments.
     pub known_bases: [u64; KNOWN_SEGMENTS],
-    /// Nonzero for those that span 4 GiB, readable and writable.
+    /// Nonzero for known segments that span 4 GiB, readable and writable.
     pub known_usable: [u64; KNOWN_SEGMENTS],
-    /// Nonzero for those that are so with base 0.
+    /// Nonzero for known segments that span 4 GiB from base 0, readable and writable.
     pub known_flat: [u64; KNOWN_SEGMENTS],
     /// RSP of the engine.
     pub host_stack: u64,
@@ -249,9 +249,9 @@ pub struct Context {
     pub fpu_loadable: u64,
     /// Nonzero when emitted code left a newer guest state in `fpu` than the processor has.
     pub fpu_saved: u64,
-    /// MXCSR as host code wants it.
+    /// MXCSR as host code needs it.
     pub host_mxcsr: u32,
-    /// FXSAVE image.
+    /// The guest's FPU state, as an FXSAVE image.
     pub fpu: FxArea,
 }
 
@@ -261,7 +261,7 @@ pub mod field {
 
     macro_rules! fields {
         ($($name:ident = $field:ident),* $(,)?) => {$(
-            #[doc = concat!("Of `", stringify!($field), "`.")]
+            #[doc = concat!("The displacement of `", stringify!($field), "`.")]
             pub const $name: i32 = offset_of!(Context, $field) as i32 - CONTEXT_BIAS;
         )*};
     }
@@ -322,7 +322,7 @@ pub mod field {
 }
 
 impl Context {
-    /// Why emitted code came back.
+    /// The reason of an exit from emitted code.
     pub fn reason(&self) -> Reason {
         match self.reason {
             0 => Reason::Emulate,
@@ -331,19 +331,19 @@ impl Context {
             3 => Reason::Budget,
             4 => Reason::LoadFpu,
             5 => Reason::Miss,
-            6 => Reason::Cross,
-            _ => Reason::Window,
+            6 => Reason::LinkAcross,
+            _ => Reason::WindowFault,
         }
     }
 
-    /// Takes over the status flags of `eflags`.
+    /// Sets the context's status flags to those of `eflags`.
     pub fn set_flags(&mut self, eflags: u32) {
-        self.flags = (eflags & 0xFF) << 8 | u32::from(eflags & OF != 0);
+        self.flags = (eflags & 0xff) << 8 | u32::from(eflags & OF != 0);
     }
 
-    /// `eflags` with the context's status flags.
+    /// Replaces the status flags of `eflags` by the context's.
     pub fn merge_flags(&self, eflags: u32) -> u32 {
-        const LOW: u32 = STATUS & 0xFF;
+        const LOW: u32 = STATUS & 0xff;
         let overflow = if self.flags & CF != 0 { OF } else { 0 };
         eflags & !STATUS | self.flags >> 8 & LOW | overflow
     }

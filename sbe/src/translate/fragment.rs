@@ -1,4 +1,4 @@
-//! A fragment: the code made from one entry of a page, up to where control leaves it for good.
+//! [`Fragment`]: the code made from one entry of a page, up to the point where control never falls through.
 
 use super::arena::Arena;
 use super::asm::AsmError;
@@ -9,108 +9,110 @@ use iced_x86::{Instruction, Mnemonic};
 use mmu::{Frame, PAGE_SIZE};
 use smallvec::SmallVec;
 
-/// Guest instructions in one fragment at most.
+/// The most guest instructions in one fragment.
 const MOST_INSTRUCTIONS: usize = 64;
 
-/// What translating from an entry gave.
+/// The outcome of translating from an entry.
 #[derive(Debug)]
 pub enum Translated {
     /// Code was emitted.
     Fragment(Fragment),
-    /// The instruction at the entry is one for the emulator.
+    /// The emulator has to execute the instruction at the entry.
     Emulate,
-    /// So it is as long as its end in the next page is not known.
+    /// The emulator has to execute it as long as its end, in the next page, is not known.
     Incomplete,
     /// The arena is full.
     Full,
 }
 
-/// What follows a page in linear memory, where it was fetched last.
+/// The start of the page that follows a page in linear memory, where that was fetched last.
 #[derive(Clone, Debug)]
 pub struct Tail {
     /// The frame of the next page.
     pub frame: Frame,
-    /// Its first bytes: as many as an instruction can take of it.
+    /// The first bytes of that frame: as many as an instruction that begins in the page before can have.
     pub bytes: [u8; TAIL_BYTES],
-    /// Host address of that frame as fetch slots have it: slot plus linear address.
+    /// Host address of that frame as fetch slots give it: slot plus linear address.
     pub host: u64,
 }
 
-/// Bytes of an instruction that can lie in the next page.
+/// The most bytes of an instruction that can lie in the next page.
 pub const TAIL_BYTES: usize = MAX_LENGTH - 1;
 
-/// What to translate.
-pub struct Source<'a> {
+/// Guest code to be translated.
+pub struct GuestCode<'a> {
     /// The bytes of the page.
     pub page: &'a [u8; PAGE_SIZE],
-    /// What follows it, if that is known.
+    /// The page behind it, if that is known.
     pub tail: Option<&'a Tail>,
-    /// How it executes.
+    /// The mode in which the code executes.
     pub mode: Mode,
     /// Whether accesses may be grouped.
     pub groups: bool,
-    /// Offsets in the page at which instructions are the emulator's.
-    pub stops: &'a [u16],
+    /// Offsets in the page at which instructions may have breakpoints, and so are left to the emulator.
+    pub breakpoints: &'a [u16],
 }
 
-impl Source<'_> {
-    fn stops_at(&self, at: u32) -> bool {
-        self.stops.iter().any(|&stop| u32::from(stop) == at)
+impl GuestCode<'_> {
+    fn has_breakpoint_at(&self, at: u32) -> bool {
+        self.breakpoints
+            .iter()
+            .any(|&offset| u32::from(offset) == at)
     }
 }
 
-/// Emitted code and its branches.
+/// The code emitted from one entry, and its branches.
 #[derive(Debug)]
 pub struct Fragment {
     /// Arena offset of the entry.
     pub entry: u32,
     /// The branches that can be linked.
-    pub branches: Vec<Link>,
-    /// Offset in the page behind the last instruction that the code stands for.
+    pub links: Vec<Link>,
+    /// Offset in the page of the end of the last instruction translated.
     pub end: u32,
 }
 
-/// A branch that can be linked.
+/// A direct branch that can be linked, by the arena offsets of what is patched for that.
 #[derive(Clone, Copy, Debug)]
 pub struct Link {
-    /// Where it leads.
+    /// The branch's target.
     pub target: Target,
-    /// Arena offset behind the branch.
-    pub after: u32,
-    /// Arena offset behind the number that guards it, if it is guarded.
+    /// End of the jump or call that leads to the target once the branch is linked.
+    pub jump: u32,
+    /// End of the 64-bit operand of the guard, if the branch is guarded.
     pub guard: Option<u32>,
-    /// Arena offset behind the jump that can pass the guard by, if there is one, and where that leads else.
-    pub direct: Option<u32>,
-    /// See `direct`.
+    /// End of the jump that can bypass the guard, if there is one.
+    pub bypass: Option<u32>,
+    /// Start of the guard, to which the bypass leads while it is not used.
     pub check: u32,
-    /// Arena offset of the piece that asks for a link to another page.
-    pub ask: Option<u32>,
-    /// Arena offset behind the jump that leaves to have it linked.
-    pub left: u32,
+    /// Start of the stub that exits to have a branch to another page linked.
+    pub stub: Option<u32>,
+    /// End of the jump that exits to have the branch linked; of a guarded branch, the one taken where the guard fails.
+    pub exit: u32,
 }
 
-/// Translates the code at `at` of `source`; its branches are numbered from `first_site` on.
+/// Translates the instructions from offset `at` of `code` on; their branches are numbered from `first_site` on.
 ///
 /// # Errors
-/// What the encoder says.
+/// The encoder's.
 pub fn translate(
     arena: &mut Arena,
     emitter: &mut Emitter,
-    source: &Source<'_>,
+    code: &GuestCode<'_>,
     at: u32,
     first_site: u32,
 ) -> Result<Translated, AsmError> {
-    emitter.begin(arena.next(), source.mode, first_site, at);
-    let known = match source.groups {
-        true => look_ahead(emitter, source, at),
+    emitter.begin(arena.next(), code.mode, first_site, at);
+    let known = match code.groups {
+        true => look_ahead(emitter, code, at),
         false => Decoded::new(),
     };
-    let end = match body(emitter, source, at, &known)? {
+    let end = match body(emitter, code, at, &known)? {
         End::At(end) => end,
         End::Never => return Ok(Translated::Emulate),
-        End::Across => match across(emitter, source, at)? {
+        End::Across => match across(emitter, code, at)? {
             Some(end) => end,
-            None if source.tail.is_some() => return Ok(Translated::Emulate),
+            None if code.tail.is_some() => return Ok(Translated::Emulate),
             None => return Ok(Translated::Incomplete),
         },
     };
@@ -118,31 +120,31 @@ pub fn translate(
     if !arena.append(emitter.finish()?) {
         return Ok(Translated::Full);
     }
-    let branches = emitter.branches.iter().map(|branch| Link {
+    let links = emitter.branches.iter().map(|branch| Link {
         target: branch.target,
-        after: emitter.asm.offset_of(branch.after),
+        jump: emitter.asm.offset_of(branch.jump),
         guard: branch.guard.map(|guard| emitter.asm.offset_of(guard)),
-        direct: branch.direct.map(|direct| emitter.asm.offset_of(direct)),
+        bypass: branch.bypass.map(|bypass| emitter.asm.offset_of(bypass)),
         check: emitter.asm.offset_of(branch.check),
-        ask: branch.ask.map(|ask| emitter.asm.offset_of(ask)),
-        left: emitter.asm.offset_of(branch.left),
+        stub: branch.stub.map(|stub| emitter.asm.offset_of(stub)),
+        exit: emitter.asm.offset_of(branch.exit),
     });
     Ok(Translated::Fragment(Fragment {
         entry,
-        branches: branches.collect(),
+        links: links.collect(),
         end,
     }))
 }
 
-/// The first instructions of a fragment.
+/// Decoded instructions of a fragment, from the first on.
 type Decoded = SmallVec<[Instruction; MOST_INSTRUCTIONS]>;
 
-/// Shows the emitter the instructions that [`body`] will emit, and returns them.
-fn look_ahead(emitter: &mut Emitter, source: &Source<'_>, start: u32) -> Decoded {
+/// Decodes the instructions that [`body`] will emit, for the emitter to plan groups. Returns the instructions.
+fn look_ahead(emitter: &mut Emitter, code: &GuestCode<'_>, start: u32) -> Decoded {
     let mut known = Decoded::new();
     let mut at = start;
-    while known.len() < MOST_INSTRUCTIONS && !source.stops_at(at) {
-        let Ok(raw) = decode_at(source.page, at) else {
+    while known.len() < MOST_INSTRUCTIONS && !code.has_breakpoint_at(at) {
+        let Ok(raw) = decode_at(code.page, at) else {
             break;
         };
         known.push(raw);
@@ -154,24 +156,25 @@ fn look_ahead(emitter: &mut Emitter, source: &Source<'_>, start: u32) -> Decoded
     known
 }
 
+/// Decodes the instruction at offset `at` of the page.
 fn decode_at(page: &[u8; PAGE_SIZE], at: u32) -> Result<Instruction, DecodeError> {
     decode_announced(&page[at as usize..], CodeSize::Bits32, at)
 }
 
-/// Where a fragment ends.
+/// The end of a fragment.
 enum End {
-    /// Behind the instruction that ends at this offset of the page.
+    /// It ends behind the instruction that ends at this offset of the page.
     At(u32),
-    /// Nowhere: its first instruction is for the emulator.
+    /// There is no fragment: the emulator has to execute its first instruction.
     Never,
-    /// Nowhere yet: its first instruction goes on in the next page.
+    /// There is none yet: its first instruction continues in the next page.
     Across,
 }
 
-/// Emits instruction after instruction from `start`, code that does not fall through. The first are `known`.
+/// Emits instruction after instruction from `start` on, up to code that does not fall through. The first ones are `known`.
 fn body(
     emitter: &mut Emitter,
-    source: &Source<'_>,
+    code: &GuestCode<'_>,
     start: u32,
     known: &[Instruction],
 ) -> Result<End, AsmError> {
@@ -180,17 +183,17 @@ fn body(
         if at as usize == PAGE_SIZE {
             break;
         }
-        if source.stops_at(at) {
+        if code.has_breakpoint_at(at) {
             return Ok(stop(emitter, start, at));
         }
         let decoded = known
             .get(number)
             .copied()
-            .map_or_else(|| decode_at(source.page, at), Ok);
+            .map_or_else(|| decode_at(code.page, at), Ok);
         let raw = match decoded {
             Ok(raw) => raw,
             Err(DecodeError::NeedMoreBytes) if at == start => return Ok(End::Across),
-            // An instruction that goes on in the next page is a fragment of its own.
+            // An instruction that continues in the next page is a fragment of its own.
             Err(DecodeError::NeedMoreBytes) => break,
             Err(_) => return Ok(stop(emitter, start, at)),
         };
@@ -220,13 +223,13 @@ fn stop(emitter: &mut Emitter, start: u32, at: u32) -> End {
     End::At(at)
 }
 
-/// Emits the instruction at `at`, which goes on in the next page, behind a check that the next page is the one it was made
-/// from. `None`: it is the emulator's.
-fn across(emitter: &mut Emitter, source: &Source<'_>, at: u32) -> Result<Option<u32>, AsmError> {
-    let Some(tail) = source.tail else {
+/// Emits the instruction at `at`, which continues in the next page, behind a check that the next page is still `code.tail`.
+/// Returns the fragment's end; `None` when the emulator has to execute the instruction.
+fn across(emitter: &mut Emitter, code: &GuestCode<'_>, at: u32) -> Result<Option<u32>, AsmError> {
+    let Some(tail) = code.tail else {
         return Ok(None);
     };
-    let head = &source.page[at as usize..];
+    let head = &code.page[at as usize..];
     let mut bytes = [0; 2 * MAX_LENGTH];
     bytes[..head.len()].copy_from_slice(head);
     bytes[head.len()..head.len() + TAIL_BYTES].copy_from_slice(&tail.bytes);

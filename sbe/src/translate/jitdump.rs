@@ -1,49 +1,44 @@
-//! [`JitDump`]: tells `perf` what emitted code is made from.
+//! [`JitDump`]: a file that tells `perf` the names of emitted code.
 //!
-//! The file lists each piece of code with its name and bytes, as it is emitted (Linux, tools/perf/Documentation/
+//! The file lists each section of code with its name and bytes, as it is emitted (Linux, tools/perf/Documentation/
 //! jitdump-specification.txt). `perf record -k mono` notes that the process has the file mapped executable, and `perf inject
 //! --jit` makes symbols of it.
 
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use mmu::{Mapping, Protection};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::gettid;
-use std::ffi::c_void;
 use std::fs::File;
 use std::io::{self, Write};
-use std::num::NonZeroUsize;
 use std::path::Path;
 use std::process;
-use std::ptr::NonNull;
 
 /// "JiTD" as a number.
-const MAGIC: u32 = 0x4A69_5444;
+const MAGIC: u32 = 0x4a69_5444;
 const VERSION: u32 = 1;
 /// EM_X86_64.
 const MACHINE: u32 = 62;
-/// Bytes of the file's header, and of that of a record of code.
+/// The size in bytes of the file's header, and of that of a code record.
 const HEADER_BYTES: u32 = 40;
 const CODE_HEADER_BYTES: usize = 56;
 /// JIT_CODE_LOAD.
 const CODE_LOAD: u32 = 0;
-/// What of the file is mapped.
-const MAPPED: NonZeroUsize = NonZeroUsize::new(4096).expect("a page");
+/// Bytes of the file that are mapped.
+const MAPPED: usize = 4096;
 
 /// A jitdump file that is being written.
 pub struct JitDump {
     file: File,
-    marker: NonNull<c_void>,
-    /// Pieces of code so far.
+    /// The mapping by which `perf` finds the file; nobody accesses it.
+    _marker: Mapping,
+    /// The number of records so far.
     count: u64,
 }
 
-// SAFETY: the value owns its mapping, which nobody accesses.
-unsafe impl Send for JitDump {}
-
 impl JitDump {
-    /// Begins the file `jit-PID.dump` in `folder`: `perf` goes by that name.
+    /// Creates the file `jit-PID.dump` in `folder`: `perf` goes by that name.
     ///
     /// # Errors
-    /// What the host says when the file cannot be made, written or mapped.
+    /// The host's, where it cannot make, write or map the file.
     pub fn create(folder: &Path) -> io::Result<Self> {
         let pid = process::id();
         let path = folder.join(format!("jit-{pid}.dump"));
@@ -60,21 +55,18 @@ impl JitDump {
         header.extend(now()?.to_ne_bytes());
         header.extend(0u64.to_ne_bytes());
         file.write_all(&header)?;
-        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_EXEC;
-        // SAFETY: a new mapping at an address of the kernel's choice affects no existing memory. Nothing in it is executed, or
-        // accessed at all.
-        let marker = unsafe { mmap(None, MAPPED, protection, MapFlags::MAP_PRIVATE, &file, 0) }?;
+        let marker = Mapping::of_file(&file, MAPPED, Protection::ReadExecute)?;
         Ok(Self {
             file,
-            marker,
+            _marker: marker,
             count: 0,
         })
     }
 
-    /// Adds code that executes at the host address `address`.
+    /// Appends a record of the code that executes at the host address `address`.
     ///
     /// # Errors
-    /// What the host says when it cannot be written.
+    /// The host's, where it cannot write the record.
     pub fn add(&mut self, name: &str, address: u64, code: &[u8]) -> io::Result<()> {
         let bytes = CODE_HEADER_BYTES + name.len() + 1 + code.len();
         let mut record = Vec::with_capacity(bytes);
@@ -93,17 +85,10 @@ impl JitDump {
     }
 }
 
-/// Nanoseconds of the clock that `perf record -k mono` uses.
+/// The time in nanoseconds by the clock that `perf record -k mono` uses.
 fn now() -> io::Result<u64> {
     let time = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
     Ok(time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64)
-}
-
-impl Drop for JitDump {
-    fn drop(&mut self) {
-        // SAFETY: the mapping was made by `create` with this length, and nobody accesses it.
-        let _unmapped = unsafe { munmap(self.marker, MAPPED.get()) };
-    }
 }
 
 #[cfg(test)]
@@ -111,19 +96,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_file_has_a_header_and_a_record_for_each_piece() {
+    fn the_file_has_a_header_and_a_record_for_each_section() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut dump = JitDump::create(folder.path()).expect("a file");
         dump.add("first", 0x1000, &[0x90; 3]).expect("is written");
-        dump.add("second", 0x2000, &[0xC3]).expect("is written");
+        dump.add("second", 0x2000, &[0xc3]).expect("is written");
         let path = folder.path().join(format!("jit-{}.dump", process::id()));
         let bytes = std::fs::read(path).expect("the file");
         let word = |at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap());
         let number = |at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().unwrap());
         assert_eq!((word(0), word(8), word(12)), (MAGIC, 40, 62));
         let mut at = 40;
-        let pieces = [("first", 0x1000, 3), ("second", 0x2000, 1)];
-        for (index, (name, address, length)) in (0..).zip(pieces) {
+        let sections = [("first", 0x1000, 3), ("second", 0x2000, 1)];
+        for (index, (name, address, length)) in (0..).zip(sections) {
             let total = 56 + name.len() + 1 + length;
             assert_eq!((word(at), word(at + 4)), (0, total as u32));
             let numbers = [24, 32, 40, 48].map(|offset| number(at + offset));

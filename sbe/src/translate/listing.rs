@@ -1,13 +1,22 @@
-//! [`Listing`]: where in a fragment's code its instructions are; kept only where dumps are wanted.
+//! [`Listing`]: the positions of guest instructions in a fragment's code, kept only where dumps are wanted.
 
 use super::classify::Verdict;
 
-/// A guest instruction and the code emitted for it, which goes on to the next mark.
+/// The variant of a fragment: whether its accesses may be checked in groups (see `emit::group`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variant {
+    /// Accesses may be checked in groups.
+    Grouped,
+    /// Each access is checked by itself: this variant continues where the check of a group has failed.
+    Plain,
+}
+
+/// The start of the code emitted for a guest instruction, which extends to the next mark.
 #[derive(Clone, Copy, Debug)]
 pub struct Mark {
     /// Offset of the instruction in the page.
     pub offset: u32,
-    /// What became of it.
+    /// The instruction's classification.
     pub verdict: Verdict,
     /// Arena offset of its code.
     pub code: u32,
@@ -23,7 +32,7 @@ pub struct Marks {
 }
 
 impl Marks {
-    /// The code of an instruction begins, or the last instruction becomes another verdict.
+    /// Adds a mark, or changes the verdict of the last one if it is for the same instruction.
     pub fn add(&mut self, mark: Mark) {
         match self.instructions.last_mut() {
             Some(last) if last.offset == mark.offset => last.verdict = mark.verdict,
@@ -32,25 +41,28 @@ impl Marks {
     }
 }
 
-/// A fragment as it lies in the arena.
+/// The layout of a fragment in the arena.
 #[derive(Clone, Debug)]
 pub struct Listing {
     /// Offset of its entry in the page.
     pub at: u32,
-    /// Whether it was made with groups: not where they failed.
-    pub groups: bool,
+    /// Whether it was made with groups.
+    pub variant: Variant,
     /// Arena offsets of its sections, hot first.
     pub start: [u32; 2],
-    /// Arena offsets behind them.
+    /// Arena offsets of their ends.
     pub end: [u32; 2],
-    /// Its instructions.
+    /// The positions of its instructions.
     pub marks: Marks,
 }
 
 impl Listing {
-    /// What it is called in its page.
+    /// The fragment's name within its page.
     pub fn name(&self) -> String {
-        let variant = if self.groups { "" } else { "-plain" };
-        format!("@{:03x}{variant}", self.at)
+        let suffix = match self.variant {
+            Variant::Grouped => "",
+            Variant::Plain => "-plain",
+        };
+        format!("@{:03x}{suffix}", self.at)
     }
 }

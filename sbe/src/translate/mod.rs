@@ -1,66 +1,56 @@
 //! The translator: guest code runs as host code made from it, page by page: scan before execute.
 //!
 //! ```text
-//!   engine ── lookup (frame, offset) ──miss──► fragment: decode, verdict, emit ──► arena (W^X)
-//!      │                                                                             │
-//!      └── enter ──► emitted code: chains in its page, jump cache across pages ──────┘
-//!             ◄───── exit: emulate one instruction, link a branch, look up a target, budget used up
+//!   engine ──► cache: lookup(EIP) ──unknown──► fragment: decode, verdict, emit ──► buffer, arena (W^X)
+//!      │                                                                              │
+//!      └── enter ──► emitted code: branches linked in and across pages; code table and entry tables for the others
+//!             ◄───── exit: emulate one instruction, link a branch, look up a target, fill a slot, budget used up
 //! ```
 //!
-//! | files | what they do |
+//! Modules use those of their own line and of the lines below only:
+//!
+//! | layer | modules |
 //! |---|---|
-//! | `engine`, `exchange` | the loop around emitted code; the processor's state on its way there and back |
-//! | `scan`, `page`, `fragment`, `classify`, `emit` | from a page of guest code to host code |
-//! | `links`, `direct`, `entries` | from code to code |
-//! | `windows`, `signal`, `fault`, `restarts` | memory through windows |
-//! | `segments`, `stack` | what emitted code knows of segment registers; its stacks |
-//! | `runtime`, `context`, `arena`, `asm`, `operands` | the fixed pieces, the shared state, memory for code, encoding |
-//! | `evict` | what goes when the arena is full |
-//! | `check` | proves what was emitted |
-//! | `dump`, `listing`, `places`, `jitdump`, `names`, `stats` | seeing inside |
+//! | the loop | `engine`: the exits, and the processor's state on its way to emitted code and back |
+//! | the guest's code as translated | `cache`: pages, their entries and links, eviction, dumps; `windows`: which spaces have windows |
+//! | emitted code | `buffer`: fragments and trampolines in memory, checked and patched |
+//! | proof of what was emitted | `check` |
+//! | from guest code to host code | `fragment`, `emit` |
+//! | fixed code | `trampoline`, `sequences` |
+//! | memory and state to run with | `arena`, `context`, `stack`, `signal`, `segments` |
+//! | encoding and plain data | `asm`, `operands`, `classify`, `listing`, `fault_map`, `mode`, `stats`, `jitdump` |
 //!
 //! Emitted code holds the guest's registers and status flags in the host's. It reaches guest memory through the MMU's flat
-//! tables and windows only, and whatever it cannot do (MMIO, a rare privileged instruction, a string that runs downwards) it
-//! leaves to the emulator by an exit before anything of that instruction has happened. So a translation is never less exact
+//! tables and windows only. Instructions that it cannot execute (MMIO, rare privileged instructions, strings that run downwards)
+//! it leaves to the emulator, by an exit before anything of the instruction has happened. So a translation is never less exact
 //! than the emulator, and every exit has the guest's precise state.
 
 mod arena;
 mod asm;
+mod buffer;
+mod cache;
 mod check;
 mod classify;
 mod context;
-mod direct;
-mod dump;
 mod emit;
 mod engine;
-mod entries;
-mod evict;
-mod exchange;
-mod fault;
+mod fault_map;
 mod fragment;
-mod inventory;
 mod jitdump;
-mod links;
 mod listing;
 mod mode;
-mod names;
 mod operands;
-mod page;
-mod places;
-mod restarts;
-mod runtime;
-mod scan;
 mod segments;
+mod sequences;
 mod signal;
 mod stack;
 mod stats;
-mod stops;
+mod trampoline;
 mod windows;
 
 pub use arena::CODE_CACHES;
-pub use dump::NoDump;
+pub use cache::{CodePageReport, NoDump};
 pub use engine::{Outcome, Translator, is_flat};
-pub use inventory::CodePageReport;
 pub use stats::{Exits, Stats};
 pub use windows::{UnknownWindows, Windows};
 

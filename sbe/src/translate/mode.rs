@@ -1,8 +1,8 @@
-//! [`Mode`]: how a page of code executes.
+//! [`Mode`] and [`PageKey`]: how code executes, and which page of code it is.
 
-use mmu::Privilege;
+use mmu::{Frame, Privilege};
 
-/// At which privilege code executes, and how it reaches memory. A frame is a code page of its own in each.
+/// The privilege at which code executes, and the way it reaches memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mode {
     /// CPL 0, memory by way of the tables.
@@ -17,7 +17,7 @@ impl Mode {
     /// All modes.
     pub const ALL: [Self; 3] = [Self::Supervisor, Self::User, Self::Windowed];
 
-    /// Its name for people.
+    /// The mode's name for people.
     pub fn name(self) -> &'static str {
         match self {
             Self::Supervisor => "Supervisor",
@@ -33,4 +33,13 @@ impl Mode {
             Self::User | Self::Windowed => Privilege::User,
         }
     }
+}
+
+/// The key of a code page: what lies in a frame is one page of code for each mode in which it executes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PageKey {
+    /// The frame that holds the guest's code.
+    pub frame: Frame,
+    /// The mode in which the code executes.
+    pub mode: Mode,
 }

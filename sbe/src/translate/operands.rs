@@ -1,27 +1,27 @@
-//! Rewriting a guest instruction so that the host's 64-bit mode executes it on the host's registers.
+//! Rewriting of a guest instruction's operands, so that the host executes it in 64-bit mode on the host's registers.
 //!
-//! Guest ECX and ESP live in R11 and R12, a memory operand lies at the sum of two registers or in the window; all else keeps
-//! its encoding.
+//! Guest ECX and ESP live in R11 and R12; a memory operand is the sum of two registers, or lies in the window; everything else
+//! keeps its encoding.
 
 use iced_x86::{Code, Instruction, OpKind, Register};
 
-/// Where guest ECX is while an instruction executes.
+/// The register that holds guest ECX while an instruction executes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counter {
-    /// In R11, as always.
-    Home,
-    /// In ECX, brought there for an instruction that cannot do otherwise.
+    /// R11, as usual.
+    R11,
+    /// ECX, for an instruction that cannot do without.
     Ecx,
 }
 
-/// Where the memory operand lies.
+/// A memory operand in its host form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct HostOperand {
     /// Base register.
     pub base: Register,
     /// Index register, or none.
     pub index: Register,
-    /// What the index is multiplied by.
+    /// Factor of the index.
     pub scale: u32,
     /// Displacement.
     pub displacement: i32,
@@ -29,19 +29,19 @@ pub struct Place {
     pub segment: Register,
 }
 
-/// What stands in for guest register `register`.
+/// The host register that stands in for guest register `register`.
 fn host_register(register: Register, counter: Counter) -> Register {
     match (register, counter) {
         (Register::ESP, _) => Register::R12D,
         (Register::SP, _) => Register::R12W,
-        (Register::ECX, Counter::Home) => Register::R11D,
-        (Register::CX, Counter::Home) => Register::R11W,
-        (Register::CL, Counter::Home) => Register::R11L,
+        (Register::ECX, Counter::R11) => Register::R11D,
+        (Register::CX, Counter::R11) => Register::R11W,
+        (Register::CL, Counter::R11) => Register::R11L,
         (other, _) => other,
     }
 }
 
-/// AH, CH, DH and BH.
+/// Whether `register` is AH, CH, DH or BH.
 pub fn is_high_byte(register: Register) -> bool {
     matches!(
         register,
@@ -49,7 +49,7 @@ pub fn is_high_byte(register: Register) -> bool {
     )
 }
 
-/// The form of the instruction that 64-bit mode has.
+/// The form of an instruction that exists in 64-bit mode.
 fn host_code(code: Code) -> Code {
     match code {
         Code::Inc_r16 => Code::Inc_rm16,
@@ -66,21 +66,25 @@ fn host_code(code: Code) -> Code {
     }
 }
 
-/// Index of the memory operand.
+/// The index of the memory operand.
 pub fn memory_operand(raw: &Instruction) -> Option<u32> {
     (0..raw.op_count()).find(|&index| raw.op_kind(index) == OpKind::Memory)
 }
 
-/// The register operand that is AH, CH, DH or BH, by index; of two the last.
+/// The index of the register operand that is AH, CH, DH or BH; of two, the last.
 pub fn high_byte_operand(raw: &Instruction) -> Option<u32> {
     (0..raw.op_count()).rev().find(|&index| {
         raw.op_kind(index) == OpKind::Register && is_high_byte(raw.op_register(index))
     })
 }
 
-/// `raw` with host registers and the memory operand at `place`; `None` when it cannot be encoded: AH..BH do not go
+/// Rewrites `raw` to host registers and the memory operand `operand`; `None` when it cannot be encoded: AH..BH do not go
 /// together with R8..R15 (SDM Vol. 2A, 2.2.1.2 "More on REX Prefix Fields"), and CH exists in ECX only.
-pub fn rewrite(raw: &Instruction, counter: Counter, place: Option<Place>) -> Option<Instruction> {
+pub fn rewrite(
+    raw: &Instruction,
+    counter: Counter,
+    operand: Option<HostOperand>,
+) -> Option<Instruction> {
     let mut host = *raw;
     host.set_code(host_code(raw.code()));
     host.set_has_lock_prefix(false);
@@ -92,7 +96,7 @@ pub fn rewrite(raw: &Instruction, counter: Counter, place: Option<Place>) -> Opt
         match raw.op_kind(index) {
             OpKind::Register => {
                 let register = host_register(raw.op_register(index), counter);
-                if register == Register::CH && counter == Counter::Home {
+                if register == Register::CH && counter == Counter::R11 {
                     return None;
                 }
                 high |= is_high_byte(register);
@@ -100,9 +104,9 @@ pub fn rewrite(raw: &Instruction, counter: Counter, place: Option<Place>) -> Opt
                 host.set_op_register(index, register);
             }
             OpKind::Memory => {
-                let place = place?;
-                extended |= is_extended(place.base) || is_extended(place.index);
-                point_at(&mut host, place);
+                let operand = operand?;
+                extended |= is_extended(operand.base) || is_extended(operand.index);
+                point_at(&mut host, operand);
             }
             _ => {}
         }
@@ -110,7 +114,7 @@ pub fn rewrite(raw: &Instruction, counter: Counter, place: Option<Place>) -> Opt
     (!(high && extended)).then_some(host)
 }
 
-/// Whether naming the register takes a REX prefix.
+/// Whether an operand in `register` takes a REX prefix.
 fn is_extended(register: Register) -> bool {
     register.is_gpr() && register.full_register().number() >= 8
         || matches!(
@@ -119,17 +123,17 @@ fn is_extended(register: Register) -> bool {
         )
 }
 
-/// Gives `host` its memory operand.
-pub fn point_at(host: &mut Instruction, place: Place) {
-    let absolute = place.base == Register::None;
-    host.set_segment_prefix(place.segment);
-    host.set_memory_base(place.base);
-    host.set_memory_index(place.index);
-    host.set_memory_index_scale(place.scale);
-    host.set_memory_displacement64(i64::from(place.displacement) as u64);
+/// Sets the memory operand of `host`.
+pub fn point_at(host: &mut Instruction, operand: HostOperand) {
+    let absolute = operand.base == Register::None;
+    host.set_segment_prefix(operand.segment);
+    host.set_memory_base(operand.base);
+    host.set_memory_index(operand.index);
+    host.set_memory_index_scale(operand.scale);
+    host.set_memory_displacement64(i64::from(operand.displacement) as u64);
     // As short as fits.
     host.set_memory_displ_size(match absolute {
         true => 4,
-        false => u32::from(place.displacement != 0),
+        false => u32::from(operand.displacement != 0),
     });
 }

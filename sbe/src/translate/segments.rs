@@ -1,7 +1,7 @@
-//! [`KnownSegments`]: what loading some selectors does, so that emitted code can load segment registers by itself.
+//! [`KnownSegments`]: the effect of loading some selectors, so that emitted code can load segment registers by itself.
 //!
-//! Loading a data segment register with CPL 0 depends on the selector and its descriptor in the GDT only. The emulator's loads
-//! are learnt, with the descriptor; emitted code looks whether the descriptor is still the same.
+//! Loading a data segment register at CPL 0 depends on the selector and its descriptor in the GDT only. Each load by the emulator
+//! is learnt, with the descriptor; emitted code repeats it if the descriptor is still the same.
 
 use super::context::{Context, KNOWN_SEGMENTS};
 use crate::cpu::segment::{Bounds, SegReg, Segment};
@@ -9,22 +9,22 @@ use crate::cpu::{DescriptorTable, SegmentLoad};
 use crate::emulate::Exec;
 use mmu::{LinearAddr, Privilege};
 
-/// Bytes of a descriptor.
+/// The size of a descriptor in bytes.
 const DESCRIPTOR: u32 = 8;
 
-/// Segment registers that emitted code loads.
+/// The segment registers that emitted code loads.
 const LOADABLE: [SegReg; 4] = [SegReg::Es, SegReg::Ds, SegReg::Fs, SegReg::Gs];
 
-/// Descriptors of the GDT whose meaning is known.
+/// The descriptors of the GDT whose segments are known.
 #[derive(Debug, Default)]
 pub struct KnownSegments {
     table: DescriptorTable,
-    /// Of known descriptors, and of those that emitted code may have loaded when they were.
+    /// The known segments, and those that emitted code may have loaded while they were known, by index of the descriptor.
     segments: [Option<Segment>; KNOWN_SEGMENTS],
 }
 
 impl KnownSegments {
-    /// Learns what the instruction before has loaded, if that was a segment register.
+    /// Learns the load of the instruction before, if that loaded a segment register.
     pub fn learn(&mut self, cx: &mut Exec<'_>, context: &mut Context) {
         if self.table != cx.cpu.gdtr {
             self.table = cx.cpu.gdtr;
@@ -36,7 +36,7 @@ impl KnownSegments {
         }
     }
 
-    /// Gives the processor the segment registers that emitted code has loaded.
+    /// Stores the segment registers that emitted code has loaded into the processor's state.
     pub fn store(&self, cx: &mut Exec<'_>, context: &Context) {
         for register in LOADABLE {
             let number = register as usize;
@@ -79,12 +79,12 @@ fn latest(cx: &Exec<'_>) -> Option<SegmentLoad> {
     })
 }
 
-/// Base, and 1 if any offset can be read and written.
+/// The base of a segment, and 1 if all its offsets can be read and written.
 pub fn segment_base(segment: &Segment) -> (u64, u64) {
     (segment.base.into(), spans_all(segment).into())
 }
 
-/// Whether any offset of the segment can be read and written.
+/// Whether all offsets of a segment can be read and written.
 pub fn spans_all(segment: &Segment) -> bool {
     segment.read == Bounds::ALL && segment.write == Bounds::ALL
 }

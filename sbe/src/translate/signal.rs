@@ -1,7 +1,7 @@
-//! Faults of emitted code on the host: SIGSEGV.
+//! The handler of SIGSEGV, for faults of emitted code.
 //!
-//! What a window does not show is inaccessible memory, so an access to it faults. The handler notes in the context where and
-//! why, and lets emitted code go on at the piece that leaves it. It finds the context by thread, touches nothing else, and
+//! Pages that a window does not show are inaccessible, so accesses to them fault. The handler notes in the context where and
+//! why, and continues emitted code at the trampoline that exits. It finds the context by thread, touches nothing else, and
 //! passes faults from elsewhere on to the handler that was there before.
 
 use super::context::{Context, HostFault};
@@ -15,16 +15,16 @@ use std::ops::Range;
 use std::ptr;
 use std::sync::OnceLock;
 
-/// In AT_HWCAP2: user code may set the bases of FS and GS (Linux, Documentation/arch/x86/x86_64/fsgs.rst).
+/// The bit of AT_HWCAP2 that says that user code may set the bases of FS and GS (Linux, Documentation/arch/x86/x86_64/fsgs.rst).
 const HWCAP2_FSGSBASE: u64 = 1 << 1;
 
-/// Emitted code that a thread is about to execute.
+/// The emitted code that a thread is about to execute.
 pub struct Executing {
-    /// Host addresses of the code cache.
+    /// The host addresses of the code cache.
     pub code: Range<u64>,
-    /// Where it goes on after a fault.
-    pub landing: u64,
-    /// What it executes with.
+    /// Host address of the trampoline that exits after a fault.
+    pub fault_exit: u64,
+    /// The context with which it executes.
     pub context: *mut Context,
 }
 
@@ -32,7 +32,7 @@ thread_local! {
     static EXECUTING: Cell<*const Executing> = const { Cell::new(ptr::null()) };
 }
 
-/// What handled SIGSEGV before, once the handler of this module is installed: that happens once in a process.
+/// The handler of SIGSEGV that was there before that of this module, which is installed once in a process.
 static BEFORE: OnceLock<Result<SigAction, Errno>> = OnceLock::new();
 
 /// Whether emitted code may use windows: it has to set GS's base, and its faults have to be handled.
@@ -49,7 +49,7 @@ fn install() -> Result<SigAction, Errno> {
     unsafe { sigaction(Signal::SIGSEGV, &action) }
 }
 
-/// Runs `run`, which executes emitted code, with its faults handled.
+/// Calls `run`, which executes emitted code, and handles the faults of that code.
 pub fn with_faults_handled(executing: &Executing, run: impl FnOnce()) {
     let outer = EXECUTING.replace(executing);
     run();
@@ -79,7 +79,7 @@ extern "C" fn handle(signal: c_int, info: *mut siginfo_t, context: *mut c_void) 
     };
     // SAFETY: the context is there while emitted code runs, which shares it by raw pointers, as this does.
     unsafe { (*executing.context).fault = fault };
-    registers[REG_RIP as usize] = executing.landing as i64;
+    registers[REG_RIP as usize] = executing.fault_exit as i64;
 }
 
 fn pass_on(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
@@ -102,7 +102,7 @@ mod tests {
     use std::process::Command;
     use std::{env, ptr};
 
-    /// Tells the process that the test starts from the test itself.
+    /// The variable that tells the process which the test starts from the test itself.
     const FAULTS: &str = "REPLEX_TEST_FAULTS";
 
     #[test]

@@ -1,24 +1,25 @@
-//! The stacks on which emitted code runs: host return addresses, one for each guest call that has not returned. There is one
-//! for code of each privilege level, so that what user code has called can return after a system call or an interrupt.
+//! [`HostStack`]: the stacks on which emitted code runs. They hold a host return address for each guest call that has not
+//! returned. Code of each privilege level has a stack of its own, so that calls of user code can return after a system call or an
+//! interrupt.
 
 use super::context::Context;
 
-/// Bytes of a stack.
+/// The size of a stack in bytes.
 const BYTES: usize = 1 << 20;
-/// Words of a stack.
+/// The size of a stack in words.
 const WORDS: usize = BYTES / size_of::<u64>();
-/// Bytes that calls may have taken before a run begins; the run's own calls and signal handlers of the host take more.
+/// The most bytes that open calls may take before a run begins; the run's own calls and signal handlers of the host take more.
 const LIMIT: u64 = 256 << 10;
-/// Polls of one run at most: each call counts one and takes 16 bytes.
+/// The most polls of one run: each call counts one and takes 16 bytes.
 pub const MOST_POLLS: u32 = 16 << 10;
 
-/// Memory of the stacks: that of CPL 0, then that of CPL 3.
+/// The memory of both stacks: that of CPL 0, then that of CPL 3.
 pub struct HostStack {
     words: Box<[u64]>,
 }
 
 impl HostStack {
-    /// Stacks whose outermost returns go to the host address `dispatcher`.
+    /// Creates stacks whose outermost returns go to the host address `dispatcher`.
     pub fn new(dispatcher: u64) -> Self {
         let mut words = vec![0; 2 * WORDS].into_boxed_slice();
         for stack in words.chunks_exact_mut(WORDS) {
@@ -35,7 +36,7 @@ impl HostStack {
         })
     }
 
-    /// Forgets all calls.
+    /// Resets both stacks: no call is open.
     pub fn reset(&self, context: &mut Context) {
         let [kernel, user] = self.bottoms();
         context.stack_bottom = kernel;
@@ -43,7 +44,7 @@ impl HostStack {
         context.stack = if context.cpl == 3 { user } else { kernel };
     }
 
-    /// Goes to the stack of `cpl`, 0 or 3. Calls that code of CPL 0 has made before are forgotten.
+    /// Switches to the stack of `cpl`, 0 or 3. The stack of CPL 0 is empty whenever it is entered.
     pub fn change_level(&self, context: &mut Context, cpl: u32) {
         if context.cpl == cpl {
             return;
@@ -57,7 +58,7 @@ impl HostStack {
         context.cpl = cpl;
     }
 
-    /// Forgets all calls if so many are open that a run's own might not find room.
+    /// Resets both stacks when little room is left for the calls of a run.
     pub fn make_room(&self, context: &mut Context) {
         let [kernel, user] = self.bottoms();
         let (kernel_stack, user_stack) = if context.cpl == 3 {

@@ -1,8 +1,8 @@
-//! [`Stats`]: what the translator has done so far.
+//! [`Stats`]: counts of what the translator has done so far.
 
 use std::time::Duration;
 
-/// Counts since the translator was made.
+/// Counts since the translator was created.
 #[derive(Clone, Debug, Default)]
 pub struct Stats {
     /// Pages scanned for the first time, or again after their code had changed.
@@ -19,15 +19,15 @@ pub struct Stats {
     pub executing: Option<Duration>,
     /// Branches linked.
     pub links: u64,
-    /// Of these, those of programs to other pages that needed no guard.
+    /// Of these, branches of programs to other pages that are linked without a guard.
     pub direct: u64,
     /// Pages whose code was found changed.
     pub changed: u64,
-    /// Pages that were written beside their code and kept it.
+    /// Pages that were written beside their code, so that it still held.
     pub revalidated: u64,
     /// Times that the code cache was full.
     pub cleared: u64,
-    /// Pages that had to go then.
+    /// Pages evicted then.
     pub evicted: u64,
     /// Windows opened.
     pub windows: u64,
@@ -37,7 +37,7 @@ pub struct Stats {
     pub exits: Exits,
 }
 
-/// Why emitted code came back, and how often.
+/// Exits from emitted code, counted by reason.
 #[derive(Clone, Debug, Default)]
 pub struct Exits {
     /// The emulator had to execute an instruction.
@@ -50,8 +50,8 @@ pub struct Exits {
     pub budget: u64,
     /// The FPU's state was to be loaded.
     pub load_fpu: u64,
-    /// A table had no slot.
+    /// A table had no slot for an access.
     pub miss: u64,
-    /// A window did not show what was accessed.
+    /// A window did not show the page of an access.
     pub window: u64,
 }

@@ -1,6 +1,6 @@
 //! Small programs on both engines: registers, flags and memory must agree.
 
-use crate::{CpuModel, EmptyBus, Engine, Exit, Vcpu};
+use crate::{EmptyBus, Engine, Exit, Vcpu, VcpuConfig};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use mmu::{GuestPhys, Memory, Mmu};
@@ -15,7 +15,11 @@ fn run(engine: Engine, code: &[u8]) -> Vcpu {
     phys.write(GuestPhys::new(ORIGIN.into()), code)
         .expect("code fits");
     let mmu = Mmu::new(phys).expect("tables");
-    let mut vcpu = Vcpu::with_engine(CpuModel::default(), engine, mmu).expect("processor");
+    let config = VcpuConfig {
+        engine,
+        ..VcpuConfig::default()
+    };
+    let mut vcpu = Vcpu::new(&config, mmu).expect("processor");
     vcpu.set_linux_entry(ORIGIN, 0);
     vcpu.cpu.regs.set(4, STACK);
     for _ in 0..10_000 {
@@ -158,7 +162,7 @@ fn an_instruction_across_two_pages() {
         for _ in 0..4087 {
             a.nop()?;
         }
-        // Begins at offset FFEh of the first page.
+        // Begins at offset 0xffe of the first page.
         a.mov(dword_ptr(STACK), 0x1234_5678)?;
         a.add(eax, dword_ptr(STACK))?;
         a.dec(ecx)?;
@@ -291,11 +295,11 @@ fn a_descriptor_changes_between_two_loads() {
     const GDT: u32 = 0x0018_0000;
     agree(|a| {
         let mut again = a.create_label();
-        a.mov(dword_ptr(GDT - 6), 0x2F | ((GDT & 0xFFFF) << 16) as i32)?;
+        a.mov(dword_ptr(GDT - 6), 0x2f | ((GDT & 0xffff) << 16) as i32)?;
         a.mov(word_ptr(GDT - 2), (GDT >> 16) as i32)?;
         // Data from 0 with an accessed bit, 4 GiB.
-        a.mov(dword_ptr(GDT + 40), 0x0000_FFFF)?;
-        a.mov(dword_ptr(GDT + 44), 0x00CF_9300)?;
+        a.mov(dword_ptr(GDT + 40), 0x0000_ffff)?;
+        a.mov(dword_ptr(GDT + 44), 0x00cf_9300)?;
         a.lgdt(ptr(GDT - 6))?;
         a.mov(ecx, 40)?;
         a.set_label(&mut again)?;
@@ -319,7 +323,7 @@ fn divisions() {
     agree(|a| {
         let mut again = a.create_label();
         a.mov(ecx, 200)?;
-        a.mov(ebx, 0x1357_9BDFu32 as i32)?;
+        a.mov(ebx, 0x1357_9bdfu32 as i32)?;
         a.set_label(&mut again)?;
         a.imul_3(ebx, ebx, 1_103_515_245)?;
         a.add(ebx, 12345)?;
@@ -392,11 +396,11 @@ fn user_code_behind_sysexit_does_not_see_what_the_kernel_sees() {
         write(a, DIRECTORY, TABLE | 7)?;
         // Flat code and data of both levels as SYSEXIT wants them, and a TSS for the way back.
         let descriptors = [
-            (8, 0x0000_FFFF, 0x00CF_9B00),
-            (16, 0x0000_FFFF, 0x00CF_9300),
-            (24, 0x0000_FFFF, 0x00CF_FB00),
-            (32, 0x0000_FFFF, 0x00CF_F300),
-            (40, (TSS & 0xFFFF) << 16 | 0x67, TSS >> 16 | 0x8900),
+            (8, 0x0000_ffff, 0x00cf_9b00),
+            (16, 0x0000_ffff, 0x00cf_9300),
+            (24, 0x0000_ffff, 0x00cf_fb00),
+            (32, 0x0000_ffff, 0x00cf_f300),
+            (40, (TSS & 0xffff) << 16 | 0x67, TSS >> 16 | 0x8900),
         ];
         for (offset, low, high) in descriptors {
             write(a, GDT + offset, low)?;
@@ -404,18 +408,18 @@ fn user_code_behind_sysexit_does_not_see_what_the_kernel_sees() {
         }
         write(a, TSS + 4, STACK)?;
         write(a, TSS + 8, 16)?;
-        write(a, IDT + 14 * 8, 8 << 16 | HANDLER & 0xFFFF)?;
-        write(a, IDT + 14 * 8 + 4, HANDLER & 0xFFFF_0000 | 0x8E00)?;
+        write(a, IDT + 14 * 8, 8 << 16 | HANDLER & 0xffff)?;
+        write(a, IDT + 14 * 8 + 4, HANDLER & 0xffff_0000 | 0x8e00)?;
         // pop esi; hlt
-        write(a, HANDLER, 0xF45E)?;
+        write(a, HANDLER, 0xf45e)?;
         // add eax, [FRESH]; mov ebx, [SECRET]
         write(a, USER, FRESH << 16 | 0x0503)?;
-        write(a, USER + 4, FRESH >> 16 | 0x1D8B << 16)?;
+        write(a, USER + 4, FRESH >> 16 | 0x1d8b << 16)?;
         write(a, USER + 8, SECRET)?;
-        write(a, GDT - 8, 47 | (GDT & 0xFFFF) << 16)?;
+        write(a, GDT - 8, 47 | (GDT & 0xffff) << 16)?;
         write(a, GDT - 4, GDT >> 16)?;
         a.lgdt(ptr(GDT - 8))?;
-        write(a, IDT - 8, 0x7FF | (IDT & 0xFFFF) << 16)?;
+        write(a, IDT - 8, 0x7ff | (IDT & 0xffff) << 16)?;
         write(a, IDT - 4, IDT >> 16)?;
         a.lidt(ptr(IDT - 8))?;
         a.mov(eax, 40)?;
@@ -429,14 +433,14 @@ fn user_code_behind_sysexit_does_not_see_what_the_kernel_sees() {
         a.mov(eax, 8)?;
         a.xor(edx, edx)?;
         a.wrmsr()?;
-        write(a, SECRET, 0x5EC2E7)?;
+        write(a, SECRET, 0x5ec2e7)?;
         a.mov(ecx, STACK as i32 - 0x1000)?;
         a.mov(edx, USER as i32)?;
         a.sysexit()
     });
     // A read by the user of a page that is there.
     assert_eq!(vcpu.cpu.regs.get(6), 5);
-    assert_ne!(vcpu.cpu.regs.get(3), 0x5E_C2E7);
+    assert_ne!(vcpu.cpu.regs.get(3), 0x5e_c2e7);
 }
 
 #[test]
@@ -446,8 +450,8 @@ fn code_behind_a_failed_group_changes() {
     let vcpu = agree(|a| {
         let (mut again, mut done) = (a.create_label(), a.create_label());
         a.mov(ebp, 2)?;
-        // The group does not lie in one page, so its variant executes, and goes on beyond the end of the fragment.
-        a.mov(esp, STACK as i32 + 0xFFC)?;
+        // The group does not lie in one page, so its plain variant executes, and continues beyond the end of the fragment.
+        a.mov(esp, STACK as i32 + 0xffc)?;
         a.jmp(again)?;
         a.set_label(&mut again)?;
         for _ in 0..60 {
@@ -485,7 +489,7 @@ fn offsets_at_the_ends_of_the_address_space() {
         a.cmp(ebx, ebx)?;
         a.jz(over)?;
         // A call of what lies 2 GiB behind: never executed, but scanned.
-        a.db(&[0xE8])?;
+        a.db(&[0xe8])?;
         a.dd(&[0x8000_0000])?;
         a.set_label(&mut over)?;
         a.hlt()
@@ -530,7 +534,7 @@ fn the_shadow_of_sti_reaches_into_the_next_page() {
         a.set_label(&mut function)?;
         a.ret()?;
         a.set_label(&mut first)?;
-        while a.instructions().len() < 3 + 0xFFF - 10 {
+        while a.instructions().len() < 3 + 0xfff - 10 {
             a.nop()?;
         }
         a.set_label(&mut again)?;
@@ -541,14 +545,14 @@ fn the_shadow_of_sti_reaches_into_the_next_page() {
     };
     program(a).expect("a program");
     let code = assembler.assemble(ORIGIN.into()).expect("assembles");
-    let sti = code.iter().position(|&byte| byte == 0xFB);
-    assert_eq!(sti, Some(0xFFF));
+    let sti = code.iter().position(|&byte| byte == 0xfb);
+    assert_eq!(sti, Some(0xfff));
     for budget in 2..40 {
         let phys = Memory::new(MEMORY).expect("memory");
-        let idt = [0x7FF | (IDT & 0xFFFF) << 16, IDT >> 16];
+        let idt = [0x7ff | (IDT & 0xffff) << 16, IDT >> 16];
         let gate = [
-            0x10 << 16 | HANDLER & 0xFFFF,
-            HANDLER & 0xFFFF_0000 | 0x8E00,
+            0x10 << 16 | HANDLER & 0xffff,
+            HANDLER & 0xffff_0000 | 0x8e00,
         ];
         let bytes = |words: [u32; 2]| words.map(u32::to_le_bytes).concat();
         // mov eax, [esp]; hlt
@@ -556,18 +560,17 @@ fn the_shadow_of_sti_reaches_into_the_next_page() {
             (ORIGIN, code.clone()),
             (IDT - 6, bytes(idt)),
             (IDT + 0x20 * 8, bytes(gate)),
-            (HANDLER, vec![0x8B, 0x04, 0x24, 0xF4]),
+            (HANDLER, vec![0x8b, 0x04, 0x24, 0xf4]),
             // Flat code.
-            (0x0017_0010, 0x00CF_9B00_0000_FFFFu64.to_le_bytes().to_vec()),
+            (0x0017_0010, 0x00cf_9b00_0000_ffffu64.to_le_bytes().to_vec()),
         ] {
             phys.write(GuestPhys::new(at.into()), &bytes).expect("fits");
         }
         let mmu = Mmu::new(phys).expect("tables");
-        let mut vcpu =
-            Vcpu::with_engine(CpuModel::default(), Engine::Translator, mmu).expect("processor");
+        let mut vcpu = Vcpu::new(&VcpuConfig::default(), mmu).expect("processor");
         vcpu.set_linux_entry(ORIGIN, 0);
         vcpu.cpu.gdtr.base = 0x0017_0000;
-        vcpu.cpu.gdtr.limit = 0xFF;
+        vcpu.cpu.gdtr.limit = 0xff;
         vcpu.cpu.regs.set(4, STACK);
         for _ in 0..3 {
             assert_eq!(vcpu.run(&mut EmptyBus, budget), Exit::Budget);

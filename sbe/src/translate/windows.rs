@@ -1,34 +1,34 @@
-//! When address spaces have windows: where they pay.
+//! [`WindowPolicy`]: which address spaces get windows, and for how long.
 //!
-//! An access through a window costs nothing, but each page has to be mapped by a fault and a call of the host, some ten
+//! An access through a window costs nothing, but each page has to be mapped by a fault and a system call of the host, some ten
 //! microseconds, and again after the guest has changed its mapping. So a space gets a window once its programs have run for a
-//! while, and pays for what the window costs by running on.
+//! while, and the time that they run pays for further mappings.
 
 use super::context::NOWHERE;
 use mmu::{Mmu, SpaceId};
 use std::fmt;
 use std::str::FromStr;
 
-/// Slices that end in a program before its space gets a window, at first.
+/// The slices that have to end in a program before its space gets its first window.
 const FIRST_SLICES: u32 = 4;
-/// The same at most, after windows that have not paid.
+/// The most slices that have to, after windows that have not paid.
 const MOST_SLICES: u32 = 1 << 12;
-/// Calls of the host that a new window may take.
+/// The system calls that a new window may take.
 const FIRST_CREDIT: i64 = 200;
-/// That each slice which ends in a program adds: a fifth of the slice's time.
+/// The system calls that each slice which ends in a program pays for: a fifth of the slice's time.
 const EARNED: i64 = 6;
-/// That can be saved.
+/// The most system calls that can be saved up.
 const MOST_CREDIT: i64 = 600;
 
-/// Which address spaces have windows.
+/// The choice of the address spaces that have windows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Windows {
-    /// Those whose programs run long.
+    /// The spaces whose programs run long.
     #[default]
     Auto,
-    /// All in which programs run.
+    /// All spaces in which programs run.
     Always,
-    /// None.
+    /// No space.
     Never,
 }
 
@@ -58,22 +58,22 @@ impl FromStr for Windows {
     }
 }
 
-/// Not a choice of windows.
+/// A word that is not a choice of windows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("is one of auto, always and never")]
 pub struct UnknownWindows;
 
-/// What is known of one space.
+/// The account of one space.
 #[derive(Clone, Copy, Debug)]
 struct Account {
-    /// Slices that ended in a program since the last window.
+    /// The slices that ended in a program since the last window.
     slices: u32,
-    /// How many it takes.
+    /// The slices that it takes to get one.
     needed: u32,
-    /// Calls of the host that the window may still take.
+    /// The system calls that the window may still take.
     credit: i64,
-    /// Calls that were settled.
-    settled: u64,
+    /// The system calls that were charged, of all that the window took.
+    charged: u64,
 }
 
 impl Default for Account {
@@ -82,27 +82,28 @@ impl Default for Account {
             slices: 0,
             needed: FIRST_SLICES,
             credit: 0,
-            settled: 0,
+            charged: 0,
         }
     }
 }
 
 impl Account {
-    fn settle(&mut self, remaps: u64) {
-        self.credit -= (remaps - self.settled) as i64;
-        self.settled = remaps;
+    /// Charges the system calls that the window has taken, `remaps` by now.
+    fn charge(&mut self, remaps: u64) {
+        self.credit -= (remaps - self.charged) as i64;
+        self.charged = remaps;
     }
 }
 
-/// Opens and closes windows.
+/// The policy by which windows are opened and closed.
 pub struct WindowPolicy {
     windows: Windows,
-    /// By the spaces' indices, each with the space that it is for.
+    /// Accounts by index of the space, each with the space that it belongs to.
     accounts: Vec<Option<(SpaceId, Account)>>,
 }
 
 impl WindowPolicy {
-    /// For the windows that are wanted.
+    /// Creates the policy for a choice of windows.
     pub fn new(windows: Windows) -> Self {
         Self {
             windows,
@@ -110,27 +111,29 @@ impl WindowPolicy {
         }
     }
 
-    /// What GS's base is to be in the present space.
+    /// The value of GS's base for the present space.
     pub fn window(&self, mmu: &Mmu) -> u64 {
         match self.windows {
             Windows::Never => 0,
-            Windows::Auto | Windows::Always => mmu.window().unwrap_or(NOWHERE),
+            Windows::Auto | Windows::Always => mmu.tlb().window().unwrap_or(NOWHERE),
         }
     }
 
-    /// A program is about to run. Returns whether a window was opened.
+    /// Opens a window for the program that is about to run, if it should have one from the start. Returns whether one was opened.
     pub fn before_program(&mut self, mmu: &mut Mmu) -> bool {
-        self.windows == Windows::Always && mmu.window().is_none() && mmu.open_window().is_ok()
+        self.windows == Windows::Always
+            && mmu.tlb().window().is_none()
+            && mmu.tlb_mut().open_window().is_ok()
     }
 
-    /// A slice of time ended in a program. Returns whether a window was opened.
+    /// Accounts for a slice of time that ended in a program. Returns whether a window was opened.
     pub fn after_slice(&mut self, mmu: &mut Mmu) -> bool {
         if self.windows != Windows::Auto {
             return false;
         }
-        let account = self.account(mmu.space());
-        if mmu.window().is_some() {
-            account.settle(mmu.window_remaps());
+        let account = self.account(mmu.tlb().space());
+        if mmu.tlb().window().is_some() {
+            account.charge(mmu.tlb().remaps());
             account.credit = (account.credit + EARNED).min(MOST_CREDIT);
             return false;
         }
@@ -139,29 +142,29 @@ impl WindowPolicy {
             return false;
         }
         account.slices = 0;
-        let opened = mmu.open_window().is_ok();
+        let opened = mmu.tlb_mut().open_window().is_ok();
         account.credit = FIRST_CREDIT;
-        account.settled = mmu.window_remaps();
+        account.charged = mmu.tlb().remaps();
         opened
     }
 
-    /// A program faulted at what its window does not show. Returns whether the window was closed.
+    /// Accounts for a fault at a page that the window does not show. Returns whether the window was closed.
     pub fn after_fault(&mut self, mmu: &mut Mmu) -> bool {
         if self.windows != Windows::Auto {
             return false;
         }
-        let account = self.account(mmu.space());
+        let account = self.account(mmu.tlb().space());
         account.credit -= 1;
-        account.settle(mmu.window_remaps());
+        account.charge(mmu.tlb().remaps());
         if account.credit >= 0 {
             return false;
         }
         account.needed = (2 * account.needed).min(MOST_SLICES);
-        mmu.close_window();
+        mmu.tlb_mut().close_window();
         true
     }
 
-    /// The account of `space`, a new one if that is new.
+    /// The account of `space`; a new one, if the space is new.
     fn account(&mut self, space: SpaceId) -> &mut Account {
         let index = space.index();
         if self.accounts.len() <= index {

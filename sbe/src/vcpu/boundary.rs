@@ -1,19 +1,21 @@
-//! What can happen between two instructions (SDM Vol. 3A, 6.9 "Priority among Simultaneous Events").
+//! The events that can come between two instructions (SDM Vol. 3A, 6.9 "Priority among Simultaneous Events").
 
-use super::fetch::FetchWindow;
-use super::{Exit, exit_of, step};
+use super::Exit;
+use super::fetch::FetchPage;
+use super::step::step;
 use crate::cpu::control::{DR6_BS, DR7_ENABLES};
 use crate::cpu::{Pending, eflags};
 use crate::decode::Cache;
 use crate::emulate::{Event, Exec};
 use crate::fault::Fault;
+use mmu::LinearAddr;
 
-/// One step with everything that can happen between two instructions: traps, interrupts, shadows, breakpoints.
+/// Executes one instruction, or delivers an event that comes before it: traps, interrupts, shadows, breakpoints.
 #[cold]
 pub fn step_watched(
     cx: &mut Exec<'_>,
     cache: &mut Cache,
-    window: &mut FetchWindow,
+    page: &mut FetchPage,
 ) -> Result<(), Exit> {
     match deliver_pending(cx) {
         Ok(Boundary::Clear) => {}
@@ -23,7 +25,7 @@ pub fn step_watched(
             return Ok(());
         }
         Ok(Boundary::Exit(exit)) => return Err(exit),
-        Err(fault) => return Err(exit_of(cx, fault)),
+        Err(fault) => return Err(Exit::of_fault(cx, fault)),
     }
     let here = cx.cpu.linear_eip();
     if cx.debugger.stops_at(here) && cx.cpu.eflags & eflags::RF == 0 {
@@ -34,13 +36,15 @@ pub fn step_watched(
     cx.cpu.pending.clear(shadows);
     if let Some(hits) = code_breakpoints(cx) {
         cx.cpu.retired += 1;
-        return cx.raise_debug(hits).map_err(|fault| exit_of(cx, fault));
+        return cx
+            .raise_debug(hits)
+            .map_err(|fault| Exit::of_fault(cx, fault));
     }
     let single_step = cx.cpu.eflags & eflags::TF != 0;
     // RF lasts for one instruction; a fault pushes it set by itself.
     cx.cpu.eflags &= !eflags::RF;
     let delivered = cx.cpu.delivered;
-    step(cx, cache, window)?;
+    step(cx, cache, page)?;
     // A fault, or INT n, has cleared TF on the way to its handler: no trap.
     if single_step && cx.cpu.delivered == delivered {
         cx.cpu.debug_hits |= DR6_BS;
@@ -50,9 +54,9 @@ pub fn step_watched(
 }
 
 enum Boundary {
-    /// Nothing to deliver: execute the next instruction.
+    /// There is nothing to deliver: the next instruction executes.
     Clear,
-    /// An event was delivered; look again.
+    /// An event was delivered; there may be more.
     Delivered,
     Exit(Exit),
 }
@@ -90,7 +94,7 @@ fn deliver_pending(cx: &mut Exec<'_>) -> Result<Boundary, Fault> {
     Ok(Boundary::Clear)
 }
 
-/// DR6 bits of the instruction breakpoints at EIP (SDM Vol. 3B, 17.3.1.1 "Instruction-Breakpoint Exception Condition").
+/// The DR6 bits of the instruction breakpoints at EIP (SDM Vol. 3B, 17.3.1.1 "Instruction-Breakpoint Exception Condition").
 fn code_breakpoints(cx: &Exec<'_>) -> Option<u32> {
     let cpu = &*cx.cpu;
     if cpu.dr[7] & DR7_ENABLES == 0 || cpu.eflags & eflags::RF != 0 {
@@ -100,7 +104,7 @@ fn code_breakpoints(cx: &Exec<'_>) -> Option<u32> {
     let hits = (0..4).fold(0, |hits, index| {
         let enabled = cpu.dr[7] >> (2 * index) & 3 != 0;
         let executes = cpu.dr[7] >> (16 + 4 * index) & 3 == 0;
-        if enabled && executes && cpu.dr[index] == linear {
+        if enabled && executes && LinearAddr::from(cpu.dr[index]) == linear {
             hits | 1 << index
         } else {
             hits

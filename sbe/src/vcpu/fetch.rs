@@ -1,4 +1,4 @@
-//! Fetching an instruction, and executing it.
+//! Fetching, decoding and executing one instruction.
 
 use crate::cpu::Pending;
 use crate::cpu::segment::SegReg;
@@ -8,30 +8,30 @@ use crate::emulate::Exec;
 use crate::fault::{Fault, Unsupported};
 use mmu::{Frame, GuestPhys, LinearAddr, MemFault, PAGE_SIZE};
 
-/// The page instructions are being fetched from.
+/// The page that instructions are being fetched from, and what is known of it.
 #[derive(Clone, Copy)]
-pub struct FetchWindow {
-    /// Linear page number; [`FetchWindow::CLOSED`] matches none.
-    page: u32,
-    /// Base of the code segment.
+pub struct FetchPage {
+    /// The linear page number; [`FetchPage::NONE`] matches none.
+    number: u32,
+    /// The base of the code segment.
     base: u32,
-    /// Highest EIP within the code segment.
+    /// The highest EIP within the code segment.
     limit: u32,
     frame: Frame,
-    /// Key of the page's first byte.
+    /// The key of the page's first byte in the decode cache.
     key: Key,
-    /// Value of [`Mmu::code_epoch`] when `key` was made.
+    /// The value of [`mmu::Mmu::code_epoch`] when `key` was made.
     epoch: u64,
 }
 
-impl FetchWindow {
-    /// No linear page has this number.
-    const CLOSED: u32 = u32::MAX;
+impl FetchPage {
+    /// A number that no linear page has.
+    const NONE: u32 = u32::MAX;
 
-    /// A window on nothing.
-    pub fn closed() -> Self {
+    /// No page: the next fetch looks its own up.
+    pub fn none() -> Self {
         Self {
-            page: Self::CLOSED,
+            number: Self::NONE,
             base: 0,
             limit: 0,
             frame: Frame::new(0),
@@ -44,49 +44,45 @@ impl FetchWindow {
     }
 }
 
-/// Closes the window if it is stale.
+/// Forgets the page if what is known of it may be stale.
 #[inline(always)]
-pub fn refetch(cx: &mut Exec<'_>, window: &mut FetchWindow) {
+pub fn refetch(cx: &mut Exec<'_>, page: &mut FetchPage) {
     if cx.cpu.pending.has(Pending::REFETCH) {
-        window.page = FetchWindow::CLOSED;
+        page.number = FetchPage::NONE;
         cx.cpu.pending.clear(Pending::REFETCH);
     }
 }
 
-/// Fetches and executes one instruction. On success EIP is the next instruction's.
+/// Fetches and executes one instruction. On success EIP is that of the next instruction.
 #[inline(always)]
-pub fn execute(
-    cx: &mut Exec<'_>,
-    cache: &mut Cache,
-    window: &mut FetchWindow,
-) -> Result<(), Fault> {
+pub fn execute(cx: &mut Exec<'_>, cache: &mut Cache, page: &mut FetchPage) -> Result<(), Fault> {
     let start = cx.cpu.eip;
-    let mut linear = window.base.wrapping_add(start);
-    if window.page != linear >> mmu::PAGE_SHIFT || window.epoch != cx.mmu.code_epoch() {
-        linear = open_window(cx, window)?;
+    let mut linear = page.base.wrapping_add(start);
+    if page.number != linear >> mmu::PAGE_SHIFT || page.epoch != cx.mmu.code_epoch() {
+        linear = find_page(cx, page)?;
     }
-    let mut key = window.key;
+    let mut key = page.key;
     key.address |= u64::from(linear) % PAGE_SIZE as u64;
     let decoded;
     let insn = match cache.get(key) {
         Some(insn) => insn,
         None => {
-            decoded = decode(cx, cache, window, key, linear)?;
+            decoded = decode(cx, cache, page, key, linear)?;
             &decoded
         }
     };
     let last = start.wrapping_add(u32::from(insn.len) - 1);
-    if last > window.limit || last < start {
+    if last > page.limit || last < start {
         return Err(Fault::gp(0));
     }
     cx.cpu.eip = last.wrapping_add(1);
     (insn.exec)(cx, insn)
 }
 
-/// Points the window at the page of CS:EIP and returns the linear address of that.
+/// Looks up the page of CS:EIP. Returns the linear address of CS:EIP.
 #[cold]
-fn open_window(cx: &mut Exec<'_>, window: &mut FetchWindow) -> Result<u32, Fault> {
-    window.page = FetchWindow::CLOSED;
+fn find_page(cx: &mut Exec<'_>, page: &mut FetchPage) -> Result<u32, Fault> {
+    page.number = FetchPage::NONE;
     let cs = *cx.cpu.seg(SegReg::Cs);
     if cx.cpu.eip > cs.limit {
         return Err(Fault::gp(0));
@@ -95,8 +91,8 @@ fn open_window(cx: &mut Exec<'_>, window: &mut FetchWindow) -> Result<u32, Fault
     let frame = fetch_frame(cx, linear)?;
     cx.mmu.memory().mark_executed(frame);
     let code32 = if cx.cpu.is_code32() { Key::CODE32 } else { 0 };
-    *window = FetchWindow {
-        page: linear >> mmu::PAGE_SHIFT,
+    *page = FetchPage {
+        number: linear >> mmu::PAGE_SHIFT,
         base: cs.base,
         limit: cs.limit,
         frame,
@@ -120,12 +116,12 @@ fn fetch_frame(cx: &mut Exec<'_>, linear: u32) -> Result<Frame, Fault> {
     }
 }
 
-/// Decodes the instruction at `linear`, inside the window's page, and caches it if it lies in one page.
+/// Decodes the instruction at `linear`, which begins in `page`, and caches it if it ends there too.
 #[cold]
 fn decode(
     cx: &mut Exec<'_>,
     cache: &mut Cache,
-    window: &mut FetchWindow,
+    page: &mut FetchPage,
     key: Key,
     linear: u32,
 ) -> Result<Insn, Fault> {
@@ -139,10 +135,10 @@ fn decode(
         CodeSize::Bits16
     };
     let offset = linear as usize % PAGE_SIZE;
-    cx.mmu.mark_code(window.frame);
+    cx.mmu.mark_code(page.frame);
     let mut bytes = [0; MAX_LENGTH];
     let here = &mut bytes[..MAX_LENGTH.min(PAGE_SIZE - offset)];
-    read_code(cx, window.frame, offset, here);
+    read_code(cx, page.frame, offset, here);
     match decoder::decode(here, size, cx.host) {
         Err(DecodeError::NeedMoreBytes) => decode_across(cx, here, size, linear),
         Ok(insn) => {
@@ -171,7 +167,7 @@ fn decode_across(
     decoder::decode(&bytes, size, cx.host).map_err(decode_fault)
 }
 
-/// Reads instruction bytes, all in one page of memory that was fetched from.
+/// Reads instruction bytes that lie in one page, whose fetch has succeeded.
 fn read_code(cx: &Exec<'_>, frame: Frame, offset: usize, bytes: &mut [u8]) {
     let start = GuestPhys::new(frame.base().get() + offset as u64);
     if cx.mmu.memory().read(start, bytes).is_err() {

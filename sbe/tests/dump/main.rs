@@ -6,7 +6,7 @@ use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use mmu::{GuestPhys, Memory, Mmu};
 use sbe::cpu::control::CR4_OSFXSR;
-use sbe::{CpuModel, EmptyBus, Engine, Exit, NoDump, Vcpu};
+use sbe::{EmptyBus, Engine, Exit, NoDump, Vcpu, VcpuConfig};
 use std::path::PathBuf;
 use std::{env, fs};
 
@@ -26,8 +26,12 @@ fn run(engine: Engine, stack: u32, program: Program) -> Vcpu {
     phys.write(GuestPhys::new(ORIGIN.into()), &code)
         .expect("code fits");
     let mmu = Mmu::new(phys).expect("tables");
-    let mut vcpu = Vcpu::with_engine(CpuModel::default(), engine, mmu).expect("processor");
-    vcpu.record_code();
+    let config = VcpuConfig {
+        engine,
+        record_code: true,
+        ..VcpuConfig::default()
+    };
+    let mut vcpu = Vcpu::new(&config, mmu).expect("processor");
     vcpu.set_linux_entry(ORIGIN, DATA);
     vcpu.cpu.cr4 |= CR4_OSFXSR;
     vcpu.cpu.regs.set(4, stack);
@@ -40,7 +44,7 @@ fn run(engine: Engine, stack: u32, program: Program) -> Vcpu {
 #[track_caller]
 fn golden(name: &str, stack: u32, program: Program) {
     let vcpu = run(Engine::Translator, stack, program);
-    let dump = vcpu.dump_code(ORIGIN).expect("a dump");
+    let dump = vcpu.dump_code(ORIGIN.into()).expect("a dump");
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("tests/dump")
         .join(name)
@@ -194,8 +198,8 @@ fn an_instruction_across_two_pages() {
 #[test]
 fn what_cannot_be_dumped() {
     let vcpu = run(Engine::Translator, STACK, |a| a.hlt());
-    assert!(vcpu.dump_code(ORIGIN + 0xFFF).is_ok());
-    assert_eq!(vcpu.dump_code(DATA), Err(NoDump::NothingTranslated));
+    assert!(vcpu.dump_code((ORIGIN + 0xFFF).into()).is_ok());
+    assert_eq!(vcpu.dump_code(DATA.into()), Err(NoDump::NothingTranslated));
     let vcpu = run(Engine::Emulator, STACK, |a| a.hlt());
-    assert_eq!(vcpu.dump_code(ORIGIN), Err(NoDump::NoTranslator));
+    assert_eq!(vcpu.dump_code(ORIGIN.into()), Err(NoDump::NoTranslator));
 }

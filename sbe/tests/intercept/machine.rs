@@ -5,8 +5,8 @@ use iced_x86::code_asm::*;
 use mmu::{GuestPhys, Memory, Mmu};
 use sbe::cpu::DescriptorTable;
 use sbe::{
-    Action, Bus, CpuModel, Decision, EmptyBus, Engine, Exit, GuestEvent, Observation, Policy,
-    Source, Vcpu, Width,
+    Action, Bus, Decision, EmptyBus, Engine, EventSource, Exit, GuestEvent, Observation, Policy,
+    Vcpu, VcpuConfig, Width,
 };
 
 /// Where the program starts, behind the instructions that turn paging on.
@@ -124,7 +124,11 @@ impl Machine {
             place(TABLE + (page >> 10), &(page | bits).to_le_bytes());
         }
         let mmu = Mmu::new(phys).expect("tables");
-        let mut vcpu = Vcpu::with_engine(CpuModel::default(), engine, mmu).expect("a processor");
+        let config = VcpuConfig {
+            engine,
+            ..VcpuConfig::default()
+        };
+        let mut vcpu = Vcpu::new(&config, mmu).expect("a processor");
         vcpu.set_linux_entry(ORIGIN, 0);
         vcpu.cpu.regs.set(EDX, 0);
         vcpu.cpu.regs.set(ESP, STACK);
@@ -246,7 +250,7 @@ impl Machine {
 pub type Program = fn(&mut CodeAssembler) -> Result<(), IcedError>;
 
 /// An event at `eip` without error code and address.
-pub fn plain(vector: u8, source: Source, eip: u32) -> GuestEvent {
+pub fn plain(vector: u8, source: EventSource, eip: u32) -> GuestEvent {
     GuestEvent {
         vector,
         source,

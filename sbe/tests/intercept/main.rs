@@ -10,7 +10,7 @@ use iced_x86::code_asm::*;
 use machine::{ABSENT, CS, Machine, Program, plain};
 use sbe::cpu::control::DR6_BS;
 use sbe::cpu::eflags::TF;
-use sbe::{Decision, Engine, Exit, GuestEvent, Policy, Source};
+use sbe::{Decision, Engine, EventSource, Exit, GuestEvent, Policy};
 
 const PAGE_FAULT: u8 = 14;
 const PROTECTION: u8 = 13;
@@ -46,8 +46,8 @@ fn store_to_absent(a: &mut CodeAssembler) -> Result<(), IcedError> {
 fn page_fault(eip: u32) -> GuestEvent {
     GuestEvent {
         error_code: Some(ABSENT_WRITE),
-        cr2: Some(ABSENT + 8),
-        ..plain(PAGE_FAULT, Source::Exception, eip)
+        cr2: Some((ABSENT + 8).into()),
+        ..plain(PAGE_FAULT, EventSource::Exception, eip)
     }
 }
 
@@ -132,7 +132,7 @@ fn a_page_fault_is_changed() {
 #[test]
 fn calls_are_shown_and_reflected_unless_decided_otherwise() {
     on_both(&[CALL], calls, |mut machine| {
-        let call = plain(CALL, Source::Software, machine.start + BEFORE_CALL);
+        let call = plain(CALL, EventSource::Software, machine.start + BEFORE_CALL);
         for done in 0..40 {
             assert_eq!(machine.event(), call);
             assert_eq!(machine.handled(CALL), done);
@@ -178,7 +178,7 @@ fn external_interrupts_are_reflected_swallowed_and_changed() {
             machine.run_for_a_while();
             machine.interrupt(LINE);
             let event = machine.event();
-            assert_eq!(event, plain(LINE, Source::External, event.eip));
+            assert_eq!(event, plain(LINE, EventSource::External, event.eip));
             let done = machine.vcpu.cpu.regs.get(EDX);
             assert!((1..5000).contains(&done), "{done}");
             machine.finish(decision);
@@ -201,7 +201,7 @@ fn a_swallowed_interrupt_does_not_end_hlt() {
         assert_eq!(machine.run(), Exit::Halt);
         let behind = machine.vcpu.cpu.eip;
         machine.interrupt(LINE);
-        assert_eq!(machine.event(), plain(LINE, Source::External, behind));
+        assert_eq!(machine.event(), plain(LINE, EventSource::External, behind));
         machine.finish(Decision::Swallow);
         assert_eq!(machine.vcpu.cpu.eip, behind);
         machine.interrupt(LINE);
@@ -218,7 +218,7 @@ fn an_nmi_is_external_and_does_not_block_others_when_swallowed() {
         for decision in [Decision::Swallow, Decision::Reflect] {
             machine.vcpu.inject_nmi();
             let event = machine.event();
-            assert_eq!(event, plain(NMI, Source::External, event.eip));
+            assert_eq!(event, plain(NMI, EventSource::External, event.eip));
             assert!(!machine.vcpu.cpu.nmi_blocked);
             machine.vcpu.decide(decision);
         }
@@ -232,11 +232,11 @@ fn a_fault_of_int_n_is_an_event_of_its_own() {
     // The table ends before this vector.
     let program: Program = |a| a.int(0x90);
     on_both(&[0x90, PROTECTION], program, |mut machine| {
-        let call = plain(0x90, Source::Software, machine.start);
+        let call = plain(0x90, EventSource::Software, machine.start);
         assert_eq!(machine.event(), call);
         let fault = GuestEvent {
             error_code: Some(0x90 << 3 | 2),
-            ..plain(PROTECTION, Source::Exception, machine.start)
+            ..plain(PROTECTION, EventSource::Exception, machine.start)
         };
         assert_eq!(machine.event(), fault);
     });
@@ -252,7 +252,7 @@ fn a_double_fault_is_an_event_of_its_own() {
             assert_eq!(machine.event(), page_fault(machine.start));
             let double = GuestEvent {
                 error_code: Some(0),
-                ..plain(DOUBLE_FAULT, Source::Exception, machine.start)
+                ..plain(DOUBLE_FAULT, EventSource::Exception, machine.start)
             };
             assert_eq!(machine.event(), double);
             assert_eq!(machine.vcpu.cpu.cr2, ABSENT + 8);
@@ -276,7 +276,7 @@ fn a_call_that_is_swallowed_is_single_stepped_and_one_that_is_reflected_is_not()
         on_both(&[CALL, DEBUG], program, |mut machine| {
             let behind = machine.event().eip + 2;
             machine.vcpu.decide(decision);
-            let trap = plain(DEBUG, Source::Exception, behind + instructions);
+            let trap = plain(DEBUG, EventSource::Exception, behind + instructions);
             assert_eq!(machine.event(), trap);
             assert_ne!(machine.vcpu.cpu.dr[6] & DR6_BS, 0);
             machine.vcpu.cpu.eflags &= !TF;
@@ -298,9 +298,9 @@ fn breakpoint_and_overflow_are_software_and_int1_is_an_exception() {
     };
     on_both(&[3, 4, DEBUG], program, |mut machine| {
         for (vector, source, offset) in [
-            (3, Source::Software, 0),
-            (4, Source::Software, 7),
-            (DEBUG, Source::Exception, 8),
+            (3, EventSource::Software, 0),
+            (4, EventSource::Software, 7),
+            (DEBUG, EventSource::Exception, 8),
         ] {
             assert_eq!(
                 machine.event(),

@@ -4,7 +4,8 @@ use iced_x86::code_asm::*;
 use sbe::cpu::control::{CR0_MP, CR0_PG, CR0_TS, CR4_PSE, ControlRegister};
 use sbe::cpu::segment::{Attributes, Segment, Selector};
 use sbe::{
-    ControlWrite, Decision, Direction, Exit, GuestEvent, Observation, PortAccess, Source, Width,
+    ControlWrite, Decision, Direction, EventSource, Exit, GuestEvent, Observation, PortAccess,
+    Width,
 };
 
 use crate::machine::{ABSENT, CS, DIRECTORY, GDT, Machine, Program, STACK, plain};
@@ -46,7 +47,7 @@ fn told(machine: &mut Machine) -> Vec<Observation> {
     rest
 }
 
-fn event(vector: u8, source: Source, eip: u32) -> Observation {
+fn event(vector: u8, source: EventSource, eip: u32) -> Observation {
     Observation::Event(plain(vector, source, eip))
 }
 
@@ -83,7 +84,7 @@ fn nothing_is_told_unless_wanted() {
 fn interrupts_and_exceptions_are_told() {
     observed(&[], calls, |mut machine| {
         assert_eq!(machine.run(), Exit::Halt);
-        let call = event(CALL, Source::Software, machine.start + BEFORE_CALL);
+        let call = event(CALL, EventSource::Software, machine.start + BEFORE_CALL);
         assert_eq!(told(&mut machine), [call; 40]);
     });
     observed(&[], store_to_absent, |mut machine| {
@@ -97,7 +98,7 @@ fn interrupts_and_exceptions_are_told() {
         assert_eq!(machine.run(), Exit::Halt);
         match told(&mut machine)[..] {
             [Observation::Event(told)] => {
-                assert_eq!(told, plain(LINE, Source::External, told.eip));
+                assert_eq!(told, plain(LINE, EventSource::External, told.eip));
             }
             ref other => panic!("{other:?}"),
         }
@@ -112,7 +113,7 @@ fn what_cannot_be_delivered_is_followed_by_what_comes_of_it() {
         assert_eq!(machine.run(), Exit::Shutdown);
         let double = GuestEvent {
             error_code: Some(0),
-            ..plain(DOUBLE_FAULT, Source::Exception, machine.start)
+            ..plain(DOUBLE_FAULT, EventSource::Exception, machine.start)
         };
         let expected = [page_fault(machine.start), double].map(Observation::Event);
         assert_eq!(told(&mut machine), expected);
@@ -134,7 +135,7 @@ fn what_is_intercepted_is_told_as_the_guest_gets_it() {
         machine.event();
         assert_eq!(
             told(&mut machine),
-            [CALL, 0x81].map(|vector| event(vector, Source::Software, place))
+            [CALL, 0x81].map(|vector| event(vector, EventSource::Software, place))
         );
     });
     observed(&[PAGE_FAULT], store_to_absent, |mut machine| {

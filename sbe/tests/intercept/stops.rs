@@ -26,10 +26,10 @@ fn machines(program: Program) -> impl Iterator<Item = Machine> {
         .map(move |engine| {
             let mut machine = Machine::new(engine, &[], program);
             let start = machine.start;
-            machine.vcpu.add_breakpoint(start);
-            assert_eq!(machine.run(), Exit::Breakpoint(start));
+            machine.vcpu.debugger_mut().add_breakpoint(start.into());
+            assert_eq!(machine.run(), Exit::Breakpoint(start.into()));
             assert_eq!(machine.vcpu.cpu.eip, start);
-            assert!(machine.vcpu.remove_breakpoint(start));
+            assert!(machine.vcpu.debugger_mut().remove_breakpoint(start.into()));
             machine
         })
 }
@@ -81,17 +81,17 @@ fn a_program_that_adds_up_its_code_does_not_see_breakpoints() {
         let places = steps(&mut machine, 6);
         let [add, dec] = [places[3], places[4]];
         for stop in [add, dec] {
-            machine.vcpu.add_breakpoint(stop);
+            machine.vcpu.debugger_mut().add_breakpoint(stop.into());
         }
         for _ in 0..50 {
             for stop in [add, dec] {
-                assert_eq!(machine.run(), Exit::Breakpoint(stop));
+                assert_eq!(machine.run(), Exit::Breakpoint(stop.into()));
                 assert_eq!(machine.vcpu.cpu.eip, stop);
             }
         }
         for stop in [add, dec] {
-            assert!(machine.vcpu.remove_breakpoint(stop));
-            assert!(!machine.vcpu.remove_breakpoint(stop));
+            assert!(machine.vcpu.debugger_mut().remove_breakpoint(stop.into()));
+            assert!(!machine.vcpu.debugger_mut().remove_breakpoint(stop.into()));
         }
         assert_eq!(result(&mut machine), code * ROUNDS);
     }
@@ -104,9 +104,9 @@ fn a_breakpoint_in_code_that_runs_already_is_met_each_time() {
         machine.run_for(2000);
         let left = machine.vcpu.cpu.regs.get(EBX);
         assert!((1..ROUNDS).contains(&left));
-        machine.vcpu.add_breakpoint(outer);
+        machine.vcpu.debugger_mut().add_breakpoint(outer.into());
         for rounds in (1..left).rev() {
-            assert_eq!(machine.run(), Exit::Breakpoint(outer));
+            assert_eq!(machine.run(), Exit::Breakpoint(outer.into()));
             assert_eq!(machine.vcpu.cpu.regs.get(EBX), rounds);
         }
         result(&mut machine);
@@ -137,12 +137,12 @@ fn a_breakpoint_may_be_on_an_instruction_that_crosses_pages() {
         let function = steps(&mut machine, 2)[1];
         assert_eq!(function % 0x1000, 0xFFE);
         machine.run_for(100);
-        machine.vcpu.add_breakpoint(function);
+        machine.vcpu.debugger_mut().add_breakpoint(function.into());
         let left = machine.vcpu.cpu.regs.get(ECX);
         for _ in 1..left {
-            assert_eq!(machine.run(), Exit::Breakpoint(function));
+            assert_eq!(machine.run(), Exit::Breakpoint(function.into()));
         }
-        while machine.run() == Exit::Breakpoint(function) {}
+        while machine.run() == Exit::Breakpoint(function.into()) {}
         assert_eq!(machine.vcpu.cpu.regs.get(EDX), 100 * 0x0001_0001);
     }
 }
@@ -151,7 +151,10 @@ fn a_breakpoint_may_be_on_an_instruction_that_crosses_pages() {
 fn the_same_offset_in_another_page_is_no_breakpoint() {
     for mut machine in machines(summing) {
         let outer = steps(&mut machine, 2)[1];
-        machine.vcpu.add_breakpoint(outer + 0x1000);
+        machine
+            .vcpu
+            .debugger_mut()
+            .add_breakpoint((outer + 0x1000).into());
         result(&mut machine);
     }
 }
@@ -159,9 +162,15 @@ fn the_same_offset_in_another_page_is_no_breakpoint() {
 #[test]
 fn an_instruction_that_faults_is_met_once() {
     for mut machine in machines(store_to_absent) {
-        machine.vcpu.add_breakpoint(machine.start);
-        machine.vcpu.add_breakpoint(HANDLERS + 4 * 64);
-        assert_eq!(machine.run(), Exit::Breakpoint(HANDLERS + 4 * 64));
+        machine
+            .vcpu
+            .debugger_mut()
+            .add_breakpoint(machine.start.into());
+        machine
+            .vcpu
+            .debugger_mut()
+            .add_breakpoint((HANDLERS + 4 * 64).into());
+        assert_eq!(machine.run(), Exit::Breakpoint((HANDLERS + 4 * 64).into()));
         assert_eq!(result(&mut machine), 7);
         assert_eq!(machine.handled(PAGE_FAULT), 1);
     }
@@ -182,11 +191,11 @@ fn a_repeated_instruction_is_met_once() {
         let rep = steps(&mut machine, 3)[2];
         let before = machine.start;
         for stop in [before, rep] {
-            machine.vcpu.add_breakpoint(stop);
+            machine.vcpu.debugger_mut().add_breakpoint(stop.into());
         }
         machine.vcpu.cpu.eip = before;
-        assert_eq!(machine.run(), Exit::Breakpoint(before));
-        assert_eq!(machine.run(), Exit::Breakpoint(rep));
+        assert_eq!(machine.run(), Exit::Breakpoint(before.into()));
+        assert_eq!(machine.run(), Exit::Breakpoint(rep.into()));
         assert_eq!(machine.run(), Exit::Halt);
     }
 }
@@ -216,9 +225,9 @@ fn a_loop_of_one_instruction_is_met_each_time() {
     }
     for mut machine in machines(spinning) {
         let here = steps(&mut machine, 1)[0];
-        machine.vcpu.add_breakpoint(here);
+        machine.vcpu.debugger_mut().add_breakpoint(here.into());
         for left in (1..20).rev() {
-            assert_eq!(machine.run(), Exit::Breakpoint(here));
+            assert_eq!(machine.run(), Exit::Breakpoint(here.into()));
             assert_eq!(machine.vcpu.cpu.regs.get(ECX), left);
         }
         assert_eq!(machine.run(), Exit::Halt);
@@ -237,9 +246,12 @@ fn waiting(a: &mut CodeAssembler) -> Result<(), IcedError> {
 #[test]
 fn a_stop_behind_sti_does_not_let_an_interrupt_in() {
     for mut machine in machines(waiting) {
-        machine.vcpu.add_breakpoint(machine.start + 1);
+        machine
+            .vcpu
+            .debugger_mut()
+            .add_breakpoint((machine.start + 1).into());
         machine.interrupt(LINE);
-        assert_eq!(machine.run(), Exit::Breakpoint(machine.start + 1));
+        assert_eq!(machine.run(), Exit::Breakpoint((machine.start + 1).into()));
         assert_eq!(result(&mut machine), 1);
         assert_eq!(machine.vcpu.cpu.eflags & IF, 0, "the second HLT");
         assert_eq!(machine.handled(LINE), 1);
@@ -347,11 +359,11 @@ fn watchpoints_stop_behind_each_access_they_watch() {
             let places = steps(&mut machine, 9);
             machine.run_for(40);
             let watchpoint = Watchpoint {
-                start: DATA + start,
+                start: (DATA + start).into(),
                 len,
                 watched,
             };
-            machine.vcpu.add_watchpoint(watchpoint);
+            machine.vcpu.debugger_mut().add_watchpoint(watchpoint);
             let mut met = Vec::new();
             while met.len() < 2 * by.len() {
                 match machine.run() {
@@ -371,7 +383,7 @@ fn watchpoints_stop_behind_each_access_they_watch() {
             met.truncate(by.len());
             met.sort_unstable();
             assert_eq!(met, by);
-            assert!(machine.vcpu.remove_watchpoint(watchpoint));
+            assert!(machine.vcpu.debugger_mut().remove_watchpoint(watchpoint));
             assert_eq!(machine.run(), Exit::Halt);
             assert_eq!(machine.load(DATA + 8), 100, "nothing is done twice");
         }
@@ -381,8 +393,8 @@ fn watchpoints_stop_behind_each_access_they_watch() {
 #[test]
 fn a_watchpoint_in_a_repeated_instruction_stops_behind_the_iteration() {
     for mut machine in machines(copying) {
-        machine.vcpu.add_watchpoint(Watchpoint {
-            start: DATA + 50,
+        machine.vcpu.debugger_mut().add_watchpoint(Watchpoint {
+            start: (DATA + 50).into(),
             len: 2,
             watched: Watched::Accesses,
         });
@@ -399,11 +411,11 @@ fn a_watchpoint_in_a_repeated_instruction_stops_behind_the_iteration() {
 fn an_access_that_faults_meets_no_watchpoint() {
     for mut machine in machines(store_to_absent) {
         let watchpoint = Watchpoint {
-            start: ABSENT + 8,
+            start: (ABSENT + 8).into(),
             len: 4,
             watched: Watched::Writes,
         };
-        machine.vcpu.add_watchpoint(watchpoint);
+        machine.vcpu.debugger_mut().add_watchpoint(watchpoint);
         let hit = WatchHit {
             watchpoint,
             write: true,
@@ -418,8 +430,8 @@ fn an_access_that_faults_meets_no_watchpoint() {
 #[test]
 fn steps_meet_watchpoints() {
     for mut machine in machines(accessing) {
-        machine.vcpu.add_watchpoint(Watchpoint {
-            start: DATA + 4,
+        machine.vcpu.debugger_mut().add_watchpoint(Watchpoint {
+            start: (DATA + 4).into(),
             len: 1,
             watched: Watched::Reads,
         });
@@ -445,10 +457,10 @@ fn an_interrupt_that_waits_does_not_bring_back_to_the_breakpoint() {
     }
     for mut machine in machines(counting) {
         let inc = steps(&mut machine, 2)[1];
-        machine.vcpu.add_breakpoint(inc);
+        machine.vcpu.debugger_mut().add_breakpoint(inc.into());
         for done in 1..5 {
             machine.interrupt(LINE);
-            assert_eq!(machine.run(), Exit::Breakpoint(inc));
+            assert_eq!(machine.run(), Exit::Breakpoint(inc.into()));
             assert_eq!(machine.vcpu.cpu.regs.get(EDX), done);
             assert_eq!(machine.handled(LINE), done);
         }
@@ -474,12 +486,12 @@ fn a_breakpoint_that_has_gone_costs_nothing() {
         panic!("two steps");
     };
     machine.vcpu.cpu.eip = again;
-    machine.vcpu.add_breakpoint(dec);
+    machine.vcpu.debugger_mut().add_breakpoint(dec.into());
     for _ in 0..3 {
-        assert_eq!(machine.run(), Exit::Breakpoint(dec));
+        assert_eq!(machine.run(), Exit::Breakpoint(dec.into()));
         steps(&mut machine, 1);
     }
-    assert!(machine.vcpu.remove_breakpoint(dec));
+    assert!(machine.vcpu.debugger_mut().remove_breakpoint(dec.into()));
     let exits = |machine: &Machine| machine.vcpu.translation().unwrap().exits.emulate;
     let before = exits(&machine);
     result(&mut machine);
@@ -503,9 +515,9 @@ fn who_has_stepped_into_a_repeated_instruction_meets_its_breakpoint_the_next_tim
     for mut machine in machines(copying_again) {
         let rep = steps(&mut machine, 5)[4];
         assert_eq!(machine.vcpu.cpu.regs.get(ECX), 18);
-        machine.vcpu.add_breakpoint(rep);
+        machine.vcpu.debugger_mut().add_breakpoint(rep.into());
         for left in (1..5).rev() {
-            assert_eq!(machine.run(), Exit::Breakpoint(rep));
+            assert_eq!(machine.run(), Exit::Breakpoint(rep.into()));
             assert_eq!(machine.vcpu.cpu.regs.get(EBX), left);
         }
         assert_eq!(machine.run(), Exit::Halt);
@@ -554,7 +566,10 @@ fn a_guest_that_traps_itself_does_not_see_steps_and_breakpoints() {
         assert_eq!(seen(&stepped), seen(&undisturbed));
 
         for offset in 0..100 {
-            stopped.vcpu.add_breakpoint(stopped.start + offset);
+            stopped
+                .vcpu
+                .debugger_mut()
+                .add_breakpoint((stopped.start + offset).into());
         }
         while stopped.run() != Exit::Halt {}
         assert_eq!(seen(&stopped), seen(&undisturbed));

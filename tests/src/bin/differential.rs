@@ -9,7 +9,7 @@ use tests::differential::campaign::Campaign;
 use tests::differential::forms;
 use tests::differential::machine::Side;
 
-/// What executes the cases beside the real CPU.
+/// An engine's name on the command line.
 #[derive(Clone, Copy, ValueEnum)]
 enum EngineName {
     /// The emulator alone.

@@ -1,4 +1,4 @@
-//! Where memory operands go: mostly the middle of writable pages, and every kind of edge.
+//! The addresses of memory operands: mostly the middle of writable pages, and every kind of edge.
 
 use super::layout::{PAGE, SANDBOX};
 use super::values::percent;

@@ -21,7 +21,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use thiserror::Error;
 
-/// Why a campaign could not go on.
+/// A reason why a campaign could not go on.
 #[derive(Debug, Error)]
 pub enum CampaignError {
     /// The real CPU could not be asked.
@@ -37,16 +37,16 @@ pub enum CampaignError {
 pub struct Mismatch {
     /// Index of the case in the campaign.
     pub case: u64,
-    /// What was found, with the reduced case.
+    /// A text that shows the disagreement and the reduced case.
     pub report: String,
 }
 
-/// What of the cases was executed, and how.
+/// Counts of executed cases.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Instructions executed, those included that fault.
     pub executed: u64,
-    /// Those of them that ran as translated code.
+    /// Instructions that ran as translated code.
     pub translated: u64,
     /// Cases of which at least one instruction ran as translated code.
     pub cases: u64,
@@ -78,31 +78,31 @@ impl fmt::Display for Tally {
     }
 }
 
-/// What a campaign found.
+/// The findings of a campaign.
 #[derive(Debug, Default)]
 pub struct Findings {
-    /// What was generated.
+    /// The coverage of the generated cases.
     pub coverage: Coverage,
     /// Number of cases that disagreed.
     pub mismatches: u64,
     /// Number of cases to which the real CPU gave two answers, the second of them the engines'.
     pub unsteady: u64,
-    /// How the cases were executed.
+    /// The counts of executed cases.
     pub tally: Tally,
     /// The first mismatches, reduced.
     pub reports: Vec<Mismatch>,
-    /// Why workers stopped early.
+    /// The errors that stopped workers early.
     pub errors: Vec<CampaignError>,
 }
 
 /// Settings of a campaign.
 #[derive(Clone, Debug)]
 pub struct Campaign {
-    /// What to compare with the real CPU; the tally is of the first and the last.
+    /// The engines to compare with the real CPU; the tally is of the first and the last.
     pub sides: Vec<Side>,
     /// Forms to draw from; at least one.
     pub forms: Vec<Code>,
-    /// Everything follows from it.
+    /// The seed that everything follows from.
     pub seed: u64,
     /// Cases to run, rounded up to whole batches.
     pub cases: u64,
@@ -201,11 +201,11 @@ impl Campaign {
     }
 }
 
-/// What the engines made of a case, or why they could not run it.
+/// The engines' results of a case, or the reasons why they could not run it.
 struct Answers(Vec<(Side, Result<Ran, MachineError>)>);
 
 impl Answers {
-    /// What differs from `real`.
+    /// Describes the differences from `real`.
     fn differences(&self, case: &Case, real: &Outcome) -> Vec<String> {
         let of_side = |(side, answer): &(Side, Result<Ran, MachineError>)| {
             let found = match answer {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 /// Bytes of an FXSAVE image.
 pub const FX_SIZE: usize = 512;
 
-/// What a user program sees of its processor.
+/// The state of the processor that a user program sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
     /// General registers in encoding order: EAX, ECX, EDX, EBX, ESP, EBP, ESI, EDI.
@@ -34,7 +34,7 @@ pub const SS: usize = 4;
 /// Names of [`State::segments`].
 pub const SEGMENT_NAMES: [&str; 5] = ["ds", "es", "fs", "gs", "ss"];
 
-/// What the sandbox holds before a case runs; a batch of cases shares one.
+/// The contents of the sandbox before a case runs; a batch of cases shares one.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Template(Box<[u8]>);
 
@@ -114,7 +114,7 @@ pub struct Change {
     pub value: u32,
 }
 
-/// What a case did.
+/// The outcome of a case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// State at the end of the code, or as the exception saved it.

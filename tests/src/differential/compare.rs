@@ -1,4 +1,4 @@
-//! What has to agree, and how a disagreement is told.
+//! The comparison of outcomes, and the text of a disagreement.
 //!
 //! Everything is compared but:
 //! * status flags that the manual leaves undefined at that point ([`super::flags`]);
@@ -25,7 +25,7 @@ const ST: (usize, usize, usize) = (32, 16, 10);
 /// Offset and stride of the XMM registers, and the bytes of one.
 const XMM: (usize, usize, usize) = (160, 16, 16);
 
-/// What the real CPU and an engine disagree about; empty if they agree.
+/// Describes the differences between the real CPU and an engine; empty if they agree.
 pub fn differences(case: &Case, real: &Outcome, engine: &Outcome) -> Vec<String> {
     let mut found = Vec::new();
     let mut compare =
@@ -258,7 +258,7 @@ mod tests {
         let template = Arc::new(Template::new(vec![0; SANDBOX_BYTES]));
         Case {
             start,
-            code: vec![0x21, 0xC8],
+            code: vec![0x21, 0xc8],
             units: Vec::new(),
             template,
         }
@@ -284,7 +284,7 @@ mod tests {
             |outcome| outcome.end.gpr[3] ^= 1,
             |outcome| outcome.end.eip += 1,
             |outcome| outcome.end.eflags ^= flags::CF,
-            |outcome| outcome.end.segments[2] = 0x2B,
+            |outcome| outcome.end.segments[2] = 0x2b,
             |outcome| outcome.end.fx[32] = 1,
             |outcome| {
                 outcome.exception = Some(Exception {

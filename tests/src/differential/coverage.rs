@@ -14,9 +14,9 @@ struct Counts {
     faulted: u64,
 }
 
-/// How a case ended; offsets are in its code.
+/// The end of a case; offsets are in its code.
 enum End {
-    /// It reached the exit.
+    /// The case reached the exit.
     Through,
     /// An exception of the instruction at this offset.
     Fault(usize),
@@ -95,7 +95,7 @@ impl Coverage {
         self.cases
     }
 
-    /// Forms of the table that were never drawn so far.
+    /// Returns the forms of the table that have never been drawn so far.
     pub fn missing(&self) -> Vec<Code> {
         forms::generated()
             .into_iter()

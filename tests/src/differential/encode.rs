@@ -15,16 +15,16 @@ const ATTEMPTS: usize = 200;
 /// Longest instruction.
 const MAX_LEN: usize = 15;
 /// Segment-override prefixes: ES, CS, SS, DS, FS, GS.
-const SEGMENT_PREFIXES: [u8; 6] = [0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65];
+const SEGMENT_PREFIXES: [u8; 6] = [0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65];
 
 /// One encoded instruction.
 #[derive(Clone, Debug)]
 pub struct Encoded {
     /// The bytes.
     pub bytes: Vec<u8>,
-    /// What they decode to, at address 0.
+    /// The instruction that they decode to, at address 0.
     pub instruction: Instruction,
-    /// Where displacement and immediates lie in the bytes.
+    /// The places of displacement and immediates in the bytes.
     pub offsets: ConstantOffsets,
 }
 
@@ -88,11 +88,11 @@ pub fn random(form: Code, rng: &mut Rng) -> Option<Encoded> {
 pub fn noise(rng: &mut Rng) -> Option<Encoded> {
     let mut bytes = Vec::new();
     for _ in 0..rng.usize(0..3) {
-        let prefix = [0x66, 0x67, 0xF2, 0xF3, 0xF0, 0x64][rng.usize(0..6)];
+        let prefix = [0x66, 0x67, 0xf2, 0xf3, 0xf0, 0x64][rng.usize(0..6)];
         bytes.push(prefix);
     }
     if percent(rng, 40) {
-        bytes.push(0x0F);
+        bytes.push(0x0f);
     }
     bytes.extend((bytes.len()..MAX_LEN).map(|_| rng.u8(..)));
     Encoded::decode(&bytes).filter(|encoded| !has_reserved_prefix(&encoded.instruction))
@@ -108,9 +108,9 @@ fn draw(info: &OpCodeInfo, rng: &mut Rng) -> Vec<u8> {
     let mut bytes = prefixes(info, rng);
     rng.shuffle(&mut bytes);
     match info.table() {
-        OpCodeTableKind::T0F => bytes.push(0x0F),
-        OpCodeTableKind::T0F38 => bytes.extend([0x0F, 0x38]),
-        OpCodeTableKind::T0F3A => bytes.extend([0x0F, 0x3A]),
+        OpCodeTableKind::T0F => bytes.push(0x0f),
+        OpCodeTableKind::T0F38 => bytes.extend([0x0f, 0x38]),
+        OpCodeTableKind::T0F3A => bytes.extend([0x0f, 0x3a]),
         _ => {}
     }
     let opcode = info.op_code().to_be_bytes();
@@ -119,7 +119,7 @@ fn draw(info: &OpCodeInfo, rng: &mut Rng) -> Vec<u8> {
         *bytes.last_mut().expect("there is an opcode") |= rng.u8(0..8);
     }
     let mut modrm = if percent(rng, 35) {
-        rng.u8(..) | 0xC0
+        rng.u8(..) | 0xc0
     } else {
         rng.u8(..)
     };
@@ -145,17 +145,17 @@ fn prefixes(info: &OpCodeInfo, rng: &mut Rng) -> Vec<u8> {
         prefixes.push(0x67);
     }
     match info.mandatory_prefix() {
-        MandatoryPrefix::PF3 => prefixes.push(0xF3),
-        MandatoryPrefix::PF2 => prefixes.push(0xF2),
+        MandatoryPrefix::PF3 => prefixes.push(0xf3),
+        MandatoryPrefix::PF2 => prefixes.push(0xf2),
         _ => {}
     }
     if info.can_use_rep_prefix() && percent(rng, 40) {
-        prefixes.push(0xF3);
+        prefixes.push(0xf3);
     } else if info.can_use_repne_prefix() && percent(rng, 30) {
-        prefixes.push(0xF2);
+        prefixes.push(0xf2);
     }
     if info.can_use_lock_prefix() && percent(rng, 20) {
-        prefixes.push(0xF0);
+        prefixes.push(0xf0);
     }
     if percent(rng, 12) {
         prefixes.push(SEGMENT_PREFIXES[rng.usize(..SEGMENT_PREFIXES.len())]);

@@ -37,13 +37,13 @@ pub const ID: u32 = 1 << 21;
 pub const STATUS: u32 = CF | PF | AF | ZF | SF | OF;
 
 /// Bits of a shift count that the processor looks at.
-const COUNT_MASK: u8 = 0x1F;
+const COUNT_MASK: u8 = 0x1f;
 
 /// A flag that the manual leaves undefined is read by the instruction at this address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Consumed(pub u32);
 
-/// What an instruction does to the status flags.
+/// The effect of an instruction on the status flags.
 struct Effect {
     read: u32,
     defined: u32,
@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn flags_left_undefined_are_reported_until_they_are_defined() {
         // and eax, ecx; shl dx, cl; cmp eax, ecx
-        let flags = undefined(&[0x21, 0xC8, 0x66, 0xD3, 0xE2, 0x39, 0xC8], 0x100, 0).unwrap();
+        let flags = undefined(&[0x21, 0xc8, 0x66, 0xd3, 0xe2, 0x39, 0xc8], 0x100, 0).unwrap();
         assert_eq!(flags[&0x102], AF);
         assert_eq!(flags[&0x105], AF | OF | CF);
         assert_eq!(flags[&0x107], 0);
@@ -221,12 +221,12 @@ mod tests {
     fn consuming_an_undefined_flag_is_an_error() {
         // and eax, ecx; lahf
         assert_eq!(
-            undefined(&[0x21, 0xC8, 0x9F], 0x100, 0),
+            undefined(&[0x21, 0xc8, 0x9f], 0x100, 0),
             Err(Consumed(0x102))
         );
         // mul ecx; jz +0
         assert_eq!(
-            undefined(&[0xF7, 0xE1, 0x74, 0x00], 0x100, 0),
+            undefined(&[0xf7, 0xe1, 0x74, 0x00], 0x100, 0),
             Err(Consumed(0x102))
         );
     }
@@ -234,7 +234,7 @@ mod tests {
     #[test]
     fn both_ways_of_a_branch_count() {
         // jo over; and eax, ecx; over: nop
-        let flags = undefined(&[0x70, 0x02, 0x21, 0xC8, 0x90], 0x100, 0).unwrap();
+        let flags = undefined(&[0x70, 0x02, 0x21, 0xc8, 0x90], 0x100, 0).unwrap();
         assert_eq!(flags[&0x104], AF);
     }
 }

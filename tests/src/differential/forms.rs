@@ -7,7 +7,7 @@
 use iced_x86::{Code, CpuidFeature, EncodingKind, FlowControl, Mnemonic};
 use std::collections::BTreeMap;
 
-/// How the operands of a form are prepared.
+/// A way to prepare the operands of a form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
     /// Nothing but its memory operand and the stack needs care.
@@ -18,7 +18,7 @@ pub enum Style {
     Transfer,
 }
 
-/// What the table says of one form.
+/// The table's entry for one form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Row {
     /// Generated.
@@ -61,7 +61,7 @@ fn announced(feature: CpuidFeature) -> bool {
     )
 }
 
-/// Why a form of an announced feature cannot be compared with the host, if so.
+/// Returns the reason why a form of an announced feature cannot be compared with the host, if there is one.
 fn reason_against(code: Code) -> Option<&'static str> {
     match code.mnemonic() {
         Mnemonic::Cpuid => Some("answers differ by design: the model is not the host's"),
@@ -187,27 +187,27 @@ pub fn never() -> BTreeMap<&'static str, Vec<Code>> {
 /// Byte strings that no announced processor takes for an instruction: each raises #UD (SDM Vol. 2D, A.3 "One, Two, and
 /// Three-Byte Opcode Maps"). Register forms of BOUND, LES and LDS are not among them: to the host they are EVEX and VEX.
 pub const UNDEFINED: [&[u8]; 21] = [
-    &[0x0F, 0x0A],
-    &[0x0F, 0x04],
-    &[0x0F, 0x24, 0xC0],
-    &[0x0F, 0x26, 0xC0],
-    &[0x0F, 0x36],
-    &[0x0F, 0x3B],
-    &[0x0F, 0xA6, 0xFF],
-    &[0x8D, 0xC0],
-    &[0x8E, 0xC8],
-    &[0x8E, 0xF0],
-    &[0x8C, 0xF0],
-    &[0xFE, 0xD0],
-    &[0xFF, 0xF8],
-    &[0xFF, 0xD8],
-    &[0xF0, 0x89, 0xC8],
-    &[0xF0, 0x90],
-    &[0xF0, 0x01, 0xC8],
-    &[0xD9, 0xD1],
-    &[0xD9, 0xE2],
-    &[0xDB, 0xE5],
-    &[0xDF, 0xE1],
+    &[0x0f, 0x0a],
+    &[0x0f, 0x04],
+    &[0x0f, 0x24, 0xc0],
+    &[0x0f, 0x26, 0xc0],
+    &[0x0f, 0x36],
+    &[0x0f, 0x3b],
+    &[0x0f, 0xa6, 0xff],
+    &[0x8d, 0xc0],
+    &[0x8e, 0xc8],
+    &[0x8e, 0xf0],
+    &[0x8c, 0xf0],
+    &[0xfe, 0xd0],
+    &[0xff, 0xf8],
+    &[0xff, 0xd8],
+    &[0xf0, 0x89, 0xc8],
+    &[0xf0, 0x90],
+    &[0xf0, 0x01, 0xc8],
+    &[0xd9, 0xd1],
+    &[0xd9, 0xe2],
+    &[0xdb, 0xe5],
+    &[0xdf, 0xe1],
 ];
 
 #[cfg(test)]

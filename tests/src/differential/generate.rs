@@ -30,7 +30,7 @@ const EFLAGS_SET: u32 = 0x202;
 /// Chance, in percent, that a form which ends most cases is taken when drawn: sequences should not end too early.
 const ENDING_CHANCE: u32 = 15;
 
-/// Makes cases.
+/// A generator of cases.
 pub struct Generator {
     forms: Vec<Code>,
     factory: InstructionInfoFactory,
@@ -58,7 +58,7 @@ impl Generator {
     /// The `index`th batch of the campaign with this seed: [`BATCH`] cases that share a template.
     pub fn batch(&mut self, seed: u64, index: u64) -> Vec<Case> {
         let mut rng = Rng::with_seed(seed);
-        let mut rng = Rng::with_seed(rng.u64(..) ^ index.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let mut rng = Rng::with_seed(rng.u64(..) ^ index.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let template = Arc::new(values::template(&mut rng));
         (0..BATCH).map(|_| self.case(&template, &mut rng)).collect()
     }
@@ -92,7 +92,7 @@ impl Generator {
             ..
         } = sequence;
         let next = at + code.len() as u32 + EXIT_JUMP as u32;
-        code.push(0xE9);
+        code.push(0xe9);
         code.extend(EXIT.wrapping_sub(next).to_le_bytes());
         // Code at the end of the second page is cut there: the last instruction runs into an unmapped page.
         code.truncate(room);
@@ -157,7 +157,7 @@ impl Generator {
             Style::Transfer => Transfer::other(drawn, &sequence.known, rng)?,
         };
         // Once as it is; if it consumes an undefined flag, once more with an instruction in front that defines all.
-        let define = [0x39, 0xC0 | rng.u8(..)];
+        let define = [0x39, 0xc0 | rng.u8(..)];
         for front in [&[][..], &define] {
             if self.assemble(sequence, transfer.clone(), front, form, rng) {
                 return Ok(());
@@ -253,7 +253,7 @@ fn can_be_cut(form: Code) -> bool {
     form.mnemonic() != Mnemonic::Ud1 && stores_pointers(form).is_none()
 }
 
-/// Where the code of a case lies: mostly at the start of the first page, sometimes across the page boundary, or at the
+/// Draws the address of a case's code: mostly at the start of the first page, sometimes across the page boundary, or at the
 /// end of the second page.
 fn code_address(rng: &mut Rng) -> u32 {
     match rng.u32(0..20) {

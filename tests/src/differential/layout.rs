@@ -1,10 +1,10 @@
-//! Where everything is, on the real CPU and in every engine: linear addresses, selectors, and the shared file.
+//! The memory layout, on the real CPU and in every engine: linear addresses, selectors, and the shared file.
 //!
 //! ```text
-//!   0900_0000  exit page: the code of a case ends with a jump to it
-//!   1000_0000  code: 2 pages, executable and read-only      (unmapped around)
-//!   2000_0000  sandbox, 8 pages:  -  RW RW RO  -  RW RW  -
-//!   6000_0000  the shared file (native program only)
+//!   0x0900_0000  exit page: the code of a case ends with a jump to it
+//!   0x1000_0000  code: 2 pages, executable and read-only      (unmapped around)
+//!   0x2000_0000  sandbox, 8 pages:  -  RW RW RO  -  RW RW  -
+//!   0x6000_0000  the shared file (native program only)
 //! ```
 //!
 //! The native program is compiled against [`c_header`], so the two sides cannot disagree.
@@ -20,7 +20,7 @@ pub const CODE: u32 = 0x1000_0000;
 /// Bytes of the code pages.
 pub const CODE_BYTES: u32 = 2 * PAGE;
 /// Byte that fills the code pages around the code of a case: INT3.
-pub const FILLER: u8 = 0xCC;
+pub const FILLER: u8 = 0xcc;
 /// Linear address of the sandbox.
 pub const SANDBOX: u32 = 0x2000_0000;
 /// Pages of the sandbox, mapped or not.
@@ -33,11 +33,11 @@ pub const SANDBOX_READ_ONLY: u32 = 0b0000_1000;
 /// Ring-3 flat code, as Linux sets it up for 32-bit programs on a 64-bit kernel.
 pub const FLAT_CODE: u16 = 0x23;
 /// Ring-3 flat data.
-pub const FLAT_DATA: u16 = 0x2B;
+pub const FLAT_DATA: u16 = 0x2b;
 /// Ring-3 data with a base and a limit of two pages.
 pub const SEGMENT_LIMITED: u16 = 0x63;
 /// Ring-3 expand-down data: offsets above the limit are valid.
-pub const SEGMENT_DOWN: u16 = 0x6B;
+pub const SEGMENT_DOWN: u16 = 0x6b;
 /// Ring-3 read-only data.
 pub const SEGMENT_READ_ONLY: u16 = 0x73;
 /// Base of the three segments that are not flat.
@@ -122,7 +122,7 @@ pub const OUT_FX: u32 = 128;
 pub const OUT_SIZE: u32 = OUT_FX + 512;
 
 /// Linear address of physical address 0 in the ring-0 program's view; supervisor pages.
-pub const KERNEL_BASE: u32 = 0xC000_0000;
+pub const KERNEL_BASE: u32 = 0xc000_0000;
 /// Physical address of the ring-0 program.
 pub const KERNEL: u32 = 0x10_0000;
 /// Bytes from its start to its task-state segment.
@@ -142,7 +142,7 @@ pub const PAGE_DIRECTORY_POINTERS: u32 = 0x15_0000;
 /// Physical address of the page-table entry that maps the ring-0 program at its physical address while it turns paging on.
 pub const IDENTITY_ENTRY: u32 = 0x15_5000 + KERNEL / PAGE * 8;
 /// I/O port that stops the machine when written.
-pub const STOP_PORT: u16 = 0xF4;
+pub const STOP_PORT: u16 = 0xf4;
 
 /// General registers in encoding order, as the header names them.
 const REGISTERS: [&str; 8] = ["EAX", "ECX", "EDX", "EBX", "ESP", "EBP", "ESI", "EDI"];

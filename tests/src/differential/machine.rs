@@ -19,14 +19,14 @@ use super::layout::{
 use super::toolchain::{self, BuildError};
 use super::wire::{self, word};
 use mmu::{GuestPhys, Memory, Mmu};
-use sbe::{Bus, CpuModel, Engine, Exit, Vcpu, Width, Windows};
+use sbe::{Bus, Engine, Exit, Vcpu, VcpuConfig, VcpuError, Width, Windows};
 use std::sync::Arc;
 use thiserror::Error;
 
 /// Bytes of RAM.
 const RAM: u32 = 0x20_0000;
 /// HLT: raises #GP in ring 3.
-const HLT: u8 = 0xF4;
+const HLT: u8 = 0xf4;
 /// Vector of #GP.
 const GENERAL_PROTECTION: u32 = 13;
 /// Instructions of the boot program, or of a case with its way in and out, at most: longer is a runaway.
@@ -38,7 +38,7 @@ const WRITABLE: u64 = 1 << 1;
 const USER: u64 = 1 << 2;
 const NO_EXECUTE: u64 = 1 << 63;
 
-/// Why the machine could not run a case to its end.
+/// A reason why the machine could not run a case to its end.
 #[derive(Debug, Error)]
 pub enum MachineError {
     /// The ring-0 program could not be built.
@@ -50,12 +50,15 @@ pub enum MachineError {
     /// No memory for the machine.
     #[error("differential machine: {0}")]
     Memory(#[from] mmu::MemoryError),
+    /// The processor could not be made.
+    #[error("differential machine: {0}")]
+    Processor(#[from] VcpuError),
     /// The processor left the run loop for another reason than the stop port.
     #[error("the engine stopped with {exit:?} at {eip:08x}")]
     Stopped {
         /// The reason it gave.
         exit: Exit,
-        /// Where it was.
+        /// EIP at that moment.
         eip: u32,
     },
     /// The ring-0 program itself took an exception.
@@ -63,7 +66,7 @@ pub enum MachineError {
     Kernel {
         /// Vector number.
         vector: u32,
-        /// Where it was.
+        /// EIP at that moment.
         eip: u32,
     },
 }
@@ -116,7 +119,7 @@ impl Kernel {
     }
 }
 
-/// What executes cases.
+/// An engine that executes cases, with its options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     /// The emulator.
@@ -128,22 +131,25 @@ pub enum Side {
 }
 
 impl Side {
-    fn processor(self, mmu: Mmu) -> std::io::Result<Vcpu> {
+    fn processor(self, mmu: Mmu) -> Result<Vcpu, VcpuError> {
         let (engine, windows) = match self {
             Self::Emulator => (Engine::Emulator, Windows::Never),
             Self::Tables => (Engine::Translator, Windows::Never),
             Self::Windows => (Engine::Translator, Windows::Always),
         };
-        let mut vcpu = Vcpu::with_engine(CpuModel::default(), engine, mmu)?;
-        vcpu.set_windows(windows);
-        Ok(vcpu)
+        let config = VcpuConfig {
+            engine,
+            windows,
+            ..VcpuConfig::default()
+        };
+        Vcpu::new(&config, mmu)
     }
 }
 
-/// What a machine made of a case.
+/// The result of a case on a machine.
 #[derive(Clone, Debug)]
 pub struct Ran {
-    /// What is compared.
+    /// The outcome to compare.
     pub outcome: Outcome,
     /// Instructions of the case that the emulator executed, the one that raised the exception at the end included.
     pub emulated: u64,
@@ -211,7 +217,7 @@ impl Machine {
         })
     }
 
-    /// Lets the ring-0 program run until it stops at its port.
+    /// Runs the ring-0 program until it stops at its port.
     fn resume(&mut self) -> Result<(), MachineError> {
         self.bus.written = false;
         match self.vcpu.run(&mut self.bus, BUDGET) {
@@ -335,11 +341,11 @@ fn page_tables() -> Vec<(u32, u64)> {
             });
         let table = PAGE_DIRECTORY_POINTERS + (5 + table as u32) * PAGE;
         entries.push((
-            directory(linear) + (linear >> 21 & 0x1FF) * 8,
+            directory(linear) + (linear >> 21 & 0x1ff) * 8,
             u64::from(table) | PRESENT | WRITABLE | USER,
         ));
         entries.push((
-            table + (linear >> 12 & 0x1FF) * 8,
+            table + (linear >> 12 & 0x1ff) * 8,
             u64::from(physical) | rights,
         ));
     }

@@ -31,7 +31,7 @@ use thiserror::Error;
 /// Longest time one batch may take before the case at hand counts as stuck, in milliseconds.
 const BATCH_TIMEOUT_MS: u16 = 20_000;
 
-/// Why the real CPU could not be asked.
+/// A reason why the real CPU could not run a batch.
 #[derive(Debug, Error)]
 pub enum NativeError {
     /// The 32-bit program could not be built.
@@ -48,7 +48,7 @@ pub enum NativeError {
     Lost {
         /// Index in the batch.
         case: usize,
-        /// What became of the program.
+        /// How the program ended.
         how: String,
     },
 }
@@ -120,7 +120,7 @@ impl<'p> Native<'p> {
         self.outcomes(cases.len())
     }
 
-    /// Lets the child run the batch; the error says what became of it.
+    /// Has the child run the batch. The error says how the child ended.
     fn round_trip(&mut self) -> Result<(), String> {
         let stdin = self.child.stdin.as_mut().expect("stdin is a pipe");
         stdin.write_all(&[1]).map_err(|error| error.to_string())?;
@@ -207,10 +207,10 @@ mod tests {
 
     fn case(code: &[u8]) -> Case {
         let mut fx = [0; FX_SIZE];
-        fx[0] = 0x7F;
+        fx[0] = 0x7f;
         fx[1] = 0x03;
         fx[24] = 0x80;
-        fx[25] = 0x1F;
+        fx[25] = 0x1f;
         let start = State {
             gpr: [1, 2, 3, SANDBOX + 0x1010, SANDBOX + 0x6000, 6, 7, 8],
             eip: CODE,
@@ -220,7 +220,7 @@ mod tests {
         };
         let template = Arc::new(Template::new(vec![0; super::super::case::SANDBOX_BYTES]));
         let mut code = code.to_vec();
-        code.push(0xE9);
+        code.push(0xe9);
         code.extend(
             EXIT.wrapping_sub(CODE + code.len() as u32 + 4)
                 .to_le_bytes(),
@@ -239,10 +239,10 @@ mod tests {
         let mut native = Native::start(&program).unwrap();
         // add eax, ecx; mov [ebx], eax -- mov eax, [0] -- hlt -- div by zero
         let cases = [
-            case(&[0x01, 0xC8, 0x89, 0x03]),
-            case(&[0xA1, 0, 0, 0, 0]),
-            case(&[0xF4]),
-            case(&[0x31, 0xC9, 0xF7, 0xF1]),
+            case(&[0x01, 0xc8, 0x89, 0x03]),
+            case(&[0xa1, 0, 0, 0, 0]),
+            case(&[0xf4]),
+            case(&[0x31, 0xc9, 0xf7, 0xf1]),
         ];
         let outcomes = native.run(&cases).unwrap();
         assert_eq!(outcomes[0].end.gpr[0], 3);
@@ -286,10 +286,10 @@ mod tests {
     fn a_stuck_case_is_named_and_the_child_replaced() {
         let program = Program::build().unwrap();
         let mut native = Native::start(&program).unwrap();
-        // The middle case asks Linux to exit: mov eax, 252; int 80h.
+        // The middle case asks Linux to exit: mov eax, 252; int 0x80.
         let cases = [
             case(&[0x90]),
-            case(&[0xB8, 252, 0, 0, 0, 0xCD, 0x80]),
+            case(&[0xb8, 252, 0, 0, 0, 0xcd, 0x80]),
             case(&[0x90]),
         ];
         assert!(matches!(

@@ -1,4 +1,4 @@
-//! Gives one drawn instruction operands that make sense: addresses, counts, selectors, control words.
+//! Operands that make sense for a drawn instruction: addresses, counts, selectors, control words.
 
 use super::address;
 use super::encode::Encoded;
@@ -24,9 +24,9 @@ const LOADABLE: u32 = STATUS | DF | 0x3200;
 /// Offset and length of what FNSTENV and FNSAVE store with 16-bit operands about the last instruction (SDM Vol. 1,
 /// Figure 8-11 "Protected Mode x87 FPU State Image in Memory, 16-Bit Format").
 const POINTERS_16: (u32, u32) = (6, 8);
-/// The same for 32-bit operands (Figure 8-9).
+/// Offset and length of the pointers in 32-bit operands (Figure 8-9).
 const POINTERS_32: (u32, u32) = (12, 16);
-/// The same for FXSAVE: FOP to FDS (SDM Vol. 1, 10.5.1 "FXSAVE Area").
+/// Offset and length of the pointers in the image of FXSAVE: FOP to FDS (SDM Vol. 1, 10.5.1 "FXSAVE Area").
 const POINTERS_FX: (u32, u32) = (6, 18);
 /// MXCSR_MASK in the image of FXSAVE: a property of the model.
 const MXCSR_MASK: (u32, u32) = (28, 4);
@@ -38,7 +38,7 @@ const MXCSR_AT: u32 = 24;
 pub struct Drawn {
     /// The instruction under test.
     pub encoded: Encoded,
-    /// What has to hold before it.
+    /// The conditions that must hold before it.
     pub needs: Needs,
     /// Bytes that follow it.
     pub after: Vec<u8>,
@@ -110,7 +110,7 @@ impl Drawn {
         if byte {
             self.needs.set(
                 EAX,
-                Value::Const(integer(rng) << 16 | (high & 0xFF) << 8 | rng.u32(0..256)),
+                Value::Const(integer(rng) << 16 | (high & 0xff) << 8 | rng.u32(0..256)),
             )
         } else {
             self.needs.set(EDX, Value::Const(high))
@@ -127,7 +127,7 @@ impl Drawn {
                 | Code::Shrd_rm32_r32_CL
         );
         let count = if wide { rng.u32(0..32) } else { rng.u32(0..17) };
-        let noise = rng.u32(..) & !0x1F;
+        let noise = rng.u32(..) & !0x1f;
         if self.encoded.offsets.has_immediate() {
             self.encoded.set_immediate(noise | count);
             Ok(())
@@ -136,9 +136,9 @@ impl Drawn {
         }
     }
 
-    /// INT n: all gates but those of #BP and #OF are closed to ring 3. 80h would enter the host kernel.
+    /// Vectors of INT n. All gates but those of #BP and #OF are closed to ring 3; vector 0x80 would enter the host kernel.
     fn interrupt(&mut self, rng: &mut Rng) {
-        const VECTORS: [u32; 10] = [0, 1, 2, 3, 4, 5, 13, 14, 0x20, 0xFF];
+        const VECTORS: [u32; 10] = [0, 1, 2, 3, 4, 5, 13, 14, 0x20, 0xff];
         self.encoded
             .set_immediate(VECTORS[rng.usize(..VECTORS.len())]);
     }
@@ -175,7 +175,7 @@ impl Drawn {
         )
     }
 
-    /// Gives `register` the effective address `offset`; with 16-bit addresses the upper half is noise, and an address that
+    /// Sets `register` to the effective address `offset`; with 16-bit addresses the upper half is noise, and an address that
     /// does not fit stays what it is: linear addresses below 64 KiB are mapped nowhere.
     fn set_offset(
         &mut self,
@@ -188,7 +188,7 @@ impl Drawn {
             (4, _) => self.needs.set(register, Value::Const(offset)),
             (_, Ok(offset)) => self.needs.set(
                 register,
-                Value::Const(rng.u32(..) & !0xFFFF | u32::from(offset)),
+                Value::Const(rng.u32(..) & !0xffff | u32::from(offset)),
             ),
             _ => Ok(()),
         }
@@ -202,7 +202,7 @@ impl Drawn {
             && segment_index(instruction.op0_register()).is_some()
         {
             let selector = self.load_segment(instruction.op0_register(), rng);
-            let image = Value::Const(rng.u32(..) & !0xFFFF | u32::from(selector));
+            let image = Value::Const(rng.u32(..) & !0xffff | u32::from(selector));
             if instruction.stack_pointer_increment() == 2 {
                 self.needs.push_word(image);
             } else {
@@ -221,7 +221,7 @@ impl Drawn {
         let selector = self.selector(rng);
         self.needs.set(
             register,
-            Value::Const(rng.u32(..) & !0xFFFF | u32::from(selector)),
+            Value::Const(rng.u32(..) & !0xffff | u32::from(selector)),
         )
     }
 
@@ -279,9 +279,9 @@ impl Drawn {
                 u32::from(control_word(rng))
             }
             Mnemonic::Bound if percent(rng, 60) => {
-                self.store(at, 4, 0x7FFF_FFFF);
+                self.store(at, 4, 0x7fff_ffff);
                 if instruction.code() == Code::Bound_r16_m1616 {
-                    0x7FFF_8000
+                    0x7fff_8000
                 } else {
                     0x8000_0000
                 }
@@ -320,7 +320,7 @@ impl Drawn {
     /// Zeroes `length` bytes at `at` after the instruction, word by word: `mov word ptr ss:[at], 0`.
     fn wipe(&mut self, at: u32, length: u32) {
         for word in (at..at + length).step_by(2) {
-            self.after.extend([0x66, 0x36, 0xC7, 0x05]);
+            self.after.extend([0x66, 0x36, 0xc7, 0x05]);
             self.after.extend(word.to_le_bytes());
             self.after.extend([0, 0]);
         }
@@ -345,7 +345,7 @@ impl Drawn {
             if instruction.has_rep_prefix() || instruction.has_repne_prefix() {
                 let count = repeat_count(rng);
                 let noise = if address_bytes == 2 {
-                    rng.u32(..) & !0xFFFF
+                    rng.u32(..) & !0xffff
                 } else {
                     0
                 };
@@ -428,9 +428,9 @@ impl Drawn {
         match gpr_index(instruction.memory_base()) {
             Some(base) => {
                 let rest = index.wrapping_add(instruction.memory_displacement32());
-                let low = u32::from(offset).wrapping_sub(rest) & 0xFFFF;
+                let low = u32::from(offset).wrapping_sub(rest) & 0xffff;
                 self.needs
-                    .set(base, Value::Const(rng.u32(..) & !0xFFFF | low))
+                    .set(base, Value::Const(rng.u32(..) & !0xffff | low))
             }
             None => {
                 self.encoded
@@ -539,7 +539,7 @@ fn selector_operand(instruction: &Instruction) -> Option<u32> {
     }
 }
 
-/// Where an instruction of this form stores pointers to the last x87 instruction: offset and length in its memory operand.
+/// Returns offset and length, in the memory operand of this form, of the stored pointers to the last x87 instruction.
 pub fn stores_pointers(form: Code) -> Option<(u32, u32)> {
     match form {
         Code::Fnstenv_m14byte | Code::Fnsave_m94byte => Some(POINTERS_16),

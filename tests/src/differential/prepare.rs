@@ -1,6 +1,6 @@
-//! What has to hold before an instruction under test runs, and the instructions that see to it.
+//! The conditions that must hold before an instruction under test runs, and the instructions that establish them.
 //!
-//! Memory operands must land where the generator wants them, never in what only one engine has mapped. So the generator
+//! Memory operands must lie where the generator wants them, never in memory that only one engine has mapped. So the generator
 //! knows the value of every register that an address is made of: [`Known`] follows the registers through the sequence,
 //! [`Needs`] collects what one unit demands, and the difference becomes a few `mov` in front of it.
 
@@ -59,7 +59,7 @@ impl Known {
             .unwrap_or(0)
     }
 
-    /// Forgets what `instruction` overwrites.
+    /// Forgets the registers that `instruction` overwrites.
     pub fn execute(&mut self, instruction: &Instruction, factory: &mut InstructionInfoFactory) {
         let stack_move = stack_move(instruction);
         for used in factory.info(instruction).used_registers() {
@@ -132,11 +132,11 @@ impl Prep {
     fn encode(self, target: u32, bytes: &mut Vec<u8>) {
         match self {
             Self::Set(register, value) => {
-                bytes.push(0xB8 + register as u8);
+                bytes.push(0xb8 + register as u8);
                 bytes.extend(value.resolve(target).to_le_bytes());
             }
             Self::Store(address, value) => {
-                bytes.extend([0x36, 0xC7, 0x05]);
+                bytes.extend([0x36, 0xc7, 0x05]);
                 bytes.extend(address.to_le_bytes());
                 bytes.extend(value.resolve(target).to_le_bytes());
             }
@@ -156,7 +156,7 @@ impl Prep {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conflict;
 
-/// What one unit demands before its main instruction.
+/// The values that one unit needs before its main instruction.
 #[derive(Clone, Debug, Default)]
 pub struct Needs {
     registers: [Option<Value>; 8],

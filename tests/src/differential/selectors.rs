@@ -8,15 +8,15 @@ const KERNEL_CODE: u16 = 0x08;
 /// Ring-0 data.
 const KERNEL_DATA: u16 = 0x18;
 /// Beyond the limit of the GDT.
-const BEYOND_GDT: u16 = 0xFFF8;
+const BEYOND_GDT: u16 = 0xfff8;
 /// A selector of the LDT, which is empty.
-const LOCAL: u16 = 0x0F;
+const LOCAL: u16 = 0x0f;
 
 fn one_of(list: &[u16], rng: &mut Rng) -> u16 {
     list[rng.usize(..list.len())]
 }
 
-/// For DS, ES, FS and GS.
+/// Draws a selector for DS, ES, FS and GS.
 pub fn data(rng: &mut Rng) -> u16 {
     match rng.u32(0..100) {
         0..=59 => FLAT_DATA,
@@ -38,7 +38,7 @@ pub fn data(rng: &mut Rng) -> u16 {
     }
 }
 
-/// For DS, ES, FS and GS at the start of a case.
+/// Draws a selector for DS, ES, FS and GS at the start of a case.
 pub fn initial(rng: &mut Rng) -> u16 {
     match rng.u32(0..100) {
         0..=91 => FLAT_DATA,
@@ -50,7 +50,7 @@ pub fn initial(rng: &mut Rng) -> u16 {
     }
 }
 
-/// For FS and GS at the start of a case.
+/// Draws a selector for FS and GS at the start of a case.
 pub fn initial_extra(rng: &mut Rng) -> u16 {
     one_of(
         &[
@@ -65,7 +65,7 @@ pub fn initial_extra(rng: &mut Rng) -> u16 {
     )
 }
 
-/// For SS: flat, or one that faults.
+/// Draws a selector for SS: flat, or one that faults.
 pub fn stack(rng: &mut Rng) -> u16 {
     match rng.u32(0..100) {
         0..=84 => FLAT_DATA,
@@ -85,7 +85,7 @@ pub fn stack(rng: &mut Rng) -> u16 {
     }
 }
 
-/// For CS: flat, or one that faults.
+/// Draws a selector for CS: flat, or one that faults.
 pub fn code(rng: &mut Rng) -> u16 {
     match rng.u32(0..100) {
         0..=84 => FLAT_CODE,
@@ -104,7 +104,7 @@ pub fn code(rng: &mut Rng) -> u16 {
     }
 }
 
-/// For LAR, LSL, VERR and VERW.
+/// Draws a selector for LAR, LSL, VERR and VERW.
 pub fn inspected(rng: &mut Rng) -> u16 {
     one_of(
         &[

@@ -40,7 +40,7 @@ fn without(case: &Case, index: usize) -> Case {
         // It was the last: end the case where it began.
         smaller.code.truncate(unit.at);
         let next = smaller.start.eip + (unit.at + EXIT_JUMP) as u32;
-        smaller.code.push(0xE9);
+        smaller.code.push(0xe9);
         smaller.code.extend(EXIT.wrapping_sub(next).to_le_bytes());
     } else {
         smaller.code[unit.at..end].fill(NOP);

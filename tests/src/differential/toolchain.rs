@@ -9,7 +9,7 @@ use thiserror::Error;
 const OPTIONS: &str = "-m32 -O2 -Wall -Wextra -Werror -ffreestanding -mgeneral-regs-only -fno-stack-protector \
     -fno-pic -no-pie -nostdlib -static -Wl,-z,noexecstack -Wl,--build-id=none";
 
-/// Why a 32-bit program could not be built.
+/// A reason why a 32-bit program could not be built.
 #[derive(Debug, Error)]
 pub enum BuildError {
     /// The compiler is not there, or a file could not be written.

@@ -98,7 +98,7 @@ impl Transfer {
     }
 }
 
-/// What RET, RETF and IRET pop.
+/// Prepares the stack frame that RET, RETF and IRET pop.
 fn return_frame(drawn: &mut Drawn, rng: &mut Rng) {
     let instruction = drawn.encoded.instruction;
     if drawn.encoded.offsets.has_immediate() {
@@ -125,7 +125,7 @@ fn return_frame(drawn: &mut Drawn, rng: &mut Rng) {
     push(Value::Target);
 }
 
-/// Where an indirect or far JMP or CALL goes; whether the target is a far pointer in the instruction.
+/// Prepares the target of an indirect or far JMP or CALL. Returns whether it is a far pointer in the instruction.
 fn target(drawn: &mut Drawn, known: &Known, rng: &mut Rng) -> Result<bool, Conflict> {
     let instruction = drawn.encoded.instruction;
     match instruction.code() {
@@ -166,9 +166,9 @@ const ECX_LEA: u8 = 0x49;
 
 /// `lea r32, [r32 + disp8]` for one of the first four registers; never more than one.
 fn flagless_body(rng: &mut Rng) -> Vec<u8> {
-    // ModRM of mod 1 with the same register twice: 40h, 49h, 52h, 5Bh.
+    // ModRM of mod 1 with the same register twice: 0x40, 0x49, 0x52, 0x5b.
     let register = rng.u8(0..4);
-    vec![0x8D, 0x40 | register << 3 | register, rng.u8(..)]
+    vec![0x8d, 0x40 | register << 3 | register, rng.u8(..)]
 }
 
 /// Bytes that are not executed unless something is wrong.

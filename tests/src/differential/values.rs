@@ -15,68 +15,68 @@ const INTEGERS: [u32; 24] = [
     31,
     32,
     33,
-    0x7F,
+    0x7f,
     0x80,
-    0xFF,
+    0xff,
     0x100,
-    0x7FFF,
+    0x7fff,
     0x8000,
-    0xFFFF,
+    0xffff,
     0x0001_0000,
-    0x7FFF_FFFF,
+    0x7fff_ffff,
     0x8000_0000,
     0x8000_0001,
-    0xFFFF_FF80,
-    0xFFFF_FFFE,
-    0xFFFF_FFFF,
+    0xffff_ff80,
+    0xffff_fffe,
+    0xffff_ffff,
 ];
 
 /// Single-precision values: zeros, ones, denormals, extremes, infinities, quiet and signalling NaNs, conversion limits.
 const SINGLES: [u32; 20] = [
     0x0000_0000,
     0x8000_0000,
-    0x3F80_0000,
-    0xBF80_0000,
+    0x3f80_0000,
+    0xbf80_0000,
     0x0000_0001,
-    0x807F_FFFF,
+    0x807f_ffff,
     0x0080_0000,
-    0x7F7F_FFFF,
-    0xFF7F_FFFF,
-    0x7F80_0000,
-    0xFF80_0000,
-    0x7FC0_0000,
-    0xFFC0_1234,
-    0x7F80_0001,
-    0xFFBF_FFFF,
-    0x4F00_0000,
-    0xCF00_0000,
-    0x3F00_0000,
-    0x4049_0FDB,
-    0x5F00_0000,
+    0x7f7f_ffff,
+    0xff7f_ffff,
+    0x7f80_0000,
+    0xff80_0000,
+    0x7fc0_0000,
+    0xffc0_1234,
+    0x7f80_0001,
+    0xffbf_ffff,
+    0x4f00_0000,
+    0xcf00_0000,
+    0x3f00_0000,
+    0x4049_0fdb,
+    0x5f00_0000,
 ];
 
 /// Double-precision values, chosen as [`SINGLES`].
 const DOUBLES: [u64; 20] = [
     0x0000_0000_0000_0000,
     0x8000_0000_0000_0000,
-    0x3FF0_0000_0000_0000,
-    0xBFF0_0000_0000_0000,
+    0x3ff0_0000_0000_0000,
+    0xbff0_0000_0000_0000,
     0x0000_0000_0000_0001,
-    0x800F_FFFF_FFFF_FFFF,
+    0x800f_ffff_ffff_ffff,
     0x0010_0000_0000_0000,
-    0x7FEF_FFFF_FFFF_FFFF,
-    0xFFEF_FFFF_FFFF_FFFF,
-    0x7FF0_0000_0000_0000,
-    0xFFF0_0000_0000_0000,
-    0x7FF8_0000_0000_0000,
-    0xFFF8_0000_0000_1234,
-    0x7FF0_0000_0000_0001,
-    0xFFF7_FFFF_FFFF_FFFF,
-    0x41E0_0000_0000_0000,
-    0xC1E0_0000_0020_0000,
-    0x3FE0_0000_0000_0000,
-    0x4009_21FB_5444_2D18,
-    0x36A0_0000_0000_0000,
+    0x7fef_ffff_ffff_ffff,
+    0xffef_ffff_ffff_ffff,
+    0x7ff0_0000_0000_0000,
+    0xfff0_0000_0000_0000,
+    0x7ff8_0000_0000_0000,
+    0xfff8_0000_0000_1234,
+    0x7ff0_0000_0000_0001,
+    0xfff7_ffff_ffff_ffff,
+    0x41e0_0000_0000_0000,
+    0xc1e0_0000_0020_0000,
+    0x3fe0_0000_0000_0000,
+    0x4009_21fb_5444_2d18,
+    0x36a0_0000_0000_0000,
 ];
 
 /// Sign and exponent, and significand, of 80-bit values: the kinds of SDM Vol. 1, Table 8-3 "Unsupported Double
@@ -84,38 +84,38 @@ const DOUBLES: [u64; 20] = [
 const EXTENDEDS: [(u16, u64); 22] = [
     (0x0000, 0x0000_0000_0000_0000),
     (0x8000, 0x0000_0000_0000_0000),
-    (0x3FFF, 0x8000_0000_0000_0000),
-    (0xBFFF, 0x8000_0000_0000_0000),
-    (0x4000, 0xC90F_DAA2_2168_C235),
+    (0x3fff, 0x8000_0000_0000_0000),
+    (0xbfff, 0x8000_0000_0000_0000),
+    (0x4000, 0xc90f_daa2_2168_c235),
     (0x0000, 0x0000_0000_0000_0001),
     (0x0000, 0x8000_0000_0000_0000),
     (0x0001, 0x8000_0000_0000_0000),
-    (0x7FFE, 0xFFFF_FFFF_FFFF_FFFF),
-    (0xFFFE, 0xFFFF_FFFF_FFFF_FFFF),
-    (0x7FFF, 0x8000_0000_0000_0000),
-    (0xFFFF, 0x8000_0000_0000_0000),
-    (0x7FFF, 0xC000_0000_0000_0000),
-    (0xFFFF, 0xC000_0000_0000_0000),
-    (0x7FFF, 0x8000_0000_0000_0001),
-    (0x7FFF, 0x0000_0000_0000_0000),
-    (0x3FFF, 0x4000_0000_0000_0000),
-    (0x403E, 0x8000_0000_0000_0000),
-    (0xC03E, 0x8000_0000_0000_0000),
-    (0x3FFE, 0x8000_0000_0000_0000),
-    (0x4010, 0xFFFF_8000_0000_0000),
-    (0x3F80, 0x8000_0000_0000_0000),
+    (0x7ffe, 0xffff_ffff_ffff_ffff),
+    (0xfffe, 0xffff_ffff_ffff_ffff),
+    (0x7fff, 0x8000_0000_0000_0000),
+    (0xffff, 0x8000_0000_0000_0000),
+    (0x7fff, 0xc000_0000_0000_0000),
+    (0xffff, 0xc000_0000_0000_0000),
+    (0x7fff, 0x8000_0000_0000_0001),
+    (0x7fff, 0x0000_0000_0000_0000),
+    (0x3fff, 0x4000_0000_0000_0000),
+    (0x403e, 0x8000_0000_0000_0000),
+    (0xc03e, 0x8000_0000_0000_0000),
+    (0x3ffe, 0x8000_0000_0000_0000),
+    (0x4010, 0xffff_8000_0000_0000),
+    (0x3f80, 0x8000_0000_0000_0000),
 ];
 
 /// x87 control word after FNINIT.
-const FCW_DEFAULT: u16 = 0x037F;
+const FCW_DEFAULT: u16 = 0x037f;
 /// x87 control-word bits that mean something: masks, precision, rounding, infinity control.
-const FCW_BITS: u16 = 0x1F3F;
+const FCW_BITS: u16 = 0x1f3f;
 /// The control-word bit that is always one.
 const FCW_FIXED: u16 = 0x0040;
 /// MXCSR after RESET.
-const MXCSR_DEFAULT: u32 = 0x1F80;
+const MXCSR_DEFAULT: u32 = 0x1f80;
 /// MXCSR bits that every SSE2 processor has.
-const MXCSR_BITS: u32 = 0xFFFF;
+const MXCSR_BITS: u32 = 0xffff;
 
 /// Whether something with this chance, in percent, happens.
 pub fn percent(rng: &mut Rng, chance: u32) -> bool {
@@ -128,8 +128,8 @@ pub fn integer(rng: &mut Rng) -> u32 {
     match rng.u32(0..8) {
         0..=3 => special,
         4 => special.wrapping_add(rng.u32(0..5)).wrapping_sub(2),
-        5 => rng.u32(..) & 0xFFFF_0000 | special & 0xFFFF,
-        6 => rng.u32(..) & 0xFFFF_FF00 | special & 0xFF,
+        5 => rng.u32(..) & 0xffff_0000 | special & 0xffff,
+        6 => rng.u32(..) & 0xffff_ff00 | special & 0xff,
         _ => rng.u32(..),
     }
 }
@@ -154,7 +154,7 @@ fn extended(rng: &mut Rng) -> [u8; 10] {
     let (exponent, significand) = match rng.u32(0..4) {
         0 | 1 => EXTENDEDS[rng.usize(..EXTENDEDS.len())],
         2 => (
-            (0x3FF0 + rng.u16(0..32)) | (rng.u16(0..2) << 15),
+            (0x3ff0 + rng.u16(0..32)) | (rng.u16(0..2) << 15),
             rng.u64(..) | 1 << 63,
         ),
         _ => (rng.u16(..), rng.u64(..)),
@@ -223,7 +223,7 @@ pub fn fx_state(rng: &mut Rng) -> [u8; FX_SIZE] {
         rng.u16(0..8) << 11
     };
     let exceptions = if percent(rng, 30) {
-        rng.u16(..) & 0x3F & (control | if percent(rng, 10) { 0x3F } else { 0 })
+        rng.u16(..) & 0x3f & (control | if percent(rng, 10) { 0x3f } else { 0 })
     } else {
         0
     };
@@ -231,7 +231,7 @@ pub fn fx_state(rng: &mut Rng) -> [u8; FX_SIZE] {
     fx[2..4].copy_from_slice(&(top | exceptions | conditions).to_le_bytes());
     fx[4] = match rng.u32(0..4) {
         0 => 0,
-        1 => 0xFF,
+        1 => 0xff,
         _ => rng.u8(..),
     };
     fx[24..28].copy_from_slice(&mxcsr(rng).to_le_bytes());

@@ -66,7 +66,7 @@ impl Gdb {
         gdb
     }
 
-    /// Gives a command and returns what gdb says to it.
+    /// Gives gdb a command and returns the answer.
     fn command(&mut self, command: &str) -> String {
         self.give(command);
         self.answer()
@@ -78,12 +78,12 @@ impl Gdb {
         writeln!(self.commands, "{command}\necho {end}\\n").unwrap();
     }
 
-    /// What gdb prints when it is done with the last command.
+    /// Returns the text that gdb prints when it is done with the last command.
     fn end(&self) -> String {
         format!("done with {}", self.count)
     }
 
-    /// All that gdb says to the last command.
+    /// Reads the whole answer of gdb to the last command.
     fn answer(&mut self) -> String {
         let end = self.end();
         let mut answer = String::new();
@@ -104,7 +104,7 @@ impl Gdb {
         line.trim_end().replace(ASK, "")
     }
 
-    /// Has the guest go on, interrupts it as by ctrl-c, and returns what gdb says.
+    /// Continues the guest, interrupts it as ctrl-c does, and returns gdb's answer.
     fn interrupt(&mut self) -> String {
         self.give("continue");
         while self.line("continue") != "Continuing." {}
@@ -134,7 +134,7 @@ fn is_installed() -> bool {
     version.is_ok_and(|output| output.status.success())
 }
 
-/// Makes a file with the symbols of the guest's functions, and nothing else.
+/// Creates a file with the symbols of the guest's functions, and nothing else.
 fn symbols(folder: &Path, kallsyms: &str) -> PathBuf {
     let mut functions: Vec<(u64, &str)> = kallsyms.lines().filter_map(function).collect();
     functions.sort_unstable();

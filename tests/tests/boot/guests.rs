@@ -7,12 +7,12 @@ use std::{
 
 use guest_kernels::{Guest, Stage, fetch};
 
-/// With the value 1: it is known that guests which are not in the cache cannot be fetched.
+/// Environment variable that says, by the value 1, that guests cannot be fetched if the cache lacks them.
 const OFFLINE: &str = "REPLEX_OFFLINE";
 
 /// bzImage header (boot.rst, "The Real-Mode Kernel Header"): offset of the field that holds the version string's offset.
 const KERNEL_VERSION: usize = 0x20e;
-/// What the field counts from.
+/// Offset from which that field counts.
 const SETUP: usize = 0x200;
 
 /// The release of `guest`'s kernel, read from its file: what `uname -r` must print. None if the guest cannot be had and

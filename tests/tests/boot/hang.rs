@@ -15,7 +15,7 @@ use nix::{
     unistd::Pid,
 };
 
-/// Many times what a boot takes on a slow host.
+/// A time many times as long as a boot on a slow host.
 pub const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A running program that is killed when [`PATIENCE`] is over, and when this is dropped.

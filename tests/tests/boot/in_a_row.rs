@@ -12,12 +12,12 @@ use guest_kernels::Guest;
 
 use crate::{kernel_log, program::Boot, workload};
 
-/// How many boots, in the environment.
+/// Environment variable that sets the number of boots.
 const BOOTS: &str = "REPLEX_BOOTS";
-/// How many without it.
+/// Number of boots if the variable is not set.
 const DEFAULT: u32 = 20;
 
-/// What is wrong with one boot of `boot`, if anything is.
+/// Runs `boot` and returns what is wrong with it, if anything is.
 fn fault(boot: Boot) -> Option<String> {
     let ended = boot.exec(&format!("{}dmesg", workload::SCRIPT));
     let text = ended.text();

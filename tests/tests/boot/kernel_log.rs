@@ -1,7 +1,7 @@
 //! The kernel's log: whole, and without a complaint.
 
-/// What a line of a healthy log does not contain, in the kernel's spelling: it prints these words in capitals when it
-/// complains (include/asm-generic/bug.h, lib/bug.c, arch/x86/mm/fault.c), while "debug" and "bugs" are common words.
+/// Words that no line of a healthy log contains, in the kernel's spelling: it prints them in capitals when it complains
+/// (include/asm-generic/bug.h, lib/bug.c, arch/x86/mm/fault.c), while "debug" and "bugs" are common words.
 const COMPLAINTS: [&str; 6] = [
     "BUG",
     "WARNING",
@@ -10,7 +10,7 @@ const COMPLAINTS: [&str; 6] = [
     "Call Trace",
     "Kernel panic",
 ];
-/// The same for what has no fixed spelling.
+/// A word that no line of a healthy log contains, in any spelling.
 const ANY_CASE: &str = "unexpected";
 
 /// First and last thing of a whole log.
@@ -27,7 +27,7 @@ fn complaints(log: &str) -> Vec<&str> {
         .collect()
 }
 
-/// What is wrong with `log`, the output of dmesg, if it is not that of a healthy boot.
+/// Returns what is wrong with `log`, the output of dmesg, if it is not that of a healthy boot.
 pub fn fault(log: &str) -> Option<String> {
     if !log.lines().next().is_some_and(|line| line.contains(FIRST)) {
         return Some(format!("does not begin with {FIRST:?}"));

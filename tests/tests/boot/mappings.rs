@@ -1,4 +1,4 @@
-//! What the running program has mapped: nothing is writable and executable, at any time.
+//! The mappings of the running program: nothing is writable and executable, at any time.
 
 use std::{fs, thread, time::Duration};
 
@@ -6,7 +6,7 @@ use guest_kernels::Guest;
 
 use crate::{program::Boot, workload};
 
-/// Between two looks. Only how much is seen depends on it.
+/// Time between two looks at the mappings.
 const INTERVAL: Duration = Duration::from_millis(2);
 /// The name of the memory that translated code is in, in /proc/PID/maps.
 const CODE: &str = "memfd:replex-code";

@@ -20,7 +20,7 @@ pub fn replex() -> &'static Path {
     REPLEX.get_or_init(build)
 }
 
-/// Has cargo build the program into the folder that this test was built into (`TARGET/PROFILE/deps`).
+/// Builds the program with cargo, into the folder of this test (`TARGET/PROFILE/deps`), and returns its file.
 fn build() -> PathBuf {
     let test = env::current_exe().unwrap();
     let folder = test.ancestors().nth(2).unwrap();
@@ -29,15 +29,7 @@ fn build() -> PathBuf {
         named => named,
     };
     let status = Command::new(env!("CARGO"))
-        .args([
-            "build",
-            "--locked",
-            "--quiet",
-            "--package",
-            "vmm",
-            "--bin",
-            "replex",
-        ])
+        .args(["build", "--locked", "--quiet", "--package", "replex"])
         .args(["--profile", profile, "--target-dir"])
         .arg(folder.parent().unwrap())
         .current_dir(env!("CARGO_MANIFEST_DIR"))
@@ -47,7 +39,7 @@ fn build() -> PathBuf {
     folder.join("replex")
 }
 
-/// What the program finds as its standard input.
+/// Standard input of the program.
 #[derive(Clone, Debug, Default)]
 pub enum Input {
     /// /dev/null.
@@ -62,7 +54,7 @@ pub enum Input {
 /// A boot of a guest.
 #[derive(Debug)]
 pub struct Boot {
-    /// What `uname -r` must print.
+    /// The release that `uname -r` must print.
     pub release: String,
     args: Vec<String>,
     input: Input,
@@ -77,7 +69,7 @@ pub struct Running {
 
 type Reader = thread::JoinHandle<Vec<u8>>;
 
-/// How a run ended.
+/// The end of a run.
 #[derive(Debug)]
 pub struct Ended {
     /// The program's exit status.

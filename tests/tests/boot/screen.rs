@@ -12,15 +12,15 @@ use nix::pty::{Winsize, openpty};
 
 use crate::{hang::Guarded, program::Boot};
 
-/// What the guest's shell shows when it waits for a command.
+/// The prompt of the guest's shell.
 pub const PROMPT: &str = "root@replex:~# ";
 
 /// The keyboard and the screen of a running machine.
 pub struct Screen {
     terminal: File,
-    /// What was read from the terminal, so that the machine never waits for somebody to read it.
+    /// The terminal's output, read by a thread so that the machine never waits for a reader.
     output: Receiver<Vec<u8>>,
-    /// What was shown and not yet looked for.
+    /// Output that has been shown and not been searched yet.
     shown: String,
 }
 

@@ -10,7 +10,7 @@ use crate::{
     screen::{PROMPT, Screen, start},
 };
 
-/// What the program may use beside the guest's memory, in KiB.
+/// Memory that the program may use beside the guest's, in KiB.
 const OVERHEAD: u64 = 64 << 10;
 /// The name of the guest's memory in /proc/PID/smaps.
 const GUEST_RAM: &str = "memfd:guest-ram";

@@ -6,7 +6,7 @@ use guest_kernels::Guest;
 
 use crate::program::Boot;
 
-/// What the guest is to print.
+/// The text that the guest prints.
 const GREETING: &str = "hello, log\n";
 
 /// The log of a boot, only of `kind`: its lines behind that column.

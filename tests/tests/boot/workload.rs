@@ -11,7 +11,7 @@ echo $i processes, $failed failed
 head -c 150000 /bin/busybox | gzip | gunzip | cmp -n 150000 - /bin/busybox && echo unpacked
 "#;
 
-/// What it prints.
+/// The output of the workload.
 pub const OUTPUT: &str = "\
 3
 sorted

@@ -9,7 +9,7 @@
 //!   identity         ► the first 4 MiB, by one page table
 //! ```
 
-use super::machine::{PAGE, Program, assemble};
+use super::machine::{CODE_CACHE, PAGE, Program, assemble};
 use super::paging::{DIRECTORY, entry, place_identity, turn_on};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
@@ -63,7 +63,7 @@ fn place_tables(program: &mut Program) {
 /// EAX: the hash; EBX: the word to add it to.
 fn shared(code: &mut CodeAssembler) -> Result<(), IcedError> {
     let mut here = code.create_label();
-    code.db(&[0x81, 0xF0])?; // xor eax, immediate
+    code.db(&[0x81, 0xf0])?; // xor eax, immediate
     code.dd(&[FIRST_IMMEDIATE])?;
     code.call(here)?;
     code.set_label(&mut here)?;
@@ -94,7 +94,7 @@ fn start(code: &mut CodeAssembler) -> Result<(), IcedError> {
     code.hlt()
 }
 
-/// What the program computes.
+/// Computes the program's result on the host.
 fn expected() -> u32 {
     let (mut hash, mut immediate) = (0u32, FIRST_IMMEDIATE);
     for left in (1..=ROUNDS).rev() {
@@ -127,7 +127,7 @@ fn two_aliases_of_one_frame() {
         memory: 4 << 20,
         entry: START,
         stack: RESULTS,
-        code_cache: sbe::CODE_CACHE,
+        code_cache: CODE_CACHE,
         pieces: Vec::new(),
     };
     place_tables(&mut program);

@@ -9,7 +9,7 @@
 //! program's end reads.
 
 use super::debugged;
-use super::machine::{Counts, PAGE, Program, assemble};
+use super::machine::{CODE_CACHE, Counts, PAGE, Program, assemble};
 use super::paging::{faults, place_demand, start_demand};
 use super::users::{self, NEXT_ROUND, Own, SPACES, THE_END};
 use fastrand::Rng;
@@ -19,8 +19,8 @@ use iced_x86::code_asm::*;
 /// Physical address of the code.
 const CODE: u32 = 0x20_0000;
 /// Physical addresses of what comes before and behind the blocks.
-const START: u32 = 0x1F_0000;
-const END: u32 = 0x1F_1000;
+const START: u32 = 0x1f_0000;
+const END: u32 = 0x1f_1000;
 /// Physical address of the data, and its bytes: operands may lie across pages.
 const DATA: u32 = 0x30_0000;
 const DATA_BYTES: u32 = 4 * PAGE;
@@ -32,7 +32,7 @@ const ROUNDS_LEFT: u32 = 0x38_0000;
 const STACK: u32 = 0x18_0000;
 /// Physical addresses of the data and leaves that further address spaces have.
 const MORE_DATA: u32 = 0x32_0000;
-const MORE_LEAVES: u32 = 0x3A_0000;
+const MORE_LEAVES: u32 = 0x3a_0000;
 /// Programs, and their shape.
 const PROGRAMS: u64 = 150;
 const PAGING_PROGRAMS: u64 = 50;
@@ -44,22 +44,22 @@ const ROUNDS: u32 = 100;
 /// Room for a block; gaps of random length follow it.
 const BLOCK_BYTES: u32 = 256;
 
-/// Where the end of a program stores the x87, MMX and SSE registers.
+/// Address at which the end of a program stores the x87, MMX and SSE registers.
 const FPU_STATE: u32 = 0x39_0000;
 
 /// CR4.OSFXSR and CR4.OSXMMEXCPT.
 const SSE_ENABLED: i32 = 0b11 << 9;
 
 /// Opcodes, by what they take.
-const JCC_NEAR: [u8; 2] = [0x0F, 0x80];
-const CALL: u8 = 0xE8;
-const JMP: u8 = 0xE9;
-const RET: u8 = 0xC3;
-const INT: u8 = 0xCD;
+const JCC_NEAR: [u8; 2] = [0x0f, 0x80];
+const CALL: u8 = 0xe8;
+const JMP: u8 = 0xe9;
+const RET: u8 = 0xc3;
+const INT: u8 = 0xcd;
 /// `cmp ecx, edx`: defines all status flags.
-const DEFINE_FLAGS: [u8; 2] = [0x39, 0xD1];
+const DEFINE_FLAGS: [u8; 2] = [0x39, 0xd1];
 /// `dec dword [ROUNDS_LEFT]`.
-const DEC_ABSOLUTE: [u8; 2] = [0xFF, 0x0D];
+const DEC_ABSOLUTE: [u8; 2] = [0xff, 0x0d];
 /// Condition code NZ.
 const NZ: u8 = 5;
 
@@ -85,7 +85,7 @@ impl Block<'_> {
         if self.rng.u32(..3) == 0 {
             let rm = self.register();
             self.emit(opcode);
-            self.emit(&[0xC0 | reg << 3 | rm]);
+            self.emit(&[0xc0 | reg << 3 | rm]);
         } else {
             self.memory(opcode, reg);
         }
@@ -104,7 +104,7 @@ impl Block<'_> {
             let source = self.rng.u8(..8);
             let scale = self.rng.u8(..4);
             let displacement = DATA + self.rng.u32(..PAGE);
-            self.emit(&[0x0F, 0xB6, 0xC0 | index << 3 | source]);
+            self.emit(&[0x0f, 0xb6, 0xc0 | index << 3 | source]);
             self.emit(opcode);
             self.emit(&[reg << 3 | 4, scale << 6 | index << 3 | 5]);
             self.emit(&displacement.to_le_bytes());
@@ -129,28 +129,28 @@ impl Block<'_> {
             }
             // MOVZX, MOVSX
             7 => {
-                let opcode = [0xB6, 0xB7, 0xBE, 0xBF][self.rng.usize(..4)];
-                self.operand(&[0x0F, opcode], reg);
+                let opcode = [0xb6, 0xb7, 0xbe, 0xbf][self.rng.usize(..4)];
+                self.operand(&[0x0f, opcode], reg);
             }
             // CMOVcc
             8 => {
                 let opcode = 0x40 | self.rng.u8(..16);
-                self.operand(&[0x0F, opcode], reg);
+                self.operand(&[0x0f, opcode], reg);
             }
             // SETcc
             9 => {
                 let opcode = 0x90 | self.rng.u8(..16);
-                self.operand(&[0x0F, opcode], 0);
+                self.operand(&[0x0f, opcode], 0);
             }
             // INC, DEC; NOT, NEG
             10 => {
                 let form = self.rng.u8(..4);
-                self.operand(&[[0xFF, 0xF7][usize::from(form >> 1)]], form);
+                self.operand(&[[0xff, 0xf7][usize::from(form >> 1)]], form);
             }
             // XADD, CMPXCHG, XCHG, of 32 bits
             11 => {
                 let opcode: &[u8] =
-                    [&[0x0F, 0xC1][..], &[0x0F, 0xB1], &[0x87]][self.rng.usize(..3)];
+                    [&[0x0f, 0xc1][..], &[0x0f, 0xb1], &[0x87]][self.rng.usize(..3)];
                 self.operand(opcode, reg);
             }
             // PUSH a; POP b
@@ -168,35 +168,35 @@ impl Block<'_> {
     fn x87(&mut self) {
         /// FXCH, FCHS, FABS, FRNDINT, FSQRT, FCOMI ST1, FADD ST1, FMUL ST1, FDIVP, FINCSTP, FFREE ST7, EMMS.
         const PLAIN: [[u8; 2]; 12] = [
-            [0xD9, 0xC9],
-            [0xD9, 0xE0],
-            [0xD9, 0xE1],
-            [0xD9, 0xFC],
-            [0xD9, 0xFA],
-            [0xDB, 0xF1],
-            [0xD8, 0xC1],
-            [0xD8, 0xC9],
-            [0xDE, 0xF9],
-            [0xD9, 0xF7],
-            [0xDD, 0xC7],
-            [0x0F, 0x77],
+            [0xd9, 0xc9],
+            [0xd9, 0xe0],
+            [0xd9, 0xe1],
+            [0xd9, 0xfc],
+            [0xd9, 0xfa],
+            [0xdb, 0xf1],
+            [0xd8, 0xc1],
+            [0xd8, 0xc9],
+            [0xde, 0xf9],
+            [0xd9, 0xf7],
+            [0xdd, 0xc7],
+            [0x0f, 0x77],
         ];
         /// Opcode and reg field: FLD, FST, FSTP of 32 and 64 bits, FLD and FSTP of 80, FILD and FISTP of 16, 32 and 64.
         const MEMORY: [(u8, u8); 14] = [
-            (0xD9, 0),
-            (0xD9, 2),
-            (0xD9, 3),
-            (0xDD, 0),
-            (0xDD, 2),
-            (0xDD, 3),
-            (0xDB, 5),
-            (0xDB, 7),
-            (0xDF, 0),
-            (0xDF, 3),
-            (0xDB, 0),
-            (0xDB, 3),
-            (0xDF, 5),
-            (0xDF, 7),
+            (0xd9, 0),
+            (0xd9, 2),
+            (0xd9, 3),
+            (0xdd, 0),
+            (0xdd, 2),
+            (0xdd, 3),
+            (0xdb, 5),
+            (0xdb, 7),
+            (0xdf, 0),
+            (0xdf, 3),
+            (0xdb, 0),
+            (0xdb, 3),
+            (0xdf, 5),
+            (0xdf, 7),
         ];
         if self.rng.bool() {
             let instruction = PLAIN[self.rng.usize(..PLAIN.len())];
@@ -212,19 +212,19 @@ impl Block<'_> {
         /// Prefix and opcodes whose operand is 8 bytes or less, or may be misaligned: PADDD and PMADDWD (MMX), ADDSS, MULSS,
         /// CVTSI2SS, MOVSS both ways, ADDSD, MOVSD both ways, MOVUPS both ways, COMISS.
         const INSTRUCTIONS: [(&[u8], u8); 13] = [
-            (&[], 0xFE),
-            (&[], 0xF5),
-            (&[0xF3], 0x58),
-            (&[0xF3], 0x59),
-            (&[0xF3], 0x2A),
-            (&[0xF3], 0x10),
-            (&[0xF3], 0x11),
-            (&[0xF2], 0x58),
-            (&[0xF2], 0x10),
-            (&[0xF2], 0x11),
+            (&[], 0xfe),
+            (&[], 0xf5),
+            (&[0xf3], 0x58),
+            (&[0xf3], 0x59),
+            (&[0xf3], 0x2a),
+            (&[0xf3], 0x10),
+            (&[0xf3], 0x11),
+            (&[0xf2], 0x58),
+            (&[0xf2], 0x10),
+            (&[0xf2], 0x11),
             (&[], 0x10),
             (&[], 0x11),
-            (&[], 0x2F),
+            (&[], 0x2f),
         ];
         /// ADDPS, MULPS, XORPS, UNPCKLPS, and with prefix 66 PADDD: register forms.
         const PACKED: [(&[u8], u8); 5] = [
@@ -232,17 +232,17 @@ impl Block<'_> {
             (&[], 0x59),
             (&[], 0x57),
             (&[], 0x14),
-            (&[0x66], 0xFE),
+            (&[0x66], 0xfe),
         ];
         let reg = self.rng.u8(..8);
         if self.rng.u32(..3) == 0 {
             let (prefix, opcode) = PACKED[self.rng.usize(..PACKED.len())];
             let source = self.rng.u8(..8);
             self.emit(prefix);
-            self.emit(&[0x0F, opcode, 0xC0 | reg << 3 | source]);
+            self.emit(&[0x0f, opcode, 0xc0 | reg << 3 | source]);
         } else {
             let (prefix, opcode) = INSTRUCTIONS[self.rng.usize(..INSTRUCTIONS.len())];
-            self.memory(&[prefix, &[0x0F, opcode]].concat(), reg);
+            self.memory(&[prefix, &[0x0f, opcode]].concat(), reg);
         }
     }
 
@@ -279,30 +279,30 @@ impl Block<'_> {
             0 | 1 => {
                 let form = [0, 1, 2, 3, 4, 5, 7][self.rng.usize(..7)];
                 if self.rng.bool() {
-                    self.operand(&[0xC1], form);
+                    self.operand(&[0xc1], form);
                     self.emit(&[count]);
                 } else {
-                    self.operand(&[0xD3], form);
+                    self.operand(&[0xd3], form);
                 }
             }
             // IMUL r, r/m; BSF, BSR of what is not 0
-            2 => self.operand(&[0x0F, 0xAF], reg),
+            2 => self.operand(&[0x0f, 0xaf], reg),
             3 => {
                 let source = self.register();
-                let opcode = 0xBC | self.rng.u8(..2);
-                self.emit(&[0x83, 0xC8 | source, 1]);
-                self.emit(&[0x0F, opcode, 0xC0 | reg << 3 | source]);
+                let opcode = 0xbc | self.rng.u8(..2);
+                self.emit(&[0x83, 0xc8 | source, 1]);
+                self.emit(&[0x0f, opcode, 0xc0 | reg << 3 | source]);
             }
             // SHLD, SHRD
             4 => {
-                let opcode = [0xA4, 0xAC][self.rng.usize(..2)];
-                self.operand(&[0x0F, opcode], reg);
+                let opcode = [0xa4, 0xac][self.rng.usize(..2)];
+                self.operand(&[0x0f, opcode], reg);
                 self.emit(&[count]);
             }
             // MUL, IMUL r/m
             _ => {
                 let form = 4 | self.rng.u8(..2);
-                self.operand(&[0xF7], form);
+                self.operand(&[0xf7], form);
             }
         }
         self.emit(&DEFINE_FLAGS);
@@ -320,14 +320,14 @@ impl Block<'_> {
     }
 }
 
-/// How the program's data is mapped.
+/// A mapping of the program's data.
 #[derive(Clone, Copy, Debug)]
 enum Data {
-    /// Without paging.
+    /// Not at all: paging is off.
     Unpaged,
     /// Absent at the start of each round: the first read and the first write of each page fault.
     OnDemand,
-    /// The same at CPL 3, in several address spaces, which have their own leaves, too.
+    /// Like the one before, at CPL 3, in several address spaces that have leaves of their own, too.
     OfUsers,
 }
 
@@ -351,7 +351,7 @@ fn program(seed: u64, data_is: Data) -> Program {
         memory: 4 << 20,
         entry: START,
         stack: STACK,
-        code_cache: sbe::CODE_CACHE,
+        code_cache: CODE_CACHE,
         pieces: vec![(ROUNDS_LEFT, ROUNDS.to_le_bytes().to_vec())],
     };
     let data: Vec<u8> = (0..DATA_BYTES + PAGE).map(|_| rng.u8(..)).collect();
@@ -429,7 +429,7 @@ fn program(seed: u64, data_is: Data) -> Program {
     program
 }
 
-/// Makes paging, if any, and SSE available and goes to the first block.
+/// Enables paging, if any, and SSE, and jumps to the first block.
 fn start(code: &mut CodeAssembler, data_is: Data, block: u32) -> Result<(), IcedError> {
     if let Data::OnDemand = data_is {
         start_demand(code)?;

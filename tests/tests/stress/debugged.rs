@@ -16,7 +16,7 @@ const APART: u64 = 997;
 /// Bytes of a watchpoint at most.
 const MOST_WATCHED: u32 = 9;
 
-/// What is seen of a stop.
+/// A stop as a debugger sees it.
 #[derive(Debug, PartialEq)]
 struct Stop {
     exit: Exit,
@@ -73,7 +73,7 @@ fn stops(mut vcpu: Vcpu, seed: u64, code: &[u32], data: &Range<u32>) -> (Vec<Sto
         .map(|_| code[rng.usize(..code.len())])
         .collect();
     for &place in &breakpoints {
-        vcpu.add_breakpoint(place);
+        vcpu.debugger_mut().add_breakpoint(place.into());
     }
     let mut watchpoint = None;
     while stops.len() < STOPS {
@@ -86,9 +86,9 @@ fn stops(mut vcpu: Vcpu, seed: u64, code: &[u32], data: &Range<u32>) -> (Vec<Sto
         match rng.u32(..8) {
             0 | 1 => {
                 let changed = &mut breakpoints[rng.usize(..BREAKPOINTS)];
-                assert!(vcpu.remove_breakpoint(*changed));
+                assert!(vcpu.debugger_mut().remove_breakpoint((*changed).into()));
                 *changed = code[rng.usize(..code.len())];
-                vcpu.add_breakpoint(*changed);
+                vcpu.debugger_mut().add_breakpoint((*changed).into());
             }
             2 => {
                 for _ in 0..rng.u32(1..20) {
@@ -98,15 +98,15 @@ fn stops(mut vcpu: Vcpu, seed: u64, code: &[u32], data: &Range<u32>) -> (Vec<Sto
             }
             3 => {
                 if let Some(old) = watchpoint.take() {
-                    assert!(vcpu.remove_watchpoint(old));
+                    assert!(vcpu.debugger_mut().remove_watchpoint(old));
                 } else {
                     let new = Watchpoint {
-                        start: rng.u32(data.clone()),
+                        start: rng.u32(data.clone()).into(),
                         len: rng.u32(1..=MOST_WATCHED),
                         watched: [Watched::Writes, Watched::Reads, Watched::Accesses]
                             [rng.usize(..3)],
                     };
-                    vcpu.add_watchpoint(new);
+                    vcpu.debugger_mut().add_watchpoint(new);
                     watchpoint = Some(new);
                 }
             }
@@ -114,10 +114,10 @@ fn stops(mut vcpu: Vcpu, seed: u64, code: &[u32], data: &Range<u32>) -> (Vec<Sto
         }
     }
     for place in breakpoints {
-        assert!(vcpu.remove_breakpoint(place));
+        assert!(vcpu.debugger_mut().remove_breakpoint(place.into()));
     }
     if let Some(old) = watchpoint {
-        assert!(vcpu.remove_watchpoint(old));
+        assert!(vcpu.debugger_mut().remove_watchpoint(old));
     }
     run_to_halt(&mut vcpu);
     (stops, Ended(vcpu))

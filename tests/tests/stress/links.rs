@@ -1,26 +1,26 @@
 //! Links between pages of programs, and code pages shared by spaces with windows and without: what one space has found out about
 //! a page must not be executed where it does not hold.
 
-use super::machine::{Ended, PAGE, Program, assemble};
+use super::machine::{CODE_CACHE, Ended, PAGE, Program, assemble};
 use super::users::{self, NEXT_ROUND, Own, SPACES, THE_END};
 use iced_x86::code_asm::*;
 use sbe::{Engine, Windows};
 
-const START: u32 = 0x1F_0000;
-const END: u32 = 0x1F_1000;
-const MAIN: u32 = 0x1E_0000;
+const START: u32 = 0x1f_0000;
+const END: u32 = 0x1f_1000;
+const MAIN: u32 = 0x1e_0000;
 const STACK: u32 = 0x18_0000;
 /// Code that all spaces share, and the page behind it, of which each has its own.
 const SHARED: u32 = 0x20_0000;
 const NEXT: u32 = SHARED + PAGE;
-const MORE_NEXT: u32 = 0x3A_0000;
+const MORE_NEXT: u32 = 0x3a_0000;
 const DATA: u32 = 0x30_0000;
 const MORE_DATA: u32 = 0x32_0000;
 /// Page tables of further linear addresses.
 const LOW_TABLE: u32 = 0x11_8000;
 const HIGH_TABLE: u32 = 0x11_9000;
 const LOW: u32 = 0x4000_0000;
-const HIGH: u32 = 0xD000_0000;
+const HIGH: u32 = 0xd000_0000;
 const DIRECTORIES: u32 = 0x10_0000;
 const RESULTS: u32 = 0x19_0000;
 /// Present, writable, the user's; and global.
@@ -34,7 +34,7 @@ fn program() -> Program {
         memory: 4 << 20,
         entry: START,
         stack: STACK,
-        code_cache: sbe::CODE_CACHE,
+        code_cache: CODE_CACHE,
         pieces: Vec::new(),
     };
     let own = Own {
@@ -199,21 +199,21 @@ fn a_write_that_faults_in_its_first_page_leaves_the_second_clean() {
         a.mov(ecx, 100)?;
         a.add(eax, dword_ptr(ebx))?;
         a.add(eax, dword_ptr(ebx + 0x80))?;
-        a.mov(dword_ptr(ebx + 0xFFE), ecx)?;
+        a.mov(dword_ptr(ebx + 0xffe), ecx)?;
         a.int(u32::from(THE_END))
     });
     program.place(MAIN, main);
     // The handler only tells of the fault.
-    program.place(0x10_C000, assemble(0x10_C000, |a| a.hlt()));
+    program.place(0x10_c000, assemble(0x10_c000, |a| a.hlt()));
     agree(&program, Windows::Always);
 }
 
 /// Operands whose displacements have bit 31 set, that wrap around, and that go on where windows end.
 #[test]
 fn operands_at_high_addresses() {
-    const TOP: u32 = 0xBFC0_0000;
-    const TOP_TABLE: u32 = 0x11_A000;
-    const END_TABLE: u32 = 0x11_B000;
+    const TOP: u32 = 0xbfc0_0000;
+    const TOP_TABLE: u32 = 0x11_a000;
+    const END_TABLE: u32 = 0x11_b000;
     let mut program = program();
     for space in 0..SPACES {
         for (index, table) in [(TOP >> 22, TOP_TABLE), ((TOP >> 22) + 1, END_TABLE)] {
@@ -231,7 +231,7 @@ fn operands_at_high_addresses() {
         let mut again = a.create_label();
         a.mov(ebx, 20)?;
         a.mov(ecx, 0x1234_5603)?;
-        a.mov(edx, 0x0BAD_F00D)?;
+        a.mov(edx, 0x0bad_f00d)?;
         a.set_label(&mut again)?;
         a.add(dword_ptr(TOP + 0x10), edx)?;
         a.mov(eax, dword_ptr(TOP + 0x10))?;
@@ -240,15 +240,15 @@ fn operands_at_high_addresses() {
         a.mov(ah, byte_ptr(TOP + 0x12))?;
         a.add(ch, byte_ptr(TOP + 0x13))?;
         a.rcl(dword_ptr(TOP + 0x18), cl)?;
-        a.mov(esi, (TOP - 0x7FFF_FF00) as i32)?;
-        a.adc(edx, dword_ptr(esi + 0x7FFF_FF10))?;
+        a.mov(esi, (TOP - 0x7fff_ff00) as i32)?;
+        a.adc(edx, dword_ptr(esi + 0x7fff_ff10))?;
         a.mov(edi, 0x4000_0000)?;
         a.xadd(dword_ptr(edi * 4 + (TOP + 0x20)), edx)?;
         a.push(dword_ptr(TOP + 0x20))?;
         a.pop(dword_ptr(TOP + 0x24))?;
-        a.sub(dword_ptr(TOP + 0x3F_FFFD), edx)?;
-        a.adc(ebp, dword_ptr(TOP + 0x3F_FFFE))?;
-        a.xchg(dword_ptr(TOP + 0x3F_FFFF), edx)?;
+        a.sub(dword_ptr(TOP + 0x3f_fffd), edx)?;
+        a.adc(ebp, dword_ptr(TOP + 0x3f_fffe))?;
+        a.xchg(dword_ptr(TOP + 0x3f_ffff), edx)?;
         a.dec(ebx)?;
         a.jnz(again)?;
         a.int(u32::from(THE_END))

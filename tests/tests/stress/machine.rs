@@ -3,7 +3,7 @@
 use iced_x86::IcedError;
 use iced_x86::code_asm::CodeAssembler;
 use mmu::{GuestPhys, Memory, Mmu};
-use sbe::{CpuModel, EmptyBus, Engine, Exit, TranslationStats, Vcpu, Windows};
+use sbe::{EmptyBus, Engine, Exit, TranslationStats, Vcpu, VcpuConfig, Windows};
 use std::io::Write as _;
 
 /// Number of ESP.
@@ -16,6 +16,8 @@ const LOW: u64 = 1 << 20;
 const CHUNK: usize = 1 << 20;
 /// Instructions, or jumps of translated code, that the processor runs at a time.
 const SLICE: u64 = 100_000;
+/// Room for translated code that few programs fill, in bytes.
+pub const CODE_CACHE: usize = 32 << 20;
 /// Slices that a program may take at most.
 const SLICES: u32 = 10_000;
 
@@ -44,7 +46,7 @@ impl Program {
         self.run_with(engine, Windows::Never)
     }
 
-    /// The same with `windows`.
+    /// Runs the program with `windows`.
     pub fn run_with(&self, engine: Engine, windows: Windows) -> Ended {
         let mut vcpu = self.vcpu(engine, windows);
         run_to_halt(&mut vcpu);
@@ -59,9 +61,13 @@ impl Program {
                 .expect("the program fits");
         }
         let mmu = Mmu::new(phys).expect("tables");
-        let mut vcpu = Vcpu::with_code_cache(CpuModel::default(), engine, self.code_cache, mmu)
-            .expect("a processor");
-        vcpu.set_windows(windows);
+        let config = VcpuConfig {
+            engine,
+            code_cache: self.code_cache,
+            windows,
+            ..VcpuConfig::default()
+        };
+        let mut vcpu = Vcpu::new(&config, mmu).expect("a processor");
         vcpu.set_linux_entry(self.entry, 0);
         vcpu.cpu.regs.set(ESP, self.stack);
         vcpu
@@ -108,12 +114,12 @@ pub fn next_stop(vcpu: &mut Vcpu) -> Exit {
     panic!("runs away at {:08x}", vcpu.cpu.eip)
 }
 
-/// What a program took.
+/// Counts of the instructions that a program took.
 #[derive(Clone, Copy, Default)]
 pub struct Counts {
     /// Instructions the program executes.
     pub instructions: u64,
-    /// Those that the translator left to the emulator.
+    /// Instructions that the translator left to the emulator.
     pub emulated: u64,
 }
 
@@ -138,7 +144,7 @@ impl Counts {
 pub struct Ended(pub Vcpu);
 
 impl Ended {
-    /// What the translator has done.
+    /// Returns the translator's statistics.
     pub fn translation(&self) -> &TranslationStats {
         self.0.translation().expect("ended on the translator")
     }

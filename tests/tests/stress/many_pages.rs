@@ -7,11 +7,10 @@
 //!     └── every fourth: jmp to the page the generator has drawn
 //! ```
 
-use super::machine::{Ended, PAGE, Program, assemble};
+use super::machine::{CODE_CACHE, Ended, PAGE, Program, assemble};
 use fastrand::Rng;
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
-use sbe::CODE_CACHE;
 
 /// Bytes of RAM.
 const MEMORY: u64 = 64 << 20;

@@ -28,10 +28,10 @@ const PAGE_FAULT: u32 = 14;
 const WRITE: i32 = 0b10;
 
 /// Flat ring-0 code, the second descriptor after the null descriptor: the selector that the boot protocol starts with.
-const FLAT_CODE: u64 = 0x00CF_9B00_0000_FFFF;
+const FLAT_CODE: u64 = 0x00cf_9b00_0000_ffff;
 const CODE_SELECTOR: u32 = 0x10;
 /// Type and P of a 32-bit interrupt gate.
-const INTERRUPT_GATE: u32 = 0x8E00;
+const INTERRUPT_GATE: u32 = 0x8e00;
 
 /// A page-table entry for a page that may be written.
 pub fn entry(frame: u32) -> [u8; 4] {
@@ -60,8 +60,8 @@ pub fn place_demand(program: &mut Program, data: u32, pages: u32) -> u32 {
     place_identity(program);
     program.place(GDT, [0, 0, FLAT_CODE].map(u64::to_le_bytes).concat());
     let gate = [
-        CODE_SELECTOR << 16 | HANDLER & 0xFFFF,
-        HANDLER & 0xFFFF_0000 | INTERRUPT_GATE,
+        CODE_SELECTOR << 16 | HANDLER & 0xffff,
+        HANDLER & 0xffff_0000 | INTERRUPT_GATE,
     ];
     program.place(IDT + PAGE_FAULT * 8, gate.map(u32::to_le_bytes).concat());
     for (index, table) in (0..).zip([GDT, IDT]) {

@@ -1,6 +1,6 @@
 //! Pages of code that read or write code: their own page, the next one, or data beside it.
 
-use super::machine::{PAGE, Program, assemble};
+use super::machine::{CODE_CACHE, PAGE, Program, assemble};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 
@@ -8,7 +8,7 @@ use iced_x86::code_asm::*;
 const CODE: u32 = 0x20_0000;
 /// Top of the stack.
 const STACK: u32 = 0x18_0000;
-/// Where programs leave results.
+/// Address of the programs' results.
 const RESULTS: u32 = 0x18_0000;
 
 /// Four megabytes of RAM with `code` at [`CODE`].
@@ -17,7 +17,7 @@ fn program(code: Vec<u8>) -> Program {
         memory: 4 << 20,
         entry: CODE,
         stack: STACK,
-        code_cache: sbe::CODE_CACHE,
+        code_cache: CODE_CACHE,
         pieces: vec![(CODE, code)],
     }
 }
@@ -31,7 +31,7 @@ fn checksum(page: &[u8]) -> u32 {
 }
 
 /// `xor ebx, 0` with a 32-bit immediate, which programs patch.
-const PATCHED: [u8; 6] = [0x81, 0xF3, 0, 0, 0, 0];
+const PATCHED: [u8; 6] = [0x81, 0xf3, 0, 0, 0, 0];
 
 /// Assembles code for [`CODE`] that has one [`PATCHED`] in it and is told the address of its immediate. Returns the code
 /// and the immediate's offset.
@@ -104,7 +104,7 @@ fn each_page_rewrites_the_next() {
     // EBP: page; EDI: steps left. All else is position-independent.
     let page = assemble(0, |code| {
         let [mut copy, mut inside, mut done, mut constant] = [(); 4].map(|()| code.create_label());
-        code.db(&[0xB8])?; // mov eax, constant
+        code.db(&[0xb8])?; // mov eax, constant
         code.set_label(&mut constant)?;
         code.dd(&[1])?;
         code.add(ebx, eax)?;

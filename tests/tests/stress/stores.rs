@@ -7,7 +7,7 @@
 //!           rotate EBX, next round
 //! ```
 
-use super::machine::{Counts, PAGE, Program, assemble};
+use super::machine::{CODE_CACHE, Counts, PAGE, Program, assemble};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 
@@ -18,8 +18,8 @@ const SOURCE: u32 = 0x22_0000;
 const STACK: u32 = 0x18_0000;
 const ROUNDS: i32 = 40;
 const FACTOR: i32 = 0x0123_4567;
-/// Where the immediate lies, in bytes from the start of a page: aligned, not aligned, the store or the instruction or both
-/// across two pages.
+/// Offsets of the immediate from the start of a page: aligned, not aligned, the store or the instruction or both across
+/// two pages.
 const OFFSETS: [i32; 7] = [0x100, 0x101, 0x103, -1, -3, 0, 1];
 /// CR4.OSFXSR.
 const SSE_ENABLED: i32 = 1 << 9;
@@ -84,7 +84,7 @@ const STORES: [Store; 22] = [
 ];
 
 /// `xor ebx, imm32` with an immediate of 0.
-const XOR_EBX: [u8; 6] = [0x81, 0xF3, 0, 0, 0, 0];
+const XOR_EBX: [u8; 6] = [0x81, 0xf3, 0, 0, 0, 0];
 
 /// The loop's body for an immediate at `target`. EBP counts rounds.
 fn body(code: &mut CodeAssembler, store: Store, target: u32) -> Result<(), IcedError> {
@@ -126,7 +126,7 @@ fn program(store: Store, target: u32) -> Program {
         memory: 4 << 20,
         entry: START,
         stack: STACK,
-        code_cache: sbe::CODE_CACHE,
+        code_cache: CODE_CACHE,
         pieces: vec![(START, start), (at, code)],
     }
 }

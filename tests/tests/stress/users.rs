@@ -16,21 +16,21 @@ const TABLES: u32 = 0x10_4000;
 /// Physical addresses of the descriptor tables, of their limits and bases, and of the task-state segment.
 const GDT: u32 = 0x10_8000;
 const IDT: u32 = 0x10_9000;
-const POINTERS: u32 = 0x10_A000;
-const TSS: u32 = 0x10_B000;
+const POINTERS: u32 = 0x10_a000;
+const TSS: u32 = 0x10_b000;
 /// Physical addresses of the handlers.
-const FAULT: u32 = 0x10_C000;
-const CHANGE: u32 = 0x10_D000;
+const FAULT: u32 = 0x10_c000;
+const CHANGE: u32 = 0x10_d000;
 /// Physical addresses of the number of page faults and a hash of all of them, of the number of changes, and of the present
 /// space's number, page table and distance of its data from where it is mapped.
-const FAULTS: u32 = 0x10_E000;
-const CHANGES: u32 = 0x10_E010;
-const SPACE: u32 = 0x10_E020;
-const TABLE: u32 = 0x10_E024;
-const DISTANCE: u32 = 0x10_E028;
+const FAULTS: u32 = 0x10_e000;
+const CHANGES: u32 = 0x10_e010;
+const SPACE: u32 = 0x10_e020;
+const TABLE: u32 = 0x10_e024;
+const DISTANCE: u32 = 0x10_e028;
 /// Top of the stack of CPL 0.
 const KERNEL_STACK: u32 = 0x11_0000;
-/// What lies from here on is the programs'.
+/// Start of the programs' memory.
 const USER: u32 = 0x12_0000;
 
 /// Page-table entry bits (SDM Vol. 3A, 4.3 "32-Bit Paging").
@@ -51,36 +51,37 @@ pub const THE_END: u8 = 0x31;
 
 /// Descriptors from the third on: flat code and data of CPL 0 and CPL 3. The task-state segment follows.
 const FLAT: [u64; 4] = [
-    0x00CF_9B00_0000_FFFF,
-    0x00CF_9300_0000_FFFF,
-    0x00CF_FB00_0000_FFFF,
-    0x00CF_F300_0000_FFFF,
+    0x00cf_9b00_0000_ffff,
+    0x00cf_9300_0000_ffff,
+    0x00cf_fb00_0000_ffff,
+    0x00cf_f300_0000_ffff,
 ];
 const KERNEL_CODE: u32 = 0x10;
 const KERNEL_DATA: u32 = 0x18;
 const USER_CODE: i32 = 0x23;
-const USER_DATA: i32 = 0x2B;
+const USER_DATA: i32 = 0x2b;
 const TASK: i32 = 0x30;
 /// An available 32-bit task-state segment, and 32-bit interrupt gates for CPL 0 and CPL 3.
 const TASK_TYPE: u64 = 0x8900;
-const KERNEL_GATE: u32 = 0x8E00;
-const USER_GATE: u32 = 0xEE00;
+const KERNEL_GATE: u32 = 0x8e00;
+const USER_GATE: u32 = 0xee00;
 
-/// Linear addresses of what each space has its own of, from the first to behind the last byte, and where it is.
+/// The parts of memory that each space has its own copy of: linear addresses, from the first to behind the last byte, and
+/// physical ones.
 #[derive(Clone, Copy)]
 pub struct Own {
     /// Linear addresses of the data.
     pub data: (u32, u32),
     /// Linear addresses of the code.
     pub code: (u32, u32),
-    /// Physical addresses of that of the second space and those after it, one behind the other.
+    /// Physical addresses of the data of the second space and those after it, one behind the other.
     pub more_data: u32,
-    /// The same of the code.
+    /// Physical addresses of the code of the second space and those after it, one behind the other.
     pub more_code: u32,
 }
 
 impl Own {
-    /// Where what lies at `linear` is in `space`.
+    /// Returns the physical address of `linear` in `space`.
     pub fn physical(&self, space: u32, linear: u32) -> u32 {
         let moved = |(start, end): (u32, u32), more| {
             let inside = (start..end).contains(&linear) && space > 0;
@@ -120,7 +121,7 @@ pub fn place(program: &mut Program, own: Own, end: u32) {
         let bytes: Vec<u8> = entries.flat_map(u32::to_le_bytes).collect();
         program.place(table(space), bytes);
     }
-    let task = u64::from(TSS >> 16) << 32 | TASK_TYPE << 32 | u64::from(TSS & 0xFFFF) << 16 | 0x67;
+    let task = u64::from(TSS >> 16) << 32 | TASK_TYPE << 32 | u64::from(TSS & 0xffff) << 16 | 0x67;
     let [code, data, user_code, user_data] = FLAT;
     let gdt = [0, 0, code, data, user_code, user_data, task];
     program.place(GDT, gdt.map(u64::to_le_bytes).concat());
@@ -130,8 +131,8 @@ pub fn place(program: &mut Program, own: Own, end: u32) {
         (THE_END.into(), end, USER_GATE),
     ];
     for (vector, handler, kind) in gates {
-        let low = KERNEL_CODE << 16 | handler & 0xFFFF;
-        let high = handler & 0xFFFF_0000 | kind;
+        let low = KERNEL_CODE << 16 | handler & 0xffff;
+        let high = handler & 0xffff_0000 | kind;
         program.place(IDT + vector * 8, [low, high].map(u32::to_le_bytes).concat());
     }
     for (index, table) in (0..).zip([GDT, IDT]) {

@@ -1,7 +1,7 @@
 //! The test kernel `ticks`: a guest with a timer of 1000 Hz, idle and computing, on the host's clock.
 //!
-//! What must hold however the host schedules the machine: the guest has counted each tick that the monitor says is delivered,
-//! none is lost or doubled, and with those still owed they are as many as the time has. The long run,
+//! Whatever the host's scheduler does to the machine, three things hold: the guest has counted each tick that the monitor says is
+//! delivered, none is lost or doubled, and together with those still owed they are as many as the time has. The long run,
 //!
 //! ```text
 //! REPLEX_TICKS_SECONDS=60 cargo test --release -p tests --test ticks -- --ignored --nocapture
@@ -19,15 +19,14 @@ use std::{
 
 use guest_kernels::test_kernel::{self, Verdict};
 use vmm::{
-    Console, Stats, StopReason, Vm, VmConfig,
+    Console, Engine, Stats, StopReason, VcpuConfig, Vm, VmConfig,
     console::{Channel, Input},
-    loader::{Kernel, Source},
-    vm::Engine,
+    loader::{BootSource, Kernel},
 };
 
 /// Seconds of each half of the long run, in the environment.
 const SECONDS: &str = "REPLEX_TICKS_SECONDS";
-/// Without it.
+/// Seconds if the variable is not set.
 const DEFAULT: u8 = 60;
 /// Period of the kernel's timer in clock pulses, and how many of these a second has.
 const PERIOD: u64 = 1_193;
@@ -36,7 +35,7 @@ const PULSES_PER_SECOND: u64 = 1_193_182;
 /// Tells the kernel how long, and stalls the machine.
 struct Host {
     printed: Vec<u8>,
-    /// What the kernel finds at COM1.
+    /// The byte that the kernel finds at COM1.
     seconds: Option<u8>,
     /// Looks at the console from one stall to the next, if the host stalls.
     stalls: Option<u32>,
@@ -96,10 +95,12 @@ fn run(engine: Engine, host: &mut Host) -> Stats {
     let kernel = Kernel::read(kernel.elf.to_vec(), None, &mut |_| ()).unwrap();
     let config = VmConfig {
         memory: 16 << 20,
-        engine,
-        ..VmConfig::default()
+        vcpu: VcpuConfig {
+            engine,
+            ..VcpuConfig::default()
+        },
     };
-    let source = Source {
+    let source = BootSource {
         kernel: &kernel,
         initrd: &[],
         cmdline: "",

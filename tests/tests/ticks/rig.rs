@@ -7,7 +7,7 @@ use std::sync::{
 
 use iced_x86::{IcedError, code_asm::*};
 use mmu::{GuestPhys, Memory, Mmu};
-use sbe::{Bus, CpuModel, Engine, Exit, Vcpu, Width, cpu::DescriptorTable};
+use sbe::{Bus, Engine, Exit, Vcpu, VcpuConfig, Width, cpu::DescriptorTable};
 use vmm::{
     Board,
     clock::Clock,
@@ -19,7 +19,7 @@ const PROGRAM: u32 = 0x10_0000;
 const HANDLERS: u32 = 0x10_1000;
 const GDT: u32 = 0x10_2000;
 const IDT: u32 = 0x10_3000;
-/// What the program and the handlers count.
+/// Address of the counters of the program and the handlers.
 const COUNTERS: u32 = 0x10_4000;
 const STACK: u32 = 0x80_0000;
 /// Selector of the flat code segment.
@@ -31,9 +31,9 @@ const ESP: u8 = 4;
 
 /// Instructions, or jumps of translated code, of a slice.
 pub const SLICE: u64 = 20_000;
-/// What a slice takes, in nanoseconds.
+/// Duration of a slice in nanoseconds.
 pub const SLICE_TIME: u64 = 250_000;
-/// What a look at the clock takes, in nanoseconds.
+/// Duration of a look at the clock in nanoseconds.
 const LOOK: u64 = 200;
 /// Vectors of IRQ 0 and 4.
 pub const TIMER: u8 = 0x20;
@@ -75,7 +75,7 @@ pub struct Rig {
 
 impl Rig {
     /// A machine that executes `program`, and at `vector` through `gate` `handler`. The controllers are initialized with
-    /// vectors 20h and 28h, `icw4` of the master, and all lines but `irq` of the master masked.
+    /// vectors 0x20 and 0x28, `icw4` of the master, and all lines but `irq` of the master masked.
     pub fn new(engine: Engine, program: Code, (vector, gate, handler): (u8, Gate, Code)) -> Self {
         let phys = Memory::new(MEMORY).unwrap();
         let offset = HANDLERS;
@@ -94,8 +94,11 @@ impl Rig {
         ] {
             phys.write(GuestPhys::new(address.into()), &bytes).unwrap();
         }
-        let mut vcpu =
-            Vcpu::with_engine(CpuModel::default(), engine, Mmu::new(phys).unwrap()).unwrap();
+        let config = VcpuConfig {
+            engine,
+            ..VcpuConfig::default()
+        };
+        let mut vcpu = Vcpu::new(&config, Mmu::new(phys).unwrap()).unwrap();
         vcpu.set_linux_entry(PROGRAM, 0);
         vcpu.cpu.regs.set(ESP, STACK);
         vcpu.cpu.gdtr = DescriptorTable {
@@ -120,7 +123,7 @@ impl Rig {
         rig
     }
 
-    /// Initializes the controllers: vectors 20h and 28h, ICW4 of the master as given, IRQ 0 and 4 not masked.
+    /// Initializes the controllers: vectors 0x20 and 0x28, ICW4 of the master as given, IRQ 0 and 4 not masked.
     pub fn initialize(&mut self, icw4: u32) {
         self.write(&[(0x20, 0x11), (0x21, 0x20), (0x21, 0x04), (0x21, icw4)]);
         self.write(&[(0xa0, 0x11), (0xa1, 0x28), (0xa1, 0x02), (0xa1, 0x01)]);
@@ -139,7 +142,7 @@ impl Rig {
         self.write(&[(0x43, 0x34), (0x40, low.into()), (0x40, high.into())]);
     }
 
-    /// Has COM1 request while it has received something.
+    /// Enables COM1's interrupt for received data.
     pub fn enable_com1(&mut self) {
         self.write(&[(0x3fc, 0x0b), (0x3f9, 0x01)]);
     }
@@ -156,7 +159,7 @@ impl Rig {
         self.time.load(Ordering::Relaxed)
     }
 
-    /// Lets time pass.
+    /// Advances the clock.
     pub fn pass(&self, time: u64) {
         self.time.fetch_add(time, Ordering::Relaxed);
     }
@@ -182,7 +185,7 @@ impl Rig {
         panic!("never waits")
     }
 
-    /// What counter `number` shows.
+    /// Returns counter `number`.
     pub fn count(&self, number: u32) -> u64 {
         let mut bytes = [0; 4];
         let address = GuestPhys::new(counter(number).into());

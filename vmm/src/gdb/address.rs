@@ -1,4 +1,4 @@
-//! Where the stub listens for gdb.
+//! [`Address`]: where the stub listens for gdb.
 
 use std::{
     convert::Infallible,
@@ -10,19 +10,19 @@ use std::{
 
 /// The port that gdb users know from other emulators.
 const PORT: u16 = 1234;
-/// What an address of a Unix socket begins with.
+/// The prefix of a Unix socket's address.
 const UNIX: &str = "unix:";
 
 /// An address to listen at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
-    /// TCP. Whoever can connect controls the guest.
+    /// A TCP address. Whoever can connect controls the guest.
     Tcp(SocketAddr),
-    /// A Unix socket: whoever may write to the file controls the guest.
+    /// The path of a Unix socket. Whoever may write to the file controls the guest.
     Unix(PathBuf),
 }
 
-/// The text is no address.
+/// The error for a text that is no address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not an address: PORT, ADDR:PORT with a numeric address, or unix:PATH")]
 pub struct NotAnAddress;
@@ -50,7 +50,7 @@ impl Address {
 impl FromStr for Address {
     type Err = NotAnAddress;
 
-    /// Without an address a port is one of the loopback address 127.0.0.1.
+    /// Parses `PORT`, `ADDR:PORT` or `unix:PATH`. A port alone is one of the loopback address 127.0.0.1.
     fn from_str(text: &str) -> Result<Self, NotAnAddress> {
         if let Some(path) = text.strip_prefix(UNIX) {
             return match path {

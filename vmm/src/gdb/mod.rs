@@ -1,4 +1,4 @@
-//! The stub for gdb: the machine, looked at and controlled over gdb's remote serial protocol.
+//! [`Gdb`]: the stub by which gdb inspects and controls the machine, over gdb's remote serial protocol.
 //!
 //! ```text
 //!   gdb ◄─► server (a thread) ─► session: packets (crate gdbstub) ◄─► target ─► Vm
@@ -8,15 +8,15 @@
 //! |---|---|
 //! | `address` | where to listen |
 //! | `server` | the socket, and the thread that reads from it |
-//! | `requests` | what comes from the socket, made fit for gdbstub |
+//! | `requests` | what comes from the socket, with requests that gdbstub mishandles cut |
 //! | `target` | the machine as gdbstub asks about it: memory, breakpoints, stepping |
 //! | `registers` | the table of registers, and the target description made from it |
 //! | `monitor` | gdb's `monitor` commands |
 //!
-//! The machine stands still from when gdb connects until it says `continue`, and runs on when gdb detaches or has gone. What gdb
-//! reads and writes is linear memory, through the page tables that are in force. Breakpoints, hardware or software, are the
-//! processor's ([`sbe::Vcpu::add_breakpoint`]): nothing is written to the guest's memory. Addresses of breakpoints are linear,
-//! and EIP is an offset in CS: they differ only where CS has a base.
+//! The machine stands still from the moment gdb connects until it says `continue`, and runs on when gdb detaches or disconnects.
+//! gdb reads and writes linear memory, through the page tables in force. Breakpoints, hardware or software, are the processor's
+//! ([`sbe::Debugger::add_breakpoint`]): nothing is written to the guest's memory. Their addresses are linear, while EIP is an
+//! offset in CS: the two differ only where CS has a base.
 
 mod address;
 mod monitor;
@@ -47,30 +47,30 @@ use crate::{console::Console, control::Control, stop::StopReason, vm::Vm};
 /// Whether the machine runs before gdb has connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// At once.
+    /// The machine runs at once.
     Run,
-    /// When gdb says so.
+    /// The machine waits until gdb says `continue`.
     Wait,
 }
 
-/// The stub.
+/// The gdb stub of one machine.
 pub struct Gdb {
     server: Server,
     start: Start,
     requests: Requests,
 }
 
-/// The packet that says so, which gdbstub does not send for a kill.
+/// The packet `OK`, which gdbstub does not send in answer to a kill.
 const OK: &[u8] = b"$OK#9a";
 
 /// A conversation with gdb.
 type Session<'v> = GdbStubStateMachine<'static, Debugged<'v>, Wire>;
 
 impl Gdb {
-    /// Listens at `address` for whoever wants to debug the machine of `control`.
+    /// Listens at `address` for a gdb that debugs the machine of `control`.
     ///
     /// # Errors
-    /// What the host says about the address.
+    /// If the host does not let this process listen there.
     pub fn listen(address: &Address, control: Control, start: Start) -> io::Result<Self> {
         Ok(Self {
             server: Server::listen(address, control)?,
@@ -79,23 +79,23 @@ impl Gdb {
         })
     }
 
-    /// Where it listens; the port is the one that was chosen if that asked for was 0.
+    /// The address that the stub listens at, with the port that the host chose if port 0 was asked for.
     pub fn address(&self) -> &Address {
         self.server.address()
     }
 
-    /// Runs the machine as [`Vm::run`] does, and as gdb wants if it is there. What is intercepted is gdb's then; else this
-    /// returns, and may be called again. [`Control::pause`] stops nothing here.
+    /// Runs the machine as [`Vm::run`] does, under the control of gdb while one is connected. Intercepted events go to that gdb;
+    /// without one this returns, and may be called again. [`Control::pause`] does not stop the machine here.
     pub fn run(&mut self, vm: &mut Vm, console: &mut dyn Console) -> StopReason {
         let mut target = Debugged::new(vm);
         let mut session = None;
         loop {
-            // What comes behind the end of a session waits until that is dealt with.
+            // Input after the end of a session waits until that end has been dealt with.
             while !matches!(session, Some(Disconnected(_)))
                 && let Some(incoming) = self.server.next()
             {
                 session = self.take(session, incoming, &mut target);
-                // Whoever sends without end keeps nobody from quitting.
+                // A client that sends without end does not keep the user from quitting.
                 if let Err(stop) = target.vm.attend(console, Some(Duration::ZERO)) {
                     return stop;
                 }
@@ -107,7 +107,7 @@ impl Gdb {
         }
     }
 
-    /// Hears what has come from the socket.
+    /// Passes to the session what has come from the socket.
     fn take<'v>(
         &mut self,
         session: Option<Session<'v>>,
@@ -143,7 +143,7 @@ impl Gdb {
         }
     }
 
-    /// Goes on one step in whatever state the session is.
+    /// Does the next thing that the state of the session calls for.
     fn go_on<'v>(
         &self,
         session: Option<Session<'v>>,
@@ -164,7 +164,7 @@ impl Gdb {
             Some(Running(stub)) => {
                 if let Some(stop) = target.over.take() {
                     let report = SingleThreadStopReason::Exited(stop.exit_status());
-                    // Whether gdb hears it or not, it is the end.
+                    // Whether or not gdb receives the report, the session ends.
                     let _ = stub.report_stop(target, report);
                     return Err(stop);
                 }
@@ -176,7 +176,9 @@ impl Gdb {
                 let report = target.report(&stop);
                 let session = heard(stub.report_stop(target, report), target);
                 match stop {
-                    StopReason::TripleFault | StopReason::Unsupported(_) => {
+                    StopReason::TripleFault
+                    | StopReason::Unsupported(_)
+                    | StopReason::Internal(_) => {
                         target.over = Some(stop);
                     }
                     _ if matches!(report, SingleThreadStopReason::Exited(_)) => return Err(stop),
@@ -189,7 +191,7 @@ impl Gdb {
                 target.clear();
                 match stub.get_reason() {
                     DisconnectReason::Kill => {
-                        // gdb waits for this behind vKill; behind k it has gone.
+                        // gdb waits for this after vKill; after k it has disconnected.
                         stub.borrow_conn().send(OK);
                         Err(StopReason::Quit)
                     }
@@ -200,7 +202,7 @@ impl Gdb {
     }
 }
 
-/// Goes on with a session unless something was wrong with the connection or what came from it; then that ends.
+/// Returns the session, or ends it if there was an error of the connection or in what came from it.
 fn heard<'v>(
     result: Result<Session<'v>, GdbStubError<Infallible, Infallible>>,
     target: &mut Debugged<'v>,
@@ -213,7 +215,7 @@ fn heard<'v>(
         .ok()
 }
 
-/// Tells gdb that its interrupt has stopped the machine, if there was one.
+/// Tells gdb that its interrupt has stopped the machine, if there was an interrupt.
 fn interrupted<'v>(session: Session<'v>, target: &mut Debugged<'v>) -> Option<Session<'v>> {
     match session {
         CtrlCInterrupt(stub) => {
@@ -224,9 +226,10 @@ fn interrupted<'v>(session: Session<'v>, target: &mut Debugged<'v>) -> Option<Se
     }
 }
 
-/// What gdbstub writes to: bytes are sent in one piece when a packet is complete. Its end is the connection's.
+/// The connection as gdbstub writes to it: a packet is sent in one piece when it is complete. Dropping it closes the connection.
 ///
-/// What cannot be sent ends the connection, but is no error: what gdb has sent before it went, a kill perhaps, is still done.
+/// A failure to send closes the connection, but is no error for gdbstub: what gdb sent before it disconnected, a kill perhaps, is
+/// still done.
 struct Wire {
     stream: Stream,
     unsent: Vec<u8>,
@@ -240,7 +243,7 @@ impl Wire {
         }
     }
 
-    /// Sends `bytes`, behind what was not sent yet.
+    /// Sends all unsent bytes, then `bytes`.
     fn send(&mut self, bytes: &[u8]) {
         self.unsent.extend(bytes);
         if let Err(error) = self.stream.write_all(&std::mem::take(&mut self.unsent)) {

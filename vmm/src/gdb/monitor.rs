@@ -1,9 +1,9 @@
-//! gdb's `monitor` commands.
+//! The commands of gdb's `monitor`.
 
 use std::fmt::Write as _;
 
 use log::debug;
-use sbe::{Action, Decision, Source};
+use sbe::{Action, Decision, EventSource};
 
 use crate::{parse, vm::Vm};
 
@@ -23,7 +23,7 @@ stats                       what the machine has done
 A vector VEC is decimal, or hexadecimal with 0x.
 ";
 
-/// What a command answers, lines that end in a line feed.
+/// Obeys a command. Returns the answer: lines, each with a line feed at its end.
 pub fn answer(vm: &mut Vm, command: &str) -> String {
     debug!("monitor {command}");
     let words: Vec<&str> = command.split_whitespace().collect();
@@ -38,9 +38,9 @@ fn obey(vm: &mut Vm, words: &[&str]) -> Result<String, String> {
         [] | ["help"] => Ok(HELP.into()),
         ["info", "irq"] => Ok(vm.board().chipset().to_string()),
         ["info", "mmu"] => Err("an address is missing".into()),
-        ["info", "mmu", address] => Ok(vm.explain(parse::hexadecimal(address)?).to_string()),
+        ["info", "mmu", address] => Ok(explain(vm, parse::hexadecimal(address)?)),
         ["info", "pages"] => Ok(pages(vm)),
-        ["info", "event"] => Ok(match vm.intercepted() {
+        ["info", "event"] => Ok(match vm.vcpu().intercepted() {
             Some(event) => format!("{event}\n"),
             None => "none\n".into(),
         }),
@@ -68,8 +68,16 @@ fn obey(vm: &mut Vm, words: &[&str]) -> Result<String, String> {
     }
 }
 
+fn explain(vm: &Vm, address: u32) -> String {
+    vm.vcpu().mmu.explain(address.into()).to_string()
+}
+
 fn set_policy(vm: &mut Vm, words: &[&str], action: Action) -> Result<String, String> {
-    let named = |word: &str| Source::ALL.into_iter().find(|source| source.name() == word);
+    let named = |word: &str| {
+        EventSource::ALL
+            .into_iter()
+            .find(|source| source.name() == word)
+    };
     let (source, vectors) = match words.split_first() {
         Some((first, rest)) if named(first).is_some() => (named(first), rest),
         _ => (None, words),
@@ -77,7 +85,7 @@ fn set_policy(vm: &mut Vm, words: &[&str], action: Action) -> Result<String, Str
     if vectors.is_empty() {
         return Err("a vector is missing".into());
     }
-    let mut policy = vm.policy().clone();
+    let mut policy = vm.vcpu().policy().clone();
     for vector in vectors {
         let vector = parse::vector(vector)?;
         match source {
@@ -90,7 +98,7 @@ fn set_policy(vm: &mut Vm, words: &[&str], action: Action) -> Result<String, Str
 }
 
 fn decide(vm: &mut Vm, decision: Decision) -> Result<String, String> {
-    if vm.intercepted().is_none() {
+    if vm.vcpu().intercepted().is_none() {
         return Err("the machine was not stopped for an event".into());
     }
     vm.decide(decision);
@@ -98,7 +106,7 @@ fn decide(vm: &mut Vm, decision: Decision) -> Result<String, String> {
 }
 
 fn pages(vm: &Vm) -> String {
-    let Some(pages) = vm.code_pages() else {
+    let Some(pages) = vm.vcpu().code_pages() else {
         return "none: the emulator runs the guest\n".into();
     };
     if pages.is_empty() {

@@ -1,7 +1,7 @@
-//! The registers as gdb sees them: one table, from which come the target description, the `g` packet and single accesses.
+//! [`Table`]: the registers as gdb sees them. The target description, the `g` packet and single accesses are made from it.
 //!
 //! The features `org.gnu.gdb.i386.core` and `.sse` are gdb's (Debugging with GDB, G.5.8 "i386 Features"); `org.replex.system` has
-//! what they lack: segment bases, descriptor tables, control and debug registers. A register's number is its place in the table.
+//! the rest: segment bases, descriptor tables, control and debug registers. A register's number is its place in the table.
 
 use std::fmt::Write as _;
 
@@ -16,18 +16,18 @@ use sbe::cpu::{
 type Get = Box<dyn Fn(&Cpu) -> u128>;
 type Set = Box<dyn Fn(&mut Cpu, u128)>;
 
-/// A register.
+/// One register: its name, size and type, and how it is read and written.
 pub struct Register {
     name: &'static str,
     bits: usize,
-    /// Its type in target descriptions.
+    /// The type in target descriptions.
     kind: &'static str,
     get: Get,
-    /// `None`: writing it takes more than a value.
+    /// `None` for a read-only register, one whose change takes more than a new value.
     set: Option<Set>,
 }
 
-/// The value cannot be written: the register is read-only, or the value has another size.
+/// The error for a value that cannot be written: the register is read-only, or the value has another size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotWritable;
 
@@ -54,17 +54,17 @@ impl Register {
         }
     }
 
-    /// Its bytes in packets.
+    /// The size of the register in packets, in bytes.
     pub fn bytes(&self) -> usize {
         self.bits / 8
     }
 
-    /// Its value in `cpu`, little endian.
+    /// The value of the register in `cpu`, little endian.
     pub fn read(&self, cpu: &Cpu) -> Vec<u8> {
         (self.get)(cpu).to_le_bytes()[..self.bytes()].to_vec()
     }
 
-    /// Sets it in `cpu` to a value of [`Self::bytes`] bytes. The value that it has can always be written.
+    /// Sets the register in `cpu` to a value of [`Self::bytes`] bytes. Its present value can always be written.
     ///
     /// # Errors
     /// If this value cannot be written.
@@ -114,7 +114,7 @@ const DEBUG: [(&str, usize); 6] = [
     ("dr7", 7),
 ];
 
-/// Number of EIP.
+/// The number of EIP.
 const EIP: usize = 8;
 
 /// All registers, in the order of their numbers.
@@ -135,7 +135,7 @@ impl Default for Table {
 }
 
 impl Table {
-    /// The registers in order.
+    /// The registers in the order of their numbers.
     pub fn registers(&self) -> impl Iterator<Item = &Register> {
         self.core.iter().chain(&self.sse).chain(&self.system)
     }
@@ -145,17 +145,17 @@ impl Table {
         self.registers().nth(number)
     }
 
-    /// The values of all registers, one behind the other.
+    /// The values of all registers, one after the other.
     pub fn read(&self, cpu: &Cpu) -> Vec<u8> {
         self.registers()
             .flat_map(|register| register.read(cpu))
             .collect()
     }
 
-    /// Sets all registers to values one behind the other.
+    /// Sets all registers to `values`, which lie one after the other.
     ///
     /// # Errors
-    /// If one of them cannot be written. None is changed then.
+    /// If a register cannot be written. Then no register is changed.
     pub fn write(&self, cpu: &mut Cpu, mut values: &[u8]) -> Result<(), NotWritable> {
         let mut changed = cpu.clone();
         for register in self.registers() {
@@ -169,7 +169,7 @@ impl Table {
         Ok(())
     }
 
-    /// EIP among the values of all registers.
+    /// The value of EIP in `values`, the values of all registers.
     pub fn eip(values: &[u8]) -> u32 {
         let at = EIP * size_of::<u32>();
         let bytes = values.get(at..).and_then(|bytes| bytes.first_chunk());
@@ -218,7 +218,7 @@ const EFLAGS_TYPE: &str = r#"
 <field name="VM" start="17" end="17"/><field name="AC" start="18" end="18"/><field name="VIF" start="19" end="19"/>
 <field name="VIP" start="20" end="20"/><field name="ID" start="21" end="21"/>
 </flags>"#;
-/// Ways to look at an XMM register, and fields of MXCSR (SDM Vol. 1, 10.2.3 "MXCSR Control and Status Register").
+/// The element types of an XMM register, and fields of MXCSR (SDM Vol. 1, 10.2.3 "MXCSR Control and Status Register").
 const SSE_TYPES: &str = r#"
 <vector id="v8i16" type="int16" count="8"/><vector id="v4i32" type="int32" count="4"/>
 <vector id="v16i8" type="int8" count="16"/><vector id="v2i64" type="int64" count="2"/>
@@ -315,7 +315,7 @@ fn pointer(name: &'static str, get: fn(&Pointers) -> u32, set: fn(&mut Pointers,
     Register::new(name, 32, "int", move |cpu| get(&cpu.fpu.pointers()).into()).set_by(change)
 }
 
-/// Virtual-8086 mode is not entered or left so: it changes what the segment registers hold.
+/// Sets EFLAGS, except for VM: entering or leaving virtual-8086 mode also changes what the segment registers hold.
 fn set_eflags(cpu: &mut Cpu, value: u128) {
     let kept = eflags::VM | !eflags::DEFINED;
     cpu.eflags = cpu.eflags & kept | value as u32 & !kept;
@@ -422,7 +422,7 @@ mod tests {
             value[0] ^= 1 << 2;
             if register.name == "ftag" {
                 // Not empty, and zero.
-                value = 0xFFF7_u32.to_le_bytes().to_vec();
+                value = 0xfff7_u32.to_le_bytes().to_vec();
             }
             register.write(&mut cpu, &value).unwrap();
             assert_eq!(register.read(&cpu), value, "{}", register.name);

@@ -1,25 +1,25 @@
-//! [`Requests`]: the bytes that gdb sends, on their way to gdbstub, with requests to read memory cut to what one answer holds.
+//! [`Requests`]: a filter for the bytes that gdb sends, which cuts requests to read memory to what one answer holds.
 //!
-//! gdbstub reads a range that is longer than its buffer piece by piece: each as if the one before were complete, at addresses
-//! that overflow, into an answer of any length. A stub may answer with fewer bytes than were asked for (Debugging with GDB, E.2
-//! "Packets", m), and gdb asks for no more than fits into a packet.
+//! gdbstub reads a range longer than its buffer piece by piece, each as if the one before had been read in full, at addresses
+//! that may overflow, and puts together an answer of any length. A stub may answer with fewer bytes than were asked for
+//! (Debugging with GDB, E.2 "Packets", m), and gdb asks for no more than fits into a packet.
 
-/// Bytes of a packet, `$` and checksum included.
+/// The size of a packet in bytes, `$` and checksum included.
 pub const PACKET: usize = 4096;
-/// Bytes of memory in an answer, two digits each.
+/// The most bytes of memory that an answer holds, at two digits each.
 const MOST_READ: usize = PACKET / 2;
-/// Bytes behind the contents of a packet: `#` and two digits.
+/// The bytes after the contents of a packet: `#` and two digits.
 const TAIL: usize = 3;
 
-/// What comes from gdb.
+/// The filter, and the packet that is passing through it.
 #[derive(Debug, Default)]
 pub struct Requests {
-    /// The packet that is coming, from its `$` on.
+    /// The received part of the packet, from its `$` on.
     packet: Vec<u8>,
 }
 
 impl Requests {
-    /// Takes the next byte. Returns the bytes that gdbstub is to be given now: whole packets, and what is between them.
+    /// Takes the next byte. Returns the bytes to pass to gdbstub now: whole packets, and what lies between them.
     pub fn take(&mut self, byte: u8) -> Vec<u8> {
         if self.packet.is_empty() && byte != b'$' {
             return vec![byte];
@@ -28,20 +28,20 @@ impl Requests {
         let tail = self.packet.len().saturating_sub(TAIL);
         match self.packet[tail] {
             b'#' if tail > 0 => cut(std::mem::take(&mut self.packet)),
-            // gdbstub refuses it.
+            // Too long: gdbstub refuses it.
             _ if self.packet.len() > PACKET => std::mem::take(&mut self.packet),
             _ => Vec::new(),
         }
     }
 }
 
-/// Cuts a whole packet, if it is a request to read much. One that cannot be read is left unreadable.
+/// Cuts a whole packet if it is a request to read too much. One with bad arguments becomes one without arguments.
 fn cut(packet: Vec<u8>) -> Vec<u8> {
     let (contents, tail) = packet.split_at(packet.len() - TAIL);
     let Some(arguments) = contents.strip_prefix(b"$m") else {
         return packet;
     };
-    // The checksum is gdbstub's to judge.
+    // gdbstub answers a wrong checksum.
     let sum = format!("#{:02x}", checksum(&contents[1..]));
     if !tail.eq_ignore_ascii_case(sum.as_bytes()) {
         return packet;
@@ -52,7 +52,7 @@ fn cut(packet: Vec<u8>) -> Vec<u8> {
     }
 }
 
-/// First address and length.
+/// Parses the first address and the length.
 fn range(arguments: &[u8]) -> Option<(u64, usize)> {
     let (address, len) = str::from_utf8(arguments).ok()?.split_once(',')?;
     let address = u64::from_str_radix(address, 16).ok()?;

@@ -1,4 +1,4 @@
-//! [`Server`]: the socket, and the thread that reads from it. One gdb at a time; others wait until it has gone.
+//! [`Server`]: the socket, and the thread that reads from it. One gdb at a time is served; others wait until it disconnects.
 //!
 //! ```text
 //!   accept ─► Connected ─► read ─► Bytes … ─► Closed ─► accept …        this thread
@@ -32,40 +32,40 @@ use nix::{
 use super::address::Address;
 use crate::control::Control;
 
-/// Bytes read at once.
+/// The most bytes that are read at once.
 const CHUNK: usize = 4096;
-/// How much may wait for the machine's thread; gdb waits with the rest.
+/// The most items that wait for the machine's thread; then the reading thread waits, and so does gdb.
 const QUEUE: usize = 64;
-/// How long gdb may leave what it is told unread.
+/// The longest time for which gdb may leave an answer unread.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long to wait after a connection that could not be accepted, in milliseconds.
+/// The pause after a failure to accept a connection, in milliseconds.
 const ACCEPT_PAUSE: u8 = 100;
 
-/// What comes from the socket.
+/// Something that has come from the socket.
 pub enum Incoming {
-    /// gdb has connected; this is where to write to it.
+    /// gdb has connected; answers go to this stream.
     Connected(Stream),
-    /// gdb has sent this.
+    /// gdb has sent these bytes.
     Bytes(Vec<u8>),
-    /// gdb has gone.
+    /// gdb has disconnected.
     Closed,
 }
 
 /// A socket that listens for gdb, until it is dropped.
 pub struct Server {
-    /// There until this is dropped.
+    /// `None` while this is being dropped.
     incoming: Option<Receiver<Incoming>>,
-    /// The address with the port that was chosen.
+    /// The address, with the port that the host chose.
     address: Address,
     stop: Arc<EventFd>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Server {
-    /// Listens at `address`; `control` is the machine's, which is paused for whatever comes.
+    /// Listens at `address`. By `control`, the machine is paused for everything that comes.
     ///
     /// # Errors
-    /// What the host says about the address.
+    /// If the host does not let this process listen there.
     pub fn listen(address: &Address, control: Control) -> io::Result<Self> {
         let listener = Listener::bind(address)?;
         let address = listener.address()?;
@@ -88,12 +88,12 @@ impl Server {
         })
     }
 
-    /// Where it listens.
+    /// The address that the server listens at.
     pub fn address(&self) -> &Address {
         &self.address
     }
 
-    /// What has come and was not taken yet.
+    /// Takes the next item that has come, if there is one.
     pub fn next(&self) -> Option<Incoming> {
         self.incoming.as_ref()?.try_recv().ok()
     }
@@ -101,18 +101,18 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Fails only if the counter is at its end, and then it is not zero either.
+        // Fails only if the counter is at its maximum, and then the thread wakes too.
         let _ = self.stop.write(1);
-        // Nor does the thread wait for somebody to take what has come.
+        // A thread that waits for room in the channel wakes as well.
         self.incoming = None;
         if let Some(thread) = self.thread.take() {
-            // It has no reason to panic, and nobody is left who could be told.
+            // The thread has no reason to panic, and there is nobody to report a panic to.
             let _ = thread.join();
         }
     }
 }
 
-/// The thread's own.
+/// The thread that reads.
 struct Reader {
     listener: Listener,
     stop: Arc<EventFd>,
@@ -125,7 +125,7 @@ impl Reader {
         while self.wait(self.listener.fd()) {
             match self.listener.accept() {
                 Ok(stream) => self.serve(stream),
-                // The peer has gone meanwhile, or this process has no file descriptors left: then it would fail again at once.
+                // Without a pause it would fail again at once if this process has no file descriptors left.
                 Err(error) => {
                     log::warn!("gdb: {error}");
                     self.rest();
@@ -134,7 +134,7 @@ impl Reader {
         }
     }
 
-    /// Passes on what comes from `stream`, up to its end.
+    /// Passes on what comes from `stream`, until it ends.
     fn serve(&self, mut stream: Stream) {
         match stream.try_clone() {
             Ok(writer) => self.pass_on(Incoming::Connected(writer)),
@@ -153,19 +153,19 @@ impl Reader {
     }
 
     fn pass_on(&self, incoming: Incoming) {
-        // Nobody takes it when the server is being dropped.
+        // Fails only while the server is being dropped.
         let _ = self.sender.send(incoming);
         self.control.pause();
     }
 
-    /// Waits a little, or until the server is not wanted any more.
+    /// Waits for [`ACCEPT_PAUSE`], or until the server is dropped.
     fn rest(&self) {
         let mut fds = [PollFd::new(self.stop.as_fd(), PollFlags::POLLIN)];
-        // What comes of it the next wait finds out.
+        // The next wait finds out why this one ended.
         let _ = poll(&mut fds, ACCEPT_PAUSE);
     }
 
-    /// Waits until `fd` is readable. Returns whether it is, and the server is still wanted.
+    /// Waits until `fd` is readable. Returns false if the server is being dropped.
     fn wait(&self, fd: BorrowedFd<'_>) -> bool {
         let mut fds = [fd, self.stop.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         loop {
@@ -180,7 +180,7 @@ impl Reader {
 
 enum Listener {
     Tcp(TcpListener),
-    /// The file is removed with the listener.
+    /// A Unix socket and its path; dropping the listener removes the file.
     Unix(UnixListener, PathBuf),
 }
 
@@ -231,13 +231,13 @@ impl Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         if let Self::Unix(_, path) = self {
-            // Somebody may have removed it before.
+            // Fails if somebody has removed the file before.
             let _ = fs::remove_file(path);
         }
     }
 }
 
-/// Removes the socket that a process which was killed has left. A file of another kind refuses connections, too, and stays.
+/// Removes the socket that a killed process has left. A file of another kind refuses connections too, and stays.
 fn remove_stale(path: &Path) {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
     let refused = || {
@@ -252,9 +252,9 @@ fn remove_stale(path: &Path) {
 
 /// A connection to gdb.
 pub enum Stream {
-    /// Over TCP.
+    /// A TCP connection.
     Tcp(TcpStream),
-    /// Over a Unix socket.
+    /// A connection over a Unix socket.
     Unix(UnixStream),
 }
 
@@ -283,7 +283,7 @@ impl Stream {
     /// Writes all of `bytes`.
     ///
     /// # Errors
-    /// If gdb has gone or does not read.
+    /// If gdb has disconnected or does not read.
     pub fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.write_all(bytes),
@@ -291,9 +291,9 @@ impl Stream {
         }
     }
 
-    /// Ends the connection, for the thread that reads from it, too.
+    /// Closes the connection, for the thread that reads from it too.
     pub fn close(&self) {
-        // It may have ended before.
+        // Fails if the connection has ended before.
         let _ = match self {
             Self::Tcp(stream) => stream.shutdown(std::net::Shutdown::Both),
             Self::Unix(stream) => stream.shutdown(std::net::Shutdown::Both),

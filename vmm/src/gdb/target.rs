@@ -1,4 +1,4 @@
-//! [`Debugged`]: the machine as the stub asks about it.
+//! [`Debugged`]: the machine as gdbstub's target.
 
 use std::{collections::BTreeSet, convert::Infallible, num::NonZeroUsize};
 
@@ -29,25 +29,25 @@ use gdbstub::{
     },
 };
 use mmu::{LinearAddr, PAGE_SIZE};
-use sbe::{GuestEvent, Source, Watched, Watchpoint};
+use sbe::{EventSource, GuestEvent, Watched, Watchpoint};
 
 use super::{monitor, registers::Table};
 use crate::{console::Console, stop::StopReason, vm::Vm};
 
-/// Bytes that one watchpoint may have.
+/// The most bytes that one watchpoint may cover.
 const MOST_WATCHED: u32 = PAGE_SIZE as u32;
-/// Error numbers that gdb is answered with, of its own File-I/O protocol.
+/// Error numbers in answers to gdb, from its File-I/O protocol.
 const EFAULT: u8 = 14;
 const EINVAL: u8 = 22;
 
-/// IA-32 by its [`Table`] of registers.
+/// The IA-32 architecture, described by the [`Table`] of registers.
 pub enum Ia32 {}
 
-/// The values of all registers, one behind the other.
+/// The values of all registers, one after the other.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Values(Vec<u8>);
 
-/// Number of a register in the [`Table`].
+/// The number of a register in the [`Table`].
 #[derive(Clone, Copy, Debug)]
 pub struct Number(usize);
 
@@ -81,22 +81,22 @@ impl RegId for Number {
     }
 }
 
-/// How the machine is to go on.
+/// How the machine goes on.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Resume {
     Continue,
     Step,
 }
 
-/// A machine, and what gdb has set up on it.
+/// A machine, and the breakpoints and watchpoints that gdb has set on it.
 pub struct Debugged<'v> {
     pub vm: &'v mut Vm,
-    /// Why the machine will not go on, while gdb may still look at it.
+    /// Why the machine cannot go on, while gdb may still inspect it.
     pub over: Option<StopReason>,
     table: Table,
     resume: Resume,
-    software: BTreeSet<u32>,
-    hardware: BTreeSet<u32>,
+    software: BTreeSet<LinearAddr>,
+    hardware: BTreeSet<LinearAddr>,
     watchpoints: Vec<Watchpoint>,
 }
 
@@ -113,7 +113,7 @@ impl<'v> Debugged<'v> {
         }
     }
 
-    /// Goes on as gdb has asked for.
+    /// Continues or steps, as gdb has asked for.
     pub fn go_on(&mut self, console: &mut dyn Console) -> StopReason {
         match self.resume {
             Resume::Continue => self.vm.run(console),
@@ -121,20 +121,20 @@ impl<'v> Debugged<'v> {
         }
     }
 
-    /// Removes what gdb has set up, when it has gone.
+    /// Removes all breakpoints and watchpoints that gdb has set.
     pub fn clear(&mut self) {
         for address in std::mem::take(&mut self.software) {
-            self.vm.remove_breakpoint(address);
+            self.vm.debugger_mut().remove_breakpoint(address);
         }
         for address in std::mem::take(&mut self.hardware) {
-            self.vm.remove_breakpoint(address);
+            self.vm.debugger_mut().remove_breakpoint(address);
         }
         for watchpoint in std::mem::take(&mut self.watchpoints) {
-            self.vm.remove_watchpoint(watchpoint);
+            self.vm.debugger_mut().remove_watchpoint(watchpoint);
         }
     }
 
-    /// What gdb is told of a stop after which the machine can go on, or be looked at once more.
+    /// The report to gdb of a stop after which the machine can go on, or can still be inspected.
     pub fn report(&self, stop: &StopReason) -> SingleThreadStopReason<u32> {
         match stop {
             StopReason::Breakpoint(address) if self.software.contains(address) => {
@@ -144,11 +144,11 @@ impl<'v> Debugged<'v> {
             StopReason::Watchpoint(hit) => SingleThreadStopReason::Watch {
                 tid: (),
                 kind: kind_of(hit.watchpoint.watched),
-                addr: hit.watchpoint.start,
+                addr: hit.watchpoint.start.get() as u32,
             },
             StopReason::Stepped => SingleThreadStopReason::DoneStep,
             StopReason::Intercepted(event) => SingleThreadStopReason::Signal(signal_of(event)),
-            StopReason::TripleFault | StopReason::Unsupported(_) => {
+            StopReason::TripleFault | StopReason::Unsupported(_) | StopReason::Internal(_) => {
                 SingleThreadStopReason::Signal(Signal::SIGABRT)
             }
             ended => SingleThreadStopReason::Exited(ended.exit_status()),
@@ -156,15 +156,15 @@ impl<'v> Debugged<'v> {
     }
 }
 
-/// The signal that a process would get for an event, as far as there is one.
+/// The signal that a process would get for an event, or a similar one.
 fn signal_of(event: &GuestEvent) -> Signal {
     match (event.source, event.vector) {
-        (Source::External | Source::Software, _) => Signal::SIGUSR1,
-        (Source::Exception, 0 | 9 | 16 | 19) => Signal::SIGFPE,
-        (Source::Exception, 1 | 3) => Signal::SIGTRAP,
-        (Source::Exception, 6 | 7) => Signal::SIGILL,
-        (Source::Exception, 17) => Signal::SIGBUS,
-        (Source::Exception, _) => Signal::SIGSEGV,
+        (EventSource::External | EventSource::Software, _) => Signal::SIGUSR1,
+        (EventSource::Exception, 0 | 9 | 16 | 19) => Signal::SIGFPE,
+        (EventSource::Exception, 1 | 3) => Signal::SIGTRAP,
+        (EventSource::Exception, 6 | 7) => Signal::SIGILL,
+        (EventSource::Exception, 17) => Signal::SIGBUS,
+        (EventSource::Exception, _) => Signal::SIGSEGV,
     }
 }
 
@@ -178,7 +178,7 @@ fn kind_of(watched: Watched) -> WatchKind {
 
 fn watchpoint(start: u32, len: u32, kind: WatchKind) -> Watchpoint {
     Watchpoint {
-        start,
+        start: start.into(),
         len,
         watched: match kind {
             WatchKind::Write => Watched::Writes,
@@ -226,7 +226,7 @@ impl SingleThreadBase for Debugged<'_> {
         Some(self)
     }
 
-    /// Reads up to the first byte that is not there.
+    /// Reads up to the first byte that cannot be read.
     fn read_addrs(&mut self, start: u32, data: &mut [u8]) -> TargetResult<usize, Self> {
         let mut done = 0;
         while done < data.len() {
@@ -280,7 +280,7 @@ impl SingleRegisterAccess<()> for Debugged<'_> {
     }
 }
 
-/// Signals that gdb passes on are not the guest's: what was intercepted is decided about by `monitor`.
+/// Signals that gdb passes on are ignored: what becomes of an intercepted event is decided by `monitor` commands.
 impl SingleThreadResume for Debugged<'_> {
     fn resume(&mut self, _: Option<Signal>) -> Result<(), Infallible> {
         self.resume = Resume::Continue;
@@ -317,15 +317,17 @@ impl Breakpoints for Debugged<'_> {
 
 impl SwBreakpoint for Debugged<'_> {
     fn add_sw_breakpoint(&mut self, address: u32, _: usize) -> TargetResult<bool, Self> {
+        let address = address.into();
         if self.software.insert(address) {
-            self.vm.add_breakpoint(address);
+            self.vm.debugger_mut().add_breakpoint(address);
         }
         Ok(true)
     }
 
     fn remove_sw_breakpoint(&mut self, address: u32, _: usize) -> TargetResult<bool, Self> {
+        let address = address.into();
         if self.software.remove(&address) {
-            self.vm.remove_breakpoint(address);
+            self.vm.debugger_mut().remove_breakpoint(address);
         }
         Ok(true)
     }
@@ -333,15 +335,17 @@ impl SwBreakpoint for Debugged<'_> {
 
 impl HwBreakpoint for Debugged<'_> {
     fn add_hw_breakpoint(&mut self, address: u32, _: usize) -> TargetResult<bool, Self> {
+        let address = address.into();
         if self.hardware.insert(address) {
-            self.vm.add_breakpoint(address);
+            self.vm.debugger_mut().add_breakpoint(address);
         }
         Ok(true)
     }
 
     fn remove_hw_breakpoint(&mut self, address: u32, _: usize) -> TargetResult<bool, Self> {
+        let address = address.into();
         if self.hardware.remove(&address) {
-            self.vm.remove_breakpoint(address);
+            self.vm.debugger_mut().remove_breakpoint(address);
         }
         Ok(true)
     }
@@ -360,7 +364,7 @@ impl HwWatchpoint for Debugged<'_> {
         let watchpoint = watchpoint(start, len, kind);
         if !self.watchpoints.contains(&watchpoint) {
             self.watchpoints.push(watchpoint);
-            self.vm.add_watchpoint(watchpoint);
+            self.vm.debugger_mut().add_watchpoint(watchpoint);
         }
         Ok(true)
     }
@@ -378,7 +382,7 @@ impl HwWatchpoint for Debugged<'_> {
             .position(|&known| known == watchpoint)
         {
             self.watchpoints.remove(at);
-            self.vm.remove_watchpoint(watchpoint);
+            self.vm.debugger_mut().remove_watchpoint(watchpoint);
         }
         Ok(true)
     }

@@ -1,4 +1,4 @@
-//! What the kernel is told: boot_params ("zero page"), command line, memory map, BIOS data area.
+//! The boot parameters of the kernel: boot_params ("zero page"), command line, memory map, BIOS data area.
 //!
 //! Documentation/arch/x86/boot.rst, "32-bit Boot Protocol"; Documentation/arch/x86/zero-page.rst.
 
@@ -11,12 +11,13 @@ use vm_memory::{ByteValued, Bytes, GuestAddress, GuestMemoryBackend, GuestMemory
 pub(super) const BOOT_PARAMS: u32 = 0x1_0000;
 /// Guest-physical address of the command line.
 pub(super) const CMDLINE: u32 = 0x2_0000;
-/// First address behind the low memory that the kernel may use; the extended BIOS data area would follow.
+/// End of the low memory that the kernel may use; the extended BIOS data area would follow.
 const LOW_END: u32 = 0x9_fc00;
+/// Start of the ROMs.
 const ROM_START: u32 = 0xf_0000;
-/// 1 MiB: where the memory behind the adapters and ROMs begins.
+/// Start of the memory above the adapters and ROMs: 1 MiB.
 pub(super) const HIGH_START: u32 = 0x10_0000;
-/// Longest command line that fits between [`CMDLINE`] and the end of low memory, without the final NUL.
+/// Length of the longest command line that fits between [`CMDLINE`] and the end of low memory, without the final NUL.
 pub(super) const CMDLINE_ROOM: u32 = LOW_END - CMDLINE - 1;
 
 const E820_RAM: u32 = 1;
@@ -24,7 +25,7 @@ const E820_RESERVED: u32 = 2;
 
 const BOOT_FLAG: u16 = 0xaa55;
 const HDRS: u32 = u32::from_le_bytes(*b"HdrS");
-/// The protocol spoken with a kernel that came without a setup header.
+/// Version of the boot protocol for a kernel without a setup header.
 const PROTOCOL: u16 = 0x20f;
 /// `type_of_loader` of a loader with no assigned number.
 const UNDEFINED_LOADER: u8 = 0xff;
@@ -34,9 +35,9 @@ const BDA_EBDA_SEGMENT: GuestAddress = GuestAddress(0x40e);
 /// BIOS data area: low memory in KiB.
 const BDA_LOW_MEMORY_KIB: GuestAddress = GuestAddress(0x413);
 
-/// Writes all that a kernel reads from memory at its start.
+/// Writes everything that a kernel reads from memory when it starts.
 ///
-/// `header` is the setup header of the bzImage, none for a bare ELF; `initrd` its place in guest-physical memory.
+/// `header` is the setup header of the bzImage, none for a bare ELF; `initrd` is the initrd's range in guest-physical memory.
 ///
 /// # Errors
 /// Only if `ram` is smaller than a mebibyte.
@@ -75,7 +76,7 @@ pub(super) fn write(
     ram.write_slice(&((LOW_END >> 10) as u16).to_le_bytes(), BDA_LOW_MEMORY_KIB)
 }
 
-/// The memory map as INT 15h, EAX=E820h would give it. The video memory between low memory and the ROMs is no memory.
+/// Returns the memory map as INT 0x15, EAX=0xe820 would report it. Video memory, between low memory and the ROMs, is not in it.
 fn memory_map(ram_end: u32) -> [(Range<u32>, u32); 3] {
     [
         (0..LOW_END, E820_RAM),

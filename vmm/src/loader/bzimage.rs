@@ -14,7 +14,7 @@ use linux_loader::loader::bootparam::{LOADED_HIGH, XLF_KERNEL_64, setup_header};
 use thiserror::Error;
 use vm_memory::ByteValued;
 
-/// Why a file is not a bzImage that can be booted.
+/// A reason why a file is not a bzImage that can be booted.
 #[derive(Debug, Error)]
 pub enum BzImageError {
     /// The file ends inside the part named.
@@ -22,13 +22,13 @@ pub enum BzImageError {
     Truncated {
         /// Length of the file in bytes.
         len: usize,
-        /// What should have followed.
+        /// The part that is missing.
         what: &'static str,
     },
-    /// Neither a bzImage nor anything else that is known.
+    /// The file is neither a bzImage nor in any other known format.
     #[error("not a kernel: no ELF magic, and setup header field boot_flag is {0:#06x}, not 0xaa55")]
     BootFlag(u16),
-    /// A boot sector, but not one of Linux.
+    /// The file has a boot sector, but not that of Linux.
     #[error("not a Linux kernel: setup header field header is {0:#010x}, not \"HdrS\"")]
     Header(u32),
     /// The kernel is for 64-bit ARM.
@@ -42,7 +42,7 @@ pub enum BzImageError {
     /// The boot protocol is older than the payload fields.
     #[error("setup header field version is {}.{:02}, older than 2.08 (Linux 2.6.26)", .0 >> 8, .0 & 0xff)]
     Version(u16),
-    /// A zImage, which loads low.
+    /// The kernel is a zImage, which is loaded low.
     #[error("setup header field loadflags {0:#04x} has no LOADED_HIGH: a zImage, not a bzImage")]
     LoadedLow(u8),
     /// The payload is not inside the file.
@@ -59,23 +59,26 @@ pub enum BzImageError {
     },
 }
 
-/// A bzImage whose header has been checked.
+/// A bzImage with a checked header.
 #[derive(Clone, Debug)]
 pub struct BzImage {
-    /// The setup header, as it is in the file.
+    /// The setup header as the file has it.
     pub header: setup_header,
-    /// Where in the file the packed kernel lies.
+    /// Range of the payload, the packed kernel, in the file.
     pub payload: Range<usize>,
 }
 
+/// Offset of the setup header in the file.
 const HEADER_AT: usize = 0x1f1;
+/// Offset of the byte that says how far the setup header goes: the operand of `jump`.
 const HEADER_LENGTH_AT: usize = 0x201;
+/// Offset from which that byte counts.
 const HEADER_LENGTH_FROM: usize = 0x202;
 const BOOT_FLAG_AT: usize = 0x1fe;
 const BOOT_FLAG: u16 = 0xaa55;
 const HDRS: u32 = u32::from_le_bytes(*b"HdrS");
 const SECTOR: usize = 512;
-/// `setup_sects` of 0 means this many, for old boot loaders' sake.
+/// Sectors that a `setup_sects` of 0 stands for, for compatibility.
 const SETUP_SECTS_DEFAULT: usize = 4;
 const VERSION_PAYLOAD: u16 = 0x208;
 const VERSION_XLOADFLAGS: u16 = 0x20c;
@@ -115,7 +118,7 @@ impl BzImage {
     }
 }
 
-/// Copies the header as far as its own length goes; what an older protocol does not have is zero.
+/// Copies the setup header as far as its own length goes. Fields that an older protocol lacks are zero.
 fn read_header(file: &[u8]) -> Option<setup_header> {
     let end = HEADER_LENGTH_FROM + usize::from(*file.get(HEADER_LENGTH_AT)?);
     let bytes = file.get(HEADER_AT..end)?;
@@ -125,6 +128,7 @@ fn read_header(file: &[u8]) -> Option<setup_header> {
     Some(header)
 }
 
+/// Checks that the kernel can be booted by the 32-bit boot protocol.
 fn check(header: &setup_header) -> Result<(), BzImageError> {
     if header.header != HDRS {
         return Err(BzImageError::Header(header.header));
@@ -141,6 +145,7 @@ fn check(header: &setup_header) -> Result<(), BzImageError> {
     Ok(())
 }
 
+/// Returns where the payload lies in the file, or none if the fields overflow.
 fn payload_range(header: &setup_header) -> Option<Range<usize>> {
     let setup_sects = match header.setup_sects {
         0 => SETUP_SECTS_DEFAULT,

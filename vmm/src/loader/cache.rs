@@ -1,4 +1,4 @@
-//! Unpacked kernels, kept between runs.
+//! A cache of unpacked kernels, kept between runs.
 //!
 //! An entry is named by the SHA-256 of the bzImage it came from and holds the unpacked ELF followed by the SHA-256 of
 //! itself, so that a damaged or half-written entry is noticed and made again. Entries appear by an atomic rename: any
@@ -21,12 +21,12 @@ pub struct Cache {
 const DIGEST_LEN: usize = 32;
 
 impl Cache {
-    /// The cache in `dir`, which is created when the first entry is.
+    /// Returns the cache in `dir`, which is created with the first entry.
     pub fn in_dir(dir: impl Into<PathBuf>) -> Self {
         Self { dir: dir.into() }
     }
 
-    /// The user's cache: `$REPLEX_CACHE/vmlinux`, else `$XDG_CACHE_HOME/replex/vmlinux`, else
+    /// Returns the user's cache: `$REPLEX_CACHE/vmlinux`, else `$XDG_CACHE_HOME/replex/vmlinux`, else
     /// `$HOME/.cache/replex/vmlinux`; none if no variable is set.
     pub fn of_user() -> Option<Self> {
         let set = |name| {
@@ -40,10 +40,10 @@ impl Cache {
         Some(Self::in_dir(replex.join("vmlinux")))
     }
 
-    /// The kernel unpacked from `packed`: the cached one, or what `unpack` makes of it, which is then kept.
+    /// Returns the kernel unpacked from `packed`: the cached one, or else the result of `unpack`, which is then kept.
     ///
     /// # Errors
-    /// Those of `unpack`. Trouble with the cache itself is logged.
+    /// The errors of `unpack`. Errors of the cache itself are logged.
     pub fn get_or_unpack<E>(
         &self,
         packed: &[u8],
@@ -75,7 +75,7 @@ impl Cache {
     }
 }
 
-/// Takes the digest off an entry; none if it does not match.
+/// Removes the digest from an entry. Returns none if it does not match.
 fn open(mut entry: Vec<u8>) -> Option<Vec<u8>> {
     let (kernel, digest) = entry.split_last_chunk::<DIGEST_LEN>()?;
     let sound = Sha256::digest(kernel).as_slice() == digest;

@@ -1,14 +1,14 @@
-//! What every Linux kernel is told.
+//! The command line that every Linux kernel gets.
 
-/// Where its console is; to reset at once when it panics, through the keyboard controller, and to leave the trace by which
-/// [`crate::vm`] tells a panic from a reboot; that the TSC, which is the host's, keeps time; not to look for ACPI tables and ISA
-/// Plug and Play cards, which there are none of; and not to test its own cryptography before the first process, which is most of
-/// a boot's instructions.
+/// The part that is the same on every host. It names the console. A panic resets the machine at once, through the keyboard
+/// controller, and leaves the mark by which [`crate::vm`] tells it from a reboot. The TSC, which is the host's, is reliable.
+/// There are no ACPI tables and no ISA Plug and Play cards to look for. The kernel does not test its own cryptography before the
+/// first process, which would be most of a boot's instructions.
 const CMDLINE: &str = "console=ttyS0,115200 panic=-1 reboot=k,panic_warm tsc=reliable acpi=off noisapnp \
                        cryptomgr.notests";
 
-/// The command line that a Linux kernel needs on this machine, with the frequency of the TSC in kHz
-/// ([`TscMeter`](crate::tsc::TscMeter)). What is put behind it wins where the kernel lets it.
+/// Returns the command line that a Linux kernel needs on this machine, given the frequency of the TSC in kHz
+/// ([`TscMeter`](crate::tsc::TscMeter)). Parameters appended to it override it where the kernel lets them.
 pub fn linux_cmdline(tsc_khz: u64) -> String {
     format!("{CMDLINE} tsc_early_khz={tsc_khz}")
 }

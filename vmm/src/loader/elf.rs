@@ -7,10 +7,10 @@ use std::ops::Range;
 
 use thiserror::Error;
 
-/// Why a file is not an ELF32 kernel that can be loaded.
+/// A reason why a file is not an ELF32 kernel that can be loaded.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum ElfError {
-    /// Does not start with `\x7fELF`.
+    /// The file does not start with `\x7fELF`.
     #[error("no ELF magic")]
     Magic,
     /// The file ends inside the part named.
@@ -18,25 +18,25 @@ pub enum ElfError {
     Truncated {
         /// Length of the file in bytes.
         len: usize,
-        /// What should have followed.
+        /// The part that is missing.
         what: &'static str,
     },
-    /// Code for another processor.
+    /// The code is for another processor.
     #[error("kernel for another architecture: ELF field e_machine is {machine} ({name}), not 3 (i386)", name = machine_name(*machine))]
     Machine {
         /// `e_machine`.
         machine: u16,
     },
-    /// A 64-bit file.
+    /// The file is a 64-bit one.
     #[error("ELF field EI_CLASS is {0}, not 1 (32-bit)")]
     Class(u8),
-    /// A big-endian file.
+    /// The file is big-endian.
     #[error("ELF field EI_DATA is {0}, not 1 (little endian)")]
     Data(u8),
-    /// Not an executable.
+    /// The file is not an executable.
     #[error("ELF field e_type is {0}, not 2 (executable) or 3 (position-independent executable)")]
     Type(u16),
-    /// Program headers of a size that is not ELF32's.
+    /// The program headers are not of the size that ELF32 has.
     #[error("ELF field e_phentsize is {0}, not {PHDR_LEN}")]
     PhEntSize(u16),
     /// The program header table is not inside the file.
@@ -85,7 +85,7 @@ pub enum ElfError {
         /// `p_memsz`.
         memsz: u32,
     },
-    /// Nothing to load.
+    /// There is no segment to load.
     #[error("ELF has no PT_LOAD segment")]
     NothingToLoad,
     /// The entry point lies in no segment.
@@ -102,12 +102,12 @@ pub struct Segment {
     pub paddr: u32,
     /// Bytes of memory, those beyond `file` zero (`p_memsz`).
     pub memsz: u32,
-    /// Where in the file its bytes are (`p_offset`, `p_filesz`).
+    /// Range of its bytes in the file (`p_offset`, `p_filesz`).
     pub file: Range<usize>,
 }
 
 impl Segment {
-    /// Guest-physical address of the first byte behind the segment.
+    /// Returns the guest-physical address of the first byte behind the segment.
     pub fn end(&self) -> u64 {
         u64::from(self.paddr) + u64::from(self.memsz)
     }
@@ -171,13 +171,13 @@ impl Elf32 {
         Ok(Self { entry, segments })
     }
 
-    /// Guest-physical address of the first byte behind all segments.
+    /// Returns the guest-physical address of the first byte behind all segments.
     pub fn end(&self) -> u64 {
         self.segments.iter().map(Segment::end).max().unwrap_or(0)
     }
 }
 
-/// Checks what the file says it is. The processor comes first: a wrong one explains a wrong class or byte order.
+/// Checks the identification, `e_machine` and `e_type`. The machine comes before the class, since a wrong one explains the other.
 fn check_ident(file: &[u8]) -> Result<(), ElfError> {
     if !file.starts_with(MAGIC) {
         return Err(ElfError::Magic);
@@ -204,6 +204,7 @@ fn check_ident(file: &[u8]) -> Result<(), ElfError> {
     }
 }
 
+/// Lists the segments of type `PT_LOAD`.
 fn segments(file: &[u8], header: &[u8; EHDR_LEN]) -> Result<Vec<Segment>, ElfError> {
     let (offset, count) = (u32_at(header, E_PHOFF), u16_at(header, E_PHNUM));
     let entry_size = u16_at(header, E_PHENTSIZE);
@@ -227,6 +228,7 @@ fn segments(file: &[u8], header: &[u8; EHDR_LEN]) -> Result<Vec<Segment>, ElfErr
         .collect()
 }
 
+/// Checks the program header of a segment.
 fn segment(index: usize, header: &[u8; PHDR_LEN], len: usize) -> Result<Segment, ElfError> {
     let (offset, filesz) = (u32_at(header, P_OFFSET), u32_at(header, P_FILESZ));
     let (paddr, memsz) = (u32_at(header, P_PADDR), u32_at(header, P_MEMSZ));
@@ -262,17 +264,17 @@ fn segment(index: usize, header: &[u8; PHDR_LEN], len: usize) -> Result<Segment,
     Ok(segment)
 }
 
-/// The field at a constant offset inside a header of fixed size.
+/// Returns the field at a constant offset inside a header of fixed size.
 fn u16_at<const N: usize>(header: &[u8; N], at: usize) -> u16 {
     u16::from_le_bytes([header[at], header[at + 1]])
 }
 
-/// The field at a constant offset inside a header of fixed size.
+/// Returns the field at a constant offset inside a header of fixed size.
 fn u32_at<const N: usize>(header: &[u8; N], at: usize) -> u32 {
     u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
 }
 
-/// Names of the processors a Linux kernel at hand is likely to be for.
+/// Returns the name of a processor that a Linux kernel is likely to be for.
 fn machine_name(machine: u16) -> &'static str {
     match machine {
         8 => "MIPS",

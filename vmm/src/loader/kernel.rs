@@ -1,23 +1,23 @@
-//! A kernel file made ready to be placed: an ELF32 in memory, and what the boot protocol says about it.
+//! A kernel ready to be placed in guest memory: an unpacked ELF32 and the setup header of its bzImage.
 
 use linux_loader::loader::bootparam::setup_header;
 use thiserror::Error;
 
 use super::{BzImage, BzImageError, Cache, Elf32, ElfError, Segment, UnpackError, elf, unpack};
 
-/// Why a file cannot be booted.
+/// A reason why a file cannot be booted.
 #[derive(Debug, Error)]
 pub enum KernelError {
-    /// The file is not a good bzImage.
+    /// The file is not a valid bzImage.
     #[error(transparent)]
     BzImage(#[from] BzImageError),
     /// The bzImage's payload does not unpack.
     #[error("bzImage payload: {0}")]
     Unpack(#[from] UnpackError),
-    /// The file is not a good ELF32.
+    /// The file is not a valid ELF32.
     #[error(transparent)]
     Elf(ElfError),
-    /// The payload unpacks to something that is not a good ELF32.
+    /// The payload does not unpack to a valid ELF32.
     #[error("bzImage payload: {0}")]
     Payload(ElfError),
 }
@@ -30,9 +30,9 @@ pub struct Kernel {
     header: Option<setup_header>,
 }
 
-/// Command line length that an i386 kernel takes (`COMMAND_LINE_SIZE` less the final NUL), if it does not say itself.
+/// The `cmdline_size` of an i386 kernel that does not give it: `COMMAND_LINE_SIZE` without the final NUL.
 const CMDLINE_SIZE_DEFAULT: u32 = 2047;
-/// Highest address an initrd may occupy, if the kernel does not say itself (boot.rst, initrd_addr_max).
+/// The `initrd_addr_max` of a kernel that does not give it (boot.rst).
 const INITRD_ADDR_MAX_DEFAULT: u32 = 0x37ff_ffff;
 /// Guest-physical address of [`Kernel::flat`].
 const FLAT_START: u32 = 0x10_0000;
@@ -70,7 +70,7 @@ impl Kernel {
         })
     }
 
-    /// A kernel that is nothing but `code`, which is placed at 1 MiB and entered at its first byte: for the smallest guests.
+    /// Returns a kernel that consists of `code` only, placed at 1 MiB and entered at its first byte: for the smallest guests.
     pub fn flat(code: Vec<u8>) -> Self {
         let segment = Segment {
             index: 0,
@@ -89,22 +89,22 @@ impl Kernel {
         }
     }
 
-    /// The segments and the entry point.
+    /// Returns the segments and the entry point.
     pub fn elf(&self) -> &Elf32 {
         &self.elf
     }
 
-    /// The bytes that the segments' file ranges refer to.
+    /// Returns the bytes that the segments' file ranges refer to.
     pub fn file(&self) -> &[u8] {
         &self.file
     }
 
-    /// The setup header of the bzImage, if it was one.
+    /// Returns the setup header, if the file was a bzImage.
     pub fn header(&self) -> Option<&setup_header> {
         self.header.as_ref()
     }
 
-    /// Longest command line in bytes, without the final NUL.
+    /// Returns the length of the longest command line in bytes, without the final NUL.
     pub fn cmdline_size(&self) -> u32 {
         match self.header.map_or(0, |h| h.cmdline_size) {
             0 => CMDLINE_SIZE_DEFAULT,
@@ -112,7 +112,7 @@ impl Kernel {
         }
     }
 
-    /// Highest guest-physical address that an initrd may occupy.
+    /// Returns the highest guest-physical address that an initrd may occupy.
     pub fn initrd_addr_max(&self) -> u32 {
         match self.header.map_or(0, |h| h.initrd_addr_max) {
             0 => INITRD_ADDR_MAX_DEFAULT,
@@ -120,8 +120,8 @@ impl Kernel {
         }
     }
 
-    /// Guest-physical address of the first byte that the kernel leaves alone before it reads the memory map: behind its
-    /// segments, and behind the working space that the header asks for (`pref_address`, `init_size`).
+    /// Returns the guest-physical address of the first byte behind the memory that the kernel uses before it reads the memory
+    /// map: its segments and the working space that the setup header asks for (`pref_address`, `init_size`).
     pub fn end(&self) -> u64 {
         let working_space = self.header.map_or(0, |h| {
             { h.pref_address }.saturating_add(u64::from(h.init_size))

@@ -1,4 +1,4 @@
-//! Loading a kernel straight into guest memory, with no BIOS in between.
+//! The loader: puts a kernel straight into guest memory, with no BIOS in between.
 //!
 //! ```text
 //!  file ──► bzimage (setup header, payload) ──► unpack ──► cache ─┐
@@ -9,11 +9,11 @@
 //!  0x0001_0000  boot_params (zero page)   boot_params.rs
 //!  0x0002_0000  command line              boot_params.rs
 //!  0x0010_0000… kernel segments, p_paddr  elf.rs
-//!  …            initrd, as high as may be place.rs
+//!  …            initrd, as high as it may place.rs
 //! ```
 //!
-//! Everything read from a file is checked before it is used: whatever the bytes are, the answer is a loaded kernel or a
-//! [`LoadError`] naming the field that is wrong, never a panic and never a store outside guest RAM.
+//! Everything read from a file is checked before it is used: whatever the bytes are, the result is a loaded kernel or an
+//! error that names the bad field, never a panic and never a store outside guest RAM.
 
 mod boot_params;
 mod bzimage;
@@ -29,5 +29,5 @@ pub use cache::Cache;
 pub use cmdline::linux_cmdline;
 pub use elf::{Elf32, ElfError, Segment};
 pub use kernel::{Kernel, KernelError};
-pub use place::{Entry, LoadError, Source, place};
+pub use place::{BootSource, EntryPoint, LoadError, place};
 pub use unpack::{Compression, UnpackError, unpack};

@@ -1,4 +1,4 @@
-//! Placing kernel, initrd and boot_params in guest RAM.
+//! The placement of kernel, initrd and boot_params in guest RAM.
 
 use std::{ops::Range, os::unix::fs::FileExt as _};
 
@@ -13,27 +13,27 @@ use super::{
     boot_params::{self, BOOT_PARAMS, CMDLINE_ROOM, HIGH_START},
 };
 
-/// What is to be booted.
+/// A kernel with its initrd and command line, to be booted.
 #[derive(Clone, Copy, Debug)]
-pub struct Source<'a> {
+pub struct BootSource<'a> {
     /// The kernel.
     pub kernel: &'a Kernel,
-    /// The initial RAM disk: one or more archives, one behind the other; empty for none.
+    /// The initial RAM disk: cpio archives, one behind the other, or empty.
     pub initrd: &'a [u8],
     /// The kernel command line.
     pub cmdline: &'a str,
 }
 
-/// With what the processor starts (boot.rst, "32-bit Boot Protocol").
+/// The registers with which the kernel is entered (boot.rst, "32-bit Boot Protocol").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// Guest-physical address of the first instruction.
+pub struct EntryPoint {
+    /// Guest-physical address of the first instruction, for EIP.
     pub entry: u32,
     /// Guest-physical address of boot_params, for ESI.
     pub boot_params: u32,
 }
 
-/// Why a kernel and its initrd do not fit the guest's memory.
+/// A reason why a kernel cannot be placed in the guest's memory.
 #[derive(Debug, Error)]
 pub enum LoadError {
     /// A segment of the kernel lies outside RAM or in the first mebibyte.
@@ -81,11 +81,14 @@ pub enum LoadError {
 
 const PAGE_SIZE: u64 = 4096;
 
-/// Copies everything into `ram`, which must be zero from 1 MiB on (as new memory is) and begin at guest-physical 0.
+/// Copies `source` into `ram`, which must begin at guest-physical 0 and be zero from 1 MiB on, as new memory is.
 ///
 /// # Errors
 /// See [`LoadError`]; `ram` may have been written in part.
-pub fn place(ram: &impl GuestMemoryBackend, source: &Source<'_>) -> Result<Entry, LoadError> {
+pub fn place(
+    ram: &impl GuestMemoryBackend,
+    source: &BootSource<'_>,
+) -> Result<EntryPoint, LoadError> {
     let ram_end = ram_end(ram);
     let limit = source.kernel.cmdline_size().min(CMDLINE_ROOM);
     let cmdline = source.cmdline.as_bytes();
@@ -99,17 +102,18 @@ pub fn place(ram: &impl GuestMemoryBackend, source: &Source<'_>) -> Result<Entry
     place_kernel(ram, ram_end, source.kernel)?;
     let initrd = place_initrd(ram, ram_end, source.kernel, source.initrd)?;
     boot_params::write(ram, ram_end, source.kernel.header(), cmdline, initrd)?;
-    Ok(Entry {
+    Ok(EntryPoint {
         entry: source.kernel.elf().entry,
         boot_params: BOOT_PARAMS,
     })
 }
 
-/// First guest-physical address behind RAM. The guest's RAM ends below 4 GiB.
+/// Returns the first guest-physical address behind RAM, which ends below 4 GiB.
 fn ram_end(ram: &impl GuestMemoryBackend) -> u32 {
     u32::try_from(ram.last_addr().raw_value().saturating_add(1)).unwrap_or(u32::MAX)
 }
 
+/// Copies the kernel's segments to their physical addresses.
 fn place_kernel(
     ram: &impl GuestMemoryBackend,
     ram_end: u32,
@@ -130,7 +134,8 @@ fn place_kernel(
     Ok(())
 }
 
-/// Copies `bytes` to `start`: through the file that the memory is mapped from, if there is one, which takes no page fault a page.
+/// Copies `bytes` to `start`, through the file that the memory is mapped from if there is one: that saves a page fault for
+/// each page.
 fn copy(
     ram: &impl GuestMemoryBackend,
     bytes: &[u8],
@@ -152,7 +157,7 @@ fn copy(
     Ok(())
 }
 
-/// Copies the initrd to the highest pages allowed.
+/// Copies the initrd to the highest pages allowed and returns its range.
 fn place_initrd(
     ram: &impl GuestMemoryBackend,
     ram_end: u32,
@@ -209,7 +214,7 @@ mod tests {
         let kernel = kernel(packed_kernel(Compression::Zstd));
         let ram = ram(32);
         let initrd = [7; 5000];
-        let source = Source {
+        let source = BootSource {
             kernel: &kernel,
             initrd: &initrd,
             cmdline: "console=ttyS0",
@@ -258,7 +263,7 @@ mod tests {
         // initrd_addr_max: 18 MiB - 1; the kernel's end is 17 MiB.
         file[0x22c..0x230].copy_from_slice(&(18 * MIB as u32 - 1).to_le_bytes());
         let kernel = kernel(file);
-        let source = |initrd| Source {
+        let source = |initrd| BootSource {
             kernel: &kernel,
             initrd,
             cmdline: "",
@@ -279,7 +284,7 @@ mod tests {
     fn wild_segments_are_refused() {
         for paddr in [0, 0x9_0000, 0xf_ffff, 2 * MIB as u32, 0xffff_0000] {
             let kernel = kernel(elf(paddr, b"code", 0));
-            let source = Source {
+            let source = BootSource {
                 kernel: &kernel,
                 initrd: &[],
                 cmdline: "",
@@ -288,7 +293,7 @@ mod tests {
             assert!(error.contains(&format!("p_paddr {paddr:#x}")), "{error}");
         }
         let kernel = kernel(elf(0x10_0000, b"code", MIB as u32));
-        let source = Source {
+        let source = BootSource {
             kernel: &kernel,
             initrd: &[],
             cmdline: "",
@@ -302,7 +307,7 @@ mod tests {
     #[test]
     fn the_command_line_has_a_limit() {
         let kernel = kernel(elf(0x10_0000, b"code", 0));
-        let source = |cmdline| Source {
+        let source = |cmdline| BootSource {
             kernel: &kernel,
             initrd: &[],
             cmdline,

@@ -1,17 +1,17 @@
-//! Unpacking the payload of a bzImage on the host.
+//! Unpacks the payload of a bzImage on the host.
 //!
 //! The payload is one compressed stream followed by the size of what it unpacks to (32 bits, little endian; gzip's own
-//! last field is that size already). The format is told by its first bytes, as the kernel's own `decompress_method` does.
-//! All formats that distributions use are unpacked with the crates that everybody keeps; LZO is named and refused.
+//! last field is that size already). The first bytes tell the format, as for the kernel's own `decompress_method`.
+//! All formats that distributions use are supported, by widely used crates; LZO is recognized and refused.
 
 use std::io::{self, Read};
 
 use thiserror::Error;
 
-/// How the payload of a bzImage is packed (`CONFIG_KERNEL_*` of the kernel's configuration).
+/// A compression format of a bzImage's payload (`CONFIG_KERNEL_*` of the kernel's configuration).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
-    /// RFC 1952.
+    /// gzip, RFC 1952.
     Gzip,
     /// The .xz container, with or without the x86 branch filter.
     Xz,
@@ -23,11 +23,11 @@ pub enum Compression {
     Zstd,
     /// LZ4's legacy frame: independent blocks of at most 8 MiB.
     Lz4Legacy,
-    /// lzop container; recognized, not supported.
+    /// The lzop container: recognized, not supported.
     Lzo,
 }
 
-/// Why a payload could not be unpacked.
+/// A reason why a payload could not be unpacked.
 #[derive(Debug, Error)]
 pub enum UnpackError {
     /// The payload has no room for a compressed stream and its size.
@@ -36,7 +36,7 @@ pub enum UnpackError {
     /// The first bytes are those of no known format.
     #[error("payload starts with {0:02x?}, the magic of no known compression")]
     UnknownMagic([u8; MAGIC_LEN]),
-    /// The format is known, but there is nothing here that unpacks it.
+    /// The format is known but not supported.
     #[error("unsupported compression {0:?}")]
     Unsupported(Compression),
     /// The size field asks for more than any kernel needs.
@@ -49,7 +49,7 @@ pub enum UnpackError {
         compression: Compression,
         /// The size that follows the stream.
         stated: usize,
-        /// How many bytes came out (no more than one beyond `stated`).
+        /// Number of bytes unpacked, at most one more than `stated`.
         actual: usize,
     },
     /// The stream is damaged.
@@ -57,12 +57,12 @@ pub enum UnpackError {
     Damaged {
         /// The format of the stream.
         compression: Compression,
-        /// What the decompressor says.
+        /// The decompressor's error.
         source: io::Error,
     },
 }
 
-/// Bytes of the payload looked at to tell the format.
+/// Length of the longest magic number in bytes.
 const MAGIC_LEN: usize = 4;
 /// Bytes of the size field behind the stream.
 const SIZE_LEN: usize = 4;
@@ -74,7 +74,7 @@ const LZMA_MEMORY: u64 = 256 << 20;
 const STEP: u64 = 1 << 20;
 
 impl Compression {
-    /// Tells the format from the first bytes of a payload.
+    /// Detects the format by the first bytes of a payload.
     pub fn detect(payload: &[u8]) -> Option<Self> {
         const MAGICS: [(&[u8], Compression); 8] = [
             (&[0x1f, 0x8b], Compression::Gzip),
@@ -272,7 +272,7 @@ pub(crate) mod tests {
         Compression::Lz4Legacy,
     ];
 
-    /// Compressible, not constant, with call instructions for the branch filter to work on.
+    /// Compressible bytes, not constant, with call instructions for the branch filter to work on.
     fn sample(len: usize) -> Vec<u8> {
         (0..len)
             .map(|i| if i % 7 == 0 { 0xe8 } else { (i / 64) as u8 })

@@ -1,4 +1,4 @@
-//! [`Filter`]: which events are told of.
+//! [`Filter`]: which events the log contains.
 
 use std::{ops::RangeInclusive, str::FromStr};
 
@@ -8,14 +8,14 @@ use thiserror::Error;
 use super::Kind;
 use crate::parse;
 
-/// Which events are told of.
+/// A choice of events: those that any of its [`Selection`]s names, or all if it has none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter(Vec<Selection>);
 
-/// Events of a kind, all of them or those of some numbers: vectors, control registers or ports.
+/// The events of one kind, or those of them with a number in a range: a vector, a control register or a port.
 ///
-/// As text it is a kind, which may be followed by a colon and a number or two with a hyphen between: `port`, `exception:14`,
-/// `port:3f8-3ff`. Vectors are decimal, or hexadecimal behind `0x`; ports are hexadecimal, with `0x` or without.
+/// The text form is a kind, optionally followed by a colon and a number, or two with a hyphen between: `port`, `exception:14`,
+/// `port:3f8-3ff`. Vectors are decimal, or hexadecimal after `0x`; ports are hexadecimal, with `0x` or without.
 ///
 /// ```
 /// use vmm::trace::Selection;
@@ -29,19 +29,19 @@ pub struct Selection {
     numbers: RangeInclusive<u16>,
 }
 
-/// Why a text is no selection.
+/// Why a text is not a selection.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum SelectionError {
-    /// There is no such kind.
+    /// The kind does not exist.
     #[error("no such kind: kinds are interrupt, software, exception, control and port")]
     Kind,
-    /// Not a number of an interrupt or exception.
+    /// The number is not a vector.
     #[error("not a vector: 0 to 255, or 0x0 to 0xff")]
     Vector,
-    /// Not a number of a control register.
+    /// The number is not that of a control register.
     #[error("not a control register: 0, 2, 3 or 4")]
     Control,
-    /// Not a number of a port.
+    /// The number is not that of a port.
     #[error("not a port: 0 to ffff, hexadecimal")]
     Port,
     /// The range ends before it begins.
@@ -50,19 +50,19 @@ pub enum SelectionError {
 }
 
 impl Filter {
-    /// Admits what any of `selections` names; everything if there are none.
+    /// A filter that admits what any of `selections` names, or everything if there are none.
     pub fn new(selections: Vec<Selection>) -> Self {
         Self(selections)
     }
 
-    /// Whether `observation` is to be told of.
+    /// Whether the log contains `observation`.
     pub fn admits(&self, observation: &Observation) -> bool {
         self.0.is_empty() || self.0.iter().any(|one| one.admits(observation))
     }
 }
 
 impl Selection {
-    /// An access to several ports is one to each of them.
+    /// Whether the selection names `observation`. An access to several ports counts as one to each of them.
     fn admits(&self, observation: &Observation) -> bool {
         let numbers = numbers(observation);
         self.kind == Kind::of(observation)
@@ -71,7 +71,7 @@ impl Selection {
     }
 }
 
-/// The vector, the register, or the ports.
+/// The numbers of an observation: its vector, its control register, or its ports.
 fn numbers(observation: &Observation) -> RangeInclusive<u16> {
     let (first, count) = match observation {
         Observation::Event(event) => (event.vector.into(), 1),
@@ -107,7 +107,7 @@ impl FromStr for Selection {
     }
 }
 
-/// A number of something that `kind` is about.
+/// Parses a number of `kind`.
 fn number(kind: Kind, text: &str) -> Result<u16, SelectionError> {
     let parsed = |radix| parse::number(text, radix).and_then(|number| u16::try_from(number).ok());
     match kind {
@@ -126,11 +126,11 @@ fn number(kind: Kind, text: &str) -> Result<u16, SelectionError> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use sbe::{ControlWrite, Direction, GuestEvent, PortAccess, Source, Width};
+    use sbe::{ControlWrite, Direction, EventSource, GuestEvent, PortAccess, Width};
 
     use super::*;
 
-    fn event(source: Source, vector: u8) -> Observation {
+    fn event(source: EventSource, vector: u8) -> Observation {
         Observation::Event(GuestEvent {
             vector,
             source,
@@ -164,9 +164,9 @@ mod tests {
 
     fn one_of_each() -> [Observation; 5] {
         [
-            event(Source::External, u8::MAX),
-            event(Source::Software, 0),
-            event(Source::Exception, 14),
+            event(EventSource::External, u8::MAX),
+            event(EventSource::Software, 0),
+            event(EventSource::Exception, 14),
             control(ControlRegister::Cr4),
             access(u16::MAX, Width::Dword),
         ]
@@ -206,7 +206,7 @@ mod tests {
             (access(0x5c, Width::Dword), false),
             (access(0x64, Width::Dword), true),
             (access(0x65, Width::Dword), false),
-            (event(Source::Exception, 3), false),
+            (event(EventSource::Exception, 3), false),
         ] {
             assert_eq!(filter.admits(&observation), admitted, "{observation}");
         }
@@ -249,9 +249,9 @@ mod tests {
                 filter(&[&format!("exception:{first}-{last}")])
             };
             for vector in 0..=u8::MAX {
-                let admitted = filter.admits(&event(Source::Exception, vector));
+                let admitted = filter.admits(&event(EventSource::Exception, vector));
                 prop_assert_eq!(admitted, (first..=last).contains(&vector));
-                prop_assert!(!filter.admits(&event(Source::Software, vector)));
+                prop_assert!(!filter.admits(&event(EventSource::Software, vector)));
             }
         }
 

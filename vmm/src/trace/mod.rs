@@ -1,23 +1,22 @@
-//! The event log: what the processor does, with the time, told as it happens.
+//! The event log: what the processor does, reported with the time as it happens.
 //!
 //! ```text
 //!   processor ─► board: observation ─► filter ─► event: time and observation ─► sink
 //! ```
 //!
-//! Nothing is kept here, so however much the guest does, there is nothing that grows. While nobody listens, the processor tells
-//! nothing.
+//! Nothing is stored here, so nothing grows with what the guest does. Without a sink the processor reports nothing.
 
 mod filter;
 
 use std::fmt;
 
-use sbe::{Observation, Source};
+use sbe::{EventSource, Observation};
 
 pub use filter::{Filter, Selection, SelectionError};
 
-/// Something that happened.
+/// Something that happened, and when.
 ///
-/// The `Display` is a line of the log without its end: seconds since the machine was switched on, kind, and what it was.
+/// The `Display` form is a line of the log without its end: seconds since the machine was switched on, kind, observation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {
     /// Nanoseconds since the machine was switched on.
@@ -26,7 +25,7 @@ pub struct Event {
     pub what: Observation,
 }
 
-/// Kinds of events.
+/// The kind of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// An interrupt of the interrupt controllers, or NMI.
@@ -41,13 +40,13 @@ pub enum Kind {
     Port,
 }
 
-/// Receives events.
+/// A receiver of events.
 pub trait Sink: Send {
-    /// Takes `event`. The guest waits meanwhile.
+    /// Receives `event`. The guest waits meanwhile.
     fn event(&mut self, event: &Event);
 
-    /// The processor has paused, as it does about every 250 µs, when it waits in HLT, and before [`crate::Vm::run`] and
-    /// [`crate::Vm::step`] return: the time to hand on what was collected.
+    /// Is called whenever the processor pauses: about every 250 µs, when it waits in HLT, and before [`crate::Vm::run`] and
+    /// [`crate::Vm::step`] return. This is the time to hand on what was collected.
     fn pause(&mut self) {}
 }
 
@@ -57,7 +56,7 @@ impl<F: FnMut(&Event) + Send> Sink for F {
     }
 }
 
-/// Who is told of what.
+/// A sink, and the filter for what reaches it.
 pub struct Trace {
     filter: Filter,
     sink: Box<dyn Sink>,
@@ -66,7 +65,7 @@ pub struct Trace {
 const NS_PER_S: u64 = 1_000_000_000;
 
 impl Event {
-    /// What kind of event it is.
+    /// The kind of the event.
     pub fn kind(&self) -> Kind {
         Kind::of(&self.what)
     }
@@ -82,7 +81,7 @@ impl Kind {
         Self::Port,
     ];
 
-    /// Its name in filters and in the log.
+    /// The name of the kind in filters and in the log.
     pub fn name(self) -> &'static str {
         match self {
             Self::Interrupt => "interrupt",
@@ -97,9 +96,9 @@ impl Kind {
     pub fn of(observation: &Observation) -> Self {
         match observation {
             Observation::Event(event) => match event.source {
-                Source::External => Self::Interrupt,
-                Source::Software => Self::Software,
-                Source::Exception => Self::Exception,
+                EventSource::External => Self::Interrupt,
+                EventSource::Software => Self::Software,
+                EventSource::Exception => Self::Exception,
             },
             Observation::Control(_) => Self::Control,
             Observation::Port(_) => Self::Port,
@@ -116,12 +115,12 @@ impl fmt::Display for Event {
 }
 
 impl Trace {
-    /// Tells `sink` of what `filter` admits.
+    /// A trace that passes to `sink` what `filter` admits.
     pub fn new(filter: Filter, sink: Box<dyn Sink>) -> Self {
         Self { filter, sink }
     }
 
-    /// Tells of `observation`, made at the time that `now` says.
+    /// Passes on `observation`, with the time that `now` returns, if the filter admits it.
     pub fn observe(&mut self, observation: &Observation, now: impl FnOnce() -> u64) {
         if self.filter.admits(observation) {
             let (time, what) = (now(), *observation);
@@ -129,7 +128,7 @@ impl Trace {
         }
     }
 
-    /// See [`Sink::pause`].
+    /// Calls [`Sink::pause`].
     pub fn pause(&mut self) {
         self.sink.pause();
     }
@@ -159,7 +158,7 @@ mod tests {
         eip: 0xc101_2345,
     });
 
-    fn interrupt(source: Source) -> Observation {
+    fn interrupt(source: EventSource) -> Observation {
         Observation::Event(GuestEvent {
             vector: 0x30,
             source,
@@ -180,7 +179,7 @@ mod tests {
             ),
             (
                 86_400 * NS_PER_S + 1,
-                interrupt(Source::External),
+                interrupt(EventSource::External),
                 " 86400.000000001 interrupt  vector 0x30, at 0060:c1000000",
             ),
         ] {
@@ -191,9 +190,9 @@ mod tests {
     #[test]
     fn sources_are_kinds() {
         for (source, kind) in [
-            (Source::External, Kind::Interrupt),
-            (Source::Software, Kind::Software),
-            (Source::Exception, Kind::Exception),
+            (EventSource::External, Kind::Interrupt),
+            (EventSource::Software, Kind::Software),
+            (EventSource::Exception, Kind::Exception),
         ] {
             assert_eq!(Kind::of(&interrupt(source)), kind);
         }
@@ -206,7 +205,7 @@ mod tests {
         let filter = Filter::new(vec!["control".parse().unwrap()]);
         let sink = move |event: &Event| sink.lock().unwrap().push(*event);
         let mut trace = Trace::new(filter, Box::new(sink));
-        trace.observe(&interrupt(Source::External), || panic!("nobody asked"));
+        trace.observe(&interrupt(EventSource::External), || panic!("nobody asked"));
         trace.observe(&CONTROL, || 7);
         let (time, what) = (7, CONTROL);
         assert_eq!(*seen.lock().unwrap(), [Event { time, what }]);

@@ -50,7 +50,7 @@ fn a_halted_machine_pauses_and_goes_on() {
         // A pause before the first instruction finds EIP there.
         let known = [START, START + 2];
         paused(&mut vm, 10, |vm| {
-            assert!(known.contains(&vm.registers().eip));
+            assert!(known.contains(&vm.vcpu().cpu.eip));
         });
         vm.control().quit();
         for _ in 0..2 {
@@ -67,7 +67,7 @@ fn a_pause_before_the_run_is_not_lost() {
         vm.control().pause();
         let stop = vm.run(&mut Typed::default());
         assert!(matches!(stop, StopReason::Paused), "{stop}");
-        assert_eq!(vm.registers().eip, START);
+        assert_eq!(vm.vcpu().cpu.eip, START);
         let stop = vm.run(&mut Typed::default());
         assert!(matches!(stop, StopReason::DebugExit(42)), "{stop}");
     }

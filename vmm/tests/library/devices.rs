@@ -163,7 +163,7 @@ fn a_device_interrupts_when_another_thread_says_so() {
         for then in [WAIT, LOOP] {
             let (mut vm, pressed) = listening(engine, then);
             // The initialization of the controller forgets edges.
-            while vm.registers().eip < START + LISTEN.len() as u32 {
+            while vm.vcpu().cpu.eip < START + LISTEN.len() as u32 {
                 run_slice(&mut vm);
             }
             let control = vm.control();

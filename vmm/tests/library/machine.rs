@@ -7,8 +7,8 @@ use std::{
 };
 
 use vmm::{
-    Action, Decision, Device, DeviceContext, Engine, IoAccess, Machine, MachineError, MachineEvent,
-    Policy, Resources, StopReason, Vm,
+    Action, Decision, Device, DeviceContext, Engine, IoAccess, LinearAddr, Machine, MachineError,
+    MachineEvent, Policy, Resources, StopReason, Vm,
     console::{Line, Terminal, pipe},
 };
 
@@ -68,11 +68,11 @@ fn a_busy_machine_stands_still_while_it_is_paused() {
 fn a_halted_machine_answers() {
     for engine in ENGINES {
         let (machine, _) = start(machine(engine, HALT));
-        while machine.inspect(|vm| vm.registers().eip).unwrap() != START + 2 {}
+        while machine.inspect(|vm| vm.vcpu().cpu.eip).unwrap() != START + 2 {}
         machine.pause().unwrap();
-        assert_eq!(machine.inspect(|vm| vm.registers().eip), Ok(START + 2));
+        assert_eq!(machine.inspect(|vm| vm.vcpu().cpu.eip), Ok(START + 2));
         machine.resume().unwrap();
-        assert_eq!(machine.inspect(|vm| vm.registers().eip), Ok(START + 2));
+        assert_eq!(machine.inspect(|vm| vm.vcpu().cpu.eip), Ok(START + 2));
         machine.pause().unwrap();
         machine.stop();
         let (_, stop) = machine.join().unwrap();
@@ -98,7 +98,7 @@ fn nobody_waits_for_a_machine_that_has_ended() {
             assert!(ended, "{stop:?}");
             let (vm, stop) = machine.join().unwrap();
             assert!(matches!(stop, StopReason::DebugExit(42)), "{stop}");
-            assert_eq!(vm.registers().eip, START + END.len() as u32);
+            assert_eq!(vm.vcpu().cpu.eip, START + END.len() as u32);
         }
     }
 }
@@ -114,7 +114,7 @@ fn a_machine_may_be_started_while_it_is_intercepted() {
         let (mut line, _) = pipe().unwrap();
         assert!(matches!(vm.run(&mut line), StopReason::Intercepted(_)));
         let (machine, _events) = start(vm);
-        assert_eq!(machine.inspect(|vm| vm.registers().eip), Ok(START));
+        assert_eq!(machine.inspect(|vm| vm.vcpu().cpu.eip), Ok(START));
         machine.decide(Decision::Swallow).unwrap();
         let (_, stop) = machine.join().unwrap();
         assert!(matches!(stop, StopReason::DebugExit(42)), "{stop}");
@@ -137,12 +137,12 @@ fn an_intercepted_machine_waits_for_the_decision() {
         );
         machine.pause().unwrap();
         machine.resume().unwrap();
-        assert_eq!(machine.inspect(|vm| vm.registers().eip), Ok(START));
+        assert_eq!(machine.inspect(|vm| vm.vcpu().cpu.eip), Ok(START));
         machine.pause().unwrap();
         machine.decide(Decision::Swallow).unwrap();
         let again = machine.decide(Decision::Swallow);
         assert_eq!(again, Err(MachineError::NothingIntercepted));
-        assert_eq!(machine.inspect(|vm| vm.registers().eip), Ok(START));
+        assert_eq!(machine.inspect(|vm| vm.vcpu().cpu.eip), Ok(START));
         machine.resume().unwrap();
         let (_, stop) = machine.join().unwrap();
         assert!(matches!(stop, StopReason::DebugExit(42)), "{stop}");
@@ -153,14 +153,14 @@ fn an_intercepted_machine_waits_for_the_decision() {
 fn a_machine_with_a_breakpoint_goes_on_when_it_is_resumed() {
     for engine in ENGINES {
         let mut vm = machine(engine, END);
-        vm.add_breakpoint(START + 2);
+        vm.debugger_mut().add_breakpoint((START + 2).into());
         let (machine, events) = start(vm);
         let event = next(&events);
         assert!(
-            matches!(event, MachineEvent::Breakpoint(at) if at == START + 2),
+            matches!(event, MachineEvent::Breakpoint(at) if at == LinearAddr::from(START + 2)),
             "{event:?}"
         );
-        assert_eq!(machine.inspect(|vm| vm.registers().regs.get8(0)), Ok(42));
+        assert_eq!(machine.inspect(|vm| vm.vcpu().cpu.regs.get8(0)), Ok(42));
         machine.resume().unwrap();
         assert!(matches!(next(&events), MachineEvent::Resumed));
         let (_, stop) = machine.join().unwrap();

@@ -2,7 +2,9 @@
 
 mod control;
 mod devices;
+mod events;
 mod gdb;
 mod inspect;
 mod machine;
 mod support;
+mod trace;

@@ -3,9 +3,9 @@
 use std::{collections::VecDeque, io, os::fd::BorrowedFd};
 
 use vmm::{
-    Console, Control, Engine, GuestPhys, LinearAddr, StopReason, Vm, VmConfig,
+    Console, Control, Engine, GuestPhys, LinearAddr, StopReason, VcpuConfig, Vm, VmConfig,
     console::{Channel, Input},
-    loader::{Kernel, Source},
+    loader::{BootSource, Kernel},
 };
 
 pub const ENGINES: [Engine; 2] = [Engine::Emulator, Engine::Translator];
@@ -41,13 +41,21 @@ pub const PATCHED: &[u8] = &[
 
 /// A machine with `code`.
 pub fn machine(engine: Engine, code: &[u8]) -> Vm {
+    let vcpu = VcpuConfig {
+        engine,
+        ..VcpuConfig::default()
+    };
+    machine_with(vcpu, code)
+}
+
+/// A machine with `code` and the processor that `vcpu` describes.
+pub fn machine_with(vcpu: VcpuConfig, code: &[u8]) -> Vm {
     let kernel = Kernel::flat(code.to_vec());
     let config = VmConfig {
         memory: 16 << 20,
-        engine,
-        ..VmConfig::default()
+        vcpu,
     };
-    let source = Source {
+    let source = BootSource {
         kernel: &kernel,
         initrd: &[],
         cmdline: "",
@@ -57,7 +65,7 @@ pub fn machine(engine: Engine, code: &[u8]) -> Vm {
 
 /// Fails unless a machine that runs [`COUNT`] is in a state that the guest can be in. Returns what it has counted.
 pub fn assert_counting(vm: &Vm) -> u32 {
-    let cpu = vm.registers();
+    let cpu = &vm.vcpu().cpu;
     let mut count = [0; 4];
     vm.read_memory(LinearAddr::from(DATA), &mut count).unwrap();
     let count = u32::from_le_bytes(count);

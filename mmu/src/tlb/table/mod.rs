@@ -88,8 +88,8 @@ impl Set {
     }
 }
 
-/// All tables. One of the sets is current: accesses go through it.
-pub(super) struct Tables {
+/// The flat tables of all address spaces. One of the sets is current: accesses go through it.
+pub struct Tables {
     /// Start of the current set.
     base: NonNull<u64>,
     current: u8,
@@ -150,28 +150,38 @@ impl Tables {
         }
     }
 
-    /// The host address of the current set's first slot of `view`.
-    pub(super) fn base(&self, view: View) -> *const u64 {
+    /// Host address of the present address space's table of `view`, for code that probes it inline: 2^20 slots of eight bytes
+    /// indexed by linear address >> 12. A slot is 0, or the host address of the page minus its linear address plus
+    /// [`SLOT_PRESENT`]; in a code view, what [`Tlb::set_code`](super::Tlb::set_code) put there. It holds until the paging
+    /// registers change.
+    pub fn base(&self, view: View) -> *const u64 {
         self.base.as_ptr().wrapping_add(view.index() * VIEW_SLOTS)
     }
 
-    /// Increases whenever a slot of the fetch view of `privilege` is emptied or the current set changes.
-    pub(super) fn fetch_epoch(&self, privilege: Privilege) -> u64 {
+    /// Increases whenever a cached translation for instruction fetches at `privilege` is dropped, in whatever address space,
+    /// and when the address space changes: what was found through [`Mmu::fetch_page`](crate::Mmu::fetch_page) holds while it
+    /// stays the same.
+    #[inline]
+    pub fn fetch_epoch(&self, privilege: Privilege) -> u64 {
         self.fetch_epochs[privilege as usize]
     }
 
-    /// Increases whenever slots are emptied.
-    pub(super) fn drops(&self) -> u64 {
+    /// Increases whenever cached translations of any kind are dropped: what was read from a table holds while it stays the
+    /// same.
+    #[inline]
+    pub fn drops(&self) -> u64 {
         self.drops
     }
 
-    /// Increases whenever a fetch slot of the shared part is emptied.
-    pub(super) fn shared_epoch(&self) -> u64 {
+    /// Increases whenever a cached translation for instruction fetches that all address spaces share is dropped.
+    #[inline]
+    pub fn shared_fetch_epoch(&self) -> u64 {
         self.shared_epoch
     }
 
-    /// Increases whenever a slot of the user's fetch view is emptied in a set that has a window, and when one is closed.
-    pub(super) fn windowed_epoch(&self) -> u64 {
+    /// Increases whenever a program's cached translation for instruction fetches is dropped in an address space that has a
+    /// window, and when a window is closed.
+    pub fn windowed_fetch_epoch(&self) -> u64 {
         self.windowed_epoch
     }
 
@@ -220,19 +230,26 @@ impl Tables {
         }
     }
 
-    /// Host address that stands for linear address 0 in the current set's window, if it has one.
-    pub(super) fn window(&self) -> Option<u64> {
+    /// Host address that stands for linear address 0 in the window of the present address space, if it has one: 4 GiB of host
+    /// addresses in which a program's pages below 0xc0000000 are mapped while the user's slots for them are filled, writable
+    /// where the write slot is. All else is inaccessible there, and the page behind the 4 GiB is, too.
+    #[inline]
+    pub fn window(&self) -> Option<u64> {
         let window = self.current_set().window.as_ref();
         window.map(|window| window.base())
     }
 
-    /// How many host calls windows have taken.
-    pub(super) fn remaps(&self) -> u64 {
+    /// How many times host pages were mapped and unmapped for windows.
+    pub fn remaps(&self) -> u64 {
         self.remaps
     }
 
-    /// Gives the current set a window that shows all that it has slots for. Its code slots become empty.
-    pub(super) fn open_window(&mut self) -> io::Result<()> {
+    /// Opens a window on the present address space, which shows all that it has slots for. The code slots of its programs become
+    /// empty, and [`Self::fetch_epoch`] increases.
+    ///
+    /// # Errors
+    /// The host's, when it grants no address space.
+    pub fn open_window(&mut self) -> io::Result<()> {
         let mut window = Window::new(Arc::clone(&self.memory))?;
         let slots = self.part(PartId::Own(self.current)).user_slots();
         for extent in extents(&slots, self.memory.host_base()) {
@@ -245,8 +262,8 @@ impl Tables {
         Ok(())
     }
 
-    /// Takes the current set's window away. Its code slots become empty.
-    pub(super) fn close_window(&mut self) {
+    /// Closes the window on the present address space; else as [`Self::open_window`].
+    pub fn close_window(&mut self) {
         self.drop_window(self.current);
         self.change_user_code();
     }
@@ -269,8 +286,8 @@ impl Tables {
         self.part(PartId::Own(set)).clear(code, 0..OWN_PAGES);
     }
 
-    /// Lets the current set's window show what the slots for `page` say. Returns whether such an access is possible now.
-    pub(super) fn map_in_window(&mut self, page: LinearPage, access: Access) -> bool {
+    /// Maps the page in the window as the user's slots for it say. Returns whether an access is possible then.
+    pub fn map_in_window(&mut self, page: LinearPage, access: Access) -> bool {
         let [read, write] = [Access::Read, Access::Write]
             .map(|access| self.slot(View::of(access, Privilege::User), page));
         let Some(window) = &self.current_set().window else {
@@ -347,7 +364,7 @@ impl Tables {
 
     /// Loads a value as `privilege`, unless there is no slot for that or the value crosses the page.
     #[inline(always)]
-    pub(super) fn load<T: Scalar>(&self, addr: LinearAddr, privilege: Privilege) -> Option<T> {
+    pub(crate) fn load<T: Scalar>(&self, addr: LinearAddr, privilege: Privilege) -> Option<T> {
         let host = self.host(addr, size_of::<T>(), Access::Read, privilege)?;
         // SAFETY: `host` is valid for `size_of::<T>()` bytes of the RAM mapping, which is mapped readable, and any bytes
         // are a T (ByteValued). No Rust reference to guest RAM exists that this could alias.
@@ -357,7 +374,7 @@ impl Tables {
     /// Stores a value as `privilege`, unless there is no slot for that or the value crosses the page. Returns whether it
     /// did.
     #[inline(always)]
-    pub(super) fn store<T: Scalar>(
+    pub(crate) fn store<T: Scalar>(
         &mut self,
         addr: LinearAddr,
         privilege: Privilege,
@@ -371,13 +388,9 @@ impl Tables {
         true
     }
 
-    /// Loads bytes, if all of them lie in one page that there is a slot for. Returns whether it did.
-    pub(super) fn load_bytes(
-        &self,
-        addr: LinearAddr,
-        privilege: Privilege,
-        out: &mut [u8],
-    ) -> bool {
+    /// Reads `out.len()` bytes as `privilege`, if all of them lie in one page that there is a slot for. Returns whether it did;
+    /// else nothing happened.
+    pub fn load_bytes(&self, addr: LinearAddr, privilege: Privilege, out: &mut [u8]) -> bool {
         let Some(host) = self.host(addr, out.len(), Access::Read, privilege) else {
             return false;
         };
@@ -387,13 +400,9 @@ impl Tables {
         true
     }
 
-    /// Stores bytes, if all of them lie in one page that there is a slot for. Returns whether it did.
-    pub(super) fn store_bytes(
-        &mut self,
-        addr: LinearAddr,
-        privilege: Privilege,
-        data: &[u8],
-    ) -> bool {
+    /// Writes `data` as `privilege`, if all of it lies in one page that there is a slot for. Returns whether it did; else nothing
+    /// happened.
+    pub fn store_bytes(&mut self, addr: LinearAddr, privilege: Privilege, data: &[u8]) -> bool {
         let Some(host) = self.host(addr, data.len(), Access::Write, privilege) else {
             return false;
         };
@@ -402,9 +411,9 @@ impl Tables {
         true
     }
 
-    /// Stores `value` `count` times from `addr` on, if all of it lies in one page that there is a slot for. Returns whether
-    /// it did.
-    pub(super) fn fill<T: Scalar>(
+    /// Writes `value` `count` times from `addr` on, as so many writes would, if all of it lies in one page that there is a slot
+    /// for. Returns whether it did; else nothing happened.
+    pub fn fill_run<T: Scalar>(
         &mut self,
         addr: LinearAddr,
         privilege: Privilege,
@@ -422,9 +431,9 @@ impl Tables {
         true
     }
 
-    /// Copies `len` bytes, if both ends lie in one page each that there are slots for and no write changes what is read later.
-    /// Returns whether it did.
-    pub(super) fn copy(
+    /// Copies `len` bytes from `from` to `to`, as reads and writes in that order would, if both lie in one page each that there
+    /// is a slot for and no write changes what is read later. Returns whether it did; else nothing happened.
+    pub fn copy(
         &mut self,
         to: LinearAddr,
         from: LinearAddr,
@@ -451,16 +460,16 @@ impl Tables {
         true
     }
 
-    /// A slot of the current set.
+    /// The slot of the page in `view`; 0 if it is empty.
     #[inline(always)]
-    pub(super) fn slot(&self, view: View, page: LinearPage) -> u64 {
+    pub fn slot(&self, view: View, page: LinearPage) -> u64 {
         // SAFETY: `base` is that of a set that this value owns.
         unsafe { slot_at(self.base, view, page) }
     }
 
-    /// The frame that the current set's `view` maps `page` to.
+    /// The frame that `view`, which is not one of code, maps the page to, if that is cached.
     #[inline(always)]
-    pub(super) fn frame(&self, view: View, page: LinearPage) -> Option<Frame> {
+    pub fn frame(&self, view: View, page: LinearPage) -> Option<Frame> {
         self.frame_of(page, self.slot(view, page))
     }
 

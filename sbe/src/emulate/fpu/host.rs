@@ -18,20 +18,14 @@
 use super::stub::{Class, OPERAND_BYTES, STUB_BYTES, Stub};
 use crate::cpu::eflags;
 use crate::cpu::fpu::{FxState, MXCSR, MXCSR_MASK, MXCSR_MASKS, SIZE, XMM};
-use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
+use mmu::{Mapping, Protection};
 use std::arch::asm;
-use std::ffi::c_void;
 use std::io;
-use std::num::NonZeroUsize;
-use std::ptr::NonNull;
 
 /// Stubs that fit.
 pub const SLOTS: usize = 1 << 14;
 /// Bytes of executable memory: 256 KiB.
-const MEMORY_BYTES: NonZeroUsize = NonZeroUsize::new(SLOTS * STUB_BYTES).expect("not empty");
-
-const WRITABLE: ProtFlags = ProtFlags::PROT_READ.union(ProtFlags::PROT_WRITE);
-const EXECUTABLE: ProtFlags = ProtFlags::PROT_READ.union(ProtFlags::PROT_EXEC);
+const MEMORY_BYTES: usize = SLOTS * STUB_BYTES;
 
 /// Number of a published stub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,25 +47,19 @@ pub struct Frame {
 
 /// The stubs. Bytes beyond the published ones are zero and never executed.
 pub struct StubMemory {
-    base: NonNull<c_void>,
+    mapping: Mapping,
     /// Of the published stubs.
     classes: Vec<Class>,
-    protection: ProtFlags,
+    protection: Protection,
 }
-
-// SAFETY: `base` is a private mapping that only this value uses; nothing in it is tied to a thread.
-unsafe impl Send for StubMemory {}
 
 impl StubMemory {
     /// Memory without stubs.
     pub fn new() -> io::Result<Self> {
-        // SAFETY: a new private mapping at an address of the kernel's choice touches no existing memory.
-        let base =
-            unsafe { mmap_anonymous(None, MEMORY_BYTES, EXECUTABLE, MapFlags::MAP_PRIVATE)? };
         Ok(Self {
-            base,
+            mapping: Mapping::anonymous(MEMORY_BYTES, Protection::ReadExecute)?,
             classes: Vec::new(),
-            protection: EXECUTABLE,
+            protection: Protection::ReadExecute,
         })
     }
 
@@ -87,7 +75,7 @@ impl StubMemory {
 
     /// Adds a stub. `None` when the memory is full or the host refuses to change its protection.
     pub fn publish(&mut self, stub: &Stub) -> Option<Slot> {
-        if self.is_full() || !self.protect(WRITABLE) {
+        if self.is_full() || !self.protect(Protection::ReadWrite) {
             return None;
         }
         let slot = self.classes.len();
@@ -95,17 +83,17 @@ impl StubMemory {
         // anyone from executing it meanwhile. Stubs are written at the address they are executed at, and system calls and a
         // call lie between: no stale instruction can be fetched (SDM Vol. 3A, 8.1.3 "Handling Self- and Cross-Modifying Code").
         unsafe {
-            let target = self.base.as_ptr().cast::<u8>().add(slot * STUB_BYTES);
+            let target = self.mapping.start().add(slot * STUB_BYTES).as_ptr();
             target.copy_from_nonoverlapping(stub.code().as_ptr(), STUB_BYTES);
         }
         self.classes.push(stub.facts().class);
-        self.protect(EXECUTABLE).then_some(Slot(slot as u16))
+        self.protect(Protection::ReadExecute)
+            .then_some(Slot(slot as u16))
     }
 
     /// Changes the protection of all stubs at once, which keeps the mapping in one piece.
-    fn protect(&mut self, protection: ProtFlags) -> bool {
-        // SAFETY: exactly our own mapping; no reference into it exists.
-        match unsafe { mprotect(self.base, MEMORY_BYTES.get(), protection) } {
+    fn protect(&mut self, protection: Protection) -> bool {
+        match self.mapping.protect(0..MEMORY_BYTES, protection) {
             Ok(()) => self.protection = protection,
             Err(error) => log::error!("cannot change the protection of FPU stubs: {error}"),
         }
@@ -122,7 +110,7 @@ impl StubMemory {
             return false;
         };
         let pending = class.uses_stack() && frame.image.has_pending_x87_error();
-        if pending || self.protection != EXECUTABLE {
+        if pending || self.protection != Protection::ReadExecute {
             return false;
         }
         let mxcsr = frame.image.mxcsr();
@@ -130,7 +118,7 @@ impl StubMemory {
         // SAFETY: `slot` was published, so there is the code of a `Stub` of class `class`, and the image has no reserved
         // MXCSR bit and all SIMD exceptions masked.
         unsafe {
-            let stub = self.base.as_ptr().cast::<u8>().add(slot * STUB_BYTES);
+            let stub = self.mapping.start().add(slot * STUB_BYTES).as_ptr();
             if class.uses_stack() {
                 run_with_stack(stub, frame);
             } else {
@@ -251,15 +239,6 @@ unsafe fn run_with_xmm(stub: *const u8, frame: &mut Frame) {
 }
 
 const _: () = assert!(XMM.is_multiple_of(16) && XMM + 8 * 16 <= SIZE && MXCSR + 4 <= SIZE);
-
-impl Drop for StubMemory {
-    fn drop(&mut self) {
-        // SAFETY: our own mapping, not used after this.
-        if let Err(error) = unsafe { munmap(self.base, MEMORY_BYTES.get()) } {
-            log::error!("cannot unmap FPU stubs: {error}");
-        }
-    }
-}
 
 /// The host's own control words while a stub runs.
 #[derive(Default)]

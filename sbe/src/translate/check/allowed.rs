@@ -1,18 +1,18 @@
-//! Which instructions have no effect but on the general registers and flags, on the x87, MMX and SSE unit, and on one
-//! explicit memory operand.
+//! The instructions that may occur in emitted code: those without effect but on the general-purpose registers and flags, on the
+//! x87, MMX and SSE unit, and on one explicit memory operand.
 
 use iced_x86::{Code, CpuidFeature, Instruction, Mnemonic, OpKind};
 
-/// What an allowed instruction works on.
+/// The unit that an allowed instruction works on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
-    /// General registers.
+    /// General-purpose registers.
     Integer,
     /// x87, MMX and XMM registers.
     Fpu,
 }
 
-/// The unit of `instruction`; `None`: it is not allowed.
+/// The unit of `instruction`; `None` if it is not allowed.
 pub fn unit(instruction: &Instruction) -> Option<Unit> {
     let plain = !instruction.has_lock_prefix()
         && !instruction.has_rep_prefix()
@@ -28,7 +28,7 @@ pub fn unit(instruction: &Instruction) -> Option<Unit> {
     }
 }
 
-/// Registers are 8, 16 or 32 bits of a general one, or of the FPU.
+/// Whether all register operands are 8, 16 or 32 bits of a general-purpose register, or registers of the FPU.
 fn has_narrow_registers(instruction: &Instruction) -> bool {
     (0..instruction.op_count())
         .filter(|&index| instruction.op_kind(index) == OpKind::Register)
@@ -79,7 +79,7 @@ fn is_fpu(instruction: &Instruction) -> bool {
     known && !is_control(instruction)
 }
 
-/// Instructions that load control words, save or load whole states, touch caches or have memory operands of their own.
+/// Whether the instruction loads control words, saves or loads whole states, touches caches or has an implicit memory operand.
 fn is_control(instruction: &Instruction) -> bool {
     use Mnemonic::*;
     matches!(
@@ -113,7 +113,7 @@ fn is_control(instruction: &Instruction) -> bool {
     )
 }
 
-/// Whether it is a string instruction that a repeat prefix may precede, with 64-bit addresses.
+/// Whether `code` is a string instruction with 64-bit addresses that a repeat prefix may precede.
 pub fn is_string(code: Code) -> bool {
     matches!(
         code,
@@ -132,8 +132,7 @@ pub fn is_string(code: Code) -> bool {
     )
 }
 
-/// What the memory operand's address has to be a multiple of: 16 for 16 bytes, unless they are just moved by an instruction for
-/// that (SDM Vol. 1, 4.1.1 "Alignment of Words, Doublewords, Quadwords, and Double Quadwords").
+/// The alignment that the memory operand needs: 16 for 16 bytes, unless the instruction is an unaligned move (SDM Vol. 1, 4.1.1 "Alignment of Words, Doublewords, Quadwords, and Double Quadwords").
 pub fn alignment(instruction: &Instruction) -> u64 {
     use Mnemonic::*;
     let anywhere = matches!(instruction.mnemonic(), Movups | Movupd | Movdqu);

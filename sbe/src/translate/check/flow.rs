@@ -1,30 +1,30 @@
-//! [`Listing`]: emitted code as instructions, and the order in which every one comes behind all that lead to it.
+//! [`Disassembly`]: emitted code as instructions, in an order in which each comes behind all that lead to it.
 
 use super::rule::{Rule, Violation};
 use hashbrown::HashMap;
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction};
 
-/// How an instruction goes on.
+/// The successors of an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
-    /// With the next.
+    /// The next instruction.
     Next,
-    /// At this arena offset.
+    /// The instruction at this arena offset.
     Jump(u32),
-    /// At this one or with the next, by the flags.
+    /// The instruction at this offset or the next, depending on the flags.
     Branch(u32),
-    /// At this one if RCX is zero, else with the next.
+    /// The instruction at this offset if RCX is zero, else the next.
     BranchIfZero(u32),
-    /// At this one, and behind a return with the next.
+    /// The code at this offset and, when it returns, the next instruction.
     Call(u32),
-    /// Where the stack says.
+    /// The code at the address on the stack.
     Return,
-    /// Where a register says.
+    /// The code at the address in a register.
     Indirect,
 }
 
 impl Flow {
-    /// How `instruction` goes on.
+    /// The successors of `instruction`.
     pub fn of(instruction: &Instruction) -> Self {
         use Code::*;
         let target = instruction.near_branch_target() as u32;
@@ -49,22 +49,22 @@ impl Flow {
         }
     }
 
-    fn goes_on(self) -> bool {
+    fn falls_through(self) -> bool {
         !matches!(self, Self::Jump(_) | Self::Return | Self::Indirect)
     }
 }
 
-/// Instructions of two sections.
-pub struct Listing {
-    /// They, hot ones first.
+/// The instructions of both sections of a fragment.
+pub struct Disassembly {
+    /// The instructions, hot ones first.
     pub instructions: Vec<Instruction>,
-    /// Their numbers by arena offset.
+    /// Numbers of instructions by arena offset.
     numbers: HashMap<u32, usize>,
     /// Number of the first cold one.
     cold: usize,
 }
 
-/// `instruction` as what breaks `rule`.
+/// The violation of `rule` by `instruction`.
 pub fn violation(instruction: &Instruction, rule: Rule) -> Violation {
     Violation {
         offset: instruction.ip() as u32,
@@ -73,31 +73,31 @@ pub fn violation(instruction: &Instruction, rule: Rule) -> Violation {
     }
 }
 
-impl Listing {
+impl Disassembly {
     /// Decodes two sections that lie at the arena offsets `origins`.
     ///
     /// # Errors
     /// Bytes that are no instruction.
     pub fn decode(code: [&[u8]; 2], origins: [u32; 2]) -> Result<Self, Violation> {
-        let mut listing = Self {
+        let mut disassembly = Self {
             instructions: Vec::new(),
             numbers: HashMap::new(),
             cold: 0,
         };
         for (bytes, origin) in code.into_iter().zip(origins) {
-            listing.cold = listing.instructions.len();
+            disassembly.cold = disassembly.instructions.len();
             let mut decoder = Decoder::with_ip(64, bytes, origin.into(), DecoderOptions::NONE);
             while decoder.can_decode() {
                 let instruction = decoder.decode();
                 if instruction.is_invalid() {
                     return Err(violation(&instruction, Rule::Undecodable));
                 }
-                let number = listing.instructions.len();
-                listing.numbers.insert(instruction.ip() as u32, number);
-                listing.instructions.push(instruction);
+                let number = disassembly.instructions.len();
+                disassembly.numbers.insert(instruction.ip() as u32, number);
+                disassembly.instructions.push(instruction);
             }
         }
-        Ok(listing)
+        Ok(disassembly)
     }
 
     /// The number of the instruction at an arena offset.
@@ -114,14 +114,14 @@ impl Listing {
     fn successors(&self, number: usize) -> impl Iterator<Item = usize> {
         let flow = Flow::of(&self.instructions[number]);
         let target = flow.target().and_then(|target| self.number(target));
-        let next = flow.goes_on().then(|| self.next(number)).flatten();
+        let next = flow.falls_through().then(|| self.next(number)).flatten();
         target.into_iter().chain(next)
     }
 
-    /// All instructions from `roots` on, each behind all that lead to it.
+    /// The numbers of all instructions from `roots` on, each behind all that lead to it.
     ///
     /// # Errors
-    /// When there is a loop, or no way to some instruction.
+    /// A loop, or an instruction that cannot be reached.
     pub fn order(&self, roots: &[usize]) -> Result<Vec<usize>, Violation> {
         let count = self.instructions.len();
         let (mut begun, mut done) = (vec![false; count], vec![false; count]);

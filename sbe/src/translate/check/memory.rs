@@ -1,54 +1,54 @@
-//! What memory an instruction may access.
+//! [`Location`]: the memory that an instruction may access.
 
 use super::memory;
 use super::rule::Rule;
 use super::state::State;
-use super::value::{Atom, CONTEXT, Index, Node, Shift, Slot, TABLES, Table, Value, Values};
+use super::value::{Atom, CONTEXT, Grant, Index, Node, Shift, TABLES, Table, Value, Values};
 use crate::translate::context::{CODE_TABLE, Context, FETCH_TABLE, WRITE_TABLE};
 use crate::translate::mode::Mode;
 use mmu::{PAGE_SHIFT, PAGE_SIZE, SLOT_PRESENT};
 
-/// Entries of a table are quadwords.
+/// The size in bytes of a table's slots.
 const ENTRY_BYTES: u64 = 8;
-/// Those of an entry table are doublewords.
+/// The size in bytes of an entry table's words.
 const CODE_BYTES: u64 = 4;
-/// log2 of the largest operand that a table's index can be made for.
+/// log2 of the size of the largest operand that has an index of its own.
 const MOST_LOG: u8 = 4;
 
 /// A memory operand.
 #[derive(Clone, Copy, Debug)]
 pub struct Operand {
-    /// Its address.
+    /// The operand's address.
     pub address: Value,
-    /// Its size.
+    /// The operand's size.
     pub bytes: u64,
     /// Whether it is written.
     pub writes: bool,
-    /// What its address has to be a multiple of.
+    /// The alignment that its address needs.
     pub alignment: u64,
 }
 
-/// What an operand is.
+/// The location of an operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// The context at this offset.
+pub enum Location {
+    /// The context, at this offset.
     Context(u64),
     /// Somewhere in the context.
     Array,
-    /// A word of a table.
-    Entry(Table, Index),
+    /// A slot of a table.
+    TableWord(Table, Index),
     /// The word of an entry table for an EIP.
     Code(Value),
     /// Memory of the guest.
     Guest,
 }
 
-/// What code may do beside what all code may.
+/// The rights of code beside those of all code.
 #[derive(Clone, Copy)]
 pub struct Rights {
-    /// The fields of the context that it writes.
+    /// The fields of the context that it may write.
     pub writes: &'static [Field],
-    /// Fields of which the low bits are zeros, and how many bits.
+    /// Fields whose low bits are zeros, with the number of these bits.
     pub aligned: &'static [(Field, u8)],
     /// Whether it may load R14, RSP and the FPU from the context.
     pub loads_state: bool,
@@ -59,23 +59,23 @@ pub struct Rights {
 /// A field of the context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Field {
-    /// Where it begins.
+    /// Offset of the field.
     pub offset: u64,
-    /// Its size.
+    /// Size of the field.
     pub bytes: u64,
     /// Size of its elements.
     pub element: u64,
 }
 
 impl Field {
-    /// Whether these are the bytes of one of its elements.
+    /// Whether the `bytes` bytes at `offset` are one of the field's elements.
     pub fn has(&self, offset: u64, bytes: u64) -> bool {
         let inside = offset.wrapping_sub(self.offset);
         inside < self.bytes && inside.is_multiple_of(self.element) && bytes == self.element
     }
 }
 
-/// Size of what `_field` gives.
+/// The size of a field of the context.
 pub const fn size<T>(_field: fn(&Context) -> &T) -> u64 {
     size_of::<T>() as u64
 }
@@ -97,7 +97,7 @@ macro_rules! field {
     };
 }
 
-/// Those of a fragment in `mode`.
+/// The rights of a fragment in `mode`.
 pub fn of_fragment(mode: Mode) -> Rights {
     const WRITES: &[Field] = &[
         field!(polls),
@@ -113,11 +113,11 @@ pub fn of_fragment(mode: Mode) -> Rights {
     }
 }
 
-/// What `operand` is.
+/// Locates `operand`.
 ///
 /// # Errors
-/// When it may not be accessed.
-pub fn place(values: &mut Values, rights: Rights, operand: Operand) -> Result<Place, Rule> {
+/// The rule that forbids the access.
+pub fn locate(values: &mut Values, rights: Rights, operand: Operand) -> Result<Location, Rule> {
     let Operand { address, bytes, .. } = operand;
     if address.has(CONTEXT) {
         return in_context(values, rights, operand);
@@ -133,7 +133,7 @@ pub fn place(values: &mut Values, rights: Rights, operand: Operand) -> Result<Pl
                 let rest = values.subtract(address, Value::atom(atom));
                 let whole = bytes == CODE_BYTES && !operand.writes;
                 let known = whole && rest == eip.times(CODE_BYTES);
-                return known.then_some(Place::Code(eip)).ok_or(Rule::Index);
+                return known.then_some(Location::Code(eip)).ok_or(Rule::Index);
             }
             Node::Slot(slot) => {
                 let reached = reach(values, address, Value::atom(atom), slot);
@@ -147,14 +147,14 @@ pub fn place(values: &mut Values, rights: Rights, operand: Operand) -> Result<Pl
     Err(Rule::Address)
 }
 
-/// How far behind the slot's address an operand begins.
-fn reach(values: &mut Values, address: Value, atom: Value, slot: Slot) -> Option<u64> {
+/// The distance of an operand's start from the slot's address.
+fn reach(values: &mut Values, address: Value, atom: Value, slot: Grant) -> Option<u64> {
     let linear = values.subtract(address, atom);
     let rest = values.subtract(linear, slot.address);
     rest.plus(SLOT_PRESENT).known()
 }
 
-fn through(slot: Slot, reach: u64, operand: Operand) -> Result<Place, Rule> {
+fn through(slot: Grant, reach: u64, operand: Operand) -> Result<Location, Rule> {
     let inside = reach
         .checked_add(operand.bytes)
         .is_some_and(|end| end <= slot.bytes);
@@ -165,11 +165,11 @@ fn through(slot: Slot, reach: u64, operand: Operand) -> Result<Place, Rule> {
     } else if !reach.is_multiple_of(operand.alignment) || operand.alignment > 1 << slot.aligned {
         Err(Rule::Alignment)
     } else {
-        Ok(Place::Guest)
+        Ok(Location::Guest)
     }
 }
 
-fn in_context(values: &mut Values, rights: Rights, operand: Operand) -> Result<Place, Rule> {
+fn in_context(values: &mut Values, rights: Rights, operand: Operand) -> Result<Location, Rule> {
     let offset = values.subtract(operand.address, Value::atom(CONTEXT));
     let end = values.most(offset).checked_add(operand.bytes);
     if end.is_none_or(|end| end > size_of::<Context>() as u64) {
@@ -182,14 +182,14 @@ fn in_context(values: &mut Values, rights: Rights, operand: Operand) -> Result<P
                 rights.writes.iter().any(has)
             };
             let may = !operand.writes || writable();
-            may.then_some(Place::Context(offset)).ok_or(Rule::Field)
+            may.then_some(Location::Context(offset)).ok_or(Rule::Field)
         }
-        None if !operand.writes => Ok(Place::Array),
+        None if !operand.writes => Ok(Location::Array),
         _ => Err(Rule::Field),
     }
 }
 
-fn entry(values: &mut Values, address: Value) -> Option<Place> {
+fn entry(values: &mut Values, address: Value) -> Option<Location> {
     let table = match address.constant as i64 {
         0 => Table::Read,
         distance if distance == WRITE_TABLE.into() => Table::Write,
@@ -205,10 +205,10 @@ fn entry(values: &mut Values, address: Value) -> Option<Place> {
         _ => return None,
     };
     let has_any = matches!(table, Table::Read | Table::Write);
-    (index.log == 0 || has_any).then_some(Place::Entry(table, index))
+    (index.log == 0 || has_any).then_some(Location::TableWord(table, index))
 }
 
-/// The index that `atom` is: the page number of an address, below the address's low bits, if that are few enough.
+/// The index that `atom` is: the page number of an address, below the address's low bits, if those are few enough.
 fn index(values: &Values, atom: Atom) -> Option<Index> {
     let Node::Shifted(Shift::Right, rotated, count) = values.node(atom) else {
         return None;
@@ -230,7 +230,7 @@ fn index(values: &Values, atom: Atom) -> Option<Index> {
 /// Checks that a repeated string instruction may access `count` elements of `bytes` bytes at `pointer`, upwards.
 ///
 /// # Errors
-/// When they may lie in more than one page, or in one that may not be accessed.
+/// The rule that is violated, if they may lie in more than one page, or in one that may not be accessed.
 pub fn repeated(
     values: &mut Values,
     state: &State,
@@ -270,9 +270,9 @@ pub fn same_page(values: &mut Values, state: &State, first: Value, last: Value) 
     state.knows(distance, true)
 }
 
-/// What a slot found at `index` that is not empty grants: as many bytes as the address is aligned to, or would have missed else,
-/// or as were found to lie in the page of the address.
-pub fn granted(values: &Values, state: &State, index: Index, writes: bool) -> Slot {
+/// The access granted by a slot at `index` that is not empty: to as many bytes as the address is aligned to, since it would have
+/// missed else, or as were found to lie in the page of the address.
+pub fn granted(values: &Values, state: &State, index: Index, writes: bool) -> Grant {
     let low = values.low(index.address);
     let aligned = index.log.max(low.zeros());
     let bytes = state
@@ -281,7 +281,7 @@ pub fn granted(values: &Values, state: &State, index: Index, writes: bool) -> Sl
         .filter(|fact| fact.zero)
         .filter_map(|fact| same_page_as(values, fact.value, index.address))
         .fold(1 << aligned, |most, last| most.max(last + 1));
-    Slot {
+    Grant {
         address: index.address,
         bytes,
         aligned,
@@ -289,7 +289,7 @@ pub fn granted(values: &Values, state: &State, index: Index, writes: bool) -> Sl
     }
 }
 
-/// If `difference` is that of the page numbers of `address` and of another behind it: how far that is.
+/// The distance from `address` to another address behind it, if `difference` is that of their page numbers.
 fn same_page_as(values: &Values, difference: Value, address: Value) -> Option<u64> {
     let mut parts = difference.parts();
     let (Some(a), Some(b), None) = (parts.next(), parts.next(), parts.next()) else {
@@ -313,7 +313,7 @@ fn same_page_as(values: &Values, difference: Value, address: Value) -> Option<u6
         .find(|&distance| distance < PAGE_SIZE as u64)
 }
 
-/// The value of which `atom` is the page number.
+/// The address of which `atom` is the page number.
 fn shifted_by_page(values: &Values, atom: Atom) -> Option<Value> {
     match values.node(atom) {
         Node::Shifted(Shift::Right, value, count) if u32::from(count) == PAGE_SHIFT => Some(value),

@@ -1,36 +1,37 @@
-//! A checker of emitted code: it proves of each fragment that what translated code may do is all it can do.
+//! [`Checker`]: a proof for each emitted fragment that it does nothing but what translated code may do.
 //!
-//! What was emitted is decoded again, and each instruction is followed on values that stand for all there can be. Nothing of
-//! the emitter is asked, only where the fragment and the fixed pieces lie. The rules ([`Rule`]), in short:
+//! The code is decoded again, and each instruction is interpreted on abstract values. The checker knows nothing of the emitter,
+//! only where the fragment and the trampolines lie. The rules ([`Rule`]), in short:
 //!
-//! * Every byte is executed as one instruction at most; branches lead to instructions of the fragment, to fixed pieces that
-//!   find what they need, to other fragments.
-//! * Memory is the context, a table at a proven index, the guest's by way of a slot for just that address and size, or a
-//!   window; the stack is used by PUSH, POP, CALL and RET only, and is at its level where control leaves.
+//! * Every byte is executed as part of one instruction only; branches lead to instructions of the fragment, to trampolines whose
+//!   contracts are met, and to other fragments.
+//! * Memory is accessed in the context, in a table at a proven index, in the guest's RAM by way of a slot for just that address
+//!   and size, or in a window; the stack is used by PUSH, POP, CALL and RET only, and is level where control leaves.
 //! * Instructions have no effect but on registers and that memory, and raise no exception.
-//! * Wherever control may leave, the guest's registers have 32 bits, and R13 to R15 are what they always are.
+//! * Wherever control may leave, the guest's registers have 32 bits, and R13 to R15 hold what they hold between guest
+//!   instructions.
 //!
 //! | file | has |
 //! |---|---|
-//! | `value` | what registers hold: sums of named parts |
-//! | `state` | what is known between two instructions |
-//! | `step` | what an instruction does to that |
-//! | `memory` | what memory may be accessed |
-//! | `allowed` | which instructions may be there |
-//! | `flow` | instructions in the order they are looked at |
-//! | `walk` | all ways through a fragment, and out of it |
-//! | `pieces` | what the fixed pieces need and give |
+//! | `value` | abstract values: sums of named parts |
+//! | `state` | the values of registers, stack and context between two instructions |
+//! | `step` | the effect of an instruction on a state |
+//! | `memory` | the memory that may be accessed |
+//! | `allowed` | the instructions that may occur |
+//! | `flow` | disassembled code, in the order in which it is checked |
+//! | `walk` | all paths through a fragment, and out of it |
+//! | `contract` | what trampolines need and give |
 //! | `rule` | the rules |
-//! | `verifier` | the checker as the engine uses it |
+//! | `verifier` | the checker as the code buffer uses it |
 //!
-//! A new form of access is a new [`memory::Place`]; a new fixed piece is a line of [`pieces::of`]; a new way to form a value is
+//! A new form of access is a new [`memory::Location`]; a new trampoline is a line of [`Contract::of`](contract::Contract); a new way to form a value is
 //! a case of [`step::Stepper::step`].
 
 mod allowed;
+mod contract;
 mod flow;
 #[macro_use]
 mod memory;
-mod pieces;
 mod rule;
 mod state;
 mod step;
@@ -38,46 +39,46 @@ mod value;
 mod verifier;
 mod walk;
 
-use super::runtime::Runtime;
+use super::trampoline::Trampolines;
 use crate::translate::mode::Mode;
+use contract::Contracts;
 use hashbrown::HashSet;
-use pieces::Pieces;
 pub use rule::{Rule, Violation};
 pub use verifier::Verifier;
-use walk::{Around, Entries, Entry, Sites};
+use walk::{Around, FragmentEntries, FragmentEntry, Sites};
 
-/// Checks fragments, and keeps account of where they may lead.
+/// A checker of fragments, which remembers where they can be entered and patched.
 pub struct Checker {
-    pieces: Pieces,
-    entries: Entries,
+    contracts: Contracts,
+    entries: FragmentEntries,
     sites: Sites,
-    /// Arena offsets behind 64-bit numbers.
+    /// Arena offsets of the ends of 64-bit operands.
     numbers: HashSet<u32>,
     fragments: u64,
 }
 
 impl Checker {
-    /// For code that uses the pieces of `runtime`.
-    pub fn new(runtime: &Runtime) -> Self {
+    /// Creates a checker of code that uses `trampolines`.
+    pub fn new(trampolines: &Trampolines) -> Self {
         Self {
-            pieces: pieces::of(runtime),
-            entries: Entries::new(),
+            contracts: contract::all(trampolines),
+            entries: FragmentEntries::new(),
             sites: Sites::new(),
             numbers: HashSet::new(),
             fragments: 0,
         }
     }
 
-    /// How many fragments have been found to obey all rules.
+    /// The number of fragments that were found to obey all rules.
     pub fn fragments(&self) -> u64 {
         self.fragments
     }
 
-    /// Checks a fragment whose sections lie at the arena offsets `origins`, made of code at offset `at` of a page, executed in
-    /// `mode`.
+    /// Checks a fragment whose sections lie at the arena offsets `origins`, made from the code at offset `at` of a page, executed
+    /// in `mode`.
     ///
     /// # Errors
-    /// What it violates.
+    /// The rule that it violates.
     pub fn fragment(
         &mut self,
         code: [&[u8]; 2],
@@ -86,10 +87,10 @@ impl Checker {
         at: u32,
     ) -> Result<(), Violation> {
         let around = Around {
-            pieces: &self.pieces,
+            contracts: &self.contracts,
             entries: &self.entries,
         };
-        let entry = Entry { at, mode };
+        let entry = FragmentEntry { at, mode };
         let found = walk::fragment(around, code, origins, entry)?;
         self.sites.extend(found.sites);
         self.numbers.extend(found.numbers);
@@ -98,15 +99,15 @@ impl Checker {
         Ok(())
     }
 
-    /// Checks that the branch that ends at arena offset `after` may lead to `target` from now on.
+    /// Checks that the branch that ends at arena offset `after` may be redirected to `target`.
     ///
     /// # Errors
-    /// When it may not.
+    /// A violation, if it may not.
     pub fn link(&self, after: u32, target: u32) -> Result<(), Violation> {
         let may = self.sites.get(&after).is_some_and(|site| {
-            site.home == target
+            site.original == target
                 || site.may_enter(&self.entries, target)
-                || site.may_leave(&self.pieces, target)
+                || site.may_leave(&self.contracts, target)
         });
         if may {
             return Ok(());
@@ -118,10 +119,10 @@ impl Checker {
         })
     }
 
-    /// Checks that a 64-bit number ends at arena offset `after`, which may be any.
+    /// Checks that a 64-bit operand that may have any value ends at arena offset `after`.
     ///
     /// # Errors
-    /// When none does.
+    /// A violation, if none does.
     pub fn number(&self, after: u32) -> Result<(), Violation> {
         if self.numbers.contains(&after) {
             return Ok(());
@@ -133,7 +134,7 @@ impl Checker {
         })
     }
 
-    /// All fragments are gone.
+    /// Forgets all fragments.
     pub fn clear(&mut self) {
         self.entries.clear();
         self.sites.clear();

@@ -1,42 +1,42 @@
-//! What emitted code can violate.
+//! [`Rule`]: the rules that emitted code has to obey.
 
 use std::fmt;
 
-/// Emitted code that breaks a rule.
+/// A violation of a rule by an instruction of emitted code.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{offset:#x}: {instruction}: {rule}")]
 pub struct Violation {
     /// Arena offset of the instruction.
     pub offset: u32,
-    /// Its text.
+    /// The instruction as text.
     pub instruction: String,
-    /// What it breaks.
+    /// The rule that it breaks.
     pub rule: Rule,
 }
 
-/// What emitted code has to obey.
+/// A rule that emitted code has to obey.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rule {
     /// Every byte belongs to an instruction.
     #[error("bytes that are no instruction")]
     Undecodable,
-    /// Everything is executed from the entry on.
+    /// Every instruction can be reached from the entry.
     #[error("no way leads here")]
     Unreachable,
-    /// Loops go through links, so that all code of a fragment is looked at once.
+    /// Fragments have no loops but through links, so that each instruction is checked once.
     #[error("a loop within the fragment")]
     Loop,
     /// Code ends with a jump.
-    #[error("goes on behind the end of the code")]
+    #[error("continues behind the end of the code")]
     FallsOff,
-    /// Branches lead to instructions of the fragment, fixed pieces and entries.
+    /// Branches lead to instructions of the fragment, trampolines and entries.
     #[error("leads to where nothing begins")]
     Target,
-    /// Only numbers that are operands are replaced.
+    /// Only operands of MOV r64, imm64 are replaced.
     #[error("replaces what is no number")]
     Number,
-    /// Fixed pieces are entered with what they need.
-    #[error("enters a fixed piece without {0}")]
+    /// Trampolines are entered with what they need.
+    #[error("enters a trampoline without {0}")]
     Contract(Need),
     /// The guest's registers have 32 bits wherever control may leave.
     #[error("leaves with more than 32 bits in guest register {0}")]
@@ -47,13 +47,13 @@ pub enum Rule {
     /// Every call counts a poll.
     #[error("call without a poll")]
     Poll,
-    /// Indirect jumps go where the code table says for R8.
+    /// Indirect jumps go where the code table leads for the EIP in R8.
     #[error("jumps to an unproven address")]
     Indirect,
-    /// Only known instructions.
+    /// Only allowed instructions occur.
     #[error("instruction not allowed")]
     Instruction,
-    /// Only known segments and address sizes.
+    /// Only known segments and address sizes occur.
     #[error("segment or address size not allowed")]
     Segment,
     /// R13 holds a page's address; R14, R15 and RSP are left alone.
@@ -62,13 +62,13 @@ pub enum Rule {
     /// Memory is reached by proven addresses only.
     #[error("unproven address")]
     Address,
-    /// Accesses lie in what the slot was probed for.
+    /// Accesses lie in the bytes that the slot was probed for.
     #[error("access beyond what was probed")]
     Size,
     /// Memory is written through slots for writing.
     #[error("write through a slot for reading")]
     ReadSlot,
-    /// 16 bytes are aligned where that is needed.
+    /// Operands of 16 bytes are aligned where that is needed.
     #[error("operand that may not be aligned")]
     Alignment,
     /// Only some fields of the context are written.
@@ -88,19 +88,19 @@ pub enum Rule {
     ControlWord,
 }
 
-/// What a fixed piece needs.
+/// A need of a trampoline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
     /// A 32-bit value in R8.
     Word8,
-    /// The complement of one.
+    /// The complement of a 32-bit value in R8.
     Inverted8,
     /// A 32-bit value in R9.
     Word9,
     /// An offset in a page in R9.
     Offset9,
-    /// To be called, or to be jumped to.
-    Way,
+    /// The right kind of branch: a call, or a jump.
+    Linkage,
 }
 
 impl fmt::Display for Need {
@@ -110,7 +110,7 @@ impl fmt::Display for Need {
             Self::Inverted8 => "the complement of 32 bits in R8",
             Self::Word9 => "32 bits in R9",
             Self::Offset9 => "an offset in R9",
-            Self::Way => "the right kind of branch",
+            Self::Linkage => "the right kind of branch",
         })
     }
 }

@@ -1,10 +1,10 @@
-//! [`State`]: what is known of the registers, the stack and the context between two instructions.
+//! [`State`]: the abstract values of registers, stack and context between two instructions.
 
-use super::value::{CONTEXT, Low, Node, Slot, TABLES, Value, Values};
+use super::value::{CONTEXT, Grant, Low, Node, TABLES, Value, Values};
 use crate::translate::context::{CONTEXT_BIAS, PAGE_BIAS};
 use mmu::PAGE_SHIFT;
 
-/// Registers by number.
+// Numbers of registers.
 pub const RAX: usize = 0;
 pub const RCX: usize = 1;
 pub const RDX: usize = 2;
@@ -18,21 +18,21 @@ pub const R13: usize = 13;
 pub const R14: usize = 14;
 pub const R15: usize = 15;
 
-/// Registers that hold the guest's.
+/// The registers that hold the guest's.
 pub const GUEST: [usize; 8] = [RAX, RDX, 3, 5, RSI, RDI, 11, 12];
-/// Facts kept: code uses what it has tested soon after.
+/// The most facts kept: code uses its tests soon after.
 const MOST_FACTS: usize = 16;
 
 /// The result of a test for zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fact {
-    /// What was tested,
+    /// The value tested.
     pub value: Value,
-    /// and whether it was zero.
+    /// Whether it was zero.
     pub zero: bool,
 }
 
-/// How a poll is coming along.
+/// The progress of a poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Poll {
     /// None was begun.
@@ -43,12 +43,12 @@ pub enum Poll {
     Done,
 }
 
-/// What is known at one place.
+/// The abstract state at one point of the code.
 #[derive(Clone, Debug)]
 pub struct State {
     /// Registers by number; RSP's is not used.
     pub registers: [Value; 16],
-    /// What lies on the host's stack above its level on entry, the top last.
+    /// The host's stack above its level on entry, the top last.
     pub stack: Vec<Value>,
     /// The context's `scratch`.
     pub scratch: Value,
@@ -58,18 +58,19 @@ pub struct State {
     pub fpu: bool,
     /// The poll that a call needs.
     pub poll: Poll,
-    /// Changes when memory does.
+    /// A number that changes when memory does.
     pub version: u32,
 }
 
-/// Linear address of a page as R13 holds it.
+/// The low bits of a page's address as R13 holds it.
 fn page_low() -> Low {
     debug_assert_eq!(PAGE_SHIFT, 12);
     Low::of(PAGE_BIAS as u64)
 }
 
 impl State {
-    /// What holds between instructions of the guest: its registers have 32 bits, and R13 to R15 what they always have.
+    /// The state between instructions of the guest: its registers have 32 bits, and R13 to R15 hold the page, the tables and the
+    /// context.
     pub fn between(values: &mut Values) -> Self {
         let mut registers = std::array::from_fn(|_| values.any());
         for number in GUEST {
@@ -89,7 +90,7 @@ impl State {
         }
     }
 
-    /// Notes the result of a test.
+    /// Adds the result of a test.
     pub fn learn(&mut self, value: Value, zero: bool) {
         if self.facts.len() == MOST_FACTS {
             self.facts.remove(0);
@@ -107,14 +108,14 @@ impl State {
         self.facts.contains(&Fact { value, zero })
     }
 
-    /// Memory changes.
+    /// Notes that memory has changed.
     pub fn store(&mut self, values: &mut Values) {
         // A new serial is one that no atom of before has.
         values.any();
         self.version = values.serial();
     }
 
-    /// What holds whichever of two ways led here; `None` when their stacks differ.
+    /// Joins the state with that of another path to the same point; `None` when their stacks differ.
     pub fn join(&mut self, other: &Self, values: &mut Values) -> Option<()> {
         if self.stack.len() != other.stack.len() {
             return None;
@@ -142,7 +143,7 @@ impl State {
     }
 }
 
-/// What is known of a value that is either of two.
+/// The value of which only is known that it is `a` or `b`.
 fn join(a: Value, b: Value, values: &mut Values) -> Value {
     if a == b {
         return a;
@@ -159,7 +160,7 @@ fn join(a: Value, b: Value, values: &mut Values) -> Value {
     if let (Some(a), Some(b)) = (values.slot(a), values.slot(b))
         && a.address == b.address
     {
-        return values.of(Node::Slot(Slot {
+        return values.of(Node::Slot(Grant {
             address: a.address,
             bytes: a.bytes.min(b.bytes),
             aligned: a.aligned.min(b.aligned),

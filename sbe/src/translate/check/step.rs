@@ -1,7 +1,7 @@
-//! What one instruction does to a [`State`], if it may.
+//! [`Stepper`]: the effect of one instruction on a [`State`], if the instruction is allowed.
 
 use super::allowed::{Unit, alignment, is_string, unit};
-use super::memory::{self, Operand, Place, Rights};
+use super::memory::{self, Location, Operand, Rights};
 use super::rule::Rule;
 use super::state::{Poll, R13, R14, RAX, RCX, RDI, RDX, RSI, RSP, State};
 use super::value::{ARENA, CONTEXT, Low, Node, Shift, TABLES, Table, Value, Values, WORD};
@@ -11,17 +11,18 @@ use iced_x86::{
 };
 use std::mem::offset_of;
 
-/// Position of the sign of a doubleword and of a quadword.
+/// The position of a doubleword's sign.
 const DOUBLEWORD_SIGN: u8 = 31;
+/// The position of a quadword's sign.
 const QUADWORD_SIGN: u8 = 63;
-/// Shifting left by this leaves bits 5:0, the exception masks of the x87 control word.
+/// The count of a shift left that leaves bits 5:0, the exception masks of the x87 control word.
 const ABOVE_MASKS: u8 = 26;
-/// Offsets of fields whose values matter.
+// Offsets of fields whose values matter.
 const SCRATCH: u64 = offset_of!(Context, scratch) as u64;
 const POLLS: u64 = offset_of!(Context, polls) as u64;
 const FPU_LIVE: u64 = offset_of!(Context, fpu_live) as u64;
 const FPU: u64 = offset_of!(Context, fpu) as u64;
-/// Where stack pointers lie that the other privilege level has left.
+/// The offsets of the stack pointers that the other privilege level has left.
 const STACKS: [u64; 2] = [
     offset_of!(Context, stack_bottom) as u64,
     offset_of!(Context, user_stack) as u64,
@@ -29,21 +30,21 @@ const STACKS: [u64; 2] = [
 const TABLES_0: u64 = offset_of!(Context, tables) as u64;
 const TABLES_1: u64 = TABLES_0 + 8;
 
-/// The number of a general register, whatever part of it `register` is.
+/// The number of the general-purpose register that `register` is a part of.
 pub fn number(register: Register) -> usize {
     register.full_register().number()
 }
 
-/// Follows instructions of one piece of code.
+/// An abstract interpreter of single instructions.
 pub struct Stepper {
-    /// What values are made of.
+    /// The atoms of all values.
     pub values: Values,
     rights: Rights,
     info: InstructionInfoFactory,
 }
 
 impl Stepper {
-    /// For code with these rights.
+    /// Creates an interpreter of code with these rights.
     pub fn new(rights: Rights) -> Self {
         Self {
             values: Values::new(),
@@ -107,7 +108,7 @@ impl Stepper {
         }
     }
 
-    /// The two states behind a test of RCX for zero: where it is, and where it is not.
+    /// The two states behind a test of RCX for zero: that where it is, and that where it is not.
     pub fn test(&mut self, mut state: State) -> (Option<State>, Option<State>) {
         let value = state.registers[RCX];
         match value.known() {
@@ -123,7 +124,7 @@ impl Stepper {
             state.poll = Poll::Done;
         }
         match value.single().map(|atom| self.values.node(atom)) {
-            Some(Node::Entry(table, index, _)) => {
+            Some(Node::TableWord(table, index, _)) => {
                 let slot =
                     |writes| Node::Slot(memory::granted(&self.values, &state, index, writes));
                 let present = match table {
@@ -146,7 +147,7 @@ impl Stepper {
         (Some(zero), Some(state))
     }
 
-    /// Whether RCX is where the code table leads for the EIP in R8, or where that is looked up.
+    /// Whether `value` is the host address of the code for `eip` by the code table, or of the trampoline that looks it up.
     pub fn is_dispatched(&self, value: Value, eip: Value) -> bool {
         let mut atoms = value.parts();
         let (Some(a), Some(b), None) = (atoms.next(), atoms.next(), atoms.next()) else {
@@ -219,7 +220,7 @@ impl Stepper {
         Ok(sum.plus(instruction.memory_displacement64()))
     }
 
-    /// What the last operand of a MOV is.
+    /// The value of the last operand of a MOV.
     fn source(&mut self, state: &mut State, instruction: &Instruction) -> Result<Value, Rule> {
         match instruction.op1_kind() {
             OpKind::Register => {
@@ -237,13 +238,13 @@ impl Stepper {
         }
     }
 
-    /// Checks the memory operand, the only one; `None`: it lies in a window.
+    /// Locates the memory operand, the only one; `None` if it lies in a window.
     fn operand(
         &mut self,
         state: &State,
         instruction: &Instruction,
         writes: bool,
-    ) -> Result<Option<(Operand, Place)>, Rule> {
+    ) -> Result<Option<(Operand, Location)>, Rule> {
         if self.rights.uses_window && is_in_window(instruction) {
             return Ok(None);
         }
@@ -256,7 +257,7 @@ impl Stepper {
             writes,
             alignment: alignment(instruction),
         };
-        let place = memory::place(&mut self.values, self.rights, operand)?;
+        let place = memory::locate(&mut self.values, self.rights, operand)?;
         Ok(Some((operand, place)))
     }
 
@@ -267,26 +268,28 @@ impl Stepper {
             return Ok(self.values.unknown(most, Low::UNKNOWN));
         };
         Ok(match place {
-            Place::Context(SCRATCH) if bytes == 8 => state.scratch,
-            Place::Entry(table, index) => {
+            Location::Context(SCRATCH) if bytes == 8 => state.scratch,
+            Location::TableWord(table, index) => {
                 let serial = self.values.serial();
-                self.values.of(Node::Entry(table, index, serial))
+                self.values.of(Node::TableWord(table, index, serial))
             }
-            Place::Code(eip) => self.values.of(Node::Code(eip)),
-            Place::Context(offset) if self.zeros(offset, bytes.into()) > 0 => {
+            Location::Code(eip) => self.values.of(Node::Code(eip)),
+            Location::Context(offset) if self.zeros(offset, bytes.into()) > 0 => {
                 let low = Low::new(self.zeros(offset, bytes.into()), 0);
                 let most = if bytes == 4 { WORD } else { u64::MAX };
                 self.values.unknown(most, low)
             }
-            Place::Context(_) | Place::Array | Place::Guest => self.values.of(Node::Loaded {
-                address: operand.address,
-                bytes,
-                version: state.version,
-            }),
+            Location::Context(_) | Location::Array | Location::Guest => {
+                self.values.of(Node::Loaded {
+                    address: operand.address,
+                    bytes,
+                    version: state.version,
+                })
+            }
         })
     }
 
-    /// How many low bits of a field are zeros.
+    /// The number of low bits of a field that are zeros.
     fn zeros(&self, offset: u64, bytes: u64) -> u8 {
         let mut known = self.rights.aligned.iter();
         let known = known.find(|(field, _)| field.has(offset, bytes));
@@ -301,8 +304,8 @@ impl Stepper {
     ) -> Result<(), Rule> {
         let placed = self.operand(state, instruction, true)?;
         match placed {
-            Some((_, Place::Context(SCRATCH))) => state.scratch = value,
-            Some((operand, Place::Context(POLLS))) => {
+            Some((_, Location::Context(SCRATCH))) => state.scratch = value,
+            Some((operand, Location::Context(POLLS))) => {
                 let before = self.values.of(Node::Loaded {
                     address: operand.address,
                     bytes: 4,
@@ -358,7 +361,7 @@ impl Stepper {
         Some(self.values.shift(shift, value, count))
     }
 
-    /// PEXT: as many bits as the mask has.
+    /// The result of PEXT: as many bits as the mask has.
     fn extracted(&mut self, state: &State, instruction: &Instruction) -> Value {
         let mask = match instruction.op2_kind() {
             OpKind::Register => state.registers[number(instruction.op2_register())].known(),
@@ -368,7 +371,7 @@ impl Stepper {
         self.values.unknown((1 << bits) - 1, Low::UNKNOWN)
     }
 
-    /// An instruction that is known by what it reads and writes only.
+    /// Applies an instruction of which only is known what it reads and writes.
     fn plain(&mut self, state: &mut State, instruction: &Instruction) -> Result<(), Rule> {
         match instruction.code() {
             Code::Fldcw_m2byte => return self.load_control_word(state, instruction),
@@ -403,7 +406,7 @@ impl Stepper {
             let placed = self.operand(state, instruction, writes)?;
             if let (true, Some((_, place))) = (writes, placed) {
                 // What is in the context is written by MOV only.
-                if place != Place::Guest {
+                if place != Location::Guest {
                     return Err(Rule::Field);
                 }
             }
@@ -427,11 +430,11 @@ impl Stepper {
         Ok(())
     }
 
-    /// FXRSTOR of the guest's state.
+    /// Applies FXRSTOR of the guest's state.
     fn load_fpu(&mut self, state: &mut State, instruction: &Instruction) -> Result<(), Rule> {
         let placed = self.operand(state, instruction, false)?;
         match placed {
-            Some((_, Place::Context(FPU))) => {
+            Some((_, Location::Context(FPU))) => {
                 state.fpu = true;
                 Ok(())
             }
@@ -439,7 +442,7 @@ impl Stepper {
         }
     }
 
-    /// DIV and IDIV of EDX:EAX: the quotient was proven to fit.
+    /// Checks DIV or IDIV of EDX:EAX: the quotient has to be proven to fit.
     fn divide(&mut self, state: &State, instruction: &Instruction) -> Result<(), Rule> {
         if instruction.op0_kind() != OpKind::Register {
             return Err(Rule::Division);
@@ -468,7 +471,7 @@ impl Stepper {
             .ok_or(Rule::Division)
     }
 
-    /// FLDCW of a word whose low bits were found to be all ones.
+    /// Checks FLDCW: the low bits of the word have to be proven to be all ones.
     fn load_control_word(&mut self, state: &State, instruction: &Instruction) -> Result<(), Rule> {
         if !state.fpu {
             return Err(Rule::Fpu);
@@ -489,7 +492,7 @@ impl Stepper {
             .ok_or(Rule::ControlWord)
     }
 
-    /// A string instruction with a repeat prefix.
+    /// Applies a string instruction with a repeat prefix.
     fn string(&mut self, state: &mut State, instruction: &Instruction) -> Result<(), Rule> {
         if !(instruction.has_rep_prefix() || instruction.has_repne_prefix()) {
             return Err(Rule::Instruction);
@@ -528,7 +531,7 @@ fn is_stored(instruction: &Instruction) -> bool {
     )
 }
 
-/// Whether the memory operand lies in the 4 GiB that GS names: all that 32 bits reach there is the guest's.
+/// Whether the memory operand lies in the 4 GiB from GS's base on: everything that 32 bits reach there is the guest's.
 fn is_in_window(instruction: &Instruction) -> bool {
     let narrow = |register: Register| register == Register::None || register.is_gpr32();
     let (base, index) = (instruction.memory_base(), instruction.memory_index());

@@ -1,57 +1,57 @@
-//! [`Value`]: what a register holds, as a sum of named parts, so that equal sums are equal values whatever code made them.
+//! [`Value`]: an abstract value, as a sum of named parts, so that equal sums are equal values whatever code computed them.
 
 use hashbrown::HashMap;
 
-/// Largest 32-bit number.
+/// The largest 32-bit number.
 pub const WORD: u64 = u32::MAX as u64;
-/// Low bits of a number that are kept account of: those of an offset in a page.
+/// The number of low bits that are kept account of: those of an offset in a page.
 const LOW_BITS: u8 = 12;
-/// Parts that a sum can have; one of more is just some number.
+/// The most parts of a sum; a sum of more parts is just some number.
 const PARTS: usize = 3;
-/// The 64-byte alignment of the context and the page alignment of the tables.
+/// log2 of the context's alignment.
 const CONTEXT_LOW: u8 = 6;
 
-/// Part of a sum, by its number in [`Values`].
+/// A part of a sum, by its number in [`Values`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Atom(u32);
 
-/// Address of the context.
+/// The address of the context.
 pub const CONTEXT: Atom = Atom(0);
-/// Address of the read table of the current privilege.
+/// The address of the read table of the current privilege.
 pub const TABLES: Atom = Atom(1);
-/// Host address at which the arena's first byte executes.
+/// The host address at which the arena's first byte executes.
 pub const ARENA: Atom = Atom(2);
 
-/// What is known of the low bits of a number.
+/// The known low bits of a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Low {
-    /// How many are known.
+    /// The number of known bits.
     pub bits: u8,
-    /// They.
+    /// Their value.
     pub value: u64,
 }
 
 impl Low {
-    /// Nothing.
+    /// No known bits.
     pub const UNKNOWN: Self = Self { bits: 0, value: 0 };
 
-    /// All that are kept account of.
+    /// All the low bits of `value` that are kept account of.
     pub const fn of(value: u64) -> Self {
         Self::new(LOW_BITS, value)
     }
 
-    /// So many.
+    /// The low `bits` bits of `value`.
     pub const fn new(bits: u8, value: u64) -> Self {
         let value = value & ((1 << bits) - 1);
         Self { bits, value }
     }
 
-    /// How many are known to be zeros, up to the first that is not.
+    /// The number of low bits known to be zeros, up to the first that is not.
     pub fn zeros(self) -> u8 {
         self.bits.min(self.value.trailing_zeros() as u8)
     }
 
-    /// What both know.
+    /// The bits that are known to be the same in both.
     pub fn common(self, other: Self) -> Self {
         let bits = self.bits.min(other.bits);
         let differing = (self.value ^ other.value).trailing_zeros() as u8;
@@ -70,20 +70,20 @@ impl Low {
     }
 }
 
-/// A table of slots.
+/// A table of the software TLB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Table {
-    /// For reads.
+    /// The read table.
     Read,
-    /// For writes.
+    /// The write table.
     Write,
-    /// For fetches: emitted code only compares what is there.
+    /// The fetch table, whose slots emitted code only compares.
     Fetch,
-    /// Of entry tables.
+    /// The code table, whose slots lead to entry tables.
     Code,
 }
 
-/// An operation that is not kept as a sum.
+/// An operation whose result is not a sum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Shift {
     /// Right, of 64 bits.
@@ -96,14 +96,14 @@ pub enum Shift {
     Rotate32,
 }
 
-/// What a part of a sum is.
+/// The meaning of an atom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Node {
     /// Some number.
     Unknown {
         /// Upper bound.
         most: u64,
-        /// Its low bits.
+        /// The known low bits.
         low: Low,
     },
     /// The low 32 bits of a number.
@@ -112,58 +112,58 @@ pub enum Node {
     Shifted(Shift, Value, u8),
     /// A number found in memory.
     Loaded {
-        /// Its address.
+        /// Address of the number.
         address: Value,
-        /// Its size.
+        /// Size of the number.
         bytes: u8,
         /// Tells apart what memory held at different times.
         version: u32,
     },
-    /// A word of a table, which may be empty; the second number makes it one of its kind.
-    Entry(Table, Index, u32),
-    /// A slot that is not empty: with a linear address added, it is a host address but for its bias.
-    Slot(Slot),
+    /// A slot of a table, which may be empty; the number tells apart loads at different times.
+    TableWord(Table, Index, u32),
+    /// A slot that is not empty: with a linear address added, it is a host address, but for the slot's bias.
+    Slot(Grant),
     /// Address of the entry table for the page of an EIP, less four times the page's address.
     CodeSlot(Value),
     /// Arena offset of the code for an EIP, or 0.
     Code(Value),
 }
 
-/// Index of a table.
+/// The index of a slot in a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Index {
-    /// For the page of this linear address.
+    /// The linear address for whose page the slot is.
     pub address: Value,
-    /// Of an empty slot unless the address is a multiple of two to this.
+    /// The index is that of an empty slot unless the address is a multiple of two to this.
     pub log: u8,
 }
 
-/// What a slot that is not empty grants.
+/// The access that a slot grants if it is not empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Slot {
-    /// Access from this linear address on,
+pub struct Grant {
+    /// The first linear address that may be accessed.
     pub address: Value,
-    /// to so many bytes;
+    /// The number of bytes that may be accessed.
     pub bytes: u64,
-    /// the address is a multiple of two to this;
+    /// The address is a multiple of two to this.
     pub aligned: u8,
-    /// whether for writing, too.
+    /// Whether the bytes may be written, too.
     pub writes: bool,
 }
 
 /// A sum of multiples of atoms and a constant, modulo 2^64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Value {
-    /// Factors that are not 0 first, by atom; then zeros.
+    /// Atoms with their factors: those with a factor other than 0 first, by atom; then zeros.
     parts: [(Atom, u64); PARTS],
-    /// What is added to them.
+    /// The constant part of the sum.
     pub constant: u64,
 }
 
 impl Value {
     const NO_PART: (Atom, u64) = (Atom(0), 0);
 
-    /// `constant`.
+    /// The value that is `constant`.
     pub const fn constant(constant: u64) -> Self {
         Self {
             parts: [Self::NO_PART; PARTS],
@@ -171,46 +171,46 @@ impl Value {
         }
     }
 
-    /// `atom` alone.
+    /// The value that is `atom` alone.
     pub const fn atom(atom: Atom) -> Self {
         let mut value = Self::constant(0);
         value.parts[0] = (atom, 1);
         value
     }
 
-    /// Its parts: atoms and factors.
+    /// The parts of the sum: atoms and factors.
     pub fn parts(&self) -> impl Iterator<Item = (Atom, u64)> {
         self.parts.into_iter().filter(|part| part.1 != 0)
     }
 
-    /// Its value, if that is known.
+    /// The number that the value is, if that is known.
     pub fn known(&self) -> Option<u64> {
         self.parts().next().is_none().then_some(self.constant)
     }
 
-    /// The atom it is, if it is one.
+    /// The atom that the value is, if it is just one.
     pub fn single(&self) -> Option<Atom> {
         let atom = self.parts[0].0;
         (*self == Self::atom(atom)).then_some(atom)
     }
 
-    /// Whether `atom` is part of the sum just once.
+    /// Whether `atom` is part of the sum exactly once.
     pub fn has(&self, atom: Atom) -> bool {
         self.parts().any(|part| part == (atom, 1))
     }
 
-    /// `self` + `constant`.
+    /// The value `self` + `constant`.
     pub fn plus(mut self, constant: u64) -> Self {
         self.constant = self.constant.wrapping_add(constant);
         self
     }
 
-    /// `self` - `other`, if that is a constant.
+    /// The difference `self` - `other`, if that is a constant.
     pub fn distance(&self, other: Self) -> Option<u64> {
         (self.parts == other.parts).then_some(self.constant.wrapping_sub(other.constant))
     }
 
-    /// The same or its negative, whichever of both the first factor is positive in.
+    /// The value or its negative: the one whose first factor is positive.
     pub fn absolute(self) -> Self {
         if (self.parts[0].1 as i64) < 0 {
             self.times(u64::MAX)
@@ -219,7 +219,7 @@ impl Value {
         }
     }
 
-    /// `self` * `factor`.
+    /// The value `self` * `factor`.
     pub fn times(self, factor: u64) -> Self {
         let mut product = Self::constant(self.constant.wrapping_mul(factor));
         let parts = self
@@ -232,7 +232,7 @@ impl Value {
         product
     }
 
-    /// The sum, unless it has too many parts.
+    /// The value `self` + `other`, unless it has too many parts.
     fn sum(self, other: Self) -> Option<Self> {
         let mut parts: Vec<_> = self.parts().collect();
         for (atom, factor) in other.parts() {
@@ -252,7 +252,7 @@ impl Value {
     }
 }
 
-/// All atoms that the values of one piece of code are made of.
+/// The atoms that the values of one walk are made of.
 #[derive(Debug)]
 pub struct Values {
     nodes: Vec<Node>,
@@ -260,7 +260,7 @@ pub struct Values {
 }
 
 impl Values {
-    /// The atoms that there always are.
+    /// Creates the atoms that always exist.
     pub fn new() -> Self {
         let address = |bits| Node::Unknown {
             most: u64::MAX,
@@ -272,33 +272,33 @@ impl Values {
         }
     }
 
-    /// What `atom` is.
+    /// The meaning of `atom`.
     pub fn node(&self, atom: Atom) -> Node {
         self.nodes[atom.0 as usize]
     }
 
-    /// Some number of which only this is known.
+    /// A new value, of which only an upper bound and low bits are known.
     pub fn unknown(&mut self, most: u64, low: Low) -> Value {
         self.nodes.push(Node::Unknown { most, low });
         Value::atom(Atom(self.nodes.len() as u32 - 1))
     }
 
-    /// Any 64 bits.
+    /// A new value of any 64 bits.
     pub fn any(&mut self) -> Value {
         self.unknown(u64::MAX, Low::UNKNOWN)
     }
 
-    /// Any 32 bits, zero-extended.
+    /// A new value of any 32 bits, zero-extended.
     pub fn word(&mut self) -> Value {
         self.unknown(WORD, Low::UNKNOWN)
     }
 
-    /// A new number for [`Node::Entry`] or [`Node::Loaded`].
+    /// A new number for [`Node::TableWord`] or [`Node::Loaded`].
     pub fn serial(&self) -> u32 {
         self.nodes.len() as u32
     }
 
-    /// The value that is just `node`.
+    /// The value whose meaning is `node`.
     pub fn of(&mut self, node: Node) -> Value {
         let next = Atom(self.nodes.len() as u32);
         let atom = *self.numbers.entry(node).or_insert(next);
@@ -308,22 +308,22 @@ impl Values {
         Value::atom(atom)
     }
 
-    /// `a` + `b`.
+    /// The value `a` + `b`.
     pub fn add(&mut self, a: Value, b: Value) -> Value {
         a.sum(b).unwrap_or_else(|| self.any())
     }
 
-    /// `a` - `b`.
+    /// The value `a` - `b`.
     pub fn subtract(&mut self, a: Value, b: Value) -> Value {
         self.add(a, b.times(u64::MAX))
     }
 
-    /// All bits of `value` inverted.
+    /// The value `value` with all bits inverted.
     pub fn not(&self, value: Value) -> Value {
         value.times(u64::MAX).plus(u64::MAX)
     }
 
-    /// `value` modulo 2^32.
+    /// The value `value` modulo 2^32.
     pub fn low32(&mut self, value: Value) -> Value {
         match value.known() {
             Some(known) => Value::constant(known & WORD),
@@ -332,7 +332,7 @@ impl Values {
         }
     }
 
-    /// `value` shifted by `count`.
+    /// The value `value` shifted by `count`.
     pub fn shift(&mut self, shift: Shift, value: Value, count: u8) -> Value {
         let value = match shift {
             Shift::Right => value,
@@ -360,19 +360,21 @@ impl Values {
             Node::Loaded { bytes: 4, .. } | Node::Low32(_) | Node::Shifted(..) | Node::Code(_) => {
                 WORD
             }
-            Node::Loaded { .. } | Node::Entry(..) | Node::Slot(_) | Node::CodeSlot(_) => u64::MAX,
+            Node::Loaded { .. } | Node::TableWord(..) | Node::Slot(_) | Node::CodeSlot(_) => {
+                u64::MAX
+            }
         }
     }
 
-    /// The slot that `value` is, if it is just one.
-    pub fn slot(&self, value: Value) -> Option<Slot> {
+    /// The grant of the slot that `value` is, if it is one.
+    pub fn slot(&self, value: Value) -> Option<Grant> {
         match self.node(value.single()?) {
             Node::Slot(slot) => Some(slot),
             _ => None,
         }
     }
 
-    /// What is known of the low bits of `value`.
+    /// The known low bits of `value`.
     pub fn low(&self, value: Value) -> Low {
         let constant = Low::of(value.constant);
         value.parts().fold(constant, |sum, (atom, factor)| {

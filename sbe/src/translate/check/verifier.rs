@@ -1,10 +1,10 @@
-//! [`Verifier`]: the checker as the engine uses it.
+//! [`Verifier`]: the checker as the code buffer uses it: on demand, and remembering the first violation.
 
 use super::{Checker, Violation};
 use crate::translate::mode::Mode;
-use crate::translate::runtime::Runtime;
+use crate::translate::trampoline::Trampolines;
 
-/// Checks all that is emitted, if it is wanted; remembers what was wrong.
+/// Checks everything that is emitted, if that is wanted, and remembers the first violation.
 #[derive(Default)]
 pub struct Verifier {
     checker: Option<Checker>,
@@ -12,10 +12,10 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// One that checks what is emitted from now on, for code that uses the pieces of `runtime`.
-    pub fn new(runtime: &Runtime) -> Self {
+    /// Creates a verifier that does check, for code that uses `trampolines`.
+    pub fn new(trampolines: &Trampolines) -> Self {
         Self {
-            checker: Some(Checker::new(runtime)),
+            checker: Some(Checker::new(trampolines)),
             violation: None,
         }
     }
@@ -25,12 +25,12 @@ impl Verifier {
         self.violation.as_ref()
     }
 
-    /// How many fragments have been found to obey all rules; `None` when they are not checked.
+    /// The number of fragments that were found to obey all rules; `None` when none are checked.
     pub fn fragments(&self) -> Option<u64> {
         self.checker.as_ref().map(Checker::fragments)
     }
 
-    /// Whether the fragment may run: see [`Checker::fragment`].
+    /// Checks a fragment: see [`Checker::fragment`]. Returns whether it may run.
     pub fn fragment(&mut self, code: [&[u8]; 2], origins: [u32; 2], mode: Mode, at: u32) -> bool {
         let checked = self
             .checker
@@ -39,7 +39,7 @@ impl Verifier {
         self.note(checked)
     }
 
-    /// Whether a branch may be led to `target`: see [`Checker::link`].
+    /// Checks a link: see [`Checker::link`]. Returns whether the branch may be redirected.
     pub fn link(&mut self, after: u32, target: u32) -> bool {
         let checked = self
             .checker
@@ -48,13 +48,13 @@ impl Verifier {
         self.note(checked)
     }
 
-    /// Whether the number that ends at arena offset `after` may be replaced: see [`Checker::number`].
+    /// Checks an operand: see [`Checker::number`]. Returns whether it may be replaced.
     pub fn number(&mut self, after: u32) -> bool {
         let checked = self.checker.as_ref().map(|checker| checker.number(after));
         self.note(checked)
     }
 
-    /// All fragments are gone.
+    /// Forgets all fragments.
     pub fn clear(&mut self) {
         if let Some(checker) = &mut self.checker {
             checker.clear();

@@ -1,82 +1,82 @@
-//! [`Walk`]: follows all ways through a piece of code and checks where they leave it.
+//! [`Walk`]: all paths through a fragment or trampoline, checked where they leave it.
 
-use super::flow::{Flow, Listing, violation};
+use super::contract::{Contracts, Linkage};
+use super::flow::{Disassembly, Flow, violation};
 use super::memory;
-use super::pieces::{Pieces, Way};
 use super::rule::{Need, Rule, Violation};
 use super::state::{GUEST, Poll, R8, R9, R10, R13, RCX, State};
 use super::step::{Stepper, number};
-use super::value::{Low, Node, Slot, Value, Values};
+use super::value::{Grant, Low, Node, Value, Values};
 use crate::translate::emit::ENTRY_BYTES;
 use crate::translate::mode::Mode;
 use hashbrown::HashMap;
 use iced_x86::{Code, Instruction, OpKind};
 use mmu::PAGE_SIZE;
 
-/// Where fragments can be entered, by arena offset.
-pub type Entries = HashMap<u32, Entry>;
+/// The entries of fragments, by arena offset.
+pub type FragmentEntries = HashMap<u32, FragmentEntry>;
 
 /// The entry of a fragment.
 #[derive(Clone, Copy, Debug)]
-pub struct Entry {
+pub struct FragmentEntry {
     /// Offset in the page.
     pub at: u32,
-    /// How the code executes.
+    /// The mode in which the code executes.
     pub mode: Mode,
 }
 
-/// What holds at a branch that may be led elsewhere later.
+/// The facts that hold at a branch that may be redirected later.
 #[derive(Clone, Copy, Debug)]
 pub struct Site {
-    /// How its code executes.
+    /// The mode in which its code executes.
     pub mode: Mode,
-    /// Arena offset that it led to when it was checked.
-    pub home: u32,
-    /// All is as fragments want it.
+    /// The arena offset to which it led when it was checked.
+    pub original: u32,
+    /// Whether the guest's registers and the stack are as fragments need them.
     pub open: Result<(), Rule>,
-    /// There are 32 bits in R8, of which these are the offset in the page, if that is known.
+    /// The offset in the page of the 32-bit value in R8, if that is known; `None` if there is no such value.
     pub word8: Option<Option<u32>>,
-    /// There is an offset in R9.
+    /// Whether R9 holds an offset in a page.
     pub offset9: bool,
 }
 
-/// Branches by the arena offset behind them.
+/// Branches by the arena offset of their end.
 pub type Sites = HashMap<u32, Site>;
 
-/// What the engine may replace in checked code.
+/// The operands that the engine may replace in checked code.
 #[derive(Default)]
 pub struct Found {
-    /// Branches.
+    /// Branches that can be redirected.
     pub sites: Sites,
-    /// Arena offsets behind 64-bit numbers.
+    /// Arena offsets of the ends of 64-bit operands.
     pub numbers: Vec<u32>,
 }
 
-/// What is around the code.
+/// The code around the code that is walked.
 #[derive(Clone, Copy)]
 pub struct Around<'a> {
-    /// The fixed pieces.
-    pub pieces: &'a Pieces,
-    /// The fragments.
-    pub entries: &'a Entries,
+    /// The contracts of the trampolines.
+    pub contracts: &'a Contracts,
+    /// The entries of the fragments.
+    pub entries: &'a FragmentEntries,
 }
 
-/// What code that was called owes its caller.
+/// The promise of called code to its caller.
 pub struct Promise<'a> {
-    /// What the stack has above its level on entry when it returns.
+    /// The stack above its level on entry when the code returns.
     pub stack: Vec<Value>,
-    /// Checks what is in the registers then.
+    /// The check of the registers then.
     pub check: &'a dyn Fn(&Values, &State) -> Result<(), Rule>,
 }
 
-/// A walk through one piece of code.
+/// A walk through one fragment or trampoline.
 pub struct Walk<'a> {
     around: Around<'a>,
-    listing: Listing,
+    disassembly: Disassembly,
     stepper: Stepper,
-    /// What is known before each instruction.
+    /// The states before the instructions.
     states: Vec<Option<State>>,
-    entry: Entry,
+    entry: FragmentEntry,
     promise: Promise<'a>,
     found: Found,
 }
@@ -84,17 +84,17 @@ pub struct Walk<'a> {
 /// Checks the code of a fragment.
 ///
 /// # Errors
-/// What it violates.
+/// The rule that it violates.
 pub fn fragment(
     around: Around<'_>,
     code: [&[u8]; 2],
     origins: [u32; 2],
-    entry: Entry,
+    entry: FragmentEntry,
 ) -> Result<Found, Violation> {
-    let listing = Listing::decode(code, origins)?;
-    let behind_entry = listing.number(origins[0] + ENTRY_BYTES);
+    let disassembly = Disassembly::decode(code, origins)?;
+    let behind_entry = disassembly.number(origins[0] + ENTRY_BYTES);
     let Some(inside) = behind_entry.filter(|&number| number > 0) else {
-        let first = listing.instructions.first().copied();
+        let first = disassembly.instructions.first().copied();
         return Err(violation(&first.unwrap_or_default(), Rule::Target));
     };
     let promise = Promise {
@@ -108,27 +108,27 @@ pub fn fragment(
     let values = &mut stepper.values;
     let mut outside = State::between(values);
     let from_inside = outside.clone();
-    // It is entered with EIP in R8D, or behind the code that finds out its page.
+    // It is entered with EIP in R8D, or behind the code that computes its page's address.
     outside.registers[R8] = values.unknown(u32::MAX.into(), Low::of(entry.at.into()));
-    let mut walk = Walk::new(around, listing, stepper, entry, promise);
+    let mut walk = Walk::new(around, disassembly, stepper, entry, promise);
     walk.start(0, outside);
     walk.start(inside, from_inside);
     walk.follow()
 }
 
 impl<'a> Walk<'a> {
-    /// A walk through `listing`.
+    /// Creates a walk through `disassembly`.
     pub fn new(
         around: Around<'a>,
-        listing: Listing,
+        disassembly: Disassembly,
         stepper: Stepper,
-        entry: Entry,
+        entry: FragmentEntry,
         promise: Promise<'a>,
     ) -> Self {
         Self {
             around,
-            states: vec![None; listing.instructions.len()],
-            listing,
+            states: vec![None; disassembly.instructions.len()],
+            disassembly,
             stepper,
             entry,
             promise,
@@ -136,7 +136,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// The code can be entered at instruction `number` with `state`.
+    /// Lets the code be entered at instruction `number` with `state`.
     pub fn start(&mut self, number: usize, state: State) {
         self.states[number] = Some(state);
     }
@@ -144,10 +144,10 @@ impl<'a> Walk<'a> {
     /// Follows the code from its first instruction on.
     ///
     /// # Errors
-    /// What it violates.
+    /// The rule that it violates.
     pub fn follow(mut self) -> Result<Found, Violation> {
-        for number in self.listing.order(&[0])? {
-            let instruction = self.listing.instructions[number];
+        for number in self.disassembly.order(&[0])? {
+            let instruction = self.disassembly.instructions[number];
             self.visit(number, &instruction)
                 .map_err(|rule| violation(&instruction, rule))?;
         }
@@ -155,7 +155,7 @@ impl<'a> Walk<'a> {
     }
 
     fn visit(&mut self, number: usize, instruction: &Instruction) -> Result<(), Rule> {
-        // What only tests of constants lead to is never executed.
+        // An instruction to which only tests of constants lead is never executed.
         let Some(mut state) = self.states[number].take() else {
             return Ok(());
         };
@@ -193,11 +193,11 @@ impl<'a> Walk<'a> {
     }
 
     fn fall(&mut self, number: usize, state: State) -> Result<(), Rule> {
-        let next = self.listing.next(number).ok_or(Rule::FallsOff)?;
+        let next = self.disassembly.next(number).ok_or(Rule::FallsOff)?;
         self.reach(next, state)
     }
 
-    /// Instruction `number` is reached with `state`.
+    /// Joins `state` into that before instruction `number`.
     fn reach(&mut self, number: usize, state: State) -> Result<(), Rule> {
         match &mut self.states[number] {
             Some(known) => known
@@ -211,18 +211,18 @@ impl<'a> Walk<'a> {
     }
 
     fn jump(&mut self, target: u32, state: State) -> Result<(), Rule> {
-        if let Some(number) = self.listing.number(target) {
+        if let Some(number) = self.disassembly.number(target) {
             return self.reach(number, state);
         }
         self.leaves(&state, &[])?;
-        match self.around.pieces.get(&target) {
-            Some(piece) if piece.returns() => Err(Rule::Contract(Need::Way)),
-            Some(piece) => piece.check(&self.stepper.values, &state),
+        match self.around.contracts.get(&target) {
+            Some(contract) if contract.returns() => Err(Rule::Contract(Need::Linkage)),
+            Some(contract) => contract.check(&self.stepper.values, &state),
             None => self.enters(target, &state),
         }
     }
 
-    /// Control goes to a fragment.
+    /// Checks a branch to a fragment.
     fn enters(&self, target: u32, state: &State) -> Result<(), Rule> {
         let site = self.site(target, state, Ok(()));
         match site.may_enter(self.around.entries, target) {
@@ -238,30 +238,30 @@ impl<'a> Walk<'a> {
         target: u32,
         state: State,
     ) -> Result<(), Rule> {
-        let piece = self.around.pieces.get(&target).copied();
-        match piece {
-            Some(piece) if piece.returns() => {
+        let contract = self.around.contracts.get(&target).copied();
+        match contract {
+            Some(contract) if contract.returns() => {
                 self.leaves(&state, &[])?;
-                piece.check(&self.stepper.values, &state)?;
-                let state = self.returned(piece.way, state);
+                contract.check(&self.stepper.values, &state)?;
+                let state = self.returned(contract.linkage, state);
                 self.fall(number, state)
             }
             _ => self.guest_call(number, instruction, target, state),
         }
     }
 
-    /// What holds when a fixed piece has returned. The engine may have been in control.
-    fn returned(&mut self, way: Way, mut state: State) -> State {
+    /// The state when a trampoline has returned. The engine may have been in control.
+    fn returned(&mut self, linkage: Linkage, mut state: State) -> State {
         let values = &mut self.stepper.values;
         let address = state.registers[R8];
         for number in [RCX, R8, R9] {
             state.registers[number] = values.any();
         }
-        match way {
-            Way::LoadsFpu => state.fpu = true,
-            Way::Finds(kind) => {
+        match linkage {
+            Linkage::LoadsFpu => state.fpu = true,
+            Linkage::FindsSlot(kind) => {
                 state.registers[R8] = address;
-                state.registers[RCX] = values.of(Node::Slot(Slot {
+                state.registers[RCX] = values.of(Node::Slot(Grant {
                     address,
                     bytes: kind.size().into(),
                     aligned: match kind.may_be_misaligned() {
@@ -271,14 +271,14 @@ impl<'a> Walk<'a> {
                     writes: kind.writes(),
                 }));
             }
-            Way::LoadsSegment => state.registers[R10] = values.any(),
-            Way::Jump | Way::JumpPolled => {}
+            Linkage::LoadsSegment => state.registers[R10] = values.any(),
+            Linkage::Jump | Linkage::PolledJump => {}
         }
         state.store(values);
         state
     }
 
-    /// The guest's call: its page lies on the stack, for the code behind the call.
+    /// Checks the guest's call, whose page lies on the stack for the code behind the call.
     fn guest_call(
         &mut self,
         number: usize,
@@ -288,9 +288,9 @@ impl<'a> Walk<'a> {
     ) -> Result<(), Rule> {
         let polls = self
             .around
-            .pieces
+            .contracts
             .get(&target)
-            .is_some_and(|piece| piece.way == Way::JumpPolled);
+            .is_some_and(|contract| contract.linkage == Linkage::PolledJump);
         let open = self.opens(&state);
         let [page] = state.stack[..] else {
             return Err(Rule::Stack);
@@ -325,7 +325,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// The guest's registers are what fragments take them for.
+    /// Checks that the guest's registers are as fragments need them.
     fn opens(&self, state: &State) -> Result<(), Rule> {
         let values = &self.stepper.values;
         match GUEST
@@ -337,7 +337,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Control may leave the code, with `stack` above the stack's level on entry.
+    /// Checks that control may leave the code, with `stack` above the stack's level on entry.
     fn leaves(&self, state: &State, stack: &[Value]) -> Result<(), Rule> {
         if state.stack != stack {
             return Err(Rule::Stack);
@@ -345,7 +345,7 @@ impl<'a> Walk<'a> {
         self.opens(state)
     }
 
-    /// Remembers what holds at a branch whose displacement may be replaced.
+    /// Remembers the facts at a branch whose displacement may be replaced.
     fn note(&mut self, instruction: &Instruction, state: &State) {
         let short = matches!(instruction.code(), Code::Jmp_rel8_64) || instruction.is_jcc_short();
         if !short {
@@ -355,14 +355,14 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn site(&self, home: u32, state: &State, open: Result<(), Rule>) -> Site {
+    fn site(&self, original: u32, state: &State, open: Result<(), Rule>) -> Site {
         let values = &self.stepper.values;
         let (r8, r9) = (state.registers[R8], state.registers[R9]);
         let low = values.low(r8);
         let offset = (1 << low.bits == PAGE_SIZE).then_some(low.value as u32);
         debug_assert!(State::is_page(values, state.registers[R13]));
         Site {
-            home,
+            original,
             mode: self.entry.mode,
             open,
             word8: values.is_word(r8).then_some(offset),
@@ -372,9 +372,9 @@ impl<'a> Walk<'a> {
 }
 
 impl Site {
-    /// Whether it may be led to the fragment at arena offset `target`, or behind its entry.
-    pub fn may_enter(&self, entries: &Entries, target: u32) -> bool {
-        let same = |entry: &&Entry| entry.mode == self.mode && self.open.is_ok();
+    /// Whether the branch may be redirected to the fragment at arena offset `target`, or behind that one's entry.
+    pub fn may_enter(&self, entries: &FragmentEntries, target: u32) -> bool {
+        let same = |entry: &&FragmentEntry| entry.mode == self.mode && self.open.is_ok();
         let inside = target.checked_sub(ENTRY_BYTES);
         let inside = inside.and_then(|entry| entries.get(&entry));
         let outside = entries.get(&target);
@@ -384,16 +384,17 @@ impl Site {
                 .is_some_and(|entry| self.word8 == Some(Some(entry.at)))
     }
 
-    /// Whether it may be led to a fixed piece.
-    pub fn may_leave(&self, pieces: &Pieces, target: u32) -> bool {
-        let Some(piece) = pieces.get(&target).filter(|piece| !piece.returns()) else {
+    /// Whether the branch may be redirected to a trampoline at arena offset `target`.
+    pub fn may_leave(&self, contracts: &Contracts, target: u32) -> bool {
+        let contract = contracts.get(&target);
+        let Some(contract) = contract.filter(|contract| !contract.returns()) else {
             return false;
         };
         self.open.is_ok()
-            && piece.needs.iter().all(|need| match need {
+            && contract.needs.iter().all(|need| match need {
                 Need::Word8 => self.word8.is_some(),
                 Need::Offset9 | Need::Word9 => self.offset9,
-                Need::Inverted8 | Need::Way => false,
+                Need::Inverted8 | Need::Linkage => false,
             })
     }
 }

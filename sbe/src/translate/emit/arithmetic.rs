@@ -1,4 +1,4 @@
-//! Instructions on registers and memory that need more than renaming.
+//! Instructions on registers and memory that need more than renamed operands.
 
 use super::memory::is_addressable;
 use super::misses::Cause;
@@ -7,17 +7,17 @@ use crate::translate::asm::*;
 use crate::translate::operands::{Counter, memory_operand, rewrite};
 use iced_x86::{Code, Instruction, Mnemonic, Register};
 
-/// log2 of the bits of a doubleword.
+/// log2 of the number of bits of a doubleword.
 const DOUBLEWORD_BITS_LOG: u32 = 5;
-/// Position of a doubleword's sign.
+/// The position of a doubleword's sign.
 const DOUBLEWORD_SIGN: u32 = 31;
-/// Position of a quadword's sign.
+/// The position of a quadword's sign.
 const QUADWORD_SIGN: u32 = 63;
-/// The exception masks of the x87 control word, bits 5:0, are all that a shift left by this leaves of it.
+/// The count of a shift left that leaves only the exception masks of the x87 control word, bits 5:0.
 const ABOVE_MASKS: u32 = 26;
 
 impl Emitter {
-    /// BT, BTS, BTR or BTC of memory by a bit offset in a register, which counts from the operand's address in either
+    /// Emits BT, BTS, BTR or BTC of memory by a bit offset in a register, which counts from the operand's address in either
     /// direction (SDM Vol. 1, 3.1.1.9 "Bit(BitBase, BitOffset)").
     pub(super) fn bit_string(&mut self, raw: &Instruction) -> Result<Emitted> {
         let writes = raw.mnemonic() != Mnemonic::Bt;
@@ -37,7 +37,7 @@ impl Emitter {
             _ => Code::Btc_rm32_r32,
         };
         let test = Instruction::with2(code, Register::R9D, raw.op1_register())?;
-        let Some(test) = rewrite(&test, Counter::Home, None) else {
+        let Some(test) = rewrite(&test, Counter::R11, None) else {
             return Ok(Emitted::Emulate);
         };
         self.asm.guest(&test)?;
@@ -47,7 +47,7 @@ impl Emitter {
         Ok(Emitted::Inline)
     }
 
-    /// XCHG of memory and a 32-bit register. There is no other processor to lock out.
+    /// Emits XCHG of memory and a 32-bit register. There is no other processor to lock out.
     pub(super) fn exchange(&mut self, raw: &Instruction) -> Emitted {
         let Some(register) = guest(raw.op1_register()) else {
             return Emitted::Emulate;
@@ -61,18 +61,18 @@ impl Emitter {
         Emitted::Inline
     }
 
-    /// CMPXCHG8B: it takes half of its operand from ECX.
+    /// Emits CMPXCHG8B, which takes half of its operand from ECX.
     pub(super) fn compare_exchange8(&mut self, raw: &Instruction) -> Emitted {
         let Some(probed) = self.probe_operand(raw, true) else {
             return Emitted::Emulate;
         };
         let memory = self.point(R8, probed).mem();
         self.asm.mov32(RCX, R11);
-        self.asm.digit(&[0x0F, 0xC7], 1, memory);
+        self.asm.digit(&[0x0f, 0xc7], 1, memory);
         Emitted::Inline
     }
 
-    /// DIV or IDIV of EDX:EAX, after checks that it raises no #DE; else the emulator does it.
+    /// Emits DIV or IDIV of EDX:EAX, behind checks that it raises no #DE; else the emulator executes it.
     pub(super) fn divide(&mut self, raw: &Instruction) -> Result<Emitted> {
         if memory_operand(raw).is_some() {
             let Some(probed) = self.probe_operand(raw, false) else {
@@ -95,7 +95,7 @@ impl Emitter {
         Ok(Emitted::Inline)
     }
 
-    /// The quotient of EDX:EAX and R8D fits if EDX < R8D, that is, if their 64-bit difference is negative.
+    /// Emits the check of DIV: the quotient of EDX:EAX and R8D fits if EDX < R8D, that is, if their 64-bit difference is negative.
     fn check_unsigned(&mut self, raw: &Instruction) {
         let refused = self.miss(raw.ip32(), Cause::Refused);
         self.asm.mov64(R9, R8);
@@ -106,7 +106,7 @@ impl Emitter {
         self.asm.jrcxz(refused);
     }
 
-    /// The quotient fits if EDX:EAX is EAX sign-extended and R8D neither 0 nor -1.
+    /// Emits the check of IDIV: the quotient fits if EDX:EAX is EAX sign-extended and R8D neither 0 nor -1.
     fn check_signed(&mut self, raw: &Instruction) {
         let extended = self.asm.label();
         let refused = self.miss(raw.ip32(), Cause::Refused);
@@ -126,7 +126,7 @@ impl Emitter {
         self.asm.jrcxz(minus_one);
     }
 
-    /// FLDCW, if the new control word masks all exceptions; else the emulator does it.
+    /// Emits FLDCW, behind a check that the new control word masks all exceptions; else the emulator executes it.
     pub(super) fn load_control_word(&mut self, raw: &Instruction) -> Emitted {
         if !is_addressable(raw, false) {
             return Emitted::Emulate;
@@ -146,7 +146,7 @@ impl Emitter {
         self.asm.mov_imm32(RCX, 0);
         self.asm.jrcxz(refused);
         self.asm.bind(masked);
-        self.asm.digit(&[0xD9], 5, at(R8, 0));
+        self.asm.digit(&[0xd9], 5, at(R8, 0));
         Emitted::Inline
     }
 }

@@ -8,21 +8,21 @@ use super::{Emitted, Emitter};
 use crate::cpu::eflags::{DEFINED, DF, IF, OF, STATUS};
 use crate::translate::asm::*;
 use crate::translate::context::field;
-use crate::translate::runtime::{context, load_flags_from_ax, save_flags_to_ax};
+use crate::translate::sequences::{context, load_flags_from_ax, save_flags_to_ax};
 use iced_x86::Instruction;
 
-/// What POPFD in emitted code does not change.
+/// The part of EFLAGS that POPFD in emitted code does not change.
 pub const FIXED_FLAGS: u32 = DEFINED & !(STATUS | IF | DF);
 
 impl Emitter {
-    /// PUSHFD: AH has the low flags as LAHF stores them, AL is OF.
+    /// Emits PUSHFD: AH has the low flags as LAHF stores them, AL is OF.
     pub(super) fn pushf(&mut self, raw: &Instruction) -> Emitted {
-        let slot = self.open_slot(raw);
+        let slot = self.below_stack_top(raw);
         self.asm.lea64(R8, slot.mem());
         self.asm.mov64(R9, RAX);
         save_flags_to_ax(&mut self.asm);
-        self.asm.raw(&[0x0F, 0xB6, 0xCC]); // movzx ecx, ah
-        self.asm.raw(&[0x0F, 0xB6, 0xC0]); // movzx eax, al
+        self.asm.raw(&[0x0f, 0xb6, 0xcc]); // movzx ecx, ah
+        self.asm.raw(&[0x0f, 0xb6, 0xc0]); // movzx eax, al
         self.asm.mov_imm32(R10, OF.trailing_zeros());
         self.asm.shlx32(R10, RAX, R10);
         self.asm.lea32(RCX, indexed(RCX, R10, 0, 0));
@@ -38,16 +38,16 @@ impl Emitter {
         Emitted::Inline
     }
 
-    /// POPFD with CPL 0, if it changes status flags, DF and IF only, and no interrupt waits for IF. It cannot fault once the
-    /// doubleword is read, so that the old flags are of no more use.
+    /// Emits POPFD at CPL 0, for the case that it changes status flags, DF and IF only, and no interrupt waits for IF. It cannot
+    /// fault once the doubleword is read, so that the old flags are of no more use.
     pub(super) fn popf(&mut self, raw: &Instruction) -> Emitted {
-        let probed = self.top_of_stack(raw);
+        let probed = self.stack_top(raw);
         self.asm.load32(R8, probed.mem());
         let refused = self.refused(raw);
         let stays_clear = self.asm.label();
         self.asm.mov32(R9, R8);
         self.and_r9(FIXED_FLAGS);
-        self.asm.digit_load(0x3B, R9, context(field::EFLAGS_FIXED));
+        self.asm.digit_load(0x3b, R9, context(field::EFLAGS_FIXED));
         self.asm.jcc(NOT_EQUAL, refused);
         self.asm.mov32(R9, R8);
         self.and_r9(IF);
@@ -63,41 +63,44 @@ impl Emitter {
         self.upward = false;
         self.asm.mov64(R9, RAX);
         self.asm.mov32(RAX, R8);
-        self.asm.raw(&[0xC1, 0xE0, 0x08]); // shl eax, 8
+        self.asm.raw(&[0xc1, 0xe0, 0x08]); // shl eax, 8
         self.asm
-            .raw(&[0x41, 0x0F, 0xBA, 0xE0, OF.trailing_zeros() as u8]); // bt r8d, 11
-        self.asm.raw(&[0x0F, 0x92, 0xC0]); // setc al
+            .raw(&[0x41, 0x0f, 0xba, 0xe0, OF.trailing_zeros() as u8]); // bt r8d, 11
+        self.asm.raw(&[0x0f, 0x92, 0xc0]); // setc al
         load_flags_from_ax(&mut self.asm);
         self.asm.mov64(RAX, R9);
         self.asm.lea32(R12, at(R12, 4));
         Emitted::Inline
     }
 
-    /// AND R9D, `mask`.
+    /// Emits AND R9D, `mask`.
     fn and_r9(&mut self, mask: u32) {
-        self.asm.raw(&[0x41, 0x81, 0xE1]);
+        self.asm.raw(&[0x41, 0x81, 0xe1]);
         self.asm.raw(&mask.to_le_bytes());
     }
 
+    /// Emits CLI.
     pub(super) fn cli(&mut self) -> Emitted {
         self.asm.store_imm32(context(field::INTERRUPT_FLAG), 0);
         Emitted::Inline
     }
 
+    /// Emits CLD.
     pub(super) fn cld(&mut self) -> Emitted {
         self.asm.store_imm32(context(field::DIRECTION_FLAG), 0);
         self.upward = true;
         Emitted::Inline
     }
 
+    /// Emits STD.
     pub(super) fn std(&mut self) -> Emitted {
         self.asm.store_imm32(context(field::DIRECTION_FLAG), DF);
         self.upward = false;
         Emitted::Inline
     }
 
-    /// STI, if no interrupt waits for it. The next instruction must not leave for a budget used up, since interrupts are
-    /// looked at then: its poll is counted here. See [`Emitter::shadow`].
+    /// Emits STI, for the case that no interrupt waits for it. The next instruction must not exit because the budget is used up,
+    /// since interrupts are delivered then: its poll is counted here. See [`Emitter::shadow`].
     pub(super) fn sti(&mut self, raw: &Instruction) -> Emitted {
         self.poll(raw);
         let interrupt = self.miss(raw.ip32(), Cause::Refused);

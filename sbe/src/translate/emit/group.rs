@@ -1,8 +1,8 @@
-//! Groups: several accesses through one register, checked once.
+//! [`Group`]: several accesses through one register, checked once.
 //!
 //! Code addresses its stack frame again and again by the same register and constant offsets. Where enough such accesses
-//! follow, one check finds out that all of them lie in one page with a slot, and leaves the host address of the first byte in
-//! R10; then each access is a single instruction. If they do not, a variant of the fragment without groups goes on.
+//! follow, one check makes sure that all of them lie in one page with a slot, and leaves the host address of the first byte in
+//! R10; then each access is a single instruction. If they do not, the *plain* variant of the fragment, without groups, continues.
 
 use super::memory::{Probed, is_addressable, is_in_thread_segment};
 use super::{Emitter, PAGE, guest};
@@ -13,15 +13,16 @@ use iced_x86::{Code, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, Op
 use mmu::SLOT_PRESENT;
 use smallvec::SmallVec;
 
-/// Accesses that a group is made for.
+/// The fewest accesses for which a group is made.
 const FEWEST: usize = 3;
-/// Bytes that a group spans at most: the more, the likelier that a page boundary lies between.
+/// The most bytes that a group spans: the more, the likelier that a page boundary lies between.
 const MOST_BYTES: i32 = 512;
-/// Offsets and changes of ESP beyond these are left alone, so that sums over a fragment fit.
+/// Offsets beyond this are not grouped, so that sums over a fragment fit.
 const MOST_OFFSET: i32 = 0x7000_0000;
+/// Changes of ESP beyond this count as any other write, for the same reason.
 const MOST_SHIFT: i32 = 1 << 20;
 
-/// An access by a register and a constant.
+/// An access by a register and a constant offset.
 #[derive(Clone, Copy, Debug)]
 struct Access {
     base: Register,
@@ -30,29 +31,30 @@ struct Access {
     writes: bool,
 }
 
-/// What matters of an instruction for groups.
+/// The effects of an instruction that matter for groups.
 #[derive(Debug)]
 pub(super) struct Plan {
     accesses: SmallVec<[Access; 2]>,
-    /// What the instruction adds to ESP.
+    /// The amount that the instruction adds to ESP.
     shift: i32,
-    /// Registers that it writes otherwise.
+    /// Registers that the instruction writes otherwise.
     written: SmallVec<[Register; 4]>,
-    /// Whether its code uses R10.
+    /// Whether the instruction's code uses R10.
     takes_pointer: bool,
 }
 
-/// Accesses that R10 serves.
+/// The accesses that R10 serves.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Group {
     base: Register,
-    /// Offset of the byte at R10 from `base`, and behind the last byte checked.
+    /// Offset from `base` of the byte at R10, and of the end of the bytes checked.
     start: i32,
     end: i32,
     writes: bool,
 }
 
 impl Group {
+    /// Whether the group's check covers `access`.
     fn serves(&self, access: &Access) -> bool {
         self.base == access.base
             && self.start <= access.offset
@@ -60,7 +62,7 @@ impl Group {
             && (self.writes || !access.writes)
     }
 
-    /// The base register has grown by `amount`.
+    /// Accounts for `amount` added to the base register.
     fn shift(&mut self, amount: i32) {
         self.start -= amount;
         self.end -= amount;
@@ -68,7 +70,7 @@ impl Group {
 }
 
 impl Plan {
-    /// What `raw`, on which the verdict is `verdict`, accesses and changes.
+    /// The plan of `raw`, classified as `verdict`.
     pub(super) fn new(
         raw: &Instruction,
         verdict: Verdict,
@@ -105,7 +107,7 @@ impl Plan {
         plan
     }
 
-    /// Adds what the instruction does with the stack.
+    /// Adds the instruction's effect on the stack.
     fn stack(&mut self, raw: &Instruction, verdict: Verdict) {
         let constant = || raw.immediate(1) as i32;
         let to_esp = raw.op0_kind() == OpKind::Register && raw.op0_register() == Register::ESP;
@@ -138,7 +140,7 @@ impl Plan {
         });
     }
 
-    /// The instruction adds `amount` to ESP; if that is too much, it is any other write.
+    /// Notes that the instruction adds `amount` to ESP, unless that is too much.
     fn shift_by(&mut self, amount: i32) {
         if amount.unsigned_abs() <= MOST_SHIFT.unsigned_abs() {
             self.shift = amount;
@@ -146,7 +148,7 @@ impl Plan {
     }
 }
 
-/// ADD or SUB of a register and a constant.
+/// Whether `raw` is ADD or SUB of a register and a constant.
 fn is_add_or_sub(raw: &Instruction) -> bool {
     matches!(
         raw.code(),
@@ -174,7 +176,7 @@ fn by_constant(raw: &Instruction, writes: bool) -> Option<Access> {
 }
 
 impl Emitter {
-    /// Before the instruction at `index` of the plans: begins a group if it is worth while.
+    /// Begins a group before the instruction at `index` of the plans, if that is worth while.
     pub(super) fn begin_group(&mut self, raw: &Instruction, index: usize) {
         let Some(plan) = self.plans.get(index) else {
             return;
@@ -245,7 +247,7 @@ impl Emitter {
         (count >= FEWEST).then_some(group)
     }
 
-    /// Behind the instruction at `index`: what remains of the group.
+    /// Keeps the group behind the instruction at `index`, as far as that leaves it valid.
     pub(super) fn follow_group(&mut self, index: usize) {
         let (Some(mut group), Some(plan)) = (self.group, self.plans.get(index)) else {
             return;
@@ -253,7 +255,7 @@ impl Emitter {
         self.group = follow(&mut group, plan).then_some(group);
     }
 
-    /// Memory of a group, if the present one serves the access.
+    /// The memory of an access, if the present group serves it.
     pub(super) fn grouped(
         &self,
         base: Register,
@@ -271,13 +273,13 @@ impl Emitter {
         Some(Probed::at(R10, offset - group.start))
     }
 
-    /// Memory of a group, for the memory operand of `raw`.
+    /// The memory operand of `raw`, if the present group serves it.
     pub(super) fn grouped_operand(&self, raw: &Instruction, writes: bool) -> Option<Probed> {
         let access = by_constant(raw, writes)?;
         self.grouped(access.base, access.offset, access.size, writes)
     }
 
-    /// R10 = host address of the group's first byte; if there is none, the variant without groups goes on.
+    /// Emits the check of `group`: R10 = host address of its first byte; if that has none, the plain variant continues.
     fn check_group(&mut self, raw: &Instruction, group: Group) {
         let Some(base) = guest(group.base) else {
             return;
@@ -304,7 +306,7 @@ impl Emitter {
     }
 }
 
-/// Lets the instruction of `plan` change `group`; returns whether anything remains of it.
+/// Applies the instruction of `plan` to `group`. Returns whether the group is still valid.
 fn follow(group: &mut Group, plan: &Plan) -> bool {
     if plan.takes_pointer || plan.written.contains(&group.base) {
         return false;

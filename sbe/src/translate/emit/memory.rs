@@ -1,32 +1,33 @@
-//! Memory accesses: effective addresses, table probes, windows. No other file forms an address of guest memory.
+//! Memory accesses: effective addresses, table probes and windows. Addresses of groups (`group`), of string instructions
+//! (`string`) and of bit strings (`arithmetic`) are formed where those are emitted, and probed here or as here.
 
 use super::misses::Cause;
 use super::{Emitter, guest};
 use crate::translate::asm::*;
 use crate::translate::context::{AccessKind, PAGE_BIAS, WRITE_TABLE, field};
-use crate::translate::operands::Place;
-use crate::translate::runtime::context;
+use crate::translate::operands::HostOperand;
+use crate::translate::sequences::context;
 use iced_x86::{Instruction, Mnemonic, Register};
 use mmu::SLOT_PRESENT;
 
-/// What has to be added to linear address and slot.
+/// The displacement that, added to linear address and slot, gives the host address.
 const SLOT_BIAS: i32 = -(SLOT_PRESENT as i32);
 
-/// Memory that a check has found, by a probe, RCX being the slot, or through the pointer of a group; or memory in the window.
+/// Guest memory that may be accessed: found by a probe, RCX being the slot, or through the pointer of a group; or in the window.
 #[derive(Clone, Copy)]
 pub(super) struct Probed {
     mem: Mem,
 }
 
 impl Probed {
-    /// Memory found by a probe for `address`.
+    /// The memory found by a probe for `address`.
     fn by_slot(address: Reg) -> Self {
         Self {
             mem: indexed(address, RCX, 0, SLOT_BIAS),
         }
     }
 
-    /// Memory at a host address.
+    /// The memory at a host address.
     pub(super) fn at(pointer: Reg, offset: i32) -> Self {
         Self {
             mem: at(pointer, offset),
@@ -38,8 +39,8 @@ impl Probed {
         self.mem
     }
 
-    /// The operand, for an instruction that iced encodes.
-    pub(super) fn place(self) -> Place {
+    /// The operand in the form for an instruction that iced encodes.
+    pub(super) fn operand(self) -> HostOperand {
         let Mem {
             base,
             index,
@@ -52,7 +53,7 @@ impl Probed {
                 first + u32::from(register.number())
             })
         };
-        Place {
+        HostOperand {
             base: named(base),
             index: named(index.map(|(register, _)| register)),
             scale: 1 << index.map_or(0, |(_, scale)| scale),
@@ -78,7 +79,7 @@ pub(super) fn is_in_thread_segment(raw: &Instruction) -> bool {
     matches!(raw.memory_segment(), Register::FS | Register::GS)
 }
 
-/// Whether an operand of 16 bytes may lie anywhere.
+/// Whether an operand of 16 bytes may be misaligned.
 fn needs_no_alignment(raw: &Instruction) -> bool {
     matches!(
         raw.mnemonic(),
@@ -86,7 +87,7 @@ fn needs_no_alignment(raw: &Instruction) -> bool {
     )
 }
 
-/// The effective address of the memory operand, as far as its segment leaves it.
+/// The effective address of the memory operand, without its segment's base.
 fn effective(raw: &Instruction) -> Mem {
     Mem {
         base: guest(raw.memory_base()),
@@ -98,7 +99,7 @@ fn effective(raw: &Instruction) -> Mem {
 }
 
 impl Emitter {
-    /// Where the memory operand is, after a probe for it if there has to be one; `None` when it has to be emulated.
+    /// Finds the memory operand, by a probe where one is needed; `None` when the instruction has to be emulated.
     pub(super) fn probe_operand(&mut self, raw: &Instruction, writes: bool) -> Option<Probed> {
         let size = raw.memory_size().size() as u32;
         if !matches!(size, 1 | 2 | 4 | 8 | 16) || !is_addressable(raw, writes) {
@@ -115,7 +116,7 @@ impl Emitter {
         Some(self.probe(raw, address, size, writes))
     }
 
-    /// Emits by `emit` with all memory reached by way of the tables, so that operands have 64-bit addresses.
+    /// Calls `emit` with all memory reached by way of the tables, so that operands have 64-bit addresses.
     pub(super) fn by_tables<T>(&mut self, emit: impl FnOnce(&mut Self) -> T) -> T {
         let windowed = std::mem::take(&mut self.windowed);
         let emitted = emit(self);
@@ -123,13 +124,13 @@ impl Emitter {
         emitted
     }
 
-    /// Memory `offset` bytes from the address in `base`, if accesses go through the window.
+    /// The memory `offset` bytes from the address in `base`, if accesses go through the window.
     pub(super) fn in_window(&self, base: Reg, offset: i32) -> Option<Probed> {
         let mem = at(base, offset).in_window();
         self.windowed.then_some(Probed { mem })
     }
 
-    /// What `probe` finds, with `register` kept: a probe loses R8 and R9.
+    /// Calls `probe` and keeps `register`: a probe overwrites R8 and R9.
     pub(super) fn keeping<T>(&mut self, register: Reg, probe: impl FnOnce(&mut Self) -> T) -> T {
         if self.windowed {
             return probe(self);
@@ -140,7 +141,7 @@ impl Emitter {
         found
     }
 
-    /// The same memory by its address in `register` alone.
+    /// Moves the address of `probed` into `register`, and returns the memory there.
     pub(super) fn point(&mut self, register: Reg, probed: Probed) -> Probed {
         let Mem { window, .. } = probed.mem;
         let address = Mem {
@@ -159,7 +160,8 @@ impl Emitter {
         Probed { mem }
     }
 
-    /// The linear address of the memory operand in a register: R8, or the guest's own where it is just that.
+    /// Computes the linear address of the memory operand. Returns its register: R8, or the guest's own where the operand is just
+    /// that.
     pub(super) fn address(&mut self, raw: &Instruction) -> Reg {
         let effective = effective(raw);
         let (usable, base) = match raw.memory_segment() {
@@ -232,7 +234,7 @@ impl Emitter {
         R8
     }
 
-    /// `target` = effective address of the memory operand, whatever the segment.
+    /// Computes the effective address of the memory operand in `target`, whatever the segment.
     pub(super) fn effective_address(&mut self, target: Reg, raw: &Instruction) {
         match effective(raw) {
             Mem {
@@ -245,8 +247,8 @@ impl Emitter {
         }
     }
 
-    /// Probes the table for `size` bytes (a power of two up to 16) at `address`; leaves the slot in RCX. R9 is lost. Nothing to
-    /// do in the window.
+    /// Probes the table for `size` bytes (a power of two up to 16) at `address` and leaves the slot in RCX. R9 is overwritten. In
+    /// the window there is nothing to probe.
     pub(super) fn probe(
         &mut self,
         raw: &Instruction,

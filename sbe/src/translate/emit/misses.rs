@@ -1,12 +1,13 @@
-//! What happens when a check fails: pads within reach of JRCXZ, pieces out of line.
+//! Slow paths of checks that fail, and the islands by which JRCXZ reaches them.
 //!
-//! JRCXZ reaches 127 bytes only, and nothing else tests a register without touching flags. So failed checks jump to pads
-//! that stand between instructions every hundred bytes or so, or behind code that does not fall through, and from there to
-//! their pieces at the end of the fragment.
+//! JRCXZ reaches 127 bytes only, and nothing else tests a register without touching flags. So failed checks jump to islands,
+//! jumps that stand between instructions every hundred bytes or so, or behind code that does not fall through, and from there to
+//! their slow paths at the end of the fragment.
 
 use super::{Emitter, JUMP_BYTES, REACH};
 use crate::translate::asm::*;
 use crate::translate::context::AccessKind;
+use crate::translate::trampoline::Trampoline;
 
 /// A check that may fail.
 #[derive(Clone, Copy)]
@@ -17,21 +18,21 @@ pub(super) struct Miss {
     cause: Cause,
 }
 
-/// Why a check may fail, and so what its piece out of line does.
+/// The cause of a failed check, which decides what the slow path does.
 #[derive(Clone, Copy)]
 pub(super) enum Cause {
-    /// The emulator has to do the instruction.
+    /// The emulator has to execute the instruction.
     Refused,
     /// The polls are used up.
     Budget,
-    /// The slot for an access to the address in a register was empty; goes on at the label with the slot in RCX.
+    /// The slot for an access to the address in a register was empty; the code continues at the label with the slot in RCX.
     Slot(AccessKind, Reg, Label),
-    /// The host's unit does not hold the guest's FPU state; goes on at the label when it does.
+    /// The host's unit does not hold the guest's FPU state; the code continues at the label when it does.
     Fpu(Label),
 }
 
 impl Emitter {
-    /// A label for a JRCXZ that jumps when a check of the instruction at `offset` fails.
+    /// Creates a label for a JRCXZ that jumps when a check of the instruction at `offset` fails.
     pub(super) fn miss(&mut self, offset: u32, cause: Cause) -> Label {
         let near = self.asm.label();
         if self.misses.is_empty() {
@@ -45,21 +46,21 @@ impl Emitter {
         near
     }
 
-    /// Places the pads now if they would be out of reach behind `bytes` more.
-    pub(super) fn keep_pads_near(&mut self, bytes: usize) {
+    /// Emits the islands now if they would be out of reach behind `bytes` more.
+    pub(super) fn keep_islands_near(&mut self, bytes: usize) {
         if self.misses.is_empty() {
             return;
         }
-        // The pads that an instruction may add, and the jump over them.
-        let pads = JUMP_BYTES * (self.misses.len() + 4);
+        // The islands that an instruction may add, and the jump over them.
+        let islands = JUMP_BYTES * (self.misses.len() + 4);
         let distance = (self.asm.here() - self.first_miss) as usize;
-        if distance + bytes + pads > REACH {
-            self.pads(true);
+        if distance + bytes + islands > REACH {
+            self.islands(true);
         }
     }
 
-    /// Places the near targets of misses: jumps to their pieces out of line.
-    pub(super) fn pads(&mut self, falls_through: bool) {
+    /// Emits the islands of all checks that wait for theirs, and a jump over them if the code before falls through.
+    pub(super) fn islands(&mut self, falls_through: bool) {
         if self.misses.is_empty() {
             return;
         }
@@ -76,29 +77,29 @@ impl Emitter {
         self.asm.bind(over);
     }
 
-    /// The piece out of line for a failed check.
-    pub(super) fn failed(&mut self, label: Label, miss: Miss) {
+    /// Emits the slow path of a failed check.
+    pub(super) fn slow_path(&mut self, label: Label, miss: Miss) {
         self.asm.bind(label);
         match miss.cause {
             Cause::Refused => {
                 self.asm.mov_imm32(R9, miss.offset);
-                self.asm.jmp_to(self.runtime.emulate_at);
+                self.jmp_to(Trampoline::EmulateAt);
             }
             Cause::Budget => {
                 self.asm.mov_imm32(R9, miss.offset);
-                self.asm.jmp_to(self.runtime.budget_at);
+                self.jmp_to(Trampoline::BudgetAt);
             }
             Cause::Slot(kind, address, back) => {
                 if address != R8 {
                     self.asm.mov32(R8, address);
                 }
                 self.asm.mov_imm32(R9, miss.offset);
-                self.asm.call_to(self.runtime.miss(kind));
+                self.call_to(Trampoline::Miss(kind));
                 self.asm.jmp(back);
             }
             Cause::Fpu(back) => {
                 self.asm.mov_imm32(R9, miss.offset);
-                self.asm.call_to(self.runtime.load_fpu);
+                self.call_to(Trampoline::LoadFpu);
                 self.asm.jmp(back);
             }
         }

@@ -1,4 +1,4 @@
-//! Emitting host code for one guest instruction.
+//! [`Emitter`]: host code for guest instructions, one after the other.
 //!
 //! A memory access is a probe of a flat table, all without touching flags:
 //!
@@ -15,14 +15,14 @@
 //! |---|---|
 //! | `group` | checks of several accesses at once |
 //! | `memory` | effective addresses, probes, windows |
-//! | `misses` | what happens when a check fails |
+//! | `misses` | slow paths, taken when a check fails |
 //! | `plain` | instructions that the host executes as they are |
 //! | `arithmetic` | instructions on registers and memory that need more than renaming |
 //! | `stack` | PUSH, POP, LEAVE |
 //! | `flags` | PUSHF, POPF, CLI, STI, CLD, STD |
 //! | `string` | string instructions |
 //! | `system` | segment registers, SYSENTER, SYSEXIT, RDTSC |
-//! | `transfer` | jumps, calls, returns, and the links between fragments |
+//! | `transfer` | jumps, calls, returns, and the stubs that link fragments |
 
 mod arithmetic;
 mod flags;
@@ -38,71 +38,71 @@ mod transfer;
 use super::asm::*;
 use super::classify::{Rewrite, Verdict, verdict};
 use super::context::PAGE_BIAS;
+use super::fault_map::FaultEntry;
 use super::listing::{Mark, Marks};
 use super::mode::Mode;
 use super::operands::memory_operand;
-use super::restarts::Restart;
-use super::runtime::Runtime;
+use super::trampoline::{Trampoline, Trampolines};
 pub use flags::FIXED_FLAGS;
 use group::{Group, Plan};
 use iced_x86::{Instruction, InstructionInfoFactory, Register};
 use misses::Miss;
 use mmu::PAGE_SIZE;
-use transfer::Link;
+use transfer::Stub;
 
-/// Bytes of a page: branch targets below stay inside.
+/// The size of a page in bytes: branch targets below it are inside the page.
 const PAGE: u32 = PAGE_SIZE as u32;
-/// How far JRCXZ reaches, in bytes.
+/// The reach of JRCXZ in bytes.
 const REACH: usize = 127;
-/// Bytes of a jump to a pad or away from one.
+/// The size in bytes of a jump to or from an island.
 const JUMP_BYTES: usize = 5;
-/// Host bytes of an instruction without memory access.
+/// The most host bytes of an instruction without memory access.
 const PLAIN_BYTES: usize = 24;
-/// Host bytes of one memory access.
+/// The most host bytes of one memory access.
 const ACCESS_BYTES: usize = 48;
 
-/// Length of the code that finds out the page's address: LEA with a 32-bit displacement.
+/// The length of the code at an entry that computes the page's address: LEA with a 32-bit displacement.
 pub const ENTRY_BYTES: u32 = 7;
 
-/// What became of an instruction.
+/// The outcome of emitting an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Emitted {
     /// Host code was emitted; the next instruction follows.
     Inline,
-    /// Host code was emitted that never goes on to the next instruction.
+    /// Host code was emitted that never continues with the next instruction.
     Ends,
     /// Nothing was emitted: the emulator has to execute it.
     Emulate,
 }
 
-/// Where a branch leads.
+/// The target of a branch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// To this offset of the page.
+    /// This offset of the page.
     Inside(u16),
-    /// To this offset of the page, in a variant without groups.
+    /// This offset of the page, in the variant without groups.
     Plain(u16),
-    /// To another page.
+    /// Another page.
     Outside,
 }
 
-/// A direct branch, to be linked when its target is translated.
+/// A direct branch that can be linked, by the labels of what is patched for that: see [`Link`](super::fragment::Link).
 #[derive(Clone, Copy, Debug)]
 pub struct Branch {
-    /// Where it leads.
+    /// The branch's target.
     pub target: Target,
-    /// Label behind the branch: its displacement ends there.
-    pub after: Label,
-    /// Label behind the number that guards a link to another page, if it is guarded.
+    /// Label behind the jump or call: its displacement ends there.
+    pub jump: Label,
+    /// Label behind the operand of the guard of a branch to another page, if it is guarded.
     pub guard: Option<Label>,
-    /// Label behind the jump that can pass the guard by, in mode `Windowed`.
-    pub direct: Option<Label>,
+    /// Label behind the jump that can bypass the guard, in mode `Windowed`.
+    pub bypass: Option<Label>,
     /// Label of the guard.
     pub check: Label,
-    /// Label of the piece that asks for a link to another page.
-    pub ask: Option<Label>,
-    /// Label behind the jump that leaves to have the branch linked; the target's offset is in R9D there.
-    pub left: Label,
+    /// Label of the stub that exits to have a branch to another page linked.
+    pub stub: Option<Label>,
+    /// Label behind the jump that exits to have the branch linked; the target's offset is in R9D there.
+    pub exit: Label,
 }
 
 type Result<T> = std::result::Result<T, AsmError>;
@@ -111,35 +111,35 @@ type Result<T> = std::result::Result<T, AsmError>;
 pub struct Emitter {
     /// The code of the present fragment.
     pub asm: Asm,
-    /// Its branches to link, in the order of their sites.
+    /// The branches of the fragment that can be linked, in the order of their sites.
     pub branches: Vec<Branch>,
-    runtime: Runtime,
+    trampolines: Trampolines,
     mode: Mode,
     first_site: u32,
     info: InstructionInfoFactory,
-    /// Checks whose pads are not placed yet.
+    /// Checks whose islands are not placed yet.
     misses: Vec<Miss>,
     /// Arena offset of the first of them.
     first_miss: u32,
-    /// Checks whose pieces out of line are not placed yet.
+    /// Checks whose slow paths are not emitted yet.
     far: Vec<(Label, Miss)>,
-    links: Vec<Link>,
-    /// What the instructions of the fragment access; empty in a variant without groups.
+    stubs: Vec<Stub>,
+    /// The accesses of the fragment's instructions; empty in a variant without groups.
     plans: Vec<Plan>,
-    /// Memory that R10 points at.
+    /// The group that R10 serves at present.
     group: Option<Group>,
     /// Whether accesses go through the window.
     windowed: bool,
-    /// Where the code of the fragment's instructions is, if they access the window.
-    pub restarts: Vec<Restart>,
+    /// The fault map of the fragment, if accesses go through the window.
+    pub fault_entries: Vec<FaultEntry>,
     fpu_checked: bool,
-    /// DF is known to be clear.
+    /// DF is known to be clear here.
     upward: bool,
     /// The instruction before was STI: no interrupt may be taken before the next has executed.
     shadow: bool,
     /// A poll was counted for this instruction with the one before.
     polled: bool,
-    /// Where the code of the fragment's instructions is, if that is wanted.
+    /// The positions of the fragment's instructions, if they are recorded.
     marks: Option<Marks>,
 }
 
@@ -158,7 +158,7 @@ fn guest(register: Register) -> Option<Reg> {
     })
 }
 
-/// Host bytes that `raw` takes at most.
+/// The most host bytes that `raw` takes.
 fn most_bytes(raw: &Instruction, verdict: Verdict) -> usize {
     let operand = usize::from(memory_operand(raw).is_some());
     let more = match verdict {
@@ -176,29 +176,29 @@ fn most_bytes(raw: &Instruction, verdict: Verdict) -> usize {
     PLAIN_BYTES + ACCESS_BYTES * (operand + more)
 }
 
-/// Where offset `offset` of the page is, for an address relative to R13.
+/// The displacement of offset `offset` of the page from R13.
 fn in_page(offset: u32) -> i32 {
     offset as i32 - PAGE_BIAS
 }
 
 impl Emitter {
-    /// An emitter that uses the fixed pieces of `runtime`.
-    pub fn new(runtime: Runtime) -> Self {
+    /// Creates an emitter of code that uses `trampolines`.
+    pub fn new(trampolines: Trampolines) -> Self {
         Self {
             asm: Asm::new(),
             branches: Vec::new(),
-            runtime,
+            trampolines,
             mode: Mode::Supervisor,
             first_site: 0,
             info: InstructionInfoFactory::new(),
             misses: Vec::new(),
             first_miss: 0,
             far: Vec::new(),
-            links: Vec::new(),
+            stubs: Vec::new(),
             plans: Vec::new(),
             group: None,
             windowed: false,
-            restarts: Vec::new(),
+            fault_entries: Vec::new(),
             fpu_checked: false,
             upward: false,
             shadow: false,
@@ -207,17 +207,17 @@ impl Emitter {
         }
     }
 
-    /// From now on notes where the code of instructions is.
+    /// Records the positions of instructions from now on.
     pub fn record(&mut self) {
         self.marks = Some(Marks::default());
     }
 
-    /// Where the code of the instructions of the finished fragment is, if that is noted.
+    /// Takes the positions of the finished fragment's instructions, if they are recorded.
     pub fn take_marks(&mut self) -> Option<Marks> {
         self.marks.as_mut().map(std::mem::take)
     }
 
-    /// Notes that the code of the instruction at `offset` begins here.
+    /// Records that the code of the instruction at `offset` begins here.
     fn mark(&mut self, offset: u32, verdict: Verdict) {
         if let Some(marks) = &mut self.marks {
             marks.add(Mark {
@@ -228,55 +228,55 @@ impl Emitter {
         }
     }
 
-    /// Notes that the code of an instruction begins here, or none any more. It can begin anew wherever it faults: it changes
-    /// nothing of the guest's before its last access to the window.
+    /// Adds an entry to the fault map: the code of an instruction begins here, or that of the last one ends. An instruction can
+    /// begin anew wherever it faults, as it changes nothing of the guest's before its last access to the window.
     fn begin_instruction(&mut self, offset: Option<u16>) {
         if self.windowed {
             let code = self.asm.here();
-            self.restarts.push(Restart { code, offset });
+            self.fault_entries.push(FaultEntry { code, offset });
         }
     }
 
-    /// Begins a fragment at arena offsets `origins` for code executed in `mode`, whose branches get site numbers from
-    /// `first_site` on. It is entered at offset `at` of the page with EIP in R8D, which gives the page's address, or
-    /// [`ENTRY_BYTES`] further from inside the page.
+    /// Begins the fragment for offset `at` of a page, at the arena offsets `origins`, executed in `mode`, with site numbers from
+    /// `first_site` on. It is entered with EIP in R8D, from which it computes the page's address, or [`ENTRY_BYTES`] further on
+    /// from inside the page.
     pub fn begin(&mut self, origins: [u32; 2], mode: Mode, first_site: u32, at: u32) {
         self.asm.restart(origins);
         self.branches.clear();
         self.misses.clear();
         self.far.clear();
-        self.links.clear();
+        self.stubs.clear();
         self.plans.clear();
         self.group = None;
         self.mode = mode;
         self.windowed = mode == Mode::Windowed;
-        self.restarts.clear();
+        self.fault_entries.clear();
         self.first_site = first_site;
         self.fpu_checked = false;
         self.upward = false;
         self.shadow = false;
         self.take_marks();
         // LEA R13D, [R8 + disp32], in its long form whatever the displacement.
-        self.asm.raw(&[0x45, 0x8D, 0xA8]);
+        self.asm.raw(&[0x45, 0x8d, 0xa8]);
         self.asm.raw(&(PAGE_BIAS - at as i32).to_le_bytes());
     }
 
-    /// Looks ahead at an instruction of the fragment, so that accesses can be grouped. Returns whether the next one is
-    /// certain to follow it, or may.
+    /// Looks ahead at an instruction of the fragment, so that accesses can be grouped. Returns whether the next instruction can
+    /// follow it.
     pub fn plan(&mut self, raw: &Instruction) -> bool {
         let verdict = verdict(raw, self.mode.privilege());
         self.plans.push(Plan::new(raw, verdict, &mut self.info));
         !matches!(verdict, Verdict::Emulate) && !verdict.ends()
     }
 
-    /// Emits `raw`, the instruction of that number in the fragment, whose IP is its offset in the page.
+    /// Emits `raw`, instruction `number` of the fragment, whose IP is its offset in the page.
     ///
     /// # Errors
-    /// What the encoder says.
+    /// The encoder's.
     pub fn instruction(&mut self, raw: &Instruction, number: usize) -> Result<Emitted> {
         let verdict = verdict(raw, self.mode.privilege());
         let shadow = std::mem::take(&mut self.shadow);
-        self.keep_pads_near(most_bytes(raw, verdict));
+        self.keep_islands_near(most_bytes(raw, verdict));
         self.mark(raw.ip32(), verdict);
         self.begin_instruction(Some(raw.ip32() as u16));
         if verdict != Verdict::Emulate {
@@ -325,8 +325,8 @@ impl Emitter {
             Rewrite::PopSegment => Ok(self.pop_segment(raw)),
             Rewrite::StoreSegment => Ok(self.store_segment(raw)),
             Rewrite::LoadSegment => Ok(self.load_segment(raw)),
-            Rewrite::Sysenter => Ok(self.leave_through(raw, self.runtime.sysenter)),
-            Rewrite::Sysexit => Ok(self.leave_through(raw, self.runtime.sysexit)),
+            Rewrite::Sysenter => Ok(self.change_level(raw, Trampoline::Sysenter)),
+            Rewrite::Sysexit => Ok(self.change_level(raw, Trampoline::Sysexit)),
             Rewrite::Rdtsc => Ok(self.rdtsc(raw)),
             Rewrite::String => self.string(raw),
             Rewrite::RepeatedString => self.by_tables(|emitter| emitter.repeated_string(raw)),
@@ -341,37 +341,46 @@ impl Emitter {
         }
     }
 
-    /// Goes on at `target`, in this or, beyond its end, the next page.
+    /// Emits JMP to a trampoline.
+    fn jmp_to(&mut self, trampoline: Trampoline) {
+        self.asm.jmp_to(self.trampolines.at(trampoline));
+    }
+
+    /// Emits CALL of a trampoline.
+    fn call_to(&mut self, trampoline: Trampoline) {
+        self.asm.call_to(self.trampolines.at(trampoline));
+    }
+
+    /// Continues at offset `target` of the page or, beyond its end, of the next.
     pub fn go_on(&mut self, target: u32) {
-        self.keep_pads_near(PLAIN_BYTES);
+        self.keep_islands_near(PLAIN_BYTES);
         self.go_to(target);
     }
 
-    /// Leaves to have the instruction at `offset` emulated.
+    /// Exits to have the instruction at `offset` emulated.
     pub fn emulate(&mut self, offset: u32) {
-        self.keep_pads_near(PLAIN_BYTES);
+        self.keep_islands_near(PLAIN_BYTES);
         self.mark(offset, Verdict::Emulate);
         self.asm.mov_imm32(R9, offset);
-        self.asm.jmp_to(self.runtime.emulate_at);
+        self.jmp_to(Trampoline::EmulateAt);
     }
 
-    /// Emits everything that lies out of line and hands out the code. To be called once, behind code that does not fall
-    /// through.
+    /// Emits islands, stubs and slow paths, and returns the code. To be called once, behind code that does not fall through.
     ///
     /// # Errors
-    /// What the encoder says.
+    /// The encoder's.
     pub fn finish(&mut self) -> Result<[&[u8]; 2]> {
         if let Some(marks) = &mut self.marks {
             marks.end = self.asm.here();
         }
         self.begin_instruction(None);
-        self.pads(false);
-        for link in std::mem::take(&mut self.links) {
-            self.link(link);
+        self.islands(false);
+        for stub in std::mem::take(&mut self.stubs) {
+            self.stub(stub);
         }
         self.asm.switch_to(Section::Cold);
         for (label, miss) in std::mem::take(&mut self.far) {
-            self.failed(label, miss);
+            self.slow_path(label, miss);
         }
         self.asm.finish()
     }

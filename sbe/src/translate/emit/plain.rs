@@ -1,4 +1,4 @@
-//! Instructions that the host executes as they are: integer, x87, MMX and SSE, and LEA.
+//! Instructions that the host executes as they are (integer, x87, MMX and SSE), and LEA.
 
 use super::memory::is_addressable;
 use super::misses::Cause;
@@ -6,16 +6,16 @@ use super::{Emitted, Emitter, Result, guest};
 use crate::translate::asm::*;
 use crate::translate::context::field;
 use crate::translate::operands::{
-    Counter, Place, high_byte_operand, is_high_byte, memory_operand, rewrite,
+    Counter, HostOperand, high_byte_operand, is_high_byte, memory_operand, rewrite,
 };
-use crate::translate::runtime::context;
+use crate::translate::sequences::context;
 use iced_x86::{Instruction, OpAccess, OpKind, Register};
 
-/// Bits by which AH lies above AL.
+/// The distance in bits of AH from AL.
 const HIGH_BYTE: u8 = 8;
 
 impl Emitter {
-    /// An instruction that the host executes as it is, its operands renamed.
+    /// Emits an instruction that the host executes as it is, with its operands renamed.
     pub(super) fn copy(&mut self, raw: &Instruction) -> Result<Emitted> {
         let Some(index) = memory_operand(raw) else {
             return self.copy_registers(raw);
@@ -27,7 +27,7 @@ impl Emitter {
         let Some(probed) = self.probe_operand(raw, writes) else {
             return Ok(Emitted::Emulate);
         };
-        self.encode(raw, Counter::Home, Some(probed.place()))
+        self.encode(raw, Counter::R11, Some(probed.operand()))
     }
 
     /// Whether operand `index` is written.
@@ -41,7 +41,7 @@ impl Emitter {
         &mut self,
         raw: &Instruction,
         counter: Counter,
-        place: Option<Place>,
+        place: Option<HostOperand>,
     ) -> Result<Emitted> {
         let Some(host) = rewrite(raw, counter, place) else {
             return Ok(Emitted::Emulate);
@@ -50,16 +50,16 @@ impl Emitter {
         Ok(Emitted::Inline)
     }
 
-    /// Registers only. AH..BH beside ECX, or CH: with ECX brought to its own place.
+    /// Emits an instruction of registers only. For AH..BH beside ECX, or CH, guest ECX is moved to ECX.
     fn copy_registers(&mut self, raw: &Instruction) -> Result<Emitted> {
-        if self.encode(raw, Counter::Home, None)? == Emitted::Inline {
+        if self.encode(raw, Counter::R11, None)? == Emitted::Inline {
             return Ok(Emitted::Inline);
         }
         self.with_counter(raw, None)
     }
 
-    /// Executes `raw` with guest ECX in ECX.
-    fn with_counter(&mut self, raw: &Instruction, place: Option<Place>) -> Result<Emitted> {
+    /// Emits `raw` with guest ECX in ECX.
+    fn with_counter(&mut self, raw: &Instruction, place: Option<HostOperand>) -> Result<Emitted> {
         let Some(host) = rewrite(raw, Counter::Ecx, place) else {
             return Ok(Emitted::Emulate);
         };
@@ -69,8 +69,8 @@ impl Emitter {
         Ok(Emitted::Inline)
     }
 
-    /// Memory and AH..BH. One that is only read is copied to R9B first; else the operand's address needs a register
-    /// without REX prefix, and RCX is the only one.
+    /// Emits an instruction of memory and AH..BH. A high byte that is only read is copied to R9B first; else the operand's address
+    /// needs a register without REX prefix, and RCX is the only one.
     fn copy_high_byte(&mut self, raw: &Instruction, memory: u32) -> Result<Emitted> {
         let Some(high) = high_byte_operand(raw) else {
             return Ok(Emitted::Emulate);
@@ -88,7 +88,7 @@ impl Emitter {
                 return Ok(Emitted::Emulate);
             };
             let probed = self.point(RCX, probed);
-            return self.encode(raw, Counter::Home, Some(probed.place()));
+            return self.encode(raw, Counter::R11, Some(probed.operand()));
         }
         let writes = self.writes(raw, memory);
         let (Some(probed), Some(whole)) = (
@@ -101,10 +101,10 @@ impl Emitter {
         self.asm.rorx32(R9, whole, HIGH_BYTE);
         let mut low = *raw;
         low.set_op_register(high, Register::R9L);
-        self.encode(&low, Counter::Home, Some(probed.place()))
+        self.encode(&low, Counter::R11, Some(probed.operand()))
     }
 
-    /// CH, which is operand `high`, from memory that is only read: as the low byte of ECX, turned there and back.
+    /// Emits an instruction that reads memory and writes CH, operand `high`: as the low byte of guest ECX, rotated there and back.
     fn copy_to_ch(&mut self, raw: &Instruction, memory: u32, high: u32) -> Result<Emitted> {
         let Some(probed) = self.probe_operand(raw, false) else {
             return Ok(Emitted::Emulate);
@@ -115,12 +115,12 @@ impl Emitter {
         low.set_op_register(memory, Register::R9L);
         low.set_op_register(high, Register::R11L);
         self.asm.rorx32(R11, R11, HIGH_BYTE);
-        let emitted = self.encode(&low, Counter::Home, None)?;
+        let emitted = self.encode(&low, Counter::R11, None)?;
         self.asm.rorx32(R11, R11, u32::BITS as u8 - HIGH_BYTE);
         Ok(emitted)
     }
 
-    /// A shift or rotation by CL.
+    /// Emits a shift or rotation by CL.
     pub(super) fn copy_with_cl(&mut self, raw: &Instruction) -> Result<Emitted> {
         if memory_operand(raw).is_none() {
             return self.with_counter(raw, None);
@@ -129,10 +129,10 @@ impl Emitter {
             return Ok(Emitted::Emulate);
         };
         let probed = self.point(R8, probed);
-        self.with_counter(raw, Some(probed.place()))
+        self.with_counter(raw, Some(probed.operand()))
     }
 
-    /// An x87, MMX or SSE instruction on the host's unit, which the guest's state is loaded into on first use.
+    /// Emits an x87, MMX or SSE instruction on the host's unit, into which the guest's state is loaded on first use.
     pub(super) fn copy_fpu(&mut self, raw: &Instruction) -> Result<Emitted> {
         let memory = memory_operand(raw);
         let size = raw.memory_size().size() as u32;
@@ -145,15 +145,15 @@ impl Emitter {
             Some(index) => {
                 let writes = self.writes(raw, index);
                 match self.probe_operand(raw, writes) {
-                    Some(probed) => Some(probed.place()),
+                    Some(probed) => Some(probed.operand()),
                     None => return Ok(Emitted::Emulate),
                 }
             }
         };
-        self.encode(raw, Counter::Home, place)
+        self.encode(raw, Counter::R11, place)
     }
 
-    /// Makes sure that the host's unit holds the guest's state.
+    /// Emits a check that the host's unit holds the guest's state, unless the fragment has had one.
     pub(super) fn check_fpu(&mut self, raw: &Instruction) {
         if self.fpu_checked {
             return;
@@ -166,6 +166,7 @@ impl Emitter {
         self.fpu_checked = true;
     }
 
+    /// Emits LEA.
     pub(super) fn lea(&mut self, raw: &Instruction) -> Emitted {
         match guest(raw.op0_register()) {
             Some(target) if is_addressable(raw, false) => {

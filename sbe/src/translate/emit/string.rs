@@ -1,4 +1,4 @@
-//! String instructions.
+//! String instructions, which run upwards only: where DF is set, the emulator executes them.
 
 use super::memory::Probed;
 use super::misses::Cause;
@@ -6,12 +6,12 @@ use super::transfer::{EQUAL, NOT_EQUAL};
 use super::{Emitted, Emitter, PAGE, Result};
 use crate::translate::asm::*;
 use crate::translate::context::field;
-use crate::translate::operands::{Place, point_at};
-use crate::translate::runtime::context;
+use crate::translate::operands::{HostOperand, point_at};
+use crate::translate::sequences::context;
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register, RepPrefixKind};
 
 impl Emitter {
-    /// Leaves to have `raw` emulated if DF is set.
+    /// Emits a check that DF is clear, where that is not known; else the emulator executes `raw`.
     fn check_upward(&mut self, raw: &Instruction) {
         if self.upward {
             return;
@@ -25,7 +25,7 @@ impl Emitter {
         self.upward = true;
     }
 
-    /// LODS, STOS, SCAS or MOVS, once, if DF is clear.
+    /// Emits LODS, STOS, SCAS or MOVS without a repeat prefix.
     pub(super) fn string(&mut self, raw: &Instruction) -> Result<Emitted> {
         self.check_upward(raw);
         let size = raw.memory_size().size() as u32;
@@ -41,11 +41,11 @@ impl Emitter {
             self.store(size, target, R9);
         } else if reads_source {
             let source = self.probe(raw, RSI, size, false);
-            self.on_accumulator(size, LODS, source.place())?;
+            self.on_accumulator(size, LODS, source.operand())?;
         } else {
             let target = self.probe(raw, RDI, size, !scans);
             if scans {
-                self.on_accumulator(size, SCAS, target.place())?;
+                self.on_accumulator(size, SCAS, target.operand())?;
             } else {
                 self.store(size, target, RAX);
             }
@@ -59,10 +59,10 @@ impl Emitter {
         Ok(Emitted::Inline)
     }
 
-    /// MOVS, STOS, CMPS or SCAS with a repeat prefix, on the host's memory, if DF is clear. What lies in one page each is done
-    /// at once; else first the elements up to the end of the page, then the others. What goes on beyond the next page is the
-    /// emulator's, and so is an element that lies in two pages. SCAS, which often has no bound but what it looks for, goes page
-    /// by page.
+    /// Emits MOVS, STOS, CMPS or SCAS with a repeat prefix, on the host's memory. Elements that all lie in one page, at ESI and at
+    /// EDI, are done at once; else first those up to the end of the page, then the others. Elements beyond the next page are left
+    /// to the emulator, and so is one that lies in two pages. SCAS, which often has no bound but the element that it looks for,
+    /// goes page by page.
     pub(super) fn repeated_string(&mut self, raw: &Instruction) -> Result<Emitted> {
         self.check_upward(raw);
         if is_scan(raw) {
@@ -79,7 +79,7 @@ impl Emitter {
         Ok(Emitted::Inline)
     }
 
-    /// Goes on only if ECX is not 0, else at `done`.
+    /// Emits a jump to `done` if ECX is 0.
     fn unless_count_is_zero(&mut self, done: Label) {
         let (none, some) = (self.asm.label(), self.asm.label());
         self.asm.mov32(RCX, R11);
@@ -90,7 +90,7 @@ impl Emitter {
         self.asm.bind(some);
     }
 
-    /// The elements at RSI, or at RDI, do not lie in one page: those of the first page, then the others.
+    /// Emits the case that the elements at RSI, or at RDI, lie in two pages: those of the first page, then the others.
     fn repeat_split(&mut self, raw: &Instruction, crosses: [Label; 2], done: Label) -> Result<()> {
         let log = (raw.memory_size().size() as u32).trailing_zeros();
         let first = self.asm.label();
@@ -103,7 +103,7 @@ impl Emitter {
         self.asm.mov64(R9, RDI);
         self.asm.bind(first);
         self.rest_of_page(raw, log);
-        self.pads(true);
+        self.islands(true);
         let refused = self.refused(raw);
         self.repeat(raw, R10, [refused; 2])?;
         if compares(raw) {
@@ -114,14 +114,14 @@ impl Emitter {
         Ok(())
     }
 
-    /// Executes `raw` up to `count` times, R11 or fewer in R10, and counts R11 down. If that may touch more than one page at
-    /// RSI or RDI, nothing is done and control goes to the label for the pointer.
+    /// Emits up to `count` repetitions of `raw`, R11 or fewer in R10, which count R11 down. If they may touch more than one page at
+    /// RSI or RDI, nothing is done and control goes to the label for that pointer.
     fn repeat(&mut self, raw: &Instruction, count: Reg, crosses: [Label; 2]) -> Result<()> {
         let sources = has_source(raw);
         if sources {
             self.range(raw, RSI, count, crosses[0]);
             self.asm.store64(context(field::SCRATCH), R8);
-            self.pads(true);
+            self.islands(true);
         }
         self.range(raw, RDI, count, crosses[1]);
         self.guest_minus_host(R9, RDI);
@@ -147,11 +147,11 @@ impl Emitter {
         } else {
             self.asm.lea32(R11, indexed(R11, RCX, 0, 0));
         }
-        self.pads(true);
+        self.islands(true);
         Ok(())
     }
 
-    /// SCAS with a repeat prefix, as far as the page of EDI goes:
+    /// Emits SCAS with a repeat prefix, as far as the page of EDI extends:
     ///
     /// ```text
     ///   r10 = minimum of ecx and the elements from edi to the end of the page; none: emulate
@@ -166,7 +166,7 @@ impl Emitter {
         self.elements_in_page(raw, log);
         let refused = self.refused(raw);
         self.range(raw, RDI, R10, refused);
-        self.pads(true);
+        self.islands(true);
         self.guest_minus_host(R9, RDI);
         self.asm.mov64(RDI, R8);
         self.asm.mov32(RCX, R10);
@@ -181,13 +181,13 @@ impl Emitter {
         self.asm.jrcxz(more);
         self.poll(raw);
         self.go_to(raw.ip32());
-        self.pads(false);
+        self.islands(false);
         self.asm.bind(more);
         self.asm.bind(done);
         Ok(Emitted::Inline)
     }
 
-    /// R10D = the minimum of ECX and of the elements, of 2^`log` bytes, from EDI to the end of its page.
+    /// Emits R10D = the minimum of ECX and of the elements, of 2^`log` bytes, from EDI to the end of its page.
     fn elements_in_page(&mut self, raw: &Instruction, log: u32) {
         let (inside, crosses, known) = (self.asm.label(), self.asm.label(), self.asm.label());
         self.asm.mov32(R10, R11);
@@ -204,10 +204,11 @@ impl Emitter {
         self.asm.mov64(R9, RDI);
         self.rest_of_page(raw, log);
         self.asm.bind(known);
-        self.pads(true);
+        self.islands(true);
     }
 
-    /// R10D = elements of 2^`log` bytes from the address in R9 to the end of its page. The emulator does `raw` if there are none.
+    /// Emits R10D = elements of 2^`log` bytes from the address in R9 to the end of its page. If there are none, the emulator
+    /// executes `raw`.
     fn rest_of_page(&mut self, raw: &Instruction, log: u32) {
         // The complement of the offset in the page is how many bytes come behind the first.
         self.asm.not64(R9);
@@ -221,7 +222,7 @@ impl Emitter {
         self.asm.jrcxz(refused);
     }
 
-    /// R8 = host address of `pointer`, from which `count` elements lie in one page.
+    /// Emits R8 = host address of `pointer`, if `count` elements from there lie in one page; else a jump to `crosses`.
     fn range(&mut self, raw: &Instruction, pointer: Reg, count: Reg, crosses: Label) {
         let inside = self.asm.label();
         let scale = raw.memory_size().size().trailing_zeros() as u8;
@@ -238,14 +239,14 @@ impl Emitter {
         self.asm.lea64(R8, probed.mem());
     }
 
-    /// `target` = `pointer` - R8.
+    /// Emits `target` = `pointer` - R8.
     fn guest_minus_host(&mut self, target: Reg, pointer: Reg) {
         self.asm.mov64(target, R8);
         self.asm.not64(target);
         self.asm.lea64(target, indexed(pointer, target, 0, 1));
     }
 
-    /// R9D = the probed memory, zero-extended.
+    /// Emits R9D = the probed memory, zero-extended.
     fn load(&mut self, size: u32, from: Probed) {
         match size {
             1 => self.asm.load8(R9, from.mem()),
@@ -254,7 +255,7 @@ impl Emitter {
         }
     }
 
-    /// The probed memory = the low `size` bytes of `from`.
+    /// Emits the probed memory = the low `size` bytes of `from`.
     fn store(&mut self, size: u32, to: Probed, from: Reg) {
         match size {
             1 => self.asm.store8(to.mem(), from),
@@ -263,8 +264,8 @@ impl Emitter {
         }
     }
 
-    /// An instruction of AL, AX or EAX and memory, chosen by size.
-    fn on_accumulator(&mut self, size: u32, codes: [Code; 3], place: Place) -> Result<()> {
+    /// Emits an instruction of AL, AX or EAX and memory, chosen by size.
+    fn on_accumulator(&mut self, size: u32, codes: [Code; 3], place: HostOperand) -> Result<()> {
         let index = size.trailing_zeros() as usize;
         let register = [Register::AL, Register::AX, Register::EAX][index];
         let memory = iced_x86::MemoryOperand::with_base(place.base);
@@ -274,7 +275,7 @@ impl Emitter {
     }
 }
 
-/// Whether it is SCAS.
+/// Whether `raw` is SCAS.
 fn is_scan(raw: &Instruction) -> bool {
     use Mnemonic::*;
     matches!(raw.mnemonic(), Scasb | Scasw | Scasd)
@@ -285,13 +286,13 @@ fn has_source(raw: &Instruction) -> bool {
     [raw.op0_kind(), raw.op1_kind()].contains(&OpKind::MemorySegESI)
 }
 
-/// Whether it is CMPS or SCAS, which may end early under a repeat prefix.
+/// Whether `raw` is CMPS or SCAS, which may end early under a repeat prefix.
 fn compares(raw: &Instruction) -> bool {
     use Mnemonic::*;
     is_scan(raw) || matches!(raw.mnemonic(), Cmpsb | Cmpsw | Cmpsd)
 }
 
-/// The condition under which it does.
+/// The condition under which CMPS or SCAS ends early.
 fn end_condition(raw: &Instruction) -> u8 {
     if raw.has_repne_prefix() {
         EQUAL
@@ -300,12 +301,12 @@ fn end_condition(raw: &Instruction) -> u8 {
     }
 }
 
-/// What LODS does with the accumulator.
+/// The forms of LODS on the accumulator, by size.
 const LODS: [Code; 3] = [Code::Mov_r8_rm8, Code::Mov_r16_rm16, Code::Mov_r32_rm32];
-/// What SCAS does with it.
+/// The forms of SCAS on the accumulator, by size.
 const SCAS: [Code; 3] = [Code::Cmp_r8_rm8, Code::Cmp_r16_rm16, Code::Cmp_r32_rm32];
 
-/// A repeated string instruction with 64-bit addresses: RCX, RSI and RDI.
+/// The form of a repeated string instruction with 64-bit addresses: RCX, RSI and RDI.
 fn on_host(raw: &Instruction) -> Result<Instruction> {
     use Mnemonic::*;
     let prefix = if raw.has_repne_prefix() {

@@ -5,13 +5,15 @@ use super::{Emitted, Emitter, guest};
 use crate::cpu::segment::SegReg;
 use crate::translate::asm::*;
 use crate::translate::context::field;
-use crate::translate::runtime::context;
+use crate::translate::sequences::context;
+use crate::translate::trampoline::Trampoline;
 use iced_x86::{Instruction, OpKind, Register};
 use mmu::Privilege;
 
-/// Bits of each half of EDX:EAX.
+/// The number of bits of each half of EDX:EAX.
 const HALF: u32 = 32;
 
+/// The segment register that `register` is.
 fn segment(register: Register) -> Option<SegReg> {
     Some(match register {
         Register::ES => SegReg::Es,
@@ -24,34 +26,37 @@ fn segment(register: Register) -> Option<SegReg> {
     })
 }
 
-/// Where the selector in `register` is.
+/// The memory operand of the selector in `register`.
 fn selector(register: SegReg) -> Mem {
     context(field::SELECTORS + 4 * register as i32)
 }
 
 impl Emitter {
+    /// Emits PUSH of a segment register.
     pub(super) fn push_segment(&mut self, raw: &Instruction) -> Emitted {
         let Some(register) = segment(raw.op0_register()) else {
             return Emitted::Emulate;
         };
-        let slot = self.open_slot(raw);
+        let slot = self.below_stack_top(raw);
         self.asm.load32(R9, selector(register));
         self.asm.store32(slot.mem(), R9);
         self.asm.lea32(R12, at(R12, -4));
         Emitted::Inline
     }
 
+    /// Emits POP to a segment register.
     pub(super) fn pop_segment(&mut self, raw: &Instruction) -> Emitted {
         let Some(register) = segment(raw.op0_register()) else {
             return Emitted::Emulate;
         };
-        let top = self.top_of_stack(raw);
+        let top = self.stack_top(raw);
         self.asm.load16(R8, top.mem());
         self.load_selector(raw, register);
         self.asm.lea32(R12, at(R12, 4));
         Emitted::Inline
     }
 
+    /// Emits MOV from a segment register.
     pub(super) fn store_segment(&mut self, raw: &Instruction) -> Emitted {
         let Some(register) = segment(raw.op1_register()) else {
             return Emitted::Emulate;
@@ -71,6 +76,7 @@ impl Emitter {
         Emitted::Inline
     }
 
+    /// Emits MOV to a segment register.
     pub(super) fn load_segment(&mut self, raw: &Instruction) -> Emitted {
         let Some(register) = segment(raw.op0_register()) else {
             return Emitted::Emulate;
@@ -90,26 +96,27 @@ impl Emitter {
         Emitted::Inline
     }
 
-    /// Loads the selector in R8D.
+    /// Emits the loading of the selector in R8D.
     fn load_selector(&mut self, raw: &Instruction, register: SegReg) {
         self.asm.mov_imm32(R9, raw.ip32());
-        self.asm.call_to(self.runtime.load_segment(register));
+        self.call_to(Trampoline::LoadSegment(register));
     }
 
-    /// SYSENTER and SYSEXIT: `piece` goes on at the other privilege level.
-    pub(super) fn leave_through(&mut self, raw: &Instruction, piece: u32) -> Emitted {
+    /// Emits SYSENTER or SYSEXIT: the trampoline continues at the other privilege level.
+    pub(super) fn change_level(&mut self, raw: &Instruction, trampoline: Trampoline) -> Emitted {
         self.asm.mov_imm32(R9, raw.ip32());
-        self.asm.jmp_to(piece);
+        self.jmp_to(trampoline);
         Emitted::Ends
     }
 
+    /// Emits RDTSC.
     pub(super) fn rdtsc(&mut self, raw: &Instruction) -> Emitted {
         if self.mode.privilege() == Privilege::User {
             let refused = self.miss(raw.ip32(), Cause::Refused);
             self.asm.load64(RCX, context(field::TSC_USABLE));
             self.asm.jrcxz(refused);
         }
-        self.asm.raw(&[0x0F, 0x31]);
+        self.asm.raw(&[0x0f, 0x31]);
         self.asm.mov_imm32(RCX, HALF);
         self.asm.shlx64(RDX, RDX, RCX);
         self.asm.lea64(RAX, indexed(RAX, RDX, 0, 0));

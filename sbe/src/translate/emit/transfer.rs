@@ -1,12 +1,12 @@
-//! Near jumps, calls and returns, and the links between fragments.
+//! Near jumps, calls and returns, and the stubs by which fragments are linked.
 //!
-//! A guest call makes a host call. The host's return lands behind it, where the guest's return address is compared with the one
-//! that the call pushed; if it is another one, or the host's stack is exhausted, the jump dispatcher goes on.
+//! A guest call makes a host call. The host's return comes back behind it, where the guest's return address is compared with the
+//! one that the call pushed; if they differ, or the host's stack is empty, the dispatcher continues.
 //!
 //! ```text
 //!   push r13 ; call target             ; guest: push return address
 //!   ...                                ; guest: pop into r8d; host: ret
-//!   pop r9 ; not r8 ; lea rcx, [r9 + r8 + ...] ; jrcxz matches ; jmp mismatch
+//!   pop r9 ; not r8 ; lea rcx, [r9 + r8 + ...] ; jrcxz matches ; jmp return_mismatch
 //!   matches: mov r13d, r9d             ; the page of the caller
 //! ```
 //!
@@ -16,38 +16,40 @@ use super::misses::Cause;
 use super::{Branch, Emitted, Emitter, PAGE, Target, guest, in_page};
 use crate::translate::asm::*;
 use crate::translate::context::{CODE_TABLE, FETCH_TABLE};
-use crate::translate::runtime::poll;
+use crate::translate::sequences::poll;
+use crate::translate::trampoline::Trampoline;
 use iced_x86::{ConditionCode, Instruction, OpKind};
 use mmu::Privilege;
 
-/// A piece out of line that a direct branch leads to.
+/// A stub to which a direct branch leads until it is linked, or for good.
 #[derive(Clone, Copy)]
-pub(super) struct Link {
+pub(super) struct Stub {
     label: Label,
     target: u32,
-    way: Way,
+    kind: StubKind,
 }
 
-/// Where a direct branch goes.
+/// The kind of a stub, with the branch's site.
 #[derive(Clone, Copy)]
-enum Way {
-    /// To another page; its site.
-    Cross(u32),
-    /// To another page, if that is the one linked to; its site.
+enum StubKind {
+    /// The stub of a branch to another page.
+    Across(u32),
+    /// The stub of a guarded branch to another page, which goes to the code it is linked to only where that is right.
     Guarded(u32),
-    /// Inside the page; its site.
+    /// The stub of a branch inside the page.
     Inside(u32),
-    /// To the same place in a variant without groups; its site.
+    /// The stub of a branch to the same offset in the plain variant.
     Plain(u32),
-    /// To the piece that has the instruction at the offset emulated.
+    /// The stub that has the instruction at the offset emulated; its branch is never linked.
     Emulate,
 }
 
-/// Conditions by number.
+/// The number of the condition E.
 pub(super) const EQUAL: u8 = 4;
+/// The number of the condition NE.
 pub(super) const NOT_EQUAL: u8 = 5;
 
-/// The condition's number in opcodes (SDM Vol. 1, B.1 "Condition Codes").
+/// The number of a condition in opcodes (SDM Vol. 1, B.1 "Condition Codes").
 fn condition_number(condition: ConditionCode) -> u8 {
     match condition {
         ConditionCode::o => 0,
@@ -70,8 +72,8 @@ fn condition_number(condition: ConditionCode) -> u8 {
 }
 
 impl Emitter {
-    /// Leaves to have the instruction at `offset` emulated, unless the next page is the one whose fetch slot plus linear address
-    /// is `host`.
+    /// Emits a check that the next page is the one whose fetch slot plus linear address is `host`; else the instruction at `offset`
+    /// is emulated.
     pub fn check_next_page(&mut self, offset: u32, host: u64) {
         let same = self.asm.label();
         let other = self.emulate_out_of_line(offset);
@@ -86,15 +88,17 @@ impl Emitter {
         self.asm.bind(same);
     }
 
+    /// Emits Jcc.
     pub(super) fn branch_if(&mut self, raw: &Instruction) -> Emitted {
         let target = raw.near_branch32();
         self.poll_if_backward(raw, target);
-        let (label, site) = self.open_link(target);
+        let (label, site) = self.open_stub(target);
         self.asm.jcc(condition_number(raw.condition_code()), label);
         self.mark_site(site);
         Emitted::Inline
     }
 
+    /// Emits JECXZ.
     pub(super) fn branch_if_zero(&mut self, raw: &Instruction) -> Emitted {
         let target = raw.near_branch32();
         self.poll_if_backward(raw, target);
@@ -103,7 +107,7 @@ impl Emitter {
         Emitted::Inline
     }
 
-    /// LOOP: branches unless the count reaches zero.
+    /// Emits LOOP, which branches unless the count reaches zero.
     pub(super) fn branch_loop(&mut self, raw: &Instruction) -> Emitted {
         let target = raw.near_branch32();
         self.poll_if_backward(raw, target);
@@ -116,6 +120,7 @@ impl Emitter {
         Emitted::Inline
     }
 
+    /// Emits a branch to `target` if RCX is zero.
     fn branch_if_rcx_zero(&mut self, target: u32) {
         let (taken, not_taken) = (self.asm.label(), self.asm.label());
         self.asm.jrcxz(taken);
@@ -125,6 +130,7 @@ impl Emitter {
         self.asm.bind(not_taken);
     }
 
+    /// Emits JMP.
     pub(super) fn jump(&mut self, raw: &Instruction) -> Emitted {
         let target = raw.near_branch32();
         self.poll_if_backward(raw, target);
@@ -132,50 +138,54 @@ impl Emitter {
         Emitted::Ends
     }
 
+    /// Emits CALL.
     pub(super) fn call(&mut self, raw: &Instruction) -> Emitted {
         self.poll(raw);
         self.push_return_address(raw);
-        let (label, site) = self.open_link(raw.near_branch32());
+        let (label, site) = self.open_stub(raw.near_branch32());
         self.asm.push(R13);
         self.asm.call(label);
         self.mark_site(site);
-        self.landing(raw);
+        self.return_point(raw);
         Emitted::Ends
     }
 
+    /// Emits an indirect JMP.
     pub(super) fn jump_indirect(&mut self, raw: &Instruction) -> Emitted {
         if !self.target(raw) {
             return Emitted::Emulate;
         }
-        self.asm.jmp_to(self.runtime.jump);
+        self.jmp_to(Trampoline::PolledDispatch);
         Emitted::Ends
     }
 
+    /// Emits an indirect CALL.
     pub(super) fn call_indirect(&mut self, raw: &Instruction) -> Emitted {
         if !self.target(raw) {
             return Emitted::Emulate;
         }
         self.keeping(R8, |emitter| emitter.push_return_address(raw));
         self.asm.push(R13);
-        self.asm.call_to(self.runtime.jump);
-        self.landing(raw);
+        self.call_to(Trampoline::PolledDispatch);
+        self.return_point(raw);
         Emitted::Ends
     }
 
+    /// Emits RET.
     pub(super) fn ret(&mut self, raw: &Instruction) -> Emitted {
         let released = if raw.op_count() == 0 {
             0
         } else {
             raw.immediate16()
         };
-        let top = self.top_of_stack(raw);
+        let top = self.stack_top(raw);
         self.asm.load32(R8, top.mem());
         self.asm.lea32(R12, at(R12, 4 + i32::from(released)));
         self.asm.ret();
         Emitted::Ends
     }
 
-    /// R8D = target of an indirect jump or call.
+    /// Emits R8D = target of an indirect jump or call. Returns whether that was possible.
     fn target(&mut self, raw: &Instruction) -> bool {
         if raw.op0_kind() == OpKind::Memory {
             let Some(probed) = self.probe_operand(raw, false) else {
@@ -191,28 +201,29 @@ impl Emitter {
         register.is_some()
     }
 
+    /// Emits the push of the guest's return address.
     fn push_return_address(&mut self, raw: &Instruction) {
-        let slot = self.open_slot(raw);
+        let slot = self.below_stack_top(raw);
         self.asm.lea32(R9, at(R13, in_page(raw.next_ip32())));
         self.asm.store32(slot.mem(), R9);
         self.asm.lea32(R12, at(R12, -4));
     }
 
-    /// Where the host's return lands, with the guest's target in R8D.
-    fn landing(&mut self, raw: &Instruction) {
+    /// Emits the code to which the host's return comes back, with the guest's target in R8D.
+    fn return_point(&mut self, raw: &Instruction) {
         let next = raw.next_ip32();
         let matches = self.asm.label();
         self.asm.pop(R9);
         self.asm.not64(R8);
         self.asm.lea64(RCX, indexed(R9, R8, 0, in_page(next) + 1));
         self.asm.jrcxz(matches);
-        self.asm.jmp_to(self.runtime.mismatch);
+        self.jmp_to(Trampoline::ReturnMismatch);
         self.asm.bind(matches);
         self.asm.mov32(R13, R9);
         self.go_to(next);
     }
 
-    /// A branch backward counts a poll.
+    /// Emits a poll, if the branch is backward.
     fn poll_if_backward(&mut self, raw: &Instruction, target: u32) {
         // A target below the page wraps around to a large offset; it may as well be far ahead, which does no harm.
         let backward = target <= raw.ip32() || target > i32::MAX as u32;
@@ -221,7 +232,7 @@ impl Emitter {
         }
     }
 
-    /// Counts a poll, unless STI has done so: in its shadow no interrupt may be taken.
+    /// Emits a poll, unless STI has counted it: in its shadow no interrupt may be taken.
     pub(super) fn poll(&mut self, raw: &Instruction) {
         if self.polled {
             return;
@@ -230,41 +241,45 @@ impl Emitter {
         poll(&mut self.asm, expired);
     }
 
-    /// Goes to offset `target` of the page; beyond it: of another page.
+    /// Emits a jump to offset `target` of the page; beyond it, of another page.
     pub(super) fn go_to(&mut self, target: u32) {
-        let (label, site) = self.open_link(target);
+        let (label, site) = self.open_stub(target);
         self.asm.jmp(label);
         self.mark_site(site);
     }
 
-    /// Leads branches to the piece that has the instruction at `offset` emulated.
+    /// Creates the label of a stub that has the instruction at `offset` emulated.
     pub(super) fn emulate_out_of_line(&mut self, offset: u32) -> Label {
         let label = self.asm.label();
-        self.links.push(Link {
+        self.stubs.push(Stub {
             label,
             target: offset,
-            way: Way::Emulate,
+            kind: StubKind::Emulate,
         });
         label
     }
 
-    /// Leads branches to the piece that has `raw` emulated.
+    /// Creates the label of a stub that has `raw` emulated.
     pub(super) fn refused(&mut self, raw: &Instruction) -> Label {
         self.emulate_out_of_line(raw.ip32())
     }
 
-    /// The label of the piece out of line for a branch to `target`, and the branch's site if it can be linked itself.
-    fn open_link(&mut self, target: u32) -> (Label, Option<usize>) {
+    /// Creates a stub for a branch to `target`. Returns its label, and the branch's site if the branch itself can be patched.
+    fn open_stub(&mut self, target: u32) -> (Label, Option<usize>) {
         let label = self.asm.label();
         let inside = target < PAGE;
         let site = self.branches.len();
         let number = self.first_site + site as u32;
-        let way = match (inside, self.mode.privilege()) {
-            (true, _) => Way::Inside(number),
-            (false, Privilege::Supervisor) => Way::Cross(number),
-            (false, Privilege::User) => Way::Guarded(number),
+        let kind = match (inside, self.mode.privilege()) {
+            (true, _) => StubKind::Inside(number),
+            (false, Privilege::Supervisor) => StubKind::Across(number),
+            (false, Privilege::User) => StubKind::Guarded(number),
         };
-        self.links.push(Link { label, target, way });
+        self.stubs.push(Stub {
+            label,
+            target,
+            kind,
+        });
         let target = if inside {
             Target::Inside(target as u16)
         } else {
@@ -274,111 +289,113 @@ impl Emitter {
         (label, inside.then_some(site))
     }
 
+    /// Adds a branch that can be linked.
     fn add_branch(&mut self, target: Target) {
         let branch = Branch {
             target,
-            after: self.asm.label(),
+            jump: self.asm.label(),
             guard: None,
-            direct: None,
+            bypass: None,
             check: self.asm.label(),
-            ask: None,
-            left: self.asm.label(),
+            stub: None,
+            exit: self.asm.label(),
         };
         self.branches.push(branch);
     }
 
-    /// The label of a piece out of line that goes on with the instruction at `offset` in a variant without groups.
+    /// Creates the label of a stub that continues with the instruction at `offset` in the plain variant.
     pub(super) fn open_plain(&mut self, offset: u32) -> Label {
         let label = self.asm.label();
         let site = self.first_site + self.branches.len() as u32;
         self.add_branch(Target::Plain(offset as u16));
-        self.links.push(Link {
+        self.stubs.push(Stub {
             label,
             target: offset,
-            way: Way::Plain(site),
+            kind: StubKind::Plain(site),
         });
         label
     }
 
-    /// The branch just emitted is the one of `site`.
+    /// Notes that the branch just emitted is that of `site`.
     fn mark_site(&mut self, site: Option<usize>) {
         if let Some(site) = site {
-            let after = self.branches[site].after;
-            self.asm.bind(after);
+            let jump = self.branches[site].jump;
+            self.asm.bind(jump);
         }
     }
 
-    /// The piece out of line that a branch leads to: until it is linked, or for good where it leaves the page.
-    pub(super) fn link(&mut self, link: Link) {
-        match link.way {
-            Way::Cross(site) => {
+    /// Emits the stub of a branch.
+    pub(super) fn stub(&mut self, stub: Stub) {
+        match stub.kind {
+            StubKind::Across(site) => {
                 let unlinked = self.asm.label();
                 let branch = &mut self.branches[(site - self.first_site) as usize];
-                branch.ask = Some(unlinked);
+                branch.stub = Some(unlinked);
                 let branch = *branch;
-                self.asm.bind(link.label);
-                self.asm.lea32(R8, at(R13, in_page(link.target)));
+                self.asm.bind(stub.label);
+                self.asm.lea32(R8, at(R13, in_page(stub.target)));
                 self.asm.jmp(unlinked);
-                self.asm.bind(branch.after);
+                self.asm.bind(branch.jump);
                 self.asm.switch_to(Section::Cold);
                 self.asm.bind(unlinked);
                 self.asm.mov_imm32(R9, site);
-                self.asm.jmp_to(self.runtime.cross);
-                self.asm.bind(branch.left);
+                self.jmp_to(Trampoline::LinkAcross);
+                self.asm.bind(branch.exit);
                 self.asm.switch_to(Section::Hot);
             }
-            Way::Inside(site) => {
+            StubKind::Inside(site) => {
                 let branch = self.branches[(site - self.first_site) as usize];
                 self.asm.switch_to(Section::Cold);
-                self.asm.bind(link.label);
+                self.asm.bind(stub.label);
                 self.asm.mov_imm32(R8, site);
-                self.asm.mov_imm32(R9, link.target);
-                self.asm.jmp_to(self.runtime.link);
-                self.asm.bind(branch.left);
+                self.asm.mov_imm32(R9, stub.target);
+                self.jmp_to(Trampoline::Link);
+                self.asm.bind(branch.exit);
                 self.asm.switch_to(Section::Hot);
             }
-            Way::Guarded(site) => self.guarded(link, site),
-            Way::Plain(site) => {
+            StubKind::Guarded(site) => self.guarded(stub, site),
+            StubKind::Plain(site) => {
                 let branch = self.branches[(site - self.first_site) as usize];
                 let unlinked = self.asm.label();
                 self.asm.switch_to(Section::Cold);
-                self.asm.bind(link.label);
+                self.asm.bind(stub.label);
                 self.asm.jmp(unlinked);
-                self.asm.bind(branch.after);
+                self.asm.bind(branch.jump);
                 self.asm.bind(unlinked);
                 self.asm.mov_imm32(R8, site);
-                self.asm.mov_imm32(R9, link.target);
-                self.asm.jmp_to(self.runtime.link);
-                self.asm.bind(branch.left);
+                self.asm.mov_imm32(R9, stub.target);
+                self.jmp_to(Trampoline::Link);
+                self.asm.bind(branch.exit);
                 self.asm.switch_to(Section::Hot);
             }
-            Way::Emulate => {
+            StubKind::Emulate => {
                 self.asm.switch_to(Section::Cold);
-                self.asm.bind(link.label);
-                self.asm.mov_imm32(R9, link.target);
-                self.asm.jmp_to(self.runtime.emulate_at);
+                self.asm.bind(stub.label);
+                self.asm.mov_imm32(R9, stub.target);
+                self.jmp_to(Trampoline::EmulateAt);
                 self.asm.switch_to(Section::Hot);
             }
         }
     }
 
-    /// A branch to another page that goes to the code it was linked to if the code table leads to the entry that this code was
-    /// found by. Other address spaces may have another page there. Where windows are used, a jump may pass the guard by.
-    fn guarded(&mut self, link: Link, site: u32) {
+    /// Emits the stub of a guarded branch to another page: it goes to the code it is linked to if the code table leads to the entry
+    /// by which that code was found. Other address spaces may have another page there. Where windows are used, a jump can bypass
+    /// the guard.
+    fn guarded(&mut self, stub: Stub, site: u32) {
         let same = self.asm.label();
         let unlinked = self.asm.label();
         let guard = self.asm.label();
         let branch = &mut self.branches[(site - self.first_site) as usize];
         branch.guard = Some(guard);
-        branch.ask = Some(unlinked);
-        let (after, left, check) = (branch.after, branch.left, branch.check);
-        self.asm.bind(link.label);
-        self.asm.lea32(R8, at(R13, in_page(link.target)));
+        branch.stub = Some(unlinked);
+        let (jump, exit, check) = (branch.jump, branch.exit, branch.check);
+        self.asm.bind(stub.label);
+        self.asm.lea32(R8, at(R13, in_page(stub.target)));
         if self.windowed {
-            let direct = self.asm.label();
-            self.branches[(site - self.first_site) as usize].direct = Some(direct);
+            let bypass = self.asm.label();
+            self.branches[(site - self.first_site) as usize].bypass = Some(bypass);
             self.asm.jmp(check);
-            self.asm.bind(direct);
+            self.asm.bind(bypass);
         }
         self.asm.bind(check);
         self.asm.shrx32(RCX, R8, R13);
@@ -389,14 +406,14 @@ impl Emitter {
         self.asm.lea64(RCX, indexed(RCX, R9, 0, 0));
         self.asm.jrcxz(same);
         self.asm.jmp(unlinked);
-        self.asm.bind(left);
+        self.asm.bind(exit);
         self.asm.bind(same);
         self.asm.jmp(unlinked);
-        self.asm.bind(after);
+        self.asm.bind(jump);
         self.asm.switch_to(Section::Cold);
         self.asm.bind(unlinked);
         self.asm.mov_imm32(R9, site);
-        self.asm.jmp_to(self.runtime.cross);
+        self.jmp_to(Trampoline::LinkAcross);
         self.asm.switch_to(Section::Hot);
     }
 }

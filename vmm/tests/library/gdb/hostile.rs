@@ -4,12 +4,12 @@ use std::fmt::Write as _;
 
 use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
 use vmm::{
-    StopReason,
+    StopReason, VcpuConfig,
     gdb::{Address, Start},
 };
 
 use super::{Client, LOAD_TABLES, run, socket, write_tables};
-use crate::support::{COUNT, DATA, ENGINES, START, Typed, assert_counting, machine};
+use crate::support::{COUNT, DATA, ENGINES, START, Typed, assert_counting, machine, machine_with};
 
 const SESSIONS: u32 = 150;
 
@@ -278,8 +278,12 @@ fn whatever_is_done_to_the_guest_the_stub_serves() {
     let sent = (prop::sample::select(ENGINES.to_vec()), vec(harm(), 1..20));
     let result = TestRunner::new(config).run(&sent, |(engine, sent)| {
         let (_folder, address) = socket();
-        let mut vm = machine(engine, &code);
-        vm.verify_code();
+        let config = VcpuConfig {
+            engine,
+            verify_code: true,
+            ..VcpuConfig::default()
+        };
+        let mut vm = machine_with(config, &code);
         let control = vm.control();
         let debug = |address: &Address| {
             let mut client = Client::connect(address);

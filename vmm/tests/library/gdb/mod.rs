@@ -16,9 +16,8 @@ use std::thread;
 use client::Client;
 use tempfile::TempDir;
 use vmm::{
-    Console, Control, StopReason, Vm,
+    Console, Control, Engine, StopReason, Vm,
     gdb::{Address, Gdb, Start},
-    vm::Engine,
 };
 
 use crate::support::{DATA, START, Typed, machine};

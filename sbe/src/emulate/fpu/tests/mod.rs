@@ -9,6 +9,7 @@ mod state;
 mod x87;
 
 use super::HostFpu;
+use crate::CpuModel;
 use crate::bus::EmptyBus;
 use crate::cpu::control::{CR0_NE, CR0_PE, CR0_PG, CR4_OSFXSR, CR4_OSXMMEXCPT};
 use crate::cpu::segment::{Attributes, SegReg, Segment, Selector};
@@ -16,8 +17,7 @@ use crate::cpu::{Cpu, eflags};
 use crate::debugger::Debugger;
 use crate::decode::decoder::{CodeSize, decode};
 use crate::emulate::{Exec, Interceptor};
-use crate::fault::{Fault, Vector};
-use crate::{CpuModel, Exception};
+use crate::fault::{Exception, Fault, Vector};
 use iced_x86::IcedError;
 use iced_x86::code_asm::CodeAssembler;
 use mmu::{GuestPhys, Memory, Mmu};

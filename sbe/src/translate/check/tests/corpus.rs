@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 const PREFIXES: [&[u8]; 9] = [
     &[],
     &[0x66],
-    &[0xF3],
-    &[0xF2],
+    &[0xf3],
+    &[0xf2],
     &[0x64],
     &[0x65],
-    &[0x2E],
+    &[0x2e],
     &[0x67],
-    &[0xF0],
+    &[0xf0],
 ];
 
 /// A small generator of numbers, the same every time.
@@ -84,7 +84,7 @@ fn every_encoding_alone() {
     let mut emitted = 0;
     for prefix in PREFIXES {
         for opcode in 0..512_u32 {
-            let escape: &[u8] = if opcode < 256 { &[] } else { &[0x0F] };
+            let escape: &[u8] = if opcode < 256 { &[] } else { &[0x0f] };
             for modrm in 0..256_u32 {
                 // All forms without prefix, some with one.
                 if !prefix.is_empty() && !numbers.next().is_multiple_of(8) {
@@ -92,7 +92,7 @@ fn every_encoding_alone() {
                 }
                 let mut guest = [prefix, escape, &[opcode as u8, modrm as u8]].concat();
                 guest.extend(numbers.bytes::<6>());
-                guest.extend([0xC3; 4]);
+                guest.extend([0xc3; 4]);
                 emitted += passes(&mut bench, &mut failures, &guest, 0x123);
             }
         }
@@ -110,7 +110,7 @@ fn emittable(bench: &mut Bench, numbers: &mut Numbers) -> Vec<Vec<u8>> {
             other => other as usize - 7,
         };
         let opcode = numbers.next();
-        let escape: &[u8] = if opcode & 0x300 == 0 { &[0x0F] } else { &[] };
+        let escape: &[u8] = if opcode & 0x300 == 0 { &[0x0f] } else { &[] };
         let mut bytes = [PREFIXES[prefix], escape, &numbers.bytes::<8>()].concat();
         bytes.truncate(12);
         let mut decoder = Decoder::new(32, &bytes, DecoderOptions::NONE);

@@ -1,22 +1,22 @@
-//! What the emitter makes obeys the rules; what it must not make does not.
+//! The emitter's code obeys the rules; code that it must not emit does not.
 
 mod corpus;
 mod mutations;
-mod runtime;
+mod trampolines;
 
 use super::{Checker, Violation};
 use crate::translate::arena::Arena;
 use crate::translate::context::AccessKind;
 use crate::translate::emit::Emitter;
-use crate::translate::fragment::{self, Fragment, Source, Tail, Translated};
+use crate::translate::fragment::{self, Fragment, GuestCode, Tail, Translated};
 use crate::translate::mode::Mode;
-use crate::translate::runtime::Runtime;
+use crate::translate::trampoline::Trampolines;
 use mmu::PAGE_SIZE;
 
-/// Everything to translate with.
+/// Everything that is needed to translate and check.
 struct Bench {
     arena: Arena,
-    runtime: Runtime,
+    trampolines: Trampolines,
     checker: Checker,
     sites: u32,
 }
@@ -33,16 +33,16 @@ struct Emission {
 impl Bench {
     fn new() -> Self {
         let mut arena = Arena::new(16 << 20).expect("memory for code");
-        let runtime = Runtime::emit(&mut arena).expect("the fixed pieces fit");
+        let trampolines = Trampolines::emit(&mut arena).expect("the trampolines fit");
         Self {
-            checker: Checker::new(&runtime),
+            checker: Checker::new(&trampolines),
             arena,
-            runtime,
+            trampolines,
             sites: 0,
         }
     }
 
-    /// Translates `guest` at offset `at` of a page of NOPs; `None` when that is for the emulator.
+    /// Translates `guest` at offset `at` of a page of NOPs; `None` when the emulator has to execute it.
     fn emit(&mut self, guest: &[u8], at: u32, mode: Mode) -> Option<(Emission, Fragment)> {
         let mut page = [0x90; PAGE_SIZE];
         let here = &mut page[at as usize..];
@@ -54,27 +54,26 @@ impl Bench {
             host: 0x1234_5678_9000,
         };
         tail.bytes[..guest.len() - inside].copy_from_slice(&guest[inside..]);
-        let source = Source {
+        let code = GuestCode {
             groups: true,
             page: &page,
             tail: Some(&tail),
             mode,
-            stops: &[],
+            breakpoints: &[],
         };
         if self.arena.used() > 8 << 20 {
             *self = Self::new();
         }
-        let mut emitter = Emitter::new(self.runtime);
+        let mut emitter = Emitter::new(self.trampolines);
         let origins = self.arena.next();
-        let translated =
-            fragment::translate(&mut self.arena, &mut emitter, &source, at, self.sites);
+        let translated = fragment::translate(&mut self.arena, &mut emitter, &code, at, self.sites);
         let Ok(Translated::Fragment(fragment)) = translated else {
             return None;
         };
-        self.sites += fragment.branches.len() as u32;
-        let code = emitter.asm.finish().expect("is resolved");
+        self.sites += fragment.links.len() as u32;
+        let emitted = emitter.asm.finish().expect("is resolved");
         let emission = Emission {
-            code: code.map(<[u8]>::to_vec),
+            code: emitted.map(<[u8]>::to_vec),
             origins,
             mode,
             at,

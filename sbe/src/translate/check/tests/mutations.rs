@@ -3,6 +3,7 @@
 use super::super::rule::{Need, Rule};
 use super::*;
 use crate::translate::context::{WRITE_TABLE, field};
+use crate::translate::trampoline::Trampoline;
 use iced_x86::code_asm::*;
 use iced_x86::{
     BlockEncoder, BlockEncoderOptions, Code, Decoder, DecoderOptions, IcedError, Instruction,
@@ -45,7 +46,7 @@ fn encode(emission: &Emission, code: &Code2) -> Emission {
 type Program = fn(&mut CodeAssembler) -> Result<(), IcedError>;
 
 /// What the checker finds when `change` has been made to `guest`'s code. Unchanged it finds nothing.
-fn mutant(guest: Program, change: impl FnOnce(&mut Code2, &Runtime)) -> Result<(), Rule> {
+fn mutant(guest: Program, change: impl FnOnce(&mut Code2, &Trampolines)) -> Result<(), Rule> {
     mutant_in(Mode::Supervisor, guest, change)
 }
 
@@ -53,14 +54,14 @@ fn mutant(guest: Program, change: impl FnOnce(&mut Code2, &Runtime)) -> Result<(
 fn mutant_in(
     mode: Mode,
     guest: Program,
-    change: impl FnOnce(&mut Code2, &Runtime),
+    change: impl FnOnce(&mut Code2, &Trampolines),
 ) -> Result<(), Rule> {
     let mut bench = Bench::new();
     let (emission, mut code) = emitted(&mut bench, guest, mode);
     let same = encode(&emission, &code);
     assert_eq!(bench.check(&same), Ok(()), "unchanged");
     let before = code.clone();
-    change(&mut code, &bench.runtime);
+    change(&mut code, &bench.trampolines);
     assert_ne!(before, code, "nothing was changed");
     let changed = encode(&emission, &code);
     bench.check(&changed).map_err(|violation| violation.rule)
@@ -363,44 +364,44 @@ fn windows_are_the_guests() {
 #[test]
 fn only_known_instructions() {
     let instructions: [(&str, &[u8]); 38] = [
-        ("syscall", &[0x0F, 0x05]),
-        ("sysenter", &[0x0F, 0x34]),
-        ("sysret", &[0x48, 0x0F, 0x07]),
-        ("int 80h", &[0xCD, 0x80]),
-        ("int3", &[0xCC]),
-        ("in al, dx", &[0xEC]),
-        ("out dx, al", &[0xEE]),
-        ("insb", &[0x6C]),
-        ("hlt", &[0xF4]),
-        ("cli", &[0xFA]),
-        ("sti", &[0xFB]),
-        ("std", &[0xFD]),
-        ("iretq", &[0x48, 0xCF]),
-        ("retf", &[0xCB]),
-        ("ret 8", &[0xC2, 8, 0]),
-        ("jmp far [rbx]", &[0xFF, 0x2B]),
-        ("call far [rbx]", &[0xFF, 0x1B]),
-        ("call rax", &[0xFF, 0xD0]),
-        ("mov ds, ax", &[0x8E, 0xD8]),
-        ("mov eax, ds", &[0x8C, 0xD8]),
-        ("mov cr3, rax", &[0x0F, 0x22, 0xD8]),
-        ("mov rax, dr7", &[0x0F, 0x21, 0xF8]),
-        ("lgdt [rbx]", &[0x0F, 0x01, 0x13]),
-        ("rdmsr", &[0x0F, 0x32]),
-        ("wrgsbase rax", &[0xF3, 0x48, 0x0F, 0xAE, 0xD8]),
-        ("xsave [rbx]", &[0x0F, 0xAE, 0x23]),
-        ("fxrstor [r15]", &[0x41, 0x0F, 0xAE, 0x0F]),
-        ("ldmxcsr [r15]", &[0x41, 0x0F, 0xAE, 0x17]),
-        ("popfq", &[0x9D]),
-        ("pushfq", &[0x9C]),
-        ("leave", &[0xC9]),
-        ("movsb", &[0xA4]),
-        ("lodsb", &[0xAC]),
-        ("xlat", &[0xD7]),
-        ("ud2", &[0x0F, 0x0B]),
-        ("lock inc eax", &[0xF0, 0xFF, 0x03]),
-        ("loop", &[0xE2, 0x00]),
-        ("add rax, rbx", &[0x48, 0x01, 0xD8]),
+        ("syscall", &[0x0f, 0x05]),
+        ("sysenter", &[0x0f, 0x34]),
+        ("sysret", &[0x48, 0x0f, 0x07]),
+        ("int 0x80", &[0xcd, 0x80]),
+        ("int3", &[0xcc]),
+        ("in al, dx", &[0xec]),
+        ("out dx, al", &[0xee]),
+        ("insb", &[0x6c]),
+        ("hlt", &[0xf4]),
+        ("cli", &[0xfa]),
+        ("sti", &[0xfb]),
+        ("std", &[0xfd]),
+        ("iretq", &[0x48, 0xcf]),
+        ("retf", &[0xcb]),
+        ("ret 8", &[0xc2, 8, 0]),
+        ("jmp far [rbx]", &[0xff, 0x2b]),
+        ("call far [rbx]", &[0xff, 0x1b]),
+        ("call rax", &[0xff, 0xd0]),
+        ("mov ds, ax", &[0x8e, 0xd8]),
+        ("mov eax, ds", &[0x8c, 0xd8]),
+        ("mov cr3, rax", &[0x0f, 0x22, 0xd8]),
+        ("mov rax, dr7", &[0x0f, 0x21, 0xf8]),
+        ("lgdt [rbx]", &[0x0f, 0x01, 0x13]),
+        ("rdmsr", &[0x0f, 0x32]),
+        ("wrgsbase rax", &[0xf3, 0x48, 0x0f, 0xae, 0xd8]),
+        ("xsave [rbx]", &[0x0f, 0xae, 0x23]),
+        ("fxrstor [r15]", &[0x41, 0x0f, 0xae, 0x0f]),
+        ("ldmxcsr [r15]", &[0x41, 0x0f, 0xae, 0x17]),
+        ("popfq", &[0x9d]),
+        ("pushfq", &[0x9c]),
+        ("leave", &[0xc9]),
+        ("movsb", &[0xa4]),
+        ("lodsb", &[0xac]),
+        ("xlat", &[0xd7]),
+        ("ud2", &[0x0f, 0x0b]),
+        ("lock inc eax", &[0xf0, 0xff, 0x03]),
+        ("loop", &[0xe2, 0x00]),
+        ("add rax, rbx", &[0x48, 0x01, 0xd8]),
     ];
     for (name, bytes) in instructions {
         let instruction = Decoder::new(64, bytes, DecoderOptions::NONE).decode();
@@ -497,12 +498,12 @@ fn branches_lead_to_instructions() {
     });
     assert_eq!(falling, Err(Rule::FallsOff));
     for wrong in [1, 2, 0x40] {
-        let inside_a_piece = mutant(store, |[_, cold], runtime| {
+        let inside_a_trampoline = mutant(store, |[_, cold], trampolines| {
             let index = first(cold, Code::Call_rel32_64);
-            cold[index].set_near_branch64(u64::from(runtime.load_fpu) + wrong);
+            cold[index].set_near_branch64(u64::from(trampolines.at(Trampoline::LoadFpu)) + wrong);
         });
-        // A call that is none of a piece's is taken for the guest's.
-        assert_eq!(inside_a_piece, Err(Rule::Stack), "{wrong}");
+        // A call that is none of a trampoline's is taken for the guest's.
+        assert_eq!(inside_a_trampoline, Err(Rule::Stack), "{wrong}");
     }
 }
 
@@ -515,7 +516,7 @@ fn bytes_are_instructions() {
     let rule = bench.check(&cut).map_err(|violation| violation.rule);
     assert_eq!(rule, Err(Rule::Undecodable));
     let mut more = emission.clone();
-    more.code[0].extend([0x31, 0xC0]);
+    more.code[0].extend([0x31, 0xc0]);
     let rule = bench.check(&more).map_err(|violation| violation.rule);
     assert_eq!(rule, Err(Rule::Unreachable));
     let mut undefined = emission;
@@ -531,30 +532,30 @@ fn misses_return_what_they_were_asked_for() {
         cold[index].set_op1_register(Register::EDI);
     });
     assert_eq!(other_address, Err(Rule::Address));
-    let smaller = mutant(store, |[_, cold], runtime| {
+    let smaller = mutant(store, |[_, cold], trampolines| {
         let index = first(cold, Code::Call_rel32_64);
-        let piece = runtime.miss(AccessKind::new(2, true));
-        cold[index].set_near_branch64(piece.into());
+        let trampoline = trampolines.at(Trampoline::Miss(AccessKind::new(2, true)));
+        cold[index].set_near_branch64(trampoline.into());
     });
     assert_eq!(smaller, Err(Rule::Size));
-    let for_reading = mutant(store, |[_, cold], runtime| {
+    let for_reading = mutant(store, |[_, cold], trampolines| {
         let index = first(cold, Code::Call_rel32_64);
-        let piece = runtime.miss(AccessKind::new(4, false));
-        cold[index].set_near_branch64(piece.into());
+        let trampoline = trampolines.at(Trampoline::Miss(AccessKind::new(4, false)));
+        cold[index].set_near_branch64(trampoline.into());
     });
     assert_eq!(for_reading, Err(Rule::ReadSlot));
-    let another_piece = mutant(store, |[_, cold], runtime| {
+    let another_trampoline = mutant(store, |[_, cold], trampolines| {
         let index = first(cold, Code::Call_rel32_64);
-        cold[index].set_near_branch64(runtime.load_fpu.into());
+        cold[index].set_near_branch64(trampolines.at(Trampoline::LoadFpu).into());
     });
-    assert_eq!(another_piece, Err(Rule::Address));
-    let jumped_to = mutant(store, |[_, cold], runtime| {
+    assert_eq!(another_trampoline, Err(Rule::Address));
+    let jumped_to = mutant(store, |[_, cold], trampolines| {
         let index = first(cold, Code::Call_rel32_64);
-        let piece = runtime.miss(AccessKind::new(4, true));
-        replace(cold, index, host(|a| a.jmp(u64::from(piece))));
+        let trampoline = trampolines.at(Trampoline::Miss(AccessKind::new(4, true)));
+        replace(cold, index, host(|a| a.jmp(u64::from(trampoline))));
         cold.truncate(index + 1);
     });
-    assert_eq!(jumped_to, Err(Rule::Contract(Need::Way)));
+    assert_eq!(jumped_to, Err(Rule::Contract(Need::Linkage)));
     let without_offset = mutant(store, |[_, cold], _| {
         let index = first(cold, Code::Mov_r32_imm32);
         replace(cold, index, host(|a| a.mov(r9, r15)));
@@ -702,12 +703,12 @@ fn repeated_strings_stay_in_a_page() {
         hot.remove(index);
     });
     assert_eq!(unprobed, Err(Rule::Address));
-    let from_reading = mutant(fill, |[hot, cold], runtime| {
+    let from_reading = mutant(fill, |[hot, cold], trampolines| {
         let index = table(hot);
         hot[index].set_memory_displacement64(0);
         let index = first(cold, Code::Call_rel32_64);
-        let piece = runtime.miss(AccessKind::new(1, false));
-        cold[index].set_near_branch64(piece.into());
+        let trampoline = trampolines.at(Trampoline::Miss(AccessKind::new(1, false)));
+        cold[index].set_near_branch64(trampoline.into());
     });
     assert_eq!(from_reading, Err(Rule::ReadSlot));
     let unchecked = mutant(fill, |[hot, _], _| {
@@ -799,13 +800,13 @@ fn sixteen_bytes_are_aligned_where_they_must_be() {
         hot[index].set_code(Code::Movups_xmm_xmmm128);
     });
     assert_eq!(moved, Ok(()));
-    let any = mutant(moves, |[_, cold], runtime| {
-        let aligned = runtime.miss(AccessKind::new(16, false));
+    let any = mutant(moves, |[_, cold], trampolines| {
+        let aligned = trampolines.at(Trampoline::Miss(AccessKind::new(16, false)));
         let index = find(cold, |instruction| {
             instruction.near_branch_target() == u64::from(aligned)
         });
-        let piece = runtime.miss(AccessKind::unaligned(false));
-        cold[index].set_near_branch64(piece.into());
+        let trampoline = trampolines.at(Trampoline::Miss(AccessKind::unaligned(false)));
+        cold[index].set_near_branch64(trampoline.into());
     });
     assert_eq!(any, Err(Rule::Alignment));
 }
@@ -861,10 +862,13 @@ fn links_lead_to_entries() {
     assert!(!may(near, inside + 1));
     assert!(!may(near + 1, inside));
     assert!(!may(other_level, inside));
-    assert!(!may(near, bench.runtime.forward), "EIP is not in R8");
-    assert!(may(across, bench.runtime.forward));
-    assert!(!may(across, bench.runtime.load_fpu));
-    assert!(!may(across, bench.runtime.forward + 1));
+    assert!(
+        !may(near, bench.trampolines.at(Trampoline::Dispatch)),
+        "EIP is not in R8"
+    );
+    assert!(may(across, bench.trampolines.at(Trampoline::Dispatch)));
+    assert!(!may(across, bench.trampolines.at(Trampoline::LoadFpu)));
+    assert!(!may(across, bench.trampolines.at(Trampoline::Dispatch) + 1));
     assert!(!may(across, entry), "the entry is for another offset");
     assert!(may(same_offset, entry));
     assert!(bench.checker.number(near).is_err());

@@ -1,0 +1,366 @@
+//! Memory that several parties store to: what a processor has made from it follows, whoever stores and on whatever thread.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use mmu::{
+    Access, Attribute, DirtyLog, Frame, GuestPhys, LinearAddr, MapError, MemFault, Memory,
+    PAGE_SIZE, RegionKind, View,
+};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
+
+use crate::guest::{
+    A, D, P, RAM, Supervisor, U, User, W, linear, map, phys, pte_at, read32, two_level, unpaged,
+};
+
+const PAGE: u32 = 0x1234_5000;
+const OLD: u64 = 0x50_0000;
+const NEW: u64 = 0x51_0000;
+
+/// The ways in which somebody who is no processor stores.
+type Store = fn(&Arc<Memory>, u64, &[u8]);
+
+const STORES: [Store; 4] = [
+    |memory, addr, bytes| memory.write(phys(addr), bytes).unwrap(),
+    |memory, addr, bytes| memory.store_bytes(phys(addr), bytes).unwrap(),
+    |memory, addr, bytes| {
+        let ram = memory.guest_ram();
+        ram.write_slice(bytes, GuestAddress(addr)).unwrap();
+    },
+    |memory, addr, bytes| {
+        let ram = memory.guest_ram();
+        let mut source = bytes;
+        let target = GuestAddress(addr);
+        ram.read_exact_volatile_from(target, &mut source, bytes.len())
+            .unwrap();
+    },
+];
+
+/// Stores on a thread of its own, as a device does.
+fn store_elsewhere(memory: &Arc<Memory>, store: Store, addr: u64, bytes: &[u8]) {
+    thread::scope(|scope| {
+        scope.spawn(|| store(memory, addr, bytes));
+    });
+}
+
+#[test]
+fn a_page_table_in_use_is_followed_whoever_stores() {
+    for store in STORES {
+        let mut mmu = two_level();
+        for frame in [OLD, NEW] {
+            mmu.write_phys(phys(frame), frame as u32).unwrap();
+        }
+        map(&mut mmu, PAGE, OLD, P | W | U | A | D);
+        let entry = pte_at(&mut mmu, PAGE);
+        let memory = Arc::clone(mmu.memory());
+        for _ in 0..3 {
+            for frame in [NEW, OLD] {
+                let value = (frame | P | W | U | A | D) as u32;
+                store_elsewhere(&memory, store, entry.get(), &value.to_le_bytes());
+                // The guest's flush, after it was told that the transfer is done.
+                mmu.snoop();
+                mmu.invlpg(linear(PAGE));
+                assert_eq!(read32(&mut mmu, PAGE), frame as u32);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_directory_in_use_is_followed_whoever_stores() {
+    for store in STORES {
+        let mut mmu = two_level();
+        map(&mut mmu, PAGE, OLD, P | W | U);
+        read32(&mut mmu, PAGE);
+        let entry = crate::guest::pde_at(PAGE);
+        let memory = Arc::clone(mmu.memory());
+        store_elsewhere(&memory, store, entry.get(), &[0; 4]);
+        mmu.snoop();
+        assert!(matches!(
+            mmu.read::<u32>(linear(PAGE), Supervisor),
+            Err(MemFault::Page(_))
+        ));
+    }
+}
+
+#[test]
+fn code_is_void_whoever_stores() {
+    for store in STORES {
+        let mut mmu = unpaged();
+        let frame = phys(OLD).frame();
+        let memory = Arc::clone(mmu.memory());
+        for round in 1..4 {
+            mmu.write(linear(OLD as u32), Supervisor, 1u8).unwrap();
+            mmu.mark_code(frame);
+            assert_eq!(
+                mmu.tlb().slot(
+                    View::of(Access::Write, Supervisor),
+                    linear(OLD as u32).page()
+                ),
+                0
+            );
+            let epoch = mmu.code_epoch();
+            store_elsewhere(&memory, store, OLD + 7, &[round; 3]);
+            assert!(mmu.code_epoch() > epoch, "without a look at the mailbox");
+            assert!(memory.stale(frame) && !memory.has(frame, Attribute::Code));
+            assert!(mmu.take_code_writes().eq([frame]));
+            assert_eq!(mmu.code_bytes(frame)[7], round);
+        }
+    }
+}
+
+#[test]
+fn stores_of_others_are_told_while_pages_are_kept_out() {
+    let mut mmu = unpaged();
+    let memory = Arc::clone(mmu.memory());
+    memory.store(phys(OLD), 1u32).unwrap();
+    mmu.snoop();
+    assert!(mmu.take_stores().is_empty());
+    mmu.keep_out([linear(PAGE).page()]);
+    memory.store_bytes(phys(OLD + 0xffe), &[1; 4]).unwrap();
+    mmu.write_phys(phys(OLD), 1u32).unwrap();
+    mmu.snoop();
+    let told = mmu.take_stores().into_iter();
+    let told: Vec<_> = told.map(|store| (store.frame, store.bytes)).collect();
+    let first = phys(OLD).frame();
+    let second = phys(OLD + PAGE_SIZE as u64).frame();
+    assert_eq!(told, [(first, 0xffe..0x1000), (second, 0..2)]);
+    mmu.keep_out([]);
+    memory.store(phys(OLD), 1u32).unwrap();
+    mmu.snoop();
+    assert!(mmu.take_stores().is_empty());
+}
+
+/// A device stores to page tables at random while a processor uses them. When the device has stopped and the processor has
+/// looked, no slot disagrees with the tables.
+#[test]
+fn a_device_that_stores_to_page_tables_meanwhile_leaves_no_false_slot() {
+    const PAGES: u32 = 64;
+    for seed in 0..40 {
+        let mut mmu = two_level();
+        for page in 0..PAGES {
+            map(&mut mmu, PAGE + page * 0x1000, OLD, P | W | U);
+        }
+        let table = pte_at(&mut mmu, PAGE & !0x3f_ffff).get();
+        let first = pte_at(&mut mmu, PAGE).get();
+        let memory = Arc::clone(mmu.memory());
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut random = fastrand(seed);
+                for _ in 0..3000 {
+                    let entry = first + u64::from(random() % PAGES) * 4;
+                    let frame = OLD + u64::from(random() % 16) * 0x1000;
+                    let present = u64::from(random() & 3 > 0);
+                    let value = (frame | W | U | A | D | present) as u32;
+                    memory.store(phys(entry), value).unwrap();
+                }
+                done.store(true, Ordering::Release);
+            });
+            let mut random = fastrand(seed + 1000);
+            while !done.load(Ordering::Acquire) {
+                let addr = linear(PAGE + random() % PAGES * 0x1000);
+                let _may_fault = mmu.read::<u32>(addr, User);
+                match random() % 8 {
+                    0 => mmu.invlpg(addr),
+                    1 => mmu.flush_non_global(),
+                    2 | 3 => mmu.snoop(),
+                    _ => {}
+                }
+            }
+        });
+        mmu.snoop();
+        mmu.flush_non_global();
+        for page in 0..PAGES {
+            let addr = linear(PAGE + page * 0x1000);
+            let cached = mmu.tlb().frame(View::of(Access::Read, User), addr.page());
+            let walked = mmu.walk(addr).ok().map(|found| found.phys.frame());
+            assert!(
+                cached.is_none() || cached == walked,
+                "seed {seed}, page {page}: {cached:?}, not {walked:?}, table {table:#x}"
+            );
+        }
+    }
+}
+
+fn fastrand(seed: u64) -> impl FnMut() -> u32 {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    move || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (state >> 33) as u32
+    }
+}
+
+#[test]
+fn an_epoch_of_the_dirty_log_has_what_was_written_in_it() {
+    let mut mmu = unpaged();
+    let memory = Arc::clone(mmu.memory());
+    let frame = |addr: u64| phys(addr).frame();
+    let (open, other, device) = (0x30_0000u64, 0x31_0000, 0x32_0000);
+    mmu.write(linear(open as u32), Supervisor, 1u8).unwrap();
+    mmu.rest();
+    let mut log = DirtyLog::new(&memory);
+    let mut second = DirtyLog::new(&memory);
+    assert_eq!(log.frames().count(), 0);
+    mmu.wake();
+    // Through a write slot that was open before the epoch.
+    mmu.write(linear(open as u32), Supervisor, 2u8).unwrap();
+    mmu.write(linear(open as u32 + 8), Supervisor, 2u8).unwrap();
+    mmu.rest();
+    memory.store(phys(device), 1u8).unwrap();
+    assert_eq!(log.clear(), [frame(open), frame(device)]);
+    assert_eq!(log.frames().count(), 0);
+    mmu.wake();
+    mmu.write(linear(other as u32), Supervisor, 2u8).unwrap();
+    mmu.rest();
+    assert!(log.frames().eq([frame(other)]));
+    assert_eq!(second.clear(), [frame(open), frame(other), frame(device)]);
+    assert_eq!(log.clear(), [frame(other)]);
+}
+
+#[test]
+fn a_running_processor_loses_no_store_to_the_dirty_log() {
+    let mut mmu = unpaged();
+    let memory = Arc::clone(mmu.memory());
+    let addr = linear(0x30_0000);
+    mmu.write(addr, Supervisor, 1u8).unwrap();
+    let mut log = DirtyLog::new(&memory);
+    log.clear();
+    // Not yet noticed: a store that nobody sees.
+    mmu.write(addr, Supervisor, 2u8).unwrap();
+    mmu.snoop();
+    assert_eq!(log.clear(), [phys(0x30_0000).frame()]);
+}
+
+#[test]
+fn regions_come_and_go() {
+    let mut mmu = unpaged();
+    let memory = Arc::clone(mmu.memory());
+    let range = |start: u64, end: u64| phys(start)..phys(end);
+    let (start, end) = (0x4000_0000, 0x4000_3000);
+    assert_eq!(
+        mmu.read::<u32>(linear(start as u32), Supervisor),
+        Err(MemFault::Device)
+    );
+    memory
+        .add_region(range(start, end), RegionKind::Ram)
+        .unwrap();
+    mmu.snoop();
+    mmu.write(linear(start as u32), Supervisor, 7u32).unwrap();
+    assert_eq!(memory.load(phys(start)), Ok(7u32));
+    let rom = (0xffff_0000, 0x1_0000_0000);
+    memory
+        .add_region(range(rom.0, rom.1), RegionKind::Rom)
+        .unwrap();
+    memory.write(phys(rom.0), &[9; 4]).unwrap();
+    mmu.snoop();
+    mmu.write(linear(rom.0 as u32), Supervisor, 0u32).unwrap();
+    memory.store(phys(rom.0), 0u32).unwrap();
+    assert_eq!(
+        mmu.read(linear(rom.0 as u32), Supervisor),
+        Ok(0x0909_0909u32)
+    );
+    memory
+        .add_region(range(0x10_0000_0000, 0x10_0000_1000), RegionKind::Device)
+        .unwrap();
+    for (bad, kind) in [
+        (range(start + 0x1000, end), RegionKind::Device),
+        (range(start - 0x1000, start + 0x1000), RegionKind::Ram),
+        (range(0xa_0000, 0xc_1000), RegionKind::Device),
+        (range(0x10_0000_0000, 0x11_0000_0000), RegionKind::Device),
+    ] {
+        let error = memory.add_region(bad.clone(), kind);
+        assert!(
+            matches!(error, Err(MapError::Overlap { .. })),
+            "{bad:?} {error:?}"
+        );
+    }
+    for bad in [
+        range(0x5000_0000, 0x5000_0000),
+        range(0x5000_0000, 0x5000_0001),
+    ] {
+        let error = memory.add_region(bad, RegionKind::Ram);
+        assert!(matches!(error, Err(MapError::Unaligned { .. })));
+    }
+    let error = memory.add_region(range(0x1_0000_0000, 0x1_0000_1000), RegionKind::Ram);
+    assert!(matches!(error, Err(MapError::TooHigh { .. })));
+    let error = memory.remove_region(range(start, end - 0x1000));
+    assert!(matches!(error, Err(MapError::Absent { .. })));
+    assert_eq!(memory.size(), rom.1);
+
+    mmu.mark_code(phys(start + 0x1000).frame());
+    memory.remove_region(range(start, end)).unwrap();
+    mmu.snoop();
+    assert!(mmu.take_code_writes().eq([phys(start + 0x1000).frame()]));
+    assert_eq!(
+        mmu.read::<u32>(linear(start as u32), Supervisor),
+        Err(MemFault::Device)
+    );
+    memory
+        .add_region(range(start, end), RegionKind::Ram)
+        .unwrap();
+    mmu.snoop();
+    assert_eq!(
+        mmu.read(linear(start as u32), Supervisor),
+        Ok(0u32),
+        "its bytes were lost"
+    );
+}
+
+#[test]
+fn vm_memory_sees_ram_and_no_rom() {
+    let memory = Memory::new(RAM).unwrap();
+    let ram = memory.guest_ram();
+    let regions: Vec<_> = ram
+        .iter()
+        .map(|region| (region.start_addr().0, region.len()))
+        .collect();
+    assert_eq!(regions, [(0, 0xa_0000), (0x10_0000, RAM - 0x10_0000)]);
+    assert!(ram.write_slice(&[1], GuestAddress(0xc_0000)).is_err());
+    assert!(ram.write_slice(&[1; 2], GuestAddress(RAM - 1)).is_err());
+    drop(memory);
+    // The regions keep the bytes mapped.
+    ram.write_slice(&[1], GuestAddress(0x10_0000)).unwrap();
+}
+
+#[test]
+fn memory_moves_with_its_file() {
+    let memory = Memory::new(RAM).unwrap();
+    let rom = GuestPhys::new(0xffff_0000)..GuestPhys::new(0x1_0000_0000);
+    memory.add_region(rom.clone(), RegionKind::Rom).unwrap();
+    memory.write(rom.start, b"moved").unwrap();
+    let state = postcard::to_allocvec(&memory.save()).unwrap();
+    let file = memory.file().try_clone().unwrap();
+    drop(memory);
+    let state = postcard::from_bytes(&state).unwrap();
+    let memory = Memory::restore(state, file).unwrap();
+    let mut bytes = [0; 5];
+    memory.read(rom.start, &mut bytes).unwrap();
+    assert_eq!(&bytes, b"moved");
+    assert_eq!(memory.region(rom.start), RegionKind::Rom);
+    assert_eq!(memory.written(Frame::new(0)).get(), 0);
+
+    let foreign = tempfile();
+    assert!(Memory::restore(memory.save(), foreign).is_err());
+}
+
+/// A file of the right size that is no sealed memfd.
+fn tempfile() -> std::fs::File {
+    let name = std::env::temp_dir().join(format!("replex-mmu-{}", std::process::id()));
+    let file = std::fs::File::create_new(&name).unwrap();
+    std::fs::remove_file(name).unwrap();
+    file.set_len(1 << 32).unwrap();
+    file
+}
+
+#[test]
+fn a_linear_address_is_not_told_apart_by_its_upper_half() {
+    let mut mmu = unpaged();
+    mmu.write(LinearAddr::new(0x30_0000), Supervisor, 5u32)
+        .unwrap();
+    let alias = LinearAddr::new(0x7_0030_0000);
+    assert_eq!(mmu.read(alias, Supervisor), Ok(5u32));
+}

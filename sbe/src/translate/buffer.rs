@@ -1,0 +1,222 @@
+//! [`CodeBuffer`]: all emitted code of one processor, checked when it is added and when it is patched.
+//!
+//! ```text
+//!   arena:  trampolines │ fragment │ fragment │ ...      a fragment's links are patchable jumps
+//!   sites:  number            -> page and link           the branch that an exit wants linked
+//!   fault map: arena offset   -> guest instruction       which instruction a fault of the host belongs to
+//! ```
+
+use super::arena::Arena;
+use super::asm::AsmError;
+use super::check::{Verifier, Violation};
+use super::context::Context;
+use super::emit::Emitter;
+use super::fault_map::FaultMap;
+use super::fragment::{self, GuestCode, Link, Translated};
+use super::mode::PageKey;
+use super::signal::{Executing, with_faults_handled};
+use super::trampoline::{Trampoline, Trampolines};
+use std::io;
+use std::ops::Range;
+
+/// A branch that may be linked.
+#[derive(Clone, Copy)]
+pub struct Site {
+    /// The page whose code it belongs to.
+    pub page: PageKey,
+    /// The patchable jumps of the branch.
+    pub link: Link,
+}
+
+/// Trampolines and fragments, and what is known of them by their place.
+pub struct CodeBuffer {
+    arena: Arena,
+    trampolines: Trampolines,
+    verifier: Verifier,
+    fault_map: FaultMap,
+    /// Branches by the numbers that emitted code names them by.
+    sites: Vec<Site>,
+}
+
+impl CodeBuffer {
+    /// Creates a buffer of `bytes` bytes that holds the trampolines only.
+    ///
+    /// # Errors
+    /// The host's, where it grants no memory for code; a size out of range.
+    pub fn new(bytes: usize) -> io::Result<Self> {
+        let mut arena = Arena::new(bytes)?;
+        Ok(Self {
+            trampolines: Trampolines::emit(&mut arena)?,
+            arena,
+            verifier: Verifier::default(),
+            fault_map: FaultMap::default(),
+            sites: Vec::new(),
+        })
+    }
+
+    /// The trampolines.
+    pub fn trampolines(&self) -> &Trampolines {
+        &self.trampolines
+    }
+
+    /// Has everything checked that is emitted from now on.
+    pub fn verify(&mut self) {
+        self.verifier = Verifier::new(&self.trampolines);
+    }
+
+    /// The number of fragments checked; `None` when none are.
+    pub fn verified(&self) -> Option<u64> {
+        self.verifier.fragments()
+    }
+
+    /// Has the checker look at a system call, as if it had been emitted.
+    #[cfg(test)]
+    pub fn check_system_call(&mut self) {
+        let code = [[0x0f, 0x05].as_slice(), &[]];
+        let origins = self.arena.next();
+        let mode = crate::translate::mode::Mode::Supervisor;
+        assert!(!self.verifier.fragment(code, origins, mode, 0));
+    }
+
+    /// The first violation of the checker's rules; nothing must run after it.
+    pub fn violation(&self) -> Option<&Violation> {
+        self.verifier.violation()
+    }
+
+    /// The host address at which the byte at arena offset `offset` executes.
+    pub fn address_of(&self, offset: u32) -> u64 {
+        self.arena.address_of(offset)
+    }
+
+    /// The host address of a trampoline.
+    pub fn trampoline(&self, trampoline: Trampoline) -> u64 {
+        self.arena.address_of(self.trampolines.at(trampoline))
+    }
+
+    /// The arena offsets at which the next code goes, hot and cold.
+    pub fn next(&self) -> [u32; 2] {
+        self.arena.next()
+    }
+
+    /// The number of bytes of code held.
+    pub fn used(&self) -> usize {
+        self.arena.used()
+    }
+
+    /// The part of the fuller half that is in use, in hundredths.
+    pub fn percent_used(&self) -> usize {
+        self.arena.percent_used()
+    }
+
+    /// Copies the code at the arena offsets `range`.
+    pub fn read(&self, range: Range<u32>) -> Vec<u8> {
+        self.arena.read(range)
+    }
+
+    /// The branch with this number.
+    pub fn site(&self, number: u32) -> Option<Site> {
+        self.sites.get(number as usize).copied()
+    }
+
+    /// Translates `code` at offset `at` of the page of `key`. A fragment that the checker rejects is the emulator's.
+    ///
+    /// # Errors
+    /// The encoder's.
+    pub fn translate(
+        &mut self,
+        emitter: &mut Emitter,
+        code: &GuestCode<'_>,
+        key: PageKey,
+        at: u32,
+    ) -> Result<Translated, AsmError> {
+        let origins = self.arena.next();
+        let first_site = self.sites.len() as u32;
+        let translated = fragment::translate(&mut self.arena, emitter, code, at, first_site)?;
+        if let Translated::Fragment(fragment) = &translated {
+            let links = fragment.links.iter();
+            let sites = links.map(|&link| Site { page: key, link });
+            self.sites.extend(sites);
+            self.fault_map.add(&emitter.fault_entries);
+            let emitted = emitter.asm.finish()?;
+            if !self.verifier.fragment(emitted, origins, key.mode, at) {
+                return Ok(Translated::Emulate);
+            }
+        }
+        Ok(translated)
+    }
+
+    /// Runs emitted code at the host address `target` until it exits.
+    pub fn run(&mut self, context: &mut Context, target: u64) {
+        self.arena.publish();
+        let address = self.trampoline(Trampoline::Enter);
+        let context: *mut Context = context;
+        let executing = Executing {
+            code: self.arena.addresses(),
+            fault_exit: self.trampoline(Trampoline::WindowFault),
+            context,
+        };
+        // SAFETY: `address` is the `Enter` trampoline, a function of this signature that keeps the C ABI's promises. Code at
+        // `target` was made by `fragment`: it touches the context, the stack that the context names, and guest memory
+        // through the tables and the window in the context only, and ends at the `Exit` trampoline. `WindowFault` can be
+        // entered from wherever code faults.
+        with_faults_handled(&executing, || unsafe {
+            let enter: extern "C" fn(*mut Context, u64) = std::mem::transmute(address as *const ());
+            enter(context, target);
+        });
+    }
+
+    /// Finds the guest instruction to which the code at host address `rip` belongs: the host address at which its code begins,
+    /// and its offset in the page.
+    pub fn instruction_at(&self, rip: u64) -> Option<(u64, u32)> {
+        let at = rip.wrapping_sub(self.arena.address_of(0)) as u32;
+        let (code, offset) = self.fault_map.find(at)?;
+        Some((self.arena.address_of(code), offset))
+    }
+
+    /// Leads the patchable jump that ends at arena offset `jump` to `target`.
+    pub fn redirect(&mut self, jump: u32, target: u32) {
+        if !self.verifier.link(jump, target) {
+            return;
+        }
+        let distance = i64::from(target) - i64::from(jump);
+        let displacement = jump - size_of::<i32>() as u32;
+        self.arena.patch(displacement, distance as i32);
+    }
+
+    /// Leads the patchable jump that ends at arena offset `jump` to a trampoline.
+    pub fn redirect_to(&mut self, jump: u32, trampoline: Trampoline) {
+        self.redirect(jump, self.trampolines.at(trampoline));
+    }
+
+    /// Replaces the operand of a guard, which ends at arena offset `guard`.
+    pub fn set_guard(&mut self, guard: u32, operand: u64) {
+        if self.verifier.number(guard) {
+            let start = guard - size_of::<u64>() as u32;
+            self.arena.patch64(start, operand);
+        }
+    }
+
+    /// Leads a branch to another page to its exit stub again, as when it was emitted.
+    pub fn unlink(&mut self, link: Link) {
+        let Some(stub) = link.stub else { return };
+        if let Some(bypass) = link.bypass {
+            self.redirect(bypass, link.check);
+        }
+        match link.guard {
+            Some(guard) => {
+                // No entry has this address.
+                self.set_guard(guard, 0);
+                self.redirect(link.exit, stub);
+            }
+            None => self.redirect(link.jump, stub),
+        }
+    }
+
+    /// Removes everything but the trampolines.
+    pub fn clear(&mut self) {
+        self.sites.clear();
+        self.fault_map.clear();
+        self.verifier.clear();
+        self.arena.truncate(self.trampolines.end());
+    }
+}

@@ -1,0 +1,271 @@
+//! [`CodeCache`]: the guest's code as translated so far, page by page, kept in step with what the guest does to it.
+//!
+//! ```text
+//!   lookup(EIP) ─► frame, mode ─► page, compared if it was written ─► entry ──known──► host address
+//!                                                                       └─unknown─► scan, emit ─┘
+//! ```
+//!
+//! | file | has |
+//! |---|---|
+//! | `page`, `page_set`, `entries` | code pages and the tables through which emitted code finds their entries |
+//! | `scan` | looking up and translating entries |
+//! | `link`, `direct` | connecting branches to their targets |
+//! | `epochs`, `breakpoints` | when translations stop holding |
+//! | `evict` | which pages stay when the buffer is full |
+//! | `record`, `symbols`, `dump`, `inventory` | dumps and reports |
+//!
+//! Emitted code keeps return addresses on stacks of its own ([`HostStack`](super::stack::HostStack)), which this module does not
+//! see. When they may have stopped holding, [`CodeCache::take_dropped_returns`] says so; the stacks have to be reset before
+//! emitted code runs again.
+
+mod breakpoints;
+mod direct;
+mod dump;
+mod entries;
+mod epochs;
+mod evict;
+mod inventory;
+mod link;
+mod page;
+mod page_set;
+mod record;
+mod scan;
+mod symbols;
+
+use super::buffer::CodeBuffer;
+use super::check::Violation;
+use super::context::Context;
+use super::emit::Emitter;
+use super::listing::Variant;
+use super::mode::{Mode, PageKey};
+use super::stats::Stats;
+use super::trampoline::Trampoline;
+use crate::emulate::Exec;
+use breakpoints::BreakpointOffsets;
+use direct::DirectLinks;
+pub use dump::NoDump;
+use epochs::Epochs;
+use evict::Aging;
+pub use inventory::CodePageReport;
+use mmu::{LinearAddr, Mmu};
+use page::Destination;
+use page_set::PageSet;
+use record::Records;
+use std::io;
+use std::path::Path;
+use std::time::Instant;
+
+/// Translated code of one processor.
+pub struct CodeCache {
+    buffer: CodeBuffer,
+    emitter: Emitter,
+    pages: PageSet,
+    direct: DirectLinks,
+    breakpoints: BreakpointOffsets,
+    aging: Aging,
+    records: Records,
+    epochs: Epochs,
+    /// Return addresses on the host stacks may have stopped holding.
+    dropped_returns: bool,
+    stats: Stats,
+}
+
+/// The code that is wanted at an EIP.
+#[derive(Clone, Copy)]
+struct Request {
+    key: PageKey,
+    /// Offset of its first instruction in the page.
+    offset: u32,
+    variant: Variant,
+    /// EIP of the processor that is about to execute it.
+    eip: LinearAddr,
+}
+
+impl CodeCache {
+    /// Creates a cache with nothing translated and room for `bytes` bytes of code.
+    ///
+    /// # Errors
+    /// The host's, where it grants no memory for code; a size out of range.
+    pub fn new(bytes: usize) -> io::Result<Self> {
+        let buffer = CodeBuffer::new(bytes)?;
+        let trampolines = *buffer.trampolines();
+        Ok(Self {
+            buffer,
+            emitter: Emitter::new(trampolines),
+            pages: PageSet::new(trampolines.at(Trampoline::Emulate))?,
+            direct: DirectLinks::default(),
+            breakpoints: BreakpointOffsets::default(),
+            aging: Aging::default(),
+            records: Records::default(),
+            epochs: Epochs::default(),
+            dropped_returns: false,
+            stats: Stats::default(),
+        })
+    }
+
+    /// See [`CodeBuffer::check_system_call`].
+    #[cfg(test)]
+    pub fn check_system_call(&mut self) {
+        self.buffer.check_system_call();
+    }
+
+    /// The counts of what has been done so far.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// The counts, for what is done elsewhere.
+    pub fn stats_mut(&mut self) -> &mut Stats {
+        &mut self.stats
+    }
+
+    /// Has everything checked that is emitted from now on.
+    pub fn verify(&mut self) {
+        self.buffer.verify();
+    }
+
+    /// The number of fragments checked; `None` when none are.
+    pub fn verified(&self) -> Option<u64> {
+        self.buffer.verified()
+    }
+
+    /// The first violation of the checker's rules; nothing must run after it.
+    pub fn violation(&self) -> Option<&Violation> {
+        self.buffer.violation()
+    }
+
+    /// Keeps from now on what [`Self::dump`] needs.
+    pub fn record(&mut self) {
+        self.emitter.record();
+    }
+
+    /// Tells `perf` of all code emitted from now on, by a file in `folder`.
+    ///
+    /// # Errors
+    /// The host's, where it cannot make the file.
+    pub fn write_jitdump(&mut self, folder: &Path) -> io::Result<()> {
+        self.records.write_jitdump(folder)
+    }
+
+    /// The host address of a trampoline.
+    pub fn trampoline(&self, trampoline: Trampoline) -> u64 {
+        self.buffer.trampoline(trampoline)
+    }
+
+    /// Finds the guest instruction to which the code at host address `rip` belongs: the host address at which its code begins,
+    /// and its offset in the page.
+    pub fn instruction_at(&self, rip: u64) -> Option<(u64, u32)> {
+        self.buffer.instruction_at(rip)
+    }
+
+    /// Runs emitted code at the host address `target` until it exits.
+    pub fn run(&mut self, context: &mut Context, target: u64) {
+        let start = self.stats.executing.map(|_| Instant::now());
+        self.buffer.run(context, target);
+        if let (Some(total), Some(start)) = (&mut self.stats.executing, start) {
+            *total += start.elapsed();
+        }
+    }
+
+    /// Whether return addresses on the host stacks may have stopped holding since the last call.
+    pub fn take_dropped_returns(&mut self) -> bool {
+        std::mem::take(&mut self.dropped_returns)
+    }
+
+    /// Whether nothing has changed since [`Self::follow`] that translations depend on.
+    pub fn is_current(&self, mmu: &Mmu) -> bool {
+        Epochs::now(mmu) == self.epochs
+    }
+
+    /// Invalidates the translations that changed breakpoints, stores to code and changed mappings have made stale.
+    pub fn follow(&mut self, cx: &mut Exec<'_>) {
+        self.follow_breakpoints(cx);
+        self.follow_changes(cx);
+    }
+
+    /// Invalidates the translations that stores to code and changed mappings have made stale.
+    fn follow_changes(&mut self, cx: &mut Exec<'_>) {
+        let now = Epochs::now(cx.mmu);
+        if now == self.epochs {
+            return;
+        }
+        if now.code != self.epochs.code {
+            for frame in cx.mmu.take_code_writes() {
+                for mode in Mode::ALL {
+                    self.invalidate(PageKey { frame, mode });
+                }
+                for key in self.pages.take_crossings(frame) {
+                    self.invalidate(key);
+                }
+            }
+        }
+        if now.shared != self.epochs.shared {
+            self.unlink_incoming();
+        }
+        if now.windowed != self.epochs.windowed {
+            self.direct.unlink_all(&mut self.buffer);
+        }
+        self.dropped_returns = true;
+        self.epochs = now;
+    }
+
+    /// Has the page of `key` looked up, and compared with what was scanned, before its code executes again.
+    fn invalidate(&mut self, key: PageKey) {
+        for link in self.pages.invalidate(key) {
+            self.buffer.unlink(link);
+        }
+    }
+
+    /// Leads all branches to other pages through the dispatcher.
+    fn unlink_incoming(&mut self) {
+        for link in self.pages.take_incoming() {
+            self.buffer.unlink(link);
+        }
+    }
+
+    /// Makes the code for `eip` known, executed in `mode`. Returns its host address; `None` when the emulator has to execute the
+    /// instruction there.
+    pub fn lookup(&mut self, cx: &mut Exec<'_>, eip: LinearAddr, mode: Mode) -> Option<u64> {
+        let privilege = mode.privilege();
+        let frame = cx.mmu.fetch_page(eip, privilege).ok()?;
+        let key = PageKey { frame, mode };
+        let destination = self.destination(
+            cx,
+            Request {
+                key,
+                offset: eip.offset(),
+                variant: Variant::Grouped,
+                eip,
+            },
+        );
+        let slot = self.pages.code_slot(key, eip)?;
+        cx.mmu.tlb_mut().set_code(eip.page(), privilege, slot);
+        if mode == Mode::Windowed {
+            self.direct
+                .add_mapping(&mut self.buffer, cx.mmu, frame, eip);
+        }
+        self.after_lookup(cx, destination)
+    }
+
+    /// The host address of code just looked up; `None` when the emulator has to execute the instruction.
+    fn after_lookup(&mut self, cx: &mut Exec<'_>, destination: Destination) -> Option<u64> {
+        // Fetching may have changed what is fetched from.
+        self.follow_changes(cx);
+        match destination {
+            Destination::Code(code) => Some(self.buffer.address_of(code)),
+            Destination::Emulate | Destination::EmulateOnce => None,
+        }
+    }
+
+    /// Removes all translations.
+    fn clear(&mut self, cx: &mut Exec<'_>) {
+        self.stats.cleared += 1;
+        cx.mmu.tlb_mut().clear_code();
+        self.pages.clear();
+        self.direct.clear();
+        self.records.clear();
+        self.buffer.clear();
+        self.aging = Aging::default();
+        self.dropped_returns = true;
+    }
+}

@@ -1,0 +1,124 @@
+//! The exchange of the processor's state with emitted code, by way of the context.
+
+use super::Translator;
+use crate::cpu::control::{CR0_EM, CR0_TS, CR4_OSFXSR, CR4_TSD};
+use crate::cpu::fpu::{FCW_INIT, MXCSR_INIT};
+use crate::cpu::segment::SegReg;
+use crate::cpu::{Cpu, Pending, eflags};
+use crate::emulate::Exec;
+use crate::emulate::sysenter::selectors;
+use crate::translate::context::Context;
+use crate::translate::emit::FIXED_FLAGS;
+use crate::translate::segments::segment_base;
+use mmu::{Access, PAGE_SHIFT, Privilege, View};
+
+/// The six exception masks of the x87 control word.
+const EXCEPTION_MASKS: u16 = 0x3f;
+
+/// The privileges, in the order of the context's tables.
+const PRIVILEGES: [Privilege; 2] = [Privilege::Supervisor, Privilege::User];
+
+impl Translator {
+    /// Loads the processor's state into the context.
+    pub(super) fn load(&mut self, cx: &mut Exec<'_>) {
+        self.segments.learn(cx, &mut self.context);
+        let cpu = &*cx.cpu;
+        let context = &mut *self.context;
+        self.stack.change_level(context, cpu.cpl.into());
+        for number in 0..8 {
+            context.regs[usize::from(number)] = cpu.regs.get(number).into();
+        }
+        context.set_flags(cpu.eflags);
+        context.interrupt_flag = cpu.eflags & eflags::IF;
+        context.direction_flag = cpu.eflags & eflags::DF;
+        let elsewhere = eflags::STATUS | eflags::IF | eflags::DF | eflags::FIXED;
+        context.eflags_delta = cpu.eflags & !elsewhere;
+        context.eflags_fixed = cpu.eflags & FIXED_FLAGS;
+        context.no_interrupt = (!cpu.pending.has(Pending::INTR)).into();
+        context.eip = cpu.eip;
+        // Shifts count by R13 before a page is known.
+        context.page = PAGE_SHIFT.into();
+        context.tables = PRIVILEGES.map(|privilege| {
+            let table = cx.mmu.tlb().base(View::of(Access::Read, privilege));
+            table.expose_provenance() as u64
+        });
+        context.window = self.windows.window(cx.mmu);
+        context.table = context.tables[usize::from(cpu.cpl == 3)];
+        context.level_changed = 0;
+        for (selector, segment) in context.selectors.iter_mut().zip(&cpu.segs) {
+            *selector = segment.selector.0.into();
+        }
+        context.loaded = [0; 6];
+        load_system_registers(context, cpu);
+        (context.fs_base, context.fs_usable) = segment_base(cpu.seg(SegReg::Fs));
+        (context.gs_base, context.gs_usable) = segment_base(cpu.seg(SegReg::Gs));
+        context.fpu_live = 0;
+        context.fpu_loadable = 0;
+    }
+
+    /// Stores the context's state into the processor's.
+    pub(super) fn store(&mut self, cx: &mut Exec<'_>) {
+        self.store_fpu(cx);
+        self.segments.store(cx, &self.context);
+        let context = &*self.context;
+        if context.level_changed != 0 {
+            // ESP and EIP are set below.
+            cx.enter_flat(context.cpl as u8, 0, 0);
+        }
+        for number in 0..8 {
+            cx.cpu
+                .regs
+                .set(number, context.regs[usize::from(number)] as u32);
+        }
+        let kept = cx.cpu.eflags & !(eflags::IF | eflags::DF);
+        let eflags = kept | context.interrupt_flag | context.direction_flag;
+        cx.cpu.eflags = context.merge_flags(eflags);
+        cx.cpu.eip = context.eip;
+    }
+
+    /// Stores the FPU state that emitted code left in the context, if it did, into the processor's.
+    fn store_fpu(&mut self, cx: &mut Exec<'_>) {
+        if self.context.fpu_saved != 0 {
+            self.context.fpu_saved = 0;
+            cx.cpu.fpu.take_registers(&self.context.fpu.0);
+        }
+    }
+
+    /// Has the guest's FPU state loaded on the way in, if its instructions can execute without an exception. Returns the host
+    /// address at which emitted code continues; `None` when the emulator has to execute the instruction.
+    pub(super) fn load_fpu(&mut self, cx: &mut Exec<'_>) -> Option<u64> {
+        if !may_run_on_host(cx.cpu) {
+            return None;
+        }
+        self.context.fpu.0.copy_from_slice(cx.cpu.fpu.as_bytes());
+        self.context.fpu_loadable = 1;
+        self.context.fpu_live = 1;
+        Some(self.context.resume)
+    }
+}
+
+/// Whether x87, MMX and SSE instructions execute without any exception: available, all exceptions masked.
+fn may_run_on_host(cpu: &Cpu) -> bool {
+    cpu.cr0 & (CR0_EM | CR0_TS) == 0
+        && cpu.cr4 & CR4_OSFXSR != 0
+        && !cpu.fpu.has_pending_x87_error()
+        && cpu.fpu.fcw() & FCW_INIT & EXCEPTION_MASKS == EXCEPTION_MASKS
+        && cpu.fpu.mxcsr() & MXCSR_INIT == MXCSR_INIT
+}
+
+/// Loads what SYSENTER, SYSEXIT and RDTSC need.
+fn load_system_registers(context: &mut Context, cpu: &Cpu) {
+    let all_ones_if = |condition: bool| u64::from(condition).wrapping_neg();
+    let has_selector = cpu.sysenter_cs & 0xfffc != 0;
+    context.sysenter_usable = all_ones_if(has_selector);
+    // With AC set, accesses of CPL 3 may have to be checked for alignment.
+    context.sysexit_usable = all_ones_if(has_selector && cpu.eflags & eflags::AC == 0);
+    context.sysenter_esp = cpu.sysenter_esp;
+    context.sysenter_eip = cpu.sysenter_eip;
+    context.flat_selectors = [0, 3].map(|level| {
+        let (code, stack) = selectors(cpu.sysenter_cs, level);
+        [code.0.into(), stack.0.into()]
+    });
+    context.tsc_usable = (cpu.cr4 & CR4_TSD == 0).into();
+    context.tsc_offset = cpu.tsc_offset;
+}

@@ -1,0 +1,107 @@
+//! Misses: accesses for which a table has no slot, or whose page a window does not show. The slot is filled, or the page mapped,
+//! and emitted code continues; else the emulator executes the instruction.
+
+use super::Translator;
+use crate::emulate::Exec;
+use crate::translate::context::{AccessKind, PAGE_BIAS};
+use mmu::{Access, LinearAddr, PAGE_SHIFT, PAGE_SIZE, Privilege, View};
+
+/// The vector of one of the exceptions that an access through a window can raise on the host.
+const GENERAL_PROTECTION: u32 = 13;
+/// The vector of the other.
+const PAGE_FAULT: u32 = 14;
+/// The bit of a page fault's error code that says that the access was a write (SDM Vol. 3A, 4.7 "Page-Fault Exceptions").
+const ERROR_WRITE: u32 = 1 << 1;
+/// The size in bytes of a window, with the operand that begins at its last byte.
+const WINDOW_BYTES: u64 = (1 << 32) + MOST_OPERAND as u64;
+/// The size in bytes of the largest operand.
+const MOST_OPERAND: u32 = 16;
+
+impl Translator {
+    /// Fills the slot that emitted code missed. Returns where emitted code continues; `None` when the emulator has to execute the
+    /// instruction.
+    pub(super) fn fill(&mut self, cx: &mut Exec<'_>) -> Option<u64> {
+        let kind = AccessKind::from_number(self.context.access);
+        let (address, size) = (self.context.address, kind.size());
+        let crosses = address % PAGE_SIZE as u32 > PAGE_SIZE as u32 - size;
+        // Some instructions fault for a misaligned operand of 16 bytes.
+        if crosses || !kind.may_be_misaligned() && address % size != 0 {
+            return None;
+        }
+        let linear = LinearAddr::from(address);
+        let privilege = self.mode().privilege();
+        let drops = cx.mmu.tlb().drops();
+        let access = match kind.writes() {
+            true => Access::Write,
+            false => Access::Read,
+        };
+        cx.mmu.prepare(linear, size, access, privilege).ok()?;
+        self.context.slot = cx
+            .mmu
+            .tlb()
+            .slot(View::of(access, privilege), linear.page());
+        // The walk may have written page tables, and those may be code; or dropped what a group relies on.
+        let dropped = cx.mmu.tlb().drops() != drops;
+        if self.context.slot == 0 || dropped || !self.cache.is_current(cx.mmu) {
+            return None;
+        }
+        // R8 holds the address behind a miss.
+        let eip = std::mem::replace(&mut self.context.eip, address);
+        debug_assert_eq!(eip >> PAGE_SHIFT, self.context.page as u32 >> PAGE_SHIFT);
+        Some(self.context.resume)
+    }
+
+    /// Maps the page of the access through a window that has faulted. Returns the host address at which the instruction begins
+    /// anew; `None` when the emulator has to execute it.
+    ///
+    /// # Panics
+    /// If emitted code faulted where it accesses no window, or outside its window.
+    pub(super) fn window_fault(&mut self, cx: &mut Exec<'_>) -> Option<u64> {
+        let fault = self.context.fault;
+        let Some((code, offset)) = self.cache.instruction_at(fault.rip) else {
+            panic!("emitted code faulted where it accesses no window: {fault:x?}");
+        };
+        self.context.eip = (self.context.page as u32)
+            .wrapping_sub(PAGE_BIAS as u32)
+            .wrapping_add(offset);
+        if fault.trap == GENERAL_PROTECTION {
+            // An operand of 16 bytes is misaligned.
+            return None;
+        }
+        let address = fault.address.wrapping_sub(self.context.window);
+        assert!(
+            fault.trap == PAGE_FAULT && address < WINDOW_BYTES,
+            "emitted code faulted outside its window: {fault:x?}"
+        );
+        let Ok(address) = u32::try_from(address) else {
+            // An operand begins at the last addresses and continues at the first.
+            return None;
+        };
+        let access = match fault.error & ERROR_WRITE {
+            0 => Access::Read,
+            _ => Access::Write,
+        };
+        let shown = self.show(cx, address, access);
+        if self.windows.after_fault(cx.mmu) {
+            self.cache.stats_mut().closed += 1;
+            return None;
+        }
+        shown.then_some(code)
+    }
+
+    /// Maps the page of `address` in the window. Returns whether it is mapped and emitted code may continue.
+    fn show(&mut self, cx: &mut Exec<'_>, address: u32, access: Access) -> bool {
+        let linear = LinearAddr::from(address);
+        let view = View::of(access, Privilege::User);
+        if cx.mmu.tlb().slot(view, linear.page()) == 0 {
+            // The access may continue in the next page, which has to be accessible before anything happens to this one.
+            if linear.offset() > PAGE_SIZE as u32 - MOST_OPERAND {
+                return false;
+            }
+            if cx.mmu.prepare(linear, 1, access, Privilege::User).is_err() {
+                return false;
+            }
+        }
+        cx.mmu.tlb_mut().map_in_window(linear.page(), access) && self.cache.is_current(cx.mmu)
+    }
+}

@@ -1,0 +1,265 @@
+//! [`Translator`]: the loop around emitted code.
+
+mod exchange;
+mod misses;
+
+use super::cache::{CodeCache, CodePageReport};
+use super::check::Violation;
+use super::context::{Context, NOWHERE, Reason};
+use super::mode::Mode;
+use super::segments::{KnownSegments, spans_all};
+use super::signal::are_windows_possible;
+use super::stack::{HostStack, MOST_POLLS};
+use super::stats::Stats;
+use super::trampoline::Trampoline;
+use super::windows::{WindowPolicy, Windows};
+use crate::cpu::fpu::MXCSR_INIT;
+use crate::cpu::segment::{Bounds, SegReg};
+use crate::cpu::{Cpu, eflags};
+use crate::emulate::Exec;
+use mmu::{Frame, LinearAddr};
+use std::io;
+use std::path::Path;
+
+/// The outcome of a run of translated code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The emulator has to execute the instruction at EIP.
+    Emulate,
+    /// The budget of polls is used up.
+    Budget,
+}
+
+/// The translator of one processor: translated code, and what it runs with.
+pub struct Translator {
+    cache: CodeCache,
+    context: Box<Context>,
+    stack: HostStack,
+    segments: KnownSegments,
+    windows: WindowPolicy,
+}
+
+impl Translator {
+    /// Creates a translator with nothing translated and room for `code_cache` bytes of code. The host must have BMI2.
+    ///
+    /// # Errors
+    /// The host's, where it grants no memory for code; a size out of range.
+    pub fn new(code_cache: usize) -> io::Result<Self> {
+        let cache = CodeCache::new(code_cache)?;
+        let stack = HostStack::new(cache.trampoline(Trampoline::ReturnUnderflow));
+        let mut context = Box::new(Context::default());
+        context.host_mxcsr = MXCSR_INIT;
+        stack.reset(&mut context);
+        let mut translator = Self {
+            cache,
+            context,
+            stack,
+            segments: KnownSegments::default(),
+            windows: WindowPolicy::new(Windows::Never),
+        };
+        translator.set_windows(Windows::default());
+        Ok(translator)
+    }
+
+    /// The counts of what has been done so far.
+    pub fn stats(&self) -> &Stats {
+        self.cache.stats()
+    }
+
+    /// Chooses which address spaces get windows; none where the host does not let emitted code use them.
+    pub fn set_windows(&mut self, windows: Windows) {
+        let possible = windows != Windows::Never && are_windows_possible();
+        let windows = if possible { windows } else { Windows::Never };
+        self.windows = WindowPolicy::new(windows);
+    }
+
+    /// Has everything checked that is emitted from now on: to be called before anything runs.
+    pub fn verify(&mut self) {
+        self.cache.verify();
+    }
+
+    /// The number of fragments checked; `None` when none are.
+    pub fn verified(&self) -> Option<u64> {
+        self.cache.verified()
+    }
+
+    /// See [`CodeBuffer::check_system_call`](super::buffer::CodeBuffer::check_system_call).
+    #[cfg(test)]
+    pub fn check_system_call(&mut self) {
+        self.cache.check_system_call();
+    }
+
+    /// The first violation of the checker's rules; nothing runs after it.
+    pub fn violation(&self) -> Option<&Violation> {
+        self.cache.violation()
+    }
+
+    /// Measures from now on how long emitted code runs.
+    pub fn measure(&mut self) {
+        self.cache.stats_mut().executing.get_or_insert_default();
+    }
+
+    /// Tells `perf` of all code emitted from now on, by a file in `folder`: to be called before anything runs.
+    ///
+    /// # Errors
+    /// The host's, where it cannot make the file.
+    pub fn write_jitdump(&mut self, folder: &Path) -> io::Result<()> {
+        self.cache.write_jitdump(folder)
+    }
+
+    /// Keeps from now on what [`Self::dump`] needs: to be called before anything runs.
+    pub fn record(&mut self) {
+        self.cache.record();
+    }
+
+    /// Writes the code page in `frame`, at linear address `base`, beside the code emitted for it, as text; empty if there is none.
+    pub fn dump(&self, frame: Frame, base: u32) -> String {
+        self.cache.dump(frame, base)
+    }
+
+    /// The code pages by frame and mode.
+    pub fn inventory(&self) -> Vec<CodePageReport> {
+        self.cache.inventory()
+    }
+
+    /// Runs translated code from EIP on until the emulator or the caller has to act. `polls` counts down with loops, calls and
+    /// indirect jumps.
+    pub fn run(&mut self, cx: &mut Exec<'_>, polls: &mut u32) -> Outcome {
+        if cx.cpu.cpl == 3 {
+            let opened = self.windows.before_program(cx.mmu);
+            self.cache.stats_mut().windows += u64::from(opened);
+        }
+        cx.mmu.snoop();
+        self.cache.follow(cx);
+        self.load(cx);
+        let mut target = self.cache.trampoline(Trampoline::Dispatch);
+        let outcome = loop {
+            if self.violation().is_some() {
+                break Outcome::Emulate;
+            }
+            self.execute(target, polls);
+            let reason = self.context.reason();
+            if reason == Reason::Budget && *polls == 0 {
+                self.end_slice(cx);
+                break Outcome::Budget;
+            }
+            match self.after_exit(cx, reason) {
+                Some(next) => target = next,
+                None => break Outcome::Emulate,
+            }
+        };
+        self.store(cx);
+        outcome
+    }
+
+    /// Runs emitted code at the host address `target` until it exits.
+    fn execute(&mut self, target: u64, polls: &mut u32) {
+        let granted = (*polls).min(MOST_POLLS);
+        self.context.polls = granted;
+        if self.cache.take_dropped_returns() {
+            self.stack.reset(&mut self.context);
+        }
+        self.stack.make_room(&mut self.context);
+        self.cache.run(&mut self.context, target);
+        *polls -= granted - self.context.polls;
+    }
+
+    /// Serves an exit of emitted code. Returns the host address at which it continues; `None` when the emulator has to
+    /// execute the instruction at EIP.
+    fn after_exit(&mut self, cx: &mut Exec<'_>, reason: Reason) -> Option<u64> {
+        let exits = &mut self.cache.stats_mut().exits;
+        match reason {
+            Reason::Emulate => {
+                exits.emulate += 1;
+                None
+            }
+            Reason::Lookup => {
+                exits.lookup += 1;
+                self.leave_fpu();
+                let eip = LinearAddr::from(self.context.eip);
+                let mode = self.mode_at(cx, eip);
+                self.cache.lookup(cx, eip, mode)
+            }
+            Reason::Link => {
+                exits.link += 1;
+                self.leave_fpu();
+                let eip = LinearAddr::from(self.context.eip);
+                self.cache.link(cx, self.context.site, eip)
+            }
+            Reason::LinkAcross => {
+                exits.link += 1;
+                self.leave_fpu();
+                let source = LinearAddr::from(self.context.page as u32);
+                let eip = LinearAddr::from(self.context.eip);
+                let mode = self.mode_at(cx, eip);
+                let site = self.context.site;
+                self.cache.link_across(cx, site, [source, eip], mode)
+            }
+            Reason::LoadFpu => {
+                exits.load_fpu += 1;
+                self.load_fpu(cx)
+            }
+            Reason::Miss => {
+                exits.miss += 1;
+                self.fill(cx)
+            }
+            Reason::WindowFault => {
+                exits.window += 1;
+                self.window_fault(cx)
+            }
+            Reason::Budget => {
+                self.leave_fpu();
+                Some(self.cache.trampoline(Trampoline::Dispatch))
+            }
+        }
+    }
+
+    /// Accounts for a budget that is used up.
+    fn end_slice(&mut self, cx: &mut Exec<'_>) {
+        self.cache.stats_mut().exits.budget += 1;
+        if self.mode() != Mode::Supervisor {
+            let opened = self.windows.after_slice(cx.mmu);
+            self.cache.stats_mut().windows += u64::from(opened);
+        }
+    }
+
+    /// The mode in which emitted code runs.
+    fn mode(&self) -> Mode {
+        match (self.context.cpl, self.context.window) {
+            (0, _) => Mode::Supervisor,
+            (_, 0 | NOWHERE) => Mode::User,
+            _ => Mode::Windowed,
+        }
+    }
+
+    /// The mode in which code at `eip` runs. A window does not show pages that all spaces share, and the code there is shared by
+    /// spaces that have windows and others.
+    fn mode_at(&self, cx: &Exec<'_>, eip: LinearAddr) -> Mode {
+        match self.mode() {
+            Mode::Windowed if cx.mmu.tlb().is_shared(eip.page()) => Mode::User,
+            mode => mode,
+        }
+    }
+
+    /// Leaves the FPU's state in the context until emitted code asks for it.
+    fn leave_fpu(&mut self) {
+        self.context.fpu_live = 0;
+    }
+}
+
+/// Whether emitted code, which takes CS, DS, ES and SS for flat and 32 bits wide, may run.
+pub fn is_flat(cpu: &Cpu) -> bool {
+    let cs = cpu.seg(SegReg::Cs);
+    cpu.is_protected()
+        && matches!(cpu.cpl, 0 | 3)
+        && cpu.eflags & eflags::VM == 0
+        && cs.base == 0
+        && cs.limit == u32::MAX
+        && cs.attributes.is_big()
+        && cs.read == Bounds::ALL
+        && cpu.seg(SegReg::Ss).attributes.is_big()
+        && [SegReg::Ds, SegReg::Es, SegReg::Ss].into_iter().all(|reg| {
+            let segment = cpu.seg(reg);
+            segment.base == 0 && spans_all(segment)
+        })
+}

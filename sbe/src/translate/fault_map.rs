@@ -1,0 +1,56 @@
+//! [`FaultMap`]: the guest instruction that a host address of emitted code belongs to, for accesses through windows.
+
+/// The start of the code of one guest instruction, which can begin anew wherever it has faulted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FaultEntry {
+    /// Arena offset of the code's first byte; the code extends to that of the next entry.
+    pub code: u32,
+    /// Offset of the instruction in the page; `None` behind the last one of a fragment.
+    pub offset: Option<u16>,
+}
+
+/// The instructions of all code that accesses windows, in the order in which it lies in the arena.
+#[derive(Default)]
+pub struct FaultMap {
+    entries: Vec<FaultEntry>,
+}
+
+impl FaultMap {
+    /// Adds the entries of a fragment that lies behind all others.
+    pub fn add(&mut self, fragment: &[FaultEntry]) {
+        self.entries.extend(fragment);
+    }
+
+    /// Removes all entries.
+    pub fn clear(&mut self) {
+        self.entries.clear();
+    }
+
+    /// Finds the instruction whose code has the byte at arena offset `at`: where the code begins, and the instruction's offset
+    /// in its page.
+    pub fn find(&self, at: u32) -> Option<(u32, u32)> {
+        let behind = self.entries.partition_point(|entry| entry.code <= at);
+        let entry = self.entries[..behind].last()?;
+        Some((entry.code, entry.offset?.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offset_belongs_to_the_instruction_that_begins_before_it() {
+        let entry = |code, offset| FaultEntry { code, offset };
+        let mut map = FaultMap::default();
+        assert_eq!(map.find(0), None);
+        map.add(&[entry(10, Some(3)), entry(15, Some(5)), entry(20, None)]);
+        map.add(&[entry(40, Some(7)), entry(45, None)]);
+        let found = [9, 10, 14, 15, 19, 20, 39, 40, 44, 45].map(|at| map.find(at));
+        let (first, second, third) = (Some((10, 3)), Some((15, 5)), Some((40, 7)));
+        let expected = [
+            None, first, first, second, second, None, None, third, third, None,
+        ];
+        assert_eq!(found, expected);
+    }
+}

@@ -1,0 +1,303 @@
+//! The emitters of the trampolines, one for each [`Trampoline`].
+
+use super::{COUNT, Trampoline};
+use crate::cpu::segment::SegReg;
+use crate::translate::asm::*;
+use crate::translate::context::{
+    AccessKind, CODE_TABLE, CONTEXT_BIAS, KNOWN_SEGMENTS, PAGE_BIAS, Reason, WRITE_TABLE, field,
+};
+use crate::translate::sequences::{GUEST, context, load_flags_from_ax, poll, save_flags_to_ax};
+use mmu::SLOT_PRESENT;
+
+/// Callee-saved registers of the C ABI that guest state overwrites.
+const SAVED: [Reg; 6] = [RBX, RBP, R12, R13, R14, R15];
+
+/// The labels of the trampolines, by number.
+pub(super) struct Labels(pub(super) [Label; COUNT]);
+
+impl Labels {
+    fn of(&self, trampoline: Trampoline) -> Label {
+        self.0[trampoline.number()]
+    }
+}
+
+/// Emits one trampoline; `labels` are those of all.
+pub(super) fn emit(asm: &mut Asm, trampoline: Trampoline, labels: &Labels) {
+    let exit = labels.of(Trampoline::Exit);
+    let dispatch_polled = labels.of(Trampoline::PolledDispatch);
+    match trampoline {
+        Trampoline::Lookup => exit_for(asm, Reason::Lookup, exit),
+        Trampoline::Exit => self::exit(asm),
+        Trampoline::Enter => enter(asm),
+        Trampoline::ReturnUnderflow => {
+            asm.lea64(RSP, at(RSP, -(size_of::<u64>() as i32)));
+            asm.jmp_short(dispatch_polled);
+        }
+        // It falls through to `PolledDispatch`.
+        Trampoline::ReturnMismatch => asm.not64(R8),
+        Trampoline::PolledDispatch => polled_dispatch(asm, exit),
+        Trampoline::Dispatch => dispatch(asm),
+        Trampoline::Emulate => exit_for(asm, Reason::Emulate, exit),
+        Trampoline::EmulateAt => exit_at(asm, Reason::Emulate, exit),
+        Trampoline::BudgetAt => exit_at(asm, Reason::Budget, exit),
+        Trampoline::Link => {
+            asm.store32(context(field::SITE), R8);
+            exit_at(asm, Reason::Link, exit);
+        }
+        Trampoline::LinkAcross => {
+            asm.store32(context(field::SITE), R9);
+            exit_for(asm, Reason::LinkAcross, exit);
+        }
+        Trampoline::WindowFault => {
+            asm.store_imm32(context(field::REASON), Reason::WindowFault as u32);
+            asm.jmp(exit);
+        }
+        Trampoline::LoadFpu => load_fpu(asm, exit),
+        Trampoline::LoadSegment(register) => load_segment(asm, register, exit),
+        Trampoline::Sysenter => change_level(asm, Level::Kernel, dispatch_polled, exit),
+        Trampoline::Sysexit => change_level(asm, Level::User, dispatch_polled, exit),
+        Trampoline::Miss(kind) => miss(asm, kind, exit),
+    }
+}
+
+/// Emits the way in; in: RDI context, RSI target.
+fn enter(asm: &mut Asm) {
+    for register in SAVED {
+        asm.push(register);
+    }
+    asm.lea64(R15, at(RDI, CONTEXT_BIAS));
+    asm.mov64(R9, RSI);
+    asm.store64(context(field::HOST_STACK), RSP);
+    let no_window = asm.label();
+    asm.load64(RCX, context(field::WINDOW));
+    asm.jrcxz(no_window);
+    asm.raw(&[0xf3, 0x48, 0x0f, 0xae, 0xd9]); // wrgsbase rcx
+    asm.bind(no_window);
+    asm.load64(RSP, context(field::STACK));
+    asm.load64(R14, context(field::TABLE));
+    asm.load64(R13, context(field::PAGE));
+    asm.load64(R10, context(field::POINTER));
+    asm.load32(R8, context(field::EIP));
+    asm.load32(RAX, context(field::FLAGS));
+    load_flags_from_ax(asm);
+    let slot = asm.label();
+    asm.load64(RCX, context(field::FPU_LIVE));
+    asm.jrcxz(slot);
+    asm.digit(&[0x0f, 0xae], 1, context(field::FPU)); // fxrstor
+    asm.bind(slot);
+    asm.load64(RCX, context(field::SLOT));
+    for (number, register) in GUEST.into_iter().enumerate() {
+        asm.load64(register, context(field::REGS + 8 * number as i32));
+    }
+    asm.jmp_register(R9);
+}
+
+/// Emits the way out: saves the guest's state and returns to the engine.
+fn exit(asm: &mut Asm) {
+    for (number, register) in GUEST.into_iter().enumerate() {
+        asm.store64(context(field::REGS + 8 * number as i32), register);
+    }
+    asm.store64(context(field::PAGE), R13);
+    asm.store64(context(field::POINTER), R10);
+    save_flags_to_ax(asm);
+    asm.store32(context(field::FLAGS), RAX);
+    asm.store64(context(field::STACK), RSP);
+    asm.load64(RSP, context(field::HOST_STACK));
+    let no_fpu = asm.label();
+    asm.load64(RCX, context(field::FPU_LIVE));
+    asm.jrcxz(no_fpu);
+    asm.digit(&[0x0f, 0xae], 0, context(field::FPU)); // fxsave
+    asm.store64(context(field::FPU_SAVED), RCX);
+    asm.raw(&[0xdb, 0xe3]); // fninit
+    asm.digit(&[0x0f, 0xae], 2, context(field::HOST_MXCSR)); // ldmxcsr
+    asm.bind(no_fpu);
+    for register in SAVED.into_iter().rev() {
+        asm.pop(register);
+    }
+    asm.ret();
+}
+
+/// Emits a poll and the dispatcher; in: R8D EIP.
+fn polled_dispatch(asm: &mut Asm, exit: Label) {
+    let (expired, go) = (asm.label(), asm.label());
+    poll(asm, expired);
+    asm.jmp_short(go);
+    asm.bind(expired);
+    exit_for(asm, Reason::Budget, exit);
+    asm.bind(go);
+    dispatch(asm);
+}
+
+/// Emits the dispatcher; in: R8D EIP. The code table holds the address of the page's entry table, less four times the page's
+/// address.
+fn dispatch(asm: &mut Asm) {
+    let unknown = asm.label();
+    asm.shrx32(RCX, R8, R13);
+    asm.load64(RCX, indexed(R14, RCX, 3, CODE_TABLE));
+    asm.jrcxz(unknown);
+    asm.load32(RCX, indexed(RCX, R8, 2, 0));
+    asm.bind(unknown);
+    asm.lea_arena(R9);
+    asm.lea64(RCX, indexed(RCX, R9, 0, 0));
+    asm.jmp_register(RCX);
+}
+
+/// Emits an exit; in: R8D EIP.
+fn exit_for(asm: &mut Asm, reason: Reason, exit: Label) {
+    asm.store32(context(field::EIP), R8);
+    asm.store_imm32(context(field::REASON), reason as u32);
+    asm.jmp(exit);
+}
+
+/// Emits an exit; in: R9D offset of EIP in the page.
+fn exit_at(asm: &mut Asm, reason: Reason, exit: Label) {
+    asm.lea32(R8, indexed(R13, R9, 0, -PAGE_BIAS));
+    exit_for(asm, reason, exit);
+}
+
+/// Emits the loading of the guest's FPU state; in: R9D offset in the page, for EIP if it has to exit.
+fn load_fpu(asm: &mut Asm, exit: Label) {
+    let refused = asm.label();
+    asm.load64(RCX, context(field::FPU_LOADABLE));
+    asm.jrcxz(refused);
+    asm.digit(&[0x0f, 0xae], 1, context(field::FPU)); // fxrstor
+    asm.store64(context(field::FPU_LIVE), RCX);
+    asm.ret();
+    asm.bind(refused);
+    asm.pop(RCX);
+    asm.store64(context(field::RESUME), RCX);
+    exit_at(asm, Reason::LoadFpu, exit);
+}
+
+/// Emits the loading of a segment register; in: R8D selector, R9D offset in the page. Emitted code knows the segments of some
+/// selectors, as long as their descriptors in the GDT are the same (`segments`); the others are left to the emulator, and so are
+/// segments for DS and ES that are not flat.
+fn load_segment(asm: &mut Asm, register: SegReg, exit: Label) {
+    let (known, refused, same) = (asm.label(), asm.label(), asm.label());
+    let moved = asm.label();
+    let number = 4 * register as i32;
+    // Descriptors are 8 bytes: the index is in bits 7:3 of the selector.
+    asm.mov_imm32(R10, (KNOWN_SEGMENTS as u32 - 1) << 3);
+    asm.pext32(R10, R8, R10);
+    let of_known = |field| indexed(R15, R10, 3, field);
+    asm.load64(RCX, of_known(field::KNOWN_KEYS));
+    asm.lea64(RCX, indexed(RCX, R8, 0, 1));
+    asm.jrcxz(known);
+    asm.jmp_short(refused);
+    asm.bind(known);
+    // A null selector has no descriptor.
+    asm.mov32(RCX, R10);
+    asm.jrcxz(same);
+    asm.push(R9);
+    asm.load32(R9, context(field::GDT_BASE));
+    asm.lea32(R9, indexed(R9, R10, 3, 0));
+    asm.shrx32(RCX, R9, R13);
+    asm.load64(RCX, indexed(R14, RCX, 3, 0));
+    asm.jrcxz(moved);
+    asm.load64(RCX, indexed(R9, RCX, 0, -(SLOT_PRESENT as i32)));
+    asm.load64(R9, of_known(field::KNOWN_DESCRIPTORS));
+    asm.lea64(RCX, indexed(RCX, R9, 0, 0));
+    asm.pop(R9);
+    asm.jrcxz(same);
+    asm.jmp_short(refused);
+    asm.bind(moved);
+    asm.pop(R9);
+    asm.bind(refused);
+    asm.pop(RCX);
+    exit_at(asm, Reason::Emulate, exit);
+    asm.bind(same);
+    let base_and_use = match register {
+        SegReg::Fs => Some((field::FS_BASE, field::FS_USABLE)),
+        SegReg::Gs => Some((field::GS_BASE, field::GS_USABLE)),
+        _ => None,
+    };
+    match base_and_use {
+        Some((base, usable)) => {
+            asm.load64(RCX, of_known(field::KNOWN_BASES));
+            asm.store64(context(base), RCX);
+            asm.load64(RCX, of_known(field::KNOWN_USABLE));
+            asm.store64(context(usable), RCX);
+        }
+        None => {
+            asm.load64(RCX, of_known(field::KNOWN_FLAT));
+            asm.jrcxz(refused);
+        }
+    }
+    asm.store32(context(field::SELECTORS + number), R8);
+    asm.store_imm32(context(field::LOADED + number), 1);
+    asm.ret();
+}
+
+/// The privilege level to which SYSENTER or SYSEXIT leads.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Level {
+    Kernel,
+    User,
+}
+
+/// Emits SYSENTER or SYSEXIT; in: R9D offset in the page. Each level has a stack of its own for its calls.
+fn change_level(asm: &mut Asm, to: Level, jump: Label, exit: Label) {
+    let usable = asm.label();
+    let (index, cpl, condition) = match to {
+        Level::Kernel => (0, 0, field::SYSENTER_USABLE),
+        Level::User => (1, 3, field::SYSEXIT_USABLE),
+    };
+    asm.load64(RCX, context(condition));
+    asm.not64(RCX);
+    asm.jrcxz(usable);
+    exit_at(asm, Reason::Emulate, exit);
+    asm.bind(usable);
+    match to {
+        Level::Kernel => {
+            asm.store_imm32(context(field::INTERRUPT_FLAG), 0);
+            asm.store64(context(field::USER_STACK), RSP);
+            asm.load64(RSP, context(field::STACK_BOTTOM));
+            asm.load32(R8, context(field::SYSENTER_EIP));
+            asm.load32(R12, context(field::SYSENTER_ESP));
+        }
+        Level::User => {
+            asm.load64(RSP, context(field::USER_STACK));
+            asm.mov32(R8, RDX);
+            asm.mov32(R12, R11);
+        }
+    }
+    asm.load64(R14, context(field::TABLES + 8 * index));
+    asm.store64(context(field::TABLE), R14);
+    asm.store_imm32(context(field::CPL), cpl);
+    asm.store_imm32(context(field::LEVEL_CHANGED), 1);
+    for (register, half) in [(SegReg::Cs, 0), (SegReg::Ss, 4)] {
+        asm.load32(RCX, context(field::FLAT_SELECTORS + 8 * index + half));
+        asm.store32(context(field::SELECTORS + 4 * register as i32), RCX);
+    }
+    asm.jmp(jump);
+}
+
+/// Emits the second chance of an access whose probe has missed; in: R8D address, R9D offset in the page. A misaligned address may
+/// have a slot all the same, if the access stays in one page.
+fn miss(asm: &mut Asm, kind: AccessKind, exit: Label) {
+    let size = kind.size() as i32;
+    if size > 1 && kind.may_be_misaligned() {
+        let (same, absent) = (asm.label(), asm.label());
+        let table = if kind.writes() { WRITE_TABLE } else { 0 };
+        asm.push(R9);
+        asm.shrx32(RCX, R8, R13);
+        asm.lea32(R9, at(R8, size - 1));
+        asm.shrx32(R9, R9, R13);
+        asm.not64(R9);
+        asm.lea64(RCX, indexed(RCX, R9, 0, 1));
+        asm.pop(R9);
+        asm.jrcxz(same);
+        asm.jmp_short(absent);
+        asm.bind(same);
+        asm.shrx32(RCX, R8, R13);
+        asm.load64(RCX, indexed(R14, RCX, 3, table));
+        asm.jrcxz(absent);
+        asm.ret();
+        asm.bind(absent);
+    }
+    asm.pop(RCX);
+    asm.store64(context(field::RESUME), RCX);
+    asm.store32(context(field::ADDRESS), R8);
+    asm.store_imm32(context(field::ACCESS), kind.number());
+    exit_at(asm, Reason::Miss, exit);
+}

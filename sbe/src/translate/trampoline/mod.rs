@@ -1,0 +1,210 @@
+//! [`Trampolines`]: the fixed code at the start of the arena: the way in, the ways out, the dispatcher, and code too long to be
+//! repeated in every fragment.
+//!
+//! Fragments name a trampoline by [`Trampoline`]; a new one is a variant with its place in [`Trampoline::all`], an emitter in
+//! `emit`, and, if fragments may enter it, a contract in `check::contract`.
+
+mod emit;
+
+use super::arena::Arena;
+use super::asm::Asm;
+use super::context::AccessKind;
+use crate::cpu::segment::SegReg;
+use std::fmt;
+use std::io;
+
+/// The name of a trampoline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trampoline {
+    /// Exits to look up the EIP in R8D. It lies at arena offset 0, which is what entry tables hold for unknown entries.
+    Lookup,
+    /// Saves the guest's state and returns to the caller of `Enter`; EIP and reason are already in the context.
+    Exit,
+    /// `extern "C" fn(*mut Context, target)`: loads the guest's state and jumps to `target`.
+    Enter,
+    /// Takes the outermost host return: keeps the stack and dispatches.
+    ReturnUnderflow,
+    /// Takes guest returns whose address is not the expected one: as `PolledDispatch`, with EIP inverted in R8.
+    ReturnMismatch,
+    /// Counts a poll and jumps to the code of the EIP in R8D, if that is known; else exits.
+    PolledDispatch,
+    /// Jumps to the code of the EIP in R8D, if that is known; else exits.
+    Dispatch,
+    /// Exits to have the instruction at R8D emulated: entry tables lead here for such instructions.
+    Emulate,
+    /// Exits to have the instruction at offset R9D of the page emulated.
+    EmulateAt,
+    /// Exits before the instruction at offset R9D of the page, because the polls are used up.
+    BudgetAt,
+    /// Exits to link the branch, to offset R9D of the page, whose site R8D names.
+    Link,
+    /// Exits to link the branch, to the EIP in R8D in another page, whose site R9D names.
+    LinkAcross,
+    /// Exits after a fault of the host.
+    WindowFault,
+    /// Called with the instruction's offset in R9D: loads the guest's FPU state, or exits.
+    LoadFpu,
+    /// Called with a selector in R8D and the instruction's offset in R9D: loads the segment register, or exits.
+    LoadSegment(SegReg),
+    /// Executes SYSENTER at offset R9D of the page.
+    Sysenter,
+    /// Executes SYSEXIT at offset R9D of the page.
+    Sysexit,
+    /// Called with an address in R8D and the instruction's offset in R9D: returns with a slot in RCX, or exits.
+    Miss(AccessKind),
+}
+
+/// The trampolines before those of segment registers.
+const FIRST: [Trampoline; 14] = [
+    Trampoline::Lookup,
+    Trampoline::Exit,
+    Trampoline::Enter,
+    Trampoline::ReturnUnderflow,
+    Trampoline::ReturnMismatch,
+    Trampoline::PolledDispatch,
+    Trampoline::Dispatch,
+    Trampoline::Emulate,
+    Trampoline::EmulateAt,
+    Trampoline::BudgetAt,
+    Trampoline::Link,
+    Trampoline::LinkAcross,
+    Trampoline::WindowFault,
+    Trampoline::LoadFpu,
+];
+// Numbers of the trampolines behind those.
+const SEGMENTS: usize = FIRST.len();
+const SYSENTER: usize = SEGMENTS + SegReg::ALL.len();
+const SYSEXIT: usize = SYSENTER + 1;
+const MISSES: usize = SYSEXIT + 1;
+/// The number of trampolines.
+const COUNT: usize = MISSES + AccessKind::COUNT;
+
+impl Trampoline {
+    /// All trampolines, in the order of their code.
+    pub fn all() -> impl Iterator<Item = Self> {
+        FIRST
+            .into_iter()
+            .chain(SegReg::ALL.map(Self::LoadSegment))
+            .chain([Self::Sysenter, Self::Sysexit])
+            .chain(AccessKind::all().map(Self::Miss))
+    }
+
+    /// The trampoline's position in [`Self::all`].
+    fn number(self) -> usize {
+        match self {
+            Self::Lookup => 0,
+            Self::Exit => 1,
+            Self::Enter => 2,
+            Self::ReturnUnderflow => 3,
+            Self::ReturnMismatch => 4,
+            Self::PolledDispatch => 5,
+            Self::Dispatch => 6,
+            Self::Emulate => 7,
+            Self::EmulateAt => 8,
+            Self::BudgetAt => 9,
+            Self::Link => 10,
+            Self::LinkAcross => 11,
+            Self::WindowFault => 12,
+            Self::LoadFpu => 13,
+            Self::LoadSegment(register) => SEGMENTS + register as usize,
+            Self::Sysenter => SYSENTER,
+            Self::Sysexit => SYSEXIT,
+            Self::Miss(kind) => MISSES + kind.number() as usize,
+        }
+    }
+}
+
+impl fmt::Display for Trampoline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Lookup => "lookup",
+            Self::Exit => "exit",
+            Self::Enter => "enter",
+            Self::ReturnUnderflow => "return_underflow",
+            Self::ReturnMismatch => "return_mismatch",
+            Self::PolledDispatch => "polled_dispatch",
+            Self::Dispatch => "dispatch",
+            Self::Emulate => "emulate",
+            Self::EmulateAt => "emulate_at",
+            Self::BudgetAt => "budget_at",
+            Self::Link => "link",
+            Self::LinkAcross => "link_across",
+            Self::WindowFault => "window_fault",
+            Self::LoadFpu => "load_fpu",
+            Self::LoadSegment(register) => {
+                return write!(f, "load_{}", format!("{register:?}").to_lowercase());
+            }
+            Self::Sysenter => "sysenter",
+            Self::Sysexit => "sysexit",
+            Self::Miss(kind) => {
+                let verb = if kind.writes() { "write" } else { "read" };
+                return write!(f, "miss_{verb}_{}", kind.size());
+            }
+        })
+    }
+}
+
+/// The arena offsets of all trampolines.
+#[derive(Clone, Copy, Debug)]
+pub struct Trampolines {
+    /// Arena offsets by number.
+    offsets: [u32; COUNT],
+    end: [u32; 2],
+}
+
+impl Trampolines {
+    /// Emits all trampolines into an empty arena.
+    ///
+    /// # Errors
+    /// When they do not fit.
+    pub fn emit(arena: &mut Arena) -> io::Result<Self> {
+        let mut asm = Asm::new();
+        asm.restart(arena.next());
+        let labels = std::array::from_fn(|_| asm.label());
+        let mut offsets = [0; COUNT];
+        for trampoline in Trampoline::all() {
+            let number = trampoline.number();
+            asm.bind(labels[number]);
+            offsets[number] = asm.here();
+            emit::emit(&mut asm, trampoline, &emit::Labels(labels));
+        }
+        let code = asm.finish().map_err(io::Error::other)?;
+        if !arena.append(code) {
+            return Err(io::Error::other("the trampolines do not fit"));
+        }
+        let end = arena.next();
+        Ok(Self { offsets, end })
+    }
+
+    /// Arena offset of a trampoline.
+    pub fn at(&self, trampoline: Trampoline) -> u32 {
+        self.offsets[trampoline.number()]
+    }
+
+    /// The arena offsets at which the trampolines end and fragments begin, in both halves.
+    pub fn end(&self) -> [u32; 2] {
+        self.end
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn numbers_are_positions_and_offsets_grow() {
+        let mut arena = Arena::new(1 << 20).expect("memory for code");
+        let trampolines = Trampolines::emit(&mut arena).expect("they fit");
+        assert_eq!(Trampoline::all().count(), COUNT);
+        let mut offsets = Vec::new();
+        for (position, trampoline) in Trampoline::all().enumerate() {
+            assert_eq!(trampoline.number(), position, "{trampoline}");
+            offsets.push(trampolines.at(trampoline));
+        }
+        assert_eq!(offsets[0], 0);
+        let distinct: BTreeSet<u32> = offsets.iter().copied().collect();
+        assert_eq!(distinct.len(), COUNT);
+        assert!(offsets.is_sorted());
+    }
+}

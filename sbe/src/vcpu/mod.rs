@@ -1,0 +1,264 @@
+//! [`Vcpu`]: one virtual processor.
+//!
+//! ```text
+//!   run ────── emulated instructions, or translated code: run.rs
+//!      │
+//!   look up ── events pending? traps, NMI, interrupts: boundary.rs
+//!      │
+//!   fetch ──── linear page -> frame, by the page fetched from last; decode cache by guest-physical address: fetch.rs
+//!      │
+//!   execute ── handler; on a fault EIP goes back and the exception is delivered: step.rs
+//! ```
+//!
+//! [`VcpuConfig`] (config.rs) is what a processor is made from, [`Exit`] (exit.rs) why it stops running.
+
+mod boundary;
+mod config;
+mod exit;
+mod fetch;
+mod run;
+mod step;
+
+use crate::bus::Bus;
+use crate::cpu::control::{CR0_ET, CR0_PE};
+use crate::cpu::regs::ESI;
+use crate::cpu::segment::{Attributes, SegReg, Segment, Selector};
+use crate::cpu::{Cpu, Pending, eflags};
+use crate::debugger::Debugger;
+use crate::decode::Cache;
+use crate::emulate::fpu::HostFpu;
+use crate::emulate::{Exec, Interceptor};
+use crate::guest_event::{Decision, GuestEvent};
+use crate::policy::Policy;
+use crate::translate::{CodePageReport, NoDump, Stats, Translator};
+use fetch::FetchPage;
+use mmu::{LinearAddr, Mmu};
+use run::{begin, emulate, next_uninterrupted, pass_breakpoint, translate};
+use std::io;
+
+pub use config::{Engine, VcpuConfig, VcpuError};
+pub use exit::Exit;
+
+/// Linux boot protocol, "32-bit BOOT PROTOCOL": selector of the flat code segment, __BOOT_CS.
+const BOOT_CS: Selector = Selector(0x10);
+/// Selector of the flat data segment, __BOOT_DS.
+const BOOT_DS: Selector = Selector(0x18);
+
+/// One virtual processor.
+pub struct Vcpu {
+    /// Architectural state.
+    pub cpu: Cpu,
+    /// Memory as the processor addresses it.
+    pub mmu: Mmu,
+    cache: Cache,
+    host: HostFpu,
+    interceptor: Interceptor,
+    debugger: Debugger,
+    page: FetchPage,
+    translator: Option<Translator>,
+}
+
+impl Vcpu {
+    /// A processor after RESET.
+    ///
+    /// # Errors
+    /// See [`VcpuError`].
+    pub fn new(config: &VcpuConfig, mmu: Mmu) -> Result<Self, VcpuError> {
+        Ok(Self {
+            cpu: Cpu::new(config.model),
+            mmu,
+            cache: Cache::new(),
+            host: HostFpu::new()?,
+            interceptor: Interceptor::default(),
+            debugger: Debugger::default(),
+            page: FetchPage::none(),
+            translator: translator(config)?,
+        })
+    }
+
+    /// Sets the registers as the 32-bit boot protocol requires: protected mode with flat segments, paging and interrupts off,
+    /// ESI the physical address of `boot_params` (Linux, Documentation/arch/x86/boot.rst, "32-bit Boot Protocol").
+    pub fn set_linux_entry(&mut self, entry: u32, boot_params: u32) {
+        let cpu = &mut self.cpu;
+        let flat = |selector, attributes| Segment::new(selector, 0, u32::MAX, attributes);
+        cpu.segs = [flat(BOOT_DS, Attributes::FLAT_DATA); 6];
+        cpu.segs[SegReg::Cs as usize] = flat(BOOT_CS, Attributes::FLAT_CODE);
+        cpu.cr0 = CR0_PE | CR0_ET;
+        cpu.eflags = eflags::FIXED;
+        cpu.eip = entry;
+        cpu.regs.set(ESI, boot_params);
+        cpu.pending.set(Pending::REFETCH);
+    }
+
+    /// The translator's counts so far; `None` without a translator.
+    pub fn translation(&self) -> Option<&Stats> {
+        self.translator.as_ref().map(Translator::stats)
+    }
+
+    /// The number of fragments of translated code that passed their check; `None` if code is not checked.
+    pub fn verified(&self) -> Option<u64> {
+        self.translator.as_ref().and_then(Translator::verified)
+    }
+
+    /// The text of the code page that holds `address`: each translated instruction beside the code emitted for it. Needs
+    /// [`VcpuConfig::record_code`].
+    ///
+    /// # Errors
+    /// Why there is no such text.
+    pub fn dump_code(&self, address: LinearAddr) -> Result<String, NoDump> {
+        let translator = self.translator.as_ref().ok_or(NoDump::NoTranslator)?;
+        let found = self.mmu.walk(address).map_err(|_| NoDump::NotMapped)?;
+        let base = address.get() as u32 - address.offset();
+        match translator.dump(found.phys.frame(), base) {
+            text if text.is_empty() => Err(NoDump::NothingTranslated),
+            text => Ok(text),
+        }
+    }
+
+    /// The pages of guest code that have translations; `None` without a translator.
+    pub fn code_pages(&self) -> Option<Vec<CodePageReport>> {
+        self.translator.as_ref().map(Translator::inventory)
+    }
+
+    /// Raises the NMI pin.
+    pub fn inject_nmi(&mut self) {
+        self.cpu.pending.set(Pending::NMI);
+    }
+
+    /// Sets the policy: which interrupts and exceptions are logged (target `irq`, level info, a line each) or make
+    /// [`Self::run`] return [`Exit::Intercept`] before they are delivered.
+    pub fn set_policy(&mut self, policy: Policy) {
+        self.interceptor.set_policy(policy);
+    }
+
+    /// The policy that decides what becomes of interrupts and exceptions.
+    pub fn policy(&self) -> &Policy {
+        self.interceptor.policy()
+    }
+
+    /// Sets whether [`Bus::observe`] is called for interrupts, exceptions, port accesses and writes of control registers. At
+    /// first it is not.
+    pub fn set_observed(&mut self, observed: bool) {
+        self.interceptor.set_observed(observed);
+    }
+
+    /// The event of the latest [`Exit::Intercept`], until [`Self::run`] is called again.
+    pub fn intercepted(&self) -> Option<GuestEvent> {
+        self.interceptor.held()
+    }
+
+    /// Sets what the next [`Self::run`] does with the event that the processor was stopped for: unless this is called, it
+    /// reflects the event. Without such an event the call has no effect.
+    pub fn decide(&mut self, decision: Decision) {
+        self.interceptor.decide(decision);
+    }
+
+    /// The breakpoints and watchpoints.
+    pub fn debugger(&self) -> &Debugger {
+        &self.debugger
+    }
+
+    /// The breakpoints and watchpoints, to add and remove some. The next run heeds them.
+    pub fn debugger_mut(&mut self) -> &mut Debugger {
+        &mut self.debugger
+    }
+
+    /// Runs up to `budget` instructions and deliveries, after the one whose breakpoint the processor stands at. Translated code
+    /// counts its jumps and loops instead.
+    pub fn run(&mut self, bus: &mut dyn Bus, budget: u64) -> Exit {
+        let (mut cx, cache, page, translator) = self.parts(bus);
+        if let Err(exit) = begin(&mut cx) {
+            return exit;
+        }
+        let exit = pass_breakpoint(&mut cx, cache, page).and_then(|()| match translator {
+            None => emulate(&mut cx, cache, page, budget),
+            Some(translator) => translate(&mut cx, cache, page, translator, budget),
+        });
+        exit.err().unwrap_or(Exit::Budget)
+    }
+
+    /// Executes one instruction (of a repeated string instruction, one iteration), even if it has a breakpoint, or delivers one
+    /// event, and then returns [`Exit::Budget`]. Interrupts on the INTR pin wait meanwhile, unless the processor is in HLT.
+    pub fn step(&mut self, bus: &mut dyn Bus) -> Exit {
+        let held = self.interceptor.held();
+        let (mut cx, cache, page, _) = self.parts(bus);
+        if let Err(exit) = begin(&mut cx) {
+            return exit;
+        }
+        let exit = match held {
+            // `begin` has done what was decided about it.
+            Some(_) => Ok(()),
+            None => {
+                let here = cx.cpu.linear_eip();
+                cx.debugger.stand_at(here);
+                // Makes a repeated instruction stop after one iteration.
+                cx.cpu.pending.set(Pending::WATCH);
+                next_uninterrupted(&mut cx, cache, page)
+            }
+        };
+        let here = cx.cpu.linear_eip();
+        cx.debugger.stand_at(here);
+        exit.err().unwrap_or(Exit::Budget)
+    }
+
+    /// The parts that instructions work on, and those that find the next instruction.
+    fn parts<'a>(
+        &'a mut self,
+        bus: &'a mut dyn Bus,
+    ) -> (
+        Exec<'a>,
+        &'a mut Cache,
+        &'a mut FetchPage,
+        Option<&'a mut Translator>,
+    ) {
+        let cx = Exec {
+            cpu: &mut self.cpu,
+            mmu: &mut self.mmu,
+            bus,
+            host: &mut self.host,
+            interceptor: &mut self.interceptor,
+            debugger: &mut self.debugger,
+        };
+        (
+            cx,
+            &mut self.cache,
+            &mut self.page,
+            self.translator.as_mut(),
+        )
+    }
+}
+
+/// The translator, where `config` wants it.
+fn translator(config: &VcpuConfig) -> Result<Option<Translator>, VcpuError> {
+    let jitdump = config.jitdump.as_deref();
+    if config.engine == Engine::Emulator {
+        return match jitdump {
+            None => Ok(None),
+            Some(_) => Err(VcpuError::Jitdump(io::Error::other(NoDump::NoTranslator))),
+        };
+    }
+    // Emitted code computes addresses by SHRX and RORX, which leave the guest's flags alone.
+    if !is_x86_feature_detected!("bmi2") {
+        return Err(VcpuError::NoBmi2);
+    }
+    let mut translator = Translator::new(config.code_cache)?;
+    translator.set_windows(config.windows);
+    if config.verify_code {
+        translator.verify();
+    }
+    if config.record_code {
+        translator.record();
+    }
+    if config.measure_code {
+        translator.measure();
+    }
+    if let Some(folder) = jitdump {
+        translator
+            .write_jitdump(folder)
+            .map_err(VcpuError::Jitdump)?;
+    }
+    Ok(Some(translator))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,33 @@
+//! One step: an instruction, and the delivery of the exception that it raises.
+
+use super::Exit;
+use super::fetch::{FetchPage, execute};
+use crate::decode::Cache;
+use crate::emulate::Exec;
+use crate::fault::Fault;
+
+/// Executes one instruction and delivers the exception it raises.
+#[inline(always)]
+pub fn step(cx: &mut Exec<'_>, cache: &mut Cache, page: &mut FetchPage) -> Result<(), Exit> {
+    let start = cx.cpu.eip;
+    match execute(cx, cache, page) {
+        Ok(()) => {
+            cx.cpu.retired += 1;
+            Ok(())
+        }
+        Err(fault) => fail(cx, start, fault),
+    }
+}
+
+/// Delivers the exception of the instruction at `start`, which has had no effect.
+#[cold]
+fn fail(cx: &mut Exec<'_>, start: u32, fault: Fault) -> Result<(), Exit> {
+    // A guest that faults for ever still uses up its budget.
+    cx.cpu.retired += 1;
+    if fault == Fault::Intercepted {
+        return Err(Exit::of_fault(cx, fault));
+    }
+    cx.undo_instruction(start);
+    let result = cx.raise_fault(fault);
+    result.map_err(|fault| Exit::of_fault(cx, fault))
+}

@@ -1,0 +1,99 @@
+//! The `replex` program.
+//!
+//! Its promises to the user:
+//! * Every error is one line on standard error that begins with `replex:` and names what is wrong.
+//! * A terminal that was made raw is restored on every way out: return, error, panic, signal.
+//! * Standard output carries what the guest sends and nothing else.
+//!
+//! The exit statuses are listed in [`vmm::stop::status`] and at the end of `replex boot --help`.
+
+mod args;
+mod boot;
+mod engine;
+mod escape;
+mod message;
+mod progress;
+mod signals;
+mod stdio;
+mod terminal;
+mod trace;
+mod watch;
+
+use std::{panic, process::ExitCode};
+
+use clap::Parser;
+use vmm::stop::status;
+
+use args::{Cli, Command};
+use message::complain;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let Command::Boot(args) = cli.command;
+    watch::start_log(&args);
+    // A panic has been reported by now, and the terminal restored.
+    match panic::catch_unwind(|| boot::boot(&args)) {
+        Ok(Ok(status)) => ExitCode::from(status),
+        Ok(Err(error)) => {
+            complain(&format!("{error:#}"));
+            ExitCode::from(status::USAGE)
+        }
+        Err(_) => ExitCode::from(status::UNSUPPORTED),
+    }
+}
+
+/// Prints help where it was asked for, or the first sentence of what is wrong.
+fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    complain(&one_line(&error.render().to_string()));
+    ExitCode::from(status::USAGE)
+}
+
+/// The first paragraph of clap's message, on one line, with where to find more.
+fn one_line(message: &str) -> String {
+    let paragraph: Vec<&str> = message
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.is_empty())
+        .collect();
+    let paragraph = paragraph.join(" ");
+    let text = paragraph.strip_prefix("error: ").unwrap_or(&paragraph);
+    format!("{text} (see replex boot --help)")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usage_errors_are_one_line_naming_the_flag() {
+        for (args, named) in [
+            (&["boot", "--bogus"][..], "--bogus"),
+            (&["boot", "--mem", "1T"], "1T"),
+            (&["boot", "--mem", "0"], "--mem"),
+            (&["boot", "--mem", "12Q"], "12Q"),
+            (&["boot", "--cpu", "z80"], "z80"),
+            (&["boot", "--engine", "steam"], "steam"),
+            (&["boot", "--guest", "plan9"], "plan9"),
+            (
+                &["boot", "--guest", "debian-686", "--kernel", "x"],
+                "--guest",
+            ),
+            (&["boot", "--kernel"], "--kernel"),
+            (&["explode"], "explode"),
+            (&["boot", "extra"], "extra"),
+        ] {
+            let args = [&["replex"], args].concat();
+            let error = Cli::try_parse_from(&args).unwrap_err();
+            let line = one_line(&error.render().to_string());
+            assert!(line.contains(named), "{args:?}: {line}");
+            assert!(!line.contains('\n') && !line.starts_with("error"), "{line}");
+        }
+    }
+}

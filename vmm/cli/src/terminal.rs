@@ -1,0 +1,153 @@
+//! The user's terminal: raw mode, and back.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    sync::Arc,
+};
+
+use nix::{
+    libc,
+    sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr},
+};
+
+/// A terminal and the settings to restore.
+#[derive(Debug)]
+pub struct SavedTerminal {
+    terminal: OwnedFd,
+    settings: libc::termios,
+}
+
+impl SavedTerminal {
+    /// Restores the terminal's settings. Harmless when repeated; works from any thread.
+    pub fn restore(&self) {
+        // If the terminal is gone there is nothing to restore.
+        let _ = tcsetattr(
+            &self.terminal,
+            SetArg::TCSANOW,
+            &Termios::from(self.settings),
+        );
+    }
+}
+
+/// A guard that keeps a terminal raw: every key goes to the guest, ctrl-c included, and output is not processed.
+#[derive(Debug)]
+pub struct RawMode {
+    saved: Arc<SavedTerminal>,
+}
+
+impl RawMode {
+    /// Makes `terminal` raw.
+    ///
+    /// # Errors
+    /// If it is not a terminal, or its settings cannot be changed.
+    pub fn enter(terminal: impl AsFd) -> io::Result<Self> {
+        let terminal = terminal.as_fd().try_clone_to_owned()?;
+        let mut settings = tcgetattr(&terminal)?;
+        let saved = SavedTerminal {
+            settings: settings.clone().into(),
+            terminal,
+        };
+        cfmakeraw(&mut settings);
+        tcsetattr(&saved.terminal, SetArg::TCSANOW, &settings)?;
+        Ok(Self {
+            saved: Arc::new(saved),
+        })
+    }
+
+    /// Returns the saved settings, for those who restore the terminal when this cannot be dropped: the panic hook and the signal
+    /// thread.
+    pub fn saved(&self) -> Arc<SavedTerminal> {
+        Arc::clone(&self.saved)
+    }
+}
+
+impl Drop for RawMode {
+    fn drop(&mut self) {
+        self.saved.restore();
+    }
+}
+
+/// Returns the rows and columns of `terminal`, or none if it is not a terminal or does not know them.
+pub fn window_size(terminal: impl AsFd) -> Option<(u16, u16)> {
+    let mut size = libc::winsize {
+        ws_row: 0,
+        ws_col: 0,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: TIOCGWINSZ writes a `winsize` through its argument and does nothing else; `size` is one, and ours.
+    let result = unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCGWINSZ, &mut size) };
+    (result == 0 && size.ws_row > 0 && size.ws_col > 0).then_some((size.ws_row, size.ws_col))
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::{
+        pty::{Winsize, openpty},
+        sys::termios::LocalFlags,
+    };
+
+    use super::*;
+
+    fn local_flags(terminal: &OwnedFd) -> LocalFlags {
+        tcgetattr(terminal).unwrap().local_flags
+    }
+
+    #[test]
+    fn raw_mode_ends_with_its_guard() {
+        let pty = openpty(None, None).unwrap();
+        let before = local_flags(&pty.slave);
+        assert!(before.contains(LocalFlags::ICANON | LocalFlags::ISIG | LocalFlags::ECHO));
+        let raw = RawMode::enter(&pty.slave).unwrap();
+        assert!(
+            !local_flags(&pty.slave)
+                .intersects(LocalFlags::ICANON | LocalFlags::ISIG | LocalFlags::ECHO)
+        );
+        drop(raw);
+        assert_eq!(local_flags(&pty.slave), before);
+    }
+
+    #[test]
+    fn a_panic_restores_the_terminal() {
+        let pty = openpty(None, None).unwrap();
+        let before = local_flags(&pty.slave);
+        let slave = pty.slave.try_clone().unwrap();
+        let panicked = std::panic::catch_unwind(|| {
+            let _raw = RawMode::enter(&slave).unwrap();
+            // Without a message from the panic hook.
+            std::panic::resume_unwind(Box::new(()));
+        });
+        assert!(panicked.is_err());
+        assert_eq!(local_flags(&pty.slave), before);
+    }
+
+    #[test]
+    fn a_saved_terminal_restores_from_another_thread() {
+        let pty = openpty(None, None).unwrap();
+        let before = local_flags(&pty.slave);
+        let raw = RawMode::enter(&pty.slave).unwrap();
+        let saved = raw.saved();
+        std::thread::spawn(move || saved.restore()).join().unwrap();
+        assert_eq!(local_flags(&pty.slave), before);
+    }
+
+    #[test]
+    fn files_are_no_terminals() {
+        let file = tempfile::tempfile().unwrap();
+        assert!(RawMode::enter(&file).is_err());
+        assert_eq!(window_size(&file), None);
+    }
+
+    #[test]
+    fn the_window_size_is_read() {
+        let size = Winsize {
+            ws_row: 50,
+            ws_col: 132,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        let pty = openpty(&size, None).unwrap();
+        assert_eq!(window_size(&pty.slave), Some((50, 132)));
+    }
+}

@@ -1,0 +1,97 @@
+//! Interrupts and exceptions of tiny guests, shown and logged.
+
+use crate::support::{Replex, elf};
+
+/// A guest that turns paging on with an empty page directory at 2 MiB. Nothing can be fetched behind that.
+#[rustfmt::skip]
+pub const PAGE_FAULT: &[u8] = &[
+    0xb8, 0x00, 0x00, 0x20, 0x00, // mov eax, 0x200000
+    0x0f, 0x22, 0xd8,             // mov cr3, eax
+    0x0f, 0x20, 0xc0,             // mov eax, cr0
+    0x0d, 0x00, 0x00, 0x00, 0x80, // or eax, 0x80000000
+    0x0f, 0x22, 0xc0,             // mov cr0, eax
+];
+
+/// A guest that executes INT 0x80, which nobody has a handler for, and would then end with status 42.
+#[rustfmt::skip]
+pub const CALL: &[u8] = &[
+    0xcd, 0x80, // int 0x80
+    0xb0, 42,   // mov al, 42
+    0xe6, 0xf4, // out 0xf4, al
+];
+
+/// A guest whose timer interrupts as vector 0x20 and that waits for that for ever.
+#[rustfmt::skip]
+pub const TIMER: &[u8] = &[
+    0xb0, 0x11, 0xe6, 0x20, // 8259A master: ICW1
+    0xb0, 0x20, 0xe6, 0x21, // ICW2: vectors 0x20 to 0x27
+    0xb0, 0x04, 0xe6, 0x21, // ICW3
+    0xb0, 0x01, 0xe6, 0x21, // ICW4
+    0xb0, 0xfe, 0xe6, 0x21, // OCW1: only the timer
+    0xb0, 0x34, 0xe6, 0x43, // 8254: counter 0, mode 2
+    0xb0, 0x00, 0xe6, 0x40, // counts of 0x1000
+    0xb0, 0x10, 0xe6, 0x40,
+    0xfb,                   // again: sti
+    0xf4,                   // hlt
+    0xeb, 0xfc,             // jmp again
+];
+
+/// The lines on standard error of a guest that ends in a triple fault.
+fn shown(engine: &str, code: &[u8], args: &[&str]) -> Vec<String> {
+    let replex = Replex::new();
+    let kernel = replex.file("guest", &elf(code));
+    let fixed = ["boot", "--kernel", &kernel, "--engine", engine];
+    let output = replex.run(&[&fixed[..], args].concat());
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(123), "{text}");
+    assert!(output.stdout.is_empty());
+    text.lines().map(String::from).collect()
+}
+
+#[test]
+fn intercepted_events_are_shown_and_reflected() {
+    for engine in ["translator", "emulator"] {
+        assert_eq!(
+            shown(engine, CALL, &["--intercept", "0x80,13,0x8"]),
+            [
+                "replex: intercepted vector 0x80, software, at 0010:00100000",
+                "replex: intercepted vector 0x0d, exception, error code 0x402, at 0010:00100000",
+                "replex: intercepted vector 0x08, exception, error code 0x0, at 0010:00100000",
+                "replex: triple fault",
+            ]
+        );
+        assert_eq!(
+            shown(engine, PAGE_FAULT, &["--intercept", "14"]),
+            [
+                "replex: intercepted vector 0x0e, exception, error code 0x0, CR2 00100013, at 0010:00100013",
+                "replex: triple fault",
+            ]
+        );
+        assert_eq!(
+            shown(engine, CALL, &["--intercept", "14"]),
+            ["replex: triple fault"]
+        );
+    }
+}
+
+#[test]
+fn traced_events_are_logged() {
+    for engine in ["translator", "emulator"] {
+        for (args, vectors) in [
+            (&["--trace-irq"][..], &["0x80", "0x0d", "0x08"][..]),
+            (&["--trace-irq", "8,0x80"], &["0x80", "0x08"]),
+            (
+                &["--trace-irq", "--intercept", "13"],
+                &["0x80", "0x0d", "0x08"],
+            ),
+        ] {
+            let lines = shown(engine, CALL, args);
+            assert_eq!(lines.len(), vectors.len() + 1, "{lines:?}");
+            for (line, vector) in lines.iter().zip(vectors) {
+                assert!(line.contains(&format!("vector {vector}, ")), "{lines:?}");
+                let intercepted = args.contains(&"13") && *vector == "0x0d";
+                assert_eq!(line.contains("INFO  irq]"), !intercepted, "{lines:?}");
+            }
+        }
+    }
+}
