@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use guest_kernels::test_kernel::{self, Verdict};
 use vmm::{
-    Access, BootSource, Device, DeviceContext, Engine, GuestPhys, Irq, Kernel, Level, Machine,
-    MachineEvent, PortWidth, Region, Resources, StopReason, VcpuConfig, Vm, VmConfig, Windows,
+    BootSource, Device, DeviceContext, Engine, GuestPhys, IoAccess, IoRegion, Irq, Kernel, Level,
+    Machine, MachineEvent, PortWidth, Resources, StopReason, VcpuConfig, Vm, VmConfig, Windows,
     console::pipe,
 };
 
@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A device as the kernel describes it.
 struct Station {
-    regions: Vec<Region>,
+    regions: Vec<IoRegion>,
     storage: Vec<[u8; STORAGE]>,
     high: bool,
     /// When the line rises by itself.
@@ -39,7 +39,7 @@ const UNMAP: u64 = 0x58;
 const MAP: u64 = 0x5c;
 
 impl Station {
-    fn attach(vm: &mut Vm, name: &str, regions: Vec<Region>) {
+    fn attach(vm: &mut Vm, name: &str, regions: Vec<IoRegion>) {
         let resources = regions.iter().cloned().fold(
             Resources::new(name).level_line(Irq::new(11).unwrap()),
             Resources::region,
@@ -58,8 +58,8 @@ impl Station {
     }
 
     /// The bytes of an access to the storage, if it is one.
-    fn stored(&mut self, access: Access) -> Option<&mut [u8]> {
-        let Access {
+    fn stored(&mut self, access: IoAccess) -> Option<&mut [u8]> {
+        let IoAccess {
             region,
             offset,
             bytes,
@@ -77,7 +77,7 @@ impl Station {
 }
 
 impl Device for Station {
-    fn read(&mut self, access: Access, _: &mut DeviceContext<'_>) -> u64 {
+    fn read(&mut self, access: IoAccess, _: &mut DeviceContext<'_>) -> u64 {
         if let Some(place) = self.stored(access) {
             let mut value = [0; 8];
             value[..place.len()].copy_from_slice(place);
@@ -90,7 +90,7 @@ impl Device for Station {
         }
     }
 
-    fn write(&mut self, access: Access, value: u64, context: &mut DeviceContext<'_>) {
+    fn write(&mut self, access: IoAccess, value: u64, context: &mut DeviceContext<'_>) {
         if let Some(place) = self.stored(access) {
             place.copy_from_slice(&value.to_le_bytes()[..place.len()]);
             return;
@@ -126,8 +126,8 @@ impl Device for Station {
 }
 
 /// A page of addresses.
-fn page(start: u64) -> Region {
-    Region::Mmio(start..=start + 0xfff)
+fn page(start: u64) -> IoRegion {
+    IoRegion::Mmio(start..=start + 0xfff)
 }
 
 /// A machine with the kernel and its devices.
@@ -156,7 +156,7 @@ fn machine(engine: Engine, windows: Windows) -> Vm {
         &mut vm,
         "station A",
         vec![
-            Region::Ports(0x300..=0x30f, PortWidth::Any),
+            IoRegion::Ports(0x300..=0x30f, PortWidth::Any),
             page(0xb_8000),
             page(0x200_0000),
             page(0xfee0_0000),

@@ -86,7 +86,7 @@ pub use {irq, mmu, sbe};
 
 pub use board::Board;
 pub use bus::{
-    Access, AttachError, Device, DeviceContext, DeviceStateError, PortWidth, Region, Resources,
+    AttachError, Device, DeviceContext, DeviceStateError, IoAccess, IoRegion, PortWidth, Resources,
     Stop,
 };
 pub use console::Console;

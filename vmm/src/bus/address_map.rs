@@ -13,7 +13,7 @@ use sbe::Width;
 
 use super::{
     range_map::RangeMap,
-    resources::{AttachError, PortWidth, Region},
+    resources::{AttachError, IoRegion, PortWidth},
 };
 
 /// The ranges of all devices.
@@ -64,17 +64,19 @@ impl AddressMap {
     /// If the region is empty or another one, or memory, answers the same accesses.
     pub fn insert(
         &mut self,
-        region: &Region,
+        region: &IoRegion,
         target: Target,
         memory: &Memory,
     ) -> Result<(), AttachError> {
         match region {
-            Region::Ports(ports, _) if ports.is_empty() => Err(AttachError::NoPorts(ports.clone())),
-            Region::Ports(ports, width) => self.insert_ports(ports, *width, target),
-            Region::Mmio(addresses) if addresses.is_empty() => {
+            IoRegion::Ports(ports, _) if ports.is_empty() => {
+                Err(AttachError::NoPorts(ports.clone()))
+            }
+            IoRegion::Ports(ports, width) => self.insert_ports(ports, *width, target),
+            IoRegion::Mmio(addresses) if addresses.is_empty() => {
                 Err(AttachError::NoAddresses(addresses.clone()))
             }
-            Region::Mmio(addresses) => self.insert_mmio(addresses, target, memory),
+            IoRegion::Mmio(addresses) => self.insert_mmio(addresses, target, memory),
         }
     }
 
@@ -195,4 +197,107 @@ fn index(width: Width) -> usize {
 fn find(map: &RangeMap<Target>, first: u64, last: u64) -> Option<Found> {
     let (range, target) = map.find(first)?;
     (last <= *range.end()).then(|| (*target, first - range.start()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    const WIDTHS: [Width; 3] = [Width::Byte, Width::Word, Width::Dword];
+
+    fn device(device: usize) -> Target {
+        Target::Device { device, region: 0 }
+    }
+
+    /// A map with these ports of device 0.
+    fn with(ports: RangeInclusive<u16>, width: PortWidth) -> (AddressMap, Arc<Memory>) {
+        let memory = Memory::new(1 << 20).unwrap();
+        let mut map = AddressMap::default();
+        map.set_name(0, "first");
+        map.insert(&IoRegion::Ports(ports, width), device(0), &memory)
+            .unwrap();
+        (map, memory)
+    }
+
+    #[test]
+    fn a_range_answers_accesses_of_its_width() {
+        for (width, undivided, in_bytes) in [
+            (PortWidth::Bytes, vec![Width::Byte], true),
+            (PortWidth::Any, WIDTHS.to_vec(), true),
+            (PortWidth::Only(Width::Byte), vec![Width::Byte], false),
+            (PortWidth::Only(Width::Word), vec![Width::Word], false),
+            (PortWidth::Only(Width::Dword), vec![Width::Dword], false),
+        ] {
+            let (map, _) = with(0x100..=0x107, width);
+            for access in WIDTHS {
+                let found = undivided.contains(&access).then_some((device(0), 4));
+                assert_eq!(map.port(0x104, access), found, "{width:?}, {access:?}");
+            }
+            let found = in_bytes.then_some((device(0), 7));
+            assert_eq!(map.byte(0x107), found, "{width:?}");
+            assert_eq!(map.port(0x106, Width::Dword), None, "crosses the end");
+            assert_eq!(map.port(0xff, Width::Word), None, "crosses the beginning");
+        }
+    }
+
+    #[test]
+    fn ranges_conflict_if_they_answer_the_same_accesses() {
+        let only = PortWidth::Only;
+        let widths = [
+            PortWidth::Bytes,
+            PortWidth::Any,
+            only(Width::Byte),
+            only(Width::Word),
+            only(Width::Dword),
+        ];
+        let compatible = |one, other| {
+            matches!(
+                (one, other),
+                (PortWidth::Bytes | PortWidth::Only(Width::Byte), PortWidth::Only(width))
+                    if width != Width::Byte
+            ) || matches!(
+                (one, other),
+                (PortWidth::Only(one), PortWidth::Only(other)) if one != other
+            )
+        };
+        for (one, other) in widths
+            .into_iter()
+            .flat_map(|one| widths.map(|other| (one, other)))
+        {
+            let (mut map, memory) = with(0xcf9..=0xcf9, one);
+            let result = map.insert(&IoRegion::Ports(0xcf8..=0xcfb, other), device(1), &memory);
+            let expected = if compatible(one, other) || compatible(other, one) {
+                Ok(())
+            } else {
+                Err(AttachError::PortsInUse {
+                    ports: 0xcf9..=0xcf9,
+                    device: "first".into(),
+                })
+            };
+            assert_eq!(result, expected, "{one:?}, {other:?}");
+            map.remove(|target| target == device(0));
+            assert!(map.connected_ports().all(|ports| ports == (0xcf8..=0xcfb)));
+        }
+    }
+
+    #[test]
+    fn empty_ranges_are_errors() {
+        let (mut map, memory) = with(0x100..=0x100, PortWidth::Bytes);
+        #[expect(clippy::reversed_empty_ranges, reason = "what is to be refused")]
+        let (ports, addresses) = (0x301..=0x300, 0xffff_ffff..=0);
+        assert_eq!(
+            map.insert(
+                &IoRegion::Ports(ports.clone(), PortWidth::Any),
+                device(1),
+                &memory
+            ),
+            Err(AttachError::NoPorts(ports))
+        );
+        assert_eq!(
+            map.insert(&IoRegion::Mmio(addresses.clone()), device(1), &memory),
+            Err(AttachError::NoAddresses(addresses))
+        );
+    }
 }

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     address_map::{AddressMap, Target},
-    lines::{Driver, Wires},
-    resources::{AttachError, Region},
+    lines::{LineDriver, Wires},
+    resources::{AttachError, IoRegion},
 };
 use crate::clock::Clock;
 
@@ -22,7 +22,7 @@ pub struct DeviceContext<'a> {
     pub(super) stop: &'a mut Option<Stop>,
     pub(super) map: &'a mut AddressMap,
     pub(super) wires: &'a mut Wires,
-    pub(super) lines: &'a mut [Driver],
+    pub(super) lines: &'a mut [LineDriver],
     pub(super) device: usize,
 }
 
@@ -69,7 +69,7 @@ impl DeviceContext<'_> {
     ///
     /// # Errors
     /// If the region is empty or another one answers there.
-    pub fn map(&mut self, number: usize, region: &Region) -> Result<(), AttachError> {
+    pub fn map(&mut self, number: usize, region: &IoRegion) -> Result<(), AttachError> {
         let target = Target::Device {
             device: self.device,
             region: number,

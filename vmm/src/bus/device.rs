@@ -11,7 +11,7 @@ use super::context::DeviceContext;
 ///
 /// ```
 /// use vmm::{
-///     Access, Device, DeviceContext, Kernel, Resources, Source, StopReason, Vm, VmConfig,
+///     IoAccess, Device, DeviceContext, Kernel, Resources, Source, StopReason, Vm, VmConfig,
 ///     console::pipe,
 /// };
 ///
@@ -19,12 +19,12 @@ use super::context::DeviceContext;
 /// struct Counter(u8);
 ///
 /// impl Device for Counter {
-///     fn read(&mut self, _: Access, _: &mut DeviceContext<'_>) -> u64 {
+///     fn read(&mut self, _: IoAccess, _: &mut DeviceContext<'_>) -> u64 {
 ///         self.0 += 1;
 ///         self.0.into()
 ///     }
 ///
-///     fn write(&mut self, _: Access, value: u64, _: &mut DeviceContext<'_>) {
+///     fn write(&mut self, _: IoAccess, value: u64, _: &mut DeviceContext<'_>) {
 ///         self.0 = value as u8;
 ///     }
 /// }
@@ -54,10 +54,10 @@ use super::context::DeviceContext;
 /// a lock while it calls the context.
 pub trait Device: Send {
     /// Reads a register. Bits above the access's width are ignored.
-    fn read(&mut self, access: Access, context: &mut DeviceContext<'_>) -> u64;
+    fn read(&mut self, access: IoAccess, context: &mut DeviceContext<'_>) -> u64;
 
     /// Writes a register. Bits of `value` above the access's width are zero.
-    fn write(&mut self, access: Access, value: u64, context: &mut DeviceContext<'_>);
+    fn write(&mut self, access: IoAccess, value: u64, context: &mut DeviceContext<'_>);
 
     /// Brings the device to the present. Called before each slice of the guest, about every 250 µs; after each wait in HLT,
     /// so also when [`Self::wakeup`] is readable; and before each access to the interrupt controllers.
@@ -75,7 +75,7 @@ pub trait Device: Send {
         None
     }
 
-    /// The state that [`Self::restore`] takes, at time `now`. [`encode`] makes bytes of a structure.
+    /// The state that [`Self::restore`] takes, at time `now`. [`encode_state`] makes bytes of a structure.
     ///
     /// # Errors
     /// [`DeviceStateError::Unsupported`] unless the device implements this.
@@ -85,7 +85,7 @@ pub trait Device: Send {
 
     /// Takes over a saved state, which may have come from anywhere, into a device that was attached like the one saved. The
     /// levels of its lines are restored without it; regions mapped by [`DeviceContext::map`] are the device's to map
-    /// again. [`decode`] takes what `encode` gave.
+    /// again. [`decode_state`] takes what `encode_state` gave.
     ///
     /// # Errors
     /// If the state is none of this device's.
@@ -100,7 +100,7 @@ pub trait Device: Send {
 
 /// One access to a register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Access {
+pub struct IoAccess {
     /// The number of the region in the device's [`super::Resources`].
     pub region: usize,
     /// Distance from the beginning of the region.
@@ -127,7 +127,7 @@ pub enum DeviceStateError {
 ///
 /// # Errors
 /// If the structure has parts that postcard cannot write.
-pub fn encode(state: &impl Serialize) -> Result<Vec<u8>, DeviceStateError> {
+pub fn encode_state(state: &impl Serialize) -> Result<Vec<u8>, DeviceStateError> {
     Ok(postcard::to_stdvec(state)?)
 }
 
@@ -135,7 +135,7 @@ pub fn encode(state: &impl Serialize) -> Result<Vec<u8>, DeviceStateError> {
 ///
 /// # Errors
 /// If the bytes are not those of a `T`.
-pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DeviceStateError> {
+pub fn decode_state<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DeviceStateError> {
     match postcard::take_from_bytes(bytes)? {
         (state, []) => Ok(state),
         _ => Err(DeviceStateError::Impossible("the length")),

@@ -25,12 +25,12 @@ struct Wire {
 
 /// A device's end of a wire.
 #[derive(Clone, Copy, Debug)]
-pub struct Driver {
+pub struct LineDriver {
     irq: Irq,
     level: Level,
 }
 
-impl Driver {
+impl LineDriver {
     /// The line.
     pub fn irq(&self) -> Irq {
         self.irq
@@ -57,7 +57,7 @@ impl Wires {
         trigger: Trigger,
         chipset: &mut Chipset,
         present: &str,
-    ) -> Result<Driver, AttachError> {
+    ) -> Result<LineDriver, AttachError> {
         let wire = &mut self.0[usize::from(irq.number())];
         let shared = wire
             .trigger
@@ -72,11 +72,11 @@ impl Wires {
         wire.trigger = Some(trigger);
         wire.drivers += 1;
         let level = Level::Low;
-        Ok(Driver { irq, level })
+        Ok(LineDriver { irq, level })
     }
 
     /// Removes a driver. A line without drivers is low and edge triggered, as at power-on.
-    pub fn disconnect(&mut self, mut driver: Driver, chipset: &mut Chipset) {
+    pub fn disconnect(&mut self, mut driver: LineDriver, chipset: &mut Chipset) {
         self.drive(&mut driver, Level::Low, chipset);
         let wire = &mut self.0[usize::from(driver.irq.number())];
         wire.drivers -= 1;
@@ -88,7 +88,7 @@ impl Wires {
 
     /// Drives a line from one of its ends.
     #[inline]
-    pub fn drive(&mut self, driver: &mut Driver, level: Level, chipset: &mut Chipset) {
+    pub fn drive(&mut self, driver: &mut LineDriver, level: Level, chipset: &mut Chipset) {
         if driver.level == level {
             return;
         }
@@ -99,5 +99,85 @@ impl Wires {
             Level::Low => wire.high -= 1,
         }
         chipset.set_line(driver.irq, Level::from_active(wire.high > 0));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use irq::{PicPort, Port};
+
+    use super::*;
+
+    fn irq(number: u8) -> Irq {
+        Irq::new(number).unwrap()
+    }
+
+    fn elcr(chipset: &mut Chipset) -> u8 {
+        chipset.read(Port::Pic(PicPort::SlaveElcr))
+    }
+
+    /// A chipset with all lines unmasked, vectors 20h and 28h.
+    fn chipset() -> Chipset {
+        let mut chipset = Chipset::new();
+        for (port, values) in [
+            (PicPort::MasterCommand, [0x11].as_slice()),
+            (PicPort::MasterData, &[0x20, 0x04, 0x01, 0x00]),
+            (PicPort::SlaveCommand, &[0x11]),
+            (PicPort::SlaveData, &[0x28, 0x02, 0x01, 0x00]),
+        ] {
+            for &value in values {
+                chipset.write(Port::Pic(port), value);
+            }
+        }
+        chipset
+    }
+
+    #[test]
+    fn a_shared_line_is_the_or_of_its_drivers() {
+        let (mut wires, mut chipset) = (Wires::default(), chipset());
+        let mut connect = |chipset: &mut Chipset| {
+            wires
+                .connect(irq(11), Trigger::Level, chipset, "other")
+                .unwrap()
+        };
+        let (mut one, mut other) = (connect(&mut chipset), connect(&mut chipset));
+        assert_eq!(elcr(&mut chipset), 1 << 3, "preset");
+        for (driver, level, intr) in [
+            (0, Level::High, true),
+            (1, Level::High, true),
+            (0, Level::High, true),
+            (0, Level::Low, true),
+            (0, Level::Low, true),
+            (1, Level::Low, false),
+            (1, Level::High, true),
+        ] {
+            let driver = if driver == 0 { &mut one } else { &mut other };
+            wires.drive(driver, level, &mut chipset);
+            assert_eq!(chipset.intr(), intr);
+        }
+        wires.disconnect(other, &mut chipset);
+        assert!(!chipset.intr(), "it falls with its driver");
+        assert_eq!(elcr(&mut chipset), 1 << 3);
+        wires.disconnect(one, &mut chipset);
+        assert_eq!(elcr(&mut chipset), 0);
+        wires
+            .connect(irq(11), Trigger::Edge, &mut chipset, "nobody")
+            .unwrap();
+    }
+
+    #[test]
+    fn only_level_triggered_lines_are_shared() {
+        let [edge, level] = [Trigger::Edge, Trigger::Level];
+        for (first, second) in [(edge, edge), (edge, level), (level, edge)] {
+            let (mut wires, mut chipset) = (Wires::default(), Chipset::new());
+            wires
+                .connect(irq(5), first, &mut chipset, "nobody")
+                .unwrap();
+            let error = wires
+                .connect(irq(5), second, &mut chipset, "first")
+                .unwrap_err();
+            let (irq, device) = (irq(5), "first".into());
+            assert_eq!(error, AttachError::LineInUse { irq, device });
+        }
     }
 }

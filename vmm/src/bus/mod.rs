@@ -27,11 +27,11 @@ use sbe::Width;
 
 use crate::clock::Clock;
 use address_map::{AddressMap, CHIPSET, Found, Target};
-use lines::{Driver, Wires};
+use lines::{LineDriver, Wires};
 
 pub use context::{DeviceContext, Stop};
-pub use device::{Access, Device, DeviceStateError, decode, encode};
-pub use resources::{AttachError, PortWidth, Region, Resources, Trigger};
+pub use device::{Device, DeviceStateError, IoAccess, decode_state, encode_state};
+pub use resources::{AttachError, IoRegion, PortWidth, Resources, Trigger};
 pub use state::{BusStateError, DeviceState};
 
 /// The devices, and how they are reached.
@@ -46,7 +46,7 @@ pub struct SystemBus {
 struct Attached {
     name: String,
     device: Box<dyn Device>,
-    lines: Vec<Driver>,
+    lines: Vec<LineDriver>,
 }
 
 /// What the bus and its devices are given of the board for a call.
@@ -79,7 +79,7 @@ impl SystemBus {
     pub(crate) fn new(memory: &Memory) -> Self {
         let mut map = AddressMap::default();
         for ports in CHIPSET_PORTS {
-            let region = Region::Ports(ports, PortWidth::Bytes);
+            let region = IoRegion::Ports(ports, PortWidth::Bytes);
             map.insert(&region, Target::Chipset, memory)
                 .expect("the chipset's ports are distinct");
         }
@@ -249,7 +249,7 @@ impl SystemBus {
             let read = irq::Port::decode(port).map(|port| environment.chipset.read(port));
             return read.unwrap_or(u8::MAX).into();
         };
-        let access = Access {
+        let access = IoAccess {
             region,
             offset,
             bytes,
@@ -275,7 +275,7 @@ impl SystemBus {
             }
             return;
         };
-        let access = Access {
+        let access = IoAccess {
             region,
             offset,
             bytes,

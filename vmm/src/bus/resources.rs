@@ -9,7 +9,7 @@ use thiserror::Error;
 /// A device's name, the ranges that it answers at, and the interrupt lines that it drives.
 ///
 /// Regions and lines are numbered from 0 in the order in which they are added here, ports and memory together. A device
-/// is told the region of each access ([`super::Access::region`]) and names a line by its number
+/// is told the region of each access ([`super::IoAccess::region`]) and names a line by its number
 /// ([`super::DeviceContext::set_line`]).
 ///
 /// ```
@@ -23,13 +23,13 @@ use thiserror::Error;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resources {
     pub(crate) name: String,
-    pub(crate) regions: Vec<Region>,
+    pub(crate) regions: Vec<IoRegion>,
     pub(crate) lines: Vec<(Irq, Trigger)>,
 }
 
 /// A range that a device answers at.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Region {
+pub enum IoRegion {
     /// I/O ports.
     Ports(RangeInclusive<u16>, PortWidth),
     /// Guest-physical addresses that are not memory. A device is given the processor's bus cycles: naturally aligned, of 1,
@@ -112,18 +112,18 @@ impl Resources {
     /// Adds I/O ports with registers of one byte.
     #[must_use]
     pub fn ports(self, ports: RangeInclusive<u16>) -> Self {
-        self.region(Region::Ports(ports, PortWidth::Bytes))
+        self.region(IoRegion::Ports(ports, PortWidth::Bytes))
     }
 
     /// Adds a range of guest-physical addresses.
     #[must_use]
     pub fn mmio(self, addresses: RangeInclusive<u64>) -> Self {
-        self.region(Region::Mmio(addresses))
+        self.region(IoRegion::Mmio(addresses))
     }
 
     /// Adds a region.
     #[must_use]
-    pub fn region(mut self, region: Region) -> Self {
+    pub fn region(mut self, region: IoRegion) -> Self {
         self.regions.push(region);
         self
     }

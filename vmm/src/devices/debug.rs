@@ -4,7 +4,9 @@ use std::{mem, sync::Arc};
 
 use parking_lot::Mutex;
 
-use crate::bus::{Access, Device, DeviceContext, DeviceStateError, Stop, decode, encode};
+use crate::bus::{
+    Device, DeviceContext, DeviceStateError, IoAccess, Stop, decode_state, encode_state,
+};
 
 /// The POST code port: accepts what it is told, and reads as ones.
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,54 +43,54 @@ impl DebugBackend {
 }
 
 impl Device for PostCode {
-    fn read(&mut self, _: Access, _: &mut DeviceContext<'_>) -> u64 {
+    fn read(&mut self, _: IoAccess, _: &mut DeviceContext<'_>) -> u64 {
         u64::MAX
     }
 
-    fn write(&mut self, _: Access, _: u64, _: &mut DeviceContext<'_>) {}
+    fn write(&mut self, _: IoAccess, _: u64, _: &mut DeviceContext<'_>) {}
 
     fn save(&self, _: u64) -> Result<Vec<u8>, DeviceStateError> {
-        encode(&())
+        encode_state(&())
     }
 
     fn restore(&mut self, state: &[u8], _: &mut DeviceContext<'_>) -> Result<(), DeviceStateError> {
-        decode(state)
+        decode_state(state)
     }
 }
 
 impl Device for DebugConsole {
-    fn read(&mut self, _: Access, _: &mut DeviceContext<'_>) -> u64 {
+    fn read(&mut self, _: IoAccess, _: &mut DeviceContext<'_>) -> u64 {
         DEBUG_CONSOLE_PRESENT.into()
     }
 
-    fn write(&mut self, _: Access, value: u64, _: &mut DeviceContext<'_>) {
+    fn write(&mut self, _: IoAccess, value: u64, _: &mut DeviceContext<'_>) {
         self.0.lock().push(value as u8);
     }
 
     fn save(&self, _: u64) -> Result<Vec<u8>, DeviceStateError> {
-        encode(&*self.0.lock())
+        encode_state(&*self.0.lock())
     }
 
     fn restore(&mut self, state: &[u8], _: &mut DeviceContext<'_>) -> Result<(), DeviceStateError> {
-        *self.0.lock() = decode(state)?;
+        *self.0.lock() = decode_state(state)?;
         Ok(())
     }
 }
 
 impl Device for DebugExit {
-    fn read(&mut self, _: Access, _: &mut DeviceContext<'_>) -> u64 {
+    fn read(&mut self, _: IoAccess, _: &mut DeviceContext<'_>) -> u64 {
         u64::MAX
     }
 
-    fn write(&mut self, _: Access, value: u64, context: &mut DeviceContext<'_>) {
+    fn write(&mut self, _: IoAccess, value: u64, context: &mut DeviceContext<'_>) {
         context.stop(Stop::DebugExit(value as u8));
     }
 
     fn save(&self, _: u64) -> Result<Vec<u8>, DeviceStateError> {
-        encode(&())
+        encode_state(&())
     }
 
     fn restore(&mut self, state: &[u8], _: &mut DeviceContext<'_>) -> Result<(), DeviceStateError> {
-        decode(state)
+        decode_state(state)
     }
 }

@@ -4,7 +4,9 @@
 //! looks for a controller gives up after its sixteen bytes (Linux: "i8042: No controller found", about a millisecond),
 //! and a reset through port 0x64, which first waits for the input buffer to be empty, never waits.
 
-use crate::bus::{Access, Device, DeviceContext, DeviceStateError, Stop, decode, encode};
+use crate::bus::{
+    Device, DeviceContext, DeviceStateError, IoAccess, Stop, decode_state, encode_state,
+};
 
 /// The 8042 (Intel UPI-41/42 User's Manual; IBM Personal Computer AT Technical Reference, Keyboard Controller).
 #[derive(Clone, Debug, Default)]
@@ -31,25 +33,25 @@ impl KeyboardController {
 }
 
 impl Device for KeyboardController {
-    fn read(&mut self, access: Access, _: &mut DeviceContext<'_>) -> u64 {
+    fn read(&mut self, access: IoAccess, _: &mut DeviceContext<'_>) -> u64 {
         match access.region {
             STATUS => self.status().into(),
             _ => u64::MAX,
         }
     }
 
-    fn write(&mut self, access: Access, value: u64, context: &mut DeviceContext<'_>) {
+    fn write(&mut self, access: IoAccess, value: u64, context: &mut DeviceContext<'_>) {
         if access.region == STATUS && Self::resets(value as u8) {
             context.stop(Stop::Reset);
         }
     }
 
     fn save(&self, _: u64) -> Result<Vec<u8>, DeviceStateError> {
-        encode(&())
+        encode_state(&())
     }
 
     fn restore(&mut self, state: &[u8], _: &mut DeviceContext<'_>) -> Result<(), DeviceStateError> {
-        decode(state)
+        decode_state(state)
     }
 }
 

@@ -1,6 +1,8 @@
 //! Registers that reset the machine: system control port A (0x92) and the chipset's reset control register (0xcf9).
 
-use crate::bus::{Access, Device, DeviceContext, DeviceStateError, Stop, decode, encode};
+use crate::bus::{
+    Device, DeviceContext, DeviceStateError, IoAccess, Stop, decode_state, encode_state,
+};
 
 /// System control port A, port 0x92 (IBM PS/2 Hardware Interface Technical Reference, System Control Port A).
 ///
@@ -31,18 +33,18 @@ impl ControlPortA {
 }
 
 impl Device for ControlPortA {
-    fn read(&mut self, _: Access, _: &mut DeviceContext<'_>) -> u64 {
+    fn read(&mut self, _: IoAccess, _: &mut DeviceContext<'_>) -> u64 {
         self.value.into()
     }
 
-    fn write(&mut self, _: Access, value: u64, context: &mut DeviceContext<'_>) {
+    fn write(&mut self, _: IoAccess, value: u64, context: &mut DeviceContext<'_>) {
         if self.set(value as u8) {
             context.stop(Stop::Reset);
         }
     }
 
     fn save(&self, _: u64) -> Result<Vec<u8>, DeviceStateError> {
-        encode(&self.value)
+        encode_state(&self.value)
     }
 
     fn restore(&mut self, state: &[u8], _: &mut DeviceContext<'_>) -> Result<(), DeviceStateError> {
@@ -72,18 +74,18 @@ impl ResetControl {
 }
 
 impl Device for ResetControl {
-    fn read(&mut self, _: Access, _: &mut DeviceContext<'_>) -> u64 {
+    fn read(&mut self, _: IoAccess, _: &mut DeviceContext<'_>) -> u64 {
         self.value.into()
     }
 
-    fn write(&mut self, _: Access, value: u64, context: &mut DeviceContext<'_>) {
+    fn write(&mut self, _: IoAccess, value: u64, context: &mut DeviceContext<'_>) {
         if self.set(value as u8) {
             context.stop(Stop::Reset);
         }
     }
 
     fn save(&self, _: u64) -> Result<Vec<u8>, DeviceStateError> {
-        encode(&self.value)
+        encode_state(&self.value)
     }
 
     fn restore(&mut self, state: &[u8], _: &mut DeviceContext<'_>) -> Result<(), DeviceStateError> {
@@ -94,7 +96,7 @@ impl Device for ResetControl {
 
 /// A register's saved value, which has no bits but `writable`.
 fn restored(state: &[u8], writable: u8) -> Result<u8, DeviceStateError> {
-    match decode(state)? {
+    match decode_state(state)? {
         value if value & !writable == 0 => Ok(value),
         _ => Err(DeviceStateError::Impossible("the register")),
     }

@@ -8,7 +8,7 @@ use std::sync::{
 use parking_lot::Mutex;
 
 use super::uart::{Uart, UartState};
-use crate::bus::{Access, Device, DeviceContext, DeviceStateError, decode, encode};
+use crate::bus::{Device, DeviceContext, DeviceStateError, IoAccess, decode_state, encode_state};
 
 /// A serial port: eight ports, and an interrupt line.
 #[derive(Debug)]
@@ -68,12 +68,12 @@ impl SerialBackend {
 }
 
 impl Device for SerialPort {
-    fn read(&mut self, access: Access, context: &mut DeviceContext<'_>) -> u64 {
+    fn read(&mut self, access: IoAccess, context: &mut DeviceContext<'_>) -> u64 {
         self.with_uart(context, |uart| uart.read(access.offset as u8))
             .into()
     }
 
-    fn write(&mut self, access: Access, value: u64, context: &mut DeviceContext<'_>) {
+    fn write(&mut self, access: IoAccess, value: u64, context: &mut DeviceContext<'_>) {
         self.with_uart(context, |uart| {
             uart.write(access.offset as u8, value as u8);
         });
@@ -86,11 +86,11 @@ impl Device for SerialPort {
     }
 
     fn save(&self, _: u64) -> Result<Vec<u8>, DeviceStateError> {
-        encode(&self.0.uart.lock().save())
+        encode_state(&self.0.uart.lock().save())
     }
 
     fn restore(&mut self, state: &[u8], _: &mut DeviceContext<'_>) -> Result<(), DeviceStateError> {
-        let uart = Uart::restore(decode::<UartState>(state)?)?;
+        let uart = Uart::restore(decode_state::<UartState>(state)?)?;
         *self.0.uart.lock() = uart;
         self.0.sent.store(true, Ordering::Release);
         Ok(())

@@ -13,8 +13,8 @@ use std::{
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use vmm::{
-    Access, AttachError, Control, Device, DeviceContext, Engine, GuestPhys, Irq, Level, Resources,
-    Stop, StopReason, Vm,
+    AttachError, Control, Device, DeviceContext, Engine, GuestPhys, IoAccess, Irq, Level,
+    Resources, Stop, StopReason, Vm,
 };
 
 use crate::support::{DATA, ENGINES, START, Typed, machine, physical, run_slice};
@@ -27,14 +27,14 @@ struct Button {
 }
 
 impl Device for Button {
-    fn read(&mut self, access: Access, context: &mut DeviceContext<'_>) -> u64 {
+    fn read(&mut self, access: IoAccess, context: &mut DeviceContext<'_>) -> u64 {
         assert_eq!((access.offset, access.bytes), (0, 1));
         self.pressed.store(false, Ordering::Relaxed);
         self.advance(context);
         self.number.into()
     }
 
-    fn write(&mut self, access: Access, value: u64, context: &mut DeviceContext<'_>) {
+    fn write(&mut self, access: IoAccess, value: u64, context: &mut DeviceContext<'_>) {
         assert_eq!((access.offset, value), (1, 1));
         self.pressed.store(true, Ordering::Relaxed);
         self.advance(context);
@@ -256,14 +256,14 @@ struct Slow {
 }
 
 impl Device for Slow {
-    fn read(&mut self, _: Access, _: &mut DeviceContext<'_>) -> u64 {
+    fn read(&mut self, _: IoAccess, _: &mut DeviceContext<'_>) -> u64 {
         thread::sleep(Duration::from_millis(200));
         self.control.pause();
         *self.done.lock().unwrap() = Some(Instant::now());
         0
     }
 
-    fn write(&mut self, _: Access, _: u64, _: &mut DeviceContext<'_>) {}
+    fn write(&mut self, _: IoAccess, _: u64, _: &mut DeviceContext<'_>) {}
 }
 
 #[test]
@@ -311,12 +311,12 @@ fn the_ticks_before_a_pause_are_owed() {
 struct Bell(PipeReader);
 
 impl Device for Bell {
-    fn read(&mut self, _: Access, context: &mut DeviceContext<'_>) -> u64 {
+    fn read(&mut self, _: IoAccess, context: &mut DeviceContext<'_>) -> u64 {
         context.set_line(0, Level::Low);
         42
     }
 
-    fn write(&mut self, _: Access, _: u64, _: &mut DeviceContext<'_>) {}
+    fn write(&mut self, _: IoAccess, _: u64, _: &mut DeviceContext<'_>) {}
 
     fn advance(&mut self, context: &mut DeviceContext<'_>) {
         let mut ready = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
@@ -354,11 +354,11 @@ fn a_descriptor_of_a_device_wakes_a_halted_machine() {
 struct Number(u64);
 
 impl Device for Number {
-    fn read(&mut self, _: Access, _: &mut DeviceContext<'_>) -> u64 {
+    fn read(&mut self, _: IoAccess, _: &mut DeviceContext<'_>) -> u64 {
         self.0
     }
 
-    fn write(&mut self, _: Access, _: u64, context: &mut DeviceContext<'_>) {
+    fn write(&mut self, _: IoAccess, _: u64, context: &mut DeviceContext<'_>) {
         context.stop(Stop::PowerOff);
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use vmm::{
-    Access, Action, Decision, Device, DeviceContext, Engine, LinearAddr, Machine, MachineError,
+    Action, Decision, Device, DeviceContext, Engine, IoAccess, LinearAddr, Machine, MachineError,
     MachineEvent, Policy, Resources, StopReason, Vm,
     console::{Line, Terminal, pipe},
 };
@@ -182,11 +182,11 @@ fn a_panic_of_a_device_is_an_error() {
     struct Broken;
 
     impl Device for Broken {
-        fn read(&mut self, _: Access, _: &mut DeviceContext<'_>) -> u64 {
+        fn read(&mut self, _: IoAccess, _: &mut DeviceContext<'_>) -> u64 {
             panic!("out of order")
         }
 
-        fn write(&mut self, _: Access, _: u64, _: &mut DeviceContext<'_>) {}
+        fn write(&mut self, _: IoAccess, _: u64, _: &mut DeviceContext<'_>) {}
     }
 
     for engine in ENGINES {

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     board::Board,
-    bus::{Device, PortWidth, Region, Resources},
+    bus::{Device, IoRegion, PortWidth, Resources},
     clock::Clock,
 };
 
@@ -47,7 +47,7 @@ pub fn pc(clock: Clock, time_of_day: i128, memory: Arc<Memory>) -> (Board, Backe
     let (debug_console, debug) = DebugConsole::new();
     let rtc = Rtc::new(time_of_day, memory.size());
     let at = Resources::new;
-    let reset_register = Region::Ports(0xcf9..=0xcf9, PortWidth::Only(Width::Byte));
+    let reset_register = IoRegion::Ports(0xcf9..=0xcf9, PortWidth::Only(Width::Byte));
 
     let devices: [(Resources, Box<dyn Device>); 9] = [
         (

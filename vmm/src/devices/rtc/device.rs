@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{RAM, Rtc, SECOND, Time};
-use crate::bus::{Access, Device, DeviceContext, DeviceStateError, decode, encode};
+use crate::bus::{Device, DeviceContext, DeviceStateError, IoAccess, decode_state, encode_state};
 
 /// Offset of the data register.
 const DATA: u64 = 1;
@@ -66,12 +66,13 @@ impl Rtc {
             time,
             seen_second: state.seen_second,
             seen_period: state.seen_period,
+            quiet_until: 0,
         })
     }
 }
 
 impl Device for Rtc {
-    fn read(&mut self, access: Access, context: &mut DeviceContext<'_>) -> u64 {
+    fn read(&mut self, access: IoAccess, context: &mut DeviceContext<'_>) -> u64 {
         if access.offset != DATA {
             return u64::MAX;
         }
@@ -80,7 +81,7 @@ impl Device for Rtc {
         value.into()
     }
 
-    fn write(&mut self, access: Access, value: u64, context: &mut DeviceContext<'_>) {
+    fn write(&mut self, access: IoAccess, value: u64, context: &mut DeviceContext<'_>) {
         if access.offset != DATA {
             return self.select(value as u8);
         }
@@ -98,7 +99,7 @@ impl Device for Rtc {
     }
 
     fn save(&self, now: u64) -> Result<Vec<u8>, DeviceStateError> {
-        encode(&self.state(now))
+        encode_state(&self.state(now))
     }
 
     fn restore(
@@ -106,7 +107,7 @@ impl Device for Rtc {
         state: &[u8],
         context: &mut DeviceContext<'_>,
     ) -> Result<(), DeviceStateError> {
-        *self = Self::from_state(decode(state)?, context.now())?;
+        *self = Self::from_state(decode_state(state)?, context.now())?;
         Ok(())
     }
 }

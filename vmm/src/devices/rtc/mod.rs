@@ -27,6 +27,8 @@ pub struct Rtc {
     /// Whole seconds and periods that had passed when the flags were last brought up to date.
     seen_second: i128,
     seen_period: i128,
+    /// Before this time no second or period ends. Derived; 0 when it is not known.
+    quiet_until: u64,
 }
 
 /// Whether time goes on.
@@ -111,6 +113,7 @@ impl Rtc {
             time: Time::Running { epoch: unix_ns },
             seen_second: 0,
             seen_period: 0,
+            quiet_until: 0,
         };
         rtc.skip_to(0);
         rtc
@@ -137,6 +140,7 @@ impl Rtc {
     /// Writes the register selected, port 71h, at time `now` in nanoseconds.
     pub fn write(&mut self, now: u64, value: u8) {
         self.advance(now);
+        self.quiet_until = 0;
         match usize::from(self.index) {
             index @ (SECONDS | MINUTES | HOURS | WEEKDAY..=YEAR | CENTURY) => {
                 self.stop(now);
@@ -170,6 +174,9 @@ impl Rtc {
 
     /// Brings the interrupt flags up to time `now` in nanoseconds.
     pub fn advance(&mut self, now: u64) {
+        if now < self.quiet_until {
+            return;
+        }
         let (second, period) = (self.second(now), self.period(now));
         if second > self.seen_second {
             self.ram[C] |= C_UF;
@@ -182,6 +189,7 @@ impl Rtc {
         }
         (self.seen_second, self.seen_period) = (second, period);
         self.update_irqf();
+        self.quiet_until = Self::earliest([self.next_second(now), self.next_period(now)]);
     }
 
     /// The interrupt line, as of the last call to [`Self::advance`].
@@ -192,22 +200,37 @@ impl Rtc {
     /// The next time in nanoseconds at which the interrupt line may rise by itself; none if it is high or nothing is
     /// enabled.
     pub fn next_deadline(&self, now: u64) -> Option<u64> {
-        let Time::Running { epoch } = self.time else {
-            return None;
-        };
         if self.ram[C] & C_IRQF != 0 {
             return None;
         }
-        let seconds = self.ram[B] & (B_UIE | B_AIE) != 0;
-        let update = seconds.then(|| (self.second(now) + 1) * SECOND);
-        let period = self
-            .period_ticks()
-            .filter(|_| self.ram[B] & B_PIE != 0)
-            .map(|ticks| {
-                ((self.period(now) + 1) * ticks * SECOND + CRYSTAL_HZ - 1).div_euclid(CRYSTAL_HZ)
-            });
-        let at = update.into_iter().chain(period).min()? - epoch;
+        let enabled = |enables: u8| self.ram[B] & enables != 0;
+        let update = enabled(B_UIE | B_AIE).then(|| self.next_second(now));
+        let period = enabled(B_PIE).then(|| self.next_period(now));
+        let at = update.into_iter().chain(period).flatten().min()?;
         u64::try_from(at).ok()
+    }
+
+    /// When the present second ends, on the caller's clock; none while time stands still.
+    fn next_second(&self, now: u64) -> Option<i128> {
+        match self.time {
+            Time::Running { epoch } => Some((self.second(now) + 1) * SECOND - epoch),
+            Time::Stopped { .. } => None,
+        }
+    }
+
+    /// When the present period of the periodic interrupt ends, on the caller's clock; none while there is none.
+    fn next_period(&self, now: u64) -> Option<i128> {
+        let (Time::Running { epoch }, Some(ticks)) = (self.time, self.period_ticks()) else {
+            return None;
+        };
+        let end = (self.period(now) + 1) * ticks * SECOND;
+        Some((end + CRYSTAL_HZ - 1).div_euclid(CRYSTAL_HZ) - epoch)
+    }
+
+    /// The earliest of some times on the caller's clock; its end if there is none.
+    fn earliest(times: [Option<i128>; 2]) -> u64 {
+        let earliest = times.into_iter().flatten().min();
+        earliest.map_or(u64::MAX, |at| u64::try_from(at).unwrap_or(u64::MAX))
     }
 
     /// Whole seconds since 1970; constant while time stands still.
