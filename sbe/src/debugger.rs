@@ -6,10 +6,11 @@
 //!   Condition"), as after its page fault or between the iterations of a repeated string instruction.
 //! * A *watchpoint* is a range of linear addresses. The processor stops after an instruction that accesses one of its bytes by
 //!   a memory operand or a stack, and after the delivery of an event that pushes onto one. The processor's own accesses to
-//!   descriptor tables, task segments and page tables are not watched.
+//!   descriptor tables, task segments and page tables are not watched. Stores of devices are, at the addresses that the page
+//!   tables in force map to the bytes: the processor stops when it takes notice of them.
 
 use crate::cpu::Pending;
-use mmu::{Access, LinearAddr, LinearPage, PAGE_SHIFT, PAGE_SIZE};
+use mmu::{Access, LinearAddr, LinearPage, Mmu, PAGE_SHIFT, PAGE_SIZE, Store, Translation};
 use std::fmt;
 
 /// The kind of access that a watchpoint stops after.
@@ -45,6 +46,27 @@ pub struct Watchpoint {
 }
 
 impl Watchpoint {
+    /// The linear pages that hold bytes of the range.
+    fn pages(&self) -> impl Iterator<Item = LinearPage> + use<> {
+        let (start, len) = (self.start, self.len);
+        let bytes = u64::from(start.offset()) + u64::from(len);
+        let pages = match len {
+            0 => 0,
+            _ => bytes.div_ceil(PAGE_SIZE as u64) as u32,
+        };
+        (0..pages).map(move |page| start.wrapping_add32(page << PAGE_SHIFT).page())
+    }
+
+    /// Whether a byte of the range is mapped to one that was stored.
+    fn holds(&self, store: &Store, mmu: &Mmu) -> bool {
+        self.pages().any(|page| {
+            let base = page.base();
+            let stored = LinearAddr::new(base.get() + u64::from(store.bytes.start));
+            let is_mapped = |found: Translation| found.phys.frame() == store.frame;
+            self.overlaps(stored, store.bytes.len() as u32) && mmu.walk(base).is_ok_and(is_mapped)
+        })
+    }
+
     fn overlaps(&self, first: LinearAddr, size: u32) -> bool {
         let begins_inside = self.len > 0 && distance(first, self.start) < size;
         begins_inside || distance(self.start, first) < self.len
@@ -98,11 +120,7 @@ impl Debugger {
 
     /// The pages that hold bytes of watchpoints.
     pub(crate) fn watched_pages(&self) -> impl Iterator<Item = LinearPage> {
-        self.watchpoints.iter().flat_map(|point| {
-            let bytes = u64::from(point.start.offset()) + u64::from(point.len);
-            let pages = bytes.div_ceil(PAGE_SIZE as u64) as u32;
-            (0..pages).map(|page| point.start.wrapping_add32(page << PAGE_SHIFT).page())
-        })
+        self.watchpoints.iter().flat_map(Watchpoint::pages)
     }
 
     /// The number of times that breakpoints were added or removed.
@@ -202,6 +220,18 @@ impl Debugger {
             self.hit.get_or_insert(WatchHit {
                 watchpoint,
                 write: access == Access::Write,
+            });
+        }
+    }
+
+    /// Notes a store of a device. Linear addresses stand for what the page tables in force map them to.
+    pub(crate) fn stored(&mut self, store: &Store, mmu: &Mmu) {
+        let is_met =
+            |point: &&Watchpoint| point.watched.includes(Access::Write) && point.holds(store, mmu);
+        if let Some(&watchpoint) = self.watchpoints.iter().find(is_met) {
+            self.hit.get_or_insert(WatchHit {
+                watchpoint,
+                write: true,
             });
         }
     }

@@ -75,6 +75,7 @@ pub mod machine;
 mod pace;
 pub mod parse;
 pub mod ports;
+pub mod state;
 pub mod stats;
 pub mod stop;
 pub mod trace;
@@ -100,6 +101,7 @@ pub use sbe::{
     Action, CpuModel, Debugger, Decision, Engine, EventSource, GuestEvent, Policy, VcpuConfig,
     VcpuError, WatchHit, Watched, Watchpoint, Windows, cpu,
 };
+pub use state::{RestoreError, VmState};
 pub use stats::Stats;
 pub use stop::StopReason;
 pub use vm::{Vm, VmConfig, VmError};

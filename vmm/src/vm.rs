@@ -22,7 +22,7 @@ use sbe::{
 use thiserror::Error;
 
 use crate::{
-    board::Board,
+    board::{Board, BoardState, BoardStateError},
     bus::{AttachError, Device, Resources, Stop},
     clock::{Clock, host_time_of_day},
     console::{Channel, Console, Input},
@@ -113,6 +113,11 @@ impl Vm {
         let mmu = Mmu::new(Arc::clone(&memory))?;
         let mut vcpu = Vcpu::new(&config.vcpu, mmu)?;
         vcpu.set_linux_entry(entry.entry, entry.boot_params);
+        Self::new(memory, vcpu)
+    }
+
+    /// A machine of these parts and a PC's devices, just switched on.
+    pub(crate) fn new(memory: Arc<Memory>, vcpu: Vcpu) -> Result<Self, VmError> {
         let (board, backends) = devices::pc(Clock::host(), host_time_of_day(), Arc::clone(&memory));
         Ok(Self {
             memory,
@@ -137,7 +142,15 @@ impl Vm {
         resources: Resources,
         device: impl Device + 'static,
     ) -> Result<(), AttachError> {
-        self.board.attach(&resources, Box::new(device))
+        self.attach_boxed(&resources, Box::new(device))
+    }
+
+    pub(crate) fn attach_boxed(
+        &mut self,
+        resources: &Resources,
+        device: Box<dyn Device>,
+    ) -> Result<(), AttachError> {
+        self.board.attach(resources, device)
     }
 
     /// Detaches the device with this name, if there is one. Its lines fall, and nobody answers in its regions any more.
@@ -215,6 +228,30 @@ impl Vm {
     /// The board.
     pub fn board(&self) -> &Board {
         &self.board
+    }
+
+    /// The memory.
+    pub fn memory(&self) -> &Arc<Memory> {
+        &self.memory
+    }
+
+    pub(crate) fn vcpus(&self) -> impl Iterator<Item = &Vcpu> {
+        self.vcpus.iter()
+    }
+
+    /// Vector of an external interrupt that the guest is not going to get.
+    pub(crate) fn swallowed(&self) -> Option<u8> {
+        self.swallowed
+    }
+
+    /// Takes over the state of another machine's board.
+    pub(crate) fn restore_board(
+        &mut self,
+        board: BoardState,
+        swallowed: Option<u8>,
+    ) -> Result<(), BoardStateError> {
+        self.swallowed = swallowed;
+        self.board.restore(board)
     }
 
     /// Says what becomes of the event that the machine was intercepted for, when it runs on; unless told otherwise the guest

@@ -32,7 +32,7 @@ pub struct Exec<'a> {
 impl Exec<'_> {
     /// Samples INTR and the request to stop, after an access that may have changed them, and takes notice of stores of devices.
     pub fn sample_bus(&mut self) {
-        self.mmu.snoop();
+        self.snoop();
         let pending = &mut self.cpu.pending;
         if self.bus.intr() {
             pending.set(Pending::INTR);
@@ -41,6 +41,16 @@ impl Exec<'_> {
         }
         if self.bus.stop_requested() {
             pending.set(Pending::STOP);
+        }
+    }
+
+    /// Takes notice of what others than the processor have stored; stores of devices hit watchpoints, too.
+    pub fn snoop(&mut self) {
+        self.mmu.snoop();
+        if self.cpu.pending.has(Pending::WATCH) {
+            for store in self.mmu.take_stores() {
+                self.debugger.stored(&store, self.mmu);
+            }
         }
     }
 

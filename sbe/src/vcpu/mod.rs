@@ -169,13 +169,12 @@ impl Vcpu {
     /// counts its jumps and loops instead.
     pub fn run(&mut self, bus: &mut dyn Bus, budget: u64) -> Exit {
         let (mut cx, cache, page, translator) = self.parts(bus);
-        if let Err(exit) = begin(&mut cx) {
-            return exit;
-        }
-        let exit = pass_breakpoint(&mut cx, cache, page).and_then(|()| match translator {
+        let begun = begin(&mut cx).and_then(|()| pass_breakpoint(&mut cx, cache, page));
+        let exit = begun.and_then(|()| match translator {
             None => emulate(&mut cx, cache, page, budget),
             Some(translator) => translate(&mut cx, cache, page, translator, budget),
         });
+        self.mmu.rest();
         exit.err().unwrap_or(Exit::Budget)
     }
 
@@ -184,22 +183,21 @@ impl Vcpu {
     pub fn step(&mut self, bus: &mut dyn Bus) -> Exit {
         let held = self.interceptor.held();
         let (mut cx, cache, page, _) = self.parts(bus);
-        if let Err(exit) = begin(&mut cx) {
-            return exit;
-        }
-        let exit = match held {
-            // `begin` has done what was decided about it.
-            Some(_) => Ok(()),
-            None => {
-                let here = cx.cpu.linear_eip();
-                cx.debugger.stand_at(here);
-                // Makes a repeated instruction stop after one iteration.
-                cx.cpu.pending.set(Pending::WATCH);
-                next_uninterrupted(&mut cx, cache, page)
+        let exit = begin(&mut cx).and_then(|()| {
+            let here = cx.cpu.linear_eip();
+            cx.debugger.stand_at(here);
+            if held.is_some() {
+                // `begin` has done what was decided about it.
+                return Ok(());
             }
-        };
-        let here = cx.cpu.linear_eip();
-        cx.debugger.stand_at(here);
+            // Makes a repeated instruction stop after one iteration.
+            cx.cpu.pending.set(Pending::WATCH);
+            let exit = next_uninterrupted(&mut cx, cache, page);
+            let here = cx.cpu.linear_eip();
+            cx.debugger.stand_at(here);
+            exit
+        });
+        self.mmu.rest();
         exit.err().unwrap_or(Exit::Budget)
     }
 

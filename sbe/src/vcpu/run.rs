@@ -20,6 +20,7 @@ pub fn begin(cx: &mut Exec<'_>) -> Result<(), Exit> {
         cx.mmu.keep_out(cx.debugger.watched_pages());
     }
     cx.update_access_checks();
+    cx.mmu.wake();
     cx.sample_bus();
     cx.resume().map_err(|fault| Exit::of_fault(cx, fault))?;
     let here = cx.cpu.linear_eip();

@@ -17,6 +17,7 @@ mod hang;
 mod in_a_row;
 mod kernel_log;
 mod mappings;
+mod moved;
 mod program;
 mod screen;
 mod terminal;

@@ -1,0 +1,102 @@
+//! [`VmState`]: a machine as plain data, to be moved into another [`Vm`] in this process or another.
+//!
+//! ```text
+//!   Vm::save ──► VmState, serde's ──► Vm::restore
+//!   Vm::memory ──► Memory::file, a memfd ──────┘
+//! ```
+//!
+//! Saved is what the guest can observe: processors, devices, the time, and the map of memory. The bytes of memory stay in
+//! their file, which goes along. What is derived (translations, TLB), what was counted, and what the owner has asked for
+//! (breakpoints, policy, trace, the console) is not saved.
+
+use std::{fs::File, sync::Arc};
+
+use mmu::{Memory, MemoryError, MemoryState, Mmu};
+use sbe::{
+    Vcpu, VcpuState,
+    cpu::{CpuStateError, host_time_stamp},
+};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::{
+    board::{BoardState, BoardStateError},
+    bus::{AttachError, Device, Resources},
+    vm::{Vm, VmConfig, VmError},
+};
+
+/// The state of a machine that stands still.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmState {
+    memory: MemoryState,
+    vcpus: Vec<VcpuState>,
+    board: BoardState,
+    swallowed: Option<u8>,
+}
+
+/// Why a machine was not restored.
+#[derive(Debug, Error)]
+pub enum RestoreError {
+    /// The file is no guest memory, or the map of it is none.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The host did not grant what a machine needs.
+    #[error(transparent)]
+    Host(#[from] VmError),
+    /// The state has another number of processors than one.
+    #[error("a machine has one processor, not {0}")]
+    Processors(usize),
+    /// A processor cannot have this state.
+    #[error(transparent)]
+    Processor(#[from] CpuStateError),
+    /// A device of the caller's has no place.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// The board cannot have this state.
+    #[error(transparent)]
+    Board(#[from] BoardStateError),
+}
+
+impl Vm {
+    /// The state of the machine, which stands still between two runs. The bytes of its memory are those of
+    /// [`Memory::file`].
+    ///
+    /// # Errors
+    /// If a device cannot be saved.
+    pub fn save(&self) -> Result<VmState, BoardStateError> {
+        let time_stamp = host_time_stamp();
+        Ok(VmState {
+            memory: self.memory().save(),
+            vcpus: self.vcpus().map(|vcpu| vcpu.save(time_stamp)).collect(),
+            board: self.board().save()?,
+            swallowed: self.swallowed(),
+        })
+    }
+
+    /// Makes a machine that goes on where another was saved. `memory` is the file of its memory, which the other does not use
+    /// any more; `devices` are those of the caller that were attached to it. The configuration may name another engine; the
+    /// size of memory and the processor's model are those of the state. To the guest no time has passed.
+    ///
+    /// # Errors
+    /// See [`RestoreError`]: the state may have come from anywhere.
+    pub fn restore(
+        config: &VmConfig,
+        state: VmState,
+        memory: File,
+        devices: Vec<(Resources, Box<dyn Device>)>,
+    ) -> Result<Self, RestoreError> {
+        let [processor] = state.vcpus.as_slice() else {
+            return Err(RestoreError::Processors(state.vcpus.len()));
+        };
+        let memory = Memory::restore(state.memory, memory)?;
+        let mmu = Mmu::new(Arc::clone(&memory))?;
+        let mut vcpu = Vcpu::new(&config.vcpu, mmu).map_err(VmError::from)?;
+        vcpu.restore(processor, host_time_stamp())?;
+        let mut vm = Self::new(memory, vcpu)?;
+        for (resources, device) in devices {
+            vm.attach_boxed(&resources, device)?;
+        }
+        vm.restore_board(state.board, state.swallowed)?;
+        Ok(vm)
+    }
+}
