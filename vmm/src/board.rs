@@ -25,34 +25,34 @@ use crate::{
     trace::Trace,
 };
 
-/// Everything on the processor's bus but RAM.
+/// A board: everything on the processor's bus but RAM.
 #[derive(Debug)]
 pub struct Board {
     clock: Clock,
     memory: Arc<Memory>,
     chipset: Chipset,
     bus: SystemBus,
-    /// Vectors of interrupts that a debugger asks for.
+    /// Vectors of the interrupts that a debugger has requested.
     injected: VecDeque<u8>,
-    /// Vector of the latest interrupt acknowledged, if the controllers gave it.
+    /// Vector of the latest acknowledged interrupt, if it came from the interrupt controllers.
     acknowledged: Option<u8>,
     stop: Option<Stop>,
     counts: Counts,
     trace: Option<Trace>,
 }
 
-/// Counts of what crossed the bus.
+/// Counts of accesses and interrupts since power-on.
 #[derive(Debug, Default)]
 pub struct Counts {
     /// Accesses to I/O ports.
     pub ports: PortCounts,
-    /// Reads and writes of physical memory where there is none.
+    /// Accesses to guest-physical addresses at which nobody answers.
     pub mmio: u64,
-    /// Interrupts acknowledged.
+    /// Acknowledged interrupts.
     pub interrupts: u64,
 }
 
-/// The saved state of a board: its time, the chipset, and the devices by their names. What was counted is not saved.
+/// The saved state of a board: its time, the chipset, and the devices by their names. Counts are not saved.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BoardState {
     /// Nanoseconds since the board was switched on.
@@ -75,22 +75,22 @@ impl BoardState {
 /// The error of saving or restoring a board.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BoardStateError {
-    /// The clock showed a time that no machine comes to.
+    /// The saved time is one that no machine reaches.
     #[error("saved time: {0} ns")]
     Time(u64),
-    /// The chipset cannot have this state.
+    /// The saved state of the chipset is impossible.
     #[error(transparent)]
     Chipset(#[from] StateError),
-    /// A device cannot be saved, or cannot have this state.
+    /// A device cannot be saved, or its saved state is impossible.
     #[error(transparent)]
     Devices(#[from] BusStateError),
 }
 
-/// The latest time that is restored, in nanoseconds: 146 years.
+/// The latest time that can be restored, in nanoseconds: 146 years.
 const LATEST: u64 = 1 << 62;
 
 impl Board {
-    /// A board just switched on, with no devices yet.
+    /// Creates a board without devices, just switched on.
     pub fn new(clock: Clock, memory: Arc<Memory>) -> Self {
         Self {
             clock,
@@ -105,7 +105,7 @@ impl Board {
         }
     }
 
-    /// Sets what is told from now on what the processor does, while that is observed.
+    /// Sets the trace, which is told what the processor does while that is observed.
     pub fn set_trace(&mut self, trace: Trace) {
         self.trace = Some(trace);
     }
@@ -117,7 +117,7 @@ impl Board {
         }
     }
 
-    /// Attaches a device. The guest may be running already: whether it notices is its own affair.
+    /// Attaches a device. A guest that is running already may or may not notice.
     ///
     /// # Errors
     /// If a region, a line or the name is not free. Nothing is then attached.
@@ -130,17 +130,17 @@ impl Board {
             .attach(resources, device, &self.memory, &mut self.chipset)
     }
 
-    /// Detaches the device with this name, if there is one. Its lines fall, and nobody answers in its regions any more.
+    /// Detaches the device called `name`, if there is one. Its lines fall, and nobody answers in its regions any more.
     pub fn detach(&mut self, name: &str) -> Option<Box<dyn Device>> {
         self.bus.detach(name, &mut self.chipset)
     }
 
-    /// The ports at which somebody answers.
+    /// The I/O ports at which the chipset or a device answers.
     pub fn connected_ports(&self) -> impl Iterator<Item = RangeInclusive<u16>> {
         self.bus.connected_ports()
     }
 
-    /// Nanoseconds since the board was switched on.
+    /// The time in nanoseconds since the board was switched on.
     pub fn now(&self) -> u64 {
         self.clock.now()
     }
@@ -152,15 +152,15 @@ impl Board {
         self.advance_devices_to(now);
     }
 
-    /// Does as [`Self::advance`] after a time in which the machine stood still on purpose: the guest is not owed the timer's
-    /// ticks of it.
+    /// Brings the board up to the present after a deliberate pause of the machine: unlike after [`Self::advance`], the guest
+    /// is not owed the timer's ticks of that time.
     pub fn advance_paused(&mut self) {
         let now = self.clock.now();
         self.chipset.advance_paused(now);
         self.advance_devices_to(now);
     }
 
-    /// Brings the devices up to the present: something has come in from outside.
+    /// Brings the devices, but not the timer, up to the present, after input from outside.
     pub fn advance_devices(&mut self) {
         self.advance_devices_to(self.clock.now());
     }
@@ -172,17 +172,17 @@ impl Board {
         timer.into_iter().chain(devices).min()
     }
 
-    /// The file descriptors that are readable when a device has something to do.
+    /// The devices' file descriptors that become readable when a device has something to do.
     pub fn wakeups(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.bus.wakeups()
     }
 
-    /// Why a device asked for a stop, if one did.
+    /// The stop that a device has asked for, if one has.
     pub fn stop(&self) -> Option<Stop> {
         self.stop
     }
 
-    /// Requests an interrupt with `vector`, of which the interrupt controllers know nothing.
+    /// Requests an interrupt with `vector`, bypassing the interrupt controllers.
     pub fn inject(&mut self, vector: u8) {
         self.injected.push_back(vector);
     }
@@ -192,25 +192,25 @@ impl Board {
         &self.chipset
     }
 
-    /// Ends the service of the interrupt with `vector`, of which the guest does not learn: the latest that was acknowledged,
-    /// or one that the interrupt controllers know nothing of.
+    /// Ends the service of the latest acknowledged interrupt, of which the guest does not learn. Nothing happens unless it
+    /// has `vector` and came from the interrupt controllers.
     pub fn end_service(&mut self, vector: u8) {
         if self.acknowledged == Some(vector) {
             self.chipset.end_service(vector);
         }
     }
 
-    /// Counts of what crossed the bus so far.
+    /// The counts of accesses and interrupts so far.
     pub fn counts(&self) -> &Counts {
         &self.counts
     }
 
-    /// What became of the timer's ticks so far.
+    /// The account of the timer's ticks so far.
     pub fn timer_stats(&self) -> irq::TimerStats {
         self.chipset.timer_stats()
     }
 
-    /// The state that [`Self::restore`] takes, at the present.
+    /// Saves the board's present state.
     ///
     /// # Errors
     /// If a device cannot be saved.
@@ -226,11 +226,11 @@ impl Board {
         })
     }
 
-    /// Takes over a saved state, which may have come from anywhere, on a board that has the same devices attached. The clock
-    /// goes on from the saved time: the time between is none to the guest.
+    /// Restores a saved state, which may come from an untrusted source, on a board with the same devices attached. The clock
+    /// continues from the saved time, so the guest sees no time pass in between.
     ///
     /// # Errors
-    /// If the state is none of this board's. The board cannot be used then, but for another `restore`.
+    /// If the state cannot be one of this board. The board is then unusable until another `restore` succeeds.
     pub fn restore(&mut self, state: BoardState) -> Result<(), BoardStateError> {
         if state.time > LATEST {
             return Err(BoardStateError::Time(state.time));
@@ -251,7 +251,7 @@ impl Board {
         bus.advance(&mut environment);
     }
 
-    /// The bus, and what it is given for a call.
+    /// Splits the board into the bus and the environment for a call to it.
     #[inline]
     fn split(&mut self) -> (&mut SystemBus, Environment<'_>) {
         let environment = Environment {

@@ -1,4 +1,4 @@
-//! The machine's time: nanoseconds since it was switched on, the time in which it was saved and not restored left out.
+//! The machine's time: nanoseconds since it was switched on, not counting the time between a save and a restore.
 
 use std::{
     fmt,
@@ -9,18 +9,18 @@ use std::{
 /// agree; the host's clock runs at the rate of its TSC, which the guest reads directly.
 pub struct Clock {
     source: Box<dyn Fn() -> u64 + Send>,
-    /// What the source showed when the machine was switched on, modulo 2⁶⁴.
+    /// The source's time at which the machine was switched on, modulo 2⁶⁴.
     origin: u64,
 }
 
 impl Clock {
-    /// The host's monotonic clock, starting now.
+    /// Creates a clock that starts now and follows the host's monotonic clock.
     pub fn host() -> Self {
         let start = Instant::now();
         Self::from_fn(move || u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX))
     }
 
-    /// A clock that shows what `now` returns, which must never decrease.
+    /// Creates a clock that shows what `now` returns, which must never decrease.
     pub fn from_fn(now: impl Fn() -> u64 + Send + 'static) -> Self {
         Self {
             source: Box::new(now),
@@ -28,12 +28,12 @@ impl Clock {
         }
     }
 
-    /// Sets the clock to `now`, from where it goes on: a saved machine's time is restored.
+    /// Sets the clock to `now`, from where it continues.
     pub fn set(&mut self, now: u64) {
         self.origin = (self.source)().wrapping_sub(now);
     }
 
-    /// Nanoseconds since the machine was switched on.
+    /// The time in nanoseconds since the machine was switched on.
     pub fn now(&self) -> u64 {
         (self.source)().wrapping_sub(self.origin)
     }
@@ -45,7 +45,7 @@ impl fmt::Debug for Clock {
     }
 }
 
-/// The host's time of day in nanoseconds since 1970-01-01 00:00 UTC; 1970 itself if the host's clock is before that.
+/// The host's time of day in nanoseconds since 1970-01-01 00:00 UTC; 0 if the host's clock shows an earlier time.
 pub fn host_time_of_day() -> i128 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)

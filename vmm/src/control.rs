@@ -1,4 +1,4 @@
-//! [`Control`]: what other threads may ask of a running machine.
+//! [`Control`]: the requests that other threads make of a running machine.
 //!
 //! ```text
 //!   other threads                                the machine's thread
@@ -26,17 +26,17 @@ use nix::{
     },
 };
 
-/// A handle on a machine, for any thread.
+/// A handle by which any thread controls a machine.
 ///
-/// What is asked for takes effect at the machine's next slice, within a millisecond or so; a halted machine looks at once.
-/// Nothing is lost: what is asked for while the machine does not run takes effect when it does.
+/// A request takes effect at the machine's next slice, within a millisecond or so; on a halted machine at once. None is
+/// lost: a request to a machine that does not run takes effect when it does.
 #[derive(Clone, Debug)]
 pub struct Control(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
     requests: AtomicU8,
-    /// Its counter is not zero while there is something to look at.
+    /// Readable while there is something to look at.
     event: EventFd,
 }
 
@@ -44,10 +44,10 @@ const PAUSE: u8 = 1 << 0;
 const QUIT: u8 = 1 << 1;
 const CALL: u8 = 1 << 2;
 
-/// The host takes no longer timeouts than it has signed seconds for.
+/// The longest timeout that the host takes on any architecture.
 const LONGEST_WAIT: Duration = Duration::from_secs(i32::MAX as u64);
 
-/// What was asked for.
+/// A request of another thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Request {
     Pause,
@@ -80,8 +80,7 @@ impl Control {
         self.request(CALL);
     }
 
-    /// Has the machine look at its console and its devices again: there is input that no file descriptor tells of, or an
-    /// interrupt line has changed.
+    /// Makes the machine look at its console and its devices again: they have something new of which no file descriptor tells.
     pub fn wake(&self) {
         // Fails only if the counter is at its end, and then it is not zero either.
         let _ = self.0.event.write(1);
@@ -92,7 +91,7 @@ impl Control {
         self.wake();
     }
 
-    /// Takes what was asked for, if anything was. A machine that is to quit is so for good, and one that pauses was called, too.
+    /// Takes the request, if there is one. A request to quit stays for good; one to pause answers calls, too.
     #[inline]
     pub(crate) fn take(&self) -> Option<Request> {
         if self.0.requests.load(Ordering::Relaxed) == 0 {
@@ -109,7 +108,7 @@ impl Control {
         Some(if pause { Request::Pause } else { Request::Call })
     }
 
-    /// Whether the machine is to quit.
+    /// Whether the machine was told to quit.
     pub(crate) fn is_quitting(&self) -> bool {
         self.0.requests.load(Ordering::Acquire) & QUIT != 0
     }
@@ -134,7 +133,7 @@ impl Control {
         }
     }
 
-    /// Sets the counter to zero. What it was raised for is looked at after this.
+    /// Clears the eventfd. The caller then looks at everything that it may have been raised for.
     fn clear(&self) -> io::Result<()> {
         match self.0.event.read() {
             Ok(_) | Err(Errno::EAGAIN | Errno::EINTR) => Ok(()),

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A machine that is paused or intercepted stands still: its console is served, the guest executes nothing. The guest's clocks go
-//! on all the same. Whatever is asked for is done between two slices of the guest, and nobody waits for a machine that has ended.
+//! on all the same. Requests are carried out between two slices of the guest, and nobody waits for a machine that has ended.
 
 use std::{
     any::Any,
@@ -32,36 +32,36 @@ pub struct Machine {
     thread: Option<JoinHandle<Ended>>,
 }
 
-/// What became of a machine.
+/// An event in the life of a machine.
 #[derive(Clone, Debug)]
 pub enum MachineEvent {
     /// The guest stands still.
     Paused,
     /// The guest is no longer paused.
     Resumed,
-    /// The policy keeps this from the guest, which stands still until [`Machine::decide`].
+    /// The policy withholds this event from the guest, which stands still until [`Machine::decide`].
     Intercepted(GuestEvent),
     /// The guest stands still, as after a pause, before the instruction at this linear address, which has a breakpoint.
     Breakpoint(LinearAddr),
-    /// The guest stands still, as after a pause, behind an access to what is watched.
+    /// The guest stands still, as after a pause, behind an access that met a watchpoint.
     Watchpoint(WatchHit),
     /// The machine has ended.
     Stopped(StopReason),
 }
 
-/// Why a machine did not do what it was asked for.
+/// The error of a request to a machine.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum MachineError {
-    /// It has ended: [`Machine::join`] says why.
+    /// The machine has ended: [`Machine::join`] says why.
     #[error("the machine has ended")]
     Ended,
-    /// Nothing was intercepted that had to be decided about.
+    /// No intercepted event waits for a decision.
     #[error("no event waits for a decision")]
     NothingIntercepted,
-    /// The machine's thread would have had to wait for itself.
+    /// The request came from the machine's own thread, which would wait for itself.
     #[error("called by the machine's own thread")]
     OwnThread,
-    /// A device, the console or what [`Machine::inspect`] was to do panicked with this message. The machine is lost.
+    /// A device, the console or a closure of [`Machine::inspect`] panicked with this message. The machine is lost.
     #[error("the machine's thread panicked: {0}")]
     Panicked(String),
 }
@@ -70,7 +70,7 @@ pub enum MachineError {
 type Ended = (Vm, StopReason);
 type Job = Box<dyn FnOnce(&mut Inside) + Send>;
 
-/// What the machine's thread has.
+/// The state of the machine's thread.
 struct Inside {
     vm: Vm,
     console: Box<dyn Console + Send>,
@@ -84,7 +84,7 @@ impl Machine {
     /// Runs `vm` on a thread of its own. Nothing is lost if nobody receives the events.
     ///
     /// # Errors
-    /// When the host gives no thread.
+    /// If the host grants no thread.
     pub fn start(
         vm: Vm,
         console: impl Console + Send + 'static,
@@ -112,7 +112,7 @@ impl Machine {
         Ok((machine, events))
     }
 
-    /// What wakes the machine when a device or a console has something new.
+    /// Returns the handle that wakes the machine when a device or a console has something new.
     pub fn control(&self) -> Control {
         self.control.clone()
     }
@@ -152,7 +152,7 @@ impl Machine {
         self.call(|inside| look(&mut inside.vm))
     }
 
-    /// Has the machine end with [`StopReason::Quit`], whatever it is at. Does not wait until it has.
+    /// Ends the machine with [`StopReason::Quit`], without waiting until it has ended.
     pub fn stop(&self) {
         self.control.quit();
     }
@@ -171,7 +171,7 @@ impl Machine {
             .map_err(|payload| MachineError::Panicked(message(&*payload)))
     }
 
-    /// Has the machine's thread do something, and waits for the answer.
+    /// Runs `job` on the machine's thread, and waits for the answer.
     fn call<R: Send + 'static>(
         &self,
         job: impl FnOnce(&mut Inside) -> R + Send + 'static,
@@ -277,7 +277,7 @@ impl Inside {
     }
 }
 
-/// What a panic says.
+/// The message of a panic.
 fn message(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().copied();
     let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));

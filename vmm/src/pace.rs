@@ -1,12 +1,12 @@
-//! How many instructions to run between two looks at the clock.
+//! [`Pace`]: the number of instructions to run between two looks at the clock.
 //!
 //! Interrupts of timer and RTC, and typed characters, reach the guest between two slices (and at its own port accesses).
 //! The budget follows the processor's speed so that a slice takes about [`SLICE`]: short enough that nobody notices, long
-//! enough that looking costs nothing. A slice in which the board is going to have an interrupt ends about then.
+//! enough that looking costs nothing. A slice ends early if the board is going to have an interrupt in it.
 
-/// How long a slice should take, in nanoseconds.
+/// The intended duration of a slice in nanoseconds.
 const SLICE: u64 = 250_000;
-/// Limits of the budget in instructions.
+/// The limits of the budget in instructions.
 const LEAST: u64 = 1_000;
 const MOST: u64 = 10_000_000;
 
@@ -23,7 +23,7 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// Instructions to run next, if the board is going to have an interrupt after `deadline` nanoseconds.
+    /// The number of instructions to run next, if the board is going to have an interrupt in `deadline` nanoseconds.
     pub fn budget(self, deadline: Option<u64>) -> u64 {
         match deadline {
             Some(deadline) if deadline < SLICE => (self.budget * deadline / SLICE).max(LEAST),
@@ -31,8 +31,9 @@ impl Pace {
         }
     }
 
-    /// A slice took `elapsed` nanoseconds and used up its budget, `granted`. Changes are gradual: one slow slice (the host was
-    /// busy elsewhere) says little, and a short one, most of which is what a slice costs anyway, nothing.
+    /// Adapts the budget after a slice that used up `granted` instructions in `elapsed` nanoseconds. Changes are gradual: one
+    /// slow slice says little, since the host may have been busy elsewhere, and a short one nothing, since most of its time
+    /// is the fixed cost of a slice.
     pub fn adjust(&mut self, granted: u64, elapsed: u64) {
         if granted < self.budget / 4 {
             return;

@@ -1,14 +1,14 @@
-//! Counting accesses to I/O ports.
+//! Counts of accesses to I/O ports.
 
 use std::fmt;
 
-/// How often each port was read and written.
+/// The numbers of reads and writes of each I/O port.
 pub struct PortCounts {
-    /// Indexed by port number.
+    /// The counts, indexed by port number.
     counts: Vec<PortCount>,
 }
 
-/// Accesses to one port.
+/// The number of accesses to one port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PortCount {
     /// Reads of any width that began at the port.
@@ -17,7 +17,7 @@ pub struct PortCount {
     pub writes: u64,
 }
 
-/// Number of I/O ports an IA-32 processor can address.
+/// The number of I/O ports that an IA-32 processor can address.
 const PORTS: usize = 1 << 16;
 
 impl Default for PortCounts {
@@ -29,12 +29,12 @@ impl Default for PortCounts {
 }
 
 impl PortCounts {
-    /// The counts of `port`, to be changed.
+    /// Returns the counts of `port` for updating.
     pub fn at(&mut self, port: u16) -> &mut PortCount {
         &mut self.counts[usize::from(port)]
     }
 
-    /// The ports that were accessed, in order.
+    /// The ports that were accessed, in ascending order.
     pub fn accessed(&self) -> impl Iterator<Item = (u16, PortCount)> {
         self.counts
             .iter()
@@ -45,7 +45,7 @@ impl PortCounts {
 }
 
 impl PortCount {
-    /// Reads and writes together.
+    /// The sum of reads and writes.
     pub fn total(self) -> u64 {
         self.reads + self.writes
     }

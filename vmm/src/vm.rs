@@ -8,7 +8,7 @@
 //! ```
 //!
 //! **Panic or reboot.** A PC's reset does not say why. But a Linux kernel started with `reboot=panic_warm` asks for a warm
-//! reset when it panics, by writing 1234h to the BIOS data area's word at 472h, and clears it for every other reset. So
+//! reset when it panics, by writing 0x1234 to the BIOS data area's word at 0x472, and clears it for every other reset. So
 //! the word tells a panic from a reboot.
 
 use std::{io, sync::Arc, time::Duration};
@@ -54,7 +54,7 @@ impl Default for VmConfig {
     }
 }
 
-/// Why a machine could not be made.
+/// The error of making a machine.
 #[derive(Debug, Error)]
 pub enum VmError {
     /// The host did not grant the memory, or its size is out of range.
@@ -81,7 +81,7 @@ pub struct Vm {
     backends: Backends,
     pace: Pace,
     exits: Exits,
-    /// Vector of an external interrupt that the guest is not going to get.
+    /// The vector of an external interrupt that is withheld from the guest.
     swallowed: Option<u8>,
     running: u64,
     halted: u64,
@@ -98,12 +98,12 @@ enum Advance {
 
 /// The processor that the machine starts with.
 const BOOT_PROCESSOR: usize = 0;
-/// BIOS data area: what kind of reset is wanted.
+/// The word of the BIOS data area that says what kind of reset is wanted.
 const BDA_RESET_FLAG: GuestPhys = GuestPhys::new(0x472);
 const WARM_RESET: u16 = 0x1234;
 
 impl Vm {
-    /// A machine with `source` in its memory, about to execute the kernel's first instruction.
+    /// Creates a machine with `source` in its memory, about to execute the kernel's first instruction.
     ///
     /// # Errors
     /// See [`VmError`].
@@ -133,7 +133,7 @@ impl Vm {
         })
     }
 
-    /// Attaches a device, at any time; but guests look for devices when they start.
+    /// Attaches a device. It may come at any time, but most guests look for devices only when they start.
     ///
     /// # Errors
     /// If a region, a line or the name is not free. Nothing is then attached.
@@ -153,30 +153,30 @@ impl Vm {
         self.board.attach(resources, device)
     }
 
-    /// Detaches the device with this name, if there is one. Its lines fall, and nobody answers in its regions any more.
+    /// Detaches the device called `name`, if there is one. Its lines fall, and nobody answers in its regions any more.
     pub fn detach(&mut self, name: &str) -> Option<Box<dyn Device>> {
         self.board.detach(name)
     }
 
-    /// What other threads pause, wake and end this machine by.
+    /// Returns the handle by which other threads pause, wake and end this machine.
     pub fn control(&self) -> Control {
         self.control.clone()
     }
 
-    /// Runs the machine until it stops; it can be called again where [`StopReason`] says that the machine can go on. All that the
-    /// guest sent out before has then been handed to `console`. The guest's clocks do not stop with the machine, but of the
-    /// timer's ticks meanwhile it gets one at most.
+    /// Runs the machine until it stops, and can be called again where [`StopReason`] says that the machine can go on. All output
+    /// of the guest has then been handed to `console`. The guest's clocks do not stop with the machine, but of the timer's ticks
+    /// meanwhile it gets one at most.
     pub fn run(&mut self, console: &mut dyn Console) -> StopReason {
         self.run_by(console, Advance::Slices)
     }
 
-    /// Executes one instruction, whatever breakpoint it has, or delivers one event, and returns [`StopReason::Stepped`]; what else
-    /// may end [`Self::run`] may end this. A halted processor waits for an interrupt; else interrupts wait.
+    /// Executes one instruction, whatever breakpoint it has, or delivers one event, and returns [`StopReason::Stepped`], unless
+    /// one of the other reasons of [`Self::run`] comes first. A halted processor waits for an interrupt; else interrupts wait.
     pub fn step(&mut self, console: &mut dyn Console) -> StopReason {
         self.run_by(console, Advance::Step)
     }
 
-    /// Runs the machine until it stops, or to [`Control::call`]: then there is no reason.
+    /// Runs the machine until it stops, or until [`Control::call`], and then returns no reason.
     pub(crate) fn run_until_called(&mut self, console: &mut dyn Console) -> Option<StopReason> {
         self.advance(console, Advance::Slices)
     }
@@ -189,16 +189,16 @@ impl Vm {
 
     /// Serves the console of a machine that stands still between two calls of [`Self::run`]: waits until the console has input or
     /// [`Control::wake`] is called, at most for `timeout` (none: for ever), then takes the input there is. The guest gets it when
-    /// it runs. May return early. What [`Control::pause`] asks for is left to the next run.
+    /// it runs. May return early. [`Control::pause`] is left to the next run.
     ///
     /// # Errors
-    /// Why the machine is not to run again: the user has quit, or the console failed.
+    /// The reason not to run the machine again: the user has quit, or the console failed.
     pub fn attend(
         &mut self,
         console: &mut dyn Console,
         timeout: Option<Duration>,
     ) -> Result<(), StopReason> {
-        // Devices stand still, too.
+        // Devices stand still, too, so that their descriptors are not read.
         self.control
             .wait(console.ready(), timeout)
             .map_err(StopReason::console)?;
@@ -254,8 +254,8 @@ impl Vm {
         self.board.restore(board)
     }
 
-    /// Says what becomes of the event that the machine was intercepted for, when it runs on; unless told otherwise the guest
-    /// gets it. When an external interrupt is swallowed, the interrupt controllers are told its end, since no handler will.
+    /// Decides what becomes of the intercepted event when the machine runs on; without a decision the guest gets it. If an
+    /// external interrupt is swallowed, the machine signals its end to the interrupt controllers, since no handler will.
     pub fn decide(&mut self, decision: Decision) {
         let external = self
             .vcpu()
@@ -268,8 +268,8 @@ impl Vm {
         self.vcpu_mut().decide(decision);
     }
 
-    /// Tells `sink` from now on what `filter` admits: interrupts and exceptions as they are delivered, writes of control registers
-    /// and accesses to I/O ports. Whoever was told before is told no more.
+    /// Sends the events that `filter` admits to `sink`, in place of any earlier one: interrupts and exceptions as they are
+    /// delivered, writes of control registers and accesses to I/O ports.
     pub fn trace(&mut self, filter: Filter, sink: Box<dyn Sink>) {
         self.board.set_trace(Trace::new(filter, sink));
         for vcpu in &mut self.vcpus {
@@ -277,7 +277,7 @@ impl Vm {
         }
     }
 
-    /// What the machine has done so far.
+    /// Statistics of what the machine has done so far.
     pub fn stats(&self) -> Stats {
         let counts = self.board.counts();
         Stats {
@@ -300,7 +300,7 @@ impl Vm {
         &self.vcpus[BOOT_PROCESSOR]
     }
 
-    /// The processor, to change what is its own.
+    /// The processor, for changing its state.
     pub(crate) fn vcpu_mut(&mut self) -> &mut Vcpu {
         &mut self.vcpus[BOOT_PROCESSOR]
     }
@@ -344,7 +344,7 @@ impl Vm {
         }
     }
 
-    /// Once round the loop.
+    /// Goes round the loop once.
     fn run_once(&mut self, console: &mut dyn Console, by: Advance) -> Result<(), StopReason> {
         self.board.advance();
         self.exchange(console)?;
@@ -401,7 +401,7 @@ impl Vm {
         exit
     }
 
-    /// Waits until the board may have an interrupt, the user types something or another thread wants something.
+    /// Waits until the board may have an interrupt, a device or the user has input, or another thread makes a request.
     fn halt(&mut self, console: &mut dyn Console) -> Result<(), StopReason> {
         // Nothing on the board raises NMI, and none was injected: the processor would not have halted.
         if self.vcpu().cpu.eflags & eflags::IF == 0 {

@@ -16,24 +16,24 @@ use super::{
     resources::{AttachError, IoRegion, PortWidth},
 };
 
-/// The ranges of all devices.
+/// A map of the ranges at which the chipset and the devices answer.
 #[derive(Debug, Default)]
 pub struct AddressMap {
-    /// Ranges that take an access of one, two and four bytes undivided.
+    /// Port ranges that take accesses of one, two and four bytes undivided.
     undivided: [RangeMap<Target>; 3],
-    /// Ranges that take the bytes of a wider access.
+    /// Port ranges that take the single bytes of a wider access.
     bytes: RangeMap<Target>,
     mmio: RangeMap<Target>,
     /// The devices' names, by number.
     names: Vec<String>,
 }
 
-/// Who answers in a range.
+/// The party that answers in a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     /// The interrupt controllers and the timer.
     Chipset,
-    /// A device, and which of its regions the range is.
+    /// A device, in one of its regions.
     Device {
         /// The device's number on the bus.
         device: usize,
@@ -42,15 +42,15 @@ pub enum Target {
     },
 }
 
-/// What the chipset is called where devices go by their names.
+/// The chipset's name among those of devices.
 pub const CHIPSET: &str = "chipset";
 const MEMORY: &str = "memory";
 
-/// Who answers an access, and how far from the beginning of the range it begins.
+/// The party that answers an access, and the offset of the access in the range.
 pub type Found = (Target, u64);
 
 impl AddressMap {
-    /// Gives the device with this number a name.
+    /// Sets the name of the device with this number.
     pub fn set_name(&mut self, device: usize, name: &str) {
         if device >= self.names.len() {
             self.names.resize(device + 1, String::new());
@@ -88,25 +88,25 @@ impl AddressMap {
         }
     }
 
-    /// Who takes the access of `width` at `port` undivided.
+    /// Finds the party that takes an access of `width` at `port` undivided.
     #[inline]
     pub fn port(&self, port: u16, width: Width) -> Option<Found> {
         let last = u64::from(port) + u64::from(width.bytes()) - 1;
         find(&self.undivided[index(width)], port.into(), last)
     }
 
-    /// Who takes the byte for `port` of a wider access.
+    /// Finds the party that takes the byte at `port` of a wider access.
     pub fn byte(&self, port: u16) -> Option<Found> {
         find(&self.bytes, port.into(), port.into())
     }
 
-    /// Who takes the access of `bytes` bytes at a guest-physical address.
+    /// Finds the party that takes an access of `bytes` bytes at a guest-physical address.
     pub fn mmio(&self, address: u64, bytes: u8) -> Option<Found> {
         let last = address.checked_add(u64::from(bytes) - 1)?;
         find(&self.mmio, address, last)
     }
 
-    /// The ports at which somebody answers accesses of some width.
+    /// The ports at which accesses of some width are answered.
     pub fn connected_ports(&self) -> impl Iterator<Item = RangeInclusive<u16>> {
         let ranges = self.undivided.iter().flat_map(RangeMap::iter);
         // Ranges of ports are made of ports.
@@ -166,7 +166,7 @@ impl AddressMap {
         }
     }
 
-    /// The maps of the accesses that a range answers.
+    /// The maps of the accesses that a range with this width answers.
     fn answering(&mut self, width: PortWidth) -> impl Iterator<Item = &mut RangeMap<Target>> {
         let Self {
             undivided: [byte, word, dword],
@@ -192,7 +192,7 @@ fn index(width: Width) -> usize {
     }
 }
 
-/// Who has all of `first` to `last`.
+/// Finds the range that holds all of `first` to `last`.
 #[inline]
 fn find(map: &RangeMap<Target>, first: u64, last: u64) -> Option<Found> {
     let (range, target) = map.find(first)?;

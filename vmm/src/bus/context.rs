@@ -1,4 +1,4 @@
-//! [`DeviceContext`]: what a device may use while it is called.
+//! [`DeviceContext`]: the parts of the machine that a device may use while it is called.
 
 use std::sync::Arc;
 
@@ -13,7 +13,8 @@ use super::{
 };
 use crate::clock::Clock;
 
-/// What a device may use while it is called: the time, memory, its interrupt lines and regions, and the machine's stop.
+/// The parts of the machine that a device may use while it is called: the time, guest memory, its own interrupt lines and
+/// regions, and the request to stop.
 pub struct DeviceContext<'a> {
     pub(super) clock: &'a Clock,
     pub(super) now: Option<u64>,
@@ -38,7 +39,7 @@ pub enum Stop {
 }
 
 impl DeviceContext<'_> {
-    /// Nanoseconds since the machine was switched on, the same throughout a call.
+    /// The time in nanoseconds since the machine was switched on. It is the same throughout a call.
     pub fn now(&mut self) -> u64 {
         *self.now.get_or_insert_with(|| self.clock.now())
     }
@@ -48,8 +49,7 @@ impl DeviceContext<'_> {
         self.memory
     }
 
-    /// Drives one of the device's interrupt lines, by its number in the device's [`super::Resources`]. A device without
-    /// that line drives nothing.
+    /// Drives the device's interrupt line with number `line` in its [`super::Resources`]. Nothing happens if there is none.
     ///
     /// The controllers take the rising edge of an edge triggered line as a request, and the high level of a level triggered
     /// one: a device keeps its line high until the guest has seen to it.
@@ -60,12 +60,12 @@ impl DeviceContext<'_> {
         }
     }
 
-    /// Stops the machine after the guest's present instruction. The first request counts.
+    /// Asks the machine to stop after the guest's present instruction. The first request counts.
     pub fn stop(&mut self, stop: Stop) {
         self.stop.get_or_insert(stop);
     }
 
-    /// Has the device answer at `region` too, under a number of the device's choice.
+    /// Adds a region to the device, under a number of its choice.
     ///
     /// # Errors
     /// If the region is empty or another one answers there.
@@ -77,7 +77,7 @@ impl DeviceContext<'_> {
         self.map.insert(region, target, self.memory)
     }
 
-    /// Has the device no longer answer at its regions with this number.
+    /// Removes the device's regions with this number.
     pub fn unmap(&mut self, number: usize) {
         let removed = Target::Device {
             device: self.device,

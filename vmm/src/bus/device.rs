@@ -1,4 +1,4 @@
-//! [`Device`]: what is on the bus, whether this library's or a program's.
+//! [`Device`]: the interface of everything on the bus, whether a PC's own or a program's.
 
 use std::os::fd::BorrowedFd;
 
@@ -48,10 +48,9 @@ use super::context::DeviceContext;
 /// # }
 /// ```
 ///
-/// The machine calls a device on the thread that it runs on, and hands it what the device may use in a [`DeviceContext`]. A
-/// device that other threads have a part in shares its state with them. When they have changed it they call
-/// [`crate::Control::wake`] or make [`Self::wakeup`] readable; [`Self::advance`] then takes notice of it. No device may hold
-/// a lock while it calls the context.
+/// The machine calls a device on the thread that it runs on, and hands it a [`DeviceContext`]. A device with a
+/// part on other threads shares its state with them. After a change they call [`crate::Control::wake`] or make
+/// [`Self::wakeup`] readable, and [`Self::advance`] acts on it. A device must hold no lock while it calls the context.
 pub trait Device: Send {
     /// Reads a register. Bits above the access's width are ignored.
     fn read(&mut self, access: IoAccess, context: &mut DeviceContext<'_>) -> u64;
@@ -59,23 +58,23 @@ pub trait Device: Send {
     /// Writes a register. Bits of `value` above the access's width are zero.
     fn write(&mut self, access: IoAccess, value: u64, context: &mut DeviceContext<'_>);
 
-    /// Brings the device to the present. Called before each slice of the guest, about every 250 µs; after each wait in HLT,
+    /// Brings the device up to the present. Called before each slice of the guest, about every 250 µs; after each wait in HLT,
     /// so also when [`Self::wakeup`] is readable; and before each access to the interrupt controllers.
     fn advance(&mut self, _context: &mut DeviceContext<'_>) {}
 
-    /// The next time in nanoseconds at which [`Self::advance`] has something to do, if any: a halted processor does not
-    /// sleep longer.
+    /// The time in nanoseconds at which [`Self::advance`] next has something to do, if any. A halted processor sleeps no
+    /// longer than that.
     fn next_deadline(&self, _now: u64) -> Option<u64> {
         None
     }
 
-    /// A file descriptor that is readable when [`Self::advance`] has something to do: a halted processor sleeps no longer.
-    /// `advance` has to read it until it is not readable any more.
+    /// A file descriptor that becomes readable when [`Self::advance`] has something to do, and so wakes a halted processor.
+    /// `advance` must read from it until it is readable no more.
     fn wakeup(&self) -> Option<BorrowedFd<'_>> {
         None
     }
 
-    /// The state that [`Self::restore`] takes, at time `now`. [`encode_state`] makes bytes of a structure.
+    /// Saves the state at time `now`. [`encode_state`] turns a structure into bytes.
     ///
     /// # Errors
     /// [`DeviceStateError::Unsupported`] unless the device implements this.
@@ -83,12 +82,12 @@ pub trait Device: Send {
         Err(DeviceStateError::Unsupported)
     }
 
-    /// Takes over a saved state, which may have come from anywhere, into a device that was attached like the one saved. The
-    /// levels of its lines are restored without it; regions mapped by [`DeviceContext::map`] are the device's to map
-    /// again. [`decode_state`] takes what `encode_state` gave.
+    /// Restores a saved state, which may come from an untrusted source, in a device that was attached with the same
+    /// resources. The levels of its lines are restored by the bus; regions that were mapped by [`DeviceContext::map`] must be
+    /// mapped again. [`decode_state`] is the inverse of `encode_state`.
     ///
     /// # Errors
-    /// If the state is none of this device's.
+    /// If the state cannot be one of this device.
     fn restore(
         &mut self,
         _state: &[u8],
@@ -112,29 +111,29 @@ pub struct IoAccess {
 /// The error of saving or restoring a device's state.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum DeviceStateError {
-    /// The device has no state that can be saved.
+    /// The device cannot save its state.
     #[error("its state cannot be saved")]
     Unsupported,
-    /// The bytes are not those of such a structure.
+    /// The bytes are not an encoded state.
     #[error("malformed state: {0}")]
     Malformed(#[from] postcard::Error),
-    /// A field has a value that the device cannot have.
+    /// A field has an impossible value.
     #[error("impossible value of {0}")]
     Impossible(&'static str),
 }
 
-/// Makes bytes of a saved state.
+/// Encodes a saved state.
 ///
 /// # Errors
-/// If the structure has parts that postcard cannot write.
+/// If postcard cannot encode the structure.
 pub fn encode_state(state: &impl Serialize) -> Result<Vec<u8>, DeviceStateError> {
     Ok(postcard::to_stdvec(state)?)
 }
 
-/// Reads a saved state, all of `bytes`.
+/// Decodes a saved state from all of `bytes`.
 ///
 /// # Errors
-/// If the bytes are not those of a `T`.
+/// If the bytes are not an encoded `T`.
 pub fn decode_state<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DeviceStateError> {
     match postcard::take_from_bytes(bytes)? {
         (state, []) => Ok(state),

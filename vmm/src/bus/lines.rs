@@ -10,20 +10,20 @@ use irq::{Chipset, Irq, Level};
 
 use super::resources::{AttachError, Trigger};
 
-/// Who drives the sixteen lines.
+/// The wires of the sixteen interrupt lines.
 #[derive(Debug, Default)]
 pub struct Wires([Wire; 16]);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Wire {
-    /// Nobody drives the wire: none.
+    /// How the line is triggered, while anybody drives it.
     trigger: Option<Trigger>,
     drivers: u32,
-    /// How many of the drivers drive it high.
+    /// The number of drivers that drive it high.
     high: u32,
 }
 
-/// A device's end of a wire.
+/// A device's connection to a wire, and the level that it drives.
 #[derive(Clone, Copy, Debug)]
 pub struct LineDriver {
     irq: Irq,
@@ -31,26 +31,26 @@ pub struct LineDriver {
 }
 
 impl LineDriver {
-    /// The line.
+    /// The number of the line.
     pub fn irq(&self) -> Irq {
         self.irq
     }
 
-    /// What the device drives it to.
+    /// The level that the device drives.
     pub fn level(&self) -> Level {
         self.level
     }
 }
 
-/// Lines that the chipset drives itself.
+/// The lines that the chipset drives itself.
 const CHIPSET_LINES: [Irq; 2] = [Irq::TIMER, Irq::CASCADE];
 
 impl Wires {
-    /// Adds a driver, which drives the line low. A level triggered line is made so in the edge/level control register.
-    /// `present` is the name of a driver that the line has already.
+    /// Connects a driver, low at first. The edge/level control register is preset for a level triggered line. `present`
+    /// names a driver that the line already has, for the error.
     ///
     /// # Errors
-    /// If the line cannot have the driver.
+    /// If the line cannot have this driver beside those it has.
     pub fn connect(
         &mut self,
         irq: Irq,
@@ -75,7 +75,7 @@ impl Wires {
         Ok(LineDriver { irq, level })
     }
 
-    /// Removes a driver. A line without drivers is low and edge triggered, as at power-on.
+    /// Disconnects a driver. A line without drivers is low and edge triggered, as at power-on.
     pub fn disconnect(&mut self, mut driver: LineDriver, chipset: &mut Chipset) {
         self.drive(&mut driver, Level::Low, chipset);
         let wire = &mut self.0[usize::from(driver.irq.number())];
@@ -86,7 +86,7 @@ impl Wires {
         }
     }
 
-    /// Drives a line from one of its ends.
+    /// Drives the line of `driver`.
     #[inline]
     pub fn drive(&mut self, driver: &mut LineDriver, level: Level, chipset: &mut Chipset) {
         if driver.level == level {
@@ -116,7 +116,7 @@ mod tests {
         chipset.read(Port::Pic(PicPort::SlaveElcr))
     }
 
-    /// A chipset with all lines unmasked, vectors 20h and 28h.
+    /// A chipset with all lines unmasked, vectors 0x20 and 0x28.
     fn chipset() -> Chipset {
         let mut chipset = Chipset::new();
         for (port, values) in [

@@ -1,4 +1,4 @@
-//! The bus: devices, and the I/O ports, guest-physical addresses and interrupt lines that lead to and from them.
+//! The bus: devices, the I/O ports and guest-physical addresses at which they answer, and their interrupt lines.
 //!
 //! ```text
 //!   processor ── port, width ──────┐                                ┌─► Device::read, write
@@ -8,8 +8,8 @@
 //! ```
 //!
 //! Devices are attached and detached at any time, and may map and unmap regions of their own while they are called. Two
-//! regions that would answer the same access are an error that names the one there is. Where nobody answers, reads give
-//! ones and writes are dropped.
+//! regions never answer the same access: adding the second is an error that names the first. Where nobody answers, reads
+//! give ones and writes are dropped.
 
 mod address_map;
 mod context;
@@ -34,32 +34,32 @@ pub use device::{Device, DeviceStateError, IoAccess, decode_state, encode_state}
 pub use resources::{AttachError, IoRegion, PortWidth, Resources, Trigger};
 pub use state::{BusStateError, DeviceState};
 
-/// The devices, and how they are reached.
+/// A bus: the devices, and the maps by which they are reached.
 pub struct SystemBus {
-    /// By number. A number is free again when its device is detached.
+    /// The devices by number. A number is free again when its device is detached.
     devices: Vec<Option<Attached>>,
     map: AddressMap,
     wires: Wires,
 }
 
-/// A device that is attached.
+/// An attached device.
 struct Attached {
     name: String,
     device: Box<dyn Device>,
     lines: Vec<LineDriver>,
 }
 
-/// What the bus and its devices are given of the board for a call.
+/// The parts of the board that the bus and its devices may use during a call.
 pub(crate) struct Environment<'a> {
     pub clock: &'a Clock,
-    /// The time of the call, if it is known already.
+    /// The time of the call, once it is known.
     pub now: Option<u64>,
     pub memory: &'a Arc<Memory>,
     pub chipset: &'a mut Chipset,
     pub stop: &'a mut Option<Stop>,
 }
 
-/// The ports of [`irq::Port`].
+/// The I/O ports of the interrupt controllers and the timer, see [`irq::Port`].
 const CHIPSET_PORTS: [RangeInclusive<u16>; 5] = [
     0x20..=0x21,
     0x40..=0x43,
@@ -75,7 +75,7 @@ impl Environment<'_> {
 }
 
 impl SystemBus {
-    /// A bus with nothing but the chipset's ports.
+    /// Creates a bus without devices.
     pub(crate) fn new(memory: &Memory) -> Self {
         let mut map = AddressMap::default();
         for ports in CHIPSET_PORTS {
@@ -90,7 +90,7 @@ impl SystemBus {
         }
     }
 
-    /// Attaches a device, or changes nothing.
+    /// Attaches a device. On an error nothing changes.
     pub(crate) fn attach(
         &mut self,
         resources: &Resources,
@@ -119,23 +119,23 @@ impl SystemBus {
         attached
     }
 
-    /// Detaches the device with this name. Its lines fall.
+    /// Detaches the device called `name`, if there is one. Its lines fall.
     pub(crate) fn detach(&mut self, name: &str, chipset: &mut Chipset) -> Option<Box<dyn Device>> {
         let number = self.find(name)?;
         self.remove(number, chipset)
     }
 
-    /// Whether somebody answers at `port`.
+    /// Whether the chipset or a device answers at `port`.
     pub(crate) fn is_connected(&self, port: u16) -> bool {
         self.connected_ports().any(|ports| ports.contains(&port))
     }
 
-    /// The ports at which somebody answers.
+    /// The I/O ports at which the chipset or a device answers.
     pub(crate) fn connected_ports(&self) -> impl Iterator<Item = RangeInclusive<u16>> {
         self.map.connected_ports()
     }
 
-    /// Brings all devices to the present.
+    /// Brings all devices up to the present.
     pub(crate) fn advance(&mut self, environment: &mut Environment<'_>) {
         environment.now();
         for number in 0..self.devices.len() {
@@ -145,20 +145,20 @@ impl SystemBus {
         }
     }
 
-    /// The next time at which a device has something to do.
+    /// The earliest of the devices' deadlines.
     pub(crate) fn next_deadline(&self, now: u64) -> Option<u64> {
         self.attached()
             .filter_map(|attached| attached.device.next_deadline(now))
             .min()
     }
 
-    /// What is readable when a device has something to do.
+    /// The devices' wake-up descriptors.
     pub(crate) fn wakeups(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.attached()
             .filter_map(|attached| attached.device.wakeup())
     }
 
-    /// Reads I/O ports.
+    /// Reads the I/O ports that an access of `width` at `port` covers.
     pub(crate) fn port_read(
         &mut self,
         port: u16,
@@ -177,7 +177,7 @@ impl SystemBus {
         u32::from_le_bytes(bytes)
     }
 
-    /// Writes I/O ports.
+    /// Writes the I/O ports that an access of `width` at `port` covers.
     pub(crate) fn port_write(
         &mut self,
         port: u16,
@@ -196,7 +196,7 @@ impl SystemBus {
         }
     }
 
-    /// Reads guest-physical addresses. `None`: nobody answers at any of them.
+    /// Reads `bytes` bytes at a guest-physical address. Returns `None` if nobody answers at any of them.
     pub(crate) fn mmio_read(
         &mut self,
         address: u64,
@@ -216,7 +216,7 @@ impl SystemBus {
         Some(low(first, half) | second << (8 * half))
     }
 
-    /// Writes guest-physical addresses. Returns whether anybody answers at some of them.
+    /// Writes `bytes` bytes at a guest-physical address. Returns whether somebody answers at one of them.
     pub(crate) fn mmio_write(
         &mut self,
         address: u64,
@@ -285,14 +285,14 @@ impl SystemBus {
         });
     }
 
-    /// Brings the chipset and all devices to the present.
+    /// Brings the chipset and all devices up to the present.
     fn advance_all(&mut self, environment: &mut Environment<'_>) {
         let now = environment.now();
         environment.chipset.advance(now);
         self.advance(environment);
     }
 
-    /// Calls a device, if there is one with this number.
+    /// Calls the device with this number, if there is one.
     #[inline]
     fn call<R>(
         &mut self,
@@ -315,7 +315,7 @@ impl SystemBus {
         Some(call(&mut *attached.device, &mut context))
     }
 
-    /// Gives the device with this number its regions and lines, or some of them and an error.
+    /// Gives a device its regions and lines. On an error it has some of them.
     fn give(
         &mut self,
         number: usize,
@@ -340,7 +340,7 @@ impl SystemBus {
         Ok(())
     }
 
-    /// The name of a driver of the line.
+    /// The name of a device that drives the line, or else of the chipset.
     fn driver_of(&self, irq: Irq) -> &str {
         self.attached()
             .find(|attached| attached.lines.iter().any(|line| line.irq() == irq))
@@ -376,7 +376,7 @@ impl fmt::Debug for SystemBus {
     }
 }
 
-/// The ports that an access covers, lowest first; the numbers wrap. None for an access that cannot be split.
+/// The ports that an access of more than a byte covers, lowest first. Port numbers wrap.
 fn split(port: u16, width: Width) -> impl Iterator<Item = u16> {
     let bytes = match width {
         Width::Byte => 0,
@@ -386,7 +386,7 @@ fn split(port: u16, width: Width) -> impl Iterator<Item = u16> {
     (0..bytes).map(move |offset| port.wrapping_add(offset))
 }
 
-/// Half of an access, if that is a byte at least.
+/// Half the width of an access that can be split.
 fn halved(bytes: u8) -> Option<u8> {
     (bytes > 1).then_some(bytes / 2)
 }

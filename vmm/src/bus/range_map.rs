@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-/// Disjoint ranges in ascending order.
+/// A map from disjoint ranges, kept in ascending order, to values.
 #[derive(Clone, Debug)]
 pub struct RangeMap<T>(Vec<(RangeInclusive<u64>, T)>);
 
@@ -13,7 +13,7 @@ impl<T> Default for RangeMap<T> {
 }
 
 impl<T> RangeMap<T> {
-    /// The range that `number` lies in, and its value.
+    /// Finds the range that holds `number`, and its value.
     #[inline]
     pub fn find(&self, number: u64) -> Option<&(RangeInclusive<u64>, T)> {
         let behind = self
@@ -23,7 +23,7 @@ impl<T> RangeMap<T> {
         (number <= *found.0.end()).then_some(found)
     }
 
-    /// The first range that shares a number with `range`, and its value.
+    /// Finds the first range that overlaps `range`, and its value.
     pub fn overlapping(&self, range: &RangeInclusive<u64>) -> Option<&(RangeInclusive<u64>, T)> {
         let at = self
             .0
@@ -42,7 +42,7 @@ impl<T> RangeMap<T> {
         self.0.insert(at, (range, value));
     }
 
-    /// Removes the ranges whose values `wanted` does not accept.
+    /// Keeps only the ranges whose values `wanted` accepts.
     pub fn retain(&mut self, mut wanted: impl FnMut(&T) -> bool) {
         self.0.retain(|(_, value)| wanted(value));
     }

@@ -1,4 +1,4 @@
-//! What a device occupies: ranges of I/O ports and of memory addresses, and interrupt lines.
+//! [`Resources`]: the I/O ports, guest-physical addresses and interrupt lines of a device.
 
 use std::ops::RangeInclusive;
 
@@ -6,7 +6,7 @@ use irq::{AlwaysEdgeTriggered, Irq};
 use sbe::Width;
 use thiserror::Error;
 
-/// A device's name, the ranges that it answers at, and the interrupt lines that it drives.
+/// The resources of a device: its name, the regions in which it answers, and the interrupt lines that it drives.
 ///
 /// Regions and lines are numbered from 0 in the order in which they are added here, ports and memory together. A device
 /// is told the region of each access ([`super::IoAccess::region`]) and names a line by its number
@@ -27,71 +27,70 @@ pub struct Resources {
     pub(crate) lines: Vec<(Irq, Trigger)>,
 }
 
-/// A range that a device answers at.
+/// A range in which a device answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IoRegion {
     /// I/O ports.
     Ports(RangeInclusive<u16>, PortWidth),
-    /// Guest-physical addresses that are not memory. A device is given the processor's bus cycles: naturally aligned, of 1,
-    /// 2, 4 or 8 bytes.
+    /// Guest-physical addresses that are not memory. A device sees the processor's bus cycles, which are naturally aligned
+    /// and 1, 2, 4 or 8 bytes wide.
     Mmio(RangeInclusive<u64>),
 }
 
-/// Which accesses to I/O ports a device answers.
+/// The accesses to I/O ports that a device answers, by their width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PortWidth {
     /// Accesses of one byte. A wider access is one access to each of the ports that it covers, as on ISA.
     Bytes,
     /// Accesses of any width, undivided. One that crosses the end of the range is split into bytes.
     Any,
-    /// Accesses of one width. An access of another width goes to whoever answers that one: another device can have the same
-    /// ports for other widths.
+    /// Accesses of one width. Another device can answer other widths at the same ports.
     Only(Width),
 }
 
-/// What requests an interrupt on a line.
+/// The trigger of an interrupt line: what requests an interrupt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trigger {
-    /// The rising edge. Such a line has one driver.
+    /// The rising edge. An edge triggered line has one driver.
     Edge,
-    /// The high level. Such a line may have several drivers; it is high while any of them drives it high.
+    /// The high level. A level triggered line can have several drivers; it is high while any of them drives it high.
     Level,
 }
 
 /// The error of attaching a device, or of mapping one of its regions.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum AttachError {
-    /// Another device has the name.
+    /// The name is another device's.
     #[error("there is a device {0:?} already")]
     NameInUse(String),
     /// The range of ports is empty.
     #[error("no ports: {:#06x} to {:#06x}", .0.start(), .0.end())]
     NoPorts(RangeInclusive<u16>),
-    /// Another region answers there.
+    /// Another region answers in part of the range.
     #[error("ports {:#06x} to {:#06x} are {device}'s", .ports.start(), .ports.end())]
     PortsInUse {
-        /// The other region.
+        /// The range of the other region.
         ports: RangeInclusive<u16>,
-        /// Whose it is.
+        /// The name of the device that has it.
         device: String,
     },
     /// The range of addresses is empty.
     #[error("no addresses: {:#x} to {:#x}", .0.start(), .0.end())]
     NoAddresses(RangeInclusive<u64>),
-    /// Another region answers there.
+    /// Another region answers in part of the range.
     #[error("addresses {:#x} to {:#x} are {device}'s", .addresses.start(), .addresses.end())]
     AddressesInUse {
-        /// The other region.
+        /// The range of the other region.
         addresses: RangeInclusive<u64>,
-        /// Whose it is.
+        /// The name of the device that has it.
         device: String,
     },
-    /// The line is driven already, and not both devices drive it by its level.
+    /// The line has a driver already, and they are not both level triggered.
     #[error("IRQ {} is driven by {device}; only level triggered lines are shared", .irq.number())]
     LineInUse {
         /// The line.
         irq: Irq,
-        /// Who drives it.
+        /// The name of the device that drives it.
         device: String,
     },
     /// The line cannot be level triggered.
@@ -100,7 +99,8 @@ pub enum AttachError {
 }
 
 impl Resources {
-    /// No resources yet, for a device called `name`. Names are unique on a board; saved states go by them.
+    /// Creates the resources of a device called `name`, without regions or lines. Names are unique on a board, and identify
+    /// the devices in saved states.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -109,7 +109,7 @@ impl Resources {
         }
     }
 
-    /// Adds I/O ports with registers of one byte.
+    /// Adds a range of I/O ports with registers one byte wide.
     #[must_use]
     pub fn ports(self, ports: RangeInclusive<u16>) -> Self {
         self.region(IoRegion::Ports(ports, PortWidth::Bytes))
@@ -134,7 +134,8 @@ impl Resources {
         self.line(irq, Trigger::Edge)
     }
 
-    /// Adds a level triggered interrupt line. The edge/level control register is preset for it, as a PC's firmware does.
+    /// Adds a level triggered interrupt line, which devices can share. Attaching the device presets the edge/level control
+    /// register, as a PC's firmware does.
     #[must_use]
     pub fn level_line(self, irq: Irq) -> Self {
         self.line(irq, Trigger::Level)

@@ -1,4 +1,4 @@
-//! Saving and restoring the devices.
+//! Saving and restoring the devices on a bus.
 
 use irq::Level;
 use serde::{Deserialize, Serialize};
@@ -9,35 +9,35 @@ use super::{Environment, SystemBus, device::DeviceStateError};
 /// The saved state of a device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceState {
-    /// The name that it was attached by.
+    /// The name of the device.
     pub name: String,
-    /// Which of its lines it drives high.
+    /// Whether it drives each of its lines high.
     pub lines: Vec<bool>,
-    /// What it made of itself.
+    /// The bytes that the device encoded.
     pub state: Vec<u8>,
 }
 
 /// The error of saving or restoring the devices on a bus.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BusStateError {
-    /// A device cannot be saved, or the state is none of its.
+    /// A device cannot be saved, or its saved state is impossible.
     #[error("device {name:?}: {error}")]
     Device {
-        /// The device.
+        /// The name of the device.
         name: String,
-        /// Why.
+        /// The device's error.
         error: DeviceStateError,
     },
-    /// A state is that of a device which is not attached here.
+    /// There is a state for a device that is not attached.
     #[error("there is no device {0:?} to restore")]
     NoSuchDevice(String),
-    /// A device that is attached has no state, or more than one.
-    #[error("there is not one state of device {0:?}")]
+    /// There is no state, or more than one, for an attached device.
+    #[error("no state, or several, for device {0:?}")]
     NotOneState(String),
 }
 
 impl SystemBus {
-    /// The states of all devices at time `now`.
+    /// Saves all devices at time `now`.
     pub(crate) fn save(&self, now: u64) -> Result<Vec<DeviceState>, BusStateError> {
         let saved = self.attached().map(|attached| {
             let name = attached.name.clone();
@@ -54,7 +54,7 @@ impl SystemBus {
         saved.collect()
     }
 
-    /// Gives all devices their states. The chipset has its own already. After an error only some devices have theirs.
+    /// Restores all devices, after the chipset. On an error some of them are restored.
     pub(crate) fn restore(
         &mut self,
         states: &[DeviceState],

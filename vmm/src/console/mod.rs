@@ -1,4 +1,4 @@
-//! What is at the other end of the machine's serial cables.
+//! Consoles: the host side of the machine's serial ports.
 
 mod pipe;
 
@@ -6,46 +6,46 @@ use std::{io, os::fd::BorrowedFd};
 
 pub use pipe::{Line, ReadError, SCREEN, Terminal, pipe};
 
-/// The host side of the serial ports and the debug console.
+/// A console: the host side of the serial ports and the debug console.
 pub trait Console {
-    /// Takes input for COM1 that is there now, at most `room` bytes, without waiting.
+    /// Takes the input that is there for COM1, at most `room` bytes, without waiting.
     ///
     /// # Errors
-    /// Whatever keeps the host from reading; the machine then stops.
+    /// The host's error of reading; the machine then stops.
     fn input(&mut self, room: usize) -> io::Result<Input>;
 
-    /// Takes what the guest sent out of `channel`. May wait for a slow receiver: the guest waits, too.
+    /// Takes bytes that the guest has sent out of `channel`. May wait for a slow receiver, and the guest waits with it.
     ///
     /// # Errors
-    /// Whatever keeps the host from writing; the machine then stops.
+    /// The host's error of writing; the machine then stops.
     fn output(&mut self, channel: Channel, bytes: &[u8]) -> io::Result<()>;
 
-    /// What is readable when [`Self::input`] has something to give: a machine with nothing to do waits for that. What the last
-    /// call left for want of room does not count. `None`: there is nothing to wait for at present, or [`crate::Control::wake`]
-    /// tells of it.
+    /// The file descriptor that becomes readable when [`Self::input`] has something new, for which an idle machine waits.
+    /// Input that the last call left for want of room is not new. `None` if there is nothing to wait for at present, or if
+    /// [`crate::Control::wake`] is called instead.
     fn ready(&self) -> Option<BorrowedFd<'_>>;
 }
 
-/// What the user wants.
+/// Input from the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
     /// Bytes for the guest, perhaps none.
     Bytes(Vec<u8>),
-    /// To see the statistics.
+    /// The wish to see the statistics.
     ShowStats,
-    /// To switch the machine off.
+    /// The wish to switch the machine off.
     Quit,
 }
 
-/// Where output comes from.
+/// The source of output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Channel {
     /// COM1, the guest's console.
     Com1,
     /// COM2.
     Com2,
-    /// The debug console, port E9h.
+    /// The debug console, port 0xe9.
     Debug,
-    /// The monitor itself, answering [`Input::ShowStats`].
+    /// The monitor itself, in answer to [`Input::ShowStats`].
     Monitor,
 }

@@ -1,11 +1,11 @@
-//! A console whose other end is in the hands of the program: [`pipe`].
+//! [`pipe`]: a console whose other end is the program's.
 //!
 //! ```text
 //!   Terminal::send ──────────► input  ──► Line::input ──► COM1
 //!   Terminal::read_until ◄──── screen ◄── Line::output ◄─ COM1, debug console
 //! ```
 //!
-//! The machine waits for nobody: of what is not read, the newest [`SCREEN`] bytes are kept.
+//! The machine never waits for a reader: of unread output the newest [`SCREEN`] bytes are kept.
 
 use std::{
     collections::VecDeque,
@@ -21,13 +21,13 @@ use thiserror::Error;
 
 use super::{Channel, Console, Input};
 
-/// Most bytes kept of what the guest sent and nobody has read.
+/// The most bytes of unread output that are kept.
 pub const SCREEN: usize = 1 << 20;
 
-/// A machine's console, and what is at the other end of it.
+/// Creates a machine's console and the user's end of it.
 ///
 /// # Errors
-/// When the host gives no eventfd.
+/// If the host grants no eventfd.
 pub fn pipe() -> io::Result<(Line, Terminal)> {
     let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
     let shared = Arc::new(Shared {
@@ -49,9 +49,9 @@ pub struct Terminal(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    /// The guest has sent something, or the machine's end is gone.
+    /// Notified when the guest has sent something, or the machine's end is gone.
     changed: Condvar,
-    /// Not zero when something was typed since the machine looked.
+    /// Readable while the machine has not looked at what was typed.
     typed: EventFd,
 }
 
@@ -59,33 +59,33 @@ struct Shared {
 struct State {
     input: VecDeque<u8>,
     screen: VecDeque<u8>,
-    /// The machine's end is gone.
+    /// Whether the machine's end is gone.
     ended: bool,
 }
 
-/// Why what was waited for was not shown.
+/// The error of waiting for a text of the guest.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ReadError {
-    /// Not in time. What was shown stays there to be read.
+    /// The text was not shown in time. The output stays there to be read.
     #[error("{expected:?} was not shown in time, but {shown:?}")]
     TimedOut {
-        /// What was waited for.
+        /// The text that was waited for.
         expected: String,
-        /// What has been shown meanwhile.
+        /// The output meanwhile.
         shown: String,
     },
-    /// The machine has ended, or whoever ran it has dropped its end.
+    /// The machine has ended, or its end was dropped.
     #[error("ended before {expected:?} was shown: {shown:?}")]
     Ended {
-        /// What was waited for.
+        /// The text that was waited for.
         expected: String,
-        /// What was shown last.
+        /// The last output.
         shown: String,
     },
 }
 
 impl State {
-    /// Why `expected` cannot be read.
+    /// The error that `expected` cannot be read.
     fn missing(&mut self, expected: &str) -> ReadError {
         let expected = expected.to_owned();
         let shown = String::from_utf8_lossy(self.screen.make_contiguous()).into_owned();
@@ -105,8 +105,8 @@ impl Terminal {
         let _ = self.0.typed.write(1);
     }
 
-    /// Waits until the guest has sent `text`, at most for `timeout`, and takes what it sent before and `text` itself off the
-    /// screen. Returns what came before. Bytes that are not UTF-8 are replaced.
+    /// Waits until the guest has sent `text`, at most for `timeout`, and takes `text` and the output before it off the
+    /// screen. Returns the output before it. Bytes that are not UTF-8 are replaced.
     ///
     /// # Errors
     /// If the guest has not sent it by then, or sends nothing any more. Nothing is taken off the screen.
@@ -128,7 +128,7 @@ impl Terminal {
         }
     }
 
-    /// The next line that the guest sends, without its end.
+    /// Waits for the next line of the guest and returns it without its end.
     ///
     /// # Errors
     /// As [`Self::read_until`].
@@ -137,14 +137,14 @@ impl Terminal {
         Ok(line.trim_end_matches('\r').to_owned())
     }
 
-    /// Takes off the screen what is there now.
+    /// Takes all output off the screen.
     pub fn take(&mut self) -> String {
         let shown: Vec<u8> = self.0.state.lock().screen.drain(..).collect();
         String::from_utf8_lossy(&shown).into_owned()
     }
 }
 
-/// Where `text` begins for the first time.
+/// The offset of the first occurrence of `text`.
 fn find(screen: &[u8], text: &[u8]) -> Option<usize> {
     if text.is_empty() {
         return Some(0);

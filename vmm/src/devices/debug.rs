@@ -8,27 +8,27 @@ use crate::bus::{
     Device, DeviceContext, DeviceStateError, IoAccess, Stop, decode_state, encode_state,
 };
 
-/// The POST code port: accepts what it is told, and reads as ones.
+/// The POST code port, which ignores writes and reads as ones.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PostCode;
 
-/// The debug console: a port for text, without a line to wait for.
+/// The debug console, a port that takes text without flow control.
 #[derive(Debug)]
 pub struct DebugConsole(Arc<Mutex<Vec<u8>>>);
 
-/// The host's end of the debug console.
+/// The backend of the debug console: the host's end.
 #[derive(Clone, Debug)]
 pub struct DebugBackend(Arc<Mutex<Vec<u8>>>);
 
-/// The debug exit port: a byte written there ends the machine, and reads are ones.
+/// The debug exit port, which ends the machine when written and reads as ones.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DebugExit;
 
-/// What a read of the debug console gives, so that software can tell it is there.
+/// The value of a read of the debug console, by which software detects it.
 const DEBUG_CONSOLE_PRESENT: u8 = 0xe9;
 
 impl DebugConsole {
-    /// A debug console with nothing written to it.
+    /// Creates a debug console and its backend.
     pub fn new() -> (Self, DebugBackend) {
         let output = Arc::<Mutex<Vec<u8>>>::default();
         (Self(Arc::clone(&output)), DebugBackend(output))

@@ -1,8 +1,8 @@
 //! The devices of a PC.
 //!
-//! Each knows its registers and the time it is told, nothing of where it is on the bus, of other devices or of the host. [`pc()`]
-//! puts them in their places. What has an end outside the machine gives that away as a *backend*, which the run loop connects
-//! to the console.
+//! Each device knows its registers and the time it is told, but not its place on the bus, other devices or the host. [`pc()`]
+//! puts them in their places. A device with an end outside the machine hands that out as a *backend*, which the run loop
+//! connects to the console.
 
 pub mod calendar;
 mod debug;

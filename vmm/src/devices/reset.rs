@@ -24,7 +24,7 @@ impl Default for ControlPortA {
 }
 
 impl ControlPortA {
-    /// Writes the port. Returns whether that resets the machine.
+    /// Writes the port. Returns whether the write resets the machine.
     fn set(&mut self, value: u8) -> bool {
         let rising = value & !self.value;
         self.value = value & (FAST_RESET | A20);
@@ -65,7 +65,7 @@ const SRST: u8 = 1 << 1;
 const RCPU: u8 = 1 << 2;
 
 impl ResetControl {
-    /// Writes the register. Returns whether that resets the machine.
+    /// Writes the register. Returns whether the write resets the machine.
     fn set(&mut self, value: u8) -> bool {
         let rising = value & !self.value;
         self.value = value & (SRST | RCPU);
@@ -94,7 +94,7 @@ impl Device for ResetControl {
     }
 }
 
-/// A register's saved value, which has no bits but `writable`.
+/// Decodes a register's saved value, which has no bits but `writable`.
 fn restored(state: &[u8], writable: u8) -> Result<u8, DeviceStateError> {
     match decode_state(state)? {
         value if value & !writable == 0 => Ok(value),

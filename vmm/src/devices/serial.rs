@@ -1,4 +1,4 @@
-//! A serial port on the bus, and the host's end of its cable.
+//! A serial port on the bus, and its backend, the host's end of the cable.
 
 use std::sync::{
     Arc,
@@ -10,31 +10,31 @@ use parking_lot::Mutex;
 use super::uart::{Uart, UartState};
 use crate::bus::{Device, DeviceContext, DeviceStateError, IoAccess, decode_state, encode_state};
 
-/// A serial port: eight ports, and an interrupt line.
+/// A serial port as a device with eight I/O ports and an interrupt line.
 #[derive(Debug)]
 pub struct SerialPort(Arc<Shared>);
 
-/// The host's end of a serial port's cable.
+/// The backend of a serial port: the host's end of its cable.
 #[derive(Clone, Debug)]
 pub struct SerialBackend(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
     uart: Mutex<Uart>,
-    /// Bytes were sent since the device looked.
+    /// Whether bytes were sent since the device was last advanced.
     sent: AtomicBool,
 }
 
 const LINE: usize = 0;
 
 impl SerialPort {
-    /// A port with nothing sent or received.
+    /// Creates a serial port and its backend.
     pub fn new() -> (Self, SerialBackend) {
         let shared = Arc::<Shared>::default();
         (Self(Arc::clone(&shared)), SerialBackend(shared))
     }
 
-    /// Does something with the port, then drives the line.
+    /// Calls `action` with the UART, then drives the line.
     fn with_uart<R>(
         &self,
         context: &mut DeviceContext<'_>,
@@ -50,12 +50,12 @@ impl SerialPort {
 }
 
 impl SerialBackend {
-    /// How many bytes [`Self::send`] takes at present.
+    /// The number of bytes that [`Self::send`] takes at present.
     pub fn room(&self) -> usize {
         self.0.uart.lock().room()
     }
 
-    /// Sends `bytes`, at most [`Self::room`] of them, to the guest, which gets to know of them when the device is advanced.
+    /// Sends `bytes`, at most [`Self::room`] of them, to the guest. Its interrupt line follows when the device is advanced.
     pub fn send(&self, bytes: &[u8]) {
         self.0.uart.lock().send(bytes);
         self.0.sent.store(true, Ordering::Release);

@@ -1,15 +1,15 @@
-//! A 16550A serial port around `vm-superio`'s, with its interrupt line and an orderly way in for the peer's bytes.
+//! A 16550A serial port: `vm-superio`'s, with an interrupt line and flow control for the peer's bytes.
 //!
 //! ```text
 //!   peer ──send()──► backlog ──► receive register ──► guest         (one byte at a time, while the guest asserts RTS)
 //!   peer ◄─take_transmitted()── transmit buffer ◄──── guest
 //! ```
 //!
-//! What it guarantees beyond the registers:
+//! Guarantees beyond the registers:
 //! * No byte of the peer is lost: the peer waits while RTS is low, as a modem with hardware handshake does. Drivers clear
 //!   the receiver before they raise RTS for the first time and may throttle with it later.
-//! * Bytes come in bursts: the next is taken when the last has been read to its end. An interrupt handler that reads until
-//!   nothing is left therefore comes to an end, however fast the peer is.
+//! * Bytes come in bursts: the next burst is taken once the guest has read the last byte of this one. An interrupt
+//!   handler that reads until nothing is left therefore comes to an end, however fast the peer is.
 //! * The interrupt line is the level that the datasheet derives from what is pending *and* enabled, gated by OUT2 as a PC
 //!   wires it; the identification register reports by priority and reading it clears no more than it reported.
 //!
@@ -26,14 +26,14 @@ use vm_superio::{
 
 use crate::bus::DeviceStateError;
 
-/// A serial port.
+/// A 16550A serial port.
 #[derive(Debug)]
 pub struct Uart {
     serial: Serial<NoTrigger, NoEvents, Vec<u8>>,
     backlog: VecDeque<u8>,
 }
 
-/// The saved state of a serial port: its registers, and the bytes on their way.
+/// The saved state of a serial port: its registers, and the bytes under way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UartState {
     divisor: [u8; 2],
@@ -44,7 +44,7 @@ pub struct UartState {
     modem_control: u8,
     modem_status: u8,
     scratch: u8,
-    /// The receive register.
+    /// The contents of the receive register.
     received: Vec<u8>,
     backlog: Vec<u8>,
     transmitted: Vec<u8>,
@@ -62,7 +62,7 @@ impl Trigger for NoTrigger {
     }
 }
 
-/// Most bytes that the peer sends at once.
+/// The most bytes that the peer sends at once.
 const BURST: usize = 256;
 
 const IIR: u8 = 2;
@@ -106,20 +106,20 @@ impl Uart {
         self.receive();
     }
 
-    /// The interrupt line.
+    /// The level of the interrupt line.
     pub fn interrupt(&self) -> Level {
         let state = self.serial.state();
         let gate = state.modem_control & (MCR_OUT2 | MCR_LOOP) == MCR_OUT2;
         Level::from_active(gate && self.pending() != 0)
     }
 
-    /// How many bytes [`Self::send`] takes at present: a burst, or nothing while the last is not read to its end.
+    /// The number of bytes that [`Self::send`] takes at present: a burst, or none until the last one has been read.
     pub fn room(&self) -> usize {
         let unread = !self.backlog.is_empty() || !self.serial.state().in_buffer.is_empty();
         if unread { 0 } else { BURST }
     }
 
-    /// The peer sends `bytes`, at most [`Self::room`] of them.
+    /// Sends `bytes`, at most [`Self::room`] of them, from the peer.
     pub fn send(&mut self, bytes: &[u8]) {
         debug_assert!(bytes.len() <= self.room());
         self.backlog.extend(bytes);
@@ -131,7 +131,7 @@ impl Uart {
         std::mem::take(self.serial.writer_mut())
     }
 
-    /// The state that [`Self::restore`] takes.
+    /// Saves the registers and the bytes under way.
     pub fn save(&self) -> UartState {
         let state = self.serial.state();
         UartState {
@@ -149,10 +149,10 @@ impl Uart {
         }
     }
 
-    /// A port with a saved state.
+    /// Creates a port from a saved state.
     ///
     /// # Errors
-    /// If more bytes are on their way to the guest than a port takes.
+    /// If there are more bytes under way to the guest than a port takes.
     pub fn restore(state: UartState) -> Result<Self, DeviceStateError> {
         let [low, high] = state.divisor;
         let registers = SerialState {
@@ -220,7 +220,7 @@ impl Uart {
         reported | IIR_FIFOS
     }
 
-    /// Sets the pending interrupts, which reading the identification register of `vm-superio` clears altogether.
+    /// Sets the pending interrupts: `vm-superio` clears all of them when the identification register is read.
     fn restore_pending(&mut self, pending: u8) {
         let mut state = self.serial.state();
         state.interrupt_identification = pending;

@@ -58,13 +58,13 @@ const READ: &[u8] = &[
     0xe6, 0xf4,             // out F4h, al
 ];
 
-/// The beginning of a guest that gets IRQ 5 as vector 25h.
+/// The beginning of a guest that gets IRQ 5 as vector 0x25.
 #[rustfmt::skip]
 const LISTEN: &[u8] = &[
     0xbc, 0x00, 0x00, 0x21, 0x00,             // mov esp, 210000h
     0x0f, 0x01, 0x1d, 0x00, 0x00, 0x20, 0x00, // lidt [200000h]
     0xb0, 0x11, 0xe6, 0x20,                   // 8259A master: ICW1
-    0xb0, 0x20, 0xe6, 0x21,                   // ICW2: vectors 20h to 27h
+    0xb0, 0x20, 0xe6, 0x21,                   // ICW2: vectors 0x20 to 0x27
     0xb0, 0x04, 0xe6, 0x21,                   // ICW3
     0xb0, 0x01, 0xe6, 0x21,                   // ICW4
     0xb0, 0xdf, 0xe6, 0x21,                   // OCW1: only IRQ 5
@@ -100,7 +100,7 @@ fn attach_button(vm: &mut Vm, number: u8) -> Arc<AtomicBool> {
     pressed
 }
 
-/// A machine whose guest executes `then`, and at IRQ 5 reads port 300h and ends with what it reads.
+/// A machine whose guest executes `then`, and at IRQ 5 ends with what it reads at port 0x300.
 fn interrupted(engine: Engine, then: &[u8]) -> Vm {
     let code = [LISTEN, then, READ].concat();
     let handler = START + (code.len() - READ.len()) as u32;
@@ -109,7 +109,7 @@ fn interrupted(engine: Engine, then: &[u8]) -> Vm {
         vm.write_physical(GuestPhys::new(address.into()), bytes)
             .unwrap();
     };
-    // The flat code segment, selector 10h, of a GDT at 0.
+    // The flat code segment, selector 0x10, of a GDT at 0.
     write(0x10, &0x00cf_9a00_0000_ffff_u64.to_le_bytes());
     // The IDT behind its limit and base; an interrupt gate (SDM Vol. 3A, 6.11 "IDT Descriptors").
     let table = DATA + 8;
@@ -268,11 +268,11 @@ impl Device for Slow {
 
 #[test]
 fn the_ticks_before_a_pause_are_owed() {
-    /// A guest whose timer ticks each millisecond, and that reads port 300h.
+    /// A guest whose timer ticks each millisecond, and that reads port 0x300.
     #[rustfmt::skip]
     const TICK: &[u8] = &[
         0xb0, 0x11, 0xe6, 0x20, // 8259A master: ICW1
-        0xb0, 0x20, 0xe6, 0x21, // ICW2: vectors 20h to 27h
+        0xb0, 0x20, 0xe6, 0x21, // ICW2: vectors 0x20 to 0x27
         0xb0, 0x04, 0xe6, 0x21, // ICW3
         0xb0, 0x01, 0xe6, 0x21, // ICW4
         0xb0, 0xfe, 0xe6, 0x21, // OCW1: only the timer

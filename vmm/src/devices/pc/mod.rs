@@ -1,4 +1,4 @@
-//! A PC: which of its devices is where.
+//! [`pc()`]: the devices of a PC in their places.
 
 #[cfg(test)]
 mod tests;
@@ -19,19 +19,19 @@ use crate::{
     clock::Clock,
 };
 
-/// The host's ends of a PC's devices.
+/// The backends of a PC's devices: their ends on the host.
 #[derive(Clone, Debug)]
 pub struct Backends {
-    /// COM1, the console.
+    /// The backend of COM1, the console.
     pub com1: SerialBackend,
-    /// COM2.
+    /// The backend of COM2.
     pub com2: SerialBackend,
-    /// The debug console.
+    /// The backend of the debug console.
     pub debug: DebugBackend,
 }
 
-/// A board with a PC's devices, just switched on. `time_of_day` is what the RTC shows at the clock's 0, in nanoseconds since
-/// 1970-01-01 00:00 UTC.
+/// Creates a board with a PC's devices, just switched on. `time_of_day` is what the RTC shows at the clock's 0, in
+/// nanoseconds since 1970-01-01 00:00 UTC.
 ///
 /// ```text
 ///  0x20 0x21 0xa0 0xa1 0x4d0 0x4d1   8259A pair: the board's      0x80    POST code

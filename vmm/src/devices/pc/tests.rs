@@ -14,7 +14,7 @@ use crate::bus::Stop;
 
 const MS: u64 = 1_000_000;
 
-/// A board whose time the test sets, controllers initialized as a PC's BIOS does (vectors 8 and 70h), lines unmasked.
+/// A board whose time the test sets, controllers initialized as a PC's BIOS does (vectors 8 and 0x70), lines unmasked.
 fn board() -> (Board, Backends, Arc<AtomicU64>) {
     let time = Arc::new(AtomicU64::new(0));
     let source = Arc::clone(&time);
@@ -197,7 +197,7 @@ fn wide_accesses_cover_consecutive_ports() {
     assert_eq!(
         board.port_read(0x91, Width::Word) & 0xffff,
         0x02ff,
-        "92h is the upper byte"
+        "0x92 is the upper byte"
     );
     assert_eq!(
         board.port_read(0xffff, Width::Dword),
@@ -209,7 +209,7 @@ fn wide_accesses_cover_consecutive_ports() {
     assert_eq!(read(&mut board, 0x71), 0x5a, "index and data at once");
 }
 
-/// An access to a port, or a byte sent to a serial port, and the nanoseconds that pass before it.
+/// An access to I/O ports, and the nanoseconds that pass before it.
 #[derive(Clone, Copy, Debug)]
 struct Step {
     pass: u64,
@@ -344,6 +344,6 @@ fn states_and_devices_go_together() {
     let error = board.restore(state).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "there is not one state of device \"COM3\""
+        "no state, or several, for device \"COM3\""
     );
 }

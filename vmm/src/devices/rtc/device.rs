@@ -7,9 +7,9 @@ use crate::bus::{Device, DeviceContext, DeviceStateError, IoAccess, decode_state
 
 /// Offset of the data register.
 const DATA: u64 = 1;
-/// Its line, IRQ 8.
+/// The number of its line, IRQ 8.
 const LINE: usize = 0;
-/// Restored times lie within so many seconds of 1970: 300,000 years.
+/// The farthest that a restored time may lie from 1970, in seconds: 300,000 years.
 const FARTHEST: i128 = 10_000_000_000_000;
 
 /// The saved state of the clock. Times are nanoseconds, seconds and periods since 1970-01-01 00:00 UTC.
@@ -25,9 +25,9 @@ struct RtcState {
 /// The saved state of the divider chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum TimeState {
-    /// Time goes on from this time of day.
+    /// Time passes, from this time of day.
     Running { time_of_day: i128 },
-    /// Time stands still so far into a second.
+    /// Time stands still, `phase` nanoseconds into a second.
     Stopped { phase: i128 },
 }
 

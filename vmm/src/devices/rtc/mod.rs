@@ -1,7 +1,7 @@
-//! MC146818 real-time clock and CMOS RAM behind ports 70h and 71h, interrupt line IRQ 8.
+//! MC146818 real-time clock and CMOS RAM behind ports 0x70 and 0x71, interrupt line IRQ 8.
 //!
 //! ```text
-//!  00–09 time and alarm     0A–0D registers A–D     0E–7F RAM (32 century)
+//!  0x00–0x09 time and alarm     0x0a–0x0d registers A–D     0x0e–0x7f RAM (0x32 century)
 //! ```
 //!
 //! The time of day is not counted but computed: an epoch plus the caller's nanoseconds. While register B's SET bit is on
@@ -18,7 +18,7 @@ use irq::Level;
 
 use super::calendar::{Date, date_from_days, days_from_date};
 
-/// The clock and its RAM.
+/// A real-time clock and its RAM.
 #[derive(Clone, Debug)]
 pub struct Rtc {
     index: u8,
@@ -27,7 +27,7 @@ pub struct Rtc {
     /// Whole seconds and periods that had passed when the flags were last brought up to date.
     seen_second: i128,
     seen_period: i128,
-    /// Before this time no second or period ends. Derived; 0 when it is not known.
+    /// The time before which no second or period ends, derived from the rest; 0 when it is not known.
     quiet_until: u64,
 }
 
@@ -99,7 +99,7 @@ const EXTENDED_KIB: [usize; 2] = [0x17, 0x30];
 const ABOVE_16M_64KIB: usize = 0x34;
 
 impl Rtc {
-    /// A clock that shows `unix_ns` (nanoseconds since 1970-01-01 00:00 UTC) at the caller's time 0, in a machine with
+    /// Creates a clock that shows `unix_ns` (nanoseconds since 1970-01-01 00:00 UTC) at the caller's time 0, in a machine with
     /// `memory` bytes of RAM.
     pub fn new(unix_ns: i128, memory: u64) -> Self {
         let mut ram = [0; RAM];
@@ -119,12 +119,12 @@ impl Rtc {
         rtc
     }
 
-    /// Writes the index register, port 70h. Bit 7, the PC's NMI mask, does nothing: there is no NMI source.
+    /// Writes the index register, port 0x70. Bit 7, the PC's NMI mask, does nothing: there is no NMI source.
     pub fn select(&mut self, index: u8) {
         self.index = index & (RAM as u8 - 1);
     }
 
-    /// Reads the register selected, port 71h, at time `now` in nanoseconds.
+    /// Reads the register selected, port 0x71, at time `now` in nanoseconds.
     pub fn read(&mut self, now: u64) -> u8 {
         self.advance(now);
         match usize::from(self.index) {
@@ -137,7 +137,7 @@ impl Rtc {
         }
     }
 
-    /// Writes the register selected, port 71h, at time `now` in nanoseconds.
+    /// Writes the register selected, port 0x71, at time `now` in nanoseconds.
     pub fn write(&mut self, now: u64, value: u8) {
         self.advance(now);
         self.quiet_until = 0;
@@ -210,7 +210,7 @@ impl Rtc {
         u64::try_from(at).ok()
     }
 
-    /// When the present second ends, on the caller's clock; none while time stands still.
+    /// The end of the present second on the caller's clock; none while time stands still.
     fn next_second(&self, now: u64) -> Option<i128> {
         match self.time {
             Time::Running { epoch } => Some((self.second(now) + 1) * SECOND - epoch),
@@ -218,7 +218,7 @@ impl Rtc {
         }
     }
 
-    /// When the present period of the periodic interrupt ends, on the caller's clock; none while there is none.
+    /// The end of the present period of the periodic interrupt on the caller's clock; none while there is no period.
     fn next_period(&self, now: u64) -> Option<i128> {
         let (Time::Running { epoch }, Some(ticks)) = (self.time, self.period_ticks()) else {
             return None;
@@ -227,7 +227,7 @@ impl Rtc {
         Some((end + CRYSTAL_HZ - 1).div_euclid(CRYSTAL_HZ) - epoch)
     }
 
-    /// The earliest of some times on the caller's clock; its end if there is none.
+    /// The earliest of these times on the caller's clock, or its last if there is none.
     fn earliest(times: [Option<i128>; 2]) -> u64 {
         let earliest = times.into_iter().flatten().min();
         earliest.map_or(u64::MAX, |at| u64::try_from(at).unwrap_or(u64::MAX))
@@ -261,7 +261,7 @@ impl Rtc {
         }
     }
 
-    /// Forgets what has passed up to `now`, as after a change of rate.
+    /// Ignores the seconds and periods that have passed up to `now`, as after a change of rate.
     fn skip_to(&mut self, now: u64) {
         (self.seen_second, self.seen_period) = (self.second(now), self.period(now));
     }

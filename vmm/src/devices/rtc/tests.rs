@@ -66,7 +66,7 @@ fn data_mode_and_hour_mode_are_obeyed() {
 fn a_change_of_mode_keeps_the_registers_bits() {
     let mut rtc = rtc();
     set(&mut rtc, 0, 0x0b, B_24_HOURS | B_DM_BINARY);
-    // 58h seconds in binary are 88: a minute more and 28.
+    // 0x58 seconds in binary are 88: a minute more and 28.
     assert_eq!(get(&mut rtc, 0, 0x00), 28);
 }
 
