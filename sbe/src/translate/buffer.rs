@@ -118,7 +118,8 @@ impl CodeBuffer {
         self.sites.get(number as usize).copied()
     }
 
-    /// Translates `code` at offset `at` of the page of `key`. A fragment that the checker rejects is the emulator's.
+    /// Translates `code` at offset `at` of the page of `key`. A fragment that the checker rejects is never executed: the
+    /// emulator executes its first instruction.
     ///
     /// # Errors
     /// The encoder's.

@@ -1,4 +1,5 @@
-//! [`BreakpointOffsets`]: an instruction that may have a breakpoint is the emulator's, which knows its linear address.
+//! [`BreakpointOffsets`]: the offsets at which instructions are left to the emulator, which knows their linear addresses, as they
+//! may have breakpoints.
 //!
 //! A translation does not know where it is mapped. So what counts is the offset in the page: in all pages, an instruction
 //! that begins at the offset of a breakpoint is left to the emulator.

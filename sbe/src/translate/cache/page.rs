@@ -149,7 +149,7 @@ impl CodePage {
             .map(|&(_, code)| code)
     }
 
-    /// Adds code, or an entry that is the emulator's, in one variant.
+    /// Adds an entry, or code of the plain variant.
     pub fn add(&mut self, offset: u32, variant: Variant, destination: Destination) {
         match (variant, destination) {
             (Variant::Plain, Destination::Code(code)) => self.plain.push((offset as u16, code)),

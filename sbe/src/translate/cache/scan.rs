@@ -207,7 +207,7 @@ fn first_bytes(cx: &Exec<'_>, frame: Frame) -> [u8; TAIL_BYTES] {
     std::array::from_fn(|index| page[index])
 }
 
-/// End of the bytes that decide whether the instruction at `offset` is the emulator's.
+/// The end of the bytes that decide whether the emulator has to execute the instruction at `offset`.
 fn emulated_end(offset: u32) -> u32 {
     (offset + MAX_LENGTH as u32).min(PAGE_SIZE as u32)
 }
