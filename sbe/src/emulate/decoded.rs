@@ -13,13 +13,15 @@ const PREFIXES: [u8; 11] = [
 /// Prefixes that choose between the instructions of a two-byte opcode; the first, DS, stands for none.
 const MANDATORY_PREFIXES: [u8; 4] = [0x3e, 0x66, 0xf3, 0xf2];
 
-/// A decoded instruction, ready to be executed.
+/// A decoded instruction, ready to be executed. The operands come first: their address, which the handler gets, needs no
+/// addition.
 #[derive(Clone, Copy)]
+#[repr(C)]
 pub struct Decoded {
-    /// The handler, which executes it.
-    pub exec: Handler,
     /// The operands, for the handler.
     pub insn: Insn,
+    /// The handler, which executes it.
+    pub exec: Handler,
 }
 
 impl Decoded {
