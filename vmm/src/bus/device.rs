@@ -11,7 +11,7 @@ use super::context::DeviceContext;
 ///
 /// ```
 /// use vmm::{
-///     IoAccess, Device, DeviceContext, Kernel, Resources, Source, StopReason, Vm, VmConfig,
+///     BootSource, Device, DeviceContext, IoAccess, Kernel, Resources, StopReason, Vm, VmConfig,
 ///     console::pipe,
 /// };
 ///
@@ -35,7 +35,7 @@ use super::context::DeviceContext;
 ///     0xe4, 0x50, // in al, 50h
 ///     0xe6, 0xf4, // out F4h, al  ; ends the machine
 /// ]);
-/// let source = Source {
+/// let source = BootSource {
 ///     kernel: &kernel,
 ///     initrd: &[],
 ///     cmdline: "",
