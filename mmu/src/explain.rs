@@ -93,7 +93,12 @@ impl Mmu {
 
     fn report(&self, addr: GuestPhys) -> FrameReport {
         let frame = addr.frame();
-        let all = [Attribute::Code, Attribute::PageTable, Attribute::Dirty];
+        let all = [
+            Attribute::Code,
+            Attribute::PageTable,
+            Attribute::Unsync,
+            Attribute::Dirty,
+        ];
         FrameReport {
             region: self.memory().region(addr),
             attributes: all
@@ -174,6 +179,7 @@ impl fmt::Display for FrameReport {
         let names = self.attributes.iter().map(|attribute| match attribute {
             Attribute::Code => "code",
             Attribute::PageTable => "page table",
+            Attribute::Unsync => "unsync page table",
             Attribute::Dirty => "dirty",
         });
         let names: Vec<&str> = names.collect();

@@ -94,7 +94,7 @@ impl Subscriber for Mailbox {
         if store.attributes.has(Attribute::Code) {
             self.note_code(store.frame);
         }
-        let is_table = store.attributes.has(Attribute::PageTable);
+        let is_table = store.attributes.is_tracked();
         let wanted = self.curious.load(Ordering::Relaxed);
         if !is_table && !wanted {
             return;
@@ -124,6 +124,7 @@ impl Subscriber for Mailbox {
 mod tests {
     use super::*;
     use crate::Memory;
+    use crate::memory::Tracking;
     use std::sync::{Arc, Weak};
 
     #[test]
@@ -132,7 +133,7 @@ mod tests {
         let mailbox = Arc::new(Mailbox::default());
         let weak: Weak<dyn Subscriber> = Arc::<Mailbox>::downgrade(&mailbox);
         memory.subscribe(weak);
-        memory.mark_watched(Frame::new(3), true);
+        memory.track(Frame::new(3), Tracking::WriteTracked);
         for _ in 0..CAPACITY {
             memory.store(Frame::new(3).base(), 1u32).unwrap();
         }

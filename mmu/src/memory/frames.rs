@@ -22,6 +22,9 @@ pub enum Attribute {
     /// Cached translations were made from paging-structure entries here and are dropped when the entries change. Stores take
     /// the slow path.
     PageTable,
+    /// Cached translations were made from a page table here, and the processor compares it with them when the guest flushes. The
+    /// processor's own stores go unseen.
+    Unsync,
     /// Written since the machine was created.
     Dirty,
 }
@@ -32,6 +35,7 @@ impl Attribute {
             Self::Code => 1 << 2,
             Self::PageTable => 1 << 3,
             Self::Dirty => 1 << 4,
+            Self::Unsync => 1 << 5,
         }
     }
 }
@@ -55,7 +59,13 @@ impl Attributes {
     /// Whether something was made from the frame that a store may void.
     #[inline]
     pub(super) fn is_source(self) -> bool {
-        self.has(Attribute::Code) || self.has(Attribute::PageTable)
+        self.has(Attribute::Code) || self.is_tracked()
+    }
+
+    /// Whether cached translations were made from the frame.
+    #[inline]
+    pub(crate) fn is_tracked(self) -> bool {
+        self.has(Attribute::PageTable) || self.has(Attribute::Unsync)
     }
 
     #[inline]
@@ -74,6 +84,17 @@ impl Attributes {
             RegionKind::Device => 0,
         }
     }
+}
+
+/// How stores to a frame are followed, for the cached translations that come from it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Tracking {
+    /// None comes from it.
+    Untracked,
+    /// Every store is reported: the frame has no write slots.
+    WriteTracked,
+    /// The processor's own stores go unseen; those of others are reported.
+    Unsync,
 }
 
 /// A moment on the memory's monotonic event counter; zero = never.
@@ -172,16 +193,20 @@ impl Frames {
         self.stamp(&self.executed, frame);
     }
 
-    /// Records whether cached translations depend on the frame.
-    pub(super) fn watched(&self, frame: Frame, watched: bool) {
+    /// Records how stores to the frame are followed from now on. From one kind of tracking to the other there is no moment
+    /// without any.
+    pub(super) fn track(&self, frame: Frame, tracking: Tracking) {
         let Some(byte) = self.attributes.get(frame.get() as usize) else {
             return;
         };
-        if watched {
-            byte.fetch_or(Attribute::PageTable.bit(), SeqCst);
-        } else {
-            byte.fetch_and(!Attribute::PageTable.bit(), SeqCst);
-        }
+        let both = Attribute::PageTable.bit() | Attribute::Unsync.bit();
+        let wanted = match tracking {
+            Tracking::Untracked => 0,
+            Tracking::WriteTracked => Attribute::PageTable.bit(),
+            Tracking::Unsync => Attribute::Unsync.bit(),
+        };
+        byte.fetch_or(wanted, SeqCst);
+        byte.fetch_and(!both | wanted, SeqCst);
     }
 
     /// The present moment.

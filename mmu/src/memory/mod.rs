@@ -50,6 +50,7 @@ use crate::memfd;
 use crate::scalar::Scalar;
 pub use dirty::DirtyLog;
 use frames::Frames;
+pub(crate) use frames::Tracking;
 pub use frames::{Attribute, Attributes, Timestamp};
 pub use guest::{GuestRam, StoreHook};
 use map::Map;
@@ -461,10 +462,10 @@ impl Memory {
         self.frames.written(frame);
     }
 
-    /// Records whether translations are kept that come from entries in `frame`. Whoever makes some has no write slots for it, and
-    /// reads the entries after this.
-    pub(crate) fn mark_watched(&self, frame: Frame, watched: bool) {
-        self.frames.watched(frame, watched);
+    /// Records how stores to `frame` are followed, for the translations that are kept from entries in it. Whoever makes some
+    /// of a write-tracked frame has no write slots for it, and reads the entries after this.
+    pub(crate) fn track(&self, frame: Frame, tracking: Tracking) {
+        self.frames.track(frame, tracking);
     }
 
     /// The 4096 bytes of `frame`; a frame without memory reads as all ones, like an empty bus.

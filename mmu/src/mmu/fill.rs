@@ -3,9 +3,9 @@
 use super::Mmu;
 use super::snoop::follow;
 use crate::addr::{GuestPhys, LinearPage};
-use crate::memory::{Attribute, NotRam, RegionKind, Store};
+use crate::memory::{Attribute, NotRam, RegionKind, Store, Tracking};
 use crate::paging::{ACCESSED, Access, DIRTY, Privilege, Step, Translation, Walk};
-use crate::tlb::{Fill, Watching};
+use crate::tlb::Fill;
 
 impl Mmu {
     /// Stores bytes to guest-physical memory as the guest does: ROM ignores them. If any byte is not memory, none is stored.
@@ -15,7 +15,10 @@ impl Mmu {
             if store.attributes.has(Attribute::Code) {
                 mailbox.note_code(store.frame);
             }
-            follow(tlb, memory, &store);
+            // The processor's own stores to an unsync page table are free until the guest flushes.
+            if store.attributes.has(Attribute::PageTable) {
+                follow(tlb, memory, &store);
+            }
         })
     }
 
@@ -92,10 +95,10 @@ impl Mmu {
             let value = self.entry(step);
             unchanged &= is_same(value, step.value);
             let frame = step.entry.frame();
-            let watching = self.tlb.note_step(page, step, value);
-            if watching == Watching::On && !self.memory.has(frame, Attribute::PageTable) {
+            let tracking = self.tlb.note_step(page, step, value);
+            if tracking == Tracking::WriteTracked && !self.memory.has(frame, Attribute::PageTable) {
                 // From here on stores are told: what came before is seen by looking again.
-                self.memory.mark_watched(frame, true);
+                self.memory.track(frame, tracking);
                 unchanged &= is_same(value, self.entry(step));
             }
         }
@@ -118,7 +121,7 @@ impl Mmu {
         let memory = &self.memory;
         let again = self.tlb.catch_up(|frame| memory.page(frame));
         for frame in again {
-            self.memory.mark_watched(frame, true);
+            self.memory.track(frame, Tracking::WriteTracked);
         }
     }
 }

@@ -30,6 +30,7 @@ use crate::addr::{Frame, GuestPhys, LinearAddr, LinearPage, PAGE_SIZE};
 use crate::mailbox::Mailbox;
 use crate::memory::{
     Attribute, Memory, MemoryError, NotRam, RegionKind, Store, Subscriber, SubscriberId, Timestamp,
+    Tracking,
 };
 use crate::paging::{
     self, Access, NoTranslation, PageFault, Paging, PagingMode, Pdptes, Privilege, ReservedBits,
@@ -233,7 +234,7 @@ impl Mmu {
     pub fn flush_all(&mut self) {
         let memory = &self.memory;
         self.tlb
-            .flush_all(|frame| memory.mark_watched(frame, false));
+            .flush_all(|frame| memory.track(frame, Tracking::Untracked));
     }
 
     /// Drops all cached translations that are not global: MOV to CR3. Those that are sure to agree with the page tables may

@@ -1,8 +1,8 @@
 //! Taking notice of what others have stored, as a processor's caches do by snooping.
 
 use super::Mmu;
-use crate::memory::{Attribute, Memory, Store};
-use crate::tlb::{Tlb, Watching};
+use crate::memory::{Memory, Store, Tracking};
+use crate::tlb::Tlb;
 
 impl Mmu {
     /// Takes notice of what others (devices, debuggers, loaders) have stored and changed since the last call: drops what was
@@ -61,9 +61,11 @@ impl Mmu {
 /// Drops the slots that come from the entries that a store has changed.
 pub(super) fn follow(tlb: &mut Tlb, memory: &Memory, store: &Store) {
     let frame = store.frame;
-    if memory.has(frame, Attribute::PageTable)
-        && tlb.stored(frame, &store.bytes, || memory.page(frame)) == Watching::Off
-    {
-        memory.mark_watched(frame, false);
+    if !memory.attributes(frame).is_tracked() {
+        return;
+    }
+    let tracking = tlb.stored(frame, &store.bytes, || memory.page(frame));
+    if tracking != Tracking::WriteTracked {
+        memory.track(frame, tracking);
     }
 }

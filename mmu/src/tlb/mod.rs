@@ -41,7 +41,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::addr::{Frame, LinearAddr, LinearPage};
-use crate::memory::Memory;
+use crate::memory::{Memory, Tracking};
 use crate::paging::{Access, PageSize, Privilege, Step};
 use filled::Filled;
 pub use spaces::SpaceId;
@@ -52,8 +52,8 @@ use table::{OWN_PAGES, PartId};
 pub use table::{Order, SLOT_PRESENT, Tables};
 pub use view::View;
 use view::{SlotId, ViewSet};
+pub(crate) use watch::FrameBytes;
 use watch::Watch;
-pub(crate) use watch::{FrameBytes, Watching};
 use writers::Writers;
 
 /// Host memory that all tables together may hold across a flush, in bytes. A guest that has used many parts of its address
@@ -140,17 +140,17 @@ impl Tlb {
 
     /// Notes the use of an entry in RAM, which has this value, from which own slots of `page` in the current space are about to
     /// be filled. Says whether all stores to its frame must be reported.
-    pub(crate) fn note_step(&mut self, page: LinearPage, step: &Step, value: u64) -> Watching {
+    pub(crate) fn note_step(&mut self, page: LinearPage, step: &Step, value: u64) -> Tracking {
         let frame = step.entry.frame();
-        let was_on = self.watch.is_on(frame);
+        let was_tracked = self.watch.is_write_tracked(frame);
         let life = self.spaces.current();
-        let watching = self
+        let tracking = self
             .watch
             .note(life, step, value, page, &self.spaces, &mut self.tables);
-        if watching == Watching::On && !was_on {
+        if tracking == Tracking::WriteTracked && !was_tracked {
             self.drop_writers(frame);
         }
-        watching
+        tracking
     }
 
     /// Takes notice of a store to `bytes` of a watched frame, which holds `now`: drops the own slots that come from the entries
@@ -160,7 +160,7 @@ impl Tlb {
         frame: Frame,
         bytes: &Range<u32>,
         now: impl FnOnce() -> FrameBytes,
-    ) -> Watching {
+    ) -> Tracking {
         self.watch
             .stored(frame, bytes, now, &self.spaces, &mut self.tables)
     }

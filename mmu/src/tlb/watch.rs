@@ -21,6 +21,7 @@ use super::table::PartId;
 use super::table::Tables;
 use super::view::ViewSet;
 use crate::addr::{Frame, LinearPage, PAGE_SHIFT, PAGE_SIZE};
+use crate::memory::Tracking;
 use crate::paging::{ACCESSED, DIRTY, PRESENT, Step};
 
 /// Uses remembered for a frame. At least two, as one walk can use a frame twice.
@@ -166,15 +167,6 @@ impl Watched {
     }
 }
 
-/// What becomes of stores to a frame.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Watching {
-    /// They are to be reported.
-    On,
-    /// They may go unseen.
-    Off,
-}
-
 /// The watched frames, and those that are behind.
 pub(super) struct Watch {
     watched: Vec<Watched>,
@@ -193,8 +185,8 @@ impl Watch {
         }
     }
 
-    /// Whether stores to the frame are reported.
-    pub(super) fn is_on(&self, frame: Frame) -> bool {
+    /// Whether all stores to the frame are reported.
+    pub(super) fn is_write_tracked(&self, frame: Frame) -> bool {
         self.place(frame)
             .is_some_and(|place| self.watched[place].copy.is_none())
     }
@@ -219,7 +211,7 @@ impl Watch {
         page: LinearPage,
         spaces: &Spaces,
         tables: &mut Tables,
-    ) -> Watching {
+    ) -> Tracking {
         let this = Use::new(life, step, page);
         let watched = self.entry(step.entry.frame());
         watched.stores = 0;
@@ -235,7 +227,7 @@ impl Watch {
             watched.uses.push(this);
         }
         if watched.copy.is_some() && this.is_page_table() {
-            return Watching::Off;
+            return Tracking::Unsync;
         }
         // What is a directory, too, cannot be behind.
         if watched.copy.take().is_some() {
@@ -243,7 +235,7 @@ impl Watch {
             let frame = watched.frame;
             self.behind.retain(|behind| *behind != frame);
         }
-        Watching::On
+        Tracking::WriteTracked
     }
 
     fn entry(&mut self, frame: Frame) -> &mut Watched {
@@ -270,9 +262,9 @@ impl Watch {
         now: impl FnOnce() -> FrameBytes,
         spaces: &Spaces,
         tables: &mut Tables,
-    ) -> Watching {
+    ) -> Tracking {
         let Some(place) = self.place(frame) else {
-            return Watching::Off;
+            return Tracking::Untracked;
         };
         let watched = &mut self.watched[place];
         watched.uses.retain(|this| spaces.is_live(this.life));
@@ -280,18 +272,22 @@ impl Watch {
         watched.stores += 1;
         if watched.uses.is_empty() {
             self.remove(place);
-            Watching::Off
+            self.behind.retain(|behind| *behind != frame);
+            Tracking::Untracked
+        } else if watched.copy.is_some() {
+            // Somebody else's store. The copy may have the bytes already, though slots come from those before.
+            Tracking::Unsync
         } else if watched.uses.iter().all(Use::is_page_table) {
             watched.copy = Some(Box::new(now()));
             watched.unchanged = 0;
             self.fall_behind(frame, tables);
-            Watching::Off
+            Tracking::Unsync
         } else if watched.stores > STORES {
             watched.drop_slots(&WHOLE, tables);
             self.remove(place);
-            Watching::Off
+            Tracking::Untracked
         } else {
-            Watching::On
+            Tracking::WriteTracked
         }
     }
 

@@ -1,5 +1,6 @@
 //! Memory that several parties store to: what a processor has made from it follows, whoever stores and on whatever thread.
 
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -82,6 +83,57 @@ fn a_directory_in_use_is_followed_whoever_stores() {
             Err(MemFault::Page(_))
         ));
     }
+}
+
+/// Two pages of one page table, read, so that their slots come from it.
+fn two_pages_in_use() -> (mmu::Mmu, [u64; 2]) {
+    let mut mmu = two_level();
+    for frame in [OLD, NEW] {
+        mmu.write_phys(phys(frame), frame as u32).unwrap();
+    }
+    let pages = [PAGE, PAGE + 0x1000];
+    for page in pages {
+        map(&mut mmu, page, OLD, P | W | U | A | D);
+    }
+    for page in pages {
+        assert_eq!(read32(&mut mmu, page), OLD as u32);
+    }
+    let entries = pages.map(|page| pte_at(&mut mmu, page).get());
+    (mmu, entries)
+}
+
+#[test]
+fn every_store_before_a_look_is_followed() {
+    for store in STORES {
+        let (mut mmu, entries) = two_pages_in_use();
+        let memory = Arc::clone(mmu.memory());
+        for entry in entries {
+            let value = (NEW | P | W | U | A | D) as u32;
+            store_elsewhere(&memory, store, entry, &value.to_le_bytes());
+        }
+        mmu.snoop();
+        mmu.flush_non_global();
+        assert_eq!(read32(&mut mmu, PAGE), NEW as u32);
+        assert_eq!(read32(&mut mmu, PAGE + 0x1000), NEW as u32);
+    }
+}
+
+/// A device's bytes reach memory before its store is recorded. In between the processor stores to the same page table.
+#[test]
+fn a_store_recorded_late_is_followed() {
+    let (mut mmu, [first, second]) = two_pages_in_use();
+    let memory = Arc::clone(mmu.memory());
+    let value = (NEW | P | W | U | A | D) as u32;
+    memory
+        .file()
+        .write_all_at(&value.to_le_bytes(), second)
+        .unwrap();
+    mmu.write_phys(phys(first), value).unwrap();
+    memory.mark_written(phys(second), 4);
+    mmu.snoop();
+    mmu.flush_non_global();
+    assert_eq!(read32(&mut mmu, PAGE), NEW as u32);
+    assert_eq!(read32(&mut mmu, PAGE + 0x1000), NEW as u32);
 }
 
 #[test]
