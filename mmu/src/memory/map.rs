@@ -150,13 +150,12 @@ impl Map {
         Ok(self.0.remove(place))
     }
 
-    /// Whether every region is what [`Self::add`] would take, in ascending order.
-    pub(super) fn check(&self, limit: u64) -> Result<(), MapError> {
+    /// The map of these regions, in whatever order they come. Every one must be what [`Self::add`] takes.
+    pub(super) fn checked(self, limit: u64) -> Result<Self, MapError> {
         let mut checked = Self::default();
-        for region in &self.0 {
-            let range = GuestPhys::new(region.start)..GuestPhys::new(region.end);
-            checked.add(range, region.kind, limit)?;
+        for Region { start, end, kind } in self.0 {
+            checked.add(GuestPhys::new(start)..GuestPhys::new(end), kind, limit)?;
         }
-        Ok(())
+        Ok(checked)
     }
 }

@@ -154,12 +154,12 @@ impl Memory {
     /// # Errors
     /// See [`MemoryError`].
     pub fn restore(state: MemoryState, file: File) -> Result<Arc<Self>, MemoryError> {
-        state.map.check(LIMIT)?;
+        let map = state.map.checked(LIMIT)?;
         let length = file.metadata().map_err(MemoryError::File)?.len();
         if length != LIMIT || !memfd::cannot_shrink(&file) {
             return Err(MemoryError::Foreign);
         }
-        Self::with(state.map, file)
+        Self::with(map, file)
     }
 
     /// What [`Self::restore`] needs beside the file.

@@ -7,7 +7,7 @@ use std::thread;
 
 use mmu::{
     Access, Attribute, DirtyLog, Frame, GuestPhys, LinearAddr, MapError, MemFault, Memory,
-    PAGE_SIZE, RegionKind, View,
+    MemoryError, MemoryState, PAGE_SIZE, Region, RegionKind, View,
 };
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
@@ -397,6 +397,58 @@ fn memory_moves_with_its_file() {
 
     let foreign = tempfile();
     assert!(Memory::restore(memory.save(), foreign).is_err());
+}
+
+/// The state of a memory with these regions, as another process may send it.
+fn state_of(regions: &[(u64, u64, RegionKind)]) -> MemoryState {
+    let regions: Vec<_> = regions
+        .iter()
+        .map(|&(start, end, kind)| Region { start, end, kind })
+        .collect();
+    postcard::from_bytes(&postcard::to_allocvec(&regions).unwrap()).unwrap()
+}
+
+#[test]
+fn a_saved_map_is_checked() {
+    let restore = |regions: &[_]| {
+        let file = Memory::new(RAM).unwrap().file().try_clone().unwrap();
+        Memory::restore(state_of(regions), file)
+    };
+    let memory = restore(&[
+        (0x10_0000, 0x20_0000, RegionKind::Ram),
+        (0x10_0000_0000, 0x10_0000_1000, RegionKind::Device),
+        (0, 0xa_0000, RegionKind::Ram),
+    ])
+    .unwrap();
+    assert_eq!(memory.size(), 0x20_0000);
+    assert!(memory.regions().is_sorted_by_key(|region| region.start));
+    assert_eq!(memory.guest_ram().iter().count(), 2);
+    let error = memory.add_region(phys(0x1f_f000)..phys(0x21_0000), RegionKind::Ram);
+    assert!(matches!(error, Err(MapError::Overlap { .. })));
+    for bad in [
+        [
+            (0, 0x2000, RegionKind::Ram),
+            (0x1000, 0x3000, RegionKind::Rom),
+        ],
+        [
+            (0, 0x2000, RegionKind::Ram),
+            (0x5000, 0x4000, RegionKind::Rom),
+        ],
+        [
+            (0, 0x2001, RegionKind::Ram),
+            (0x3000, 0x4000, RegionKind::Rom),
+        ],
+        [
+            (0, 0x2000, RegionKind::Ram),
+            (0x3000, 1 << 33, RegionKind::Rom),
+        ],
+        [
+            (0, 0x2000, RegionKind::Ram),
+            (0x3000, u64::MAX, RegionKind::Device),
+        ],
+    ] {
+        assert!(matches!(restore(&bad), Err(MemoryError::Map(_))), "{bad:?}");
+    }
 }
 
 /// A file of the right size that is no sealed memfd.
