@@ -1,5 +1,6 @@
 //! [`DirtyLog`]: which frames were written in an epoch, from one call of [`DirtyLog::clear`] to the next.
 
+use std::mem;
 use std::sync::Arc;
 
 use super::{Memory, Timestamp};
@@ -19,12 +20,10 @@ pub struct DirtyLog {
 impl DirtyLog {
     /// Begins the first epoch of a log.
     pub fn new(memory: &Arc<Memory>) -> Self {
-        let mut log = Self {
+        Self {
             memory: Arc::clone(memory),
-            since: Timestamp::default(),
-        };
-        log.begin();
-        log
+            since: memory.begin_epoch(),
+        }
     }
 
     /// The frames written in the present epoch so far, in ascending order.
@@ -35,16 +34,10 @@ impl DirtyLog {
 
     /// Ends the epoch, returns the frames written in it, and begins the next.
     pub fn clear(&mut self) -> Vec<Frame> {
-        let since = self.since;
-        self.begin();
+        let since = mem::replace(&mut self.since, self.memory.begin_epoch());
         let frames = self.memory.memory_frames();
         frames
             .filter(|frame| self.memory.written(*frame) > since)
             .collect()
-    }
-
-    fn begin(&mut self) {
-        self.since = self.memory.now();
-        self.memory.write_protect();
     }
 }

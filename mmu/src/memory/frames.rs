@@ -116,6 +116,8 @@ pub(super) struct Frames {
     scanned: Atomics<AtomicU64>,
     executed: Atomics<AtomicU64>,
     clock: AtomicU64,
+    /// Counts the epochs of all dirty logs.
+    epochs: AtomicU64,
 }
 
 impl Frames {
@@ -126,6 +128,7 @@ impl Frames {
             scanned: Atomics::new(count)?,
             executed: Atomics::new(count)?,
             clock: AtomicU64::new(0),
+            epochs: AtomicU64::new(0),
         })
     }
 
@@ -173,7 +176,7 @@ impl Frames {
         let Some(byte) = self.attributes.get(frame.get() as usize) else {
             return Attributes(0);
         };
-        self.stamp(&self.written, frame);
+        while !self.stamp_written(frame, self.begin_stamp()) {}
         let before = Attributes(byte.fetch_or(Attribute::Dirty.bit(), SeqCst));
         if before.has(Attribute::Code) {
             byte.fetch_and(!Attribute::Code.bit(), SeqCst);
@@ -209,6 +212,28 @@ impl Frames {
         byte.fetch_and(!both | wanted, SeqCst);
     }
 
+    /// Begins an epoch of a dirty log. A store of which [`Self::written_at`] does not tell after this is stamped later than the
+    /// moment returned.
+    pub(super) fn begin_epoch(&self) -> Timestamp {
+        let now = self.now();
+        self.epochs.fetch_add(1, SeqCst);
+        now
+    }
+
+    /// Takes a timestamp for a store, and the number of the epoch.
+    fn begin_stamp(&self) -> (Timestamp, u64) {
+        let epoch = self.epochs.load(SeqCst);
+        (self.tick(), epoch)
+    }
+
+    /// Stamps a frame as written. Returns whether that counts: not if an epoch has begun since, whose log may have looked before.
+    fn stamp_written(&self, frame: Frame, (now, epoch): (Timestamp, u64)) -> bool {
+        if let Some(stamp) = self.written.get(frame.get() as usize) {
+            stamp.store(now.0, SeqCst);
+        }
+        self.epochs.load(SeqCst) == epoch
+    }
+
     /// The present moment.
     pub(super) fn now(&self) -> Timestamp {
         Timestamp(self.clock.load(SeqCst))
@@ -216,12 +241,33 @@ impl Frames {
 
     fn stamp(&self, stamps: &[AtomicU64], frame: Frame) {
         if let Some(stamp) = stamps.get(frame.get() as usize) {
-            stamp.store(self.clock.fetch_add(1, SeqCst) + 1, SeqCst);
+            stamp.store(self.tick().0, SeqCst);
         }
+    }
+
+    fn tick(&self) -> Timestamp {
+        Timestamp(self.clock.fetch_add(1, SeqCst) + 1)
     }
 }
 
 fn stamp(stamps: &[AtomicU64], frame: Frame) -> Timestamp {
     let stamp = stamps.get(frame.get() as usize);
     Timestamp(stamp.map_or(0, |stamp| stamp.load(SeqCst)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_during_which_an_epoch_begins_is_stamped_again() {
+        let frames = Frames::new(1).unwrap();
+        let frame = Frame::new(0);
+        let stamp = frames.begin_stamp();
+        let since = frames.begin_epoch();
+        assert_eq!(frames.written_at(frame), Timestamp::default());
+        assert!(!frames.stamp_written(frame, stamp));
+        assert!(frames.stamp_written(frame, frames.begin_stamp()));
+        assert!(frames.written_at(frame) > since);
+    }
 }

@@ -392,9 +392,11 @@ impl Memory {
         })
     }
 
-    /// Withdraws all write slots of all processors.
-    fn write_protect(&self) {
+    /// Begins an epoch of a dirty log, and withdraws all write slots of all processors.
+    fn begin_epoch(&self) -> Timestamp {
+        let since = self.frames.begin_epoch();
         self.tell(None, |subscriber| subscriber.write_protect());
+        since
     }
 
     /// All frames of RAM and ROM, in ascending order.

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use mmu::{
@@ -285,6 +285,43 @@ fn a_running_processor_loses_no_store_to_the_dirty_log() {
     mmu.write(addr, Supervisor, 2u8).unwrap();
     mmu.snoop();
     assert_eq!(log.clear(), [phys(0x30_0000).frame()]);
+}
+
+/// A device stores to one frame after the other while a log's epochs end: every frame is in one of them.
+#[test]
+fn stores_while_an_epoch_ends_are_in_one_of_the_two() {
+    const FRAMES: u64 = 64;
+    const ROUNDS: u64 = 500;
+    let memory = Memory::new(RAM).unwrap();
+    let mut log = DirtyLog::new(&memory);
+    let (begun, done) = (AtomicU64::new(0), AtomicU64::new(0));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 1..ROUNDS {
+                while begun.load(Ordering::Acquire) < round {
+                    thread::yield_now();
+                }
+                for frame in 0..FRAMES {
+                    memory.store(phys(frame * 0x1000), round).unwrap();
+                }
+                done.store(round, Ordering::Release);
+            }
+        });
+        for round in 1..ROUNDS {
+            let mut logged = 0u64;
+            let mut follow = || {
+                for frame in log.clear() {
+                    logged |= 1 << frame.get();
+                }
+            };
+            begun.store(round, Ordering::Release);
+            while done.load(Ordering::Acquire) < round {
+                follow();
+            }
+            follow();
+            assert_eq!(logged, u64::MAX, "round {round}");
+        }
+    });
 }
 
 #[test]
