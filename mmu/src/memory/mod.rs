@@ -118,9 +118,16 @@ pub struct MemoryState {
     map: Map,
 }
 
+#[derive(Clone)]
 struct Subscription {
     id: SubscriberId,
     subscriber: Weak<dyn Subscriber>,
+}
+
+impl Subscription {
+    fn is_alive(&self) -> bool {
+        self.subscriber.strong_count() > 0
+    }
 }
 
 /// The guest's RAM and ROM, and what is known about each of their frames. Shared by [`Arc`].
@@ -129,7 +136,8 @@ pub struct Memory {
     mapping: Mapping,
     frames: Frames,
     map: RwLock<Map>,
-    subscriptions: RwLock<Vec<Subscription>>,
+    /// Replaced as a whole, so that no lock is held while subscribers are told.
+    subscriptions: RwLock<Arc<[Subscription]>>,
     /// Subscriptions that there have been: the latest one's number.
     subscribed: AtomicU64,
 }
@@ -181,7 +189,7 @@ impl Memory {
             mapping,
             frames,
             map: RwLock::new(map),
-            subscriptions: RwLock::default(),
+            subscriptions: RwLock::new(Arc::new([])),
             subscribed: AtomicU64::new(0),
         }))
     }
@@ -255,9 +263,10 @@ impl Memory {
     /// Has `subscriber` told of what happens to frames, for as long as it lives.
     pub fn subscribe(&self, subscriber: Weak<dyn Subscriber>) -> SubscriberId {
         let id = SubscriberId(self.subscribed.fetch_add(1, Relaxed) + 1);
+        let new = Subscription { id, subscriber };
         let mut subscriptions = self.subscriptions.write();
-        subscriptions.retain(|subscription| subscription.subscriber.strong_count() > 0);
-        subscriptions.push(Subscription { id, subscriber });
+        let alive = subscriptions.iter().filter(|one| one.is_alive());
+        *subscriptions = alive.cloned().chain([new]).collect();
         id
     }
 
@@ -365,7 +374,8 @@ impl Memory {
     }
 
     fn tell(&self, except: Option<SubscriberId>, what: impl Fn(&dyn Subscriber)) {
-        for subscription in self.subscriptions.read().iter() {
+        let subscriptions = Arc::clone(&self.subscriptions.read());
+        for subscription in subscriptions.iter() {
             if Some(subscription.id) != except
                 && let Some(subscriber) = subscription.subscriber.upgrade()
             {

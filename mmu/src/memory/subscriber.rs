@@ -19,7 +19,7 @@ pub struct Store {
 /// Somebody who has made something from frames, or keeps account of them.
 ///
 /// The methods are called on the thread of whoever stores or changes the map, after that is done, perhaps on several threads at
-/// once; they note what they are told and return. They must not call [`Memory`](super::Memory) to subscribe or unsubscribe.
+/// once; they note what they are told and return.
 pub trait Subscriber: Send + Sync {
     /// Somebody else has stored to a frame. Stores through a processor's write slots go unseen; a frame marked
     /// [`Code`](super::Attribute::Code) or [`PageTable`](super::Attribute::PageTable) has none.

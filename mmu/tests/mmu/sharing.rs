@@ -1,13 +1,14 @@
 //! Memory that several parties store to: what a processor has made from it follows, whoever stores and on whatever thread.
 
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread;
 
 use mmu::{
     Access, Attribute, DirtyLog, Frame, GuestPhys, LinearAddr, MapError, MemFault, Memory,
-    MemoryError, MemoryState, PAGE_SIZE, Region, RegionKind, View,
+    MemoryError, MemoryState, PAGE_SIZE, Region, RegionKind, Subscriber, View,
 };
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
@@ -322,6 +323,54 @@ fn stores_while_an_epoch_ends_are_in_one_of_the_two() {
             assert_eq!(logged, u64::MAX, "round {round}");
         }
     });
+}
+
+/// A subscriber that has others subscribe while it is told, and while it is dropped.
+struct Recruiter(Arc<Memory>);
+
+impl Recruiter {
+    fn recruit(&self) {
+        self.0.subscribe(Weak::<Self>::new());
+    }
+}
+
+impl Subscriber for Recruiter {
+    fn stored(&self, _: &mmu::Store) {
+        self.recruit();
+    }
+
+    fn remapped(&self, _: Range<Frame>) {
+        self.recruit();
+    }
+
+    fn write_protect(&self) {
+        self.recruit();
+    }
+}
+
+impl Drop for Recruiter {
+    fn drop(&mut self) {
+        self.recruit();
+    }
+}
+
+#[test]
+fn subscribers_may_subscribe_others_and_end_meanwhile() {
+    let memory = Memory::new(RAM).unwrap();
+    let recruiter = Arc::new(Recruiter(Arc::clone(&memory)));
+    let weak: Weak<dyn Subscriber> = Arc::<Recruiter>::downgrade(&recruiter);
+    memory.subscribe(weak);
+    let storing = thread::spawn({
+        let memory = Arc::clone(&memory);
+        move || {
+            for _ in 0..10_000 {
+                memory.store(phys(OLD), 1u32).unwrap();
+            }
+        }
+    });
+    let _log = DirtyLog::new(&memory);
+    drop(recruiter);
+    storing.join().unwrap();
 }
 
 #[test]
