@@ -171,17 +171,20 @@ impl Frames {
         stamp(&self.executed, frame)
     }
 
-    /// Records a store that has just been made. Returns the attributes before; the frame is no longer marked Code.
+    /// Records a store that has just been made. Returns the attributes.
     pub(super) fn written(&self, frame: Frame) -> Attributes {
         let Some(byte) = self.attributes.get(frame.get() as usize) else {
             return Attributes(0);
         };
         while !self.stamp_written(frame, self.begin_stamp()) {}
-        let before = Attributes(byte.fetch_or(Attribute::Dirty.bit(), SeqCst));
-        if before.has(Attribute::Code) {
+        Attributes(byte.fetch_or(Attribute::Dirty.bit(), SeqCst))
+    }
+
+    /// Takes the mark Code away.
+    pub(super) fn overwritten(&self, frame: Frame) {
+        if let Some(byte) = self.attributes.get(frame.get() as usize) {
             byte.fetch_and(!Attribute::Code.bit(), SeqCst);
         }
-        before
     }
 
     /// Records that code is about to be scanned in the frame.

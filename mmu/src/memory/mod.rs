@@ -39,7 +39,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
 use nix::fcntl::{FallocateFlags, fallocate};
-use parking_lot::RwLock;
+use parking_lot::{ReentrantMutex, RwLock};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use vm_memory::{VolatileMemory, VolatileSlice};
@@ -136,6 +136,9 @@ pub struct Memory {
     mapping: Mapping,
     frames: Frames,
     map: RwLock<Map>,
+    /// Held while a frame is marked Code, and from when a store to such a frame is told until the mark is gone: a processor that
+    /// has not been told finds the mark, and what was scanned after keeps its own.
+    marking: ReentrantMutex<()>,
     /// Replaced as a whole, so that no lock is held while subscribers are told.
     subscriptions: RwLock<Arc<[Subscription]>>,
     /// Subscriptions that there have been: the latest one's number.
@@ -189,6 +192,7 @@ impl Memory {
             mapping,
             frames,
             map: RwLock::new(map),
+            marking: ReentrantMutex::new(()),
             subscriptions: RwLock::new(Arc::new([])),
             subscribed: AtomicU64::new(0),
         }))
@@ -357,6 +361,8 @@ impl Memory {
     ) {
         for (frame, bytes) in self.pieces(addr, len) {
             let attributes = self.frames.written(frame);
+            let is_code = attributes.has(Attribute::Code);
+            let marking = is_code.then(|| self.marking.lock());
             // A processor's own store to what nothing was made from is of no interest to others.
             if by.is_some() && !attributes.is_source() {
                 continue;
@@ -369,6 +375,9 @@ impl Memory {
             self.tell(by, |subscriber| subscriber.stored(&store));
             if by.is_some() {
                 own(store);
+            }
+            if marking.is_some() {
+                self.frames.overwritten(frame);
             }
         }
     }
@@ -466,6 +475,7 @@ impl Memory {
 
     /// Marks `frame` as scanned for code now. Whoever scans has no write slots for it, and reads the bytes after this.
     pub(crate) fn mark_scanned(&self, frame: Frame) {
+        let _marking = self.marking.lock();
         self.frames.scanned(frame);
     }
 

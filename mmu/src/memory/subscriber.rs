@@ -12,7 +12,7 @@ pub struct Store {
     pub frame: Frame,
     /// The offsets of the bytes in it; not empty.
     pub bytes: Range<u32>,
-    /// The frame's attributes before. A store takes [`Code`](super::Attribute::Code) away.
+    /// The frame's attributes. When all have been told, [`Code`](super::Attribute::Code) is taken away.
     pub attributes: Attributes,
 }
 

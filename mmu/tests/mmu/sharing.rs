@@ -373,6 +373,40 @@ fn subscribers_may_subscribe_others_and_end_meanwhile() {
     storing.join().unwrap();
 }
 
+/// A subscriber that remembers whether the frame was still marked when it was told.
+struct Witness(Arc<Memory>, AtomicBool);
+
+impl Subscriber for Witness {
+    fn stored(&self, store: &mmu::Store) {
+        let marked = self.0.has(store.frame, Attribute::Code);
+        self.1.store(marked, Ordering::Relaxed);
+    }
+
+    fn remapped(&self, _: Range<Frame>) {}
+
+    fn write_protect(&self) {}
+}
+
+/// Else a processor could open the page for writing before it is told that the code there is void.
+#[test]
+fn code_is_marked_until_all_have_been_told() {
+    let mut mmu = unpaged();
+    let memory = Arc::clone(mmu.memory());
+    let witness = Arc::new(Witness(Arc::clone(&memory), AtomicBool::new(false)));
+    let weak: Weak<dyn Subscriber> = Arc::<Witness>::downgrade(&witness);
+    memory.subscribe(weak);
+    let frame = phys(OLD).frame();
+    for stores in [
+        |mmu: &mut mmu::Mmu| mmu.memory().store(phys(OLD), 1u32).unwrap(),
+        |mmu: &mut mmu::Mmu| mmu.write_phys(phys(OLD), 1u32).unwrap(),
+    ] {
+        mmu.mark_code(frame);
+        stores(&mut mmu);
+        assert!(witness.1.swap(false, Ordering::Relaxed));
+        assert!(!memory.has(frame, Attribute::Code));
+    }
+}
+
 #[test]
 fn regions_come_and_go() {
     let mut mmu = unpaged();
