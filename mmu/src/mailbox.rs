@@ -14,7 +14,7 @@ use crate::addr::Frame;
 use crate::memory::{Attribute, Store, Subscriber};
 
 /// Stores kept for each purpose; more than that are not told one by one.
-const CAPACITY: usize = 1024;
+pub(crate) const CAPACITY: usize = 1024;
 
 /// Notes for one processor.
 #[derive(Debug, Default)]

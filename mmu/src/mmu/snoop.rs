@@ -1,6 +1,7 @@
 //! Taking notice of what others have stored, as a processor's caches do by snooping.
 
 use super::Mmu;
+use crate::mailbox::CAPACITY;
 use crate::memory::{Memory, Store, Tracking};
 use crate::tlb::Tlb;
 
@@ -54,7 +55,8 @@ impl Mmu {
         if notes.flush {
             self.flush_all();
         }
-        self.stores.extend(notes.stores);
+        let room = CAPACITY.saturating_sub(self.stores.len());
+        self.stores.extend(notes.stores.into_iter().take(room));
     }
 }
 
