@@ -216,44 +216,64 @@ impl Memory {
         self.map.read().regions().to_vec()
     }
 
-    /// Adds a region: whole pages, of which none is in another region. RAM and ROM lie below 4 GiB; what they hold is what was
-    /// written there when they last were memory, else zeros.
+    /// Adds a region: whole pages, of which none is in another region. RAM and ROM lie below 4 GiB and hold zeros, unless
+    /// somebody has stored there through a [`GuestRam`] from before a removal.
     ///
     /// # Errors
     /// See [`MapError`].
     pub fn add_region(&self, range: Range<GuestPhys>, kind: RegionKind) -> Result<(), MapError> {
-        self.map.write().add(range.clone(), kind, LIMIT)?;
         let (start, end) = (range.start.get(), range.end.get());
-        self.change_region(&Region { start, end, kind }, kind);
+        let region = Region { start, end, kind };
+        {
+            let mut map = self.map.write();
+            map.add(range, kind, LIMIT)?;
+            set_kind(&self.frames, &region, kind);
+        }
+        self.remapped(&region);
         Ok(())
     }
 
-    /// Removes a region. What it held is lost. A processor that is running accesses it a little longer.
+    /// Removes a region. What it held is lost. A processor that is running accesses it until it next looks
+    /// ([`Mmu::snoop`](crate::Mmu::snoop)), and a [`GuestRam`] from before for as long as it is kept.
     ///
     /// # Errors
     /// See [`MapError`].
     pub fn remove_region(&self, range: Range<GuestPhys>) -> Result<(), MapError> {
-        let region = self.map.write().remove(&range)?;
-        self.change_region(&region, RegionKind::Device);
-        if region.kind != RegionKind::Device {
-            let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-            let (start, len) = (region.start, region.end - region.start);
-            if let Err(error) = fallocate(&*self.file, hole, start as i64, len as i64) {
-                log::warn!("guest memory at {start:#x} is not given back to the host: {error}");
-            }
-        }
+        let region = {
+            let mut map = self.map.write();
+            let region = map.remove(&range)?;
+            set_kind(&self.frames, &region, RegionKind::Device);
+            // While nobody can add a region there whose bytes this would take.
+            self.discard(&region);
+            region
+        };
+        self.remapped(&region);
         Ok(())
     }
 
-    fn change_region(&self, region: &Region, kind: RegionKind) {
-        set_kind(&self.frames, region, kind);
+    /// Gives the bytes of a region of RAM or ROM back to the host: they are zeros from then on.
+    fn discard(&self, region: &Region) {
+        if region.kind == RegionKind::Device {
+            return;
+        }
+        let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        let (start, len) = (region.start, region.end - region.start);
+        if let Err(error) = fallocate(&*self.file, hole, start as i64, len as i64) {
+            log::warn!("guest memory at {start:#x} is not given back to the host: {error}");
+        }
+    }
+
+    /// Reports that a region was added or removed: what was made from its frames is void, and bytes that were lost count as
+    /// written.
+    fn remapped(&self, region: &Region) {
         let frames = frames_of(region);
         self.tell(None, |subscriber| subscriber.remapped(frames.clone()));
-        // What was made from the frames is void.
         let end = frames.end.get().min(self.frames.count());
         for frame in (frames.start.get()..end).map(Frame::new) {
             if self.attributes(frame).is_source() {
                 self.mark_written(frame.base(), PAGE_SIZE as u64);
+            } else if region.kind != RegionKind::Device {
+                self.frames.written(frame);
             }
         }
     }

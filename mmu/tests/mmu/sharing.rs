@@ -179,6 +179,11 @@ fn stores_of_others_are_told_while_pages_are_kept_out() {
     let first = phys(OLD).frame();
     let second = phys(OLD + PAGE_SIZE as u64).frame();
     assert_eq!(told, [(first, 0xffe..0x1000), (second, 0..2)]);
+    for _ in 0..10_000 {
+        memory.store(phys(OLD), 1u32).unwrap();
+        mmu.snoop();
+    }
+    assert!((1000..2000).contains(&mmu.take_stores().len()));
     mmu.keep_out([]);
     memory.store(phys(OLD), 1u32).unwrap();
     mmu.snoop();
@@ -404,6 +409,47 @@ fn code_is_marked_until_all_have_been_told() {
         stores(&mut mmu);
         assert!(witness.1.swap(false, Ordering::Relaxed));
         assert!(!memory.has(frame, Attribute::Code));
+    }
+}
+
+/// What a removed region held is zeros when it comes back: a store like any other.
+#[test]
+fn the_dirty_log_has_what_a_removal_has_cleared() {
+    let memory = Memory::new(RAM).unwrap();
+    let (start, end) = (0x4000_0000, 0x4000_2000);
+    let range = || phys(start)..phys(end);
+    memory.add_region(range(), RegionKind::Ram).unwrap();
+    memory.store(phys(start), 1u32).unwrap();
+    let state = memory.save();
+    let memory = Memory::restore(state, memory.file().try_clone().unwrap()).unwrap();
+    let mut log = DirtyLog::new(&memory);
+    memory.remove_region(range()).unwrap();
+    memory.add_region(range(), RegionKind::Ram).unwrap();
+    let frames = [phys(start).frame(), phys(start + 0x1000).frame()];
+    assert_eq!(log.clear(), frames);
+    assert_eq!(memory.load(phys(start)), Ok(0u32));
+}
+
+/// The map and what accesses find agree, whoever changes the map at the same time.
+#[test]
+fn regions_are_added_and_removed_on_several_threads() {
+    let memory = Memory::new(RAM).unwrap();
+    let start = 0x4000_0000;
+    let range = || phys(start)..phys(start + 0x40_0000);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for _ in 0..300 {
+                    let _there_already = memory.add_region(range(), RegionKind::Ram);
+                    let _gone_already = memory.remove_region(range());
+                }
+            });
+        }
+    });
+    let _there_already = memory.remove_region(range());
+    for page in 0..0x400 {
+        let addr = phys(start + page * 0x1000);
+        assert_eq!(memory.region(addr), RegionKind::Device, "{addr}");
     }
 }
 
