@@ -35,7 +35,7 @@ use std::io;
 use std::iter;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
 
 use nix::fcntl::{FallocateFlags, fallocate};
@@ -365,6 +365,39 @@ impl Memory {
             data = rest;
         }
         Ok(())
+    }
+
+    /// Replaces a paging-structure entry of `size` bytes, 4 or 8, as a processor's locked access does: `old` by `new`. Returns
+    /// `false`, and stores nothing, if something else is there. ROM ignores it. Subscribers are told as by [`Self::store_by`].
+    pub(crate) fn exchange_by(
+        &self,
+        by: SubscriberId,
+        addr: GuestPhys,
+        size: usize,
+        (old, new): (u64, u64),
+        mut own: impl FnMut(Store),
+    ) -> bool {
+        if self.region(addr) != RegionKind::Ram {
+            return true;
+        }
+        let Ok(slice) = self.slice(addr, size) else {
+            return true;
+        };
+        let exchanged = if size == size_of::<u32>() {
+            let entry = slice.get_atomic_ref::<AtomicU32>(0);
+            entry.map(|entry| {
+                let exchanged = entry.compare_exchange(old as u32, new as u32, SeqCst, SeqCst);
+                exchanged.is_ok()
+            })
+        } else {
+            let entry = slice.get_atomic_ref::<AtomicU64>(0);
+            entry.map(|entry| entry.compare_exchange(old, new, SeqCst, SeqCst).is_ok())
+        };
+        let exchanged = exchanged.expect("entries are aligned");
+        if exchanged {
+            self.stored(Some(by), addr, size as u64, &mut own);
+        }
+        exchanged
     }
 
     /// Records that `len` bytes from `addr` have been written by other means than this type's methods.

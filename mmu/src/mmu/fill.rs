@@ -25,13 +25,14 @@ impl Mmu {
     /// Sets the A and D bits of an access. They change no mapping, so nothing is dropped.
     pub(super) fn set_accessed(&mut self, walk: &Walk, access: Access) {
         let (id, mailbox, memory) = (self.id, &self.mailbox, &self.memory);
-        walk.commit(memory, access, self.paging.mode, &mut |addr, entry| {
-            let own = |store: Store| {
-                if store.attributes.has(Attribute::Code) {
-                    mailbox.note_code(store.frame);
-                }
-            };
-            let _outside_ram = memory.store_by(Some(id), addr, entry, own);
+        let own = |store: Store| {
+            if store.attributes.has(Attribute::Code) {
+                mailbox.note_code(store.frame);
+            }
+        };
+        let mode = self.paging.mode;
+        walk.commit(memory, access, mode, &mut |step, values| {
+            memory.exchange_by(id, step.entry, 1 << step.entry_shift, values, own)
         });
     }
 
@@ -49,7 +50,7 @@ impl Mmu {
         if access != Access::Fetch && self.kept_out.contains(&page) {
             return;
         }
-        if self.tlb.is_own(page) && !self.watch(page, walk) {
+        if self.tlb.is_own(page) && !self.watch(page, walk, writable) {
             return;
         }
         let Translation {
@@ -84,22 +85,29 @@ impl Mmu {
     }
 
     /// Watches the entries of a walk for `page`. Returns whether slots may be made from them: changes of anything but RAM are
-    /// not noticed, and an entry may have been changed since the walk, by somebody else.
-    fn watch(&mut self, page: LinearPage, walk: &Walk) -> bool {
+    /// not noticed, and an entry may have been changed since the walk, by somebody else, who may have cleared its A or D bit, too.
+    fn watch(&mut self, page: LinearPage, walk: &Walk, writable: bool) -> bool {
         let in_ram = |step: &Step| self.memory.region(step.entry) == RegionKind::Ram;
         if !walk.trail.iter().all(in_ram) {
             return false;
         }
         let mut unchanged = true;
-        for step in &walk.trail {
+        for (index, step) in walk.trail.iter().enumerate() {
+            let is_leaf = index + 1 == walk.trail.len();
+            let needed = if is_leaf && writable {
+                ACCESSED | DIRTY
+            } else {
+                ACCESSED
+            };
+            let holds = |value: u64| step.is_same(value) && value & needed == needed;
             let value = self.entry(step);
-            unchanged &= is_same(value, step.value);
+            unchanged &= holds(value);
             let frame = step.entry.frame();
             let tracking = self.tlb.note_step(page, step, value);
             if tracking == Tracking::WriteTracked && !self.memory.has(frame, Attribute::PageTable) {
                 // From here on stores are told: what came before is seen by looking again.
                 self.memory.track(frame, tracking);
-                unchanged &= is_same(value, self.entry(step));
+                unchanged &= holds(self.entry(step));
             }
         }
         unchanged
@@ -126,7 +134,62 @@ impl Mmu {
     }
 }
 
-/// Whether two values of an entry translate alike.
-fn is_same(value: u64, other: u64) -> bool {
-    (value ^ other) & !(ACCESSED | DIRTY) == 0
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::paging::{Paging, PagingMode};
+    use crate::{LinearAddr, Memory, View};
+
+    const TABLE: u64 = 0x2000;
+    const PAGE: LinearAddr = LinearAddr::new(0x3000);
+    const ENTRY: GuestPhys = GuestPhys::new(TABLE + 3 * 4);
+    const USED: u32 = 0x5067;
+
+    /// 32-bit paging; one page at [`PAGE`], whose entry is `entry`.
+    fn mmu(entry: u32) -> Mmu {
+        let mut mmu = Mmu::new(Memory::new(1 << 20).unwrap()).unwrap();
+        mmu.write_phys(GuestPhys::new(0x1000), TABLE as u32 | 0x27)
+            .unwrap();
+        mmu.write_phys(ENTRY, entry).unwrap();
+        mmu.set_paging(Paging {
+            mode: PagingMode::TwoLevel,
+            cr3: 0x1000,
+            ..Paging::default()
+        });
+        mmu
+    }
+
+    fn walk(mmu: &Mmu) -> Walk {
+        crate::paging::walk(&mmu.memory, &mmu.paging, &mmu.pdptes, PAGE).unwrap()
+    }
+
+    #[test]
+    fn bits_that_others_clear_after_the_walk_make_no_slot() {
+        for (changed, reads) in [(USED, true), (USED & !0x40, false), (USED & !0x20, false)] {
+            let mut mmu = mmu(USED);
+            let walk = walk(&mmu);
+            mmu.memory.store(ENTRY, changed).unwrap();
+            mmu.fill(PAGE.page(), &walk, Access::Write, Privilege::User, true);
+            let slot = |access| mmu.tlb.slot(View::of(access, Privilege::User), PAGE.page());
+            assert_eq!(slot(Access::Read) != 0, reads);
+            assert_eq!(slot(Access::Write) != 0, reads);
+        }
+    }
+
+    #[test]
+    fn accessed_bits_are_set_in_the_entry_that_was_walked_only() {
+        const UNUSED: u32 = USED & !0x60;
+        for (changed, after) in [
+            (UNUSED, USED),
+            (UNUSED | 0x20, USED),
+            (UNUSED | 0x1_0000, UNUSED | 0x1_0000),
+            (UNUSED & !1, UNUSED & !1),
+        ] {
+            let mut mmu = mmu(UNUSED);
+            let walk = walk(&mmu);
+            mmu.memory.store(ENTRY, changed).unwrap();
+            mmu.set_accessed(&walk, Access::Write);
+            assert_eq!(mmu.read_phys(ENTRY), Ok(after), "{changed:#x}");
+        }
+    }
 }

@@ -32,9 +32,6 @@ const fn bits(high: u32, low: u32) -> u64 {
     (u64::MAX >> (63 - high)) & (u64::MAX << low)
 }
 
-/// Stores bytes at a guest-physical address.
-pub(super) type Store<'a> = dyn FnMut(GuestPhys, &[u8]) + 'a;
-
 /// A paging-structure format: how many levels, how wide, and what the bits say. Levels count down to 1, the page table.
 pub(super) trait Format {
     /// Levels held in memory.
@@ -46,9 +43,6 @@ pub(super) trait Format {
 
     /// Reads the entry at `addr`. A structure outside RAM and ROM reads as all ones, like an empty bus.
     fn load(memory: &Memory, addr: GuestPhys) -> u64;
-
-    /// Has `store` set bits of the entry at `addr` that are not set; a structure that is not memory is left alone.
-    fn set(memory: &Memory, addr: GuestPhys, bits: u64, store: &mut Store<'_>);
 
     /// Decodes an entry of `level`.
     fn decode(raw: u64, level: u32, paging: &Paging) -> Result<Entry, ReservedBits>;
@@ -73,16 +67,6 @@ impl Format for TwoLevel {
 
     fn load(memory: &Memory, addr: GuestPhys) -> u64 {
         memory.load::<u32>(addr).unwrap_or(u32::MAX).into()
-    }
-
-    fn set(memory: &Memory, addr: GuestPhys, bits: u64, store: &mut Store<'_>) {
-        let Ok(old) = memory.load::<u32>(addr) else {
-            return;
-        };
-        let new = old | bits as u32;
-        if new != old {
-            store(addr, &new.to_le_bytes());
-        }
     }
 
     fn decode(raw: u64, level: u32, paging: &Paging) -> Result<Entry, ReservedBits> {
@@ -122,16 +106,6 @@ impl Format for Pae {
 
     fn load(memory: &Memory, addr: GuestPhys) -> u64 {
         memory.load::<u64>(addr).unwrap_or(u64::MAX)
-    }
-
-    fn set(memory: &Memory, addr: GuestPhys, bits: u64, store: &mut Store<'_>) {
-        let Ok(old) = memory.load::<u64>(addr) else {
-            return;
-        };
-        let new = old | bits;
-        if new != old {
-            store(addr, &new.to_le_bytes());
-        }
     }
 
     fn decode(raw: u64, level: u32, paging: &Paging) -> Result<Entry, ReservedBits> {

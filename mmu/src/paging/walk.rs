@@ -57,6 +57,28 @@ pub(crate) struct Step {
     pub(crate) value: u64,
 }
 
+/// Replaces the entry of a step, which holds the first value, by the second. Returns `false`, and stores nothing, if it holds
+/// another.
+pub(crate) type Exchange<'a> = dyn FnMut(&Step, (u64, u64)) -> bool + 'a;
+
+impl Step {
+    /// Whether `now`, the entry's value, still translates as the walk found.
+    pub(crate) fn is_same(&self, now: u64) -> bool {
+        (self.value ^ now) & !(ACCESSED | DIRTY) == 0
+    }
+
+    /// Sets A and D bits of the entry, unless somebody has replaced it since the walk.
+    fn set(&self, bits: u64, load: impl Fn(GuestPhys) -> u64, exchange: &mut Exchange<'_>) {
+        loop {
+            let old = load(self.entry);
+            let new = old | bits;
+            if new == old || !self.is_same(old) || exchange(self, (old, new)) {
+                return;
+            }
+        }
+    }
+}
+
 /// A translation and the entries that made it, top level first.
 #[derive(Clone, Debug)]
 pub(crate) struct Walk {
@@ -78,31 +100,32 @@ impl Translation {
 }
 
 impl Walk {
-    /// Has `store` record the access in the paging structures: A at every level, D in the last for a write.
+    /// Records the access in the paging structures by `exchange`: A at every level, D in the last for a write.
     pub(crate) fn commit(
         &self,
         memory: &Memory,
         access: Access,
         mode: PagingMode,
-        store: &mut dyn FnMut(GuestPhys, &[u8]),
+        exchange: &mut Exchange<'_>,
     ) {
-        let set = match mode {
+        let load = match mode {
             PagingMode::Off => return,
-            PagingMode::TwoLevel => format::TwoLevel::set,
-            PagingMode::Pae => format::Pae::set,
+            PagingMode::TwoLevel => format::TwoLevel::load,
+            PagingMode::Pae => format::Pae::load,
         };
+        let mut set = |step: &Step, bits| step.set(bits, |entry| load(memory, entry), exchange);
         let Some((leaf, tables)) = self.trail.split_last() else {
             return;
         };
         for step in tables {
-            set(memory, step.entry, ACCESSED, store);
+            set(step, ACCESSED);
         }
         let bits = if access == Access::Write {
             ACCESSED | DIRTY
         } else {
             ACCESSED
         };
-        set(memory, leaf.entry, bits, store);
+        set(leaf, bits);
     }
 }
 
