@@ -24,7 +24,7 @@ pub(crate) struct Mailbox {
     /// Counts stores to frames marked Code.
     code_epoch: AtomicU64,
     /// All stores of others are wanted.
-    curious: AtomicBool,
+    wants_all: AtomicBool,
     notes: Mutex<Notes>,
 }
 
@@ -78,8 +78,8 @@ impl Mailbox {
     }
 
     /// Says whether all stores of others are wanted.
-    pub(crate) fn set_curious(&self, curious: bool) {
-        self.curious.store(curious, Ordering::Relaxed);
+    pub(crate) fn want_all_stores(&self, wants_all: bool) {
+        self.wants_all.store(wants_all, Ordering::Relaxed);
     }
 
     fn note(&self, change: impl FnOnce(&mut Notes)) {
@@ -95,7 +95,7 @@ impl Subscriber for Mailbox {
             self.note_code(store.frame);
         }
         let is_table = store.attributes.is_tracked();
-        let wanted = self.curious.load(Ordering::Relaxed);
+        let wanted = self.wants_all.load(Ordering::Relaxed);
         if !is_table && !wanted {
             return;
         }

@@ -340,7 +340,7 @@ impl Memory {
     }
 
     /// Records that stores to `frame` will go unseen from now on: it counts as written now.
-    pub(crate) fn mark_opened(&self, frame: Frame) {
+    pub(crate) fn mark_write_open(&self, frame: Frame) {
         self.frames.written(frame);
     }
 

@@ -5,7 +5,7 @@ use super::snoop::follow;
 use crate::addr::{GuestPhys, LinearPage};
 use crate::memory::{Attribute, NotRam, RegionKind, Store, Tracking};
 use crate::paging::{ACCESSED, Access, DIRTY, Privilege, Step, Translation, Walk};
-use crate::tlb::Fill;
+use crate::tlb::TlbEntry;
 
 impl Mmu {
     /// Stores bytes to guest-physical memory as the guest does: ROM ignores them. If any byte is not memory, none is stored.
@@ -50,7 +50,7 @@ impl Mmu {
         if access != Access::Fetch && self.kept_out.contains(&page) {
             return;
         }
-        if self.tlb.is_own(page) && !self.watch(page, walk, writable) {
+        if self.tlb.is_own(page) && !self.track(page, walk, writable) {
             return;
         }
         let Translation {
@@ -60,7 +60,7 @@ impl Mmu {
             ..
         } = walk.translation;
         let frame = phys.frame();
-        let fill = Fill {
+        let fill = TlbEntry {
             page,
             frame,
             page_size,
@@ -71,7 +71,7 @@ impl Mmu {
         }
         self.tlb.fill(fill, Access::Read, privilege);
         if writable && self.may_open(phys) {
-            self.memory.mark_opened(frame);
+            self.memory.mark_write_open(frame);
             self.tlb.fill(fill, Access::Write, privilege);
         }
     }
@@ -86,7 +86,7 @@ impl Mmu {
 
     /// Watches the entries of a walk for `page`. Returns whether slots may be made from them: changes of anything but RAM are
     /// not noticed, and an entry may have been changed since the walk, by somebody else, who may have cleared its A or D bit, too.
-    fn watch(&mut self, page: LinearPage, walk: &Walk, writable: bool) -> bool {
+    fn track(&mut self, page: LinearPage, walk: &Walk, writable: bool) -> bool {
         let in_ram = |step: &Step| self.memory.region(step.entry) == RegionKind::Ram;
         if !walk.trail.iter().all(in_ram) {
             return false;
@@ -125,9 +125,9 @@ impl Mmu {
 
     /// Drops the translations of the present address space that come from entries which have changed unseen, as a guest's flush
     /// asks for.
-    pub(super) fn catch_up(&mut self) {
+    pub(super) fn sync(&mut self) {
         let memory = &self.memory;
-        let again = self.tlb.catch_up(|frame| memory.page(frame));
+        let again = self.tlb.sync(|frame| memory.page(frame));
         for frame in again {
             self.memory.track(frame, Tracking::WriteTracked);
         }

@@ -226,7 +226,7 @@ impl Mmu {
     /// to them takes the slow path. While there are any, [`Self::take_stores`] tells what others store. For watchpoints.
     pub fn keep_out(&mut self, pages: impl IntoIterator<Item = LinearPage>) {
         self.kept_out = pages.into_iter().collect();
-        self.mailbox.set_curious(!self.kept_out.is_empty());
+        self.mailbox.want_all_stores(!self.kept_out.is_empty());
         self.flush_all();
     }
 
@@ -242,7 +242,7 @@ impl Mmu {
     pub fn flush_non_global(&mut self) {
         self.snoop();
         self.tlb.flush_non_global();
-        self.catch_up();
+        self.sync();
     }
 
     /// Drops the cached translation of the page that holds `addr`, of whatever size, global or not: INVLPG. One that is
@@ -354,7 +354,7 @@ impl Mmu {
     /// next store to it takes the slow path, which clears the mark and advances [`Mmu::code_epoch`].
     pub fn mark_code(&mut self, frame: Frame) {
         if !self.memory.has(frame, Attribute::Code) {
-            self.tlb.drop_writers(frame);
+            self.tlb.drop_write_slots(frame);
         }
         self.memory.mark_scanned(frame);
     }

@@ -45,10 +45,10 @@ impl Mmu {
         }
         if notes.write_protect {
             let (memory, resting) = (&self.memory, self.resting);
-            self.tlb.drop_all_writers(|frame| {
+            self.tlb.drop_all_write_slots(|frame| {
                 // The processor may have stored there after the slots were to be gone.
                 if !resting {
-                    memory.mark_opened(frame);
+                    memory.mark_write_open(frame);
                 }
             });
         }

@@ -26,14 +26,14 @@
 //! | `writers` | where each frame is entered writable, so that this can be undone           |
 //! | `filled`  | a list of filled shared slots, which makes a flush cheap                   |
 
-mod filled;
+mod non_global;
+mod rmap;
 mod spaces;
 mod table;
 #[cfg(test)]
 mod tests;
+mod tracking;
 mod view;
-mod watch;
-mod writers;
 
 use std::fmt;
 use std::io;
@@ -45,18 +45,18 @@ use smallvec::SmallVec;
 use crate::addr::{Frame, LinearAddr, LinearPage};
 use crate::memory::{Memory, Tracking};
 use crate::paging::{Access, PageSize, Privilege, Step};
-use filled::Filled;
+use non_global::NonGlobal;
+use rmap::ReverseMap;
 pub use spaces::SpaceId;
 pub(crate) use spaces::SpaceKey;
 use spaces::Spaces;
 pub(crate) use table::SET_BYTES;
 use table::{OWN_PAGES, PartId};
 pub use table::{Order, SLOT_PRESENT, Tables};
+pub(crate) use tracking::FrameBytes;
+use tracking::WriteTracking;
 pub use view::View;
 use view::{SlotId, ViewSet};
-pub(crate) use watch::FrameBytes;
-use watch::Watch;
-use writers::Writers;
 
 /// Host memory that all tables together may hold across a flush, in bytes. A guest that has used many parts of its address
 /// spaces would otherwise keep all of the tables resident.
@@ -68,7 +68,7 @@ const GRANULES: usize = LinearPage::COUNT >> GRANULE_SHIFT;
 
 /// A page to enter: what the walk found.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Fill {
+pub(crate) struct TlbEntry {
     pub(crate) page: LinearPage,
     pub(crate) frame: Frame,
     pub(crate) page_size: PageSize,
@@ -79,9 +79,9 @@ pub(crate) struct Fill {
 pub struct Tlb {
     tables: Tables,
     spaces: Spaces,
-    watch: Watch,
-    writers: Writers,
-    filled: Filled,
+    tracking: WriteTracking,
+    rmap: ReverseMap,
+    non_global: NonGlobal,
     /// 4 MiB granules in which shared slots were filled from a larger page: a bit each.
     large: [u64; GRANULES / 64],
 }
@@ -93,9 +93,9 @@ impl Tlb {
         Ok(Self {
             tables: Tables::new(memory)?,
             spaces: Spaces::new(key),
-            watch: Watch::new(frames),
-            writers: Writers::new(frames),
-            filled: Filled::default(),
+            tracking: WriteTracking::new(frames),
+            rmap: ReverseMap::new(frames),
+            non_global: NonGlobal::default(),
             large: [0; GRANULES / 64],
         })
     }
@@ -144,13 +144,18 @@ impl Tlb {
     /// be filled. Says whether all stores to its frame must be reported.
     pub(crate) fn note_step(&mut self, page: LinearPage, step: &Step, value: u64) -> Tracking {
         let frame = step.entry.frame();
-        let was_tracked = self.watch.is_write_tracked(frame);
-        let life = self.spaces.current();
-        let tracking = self
-            .watch
-            .note(life, step, value, page, &self.spaces, &mut self.tables);
+        let was_tracked = self.tracking.is_write_tracked(frame);
+        let generation = self.spaces.current();
+        let tracking = self.tracking.note(
+            generation,
+            step,
+            value,
+            page,
+            &self.spaces,
+            &mut self.tables,
+        );
         if tracking == Tracking::WriteTracked && !was_tracked {
-            self.drop_writers(frame);
+            self.drop_write_slots(frame);
         }
         tracking
     }
@@ -163,27 +168,27 @@ impl Tlb {
         bytes: &Range<u32>,
         now: impl FnOnce() -> FrameBytes,
     ) -> Tracking {
-        self.watch
+        self.tracking
             .stored(frame, bytes, now, &self.spaces, &mut self.tables)
     }
 
     /// Drops the current space's own slots that come from entries which have changed unseen; `bytes` gives what a frame holds.
     /// All stores to the frames returned must be reported from now on.
-    pub(crate) fn catch_up(&mut self, bytes: impl Fn(Frame) -> FrameBytes) -> SmallVec<[Frame; 4]> {
+    pub(crate) fn sync(&mut self, bytes: impl Fn(Frame) -> FrameBytes) -> SmallVec<[Frame; 4]> {
         let space = self.spaces.current().space;
         let again = self
-            .watch
-            .catch_up(space, bytes, &self.spaces, &mut self.tables);
+            .tracking
+            .sync(space, bytes, &self.spaces, &mut self.tables);
         for frame in &again {
-            self.drop_writers(*frame);
+            self.drop_write_slots(*frame);
         }
         again
     }
 
     /// Enters a page for `access` and that only, after an access to it was allowed and its A and D bits set. A frame of RAM
     /// or ROM only; for `Access::Write`, only RAM that is neither marked Code nor watched.
-    pub(crate) fn fill(&mut self, fill: Fill, access: Access, privilege: Privilege) {
-        let Fill {
+    pub(crate) fn fill(&mut self, fill: TlbEntry, access: Access, privilege: Privilege) {
+        let TlbEntry {
             page,
             frame,
             page_size,
@@ -194,7 +199,7 @@ impl Tlb {
         }
         let part = self.tables.part_of(page);
         if access == Access::Write {
-            self.writers.note(frame, part, page, &mut self.tables);
+            self.rmap.note(frame, part, page, &mut self.tables);
         }
         if part != PartId::Shared {
             return;
@@ -205,7 +210,7 @@ impl Tlb {
         }
         if !global {
             let view = View::of(access, privilege);
-            self.filled.push(SlotId { view, page });
+            self.non_global.push(SlotId { view, page });
         }
     }
 
@@ -233,16 +238,16 @@ impl Tlb {
             self.empty_space(space);
         }
         self.flush_shared();
-        self.watch.end_all().for_each(unwatched);
+        self.tracking.end_all().for_each(unwatched);
         self.trim();
     }
 
-    /// Drops at least all shared slots that are not global. For own slots see [`Self::catch_up`].
+    /// Drops at least all shared slots that are not global. For own slots see [`Self::sync`].
     pub(crate) fn flush_non_global(&mut self) {
-        if self.filled.overflowed() {
+        if self.non_global.overflowed() {
             self.flush_shared();
         } else {
-            self.filled.drain(&mut self.tables.part(PartId::Shared));
+            self.non_global.drain(&mut self.tables.part(PartId::Shared));
         }
         self.trim();
     }
@@ -254,7 +259,7 @@ impl Tlb {
     pub(crate) fn drop_page(&mut self, addr: LinearAddr) {
         let page = addr.page();
         if self.is_own(page) {
-            if self.watch.is_behind() {
+            if self.tracking.has_unsync() {
                 let pages = page.get()..page.get() + 1;
                 let own = self.tables.part_of(page);
                 self.tables.part(own).clear(ViewSet::ALL, pages);
@@ -270,7 +275,7 @@ impl Tlb {
     }
 
     /// Drops all write slots, of all spaces. `opened` is told the frames that they pointed at.
-    pub(crate) fn drop_all_writers(&mut self, mut opened: impl FnMut(Frame)) {
+    pub(crate) fn drop_all_write_slots(&mut self, mut opened: impl FnMut(Frame)) {
         for id in self.tables.parts() {
             self.tables
                 .frames_written(id)
@@ -281,8 +286,8 @@ impl Tlb {
     }
 
     /// Drops every write slot of `frame`.
-    pub(crate) fn drop_writers(&mut self, frame: Frame) {
-        self.writers.drop_slots(frame, &mut self.tables);
+    pub(crate) fn drop_write_slots(&mut self, frame: Frame) {
+        self.rmap.drop_slots(frame, &mut self.tables);
     }
 
     /// An empty space for `key`, with tables that no space of late has.
@@ -304,7 +309,7 @@ impl Tlb {
 
     fn flush_shared(&mut self) {
         self.tables.part(PartId::Shared).clear_all();
-        self.filled.reset();
+        self.non_global.reset();
         self.large.fill(0);
     }
 

@@ -18,7 +18,7 @@ pub(crate) enum SpaceKey {
 
 /// One life of a space: from when its tables were last emptied to when they are next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Life {
+pub(super) struct Generation {
     /// Index of the space and of its set of tables.
     pub(super) space: u8,
     number: u64,
@@ -28,7 +28,7 @@ pub(super) struct Life {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct SpaceId {
     space: u8,
-    life: u64,
+    generation: u64,
 }
 
 impl SpaceId {
@@ -38,19 +38,19 @@ impl SpaceId {
     }
 }
 
-impl Life {
+impl Generation {
     /// What names it outside this crate.
     pub(super) fn id(self) -> SpaceId {
         SpaceId {
             space: self.space,
-            life: self.number,
+            generation: self.number,
         }
     }
 }
 
 struct Space {
     key: SpaceKey,
-    life: u64,
+    generation: u64,
     /// When it was last entered.
     entered: u64,
 }
@@ -68,7 +68,7 @@ impl Spaces {
     pub(super) fn new(key: SpaceKey) -> Self {
         let first = Space {
             key,
-            life: 0,
+            generation: 0,
             entered: 0,
         };
         Self {
@@ -85,8 +85,8 @@ impl Spaces {
     }
 
     /// The current life of the current space.
-    pub(super) fn current(&self) -> Life {
-        self.life(self.current)
+    pub(super) fn current(&self) -> Generation {
+        self.generation(self.current)
     }
 
     /// The space of `key`.
@@ -109,10 +109,10 @@ impl Spaces {
 
     /// Adds a space.
     pub(super) fn push(&mut self, key: SpaceKey) -> u8 {
-        let life = self.tick();
+        let generation = self.tick();
         self.spaces.push(Space {
             key,
-            life,
+            generation,
             entered: 0,
         });
         self.spaces.len() as u8 - 1
@@ -125,17 +125,17 @@ impl Spaces {
 
     /// Ends the life of a space: its tables are being emptied.
     pub(super) fn end(&mut self, space: u8) {
-        self.spaces[usize::from(space)].life = self.tick();
+        self.spaces[usize::from(space)].generation = self.tick();
     }
 
     /// Whether a life goes on.
-    pub(super) fn is_live(&self, life: Life) -> bool {
-        self.life(life.space) == life
+    pub(super) fn is_live(&self, generation: Generation) -> bool {
+        self.generation(generation.space) == generation
     }
 
     /// Whether the space that `id` names is still there.
     pub(super) fn is_present(&self, id: SpaceId) -> bool {
-        self.life(id.space).id() == id
+        self.generation(id.space).id() == id
     }
 
     /// All spaces, the least recently entered first, the current one last.
@@ -156,10 +156,10 @@ impl Spaces {
         self.spaces[usize::from(space)].entered
     }
 
-    fn life(&self, space: u8) -> Life {
-        Life {
+    fn generation(&self, space: u8) -> Generation {
+        Generation {
             space,
-            number: self.spaces[usize::from(space)].life,
+            number: self.spaces[usize::from(space)].generation,
         }
     }
 

@@ -11,7 +11,7 @@ fn tlb() -> Tlb {
 /// One slot in every host page of every table: the most memory that a space can make them take.
 fn fill_everywhere(tlb: &mut Tlb) {
     for number in (0..LinearPage::COUNT as u32).step_by(512) {
-        let fill = Fill {
+        let fill = TlbEntry {
             page: LinearPage::truncated(number),
             frame: Frame::new(0),
             page_size: PageSize::KIB_4,
@@ -61,7 +61,7 @@ fn memory_given_back_is_empty_slots() {
 #[test]
 fn more_spaces_than_are_kept_displace_the_oldest() {
     let mut tlb = tlb();
-    let fill = |number| Fill {
+    let fill = |number| TlbEntry {
         page: LinearPage::truncated(5),
         frame: Frame::new(number),
         page_size: PageSize::KIB_4,
@@ -97,7 +97,7 @@ fn a_frame_with_many_writers_has_no_write_slot_once_they_are_dropped() {
     for directory in 0..3 {
         tlb.enter(SpaceKey::Directory(directory));
         for page in pages {
-            let fill = Fill {
+            let fill = TlbEntry {
                 page,
                 frame,
                 page_size: PageSize::KIB_4,
@@ -119,7 +119,7 @@ fn a_frame_with_many_writers_has_no_write_slot_once_they_are_dropped() {
         filled
     };
     assert!(write_slots(&mut tlb) > 0);
-    tlb.drop_writers(frame);
+    tlb.drop_write_slots(frame);
     assert_eq!(write_slots(&mut tlb), 0);
 }
 
@@ -129,7 +129,7 @@ fn windows_leave_the_host_mappings() {
     for directory in 0..6 {
         tlb.enter(SpaceKey::Directory(directory));
         for number in 0..16 << 10 {
-            let fill = Fill {
+            let fill = TlbEntry {
                 page: LinearPage::truncated(2 * number),
                 frame: Frame::new(0),
                 page_size: PageSize::KIB_4,

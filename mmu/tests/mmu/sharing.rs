@@ -9,7 +9,7 @@ use std::thread;
 use mmu::{
     Access, Attribute, DirtyLog, Frame, LinearAddr, MemFault, Memory, PAGE_SIZE, Subscriber, View,
 };
-use vm_memory::{Bytes, GuestAddress, GuestMemoryRegion};
+use vm_memory::{Bytes, GuestAddress};
 
 use crate::guest::{
     A, D, P, RAM, Supervisor, U, User, W, linear, map, phys, pte_at, read32, two_level, unpaged,
@@ -375,6 +375,21 @@ fn subscribers_may_subscribe_others_and_end_meanwhile() {
     let _log = DirtyLog::new(&memory);
     drop(recruiter);
     storing.join().unwrap();
+}
+
+/// As a queue's used index is published.
+#[test]
+fn atomic_stores_of_devices_are_seen() {
+    let mut mmu = unpaged();
+    let ram = mmu.memory().guest_ram();
+    mmu.mark_code(phys(OLD).frame());
+    let epoch = mmu.code_epoch();
+    ram.store(7u16, GuestAddress(OLD), Ordering::Release)
+        .unwrap();
+    assert_eq!(mmu.code_epoch(), epoch + 1);
+    mmu.mark_code(phys(OLD).frame());
+    ram.write_obj(7u16, GuestAddress(OLD)).unwrap();
+    assert_eq!(mmu.code_epoch(), epoch + 2);
 }
 
 /// A subscriber that remembers whether the frame was still marked when it was told.

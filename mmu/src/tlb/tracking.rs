@@ -16,7 +16,7 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 
-use super::spaces::{Life, Spaces};
+use super::spaces::{Generation, Spaces};
 use super::table::PartId;
 use super::table::Tables;
 use super::view::ViewSet;
@@ -29,21 +29,21 @@ const MAX_USES: usize = 16;
 
 /// Stores to a directory that no walk has used in between, until it is not watched any more: whoever writes so much is not
 /// editing a paging structure in use but copying, clearing or reusing one.
-const STORES: u32 = 8;
+const MAX_STORES: u32 = 8;
 
 /// Flushes that find a page table unchanged, until it is watched again.
-const UNCHANGED: u32 = 2;
+const SETTLED_FLUSHES: u32 = 2;
 
 /// Page tables that are behind at most.
-const MOST_BEHIND: usize = 256;
+const MAX_UNSYNC: usize = 256;
 
 /// The bytes of a frame.
 pub(crate) type FrameBytes = [u8; PAGE_SIZE];
 
 /// A paging structure as a space uses it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Use {
-    life: Life,
+struct StructureUse {
+    generation: Generation,
     /// First linear page that the structure maps.
     base: u32,
     /// log2 of the linear pages that an entry maps.
@@ -52,9 +52,9 @@ struct Use {
     entry_shift: u32,
 }
 
-impl Use {
+impl StructureUse {
     /// The structure that holds the entry `step` of a walk for `page`.
-    fn new(life: Life, step: &Step, page: LinearPage) -> Self {
+    fn new(generation: Generation, step: &Step, page: LinearPage) -> Self {
         let Step {
             entry,
             entry_shift,
@@ -64,7 +64,7 @@ impl Use {
         let index = entry.offset() >> entry_shift;
         let first = (page.get() >> shift).wrapping_sub(index);
         Self {
-            life,
+            generation,
             base: first << shift,
             shift,
             entry_shift,
@@ -85,7 +85,7 @@ impl Use {
 
     /// Empties the own slots that come from the entries at `bytes` of the frame.
     fn drop_slots(&self, bytes: &Range<u32>, tables: &mut Tables) {
-        let part = PartId::Own(self.life.space);
+        let part = PartId::Own(self.generation.space);
         tables.part(part).clear(ViewSet::ALL, self.pages(bytes));
     }
 }
@@ -93,19 +93,19 @@ impl Use {
 /// All bytes of a frame.
 const WHOLE: Range<u32> = 0..1 << PAGE_SHIFT;
 
-struct Watched {
+struct TrackedFrame {
     frame: Frame,
     /// Stores since a walk last used the frame.
     stores: u32,
     /// The least recent first.
-    uses: SmallVec<[Use; 2]>,
+    uses: SmallVec<[StructureUse; 2]>,
     /// What the slots were made from, if stores go unseen.
     copy: Option<Box<FrameBytes>>,
     /// Flushes since it was found changed.
     unchanged: u32,
 }
 
-impl Watched {
+impl TrackedFrame {
     /// Empties the slots that come from the entries at `bytes` of the frame.
     fn drop_slots(&self, bytes: &Range<u32>, tables: &mut Tables) {
         for this in &self.uses {
@@ -151,7 +151,7 @@ impl Watched {
     }
 
     /// Empties the slots that come from entries of which `now` has others. Returns whether there are any.
-    fn catch_up(&mut self, now: &FrameBytes, tables: &mut Tables) -> bool {
+    fn sync(&mut self, now: &FrameBytes, tables: &mut Tables) -> bool {
         let Some(mut copy) = self.copy.take() else {
             return false;
         };
@@ -168,20 +168,20 @@ impl Watched {
 }
 
 /// The watched frames, and those that are behind.
-pub(super) struct Watch {
-    watched: Vec<Watched>,
+pub(super) struct WriteTracking {
+    watched: Vec<TrackedFrame>,
     /// For each frame of RAM, 1 + its index in `watched`, or 0. Zero-backed.
     places: Vec<u32>,
     /// Those that are behind, the least recent first.
-    behind: Vec<Frame>,
+    unsync: Vec<Frame>,
 }
 
-impl Watch {
+impl WriteTracking {
     pub(super) fn new(frames: usize) -> Self {
         Self {
             watched: Vec::new(),
             places: vec![0; frames],
-            behind: Vec::new(),
+            unsync: Vec::new(),
         }
     }
 
@@ -192,8 +192,8 @@ impl Watch {
     }
 
     /// Whether slots may have been made from entries that are others now.
-    pub(super) fn is_behind(&self) -> bool {
-        !self.behind.is_empty()
+    pub(super) fn has_unsync(&self) -> bool {
+        !self.unsync.is_empty()
     }
 
     fn place(&self, frame: Frame) -> Option<usize> {
@@ -205,14 +205,14 @@ impl Watch {
     /// what becomes of stores to its frame from now on.
     pub(super) fn note(
         &mut self,
-        life: Life,
+        generation: Generation,
         step: &Step,
         value: u64,
         page: LinearPage,
         spaces: &Spaces,
         tables: &mut Tables,
     ) -> Tracking {
-        let this = Use::new(life, step, page);
+        let this = StructureUse::new(generation, step, page);
         let watched = self.entry(step.entry.frame());
         watched.stores = 0;
         let start = step.entry.offset();
@@ -220,7 +220,7 @@ impl Watch {
         if watched.uses.last() != Some(&this) {
             watched
                 .uses
-                .retain(|earlier| *earlier != this && spaces.is_live(earlier.life));
+                .retain(|earlier| *earlier != this && spaces.is_live(earlier.generation));
             if watched.uses.len() == MAX_USES {
                 watched.uses.remove(0).drop_slots(&WHOLE, tables);
             }
@@ -233,14 +233,14 @@ impl Watch {
         if watched.copy.take().is_some() {
             watched.drop_slots(&WHOLE, tables);
             let frame = watched.frame;
-            self.behind.retain(|behind| *behind != frame);
+            self.unsync.retain(|behind| *behind != frame);
         }
         Tracking::WriteTracked
     }
 
-    fn entry(&mut self, frame: Frame) -> &mut Watched {
+    fn entry(&mut self, frame: Frame) -> &mut TrackedFrame {
         let place = self.place(frame).unwrap_or_else(|| {
-            self.watched.push(Watched {
+            self.watched.push(TrackedFrame {
                 frame,
                 stores: 0,
                 uses: SmallVec::new(),
@@ -267,22 +267,22 @@ impl Watch {
             return Tracking::Untracked;
         };
         let watched = &mut self.watched[place];
-        watched.uses.retain(|this| spaces.is_live(this.life));
+        watched.uses.retain(|this| spaces.is_live(this.generation));
         watched.drop_slots(bytes, tables);
         watched.stores += 1;
         if watched.uses.is_empty() {
             self.remove(place);
-            self.behind.retain(|behind| *behind != frame);
+            self.unsync.retain(|behind| *behind != frame);
             Tracking::Untracked
         } else if watched.copy.is_some() {
             // Somebody else's store. The copy may have the bytes already, though slots come from those before.
             Tracking::Unsync
-        } else if watched.uses.iter().all(Use::is_page_table) {
+        } else if watched.uses.iter().all(StructureUse::is_page_table) {
             watched.copy = Some(Box::new(now()));
             watched.unchanged = 0;
-            self.fall_behind(frame, tables);
+            self.make_unsync(frame, tables);
             Tracking::Unsync
-        } else if watched.stores > STORES {
+        } else if watched.stores > MAX_STORES {
             watched.drop_slots(&WHOLE, tables);
             self.remove(place);
             Tracking::Untracked
@@ -291,20 +291,20 @@ impl Watch {
         }
     }
 
-    fn fall_behind(&mut self, frame: Frame, tables: &mut Tables) {
-        if self.behind.len() == MOST_BEHIND {
-            let oldest = self.behind.remove(0);
+    fn make_unsync(&mut self, frame: Frame, tables: &mut Tables) {
+        if self.unsync.len() == MAX_UNSYNC {
+            let oldest = self.unsync.remove(0);
             if let Some(place) = self.place(oldest) {
                 self.watched[place].drop_slots(&WHOLE, tables);
                 self.remove(place);
             }
         }
-        self.behind.push(frame);
+        self.unsync.push(frame);
     }
 
     /// The guest flushes the translations of `space`: empties the slots that come from entries that have changed. `bytes` gives
     /// what a frame holds now. Returns the frames that are to be watched again.
-    pub(super) fn catch_up(
+    pub(super) fn sync(
         &mut self,
         space: u8,
         bytes: impl Fn(Frame) -> FrameBytes,
@@ -312,30 +312,35 @@ impl Watch {
         tables: &mut Tables,
     ) -> SmallVec<[Frame; 4]> {
         let mut again = SmallVec::new();
-        let mut behind = std::mem::take(&mut self.behind);
+        let mut behind = std::mem::take(&mut self.unsync);
         behind.retain(|frame| {
             let Some(place) = self.place(*frame) else {
                 return false;
             };
             let watched = &mut self.watched[place];
-            let is_in = |this: &Use| this.life.space == space && spaces.is_live(this.life);
+            let is_in = |this: &StructureUse| {
+                this.generation.space == space && spaces.is_live(this.generation)
+            };
             if !watched.uses.iter().any(is_in) {
-                let is_used = watched.uses.iter().any(|this| spaces.is_live(this.life));
+                let is_used = watched
+                    .uses
+                    .iter()
+                    .any(|this| spaces.is_live(this.generation));
                 if !is_used {
                     self.remove(place);
                 }
                 return is_used;
             }
-            let changed = watched.catch_up(&bytes(*frame), tables);
+            let changed = watched.sync(&bytes(*frame), tables);
             watched.unchanged = if changed { 0 } else { watched.unchanged + 1 };
-            let settled = watched.unchanged == UNCHANGED;
+            let settled = watched.unchanged == SETTLED_FLUSHES;
             if settled {
                 watched.copy = None;
                 again.push(*frame);
             }
             !settled
         });
-        self.behind = behind;
+        self.unsync = behind;
         again
     }
 
@@ -349,7 +354,7 @@ impl Watch {
 
     /// Forgets all frames, and says which they were: their own slots have been emptied.
     pub(super) fn end_all(&mut self) -> impl Iterator<Item = Frame> + '_ {
-        self.behind.clear();
+        self.unsync.clear();
         let places = &mut self.places;
         self.watched.drain(..).map(|watched| {
             places[watched.frame.get() as usize] = 0;

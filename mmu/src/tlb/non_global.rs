@@ -11,12 +11,12 @@ const CAPACITY: usize = 8192;
 
 /// The non-global slots filled since they were last flushed.
 #[derive(Default)]
-pub(super) struct Filled {
+pub(super) struct NonGlobal {
     slots: Vec<SlotId>,
     overflowed: bool,
 }
 
-impl Filled {
+impl NonGlobal {
     /// Lists a slot that has just been set.
     pub(super) fn push(&mut self, slot: SlotId) {
         if self.slots.len() < CAPACITY {

@@ -7,14 +7,14 @@ use super::table::{PartId, Tables};
 use super::view::{SlotId, ViewSet};
 use crate::addr::{Frame, LinearPage};
 
-/// Writers remembered for a frame.
+/// ReverseMap remembered for a frame.
 const COUNT: usize = 4;
 
 /// A linear page of a part of the tables: a word that is not 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Writer(u32);
+struct WritePage(u32);
 
-impl Writer {
+impl WritePage {
     const PART_SHIFT: u32 = 20;
     const SHARED: u32 = 1 << 29;
     const PRESENT: u32 = 1 << 31;
@@ -61,9 +61,9 @@ impl Writer {
 }
 
 /// The writers of each frame of RAM, the oldest first: 16 bytes a frame, zero-backed.
-pub(super) struct Writers(Vec<[u32; COUNT]>);
+pub(super) struct ReverseMap(Vec<[u32; COUNT]>);
 
-impl Writers {
+impl ReverseMap {
     pub(super) fn new(frames: usize) -> Self {
         Self(vec![[0; COUNT]; frames])
     }
@@ -76,17 +76,18 @@ impl Writers {
         page: LinearPage,
         tables: &mut Tables,
     ) {
-        let writer = Writer::new(part, page);
+        let writer = WritePage::new(part, page);
         let Some(words) = self.0.get_mut(frame.get() as usize) else {
             return;
         };
         if words.contains(&writer.0) {
             return;
         }
-        let unused =
-            |word: &u32| Writer::of_word(*word).is_none_or(|writer| !writer.is_live(frame, tables));
+        let unused = |word: &u32| {
+            WritePage::of_word(*word).is_none_or(|writer| !writer.is_live(frame, tables))
+        };
         let place = words.iter().position(unused).unwrap_or_else(|| {
-            Writer(words[0]).drop_slots(tables);
+            WritePage(words[0]).drop_slots(tables);
             0
         });
         words[place..].rotate_left(1);
@@ -100,7 +101,7 @@ impl Writers {
         };
         for writer in words
             .iter_mut()
-            .filter_map(|word| Writer::of_word(std::mem::take(word)))
+            .filter_map(|word| WritePage::of_word(std::mem::take(word)))
         {
             if writer.is_live(frame, tables) {
                 writer.drop_slots(tables);
