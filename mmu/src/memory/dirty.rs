@@ -1,4 +1,4 @@
-//! [`DirtyLog`]: which frames were written in an epoch, from one call of [`DirtyLog::clear`] to the next.
+//! [`DirtyLog`]: the frames written in an epoch, from one call of [`DirtyLog::clear`] to the next.
 
 use std::mem;
 use std::sync::Arc;
@@ -6,11 +6,11 @@ use std::sync::Arc;
 use super::{Memory, Timestamp};
 use crate::addr::Frame;
 
-/// A log of the frames that were written, by whomever. Any number of logs can be kept of one memory.
+/// A log of the frames that anybody has written. A memory can have any number of logs.
 ///
-/// An epoch begins with all write slots being withdrawn: the first store to each frame after that is seen, and stamps it. A
-/// processor that is running meanwhile takes notice a little later; frames to which it may have stored in between count for
-/// the new epoch, so that nothing is lost.
+/// At the start of an epoch all write slots are dropped, so that the first store to each frame after that is seen, and stamps
+/// it. A processor that is running drops them a little later; the frames to which it may have stored in between count as
+/// written in the new epoch, so that nothing is lost.
 #[derive(Debug)]
 pub struct DirtyLog {
     memory: Arc<Memory>,

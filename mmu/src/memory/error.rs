@@ -1,4 +1,4 @@
-//! Why there is no guest memory, or none at an address.
+//! [`MemoryError`] and [`NotRam`]: why there is no guest memory, or none at an address.
 
 use std::io;
 
@@ -7,7 +7,7 @@ use thiserror::Error;
 use super::{LIMIT, MAX_RAM, MIN_RAM, MapError};
 use crate::addr::GuestPhys;
 
-/// Why guest memory could not be created.
+/// The reason why guest memory could not be created.
 #[derive(Debug, Error)]
 pub enum MemoryError {
     /// The size is out of range or not a multiple of the page size.
@@ -21,10 +21,10 @@ pub enum MemoryError {
     /// The memfd could not be created, sized or sealed.
     #[error("cannot create the memory file: {0}")]
     File(io::Error),
-    /// A file that guest memory is to be taken over in is not what [`Memory::file`] of another memory gives.
+    /// The file to restore guest memory from is not one that [`Memory::file`](super::Memory::file) gives.
     #[error("the memory file is no sealed memfd of {LIMIT} bytes")]
     Foreign,
-    /// The map of a saved memory is none.
+    /// The map of a saved memory is invalid.
     #[error("memory map: {0}")]
     Map(#[from] MapError),
     /// The host granted no address space.
@@ -40,7 +40,7 @@ pub enum MemoryError {
     },
 }
 
-/// A guest-physical range is not, or not wholly, RAM or ROM.
+/// The error of an access to a guest-physical range that is not wholly RAM or ROM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("{len} bytes at guest-physical {addr} are not memory")]
 pub struct NotRam {

@@ -1,11 +1,12 @@
-//! What is known about each frame: what it is, attributes, and timestamps. All of it is atomic: any thread may store.
+//! [`Frames`]: kind, attributes and timestamps of each frame, all atomic, as any thread may store.
 //!
-//! All timestamps come from one counter that advances with every event, so that any two can be compared. The tables take host
-//! memory only for frames that had an event: a byte and 24 bytes a frame.
+//! All timestamps come from one counter that advances with every event, so that any two can be compared. The tables, 25
+//! bytes a frame, take host memory only near frames that had an event.
 //!
-//! **Stores and whoever reads.** A store first writes the bytes, then looks at the attributes. Whoever makes something from a
-//! frame first sets the attribute, then reads the bytes. Both are sequentially consistent, so that one of the two sees the
-//! other: what was made from old bytes is told of the store.
+//! **Ordering.** A store first writes the bytes, then looks at the attributes. A reader who derives something from a frame first
+//! sets the attribute, then reads the bytes. Both access the attributes by a sequentially consistent read-modify-write, which
+//! orders the plain accesses around it (on x86 it is a full barrier). So at least one sees the other: either the reader gets
+//! the new bytes, or the store is reported to it.
 
 use std::io;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
@@ -17,13 +18,13 @@ use crate::mapping::Atomics;
 /// A property of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Attribute {
-    /// Code was scanned here and not overwritten since. Stores take the slow path.
+    /// Code was scanned here and not overwritten since: stores take the slow path.
     Code,
-    /// Cached translations were made from paging-structure entries here and are dropped when the entries change. Stores take
-    /// the slow path.
+    /// Cached translations were made from paging-structure entries here, and the frame is write-tracked: stores take the slow
+    /// path.
     PageTable,
-    /// Cached translations were made from a page table here, and the processor compares it with them when the guest flushes. The
-    /// processor's own stores go unseen.
+    /// Cached translations were made from a page table here, which is compared with them when the guest flushes: the processor's
+    /// own stores go unseen until then.
     Unsync,
     /// Written since the machine was created.
     Dirty,
@@ -40,7 +41,7 @@ impl Attribute {
     }
 }
 
-/// All that a frame's byte says: what answers there, and the attributes.
+/// The kind of a frame and its attributes, in one byte.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Attributes(u8);
 
@@ -56,7 +57,7 @@ impl Attributes {
         self.0 & attribute.bit() != 0
     }
 
-    /// Whether something was made from the frame that a store may void.
+    /// Whether something was derived from the frame that a store may void.
     #[inline]
     pub(super) fn is_source(self) -> bool {
         self.has(Attribute::Code) || self.is_tracked()
@@ -86,29 +87,29 @@ impl Attributes {
     }
 }
 
-/// How stores to a frame are followed, for the cached translations that come from it.
+/// How stores to a frame are followed, for the sake of translations made from it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Tracking {
-    /// None comes from it.
+    /// Not at all: no translation comes from it.
     Untracked,
-    /// Every store is reported: the frame has no write slots.
+    /// All are reported, as the frame has no write slots.
     WriteTracked,
     /// The processor's own stores go unseen; those of others are reported.
     Unsync,
 }
 
-/// A moment on the memory's monotonic event counter; zero = never.
+/// A time on the memory's event counter, which only increases; zero means never.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Timestamp(u64);
 
 impl Timestamp {
-    /// Ticks of the event counter.
+    /// The value of the event counter.
     pub const fn get(self) -> u64 {
         self.0
     }
 }
 
-/// Attributes and timestamps of all frames that can be memory. Frames beyond have no attributes, no stamps, and cannot get any.
+/// The attributes and timestamps of all frames that can be memory. Frames beyond have none and cannot get any.
 #[derive(Debug)]
 pub(super) struct Frames {
     attributes: Atomics<AtomicU8>,
@@ -132,7 +133,7 @@ impl Frames {
         })
     }
 
-    /// How many frames there are.
+    /// The number of frames.
     pub(super) fn count(&self) -> u64 {
         self.attributes.len() as u64
     }
@@ -144,14 +145,14 @@ impl Frames {
         Attributes(byte.map_or(0, |byte| byte.load(SeqCst)))
     }
 
-    /// What answers at the frame.
+    /// The kind of the frame.
     #[inline]
     pub(super) fn kind(&self, frame: Frame) -> RegionKind {
         let byte = self.attributes.get(frame.get() as usize);
         Attributes(byte.map_or(0, |byte| byte.load(Relaxed))).kind()
     }
 
-    /// Sets what answers at the frame.
+    /// Sets the kind of the frame.
     pub(super) fn set_kind(&self, frame: Frame, kind: RegionKind) {
         if let Some(byte) = self.attributes.get(frame.get() as usize) {
             byte.fetch_and(!Attributes::KIND, SeqCst);
@@ -180,7 +181,7 @@ impl Frames {
         Attributes(byte.fetch_or(Attribute::Dirty.bit(), SeqCst))
     }
 
-    /// Takes the mark Code away.
+    /// Removes the mark Code.
     pub(super) fn overwritten(&self, frame: Frame) {
         if let Some(byte) = self.attributes.get(frame.get() as usize) {
             byte.fetch_and(!Attribute::Code.bit(), SeqCst);
@@ -199,8 +200,7 @@ impl Frames {
         self.stamp(&self.executed, frame);
     }
 
-    /// Records how stores to the frame are followed from now on. From one kind of tracking to the other there is no moment
-    /// without any.
+    /// Records how stores to the frame are followed from now on. In between two kinds of tracking the frame has both.
     pub(super) fn track(&self, frame: Frame, tracking: Tracking) {
         let Some(byte) = self.attributes.get(frame.get() as usize) else {
             return;
@@ -215,8 +215,8 @@ impl Frames {
         byte.fetch_and(!both | wanted, SeqCst);
     }
 
-    /// Begins an epoch of a dirty log. A store of which [`Self::written_at`] does not tell after this is stamped later than the
-    /// moment returned.
+    /// Begins an epoch of a dirty log. A store that does not show in [`Self::written_at`] after this gets a stamp later than the
+    /// time returned.
     pub(super) fn begin_epoch(&self) -> Timestamp {
         let now = self.now();
         self.epochs.fetch_add(1, SeqCst);
@@ -229,7 +229,8 @@ impl Frames {
         (self.tick(), epoch)
     }
 
-    /// Stamps a frame as written. Returns whether that counts: not if an epoch has begun since, whose log may have looked before.
+    /// Stamps a frame as written. Returns `false` if an epoch has begun since, the log of which may have looked too early; the
+    /// frame then needs another stamp.
     fn stamp_written(&self, frame: Frame, (now, epoch): (Timestamp, u64)) -> bool {
         if let Some(stamp) = self.written.get(frame.get() as usize) {
             stamp.store(now.0, SeqCst);
@@ -237,7 +238,7 @@ impl Frames {
         self.epochs.load(SeqCst) == epoch
     }
 
-    /// The present moment.
+    /// The present time.
     pub(super) fn now(&self) -> Timestamp {
         Timestamp(self.clock.load(SeqCst))
     }

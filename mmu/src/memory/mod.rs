@@ -1,5 +1,5 @@
-//! Guest-physical memory, shared by all who access it: RAM and ROM in one memfd, the map of what answers where, and what is
-//! known about each frame.
+//! [`Memory`]: guest-physical memory, shared by all who access it. It holds RAM and ROM in one memfd, the map of RAM, ROM and
+//! devices, and attributes and timestamps for each frame.
 //!
 //! ```text
 //!   vCPU's slow path ─┐                ┌─► bytes
@@ -9,20 +9,23 @@
 //! ```
 //!
 //! Guest-physical address = offset in the memfd, and the memfd is mapped once as a whole: a host address is base +
-//! guest-physical address, and parts of the file can be mapped elsewhere too. It is sparse: what is no memory takes none.
+//! guest-physical address, and parts of the file can be mapped elsewhere too. The file is sparse and takes host memory where
+//! it was written.
 //!
-//! Every store but those through a processor's write slots goes through this module, from whatever thread: the frame's
-//! `written` timestamp advances, and who has made something from the frame is told ([`Subscriber`]). A frame that something was
-//! made from has no write slots. So no store to code or page tables goes unseen.
+//! Every store except those through a processor's write slots goes through this module, on any thread: the frame's `written`
+//! timestamp advances, and whoever derived something from the frame is told ([`Subscriber`]). A frame with code or
+//! write-tracked page tables has no write slots. So no store to them goes unseen. (Raw pointers that `vm-memory` hands out
+//! bypass this; whoever writes through one calls [`Memory::mark_written`].)
 //!
 //! | file         | what it holds                                             |
 //! |--------------|-----------------------------------------------------------|
 //! | `map`        | regions of RAM, ROM and device                            |
 //! | `store`      | the one entrance for stores                               |
 //! | `frames`     | attributes and timestamps of each frame                   |
-//! | `subscriber` | who is told of what happens to frames                     |
-//! | `guest`      | the memory as `vm-memory` and the crates on top of it see it |
+//! | `subscriber` | the interface of those who are told of stores             |
+//! | `guest`      | the RAM as a `vm_memory::GuestMemory`                     |
 //! | `dirty`      | a log of the frames that were written                     |
+//! | `error`      | why there is no memory                                    |
 
 mod dirty;
 mod error;
@@ -57,16 +60,16 @@ use map::Map;
 pub use map::{MapError, Region, RegionKind};
 pub use subscriber::{Store, Subscriber, SubscriberId};
 
-/// Least guest RAM: everything below the first megabyte exists (1 MiB).
+/// Least guest RAM: 1 MiB, as everything below the first megabyte exists.
 pub const MIN_RAM: u64 = 1 << 20;
 
-/// Most guest RAM: the rest of the 32-bit space is for devices (3.5 GiB).
+/// Most guest RAM: 3.5 GiB, as the rest of the 32-bit space is for devices.
 pub const MAX_RAM: u64 = 0xe000_0000;
 
-/// Where memory, RAM and ROM, ends at the latest: 4 GiB. The memfd has this size.
+/// The limit of RAM and ROM, which is the size of the memfd: 4 GiB.
 const LIMIT: u64 = 1 << 32;
 
-/// What of a memory is saved beside its bytes.
+/// The state of a memory that is saved beside its bytes.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct MemoryState {
     map: Map,
@@ -84,18 +87,18 @@ impl Subscription {
     }
 }
 
-/// The guest's RAM and ROM, and what is known about each of their frames. Shared by [`Arc`].
+/// The guest's RAM and ROM, and the attributes and timestamps of their frames, shared by [`Arc`].
 pub struct Memory {
     file: Arc<File>,
     mapping: Mapping,
     frames: Frames,
     map: RwLock<Map>,
-    /// Held while a frame is marked Code, and from when a store to such a frame is told until the mark is gone: a processor that
-    /// has not been told finds the mark, and what was scanned after keeps its own.
+    /// Held while a frame is being marked Code, and while a store to a marked frame is reported and the mark removed. So a
+    /// processor that has not been told yet still finds the mark, and the mark of a later scan is not lost.
     marking: ReentrantMutex<()>,
     /// Replaced as a whole, so that no lock is held while subscribers are told.
     subscriptions: RwLock<Arc<[Subscription]>>,
-    /// Subscriptions that there have been: the latest one's number.
+    /// The number of the latest subscription.
     subscribed: AtomicU64,
 }
 
@@ -113,8 +116,8 @@ impl Memory {
         Self::with(Map::pc(ram), file)
     }
 
-    /// Takes over the memory that another one's [`Self::save`] and [`Self::file`] describe, of this or another process. Both
-    /// access the same bytes; the other must not be used any more, as neither is told of the other's stores.
+    /// Takes over the memory that [`Self::save`] and [`Self::file`] of another one describe, in this or another process. Both
+    /// access the same bytes; the other must not be used any more, as neither sees the other's stores.
     ///
     /// # Errors
     /// See [`MemoryError`].
@@ -127,7 +130,7 @@ impl Memory {
         Self::with(map, file)
     }
 
-    /// What [`Self::restore`] needs beside the file.
+    /// The state that [`Self::restore`] needs beside the file.
     pub fn save(&self) -> MemoryState {
         MemoryState {
             map: self.map.read().clone(),
@@ -157,7 +160,7 @@ impl Memory {
         &self.file
     }
 
-    /// The first address behind all RAM and ROM.
+    /// The address at which all RAM and ROM ends.
     pub fn size(&self) -> u64 {
         let map = self.map.read();
         let mut memory = map.regions().iter().rev();
@@ -217,8 +220,7 @@ impl Memory {
         }
     }
 
-    /// Reports that a region was added or removed: what was made from its frames is void, and bytes that were lost count as
-    /// written.
+    /// Reports that a region was added or removed: everything made from its frames is void, and lost bytes count as written.
     fn remapped(&self, region: &Region) {
         let frames = frames_of(region);
         self.tell(None, |subscriber| subscriber.remapped(frames.clone()));
@@ -232,13 +234,13 @@ impl Memory {
         }
     }
 
-    /// What answers at `addr`.
+    /// The kind of region at `addr`.
     #[inline]
     pub fn region(&self, addr: GuestPhys) -> RegionKind {
         self.frames.kind(addr.frame())
     }
 
-    /// Has `subscriber` told of what happens to frames, for as long as it lives.
+    /// Subscribes `subscriber` to the events of frames for as long as it lives.
     pub fn subscribe(&self, subscriber: Weak<dyn Subscriber>) -> SubscriberId {
         let id = SubscriberId(self.subscribed.fetch_add(1, Relaxed) + 1);
         let new = Subscription { id, subscriber };
@@ -306,24 +308,24 @@ impl Memory {
         self.frames.now()
     }
 
-    /// When `frame` was last seen written. Exact for frames marked [`Attribute::Code`]; stores to other frames are
-    /// recorded when they take the slow path, at least the first after all their write slots were dropped.
+    /// The time at which `frame` was last seen written. It is exact for frames marked [`Attribute::Code`]; stores to other frames
+    /// are recorded when they take the slow path, at least the first after all their write slots were dropped.
     pub fn written(&self, frame: Frame) -> Timestamp {
         self.frames.written_at(frame)
     }
 
-    /// When `frame` was last scanned for code.
+    /// The time at which `frame` was last scanned for code.
     pub fn scanned(&self, frame: Frame) -> Timestamp {
         self.frames.scanned_at(frame)
     }
 
-    /// When code of `frame` was last executed, as far as [`Memory::mark_executed`] was told: engines tell when they look the
-    /// page up.
+    /// The time at which code of `frame` was last executed, as reported by [`Memory::mark_executed`], which engines call when
+    /// they look the page up.
     pub fn executed(&self, frame: Frame) -> Timestamp {
         self.frames.executed_at(frame)
     }
 
-    /// Whether `frame` was written after it was scanned: what was made from the scan is void.
+    /// Whether `frame` was written after it was scanned, so that code made from the scan is void.
     pub fn stale(&self, frame: Frame) -> bool {
         self.written(frame) > self.scanned(frame)
     }
@@ -333,24 +335,24 @@ impl Memory {
         self.frames.executed(frame);
     }
 
-    /// Marks `frame` as scanned for code now. Whoever scans has no write slots for it, and reads the bytes after this.
+    /// Marks `frame` as scanned for code now. The caller has dropped its write slots, and reads the bytes after this.
     pub(crate) fn mark_scanned(&self, frame: Frame) {
         let _marking = self.marking.lock();
         self.frames.scanned(frame);
     }
 
-    /// Records that stores to `frame` will go unseen from now on: it counts as written now.
+    /// Records that stores to `frame` go unseen from now on, so that it counts as written now.
     pub(crate) fn mark_write_open(&self, frame: Frame) {
         self.frames.written(frame);
     }
 
-    /// Records how stores to `frame` are followed, for the translations that are kept from entries in it. Whoever makes some
-    /// of a write-tracked frame has no write slots for it, and reads the entries after this.
+    /// Records how stores to `frame` are followed, for the sake of translations made from entries in it. Before it write-tracks a
+    /// frame the caller drops its write slots; it reads the entries after this.
     pub(crate) fn track(&self, frame: Frame, tracking: Tracking) {
         self.frames.track(frame, tracking);
     }
 
-    /// The 4096 bytes of `frame`; a frame without memory reads as all ones, like an empty bus.
+    /// The 4096 bytes of `frame`, which are all ones where there is no memory, like an empty bus.
     pub fn page(&self, frame: Frame) -> [u8; PAGE_SIZE] {
         let mut bytes = [0xff; PAGE_SIZE];
         if let Ok(slice) = self.slice(frame.base(), PAGE_SIZE) {
@@ -364,7 +366,7 @@ impl Memory {
         self.mapping.start().as_ptr()
     }
 
-    /// How many frames are mapped from [`Self::host_base`] on.
+    /// The number of frames that are mapped from [`Self::host_base`] on.
     pub(crate) fn frame_count(&self) -> u64 {
         self.frames.count()
     }

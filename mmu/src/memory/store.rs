@@ -45,7 +45,7 @@ impl Memory {
         self.store_bytes(addr, value.as_slice())
     }
 
-    /// Stores bytes as the guest does: ROM ignores them. All subscribers are told but `by`, who gets to know by `own`.
+    /// Stores bytes as the guest does: ROM ignores them. All subscribers are told except `by`, which learns of it by `own`.
     pub(crate) fn store_by(
         &self,
         by: Option<SubscriberId>,
@@ -99,7 +99,7 @@ impl Memory {
         exchanged
     }
 
-    /// Records that `len` bytes from `addr` have been written by other means than this type's methods.
+    /// Records that `len` bytes from `addr` have been written by means other than this type's methods.
     pub fn mark_written(&self, addr: GuestPhys, len: u64) {
         self.stored(None, addr, len, &mut |_| ());
     }
@@ -115,7 +115,7 @@ impl Memory {
             let attributes = self.frames.written(frame);
             let is_code = attributes.has(Attribute::Code);
             let marking = is_code.then(|| self.marking.lock());
-            // A processor's own store to what nothing was made from is of no interest to others.
+            // A processor's own store to a frame from which nothing was made does not interest others.
             if by.is_some() && !attributes.is_source() {
                 continue;
             }
@@ -145,7 +145,7 @@ impl Memory {
         }
     }
 
-    /// The frames that hold some of `len` bytes from `addr`, each with the offsets of those in it.
+    /// The frames that hold `len` bytes from `addr`, each with the offsets of the bytes in it.
     fn pieces(
         &self,
         addr: GuestPhys,

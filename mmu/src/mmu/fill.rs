@@ -1,4 +1,4 @@
-//! Entering what a walk has found into the TLB, and keeping what was entered in agreement with the page tables.
+//! Filling the TLB from a walk, and tracking the entries of the walk so that the slots agree with the page tables.
 
 use super::Mmu;
 use super::snoop::follow;
@@ -8,7 +8,10 @@ use crate::paging::{ACCESSED, Access, DIRTY, Privilege, Step, Translation, Walk}
 use crate::tlb::TlbEntry;
 
 impl Mmu {
-    /// Stores bytes to guest-physical memory as the guest does: ROM ignores them. If any byte is not memory, none is stored.
+    /// Stores bytes to guest-physical memory as the guest does: ROM ignores them.
+    ///
+    /// # Errors
+    /// [`NotRam`] if any byte is neither RAM nor ROM; none is then stored.
     pub fn store_phys(&mut self, addr: GuestPhys, data: &[u8]) -> Result<(), NotRam> {
         let (mailbox, tlb, memory) = (&self.mailbox, &mut self.tlb, &self.memory);
         memory.store_by(Some(self.id), addr, data, |store| {
@@ -22,7 +25,7 @@ impl Mmu {
         })
     }
 
-    /// Sets the A and D bits of an access. They change no mapping, so nothing is dropped.
+    /// Sets the A and D bits of an access, which change no mapping, so that nothing is dropped.
     pub(super) fn set_accessed(&mut self, walk: &Walk, access: Access) {
         let (id, mailbox, memory) = (self.id, &self.mailbox, &self.memory);
         let own = |store: Store| {
@@ -36,9 +39,9 @@ impl Mmu {
         });
     }
 
-    /// Enters a page of RAM or ROM after an access to it was allowed, its A and D bits set, and before it is made, since a
-    /// store may change the very entries of the walk. `writable`: a write at this privilege would change no bit of the
-    /// paging structures either.
+    /// Fills the slots of a page of RAM or ROM: after an access to it was allowed and its A and D bits were set, but before the
+    /// access is made, since a store may change the very entries of the walk. `writable` says that a write at this privilege
+    /// would change no bit of the paging structures either.
     pub(super) fn fill(
         &mut self,
         page: LinearPage,
@@ -84,8 +87,8 @@ impl Mmu {
             && !attributes.has(Attribute::PageTable)
     }
 
-    /// Watches the entries of a walk for `page`. Returns whether slots may be made from them: changes of anything but RAM are
-    /// not noticed, and an entry may have been changed since the walk, by somebody else, who may have cleared its A or D bit, too.
+    /// Tracks the entries of a walk for `page`. Returns whether slots may be made from them: not if any is outside RAM, where
+    /// changes go unseen, nor if somebody else has changed one since the walk or cleared its A or D bit.
     fn track(&mut self, page: LinearPage, walk: &Walk, writable: bool) -> bool {
         let in_ram = |step: &Step| self.memory.region(step.entry) == RegionKind::Ram;
         if !walk.trail.iter().all(in_ram) {
@@ -105,7 +108,7 @@ impl Mmu {
             let frame = step.entry.frame();
             let tracking = self.tlb.note_step(page, step, value);
             if tracking == Tracking::WriteTracked && !self.memory.has(frame, Attribute::PageTable) {
-                // From here on stores are told: what came before is seen by looking again.
+                // From here on stores are reported; earlier ones are seen by looking again.
                 self.memory.track(frame, tracking);
                 unchanged &= holds(self.entry(step));
             }
@@ -113,7 +116,7 @@ impl Mmu {
         unchanged
     }
 
-    /// The value of a paging-structure entry; all ones where there is no memory.
+    /// The present value of a paging-structure entry, which is all ones where there is no memory.
     fn entry(&self, step: &Step) -> u64 {
         let mut bytes = [0; size_of::<u64>()];
         let value = &mut bytes[..1 << step.entry_shift];
@@ -123,8 +126,8 @@ impl Mmu {
         u64::from_le_bytes(bytes)
     }
 
-    /// Drops the translations of the present address space that come from entries which have changed unseen, as a guest's flush
-    /// asks for.
+    /// Drops the present address space's translations that come from changed entries of unsync page tables, as a guest's flush
+    /// demands.
     pub(super) fn sync(&mut self) {
         let memory = &self.memory;
         let again = self.tlb.sync(|frame| memory.page(frame));

@@ -32,16 +32,17 @@ const fn bits(high: u32, low: u32) -> u64 {
     (u64::MAX >> (63 - high)) & (u64::MAX << low)
 }
 
-/// A paging-structure format: how many levels, how wide, and what the bits say. Levels count down to 1, the page table.
+/// A paging-structure format: its levels, the width of entries, and the meaning of their bits. Levels count down to 1, the page
+/// table.
 pub(super) trait Format {
-    /// Levels held in memory.
+    /// The number of levels held in memory.
     const LEVELS: u32;
     /// Bits of the linear address that index a structure.
     const INDEX_BITS: u32;
     /// log2 of the bytes of an entry.
     const ENTRY_SHIFT: u32;
 
-    /// Reads the entry at `addr`. A structure outside RAM and ROM reads as all ones, like an empty bus.
+    /// Reads the entry at `addr`, which is all ones outside RAM and ROM, like an empty bus.
     fn load(memory: &Memory, addr: GuestPhys) -> u64;
 
     /// Decodes an entry of `level`.

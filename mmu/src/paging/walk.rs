@@ -14,22 +14,22 @@ use super::pdpte::Pdptes;
 use crate::addr::{GuestPhys, LinearAddr, PAGE_SHIFT};
 use crate::memory::Memory;
 
-/// What a linear address translates to.
+/// The translation of a linear address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Translation {
     /// The guest-physical address.
     pub phys: GuestPhys,
     /// Size of the page that maps it.
     pub page_size: PageSize,
-    /// What all levels together permit.
+    /// The permissions that all levels together give.
     pub permissions: Permissions,
-    /// The page is global: G is set and CR4.PGE = 1.
+    /// Whether the page is global: G is set and CR4.PGE = 1.
     pub global: bool,
-    /// D is set in the entry that maps the page.
+    /// Whether D is set in the entry that maps the page.
     pub dirty: bool,
 }
 
-/// Why a linear address has no translation.
+/// The reason why a linear address has no translation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NoTranslation {
     /// An entry has P = 0.
@@ -47,13 +47,13 @@ impl From<ReservedBits> for NoTranslation {
 /// An entry that a walk used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Step {
-    /// Where the entry is.
+    /// Address of the entry.
     pub(crate) entry: GuestPhys,
     /// log2 of its bytes.
     pub(crate) entry_shift: u32,
     /// log2 of the linear pages that it maps.
     pub(crate) shift: u32,
-    /// What it held.
+    /// Its value.
     pub(crate) value: u64,
 }
 
@@ -62,7 +62,7 @@ pub(crate) struct Step {
 pub(crate) type Exchange<'a> = dyn FnMut(&Step, (u64, u64)) -> bool + 'a;
 
 impl Step {
-    /// Whether `now`, the entry's value, still translates as the walk found.
+    /// Whether the entry's value `now` translates like the one that the walk found.
     pub(crate) fn is_same(&self, now: u64) -> bool {
         (self.value ^ now) & !(ACCESSED | DIRTY) == 0
     }
@@ -144,7 +144,8 @@ pub(crate) fn walk(
     Ok(Walk { translation, trail })
 }
 
-/// The same; adds the entries to `trail`, also those of a walk that ends without a translation.
+/// Translates `addr` without side effects, and adds the entries to `trail`, also those of a walk that ends without a
+/// translation.
 #[inline]
 pub(crate) fn walk_along(
     memory: &Memory,

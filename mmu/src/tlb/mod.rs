@@ -1,30 +1,30 @@
-//! The software TLB: what has been translated, kept as long as the guest cannot tell.
+//! [`Tlb`]: the software TLB, which keeps translations for as long as the guest cannot tell.
 //!
-//! Flat tables, one a [`View`] (supervisor or user × read, write, fetch or code), indexed by linear page number. A slot
-//! answers at once whether this kind of access to that page may go straight to host memory, and where. What a slot
-//! promises:
+//! The TLB consists of flat tables, one for each [`View`] (supervisor or user × read, write, fetch or code), indexed by linear
+//! page number. A slot tells at once whether this kind of access to that page may go straight to host memory, and where. A
+//! filled slot promises:
 //!
 //! * read and fetch slots: the page is RAM or ROM, readable (fetchable) at that privilege, A is set;
-//! * write slots: the page is RAM, writable at that privilege, D is set, and the frame is neither marked Code nor watched;
-//! * code slots: something of the translator's about the page, while the fetch slot is filled.
+//! * write slots: the page is RAM, writable at that privilege, D is set, and the frame is neither marked Code nor write-tracked;
+//! * code slots: a value of the translator's about the page, kept while the fetch slot is filled.
 //!
-//! There is a set of tables for each guest address space of late. Its slots are of two parts:
+//! There is a set of tables for each of the guest's most recent address spaces. Its slots are of two parts:
 //!
-//! * *own* slots, below [`OWN_PAGES`], always agree with the guest's page tables. The frames that hold the entries they were
-//!   made from are *watched*: a store to an entry empties the slots that come from it. So neither INVLPG nor MOV to CR3
-//!   has anything to do, and a space finds its slots again when the guest comes back to it. (A translation may be
-//!   dropped at any time: SDM Vol. 3A, 4.10.4.3 Optional Invalidation.)
-//! * *shared* slots, from there up, are the same in all sets and behave like the processor's TLB: emptied when the guest
-//!   says so.
+//! * *own* slots, below [`OWN_PAGES`], are kept in agreement with the guest's page tables (`tracking`): a store to an entry
+//!   empties the slots that come from it, at once or at the guest's next flush. So INVLPG and MOV to CR3 have little to do, and
+//!   a space finds its slots again when the guest returns to it. (A translation may be dropped at any time: SDM Vol. 3A,
+//!   4.10.4.3 Optional Invalidation.)
+//! * *shared* slots, from there up, are the same in all sets and behave like the processor's TLB: they are emptied when the
+//!   guest flushes.
 //!
-//! | file      | what it holds                                                              |
-//! |-----------|----------------------------------------------------------------------------|
-//! | `table`   | the tables and the raw access through them: all `unsafe` code of the crate |
-//! | `view`    | which table serves what                                                    |
-//! | `spaces`  | which address spaces have tables                                           |
-//! | `watch`   | which frames own slots come from, and what a store to one empties          |
-//! | `writers` | where each frame is entered writable, so that this can be undone           |
-//! | `filled`  | a list of filled shared slots, which makes a flush cheap                   |
+//! | file         | what it holds                                                     |
+//! |--------------|-------------------------------------------------------------------|
+//! | `table`      | the tables and the raw accesses through them                      |
+//! | `view`       | which table serves which access                                   |
+//! | `spaces`     | which address spaces have tables                                  |
+//! | `tracking`   | which frames own slots come from, and what a store to one empties |
+//! | `rmap`       | reverse map from a frame to the pages that map it writable        |
+//! | `non_global` | a list of filled shared slots, which makes a flush cheap          |
 
 mod non_global;
 mod rmap;
@@ -58,15 +58,15 @@ use tracking::WriteTracking;
 pub use view::View;
 use view::{SlotId, ViewSet};
 
-/// Host memory that all tables together may hold across a flush, in bytes. A guest that has used many parts of its address
+/// Host memory that all tables together may hold after a flush, in bytes. A guest that has used many parts of its address
 /// spaces would otherwise keep all of the tables resident.
 const RESIDENT_LIMIT: usize = 32 << 20;
 
-/// log2 of the granule in which large pages are remembered: 4 MiB, the largest page.
+/// log2 of the pages of a granule in which large pages are remembered: 4 MiB, the largest page.
 const GRANULE_SHIFT: u32 = 22 - crate::addr::PAGE_SHIFT;
 const GRANULES: usize = LinearPage::COUNT >> GRANULE_SHIFT;
 
-/// A page to enter: what the walk found.
+/// A translation to enter, as the walk found it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TlbEntry {
     pub(crate) page: LinearPage,
@@ -75,19 +75,19 @@ pub(crate) struct TlbEntry {
     pub(crate) global: bool,
 }
 
-/// Translations of one processor. What is read from the tables, and accesses through them, are methods of [`Tables`].
+/// The translations of one processor. Reads of the tables, and accesses through them, are methods of [`Tables`].
 pub struct Tlb {
     tables: Tables,
     spaces: Spaces,
     tracking: WriteTracking,
     rmap: ReverseMap,
     non_global: NonGlobal,
-    /// 4 MiB granules in which shared slots were filled from a larger page: a bit each.
+    /// A bit for each 4 MiB granule in which shared slots were filled from a large page.
     large: [u64; GRANULES / 64],
 }
 
 impl Tlb {
-    /// An empty TLB for `memory`, in the space of `key`.
+    /// Creates an empty TLB for `memory`, in the space of `key`.
     pub(crate) fn new(memory: Arc<Memory>, key: SpaceKey) -> io::Result<Self> {
         let frames = memory.frame_count() as usize;
         Ok(Self {
@@ -100,7 +100,7 @@ impl Tlb {
         })
     }
 
-    /// The frame that programs in `space` fetch the page from, if that is cached and the space is still there and has a window.
+    /// The frame from which programs in `space` fetch the page, if that is cached and the space still exists and has a window.
     pub fn fetched_in(&self, space: SpaceId, page: LinearPage) -> Option<Frame> {
         if !self.spaces.is_present(space) || !self.is_own(page) {
             return None;
@@ -108,19 +108,19 @@ impl Tlb {
         self.tables.fetched_in(space.index() as u8, page)
     }
 
-    /// Empties the code slots for programs in `space`, if that is still there.
+    /// Empties the code slots for programs in `space`, if it still exists.
     pub fn forget_user_code(&mut self, space: SpaceId) {
         if self.spaces.is_present(space) {
             self.tables.forget_user_code(space.index() as u8);
         }
     }
 
-    /// Names the present address space. Windows do not outlive what this names.
+    /// The name of the present address space. It ends no later than the space's window.
     pub fn space(&self) -> SpaceId {
         self.spaces.current().id()
     }
 
-    /// Makes the space of `key` the current one. Shared slots stay.
+    /// Makes the space of `key` the current one, without a change to shared slots.
     pub(crate) fn enter(&mut self, key: SpaceKey) {
         if self.spaces.is_current(key) {
             return;
@@ -135,13 +135,14 @@ impl Tlb {
         !self.is_own(page)
     }
 
-    /// Whether the slots of the page are the current space's own: to be filled only if all entries of the walk were noted.
+    /// Whether the slots of the page are the current space's own, which may be filled only after [`Self::note_step`] for all
+    /// entries of the walk.
     pub(crate) fn is_own(&self, page: LinearPage) -> bool {
         page.get() < OWN_PAGES
     }
 
-    /// Notes the use of an entry in RAM, which has this value, from which own slots of `page` in the current space are about to
-    /// be filled. Says whether all stores to its frame must be reported.
+    /// Tracks an entry in RAM, which has this value, before own slots of `page` in the current space are filled from it. Returns
+    /// how stores to its frame are followed from now on.
     pub(crate) fn note_step(&mut self, page: LinearPage, step: &Step, value: u64) -> Tracking {
         let frame = step.entry.frame();
         let was_tracked = self.tracking.is_write_tracked(frame);
@@ -160,8 +161,8 @@ impl Tlb {
         tracking
     }
 
-    /// Takes notice of a store to `bytes` of a watched frame, which holds `now`: drops the own slots that come from the entries
-    /// there. Says whether further stores must be reported.
+    /// Follows a store to `bytes` of a tracked frame, which holds `now`: drops the own slots that come from the entries there.
+    /// Returns how further stores are followed.
     pub(crate) fn stored(
         &mut self,
         frame: Frame,
@@ -172,8 +173,8 @@ impl Tlb {
             .stored(frame, bytes, now, &self.spaces, &mut self.tables)
     }
 
-    /// Drops the current space's own slots that come from entries which have changed unseen; `bytes` gives what a frame holds.
-    /// All stores to the frames returned must be reported from now on.
+    /// Drops the current space's own slots that come from changed entries of unsync page tables; `bytes` gives the contents of a
+    /// frame. The frames returned are write-tracked from now on.
     pub(crate) fn sync(&mut self, bytes: impl Fn(Frame) -> FrameBytes) -> SmallVec<[Frame; 4]> {
         let space = self.spaces.current().space;
         let again = self
@@ -185,8 +186,8 @@ impl Tlb {
         again
     }
 
-    /// Enters a page for `access` and that only, after an access to it was allowed and its A and D bits set. A frame of RAM
-    /// or ROM only; for `Access::Write`, only RAM that is neither marked Code nor watched.
+    /// Fills the slot of a page for `access` alone, after an access to it was allowed and its A and D bits were set. The frame is
+    /// RAM or ROM; for `Access::Write`, RAM that is neither marked Code nor write-tracked.
     pub(crate) fn fill(&mut self, fill: TlbEntry, access: Access, privilege: Privilege) {
         let TlbEntry {
             page,
@@ -232,17 +233,17 @@ impl Tlb {
         }
     }
 
-    /// Drops everything. `unwatched` is told which frames were watched.
-    pub(crate) fn flush_all(&mut self, unwatched: impl FnMut(Frame)) {
+    /// Drops everything. `untracked` is told which frames were tracked.
+    pub(crate) fn flush_all(&mut self, untracked: impl FnMut(Frame)) {
         for space in self.spaces.oldest_first() {
             self.empty_space(space);
         }
         self.flush_shared();
-        self.tracking.end_all().for_each(unwatched);
+        self.tracking.end_all().for_each(untracked);
         self.trim();
     }
 
-    /// Drops at least all shared slots that are not global. For own slots see [`Self::sync`].
+    /// Drops at least all shared slots that are not global. See [`Self::sync`] for own slots.
     pub(crate) fn flush_non_global(&mut self) {
         if self.non_global.overflowed() {
             self.flush_shared();
@@ -252,10 +253,9 @@ impl Tlb {
         self.trim();
     }
 
-    /// Drops the slots of the page of any size that holds `addr`, global or not; own ones only where they may not agree with
-    /// the page tables. Where a large page was entered in
-    /// pieces, those are all shared slots (SDM Vol. 3A, 4.10.4.3 Optional Invalidation: more may be dropped than was
-    /// asked for).
+    /// Drops the slots of the page of any size that holds `addr`, global or not; own slots only where they may disagree with the
+    /// page tables. Where a large page was entered in pieces, all shared slots go (SDM Vol. 3A, 4.10.4.3 Optional Invalidation:
+    /// more may be dropped than was asked for).
     pub(crate) fn drop_page(&mut self, addr: LinearAddr) {
         let page = addr.page();
         if self.is_own(page) {
@@ -274,7 +274,7 @@ impl Tlb {
         self.tables.part(PartId::Shared).clear(ViewSet::ALL, pages);
     }
 
-    /// Drops all write slots, of all spaces. `opened` is told the frames that they pointed at.
+    /// Drops the write slots of all spaces. `opened` is told the frames to which they led.
     pub(crate) fn drop_all_write_slots(&mut self, mut opened: impl FnMut(Frame)) {
         for id in self.tables.parts() {
             self.tables
@@ -290,7 +290,7 @@ impl Tlb {
         self.rmap.drop_slots(frame, &mut self.tables);
     }
 
-    /// An empty space for `key`, with tables that no space of late has.
+    /// Admits a space for `key`, with empty tables: new ones, or those of the least recently used space.
     fn admit(&mut self, key: SpaceKey) -> u8 {
         if !self.spaces.is_full() && self.tables.grow().is_ok() {
             return self.spaces.push(key);
@@ -313,7 +313,8 @@ impl Tlb {
         self.large.fill(0);
     }
 
-    /// Gives memory back until the tables hold little enough, that of the least recently used spaces first.
+    /// Gives memory back to the host, that of the least recently used spaces first, until the tables hold no more than
+    /// [`RESIDENT_LIMIT`].
     fn trim(&mut self) {
         if self.tables.resident() <= RESIDENT_LIMIT {
             return;

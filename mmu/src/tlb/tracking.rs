@@ -1,16 +1,17 @@
-//! Which frames hold paging-structure entries that own slots were made from, and which slots those are.
+//! [`WriteTracking`]: the frames whose paging-structure entries own slots were made from, and which slots those are.
 //!
 //! ```text
-//!              first walk                  first store
-//!   (unknown) ────────────► watched ────────────────────► behind: a copy of what the slots were made from
-//!                              ▲                             │
-//!                              └── unchanged for some flushes ┘
+//!               first walk                    first store
+//!   (untracked) ──────────► write-tracked ────────────────────► unsync: a copy of the entries is kept
+//!                                 ▲                                │
+//!                                 └── unchanged for some flushes ──┘
 //! ```
 //!
-//! Stores to a *watched* frame are all seen, because it has no write slots: the slots that come from an entry are emptied when
-//! it changes. A page table, though, is written much and in bulk, and a processor need not notice before the guest flushes
-//! (SDM Vol. 3A, 4.10.4 "Invalidation of TLBs and Paging-Structure Caches"). So with the first store it falls *behind*: stores
-//! go unseen from then on, and at each flush its entries are compared with those that the slots were made from.
+//! A *write-tracked* frame has no write slots, so every store to it is seen, and a changed entry empties the slots that come
+//! from it. A page table, though, is written often and in bulk, and a processor need not follow before the guest flushes
+//! (SDM Vol. 3A, 4.10.4 "Invalidation of TLBs and Paging-Structure Caches"). So its first store makes it *unsync*: from then
+//! on the processor's own stores go unseen, and each flush compares the entries with those that the slots were made from.
+//! Stores of others are still reported, because they may reach the copy before they are known.
 
 use std::ops::Range;
 
@@ -24,23 +25,23 @@ use crate::addr::{Frame, LinearPage, PAGE_SHIFT, PAGE_SIZE};
 use crate::memory::Tracking;
 use crate::paging::{ACCESSED, DIRTY, PRESENT, Step};
 
-/// Uses remembered for a frame. At least two, as one walk can use a frame twice.
+/// Most uses remembered for a frame. At least two, as one walk can use a frame twice.
 const MAX_USES: usize = 16;
 
-/// Stores to a directory that no walk has used in between, until it is not watched any more: whoever writes so much is not
-/// editing a paging structure in use but copying, clearing or reusing one.
+/// Stores to a directory without a walk in between, after which it is no longer tracked: the guest is then not editing a paging
+/// structure in use but copying, clearing or reusing one.
 const MAX_STORES: u32 = 8;
 
-/// Flushes that find a page table unchanged, until it is watched again.
+/// Successive flushes that must find an unsync page table unchanged before it is write-tracked again.
 const SETTLED_FLUSHES: u32 = 2;
 
-/// Page tables that are behind at most.
+/// Most page tables that are unsync at a time.
 const MAX_UNSYNC: usize = 256;
 
 /// The bytes of a frame.
 pub(crate) type FrameBytes = [u8; PAGE_SIZE];
 
-/// A paging structure as a space uses it.
+/// A paging structure as an address space uses it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct StructureUse {
     generation: Generation,
@@ -53,7 +54,7 @@ struct StructureUse {
 }
 
 impl StructureUse {
-    /// The structure that holds the entry `step` of a walk for `page`.
+    /// Describes the structure that holds the entry `step` of a walk for `page`.
     fn new(generation: Generation, step: &Step, page: LinearPage) -> Self {
         let Step {
             entry,
@@ -93,15 +94,16 @@ impl StructureUse {
 /// All bytes of a frame.
 const WHOLE: Range<u32> = 0..1 << PAGE_SHIFT;
 
+/// A frame that holds paging-structure entries in use.
 struct TrackedFrame {
     frame: Frame,
     /// Stores since a walk last used the frame.
     stores: u32,
-    /// The least recent first.
+    /// Its uses, the least recent first.
     uses: SmallVec<[StructureUse; 2]>,
-    /// What the slots were made from, if stores go unseen.
+    /// The entries that the slots were made from, if the frame is unsync.
     copy: Option<Box<FrameBytes>>,
-    /// Flushes since it was found changed.
+    /// Flushes since it was last found changed.
     unchanged: u32,
 }
 
@@ -113,7 +115,8 @@ impl TrackedFrame {
         }
     }
 
-    /// A slot is about to be made from the entry at `bytes`, which is `now`. Others may come from an earlier value.
+    /// Updates the copy before a slot is made from the entry at `bytes`, whose value is `now`. Empties the slots that were made
+    /// from another value.
     fn refresh(&mut self, bytes: Range<u32>, now: u64, tables: &mut Tables) {
         let Some(copy) = &mut self.copy else { return };
         let entry = &mut copy[bytes.start as usize..bytes.end as usize];
@@ -127,7 +130,8 @@ impl TrackedFrame {
         }
     }
 
-    /// The bytes of entries that differ: as few ranges as can be, since what is not present makes no slots.
+    /// The bytes of entries that differ, in few ranges: entries between them that were not present are included, as no slot
+    /// comes from them.
     fn differences(&self, before: &FrameBytes, now: &FrameBytes) -> SmallVec<[Range<u32>; 8]> {
         let size = self
             .uses
@@ -150,7 +154,7 @@ impl TrackedFrame {
         ranges
     }
 
-    /// Empties the slots that come from entries of which `now` has others. Returns whether there are any.
+    /// Empties the slots that come from entries that differ in `now`, and copies it. Returns whether any entry differs.
     fn sync(&mut self, now: &FrameBytes, tables: &mut Tables) -> bool {
         let Some(mut copy) = self.copy.take() else {
             return false;
@@ -167,31 +171,31 @@ impl TrackedFrame {
     }
 }
 
-/// The watched frames, and those that are behind.
+/// The tracked frames.
 pub(super) struct WriteTracking {
-    watched: Vec<TrackedFrame>,
-    /// For each frame of RAM, 1 + its index in `watched`, or 0. Zero-backed.
+    tracked: Vec<TrackedFrame>,
+    /// For each frame of RAM, 1 + its index in `tracked`, or 0. Takes host memory where it is not 0.
     places: Vec<u32>,
-    /// Those that are behind, the least recent first.
+    /// The unsync frames, the least recent first.
     unsync: Vec<Frame>,
 }
 
 impl WriteTracking {
     pub(super) fn new(frames: usize) -> Self {
         Self {
-            watched: Vec::new(),
+            tracked: Vec::new(),
             places: vec![0; frames],
             unsync: Vec::new(),
         }
     }
 
-    /// Whether all stores to the frame are reported.
+    /// Whether the frame is write-tracked.
     pub(super) fn is_write_tracked(&self, frame: Frame) -> bool {
         self.place(frame)
-            .is_some_and(|place| self.watched[place].copy.is_none())
+            .is_some_and(|place| self.tracked[place].copy.is_none())
     }
 
-    /// Whether slots may have been made from entries that are others now.
+    /// Whether any slot may have been made from an entry that has changed since.
     pub(super) fn has_unsync(&self) -> bool {
         !self.unsync.is_empty()
     }
@@ -201,8 +205,8 @@ impl WriteTracking {
         (place as usize).checked_sub(1)
     }
 
-    /// Remembers that the walk of `page` in the space of `life` used the entry `step`, which is in RAM and has this value. Says
-    /// what becomes of stores to its frame from now on.
+    /// Remembers that a walk for `page` in the space of `generation` used the entry `step`, which is in RAM and has this value.
+    /// Returns how its frame is tracked from now on.
     pub(super) fn note(
         &mut self,
         generation: Generation,
@@ -213,48 +217,48 @@ impl WriteTracking {
         tables: &mut Tables,
     ) -> Tracking {
         let this = StructureUse::new(generation, step, page);
-        let watched = self.entry(step.entry.frame());
-        watched.stores = 0;
+        let tracked = self.entry(step.entry.frame());
+        tracked.stores = 0;
         let start = step.entry.offset();
-        watched.refresh(start..start + (1 << step.entry_shift), value, tables);
-        if watched.uses.last() != Some(&this) {
-            watched
+        tracked.refresh(start..start + (1 << step.entry_shift), value, tables);
+        if tracked.uses.last() != Some(&this) {
+            tracked
                 .uses
                 .retain(|earlier| *earlier != this && spaces.is_live(earlier.generation));
-            if watched.uses.len() == MAX_USES {
-                watched.uses.remove(0).drop_slots(&WHOLE, tables);
+            if tracked.uses.len() == MAX_USES {
+                tracked.uses.remove(0).drop_slots(&WHOLE, tables);
             }
-            watched.uses.push(this);
+            tracked.uses.push(this);
         }
-        if watched.copy.is_some() && this.is_page_table() {
+        if tracked.copy.is_some() && this.is_page_table() {
             return Tracking::Unsync;
         }
-        // What is a directory, too, cannot be behind.
-        if watched.copy.take().is_some() {
-            watched.drop_slots(&WHOLE, tables);
-            let frame = watched.frame;
-            self.unsync.retain(|behind| *behind != frame);
+        // A frame that also serves as a directory cannot be unsync.
+        if tracked.copy.take().is_some() {
+            tracked.drop_slots(&WHOLE, tables);
+            let frame = tracked.frame;
+            self.unsync.retain(|unsync| *unsync != frame);
         }
         Tracking::WriteTracked
     }
 
     fn entry(&mut self, frame: Frame) -> &mut TrackedFrame {
         let place = self.place(frame).unwrap_or_else(|| {
-            self.watched.push(TrackedFrame {
+            self.tracked.push(TrackedFrame {
                 frame,
                 stores: 0,
                 uses: SmallVec::new(),
                 copy: None,
                 unchanged: 0,
             });
-            self.places[frame.get() as usize] = self.watched.len() as u32;
-            self.watched.len() - 1
+            self.places[frame.get() as usize] = self.tracked.len() as u32;
+            self.tracked.len() - 1
         });
-        &mut self.watched[place]
+        &mut self.tracked[place]
     }
 
-    /// Takes notice of a store to `bytes` of a watched frame, which holds `now`: empties the slots that come from the entries
-    /// there. Says what becomes of further stores.
+    /// Follows a store to `bytes` of a tracked frame, which holds `now`: empties the slots that come from the entries there.
+    /// Returns how the frame is tracked from now on.
     pub(super) fn stored(
         &mut self,
         frame: Frame,
@@ -266,24 +270,24 @@ impl WriteTracking {
         let Some(place) = self.place(frame) else {
             return Tracking::Untracked;
         };
-        let watched = &mut self.watched[place];
-        watched.uses.retain(|this| spaces.is_live(this.generation));
-        watched.drop_slots(bytes, tables);
-        watched.stores += 1;
-        if watched.uses.is_empty() {
+        let tracked = &mut self.tracked[place];
+        tracked.uses.retain(|this| spaces.is_live(this.generation));
+        tracked.drop_slots(bytes, tables);
+        tracked.stores += 1;
+        if tracked.uses.is_empty() {
             self.remove(place);
-            self.unsync.retain(|behind| *behind != frame);
+            self.unsync.retain(|unsync| *unsync != frame);
             Tracking::Untracked
-        } else if watched.copy.is_some() {
-            // Somebody else's store. The copy may have the bytes already, though slots come from those before.
+        } else if tracked.copy.is_some() {
+            // Somebody else's store. The copy may hold its bytes already, although slots come from earlier ones.
             Tracking::Unsync
-        } else if watched.uses.iter().all(StructureUse::is_page_table) {
-            watched.copy = Some(Box::new(now()));
-            watched.unchanged = 0;
+        } else if tracked.uses.iter().all(StructureUse::is_page_table) {
+            tracked.copy = Some(Box::new(now()));
+            tracked.unchanged = 0;
             self.make_unsync(frame, tables);
             Tracking::Unsync
-        } else if watched.stores > MAX_STORES {
-            watched.drop_slots(&WHOLE, tables);
+        } else if tracked.stores > MAX_STORES {
+            tracked.drop_slots(&WHOLE, tables);
             self.remove(place);
             Tracking::Untracked
         } else {
@@ -295,15 +299,15 @@ impl WriteTracking {
         if self.unsync.len() == MAX_UNSYNC {
             let oldest = self.unsync.remove(0);
             if let Some(place) = self.place(oldest) {
-                self.watched[place].drop_slots(&WHOLE, tables);
+                self.tracked[place].drop_slots(&WHOLE, tables);
                 self.remove(place);
             }
         }
         self.unsync.push(frame);
     }
 
-    /// The guest flushes the translations of `space`: empties the slots that come from entries that have changed. `bytes` gives
-    /// what a frame holds now. Returns the frames that are to be watched again.
+    /// Follows a flush of `space` by the guest: empties the slots that come from entries of unsync frames that have changed.
+    /// `bytes` gives the contents of a frame. Returns the frames that are to be write-tracked again.
     pub(super) fn sync(
         &mut self,
         space: u8,
@@ -312,17 +316,17 @@ impl WriteTracking {
         tables: &mut Tables,
     ) -> SmallVec<[Frame; 4]> {
         let mut again = SmallVec::new();
-        let mut behind = std::mem::take(&mut self.unsync);
-        behind.retain(|frame| {
+        let mut unsync = std::mem::take(&mut self.unsync);
+        unsync.retain(|frame| {
             let Some(place) = self.place(*frame) else {
                 return false;
             };
-            let watched = &mut self.watched[place];
+            let tracked = &mut self.tracked[place];
             let is_in = |this: &StructureUse| {
                 this.generation.space == space && spaces.is_live(this.generation)
             };
-            if !watched.uses.iter().any(is_in) {
-                let is_used = watched
+            if !tracked.uses.iter().any(is_in) {
+                let is_used = tracked
                     .uses
                     .iter()
                     .any(|this| spaces.is_live(this.generation));
@@ -331,34 +335,34 @@ impl WriteTracking {
                 }
                 return is_used;
             }
-            let changed = watched.sync(&bytes(*frame), tables);
-            watched.unchanged = if changed { 0 } else { watched.unchanged + 1 };
-            let settled = watched.unchanged == SETTLED_FLUSHES;
+            let changed = tracked.sync(&bytes(*frame), tables);
+            tracked.unchanged = if changed { 0 } else { tracked.unchanged + 1 };
+            let settled = tracked.unchanged == SETTLED_FLUSHES;
             if settled {
-                watched.copy = None;
+                tracked.copy = None;
                 again.push(*frame);
             }
             !settled
         });
-        self.unsync = behind;
+        self.unsync = unsync;
         again
     }
 
     fn remove(&mut self, place: usize) {
-        let removed = self.watched.swap_remove(place);
+        let removed = self.tracked.swap_remove(place);
         self.places[removed.frame.get() as usize] = 0;
-        if let Some(moved) = self.watched.get(place) {
+        if let Some(moved) = self.tracked.get(place) {
             self.places[moved.frame.get() as usize] = place as u32 + 1;
         }
     }
 
-    /// Forgets all frames, and says which they were: their own slots have been emptied.
+    /// Forgets all frames, whose own slots have been emptied, and returns them.
     pub(super) fn end_all(&mut self) -> impl Iterator<Item = Frame> + '_ {
         self.unsync.clear();
         let places = &mut self.places;
-        self.watched.drain(..).map(|watched| {
-            places[watched.frame.get() as usize] = 0;
-            watched.frame
+        self.tracked.drain(..).map(|tracked| {
+            places[tracked.frame.get() as usize] = 0;
+            tracked.frame
         })
     }
 }

@@ -8,7 +8,7 @@ use crate::paging::{Access, Privilege};
 use crate::scalar::Scalar;
 use crate::tlb::view::View;
 
-/// In which order the bytes of a range are accessed.
+/// The order in which the bytes of a range are accessed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Order {
     /// From the lowest address on.
@@ -18,7 +18,7 @@ pub enum Order {
 }
 
 impl Tables {
-    /// Loads a value as `privilege`, unless there is no slot for that or the value crosses the page.
+    /// Loads a value as `privilege`, if there is a slot for that and the value lies in one page.
     #[inline(always)]
     pub(crate) fn load<T: Scalar>(&self, addr: LinearAddr, privilege: Privilege) -> Option<T> {
         let host = self.host(addr, size_of::<T>(), Access::Read, privilege)?;
@@ -27,8 +27,7 @@ impl Tables {
         Some(unsafe { host.cast::<T>().read_unaligned() })
     }
 
-    /// Stores a value as `privilege`, unless there is no slot for that or the value crosses the page. Returns whether it
-    /// did.
+    /// Stores a value as `privilege`, if there is a slot for that and the value lies in one page. Returns whether it did.
     #[inline(always)]
     pub(crate) fn store<T: Scalar>(
         &mut self,
