@@ -60,7 +60,7 @@ impl Mailbox {
         taken
     }
 
-    /// Increases with each store to a frame marked Code, whoever makes it.
+    /// The number of stores to frames marked Code, by anybody.
     #[inline(always)]
     pub(crate) fn code_epoch(&self) -> u64 {
         self.code_epoch.load(Ordering::Relaxed)

@@ -44,8 +44,8 @@ impl Paging {
     }
 }
 
-/// The privilege of an access (SDM Vol. 3A, 4.6.1 Determination of Access Rights). Accesses that the processor makes implicitly to
-/// descriptor tables and the TSS are `Supervisor` at any CPL.
+/// The privilege of an access (SDM Vol. 3A, 4.6.1 Determination of Access Rights). Accesses that the processor makes implicitly
+/// to descriptor tables and the TSS are `Supervisor` at any CPL.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Privilege {
     /// CPL below 3, or an implicit access.

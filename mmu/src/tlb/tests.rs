@@ -1,4 +1,4 @@
-//! Tests of the TLB's bounds, and of what leads to a frame.
+//! Tests of the TLB's limits, and of the reverse map.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! The memory map at run time, as `vm-memory` sees it, and saved.
+//! The memory map: changed at run time, seen by `vm-memory`, and saved.
 
 use std::sync::Arc;
 use std::thread;
@@ -11,7 +11,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
 use crate::guest::{RAM, Supervisor, linear, phys, unpaged};
 
-/// What a removed region held is zeros when it comes back: a store like any other.
+/// A removal clears the bytes of a region, which counts as a store.
 #[test]
 fn the_dirty_log_has_what_a_removal_has_cleared() {
     let memory = Memory::new(RAM).unwrap();
@@ -29,7 +29,7 @@ fn the_dirty_log_has_what_a_removal_has_cleared() {
     assert_eq!(memory.load(phys(start)), Ok(0u32));
 }
 
-/// The map and what accesses find agree, whoever changes the map at the same time.
+/// The map and the kinds of frames agree, even if several threads change the map at the same time.
 #[test]
 fn regions_are_added_and_removed_on_several_threads() {
     let memory = Memory::new(RAM).unwrap();
@@ -216,7 +216,7 @@ fn a_saved_map_is_checked() {
     }
 }
 
-/// A file of the right size that is no sealed memfd.
+/// A file of the right size that is not a sealed memfd.
 fn tempfile() -> std::fs::File {
     let name = std::env::temp_dir().join(format!("replex-mmu-{}", std::process::id()));
     let file = std::fs::File::create_new(&name).unwrap();

@@ -1,4 +1,4 @@
-//! Memory that several parties store to: what a processor has made from it follows, whoever stores and on whatever thread.
+//! Memory to which several parties store: slots and code of a processor follow, whoever stores, on any thread.
 
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
@@ -19,7 +19,7 @@ const PAGE: u32 = 0x1234_5000;
 const OLD: u64 = 0x50_0000;
 const NEW: u64 = 0x51_0000;
 
-/// The ways in which somebody who is no processor stores.
+/// A way to store for a party that is not a processor.
 type Store = fn(&Arc<Memory>, u64, &[u8]);
 
 const STORES: [Store; 4] = [
@@ -189,7 +189,7 @@ fn stores_of_others_are_told_while_pages_are_kept_out() {
     assert!(mmu.take_stores().is_empty());
 }
 
-/// A device stores to page tables at random while a processor uses them. When the device has stopped and the processor has
+/// A device stores to page tables at random while a processor uses them. After the device has stopped and the processor has
 /// looked, no slot disagrees with the tables.
 #[test]
 fn a_device_that_stores_to_page_tables_meanwhile_leaves_no_false_slot() {
@@ -286,7 +286,7 @@ fn a_running_processor_loses_no_store_to_the_dirty_log() {
     mmu.write(addr, Supervisor, 1u8).unwrap();
     let mut log = DirtyLog::new(&memory);
     log.clear();
-    // Not yet noticed: a store that nobody sees.
+    // The processor has not dropped its write slot yet, so that nobody sees this store.
     mmu.write(addr, Supervisor, 2u8).unwrap();
     mmu.snoop();
     assert_eq!(log.clear(), [phys(0x30_0000).frame()]);
@@ -377,7 +377,7 @@ fn subscribers_may_subscribe_others_and_end_meanwhile() {
     storing.join().unwrap();
 }
 
-/// As a queue's used index is published.
+/// A virtio queue's used index is published by such a store.
 #[test]
 fn atomic_stores_of_devices_are_seen() {
     let mut mmu = unpaged();
@@ -406,7 +406,7 @@ impl Subscriber for Witness {
     fn write_protect(&self) {}
 }
 
-/// Else a processor could open the page for writing before it is told that the code there is void.
+/// Otherwise a processor could open the page for writing before it is told that the code there is void.
 #[test]
 fn code_is_marked_until_all_have_been_told() {
     let mut mmu = unpaged();

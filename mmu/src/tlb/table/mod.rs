@@ -146,7 +146,7 @@ impl Tables {
 
     /// Host address of the present address space's table of `view`, for code that probes it inline: 2^20 slots of eight bytes
     /// indexed by linear address >> 12. A slot is 0, or the host address of the page minus its linear address plus
-    /// [`SLOT_PRESENT`]; in a code view, what [`Tlb::set_code`](super::Tlb::set_code) put there. It holds until the paging
+    /// [`SLOT_PRESENT`]; in a code view, the value given to [`Tlb::set_code`](super::Tlb::set_code). The address is valid until the paging
     /// registers change.
     pub fn base(&self, view: View) -> *const u64 {
         self.base.as_ptr().wrapping_add(view.index() * VIEW_SLOTS)
@@ -238,8 +238,8 @@ impl Tables {
         self.remaps
     }
 
-    /// Opens a window on the present address space and maps all pages that it has slots for. The code slots of its programs become
-    /// empty, and [`Self::fetch_epoch`] increases.
+    /// Opens a window on the present address space and maps all pages that it has slots for. The code slots of its programs
+    /// become empty, and [`Self::fetch_epoch`] increases.
     ///
     /// # Errors
     /// The host's error if it grants no address space.
@@ -387,8 +387,8 @@ impl Tables {
         frames
     }
 
-    /// Points the current set's slot for such accesses to `page` at `frame`, which must be RAM or ROM. Returns `false` for a frame
-    /// outside the mapping, and does nothing.
+    /// Points the current set's slot for such accesses to `page` at `frame`, which must be RAM or ROM. Does nothing and
+    /// returns `false` for a frame outside the mapping.
     pub(super) fn set_frame(
         &mut self,
         page: LinearPage,

@@ -1,4 +1,4 @@
-//! Address spaces: what a switch keeps, and that translations of the own part follow the page tables with the next flush.
+//! Address spaces: a switch keeps their slots, and own slots follow the page tables with the next flush.
 
 mod code_slots;
 
@@ -105,7 +105,7 @@ fn a_change_of_the_rules_drops_the_slots_of_all_spaces() {
 /// Ways to store an entry.
 type Store = fn(&mut Mmu, GuestPhys, u32);
 
-/// Where the page tables are mapped in [`every_store_to_an_entry_counts_with_the_next_flush`].
+/// Address at which the page tables are mapped in [`every_store_to_an_entry_counts_with_the_next_flush`].
 const WINDOW: u32 = 0x5000_0000;
 
 const STORES: [Store; 6] = [
@@ -202,46 +202,46 @@ fn accessed_and_dirty_bits_set_by_the_walker_drop_nothing() {
 }
 
 #[test]
-fn a_page_table_that_is_written_falls_behind_until_it_stays_unchanged() {
+fn a_page_table_that_is_written_is_unsync_until_it_stays_unchanged() {
     let mut mmu = sharing_a_table(1);
     let frame = table(&mut mmu);
     let other = pte_at(&mut mmu, NEIGHBOUR);
-    let is_watched = |mmu: &Mmu| mmu.memory().has(frame, Attribute::PageTable);
-    assert!(!is_watched(&mmu));
+    let is_write_tracked = |mmu: &Mmu| mmu.memory().has(frame, Attribute::PageTable);
+    assert!(!is_write_tracked(&mmu));
     for _ in 0..2 {
         read32(&mut mmu, PAGE);
-        assert!(is_watched(&mmu));
+        assert!(is_write_tracked(&mmu));
         for value in 0..100u32 {
             mmu.write_phys(other, value << 12).unwrap();
-            assert!(!is_watched(&mmu) && is_cached(&mmu, PAGE));
+            assert!(!is_write_tracked(&mmu) && is_cached(&mmu, PAGE));
         }
         mmu.flush_non_global();
-        assert!(!is_watched(&mmu) && is_cached(&mmu, PAGE));
+        assert!(!is_write_tracked(&mmu) && is_cached(&mmu, PAGE));
         for _ in 0..2 {
-            assert!(!is_watched(&mmu));
+            assert!(!is_write_tracked(&mmu));
             mmu.flush_non_global();
         }
-        assert!(is_watched(&mmu) && is_cached(&mmu, PAGE));
+        assert!(is_write_tracked(&mmu) && is_cached(&mmu, PAGE));
     }
     mmu.flush_all();
-    assert!(!is_watched(&mmu));
+    assert!(!is_write_tracked(&mmu));
 }
 
 #[test]
-fn a_directory_that_is_written_in_bulk_is_not_watched_until_it_is_used_again() {
+fn a_directory_that_is_written_in_bulk_is_not_tracked_until_it_is_used_again() {
     let mut mmu = sharing_a_table(1);
     let frame = pde_at(PAGE).frame();
     let other = pde_at(PAGE + 0x40_0000);
-    let is_watched = |mmu: &Mmu| mmu.memory().has(frame, Attribute::PageTable);
+    let is_write_tracked = |mmu: &Mmu| mmu.memory().has(frame, Attribute::PageTable);
     for _ in 0..2 {
         read32(&mut mmu, PAGE);
-        assert!(is_watched(&mmu));
+        assert!(is_write_tracked(&mmu));
         for _ in 0..8 {
             mmu.write_phys(other, 0u32).unwrap();
-            assert!(is_watched(&mmu) && is_cached(&mmu, PAGE));
+            assert!(is_write_tracked(&mmu) && is_cached(&mmu, PAGE));
         }
         mmu.write_phys(other, 0u32).unwrap();
-        assert!(!is_watched(&mmu) && !is_cached(&mmu, PAGE));
+        assert!(!is_write_tracked(&mmu) && !is_cached(&mmu, PAGE));
     }
 }
 
@@ -275,7 +275,7 @@ fn a_flush_catches_up_with_all_stores() {
 }
 
 #[test]
-fn a_page_fault_drops_what_is_behind() {
+fn a_page_fault_drops_the_slots_of_unsync_tables() {
     let mut mmu = sharing_a_table(1);
     read32(&mut mmu, PAGE);
     map(&mut mmu, PAGE, OLD, P);
@@ -289,7 +289,7 @@ fn a_page_fault_drops_what_is_behind() {
     assert_eq!(read32(&mut mmu, PAGE), NEW as u32);
 }
 
-/// A slot made while the table is behind is from an entry that no copy has, until it has been noted.
+/// A slot made while the table is unsync comes from an entry that is in no copy until the walk notes it.
 #[test]
 fn an_entry_that_changes_back_leaves_no_slot_of_what_it_was_between() {
     let mut mmu = sharing_a_table(1);
@@ -297,7 +297,7 @@ fn an_entry_that_changes_back_leaves_no_slot_of_what_it_was_between() {
     map(&mut mmu, PAGE, OLD, P | W | U | A | D);
     mmu.fetch_page(linear(PAGE), User).unwrap();
     map(&mut mmu, PAGE, NEW, P | W | U | A | D);
-    // The read slot is new, the fetch slot was not.
+    // The read slot is new, the fetch slot old.
     assert_eq!(read32(&mut mmu, PAGE), NEW as u32);
     let fetched = mmu
         .tlb()
@@ -309,7 +309,7 @@ fn an_entry_that_changes_back_leaves_no_slot_of_what_it_was_between() {
 }
 
 #[test]
-fn the_count_of_tables_that_are_behind_is_no_limit() {
+fn the_count_of_unsync_tables_is_no_limit() {
     const TABLES: u32 = 300;
     let nth = |index: u32| 0x1000_3000 + (index << 22);
     let mut mmu = two_level();
@@ -332,7 +332,7 @@ fn the_count_of_tables_that_are_behind_is_no_limit() {
 }
 
 #[test]
-fn entries_that_cannot_be_watched_are_walked_each_time() {
+fn entries_that_cannot_be_tracked_are_walked_each_time() {
     let rom = phys(0xf_0000);
     let entry = GuestPhys::new(rom.get() + u64::from(PAGE >> 12 & 0x3ff) * 4);
     let mut mmu = two_level();
@@ -381,7 +381,7 @@ fn a_directory_that_maps_itself_is_a_page_table_too() {
     let mut mmu = sharing_a_table(1);
     mmu.write_phys(pde_at(ITSELF), (DIRECTORY | P | W | U) as u32)
         .unwrap();
-    // Where the directory is seen as a page, and the page table of PAGE.
+    // The addresses of the directory seen as a page, and of the page table of PAGE.
     let seen = ITSELF | ITSELF >> 10;
     let seen_table = ITSELF | PAGE >> 10 & 0x3f_f000;
     mmu.write(linear(seen + 0xff8), Supervisor, 0u32).unwrap();
@@ -492,7 +492,7 @@ fn a_large_page_goes_with_its_entry() {
 }
 
 #[test]
-fn a_frame_with_code_and_a_page_table_is_watched_for_both() {
+fn a_frame_with_code_and_a_page_table_is_write_tracked_for_both() {
     let mut mmu = sharing_a_table(1);
     let entry = pte_at(&mut mmu, PAGE);
     map(&mut mmu, WINDOW, entry.frame().base().get(), P | W);
@@ -552,7 +552,7 @@ fn pointer_registers_make_the_space() {
 }
 
 #[test]
-fn page_tables_at_the_end_of_much_memory_are_watched() {
+fn page_tables_at_the_end_of_much_memory_are_tracked() {
     const MUCH: u64 = 3 << 30;
     let mut mmu = Mmu::new(Memory::new(MUCH).unwrap()).unwrap();
     let (directory, table) = (MUCH - 0x1000, MUCH - 0x2000);

@@ -1,5 +1,5 @@
-//! Random guests with several address spaces against the naive model, with no flush but those that a guest has to make:
-//! after a change of a page table it has to flush before it relies on translations that come from there.
+//! Random guests with several address spaces against the naive model, with only the flushes that a guest has to make: after a
+//! change of a page table it flushes before it relies on translations that come from there.
 //!
 //! ```text
 //!   frame 0      1..=4         5          8..=13        16..=31   0xb0     0xc8   0x400
@@ -23,7 +23,7 @@ const POINTERS: usize = 5 * PAGE;
 const ROM_TABLE: u64 = 0xc8;
 const SHARED: u32 = 0xc000_0000;
 
-/// What the guest does.
+/// A step of the guest.
 #[derive(Clone, Debug)]
 enum Step {
     Access(AccessStep),
@@ -49,7 +49,7 @@ enum Step {
 #[derive(Clone, Debug)]
 struct Edit {
     frame: u64,
-    /// Of the entry in [`entries`].
+    /// Index of the entry in [`entries`].
     index: usize,
     value: u64,
     how: How,
@@ -114,13 +114,13 @@ impl Mapping {
     }
 }
 
-/// The guest, and which linear pages may have a translation that the page tables no longer have.
+/// The guest, and the linear pages that may have a translation that the page tables no longer have.
 struct Guest {
     pair: Pair,
     space: usize,
-    /// Of the shared part.
+    /// Such pages of the shared part.
     stale: Vec<u32>,
-    /// Of the own parts of the spaces.
+    /// Such pages of the spaces' own parts.
     stale_own: [Vec<u32>; SPACES],
 }
 
@@ -153,7 +153,7 @@ impl Guest {
         self.pair.model.regs.pae
     }
 
-    /// What MOV to CR3 does but for the flush.
+    /// Does what MOV to CR3 does, without the flush.
     fn load_space(&mut self, space: usize) {
         self.pair.model.regs.cr3 = if self.pae() {
             (POINTERS + space * 32) as u32
@@ -249,7 +249,7 @@ impl Guest {
         Ok(())
     }
 
-    /// What code does after an access through a window has faulted and was made by other means.
+    /// Maps the page in the window, as code does after an access there has faulted and was made by other means.
     fn show(&mut self, step: &AccessStep) {
         let addr = LinearAddr::from(step.linear);
         if step.access == Access::Fetch || step.privilege == Privilege::Supervisor {
@@ -269,7 +269,7 @@ impl Guest {
         assert!(!shown || cached, "shows what is not cached");
     }
 
-    /// Checks the present window: what it maps must be cached.
+    /// Checks the present window, whose mapped pages must be cached.
     fn check_window(&self) -> Result<(), TestCaseError> {
         let Some(base) = self.pair.mmu.tlb().window() else {
             return Ok(());
@@ -360,7 +360,7 @@ impl Guest {
         Ok(())
     }
 
-    /// Where translation begins: spaces where that is the same are one.
+    /// The root of translation: spaces with the same root are one.
     fn tables(&self) -> (u32, [u64; 4]) {
         let regs = &self.pair.model.regs;
         if self.pae() {

@@ -1,4 +1,4 @@
-//! What guests, their page tables and their steps are drawn from.
+//! Strategies that generate guests, their page tables and their steps.
 
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -9,7 +9,7 @@ pub(super) fn structure() -> impl Strategy<Value = u64> {
     prop_oneof![4 => 1..=4u64, 8 => 8..=13u64, 1 => Just(ROM_TABLE)]
 }
 
-/// An entry for a structure: mostly present and permissive.
+/// An entry of a structure, mostly present and permissive.
 pub(super) fn entry(directory: bool) -> impl Strategy<Value = u64> {
     let weights = if directory { [1, 12, 2] } else { [10, 2, 1] };
     let frame = prop_oneof![
