@@ -146,8 +146,8 @@ impl Tables {
 
     /// Host address of the present address space's table of `view`, for code that probes it inline: 2^20 slots of eight bytes
     /// indexed by linear address >> 12. A slot is 0, or the host address of the page minus its linear address plus
-    /// [`SLOT_PRESENT`]; in a code view, the value given to [`Tlb::set_code`](super::Tlb::set_code). The address is valid until the paging
-    /// registers change.
+    /// [`SLOT_PRESENT`]; in a code view, the value given to [`Tlb::set_code`](super::Tlb::set_code). The address is valid until the
+    /// paging registers change.
     pub fn base(&self, view: View) -> *const u64 {
         self.base.as_ptr().wrapping_add(view.index() * VIEW_SLOTS)
     }
