@@ -155,7 +155,7 @@ impl Frame {
         Self(self.0 + 1)
     }
 
-    /// Address of the frame's first byte. Frame numbers above 52 bits do not occur; their high bits are lost.
+    /// Address of the frame's first byte. Frame numbers of more than 52 bits do not occur; their high bits would be lost.
     #[inline]
     pub const fn base(self) -> GuestPhys {
         GuestPhys(self.0 << PAGE_SHIFT)

@@ -1,4 +1,4 @@
-//! [`Explanation`]: all that is known of the page of a linear address, for people.
+//! [`Explanation`]: everything known about the page of a linear address, for people to read.
 
 use std::fmt;
 
@@ -10,16 +10,16 @@ use crate::paging::{
 };
 use crate::tlb::View;
 
-/// How a linear address is translated, what is cached of that, and what is known of the frame it leads to.
+/// The translation of a linear address, the slots that cache it, and a report on its frame.
 #[derive(Clone, Debug)]
 pub struct Explanation {
     /// The linear address.
     pub address: LinearAddr,
     /// The paging registers.
     pub paging: Paging,
-    /// The paging-structure entries of the walk, top level first: where they are and what they hold.
+    /// The paging-structure entries of the walk, top level first: address and value.
     pub entries: Vec<(GuestPhys, u64)>,
-    /// What the walk gives.
+    /// The result of the walk.
     pub translation: Result<Translation, NoTranslation>,
     /// The views in which the page has a slot.
     pub slots: Vec<(&'static str, u64)>,
@@ -27,18 +27,18 @@ pub struct Explanation {
     pub shared: bool,
     /// Host address of the address in the space's window, if it has one.
     pub window: Option<u64>,
-    /// What is known of the frame, if there is a translation.
+    /// The report on the frame, if there is a translation.
     pub frame: Option<FrameReport>,
 }
 
-/// What is known of a frame.
+/// Region, attributes and timestamps of a frame.
 #[derive(Clone, Debug)]
 pub struct FrameReport {
-    /// What answers there.
+    /// The kind of its region.
     pub region: RegionKind,
     /// The attributes it has.
     pub attributes: Vec<Attribute>,
-    /// When it was last seen written, scanned for code, and executed.
+    /// The times at which it was last seen written, scanned for code, and executed.
     pub stamps: [Timestamp; 3],
 }
 
@@ -64,7 +64,7 @@ const VIEWS: [(&str, View); 8] = [
 ];
 
 impl Mmu {
-    /// Explains `address`, without any effect.
+    /// Explains the translation of `address`, without any effect.
     pub fn explain(&self, address: LinearAddr) -> Explanation {
         let address = address.wrapping_add32(0);
         let mut trail = Trail::new();
@@ -93,7 +93,12 @@ impl Mmu {
 
     fn report(&self, addr: GuestPhys) -> FrameReport {
         let frame = addr.frame();
-        let all = [Attribute::Code, Attribute::PageTable, Attribute::Dirty];
+        let all = [
+            Attribute::Code,
+            Attribute::PageTable,
+            Attribute::Unsync,
+            Attribute::Dirty,
+        ];
         FrameReport {
             region: self.memory().region(addr),
             attributes: all
@@ -174,6 +179,7 @@ impl fmt::Display for FrameReport {
         let names = self.attributes.iter().map(|attribute| match attribute {
             Attribute::Code => "code",
             Attribute::PageTable => "page table",
+            Attribute::Unsync => "unsync page table",
             Attribute::Dirty => "dirty",
         });
         let names: Vec<&str> = names.collect();

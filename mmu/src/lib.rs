@@ -8,13 +8,13 @@
 //!                                                     └─ frames: attributes, timestamps
 //! ```
 //!
-//! [`Memory`] is shared by all who access it; whoever stores, it is seen there. [`Mmu`] is what one virtual CPU holds: the paging
-//! registers and the TLB. What it takes from page tables and code it is told of by the memory ([`Subscriber`]).
+//! [`Memory`] is shared by all who access it, and sees every store. An [`Mmu`] belongs to one virtual CPU and holds its paging
+//! registers and its TLB; as a [`Subscriber`] of the memory it is told of stores to the page tables and the code that it uses.
 //!
-//! Guest-virtual, guest-physical and host addresses are distinct types. `unsafe` code is in `mapping` (host mappings), `memory`
-//! (the RAM's bytes) and `tlb::table` (slots, and accesses through them) only. Host addresses leave the crate in two places,
-//! for code that a translator emits: [`Tables::base`] and [`Tables::window`]. Whatever the guest writes into its registers and
-//! page tables, no access leaves the RAM mapping and nothing panics.
+//! Linear, guest-physical and host addresses are distinct types. `unsafe` code is only in `mapping` (host mappings), `memory`
+//! (the RAM's bytes) and `tlb::table` (slots, and accesses through them). Host addresses leave the crate in three places:
+//! [`Tables::base`] and [`Tables::window`], for code that a translator emits, and [`Memory::guest_ram`]. Whatever the guest
+//! writes into its registers and page tables, no access leaves the RAM mapping and nothing panics.
 
 mod addr;
 mod explain;

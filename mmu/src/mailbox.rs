@@ -1,7 +1,7 @@
-//! [`Mailbox`]: what one processor is told by the memory, until it looks.
+//! [`Mailbox`]: the notes that the memory leaves for one processor.
 //!
-//! Whoever stores puts a note here, on its own thread. The processor takes the notes between two instructions
-//! ([`crate::Mmu::snoop`]), as only it may touch its TLB and its translations.
+//! Whoever stores leaves a note on its own thread. The processor takes the notes between two instructions
+//! ([`crate::Mmu::snoop`]), as it alone may touch its TLB and its translations.
 
 use std::collections::BTreeSet;
 use std::mem;
@@ -13,33 +13,33 @@ use parking_lot::Mutex;
 use crate::addr::Frame;
 use crate::memory::{Attribute, Store, Subscriber};
 
-/// Stores kept for each purpose; more than that are not told one by one.
-const CAPACITY: usize = 1024;
+/// Most stores kept for each purpose, between two looks.
+pub(crate) const CAPACITY: usize = 1024;
 
-/// Notes for one processor.
+/// The notes for one processor.
 #[derive(Debug, Default)]
 pub(crate) struct Mailbox {
-    /// There are notes.
+    /// Whether there are notes.
     news: AtomicBool,
-    /// Counts stores to frames marked Code.
+    /// Counts the stores to frames marked Code.
     code_epoch: AtomicU64,
-    /// All stores of others are wanted.
-    curious: AtomicBool,
+    /// Whether all stores of others are wanted.
+    wants_all: AtomicBool,
     notes: Mutex<Notes>,
 }
 
-/// What has happened since the processor last looked.
+/// The events since the processor last looked.
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
-    /// Stores to paging structures that translations come from.
+    /// Stores to tracked paging structures.
     pub(crate) tables: Vec<Store>,
     /// All stores of others, if they are wanted.
     pub(crate) stores: Vec<Store>,
-    /// Everything derived from page tables has to go: the map has changed, or there were more stores than are kept.
+    /// Whether to drop everything derived from page tables: the map has changed, or there were more stores than are kept.
     pub(crate) flush: bool,
-    /// All write slots have to go.
+    /// Whether to drop all write slots.
     pub(crate) write_protect: bool,
-    /// Frames that lost the mark Code to a store. Taken by themselves.
+    /// Frames that lost the mark Code to a store. They are taken separately.
     code: BTreeSet<Frame>,
 }
 
@@ -50,7 +50,7 @@ impl Mailbox {
         self.news.load(Ordering::Acquire)
     }
 
-    /// Takes all notes but those of code.
+    /// Takes all notes but those about code.
     pub(crate) fn take(&self) -> Notes {
         let mut notes = self.notes.lock();
         self.news.store(false, Ordering::Relaxed);
@@ -60,7 +60,7 @@ impl Mailbox {
         taken
     }
 
-    /// Increases with each store to a frame marked Code, whoever makes it.
+    /// The number of stores to frames marked Code, by anybody.
     #[inline(always)]
     pub(crate) fn code_epoch(&self) -> u64 {
         self.code_epoch.load(Ordering::Relaxed)
@@ -77,9 +77,9 @@ impl Mailbox {
         self.code_epoch.fetch_add(1, Ordering::Release);
     }
 
-    /// Says whether all stores of others are wanted.
-    pub(crate) fn set_curious(&self, curious: bool) {
-        self.curious.store(curious, Ordering::Relaxed);
+    /// Sets whether all stores of others are wanted.
+    pub(crate) fn want_all_stores(&self, wants_all: bool) {
+        self.wants_all.store(wants_all, Ordering::Relaxed);
     }
 
     fn note(&self, change: impl FnOnce(&mut Notes)) {
@@ -94,8 +94,8 @@ impl Subscriber for Mailbox {
         if store.attributes.has(Attribute::Code) {
             self.note_code(store.frame);
         }
-        let is_table = store.attributes.has(Attribute::PageTable);
-        let wanted = self.curious.load(Ordering::Relaxed);
+        let is_table = store.attributes.is_tracked();
+        let wanted = self.wants_all.load(Ordering::Relaxed);
         if !is_table && !wanted {
             return;
         }
@@ -124,6 +124,7 @@ impl Subscriber for Mailbox {
 mod tests {
     use super::*;
     use crate::Memory;
+    use crate::memory::Tracking;
     use std::sync::{Arc, Weak};
 
     #[test]
@@ -132,7 +133,7 @@ mod tests {
         let mailbox = Arc::new(Mailbox::default());
         let weak: Weak<dyn Subscriber> = Arc::<Mailbox>::downgrade(&mailbox);
         memory.subscribe(weak);
-        memory.mark_watched(Frame::new(3), true);
+        memory.track(Frame::new(3), Tracking::WriteTracked);
         for _ in 0..CAPACITY {
             memory.store(Frame::new(3).base(), 1u32).unwrap();
         }

@@ -1,7 +1,7 @@
 //! [`Mapping`]: the one owner of host mappings, and [`Atomics`]: large zeroed tables of atomics.
 //!
-//! A mapping hands out raw pointers only. So whatever is done to its parts (protect, replace, discard) cannot break a reference,
-//! and the methods are safe; whoever dereferences a pointer has to know what is mapped there. No mapping is ever writable and
+//! A mapping hands out raw pointers only. So no change to its parts (protect, replace, discard) can break a reference, and the
+//! methods are safe; whoever dereferences a pointer has to know what is mapped there. No mapping is ever writable and
 //! executable: [`Protection`] has no such value.
 
 use std::fs::File;
@@ -20,16 +20,16 @@ use nix::sys::mman::{
 
 use crate::addr::PAGE_SIZE;
 
-/// What the host's processor may do with mapped memory.
+/// The accesses that the host's processor may make to mapped memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Protection {
-    /// Nothing: reserved address space.
+    /// No access: reserved address space.
     None,
-    /// Read.
+    /// Reads.
     Read,
-    /// Read and write.
+    /// Reads and writes.
     ReadWrite,
-    /// Read and execute.
+    /// Reads and instruction fetches.
     ReadExecute,
 }
 
@@ -44,10 +44,10 @@ impl Protection {
     }
 }
 
-/// How anonymous memory is mapped: it takes host memory where it is touched.
+/// Flags of anonymous memory, which takes host memory where it is touched.
 const ANONYMOUS: MapFlags = MapFlags::MAP_PRIVATE.union(MapFlags::MAP_NORESERVE);
 
-/// Owns a range of host addresses and whatever is mapped there; unmaps it when dropped.
+/// The owner of a range of host addresses and of everything mapped there, which it unmaps when dropped.
 #[derive(Debug)]
 pub struct Mapping {
     start: NonNull<c_void>,
@@ -63,7 +63,7 @@ impl Mapping {
     /// Maps `len` bytes of zeroed private memory.
     ///
     /// # Errors
-    /// The host's, where it grants no address space; a length of 0.
+    /// The host's error if it grants no address space, or `InvalidInput` for a length of 0.
     pub fn anonymous(len: usize, protection: Protection) -> io::Result<Self> {
         let len = non_zero(len)?;
         // SAFETY: a new mapping at an address of the host's choice affects no existing memory.
@@ -83,7 +83,7 @@ impl Mapping {
         Ok(Self { start, len })
     }
 
-    /// The first byte.
+    /// Address of the first byte.
     #[inline(always)]
     pub fn start(&self) -> NonNull<u8> {
         self.start.cast()
@@ -96,11 +96,11 @@ impl Mapping {
         self.len.get()
     }
 
-    /// Maps the bytes of `file` from `offset` on at the bytes `at` of the mapping, in place of what is there. `populate` has
-    /// the host enter all pages now.
+    /// Maps the bytes of `file` from `offset` on over the bytes `at` of the mapping. With `populate`, the host fills in its page
+    /// tables at once.
     ///
     /// # Errors
-    /// The host's; what is mapped at `at` is then unspecified, but still this value's.
+    /// The host's error. The contents of `at` are then unspecified.
     ///
     /// # Panics
     /// If `at` is not within the mapping.
@@ -132,7 +132,7 @@ impl Mapping {
         Ok(())
     }
 
-    /// Puts zeroed private memory at the bytes `at` of the mapping, in place of what is there.
+    /// Maps zeroed private memory over the bytes `at` of the mapping.
     ///
     /// # Errors
     /// As [`Self::map_file`].
@@ -149,10 +149,10 @@ impl Mapping {
         Ok(())
     }
 
-    /// Changes what may be done with the bytes `at` of the mapping.
+    /// Changes the protection of the bytes `at` of the mapping.
     ///
     /// # Errors
-    /// The host's.
+    /// The host's error.
     ///
     /// # Panics
     /// If `at` is not within the mapping.
@@ -165,10 +165,10 @@ impl Mapping {
         Ok(unsafe { mprotect(start, len.get(), protection.flags()) }?)
     }
 
-    /// Gives the memory of the bytes `at`, which are private, back to the host: they read as zeros then.
+    /// Gives the memory of the bytes `at`, which are private, back to the host, after which they read as zeros.
     ///
     /// # Errors
-    /// The host's.
+    /// The host's error.
     ///
     /// # Panics
     /// If `at` is not within the mapping.
@@ -176,8 +176,8 @@ impl Mapping {
         self.advise(&at, MmapAdvise::MADV_DONTNEED)
     }
 
-    /// Keeps the host from using huge pages, of which one takes 2 MiB for the first byte that is touched. Hosts without huge
-    /// pages refuse, harmlessly.
+    /// Keeps the host from using huge pages, each of which takes 2 MiB for the first byte touched. Hosts without huge pages
+    /// refuse, which does no harm.
     pub fn avoid_huge_pages(&mut self) {
         let _refused = self.advise(&(0..self.len()), MmapAdvise::MADV_NOHUGEPAGE);
     }
@@ -201,7 +201,7 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: the range is this value's, and whoever has a pointer into it does not use it any more.
+        // SAFETY: the range is this value's, and nobody uses a pointer into it any more.
         let unmapped = unsafe { munmap(self.start, self.len()) };
         debug_assert!(unmapped.is_ok());
     }
@@ -222,13 +222,13 @@ mod sealed {
     impl Sealed for std::sync::atomic::AtomicU64 {}
 }
 
-/// An atomic integer for which all bytes zero are the value 0.
+/// An atomic integer whose value 0 is all zero bytes.
 pub(crate) trait Atomic: sealed::Sealed + Sync {}
 
 impl Atomic for AtomicU8 {}
 impl Atomic for AtomicU64 {}
 
-/// A table of atomics that takes host memory only where entries were set; all are 0 at first.
+/// A table of atomics, all 0 at first, that takes host memory only where entries were set.
 #[derive(Debug)]
 pub(crate) struct Atomics<T> {
     mapping: Mapping,
@@ -237,10 +237,10 @@ pub(crate) struct Atomics<T> {
 }
 
 impl<T: Atomic> Atomics<T> {
-    /// A table of `count` zeros.
+    /// Creates a table of `count` zeros.
     ///
     /// # Errors
-    /// The host's, where it grants no address space.
+    /// The host's error if it grants no address space.
     pub(crate) fn new(count: usize) -> io::Result<Self> {
         let bytes = (count * size_of::<T>()).next_multiple_of(PAGE_SIZE);
         let mut mapping = Mapping::anonymous(bytes.max(PAGE_SIZE), Protection::ReadWrite)?;

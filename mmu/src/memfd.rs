@@ -1,4 +1,4 @@
-//! Memory files: memory that can be mapped in several places at once.
+//! Memory files, which can be mapped in several places at once.
 
 use std::ffi::CStr;
 use std::fs::File;

@@ -1,4 +1,4 @@
-//! The integers that a guest access moves: u8, u16, u32, u64, u128.
+//! [`Scalar`]: the integers that a guest access moves, u8 to u128.
 
 use vm_memory::ByteValued;
 
@@ -6,7 +6,7 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// An integer of 1, 2, 4, 8 or 16 bytes, little-endian in guest memory. Implemented here only.
+/// An integer of 1, 2, 4, 8 or 16 bytes, little-endian in guest memory. It is implemented only here.
 pub trait Scalar: ByteValued + sealed::Sealed {}
 
 macro_rules! scalar {

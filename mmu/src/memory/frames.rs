@@ -1,11 +1,12 @@
-//! What is known about each frame: what it is, attributes, and timestamps. All of it is atomic: any thread may store.
+//! [`Frames`]: kind, attributes and timestamps of each frame, all atomic, as any thread may store.
 //!
-//! All timestamps come from one counter that advances with every event, so that any two can be compared. The tables take host
-//! memory only for frames that had an event: a byte and 24 bytes a frame.
+//! All timestamps come from one counter that advances with every event, so that any two can be compared. The tables, 25
+//! bytes a frame, take host memory only near frames that had an event.
 //!
-//! **Stores and whoever reads.** A store first writes the bytes, then looks at the attributes. Whoever makes something from a
-//! frame first sets the attribute, then reads the bytes. Both are sequentially consistent, so that one of the two sees the
-//! other: what was made from old bytes is told of the store.
+//! **Ordering.** A store first writes the bytes, then looks at the attributes. A reader who derives something from a frame first
+//! sets the attribute, then reads the bytes. Both access the attributes by a sequentially consistent read-modify-write, which
+//! orders the plain accesses around it (on x86 it is a full barrier). So at least one sees the other: either the reader gets
+//! the new bytes, or the store is reported to it.
 
 use std::io;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
@@ -17,11 +18,14 @@ use crate::mapping::Atomics;
 /// A property of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Attribute {
-    /// Code was scanned here and not overwritten since. Stores take the slow path.
+    /// Code was scanned here and not overwritten since: stores take the slow path.
     Code,
-    /// Cached translations were made from paging-structure entries here and are dropped when the entries change. Stores take
-    /// the slow path.
+    /// Cached translations were made from paging-structure entries here, and the frame is write-tracked: stores take the slow
+    /// path.
     PageTable,
+    /// Cached translations were made from a page table here, which is compared with them when the guest flushes: the processor's
+    /// own stores go unseen until then.
+    Unsync,
     /// Written since the machine was created.
     Dirty,
 }
@@ -32,11 +36,12 @@ impl Attribute {
             Self::Code => 1 << 2,
             Self::PageTable => 1 << 3,
             Self::Dirty => 1 << 4,
+            Self::Unsync => 1 << 5,
         }
     }
 }
 
-/// All that a frame's byte says: what answers there, and the attributes.
+/// The kind of a frame and its attributes, in one byte.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Attributes(u8);
 
@@ -52,10 +57,16 @@ impl Attributes {
         self.0 & attribute.bit() != 0
     }
 
-    /// Whether something was made from the frame that a store may void.
+    /// Whether something was derived from the frame that a store may void.
     #[inline]
     pub(super) fn is_source(self) -> bool {
-        self.has(Attribute::Code) || self.has(Attribute::PageTable)
+        self.has(Attribute::Code) || self.is_tracked()
+    }
+
+    /// Whether cached translations were made from the frame.
+    #[inline]
+    pub(crate) fn is_tracked(self) -> bool {
+        self.has(Attribute::PageTable) || self.has(Attribute::Unsync)
     }
 
     #[inline]
@@ -76,18 +87,29 @@ impl Attributes {
     }
 }
 
-/// A moment on the memory's monotonic event counter; zero = never.
+/// How stores to a frame are followed, for the sake of translations made from it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Tracking {
+    /// Not at all: no translation comes from it.
+    Untracked,
+    /// All are reported, as the frame has no write slots.
+    WriteTracked,
+    /// The processor's own stores go unseen; those of others are reported.
+    Unsync,
+}
+
+/// A time on the memory's event counter, which only increases; zero means never.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Timestamp(u64);
 
 impl Timestamp {
-    /// Ticks of the event counter.
+    /// The value of the event counter.
     pub const fn get(self) -> u64 {
         self.0
     }
 }
 
-/// Attributes and timestamps of all frames that can be memory. Frames beyond have no attributes, no stamps, and cannot get any.
+/// The attributes and timestamps of all frames that can be memory. Frames beyond have none and cannot get any.
 #[derive(Debug)]
 pub(super) struct Frames {
     attributes: Atomics<AtomicU8>,
@@ -95,6 +117,8 @@ pub(super) struct Frames {
     scanned: Atomics<AtomicU64>,
     executed: Atomics<AtomicU64>,
     clock: AtomicU64,
+    /// Counts the epochs of all dirty logs.
+    epochs: AtomicU64,
 }
 
 impl Frames {
@@ -105,10 +129,11 @@ impl Frames {
             scanned: Atomics::new(count)?,
             executed: Atomics::new(count)?,
             clock: AtomicU64::new(0),
+            epochs: AtomicU64::new(0),
         })
     }
 
-    /// How many frames there are.
+    /// The number of frames.
     pub(super) fn count(&self) -> u64 {
         self.attributes.len() as u64
     }
@@ -120,14 +145,14 @@ impl Frames {
         Attributes(byte.map_or(0, |byte| byte.load(SeqCst)))
     }
 
-    /// What answers at the frame.
+    /// The kind of the frame.
     #[inline]
     pub(super) fn kind(&self, frame: Frame) -> RegionKind {
         let byte = self.attributes.get(frame.get() as usize);
         Attributes(byte.map_or(0, |byte| byte.load(Relaxed))).kind()
     }
 
-    /// Sets what answers at the frame.
+    /// Sets the kind of the frame.
     pub(super) fn set_kind(&self, frame: Frame, kind: RegionKind) {
         if let Some(byte) = self.attributes.get(frame.get() as usize) {
             byte.fetch_and(!Attributes::KIND, SeqCst);
@@ -147,17 +172,20 @@ impl Frames {
         stamp(&self.executed, frame)
     }
 
-    /// Records a store that has just been made. Returns the attributes before; the frame is no longer marked Code.
+    /// Records a store that has just been made. Returns the attributes.
     pub(super) fn written(&self, frame: Frame) -> Attributes {
         let Some(byte) = self.attributes.get(frame.get() as usize) else {
             return Attributes(0);
         };
-        self.stamp(&self.written, frame);
-        let before = Attributes(byte.fetch_or(Attribute::Dirty.bit(), SeqCst));
-        if before.has(Attribute::Code) {
+        while !self.stamp_written(frame, self.begin_stamp()) {}
+        Attributes(byte.fetch_or(Attribute::Dirty.bit(), SeqCst))
+    }
+
+    /// Removes the mark Code.
+    pub(super) fn overwritten(&self, frame: Frame) {
+        if let Some(byte) = self.attributes.get(frame.get() as usize) {
             byte.fetch_and(!Attribute::Code.bit(), SeqCst);
         }
-        before
     }
 
     /// Records that code is about to be scanned in the frame.
@@ -172,31 +200,78 @@ impl Frames {
         self.stamp(&self.executed, frame);
     }
 
-    /// Records whether cached translations depend on the frame.
-    pub(super) fn watched(&self, frame: Frame, watched: bool) {
+    /// Records how stores to the frame are followed from now on. In between two kinds of tracking the frame has both.
+    pub(super) fn track(&self, frame: Frame, tracking: Tracking) {
         let Some(byte) = self.attributes.get(frame.get() as usize) else {
             return;
         };
-        if watched {
-            byte.fetch_or(Attribute::PageTable.bit(), SeqCst);
-        } else {
-            byte.fetch_and(!Attribute::PageTable.bit(), SeqCst);
-        }
+        let both = Attribute::PageTable.bit() | Attribute::Unsync.bit();
+        let wanted = match tracking {
+            Tracking::Untracked => 0,
+            Tracking::WriteTracked => Attribute::PageTable.bit(),
+            Tracking::Unsync => Attribute::Unsync.bit(),
+        };
+        byte.fetch_or(wanted, SeqCst);
+        byte.fetch_and(!both | wanted, SeqCst);
     }
 
-    /// The present moment.
+    /// Begins an epoch of a dirty log. A store that does not show in [`Self::written_at`] after this gets a stamp later than the
+    /// time returned.
+    pub(super) fn begin_epoch(&self) -> Timestamp {
+        let now = self.now();
+        self.epochs.fetch_add(1, SeqCst);
+        now
+    }
+
+    /// Takes a timestamp for a store, and the number of the epoch.
+    fn begin_stamp(&self) -> (Timestamp, u64) {
+        let epoch = self.epochs.load(SeqCst);
+        (self.tick(), epoch)
+    }
+
+    /// Stamps a frame as written. Returns `false` if an epoch has begun since, the log of which may have looked too early; the
+    /// frame then needs another stamp.
+    fn stamp_written(&self, frame: Frame, (now, epoch): (Timestamp, u64)) -> bool {
+        if let Some(stamp) = self.written.get(frame.get() as usize) {
+            stamp.store(now.0, SeqCst);
+        }
+        self.epochs.load(SeqCst) == epoch
+    }
+
+    /// The present time.
     pub(super) fn now(&self) -> Timestamp {
         Timestamp(self.clock.load(SeqCst))
     }
 
     fn stamp(&self, stamps: &[AtomicU64], frame: Frame) {
         if let Some(stamp) = stamps.get(frame.get() as usize) {
-            stamp.store(self.clock.fetch_add(1, SeqCst) + 1, SeqCst);
+            stamp.store(self.tick().0, SeqCst);
         }
+    }
+
+    fn tick(&self) -> Timestamp {
+        Timestamp(self.clock.fetch_add(1, SeqCst) + 1)
     }
 }
 
 fn stamp(stamps: &[AtomicU64], frame: Frame) -> Timestamp {
     let stamp = stamps.get(frame.get() as usize);
     Timestamp(stamp.map_or(0, |stamp| stamp.load(SeqCst)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_during_which_an_epoch_begins_is_stamped_again() {
+        let frames = Frames::new(1).unwrap();
+        let frame = Frame::new(0);
+        let stamp = frames.begin_stamp();
+        let since = frames.begin_epoch();
+        assert_eq!(frames.written_at(frame), Timestamp::default());
+        assert!(!frames.stamp_written(frame, stamp));
+        assert!(frames.stamp_written(frame, frames.begin_stamp()));
+        assert!(frames.written_at(frame) > since);
+    }
 }

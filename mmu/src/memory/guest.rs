@@ -1,7 +1,8 @@
-//! [`GuestRam`]: the RAM as `vm-memory` and the crates built on it (virtio queues, loaders) see it.
+//! [`GuestRam`]: the RAM as a `vm_memory::GuestMemory`, for the crates built on that (virtio queues, loaders).
 //!
-//! All that these write goes through a `VolatileSlice`, which reports it to its bitmap. Here that is [`StoreHook`], which
-//! records a store of a device.
+//! They write through a `VolatileSlice`, which then reports the write to its bitmap. Here the bitmap is a [`StoreHook`], which
+//! records a device's store. Writes through raw pointers (`get_host_address`, `ptr_guard_mut`) are not reported; whoever makes
+//! them calls [`Memory::mark_written`] or the bitmap's `mark_dirty`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,10 +15,10 @@ use vm_memory::{FileOffset, GuestAddress, GuestRegionCollection, GuestRegionMmap
 use super::{Attribute, Memory, RegionKind};
 use crate::addr::GuestPhys;
 
-/// The regions of RAM, as they were when [`Memory::guest_ram`] was called: a `vm_memory::GuestMemory`.
+/// The regions of RAM as they were when [`Memory::guest_ram`] was called, as a `vm_memory::GuestMemory`.
 pub type GuestRam = GuestRegionCollection<GuestRegionMmap<StoreHook>>;
 
-/// Records what is written at and behind a guest-physical address, and keeps the memory mapped.
+/// A `vm-memory` bitmap that records stores from a guest-physical address on, and keeps the memory mapped.
 #[derive(Clone)]
 pub struct StoreHook {
     memory: Arc<Memory>,
@@ -25,7 +26,7 @@ pub struct StoreHook {
 }
 
 impl Memory {
-    /// The RAM for `vm-memory`. ROM is not part of it, as devices cannot write it.
+    /// The RAM for `vm-memory`, without ROM, which devices cannot write. It does not follow later changes of the map.
     pub fn guest_ram(self: &Arc<Self>) -> GuestRam {
         let regions = self.regions().into_iter();
         let ram = regions.filter(|region| region.kind == RegionKind::Ram);

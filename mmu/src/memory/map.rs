@@ -1,4 +1,4 @@
-//! The guest-physical map: which addresses are RAM, ROM and device.
+//! [`Map`]: which guest-physical addresses are RAM, ROM and device.
 //!
 //! ```text
 //!   a PC:   0        0xa0000    0xc0000   0x100000        end of RAM
@@ -12,16 +12,16 @@ use thiserror::Error;
 
 use crate::addr::{GuestPhys, PAGE_SIZE};
 
-/// The legacy video memory: belongs to the bus (ISA memory map, 0xa0000 to 0xbffff).
+/// Start of the legacy video memory, which belongs to the bus (ISA memory map, 0xa0000 to 0xbffff).
 const VIDEO: u64 = 0xa_0000;
 
-/// Option ROMs and the system BIOS, up to the first megabyte.
+/// Start of option ROMs and the system BIOS, which reach up to the first megabyte.
 const ROM: u64 = 0xc_0000;
 
-/// Where RAM resumes.
+/// Start of the RAM above the first megabyte.
 const HIGH: u64 = 0x10_0000;
 
-/// What answers at a guest-physical address.
+/// The kind of memory at a guest-physical address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum RegionKind {
     /// Reads and writes go to RAM.
@@ -37,39 +37,39 @@ pub enum RegionKind {
 pub struct Region {
     /// The first address.
     pub start: u64,
-    /// The first address behind it.
+    /// The address at which it ends, not included.
     pub end: u64,
-    /// What answers there.
+    /// Its kind.
     pub kind: RegionKind,
 }
 
-/// Why a region was not added or removed.
+/// The reason why a region was not added or removed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub enum MapError {
     /// The range is empty, or begins or ends within a page.
-    #[error("{start:#x} to {end:#x} are no whole pages")]
+    #[error("{start:#x} to {end:#x} are not whole pages")]
     Unaligned {
         /// The first address.
         start: u64,
-        /// The first address behind the range.
+        /// The address at which the range ends, not included.
         end: u64,
     },
-    /// RAM and ROM cannot lie there.
+    /// RAM and ROM cannot lie so high.
     #[error("{start:#x} to {end:#x}: memory ends at {limit:#x}")]
     TooHigh {
         /// The first address.
         start: u64,
-        /// The first address behind the range.
+        /// The address at which the range ends, not included.
         end: u64,
-        /// The first address at which there can be none.
+        /// The address at which RAM and ROM must end.
         limit: u64,
     },
-    /// Something answers there already.
+    /// Another region lies there already.
     #[error("{start:#x} to {end:#x} overlap the {kind:?} region at {other:#x}")]
     Overlap {
         /// The first address.
         start: u64,
-        /// The first address behind the range.
+        /// The address at which the range ends, not included.
         end: u64,
         /// The first address of the region that is there.
         other: u64,
@@ -81,12 +81,12 @@ pub enum MapError {
     Absent {
         /// The first address.
         start: u64,
-        /// The first address behind the range.
+        /// The address at which the range ends, not included.
         end: u64,
     },
 }
 
-/// The regions that answer, in ascending order; what lies between them is no memory.
+/// The regions in ascending order. All addresses between them belong to the bus.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Map(Vec<Region>);
 
@@ -111,7 +111,7 @@ impl Map {
         &self.0
     }
 
-    /// Adds a region. Memory must end at `limit`.
+    /// Adds a region, which must end at `limit` if it is RAM or ROM.
     pub(super) fn add(
         &mut self,
         range: Range<GuestPhys>,
@@ -150,13 +150,12 @@ impl Map {
         Ok(self.0.remove(place))
     }
 
-    /// Whether every region is what [`Self::add`] would take, in ascending order.
-    pub(super) fn check(&self, limit: u64) -> Result<(), MapError> {
+    /// The map of the same regions in ascending order, if [`Self::add`] accepts each.
+    pub(super) fn checked(self, limit: u64) -> Result<Self, MapError> {
         let mut checked = Self::default();
-        for region in &self.0 {
-            let range = GuestPhys::new(region.start)..GuestPhys::new(region.end);
-            checked.add(range, region.kind, limit)?;
+        for Region { start, end, kind } in self.0 {
+            checked.add(GuestPhys::new(start)..GuestPhys::new(end), kind, limit)?;
         }
-        Ok(())
+        Ok(checked)
     }
 }

@@ -1,5 +1,5 @@
-//! Guest-physical memory, shared by all who access it: RAM and ROM in one memfd, the map of what answers where, and what is
-//! known about each frame.
+//! [`Memory`]: guest-physical memory, shared by all who access it. It holds RAM and ROM in one memfd, the map of RAM, ROM and
+//! devices, and attributes and timestamps for each frame.
 //!
 //! ```text
 //!   vCPU's slow path ─┐                ┌─► bytes
@@ -9,39 +9,41 @@
 //! ```
 //!
 //! Guest-physical address = offset in the memfd, and the memfd is mapped once as a whole: a host address is base +
-//! guest-physical address, and parts of the file can be mapped elsewhere too. It is sparse: what is no memory takes none.
+//! guest-physical address, and parts of the file can be mapped elsewhere too. The file is sparse and takes host memory where
+//! it was written.
 //!
-//! Every store but those through a processor's write slots goes through this module, from whatever thread: the frame's
-//! `written` timestamp advances, and who has made something from the frame is told ([`Subscriber`]). A frame that something was
-//! made from has no write slots. So no store to code or page tables goes unseen.
+//! Every store except those through a processor's write slots goes through this module, on any thread: the frame's `written`
+//! timestamp advances, and whoever derived something from the frame is told ([`Subscriber`]). A frame with code or
+//! write-tracked page tables has no write slots. So no store to them goes unseen. (Raw pointers that `vm-memory` hands out
+//! bypass this; whoever writes through one calls [`Memory::mark_written`].)
 //!
 //! | file         | what it holds                                             |
 //! |--------------|-----------------------------------------------------------|
 //! | `map`        | regions of RAM, ROM and device                            |
+//! | `store`      | the one entrance for stores                               |
 //! | `frames`     | attributes and timestamps of each frame                   |
-//! | `subscriber` | who is told of what happens to frames                     |
-//! | `guest`      | the memory as `vm-memory` and the crates on top of it see it |
+//! | `subscriber` | the interface of those who are told of stores             |
+//! | `guest`      | the RAM as a `vm_memory::GuestMemory`                     |
 //! | `dirty`      | a log of the frames that were written                     |
+//! | `error`      | why there is no memory                                    |
 
 mod dirty;
+mod error;
 mod frames;
 mod guest;
 mod map;
+mod store;
 mod subscriber;
 
 use std::fmt;
 use std::fs::File;
-use std::io;
-use std::iter;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
 use nix::fcntl::{FallocateFlags, fallocate};
-use parking_lot::RwLock;
+use parking_lot::{ReentrantMutex, RwLock};
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 use vm_memory::{VolatileMemory, VolatileSlice};
 
 use crate::addr::{Frame, GuestPhys, PAGE_SIZE};
@@ -49,87 +51,54 @@ use crate::mapping::{Mapping, Protection};
 use crate::memfd;
 use crate::scalar::Scalar;
 pub use dirty::DirtyLog;
+pub use error::{MemoryError, NotRam};
 use frames::Frames;
+pub(crate) use frames::Tracking;
 pub use frames::{Attribute, Attributes, Timestamp};
 pub use guest::{GuestRam, StoreHook};
 use map::Map;
 pub use map::{MapError, Region, RegionKind};
 pub use subscriber::{Store, Subscriber, SubscriberId};
 
-/// Least guest RAM: everything below the first megabyte exists (1 MiB).
+/// Least guest RAM: 1 MiB, as everything below the first megabyte exists.
 pub const MIN_RAM: u64 = 1 << 20;
 
-/// Most guest RAM: the rest of the 32-bit space is for devices (3.5 GiB).
+/// Most guest RAM: 3.5 GiB, as the rest of the 32-bit space is for devices.
 pub const MAX_RAM: u64 = 0xe000_0000;
 
-/// Where memory, RAM and ROM, ends at the latest: 4 GiB. The memfd has this size.
+/// The limit of RAM and ROM, which is the size of the memfd: 4 GiB.
 const LIMIT: u64 = 1 << 32;
 
-/// From this length on, bytes are written through the file, which takes no page fault for each page.
-const LARGE: usize = 64 << 10;
-
-/// Why guest memory could not be created.
-#[derive(Debug, Error)]
-pub enum MemoryError {
-    /// The size is out of range or not a multiple of the page size.
-    #[error(
-        "guest memory of {bytes} bytes: must be a multiple of 4096 between {MIN_RAM} (1 MiB) and {MAX_RAM} (3.5 GiB)"
-    )]
-    Size {
-        /// The size asked for, in bytes.
-        bytes: u64,
-    },
-    /// The memfd could not be created, sized or sealed.
-    #[error("cannot create the memory file: {0}")]
-    File(io::Error),
-    /// A file that guest memory is to be taken over in is not what [`Memory::file`] of another memory gives.
-    #[error("the memory file is no sealed memfd of {LIMIT} bytes")]
-    Foreign,
-    /// The map of a saved memory is none.
-    #[error("memory map: {0}")]
-    Map(#[from] MapError),
-    /// The host granted no address space.
-    #[error("cannot map guest memory: {0}")]
-    AddressSpace(io::Error),
-    /// The TLB tables could not be reserved.
-    #[error("cannot reserve {bytes} bytes of address space for the TLB tables: {source}")]
-    Tables {
-        /// The size of all tables, in bytes.
-        bytes: usize,
-        /// The host's error.
-        source: io::Error,
-    },
-}
-
-/// A guest-physical range is not, or not wholly, RAM or ROM.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("{len} bytes at guest-physical {addr} are not memory")]
-pub struct NotRam {
-    /// First byte of the range.
-    pub addr: GuestPhys,
-    /// Length of the range in bytes.
-    pub len: usize,
-}
-
-/// What of a memory is saved beside its bytes.
+/// The state of a memory that is saved beside its bytes.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct MemoryState {
     map: Map,
 }
 
+#[derive(Clone)]
 struct Subscription {
     id: SubscriberId,
     subscriber: Weak<dyn Subscriber>,
 }
 
-/// The guest's RAM and ROM, and what is known about each of their frames. Shared by [`Arc`].
+impl Subscription {
+    fn is_alive(&self) -> bool {
+        self.subscriber.strong_count() > 0
+    }
+}
+
+/// The guest's RAM and ROM, and the attributes and timestamps of their frames, shared by [`Arc`].
 pub struct Memory {
     file: Arc<File>,
     mapping: Mapping,
     frames: Frames,
     map: RwLock<Map>,
-    subscriptions: RwLock<Vec<Subscription>>,
-    /// Subscriptions that there have been: the latest one's number.
+    /// Held while a frame is being marked Code, and while a store to a marked frame is reported and the mark removed. So a
+    /// processor that has not been told yet still finds the mark, and the mark of a later scan is not lost.
+    marking: ReentrantMutex<()>,
+    /// Replaced as a whole, so that no lock is held while subscribers are told.
+    subscriptions: RwLock<Arc<[Subscription]>>,
+    /// The number of the latest subscription.
     subscribed: AtomicU64,
 }
 
@@ -147,21 +116,21 @@ impl Memory {
         Self::with(Map::pc(ram), file)
     }
 
-    /// Takes over the memory that another one's [`Self::save`] and [`Self::file`] describe, of this or another process. Both
-    /// access the same bytes; the other must not be used any more, as neither is told of the other's stores.
+    /// Takes over the memory that [`Self::save`] and [`Self::file`] of another one describe, in this or another process. Both
+    /// access the same bytes; the other must not be used any more, as neither sees the other's stores.
     ///
     /// # Errors
     /// See [`MemoryError`].
     pub fn restore(state: MemoryState, file: File) -> Result<Arc<Self>, MemoryError> {
-        state.map.check(LIMIT)?;
+        let map = state.map.checked(LIMIT)?;
         let length = file.metadata().map_err(MemoryError::File)?.len();
         if length != LIMIT || !memfd::cannot_shrink(&file) {
             return Err(MemoryError::Foreign);
         }
-        Self::with(state.map, file)
+        Self::with(map, file)
     }
 
-    /// What [`Self::restore`] needs beside the file.
+    /// The state that [`Self::restore`] needs beside the file.
     pub fn save(&self) -> MemoryState {
         MemoryState {
             map: self.map.read().clone(),
@@ -180,7 +149,8 @@ impl Memory {
             mapping,
             frames,
             map: RwLock::new(map),
-            subscriptions: RwLock::default(),
+            marking: ReentrantMutex::new(()),
+            subscriptions: RwLock::new(Arc::new([])),
             subscribed: AtomicU64::new(0),
         }))
     }
@@ -190,7 +160,7 @@ impl Memory {
         &self.file
     }
 
-    /// The first address behind all RAM and ROM.
+    /// The address at which all RAM and ROM ends.
     pub fn size(&self) -> u64 {
         let map = self.map.read();
         let mut memory = map.regions().iter().rev();
@@ -203,60 +173,80 @@ impl Memory {
         self.map.read().regions().to_vec()
     }
 
-    /// Adds a region: whole pages, of which none is in another region. RAM and ROM lie below 4 GiB; what they hold is what was
-    /// written there when they last were memory, else zeros.
+    /// Adds a region: whole pages, of which none is in another region. RAM and ROM lie below 4 GiB and hold zeros, unless
+    /// somebody has stored there through a [`GuestRam`] from before a removal.
     ///
     /// # Errors
     /// See [`MapError`].
     pub fn add_region(&self, range: Range<GuestPhys>, kind: RegionKind) -> Result<(), MapError> {
-        self.map.write().add(range.clone(), kind, LIMIT)?;
         let (start, end) = (range.start.get(), range.end.get());
-        self.change_region(&Region { start, end, kind }, kind);
+        let region = Region { start, end, kind };
+        {
+            let mut map = self.map.write();
+            map.add(range, kind, LIMIT)?;
+            set_kind(&self.frames, &region, kind);
+        }
+        self.remapped(&region);
         Ok(())
     }
 
-    /// Removes a region. What it held is lost. A processor that is running accesses it a little longer.
+    /// Removes a region. What it held is lost. A processor that is running accesses it until it next looks
+    /// ([`Mmu::snoop`](crate::Mmu::snoop)), and a [`GuestRam`] from before for as long as it is kept.
     ///
     /// # Errors
     /// See [`MapError`].
     pub fn remove_region(&self, range: Range<GuestPhys>) -> Result<(), MapError> {
-        let region = self.map.write().remove(&range)?;
-        self.change_region(&region, RegionKind::Device);
-        if region.kind != RegionKind::Device {
-            let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-            let (start, len) = (region.start, region.end - region.start);
-            if let Err(error) = fallocate(&*self.file, hole, start as i64, len as i64) {
-                log::warn!("guest memory at {start:#x} is not given back to the host: {error}");
-            }
-        }
+        let region = {
+            let mut map = self.map.write();
+            let region = map.remove(&range)?;
+            set_kind(&self.frames, &region, RegionKind::Device);
+            // While nobody can add a region there whose bytes this would take.
+            self.discard(&region);
+            region
+        };
+        self.remapped(&region);
         Ok(())
     }
 
-    fn change_region(&self, region: &Region, kind: RegionKind) {
-        set_kind(&self.frames, region, kind);
+    /// Gives the bytes of a region of RAM or ROM back to the host: they are zeros from then on.
+    fn discard(&self, region: &Region) {
+        if region.kind == RegionKind::Device {
+            return;
+        }
+        let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        let (start, len) = (region.start, region.end - region.start);
+        if let Err(error) = fallocate(&*self.file, hole, start as i64, len as i64) {
+            log::warn!("guest memory at {start:#x} is not given back to the host: {error}");
+        }
+    }
+
+    /// Reports that a region was added or removed: everything made from its frames is void, and lost bytes count as written.
+    fn remapped(&self, region: &Region) {
         let frames = frames_of(region);
         self.tell(None, |subscriber| subscriber.remapped(frames.clone()));
-        // What was made from the frames is void.
         let end = frames.end.get().min(self.frames.count());
         for frame in (frames.start.get()..end).map(Frame::new) {
             if self.attributes(frame).is_source() {
                 self.mark_written(frame.base(), PAGE_SIZE as u64);
+            } else if region.kind != RegionKind::Device {
+                self.frames.written(frame);
             }
         }
     }
 
-    /// What answers at `addr`.
+    /// The kind of region at `addr`.
     #[inline]
     pub fn region(&self, addr: GuestPhys) -> RegionKind {
         self.frames.kind(addr.frame())
     }
 
-    /// Has `subscriber` told of what happens to frames, for as long as it lives.
+    /// Subscribes `subscriber` to the events of frames for as long as it lives.
     pub fn subscribe(&self, subscriber: Weak<dyn Subscriber>) -> SubscriberId {
         let id = SubscriberId(self.subscribed.fetch_add(1, Relaxed) + 1);
+        let new = Subscription { id, subscriber };
         let mut subscriptions = self.subscriptions.write();
-        subscriptions.retain(|subscription| subscription.subscriber.strong_count() > 0);
-        subscriptions.push(Subscription { id, subscriber });
+        let alive = subscriptions.iter().filter(|one| one.is_alive());
+        *subscriptions = alive.cloned().chain([new]).collect();
         id
     }
 
@@ -283,117 +273,11 @@ impl Memory {
         Ok(value.load())
     }
 
-    /// Writes RAM or ROM as the host does: a loader, a debugger.
-    ///
-    /// # Errors
-    /// [`NotRam`] if any byte is neither; nothing is then written.
-    pub fn write(&self, addr: GuestPhys, data: &[u8]) -> Result<(), NotRam> {
-        let slice = self.slice(addr, data.len())?;
-        if data.len() < LARGE || self.file.write_all_at(data, addr.get()).is_err() {
-            slice.copy_from(data);
-        }
-        self.mark_written(addr, data.len() as u64);
-        Ok(())
-    }
-
-    /// Stores bytes as a device does: ROM ignores them.
-    ///
-    /// # Errors
-    /// [`NotRam`] if any byte is neither RAM nor ROM; nothing is then stored.
-    pub fn store_bytes(&self, addr: GuestPhys, data: &[u8]) -> Result<(), NotRam> {
-        self.store_by(None, addr, data, |_| ())
-    }
-
-    /// Stores a value as a device does: ROM ignores it.
-    ///
-    /// # Errors
-    /// As [`Self::store_bytes`].
-    pub fn store<T: Scalar>(&self, addr: GuestPhys, value: T) -> Result<(), NotRam> {
-        self.store_bytes(addr, value.as_slice())
-    }
-
-    /// Stores bytes as the guest does: ROM ignores them. All subscribers are told but `by`, who gets to know by `own`.
-    pub(crate) fn store_by(
-        &self,
-        by: Option<SubscriberId>,
-        mut addr: GuestPhys,
-        mut data: &[u8],
-        mut own: impl FnMut(Store),
-    ) -> Result<(), NotRam> {
-        self.check(addr, data.len())?;
-        while !data.is_empty() {
-            let (piece, rest) = data.split_at(data.len().min(PAGE_SIZE - addr.offset() as usize));
-            if self.region(addr) == RegionKind::Ram {
-                self.slice(addr, piece.len())?.copy_from(piece);
-                self.stored(by, addr, piece.len() as u64, &mut own);
-            }
-            addr = addr.frame().next().base();
-            data = rest;
-        }
-        Ok(())
-    }
-
-    /// Records that `len` bytes from `addr` have been written by other means than this type's methods.
-    pub fn mark_written(&self, addr: GuestPhys, len: u64) {
-        self.stored(None, addr, len, &mut |_| ());
-    }
-
-    fn stored(
-        &self,
-        by: Option<SubscriberId>,
-        addr: GuestPhys,
-        len: u64,
-        own: &mut impl FnMut(Store),
-    ) {
-        for (frame, bytes) in self.pieces(addr, len) {
-            let attributes = self.frames.written(frame);
-            // A processor's own store to what nothing was made from is of no interest to others.
-            if by.is_some() && !attributes.is_source() {
-                continue;
-            }
-            let store = Store {
-                frame,
-                bytes,
-                attributes,
-            };
-            self.tell(by, |subscriber| subscriber.stored(&store));
-            if by.is_some() {
-                own(store);
-            }
-        }
-    }
-
-    fn tell(&self, except: Option<SubscriberId>, what: impl Fn(&dyn Subscriber)) {
-        for subscription in self.subscriptions.read().iter() {
-            if Some(subscription.id) != except
-                && let Some(subscriber) = subscription.subscriber.upgrade()
-            {
-                what(&*subscriber);
-            }
-        }
-    }
-
-    /// The frames that hold some of `len` bytes from `addr`, each with the offsets of those in it.
-    fn pieces(
-        &self,
-        addr: GuestPhys,
-        len: u64,
-    ) -> impl Iterator<Item = (Frame, Range<u32>)> + use<> {
-        let limit = self.frames.count() * PAGE_SIZE as u64;
-        let end = addr.get().saturating_add(len).min(limit);
-        let mut next = addr.get();
-        iter::from_fn(move || {
-            let addr = GuestPhys::new(next);
-            let room = PAGE_SIZE as u64 - u64::from(addr.offset());
-            let len = end.checked_sub(next)?.min(room) as u32;
-            next += u64::from(len);
-            (len > 0).then(|| (addr.frame(), addr.offset()..addr.offset() + len))
-        })
-    }
-
-    /// Withdraws all write slots of all processors.
-    fn write_protect(&self) {
+    /// Begins an epoch of a dirty log, and withdraws all write slots of all processors.
+    fn begin_epoch(&self) -> Timestamp {
+        let since = self.frames.begin_epoch();
         self.tell(None, |subscriber| subscriber.write_protect());
+        since
     }
 
     /// All frames of RAM and ROM, in ascending order.
@@ -424,24 +308,24 @@ impl Memory {
         self.frames.now()
     }
 
-    /// When `frame` was last seen written. Exact for frames marked [`Attribute::Code`]; stores to other frames are
-    /// recorded when they take the slow path, at least the first after all their write slots were dropped.
+    /// The time at which `frame` was last seen written. It is exact for frames marked [`Attribute::Code`]; stores to other frames
+    /// are recorded when they take the slow path, at least the first after all their write slots were dropped.
     pub fn written(&self, frame: Frame) -> Timestamp {
         self.frames.written_at(frame)
     }
 
-    /// When `frame` was last scanned for code.
+    /// The time at which `frame` was last scanned for code.
     pub fn scanned(&self, frame: Frame) -> Timestamp {
         self.frames.scanned_at(frame)
     }
 
-    /// When code of `frame` was last executed, as far as [`Memory::mark_executed`] was told: engines tell when they look the
-    /// page up.
+    /// The time at which code of `frame` was last executed, as reported by [`Memory::mark_executed`], which engines call when
+    /// they look the page up.
     pub fn executed(&self, frame: Frame) -> Timestamp {
         self.frames.executed_at(frame)
     }
 
-    /// Whether `frame` was written after it was scanned: what was made from the scan is void.
+    /// Whether `frame` was written after it was scanned, so that code made from the scan is void.
     pub fn stale(&self, frame: Frame) -> bool {
         self.written(frame) > self.scanned(frame)
     }
@@ -451,23 +335,24 @@ impl Memory {
         self.frames.executed(frame);
     }
 
-    /// Marks `frame` as scanned for code now. Whoever scans has no write slots for it, and reads the bytes after this.
+    /// Marks `frame` as scanned for code now. The caller has dropped its write slots, and reads the bytes after this.
     pub(crate) fn mark_scanned(&self, frame: Frame) {
+        let _marking = self.marking.lock();
         self.frames.scanned(frame);
     }
 
-    /// Records that stores to `frame` will go unseen from now on: it counts as written now.
-    pub(crate) fn mark_opened(&self, frame: Frame) {
+    /// Records that stores to `frame` go unseen from now on, so that it counts as written now.
+    pub(crate) fn mark_write_open(&self, frame: Frame) {
         self.frames.written(frame);
     }
 
-    /// Records whether translations are kept that come from entries in `frame`. Whoever makes some has no write slots for it, and
-    /// reads the entries after this.
-    pub(crate) fn mark_watched(&self, frame: Frame, watched: bool) {
-        self.frames.watched(frame, watched);
+    /// Records how stores to `frame` are followed, for the sake of translations made from entries in it. Before it write-tracks a
+    /// frame the caller drops its write slots; it reads the entries after this.
+    pub(crate) fn track(&self, frame: Frame, tracking: Tracking) {
+        self.frames.track(frame, tracking);
     }
 
-    /// The 4096 bytes of `frame`; a frame without memory reads as all ones, like an empty bus.
+    /// The 4096 bytes of `frame`, which are all ones where there is no memory, like an empty bus.
     pub fn page(&self, frame: Frame) -> [u8; PAGE_SIZE] {
         let mut bytes = [0xff; PAGE_SIZE];
         if let Ok(slice) = self.slice(frame.base(), PAGE_SIZE) {
@@ -481,7 +366,7 @@ impl Memory {
         self.mapping.start().as_ptr()
     }
 
-    /// How many frames are mapped from [`Self::host_base`] on.
+    /// The number of frames that are mapped from [`Self::host_base`] on.
     pub(crate) fn frame_count(&self) -> u64 {
         self.frames.count()
     }

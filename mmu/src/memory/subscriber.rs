@@ -1,37 +1,37 @@
-//! [`Subscriber`]: who is told of what happens to frames.
+//! [`Subscriber`]: the interface of those who are told of stores and changes of the map.
 
 use std::ops::Range;
 
 use super::frames::Attributes;
 use crate::addr::Frame;
 
-/// A store that has been made, as far as it lies in one frame.
+/// A store that has been made, or the part of it that lies in one frame.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Store {
     /// The frame.
     pub frame: Frame,
-    /// The offsets of the bytes in it; not empty.
+    /// The offsets of the bytes in the frame; not empty.
     pub bytes: Range<u32>,
-    /// The frame's attributes before. A store takes [`Code`](super::Attribute::Code) away.
+    /// The frame's attributes. [`Code`](super::Attribute::Code) is removed after all subscribers have been told.
     pub attributes: Attributes,
 }
 
-/// Somebody who has made something from frames, or keeps account of them.
+/// A party that derives something from frames, or keeps account of them.
 ///
-/// The methods are called on the thread of whoever stores or changes the map, after that is done, perhaps on several threads at
-/// once; they note what they are told and return. They must not call [`Memory`](super::Memory) to subscribe or unsubscribe.
+/// The methods are called after the store or the change of the map, on the thread that made it, perhaps on several threads at
+/// once. They make a note and return; they wait for nobody, as stores to code may wait for them.
 pub trait Subscriber: Send + Sync {
-    /// Somebody else has stored to a frame. Stores through a processor's write slots go unseen; a frame marked
+    /// Reports that somebody else has stored to a frame. Stores through a processor's write slots go unseen; a frame marked
     /// [`Code`](super::Attribute::Code) or [`PageTable`](super::Attribute::PageTable) has none.
     fn stored(&self, store: &Store);
 
-    /// What answers at these frames has changed.
+    /// Reports that the kind of these frames has changed.
     fn remapped(&self, frames: Range<Frame>);
 
-    /// All write slots have to go, so that the next store to each frame is seen.
+    /// Demands that all write slots be dropped, so that the next store to each frame is seen.
     fn write_protect(&self);
 }
 
-/// Names a subscription, and with it whoever stores by it: a subscriber is not told of its own stores.
+/// The name of a subscription. A subscriber that stores under its name is not told of that store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SubscriberId(pub(super) u64);

@@ -1,4 +1,4 @@
-//! The slow path of an access: walk, check, set A and D bits, fill the TLB, move the bytes.
+//! The slow path of an access: walks, checks, sets A and D bits, fills the TLB and moves the bytes.
 
 use smallvec::SmallVec;
 
@@ -109,8 +109,8 @@ impl Mmu {
         Ok(phys.frame())
     }
 
-    /// Resolves and commits an access to memory that lies in one page, and enters the page. Returns where `addr` is. If that
-    /// is a device, the A and D bits are set all the same, as the access goes on over the bus.
+    /// Resolves and commits an access to memory that lies in one page, and fills the page's slots. Returns the physical address.
+    /// If a device is there, the A and D bits are set all the same, as the access goes on over the bus.
     fn enter_page(
         &mut self,
         addr: LinearAddr,
@@ -135,8 +135,8 @@ impl Mmu {
         Ok(phys)
     }
 
-    /// Resolves and commits an access to memory that may cross pages; such an access would never find its slots, so it fills
-    /// none. If a piece is a device, the A and D bits are set all the same, as the access goes on over the bus.
+    /// Resolves and commits an access to memory that may cross pages. It fills no slots, as such an access would never find them.
+    /// If a piece is a device, the A and D bits are set all the same, as the access goes on over the bus.
     fn access(
         &mut self,
         addr: LinearAddr,
@@ -182,7 +182,7 @@ impl Mmu {
         Ok(pieces)
     }
 
-    /// Walks for one page and checks the access. A fault drops what the TLB holds for the page, as the processor does
+    /// Walks for one page and checks the access. A fault drops the TLB's translation of the page, as on the processor
     /// (SDM Vol. 3A, 4.10.4.1 Operations that Invalidate TLBs and Paging-Structure Caches).
     fn check(
         &mut self,

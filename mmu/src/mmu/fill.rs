@@ -1,40 +1,47 @@
-//! Entering what a walk has found into the TLB, and keeping what was entered in agreement with the page tables.
+//! Filling the TLB from a walk, and tracking the entries of the walk so that the slots agree with the page tables.
 
 use super::Mmu;
 use super::snoop::follow;
 use crate::addr::{GuestPhys, LinearPage};
-use crate::memory::{Attribute, NotRam, RegionKind, Store};
+use crate::memory::{Attribute, NotRam, RegionKind, Store, Tracking};
 use crate::paging::{ACCESSED, Access, DIRTY, Privilege, Step, Translation, Walk};
-use crate::tlb::{Fill, Watching};
+use crate::tlb::TlbEntry;
 
 impl Mmu {
-    /// Stores bytes to guest-physical memory as the guest does: ROM ignores them. If any byte is not memory, none is stored.
+    /// Stores bytes to guest-physical memory as the guest does: ROM ignores them.
+    ///
+    /// # Errors
+    /// [`NotRam`] if any byte is neither RAM nor ROM; none is then stored.
     pub fn store_phys(&mut self, addr: GuestPhys, data: &[u8]) -> Result<(), NotRam> {
         let (mailbox, tlb, memory) = (&self.mailbox, &mut self.tlb, &self.memory);
         memory.store_by(Some(self.id), addr, data, |store| {
             if store.attributes.has(Attribute::Code) {
                 mailbox.note_code(store.frame);
             }
-            follow(tlb, memory, &store);
+            // The processor's own stores to an unsync page table are free until the guest flushes.
+            if store.attributes.has(Attribute::PageTable) {
+                follow(tlb, memory, &store);
+            }
         })
     }
 
-    /// Sets the A and D bits of an access. They change no mapping, so nothing is dropped.
+    /// Sets the A and D bits of an access, which change no mapping, so that nothing is dropped.
     pub(super) fn set_accessed(&mut self, walk: &Walk, access: Access) {
         let (id, mailbox, memory) = (self.id, &self.mailbox, &self.memory);
-        walk.commit(memory, access, self.paging.mode, &mut |addr, entry| {
-            let own = |store: Store| {
-                if store.attributes.has(Attribute::Code) {
-                    mailbox.note_code(store.frame);
-                }
-            };
-            let _outside_ram = memory.store_by(Some(id), addr, entry, own);
+        let own = |store: Store| {
+            if store.attributes.has(Attribute::Code) {
+                mailbox.note_code(store.frame);
+            }
+        };
+        let mode = self.paging.mode;
+        walk.commit(memory, access, mode, &mut |step, values| {
+            memory.exchange_by(id, step.entry, 1 << step.entry_shift, values, own)
         });
     }
 
-    /// Enters a page of RAM or ROM after an access to it was allowed, its A and D bits set, and before it is made, since a
-    /// store may change the very entries of the walk. `writable`: a write at this privilege would change no bit of the
-    /// paging structures either.
+    /// Fills the slots of a page of RAM or ROM: after an access to it was allowed and its A and D bits were set, but before the
+    /// access is made, since a store may change the very entries of the walk. `writable` says that a write at this privilege
+    /// would change no bit of the paging structures either.
     pub(super) fn fill(
         &mut self,
         page: LinearPage,
@@ -46,7 +53,7 @@ impl Mmu {
         if access != Access::Fetch && self.kept_out.contains(&page) {
             return;
         }
-        if self.tlb.is_own(page) && !self.watch(page, walk) {
+        if self.tlb.is_own(page) && !self.track(page, walk, writable) {
             return;
         }
         let Translation {
@@ -56,7 +63,7 @@ impl Mmu {
             ..
         } = walk.translation;
         let frame = phys.frame();
-        let fill = Fill {
+        let fill = TlbEntry {
             page,
             frame,
             page_size,
@@ -67,7 +74,7 @@ impl Mmu {
         }
         self.tlb.fill(fill, Access::Read, privilege);
         if writable && self.may_open(phys) {
-            self.memory.mark_opened(frame);
+            self.memory.mark_write_open(frame);
             self.tlb.fill(fill, Access::Write, privilege);
         }
     }
@@ -80,29 +87,36 @@ impl Mmu {
             && !attributes.has(Attribute::PageTable)
     }
 
-    /// Watches the entries of a walk for `page`. Returns whether slots may be made from them: changes of anything but RAM are
-    /// not noticed, and an entry may have been changed since the walk, by somebody else.
-    fn watch(&mut self, page: LinearPage, walk: &Walk) -> bool {
+    /// Tracks the entries of a walk for `page`. Returns whether slots may be made from them: not if any is outside RAM, where
+    /// changes go unseen, nor if somebody else has changed one since the walk or cleared its A or D bit.
+    fn track(&mut self, page: LinearPage, walk: &Walk, writable: bool) -> bool {
         let in_ram = |step: &Step| self.memory.region(step.entry) == RegionKind::Ram;
         if !walk.trail.iter().all(in_ram) {
             return false;
         }
         let mut unchanged = true;
-        for step in &walk.trail {
+        for (index, step) in walk.trail.iter().enumerate() {
+            let is_leaf = index + 1 == walk.trail.len();
+            let needed = if is_leaf && writable {
+                ACCESSED | DIRTY
+            } else {
+                ACCESSED
+            };
+            let holds = |value: u64| step.is_same(value) && value & needed == needed;
             let value = self.entry(step);
-            unchanged &= is_same(value, step.value);
+            unchanged &= holds(value);
             let frame = step.entry.frame();
-            let watching = self.tlb.note_step(page, step, value);
-            if watching == Watching::On && !self.memory.has(frame, Attribute::PageTable) {
-                // From here on stores are told: what came before is seen by looking again.
-                self.memory.mark_watched(frame, true);
-                unchanged &= is_same(value, self.entry(step));
+            let tracking = self.tlb.note_step(page, step, value);
+            if tracking == Tracking::WriteTracked && !self.memory.has(frame, Attribute::PageTable) {
+                // From here on stores are reported; earlier ones are seen by looking again.
+                self.memory.track(frame, tracking);
+                unchanged &= holds(self.entry(step));
             }
         }
         unchanged
     }
 
-    /// The value of a paging-structure entry; all ones where there is no memory.
+    /// The present value of a paging-structure entry, which is all ones where there is no memory.
     fn entry(&self, step: &Step) -> u64 {
         let mut bytes = [0; size_of::<u64>()];
         let value = &mut bytes[..1 << step.entry_shift];
@@ -112,18 +126,73 @@ impl Mmu {
         u64::from_le_bytes(bytes)
     }
 
-    /// Drops the translations of the present address space that come from entries which have changed unseen, as a guest's flush
-    /// asks for.
-    pub(super) fn catch_up(&mut self) {
+    /// Drops the present address space's translations that come from changed entries of unsync page tables, as a guest's flush
+    /// demands.
+    pub(super) fn sync(&mut self) {
         let memory = &self.memory;
-        let again = self.tlb.catch_up(|frame| memory.page(frame));
+        let again = self.tlb.sync(|frame| memory.page(frame));
         for frame in again {
-            self.memory.mark_watched(frame, true);
+            self.memory.track(frame, Tracking::WriteTracked);
         }
     }
 }
 
-/// Whether two values of an entry translate alike.
-fn is_same(value: u64, other: u64) -> bool {
-    (value ^ other) & !(ACCESSED | DIRTY) == 0
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::paging::{Paging, PagingMode};
+    use crate::{LinearAddr, Memory, View};
+
+    const TABLE: u64 = 0x2000;
+    const PAGE: LinearAddr = LinearAddr::new(0x3000);
+    const ENTRY: GuestPhys = GuestPhys::new(TABLE + 3 * 4);
+    const USED: u32 = 0x5067;
+
+    /// 32-bit paging; one page at [`PAGE`], whose entry is `entry`.
+    fn mmu(entry: u32) -> Mmu {
+        let mut mmu = Mmu::new(Memory::new(1 << 20).unwrap()).unwrap();
+        mmu.write_phys(GuestPhys::new(0x1000), TABLE as u32 | 0x27)
+            .unwrap();
+        mmu.write_phys(ENTRY, entry).unwrap();
+        mmu.set_paging(Paging {
+            mode: PagingMode::TwoLevel,
+            cr3: 0x1000,
+            ..Paging::default()
+        });
+        mmu
+    }
+
+    fn walk(mmu: &Mmu) -> Walk {
+        crate::paging::walk(&mmu.memory, &mmu.paging, &mmu.pdptes, PAGE).unwrap()
+    }
+
+    #[test]
+    fn bits_that_others_clear_after_the_walk_make_no_slot() {
+        for (changed, reads) in [(USED, true), (USED & !0x40, false), (USED & !0x20, false)] {
+            let mut mmu = mmu(USED);
+            let walk = walk(&mmu);
+            mmu.memory.store(ENTRY, changed).unwrap();
+            mmu.fill(PAGE.page(), &walk, Access::Write, Privilege::User, true);
+            let slot = |access| mmu.tlb.slot(View::of(access, Privilege::User), PAGE.page());
+            assert_eq!(slot(Access::Read) != 0, reads);
+            assert_eq!(slot(Access::Write) != 0, reads);
+        }
+    }
+
+    #[test]
+    fn accessed_bits_are_set_in_the_entry_that_was_walked_only() {
+        const UNUSED: u32 = USED & !0x60;
+        for (changed, after) in [
+            (UNUSED, USED),
+            (UNUSED | 0x20, USED),
+            (UNUSED | 0x1_0000, UNUSED | 0x1_0000),
+            (UNUSED & !1, UNUSED & !1),
+        ] {
+            let mut mmu = mmu(UNUSED);
+            let walk = walk(&mmu);
+            mmu.memory.store(ENTRY, changed).unwrap();
+            mmu.set_accessed(&walk, Access::Write);
+            assert_eq!(mmu.read_phys(ENTRY), Ok(after), "{changed:#x}");
+        }
+    }
 }

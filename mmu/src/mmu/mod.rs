@@ -1,4 +1,4 @@
-//! The memory-management unit of one virtual CPU: paging registers, software TLB, and the memory behind them.
+//! [`Mmu`]: the memory-management unit of one virtual CPU, with paging registers and software TLB, on the shared memory.
 //!
 //! Guest accesses come in two speeds. The fast path ([`Mmu::read`], [`Mmu::write`], [`Mmu::fetch_page`]) is one TLB
 //! probe. The slow path walks the page tables, checks every page of the access before it changes anything, sets A and D
@@ -30,6 +30,7 @@ use crate::addr::{Frame, GuestPhys, LinearAddr, LinearPage, PAGE_SIZE};
 use crate::mailbox::Mailbox;
 use crate::memory::{
     Attribute, Memory, MemoryError, NotRam, RegionKind, Store, Subscriber, SubscriberId, Timestamp,
+    Tracking,
 };
 use crate::paging::{
     self, Access, NoTranslation, PageFault, Paging, PagingMode, Pdptes, Privilege, ReservedBits,
@@ -67,7 +68,7 @@ pub struct Piece {
     pub addr: GuestPhys,
     /// Length in bytes, 1..=4096, not crossing the page.
     pub len: u32,
-    /// What answers there.
+    /// The kind of region there.
     pub kind: RegionKind,
 }
 
@@ -87,7 +88,7 @@ impl Span {
     }
 }
 
-/// The MMU's own registers.
+/// The registers that belong to the MMU alone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct MmuState {
     /// The page-directory-pointer-table registers of PAE paging, as entries of the table: 0 where P is 0.
@@ -102,18 +103,18 @@ pub struct Mmu {
     /// Names the processor to the memory.
     id: SubscriberId,
     tlb: Tlb,
-    /// Linear pages that have no slots for reads and writes.
+    /// Linear pages that get no slots for reads and writes.
     kept_out: BTreeSet<LinearPage>,
-    /// Stores of others to whatever memory, if pages are kept out.
+    /// Stores of others to any memory, if pages are kept out.
     stores: Vec<Store>,
-    /// Nothing has been stored through write slots since the last look at the mailbox.
+    /// Whether the processor rests: it has stored nothing through write slots since it last looked at the mailbox.
     resting: bool,
     paging: Paging,
     pdptes: Pdptes,
 }
 
 impl Mmu {
-    /// An MMU after reset: paging off, nothing cached.
+    /// Creates an MMU as after reset: paging off, nothing cached.
     ///
     /// # Errors
     /// [`MemoryError::Tables`] when the host grants no address space for the tables.
@@ -150,7 +151,7 @@ impl Mmu {
         &self.tlb
     }
 
-    /// The TLB, to be given code slots and windows.
+    /// The TLB, for code slots and windows.
     #[inline(always)]
     pub fn tlb_mut(&mut self) -> &mut Tlb {
         &mut self.tlb
@@ -191,17 +192,17 @@ impl Mmu {
         Ok(())
     }
 
-    /// What of the MMU is saved, beside the control registers that `paging` of [`Self::restore`] comes from.
+    /// The state to save, beside the control registers from which [`Self::restore`] takes `paging`.
     pub fn save(&self) -> MmuState {
         MmuState {
             pdptes: self.pdptes.encode(),
         }
     }
 
-    /// Takes over the registers of another MMU. Nothing is cached then.
+    /// Takes over the registers of another MMU, and drops all cached translations.
     ///
     /// # Errors
-    /// If a page-directory-pointer-table register is none.
+    /// [`ReservedBits`] if a page-directory-pointer-table register is invalid.
     pub fn restore(&mut self, paging: Paging, state: &MmuState) -> Result<(), ReservedBits> {
         let pdptes = Pdptes::decode(state.pdptes)?;
         self.set_paging(paging);
@@ -211,7 +212,7 @@ impl Mmu {
         Ok(())
     }
 
-    /// Makes the translations of the present address space those that accesses find.
+    /// Switches the TLB to the address space that the paging registers select.
     fn enter_space(&mut self) {
         let key = match self.paging.mode {
             PagingMode::Off => SpaceKey::Unpaged,
@@ -221,11 +222,12 @@ impl Mmu {
         self.tlb.enter(key);
     }
 
-    /// Keeps the given linear pages out of the tables for reads and writes, and only them, in all address spaces: each access
-    /// to them takes the slow path. While there are any, [`Self::take_stores`] tells what others store. For watchpoints.
+    /// Keeps the given linear pages, and no others, out of the tables for reads and writes in all address spaces, so that each
+    /// access to them takes the slow path. While there are any, [`Self::take_stores`] reports what others store. For
+    /// watchpoints.
     pub fn keep_out(&mut self, pages: impl IntoIterator<Item = LinearPage>) {
         self.kept_out = pages.into_iter().collect();
-        self.mailbox.set_curious(!self.kept_out.is_empty());
+        self.mailbox.want_all_stores(!self.kept_out.is_empty());
         self.flush_all();
     }
 
@@ -233,19 +235,19 @@ impl Mmu {
     pub fn flush_all(&mut self) {
         let memory = &self.memory;
         self.tlb
-            .flush_all(|frame| memory.mark_watched(frame, false));
+            .flush_all(|frame| memory.track(frame, Tracking::Untracked));
     }
 
-    /// Drops all cached translations that are not global: MOV to CR3. Those that are sure to agree with the page tables may
+    /// Drops all cached translations that are not global: MOV to CR3. Those known to agree with the page tables may
     /// stay.
     pub fn flush_non_global(&mut self) {
         self.snoop();
         self.tlb.flush_non_global();
-        self.catch_up();
+        self.sync();
     }
 
-    /// Drops the cached translation of the page that holds `addr`, of whatever size, global or not: INVLPG. One that is
-    /// sure to agree with the page tables may stay.
+    /// Drops the cached translation of the page that holds `addr`, of whatever size, global or not: INVLPG. One
+    /// known to agree with the page tables may stay.
     pub fn invlpg(&mut self, addr: LinearAddr) {
         self.snoop();
         self.tlb.drop_page(addr);
@@ -279,8 +281,8 @@ impl Mmu {
         self.write_slow(addr, privilege, value)
     }
 
-    /// Checks that `len` bytes (1..=4096) at `addr` can be accessed, with all side effects of that but the data: for
-    /// instructions that read and then write, and for those that store several times. A later access to the range does not
+    /// Checks that `len` bytes (1..=4096) at `addr` can be accessed, with all side effects of an access but the transfer of data:
+    /// for instructions that read and then write, and for those that store several times. A later access to the range does not
     /// fault, unless a store in between changes its translation.
     #[inline]
     pub fn prepare(
@@ -322,7 +324,10 @@ impl Mmu {
         })
     }
 
-    /// The frame from which the instruction bytes at `addr` are fetched. `MemFault::Device`: not from memory.
+    /// The frame from which the instruction bytes at `addr` are fetched.
+    ///
+    /// # Errors
+    /// [`MemFault::Page`] if the fetch faults; [`MemFault::Device`] if it leads to no memory.
     #[inline(always)]
     pub fn fetch_page(
         &mut self,
@@ -338,38 +343,38 @@ impl Mmu {
         }
     }
 
-    /// Translates `addr` without any effect on guest memory or TLB: for debuggers. What the TLB still holds from older
-    /// page tables is not consulted.
+    /// Translates `addr` without any effect on guest memory or TLB, for debuggers. Translations that the TLB still holds from
+    /// older page tables are not consulted.
     pub fn walk(&self, addr: LinearAddr) -> Result<Translation, NoTranslation> {
         paging::walk(&self.memory, &self.paging, &self.pdptes, addr).map(|walk| walk.translation)
     }
 
-    /// The 4096 bytes of `frame`, for decoding; all ones where there is no memory.
+    /// The 4096 bytes of `frame`, for decoding, which are all ones where there is no memory.
     pub fn code_bytes(&self, frame: Frame) -> [u8; PAGE_SIZE] {
         self.memory.page(frame)
     }
 
-    /// Marks `frame` as scanned for code now: its bytes are to be read after this. Its cached write translations are dropped: the
+    /// Marks `frame` as scanned for code now; the caller reads its bytes after this. Its write slots are dropped, so that the
     /// next store to it takes the slow path, which clears the mark and advances [`Mmu::code_epoch`].
     pub fn mark_code(&mut self, frame: Frame) {
         if !self.memory.has(frame, Attribute::Code) {
-            self.tlb.drop_writers(frame);
+            self.tlb.drop_write_slots(frame);
         }
         self.memory.mark_scanned(frame);
     }
 
-    /// Increases whenever a store, from whatever thread, hits a frame marked Code.
+    /// A count of the stores, from whatever thread, that hit a frame marked Code.
     #[inline(always)]
     pub fn code_epoch(&self) -> u64 {
         self.mailbox.code_epoch()
     }
 
-    /// The frames whose stores advanced [`Mmu::code_epoch`] since the last call, each once.
+    /// Takes the frames, each once, in which stores have advanced [`Mmu::code_epoch`] since the last call.
     pub fn take_code_writes(&mut self) -> impl Iterator<Item = Frame> + use<> {
         self.mailbox.take_code().into_iter()
     }
 
-    /// When `frame` was last seen written: see [`Memory::written`].
+    /// The time at which `frame` was last seen written: see [`Memory::written`].
     #[inline]
     pub fn written(&self, frame: Frame) -> Timestamp {
         self.memory.written(frame)

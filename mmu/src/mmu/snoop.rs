@@ -1,24 +1,25 @@
-//! Taking notice of what others have stored, as a processor's caches do by snooping.
+//! Following the stores of others, as a processor's caches do by snooping.
 
 use super::Mmu;
-use crate::memory::{Attribute, Memory, Store};
-use crate::tlb::{Tlb, Watching};
+use crate::mailbox::CAPACITY;
+use crate::memory::{Memory, Store, Tracking};
+use crate::tlb::Tlb;
 
 impl Mmu {
-    /// Takes notice of what others (devices, debuggers, loaders) have stored and changed since the last call: drops what was
-    /// translated from it. To be called between two instructions: before the first of a run, after each access to a device, and
-    /// wherever translated code has left.
+    /// Follows the stores and map changes that others (devices, debuggers, loaders) have made since the last call: drops the
+    /// translations made from what they replaced. To be called between two instructions: before the first of a run, after each
+    /// access to a device, and whenever translated code has exited.
     ///
     /// A guest that knows of a store because of what a device did, or that executes a serializing instruction, relies on this
     /// (SDM Vol. 3A, 8.1.3 Handling Self- and Cross-Modifying Code).
     #[inline(always)]
     pub fn snoop(&mut self) {
         if self.mailbox.has_news() {
-            self.take_notice();
+            self.follow_others();
         }
     }
 
-    /// Ends a run of the processor: until [`Self::wake`] it accesses nothing.
+    /// Ends a run of the processor, which accesses nothing until [`Self::wake`].
     pub fn rest(&mut self) {
         self.snoop();
         self.resting = true;
@@ -30,40 +31,43 @@ impl Mmu {
         self.resting = false;
     }
 
-    /// The stores of others since the last call, as far as [`Self::snoop`] has met them, while pages are kept out; the first
-    /// thousand, about.
+    /// The stores that others have made and [`Self::snoop`] has followed since the last call, while pages are kept out. Not more
+    /// than about a thousand are kept.
     pub fn take_stores(&mut self) -> Vec<Store> {
         std::mem::take(&mut self.stores)
     }
 
     #[cold]
-    fn take_notice(&mut self) {
+    fn follow_others(&mut self) {
         let notes = self.mailbox.take();
         for store in &notes.tables {
             follow(&mut self.tlb, &self.memory, store);
         }
         if notes.write_protect {
             let (memory, resting) = (&self.memory, self.resting);
-            self.tlb.drop_all_writers(|frame| {
-                // The processor may have stored there after the slots were to be gone.
+            self.tlb.drop_all_write_slots(|frame| {
+                // The processor may have stored there since the epoch began.
                 if !resting {
-                    memory.mark_opened(frame);
+                    memory.mark_write_open(frame);
                 }
             });
         }
         if notes.flush {
             self.flush_all();
         }
-        self.stores.extend(notes.stores);
+        let room = CAPACITY.saturating_sub(self.stores.len());
+        self.stores.extend(notes.stores.into_iter().take(room));
     }
 }
 
-/// Drops the slots that come from the entries that a store has changed.
+/// Drops the slots that come from entries which a store has changed.
 pub(super) fn follow(tlb: &mut Tlb, memory: &Memory, store: &Store) {
     let frame = store.frame;
-    if memory.has(frame, Attribute::PageTable)
-        && tlb.stored(frame, &store.bytes, || memory.page(frame)) == Watching::Off
-    {
-        memory.mark_watched(frame, false);
+    if !memory.attributes(frame).is_tracked() {
+        return;
+    }
+    let tracking = tlb.stored(frame, &store.bytes, || memory.page(frame));
+    if tracking != Tracking::WriteTracked {
+        memory.track(frame, tracking);
     }
 }

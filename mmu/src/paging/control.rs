@@ -1,4 +1,4 @@
-//! The registers that control paging, reduced to what translation depends on.
+//! [`Paging`]: the bits of control registers on which translation depends.
 
 use crate::addr::PAGE_SIZE;
 
@@ -44,8 +44,8 @@ impl Paging {
     }
 }
 
-/// Who accesses (SDM Vol. 3A, 4.6.1 Determination of Access Rights). Accesses that the processor makes implicitly to
-/// descriptor tables and the TSS are `Supervisor` at any CPL.
+/// The privilege of an access (SDM Vol. 3A, 4.6.1 Determination of Access Rights). Accesses that the processor makes implicitly
+/// to descriptor tables and the TSS are `Supervisor` at any CPL.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Privilege {
     /// CPL below 3, or an implicit access.
@@ -54,7 +54,7 @@ pub enum Privilege {
     User,
 }
 
-/// What an access does.
+/// The kind of an access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Access {
     /// Data read.

@@ -1,11 +1,11 @@
-//! What an entry of a paging structure says, decoded once from its bits.
+//! [`Entry`]: an entry of a paging structure, decoded once from its bits.
 
 use thiserror::Error;
 
 use super::control::{Access, Paging, Privilege};
 use crate::addr::{GuestPhys, PAGE_SHIFT};
 
-/// A present entry sets a bit that its format reserves.
+/// The error of a present entry that sets a bit that its format reserves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[error("a paging-structure entry sets reserved bits")]
 pub struct ReservedBits;
@@ -29,7 +29,7 @@ pub(super) enum Entry {
     },
 }
 
-/// What an entry, or all entries of a walk together, permit.
+/// The accesses that an entry, or all entries of a walk together, permit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Permissions {
     /// R/W: writes are allowed.
@@ -48,7 +48,7 @@ impl Permissions {
         executable: true,
     };
 
-    /// What both allow: the permission of a walk is the intersection over its entries.
+    /// The permissions that both have in common: those of a walk are the intersection over its entries.
     pub(super) fn and(self, other: Self) -> Self {
         Self {
             writable: self.writable && other.writable,

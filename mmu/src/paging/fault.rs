@@ -57,7 +57,7 @@ impl PageFaultCode {
     }
 }
 
-/// Why a walk does not serve an access.
+/// The reason why a walk does not serve an access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Cause {
     /// There is no translation.

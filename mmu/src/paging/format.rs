@@ -32,23 +32,18 @@ const fn bits(high: u32, low: u32) -> u64 {
     (u64::MAX >> (63 - high)) & (u64::MAX << low)
 }
 
-/// Stores bytes at a guest-physical address.
-pub(super) type Store<'a> = dyn FnMut(GuestPhys, &[u8]) + 'a;
-
-/// A paging-structure format: how many levels, how wide, and what the bits say. Levels count down to 1, the page table.
+/// A paging-structure format: its levels, the width of entries, and the meaning of their bits. Levels count down to 1, the page
+/// table.
 pub(super) trait Format {
-    /// Levels held in memory.
+    /// The number of levels held in memory.
     const LEVELS: u32;
     /// Bits of the linear address that index a structure.
     const INDEX_BITS: u32;
     /// log2 of the bytes of an entry.
     const ENTRY_SHIFT: u32;
 
-    /// Reads the entry at `addr`. A structure outside RAM and ROM reads as all ones, like an empty bus.
+    /// Reads the entry at `addr`, which is all ones outside RAM and ROM, like an empty bus.
     fn load(memory: &Memory, addr: GuestPhys) -> u64;
-
-    /// Has `store` set bits of the entry at `addr` that are not set; a structure that is not memory is left alone.
-    fn set(memory: &Memory, addr: GuestPhys, bits: u64, store: &mut Store<'_>);
 
     /// Decodes an entry of `level`.
     fn decode(raw: u64, level: u32, paging: &Paging) -> Result<Entry, ReservedBits>;
@@ -73,16 +68,6 @@ impl Format for TwoLevel {
 
     fn load(memory: &Memory, addr: GuestPhys) -> u64 {
         memory.load::<u32>(addr).unwrap_or(u32::MAX).into()
-    }
-
-    fn set(memory: &Memory, addr: GuestPhys, bits: u64, store: &mut Store<'_>) {
-        let Ok(old) = memory.load::<u32>(addr) else {
-            return;
-        };
-        let new = old | bits as u32;
-        if new != old {
-            store(addr, &new.to_le_bytes());
-        }
     }
 
     fn decode(raw: u64, level: u32, paging: &Paging) -> Result<Entry, ReservedBits> {
@@ -122,16 +107,6 @@ impl Format for Pae {
 
     fn load(memory: &Memory, addr: GuestPhys) -> u64 {
         memory.load::<u64>(addr).unwrap_or(u64::MAX)
-    }
-
-    fn set(memory: &Memory, addr: GuestPhys, bits: u64, store: &mut Store<'_>) {
-        let Ok(old) = memory.load::<u64>(addr) else {
-            return;
-        };
-        let new = old | bits;
-        if new != old {
-            store(addr, &new.to_le_bytes());
-        }
     }
 
     fn decode(raw: u64, level: u32, paging: &Paging) -> Result<Entry, ReservedBits> {

@@ -1,12 +1,12 @@
-//! Paging: the registers that control it, the formats of the paging structures, and the one walker for all of them.
+//! Paging: its control registers, the formats of the paging structures, and the one walker for all of them.
 //!
 //! | file       | what it holds                                                        |
 //! |------------|----------------------------------------------------------------------|
 //! | `control`  | mode and control bits as taken from CR0, CR3, CR4 and EFER           |
-//! | `entry`    | what an entry of a paging structure says, decoded once               |
+//! | `entry`    | an entry of a paging structure, decoded once                         |
 //! | `format`   | bit layouts: 32-bit paging and PAE paging                            |
 //! | `pdpte`    | the four page-directory-pointer-table registers of PAE               |
-//! | `walk`     | the walker: pure, with a trail along which A and D bits are set after |
+//! | `walk`     | the walker, pure, and the trail along which A and D bits are set     |
 //! | `fault`    | page faults and their error code                                     |
 
 mod control;

@@ -1,6 +1,6 @@
 //! The page-directory-pointer-table registers of PAE paging (SDM Vol. 3A, 4.4.1 PDPTE Registers).
 //!
-//! Loaded from memory by MOV to CR3 and its like, not by the walk: later stores to the table in memory mean nothing
+//! They are loaded from memory by MOV to CR3 and the like, not by the walk: later stores to the table in memory have no effect
 //! until the next load.
 
 use super::MAX_PHYS_ADDR;
@@ -36,7 +36,7 @@ impl Pdptes {
         Self::decode(entries)
     }
 
-    /// The registers as entries of a table: what [`Self::decode`] takes.
+    /// The registers as entries of a table, as [`Self::decode`] takes them.
     pub(crate) fn encode(&self) -> [u64; COUNT] {
         self.0
             .map(|directory| directory.map_or(0, |directory| directory.get() | PRESENT))

@@ -14,22 +14,22 @@ use super::pdpte::Pdptes;
 use crate::addr::{GuestPhys, LinearAddr, PAGE_SHIFT};
 use crate::memory::Memory;
 
-/// What a linear address translates to.
+/// The translation of a linear address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Translation {
     /// The guest-physical address.
     pub phys: GuestPhys,
     /// Size of the page that maps it.
     pub page_size: PageSize,
-    /// What all levels together permit.
+    /// The permissions that all levels together give.
     pub permissions: Permissions,
-    /// The page is global: G is set and CR4.PGE = 1.
+    /// Whether the page is global: G is set and CR4.PGE = 1.
     pub global: bool,
-    /// D is set in the entry that maps the page.
+    /// Whether D is set in the entry that maps the page.
     pub dirty: bool,
 }
 
-/// Why a linear address has no translation.
+/// The reason why a linear address has no translation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NoTranslation {
     /// An entry has P = 0.
@@ -47,14 +47,36 @@ impl From<ReservedBits> for NoTranslation {
 /// An entry that a walk used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Step {
-    /// Where the entry is.
+    /// Address of the entry.
     pub(crate) entry: GuestPhys,
     /// log2 of its bytes.
     pub(crate) entry_shift: u32,
     /// log2 of the linear pages that it maps.
     pub(crate) shift: u32,
-    /// What it held.
+    /// Its value.
     pub(crate) value: u64,
+}
+
+/// Replaces the entry of a step, which holds the first value, by the second. Returns `false`, and stores nothing, if it holds
+/// another.
+pub(crate) type Exchange<'a> = dyn FnMut(&Step, (u64, u64)) -> bool + 'a;
+
+impl Step {
+    /// Whether the entry's value `now` translates like the one that the walk found.
+    pub(crate) fn is_same(&self, now: u64) -> bool {
+        (self.value ^ now) & !(ACCESSED | DIRTY) == 0
+    }
+
+    /// Sets A and D bits of the entry, unless somebody has replaced it since the walk.
+    fn set(&self, bits: u64, load: impl Fn(GuestPhys) -> u64, exchange: &mut Exchange<'_>) {
+        loop {
+            let old = load(self.entry);
+            let new = old | bits;
+            if new == old || !self.is_same(old) || exchange(self, (old, new)) {
+                return;
+            }
+        }
+    }
 }
 
 /// A translation and the entries that made it, top level first.
@@ -78,31 +100,32 @@ impl Translation {
 }
 
 impl Walk {
-    /// Has `store` record the access in the paging structures: A at every level, D in the last for a write.
+    /// Records the access in the paging structures by `exchange`: A at every level, D in the last for a write.
     pub(crate) fn commit(
         &self,
         memory: &Memory,
         access: Access,
         mode: PagingMode,
-        store: &mut dyn FnMut(GuestPhys, &[u8]),
+        exchange: &mut Exchange<'_>,
     ) {
-        let set = match mode {
+        let load = match mode {
             PagingMode::Off => return,
-            PagingMode::TwoLevel => format::TwoLevel::set,
-            PagingMode::Pae => format::Pae::set,
+            PagingMode::TwoLevel => format::TwoLevel::load,
+            PagingMode::Pae => format::Pae::load,
         };
+        let mut set = |step: &Step, bits| step.set(bits, |entry| load(memory, entry), exchange);
         let Some((leaf, tables)) = self.trail.split_last() else {
             return;
         };
         for step in tables {
-            set(memory, step.entry, ACCESSED, store);
+            set(step, ACCESSED);
         }
         let bits = if access == Access::Write {
             ACCESSED | DIRTY
         } else {
             ACCESSED
         };
-        set(memory, leaf.entry, bits, store);
+        set(leaf, bits);
     }
 }
 
@@ -121,7 +144,8 @@ pub(crate) fn walk(
     Ok(Walk { translation, trail })
 }
 
-/// The same; adds the entries to `trail`, also those of a walk that ends without a translation.
+/// Translates `addr` without side effects, and adds the entries to `trail`, also those of a walk that ends without a
+/// translation.
 #[inline]
 pub(crate) fn walk_along(
     memory: &Memory,

@@ -1,8 +1,7 @@
-//! [`Shadow`]: an address space of the guest, realized on the host's own MMU.
+//! [`Shadow`]: a guest address space realized on the host's own MMU, as shadow page tables do.
 //!
-//! A shadow is a cache of the TLB's tables, as these are one of the guest's page tables: a page is shown only while the user's
-//! read slot for it is filled, to the same frame, and writable only while the write slot is. Whoever empties a slot removes the
-//! page from the shadow.
+//! A shadow caches the TLB's tables, as these cache the guest's page tables: a page is mapped only while the user's read slot for
+//! it is filled, to the same frame, and writable only while the write slot is. Emptying a slot unmaps the page from the shadow.
 
 mod window;
 
@@ -13,7 +12,7 @@ use std::ops::Range;
 use crate::addr::{Frame, LinearPage, PAGE_SHIFT};
 pub(crate) use window::{MOST_IN_ALL, Window};
 
-/// Linear pages that a shadow can show: those below 0xc0000000, where Linux has programs. The choice decides speed only.
+/// Linear pages that a shadow can map: those below 0xc0000000, where Linux has programs. The choice affects speed only.
 pub(crate) const SHADOW_PAGES: u32 = 0xc000_0000 >> PAGE_SHIFT;
 
 /// Successive linear pages that lie in successive frames.
@@ -27,22 +26,22 @@ pub(crate) struct Extent {
 
 /// Host addresses that stand for the linear addresses of one address space.
 pub(crate) trait Shadow: Send + fmt::Debug {
-    /// Host address of linear address 0. That of linear address `n` is `n` further, for all 4 GiB; all that is not mapped
-    /// faults, and so does the page behind the last.
+    /// Host address of linear address 0; that of linear address `n` is `n` higher, for all 4 GiB. Addresses that are not mapped
+    /// fault, and so does the page after the last.
     fn base(&self) -> u64;
 
-    /// Shows pages below [`SHADOW_PAGES`].
+    /// Maps pages below [`SHADOW_PAGES`].
     ///
     /// # Errors
-    /// The host's, where it refuses; the pages are inaccessible then.
+    /// The host's error; the pages are then inaccessible.
     fn map(&mut self, extent: Extent) -> io::Result<()>;
 
-    /// Makes those of `pages` inaccessible that are shown, and perhaps some between them. Returns whether any were.
+    /// Makes the mapped pages of `pages` inaccessible. Returns whether there were any.
     fn unmap(&mut self, pages: Range<u32>) -> bool;
 
-    /// Whether an access to the page is possible.
+    /// Whether the page is mapped, and writable if `writes`.
     fn allows(&self, page: LinearPage, writes: bool) -> bool;
 
-    /// How many pages are shown.
+    /// The number of mapped pages.
     fn count(&self) -> usize;
 }

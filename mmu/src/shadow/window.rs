@@ -1,4 +1,4 @@
-//! [`Window`]: a shadow made of pieces of the RAM's memfd, one `mmap` for each run of pages.
+//! [`Window`]: a shadow that consists of pieces of the RAM's memfd, with one `mmap` for each run of pages.
 //!
 //! ```text
 //!   base ─► ┌──────── 4 GiB ────────┐
@@ -19,33 +19,33 @@ use crate::addr::{LinearPage, PAGE_SHIFT, PAGE_SIZE};
 use crate::mapping::{Mapping, Protection};
 use crate::memory::Memory;
 
-/// Bytes of a window: all linear addresses, and a page of guard.
+/// Bytes of a window: all linear addresses and a guard page.
 const LENGTH: usize = (LinearPage::COUNT + 1) * PAGE_SIZE;
 
-/// Pages mapped at most: past that, all are unmapped. The host has a limit on the mappings of a process (65,530 unless
+/// Most pages mapped; beyond that, all are unmapped. The host has a limit on the mappings of a process (65,530 unless
 /// configured otherwise), of which isolated pages take one each.
 const MOST_PAGES: usize = 16 << 10;
-/// Pages mapped by all windows together at most: two mappings for each, the page and what lies behind it, have to leave others
-/// some.
+/// Most pages mapped by all windows together. Each may take two mappings, its own and that of the gap after it, and some must be
+/// left for others.
 pub(crate) const MOST_IN_ALL: usize = 24 << 10;
 
-/// Pieces of guest memory at the host addresses that stand for a space's linear addresses.
+/// Pieces of guest memory, mapped at the host addresses that stand for a space's linear addresses.
 #[derive(Debug)]
 pub(crate) struct Window {
     memory: Arc<Memory>,
     mapping: Mapping,
-    /// Pages that are mapped, and those that are writable.
+    /// A bit for each page that is mapped, and one for each that is writable.
     mapped: BitVec,
     writable: BitVec,
-    /// How many are mapped.
+    /// The number of mapped pages.
     count: usize,
 }
 
 impl Window {
-    /// A window on `memory` with nothing mapped.
+    /// Creates a window on `memory` with nothing mapped.
     ///
     /// # Errors
-    /// The host's, where it grants no address space.
+    /// The host's error if it grants no address space.
     pub(crate) fn new(memory: Arc<Memory>) -> io::Result<Self> {
         let none = BitVec::repeat(false, SHADOW_PAGES as usize);
         Ok(Self {
@@ -57,7 +57,7 @@ impl Window {
         })
     }
 
-    /// Makes `pages` inaccessible; all, where the host refuses to cut a mapping in two.
+    /// Makes `pages` inaccessible, or all pages if the host refuses to split a mapping.
     fn withdraw(&mut self, pages: Range<usize>) {
         if self.reserve(pages.clone()).is_ok() {
             return self.forget(pages);
@@ -67,7 +67,7 @@ impl Window {
         self.forget(0..SHADOW_PAGES as usize);
     }
 
-    /// Replaces what is mapped there by inaccessible addresses.
+    /// Replaces the mappings of `pages` by inaccessible addresses.
     fn reserve(&mut self, pages: Range<usize>) -> io::Result<()> {
         self.mapping.map_anonymous(bytes(&pages), Protection::None)
     }
@@ -79,7 +79,7 @@ impl Window {
     }
 }
 
-/// The bytes of linear pages in the window.
+/// The offsets of linear pages in the window, in bytes.
 fn bytes(pages: &Range<usize>) -> Range<usize> {
     pages.start << PAGE_SHIFT..pages.end << PAGE_SHIFT
 }

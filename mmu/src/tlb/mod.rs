@@ -1,37 +1,39 @@
-//! The software TLB: what has been translated, kept as long as the guest cannot tell.
+//! [`Tlb`]: the software TLB, which keeps translations for as long as the guest cannot tell.
 //!
-//! Flat tables, one a [`View`] (supervisor or user × read, write, fetch or code), indexed by linear page number. A slot
-//! answers at once whether this kind of access to that page may go straight to host memory, and where. What a slot
-//! promises:
+//! The TLB consists of flat tables, one for each [`View`] (supervisor or user × read, write, fetch or code), indexed by linear
+//! page number. A slot tells at once whether this kind of access to that page may go straight to host memory, and where. A
+//! filled slot promises:
 //!
 //! * read and fetch slots: the page is RAM or ROM, readable (fetchable) at that privilege, A is set;
-//! * write slots: the page is RAM, writable at that privilege, D is set, and the frame is neither marked Code nor watched;
-//! * code slots: something of the translator's about the page, while the fetch slot is filled.
+//! * write slots: the page is RAM, writable at that privilege, D is set, and the frame is neither marked Code nor write-tracked;
+//! * code slots: a value of the translator's about the page, kept while the fetch slot is filled.
 //!
-//! There is a set of tables for each guest address space of late. Its slots are of two parts:
+//! There is a set of tables for each of the guest's most recent address spaces. Its slots are of two parts:
 //!
-//! * *own* slots, below [`OWN_PAGES`], always agree with the guest's page tables. The frames that hold the entries they were
-//!   made from are *watched*: a store to an entry empties the slots that come from it. So neither INVLPG nor MOV to CR3
-//!   has anything to do, and a space finds its slots again when the guest comes back to it. (A translation may be
-//!   dropped at any time: SDM Vol. 3A, 4.10.4.3 Optional Invalidation.)
-//! * *shared* slots, from there up, are the same in all sets and behave like the processor's TLB: emptied when the guest
-//!   says so.
+//! * *own* slots, below [`OWN_PAGES`], are kept in agreement with the guest's page tables (`tracking`): a store to an entry
+//!   empties the slots that come from it, at once or at the guest's next flush. So INVLPG and MOV to CR3 have little to do, and
+//!   a space finds its slots again when the guest returns to it. (A translation may be dropped at any time: SDM Vol. 3A,
+//!   4.10.4.3 Optional Invalidation.)
+//! * *shared* slots, from there up, are the same in all sets and behave like the processor's TLB: they are emptied when the
+//!   guest flushes.
 //!
-//! | file      | what it holds                                                              |
-//! |-----------|----------------------------------------------------------------------------|
-//! | `table`   | the tables and the raw access through them: all `unsafe` code of the crate |
-//! | `view`    | which table serves what                                                    |
-//! | `spaces`  | which address spaces have tables                                           |
-//! | `watch`   | which frames own slots come from, and what a store to one empties          |
-//! | `writers` | where each frame is entered writable, so that this can be undone           |
-//! | `filled`  | a list of filled shared slots, which makes a flush cheap                   |
+//! | file         | what it holds                                                     |
+//! |--------------|-------------------------------------------------------------------|
+//! | `table`      | the tables and the raw accesses through them                      |
+//! | `view`       | which table serves which access                                   |
+//! | `spaces`     | which address spaces have tables                                  |
+//! | `tracking`   | which frames own slots come from, and what a store to one empties |
+//! | `rmap`       | reverse map from a frame to the pages that map it writable        |
+//! | `non_global` | a list of filled shared slots, which makes a flush cheap          |
 
-mod filled;
+mod non_global;
+mod rmap;
 mod spaces;
 mod table;
+#[cfg(test)]
+mod tests;
+mod tracking;
 mod view;
-mod watch;
-mod writers;
 
 use std::fmt;
 use std::io;
@@ -41,64 +43,64 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::addr::{Frame, LinearAddr, LinearPage};
-use crate::memory::Memory;
+use crate::memory::{Memory, Tracking};
 use crate::paging::{Access, PageSize, Privilege, Step};
-use filled::Filled;
+use non_global::NonGlobal;
+use rmap::ReverseMap;
 pub use spaces::SpaceId;
 pub(crate) use spaces::SpaceKey;
 use spaces::Spaces;
 pub(crate) use table::SET_BYTES;
 use table::{OWN_PAGES, PartId};
 pub use table::{Order, SLOT_PRESENT, Tables};
+pub(crate) use tracking::FrameBytes;
+use tracking::WriteTracking;
 pub use view::View;
 use view::{SlotId, ViewSet};
-use watch::Watch;
-pub(crate) use watch::{FrameBytes, Watching};
-use writers::Writers;
 
-/// Host memory that all tables together may hold across a flush, in bytes. A guest that has used many parts of its address
+/// Host memory that all tables together may hold after a flush, in bytes. A guest that has used many parts of its address
 /// spaces would otherwise keep all of the tables resident.
 const RESIDENT_LIMIT: usize = 32 << 20;
 
-/// log2 of the granule in which large pages are remembered: 4 MiB, the largest page.
+/// log2 of the pages of a granule in which large pages are remembered: 4 MiB, the largest page.
 const GRANULE_SHIFT: u32 = 22 - crate::addr::PAGE_SHIFT;
 const GRANULES: usize = LinearPage::COUNT >> GRANULE_SHIFT;
 
-/// A page to enter: what the walk found.
+/// A translation to enter, as the walk found it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Fill {
+pub(crate) struct TlbEntry {
     pub(crate) page: LinearPage,
     pub(crate) frame: Frame,
     pub(crate) page_size: PageSize,
     pub(crate) global: bool,
 }
 
-/// Translations of one processor. What is read from the tables, and accesses through them, are methods of [`Tables`].
+/// The translations of one processor. Reads of the tables, and accesses through them, are methods of [`Tables`].
 pub struct Tlb {
     tables: Tables,
     spaces: Spaces,
-    watch: Watch,
-    writers: Writers,
-    filled: Filled,
-    /// 4 MiB granules in which shared slots were filled from a larger page: a bit each.
+    tracking: WriteTracking,
+    rmap: ReverseMap,
+    non_global: NonGlobal,
+    /// A bit for each 4 MiB granule in which shared slots were filled from a large page.
     large: [u64; GRANULES / 64],
 }
 
 impl Tlb {
-    /// An empty TLB for `memory`, in the space of `key`.
+    /// Creates an empty TLB for `memory`, in the space of `key`.
     pub(crate) fn new(memory: Arc<Memory>, key: SpaceKey) -> io::Result<Self> {
         let frames = memory.frame_count() as usize;
         Ok(Self {
             tables: Tables::new(memory)?,
             spaces: Spaces::new(key),
-            watch: Watch::new(frames),
-            writers: Writers::new(frames),
-            filled: Filled::default(),
+            tracking: WriteTracking::new(frames),
+            rmap: ReverseMap::new(frames),
+            non_global: NonGlobal::default(),
             large: [0; GRANULES / 64],
         })
     }
 
-    /// The frame that programs in `space` fetch the page from, if that is cached and the space is still there and has a window.
+    /// The frame from which programs in `space` fetch the page, if that is cached and the space still exists and has a window.
     pub fn fetched_in(&self, space: SpaceId, page: LinearPage) -> Option<Frame> {
         if !self.spaces.is_present(space) || !self.is_own(page) {
             return None;
@@ -106,19 +108,19 @@ impl Tlb {
         self.tables.fetched_in(space.index() as u8, page)
     }
 
-    /// Empties the code slots for programs in `space`, if that is still there.
+    /// Empties the code slots for programs in `space`, if it still exists.
     pub fn forget_user_code(&mut self, space: SpaceId) {
         if self.spaces.is_present(space) {
             self.tables.forget_user_code(space.index() as u8);
         }
     }
 
-    /// Names the present address space. Windows do not outlive what this names.
+    /// The name of the present address space. It ends no later than the space's window.
     pub fn space(&self) -> SpaceId {
         self.spaces.current().id()
     }
 
-    /// Makes the space of `key` the current one. Shared slots stay.
+    /// Makes the space of `key` the current one, without a change to shared slots.
     pub(crate) fn enter(&mut self, key: SpaceKey) {
         if self.spaces.is_current(key) {
             return;
@@ -133,55 +135,61 @@ impl Tlb {
         !self.is_own(page)
     }
 
-    /// Whether the slots of the page are the current space's own: to be filled only if all entries of the walk were noted.
+    /// Whether the slots of the page are the current space's own, which may be filled only after [`Self::note_step`] for all
+    /// entries of the walk.
     pub(crate) fn is_own(&self, page: LinearPage) -> bool {
         page.get() < OWN_PAGES
     }
 
-    /// Notes the use of an entry in RAM, which has this value, from which own slots of `page` in the current space are about to
-    /// be filled. Says whether all stores to its frame must be reported.
-    pub(crate) fn note_step(&mut self, page: LinearPage, step: &Step, value: u64) -> Watching {
+    /// Tracks an entry in RAM, which has this value, before own slots of `page` in the current space are filled from it. Returns
+    /// how stores to its frame are followed from now on.
+    pub(crate) fn note_step(&mut self, page: LinearPage, step: &Step, value: u64) -> Tracking {
         let frame = step.entry.frame();
-        let was_on = self.watch.is_on(frame);
-        let life = self.spaces.current();
-        let watching = self
-            .watch
-            .note(life, step, value, page, &self.spaces, &mut self.tables);
-        if watching == Watching::On && !was_on {
-            self.drop_writers(frame);
+        let was_tracked = self.tracking.is_write_tracked(frame);
+        let generation = self.spaces.current();
+        let tracking = self.tracking.note(
+            generation,
+            step,
+            value,
+            page,
+            &self.spaces,
+            &mut self.tables,
+        );
+        if tracking == Tracking::WriteTracked && !was_tracked {
+            self.drop_write_slots(frame);
         }
-        watching
+        tracking
     }
 
-    /// Takes notice of a store to `bytes` of a watched frame, which holds `now`: drops the own slots that come from the entries
-    /// there. Says whether further stores must be reported.
+    /// Follows a store to `bytes` of a tracked frame, which holds `now`: drops the own slots that come from the entries there.
+    /// Returns how further stores are followed.
     pub(crate) fn stored(
         &mut self,
         frame: Frame,
         bytes: &Range<u32>,
         now: impl FnOnce() -> FrameBytes,
-    ) -> Watching {
-        self.watch
+    ) -> Tracking {
+        self.tracking
             .stored(frame, bytes, now, &self.spaces, &mut self.tables)
     }
 
-    /// Drops the current space's own slots that come from entries which have changed unseen; `bytes` gives what a frame holds.
-    /// All stores to the frames returned must be reported from now on.
-    pub(crate) fn catch_up(&mut self, bytes: impl Fn(Frame) -> FrameBytes) -> SmallVec<[Frame; 4]> {
+    /// Drops the current space's own slots that come from changed entries of unsync page tables; `bytes` gives the contents of a
+    /// frame. The frames returned are write-tracked from now on.
+    pub(crate) fn sync(&mut self, bytes: impl Fn(Frame) -> FrameBytes) -> SmallVec<[Frame; 4]> {
         let space = self.spaces.current().space;
         let again = self
-            .watch
-            .catch_up(space, bytes, &self.spaces, &mut self.tables);
+            .tracking
+            .sync(space, bytes, &self.spaces, &mut self.tables);
         for frame in &again {
-            self.drop_writers(*frame);
+            self.drop_write_slots(*frame);
         }
         again
     }
 
-    /// Enters a page for `access` and that only, after an access to it was allowed and its A and D bits set. A frame of RAM
-    /// or ROM only; for `Access::Write`, only RAM that is neither marked Code nor watched.
-    pub(crate) fn fill(&mut self, fill: Fill, access: Access, privilege: Privilege) {
-        let Fill {
+    /// Fills the slot of a page for `access` alone, after an access to it was allowed and its A and D bits were set. The frame is
+    /// RAM or ROM; for `Access::Write`, RAM that is neither marked Code nor write-tracked.
+    pub(crate) fn fill(&mut self, fill: TlbEntry, access: Access, privilege: Privilege) {
+        let TlbEntry {
             page,
             frame,
             page_size,
@@ -192,7 +200,7 @@ impl Tlb {
         }
         let part = self.tables.part_of(page);
         if access == Access::Write {
-            self.writers.note(frame, part, page, &mut self.tables);
+            self.rmap.note(frame, part, page, &mut self.tables);
         }
         if part != PartId::Shared {
             return;
@@ -203,7 +211,7 @@ impl Tlb {
         }
         if !global {
             let view = View::of(access, privilege);
-            self.filled.push(SlotId { view, page });
+            self.non_global.push(SlotId { view, page });
         }
     }
 
@@ -225,34 +233,33 @@ impl Tlb {
         }
     }
 
-    /// Drops everything. `unwatched` is told which frames were watched.
-    pub(crate) fn flush_all(&mut self, unwatched: impl FnMut(Frame)) {
+    /// Drops everything. `untracked` is told which frames were tracked.
+    pub(crate) fn flush_all(&mut self, untracked: impl FnMut(Frame)) {
         for space in self.spaces.oldest_first() {
             self.empty_space(space);
         }
         self.flush_shared();
-        self.watch.end_all().for_each(unwatched);
+        self.tracking.end_all().for_each(untracked);
         self.trim();
     }
 
-    /// Drops at least all shared slots that are not global. For own slots see [`Self::catch_up`].
+    /// Drops at least all shared slots that are not global. See [`Self::sync`] for own slots.
     pub(crate) fn flush_non_global(&mut self) {
-        if self.filled.overflowed() {
+        if self.non_global.overflowed() {
             self.flush_shared();
         } else {
-            self.filled.drain(&mut self.tables.part(PartId::Shared));
+            self.non_global.drain(&mut self.tables.part(PartId::Shared));
         }
         self.trim();
     }
 
-    /// Drops the slots of the page of any size that holds `addr`, global or not; own ones only where they may not agree with
-    /// the page tables. Where a large page was entered in
-    /// pieces, those are all shared slots (SDM Vol. 3A, 4.10.4.3 Optional Invalidation: more may be dropped than was
-    /// asked for).
+    /// Drops the slots of the page of any size that holds `addr`, global or not; own slots only where they may disagree with the
+    /// page tables. Where a large page was entered in pieces, all shared slots go (SDM Vol. 3A, 4.10.4.3 Optional Invalidation:
+    /// more may be dropped than was asked for).
     pub(crate) fn drop_page(&mut self, addr: LinearAddr) {
         let page = addr.page();
         if self.is_own(page) {
-            if self.watch.is_behind() {
+            if self.tracking.has_unsync() {
                 let pages = page.get()..page.get() + 1;
                 let own = self.tables.part_of(page);
                 self.tables.part(own).clear(ViewSet::ALL, pages);
@@ -267,8 +274,8 @@ impl Tlb {
         self.tables.part(PartId::Shared).clear(ViewSet::ALL, pages);
     }
 
-    /// Drops all write slots, of all spaces. `opened` is told the frames that they pointed at.
-    pub(crate) fn drop_all_writers(&mut self, mut opened: impl FnMut(Frame)) {
+    /// Drops the write slots of all spaces. `opened` is told the frames to which they led.
+    pub(crate) fn drop_all_write_slots(&mut self, mut opened: impl FnMut(Frame)) {
         for id in self.tables.parts() {
             self.tables
                 .frames_written(id)
@@ -279,11 +286,11 @@ impl Tlb {
     }
 
     /// Drops every write slot of `frame`.
-    pub(crate) fn drop_writers(&mut self, frame: Frame) {
-        self.writers.drop_slots(frame, &mut self.tables);
+    pub(crate) fn drop_write_slots(&mut self, frame: Frame) {
+        self.rmap.drop_slots(frame, &mut self.tables);
     }
 
-    /// An empty space for `key`, with tables that no space of late has.
+    /// Admits a space for `key`, with empty tables: new ones, or those of the least recently used space.
     fn admit(&mut self, key: SpaceKey) -> u8 {
         if !self.spaces.is_full() && self.tables.grow().is_ok() {
             return self.spaces.push(key);
@@ -302,11 +309,12 @@ impl Tlb {
 
     fn flush_shared(&mut self) {
         self.tables.part(PartId::Shared).clear_all();
-        self.filled.reset();
+        self.non_global.reset();
         self.large.fill(0);
     }
 
-    /// Gives memory back until the tables hold little enough, that of the least recently used spaces first.
+    /// Gives memory back to the host, that of the least recently used spaces first, until the tables hold no more than
+    /// [`RESIDENT_LIMIT`].
     fn trim(&mut self) {
         if self.tables.resident() <= RESIDENT_LIMIT {
             return;
@@ -352,149 +360,4 @@ impl fmt::Debug for Tlb {
 
 fn granule(page: LinearPage) -> usize {
     page.get() as usize >> GRANULE_SHIFT
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const FLUSHES: [fn(&mut Tlb); 2] = [|tlb| tlb.flush_all(|_| ()), Tlb::flush_non_global];
-
-    fn tlb() -> Tlb {
-        Tlb::new(Memory::new(1 << 20).unwrap(), SpaceKey::Unpaged).unwrap()
-    }
-
-    /// One slot in every host page of every table: the most memory that a space can make them take.
-    fn fill_everywhere(tlb: &mut Tlb) {
-        for number in (0..LinearPage::COUNT as u32).step_by(512) {
-            let fill = Fill {
-                page: LinearPage::truncated(number),
-                frame: Frame::new(0),
-                page_size: PageSize::KIB_4,
-                global: true,
-            };
-            for privilege in [Privilege::Supervisor, Privilege::User] {
-                for access in [Access::Read, Access::Write, Access::Fetch] {
-                    tlb.fill(fill, access, privilege);
-                }
-                assert!(tlb.set_code(fill.page, privilege, 1));
-            }
-        }
-    }
-
-    #[test]
-    fn a_flush_bounds_the_memory_of_the_tables() {
-        let table_bytes = LinearPage::COUNT * size_of::<u64>();
-        for flush in FLUSHES {
-            let mut tlb = tlb();
-            fill_everywhere(&mut tlb);
-            assert_eq!(tlb.tables.resident(), View::ALL.len() * table_bytes);
-            for directory in 0..4 {
-                tlb.enter(SpaceKey::Directory(directory));
-                fill_everywhere(&mut tlb);
-            }
-            assert!(tlb.tables.resident() > 4 * RESIDENT_LIMIT);
-            flush(&mut tlb);
-            assert!(tlb.tables.resident() <= RESIDENT_LIMIT);
-        }
-    }
-
-    #[test]
-    fn memory_given_back_is_empty_slots() {
-        let mut tlb = tlb();
-        fill_everywhere(&mut tlb);
-        for id in [PartId::Own(0), PartId::Shared] {
-            tlb.tables.release(id);
-        }
-        assert_eq!(tlb.tables.resident(), 0);
-        for number in 0..LinearPage::COUNT as u32 {
-            for view in View::ALL {
-                assert_eq!(tlb.slot(view, LinearPage::truncated(number)), 0);
-            }
-        }
-    }
-
-    #[test]
-    fn more_spaces_than_are_kept_displace_the_oldest() {
-        let mut tlb = tlb();
-        let fill = |number| Fill {
-            page: LinearPage::truncated(5),
-            frame: Frame::new(number),
-            page_size: PageSize::KIB_4,
-            global: false,
-        };
-        let found = |tlb: &Tlb| tlb.frame(View::of(Access::Read, Privilege::User), fill(0).page);
-        for number in 0..100 {
-            tlb.enter(SpaceKey::Directory(number));
-            assert_eq!(found(&tlb), None);
-            tlb.fill(fill(number.into()), Access::Read, Privilege::User);
-            tlb.enter(SpaceKey::Directory(0));
-            assert_eq!(
-                found(&tlb),
-                Some(Frame::new(0)),
-                "space 0 is never the oldest"
-            );
-        }
-        let kept = |number: &u32| tlb.spaces.find(SpaceKey::Directory(*number)).is_some();
-        let kept: Vec<u32> = (0..100).filter(kept).collect();
-        assert_eq!(kept[0], 0);
-        assert_eq!(kept[1..], (77..100).collect::<Vec<u32>>());
-        for number in kept {
-            tlb.enter(SpaceKey::Directory(number));
-            assert_eq!(found(&tlb), Some(Frame::new(number.into())));
-        }
-    }
-
-    #[test]
-    fn a_frame_with_many_writers_has_no_write_slot_once_they_are_dropped() {
-        let frame = Frame::new(7);
-        let mut tlb = tlb();
-        let pages = [1, 2, 3, 0xc_0001, 4, 0xf_ffff, 5].map(LinearPage::truncated);
-        for directory in 0..3 {
-            tlb.enter(SpaceKey::Directory(directory));
-            for page in pages {
-                let fill = Fill {
-                    page,
-                    frame,
-                    page_size: PageSize::KIB_4,
-                    global: true,
-                };
-                tlb.fill(fill, Access::Write, Privilege::User);
-                tlb.fill(fill, Access::Write, Privilege::Supervisor);
-            }
-        }
-        let write_slots = |tlb: &mut Tlb| {
-            let mut filled = 0;
-            for directory in 0..3 {
-                tlb.enter(SpaceKey::Directory(directory));
-                for page in pages {
-                    let slot = |view: &View| tlb.slot(*view, page) != 0;
-                    filled += ViewSet::WRITE.iter().filter(slot).count();
-                }
-            }
-            filled
-        };
-        assert!(write_slots(&mut tlb) > 0);
-        tlb.drop_writers(frame);
-        assert_eq!(write_slots(&mut tlb), 0);
-    }
-
-    #[test]
-    fn windows_leave_the_host_mappings() {
-        let mut tlb = tlb();
-        for directory in 0..6 {
-            tlb.enter(SpaceKey::Directory(directory));
-            for number in 0..16 << 10 {
-                let fill = Fill {
-                    page: LinearPage::truncated(2 * number),
-                    frame: Frame::new(0),
-                    page_size: PageSize::KIB_4,
-                    global: false,
-                };
-                tlb.fill(fill, Access::Read, Privilege::User);
-            }
-            tlb.open_window().unwrap();
-        }
-        assert!(std::thread::Builder::new().spawn(|| ()).is_ok());
-    }
 }

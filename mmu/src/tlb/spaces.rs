@@ -1,11 +1,11 @@
-//! The guest's address spaces of late: each has a set of tables.
+//! [`Spaces`]: the guest's most recent address spaces, each of which has a set of tables.
 
 use crate::paging::Pdptes;
 
-/// Most spaces kept: past that, the least recently used one makes room.
+/// Most spaces kept; beyond that, the least recently used one makes room.
 const MAX_SPACES: usize = 24;
 
-/// What tells address spaces apart. Two with the same key translate alike as long as the paging rules are the same.
+/// The key of an address space. Two spaces with the same key translate alike while CR0, CR4 and EFER stay the same.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum SpaceKey {
     /// Paging is off.
@@ -16,59 +16,59 @@ pub(crate) enum SpaceKey {
     Pointers(Pdptes),
 }
 
-/// One life of a space: from when its tables were last emptied to when they are next.
+/// A generation of a space: the time from one emptying of its tables to the next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Life {
+pub(super) struct Generation {
     /// Index of the space and of its set of tables.
     pub(super) space: u8,
     number: u64,
 }
 
-/// Names an address space for as long as its cached translations are kept.
+/// The name of an address space, valid while its cached translations are kept.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct SpaceId {
     space: u8,
-    life: u64,
+    generation: u64,
 }
 
 impl SpaceId {
-    /// A small number that no two present spaces have in common.
+    /// A small number, different for any two spaces that exist at a time.
     pub fn index(self) -> usize {
         self.space.into()
     }
 }
 
-impl Life {
-    /// What names it outside this crate.
+impl Generation {
+    /// The name of the space outside this crate.
     pub(super) fn id(self) -> SpaceId {
         SpaceId {
             space: self.space,
-            life: self.number,
+            generation: self.number,
         }
     }
 }
 
 struct Space {
     key: SpaceKey,
-    life: u64,
-    /// When it was last entered.
+    generation: u64,
+    /// Moment at which it was last entered.
     entered: u64,
 }
 
-/// The spaces. One of them is current.
+/// The address spaces, one of which is current.
 pub(super) struct Spaces {
     spaces: Vec<Space>,
     current: u8,
-    /// Counts entries and lives.
+    /// Counts entries into spaces and generations.
     clock: u64,
 }
 
 impl Spaces {
-    /// One space, which is current.
+    /// Creates one space, which is current.
     pub(super) fn new(key: SpaceKey) -> Self {
         let first = Space {
             key,
-            life: 0,
+            generation: 0,
             entered: 0,
         };
         Self {
@@ -84,9 +84,9 @@ impl Spaces {
         self.spaces[usize::from(self.current)].key == key
     }
 
-    /// The current life of the current space.
-    pub(super) fn current(&self) -> Life {
-        self.life(self.current)
+    /// The generation of the current space.
+    pub(super) fn current(&self) -> Generation {
+        self.generation(self.current)
     }
 
     /// The space of `key`.
@@ -109,10 +109,10 @@ impl Spaces {
 
     /// Adds a space.
     pub(super) fn push(&mut self, key: SpaceKey) -> u8 {
-        let life = self.tick();
+        let generation = self.tick();
         self.spaces.push(Space {
             key,
-            life,
+            generation,
             entered: 0,
         });
         self.spaces.len() as u8 - 1
@@ -123,19 +123,19 @@ impl Spaces {
         self.spaces[usize::from(space)].key = key;
     }
 
-    /// Ends the life of a space: its tables are being emptied.
+    /// Ends the generation of a space whose tables are being emptied.
     pub(super) fn end(&mut self, space: u8) {
-        self.spaces[usize::from(space)].life = self.tick();
+        self.spaces[usize::from(space)].generation = self.tick();
     }
 
-    /// Whether a life goes on.
-    pub(super) fn is_live(&self, life: Life) -> bool {
-        self.life(life.space) == life
+    /// Whether the space is still of this generation.
+    pub(super) fn is_live(&self, generation: Generation) -> bool {
+        self.generation(generation.space) == generation
     }
 
-    /// Whether the space that `id` names is still there.
+    /// Whether the space that `id` names still exists.
     pub(super) fn is_present(&self, id: SpaceId) -> bool {
-        self.life(id.space).id() == id
+        self.generation(id.space).id() == id
     }
 
     /// All spaces, the least recently entered first, the current one last.
@@ -145,7 +145,7 @@ impl Spaces {
         order
     }
 
-    /// The least recently entered space: not the current one, if there are others.
+    /// The least recently entered space, which is not the current one if there are others.
     pub(super) fn oldest(&self) -> u8 {
         (0..self.spaces.len() as u8)
             .min_by_key(|&space| self.entered(space))
@@ -156,10 +156,10 @@ impl Spaces {
         self.spaces[usize::from(space)].entered
     }
 
-    fn life(&self, space: u8) -> Life {
-        Life {
+    fn generation(&self, space: u8) -> Generation {
+        Generation {
             space,
-            number: self.spaces[usize::from(space)].life,
+            number: self.spaces[usize::from(space)].generation,
         }
     }
 

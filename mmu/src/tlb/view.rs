@@ -1,4 +1,4 @@
-//! [`View`]: which table of slots serves what, and where it lies.
+//! [`View`]: the table of slots for one kind of access, and where it lies.
 
 use crate::addr::{LinearPage, PAGE_SIZE};
 use crate::paging::{Access, Privilege};
@@ -6,15 +6,15 @@ use crate::paging::{Access, Privilege};
 /// Number of views.
 const COUNT: usize = 8;
 
-/// One of the tables: the slots for one kind of access at one privilege, or for code made from fetched pages.
+/// A table of slots: for one kind of access at one privilege, or for code made from fetched pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct View(u8);
 
 impl View {
-    /// Bytes from the table of one view to that of the next. 16 times what the linear pages need: code that probes the
-    /// table inline can use the low address bits of a misaligned operand of up to 16 bytes as upper bits of its index, and
-    /// finds an empty slot. And some pages more: processors predict the way of a cache set from a hash of address bits 12 to
-    /// 27, so that the slots of one page in different views would displace each other if these bits were the same
+    /// Bytes from the table of one view to that of the next. This is 16 times what the linear pages need: code that probes
+    /// the table inline can use the low address bits of a misaligned operand of up to 16 bytes as upper bits of its index, and
+    /// finds an empty slot. It is some pages more, because processors predict the way of a cache set from a hash of address
+    /// bits 12 to 27, and the slots of one page in different views would displace each other if these bits were the same
     /// (Lipp et al., "Take A Way: Exploring the Security Implications of AMD's Cache Way Predictors", 2020).
     pub const STRIDE: usize = 16 * LinearPage::COUNT * size_of::<u64>() + 0x25 * PAGE_SIZE;
 
@@ -41,7 +41,7 @@ impl View {
         Self::pair(pair, privilege)
     }
 
-    /// The view of what [`Mmu::set_code_slot`](crate::Mmu::set_code_slot) keeps for pages fetched at `privilege`.
+    /// The view of the code slots ([`Tlb::set_code`](crate::Tlb::set_code)) for pages fetched at `privilege`.
     #[inline(always)]
     pub const fn code(privilege: Privilege) -> Self {
         Self::pair(3, privilege)
@@ -54,7 +54,7 @@ impl View {
         }
     }
 
-    /// Its place in [`View::ALL`].
+    /// The position in [`View::ALL`].
     #[inline(always)]
     pub(super) const fn index(self) -> usize {
         self.0 as usize
@@ -64,7 +64,7 @@ impl View {
         ViewSet::FETCH.contains(self)
     }
 
-    /// Whether windows show its pages.
+    /// Whether a shadow page table shows its pages.
     pub(super) fn is_windowed(self) -> bool {
         self == Self::of(Access::Read, Privilege::User)
             || self == Self::of(Access::Write, Privilege::User)
@@ -97,7 +97,7 @@ impl ViewSet {
         Self(0b11 << supervisor.0)
     }
 
-    /// Only `view`.
+    /// The set of `view` alone.
     pub(super) const fn only(view: View) -> Self {
         Self(1 << view.0)
     }
@@ -118,12 +118,12 @@ impl ViewSet {
         self.0 &= !views.0;
     }
 
-    /// The views, and the code view of each fetch view among them.
+    /// These views, and the code view of each fetch view among them.
     pub(super) fn with_code(self) -> Self {
         Self(self.0 | self.and(Self::FETCH).0 << 2)
     }
 
-    /// The views in both.
+    /// The views that are in both sets.
     pub(super) fn and(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
@@ -135,7 +135,7 @@ impl ViewSet {
     }
 }
 
-/// Names a slot of the current space.
+/// A slot of the current space.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct SlotId {
     pub(super) view: View,

@@ -1,7 +1,7 @@
-//! Every combination of entry bits, control bits, access and privilege, against the oracle. The idea is that of
-//! kvm-unit-tests' access test.
+//! Every combination of entry bits, control bits, access and privilege, against the oracle. The idea is from the access test of
+//! kvm-unit-tests.
 //!
-//! Left out, with the reason: address bits (the random test covers them); AVL bits 11:9, PWT and PCD (ignored by
+//! These are left out, for a reason: address bits (the random test covers them); AVL bits 11:9, PWT and PCD (ignored by
 //! translation); D and G in an entry that points to a table (ignored, as bits of `IGNORED_IN_TABLE` stand for them).
 
 use mmu::{
@@ -18,7 +18,7 @@ const TABLE: u64 = 0x3000;
 const SMALL_PAGE: u64 = 0x5000;
 const LARGE_PAGE: u64 = 0x40_0000;
 const RAM: u64 = 0x80_0000;
-/// Third gigabyte, and neither index is zero.
+/// An address in the third gigabyte for which neither index is zero.
 const LINEAR: u32 = 0x8060_7abc;
 
 const XD: u64 = 1 << 63;
@@ -256,7 +256,7 @@ impl Bench {
         assert!(found.dirty || !written, "{}", context());
     }
 
-    /// Makes the access and returns the frame that it reached, found by what is there; `None` if it was not memory.
+    /// Makes the access and returns the frame that it reached, found by its contents; `None` if it was not memory.
     fn access(
         &mut self,
         access: Access,
@@ -303,7 +303,7 @@ impl Bench {
     }
 }
 
-/// Where an access to [`LINEAR`] can end up in RAM: through a small, a 2 MiB or a 4 MiB page.
+/// The targets in RAM of an access to [`LINEAR`]: through a small, a 2 MiB or a 4 MiB page.
 fn targets() -> [GuestPhys; 3] {
     let la = u64::from(LINEAR);
     [
@@ -314,7 +314,7 @@ fn targets() -> [GuestPhys; 3] {
     .map(GuestPhys::new)
 }
 
-/// Runs all cases; returns how many accesses were checked and how many of them faulted.
+/// Runs all cases. Returns the number of accesses checked and of those that faulted.
 fn enumerate(cases: &Cases) -> (u64, u64) {
     let mut bench = Bench::new(cases);
     for target in targets() {
@@ -347,7 +347,7 @@ fn enumerate(cases: &Cases) -> (u64, u64) {
         };
         let large = pae || pse;
         for &pde in &cases.table_pdes {
-            // Without PSE, bit 7 means nothing in 32-bit paging.
+            // Without PSE, bit 7 has no meaning in 32-bit paging.
             let pde = if large { pde } else { pde | LARGE };
             for &pte in &cases.ptes {
                 bench.check_entries(&regs, pde, SMALL_PAGE | pte);

@@ -1,4 +1,4 @@
-//! Pages that hold scanned code: every store to one is noticed.
+//! Pages that hold scanned code, to which every store is noticed.
 
 use mmu::{Access, Attribute, Frame, Mmu};
 

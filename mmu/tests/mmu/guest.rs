@@ -16,9 +16,9 @@ pub const D: u64 = 0x40;
 pub const PS: u64 = 0x80;
 pub const G: u64 = 0x100;
 
-/// Where [`two_level`] puts the page directory.
+/// Address of the page directory of [`two_level`].
 pub const DIRECTORY: u64 = 0x1_0000;
-/// Where [`two_level`] puts the page tables it creates, one after the other.
+/// Address of the page tables of [`two_level`], one after the other.
 const TABLES: u64 = 0x20_0000;
 pub const RAM: u64 = 16 << 20;
 
@@ -49,7 +49,7 @@ pub fn two_level() -> Mmu {
     mmu
 }
 
-/// Where the page-table entry for `addr` is; makes the page table if there is none.
+/// The address of the page-table entry for `addr`. Makes the page table if there is none.
 pub fn pte_at(mmu: &mut Mmu, addr: u32) -> GuestPhys {
     let slot = pde_at(addr);
     let mut pde: u32 = mmu.read_phys(slot).unwrap();
@@ -63,7 +63,7 @@ pub fn pte_at(mmu: &mut Mmu, addr: u32) -> GuestPhys {
     phys(u64::from(pde & 0xffff_f000) + u64::from(addr >> 12 & 0x3ff) * 4)
 }
 
-/// Where the page-directory entry for `addr` is.
+/// The address of the page-directory entry for `addr`.
 pub fn pde_at(addr: u32) -> GuestPhys {
     phys(DIRECTORY + u64::from(addr >> 22) * 4)
 }
@@ -85,7 +85,7 @@ pub fn read32(mmu: &mut Mmu, addr: u32) -> u32 {
     mmu.read(linear(addr), Supervisor).unwrap()
 }
 
-/// The page fault in a result that must be one: address and error code.
+/// Address and error code of the page fault that `result` must be.
 pub fn fault<T: std::fmt::Debug>(result: Result<T, MemFault>) -> (u32, u32) {
     match result {
         Err(MemFault::Page(PageFault { addr, code })) => {

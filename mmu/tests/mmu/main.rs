@@ -8,6 +8,7 @@ mod model;
 mod oracle;
 mod pdpte;
 mod random;
+mod regions;
 mod sharing;
 mod spaces;
 mod spaces_random;

@@ -1,4 +1,4 @@
-//! A naive model of the guest, flat bytes and the oracle with no TLB, and a machine kept in step with it.
+//! A naive model of the guest, made of flat bytes and the oracle without a TLB, and a machine kept in step with it.
 
 use mmu::{
     Access, Attribute, Frame, GuestPhys, LinearAddr, MemFault, Memory, Mmu, Paging, PagingMode,
@@ -11,7 +11,7 @@ use crate::oracle::{Registers, Request, predict};
 pub const RAM: usize = 1 << 20;
 pub const PAGE: usize = 4096;
 
-/// The guest as simply as can be.
+/// The simplest model of the guest.
 pub struct Model {
     pub bytes: Vec<u8>,
     pub regs: Registers,
@@ -73,7 +73,7 @@ pub struct AccessStep {
     pub linear: u32,
     pub access: Access,
     pub privilege: Privilege,
-    /// log2 of the bytes, 0..=4.
+    /// log2 of the length in bytes, 0..=4.
     pub size: u32,
     pub value: u128,
 }
@@ -88,7 +88,7 @@ impl AccessStep {
     }
 }
 
-/// What an access shows the guest: bytes read, or the fault; `None` = goes to the bus.
+/// The outcome of an access for the guest: bytes read, or the fault; `None` if it goes to the bus.
 type Outcome = Result<Option<u128>, (u32, u32)>;
 
 fn on_model(model: &mut Model, step: &AccessStep) -> Outcome {
@@ -203,7 +203,7 @@ impl Pair {
         &self.model.bytes[number * PAGE..][..PAGE]
     }
 
-    /// The frames marked Code and what they hold.
+    /// The frames marked Code, and their bytes.
     pub fn code(&self) -> Vec<(usize, Vec<u8>)> {
         (0..RAM / PAGE)
             .filter(|frame| {

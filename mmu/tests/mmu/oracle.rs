@@ -1,5 +1,5 @@
-//! An independent prediction of what one access does, written from SDM Vol. 3A, chapter 4 (Paging) with literal bits and
-//! no code of the crate: the walker is checked against this, so the two share nothing.
+//! An independent prediction of one access, written from SDM Vol. 3A, chapter 4 (Paging), with literal bits. It shares no code
+//! with the crate, as the walker is checked against it.
 
 /// The control registers that matter.
 #[derive(Clone, Copy, Debug, Default)]
@@ -11,11 +11,11 @@ pub struct Registers {
     pub pge: bool,
     pub nxe: bool,
     pub cr3: u32,
-    /// As loaded from memory.
+    /// The pointer registers as loaded from memory.
     pub pdpte: [u64; 4],
 }
 
-/// What the access is.
+/// An access to predict.
 #[derive(Clone, Copy, Debug)]
 pub struct Request {
     pub linear: u32,
@@ -24,7 +24,7 @@ pub struct Request {
     pub user: bool,
 }
 
-/// What is expected of an access that does not fault.
+/// The expected result of an access that does not fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Success {
     pub phys: u64,

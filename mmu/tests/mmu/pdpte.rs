@@ -104,7 +104,7 @@ fn the_registers_are_saved_and_reserved_bits_in_them_refused() {
     let state = mmu.save();
     assert_eq!(state.pdptes, [0x3001, 0, 0, 0]);
     let mut restored = Mmu::new(Arc::clone(mmu.memory())).unwrap();
-    // Later stores to the table mean nothing until the next load.
+    // Later stores to the table have no effect until the next load.
     mmu.write_phys(phys(u64::from(POINTERS)), 0u64).unwrap();
     restored.restore(pae(POINTERS), &state).unwrap();
     let found = restored.walk(linear(0x12_3456)).unwrap();

@@ -28,7 +28,7 @@ fn registers() -> impl Strategy<Value = Registers> {
         })
 }
 
-/// Addresses that meet: few pages, near page ends, at the ends of the space.
+/// Addresses that are likely to meet: in few pages, near page ends, at the ends of the space.
 fn linear() -> impl Strategy<Value = u32> {
     let page = prop_oneof![
         0..16u32,
@@ -86,7 +86,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn edit() -> impl Strategy<Value = Edit> {
-    // Directories point to tables, tables to any frame that holds no structure.
+    // Directories point to tables, and tables to any frame without a structure.
     (0..STRUCTURES, any::<Index>()).prop_flat_map(|(structure, index)| {
         let value = if structure < STRUCTURES / 2 {
             entry(STRUCTURES as u64 / 2, STRUCTURES as u64).boxed()
@@ -100,8 +100,8 @@ fn edit() -> impl Strategy<Value = Edit> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Everything is garbage: tables overlap data, each other, themselves and the device hole. With a flush before each
-    /// access, the outcome, A and D bits and all memory are those of the model.
+    /// Random bytes everywhere: tables overlap data, each other, themselves and the device hole. With a flush before each access,
+    /// the outcome, A and D bits and all memory are those of the model.
     #[test]
     fn garbage_page_tables_do_what_the_model_does(
         regs in registers(),
@@ -129,8 +129,8 @@ proptest! {
         pair.compare_memory()?;
     }
 
-    /// Structures are kept apart from data and every edit of them is followed by a flush, so that what the TLB holds is
-    /// always current: the guest cannot tell that there is one. Stores to frames marked Code are all noticed.
+    /// Structures are kept apart from data and every edit of them is followed by a flush, so that the TLB is always current and
+    /// the guest cannot tell that there is one. All stores to frames marked Code are noticed.
     #[test]
     fn the_tlb_is_invisible_to_a_guest_that_flushes(
         regs in registers(),

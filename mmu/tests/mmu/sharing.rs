@@ -1,14 +1,15 @@
-//! Memory that several parties store to: what a processor has made from it follows, whoever stores and on whatever thread.
+//! Memory to which several parties store: slots and code of a processor follow, whoever stores, on any thread.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread;
 
 use mmu::{
-    Access, Attribute, DirtyLog, Frame, GuestPhys, LinearAddr, MapError, MemFault, Memory,
-    PAGE_SIZE, RegionKind, View,
+    Access, Attribute, DirtyLog, Frame, LinearAddr, MemFault, Memory, PAGE_SIZE, Subscriber, View,
 };
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
+use vm_memory::{Bytes, GuestAddress};
 
 use crate::guest::{
     A, D, P, RAM, Supervisor, U, User, W, linear, map, phys, pte_at, read32, two_level, unpaged,
@@ -18,7 +19,7 @@ const PAGE: u32 = 0x1234_5000;
 const OLD: u64 = 0x50_0000;
 const NEW: u64 = 0x51_0000;
 
-/// The ways in which somebody who is no processor stores.
+/// A way to store for a party that is not a processor.
 type Store = fn(&Arc<Memory>, u64, &[u8]);
 
 const STORES: [Store; 4] = [
@@ -84,6 +85,57 @@ fn a_directory_in_use_is_followed_whoever_stores() {
     }
 }
 
+/// Two pages of one page table, read, so that their slots come from it.
+fn two_pages_in_use() -> (mmu::Mmu, [u64; 2]) {
+    let mut mmu = two_level();
+    for frame in [OLD, NEW] {
+        mmu.write_phys(phys(frame), frame as u32).unwrap();
+    }
+    let pages = [PAGE, PAGE + 0x1000];
+    for page in pages {
+        map(&mut mmu, page, OLD, P | W | U | A | D);
+    }
+    for page in pages {
+        assert_eq!(read32(&mut mmu, page), OLD as u32);
+    }
+    let entries = pages.map(|page| pte_at(&mut mmu, page).get());
+    (mmu, entries)
+}
+
+#[test]
+fn every_store_before_a_look_is_followed() {
+    for store in STORES {
+        let (mut mmu, entries) = two_pages_in_use();
+        let memory = Arc::clone(mmu.memory());
+        for entry in entries {
+            let value = (NEW | P | W | U | A | D) as u32;
+            store_elsewhere(&memory, store, entry, &value.to_le_bytes());
+        }
+        mmu.snoop();
+        mmu.flush_non_global();
+        assert_eq!(read32(&mut mmu, PAGE), NEW as u32);
+        assert_eq!(read32(&mut mmu, PAGE + 0x1000), NEW as u32);
+    }
+}
+
+/// A device's bytes reach memory before its store is recorded. In between the processor stores to the same page table.
+#[test]
+fn a_store_recorded_late_is_followed() {
+    let (mut mmu, [first, second]) = two_pages_in_use();
+    let memory = Arc::clone(mmu.memory());
+    let value = (NEW | P | W | U | A | D) as u32;
+    memory
+        .file()
+        .write_all_at(&value.to_le_bytes(), second)
+        .unwrap();
+    mmu.write_phys(phys(first), value).unwrap();
+    memory.mark_written(phys(second), 4);
+    mmu.snoop();
+    mmu.flush_non_global();
+    assert_eq!(read32(&mut mmu, PAGE), NEW as u32);
+    assert_eq!(read32(&mut mmu, PAGE + 0x1000), NEW as u32);
+}
+
 #[test]
 fn code_is_void_whoever_stores() {
     for store in STORES {
@@ -126,13 +178,18 @@ fn stores_of_others_are_told_while_pages_are_kept_out() {
     let first = phys(OLD).frame();
     let second = phys(OLD + PAGE_SIZE as u64).frame();
     assert_eq!(told, [(first, 0xffe..0x1000), (second, 0..2)]);
+    for _ in 0..10_000 {
+        memory.store(phys(OLD), 1u32).unwrap();
+        mmu.snoop();
+    }
+    assert!((1000..2000).contains(&mmu.take_stores().len()));
     mmu.keep_out([]);
     memory.store(phys(OLD), 1u32).unwrap();
     mmu.snoop();
     assert!(mmu.take_stores().is_empty());
 }
 
-/// A device stores to page tables at random while a processor uses them. When the device has stopped and the processor has
+/// A device stores to page tables at random while a processor uses them. After the device has stopped and the processor has
 /// looked, no slot disagrees with the tables.
 #[test]
 fn a_device_that_stores_to_page_tables_meanwhile_leaves_no_false_slot() {
@@ -229,131 +286,144 @@ fn a_running_processor_loses_no_store_to_the_dirty_log() {
     mmu.write(addr, Supervisor, 1u8).unwrap();
     let mut log = DirtyLog::new(&memory);
     log.clear();
-    // Not yet noticed: a store that nobody sees.
+    // The processor has not dropped its write slot yet, so that nobody sees this store.
     mmu.write(addr, Supervisor, 2u8).unwrap();
     mmu.snoop();
     assert_eq!(log.clear(), [phys(0x30_0000).frame()]);
 }
 
+/// A device stores to one frame after the other while a log's epochs end: every frame is in one of them.
 #[test]
-fn regions_come_and_go() {
+fn stores_while_an_epoch_ends_are_in_one_of_the_two() {
+    const FRAMES: u64 = 64;
+    const ROUNDS: u64 = 500;
+    let memory = Memory::new(RAM).unwrap();
+    let mut log = DirtyLog::new(&memory);
+    let (begun, done) = (AtomicU64::new(0), AtomicU64::new(0));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 1..ROUNDS {
+                while begun.load(Ordering::Acquire) < round {
+                    thread::yield_now();
+                }
+                for frame in 0..FRAMES {
+                    memory.store(phys(frame * 0x1000), round).unwrap();
+                }
+                done.store(round, Ordering::Release);
+            }
+        });
+        for round in 1..ROUNDS {
+            let mut logged = 0u64;
+            let mut follow = || {
+                for frame in log.clear() {
+                    logged |= 1 << frame.get();
+                }
+            };
+            begun.store(round, Ordering::Release);
+            while done.load(Ordering::Acquire) < round {
+                follow();
+            }
+            follow();
+            assert_eq!(logged, u64::MAX, "round {round}");
+        }
+    });
+}
+
+/// A subscriber that has others subscribe while it is told, and while it is dropped.
+struct Recruiter(Arc<Memory>);
+
+impl Recruiter {
+    fn recruit(&self) {
+        self.0.subscribe(Weak::<Self>::new());
+    }
+}
+
+impl Subscriber for Recruiter {
+    fn stored(&self, _: &mmu::Store) {
+        self.recruit();
+    }
+
+    fn remapped(&self, _: Range<Frame>) {
+        self.recruit();
+    }
+
+    fn write_protect(&self) {
+        self.recruit();
+    }
+}
+
+impl Drop for Recruiter {
+    fn drop(&mut self) {
+        self.recruit();
+    }
+}
+
+#[test]
+fn subscribers_may_subscribe_others_and_end_meanwhile() {
+    let memory = Memory::new(RAM).unwrap();
+    let recruiter = Arc::new(Recruiter(Arc::clone(&memory)));
+    let weak: Weak<dyn Subscriber> = Arc::<Recruiter>::downgrade(&recruiter);
+    memory.subscribe(weak);
+    let storing = thread::spawn({
+        let memory = Arc::clone(&memory);
+        move || {
+            for _ in 0..10_000 {
+                memory.store(phys(OLD), 1u32).unwrap();
+            }
+        }
+    });
+    let _log = DirtyLog::new(&memory);
+    drop(recruiter);
+    storing.join().unwrap();
+}
+
+/// A virtio queue's used index is published by such a store.
+#[test]
+fn atomic_stores_of_devices_are_seen() {
+    let mut mmu = unpaged();
+    let ram = mmu.memory().guest_ram();
+    mmu.mark_code(phys(OLD).frame());
+    let epoch = mmu.code_epoch();
+    ram.store(7u16, GuestAddress(OLD), Ordering::Release)
+        .unwrap();
+    assert_eq!(mmu.code_epoch(), epoch + 1);
+    mmu.mark_code(phys(OLD).frame());
+    ram.write_obj(7u16, GuestAddress(OLD)).unwrap();
+    assert_eq!(mmu.code_epoch(), epoch + 2);
+}
+
+/// A subscriber that remembers whether the frame was still marked when it was told.
+struct Witness(Arc<Memory>, AtomicBool);
+
+impl Subscriber for Witness {
+    fn stored(&self, store: &mmu::Store) {
+        let marked = self.0.has(store.frame, Attribute::Code);
+        self.1.store(marked, Ordering::Relaxed);
+    }
+
+    fn remapped(&self, _: Range<Frame>) {}
+
+    fn write_protect(&self) {}
+}
+
+/// Otherwise a processor could open the page for writing before it is told that the code there is void.
+#[test]
+fn code_is_marked_until_all_have_been_told() {
     let mut mmu = unpaged();
     let memory = Arc::clone(mmu.memory());
-    let range = |start: u64, end: u64| phys(start)..phys(end);
-    let (start, end) = (0x4000_0000, 0x4000_3000);
-    assert_eq!(
-        mmu.read::<u32>(linear(start as u32), Supervisor),
-        Err(MemFault::Device)
-    );
-    memory
-        .add_region(range(start, end), RegionKind::Ram)
-        .unwrap();
-    mmu.snoop();
-    mmu.write(linear(start as u32), Supervisor, 7u32).unwrap();
-    assert_eq!(memory.load(phys(start)), Ok(7u32));
-    let rom = (0xffff_0000, 0x1_0000_0000);
-    memory
-        .add_region(range(rom.0, rom.1), RegionKind::Rom)
-        .unwrap();
-    memory.write(phys(rom.0), &[9; 4]).unwrap();
-    mmu.snoop();
-    mmu.write(linear(rom.0 as u32), Supervisor, 0u32).unwrap();
-    memory.store(phys(rom.0), 0u32).unwrap();
-    assert_eq!(
-        mmu.read(linear(rom.0 as u32), Supervisor),
-        Ok(0x0909_0909u32)
-    );
-    memory
-        .add_region(range(0x10_0000_0000, 0x10_0000_1000), RegionKind::Device)
-        .unwrap();
-    for (bad, kind) in [
-        (range(start + 0x1000, end), RegionKind::Device),
-        (range(start - 0x1000, start + 0x1000), RegionKind::Ram),
-        (range(0xa_0000, 0xc_1000), RegionKind::Device),
-        (range(0x10_0000_0000, 0x11_0000_0000), RegionKind::Device),
+    let witness = Arc::new(Witness(Arc::clone(&memory), AtomicBool::new(false)));
+    let weak: Weak<dyn Subscriber> = Arc::<Witness>::downgrade(&witness);
+    memory.subscribe(weak);
+    let frame = phys(OLD).frame();
+    for stores in [
+        |mmu: &mut mmu::Mmu| mmu.memory().store(phys(OLD), 1u32).unwrap(),
+        |mmu: &mut mmu::Mmu| mmu.write_phys(phys(OLD), 1u32).unwrap(),
     ] {
-        let error = memory.add_region(bad.clone(), kind);
-        assert!(
-            matches!(error, Err(MapError::Overlap { .. })),
-            "{bad:?} {error:?}"
-        );
+        mmu.mark_code(frame);
+        stores(&mut mmu);
+        assert!(witness.1.swap(false, Ordering::Relaxed));
+        assert!(!memory.has(frame, Attribute::Code));
     }
-    for bad in [
-        range(0x5000_0000, 0x5000_0000),
-        range(0x5000_0000, 0x5000_0001),
-    ] {
-        let error = memory.add_region(bad, RegionKind::Ram);
-        assert!(matches!(error, Err(MapError::Unaligned { .. })));
-    }
-    let error = memory.add_region(range(0x1_0000_0000, 0x1_0000_1000), RegionKind::Ram);
-    assert!(matches!(error, Err(MapError::TooHigh { .. })));
-    let error = memory.remove_region(range(start, end - 0x1000));
-    assert!(matches!(error, Err(MapError::Absent { .. })));
-    assert_eq!(memory.size(), rom.1);
-
-    mmu.mark_code(phys(start + 0x1000).frame());
-    memory.remove_region(range(start, end)).unwrap();
-    mmu.snoop();
-    assert!(mmu.take_code_writes().eq([phys(start + 0x1000).frame()]));
-    assert_eq!(
-        mmu.read::<u32>(linear(start as u32), Supervisor),
-        Err(MemFault::Device)
-    );
-    memory
-        .add_region(range(start, end), RegionKind::Ram)
-        .unwrap();
-    mmu.snoop();
-    assert_eq!(
-        mmu.read(linear(start as u32), Supervisor),
-        Ok(0u32),
-        "its bytes were lost"
-    );
-}
-
-#[test]
-fn vm_memory_sees_ram_and_no_rom() {
-    let memory = Memory::new(RAM).unwrap();
-    let ram = memory.guest_ram();
-    let regions: Vec<_> = ram
-        .iter()
-        .map(|region| (region.start_addr().0, region.len()))
-        .collect();
-    assert_eq!(regions, [(0, 0xa_0000), (0x10_0000, RAM - 0x10_0000)]);
-    assert!(ram.write_slice(&[1], GuestAddress(0xc_0000)).is_err());
-    assert!(ram.write_slice(&[1; 2], GuestAddress(RAM - 1)).is_err());
-    drop(memory);
-    // The regions keep the bytes mapped.
-    ram.write_slice(&[1], GuestAddress(0x10_0000)).unwrap();
-}
-
-#[test]
-fn memory_moves_with_its_file() {
-    let memory = Memory::new(RAM).unwrap();
-    let rom = GuestPhys::new(0xffff_0000)..GuestPhys::new(0x1_0000_0000);
-    memory.add_region(rom.clone(), RegionKind::Rom).unwrap();
-    memory.write(rom.start, b"moved").unwrap();
-    let state = postcard::to_allocvec(&memory.save()).unwrap();
-    let file = memory.file().try_clone().unwrap();
-    drop(memory);
-    let state = postcard::from_bytes(&state).unwrap();
-    let memory = Memory::restore(state, file).unwrap();
-    let mut bytes = [0; 5];
-    memory.read(rom.start, &mut bytes).unwrap();
-    assert_eq!(&bytes, b"moved");
-    assert_eq!(memory.region(rom.start), RegionKind::Rom);
-    assert_eq!(memory.written(Frame::new(0)).get(), 0);
-
-    let foreign = tempfile();
-    assert!(Memory::restore(memory.save(), foreign).is_err());
-}
-
-/// A file of the right size that is no sealed memfd.
-fn tempfile() -> std::fs::File {
-    let name = std::env::temp_dir().join(format!("replex-mmu-{}", std::process::id()));
-    let file = std::fs::File::create_new(&name).unwrap();
-    std::fs::remove_file(name).unwrap();
-    file.set_len(1 << 32).unwrap();
-    file
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What the TLB keeps and what flushes drop.
+//! Translations that the TLB keeps, and those that flushes drop.
 
 use mmu::{Access, Frame, MemFault, Mmu, Paging, Privilege, View};
 

@@ -1,4 +1,4 @@
-//! The flat tables and the raw access to guest memory through them. All `unsafe` code of the crate is here.
+//! [`Tables`]: the flat tables, and raw accesses to guest memory through them.
 //!
 //! ```text
 //!   slot = (host page - linear page) + SLOT_PRESENT       0 = empty
@@ -6,61 +6,55 @@
 //! ```
 //!
 //! Both pages are 4 KiB aligned, so the low 12 bits of a slot are free for flags; [`SLOT_PRESENT`] is the only one. Slots of
-//! code views hold what their owner likes and are never used here.
+//! code views hold values of the translator's and are never used as addresses here.
 //!
-//! There is a set of tables for each address space of late. The slots of the pages below [`OWN_PAGES`] are its own, those
-//! from there on are shared by all sets.
+//! There is a set of tables for each recent address space. The slots of the pages below [`OWN_PAGES`] are its own; those from
+//! there on are shared by all sets.
 //!
-//! What makes the raw accesses sound: a slot of a view other than code is only ever set by [`Tables::set_frame`], to a whole
-//! page inside the RAM mapping, and the tables keep that mapping alive.
+//! The raw accesses are sound because a slot of a view other than code is only ever set by [`Tables::set_frame`], to a whole
+//! page inside the RAM mapping, and the tables keep that mapping alive. Other threads may store to the same bytes meanwhile,
+//! as other processors do on hardware; an access then sees old or new bytes, and nothing is derived from them here.
 //!
 //! | file      | what it holds                                     |
 //! |-----------|---------------------------------------------------|
+//! | `access`  | the raw accesses                                  |
 //! | `slots`   | the host memory of a set of tables                |
-//! | `part`    | writing slots, and which host pages are in use    |
+//! | `part`    | changes of slots, and which host pages are in use |
 
+mod access;
 mod part;
 mod slots;
 
 use std::fs::File;
 use std::io;
-use std::ptr::{self, NonNull};
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::libc::off_t;
 
 use super::view::{SlotId, View, ViewSet};
-use crate::addr::{Frame, LinearAddr, LinearPage, PAGE_SHIFT, PAGE_SIZE};
+use crate::addr::{Frame, LinearPage, PAGE_SHIFT};
 use crate::memfd;
 use crate::memory::Memory;
 use crate::paging::{Access, Privilege};
-use crate::scalar::Scalar;
 use crate::shadow::{Extent, MOST_IN_ALL, SHADOW_PAGES, Shadow, Window};
+pub use access::Order;
 pub(super) use part::Part;
 use part::{REGION_SHIFT, Residency};
 pub(crate) use slots::SET_BYTES;
 use slots::{SHARED_FILE_BYTES, Slots};
 
-/// The flag of a slot in use.
+/// The flag of a filled slot.
 pub const SLOT_PRESENT: u64 = 1;
 
-/// Linear pages whose slots each set has for itself: those that a shadow can show.
+/// Linear pages whose slots each set has for itself: those that a shadow can map.
 pub(super) const OWN_PAGES: u32 = SHADOW_PAGES;
 
 const _: () = assert!(OWN_PAGES.is_multiple_of(1 << REGION_SHIFT));
 
 /// Slots from one view to the next. Those beyond the linear pages stay empty: see [`View::STRIDE`].
 const VIEW_SLOTS: usize = View::STRIDE / size_of::<u64>();
-
-/// In which order the bytes of a range are accessed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Order {
-    /// From the lowest address on.
-    Upward,
-    /// From the highest address on.
-    Downward,
-}
 
 /// A part of the tables.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,7 +68,7 @@ pub(super) enum PartId {
 struct Set {
     slots: Slots,
     own: Box<Residency>,
-    /// What programs may access, on the host's own MMU, where that pays.
+    /// The shadow of the space for its programs, where that pays.
     window: Option<Box<dyn Shadow>>,
 }
 
@@ -88,7 +82,7 @@ impl Set {
     }
 }
 
-/// The flat tables of all address spaces. One of the sets is current: accesses go through it.
+/// The flat tables of all address spaces. Accesses go through the current set.
 pub struct Tables {
     /// Start of the current set.
     base: NonNull<u64>,
@@ -96,7 +90,7 @@ pub struct Tables {
     sets: Vec<Set>,
     shared: Box<Residency>,
     shared_file: File,
-    /// What slots point into.
+    /// The memory that slots point into.
     memory: Arc<Memory>,
     /// Counts, for each privilege, the events that emptied a slot of its fetch view or changed the current set.
     fetch_epochs: [u64; 2],
@@ -114,7 +108,7 @@ pub struct Tables {
 unsafe impl Send for Tables {}
 
 impl Tables {
-    /// One set of empty tables for slots that point into `memory`.
+    /// Creates one set of empty tables for slots that point into `memory`.
     pub(super) fn new(memory: Arc<Memory>) -> io::Result<Self> {
         // Fast-path pointers are made from integers: see `host`.
         memory.host_base().expose_provenance();
@@ -135,7 +129,7 @@ impl Tables {
         })
     }
 
-    /// Adds an empty set after those there are.
+    /// Adds an empty set after the others.
     pub(super) fn grow(&mut self) -> io::Result<()> {
         self.sets.push(Set::new(&self.shared_file)?);
         Ok(())
@@ -152,35 +146,35 @@ impl Tables {
 
     /// Host address of the present address space's table of `view`, for code that probes it inline: 2^20 slots of eight bytes
     /// indexed by linear address >> 12. A slot is 0, or the host address of the page minus its linear address plus
-    /// [`SLOT_PRESENT`]; in a code view, what [`Tlb::set_code`](super::Tlb::set_code) put there. It holds until the paging
-    /// registers change.
+    /// [`SLOT_PRESENT`]; in a code view, the value given to [`Tlb::set_code`](super::Tlb::set_code). The address is valid until the
+    /// paging registers change.
     pub fn base(&self, view: View) -> *const u64 {
         self.base.as_ptr().wrapping_add(view.index() * VIEW_SLOTS)
     }
 
-    /// Increases whenever a cached translation for instruction fetches at `privilege` is dropped, in whatever address space,
-    /// and when the address space changes: what was found through [`Mmu::fetch_page`](crate::Mmu::fetch_page) holds while it
-    /// stays the same.
+    /// A count that increases whenever a cached translation for instruction fetches at `privilege` is dropped, in any address
+    /// space, and when the address space changes: results of [`Mmu::fetch_page`](crate::Mmu::fetch_page) hold while it stays the
+    /// same.
     #[inline]
     pub fn fetch_epoch(&self, privilege: Privilege) -> u64 {
         self.fetch_epochs[privilege as usize]
     }
 
-    /// Increases whenever cached translations of any kind are dropped: what was read from a table holds while it stays the
-    /// same.
+    /// A count that increases whenever cached translations of any kind are dropped: slots read from a table hold while it stays
+    /// the same.
     #[inline]
     pub fn drops(&self) -> u64 {
         self.drops
     }
 
-    /// Increases whenever a cached translation for instruction fetches that all address spaces share is dropped.
+    /// A count that increases whenever a cached translation for instruction fetches that all address spaces share is dropped.
     #[inline]
     pub fn shared_fetch_epoch(&self) -> u64 {
         self.shared_epoch
     }
 
-    /// Increases whenever a program's cached translation for instruction fetches is dropped in an address space that has a
-    /// window, and when a window is closed.
+    /// A count that increases whenever a program's cached translation for instruction fetches is dropped in an address space
+    /// that has a window, and when a window is closed.
     pub fn windowed_fetch_epoch(&self) -> u64 {
         self.windowed_epoch
     }
@@ -204,7 +198,7 @@ impl Tables {
         }
     }
 
-    /// A part, to empty slots.
+    /// The part `id`, for changes of its slots.
     pub(super) fn part(&mut self, id: PartId) -> Part<'_> {
         let (base, pages, residency, window) = match id {
             PartId::Own(set) => {
@@ -230,25 +224,25 @@ impl Tables {
         }
     }
 
-    /// Host address that stands for linear address 0 in the window of the present address space, if it has one: 4 GiB of host
-    /// addresses in which a program's pages below 0xc0000000 are mapped while the user's slots for them are filled, writable
-    /// where the write slot is. All else is inaccessible there, and the page behind the 4 GiB is, too.
+    /// Host address that stands for linear address 0 in the window of the present address space, if it has one. A window is 4 GiB
+    /// of host addresses in which a program's pages below 0xc0000000 are mapped while the user's slots for them are filled,
+    /// writable where the write slot is. All else there is inaccessible, and so is the page after the 4 GiB.
     #[inline]
     pub fn window(&self) -> Option<u64> {
         let window = self.current_set().window.as_ref();
         window.map(|window| window.base())
     }
 
-    /// How many times host pages were mapped and unmapped for windows.
+    /// The number of times that host pages were mapped or unmapped for windows.
     pub fn remaps(&self) -> u64 {
         self.remaps
     }
 
-    /// Opens a window on the present address space, which shows all that it has slots for. The code slots of its programs become
-    /// empty, and [`Self::fetch_epoch`] increases.
+    /// Opens a window on the present address space and maps all pages that it has slots for. The code slots of its programs
+    /// become empty, and [`Self::fetch_epoch`] increases.
     ///
     /// # Errors
-    /// The host's, when it grants no address space.
+    /// The host's error if it grants no address space.
     pub fn open_window(&mut self) -> io::Result<()> {
         let mut window = Window::new(Arc::clone(&self.memory))?;
         let slots = self.part(PartId::Own(self.current)).user_slots();
@@ -262,19 +256,19 @@ impl Tables {
         Ok(())
     }
 
-    /// Closes the window on the present address space; else as [`Self::open_window`].
+    /// Closes the window on the present address space, with the same effects as [`Self::open_window`].
     pub fn close_window(&mut self) {
         self.drop_window(self.current);
         self.change_user_code();
     }
 
-    /// Takes the window of a set away that is emptied.
+    /// Removes the window of a set that is being emptied.
     pub(super) fn drop_window(&mut self, set: u8) {
         let closed = self.sets[usize::from(set)].window.take();
         self.windowed_epoch += u64::from(closed.is_some());
     }
 
-    /// What was made for programs of the current set depends on whether it has a window.
+    /// Voids the code of the current set's programs, which depends on whether the set has a window.
     fn change_user_code(&mut self) {
         self.forget_user_code(self.current);
         self.fetch_epochs[Privilege::User as usize] += 1;
@@ -286,7 +280,7 @@ impl Tables {
         self.part(PartId::Own(set)).clear(code, 0..OWN_PAGES);
     }
 
-    /// Maps the page in the window as the user's slots for it say. Returns whether an access is possible then.
+    /// Maps the page in the window according to the user's slots for it. Returns whether the access is then possible.
     pub fn map_in_window(&mut self, page: LinearPage, access: Access) -> bool {
         let [read, write] = [Access::Read, Access::Write]
             .map(|access| self.slot(View::of(access, Privilege::User), page));
@@ -336,13 +330,13 @@ impl Tables {
             .chain([PartId::Shared])
     }
 
-    /// Host memory that the tables take, in bytes.
+    /// The host memory that the tables take, in bytes.
     pub(super) fn resident(&self) -> usize {
         let own: usize = self.sets.iter().map(|set| set.own.bytes()).sum();
         own + self.shared.bytes()
     }
 
-    /// Empties a part and gives its memory back. If the host refuses, the memory stays for later use.
+    /// Empties a part and gives its memory back to the host. If the host refuses, the memory is kept for later use.
     pub(super) fn release(&mut self, id: PartId) {
         self.part(id).clear_all();
         let (discarded, residency) = match id {
@@ -360,104 +354,6 @@ impl Tables {
         if discarded {
             residency.released();
         }
-    }
-
-    /// Loads a value as `privilege`, unless there is no slot for that or the value crosses the page.
-    #[inline(always)]
-    pub(crate) fn load<T: Scalar>(&self, addr: LinearAddr, privilege: Privilege) -> Option<T> {
-        let host = self.host(addr, size_of::<T>(), Access::Read, privilege)?;
-        // SAFETY: `host` is valid for `size_of::<T>()` bytes of the RAM mapping, which is mapped readable, and any bytes
-        // are a T (ByteValued). No Rust reference to guest RAM exists that this could alias.
-        Some(unsafe { host.cast::<T>().read_unaligned() })
-    }
-
-    /// Stores a value as `privilege`, unless there is no slot for that or the value crosses the page. Returns whether it
-    /// did.
-    #[inline(always)]
-    pub(crate) fn store<T: Scalar>(
-        &mut self,
-        addr: LinearAddr,
-        privilege: Privilege,
-        value: T,
-    ) -> bool {
-        let Some(host) = self.host(addr, size_of::<T>(), Access::Write, privilege) else {
-            return false;
-        };
-        // SAFETY: as in `load`; the RAM mapping is writable.
-        unsafe { host.cast::<T>().write_unaligned(value) };
-        true
-    }
-
-    /// Reads `out.len()` bytes as `privilege`, if all of them lie in one page that there is a slot for. Returns whether it did;
-    /// else nothing happened.
-    pub fn load_bytes(&self, addr: LinearAddr, privilege: Privilege, out: &mut [u8]) -> bool {
-        let Some(host) = self.host(addr, out.len(), Access::Read, privilege) else {
-            return false;
-        };
-        // SAFETY: `host` is valid for `out.len()` bytes of the RAM mapping; `out` is none of them, as no Rust reference to
-        // guest RAM exists.
-        unsafe { ptr::copy_nonoverlapping(host, out.as_mut_ptr(), out.len()) };
-        true
-    }
-
-    /// Writes `data` as `privilege`, if all of it lies in one page that there is a slot for. Returns whether it did; else nothing
-    /// happened.
-    pub fn store_bytes(&mut self, addr: LinearAddr, privilege: Privilege, data: &[u8]) -> bool {
-        let Some(host) = self.host(addr, data.len(), Access::Write, privilege) else {
-            return false;
-        };
-        // SAFETY: as in `load_bytes`; the RAM mapping is writable.
-        unsafe { ptr::copy_nonoverlapping(data.as_ptr(), host, data.len()) };
-        true
-    }
-
-    /// Writes `value` `count` times from `addr` on, as so many writes would, if all of it lies in one page that there is a slot
-    /// for. Returns whether it did; else nothing happened.
-    pub fn fill_run<T: Scalar>(
-        &mut self,
-        addr: LinearAddr,
-        privilege: Privilege,
-        value: T,
-        count: usize,
-    ) -> bool {
-        let len = count.saturating_mul(size_of::<T>());
-        let Some(host) = self.host(addr, len, Access::Write, privilege) else {
-            return false;
-        };
-        for index in 0..count {
-            // SAFETY: as in `store`; `host` made sure of all `count` values.
-            unsafe { host.cast::<T>().add(index).write_unaligned(value) };
-        }
-        true
-    }
-
-    /// Copies `len` bytes from `from` to `to`, as reads and writes in that order would, if both lie in one page each that there
-    /// is a slot for and no write changes what is read later. Returns whether it did; else nothing happened.
-    pub fn copy(
-        &mut self,
-        to: LinearAddr,
-        from: LinearAddr,
-        privilege: Privilege,
-        len: usize,
-        order: Order,
-    ) -> bool {
-        let (Some(target), Some(source)) = (
-            self.host(to, len, Access::Write, privilege),
-            self.host(from, len, Access::Read, privilege),
-        ) else {
-            return false;
-        };
-        let apart = target.addr().abs_diff(source.addr()) >= len;
-        let behind = match order {
-            Order::Upward => target.addr() <= source.addr(),
-            Order::Downward => target.addr() >= source.addr(),
-        };
-        if !apart && !behind {
-            return false;
-        }
-        // SAFETY: `host` made sure that both ranges lie in the RAM mapping; no Rust reference to guest RAM exists.
-        unsafe { ptr::copy(source, target, len) };
-        true
     }
 
     /// The slot of the page in `view`; 0 if it is empty.
@@ -479,7 +375,7 @@ impl Tables {
         self.frame_of(slot.page, value)
     }
 
-    /// The frames that write slots of a part point at.
+    /// The frames at which write slots of a part point.
     pub(super) fn frames_written(&mut self, id: PartId) -> Vec<Frame> {
         let mut frames = Vec::new();
         for view in ViewSet::WRITE.iter() {
@@ -491,8 +387,8 @@ impl Tables {
         frames
     }
 
-    /// Points the current set's slot for such accesses to `page` at `frame`, which must be RAM or ROM. Returns whether it
-    /// did: not for a frame outside the mapping.
+    /// Points the current set's slot for such accesses to `page` at `frame`, which must be RAM or ROM. Does nothing and
+    /// returns `false` for a frame outside the mapping.
     pub(super) fn set_frame(
         &mut self,
         page: LinearPage,
@@ -524,32 +420,12 @@ impl Tables {
     fn frame_of(&self, page: LinearPage, slot: u64) -> Option<Frame> {
         frame_of(self.memory.host_base(), page, slot)
     }
-
-    /// Host address of `len` bytes at `addr`: inside the RAM mapping, within one page.
-    #[inline(always)]
-    fn host(
-        &self,
-        addr: LinearAddr,
-        len: usize,
-        access: Access,
-        privilege: Privilege,
-    ) -> Option<*mut u8> {
-        let slot = self.slot(View::of(access, privilege), addr.page());
-        if slot == 0 || len > PAGE_SIZE - addr.offset() as usize {
-            return None;
-        }
-        let linear = addr.get() as u32 as u64;
-        let host = linear.wrapping_add(slot).wrapping_sub(SLOT_PRESENT);
-        // The slot was set by `set_frame`: host is in the page of a frame inside the mapping, whose provenance `new`
-        // exposed.
-        Some(ptr::with_exposed_provenance_mut(host as usize))
-    }
 }
 
 /// The slot of `view` for `page` in the set of tables at `base`.
 ///
 /// # Safety
-/// `base` is [`Slots::base`] of a value that is there.
+/// `base` is [`Slots::base`] of a value that exists.
 #[inline(always)]
 unsafe fn slot_at(base: NonNull<u64>, view: View, page: LinearPage) -> u64 {
     let index = view.index() * VIEW_SLOTS + page.get() as usize;
@@ -557,7 +433,8 @@ unsafe fn slot_at(base: NonNull<u64>, view: View, page: LinearPage) -> u64 {
     unsafe { base.add(index).read() }
 }
 
-/// What read and write slots of pages, in ascending order, show: successive pages with equal slots lie in successive frames.
+/// The extents that read and write slots of pages, in ascending order, map: successive pages with equal slots lie in successive
+/// frames.
 fn extents(slots: &[(u32, [u64; 2])], host_base: *mut u8) -> Vec<Extent> {
     let alike = |&(page, slots): &(u32, [u64; 2]), &(next, others): &(u32, [u64; 2])| {
         page + 1 == next && slots[0] == others[0] && slots[1] == others[1]

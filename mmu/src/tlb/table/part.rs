@@ -1,4 +1,4 @@
-//! A part of the tables: the own slots of one set, or the shared slots. All slots are written here.
+//! [`Part`]: the own slots of one set, or the shared slots. All slots are written here.
 
 use std::ops::Range;
 use std::ptr::NonNull;
@@ -10,7 +10,7 @@ use crate::paging::{Access, Privilege};
 use crate::shadow::Shadow;
 use crate::tlb::view::{SlotId, View, ViewSet};
 
-/// log2 of the linear pages whose slots fill one host page of a table. They are a *region*.
+/// log2 of the linear pages of a *region*, whose slots fill one host page of a table.
 pub(super) const REGION_SHIFT: u32 = (PAGE_SIZE / size_of::<u64>()).trailing_zeros();
 
 const REGIONS: usize = LinearPage::COUNT >> REGION_SHIFT;
@@ -18,11 +18,11 @@ const REGIONS: usize = LinearPage::COUNT >> REGION_SHIFT;
 /// Regions in a word of a bit map.
 const WORD: usize = u64::BITS as usize;
 
-/// Which host pages of a part are in use.
+/// The host pages of a part that are in use.
 pub(super) struct Residency {
-    /// For each region, the views that may have slots there.
+    /// For each region, the views that may have filled slots there.
     touched: [ViewSet; REGIONS],
-    /// A bit for each region in which there are any.
+    /// A bit for each region with such views.
     summary: [u64; REGIONS / WORD],
     /// For each region, the views whose host page takes memory.
     held: [ViewSet; REGIONS],
@@ -50,7 +50,7 @@ impl Residency {
         self.touched[region(slot.page)].contains(slot.view)
     }
 
-    /// Records that the memory of the part was given back.
+    /// Records that the memory of the part was given back to the host.
     pub(super) fn released(&mut self) {
         self.held = [ViewSet::default(); REGIONS];
         self.bytes = 0;
@@ -90,7 +90,7 @@ fn region(page: LinearPage) -> usize {
     page.get() as usize >> REGION_SHIFT
 }
 
-/// Access to the slots of a part.
+/// The slots of a part, for changes.
 pub(crate) struct Part<'a> {
     /// Start of a set of tables; the slots of `pages` are writable in every view.
     pub(super) base: NonNull<u64>,
@@ -184,7 +184,7 @@ impl Part<'_> {
         }
     }
 
-    /// Slots of `view` do not hold any more.
+    /// Unmaps pages whose slots in `view` have changed from the window.
     fn unmap(&mut self, view: View, pages: Range<u32>) {
         if let Some(window) = self.window.as_deref_mut().filter(|_| view.is_windowed()) {
             *self.remaps += u64::from(window.unmap(pages));

@@ -1,4 +1,4 @@
-//! The host memory of one set of tables.
+//! [`Slots`]: the host memory of one set of tables.
 //!
 //! ```text
 //!   base ─► ┌───────── 6 MiB ───────┐
@@ -11,7 +11,7 @@
 //!           │ View 1 ...            │
 //! ```
 //!
-//! All of it is reserved address space that takes memory where slots were filled.
+//! All of it is reserved address space, which takes memory where slots were filled.
 
 use std::fs::File;
 use std::io;
@@ -32,10 +32,10 @@ const OWN_BYTES: usize = OWN_PAGES as usize * size_of::<u64>();
 /// Bytes of the shared slots of one view.
 const SHARED_BYTES: usize = LinearPage::COUNT * size_of::<u64>() - OWN_BYTES;
 
-/// Bytes of the memory file that holds the shared slots of all views.
+/// Length of the memory file that holds the shared slots of all views.
 pub(super) const SHARED_FILE_BYTES: usize = View::ALL.len() * SHARED_BYTES;
 
-/// The slots of one set of tables: `SET_BYTES` readable bytes; own and shared slots of each view are writable too.
+/// The slots of one set of tables: `SET_BYTES` readable bytes, of which the own and shared slots of each view are writable.
 #[derive(Debug)]
 pub(super) struct Slots(Mapping);
 
@@ -60,7 +60,7 @@ impl Slots {
         self.0.start().cast()
     }
 
-    /// Gives the memory of the own slots back, which empties them. Returns whether the host did.
+    /// Gives the memory of the own slots back to the host, which empties them. Returns whether the host accepted it.
     pub(super) fn discard_own(&mut self) -> bool {
         View::ALL
             .into_iter()

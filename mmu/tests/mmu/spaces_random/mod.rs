@@ -1,27 +1,29 @@
-//! Random guests with several address spaces against the naive model, with no flush but those that a guest has to make:
-//! after a change of a page table it has to flush before it relies on translations that come from there.
+//! Random guests with several address spaces against the naive model, with only the flushes that a guest has to make: after a
+//! change of a page table it flushes before it relies on translations that come from there.
 //!
 //! ```text
 //!   frame 0      1..=4         5          8..=13        16..=31   0xb0     0xc8   0x400
 //!         data   directories   pointers   page tables   data      device   ROM    nothing
 //! ```
 
+mod strategies;
+
 use std::ops::Range;
 
 use mmu::{Access, Attribute, Frame, GuestPhys, LinearAddr, Privilege, View};
 use proptest::prelude::*;
-use proptest::sample::select;
 
 use crate::guest::{ACCESSES, PRIVILEGES};
 use crate::model::{AccessStep, Model, PAGE, Pair};
 use crate::oracle::{Registers, Request, predict};
+use strategies::{edit, registers, step};
 
 const SPACES: usize = 4;
 const POINTERS: usize = 5 * PAGE;
 const ROM_TABLE: u64 = 0xc8;
 const SHARED: u32 = 0xc000_0000;
 
-/// What the guest does.
+/// A step of the guest.
 #[derive(Clone, Debug)]
 enum Step {
     Access(AccessStep),
@@ -47,7 +49,7 @@ enum Step {
 #[derive(Clone, Debug)]
 struct Edit {
     frame: u64,
-    /// Of the entry in [`entries`].
+    /// Index of the entry in [`entries`].
     index: usize,
     value: u64,
     how: How,
@@ -112,13 +114,13 @@ impl Mapping {
     }
 }
 
-/// The guest, and which linear pages may have a translation that the page tables no longer have.
+/// The guest, and the linear pages that may have a translation that the page tables no longer have.
 struct Guest {
     pair: Pair,
     space: usize,
-    /// Of the shared part.
+    /// Such pages of the shared part.
     stale: Vec<u32>,
-    /// Of the own parts of the spaces.
+    /// Such pages of the spaces' own parts.
     stale_own: [Vec<u32>; SPACES],
 }
 
@@ -151,7 +153,7 @@ impl Guest {
         self.pair.model.regs.pae
     }
 
-    /// What MOV to CR3 does but for the flush.
+    /// Does what MOV to CR3 does, without the flush.
     fn load_space(&mut self, space: usize) {
         self.pair.model.regs.cr3 = if self.pae() {
             (POINTERS + space * 32) as u32
@@ -247,7 +249,7 @@ impl Guest {
         Ok(())
     }
 
-    /// What code does after an access through a window has faulted and was made by other means.
+    /// Maps the page in the window, as code does after an access there has faulted and was made by other means.
     fn show(&mut self, step: &AccessStep) {
         let addr = LinearAddr::from(step.linear);
         if step.access == Access::Fetch || step.privilege == Privilege::Supervisor {
@@ -267,7 +269,7 @@ impl Guest {
         assert!(!shown || cached, "shows what is not cached");
     }
 
-    /// Checks the present window: what it maps must be cached.
+    /// Checks the present window, whose mapped pages must be cached.
     fn check_window(&self) -> Result<(), TestCaseError> {
         let Some(base) = self.pair.mmu.tlb().window() else {
             return Ok(());
@@ -358,7 +360,7 @@ impl Guest {
         Ok(())
     }
 
-    /// Where translation begins: spaces where that is the same are one.
+    /// The root of translation: spaces with the same root are one.
     fn tables(&self) -> (u32, [u64; 4]) {
         let regs = &self.pair.model.regs;
         if self.pae() {
@@ -467,105 +469,6 @@ impl Guest {
         }
         Ok(())
     }
-}
-
-fn structure() -> impl Strategy<Value = u64> {
-    prop_oneof![4 => 1..=4u64, 8 => 8..=13u64, 1 => Just(ROM_TABLE)]
-}
-
-/// An entry for a structure: mostly present and permissive.
-fn entry(directory: bool) -> impl Strategy<Value = u64> {
-    let weights = if directory { [1, 12, 2] } else { [10, 2, 1] };
-    let frame = prop_oneof![
-        weights[0] => prop_oneof![Just(0), 16..32u64],
-        weights[1] => 8..=13u64,
-        weights[2] => 1..=4u64,
-        1 => select(vec![0xb0, ROM_TABLE, 0x400]),
-    ];
-    let flags = prop_oneof![
-        8 => Just(0x7u64),
-        2 => Just(0x67),
-        2 => Just(0x3),
-        2 => Just(0x5),
-        1 => Just(0x107),
-        1 => Just(0x0),
-        1 => 0..0x80u64,
-    ];
-    let large = prop::bool::weighted(if directory { 0.1 } else { 0.0 });
-    let no_execute = prop::bool::weighted(0.05);
-    (frame, flags, large, no_execute).prop_map(|(frame, flags, large, no_execute)| {
-        let base = if large { 0x80 } else { frame << 12 };
-        base | flags | u64::from(no_execute) << 63
-    })
-}
-
-fn edit() -> impl Strategy<Value = Edit> {
-    structure().prop_flat_map(|frame| {
-        let how = select(vec![How::Guest, How::Host, How::Told]);
-        (any::<usize>(), entry(frame <= 4), how).prop_map(move |(index, value, how)| Edit {
-            frame,
-            index,
-            value,
-            how,
-        })
-    })
-}
-
-fn step(pae: bool) -> impl Strategy<Value = Step> {
-    let linear = || select(pages(pae)).prop_map(|page| page << 12);
-    let offset = prop_oneof![
-        6 => select(entries(pae)).prop_map(move |index| (index * if pae { 8 } else { 4 }) as u32),
-        1 => 0xff1..0x1000u32,
-        1 => 0..0x1000u32,
-    ];
-    let privilege = || prop_oneof![Just(Privilege::Supervisor), Just(Privilege::User)];
-    let value = (entry(false), entry(false)).prop_map(|(a, b)| u128::from(a) | u128::from(b) << 64);
-    let access = (
-        linear(),
-        offset,
-        select(&ACCESSES[..]),
-        privilege(),
-        0..=4u32,
-        value,
-    )
-        .prop_map(|(base, offset, access, privilege, size, value)| {
-            Step::Access(AccessStep {
-                linear: base | offset,
-                access,
-                privilege,
-                size,
-                value,
-            })
-        });
-    let code = prop_oneof![0..14u64, 16..32u64, Just(ROM_TABLE)];
-    let repoint = (0..SPACES, 0..4usize, 0..=4u64)
-        .prop_map(|(space, index, frame)| Step::Repoint(space, index, frame << 12 | 1));
-    prop_oneof![
-        60 => access,
-        10 => edit().prop_map(Step::Edit),
-        2 => edit().prop_map(Step::Fill),
-        10 => (0..SPACES).prop_map(Step::Enter),
-        1 => repoint,
-        2 => linear().prop_map(Step::Invlpg),
-        2 => code.prop_map(Step::MarkCode),
-        3 => (linear(), privilege()).prop_map(|(linear, who)| Step::SetCode(linear, who)),
-        1 => Just(Step::ClearCode),
-        1 => Just(Step::ToggleWp),
-        1 => Just(Step::FlushAll),
-        2 => Just(Step::OpenWindow),
-        1 => Just(Step::CloseWindow),
-    ]
-}
-
-fn registers(pae: bool) -> impl Strategy<Value = Registers> {
-    any::<[bool; 4]>().prop_map(move |[pse, wp, pge, nxe]| Registers {
-        pae,
-        pse,
-        wp,
-        pge,
-        nxe,
-        ..Registers::default()
-    })
 }
 
 fn run(regs: Registers, edits: &[Edit], steps: &[Step]) -> Result<(), TestCaseError> {

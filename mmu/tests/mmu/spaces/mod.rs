@@ -1,4 +1,6 @@
-//! Address spaces: what a switch keeps, and that translations of the own part follow the page tables with the next flush.
+//! Address spaces: a switch keeps their slots, and own slots follow the page tables with the next flush.
+
+mod code_slots;
 
 use mmu::{Access, Attribute, Frame, GuestPhys, Memory, Mmu, Paging, PagingMode, Privilege, View};
 use vm_memory::{Bytes, GuestAddress};
@@ -103,7 +105,7 @@ fn a_change_of_the_rules_drops_the_slots_of_all_spaces() {
 /// Ways to store an entry.
 type Store = fn(&mut Mmu, GuestPhys, u32);
 
-/// Where the page tables are mapped in [`every_store_to_an_entry_counts_with_the_next_flush`].
+/// Address at which the page tables are mapped in [`every_store_to_an_entry_counts_with_the_next_flush`].
 const WINDOW: u32 = 0x5000_0000;
 
 const STORES: [Store; 6] = [
@@ -200,46 +202,46 @@ fn accessed_and_dirty_bits_set_by_the_walker_drop_nothing() {
 }
 
 #[test]
-fn a_page_table_that_is_written_falls_behind_until_it_stays_unchanged() {
+fn a_page_table_that_is_written_is_unsync_until_it_stays_unchanged() {
     let mut mmu = sharing_a_table(1);
     let frame = table(&mut mmu);
     let other = pte_at(&mut mmu, NEIGHBOUR);
-    let is_watched = |mmu: &Mmu| mmu.memory().has(frame, Attribute::PageTable);
-    assert!(!is_watched(&mmu));
+    let is_write_tracked = |mmu: &Mmu| mmu.memory().has(frame, Attribute::PageTable);
+    assert!(!is_write_tracked(&mmu));
     for _ in 0..2 {
         read32(&mut mmu, PAGE);
-        assert!(is_watched(&mmu));
+        assert!(is_write_tracked(&mmu));
         for value in 0..100u32 {
             mmu.write_phys(other, value << 12).unwrap();
-            assert!(!is_watched(&mmu) && is_cached(&mmu, PAGE));
+            assert!(!is_write_tracked(&mmu) && is_cached(&mmu, PAGE));
         }
         mmu.flush_non_global();
-        assert!(!is_watched(&mmu) && is_cached(&mmu, PAGE));
+        assert!(!is_write_tracked(&mmu) && is_cached(&mmu, PAGE));
         for _ in 0..2 {
-            assert!(!is_watched(&mmu));
+            assert!(!is_write_tracked(&mmu));
             mmu.flush_non_global();
         }
-        assert!(is_watched(&mmu) && is_cached(&mmu, PAGE));
+        assert!(is_write_tracked(&mmu) && is_cached(&mmu, PAGE));
     }
     mmu.flush_all();
-    assert!(!is_watched(&mmu));
+    assert!(!is_write_tracked(&mmu));
 }
 
 #[test]
-fn a_directory_that_is_written_in_bulk_is_not_watched_until_it_is_used_again() {
+fn a_directory_that_is_written_in_bulk_is_not_tracked_until_it_is_used_again() {
     let mut mmu = sharing_a_table(1);
     let frame = pde_at(PAGE).frame();
     let other = pde_at(PAGE + 0x40_0000);
-    let is_watched = |mmu: &Mmu| mmu.memory().has(frame, Attribute::PageTable);
+    let is_write_tracked = |mmu: &Mmu| mmu.memory().has(frame, Attribute::PageTable);
     for _ in 0..2 {
         read32(&mut mmu, PAGE);
-        assert!(is_watched(&mmu));
+        assert!(is_write_tracked(&mmu));
         for _ in 0..8 {
             mmu.write_phys(other, 0u32).unwrap();
-            assert!(is_watched(&mmu) && is_cached(&mmu, PAGE));
+            assert!(is_write_tracked(&mmu) && is_cached(&mmu, PAGE));
         }
         mmu.write_phys(other, 0u32).unwrap();
-        assert!(!is_watched(&mmu) && !is_cached(&mmu, PAGE));
+        assert!(!is_write_tracked(&mmu) && !is_cached(&mmu, PAGE));
     }
 }
 
@@ -273,7 +275,7 @@ fn a_flush_catches_up_with_all_stores() {
 }
 
 #[test]
-fn a_page_fault_drops_what_is_behind() {
+fn a_page_fault_drops_the_slots_of_unsync_tables() {
     let mut mmu = sharing_a_table(1);
     read32(&mut mmu, PAGE);
     map(&mut mmu, PAGE, OLD, P);
@@ -287,7 +289,7 @@ fn a_page_fault_drops_what_is_behind() {
     assert_eq!(read32(&mut mmu, PAGE), NEW as u32);
 }
 
-/// A slot made while the table is behind is from an entry that no copy has, until it has been noted.
+/// A slot made while the table is unsync comes from an entry that is in no copy until the walk notes it.
 #[test]
 fn an_entry_that_changes_back_leaves_no_slot_of_what_it_was_between() {
     let mut mmu = sharing_a_table(1);
@@ -295,7 +297,7 @@ fn an_entry_that_changes_back_leaves_no_slot_of_what_it_was_between() {
     map(&mut mmu, PAGE, OLD, P | W | U | A | D);
     mmu.fetch_page(linear(PAGE), User).unwrap();
     map(&mut mmu, PAGE, NEW, P | W | U | A | D);
-    // The read slot is new, the fetch slot was not.
+    // The read slot is new, the fetch slot old.
     assert_eq!(read32(&mut mmu, PAGE), NEW as u32);
     let fetched = mmu
         .tlb()
@@ -307,7 +309,7 @@ fn an_entry_that_changes_back_leaves_no_slot_of_what_it_was_between() {
 }
 
 #[test]
-fn the_count_of_tables_that_are_behind_is_no_limit() {
+fn the_count_of_unsync_tables_is_no_limit() {
     const TABLES: u32 = 300;
     let nth = |index: u32| 0x1000_3000 + (index << 22);
     let mut mmu = two_level();
@@ -330,7 +332,7 @@ fn the_count_of_tables_that_are_behind_is_no_limit() {
 }
 
 #[test]
-fn entries_that_cannot_be_watched_are_walked_each_time() {
+fn entries_that_cannot_be_tracked_are_walked_each_time() {
     let rom = phys(0xf_0000);
     let entry = GuestPhys::new(rom.get() + u64::from(PAGE >> 12 & 0x3ff) * 4);
     let mut mmu = two_level();
@@ -379,7 +381,7 @@ fn a_directory_that_maps_itself_is_a_page_table_too() {
     let mut mmu = sharing_a_table(1);
     mmu.write_phys(pde_at(ITSELF), (DIRECTORY | P | W | U) as u32)
         .unwrap();
-    // Where the directory is seen as a page, and the page table of PAGE.
+    // The addresses of the directory seen as a page, and of the page table of PAGE.
     let seen = ITSELF | ITSELF >> 10;
     let seen_table = ITSELF | PAGE >> 10 & 0x3f_f000;
     mmu.write(linear(seen + 0xff8), Supervisor, 0u32).unwrap();
@@ -490,7 +492,7 @@ fn a_large_page_goes_with_its_entry() {
 }
 
 #[test]
-fn a_frame_with_code_and_a_page_table_is_watched_for_both() {
+fn a_frame_with_code_and_a_page_table_is_write_tracked_for_both() {
     let mut mmu = sharing_a_table(1);
     let entry = pte_at(&mut mmu, PAGE);
     map(&mut mmu, WINDOW, entry.frame().base().get(), P | W);
@@ -550,7 +552,7 @@ fn pointer_registers_make_the_space() {
 }
 
 #[test]
-fn page_tables_at_the_end_of_much_memory_are_watched() {
+fn page_tables_at_the_end_of_much_memory_are_tracked() {
     const MUCH: u64 = 3 << 30;
     let mut mmu = Mmu::new(Memory::new(MUCH).unwrap()).unwrap();
     let (directory, table) = (MUCH - 0x1000, MUCH - 0x2000);
@@ -570,114 +572,5 @@ fn page_tables_at_the_end_of_much_memory_are_watched() {
         mmu.write_phys(entry, (frame | P) as u32).unwrap();
         assert_eq!(read32(&mut mmu, PAGE), frame as u32);
         assert!(is_cached(&mmu, PAGE));
-    }
-}
-
-#[test]
-fn a_code_slot_lasts_as_long_as_its_fetch_slot() {
-    for page in [PAGE, SHARED] {
-        for privilege in PRIVILEGES {
-            let mut mmu = sharing_a_table(2);
-            map(&mut mmu, page, OLD, P | W | U);
-            let at = linear(page);
-            let code = |mmu: &Mmu, privilege| mmu.tlb().slot(View::code(privilege), at.page());
-            let set = |mmu: &mut Mmu| {
-                mmu.fetch_page(at, privilege).unwrap();
-                assert!(mmu.tlb_mut().set_code(at.page(), privilege, 5));
-                assert_eq!(code(mmu, privilege), 5);
-            };
-            mmu.read::<u32>(at, privilege).unwrap();
-            assert!(!mmu.tlb_mut().set_code(at.page(), privilege, 5));
-            assert_eq!(code(&mmu, privilege), 0);
-            set(&mut mmu);
-            let others = [Supervisor, User].into_iter().filter(|p| *p != privilege);
-            others.for_each(|other| assert_eq!(code(&mmu, other), 0));
-            mmu.tlb_mut().clear_code();
-            assert_eq!(code(&mmu, privilege), 0);
-            assert!(
-                mmu.tlb()
-                    .frame(View::of(Access::Fetch, privilege), at.page())
-                    .is_some()
-            );
-            let drops: [fn(&mut Mmu, u32); 3] = [
-                |mmu, page| {
-                    map(mmu, page, NEW, P | W | U);
-                    mmu.invlpg(linear(page));
-                },
-                |mmu, _| mmu.flush_all(),
-                |mmu, _| {
-                    mmu.set_paging(Paging {
-                        wp: false,
-                        ..*mmu.paging()
-                    })
-                },
-            ];
-            for drop in drops {
-                set(&mut mmu);
-                let epoch = mmu.tlb().fetch_epoch(privilege);
-                drop(&mut mmu, page);
-                assert_eq!(code(&mmu, privilege), 0);
-                assert!(mmu.tlb().fetch_epoch(privilege) > epoch);
-            }
-        }
-    }
-}
-
-#[test]
-fn code_slots_of_all_spaces_are_cleared() {
-    let mut mmu = sharing_a_table(2);
-    let code = |mmu: &Mmu| mmu.tlb().slot(View::code(User), linear(PAGE).page());
-    for number in [0, 1] {
-        enter(&mut mmu, directory(number));
-        mmu.fetch_page(linear(PAGE), User).unwrap();
-        assert!(mmu.tlb_mut().set_code(linear(PAGE).page(), User, 7));
-    }
-    enter(&mut mmu, directory(0));
-    assert_eq!(code(&mmu), 7);
-    mmu.tlb_mut().clear_code();
-    for number in [0, 1] {
-        enter(&mut mmu, directory(number));
-        assert_eq!(code(&mmu), 0);
-    }
-}
-
-#[test]
-fn the_tables_of_one_privilege_lie_at_even_distances() {
-    let mmu = unpaged();
-    for privilege in PRIVILEGES {
-        let base = |view| mmu.tlb().base(view).addr();
-        let read = base(View::of(Access::Read, privilege));
-        let distance = |view: View| base(view) - read;
-        assert_eq!(
-            distance(View::of(Access::Write, privilege)),
-            2 * View::STRIDE
-        );
-        assert_eq!(
-            distance(View::of(Access::Fetch, privilege)),
-            4 * View::STRIDE
-        );
-        assert_eq!(distance(View::code(privilege)), 6 * View::STRIDE);
-    }
-    let first = |privilege: Privilege| mmu.tlb().base(View::of(Access::Read, privilege)).addr();
-    assert_eq!(first(User) - first(Supervisor), View::STRIDE);
-}
-
-#[test]
-fn indices_beyond_the_linear_pages_find_nothing_in_any_space() {
-    let mut mmu = sharing_a_table(2);
-    for number in [0, 1] {
-        enter(&mut mmu, directory(number));
-        mmu.write(linear(PAGE), User, OLD as u32).unwrap();
-        for view in View::ALL {
-            let table = mmu.tlb().base(view);
-            let slots = View::STRIDE / size_of::<u64>();
-            for index in (1 << 20..slots)
-                .step_by(0x1_0101)
-                .chain([1 << 20, slots - 1])
-            {
-                // SAFETY: the table of a view has STRIDE readable bytes.
-                assert_eq!(unsafe { table.add(index).read() }, 0);
-            }
-        }
     }
 }

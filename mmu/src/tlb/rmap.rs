@@ -1,20 +1,20 @@
-//! For each frame, where it is entered writable: the linear pages whose write slots point at it.
+//! [`ReverseMap`]: for each frame, the linear pages whose write slots point at it.
 //!
-//! Few are remembered for a frame; one more has to displace another, whose slots are then emptied. A page may be remembered
-//! though its slots are empty or point elsewhere by now, but there is no write slot that is not remembered.
+//! A frame has room for few; one more displaces the oldest, whose write slots are then emptied. A page may be listed although
+//! its slots are empty or point elsewhere by now, but no write slot is unlisted.
 
 use super::table::{PartId, Tables};
 use super::view::{SlotId, ViewSet};
 use crate::addr::{Frame, LinearPage};
 
-/// Writers remembered for a frame.
+/// Most pages listed for a frame.
 const COUNT: usize = 4;
 
-/// A linear page of a part of the tables: a word that is not 0.
+/// A linear page of a part of the tables, as a word that is not 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Writer(u32);
+struct WritablePage(u32);
 
-impl Writer {
+impl WritablePage {
     const PART_SHIFT: u32 = 20;
     const SHARED: u32 = 1 << 29;
     const PRESENT: u32 = 1 << 31;
@@ -60,15 +60,15 @@ impl Writer {
     }
 }
 
-/// The writers of each frame of RAM, the oldest first: 16 bytes a frame, zero-backed.
-pub(super) struct Writers(Vec<[u32; COUNT]>);
+/// The pages that map each frame writable, the oldest first: 16 bytes a frame, which take host memory where there are any.
+pub(super) struct ReverseMap(Vec<[u32; COUNT]>);
 
-impl Writers {
+impl ReverseMap {
     pub(super) fn new(frames: usize) -> Self {
         Self(vec![[0; COUNT]; frames])
     }
 
-    /// Remembers that a write slot of `page` in `part` points at `frame`.
+    /// Lists `page` of `part`, a write slot of which points at `frame`.
     pub(super) fn note(
         &mut self,
         frame: Frame,
@@ -76,17 +76,18 @@ impl Writers {
         page: LinearPage,
         tables: &mut Tables,
     ) {
-        let writer = Writer::new(part, page);
+        let writer = WritablePage::new(part, page);
         let Some(words) = self.0.get_mut(frame.get() as usize) else {
             return;
         };
         if words.contains(&writer.0) {
             return;
         }
-        let unused =
-            |word: &u32| Writer::of_word(*word).is_none_or(|writer| !writer.is_live(frame, tables));
+        let unused = |word: &u32| {
+            WritablePage::of_word(*word).is_none_or(|writer| !writer.is_live(frame, tables))
+        };
         let place = words.iter().position(unused).unwrap_or_else(|| {
-            Writer(words[0]).drop_slots(tables);
+            WritablePage(words[0]).drop_slots(tables);
             0
         });
         words[place..].rotate_left(1);
@@ -100,7 +101,7 @@ impl Writers {
         };
         for writer in words
             .iter_mut()
-            .filter_map(|word| Writer::of_word(std::mem::take(word)))
+            .filter_map(|word| WritablePage::of_word(std::mem::take(word)))
         {
             if writer.is_live(frame, tables) {
                 writer.drop_slots(tables);

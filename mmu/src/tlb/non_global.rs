@@ -1,22 +1,22 @@
-//! The list of filled shared slots that are not global: MOV to CR3 empties what is listed instead of whole tables.
+//! [`NonGlobal`]: the list of filled shared slots that are not global, which MOV to CR3 empties instead of whole tables.
 //!
-//! The list is bounded; past that, the flush empties all shared slots. A slot may be listed twice or be empty already:
-//! emptying is idempotent.
+//! The list is bounded; once it has overflowed, a flush empties all shared slots. A slot may be listed twice, or be empty by
+//! now, as emptying it again does no harm.
 
 use super::table::Part;
 use super::view::SlotId;
 
-/// Slots that are listed. Emptying so many one by one costs about as much as emptying whole tables.
+/// Most slots listed. Emptying this many one by one costs about as much as emptying whole tables.
 const CAPACITY: usize = 8192;
 
 /// The non-global slots filled since they were last flushed.
 #[derive(Default)]
-pub(super) struct Filled {
+pub(super) struct NonGlobal {
     slots: Vec<SlotId>,
     overflowed: bool,
 }
 
-impl Filled {
+impl NonGlobal {
     /// Lists a slot that has just been set.
     pub(super) fn push(&mut self, slot: SlotId) {
         if self.slots.len() < CAPACITY {
@@ -26,7 +26,7 @@ impl Filled {
         }
     }
 
-    /// Whether slots were set that are not listed.
+    /// Whether any slot was set that is not listed.
     pub(super) fn overflowed(&self) -> bool {
         self.overflowed
     }
@@ -38,7 +38,7 @@ impl Filled {
         }
     }
 
-    /// Forgets what is listed, as all slots have been emptied.
+    /// Clears the list, as all slots have been emptied.
     pub(super) fn reset(&mut self) {
         self.slots.clear();
         self.overflowed = false;

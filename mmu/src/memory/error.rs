@@ -1,0 +1,51 @@
+//! [`MemoryError`] and [`NotRam`]: why there is no guest memory, or none at an address.
+
+use std::io;
+
+use thiserror::Error;
+
+use super::{LIMIT, MAX_RAM, MIN_RAM, MapError};
+use crate::addr::GuestPhys;
+
+/// The reason why guest memory could not be created.
+#[derive(Debug, Error)]
+pub enum MemoryError {
+    /// The size is out of range or not a multiple of the page size.
+    #[error(
+        "guest memory of {bytes} bytes: must be a multiple of 4096 between {MIN_RAM} (1 MiB) and {MAX_RAM} (3.5 GiB)"
+    )]
+    Size {
+        /// The size asked for, in bytes.
+        bytes: u64,
+    },
+    /// The memfd could not be created, sized or sealed.
+    #[error("cannot create the memory file: {0}")]
+    File(io::Error),
+    /// The file to restore guest memory from is not one that [`Memory::file`](super::Memory::file) gives.
+    #[error("the memory file is no sealed memfd of {LIMIT} bytes")]
+    Foreign,
+    /// The map of a saved memory is invalid.
+    #[error("memory map: {0}")]
+    Map(#[from] MapError),
+    /// The host granted no address space.
+    #[error("cannot map guest memory: {0}")]
+    AddressSpace(io::Error),
+    /// The TLB tables could not be reserved.
+    #[error("cannot reserve {bytes} bytes of address space for the TLB tables: {source}")]
+    Tables {
+        /// The size of all tables, in bytes.
+        bytes: usize,
+        /// The host's error.
+        source: io::Error,
+    },
+}
+
+/// The error of an access to a guest-physical range that is not wholly RAM or ROM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("{len} bytes at guest-physical {addr} are not memory")]
+pub struct NotRam {
+    /// First byte of the range.
+    pub addr: GuestPhys,
+    /// Length of the range in bytes.
+    pub len: usize,
+}
