@@ -33,7 +33,8 @@ pub use explain::{Explanation, FrameReport};
 pub use mapping::{Mapping, Protection};
 pub use memory::{
     Attribute, Attributes, DirtyLog, GuestRam, MAX_RAM, MIN_RAM, MapError, Memory, MemoryError,
-    MemoryState, NotRam, Region, RegionKind, Store, StoreHook, Subscriber, SubscriberId, Timestamp,
+    MemoryState, NotRam, Party, Region, RegionKind, Store, StoreHook, Subscriber, SubscriberId,
+    Timestamp,
 };
 pub use mmu::{MemFault, Mmu, MmuState, Piece, Span};
 pub use paging::{

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use crate::addr::Frame;
-use crate::memory::{Attribute, Store, Subscriber};
+use crate::memory::{Attribute, Party, Store, Subscriber};
 
 /// Most stores kept for each purpose, between two looks.
 pub(crate) const CAPACITY: usize = 1024;
@@ -23,8 +23,8 @@ pub(crate) struct Mailbox {
     news: AtomicBool,
     /// Counts the stores to frames marked Code.
     code_epoch: AtomicU64,
-    /// Whether all stores of others are wanted.
-    wants_all: AtomicBool,
+    /// Whether all stores of devices are wanted.
+    wants_device_stores: AtomicBool,
     notes: Mutex<Notes>,
 }
 
@@ -33,7 +33,7 @@ pub(crate) struct Mailbox {
 pub(crate) struct Notes {
     /// Stores to tracked paging structures.
     pub(crate) tables: Vec<Store>,
-    /// All stores of others, if they are wanted.
+    /// All stores of devices, if they are wanted.
     pub(crate) stores: Vec<Store>,
     /// Whether to drop everything derived from page tables: the map has changed, or there were more stores than are kept.
     pub(crate) flush: bool,
@@ -77,9 +77,9 @@ impl Mailbox {
         self.code_epoch.fetch_add(1, Ordering::Release);
     }
 
-    /// Sets whether all stores of others are wanted.
-    pub(crate) fn want_all_stores(&self, wants_all: bool) {
-        self.wants_all.store(wants_all, Ordering::Relaxed);
+    /// Sets whether all stores of devices are wanted.
+    pub(crate) fn want_device_stores(&self, wanted: bool) {
+        self.wants_device_stores.store(wanted, Ordering::Relaxed);
     }
 
     fn note(&self, change: impl FnOnce(&mut Notes)) {
@@ -95,7 +95,7 @@ impl Subscriber for Mailbox {
             self.note_code(store.frame);
         }
         let is_table = store.attributes.is_tracked();
-        let wanted = self.wants_all.load(Ordering::Relaxed);
+        let wanted = store.by == Party::Device && self.wants_device_stores.load(Ordering::Relaxed);
         if !is_table && !wanted {
             return;
         }

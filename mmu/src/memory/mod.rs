@@ -58,7 +58,8 @@ pub use frames::{Attribute, Attributes, Timestamp};
 pub use guest::{GuestRam, StoreHook};
 use map::Map;
 pub use map::{MapError, Region, RegionKind};
-pub use subscriber::{Store, Subscriber, SubscriberId};
+pub(crate) use store::By;
+pub use subscriber::{Party, Store, Subscriber, SubscriberId};
 
 /// Least guest RAM: 1 MiB, as everything below the first megabyte exists.
 pub const MIN_RAM: u64 = 1 << 20;

@@ -8,12 +8,20 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 
 use vm_memory::VolatileMemory;
 
-use super::{Attribute, Memory, NotRam, RegionKind, Store, Subscriber, SubscriberId};
+use super::{Attribute, Memory, NotRam, Party, RegionKind, Store, Subscriber, SubscriberId};
 use crate::addr::{Frame, GuestPhys, PAGE_SIZE};
 use crate::scalar::Scalar;
 
 /// From this length on, bytes are written through the file, which takes no page fault for each page.
 const LARGE: usize = 64 << 10;
+
+/// Whoever stores, a processor with the name that it subscribed by.
+#[derive(Clone, Copy)]
+pub(crate) enum By {
+    Processor(SubscriberId),
+    Device,
+    Host,
+}
 
 impl Memory {
     /// Writes RAM or ROM as the host does: a loader, a debugger.
@@ -25,7 +33,7 @@ impl Memory {
         if data.len() < LARGE || self.file.write_all_at(data, addr.get()).is_err() {
             slice.copy_from(data);
         }
-        self.mark_written(addr, data.len() as u64);
+        self.stored(By::Host, addr, data.len() as u64, &mut |_| ());
         Ok(())
     }
 
@@ -34,7 +42,7 @@ impl Memory {
     /// # Errors
     /// [`NotRam`] if any byte is neither RAM nor ROM; nothing is then stored.
     pub fn store_bytes(&self, addr: GuestPhys, data: &[u8]) -> Result<(), NotRam> {
-        self.store_by(None, addr, data, |_| ())
+        self.store_by(By::Device, addr, data, |_| ())
     }
 
     /// Stores a value as a device does: ROM ignores it.
@@ -45,10 +53,11 @@ impl Memory {
         self.store_bytes(addr, value.as_slice())
     }
 
-    /// Stores bytes as the guest does: ROM ignores them. All subscribers are told except `by`, which learns of it by `own`.
+    /// Stores bytes as the guest does: ROM ignores them. All subscribers are told except a processor that has stored, which
+    /// learns of it by `own`.
     pub(crate) fn store_by(
         &self,
-        by: Option<SubscriberId>,
+        by: By,
         mut addr: GuestPhys,
         mut data: &[u8],
         mut own: impl FnMut(Store),
@@ -94,38 +103,38 @@ impl Memory {
         };
         let exchanged = exchanged.expect("entries are aligned");
         if exchanged {
-            self.stored(Some(by), addr, size as u64, &mut own);
+            self.stored(By::Processor(by), addr, size as u64, &mut own);
         }
         exchanged
     }
 
-    /// Records that `len` bytes from `addr` have been written by means other than this type's methods.
+    /// Records that a device has written `len` bytes from `addr` by means other than this type's methods.
     pub fn mark_written(&self, addr: GuestPhys, len: u64) {
-        self.stored(None, addr, len, &mut |_| ());
+        self.stored(By::Device, addr, len, &mut |_| ());
     }
 
-    fn stored(
-        &self,
-        by: Option<SubscriberId>,
-        addr: GuestPhys,
-        len: u64,
-        own: &mut impl FnMut(Store),
-    ) {
+    fn stored(&self, by: By, addr: GuestPhys, len: u64, own: &mut impl FnMut(Store)) {
+        let (party, id) = match by {
+            By::Processor(id) => (Party::Processor, Some(id)),
+            By::Device => (Party::Device, None),
+            By::Host => (Party::Host, None),
+        };
         for (frame, bytes) in self.pieces(addr, len) {
             let attributes = self.frames.written(frame);
             let is_code = attributes.has(Attribute::Code);
             let marking = is_code.then(|| self.marking.lock());
             // A processor's own store to a frame from which nothing was made does not interest others.
-            if by.is_some() && !attributes.is_source() {
+            if id.is_some() && !attributes.is_source() {
                 continue;
             }
             let store = Store {
                 frame,
                 bytes,
+                by: party,
                 attributes,
             };
-            self.tell(by, |subscriber| subscriber.stored(&store));
-            if by.is_some() {
+            self.tell(id, |subscriber| subscriber.stored(&store));
+            if id.is_some() {
                 own(store);
             }
             if marking.is_some() {

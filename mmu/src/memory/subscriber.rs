@@ -5,6 +5,17 @@ use std::ops::Range;
 use super::frames::Attributes;
 use crate::addr::Frame;
 
+/// The kind of party that has stored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Party {
+    /// A processor.
+    Processor,
+    /// A device, by DMA.
+    Device,
+    /// The host: a loader, a debugger.
+    Host,
+}
+
 /// A store that has been made, or the part of it that lies in one frame.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Store {
@@ -12,6 +23,8 @@ pub struct Store {
     pub frame: Frame,
     /// The offsets of the bytes in the frame; not empty.
     pub bytes: Range<u32>,
+    /// Who has stored.
+    pub by: Party,
     /// The frame's attributes. [`Code`](super::Attribute::Code) is removed after all subscribers have been told.
     pub attributes: Attributes,
 }

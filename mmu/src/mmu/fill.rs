@@ -3,7 +3,7 @@
 use super::Mmu;
 use super::snoop::follow;
 use crate::addr::{GuestPhys, LinearPage};
-use crate::memory::{Attribute, NotRam, RegionKind, Store, Tracking};
+use crate::memory::{Attribute, By, NotRam, RegionKind, Store, Tracking};
 use crate::paging::{ACCESSED, Access, DIRTY, Privilege, Step, Translation, Walk};
 use crate::tlb::TlbEntry;
 
@@ -14,7 +14,7 @@ impl Mmu {
     /// [`NotRam`] if any byte is neither RAM nor ROM; none is then stored.
     pub fn store_phys(&mut self, addr: GuestPhys, data: &[u8]) -> Result<(), NotRam> {
         let (mailbox, tlb, memory) = (&self.mailbox, &mut self.tlb, &self.memory);
-        memory.store_by(Some(self.id), addr, data, |store| {
+        memory.store_by(By::Processor(self.id), addr, data, |store| {
             if store.attributes.has(Attribute::Code) {
                 mailbox.note_code(store.frame);
             }

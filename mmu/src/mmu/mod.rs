@@ -105,7 +105,7 @@ pub struct Mmu {
     tlb: Tlb,
     /// Linear pages that get no slots for reads and writes.
     kept_out: BTreeSet<LinearPage>,
-    /// Stores of others to any memory, if pages are kept out.
+    /// Stores of devices to any memory, if pages are kept out.
     stores: Vec<Store>,
     /// Whether the processor rests: it has stored nothing through write slots since it last looked at the mailbox.
     resting: bool,
@@ -227,7 +227,7 @@ impl Mmu {
     /// watchpoints.
     pub fn keep_out(&mut self, pages: impl IntoIterator<Item = LinearPage>) {
         self.kept_out = pages.into_iter().collect();
-        self.mailbox.want_all_stores(!self.kept_out.is_empty());
+        self.mailbox.want_device_stores(!self.kept_out.is_empty());
         self.flush_all();
     }
 

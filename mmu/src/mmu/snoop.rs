@@ -31,7 +31,7 @@ impl Mmu {
         self.resting = false;
     }
 
-    /// The stores that others have made and [`Self::snoop`] has followed since the last call, while pages are kept out. Not more
+    /// The stores that devices have made and [`Self::snoop`] has followed since the last call, while pages are kept out. Not more
     /// than about a thousand are kept.
     pub fn take_stores(&mut self) -> Vec<Store> {
         std::mem::take(&mut self.stores)

@@ -34,7 +34,7 @@ use crate::policy::Policy;
 use crate::translate::{CodePageReport, NoDump, Stats, Translator};
 use fetch::FetchPage;
 use mmu::{LinearAddr, Mmu};
-use run::{begin, emulate, next_uninterrupted, pass_breakpoint, translate};
+use run::{begin, emulate, end, next_uninterrupted, pass_breakpoint, translate};
 use std::io;
 
 pub use config::{Engine, VcpuConfig, VcpuError};
@@ -170,10 +170,11 @@ impl Vcpu {
     pub fn run(&mut self, bus: &mut dyn Bus, budget: u64) -> Exit {
         let (mut cx, cache, page, translator) = self.parts(bus);
         let begun = begin(&mut cx).and_then(|()| pass_breakpoint(&mut cx, cache, page));
-        let exit = begun.and_then(|()| match translator {
+        let ran = begun.and_then(|()| match translator {
             None => emulate(&mut cx, cache, page, budget),
             Some(translator) => translate(&mut cx, cache, page, translator, budget),
         });
+        let exit = end(&mut cx, ran);
         self.mmu.rest();
         exit.err().unwrap_or(Exit::Budget)
     }

@@ -28,6 +28,18 @@ pub fn begin(cx: &mut Exec<'_>) -> Result<(), Exit> {
     stop_if_watched(cx)
 }
 
+/// Ends a run that ended so: a store of a device that hit a watchpoint meanwhile goes before the end of the budget and HLT, which
+/// the next run meets again.
+pub fn end(cx: &mut Exec<'_>, ran: Result<(), Exit>) -> Result<(), Exit> {
+    match ran {
+        Ok(()) | Err(Exit::Halt) => {
+            cx.snoop();
+            stop_if_watched(cx).and(ran)
+        }
+        other => other,
+    }
+}
+
 /// Ends the run after an access that hit a watchpoint.
 fn stop_if_watched(cx: &mut Exec<'_>) -> Result<(), Exit> {
     match cx.debugger.take_hit() {
