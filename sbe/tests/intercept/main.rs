@@ -17,7 +17,7 @@ const PROTECTION: u8 = 13;
 const DOUBLE_FAULT: u8 = 8;
 const DEBUG: u8 = 1;
 const NMI: u8 = 2;
-/// Vector of INT 80h.
+/// Vector of INT 0x80.
 const CALL: u8 = 0x80;
 /// A vector of the interrupt controller's.
 const LINE: u8 = 0x30;
@@ -51,7 +51,7 @@ fn page_fault(eip: u32) -> GuestEvent {
     }
 }
 
-/// INT 80h of 2 bytes, forty times.
+/// INT 0x80 of 2 bytes, forty times.
 fn calls(a: &mut CodeAssembler) -> Result<(), IcedError> {
     let mut again = a.create_label();
     a.mov(ecx, 40)?;

@@ -17,7 +17,7 @@ pub const DATA: u32 = 0x20_0000;
 /// A guest that counts in EAX and in the doubleword at [`DATA`], for ever.
 #[rustfmt::skip]
 pub const COUNT: &[u8] = &[
-    0xff, 0x05, 0x00, 0x00, 0x20, 0x00, // again: inc dword [200000h]
+    0xff, 0x05, 0x00, 0x00, 0x20, 0x00, // again: inc dword [0x200000]
     0x40,                               // inc eax
     0xeb, 0xf7,                         // jmp again
 ];
@@ -36,7 +36,7 @@ pub const PATCHED: &[u8] = &[
     0xb0, 0x01, // again: mov al, 1
     0x3c, 0x01, // cmp al, 1
     0x74, 0xfa, // je again
-    0xe6, 0xf4, // out F4h, al
+    0xe6, 0xf4, // out 0xf4, al
 ];
 
 /// A machine with `code`.

@@ -3,10 +3,10 @@
 use super::{Client, LOAD_TABLES, killed, write_tables};
 use crate::support::{ENGINES, START};
 
-/// Behind [`LOAD_TABLES`]: raises vectors 30h and 6 in turns; each handler counts in a register of its own.
+/// Behind [`LOAD_TABLES`]: raises vectors 0x30 and 6 in turns; each handler counts in a register of its own.
 #[rustfmt::skip]
 const EVENTS: &[u8] = &[
-    0xcd, 0x30,                                 // 13  int 30h
+    0xcd, 0x30,                                 // 13  int 0x30
     0x0f, 0x0b,                                 // 15  ud2
     0xeb, 0xfa,                                 // 17  jmp 13
     0x43, 0xcf,                                 // 19  inc ebx; iretd
