@@ -144,8 +144,9 @@ impl fmt::Debug for Trace {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Arc;
 
+    use parking_lot::Mutex;
     use sbe::{ControlWrite, GuestEvent, cpu::control::ControlRegister};
 
     use super::*;
@@ -203,11 +204,11 @@ mod tests {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&seen);
         let filter = Filter::new(vec!["control".parse().unwrap()]);
-        let sink = move |event: &Event| sink.lock().unwrap().push(*event);
+        let sink = move |event: &Event| sink.lock().push(*event);
         let mut trace = Trace::new(filter, Box::new(sink));
         trace.observe(&interrupt(EventSource::External), || panic!("nobody asked"));
         trace.observe(&CONTROL, || 7);
         let (time, what) = (7, CONTROL);
-        assert_eq!(*seen.lock().unwrap(), [Event { time, what }]);
+        assert_eq!(*seen.lock(), [Event { time, what }]);
     }
 }
