@@ -11,7 +11,7 @@ use crate::guest::{
 };
 
 const PAGE: u32 = 0x4000_3000;
-/// In the same page table as [`PAGE`].
+/// A page that the same page table maps as [`PAGE`].
 const NEIGHBOUR: u32 = 0x4000_5000;
 const SHARED: u32 = 0xc000_3000;
 const OLD: u64 = 0x30_0000;
