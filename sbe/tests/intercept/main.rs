@@ -28,7 +28,7 @@ const EDX: u8 = 2;
 /// Error code of a supervisor's store to a page that is absent.
 const ABSENT_WRITE: u32 = 2;
 
-/// Does `test` with a machine on each engine that intercepts `vectors` of `program`.
+/// Runs `test` with a machine on each engine that intercepts `vectors` of `program`.
 fn on_both(vectors: &[u8], program: Program, test: impl Fn(Machine)) {
     for engine in [Engine::Emulator, Engine::Translator] {
         let machine = Machine::new(engine, vectors, program);

@@ -46,7 +46,7 @@ const CR4: u32 = 0x0000_0614;
 /// A busy 32-bit task-state segment.
 const BUSY_TSS: u16 = 0x8b;
 
-/// What memory holds at first.
+/// The initial contents of memory.
 pub fn image(program: &[u8], targets: &[u16]) -> Vec<u8> {
     let mut memory = vec![0; MEMORY];
     let mut put = |linear: u32, bytes: &[u8]| {

@@ -23,9 +23,9 @@ struct Case {
     name: &'static str,
     start: fn() -> Bench,
     happens: fn(&mut Bench) -> Result<(), Fault>,
-    /// Bytes of the instruction that asks for it, if one does.
+    /// Bytes of the instruction that asks for the event, if one does.
     length: u32,
-    /// It is a fault.
+    /// Whether the event is a fault.
     faults: bool,
 }
 
@@ -143,7 +143,7 @@ fn protection_fault(bench: &mut Bench) -> Result<(), Fault> {
     bench.exec().raise(exception)
 }
 
-/// All that can be told of it, in registers and memory.
+/// The state of `bench` as the guest can tell it, in registers and memory.
 fn state(bench: &Bench) -> (String, Vec<u8>) {
     let mut memory = vec![0; USED];
     bench
