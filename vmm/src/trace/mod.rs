@@ -21,7 +21,7 @@ pub use filter::{Filter, Selection, SelectionError};
 pub struct Event {
     /// Nanoseconds since the machine was switched on.
     pub time: u64,
-    /// What happened.
+    /// The observation: what happened.
     pub what: Observation,
 }
 
@@ -45,7 +45,7 @@ pub trait Sink: Send {
     /// Receives `event`. The guest waits meanwhile.
     fn event(&mut self, event: &Event);
 
-    /// Is called whenever the processor pauses: about every 250 µs, when it waits in HLT, and before [`crate::Vm::run`] and
+    /// Takes notice of a pause of the processor: about every 250 µs, when it waits in HLT, and before [`crate::Vm::run`] and
     /// [`crate::Vm::step`] return. This is the time to hand on what was collected.
     fn pause(&mut self) {}
 }

@@ -46,7 +46,7 @@ impl Device for Button {
     }
 }
 
-/// Where guests find a button, and the line that it drives.
+/// The port at which guests find a button, and the line that it drives.
 const PORT: u16 = 0x300;
 const IRQ: u8 = 5;
 
@@ -125,7 +125,7 @@ fn interrupted(engine: Engine, then: &[u8]) -> Vm {
     vm
 }
 
-/// Such a machine, and the button whose interrupt it is; its number is 42.
+/// A machine as [`interrupted`] makes it, and the button, numbered 42, that interrupts it.
 fn listening(engine: Engine, then: &[u8]) -> (Vm, Arc<AtomicBool>) {
     let mut vm = interrupted(engine, then);
     let pressed = attach_button(&mut vm, 42);
@@ -363,7 +363,7 @@ impl Device for Number {
     }
 }
 
-/// Where guests find a number.
+/// The address at which guests find a number.
 const NUMBER: u64 = 0xd000_0000;
 
 #[test]

@@ -4,8 +4,8 @@ use vmm::{AccessError, Engine, GuestPhys, LinearAddr, NoTranslation, NotRam, Sto
 
 use crate::support::{ENGINES, PATCHED, START, Typed, machine, physical, run_slice};
 
-/// A guest that turns paging on with the directory at 2 MiB, sets the word at 0x40_3ffe to 1, waits until something else is there and ends
-/// with the low byte of that as status.
+/// A guest that turns paging on with the directory at 2 MiB, sets the word at 0x40_3ffe to 1, waits until something else is
+/// there and ends with the low byte of that as status.
 #[rustfmt::skip]
 const PAGED: &[u8] = &[
     0xb8, 0x00, 0x00, 0x20, 0x00,                               // mov eax, 0x200000

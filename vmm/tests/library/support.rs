@@ -1,4 +1,4 @@
-//! What the tests of the library share: tiny guests, and a console that replays what was typed.
+//! Support for the tests of the library: tiny guests, and a console that replays what was typed.
 
 use std::{collections::VecDeque, io, os::fd::BorrowedFd};
 
@@ -9,9 +9,9 @@ use vmm::{
 };
 
 pub const ENGINES: [Engine; 2] = [Engine::Emulator, Engine::Translator];
-/// Where guests are entered.
+/// The address at which guests are entered.
 pub const START: u32 = 0x10_0000;
-/// What guests have beside their code.
+/// The address of the data that guests have beside their code.
 pub const DATA: u32 = 0x20_0000;
 
 /// A guest that counts in EAX and in the doubleword at [`DATA`], for ever.

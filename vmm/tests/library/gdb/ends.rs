@@ -1,4 +1,4 @@
-//! How a machine with gdb ends: by the guest, by gdb, or by the user.
+//! Ends of a machine with gdb: by the guest, by gdb, or by the user.
 
 use std::{
     io,

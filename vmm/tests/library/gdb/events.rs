@@ -21,7 +21,7 @@ const UD2: u32 = START + 0x15;
 /// Vectors, and the offsets of their handlers.
 const HANDLERS: [(u32, u32); 5] = [(0x30, 0x19), (0x31, 0x1b), (2, 0x1d), (6, 0x1f), (13, 0x25)];
 const EFLAGS: usize = 9;
-/// What gdb is told, and where the machine then is.
+/// The signal that gdb is told, and the EIP at which the machine then stands.
 const SOFTWARE: (&str, u32) = ("S1e", INT);
 const INVALID: (&str, u32) = ("S04", UD2);
 
@@ -40,7 +40,7 @@ fn next(client: &mut Client, (signal, eip): (&str, u32)) {
     assert_eq!(client.eip(), eip);
 }
 
-/// How often each of [`HANDLERS`] has run.
+/// The number of times that each of [`HANDLERS`] has run.
 fn counts(client: &mut Client) -> [u32; 5] {
     [3, 6, 7, 2, 5].map(|number| client.register(number))
 }

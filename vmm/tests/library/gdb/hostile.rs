@@ -147,7 +147,7 @@ fn contents() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// What a client sends.
+/// A piece of what a client sends.
 fn piece() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         10 => contents().prop_map(|contents| super::client::framed(&contents)),
@@ -167,7 +167,7 @@ fn harmless(sent: &[u8]) -> bool {
     !has(inject.as_bytes()) && !kill.into_iter().any(has)
 }
 
-/// Whatever is sent, the machine goes on, the next client is served, and the guest has noticed nothing.
+/// The machine goes on whatever is sent, the next client is served, and the guest has noticed nothing.
 #[test]
 fn whatever_is_sent_the_next_client_is_served() {
     for engine in ENGINES {
@@ -310,7 +310,7 @@ fn whatever_is_done_to_the_guest_the_stub_serves() {
     result.unwrap();
 }
 
-/// What is asked for is large, the answer is not.
+/// Requests for much memory get short answers.
 #[test]
 fn requests_for_much_are_answered_with_little() {
     for engine in ENGINES {

@@ -56,7 +56,7 @@ fn write_tables(client: &mut Client, handlers: &[(u32, u32)]) {
     }
 }
 
-/// Has the machine end when its client fails: nobody is left who would end it.
+/// Ends the machine when its client fails, as nobody else is left who would.
 struct QuitOnPanic(Control);
 
 impl Drop for QuitOnPanic {
@@ -110,7 +110,7 @@ fn debugged(engine: Engine, code: &[u8], debug: impl FnOnce(Client) + Send) -> S
     )
 }
 
-/// The same, where the debugger kills the machine in the end.
+/// Runs a machine as [`debugged`] does, which the debugger kills in the end.
 #[track_caller]
 fn killed(engine: Engine, code: &[u8], debug: impl FnOnce(&mut Client) + Send) {
     let stop = debugged(engine, code, |mut client| {
