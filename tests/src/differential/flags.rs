@@ -1,4 +1,4 @@
-//! Which status flags are undefined where in a sequence.
+//! The status flags that are undefined at each place of a sequence.
 //!
 //! The manual leaves flags undefined after many instructions. They are masked when states are compared, and no generated
 //! instruction may consume them: [`undefined`] follows them through a sequence, branches included, and says where they

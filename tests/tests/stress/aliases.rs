@@ -35,7 +35,7 @@ const RETURN: u32 = 11;
 /// Offset in the shared code of the immediate that changes, and its value at first.
 const IMMEDIATE: u32 = 2;
 const FIRST_IMMEDIATE: u32 = 0x1234;
-/// One call in so many changes it, the others a word beside the results.
+/// The number of calls of which one changes the immediate, and the others a word beside the results.
 const CHANGES: u32 = 4;
 const ELSEWHERE: u32 = RESULTS + 4;
 /// Calls of the shared code.

@@ -323,7 +323,7 @@ impl Block<'_> {
 /// A mapping of the program's data.
 #[derive(Clone, Copy, Debug)]
 enum Data {
-    /// Not at all: paging is off.
+    /// No mapping: paging is off.
     Unpaged,
     /// Absent at the start of each round: the first read and the first write of each page fault.
     OnDemand,

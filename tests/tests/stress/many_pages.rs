@@ -40,7 +40,7 @@ const INCREMENT: i32 = 1_013_904_223;
 enum Size {
     /// A few instructions.
     Small,
-    /// So much that the code of all pages does not fit the code cache.
+    /// More instructions than the code cache holds for all pages.
     Large,
 }
 

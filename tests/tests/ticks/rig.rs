@@ -200,7 +200,7 @@ fn assemble(address: u32, code: Code) -> Vec<u8> {
     assembler.assemble(address.into()).unwrap()
 }
 
-/// Does `test` with each engine.
+/// Runs `test` with each engine.
 pub fn on_both(test: impl Fn(Engine)) {
     for engine in [Engine::Emulator, Engine::Translator] {
         test(engine);
