@@ -26,7 +26,7 @@ fn directory(number: u64) -> u64 {
     }
 }
 
-/// MOV to CR3.
+/// Enters the space of `directory`: MOV to CR3.
 fn enter(mmu: &mut Mmu, directory: u64) {
     mmu.set_paging(Paging {
         cr3: directory as u32,
@@ -373,7 +373,7 @@ fn a_directory_outside_memory_is_harmless() {
     }
 }
 
-/// The directory maps itself with its entry for this page.
+/// A page with whose entry the directory maps itself.
 const ITSELF: u32 = 0x7fc0_0000;
 
 #[test]
