@@ -1,5 +1,5 @@
-//! Events that the policy intercepts, and what is decided about them; what is told to those who observe; where stops stop; all on
-//! both engines.
+//! Events that the policy intercepts and the decisions about them, reports to observers, and stops for a debugger, all on both
+//! engines.
 
 mod machine;
 mod observe;

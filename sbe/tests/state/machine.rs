@@ -19,7 +19,7 @@ const MEMORY: usize = 8 << 20;
 /// Memory without the hole of the PC below 1 MiB.
 const RAM: [Range<usize>; 2] = [0..0xa_0000, 0x10_0000..MEMORY];
 const SUPERVISOR: u32 = 0xc000_0000;
-/// Physical address of what lies at [`SUPERVISOR`].
+/// Physical address of the memory at [`SUPERVISOR`].
 const SUPERVISOR_FRAME: u32 = 4 << 20;
 const GDT: u32 = SUPERVISOR;
 const IDT: u32 = SUPERVISOR + 0x1000;

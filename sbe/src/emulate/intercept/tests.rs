@@ -99,7 +99,7 @@ const CASES: [Case; 9] = [
     },
 ];
 
-/// Vectors 13 and 0x40 lead to the handler.
+/// A bench whose vectors 13 and 0x40 lead to the handler.
 fn with_gate(mut bench: Bench, access: u16) -> Bench {
     for vector in [13, 0x40] {
         bench.vector(vector, gate(KCODE, HANDLER, access, 0));
@@ -108,7 +108,7 @@ fn with_gate(mut bench: Bench, access: u16) -> Bench {
     bench
 }
 
-/// Vectors 13 and 0x40 lead to a task.
+/// A bench whose vectors 13 and 0x40 lead to a task.
 fn with_task() -> Bench {
     let mut bench = Bench::protected();
     bench.define(NEW, segment(TSS2, 0x67, TSS32));
