@@ -249,7 +249,7 @@ fn conflicts_are_errors() {
     );
 }
 
-/// Reading takes long, and the machine is told to pause meanwhile.
+/// A device whose reads take long, and which tells the machine to pause meanwhile.
 struct Slow {
     control: Control,
     done: Arc<Mutex<Option<Instant>>>,
@@ -350,7 +350,7 @@ fn a_descriptor_of_a_device_wakes_a_halted_machine() {
     }
 }
 
-/// Reads as one number in every width, and switches the machine off when written.
+/// A device that reads as one number in every width, and switches the machine off when written.
 struct Number(u64);
 
 impl Device for Number {

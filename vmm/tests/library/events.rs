@@ -1,4 +1,4 @@
-//! Interrupts and exceptions that the policy intercepts, and what is decided about them.
+//! Interrupts and exceptions that the policy intercepts, and the decisions about them.
 
 use vmm::{Action, Decision, Engine, EventSource, GuestEvent, Policy, StopReason, Vm};
 

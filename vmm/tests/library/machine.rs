@@ -16,7 +16,7 @@ use crate::support::{COUNT, ENGINES, HALT, START, assert_counting, machine};
 
 /// mov al, 42; out 0xf4, al
 const END: &[u8] = &[0xb0, 42, 0xe6, 0xf4];
-/// Many times what anything here takes on a slow host.
+/// Many times the time that anything here takes on a slow host.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A running machine.

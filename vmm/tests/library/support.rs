@@ -84,7 +84,7 @@ pub fn physical<const N: usize>(vm: &Vm, address: u64) -> [u8; N] {
     bytes
 }
 
-/// A console on which this is typed, and that keeps what is shown.
+/// A console that types a text, and keeps what is shown.
 #[derive(Default)]
 pub struct Typed {
     pub input: VecDeque<Input>,

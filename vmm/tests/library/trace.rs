@@ -37,7 +37,7 @@ fn a_library_user_receives_events() {
     }
 }
 
-/// Collects events, and hands them on in the pauses.
+/// A sink that collects events, and hands them on in the pauses.
 struct Collector {
     collected: Vec<Event>,
     handed_on: Arc<Mutex<Vec<Event>>>,

@@ -100,7 +100,7 @@ fn watchpoints_have_1_to_4096_bytes() {
     }
 }
 
-/// Behind [`LOAD_TABLES`], with handlers for vectors 6 and 0x30: what is worth stepping over.
+/// Instructions that are worth stepping over, behind [`LOAD_TABLES`], with handlers for vectors 6 and 0x30.
 #[rustfmt::skip]
 const STEPPED: &[u8] = &[
     0xcd, 0x30,                                 // 13  int 0x30

@@ -17,7 +17,7 @@ const COUNT_DOWN: &[u8] = &[
     0xe6, 0xf4,                   // out 0xf4, al
 ];
 
-/// Sets what would stop [`COUNT_DOWN`] often, and goes on up to there.
+/// Sets breakpoints and a watchpoint that stop [`COUNT_DOWN`] often, and goes on up to the third stop.
 fn stop_often(client: &mut Client) {
     client.order(format!("Z0,{:x},1", START + 5));
     client.order(format!("Z1,{:x},1", START + 7));

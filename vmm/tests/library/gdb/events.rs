@@ -3,7 +3,7 @@
 use super::{Client, LOAD_TABLES, killed, write_tables};
 use crate::support::{ENGINES, START};
 
-/// Behind [`LOAD_TABLES`]: raises vectors 0x30 and 6 in turns; each handler counts in a register of its own.
+/// A guest, behind [`LOAD_TABLES`], that raises vectors 0x30 and 6 in turns; each handler counts in a register of its own.
 #[rustfmt::skip]
 const EVENTS: &[u8] = &[
     0xcd, 0x30,                                 // 13  int 0x30
