@@ -97,7 +97,7 @@ impl<'p> Native<'p> {
         })
     }
 
-    /// Runs up to [`BATCH`] cases that share one template; an outcome a case.
+    /// Runs up to [`BATCH`] cases that share one template; returns one outcome a case.
     ///
     /// # Errors
     /// [`NativeError::Lost`] if the child died or got stuck; a new child is ready afterwards.

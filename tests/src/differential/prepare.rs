@@ -152,7 +152,7 @@ impl Prep {
     }
 }
 
-/// Two demands of one unit contradict each other: draw another.
+/// The error of two demands of one unit that contradict each other: another unit is to be drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conflict;
 

@@ -60,7 +60,7 @@ fn place_tables(program: &mut Program) {
     }
 }
 
-/// EAX: the hash; EBX: the word to add it to.
+/// Emits the shared code. EAX: the hash; EBX: the word to add it to.
 fn shared(code: &mut CodeAssembler) -> Result<(), IcedError> {
     let mut here = code.create_label();
     code.db(&[0x81, 0xf0])?; // xor eax, immediate
