@@ -3,7 +3,7 @@
 # SDM Vol. 3A, chapter 4 Paging; 8259A datasheet (231468); PIIX (290562), ELCR.
 #
 # The devices are "stations". All of them have the registers below, in each of their regions. Where no station answers at port
-# 300h, there is nothing to check.
+# 0x300, there is nothing to check.
 #
 #       00-3F   storage, one for each region
 #       40      request: written, drives the line high; reads as 1 while it is

@@ -322,7 +322,7 @@ impl Chipset {
     }
 }
 
-/// What becomes of ticks.
+/// Delivering, owing and losing ticks.
 impl Chipset {
     fn run_timer(&mut self, now_ns: u64) -> u64 {
         let ticks = self.pit.advance(now_ns);

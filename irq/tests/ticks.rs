@@ -1,4 +1,4 @@
-//! What becomes of the timer's ticks when the machine, or the guest, is late: the policy of `irq::chipset`.
+//! The timer's ticks when the machine, or the guest, is late: tests of the policy of `irq::chipset`.
 
 mod machine;
 
@@ -11,7 +11,7 @@ use proptest::test_runner::RngSeed;
 const MS: u64 = 1_000_000;
 /// The count of a timer of about 1000 Hz.
 const COUNT_1MS: u16 = 1_193;
-/// How long a machine runs its processor without looking at the clock, in nanoseconds.
+/// The time for which a machine runs its processor without looking at the clock, in nanoseconds.
 const SLICE: u64 = 250_000;
 
 impl Machine {

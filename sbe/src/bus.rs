@@ -1,4 +1,4 @@
-//! What the processor sees outside itself: I/O ports, memory-mapped devices and the interrupt pins.
+//! The processor's surroundings: I/O ports, memory-mapped devices and the interrupt pins.
 
 use crate::observation::Observation;
 use crate::width::Width;

@@ -20,7 +20,7 @@ pub enum Watched {
     Writes,
     /// Accesses that read and do not write.
     Reads,
-    /// All accesses.
+    /// Reads and writes.
     Accesses,
 }
 
@@ -100,13 +100,13 @@ impl fmt::Display for WatchHit {
 /// often.
 #[derive(Debug, Default)]
 pub struct Debugger {
-    /// Sorted.
+    /// The addresses of the breakpoints, sorted.
     breakpoints: Vec<LinearAddr>,
     watchpoints: Vec<Watchpoint>,
-    /// Where the processor was stopped: it does not stop there again when it goes on.
+    /// The address at which the processor was stopped, and at which it does not stop again when it goes on.
     passing: Option<LinearAddr>,
     hit: Option<WatchHit>,
-    /// How often breakpoints were added or removed.
+    /// The number of times that breakpoints were added or removed.
     changes: u64,
     /// Whether watchpoints were added or removed since [`Self::take_watch_change`].
     watch_changed: bool,

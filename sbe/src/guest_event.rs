@@ -40,7 +40,7 @@ impl fmt::Display for GuestEvent {
     }
 }
 
-/// What becomes of an intercepted event.
+/// The decision about an intercepted event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Decision {
     /// The guest gets the event as if nothing had intercepted it.

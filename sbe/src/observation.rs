@@ -37,7 +37,7 @@ pub struct ControlWrite {
 /// One access to an I/O port. A repeated INS or OUTS makes one each time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortAccess {
-    /// IN or OUT.
+    /// The direction: IN or OUT.
     pub direction: Direction,
     /// The port, the lowest of those that the access covers.
     pub port: u16,
@@ -54,9 +54,9 @@ pub struct PortAccess {
 /// The direction of a port access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
-    /// From the port: IN, INS.
+    /// A read of the port: IN, INS.
     In,
-    /// To the port: OUT, OUTS.
+    /// A write of the port: OUT, OUTS.
     Out,
 }
 

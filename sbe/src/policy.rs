@@ -17,7 +17,7 @@ const VECTORS: usize = 256;
 /// The number of [`EventSource`]s.
 const SOURCES: usize = EventSource::ALL.len();
 
-/// Where an interrupt or exception comes from.
+/// The source of an interrupt or exception.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EventSource {
     /// The INTR pin, or NMI.
@@ -42,7 +42,7 @@ impl EventSource {
     }
 }
 
-/// What the processor does with an interrupt or exception.
+/// The processor's treatment of an interrupt or exception.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Action {
     /// The guest gets the event.

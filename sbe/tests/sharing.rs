@@ -16,7 +16,7 @@ const ORIGIN: u32 = 0x10_0000;
 const STACK: u32 = 0x20_0000;
 /// A page of code that a device changes.
 const ROUTINE: u32 = 0x30_0000;
-/// Set by the device when it is done.
+/// The word that the device sets when it is done.
 const FLAG: u32 = 0x40_1000;
 const DIRECTORY: u32 = 0x50_0000;
 const TABLE: u32 = 0x51_0000;

@@ -9,9 +9,9 @@ use vmm::{
     console::pipe,
 };
 
-/// What the kernel needs, in bytes.
+/// The memory that the kernel needs, in bytes.
 const MEMORY: u64 = 16 << 20;
-/// Many times what the kernel takes on a slow host.
+/// Many times the time that the kernel takes on a slow host.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A device as the kernel describes it.
@@ -19,7 +19,7 @@ struct Station {
     regions: Vec<IoRegion>,
     storage: Vec<[u8; STORAGE]>,
     high: bool,
-    /// When the line rises by itself.
+    /// The time at which the line rises by itself.
     deadline: Option<u64>,
     dma_address: u64,
     latest: u64,

@@ -26,7 +26,8 @@ const MEMORY: u64 = 16 << 20;
 /// kernel of less than a hundred million instructions is never cut off.
 const SLICES: u32 = 100_000;
 
-/// A kernel that halts is woken so often, which costs it a slice: so one that nothing else can wake is cut off, too.
+/// The interval at which a kernel that halts is woken, which costs it a slice: so one that nothing else can wake is cut off,
+/// too.
 const WAKE: Duration = Duration::from_millis(1);
 
 /// A reason why a kernel did not pass.

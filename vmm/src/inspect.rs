@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use crate::vm::Vm;
 
-/// Why memory could not be read or written.
+/// The reason why memory could not be read or written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum AccessError {
     /// The page tables do not map part of the range.
@@ -17,7 +17,7 @@ pub enum AccessError {
     NotMapped {
         /// The first address that is not mapped.
         address: LinearAddr,
-        /// Why the page tables do not map it.
+        /// The reason why the page tables do not map the address.
         reason: NoTranslation,
     },
     /// Part of the range is neither RAM nor ROM. Devices are not accessed, since even a read may have side effects.

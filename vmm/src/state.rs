@@ -34,7 +34,7 @@ pub struct VmState {
     swallowed: Option<u8>,
 }
 
-/// Why a machine was not restored.
+/// The reason why a machine was not restored.
 #[derive(Debug, Error)]
 pub enum RestoreError {
     /// The file is no guest memory, or the map of it is none.

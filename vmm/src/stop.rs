@@ -6,7 +6,7 @@ use mmu::LinearAddr;
 use sbe::{GuestEvent, WatchHit};
 use thiserror::Error;
 
-/// Why a machine stopped.
+/// The reason why a machine stopped.
 #[derive(Clone, Debug, Error)]
 pub enum StopReason {
     /// The guest executed HLT with interrupts disabled: nothing can wake the processor. Without ACPI, power-off and halt end

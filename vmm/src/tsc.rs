@@ -15,7 +15,7 @@ pub struct TscMeter {
     start: Reading,
 }
 
-/// Both clocks at one moment.
+/// The readings of both clocks at one moment.
 #[derive(Clone, Copy, Debug)]
 struct Reading {
     time: Instant,

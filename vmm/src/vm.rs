@@ -87,10 +87,10 @@ pub struct Vm {
     halted: u64,
 }
 
-/// How far the machine runs.
+/// The distance that the machine runs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Advance {
-    /// Slice after slice, until something stops it.
+    /// Slice after slice, until something stops the machine.
     Slices,
     /// One instruction.
     Step,

@@ -87,12 +87,12 @@ impl Attributes {
     }
 }
 
-/// How stores to a frame are followed, for the sake of translations made from it.
+/// The way in which stores to a frame are followed, for the sake of translations made from it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Tracking {
-    /// Not at all: no translation comes from it.
+    /// No store is reported, as no translation comes from the frame.
     Untracked,
-    /// All are reported, as the frame has no write slots.
+    /// All stores are reported, as the frame has no write slots.
     WriteTracked,
     /// The processor's own stores go unseen; those of others are reported.
     Unsync,

@@ -28,7 +28,7 @@ pub enum RegionKind {
     Ram,
     /// Reads go to memory, stores of the guest and of devices are ignored. The host may write it.
     Rom,
-    /// Not memory: the access goes to the bus.
+    /// No memory: accesses go to the bus.
     Device,
 }
 
@@ -39,7 +39,7 @@ pub struct Region {
     pub start: u64,
     /// The address at which it ends, not included.
     pub end: u64,
-    /// Its kind.
+    /// The kind of the region.
     pub kind: RegionKind,
 }
 
@@ -73,7 +73,7 @@ pub enum MapError {
         end: u64,
         /// The first address of the region that is there.
         other: u64,
-        /// Its kind.
+        /// The kind of the region.
         kind: RegionKind,
     },
     /// No region has exactly this range.

@@ -12,7 +12,7 @@ use super::{Attribute, Memory, NotRam, Party, RegionKind, Store, Subscriber, Sub
 use crate::addr::{Frame, GuestPhys, PAGE_SIZE};
 use crate::scalar::Scalar;
 
-/// From this length on, bytes are written through the file, which takes no page fault for each page.
+/// The length from which on bytes are written through the file, which takes no page fault for each page.
 const LARGE: usize = 64 << 10;
 
 /// Whoever stores, a processor with the name that it subscribed by.

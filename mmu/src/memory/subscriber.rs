@@ -23,7 +23,7 @@ pub struct Store {
     pub frame: Frame,
     /// The offsets of the bytes in the frame; not empty.
     pub bytes: Range<u32>,
-    /// Who has stored.
+    /// The party that has stored.
     pub by: Party,
     /// The frame's attributes. [`Code`](super::Attribute::Code) is removed after all subscribers have been told.
     pub attributes: Attributes,

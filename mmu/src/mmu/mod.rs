@@ -39,7 +39,7 @@ use crate::paging::{
 use crate::scalar::Scalar;
 use crate::tlb::{SET_BYTES, SpaceKey, Tlb, View};
 
-/// Why a guest access did not happen.
+/// The reason why a guest access did not happen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub enum MemFault {
     /// Deliver a page fault.
@@ -72,7 +72,7 @@ pub struct Piece {
     pub kind: RegionKind,
 }
 
-/// Where an access goes: one or two pieces, in the order of linear addresses.
+/// The guest-physical place of an access: one or two pieces, in the order of linear addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Span {
     /// The bytes in the first page.

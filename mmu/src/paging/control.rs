@@ -2,7 +2,7 @@
 
 use crate::addr::PAGE_SIZE;
 
-/// How linear addresses are translated (SDM Vol. 3A, 4.1.1 Four Paging Modes).
+/// The translation of linear addresses (SDM Vol. 3A, 4.1.1 Four Paging Modes).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum PagingMode {
     /// CR0.PG = 0: linear addresses are physical addresses.
@@ -14,10 +14,10 @@ pub enum PagingMode {
     Pae,
 }
 
-/// Paging registers of a processor.
+/// The paging registers of a processor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Paging {
-    /// From CR0.PG and CR4.PAE.
+    /// The paging mode that CR0.PG and CR4.PAE select.
     pub mode: PagingMode,
     /// CR4.PSE: 4 MiB pages in 32-bit paging. PAE paging has large pages with or without.
     pub pse: bool,

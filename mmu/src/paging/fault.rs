@@ -60,9 +60,9 @@ impl PageFaultCode {
 /// The reason why a walk does not serve an access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Cause {
-    /// There is no translation.
+    /// No translation exists.
     NoTranslation(NoTranslation),
-    /// There is one, and it forbids the access.
+    /// The translation forbids the access.
     Forbidden,
 }
 

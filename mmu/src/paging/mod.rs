@@ -25,6 +25,6 @@ pub(crate) use pdpte::Pdptes;
 pub use walk::{NoTranslation, Translation};
 pub(crate) use walk::{Step, Trail, Walk, walk, walk_along};
 
-/// Width of guest-physical addresses in bits (MAXPHYADDR, CPUID leaf 80000008H EAX bits 7:0): 36, which PSE-36 and PAE
+/// Width of guest-physical addresses in bits (MAXPHYADDR, CPUID leaf 0x8000_0008, EAX bits 7:0): 36, which PSE-36 and PAE
 /// reach. Address bits from here up are reserved in paging structures.
 pub(crate) const MAX_PHYS_ADDR: u32 = 36;

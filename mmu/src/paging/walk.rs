@@ -49,11 +49,11 @@ impl From<ReservedBits> for NoTranslation {
 pub(crate) struct Step {
     /// Address of the entry.
     pub(crate) entry: GuestPhys,
-    /// log2 of its bytes.
+    /// log2 of the bytes of the entry.
     pub(crate) entry_shift: u32,
-    /// log2 of the linear pages that it maps.
+    /// log2 of the linear pages that the entry maps.
     pub(crate) shift: u32,
-    /// Its value.
+    /// The value of the entry.
     pub(crate) value: u64,
 }
 

@@ -51,7 +51,7 @@ impl Generation {
 struct Space {
     key: SpaceKey,
     generation: u64,
-    /// Moment at which it was last entered.
+    /// The moment at which the space was last entered.
     entered: u64,
 }
 

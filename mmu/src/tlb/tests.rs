@@ -8,7 +8,7 @@ fn tlb() -> Tlb {
     Tlb::new(Memory::new(1 << 20).unwrap(), SpaceKey::Unpaged).unwrap()
 }
 
-/// One slot in every host page of every table: the most memory that a space can make them take.
+/// Fills one slot in every host page of every table: the most memory that a space can make them take.
 fn fill_everywhere(tlb: &mut Tlb) {
     for number in (0..LinearPage::COUNT as u32).step_by(512) {
         let fill = TlbEntry {

@@ -72,7 +72,7 @@ impl StructureUse {
         }
     }
 
-    /// Whether it is a page table: its entries map pages, of the smallest size.
+    /// Whether the structure is a page table: its entries map pages, of the smallest size.
     fn is_page_table(&self) -> bool {
         self.shift == 0
     }
@@ -99,7 +99,7 @@ struct TrackedFrame {
     frame: Frame,
     /// Stores since a walk last used the frame.
     stores: u32,
-    /// Its uses, the least recent first.
+    /// The uses of the frame, the least recent first.
     uses: SmallVec<[StructureUse; 2]>,
     /// The entries that the slots were made from, if the frame is unsync.
     copy: Option<Box<FrameBytes>>,
@@ -174,7 +174,7 @@ impl TrackedFrame {
 /// The tracked frames.
 pub(super) struct WriteTracking {
     tracked: Vec<TrackedFrame>,
-    /// For each frame of RAM, 1 + its index in `tracked`, or 0. Takes host memory where it is not 0.
+    /// The place of each frame of RAM: 1 + its index in `tracked`, or 0. Takes host memory where it is not 0.
     places: Vec<u32>,
     /// The unsync frames, the least recent first.
     unsync: Vec<Frame>,

@@ -118,7 +118,7 @@ impl ViewSet {
         self.0 &= !views.0;
     }
 
-    /// These views, and the code view of each fetch view among them.
+    /// The views of the set, and the code view of each fetch view among them.
     pub(super) fn with_code(self) -> Self {
         Self(self.0 | self.and(Self::FETCH).0 << 2)
     }

@@ -14,7 +14,7 @@ fn frame() -> Frame {
     phys(TARGET).frame()
 }
 
-/// [`PAGE`] and [`ALIAS`] map the target, writable by all.
+/// A machine in which [`PAGE`] and [`ALIAS`] map the target, writable by all.
 fn aliased() -> Mmu {
     let mut mmu = two_level();
     map(&mut mmu, PAGE, TARGET, P | W | U);

@@ -35,7 +35,7 @@ pub fn unpaged() -> Mmu {
     Mmu::new(Memory::new(RAM).unwrap()).unwrap()
 }
 
-/// 32-bit paging with PSE, WP and PGE, and an empty page directory.
+/// A machine with 32-bit paging, PSE, WP and PGE, and an empty page directory.
 pub fn two_level() -> Mmu {
     let mut mmu = unpaged();
     mmu.set_paging(Paging {

@@ -406,7 +406,8 @@ impl Subscriber for Witness {
     fn write_protect(&self) {}
 }
 
-/// Otherwise a processor could open the page for writing before it is told that the code there is void.
+/// The mark stays until all are told: otherwise a processor could open the page for writing before it is told that the code
+/// there is void.
 #[test]
 fn code_is_marked_until_all_have_been_told() {
     let mut mmu = unpaged();

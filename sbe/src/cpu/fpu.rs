@@ -47,21 +47,21 @@ pub const MXCSR_FLAGS: u32 = 0x3f;
 pub const MXCSR_MASKS: u32 = MXCSR_FLAGS << MXCSR_MASKS_SHIFT;
 /// Distance from an exception flag to its mask.
 pub const MXCSR_MASKS_SHIFT: u32 = 7;
-/// Invalid operation.
+/// MXCSR.IE: invalid operation.
 pub const MXCSR_IE: u32 = 1 << 0;
-/// Denormal operand.
+/// MXCSR.DE: denormal operand.
 pub const MXCSR_DE: u32 = 1 << 1;
-/// Divide by zero.
+/// MXCSR.ZE: divide by zero.
 pub const MXCSR_ZE: u32 = 1 << 2;
-/// Overflow.
+/// MXCSR.OE: overflow.
 pub const MXCSR_OE: u32 = 1 << 3;
-/// Underflow.
+/// MXCSR.UE: underflow.
 pub const MXCSR_UE: u32 = 1 << 4;
-/// Precision.
+/// MXCSR.PE: precision.
 pub const MXCSR_PE: u32 = 1 << 5;
-/// Denormals are zeros.
+/// MXCSR.DAZ: denormals are zeros.
 pub const MXCSR_DAZ: u32 = 1 << 6;
-/// Flush to zero.
+/// MXCSR.FTZ: flush to zero.
 pub const MXCSR_FTZ: u32 = 1 << 15;
 
 /// Opcode bits that FOP holds.
@@ -311,7 +311,8 @@ impl FxState {
         self.0[XMM..USED].copy_from_slice(&other.0[XMM..USED]);
     }
 
-    /// Does what FNINIT does: default control word, no exceptions, TOP 0, empty stack, no pointers; registers keep their contents.
+    /// Initializes the x87 unit as FNINIT does: default control word, no exceptions, TOP 0, empty stack, no pointers; registers
+    /// keep their contents.
     pub fn init_x87(&mut self) {
         self.move_top(0);
         self.set_tags(0);

@@ -1,4 +1,4 @@
-//! What CPUID announces, one table a model (SDM Vol. 2A, "CPUID").
+//! The features that CPUID announces, one table a model (SDM Vol. 2A, "CPUID").
 //!
 //! Both models announce the same features, those that the emulator implements: a Pentium 4's, up to SSE2. They differ in
 //! family and model only, and this decides which speculative-execution mitigations Linux applies

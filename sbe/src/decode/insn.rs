@@ -66,13 +66,13 @@ impl Flags {
 /// The operands, prefixes and length of an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Insn {
-    /// Its memory operand.
+    /// The memory operand.
     pub mem: MemRef,
-    /// Its immediate, sign-extended; the displacement of a relative branch, the offset of a far pointer.
+    /// The immediate, sign-extended; the displacement of a relative branch, the offset of a far pointer.
     pub imm: u32,
-    /// Its second immediate; the selector of a far pointer; the template number of an x87 or SIMD instruction.
+    /// The second immediate; the selector of a far pointer; the template number of an x87 or SIMD instruction.
     pub aux: u32,
-    /// Its operands, destination first.
+    /// The operands, destination first.
     pub ops: [Operand; 3],
     /// Length in bytes, 1..=15.
     pub len: u8,

@@ -83,7 +83,7 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// In real-address mode with all segments at 0, vector table at 0.
+    /// Creates a bench in real-address mode with all segments at 0, vector table at 0.
     pub fn real() -> Self {
         let mut cpu = Cpu::new(CpuModel::default());
         cpu.segs = [Segment::real(Selector(0)); 6];
@@ -101,7 +101,7 @@ impl Bench {
         }
     }
 
-    /// In protected mode at ring 0.
+    /// Creates a bench in protected mode at ring 0.
     pub fn protected() -> Self {
         let mut bench = Self::real();
         bench.cpu.cr0 = CR0_PE | CR0_ET;
@@ -125,7 +125,7 @@ impl Bench {
         bench
     }
 
-    /// In protected mode at ring 3.
+    /// Creates a bench in protected mode at ring 3.
     pub fn user() -> Self {
         let mut bench = Self::protected();
         bench.set_ring(3, UCODE, UDATA);
@@ -209,7 +209,7 @@ impl Bench {
         }
     }
 
-    /// Has every event stopped before its delivery.
+    /// Sets the policy that stops every event before its delivery.
     pub fn intercept_all(&mut self) {
         let mut policy = Policy::new();
         for vector in 0..=u8::MAX {

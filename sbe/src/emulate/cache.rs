@@ -18,7 +18,7 @@ pub struct Key {
 }
 
 impl Key {
-    /// Set in `address` when the code segment's default size is 32 bits.
+    /// The flag in `address` of code in a segment whose default size is 32 bits.
     pub const CODE32: u64 = 1 << 63;
     /// The key of no code.
     const NONE: Self = Self {

@@ -26,9 +26,9 @@ pub enum Event {
     Trap(Exception),
     /// An intercepted event that was changed by a decision. One that was an exception is a fault.
     Changed {
-        /// Where the event came from.
+        /// The source of the event.
         source: EventSource,
-        /// Its new vector.
+        /// The new vector.
         vector: u8,
         /// The error code that is pushed.
         code: Option<u32>,

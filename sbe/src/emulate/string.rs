@@ -101,8 +101,8 @@ impl Exec<'_> {
         }
     }
 
-    /// Does a part of a repeated MOVS or STOS at once: `transfer` gets the number of elements, at most what is left in the pages
-    /// that the given index registers point into, and says whether it did them.
+    /// Executes a part of a repeated MOVS or STOS at once: `transfer` gets the number of elements, at most what is left in the
+    /// pages that the given index registers point into, and says whether it did them.
     fn bulk<W: Word>(
         &mut self,
         insn: &Insn,

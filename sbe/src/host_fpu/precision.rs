@@ -16,7 +16,7 @@ enum Operation {
     Subtract,
     Multiply,
     Divide,
-    /// To single precision.
+    /// Conversion to single precision.
     Narrow,
 }
 
@@ -37,9 +37,9 @@ enum Source {
 /// The reading of denormal operands (MXCSR.DAZ).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Denormals {
-    /// They keep their values.
+    /// Denormals keep their values.
     Kept,
-    /// They are read as zeros.
+    /// Denormals are read as zeros.
     Zeros,
 }
 

@@ -23,7 +23,7 @@ const BEFORE: u32 = MXCSR_IE | MXCSR_DE | MXCSR_ZE;
 /// Exceptions of results out of the format's range.
 const RANGE: u32 = MXCSR_OE | MXCSR_UE;
 
-/// How a SIMD instruction ended.
+/// The outcome of a SIMD instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The frame holds the results; raise these flags of MXCSR.
@@ -46,7 +46,7 @@ pub fn run(host: &HostFpu, template: &Template, frame: &mut Frame, mxcsr: u32) -
     }
 }
 
-/// Does the work of [`run`], but with the PE of the masked response.
+/// Runs `template` as [`run`] does, but reports the PE of the masked response.
 fn run_masked(
     host: &HostFpu,
     template: &Template,

@@ -46,7 +46,7 @@ pub enum Class {
 }
 
 impl Class {
-    /// Whether it uses the x87 register stack (of which the MMX registers are a part).
+    /// Whether instructions of this class use the x87 register stack (of which the MMX registers are a part).
     pub fn uses_stack(self) -> bool {
         self != Self::Sse
     }
@@ -89,7 +89,7 @@ impl Class {
 /// The use that an instruction makes of its memory operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemoryUse {
-    /// It has none.
+    /// The instruction has no memory operand.
     None,
     /// Reads this many bytes.
     Read(u8),
@@ -100,7 +100,7 @@ pub enum MemoryUse {
 /// Alignment that a memory operand must have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Alignment {
-    /// Any; only alignment checking (EFLAGS.AC) cares.
+    /// Any alignment; only alignment checking (EFLAGS.AC) cares.
     Any,
     /// 16 bytes, or #GP(0) (SDM Vol. 1, 4.1.1 "Alignment of Words, Doublewords, Quadwords, and Double Quadwords").
     Paragraph,
@@ -109,7 +109,7 @@ pub enum Alignment {
 /// The use that an instruction makes of the general register that it names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GeneralUse {
-    /// It names none.
+    /// The instruction names no general register.
     None,
     /// Reads the operand with this number.
     Read(u8),
@@ -129,7 +129,7 @@ pub enum FlagsUse {
 /// The facts about an instruction that the emulator needs to feed its stub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Facts {
-    /// The unit it belongs to.
+    /// The unit that the instruction belongs to.
     pub class: Class,
     /// The use of its memory operand.
     pub memory: MemoryUse,
@@ -139,17 +139,17 @@ pub struct Facts {
     pub general: GeneralUse,
     /// The use of the status flags.
     pub flags: FlagsUse,
-    /// Its rounding of results that can overflow or underflow (SSE and SSE2).
+    /// The rounding of its results, if they can overflow or underflow (SSE and SSE2).
     pub rounding: Option<Rounding>,
 }
 
 /// The reason why an instruction got no stub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StubError {
-    /// It is not of the x87, MMX, SSE or SSE2 instruction sets, or has an operand of a kind that stubs do not have.
+    /// The instruction is not of the x87, MMX, SSE or SSE2 sets, or has an operand of a kind that stubs do not have.
     #[error("not an instruction for the host's FPU")]
     NotFpu,
-    /// The encoder refused it.
+    /// The encoder refused the instruction.
     #[error("cannot be encoded for the host")]
     Encoding,
     /// The re-encoded instruction would do more than a stub may.
@@ -200,7 +200,7 @@ impl Stub {
         &self.code
     }
 
-    /// What the instruction uses.
+    /// The facts about the instruction.
     pub fn facts(&self) -> Facts {
         self.facts
     }

@@ -47,7 +47,7 @@ const _: () = assert!(SLOTS < TemplateRef::NONE as usize);
 #[derive(Clone, Copy, Debug)]
 pub struct Template {
     slot: Slot,
-    /// What the instruction uses.
+    /// The facts about the instruction.
     pub facts: Facts,
 }
 
@@ -75,7 +75,7 @@ impl HostFpu {
     /// [`crate::decode::Insn::aux`] and valid until [`Self::clear`].
     ///
     /// While [`Self::is_full`], new templates are refused: the instruction then stops the machine when it executes.
-    /// So test that before decoding.
+    /// Test `is_full` before decoding, therefore.
     pub fn template(&mut self, raw: &Instruction, bytes: &[u8]) -> u32 {
         let number = self.number(raw).unwrap_or(TemplateRef::NONE);
         TemplateRef {

@@ -59,7 +59,7 @@ impl CodeBuffer {
         &self.trampolines
     }
 
-    /// Has everything checked that is emitted from now on.
+    /// Turns on the check of all code emitted from now on.
     pub fn verify(&mut self) {
         self.verifier = Verifier::new(&self.trampolines);
     }
@@ -69,7 +69,7 @@ impl CodeBuffer {
         self.verifier.fragments()
     }
 
-    /// Has the checker look at a system call, as if it had been emitted.
+    /// Makes the checker examine a system call, as if it had been emitted.
     #[cfg(test)]
     pub fn check_system_call(&mut self) {
         let code = [[0x0f, 0x05].as_slice(), &[]];

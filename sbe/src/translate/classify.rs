@@ -10,13 +10,13 @@ use std::fmt;
 /// The verdict on an instruction: how it is translated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It has no effect: nothing is emitted.
+    /// Nothing is emitted, as the instruction has no effect.
     Skip,
     /// The host executes it, with its operands renamed and its memory operand found through a table.
     Copy,
-    /// As [`Self::Copy`], with guest ECX moved to ECX, for a shift count in CL.
+    /// The host executes it as with [`Self::Copy`], guest ECX being moved to ECX for a shift count in CL.
     CopyWithCl,
-    /// As [`Self::Copy`], on the host's x87, MMX and SSE unit.
+    /// The host executes it as with [`Self::Copy`], on its x87, MMX and SSE unit.
     CopyFpu,
     /// An emitter of its own rewrites it.
     Rewrite(Rewrite),

@@ -173,7 +173,7 @@ pub struct Context {
     pub no_interrupt: u64,
     /// The part of EFLAGS that POPF in emitted code must find unchanged.
     pub eflags_fixed: u32,
-    /// A [`Reason`].
+    /// The number of the [`Reason`] of the exit.
     pub reason: u32,
     /// Number of the branch that is to be linked.
     pub site: u32,
@@ -232,10 +232,10 @@ pub struct Context {
     pub tsc_offset: u64,
     /// Linear address of the GDT.
     pub gdt_base: u32,
-    /// For the first [`KNOWN_SEGMENTS`] descriptors of the GDT: minus the selector less 1, if the effect of loading that into a
-    /// data segment register at CPL 0 is known.
+    /// The keys of the first [`KNOWN_SEGMENTS`] descriptors of the GDT: minus the selector less 1, if the effect of loading
+    /// that into a data segment register at CPL 0 is known.
     pub known_keys: [u64; KNOWN_SEGMENTS],
-    /// Minus the descriptors with which it is known.
+    /// The negated descriptors for which these effects are known.
     pub known_descriptors: [u64; KNOWN_SEGMENTS],
     /// The bases of the known segments.
     pub known_bases: [u64; KNOWN_SEGMENTS],

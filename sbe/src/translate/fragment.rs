@@ -163,11 +163,11 @@ fn decode_at(page: &[u8; PAGE_SIZE], at: u32) -> Result<Instruction, DecodeError
 
 /// The end of a fragment.
 enum End {
-    /// It ends behind the instruction that ends at this offset of the page.
+    /// The fragment ends at this offset of the page, the end of its last instruction.
     At(u32),
-    /// There is no fragment: the emulator has to execute its first instruction.
+    /// No fragment is made: the emulator has to execute the first instruction.
     Never,
-    /// There is none yet: its first instruction continues in the next page.
+    /// No fragment can be made yet: the first instruction continues in the next page.
     Across,
 }
 

@@ -18,14 +18,14 @@ pub struct Mark {
     pub offset: u32,
     /// The instruction's classification.
     pub verdict: Verdict,
-    /// Arena offset of its code.
+    /// Arena offset of the instruction's code.
     pub code: u32,
 }
 
 /// The instructions of a fragment, in the order of their code.
 #[derive(Clone, Debug, Default)]
 pub struct Marks {
-    /// One for each instruction.
+    /// The marks, one for each instruction.
     pub instructions: Vec<Mark>,
     /// Arena offset behind the code of the last.
     pub end: u32,
@@ -44,9 +44,9 @@ impl Marks {
 /// The layout of a fragment in the arena.
 #[derive(Clone, Debug)]
 pub struct Listing {
-    /// Offset of its entry in the page.
+    /// Offset of the fragment's entry in the page.
     pub at: u32,
-    /// Whether it was made with groups.
+    /// The variant of the fragment.
     pub variant: Variant,
     /// Arena offsets of its sections, hot first.
     pub start: [u32; 2],

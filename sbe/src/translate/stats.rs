@@ -19,7 +19,7 @@ pub struct Stats {
     pub executing: Option<Duration>,
     /// Branches linked.
     pub links: u64,
-    /// Of these, branches of programs to other pages that are linked without a guard.
+    /// Branches, among [`Self::links`], of programs to other pages that are linked without a guard.
     pub direct: u64,
     /// Pages whose code was found changed.
     pub changed: u64,
@@ -27,7 +27,7 @@ pub struct Stats {
     pub revalidated: u64,
     /// Times that the code cache was full.
     pub cleared: u64,
-    /// Pages evicted then.
+    /// Pages evicted because the code cache was full.
     pub evicted: u64,
     /// Windows opened.
     pub windows: u64,

@@ -173,8 +173,8 @@ fn an_instruction_across_two_pages() {
     assert!(exits < 10, "{exits} instructions were left to the emulator");
 }
 
-/// Two repeated string instructions: `source` and `target` bytes ahead of the end of a page they begin. `differs` bytes behind
-/// that, there is something else.
+/// Runs two repeated string instructions that begin `source` and `target` bytes ahead of the end of a page. The target holds
+/// other data `differs` bytes behind its beginning.
 fn string_across_pages(size: u32, compare: bool, [source, target]: [u32; 2], differs: u32) {
     const SOURCE: u32 = STACK + 0x1000;
     const TARGET: u32 = STACK + 0x5000;
@@ -496,7 +496,7 @@ fn offsets_at_the_ends_of_the_address_space() {
     });
 }
 
-/// INTR is high.
+/// A bus on which INTR is high.
 struct Interrupting;
 
 impl crate::Bus for Interrupting {

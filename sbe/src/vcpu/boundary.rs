@@ -53,7 +53,7 @@ pub fn step_watched(
 }
 
 enum Boundary {
-    /// There is nothing to deliver: the next instruction executes.
+    /// Nothing is to be delivered: the next instruction executes.
     Clear,
     /// An event was delivered; there may be more.
     Delivered,

@@ -6,7 +6,7 @@ use std::io;
 use std::path::PathBuf;
 use thiserror::Error;
 
-/// What executes guest code.
+/// The engine that executes guest code.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Engine {
     /// The exact one-instruction emulator, the reference; several times slower than the translator.
@@ -21,11 +21,11 @@ pub enum Engine {
 pub struct VcpuConfig {
     /// The processor model that CPUID announces.
     pub model: CpuModel,
-    /// What executes guest code.
+    /// The engine that executes guest code.
     pub engine: Engine,
     /// The capacity of the cache for translated code, in bytes: one of [`crate::CODE_CACHES`].
     pub code_cache: usize,
-    /// Which address spaces of the guest get windows.
+    /// The choice of the guest's address spaces that get windows.
     pub windows: Windows,
     /// Whether all translated code is checked before it runs. Code that could let the guest out ends the run with
     /// [`crate::Exit::Internal`].
@@ -54,7 +54,7 @@ impl Default for VcpuConfig {
     }
 }
 
-/// Why a processor could not be made.
+/// The reason why a processor could not be made.
 #[derive(Debug, Error)]
 pub enum VcpuError {
     /// The host's processor lacks BMI2, which translated code uses.

@@ -7,7 +7,7 @@ use crate::fault::Fault;
 use crate::guest_event::GuestEvent;
 use mmu::LinearAddr;
 
-/// Why [`crate::Vcpu::run`] returned.
+/// The reason why [`crate::Vcpu::run`] returned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// The budget is used up.

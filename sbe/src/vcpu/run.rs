@@ -28,8 +28,8 @@ pub fn begin(cx: &mut Exec<'_>) -> Result<(), Exit> {
     stop_if_watched(cx)
 }
 
-/// Ends a run that ended so: a store of a device that hit a watchpoint meanwhile goes before the end of the budget and HLT, which
-/// the next run meets again.
+/// Ends a run with the result `ran`. A store of a device that hit a watchpoint meanwhile takes precedence over HLT and the end
+/// of the budget, which the next run meets again.
 pub fn end(cx: &mut Exec<'_>, ran: Result<(), Exit>) -> Result<(), Exit> {
     match ran {
         Ok(()) | Err(Exit::Halt) => {
@@ -63,7 +63,7 @@ pub fn pass_breakpoint(
     Ok(())
 }
 
-/// Does what [`next`] does, with interrupts on the INTR pin held back, unless the processor is in HLT.
+/// Executes the next instruction as [`next`] does, with interrupts on the INTR pin held back, unless the processor is in HLT.
 pub fn next_uninterrupted(
     cx: &mut Exec<'_>,
     cache: &mut Cache,

@@ -1,4 +1,4 @@
-//! What becomes of a configuration, and of code that fails its check.
+//! Tests of the configuration, and of the exit for code that fails its check.
 
 use super::*;
 use crate::EmptyBus;

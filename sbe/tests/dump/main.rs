@@ -1,4 +1,4 @@
-//! What is emitted for small programs, as `Vcpu::dump_code` shows it, beside the text files of this folder.
+//! The code emitted for small programs, as `Vcpu::dump_code` shows it, compared with the text files of this folder.
 //!
 //! `UPDATE_GOLDEN=1 cargo test -p sbe --test dump` rewrites the files; what has changed in them is to be looked at.
 

@@ -9,7 +9,7 @@ use sbe::{
     Vcpu, VcpuConfig, Width,
 };
 
-/// Where the program starts, behind the instructions that turn paging on.
+/// The address at which the program starts, behind the instructions that turn paging on.
 pub const ORIGIN: u32 = 0x0010_0000;
 /// The page that is absent.
 pub const ABSENT: u32 = 0x0018_0000;
@@ -34,12 +34,12 @@ const IDT: u32 = 0x0012_0000;
 /// The page directory.
 pub const DIRECTORY: u32 = 0x0013_0000;
 const TABLE: u32 = 0x0013_1000;
-/// For each vector how often its handler ran and the error code it got last.
+/// The records, one for each vector: how often its handler ran, and the error code it got last.
 const RECORDS: u32 = 0x0014_0000;
 /// The handlers, in the order of [`HANDLED`], 64 bytes apart.
 pub const HANDLERS: u32 = 0x0015_0000;
 const HANDLER_BYTES: u32 = 64;
-/// Where the stack begins.
+/// The address at which the stack begins.
 pub const STACK: u32 = 0x0020_0000;
 const MEMORY: u64 = 4 << 20;
 /// Numbers of registers.
@@ -204,7 +204,7 @@ impl Machine {
         self.line.vector = Some(vector);
     }
 
-    /// What the bus was told since the last call.
+    /// The observations that the bus was told since the last call.
     pub fn observed(&mut self) -> Vec<Observation> {
         std::mem::take(&mut self.line.observed)
     }
@@ -219,7 +219,7 @@ impl Machine {
         self.store(IDT + 8 * u32::from(vector) + 4, 0);
     }
 
-    /// How often the handler of `vector` ran.
+    /// The number of times that the handler of `vector` ran.
     pub fn handled(&self, vector: u8) -> u32 {
         self.load(RECORDS + 8 * u32::from(vector))
     }

@@ -1,5 +1,5 @@
-//! Events that the policy intercepts, and what is decided about them; what is told to those who observe; where stops stop; all on
-//! both engines.
+//! Events that the policy intercepts and the decisions about them, reports to observers, and stops for a debugger, all on both
+//! engines.
 
 mod machine;
 mod observe;
@@ -17,7 +17,7 @@ const PROTECTION: u8 = 13;
 const DOUBLE_FAULT: u8 = 8;
 const DEBUG: u8 = 1;
 const NMI: u8 = 2;
-/// Vector of INT 80h.
+/// Vector of INT 0x80.
 const CALL: u8 = 0x80;
 /// A vector of the interrupt controller's.
 const LINE: u8 = 0x30;
@@ -28,7 +28,7 @@ const EDX: u8 = 2;
 /// Error code of a supervisor's store to a page that is absent.
 const ABSENT_WRITE: u32 = 2;
 
-/// Does `test` with a machine on each engine that intercepts `vectors` of `program`.
+/// Runs `test` with a machine on each engine that intercepts `vectors` of `program`.
 fn on_both(vectors: &[u8], program: Program, test: impl Fn(Machine)) {
     for engine in [Engine::Emulator, Engine::Translator] {
         let machine = Machine::new(engine, vectors, program);
@@ -51,7 +51,7 @@ fn page_fault(eip: u32) -> GuestEvent {
     }
 }
 
-/// INT 80h of 2 bytes, forty times.
+/// INT 0x80 of 2 bytes, forty times.
 fn calls(a: &mut CodeAssembler) -> Result<(), IcedError> {
     let mut again = a.create_label();
     a.mov(ecx, 40)?;

@@ -1,4 +1,4 @@
-//! What the bus is told of the processor while it is observed.
+//! The observations that the bus is told of a processor that is observed.
 
 use iced_x86::code_asm::*;
 use sbe::cpu::control::{CR0_MP, CR0_PG, CR0_TS, CR4_PSE, ControlRegister};
@@ -14,14 +14,14 @@ use crate::{
     on_both, page_fault, store_to_absent,
 };
 
-/// What the processor holds in CR0 before paging is on.
+/// The value that the processor holds in CR0 before paging is on.
 const CR0: u32 = 0x11;
 /// Bytes of the MOV to CR3, CR0 or CR4.
 const MOV_CR: u32 = 3;
 /// Bytes of `mov eax, cr0` and `or eax, imm32`, which come between the first two of them.
 const BETWEEN: u32 = 8;
 
-/// Does `test` with an observed machine on each engine that intercepts `vectors` of `program`.
+/// Runs `test` with an observed machine on each engine that intercepts `vectors` of `program`.
 fn observed(vectors: &[u8], program: Program, test: impl Fn(Machine)) {
     on_both(vectors, program, |mut machine| {
         machine.vcpu.set_observed(true);
@@ -29,7 +29,7 @@ fn observed(vectors: &[u8], program: Program, test: impl Fn(Machine)) {
     });
 }
 
-/// What the program does after paging is on, which is told, too.
+/// The observations of the program proper: those made before paging is on are checked and left out.
 #[track_caller]
 fn told(machine: &mut Machine) -> Vec<Observation> {
     let last = machine.start - MOV_CR;

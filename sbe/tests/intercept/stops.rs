@@ -548,7 +548,7 @@ fn trapping(a: &mut CodeAssembler) -> Result<(), IcedError> {
     a.hlt()
 }
 
-/// What the guest can tell in the end: how often its handlers ran, and its registers.
+/// The facts that the guest can tell in the end: how often its handlers ran, and its registers.
 fn seen(machine: &Machine) -> ([u32; 3], Registers) {
     let counts = [DEBUG, CALL, PAGE_FAULT].map(|vector| machine.handled(vector));
     (counts, machine.vcpu.cpu.regs.clone())

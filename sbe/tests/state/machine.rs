@@ -19,7 +19,7 @@ const MEMORY: usize = 8 << 20;
 /// Memory without the hole of the PC below 1 MiB.
 const RAM: [Range<usize>; 2] = [0..0xa_0000, 0x10_0000..MEMORY];
 const SUPERVISOR: u32 = 0xc000_0000;
-/// Physical address of what lies at [`SUPERVISOR`].
+/// Physical address of the memory at [`SUPERVISOR`].
 const SUPERVISOR_FRAME: u32 = 4 << 20;
 const GDT: u32 = SUPERVISOR;
 const IDT: u32 = SUPERVISOR + 0x1000;
@@ -46,7 +46,7 @@ const CR4: u32 = 0x0000_0614;
 /// A busy 32-bit task-state segment.
 const BUSY_TSS: u16 = 0x8b;
 
-/// What memory holds at first.
+/// The initial contents of memory.
 pub fn image(program: &[u8], targets: &[u16]) -> Vec<u8> {
     let mut memory = vec![0; MEMORY];
     let mut put = |linear: u32, bytes: &[u8]| {

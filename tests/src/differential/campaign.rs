@@ -113,7 +113,7 @@ pub struct Campaign {
 }
 
 impl Campaign {
-    /// Runs it; what the workers found, merged in the order of the cases.
+    /// Runs the campaign and returns the findings of its workers, merged in the order of the cases.
     pub fn run(&self) -> Result<Findings, CampaignError> {
         let program = Program::build()?;
         let kernel = Kernel::build()?;
@@ -220,7 +220,7 @@ impl Answers {
         self.0.iter().flat_map(of_side).collect()
     }
 
-    /// Adds what the case took, if the engines ran it.
+    /// Adds the instructions that the case took, if the engines ran it.
     fn count(&self, tally: &mut Tally) {
         if let (Some((_, Ok(all))), Some((_, Ok(left)))) = (self.0.first(), self.0.last()) {
             tally.add(all.emulated, left.emulated);
@@ -266,7 +266,7 @@ impl<'p> Sides<'p> {
         Ok(Answers(answers))
     }
 
-    /// Runs `case` on all sides; what differs.
+    /// Runs `case` on all sides and returns the differences.
     fn differs(&mut self, case: &Case) -> Result<Vec<String>, CampaignError> {
         let outcomes = self.native.run(std::slice::from_ref(case))?;
         Ok(self.ask_engines(case)?.differences(case, &outcomes[0]))

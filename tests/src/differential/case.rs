@@ -1,4 +1,4 @@
-//! A case and what comes of it: the vocabulary that the generator, the engines and the comparison share.
+//! Cases and their outcomes: the vocabulary that the generator, the engines and the comparison share.
 
 use super::layout::{PAGE, SANDBOX, SANDBOX_PAGES};
 use std::sync::Arc;

@@ -94,14 +94,14 @@ fn same_exception(case: &Case, real: &Outcome, engine: &Outcome) -> bool {
     }
 }
 
-/// #SS, #GP, #PF and #AC.
+/// Whether the exception is one of memory accesses: #SS, #GP, #PF or #AC.
 fn is_memory_fault(exception: &Exception) -> bool {
     matches!(exception.vector, 12 | 13 | 14 | 17)
 }
 
-/// CMPS reads two operands. If both fault, the manual does not say which fault is reported (SDM Vol. 3A, 6.9: exceptions
-/// found while an instruction executes are in one class). The emulator reports the destination's; the host's answer depends
-/// on prefixes, with REPE CMPSB it is often the source's.
+/// Whether the instruction is CMPS, which reads two operands. If both fault, the manual does not say which fault is reported
+/// (SDM Vol. 3A, 6.9: exceptions found while an instruction executes are in one class). The emulator reports the destination's;
+/// the host's answer depends on prefixes, with REPE CMPSB it is often the source's.
 fn is_cmps(instruction: &Instruction) -> bool {
     match instruction.mnemonic() {
         Mnemonic::Cmpsb | Mnemonic::Cmpsw => true,

@@ -1,4 +1,4 @@
-//! Which forms were generated, and what became of them.
+//! The coverage of a campaign: the forms that were generated, and the outcomes of their cases.
 
 use super::case::{Case, Outcome};
 use super::forms;

@@ -98,8 +98,8 @@ pub fn noise(rng: &mut Rng) -> Option<Encoded> {
     Encoded::decode(&bytes).filter(|encoded| !has_reserved_prefix(&encoded.instruction))
 }
 
-/// Repeat prefixes belong to string instructions, their use elsewhere is reserved (SDM Vol. 2A, 2.1.1 "Instruction
-/// Prefixes"). Most instructions ignore them; AMD processors take F2 in front of LOOPE for LOOPNE, and the reverse.
+/// Whether a loop instruction has a repeat prefix, which is reserved for string instructions (SDM Vol. 2A, 2.1.1 "Instruction
+/// Prefixes"). Most instructions ignore it; AMD processors take 0xf2 in front of LOOPE for LOOPNE, and the reverse.
 fn has_reserved_prefix(instruction: &Instruction) -> bool {
     instruction.is_loopcc() && (instruction.has_rep_prefix() || instruction.has_repne_prefix())
 }

@@ -1,4 +1,4 @@
-//! Which status flags are undefined where in a sequence.
+//! The status flags that are undefined at each place of a sequence.
 //!
 //! The manual leaves flags undefined after many instructions. They are masked when states are compared, and no generated
 //! instruction may consume them: [`undefined`] follows them through a sequence, branches included, and says where they
@@ -39,7 +39,7 @@ pub const STATUS: u32 = CF | PF | AF | ZF | SF | OF;
 /// Bits of a shift count that the processor looks at.
 const COUNT_MASK: u8 = 0x1f;
 
-/// A flag that the manual leaves undefined is read by the instruction at this address.
+/// The error of a sequence in which the instruction at this address reads a flag that the manual leaves undefined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Consumed(pub u32);
 
@@ -82,8 +82,8 @@ pub fn shift_count(instruction: &Instruction) -> Option<u8> {
     }
 }
 
-/// Shifts and rotates (SDM Vol. 2B, "SAL/SAR/SHL/SHR", "RCL/RCR/ROL/ROR", "SHLD", "SHRD"): a count of zero leaves all
-/// flags, OF is defined for a count of one, CF of SHL and SHR for counts below the width.
+/// The effect of a shift or rotate (SDM Vol. 2B, "SAL/SAR/SHL/SHR", "RCL/RCR/ROL/ROR", "SHLD", "SHRD"): a count of zero leaves
+/// all flags, OF is defined for a count of one, CF of SHL and SHR for counts below the width.
 fn shift_effect(instruction: &Instruction, read: u32, touched: u32) -> Effect {
     let width = shift_width(instruction);
     let loses_carry = |count: u8| match instruction.mnemonic() {
@@ -162,7 +162,7 @@ pub fn undefined(code: &[u8], at: u32, entry: u32) -> Result<BTreeMap<u32, u32>,
     Ok(before)
 }
 
-/// One pass over the code in address order; whether a backward branch added anything.
+/// Makes one pass over the code in address order; returns whether a backward branch added anything.
 fn pass(code: &[u8], at: u32, before: &mut BTreeMap<u32, u32>) -> Result<bool, Consumed> {
     let mut grew_behind = false;
     let mut decoder = Decoder::with_ip(32, code, u64::from(at), DecoderOptions::NONE);

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 /// A way to prepare the operands of a form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
-    /// Nothing but its memory operand and the stack needs care.
+    /// A form of which only the memory operand and the stack need care.
     Plain,
     /// A branch, call or loop with a relative target.
     Relative,

@@ -25,7 +25,7 @@ const MAX_UNITS: usize = 16;
 pub const EXIT_JUMP: usize = 5;
 /// Attempts to build a unit for one form before another is drawn.
 const ATTEMPTS: usize = 8;
-/// EFLAGS that are always set: the fixed bit and IF.
+/// The EFLAGS bits that are always set: the fixed bit and IF.
 const EFLAGS_SET: u32 = 0x202;
 /// Chance, in percent, that a form which ends most cases is taken when drawn: sequences should not end too early.
 const ENDING_CHANCE: u32 = 15;

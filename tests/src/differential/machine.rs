@@ -29,7 +29,7 @@ const RAM: u32 = 0x20_0000;
 const HLT: u8 = 0xf4;
 /// Vector of #GP.
 const GENERAL_PROTECTION: u32 = 13;
-/// Instructions of the boot program, or of a case with its way in and out, at most: longer is a runaway.
+/// The most instructions that the boot program, or a case with its way in and out, may execute: more is a runaway.
 const BUDGET: u64 = 1_000_000;
 
 /// Page-table entry bits (SDM Vol. 3A, 4.4 "PAE Paging").
@@ -56,7 +56,7 @@ pub enum MachineError {
     /// The processor left the run loop for another reason than the stop port.
     #[error("the engine stopped with {exit:?} at {eip:08x}")]
     Stopped {
-        /// The reason it gave.
+        /// The reason of the exit.
         exit: Exit,
         /// EIP at that moment.
         eip: u32,
@@ -109,7 +109,7 @@ impl Bus for StopPort {
 pub struct Kernel(Vec<u8>);
 
 impl Kernel {
-    /// Assembles it.
+    /// Assembles the ring-0 program.
     pub fn build() -> Result<Self, MachineError> {
         let text = format!("-Wl,-Ttext={:#x}", KERNEL_BASE + KERNEL);
         let sources = [("kernel.S", include_str!("../../native/kernel.S"))];

@@ -48,7 +48,7 @@ pub enum NativeError {
     Lost {
         /// Index in the batch.
         case: usize,
-        /// How the program ended.
+        /// The way in which the program ended.
         how: String,
     },
 }
@@ -97,7 +97,7 @@ impl<'p> Native<'p> {
         })
     }
 
-    /// Runs up to [`BATCH`] cases that share one template; an outcome a case.
+    /// Runs up to [`BATCH`] cases that share one template; returns one outcome a case.
     ///
     /// # Errors
     /// [`NativeError::Lost`] if the child died or got stuck; a new child is ready afterwards.
@@ -120,7 +120,7 @@ impl<'p> Native<'p> {
         self.outcomes(cases.len())
     }
 
-    /// Has the child run the batch. The error says how the child ended.
+    /// Makes the child run the batch. The error says how the child ended.
     fn round_trip(&mut self) -> Result<(), String> {
         let stdin = self.child.stdin.as_mut().expect("stdin is a pipe");
         stdin.write_all(&[1]).map_err(|error| error.to_string())?;

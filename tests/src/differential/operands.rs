@@ -117,7 +117,7 @@ impl Drawn {
         }
     }
 
-    /// Counts up to the operand size: beyond, 16-bit SHLD and SHRD have no defined result.
+    /// Chooses the count of SHLD or SHRD, up to the operand size: beyond, the 16-bit forms have no defined result.
     fn double_shift_count(&mut self, rng: &mut Rng) -> Result<(), Conflict> {
         let wide = matches!(
             self.encoded.instruction.code(),
@@ -136,14 +136,15 @@ impl Drawn {
         }
     }
 
-    /// Vectors of INT n. All gates but those of #BP and #OF are closed to ring 3; vector 0x80 would enter the host kernel.
+    /// Chooses the vector of INT n. All gates but those of #BP and #OF are closed to ring 3; vector 0x80 would enter the host
+    /// kernel.
     fn interrupt(&mut self, rng: &mut Rng) {
         const VECTORS: [u32; 10] = [0, 1, 2, 3, 4, 5, 13, 14, 0x20, 0xff];
         self.encoded
             .set_immediate(VECTORS[rng.usize(..VECTORS.len())]);
     }
 
-    /// ENTER: modest frames, any nesting level.
+    /// Chooses the operands of ENTER: modest frames, any nesting level.
     fn frame(&mut self, rng: &mut Rng) -> Result<(), Conflict> {
         self.encoded.set_immediate(rng.u32(0..0x60));
         self.needs.set(EBP, Value::Const(address::stack(rng)))
@@ -163,7 +164,7 @@ impl Drawn {
         }
     }
 
-    /// XLAT: a table of any 256 bytes.
+    /// Chooses the table of XLAT: any 256 bytes.
     fn translate(&mut self, known: &Known, rng: &mut Rng) -> Result<(), Conflict> {
         let offset = address::any(1, rng)
             .wrapping_sub(known.base(self.encoded.instruction.memory_segment()));
@@ -194,7 +195,7 @@ impl Drawn {
         }
     }
 
-    /// Selectors in registers or on the stack, for what loads or inspects one; those in memory are left to
+    /// Chooses the selector in a register or on the stack that the instruction loads or inspects; one in memory is left to
     /// [`Self::contents`].
     fn segment_operand(&mut self, known: &Known, rng: &mut Rng) -> Result<(), Conflict> {
         let instruction = self.encoded.instruction;
@@ -250,7 +251,7 @@ impl Drawn {
         selector
     }
 
-    /// Contents of the memory operand at `at`, for instructions that make something of particular values.
+    /// Chooses the contents of the memory operand at `at`, for instructions that make something of particular values.
     fn contents(&mut self, at: u32, rng: &mut Rng) -> Result<(), Conflict> {
         let instruction = self.encoded.instruction;
         if !has_memory_operand(&instruction) {
@@ -326,7 +327,7 @@ impl Drawn {
         }
     }
 
-    /// Pointers and count of a string instruction, and the pointer of MASKMOVQ and MASKMOVDQU.
+    /// Chooses the pointers and the count of a string instruction, and the pointer of MASKMOVQ and MASKMOVDQU.
     fn strings(&mut self, known: &Known, rng: &mut Rng) -> Result<(), Conflict> {
         let instruction = self.encoded.instruction;
         let size = instruction.memory_size().size() as u32;
@@ -357,7 +358,7 @@ impl Drawn {
         Ok(())
     }
 
-    /// A stack pointer with room for the pushes of the preparation and of the instruction; sometimes none.
+    /// Chooses a stack pointer, mostly with room for the pushes of the preparation and of the instruction.
     pub fn stack(&mut self, known: &Known, rng: &mut Rng) -> Result<(), Conflict> {
         let usable = self.needs.value(ESP, known).is_some_and(address::is_stack);
         if !self.needs.pushes_nothing() {
@@ -511,7 +512,7 @@ fn loaded_mxcsr(rng: &mut Rng) -> u32 {
     mxcsr(rng) | reserved
 }
 
-/// Mostly a few repetitions, sometimes enough to leave the page.
+/// A repeat count: mostly small, sometimes enough to leave the page.
 fn repeat_count(rng: &mut Rng) -> u32 {
     match rng.u32(0..20) {
         0..=15 => rng.u32(0..8),

@@ -86,7 +86,7 @@ impl Known {
     }
 }
 
-/// By how much `instruction` moves ESP, if that is all it does to it.
+/// The distance by which `instruction` moves ESP, if that is all it does to it.
 fn stack_move(instruction: &Instruction) -> Option<i32> {
     let pops_stack_pointer = instruction.mnemonic() == Mnemonic::Pop
         && instruction.op0_kind() == OpKind::Register
@@ -100,7 +100,7 @@ fn stack_move(instruction: &Instruction) -> Option<i32> {
 /// A value that an instruction of the preparation carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Value {
-    /// This number.
+    /// A constant.
     Const(u32),
     /// The address just after the main instruction and its body: where a transfer of control goes.
     Target,
@@ -152,7 +152,7 @@ impl Prep {
     }
 }
 
-/// Two demands of one unit contradict each other: draw another.
+/// The error of two demands of one unit that contradict each other: another unit is to be drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conflict;
 

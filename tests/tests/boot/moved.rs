@@ -36,9 +36,9 @@ use crate::{
     hang::{Guarded, PATIENCE},
 };
 
-/// How many moves, in the environment.
+/// The environment variable with the number of moves.
 const MOVES: &str = "REPLEX_MOVES";
-/// How many without it: each pair of engines once.
+/// The number of moves without that variable: each pair of engines once.
 const DEFAULT: usize = 4;
 /// Tells the process that a machine is moved into from the one that runs the test: the file with the state, and the engine.
 const STATE: &str = "REPLEX_TEST_STATE";
@@ -94,7 +94,7 @@ fn run_for(vm: Vm, time: Duration) -> (Vec<u8>, File) {
     parts.unwrap()
 }
 
-/// Has the moved machine prove that it lives.
+/// Makes the moved machine prove that it lives.
 fn finish(vm: Vm) {
     let (line, mut terminal) = pipe().unwrap();
     let (machine, _) = Machine::start(vm, line).unwrap();
@@ -104,7 +104,7 @@ fn finish(vm: Vm) {
     assert!(matches!(stop, StopReason::PowerOff), "{stop}");
 }
 
-/// What the process does that a machine is moved into.
+/// Goes on with the machine in the process that it is moved into.
 fn go_on(state: &Path) {
     let engine = match env::var(ENGINE).as_deref() {
         Ok("emulator") => Engine::Emulator,
@@ -115,7 +115,7 @@ fn go_on(state: &Path) {
     finish(Vm::restore(&config(engine), state, memory, Vec::new()).unwrap());
 }
 
-/// Has another process go on with a machine. Returns what it left if it failed.
+/// Makes another process go on with a machine. Returns what it left if it failed.
 fn move_to_process(state: &[u8], memory: File, engine: Engine) -> Result<(), String> {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(state).unwrap();

@@ -74,9 +74,9 @@ type Reader = thread::JoinHandle<Vec<u8>>;
 pub struct Ended {
     /// The program's exit status.
     pub status: ExitStatus,
-    /// All it wrote to standard output.
+    /// All that the program wrote to standard output.
     pub stdout: Vec<u8>,
-    /// All it wrote to standard error.
+    /// All that the program wrote to standard error.
     pub stderr: String,
 }
 

@@ -11,7 +11,7 @@ use syn::{
 pub struct Import {
     /// The path that is imported, or from which everything is.
     pub path: Vec<String>,
-    /// The name it has here; none for everything (`*`).
+    /// The name of the import here; none for everything (`*`).
     pub name: Option<String>,
 }
 

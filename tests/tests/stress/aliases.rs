@@ -35,7 +35,7 @@ const RETURN: u32 = 11;
 /// Offset in the shared code of the immediate that changes, and its value at first.
 const IMMEDIATE: u32 = 2;
 const FIRST_IMMEDIATE: u32 = 0x1234;
-/// One call in so many changes it, the others a word beside the results.
+/// The number of calls of which one changes the immediate, and the others a word beside the results.
 const CHANGES: u32 = 4;
 const ELSEWHERE: u32 = RESULTS + 4;
 /// Calls of the shared code.
@@ -60,7 +60,7 @@ fn place_tables(program: &mut Program) {
     }
 }
 
-/// EAX: the hash; EBX: the word to add it to.
+/// Emits the shared code. EAX: the hash; EBX: the word to add it to.
 fn shared(code: &mut CodeAssembler) -> Result<(), IcedError> {
     let mut here = code.create_label();
     code.db(&[0x81, 0xf0])?; // xor eax, immediate

@@ -18,7 +18,7 @@ use iced_x86::code_asm::*;
 
 /// Physical address of the code.
 const CODE: u32 = 0x20_0000;
-/// Physical addresses of what comes before and behind the blocks.
+/// Physical addresses of the code before and behind the blocks.
 const START: u32 = 0x1f_0000;
 const END: u32 = 0x1f_1000;
 /// Physical address of the data, and its bytes: operands may lie across pages.
@@ -50,7 +50,7 @@ const FPU_STATE: u32 = 0x39_0000;
 /// CR4.OSFXSR and CR4.OSXMMEXCPT.
 const SSE_ENABLED: i32 = 0b11 << 9;
 
-/// Opcodes, by what they take.
+/// Opcodes, by the operands that they take.
 const JCC_NEAR: [u8; 2] = [0x0f, 0x80];
 const CALL: u8 = 0xe8;
 const JMP: u8 = 0xe9;
@@ -226,7 +226,7 @@ impl Block<'_> {
             (&[], 0x11),
             (&[], 0x2f),
         ];
-        /// ADDPS, MULPS, XORPS, UNPCKLPS, and with prefix 66 PADDD: register forms.
+        /// ADDPS, MULPS, XORPS, UNPCKLPS, and with prefix 0x66 PADDD: register forms.
         const PACKED: [(&[u8], u8); 5] = [
             (&[], 0x58),
             (&[], 0x59),
@@ -323,7 +323,7 @@ impl Block<'_> {
 /// A mapping of the program's data.
 #[derive(Clone, Copy, Debug)]
 enum Data {
-    /// Not at all: paging is off.
+    /// No mapping: paging is off.
     Unpaged,
     /// Absent at the start of each round: the first read and the first write of each page fault.
     OnDemand,
@@ -443,7 +443,7 @@ fn start(code: &mut CodeAssembler, data_is: Data, block: u32) -> Result<(), Iced
     code.jmp(u64::from(block))
 }
 
-/// Stores what the FPU holds, but for the pointers to its last instruction, and halts with defined flags.
+/// Stores the state of the FPU, but for the pointers to its last instruction, and halts with defined flags.
 fn end(code: &mut CodeAssembler) -> Result<(), IcedError> {
     const ST_BYTES: u32 = 10;
     const XMM_BYTES: u32 = 16;

@@ -10,7 +10,7 @@ use std::io::Write as _;
 const ESP: u8 = 4;
 /// Bytes of a page.
 pub const PAGE: u32 = 0x1000;
-/// Programs live above this; below, not everything is RAM.
+/// The address above which programs live; below, not everything is RAM.
 const LOW: u64 = 1 << 20;
 /// Bytes compared at a time; memory is a multiple of it.
 const CHUNK: usize = 1 << 20;
@@ -41,7 +41,7 @@ impl Program {
         self.pieces.push((address, bytes.into()));
     }
 
-    /// Runs it to its HLT on `engine`.
+    /// Runs the program to its HLT on `engine`.
     pub fn run(&self, engine: Engine) -> Ended {
         self.run_with(engine, Windows::Never)
     }
@@ -53,7 +53,7 @@ impl Program {
         Ended(vcpu)
     }
 
-    /// A processor about to execute it.
+    /// A processor about to execute the program.
     pub fn vcpu(&self, engine: Engine, windows: Windows) -> Vcpu {
         let phys = Memory::new(self.memory).expect("memory");
         for (address, bytes) in &self.pieces {
@@ -73,15 +73,15 @@ impl Program {
         vcpu
     }
 
-    /// Runs it on both engines, fails unless they agree, and prints what it took.
+    /// Runs the program on both engines, fails unless they agree, and prints what it took.
     pub fn agree(&self, what: &str) -> Ended {
         let (ended, counts) = self.compare(what);
         counts.report(what);
         ended
     }
 
-    /// Runs it on both engines, with windows and without, and fails unless they agree. Returns the state that the translator
-    /// with windows ended in, and what it took.
+    /// Runs the program on both engines, with windows and without, and fails unless they agree. Returns the state that the
+    /// translator with windows ended in, and what it took.
     pub fn compare(&self, what: &str) -> (Ended, Counts) {
         let emulator = self.run(Engine::Emulator);
         emulator.assert_same(&self.run(Engine::Translator), what);
@@ -124,7 +124,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Prints them, and fails if nothing ran as translated code.
+    /// Prints the counts, and fails if nothing ran as translated code.
     pub fn report(self, what: &str) {
         let Self {
             instructions,

@@ -40,14 +40,14 @@ const INCREMENT: i32 = 1_013_904_223;
 enum Size {
     /// A few instructions.
     Small,
-    /// So much that the code of all pages does not fit the code cache.
+    /// More instructions than the code cache holds for all pages.
     Large,
 }
 
 /// Read-modify-write instructions of a large page, each some 60 bytes when translated.
 const LARGE: u32 = 60;
 
-/// EAX: random number; ECX: fuel; EBX: hash; EDX, ESI: scratch.
+/// Emits the code of a page. EAX: random number; ECX: fuel; EBX: hash; EDX, ESI: scratch.
 fn page(
     code: &mut CodeAssembler,
     index: u32,
@@ -121,7 +121,7 @@ fn program(seed: u64, size: Size, jumps: u32, code_cache: usize) -> Program {
     program
 }
 
-/// Runs such a program on both engines; the number of pages that executed more than once.
+/// Runs a program of [`program`] on both engines; returns the number of pages that executed more than once.
 fn revisited(what: &str, seed: u64, size: Size, jumps: u32) -> usize {
     let ended = program(seed, size, jumps, CODE_CACHE).agree(what);
     pages_revisited(what, &ended, jumps)

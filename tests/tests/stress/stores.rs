@@ -24,7 +24,7 @@ const OFFSETS: [i32; 7] = [0x100, 0x101, 0x103, -1, -3, 0, 1];
 /// CR4.OSFXSR.
 const SSE_ENABLED: i32 = 1 << 9;
 
-/// A name, and what emits the store.
+/// A store: its name, and the function that emits it.
 type Store = (
     &'static str,
     fn(&mut CodeAssembler) -> Result<(), IcedError>,

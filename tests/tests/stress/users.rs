@@ -42,11 +42,11 @@ const PAGING: u32 = 1 << 31 | 1 << 16;
 /// The W/R bit of a page fault's error code (SDM Vol. 3A, 6.15).
 const WRITE: i32 = 0b10;
 
-/// Vectors: #PF, and what programs use.
+/// Vectors: #PF, and those that programs use.
 const PAGE_FAULT: u32 = 14;
-/// INT: the next round begins, the data is absent again, in this space or the next.
+/// The vector of INT by which the next round begins: the data is absent again, in this space or the next.
 pub const NEXT_ROUND: u8 = 0x30;
-/// INT: the program ends.
+/// The vector of INT by which the program ends.
 pub const THE_END: u8 = 0x31;
 
 /// Descriptors from the third on: flat code and data of CPL 0 and CPL 3. The task-state segment follows.
@@ -106,7 +106,7 @@ fn table(space: u32) -> u32 {
     TABLES + space * PAGE
 }
 
-/// Adds what the spaces need. The program begins with [`start`], at `end` is what [`THE_END`] leads to.
+/// Adds all that the spaces need. The program begins with [`start`], at `end` is what [`THE_END`] leads to.
 pub fn place(program: &mut Program, own: Own, end: u32) {
     for space in 0..SPACES {
         let all = PRESENT | WRITABLE | FOR_USER;

@@ -20,7 +20,7 @@ fn wait(a: &mut CodeAssembler) -> Result<(), IcedError> {
     a.jmp(again)
 }
 
-/// Does `test` on each engine with a machine whose timer was just started.
+/// Runs `test` on each engine with a machine whose timer was just started.
 fn with_timer(test: impl Fn(Rig)) {
     on_both(|engine| {
         let mut rig = Rig::new(engine, &wait, (TIMER, Gate::Interrupt, &count_tick));

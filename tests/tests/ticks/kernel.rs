@@ -32,7 +32,7 @@ const DEFAULT: u8 = 60;
 const PERIOD: u64 = 1_193;
 const PULSES_PER_SECOND: u64 = 1_193_182;
 
-/// Tells the kernel how long, and stalls the machine.
+/// The console of the kernel: tells it how long to run, and stalls the machine.
 struct Host {
     printed: Vec<u8>,
     /// The byte that the kernel finds at COM1.

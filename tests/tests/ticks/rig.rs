@@ -44,7 +44,7 @@ pub const COM1: u8 = 0x24;
 pub enum Gate {
     /// An interrupt gate clears IF.
     Interrupt = 0x8e,
-    /// A trap gate leaves it.
+    /// A trap gate leaves IF.
     Trap = 0x8f,
 }
 
@@ -136,7 +136,7 @@ impl Rig {
         }
     }
 
-    /// Counter 0 in mode 2 counts `count`.
+    /// Programs counter 0 in mode 2 with `count`.
     pub fn start_timer(&mut self, count: u16) {
         let [low, high] = count.to_le_bytes();
         self.write(&[(0x43, 0x34), (0x40, low.into()), (0x40, high.into())]);
@@ -147,7 +147,7 @@ impl Rig {
         self.write(&[(0x3fc, 0x0b), (0x3f9, 0x01)]);
     }
 
-    /// COM1 receives as much as it takes; how many bytes that was.
+    /// Sends COM1 as much as it takes; returns the number of bytes.
     pub fn flood(&mut self) -> usize {
         let bytes = vec![b'x'; self.backends.com1.room()];
         self.backends.com1.send(&bytes);
@@ -172,7 +172,7 @@ impl Rig {
         exit
     }
 
-    /// Runs the processor until it waits in HLT with nothing requested; how often HLT was left at once.
+    /// Runs the processor until it waits in HLT with nothing requested; returns how often HLT was left at once.
     pub fn run_to_halt(&mut self) -> u32 {
         for left in 0..10_000 {
             self.board.advance();
@@ -200,7 +200,7 @@ fn assemble(address: u32, code: Code) -> Vec<u8> {
     assembler.assemble(address.into()).unwrap()
 }
 
-/// Does `test` with each engine.
+/// Runs `test` with each engine.
 pub fn on_both(test: impl Fn(Engine)) {
     for engine in [Engine::Emulator, Engine::Translator] {
         test(engine);

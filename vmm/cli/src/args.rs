@@ -20,12 +20,12 @@ use crate::engine;
 #[derive(Debug, Parser)]
 #[command(name = "replex", version, arg_required_else_help = false)]
 pub struct Cli {
-    /// What to do.
+    /// The command to execute.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
+/// A command of the program.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Boot a kernel.

@@ -31,9 +31,9 @@ use super::context::DeviceContext;
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let kernel = Kernel::flat(vec![
-///     0xe4, 0x50, // in al, 50h
-///     0xe4, 0x50, // in al, 50h
-///     0xe6, 0xf4, // out F4h, al  ; ends the machine
+///     0xe4, 0x50, // in al, 0x50
+///     0xe4, 0x50, // in al, 0x50
+///     0xe6, 0xf4, // out 0xf4, al  ; ends the machine
 /// ]);
 /// let source = BootSource {
 ///     kernel: &kernel,

@@ -16,7 +16,7 @@ pub struct Wires([Wire; 16]);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Wire {
-    /// How the line is triggered, while anybody drives it.
+    /// The trigger of the line, while anybody drives it.
     trigger: Option<Trigger>,
     drivers: u32,
     /// The number of drivers that drive it high.

@@ -11,7 +11,7 @@ use super::{Environment, SystemBus, device::DeviceStateError};
 pub struct DeviceState {
     /// The name of the device.
     pub name: String,
-    /// Whether it drives each of its lines high.
+    /// Whether the device drives each of its lines high.
     pub lines: Vec<bool>,
     /// The bytes that the device encoded.
     pub state: Vec<u8>,
@@ -28,10 +28,10 @@ pub enum BusStateError {
         /// The device's error.
         error: DeviceStateError,
     },
-    /// There is a state for a device that is not attached.
+    /// A state belongs to a device that is not attached.
     #[error("there is no device {0:?} to restore")]
     NoSuchDevice(String),
-    /// There is no state, or more than one, for an attached device.
+    /// An attached device has no state, or more than one.
     #[error("no state, or several, for device {0:?}")]
     NotOneState(String),
 }

@@ -3,11 +3,11 @@
 /// A date. Any `month` and `day` are accepted where dates are read; those given out are proper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Date {
-    /// Year of the common era.
+    /// The year of the common era.
     pub year: i64,
-    /// 1 to 12.
+    /// The month, 1 to 12.
     pub month: u8,
-    /// 1 to 31.
+    /// The day of the month, 1 to 31.
     pub day: u8,
 }
 

@@ -66,10 +66,10 @@ impl Trigger for NoTrigger {
 const BURST: usize = 256;
 
 const IIR: u8 = 2;
-/// Both of the interrupts there are: received data available, transmitter holding register empty (IER bits 0 and 1).
+/// The enables of both interrupts: received data available, transmitter holding register empty (IER bits 0 and 1).
 const IER_ERBFI: u8 = 1 << 0;
 const IER_ETBEI: u8 = 1 << 1;
-/// Interrupt identification of the same two (bits 3–1), and of none.
+/// The interrupt identification of these two (bits 3–1), and that of none.
 const IIR_THRE: u8 = 0b010;
 const IIR_RDA: u8 = 0b100;
 const IIR_NONE: u8 = 0b001;

@@ -143,7 +143,7 @@ impl Gdb {
         }
     }
 
-    /// Does the next thing that the state of the session calls for.
+    /// Takes the next step that the state of the session calls for.
     fn go_on<'v>(
         &self,
         session: Option<Session<'v>>,

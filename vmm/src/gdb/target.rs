@@ -81,7 +81,7 @@ impl RegId for Number {
     }
 }
 
-/// How the machine goes on.
+/// The way in which the machine goes on.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Resume {
     Continue,
@@ -91,7 +91,7 @@ enum Resume {
 /// A machine, and the breakpoints and watchpoints that gdb has set on it.
 pub struct Debugged<'v> {
     pub vm: &'v mut Vm,
-    /// Why the machine cannot go on, while gdb may still inspect it.
+    /// The reason why the machine cannot go on, while gdb may still inspect it.
     pub over: Option<StopReason>,
     table: Table,
     resume: Resume,

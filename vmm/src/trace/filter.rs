@@ -29,7 +29,7 @@ pub struct Selection {
     numbers: RangeInclusive<u16>,
 }
 
-/// Why a text is not a selection.
+/// The reason why a text is not a selection.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum SelectionError {
     /// The kind does not exist.

@@ -21,7 +21,7 @@ pub use filter::{Filter, Selection, SelectionError};
 pub struct Event {
     /// Nanoseconds since the machine was switched on.
     pub time: u64,
-    /// What happened.
+    /// The observation: what happened.
     pub what: Observation,
 }
 
@@ -45,7 +45,7 @@ pub trait Sink: Send {
     /// Receives `event`. The guest waits meanwhile.
     fn event(&mut self, event: &Event);
 
-    /// Is called whenever the processor pauses: about every 250 µs, when it waits in HLT, and before [`crate::Vm::run`] and
+    /// Takes notice of a pause of the processor: about every 250 µs, when it waits in HLT, and before [`crate::Vm::run`] and
     /// [`crate::Vm::step`] return. This is the time to hand on what was collected.
     fn pause(&mut self) {}
 }
@@ -144,8 +144,9 @@ impl fmt::Debug for Trace {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Arc;
 
+    use parking_lot::Mutex;
     use sbe::{ControlWrite, GuestEvent, cpu::control::ControlRegister};
 
     use super::*;
@@ -203,11 +204,11 @@ mod tests {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&seen);
         let filter = Filter::new(vec!["control".parse().unwrap()]);
-        let sink = move |event: &Event| sink.lock().unwrap().push(*event);
+        let sink = move |event: &Event| sink.lock().push(*event);
         let mut trace = Trace::new(filter, Box::new(sink));
         trace.observe(&interrupt(EventSource::External), || panic!("nobody asked"));
         trace.observe(&CONTROL, || 7);
         let (time, what) = (7, CONTROL);
-        assert_eq!(*seen.lock().unwrap(), [Event { time, what }]);
+        assert_eq!(*seen.lock(), [Event { time, what }]);
     }
 }

@@ -78,16 +78,16 @@ fn the_console_is_served_while_the_machine_stands_still() {
     /// A guest that raises RTS, waits for a byte and ends with it as status.
     #[rustfmt::skip]
     const RECEIVE: &[u8] = &[
-        0x66, 0xba, 0xfc, 0x03, // mov dx, 3FCh  ; modem control
+        0x66, 0xba, 0xfc, 0x03, // mov dx, 0x3fc  ; modem control
         0xb0, 0x03,             // mov al, 3
         0xee,                   // out dx, al
-        0x66, 0xba, 0xfd, 0x03, // mov dx, 3FDh  ; line status
+        0x66, 0xba, 0xfd, 0x03, // mov dx, 0x3fd  ; line status
         0xec,                   // again: in al, dx
         0xa8, 0x01,             // test al, 1
         0x74, 0xfb,             // jz again
-        0x66, 0xba, 0xf8, 0x03, // mov dx, 3F8h  ; data
+        0x66, 0xba, 0xf8, 0x03, // mov dx, 0x3f8  ; data
         0xec,                   // in al, dx
-        0xe6, 0xf4,             // out F4h, al
+        0xe6, 0xf4,             // out 0xf4, al
     ];
     for engine in ENGINES {
         let mut vm = machine(engine, RECEIVE);

@@ -46,23 +46,23 @@ impl Device for Button {
     }
 }
 
-/// Where guests find a button, and the line that it drives.
+/// The port at which guests find a button, and the line that it drives.
 const PORT: u16 = 0x300;
 const IRQ: u8 = 5;
 
 /// A guest that ends with the number that it reads.
 #[rustfmt::skip]
 const READ: &[u8] = &[
-    0x66, 0xba, 0x00, 0x03, // mov dx, 300h
+    0x66, 0xba, 0x00, 0x03, // mov dx, 0x300
     0xec,                   // in al, dx
-    0xe6, 0xf4,             // out F4h, al
+    0xe6, 0xf4,             // out 0xf4, al
 ];
 
 /// The beginning of a guest that gets IRQ 5 as vector 0x25.
 #[rustfmt::skip]
 const LISTEN: &[u8] = &[
-    0xbc, 0x00, 0x00, 0x21, 0x00,             // mov esp, 210000h
-    0x0f, 0x01, 0x1d, 0x00, 0x00, 0x20, 0x00, // lidt [200000h]
+    0xbc, 0x00, 0x00, 0x21, 0x00,             // mov esp, 0x210000
+    0x0f, 0x01, 0x1d, 0x00, 0x00, 0x20, 0x00, // lidt [0x200000]
     0xb0, 0x11, 0xe6, 0x20,                   // 8259A master: ICW1
     0xb0, 0x20, 0xe6, 0x21,                   // ICW2: vectors 0x20 to 0x27
     0xb0, 0x04, 0xe6, 0x21,                   // ICW3
@@ -75,7 +75,7 @@ const LISTEN: &[u8] = &[
 const WAIT: &[u8] = &[0xf4, 0xeb, 0xfd];
 /// jmp to itself
 const LOOP: &[u8] = &[0xeb, 0xfe];
-/// mov dx, 301h; mov al, 1; out dx, al; then wait
+/// mov dx, 0x301; mov al, 1; out dx, al; then wait
 const PRESS: &[u8] = &[0x66, 0xba, 0x01, 0x03, 0xb0, 0x01, 0xee, 0xf4, 0xeb, 0xfd];
 
 fn irq(number: u8) -> Irq {
@@ -125,7 +125,7 @@ fn interrupted(engine: Engine, then: &[u8]) -> Vm {
     vm
 }
 
-/// Such a machine, and the button whose interrupt it is; its number is 42.
+/// A machine as [`interrupted`] makes it, and the button, numbered 42, that interrupts it.
 fn listening(engine: Engine, then: &[u8]) -> (Vm, Arc<AtomicBool>) {
     let mut vm = interrupted(engine, then);
     let pressed = attach_button(&mut vm, 42);
@@ -249,7 +249,7 @@ fn conflicts_are_errors() {
     );
 }
 
-/// Reading takes long, and the machine is told to pause meanwhile.
+/// A device whose reads take long, and which tells the machine to pause meanwhile.
 struct Slow {
     control: Control,
     done: Arc<Mutex<Option<Instant>>>,
@@ -279,7 +279,7 @@ fn the_ticks_before_a_pause_are_owed() {
         0xb0, 0x34, 0xe6, 0x43, // 8254: counter 0, mode 2
         0xb0, 0xa9, 0xe6, 0x40, // counts of 1193
         0xb0, 0x04, 0xe6, 0x40,
-        0x66, 0xba, 0x00, 0x03, // mov dx, 300h
+        0x66, 0xba, 0x00, 0x03, // mov dx, 0x300
         0xec,                   // in al, dx
     ];
     for engine in ENGINES {
@@ -350,7 +350,7 @@ fn a_descriptor_of_a_device_wakes_a_halted_machine() {
     }
 }
 
-/// Reads as one number in every width, and switches the machine off when written.
+/// A device that reads as one number in every width, and switches the machine off when written.
 struct Number(u64);
 
 impl Device for Number {
@@ -363,7 +363,7 @@ impl Device for Number {
     }
 }
 
-/// Where guests find a number.
+/// The address at which guests find a number.
 const NUMBER: u64 = 0xd000_0000;
 
 #[test]
@@ -372,7 +372,7 @@ fn devices_come_and_go_while_the_guest_runs() {
     #[rustfmt::skip]
     const COPY: &[u8] = &[
         0xa1, 0x00, 0x00, 0x00, 0xd0, // again: mov eax, [d0000000h]
-        0xa3, 0x00, 0x00, 0x20, 0x00, // mov [200000h], eax
+        0xa3, 0x00, 0x00, 0x20, 0x00, // mov [0x200000], eax
         0xeb, 0xf4,                   // jmp again
     ];
     for engine in ENGINES {

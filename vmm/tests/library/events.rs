@@ -1,4 +1,4 @@
-//! Interrupts and exceptions that the policy intercepts, and what is decided about them.
+//! Interrupts and exceptions that the policy intercepts, and the decisions about them.
 
 use vmm::{Action, Decision, Engine, EventSource, GuestEvent, Policy, StopReason, Vm};
 
@@ -93,7 +93,7 @@ fn a_swallowed_interrupt_does_not_keep_the_next_from_coming() {
 
 #[test]
 fn what_is_decided_before_a_pause_may_be_decided_again_behind_it() {
-    /// In the text of the master's registers.
+    /// A part of the text of the master's registers.
     const SERVED: &str = "ISR 01";
     for engine in ENGINES {
         let mut vm = intercepting(engine, TIMER, &[0x20]);

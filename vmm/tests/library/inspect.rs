@@ -4,20 +4,20 @@ use vmm::{AccessError, Engine, GuestPhys, LinearAddr, NoTranslation, NotRam, Sto
 
 use crate::support::{ENGINES, PATCHED, START, Typed, machine, physical, run_slice};
 
-/// A guest that turns paging on with the directory at 2 MiB, sets the word at 40_3FFEh to 1, waits until something else is there and ends
-/// with the low byte of that as status.
+/// A guest that turns paging on with the directory at 2 MiB, sets the word at 0x40_3ffe to 1, waits until something else is
+/// there and ends with the low byte of that as status.
 #[rustfmt::skip]
 const PAGED: &[u8] = &[
-    0xb8, 0x00, 0x00, 0x20, 0x00,                               // mov eax, 200000h
+    0xb8, 0x00, 0x00, 0x20, 0x00,                               // mov eax, 0x200000
     0x0f, 0x22, 0xd8,                                           // mov cr3, eax
     0x0f, 0x20, 0xc0,                                           // mov eax, cr0
-    0x0d, 0x00, 0x00, 0x00, 0x80,                               // or eax, 80000000h
+    0x0d, 0x00, 0x00, 0x00, 0x80,                               // or eax, 0x80000000
     0x0f, 0x22, 0xc0,                                           // mov cr0, eax
-    0xc7, 0x05, 0xfe, 0x3f, 0x40, 0x00, 0x01, 0x00, 0x00, 0x00, // mov dword [403FFEh], 1
-    0xa1, 0xfe, 0x3f, 0x40, 0x00,                               // again: mov eax, [403FFEh]
+    0xc7, 0x05, 0xfe, 0x3f, 0x40, 0x00, 0x01, 0x00, 0x00, 0x00, // mov dword [0x403ffe], 1
+    0xa1, 0xfe, 0x3f, 0x40, 0x00,                               // again: mov eax, [0x403ffe]
     0x83, 0xf8, 0x01,                                           // cmp eax, 1
     0x74, 0xf6,                                                 // je again
-    0xe6, 0xf4,                                                 // out F4h, al
+    0xe6, 0xf4,                                                 // out 0xf4, al
 ];
 
 const DIRECTORY: u64 = 0x20_0000;

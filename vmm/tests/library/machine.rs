@@ -14,9 +14,9 @@ use vmm::{
 
 use crate::support::{COUNT, ENGINES, HALT, START, assert_counting, machine};
 
-/// mov al, 42; out F4h, al
+/// mov al, 42; out 0xf4, al
 const END: &[u8] = &[0xb0, 42, 0xe6, 0xf4];
-/// Many times what anything here takes on a slow host.
+/// Many times the time that anything here takes on a slow host.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A running machine.
@@ -106,7 +106,7 @@ fn nobody_waits_for_a_machine_that_has_ended() {
 #[test]
 fn a_machine_may_be_started_while_it_is_intercepted() {
     for engine in ENGINES {
-        // int 80h
+        // int 0x80
         let mut vm = machine(engine, &[&[0xcd, 0x80], END].concat());
         let mut policy = Policy::new();
         policy.set_vector(0x80, Action::Intercept);
@@ -124,7 +124,7 @@ fn a_machine_may_be_started_while_it_is_intercepted() {
 #[test]
 fn an_intercepted_machine_waits_for_the_decision() {
     for engine in ENGINES {
-        // int 80h
+        // int 0x80
         let mut vm = machine(engine, &[&[0xcd, 0x80], END].concat());
         let mut policy = Policy::new();
         policy.set_vector(0x80, Action::Intercept);
@@ -190,7 +190,7 @@ fn a_panic_of_a_device_is_an_error() {
     }
 
     for engine in ENGINES {
-        // in al, 40h + 4
+        // in al, 0x40 + 4
         let mut vm = machine(engine, &[0xe4, 0x44]);
         vm.attach(Resources::new("broken").ports(0x44..=0x44), Broken)
             .unwrap();

@@ -1,4 +1,4 @@
-//! What the tests of the library share: tiny guests, and a console that replays what was typed.
+//! Support for the tests of the library: tiny guests, and a console that replays what was typed.
 
 use std::{collections::VecDeque, io, os::fd::BorrowedFd};
 
@@ -9,15 +9,15 @@ use vmm::{
 };
 
 pub const ENGINES: [Engine; 2] = [Engine::Emulator, Engine::Translator];
-/// Where guests are entered.
+/// The address at which guests are entered.
 pub const START: u32 = 0x10_0000;
-/// What guests have beside their code.
+/// The address of the data that guests have beside their code.
 pub const DATA: u32 = 0x20_0000;
 
 /// A guest that counts in EAX and in the doubleword at [`DATA`], for ever.
 #[rustfmt::skip]
 pub const COUNT: &[u8] = &[
-    0xff, 0x05, 0x00, 0x00, 0x20, 0x00, // again: inc dword [200000h]
+    0xff, 0x05, 0x00, 0x00, 0x20, 0x00, // again: inc dword [0x200000]
     0x40,                               // inc eax
     0xeb, 0xf7,                         // jmp again
 ];
@@ -36,7 +36,7 @@ pub const PATCHED: &[u8] = &[
     0xb0, 0x01, // again: mov al, 1
     0x3c, 0x01, // cmp al, 1
     0x74, 0xfa, // je again
-    0xe6, 0xf4, // out F4h, al
+    0xe6, 0xf4, // out 0xf4, al
 ];
 
 /// A machine with `code`.
@@ -84,7 +84,7 @@ pub fn physical<const N: usize>(vm: &Vm, address: u64) -> [u8; N] {
     bytes
 }
 
-/// A console on which this is typed, and that keeps what is shown.
+/// A console that types a text, and keeps what is shown.
 #[derive(Default)]
 pub struct Typed {
     pub input: VecDeque<Input>,

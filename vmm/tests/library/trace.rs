@@ -1,7 +1,8 @@
 //! The event log in the hands of a program.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use vmm::{
     StopReason,
     sbe::Observation,
@@ -19,14 +20,14 @@ fn a_library_user_receives_events() {
         let mut vm = machine(engine, CALL);
         let events = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&events);
-        let sink = move |event: &Event| sink.lock().unwrap().push(*event);
+        let sink = move |event: &Event| sink.lock().push(*event);
         let filter = Filter::new(vec!["software".parse().unwrap()]);
         vm.trace(filter, Box::new(sink));
         assert!(matches!(
             vm.run(&mut Typed::default()),
             StopReason::TripleFault
         ));
-        let events = events.lock().unwrap();
+        let events = events.lock();
         let [event] = events[..] else {
             panic!("{events:?}");
         };
@@ -36,7 +37,7 @@ fn a_library_user_receives_events() {
     }
 }
 
-/// Collects events, and hands them on in the pauses.
+/// A sink that collects events, and hands them on in the pauses.
 struct Collector {
     collected: Vec<Event>,
     handed_on: Arc<Mutex<Vec<Event>>>,
@@ -48,7 +49,7 @@ impl Sink for Collector {
     }
 
     fn pause(&mut self) {
-        self.handed_on.lock().unwrap().append(&mut self.collected);
+        self.handed_on.lock().append(&mut self.collected);
     }
 }
 
@@ -67,6 +68,6 @@ fn nothing_is_held_back_when_the_machine_stands_still() {
             vm.step(&mut Typed::default()),
             StopReason::TripleFault
         ));
-        assert_eq!(handed_on.lock().unwrap().len(), 3);
+        assert_eq!(handed_on.lock().len(), 3);
     }
 }

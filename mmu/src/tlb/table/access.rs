@@ -11,9 +11,9 @@ use crate::tlb::view::View;
 /// The order in which the bytes of a range are accessed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Order {
-    /// From the lowest address on.
+    /// Ascending: from the lowest address on.
     Upward,
-    /// From the highest address on.
+    /// Descending: from the highest address on.
     Downward,
 }
 

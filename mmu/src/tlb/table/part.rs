@@ -20,11 +20,11 @@ const WORD: usize = u64::BITS as usize;
 
 /// The host pages of a part that are in use.
 pub(super) struct Residency {
-    /// For each region, the views that may have filled slots there.
+    /// The views that may have filled slots, by region.
     touched: [ViewSet; REGIONS],
     /// A bit for each region with such views.
     summary: [u64; REGIONS / WORD],
-    /// For each region, the views whose host page takes memory.
+    /// The views whose host pages take memory, by region.
     held: [ViewSet; REGIONS],
     /// Bytes of those pages.
     bytes: usize,
@@ -99,9 +99,9 @@ pub(crate) struct Part<'a> {
     pub(super) residency: &'a mut Residency,
     /// Counts of emptied fetch slots, by privilege.
     pub(super) fetch_epochs: &'a mut [u64; 2],
-    /// Count of those that all spaces share.
+    /// Count of emptied fetch slots that all spaces share.
     pub(super) shared_epoch: &'a mut u64,
-    /// Count of those of programs in sets that have windows.
+    /// Count of emptied fetch slots of programs in sets that have windows.
     pub(super) windowed_epoch: &'a mut u64,
     /// Count of the times that slots of any view were emptied.
     pub(super) drops: &'a mut u64,

@@ -11,7 +11,7 @@ use crate::guest::{
 };
 
 const PAGE: u32 = 0x4000_3000;
-/// In the same page table as [`PAGE`].
+/// A page that the same page table maps as [`PAGE`].
 const NEIGHBOUR: u32 = 0x4000_5000;
 const SHARED: u32 = 0xc000_3000;
 const OLD: u64 = 0x30_0000;
@@ -26,7 +26,7 @@ fn directory(number: u64) -> u64 {
     }
 }
 
-/// MOV to CR3.
+/// Enters the space of `directory`: MOV to CR3.
 fn enter(mmu: &mut Mmu, directory: u64) {
     mmu.set_paging(Paging {
         cr3: directory as u32,
@@ -373,7 +373,7 @@ fn a_directory_outside_memory_is_harmless() {
     }
 }
 
-/// The directory maps itself with its entry for this page.
+/// A page with whose entry the directory maps itself.
 const ITSELF: u32 = 0x7fc0_0000;
 
 #[test]

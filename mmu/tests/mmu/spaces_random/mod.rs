@@ -118,9 +118,9 @@ impl Mapping {
 struct Guest {
     pair: Pair,
     space: usize,
-    /// Such pages of the shared part.
+    /// Pages of the shared part that may have such a translation.
     stale: Vec<u32>,
-    /// Such pages of the spaces' own parts.
+    /// Pages of the spaces' own parts that may have such a translation.
     stale_own: [Vec<u32>; SPACES],
 }
 
@@ -153,7 +153,7 @@ impl Guest {
         self.pair.model.regs.pae
     }
 
-    /// Does what MOV to CR3 does, without the flush.
+    /// Enters a space as MOV to CR3 does, without the flush.
     fn load_space(&mut self, space: usize) {
         self.pair.model.regs.cr3 = if self.pae() {
             (POINTERS + space * 32) as u32

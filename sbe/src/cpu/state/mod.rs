@@ -38,7 +38,7 @@ const MAX_COUNT: u64 = 1 << 62;
 /// When Switching Stacks").
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum InterruptShadow {
-    /// Nothing.
+    /// No event.
     #[default]
     None,
     /// Maskable interrupts: after STI.

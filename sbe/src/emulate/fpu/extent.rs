@@ -10,7 +10,7 @@ use crate::emulate::exec::Exec;
 use crate::fault::Fault;
 use mmu::Access;
 
-/// Does all checks of `size` bytes at `segment:[offset]`, paging included.
+/// Makes all checks of an access to `size` bytes at `segment:[offset]`, paging included.
 pub fn touch(
     exec: &mut Exec<'_>,
     segment: SegReg,
@@ -31,7 +31,8 @@ pub fn touch(
     }
 }
 
-/// Does all checks of the last byte of the memory operand of `insn`, `bytes` long. With 16-bit addresses its offset wraps.
+/// Makes all checks of an access to the last byte of the memory operand of `insn`, `bytes` long. With 16-bit addresses its
+/// offset wraps.
 pub fn touch_last(
     exec: &mut Exec<'_>,
     insn: &Insn,

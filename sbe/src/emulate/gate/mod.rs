@@ -29,11 +29,11 @@ const HANDLER_CLEARS: u32 = TF | NT | RF | VM;
 /// The interrupted program's privilege, compared with its handler's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Origin {
-    /// In virtual-8086 mode.
+    /// The program was in virtual-8086 mode.
     V86,
-    /// At an outer privilege level.
+    /// The program was at an outer privilege level.
     Outer,
-    /// At the same privilege level.
+    /// The program was at the same privilege level.
     Same,
 }
 

@@ -23,9 +23,9 @@ struct Case {
     name: &'static str,
     start: fn() -> Bench,
     happens: fn(&mut Bench) -> Result<(), Fault>,
-    /// Bytes of the instruction that asks for it, if one does.
+    /// Bytes of the instruction that asks for the event, if one does.
     length: u32,
-    /// It is a fault.
+    /// Whether the event is a fault.
     faults: bool,
 }
 
@@ -99,7 +99,7 @@ const CASES: [Case; 9] = [
     },
 ];
 
-/// Vectors 13 and 0x40 lead to the handler.
+/// A bench whose vectors 13 and 0x40 lead to the handler.
 fn with_gate(mut bench: Bench, access: u16) -> Bench {
     for vector in [13, 0x40] {
         bench.vector(vector, gate(KCODE, HANDLER, access, 0));
@@ -108,7 +108,7 @@ fn with_gate(mut bench: Bench, access: u16) -> Bench {
     bench
 }
 
-/// Vectors 13 and 0x40 lead to a task.
+/// A bench whose vectors 13 and 0x40 lead to a task.
 fn with_task() -> Bench {
     let mut bench = Bench::protected();
     bench.define(NEW, segment(TSS2, 0x67, TSS32));
@@ -143,7 +143,7 @@ fn protection_fault(bench: &mut Bench) -> Result<(), Fault> {
     bench.exec().raise(exception)
 }
 
-/// All that can be told of it, in registers and memory.
+/// The state of `bench` as the guest can tell it, in registers and memory.
 fn state(bench: &Bench) -> (String, Vec<u8>) {
     let mut memory = vec![0; USED];
     bench

@@ -35,9 +35,9 @@ pub enum Nesting {
 /// A fault of a task switch, by the task in whose context it is raised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SwitchFault {
-    /// Before the switch: nothing has changed.
+    /// A fault before the switch: nothing has changed.
     OldTask(Fault),
-    /// After it: EIP and all other registers are the new task's.
+    /// A fault after the switch: EIP and all other registers are the new task's.
     NewTask(Fault),
 }
 

@@ -26,7 +26,7 @@ impl InnerStack {
         TransferStack::next(self.entry.segment(), self.pointer, self.entry.dpl())
     }
 
-    /// Its descriptor.
+    /// The descriptor of the stack segment.
     pub fn entry(&self) -> &Entry {
         &self.entry
     }

@@ -52,7 +52,7 @@ pub struct Mem {
 }
 
 impl Mem {
-    /// The same operand in the window.
+    /// Places the operand in the window.
     pub fn in_window(self) -> Self {
         Self {
             window: true,

@@ -13,7 +13,7 @@ use crate::translate::mode::PageKey;
 /// The offsets of breakpoints that the translations heed.
 #[derive(Default)]
 pub struct BreakpointOffsets {
-    /// Sorted, each once.
+    /// The offsets, sorted, each once.
     offsets: Vec<u16>,
     /// Value of [`Debugger::changes`] when they were taken over.
     changes: u64,

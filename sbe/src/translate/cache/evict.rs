@@ -15,7 +15,7 @@ const STEP: usize = 12;
 /// Hundredths of the buffer that the pages that stay may fill.
 const KEPT: usize = 50;
 
-/// When the code slots were cleared last.
+/// The fill of the buffer when the code slots were cleared last.
 #[derive(Default)]
 pub struct Aging {
     /// Hundredths of the buffer that were in use then.

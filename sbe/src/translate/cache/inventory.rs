@@ -21,7 +21,7 @@ pub struct CodePageReport {
     pub scanned: usize,
     /// The number of branches of other pages that lead here.
     pub incoming: usize,
-    /// When it was looked up last.
+    /// The time at which the page was looked up last.
     pub executed: Timestamp,
     /// Whether the page has to be compared with what was scanned before it executes again: it, or the page behind it, was
     /// written, or breakpoints in it have come or gone.

@@ -74,7 +74,7 @@ pub struct CodeCache {
 #[derive(Clone, Copy)]
 struct Request {
     key: PageKey,
-    /// Offset of its first instruction in the page.
+    /// Offset of the first instruction in the page.
     offset: u32,
     variant: Variant,
     /// EIP of the processor that is about to execute it.
@@ -103,7 +103,7 @@ impl CodeCache {
         })
     }
 
-    /// See [`CodeBuffer::check_system_call`].
+    /// Makes the checker examine a system call: see [`CodeBuffer::check_system_call`].
     #[cfg(test)]
     pub fn check_system_call(&mut self) {
         self.buffer.check_system_call();
@@ -119,7 +119,7 @@ impl CodeCache {
         &mut self.stats
     }
 
-    /// Has everything checked that is emitted from now on.
+    /// Turns on the check of all code emitted from now on.
     pub fn verify(&mut self) {
         self.buffer.verify();
     }
@@ -209,7 +209,7 @@ impl CodeCache {
         self.epochs = now;
     }
 
-    /// Has the page of `key` looked up, and compared with what was scanned, before its code executes again.
+    /// Invalidates the page of `key`: it is looked up, and compared with what was scanned, before its code executes again.
     fn invalidate(&mut self, key: PageKey) {
         for link in self.pages.invalidate(key) {
             self.buffer.unlink(link);

@@ -33,12 +33,12 @@ enum Validity {
 pub struct CodePage {
     /// The page's bytes then.
     bytes: Box<[u8; PAGE_SIZE]>,
-    /// When the page had last been written, as far as the translations are known to hold.
+    /// The time at which the page had last been written, as far as the translations are known to hold.
     written: Timestamp,
     /// The tail of the page when an instruction across its end was translated.
     tail: Option<Tail>,
     validity: Validity,
-    /// When the page was looked up last.
+    /// The time at which the page was looked up last.
     executed: Timestamp,
     /// The table through which emitted code finds the entries.
     table: TableId,
@@ -106,7 +106,7 @@ impl CodePage {
         self.table
     }
 
-    /// When the page was looked up last.
+    /// The time at which the page was looked up last.
     pub fn executed(&self) -> Timestamp {
         self.executed
     }

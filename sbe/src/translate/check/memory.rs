@@ -22,7 +22,7 @@ pub struct Operand {
     pub address: Value,
     /// The operand's size.
     pub bytes: u64,
-    /// Whether it is written.
+    /// Whether the operand is written.
     pub writes: bool,
     /// The alignment that its address needs.
     pub alignment: u64,
@@ -46,13 +46,13 @@ pub enum Location {
 /// The rights of code beside those of all code.
 #[derive(Clone, Copy)]
 pub struct Rights {
-    /// The fields of the context that it may write.
+    /// The fields of the context that the code may write.
     pub writes: &'static [Field],
     /// Fields whose low bits are zeros, with the number of these bits.
     pub aligned: &'static [(Field, u8)],
-    /// Whether it may load R14, RSP and the FPU from the context.
+    /// Whether the code may load R14, RSP and the FPU from the context.
     pub loads_state: bool,
-    /// Whether it may access the window.
+    /// Whether the code may access the window.
     pub uses_window: bool,
 }
 

@@ -28,14 +28,14 @@ const MOST_FACTS: usize = 16;
 pub struct Fact {
     /// The value tested.
     pub value: Value,
-    /// Whether it was zero.
+    /// Whether the value was zero.
     pub zero: bool,
 }
 
 /// The progress of a poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Poll {
-    /// None was begun.
+    /// No poll was begun.
     None,
     /// The count has become this.
     Counted(Value),

@@ -27,7 +27,7 @@ pub const ARENA: Atom = Atom(2);
 pub struct Low {
     /// The number of known bits.
     pub bits: u8,
-    /// Their value.
+    /// The value of these bits.
     pub value: u64,
 }
 
@@ -86,11 +86,11 @@ pub enum Table {
 /// An operation whose result is not a sum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Shift {
-    /// Right, of 64 bits.
+    /// Shift right, of 64 bits.
     Right,
-    /// Left, of 32 bits.
+    /// Shift left, of 32 bits.
     Left32,
-    /// Right with copies of the sign, of 32 bits.
+    /// Shift right with copies of the sign, of 32 bits.
     Signed32,
     /// Rotation right, of 32 bits.
     Rotate32,

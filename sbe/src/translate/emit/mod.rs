@@ -71,18 +71,18 @@ pub enum Emitted {
     Inline,
     /// Host code was emitted that never continues with the next instruction.
     Ends,
-    /// Nothing was emitted: the emulator has to execute it.
+    /// Nothing was emitted: the emulator has to execute the instruction.
     Emulate,
 }
 
 /// The target of a branch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// This offset of the page.
+    /// The code at this offset of the page.
     Inside(u16),
-    /// This offset of the page, in the variant without groups.
+    /// The code at this offset of the page, in the variant without groups.
     Plain(u16),
-    /// Another page.
+    /// Code in another page.
     Outside,
 }
 

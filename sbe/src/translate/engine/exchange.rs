@@ -84,8 +84,8 @@ impl Translator {
         }
     }
 
-    /// Has the guest's FPU state loaded on the way in, if its instructions can execute without an exception. Returns the host
-    /// address at which emitted code continues; `None` when the emulator has to execute the instruction.
+    /// Arranges for the guest's FPU state to be loaded on the way in, if its instructions can execute without an exception.
+    /// Returns the host address at which emitted code continues; `None` when the emulator has to execute the instruction.
     pub(super) fn load_fpu(&mut self, cx: &mut Exec<'_>) -> Option<u64> {
         if !may_run_on_host(cx.cpu) {
             return None;

@@ -73,7 +73,7 @@ impl Translator {
         self.windows = WindowPolicy::new(windows);
     }
 
-    /// Has everything checked that is emitted from now on: to be called before anything runs.
+    /// Turns on the check of all code emitted from now on: to be called before anything runs.
     pub fn verify(&mut self) {
         self.cache.verify();
     }
@@ -83,7 +83,8 @@ impl Translator {
         self.cache.verified()
     }
 
-    /// See [`CodeBuffer::check_system_call`](super::buffer::CodeBuffer::check_system_call).
+    /// Makes the checker examine a system call: see
+    /// [`CodeBuffer::check_system_call`](super::buffer::CodeBuffer::check_system_call).
     #[cfg(test)]
     pub fn check_system_call(&mut self) {
         self.cache.check_system_call();

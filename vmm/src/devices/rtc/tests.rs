@@ -21,7 +21,7 @@ fn set(rtc: &mut Rtc, now: u64, index: u8, value: u8) {
     rtc.write(now, value);
 }
 
-/// Century, year, month, day, weekday, hours, minutes, seconds.
+/// The registers that show the time: century, year, month, day, weekday, hours, minutes, seconds.
 fn shown(rtc: &mut Rtc, now: u64) -> [u8; 8] {
     TIME.map(|index| get(rtc, now, index))
 }

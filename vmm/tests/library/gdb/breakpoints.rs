@@ -100,13 +100,13 @@ fn watchpoints_have_1_to_4096_bytes() {
     }
 }
 
-/// Behind [`LOAD_TABLES`], with handlers for vectors 6 and 30h: what is worth stepping over.
+/// Instructions that are worth stepping over, behind [`LOAD_TABLES`], with handlers for vectors 6 and 0x30.
 #[rustfmt::skip]
 const STEPPED: &[u8] = &[
-    0xcd, 0x30,                                 // 13  int 30h
+    0xcd, 0x30,                                 // 13  int 0x30
     0x0f, 0x0b,                                 // 15  ud2
     0xb9, 0x03, 0x00, 0x00, 0x00,               // 17  mov ecx, 3
-    0xbf, 0x00, 0x90, 0x20, 0x00,               // 1c  mov edi, DATA + 9000h
+    0xbf, 0x00, 0x90, 0x20, 0x00,               // 1c  mov edi, DATA + 0x9000
     0xf3, 0xaa,                                 // 21  rep stosb
     0xeb, 0xfe,                                 // 23  jmp to itself
     0xcf,                                       // 25  iretd

@@ -9,7 +9,7 @@ use std::{
 
 use vmm::gdb::Address;
 
-/// How long to wait for what must come: a bound on hanging, not on speed.
+/// The time to wait for what must come: a bound on hanging, not on speed.
 const PATIENCE: Duration = Duration::from_secs(100);
 /// Number of EIP.
 pub const EIP: usize = 8;
@@ -120,7 +120,7 @@ impl Client {
         }
     }
 
-    /// Does what is answered with OK.
+    /// Sends a request that is answered with OK.
     #[track_caller]
     pub fn order(&mut self, contents: impl AsRef<[u8]>) {
         assert_eq!(self.ask(contents), "OK");
@@ -166,7 +166,7 @@ impl Client {
         self.order(format!("M{address:x},{:x}:{}", bytes.len(), hex(bytes)));
     }
 
-    /// What a monitor command shows.
+    /// The text that a monitor command shows.
     pub fn monitor(&mut self, command: &str) -> String {
         self.send(format!("qRcmd,{}", hex(command.as_bytes())));
         let mut shown = String::new();

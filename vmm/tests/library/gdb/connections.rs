@@ -14,10 +14,10 @@ const COUNT_DOWN: &[u8] = &[
     0xb9, 0x10, 0x27, 0x00, 0x00, // mov ecx, 10000
     0xe2, 0xfe,                   // loop to itself
     0xb0, 0x05,                   // mov al, 5
-    0xe6, 0xf4,                   // out F4h, al
+    0xe6, 0xf4,                   // out 0xf4, al
 ];
 
-/// Sets what would stop [`COUNT_DOWN`] often, and goes on up to there.
+/// Sets breakpoints and a watchpoint that stop [`COUNT_DOWN`] often, and goes on up to the third stop.
 fn stop_often(client: &mut Client) {
     client.order(format!("Z0,{:x},1", START + 5));
     client.order(format!("Z1,{:x},1", START + 7));

@@ -1,4 +1,4 @@
-//! How a machine with gdb ends: by the guest, by gdb, or by the user.
+//! Ends of a machine with gdb: by the guest, by gdb, or by the user.
 
 use std::{
     io,
@@ -17,9 +17,9 @@ use crate::support::{COUNT, DATA, ENGINES, HALT, START, Typed, machine};
 
 /// cli; hlt
 const POWER_OFF: &[u8] = &[0xfa, 0xf4];
-/// mov al, 42; out F4h, al
+/// mov al, 42; out 0xf4, al
 const DEBUG_EXIT: &[u8] = &[0xb0, 42, 0xe6, 0xf4];
-/// mov al, FEh; out 64h, al
+/// mov al, 0xfe; out 0x64, al
 const REBOOT: &[u8] = &[0xb0, 0xfe, 0xe6, 0x64];
 /// No interrupt descriptor table, then int 3.
 #[rustfmt::skip]

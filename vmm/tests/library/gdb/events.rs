@@ -3,10 +3,10 @@
 use super::{Client, LOAD_TABLES, killed, write_tables};
 use crate::support::{ENGINES, START};
 
-/// Behind [`LOAD_TABLES`]: raises vectors 30h and 6 in turns; each handler counts in a register of its own.
+/// A guest, behind [`LOAD_TABLES`], that raises vectors 0x30 and 6 in turns; each handler counts in a register of its own.
 #[rustfmt::skip]
 const EVENTS: &[u8] = &[
-    0xcd, 0x30,                                 // 13  int 30h
+    0xcd, 0x30,                                 // 13  int 0x30
     0x0f, 0x0b,                                 // 15  ud2
     0xeb, 0xfa,                                 // 17  jmp 13
     0x43, 0xcf,                                 // 19  inc ebx; iretd
@@ -21,7 +21,7 @@ const UD2: u32 = START + 0x15;
 /// Vectors, and the offsets of their handlers.
 const HANDLERS: [(u32, u32); 5] = [(0x30, 0x19), (0x31, 0x1b), (2, 0x1d), (6, 0x1f), (13, 0x25)];
 const EFLAGS: usize = 9;
-/// What gdb is told, and where the machine then is.
+/// The signal that gdb is told, and the EIP at which the machine then stands.
 const SOFTWARE: (&str, u32) = ("S1e", INT);
 const INVALID: (&str, u32) = ("S04", UD2);
 
@@ -40,7 +40,7 @@ fn next(client: &mut Client, (signal, eip): (&str, u32)) {
     assert_eq!(client.eip(), eip);
 }
 
-/// How often each of [`HANDLERS`] has run.
+/// The number of times that each of [`HANDLERS`] has run.
 fn counts(client: &mut Client) -> [u32; 5] {
     [3, 6, 7, 2, 5].map(|number| client.register(number))
 }

@@ -147,7 +147,7 @@ fn contents() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// What a client sends.
+/// A piece of what a client sends.
 fn piece() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         10 => contents().prop_map(|contents| super::client::framed(&contents)),
@@ -159,7 +159,7 @@ fn piece() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// `inject` changes what the guest does: it has no handlers.
+/// Whether `sent` leaves the guest alone and alive. `inject` does not, as the guest has no handlers.
 fn harmless(sent: &[u8]) -> bool {
     let inject = super::client::hex(b"inject");
     let kill = [&b"$k"[..], b"vKill"];
@@ -167,7 +167,7 @@ fn harmless(sent: &[u8]) -> bool {
     !has(inject.as_bytes()) && !kill.into_iter().any(has)
 }
 
-/// Whatever is sent, the machine goes on, the next client is served, and the guest has noticed nothing.
+/// The machine goes on whatever is sent, the next client is served, and the guest has noticed nothing.
 #[test]
 fn whatever_is_sent_the_next_client_is_served() {
     for engine in ENGINES {
@@ -205,7 +205,7 @@ fn whatever_is_sent_the_next_client_is_served() {
     }
 }
 
-/// Behind [`LOAD_TABLES`]: uses all kinds of registers, for ever.
+/// A guest, behind [`LOAD_TABLES`], that uses all kinds of registers, for ever.
 #[rustfmt::skip]
 const BUSY: &[u8] = &[
     0x0f, 0x20, 0xe0,                       // 13  mov eax, cr4
@@ -237,7 +237,7 @@ const HANDLERS: [(u32, u32); 12] = [
     (14, 0x2c),
 ];
 
-/// Writes a register, whichever.
+/// A request to write a register, whichever.
 fn set_register() -> impl Strategy<Value = Vec<u8>> {
     let register = (0..0x48_usize).prop_flat_map(|number| {
         let bytes = match number {
@@ -252,7 +252,7 @@ fn set_register() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// Changes the guest in whatever way.
+/// A request that changes the guest in whatever way.
 fn harm() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         set_register(),
@@ -310,7 +310,7 @@ fn whatever_is_done_to_the_guest_the_stub_serves() {
     result.unwrap();
 }
 
-/// What is asked for is large, the answer is not.
+/// Requests for much memory get short answers.
 #[test]
 fn requests_for_much_are_answered_with_little() {
     for engine in ENGINES {

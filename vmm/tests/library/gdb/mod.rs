@@ -25,9 +25,9 @@ use crate::support::{DATA, START, Typed, machine};
 /// The first instructions of guests that need [`write_tables`]'s tables.
 #[rustfmt::skip]
 const LOAD_TABLES: [u8; 19] = [
-    0x0f, 0x01, 0x1d, 0x00, 0x08, 0x20, 0x00,   // 00  lidt [DATA + 800h]
-    0x0f, 0x01, 0x15, 0x10, 0x08, 0x20, 0x00,   // 07  lgdt [DATA + 810h]
-    0xbc, 0x00, 0x00, 0x28, 0x00,               // 0e  mov esp, 280000h
+    0x0f, 0x01, 0x1d, 0x00, 0x08, 0x20, 0x00,   // 00  lidt [DATA + 0x800]
+    0x0f, 0x01, 0x15, 0x10, 0x08, 0x20, 0x00,   // 07  lgdt [DATA + 0x810]
+    0xbc, 0x00, 0x00, 0x28, 0x00,               // 0e  mov esp, 0x280000
 ];
 
 /// Writes an interrupt descriptor table at [`DATA`], of vectors and the offsets of their handlers in the code, a global one with
@@ -56,7 +56,7 @@ fn write_tables(client: &mut Client, handlers: &[(u32, u32)]) {
     }
 }
 
-/// Has the machine end when its client fails: nobody is left who would end it.
+/// Ends the machine when its client fails, as nobody else is left who would.
 struct QuitOnPanic(Control);
 
 impl Drop for QuitOnPanic {
@@ -110,7 +110,7 @@ fn debugged(engine: Engine, code: &[u8], debug: impl FnOnce(Client) + Send) -> S
     )
 }
 
-/// The same, where the debugger kills the machine in the end.
+/// Runs a machine as [`debugged`] does, which the debugger kills in the end.
 #[track_caller]
 fn killed(engine: Engine, code: &[u8], debug: impl FnOnce(&mut Client) + Send) {
     let stop = debugged(engine, code, |mut client| {

@@ -24,11 +24,11 @@ use mmu::{GuestPhys, Memory, Mmu};
 
 /// Guest RAM.
 const RAM_BYTES: u64 = 2 << 20;
-/// Where instructions are.
+/// The address of the instructions.
 const CODE: u32 = 0x0010_0000;
-/// Where operands are: at a page boundary.
+/// The address of the operands: a page boundary.
 const DATA: u32 = 0x0000_8000;
-/// Where the page directory is, once there is paging; the table of its first entry follows it.
+/// The address of the page directory, once there is paging; the table of its first entry follows it.
 const PAGE_DIRECTORY: u32 = 0x0002_0000;
 const PAGE_TABLE: u32 = PAGE_DIRECTORY + 0x1000;
 /// Page-table entry bits P and R/W.
@@ -97,12 +97,12 @@ impl Machine {
         self.execute(&assembled(assemble))
     }
 
-    /// As [`Self::run`], for instructions that must not fault.
+    /// Runs an instruction that must not fault.
     fn must(&mut self, assemble: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>) {
         assert_eq!(self.run(assemble), Ok(()));
     }
 
-    /// As [`Self::run`], for instructions that must fault and change nothing but the MXCSR flags.
+    /// Runs an instruction that must fault and change nothing but the MXCSR flags; returns the fault.
     fn fault(
         &mut self,
         assemble: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>,

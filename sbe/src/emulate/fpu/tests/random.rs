@@ -1,4 +1,4 @@
-//! Whatever the guest's state and instruction: no signal, nothing of the host in the guest's state.
+//! Random states and instructions: none raises a signal or puts anything of the host into the guest's state.
 
 use super::*;
 use crate::cpu::fpu::{FxState, MXCSR_MASK, USED};

@@ -34,7 +34,7 @@ impl Numbers {
     }
 }
 
-/// Checks what becomes of `guest`; returns whether anything was emitted.
+/// Checks the code emitted for `guest`; returns the number of modes in which any was.
 fn passes(bench: &mut Bench, failures: &mut BTreeMap<String, usize>, guest: &[u8], at: u32) -> u32 {
     let mut emitted = 0;
     for mode in Mode::ALL {

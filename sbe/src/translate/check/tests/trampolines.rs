@@ -87,7 +87,7 @@ impl InArena {
         }
     }
 
-    /// Where the trampoline at `start` ends.
+    /// The arena offset at which the trampoline at `start` ends.
     fn end(&self, start: u32) -> u32 {
         let behind = match start {
             // It falls through to the next one.

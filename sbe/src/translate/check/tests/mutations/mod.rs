@@ -49,12 +49,12 @@ fn encode(emission: &Emission, code: &Code2) -> Emission {
 
 type Program = fn(&mut CodeAssembler) -> Result<(), IcedError>;
 
-/// What the checker finds when `change` has been made to `guest`'s code. Unchanged it finds nothing.
+/// The checker's verdict on the code of `guest` after `change`; unchanged, the code must pass.
 fn mutant(guest: Program, change: impl FnOnce(&mut Code2, &Trampolines)) -> Result<(), Rule> {
     mutant_in(Mode::Supervisor, guest, change)
 }
 
-/// As [`mutant`], of code executed in `mode`.
+/// The checker's verdict, as in [`mutant`], on code executed in `mode`.
 fn mutant_in(
     mode: Mode,
     guest: Program,
@@ -117,7 +117,7 @@ fn insert(code: &mut Vec<Instruction>, index: usize, instruction: Instruction) {
     code[index].set_ip(ip);
 }
 
-/// As [`insert`], behind the branches.
+/// `instruction` before the one at `index`, which stays the target of the branches.
 fn insert_behind(code: &mut Vec<Instruction>, index: usize, instruction: Instruction) {
     code.insert(index, instruction);
 }
