@@ -1,4 +1,4 @@
-//! [`Frame`]: the inputs and outputs of an instruction that the host executes.
+//! [`StubFrame`]: the inputs and outputs of an instruction that the host executes.
 
 use crate::cpu::fpu::FxState;
 
@@ -8,7 +8,7 @@ pub const OPERAND_BYTES: usize = 16;
 /// The state and the operands that a stub works on.
 #[derive(Clone)]
 #[repr(C)]
-pub struct Frame {
+pub struct StubFrame {
     /// x87, MMX and SSE state.
     pub image: FxState,
     /// The memory operand, at RDI.

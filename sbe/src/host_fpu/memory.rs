@@ -19,7 +19,7 @@
 //!   the guest's.
 //! * Memory for stubs is writable or executable, never both at once, and bounded.
 
-use super::frame::Frame;
+use super::frame::StubFrame;
 use super::stub::{Class, STUB_BYTES, Stub};
 use crate::cpu::eflags;
 use crate::cpu::fpu::{MXCSR, MXCSR_MASK, MXCSR_MASKS, SIZE, XMM};
@@ -34,7 +34,7 @@ const MEMORY_BYTES: usize = SLOTS * STUB_BYTES;
 
 /// Number of a published stub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Slot(u16);
+pub struct StubId(u16);
 
 /// The stubs. Bytes beyond the published ones are zero and never executed.
 pub struct StubMemory {
@@ -65,7 +65,7 @@ impl StubMemory {
     }
 
     /// Adds a stub. `None` when the memory is full or the host refuses to change its protection.
-    pub fn publish(&mut self, stub: &Stub) -> Option<Slot> {
+    pub fn publish(&mut self, stub: &Stub) -> Option<StubId> {
         if self.is_full() || !self.protect(Protection::ReadWrite) {
             return None;
         }
@@ -79,7 +79,7 @@ impl StubMemory {
         }
         self.classes.push(stub.facts().class);
         self.protect(Protection::ReadExecute)
-            .then_some(Slot(slot as u16))
+            .then_some(StubId(slot as u16))
     }
 
     /// Changes the protection of all stubs at once, which keeps the mapping in one piece.
@@ -95,7 +95,7 @@ impl StubMemory {
     ///
     /// Returns whether it ran: not if `slot` is unknown, if the stub might report an x87 error that the image has pending,
     /// or if the host took away the right to execute.
-    pub fn run(&self, slot: Slot, frame: &mut Frame) -> bool {
+    pub fn run(&self, slot: StubId, frame: &mut StubFrame) -> bool {
         let slot = usize::from(slot.0);
         let Some(&class) = self.classes.get(slot) else {
             return false;
@@ -125,7 +125,7 @@ impl StubMemory {
 /// # Safety
 /// `stub` is the code of a published [`Stub`]. The image has no reserved MXCSR bit set, all SIMD exceptions masked and no
 /// x87 error pending.
-unsafe fn run_with_stack(stub: *const u8, frame: &mut Frame) {
+unsafe fn run_with_stack(stub: *const u8, frame: &mut StubFrame) {
     let pointers = frame.image.pointers();
     let mut control = HostControl::default();
     let mut flags = u64::from(frame.flags & eflags::STATUS | eflags::FIXED | eflags::IF);
@@ -180,7 +180,7 @@ unsafe fn run_with_stack(stub: *const u8, frame: &mut Frame) {
 /// # Safety
 /// `stub` is the code of a published [`Stub`] of class [`Class::Sse`]. The image has no reserved MXCSR bit set and all SIMD
 /// exceptions masked.
-unsafe fn run_with_xmm(stub: *const u8, frame: &mut Frame) {
+unsafe fn run_with_xmm(stub: *const u8, frame: &mut StubFrame) {
     let mut control = HostControl::default();
     let mut flags: u64;
     let mut general = u64::from(frame.general);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   decode:   instruction ──> stub::Stub ──> memory::StubMemory (published, deduplicated) ──> TemplateRef
-//!   execute:  Frame with the guest's state and memory operand ──> HostFpu::run, simd_errors::run ──> Frame
+//!   execute:  StubFrame with the guest's state and memory operand ──> HostFpu::run, simd_errors::run ──> StubFrame
 //! ```
 //!
 //! Nothing here knows guest memory or raises an exception: `emulate/fpu` fills the frame, stores what comes out of it, and
@@ -15,6 +15,6 @@ pub mod simd_errors;
 mod stub;
 mod unit;
 
-pub use frame::{Frame, OPERAND_BYTES};
+pub use frame::{OPERAND_BYTES, StubFrame};
 pub use stub::{Alignment, Class, FlagsUse, GeneralUse, MemoryUse};
 pub use unit::{HostFpu, Template, TemplateRef};

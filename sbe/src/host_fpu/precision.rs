@@ -6,7 +6,7 @@
 //! this computes with integers. Every finite operand but zero is an odd significand times a power of two; a result is exact
 //! if its own odd significand fits into the format.
 
-use super::frame::Frame;
+use super::frame::StubFrame;
 use iced_x86::{Instruction, Mnemonic, OpKind};
 
 /// A computation that rounds.
@@ -29,7 +29,7 @@ enum Format {
 
 /// The place of the source operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Source {
+enum Operand {
     Register(u8),
     Memory,
 }
@@ -52,7 +52,7 @@ pub struct Rounding {
     elements: usize,
     /// XMM register of the first operand.
     destination: u8,
-    source: Source,
+    source: Operand,
 }
 
 impl Rounding {
@@ -87,18 +87,18 @@ impl Rounding {
             elements,
             destination: instruction.op0_register().number() as u8,
             source: if instruction.op1_kind() == OpKind::Memory {
-                Source::Memory
+                Operand::Memory
             } else {
-                Source::Register(instruction.op1_register().number() as u8)
+                Operand::Register(instruction.op1_register().number() as u8)
             },
         })
     }
 
     /// Whether any element rounds, given the operands in `frame`.
-    pub fn is_inexact(self, frame: &Frame, denormals: Denormals) -> bool {
+    pub fn is_inexact(self, frame: &StubFrame, denormals: Denormals) -> bool {
         let right = match self.source {
-            Source::Register(number) => frame.image.xmm(number),
-            Source::Memory => u128::from_le_bytes(frame.operand),
+            Operand::Register(number) => frame.image.xmm(number),
+            Operand::Memory => u128::from_le_bytes(frame.operand),
         };
         let left = match self.operation {
             Operation::Narrow => right,

@@ -10,7 +10,7 @@
 //! * Beside an unmasked overflow or underflow, PE says whether rounding with an unbounded exponent is inexact
 //!   ([`super::precision`]), or whether a masked one occurred in another element.
 
-use super::frame::Frame;
+use super::frame::StubFrame;
 use super::precision::Denormals;
 use super::unit::{HostFpu, Template};
 use crate::cpu::fpu::{
@@ -35,7 +35,7 @@ pub enum Outcome {
 }
 
 /// Runs `template` on `frame` under the guest's `mxcsr`. The frame's own MXCSR is without meaning afterwards.
-pub fn run(host: &HostFpu, template: &Template, frame: &mut Frame, mxcsr: u32) -> Outcome {
+pub fn run(host: &HostFpu, template: &Template, frame: &mut StubFrame, mxcsr: u32) -> Outcome {
     let unmasked = !(mxcsr >> MXCSR_MASKS_SHIFT) & MXCSR_FLAGS;
     let start = (unmasked & RANGE != 0).then(|| frame.clone());
     match (run_masked(host, template, frame, mxcsr, unmasked), start) {
@@ -50,7 +50,7 @@ pub fn run(host: &HostFpu, template: &Template, frame: &mut Frame, mxcsr: u32) -
 fn run_masked(
     host: &HostFpu,
     template: &Template,
-    frame: &mut Frame,
+    frame: &mut StubFrame,
     mxcsr: u32,
     unmasked: u32,
 ) -> Outcome {
@@ -81,7 +81,7 @@ fn with_precision(
     raised: u32,
     unmasked: u32,
     template: &Template,
-    start: &Frame,
+    start: &StubFrame,
     mxcsr: u32,
 ) -> u32 {
     let Some(rounding) = template.facts.rounding else {
@@ -103,7 +103,7 @@ fn with_precision(
 fn run_with(
     host: &HostFpu,
     template: &Template,
-    frame: &mut Frame,
+    frame: &mut StubFrame,
     mxcsr: u32,
     judge: impl FnOnce(u32) -> Outcome,
 ) -> Outcome {

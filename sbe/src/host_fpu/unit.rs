@@ -1,7 +1,7 @@
 //! [`HostFpu`]: the templates of the instructions that the host executes, made when they are decoded.
 
-use super::frame::Frame;
-use super::memory::{SLOTS, Slot, StubMemory};
+use super::frame::StubFrame;
+use super::memory::{SLOTS, StubId, StubMemory};
 use super::stub::{Class, Facts, STUB_BYTES, Stub};
 use crate::cpu::fpu::FOP_MASK;
 use hashbrown::HashMap;
@@ -46,7 +46,7 @@ const _: () = assert!(SLOTS < TemplateRef::NONE as usize);
 /// The stub of one instruction form, and the facts about it.
 #[derive(Clone, Copy, Debug)]
 pub struct Template {
-    slot: Slot,
+    slot: StubId,
     /// The facts about the instruction.
     pub facts: Facts,
 }
@@ -103,7 +103,7 @@ impl HostFpu {
     }
 
     /// Executes `template` on `frame`; see [`StubMemory::run`].
-    pub fn run(&self, template: &Template, frame: &mut Frame) -> bool {
+    pub fn run(&self, template: &Template, frame: &mut StubFrame) -> bool {
         self.memory.run(template.slot, frame)
     }
 

@@ -10,7 +10,8 @@ use crate::emulate::exec::Exec;
 use crate::fault::{Fault, Unsupported, Vector};
 use crate::host_fpu::simd_errors::{self, Outcome};
 use crate::host_fpu::{
-    Alignment, Class, FlagsUse, Frame, GeneralUse, MemoryUse, OPERAND_BYTES, Template, TemplateRef,
+    Alignment, Class, FlagsUse, GeneralUse, MemoryUse, OPERAND_BYTES, StubFrame, Template,
+    TemplateRef,
 };
 use mmu::LinearAddr;
 
@@ -85,7 +86,7 @@ pub fn simd(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
 
 /// Makes the frame of an instruction: the guest's registers and the source operands. Memory that the instruction will write is
 /// checked, so that the store cannot fault.
-fn prepare(exec: &mut Exec<'_>, insn: &Insn, template: &Template) -> Result<Frame, Fault> {
+fn prepare(exec: &mut Exec<'_>, insn: &Insn, template: &Template) -> Result<StubFrame, Fault> {
     let facts = &template.facts;
     let mut operand = [0; OPERAND_BYTES];
     if facts.memory != MemoryUse::None {
@@ -106,7 +107,7 @@ fn prepare(exec: &mut Exec<'_>, insn: &Insn, template: &Template) -> Result<Fram
         }
         GeneralUse::None | GeneralUse::Write(_) => 0,
     };
-    Ok(Frame {
+    Ok(StubFrame {
         image: exec.cpu.fpu.clone(),
         operand,
         general,
@@ -153,7 +154,7 @@ fn store_operand(
     exec: &mut Exec<'_>,
     insn: &Insn,
     template: &Template,
-    frame: &Frame,
+    frame: &StubFrame,
 ) -> Result<(), Fault> {
     let MemoryUse::Write(bytes) = template.facts.memory else {
         return Ok(());
@@ -180,7 +181,7 @@ fn general_register(insn: &Insn, index: u8) -> Option<u8> {
     }
 }
 
-fn set_general(cpu: &mut Cpu, insn: &Insn, template: &Template, frame: &Frame) {
+fn set_general(cpu: &mut Cpu, insn: &Insn, template: &Template, frame: &StubFrame) {
     let GeneralUse::Write(index) = template.facts.general else {
         return;
     };
@@ -189,7 +190,7 @@ fn set_general(cpu: &mut Cpu, insn: &Insn, template: &Template, frame: &Frame) {
     }
 }
 
-fn set_flags(cpu: &mut Cpu, template: &Template, frame: &Frame) {
+fn set_flags(cpu: &mut Cpu, template: &Template, frame: &StubFrame) {
     if template.facts.flags == FlagsUse::Write {
         cpu.eflags = cpu.eflags & !eflags::STATUS | frame.flags;
     }
@@ -220,7 +221,7 @@ fn pointers(cpu: &Cpu, insn: &Insn, template: &Template, fop: u16) -> Pointers {
 }
 
 /// Takes over the frame's registers of the unit that the instruction belongs to.
-fn take_registers(cpu: &mut Cpu, class: Class, mut frame: Frame, mxcsr: u32) {
+fn take_registers(cpu: &mut Cpu, class: Class, mut frame: StubFrame, mxcsr: u32) {
     if class.uses_stack() {
         frame.image.set_mxcsr(mxcsr);
         cpu.fpu = frame.image;

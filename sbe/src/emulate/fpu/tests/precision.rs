@@ -3,7 +3,7 @@
 use super::*;
 use crate::cpu::fpu::{MXCSR_INIT, MXCSR_PE};
 use crate::host_fpu::precision::{Denormals, Rounding};
-use crate::host_fpu::{Frame, OPERAND_BYTES};
+use crate::host_fpu::{OPERAND_BYTES, StubFrame};
 use iced_x86::code_asm::*;
 use iced_x86::{Decoder, DecoderOptions};
 use proptest::prelude::*;
@@ -78,7 +78,7 @@ proptest! {
         let mut machine = Machine::new();
         machine.cpu.fpu.set_xmm(0, left);
         machine.cpu.fpu.set_xmm(1, right);
-        let frame = Frame {
+        let frame = StubFrame {
             image: machine.cpu.fpu.clone(),
             operand: [0; OPERAND_BYTES],
             general: 0,
