@@ -228,6 +228,9 @@ impl Mmu {
     pub fn keep_out(&mut self, pages: impl IntoIterator<Item = LinearPage>) {
         self.kept_out = pages.into_iter().collect();
         self.mailbox.want_device_stores(!self.kept_out.is_empty());
+        if self.kept_out.is_empty() {
+            self.stores.clear();
+        }
         self.flush_all();
     }
 
