@@ -112,9 +112,12 @@ impl SystemBus {
             device,
             lines: Vec::new(),
         });
+        let before = chipset.clone();
         let attached = self.give(number, resources, memory, chipset);
         if attached.is_err() {
             self.remove(number, chipset);
+            // Lines that it had for a moment are triggered as the guest has said.
+            *chipset = before;
         }
         attached
     }
