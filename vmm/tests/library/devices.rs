@@ -13,11 +13,11 @@ use std::{
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use vmm::{
-    AttachError, Control, Device, DeviceContext, Engine, GuestPhys, IoAccess, Irq, Level,
-    Resources, Stop, StopReason, Vm,
+    AttachError, Control, Device, DeviceContext, Engine, GuestPhys, IoAccess, Irq, Level, Machine,
+    MachineEvent, Resources, Stop, StopReason, Vm, console::pipe,
 };
 
-use crate::support::{DATA, ENGINES, START, Typed, machine, physical, run_slice};
+use crate::support::{DATA, ENGINES, HALT, START, Typed, machine, physical, run_slice};
 
 /// A button and a number. Reading offset 0 gives the number and ends the request for an interrupt; writing offset 1 presses the
 /// button from inside.
@@ -404,6 +404,46 @@ fn a_device_switches_the_machine_off() {
         vm.attach(resources, Number(0)).unwrap();
         let stop = vm.run(&mut Typed::default());
         assert!(matches!(stop, StopReason::PowerOff), "{stop}");
+    }
+}
+
+/// Switches the machine off when it is advanced for the last of so many times.
+struct Countdown(u32);
+
+impl Device for Countdown {
+    fn read(&mut self, _: IoAccess, _: &mut DeviceContext<'_>) -> u64 {
+        0
+    }
+
+    fn write(&mut self, _: IoAccess, _: u64, _: &mut DeviceContext<'_>) {}
+
+    fn advance(&mut self, context: &mut DeviceContext<'_>) {
+        self.0 = self.0.saturating_sub(1);
+        if self.0 == 0 {
+            context.stop(Stop::PowerOff);
+        }
+    }
+
+    fn next_deadline(&self, now: u64) -> Option<u64> {
+        (self.0 > 0).then_some(now + 1_000_000)
+    }
+}
+
+#[test]
+fn a_device_switches_a_halted_machine_off_whenever_it_is_advanced() {
+    for engine in ENGINES {
+        for advances in 1..=8 {
+            let mut vm = machine(engine, HALT);
+            vm.attach(Resources::new("countdown"), Countdown(advances))
+                .unwrap();
+            let (line, _terminal) = pipe().unwrap();
+            let (_machine, events) = Machine::start(vm, line).unwrap();
+            let event = events.recv_timeout(Duration::from_secs(20));
+            assert!(
+                matches!(event, Ok(MachineEvent::Stopped(StopReason::PowerOff))),
+                "{advances}: {event:?}"
+            );
+        }
     }
 }
 
