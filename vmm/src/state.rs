@@ -26,6 +26,35 @@ use crate::{
 };
 
 /// The state of a machine that stands still.
+///
+/// ```
+/// use vmm::{BootSource, Kernel, StopReason, Vm, VmConfig, VmState, console::pipe};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let kernel = Kernel::flat(vec![
+///     0xb0, 42, // mov al, 42
+///     0xe6, 0xf4, // out F4h, al  ; ends the machine
+/// ]);
+/// let source = BootSource {
+///     kernel: &kernel,
+///     initrd: &[],
+///     cmdline: "",
+/// };
+/// let config = VmConfig::default();
+/// let mut vm = Vm::boot(&config, &source)?;
+/// let (mut line, _) = pipe()?;
+/// vm.step(&mut line);
+/// let state = postcard::to_stdvec(&vm.save()?)?;
+/// let memory = vm.memory().file().try_clone()?;
+/// drop(vm);
+///
+/// // Here, or in a process that has been given the bytes and the file descriptor:
+/// let state: VmState = postcard::from_bytes(&state)?;
+/// let mut vm = Vm::restore(&config, state, memory, Vec::new())?;
+/// assert!(matches!(vm.run(&mut line), StopReason::DebugExit(42)));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmState {
     memory: MemoryState,
