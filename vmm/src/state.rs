@@ -103,8 +103,9 @@ impl Vm {
     }
 
     /// Makes a machine that goes on where another was saved. `memory` is the file of its memory, which the other does not use
-    /// any more; `devices` are those of the caller that were attached to it. The configuration may name another engine; the
-    /// size of memory and the processor's model are those of the state. To the guest no time has passed.
+    /// any more; `devices` are those of the caller that were attached to it. A PC's devices that had been detached are left
+    /// out. The configuration may name another engine; the size of memory and the processor's model are those of the state.
+    /// To the guest no time has passed.
     ///
     /// # Errors
     /// See [`RestoreError`]: the state may have come from anywhere.
@@ -122,6 +123,12 @@ impl Vm {
         let mut vcpu = Vcpu::new(&config.vcpu, mmu).map_err(VmError::from)?;
         vcpu.restore(processor, host_time_stamp())?;
         let mut vm = Self::new(memory, vcpu)?;
+        for name in vm.board().device_names() {
+            let replaced = devices.iter().any(|(resources, _)| resources.name == name);
+            if replaced || !state.board.has_device(&name) {
+                vm.detach(&name);
+            }
+        }
         for (resources, device) in devices {
             vm.attach_boxed(&resources, device)?;
         }

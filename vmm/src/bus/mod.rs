@@ -128,6 +128,11 @@ impl SystemBus {
         self.remove(number, chipset)
     }
 
+    /// The names of all devices.
+    pub(crate) fn device_names(&self) -> impl Iterator<Item = &str> {
+        self.attached().map(|attached| attached.name.as_str())
+    }
+
     /// Whether the chipset or a device answers at `port`.
     pub(crate) fn is_connected(&self, port: u16) -> bool {
         self.connected_ports().any(|ports| ports.contains(&port))
@@ -374,8 +379,7 @@ impl SystemBus {
 
 impl fmt::Debug for SystemBus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = self.attached().map(|attached| &attached.name);
-        f.debug_list().entries(names).finish()
+        f.debug_list().entries(self.device_names()).finish()
     }
 }
 

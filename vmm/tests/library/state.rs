@@ -383,6 +383,28 @@ fn the_devices_of_the_state_are_those_attached() {
 }
 
 #[test]
+fn a_machine_goes_on_without_devices_that_were_detached() {
+    for engine in ENGINES {
+        let mut vm = machine(engine, REGISTER);
+        for name in ["COM2", "POST code"] {
+            assert!(vm.detach(name).is_some());
+        }
+        vm.attach(register("POST code").0, Register::default())
+            .unwrap();
+        for _ in 0..3 {
+            vm.step(&mut Typed::default());
+        }
+        let (state, memory) = (vm.save().unwrap(), file(&image(&vm)));
+        let devices = vec![register("POST code")];
+        let mut vm = Vm::restore(&config(engine), state, memory, devices).unwrap();
+        let stop = vm.run(&mut Typed::default());
+        assert!(matches!(stop, StopReason::DebugExit(42)), "{stop}");
+        assert!(vm.detach("COM2").is_none());
+        assert!(vm.detach("COM1").is_some());
+    }
+}
+
+#[test]
 fn a_file_that_is_no_guest_memory_is_refused() {
     let vm = machine(Engine::Emulator, REGISTER);
     let state = vm.save().unwrap();
