@@ -132,6 +132,13 @@ fn listening(engine: Engine, then: &[u8]) -> (Vm, Arc<AtomicBool>) {
     (vm, pressed)
 }
 
+/// Runs [`LISTEN`]: the initialization of the controller forgets edges.
+fn run_until_it_listens(vm: &mut Vm) {
+    while vm.vcpu().cpu.eip < START + LISTEN.len() as u32 {
+        run_slice(vm);
+    }
+}
+
 fn assert_ends_with_42(vm: &mut Vm) {
     let stop = vm.run(&mut Typed::default());
     assert!(matches!(stop, StopReason::DebugExit(42)), "{stop}");
@@ -162,10 +169,7 @@ fn a_device_interrupts_when_another_thread_says_so() {
     for engine in ENGINES {
         for then in [WAIT, LOOP] {
             let (mut vm, pressed) = listening(engine, then);
-            // The initialization of the controller forgets edges.
-            while vm.vcpu().cpu.eip < START + LISTEN.len() as u32 {
-                run_slice(&mut vm);
-            }
+            run_until_it_listens(&mut vm);
             let control = vm.control();
             thread::scope(|scope| {
                 scope.spawn(|| {
@@ -347,6 +351,44 @@ fn a_descriptor_of_a_device_wakes_a_halted_machine() {
             });
             assert_ends_with_42(&mut vm);
         });
+    }
+}
+
+/// A device with a descriptor that it never reads from.
+struct Ringing(PipeReader);
+
+impl Device for Ringing {
+    fn read(&mut self, _: IoAccess, _: &mut DeviceContext<'_>) -> u64 {
+        0
+    }
+
+    fn write(&mut self, _: IoAccess, _: u64, _: &mut DeviceContext<'_>) {}
+
+    fn wakeup(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.0.as_fd())
+    }
+}
+
+#[test]
+fn a_descriptor_that_stays_readable_holds_nothing_up() {
+    for engine in ENGINES {
+        for closed in [false, true] {
+            let (mut vm, pressed) = listening(engine, WAIT);
+            run_until_it_listens(&mut vm);
+            let (reader, mut writer) = io::pipe().unwrap();
+            vm.attach(Resources::new("ringing"), Ringing(reader))
+                .unwrap();
+            writer.write_all(b"!").unwrap();
+            let writer = (!closed).then_some(writer);
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    thread::sleep(Duration::from_millis(50));
+                    pressed.store(true, Ordering::Relaxed);
+                });
+                assert_ends_with_42(&mut vm);
+            });
+            drop(writer);
+        }
     }
 }
 
