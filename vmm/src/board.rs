@@ -64,6 +64,13 @@ pub struct BoardState {
     stop: Option<Stop>,
 }
 
+impl BoardState {
+    /// Whether the board had a device called `name`.
+    pub(crate) fn has_device(&self, name: &str) -> bool {
+        self.devices.iter().any(|device| device.name == name)
+    }
+}
+
 #[cfg(test)]
 impl BoardState {
     pub(crate) fn device_mut(&mut self, name: &str) -> &mut DeviceState {
@@ -133,6 +140,11 @@ impl Board {
     /// Detaches the device called `name`, if there is one. Its lines fall, and nobody answers in its regions any more.
     pub fn detach(&mut self, name: &str) -> Option<Box<dyn Device>> {
         self.bus.detach(name, &mut self.chipset)
+    }
+
+    /// The names of the attached devices.
+    pub(crate) fn device_names(&self) -> Vec<String> {
+        self.bus.device_names().map(Into::into).collect()
     }
 
     /// The I/O ports at which the chipset or a device answers.

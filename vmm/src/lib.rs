@@ -60,6 +60,8 @@
 //! * breakpoints and watchpoints ([`Vm::debugger_mut`]); registers, statistics and the guest's code ([`Vm::vcpu`]);
 //! * memory, read and written by guest-linear and guest-physical address ([`Vm::read_memory`], [`Vm::write_physical`]).
 //!
+//! A machine that stands still is saved as plain data and goes on in this process or another ([`Vm::save`], [`Vm::restore`]).
+//!
 //! `examples/two_machines.rs` boots two Linux machines at once and lets them talk to each other.
 
 pub mod board;

@@ -81,7 +81,8 @@ struct Inside {
 }
 
 impl Machine {
-    /// Runs `vm` on a thread of its own. Nothing is lost if nobody receives the events.
+    /// Runs `vm` on a thread of its own. Nothing is lost if nobody receives the events. A machine that was intercepted before,
+    /// and perhaps saved and restored, waits for [`Self::decide`].
     ///
     /// # Errors
     /// If the host grants no thread.

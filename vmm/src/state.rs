@@ -26,6 +26,35 @@ use crate::{
 };
 
 /// The state of a machine that stands still.
+///
+/// ```
+/// use vmm::{BootSource, Kernel, StopReason, Vm, VmConfig, VmState, console::pipe};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let kernel = Kernel::flat(vec![
+///     0xb0, 42, // mov al, 42
+///     0xe6, 0xf4, // out F4h, al  ; ends the machine
+/// ]);
+/// let source = BootSource {
+///     kernel: &kernel,
+///     initrd: &[],
+///     cmdline: "",
+/// };
+/// let config = VmConfig::default();
+/// let mut vm = Vm::boot(&config, &source)?;
+/// let (mut line, _) = pipe()?;
+/// vm.step(&mut line);
+/// let state = postcard::to_stdvec(&vm.save()?)?;
+/// let memory = vm.memory().file().try_clone()?;
+/// drop(vm);
+///
+/// // Here, or in a process that has been given the bytes and the file descriptor:
+/// let state: VmState = postcard::from_bytes(&state)?;
+/// let mut vm = Vm::restore(&config, state, memory, Vec::new())?;
+/// assert!(matches!(vm.run(&mut line), StopReason::DebugExit(42)));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmState {
     memory: MemoryState,
@@ -74,8 +103,9 @@ impl Vm {
     }
 
     /// Makes a machine that goes on where another was saved. `memory` is the file of its memory, which the other does not use
-    /// any more; `devices` are those of the caller that were attached to it. The configuration may name another engine; the
-    /// size of memory and the processor's model are those of the state. To the guest no time has passed.
+    /// any more; `devices` are those of the caller that were attached to it. A PC's devices that had been detached are left
+    /// out. The configuration may name another engine; the size of memory and the processor's model are those of the state.
+    /// To the guest no time has passed.
     ///
     /// # Errors
     /// See [`RestoreError`]: the state may have come from anywhere.
@@ -93,6 +123,12 @@ impl Vm {
         let mut vcpu = Vcpu::new(&config.vcpu, mmu).map_err(VmError::from)?;
         vcpu.restore(processor, host_time_stamp())?;
         let mut vm = Self::new(memory, vcpu)?;
+        for name in vm.board().device_names() {
+            let replaced = devices.iter().any(|(resources, _)| resources.name == name);
+            if replaced || !state.board.has_device(&name) {
+                vm.detach(&name);
+            }
+        }
         for (resources, device) in devices {
             vm.attach_boxed(&resources, device)?;
         }

@@ -10,7 +10,7 @@ use thiserror::Error;
 #[derive(Clone, Debug, Error)]
 pub enum StopReason {
     /// The guest executed HLT with interrupts disabled: nothing can wake the processor. Without ACPI, power-off and halt end
-    /// like this.
+    /// like this. Or a device has switched the machine off.
     #[error("power-off")]
     PowerOff,
     /// The guest reset the machine.

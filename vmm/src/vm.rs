@@ -409,7 +409,7 @@ impl Vm {
         }
         self.exchange(console)?;
         self.board.advance();
-        if self.board.intr() {
+        if self.board.intr() || self.board.stop_requested() {
             return Ok(());
         }
         let start = self.board.now();

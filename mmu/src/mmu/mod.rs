@@ -95,6 +95,14 @@ pub struct MmuState {
     pub pdptes: [u64; 4],
 }
 
+impl MmuState {
+    /// The first entry that [`Mmu::restore`] refuses, if there is one.
+    pub fn invalid_pdpte(&self) -> Option<u64> {
+        let mut entries = self.pdptes.into_iter();
+        entries.find(|&entry| Pdptes::decode([entry, 0, 0, 0]).is_err())
+    }
+}
+
 /// One vCPU's paging registers and software TLB, on the memory that it shares with others.
 #[derive(Debug)]
 pub struct Mmu {
@@ -228,6 +236,9 @@ impl Mmu {
     pub fn keep_out(&mut self, pages: impl IntoIterator<Item = LinearPage>) {
         self.kept_out = pages.into_iter().collect();
         self.mailbox.want_device_stores(!self.kept_out.is_empty());
+        if self.kept_out.is_empty() {
+            self.stores.clear();
+        }
         self.flush_all();
     }
 

@@ -55,8 +55,11 @@ impl Mmu {
         if notes.flush {
             self.flush_all();
         }
-        let room = CAPACITY.saturating_sub(self.stores.len());
-        self.stores.extend(notes.stores.into_iter().take(room));
+        // Those of before the last page was let in again are nobody's.
+        if !self.kept_out.is_empty() {
+            let room = CAPACITY.saturating_sub(self.stores.len());
+            self.stores.extend(notes.stores.into_iter().take(room));
+        }
     }
 }
 

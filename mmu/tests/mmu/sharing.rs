@@ -189,6 +189,24 @@ fn stores_of_others_are_told_while_pages_are_kept_out() {
     assert!(mmu.take_stores().is_empty());
 }
 
+#[test]
+fn stores_are_not_told_to_those_who_keep_pages_out_later() {
+    for snooped in [false, true] {
+        let mut mmu = unpaged();
+        let memory = Arc::clone(mmu.memory());
+        mmu.keep_out([linear(PAGE).page()]);
+        memory.store(phys(OLD), 1u32).unwrap();
+        if snooped {
+            mmu.snoop();
+        }
+        mmu.keep_out([]);
+        mmu.snoop();
+        mmu.keep_out([linear(PAGE).page()]);
+        mmu.snoop();
+        assert_eq!(mmu.take_stores(), []);
+    }
+}
+
 /// A device stores to page tables at random while a processor uses them. After the device has stopped and the processor has
 /// looked, no slot disagrees with the tables.
 #[test]

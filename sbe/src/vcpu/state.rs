@@ -42,7 +42,7 @@ impl Vcpu {
         let paging = cpu.paging();
         let refused = CpuStateError {
             field: "PDPTE",
-            value: state.mmu.pdptes[0],
+            value: state.mmu.invalid_pdpte().unwrap_or_default(),
         };
         self.mmu.restore(paging, &state.mmu).map_err(|_| refused)?;
         self.cpu = cpu;

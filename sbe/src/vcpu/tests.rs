@@ -57,6 +57,15 @@ fn a_jitdump_needs_a_folder_and_a_translator() {
 }
 
 #[test]
+fn a_saved_pdpte_that_is_refused_is_named_with_its_value() {
+    let mut vcpu = vcpu(&VcpuConfig::default()).expect("a processor");
+    let mut state = vcpu.save(0);
+    state.mmu.pdptes = [0x1001, 0, 0x2007, 0];
+    let error = vcpu.restore(&state, 0).expect_err("reserved bits");
+    assert_eq!((error.field, error.value), ("PDPTE", 0x2007));
+}
+
+#[test]
 fn code_that_fails_its_check_is_an_internal_error() {
     let config = VcpuConfig {
         verify_code: true,

@@ -69,7 +69,8 @@ pub trait Device: Send {
     }
 
     /// A file descriptor that becomes readable when [`Self::advance`] has something to do, and so wakes a halted processor.
-    /// `advance` must read from it until it is readable no more.
+    /// `advance` must read from it until it is readable no more. One whose other end is closed stays readable, and keeps the
+    /// halted machine busy until this returns `None`.
     fn wakeup(&self) -> Option<BorrowedFd<'_>> {
         None
     }

@@ -112,9 +112,12 @@ impl SystemBus {
             device,
             lines: Vec::new(),
         });
+        let before = chipset.clone();
         let attached = self.give(number, resources, memory, chipset);
         if attached.is_err() {
             self.remove(number, chipset);
+            // Lines that it had for a moment are triggered as the guest has said.
+            *chipset = before;
         }
         attached
     }
@@ -123,6 +126,11 @@ impl SystemBus {
     pub(crate) fn detach(&mut self, name: &str, chipset: &mut Chipset) -> Option<Box<dyn Device>> {
         let number = self.find(name)?;
         self.remove(number, chipset)
+    }
+
+    /// The names of all devices.
+    pub(crate) fn device_names(&self) -> impl Iterator<Item = &str> {
+        self.attached().map(|attached| attached.name.as_str())
     }
 
     /// Whether the chipset or a device answers at `port`.
@@ -371,8 +379,7 @@ impl SystemBus {
 
 impl fmt::Debug for SystemBus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = self.attached().map(|attached| &attached.name);
-        f.debug_list().entries(names).finish()
+        f.debug_list().entries(self.device_names()).finish()
     }
 }
 

@@ -13,11 +13,11 @@ use std::{
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use vmm::{
-    AttachError, Control, Device, DeviceContext, Engine, GuestPhys, IoAccess, Irq, Level,
-    Resources, Stop, StopReason, Vm,
+    AttachError, Control, Device, DeviceContext, Engine, GuestPhys, IoAccess, Irq, Level, Machine,
+    MachineEvent, Resources, Stop, StopReason, Vm, console::pipe,
 };
 
-use crate::support::{DATA, ENGINES, START, Typed, machine, physical, run_slice};
+use crate::support::{DATA, ENGINES, HALT, START, Typed, machine, physical, run_slice};
 
 /// A button and a number. Reading offset 0 gives the number and ends the request for an interrupt; writing offset 1 presses the
 /// button from inside.
@@ -132,6 +132,13 @@ fn listening(engine: Engine, then: &[u8]) -> (Vm, Arc<AtomicBool>) {
     (vm, pressed)
 }
 
+/// Runs [`LISTEN`]: the initialization of the controller forgets edges.
+fn run_until_it_listens(vm: &mut Vm) {
+    while vm.vcpu().cpu.eip < START + LISTEN.len() as u32 {
+        run_slice(vm);
+    }
+}
+
 fn assert_ends_with_42(vm: &mut Vm) {
     let stop = vm.run(&mut Typed::default());
     assert!(matches!(stop, StopReason::DebugExit(42)), "{stop}");
@@ -162,10 +169,7 @@ fn a_device_interrupts_when_another_thread_says_so() {
     for engine in ENGINES {
         for then in [WAIT, LOOP] {
             let (mut vm, pressed) = listening(engine, then);
-            // The initialization of the controller forgets edges.
-            while vm.vcpu().cpu.eip < START + LISTEN.len() as u32 {
-                run_slice(&mut vm);
-            }
+            run_until_it_listens(&mut vm);
             let control = vm.control();
             thread::scope(|scope| {
                 scope.spawn(|| {
@@ -350,6 +354,44 @@ fn a_descriptor_of_a_device_wakes_a_halted_machine() {
     }
 }
 
+/// A device with a descriptor that it never reads from.
+struct Ringing(PipeReader);
+
+impl Device for Ringing {
+    fn read(&mut self, _: IoAccess, _: &mut DeviceContext<'_>) -> u64 {
+        0
+    }
+
+    fn write(&mut self, _: IoAccess, _: u64, _: &mut DeviceContext<'_>) {}
+
+    fn wakeup(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.0.as_fd())
+    }
+}
+
+#[test]
+fn a_descriptor_that_stays_readable_holds_nothing_up() {
+    for engine in ENGINES {
+        for closed in [false, true] {
+            let (mut vm, pressed) = listening(engine, WAIT);
+            run_until_it_listens(&mut vm);
+            let (reader, mut writer) = io::pipe().unwrap();
+            vm.attach(Resources::new("ringing"), Ringing(reader))
+                .unwrap();
+            writer.write_all(b"!").unwrap();
+            let writer = (!closed).then_some(writer);
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    thread::sleep(Duration::from_millis(50));
+                    pressed.store(true, Ordering::Relaxed);
+                });
+                assert_ends_with_42(&mut vm);
+            });
+            drop(writer);
+        }
+    }
+}
+
 /// A device that reads as one number in every width, and switches the machine off when written.
 struct Number(u64);
 
@@ -404,6 +446,46 @@ fn a_device_switches_the_machine_off() {
         vm.attach(resources, Number(0)).unwrap();
         let stop = vm.run(&mut Typed::default());
         assert!(matches!(stop, StopReason::PowerOff), "{stop}");
+    }
+}
+
+/// Switches the machine off when it is advanced for the last of so many times.
+struct Countdown(u32);
+
+impl Device for Countdown {
+    fn read(&mut self, _: IoAccess, _: &mut DeviceContext<'_>) -> u64 {
+        0
+    }
+
+    fn write(&mut self, _: IoAccess, _: u64, _: &mut DeviceContext<'_>) {}
+
+    fn advance(&mut self, context: &mut DeviceContext<'_>) {
+        self.0 = self.0.saturating_sub(1);
+        if self.0 == 0 {
+            context.stop(Stop::PowerOff);
+        }
+    }
+
+    fn next_deadline(&self, now: u64) -> Option<u64> {
+        (self.0 > 0).then_some(now + 1_000_000)
+    }
+}
+
+#[test]
+fn a_device_switches_a_halted_machine_off_whenever_it_is_advanced() {
+    for engine in ENGINES {
+        for advances in 1..=8 {
+            let mut vm = machine(engine, HALT);
+            vm.attach(Resources::new("countdown"), Countdown(advances))
+                .unwrap();
+            let (line, _terminal) = pipe().unwrap();
+            let (_machine, events) = Machine::start(vm, line).unwrap();
+            let event = events.recv_timeout(Duration::from_secs(20));
+            assert!(
+                matches!(event, Ok(MachineEvent::Stopped(StopReason::PowerOff))),
+                "{advances}: {event:?}"
+            );
+        }
     }
 }
 

@@ -6,5 +6,6 @@ mod events;
 mod gdb;
 mod inspect;
 mod machine;
+mod state;
 mod support;
 mod trace;

@@ -138,6 +138,11 @@ impl Console for OneSlice {
 
 /// Runs a guest, which does not end, for one slice.
 pub fn run_slice(vm: &mut Vm) {
-    let stop = vm.run(&mut OneSlice(vm.control()));
+    let stop = try_slice(vm);
     assert!(matches!(stop, StopReason::Paused), "{stop}");
+}
+
+/// Runs a guest for one slice, unless it ends before.
+pub fn try_slice(vm: &mut Vm) -> StopReason {
+    vm.run(&mut OneSlice(vm.control()))
 }

@@ -334,6 +334,19 @@ proptest! {
 }
 
 #[test]
+fn a_device_that_is_refused_leaves_the_edge_level_control_registers_alone() {
+    let (mut board, ..) = board();
+    // The guest has made IRQ 11 level triggered.
+    write(&mut board, 0x4d1, 1 << 3);
+    let irq = |number| Irq::new(number).unwrap();
+    let resources = Resources::new("other");
+    let resources = resources.level_line(irq(11)).level_line(irq(13));
+    let error = board.attach(&resources, Box::new(PostCode)).unwrap_err();
+    assert_eq!(error.to_string(), "IRQ 13 cannot be level triggered");
+    assert_eq!(read(&mut board, 0x4d1), 1 << 3);
+}
+
+#[test]
 fn states_and_devices_go_together() {
     let (mut board, ..) = board();
     let state = board.save().unwrap();
