@@ -2,6 +2,7 @@
 
 import os
 import platform
+import random
 import subprocess
 from datetime import date
 from pathlib import Path
@@ -41,6 +42,17 @@ class Results:
         figures = self._figures.get((row, machine))
         return median(figures) if figures and (row, machine) not in self._failed else None
 
+    def interval(self, row: str, machine: str, other: str) -> tuple[float, float]:
+        """The 95 % interval of the ratio of the other's median to the machine's, by the bootstrap over rounds."""
+        mine, theirs = self._figures[row, machine], self._figures[row, other]
+        generator = random.Random(0)  # The same table for the same figures.
+
+        def resampled(figures: list[float]) -> float:
+            return median(generator.choices(figures, k=len(figures)))
+
+        ratios = sorted(resampled(theirs) / resampled(mine) for _ in range(2000))
+        return ratios[50], ratios[-51]
+
     def failed(self, row: str, machine: str) -> bool:
         return (row, machine) in self._failed
 
@@ -74,7 +86,13 @@ def _ratio(results: Results, row: str, ours: str, other: str) -> str:
     mine, theirs = results.median(row, ours), results.median(row, other)
     if not mine or not theirs or row.startswith("resident"):
         return "–"
-    return f"{mine / theirs:.1f}" if other == "native" else f"{theirs / mine:.2f}"
+    if other == "native":
+        return f"{mine / theirs:.1f}"
+    ratio = f"{theirs / mine:.2f}"
+    if other != OTHER_REPLEX:
+        return ratio
+    low, high = results.interval(row, ours, other)
+    return f"{ratio} ({low:.2f} to {high:.2f})"
 
 
 def head(quick: bool, rounds: int, clock: Clock, versions: dict[str, str]) -> str:
