@@ -204,7 +204,7 @@ bool run(const char *name, void (*body)(void))
 	child = fork();
 	if (!child) {
 		catch_faults();
-		alarm(100);
+		alarm(1000);
 		body();
 		fflush(stdout);
 		_exit(0);
