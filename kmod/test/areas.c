@@ -273,7 +273,7 @@ void memory_is_given_back(void)
 
 	show_all();
 	before = meminfo("Shmem");
-	for (i = 0; i < 4; i++)
+	for (i = 0; i < 2; i++)
 		show_all();
 	/* 64 MiB were shown; counts are kept by processor, so not exactly. */
 	CHECK(meminfo("Shmem") < before + 4096);

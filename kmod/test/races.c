@@ -10,7 +10,7 @@
 
 #include "cases.h"
 
-#define THREADS		4
+#define THREADS		3
 #define PAGES		512
 
 /* A thread with a window of its own, on the machine of all. */
@@ -147,7 +147,7 @@ static void *zapper(void *argument)
 	unsigned int turn;
 
 	(void)argument;
-	for (turn = 1; turn < 4000; turn += 2) {
+	for (turn = 1; turn < 1600; turn += 2) {
 		while (atomic_load(&final.turn) != turn)
 			sched_yield();
 		hide(&final.machine, turn % PAGES);
@@ -164,7 +164,7 @@ void zap_is_final(void)
 
 	final.machine = machine_new(PAGES);
 	CHECK(!pthread_create(&thread, NULL, zapper, NULL));
-	for (turn = 0; turn < 4000; turn += 2) {
+	for (turn = 0; turn < 1600; turn += 2) {
 		uint32_t page = (turn + 1) % PAGES;
 
 		show(&final.machine, page, page, true);
@@ -187,7 +187,7 @@ void hole_punched_meanwhile(void)
 	int i;
 
 	start(workers, &machine, toucher);
-	for (i = 0; i < 300; i++) {
+	for (i = 0; i < 120; i++) {
 		CHECK(!fallocate(machine.ram_fd, hole, i % 64 * PAGE,
 				 (PAGES - 64) * PAGE));
 		zap_often(&machine, workers, 10);
@@ -204,7 +204,7 @@ void release_meanwhile(void)
 	int i;
 
 	start(workers, &machine, toucher);
-	for (i = 0; i < 500; i++) {
+	for (i = 0; i < 300; i++) {
 		CHECK(!ioctl(machine.fd, REPLEX_RELEASE));
 		sched_yield();
 	}
@@ -220,7 +220,7 @@ void munmap_meanwhile(void)
 	int i;
 
 	start(workers, &machine, toucher);
-	for (i = 0; i < 80; i++) {
+	for (i = 0; i < 90; i++) {
 		struct worker *worker = &workers[i % THREADS];
 		uint64_t offset = (uint64_t)(worker->number + 1) <<
 				  REPLEX_OFFSET_BITS;
@@ -244,7 +244,7 @@ void mremap_meanwhile(void)
 	place = mmap(NULL, WINDOW_BYTES, PROT_NONE,
 		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	start(workers, &machine, toucher);
-	for (i = 0; i < 150; i++) {
+	for (i = 0; i < 60; i++) {
 		uint8_t *window = workers[i % THREADS].window;
 
 		CHECK(mremap(window, WINDOW_BYTES, WINDOW_BYTES,
@@ -265,7 +265,7 @@ void mprotect_meanwhile(void)
 	int i;
 
 	start(workers, &machine, toucher);
-	for (i = 0; i < 600; i++)
+	for (i = 0; i < 300; i++)
 		CHECK(!mprotect(workers[i % THREADS].window + i % 64 * PAGE,
 				(1 + i % 100) * PAGE, protections[i % 3]));
 	printf("mprotect: %lu touches\n", end(workers));
@@ -279,7 +279,7 @@ void fork_meanwhile(void)
 	int i;
 
 	start(workers, &machine, toucher);
-	for (i = 0; i < 50; i++) {
+	for (i = 0; i < 25; i++) {
 		pid_t child = fork();
 
 		if (!child)
@@ -315,7 +315,7 @@ void exit_meanwhile(void)
 	int status;
 	int i;
 
-	for (i = 0; i < 20; i++) {
+	for (i = 0; i < 10; i++) {
 		pid_t child = busy_process(true, i);
 
 		CHECK(waitpid(child, &status, 0) == child && !status);
