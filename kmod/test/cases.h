@@ -35,7 +35,8 @@
 	CASE(fork_meanwhile)		\
 	CASE(exit_meanwhile)		\
 	CASE(killed_meanwhile)		\
-	CASE(memory_pressure)		/* pressure.c */
+	CASE(memory_pressure)		/* pressure.c */ \
+	CASE(stores_are_kept)
 
 #define CASE(name)	void name(void);
 CASES

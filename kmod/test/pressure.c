@@ -104,3 +104,22 @@ void memory_pressure(void)
 	for (i = 0; i < machine.pages; i++)
 		CHECK(*(uint64_t *)(machine.ram + i * PAGE + 8) == round * i);
 }
+
+/* Pages that were never stored to but through a window. */
+void stores_are_kept(void)
+{
+	const int hole = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+	struct machine machine = machine_new(RAM_PAGES);
+	size_t i;
+
+	CHECK(!fallocate(machine.ram_fd, hole, 0, RAM_PAGES * PAGE));
+	set_tables(&machine, 0, 16, machine.read, machine.write);
+	for (i = 0; i < machine.pages; i++) {
+		show(&machine, i, i, true);
+		CHECK(store(machine.window + i * PAGE + 8, i));
+	}
+	CHECK(!ioctl(machine.fd, REPLEX_RELEASE));
+	use_all(0);
+	for (i = 0; i < machine.pages; i++)
+		CHECK(*(uint64_t *)(machine.ram + i * PAGE + 8) == i);
+}
