@@ -87,9 +87,11 @@ void account_put(struct account *account)
 	mutex_unlock(&accounts_lock);
 }
 
-static long limit(unsigned int mib, unsigned int share)
+/* A limit in pages: what a parameter says, or a share of all memory. */
+static long limit(const unsigned int *parameter, unsigned int share)
 {
-	mib = READ_ONCE(mib);
+	unsigned int mib = READ_ONCE(*parameter);
+
 	if (mib)
 		return (long)mib << (20 - PAGE_SHIFT);
 	return totalram_pages() / share;
@@ -98,9 +100,9 @@ static long limit(unsigned int mib, unsigned int share)
 /* Adds a page, unless that would be too many. */
 bool account_charge(struct account *account)
 {
-	if (atomic_long_inc_return(&account->pages) > limit(user_limit_mib, 4))
+	if (atomic_long_inc_return(&account->pages) > limit(&user_limit_mib, 4))
 		goto undo;
-	if (atomic_long_inc_return(&all_pages) > limit(total_limit_mib, 2))
+	if (atomic_long_inc_return(&all_pages) > limit(&total_limit_mib, 2))
 		goto undo_all;
 	return true;
 undo_all:

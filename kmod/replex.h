@@ -113,7 +113,8 @@ struct replex_zap {
 /**
  * struct replex_stats - what was done for a machine since it was opened
  * @faults:	faults that made a page accessible
- * @around:	pages made accessible beside those
+ * @around:	pages with slots around those, which were made accessible or were
+ *		so before
  * @upgrades:	pages that became writable by a store
  * @empty:	faults without a slot for the access: SIGSEGV
  * @absent:	faults whose slots were not resident: SIGSEGV
