@@ -200,7 +200,7 @@ impl Uart {
     }
 
     /// Writes the interrupt enable register. Enabling the transmitter's interrupt raises it, as the transmitter is empty;
-    /// leaving it enabled does not (8.5 Interrupt Identification Register, Table III).
+    /// leaving it enabled does not (8.6 Interrupt Identification Register, Table IV).
     fn enable_interrupts(&mut self, enable: u8) {
         if enable & !self.interrupt_enable & IER_ETBEI != 0 {
             self.transmitter.set_empty();

@@ -106,3 +106,27 @@ impl Modem {
         .fold(0, |inputs, (_, input)| inputs | input)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn impossible_states_are_named() {
+        for (control, deltas, expected) in [
+            (MCR_WRITABLE, MSR_DELTAS | MSR_TERI, Ok(())),
+            (
+                MCR_WRITABLE + 1,
+                0,
+                Err("impossible value of modem control"),
+            ),
+            (0, MSR_CTS, Err("impossible value of modem status")),
+        ] {
+            let checked = Modem { control, deltas }.check();
+            assert_eq!(
+                checked.map_err(|error| error.to_string()),
+                expected.map_err(str::to_owned)
+            );
+        }
+    }
+}

@@ -49,7 +49,7 @@ enum Timer {
 const FIFO_DEPTH: usize = 16;
 /// Characters at which the FIFO interrupts (FCR bits 7 and 6).
 const TRIGGER_LEVELS: [usize; 4] = [1, 4, 8, 14];
-/// Duration of the time-out in character times (8.9 FIFO Interrupt Mode Operation).
+/// Duration of the time-out in character times (8.11 FIFO Interrupt Mode Operation).
 const TIME_OUT: u64 = 4;
 
 impl Receiver {
@@ -202,5 +202,48 @@ impl Receiver {
         } else {
             Timer::Off
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn impossible_states_are_named() {
+        let rejected = |change: fn(&mut Receiver)| {
+            let mut receiver = Receiver::default();
+            receiver.control(FCR_ENABLE);
+            change(&mut receiver);
+            receiver.check().map_err(|error| error.to_string())
+        };
+        fn character(errors: u8) -> Character {
+            Character { data: 0, errors }
+        }
+        assert_eq!(rejected(|_| ()), Ok(()));
+        assert_eq!(
+            rejected(|receiver| receiver.receive(character(LSR_CHARACTER_ERRORS))),
+            Ok(())
+        );
+        let impossible = |what: &str| Err(format!("impossible value of {what}"));
+        let (trigger, characters) = ("the trigger level", "the characters received");
+        for (change, what) in [
+            ((|r| r.trigger = 4) as fn(&mut Receiver), trigger),
+            (|r| (r.fifo_enabled, r.trigger) = (false, 1), trigger),
+            (|r| r.characters = [character(0); 17].into(), characters),
+            (|r| r.characters = [character(LSR_OE); 2].into(), characters),
+            (
+                |r| r.characters = [character(LSR_CHARACTER_ERRORS)].into(),
+                characters,
+            ),
+            (|r| r.errors = LSR_DR, "the line status"),
+            (|r| r.timer = Timer::Expired, "the receiver's timer"),
+            (
+                |r| r.characters = [character(0)].into(),
+                "the receiver's timer",
+            ),
+        ] {
+            assert_eq!(rejected(change), impossible(what));
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Offsets and bits of the registers (PC16550D datasheet, 8.0 Registers, Tables I to III).
+//! Offsets and bits of the registers (PC16550D datasheet, 8.0 Registers, Tables II and IV).
 
 /// Received data when read, data to transmit when written; the divisor's low byte while DLAB is on.
 pub const DATA: u8 = 0;

@@ -1,9 +1,7 @@
 //! The port, its interrupt line and its peer.
 
 use super::{
-    registers::{
-        IIR_FCR as IIR, LSR_DR, LSR_OE, MCR_LOOP, MCR_OUT2, MCR_RTS,
-    },
+    registers::{IIR_FCR as IIR, LSR_DR, LSR_OE, MCR_LOOP, MCR_OUT2, MCR_RTS},
     *,
 };
 
