@@ -10,8 +10,8 @@ use mmu::Memory;
 use sbe::Width;
 
 use super::{
-    ControlPortA, DebugBackend, DebugConsole, DebugExit, KeyboardController, PostCode,
-    ResetControl, Rtc, SerialBackend, SerialPort,
+    DebugBackend, DebugConsole, DebugExit, KeyboardController, PostCode, ResetRegister, Rtc,
+    SerialBackend, SerialPort,
 };
 use crate::{
     board::Board,
@@ -65,7 +65,7 @@ pub fn pc(clock: Clock, time_of_day: i128, memory: Arc<Memory>) -> (Board, Backe
         (at("POST code").ports(0x80..=0x80), Box::new(PostCode)),
         (
             at("control port A").ports(0x92..=0x92),
-            Box::new(ControlPortA::default()),
+            Box::new(ResetRegister::control_port_a()),
         ),
         (
             at("debug console").ports(0xe9..=0xe9),
@@ -82,7 +82,7 @@ pub fn pc(clock: Clock, time_of_day: i128, memory: Arc<Memory>) -> (Board, Backe
         ),
         (
             at("reset control").region(reset_register),
-            Box::new(ResetControl::default()),
+            Box::new(ResetRegister::reset_control()),
         ),
     ];
 
