@@ -3,4 +3,5 @@
 
 mod i8042;
 mod rig;
+mod rtc;
 mod uart;
