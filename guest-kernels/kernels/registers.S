@@ -65,13 +65,18 @@ wait_20_ms:
 
 # --- 16550A ----------------------------------------------------------------------------------------------------------
 
-# 115,200 bits per second, eight bits, in loopback, no FIFO, nothing received, no interrupt enabled or pending.
+# Eight bits, and DIVISOR 115,200ths of a second each.
+.macro divisor divisor
+        put     COM+3, 0x83
+        put     COM, \divisor & 0xff
+        put     COM+1, \divisor >> 8
+        put     COM+3, 0x03
+.endm
+
+# 115,200 bits per second, in loopback, no FIFO, nothing received, no interrupt enabled or pending.
 uart_reset:
         put     COM+4, 0x10
-        put     COM+3, 0x83
-        put     COM, 1
-        put     COM+1, 0
-        put     COM+3, 0x03
+        divisor 1
         put     COM+1, 0
         put     COM+2, 0x07
         put     COM+2, 0
@@ -144,6 +149,7 @@ uart_fifo:
 
 uart_identification:
         call    uart_reset
+        divisor 0xffff                          # four characters last longer than any host stands still
         put     COM+1, 0x01
         put     COM+2, 0x41                     # trigger level 4
         put     COM, 1
@@ -154,9 +160,12 @@ uart_identification:
         expect  at_trigger_level, COM+2, 0xc4
         drop    COM
         expect  below_trigger_level_again, COM+2, 0xc1
+        divisor 1
+        drop    COM
         call    wait_20_ms
         expect  time_out, COM+2, 0xcc
         expect  time_out_stays, COM+2, 0xcc
+        drop    COM
         drop    COM
         expect  time_out_is_cleared_by_reading, COM+2, 0xc1
 
