@@ -19,7 +19,7 @@ const FARTHEST: i128 = 10_000_000_000_000;
 
 /// The saved state of the clock, which was up to date when it was saved.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct RtcState {
+pub(super) struct RtcState {
     index: u8,
     ram: Vec<u8>,
     fell_back: bool,
@@ -28,7 +28,7 @@ struct RtcState {
 }
 
 impl Rtc {
-    fn state(&self, now: u64) -> RtcState {
+    pub(super) fn state(&self, now: u64) -> RtcState {
         let mut present = self.clone();
         present.advance(now);
         RtcState {
@@ -39,7 +39,7 @@ impl Rtc {
         }
     }
 
-    fn from_state(state: RtcState, now: u64) -> Result<Self, DeviceStateError> {
+    pub(super) fn from_state(state: RtcState, now: u64) -> Result<Self, DeviceStateError> {
         let impossible = DeviceStateError::Impossible;
         let ram = <[u8; RAM]>::try_from(state.ram).map_err(|_| impossible("the size of RAM"))?;
         if usize::from(state.index) >= RAM {

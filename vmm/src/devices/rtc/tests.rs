@@ -1,5 +1,7 @@
 //! The clock and its registers at times that the test sets.
 
+use proptest::prelude::*;
+
 use super::{registers::B_DM_BINARY, *};
 
 /// 2024-02-29 23:59:58.5 UTC, a Thursday.
@@ -221,5 +223,58 @@ fn no_sequence_of_accesses_panics() {
             rtc.write(now, (hash >> 16) as u8);
         }
         rtc.next_deadline(now);
+    }
+}
+
+proptest! {
+    #[test]
+    fn under_set_the_registers_are_memory(
+        accesses in proptest::collection::vec((0..128u8, proptest::option::of(any::<u8>()), 0..2_000 * MS), 0..200)
+    ) {
+        let (mut rtc, mut now) = (rtc(), 0);
+        set(&mut rtc, now, 0x0b, B_SET | B_24_HOURS);
+        let mut memory = rtc.counters.ram;
+        for (index, write, pass) in accesses {
+            now += pass;
+            let at = usize::from(index);
+            match write {
+                Some(value) => {
+                    set(&mut rtc, now, index, value | if at == B { B_SET } else { 0 });
+                    memory[at] = match at {
+                        A => value & !A_UIP,
+                        B => value | B_SET,
+                        C | D => memory[at],
+                        _ => value,
+                    };
+                }
+                // Periods go on, and set its flag.
+                None if at == C => drop(get(&mut rtc, now, index)),
+                None => prop_assert_eq!(get(&mut rtc, now, index), memory[at], "{:#x}", index),
+            }
+        }
+    }
+
+    #[test]
+    fn a_clock_restored_at_any_moment_is_the_same(
+        accesses in proptest::collection::vec((0..16u8, proptest::option::of(any::<u8>()), 0..2_000 * MS), 0..100),
+        origin in 0..1u64 << 60
+    ) {
+        let (mut rtc, mut now) = (rtc(), 0);
+        for (index, write, pass) in accesses {
+            let mut restored = Rtc::from_state(rtc.state(now), origin).unwrap();
+            let happen = |rtc: &mut Rtc, now| {
+                rtc.advance(now);
+                let deadline = rtc.next_deadline(now).map(|at| at - now);
+                let line = rtc.interrupt();
+                let seen = match write {
+                    Some(value) => (set(rtc, now, index, value), 0).1,
+                    None => get(rtc, now, index),
+                };
+                (deadline, line, seen, rtc.interrupt())
+            };
+            let seen = happen(&mut rtc, now + pass);
+            prop_assert_eq!(happen(&mut restored, origin + pass), seen);
+            now += pass;
+        }
     }
 }

@@ -4,6 +4,8 @@ use super::{
     registers::{IIR_FCR as IIR, LSR_DR, LSR_OE, MCR_LOOP, MCR_OUT2, MCR_RTS},
     *,
 };
+use crate::bus::{decode_state, encode_state};
+use proptest::{collection::vec, prelude::*, sample};
 
 const RBR: u8 = 0;
 const THR: u8 = 0;
@@ -199,20 +201,57 @@ fn impossible_states_are_named() {
     );
 }
 
-#[test]
-fn no_sequence_of_accesses_panics() {
-    let mut uart = Uart::default();
-    for step in 0u32..100_000 {
-        let hash = step.wrapping_mul(0x9e37_79b9);
-        let (offset, value) = ((hash >> 8) as u8 & 7, (hash >> 16) as u8);
-        uart.advance(u64::from(step) * 100_000);
-        if hash >> 31 == 0 {
-            uart.read(offset);
-        } else {
-            uart.write(offset, value);
+/// An event at the port.
+#[derive(Clone, Debug)]
+enum Event {
+    Read(u8),
+    Write(u8, u8),
+    Send(Vec<u8>),
+    Break,
+    Pass(u64),
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let event = prop_oneof![
+        4 => (0..8u8).prop_map(Event::Read),
+        4 => (0..8u8, any::<u8>()).prop_map(|(offset, value)| Event::Write(offset, value)),
+        // Registers as drivers set them.
+        1 => sample::select(vec![(IIR, 0xc7), (IIR, 0x81), (MCR, 0x0b), (MCR, 0x1b), (LCR, 0x03)])
+            .prop_map(|(offset, value)| Event::Write(offset, value)),
+        2 => vec(any::<u8>(), 0..20).prop_map(Event::Send),
+        1 => Just(Event::Break),
+        2 => (0..100_000_000u64).prop_map(Event::Pass),
+    ];
+    vec(event, 0..100)
+}
+
+fn happen(uart: &mut Uart, now: &mut u64, event: &Event) -> (u8, Level, u64) {
+    let mut seen = 0;
+    match event {
+        Event::Read(offset) => seen = uart.read(*offset),
+        Event::Write(offset, value) => uart.write(*offset, *value),
+        Event::Send(bytes) => uart.send(bytes),
+        Event::Break => uart.send_break(),
+        Event::Pass(time) => {
+            uart.advance(*now);
+            *now += time;
+            uart.advance(*now);
         }
-        let room = uart.room();
-        uart.send(&[value][..room.min(1)]);
-        uart.check().unwrap();
+    }
+    (seen, uart.interrupt(), uart.due())
+}
+
+proptest! {
+    #[test]
+    fn a_port_restored_at_any_moment_is_the_same(events in events()) {
+        let (mut uart, mut now) = (Uart::default(), 0);
+        for event in &events {
+            let mut restored: Uart = decode_state(&encode_state(&uart).unwrap()).unwrap();
+            restored.check().unwrap();
+            prop_assert_eq!(&restored, &uart);
+            let mut then = now;
+            let seen = happen(&mut uart, &mut now, event);
+            prop_assert_eq!(happen(&mut restored, &mut then, event), seen, "{:?}", event);
+        }
     }
 }
