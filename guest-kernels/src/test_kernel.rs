@@ -2,7 +2,7 @@
 //!
 //! A kernel is a 32-bit ELF file linked at 1 MiB, which also has a Multiboot header. It is entered at its ELF entry in
 //! flat protected mode with paging and interrupts off. It needs 16 MiB of memory, the 8259A pair, the 8254 with port
-//! 0x61, the seconds and the periodic interrupt of the MC146818 clock, and two debug ports:
+//! 0x61, the MC146818A clock, the keyboard controller, the first serial port, and two debug ports:
 //!
 //! ```text
 //! port 0xe9   text: a line for each case, `ok NAME` or `FAIL NAME got=XXXXXXXX want=YYYYYYYY`; other lines are

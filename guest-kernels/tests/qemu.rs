@@ -94,6 +94,8 @@ fn run(kernel: &TestKernel) -> String {
             "-display",
             "none",
             "-no-reboot",
+            "-serial",
+            "null",
         ])
         .args([
             "-chardev",

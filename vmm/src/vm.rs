@@ -435,6 +435,10 @@ impl Vm {
                     self.board.advance_devices();
                     return Ok(());
                 }
+                Input::Break => {
+                    self.backends.com1.send_break();
+                    self.board.advance_devices();
+                }
                 Input::ShowStats => console
                     .output(Channel::Monitor, self.stats().to_string().as_bytes())
                     .map_err(StopReason::console)?,
