@@ -62,13 +62,19 @@ pub enum VmError {
     Memory(#[from] MemoryError),
     /// The processor could not be made.
     #[error("processor: {0}")]
-    Processor(#[from] VcpuError),
+    Processor(VcpuError),
     /// The host did not grant the eventfd by which other threads wake the machine.
     #[error("eventfd: {0}")]
     Control(io::Error),
     /// The kernel does not fit.
     #[error(transparent)]
     Load(#[from] LoadError),
+}
+
+impl From<VcpuError> for VmError {
+    fn from(error: VcpuError) -> Self {
+        Self::Processor(error)
+    }
 }
 
 /// A virtual machine.

@@ -13,13 +13,19 @@ pub enum KernelError {
     BzImage(#[from] BzImageError),
     /// The bzImage's payload does not unpack.
     #[error("bzImage payload: {0}")]
-    Unpack(#[from] UnpackError),
+    Unpack(UnpackError),
     /// The file is not a valid ELF32.
     #[error(transparent)]
     Elf(ElfError),
     /// The payload does not unpack to a valid ELF32.
     #[error("bzImage payload: {0}")]
     Payload(ElfError),
+}
+
+impl From<UnpackError> for KernelError {
+    fn from(error: UnpackError) -> Self {
+        Self::Unpack(error)
+    }
 }
 
 /// A checked kernel, unpacked.

@@ -76,7 +76,13 @@ pub enum LoadError {
     CommandLineNul,
     /// Guest RAM is smaller than a mebibyte or does not begin at 0.
     #[error("guest memory: {0}")]
-    Memory(#[from] GuestMemoryError),
+    Memory(GuestMemoryError),
+}
+
+impl From<GuestMemoryError> for LoadError {
+    fn from(error: GuestMemoryError) -> Self {
+        Self::Memory(error)
+    }
 }
 
 const PAGE_SIZE: u64 = 4096;
