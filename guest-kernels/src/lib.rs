@@ -2,7 +2,7 @@
 //!
 //! [`fetch`] brings a [`Guest`]'s unmodified kernel into the user's cache by means of apt, and puts an initramfs with
 //! busybox beside it. [`exec_archive`] and [`winsize_archive`] make the small archive that tells this initramfs what to
-//! do in one boot. [`test_kernel`] has the test kernels.
+//! do in one boot, [`added_archives`] those with files of the user's own. [`test_kernel`] has the test kernels.
 
 mod cache;
 mod command;
@@ -16,7 +16,10 @@ pub mod test_kernel;
 pub use cache::{GuestImages, fetch, refresh};
 pub use error::FetchError;
 pub use guest::{Guest, UnknownGuest};
-pub use initramfs::{ALIGNMENT, exec_archive, winsize_archive};
+pub use initramfs::{
+    ALIGNMENT, AddError, AddedArchives, Addition, AdditionParseError, added_archives, exec_archive,
+    winsize_archive,
+};
 pub use progress::{Progress, Stage};
 
 /// Prints why a test is skipped, past the test runner's capture: a skipped test must not look like one that ran.

@@ -96,7 +96,7 @@ pub use console::Console;
 pub use control::Control;
 pub use inspect::AccessError;
 pub use irq::{Irq, Level};
-pub use loader::{BootSource, Kernel};
+pub use loader::{BootSource, Entry, Kernel, Rom};
 pub use machine::{Machine, MachineError, MachineEvent};
 pub use mmu::{GuestPhys, LinearAddr, NoTranslation, NotRam};
 pub use sbe::{
@@ -106,4 +106,4 @@ pub use sbe::{
 pub use state::{RestoreError, VmState};
 pub use stats::Stats;
 pub use stop::StopReason;
-pub use vm::{Vm, VmConfig, VmError};
+pub use vm::{Start, Vm, VmConfig, VmError};

@@ -28,7 +28,7 @@ use crate::{
     console::{Channel, Console, Input},
     control::{Control, Request},
     devices::{self, Backends},
-    loader::{BootSource, LoadError, place},
+    loader::{BootSource, Entry, EntryPoint, LoadError, Rom, place, rom},
     pace::Pace,
     stats::{Exits, Stats},
     stop::StopReason,
@@ -54,6 +54,22 @@ impl Default for VmConfig {
     }
 }
 
+/// The beginning of a machine's run.
+#[derive(Clone, Copy, Debug)]
+pub enum Start<'a> {
+    /// A kernel, by the protocol that it is made for.
+    Kernel(BootSource<'a>),
+    /// A place in one of the ROMs.
+    Entry(Entry),
+}
+
+impl Default for Start<'_> {
+    /// The reset vector.
+    fn default() -> Self {
+        Self::Entry(Entry::default())
+    }
+}
+
 /// The error of making a machine.
 #[derive(Debug, Error)]
 pub enum VmError {
@@ -62,13 +78,19 @@ pub enum VmError {
     Memory(#[from] MemoryError),
     /// The processor could not be made.
     #[error("processor: {0}")]
-    Processor(#[from] VcpuError),
+    Processor(VcpuError),
     /// The host did not grant the eventfd by which other threads wake the machine.
     #[error("eventfd: {0}")]
     Control(io::Error),
-    /// The kernel does not fit.
+    /// The kernel or a ROM does not fit.
     #[error(transparent)]
     Load(#[from] LoadError),
+}
+
+impl From<VcpuError> for VmError {
+    fn from(error: VcpuError) -> Self {
+        Self::Processor(error)
+    }
 }
 
 /// A virtual machine.
@@ -108,11 +130,51 @@ impl Vm {
     /// # Errors
     /// See [`VmError`].
     pub fn boot(config: &VmConfig, source: &BootSource<'_>) -> Result<Self, VmError> {
+        Self::power_on(config, &[], &Start::Kernel(*source))
+    }
+
+    /// Creates a machine with `roms` in its memory, about to execute its first instruction.
+    ///
+    /// ```
+    /// use vmm::{Start, StopReason, Vm, VmConfig, console::pipe, loader::Rom};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let rom = Rom {
+    ///     address: 0xffff_fff0, // the reset vector
+    ///     bytes: &[
+    ///         0xb0, 42, // mov al, 42
+    ///         0xe6, 0xf4, // out 0xf4, al  ; ends the machine
+    ///     ],
+    /// };
+    /// let mut vm = Vm::power_on(&VmConfig::default(), &[rom], &Start::default())?;
+    /// let (mut line, _) = pipe()?;
+    /// assert!(matches!(vm.run(&mut line), StopReason::DebugExit(42)));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// See [`VmError`].
+    pub fn power_on(
+        config: &VmConfig,
+        roms: &[Rom<'_>],
+        start: &Start<'_>,
+    ) -> Result<Self, VmError> {
         let memory = Memory::new(config.memory)?;
-        let entry = place(&memory.guest_ram(), source)?;
+        let placed = rom::place(&memory, roms)?;
+        let entry = match start {
+            Start::Kernel(source) => place(&memory.guest_ram(), &placed, source)?,
+            Start::Entry(entry) => {
+                let address = entry.address();
+                match placed.iter().any(|rom| rom.contains(&address.into())) {
+                    true => EntryPoint::Chosen(*entry),
+                    false => return Err(LoadError::NothingAtEntry { address }.into()),
+                }
+            }
+        };
         let mmu = Mmu::new(Arc::clone(&memory))?;
         let mut vcpu = Vcpu::new(&config.vcpu, mmu)?;
-        vcpu.set_linux_entry(entry.entry, entry.boot_params);
+        entry.enter(&mut vcpu);
         Self::new(memory, vcpu)
     }
 

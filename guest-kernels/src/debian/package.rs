@@ -42,9 +42,9 @@ pub(super) fn read_file(package: &str, deb: &Path, file: &str) -> Result<Vec<u8>
             status: output.status,
             stderr: last_lines(&output.stderr),
         }),
-        Err(source) => Err(FetchError::Unpack {
+        Err(reason) => Err(FetchError::Unpack {
             package: package.to_owned(),
-            source,
+            reason,
             stderr: last_lines(&output.stderr),
         }),
     }
@@ -86,8 +86,8 @@ mod tests {
         let mut command = DPKG_DEB.command();
         command.arg("--build").arg(&tree).arg(&deb);
         match DPKG_DEB.run(command, &["--build"]) {
-            Err(FetchError::Start { source, .. }) => {
-                crate::tell_skipped(&format!("cannot run dpkg-deb: {source}"));
+            Err(FetchError::Start { reason, .. }) => {
+                crate::tell_skipped(&format!("cannot run dpkg-deb: {reason}"));
                 None
             }
             result => result.map(|_| deb).map(Some).unwrap(),

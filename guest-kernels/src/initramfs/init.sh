@@ -10,6 +10,9 @@ mount -t devtmpfs devtmpfs /dev
 mkdir -p /dev/pts
 mount -a
 echo replex > /proc/sys/kernel/hostname
+if [ -e /proc/net/dev ]; then
+    ifconfig lo up
+fi
 cd /root
 
 if [ -e /replex/winsize ]; then

@@ -46,13 +46,13 @@ pub enum MachineError {
     Build(#[from] BuildError),
     /// A file operation failed.
     #[error("differential machine: {0}")]
-    Io(#[from] std::io::Error),
+    Io(std::io::Error),
     /// No memory for the machine.
     #[error("differential machine: {0}")]
-    Memory(#[from] mmu::MemoryError),
+    Memory(mmu::MemoryError),
     /// The processor could not be made.
     #[error("differential machine: {0}")]
-    Processor(#[from] VcpuError),
+    Processor(VcpuError),
     /// The processor left the run loop for another reason than the stop port.
     #[error("the engine stopped with {exit:?} at {eip:08x}")]
     Stopped {
@@ -69,6 +69,24 @@ pub enum MachineError {
         /// EIP at that moment.
         eip: u32,
     },
+}
+
+impl From<std::io::Error> for MachineError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<mmu::MemoryError> for MachineError {
+    fn from(error: mmu::MemoryError) -> Self {
+        Self::Memory(error)
+    }
+}
+
+impl From<VcpuError> for MachineError {
+    fn from(error: VcpuError) -> Self {
+        Self::Processor(error)
+    }
 }
 
 /// The chipset: one port that stops the machine.

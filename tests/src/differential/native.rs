@@ -39,10 +39,10 @@ pub enum NativeError {
     Build(#[from] BuildError),
     /// A file or process operation failed.
     #[error("native program: {0}")]
-    Io(#[from] io::Error),
+    Io(io::Error),
     /// A system call failed.
     #[error("native program: {0}")]
-    System(#[from] nix::Error),
+    System(nix::Error),
     /// The program died or got stuck in the case with this index of the batch.
     #[error("native program lost in case {case} of the batch: {how}")]
     Lost {
@@ -51,6 +51,18 @@ pub enum NativeError {
         /// The way in which the program ended.
         how: String,
     },
+}
+
+impl From<io::Error> for NativeError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<nix::Error> for NativeError {
+    fn from(error: nix::Error) -> Self {
+        Self::System(error)
+    }
 }
 
 /// The built program; every [`Native`] starts its own process from it.

@@ -6,6 +6,7 @@ mod events;
 mod gdb;
 mod inspect;
 mod machine;
+mod start;
 mod state;
 mod support;
 mod trace;

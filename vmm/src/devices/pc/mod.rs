@@ -45,7 +45,7 @@ pub fn pc(clock: Clock, time_of_day: i128, memory: Arc<Memory>) -> (Board, Backe
     let (serial1, com1) = SerialPort::new();
     let (serial2, com2) = SerialPort::new();
     let (debug_console, debug) = DebugConsole::new();
-    let rtc = Rtc::new(time_of_day, memory.size());
+    let rtc = Rtc::new(time_of_day, memory.ram_end());
     let at = Resources::new;
     let reset_register = IoRegion::Ports(0xcf9..=0xcf9, PortWidth::Only(Width::Byte));
 
