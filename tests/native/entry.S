@@ -80,6 +80,9 @@ exit_case:
         movl    $exit_case, %ss:final+OUT_EIP
         movl    %ss, %eax
         movl    %eax, %ds
+        /* FXSAVE need not store the pointers to the last x87 instruction: FNSTENV does. It masks all exceptions. */
+        fnstenv final_environment
+        fldenv  final_environment
         jmp     leave_faulted
 
         .text
@@ -113,9 +116,12 @@ restore_signal:
 
         .bss
         .balign 16
-        .globl  final, final_fx
+        .globl  final, final_fx, final_environment
 final:      .skip OUT_FX
 final_fx:   .skip 512
+final_environment:
+            .skip 28
+            .balign 4
 saved_esp:  .skip 4
 case_esp:   .skip 4
 target:     .skip 4

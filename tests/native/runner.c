@@ -38,6 +38,8 @@ extern void leave_faulted(void);
 extern void restore_signal(void);
 extern u8 final[OUT_FX];
 extern u8 final_fx[512];
+/* What FNSTENV stored where a case came to its end. */
+extern u8 final_environment[28];
 
 static u8 signal_stack[65536] __attribute__((aligned(16)));
 
@@ -155,6 +157,16 @@ static struct change *collect(struct change *next, u32 page)
     return next;
 }
 
+/* Replaces the pointers to the last x87 instruction in the FXSAVE image by those of the environment. */
+static void take_pointers(void)
+{
+    copy(final_fx + 6, final_environment + 18, 2);
+    copy(final_fx + 8, final_environment + 12, 4);
+    copy(final_fx + 12, final_environment + 16, 2);
+    copy(final_fx + 16, final_environment + 20, 4);
+    copy(final_fx + 20, final_environment + 24, 2);
+}
+
 static void run_case(const struct case_in *in, u8 *out, struct change **next)
 {
     struct change *first = *next;
@@ -164,6 +176,8 @@ static void run_case(const struct case_in *in, u8 *out, struct change **next)
     copy(code, (const u8 *)in + IN_CODE, length);
     *word(final, OUT_SIGNAL) = 0;
     enter_case(in);
+    if (*word(final, OUT_SIGNAL) == 0)
+        take_pointers();
     fill(code, FILLER, length);
     for (u32 page = 0; page < SANDBOX_PAGES; page++)
         if (SANDBOX_WRITABLE >> page & 1)

@@ -123,4 +123,17 @@ pub struct Outcome {
     pub exception: Option<Exception>,
     /// Doublewords that differ from the template, by address.
     pub changes: Vec<Change>,
+    /// The pointers to the last x87 instruction in [`State::fx`] that are what the processor had.
+    pub pointers: Pointers,
+}
+
+/// The known ones of the pointers to the last x87 instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Pointers {
+    /// None.
+    Unknown,
+    /// FIP and FDP.
+    Addresses,
+    /// FOP, FIP, FCS, FDP and FDS.
+    All,
 }

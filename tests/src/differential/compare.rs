@@ -2,12 +2,13 @@
 //!
 //! Everything is compared but:
 //! * status flags that the manual leaves undefined at that point ([`super::flags`]);
-//! * in the FXSAVE image: FOP, FIP, FCS, FDP and FDS (bytes 6 to 23), the pointers to the last x87 instruction: AMD
-//!   processors record them for pending exceptions only, the emulator always, as the manual says;
-//!   MXCSR_MASK (bytes 28 to 31), a property of the model; bytes from 288 on, which the 32-bit format leaves undefined;
+//! * the pointers to the last x87 instruction, FOP, FIP, FCS, FDP and FDS (bytes 6 to 23 of the FXSAVE image), where the real
+//!   CPU's are not known: see [`super::pointers`];
+//! * in the FXSAVE image: MXCSR_MASK (bytes 28 to 31), a property of the model; bytes from 288 on, which the 32-bit format
+//!   leaves undefined;
 //! * which of two faults CMPS reports, see `is_cmps`.
 
-use super::case::{Case, Exception, Outcome, SEGMENT_NAMES};
+use super::case::{Case, Exception, Outcome, Pointers, SEGMENT_NAMES};
 use super::flags::{self, AC, DF, ID, NT, RF, STATUS, TF};
 use super::layout::EXIT;
 use iced_x86::{Decoder, DecoderOptions, Formatter, GasFormatter, Instruction, Mnemonic};
@@ -18,6 +19,14 @@ pub const REGISTER_NAMES: [&str; 8] = ["eax", "ecx", "edx", "ebx", "esp", "ebp",
 
 /// Fields of the FXSAVE image that are compared: name, offset, length (SDM Vol. 1, 10.5.1 "FXSAVE Area").
 const FX_FIELDS: [(&str, usize, usize); 3] = [("fcw", 0, 2), ("fsw", 2, 2), ("ftw", 4, 1)];
+/// The pointers to the last x87 instruction in the FXSAVE image.
+const POINTERS: [(&str, usize, usize); 5] = [
+    ("fip", 8, 4),
+    ("fdp", 16, 4),
+    ("fop", 6, 2),
+    ("fcs", 12, 2),
+    ("fds", 20, 2),
+];
 /// Offset of MXCSR in the FXSAVE image.
 const MXCSR: usize = 24;
 /// Offset and stride of the x87 registers, and the bytes of one.
@@ -49,7 +58,12 @@ pub fn differences(case: &Case, real: &Outcome, engine: &Outcome) -> Vec<String>
         &(engine.end.eflags & mask),
     );
     let (real_fx, engine_fx) = (&real.end.fx, &engine.end.fx);
-    for (name, at, length) in FX_FIELDS {
+    let pointers = match real.pointers.min(engine.pointers) {
+        Pointers::Unknown => &[],
+        Pointers::Addresses => &POINTERS[..2],
+        Pointers::All => &POINTERS[..],
+    };
+    for &(name, at, length) in FX_FIELDS.iter().chain(pointers) {
         compare(
             name,
             &Hex(&real_fx[at..at + length]),
@@ -273,6 +287,7 @@ mod tests {
             end,
             exception: None,
             changes: Vec::new(),
+            pointers: Pointers::All,
         }
     }
 
@@ -280,12 +295,13 @@ mod tests {
     fn every_kind_of_difference_is_found() {
         let case = case();
         let real = outcome(&case);
-        let spoil: [fn(&mut Outcome); 7] = [
+        let spoil: [fn(&mut Outcome); 8] = [
             |outcome| outcome.end.gpr[3] ^= 1,
             |outcome| outcome.end.eip += 1,
             |outcome| outcome.end.eflags ^= flags::CF,
             |outcome| outcome.end.segments[2] = 0x2b,
             |outcome| outcome.end.fx[32] = 1,
+            |outcome| outcome.end.fx[8] = 1,
             |outcome| {
                 outcome.exception = Some(Exception {
                     vector: 6,
@@ -309,9 +325,12 @@ mod tests {
     }
 
     #[test]
-    fn undefined_flags_and_x87_pointers_do_not_count() {
+    fn undefined_flags_and_unknown_x87_pointers_do_not_count() {
         let case = case();
-        let real = outcome(&case);
+        let real = Outcome {
+            pointers: Pointers::Unknown,
+            ..outcome(&case)
+        };
         let mut engine = real.clone();
         engine.end.eflags ^= flags::AF;
         engine.end.fx[8] = 1;

@@ -34,6 +34,7 @@ const ENDING_CHANCE: u32 = 15;
 pub struct Generator {
     forms: Vec<Code>,
     factory: InstructionInfoFactory,
+    keeps_pointers: bool,
 }
 
 /// A case under construction.
@@ -47,10 +48,12 @@ struct Sequence {
 }
 
 impl Generator {
-    /// A generator that draws from `forms`, of which there is at least one.
-    pub fn new(forms: Vec<Code>) -> Self {
+    /// A generator that draws from `forms`, of which there is at least one. The pointers to the last x87 instruction that FNSTENV
+    /// and FNSAVE store are kept in memory, to be compared, if `keeps_pointers`.
+    pub fn new(forms: Vec<Code>, keeps_pointers: bool) -> Self {
         Self {
             forms,
+            keeps_pointers,
             factory: InstructionInfoFactory::new(),
         }
     }
@@ -142,7 +145,7 @@ impl Generator {
         let Some(Row::Generated(style)) = row(form) else {
             return Err(Conflict);
         };
-        let drawn = Drawn::new(encoded);
+        let drawn = Drawn::new(encoded, self.keeps_pointers);
         let transfer = match style {
             Style::Plain => {
                 let mut drawn = drawn;

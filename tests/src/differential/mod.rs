@@ -16,6 +16,7 @@ pub mod layout;
 pub mod machine;
 pub mod native;
 pub mod operands;
+pub mod pointers;
 pub mod prepare;
 pub mod selectors;
 pub mod shrink;

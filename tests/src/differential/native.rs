@@ -10,11 +10,12 @@
 //!
 //! A child that dies or does not answer is replaced, and the case it was at is reported.
 
-use super::case::{Case, Change, Outcome};
+use super::case::{Case, Change, Outcome, Pointers};
 use super::layout::{
     BATCH, CHANGE_SIZE, EXIT, HEADER_COUNT, HEADER_CURRENT, OUT_CHANGES, OUT_FIRST_CHANGE,
     OUT_SIZE, SHARED_CHANGES, SHARED_IN, SHARED_OUT, SHARED_SIZE, SHARED_TEMPLATE,
 };
+use super::pointers;
 use super::toolchain::{self, BuildError};
 use super::wire::{self, word};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -30,6 +31,8 @@ use thiserror::Error;
 
 /// Longest time one batch may take before the case at hand counts as stuck, in milliseconds.
 const BATCH_TIMEOUT_MS: u16 = 20_000;
+/// Times that the processor is asked for its pointers to the last x87 instruction, which a switch of tasks may lose.
+const PROBES: usize = 8;
 
 /// A reason why the real CPU could not run a batch.
 #[derive(Debug, Error)]
@@ -94,6 +97,7 @@ pub struct Native<'p> {
     program: &'p Program,
     shared: File,
     child: Child,
+    records_pointers: bool,
 }
 
 impl<'p> Native<'p> {
@@ -102,11 +106,33 @@ impl<'p> Native<'p> {
         let shared = File::from(memfd_create(c"differential", MFdFlags::MFD_CLOEXEC)?);
         shared.set_len(u64::from(SHARED_SIZE))?;
         let child = spawn(program, &shared)?;
-        Ok(Self {
+        let mut native = Self {
             program,
             shared,
             child,
-        })
+            records_pointers: false,
+        };
+        native.records_pointers = native.probe_pointers()?;
+        Ok(native)
+    }
+
+    /// Asks the processor whether it records all pointers to the last x87 instruction.
+    fn probe_pointers(&mut self) -> Result<bool, NativeError> {
+        for (case, expected) in pointers::probes() {
+            let mut found = false;
+            for _ in 0..PROBES {
+                found |= pointers::are(&self.run(std::slice::from_ref(&case))?[0], expected);
+            }
+            if !found {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether the processor records all pointers to the last x87 instruction.
+    pub fn records_pointers(&self) -> bool {
+        self.records_pointers
     }
 
     /// Runs up to [`BATCH`] cases that share one template; returns one outcome a case.
@@ -174,8 +200,29 @@ impl<'p> Native<'p> {
             .read_exact_at(&mut changes, u64::from(SHARED_CHANGES))?;
         Ok(records
             .into_iter()
-            .map(|record| outcome(record, &changes))
+            .map(|record| self.outcome(record, &changes))
             .collect())
+    }
+
+    /// One outcome from the shared file.
+    fn outcome(&self, record: &[u8], changes: &[u8]) -> Outcome {
+        let first = word(record, OUT_FIRST_CHANGE) * CHANGE_SIZE;
+        let changes = changes[first as usize..]
+            [..(word(record, OUT_CHANGES) * CHANGE_SIZE) as usize]
+            .chunks_exact(CHANGE_SIZE as usize)
+            .map(|change| Change {
+                address: word(change, 0),
+                value: word(change, 4),
+            })
+            .collect();
+        let outcome = wire::outcome(record, changes);
+        Outcome {
+            pointers: match self.records_pointers {
+                true => pointers::known(&outcome),
+                false => Pointers::Unknown,
+            },
+            ..outcome
+        }
     }
 }
 
@@ -195,19 +242,6 @@ fn spawn(program: &Program, shared: &File) -> Result<Child, NativeError> {
         .stderr(Stdio::from(shared.try_clone()?))
         .spawn()?;
     Ok(child)
-}
-
-/// One outcome from the shared file.
-fn outcome(record: &[u8], changes: &[u8]) -> Outcome {
-    let first = word(record, OUT_FIRST_CHANGE) * CHANGE_SIZE;
-    let changes = changes[first as usize..][..(word(record, OUT_CHANGES) * CHANGE_SIZE) as usize]
-        .chunks_exact(CHANGE_SIZE as usize)
-        .map(|change| Change {
-            address: word(change, 0),
-            value: word(change, 4),
-        })
-        .collect();
-    wire::outcome(record, changes)
 }
 
 #[cfg(test)]

@@ -44,16 +44,20 @@ pub struct Drawn {
     pub after: Vec<u8>,
     /// The segment register it loads, as an index of [`super::case::State::segments`], and the selector.
     pub segment_load: Option<(usize, u16)>,
+    /// Whether the pointers to the last x87 instruction stay where FNSTENV and FNSAVE store them.
+    keeps_pointers: bool,
 }
 
 impl Drawn {
-    /// `encoded` with no demands yet.
-    pub fn new(encoded: Encoded) -> Self {
+    /// `encoded` with no demands yet. What FNSTENV and FNSAVE store about the last x87 instruction is wiped unless
+    /// `keeps_pointers`.
+    pub fn new(encoded: Encoded, keeps_pointers: bool) -> Self {
         Self {
             encoded,
             needs: Needs::default(),
             after: Vec::new(),
             segment_load: None,
+            keeps_pointers,
         }
     }
 
@@ -85,7 +89,7 @@ impl Drawn {
     /// A linear address for the memory operand, if there is one.
     fn choose_address(&self, rng: &mut Rng) -> u32 {
         let size = self.encoded.instruction.memory_size().size() as u32;
-        if stores_pointers(self.encoded.instruction.code()).is_some() || percent(rng, 10) {
+        if self.wiped_pointers().is_some() || percent(rng, 10) {
             address::writable(size, rng)
         } else {
             address::any(size, rng)
@@ -257,7 +261,7 @@ impl Drawn {
         if !has_memory_operand(&instruction) {
             return Ok(());
         }
-        if let Some((offset, length)) = stores_pointers(instruction.code()) {
+        if let Some((offset, length)) = self.wiped_pointers() {
             self.wipe(at + offset, length);
             if instruction.mnemonic() == Mnemonic::Fxsave {
                 self.wipe(at + MXCSR_MASK.0, MXCSR_MASK.1);
@@ -316,6 +320,13 @@ impl Drawn {
     /// Demands `value` at `at + offset`, where that can be written.
     fn store(&mut self, at: u32, offset: u32, value: u32) {
         self.needs.store(at + offset, Value::Const(value));
+    }
+
+    /// Offset and length of the pointers that the instruction stores, if they have to be wiped: those of FXSAVE always.
+    fn wiped_pointers(&self) -> Option<(u32, u32)> {
+        let form = self.encoded.instruction.code();
+        let kept = self.keeps_pointers && form.mnemonic() != Mnemonic::Fxsave;
+        stores_pointers(form).filter(|_| !kept)
     }
 
     /// Zeroes `length` bytes at `at` after the instruction, word by word: `mov word ptr ss:[at], 0`.

@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn only_the_unit_that_fails_is_left() {
-        let cases = Generator::new(generated()).batch(7, 0);
+        let cases = Generator::new(generated(), true).batch(7, 0);
         let case = cases
             .iter()
             .find(|case| case.units.len() == 16)
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn a_case_of_nothing_ends_at_once() {
-        let cases = Generator::new(generated()).batch(7, 0);
+        let cases = Generator::new(generated(), true).batch(7, 0);
         let smallest = shrink(&cases[0], |_| true);
         assert!(smallest.units.is_empty());
         let flags =

@@ -234,6 +234,11 @@ pub fn fx_state(rng: &mut Rng) -> [u8; FX_SIZE] {
         1 => 0xff,
         _ => rng.u8(..),
     };
+    // FOP, and FIP, FCS, FDP and FDS.
+    fx[6..8].copy_from_slice(&rng.u16(..0x800).to_le_bytes());
+    for (at, mask) in [(8, u32::MAX), (12, 0xffff), (16, u32::MAX), (20, 0xffff)] {
+        fx[at..at + 4].copy_from_slice(&(rng.u32(..) & mask).to_le_bytes());
+    }
     fx[24..28].copy_from_slice(&mxcsr(rng).to_le_bytes());
     for register in fx[32..160].chunks_exact_mut(16) {
         register[..10].copy_from_slice(&extended(rng));

@@ -1,6 +1,6 @@
 //! Cases and outcomes as bytes: the records that the native program and the ring-0 program exchange with the host.
 
-use super::case::{Case, Change, Exception, FX_SIZE, Outcome, PAGE_FAULT, State};
+use super::case::{Case, Change, Exception, FX_SIZE, Outcome, PAGE_FAULT, Pointers, State};
 use super::layout::{
     CODE, CODE_BYTES, IN_CODE, IN_CODE_AT, IN_CODE_LENGTH, IN_DS, IN_EAX, IN_EFLAGS, IN_FX,
     IN_SIZE, MAX_CODE, OUT_CR2, OUT_DS, OUT_EAX, OUT_EFLAGS, OUT_EIP, OUT_ERROR, OUT_FX,
@@ -72,5 +72,6 @@ pub fn outcome(record: &[u8], changes: Vec<Change>) -> Outcome {
         end,
         exception,
         changes,
+        pointers: Pointers::All,
     }
 }
