@@ -3,6 +3,8 @@
 //! A kernel passes if it ends with status 0 and a verdict in which every case it counts passed. One that never ends is cut
 //! off by the number of instructions, not by time, so a slow host changes no result.
 
+mod forms;
+
 use std::{
     io::{self, Write as _},
     os::fd::BorrowedFd,
@@ -107,11 +109,16 @@ fn run(
         initrd: &[],
         cmdline: "",
     };
+    verdict(Vm::boot(&config, &source).unwrap(), slices)
+}
+
+/// Runs a machine with a test kernel for at most `slices` and returns the number of its cases, all of which passed.
+fn verdict(vm: Vm, slices: u32) -> Result<usize, Failed> {
     let mut watch = Watch {
         printed: Vec::new(),
         slices,
     };
-    let stop = run_awake(Vm::boot(&config, &source).unwrap(), &mut watch);
+    let stop = run_awake(vm, &mut watch);
     // The cases that failed say more than how the kernel ended.
     let verdict = Verdict::parse(&String::from_utf8_lossy(&watch.printed));
     if let Ok(Verdict { failures, .. }) = &verdict
