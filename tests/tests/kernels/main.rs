@@ -13,7 +13,10 @@ use std::{
     time::Duration,
 };
 
-use guest_kernels::test_kernel::{self, Failure, Verdict, VerdictError};
+use guest_kernels::{
+    test_kernel::{self, Failure, Verdict, VerdictError},
+    tiny::elf,
+};
 use sbe::{CpuModel, Windows};
 use thiserror::Error;
 use vmm::{
@@ -166,21 +169,6 @@ fn every_kernel_passes() {
         }
     }
     assert!(failed.is_empty(), "{}", failed.join("\n"));
-}
-
-/// An ELF32 for the i386 with `code` at 1 MiB, entered at its start.
-fn elf(code: &[u8]) -> Vec<u8> {
-    const HEADERS: u32 = 52 + 32;
-    const START: u32 = 0x10_0000;
-    let len = u32::try_from(code.len()).unwrap();
-    let header = [1, START, 52, 0, 0, 52 | 32 << 16, 1, 0];
-    let segment = [1, HEADERS, START, START, len, len, 7, 4096];
-    let mut file = b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x03\0".to_vec();
-    for word in header.into_iter().chain(segment) {
-        file.extend(u32::to_le_bytes(word));
-    }
-    file.extend(code);
-    file
 }
 
 /// A kernel that prints `text`, then executes `end`.
