@@ -2,7 +2,7 @@
 //!
 //! [`fetch`] brings a [`Guest`]'s unmodified kernel into the user's cache by means of apt, and puts an initramfs with
 //! busybox beside it. [`exec_archive`] and [`winsize_archive`] make the small archive that tells this initramfs what to
-//! do in one boot, [`added_archives`] those with files of the user's own. [`test_kernel`] has the test kernels.
+//! do in one boot, [`added_archives`] those with files of the user's own. [`test_kernel`] has the test kernels, [`tiny`] guests that are smaller still.
 
 mod cache;
 mod command;
@@ -12,6 +12,7 @@ mod guest;
 mod initramfs;
 mod progress;
 pub mod test_kernel;
+pub mod tiny;
 
 pub use cache::{GuestImages, fetch, refresh};
 pub use error::FetchError;

@@ -242,6 +242,8 @@ fn copy(
 
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
     use linux_loader::loader::bootparam::boot_params;
     use vm_memory::GuestMemoryMmap;
 
@@ -463,7 +465,8 @@ mod tests {
         assert_eq!({ params.hdr.cmd_line_ptr }, 0x2020);
         assert_eq!({ params.hdr.ramdisk_image }, 0x1f_e000);
         assert_eq!(bytes(&ram, 0x413, 2), [0, 0]);
-        let error = place(&ram, &[0x10_0003..0x10_0010], &source).unwrap_err();
+        let inside = 0x10_0003..0x10_0010;
+        let error = place(&ram, slice::from_ref(&inside), &source).unwrap_err();
         assert_eq!(
             error.to_string(),
             "ELF segment 0: p_paddr 0x100000 and p_memsz 0x4 overlap the ROM from 0x100003 to 0x100010"

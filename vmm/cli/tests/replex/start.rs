@@ -199,7 +199,7 @@ fn added_files_surround_the_initrd() {
     let parts = ["opt\0", "TRAILER!!!", "INITRD", "opt/a:b\0", "CONTENT"];
     let places = parts.map(|part| found(&text, part));
     assert!(places.is_sorted(), "{places:?}");
-    assert!(places[2] % 4 == 0 && text[places[2] + 6..][..8] == *b"\0\0070701");
+    assert!(places[2] % 4 == 0 && text[places[2] + 6..][..8] == *b"\0\x00070701");
     let without = archives(&[]);
     assert_eq!(
         without.len(),
