@@ -40,7 +40,7 @@ use log::{debug, warn};
 pub use address::{Address, NotAnAddress};
 use requests::{PACKET, Requests};
 use server::{Incoming, Server, Stream};
-use target::Debugged;
+use target::{Debugged, is_failure};
 
 use crate::{console::Console, control::Control, stop::StopReason, vm::Vm};
 
@@ -176,11 +176,7 @@ impl Gdb {
                 let report = target.report(&stop);
                 let session = heard(stub.report_stop(target, report), target);
                 match stop {
-                    StopReason::TripleFault
-                    | StopReason::Unsupported(_)
-                    | StopReason::Internal(_) => {
-                        target.over = Some(stop);
-                    }
+                    stop if is_failure(&stop) => target.over = Some(stop),
                     _ if matches!(report, SingleThreadStopReason::Exited(_)) => return Err(stop),
                     _ => {}
                 }

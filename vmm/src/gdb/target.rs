@@ -148,12 +148,21 @@ impl<'v> Debugged<'v> {
             },
             StopReason::Stepped => SingleThreadStopReason::DoneStep,
             StopReason::Intercepted(event) => SingleThreadStopReason::Signal(signal_of(event)),
-            StopReason::TripleFault | StopReason::Unsupported(_) | StopReason::Internal(_) => {
-                SingleThreadStopReason::Signal(Signal::SIGABRT)
-            }
+            stop if is_failure(stop) => SingleThreadStopReason::Signal(Signal::SIGABRT),
             ended => SingleThreadStopReason::Exited(ended.exit_status()),
         }
     }
+}
+
+/// Whether the guest has failed, so that gdb may want to inspect a machine that cannot go on.
+pub fn is_failure(stop: &StopReason) -> bool {
+    matches!(
+        stop,
+        StopReason::Halted(_)
+            | StopReason::TripleFault(_)
+            | StopReason::Unsupported(_)
+            | StopReason::Internal(_)
+    )
 }
 
 /// The signal that a process would get for an event, or a similar one.
