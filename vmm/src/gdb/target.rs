@@ -408,7 +408,7 @@ impl TargetDescriptionXmlOverride for Debugged<'_> {
         if annex != b"target.xml" {
             return Err(TargetError::NonFatal);
         }
-        let xml = self.table.description();
+        let xml = self.table.description(&self.vm.vcpu().cpu);
         let start = usize::try_from(offset).map_or(xml.len(), |offset| offset.min(xml.len()));
         let len = length.min(out.len()).min(xml.len() - start);
         out[..len].copy_from_slice(&xml.as_bytes()[start..start + len]);
