@@ -70,6 +70,7 @@ pub mod clock;
 pub mod console;
 pub mod control;
 pub mod devices;
+mod ending;
 pub mod gdb;
 pub mod inspect;
 pub mod loader;
@@ -100,8 +101,8 @@ pub use loader::{BootSource, Entry, Kernel, Rom};
 pub use machine::{Machine, MachineError, MachineEvent};
 pub use mmu::{GuestPhys, LinearAddr, NoTranslation, NotRam};
 pub use sbe::{
-    Action, CpuModel, Debugger, Decision, Engine, EventSource, GuestEvent, Policy, VcpuConfig,
-    VcpuError, WatchHit, Watched, Watchpoint, Windows, cpu,
+    Action, CodeAddress, CpuModel, Debugger, Decision, Engine, EventSource, GuestEvent, Policy,
+    TripleFault, VcpuConfig, VcpuError, WatchHit, Watched, Watchpoint, Windows, cpu,
 };
 pub use state::{RestoreError, VmState};
 pub use stats::Stats;

@@ -6,15 +6,11 @@
 //!   └── wait for deadline or input ◄── HLT ─────────────────────────────────────────────────── ┤
 //!                                        reset, debug exit, shutdown, quit, interception: stop ◄┘
 //! ```
-//!
-//! **Panic or reboot.** A PC's reset does not say why. But a Linux kernel started with `reboot=panic_warm` asks for a warm
-//! reset when it panics, by writing 0x1234 to the BIOS data area's word at 0x472, and clears it for every other reset. So
-//! the word tells a panic from a reboot.
 
 use std::{io, sync::Arc, time::Duration};
 
 use log::debug;
-use mmu::{GuestPhys, Memory, MemoryError, Mmu};
+use mmu::{Memory, MemoryError, Mmu};
 use sbe::{
     Bus, Debugger, Decision, EventSource, Exit, Policy, Vcpu, VcpuConfig, VcpuError, Vector,
     cpu::eflags,
@@ -28,6 +24,7 @@ use crate::{
     console::{Channel, Console, Input},
     control::{Control, Request},
     devices::{self, Backends},
+    ending::Ending,
     loader::{BootSource, Entry, EntryPoint, LoadError, Rom, place, rom},
     pace::Pace,
     stats::{Exits, Stats},
@@ -120,9 +117,6 @@ enum Advance {
 
 /// The processor that the machine starts with.
 const BOOT_PROCESSOR: usize = 0;
-/// The word of the BIOS data area that says what kind of reset is wanted.
-const BDA_RESET_FLAG: GuestPhys = GuestPhys::new(0x472);
-const WARM_RESET: u16 = 0x1234;
 
 impl Vm {
     /// Creates a machine with `source` in its memory, about to execute the kernel's first instruction.
@@ -384,6 +378,9 @@ impl Vm {
     fn advance(&mut self, console: &mut dyn Console, by: Advance) -> Option<StopReason> {
         self.board.advance_paused();
         let stop = self.run_until_stop(console, by);
+        if let Some(stop) = stop.as_ref().filter(|stop| stop.is_end()) {
+            self.board.trace_end(stop);
+        }
         // The pause begins here: what the machine was late before is owed.
         self.board.advance();
         match self.deliver_output(console) {
@@ -440,7 +437,7 @@ impl Vm {
             }
             Exit::Breakpoint(address) => return Err(StopReason::Breakpoint(address)),
             Exit::Watchpoint(hit) => return Err(StopReason::Watchpoint(hit)),
-            Exit::Shutdown => return Err(StopReason::TripleFault),
+            Exit::Shutdown(fault) => return Err(self.ending().by_shutdown(fault)),
             Exit::Unsupported(what) => return Err(StopReason::Unsupported(what)),
             Exit::Internal(what) => return Err(StopReason::Internal(what)),
         }
@@ -467,11 +464,12 @@ impl Vm {
     fn halt(&mut self, console: &mut dyn Console) -> Result<(), StopReason> {
         // Nothing on the board raises NMI, and none was injected: the processor would not have halted.
         if self.vcpu().cpu.eflags & eflags::IF == 0 {
-            return Err(StopReason::PowerOff);
+            return Err(self.ending().by_halt());
         }
         self.exchange(console)?;
         self.board.advance();
-        if self.board.intr() || self.board.stop_requested() {
+        // The next run, too, looks at what devices have stored.
+        if self.board.intr() || self.board.stop_requested() || self.vcpu().has_stores_to_watch() {
             return Ok(());
         }
         let start = self.board.now();
@@ -528,10 +526,16 @@ impl Vm {
         match stop {
             Stop::DebugExit(value) => StopReason::DebugExit(value),
             Stop::PowerOff => StopReason::PowerOff,
-            Stop::Reset => match self.memory.load::<u16>(BDA_RESET_FLAG) {
-                Ok(WARM_RESET) => StopReason::Panic,
-                _ => StopReason::Reboot,
-            },
+            Stop::Reset => self.ending().by_reset(),
+        }
+    }
+
+    /// The state in which the guest leaves the machine.
+    fn ending(&self) -> Ending<'_> {
+        Ending {
+            cpu: &self.vcpu().cpu,
+            masks: self.board.chipset().masks(),
+            memory: &self.memory,
         }
     }
 }

@@ -48,6 +48,7 @@ pub struct Vcpu {
     cache: Cache,
     host: HostFpu,
     interceptor: Interceptor,
+    undelivered: Vec<GuestEvent>,
     debugger: Debugger,
     page: FetchPage,
     translator: Option<Translator>,
@@ -65,6 +66,7 @@ impl Vcpu {
             cache: Cache::new(),
             host: HostFpu::new()?,
             interceptor: Interceptor::default(),
+            undelivered: Vec::new(),
             debugger: Debugger::default(),
             page: FetchPage::none(),
             translator: translator(config)?,
@@ -144,6 +146,12 @@ impl Vcpu {
         &mut self.debugger
     }
 
+    /// Whether others have stored to memory, or changed its map, since the processor last looked, while it has watchpoints: the
+    /// next run finds out whether a store hit one.
+    pub fn has_stores_to_watch(&self) -> bool {
+        self.cpu.pending.has(Pending::WATCH) && self.mmu.has_news()
+    }
+
     /// Runs up to `budget` instructions and deliveries, after the one whose breakpoint the processor stands at. Translated code
     /// counts its jumps and loops instead.
     pub fn run(&mut self, bus: &mut dyn Bus, budget: u64) -> Exit {
@@ -197,6 +205,7 @@ impl Vcpu {
             bus,
             host: &mut self.host,
             interceptor: &mut self.interceptor,
+            undelivered: &mut self.undelivered,
             debugger: &mut self.debugger,
         };
         (

@@ -39,6 +39,7 @@ In the terminal, ctrl-a x quits, ctrl-a h lists what else ctrl-a does.
 Exit status:
   0       the guest powered off or halted
   2       bad usage or input
+  120     the guest hangs: it halted with interrupts disabled
   121     the guest rebooted
   122     the guest's kernel panicked
   123     triple fault

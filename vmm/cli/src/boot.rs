@@ -148,7 +148,7 @@ fn run(args: &BootArgs, vm: &mut Vm) -> Result<u8> {
     let stop = run_to_end(args, vm, &mut Stdio::new(wiring))?;
     drop(raw);
     if stop.is_abnormal() {
-        complain(&stop.to_string());
+        complain(&explained(&stop));
     }
     if args.verify_code {
         report_verified(vm);
@@ -158,6 +158,20 @@ fn run(args: &BootArgs, vm: &mut Vm) -> Result<u8> {
         let _ = write!(io::stderr(), "{}", vm.stats());
     }
     Ok(stop.exit_status())
+}
+
+/// The message about an abnormal stop, with what would help.
+fn explained(stop: &StopReason) -> String {
+    let help = match stop {
+        StopReason::TripleFault(_) => {
+            "--trace-irq logs what interrupts and exceptions came before, --gdb stops here"
+        }
+        StopReason::Halted(_) => {
+            "nothing can wake the guest; --gdb stops here, --trace FILE logs what came before"
+        }
+        _ => return stop.to_string(),
+    };
+    format!("{stop} ({help})")
 }
 
 /// Runs the machine until it stops for good. Without gdb, each intercepted event is shown and then handed to the guest.

@@ -14,7 +14,7 @@ use std::{
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use vmm::{
     AttachError, Control, Device, DeviceContext, Engine, GuestPhys, IoAccess, Irq, Level, Machine,
-    MachineEvent, Resources, Stop, StopReason, Vm, console::pipe,
+    MachineEvent, Resources, Stop, StopReason, Vm, Watched, Watchpoint, console::pipe,
 };
 
 use crate::support::{DATA, ENGINES, HALT, PATIENCE, START, Typed, machine, physical, run_slice};
@@ -514,4 +514,54 @@ fn a_device_without_a_state_keeps_the_board_from_being_saved() {
         error.to_string(),
         "device \"button\": its state cannot be saved"
     );
+}
+
+/// A device that stores to [`DATA`] once a guest has written 1 to `DATA + 0x1000`, and does nothing more for a second.
+struct Storing {
+    is_done: bool,
+}
+
+impl Device for Storing {
+    fn read(&mut self, _: IoAccess, _: &mut DeviceContext<'_>) -> u64 {
+        0
+    }
+
+    fn write(&mut self, _: IoAccess, _: u64, _: &mut DeviceContext<'_>) {}
+
+    fn advance(&mut self, context: &mut DeviceContext<'_>) {
+        let memory = context.memory();
+        let flag: u32 = memory
+            .load(GuestPhys::new(u64::from(DATA) + 0x1000))
+            .unwrap();
+        if flag == 1 && !std::mem::replace(&mut self.is_done, true) {
+            memory.store(GuestPhys::new(DATA.into()), 7_u32).unwrap();
+        }
+    }
+
+    fn next_deadline(&self, now: u64) -> Option<u64> {
+        Some(now + 1_000_000_000)
+    }
+}
+
+#[test]
+fn a_store_that_hits_a_watchpoint_stops_a_machine_that_goes_into_hlt_before_it_waits() {
+    #[rustfmt::skip]
+    const FLAG_AND_HALT: &[u8] = &[
+        0xc7, 0x05, 0x00, 0x10, 0x20, 0x00, 1, 0, 0, 0, // mov dword [DATA + 0x1000], 1
+        0xfb,                                           // sti
+        0xf4,                                           // hlt
+    ];
+    for engine in ENGINES {
+        let mut vm = machine(engine, FLAG_AND_HALT);
+        vm.attach(Resources::new("storing"), Storing { is_done: false })
+            .unwrap();
+        vm.debugger_mut().add_watchpoint(Watchpoint {
+            start: DATA.into(),
+            len: 4,
+            watched: Watched::Writes,
+        });
+        let stop = vm.run(&mut Typed::default());
+        assert!(matches!(stop, StopReason::Watchpoint(_)), "{stop}");
+        assert_eq!(vm.stats().halted, 0);
+    }
 }

@@ -45,7 +45,7 @@ fn a_call_may_be_swallowed_and_changed() {
         assert_eq!(fault.error_code, Some(0x81 << 3 | 2));
         assert!(matches!(
             vm.run(&mut Typed::default()),
-            StopReason::TripleFault
+            StopReason::TripleFault(_)
         ));
     }
 }
@@ -63,7 +63,7 @@ fn a_swallowed_interrupt_does_not_keep_the_next_from_coming() {
         next_event(&mut vm);
         assert!(matches!(
             vm.run(&mut Typed::default()),
-            StopReason::TripleFault
+            StopReason::TripleFault(_)
         ));
     }
 }
@@ -85,7 +85,7 @@ fn what_is_decided_before_a_pause_may_be_decided_again_behind_it() {
         vm.decide(Decision::Reflect);
         assert!(matches!(
             vm.run(&mut Typed::default()),
-            StopReason::TripleFault
+            StopReason::TripleFault(_)
         ));
         assert!(master(&vm).contains(SERVED), "{}", master(&vm));
     }

@@ -2,6 +2,7 @@
 
 mod control;
 mod devices;
+mod endings;
 mod events;
 mod gdb;
 mod inspect;

@@ -14,6 +14,10 @@ pub const PAGE_FAULT: &[u8] = &[
     0x0f, 0x22, 0xc0,             // mov cr0, eax
 ];
 
+/// The message about the end of [`CALL`].
+const AFTER_CALL: &str = "replex: triple fault at 0010:00100000: INT 0x80, #GP(0x402), #GP(0x6b), #DF(0x0), #GP(0x43) \
+                          (--trace-irq logs what interrupts and exceptions came before, --gdb stops here)";
+
 /// The lines on standard error of a guest that ends in a triple fault.
 fn shown(engine: &str, code: &[u8], args: &[&str]) -> Vec<String> {
     let replex = Replex::new();
@@ -35,20 +39,18 @@ fn intercepted_events_are_shown_and_reflected() {
                 "replex: intercepted vector 0x80, software, at 0010:00100000",
                 "replex: intercepted vector 0x0d, exception, error code 0x402, at 0010:00100000",
                 "replex: intercepted vector 0x08, exception, error code 0x0, at 0010:00100000",
-                "replex: triple fault",
+                AFTER_CALL,
             ]
         );
         assert_eq!(
             shown(engine, PAGE_FAULT, &["--intercept", "14"]),
             [
                 "replex: intercepted vector 0x0e, exception, error code 0x0, CR2 00100013, at 0010:00100013",
-                "replex: triple fault",
+                "replex: triple fault at 0010:00100013: #PF(0x0, CR2 00100013), #PF(0x0, CR2 00000070), #DF(0x0), \
+                 #PF(0x0, CR2 00000040) (--trace-irq logs what interrupts and exceptions came before, --gdb stops here)",
             ]
         );
-        assert_eq!(
-            shown(engine, CALL, &["--intercept", "14"]),
-            ["replex: triple fault"]
-        );
+        assert_eq!(shown(engine, CALL, &["--intercept", "14"]), [AFTER_CALL]);
     }
 }
 
