@@ -185,7 +185,7 @@ const EXIT_1: &[u8] = &[0xb0, 1, 0xe6, 0xf4];
 /// jmp to itself
 const LOOP: &[u8] = &[0xeb, 0xfe];
 /// cli; hlt
-const POWER_OFF: &[u8] = &[0xfa, 0xf4];
+const HANG: &[u8] = &[0xfa, 0xf4];
 /// sti; hlt; jmp to the hlt
 const HALT: &[u8] = &[0xfb, 0xf4, 0xeb, 0xfd];
 
@@ -219,7 +219,7 @@ fn failed_cases_are_failures() {
 
 #[test]
 fn a_good_verdict_with_another_end_is_a_failure() {
-    for end in [EXIT_1, POWER_OFF, LOOP, HALT] {
+    for end in [EXIT_1, HANG, LOOP, HALT] {
         let error = judged("ok a\nPASS 1/1\n", end).unwrap_err();
         assert!(matches!(error, Failed::Ended(_)), "{error}");
     }
