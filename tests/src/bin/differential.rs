@@ -30,6 +30,9 @@ struct Options {
     /// Seed from which every case follows.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Share of the cases, in percent, that use segments of the LDT.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(0..=100))]
+    local: u32,
     /// Mismatches to reduce and print.
     #[arg(long, default_value_t = 10)]
     reports: usize,
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
             EngineName::Emulator => vec![Side::Emulator],
             EngineName::Translator => vec![Side::Emulator, Side::Tables, Side::Windows],
         },
+        local_share: options.local,
         seed: options.seed,
         cases: options.cases,
         workers,
@@ -82,9 +86,10 @@ fn main() -> ExitCode {
         println!("{}", findings.tally);
     }
     println!(
-        "seed {}: {} cases, {} mismatches, {} unsteady on the real CPU",
+        "seed {}: {} cases, {} of them in segments of the LDT, {} mismatches, {} unsteady on the real CPU",
         options.seed,
         findings.coverage.cases(),
+        findings.coverage.local(),
         findings.mismatches,
         findings.unsteady
     );

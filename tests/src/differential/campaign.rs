@@ -102,6 +102,8 @@ pub struct Campaign {
     pub sides: Vec<Side>,
     /// Forms to draw from; at least one.
     pub forms: Vec<Code>,
+    /// Share of the cases that use segments of the LDT, in percent.
+    pub local_share: u32,
     /// The seed that everything follows from.
     pub seed: u64,
     /// Cases to run, rounded up to whole batches.
@@ -153,7 +155,7 @@ impl Campaign {
         next: &AtomicU64,
         found: &mut Findings,
     ) -> Result<(), CampaignError> {
-        let mut generator = Generator::new(self.forms.clone());
+        let mut generator = Generator::new(self.forms.clone(), self.local_share);
         let mut sides = Sides::start(program, kernel, &self.sides)?;
         loop {
             let batch = next.fetch_add(1, Ordering::Relaxed);

@@ -9,8 +9,8 @@
 
 use super::case::{Case, Exception, Outcome, SEGMENT_NAMES};
 use super::flags::{self, AC, DF, ID, NT, RF, STATUS, TF};
-use super::layout::EXIT;
-use iced_x86::{Decoder, DecoderOptions, Formatter, GasFormatter, Instruction, Mnemonic};
+use super::layout::{EXIT, EXIT_FAR};
+use iced_x86::{Formatter, GasFormatter, Instruction, Mnemonic};
 use std::fmt::Write as _;
 
 /// Names of the general registers in encoding order.
@@ -38,6 +38,7 @@ pub fn differences(case: &Case, real: &Outcome, engine: &Outcome) -> Vec<String>
     for (index, name) in REGISTER_NAMES.iter().enumerate() {
         compare(name, &real.end.gpr[index], &engine.end.gpr[index]);
     }
+    compare("cs", &real.end.cs, &engine.end.cs);
     compare("eip", &real.end.eip, &engine.end.eip);
     for (index, name) in SEGMENT_NAMES.iter().enumerate() {
         compare(name, &real.end.segments[index], &engine.end.segments[index]);
@@ -85,8 +86,7 @@ fn same_exception(case: &Case, real: &Outcome, engine: &Outcome) -> bool {
             let order_is_open = real.end.eip == engine.end.eip
                 && is_memory_fault(&real_one)
                 && is_memory_fault(&engine_one)
-                && instruction_at(case, real.end.eip)
-                    .is_some_and(|instruction| is_cmps(&instruction));
+                && instruction_at(case, real).is_some_and(|instruction| is_cmps(&instruction));
             real_one == engine_one || order_is_open
         }
         (None, None) => true,
@@ -110,24 +110,30 @@ fn is_cmps(instruction: &Instruction) -> bool {
     }
 }
 
-/// The instruction of the case at address `eip`.
-fn instruction_at(case: &Case, eip: u32) -> Option<Instruction> {
-    let code = case.code.get(eip.checked_sub(case.start.eip)? as usize..)?;
-    let mut decoder = Decoder::with_ip(32, code, u64::from(eip), DecoderOptions::NONE);
-    decoder.can_decode().then(|| decoder.decode())
+/// The instruction of the case at which `outcome` ended.
+fn instruction_at(case: &Case, outcome: &Outcome) -> Option<Instruction> {
+    let position = case.position(outcome.end.cs, outcome.end.eip);
+    case.pieces()
+        .flat_map(|piece| piece.instructions().collect::<Vec<_>>())
+        .find(|instruction| instruction.ip32() == position)
 }
 
 /// The flags that are compared. At the exit, RF is that of the way out. A 16-bit transfer leaves the code at a point that
 /// is not known: then all flags count that are undefined anywhere.
 fn flags_mask(case: &Case, real: &Outcome) -> u32 {
-    let undefined = match flags::undefined(&case.code, case.start.eip, 0) {
-        Ok(before) => match before.get(&real.end.eip) {
+    let pieces: Vec<_> = case.pieces().collect();
+    let undefined = match flags::undefined(&pieces, 0) {
+        Ok(before) => match before.get(&case.position(real.end.cs, real.end.eip)) {
             Some(&here) => here,
             None => before.values().fold(0, |all, here| all | here),
         },
         Err(_) => STATUS,
     };
-    let resume = if real.end.eip == EXIT { 0 } else { RF };
+    let resume = if matches!(real.end.eip, EXIT | EXIT_FAR) {
+        0
+    } else {
+        RF
+    };
     (STATUS & !undefined) | DF | NT | AC | ID | TF | resume
 }
 
@@ -203,7 +209,11 @@ pub fn show(case: &Case) -> String {
     for (name, value) in REGISTER_NAMES.iter().zip(start.gpr) {
         let _ = write!(text, "{name}={value:08x} ");
     }
-    let _ = write!(text, "eflags={:08x}", start.eflags);
+    let _ = write!(
+        text,
+        "eflags={:08x} cs={:04x} eip={:08x}",
+        start.eflags, start.cs, start.eip
+    );
     for (name, value) in SEGMENT_NAMES.iter().zip(start.segments) {
         let _ = write!(text, " {name}={value:04x}");
     }
@@ -222,19 +232,24 @@ pub fn show(case: &Case) -> String {
         }
         text.push('\n');
     }
-    let mut decoder = Decoder::with_ip(32, &case.code, u64::from(start.eip), DecoderOptions::NONE);
+    for selector in case.selectors() {
+        if let Some(segment) = case.segment(selector) {
+            let _ = writeln!(text, "{selector:04x}: {segment:x?}");
+        }
+    }
     let mut formatter = GasFormatter::new();
-    let mut instruction = Instruction::default();
-    while decoder.can_decode() {
-        decoder.decode_out(&mut instruction);
-        let at = (instruction.ip32() - start.eip) as usize;
-        let bytes: String = case.code[at..at + instruction.len()]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        let mut line = String::new();
-        formatter.format(&instruction, &mut line);
-        let _ = writeln!(text, "  {:08x} {bytes:<24} {line}", instruction.ip32());
+    for piece in case.pieces() {
+        for instruction in piece.instructions() {
+            let at = instruction.ip() as usize;
+            let bytes: String = case.code[at..at + instruction.len()]
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect();
+            let mut line = String::new();
+            formatter.format(&instruction, &mut line);
+            let linear = case.at + at as u32;
+            let _ = writeln!(text, "  {linear:08x} {}: {bytes:<24} {line}", piece.bits);
+        }
     }
     text
 }
@@ -242,24 +257,28 @@ pub fn show(case: &Case) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::case::{Change, SANDBOX_BYTES, State, Template};
-    use super::super::layout::{CODE, SANDBOX};
+    use super::super::layout::{CODE, FLAT_CODE, SANDBOX};
+    use super::super::segments::LocalTable;
     use super::*;
     use std::sync::Arc;
 
-    /// `and eax, ecx`, which leaves AF undefined.
+    /// `daa`, which leaves OF undefined.
     fn case() -> Case {
         let start = State {
             gpr: [0; 8],
+            cs: FLAT_CODE,
             eip: CODE,
             eflags: 2,
             segments: [0; 5],
             fx: [0; 512],
         };
-        let template = Arc::new(Template::new(vec![0; SANDBOX_BYTES]));
+        let template = Arc::new(Template::new(vec![0; SANDBOX_BYTES], LocalTable::default()));
         Case {
             start,
-            code: vec![0x21, 0xc8],
+            at: CODE,
+            code: vec![0x27, 0x90],
             units: Vec::new(),
+            last_code_segment: FLAT_CODE,
             template,
         }
     }
@@ -313,7 +332,7 @@ mod tests {
         let case = case();
         let real = outcome(&case);
         let mut engine = real.clone();
-        engine.end.eflags ^= flags::AF;
+        engine.end.eflags ^= flags::OF;
         engine.end.fx[8] = 1;
         assert_eq!(differences(&case, &real, &engine), Vec::<String>::new());
     }

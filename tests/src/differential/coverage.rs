@@ -33,7 +33,7 @@ impl End {
         let Some(exception) = outcome.exception else {
             return Self::Through;
         };
-        let at = outcome.end.eip.wrapping_sub(case.start.eip) as usize;
+        let at = case.position(outcome.end.cs, outcome.end.eip) as usize;
         if at > case.code.len() {
             Self::Elsewhere
         } else if TRAPS.contains(&exception.vector) {
@@ -50,12 +50,14 @@ pub struct Coverage {
     forms: BTreeMap<Code, Counts>,
     exceptions: BTreeMap<u8, u64>,
     cases: u64,
+    local: u64,
 }
 
 impl Coverage {
     /// Adds one case, as the real CPU ran it.
     pub fn add(&mut self, case: &Case, outcome: &Outcome) {
         self.cases += 1;
+        self.local += u64::from(case.is_local());
         if let Some(exception) = outcome.exception {
             *self.exceptions.entry(exception.vector).or_default() += 1;
         }
@@ -79,6 +81,7 @@ impl Coverage {
     /// Adds what another thread counted.
     pub fn merge(&mut self, other: Self) {
         self.cases += other.cases;
+        self.local += other.local;
         for (vector, count) in other.exceptions {
             *self.exceptions.entry(vector).or_default() += count;
         }
@@ -93,6 +96,11 @@ impl Coverage {
     /// Number of cases.
     pub fn cases(&self) -> u64 {
         self.cases
+    }
+
+    /// Number of cases that start in segments of the LDT, or run code in one.
+    pub fn local(&self) -> u64 {
+        self.local
     }
 
     /// Returns the forms of the table that have never been drawn so far.

@@ -17,6 +17,7 @@ pub mod machine;
 pub mod native;
 pub mod operands;
 pub mod prepare;
+pub mod segments;
 pub mod selectors;
 pub mod shrink;
 pub mod toolchain;

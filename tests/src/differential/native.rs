@@ -13,7 +13,7 @@
 use super::case::{Case, Change, Outcome};
 use super::layout::{
     BATCH, CHANGE_SIZE, EXIT, HEADER_COUNT, HEADER_CURRENT, OUT_CHANGES, OUT_FIRST_CHANGE,
-    OUT_SIZE, SHARED_CHANGES, SHARED_IN, SHARED_OUT, SHARED_SIZE, SHARED_TEMPLATE,
+    OUT_SIZE, SHARED_CHANGES, SHARED_IN, SHARED_LDT, SHARED_OUT, SHARED_SIZE, SHARED_TEMPLATE,
 };
 use super::toolchain::{self, BuildError};
 use super::wire::{self, word};
@@ -108,6 +108,10 @@ impl<'p> Native<'p> {
         );
         self.shared
             .write_all_at(cases[0].template.bytes(), u64::from(SHARED_TEMPLATE))?;
+        self.shared.write_all_at(
+            &wire::user_descriptors(&cases[0].template),
+            u64::from(SHARED_LDT),
+        )?;
         let records: Vec<u8> = cases.iter().flat_map(wire::case_record).collect();
         self.shared.write_all_at(&records, u64::from(SHARED_IN))?;
         self.shared.write_all_at(
@@ -201,7 +205,8 @@ fn outcome(record: &[u8], changes: &[u8]) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::super::case::{Exception, FX_SIZE, PAGE_FAULT, State, Template};
-    use super::super::layout::{CODE, FLAT_DATA, SANDBOX};
+    use super::super::layout::{CODE, FLAT_CODE, FLAT_DATA, SANDBOX};
+    use super::super::segments::LocalTable;
     use super::*;
     use std::sync::Arc;
 
@@ -213,12 +218,14 @@ mod tests {
         fx[25] = 0x1f;
         let start = State {
             gpr: [1, 2, 3, SANDBOX + 0x1010, SANDBOX + 0x6000, 6, 7, 8],
+            cs: FLAT_CODE,
             eip: CODE,
             eflags: 0x202,
             segments: [FLAT_DATA, FLAT_DATA, 0, 0, FLAT_DATA],
             fx,
         };
-        let template = Arc::new(Template::new(vec![0; super::super::case::SANDBOX_BYTES]));
+        let sandbox = vec![0; super::super::case::SANDBOX_BYTES];
+        let template = Arc::new(Template::new(sandbox, LocalTable::default()));
         let mut code = code.to_vec();
         code.push(0xe9);
         code.extend(
@@ -227,8 +234,10 @@ mod tests {
         );
         Case {
             start,
+            at: CODE,
             code,
             units: Vec::new(),
+            last_code_segment: FLAT_CODE,
             template,
         }
     }
