@@ -7,7 +7,7 @@
 //!   MXCSR_MASK (bytes 28 to 31), a property of the model; bytes from 288 on, which the 32-bit format leaves undefined;
 //! * which of two faults CMPS reports, see `is_cmps`.
 
-use super::case::{Case, Exception, Outcome, SEGMENT_NAMES};
+use super::case::{Case, Exception, Outcome, SEGMENT_NAMES, SS};
 use super::flags::{self, AC, DF, ID, NT, RF, STATUS, TF};
 use super::layout::{EXIT, EXIT_FAR};
 use iced_x86::{Formatter, GasFormatter, Instruction, Mnemonic};
@@ -149,6 +149,7 @@ fn memory_differences(case: &Case, real: &Outcome, engine: &Outcome) -> Vec<Stri
     if real.changes == engine.changes {
         return Vec::new();
     }
+    let scratch = scratch_of_far_call(case, real);
     let after = |outcome: &Outcome, address| {
         outcome
             .changes
@@ -167,6 +168,7 @@ fn memory_differences(case: &Case, real: &Outcome, engine: &Outcome) -> Vec<Stri
     addresses
         .into_iter()
         .filter(|&address| after(real, address) != after(engine, address))
+        .filter(|address| !scratch.contains(address))
         .map(|address| {
             let (was, real, engine) = (
                 case.template.dword(address),
@@ -176,6 +178,24 @@ fn memory_differences(case: &Case, real: &Outcome, engine: &Outcome) -> Vec<Stri
             format!("[{address:08x}]: was {was:08x}, real {real:08x}, engine {engine:08x}")
         })
         .collect()
+}
+
+/// The doublewords below the stack pointer that a far CALL may have written before it faulted: AMD processors push the return
+/// address before they compare the target with the limit of its segment, Intel's manual has it the other way round.
+fn scratch_of_far_call(case: &Case, real: &Outcome) -> std::ops::Range<u32> {
+    /// Bytes of the widest return address, and of a doubleword that it may share.
+    const PUSHED: u32 = 8 + 3;
+    let is_far_call =
+        |instruction: Instruction| instruction.is_call_far() || instruction.is_call_far_indirect();
+    let faulted = real.exception.is_some() && instruction_at(case, real).is_some_and(is_far_call);
+    let stack = case.segment(real.end.segments[SS]).filter(|_| faulted);
+    stack.map_or(0..0, |stack| {
+        let esp = real.end.gpr[4];
+        let top = stack
+            .base
+            .wrapping_add(if stack.big { esp } else { esp & 0xffff });
+        top.wrapping_sub(PUSHED)..top
+    })
 }
 
 /// An exception in words.
