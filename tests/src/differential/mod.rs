@@ -9,6 +9,7 @@ pub mod case;
 pub mod compare;
 pub mod coverage;
 pub mod encode;
+pub mod exclusions;
 pub mod flags;
 pub mod forms;
 pub mod generate;
