@@ -102,7 +102,9 @@ leave_faulted:
         movl    %eax, %fs
         movl    %eax, %gs
         movl    saved_esp, %esp
-        cld
+        /* sigreturn leaves NT as it was, with which IRET faults. */
+        pushl   $PLAIN_EFLAGS
+        popfl
         popl    %edi
         popl    %esi
         popl    %ebx

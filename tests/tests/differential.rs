@@ -54,6 +54,11 @@ fn the_engines_agree_with_the_real_cpu() {
         tally.translated > tally.executed / 4,
         "the translator ran {tally}"
     );
+    assert!(
+        findings.coverage.local() > 1_000,
+        "{} cases in segments of the LDT",
+        findings.coverage.local()
+    );
     assert_eq!(
         findings.coverage.missing(),
         [],

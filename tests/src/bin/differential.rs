@@ -1,11 +1,12 @@
-//! Differential run against the real CPU: `differential [--engine NAME] [--cases N] [--seed N] [--reports N]
-//! [--form NAME] [--table]`.
+//! Differential run against the real CPU: `differential [--engine NAME] [--cases N] [--seed N] [--local PERCENT]
+//! [--reports N] [--form NAME] [--table] [--exclusions]`.
 //!
 //! Exit status 0: everything agrees; 1: mismatches; 2: it could not run.
 
 use clap::{Parser, ValueEnum};
 use std::process::ExitCode;
 use tests::differential::campaign::Campaign;
+use tests::differential::exclusions;
 use tests::differential::forms;
 use tests::differential::machine::Side;
 
@@ -39,6 +40,9 @@ struct Options {
     /// Only forms whose name starts with this, for instance `Push`.
     #[arg(long, default_value = "")]
     form: String,
+    /// Print what is not compared and not generated, with reasons, and run nothing.
+    #[arg(long)]
+    exclusions: bool,
     /// Print the table of forms.
     #[arg(long)]
     table: bool,
@@ -46,6 +50,10 @@ struct Options {
 
 fn main() -> ExitCode {
     let options = Options::parse();
+    if options.exclusions {
+        print!("{}", exclusions::listing());
+        return ExitCode::SUCCESS;
+    }
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let forms = forms::generated()
         .into_iter()

@@ -1,5 +1,7 @@
 //! The list of what the harness leaves out, with reasons; [`super::forms::never`] lists the instruction forms.
 
+use super::forms::never;
+
 /// Something that is left out, and the reason.
 pub type Exclusion = (&'static str, &'static str);
 
@@ -55,8 +57,8 @@ pub const NOT_GENERATED: [Exclusion; 12] = [
     ),
     ("INT 0x80", "enters the host's kernel"),
     (
-        "NT set by POPF or IRET",
-        "IRET then is a task switch for the engines and #GP on a 64-bit host",
+        "IRET with NT set",
+        "returns from a nested task in legacy mode, which the engines are in, and raises #GP in that of a 64-bit host",
     ),
     (
         "TF in front of other instructions than NOP",
@@ -83,3 +85,24 @@ pub const NOT_GENERATED: [Exclusion; 12] = [
         "bases lie near the sandbox and the code, or so that what lies there is mapped nowhere",
     ),
 ];
+
+/// Everything that is left out, as text: what is not compared, what is not generated, and the forms that are not, with reasons.
+pub fn listing() -> String {
+    let line = |(what, why): &Exclusion| format!("  {what}:\n      {why}\n");
+    let mut text = "not compared:\n".to_owned();
+    text.extend(NOT_COMPARED.iter().map(line));
+    text.push_str("not generated:\n");
+    text.extend(NOT_GENERATED.iter().map(line));
+    text.push_str("forms not generated:\n");
+    for (reason, forms) in never() {
+        let names: Vec<String> = forms.iter().map(|form| format!("{form:?}")).collect();
+        let shown = match names.as_slice() {
+            [first, .., last] if names.len() > 12 => {
+                format!("{} forms, from {first} to {last}", names.len())
+            }
+            names => names.join(", "),
+        };
+        text.push_str(&format!("  {shown}:\n      {reason}\n"));
+    }
+    text
+}

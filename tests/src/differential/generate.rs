@@ -85,6 +85,7 @@ impl Generator {
                 gpr: start.gpr.map(Some),
                 segments: start.segments.map(Some),
                 code_segment: start.cs,
+                nested: false,
                 template: Arc::clone(template),
                 local,
             },
@@ -237,6 +238,9 @@ impl Generator {
         }
         if let Some((index, selector)) = drawn.segment_load {
             sequence.known.segments[index] = Some(selector);
+        }
+        if let Some(nested) = drawn.nested {
+            sequence.known.nested = nested;
         }
         if let Some(selector) = code_segment {
             sequence.known.code_segment = selector;

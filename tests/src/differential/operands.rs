@@ -2,7 +2,7 @@
 
 use super::address;
 use super::encode::Encoded;
-use super::flags::{AC, DF, ID, STATUS, TF};
+use super::flags::{AC, DF, ID, NT, STATUS, TF};
 use super::prepare::{Conflict, ESP, Known, Needs, Value, gpr_index, segment_index, zero_word};
 use super::values::{control_word, integer, mxcsr, percent};
 use fastrand::Rng;
@@ -43,6 +43,8 @@ pub struct Drawn {
     pub after: Vec<u8>,
     /// The segment register it loads, as an index of [`super::case::State::segments`], and the selector.
     pub segment_load: Option<(usize, u16)>,
+    /// The value of NT that it leaves, if it loads the flag.
+    pub nested: Option<bool>,
 }
 
 impl Drawn {
@@ -53,6 +55,7 @@ impl Drawn {
             needs: Needs::default(),
             after: Vec::new(),
             segment_load: None,
+            nested: None,
         }
     }
 
@@ -141,6 +144,11 @@ impl Drawn {
 
     fn pop_flags(&mut self, rng: &mut Rng) {
         let mut image = flags_image(rng);
+        let nested = percent(rng, 3);
+        if nested {
+            image |= NT;
+        }
+        self.nested = Some(nested);
         if percent(rng, 4) {
             // The trap comes after the instruction that follows.
             image |= TF;
@@ -489,7 +497,7 @@ fn stack_address(known: &Known, rng: &mut Rng) -> Result<u32, Conflict> {
     known.stack_offset(linear, rng)
 }
 
-/// An EFLAGS image for POPF and IRET. NT stays clear: IRET would take it for a nested task.
+/// An EFLAGS image for POPF and IRET with NT clear.
 pub fn flags_image(rng: &mut Rng) -> u32 {
     let extra = match rng.u32(0..20) {
         0 => AC,

@@ -23,6 +23,8 @@ pub struct Known {
     pub segments: [Option<u16>; 5],
     /// CS.
     pub code_segment: u16,
+    /// NT, with which IRET would return from a nested task.
+    pub nested: bool,
     /// The LDT, among other things.
     pub template: Arc<Template>,
     /// Whether the case uses the LDT.

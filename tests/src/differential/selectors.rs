@@ -75,23 +75,25 @@ impl Selectors<'_> {
             let [fs, gs] = [initial_extra(rng), initial_extra(rng)];
             return [ds, es, fs, gs, FLAT_DATA];
         }
-        let mut draw = |likely, wanted: fn(&Segment) -> bool| {
-            let local = percent(rng, likely).then(|| self.segments.draw(rng, wanted));
+        // Few in some cases: translated code wants DS, ES and SS flat.
+        let share = if percent(rng, 30) { 8 } else { 65 };
+        let mut draw = |share, wanted: fn(&Segment) -> bool| {
+            let local = percent(rng, share).then(|| self.segments.draw(rng, wanted));
             local.flatten().unwrap_or(FLAT_DATA)
         };
         [
-            draw(65, Segment::is_data),
-            draw(65, Segment::is_data),
+            draw(share, Segment::is_data),
+            draw(share, Segment::is_data),
             draw(65, Segment::is_data),
             draw(40, Segment::is_data),
-            draw(70, Segment::is_stack),
+            draw(share, Segment::is_stack),
         ]
     }
 
     /// Draws the selector for CS at the start of a case.
     pub fn initial_code(&self, rng: &mut Rng, wanted: impl Fn(&Segment) -> bool) -> u16 {
         if self.local
-            && percent(rng, 75)
+            && percent(rng, 60)
             && let Some(selector) = self
                 .segments
                 .draw(rng, |segment| segment.is_code() && wanted(segment))

@@ -85,6 +85,8 @@ impl Transfer {
         let mut code_segment = is_far(&instruction).then(|| known.selectors().code(rng));
         let mut direct_far = false;
         match instruction.mnemonic() {
+            // The engines would return from a nested task, a 64-bit host raises #GP.
+            Mnemonic::Iret | Mnemonic::Iretd if known.nested => return Err(Conflict),
             Mnemonic::Ret | Mnemonic::Retf | Mnemonic::Iret | Mnemonic::Iretd => {
                 return_frame(&mut drawn, code_segment, known, rng)
             }
