@@ -29,7 +29,7 @@ fn run(what: &str, forms: Vec<Code>, cases: u64) -> Findings {
     // Written past the test runner's capture: the seed is to be seen in every run.
     let _ = writeln!(
         std::io::stderr(),
-        "{what}: seed {SEED:#x}, {count} cases, {} of them in segments of the LDT, {} mismatches; {}",
+        "{what}: seed {SEED:#x}, {count} cases, {}, {} mismatches; {}",
         findings.coverage.local(),
         findings.mismatches,
         findings.tally
@@ -55,8 +55,8 @@ fn the_engines_agree_with_the_real_cpu() {
         "the translator ran {tally}"
     );
     assert!(
-        findings.coverage.local() > 1_000,
-        "{} cases in segments of the LDT",
+        findings.coverage.local().code16 > 500 && findings.coverage.local().stack16 > 500,
+        "{}",
         findings.coverage.local()
     );
     assert_eq!(

@@ -94,7 +94,7 @@ fn main() -> ExitCode {
         println!("{}", findings.tally);
     }
     println!(
-        "seed {}: {} cases, {} of them in segments of the LDT, {} mismatches, {} unsteady on the real CPU",
+        "seed {}: {} cases, {}, {} mismatches, {} unsteady on the real CPU",
         options.seed,
         findings.coverage.cases(),
         findings.coverage.local(),

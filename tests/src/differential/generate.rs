@@ -17,7 +17,7 @@ use super::selectors::Selectors;
 use super::transfer::Transfer;
 use super::values::{self, integer, percent};
 use fastrand::Rng;
-use iced_x86::{Code, InstructionInfoFactory, Mnemonic};
+use iced_x86::{Code, InstructionInfoFactory, Mnemonic, Register};
 use std::sync::Arc;
 
 /// Most units of a case.
@@ -46,6 +46,17 @@ struct Sequence {
     units: Vec<Unit>,
     known: Known,
     undefined: u32,
+}
+
+impl Sequence {
+    /// Whether the next `length` bytes of code lie inside the code segment.
+    fn is_inside_code_segment(&self, length: usize) -> bool {
+        let linear = self.at + self.code.len() as u32;
+        let segment = self.known.segment(Register::CS);
+        segment.is_some_and(|segment| {
+            segment.contains(linear.wrapping_sub(segment.base), length as u32)
+        })
+    }
 }
 
 impl Generator {
@@ -263,6 +274,9 @@ impl Generator {
             return false;
         }
         let at = sequence.code.len();
+        if stores_pointers(form).is_some() && !sequence.is_inside_code_segment(bytes.len()) {
+            return false;
+        }
         let piece = Piece {
             at: at as u32,
             bits: sequence.known.bits(),

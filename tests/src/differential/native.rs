@@ -204,7 +204,8 @@ fn outcome(record: &[u8], changes: &[u8]) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use super::super::case::{Exception, FX_SIZE, PAGE_FAULT, State, Template};
+    use super::super::case::{Exception, FX_SIZE, PAGE_FAULT, SS, State, Template};
+    use super::super::generate::exit_jump;
     use super::super::layout::{CODE, FLAT_CODE, FLAT_DATA, SANDBOX};
     use super::super::segments::LocalTable;
     use super::*;
@@ -289,6 +290,31 @@ mod tests {
             })
         );
         assert_eq!(outcomes[3].end.eip, CODE + 2);
+    }
+
+    /// IRET to a 16-bit stack loads the low half of ESP only. Linux returns to such stacks in a way that keeps the upper half
+    /// (arch/x86/kernel/espfix_64.c), so the host's interrupts do not show in cases on 16-bit stacks.
+    #[test]
+    fn the_kernel_keeps_the_upper_half_of_esp_on_a_16_bit_stack() {
+        let mut rng = fastrand::Rng::with_seed(1);
+        let segments = LocalTable::random(&mut rng);
+        let stack = segments
+            .draw(&mut rng, |segment| segment.is_stack() && !segment.big)
+            .expect("16-bit data is common");
+        // mov eax, 20 (getpid); int 0x80; jmp far EXIT_FAR
+        let mut case = case(&[0xb8, 20, 0, 0, 0, 0xcd, 0x80]);
+        case.code.truncate(7);
+        case.code
+            .extend(exit_jump(true, &segments, FLAT_CODE, CODE + 7));
+        case.start.segments[SS] = stack;
+        case.start.gpr[4] = 0xabcd_1234;
+        let sandbox = vec![0; super::super::case::SANDBOX_BYTES];
+        case.template = Arc::new(Template::new(sandbox, segments));
+        let program = Program::build().unwrap();
+        let outcomes = Native::start(&program).unwrap().run(&[case]).unwrap();
+        assert_eq!(outcomes[0].exception, None);
+        assert_eq!(outcomes[0].end.segments[SS], stack);
+        assert_eq!(outcomes[0].end.gpr[4], 0xabcd_1234);
     }
 
     #[test]
