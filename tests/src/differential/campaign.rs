@@ -9,7 +9,7 @@
 //! equal a later one of the real CPU, the case agrees; it is counted as unsteady. An engine that is wrong differs every time.
 
 use super::case::{Case, Outcome};
-use super::compare::{differences, show};
+use super::compare::{differences, engine_differences, show};
 use super::coverage::Coverage;
 use super::generate::Generator;
 use super::layout::BATCH;
@@ -105,6 +105,8 @@ pub struct Campaign {
     pub sides: Vec<Side>,
     /// Forms to draw from; at least one.
     pub forms: Vec<Code>,
+    /// Share of the cases that use segments of the LDT, in percent.
+    pub local_share: u32,
     /// The seed that everything follows from.
     pub seed: u64,
     /// Cases to run, rounded up to whole batches.
@@ -157,7 +159,11 @@ impl Campaign {
         found: &mut Findings,
     ) -> Result<(), CampaignError> {
         let mut sides = Sides::start(program, kernel, &self.sides)?;
-        let mut generator = Generator::new(self.forms.clone(), sides.native.records_pointers());
+        let mut generator = Generator::new(
+            self.forms.clone(),
+            self.local_share,
+            sides.native.records_pointers(),
+        );
         loop {
             let batch = next.fetch_add(1, Ordering::Relaxed);
             let first = batch * BATCH as u64;
@@ -207,7 +213,7 @@ impl Campaign {
 struct Answers(Vec<(Side, Result<Ran, MachineError>)>);
 
 impl Answers {
-    /// Describes the differences from `real`.
+    /// Describes the differences from `real`, and those between the engines.
     fn differences(&self, case: &Case, real: &Outcome) -> Vec<String> {
         let of_side = |(side, answer): &(Side, Result<Ran, MachineError>)| {
             let found = match answer {
@@ -219,7 +225,26 @@ impl Answers {
                 .into_iter()
                 .map(move |difference| format!("{side:?}: {difference}"))
         };
-        self.0.iter().flat_map(of_side).collect()
+        let mut found: Vec<String> = self.0.iter().flat_map(of_side).collect();
+        found.extend(self.differences_between(case));
+        found
+    }
+
+    /// Describes the differences between the first engine and the others.
+    fn differences_between(&self, case: &Case) -> Vec<String> {
+        let Some((first, others)) = self.0.split_first() else {
+            return Vec::new();
+        };
+        let (first_side, Ok(expected)) = first else {
+            return Vec::new();
+        };
+        let ran = |(side, answer): &'_ (Side, Result<Ran, MachineError>)| {
+            let outcome = &answer.as_ref().ok()?.outcome;
+            let names = [format!("{first_side:?}"), format!("{side:?}")];
+            let names = [names[0].as_str(), names[1].as_str()];
+            Some(engine_differences(names, case, &expected.outcome, outcome))
+        };
+        others.iter().filter_map(ran).flatten().collect()
     }
 
     /// Adds the instructions that the case took, if the engines ran it.

@@ -13,7 +13,7 @@
 use super::case::{Case, Change, Outcome, Pointers};
 use super::layout::{
     BATCH, CHANGE_SIZE, EXIT, HEADER_COUNT, HEADER_CURRENT, OUT_CHANGES, OUT_FIRST_CHANGE,
-    OUT_SIZE, SHARED_CHANGES, SHARED_IN, SHARED_OUT, SHARED_SIZE, SHARED_TEMPLATE,
+    OUT_SIZE, SHARED_CHANGES, SHARED_IN, SHARED_LDT, SHARED_OUT, SHARED_SIZE, SHARED_TEMPLATE,
 };
 use super::pointers;
 use super::toolchain::{self, BuildError};
@@ -146,6 +146,10 @@ impl<'p> Native<'p> {
         );
         self.shared
             .write_all_at(cases[0].template.bytes(), u64::from(SHARED_TEMPLATE))?;
+        self.shared.write_all_at(
+            &wire::user_descriptors(&cases[0].template),
+            u64::from(SHARED_LDT),
+        )?;
         let records: Vec<u8> = cases.iter().flat_map(wire::case_record).collect();
         self.shared.write_all_at(&records, u64::from(SHARED_IN))?;
         self.shared.write_all_at(
@@ -246,8 +250,10 @@ fn spawn(program: &Program, shared: &File) -> Result<Child, NativeError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::case::{Exception, FX_SIZE, PAGE_FAULT, State, Template};
-    use super::super::layout::{CODE, FLAT_DATA, SANDBOX};
+    use super::super::case::{Exception, FX_SIZE, PAGE_FAULT, SS, State, Template};
+    use super::super::generate::exit_jump;
+    use super::super::layout::{CODE, FLAT_CODE, FLAT_DATA, SANDBOX};
+    use super::super::segments::LocalTable;
     use super::*;
     use std::sync::Arc;
 
@@ -259,12 +265,14 @@ mod tests {
         fx[25] = 0x1f;
         let start = State {
             gpr: [1, 2, 3, SANDBOX + 0x1010, SANDBOX + 0x6000, 6, 7, 8],
+            cs: FLAT_CODE,
             eip: CODE,
             eflags: 0x202,
             segments: [FLAT_DATA, FLAT_DATA, 0, 0, FLAT_DATA],
             fx,
         };
-        let template = Arc::new(Template::new(vec![0; super::super::case::SANDBOX_BYTES]));
+        let sandbox = vec![0; super::super::case::SANDBOX_BYTES];
+        let template = Arc::new(Template::new(sandbox, LocalTable::default()));
         let mut code = code.to_vec();
         code.push(0xe9);
         code.extend(
@@ -273,8 +281,10 @@ mod tests {
         );
         Case {
             start,
+            at: CODE,
             code,
             units: Vec::new(),
+            last_code_segment: FLAT_CODE,
             template,
         }
     }
@@ -326,6 +336,31 @@ mod tests {
             })
         );
         assert_eq!(outcomes[3].end.eip, CODE + 2);
+    }
+
+    /// IRET to a 16-bit stack loads the low half of ESP only. Linux returns to such stacks in a way that keeps the upper half
+    /// (arch/x86/kernel/espfix_64.c), so the host's interrupts do not show in cases on 16-bit stacks.
+    #[test]
+    fn the_kernel_keeps_the_upper_half_of_esp_on_a_16_bit_stack() {
+        let mut rng = fastrand::Rng::with_seed(1);
+        let segments = LocalTable::random(&mut rng);
+        let stack = segments
+            .draw(&mut rng, |segment| segment.is_stack() && !segment.big)
+            .expect("16-bit data is common");
+        // mov eax, 20 (getpid); int 0x80; jmp far EXIT_FAR
+        let mut case = case(&[0xb8, 20, 0, 0, 0, 0xcd, 0x80]);
+        case.code.truncate(7);
+        case.code
+            .extend(exit_jump(true, &segments, FLAT_CODE, CODE + 7));
+        case.start.segments[SS] = stack;
+        case.start.gpr[4] = 0xabcd_1234;
+        let sandbox = vec![0; super::super::case::SANDBOX_BYTES];
+        case.template = Arc::new(Template::new(sandbox, segments));
+        let program = Program::build().unwrap();
+        let outcomes = Native::start(&program).unwrap().run(&[case]).unwrap();
+        assert_eq!(outcomes[0].exception, None);
+        assert_eq!(outcomes[0].end.segments[SS], stack);
+        assert_eq!(outcomes[0].end.gpr[4], 0xabcd_1234);
     }
 
     #[test]

@@ -4,14 +4,15 @@
 //! (SDM Vol. 1, 8.1.8 "x87 FPU Instruction and Data (Operand) Pointers", 8.1.9.1 "Fopcode Compatibility Sub-mode"). So the real
 //! CPU is asked first ([`probes`]). Where it records and restores all, FNSTENV and FNSAVE of a case are compared as they are, and
 //! so is the end of a case. FXSAVE never is: AMD processors store zeros in it unless an exception is pending. Nor is the end by
-//! an exception: Linux saves the state for a signal by XSAVE, which does the same. With an x87 exception pending, FIP and FDP are
-//! compared there; the rest is not in the signal frame.
+//! an exception or at [`EXIT_FAR`](super::layout::EXIT_FAR), which is left by one: Linux saves the state for a signal by XSAVE,
+//! which does the same. With an x87 exception pending, FIP and FDP are compared there; the rest is not in the signal frame.
 //!
 //! For the same reason the pointers are lost where Linux switches tasks in the middle of a case. Such a case agrees when it is
 //! asked again.
 
 use super::case::{Case, FX_SIZE, Outcome, Pointers, SANDBOX_BYTES, State, Template};
 use super::layout::{CODE, EXIT, FLAT_CODE, FLAT_DATA, SANDBOX};
+use super::segments::LocalTable;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -63,14 +64,17 @@ fn probe(mut code: Vec<u8>, pointers: [u8; 18]) -> Case {
     Case {
         start: State {
             gpr: [0; 8],
+            cs: FLAT_CODE,
             eip: CODE,
             eflags: 0x202,
             segments: [FLAT_DATA, FLAT_DATA, 0, 0, FLAT_DATA],
             fx,
         },
+        at: CODE,
         code,
         units: Vec::new(),
-        template: Arc::new(Template::new(vec![0; SANDBOX_BYTES])),
+        last_code_segment: FLAT_CODE,
+        template: Arc::new(Template::new(vec![0; SANDBOX_BYTES], LocalTable::default())),
     }
 }
 
@@ -87,10 +91,12 @@ pub fn are(outcome: &Outcome, expected: [u8; 18]) -> bool {
 pub fn known(outcome: &Outcome) -> Pointers {
     let fx = &outcome.end.fx;
     let fsw = u16::from_le_bytes([fx[FSW], fx[FSW + 1]]);
-    match outcome.exception {
-        None => Pointers::All,
-        Some(_) if fsw & SUMMARY != 0 => Pointers::Addresses,
-        Some(_) => Pointers::Unknown,
+    if outcome.end.eip == EXIT && outcome.exception.is_none() {
+        Pointers::All
+    } else if fsw & SUMMARY != 0 {
+        Pointers::Addresses
+    } else {
+        Pointers::Unknown
     }
 }
 

@@ -1,6 +1,7 @@
 //! Operand values that matter: zeros, extremes, sign changes, floating-point specials.
 
 use super::case::{FX_SIZE, SANDBOX_BYTES, Template};
+use super::segments::LocalTable;
 use fastrand::Rng;
 
 /// Integers around which instructions change their mind; used at every width.
@@ -185,13 +186,14 @@ fn vector(rng: &mut Rng) -> [u8; 16] {
     bytes
 }
 
-/// Contents of the sandbox for a batch.
+/// Contents of the sandbox and the LDT for a batch.
 pub fn template(rng: &mut Rng) -> Template {
     let mut bytes = Vec::with_capacity(SANDBOX_BYTES);
     while bytes.len() < SANDBOX_BYTES {
         bytes.extend(vector(rng));
     }
-    Template::new(bytes)
+    let segments = LocalTable::random(rng);
+    Template::new(bytes, segments)
 }
 
 /// An x87 control word: mostly the default, else any masks, precision and rounding.

@@ -30,7 +30,7 @@ use crate::translate::sequences::context;
 use crate::translate::x87_note::X87Note;
 use iced_x86::Instruction;
 
-/// What the present fragment has stored behind its x87 instructions so far.
+/// The parts of notes that the present fragment has stored so far.
 #[derive(Default)]
 pub(super) struct Noted {
     /// The page was stored.

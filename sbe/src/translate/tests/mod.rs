@@ -11,13 +11,8 @@ const ORIGIN: u32 = 0x0010_0000;
 const STACK: u32 = 0x0020_0000;
 const MEMORY: u64 = 4 << 20;
 
-/// Runs `code` to its HLT on `engine`.
-fn run(engine: Engine, code: &[u8]) -> Vcpu {
-    run_within(VcpuConfig::default().code_cache, engine, code)
-}
-
-/// Runs `code` to its HLT on `engine`, which has room for `code_cache` bytes of translated code.
-fn run_within(code_cache: usize, engine: Engine, code: &[u8]) -> Vcpu {
+/// A processor about to execute `code` on `engine`, with room for `code_cache` bytes of translated code.
+fn processor(code_cache: usize, engine: Engine, code: &[u8]) -> Vcpu {
     let phys = Memory::new(MEMORY).expect("memory");
     phys.write(GuestPhys::new(ORIGIN.into()), code)
         .expect("code fits");
@@ -30,6 +25,17 @@ fn run_within(code_cache: usize, engine: Engine, code: &[u8]) -> Vcpu {
     let mut vcpu = Vcpu::new(&config, mmu).expect("processor");
     vcpu.set_linux_entry(ORIGIN, 0);
     vcpu.cpu.regs.set(4, STACK);
+    vcpu
+}
+
+/// Runs `code` to its HLT on `engine`.
+fn run(engine: Engine, code: &[u8]) -> Vcpu {
+    run_within(VcpuConfig::default().code_cache, engine, code)
+}
+
+/// Runs `code` to its HLT on `engine`, which has room for `code_cache` bytes of translated code.
+fn run_within(code_cache: usize, engine: Engine, code: &[u8]) -> Vcpu {
+    let mut vcpu = processor(code_cache, engine, code);
     for _ in 0..10_000 {
         match vcpu.run(&mut EmptyBus, 1000) {
             Exit::Budget => {}

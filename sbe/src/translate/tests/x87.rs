@@ -1,9 +1,9 @@
 //! The pointers to the last x87 instruction, which FNSTENV stores: they are the guest's, whatever emitted code made of the
 //! instruction, and the same on both engines (SDM Vol. 1, 8.1.8 "x87 FPU Instruction and Data (Operand) Pointers").
 
-use super::{ORIGIN, STACK, agree_within};
+use super::{ORIGIN, STACK, agree_within, processor};
 use crate::cpu::fpu::Pointers;
-use crate::{Vcpu, VcpuConfig};
+use crate::{EmptyBus, Engine, Exit, Vcpu, VcpuConfig};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use mmu::GuestPhys;
@@ -374,4 +374,52 @@ fn pointers_outlive_the_code_that_set_them() {
     assert!(vcpu.translation().expect("a translator").cleared > 0);
     let Pointers { fop, fip, fdp, .. } = stored(&vcpu, 0);
     assert_eq!((fop, fip, fdp), (FLD_ABSOLUTE, START + 2, DATA));
+}
+
+#[test]
+fn an_instruction_across_pages_is_named() {
+    const AT: u32 = USER + 0xffd;
+    let vcpu = agree(|a| {
+        place(a, AT, |a| {
+            let mut again = a.create_label();
+            a.set_label(&mut again)?;
+            a.fld(dword_ptr(DATA))?;
+            a.dec(ecx)?;
+            a.jne(again)?;
+            store(a, 0)?;
+            a.hlt()
+        })?;
+        a.fninit()?;
+        a.mov(ecx, 3)?;
+        a.mov(eax, AT as i32)?;
+        a.jmp(eax)
+    });
+    let Pointers { fop, fip, fdp, .. } = stored(&vcpu, 0);
+    assert_eq!((fop, fip, fdp), (FLD_ABSOLUTE, AT, DATA));
+}
+
+#[test]
+fn a_processor_that_stops_has_the_pointers() {
+    let mut assembler = CodeAssembler::new(32).expect("32 bits");
+    let endless = |a: &mut CodeAssembler| -> Program {
+        a.mov(eax, OSFXSR)?;
+        a.mov(cr4, eax)?;
+        let mut again = a.create_label();
+        a.set_label(&mut again)?;
+        a.fld(dword_ptr(DATA))?;
+        a.jmp(again)
+    };
+    endless(&mut assembler).expect("a program");
+    let code = assembler.assemble(ORIGIN.into()).expect("assembles");
+    let code_cache = VcpuConfig::default().code_cache;
+    let mut vcpu = processor(code_cache, Engine::Translator, &code);
+    for _ in 0..3 {
+        assert_eq!(vcpu.run(&mut EmptyBus, 100), Exit::Budget);
+        let saved = vcpu.save(0).cpu.fpu;
+        assert_eq!((saved.fop, saved.fip), (FLD_ABSOLUTE, START));
+        assert_eq!(
+            (saved.fcs, saved.fdp, saved.fds),
+            (CODE_SELECTOR, DATA, DATA_SELECTOR)
+        );
+    }
 }
