@@ -196,7 +196,7 @@ impl Generator {
         // Once as it is; if it consumes an undefined flag, once more with an instruction in front that defines all.
         let define = [0x39, 0xc0 | rng.u8(..)];
         for front in [&[][..], &define] {
-            if self.assemble(sequence, transfer.clone(), front, form, rng) {
+            if self.assemble(sequence, transfer.clone(), front, form) {
                 return Ok(());
             }
         }
@@ -209,7 +209,6 @@ impl Generator {
         transfer: Transfer,
         front: &[u8],
         form: Code,
-        rng: &mut Rng,
     ) -> bool {
         let Transfer {
             mut drawn,
@@ -224,12 +223,11 @@ impl Generator {
         let prepared = needs.len() + before.len();
         let target =
             start + (front.len() + prepared + drawn.encoded.bytes.len() + drawn.after.len()) as u32;
-        if direct_far {
+        if let Some(selector) = code_segment.filter(|_| direct_far) {
             let (at, size) = (
                 drawn.encoded.offsets.immediate_offset(),
                 drawn.encoded.offsets.immediate_size(),
             );
-            let selector = code_segment.unwrap_or_else(|| sequence.known.selectors().code(rng));
             let offset = sequence.known.target_in(selector).resolve(target);
             drawn.encoded.patch(at, size, offset);
             drawn.encoded.patch(
@@ -256,7 +254,12 @@ impl Generator {
         if let Some(nested) = drawn.nested {
             sequence.known.nested = nested;
         }
-        if let Some(selector) = code_segment {
+        let segment_of = |&selector: &u16| sequence.known.template.segments.segment(selector);
+        let entered = code_segment.filter(|selector| {
+            // Other selectors fault, which ends the case.
+            segment_of(selector).is_some_and(|segment| segment.is_code())
+        });
+        if let Some(selector) = entered {
             sequence.known.code_segment = selector;
         }
         true

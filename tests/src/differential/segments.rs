@@ -9,7 +9,6 @@ use super::layout::{
     SEGMENT_DOWN, SEGMENT_DOWN_LIMIT, SEGMENT_LIMITED, SEGMENT_LIMITED_LIMIT, SEGMENT_READ_ONLY,
     SEGMENT_READ_ONLY_LIMIT,
 };
-use super::values::percent;
 use fastrand::Rng;
 
 /// Bits of [`Entry::flags`], as in `struct user_desc`: seg_32bit.
@@ -224,6 +223,11 @@ impl LocalTable {
 /// Whether `selector` names an entry of the LDT.
 pub fn is_local(selector: u16) -> bool {
     selector & 4 != 0
+}
+
+/// Whether something with this chance, in percent, happens.
+fn percent(rng: &mut Rng, chance: u32) -> bool {
+    rng.u32(0..100) < chance
 }
 
 fn flags(rng: &mut Rng) -> u32 {

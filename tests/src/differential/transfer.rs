@@ -82,7 +82,7 @@ impl Transfer {
     /// Chooses operands of a [`super::forms::Style::Transfer`] instruction.
     pub fn other(mut drawn: Drawn, known: &Known, rng: &mut Rng) -> Result<Self, Conflict> {
         let instruction = drawn.encoded.instruction;
-        let mut code_segment = is_far(&instruction).then(|| known.selectors().code(rng));
+        let code_segment = is_far(&instruction).then(|| known.selectors().code(rng));
         let mut direct_far = false;
         match instruction.mnemonic() {
             // The engines would return from a nested task, a 64-bit host raises #GP.
@@ -95,14 +95,6 @@ impl Transfer {
             }
             _ => return Err(Conflict),
         }
-        // A far pointer with a 16-bit offset may be cut: then the transfer ends the case.
-        code_segment = code_segment.filter(|&selector| {
-            known
-                .template
-                .segments
-                .segment(selector)
-                .is_some_and(|segment| segment.is_code())
-        });
         if instruction.is_stack_instruction() {
             drawn.stack(known, rng)?;
         }
