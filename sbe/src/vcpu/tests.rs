@@ -78,7 +78,8 @@ fn an_instruction_beyond_the_limit_of_code_is_refused_before_the_next_page_is_fe
     vcpu.set_linux_entry((1 << 20) - 1, 0);
     vcpu.cpu.segs[SegReg::Cs as usize].limit = (1 << 20) - 1;
     // #GP without an IDT is a triple fault; a fetch from the device behind the RAM would be unsupported.
-    assert_eq!(vcpu.run(&mut EmptyBus, 10), Exit::Shutdown);
+    let exit = vcpu.run(&mut EmptyBus, 10);
+    assert!(matches!(exit, Exit::Shutdown(_)), "{exit:?}");
 }
 
 #[test]
