@@ -1,6 +1,7 @@
 //! Assembles the test kernels with GNU as and ld, and writes the table that `test_kernel` includes.
 //!
-//! Every `kernels/NAME.S` becomes `NAME.elf` and a row of the table; `harness.inc` and `kernel.ld` are shared by all.
+//! Every `kernels/NAME.S` becomes a row of the table, and is linked twice, at 1 MiB and in low memory, and put into a ROM;
+//! `harness.inc`, `kernel.ld` and `reset.inc` are shared by all.
 
 use std::{
     env,
@@ -23,10 +24,16 @@ fn main() -> Result<(), Failure> {
             .file_stem()
             .and_then(|s| s.to_str())
             .ok_or("kernel with an odd name")?;
-        let elf = build(&source, &folder, &out.join(name))?;
+        let stem = out.join(name);
+        let object = stem.with_extension("o");
+        assemble(&source, &[&folder], &[], &object)?;
+        let elf = link(&object, &folder, &[], &stem.with_extension("elf"))?;
+        let low = link(&object, &folder, &[LOW], &stem.with_extension("low"))?;
+        let rom = rom(&elf, &folder, &stem)?;
         writeln!(
             rows,
-            "TestKernel {{ name: {name:?}, elf: include_bytes!({elf:?}) }},"
+            "TestKernel {{ name: {name:?}, elf: include_bytes!({elf:?}), low: include_bytes!({low:?}), \
+             rom: include_bytes!({rom:?}) }},"
         )?;
     }
     fs::write(out.join("test_kernels.rs"), format!("&[\n{rows}]\n"))?;
@@ -45,24 +52,65 @@ fn sources(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(sources)
 }
 
-/// Assembles and links one kernel to `stem`.elf and returns its path.
-fn build(source: &Path, folder: &Path, stem: &Path) -> Result<PathBuf, Failure> {
-    let object = stem.with_extension("o");
-    let elf = stem.with_extension("elf");
+/// Option of the linker that places a kernel in low memory.
+const LOW: &str = "--defsym=BASE=0x10000";
+/// Option of the linker that places a ROM below 4 GiB.
+const TOP: &str = "-Ttext=0xffff0000";
+/// Offset of `e_entry` in an ELF32 file.
+const E_ENTRY: usize = 24;
+
+/// Assembles `source` to `object`.
+fn assemble(
+    source: &Path,
+    include: &[&Path],
+    options: &[&str],
+    object: &Path,
+) -> Result<(), Failure> {
+    let include = include.iter().flat_map(|folder| [Path::new("-I"), folder]);
     run(Command::new("as")
         .arg("--32")
-        .arg("-I")
-        .arg(folder)
+        .args(options)
+        .args(include)
         .arg(source)
         .arg("-o")
-        .arg(&object))?;
+        .arg(object))
+}
+
+/// Links one kernel to `elf` and returns that.
+fn link(object: &Path, folder: &Path, options: &[&str], elf: &Path) -> Result<PathBuf, Failure> {
     run(Command::new("ld")
-        .args(["-m", "elf_i386", "--no-warn-rwx-segments", "-T"])
+        .args(["-m", "elf_i386", "--no-warn-rwx-segments"])
+        // The script looks for the symbols that these define.
+        .args(options)
+        .arg("-T")
         .arg(folder.join("kernel.ld"))
+        .arg(object)
+        .arg("-o")
+        .arg(elf))?;
+    Ok(elf.into())
+}
+
+/// Makes a ROM that starts the kernel `elf`, and returns its path.
+fn rom(elf: &Path, folder: &Path, stem: &Path) -> Result<PathBuf, Failure> {
+    // Its image has the same name for all, in a folder of its own.
+    let image = stem.with_extension("image");
+    fs::create_dir_all(&image)?;
+    run(Command::new("objcopy")
+        .args(["-O", "binary"])
+        .arg(elf)
+        .arg(image.join("kernel.bin")))?;
+    let file = fs::read(elf)?;
+    let entry = file.get(E_ENTRY..).and_then(|field| field.first_chunk());
+    let entry = u32::from_le_bytes(*entry.ok_or("no ELF header")?);
+    let (object, rom) = (image.join("rom.o"), stem.with_extension("rom"));
+    let options = ["--defsym", &format!("ENTRY={entry}")];
+    assemble(&folder.join("reset.inc"), &[&image], &options, &object)?;
+    run(Command::new("ld")
+        .args(["-m", "elf_i386", TOP, "--entry=rom", "--oformat=binary"])
         .arg(&object)
         .arg("-o")
-        .arg(&elf))?;
-    Ok(elf)
+        .arg(&rom))?;
+    Ok(rom)
 }
 
 /// Runs a tool of GNU binutils to success.
@@ -70,7 +118,7 @@ fn run(command: &mut Command) -> Result<(), Failure> {
     let tool = command.get_program().to_owned();
     let status = command.status().map_err(|e| {
         format!(
-            "cannot run {tool:?} ({e}): the test kernels need GNU binutils for x86 (`as` and `ld`)"
+            "cannot run {tool:?} ({e}): the test kernels need GNU binutils for x86 (`as`, `ld`, `objcopy`)"
         )
     })?;
     if !status.success() {

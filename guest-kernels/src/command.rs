@@ -26,10 +26,10 @@ impl Program {
 
     /// Makes an error of the reason why the program did not start.
     pub(crate) fn start_error(self) -> impl FnOnce(std::io::Error) -> FetchError {
-        move |source| FetchError::Start {
+        move |reason| FetchError::Start {
             program: self.name,
             package: self.package,
-            source,
+            reason,
         }
     }
 

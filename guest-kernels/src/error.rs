@@ -13,25 +13,25 @@ pub enum FetchError {
     NoCacheDir,
 
     /// A file operation failed.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {reason}", path.display())]
     File {
         /// The verb for what was attempted.
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
         /// The system's reason.
-        source: io::Error,
+        reason: io::Error,
     },
 
     /// A program could not be started.
-    #[error("cannot run {program} (Debian package {package}): {source}")]
+    #[error("cannot run {program} (Debian package {package}): {reason}")]
     Start {
         /// The program.
         program: &'static str,
         /// The package that contains it.
         package: &'static str,
         /// The system's reason.
-        source: io::Error,
+        reason: io::Error,
     },
 
     /// A program failed.
@@ -87,12 +87,12 @@ pub enum FetchError {
     },
 
     /// A package could not be read.
-    #[error("cannot unpack package {package}: {source}\n{stderr}")]
+    #[error("cannot unpack package {package}: {reason}\n{stderr}")]
     Unpack {
         /// The package's name.
         package: String,
         /// The reason.
-        source: io::Error,
+        reason: io::Error,
         /// The last lines of dpkg-deb's standard error.
         stderr: String,
     },
@@ -104,9 +104,9 @@ pub(crate) fn file_error(
     path: impl Into<PathBuf>,
 ) -> impl FnOnce(io::Error) -> FetchError {
     let path = path.into();
-    move |source| FetchError::File {
+    move |reason| FetchError::File {
         action,
         path,
-        source,
+        reason,
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! [`fetch`] brings a [`Guest`]'s unmodified kernel into the user's cache by means of apt, and puts an initramfs with
 //! busybox beside it. [`exec_archive`] and [`winsize_archive`] make the small archive that tells this initramfs what to
-//! do in one boot. [`test_kernel`] has the test kernels. [`fetch_host`] brings a kernel to test the host's module on.
+//! do in one boot, [`added_archives`] those with files of the user's own. [`test_kernel`] has the test kernels, [`tiny`] guests that are
+//! smaller still. [`fetch_host`] brings a kernel to test the host's module on.
 
 mod cache;
 mod command;
@@ -13,12 +14,16 @@ mod host;
 mod initramfs;
 mod progress;
 pub mod test_kernel;
+pub mod tiny;
 
 pub use cache::{GuestImages, HostFiles, fetch, fetch_host, refresh};
 pub use error::FetchError;
 pub use guest::{Guest, UnknownGuest};
 pub use host::{HostKernel, UnknownHostKernel};
-pub use initramfs::{ALIGNMENT, Archive, DeviceNumber, exec_archive, winsize_archive};
+pub use initramfs::{
+    ALIGNMENT, AddError, AddedArchives, Addition, AdditionParseError, Archive, DeviceNumber,
+    added_archives, exec_archive, winsize_archive,
+};
 pub use progress::{Progress, Stage};
 
 /// Prints why a test is skipped, past the test runner's capture: a skipped test must not look like one that ran.

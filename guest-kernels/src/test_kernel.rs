@@ -1,8 +1,9 @@
 //! Our own tiny IA-32 kernels, each of which checks one area of the processor and prints a verdict for each case.
 //!
 //! A kernel is a 32-bit ELF file linked at 1 MiB, which also has a Multiboot header. It is entered at its ELF entry in
-//! flat protected mode with paging and interrupts off. It needs 16 MiB of memory, the 8259A pair, the 8254 with port
-//! 0x61, the seconds and the periodic interrupt of the MC146818 clock, and two debug ports:
+//! flat protected mode with paging and interrupts off. Besides, it comes linked in low memory and as a ROM. It needs
+//! 16 MiB of memory, the 8259A pair, the 8254 with port 0x61, the MC146818A clock, the keyboard controller, the first
+//! serial port, and two debug ports:
 //!
 //! ```text
 //! port 0xe9   text: a line for each case, `ok NAME` or `FAIL NAME got=XXXXXXXX want=YYYYYYYY`; other lines are
@@ -19,6 +20,10 @@ pub struct TestKernel {
     pub name: &'static str,
     /// The 32-bit ELF image.
     pub elf: &'static [u8],
+    /// The same linked at 0x10000, of use where the kernel fits into low memory.
+    pub low: &'static [u8],
+    /// A ROM of 64 KiB, to lie at 0xffff0000, that copies the kernel to 1 MiB and enters it.
+    pub rom: &'static [u8],
 }
 
 /// Returns all test kernels in the order of their names.
@@ -110,6 +115,7 @@ mod tests {
         for kernel in all() {
             assert_eq!(kernel.elf[..5], *b"\x7fELF\x01", "{}", kernel.name);
             assert_eq!(kernel.elf[18..20], [3, 0], "{}: e_machine", kernel.name);
+            assert_eq!(kernel.rom.len(), 0x1_0000, "{}", kernel.name);
         }
     }
 

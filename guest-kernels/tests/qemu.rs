@@ -20,7 +20,23 @@ fn qemu_agrees_with_every_kernel() {
         let _ = writeln!(io::stderr(), "skipped: {QEMU} is not installed");
         return;
     }
-    let surprises: Vec<_> = test_kernel::all().iter().flat_map(surprises).collect();
+    let kernels = test_kernel::all().iter();
+    let surprises: Vec<_> = kernels
+        .flat_map(|kernel| surprises(kernel, "-kernel", kernel.elf))
+        .collect();
+    assert!(surprises.is_empty(), "{}", surprises.join("\n"));
+}
+
+/// The ROM is where the processor starts, here as there.
+#[test]
+fn qemu_agrees_with_a_rom() {
+    if !installed() {
+        let _ = writeln!(io::stderr(), "skipped: {QEMU} is not installed");
+        return;
+    }
+    let mut kernels = test_kernel::all().iter();
+    let kernel = kernels.find(|kernel| kernel.name == "selfmod").unwrap();
+    let surprises = surprises(kernel, "-bios", kernel.rom);
     assert!(surprises.is_empty(), "{}", surprises.join("\n"));
 }
 
@@ -39,9 +55,9 @@ fn every_listed_deviation_names_a_case() {
     }
 }
 
-/// Returns the failures of `kernel` on QEMU that are not known deviations, a line for each.
-fn surprises(kernel: &TestKernel) -> Vec<String> {
-    let output = run(kernel);
+/// Returns the failures of `kernel`, whose `image` is given by `option`, on QEMU that are not known deviations, a line for each.
+fn surprises(kernel: &TestKernel, option: &str, image: &[u8]) -> Vec<String> {
+    let output = run(option, image);
     let verdict = Verdict::parse(&output).unwrap_or_else(|e| panic!("{}: {e}", kernel.name));
     let (known, unknown): (Vec<_>, Vec<_>) = verdict
         .failures
@@ -78,10 +94,10 @@ fn installed() -> bool {
     }
 }
 
-/// Runs `kernel` on QEMU and returns its output on the debug port.
-fn run(kernel: &TestKernel) -> String {
-    let image = tempfile::NamedTempFile::new().unwrap();
-    fs::write(image.path(), kernel.elf).unwrap();
+/// Runs an image, which is given by `option`, on QEMU and returns its output on the debug port.
+fn run(option: &str, image: &[u8]) -> String {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), image).unwrap();
     let output = Command::new(QEMU)
         .args([
             "-accel",
@@ -94,6 +110,8 @@ fn run(kernel: &TestKernel) -> String {
             "-display",
             "none",
             "-no-reboot",
+            "-serial",
+            "null",
         ])
         .args([
             "-chardev",
@@ -101,8 +119,8 @@ fn run(kernel: &TestKernel) -> String {
             "-device",
             "isa-debugcon,iobase=0xe9,chardev=debug",
         ])
-        .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-kernel"])
-        .arg(image.path())
+        .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4", option])
+        .arg(file.path())
         .stdin(Stdio::null())
         .output()
         .unwrap();

@@ -289,6 +289,12 @@ impl Chipset {
         self.pic.intr()
     }
 
+    /// The masks of the interrupt controllers; see [`Pic::masks`].
+    #[must_use]
+    pub fn masks(&self) -> Option<u16> {
+        self.pic.masks()
+    }
+
     /// Runs an INTA cycle and returns the vector, or a default vector if there is no request.
     pub fn acknowledge(&mut self) -> u8 {
         self.with_pic(Pic::acknowledge)

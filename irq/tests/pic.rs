@@ -462,6 +462,25 @@ fn every_line_delivers_its_own_vector() {
 }
 
 #[test]
+fn the_masks_are_known_once_both_chips_are_initialized() {
+    let masks = |script: &str| {
+        let mut pic = Pic::new();
+        script
+            .split_whitespace()
+            .for_each(|word| perform(&mut pic, word, "setup"));
+        pic.masks()
+    };
+    assert_eq!(masks("21=ff a1=ff"), None);
+    let (master, slave) = PC.split_once(" a0").unwrap();
+    assert_eq!(masks(master), None);
+    assert_eq!(masks(&format!("a0{slave}")), None);
+    assert_eq!(masks(PC), Some(0));
+    assert_eq!(masks(&format!("{PC} 21=fb a1=7f")), Some(0x7ffb));
+    // A new initialization has begun.
+    assert_eq!(masks(&format!("{PC} a1=7f a0=11")), None);
+}
+
+#[test]
 fn a_clone_continues_like_its_original() {
     let mut pic = Pic::new();
     for word in PC.split_whitespace() {

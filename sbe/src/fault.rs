@@ -44,6 +44,31 @@ pub enum Vector {
     SimdError = 19,
 }
 
+impl Vector {
+    /// The mnemonic of the exception with `vector`; `None` for vectors that the manual does not assign, and for NMI.
+    pub fn mnemonic(vector: u8) -> Option<&'static str> {
+        Some(match vector {
+            0 => "#DE",
+            1 => "#DB",
+            3 => "#BP",
+            4 => "#OF",
+            5 => "#BR",
+            6 => "#UD",
+            7 => "#NM",
+            8 => "#DF",
+            10 => "#TS",
+            11 => "#NP",
+            12 => "#SS",
+            13 => "#GP",
+            14 => "#PF",
+            16 => "#MF",
+            17 => "#AC",
+            19 => "#XM",
+            _ => return None,
+        })
+    }
+}
+
 /// An exception as it is delivered: vector, error code if the vector pushes one, faulting address of a page fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exception {

@@ -17,6 +17,7 @@
 //! one program.
 
 mod bus;
+mod code_address;
 pub mod cpu;
 mod debugger;
 mod decode;
@@ -27,10 +28,12 @@ mod host_fpu;
 mod observation;
 pub mod policy;
 mod translate;
+mod triple_fault;
 mod vcpu;
 mod width;
 
 pub use bus::{Bus, EmptyBus};
+pub use code_address::CodeAddress;
 pub use cpu::model::CpuModel;
 pub use debugger::{Debugger, WatchHit, Watched, Watchpoint};
 pub use emulate::HeldState;
@@ -42,5 +45,6 @@ pub use translate::{
     CODE_CACHES, CodePageReport, Exits as CodeExits, NoDump, Stats as TranslationStats,
     UnknownWindows, Windows,
 };
+pub use triple_fault::TripleFault;
 pub use vcpu::{Engine, Exit, Vcpu, VcpuConfig, VcpuError, VcpuState};
 pub use width::Width;

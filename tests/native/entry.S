@@ -6,7 +6,8 @@
  *        └──────────────────────── returns to the caller of enter_case <─────────────────┘
  *
  * The code of a case may leave DS, ES, FS and GS holding anything a user program can load, so nothing here relies on
- * them before they are reloaded; SS is always flat (the generator never loads another one successfully).
+ * them before they are reloaded. A case that uses the LDT may change SS, too: it ends at the HLT of the exit page, in a signal.
+ * In all others SS is always flat (the generator never loads another one successfully).
  */
 #include "layout.h"
 #include "linux.h"
@@ -28,10 +29,14 @@ enter_case:
         pushl   $1f
         iretl
 1:      fxrstor IN_FX(%ebx)
-        movl    IN_CODE_AT(%ebx), %eax
+        movl    IN_EIP(%ebx), %eax
         movl    %eax, target
+        movl    IN_CS(%ebx), %eax
+        movl    %eax, target+4
         movl    IN_ESP(%ebx), %eax
-        movl    %eax, case_esp
+        movl    %eax, case_stack
+        movl    IN_SS(%ebx), %eax
+        movl    %eax, case_stack+4
         movw    IN_FS(%ebx), %fs
         movw    IN_GS(%ebx), %gs
         movw    IN_ES(%ebx), %es
@@ -46,8 +51,8 @@ enter_case:
         movl    IN_EBX(%ebx), %ebx
         popfl
         popl    %ds
-        movl    %ss:case_esp, %esp
-        jmp     *%ss:target
+        lss     %cs:case_stack, %esp
+        ljmp    *%cs:target
 
 /* Where the code of every case jumps when it is through: a fixed address, known to every engine. */
         .section .exit, "ax", @progbits
@@ -78,9 +83,16 @@ exit_case:
         movw    %ss, %ax
         movl    %eax, %ss:final+OUT_SS
         movl    $exit_case, %ss:final+OUT_EIP
+        movl    $FLAT_CODE, %ss:final+OUT_CS
         movl    %ss, %eax
         movl    %eax, %ds
+        /* FXSAVE need not store the pointers to the last x87 instruction: FNSTENV does. It masks all exceptions. */
+        fnstenv final_environment
+        fldenv  final_environment
         jmp     leave_faulted
+
+        .org    EXIT_FAR_OFFSET
+        hlt
 
         .text
         .globl leave_faulted
@@ -93,7 +105,9 @@ leave_faulted:
         movl    %eax, %fs
         movl    %eax, %gs
         movl    saved_esp, %esp
-        cld
+        /* sigreturn leaves NT as it was, with which IRET faults. */
+        pushl   $PLAIN_EFLAGS
+        popfl
         popl    %edi
         popl    %esi
         popl    %ebx
@@ -113,12 +127,16 @@ restore_signal:
 
         .bss
         .balign 16
-        .globl  final, final_fx
+        .globl  final, final_fx, final_environment
 final:      .skip OUT_FX
 final_fx:   .skip 512
+final_environment:
+            .skip 28
+            .balign 4
 saved_esp:  .skip 4
-case_esp:   .skip 4
-target:     .skip 4
+            .balign 8
+case_stack: .skip 8
+target:     .skip 8
             .balign 16
             .skip 256
 stub_stack_top:

@@ -3,11 +3,12 @@
  *
  *   boot ─> ready: OUT (the machine stops; the host writes a case into the mailbox)
  *             │
- *             └─> state from the mailbox, OUT (stop), IRET ──> code of the case, ring 3
+ *             └─> state from the mailbox, OUT (stop), IRET ──> ENTER, ring 3: LSS, far JMP ──> code of the case
  *                                                             │ any exception
  *             ready <── state into the mailbox <── vector stubs: OUT (stop)
  *
  * The stops around the case let the host count what it took. A case that ends normally jumps to EXIT, whose first instruction is HLT: #GP there is the end, not a fault of the case.
+ * SS:ESP and CS:EIP are loaded in ring 3, as the native program does: an IRET to a 16-bit stack loads half of ESP only.
  * The program uses only what the architecture defines, so it runs on every engine. Paging is on with this program at
  * KERNEL_BASE + physical address, for the supervisor only; the user pages are those of the native program.
  * Selectors are those of Linux on a 64-bit host, so that LAR and LSL see the same descriptors.
@@ -19,6 +20,7 @@
 #define USER_CS 0x23
 #define USER_DS 0x2b
 #define TSS_SELECTOR 0x40
+#define LDT_SELECTOR 0x50
 #define PHYSICAL(symbol) (symbol - KERNEL_BASE)
 
 #define CR0_PG_AM_WP_NE_MP (1 << 31 | 1 << 18 | 1 << 16 | 1 << 5 | 1 << 1)
@@ -65,7 +67,7 @@ high:   movl    $KERNEL_DS, %eax
         lidt    idt_pointer
         movl    $TSS_SELECTOR, %eax
         ltr     %ax
-        xorl    %eax, %eax
+        movl    $LDT_SELECTOR, %eax
         lldt    %ax
 
 ready:  outb    %al, $STOP_PORT
@@ -75,7 +77,7 @@ ready:  outb    %al, $STOP_PORT
         pushl   IN_ESP(%ebx)
         pushl   IN_EFLAGS(%ebx)
         pushl   $USER_CS
-        pushl   IN_CODE_AT(%ebx)
+        pushl   $ENTER
         movl    IN_EAX(%ebx), %eax
         movl    IN_ECX(%ebx), %ecx
         movl    IN_EDX(%ebx), %edx
@@ -127,7 +129,9 @@ caught: movl    %eax, %ss:MAILBOX_OUT+OUT_EAX
         popl    MAILBOX_OUT+OUT_ERROR
         popl    MAILBOX_OUT+OUT_EIP
         /* CS: its privilege level tells a fault of the case from one of this program. */
-        popl    MAILBOX_OUT+OUT_SIGNAL
+        popl    %eax
+        movl    %eax, MAILBOX_OUT+OUT_SIGNAL
+        movl    %eax, MAILBOX_OUT+OUT_CS
         popl    MAILBOX_OUT+OUT_EFLAGS
         popl    MAILBOX_OUT+OUT_ESP
         popl    MAILBOX_OUT+OUT_SS
@@ -169,7 +173,7 @@ gdt:    .quad   0
         .quad   0
         DESCRIPTOR(tss_address, 103, 0x89, 0x0) /* 0x40 TSS */
         .quad   0
-        .quad   0
+        DESCRIPTOR(LDT_ADDRESS, LDT_LIMIT, 0x82, 0x0) /* 0x50 LDT, which the host fills */
         .quad   0
         DESCRIPTOR(SEGMENT_BASE, SEGMENT_LIMITED_LIMIT, 0xf3, 0x4)
         DESCRIPTOR(SEGMENT_BASE, SEGMENT_DOWN_LIMIT, 0xf7, 0x4)

@@ -1,6 +1,7 @@
 /* Numbers of the i386 ABI of Linux (arch/x86/entry/syscalls/syscall_32.tbl, include/uapi). */
 #define SYS_READ 3
 #define SYS_WRITE 4
+#define SYS_MODIFY_LDT 123
 #define SYS_RT_SIGRETURN 173
 #define SYS_RT_SIGACTION 174
 #define SYS_SIGALTSTACK 186
@@ -31,6 +32,14 @@
 #define USER_DESC_EXPAND_DOWN (1 | 1 << 1)
 #define USER_DESC_READ_ONLY (1 | 1 << 3)
 
+/* modify_ldt: write an entry, with all bits of struct user_desc. */
+#define LDT_WRITE 0x11
+/* An entry with read_exec_only and seg_not_present and nothing else empties its slot. */
+#define USER_DESC_EMPTY (1 << 3 | 1 << 5)
+
+/* Vector of #GP. */
+#define GENERAL_PROTECTION 13
+
 /* Descriptor that the parent leaves open for the shared file. */
 #define SHARED_FD 2
 /* "No file" as an offset of the shared file. */
@@ -43,3 +52,4 @@
 #define STATUS_MAP 70
 #define STATUS_SIGNAL 71
 #define STATUS_SEGMENT 72
+#define STATUS_LDT 73

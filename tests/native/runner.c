@@ -38,6 +38,8 @@ extern void leave_faulted(void);
 extern void restore_signal(void);
 extern u8 final[OUT_FX];
 extern u8 final_fx[512];
+/* What FNSTENV stored where a case came to its end. */
+extern u8 final_environment[28];
 
 static u8 signal_stack[65536] __attribute__((aligned(16)));
 
@@ -106,12 +108,16 @@ static void on_signal(int number, void *info, struct context *context)
     *word(final, OUT_FS) = context->fs & 0xffff;
     *word(final, OUT_GS) = context->gs & 0xffff;
     *word(final, OUT_SS) = context->ss & 0xffff;
-    *word(final, OUT_SIGNAL) = number;
+    *word(final, OUT_CS) = context->cs & 0xffff;
+    /* The HLT of the exit page is the end of a case, not a fault. */
+    u32 ended = context->trapno == GENERAL_PROTECTION && context->eip == EXIT_FAR && *word(final, OUT_CS) == FLAT_CODE;
+    *word(final, OUT_SIGNAL) = ended ? 0 : number;
     *word(final, OUT_TRAP) = context->trapno;
     *word(final, OUT_ERROR) = context->err;
     *word(final, OUT_CR2) = context->cr2;
     context->ds = context->es = context->ss = FLAT_DATA;
     context->fs = context->gs = 0;
+    context->cs = FLAT_CODE;
     context->eflags = PLAIN_EFLAGS;
     context->eip = (u32)leave_faulted;
 }
@@ -140,6 +146,24 @@ static void install_segments(void)
             quit(STATUS_SEGMENT);
 }
 
+/* Makes the LDT the one of the batch. Entries that are the same are left alone: each change costs a new table. */
+static void install_local_segments(void)
+{
+    static struct user_desc installed[LDT_ENTRIES];
+    const struct user_desc *wanted = (const struct user_desc *)(SHARED + SHARED_LDT);
+    for (u32 i = 0; i < LDT_ENTRIES; i++) {
+        if (installed[i].base == wanted[i].base && installed[i].limit == wanted[i].limit && installed[i].flags == wanted[i].flags)
+            continue;
+        installed[i] = wanted[i];
+        struct user_desc entry = wanted[i];
+        entry.entry_number = i;
+        if (!entry.base && !entry.limit && !entry.flags)
+            entry.flags = USER_DESC_EMPTY;
+        if (syscall3(SYS_MODIFY_LDT, LDT_WRITE, (u32)&entry, sizeof entry))
+            quit(STATUS_LDT);
+    }
+}
+
 /* Appends the doublewords of one writable page that differ from the template, and puts them back. */
 static struct change *collect(struct change *next, u32 page)
 {
@@ -155,6 +179,16 @@ static struct change *collect(struct change *next, u32 page)
     return next;
 }
 
+/* Replaces the pointers to the last x87 instruction in the FXSAVE image by those of the environment. */
+static void take_pointers(void)
+{
+    copy(final_fx + 6, final_environment + 18, 2);
+    copy(final_fx + 8, final_environment + 12, 4);
+    copy(final_fx + 12, final_environment + 16, 2);
+    copy(final_fx + 16, final_environment + 20, 4);
+    copy(final_fx + 20, final_environment + 24, 2);
+}
+
 static void run_case(const struct case_in *in, u8 *out, struct change **next)
 {
     struct change *first = *next;
@@ -164,6 +198,8 @@ static void run_case(const struct case_in *in, u8 *out, struct change **next)
     copy(code, (const u8 *)in + IN_CODE, length);
     *word(final, OUT_SIGNAL) = 0;
     enter_case(in);
+    if (*word(final, OUT_SIGNAL) == 0 && *word(final, OUT_EIP) != EXIT_FAR)
+        take_pointers();
     fill(code, FILLER, length);
     for (u32 page = 0; page < SANDBOX_PAGES; page++)
         if (SANDBOX_WRITABLE >> page & 1)
@@ -194,6 +230,7 @@ static void run_batch(void)
         if (SANDBOX_WRITABLE >> page & 1)
             copy((void *)(SANDBOX + page * PAGE), (const void *)(SHARED + SHARED_TEMPLATE + page * PAGE), PAGE);
     touch_read_only_pages();
+    install_local_segments();
     for (u32 i = 0; i < count; i++) {
         header[HEADER_CURRENT] = i;
         run_case((const struct case_in *)(SHARED + SHARED_IN + i * IN_SIZE), (u8 *)(SHARED + SHARED_OUT + i * OUT_SIZE), &next);

@@ -17,6 +17,7 @@ fn run(what: &str, forms: Vec<Code>, cases: u64) -> Findings {
     let findings = Campaign {
         sides: vec![Side::Emulator, Side::Tables, Side::Windows],
         forms,
+        local_share: 25,
         seed: SEED,
         cases,
         workers,
@@ -28,7 +29,8 @@ fn run(what: &str, forms: Vec<Code>, cases: u64) -> Findings {
     // Written past the test runner's capture: the seed is to be seen in every run.
     let _ = writeln!(
         std::io::stderr(),
-        "{what}: seed {SEED:#x}, {count} cases, {} mismatches; {}",
+        "{what}: seed {SEED:#x}, {count} cases, {}, {} mismatches; {}",
+        findings.coverage.local(),
         findings.mismatches,
         findings.tally
     );
@@ -51,6 +53,11 @@ fn the_engines_agree_with_the_real_cpu() {
     assert!(
         tally.translated > tally.executed / 4,
         "the translator ran {tally}"
+    );
+    assert!(
+        findings.coverage.local().code16 > 500 && findings.coverage.local().stack16 > 500,
+        "{}",
+        findings.coverage.local()
     );
     assert_eq!(
         findings.coverage.missing(),
@@ -76,6 +83,8 @@ fn delicate_instructions_agree_with_the_real_cpu() {
         "Fbstp",
         "Fstp",
         "Fld",
+        "Fn",
+        "Frstor",
         "Fx",
         "Iret",
         "Call",

@@ -22,6 +22,7 @@ use crate::{
     },
     clock::Clock,
     ports::PortCounts,
+    stop::StopReason,
     trace::Trace,
 };
 
@@ -121,6 +122,13 @@ impl Board {
     pub fn pause_trace(&mut self) {
         if let Some(trace) = &mut self.trace {
             trace.pause();
+        }
+    }
+
+    /// Tells the trace that the machine has ended.
+    pub fn trace_end(&mut self, stop: &StopReason) {
+        if let Some(trace) = &mut self.trace {
+            trace.end(self.clock.now(), stop);
         }
     }
 

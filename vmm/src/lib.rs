@@ -70,6 +70,7 @@ pub mod clock;
 pub mod console;
 pub mod control;
 pub mod devices;
+mod ending;
 pub mod gdb;
 pub mod inspect;
 pub mod loader;
@@ -96,14 +97,14 @@ pub use console::Console;
 pub use control::Control;
 pub use inspect::AccessError;
 pub use irq::{Irq, Level};
-pub use loader::{BootSource, Kernel};
+pub use loader::{BootSource, Entry, Kernel, Rom};
 pub use machine::{Machine, MachineError, MachineEvent};
 pub use mmu::{GuestPhys, LinearAddr, NoTranslation, NotRam};
 pub use sbe::{
-    Action, CpuModel, Debugger, Decision, Engine, EventSource, GuestEvent, Policy, VcpuConfig,
-    VcpuError, WatchHit, Watched, Watchpoint, Windows, cpu,
+    Action, CodeAddress, CpuModel, Debugger, Decision, Engine, EventSource, GuestEvent, Policy,
+    TripleFault, VcpuConfig, VcpuError, WatchHit, Watched, Watchpoint, Windows, cpu,
 };
 pub use state::{RestoreError, VmState};
 pub use stats::Stats;
 pub use stop::StopReason;
-pub use vm::{Vm, VmConfig, VmError};
+pub use vm::{Start, Vm, VmConfig, VmError};

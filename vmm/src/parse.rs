@@ -28,6 +28,25 @@ pub fn hexadecimal(text: &str) -> Result<u32, String> {
     number(text, 16).ok_or_else(|| format!("{text}: not a hexadecimal number of at most 32 bits"))
 }
 
+/// Parses a guest-physical address: hexadecimal with 0x, or decimal, also with suffix K, M or G.
+///
+/// # Errors
+/// A message for the user.
+pub fn address(text: &str) -> Result<u32, String> {
+    let (digits, shift) = match text.char_indices().last() {
+        Some((at, 'k' | 'K')) => (&text[..at], 10),
+        Some((at, 'm' | 'M')) => (&text[..at], 20),
+        Some((at, 'g' | 'G')) => (&text[..at], 30),
+        _ => (text, 0),
+    };
+    let bytes = number(digits, 10)
+        .filter(|_| shift == 0 || !digits.starts_with("0x"))
+        .and_then(|number| u32::try_from(u64::from(number) << shift).ok());
+    bytes.ok_or_else(|| {
+        format!("{text}: not an address below 4 GiB: 0x and hexadecimal digits, or decimal ones, also with suffix K, M or G")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,6 +80,48 @@ mod tests {
         }
         for text in ["", "0x", "+1", "-1", "0x-1", "1g", "100000000", " 1", "0X1"] {
             assert!(hexadecimal(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses() {
+        for (text, expected) in [
+            ("0", 0),
+            ("0x7c00", 0x7c00),
+            ("0xFFFE0000", 0xfffe_0000),
+            ("31744", 31744),
+            ("64K", 0x1_0000),
+            ("1m", 0x10_0000),
+            ("3G", 0xc000_0000),
+            ("4194303k", 0xffff_fc00),
+        ] {
+            assert_eq!(address(text), Ok(expected));
+        }
+        for text in [
+            "",
+            "K",
+            "4G",
+            "0x",
+            "0x1K",
+            "0x100000000",
+            "4294967296",
+            "7c00",
+            "-1",
+            "+1",
+            " 1",
+            "1KB",
+            "ü",
+            "1ü",
+        ] {
+            let error = address(text).unwrap_err();
+            assert!(error.starts_with(&format!("{text}: ")), "{error}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_an_address_or_an_error(text in "(0x)?[0-9a-f]{0,12}[KMGkmg]?|.*") {
+            let _ = address(&text);
         }
     }
 }

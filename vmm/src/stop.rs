@@ -3,25 +3,29 @@
 use std::{io, sync::Arc};
 
 use mmu::LinearAddr;
-use sbe::{GuestEvent, WatchHit};
+use sbe::{CodeAddress, GuestEvent, TripleFault, WatchHit};
 use thiserror::Error;
 
 /// The reason why a machine stopped.
 #[derive(Clone, Debug, Error)]
 pub enum StopReason {
-    /// The guest executed HLT with interrupts disabled: nothing can wake the processor. Without ACPI, power-off and halt end
-    /// like this. Or a device has switched the machine off.
+    /// The guest executed HLT with interrupts disabled and all lines of its interrupt controllers masked. Without ACPI, Linux powers
+    /// off and halts like this. Or a device has switched the machine off.
     #[error("power-off")]
     PowerOff,
+    /// The guest executed HLT, at this address, with interrupts disabled, but has not put its interrupt controllers to rest: it
+    /// hangs, since nothing can wake the processor.
+    #[error("HLT with interrupts disabled at {0}")]
+    Halted(CodeAddress),
     /// The guest reset the machine.
     #[error("reboot")]
     Reboot,
-    /// The guest's kernel panicked and reset the machine (known by the warm-reset flag, see [`crate::vm`]).
+    /// The guest's Linux kernel panicked and reset the machine. `ending.rs` says what tells this from a reboot.
     #[error("guest kernel panic")]
     Panic,
     /// The processor shut down after a fault during the delivery of a double fault (SDM Vol. 3A, Interrupt 8).
-    #[error("triple fault")]
-    TripleFault,
+    #[error("{0}")]
+    TripleFault(TripleFault),
     /// The guest wrote this byte to the debug-exit port, 0xf4.
     #[error("debug exit with {0}")]
     DebugExit(u8),
@@ -58,6 +62,8 @@ pub enum StopReason {
 pub mod status {
     /// Bad usage or input.
     pub const USAGE: u8 = 2;
+    /// The guest halted with interrupts disabled, and not in good order.
+    pub const HALTED: u8 = 120;
     /// The guest rebooted.
     pub const REBOOT: u8 = 121;
     /// The guest's kernel panicked.
@@ -89,9 +95,10 @@ impl StopReason {
     pub fn exit_status(&self) -> u8 {
         match self {
             Self::PowerOff => 0,
+            Self::Halted(_) => status::HALTED,
             Self::Reboot => status::REBOOT,
             Self::Panic => status::PANIC,
-            Self::TripleFault => status::TRIPLE_FAULT,
+            Self::TripleFault(_) => status::TRIPLE_FAULT,
             Self::DebugExit(value) => *value,
             Self::Unsupported(_)
             | Self::Internal(_)
@@ -109,14 +116,36 @@ impl StopReason {
         }
     }
 
+    /// Whether the guest has come to its end: the machine is not to be run any more.
+    pub fn is_end(&self) -> bool {
+        match self {
+            Self::PowerOff
+            | Self::Halted(_)
+            | Self::Reboot
+            | Self::Panic
+            | Self::TripleFault(_)
+            | Self::DebugExit(_)
+            | Self::Unsupported(_)
+            | Self::Internal(_) => true,
+            Self::Intercepted(_)
+            | Self::Breakpoint(_)
+            | Self::Watchpoint(_)
+            | Self::Stepped
+            | Self::Paused
+            | Self::Quit
+            | Self::Console(_) => false,
+        }
+    }
+
     /// Whether the user should be told why the machine stopped, since neither the guest nor the user asked for it.
     pub fn is_abnormal(&self) -> bool {
         match self {
             Self::PowerOff | Self::DebugExit(_) | Self::Quit => false,
             Self::Console(error) => error.kind() != io::ErrorKind::BrokenPipe,
-            Self::Reboot
+            Self::Halted(_)
+            | Self::Reboot
             | Self::Panic
-            | Self::TripleFault
+            | Self::TripleFault(_)
             | Self::Unsupported(_)
             | Self::Internal(_)
             | Self::Intercepted(_)
@@ -135,11 +164,18 @@ mod tests {
     #[test]
     fn exit_statuses_are_the_documented_ones() {
         let broken_pipe = io::Error::from(io::ErrorKind::BrokenPipe);
+        let at = CodeAddress {
+            cs: 0x10,
+            eip: 0,
+            linear: 0.into(),
+        };
+        let events = Vec::new();
         for (reason, expected) in [
             (StopReason::PowerOff, 0),
             (StopReason::Reboot, 121),
             (StopReason::Panic, 122),
-            (StopReason::TripleFault, 123),
+            (StopReason::Halted(at), 120),
+            (StopReason::TripleFault(TripleFault { at, events }), 123),
             (StopReason::DebugExit(42), 42),
             (StopReason::Unsupported("x".into()), 124),
             (StopReason::Internal("x".into()), 124),

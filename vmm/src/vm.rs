@@ -6,15 +6,11 @@
 //!   └── wait for deadline or input ◄── HLT ─────────────────────────────────────────────────── ┤
 //!                                        reset, debug exit, shutdown, quit, interception: stop ◄┘
 //! ```
-//!
-//! **Panic or reboot.** A PC's reset does not say why. But a Linux kernel started with `reboot=panic_warm` asks for a warm
-//! reset when it panics, by writing 0x1234 to the BIOS data area's word at 0x472, and clears it for every other reset. So
-//! the word tells a panic from a reboot.
 
 use std::{io, sync::Arc, time::Duration};
 
 use log::debug;
-use mmu::{GuestPhys, Memory, MemoryError, Mmu};
+use mmu::{Memory, MemoryError, Mmu};
 use sbe::{
     Bus, Debugger, Decision, EventSource, Exit, Policy, Vcpu, VcpuConfig, VcpuError, Vector,
     cpu::eflags,
@@ -28,7 +24,8 @@ use crate::{
     console::{Channel, Console, Input},
     control::{Control, Request},
     devices::{self, Backends},
-    loader::{BootSource, LoadError, place},
+    ending::Ending,
+    loader::{BootSource, Entry, EntryPoint, LoadError, Rom, place, rom},
     pace::Pace,
     stats::{Exits, Stats},
     stop::StopReason,
@@ -54,6 +51,22 @@ impl Default for VmConfig {
     }
 }
 
+/// The beginning of a machine's run.
+#[derive(Clone, Copy, Debug)]
+pub enum Start<'a> {
+    /// A kernel, by the protocol that it is made for.
+    Kernel(BootSource<'a>),
+    /// A place in one of the ROMs.
+    Entry(Entry),
+}
+
+impl Default for Start<'_> {
+    /// The reset vector.
+    fn default() -> Self {
+        Self::Entry(Entry::default())
+    }
+}
+
 /// The error of making a machine.
 #[derive(Debug, Error)]
 pub enum VmError {
@@ -62,13 +75,19 @@ pub enum VmError {
     Memory(#[from] MemoryError),
     /// The processor could not be made.
     #[error("processor: {0}")]
-    Processor(#[from] VcpuError),
+    Processor(VcpuError),
     /// The host did not grant the eventfd by which other threads wake the machine.
     #[error("eventfd: {0}")]
     Control(io::Error),
-    /// The kernel does not fit.
+    /// The kernel or a ROM does not fit.
     #[error(transparent)]
     Load(#[from] LoadError),
+}
+
+impl From<VcpuError> for VmError {
+    fn from(error: VcpuError) -> Self {
+        Self::Processor(error)
+    }
 }
 
 /// A virtual machine.
@@ -98,9 +117,6 @@ enum Advance {
 
 /// The processor that the machine starts with.
 const BOOT_PROCESSOR: usize = 0;
-/// The word of the BIOS data area that says what kind of reset is wanted.
-const BDA_RESET_FLAG: GuestPhys = GuestPhys::new(0x472);
-const WARM_RESET: u16 = 0x1234;
 
 impl Vm {
     /// Creates a machine with `source` in its memory, about to execute the kernel's first instruction.
@@ -108,11 +124,51 @@ impl Vm {
     /// # Errors
     /// See [`VmError`].
     pub fn boot(config: &VmConfig, source: &BootSource<'_>) -> Result<Self, VmError> {
+        Self::power_on(config, &[], &Start::Kernel(*source))
+    }
+
+    /// Creates a machine with `roms` in its memory, about to execute its first instruction.
+    ///
+    /// ```
+    /// use vmm::{Start, StopReason, Vm, VmConfig, console::pipe, loader::Rom};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let rom = Rom {
+    ///     address: 0xffff_fff0, // the reset vector
+    ///     bytes: &[
+    ///         0xb0, 42, // mov al, 42
+    ///         0xe6, 0xf4, // out 0xf4, al  ; ends the machine
+    ///     ],
+    /// };
+    /// let mut vm = Vm::power_on(&VmConfig::default(), &[rom], &Start::default())?;
+    /// let (mut line, _) = pipe()?;
+    /// assert!(matches!(vm.run(&mut line), StopReason::DebugExit(42)));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// See [`VmError`].
+    pub fn power_on(
+        config: &VmConfig,
+        roms: &[Rom<'_>],
+        start: &Start<'_>,
+    ) -> Result<Self, VmError> {
         let memory = Memory::new(config.memory)?;
-        let entry = place(&memory.guest_ram(), source)?;
+        let placed = rom::place(&memory, roms)?;
+        let entry = match start {
+            Start::Kernel(source) => place(&memory.guest_ram(), &placed, source)?,
+            Start::Entry(entry) => {
+                let address = entry.address();
+                match placed.iter().any(|rom| rom.contains(&address.into())) {
+                    true => EntryPoint::Chosen(*entry),
+                    false => return Err(LoadError::NothingAtEntry { address }.into()),
+                }
+            }
+        };
         let mmu = Mmu::new(Arc::clone(&memory))?;
         let mut vcpu = Vcpu::new(&config.vcpu, mmu)?;
-        vcpu.set_linux_entry(entry.entry, entry.boot_params);
+        entry.enter(&mut vcpu);
         Self::new(memory, vcpu)
     }
 
@@ -322,6 +378,9 @@ impl Vm {
     fn advance(&mut self, console: &mut dyn Console, by: Advance) -> Option<StopReason> {
         self.board.advance_paused();
         let stop = self.run_until_stop(console, by);
+        if let Some(stop) = stop.as_ref().filter(|stop| stop.is_end()) {
+            self.board.trace_end(stop);
+        }
         // The pause begins here: what the machine was late before is owed.
         self.board.advance();
         match self.deliver_output(console) {
@@ -378,7 +437,7 @@ impl Vm {
             }
             Exit::Breakpoint(address) => return Err(StopReason::Breakpoint(address)),
             Exit::Watchpoint(hit) => return Err(StopReason::Watchpoint(hit)),
-            Exit::Shutdown => return Err(StopReason::TripleFault),
+            Exit::Shutdown(fault) => return Err(self.ending().by_shutdown(fault)),
             Exit::Unsupported(what) => return Err(StopReason::Unsupported(what)),
             Exit::Internal(what) => return Err(StopReason::Internal(what)),
         }
@@ -405,11 +464,12 @@ impl Vm {
     fn halt(&mut self, console: &mut dyn Console) -> Result<(), StopReason> {
         // Nothing on the board raises NMI, and none was injected: the processor would not have halted.
         if self.vcpu().cpu.eflags & eflags::IF == 0 {
-            return Err(StopReason::PowerOff);
+            return Err(self.ending().by_halt());
         }
         self.exchange(console)?;
         self.board.advance();
-        if self.board.intr() || self.board.stop_requested() {
+        // The next run, too, looks at what devices have stored.
+        if self.board.intr() || self.board.stop_requested() || self.vcpu().has_stores_to_watch() {
             return Ok(());
         }
         let start = self.board.now();
@@ -434,6 +494,10 @@ impl Vm {
                     self.backends.com1.send(&bytes);
                     self.board.advance_devices();
                     return Ok(());
+                }
+                Input::Break => {
+                    self.backends.com1.send_break();
+                    self.board.advance_devices();
                 }
                 Input::ShowStats => console
                     .output(Channel::Monitor, self.stats().to_string().as_bytes())
@@ -462,10 +526,16 @@ impl Vm {
         match stop {
             Stop::DebugExit(value) => StopReason::DebugExit(value),
             Stop::PowerOff => StopReason::PowerOff,
-            Stop::Reset => match self.memory.load::<u16>(BDA_RESET_FLAG) {
-                Ok(WARM_RESET) => StopReason::Panic,
-                _ => StopReason::Reboot,
-            },
+            Stop::Reset => self.ending().by_reset(),
+        }
+    }
+
+    /// The state in which the guest leaves the machine.
+    fn ending(&self) -> Ending<'_> {
+        Ending {
+            cpu: &self.vcpu().cpu,
+            masks: self.board.chipset().masks(),
+            memory: &self.memory,
         }
     }
 }

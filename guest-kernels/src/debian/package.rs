@@ -98,9 +98,9 @@ fn read<T>(
             status: output.status,
             stderr: last_lines(&output.stderr),
         }),
-        Err(source) => Err(FetchError::Unpack {
+        Err(reason) => Err(FetchError::Unpack {
             package: package.to_owned(),
-            source,
+            reason,
             stderr: last_lines(&output.stderr),
         }),
     }
@@ -124,8 +124,8 @@ mod tests {
         let mut command = DPKG_DEB.command();
         command.arg("--build").arg(&tree).arg(&deb);
         match DPKG_DEB.run(command, &["--build"]) {
-            Err(FetchError::Start { source, .. }) => {
-                crate::tell_skipped(&format!("cannot run dpkg-deb: {source}"));
+            Err(FetchError::Start { reason, .. }) => {
+                crate::tell_skipped(&format!("cannot run dpkg-deb: {reason}"));
                 None
             }
             result => result.map(|_| deb).map(Some).unwrap(),

@@ -8,8 +8,21 @@ umask 022
 
 mount -t devtmpfs devtmpfs /dev
 mkdir -p /dev/pts
+# A file system on /tmp or /run would hide what the archives have there.
+kept=
+for folder in /tmp /run; do
+    for file in "$folder"/* "$folder"/.[!.]*; do
+        [ -e "$file" ] && kept="$kept $folder" && break
+    done
+done
 mount -a
+for folder in $kept; do
+    umount "$folder"
+done
 echo replex > /proc/sys/kernel/hostname
+if [ -e /proc/net/dev ]; then
+    ifconfig lo up
+fi
 cd /root
 
 if [ -e /replex/winsize ]; then

@@ -10,11 +10,15 @@
 //! └─────────────────────────────┴───────────────────────────────┘
 //! 0                             a multiple of ALIGNMENT
 //! ```
+//!
+//! Files of the user's own come in two further archives, around all others (`added`).
 
+mod added;
 mod applets;
 mod archive;
 mod session;
 
+pub use added::{AddError, AddedArchives, Addition, AdditionParseError, added_archives};
 pub use archive::{ALIGNMENT, Archive, DeviceNumber};
 pub use session::{exec_archive, winsize_archive};
 

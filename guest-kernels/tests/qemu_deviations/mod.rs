@@ -171,6 +171,34 @@ const DEVIATIONS: &[Deviation] = &[
         kernel: "segmentation",
         cases: &["ts_bad_ds_eip"],
     },
+    Deviation {
+        citation: "8254 datasheet (231164), Mode 0: after the control word OUT is low until a count has been written and \
+                   counted; QEMU: counts the old count on, which ends meanwhile on a slow host",
+        kernel: "interrupts",
+        cases: &["irr_clear_after_init"],
+    },
+    Deviation {
+        citation: "PC16550D, 8.8 MODEM Control Register: in loopback the modem's interrupts are operational, their sources are \
+                   the outputs; QEMU: no deltas in loopback",
+        kernel: "registers",
+        cases: &[
+            "modem_deltas_on",
+            "modem_deltas_ri_off",
+            "modem_deltas_dsr",
+            "modem_interrupt",
+        ],
+    },
+    Deviation {
+        citation: "IBM PS/2 Hardware Interface Technical Reference, Status Register, bit 3: 0 after data was written; QEMU: \
+                   stays 1",
+        kernel: "registers",
+        cases: &["data_was_written"],
+    },
+    Deviation {
+        citation: "MC146818A, Register C, PF: set by the periodic interrupt whatever PIE is; QEMU: only while PIE is on",
+        kernel: "registers",
+        cases: &["period_not_enabled"],
+    },
 ];
 
 /// The passage of the manual, if `case` of `kernel` is known to fail on QEMU.

@@ -116,6 +116,11 @@ impl Chip {
         }
     }
 
+    /// Whether the initialization sequence is complete.
+    pub fn is_ready(&self) -> bool {
+        self.sequence == Sequence::Ready
+    }
+
     /// The Interrupt Request Register.
     pub fn irr(&self) -> u8 {
         let level_triggered = if self.icw1.level_triggered {

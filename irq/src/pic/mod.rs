@@ -250,6 +250,13 @@ impl Pic {
         chip.imr() & (1 << input) != 0
     }
 
+    /// The Interrupt Mask Registers, the slave's in the high byte; `None` until the guest has initialized both chips.
+    #[must_use]
+    pub fn masks(&self) -> Option<u16> {
+        let is_ready = self.master.is_ready() && self.slave.is_ready();
+        is_ready.then(|| u16::from_le_bytes([self.master.imr(), self.slave.imr()]))
+    }
+
     /// Whether `irq` is in service in the ISR of its chip.
     #[must_use]
     pub fn is_in_service(&self, irq: Irq) -> bool {

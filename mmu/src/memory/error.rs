@@ -26,18 +26,24 @@ pub enum MemoryError {
     Foreign,
     /// The map of a saved memory is invalid.
     #[error("memory map: {0}")]
-    Map(#[from] MapError),
+    Map(MapError),
     /// The host granted no address space.
     #[error("cannot map guest memory: {0}")]
     AddressSpace(io::Error),
     /// The TLB tables could not be reserved.
-    #[error("cannot reserve {bytes} bytes of address space for the TLB tables: {source}")]
+    #[error("cannot reserve {bytes} bytes of address space for the TLB tables: {reason}")]
     Tables {
         /// The size of all tables, in bytes.
         bytes: usize,
         /// The host's error.
-        source: io::Error,
+        reason: io::Error,
     },
+}
+
+impl From<MapError> for MemoryError {
+    fn from(error: MapError) -> Self {
+        Self::Map(error)
+    }
 }
 
 /// The error of an access to a guest-physical range that is not wholly RAM or ROM.

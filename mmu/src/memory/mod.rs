@@ -169,6 +169,14 @@ impl Memory {
         last.map_or(0, |region| region.end)
     }
 
+    /// The address at which all RAM ends.
+    pub fn ram_end(&self) -> u64 {
+        let map = self.map.read();
+        let mut memory = map.regions().iter().rev();
+        let last = memory.find(|region| region.kind == RegionKind::Ram);
+        last.map_or(0, |region| region.end)
+    }
+
     /// The regions that answer, in ascending order.
     pub fn regions(&self) -> Vec<Region> {
         self.map.read().regions().to_vec()

@@ -127,9 +127,9 @@ impl Mmu {
     /// # Errors
     /// [`MemoryError::Tables`] when the host grants no address space for the tables.
     pub fn new(memory: Arc<Memory>) -> Result<Self, MemoryError> {
-        let tables = |source| MemoryError::Tables {
+        let tables = |reason| MemoryError::Tables {
             bytes: SET_BYTES,
-            source,
+            reason,
         };
         let tlb = Tlb::new(Arc::clone(&memory), SpaceKey::Unpaged).map_err(tables)?;
         let mailbox = Arc::new(Mailbox::default());

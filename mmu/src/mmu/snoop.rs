@@ -14,9 +14,15 @@ impl Mmu {
     /// (SDM Vol. 3A, 8.1.3 Handling Self- and Cross-Modifying Code).
     #[inline(always)]
     pub fn snoop(&mut self) {
-        if self.mailbox.has_news() {
+        if self.has_news() {
             self.follow_others();
         }
+    }
+
+    /// Whether there is anything for [`Self::snoop`] to follow.
+    #[inline(always)]
+    pub fn has_news(&self) -> bool {
+        self.mailbox.has_news()
     }
 
     /// Ends a run of the processor, which accesses nothing until [`Self::wake`].

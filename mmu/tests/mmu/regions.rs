@@ -107,6 +107,7 @@ fn regions_come_and_go() {
     let error = memory.remove_region(range(start, end - 0x1000));
     assert!(matches!(error, Err(MapError::Absent { .. })));
     assert_eq!(memory.size(), rom.1);
+    assert!(memory.ram_end() < rom.0);
 
     mmu.mark_code(phys(start + 0x1000).frame());
     memory.remove_region(range(start, end)).unwrap();

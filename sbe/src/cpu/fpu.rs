@@ -178,10 +178,9 @@ impl FxState {
         state.restore(image).then_some(state)
     }
 
-    /// Takes over the registers that the host's FXSAVE wrote. The last-instruction pointers in the image are the host's: the
-    /// guest's are kept.
-    pub fn take_registers(&mut self, image: &[u8; SIZE]) {
-        let pointers = self.pointers();
+    /// Takes over the registers that the host's FXSAVE wrote, with the guest's last-instruction `pointers`: those in the image are
+    /// the host's.
+    pub fn take_registers(&mut self, image: &[u8; SIZE], pointers: Pointers) {
         self.0[..USED].copy_from_slice(&image[..USED]);
         self.reset_mxcsr_mask();
         self.set_pointers(pointers);

@@ -17,6 +17,7 @@ use crate::cpu::{Cpu, DescriptorTable};
 use crate::debugger::Debugger;
 use crate::decode::decoder::{CodeSize, DecodeError};
 use crate::fault::{Exception, Fault, Vector};
+use crate::guest_event::GuestEvent;
 use crate::host_fpu::HostFpu;
 use crate::policy::{Action, Policy};
 use mmu::{GuestPhys, Memory, Mmu, Scalar};
@@ -79,6 +80,7 @@ pub struct Bench {
     host: HostFpu,
     bus: EmptyBus,
     interceptor: Interceptor,
+    undelivered: Vec<GuestEvent>,
     debugger: Debugger,
 }
 
@@ -97,6 +99,7 @@ impl Bench {
             host: HostFpu::new().expect("host FPU"),
             bus: EmptyBus,
             interceptor: Interceptor::default(),
+            undelivered: Vec::new(),
             debugger: Debugger::default(),
         }
     }
@@ -205,6 +208,7 @@ impl Bench {
             bus: &mut self.bus,
             host: &mut self.host,
             interceptor: &mut self.interceptor,
+            undelivered: &mut self.undelivered,
             debugger: &mut self.debugger,
         }
     }

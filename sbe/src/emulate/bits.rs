@@ -1,17 +1,19 @@
-//! Bit tests, bit scans and byte swaps (SDM Vol. 1, 7.3.7 "Bit and Byte Instructions").
+//! Bit tests, bit scans and byte swaps (SDM Vol. 1, 7.3.7 "Bit and Byte Instructions"). What they leave undefined is the
+//! host's ([`super::host_alu`]).
 
 use super::exec::Exec;
+use super::host_alu;
 use super::word::Word;
-use crate::cpu::eflags::{CF, ZF};
+use crate::cpu::eflags::STATUS;
 use crate::decode::{Insn, Operand};
 use crate::fault::Fault;
 
-/// The change that BT, BTS, BTR or BTC makes to the bit.
+/// BT, BTS, BTR or BTC on the host.
 pub trait BitOp {
     /// Whether the operand is written.
     const WRITES: bool = true;
-    /// The operand with the bit in `mask` changed.
-    fn apply(value: u32, mask: u32) -> u32;
+    /// Executes it with the bit offset `offset` modulo the width: the operand after it, and the status flags.
+    fn apply<W: Word>(value: W, offset: W, flags: u32) -> (W, u32);
 }
 
 /// BT: the bit stays.
@@ -25,84 +27,90 @@ pub struct Complement;
 
 impl BitOp for Test {
     const WRITES: bool = false;
-    fn apply(value: u32, _: u32) -> u32 {
-        value
+    fn apply<W: Word>(value: W, offset: W, flags: u32) -> (W, u32) {
+        host_alu::bt(value, offset, flags)
     }
 }
 
 impl BitOp for Set {
-    fn apply(value: u32, mask: u32) -> u32 {
-        value | mask
+    fn apply<W: Word>(value: W, offset: W, flags: u32) -> (W, u32) {
+        host_alu::bts(value, offset, flags)
     }
 }
 
 impl BitOp for Reset {
-    fn apply(value: u32, mask: u32) -> u32 {
-        value & !mask
+    fn apply<W: Word>(value: W, offset: W, flags: u32) -> (W, u32) {
+        host_alu::btr(value, offset, flags)
     }
 }
 
 impl BitOp for Complement {
-    fn apply(value: u32, mask: u32) -> u32 {
-        value ^ mask
+    fn apply<W: Word>(value: W, offset: W, flags: u32) -> (W, u32) {
+        host_alu::btc(value, offset, flags)
     }
 }
 
 /// BT, BTS, BTR, BTC: CF receives the bit. A register bit offset reaches beyond the memory operand.
 pub fn bit_test<O: BitOp, W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     let offset = cx.read_operand::<W>(insn, 1)?;
-    let mask = 1 << (offset.zero_extend() % W::BITS);
-    let carry = if insn.ops[0] == Operand::Mem {
+    let flags = cx.cpu.eflags;
+    let flags = if insn.ops[0] == Operand::Mem {
         let reach = match insn.ops[1] {
             Operand::Imm => 0,
             _ => (offset.sign_extend() as i32).div_euclid(W::BITS as i32) * W::BYTES as i32,
         };
         let address = insn.wrap_address(insn.effective_address(cx.cpu).wrapping_add(reach as u32));
-        memory_bit::<O, W>(cx, insn, address, mask)?
+        memory_bit::<O, W>(cx, insn, address, offset)?
     } else {
-        let old = cx.read_operand::<W>(insn, 0)?.zero_extend();
-        cx.set_register(insn.ops[0], W::cut(O::apply(old, mask)));
-        old & mask != 0
+        let old = cx.read_operand::<W>(insn, 0)?;
+        let (new, flags) = O::apply(old, offset, flags);
+        cx.set_register(insn.ops[0], new);
+        flags
     };
-    cx.set_status(CF, if carry { CF } else { 0 });
+    cx.set_status(STATUS, flags);
     Ok(())
 }
 
+/// Applies the operation to the word at `address`; returns the status flags.
 fn memory_bit<O: BitOp, W: Word>(
     cx: &mut Exec<'_>,
     insn: &Insn,
     address: u32,
-    mask: u32,
-) -> Result<bool, Fault> {
+    offset: W,
+) -> Result<u32, Fault> {
+    let mut flags = cx.cpu.eflags;
     if !O::WRITES {
-        return Ok(cx.load::<W>(insn.mem.segment, address)?.zero_extend() & mask != 0);
+        let value = cx.load::<W>(insn.mem.segment, address)?;
+        return Ok(O::apply(value, offset, flags).1);
     }
-    let mut before = 0;
     cx.modify::<W>(insn.mem.segment, address, |_, old| {
-        before = old.zero_extend();
-        W::cut(O::apply(before, mask))
+        let new;
+        (new, flags) = O::apply(old, offset, flags);
+        new
     })?;
-    Ok(before & mask != 0)
+    Ok(flags)
 }
 
-/// BSF: a zero source sets ZF and leaves the destination as it was.
+/// BSF. The result is undefined if the source is zero.
 pub fn bsf<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
-    scan::<W>(cx, insn, |value| value.trailing_zeros())
+    scan::<W>(cx, insn, host_alu::bsf)
 }
 
-/// BSR.
+/// BSR. The result is undefined if the source is zero.
 pub fn bsr<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
-    scan::<W>(cx, insn, |value| value.ilog2())
+    scan::<W>(cx, insn, host_alu::bsr)
 }
 
-fn scan<W: Word>(cx: &mut Exec<'_>, insn: &Insn, find: impl Fn(u32) -> u32) -> Result<(), Fault> {
-    let value = cx.read_operand::<W>(insn, 1)?.zero_extend();
-    if value == 0 {
-        cx.set_status(ZF, ZF);
-    } else {
-        cx.set_register(insn.ops[0], W::cut(find(value)));
-        cx.set_status(ZF, 0);
-    }
+fn scan<W: Word>(
+    cx: &mut Exec<'_>,
+    insn: &Insn,
+    operation: fn(W, W, u32) -> (W, u32),
+) -> Result<(), Fault> {
+    let source = cx.read_operand::<W>(insn, 1)?;
+    let destination = cx.read_operand::<W>(insn, 0)?;
+    let (found, flags) = operation(destination, source, cx.cpu.eflags);
+    cx.set_register(insn.ops[0], found);
+    cx.set_status(STATUS, flags);
     Ok(())
 }
 
@@ -113,8 +121,9 @@ pub fn bswap32(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     Ok(())
 }
 
-/// BSWAP of a 16-bit register: undefined; processors clear it.
+/// BSWAP of a 16-bit register, whose result is undefined.
 pub fn bswap16(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
-    cx.set_register(insn.ops[0], 0u16);
+    let value = cx.read_operand::<u16>(insn, 0)?;
+    cx.set_register(insn.ops[0], host_alu::bswap16(value));
     Ok(())
 }

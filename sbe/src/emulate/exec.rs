@@ -7,6 +7,7 @@ use crate::cpu::{Cpu, Pending, eflags};
 use crate::debugger::Debugger;
 use crate::decode::Insn;
 use crate::fault::Fault;
+use crate::guest_event::GuestEvent;
 use crate::host_fpu::HostFpu;
 use mmu::Mmu;
 
@@ -25,6 +26,8 @@ pub struct Exec<'a> {
     pub host: &'a mut HostFpu,
     /// The interceptor, which is asked before an event is delivered.
     pub interceptor: &'a mut Interceptor,
+    /// The events whose delivery has failed since one succeeded: what led to a triple fault, if it comes to that.
+    pub undelivered: &'a mut Vec<GuestEvent>,
     /// Breakpoints and watchpoints.
     pub debugger: &'a mut Debugger,
 }

@@ -88,10 +88,12 @@ impl Exec<'_> {
                 Err(Fault::Exception(next)) => next,
                 done => return done,
             };
+            self.note_undelivered(event, 0);
             let verdict = double_fault::verdict(event.vector(), next.vector);
             if verdict != Verdict::Serial {
                 // A page fault sets CR2 even if it goes on as a double fault.
                 self.latch_fault_address(next.fault_address());
+                self.note_undelivered(Event::Fault(next), 0);
             }
             event = Event::Fault(match verdict {
                 Verdict::Serial => next,
@@ -101,6 +103,13 @@ impl Exec<'_> {
             self.consult(event, 0)?;
         }
         Err(Fault::Unsupported(Unsupported::EndlessExceptions))
+    }
+
+    /// Notes that `event` could not be delivered. `length` is that of the instruction before EIP if it asked for the event, else 0.
+    #[cold]
+    fn note_undelivered(&mut self, event: Event, length: u8) {
+        let seen = self.describe(event, length);
+        self.undelivered.push(seen);
     }
 
     fn latch_fault_address(&mut self, address: Option<u32>) {
@@ -115,7 +124,7 @@ impl Exec<'_> {
     /// As [`Self::raise`].
     pub fn deliver(&mut self, event: Event) -> Result<(), Fault> {
         self.consult(event, 0)?;
-        self.deliver_admitted(event)
+        self.deliver_admitted(event, 0)
     }
 
     /// Delivers `event` on behalf of `insn`.
@@ -124,19 +133,23 @@ impl Exec<'_> {
     /// As [`Self::deliver_admitted`]; [`Fault::Intercepted`] where the policy says so.
     fn deliver_for(&mut self, insn: &Insn, event: Event) -> Result<(), Fault> {
         self.consult(event, insn.len)?;
-        self.deliver_admitted(event)
+        self.deliver_admitted(event, insn.len)
     }
 
-    /// Delivers `event`, about which the policy has been asked, EIP being where its handler returns to.
+    /// Delivers `event`, about which the policy has been asked, EIP being where its handler returns to. `length` is that of the
+    /// instruction before EIP if it asks for the event, else 0.
     ///
     /// # Errors
     /// For an instruction (INT n, INT3, INTO, INT1): the fault on the way, which becomes the instruction's, with nothing changed.
     /// A fault during the delivery of an interrupt is raised here; the errors are then those of [`Self::raise`].
-    pub fn deliver_admitted(&mut self, event: Event) -> Result<(), Fault> {
-        match self.enter(event) {
-            Err(SwitchFault::OldTask(fault)) if event.is_instruction() => Err(fault),
-            Err(fault) => self.raise_fault(fault.into()),
-            Ok(()) => Ok(()),
+    pub fn deliver_admitted(&mut self, event: Event, length: u8) -> Result<(), Fault> {
+        let Err(fault) = self.enter(event) else {
+            return Ok(());
+        };
+        self.note_undelivered(event, length);
+        match fault {
+            SwitchFault::OldTask(fault) if event.is_instruction() => Err(fault),
+            fault => self.raise_fault(fault.into()),
         }
     }
 
@@ -163,6 +176,7 @@ impl Exec<'_> {
         }
         self.cpu.pending.clear(Pending::HALT);
         self.cpu.delivered += 1;
+        self.undelivered.clear();
         Ok(())
     }
 

@@ -20,6 +20,7 @@ mod far;
 mod flags;
 pub mod fpu;
 mod gate;
+mod host_alu;
 mod intercept;
 mod interceptor;
 mod interrupt;

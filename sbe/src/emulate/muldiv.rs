@@ -1,51 +1,22 @@
 //! Multiplication, division and sign extension (SDM Vol. 1, 7.3.2 "Binary Arithmetic Instructions").
+//!
+//! They leave flags undefined, which are the host's ([`super::host_alu`]).
 
 use super::exec::Exec;
-use super::flags::of_result;
+use super::host_alu;
 use super::word::Word;
-use crate::cpu::eflags::{CF, OF, STATUS};
+use crate::cpu::eflags::STATUS;
 use crate::cpu::regs::{EAX, EDX};
 use crate::decode::Insn;
 use crate::fault::{Fault, Vector};
 
 impl Exec<'_> {
-    /// The double-width accumulator: AX, DX:AX or EDX:EAX.
-    fn wide_accumulator<W: Word>(&self) -> u64 {
-        let regs = &self.cpu.regs;
-        if W::BITS == 8 {
-            return u64::from(regs.get16(EAX));
-        }
-        let high = u64::from(W::register(regs, EDX).zero_extend());
-        high << W::BITS | u64::from(W::register(regs, EAX).zero_extend())
-    }
-
-    fn set_wide_accumulator<W: Word>(&mut self, value: u64) {
-        let regs = &mut self.cpu.regs;
-        if W::BITS == 8 {
-            regs.set16(EAX, value as u16);
-        } else {
-            W::cut(value as u32).set_register(regs, EAX);
-            W::cut((value >> W::BITS) as u32).set_register(regs, EDX);
-        }
-    }
-
-    /// Sets the flags of a product: CF and OF tell that it does not fit; SF and PF follow the low half, ZF and AF are cleared
-    /// (all undefined).
-    fn set_product_flags<W: Word>(&mut self, low: W, overflow: bool) {
-        let spill = if overflow { CF | OF } else { 0 };
-        self.set_status(STATUS, of_result(low) & !crate::cpu::eflags::ZF | spill);
-    }
-
-    /// Stores quotient and remainder, which fit.
-    fn set_quotient<W: Word>(&mut self, quotient: u32, remainder: u32) {
-        if W::BITS == 8 {
-            self.cpu
-                .regs
-                .set16(EAX, (remainder << 8 | quotient & 0xff) as u16);
-        } else {
-            W::cut(quotient).set_register(&mut self.cpu.regs, EAX);
-            W::cut(remainder).set_register(&mut self.cpu.regs, EDX);
-        }
+    /// Sets EAX and EDX, whose parts of width `W` are a product, or quotient and remainder, and the status flags.
+    #[inline(always)]
+    fn set_accumulator(&mut self, (low, high, flags): (u32, u32, u32)) {
+        self.cpu.regs.set(EAX, low);
+        self.cpu.regs.set(EDX, high);
+        self.set_status(STATUS, flags);
     }
 }
 
@@ -53,22 +24,17 @@ const DIVIDE_ERROR: Fault = Fault::plain(Vector::DivideError);
 
 /// MUL.
 pub fn mul<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
-    let factor = cx.read_operand::<W>(insn, 0)?.zero_extend();
-    let accumulator = W::register(&cx.cpu.regs, EAX).zero_extend();
-    let product = u64::from(factor) * u64::from(accumulator);
-    cx.set_wide_accumulator::<W>(product);
-    cx.set_product_flags(W::cut(product as u32), product >> W::BITS != 0);
+    let factor = cx.read_operand::<W>(insn, 0)?;
+    let (low, high) = (cx.cpu.regs.get(EAX), cx.cpu.regs.get(EDX));
+    cx.set_accumulator(host_alu::multiply(low, high, factor, cx.cpu.eflags));
     Ok(())
 }
 
 /// IMUL with one operand.
 pub fn imul1<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     let factor = cx.read_operand::<W>(insn, 0)?;
-    let accumulator = W::register(&cx.cpu.regs, EAX);
-    let product = signed_product(factor, accumulator);
-    cx.set_wide_accumulator::<W>(product as u64);
-    let low = W::cut(product as u32);
-    cx.set_product_flags(low, product != i64::from(low.sign_extend() as i32));
+    let (low, high) = (cx.cpu.regs.get(EAX), cx.cpu.regs.get(EDX));
+    cx.set_accumulator(host_alu::multiply_signed(low, high, factor, cx.cpu.eflags));
     Ok(())
 }
 
@@ -91,39 +57,27 @@ fn imul_truncated<W: Word>(
     first: W,
     second: W,
 ) -> Result<(), Fault> {
-    let product = signed_product(first, second);
-    let low = W::cut(product as u32);
-    cx.set_register(insn.ops[0], low);
-    cx.set_product_flags(low, product != i64::from(low.sign_extend() as i32));
+    let (product, flags) = host_alu::imul(first, second, cx.cpu.eflags);
+    cx.set_register(insn.ops[0], product);
+    cx.set_status(STATUS, flags);
     Ok(())
 }
 
-fn signed_product<W: Word>(a: W, b: W) -> i64 {
-    i64::from(a.sign_extend() as i32) * i64::from(b.sign_extend() as i32)
-}
-
-/// DIV. All flags are undefined and kept.
+/// DIV.
 pub fn div<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
-    let divisor = u64::from(cx.read_operand::<W>(insn, 0)?.zero_extend());
-    let dividend = cx.wide_accumulator::<W>();
-    let quotient = dividend.checked_div(divisor).ok_or(DIVIDE_ERROR)?;
-    if quotient > u64::from(W::MASK) {
-        return Err(DIVIDE_ERROR);
-    }
-    cx.set_quotient::<W>(quotient as u32, (dividend % divisor) as u32);
+    let divisor = cx.read_operand::<W>(insn, 0)?;
+    let (low, high) = (cx.cpu.regs.get(EAX), cx.cpu.regs.get(EDX));
+    let divided = host_alu::divide(low, high, divisor, cx.cpu.eflags).ok_or(DIVIDE_ERROR)?;
+    cx.set_accumulator(divided);
     Ok(())
 }
 
-/// IDIV. All flags are undefined and kept.
+/// IDIV.
 pub fn idiv<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
-    let divisor = i64::from(cx.read_operand::<W>(insn, 0)?.sign_extend() as i32);
-    let unused = 64 - 2 * W::BITS;
-    let dividend = (cx.wide_accumulator::<W>() << unused) as i64 >> unused;
-    let quotient = dividend.checked_div(divisor).ok_or(DIVIDE_ERROR)?;
-    if quotient != i64::from(W::cut(quotient as u32).sign_extend() as i32) {
-        return Err(DIVIDE_ERROR);
-    }
-    cx.set_quotient::<W>(quotient as u32, (dividend % divisor) as u32);
+    let divisor = cx.read_operand::<W>(insn, 0)?;
+    let (low, high) = (cx.cpu.regs.get(EAX), cx.cpu.regs.get(EDX));
+    let divided = host_alu::divide_signed(low, high, divisor, cx.cpu.eflags).ok_or(DIVIDE_ERROR)?;
+    cx.set_accumulator(divided);
     Ok(())
 }
 

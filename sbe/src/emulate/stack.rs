@@ -123,11 +123,13 @@ pub fn popa<W: Word>(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
 pub fn enter<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     let level = insn.aux & LEVEL_MASK;
     let frame = cx.wrap_stack(cx.stack_pointer().wrapping_sub(W::BYTES));
+    // The new frame pointer is as wide as the operand: of a 16-bit stack it keeps the upper half of ESP.
+    let frame_pointer = W::cut(frame | cx.cpu.regs.get(ESP) & !cx.wrap_stack(u32::MAX));
     let mut top = frame;
     cx.store(SegReg::Ss, top, W::register(&cx.cpu.regs, EBP))?;
     for index in 1..=level {
         let display = if index == level {
-            W::cut(frame)
+            frame_pointer
         } else {
             let outer = cx.cpu.regs.get(EBP).wrapping_sub(index * W::BYTES);
             cx.load(SegReg::Ss, cx.wrap_stack(outer))?
@@ -138,7 +140,7 @@ pub fn enter<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     let bottom = cx.wrap_stack(top.wrapping_sub(insn.imm));
     // The manual's last step: a write at the new top must be possible.
     cx.probe_write(SegReg::Ss, bottom, W::BYTES)?;
-    W::cut(frame).set_register(&mut cx.cpu.regs, EBP);
+    frame_pointer.set_register(&mut cx.cpu.regs, EBP);
     cx.set_stack_pointer(bottom);
     Ok(())
 }
@@ -150,4 +152,25 @@ pub fn leave<W: Word>(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
     cx.set_stack_pointer(frame.wrapping_add(W::BYTES));
     value.set_register(&mut cx.cpu.regs, EBP);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::bench::Bench;
+    use crate::cpu::regs::{EBP, ESP};
+
+    #[test]
+    fn enter_with_a_doubleword_operand_keeps_the_upper_half_of_esp_on_a_16_bit_stack() {
+        let mut bench = Bench::real();
+        bench.cpu.regs.set(ESP, 0xabcd_8000);
+        bench.cpu.regs.set(EBP, 0x1234_5678);
+        // enterd 0x10, 1
+        bench
+            .step(&[0x66, 0xc8, 0x10, 0x00, 0x01])
+            .expect("no fault");
+        assert_eq!(bench.cpu.regs.get(EBP), 0xabcd_7ffc);
+        assert_eq!(bench.cpu.regs.get(ESP), 0xabcd_7fe8);
+        assert_eq!(bench.peek::<u32>(0x7ffc), 0x1234_5678);
+        assert_eq!(bench.peek::<u32>(0x7ff8), 0xabcd_7ffc);
+    }
 }

@@ -9,7 +9,8 @@
 //!   fninit, restore the host's FCW and MXCSR           restore the host's MXCSR
 //! ```
 //!
-//! All unsafe code of the emulator is here, except for reading the time-stamp counter.
+//! All unsafe code of the emulator is here, except for reading the time-stamp counter and for integer instructions that leave
+//! something undefined (`emulate/host_alu.rs`).
 //!
 //! Guarantees:
 //! * No stub raises a signal. SIMD exceptions are masked here whatever the image says. An x87 instruction reports an error

@@ -17,4 +17,4 @@ mod unit;
 
 pub use frame::{OPERAND_BYTES, StubFrame};
 pub use stub::{Alignment, Class, FlagsUse, GeneralUse, MemoryUse};
-pub use unit::{HostFpu, Template, TemplateRef};
+pub use unit::{HostFpu, Template, TemplateRef, last_opcode};

@@ -129,8 +129,9 @@ impl HostFpu {
     }
 }
 
-/// The 11 bits that FOP keeps of an x87 opcode: the low three of its first byte and the ModR/M byte; 0 for others.
-fn last_opcode(raw: &Instruction, bytes: &[u8]) -> u16 {
+/// Returns the 11 bits that FOP keeps of the opcode of `raw`, decoded from `bytes`: the low three of its first byte and the
+/// ModR/M byte; 0 if it is no x87 instruction.
+pub fn last_opcode(raw: &Instruction, bytes: &[u8]) -> u16 {
     if Class::of(raw) != Some(Class::X87) {
         return 0;
     }

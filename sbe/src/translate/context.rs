@@ -36,6 +36,9 @@ pub const FETCH_TABLE: i32 = 4 * View::STRIDE as i32;
 /// The distance from a read table to the code table of the same privilege, in bytes.
 pub const CODE_TABLE: i32 = 6 * View::STRIDE as i32;
 
+/// The selector of the operand of no instruction.
+pub const NO_SELECTOR: u32 = u32::MAX;
+
 /// The base of a window that shows nothing: the lowest of the kernel's addresses, which user code cannot access.
 pub const NOWHERE: u64 = 0xffff_8000_0000_0000;
 
@@ -187,6 +190,14 @@ pub struct Context {
     pub resume: u64,
     /// The slot, which RCX holds then.
     pub slot: u64,
+    /// The note of the latest x87 instruction that sets the last-instruction pointers: see [`X87Note`](super::x87_note::X87Note).
+    pub x87_note: u32,
+    /// R13 at that instruction, without its upper half.
+    pub x87_page: u32,
+    /// Effective address of the latest memory operand of such an instruction.
+    pub x87_operand: u32,
+    /// Selector of that operand's segment; [`NO_SELECTOR`] if emitted code has executed none.
+    pub x87_selector: u32,
     /// EAX, ECX, EDX, EBX, ESP, EBP, ESI, EDI.
     pub regs: [u64; 8],
     /// R13.
@@ -287,6 +298,10 @@ pub mod field {
         FLAGS = flags,
         RESUME = resume,
         SLOT = slot,
+        X87_NOTE = x87_note,
+        X87_PAGE = x87_page,
+        X87_OPERAND = x87_operand,
+        X87_SELECTOR = x87_selector,
         REGS = regs,
         PAGE = page,
         POINTER = pointer,

@@ -203,7 +203,7 @@ fn body(
         if raw.mnemonic() == Mnemonic::Sti && is_last {
             return Ok(stop(emitter, start, at));
         }
-        match emitter.instruction(&raw, number)? {
+        match emitter.instruction(&raw, &code.page[at as usize..], number)? {
             Emitted::Inline => {}
             Emitted::Ends => return Ok(End::At(raw.next_ip32())),
             Emitted::Emulate => return Ok(stop(emitter, start, at)),
@@ -237,7 +237,7 @@ fn across(emitter: &mut Emitter, code: &GuestCode<'_>, at: u32) -> Result<Option
         return Ok(None);
     };
     emitter.check_next_page(at, tail.host);
-    match emitter.instruction(&raw, MOST_INSTRUCTIONS)? {
+    match emitter.instruction(&raw, &bytes, MOST_INSTRUCTIONS)? {
         Emitted::Inline => emitter.go_on(raw.next_ip32()),
         Emitted::Ends => {}
         Emitted::Emulate => return Ok(None),

@@ -18,7 +18,7 @@
 //! | from guest code to host code | `fragment`, `emit` |
 //! | fixed code | `trampoline`, `sequences` |
 //! | memory and state to run with | `arena`, `context`, `stack`, `signal`, `segments` |
-//! | encoding and plain data | `asm`, `operands`, `classify`, `listing`, `fault_map`, `mode`, `stats`, `jitdump` |
+//! | encoding and plain data | `asm`, `operands`, `classify`, `listing`, `fault_map`, `mode`, `stats`, `jitdump`, `x87_note` |
 //!
 //! Emitted code holds the guest's registers and status flags in the host's. It reaches guest memory through the MMU's flat
 //! tables and windows only. Instructions that it cannot execute (MMIO, rare privileged instructions, strings that run downwards)
@@ -47,6 +47,7 @@ mod stack;
 mod stats;
 mod trampoline;
 mod windows;
+mod x87_note;
 
 pub use arena::CODE_CACHES;
 pub use cache::{CodePageReport, NoDump};

@@ -65,5 +65,5 @@ pub enum VcpuError {
     Host(#[from] io::Error),
     /// The file for `perf` could not be created, or the engine is the emulator, which has nothing to write to it.
     #[error("jitdump: {0}")]
-    Jitdump(#[source] io::Error),
+    Jitdump(io::Error),
 }

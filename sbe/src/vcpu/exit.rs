@@ -1,10 +1,11 @@
 //! [`Exit`]: why the processor left its run loop.
 
-use crate::cpu::segment::SegReg;
+use crate::code_address::CodeAddress;
 use crate::debugger::WatchHit;
 use crate::emulate::Exec;
 use crate::fault::Fault;
 use crate::guest_event::GuestEvent;
+use crate::triple_fault::TripleFault;
 use mmu::LinearAddr;
 
 /// The reason why [`crate::Vcpu::run`] returned.
@@ -25,7 +26,7 @@ pub enum Exit {
     /// The last instruction, or the delivery of an event, hit a watchpoint.
     Watchpoint(WatchHit),
     /// Triple fault: the processor entered shutdown.
-    Shutdown,
+    Shutdown(TripleFault),
     /// The guest needs something that replex does not implement.
     Unsupported(String),
     /// replex itself is wrong, whatever the guest does: emitted code failed its check, for one. The processor must not run on.
@@ -35,17 +36,17 @@ pub enum Exit {
 impl Exit {
     /// The exit that `fault` ends the run with: delivering it failed, or it cannot be delivered.
     #[cold]
-    pub(super) fn of_fault(cx: &Exec<'_>, fault: Fault) -> Self {
-        let place = || {
-            let cs = cx.cpu.seg(SegReg::Cs).selector.0;
-            format!("at {cs:04x}:{:08x}", cx.cpu.eip)
-        };
+    pub(super) fn of_fault(cx: &mut Exec<'_>, fault: Fault) -> Self {
+        let at = CodeAddress::of(cx.cpu, cx.cpu.eip);
         match fault {
-            Fault::Shutdown => Self::Shutdown,
+            Fault::Shutdown => Self::Shutdown(TripleFault {
+                at,
+                events: std::mem::take(cx.undelivered),
+            }),
             Fault::Intercepted => cx.interceptor.held().map_or(Self::Budget, Self::Intercept),
-            Fault::Unsupported(what) => Self::Unsupported(format!("{what} {}", place())),
+            Fault::Unsupported(what) => Self::Unsupported(format!("{what} at {at}")),
             Fault::Exception(exception) => {
-                Self::Internal(format!("undelivered {exception:?} {}", place()))
+                Self::Internal(format!("undelivered {exception:?} at {at}"))
             }
         }
     }

@@ -139,7 +139,7 @@ fn decode(
     let here = &mut bytes[..MAX_LENGTH.min(PAGE_SIZE - offset)];
     read_code(cx, page.frame, offset, here);
     match emulate::decode(here, size, cx.host) {
-        Err(DecodeError::NeedMoreBytes) => decode_across(cx, here, size, linear),
+        Err(DecodeError::NeedMoreBytes) => decode_across(cx, page, here, size, linear),
         Ok(decoded) => {
             cache.insert(key, decoded);
             Ok(decoded)
@@ -151,12 +151,19 @@ fn decode(
 /// Decodes an instruction that continues on the next page. Such instructions are not cached: the second page may change.
 fn decode_across(
     cx: &mut Exec<'_>,
+    page: &FetchPage,
     first: &[u8],
     size: CodeSize,
     linear: u32,
 ) -> Result<Decoded, Fault> {
-    let next = linear.wrapping_add(first.len() as u32);
-    let frame = match fetch_frame(cx, next) {
+    let length = first.len() as u32;
+    let next = linear.wrapping_add(length);
+    let fetched = match cx.cpu.eip.checked_add(length) {
+        Some(offset) if offset <= page.limit => fetch_frame(cx, next),
+        // The limit is checked before the page is.
+        _ => Err(Fault::gp(0)),
+    };
+    let frame = match fetched {
         Err(_) if is_undefined_opcode(first, size) => return Err(Fault::ud()),
         frame => frame?,
     };

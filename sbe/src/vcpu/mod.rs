@@ -10,10 +10,11 @@
 //!   execute ── handler; on a fault EIP goes back and the exception is delivered: step.rs
 //! ```
 //!
-//! [`VcpuConfig`] (config.rs) is what a processor is made from, [`Exit`] (exit.rs) why it stops running.
+//! [`VcpuConfig`] (config.rs) is what a processor is made from, entry.rs sets the registers it starts with, [`Exit`] (exit.rs) why it stops running.
 
 mod boundary;
 mod config;
+mod entry;
 mod exit;
 mod fetch;
 mod run;
@@ -21,10 +22,7 @@ mod state;
 mod step;
 
 use crate::bus::Bus;
-use crate::cpu::control::{CR0_ET, CR0_PE};
-use crate::cpu::regs::ESI;
-use crate::cpu::segment::{Attributes, SegReg, Segment, Selector};
-use crate::cpu::{Cpu, Pending, eflags};
+use crate::cpu::{Cpu, Pending};
 use crate::debugger::Debugger;
 use crate::emulate::Cache;
 use crate::emulate::{Exec, Interceptor};
@@ -41,11 +39,6 @@ pub use config::{Engine, VcpuConfig, VcpuError};
 pub use exit::Exit;
 pub use state::VcpuState;
 
-/// Linux boot protocol, "32-bit BOOT PROTOCOL": selector of the flat code segment, __BOOT_CS.
-const BOOT_CS: Selector = Selector(0x10);
-/// Selector of the flat data segment, __BOOT_DS.
-const BOOT_DS: Selector = Selector(0x18);
-
 /// One virtual processor.
 pub struct Vcpu {
     /// Architectural state.
@@ -55,6 +48,7 @@ pub struct Vcpu {
     cache: Cache,
     host: HostFpu,
     interceptor: Interceptor,
+    undelivered: Vec<GuestEvent>,
     debugger: Debugger,
     page: FetchPage,
     translator: Option<Translator>,
@@ -72,24 +66,11 @@ impl Vcpu {
             cache: Cache::new(),
             host: HostFpu::new()?,
             interceptor: Interceptor::default(),
+            undelivered: Vec::new(),
             debugger: Debugger::default(),
             page: FetchPage::none(),
             translator: translator(config)?,
         })
-    }
-
-    /// Sets the registers as the 32-bit boot protocol requires: protected mode with flat segments, paging and interrupts off,
-    /// ESI the physical address of `boot_params` (Linux, Documentation/arch/x86/boot.rst, "32-bit Boot Protocol").
-    pub fn set_linux_entry(&mut self, entry: u32, boot_params: u32) {
-        let cpu = &mut self.cpu;
-        let flat = |selector, attributes| Segment::new(selector, 0, u32::MAX, attributes);
-        cpu.segs = [flat(BOOT_DS, Attributes::FLAT_DATA); 6];
-        cpu.segs[SegReg::Cs as usize] = flat(BOOT_CS, Attributes::FLAT_CODE);
-        cpu.cr0 = CR0_PE | CR0_ET;
-        cpu.eflags = eflags::FIXED;
-        cpu.eip = entry;
-        cpu.regs.set(ESI, boot_params);
-        cpu.pending.set(Pending::REFETCH);
     }
 
     /// The translator's counts so far; `None` without a translator.
@@ -165,6 +146,12 @@ impl Vcpu {
         &mut self.debugger
     }
 
+    /// Whether others have stored to memory, or changed its map, since the processor last looked, while it has watchpoints: the
+    /// next run finds out whether a store hit one.
+    pub fn has_stores_to_watch(&self) -> bool {
+        self.cpu.pending.has(Pending::WATCH) && self.mmu.has_news()
+    }
+
     /// Runs up to `budget` instructions and deliveries, after the one whose breakpoint the processor stands at. Translated code
     /// counts its jumps and loops instead.
     pub fn run(&mut self, bus: &mut dyn Bus, budget: u64) -> Exit {
@@ -218,6 +205,7 @@ impl Vcpu {
             bus,
             host: &mut self.host,
             interceptor: &mut self.interceptor,
+            undelivered: &mut self.undelivered,
             debugger: &mut self.debugger,
         };
         (

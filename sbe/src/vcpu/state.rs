@@ -46,6 +46,7 @@ impl Vcpu {
         };
         self.mmu.restore(paging, &state.mmu).map_err(|_| refused)?;
         self.cpu = cpu;
+        self.undelivered.clear();
         Ok(())
     }
 }

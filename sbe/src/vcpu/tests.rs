@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::EmptyBus;
-use mmu::Memory;
+use crate::cpu::segment::SegReg;
+use mmu::{GuestPhys, Memory};
 
 fn vcpu(config: &VcpuConfig) -> Result<Vcpu, VcpuError> {
     let phys = Memory::new(1 << 20).expect("memory");
@@ -63,6 +64,22 @@ fn a_saved_pdpte_that_is_refused_is_named_with_its_value() {
     state.mmu.pdptes = [0x1001, 0, 0x2007, 0];
     let error = vcpu.restore(&state, 0).expect_err("reserved bits");
     assert_eq!((error.field, error.value), ("PDPTE", 0x2007));
+}
+
+#[test]
+fn an_instruction_beyond_the_limit_of_code_is_refused_before_the_next_page_is_fetched() {
+    let config = VcpuConfig {
+        engine: Engine::Emulator,
+        ..VcpuConfig::default()
+    };
+    let mut vcpu = vcpu(&config).expect("a processor");
+    let last = GuestPhys::new((1 << 20) - 1);
+    vcpu.mmu.memory().store(last, 0x0f_u8).expect("RAM");
+    vcpu.set_linux_entry((1 << 20) - 1, 0);
+    vcpu.cpu.segs[SegReg::Cs as usize].limit = (1 << 20) - 1;
+    // #GP without an IDT is a triple fault; a fetch from the device behind the RAM would be unsupported.
+    let exit = vcpu.run(&mut EmptyBus, 10);
+    assert!(matches!(exit, Exit::Shutdown(_)), "{exit:?}");
 }
 
 #[test]

@@ -1,11 +1,12 @@
-//! Differential run against the real CPU: `differential [--engine NAME] [--cases N] [--seed N] [--reports N]
-//! [--form NAME] [--table]`.
+//! Differential run against the real CPU: `differential [--engine NAME] [--cases N] [--seed N] [--local PERCENT]
+//! [--reports N] [--form NAME] [--table] [--exclusions]`.
 //!
 //! Exit status 0: everything agrees; 1: mismatches; 2: it could not run.
 
 use clap::{Parser, ValueEnum};
 use std::process::ExitCode;
 use tests::differential::campaign::Campaign;
+use tests::differential::exclusions;
 use tests::differential::forms;
 use tests::differential::machine::Side;
 
@@ -30,12 +31,18 @@ struct Options {
     /// Seed from which every case follows.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Share of the cases, in percent, that use segments of the LDT.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(0..=100))]
+    local: u32,
     /// Mismatches to reduce and print.
     #[arg(long, default_value_t = 10)]
     reports: usize,
     /// Only forms whose name starts with this, for instance `Push`.
     #[arg(long, default_value = "")]
     form: String,
+    /// Print what is not compared and not generated, with reasons, and run nothing.
+    #[arg(long)]
+    exclusions: bool,
     /// Print the table of forms.
     #[arg(long)]
     table: bool,
@@ -43,6 +50,10 @@ struct Options {
 
 fn main() -> ExitCode {
     let options = Options::parse();
+    if options.exclusions {
+        print!("{}", exclusions::listing());
+        return ExitCode::SUCCESS;
+    }
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let forms = forms::generated()
         .into_iter()
@@ -53,6 +64,7 @@ fn main() -> ExitCode {
             EngineName::Emulator => vec![Side::Emulator],
             EngineName::Translator => vec![Side::Emulator, Side::Tables, Side::Windows],
         },
+        local_share: options.local,
         seed: options.seed,
         cases: options.cases,
         workers,
@@ -82,9 +94,10 @@ fn main() -> ExitCode {
         println!("{}", findings.tally);
     }
     println!(
-        "seed {}: {} cases, {} mismatches, {} unsteady on the real CPU",
+        "seed {}: {} cases, {}, {} mismatches, {} unsteady on the real CPU",
         options.seed,
         findings.coverage.cases(),
+        findings.coverage.local(),
         findings.mismatches,
         findings.unsteady
     );

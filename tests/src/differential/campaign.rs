@@ -3,13 +3,13 @@
 //! The emulator takes part in every campaign: beside the translator it tells how many instructions a case executes, and so
 //! how many of them the translator did not leave to it.
 //!
-//! The real CPU is asked a second time when the sides differ, because the host's interrupts show in one place: their return
-//! to ring 3 loads 0 into a data segment register that holds a null selector 1 to 3 (SDM Vol. 2A, IRET, "RETURN-TO-OUTER-
-//! PRIVILEGE-LEVEL"). If the engines' first answers equal the second of the real CPU, the case agrees; it is counted as
-//! unsteady. An engine that is wrong differs both times.
+//! The real CPU is asked again when the sides differ, because the host's interrupts show in two places: their return to ring 3
+//! loads 0 into a data segment register that holds a null selector 1 to 3 (SDM Vol. 2A, IRET, "RETURN-TO-OUTER-PRIVILEGE-LEVEL"),
+//! and a switch of tasks may lose the pointers to the last x87 instruction ([`super::pointers`]). If the engines' first answers
+//! equal a later one of the real CPU, the case agrees; it is counted as unsteady. An engine that is wrong differs every time.
 
 use super::case::{Case, Outcome};
-use super::compare::{differences, show};
+use super::compare::{differences, engine_differences, show};
 use super::coverage::Coverage;
 use super::generate::Generator;
 use super::layout::BATCH;
@@ -20,6 +20,9 @@ use iced_x86::Code;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use thiserror::Error;
+
+/// Times that the real CPU is asked again about a case.
+const TIMES_AGAIN: usize = 4;
 
 /// A reason why a campaign could not go on.
 #[derive(Debug, Error)]
@@ -85,7 +88,7 @@ pub struct Findings {
     pub coverage: Coverage,
     /// Number of cases that disagreed.
     pub mismatches: u64,
-    /// Number of cases to which the real CPU gave two answers, the second of them the engines'.
+    /// Number of cases to which the real CPU gave several answers, a later one of them the engines'.
     pub unsteady: u64,
     /// The counts of executed cases.
     pub tally: Tally,
@@ -102,6 +105,8 @@ pub struct Campaign {
     pub sides: Vec<Side>,
     /// Forms to draw from; at least one.
     pub forms: Vec<Code>,
+    /// Share of the cases that use segments of the LDT, in percent.
+    pub local_share: u32,
     /// The seed that everything follows from.
     pub seed: u64,
     /// Cases to run, rounded up to whole batches.
@@ -153,8 +158,12 @@ impl Campaign {
         next: &AtomicU64,
         found: &mut Findings,
     ) -> Result<(), CampaignError> {
-        let mut generator = Generator::new(self.forms.clone());
         let mut sides = Sides::start(program, kernel, &self.sides)?;
+        let mut generator = Generator::new(
+            self.forms.clone(),
+            self.local_share,
+            sides.native.records_pointers(),
+        );
         loop {
             let batch = next.fetch_add(1, Ordering::Relaxed);
             let first = batch * BATCH as u64;
@@ -183,8 +192,7 @@ impl Campaign {
                 if differences.is_empty() {
                     continue;
                 }
-                let again = sides.native.run(std::slice::from_ref(case))?;
-                if answers.differences(case, &again[0]).is_empty() {
+                if sides.agree_later(case, &answers)? {
                     found.unsteady += 1;
                     continue;
                 }
@@ -205,7 +213,7 @@ impl Campaign {
 struct Answers(Vec<(Side, Result<Ran, MachineError>)>);
 
 impl Answers {
-    /// Describes the differences from `real`.
+    /// Describes the differences from `real`, and those between the engines.
     fn differences(&self, case: &Case, real: &Outcome) -> Vec<String> {
         let of_side = |(side, answer): &(Side, Result<Ran, MachineError>)| {
             let found = match answer {
@@ -217,7 +225,26 @@ impl Answers {
                 .into_iter()
                 .map(move |difference| format!("{side:?}: {difference}"))
         };
-        self.0.iter().flat_map(of_side).collect()
+        let mut found: Vec<String> = self.0.iter().flat_map(of_side).collect();
+        found.extend(self.differences_between(case));
+        found
+    }
+
+    /// Describes the differences between the first engine and the others.
+    fn differences_between(&self, case: &Case) -> Vec<String> {
+        let Some((first, others)) = self.0.split_first() else {
+            return Vec::new();
+        };
+        let (first_side, Ok(expected)) = first else {
+            return Vec::new();
+        };
+        let ran = |(side, answer): &'_ (Side, Result<Ran, MachineError>)| {
+            let outcome = &answer.as_ref().ok()?.outcome;
+            let names = [format!("{first_side:?}"), format!("{side:?}")];
+            let names = [names[0].as_str(), names[1].as_str()];
+            Some(engine_differences(names, case, &expected.outcome, outcome))
+        };
+        others.iter().filter_map(ran).flatten().collect()
     }
 
     /// Adds the instructions that the case took, if the engines ran it.
@@ -264,6 +291,17 @@ impl<'p> Sides<'p> {
             answers.push((*side, answer));
         }
         Ok(Answers(answers))
+    }
+
+    /// Whether the real CPU, asked again about `case`, gives the engines' answers.
+    fn agree_later(&mut self, case: &Case, answers: &Answers) -> Result<bool, CampaignError> {
+        for _ in 0..TIMES_AGAIN {
+            let again = self.native.run(std::slice::from_ref(case))?;
+            if answers.differences(case, &again[0]).is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Runs `case` on all sides and returns the differences.

@@ -1,6 +1,9 @@
 //! Cases and their outcomes: the vocabulary that the generator, the engines and the comparison share.
 
 use super::layout::{PAGE, SANDBOX, SANDBOX_PAGES};
+use super::segments::{LocalTable, Segment, is_local};
+use iced_x86::{Decoder, DecoderOptions, Instruction};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Bytes of an FXSAVE image.
@@ -11,7 +14,9 @@ pub const FX_SIZE: usize = 512;
 pub struct State {
     /// General registers in encoding order: EAX, ECX, EDX, EBX, ESP, EBP, ESI, EDI.
     pub gpr: [u32; 8],
-    /// Instruction pointer.
+    /// CS.
+    pub cs: u16,
+    /// Instruction pointer: an offset in CS.
     pub eip: u32,
     /// Flags.
     pub eflags: u32,
@@ -34,48 +39,124 @@ pub const SS: usize = 4;
 /// Names of [`State::segments`].
 pub const SEGMENT_NAMES: [&str; 5] = ["ds", "es", "fs", "gs", "ss"];
 
-/// The contents of the sandbox before a case runs; a batch of cases shares one.
+/// The contents of the sandbox before a case runs, and the LDT; a batch of cases shares one.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Template(Box<[u8]>);
+pub struct Template {
+    sandbox: Box<[u8]>,
+    /// The LDT.
+    pub segments: LocalTable,
+}
 
 /// Bytes of the sandbox.
 pub const SANDBOX_BYTES: usize = (SANDBOX_PAGES * PAGE) as usize;
 
 impl Template {
     /// A template with these contents, [`SANDBOX_BYTES`] long; what lies in unmapped pages is ignored.
-    pub fn new(bytes: Vec<u8>) -> Self {
+    pub fn new(bytes: Vec<u8>, segments: LocalTable) -> Self {
         assert_eq!(bytes.len(), SANDBOX_BYTES, "a template covers the sandbox");
-        Self(bytes.into_boxed_slice())
+        Self {
+            sandbox: bytes.into_boxed_slice(),
+            segments,
+        }
     }
 
     /// All bytes.
     pub fn bytes(&self) -> &[u8] {
-        &self.0
+        &self.sandbox
     }
 
     /// The bytes of one page, by its index in the sandbox.
     pub fn page(&self, index: u32) -> &[u8] {
-        &self.0[(index * PAGE) as usize..][..PAGE as usize]
+        &self.sandbox[(index * PAGE) as usize..][..PAGE as usize]
     }
 
     /// The doubleword at a linear address, which must be aligned and inside the sandbox.
     pub fn dword(&self, address: u32) -> u32 {
         let at = (address - SANDBOX) as usize;
-        u32::from_le_bytes(self.0[at..at + 4].try_into().expect("four bytes"))
+        u32::from_le_bytes(self.sandbox[at..at + 4].try_into().expect("four bytes"))
     }
 }
 
 /// One sequence of instructions with the state it starts from.
 #[derive(Clone, Debug)]
 pub struct Case {
-    /// State at the first instruction; `eip` is where the code lies.
+    /// State at the first instruction.
     pub start: State,
-    /// The code, ending with a jump to [`super::layout::EXIT`].
+    /// Linear address of the code.
+    pub at: u32,
+    /// The code, ending with a jump to [`super::layout::EXIT`] or [`super::layout::EXIT_FAR`].
     pub code: Vec<u8>,
     /// Lengths of the units that `code` consists of, the jump at the end left out. A unit is dropped as a whole.
     pub units: Vec<Unit>,
-    /// Contents of the sandbox.
+    /// CS at the jump at the end.
+    pub last_code_segment: u16,
+    /// Contents of the sandbox, and the LDT.
     pub template: Arc<Template>,
+}
+
+/// A part of a case's code that runs in one code segment.
+#[derive(Clone, Copy, Debug)]
+pub struct Piece<'c> {
+    /// Offset of its first byte in the code.
+    pub at: u32,
+    /// Bits of its code segment: 16 or 32.
+    pub bits: u32,
+    /// The bytes.
+    pub bytes: &'c [u8],
+}
+
+impl Piece<'_> {
+    /// The instructions of the piece; the addresses that they have are offsets in the code of the case.
+    pub fn instructions(&self) -> impl Iterator<Item = Instruction> {
+        let at = u64::from(self.at);
+        Decoder::with_ip(self.bits, self.bytes, at, DecoderOptions::NONE).into_iter()
+    }
+}
+
+impl Case {
+    /// The segment that `selector` names, if it names one.
+    pub fn segment(&self, selector: u16) -> Option<Segment> {
+        self.template.segments.segment(selector)
+    }
+
+    /// The offset in the code of `eip` in the code segment `cs`.
+    pub fn position(&self, cs: u16, eip: u32) -> u32 {
+        let base = self.segment(cs).map_or(0, |segment| segment.base);
+        base.wrapping_add(eip).wrapping_sub(self.at)
+    }
+
+    /// The parts of the code: units, and the jump at the end.
+    pub fn pieces(&self) -> impl Iterator<Item = Piece<'_>> {
+        let units = self
+            .units
+            .iter()
+            .map(|unit| (unit.at, unit.len, unit.code_segment));
+        let end = self
+            .units
+            .last()
+            .map_or(0, |unit| unit.at + unit.len)
+            .min(self.code.len());
+        let rest = (end, self.code.len() - end, self.last_code_segment);
+        units.chain([rest]).map(|(at, len, code_segment)| Piece {
+            at: at as u32,
+            bits: self
+                .segment(code_segment)
+                .map_or(32, |segment| segment.bits()),
+            bytes: &self.code[at..(at + len).min(self.code.len())],
+        })
+    }
+
+    /// The selectors that name a segment of the case, each once.
+    pub fn selectors(&self) -> BTreeSet<u16> {
+        let code = self.units.iter().map(|unit| unit.code_segment);
+        let start = [self.start.cs, self.last_code_segment];
+        code.chain(start).chain(self.start.segments).collect()
+    }
+
+    /// Whether the case starts in segments of the LDT, or runs code in one.
+    pub fn is_local(&self) -> bool {
+        self.selectors().into_iter().any(is_local)
+    }
 }
 
 /// Some bytes of code that belong together: an instruction under test and what prepares its operands.
@@ -87,6 +168,8 @@ pub struct Unit {
     pub main: usize,
     /// Number of bytes.
     pub len: usize,
+    /// CS.
+    pub code_segment: u16,
     /// The form under test.
     pub form: iced_x86::Code,
 }
@@ -123,4 +206,17 @@ pub struct Outcome {
     pub exception: Option<Exception>,
     /// Doublewords that differ from the template, by address.
     pub changes: Vec<Change>,
+    /// The pointers to the last x87 instruction in [`State::fx`] that are what the processor had.
+    pub pointers: Pointers,
+}
+
+/// The known ones of the pointers to the last x87 instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Pointers {
+    /// None.
+    Unknown,
+    /// FIP and FDP.
+    Addresses,
+    /// FOP, FIP, FCS, FDP and FDS.
+    All,
 }

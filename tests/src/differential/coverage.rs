@@ -1,6 +1,6 @@
 //! The coverage of a campaign: the forms that were generated, and the outcomes of their cases.
 
-use super::case::{Case, Outcome};
+use super::case::{Case, Outcome, SS};
 use super::forms;
 use iced_x86::Code;
 use std::collections::BTreeMap;
@@ -33,7 +33,7 @@ impl End {
         let Some(exception) = outcome.exception else {
             return Self::Through;
         };
-        let at = outcome.end.eip.wrapping_sub(case.start.eip) as usize;
+        let at = case.position(outcome.end.cs, outcome.end.eip) as usize;
         if at > case.code.len() {
             Self::Elsewhere
         } else if TRAPS.contains(&exception.vector) {
@@ -50,12 +50,40 @@ pub struct Coverage {
     forms: BTreeMap<Code, Counts>,
     exceptions: BTreeMap<u8, u64>,
     cases: u64,
+    local: LocalCases,
+}
+
+/// Counts of cases in segments of the LDT.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LocalCases {
+    /// Cases that start in such segments, or run code in one.
+    pub all: u64,
+    /// Those of them that run 16-bit code.
+    pub code16: u64,
+    /// Those of them that start on a 16-bit stack.
+    pub stack16: u64,
+}
+
+impl fmt::Display for LocalCases {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            out,
+            "{} of them in segments of the LDT ({} with 16-bit code, {} on 16-bit stacks)",
+            self.all, self.code16, self.stack16
+        )
+    }
 }
 
 impl Coverage {
     /// Adds one case, as the real CPU ran it.
     pub fn add(&mut self, case: &Case, outcome: &Outcome) {
         self.cases += 1;
+        if case.is_local() {
+            self.local.all += 1;
+            self.local.code16 += u64::from(case.pieces().any(|piece| piece.bits == 16));
+            let stack = case.segment(case.start.segments[SS]);
+            self.local.stack16 += u64::from(stack.is_some_and(|stack| !stack.big));
+        }
         if let Some(exception) = outcome.exception {
             *self.exceptions.entry(exception.vector).or_default() += 1;
         }
@@ -79,6 +107,9 @@ impl Coverage {
     /// Adds what another thread counted.
     pub fn merge(&mut self, other: Self) {
         self.cases += other.cases;
+        self.local.all += other.local.all;
+        self.local.code16 += other.local.code16;
+        self.local.stack16 += other.local.stack16;
         for (vector, count) in other.exceptions {
             *self.exceptions.entry(vector).or_default() += count;
         }
@@ -93,6 +124,11 @@ impl Coverage {
     /// Number of cases.
     pub fn cases(&self) -> u64 {
         self.cases
+    }
+
+    /// Numbers of cases in segments of the LDT.
+    pub fn local(&self) -> LocalCases {
+        self.local
     }
 
     /// Returns the forms of the table that have never been drawn so far.

@@ -24,14 +24,16 @@ pub struct Encoded {
     pub bytes: Vec<u8>,
     /// The instruction that they decode to, at address 0.
     pub instruction: Instruction,
+    /// Bits of the code segment: 16 or 32.
+    pub bits: u32,
     /// The places of displacement and immediates in the bytes.
     pub offsets: ConstantOffsets,
 }
 
 impl Encoded {
-    /// Decodes the first instruction of `bytes`; `None` if it is none.
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut decoder = Decoder::new(32, bytes, DecoderOptions::NONE);
+    /// Decodes the first instruction of `bytes` in a segment of 16 or 32 bits; `None` if it is none.
+    pub fn decode(bytes: &[u8], bits: u32) -> Option<Self> {
+        let mut decoder = Decoder::new(bits, bytes, DecoderOptions::NONE);
         let instruction = decoder.decode();
         if instruction.is_invalid() {
             return None;
@@ -40,6 +42,7 @@ impl Encoded {
         Some(Self {
             bytes: bytes[..instruction.len()].to_vec(),
             instruction,
+            bits,
             offsets,
         })
     }
@@ -48,7 +51,7 @@ impl Encoded {
     pub fn patch(&mut self, offset: usize, size: usize, value: u32) {
         let mut bytes = std::mem::take(&mut self.bytes);
         bytes[offset..offset + size].copy_from_slice(&value.to_le_bytes()[..size]);
-        *self = Self::decode(&bytes)
+        *self = Self::decode(&bytes, self.bits)
             .expect("operand values do not decide whether an instruction exists");
     }
 
@@ -71,10 +74,10 @@ impl Encoded {
     }
 }
 
-/// Random bytes that decode to `form`; `None` if none was met.
-pub fn random(form: Code, rng: &mut Rng) -> Option<Encoded> {
+/// Random bytes that decode to `form` in a segment of 16 or 32 bits; `None` if none was met.
+pub fn random(form: Code, bits: u32, rng: &mut Rng) -> Option<Encoded> {
     (0..ATTEMPTS).find_map(|_| {
-        let mut encoded = Encoded::decode(&draw(form.op_code(), rng))?;
+        let mut encoded = Encoded::decode(&draw(form.op_code(), bits, rng), bits)?;
         (encoded.instruction.code() == form).then(|| {
             if encoded.offsets.has_immediate() && percent(rng, 70) {
                 encoded.set_immediate(integer(rng));
@@ -85,7 +88,7 @@ pub fn random(form: Code, rng: &mut Rng) -> Option<Encoded> {
 }
 
 /// Random bytes of any meaning, with a bias to prefixes and two-byte opcodes.
-pub fn noise(rng: &mut Rng) -> Option<Encoded> {
+pub fn noise(bits: u32, rng: &mut Rng) -> Option<Encoded> {
     let mut bytes = Vec::new();
     for _ in 0..rng.usize(0..3) {
         let prefix = [0x66, 0x67, 0xf2, 0xf3, 0xf0, 0x64][rng.usize(0..6)];
@@ -95,7 +98,7 @@ pub fn noise(rng: &mut Rng) -> Option<Encoded> {
         bytes.push(0x0f);
     }
     bytes.extend((bytes.len()..MAX_LEN).map(|_| rng.u8(..)));
-    Encoded::decode(&bytes).filter(|encoded| !has_reserved_prefix(&encoded.instruction))
+    Encoded::decode(&bytes, bits).filter(|encoded| !has_reserved_prefix(&encoded.instruction))
 }
 
 /// Whether a loop instruction has a repeat prefix, which is reserved for string instructions (SDM Vol. 2A, 2.1.1 "Instruction
@@ -104,8 +107,8 @@ fn has_reserved_prefix(instruction: &Instruction) -> bool {
     instruction.is_loopcc() && (instruction.has_rep_prefix() || instruction.has_repne_prefix())
 }
 
-fn draw(info: &OpCodeInfo, rng: &mut Rng) -> Vec<u8> {
-    let mut bytes = prefixes(info, rng);
+fn draw(info: &OpCodeInfo, bits: u32, rng: &mut Rng) -> Vec<u8> {
+    let mut bytes = prefixes(info, bits, rng);
     rng.shuffle(&mut bytes);
     match info.table() {
         OpCodeTableKind::T0F => bytes.push(0x0f),
@@ -136,12 +139,14 @@ fn draw(info: &OpCodeInfo, rng: &mut Rng) -> Vec<u8> {
     bytes
 }
 
-fn prefixes(info: &OpCodeInfo, rng: &mut Rng) -> Vec<u8> {
+fn prefixes(info: &OpCodeInfo, bits: u32, rng: &mut Rng) -> Vec<u8> {
+    let other = 48 - bits;
     let mut prefixes = Vec::new();
-    if info.operand_size() == 16 || info.mandatory_prefix() == MandatoryPrefix::P66 {
+    if info.operand_size() == other || info.mandatory_prefix() == MandatoryPrefix::P66 {
         prefixes.push(0x66);
     }
-    if info.address_size() == 16 || info.address_size() == 0 && percent(rng, 4) {
+    let overridden = if bits == 16 { 40 } else { 4 };
+    if info.address_size() == other || info.address_size() == 0 && percent(rng, overridden) {
         prefixes.push(0x67);
     }
     match info.mandatory_prefix() {
@@ -185,7 +190,11 @@ mod tests {
         let mut rng = Rng::with_seed(1);
         let missing: Vec<Code> = forms::generated()
             .into_iter()
-            .filter(|&form| random(form, &mut rng).is_none())
+            .filter(|&form| {
+                [16, 32]
+                    .iter()
+                    .any(|&bits| random(form, bits, &mut rng).is_none())
+            })
             .collect();
         assert_eq!(missing, []);
     }

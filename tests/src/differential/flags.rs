@@ -1,12 +1,14 @@
-//! The status flags that are undefined at each place of a sequence.
+//! The status flags that are the emulator's own guess at each place of a sequence.
 //!
-//! The manual leaves flags undefined after many instructions. They are masked when states are compared, and no generated
-//! instruction may consume them: [`undefined`] follows them through a sequence, branches included, and says where they
-//! are undefined, or that one is consumed. The facts are iced-x86's; `effect` adds what depends on operands.
+//! The manual leaves flags undefined after many instructions. Both engines execute these on the host, so that the undefined
+//! flags are the real CPU's, too, and compared like all others. The decimal adjustments, which do not exist in 64-bit mode, are
+//! the exception: the emulator computes what it leaves undefined as AMD processors do. These flags are masked when an engine
+//! is compared with the real CPU, and no generated instruction may consume them: [`undefined`] follows them through a sequence,
+//! branches included, and says where they are undefined, or that one is consumed. The facts are iced-x86's; `effect` adds what
+//! depends on operands.
 
-use iced_x86::{
-    Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register, RflagsBits,
-};
+use super::case::Piece;
+use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind, Register, RflagsBits};
 use std::collections::BTreeMap;
 
 /// CF.
@@ -65,14 +67,6 @@ fn eflags(bits: u32) -> u32 {
     .fold(0, |all, (_, ours)| all | ours)
 }
 
-/// Width in bits of a shift's or rotate's destination.
-fn shift_width(instruction: &Instruction) -> u8 {
-    match instruction.op0_kind() {
-        OpKind::Register => instruction.op0_register().size() as u8 * 8,
-        _ => instruction.memory_size().size() as u8 * 8,
-    }
-}
-
 /// The count of a shift or rotate, masked; `None` if it is in CL.
 pub fn shift_count(instruction: &Instruction) -> Option<u8> {
     let last = instruction.op_count() - 1;
@@ -82,92 +76,78 @@ pub fn shift_count(instruction: &Instruction) -> Option<u8> {
     }
 }
 
-/// The effect of a shift or rotate (SDM Vol. 2B, "SAL/SAR/SHL/SHR", "RCL/RCR/ROL/ROR", "SHLD", "SHRD"): a count of zero leaves
-/// all flags, OF is defined for a count of one, CF of SHL and SHR for counts below the width.
-fn shift_effect(instruction: &Instruction, read: u32, touched: u32) -> Effect {
-    let width = shift_width(instruction);
-    let loses_carry = |count: u8| match instruction.mnemonic() {
-        Mnemonic::Shl | Mnemonic::Sal | Mnemonic::Shr => count >= width,
-        _ => false,
-    };
-    let af = AF & touched;
+/// Whether the host cannot execute the instruction in 64-bit mode.
+fn is_decimal_adjustment(instruction: &Instruction) -> bool {
+    matches!(
+        instruction.mnemonic(),
+        Mnemonic::Aaa
+            | Mnemonic::Aad
+            | Mnemonic::Aam
+            | Mnemonic::Aas
+            | Mnemonic::Daa
+            | Mnemonic::Das
+    )
+}
+
+/// The flags that a shift or rotate certainly sets: none by a count in CL, which may be zero.
+fn set_by_shift(instruction: &Instruction, touched: u32) -> u32 {
     match shift_count(instruction) {
-        None => {
-            let cf = if loses_carry(COUNT_MASK) { CF } else { 0 };
-            Effect {
-                read,
-                defined: 0,
-                undefined: OF | af | cf,
-            }
-        }
-        Some(0) => Effect {
-            read,
-            defined: 0,
-            undefined: 0,
-        },
-        Some(count) => {
-            let of = if count == 1 { 0 } else { OF };
-            let cf = if loses_carry(count) { CF } else { 0 };
-            let undefined = of | af | cf;
-            Effect {
-                read,
-                defined: touched & !undefined,
-                undefined,
-            }
-        }
+        None | Some(0) => 0,
+        Some(_) => touched,
     }
 }
 
 fn effect(instruction: &Instruction) -> Effect {
     let read = eflags(instruction.rflags_read());
     let undefined = eflags(instruction.rflags_undefined());
-    let defined = eflags(
-        instruction.rflags_written() | instruction.rflags_cleared() | instruction.rflags_set(),
-    ) & !undefined;
-    match instruction.mnemonic() {
+    let written =
+        instruction.rflags_written() | instruction.rflags_cleared() | instruction.rflags_set();
+    let defined = eflags(written) & !undefined;
+    let (read, defined) = match instruction.mnemonic() {
         Mnemonic::Shl
         | Mnemonic::Sal
         | Mnemonic::Shr
         | Mnemonic::Sar
         | Mnemonic::Shld
-        | Mnemonic::Shrd => shift_effect(instruction, read, STATUS),
-        Mnemonic::Rol | Mnemonic::Ror => shift_effect(instruction, read, CF | OF),
+        | Mnemonic::Shrd => (read, set_by_shift(instruction, STATUS & !(AF | OF))),
+        Mnemonic::Rol | Mnemonic::Ror => (read, set_by_shift(instruction, CF)),
         // A count of 9, 17 or 33 turns CF right round: it is read even so.
-        Mnemonic::Rcl | Mnemonic::Rcr => shift_effect(instruction, CF, CF | OF),
+        Mnemonic::Rcl | Mnemonic::Rcr => (CF, set_by_shift(instruction, CF)),
         // With a count of zero a repeated comparison compares nothing.
-        _ if instruction.has_rep_prefix() || instruction.has_repne_prefix() => Effect {
-            read,
-            defined: 0,
-            undefined,
-        },
-        _ => Effect {
-            read,
-            defined,
-            undefined,
-        },
+        _ if instruction.has_rep_prefix() || instruction.has_repne_prefix() => (read, 0),
+        _ => (read, defined),
+    };
+    let undefined = if is_decimal_adjustment(instruction) {
+        undefined
+    } else {
+        0
+    };
+    Effect {
+        read,
+        defined,
+        undefined,
     }
 }
 
-/// Follows undefined flags through `code`, which lies at `at` and is entered with `entry` undefined.
+/// Follows undefined flags through the code in `pieces`, which is entered with `entry` undefined.
 ///
-/// The result gives, for each instruction address, the flags undefined before it; the address after the last
+/// The result gives, for each instruction by its offset in the code, the flags undefined before it; the offset after the last
 /// instruction is included.
 ///
 /// # Errors
 /// [`Consumed`] names the first instruction that reads an undefined flag.
-pub fn undefined(code: &[u8], at: u32, entry: u32) -> Result<BTreeMap<u32, u32>, Consumed> {
-    let mut before = BTreeMap::from([(at, entry)]);
+pub fn undefined(pieces: &[Piece<'_>], entry: u32) -> Result<BTreeMap<u32, u32>, Consumed> {
+    let first = pieces.first().map_or(0, |piece| piece.at);
+    let mut before = BTreeMap::from([(first, entry)]);
     // A backward branch may bring more undefined flags to what was visited: repeat until nothing is added.
-    while pass(code, at, &mut before)? {}
+    while pass(pieces, &mut before)? {}
     Ok(before)
 }
 
 /// Makes one pass over the code in address order; returns whether a backward branch added anything.
-fn pass(code: &[u8], at: u32, before: &mut BTreeMap<u32, u32>) -> Result<bool, Consumed> {
+fn pass(pieces: &[Piece<'_>], before: &mut BTreeMap<u32, u32>) -> Result<bool, Consumed> {
     let mut grew_behind = false;
-    let mut decoder = Decoder::with_ip(32, code, u64::from(at), DecoderOptions::NONE);
-    while decoder.can_decode() {
-        let instruction = decoder.decode();
+    for instruction in pieces.iter().flat_map(Piece::instructions) {
         let ip = instruction.ip32();
         let Some(&here) = before.get(&ip) else {
             // Nothing falls through or jumps to this address: it lies in a body that is never executed.
@@ -192,9 +172,13 @@ fn pass(code: &[u8], at: u32, before: &mut BTreeMap<u32, u32>) -> Result<bool, C
             }
             *entry |= after;
         };
-        let direct = instruction.op_count() > 0 && instruction.op0_kind() == OpKind::NearBranch32;
+        let direct = instruction.op_count() > 0
+            && matches!(
+                instruction.op0_kind(),
+                OpKind::NearBranch16 | OpKind::NearBranch32
+            );
         if direct {
-            flow_to(instruction.near_branch32());
+            flow_to(instruction.near_branch_target() as u32);
         }
         // Far and indirect transfers go to the next unit: through the body, as far as flags are concerned.
         if !direct || instruction.flow_control() != FlowControl::UnconditionalBranch {
@@ -208,33 +192,39 @@ fn pass(code: &[u8], at: u32, before: &mut BTreeMap<u32, u32>) -> Result<bool, C
 mod tests {
     use super::*;
 
-    #[test]
-    fn flags_left_undefined_are_reported_until_they_are_defined() {
-        // and eax, ecx; shl dx, cl; cmp eax, ecx
-        let flags = undefined(&[0x21, 0xc8, 0x66, 0xd3, 0xe2, 0x39, 0xc8], 0x100, 0).unwrap();
-        assert_eq!(flags[&0x102], AF);
-        assert_eq!(flags[&0x105], AF | OF | CF);
-        assert_eq!(flags[&0x107], 0);
+    fn undefined(bytes: &[u8]) -> Result<BTreeMap<u32, u32>, Consumed> {
+        let piece = Piece {
+            at: 0,
+            bits: 32,
+            bytes,
+        };
+        super::undefined(&[piece], 0)
     }
 
     #[test]
-    fn consuming_an_undefined_flag_is_an_error() {
-        // and eax, ecx; lahf
-        assert_eq!(
-            undefined(&[0x21, 0xc8, 0x9f], 0x100, 0),
-            Err(Consumed(0x102))
-        );
+    fn guessed_flags_are_reported_until_they_are_defined() {
+        // and eax, ecx; daa; shl dx, cl; cmp eax, ecx
+        let flags = undefined(&[0x21, 0xc8, 0x27, 0x66, 0xd3, 0xe2, 0x39, 0xc8]).unwrap();
+        assert_eq!(flags[&2], 0);
+        assert_eq!(flags[&3], OF);
+        assert_eq!(flags[&6], OF);
+        assert_eq!(flags[&8], 0);
+    }
+
+    #[test]
+    fn consuming_a_guessed_flag_is_an_error() {
+        // aaa; lahf
+        assert_eq!(undefined(&[0x37, 0x9f]), Err(Consumed(1)));
         // mul ecx; jz +0
-        assert_eq!(
-            undefined(&[0xf7, 0xe1, 0x74, 0x00], 0x100, 0),
-            Err(Consumed(0x102))
-        );
+        assert!(undefined(&[0xf7, 0xe1, 0x74, 0x00]).is_ok());
+        // aam; jc +0
+        assert_eq!(undefined(&[0xd4, 0x0a, 0x72, 0x00]), Err(Consumed(2)));
     }
 
     #[test]
     fn both_ways_of_a_branch_count() {
-        // jo over; and eax, ecx; over: nop
-        let flags = undefined(&[0x70, 0x02, 0x21, 0xc8, 0x90], 0x100, 0).unwrap();
-        assert_eq!(flags[&0x104], AF);
+        // jo over; daa; over: nop
+        let flags = undefined(&[0x70, 0x01, 0x27, 0x90]).unwrap();
+        assert_eq!(flags[&3], OF);
     }
 }

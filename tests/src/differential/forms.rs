@@ -79,9 +79,8 @@ fn reason_against(code: Code) -> Option<&'static str> {
             Code::Ud0 | Code::Ud0_r16_rm16 | Code::Ud0_r32_rm32 => {
                 Some("AMD processors take no ModRM byte: the length differs (#UD either way)")
             }
-            Code::Bswap_r16 => Some("result undefined (SDM Vol. 2A, BSWAP)"),
             Code::Reservednop_rm16_r16_0F0D | Code::Reservednop_rm32_r32_0F0D => {
-                Some("PREFETCHW on the host, not announced")
+                Some("PREFETCHW on the host, not announced: #UD with a register")
             }
             _ if code.op_code().fwait() => {
                 Some("WAIT and the form without it, both generated on their own")

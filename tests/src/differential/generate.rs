@@ -5,24 +5,25 @@
 //! Everything follows from the seed of the campaign and the index of the batch.
 
 use super::address;
-use super::case::{Case, State, Template, Unit};
+use super::case::{Case, Piece, SS, State, Template, Unit};
 use super::encode::{self, Encoded};
 use super::flags::{self, AC, DF, STATUS};
 use super::forms::{Row, Style, UNDEFINED, always_faults, cuts_eip, row};
-use super::layout::{BATCH, CODE, CODE_BYTES, EXIT, FLAT_DATA, MAX_CODE, PAGE};
+use super::layout::{BATCH, CODE, CODE_BYTES, EXIT, EXIT_FAR, FLAT_CODE, MAX_CODE, PAGE};
 use super::operands::{Drawn, stores_pointers};
 use super::prepare::{Conflict, ESP, Known};
-use super::selectors;
+use super::segments::{LocalTable, Segment};
+use super::selectors::Selectors;
 use super::transfer::Transfer;
 use super::values::{self, integer, percent};
 use fastrand::Rng;
-use iced_x86::{Code, Decoder, DecoderOptions, InstructionInfoFactory, Mnemonic};
+use iced_x86::{Code, InstructionInfoFactory, Mnemonic, Register};
 use std::sync::Arc;
 
 /// Most units of a case.
 const MAX_UNITS: usize = 16;
-/// Bytes of the jump to [`EXIT`].
-pub const EXIT_JUMP: usize = 5;
+/// Most bytes of the jump to the exit.
+const EXIT_JUMP: usize = 8;
 /// Attempts to build a unit for one form before another is drawn.
 const ATTEMPTS: usize = 8;
 /// The EFLAGS bits that are always set: the fixed bit and IF.
@@ -33,7 +34,9 @@ const ENDING_CHANCE: u32 = 15;
 /// A generator of cases.
 pub struct Generator {
     forms: Vec<Code>,
+    local_share: u32,
     factory: InstructionInfoFactory,
+    keeps_pointers: bool,
 }
 
 /// A case under construction.
@@ -46,11 +49,26 @@ struct Sequence {
     undefined: u32,
 }
 
+impl Sequence {
+    /// Whether the next `length` bytes of code lie inside the code segment.
+    fn is_inside_code_segment(&self, length: usize) -> bool {
+        let linear = self.at + self.code.len() as u32;
+        let segment = self.known.segment(Register::CS);
+        segment.is_some_and(|segment| {
+            segment.contains(linear.wrapping_sub(segment.base), length as u32)
+        })
+    }
+}
+
 impl Generator {
-    /// A generator that draws from `forms`, of which there is at least one.
-    pub fn new(forms: Vec<Code>) -> Self {
+    /// A generator that draws from `forms`, of which there is at least one; `local_share` percent of the cases use segments
+    /// of the LDT. The pointers to the last x87 instruction that FNSTENV and FNSAVE store are kept in memory, to be compared, if
+    /// `keeps_pointers`.
+    pub fn new(forms: Vec<Code>, local_share: u32, keeps_pointers: bool) -> Self {
         Self {
             forms,
+            local_share,
+            keeps_pointers,
             factory: InstructionInfoFactory::new(),
         }
     }
@@ -65,7 +83,12 @@ impl Generator {
 
     fn case(&mut self, template: &Arc<Template>, rng: &mut Rng) -> Case {
         let at = code_address(rng);
-        let start = start_state(at, rng);
+        let local = percent(rng, self.local_share);
+        let selectors = Selectors {
+            segments: &template.segments,
+            local,
+        };
+        let start = start_state(at, selectors, rng);
         let room = (CODE + CODE_BYTES - at) as usize;
         let mut sequence = Sequence {
             at,
@@ -75,6 +98,10 @@ impl Generator {
             known: Known {
                 gpr: start.gpr.map(Some),
                 segments: start.segments.map(Some),
+                code_segment: start.cs,
+                nested: false,
+                template: Arc::clone(template),
+                local,
             },
             undefined: 0,
         };
@@ -89,11 +116,16 @@ impl Generator {
         let Sequence {
             mut code,
             mut units,
+            known,
             ..
         } = sequence;
-        let next = at + code.len() as u32 + EXIT_JUMP as u32;
-        code.push(0xe9);
-        code.extend(EXIT.wrapping_sub(next).to_le_bytes());
+        let end = at + code.len() as u32;
+        code.extend(exit_jump(
+            local,
+            &template.segments,
+            known.code_segment,
+            end,
+        ));
         // Code at the end of the second page is cut there: the last instruction runs into an unmapped page.
         code.truncate(room);
         units.retain(|unit| unit.at < room);
@@ -103,8 +135,10 @@ impl Generator {
         }
         Case {
             start,
+            at,
             code,
             units,
+            last_code_segment: known.code_segment,
             template: Arc::clone(template),
         }
     }
@@ -116,14 +150,16 @@ impl Generator {
             return;
         }
         let form = self.forms[rng.usize(..self.forms.len())];
-        if (always_faults(form) || cuts_eip(form)) && !percent(rng, ENDING_CHANCE) {
+        let ends =
+            always_faults(form) || cuts_eip(form) && sequence.known.code_segment == FLAT_CODE;
+        if ends && !percent(rng, ENDING_CHANCE) {
             return self.append_unit(sequence, rng);
         }
         for _ in 0..ATTEMPTS {
             let encoded = if percent(rng, 10) {
-                encode::noise(rng)
+                encode::noise(sequence.known.bits(), rng)
             } else {
-                encode::random(form, rng)
+                encode::random(form, sequence.known.bits(), rng)
             };
             if encoded.is_some_and(|encoded| self.unit(sequence, encoded, rng).is_ok()) {
                 return;
@@ -142,7 +178,7 @@ impl Generator {
         let Some(Row::Generated(style)) = row(form) else {
             return Err(Conflict);
         };
-        let drawn = Drawn::new(encoded);
+        let drawn = Drawn::new(encoded, self.keeps_pointers);
         let transfer = match style {
             Style::Plain => {
                 let mut drawn = drawn;
@@ -151,6 +187,7 @@ impl Generator {
                     drawn,
                     before: Vec::new(),
                     direct_far: false,
+                    code_segment: None,
                 }
             }
             Style::Relative => Transfer::relative(drawn, &sequence.known, rng)?,
@@ -159,7 +196,7 @@ impl Generator {
         // Once as it is; if it consumes an undefined flag, once more with an instruction in front that defines all.
         let define = [0x39, 0xc0 | rng.u8(..)];
         for front in [&[][..], &define] {
-            if self.assemble(sequence, transfer.clone(), front, form, rng) {
+            if self.assemble(sequence, transfer.clone(), front, form) {
                 return Ok(());
             }
         }
@@ -172,30 +209,38 @@ impl Generator {
         transfer: Transfer,
         front: &[u8],
         form: Code,
-        rng: &mut Rng,
     ) -> bool {
         let Transfer {
             mut drawn,
             before,
             direct_far,
+            code_segment,
         } = transfer;
         let start = sequence.at + sequence.code.len() as u32;
-        let prepared = drawn.needs.encode(&sequence.known, 0).len() + before.len();
+        let Ok(needs) = drawn.needs.encode(&sequence.known, 0) else {
+            return false;
+        };
+        let prepared = needs.len() + before.len();
         let target =
             start + (front.len() + prepared + drawn.encoded.bytes.len() + drawn.after.len()) as u32;
-        if direct_far {
+        if let Some(selector) = code_segment.filter(|_| direct_far) {
             let (at, size) = (
                 drawn.encoded.offsets.immediate_offset(),
                 drawn.encoded.offsets.immediate_size(),
             );
-            drawn.encoded.patch(at, size, target);
-            let selector = u32::from(selectors::code(rng));
-            drawn
-                .encoded
-                .patch(drawn.encoded.offsets.immediate_offset2(), 2, selector);
+            let offset = sequence.known.target_in(selector).resolve(target);
+            drawn.encoded.patch(at, size, offset);
+            drawn.encoded.patch(
+                drawn.encoded.offsets.immediate_offset2(),
+                2,
+                u32::from(selector),
+            );
         }
+        let Ok(needs) = drawn.needs.encode(&sequence.known, target) else {
+            return false;
+        };
         let mut bytes = front.to_vec();
-        bytes.extend(drawn.needs.encode(&sequence.known, target));
+        bytes.extend(needs);
         bytes.extend(before);
         let main = bytes.len();
         bytes.extend(&drawn.encoded.bytes);
@@ -205,6 +250,17 @@ impl Generator {
         }
         if let Some((index, selector)) = drawn.segment_load {
             sequence.known.segments[index] = Some(selector);
+        }
+        if let Some(nested) = drawn.nested {
+            sequence.known.nested = nested;
+        }
+        let segment_of = |&selector: &u16| sequence.known.template.segments.segment(selector);
+        let entered = code_segment.filter(|selector| {
+            // Other selectors fault, which ends the case.
+            segment_of(selector).is_some_and(|segment| segment.is_code())
+        });
+        if let Some(selector) = entered {
+            sequence.known.code_segment = selector;
         }
         true
     }
@@ -220,31 +276,56 @@ impl Generator {
         form: Code,
     ) -> bool {
         let bytes = [prepared, rest].concat();
-        let start = sequence.at + sequence.code.len() as u32;
         if sequence.code.len() + bytes.len() > sequence.limit {
             return false;
         }
-        let Ok(undefined) = flags::undefined(&bytes, start, sequence.undefined) else {
+        let at = sequence.code.len();
+        if stores_pointers(form).is_some() && !sequence.is_inside_code_segment(bytes.len()) {
+            return false;
+        }
+        let piece = Piece {
+            at: at as u32,
+            bits: sequence.known.bits(),
+            bytes: &bytes,
+        };
+        let Ok(undefined) = flags::undefined(&[piece], sequence.undefined) else {
             return false;
         };
-        let at = sequence.code.len();
-        sequence.undefined = undefined
-            .get(&(start + bytes.len() as u32))
-            .copied()
-            .unwrap_or(0);
-        let mut decoder = Decoder::with_ip(32, &bytes, u64::from(start), DecoderOptions::NONE);
-        while decoder.can_decode() {
-            sequence.known.execute(&decoder.decode(), &mut self.factory);
+        let end = (at + bytes.len()) as u32;
+        sequence.undefined = undefined.get(&end).copied().unwrap_or(0);
+        for instruction in piece.instructions() {
+            sequence.known.execute(&instruction, &mut self.factory);
         }
         sequence.units.push(Unit {
             at,
             main: at + main,
             len: bytes.len(),
+            code_segment: sequence.known.code_segment,
             form,
         });
         sequence.code.extend(bytes);
         true
     }
+}
+
+/// The jump at the end of a case, at the linear address `at` in the code segment `code_segment`. Cases that use the LDT leave it
+/// by a far JMP.
+pub fn exit_jump(local: bool, segments: &LocalTable, code_segment: u16, at: u32) -> Vec<u8> {
+    /// Bytes of a near JMP.
+    const NEAR: u32 = 5;
+    if !local {
+        let mut bytes = vec![0xe9];
+        bytes.extend(EXIT.wrapping_sub(at + NEAR).to_le_bytes());
+        return bytes;
+    }
+    let is_16 = segments
+        .segment(code_segment)
+        .is_some_and(|segment| !segment.big);
+    let mut bytes = if is_16 { vec![0x66] } else { Vec::new() };
+    bytes.push(0xea);
+    bytes.extend(EXIT_FAR.to_le_bytes());
+    bytes.extend(FLAT_CODE.to_le_bytes());
+    bytes
 }
 
 /// Whether a unit may run into the unmapped page behind the code. What wipes the pointers that FXSAVE and its kin store must
@@ -270,17 +351,30 @@ fn start_flags(rng: &mut Rng) -> u32 {
     EFLAGS_SET | rng.u32(..) & STATUS | direction | alignment
 }
 
-fn start_state(eip: u32, rng: &mut Rng) -> State {
+fn start_state(at: u32, selectors: Selectors<'_>, rng: &mut Rng) -> State {
+    let reaches = |segment: &Segment| {
+        let offset = at.wrapping_sub(segment.base);
+        segment.contains(offset, 1) && (segment.big || offset + MAX_CODE as u32 <= 0x1_0000)
+    };
+    let cs = selectors.initial_code(rng, reaches);
+    let base = selectors
+        .segments
+        .segment(cs)
+        .map_or(0, |segment| segment.base);
+    let segments = selectors.initial(rng);
     let mut gpr = [0; 8];
     gpr.fill_with(|| integer(rng));
     gpr[ESP] = address::stack(rng);
-    let [ds, es] = [selectors::initial(rng), selectors::initial(rng)];
-    let [fs, gs] = [selectors::initial_extra(rng), selectors::initial_extra(rng)];
+    if let Some(stack) = selectors.segments.segment(segments[SS]) {
+        let noise = if stack.big { 0 } else { rng.u32(..) & !0xffff };
+        gpr[ESP] = noise | gpr[ESP].wrapping_sub(stack.base);
+    }
     State {
         gpr,
-        eip,
+        cs,
+        eip: at.wrapping_sub(base),
         eflags: start_flags(rng),
-        segments: [ds, es, fs, gs, FLAT_DATA],
+        segments,
         fx: values::fx_state(rng),
     }
 }

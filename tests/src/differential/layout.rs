@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   0x0900_0000  exit page: the code of a case ends with a jump to it
+//!   0x0900_1000  where the way into a case finds its CS:EIP and SS:ESP    (engines only)
 //!   0x1000_0000  code: 2 pages, executable and read-only      (unmapped around)
 //!   0x2000_0000  sandbox, 8 pages:  -  RW RW RO  -  RW RW  -
 //!   0x6000_0000  the shared file (native program only)
@@ -15,6 +16,16 @@ use std::fmt::Write as _;
 pub const PAGE: u32 = 0x1000;
 /// Linear address of the exit page; its first byte is where a case ends.
 pub const EXIT: u32 = 0x0900_0000;
+/// Linear address at which a case with segments of the LDT ends: HLT, which raises #GP.
+pub const EXIT_FAR: u32 = EXIT + EXIT_FAR_OFFSET;
+/// Offset of [`EXIT_FAR`] in the exit page.
+pub const EXIT_FAR_OFFSET: u32 = 0x800;
+/// Linear address of the way into a case in an engine: loads SS:ESP and CS:EIP from [`ENTRY`].
+pub const ENTER: u32 = EXIT + ENTER_OFFSET;
+/// Offset of [`ENTER`] in the exit page.
+pub const ENTER_OFFSET: u32 = 0x900;
+/// Linear address of the page with SS:ESP and CS:EIP of a case: two far pointers, eight bytes each.
+pub const ENTRY: u32 = EXIT + PAGE;
 /// Linear address of the first code page.
 pub const CODE: u32 = 0x1000_0000;
 /// Bytes of the code pages.
@@ -49,6 +60,9 @@ pub const SEGMENT_DOWN_LIMIT: u32 = PAGE - 1;
 /// Limit of [`SEGMENT_READ_ONLY`].
 pub const SEGMENT_READ_ONLY_LIMIT: u32 = 2 * PAGE - 1;
 
+/// Entries of the LDT.
+pub const LDT_ENTRIES: usize = 26;
+
 /// Cases of one round trip to the native program.
 pub const BATCH: usize = 1024;
 /// Room for the code of one case.
@@ -63,6 +77,8 @@ const CODE_ALIAS: u32 = 0x5000_0000;
 pub const HEADER_COUNT: u32 = 0;
 /// Word index in the header of the shared file: index of the case being run.
 pub const HEADER_CURRENT: u32 = 1;
+/// File offset of the LDT: [`LDT_ENTRIES`] times `struct user_desc`.
+pub const SHARED_LDT: u32 = 64;
 /// File offset of the code pages.
 pub const SHARED_CODE: u32 = PAGE;
 /// File offset of the template of the sandbox.
@@ -85,14 +101,20 @@ pub const IN_EAX: u32 = 0;
 pub const IN_EFLAGS: u32 = 32;
 /// DS at the start; ES, FS and GS follow, a doubleword each.
 pub const IN_DS: u32 = 36;
-/// Linear address of the first instruction.
+/// Linear address of the code.
 pub const IN_CODE_AT: u32 = 52;
 /// Bytes of code.
 pub const IN_CODE_LENGTH: u32 = 56;
+/// EIP at the start.
+pub const IN_EIP: u32 = 60;
+/// CS at the start.
+pub const IN_CS: u32 = 64;
+/// SS at the start.
+pub const IN_SS: u32 = 68;
 /// FXSAVE image at the start.
-pub const IN_FX: u32 = 64;
+pub const IN_FX: u32 = 80;
 /// The code.
-pub const IN_CODE: u32 = 576;
+pub const IN_CODE: u32 = 592;
 /// Bytes of one case.
 pub const IN_SIZE: u32 = IN_CODE + MAX_CODE as u32;
 
@@ -116,6 +138,8 @@ pub const OUT_CR2: u32 = 72;
 pub const OUT_FIRST_CHANGE: u32 = 76;
 /// Number of changed doublewords.
 pub const OUT_CHANGES: u32 = 80;
+/// CS at the end.
+pub const OUT_CS: u32 = 84;
 /// FXSAVE image at the end.
 pub const OUT_FX: u32 = 128;
 /// Bytes of one outcome.
@@ -131,8 +155,12 @@ const KERNEL_TSS_OFFSET: u32 = 0x2000;
 pub const MAILBOX: u32 = 0x11_0000;
 /// Physical address of the record of the outcome.
 pub const MAILBOX_OUT: u32 = MAILBOX + PAGE;
+/// Physical address of the LDT.
+pub const LDT_FRAME: u32 = MAILBOX + 2 * PAGE;
 /// Physical address of the exit page.
 pub const EXIT_FRAME: u32 = 0x12_0000;
+/// Physical address of the page at [`ENTRY`].
+pub const ENTRY_FRAME: u32 = EXIT_FRAME + PAGE;
 /// Physical address of the code pages.
 pub const CODE_FRAME: u32 = 0x13_0000;
 /// Physical address of the sandbox; frames of unmapped pages are unused.
@@ -159,6 +187,10 @@ pub fn c_header() -> String {
         ("SANDBOX_PAGES", SANDBOX_PAGES),
         ("SANDBOX_WRITABLE", SANDBOX_WRITABLE),
         ("SANDBOX_READ_ONLY", SANDBOX_READ_ONLY),
+        ("EXIT_FAR", EXIT_FAR),
+        ("EXIT_FAR_OFFSET", EXIT_FAR_OFFSET),
+        ("ENTER", ENTER),
+        ("FLAT_CODE", u32::from(FLAT_CODE)),
         ("FLAT_DATA", u32::from(FLAT_DATA)),
         ("SEGMENT_LIMITED", u32::from(SEGMENT_LIMITED)),
         ("SEGMENT_DOWN", u32::from(SEGMENT_DOWN)),
@@ -169,6 +201,8 @@ pub fn c_header() -> String {
         ("SEGMENT_READ_ONLY_LIMIT", SEGMENT_READ_ONLY_LIMIT),
         ("SHARED", SHARED),
         ("SHARED_SIZE", SHARED_SIZE),
+        ("LDT_ENTRIES", LDT_ENTRIES as u32),
+        ("SHARED_LDT", SHARED_LDT),
         ("SHARED_CODE", SHARED_CODE),
         ("SHARED_TEMPLATE", SHARED_TEMPLATE),
         ("SHARED_IN", SHARED_IN),
@@ -183,6 +217,9 @@ pub fn c_header() -> String {
         ("IN_GS", IN_DS + 12),
         ("IN_CODE_AT", IN_CODE_AT),
         ("IN_CODE_LENGTH", IN_CODE_LENGTH),
+        ("IN_EIP", IN_EIP),
+        ("IN_CS", IN_CS),
+        ("IN_SS", IN_SS),
         ("IN_FX", IN_FX),
         ("IN_CODE", IN_CODE),
         ("IN_SIZE", IN_SIZE),
@@ -199,6 +236,7 @@ pub fn c_header() -> String {
         ("OUT_CR2", OUT_CR2),
         ("OUT_FIRST_CHANGE", OUT_FIRST_CHANGE),
         ("OUT_CHANGES", OUT_CHANGES),
+        ("OUT_CS", OUT_CS),
         ("OUT_FX", OUT_FX),
         ("OUT_SIZE", OUT_SIZE),
         ("KERNEL_BASE", KERNEL_BASE),
@@ -206,6 +244,8 @@ pub fn c_header() -> String {
         ("KERNEL_TSS_OFFSET", KERNEL_TSS_OFFSET),
         ("MAILBOX", KERNEL_BASE + MAILBOX),
         ("MAILBOX_OUT", KERNEL_BASE + MAILBOX_OUT),
+        ("LDT_ADDRESS", KERNEL_BASE + LDT_FRAME),
+        ("LDT_LIMIT", LDT_ENTRIES as u32 * 8 - 1),
         ("PAGE_DIRECTORY_POINTERS", PAGE_DIRECTORY_POINTERS),
         ("IDENTITY_ENTRY", IDENTITY_ENTRY),
         ("STOP_PORT", u32::from(STOP_PORT)),

@@ -3,18 +3,21 @@
 //! ```text
 //!   linear                 physical
 //!   0900_0000 exit         EXIT_FRAME     user, execute
+//!   0900_1000 entry        ENTRY_FRAME    user, no execute
 //!   1000_0000 code         CODE_FRAME     user, execute
 //!   2000_0000 sandbox      SANDBOX_FRAME  user, no execute, as the native program maps it
 //!   C000_0000 all RAM      0              supervisor
 //! ```
 //! PAE paging with NX, as the host has it: so error codes of fetches carry the I/D bit on both sides.
-//! Nothing of the processor is set from outside but where it starts: a case enters by IRET and leaves by an exception.
+//! Nothing of the processor is set from outside but where it starts: a case enters by IRET and a far JMP in ring 3, and leaves by
+//! an exception.
 
 use super::case::{Case, Change, Outcome, SANDBOX_BYTES, Template};
 use super::layout::{
-    CODE, CODE_BYTES, CODE_FRAME, EXIT, EXIT_FRAME, FILLER, KERNEL, KERNEL_BASE, MAILBOX,
-    MAILBOX_OUT, OUT_EIP, OUT_SIGNAL, OUT_SIZE, OUT_TRAP, PAGE, PAGE_DIRECTORY_POINTERS, SANDBOX,
-    SANDBOX_FRAME, SANDBOX_PAGES, SANDBOX_READ_ONLY, SANDBOX_WRITABLE, STOP_PORT,
+    CODE, CODE_BYTES, CODE_FRAME, ENTER_OFFSET, ENTRY, ENTRY_FRAME, EXIT, EXIT_FAR,
+    EXIT_FAR_OFFSET, EXIT_FRAME, FILLER, FLAT_CODE, KERNEL, KERNEL_BASE, LDT_FRAME, MAILBOX,
+    MAILBOX_OUT, OUT_CS, OUT_EIP, OUT_SIGNAL, OUT_SIZE, OUT_TRAP, PAGE, PAGE_DIRECTORY_POINTERS,
+    SANDBOX, SANDBOX_FRAME, SANDBOX_PAGES, SANDBOX_READ_ONLY, SANDBOX_WRITABLE, STOP_PORT,
 };
 use super::toolchain::{self, BuildError};
 use super::wire::{self, word};
@@ -46,13 +49,13 @@ pub enum MachineError {
     Build(#[from] BuildError),
     /// A file operation failed.
     #[error("differential machine: {0}")]
-    Io(#[from] std::io::Error),
+    Io(std::io::Error),
     /// No memory for the machine.
     #[error("differential machine: {0}")]
-    Memory(#[from] mmu::MemoryError),
+    Memory(mmu::MemoryError),
     /// The processor could not be made.
     #[error("differential machine: {0}")]
-    Processor(#[from] VcpuError),
+    Processor(VcpuError),
     /// The processor left the run loop for another reason than the stop port.
     #[error("the engine stopped with {exit:?} at {eip:08x}")]
     Stopped {
@@ -69,6 +72,24 @@ pub enum MachineError {
         /// EIP at that moment.
         eip: u32,
     },
+}
+
+impl From<std::io::Error> for MachineError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<mmu::MemoryError> for MachineError {
+    fn from(error: mmu::MemoryError) -> Self {
+        Self::Memory(error)
+    }
+}
+
+impl From<VcpuError> for MachineError {
+    fn from(error: VcpuError) -> Self {
+        Self::Processor(error)
+    }
 }
 
 /// The chipset: one port that stops the machine.
@@ -155,8 +176,21 @@ pub struct Ran {
     pub emulated: u64,
 }
 
-/// Instructions between the stops around a case that are not the case's: IRET into it, and OUT behind it.
-const FRAME_INSTRUCTIONS: u64 = 2;
+/// Instructions between the stops around a case that are not the case's: IRET, LSS and JMP into it, and OUT behind it.
+const FRAME_INSTRUCTIONS: u64 = 4;
+
+/// The way into a case: `lss esp, cs:[ENTRY]`, `jmp far cs:[ENTRY + 8]`.
+fn enter() -> Vec<u8> {
+    let lss = [0x2e, 0x0f, 0xb2, 0x25];
+    let jmp = [0x2e, 0xff, 0x2d];
+    [
+        &lss[..],
+        &ENTRY.to_le_bytes(),
+        &jmp,
+        &(ENTRY + 8).to_le_bytes(),
+    ]
+    .concat()
+}
 
 /// A machine, ready for cases.
 pub struct Machine {
@@ -174,6 +208,8 @@ impl Machine {
             write(&memory, address, &entry.to_le_bytes());
         }
         write(&memory, EXIT_FRAME, &[HLT]);
+        write(&memory, EXIT_FRAME + EXIT_FAR_OFFSET, &[HLT]);
+        write(&memory, EXIT_FRAME + ENTER_OFFSET, &enter());
         write(&memory, CODE_FRAME, &[FILLER; CODE_BYTES as usize]);
         let mut vcpu = side.processor(Mmu::new(memory)?)?;
         vcpu.set_linux_entry(KERNEL, 0);
@@ -192,9 +228,10 @@ impl Machine {
     /// When the case does not come to an end, or breaks the ring-0 program; the machine is not usable afterwards.
     pub fn run(&mut self, case: &Case) -> Result<Ran, MachineError> {
         self.load(&case.template);
-        let code = CODE_FRAME + (case.start.eip - CODE);
+        let code = CODE_FRAME + (case.at - CODE);
         self.write(code, &case.code);
         self.write(MAILBOX, &wire::case_record(case));
+        self.write(ENTRY_FRAME, &wire::entry_pointers(case));
         self.resume()?;
         let entered = self.vcpu.cpu.retired;
         self.resume()?;
@@ -207,7 +244,8 @@ impl Machine {
         if word(&record, OUT_SIGNAL) & 3 == 0 {
             return Err(MachineError::Kernel { vector, eip });
         }
-        if vector == GENERAL_PROTECTION && eip == EXIT {
+        let in_flat_code = word(&record, OUT_CS) as u16 == FLAT_CODE;
+        if vector == GENERAL_PROTECTION && in_flat_code && matches!(eip, EXIT | EXIT_FAR) {
             record[OUT_SIGNAL as usize..][..4].fill(0);
         }
         let changes = self.collect(&case.template);
@@ -236,6 +274,7 @@ impl Machine {
             .is_some_and(|loaded| Arc::ptr_eq(loaded, template))
         {
             self.write(SANDBOX_FRAME, template.bytes());
+            self.write(LDT_FRAME, &wire::descriptors(template));
             self.loaded = Some(Arc::clone(template));
         }
     }
@@ -302,6 +341,7 @@ fn page_tables() -> Vec<(u32, u64)> {
             .map(|at| (KERNEL_BASE + at, at, supervisor)),
     );
     pages.push((EXIT, EXIT_FRAME, PRESENT | USER));
+    pages.push((ENTRY, ENTRY_FRAME, PRESENT | USER | NO_EXECUTE));
     pages.extend(
         (0..CODE_BYTES)
             .step_by(PAGE as usize)

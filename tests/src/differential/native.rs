@@ -10,11 +10,12 @@
 //!
 //! A child that dies or does not answer is replaced, and the case it was at is reported.
 
-use super::case::{Case, Change, Outcome};
+use super::case::{Case, Change, Outcome, Pointers};
 use super::layout::{
     BATCH, CHANGE_SIZE, EXIT, HEADER_COUNT, HEADER_CURRENT, OUT_CHANGES, OUT_FIRST_CHANGE,
-    OUT_SIZE, SHARED_CHANGES, SHARED_IN, SHARED_OUT, SHARED_SIZE, SHARED_TEMPLATE,
+    OUT_SIZE, SHARED_CHANGES, SHARED_IN, SHARED_LDT, SHARED_OUT, SHARED_SIZE, SHARED_TEMPLATE,
 };
+use super::pointers;
 use super::toolchain::{self, BuildError};
 use super::wire::{self, word};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -30,6 +31,8 @@ use thiserror::Error;
 
 /// Longest time one batch may take before the case at hand counts as stuck, in milliseconds.
 const BATCH_TIMEOUT_MS: u16 = 20_000;
+/// Times that the processor is asked for its pointers to the last x87 instruction, which a switch of tasks may lose.
+const PROBES: usize = 8;
 
 /// A reason why the real CPU could not run a batch.
 #[derive(Debug, Error)]
@@ -39,10 +42,10 @@ pub enum NativeError {
     Build(#[from] BuildError),
     /// A file or process operation failed.
     #[error("native program: {0}")]
-    Io(#[from] io::Error),
+    Io(io::Error),
     /// A system call failed.
     #[error("native program: {0}")]
-    System(#[from] nix::Error),
+    System(nix::Error),
     /// The program died or got stuck in the case with this index of the batch.
     #[error("native program lost in case {case} of the batch: {how}")]
     Lost {
@@ -51,6 +54,18 @@ pub enum NativeError {
         /// The way in which the program ended.
         how: String,
     },
+}
+
+impl From<io::Error> for NativeError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<nix::Error> for NativeError {
+    fn from(error: nix::Error) -> Self {
+        Self::System(error)
+    }
 }
 
 /// The built program; every [`Native`] starts its own process from it.
@@ -82,6 +97,7 @@ pub struct Native<'p> {
     program: &'p Program,
     shared: File,
     child: Child,
+    records_pointers: bool,
 }
 
 impl<'p> Native<'p> {
@@ -90,11 +106,33 @@ impl<'p> Native<'p> {
         let shared = File::from(memfd_create(c"differential", MFdFlags::MFD_CLOEXEC)?);
         shared.set_len(u64::from(SHARED_SIZE))?;
         let child = spawn(program, &shared)?;
-        Ok(Self {
+        let mut native = Self {
             program,
             shared,
             child,
-        })
+            records_pointers: false,
+        };
+        native.records_pointers = native.probe_pointers()?;
+        Ok(native)
+    }
+
+    /// Asks the processor whether it records all pointers to the last x87 instruction.
+    fn probe_pointers(&mut self) -> Result<bool, NativeError> {
+        for (case, expected) in pointers::probes() {
+            let mut found = false;
+            for _ in 0..PROBES {
+                found |= pointers::are(&self.run(std::slice::from_ref(&case))?[0], expected);
+            }
+            if !found {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether the processor records all pointers to the last x87 instruction.
+    pub fn records_pointers(&self) -> bool {
+        self.records_pointers
     }
 
     /// Runs up to [`BATCH`] cases that share one template; returns one outcome a case.
@@ -108,6 +146,10 @@ impl<'p> Native<'p> {
         );
         self.shared
             .write_all_at(cases[0].template.bytes(), u64::from(SHARED_TEMPLATE))?;
+        self.shared.write_all_at(
+            &wire::user_descriptors(&cases[0].template),
+            u64::from(SHARED_LDT),
+        )?;
         let records: Vec<u8> = cases.iter().flat_map(wire::case_record).collect();
         self.shared.write_all_at(&records, u64::from(SHARED_IN))?;
         self.shared.write_all_at(
@@ -162,8 +204,29 @@ impl<'p> Native<'p> {
             .read_exact_at(&mut changes, u64::from(SHARED_CHANGES))?;
         Ok(records
             .into_iter()
-            .map(|record| outcome(record, &changes))
+            .map(|record| self.outcome(record, &changes))
             .collect())
+    }
+
+    /// One outcome from the shared file.
+    fn outcome(&self, record: &[u8], changes: &[u8]) -> Outcome {
+        let first = word(record, OUT_FIRST_CHANGE) * CHANGE_SIZE;
+        let changes = changes[first as usize..]
+            [..(word(record, OUT_CHANGES) * CHANGE_SIZE) as usize]
+            .chunks_exact(CHANGE_SIZE as usize)
+            .map(|change| Change {
+                address: word(change, 0),
+                value: word(change, 4),
+            })
+            .collect();
+        let outcome = wire::outcome(record, changes);
+        Outcome {
+            pointers: match self.records_pointers {
+                true => pointers::known(&outcome),
+                false => Pointers::Unknown,
+            },
+            ..outcome
+        }
     }
 }
 
@@ -185,23 +248,12 @@ fn spawn(program: &Program, shared: &File) -> Result<Child, NativeError> {
     Ok(child)
 }
 
-/// One outcome from the shared file.
-fn outcome(record: &[u8], changes: &[u8]) -> Outcome {
-    let first = word(record, OUT_FIRST_CHANGE) * CHANGE_SIZE;
-    let changes = changes[first as usize..][..(word(record, OUT_CHANGES) * CHANGE_SIZE) as usize]
-        .chunks_exact(CHANGE_SIZE as usize)
-        .map(|change| Change {
-            address: word(change, 0),
-            value: word(change, 4),
-        })
-        .collect();
-    wire::outcome(record, changes)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::case::{Exception, FX_SIZE, PAGE_FAULT, State, Template};
-    use super::super::layout::{CODE, FLAT_DATA, SANDBOX};
+    use super::super::case::{Exception, FX_SIZE, PAGE_FAULT, SS, State, Template};
+    use super::super::generate::exit_jump;
+    use super::super::layout::{CODE, FLAT_CODE, FLAT_DATA, SANDBOX};
+    use super::super::segments::LocalTable;
     use super::*;
     use std::sync::Arc;
 
@@ -213,12 +265,14 @@ mod tests {
         fx[25] = 0x1f;
         let start = State {
             gpr: [1, 2, 3, SANDBOX + 0x1010, SANDBOX + 0x6000, 6, 7, 8],
+            cs: FLAT_CODE,
             eip: CODE,
             eflags: 0x202,
             segments: [FLAT_DATA, FLAT_DATA, 0, 0, FLAT_DATA],
             fx,
         };
-        let template = Arc::new(Template::new(vec![0; super::super::case::SANDBOX_BYTES]));
+        let sandbox = vec![0; super::super::case::SANDBOX_BYTES];
+        let template = Arc::new(Template::new(sandbox, LocalTable::default()));
         let mut code = code.to_vec();
         code.push(0xe9);
         code.extend(
@@ -227,8 +281,10 @@ mod tests {
         );
         Case {
             start,
+            at: CODE,
             code,
             units: Vec::new(),
+            last_code_segment: FLAT_CODE,
             template,
         }
     }
@@ -280,6 +336,31 @@ mod tests {
             })
         );
         assert_eq!(outcomes[3].end.eip, CODE + 2);
+    }
+
+    /// IRET to a 16-bit stack loads the low half of ESP only. Linux returns to such stacks in a way that keeps the upper half
+    /// (arch/x86/kernel/espfix_64.c), so the host's interrupts do not show in cases on 16-bit stacks.
+    #[test]
+    fn the_kernel_keeps_the_upper_half_of_esp_on_a_16_bit_stack() {
+        let mut rng = fastrand::Rng::with_seed(1);
+        let segments = LocalTable::random(&mut rng);
+        let stack = segments
+            .draw(&mut rng, |segment| segment.is_stack() && !segment.big)
+            .expect("16-bit data is common");
+        // mov eax, 20 (getpid); int 0x80; jmp far EXIT_FAR
+        let mut case = case(&[0xb8, 20, 0, 0, 0, 0xcd, 0x80]);
+        case.code.truncate(7);
+        case.code
+            .extend(exit_jump(true, &segments, FLAT_CODE, CODE + 7));
+        case.start.segments[SS] = stack;
+        case.start.gpr[4] = 0xabcd_1234;
+        let sandbox = vec![0; super::super::case::SANDBOX_BYTES];
+        case.template = Arc::new(Template::new(sandbox, segments));
+        let program = Program::build().unwrap();
+        let outcomes = Native::start(&program).unwrap().run(&[case]).unwrap();
+        assert_eq!(outcomes[0].exception, None);
+        assert_eq!(outcomes[0].end.segments[SS], stack);
+        assert_eq!(outcomes[0].end.gpr[4], 0xabcd_1234);
     }
 
     #[test]

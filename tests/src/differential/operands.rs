@@ -2,9 +2,8 @@
 
 use super::address;
 use super::encode::Encoded;
-use super::flags::{AC, DF, ID, STATUS, TF};
-use super::prepare::{Conflict, ESP, Known, Needs, Value, gpr_index, segment_index};
-use super::selectors;
+use super::flags::{AC, DF, ID, NT, STATUS, TF};
+use super::prepare::{Conflict, ESP, Known, Needs, Value, gpr_index, segment_index, zero_word};
 use super::values::{control_word, integer, mxcsr, percent};
 use fastrand::Rng;
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
@@ -44,16 +43,23 @@ pub struct Drawn {
     pub after: Vec<u8>,
     /// The segment register it loads, as an index of [`super::case::State::segments`], and the selector.
     pub segment_load: Option<(usize, u16)>,
+    /// Whether the pointers to the last x87 instruction stay where FNSTENV and FNSAVE store them.
+    keeps_pointers: bool,
+    /// The value of NT that it leaves, if it loads the flag.
+    pub nested: Option<bool>,
 }
 
 impl Drawn {
-    /// `encoded` with no demands yet.
-    pub fn new(encoded: Encoded) -> Self {
+    /// `encoded` with no demands yet. What FNSTENV and FNSAVE store about the last x87 instruction is wiped unless
+    /// `keeps_pointers`.
+    pub fn new(encoded: Encoded, keeps_pointers: bool) -> Self {
         Self {
             encoded,
             needs: Needs::default(),
             after: Vec::new(),
             segment_load: None,
+            keeps_pointers,
+            nested: None,
         }
     }
 
@@ -61,17 +67,16 @@ impl Drawn {
     pub fn choose(&mut self, known: &Known, rng: &mut Rng) -> Result<(), Conflict> {
         match self.encoded.instruction.mnemonic() {
             Mnemonic::Div | Mnemonic::Idiv => self.dividend(rng)?,
-            Mnemonic::Shld | Mnemonic::Shrd => self.double_shift_count(rng)?,
             Mnemonic::Int => self.interrupt(rng),
-            Mnemonic::Enter => self.frame(rng)?,
-            Mnemonic::Leave => self.needs.set(EBP, Value::Const(address::stack(rng)))?,
+            Mnemonic::Enter => self.frame(known, rng)?,
+            Mnemonic::Leave => self.frame_pointer(known, rng)?,
             Mnemonic::Popf | Mnemonic::Popfd => self.pop_flags(rng),
             Mnemonic::Xlatb => return self.translate(known, rng),
             _ => {}
         }
         self.segment_operand(known, rng)?;
-        let address = self.choose_address(rng);
-        self.contents(address, rng)?;
+        let address = self.choose_address(known, rng);
+        self.contents(address, known, rng)?;
         self.strings(known, rng)?;
         if has_memory_operand(&self.encoded.instruction) {
             self.place(address, known, rng)?;
@@ -83,13 +88,17 @@ impl Drawn {
     }
 
     /// A linear address for the memory operand, if there is one.
-    fn choose_address(&self, rng: &mut Rng) -> u32 {
-        let size = self.encoded.instruction.memory_size().size() as u32;
-        if stores_pointers(self.encoded.instruction.code()).is_some() || percent(rng, 10) {
-            address::writable(size, rng)
-        } else {
-            address::any(size, rng)
-        }
+    fn choose_address(&self, known: &Known, rng: &mut Rng) -> u32 {
+        let instruction = self.encoded.instruction;
+        let size = instruction.memory_size().size() as u32;
+        let writable = self.wiped_pointers().is_some() || percent(rng, 10);
+        known.inside(instruction.memory_segment(), size, rng, |rng| {
+            if writable {
+                address::writable(size, rng)
+            } else {
+                address::any(size, rng)
+            }
+        })
     }
 
     /// A dividend that mostly gives a quotient that fits.
@@ -117,25 +126,6 @@ impl Drawn {
         }
     }
 
-    /// Chooses the count of SHLD or SHRD, up to the operand size: beyond, the 16-bit forms have no defined result.
-    fn double_shift_count(&mut self, rng: &mut Rng) -> Result<(), Conflict> {
-        let wide = matches!(
-            self.encoded.instruction.code(),
-            Code::Shld_rm32_r32_imm8
-                | Code::Shrd_rm32_r32_imm8
-                | Code::Shld_rm32_r32_CL
-                | Code::Shrd_rm32_r32_CL
-        );
-        let count = if wide { rng.u32(0..32) } else { rng.u32(0..17) };
-        let noise = rng.u32(..) & !0x1f;
-        if self.encoded.offsets.has_immediate() {
-            self.encoded.set_immediate(noise | count);
-            Ok(())
-        } else {
-            self.needs.set(ECX, Value::Const(noise | count))
-        }
-    }
-
     /// Chooses the vector of INT n. All gates but those of #BP and #OF are closed to ring 3; vector 0x80 would enter the host
     /// kernel.
     fn interrupt(&mut self, rng: &mut Rng) {
@@ -145,13 +135,24 @@ impl Drawn {
     }
 
     /// Chooses the operands of ENTER: modest frames, any nesting level.
-    fn frame(&mut self, rng: &mut Rng) -> Result<(), Conflict> {
+    fn frame(&mut self, known: &Known, rng: &mut Rng) -> Result<(), Conflict> {
         self.encoded.set_immediate(rng.u32(0..0x60));
-        self.needs.set(EBP, Value::Const(address::stack(rng)))
+        self.frame_pointer(known, rng)
+    }
+
+    /// Points EBP, or BP, into the stack.
+    fn frame_pointer(&mut self, known: &Known, rng: &mut Rng) -> Result<(), Conflict> {
+        let frame = stack_address(known, rng)?;
+        self.needs.set(EBP, Value::Const(frame))
     }
 
     fn pop_flags(&mut self, rng: &mut Rng) {
         let mut image = flags_image(rng);
+        let nested = percent(rng, 3);
+        if nested {
+            image |= NT;
+        }
+        self.nested = Some(nested);
         if percent(rng, 4) {
             // The trap comes after the instruction that follows.
             image |= TF;
@@ -166,8 +167,9 @@ impl Drawn {
 
     /// Chooses the table of XLAT: any 256 bytes.
     fn translate(&mut self, known: &Known, rng: &mut Rng) -> Result<(), Conflict> {
-        let offset = address::any(1, rng)
-            .wrapping_sub(known.base(self.encoded.instruction.memory_segment()));
+        let segment = self.encoded.instruction.memory_segment();
+        let table = known.inside(segment, 1, rng, |rng| address::any(1, rng));
+        let offset = table.wrapping_sub(known.base(segment));
         self.set_offset(
             EBX,
             offset,
@@ -177,7 +179,7 @@ impl Drawn {
     }
 
     /// Sets `register` to the effective address `offset`; with 16-bit addresses the upper half is noise, and an address that
-    /// does not fit stays what it is: linear addresses below 64 KiB are mapped nowhere.
+    /// does not fit stays what it is: what can be reached with 16 bits is mapped on all sides or on none.
     fn set_offset(
         &mut self,
         register: usize,
@@ -202,7 +204,7 @@ impl Drawn {
         if instruction.mnemonic() == Mnemonic::Pop
             && segment_index(instruction.op0_register()).is_some()
         {
-            let selector = self.load_segment(instruction.op0_register(), rng);
+            let selector = self.load_segment(instruction.op0_register(), known, rng);
             let image = Value::Const(rng.u32(..) & !0xffff | u32::from(selector));
             if instruction.stack_pointer_increment() == 2 {
                 self.needs.push_word(image);
@@ -219,7 +221,7 @@ impl Drawn {
         }
         let register = gpr_index(instruction.op_register(operand))
             .expect("selectors come in general registers");
-        let selector = self.selector(rng);
+        let selector = self.selector(known, rng);
         self.needs.set(
             register,
             Value::Const(rng.u32(..) & !0xffff | u32::from(selector)),
@@ -227,7 +229,7 @@ impl Drawn {
     }
 
     /// A selector for the instruction at hand, which loads a segment register or inspects a descriptor.
-    fn selector(&mut self, rng: &mut Rng) -> u16 {
+    fn selector(&mut self, known: &Known, rng: &mut Rng) -> u16 {
         let instruction = self.encoded.instruction;
         let loaded = match instruction.mnemonic() {
             Mnemonic::Lds => Register::DS,
@@ -236,31 +238,31 @@ impl Drawn {
             Mnemonic::Lgs => Register::GS,
             Mnemonic::Lss => Register::SS,
             Mnemonic::Mov => instruction.op0_register(),
-            _ => return selectors::inspected(rng),
+            _ => return known.selectors().inspected(rng),
         };
-        self.load_segment(loaded, rng)
+        self.load_segment(loaded, known, rng)
     }
 
-    fn load_segment(&mut self, register: Register, rng: &mut Rng) -> u16 {
+    fn load_segment(&mut self, register: Register, known: &Known, rng: &mut Rng) -> u16 {
         let selector = if register == Register::SS {
-            selectors::stack(rng)
+            known.selectors().stack(rng)
         } else {
-            selectors::data(rng)
+            known.selectors().data(rng)
         };
         self.segment_load = segment_index(register).map(|index| (index, selector));
         selector
     }
 
     /// Chooses the contents of the memory operand at `at`, for instructions that make something of particular values.
-    fn contents(&mut self, at: u32, rng: &mut Rng) -> Result<(), Conflict> {
+    fn contents(&mut self, at: u32, known: &Known, rng: &mut Rng) -> Result<(), Conflict> {
         let instruction = self.encoded.instruction;
         if !has_memory_operand(&instruction) {
             return Ok(());
         }
-        if let Some((offset, length)) = stores_pointers(instruction.code()) {
-            self.wipe(at + offset, length);
+        if let Some((offset, length)) = self.wiped_pointers() {
+            self.wipe(at + offset, length, known)?;
             if instruction.mnemonic() == Mnemonic::Fxsave {
-                self.wipe(at + MXCSR_MASK.0, MXCSR_MASK.1);
+                self.wipe(at + MXCSR_MASK.0, MXCSR_MASK.1, known)?;
             }
             return Ok(());
         }
@@ -268,10 +270,10 @@ impl Drawn {
             Mnemonic::Mov | Mnemonic::Lar | Mnemonic::Lsl | Mnemonic::Verr | Mnemonic::Verw
                 if selector_operand(&instruction).is_some() =>
             {
-                u32::from(self.selector(rng))
+                u32::from(self.selector(known, rng))
             }
             Mnemonic::Lds | Mnemonic::Les | Mnemonic::Lfs | Mnemonic::Lgs | Mnemonic::Lss => {
-                return self.far_pointer(at, rng);
+                return self.far_pointer(at, known, rng);
             }
             Mnemonic::Fldcw | Mnemonic::Fldenv | Mnemonic::Frstor => u32::from(control_word(rng)),
             Mnemonic::Ldmxcsr => loaded_mxcsr(rng),
@@ -302,8 +304,8 @@ impl Drawn {
         Ok(())
     }
 
-    fn far_pointer(&mut self, at: u32, rng: &mut Rng) -> Result<(), Conflict> {
-        let selector = u32::from(self.selector(rng));
+    fn far_pointer(&mut self, at: u32, known: &Known, rng: &mut Rng) -> Result<(), Conflict> {
+        let selector = u32::from(self.selector(known, rng));
         if self.encoded.instruction.op0_register().size() == 2 {
             self.store(at, 0, selector << 16 | rng.u32(0..0x10000));
         } else {
@@ -318,13 +320,19 @@ impl Drawn {
         self.needs.store(at + offset, Value::Const(value));
     }
 
-    /// Zeroes `length` bytes at `at` after the instruction, word by word: `mov word ptr ss:[at], 0`.
-    fn wipe(&mut self, at: u32, length: u32) {
+    /// Offset and length of the pointers that the instruction stores, if they have to be wiped: those of FXSAVE always.
+    fn wiped_pointers(&self) -> Option<(u32, u32)> {
+        let form = self.encoded.instruction.code();
+        let kept = self.keeps_pointers && form.mnemonic() != Mnemonic::Fxsave;
+        stores_pointers(form).filter(|_| !kept)
+    }
+
+    /// Zeroes `length` bytes at `at` after the instruction, word by word.
+    fn wipe(&mut self, at: u32, length: u32, known: &Known) -> Result<(), Conflict> {
         for word in (at..at + length).step_by(2) {
-            self.after.extend([0x66, 0x36, 0xc7, 0x05]);
-            self.after.extend(word.to_le_bytes());
-            self.after.extend([0, 0]);
+            self.after.extend(zero_word(known, word)?);
         }
+        Ok(())
     }
 
     /// Chooses the pointers and the count of a string instruction, and the pointer of MASKMOVQ and MASKMOVDQU.
@@ -341,7 +349,8 @@ impl Drawn {
                 OpKind::MemoryESEDI => (EDI, Register::ES, 4),
                 _ => continue,
             };
-            let offset = address::any(size, rng).wrapping_sub(known.base(segment));
+            let linear = known.inside(segment, size, rng, |rng| address::any(size, rng));
+            let offset = linear.wrapping_sub(known.base(segment));
             self.set_offset(register, offset, address_bytes, rng)?;
             if instruction.has_rep_prefix() || instruction.has_repne_prefix() {
                 let count = repeat_count(rng);
@@ -350,7 +359,7 @@ impl Drawn {
                 } else {
                     0
                 };
-                if self.needs.value(ECX, &UNKNOWN).is_none() {
+                if !self.needs.demands(ECX) {
                     self.needs.set(ECX, Value::Const(noise | count))?;
                 }
             }
@@ -360,20 +369,27 @@ impl Drawn {
 
     /// Chooses a stack pointer, mostly with room for the pushes of the preparation and of the instruction.
     pub fn stack(&mut self, known: &Known, rng: &mut Rng) -> Result<(), Conflict> {
-        let usable = self.needs.value(ESP, known).is_some_and(address::is_stack);
+        let usable = self
+            .needs
+            .value(ESP, known)
+            .is_some_and(|esp| address::is_stack(known.stack_linear(esp)));
         if !self.needs.pushes_nothing() {
             return if usable {
                 Ok(())
             } else {
-                self.needs.set(ESP, Value::Const(address::stack(rng)))
+                self.needs
+                    .set(ESP, Value::Const(stack_address(known, rng)?))
             };
         }
         if percent(rng, 4) {
-            self.needs.set(ESP, Value::Const(address::any(4, rng)))
+            let linear = known.inside(Register::SS, 4, rng, |rng| address::any(4, rng));
+            let esp = known.stack_offset(linear, rng)?;
+            self.needs.set(ESP, Value::Const(esp))
         } else if usable {
             Ok(())
         } else {
-            self.needs.set(ESP, Value::Const(address::stack(rng)))
+            self.needs
+                .set(ESP, Value::Const(stack_address(known, rng)?))
         }
     }
 
@@ -486,13 +502,13 @@ impl Drawn {
 /// NOP.
 const NOP: u8 = 0x90;
 
-/// A tracker that knows nothing: asks what the needs alone say.
-const UNKNOWN: Known = Known {
-    gpr: [None; 8],
-    segments: [None; 5],
-};
+/// A value of ESP or EBP with room on both sides.
+fn stack_address(known: &Known, rng: &mut Rng) -> Result<u32, Conflict> {
+    let linear = known.inside(Register::SS, 1, rng, address::stack);
+    known.stack_offset(linear, rng)
+}
 
-/// An EFLAGS image for POPF and IRET. NT stays clear: IRET would take it for a nested task.
+/// An EFLAGS image for POPF and IRET with NT clear.
 pub fn flags_image(rng: &mut Rng) -> u32 {
     let extra = match rng.u32(0..20) {
         0 => AC,

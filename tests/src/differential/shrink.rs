@@ -5,8 +5,8 @@
 
 use super::case::Case;
 use super::flags;
-use super::generate::EXIT_JUMP;
-use super::layout::{CODE, CODE_BYTES, EXIT};
+use super::generate::exit_jump;
+use super::layout::{CODE, CODE_BYTES};
 
 /// NOP.
 const NOP: u8 = 0x90;
@@ -17,11 +17,10 @@ pub fn shrink(case: &Case, mut fails: impl FnMut(&Case) -> bool) -> Case {
     loop {
         let smaller = (0..smallest.units.len())
             .rev()
-            .map(|index| without(&smallest, index))
+            .filter_map(|index| without(&smallest, index))
             .find(|candidate| {
                 // Without the unit an undefined flag may reach a consumer: such a difference would mean nothing.
-                flags::undefined(&candidate.code, candidate.start.eip, 0).is_ok()
-                    && fails(candidate)
+                consumes_nothing(candidate) && fails(candidate)
             });
         match smaller {
             Some(smaller) => smallest = smaller,
@@ -30,22 +29,39 @@ pub fn shrink(case: &Case, mut fails: impl FnMut(&Case) -> bool) -> Case {
     }
 }
 
-/// `case` without its unit `index`.
-fn without(case: &Case, index: usize) -> Case {
+/// Whether no instruction reads a flag that is undefined.
+fn consumes_nothing(case: &Case) -> bool {
+    let pieces: Vec<_> = case.pieces().collect();
+    flags::undefined(&pieces, 0).is_ok()
+}
+
+/// `case` without its unit `index`; `None` if that changes CS: what follows would run in another segment.
+fn without(case: &Case, index: usize) -> Option<Case> {
     let mut smaller = case.clone();
     let unit = smaller.units.remove(index);
+    let next = smaller
+        .units
+        .get(index)
+        .map_or(case.last_code_segment, |next| next.code_segment);
+    if next != unit.code_segment {
+        return None;
+    }
     let end = (unit.at + unit.len).min(smaller.code.len());
-    let room = (CODE + CODE_BYTES - smaller.start.eip) as usize;
-    if index == smaller.units.len() && unit.at + EXIT_JUMP <= room {
+    let jump = exit_jump(
+        case.is_local(),
+        &case.template.segments,
+        next,
+        case.at + unit.at as u32,
+    );
+    let room = (CODE + CODE_BYTES - smaller.at) as usize;
+    if index == smaller.units.len() && unit.at + jump.len() <= room {
         // It was the last: end the case where it began.
         smaller.code.truncate(unit.at);
-        let next = smaller.start.eip + (unit.at + EXIT_JUMP) as u32;
-        smaller.code.push(0xe9);
-        smaller.code.extend(EXIT.wrapping_sub(next).to_le_bytes());
+        smaller.code.extend(jump);
     } else {
         smaller.code[unit.at..end].fill(NOP);
     }
-    smaller
+    Some(smaller)
 }
 
 #[cfg(test)]
@@ -57,7 +73,7 @@ mod tests {
 
     #[test]
     fn only_the_unit_that_fails_is_left() {
-        let cases = Generator::new(generated()).batch(7, 0);
+        let cases = Generator::new(generated(), 0, true).batch(7, 0);
         let case = cases
             .iter()
             .find(|case| case.units.len() == 16)
@@ -68,16 +84,16 @@ mod tests {
         // Others stay only if an undefined flag would reach a consumer without them.
         assert!(smallest.units.contains(&culprit));
         assert!(smallest.units.len() < 4, "{} units", smallest.units.len());
-        assert!(flags::undefined(&smallest.code, smallest.start.eip, 0).is_ok());
+        assert!(consumes_nothing(&smallest));
     }
 
     #[test]
     fn a_case_of_nothing_ends_at_once() {
-        let cases = Generator::new(generated()).batch(7, 0);
+        let cases = Generator::new(generated(), 0, true).batch(7, 0);
         let smallest = shrink(&cases[0], |_| true);
         assert!(smallest.units.is_empty());
-        let flags =
-            flags::undefined(&smallest.code, smallest.start.eip, 0).expect("nothing is consumed");
+        let pieces: Vec<_> = smallest.pieces().collect();
+        let flags = flags::undefined(&pieces, 0).expect("nothing is consumed");
         assert!(flags.values().all(|undefined| undefined & STATUS == 0));
     }
 }

@@ -14,10 +14,16 @@ const OPTIONS: &str = "-m32 -O2 -Wall -Wextra -Werror -ffreestanding -mgeneral-r
 pub enum BuildError {
     /// The compiler is not there, or a file could not be written.
     #[error("cannot run `gcc -m32`: {0}")]
-    Io(#[from] std::io::Error),
+    Io(std::io::Error),
     /// The compiler refused.
     #[error("`gcc -m32` failed: {0}")]
     Compiler(String),
+}
+
+impl From<std::io::Error> for BuildError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(error)
+    }
 }
 
 /// Writes `sources` (name, text) and `layout.h` to a new temporary directory and runs the compiler there with `arguments`.

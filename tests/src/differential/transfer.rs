@@ -6,16 +6,16 @@
 //!   body, skipped       │     body of a branch that may fall through: LEA, which leaves flags alone
 //!   target: next unit <─┘     body of one that cannot: INT3
 //! ```
-//! Forms with 16-bit operands cut EIP to 16 bits; nothing is mapped below 64 KiB, so these end in a page fault.
+//! Forms with 16-bit operands cut EIP to 16 bits. In the flat code segment nothing is mapped there, so these end in a page
+//! fault; segments of the LDT mostly lie so that nothing is lost.
 
 use super::address;
 use super::layout::FILLER;
 use super::operands::{Drawn, flags_image, has_memory_operand};
 use super::prepare::{Conflict, ESP, Known, Value, gpr_index};
-use super::selectors;
 use super::values::percent;
 use fastrand::Rng;
-use iced_x86::{Code, FlowControl, Mnemonic, OpKind};
+use iced_x86::{Code, FlowControl, Instruction, Mnemonic, OpKind};
 
 /// Number of ECX in encodings.
 const ECX: usize = 1;
@@ -29,6 +29,8 @@ pub struct Transfer {
     pub before: Vec<u8>,
     /// The target is an operand of the instruction itself: a far pointer.
     pub direct_far: bool,
+    /// The selector for CS, if the transfer is far.
+    pub code_segment: Option<u16>,
 }
 
 impl Transfer {
@@ -61,6 +63,7 @@ impl Transfer {
                     drawn,
                     before: body,
                     direct_far: false,
+                    code_segment: None,
                 });
             }
         } else if instruction.is_jcx_short() && percent(rng, 50) {
@@ -72,18 +75,24 @@ impl Transfer {
             drawn,
             before: Vec::new(),
             direct_far: false,
+            code_segment: None,
         })
     }
 
     /// Chooses operands of a [`super::forms::Style::Transfer`] instruction.
     pub fn other(mut drawn: Drawn, known: &Known, rng: &mut Rng) -> Result<Self, Conflict> {
         let instruction = drawn.encoded.instruction;
+        let code_segment = is_far(&instruction).then(|| known.selectors().code(rng));
         let mut direct_far = false;
         match instruction.mnemonic() {
+            // The engines would return from a nested task, a 64-bit host raises #GP.
+            Mnemonic::Iret | Mnemonic::Iretd if known.nested => return Err(Conflict),
             Mnemonic::Ret | Mnemonic::Retf | Mnemonic::Iret | Mnemonic::Iretd => {
-                return_frame(&mut drawn, rng)
+                return_frame(&mut drawn, code_segment, known, rng)
             }
-            Mnemonic::Jmp | Mnemonic::Call => direct_far = target(&mut drawn, known, rng)?,
+            Mnemonic::Jmp | Mnemonic::Call => {
+                direct_far = target(&mut drawn, code_segment, known, rng)?;
+            }
             _ => return Err(Conflict),
         }
         if instruction.is_stack_instruction() {
@@ -94,12 +103,26 @@ impl Transfer {
             drawn,
             before: Vec::new(),
             direct_far,
+            code_segment,
         })
     }
 }
 
+/// Whether the transfer loads CS.
+fn is_far(instruction: &Instruction) -> bool {
+    match instruction.mnemonic() {
+        Mnemonic::Retf | Mnemonic::Iret | Mnemonic::Iretd => true,
+        _ => {
+            instruction.is_jmp_far()
+                || instruction.is_call_far()
+                || instruction.is_jmp_far_indirect()
+                || instruction.is_call_far_indirect()
+        }
+    }
+}
+
 /// Prepares the stack frame that RET, RETF and IRET pop.
-fn return_frame(drawn: &mut Drawn, rng: &mut Rng) {
+fn return_frame(drawn: &mut Drawn, code_segment: Option<u16>, known: &Known, rng: &mut Rng) {
     let instruction = drawn.encoded.instruction;
     if drawn.encoded.offsets.has_immediate() {
         // A multiple of 4: where a bad CS and a misaligned outer stack fault, the order is the processor's own.
@@ -119,14 +142,25 @@ fn return_frame(drawn: &mut Drawn, rng: &mut Rng) {
     if matches!(instruction.mnemonic(), Mnemonic::Iret | Mnemonic::Iretd) {
         push(Value::Const(flags_image(rng)));
     }
-    if instruction.mnemonic() != Mnemonic::Ret {
-        push(Value::Const(u32::from(selectors::code(rng))));
+    if let Some(selector) = code_segment {
+        push(Value::Const(u32::from(selector)));
     }
-    push(Value::Target);
+    push(offset_of_target(code_segment, known));
+}
+
+/// The place after the unit as an offset in the code segment in which execution goes on.
+fn offset_of_target(code_segment: Option<u16>, known: &Known) -> Value {
+    code_segment.map_or_else(|| known.target(), |selector| known.target_in(selector))
 }
 
 /// Prepares the target of an indirect or far JMP or CALL. Returns whether it is a far pointer in the instruction.
-fn target(drawn: &mut Drawn, known: &Known, rng: &mut Rng) -> Result<bool, Conflict> {
+fn target(
+    drawn: &mut Drawn,
+    code_segment: Option<u16>,
+    known: &Known,
+    rng: &mut Rng,
+) -> Result<bool, Conflict> {
+    let offset = offset_of_target(code_segment, known);
     let instruction = drawn.encoded.instruction;
     match instruction.code() {
         Code::Jmp_ptr1616 | Code::Jmp_ptr1632 | Code::Call_ptr1616 | Code::Call_ptr1632 => {
@@ -140,22 +174,27 @@ fn target(drawn: &mut Drawn, known: &Known, rng: &mut Rng) -> Result<bool, Confl
         if register == ESP {
             return Err(Conflict);
         }
-        drawn.needs.set(register, Value::Target)?;
+        drawn.needs.set(register, offset)?;
     }
     if !has_memory_operand(&instruction) {
         return Ok(false);
     }
-    let at = address::any(instruction.memory_size().size() as u32, rng);
-    let selector = u32::from(selectors::code(rng));
+    let size = instruction.memory_size().size() as u32;
+    let at = known.inside(instruction.memory_segment(), size, rng, |rng| {
+        address::any(size, rng)
+    });
+    let selector = u32::from(code_segment.unwrap_or(0));
     match instruction.code() {
         Code::Jmp_m1632 | Code::Call_m1632 => {
-            drawn.needs.store(at, Value::Target);
+            drawn.needs.store(at, offset);
             drawn.needs.store(at + 4, Value::Const(selector));
         }
-        Code::Jmp_m1616 | Code::Call_m1616 => drawn
-            .needs
-            .store(at, Value::Const(selector << 16 | rng.u32(0..0x10000))),
-        _ => drawn.needs.store(at, Value::Target),
+        Code::Jmp_m1616 | Code::Call_m1616 => {
+            // The selector overwrites the upper half of the offset.
+            drawn.needs.store(at, offset);
+            drawn.needs.store(at + 2, Value::Const(selector));
+        }
+        _ => drawn.needs.store(at, offset),
     }
     drawn.place(at, known, rng)?;
     Ok(false)

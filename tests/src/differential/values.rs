@@ -1,6 +1,7 @@
 //! Operand values that matter: zeros, extremes, sign changes, floating-point specials.
 
 use super::case::{FX_SIZE, SANDBOX_BYTES, Template};
+use super::segments::LocalTable;
 use fastrand::Rng;
 
 /// Integers around which instructions change their mind; used at every width.
@@ -185,13 +186,14 @@ fn vector(rng: &mut Rng) -> [u8; 16] {
     bytes
 }
 
-/// Contents of the sandbox for a batch.
+/// Contents of the sandbox and the LDT for a batch.
 pub fn template(rng: &mut Rng) -> Template {
     let mut bytes = Vec::with_capacity(SANDBOX_BYTES);
     while bytes.len() < SANDBOX_BYTES {
         bytes.extend(vector(rng));
     }
-    Template::new(bytes)
+    let segments = LocalTable::random(rng);
+    Template::new(bytes, segments)
 }
 
 /// An x87 control word: mostly the default, else any masks, precision and rounding.
@@ -234,6 +236,11 @@ pub fn fx_state(rng: &mut Rng) -> [u8; FX_SIZE] {
         1 => 0xff,
         _ => rng.u8(..),
     };
+    // FOP, and FIP, FCS, FDP and FDS.
+    fx[6..8].copy_from_slice(&rng.u16(..0x800).to_le_bytes());
+    for (at, mask) in [(8, u32::MAX), (12, 0xffff), (16, u32::MAX), (20, 0xffff)] {
+        fx[at..at + 4].copy_from_slice(&(rng.u32(..) & mask).to_le_bytes());
+    }
     fx[24..28].copy_from_slice(&mxcsr(rng).to_le_bytes());
     for register in fx[32..160].chunks_exact_mut(16) {
         register[..10].copy_from_slice(&extended(rng));

@@ -1,10 +1,12 @@
 //! Cases and outcomes as bytes: the records that the native program and the ring-0 program exchange with the host.
 
-use super::case::{Case, Change, Exception, FX_SIZE, Outcome, PAGE_FAULT, State};
+use super::case::{
+    Case, Change, Exception, FX_SIZE, Outcome, PAGE_FAULT, Pointers, SS, State, Template,
+};
 use super::layout::{
-    CODE, CODE_BYTES, IN_CODE, IN_CODE_AT, IN_CODE_LENGTH, IN_DS, IN_EAX, IN_EFLAGS, IN_FX,
-    IN_SIZE, MAX_CODE, OUT_CR2, OUT_DS, OUT_EAX, OUT_EFLAGS, OUT_EIP, OUT_ERROR, OUT_FX,
-    OUT_SIGNAL, OUT_TRAP,
+    CODE, CODE_BYTES, IN_CODE, IN_CODE_AT, IN_CODE_LENGTH, IN_CS, IN_DS, IN_EAX, IN_EFLAGS, IN_EIP,
+    IN_FX, IN_SIZE, IN_SS, MAX_CODE, OUT_CR2, OUT_CS, OUT_DS, OUT_EAX, OUT_EFLAGS, OUT_EIP,
+    OUT_ERROR, OUT_FX, OUT_SIGNAL, OUT_TRAP,
 };
 
 /// One case as a record of [`IN_SIZE`] bytes.
@@ -15,7 +17,7 @@ pub fn case_record(case: &Case) -> Vec<u8> {
         case.code.len()
     );
     assert!(
-        case.start.eip.wrapping_sub(CODE) as usize + case.code.len() <= CODE_BYTES as usize,
+        case.at.wrapping_sub(CODE) as usize + case.code.len() <= CODE_BYTES as usize,
         "code leaves its pages"
     );
     let mut record = vec![0; IN_SIZE as usize];
@@ -28,11 +30,41 @@ pub fn case_record(case: &Case) -> Vec<u8> {
     for (index, selector) in (0u32..4).zip(case.start.segments) {
         put(IN_DS + 4 * index, &selector.to_le_bytes());
     }
-    put(IN_CODE_AT, &case.start.eip.to_le_bytes());
+    put(IN_CODE_AT, &case.at.to_le_bytes());
+    put(IN_EIP, &case.start.eip.to_le_bytes());
+    put(IN_CS, &case.start.cs.to_le_bytes());
+    put(IN_SS, &case.start.segments[SS].to_le_bytes());
     put(IN_CODE_LENGTH, &(case.code.len() as u32).to_le_bytes());
     put(IN_FX, &case.start.fx);
     put(IN_CODE, &case.code);
     record
+}
+
+/// The LDT as an array of Linux's `struct user_desc`: entry number, base, limit and flags.
+pub fn user_descriptors(template: &Template) -> Vec<u8> {
+    (0u32..)
+        .zip(template.segments.entries())
+        .flat_map(|(number, entry)| [number, entry.base, entry.limit, entry.flags])
+        .flat_map(u32::to_le_bytes)
+        .collect()
+}
+
+/// The LDT as the processor reads it.
+pub fn descriptors(template: &Template) -> Vec<u8> {
+    let entries = template.segments.entries().iter();
+    entries
+        .flat_map(|entry| entry.descriptor().to_le_bytes())
+        .collect()
+}
+
+/// SS:ESP and CS:EIP at the start, as two far pointers of eight bytes each.
+pub fn entry_pointers(case: &Case) -> Vec<u8> {
+    let start = &case.start;
+    [(start.gpr[4], start.segments[SS]), (start.eip, start.cs)]
+        .into_iter()
+        .flat_map(|(offset, selector)| [offset, u32::from(selector)])
+        .flat_map(u32::to_le_bytes)
+        .collect()
 }
 
 /// The doubleword at `offset` of a record.
@@ -48,6 +80,7 @@ pub fn word(record: &[u8], offset: u32) -> u32 {
 pub fn outcome(record: &[u8], changes: Vec<Change>) -> Outcome {
     let end = State {
         gpr: std::array::from_fn(|index| word(record, OUT_EAX + 4 * index as u32)),
+        cs: word(record, OUT_CS) as u16,
         eip: word(record, OUT_EIP),
         eflags: word(record, OUT_EFLAGS),
         segments: std::array::from_fn(|index| word(record, OUT_DS + 4 * index as u32) as u16),
@@ -72,5 +105,6 @@ pub fn outcome(record: &[u8], changes: Vec<Change>) -> Outcome {
         end,
         exception,
         changes,
+        pointers: Pointers::All,
     }
 }

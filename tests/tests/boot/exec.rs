@@ -210,6 +210,42 @@ fn a_kernel_panic() {
     );
 }
 
+/// The exit status of `guest` that runs `command` with a kernel parameter.
+fn status_with(guest: Guest, parameter: &str, command: &str) -> Option<Option<i32>> {
+    let boot = Boot::of(guest)?.with("--append", parameter);
+    Some(boot.exec(&format!("{command}; exit 9")).code())
+}
+
+/// Each way to reset that the user can choose, and each kind of end. The emergency restart of SysRq B with `reboot=warm` leaves what
+/// a panic leaves.
+#[test]
+fn reboots_and_panics_are_told_apart_whatever_resets_the_machine() {
+    const CRASH: &str = "echo c > /proc/sysrq-trigger";
+    const EMERGENCY: &str = "echo b > /proc/sysrq-trigger";
+    for (guest, parameter, command, expected) in [
+        (Guest::Debian686, "reboot=warm", "reboot -f", 121),
+        (Guest::Debian686Pae, "reboot=warm", CRASH, 122),
+        (Guest::Debian686Pae, "reboot=triple", "reboot -f", 121),
+        (Guest::Debian686, "reboot=triple", CRASH, 122),
+        (Guest::Debian686, "reboot=triple", EMERGENCY, 121),
+        (Guest::Debian686, "reboot=pci", CRASH, 122),
+        (Guest::Debian686Pae, "quiet", EMERGENCY, 121),
+    ] {
+        if let Some(status) = status_with(guest, parameter, command) {
+            assert_eq!(status, Some(expected), "{parameter}, {command}");
+        }
+    }
+}
+
+#[test]
+fn halt_on_pae_is_power_off() {
+    if let Some(boot) = Boot::of(Guest::Debian686Pae) {
+        let ended = boot.exec("halt -f; exit 9");
+        assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+        assert!(!ended.stderr.contains("replex: "), "{}", ended.stderr);
+    }
+}
+
 #[test]
 fn success_on_pae_on_a_pentium_4() {
     let Some(boot) = Boot::of(Guest::Debian686Pae) else {

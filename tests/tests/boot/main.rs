@@ -12,6 +12,7 @@
 
 mod exec;
 mod gdb;
+mod given;
 mod guests;
 mod hang;
 mod in_a_row;

@@ -90,6 +90,15 @@ impl Boot {
         })
     }
 
+    /// A boot of a kernel's file.
+    pub fn of_kernel(file: &str) -> Self {
+        Self {
+            release: String::new(),
+            args: ["boot", "--kernel", file].map(String::from).into(),
+            input: Input::default(),
+        }
+    }
+
     /// Adds an option with its value.
     pub fn with(mut self, option: &str, value: &str) -> Self {
         self.args.extend([option.to_owned(), value.to_owned()]);

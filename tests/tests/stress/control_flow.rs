@@ -164,7 +164,7 @@ impl Block<'_> {
         }
     }
 
-    /// One or two x87 instructions; the stack may overflow and underflow, all exceptions are masked.
+    /// One or two x87 instructions, FNSTENV before some of them; the stack may overflow and underflow, all exceptions are masked.
     fn x87(&mut self) {
         /// FXCH, FCHS, FABS, FRNDINT, FSQRT, FCOMI ST1, FADD ST1, FMUL ST1, FDIVP, FINCSTP, FFREE ST7, EMMS.
         const PLAIN: [[u8; 2]; 12] = [
@@ -198,6 +198,10 @@ impl Block<'_> {
             (0xdf, 5),
             (0xdf, 7),
         ];
+        if self.rng.u32(..8) == 0 {
+            // FNSTENV
+            self.memory(&[0xd9], 6);
+        }
         if self.rng.bool() {
             let instruction = PLAIN[self.rng.usize(..PLAIN.len())];
             self.emit(&instruction);
@@ -443,11 +447,12 @@ fn start(code: &mut CodeAssembler, data_is: Data, block: u32) -> Result<(), Iced
     code.jmp(u64::from(block))
 }
 
-/// Stores the state of the FPU, but for the pointers to its last instruction, and halts with defined flags.
+/// Stores the state of the FPU, and halts with defined flags.
 fn end(code: &mut CodeAssembler) -> Result<(), IcedError> {
     const ST_BYTES: u32 = 10;
     const XMM_BYTES: u32 = 16;
     const XMM: [AsmRegisterXmm; 8] = [xmm0, xmm1, xmm2, xmm3, xmm4, xmm5, xmm6, xmm7];
+    code.fnstenv(ptr(FPU_STATE + 256))?;
     code.fnstsw(word_ptr(FPU_STATE))?;
     code.stmxcsr(dword_ptr(FPU_STATE + 4))?;
     for index in 0..8 {

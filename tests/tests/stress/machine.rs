@@ -153,7 +153,13 @@ impl Ended {
     pub fn assert_same(&self, other: &Self, what: &str) {
         let state = |ended: &Self| {
             let cpu = &ended.0.cpu;
-            (cpu.regs.clone(), cpu.eflags, cpu.eip, cpu.cr2)
+            (
+                cpu.regs.clone(),
+                cpu.eflags,
+                cpu.eip,
+                cpu.cr2,
+                cpu.fpu.clone(),
+            )
         };
         assert_eq!(state(self), state(other), "{what}: registers");
         let [mut mine, mut theirs] = [vec![0; CHUNK], vec![0; CHUNK]];

@@ -4,9 +4,9 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use guest_kernels::Guest;
+use guest_kernels::{Addition, Guest};
 use vmm::{
-    CpuModel, Engine, Windows,
+    CpuModel, Engine, Entry, Windows,
     gdb::Address,
     mmu::{self, MAX_RAM, MIN_RAM},
     parse,
@@ -14,7 +14,7 @@ use vmm::{
     trace::Selection,
 };
 
-use crate::engine;
+use crate::{engine, rom::RomFile};
 
 /// Boots unmodified Linux inside one ordinary process.
 #[derive(Debug, Parser)]
@@ -39,6 +39,7 @@ In the terminal, ctrl-a x quits, ctrl-a h lists what else ctrl-a does.
 Exit status:
   0       the guest powered off or halted
   2       bad usage or input
+  120     the guest hangs: it halted with interrupts disabled
   121     the guest rebooted
   122     the guest's kernel panicked
   123     triple fault
@@ -55,15 +56,29 @@ Environment:
 #[derive(Args, Debug)]
 #[command(after_help = EXIT_STATUSES)]
 pub struct BootArgs {
-    /// Kernel to boot: an i386 bzImage, or an ELF32 entered by the 32-bit boot protocol. Default: the guest's.
+    /// Kernel to boot: an i386 bzImage, a Multiboot kernel (version 1), or an ELF32 entered by Linux's 32-bit boot protocol.
+    /// Default: the guest's.
     #[arg(long, value_name = "FILE")]
     pub kernel: Option<PathBuf>,
-    /// Initial RAM disk. Default: the guest's, or none with --kernel.
+    /// Initial RAM disk; of a Multiboot kernel, its module. Default: the guest's, or none with --kernel.
     #[arg(long, value_name = "FILE")]
     pub initrd: Option<PathBuf>,
-    /// Put this at the end of the kernel command line.
+    /// Put this at the end of the kernel command line; of a Multiboot kernel it is the whole.
     #[arg(long, value_name = "STR", allow_hyphen_values = true)]
     pub append: Option<String>,
+    /// Add FILE to the guest's initramfs as PATH, an absolute path, or in the folder PATH if that ends in /. Of a folder, all that
+    /// is in it goes to PATH. PATH begins behind the last colon that a slash follows. May be given several times.
+    #[arg(long, value_name = "FILE:PATH")]
+    pub add: Vec<Addition>,
+    /// Put FILE at guest-physical ADDR: read-only, or in RAM where there is RAM. ADDR is hexadecimal with 0x, or decimal, also with
+    /// suffix K, M or G. May be given several times. Without --kernel the processor starts at the reset vector, f000:fff0 at
+    /// 0xfffffff0 in real mode.
+    #[arg(long, value_name = "FILE@ADDR")]
+    pub rom: Vec<RomFile>,
+    /// With --rom, start elsewhere: at guest-physical ADDR in flat 32-bit protected mode, or at real:SEGMENT:OFFSET (hexadecimal)
+    /// in real mode.
+    #[arg(long, value_name = "ADDR", requires = "rom", conflicts_with = "kernel")]
+    pub entry: Option<Entry>,
     /// Guest memory, in MiB or with suffix K, M or G.
     #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = memory_size)]
     pub mem: u64,
@@ -81,7 +96,7 @@ pub struct BootArgs {
     #[arg(long, value_name = "WHEN", default_value_t, hide_default_value = true)]
     pub windows: Windows,
     /// Distribution kernel to fetch, if it is not in the cache yet, and boot.
-    #[arg(long, value_name = "NAME", default_value_t, conflicts_with = "kernel")]
+    #[arg(long, value_name = "NAME", default_value_t, conflicts_with_all = ["kernel", "rom"])]
     pub guest: Guest,
     /// Run this shell command in the guest, its output on standard output, the console on standard error.
     #[arg(long, value_name = "CMD", allow_hyphen_values = true)]

@@ -9,12 +9,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use guest_kernels::{ALIGNMENT, Stage, exec_archive, winsize_archive};
+use guest_kernels::Stage;
 use vmm::{
-    Console, Kernel, StopReason, VcpuConfig, VcpuError, Vm, VmConfig, VmError,
+    Console, Kernel, Start, StopReason, VcpuConfig, VcpuError, Vm, VmConfig, VmError,
     console::Channel,
-    gdb::{Address, Gdb, Start},
-    loader::{BootSource, Cache, linux_cmdline},
+    gdb::{self, Address, Gdb},
+    loader::{BootSource, Cache, Protocol, linux_cmdline},
     mmu::PAGE_SIZE,
     trace::Filter,
     tsc::TscMeter,
@@ -22,12 +22,13 @@ use vmm::{
 
 use crate::{
     args::BootArgs,
-    engine,
+    engine, initrd,
     message::{complain, report_progress},
     progress::Unpacking,
+    rom::RomFile,
     signals::exit_on_signals,
     stdio::{Stdio, Wiring},
-    terminal::{RawMode, window_size},
+    terminal::RawMode,
     trace::TraceFile,
     watch,
 };
@@ -41,16 +42,71 @@ const CMDLINE_EXEC: &str = "quiet loglevel=3";
 /// # Errors
 /// If the arguments, or the files that they name, cannot be used.
 pub fn boot(args: &BootArgs) -> Result<u8> {
+    let roms = read_roms(args)?;
+    let mut vm = match args.kernel.is_none() && !args.rom.is_empty() {
+        true => start_in_rom(args, &roms)?,
+        false => boot_kernel(args, &roms)?,
+    };
+    drop(roms);
+    vm.set_policy(watch::policy(args));
+    if let Some(path) = &args.trace {
+        let file =
+            TraceFile::create(path).with_context(|| format!("--trace {}", path.display()))?;
+        let filter = Filter::new(args.trace_only.clone());
+        vm.trace(filter, Box::new(file));
+    }
+    run(args, &mut vm)
+}
+
+/// Makes a machine that is about to execute the kernel's first instruction.
+fn boot_kernel(args: &BootArgs, roms: &[Vec<u8>]) -> Result<Vm> {
     let (kernel_path, initrd_path) = images(args)?;
     let tsc = TscMeter::start();
     let kernel = read_kernel(&kernel_path)?;
-    let initrd = read_initrd(args, initrd_path.as_deref())?;
+    let initrd = initrd::read(args, initrd_path.as_deref(), kernel.protocol())?;
     let source = BootSource {
         kernel: &kernel,
         initrd: &initrd,
-        cmdline: &cmdline(args, tsc.khz()),
+        cmdline: &cmdline(args, kernel.protocol(), tsc.khz()),
     };
-    let boot = |engine| {
+    power_on(args, roms, &Start::Kernel(source), || {
+        format!(
+            "kernel {} with --mem {}M",
+            kernel_path.display(),
+            args.mem >> 20
+        )
+    })
+}
+
+/// Makes a machine that is about to execute the first instruction of a ROM.
+fn start_in_rom(args: &BootArgs, roms: &[Vec<u8>]) -> Result<Vm> {
+    let for_kernels = [
+        ("--initrd", args.initrd.is_some()),
+        ("--append", args.append.is_some()),
+        ("--exec", args.exec.is_some()),
+        ("--add", !args.add.is_empty()),
+    ];
+    if let Some((option, _)) = for_kernels.iter().find(|(_, given)| *given) {
+        bail!("{option}: needs a kernel; with --rom, give --kernel");
+    }
+    let start = Start::Entry(args.entry.unwrap_or_default());
+    power_on(args, roms, &start, || "--rom".into())
+}
+
+/// Makes a machine on the engine that the user named, or else on the best that the host can run.
+fn power_on(
+    args: &BootArgs,
+    roms: &[Vec<u8>],
+    start: &Start<'_>,
+    what: impl Fn() -> String,
+) -> Result<Vm> {
+    let roms: Vec<_> = args
+        .rom
+        .iter()
+        .zip(roms)
+        .map(|(file, bytes)| file.rom(bytes))
+        .collect();
+    let power_on = |engine| {
         let config = VmConfig {
             memory: args.mem,
             vcpu: VcpuConfig {
@@ -64,29 +120,14 @@ pub fn boot(args: &BootArgs) -> Result<u8> {
                 jitdump: args.jitdump.clone(),
             },
         };
-        Vm::boot(&config, &source)
+        Vm::power_on(&config, &roms, start)
     };
-    let mut vm = match (engine::choose(args.engine, boot), &args.jitdump) {
+    match (engine::choose(args.engine, power_on), &args.jitdump) {
         (Err(VmError::Processor(VcpuError::Jitdump(error))), Some(folder)) => {
-            return Err(error).with_context(|| format!("--jitdump {}", folder.display()));
+            Err(error).with_context(|| format!("--jitdump {}", folder.display()))
         }
-        (vm, _) => vm.with_context(|| {
-            format!(
-                "kernel {} with --mem {}M",
-                kernel_path.display(),
-                args.mem >> 20
-            )
-        })?,
-    };
-    drop((kernel, initrd));
-    vm.set_policy(watch::policy(args));
-    if let Some(path) = &args.trace {
-        let file =
-            TraceFile::create(path).with_context(|| format!("--trace {}", path.display()))?;
-        let filter = Filter::new(args.trace_only.clone());
-        vm.trace(filter, Box::new(file));
+        (vm, _) => vm.with_context(what),
     }
-    run(args, &mut vm)
 }
 
 /// Runs the machine on the standard streams until it stops.
@@ -107,7 +148,7 @@ fn run(args: &BootArgs, vm: &mut Vm) -> Result<u8> {
     let stop = run_to_end(args, vm, &mut Stdio::new(wiring))?;
     drop(raw);
     if stop.is_abnormal() {
-        complain(&stop.to_string());
+        complain(&explained(&stop));
     }
     if args.verify_code {
         report_verified(vm);
@@ -117,6 +158,20 @@ fn run(args: &BootArgs, vm: &mut Vm) -> Result<u8> {
         let _ = write!(io::stderr(), "{}", vm.stats());
     }
     Ok(stop.exit_status())
+}
+
+/// The message about an abnormal stop, with what would help.
+fn explained(stop: &StopReason) -> String {
+    let help = match stop {
+        StopReason::TripleFault(_) => {
+            "--trace-irq logs what interrupts and exceptions came before, --gdb stops here"
+        }
+        StopReason::Halted(_) => {
+            "nothing can wake the guest; --gdb stops here, --trace FILE logs what came before"
+        }
+        _ => return stop.to_string(),
+    };
+    format!("{stop} ({help})")
 }
 
 /// Runs the machine until it stops for good. Without gdb, each intercepted event is shown and then handed to the guest.
@@ -151,8 +206,8 @@ fn show(console: &mut dyn Console, message: &str) -> io::Result<()> {
 /// Starts to listen for gdb.
 fn listen(args: &BootArgs, address: &Address, vm: &Vm) -> Result<Gdb> {
     let start = match args.gdb_wait {
-        true => Start::Wait,
-        false => Start::Run,
+        true => gdb::Start::Wait,
+        false => gdb::Start::Run,
     };
     Gdb::listen(address, vm.control(), start).with_context(|| format!("--gdb {address}"))
 }
@@ -228,44 +283,19 @@ fn read_kernel(path: &Path) -> Result<Kernel> {
     .with_context(name)
 }
 
-/// Reads the initrd at `path` and appends an archive that tells its init what this boot is for.
-fn read_initrd(args: &BootArgs, path: Option<&Path>) -> Result<Vec<u8>> {
-    let winsize = match args.exec {
-        Some(_) => None,
-        None => window_size(io::stdin()),
-    };
-    let session = match (&args.exec, winsize) {
-        (Some(_), _) if path.is_none() => {
-            bail!("--exec: needs an initrd; with --kernel, give --initrd")
-        }
-        (Some(command), winsize) => Some(exec_archive(command, winsize)),
-        (None, Some(winsize)) => Some(winsize_archive(winsize)),
-        (None, None) => None,
-    };
-    let Some(path) = path else {
-        return Ok(Vec::new());
-    };
-    let name = || format!("initrd {}", path.display());
-    let len = fs::metadata(path).with_context(name)?.len();
-    if len > args.mem {
-        bail!(
-            "{}: {len} bytes do not fit in --mem {}M",
-            name(),
-            args.mem >> 20
-        );
-    }
-    let mut initrd = fs::read(path).with_context(name)?;
-    if let Some(session) = session {
-        initrd.resize(initrd.len().next_multiple_of(ALIGNMENT), 0);
-        initrd.extend(session);
-    }
-    Ok(initrd)
+/// Reads the ROMs.
+fn read_roms(args: &BootArgs) -> Result<Vec<Vec<u8>>> {
+    args.rom.iter().map(RomFile::read).collect()
 }
 
-/// Puts the kernel command line together.
-fn cmdline(args: &BootArgs, tsc_khz: u64) -> String {
+/// Puts the kernel command line together. A Multiboot kernel gets the user's part only.
+fn cmdline(args: &BootArgs, protocol: Protocol, tsc_khz: u64) -> String {
+    let append = args.append.as_deref();
+    if protocol == Protocol::Multiboot {
+        return append.unwrap_or_default().into();
+    }
     let linux = linux_cmdline(tsc_khz);
     let exec = args.exec.as_ref().map(|_| CMDLINE_EXEC);
-    let parts = [Some(&*linux), exec, args.append.as_deref()];
+    let parts = [Some(&*linux), exec, append];
     parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
 }

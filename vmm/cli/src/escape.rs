@@ -9,6 +9,8 @@ pub enum Key {
     Swallowed,
     /// Show [`HELP`].
     Help,
+    /// Send a break to the guest.
+    Break,
     /// Show statistics.
     Stats,
     /// Quit.
@@ -24,6 +26,7 @@ pub struct Escape {
 /// The help text: what ctrl-a does.
 pub const HELP: &str = "
 ctrl-a x       quit
+ctrl-a b       send a break to the guest (Linux: SysRq)
 ctrl-a s       show statistics
 ctrl-a ctrl-a  send ctrl-a to the guest
 ctrl-a h       this help
@@ -45,6 +48,7 @@ impl Escape {
         match byte {
             CTRL_A => Key::Send(CTRL_A),
             b'x' | b'X' => Key::Quit,
+            b'b' | b'B' => Key::Break,
             b's' | b'S' => Key::Stats,
             b'h' | b'H' | b'?' => Key::Help,
             _ => Key::Swallowed,
@@ -74,6 +78,7 @@ mod tests {
         assert_eq!(keys(b"\x01xx"), [Swallowed, Quit, Send(b'x')]);
         assert_eq!(keys(b"\x01hs"), [Swallowed, Help, Send(b's')]);
         assert_eq!(keys(b"\x01s"), [Swallowed, Stats]);
+        assert_eq!(keys(b"\x01bh"), [Swallowed, Break, Send(b'h')]);
         assert_eq!(keys(b"\x01\x01x"), [Swallowed, Send(1), Send(b'x')]);
         assert_eq!(keys(b"\x01qq"), [Swallowed, Swallowed, Send(b'q')]);
     }

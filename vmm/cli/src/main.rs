@@ -11,8 +11,11 @@ mod args;
 mod boot;
 mod engine;
 mod escape;
+mod hint;
+mod initrd;
 mod message;
 mod progress;
+mod rom;
 mod signals;
 mod stdio;
 mod terminal;
@@ -25,6 +28,7 @@ use clap::Parser;
 use vmm::stop::status;
 
 use args::{Cli, Command};
+use hint::hint;
 use message::complain;
 
 fn main() -> ExitCode {
@@ -38,7 +42,8 @@ fn main() -> ExitCode {
     match panic::catch_unwind(|| boot::boot(&args)) {
         Ok(Ok(status)) => ExitCode::from(status),
         Ok(Err(error)) => {
-            complain(&format!("{error:#}"));
+            let hint = hint(&error).map_or(String::new(), |hint| format!("; {hint}"));
+            complain(&format!("{error:#}{hint}"));
             ExitCode::from(status::USAGE)
         }
         Err(_) => ExitCode::from(status::UNSUPPORTED),

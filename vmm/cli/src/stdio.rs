@@ -105,6 +105,7 @@ impl Stdio {
                 Key::Send(byte) => self.queue.push_back(byte),
                 Key::Swallowed => {}
                 Key::Help => self.output(Channel::Monitor, HELP.as_bytes())?,
+                Key::Break => self.requests.push_back(Input::Break),
                 Key::Stats => self.requests.push_back(Input::ShowStats),
                 Key::Quit => self.requests.push_back(Input::Quit),
             }

@@ -5,12 +5,13 @@
 //! user is told at once, and the machine goes on without it.
 
 use std::{
+    fmt::Display,
     fs::File,
     io::{self, BufWriter, Write},
     path::{Path, PathBuf},
 };
 
-use vmm::trace::{Event, Sink};
+use vmm::trace::{End, Event, Sink};
 
 use crate::message::complain;
 
@@ -39,6 +40,14 @@ impl TraceFile {
         })
     }
 
+    /// Writes `line` and its end.
+    fn write(&mut self, line: &dyn Display) {
+        self.line.clear();
+        // A vector takes everything. The buffer takes a line as a whole, and so never gives away part of one.
+        let _ = writeln!(self.line, "{line}");
+        self.attempt(|file, line| file.write_all(line));
+    }
+
     /// Calls `write` with the current line, unless a call has failed before.
     fn attempt(&mut self, write: impl FnOnce(&mut BufWriter<File>, &[u8]) -> io::Result<()>) {
         let Some(file) = &mut self.file else {
@@ -56,10 +65,11 @@ impl TraceFile {
 
 impl Sink for TraceFile {
     fn event(&mut self, event: &Event) {
-        self.line.clear();
-        // A vector takes everything. The buffer takes a line as a whole, and so never gives away part of one.
-        let _ = writeln!(self.line, "{event}");
-        self.attempt(|file, line| file.write_all(line));
+        self.write(event);
+    }
+
+    fn end(&mut self, end: &End<'_>) {
+        self.write(end);
     }
 
     fn pause(&mut self) {

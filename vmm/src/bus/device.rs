@@ -117,10 +117,16 @@ pub enum DeviceStateError {
     Unsupported,
     /// The bytes are not an encoded state.
     #[error("malformed state: {0}")]
-    Malformed(#[from] postcard::Error),
+    Malformed(postcard::Error),
     /// A field has an impossible value.
     #[error("impossible value of {0}")]
     Impossible(&'static str),
+}
+
+impl From<postcard::Error> for DeviceStateError {
+    fn from(error: postcard::Error) -> Self {
+        Self::Malformed(error)
+    }
 }
 
 /// Encodes a saved state.

@@ -8,7 +8,7 @@ pub use pipe::{Line, ReadError, SCREEN, Terminal, pipe};
 
 /// A console: the host side of the serial ports and the debug console.
 pub trait Console {
-    /// Takes the input that is there for COM1, at most `room` bytes, without waiting.
+    /// Takes the input that is there for COM1, at most `room` bytes, without waiting. More than that waits in the machine.
     ///
     /// # Errors
     /// The host's error of reading; the machine then stops.
@@ -31,6 +31,8 @@ pub trait Console {
 pub enum Input {
     /// Bytes for the guest, perhaps none.
     Bytes(Vec<u8>),
+    /// A break on COM1's line, which Linux takes as SysRq.
+    Break,
     /// The wish to see the statistics.
     ShowStats,
     /// The wish to switch the machine off.

@@ -16,6 +16,6 @@ mod uart;
 pub use debug::{DebugBackend, DebugConsole, DebugExit, PostCode};
 pub use keyboard::KeyboardController;
 pub use pc::{Backends, pc};
-pub use reset::{ControlPortA, ResetControl};
+pub use reset::ResetRegister;
 pub use rtc::Rtc;
 pub use serial::{SerialBackend, SerialPort};

@@ -4,76 +4,55 @@ use crate::bus::{
     Device, DeviceContext, DeviceStateError, IoAccess, Stop, decode_state, encode_state,
 };
 
-/// System control port A, port 0x92 (IBM PS/2 Hardware Interface Technical Reference, System Control Port A).
-///
-/// The A20 gate can be read back, but memory is never masked: no system that boots by the 32-bit protocol closes it.
+/// A register of one byte that resets the machine when one of its bits rises.
 #[derive(Clone, Debug)]
-pub struct ControlPortA {
+pub struct ResetRegister {
     value: u8,
+    /// The bits that can be read back.
+    writable: u8,
+    /// The bit that resets.
+    trigger: u8,
 }
 
-/// Bit 0: a change to 1 resets the processor.
+/// System control port A, bit 0: resets the processor.
 const FAST_RESET: u8 = 1 << 0;
-/// Bit 1: address line 20 is open.
+/// System control port A, bit 1: address line 20 is open.
 const A20: u8 = 1 << 1;
+/// Reset control register, bit 1: hard instead of soft reset.
+const SRST: u8 = 1 << 1;
+/// Reset control register, bit 2: resets.
+const RCPU: u8 = 1 << 2;
 
-impl Default for ControlPortA {
-    fn default() -> Self {
-        Self { value: A20 }
-    }
-}
-
-impl ControlPortA {
-    /// Writes the port. Returns whether the write resets the machine.
-    fn set(&mut self, value: u8) -> bool {
-        let rising = value & !self.value;
-        self.value = value & (FAST_RESET | A20);
-        rising & FAST_RESET != 0
-    }
-}
-
-impl Device for ControlPortA {
-    fn read(&mut self, _: IoAccess, _: &mut DeviceContext<'_>) -> u64 {
-        self.value.into()
-    }
-
-    fn write(&mut self, _: IoAccess, value: u64, context: &mut DeviceContext<'_>) {
-        if self.set(value as u8) {
-            context.stop(Stop::Reset);
+impl ResetRegister {
+    /// Creates system control port A, port 0x92 (IBM PS/2 Hardware Interface Technical Reference, System Control Port A).
+    ///
+    /// The A20 gate can be read back, but memory is never masked: no system that boots by the 32-bit protocol closes it.
+    pub fn control_port_a() -> Self {
+        Self {
+            value: A20,
+            writable: FAST_RESET | A20,
+            trigger: FAST_RESET,
         }
     }
 
-    fn save(&self, _: u64) -> Result<Vec<u8>, DeviceStateError> {
-        encode_state(&self.value)
+    /// Creates the reset control register, port 0xcf9 (Intel 82371SB PIIX3 datasheet, 2.5.5 RC—Reset Control Register).
+    pub fn reset_control() -> Self {
+        Self {
+            value: 0,
+            writable: SRST | RCPU,
+            trigger: RCPU,
+        }
     }
 
-    fn restore(&mut self, state: &[u8], _: &mut DeviceContext<'_>) -> Result<(), DeviceStateError> {
-        self.value = restored(state, FAST_RESET | A20)?;
-        Ok(())
-    }
-}
-
-/// Reset control register, port 0xcf9 (Intel 82371SB PIIX3 datasheet, 2.5.5 RC—Reset Control Register).
-#[derive(Clone, Debug, Default)]
-pub struct ResetControl {
-    value: u8,
-}
-
-/// Bit 1: hard instead of soft reset.
-const SRST: u8 = 1 << 1;
-/// Bit 2: a change to 1 resets.
-const RCPU: u8 = 1 << 2;
-
-impl ResetControl {
     /// Writes the register. Returns whether the write resets the machine.
     fn set(&mut self, value: u8) -> bool {
         let rising = value & !self.value;
-        self.value = value & (SRST | RCPU);
-        rising & RCPU != 0
+        self.value = value & self.writable;
+        rising & self.trigger != 0
     }
 }
 
-impl Device for ResetControl {
+impl Device for ResetRegister {
     fn read(&mut self, _: IoAccess, _: &mut DeviceContext<'_>) -> u64 {
         self.value.into()
     }
@@ -89,16 +68,12 @@ impl Device for ResetControl {
     }
 
     fn restore(&mut self, state: &[u8], _: &mut DeviceContext<'_>) -> Result<(), DeviceStateError> {
-        self.value = restored(state, SRST | RCPU)?;
+        let value: u8 = decode_state(state)?;
+        if value & !self.writable != 0 {
+            return Err(DeviceStateError::Impossible("the register"));
+        }
+        self.value = value;
         Ok(())
-    }
-}
-
-/// Decodes a register's saved value, which has no bits but `writable`.
-fn restored(state: &[u8], writable: u8) -> Result<u8, DeviceStateError> {
-    match decode_state(state)? {
-        value if value & !writable == 0 => Ok(value),
-        _ => Err(DeviceStateError::Impossible("the register")),
     }
 }
 
@@ -108,7 +83,7 @@ mod tests {
 
     #[test]
     fn port_a_resets_on_the_rising_edge_of_bit_0() {
-        let mut port = ControlPortA::default();
+        let mut port = ResetRegister::control_port_a();
         assert_eq!(port.value, A20, "A20 is open at power-on");
         assert!(!port.set(0));
         assert_eq!(port.value, 0);
@@ -119,7 +94,7 @@ mod tests {
 
     #[test]
     fn reset_control_resets_on_the_rising_edge_of_bit_2() {
-        let mut register = ResetControl::default();
+        let mut register = ResetRegister::reset_control();
         assert!(!register.set(0x02));
         assert_eq!(register.value, 0x02);
         assert!(register.set(0x06));

@@ -2,12 +2,12 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicU64, Ordering},
 };
 
 use parking_lot::Mutex;
 
-use super::uart::{Uart, UartState};
+use super::uart::Uart;
 use crate::bus::{Device, DeviceContext, DeviceStateError, IoAccess, decode_state, encode_state};
 
 /// A serial port as a device with eight I/O ports and an interrupt line.
@@ -21,11 +21,15 @@ pub struct SerialBackend(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     uart: Mutex<Uart>,
-    /// Whether bytes were sent since the device was last advanced.
-    sent: AtomicBool,
+    /// The time at which the device is to be advanced: [`NOW`], [`NEVER`], or a time of the UART's. Written by those who hold
+    /// the lock.
+    due: AtomicU64,
 }
 
 const LINE: usize = 0;
+/// The times of what is to be done at once, and of nothing.
+const NOW: u64 = 0;
+const NEVER: u64 = u64::MAX;
 
 impl SerialPort {
     /// Creates a serial port and its backend.
@@ -43,6 +47,7 @@ impl SerialPort {
         let mut uart = self.0.uart.lock();
         let result = action(&mut uart);
         let level = uart.interrupt();
+        self.0.due.store(uart.due(), Ordering::Release);
         drop(uart);
         context.set_line(LINE, level);
         result
@@ -50,15 +55,26 @@ impl SerialPort {
 }
 
 impl SerialBackend {
-    /// The number of bytes that [`Self::send`] takes at present.
+    /// The number of bytes that [`Self::send`] should be given at present.
     pub fn room(&self) -> usize {
         self.0.uart.lock().room()
     }
 
-    /// Sends `bytes`, at most [`Self::room`] of them, to the guest. Its interrupt line follows when the device is advanced.
+    /// Sends `bytes` to the guest. Those above [`Self::room`] wait like the others. The guest's interrupt line follows when
+    /// the device is advanced.
     pub fn send(&self, bytes: &[u8]) {
-        self.0.uart.lock().send(bytes);
-        self.0.sent.store(true, Ordering::Release);
+        self.send_by(|uart| uart.send(bytes));
+    }
+
+    /// Sends a break to the guest, after all bytes sent before.
+    pub fn send_break(&self) {
+        self.send_by(Uart::send_break);
+    }
+
+    fn send_by(&self, send: impl FnOnce(&mut Uart)) {
+        let mut uart = self.0.uart.lock();
+        send(&mut uart);
+        self.0.due.store(NOW, Ordering::Release);
     }
 
     /// Takes what the guest has transmitted since the last call.
@@ -80,19 +96,28 @@ impl Device for SerialPort {
     }
 
     fn advance(&mut self, context: &mut DeviceContext<'_>) {
-        if self.0.sent.load(Ordering::Relaxed) && self.0.sent.swap(false, Ordering::Acquire) {
-            self.with_uart(context, |_| ());
+        let due = self.0.due.load(Ordering::Acquire);
+        if due != NEVER && due <= context.now() {
+            let now = context.now();
+            self.with_uart(context, |uart| uart.advance(now));
         }
     }
 
+    fn next_deadline(&self, _: u64) -> Option<u64> {
+        let due = self.0.due.load(Ordering::Acquire);
+        (due != NEVER).then_some(due)
+    }
+
     fn save(&self, _: u64) -> Result<Vec<u8>, DeviceStateError> {
-        encode_state(&self.0.uart.lock().save())
+        encode_state(&*self.0.uart.lock())
     }
 
     fn restore(&mut self, state: &[u8], _: &mut DeviceContext<'_>) -> Result<(), DeviceStateError> {
-        let uart = Uart::restore(decode_state::<UartState>(state)?)?;
-        *self.0.uart.lock() = uart;
-        self.0.sent.store(true, Ordering::Release);
+        let restored = decode_state::<Uart>(state)?;
+        restored.check()?;
+        let mut uart = self.0.uart.lock();
+        *uart = restored;
+        self.0.due.store(NOW, Ordering::Release);
         Ok(())
     }
 }

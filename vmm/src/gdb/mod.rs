@@ -15,8 +15,15 @@
 //!
 //! The machine stands still from the moment gdb connects until it says `continue`, and runs on when gdb detaches or disconnects.
 //! gdb reads and writes linear memory, through the page tables in force. Breakpoints, hardware or software, are the processor's
-//! ([`sbe::Debugger::add_breakpoint`]): nothing is written to the guest's memory. Their addresses are linear, while EIP is an
-//! offset in CS: the two differ only where CS has a base.
+//! ([`sbe::Debugger::add_breakpoint`]): nothing is written to the guest's memory. Their addresses are linear, as are those of gdb's
+//! `eip` and of all it reads and writes. So breakpoints, watchpoints, `stepi`, `x/i $pc` and `jump` work in every mode and segment,
+//! and where the segments have base 0 everything does. Where they have not, or code is of 16 bits, gdb cannot follow return addresses,
+//! which are offsets in CS: `backtrace`, `finish` and `next` are of no use there, but a breakpoint at
+//! `*($cs_base + *(unsigned short *)$esp_linear)` stops behind a near call of 16 bits.
+//!
+//! Code of 16 bits is disassembled as such if gdb connects in it. As gdb reads a target description once, it has to be told of a change:
+//! `unset tdesc filename` makes it read again, and with a symbol file `set architecture i8086`, or `i386`, has to follow. `$cs_bits` says
+//! which.
 
 mod address;
 mod monitor;
@@ -40,7 +47,7 @@ use log::{debug, warn};
 pub use address::{Address, NotAnAddress};
 use requests::{PACKET, Requests};
 use server::{Incoming, Server, Stream};
-use target::Debugged;
+use target::{Debugged, is_failure};
 
 use crate::{console::Console, control::Control, stop::StopReason, vm::Vm};
 
@@ -176,11 +183,7 @@ impl Gdb {
                 let report = target.report(&stop);
                 let session = heard(stub.report_stop(target, report), target);
                 match stop {
-                    StopReason::TripleFault
-                    | StopReason::Unsupported(_)
-                    | StopReason::Internal(_) => {
-                        target.over = Some(stop);
-                    }
+                    stop if is_failure(&stop) => target.over = Some(stop),
                     _ if matches!(report, SingleThreadStopReason::Exited(_)) => return Err(stop),
                     _ => {}
                 }

@@ -148,12 +148,21 @@ impl<'v> Debugged<'v> {
             },
             StopReason::Stepped => SingleThreadStopReason::DoneStep,
             StopReason::Intercepted(event) => SingleThreadStopReason::Signal(signal_of(event)),
-            StopReason::TripleFault | StopReason::Unsupported(_) | StopReason::Internal(_) => {
-                SingleThreadStopReason::Signal(Signal::SIGABRT)
-            }
+            stop if is_failure(stop) => SingleThreadStopReason::Signal(Signal::SIGABRT),
             ended => SingleThreadStopReason::Exited(ended.exit_status()),
         }
     }
+}
+
+/// Whether the guest has failed, so that gdb may want to inspect a machine that cannot go on.
+pub fn is_failure(stop: &StopReason) -> bool {
+    matches!(
+        stop,
+        StopReason::Halted(_)
+            | StopReason::TripleFault(_)
+            | StopReason::Unsupported(_)
+            | StopReason::Internal(_)
+    )
 }
 
 /// The signal that a process would get for an event, or a similar one.
@@ -399,7 +408,7 @@ impl TargetDescriptionXmlOverride for Debugged<'_> {
         if annex != b"target.xml" {
             return Err(TargetError::NonFatal);
         }
-        let xml = self.table.description();
+        let xml = self.table.description(&self.vm.vcpu().cpu);
         let start = usize::try_from(offset).map_or(xml.len(), |offset| offset.min(xml.len()));
         let len = length.min(out.len()).min(xml.len() - start);
         out[..len].copy_from_slice(&xml.as_bytes()[start..start + len]);

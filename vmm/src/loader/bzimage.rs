@@ -1,10 +1,14 @@
-//! The bzImage container: real-mode setup code, its header, and the packed kernel behind it.
+//! The bzImage container: real-mode setup code, its header, and the protected-mode code with the packed kernel in it.
 //!
 //! ```text
 //!  0x000            0x1f1 setup header            (setup_sects+1)*512
 //!  ├─ boot sector ──┼──────────────┬─ setup code ─┼─ unpacker … │payload│ … ┤
 //!                                  ▲ 0x202 + byte at 0x201       ▲ payload_offset, payload_length
+//!                                                 └─ protected-mode code ───┘
 //! ```
+//!
+//! An image that does not say where its payload is, or has none, is entered as it is: its protected-mode code is loaded and
+//! unpacks the kernel itself ([`BzImage::whole`]).
 //!
 //! Field names and meanings are those of the kernel's Documentation/arch/x86/boot.rst, "The Real-Mode Kernel Header".
 
@@ -13,6 +17,8 @@ use std::ops::Range;
 use linux_loader::loader::bootparam::{LOADED_HIGH, XLF_KERNEL_64, setup_header};
 use thiserror::Error;
 use vm_memory::ByteValued;
+
+use super::image::{Image, Origin, Segment};
 
 /// A reason why a file is not a bzImage that can be booted.
 #[derive(Debug, Error)]
@@ -39,8 +45,8 @@ pub enum BzImageError {
         "kernel for another architecture: setup header field xloadflags has XLF_KERNEL_64 (x86-64), not i386"
     )]
     Kernel64,
-    /// The boot protocol is older than the payload fields.
-    #[error("setup header field version is {}.{:02}, older than 2.08 (Linux 2.6.26)", .0 >> 8, .0 & 0xff)]
+    /// The boot protocol is older than the field for the command line.
+    #[error("setup header field version is {}.{:02}, older than 2.02 (Linux 2.3.99): there is no field for the command line", .0 >> 8, .0 & 0xff)]
     Version(u16),
     /// The kernel is a zImage, which is loaded low.
     #[error("setup header field loadflags {0:#04x} has no LOADED_HIGH: a zImage, not a bzImage")]
@@ -57,6 +63,31 @@ pub enum BzImageError {
         /// Length of the file in bytes.
         len: usize,
     },
+    /// The protected-mode code is not inside the file.
+    #[error("truncated: {len} bytes, setup_sects and syssize {syssize:#x} say {stated}")]
+    ProtectedMode {
+        /// Length of the file in bytes.
+        len: usize,
+        /// Size of the protected-mode code in units of 16 bytes.
+        syssize: u32,
+        /// The length in bytes that the fields state, at least.
+        stated: usize,
+    },
+    /// The protected-mode code is to be loaded beyond 4 GiB.
+    #[error(
+        "setup header fields pref_address {pref_address:#x} and init_size {init_size:#x} reach beyond 4 GiB"
+    )]
+    LoadAddress {
+        /// The address at which the kernel wants to be loaded.
+        pref_address: u64,
+        /// Bytes that the kernel needs from there on.
+        init_size: u32,
+    },
+    /// The entry point is not in the protected-mode code.
+    #[error(
+        "setup header field code32_start {0:#x} is not in the protected-mode code, which is linked to run at 0x100000"
+    )]
+    Entry(u32),
 }
 
 /// A bzImage with a checked header.
@@ -64,8 +95,10 @@ pub enum BzImageError {
 pub struct BzImage {
     /// The setup header as the file has it.
     pub header: setup_header,
-    /// Range of the payload, the packed kernel, in the file.
-    pub payload: Range<usize>,
+    /// Range of the payload, the packed kernel, in the file. None if the header has no such fields or they are zero.
+    pub payload: Option<Range<usize>>,
+    /// Range of the protected-mode code in the file.
+    pub protected_mode: Range<usize>,
 }
 
 /// Offset of the setup header in the file.
@@ -76,11 +109,19 @@ const HEADER_LENGTH_AT: usize = 0x201;
 const HEADER_LENGTH_FROM: usize = 0x202;
 const BOOT_FLAG_AT: usize = 0x1fe;
 const BOOT_FLAG: u16 = 0xaa55;
+const HDRS_AT: usize = 0x202;
 const HDRS: u32 = u32::from_le_bytes(*b"HdrS");
 const SECTOR: usize = 512;
 /// Sectors that a `setup_sects` of 0 stands for, for compatibility.
 const SETUP_SECTS_DEFAULT: usize = 4;
+const VERSION_CMD_LINE_PTR: u16 = 0x202;
+const VERSION_SYSSIZE: u16 = 0x204;
 const VERSION_PAYLOAD: u16 = 0x208;
+const VERSION_PREF_ADDRESS: u16 = 0x20a;
+/// Unit of `syssize`, in bytes.
+const PARAGRAPH: usize = 16;
+/// Address at which protected-mode code is loaded that cannot be loaded elsewhere (boot.rst, "Loading The Rest of The Kernel").
+const LOAD_ADDRESS: u32 = 0x10_0000;
 const VERSION_XLOADFLAGS: u16 = 0x20c;
 const ARM64_MAGIC_AT: usize = 56;
 const ARM64_MAGIC: &[u8] = b"ARM\x64";
@@ -107,15 +148,63 @@ impl BzImage {
         }
         let header = read_header(file).ok_or(truncated("the end of the setup header"))?;
         check(&header)?;
-        let payload = payload_range(&header)
-            .filter(|range| range.end <= file.len())
-            .ok_or(BzImageError::Payload {
-                offset: header.payload_offset,
-                length: header.payload_length,
-                len: file.len(),
-            })?;
-        Ok(Self { header, payload })
+        let protected_mode = protected_mode(&header, file.len())?;
+        let payload = payload(&header, &protected_mode, file.len())?;
+        Ok(Self {
+            header,
+            payload,
+            protected_mode,
+        })
     }
+
+    /// Returns the image of the protected-mode code, entered at `code32_start` as loaded. A relocatable kernel is loaded at
+    /// `pref_address`, any other one at 1 MiB, and has `init_size` bytes from there on.
+    ///
+    /// # Errors
+    /// If the header's addresses make no sense.
+    pub(super) fn whole(&self) -> Result<Image, BzImageError> {
+        let header = &self.header;
+        let (pref_address, init_size) = match header.version {
+            VERSION_PREF_ADDRESS.. => (header.pref_address, header.init_size),
+            _ => (0, 0),
+        };
+        let len = self.protected_mode.len();
+        let wanted = match header.relocatable_kernel != 0 && pref_address != 0 {
+            true => pref_address,
+            false => LOAD_ADDRESS.into(),
+        };
+        let memsz = init_size.max(u32::try_from(len).unwrap_or(u32::MAX));
+        let paddr = u32::try_from(wanted)
+            .ok()
+            .filter(|paddr| paddr.checked_add(memsz).is_some())
+            .ok_or(BzImageError::LoadAddress {
+                pref_address,
+                init_size,
+            })?;
+        // A header made by hand may lack the default.
+        let code32_start = match header.code32_start {
+            0 => LOAD_ADDRESS,
+            start => start,
+        };
+        let offset = code32_start
+            .checked_sub(LOAD_ADDRESS)
+            .filter(|&offset| (offset as usize) < len)
+            .ok_or(BzImageError::Entry(code32_start))?;
+        Ok(Image {
+            entry: paddr + offset,
+            segments: vec![Segment {
+                origin: Origin::SetupHeader,
+                paddr,
+                memsz,
+                file: self.protected_mode.clone(),
+            }],
+        })
+    }
+}
+
+/// Returns whether `file` has the signature of a setup header.
+pub(super) fn has_signature(file: &[u8]) -> bool {
+    file.get(HDRS_AT..HDRS_AT + 4) == Some(&HDRS.to_le_bytes())
 }
 
 /// Copies the setup header as far as its own length goes. Fields that an older protocol lacks are zero.
@@ -133,7 +222,7 @@ fn check(header: &setup_header) -> Result<(), BzImageError> {
     if header.header != HDRS {
         return Err(BzImageError::Header(header.header));
     }
-    if header.version < VERSION_PAYLOAD {
+    if header.version < VERSION_CMD_LINE_PTR {
         return Err(BzImageError::Version(header.version));
     }
     if header.version >= VERSION_XLOADFLAGS && header.xloadflags & XLF_KERNEL_64 != 0 {
@@ -145,14 +234,51 @@ fn check(header: &setup_header) -> Result<(), BzImageError> {
     Ok(())
 }
 
-/// Returns where the payload lies in the file, or none if the fields overflow.
-fn payload_range(header: &setup_header) -> Option<Range<usize>> {
+/// Returns where the protected-mode code lies in a file of `len` bytes: from the setup code's end to the file's. Bytes behind
+/// `syssize`, such as a signature, do no harm.
+fn protected_mode(header: &setup_header, len: usize) -> Result<Range<usize>, BzImageError> {
     let setup_sects = match header.setup_sects {
         0 => SETUP_SECTS_DEFAULT,
         n => usize::from(n),
     };
-    let start = ((setup_sects + 1) * SECTOR).checked_add(header.payload_offset as usize)?;
-    Some(start..start.checked_add(header.payload_length as usize)?)
+    let start = (setup_sects + 1) * SECTOR;
+    let syssize = match header.version {
+        VERSION_SYSSIZE.. => header.syssize,
+        _ => 0,
+    };
+    // The last unit may not be whole.
+    let least = (syssize as usize * PARAGRAPH).saturating_sub(PARAGRAPH - 1);
+    let stated = start + least.max(1);
+    match stated <= len {
+        true => Ok(start..len),
+        false => Err(BzImageError::ProtectedMode {
+            len,
+            syssize,
+            stated,
+        }),
+    }
+}
+
+/// Returns where the payload lies in a file of `len` bytes.
+fn payload(
+    header: &setup_header,
+    protected_mode: &Range<usize>,
+    len: usize,
+) -> Result<Option<Range<usize>>, BzImageError> {
+    let (offset, length) = (header.payload_offset, header.payload_length);
+    if header.version < VERSION_PAYLOAD || length == 0 {
+        return Ok(None);
+    }
+    let start = protected_mode.start + offset as usize;
+    let payload = start..start + length as usize;
+    match payload.end <= len {
+        true => Ok(Some(payload)),
+        false => Err(BzImageError::Payload {
+            offset,
+            length,
+            len,
+        }),
+    }
 }
 
 #[cfg(test)]
@@ -192,7 +318,7 @@ pub(crate) mod tests {
     fn the_payload_is_found() {
         let file = bzimage(b"PAYLOAD");
         let image = BzImage::parse(&file).unwrap();
-        assert_eq!(&file[image.payload.clone()], b"PAYLOAD");
+        assert_eq!(&file[image.payload.unwrap()], b"PAYLOAD");
         assert_eq!({ image.header.init_size }, 0x10_0000);
     }
 
@@ -216,7 +342,8 @@ pub(crate) mod tests {
     fn errors_name_the_field() {
         assert!(spoiled(0x1fe, 0).contains("boot_flag"));
         assert!(spoiled(0x202, 0).contains("field header"));
-        assert!(spoiled(0x206, 0x207).contains("version is 2.07"));
+        assert!(spoiled(0x206, 0x201).contains("version is 2.01"));
+        assert!(spoiled(0x1f4, 0x1000).contains("syssize 0x1000"));
         assert!(spoiled(0x211, 0).contains("loadflags"));
         assert!(spoiled(0x236, 1).contains("XLF_KERNEL_64"));
         assert!(spoiled(0x24a, 1).contains("payload_offset"));
@@ -236,6 +363,66 @@ pub(crate) mod tests {
         file.splice(2 * SECTOR..2 * SECTOR, [0; 3 * SECTOR]);
         file[HEADER_AT] = 0;
         let image = BzImage::parse(&file).unwrap();
-        assert_eq!(&file[image.payload], b"PAYLOAD");
+        assert_eq!(&file[image.payload.unwrap()], b"PAYLOAD");
+    }
+
+    /// An image without payload whose protected-mode code is 100 bytes.
+    fn whole(change: impl Fn(&mut setup_header)) -> Result<Image, BzImageError> {
+        let mut file = bzimage(&[0x90; 76]);
+        let mut header = read_header(&file).unwrap();
+        header.payload_length = 0;
+        header.code32_start = 0x10_0000;
+        change(&mut header);
+        file[HEADER_AT..][..size_of::<setup_header>()].copy_from_slice(header.as_slice());
+        let image = BzImage::parse(&file).unwrap();
+        assert_eq!(image.payload, None);
+        image.whole()
+    }
+
+    #[test]
+    fn without_payload_the_protected_mode_code_is_the_kernel() {
+        let placed = |change: fn(&mut setup_header)| {
+            let image = whole(change).unwrap();
+            let segment = &image.segments[0];
+            assert_eq!(segment.file, 1024..1124);
+            (image.entry, segment.paddr, segment.memsz)
+        };
+        assert_eq!(placed(|_| ()), (0x10_0000, 0x10_0000, 0x10_0000));
+        assert_eq!(placed(|h| h.init_size = 0), (0x10_0000, 0x10_0000, 100));
+        assert_eq!(
+            placed(|h| h.code32_start += 99),
+            (0x10_0063, 0x10_0000, 0x10_0000)
+        );
+        assert_eq!(
+            placed(|h| h.code32_start = 0),
+            (0x10_0000, 0x10_0000, 0x10_0000)
+        );
+        assert_eq!(
+            placed(|h| h.relocatable_kernel = 1),
+            (0x100_0000, 0x100_0000, 0x10_0000)
+        );
+        // Such a kernel may lack the fields of later protocols, whatever is in their place.
+        for version in [0x202, 0x203, 0x207, 0x209] {
+            let image = whole(|h| {
+                h.version = version;
+                h.relocatable_kernel = 1;
+            });
+            assert_eq!(image.unwrap().segments[0].paddr, 0x10_0000, "{version:#x}");
+        }
+    }
+
+    #[test]
+    fn addresses_that_make_no_sense_are_named() {
+        let error = |change: fn(&mut setup_header)| whole(change).unwrap_err().to_string();
+        assert!(error(|h| h.code32_start = 0xf_ffff).contains("code32_start 0xfffff"));
+        assert!(error(|h| h.code32_start = 0x10_0064).contains("code32_start 0x100064"));
+        assert!(error(|h| h.init_size = u32::MAX).contains("init_size 0xffffffff"));
+        assert!(
+            error(|h| {
+                h.relocatable_kernel = 1;
+                h.pref_address = 1 << 32;
+            })
+            .contains("pref_address 0x100000000")
+        );
     }
 }

@@ -3,9 +3,9 @@
 //! Segments are placed at their physical addresses (`p_paddr`): a kernel is linked to run at high linear addresses but is
 //! entered with paging off. Structures are those of the System V ABI, "Object Files", and its Intel386 supplement.
 
-use std::ops::Range;
-
 use thiserror::Error;
+
+use super::image::{Image, Origin, Segment};
 
 /// A reason why a file is not an ELF32 kernel that can be loaded.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -93,35 +93,6 @@ pub enum ElfError {
     Entry(u32),
 }
 
-/// A segment to be loaded.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Segment {
-    /// Number of the program header, from 0.
-    pub index: usize,
-    /// Guest-physical address of the first byte (`p_paddr`).
-    pub paddr: u32,
-    /// Bytes of memory, those beyond `file` zero (`p_memsz`).
-    pub memsz: u32,
-    /// Range of its bytes in the file (`p_offset`, `p_filesz`).
-    pub file: Range<usize>,
-}
-
-impl Segment {
-    /// Returns the guest-physical address of the first byte behind the segment.
-    pub fn end(&self) -> u64 {
-        u64::from(self.paddr) + u64::from(self.memsz)
-    }
-}
-
-/// A checked ELF32 executable.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Elf32 {
-    /// Guest-physical address of the first instruction (`e_entry`).
-    pub entry: u32,
-    /// The segments of type `PT_LOAD` that occupy memory, at least one.
-    pub segments: Vec<Segment>,
-}
-
 /// The first bytes of every ELF file.
 pub const MAGIC: &[u8] = b"\x7fELF";
 const EHDR_LEN: usize = 52;
@@ -146,34 +117,26 @@ const ET_DYN: u16 = 3;
 const EM_386: u16 = 3;
 const PT_LOAD: u32 = 1;
 
-impl Elf32 {
-    /// Checks the headers of `file`. Bytes behind the last segment (a kernel's relocations) are ignored.
-    ///
-    /// # Errors
-    /// See [`ElfError`]. That the segments fit the guest's memory is for the caller to check.
-    pub fn parse(file: &[u8]) -> Result<Self, ElfError> {
-        check_ident(file)?;
-        let header = file.first_chunk::<EHDR_LEN>().ok_or(ElfError::Truncated {
-            len: file.len(),
-            what: "the end of the ELF header",
-        })?;
-        let segments = segments(file, header)?;
-        let entry = u32_at(header, E_ENTRY);
-        if segments.is_empty() {
-            return Err(ElfError::NothingToLoad);
-        }
-        if !segments
-            .iter()
-            .any(|s| (u64::from(s.paddr)..s.end()).contains(&u64::from(entry)))
-        {
-            return Err(ElfError::Entry(entry));
-        }
-        Ok(Self { entry, segments })
+/// Checks the headers of the ELF32 in `file`. Bytes behind the last segment (a kernel's relocations) are ignored.
+///
+/// # Errors
+/// See [`ElfError`]. That the segments fit the guest's memory is for the caller to check.
+pub(super) fn parse(file: &[u8]) -> Result<Image, ElfError> {
+    check_ident(file)?;
+    let header = file.first_chunk::<EHDR_LEN>().ok_or(ElfError::Truncated {
+        len: file.len(),
+        what: "the end of the ELF header",
+    })?;
+    let image = Image {
+        entry: u32_at(header, E_ENTRY),
+        segments: segments(file, header)?,
+    };
+    if image.segments.is_empty() {
+        return Err(ElfError::NothingToLoad);
     }
-
-    /// Returns the guest-physical address of the first byte behind all segments.
-    pub fn end(&self) -> u64 {
-        self.segments.iter().map(Segment::end).max().unwrap_or(0)
+    match image.holds_entry() {
+        true => Ok(image),
+        false => Err(ElfError::Entry(image.entry)),
     }
 }
 
@@ -249,7 +212,7 @@ fn segment(index: usize, header: &[u8; PHDR_LEN], len: usize) -> Result<Segment,
         });
     }
     let segment = Segment {
-        index,
+        origin: Origin::ElfSegment(index),
         paddr,
         memsz,
         file,
@@ -327,25 +290,25 @@ pub(crate) mod tests {
 
     #[test]
     fn segments_use_physical_addresses() {
-        let elf = Elf32::parse(&elf(0x10_0000, b"code", 0x1000)).unwrap();
-        assert_eq!(elf.entry, 0x10_0000);
+        let image = parse(&elf(0x10_0000, b"code", 0x1000)).unwrap();
+        assert_eq!(image.entry, 0x10_0000);
         assert_eq!(
-            elf.segments,
+            image.segments,
             [Segment {
-                index: 0,
+                origin: Origin::ElfSegment(0),
                 paddr: 0x10_0000,
                 memsz: 0x1004,
                 file: 84..88
             }]
         );
-        assert_eq!(elf.end(), 0x10_1004);
+        assert_eq!(image.end(), 0x10_1004);
     }
 
     #[test]
     fn every_truncation_is_an_error() {
         let file = elf(0x10_0000, b"code", 0);
         for len in 0..file.len() {
-            assert!(Elf32::parse(&file[..len]).is_err(), "{len}");
+            assert!(parse(&file[..len]).is_err(), "{len}");
         }
     }
 
@@ -374,7 +337,7 @@ pub(crate) mod tests {
                 file[phdr + P_FILESZ..][..4].copy_from_slice(&4u32.to_le_bytes());
                 file[phdr + P_MEMSZ..][..4].copy_from_slice(&value.to_le_bytes());
             }
-            let error = Elf32::parse(&file).unwrap_err().to_string();
+            let error = parse(&file).unwrap_err().to_string();
             assert!(error.contains(expected), "{expected}: {error}");
         }
     }
@@ -383,6 +346,6 @@ pub(crate) mod tests {
     fn a_64_bit_class_is_named() {
         let mut file = elf(0x10_0000, b"code", 0);
         file[EI_CLASS] = 2;
-        assert_eq!(Elf32::parse(&file), Err(ElfError::Class(2)));
+        assert_eq!(parse(&file), Err(ElfError::Class(2)));
     }
 }

@@ -1,9 +1,14 @@
-//! A kernel ready to be placed in guest memory: an unpacked ELF32 and the setup header of its bzImage.
+//! [`Kernel`]: a kernel ready to be placed in guest memory, with the protocol by which it is entered.
 
 use linux_loader::loader::bootparam::setup_header;
 use thiserror::Error;
 
-use super::{BzImage, BzImageError, Cache, Elf32, ElfError, Segment, UnpackError, elf, unpack};
+use super::{
+    BzImage, BzImageError, Cache, Compression, ElfError, Foreign, MultibootError, UnpackError,
+    bzimage, elf,
+    image::{Image, Origin, Segment},
+    multiboot, unpack,
+};
 
 /// A reason why a file cannot be booted.
 #[derive(Debug, Error)]
@@ -13,33 +18,68 @@ pub enum KernelError {
     BzImage(#[from] BzImageError),
     /// The bzImage's payload does not unpack.
     #[error("bzImage payload: {0}")]
-    Unpack(#[from] UnpackError),
+    Unpack(UnpackError),
     /// The file is not a valid ELF32.
     #[error(transparent)]
     Elf(ElfError),
     /// The payload does not unpack to a valid ELF32.
     #[error("bzImage payload: {0}")]
     Payload(ElfError),
+    /// The file has a Multiboot header that cannot be followed.
+    #[error(transparent)]
+    Multiboot(#[from] MultibootError),
+    /// The file is a kernel for Multiboot2 only.
+    #[error(
+        "kernel for Multiboot2 (header at offset {offset:#x}), which replex does not boot: build it with a Multiboot \
+         header of version 1, magic 0x1badb002"
+    )]
+    Multiboot2 {
+        /// Offset of the Multiboot2 header in the file.
+        offset: usize,
+    },
+    /// The file is in a known format, but no kernel that can be booted.
+    #[error(transparent)]
+    Foreign(#[from] Foreign),
+}
+
+impl From<UnpackError> for KernelError {
+    fn from(error: UnpackError) -> Self {
+        Self::Unpack(error)
+    }
 }
 
 /// A checked kernel, unpacked.
 #[derive(Debug)]
 pub struct Kernel {
     file: Vec<u8>,
-    elf: Elf32,
+    image: Image,
+    protocol: Protocol,
     header: Option<setup_header>,
+}
+
+/// The way in which a kernel is entered and told what it has to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// Linux's 32-bit boot protocol.
+    Linux,
+    /// Multiboot, version 1.
+    Multiboot,
 }
 
 /// The `cmdline_size` of an i386 kernel that does not give it: `COMMAND_LINE_SIZE` without the final NUL.
 const CMDLINE_SIZE_DEFAULT: u32 = 2047;
+/// The same of a kernel whose setup header has no such field (boot.rst: up to protocol 2.05).
+const CMDLINE_SIZE_OLD: u32 = 255;
+/// The first version of the boot protocol with `cmdline_size`.
+const VERSION_CMDLINE_SIZE: u16 = 0x206;
 /// The `initrd_addr_max` of a kernel that does not give it (boot.rst).
 const INITRD_ADDR_MAX_DEFAULT: u32 = 0x37ff_ffff;
 /// Guest-physical address of [`Kernel::flat`].
 const FLAT_START: u32 = 0x10_0000;
 
 impl Kernel {
-    /// Reads a kernel from the bytes of a file: a bzImage, unpacked through `cache` if there is one, or an ELF32.
-    /// `progress` is called with the number of bytes unpacked so far.
+    /// Reads a kernel from the bytes of a file: a bzImage, unpacked through `cache` if there is one, a kernel for Multiboot, or an
+    /// ELF32 for Linux's 32-bit boot protocol. `progress` is called with the number of bytes unpacked so far.
     ///
     /// # Errors
     /// See [`KernelError`].
@@ -48,32 +88,82 @@ impl Kernel {
         cache: Option<&Cache>,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Self, KernelError> {
+        if bzimage::has_signature(&file) {
+            return Self::read_bzimage(file, cache, progress);
+        }
+        if let Some(header) = multiboot::Header::find(&file) {
+            return Self::read_multiboot(file, &header);
+        }
+        if let Some(offset) = multiboot::find_multiboot2(&file) {
+            return Err(KernelError::Multiboot2 { offset });
+        }
         if file.starts_with(elf::MAGIC) {
-            let elf = Elf32::parse(&file).map_err(KernelError::Elf)?;
+            let image = elf::parse(&file).map_err(KernelError::Elf)?;
             return Ok(Self {
                 file,
-                elf,
+                image,
+                protocol: Protocol::Linux,
                 header: None,
             });
         }
-        let image = BzImage::parse(&file)?;
-        let payload = &file[image.payload.clone()];
+        match Foreign::of(&file) {
+            Some(foreign) => Err(foreign.into()),
+            None => Self::read_bzimage(file, cache, progress),
+        }
+    }
+
+    fn read_bzimage(
+        file: Vec<u8>,
+        cache: Option<&Cache>,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Self, KernelError> {
+        let bzimage = BzImage::parse(&file)?;
+        let header = Some(bzimage.header);
+        let protocol = Protocol::Linux;
+        let payload = bzimage.payload.clone().map(|range| &file[range]);
+        // What cannot be unpacked here unpacks itself.
+        let payload =
+            payload.filter(|payload| Compression::detect(payload) != Some(Compression::Lzo));
+        let Some(payload) = payload else {
+            let image = bzimage.whole()?;
+            return Ok(Self {
+                file,
+                image,
+                protocol,
+                header,
+            });
+        };
         let unpacked = match cache {
             Some(cache) => cache.get_or_unpack(&file, || unpack(payload, progress))?,
             None => unpack(payload, progress)?,
         };
-        let elf = Elf32::parse(&unpacked).map_err(KernelError::Payload)?;
+        let image = elf::parse(&unpacked).map_err(KernelError::Payload)?;
         Ok(Self {
             file: unpacked,
-            elf,
-            header: Some(image.header),
+            image,
+            protocol,
+            header,
+        })
+    }
+
+    fn read_multiboot(file: Vec<u8>, header: &multiboot::Header) -> Result<Self, KernelError> {
+        let image = match header.image(&file)? {
+            Some(image) => image,
+            None if file.starts_with(elf::MAGIC) => elf::parse(&file).map_err(KernelError::Elf)?,
+            None => return Err(MultibootError::NoAddresses.into()),
+        };
+        Ok(Self {
+            file,
+            image,
+            protocol: Protocol::Multiboot,
+            header: None,
         })
     }
 
     /// Returns a kernel that consists of `code` only, placed at 1 MiB and entered at its first byte: for the smallest guests.
     pub fn flat(code: Vec<u8>) -> Self {
         let segment = Segment {
-            index: 0,
+            origin: Origin::Flat,
             paddr: FLAT_START,
             // More than 4 GiB do not fit into RAM, as the loader will say.
             memsz: u32::try_from(code.len()).unwrap_or(u32::MAX),
@@ -81,17 +171,23 @@ impl Kernel {
         };
         Self {
             file: code,
-            elf: Elf32 {
+            image: Image {
                 entry: FLAT_START,
                 segments: vec![segment],
             },
+            protocol: Protocol::Linux,
             header: None,
         }
     }
 
     /// Returns the segments and the entry point.
-    pub fn elf(&self) -> &Elf32 {
-        &self.elf
+    pub fn image(&self) -> &Image {
+        &self.image
+    }
+
+    /// Returns the protocol by which the kernel is entered.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
     }
 
     /// Returns the bytes that the segments' file ranges refer to.
@@ -106,9 +202,10 @@ impl Kernel {
 
     /// Returns the length of the longest command line in bytes, without the final NUL.
     pub fn cmdline_size(&self) -> u32 {
-        match self.header.map_or(0, |h| h.cmdline_size) {
-            0 => CMDLINE_SIZE_DEFAULT,
-            n => n,
+        match &self.header {
+            Some(header) if header.version < VERSION_CMDLINE_SIZE => CMDLINE_SIZE_OLD,
+            Some(header) if header.cmdline_size != 0 => header.cmdline_size,
+            _ => CMDLINE_SIZE_DEFAULT,
         }
     }
 
@@ -121,12 +218,13 @@ impl Kernel {
     }
 
     /// Returns the guest-physical address of the first byte behind the memory that the kernel uses before it reads the memory
-    /// map: its segments and the working space that the setup header asks for (`pref_address`, `init_size`).
+    /// map: its segments and, if it was unpacked here, the working space that the setup header asks for (`pref_address`,
+    /// `init_size`), which is part of the segment otherwise.
     pub fn end(&self) -> u64 {
         let working_space = self.header.map_or(0, |h| {
             { h.pref_address }.saturating_add(u64::from(h.init_size))
         });
-        self.elf.end().max(working_space)
+        self.image.end().max(working_space)
     }
 }
 
@@ -151,9 +249,9 @@ pub(crate) mod tests {
     fn bzimages_of_every_compression_are_read() {
         for compression in SUPPORTED {
             let kernel = read(packed_kernel(compression)).unwrap();
-            assert_eq!(kernel.elf().entry, 0x100_0000, "{compression:?}");
+            assert_eq!(kernel.image().entry, 0x100_0000, "{compression:?}");
             assert_eq!(
-                kernel.file()[kernel.elf().segments[0].file.clone()],
+                kernel.file()[kernel.image().segments[0].file.clone()],
                 [0xf4; 300]
             );
             assert_eq!(kernel.end(), 0x110_0000, "init_size counts");
@@ -178,6 +276,77 @@ pub(crate) mod tests {
                 .to_string()
                 .starts_with("bzImage payload: kernel for another architecture"),
             "{error}"
+        );
+    }
+
+    #[test]
+    fn a_bzimage_that_is_not_unpacked_here_is_a_kernel_as_it_is() {
+        let lzo = bzimage(&pack(Compression::Lzo, &[]));
+        let mut none = packed_kernel(Compression::Gzip);
+        none[0x24c..0x250].fill(0);
+        for file in [lzo, none] {
+            let kernel = read(file.clone()).unwrap();
+            let segment = &kernel.image().segments[0];
+            assert_eq!(
+                (kernel.image().entry, segment.paddr),
+                (0x10_0000, 0x10_0000)
+            );
+            assert_eq!(kernel.file()[segment.file.clone()], file[1024..]);
+            assert_eq!(kernel.protocol(), Protocol::Linux);
+        }
+    }
+
+    #[test]
+    fn old_kernels_take_short_command_lines() {
+        let mut file = packed_kernel(Compression::Gzip);
+        file[0x206..0x208].copy_from_slice(&0x205u16.to_le_bytes());
+        assert_eq!(read(file).unwrap().cmdline_size(), 255);
+    }
+
+    #[test]
+    fn multiboot_kernels_are_told_by_their_header() {
+        let header = |flags: u32, more: &[u32]| {
+            let sum = 0u32.wrapping_sub(0x1bad_b002).wrapping_sub(flags);
+            let words = [&[0x1bad_b002, flags, sum], more].concat();
+            words
+                .into_iter()
+                .flat_map(u32::to_le_bytes)
+                .collect::<Vec<_>>()
+        };
+        // In an ELF, in a file of its own, and in an ELF whose headers it replaces.
+        let inside = elf(0x10_0000, &header(0, &[]), 0);
+        let addresses = [0x10_0000, 0x10_0000, 0, 0, 0x10_0020];
+        let flat = [header(1 << 16, &addresses), vec![0xf4]].concat();
+        let mut other = elf(0x10_0000, &flat, 0);
+        other[18] = 62;
+        for (file, entry) in [
+            (&inside, 0x10_0000),
+            (&flat, 0x10_0020),
+            (&other, 0x10_0020),
+        ] {
+            let kernel = read(file.clone()).unwrap();
+            assert_eq!(
+                (kernel.protocol(), kernel.image().entry),
+                (Protocol::Multiboot, entry)
+            );
+        }
+        let error = |file: Vec<u8>| read(file).unwrap_err().to_string();
+        assert!(error(header(0, &[])).contains("no ELF32"));
+        assert!(error(header(4, &[])).contains("video mode"));
+        let second = [0xe852_50d6u32, 0, 16, 0x17ad_af1a]
+            .map(u32::to_le_bytes)
+            .concat();
+        assert!(error(elf(0x10_0000, &[&[0; 4][..], &second].concat(), 0)).contains("Multiboot2"));
+    }
+
+    #[test]
+    fn files_of_other_formats_are_named() {
+        let packed = pack(Compression::Xz, &elf(0x10_0000, &[0xf4], 0));
+        assert!(
+            read(packed)
+                .unwrap_err()
+                .to_string()
+                .contains("compressed by Xz")
         );
     }
 
@@ -235,6 +404,24 @@ pub(crate) mod tests {
         }
 
         #[test]
+        fn any_setup_header_gives_a_sound_image_or_an_error(
+            changes in proptest::collection::vec((0x1f1..0x268usize, any::<u8>()), 1..12),
+        ) {
+            let mut file = bzimage(&[0x90; 300]);
+            file[0x24c..0x250].fill(0);
+            for (at, value) in changes {
+                file[at] = value;
+            }
+            if let Ok(kernel) = read(file) {
+                for segment in &kernel.image().segments {
+                    prop_assert!(kernel.file().get(segment.file.clone()).is_some());
+                    prop_assert!(segment.file.len() <= segment.memsz as usize);
+                    prop_assert!(segment.end() <= 1 << 32);
+                }
+            }
+        }
+
+        #[test]
         fn mutated_elfs_have_sound_ranges(
             changes in proptest::collection::vec((0..84usize, any::<u8>()), 1..8),
         ) {
@@ -243,7 +430,7 @@ pub(crate) mod tests {
                 file[at] = value;
             }
             if let Ok(kernel) = read(file) {
-                for segment in &kernel.elf().segments {
+                for segment in &kernel.image().segments {
                     prop_assert!(kernel.file().get(segment.file.clone()).is_some());
                     prop_assert!(segment.file.len() <= segment.memsz as usize);
                 }

@@ -1,16 +1,19 @@
-//! The placement of kernel, initrd and boot_params in guest RAM.
+//! [`place`]: the placement of kernel, initrd and parameters in guest RAM.
 
 use std::{ops::Range, os::unix::fs::FileExt as _};
 
-use thiserror::Error;
+use sbe::cpu::DescriptorTable;
 use vm_memory::{
-    Address, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryRegion,
-    bitmap::Bitmap,
+    Address, ByteValued, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError,
+    GuestMemoryRegion, bitmap::Bitmap,
 };
 
 use super::{
-    Kernel,
-    boot_params::{self, BOOT_PARAMS, CMDLINE_ROOM, HIGH_START},
+    EntryPoint, Kernel, LoadError, Protocol, bios_data,
+    boot_params::{Addresses, GDT, boot_params},
+    layout::Layout,
+    memory_map::HIGH_START,
+    multiboot,
 };
 
 /// A kernel with its initrd and command line, to be booted.
@@ -18,94 +21,41 @@ use super::{
 pub struct BootSource<'a> {
     /// The kernel.
     pub kernel: &'a Kernel,
-    /// The initial RAM disk: cpio archives, one behind the other, or empty.
+    /// The initial RAM disk: cpio archives, one behind the other, or empty. For a Multiboot kernel, its one module.
     pub initrd: &'a [u8],
     /// The kernel command line.
     pub cmdline: &'a str,
 }
 
-/// The registers with which the kernel is entered (boot.rst, "32-bit Boot Protocol").
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EntryPoint {
-    /// Guest-physical address of the first instruction, for EIP.
-    pub entry: u32,
-    /// Guest-physical address of boot_params, for ESI.
-    pub boot_params: u32,
-}
-
-/// A reason why a kernel cannot be placed in the guest's memory.
-#[derive(Debug, Error)]
-pub enum LoadError {
-    /// A segment of the kernel lies outside RAM or in the first mebibyte.
-    #[error(
-        "ELF segment {index}: p_paddr {paddr:#x} and p_memsz {memsz:#x} are not within the guest's memory, \
-         0x100000 to {ram_end:#x}"
-    )]
-    Segment {
-        /// Number of the program header, from 0.
-        index: usize,
-        /// `p_paddr`.
-        paddr: u32,
-        /// `p_memsz`.
-        memsz: u32,
-        /// First guest-physical address behind RAM.
-        ram_end: u32,
-    },
-    /// There is no room for the initrd.
-    #[error(
-        "initrd of {len} bytes does not fit between the kernel's end {kernel_end:#x} and {limit:#x}"
-    )]
-    Initrd {
-        /// Length of the initrd in bytes.
-        len: usize,
-        /// First address that the kernel leaves free.
-        kernel_end: u64,
-        /// First address behind what the initrd may occupy.
-        limit: u64,
-    },
-    /// The command line is longer than the kernel takes.
-    #[error("kernel command line of {len} bytes is longer than the kernel's limit of {limit}")]
-    CommandLine {
-        /// Length of the command line in bytes.
-        len: usize,
-        /// The kernel's `cmdline_size`.
-        limit: u32,
-    },
-    /// The command line holds a zero byte, which would end it.
-    #[error("kernel command line holds a zero byte")]
-    CommandLineNul,
-    /// Guest RAM is smaller than a mebibyte or does not begin at 0.
-    #[error("guest memory: {0}")]
-    Memory(#[from] GuestMemoryError),
-}
-
+/// Guest-physical address of boot_params, or of the Multiboot information, if nothing else lies there.
+const PARAMS: u32 = 0x1_0000;
+/// Guest-physical address of the GDT, if nothing else lies there.
+const GDT_AT: u32 = 0x1_1000;
+/// Guest-physical address of the command line, if nothing else lies there.
+const CMDLINE: u32 = 0x2_0000;
+/// Length of the longest command line that is passed on, without the final NUL.
+const CMDLINE_ROOM: u32 = 0x7_f000;
 const PAGE_SIZE: u64 = 4096;
 
-/// Copies `source` into `ram`, which must begin at guest-physical 0 and be zero from 1 MiB on, as new memory is.
+/// Copies `source` into `ram`, which must begin at guest-physical 0 and be zero from 1 MiB on, as new memory is. `taken` are
+/// guest-physical ranges that hold something else.
 ///
 /// # Errors
 /// See [`LoadError`]; `ram` may have been written in part.
 pub fn place(
     ram: &impl GuestMemoryBackend,
+    taken: &[Range<u64>],
     source: &BootSource<'_>,
 ) -> Result<EntryPoint, LoadError> {
     let ram_end = ram_end(ram);
-    let limit = source.kernel.cmdline_size().min(CMDLINE_ROOM);
-    let cmdline = source.cmdline.as_bytes();
-    if cmdline.len() > limit as usize {
-        let len = cmdline.len();
-        return Err(LoadError::CommandLine { len, limit });
+    let mut layout = Layout::new(ram_end, taken);
+    check_cmdline(source)?;
+    place_kernel(ram, ram_end, &mut layout, source.kernel)?;
+    bios_data::write(ram, &layout)?;
+    match source.kernel.protocol() {
+        Protocol::Linux => place_for_linux(ram, ram_end, &mut layout, source),
+        Protocol::Multiboot => place_for_multiboot(ram, ram_end, &mut layout, source),
     }
-    if cmdline.contains(&0) {
-        return Err(LoadError::CommandLineNul);
-    }
-    place_kernel(ram, ram_end, source.kernel)?;
-    let initrd = place_initrd(ram, ram_end, source.kernel, source.initrd)?;
-    boot_params::write(ram, ram_end, source.kernel.header(), cmdline, initrd)?;
-    Ok(EntryPoint {
-        entry: source.kernel.elf().entry,
-        boot_params: BOOT_PARAMS,
-    })
 }
 
 /// Returns the first guest-physical address behind RAM, which ends below 4 GiB.
@@ -113,25 +63,158 @@ fn ram_end(ram: &impl GuestMemoryBackend) -> u32 {
     u32::try_from(ram.last_addr().raw_value().saturating_add(1)).unwrap_or(u32::MAX)
 }
 
+fn check_cmdline(source: &BootSource<'_>) -> Result<(), LoadError> {
+    let limit = source.kernel.cmdline_size().min(CMDLINE_ROOM);
+    let len = source.cmdline.len();
+    if len > limit as usize {
+        return Err(LoadError::CommandLine { len, limit });
+    }
+    match source.cmdline.contains('\0') {
+        true => Err(LoadError::CommandLineNul),
+        false => Ok(()),
+    }
+}
+
 /// Copies the kernel's segments to their physical addresses.
 fn place_kernel(
     ram: &impl GuestMemoryBackend,
     ram_end: u32,
+    layout: &mut Layout,
     kernel: &Kernel,
 ) -> Result<(), LoadError> {
-    for segment in &kernel.elf().segments {
-        if segment.paddr < HIGH_START || segment.end() > ram_end.into() {
-            return Err(LoadError::Segment {
-                index: segment.index,
-                paddr: segment.paddr,
-                memsz: segment.memsz,
-                ram_end,
+    let mut segments = Vec::new();
+    for segment in &kernel.image().segments {
+        let range = u64::from(segment.paddr)..segment.end();
+        if !layout.is_ram(&range) {
+            let segment = segment.clone();
+            return Err(LoadError::Segment { segment, ram_end });
+        }
+        if let Some(other) = layout.in_the_way(&range) {
+            return Err(LoadError::SegmentOverlap {
+                segment: segment.clone(),
+                other: other.clone(),
             });
         }
         let bytes = &kernel.file()[segment.file.clone()];
-        copy(ram, bytes, GuestAddress(segment.paddr.into()))?;
+        copy(ram, bytes, GuestAddress(range.start))?;
+        segments.push(range);
+    }
+    // A kernel's own segments may overlap.
+    for range in segments {
+        layout.take(range);
     }
     Ok(())
+}
+
+/// Places what Linux's 32-bit boot protocol asks for.
+fn place_for_linux(
+    ram: &impl GuestMemoryBackend,
+    ram_end: u32,
+    layout: &mut Layout,
+    source: &BootSource<'_>,
+) -> Result<EntryPoint, LoadError> {
+    let kernel = source.kernel;
+    let entry = kernel.image().entry;
+    let mut room = |what, preferred, len: usize| {
+        let at = layout.take_near(preferred, len as u64);
+        at.ok_or(LoadError::NoRoom { what, len })
+    };
+    let cmdline_bytes = [source.cmdline.as_bytes(), &[0]].concat();
+    let gdt_bytes = GDT.map(u64::to_le_bytes);
+    let params_at = room("boot_params", PARAMS, PAGE_SIZE as usize)?;
+    let gdt_at = room("the GDT", GDT_AT, size_of_val(&GDT))?;
+    let cmdline = room("the command line", CMDLINE, cmdline_bytes.len())?;
+    let initrd = place_initrd(ram, ram_end, layout, source)?;
+    let addresses = Addresses {
+        entry,
+        cmdline,
+        initrd,
+        ram_end,
+    };
+    let params = boot_params(kernel.header(), &addresses);
+    ram.write_slice(params.as_slice(), GuestAddress(params_at.into()))?;
+    ram.write_slice(gdt_bytes.as_flattened(), GuestAddress(gdt_at.into()))?;
+    ram.write_slice(&cmdline_bytes, GuestAddress(cmdline.into()))?;
+    Ok(EntryPoint::Linux {
+        entry,
+        boot_params: params_at,
+        gdt: DescriptorTable {
+            base: gdt_at,
+            limit: size_of_val(&GDT) as u16 - 1,
+        },
+    })
+}
+
+/// Places what Multiboot asks for. The initrd is the one module, behind the kernel, where most kernels expect modules.
+fn place_for_multiboot(
+    ram: &impl GuestMemoryBackend,
+    ram_end: u32,
+    layout: &mut Layout,
+    source: &BootSource<'_>,
+) -> Result<EntryPoint, LoadError> {
+    let initrd = source.initrd;
+    let cmdline = source.cmdline.as_bytes();
+    let module = match initrd.len() {
+        0 => 0..0,
+        len => {
+            let kernel_end = initrd_start(source.kernel);
+            let limit = ram_end.into();
+            let start = layout
+                .take_lowest(len as u64, PAGE_SIZE, kernel_end..limit)
+                .ok_or(LoadError::Initrd {
+                    len,
+                    kernel_end,
+                    limit,
+                })?;
+            copy(ram, initrd, GuestAddress(start))?;
+            // In RAM, which ends below 4 GiB.
+            start as u32..start as u32 + len as u32
+        }
+    };
+    let len = multiboot::info(0, ram_end, cmdline, module.clone()).len();
+    let info = layout
+        .take_near(PARAMS, len as u64)
+        .ok_or(LoadError::NoRoom {
+            what: "the Multiboot information",
+            len,
+        })?;
+    let bytes = multiboot::info(info, ram_end, cmdline, module);
+    ram.write_slice(&bytes, GuestAddress(info.into()))?;
+    let entry = source.kernel.image().entry;
+    Ok(EntryPoint::Multiboot { entry, info })
+}
+
+/// Returns the lowest address that an initrd may have.
+fn initrd_start(kernel: &Kernel) -> u64 {
+    let end = kernel.end().max(HIGH_START.into());
+    end.next_multiple_of(PAGE_SIZE)
+}
+
+/// Copies the initrd to the highest pages allowed and returns its range.
+fn place_initrd(
+    ram: &impl GuestMemoryBackend,
+    ram_end: u32,
+    layout: &mut Layout,
+    source: &BootSource<'_>,
+) -> Result<Range<u32>, LoadError> {
+    let BootSource { kernel, initrd, .. } = *source;
+    if initrd.is_empty() {
+        return Ok(0..0);
+    }
+    let len = initrd.len();
+    let kernel_end = initrd_start(kernel);
+    let limit = u64::from(ram_end).min(u64::from(kernel.initrd_addr_max()) + 1);
+    let start = layout
+        .take_highest(len as u64, PAGE_SIZE, kernel_end..limit)
+        .ok_or(LoadError::Initrd {
+            len,
+            kernel_end,
+            limit,
+        })?;
+    copy(ram, initrd, GuestAddress(start))?;
+    // Below `limit`, hence below 4 GiB.
+    let start = start as u32;
+    Ok(start..start + len as u32)
 }
 
 /// Copies `bytes` to `start`, through the file that the memory is mapped from if there is one: that saves a page fault for
@@ -157,35 +240,10 @@ fn copy(
     Ok(())
 }
 
-/// Copies the initrd to the highest pages allowed and returns its range.
-fn place_initrd(
-    ram: &impl GuestMemoryBackend,
-    ram_end: u32,
-    kernel: &Kernel,
-    initrd: &[u8],
-) -> Result<Range<u32>, LoadError> {
-    if initrd.is_empty() {
-        return Ok(0..0);
-    }
-    let kernel_end = kernel.end().next_multiple_of(PAGE_SIZE);
-    let limit = u64::from(ram_end).min(u64::from(kernel.initrd_addr_max()) + 1);
-    let start = limit
-        .checked_sub(initrd.len() as u64)
-        .map(|start| start & !(PAGE_SIZE - 1))
-        .filter(|&start| start >= kernel_end)
-        .ok_or(LoadError::Initrd {
-            len: initrd.len(),
-            kernel_end,
-            limit,
-        })?;
-    copy(ram, initrd, GuestAddress(start))?;
-    // Below `limit`, hence below 4 GiB.
-    let start = start as u32;
-    Ok(start..start + initrd.len() as u32)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
     use linux_loader::loader::bootparam::boot_params;
     use vm_memory::GuestMemoryMmap;
 
@@ -209,6 +267,28 @@ mod tests {
         bytes
     }
 
+    /// The first instruction and boot_params of a kernel for Linux's protocol, whose GDT is checked.
+    fn linux(ram: &GuestMemoryMmap, entry: EntryPoint) -> (u32, boot_params) {
+        let EntryPoint::Linux {
+            entry,
+            boot_params,
+            gdt,
+        } = entry
+        else {
+            panic!("{entry:?}");
+        };
+        let descriptors: [u64; 4] = ram.read_obj(GuestAddress(gdt.base.into())).unwrap();
+        assert_eq!(
+            descriptors[2..],
+            [0x00cf_9b00_0000_ffff, 0x00cf_9300_0000_ffff]
+        );
+        assert_eq!(gdt.limit, 31);
+        (
+            entry,
+            ram.read_obj(GuestAddress(boot_params.into())).unwrap(),
+        )
+    }
+
     #[test]
     fn the_kernel_finds_what_the_boot_protocol_promises() {
         let kernel = kernel(packed_kernel(Compression::Zstd));
@@ -219,13 +299,10 @@ mod tests {
             initrd: &initrd,
             cmdline: "console=ttyS0",
         };
-        let entry = place(&ram, &source).unwrap();
-        assert_eq!(bytes(&ram, entry.entry, 300), [0xf4; 300]);
-
-        let params: boot_params = ram
-            .read_obj(GuestAddress(entry.boot_params.into()))
-            .unwrap();
+        let (entry, params) = linux(&ram, place(&ram, &[], &source).unwrap());
+        assert_eq!(bytes(&ram, entry, 300), [0xf4; 300]);
         let header = params.hdr;
+        assert_eq!({ header.code32_start }, entry);
         assert_eq!({ header.header }, u32::from_le_bytes(*b"HdrS"));
         assert_eq!(
             { header.init_size },
@@ -270,10 +347,10 @@ mod tests {
         };
         let ram = ram(32);
         let large = vec![1; MIB + 1];
-        place(&ram, &source(&large[1..])).unwrap();
-        let params: boot_params = ram.read_obj(GuestAddress(BOOT_PARAMS.into())).unwrap();
+        place(&ram, &[], &source(&large[1..])).unwrap();
+        let params: boot_params = ram.read_obj(GuestAddress(PARAMS.into())).unwrap();
         assert_eq!({ params.hdr.ramdisk_image }, 17 * MIB as u32);
-        let error = place(&ram, &source(&large)).unwrap_err();
+        let error = place(&ram, &[], &source(&large)).unwrap_err();
         assert_eq!(
             error.to_string(),
             "initrd of 1048577 bytes does not fit between the kernel's end 0x1100000 and 0x1200000"
@@ -282,14 +359,14 @@ mod tests {
 
     #[test]
     fn wild_segments_are_refused() {
-        for paddr in [0, 0x9_0000, 0xf_ffff, 2 * MIB as u32, 0xffff_0000] {
+        for paddr in [0x9_fffd, 0xa_0000, 0xf_ffff, 2 * MIB as u32, 0xffff_0000] {
             let kernel = kernel(elf(paddr, b"code", 0));
             let source = BootSource {
                 kernel: &kernel,
                 initrd: &[],
                 cmdline: "",
             };
-            let error = place(&ram(2), &source).unwrap_err().to_string();
+            let error = place(&ram(2), &[], &source).unwrap_err().to_string();
             assert!(error.contains(&format!("p_paddr {paddr:#x}")), "{error}");
         }
         let kernel = kernel(elf(0x10_0000, b"code", MIB as u32));
@@ -299,7 +376,7 @@ mod tests {
             cmdline: "",
         };
         assert!(matches!(
-            place(&ram(2), &source),
+            place(&ram(2), &[], &source),
             Err(LoadError::Segment { .. })
         ));
     }
@@ -313,15 +390,148 @@ mod tests {
             cmdline,
         };
         let long = "x".repeat(2048);
-        place(&ram(2), &source(&long[1..])).unwrap();
-        let error = place(&ram(2), &source(&long)).unwrap_err();
+        place(&ram(2), &[], &source(&long[1..])).unwrap();
+        let error = place(&ram(2), &[], &source(&long)).unwrap_err();
         assert_eq!(
             error.to_string(),
             "kernel command line of 2048 bytes is longer than the kernel's limit of 2047"
         );
         assert!(matches!(
-            place(&ram(2), &source("a\0b")),
+            place(&ram(2), &[], &source("a\0b")),
             Err(LoadError::CommandLineNul)
         ));
+    }
+
+    #[test]
+    fn segments_may_lie_anywhere_in_low_memory() {
+        for paddr in [0, 0x400, 0xff00, 0x1_0000, 0x1_1010, 0x2_0003, 0x9_d000] {
+            let code = vec![0x5a; 0x3000];
+            let kernel = kernel(elf(paddr, &code, 0));
+            let source = BootSource {
+                kernel: &kernel,
+                initrd: &[3; 10],
+                cmdline: "quiet",
+            };
+            let ram = ram(2);
+            let (entry, params) = linux(&ram, place(&ram, &[], &source).unwrap());
+            assert_eq!(entry, paddr);
+            assert!(bytes(&ram, paddr, code.len()) == code, "{paddr:#x}");
+            assert_eq!(
+                bytes(&ram, params.hdr.cmd_line_ptr, 6),
+                b"quiet\0",
+                "{paddr:#x}"
+            );
+            assert_eq!(bytes(&ram, params.hdr.ramdisk_image, 10), [3; 10]);
+            let is_covered = (paddr..paddr + 0x3000).contains(&0x413);
+            assert_eq!(
+                bytes(&ram, 0x413, 2) == [0x7f, 0x02],
+                !is_covered,
+                "{paddr:#x}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_kernel_that_fills_low_memory_gets_its_parameters_above() {
+        let kernel = kernel(elf(0, &[0x5a; 0xa_0000], 0));
+        let source = BootSource {
+            kernel: &kernel,
+            initrd: &[],
+            cmdline: "",
+        };
+        let ram = ram(2);
+        let (_, params) = linux(&ram, place(&ram, &[], &source).unwrap());
+        assert!({ params.hdr.cmd_line_ptr } >= HIGH_START);
+        assert!(bytes(&ram, 0, 0xa_0000) == [0x5a; 0xa_0000]);
+        let one = self::ram(1);
+        let error = place(&one, &[], &source).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "the kernel leaves no room for boot_params, 4096 bytes"
+        );
+    }
+
+    #[test]
+    fn what_was_there_before_is_avoided_or_named() {
+        let kernel = kernel(elf(0x10_0000, b"code", 0));
+        let source = BootSource {
+            kernel: &kernel,
+            initrd: &[1; 100],
+            cmdline: "",
+        };
+        let ram = ram(2);
+        let taken = [0x400..0x500, 0x1_0000..0x3_0000, 0x1f_f000..0x20_0000];
+        let (_, params) = linux(&ram, place(&ram, &taken, &source).unwrap());
+        assert_eq!({ params.hdr.cmd_line_ptr }, 0x2020);
+        assert_eq!({ params.hdr.ramdisk_image }, 0x1f_e000);
+        assert_eq!(bytes(&ram, 0x413, 2), [0, 0]);
+        let inside = 0x10_0003..0x10_0010;
+        let error = place(&ram, slice::from_ref(&inside), &source).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "ELF segment 0: p_paddr 0x100000 and p_memsz 0x4 overlap the ROM from 0x100003 to 0x100010"
+        );
+    }
+
+    #[test]
+    fn a_multiboot_kernel_finds_its_module_behind_it() {
+        let mut file = elf(0x10_0000, &[0xf4; 0x1001], 0);
+        // Flags 0, in the segment.
+        file[100..112].copy_from_slice(
+            [0x1bad_b002, 0, 0xe452_4ffe]
+                .map(u32::to_le_bytes)
+                .as_flattened(),
+        );
+        let kernel = kernel(file);
+        let module = vec![9; 5000];
+        let source = BootSource {
+            kernel: &kernel,
+            initrd: &module,
+            cmdline: "verbose",
+        };
+        let ram = ram(2);
+        let entry = place(&ram, &[], &source).unwrap();
+        let EntryPoint::Multiboot { entry, info } = entry else {
+            panic!("{entry:?}");
+        };
+        assert_eq!(entry, 0x10_0000);
+        let word = |at: u32| ram.read_obj::<u32>(GuestAddress(at.into())).unwrap();
+        assert_eq!(word(info + 8), 1 << 10, "mem_upper in KiB");
+        assert_eq!(bytes(&ram, word(info + 16), 8), b"verbose\0");
+        let modules = word(info + 24);
+        assert_eq!(
+            (word(modules), word(modules + 4)),
+            (0x10_2000, 0x10_2000 + 5000)
+        );
+        assert!(bytes(&ram, 0x10_2000, 5000) == module);
+        let large = vec![9; MIB];
+        let source = BootSource {
+            initrd: &large,
+            ..source
+        };
+        let error = place(&ram, &[], &source).unwrap_err().to_string();
+        assert!(error.starts_with("initrd of 1048576 bytes"), "{error}");
+    }
+
+    #[test]
+    fn a_bzimage_without_payload_is_placed_as_it_is() {
+        let mut file = packed_kernel(Compression::Gzip);
+        file[0x24c..0x250].fill(0);
+        let code = file[1024..].to_vec();
+        let kernel = kernel(file);
+        let source = BootSource {
+            kernel: &kernel,
+            initrd: &[],
+            cmdline: "",
+        };
+        let ram = ram(18);
+        let (entry, params) = linux(&ram, place(&ram, &[], &source).unwrap());
+        assert_eq!((entry, { params.hdr.code32_start }), (0x10_0000, 0x10_0000));
+        assert!(bytes(&ram, entry, code.len()) == code);
+        let error = place(&self::ram(1), &[], &source).unwrap_err().to_string();
+        assert!(
+            error.starts_with("protected-mode code of the bzImage: load address 0x100000"),
+            "{error}"
+        );
     }
 }

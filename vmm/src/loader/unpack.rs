@@ -53,12 +53,12 @@ pub enum UnpackError {
         actual: usize,
     },
     /// The stream is damaged.
-    #[error("damaged {compression:?} stream: {source}")]
+    #[error("damaged {compression:?} stream: {reason}")]
     Damaged {
         /// The format of the stream.
         compression: Compression,
         /// The decompressor's error.
-        source: io::Error,
+        reason: io::Error,
     },
 }
 
@@ -109,9 +109,9 @@ pub fn unpack(payload: &[u8], progress: &mut dyn FnMut(usize)) -> Result<Vec<u8>
     if stated > MAX_UNPACKED {
         return Err(UnpackError::TooLarge(stated));
     }
-    let damaged = |source| UnpackError::Damaged {
+    let damaged = |reason| UnpackError::Damaged {
         compression,
-        source,
+        reason,
     };
     let reader: Box<dyn Read + '_> = match compression {
         // The size field is the stream's own last field.

@@ -55,9 +55,14 @@ impl Filter {
         Self(selections)
     }
 
+    /// Whether the log contains everything.
+    pub fn admits_all(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether the log contains `observation`.
     pub fn admits(&self, observation: &Observation) -> bool {
-        self.0.is_empty() || self.0.iter().any(|one| one.admits(observation))
+        self.admits_all() || self.0.iter().any(|one| one.admits(observation))
     }
 }
 

@@ -12,6 +12,8 @@ use std::fmt;
 
 use sbe::{EventSource, Observation};
 
+use crate::stop::StopReason;
+
 pub use filter::{Filter, Selection, SelectionError};
 
 /// Something that happened, and when.
@@ -23,6 +25,17 @@ pub struct Event {
     pub time: u64,
     /// The observation: what happened.
     pub what: Observation,
+}
+
+/// The end of a machine, and when it came.
+///
+/// The `Display` form is a line of the log without its end, as that of [`Event`] is.
+#[derive(Clone, Copy, Debug)]
+pub struct End<'s> {
+    /// Nanoseconds since the machine was switched on.
+    pub time: u64,
+    /// The reason why it ended.
+    pub stop: &'s StopReason,
 }
 
 /// The kind of an event.
@@ -44,6 +57,9 @@ pub enum Kind {
 pub trait Sink: Send {
     /// Receives `event`. The guest waits meanwhile.
     fn event(&mut self, event: &Event);
+
+    /// Takes notice of the end of the machine, unless the log is to contain only some events.
+    fn end(&mut self, _end: &End<'_>) {}
 
     /// Takes notice of a pause of the processor: about every 250 µs, when it waits in HLT, and before [`crate::Vm::run`] and
     /// [`crate::Vm::step`] return. This is the time to hand on what was collected.
@@ -108,10 +124,25 @@ impl Kind {
 
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (seconds, ns) = (self.time / NS_PER_S, self.time % NS_PER_S);
-        let kind = self.kind().name();
-        write!(f, "{seconds:6}.{ns:09} {kind:<9}  {}", self.what)
+        write_line(f, self.time, self.kind().name(), &self.what)
     }
+}
+
+impl fmt::Display for End<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_line(f, self.time, "end", self.stop)
+    }
+}
+
+/// Writes a line of the log: the time in seconds, the kind, and what happened.
+fn write_line(
+    f: &mut fmt::Formatter<'_>,
+    time: u64,
+    kind: &str,
+    what: &dyn fmt::Display,
+) -> fmt::Result {
+    let (seconds, ns) = (time / NS_PER_S, time % NS_PER_S);
+    write!(f, "{seconds:6}.{ns:09} {kind:<9}  {what}")
 }
 
 impl Trace {
@@ -125,6 +156,14 @@ impl Trace {
         if self.filter.admits(observation) {
             let (time, what) = (now(), *observation);
             self.sink.event(&Event { time, what });
+        }
+    }
+
+    /// Passes on the end of the machine, if the filter admits everything.
+    pub fn end(&mut self, time: u64, stop: &StopReason) {
+        if self.filter.admits_all() {
+            self.sink.end(&End { time, stop });
+            self.sink.pause();
         }
     }
 

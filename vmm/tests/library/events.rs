@@ -1,32 +1,9 @@
 //! Interrupts and exceptions that the policy intercepts, and the decisions about them.
 
+pub use guest_kernels::tiny::{CALL, TIMER};
 use vmm::{Action, Decision, Engine, EventSource, GuestEvent, Policy, StopReason, Vm};
 
 use crate::support::{ENGINES, START, Typed, machine};
-
-/// A guest that executes INT 0x80, which nobody has a handler for, and would then end with status 42.
-#[rustfmt::skip]
-pub const CALL: &[u8] = &[
-    0xcd, 0x80, // int 0x80
-    0xb0, 42,   // mov al, 42
-    0xe6, 0xf4, // out 0xf4, al
-];
-
-/// A guest whose timer interrupts as vector 0x20 and that waits for that for ever.
-#[rustfmt::skip]
-pub const TIMER: &[u8] = &[
-    0xb0, 0x11, 0xe6, 0x20, // 8259A master: ICW1
-    0xb0, 0x20, 0xe6, 0x21, // ICW2: vectors 0x20 to 0x27
-    0xb0, 0x04, 0xe6, 0x21, // ICW3
-    0xb0, 0x01, 0xe6, 0x21, // ICW4
-    0xb0, 0xfe, 0xe6, 0x21, // OCW1: only the timer
-    0xb0, 0x34, 0xe6, 0x43, // 8254: counter 0, mode 2
-    0xb0, 0x00, 0xe6, 0x40, // counts of 0x1000
-    0xb0, 0x10, 0xe6, 0x40,
-    0xfb,                   // again: sti
-    0xf4,                   // hlt
-    0xeb, 0xfc,             // jmp again
-];
 
 /// A machine with `code` that intercepts `vectors`.
 fn intercepting(engine: Engine, code: &[u8], vectors: &[u8]) -> Vm {
@@ -68,7 +45,7 @@ fn a_call_may_be_swallowed_and_changed() {
         assert_eq!(fault.error_code, Some(0x81 << 3 | 2));
         assert!(matches!(
             vm.run(&mut Typed::default()),
-            StopReason::TripleFault
+            StopReason::TripleFault(_)
         ));
     }
 }
@@ -86,7 +63,7 @@ fn a_swallowed_interrupt_does_not_keep_the_next_from_coming() {
         next_event(&mut vm);
         assert!(matches!(
             vm.run(&mut Typed::default()),
-            StopReason::TripleFault
+            StopReason::TripleFault(_)
         ));
     }
 }
@@ -108,7 +85,7 @@ fn what_is_decided_before_a_pause_may_be_decided_again_behind_it() {
         vm.decide(Decision::Reflect);
         assert!(matches!(
             vm.run(&mut Typed::default()),
-            StopReason::TripleFault
+            StopReason::TripleFault(_)
         ));
         assert!(master(&vm).contains(SERVED), "{}", master(&vm));
     }

@@ -12,12 +12,10 @@ use vmm::{
     console::{Line, Terminal, pipe},
 };
 
-use crate::support::{COUNT, ENGINES, HALT, START, assert_counting, machine};
+use crate::support::{COUNT, ENGINES, HALT, PATIENCE, START, assert_counting, machine};
 
 /// mov al, 42; out 0xf4, al
 const END: &[u8] = &[0xb0, 42, 0xe6, 0xf4];
-/// Many times the time that anything here takes on a slow host.
-const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A running machine.
 fn start(vm: Vm) -> (Machine, Receiver<MachineEvent>) {

@@ -2,10 +2,12 @@
 
 mod control;
 mod devices;
+mod endings;
 mod events;
 mod gdb;
 mod inspect;
 mod machine;
+mod start;
 mod state;
 mod support;
 mod trace;

@@ -1,6 +1,6 @@
 //! Support for the tests of the library: tiny guests, and a console that replays what was typed.
 
-use std::{collections::VecDeque, io, os::fd::BorrowedFd};
+use std::{collections::VecDeque, io, os::fd::BorrowedFd, time::Duration};
 
 use vmm::{
     Console, Control, Engine, GuestPhys, LinearAddr, StopReason, VcpuConfig, Vm, VmConfig,
@@ -8,6 +8,8 @@ use vmm::{
     loader::{BootSource, Kernel},
 };
 
+/// The time to wait for what must come: a bound on hanging, not on speed.
+pub const PATIENCE: Duration = Duration::from_secs(600);
 pub const ENGINES: [Engine; 2] = [Engine::Emulator, Engine::Translator];
 /// The address at which guests are entered.
 pub const START: u32 = 0x10_0000;

@@ -25,7 +25,7 @@ fn a_library_user_receives_events() {
         vm.trace(filter, Box::new(sink));
         assert!(matches!(
             vm.run(&mut Typed::default()),
-            StopReason::TripleFault
+            StopReason::TripleFault(_)
         ));
         let events = events.lock();
         let [event] = events[..] else {
@@ -66,7 +66,7 @@ fn nothing_is_held_back_when_the_machine_stands_still() {
         // INT 0x80 and the protection fault lead to a double fault, and that to shutdown.
         assert!(matches!(
             vm.step(&mut Typed::default()),
-            StopReason::TripleFault
+            StopReason::TripleFault(_)
         ));
         assert_eq!(handed_on.lock().len(), 3);
     }

@@ -27,7 +27,8 @@ const STORE_INHIBITING: u16 = X87_IE | X87_OE | X87_UE;
 /// Executes an x87 instruction that is not a control instruction.
 ///
 /// As on all Intel processors, it sets the last-instruction pointers whether or not it raises an exception; the operand
-/// pointer only if it has a memory operand.
+/// pointer only if it has a memory operand. FOP is set with them, as by AMD processors and by Intel's in fopcode compatibility
+/// mode (SDM Vol. 1, 8.1.9.1 "Fopcode Compatibility Sub-mode").
 pub fn x87(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     let reference = TemplateRef::from_bits(insn.aux);
     let template = exec.host.get(reference).ok_or(REFUSED)?;

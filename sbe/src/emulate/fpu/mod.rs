@@ -34,6 +34,11 @@ pub fn is_host_executed(raw: &Instruction) -> bool {
     manual_handler(raw).is_none() && Class::of(raw).is_some()
 }
 
+/// Whether `raw` sets the last-instruction pointers: x87 instructions do, but for control instructions.
+pub fn sets_pointers(raw: &Instruction) -> bool {
+    manual_handler(raw).is_none() && Class::of(raw) == Some(Class::X87)
+}
+
 /// The handler of an x87, MMX, SSE or SSE2 instruction; `None` for all others.
 pub fn handler(raw: &Instruction) -> Option<Handler> {
     manual_handler(raw).or_else(|| match Class::of(raw)? {

@@ -81,7 +81,7 @@ impl Exec<'_> {
         }
         let start = self.cpu.eip;
         self.cpu.eip = start.wrapping_add(length.into());
-        match self.deliver_admitted(event) {
+        match self.deliver_admitted(event, length) {
             Err(Fault::Exception(exception)) => {
                 self.undo_instruction(start);
                 self.raise(exception)
@@ -91,6 +91,7 @@ impl Exec<'_> {
     }
 
     fn swallow(&mut self, held: Held) {
+        self.undelivered.clear();
         if matches!(held.event, Event::Fault(_)) {
             self.cpu.eflags |= RF;
         }

@@ -104,6 +104,10 @@ pub fn of_fragment(mode: Mode) -> Rights {
         field!(scratch),
         field!(interrupt_flag),
         field!(direction_flag),
+        field!(x87_note),
+        field!(x87_page),
+        field!(x87_operand),
+        field!(x87_selector),
     ];
     Rights {
         writes: WRITES,

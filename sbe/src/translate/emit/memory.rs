@@ -88,7 +88,7 @@ fn needs_no_alignment(raw: &Instruction) -> bool {
 }
 
 /// The effective address of the memory operand, without its segment's base.
-fn effective(raw: &Instruction) -> Mem {
+pub(super) fn effective(raw: &Instruction) -> Mem {
     Mem {
         base: guest(raw.memory_base()),
         index: guest(raw.memory_index())

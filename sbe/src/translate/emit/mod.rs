@@ -16,7 +16,8 @@
 //! | `group` | checks of several accesses at once |
 //! | `memory` | effective addresses, probes, windows |
 //! | `misses` | slow paths, taken when a check fails |
-//! | `plain` | instructions that the host executes as they are |
+//! | `plain` | integer instructions that the host executes as they are |
+//! | `fpu` | x87, MMX and SSE instructions, and notes of the x87 instructions |
 //! | `arithmetic` | instructions on registers and memory that need more than renaming |
 //! | `stack` | PUSH, POP, LEAVE |
 //! | `flags` | PUSHF, POPF, CLI, STI, CLD, STD |
@@ -26,6 +27,7 @@
 
 mod arithmetic;
 mod flags;
+mod fpu;
 mod group;
 mod memory;
 mod misses;
@@ -43,7 +45,9 @@ use super::listing::{Mark, Marks};
 use super::mode::Mode;
 use super::operands::memory_operand;
 use super::trampoline::{Trampoline, Trampolines};
+use crate::emulate::fpu::sets_pointers;
 pub use flags::FIXED_FLAGS;
+use fpu::Noted;
 use group::{Group, Plan};
 use iced_x86::{Instruction, InstructionInfoFactory, Register};
 use misses::Miss;
@@ -60,6 +64,8 @@ const JUMP_BYTES: usize = 5;
 const PLAIN_BYTES: usize = 24;
 /// The most host bytes of one memory access.
 const ACCESS_BYTES: usize = 48;
+/// The most host bytes of the note of an x87 instruction.
+const NOTE_BYTES: usize = 40;
 
 /// The length of the code at an entry that computes the page's address: LEA with a 32-bit displacement.
 pub const ENTRY_BYTES: u32 = 7;
@@ -133,6 +139,8 @@ pub struct Emitter {
     /// The fault map of the fragment, if accesses go through the window.
     pub fault_entries: Vec<FaultEntry>,
     fpu_checked: bool,
+    /// What is known of the notes of x87 instructions here.
+    noted: Noted,
     /// DF is known to be clear here.
     upward: bool,
     /// The instruction before was STI: no interrupt may be taken before the next has executed.
@@ -173,7 +181,11 @@ fn most_bytes(raw: &Instruction, verdict: Verdict) -> usize {
         Verdict::Rewrite(_) => 1,
         _ => 0,
     };
-    PLAIN_BYTES + ACCESS_BYTES * (operand + more)
+    let note = match verdict {
+        Verdict::CopyFpu if sets_pointers(raw) => NOTE_BYTES,
+        _ => 0,
+    };
+    PLAIN_BYTES + ACCESS_BYTES * (operand + more) + note
 }
 
 /// The displacement of offset `offset` of the page from R13.
@@ -200,6 +212,7 @@ impl Emitter {
             windowed: false,
             fault_entries: Vec::new(),
             fpu_checked: false,
+            noted: Noted::default(),
             upward: false,
             shadow: false,
             polled: false,
@@ -253,6 +266,7 @@ impl Emitter {
         self.fault_entries.clear();
         self.first_site = first_site;
         self.fpu_checked = false;
+        self.noted = Noted::default();
         self.upward = false;
         self.shadow = false;
         self.take_marks();
@@ -269,11 +283,17 @@ impl Emitter {
         !matches!(verdict, Verdict::Emulate) && !verdict.ends()
     }
 
-    /// Emits `raw`, instruction `number` of the fragment, whose IP is its offset in the page.
+    /// Emits `raw`, instruction `number` of the fragment, whose IP is its offset in the page; `bytes` begin with those that it was
+    /// decoded from.
     ///
     /// # Errors
     /// The encoder's.
-    pub fn instruction(&mut self, raw: &Instruction, number: usize) -> Result<Emitted> {
+    pub fn instruction(
+        &mut self,
+        raw: &Instruction,
+        bytes: &[u8],
+        number: usize,
+    ) -> Result<Emitted> {
         let verdict = verdict(raw, self.mode.privilege());
         let shadow = std::mem::take(&mut self.shadow);
         self.keep_islands_near(most_bytes(raw, verdict));
@@ -282,22 +302,20 @@ impl Emitter {
         if verdict != Verdict::Emulate {
             self.begin_group(raw, number);
         }
-        let emitted = self.by_verdict(raw, verdict, shadow);
+        self.polled = shadow;
+        let emitted = self.by_verdict(raw, bytes, verdict);
         self.follow_group(number);
         emitted
     }
 
-    fn by_verdict(&mut self, raw: &Instruction, verdict: Verdict, shadow: bool) -> Result<Emitted> {
+    fn by_verdict(&mut self, raw: &Instruction, bytes: &[u8], verdict: Verdict) -> Result<Emitted> {
         match verdict {
             Verdict::Skip => Ok(Emitted::Inline),
             Verdict::Copy => self.copy(raw),
             Verdict::CopyWithCl => self.copy_with_cl(raw),
-            Verdict::CopyFpu => self.copy_fpu(raw),
+            Verdict::CopyFpu => self.copy_fpu(raw, bytes),
             Verdict::Emulate => Ok(Emitted::Emulate),
-            Verdict::Rewrite(rewrite) => {
-                self.polled = shadow;
-                self.rewrite(raw, rewrite)
-            }
+            Verdict::Rewrite(rewrite) => self.rewrite(raw, rewrite),
         }
     }
 

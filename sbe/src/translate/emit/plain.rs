@@ -1,14 +1,11 @@
-//! Instructions that the host executes as they are (integer, x87, MMX and SSE), and LEA.
+//! Integer instructions that the host executes as they are, and LEA.
 
 use super::memory::is_addressable;
-use super::misses::Cause;
 use super::{Emitted, Emitter, Result, guest};
 use crate::translate::asm::*;
-use crate::translate::context::field;
 use crate::translate::operands::{
     Counter, HostOperand, high_byte_operand, is_high_byte, memory_operand, rewrite,
 };
-use crate::translate::sequences::context;
 use iced_x86::{Instruction, OpAccess, OpKind, Register};
 
 /// The distance in bits of AH from AL.
@@ -37,7 +34,7 @@ impl Emitter {
     }
 
     /// Emits `raw` in its host form; nothing when there is none.
-    fn encode(
+    pub(super) fn encode(
         &mut self,
         raw: &Instruction,
         counter: Counter,
@@ -130,40 +127,6 @@ impl Emitter {
         };
         let probed = self.point(R8, probed);
         self.with_counter(raw, Some(probed.operand()))
-    }
-
-    /// Emits an x87, MMX or SSE instruction on the host's unit, into which the guest's state is loaded on first use.
-    pub(super) fn copy_fpu(&mut self, raw: &Instruction) -> Result<Emitted> {
-        let memory = memory_operand(raw);
-        let size = raw.memory_size().size() as u32;
-        if memory.is_some() && !(matches!(size, 1 | 2 | 4 | 8 | 16) && is_addressable(raw, true)) {
-            return Ok(Emitted::Emulate);
-        }
-        self.check_fpu(raw);
-        let place = match memory {
-            None => None,
-            Some(index) => {
-                let writes = self.writes(raw, index);
-                match self.probe_operand(raw, writes) {
-                    Some(probed) => Some(probed.operand()),
-                    None => return Ok(Emitted::Emulate),
-                }
-            }
-        };
-        self.encode(raw, Counter::R11, place)
-    }
-
-    /// Emits a check that the host's unit holds the guest's state, unless the fragment has had one.
-    pub(super) fn check_fpu(&mut self, raw: &Instruction) {
-        if self.fpu_checked {
-            return;
-        }
-        let loaded = self.asm.label();
-        let miss = self.miss(raw.ip32(), Cause::Fpu(loaded));
-        self.asm.load64(RCX, context(field::FPU_LIVE));
-        self.asm.jrcxz(miss);
-        self.asm.bind(loaded);
-        self.fpu_checked = true;
     }
 
     /// Emits LEA.

@@ -14,7 +14,7 @@ use mmu::Privilege;
 const HALF: u32 = 32;
 
 /// The segment register that `register` is.
-fn segment(register: Register) -> Option<SegReg> {
+pub(super) fn segment(register: Register) -> Option<SegReg> {
     Some(match register {
         Register::ES => SegReg::Es,
         Register::CS => SegReg::Cs,
@@ -98,6 +98,7 @@ impl Emitter {
 
     /// Emits the loading of the selector in R8D.
     fn load_selector(&mut self, raw: &Instruction, register: SegReg) {
+        self.noted.forget_selector();
         self.asm.mov_imm32(R9, raw.ip32());
         self.call_to(Trampoline::LoadSegment(register));
     }

@@ -2,14 +2,15 @@
 
 use super::Translator;
 use crate::cpu::control::{CR0_EM, CR0_TS, CR4_OSFXSR, CR4_TSD};
-use crate::cpu::fpu::{FCW_INIT, MXCSR_INIT};
+use crate::cpu::fpu::{FCW_INIT, MXCSR_INIT, Pointers};
 use crate::cpu::segment::SegReg;
 use crate::cpu::{Cpu, Pending, eflags};
 use crate::emulate::Exec;
 use crate::emulate::sysenter::selectors;
-use crate::translate::context::Context;
+use crate::translate::context::{Context, NO_SELECTOR, PAGE_BIAS};
 use crate::translate::emit::FIXED_FLAGS;
 use crate::translate::segments::segment_base;
+use crate::translate::x87_note::X87Note;
 use mmu::{Access, PAGE_SHIFT, Privilege, View};
 
 /// The six exception masks of the x87 control word.
@@ -54,6 +55,8 @@ impl Translator {
         (context.gs_base, context.gs_usable) = segment_base(cpu.seg(SegReg::Gs));
         context.fpu_live = 0;
         context.fpu_loadable = 0;
+        context.x87_note = X87Note::NONE;
+        context.x87_selector = NO_SELECTOR;
     }
 
     /// Stores the context's state into the processor's.
@@ -80,7 +83,8 @@ impl Translator {
     fn store_fpu(&mut self, cx: &mut Exec<'_>) {
         if self.context.fpu_saved != 0 {
             self.context.fpu_saved = 0;
-            cx.cpu.fpu.take_registers(&self.context.fpu.0);
+            let pointers = x87_pointers(&self.context, cx.cpu.fpu.pointers());
+            cx.cpu.fpu.take_registers(&self.context.fpu.0, pointers);
         }
     }
 
@@ -106,19 +110,50 @@ fn may_run_on_host(cpu: &Cpu) -> bool {
         && cpu.fpu.mxcsr() & MXCSR_INIT == MXCSR_INIT
 }
 
+/// The last-instruction pointers after emitted code has run, `before` being those before it.
+fn x87_pointers(context: &Context, before: Pointers) -> Pointers {
+    let Some(note) = X87Note::from_bits(context.x87_note) else {
+        return before;
+    };
+    let (fdp, fds) = match context.x87_selector {
+        NO_SELECTOR => (before.fdp, before.fds),
+        selector => (context.x87_operand, selector as u16),
+    };
+    let level = usize::from(note.privilege == Privilege::User);
+    let is_present = level == usize::from(context.cpl == 3);
+    let fcs = match is_present {
+        true => context.selectors[SegReg::Cs as usize],
+        // `load_system_registers` allows no change of level from another selector.
+        false => context.flat_selectors[level][0],
+    };
+    Pointers {
+        fop: note.fop,
+        fip: context
+            .x87_page
+            .wrapping_sub(PAGE_BIAS as u32)
+            .wrapping_add(note.offset),
+        fcs: fcs as u16,
+        fdp,
+        fds,
+    }
+}
+
 /// Loads what SYSENTER, SYSEXIT and RDTSC need.
 fn load_system_registers(context: &mut Context, cpu: &Cpu) {
     let all_ones_if = |condition: bool| u64::from(condition).wrapping_neg();
-    let has_selector = cpu.sysenter_cs & 0xfffc != 0;
-    context.sysenter_usable = all_ones_if(has_selector);
-    // With AC set, accesses of CPL 3 may have to be checked for alignment.
-    context.sysexit_usable = all_ones_if(has_selector && cpu.eflags & eflags::AC == 0);
-    context.sysenter_esp = cpu.sysenter_esp;
-    context.sysenter_eip = cpu.sysenter_eip;
     context.flat_selectors = [0, 3].map(|level| {
         let (code, stack) = selectors(cpu.sysenter_cs, level);
         [code.0.into(), stack.0.into()]
     });
+    // Notes of x87 instructions say the level but not the selector of CS: there has to be one for each level.
+    let [code, _] = context.flat_selectors[usize::from(cpu.cpl == 3)];
+    let is_usable =
+        cpu.sysenter_cs & 0xfffc != 0 && u32::from(cpu.seg(SegReg::Cs).selector.0) == code;
+    context.sysenter_usable = all_ones_if(is_usable);
+    // With AC set, accesses of CPL 3 may have to be checked for alignment.
+    context.sysexit_usable = all_ones_if(is_usable && cpu.eflags & eflags::AC == 0);
+    context.sysenter_esp = cpu.sysenter_esp;
+    context.sysenter_eip = cpu.sysenter_eip;
     context.tsc_usable = (cpu.cr4 & CR4_TSD == 0).into();
     context.tsc_offset = cpu.tsc_offset;
 }

@@ -1,5 +1,7 @@
 //! Interrupts and exceptions of tiny guests, shown and logged.
 
+pub use guest_kernels::tiny::{CALL, TIMER};
+
 use crate::support::{Replex, elf};
 
 /// A guest that turns paging on with an empty page directory at 2 MiB. Nothing can be fetched behind that.
@@ -12,29 +14,9 @@ pub const PAGE_FAULT: &[u8] = &[
     0x0f, 0x22, 0xc0,             // mov cr0, eax
 ];
 
-/// A guest that executes INT 0x80, which nobody has a handler for, and would then end with status 42.
-#[rustfmt::skip]
-pub const CALL: &[u8] = &[
-    0xcd, 0x80, // int 0x80
-    0xb0, 42,   // mov al, 42
-    0xe6, 0xf4, // out 0xf4, al
-];
-
-/// A guest whose timer interrupts as vector 0x20 and that waits for that for ever.
-#[rustfmt::skip]
-pub const TIMER: &[u8] = &[
-    0xb0, 0x11, 0xe6, 0x20, // 8259A master: ICW1
-    0xb0, 0x20, 0xe6, 0x21, // ICW2: vectors 0x20 to 0x27
-    0xb0, 0x04, 0xe6, 0x21, // ICW3
-    0xb0, 0x01, 0xe6, 0x21, // ICW4
-    0xb0, 0xfe, 0xe6, 0x21, // OCW1: only the timer
-    0xb0, 0x34, 0xe6, 0x43, // 8254: counter 0, mode 2
-    0xb0, 0x00, 0xe6, 0x40, // counts of 0x1000
-    0xb0, 0x10, 0xe6, 0x40,
-    0xfb,                   // again: sti
-    0xf4,                   // hlt
-    0xeb, 0xfc,             // jmp again
-];
+/// The message about the end of [`CALL`].
+const AFTER_CALL: &str = "replex: triple fault at 0010:00100000: INT 0x80, #GP(0x402), #GP(0x6b), #DF(0x0), #GP(0x43) \
+                          (--trace-irq logs what interrupts and exceptions came before, --gdb stops here)";
 
 /// The lines on standard error of a guest that ends in a triple fault.
 fn shown(engine: &str, code: &[u8], args: &[&str]) -> Vec<String> {
@@ -57,20 +39,18 @@ fn intercepted_events_are_shown_and_reflected() {
                 "replex: intercepted vector 0x80, software, at 0010:00100000",
                 "replex: intercepted vector 0x0d, exception, error code 0x402, at 0010:00100000",
                 "replex: intercepted vector 0x08, exception, error code 0x0, at 0010:00100000",
-                "replex: triple fault",
+                AFTER_CALL,
             ]
         );
         assert_eq!(
             shown(engine, PAGE_FAULT, &["--intercept", "14"]),
             [
                 "replex: intercepted vector 0x0e, exception, error code 0x0, CR2 00100013, at 0010:00100013",
-                "replex: triple fault",
+                "replex: triple fault at 0010:00100013: #PF(0x0, CR2 00100013), #PF(0x0, CR2 00000070), #DF(0x0), \
+                 #PF(0x0, CR2 00000040) (--trace-irq logs what interrupts and exceptions came before, --gdb stops here)",
             ]
         );
-        assert_eq!(
-            shown(engine, CALL, &["--intercept", "14"]),
-            ["replex: triple fault"]
-        );
+        assert_eq!(shown(engine, CALL, &["--intercept", "14"]), [AFTER_CALL]);
     }
 }
 

@@ -12,10 +12,38 @@ fn status(code: &[u8]) -> Option<i32> {
     Replex::new().run_guest(code).status.code()
 }
 
+/// Initializes both 8259As and masks their lines.
+#[rustfmt::skip]
+const MASK_ALL: &[u8] = &[
+    0xb0, 0x11, 0xe6, 0x20, 0xe6, 0xa0, // ICW1
+    0xb0, 0x20, 0xe6, 0x21,             // ICW2: vectors 0x20 to 0x2f
+    0xb0, 0x28, 0xe6, 0xa1,
+    0xb0, 0x04, 0xe6, 0x21,             // ICW3
+    0xb0, 0x02, 0xe6, 0xa1,
+    0xb0, 0x01, 0xe6, 0x21, 0xe6, 0xa1, // ICW4
+    0xb0, 0xff, 0xe6, 0x21, 0xe6, 0xa1, // OCW1
+];
+/// mov al, 0; out 0xf4, al
+const EXIT: &[u8] = &[0xb0, 0, 0xe6, 0xf4];
+/// cli; hlt
+const HALT: &[u8] = &[0xfa, 0xf4];
+
 #[test]
-fn halting_with_interrupts_off_is_power_off() {
-    // cli; hlt
-    assert_eq!(status(&[0xfa, 0xf4]), Some(0));
+fn halting_with_interrupts_off_in_good_order_is_power_off() {
+    let output = Replex::new().run_guest(&[MASK_ALL, HALT].concat());
+    assert_eq!(output.status.code(), Some(0));
+    assert!(output.stderr.is_empty(), "{:?}", output.stderr);
+}
+
+#[test]
+fn a_hang_is_told() {
+    let output = Replex::new().run_guest(HALT);
+    assert_eq!(output.status.code(), Some(120));
+    assert_eq!(
+        String::from_utf8_lossy(&output.stderr),
+        "replex: HLT with interrupts disabled at 0010:00100001 (nothing can wake the guest; --gdb stops here, \
+         --trace FILE logs what came before)\n"
+    );
 }
 
 #[test]
@@ -33,7 +61,11 @@ fn resets_are_reboots_unless_linux_panicked() {
     assert_eq!(status(&reset), Some(121));
     // mov word [0x472], 0x1234
     let warm = [0x66, 0xc7, 0x05, 0x72, 0x04, 0x00, 0x00, 0x34, 0x12];
-    assert_eq!(status(&[&warm[..], &reset].concat()), Some(122));
+    assert_eq!(status(&[&warm[..], &reset].concat()), Some(121));
+    // mov al, 0xfe; out 0x21, al
+    let timer = [0xb0, 0xfe, 0xe6, 0x21];
+    let panic = [MASK_ALL, &timer, &warm, &reset].concat();
+    assert_eq!(status(&panic), Some(122));
 }
 
 #[test]
@@ -41,15 +73,19 @@ fn a_triple_fault_is_told() {
     // ud2, with no interrupt table
     let output = Replex::new().run_guest(&[0x0f, 0x0b]);
     assert_eq!(output.status.code(), Some(123));
-    assert_eq!(output.stderr, b"replex: triple fault\n");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stderr),
+        "replex: triple fault at 0010:00100000: #UD, #GP(0x33), #GP(0x6b), #DF(0x0), #GP(0x43) (--trace-irq logs what \
+         interrupts and exceptions came before, --gdb stops here)\n"
+    );
     assert!(output.stdout.is_empty());
 }
 
 #[test]
 fn the_debug_console_goes_to_standard_output() {
-    // mov al, 'h'; out 0xe9, al; mov al, 'i'; out 0xe9, al; cli; hlt
-    let output =
-        Replex::new().run_guest(&[0xb0, b'h', 0xe6, 0xe9, 0xb0, b'i', 0xe6, 0xe9, 0xfa, 0xf4]);
+    // mov al, 'h'; out 0xe9, al; mov al, 'i'; out 0xe9, al
+    let hi = [0xb0, b'h', 0xe6, 0xe9, 0xb0, b'i', 0xe6, 0xe9];
+    let output = Replex::new().run_guest(&[&hi, EXIT].concat());
     assert_eq!(output.stdout, b"hi");
     assert!(output.stderr.is_empty(), "{:?}", output.stderr);
 }
@@ -108,11 +144,12 @@ fn nobody_reading_the_output_ends_the_program_like_a_signal() {
     assert!(output.stderr.is_empty(), "{:?}", output.stderr);
 }
 
-/// The report of a guest that reads port 0x99, where nobody is, writes port 0x80 and halts.
+/// The report of a guest that reads port 0x99, where nobody is, writes port 0x80 and ends.
 fn report(engine: &str) -> String {
     let replex = Replex::new();
-    // in al, 0x99; out 0x80, al; cli; hlt
-    let kernel = replex.file("guest", &elf(&[0xe4, 0x99, 0xe6, 0x80, 0xfa, 0xf4]));
+    // in al, 0x99; out 0x80, al
+    let code = [&[0xe4, 0x99, 0xe6, 0x80], EXIT].concat();
+    let kernel = replex.file("guest", &elf(&code));
     let output = replex.run(&["boot", "--kernel", &kernel, "--engine", engine, "--stats"]);
     assert_eq!(output.status.code(), Some(0));
     let report = String::from_utf8(output.stderr).unwrap();
@@ -149,8 +186,8 @@ fn the_translators_statistics_are_reported_on_standard_error() {
 #[test]
 fn translated_code_is_shown_on_standard_error() {
     let replex = Replex::new();
-    // inc eax; cli; hlt
-    let kernel = replex.file("guest", &elf(&[0x40, 0xfa, 0xf4]));
+    // inc eax
+    let kernel = replex.file("guest", &elf(&[&[0x40], EXIT].concat()));
     let shown = |engine| {
         let pages = "0x100002,100abc,200000";
         let args = ["boot", "--kernel", &kernel, "--engine", engine];

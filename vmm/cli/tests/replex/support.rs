@@ -6,6 +6,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+pub use guest_kernels::tiny::{bzimage, elf, multiboot};
 use tempfile::TempDir;
 
 /// The program with its cache in a folder of its own, and the folder.
@@ -47,21 +48,6 @@ impl Replex {
         let kernel = self.file("guest", &elf(code));
         self.run(&["boot", "--kernel", &kernel])
     }
-}
-
-/// An ELF32 for the i386 with `code` at 1 MiB, entered at its start.
-pub fn elf(code: &[u8]) -> Vec<u8> {
-    const HEADERS: u32 = 52 + 32;
-    const START: u32 = 0x10_0000;
-    let len = code.len() as u32;
-    let mut file = b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x03\0".to_vec();
-    let words = [1, START, 52, 0, 0, 52 | 32 << 16, 1, 0];
-    let segment = [1, HEADERS, START, START, len, len, 7, 4096];
-    for word in words.into_iter().chain(segment) {
-        file.extend(word.to_le_bytes());
-    }
-    file.extend(code);
-    file
 }
 
 /// A guest that raises RTS, sends `>`, sends back what it receives, and at ctrl-d ends with status 42.

@@ -41,11 +41,14 @@ fn log(engine: &str, code: &[u8], args: &[&str], status: i32) -> Vec<String> {
         .collect()
 }
 
-/// The exceptions that a guest without handlers comes to at an event there.
-fn end_of_guest(error_code: &str, place: &str) -> [String; 2] {
+/// The exceptions that a guest without handlers comes to at `event` there, and its end.
+fn end_of_guest(event: &str, error_code: &str, place: &str) -> [String; 3] {
     [
         format!("exception  vector 0x0d, error code {error_code}, at {place}"),
         format!("exception  vector 0x08, error code 0x0, at {place}"),
+        format!(
+            "end        triple fault at {place}: {event}, #GP({error_code}), #GP(0x6b), #DF(0x0), #GP(0x43)"
+        ),
     ]
 }
 
@@ -66,10 +69,10 @@ fn events_are_logged_alike_by_both_engines() {
     .into();
     let behind_hlt = "0010:00100022";
     timer.push(format!("interrupt  vector 0x20, at {behind_hlt}"));
-    timer.extend(end_of_guest("0x103", behind_hlt));
+    timer.extend(end_of_guest("interrupt 0x20", "0x103", behind_hlt));
     for engine in ENGINES {
-        let [protection, double] = end_of_guest("0x402", "0010:00100000");
-        let expected = [call.clone(), protection, double];
+        let [protection, double, end] = end_of_guest("INT 0x80", "0x402", "0010:00100000");
+        let expected = [call.clone(), protection, double, end];
         assert_eq!(log(engine, CALL, &[], 123), expected);
         assert_eq!(
             log(engine, PAGE_FAULT, &[], 123),
@@ -78,6 +81,8 @@ fn events_are_logged_alike_by_both_engines() {
                 "control    CR0 00000011 -> 80000011, at 0010:00100010",
                 "exception  vector 0x0e, error code 0x0, CR2 00100013, at 0010:00100013",
                 "exception  vector 0x08, error code 0x0, at 0010:00100013",
+                "end        triple fault at 0010:00100013: #PF(0x0, CR2 00100013), #PF(0x0, CR2 00000070), #DF(0x0), \
+                 #PF(0x0, CR2 00000040)",
             ]
         );
         assert_eq!(log(engine, TIMER, &[], 123), timer);
@@ -128,10 +133,13 @@ const MANY_WRITES: &[u8] = &[
 #[test]
 fn much_is_logged_to_the_end() {
     let lines = log("translator", MANY_WRITES, &[], 42);
-    assert_eq!(lines.len(), 65_536 + 1);
+    assert_eq!(lines.len(), 65_536 + 2);
     assert_eq!(
-        lines.last().unwrap(),
-        "port       out 00f4 byte 2a, at 0010:0010000b"
+        lines[65_536..],
+        [
+            "port       out 00f4 byte 2a, at 0010:0010000b",
+            "end        debug exit with 42"
+        ]
     );
 }
 

@@ -10,8 +10,8 @@ use mmu::Memory;
 use sbe::Width;
 
 use super::{
-    ControlPortA, DebugBackend, DebugConsole, DebugExit, KeyboardController, PostCode,
-    ResetControl, Rtc, SerialBackend, SerialPort,
+    DebugBackend, DebugConsole, DebugExit, KeyboardController, PostCode, ResetRegister, Rtc,
+    SerialBackend, SerialPort,
 };
 use crate::{
     board::Board,
@@ -36,7 +36,7 @@ pub struct Backends {
 /// ```text
 ///  0x20 0x21 0xa0 0xa1 0x4d0 0x4d1   8259A pair: the board's      0x80    POST code
 ///  0x40–0x43 0x61                    8254: the board's            0x92    control port A
-///  0x60 0x64      keyboard controller                             0xe9    debug console
+///  0x60 0x64      keyboard controller  IRQ 1, 12                  0xe9    debug console
 ///  0x70 0x71      RTC, CMOS RAM      IRQ 8                        0xf4    debug exit
 ///  0x2f8–0x2ff    COM2               IRQ 3                        0xcf9   reset control: bytes only, since a
 ///  0x3f8–0x3ff    COM1               IRQ 4                                doubleword at 0xcf8 is PCI's
@@ -45,14 +45,18 @@ pub fn pc(clock: Clock, time_of_day: i128, memory: Arc<Memory>) -> (Board, Backe
     let (serial1, com1) = SerialPort::new();
     let (serial2, com2) = SerialPort::new();
     let (debug_console, debug) = DebugConsole::new();
-    let rtc = Rtc::new(time_of_day, memory.size());
+    let rtc = Rtc::new(time_of_day, memory.ram_end());
     let at = Resources::new;
     let reset_register = IoRegion::Ports(0xcf9..=0xcf9, PortWidth::Only(Width::Byte));
 
     let devices: [(Resources, Box<dyn Device>); 9] = [
         (
-            at("i8042").ports(0x60..=0x60).ports(0x64..=0x64),
-            Box::new(KeyboardController),
+            at("i8042")
+                .ports(0x60..=0x60)
+                .ports(0x64..=0x64)
+                .edge_line(Irq::KEYBOARD)
+                .edge_line(Irq::MOUSE),
+            Box::new(KeyboardController::default()),
         ),
         (
             at("RTC").ports(0x70..=0x71).edge_line(Irq::RTC),
@@ -61,7 +65,7 @@ pub fn pc(clock: Clock, time_of_day: i128, memory: Arc<Memory>) -> (Board, Backe
         (at("POST code").ports(0x80..=0x80), Box::new(PostCode)),
         (
             at("control port A").ports(0x92..=0x92),
-            Box::new(ControlPortA::default()),
+            Box::new(ResetRegister::control_port_a()),
         ),
         (
             at("debug console").ports(0xe9..=0xe9),
@@ -78,7 +82,7 @@ pub fn pc(clock: Clock, time_of_day: i128, memory: Arc<Memory>) -> (Board, Backe
         ),
         (
             at("reset control").region(reset_register),
-            Box::new(ResetControl::default()),
+            Box::new(ResetRegister::reset_control()),
         ),
     ];
 

@@ -257,6 +257,9 @@ fn take(
             backends.com1.send(&[step.pass as u8; 3]);
             board.advance_devices();
         }
+        if step.pass.is_multiple_of(7) {
+            backends.com2.send_break();
+        }
         let intr = board.intr();
         if intr && step.pass.is_multiple_of(3) {
             return (board.acknowledge().into(), true, board.next_deadline());

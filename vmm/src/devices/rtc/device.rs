@@ -2,72 +2,67 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{RAM, Rtc, SECOND, Time};
+use super::{
+    Rtc,
+    counters::Counters,
+    divider::{Divider, SECOND},
+    registers::{A, A_DIVIDER, A_DIVIDER_32KHZ, A_UIP, D, D_VRT, RAM},
+};
 use crate::bus::{Device, DeviceContext, DeviceStateError, IoAccess, decode_state, encode_state};
 
 /// Offset of the data register.
 const DATA: u64 = 1;
 /// The number of its line, IRQ 8.
 const LINE: usize = 0;
-/// The farthest that a restored time may lie from 1970, in seconds: 300,000 years.
+/// The farthest that the divider's time may lie from 0, in seconds: 300,000 years.
 const FARTHEST: i128 = 10_000_000_000_000;
 
-/// The saved state of the clock. Times are nanoseconds, seconds and periods since 1970-01-01 00:00 UTC.
+/// The saved state of the clock, which was up to date when it was saved.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct RtcState {
+pub(super) struct RtcState {
     index: u8,
     ram: Vec<u8>,
-    time: TimeState,
-    seen_second: i128,
-    seen_period: i128,
-}
-
-/// The saved state of the divider chain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum TimeState {
-    /// Time passes, from this time of day.
-    Running { time_of_day: i128 },
-    /// Time stands still, `phase` nanoseconds into a second.
-    Stopped { phase: i128 },
+    fell_back: bool,
+    /// The divider's time, in nanoseconds.
+    time: i128,
 }
 
 impl Rtc {
-    fn state(&self, now: u64) -> RtcState {
+    pub(super) fn state(&self, now: u64) -> RtcState {
+        let mut present = self.clone();
+        present.advance(now);
         RtcState {
-            index: self.index,
-            ram: self.ram.to_vec(),
-            time: match self.time {
-                Time::Running { epoch } => TimeState::Running {
-                    time_of_day: epoch + i128::from(now),
-                },
-                Time::Stopped { phase } => TimeState::Stopped { phase },
-            },
-            seen_second: self.seen_second,
-            seen_period: self.seen_period,
+            index: present.index,
+            ram: present.counters.ram.to_vec(),
+            fell_back: present.counters.fell_back,
+            time: present.divider.time(now),
         }
     }
 
-    fn from_state(state: RtcState, now: u64) -> Result<Self, DeviceStateError> {
+    pub(super) fn from_state(state: RtcState, now: u64) -> Result<Self, DeviceStateError> {
         let impossible = DeviceStateError::Impossible;
-        let near = |second: i128| (-FARTHEST..=FARTHEST).contains(&second);
-        let time = match state.time {
-            TimeState::Running { time_of_day } if near(time_of_day / SECOND) => Time::Running {
-                epoch: time_of_day - i128::from(now),
-            },
-            TimeState::Stopped { phase } if (0..SECOND).contains(&phase) => Time::Stopped { phase },
-            _ => return Err(impossible("the time")),
-        };
-        if usize::from(state.index) >= RAM || !near(state.seen_second) {
-            return Err(impossible("the index, or the last second"));
+        let ram = <[u8; RAM]>::try_from(state.ram).map_err(|_| impossible("the size of RAM"))?;
+        if usize::from(state.index) >= RAM {
+            return Err(impossible("the index"));
         }
-        Ok(Self {
-            index: state.index,
-            ram: <[u8; RAM]>::try_from(state.ram).map_err(|_| impossible("the size of RAM"))?,
-            time,
-            seen_second: state.seen_second,
-            seen_period: state.seen_period,
-            quiet_until: 0,
-        })
+        if ram[A] & A_UIP != 0 || ram[D] != D_VRT {
+            return Err(impossible("register A or D"));
+        }
+        if !(-FARTHEST..=FARTHEST).contains(&(state.time / SECOND)) {
+            return Err(impossible("the time"));
+        }
+        let divider = if ram[A] & A_DIVIDER == A_DIVIDER_32KHZ {
+            Divider::Running {
+                offset: state.time - i128::from(now),
+            }
+        } else {
+            Divider::Held { time: state.time }
+        };
+        let counters = Counters {
+            ram,
+            fell_back: state.fell_back,
+        };
+        Ok(Self::with(state.index, counters, divider, now))
     }
 }
 

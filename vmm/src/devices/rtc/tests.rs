@@ -1,6 +1,8 @@
 //! The clock and its registers at times that the test sets.
 
-use super::*;
+use proptest::prelude::*;
+
+use super::{registers::B_DM_BINARY, *};
 
 /// 2024-02-29 23:59:58.5 UTC, a Thursday.
 const LEAP_DAY: i128 = 1_709_251_198_500_000_000;
@@ -46,7 +48,8 @@ fn the_time_goes_on_over_the_end_of_a_leap_day() {
 #[test]
 fn data_mode_and_hour_mode_are_obeyed() {
     let mut binary = rtc();
-    binary.ram[B] |= B_DM_BINARY;
+    binary.counters.ram[B] |= B_DM_BINARY;
+    binary.counters.set_time((LEAP_DAY / SECOND) as i64);
     assert_eq!(shown(&mut binary, 0), [20, 24, 2, 29, 5, 23, 59, 58]);
     for (hour, expected) in [
         (0, 0x12),
@@ -57,7 +60,8 @@ fn data_mode_and_hour_mode_are_obeyed() {
         (23, 0x91),
     ] {
         let mut rtc = Rtc::new(hour * 3600 * SECOND, 1 << 20);
-        rtc.ram[B] = 0;
+        rtc.counters.ram[B] = 0;
+        rtc.counters.set_time(hour as i64 * 3600);
         assert_eq!(get(&mut rtc, 0, 0x04), expected, "{hour}");
     }
 }
@@ -66,22 +70,23 @@ fn data_mode_and_hour_mode_are_obeyed() {
 fn a_change_of_mode_keeps_the_registers_bits() {
     let mut rtc = rtc();
     set(&mut rtc, 0, 0x0b, B_24_HOURS | B_DM_BINARY);
-    // 0x58 seconds in binary are 88: a minute more and 28.
-    assert_eq!(get(&mut rtc, 0, 0x00), 28);
+    assert_eq!(get(&mut rtc, 0, 0x00), 0x58);
+    // 0x58 seconds in binary are 88, and the next a minute and 29.
+    assert_eq!(get(&mut rtc, 500 * MS, 0x00), 29);
 }
 
 #[test]
 fn setting_the_time_the_way_linux_does() {
     let mut rtc = rtc();
     set(&mut rtc, 0, 0x0b, B_SET | B_24_HOURS);
-    set(&mut rtc, 0, 0x0a, 0x70 | RATE_1024HZ);
+    set(&mut rtc, 0, 0x0a, 0x70 | A_RATE_1024HZ);
     let new = [0x20, 0x38, 0x01, 0x19, 0x03, 0x03, 0x14, 0x06];
     for (index, value) in TIME.into_iter().zip(new) {
         set(&mut rtc, 0, index, value);
     }
     assert_eq!(shown(&mut rtc, 60_000 * MS), new, "time stands still");
     set(&mut rtc, 60_000 * MS, 0x0b, B_24_HOURS);
-    set(&mut rtc, 60_000 * MS, 0x0a, A_DIVIDER_32KHZ | RATE_1024HZ);
+    set(&mut rtc, 60_000 * MS, 0x0a, A_DIVIDER_32KHZ | A_RATE_1024HZ);
     assert_eq!(shown(&mut rtc, 60_499 * MS)[7], 0x06);
     assert_eq!(
         shown(&mut rtc, 60_500 * MS)[7],
@@ -218,5 +223,58 @@ fn no_sequence_of_accesses_panics() {
             rtc.write(now, (hash >> 16) as u8);
         }
         rtc.next_deadline(now);
+    }
+}
+
+proptest! {
+    #[test]
+    fn under_set_the_registers_are_memory(
+        accesses in proptest::collection::vec((0..128u8, proptest::option::of(any::<u8>()), 0..2_000 * MS), 0..200)
+    ) {
+        let (mut rtc, mut now) = (rtc(), 0);
+        set(&mut rtc, now, 0x0b, B_SET | B_24_HOURS);
+        let mut memory = rtc.counters.ram;
+        for (index, write, pass) in accesses {
+            now += pass;
+            let at = usize::from(index);
+            match write {
+                Some(value) => {
+                    set(&mut rtc, now, index, value | if at == B { B_SET } else { 0 });
+                    memory[at] = match at {
+                        A => value & !A_UIP,
+                        B => value | B_SET,
+                        C | D => memory[at],
+                        _ => value,
+                    };
+                }
+                // Periods go on, and set its flag.
+                None if at == C => drop(get(&mut rtc, now, index)),
+                None => prop_assert_eq!(get(&mut rtc, now, index), memory[at], "{:#x}", index),
+            }
+        }
+    }
+
+    #[test]
+    fn a_clock_restored_at_any_moment_is_the_same(
+        accesses in proptest::collection::vec((0..16u8, proptest::option::of(any::<u8>()), 0..2_000 * MS), 0..100),
+        origin in 0..1u64 << 60
+    ) {
+        let (mut rtc, mut now) = (rtc(), 0);
+        for (index, write, pass) in accesses {
+            let mut restored = Rtc::from_state(rtc.state(now), origin).unwrap();
+            let happen = |rtc: &mut Rtc, now| {
+                rtc.advance(now);
+                let deadline = rtc.next_deadline(now).map(|at| at - now);
+                let line = rtc.interrupt();
+                let seen = match write {
+                    Some(value) => (set(rtc, now, index, value), 0).1,
+                    None => get(rtc, now, index),
+                };
+                (deadline, line, seen, rtc.interrupt())
+            };
+            let seen = happen(&mut rtc, now + pass);
+            prop_assert_eq!(happen(&mut restored, origin + pass), seen);
+            now += pass;
+        }
     }
 }

@@ -9,8 +9,8 @@ use std::{
 
 use vmm::gdb::Address;
 
-/// The time to wait for what must come: a bound on hanging, not on speed.
-const PATIENCE: Duration = Duration::from_secs(100);
+use crate::support::PATIENCE;
+
 /// Number of EIP.
 pub const EIP: usize = 8;
 const CTRL_C: &[u8] = &[3];

@@ -16,24 +16,23 @@ use super::{client::Client, debugged, run, socket};
 use crate::support::{COUNT, DATA, ENGINES, HALT, START, Typed, machine};
 
 /// cli; hlt
-const POWER_OFF: &[u8] = &[0xfa, 0xf4];
+const HANG: &[u8] = &[0xfa, 0xf4];
 /// mov al, 42; out 0xf4, al
 const DEBUG_EXIT: &[u8] = &[0xb0, 42, 0xe6, 0xf4];
 /// mov al, 0xfe; out 0x64, al
 const REBOOT: &[u8] = &[0xb0, 0xfe, 0xe6, 0x64];
-/// No interrupt descriptor table, then int 3.
+/// No interrupt descriptor table, then an undefined instruction.
 #[rustfmt::skip]
 const TRIPLE_FAULT: &[u8] = &[
     0xc7, 0x05, 0x00, 0x00, 0x20, 0x00, 0, 0, 0, 0, // mov dword [DATA], 0
     0x0f, 0x01, 0x1d, 0x00, 0x00, 0x20, 0x00,       // lidt [DATA]
-    0xcc,                                           // int3
+    0x0f, 0x0b,                                     // ud2
 ];
 
 #[test]
 fn gdb_is_told_the_exit_status() {
     for engine in ENGINES {
         for (code, steps, report, shown) in [
-            (POWER_OFF, 2, "W00", "power-off"),
             (DEBUG_EXIT, 2, "W2a", "debug exit with 42"),
             (REBOOT, 2, "W79", "reboot"),
         ] {
@@ -53,7 +52,7 @@ fn gdb_is_told_the_exit_status() {
 
 #[test]
 fn a_triple_fault_can_be_looked_at() {
-    let at = START + TRIPLE_FAULT.len() as u32 - 1;
+    let at = START + TRIPLE_FAULT.len() as u32 - 2;
     for engine in ENGINES {
         for end in ["vCont;c", "vCont;s", "D", "close"] {
             let stop = debugged(engine, TRIPLE_FAULT, |mut client| {
@@ -66,8 +65,20 @@ fn a_triple_fault_can_be_looked_at() {
                     resume => assert_eq!(client.ask(resume), "W7b"),
                 }
             });
-            assert!(matches!(stop, StopReason::TripleFault), "{stop}");
+            assert!(matches!(stop, StopReason::TripleFault(_)), "{stop}");
         }
+    }
+}
+
+#[test]
+fn a_hang_can_be_looked_at() {
+    for engine in ENGINES {
+        let stop = debugged(engine, HANG, |mut client| {
+            assert_eq!(client.go_on(), "S06");
+            assert_eq!(client.eip(), START + 2);
+            assert_eq!(client.go_on(), "W78");
+        });
+        assert!(matches!(stop, StopReason::Halted(_)), "{stop}");
     }
 }
 

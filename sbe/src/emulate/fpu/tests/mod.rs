@@ -17,6 +17,7 @@ use crate::debugger::Debugger;
 use crate::decode::decoder::CodeSize;
 use crate::emulate::{Exec, Interceptor, decode};
 use crate::fault::{Exception, Fault, Vector};
+use crate::guest_event::GuestEvent;
 use crate::host_fpu::HostFpu;
 use iced_x86::IcedError;
 use iced_x86::code_asm::CodeAssembler;
@@ -49,6 +50,7 @@ struct Machine {
     host: HostFpu,
     bus: EmptyBus,
     interceptor: Interceptor,
+    undelivered: Vec<GuestEvent>,
     debugger: Debugger,
 }
 
@@ -67,6 +69,7 @@ impl Machine {
             host: HostFpu::new().expect("executable memory"),
             bus: EmptyBus,
             interceptor: Interceptor::default(),
+            undelivered: Vec::new(),
             debugger: Debugger::default(),
         }
     }
@@ -141,6 +144,7 @@ impl Machine {
             bus: &mut self.bus,
             host: &mut self.host,
             interceptor: &mut self.interceptor,
+            undelivered: &mut self.undelivered,
             debugger: &mut self.debugger,
         }
     }

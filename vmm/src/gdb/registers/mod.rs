@@ -2,6 +2,11 @@
 //!
 //! The features `org.gnu.gdb.i386.core` and `.sse` are gdb's (Debugging with GDB, G.5.8 "i386 Features"); `org.replex.system` has
 //! the rest: segment bases, descriptor tables, control and debug registers. A register's number is its place in the table.
+//!
+//! gdb knows one address space and no segments. So `eip` is the linear address of the next instruction, by which gdb compares stops
+//! with breakpoints, disassembles, looks up symbols and jumps; the offset in CS, the processor's EIP, is `eip_offset`. All other
+//! registers are the processor's: what lies on the stack begins at `esp_linear`, the sum of SS's base and ESP or SP. Where the bases
+//! are 0, each pair is equal.
 
 use std::fmt::Write as _;
 
@@ -10,11 +15,12 @@ use sbe::cpu::{
     control::{DR6_FIXED, DR7_FIXED, DR7_WRITABLE},
     eflags,
     fpu::{FxState, MXCSR_MASK, Pointers},
+    regs::ESP,
     segment::SegReg,
 };
 
 type Get = Box<dyn Fn(&Cpu) -> u128>;
-type Set = Box<dyn Fn(&mut Cpu, u128)>;
+type Set = Box<dyn Fn(&mut Cpu, u128) -> Result<(), NotWritable>>;
 
 /// One register: its name, size and type, and how it is read and written.
 pub struct Register {
@@ -27,7 +33,7 @@ pub struct Register {
     set: Option<Set>,
 }
 
-/// The error for a value that cannot be written: the register is read-only, or the value has another size.
+/// The error for a value that cannot be written: the register is read-only or cannot hold it, or the value has another size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotWritable;
 
@@ -48,6 +54,13 @@ impl Register {
     }
 
     fn set_by(self, set: impl Fn(&mut Cpu, u128) + 'static) -> Self {
+        self.try_set_by(move |cpu, value| {
+            set(cpu, value);
+            Ok(())
+        })
+    }
+
+    fn try_set_by(self, set: impl Fn(&mut Cpu, u128) -> Result<(), NotWritable> + 'static) -> Self {
         Self {
             set: Some(Box::new(set)),
             ..self
@@ -69,17 +82,22 @@ impl Register {
     /// # Errors
     /// If this value cannot be written.
     pub fn write(&self, cpu: &mut Cpu, value: &[u8]) -> Result<(), NotWritable> {
+        let present = self.read(cpu);
+        self.replace(cpu, &present, value)
+    }
+
+    /// Sets the register, which was `before`, to `value`, unless they are the same or it has this value already.
+    fn replace(&self, cpu: &mut Cpu, before: &[u8], value: &[u8]) -> Result<(), NotWritable> {
         if value.len() != self.bytes() {
             return Err(NotWritable);
         }
-        if self.read(cpu) == value {
+        if before == value || self.read(cpu) == value {
             return Ok(());
         }
         let set = self.set.as_ref().ok_or(NotWritable)?;
         let mut bytes = [0; size_of::<u128>()];
         bytes[..value.len()].copy_from_slice(value);
-        set(cpu, u128::from_le_bytes(bytes));
-        Ok(())
+        set(cpu, u128::from_le_bytes(bytes))
     }
 }
 
@@ -152,7 +170,8 @@ impl Table {
             .collect()
     }
 
-    /// Sets all registers to `values`, which lie one after the other.
+    /// Sets all registers whose value is another to `values`, which lie one after the other. Where two stand for one of the processor's,
+    /// only the one that differs counts.
     ///
     /// # Errors
     /// If a register cannot be written. Then no register is changed.
@@ -163,7 +182,7 @@ impl Table {
             (value, values) = values
                 .split_at_checked(register.bytes())
                 .ok_or(NotWritable)?;
-            register.write(&mut changed, value)?;
+            register.replace(&mut changed, &register.read(cpu), value)?;
         }
         *cpu = changed;
         Ok(())
@@ -176,9 +195,14 @@ impl Table {
         bytes.map_or(0, |&bytes| u32::from_le_bytes(bytes))
     }
 
-    /// The target description (Debugging with GDB, G "Target Descriptions").
-    pub fn description(&self) -> String {
-        let mut xml = String::from(HEAD);
+    /// The target description (Debugging with GDB, G "Target Descriptions"). Its architecture, by which gdb disassembles, is that of
+    /// the code that `cpu` executes.
+    pub fn description(&self, cpu: &Cpu) -> String {
+        let architecture = match code_bits(cpu) {
+            16 => "i8086",
+            _ => "i386",
+        };
+        let mut xml = format!("{HEAD}<architecture>{architecture}</architecture>\n");
         let mut number = 0;
         for (name, types, registers) in [
             ("org.gnu.gdb.i386.core", EFLAGS_TYPE, &self.core),
@@ -206,7 +230,6 @@ impl Table {
 const HEAD: &str = r#"<?xml version="1.0"?>
 <!DOCTYPE target SYSTEM "gdb-target.dtd">
 <target version="1.0">
-<architecture>i386</architecture>
 "#;
 /// Fields of EFLAGS (SDM Vol. 1, 3.4.3 "EFLAGS Register").
 const EFLAGS_TYPE: &str = r#"
@@ -247,8 +270,8 @@ fn core() -> Vec<Register> {
         registers.push(register.set_by(move |cpu, value| cpu.regs.set(index, value as u32)));
     }
     registers.extend([
-        Register::new("eip", 32, "code_ptr", |cpu| cpu.eip.into())
-            .set_by(|cpu, value| cpu.eip = value as u32),
+        Register::new("eip", 32, "code_ptr", |cpu| cpu.linear_eip().get().into())
+            .try_set_by(set_linear_eip),
         Register::new("eflags", 32, "i386_eflags", |cpu| cpu.eflags.into()).set_by(set_eflags),
     ]);
     for (name, segment) in SEGMENTS {
@@ -315,6 +338,35 @@ fn pointer(name: &'static str, get: fn(&Pointers) -> u32, set: fn(&mut Pointers,
     Register::new(name, 32, "int", move |cpu| get(&cpu.fpu.pointers()).into()).set_by(change)
 }
 
+/// Sets EIP to the offset in CS that stands for a linear address.
+fn set_linear_eip(cpu: &mut Cpu, linear: u128) -> Result<(), NotWritable> {
+    let code = cpu.seg(SegReg::Cs);
+    let offset = (linear as u32).wrapping_sub(code.base);
+    if offset > code.limit {
+        return Err(NotWritable);
+    }
+    cpu.eip = offset;
+    Ok(())
+}
+
+/// The default size of operands and addresses: that of the code segment.
+fn code_bits(cpu: &Cpu) -> u8 {
+    match cpu.is_code32() {
+        true => 32,
+        false => 16,
+    }
+}
+
+/// The linear address of the top of the stack.
+fn linear_esp(cpu: &Cpu) -> u32 {
+    let esp = cpu.regs.get(ESP);
+    let offset = match cpu.is_stack32() {
+        true => esp,
+        false => esp & 0xffff,
+    };
+    cpu.seg(SegReg::Ss).base.wrapping_add(offset)
+}
+
 /// Sets EFLAGS, except for VM: entering or leaving virtual-8086 mode also changes what the segment registers hold.
 fn set_eflags(cpu: &mut Cpu, value: u128) {
     let kept = eflags::VM | !eflags::DEFINED;
@@ -339,6 +391,10 @@ fn system() -> Vec<Register> {
         registers.push(Register::new(name, 32, "data_ptr", get));
     }
     registers.extend([
+        Register::new("eip_offset", 32, "int32", |cpu| cpu.eip.into())
+            .set_by(|cpu, value| cpu.eip = value as u32),
+        Register::new("cs_bits", 32, "int32", |cpu| code_bits(cpu).into()),
+        Register::new("esp_linear", 32, "data_ptr", |cpu| linear_esp(cpu).into()),
         Register::new("ldtr", 32, "int32", |cpu| cpu.ldtr.selector.0.into()),
         Register::new("ldtr_base", 32, "data_ptr", |cpu| cpu.ldtr.base.into()),
         Register::new("tr", 32, "int32", |cpu| cpu.tr.selector.0.into()),
@@ -371,120 +427,4 @@ fn system() -> Vec<Register> {
 }
 
 #[cfg(test)]
-mod tests {
-    use sbe::CpuModel;
-
-    use super::*;
-
-    fn number(table: &Table, name: &str) -> usize {
-        let mut registers = table.registers();
-        registers
-            .position(|register| register.name == name)
-            .unwrap()
-    }
-
-    #[test]
-    fn registers_have_the_numbers_that_gdb_gives_them() {
-        let table = Table::default();
-        // gdb/i386-tdep.h, enum i386_regnum.
-        for (name, expected) in [
-            ("eax", 0),
-            ("eip", EIP),
-            ("eflags", 9),
-            ("cs", 10),
-            ("gs", 15),
-            ("st0", 16),
-            ("fctrl", 24),
-            ("fop", 31),
-            ("xmm0", 32),
-            ("mxcsr", 40),
-        ] {
-            assert_eq!(number(&table, name), expected, "{name}");
-        }
-    }
-
-    #[test]
-    fn names_are_unique() {
-        let table = Table::default();
-        for (index, register) in table.registers().enumerate() {
-            assert_eq!(number(&table, register.name), index);
-        }
-    }
-
-    #[test]
-    fn every_writable_register_reads_back() {
-        let table = Table::default();
-        let reset = Cpu::new(CpuModel::default());
-        for register in table.registers().filter(|register| register.set.is_some()) {
-            let mut cpu = reset.clone();
-            let mut value = register.read(&cpu);
-            // A bit that can be changed in all of them: in EFLAGS it is PF, in FCW and MXCSR a mask or flag.
-            value[0] ^= 1 << 2;
-            if register.name == "ftag" {
-                // Not empty, and zero.
-                value = 0xfff7_u32.to_le_bytes().to_vec();
-            }
-            register.write(&mut cpu, &value).unwrap();
-            assert_eq!(register.read(&cpu), value, "{}", register.name);
-            let values = table.read(&cpu);
-            assert_ne!(values, table.read(&reset), "{}", register.name);
-            let mut other = reset.clone();
-            table.write(&mut other, &values).unwrap();
-            assert_eq!(table.read(&other), values, "{}", register.name);
-            assert_eq!(table.write(&mut other, &values[1..]), Err(NotWritable));
-        }
-    }
-
-    #[test]
-    fn read_only_registers_take_only_the_value_they_have() {
-        let table = Table::default();
-        let mut cpu = Cpu::new(CpuModel::default());
-        for name in [
-            "cs",
-            "gs",
-            "fs_base",
-            "cr0",
-            "cr3",
-            "cr4",
-            "tr",
-            "idtr_base",
-        ] {
-            let register = table.get(number(&table, name)).unwrap();
-            let mut value = register.read(&cpu);
-            assert_eq!(register.write(&mut cpu, &value), Ok(()));
-            value[0] ^= 1;
-            assert_eq!(register.write(&mut cpu, &value), Err(NotWritable), "{name}");
-            let before = table.read(&cpu);
-            let mut values = before.clone();
-            let at: usize = table
-                .registers()
-                .take_while(|register| register.name != name)
-                .map(Register::bytes)
-                .sum();
-            values[0] ^= 1;
-            values[at] ^= 1;
-            assert_eq!(table.write(&mut cpu, &values), Err(NotWritable), "{name}");
-            assert_eq!(table.read(&cpu), before, "{name}");
-        }
-        assert!(table.get(table.registers().count()).is_none());
-    }
-
-    #[test]
-    fn virtual_8086_mode_is_not_entered_by_a_debugger() {
-        let table = Table::default();
-        let mut cpu = Cpu::new(CpuModel::default());
-        let register = table.get(number(&table, "eflags")).unwrap();
-        register.write(&mut cpu, &u32::MAX.to_le_bytes()).unwrap();
-        assert_eq!(cpu.eflags & eflags::VM, 0);
-        assert_eq!(cpu.eflags & eflags::DEFINED, eflags::DEFINED & !eflags::VM);
-    }
-
-    #[test]
-    fn the_description_names_all_registers() {
-        let table = Table::default();
-        let xml = table.description();
-        for register in table.registers() {
-            assert!(xml.contains(&format!("name=\"{}\"", register.name)));
-        }
-    }
-}
+mod tests;

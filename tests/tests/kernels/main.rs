@@ -3,6 +3,8 @@
 //! A kernel passes if it ends with status 0 and a verdict in which every case it counts passed. One that never ends is cut
 //! off by the number of instructions, not by time, so a slow host changes no result.
 
+mod forms;
+
 use std::{
     io::{self, Write as _},
     os::fd::BorrowedFd,
@@ -11,7 +13,10 @@ use std::{
     time::Duration,
 };
 
-use guest_kernels::test_kernel::{self, Failure, Verdict, VerdictError};
+use guest_kernels::{
+    test_kernel::{self, Failure, Verdict, VerdictError},
+    tiny::elf,
+};
 use sbe::{CpuModel, Windows};
 use thiserror::Error;
 use vmm::{
@@ -107,11 +112,16 @@ fn run(
         initrd: &[],
         cmdline: "",
     };
+    verdict(Vm::boot(&config, &source).unwrap(), slices)
+}
+
+/// Runs a machine with a test kernel for at most `slices` and returns the number of its cases, all of which passed.
+fn verdict(vm: Vm, slices: u32) -> Result<usize, Failed> {
     let mut watch = Watch {
         printed: Vec::new(),
         slices,
     };
-    let stop = run_awake(Vm::boot(&config, &source).unwrap(), &mut watch);
+    let stop = run_awake(vm, &mut watch);
     // The cases that failed say more than how the kernel ended.
     let verdict = Verdict::parse(&String::from_utf8_lossy(&watch.printed));
     if let Ok(Verdict { failures, .. }) = &verdict
@@ -161,21 +171,6 @@ fn every_kernel_passes() {
     assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
 
-/// An ELF32 for the i386 with `code` at 1 MiB, entered at its start.
-fn elf(code: &[u8]) -> Vec<u8> {
-    const HEADERS: u32 = 52 + 32;
-    const START: u32 = 0x10_0000;
-    let len = u32::try_from(code.len()).unwrap();
-    let header = [1, START, 52, 0, 0, 52 | 32 << 16, 1, 0];
-    let segment = [1, HEADERS, START, START, len, len, 7, 4096];
-    let mut file = b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x03\0".to_vec();
-    for word in header.into_iter().chain(segment) {
-        file.extend(u32::to_le_bytes(word));
-    }
-    file.extend(code);
-    file
-}
-
 /// A kernel that prints `text`, then executes `end`.
 fn printing(text: &str, end: &[u8]) -> Vec<u8> {
     // mov al, byte; out 0xe9, al
@@ -190,7 +185,7 @@ const EXIT_1: &[u8] = &[0xb0, 1, 0xe6, 0xf4];
 /// jmp to itself
 const LOOP: &[u8] = &[0xeb, 0xfe];
 /// cli; hlt
-const POWER_OFF: &[u8] = &[0xfa, 0xf4];
+const HANG: &[u8] = &[0xfa, 0xf4];
 /// sti; hlt; jmp to the hlt
 const HALT: &[u8] = &[0xfb, 0xf4, 0xeb, 0xfd];
 
@@ -224,7 +219,7 @@ fn failed_cases_are_failures() {
 
 #[test]
 fn a_good_verdict_with_another_end_is_a_failure() {
-    for end in [EXIT_1, POWER_OFF, LOOP, HALT] {
+    for end in [EXIT_1, HANG, LOOP, HALT] {
         let error = judged("ok a\nPASS 1/1\n", end).unwrap_err();
         assert!(matches!(error, Failed::Ended(_)), "{error}");
     }

@@ -1,0 +1,135 @@
+//! x87, MMX and SSE instructions, on the host's unit, and notes of the x87 instructions.
+//!
+//! The guest can read where its last x87 instruction lies and what memory it accessed. The host's unit knows addresses of
+//! emitted code at best: processors differ in when they record them, and AMD's lose them when the host's kernel switches
+//! tasks. So emitted code notes each instruction behind it:
+//!
+//! ```text
+//!   lea   r8d, [effective address]       ; with a memory operand only
+//!   mov   [r15 + X87_OPERAND], r8d
+//!   mov   ecx, [r15 + SELECTORS + ...]   ; where the fragment has not stored the same before
+//!   mov   [r15 + X87_SELECTOR], ecx
+//!   mov   [r15 + X87_PAGE], r13d         ; the first time in the fragment
+//!   mov   [r15 + X87_NOTE], note
+//! ```
+//!
+//! Nothing of this happens if the instruction faults, and nothing leaves emitted code in between. The engine makes the pointers
+//! from the last note when it gives the state back to the processor.
+
+use super::memory::{effective, is_addressable};
+use super::misses::Cause;
+use super::system::segment;
+use super::{Emitted, Emitter, Result};
+use crate::cpu::segment::SegReg;
+use crate::emulate::fpu::sets_pointers;
+use crate::host_fpu::last_opcode;
+use crate::translate::asm::*;
+use crate::translate::context::field;
+use crate::translate::operands::{Counter, memory_operand};
+use crate::translate::sequences::context;
+use crate::translate::x87_note::X87Note;
+use iced_x86::Instruction;
+
+/// The parts of notes that the present fragment has stored so far.
+#[derive(Default)]
+pub(super) struct Noted {
+    /// The page was stored.
+    page: bool,
+    /// The segment register whose present selector was stored last.
+    selector: Option<SegReg>,
+}
+
+impl Noted {
+    /// Takes into account that segment registers may get other selectors.
+    pub(super) fn forget_selector(&mut self) {
+        self.selector = None;
+    }
+}
+
+impl Emitter {
+    /// Emits an x87, MMX or SSE instruction, decoded from `bytes`, on the host's unit, into which the guest's state is loaded on
+    /// first use.
+    pub(super) fn copy_fpu(&mut self, raw: &Instruction, bytes: &[u8]) -> Result<Emitted> {
+        let memory = memory_operand(raw);
+        let size = raw.memory_size().size() as u32;
+        if memory.is_some() && !(matches!(size, 1 | 2 | 4 | 8 | 16) && is_addressable(raw, true)) {
+            return Ok(Emitted::Emulate);
+        }
+        self.check_fpu(raw);
+        let place = match memory {
+            None => None,
+            Some(index) => {
+                let writes = self.writes(raw, index);
+                match self.probe_operand(raw, writes) {
+                    Some(probed) => Some(probed.operand()),
+                    None => return Ok(Emitted::Emulate),
+                }
+            }
+        };
+        let emitted = self.encode(raw, Counter::R11, place)?;
+        if emitted == Emitted::Inline && sets_pointers(raw) {
+            self.note_x87(raw, bytes);
+        }
+        Ok(emitted)
+    }
+
+    /// Emits a check that the host's unit holds the guest's state, unless the fragment has had one.
+    pub(super) fn check_fpu(&mut self, raw: &Instruction) {
+        if self.fpu_checked {
+            return;
+        }
+        let loaded = self.asm.label();
+        let miss = self.miss(raw.ip32(), Cause::Fpu(loaded));
+        self.asm.load64(RCX, context(field::FPU_LIVE));
+        self.asm.jrcxz(miss);
+        self.asm.bind(loaded);
+        self.fpu_checked = true;
+    }
+
+    /// Emits the note of the x87 instruction `raw`, which has executed.
+    fn note_x87(&mut self, raw: &Instruction, bytes: &[u8]) {
+        if let (Some(_), Some(segment)) = (memory_operand(raw), segment(raw.memory_segment())) {
+            self.note_operand(raw, segment);
+        }
+        if !self.noted.page {
+            self.noted.page = true;
+            self.asm.store32(context(field::X87_PAGE), R13);
+        }
+        let note = X87Note {
+            offset: raw.ip32(),
+            fop: last_opcode(raw, bytes),
+            privilege: self.mode.privilege(),
+        };
+        self.asm
+            .store_imm32(context(field::X87_NOTE), note.to_bits());
+    }
+
+    /// Emits the note of the memory operand of `raw`, which lies in `segment`.
+    fn note_operand(&mut self, raw: &Instruction, segment: SegReg) {
+        let place = context(field::X87_OPERAND);
+        match effective(raw) {
+            Mem {
+                base: None,
+                index: None,
+                disp,
+                ..
+            } => self.asm.store_imm32(place, disp as u32),
+            Mem {
+                base: Some(register),
+                index: None,
+                disp: 0,
+                ..
+            } => self.asm.store32(place, register),
+            address => {
+                self.asm.lea32(R8, address);
+                self.asm.store32(place, R8);
+            }
+        }
+        if self.noted.selector != Some(segment) {
+            self.noted.selector = Some(segment);
+            let selector = field::SELECTORS + 4 * segment as i32;
+            self.asm.load32(RCX, context(selector));
+            self.asm.store32(context(field::X87_SELECTOR), RCX);
+        }
+    }
+}

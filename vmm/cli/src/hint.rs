@@ -1,0 +1,36 @@
+//! What helps against an error, where that is known.
+
+use vmm::{
+    VmError,
+    loader::{BzImageError, Foreign, KernelError, LoadError},
+};
+
+/// Returns a hint for whoever has caused `error`.
+pub fn hint(error: &anyhow::Error) -> Option<&'static str> {
+    error.chain().find_map(|cause| {
+        let kernel = cause.downcast_ref().and_then(kernel_hint);
+        kernel.or_else(|| cause.downcast_ref().and_then(machine_hint))
+    })
+}
+
+fn kernel_hint(error: &KernelError) -> Option<&'static str> {
+    match error {
+        KernelError::BzImage(BzImageError::Header(_)) => {
+            Some("a boot sector starts by --rom FILE@0x7c00 --entry real:0:7c00")
+        }
+        KernelError::BzImage(BzImageError::BootFlag(_)) => {
+            Some("code without a header starts by --rom FILE@ADDR --entry ADDR")
+        }
+        KernelError::Foreign(Foreign::Cpio) => Some("initrds are given by --initrd"),
+        _ => None,
+    }
+}
+
+fn machine_hint(error: &VmError) -> Option<&'static str> {
+    match error {
+        VmError::Load(LoadError::NothingAtEntry { .. }) => Some(
+            "the reset vector is in a ROM that ends at 4 GiB, such as --rom FILE@0xffff0000 of 64 KiB; --entry starts elsewhere",
+        ),
+        _ => None,
+    }
+}

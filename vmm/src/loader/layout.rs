@@ -1,0 +1,146 @@
+//! [`Layout`]: the parts of guest RAM that are taken, and the search for room between them.
+
+use std::ops::Range;
+
+use super::memory_map::{HIGH_START, LOW_END, VIDEO_START};
+
+/// A record of what lies where in guest RAM. Ranges are guest-physical.
+#[derive(Clone, Debug)]
+pub(super) struct Layout {
+    ram_end: u64,
+    taken: Vec<Range<u64>>,
+}
+
+/// Start of the room for what a loader leaves in low memory: behind the interrupt table and the BIOS data area.
+const LOW_START: u64 = 0x1000;
+
+impl Layout {
+    /// Returns the layout of RAM that ends at `ram_end`, of which `taken` is taken.
+    pub(super) fn new(ram_end: u32, taken: &[Range<u64>]) -> Self {
+        Self {
+            ram_end: ram_end.into(),
+            taken: taken.to_vec(),
+        }
+    }
+
+    /// Returns whether the machine has RAM in all of `range`.
+    pub(super) fn is_ram(&self, range: &Range<u64>) -> bool {
+        let low = range.end <= u64::from(VIDEO_START);
+        let high = range.start >= u64::from(HIGH_START);
+        (low || high) && range.end <= self.ram_end
+    }
+
+    /// Returns a range that is taken and shares bytes with `range`.
+    pub(super) fn in_the_way(&self, range: &Range<u64>) -> Option<&Range<u64>> {
+        let mut taken = self.taken.iter();
+        taken.find(|other| other.start < range.end && range.start < other.end)
+    }
+
+    /// Records that `range` is taken.
+    pub(super) fn take(&mut self, range: Range<u64>) {
+        self.taken.push(range);
+    }
+
+    /// Takes the lowest `len` bytes that are free within `range`, at a multiple of `align`, and returns their address.
+    pub(super) fn take_lowest(&mut self, len: u64, align: u64, range: Range<u64>) -> Option<u64> {
+        let mut start = range.start.next_multiple_of(align);
+        while let Some(other) = self.in_the_way(&(start..start + len)) {
+            start = other.end.next_multiple_of(align);
+        }
+        (start + len <= range.end).then(|| self.taken.push(start..start + len))?;
+        Some(start)
+    }
+
+    /// Takes the highest `len` bytes that are free within `range`, at a multiple of `align`, and returns their address.
+    pub(super) fn take_highest(&mut self, len: u64, align: u64, range: Range<u64>) -> Option<u64> {
+        let below = |end: u64| Some(end.checked_sub(len)? / align * align);
+        let mut start = below(range.end)?;
+        while let Some(other) = self.in_the_way(&(start..start + len)) {
+            start = below(other.start)?;
+        }
+        (start >= range.start).then(|| self.taken.push(start..start + len))?;
+        Some(start)
+    }
+
+    /// Takes `len` bytes at `preferred`, or else, if these are taken, the lowest free ones of low memory or of all memory, at a
+    /// multiple of 16. Returns their address.
+    pub(super) fn take_near(&mut self, preferred: u32, len: u64) -> Option<u32> {
+        const ALIGN: u64 = 16;
+        let preferred = u64::from(preferred);
+        let rooms = [
+            preferred..preferred + len,
+            LOW_START..LOW_END.into(),
+            HIGH_START.into()..self.ram_end,
+        ];
+        let mut rooms = rooms.into_iter().filter(|room| room.start < room.end);
+        let start = rooms.find_map(|room| self.take_lowest(len, ALIGN, room))?;
+        // RAM ends below 4 GiB.
+        Some(start as u32)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const RAM_END: u32 = 2 << 20;
+
+    #[test]
+    fn what_is_preferred_moves_out_of_the_way() {
+        for (taken, expected) in [
+            (0..0, 0x1_0000),
+            (0x1_0fff..0x1_1000, 0x1000),
+            (0..0x8_0008, 0x8_0010),
+            (0..0xa_0000, 0x10_0000),
+            (0..0x1f_f000, 0x1f_f000),
+        ] {
+            let mut layout = Layout::new(RAM_END, &[]);
+            layout.take(taken.clone());
+            assert_eq!(
+                layout.take_near(0x1_0000, 0x1000),
+                Some(expected),
+                "{taken:?}"
+            );
+        }
+        let mut full = Layout::new(RAM_END, &[]);
+        full.take(0..0x1f_f001);
+        assert_eq!(full.take_near(0x1_0000, 0x1000), None);
+    }
+
+    #[test]
+    fn ram_has_a_hole() {
+        let layout = Layout::new(RAM_END, &[]);
+        for (range, expected) in [
+            (0..0xa_0000, true),
+            (0x10_0000..0x20_0000, true),
+            (0x9_ffff..0xa_0001, false),
+            (0xf_ffff..0x10_0001, false),
+            (0x1f_ffff..0x20_0001, false),
+        ] {
+            assert_eq!(layout.is_ram(&range), expected, "{range:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_taken_lies_within_and_overlaps_nothing(
+            taken in proptest::collection::vec((0..5000u64, 0..700u64), 0..12),
+            len in 1..900u64,
+            align in prop_oneof![Just(1u64), Just(16), Just(256)],
+            start in 0..3000u64,
+            room in 0..3000u64,
+        ) {
+            let taken: Vec<_> = taken.into_iter().map(|(start, len)| start..start + len).collect();
+            let range = start..start + room;
+            let layout = Layout::new(RAM_END, &taken);
+            let fits = |at: u64| at >= range.start && at + len <= range.end && at.is_multiple_of(align)
+                && layout.in_the_way(&(at..at + len)).is_none();
+            let lowest = range.clone().find(|&at| fits(at));
+            let highest = range.clone().rev().find(|&at| fits(at));
+            prop_assert_eq!(layout.clone().take_lowest(len, align, range.clone()), lowest);
+            prop_assert_eq!(layout.clone().take_highest(len, align, range.clone()), highest);
+        }
+    }
+}
