@@ -304,6 +304,14 @@ fn what_does_not_fit_together_is_refused() {
         (&["--rom", &top], "--rom "),
         (&["--rom", &empty, "--entry", "1M"], "empty"),
         (&["--rom", "/no/file@0", "--entry", "0"], "--rom /no/file: "),
+        (
+            &["--rom", "/dev/zero@0xffffff00", "--entry", "0"],
+            "--rom /dev/zero: more than the 256 bytes from 0xffffff00 to 4 GiB",
+        ),
+        (
+            &["--kernel", &kernel, "--mem", "2M", "--initrd", "/dev/zero"],
+            "initrd /dev/zero: does not fit in --mem 2M",
+        ),
         (&["--rom", "x"], "FILE@ADDR"),
         (&["--rom", "x@y"], "y: not an address"),
         (&["--rom", "x@4G"], "4G: not an address"),
