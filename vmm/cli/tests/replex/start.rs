@@ -246,6 +246,12 @@ fn each_error_says_once_what_is_wrong_and_what_would_help() {
              --rom FILE@0x7c00 --entry real:0:7c00",
         ),
         (
+            "tiny",
+            HELLO.to_vec(),
+            "truncated: 8 bytes end before the setup header's boot_flag; code without a header starts by --rom FILE@ADDR \
+             --entry ADDR",
+        ),
+        (
             "xz",
             b"\xfd7zXZ\0 and so on".to_vec(),
             "a file compressed by Xz, not a kernel: unpack it first",
