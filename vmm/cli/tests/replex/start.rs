@@ -106,6 +106,18 @@ fn a_multiboot_kernel_gets_command_line_and_module() {
     }
 }
 
+#[test]
+fn a_multiboot_elf_may_be_entered_by_the_address_it_is_linked_for() {
+    let header = [0x1bad_b002u32, 0, 0u32.wrapping_sub(0x1bad_b002)].map(u32::to_le_bytes);
+    let mut file = elf(&[header.as_flattened(), HELLO].concat());
+    for (at, value) in [(24, 0xc010_000cu32), (52 + 8, 0xc010_0000)] {
+        file[at..at + 4].copy_from_slice(&value.to_le_bytes());
+    }
+    let replex = Replex::new();
+    let kernel = replex.file("kernel", &file);
+    says_hello(&replex, &["--kernel", &kernel]);
+}
+
 /// A ROM of 64 KiB whose reset vector jumps to `code` at its beginning.
 fn bios(code: &[u8]) -> Vec<u8> {
     let mut rom = vec![0xff; 0x1_0000];
