@@ -2,24 +2,27 @@
 //!
 //! [`fetch`] brings a [`Guest`]'s unmodified kernel into the user's cache by means of apt, and puts an initramfs with
 //! busybox beside it. [`exec_archive`] and [`winsize_archive`] make the small archive that tells this initramfs what to
-//! do in one boot, [`added_archives`] those with files of the user's own. [`test_kernel`] has the test kernels, [`tiny`] guests that are smaller still.
+//! do in one boot, [`added_archives`] those with files of the user's own. [`test_kernel`] has the test kernels, [`tiny`] guests that are
+//! smaller still. [`fetch_host`] brings a kernel to test the host's module on.
 
 mod cache;
 mod command;
 mod debian;
 mod error;
 mod guest;
+mod host;
 mod initramfs;
 mod progress;
 pub mod test_kernel;
 pub mod tiny;
 
-pub use cache::{GuestImages, fetch, refresh};
+pub use cache::{GuestImages, HostFiles, fetch, fetch_host, refresh};
 pub use error::FetchError;
 pub use guest::{Guest, UnknownGuest};
+pub use host::{HostKernel, UnknownHostKernel};
 pub use initramfs::{
-    ALIGNMENT, AddError, AddedArchives, Addition, AdditionParseError, added_archives, exec_archive,
-    winsize_archive,
+    ALIGNMENT, AddError, AddedArchives, Addition, AdditionParseError, Archive, DeviceNumber,
+    added_archives, exec_archive, winsize_archive,
 };
 pub use progress::{Progress, Stage};
 

@@ -5,10 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::SUITE;
 use crate::command::Program;
 use crate::error::{FetchError, file_error};
-use crate::guest::Guest;
 
 pub(super) const APT_GET: Program = Program {
     name: "apt-get",
@@ -18,9 +16,6 @@ const APT_CACHE: Program = Program {
     name: "apt-cache",
     package: "apt",
 };
-
-/// The architecture of every package that is fetched.
-const ARCHITECTURE: &str = "i386";
 
 /// The keys of Debian's archive, from the package debian-archive-keyring.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -36,11 +31,9 @@ const CLEARED: &str = "#clear APT::Update::Pre-Invoke;\n\
                        #clear APT::Update::Post-Invoke-Success;\n\
                        #clear APT::Architectures;\n";
 
-/// The settings that do not depend on the folder: our architecture, no unsigned or weakly signed archives, an error for
-/// every download that fails, and no change of user, because the user _apt could not write to the private state.
-const SETTINGS: [&str; 11] = [
-    "APT::Architecture=i386",
-    "APT::Architectures::=i386",
+/// The settings that depend on nothing: no unsigned or weakly signed archives, an error for every download that fails, and no
+/// change of user, because the user _apt could not write to the private state.
+const SETTINGS: [&str; 9] = [
     "APT::Get::AllowUnauthenticated=false",
     "APT::Sandbox::User=root",
     "APT::Update::Error-Mode=any",
@@ -52,10 +45,23 @@ const SETTINGS: [&str; 11] = [
     "Dir::Etc::PreferencesParts=/dev/null",
 ];
 
+/// The packages that an [`Apt`] knows.
+pub(super) struct Source<'a> {
+    /// The URI of the archive.
+    pub(super) uri: &'a str,
+    /// The suites of the archive. A package comes from the first that has it.
+    pub(super) suites: &'a [&'a str],
+    /// The architecture in Debian's words.
+    pub(super) architecture: &'static str,
+}
+
 /// An apt with a private state.
 pub(super) struct Apt {
     /// The folder that holds the state, the cache and the source list.
     root: PathBuf,
+    architecture: &'static str,
+    /// The suite whose packages are preferred.
+    preferred: String,
 }
 
 /// The entry of a package in the package lists.
@@ -75,18 +81,22 @@ impl fmt::Display for PackageInfo {
 }
 
 impl Apt {
-    /// Creates an apt whose only source is [`SUITE`] of the archive at `uri`, with its state in the new folder `root`.
-    pub(super) fn new(root: &Path, uri: &str) -> Result<Self, FetchError> {
+    /// Creates an apt whose only source is `source`, with its state in the new folder `root`.
+    pub(super) fn new(root: &Path, source: &Source<'_>) -> Result<Self, FetchError> {
         for folder in ["state/lists/partial", "cache/archives/partial"] {
             let folder = root.join(folder);
             fs::create_dir_all(&folder).map_err(file_error("create", folder))?;
         }
         let apt = Self {
             root: root.to_owned(),
+            architecture: source.architecture,
+            preferred: source.suites[0].to_owned(),
         };
-        let source = format!("deb [{}] {uri} {SUITE} main\n", source_options()?);
+        let options = source_options(source.architecture)?;
+        let line = |suite| format!("deb [{options}] {} {suite} main\n", source.uri);
+        let list: String = source.suites.iter().map(line).collect();
         for (path, content) in [
-            (apt.source_list(), source.as_str()),
+            (apt.source_list(), list.as_str()),
             (apt.config(), CLEARED),
             (apt.dpkg_status(), ""),
         ] {
@@ -100,14 +110,13 @@ impl Apt {
         self.run(APT_GET, &["update"], &self.root).map(drop)
     }
 
-    /// The name of the kernel image on which `guest`'s metapackage depends at present.
-    pub(super) fn kernel_image(&self, guest: Guest) -> Result<String, FetchError> {
-        let metapackage = guest.metapackage();
-        let record = self.record(metapackage)?;
+    /// The name of the first package on which `package` depends at present and whose name begins with `prefix`.
+    pub(super) fn dependency(&self, package: &str, prefix: &str) -> Result<String, FetchError> {
+        let record = self.record(package)?;
         field(&record, "Depends")
-            .and_then(image_dependency)
+            .and_then(|depends| find_dependency(depends, prefix))
             .ok_or_else(|| FetchError::PackageField {
-                package: metapackage.to_owned(),
+                package: package.to_owned(),
                 field: "Depends",
             })
     }
@@ -170,6 +179,13 @@ impl Apt {
         for setting in SETTINGS {
             command.args(["-o", setting]);
         }
+        for (setting, value) in [
+            ("APT::Architecture", self.architecture),
+            ("APT::Architectures::", self.architecture),
+            ("APT::Default-Release", &self.preferred),
+        ] {
+            command.arg("-o").arg(format!("{setting}={value}"));
+        }
         self.point_inwards(&mut command);
         command.args(arguments);
         program.run(command, arguments)
@@ -205,9 +221,9 @@ impl Apt {
     }
 }
 
-/// The options of our source: architecture, only packages, and Debian's keys unless apt trusts them anyway.
-fn source_options() -> Result<String, FetchError> {
-    let options = format!("arch={ARCHITECTURE} target=Packages");
+/// The options of our sources: architecture, only packages, and Debian's keys unless apt trusts them anyway.
+fn source_options(architecture: &str) -> Result<String, FetchError> {
+    let options = format!("arch={architecture} target=Packages");
     if Path::new(KEYRING).exists() {
         return Ok(format!("{options} signed-by={KEYRING}"));
     }
@@ -237,12 +253,13 @@ fn field<'a>(records: &'a str, name: &str) -> Option<&'a str> {
         .map(str::trim)
 }
 
-/// The kernel image in a metapackage's list of dependencies, e.g. "linux-image-6.1.0-44-686 (= 6.1.164-1)".
-fn image_dependency(depends: &str) -> Option<String> {
+/// The first package whose name begins with `prefix` in a list of dependencies such as "linux-base, linux-image-6.1.0-44-686 (=
+/// 6.1.164-1)".
+fn find_dependency(depends: &str, prefix: &str) -> Option<String> {
     depends
         .split([',', '|'])
         .filter_map(|dependency| dependency.split_whitespace().next())
-        .find(|name| name.starts_with("linux-image-"))
+        .find(|name| name.starts_with(prefix))
         .map(str::to_owned)
 }
 
@@ -267,7 +284,7 @@ mod tests {
 
     #[test]
     fn the_kernel_image_is_found_among_dependencies() {
-        let image = |depends| image_dependency(depends);
+        let image = |depends| find_dependency(depends, "linux-image-");
         assert_eq!(
             image("linux-image-6.1.0-44-686 (= 6.1.164-1)").as_deref(),
             Some("linux-image-6.1.0-44-686")

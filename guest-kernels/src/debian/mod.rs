@@ -10,6 +10,7 @@
 
 mod apt;
 mod archive;
+mod host;
 mod package;
 
 use std::fs;
@@ -18,7 +19,8 @@ use std::path::Path;
 use crate::error::{FetchError, file_error};
 use crate::guest::Guest;
 use crate::progress::{Progress, Stage};
-use apt::{Apt, PackageInfo};
+use apt::{Apt, PackageInfo, Source};
+pub(crate) use host::fetch_host;
 
 /// The Debian release that the guests come from.
 const SUITE: &str = "bookworm";
@@ -27,6 +29,9 @@ const SUITE: &str = "bookworm";
 const BUSYBOX_PACKAGE: &str = "busybox-static";
 /// The file of busybox in that package.
 const BUSYBOX_FILE: &str = "bin/busybox";
+
+/// The prefix of the names of packages with a kernel.
+const IMAGE_PREFIX: &str = "linux-image-";
 
 /// The files that make up a guest.
 pub(crate) struct GuestFiles {
@@ -44,15 +49,11 @@ pub(crate) fn fetch(
     work: &Path,
     progress: &mut dyn Progress,
 ) -> Result<GuestFiles, FetchError> {
-    let uri = archive::discover(&work.join("sources"))?;
-    let apt = Apt::new(&work.join("apt"), &uri)?;
-    progress.stage(&Stage::PackageLists { archive: uri });
-    apt.update()?;
-
-    let image = apt.show(&apt.kernel_image(guest)?)?;
+    let apt = updated_apt(&[SUITE], "i386", work, progress)?;
+    let image = apt.show(&apt.dependency(guest.metapackage(), IMAGE_PREFIX)?)?;
     let busybox = apt.show(BUSYBOX_PACKAGE)?;
     let packages = format!("{image}\n{busybox}\n");
-    let release = image.name.trim_start_matches("linux-image-");
+    let release = image.name.trim_start_matches(IMAGE_PREFIX);
     let kernel = fetch_file(
         &apt,
         &image,
@@ -68,6 +69,25 @@ pub(crate) fn fetch(
     })
 }
 
+/// Creates an apt on the system's Debian archive, with the current package lists of `suites`.
+fn updated_apt(
+    suites: &[&str],
+    architecture: &'static str,
+    work: &Path,
+    progress: &mut dyn Progress,
+) -> Result<Apt, FetchError> {
+    let uri = archive::discover(&work.join("sources"))?;
+    let source = Source {
+        uri: &uri,
+        suites,
+        architecture,
+    };
+    let apt = Apt::new(&work.join("apt"), &source)?;
+    progress.stage(&Stage::PackageLists { archive: uri });
+    apt.update()?;
+    Ok(apt)
+}
+
 /// Downloads `package`, returns its `file` and removes the download.
 fn fetch_file(
     apt: &Apt,
@@ -76,6 +96,19 @@ fn fetch_file(
     work: &Path,
     progress: &mut dyn Progress,
 ) -> Result<Vec<u8>, FetchError> {
+    with_package(apt, package, work, progress, |deb| {
+        package::read_file(&package.name, deb, file)
+    })
+}
+
+/// Downloads `package`, passes the .deb file to `take` and removes the download.
+fn with_package<T>(
+    apt: &Apt,
+    package: &PackageInfo,
+    work: &Path,
+    progress: &mut dyn Progress,
+    take: impl FnOnce(&Path) -> Result<T, FetchError>,
+) -> Result<T, FetchError> {
     progress.stage(&Stage::Downloading {
         package: package.name.clone(),
         bytes: package.bytes,
@@ -85,7 +118,7 @@ fn fetch_file(
     progress.stage(&Stage::Unpacking {
         package: package.name.clone(),
     });
-    let bytes = package::read_file(&package.name, &deb, file)?;
+    let taken = take(&deb)?;
     fs::remove_dir_all(&downloads).map_err(file_error("remove", downloads))?;
-    Ok(bytes)
+    Ok(taken)
 }

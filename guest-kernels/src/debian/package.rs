@@ -1,10 +1,10 @@
-//! Reading one file out of a .deb without installing or unpacking the rest.
+//! Reading files out of a .deb without installing it.
 //!
-//! `dpkg-deb` decompresses the package's tar stream. Reading stops after the wanted file, so the hundreds of megabytes
-//! of modules after a kernel are not decompressed. apt has already checked the hash of the whole package.
+//! `dpkg-deb` decompresses the package's tar stream. Reading of one file stops after it, so the hundreds of megabytes of
+//! modules after a kernel are not decompressed. apt has already checked the hash of the whole package.
 
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ChildStdout, Stdio};
 
 use crate::command::{Program, last_lines};
@@ -17,6 +17,68 @@ const DPKG_DEB: Program = Program {
 
 /// Reads `file`, a path without leading slash, from the package file `deb` of `package`.
 pub(super) fn read_file(package: &str, deb: &Path, file: &str) -> Result<Vec<u8>, FetchError> {
+    let wanted = Path::new(file);
+    let find = |stream| {
+        for entry in tar::Archive::new(stream).entries()? {
+            let mut entry = entry?;
+            if path_in(&entry)? == wanted {
+                return Ok(Some(content(&mut entry)?));
+            }
+        }
+        Ok(None)
+    };
+    read(package, deb, find)?.ok_or_else(|| FetchError::NotInPackage {
+        package: package.to_owned(),
+        file: file.to_owned(),
+    })
+}
+
+/// Reads the files of a package whose paths, without leading slash, are `wanted`.
+pub(super) fn read_files(
+    package: &str,
+    deb: &Path,
+    wanted: impl Fn(&Path) -> bool,
+) -> Result<Vec<(PathBuf, Vec<u8>)>, FetchError> {
+    let find = |stream| {
+        let mut found = Vec::new();
+        for entry in tar::Archive::new(stream).entries()? {
+            let mut entry = entry?;
+            let path = path_in(&entry)?;
+            if entry.header().entry_type().is_file() && wanted(&path) {
+                found.push((path, content(&mut entry)?));
+            }
+        }
+        Ok(Some(found))
+    };
+    Ok(read(package, deb, find)?.unwrap_or_default())
+}
+
+/// Unpacks a package into `folder`.
+pub(super) fn unpack(package: &str, deb: &Path, folder: &Path) -> Result<(), FetchError> {
+    read(package, deb, |stream| {
+        tar::Archive::new(stream).unpack(folder).map(Some)
+    })
+    .map(drop)
+}
+
+/// The path of an entry without leading "./".
+fn path_in<R: Read>(entry: &tar::Entry<'_, R>) -> io::Result<PathBuf> {
+    let path = entry.path()?;
+    Ok(path.strip_prefix("./").unwrap_or(&path).to_owned())
+}
+
+fn content<R: Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    entry.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Passes the tar stream of a package to `find` and returns its result, or `None` if it found nothing in a whole stream.
+fn read<T>(
+    package: &str,
+    deb: &Path,
+    find: impl FnOnce(ChildStdout) -> io::Result<Option<T>>,
+) -> Result<Option<T>, FetchError> {
     let mut child = DPKG_DEB
         .command()
         .arg("--fsys-tarfile")
@@ -25,18 +87,12 @@ pub(super) fn read_file(package: &str, deb: &Path, file: &str) -> Result<Vec<u8>
         .stderr(Stdio::piped())
         .spawn()
         .map_err(DPKG_DEB.start_error())?;
-    let found = child
-        .stdout
-        .take()
-        .map_or(Ok(None), |stdout| find(stdout, Path::new(file)));
+    let found = child.stdout.take().map_or(Ok(None), find);
     // The pipe is closed now, so dpkg-deb ends by itself if it has not already ended.
     let output = child.wait_with_output().map_err(DPKG_DEB.start_error())?;
     match found {
-        Ok(Some(bytes)) => Ok(bytes),
-        Ok(None) if output.status.success() => Err(FetchError::NotInPackage {
-            package: package.to_owned(),
-            file: file.to_owned(),
-        }),
+        Ok(Some(found)) => Ok(Some(found)),
+        Ok(None) if output.status.success() => Ok(None),
         Ok(None) => Err(FetchError::Command {
             command: format!("dpkg-deb --fsys-tarfile {}", deb.display()),
             status: output.status,
@@ -50,27 +106,9 @@ pub(super) fn read_file(package: &str, deb: &Path, file: &str) -> Result<Vec<u8>
     }
 }
 
-/// Reads a tar stream up to the end of the entry `wanted` and returns the content of that entry.
-fn find(stream: ChildStdout, wanted: &Path) -> io::Result<Option<Vec<u8>>> {
-    for entry in tar::Archive::new(stream).entries()? {
-        let mut entry = entry?;
-        if entry
-            .path()?
-            .strip_prefix("./")
-            .is_ok_and(|path| path == wanted)
-        {
-            let mut bytes = Vec::new();
-            entry.read_to_end(&mut bytes)?;
-            return Ok(Some(bytes));
-        }
-    }
-    Ok(None)
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::path::PathBuf;
 
     use super::*;
 

@@ -14,23 +14,23 @@ pub const ALIGNMENT: usize = 4;
 
 /// A device number.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct DeviceNumber {
+pub struct DeviceNumber {
     /// The major number, which selects the driver.
-    pub(super) major: u32,
+    pub major: u32,
     /// The minor number, which selects the device.
-    pub(super) minor: u32,
+    pub minor: u32,
 }
 
 /// An archive under construction.
-#[derive(Default)]
-pub(super) struct Archive {
+#[derive(Debug, Default)]
+pub struct Archive {
     bytes: Vec<u8>,
     members: u32,
 }
 
 impl Archive {
     /// Adds a folder.
-    pub(super) fn folder(&mut self, name: &str, mode: u32) {
+    pub fn folder(&mut self, name: &str, mode: u32) {
         self.member(
             NewcBuilder::new(name)
                 .mode(mode)
@@ -40,7 +40,7 @@ impl Archive {
     }
 
     /// Adds a regular file.
-    pub(super) fn file(&mut self, name: &str, mode: u32, content: &[u8]) {
+    pub fn file(&mut self, name: &str, mode: u32, content: &[u8]) {
         self.member(
             NewcBuilder::new(name)
                 .mode(mode)
@@ -50,7 +50,7 @@ impl Archive {
     }
 
     /// Adds a symbolic link to `target`.
-    pub(super) fn link(&mut self, name: &str, target: &str) {
+    pub fn link(&mut self, name: &str, target: &str) {
         const LINK_MODE: u32 = 0o777;
         self.member(
             NewcBuilder::new(name)
@@ -61,7 +61,7 @@ impl Archive {
     }
 
     /// Adds a character device.
-    pub(super) fn device(&mut self, name: &str, mode: u32, number: DeviceNumber) {
+    pub fn device(&mut self, name: &str, mode: u32, number: DeviceNumber) {
         let member = NewcBuilder::new(name)
             .mode(mode)
             .set_mode_file_type(ModeFileType::Char)
@@ -71,7 +71,7 @@ impl Archive {
     }
 
     /// Ends the archive and returns its bytes.
-    pub(super) fn finish(self) -> Vec<u8> {
+    pub fn finish(self) -> Vec<u8> {
         let mut bytes = trailer(self.bytes).expect("a Vec takes every write");
         bytes.resize(bytes.len().next_multiple_of(ALIGNMENT), 0);
         bytes

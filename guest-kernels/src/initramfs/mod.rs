@@ -19,10 +19,8 @@ mod archive;
 mod session;
 
 pub use added::{AddError, AddedArchives, Addition, AdditionParseError, added_archives};
-pub use archive::ALIGNMENT;
+pub use archive::{ALIGNMENT, Archive, DeviceNumber};
 pub use session::{exec_archive, winsize_archive};
-
-use archive::{Archive, DeviceNumber};
 
 /// The first program in user space.
 const INIT: &str = include_str!("init.sh");

@@ -37,9 +37,9 @@ const EXIT_STATUSES: &str = "\
 In the terminal, ctrl-a x quits, ctrl-a h lists what else ctrl-a does.
 
 Exit status:
-  0       the guest powered off or halted
+  0       the guest powered off or halted in good order
   2       bad usage or input
-  120     the guest hangs: it halted with interrupts disabled
+  120     the guest hangs: it halted with interrupts disabled, but not in good order
   121     the guest rebooted
   122     the guest's kernel panicked
   123     triple fault

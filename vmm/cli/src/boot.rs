@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
     io::{self, IsTerminal, Write},
     panic,
     path::{Path, PathBuf},
@@ -22,7 +21,7 @@ use vmm::{
 
 use crate::{
     args::BootArgs,
-    engine, initrd,
+    engine, file, initrd,
     message::{complain, report_progress},
     progress::Unpacking,
     rom::RomFile,
@@ -272,10 +271,15 @@ fn images(args: &BootArgs) -> Result<(PathBuf, Option<PathBuf>)> {
     ))
 }
 
+/// The size in bytes of the largest kernel file that is read. One with debugging information has some hundred MiB.
+const MOST_KERNEL: u64 = 1 << 30;
+
 /// Reads the kernel at `path` and unpacks it.
 fn read_kernel(path: &Path) -> Result<Kernel> {
     let name = || format!("kernel {}", path.display());
-    let file = fs::read(path).with_context(name)?;
+    let Ok(file) = file::read(path, MOST_KERNEL).with_context(name)? else {
+        bail!("{}: larger than {} GiB", name(), MOST_KERNEL >> 30);
+    };
     let mut unpacking = Unpacking::of(path);
     Kernel::read(file, Cache::of_user().as_ref(), &mut |bytes| {
         unpacking.done(bytes)

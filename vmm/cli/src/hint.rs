@@ -5,6 +5,11 @@ use vmm::{
     loader::{BzImageError, Foreign, KernelError, LoadError},
 };
 
+/// The way to start code without a header.
+const CODE: &str = "code without a header starts by --rom FILE@ADDR --entry ADDR";
+/// The length of a boot sector, which every bzImage begins with, in bytes.
+const SECTOR: usize = 512;
+
 /// Returns a hint for whoever has caused `error`.
 pub fn hint(error: &anyhow::Error) -> Option<&'static str> {
     error.chain().find_map(|cause| {
@@ -18,9 +23,8 @@ fn kernel_hint(error: &KernelError) -> Option<&'static str> {
         KernelError::BzImage(BzImageError::Header(_)) => {
             Some("a boot sector starts by --rom FILE@0x7c00 --entry real:0:7c00")
         }
-        KernelError::BzImage(BzImageError::BootFlag(_)) => {
-            Some("code without a header starts by --rom FILE@ADDR --entry ADDR")
-        }
+        KernelError::BzImage(BzImageError::BootFlag(_)) => Some(CODE),
+        KernelError::BzImage(BzImageError::Truncated { len, .. }) if *len < SECTOR => Some(CODE),
         KernelError::Foreign(Foreign::Cpio) => Some("initrds are given by --initrd"),
         _ => None,
     }

@@ -1,13 +1,17 @@
 //! The initrd: the guest's own or the user's, with the archives around it that tell its init what this boot is for and bring
 //! files of the user's.
 
-use std::{fs, io, path::Path};
+use std::{io, path::Path};
 
 use anyhow::{Context, Result, bail};
 use guest_kernels::{ALIGNMENT, added_archives, exec_archive, winsize_archive};
 use vmm::loader::Protocol;
 
-use crate::{args::BootArgs, terminal::window_size};
+use crate::{
+    args::BootArgs,
+    file::{self, TooLong},
+    terminal::window_size,
+};
 
 /// Reads the initrd at `path`, if there is one, for a kernel that is entered by `protocol`, and puts the other archives around
 /// it.
@@ -62,13 +66,8 @@ fn session(args: &BootArgs) -> Option<Vec<u8>> {
 
 fn read_own(args: &BootArgs, path: &Path) -> Result<Vec<u8>> {
     let name = || format!("initrd {}", path.display());
-    let len = fs::metadata(path).with_context(name)?.len();
-    if len > args.mem {
-        bail!(
-            "{}: {len} bytes do not fit in --mem {}M",
-            name(),
-            args.mem >> 20
-        );
+    match file::read(path, args.mem).with_context(name)? {
+        Ok(bytes) => Ok(bytes),
+        Err(TooLong) => bail!("{}: does not fit in --mem {}M", name(), args.mem >> 20),
     }
-    fs::read(path).with_context(name)
 }

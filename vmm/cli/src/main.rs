@@ -11,6 +11,7 @@ mod args;
 mod boot;
 mod engine;
 mod escape;
+mod file;
 mod hint;
 mod initrd;
 mod message;

@@ -1,9 +1,11 @@
 //! The images of `--rom`.
 
-use std::{fs, path::PathBuf, str::FromStr};
+use std::{path::PathBuf, str::FromStr};
 
 use anyhow::{Context, Result, bail};
 use vmm::{Rom, parse};
+
+use crate::file::{self, TooLong};
 
 /// A file and the guest-physical address of its first byte.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,15 +38,15 @@ impl RomFile {
     /// If it cannot be read, or is too large for the guest-physical addresses behind its own.
     pub fn read(&self) -> Result<Vec<u8>> {
         let name = || format!("--rom {}", self.file.display());
-        let len = fs::metadata(&self.file).with_context(name)?.len();
-        if len > (1 << 32) - u64::from(self.address) {
-            bail!(
-                "{}: {len} bytes at {:#x} reach beyond 4 GiB",
+        let room = (1 << 32) - u64::from(self.address);
+        match file::read(&self.file, room).with_context(name)? {
+            Ok(bytes) => Ok(bytes),
+            Err(TooLong) => bail!(
+                "{}: more than the {room} bytes from {:#x} to 4 GiB",
                 name(),
                 self.address
-            );
+            ),
         }
-        fs::read(&self.file).with_context(name)
     }
 
     /// The ROM that has these contents.

@@ -5,6 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
+use irq::Level;
 use parking_lot::Mutex;
 
 use super::uart::Uart;
@@ -46,9 +47,12 @@ impl SerialPort {
     ) -> R {
         let mut uart = self.0.uart.lock();
         let result = action(&mut uart);
-        let level = uart.interrupt();
+        let (level, dipped) = (uart.interrupt(), uart.take_dip());
         self.0.due.store(uart.due(), Ordering::Release);
         drop(uart);
+        if dipped {
+            context.set_line(LINE, Level::Low);
+        }
         context.set_line(LINE, level);
         result
     }

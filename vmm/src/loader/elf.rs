@@ -107,6 +107,7 @@ const E_PHENTSIZE: usize = 42;
 const E_PHNUM: usize = 44;
 const P_TYPE: usize = 0;
 const P_OFFSET: usize = 4;
+const P_VADDR: usize = 8;
 const P_PADDR: usize = 12;
 const P_FILESZ: usize = 16;
 const P_MEMSZ: usize = 20;
@@ -122,14 +123,44 @@ const PT_LOAD: u32 = 1;
 /// # Errors
 /// See [`ElfError`]. That the segments fit the guest's memory is for the caller to check.
 pub(super) fn parse(file: &[u8]) -> Result<Image, ElfError> {
+    parse_by(file, |entry, _| entry)
+}
+
+/// As [`parse`], for a kernel whose `e_entry` may also be the linear address that the entry point has once the kernel has
+/// turned paging on (`p_vaddr`): boot loaders for Multiboot take either.
+///
+/// # Errors
+/// As [`parse`].
+pub(super) fn parse_with_linear_entry(file: &[u8]) -> Result<Image, ElfError> {
+    parse_by(file, |entry, headers| {
+        let by = |start| {
+            headers
+                .iter()
+                .find_map(|header| placed(entry, header, start))
+        };
+        by(P_PADDR).or_else(|| by(P_VADDR)).unwrap_or(entry)
+    })
+}
+
+/// Returns the physical address of what lies at `address`, if the segment of `header` does that begins at the address in the
+/// field at offset `start`.
+fn placed(address: u32, header: &[u8; PHDR_LEN], start: usize) -> Option<u32> {
+    let offset = address.checked_sub(u32_at(header, start))?;
+    let is_inside = is_loaded(header) && offset < u32_at(header, P_MEMSZ);
+    is_inside.then(|| u32_at(header, P_PADDR).wrapping_add(offset))
+}
+
+/// As [`parse`], where `entry` makes the entry point from `e_entry` and the program headers.
+fn parse_by(file: &[u8], entry: impl Fn(u32, &[[u8; PHDR_LEN]]) -> u32) -> Result<Image, ElfError> {
     check_ident(file)?;
     let header = file.first_chunk::<EHDR_LEN>().ok_or(ElfError::Truncated {
         len: file.len(),
         what: "the end of the ELF header",
     })?;
+    let headers = program_headers(file, header)?;
     let image = Image {
-        entry: u32_at(header, E_ENTRY),
-        segments: segments(file, header)?,
+        entry: entry(u32_at(header, E_ENTRY), headers),
+        segments: segments(headers, file.len())?,
     };
     if image.segments.is_empty() {
         return Err(ElfError::NothingToLoad);
@@ -167,8 +198,11 @@ fn check_ident(file: &[u8]) -> Result<(), ElfError> {
     }
 }
 
-/// Lists the segments of type `PT_LOAD`.
-fn segments(file: &[u8], header: &[u8; EHDR_LEN]) -> Result<Vec<Segment>, ElfError> {
+/// Returns the program header table.
+fn program_headers<'f>(
+    file: &'f [u8],
+    header: &[u8; EHDR_LEN],
+) -> Result<&'f [[u8; PHDR_LEN]], ElfError> {
     let (offset, count) = (u32_at(header, E_PHOFF), u16_at(header, E_PHNUM));
     let entry_size = u16_at(header, E_PHENTSIZE);
     if count > 0 && usize::from(entry_size) != PHDR_LEN {
@@ -183,12 +217,22 @@ fn segments(file: &[u8], header: &[u8; EHDR_LEN]) -> Result<Vec<Segment>, ElfErr
             len: file.len(),
         })?;
     let (headers, _) = table.as_chunks::<PHDR_LEN>();
+    Ok(headers)
+}
+
+/// Lists the segments that are to be loaded from a file of `len` bytes.
+fn segments(headers: &[[u8; PHDR_LEN]], len: usize) -> Result<Vec<Segment>, ElfError> {
     headers
         .iter()
         .enumerate()
-        .filter(|(_, header)| u32_at(header, P_TYPE) == PT_LOAD && u32_at(header, P_MEMSZ) > 0)
-        .map(|(index, header)| segment(index, header, file.len()))
+        .filter(|(_, header)| is_loaded(header))
+        .map(|(index, header)| segment(index, header, len))
         .collect()
+}
+
+/// Returns whether the segment of `header` is of type `PT_LOAD` and occupies memory.
+fn is_loaded(header: &[u8; PHDR_LEN]) -> bool {
+    u32_at(header, P_TYPE) == PT_LOAD && u32_at(header, P_MEMSZ) > 0
 }
 
 /// Checks the program header of a segment.
@@ -302,6 +346,21 @@ pub(crate) mod tests {
             }]
         );
         assert_eq!(image.end(), 0x10_1004);
+    }
+
+    #[test]
+    fn a_linear_entry_is_translated_where_that_is_wanted() {
+        let mut file = elf(0x10_0000, b"code", 0);
+        for (entry, expected) in [
+            (0x10_0002, Ok(0x10_0002)),
+            (0xc010_0003, Ok(0x10_0003)),
+            (0xc010_0004, Err(ElfError::Entry(0xc010_0004))),
+            (0x10_0004, Err(ElfError::Entry(0x10_0004))),
+        ] {
+            file[E_ENTRY..E_ENTRY + 4].copy_from_slice(&u32::to_le_bytes(entry));
+            let image = parse_with_linear_entry(&file);
+            assert_eq!(image.map(|image| image.entry), expected, "{entry:#x}");
+        }
     }
 
     #[test]

@@ -149,7 +149,9 @@ impl Kernel {
     fn read_multiboot(file: Vec<u8>, header: &multiboot::Header) -> Result<Self, KernelError> {
         let image = match header.image(&file)? {
             Some(image) => image,
-            None if file.starts_with(elf::MAGIC) => elf::parse(&file).map_err(KernelError::Elf)?,
+            None if file.starts_with(elf::MAGIC) => {
+                elf::parse_with_linear_entry(&file).map_err(KernelError::Elf)?
+            }
             None => return Err(MultibootError::NoAddresses.into()),
         };
         Ok(Self {

@@ -5,15 +5,16 @@ use std::ops::Range;
 use thiserror::Error;
 use vm_memory::GuestMemoryError;
 
-use super::image::Segment;
+use super::{
+    image::Segment,
+    memory_map::{HIGH_START, VIDEO_START},
+};
 
 /// A reason why a kernel, or what else is in memory from the start, cannot be placed there.
 #[derive(Debug, Error)]
 pub enum LoadError {
     /// A segment of the kernel is not wholly in RAM.
-    #[error(
-        "{segment} are not within the guest's memory, 0 to 0xa0000 and 0x100000 to {ram_end:#x}"
-    )]
+    #[error("{segment} are not within the guest's memory, {}", ram(*.ram_end))]
     Segment {
         /// The segment.
         segment: Segment,
@@ -95,5 +96,30 @@ pub enum LoadError {
 impl From<GuestMemoryError> for LoadError {
     fn from(error: GuestMemoryError) -> Self {
         Self::Memory(error)
+    }
+}
+
+/// Returns the addresses that are RAM, which ends at `ram_end`.
+fn ram(ram_end: u32) -> String {
+    let low = format!("0 to {:#x}", ram_end.min(VIDEO_START));
+    match ram_end > HIGH_START {
+        true => format!("{low} and {HIGH_START:#x} to {ram_end:#x}"),
+        false => low,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ram_of_one_mebibyte_has_no_upper_part() {
+        for (ram_end, expected) in [
+            (0xa_0000, "0 to 0xa0000"),
+            (0x10_0000, "0 to 0xa0000"),
+            (0x20_0000, "0 to 0xa0000 and 0x100000 to 0x200000"),
+        ] {
+            assert_eq!(ram(ram_end), expected);
+        }
     }
 }

@@ -184,10 +184,10 @@ fn place_for_multiboot(
     Ok(EntryPoint::Multiboot { entry, info })
 }
 
-/// Returns the lowest address that an initrd may have.
+/// Returns the lowest address that an initrd may have; the last of all if a header's addresses leave no room.
 fn initrd_start(kernel: &Kernel) -> u64 {
     let end = kernel.end().max(HIGH_START.into());
-    end.next_multiple_of(PAGE_SIZE)
+    end.checked_next_multiple_of(PAGE_SIZE).unwrap_or(u64::MAX)
 }
 
 /// Copies the initrd to the highest pages allowed and returns its range.
@@ -354,6 +354,23 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "initrd of 1048577 bytes does not fit between the kernel's end 0x1100000 and 0x1200000"
+        );
+    }
+
+    #[test]
+    fn a_wild_working_space_leaves_no_room_for_an_initrd() {
+        let mut file = packed_kernel(Compression::Gzip);
+        file[0x258..0x260].fill(0xff); // pref_address
+        let kernel = kernel(file);
+        let source = BootSource {
+            kernel: &kernel,
+            initrd: &[1],
+            cmdline: "",
+        };
+        let error = place(&ram(32), &[], &source).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "initrd of 1 bytes does not fit between the kernel's end 0xffffffffffffffff and 0x2000000"
         );
     }
 

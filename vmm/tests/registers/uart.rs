@@ -89,6 +89,9 @@ fn received_data_interrupts_at_the_trigger_level() {
             3fa?c4 3f8?00 idle
         8.11 the level may be moved while characters wait :: 3f9=01 3fa=c1 <00.01.02.03 idle 3fa=41 intr
             3fa=81 idle
+        8.6 without FIFO each character is an edge :: 3f9=01 <41.42 intr ack:24 3f8?41 20=20 intr ack:24 3f8?42 20=20
+            idle
+        8.6 with FIFO those that reach the level are :: 3f9=01 3fa=01 <41.42 intr ack:24 3f8?41 20=20 idle 3f8?42 <43 intr
         8.7 only if enabled :: <41 idle 3fa?01 3f9=01 intr 3fa?04 3f9=00 idle
         ",
     );
@@ -130,6 +133,8 @@ fn an_empty_transmitter_interrupts_once_for_each_event() {
         8.6 reading IIR does not clear it if it told another :: 3f9=03 <41 3fa?04 3fa?04 3f8?41 3fa?02
             3fa?01
         8.6 reading LSR does not clear it :: 3f9=02 3fd?60 intr 3fa?02
+        8.6 writing a character clears it, so its leaving is an edge :: 3f9=02 intr ack:24 3f8=41 20=20 intr ack:24
+            3f8=42 20=20 intr 3fa?02 idle >41.42
         8.7 a character that left while it was disabled :: 3f8=41 3fa?01 3f9=02 3fa?02 3fa?01
         ",
     );

@@ -106,6 +106,18 @@ fn a_multiboot_kernel_gets_command_line_and_module() {
     }
 }
 
+#[test]
+fn a_multiboot_elf_may_be_entered_by_the_address_it_is_linked_for() {
+    let header = [0x1bad_b002u32, 0, 0u32.wrapping_sub(0x1bad_b002)].map(u32::to_le_bytes);
+    let mut file = elf(&[header.as_flattened(), HELLO].concat());
+    for (at, value) in [(24, 0xc010_000cu32), (52 + 8, 0xc010_0000)] {
+        file[at..at + 4].copy_from_slice(&value.to_le_bytes());
+    }
+    let replex = Replex::new();
+    let kernel = replex.file("kernel", &file);
+    says_hello(&replex, &["--kernel", &kernel]);
+}
+
 /// A ROM of 64 KiB whose reset vector jumps to `code` at its beginning.
 fn bios(code: &[u8]) -> Vec<u8> {
     let mut rom = vec![0xff; 0x1_0000];
@@ -246,6 +258,12 @@ fn each_error_says_once_what_is_wrong_and_what_would_help() {
              --rom FILE@0x7c00 --entry real:0:7c00",
         ),
         (
+            "tiny",
+            HELLO.to_vec(),
+            "truncated: 8 bytes end before the setup header's boot_flag; code without a header starts by --rom FILE@ADDR \
+             --entry ADDR",
+        ),
+        (
             "xz",
             b"\xfd7zXZ\0 and so on".to_vec(),
             "a file compressed by Xz, not a kernel: unpack it first",
@@ -304,6 +322,14 @@ fn what_does_not_fit_together_is_refused() {
         (&["--rom", &top], "--rom "),
         (&["--rom", &empty, "--entry", "1M"], "empty"),
         (&["--rom", "/no/file@0", "--entry", "0"], "--rom /no/file: "),
+        (
+            &["--rom", "/dev/zero@0xffffff00", "--entry", "0"],
+            "--rom /dev/zero: more than the 256 bytes from 0xffffff00 to 4 GiB",
+        ),
+        (
+            &["--kernel", &kernel, "--mem", "2M", "--initrd", "/dev/zero"],
+            "initrd /dev/zero: does not fit in --mem 2M",
+        ),
         (&["--rom", "x"], "FILE@ADDR"),
         (&["--rom", "x@y"], "y: not an address"),
         (&["--rom", "x@4G"], "4G: not an address"),

@@ -55,6 +55,9 @@ pub struct Uart {
     modem: Modem,
     /// What the peer has sent and the receiver has not taken yet.
     backlog: VecDeque<Signal>,
+    /// Whether the interrupt line has been low since this was last taken.
+    #[serde(skip)]
+    dipped: bool,
 }
 
 /// A signal of the peer's.
@@ -87,6 +90,7 @@ impl Uart {
             IER if self.line.selects_divisor() => self.line.divisor.to_le_bytes()[1],
             DATA => {
                 let value = self.receiver.read();
+                self.note_level();
                 self.receive_backlog();
                 value
             }
@@ -120,6 +124,7 @@ impl Uart {
             // LSR, which is written in factory tests only, and MSR.
             _ => {}
         }
+        self.note_level();
         self.receive_backlog();
     }
 
@@ -136,6 +141,12 @@ impl Uart {
     /// The level of the interrupt line.
     pub fn interrupt(&self) -> Level {
         Level::from_active(self.modem.passes_interrupts() && self.identification() != IIR_NONE)
+    }
+
+    /// Takes whether the interrupt line has been low during the accesses since the last call, however high it is now: what
+    /// ends an interrupt may be followed at once by the next, whose edge a controller has to see.
+    pub fn take_dip(&mut self) -> bool {
+        std::mem::take(&mut self.dipped)
     }
 
     /// The number of bytes that [`Self::send`] should be given at present: a burst, or none until the last one has been
@@ -163,6 +174,11 @@ impl Uart {
         self.transmitter.take()
     }
 
+    /// Notes the interrupt line if it is low.
+    fn note_level(&mut self) {
+        self.dipped |= self.interrupt() == Level::Low;
+    }
+
     /// Moves what the peer has sent to the receiver, as far as there is room and the guest asserts RTS.
     fn receive_backlog(&mut self) {
         while self.modem.requests_to_send()
@@ -187,9 +203,11 @@ impl Uart {
         }
     }
 
-    /// Writes the transmitter's holding register. The character leaves at once: to the peer, to the receiver in loopback,
-    /// or unseen under a break.
+    /// Writes the transmitter's holding register, which ends its interrupt. The character leaves at once: to the peer, to
+    /// the receiver in loopback, or unseen under a break.
     fn transmit(&mut self, data: u8) {
+        self.transmitter.acknowledge();
+        self.note_level();
         let character = self.character(data);
         if self.modem.is_looped() {
             self.receiver.receive(character);

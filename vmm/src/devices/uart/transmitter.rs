@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transmitter {
     sent: Vec<u8>,
-    /// The holding register became empty, or its interrupt was enabled while it was, and IIR has not said so yet.
+    /// The holding register became empty, or its interrupt was enabled while it was, and since then neither IIR has said so
+    /// nor a character been written.
     empty: bool,
 }
 
@@ -27,7 +28,7 @@ impl Transmitter {
         self.empty = true;
     }
 
-    /// Notes that IIR has reported the holding register empty.
+    /// Notes that IIR has reported the holding register empty, or that a character is written to it.
     pub fn acknowledge(&mut self) {
         self.empty = false;
     }

@@ -3,6 +3,7 @@
 //! ```text
 //! $REPLEX_CACHE, else $XDG_CACHE_HOME/replex, else ~/.cache/replex
 //! ├── lock                 held while a guest is being fetched
+//! ├── host-6.1/            a kernel for tests of the host's module: see `host`
 //! └── debian-686/
 //!     ├── vmlinuz          as in Debian's package; its presence says that the guest is complete
 //!     ├── busybox
@@ -13,6 +14,8 @@
 //!
 //! Every file is replaced by renaming, so a reader sees either the old or the new one. A fetch that was killed leaves
 //! only `work`, which the next fetch clears. To get a newer kernel, call [`refresh`] or remove the guest's folder.
+
+mod host;
 
 use std::env;
 use std::fs::{self, File, Permissions, TryLockError};
@@ -25,6 +28,7 @@ use crate::error::{FetchError, file_error};
 use crate::guest::Guest;
 use crate::initramfs;
 use crate::progress::{Progress, Stage};
+pub use host::{HostFiles, fetch_host};
 
 const KERNEL: &str = "vmlinuz";
 const BUSYBOX: &str = "busybox";

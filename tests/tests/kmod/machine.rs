@@ -1,0 +1,74 @@
+//! The virtual machine: QEMU with its translator, two processors or one that counts.
+
+use std::io::{Read as _, Write as _};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
+
+use guest_kernels::HostFiles;
+use tempfile::NamedTempFile;
+
+use crate::tools::QEMU;
+
+/// What the time of the machine is.
+#[derive(Clone, Copy)]
+pub enum Clock {
+    /// The host's. There are two processors.
+    Host,
+    /// The number of instructions: the time stamp counter counts them. There is one processor.
+    Instructions,
+}
+
+/// QEMU 7.2 forgets flags in CMPXCHG16B now and then where it runs several processors, and the kernel does without.
+const PROCESSOR: &str = "max,cx16=off";
+
+/// A time many times as long as a run on a slow host.
+const PATIENCE: Duration = Duration::from_secs(1200);
+
+/// A host that is busy may stop a processor for long, which is no finding: nothing measures whether timers are late.
+const COMMAND_LINE: &str =
+    "console=ttyS0 quiet panic=-1 no_timer_check nowatchdog rcupdate.rcu_cpu_stall_suppress=1";
+
+/// Boots the kernel with an initramfs and returns what it prints, until it powers off.
+pub fn run(kernel: &HostFiles, initramfs: &[u8], clock: Clock) -> String {
+    let mut file = NamedTempFile::new().unwrap();
+    file.write_all(initramfs).unwrap();
+    let mut qemu = Command::new(QEMU);
+    qemu.args(["-accel", "tcg", "-cpu", PROCESSOR, "-m", "192"])
+        .args(["-nodefaults", "-display", "none", "-no-reboot"])
+        .args(["-serial", "stdio", "-append", COMMAND_LINE, "-kernel"])
+        .arg(&kernel.kernel)
+        .arg("-initrd")
+        .arg(file.path());
+    match clock {
+        Clock::Host => qemu.args(["-smp", "2"]),
+        Clock::Instructions => qemu.args(["-icount", "shift=0"]),
+    };
+    let qemu = qemu.stdin(Stdio::null()).stdout(Stdio::piped());
+    output(qemu.spawn().unwrap()).replace('\r', "")
+}
+
+/// What a program prints until it ends.
+///
+/// # Panics
+/// If it has not ended within [`PATIENCE`]; it is then killed.
+fn output(mut child: Child) -> String {
+    let mut stdout = child.stdout.take().unwrap();
+    let (sender, receiver) = channel();
+    let reader = thread::spawn(move || {
+        let mut bytes = Vec::new();
+        stdout.read_to_end(&mut bytes).unwrap();
+        // Nobody receives it where patience was over.
+        let _ = sender.send(());
+        String::from_utf8_lossy(&bytes).into_owned()
+    });
+    let ended = receiver.recv_timeout(PATIENCE).is_ok();
+    if !ended {
+        child.kill().unwrap();
+    }
+    child.wait().unwrap();
+    let output = reader.join().unwrap();
+    assert!(ended, "killed, since it did not end:\n{output}");
+    output
+}

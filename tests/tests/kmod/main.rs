@@ -1,0 +1,64 @@
+//! The host's kernel module of `kmod/` in a virtual machine: built for a Debian kernel with that kernel's headers, loaded, put
+//! under stress (`kmod/test/stress.c`), its costs counted (`kmod/test/count.c`), unloaded. Nothing on the system is changed, and
+//! no privilege is needed.
+//!
+//! ```text
+//! kernel, headers, busybox (fetched) ─┐
+//! kmod/*.c       ─▶ replex.ko         ├─▶ initramfs ─▶ QEMU's translator ─▶ what init.sh prints
+//! kmod/test/*.c  ─▶ static programs  ─┘
+//! ```
+//!
+//! REPLEX_KMOD_KERNEL chooses the kernel: 6.1 (the default) or 6.12. Where QEMU or what the build needs is not installed, the tests
+//! say that they are skipped; so they do where the kernel cannot be fetched and REPLEX_OFFLINE=1 says that this is known.
+
+mod build;
+mod counts;
+mod initramfs;
+mod machine;
+mod report;
+mod tools;
+
+use build::Built;
+use machine::Clock;
+use report::Report;
+
+/// The value of /proc/sys/kernel/tainted with a module that is out of tree and unsigned, and nothing else (Linux documentation,
+/// "Tainted kernels").
+const TAINT: &str = "12288";
+
+/// Runs `program` in a virtual machine, with checks that hold for each, and returns what was printed; `None` if that is not
+/// possible here, for a reason that was printed.
+fn run(program: &str, clock: Clock) -> Option<Report> {
+    let kernel = tools::kernel()?;
+    let built = Built::new(&kernel);
+    let archive = initramfs::archive(&kernel, &built, program);
+    let report = Report::parse(&machine::run(&kernel, &archive, clock));
+    assert!(report.says("loaded"), "not loaded:\n{report}");
+    assert!(report.says("unloaded"), "not unloaded:\n{report}");
+    assert_eq!(report.value("status"), Some("0"), "{report}");
+    assert_eq!(report.value("taint"), Some(TAINT), "{report}");
+    let suspect = report.suspect_log_lines();
+    assert!(suspect.is_empty(), "in the kernel's log:\n{report}");
+    Some(report)
+}
+
+#[test]
+fn the_module_withstands_its_stress() {
+    let Some(report) = run("stress", Clock::Host) else {
+        return;
+    };
+    tools::tell(&report.printed);
+    let verdict = report.printed.lines().last().unwrap_or_default();
+    assert!(verdict.starts_with("PASS "), "{report}");
+}
+
+#[test]
+fn faults_cost_few_instructions() {
+    let Some(report) = run("count", Clock::Instructions) else {
+        return;
+    };
+    let counts = counts::parse(&report.printed);
+    tools::tell(&counts::table(&counts));
+    let exceeded = counts::exceeded(&counts, tools::chosen_kernel());
+    assert!(exceeded.is_empty(), "{}", exceeded.join("\n"));
+}
