@@ -20,7 +20,8 @@ pub fn read(path: &Path, limit: u64) -> io::Result<Result<Vec<u8>, TooLong>> {
     if metadata.is_file() && metadata.len() > limit {
         return Ok(Err(TooLong));
     }
-    let mut bytes = Vec::new();
+    // Room for all at once: what a growing vector gives back would stay with the allocator.
+    let mut bytes = Vec::with_capacity(metadata.len().min(limit) as usize + 1);
     // One byte more is enough to know that it is too much.
     let len = file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
     Ok(if len as u64 > limit {

@@ -29,9 +29,10 @@ pub fn read(args: &BootArgs, path: Option<&Path>, protocol: Protocol) -> Result<
         (Protocol::Linux, Some(_)) => session(args),
         _ => None,
     };
-    let mut initrd = Vec::new();
     let archives = [added.before, own, session.unwrap_or_default(), added.behind];
-    for archive in archives.iter().filter(|archive| !archive.is_empty()) {
+    let mut archives = archives.into_iter().filter(|archive| !archive.is_empty());
+    let mut initrd = archives.next().unwrap_or_default();
+    for archive in archives {
         initrd.resize(initrd.len().next_multiple_of(ALIGNMENT), 0);
         initrd.extend(archive);
     }
