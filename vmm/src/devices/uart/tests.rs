@@ -225,7 +225,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     vec(event, 0..100)
 }
 
-fn happen(uart: &mut Uart, now: &mut u64, event: &Event) -> (u8, Level, u64) {
+fn happen(uart: &mut Uart, now: &mut u64, event: &Event) -> (u8, Level, bool, u64) {
     let mut seen = 0;
     match event {
         Event::Read(offset) => seen = uart.read(*offset),
@@ -238,7 +238,7 @@ fn happen(uart: &mut Uart, now: &mut u64, event: &Event) -> (u8, Level, u64) {
             uart.advance(*now);
         }
     }
-    (seen, uart.interrupt(), uart.due())
+    (seen, uart.interrupt(), uart.take_dip(), uart.due())
 }
 
 proptest! {
