@@ -1,11 +1,15 @@
 //! Small programs on both engines: registers, flags and memory must agree.
 
+mod users;
 mod x87;
 
 use crate::{EmptyBus, Engine, Exit, Vcpu, VcpuConfig};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use mmu::{GuestPhys, Memory, Mmu};
+use users::{HANDLER, LAST_SELECTOR, USER, set_up, write};
+
+type Program = Result<(), IcedError>;
 
 const ORIGIN: u32 = 0x0010_0000;
 const STACK: u32 = 0x0020_0000;
@@ -392,66 +396,23 @@ fn high_bytes_beside_the_counter() {
 
 #[test]
 fn user_code_behind_sysexit_does_not_see_what_the_kernel_sees() {
-    const DIRECTORY: u32 = 0x0030_0000;
-    const TABLE: u32 = 0x0030_1000;
-    const IDT: u32 = 0x0030_2000;
-    const GDT: u32 = 0x0030_3000;
     const TSS: u32 = 0x0030_4000;
-    const USER: u32 = 0x0030_5000;
-    const HANDLER: u32 = 0x0030_6000;
     const FRESH: u32 = 0x0027_0000;
     const SECRET: u32 = 0x0028_0000;
-    let write =
-        |a: &mut CodeAssembler, address: u32, value: u32| a.mov(dword_ptr(address), value as i32);
+    let task = u64::from((TSS & 0xffff) << 16 | 0x67) | u64::from(TSS >> 16 | 0x8900) << 32;
     let vcpu = agree(|a| {
-        let mut again = a.create_label();
-        // Identity, all pages the user's but one.
-        a.xor(ecx, ecx)?;
-        a.set_label(&mut again)?;
-        a.mov(eax, ecx)?;
-        a.shl(eax, 12)?;
-        a.or(eax, 7)?;
-        a.mov(dword_ptr(ecx * 4 + TABLE), eax)?;
-        a.inc(ecx)?;
-        a.cmp(ecx, 1024)?;
-        a.jb(again)?;
-        write(a, TABLE + (SECRET >> 12) * 4, SECRET | 3)?;
-        write(a, DIRECTORY, TABLE | 7)?;
-        // Flat code and data of both levels as SYSEXIT wants them, and a TSS for the way back.
-        let descriptors = [
-            (8, 0x0000_ffff, 0x00cf_9b00),
-            (16, 0x0000_ffff, 0x00cf_9300),
-            (24, 0x0000_ffff, 0x00cf_fb00),
-            (32, 0x0000_ffff, 0x00cf_f300),
-            (40, (TSS & 0xffff) << 16 | 0x67, TSS >> 16 | 0x8900),
-        ];
-        for (offset, low, high) in descriptors {
-            write(a, GDT + offset, low)?;
-            write(a, GDT + offset + 4, high)?;
-        }
+        // All pages are the user's but one. The task segment is for the way back.
         write(a, TSS + 4, STACK)?;
         write(a, TSS + 8, 16)?;
-        write(a, IDT + 14 * 8, 8 << 16 | HANDLER & 0xffff)?;
-        write(a, IDT + 14 * 8 + 4, HANDLER & 0xffff_0000 | 0x8e00)?;
         // pop esi; hlt
         write(a, HANDLER, 0xf45e)?;
         // add eax, [FRESH]; mov ebx, [SECRET]
         write(a, USER, FRESH << 16 | 0x0503)?;
         write(a, USER + 4, FRESH >> 16 | 0x1d8b << 16)?;
         write(a, USER + 8, SECRET)?;
-        write(a, GDT - 8, 47 | (GDT & 0xffff) << 16)?;
-        write(a, GDT - 4, GDT >> 16)?;
-        a.lgdt(ptr(GDT - 8))?;
-        write(a, IDT - 8, 0x7ff | (IDT & 0xffff) << 16)?;
-        write(a, IDT - 4, IDT >> 16)?;
-        a.lidt(ptr(IDT - 8))?;
-        a.mov(eax, 40)?;
+        set_up(a, (SECRET, SECRET | 3), task)?;
+        a.mov(eax, LAST_SELECTOR)?;
         a.ltr(ax)?;
-        a.mov(eax, DIRECTORY)?;
-        a.mov(cr3, eax)?;
-        a.mov(eax, cr0)?;
-        a.or(eax, 0x8000_0000u32 as i32)?;
-        a.mov(cr0, eax)?;
         a.mov(ecx, 0x174)?;
         a.mov(eax, 8)?;
         a.xor(edx, edx)?;

@@ -1,23 +1,20 @@
 //! The pointers to the last x87 instruction, which FNSTENV stores: they are the guest's, whatever emitted code made of the
 //! instruction, and the same on both engines (SDM Vol. 1, 8.1.8 "x87 FPU Instruction and Data (Operand) Pointers").
 
-use super::{ORIGIN, STACK, agree_within, processor};
+use super::users::{HANDLER, LAST_SELECTOR, USER, set_up, write};
+use super::{ORIGIN, Program, STACK, agree_within, processor};
 use crate::cpu::fpu::Pointers;
 use crate::{EmptyBus, Engine, Exit, Vcpu, VcpuConfig};
-use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use mmu::GuestPhys;
 
 /// Addresses of environments, and of what else the programs use.
 const ENVIRONMENTS: u32 = 0x0021_0000;
 const DATA: u32 = 0x0022_0000;
-const DIRECTORY: u32 = 0x0030_0000;
-const TABLE: u32 = 0x0030_1000;
-const IDT: u32 = 0x0030_2000;
-const GDT: u32 = 0x0030_3000;
-const USER: u32 = 0x0030_5000;
-const HANDLER: u32 = 0x0030_6000;
 const ABSENT: u32 = 0x0031_0000;
+
+/// Flat data of users, as one more segment.
+const OTHER_DATA: u64 = 0x00cf_f300_0000_ffff;
 
 /// Selectors at the start.
 const CODE_SELECTOR: u16 = 0x10;
@@ -29,8 +26,6 @@ const FLD_ABSOLUTE: u16 = 0x105;
 
 /// The number of IA32_SYSENTER_CS; those of ESP and EIP follow.
 const SYSENTER: i32 = 0x174;
-
-type Program = Result<(), IcedError>;
 
 /// Address of the first instruction of a program.
 const START: u32 = ORIGIN + 8;
@@ -61,10 +56,6 @@ fn store(a: &mut CodeAssembler, number: u32) -> Program {
 
 fn environment(number: u32) -> u32 {
     ENVIRONMENTS + 32 * number
-}
-
-fn write(a: &mut CodeAssembler, address: u32, value: u32) -> Program {
-    a.mov(dword_ptr(address), value as i32)
 }
 
 /// The pointers in environment `number`.
@@ -207,48 +198,6 @@ fn loaded_pointers_last_as_long_as_no_instruction_sets_them() {
     assert_eq!((fop, fdp, fds), (FLD1, loaded.fdp, loaded.fds));
 }
 
-/// Emits tables that map everything to itself, for users too, but for the page at [`ABSENT`], and what leads page faults to
-/// [`HANDLER`].
-fn set_up(a: &mut CodeAssembler) -> Program {
-    let mut again = a.create_label();
-    a.xor(ecx, ecx)?;
-    a.set_label(&mut again)?;
-    a.mov(eax, ecx)?;
-    a.shl(eax, 12)?;
-    a.or(eax, 7)?;
-    a.mov(dword_ptr(ecx * 4 + TABLE), eax)?;
-    a.inc(ecx)?;
-    a.cmp(ecx, 1024)?;
-    a.jb(again)?;
-    write(a, TABLE + (ABSENT >> 12) * 4, 0)?;
-    write(a, DIRECTORY, TABLE | 7)?;
-    // Flat code and data of both levels as SYSEXIT wants them, and one more data segment.
-    let descriptors = [
-        0x00cf_9b00_0000_ffff_u64,
-        0x00cf_9300_0000_ffff,
-        0x00cf_fb00_0000_ffff,
-        0x00cf_f300_0000_ffff,
-        0x00cf_f300_0000_ffff,
-    ];
-    for (offset, descriptor) in (8..).step_by(8).zip(descriptors) {
-        write(a, GDT + offset, descriptor as u32)?;
-        write(a, GDT + offset + 4, (descriptor >> 32) as u32)?;
-    }
-    write(a, IDT + 14 * 8, 8 << 16 | HANDLER & 0xffff)?;
-    write(a, IDT + 14 * 8 + 4, HANDLER & 0xffff_0000 | 0x8e00)?;
-    for (table, limit) in [(GDT, 47), (IDT, 0x7ff)] {
-        write(a, table - 8, limit | (table & 0xffff) << 16)?;
-        write(a, table - 4, table >> 16)?;
-    }
-    a.lgdt(ptr(GDT - 8))?;
-    a.lidt(ptr(IDT - 8))?;
-    a.mov(eax, DIRECTORY)?;
-    a.mov(cr3, eax)?;
-    a.mov(eax, cr0)?;
-    a.or(eax, 0x8000_0000u32 as i32)?;
-    a.mov(cr0, eax)
-}
-
 /// Emits the placement of `program`, assembled for `address`.
 fn place(
     a: &mut CodeAssembler,
@@ -277,7 +226,7 @@ fn an_instruction_that_faults_is_not_named() {
             a.fld(dword_ptr(DATA))?;
             a.fld(dword_ptr(ABSENT))
         })?;
-        set_up(a)?;
+        set_up(a, (ABSENT, 0), OTHER_DATA)?;
         a.fninit()?;
         a.mov(eax, USER as i32)?;
         a.jmp(eax)
@@ -295,12 +244,11 @@ fn an_instruction_that_faults_is_not_named() {
 #[test]
 fn selectors_are_those_at_the_instruction() {
     const KERNEL_DATA: u32 = 16;
-    const OTHER_DATA: u32 = 40;
     let vcpu = agree(|a| {
         place(a, HANDLER, |a| {
             // The kernel, behind SYSENTER.
             store(a, 0)?;
-            a.mov(ecx, OTHER_DATA)?;
+            a.mov(ecx, LAST_SELECTOR)?;
             // Once more, when the effect of the loads is known.
             for number in 1..=2 {
                 a.mov(edx, KERNEL_DATA)?;
@@ -318,7 +266,7 @@ fn selectors_are_those_at_the_instruction() {
             a.fld(dword_ptr(DATA))?;
             a.sysenter()
         })?;
-        set_up(a)?;
+        set_up(a, (ABSENT, 0), OTHER_DATA)?;
         a.xor(edx, edx)?;
         for (offset, value) in [(0, 8), (1, STACK as i32), (2, HANDLER as i32)] {
             a.mov(ecx, SYSENTER + offset)?;
