@@ -124,7 +124,8 @@ fn place_for_linux(
     let params_at = room("boot_params", PARAMS, PAGE_SIZE as usize)?;
     let gdt_at = room("the GDT", GDT_AT, size_of_val(&GDT))?;
     let cmdline = room("the command line", CMDLINE, cmdline_bytes.len())?;
-    let initrd = place_initrd(ram, ram_end, layout, source)?;
+    let limit = u64::from(ram_end).min(u64::from(kernel.initrd_addr_max()) + 1);
+    let initrd = place_initrd(ram, layout, source, limit, Layout::take_highest)?;
     let addresses = Addresses {
         entry,
         cmdline,
@@ -152,25 +153,8 @@ fn place_for_multiboot(
     layout: &mut Layout,
     source: &BootSource<'_>,
 ) -> Result<EntryPoint, LoadError> {
-    let initrd = source.initrd;
     let cmdline = source.cmdline.as_bytes();
-    let module = match initrd.len() {
-        0 => 0..0,
-        len => {
-            let kernel_end = initrd_start(source.kernel);
-            let limit = ram_end.into();
-            let start = layout
-                .take_lowest(len as u64, PAGE_SIZE, kernel_end..limit)
-                .ok_or(LoadError::Initrd {
-                    len,
-                    kernel_end,
-                    limit,
-                })?;
-            copy(ram, initrd, GuestAddress(start))?;
-            // In RAM, which ends below 4 GiB.
-            start as u32..start as u32 + len as u32
-        }
-    };
+    let module = place_initrd(ram, layout, source, ram_end.into(), Layout::take_lowest)?;
     let len = multiboot::info(0, ram_end, cmdline, module.clone()).len();
     let info = layout
         .take_near(PARAMS, len as u64)
@@ -190,12 +174,13 @@ fn initrd_start(kernel: &Kernel) -> u64 {
     end.checked_next_multiple_of(PAGE_SIZE).unwrap_or(u64::MAX)
 }
 
-/// Copies the initrd to the highest pages allowed and returns its range.
+/// Copies the initrd to pages below `limit`, which `take` chooses, and returns its range. `limit` is the end of RAM at most.
 fn place_initrd(
     ram: &impl GuestMemoryBackend,
-    ram_end: u32,
     layout: &mut Layout,
     source: &BootSource<'_>,
+    limit: u64,
+    take: impl FnOnce(&mut Layout, u64, u64, Range<u64>) -> Option<u64>,
 ) -> Result<Range<u32>, LoadError> {
     let BootSource { kernel, initrd, .. } = *source;
     if initrd.is_empty() {
@@ -203,16 +188,14 @@ fn place_initrd(
     }
     let len = initrd.len();
     let kernel_end = initrd_start(kernel);
-    let limit = u64::from(ram_end).min(u64::from(kernel.initrd_addr_max()) + 1);
-    let start = layout
-        .take_highest(len as u64, PAGE_SIZE, kernel_end..limit)
-        .ok_or(LoadError::Initrd {
-            len,
-            kernel_end,
-            limit,
-        })?;
+    let no_room = LoadError::Initrd {
+        len,
+        kernel_end,
+        limit,
+    };
+    let start = take(layout, len as u64, PAGE_SIZE, kernel_end..limit).ok_or(no_room)?;
     copy(ram, initrd, GuestAddress(start))?;
-    // Below `limit`, hence below 4 GiB.
+    // In RAM, which ends below 4 GiB.
     let start = start as u32;
     Ok(start..start + len as u32)
 }
