@@ -24,6 +24,20 @@ pub const TIMER: &[u8] = &[
     0xeb, 0xfc,             // jmp again
 ];
 
+/// Initializes both 8259As, which then have no line masked. Changes AL.
+#[rustfmt::skip]
+pub const INITIALIZE_PICS: &[u8] = &[
+    0xb0, 0x11, 0xe6, 0x20, 0xe6, 0xa0, // ICW1
+    0xb0, 0x20, 0xe6, 0x21,             // ICW2: vectors 0x20 to 0x2f
+    0xb0, 0x28, 0xe6, 0xa1,
+    0xb0, 0x04, 0xe6, 0x21,             // ICW3
+    0xb0, 0x02, 0xe6, 0xa1,
+    0xb0, 0x01, 0xe6, 0x21, 0xe6, 0xa1, // ICW4
+];
+
+/// Masks all lines of both 8259As. Changes AL.
+pub const MASK_PICS: &[u8] = &[0xb0, 0xff, 0xe6, 0x21, 0xe6, 0xa1];
+
 /// An ELF32 for the i386 with `code` at 1 MiB, entered at its start.
 pub fn elf(code: &[u8]) -> Vec<u8> {
     const HEADERS: u32 = 52 + 32;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use guest_kernels::tiny::{INITIALIZE_PICS, MASK_PICS};
 use parking_lot::Mutex;
 use vmm::{
     CodeAddress, Engine, EventSource, LinearAddr, StopReason, TripleFault,
@@ -13,18 +14,6 @@ use crate::{
     support::{ENGINES, START, Typed, machine},
 };
 
-/// Initializes both 8259As, which then have no line masked.
-#[rustfmt::skip]
-const INITIALIZE: &[u8] = &[
-    0xb0, 0x11, 0xe6, 0x20, 0xe6, 0xa0, // ICW1
-    0xb0, 0x20, 0xe6, 0x21,             // ICW2: vectors 0x20 to 0x2f
-    0xb0, 0x28, 0xe6, 0xa1,
-    0xb0, 0x04, 0xe6, 0x21,             // ICW3
-    0xb0, 0x02, 0xe6, 0xa1,
-    0xb0, 0x01, 0xe6, 0x21, 0xe6, 0xa1, // ICW4
-];
-/// Masks the lines of both 8259As: mov al, 0xff; out 0x21, al; out 0xa1, al
-const MASK: &[u8] = &[0xb0, 0xff, 0xe6, 0x21, 0xe6, 0xa1];
 /// Unmasks line 15: mov al, 0x7f; out 0xa1, al
 const UNMASK: &[u8] = &[0xb0, 0x7f, 0xe6, 0xa1];
 /// mov word [0x472], 0x1234
@@ -81,12 +70,12 @@ fn assert_ends(parts: &[&[u8]], end: &str) {
 #[test]
 fn hlt_is_power_off_where_all_lines_are_masked_and_else_a_hang() {
     for (parts, end) in [
-        (&[INITIALIZE, MASK, HALT][..], "power-off"),
-        (&[INITIALIZE, MASK, UNMASK, HALT], "halted"),
-        (&[INITIALIZE, UNMASK, HALT], "halted"),
-        (&[INITIALIZE, HALT], "halted"),
+        (&[INITIALIZE_PICS, MASK_PICS, HALT][..], "power-off"),
+        (&[INITIALIZE_PICS, MASK_PICS, UNMASK, HALT], "halted"),
+        (&[INITIALIZE_PICS, UNMASK, HALT], "halted"),
+        (&[INITIALIZE_PICS, HALT], "halted"),
         // The guest has never used the controllers.
-        (&[MASK, HALT], "halted"),
+        (&[MASK_PICS, HALT], "halted"),
         (&[HALT], "halted"),
     ] {
         assert_ends(parts, end);
@@ -127,12 +116,15 @@ fn a_reset_is_a_panic_only_with_all_that_a_panic_leaves() {
         for (before, end) in [
             (&[][..], "reboot"),
             (&[MARK], "reboot"),
-            (&[INITIALIZE, UNMASK], "reboot"),
-            (&[INITIALIZE, MASK, MARK], "reboot"),
-            (&[MASK, UNMASK, MARK], "reboot"),
-            (&[INITIALIZE, MARK, ENABLE], "reboot"),
-            (&[INITIALIZE, MARK], "guest kernel panic"),
-            (&[INITIALIZE, MASK, UNMASK, MARK], "guest kernel panic"),
+            (&[INITIALIZE_PICS, UNMASK], "reboot"),
+            (&[INITIALIZE_PICS, MASK_PICS, MARK], "reboot"),
+            (&[MASK_PICS, UNMASK, MARK], "reboot"),
+            (&[INITIALIZE_PICS, MARK, ENABLE], "reboot"),
+            (&[INITIALIZE_PICS, MARK], "guest kernel panic"),
+            (
+                &[INITIALIZE_PICS, MASK_PICS, UNMASK, MARK],
+                "guest kernel panic",
+            ),
         ] {
             assert_ends(&[before, reset].concat(), end);
         }
@@ -144,7 +136,7 @@ fn only_int_n_without_an_idt_is_a_reset() {
     assert_ends(&[NO_IDT, UNDEFINED], "triple fault");
     // The IDT has the limit of after RESET.
     assert_ends(&[BREAKPOINT], "triple fault");
-    assert_ends(&[INITIALIZE, MARK, BREAKPOINT], "triple fault");
+    assert_ends(&[INITIALIZE_PICS, MARK, BREAKPOINT], "triple fault");
 }
 
 fn triple_fault(engine: Engine, code: &[u8]) -> TripleFault {

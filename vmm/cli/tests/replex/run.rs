@@ -5,6 +5,8 @@ use std::{
     process::Stdio,
 };
 
+use guest_kernels::tiny::{INITIALIZE_PICS, MASK_PICS};
+
 use crate::support::{ECHO, Replex, elf};
 
 /// The exit status of a guest made of these instructions.
@@ -12,17 +14,6 @@ fn status(code: &[u8]) -> Option<i32> {
     Replex::new().run_guest(code).status.code()
 }
 
-/// Initializes both 8259As and masks their lines.
-#[rustfmt::skip]
-const MASK_ALL: &[u8] = &[
-    0xb0, 0x11, 0xe6, 0x20, 0xe6, 0xa0, // ICW1
-    0xb0, 0x20, 0xe6, 0x21,             // ICW2: vectors 0x20 to 0x2f
-    0xb0, 0x28, 0xe6, 0xa1,
-    0xb0, 0x04, 0xe6, 0x21,             // ICW3
-    0xb0, 0x02, 0xe6, 0xa1,
-    0xb0, 0x01, 0xe6, 0x21, 0xe6, 0xa1, // ICW4
-    0xb0, 0xff, 0xe6, 0x21, 0xe6, 0xa1, // OCW1
-];
 /// mov al, 0; out 0xf4, al
 const EXIT: &[u8] = &[0xb0, 0, 0xe6, 0xf4];
 /// cli; hlt
@@ -30,7 +21,7 @@ const HALT: &[u8] = &[0xfa, 0xf4];
 
 #[test]
 fn halting_with_interrupts_off_in_good_order_is_power_off() {
-    let output = Replex::new().run_guest(&[MASK_ALL, HALT].concat());
+    let output = Replex::new().run_guest(&[INITIALIZE_PICS, MASK_PICS, HALT].concat());
     assert_eq!(output.status.code(), Some(0));
     assert!(output.stderr.is_empty(), "{:?}", output.stderr);
 }
@@ -64,7 +55,7 @@ fn resets_are_reboots_unless_linux_panicked() {
     assert_eq!(status(&[&warm[..], &reset].concat()), Some(121));
     // mov al, 0xfe; out 0x21, al
     let timer = [0xb0, 0xfe, 0xe6, 0x21];
-    let panic = [MASK_ALL, &timer, &warm, &reset].concat();
+    let panic = [INITIALIZE_PICS, MASK_PICS, &timer, &warm, &reset].concat();
     assert_eq!(status(&panic), Some(122));
 }
 
