@@ -1,8 +1,7 @@
 //! The test kernel `devices` with devices of this program's: memory-mapped registers, a shared interrupt line, DMA.
 
-use std::time::Duration;
-
 use guest_kernels::test_kernel::{self, Verdict};
+use tests::hang::PATIENCE;
 use vmm::{
     BootSource, Device, DeviceContext, Engine, GuestPhys, IoAccess, IoRegion, Irq, Kernel, Level,
     Machine, MachineEvent, PortWidth, Resources, StopReason, VcpuConfig, Vm, VmConfig, Windows,
@@ -11,8 +10,6 @@ use vmm::{
 
 /// The memory that the kernel needs, in bytes.
 const MEMORY: u64 = 16 << 20;
-/// Many times the time that the kernel takes on a slow host.
-const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A device as the kernel describes it.
 struct Station {

@@ -2,10 +2,10 @@
 //! runs as many cases as one likes.
 
 use iced_x86::Code;
-use std::io::Write as _;
 use tests::differential::campaign::{Campaign, Findings};
 use tests::differential::forms;
 use tests::differential::machine::Side;
+use tests::report::report;
 
 /// The seed of these runs.
 const SEED: u64 = 0x1a32;
@@ -26,14 +26,12 @@ fn run(what: &str, forms: Vec<Code>, cases: u64) -> Findings {
     .run()
     .unwrap_or_else(|error| panic!("{what}: {error}"));
     let count = findings.coverage.cases();
-    // Written past the test runner's capture: the seed is to be seen in every run.
-    let _ = writeln!(
-        std::io::stderr(),
+    report(&format!(
         "{what}: seed {SEED:#x}, {count} cases, {}, {} mismatches; {}",
         findings.coverage.local(),
         findings.mismatches,
         findings.tally
-    );
+    ));
     for mismatch in &findings.reports {
         println!("--- case {}\n{}", mismatch.case, mismatch.report);
     }

@@ -4,7 +4,7 @@
 //! unless REPLEX_OFFLINE=1 says that this is known: then they say that they are skipped.
 //!
 //! The translator, which is the default, runs all boots but the one that says otherwise. A boot takes seconds, so each checks
-//! several things. No check depends on how long anything takes; a machine that hangs is killed after [`hang::PATIENCE`],
+//! several things. No check depends on how long anything takes; a machine that hangs is killed after [`tests::hang::PATIENCE`],
 //! which fails its test.
 //!
 //! By hand: [`in_a_row`] boots many times. And, since it takes a minute and measures time: in a shell of the guest,
@@ -14,7 +14,6 @@ mod exec;
 mod gdb;
 mod given;
 mod guests;
-mod hang;
 mod in_a_row;
 mod kernel_log;
 mod mappings;

@@ -24,6 +24,7 @@ use std::{
 };
 
 use guest_kernels::{Guest, Stage, fetch};
+use tests::hang::{Guarded, PATIENCE};
 use vmm::{
     BootSource, Engine, Kernel, Machine, StopReason, VcpuConfig, Vm, VmConfig, VmState,
     console::pipe,
@@ -31,10 +32,7 @@ use vmm::{
     tsc::TscMeter,
 };
 
-use crate::{
-    guests,
-    hang::{Guarded, PATIENCE},
-};
+use crate::guests;
 
 /// The environment variable with the number of moves.
 const MOVES: &str = "REPLEX_MOVES";

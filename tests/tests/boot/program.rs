@@ -12,7 +12,9 @@ use std::{
 
 use guest_kernels::Guest;
 
-use crate::{guests, hang::Guarded};
+use tests::hang::Guarded;
+
+use crate::guests;
 
 /// The program's file.
 pub fn replex() -> &'static Path {

@@ -10,7 +10,9 @@ use std::{
 
 use nix::pty::{Winsize, openpty};
 
-use crate::{hang::Guarded, program::Boot};
+use tests::hang::Guarded;
+
+use crate::program::Boot;
 
 /// The prompt of the guest's shell.
 pub const PROMPT: &str = "root@replex:~# ";

@@ -6,7 +6,7 @@
 mod forms;
 
 use std::{
-    io::{self, Write as _},
+    io,
     os::fd::BorrowedFd,
     sync::mpsc::{RecvTimeoutError, channel},
     thread,
@@ -18,6 +18,7 @@ use guest_kernels::{
     tiny::elf,
 };
 use sbe::{CpuModel, Windows};
+use tests::report::report;
 use thiserror::Error;
 use vmm::{
     Console, Engine, StopReason, VcpuConfig, Vm, VmConfig,
@@ -133,11 +134,6 @@ fn verdict(vm: Vm, slices: u32) -> Result<usize, Failed> {
         StopReason::DebugExit(0) => Ok(verdict?.cases),
         stop => Err(Failed::Ended(stop)),
     }
-}
-
-/// Prints past the test runner's capture: the counts are to be seen in every run.
-fn report(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
 }
 
 #[test]

@@ -2,10 +2,8 @@
 
 use std::io::{Read as _, Write as _};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::channel;
-use std::thread;
-use std::time::Duration;
 
+use ::tests::hang::Guarded;
 use guest_kernels::HostFiles;
 use tempfile::NamedTempFile;
 
@@ -22,9 +20,6 @@ pub enum Clock {
 
 /// QEMU 7.2 forgets flags in CMPXCHG16B now and then where it runs several processors, and the kernel does without.
 const PROCESSOR: &str = "max,cx16=off";
-
-/// A time many times as long as a run on a slow host.
-const PATIENCE: Duration = Duration::from_secs(1200);
 
 /// A host that is busy may stop a processor for long, which is no finding: nothing measures whether timers are late.
 const COMMAND_LINE: &str =
@@ -52,23 +47,14 @@ pub fn run(kernel: &HostFiles, initramfs: &[u8], clock: Clock) -> String {
 /// What a program prints until it ends.
 ///
 /// # Panics
-/// If it has not ended within [`PATIENCE`]; it is then killed.
-fn output(mut child: Child) -> String {
-    let mut stdout = child.stdout.take().unwrap();
-    let (sender, receiver) = channel();
-    let reader = thread::spawn(move || {
-        let mut bytes = Vec::new();
-        stdout.read_to_end(&mut bytes).unwrap();
-        // Nobody receives it where patience was over.
-        let _ = sender.send(());
-        String::from_utf8_lossy(&bytes).into_owned()
-    });
-    let ended = receiver.recv_timeout(PATIENCE).is_ok();
-    if !ended {
-        child.kill().unwrap();
-    }
-    child.wait().unwrap();
-    let output = reader.join().unwrap();
-    assert!(ended, "killed, since it did not end:\n{output}");
+/// If it does not end by itself within [`PATIENCE`](::tests::hang::PATIENCE); it is then killed.
+fn output(child: Child) -> String {
+    let mut guarded = Guarded::new(child);
+    let mut bytes = Vec::new();
+    let mut stdout = guarded.child.stdout.take().unwrap();
+    stdout.read_to_end(&mut bytes).unwrap();
+    let status = guarded.wait();
+    let output = String::from_utf8_lossy(&bytes).into_owned();
+    assert!(status.success(), "{status}:\n{output}");
     output
 }

@@ -47,7 +47,7 @@ fn the_module_withstands_its_stress() {
     let Some(report) = run("stress", Clock::Host) else {
         return;
     };
-    tools::tell(&report.printed);
+    ::tests::report::report(&report.printed);
     let verdict = report.printed.lines().last().unwrap_or_default();
     assert!(verdict.starts_with("PASS "), "{report}");
 }
@@ -58,7 +58,7 @@ fn faults_cost_few_instructions() {
         return;
     };
     let counts = counts::parse(&report.printed);
-    tools::tell(&counts::table(&counts));
+    ::tests::report::report(&counts::table(&counts));
     let exceeded = counts::exceeded(&counts, tools::chosen_kernel());
     assert!(exceeded.is_empty(), "{}", exceeded.join("\n"));
 }

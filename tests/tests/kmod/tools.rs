@@ -1,19 +1,18 @@
 //! What the tests need of the system and of Debian's archive, or why it is not there.
 
 use std::env;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use guest_kernels::{HostFiles, HostKernel, Stage, fetch_host};
+use guest_kernels::{HostFiles, HostKernel, fetch_host};
+use tests::{fetched::fetched, report::report};
 
 /// The virtual machine monitor.
 pub const QEMU: &str = "qemu-system-x86_64";
 
 /// Environment variable that chooses the kernel by its name.
 const KERNEL: &str = "REPLEX_KMOD_KERNEL";
-/// Environment variable that says, by the value 1, that the kernel cannot be fetched if the cache lacks it.
-const OFFLINE: &str = "REPLEX_OFFLINE";
 
 /// The programs that are run, and where Debian has them.
 const PROGRAMS: [(&str, &str); 3] = [(QEMU, "qemu-system-x86"), ("gcc", "gcc"), ("make", "make")];
@@ -38,20 +37,13 @@ pub fn chosen_kernel() -> HostKernel {
 pub fn kernel() -> Option<HostFiles> {
     let missing = missing();
     if !missing.is_empty() {
-        tell(&format!("skipped: not installed: {}", missing.join(", ")));
+        report(&format!("skipped: not installed: {}", missing.join(", ")));
         return None;
     }
     let kernel = chosen_kernel();
-    match fetch_host(kernel, &mut |stage: &Stage| tell(&stage.to_string())) {
-        Ok(files) => Some(files),
-        Err(error) if env::var_os(OFFLINE).is_some_and(|value| value == "1") => {
-            tell(&format!(
-                "skipped, {OFFLINE} is set: kernel {kernel}: {error}"
-            ));
-            None
-        }
-        Err(error) => panic!("kernel {kernel}: {error}\n({OFFLINE}=1 skips this test)"),
-    }
+    fetched(format_args!("kernel {kernel}"), |progress| {
+        fetch_host(kernel, progress)
+    })
 }
 
 /// What is not installed.
@@ -98,9 +90,4 @@ fn has_static_libc() -> bool {
 
 fn has_libelf() -> bool {
     Path::new(&library("libelf.so.1")).is_absolute()
-}
-
-/// Prints past the test runner's capture: a skipped test must not look like one that ran.
-pub fn tell(text: &str) {
-    let _ = writeln!(io::stderr(), "{text}");
 }

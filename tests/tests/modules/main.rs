@@ -10,15 +10,9 @@ mod resolve;
 mod targets;
 mod tree;
 
-use std::io::{self, Write as _};
-
 use circles::Folders;
+use tests::report::report;
 use tree::Tree;
-
-/// Prints past the test runner's capture, so that it can be seen that something was looked at.
-fn report(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
-}
 
 #[test]
 fn modules_form_no_circles() {

@@ -4,7 +4,7 @@ use iced_x86::IcedError;
 use iced_x86::code_asm::CodeAssembler;
 use mmu::{GuestPhys, Memory, Mmu};
 use sbe::{EmptyBus, Engine, Exit, TranslationStats, Vcpu, VcpuConfig, Windows};
-use std::io::Write as _;
+use tests::report::report;
 
 /// Number of ESP.
 const ESP: u8 = 4;
@@ -131,11 +131,9 @@ impl Counts {
             emulated,
         } = self;
         let translated = instructions.saturating_sub(emulated);
-        // Written past the test runner's capture: the counts are to be seen in every run.
-        let _ = writeln!(
-            std::io::stderr(),
+        report(&format!(
             "{what}: {instructions} instructions, {translated} of them ran as translated code; same end"
-        );
+        ));
         assert_ne!(translated, 0, "{what}: nothing was translated");
     }
 }

@@ -16,7 +16,7 @@ use nix::{
 };
 
 /// A time many times as long as a boot on a slow host.
-pub const PATIENCE: Duration = Duration::from_secs(600);
+pub const PATIENCE: Duration = Duration::from_secs(1200);
 
 /// A running program that is killed when [`PATIENCE`] is over, and when this is dropped.
 pub struct Guarded {
