@@ -14,6 +14,11 @@ pub(super) struct Layout {
 /// Start of the room for what a loader leaves in low memory: behind the interrupt table and the BIOS data area.
 const LOW_START: u64 = 0x1000;
 
+/// Returns whether two ranges share bytes.
+pub(super) fn overlap(first: &Range<u64>, second: &Range<u64>) -> bool {
+    first.start < second.end && second.start < first.end
+}
+
 impl Layout {
     /// Returns the layout of RAM that ends at `ram_end`, of which `taken` is taken.
     pub(super) fn new(ram_end: u32, taken: &[Range<u64>]) -> Self {
@@ -33,7 +38,7 @@ impl Layout {
     /// Returns a range that is taken and shares bytes with `range`.
     pub(super) fn in_the_way(&self, range: &Range<u64>) -> Option<&Range<u64>> {
         let mut taken = self.taken.iter();
-        taken.find(|other| other.start < range.end && range.start < other.end)
+        taken.find(|other| overlap(other, range))
     }
 
     /// Records that `range` is taken.
@@ -43,7 +48,7 @@ impl Layout {
 
     /// Takes the lowest `len` bytes that are free within `range`, at a multiple of `align`, and returns their address.
     pub(super) fn take_lowest(&mut self, len: u64, align: u64, range: Range<u64>) -> Option<u64> {
-        let mut start = range.start.next_multiple_of(align);
+        let mut start = range.start.checked_next_multiple_of(align)?;
         while let Some(other) = self.in_the_way(&(start..start + len)) {
             start = other.end.next_multiple_of(align);
         }
@@ -107,6 +112,14 @@ mod tests {
         let mut full = Layout::new(RAM_END, &[]);
         full.take(0..0x1f_f001);
         assert_eq!(full.take_near(0x1_0000, 0x1000), None);
+    }
+
+    #[test]
+    fn a_range_that_begins_at_the_last_address_has_no_room() {
+        let mut layout = Layout::new(RAM_END, &[]);
+        let range = u64::MAX..RAM_END.into();
+        assert_eq!(layout.take_lowest(1, 0x1000, range.clone()), None);
+        assert_eq!(layout.take_highest(1, 0x1000, range), None);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use mmu::{GuestPhys, Memory, PAGE_SIZE, RegionKind};
 
-use super::LoadError;
+use super::{LoadError, layout::overlap};
 
 /// An image at an address of guest-physical memory. Where the machine has RAM it is put into RAM, so that the guest may overwrite
 /// it; everywhere else it is read-only memory. The rest of its last page, and of its first, reads as ones, like erased flash.
@@ -39,8 +39,7 @@ pub(crate) fn place(memory: &Memory, roms: &[Rom<'_>]) -> Result<Vec<Range<u64>>
             let len = rom.bytes.len();
             return Err(LoadError::RomEnd { address, len });
         }
-        let overlaps = |other: &&Range<u64>| other.start < range.end && range.start < other.end;
-        if let Some(other) = placed.iter().find(overlaps) {
+        if let Some(other) = placed.iter().find(|other| overlap(other, &range)) {
             let other = other.start as u32;
             return Err(LoadError::RomOverlap { address, other });
         }
