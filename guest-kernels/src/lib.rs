@@ -1,8 +1,8 @@
 //! Guests: distribution kernels, which are fetched, and our own test kernels, which are built.
 //!
-//! [`fetch`] brings a [`Guest`]'s unmodified kernel into the user's cache by means of apt, and puts an initramfs with
-//! busybox beside it. [`exec_archive`] and [`winsize_archive`] make the small archive that tells this initramfs what to
-//! do in one boot, [`added_archives`] those with files of the user's own. [`test_kernel`] has the test kernels, [`tiny`] guests that are
+//! [`fetch`] brings a [`Guest`]'s unmodified kernel into the user's cache by means of apt, and puts an initramfs with busybox
+//! beside it. [`exec_archive`] and [`winsize_archive`] make the small archive that tells this initramfs what to do in one boot,
+//! [`added_archives`] those with files of the user's own. [`test_kernel`] has the test kernels, [`tiny`] guests that are
 //! smaller still. [`fetch_host`] brings a kernel to test the host's module on.
 
 mod cache;

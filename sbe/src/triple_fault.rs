@@ -6,7 +6,8 @@ use crate::guest_event::GuestEvent;
 use crate::policy::EventSource;
 use std::fmt;
 
-/// The end of a processor that could not deliver a double fault (SDM Vol. 3A, 6.15 "Exception and Interrupt Reference", Interrupt 8).
+/// The end of a processor that could not deliver a double fault (SDM Vol. 3A, 6.15 "Exception and Interrupt Reference",
+/// Interrupt 8).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TripleFault {
     /// The instruction that raised the first exception or was interrupted.

@@ -9,7 +9,8 @@ use crate::report::report;
 /// Environment variable that says, by the value 1, that nothing can be fetched that the cache lacks.
 const OFFLINE: &str = "REPLEX_OFFLINE";
 
-/// What `fetch` has fetched, whose stages are reported. None if `what` cannot be had and that is known; the reason is then reported.
+/// What `fetch` has fetched, whose stages are reported. None if `what` cannot be had and that is known; the reason is then
+/// reported.
 ///
 /// # Panics
 /// If `what` cannot be had and that is not known.

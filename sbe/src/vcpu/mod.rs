@@ -10,7 +10,8 @@
 //!   execute ── handler; on a fault EIP goes back and the exception is delivered: step.rs
 //! ```
 //!
-//! [`VcpuConfig`] (config.rs) is what a processor is made from, entry.rs sets the registers it starts with, [`Exit`] (exit.rs) why it stops running.
+//! [`VcpuConfig`] (config.rs) is what a processor is made from, entry.rs sets the registers it starts with, [`Exit`] (exit.rs)
+//! why it stops running.
 
 mod boundary;
 mod config;

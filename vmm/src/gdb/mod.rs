@@ -17,11 +17,12 @@
 //! gdb reads and writes linear memory, through the page tables in force. Breakpoints, hardware or software, are the processor's
 //! ([`sbe::Debugger::add_breakpoint`]): nothing is written to the guest's memory. Their addresses are linear, as are those of gdb's
 //! `eip` and of all it reads and writes. So breakpoints, watchpoints, `stepi`, `x/i $pc` and `jump` work in every mode and segment,
-//! and where the segments have base 0 everything does. Where they have not, or code is of 16 bits, gdb cannot follow return addresses,
-//! which are offsets in CS: `backtrace`, `finish` and `next` are of no use there, but a breakpoint at
+//! and where the segments have base 0 everything does. Where they have not, or code is of 16 bits, gdb cannot follow return
+//! addresses, which are offsets in CS: `backtrace`, `finish` and `next` are of no use there, but a breakpoint at
 //! `*($cs_base + *(unsigned short *)$esp_linear)` stops behind a near call of 16 bits.
 //!
-//! Code of 16 bits is disassembled as such if gdb connects in it. As gdb reads a target description once, it has to be told of a change:
+//! Code of 16 bits is disassembled as such if gdb connects in it. As gdb reads a target description once, it has to be told of
+//! a change:
 //! `unset tdesc filename` makes it read again, and with a symbol file `set architecture i8086`, or `i386`, has to follow. `$cs_bits` says
 //! which.
 

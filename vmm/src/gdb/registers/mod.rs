@@ -170,8 +170,8 @@ impl Table {
             .collect()
     }
 
-    /// Sets all registers whose value is another to `values`, which lie one after the other. Where two stand for one of the processor's,
-    /// only the one that differs counts.
+    /// Sets all registers whose value is another to `values`, which lie one after the other. Where two stand for one of the
+    /// processor's, only the one that differs counts.
     ///
     /// # Errors
     /// If a register cannot be written. Then no register is changed.
@@ -195,8 +195,8 @@ impl Table {
         bytes.map_or(0, |&bytes| u32::from_le_bytes(bytes))
     }
 
-    /// The target description (Debugging with GDB, G "Target Descriptions"). Its architecture, by which gdb disassembles, is that of
-    /// the code that `cpu` executes.
+    /// The target description (Debugging with GDB, G "Target Descriptions"). Its architecture, by which gdb disassembles, is
+    /// that of the code that `cpu` executes.
     pub fn description(&self, cpu: &Cpu) -> String {
         let architecture = match code_bits(cpu) {
             16 => "i8086",
