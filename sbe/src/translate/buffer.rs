@@ -16,6 +16,7 @@ use super::fragment::{self, GuestCode, Link, Translated};
 use super::mode::PageKey;
 use super::signal::{Executing, with_faults_handled};
 use super::trampoline::{Trampoline, Trampolines};
+use super::x87_note::DeferredNote;
 use std::io;
 use std::ops::Range;
 
@@ -26,6 +27,16 @@ pub struct Site {
     pub page: PageKey,
     /// The patchable jumps of the branch.
     pub link: Link,
+}
+
+/// A guest instruction whose code has faulted.
+pub struct FaultedInstruction {
+    /// Host address at which its code begins.
+    pub code: u64,
+    /// Offset of the instruction in its page.
+    pub offset: u32,
+    /// The note of the x87 instruction before it, if that is not stored.
+    pub deferred: Option<DeferredNote>,
 }
 
 /// Trampolines and fragments, and what is known of them by their place.
@@ -137,7 +148,8 @@ impl CodeBuffer {
             let links = fragment.links.iter();
             let sites = links.map(|&link| Site { page: key, link });
             self.sites.extend(sites);
-            self.fault_map.add(&emitter.fault_entries);
+            self.fault_map
+                .add(&emitter.fault_entries, &emitter.fault_notes);
             let emitted = emitter.asm.finish()?;
             if !self.verifier.fragment(emitted, origins, key.mode, at) {
                 return Ok(Translated::Emulate);
@@ -166,12 +178,15 @@ impl CodeBuffer {
         });
     }
 
-    /// Finds the guest instruction to which the code at host address `rip` belongs: the host address at which its code begins,
-    /// and its offset in the page.
-    pub fn instruction_at(&self, rip: u64) -> Option<(u64, u32)> {
+    /// Finds the guest instruction to which the code at host address `rip` belongs.
+    pub fn instruction_at(&self, rip: u64) -> Option<FaultedInstruction> {
         let at = rip.wrapping_sub(self.arena.address_of(0)) as u32;
         let (code, offset) = self.fault_map.find(at)?;
-        Some((self.arena.address_of(code), offset))
+        Some(FaultedInstruction {
+            code: self.arena.address_of(code),
+            offset,
+            deferred: self.fault_map.deferred(code),
+        })
     }
 
     /// Leads the patchable jump that ends at arena offset `jump` to `target`.

@@ -1,5 +1,7 @@
 //! [`FaultMap`]: the guest instruction that a host address of emitted code belongs to, for accesses through windows.
 
+use super::x87_note::DeferredNote;
+
 /// The start of the code of one guest instruction, which can begin anew wherever it has faulted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FaultEntry {
@@ -13,17 +15,21 @@ pub struct FaultEntry {
 #[derive(Default)]
 pub struct FaultMap {
     entries: Vec<FaultEntry>,
+    /// Notes that are not stored where the code at an arena offset begins, in the same order.
+    deferred: Vec<(u32, DeferredNote)>,
 }
 
 impl FaultMap {
-    /// Adds the entries of a fragment that lies behind all others.
-    pub fn add(&mut self, fragment: &[FaultEntry]) {
+    /// Adds the entries and deferred notes of a fragment that lies behind all others.
+    pub fn add(&mut self, fragment: &[FaultEntry], deferred: &[(u32, DeferredNote)]) {
         self.entries.extend(fragment);
+        self.deferred.extend(deferred);
     }
 
     /// Removes all entries.
     pub fn clear(&mut self) {
         self.entries.clear();
+        self.deferred.clear();
     }
 
     /// Finds the instruction whose code has the byte at arena offset `at`: where the code begins, and the instruction's offset
@@ -32,6 +38,12 @@ impl FaultMap {
         let behind = self.entries.partition_point(|entry| entry.code <= at);
         let entry = self.entries[..behind].last()?;
         Some((entry.code, entry.offset?.into()))
+    }
+
+    /// The note that is not stored when the instruction whose code begins at arena offset `code` faults.
+    pub fn deferred(&self, code: u32) -> Option<DeferredNote> {
+        let found = self.deferred.binary_search_by_key(&code, |&(code, _)| code);
+        found.ok().map(|index| self.deferred[index].1)
     }
 }
 
@@ -44,8 +56,11 @@ mod tests {
         let entry = |code, offset| FaultEntry { code, offset };
         let mut map = FaultMap::default();
         assert_eq!(map.find(0), None);
-        map.add(&[entry(10, Some(3)), entry(15, Some(5)), entry(20, None)]);
-        map.add(&[entry(40, Some(7)), entry(45, None)]);
+        map.add(
+            &[entry(10, Some(3)), entry(15, Some(5)), entry(20, None)],
+            &[],
+        );
+        map.add(&[entry(40, Some(7)), entry(45, None)], &[]);
         let found = [9, 10, 14, 15, 19, 20, 39, 40, 44, 45].map(|at| map.find(at));
         let (first, second, third) = (Some((10, 3)), Some((15, 5)), Some((40, 7)));
         let expected = [

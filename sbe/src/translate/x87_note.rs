@@ -1,6 +1,9 @@
-//! [`X87Note`]: the note that emitted code leaves of an x87 instruction, from which the last-instruction pointers are made.
+//! [`X87Note`]: the note that emitted code leaves of an x87 instruction, from which the last-instruction pointers are made; and
+//! [`DeferredNote`], one that emitted code has not stored yet.
 
+use super::asm::Mem;
 use crate::cpu::fpu::FOP_MASK;
+use crate::cpu::segment::SegReg;
 use mmu::{PAGE_SHIFT, PAGE_SIZE, Privilege};
 
 /// Width of FOP in bits.
@@ -48,6 +51,24 @@ impl X87Note {
             privilege,
         })
     }
+}
+
+/// The note of an x87 instruction that has executed, and of the latest memory operand if that is not stored either.
+#[derive(Clone, Copy, Debug)]
+pub struct DeferredNote {
+    /// The note of the instruction.
+    pub note: X87Note,
+    /// The operand, if there is one to be stored: all registers in its address are still the same.
+    pub operand: Option<NotedOperand>,
+}
+
+/// The memory operand of an x87 instruction.
+#[derive(Clone, Copy, Debug)]
+pub struct NotedOperand {
+    /// The effective address.
+    pub address: Mem,
+    /// The segment.
+    pub segment: SegReg,
 }
 
 #[cfg(test)]

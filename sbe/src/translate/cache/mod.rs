@@ -32,7 +32,7 @@ mod record;
 mod scan;
 mod symbols;
 
-use super::buffer::CodeBuffer;
+use super::buffer::{CodeBuffer, FaultedInstruction};
 use super::check::Violation;
 use super::context::Context;
 use super::emit::Emitter;
@@ -152,9 +152,8 @@ impl CodeCache {
         self.buffer.trampoline(trampoline)
     }
 
-    /// Finds the guest instruction to which the code at host address `rip` belongs: the host address at which its code begins,
-    /// and its offset in the page.
-    pub fn instruction_at(&self, rip: u64) -> Option<(u64, u32)> {
+    /// Finds the guest instruction to which the code at host address `rip` belongs.
+    pub fn instruction_at(&self, rip: u64) -> Option<FaultedInstruction> {
         self.buffer.instruction_at(rip)
     }
 

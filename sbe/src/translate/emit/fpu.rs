@@ -2,7 +2,7 @@
 //!
 //! The guest can read where its last x87 instruction lies and what memory it accessed. The host's unit knows addresses of
 //! emitted code at best: processors differ in when they record them, and AMD's lose them when the host's kernel switches
-//! tasks. So emitted code notes each instruction behind it:
+//! tasks. So emitted code notes each instruction behind it, or the last one of several that follow each other:
 //!
 //! ```text
 //!   lea   r8d, [effective address]       ; with a memory operand only
@@ -13,10 +13,11 @@
 //!   mov   [r15 + X87_NOTE], note
 //! ```
 //!
-//! Nothing of this happens if the instruction faults, and nothing leaves emitted code in between. The engine makes the pointers
-//! from the last note when it gives the state back to the processor.
+//! Nothing of this happens if the instruction faults, and emitted code is left in between in one way only: through a window, a
+//! memory operand can fault while the note of the instruction before is *deferred*. Then the engine stores it, from the fault
+//! map. The engine makes the pointers from the last note when it gives the state back to the processor.
 
-use super::memory::{effective, is_addressable};
+use super::memory::{effective, is_addressable, is_in_thread_segment};
 use super::misses::Cause;
 use super::system::segment;
 use super::{Emitted, Emitter, Result};
@@ -24,10 +25,11 @@ use crate::cpu::segment::SegReg;
 use crate::emulate::fpu::sets_pointers;
 use crate::host_fpu::last_opcode;
 use crate::translate::asm::*;
+use crate::translate::classify::Verdict;
 use crate::translate::context::field;
 use crate::translate::operands::{Counter, memory_operand};
 use crate::translate::sequences::context;
-use crate::translate::x87_note::X87Note;
+use crate::translate::x87_note::{DeferredNote, NotedOperand, X87Note};
 use iced_x86::Instruction;
 
 /// The parts of notes that the present fragment has stored so far.
@@ -37,9 +39,16 @@ pub(super) struct Noted {
     page: bool,
     /// The segment register whose present selector was stored last.
     selector: Option<SegReg>,
+    /// The note that is not stored yet.
+    deferred: Option<DeferredNote>,
 }
 
 impl Noted {
+    /// The note of the instruction before, if it is not stored yet.
+    pub(super) fn deferred(&self) -> Option<DeferredNote> {
+        self.deferred
+    }
+
     /// Takes into account that segment registers may get other selectors.
     pub(super) fn forget_selector(&mut self) {
         self.selector = None;
@@ -86,28 +95,53 @@ impl Emitter {
         self.fpu_checked = true;
     }
 
-    /// Emits the note of the x87 instruction `raw`, which has executed.
+    /// Whether the note of the instruction before may wait until `raw` has executed, and replaced it: `raw` leaves all
+    /// registers as they are, and emitted code is not left here or is left by a fault in the window.
+    pub(super) fn can_defer_note_over(&self, raw: &Instruction, verdict: Verdict) -> bool {
+        let only_faults = || self.windowed && !is_in_thread_segment(raw);
+        verdict == Verdict::CopyFpu
+            && sets_pointers(raw)
+            && (memory_operand(raw).is_none() || only_faults())
+    }
+
+    /// Defers the note of the x87 instruction `raw`, which has executed.
     fn note_x87(&mut self, raw: &Instruction, bytes: &[u8]) {
-        if let (Some(_), Some(segment)) = (memory_operand(raw), segment(raw.memory_segment())) {
-            self.note_operand(raw, segment);
+        let segment = memory_operand(raw).and_then(|_| segment(raw.memory_segment()));
+        let operand = segment.map(|segment| NotedOperand {
+            address: effective(raw),
+            segment,
+        });
+        let before = self.noted.deferred.and_then(|before| before.operand);
+        self.noted.deferred = Some(DeferredNote {
+            note: X87Note {
+                offset: raw.ip32(),
+                fop: last_opcode(raw, bytes),
+                privilege: self.mode.privilege(),
+            },
+            operand: operand.or(before),
+        });
+    }
+
+    /// Emits the deferred note, if there is one.
+    pub(super) fn store_note(&mut self) {
+        let Some(DeferredNote { note, operand }) = self.noted.deferred.take() else {
+            return;
+        };
+        if let Some(operand) = operand {
+            self.store_operand(operand);
         }
         if !self.noted.page {
             self.noted.page = true;
             self.asm.store32(context(field::X87_PAGE), R13);
         }
-        let note = X87Note {
-            offset: raw.ip32(),
-            fop: last_opcode(raw, bytes),
-            privilege: self.mode.privilege(),
-        };
         self.asm
             .store_imm32(context(field::X87_NOTE), note.to_bits());
     }
 
-    /// Emits the note of the memory operand of `raw`, which lies in `segment`.
-    fn note_operand(&mut self, raw: &Instruction, segment: SegReg) {
+    /// Emits the note of a memory operand.
+    fn store_operand(&mut self, operand: NotedOperand) {
         let place = context(field::X87_OPERAND);
-        match effective(raw) {
+        match operand.address {
             Mem {
                 base: None,
                 index: None,
@@ -125,9 +159,9 @@ impl Emitter {
                 self.asm.store32(place, R8);
             }
         }
-        if self.noted.selector != Some(segment) {
-            self.noted.selector = Some(segment);
-            let selector = field::SELECTORS + 4 * segment as i32;
+        if self.noted.selector != Some(operand.segment) {
+            self.noted.selector = Some(operand.segment);
+            let selector = field::SELECTORS + 4 * operand.segment as i32;
             self.asm.load32(RCX, context(selector));
             self.asm.store32(context(field::X87_SELECTOR), RCX);
         }

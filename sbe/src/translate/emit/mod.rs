@@ -45,6 +45,7 @@ use super::listing::{Mark, Marks};
 use super::mode::Mode;
 use super::operands::memory_operand;
 use super::trampoline::{Trampoline, Trampolines};
+use super::x87_note::DeferredNote;
 use crate::emulate::fpu::sets_pointers;
 pub use flags::FIXED_FLAGS;
 use fpu::Noted;
@@ -138,6 +139,8 @@ pub struct Emitter {
     windowed: bool,
     /// The fault map of the fragment, if accesses go through the window.
     pub fault_entries: Vec<FaultEntry>,
+    /// Notes that are not stored yet where the code at an arena offset begins.
+    pub fault_notes: Vec<(u32, DeferredNote)>,
     fpu_checked: bool,
     /// What is known of the notes of x87 instructions here.
     noted: Noted,
@@ -211,6 +214,7 @@ impl Emitter {
             group: None,
             windowed: false,
             fault_entries: Vec::new(),
+            fault_notes: Vec::new(),
             fpu_checked: false,
             noted: Noted::default(),
             upward: false,
@@ -247,6 +251,8 @@ impl Emitter {
         if self.windowed {
             let code = self.asm.here();
             self.fault_entries.push(FaultEntry { code, offset });
+            self.fault_notes
+                .extend(self.noted.deferred().map(|note| (code, note)));
         }
     }
 
@@ -264,6 +270,7 @@ impl Emitter {
         self.mode = mode;
         self.windowed = mode == Mode::Windowed;
         self.fault_entries.clear();
+        self.fault_notes.clear();
         self.first_site = first_site;
         self.fpu_checked = false;
         self.noted = Noted::default();
@@ -296,6 +303,9 @@ impl Emitter {
     ) -> Result<Emitted> {
         let verdict = verdict(raw, self.mode.privilege());
         let shadow = std::mem::take(&mut self.shadow);
+        if !self.can_defer_note_over(raw, verdict) {
+            self.store_note();
+        }
         self.keep_islands_near(most_bytes(raw, verdict));
         self.mark(raw.ip32(), verdict);
         self.begin_instruction(Some(raw.ip32() as u16));
@@ -371,12 +381,14 @@ impl Emitter {
 
     /// Continues at offset `target` of the page or, beyond its end, of the next.
     pub fn go_on(&mut self, target: u32) {
+        self.store_note();
         self.keep_islands_near(PLAIN_BYTES);
         self.go_to(target);
     }
 
     /// Exits to have the instruction at `offset` emulated.
     pub fn emulate(&mut self, offset: u32) {
+        self.store_note();
         self.keep_islands_near(PLAIN_BYTES);
         self.mark(offset, Verdict::Emulate);
         self.asm.mov_imm32(R9, offset);

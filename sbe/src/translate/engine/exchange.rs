@@ -7,10 +7,12 @@ use crate::cpu::segment::SegReg;
 use crate::cpu::{Cpu, Pending, eflags};
 use crate::emulate::Exec;
 use crate::emulate::sysenter::selectors;
+use crate::translate::asm::Mem;
 use crate::translate::context::{Context, NO_SELECTOR, PAGE_BIAS};
 use crate::translate::emit::FIXED_FLAGS;
 use crate::translate::segments::segment_base;
-use crate::translate::x87_note::X87Note;
+use crate::translate::sequences::GUEST;
+use crate::translate::x87_note::{DeferredNote, NotedOperand, X87Note};
 use mmu::{Access, PAGE_SHIFT, Privilege, View};
 
 /// The six exception masks of the x87 control word.
@@ -136,6 +138,30 @@ fn x87_pointers(context: &Context, before: Pointers) -> Pointers {
         fdp,
         fds,
     }
+}
+
+/// Stores a deferred note in the context, as emitted code would have done.
+pub(super) fn store_note(context: &mut Context, deferred: DeferredNote) {
+    if let Some(NotedOperand { address, segment }) = deferred.operand {
+        context.x87_operand = effective_address(context, address);
+        context.x87_selector = context.selectors[segment as usize];
+    }
+    context.x87_page = context.page as u32;
+    context.x87_note = deferred.note.to_bits();
+}
+
+/// The effective address `address`, with the guest's registers as they are in the context.
+fn effective_address(context: &Context, address: Mem) -> u32 {
+    let value = |register| {
+        let number = GUEST.iter().position(|&held| held == register);
+        number.map_or(0, |number| context.regs[number] as u32)
+    };
+    let base = address.base.map_or(0, value);
+    let index = address
+        .index
+        .map_or(0, |(index, scale)| value(index) << scale);
+    base.wrapping_add(index)
+        .wrapping_add(address.disp.cast_unsigned())
 }
 
 /// Loads what SYSENTER, SYSEXIT and RDTSC need.

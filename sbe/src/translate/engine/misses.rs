@@ -2,6 +2,7 @@
 //! and emitted code continues; else the emulator executes the instruction.
 
 use super::Translator;
+use super::exchange::store_note;
 use crate::emulate::Exec;
 use crate::translate::context::{AccessKind, PAGE_BIAS};
 use mmu::{Access, LinearAddr, PAGE_SHIFT, PAGE_SIZE, Privilege, View};
@@ -58,12 +59,15 @@ impl Translator {
     /// If emitted code faulted where it accesses no window, or outside its window.
     pub(super) fn window_fault(&mut self, cx: &mut Exec<'_>) -> Option<u64> {
         let fault = self.context.fault;
-        let Some((code, offset)) = self.cache.instruction_at(fault.rip) else {
+        let Some(instruction) = self.cache.instruction_at(fault.rip) else {
             panic!("emitted code faulted where it accesses no window: {fault:x?}");
         };
         self.context.eip = (self.context.page as u32)
             .wrapping_sub(PAGE_BIAS as u32)
-            .wrapping_add(offset);
+            .wrapping_add(instruction.offset);
+        if let Some(deferred) = instruction.deferred {
+            store_note(&mut self.context, deferred);
+        }
         if fault.trap == GENERAL_PROTECTION {
             // An operand of 16 bytes is misaligned.
             return None;
@@ -86,7 +90,7 @@ impl Translator {
             self.cache.stats_mut().closed += 1;
             return None;
         }
-        shown.then_some(code)
+        shown.then_some(instruction.code)
     }
 
     /// Maps the page of `address` in the window. Returns whether it is mapped and emitted code may continue.

@@ -15,31 +15,22 @@ const ORIGIN: u32 = 0x0010_0000;
 const STACK: u32 = 0x0020_0000;
 const MEMORY: u64 = 4 << 20;
 
-/// A processor about to execute `code` on `engine`, with room for `code_cache` bytes of translated code.
-fn processor(code_cache: usize, engine: Engine, code: &[u8]) -> Vcpu {
+/// A processor as `config` says, about to execute `code`.
+fn processor(config: &VcpuConfig, code: &[u8]) -> Vcpu {
     let phys = Memory::new(MEMORY).expect("memory");
     phys.write(GuestPhys::new(ORIGIN.into()), code)
         .expect("code fits");
     let mmu = Mmu::new(phys).expect("tables");
-    let config = VcpuConfig {
-        engine,
-        code_cache,
-        ..VcpuConfig::default()
-    };
-    let mut vcpu = Vcpu::new(&config, mmu).expect("processor");
+    let mut vcpu = Vcpu::new(config, mmu).expect("processor");
     vcpu.set_linux_entry(ORIGIN, 0);
     vcpu.cpu.regs.set(4, STACK);
     vcpu
 }
 
-/// Runs `code` to its HLT on `engine`.
-fn run(engine: Engine, code: &[u8]) -> Vcpu {
-    run_within(VcpuConfig::default().code_cache, engine, code)
-}
-
-/// Runs `code` to its HLT on `engine`, which has room for `code_cache` bytes of translated code.
-fn run_within(code_cache: usize, engine: Engine, code: &[u8]) -> Vcpu {
-    let mut vcpu = processor(code_cache, engine, code);
+/// Runs `code` to its HLT on a processor as `config` says.
+fn run(config: &VcpuConfig, code: &[u8]) -> Vcpu {
+    let engine = config.engine;
+    let mut vcpu = processor(config, code);
     for _ in 0..10_000 {
         match vcpu.run(&mut EmptyBus, 1000) {
             Exit::Budget => {}
@@ -51,19 +42,24 @@ fn run_within(code_cache: usize, engine: Engine, code: &[u8]) -> Vcpu {
 }
 
 fn agree(program: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>) -> Vcpu {
-    agree_within(VcpuConfig::default().code_cache, program)
+    agree_with(&VcpuConfig::default(), program)
 }
 
-/// Runs a program on both engines, with room for `code_cache` bytes of translated code.
-fn agree_within(
-    code_cache: usize,
+/// Runs a program on both engines, with a translator as `config` says.
+fn agree_with(
+    config: &VcpuConfig,
     program: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>,
 ) -> Vcpu {
     let mut assembler = CodeAssembler::new(32).expect("32 bits");
     program(&mut assembler).expect("a program");
     let code = &assembler.assemble(ORIGIN.into()).expect("assembles");
-    let reference = run(Engine::Emulator, code);
-    let translated = run_within(code_cache, Engine::Translator, code);
+    let [reference, translated] = [Engine::Emulator, Engine::Translator].map(|engine| {
+        let config = VcpuConfig {
+            engine,
+            ..config.clone()
+        };
+        run(&config, code)
+    });
     assert_eq!(reference.cpu.fpu, translated.cpu.fpu);
     assert_eq!(reference.cpu.regs, translated.cpu.regs);
     assert_eq!(reference.cpu.eip, translated.cpu.eip);

@@ -2,9 +2,9 @@
 //! instruction, and the same on both engines (SDM Vol. 1, 8.1.8 "x87 FPU Instruction and Data (Operand) Pointers").
 
 use super::users::{HANDLER, LAST_SELECTOR, USER, set_up, write};
-use super::{ORIGIN, Program, STACK, agree_within, processor};
+use super::{ORIGIN, Program, STACK, agree_with, processor};
 use crate::cpu::fpu::Pointers;
-use crate::{EmptyBus, Engine, Exit, Vcpu, VcpuConfig};
+use crate::{EmptyBus, Engine, Exit, Vcpu, VcpuConfig, Windows};
 use iced_x86::code_asm::*;
 use mmu::GuestPhys;
 
@@ -34,12 +34,12 @@ const OSFXSR: i32 = 1 << 9;
 
 /// Runs a program on both engines.
 fn agree(program: impl FnOnce(&mut CodeAssembler) -> Program) -> Vcpu {
-    agree_in(VcpuConfig::default().code_cache, program)
+    agree_in(&VcpuConfig::default(), program)
 }
 
-/// Runs a program on both engines, with room for `code_cache` bytes of translated code.
-fn agree_in(code_cache: usize, program: impl FnOnce(&mut CodeAssembler) -> Program) -> Vcpu {
-    let vcpu = agree_within(code_cache, |a| {
+/// Runs a program on both engines, with a translator as `config` says.
+fn agree_in(config: &VcpuConfig, program: impl FnOnce(&mut CodeAssembler) -> Program) -> Vcpu {
+    let vcpu = agree_with(config, |a| {
         a.mov(eax, OSFXSR)?;
         a.mov(cr4, eax)?;
         program(a)
@@ -241,6 +241,98 @@ fn an_instruction_that_faults_is_not_named() {
     assert_eq!(stored(&vcpu, 0), expected);
 }
 
+/// A function that emits code.
+type Emit = fn(&mut CodeAssembler) -> Program;
+
+/// Emits a run of `user` at [`USER`] with CPL 3, and a handler of page faults that stores environment 0.
+fn in_user_mode(
+    a: &mut CodeAssembler,
+    user: impl FnOnce(&mut CodeAssembler) -> Program,
+) -> Program {
+    const TASK: u32 = 0x0030_4000;
+    const TASK_DESCRIPTOR: u64 = 0x0000_8930_4000_0067;
+    place(a, HANDLER, |a| {
+        store(a, 0)?;
+        a.hlt()
+    })?;
+    place(a, USER, user)?;
+    set_up(a, (ABSENT, 0), TASK_DESCRIPTOR)?;
+    // The handler's stack.
+    write(a, TASK + 4, STACK)?;
+    write(a, TASK + 8, 16)?;
+    a.mov(eax, LAST_SELECTOR)?;
+    a.ltr(ax)?;
+    a.fninit()?;
+    a.mov(eax, 32 | 3)?;
+    a.mov(ds, eax)?;
+    a.mov(es, eax)?;
+    a.mov(ecx, 3)?;
+    a.mov(esi, DATA as i32)?;
+    // SS, ESP, EFLAGS, CS and EIP.
+    for value in [32 | 3, STACK - 0x1000, 2, 24 | 3, USER] {
+        a.push(value as i32)?;
+    }
+    a.iretd()
+}
+
+#[test]
+fn a_fault_behind_an_instruction_finds_its_note() {
+    const FSTP_ABSOLUTE: u16 = 0x51d;
+    // Code before the instruction that faults; FOP, offset and operand of its last instruction.
+    let cases: [(Emit, u16, u32, u32); 5] = [
+        (|a| a.fld(dword_ptr(DATA + 8)), FLD_ABSOLUTE, 0, DATA + 8),
+        (
+            |a| a.fld(dword_ptr(esi + ecx * 8 + 4)),
+            0x144,
+            0,
+            DATA + 0x1c,
+        ),
+        (|a| a.fld(dword_ptr(esp - 0x4000)), 0x184, 0, STACK - 0x5000),
+        (
+            |a| {
+                a.fld(dword_ptr(esi))?;
+                a.fstp(qword_ptr(DATA + 0x20))?;
+                a.fld(dword_ptr(ecx + DATA as i32 + 1))?;
+                a.fld1()
+            },
+            FLD1,
+            14,
+            DATA + 4,
+        ),
+        (
+            |a| {
+                a.fld1()?;
+                a.fstp(qword_ptr(DATA + 0x28))
+            },
+            FSTP_ABSOLUTE,
+            2,
+            DATA + 0x28,
+        ),
+    ];
+    for windows in Windows::ALL {
+        let config = VcpuConfig {
+            windows,
+            ..VcpuConfig::default()
+        };
+        for (before, fop, offset, fdp) in cases {
+            let vcpu = agree_in(&config, |a| {
+                in_user_mode(a, |a| {
+                    before(a)?;
+                    a.fstp(qword_ptr(ABSENT))
+                })
+            });
+            let expected = Pointers {
+                fop,
+                fip: USER + offset,
+                fcs: 24 | 3,
+                fdp,
+                fds: 32 | 3,
+            };
+            assert_eq!(stored(&vcpu, 0), expected, "windows: {windows}");
+        }
+    }
+}
+
 #[test]
 fn selectors_are_those_at_the_instruction() {
     const KERNEL_DATA: u32 = 16;
@@ -310,7 +402,11 @@ fn pointers_outlive_the_code_that_set_them() {
     /// Instructions whose code fills the smallest code cache.
     const MANY: usize = 20_000;
     const LEAST_CODE_CACHE: usize = 1 << 20;
-    let vcpu = agree_in(LEAST_CODE_CACHE, |a| {
+    let config = VcpuConfig {
+        code_cache: LEAST_CODE_CACHE,
+        ..VcpuConfig::default()
+    };
+    let vcpu = agree_in(&config, |a| {
         a.fninit()?;
         a.fld(dword_ptr(DATA))?;
         for _ in 0..MANY {
@@ -359,8 +455,11 @@ fn a_processor_that_stops_has_the_pointers() {
     };
     endless(&mut assembler).expect("a program");
     let code = assembler.assemble(ORIGIN.into()).expect("assembles");
-    let code_cache = VcpuConfig::default().code_cache;
-    let mut vcpu = processor(code_cache, Engine::Translator, &code);
+    let config = VcpuConfig {
+        engine: Engine::Translator,
+        ..VcpuConfig::default()
+    };
+    let mut vcpu = processor(&config, &code);
     for _ in 0..3 {
         assert_eq!(vcpu.run(&mut EmptyBus, 100), Exit::Budget);
         let saved = vcpu.save(0).cpu.fpu;
