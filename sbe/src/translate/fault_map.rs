@@ -50,6 +50,8 @@ impl FaultMap {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::translate::x87_note::X87Note;
+    use mmu::Privilege;
 
     #[test]
     fn an_offset_belongs_to_the_instruction_that_begins_before_it() {
@@ -67,5 +69,25 @@ mod tests {
             None, first, first, second, second, None, None, third, third, None,
         ];
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_deferred_note_belongs_to_the_code_that_begins_where_it_is_not_stored() {
+        let note = |offset| DeferredNote {
+            note: X87Note {
+                offset,
+                fop: 0,
+                privilege: Privilege::User,
+            },
+            operand: None,
+        };
+        let mut map = FaultMap::default();
+        map.add(&[], &[(10, note(1)), (15, note(2))]);
+        map.add(&[], &[(40, note(3))]);
+        let found = [9, 10, 11, 15, 40, 41].map(|code| map.deferred(code));
+        let offsets = found.map(|deferred| deferred.map(|deferred| deferred.note.offset));
+        assert_eq!(offsets, [None, Some(1), None, Some(2), Some(3), None]);
+        map.clear();
+        assert!(map.deferred(10).is_none());
     }
 }
