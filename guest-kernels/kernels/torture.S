@@ -31,6 +31,9 @@
         BOOT_MODS_ADDR  = 24
         MSR_EFER        = 0xc0000080
         EFER_NXE        = 1 << 11
+        MSR_SYSENTER_CS = 0x174
+        MSR_SYSENTER_ESP = 0x175
+        MSR_SYSENTER_EIP = 0x176
         RECORD          = 16
         NO_FAULT        = 0xffff
         MOST_MISMATCHES = 20                    # printed for one case
@@ -39,6 +42,13 @@
         MISMATCH        = 0x42
         CHECKPOINT      = 0x43
         FINISH          = 0x44
+
+.macro set_msr number, value
+        movl    $\number, %ecx
+        movl    \value, %eax
+        xorl    %edx, %edx
+        wrmsr
+.endm
 
 main:
         testl   %ebx, %ebx
@@ -61,6 +71,9 @@ main:
         handle  MISMATCH, mismatch, PRESENT+DPL3+SYS_INT_GATE
         handle  CHECKPOINT, checkpoint, PRESENT+DPL3+SYS_INT_GATE
         handle  FINISH, finish, PRESENT+DPL3+SYS_INT_GATE
+        set_msr MSR_SYSENTER_CS, $KCODE
+        set_msr MSR_SYSENTER_ESP, %esp
+        set_msr MSR_SYSENTER_EIP, $to_kernel
         arm     died
         movl    $UDATA, %eax
         movl    %eax, %ds
@@ -106,15 +119,23 @@ operations:
 
 op_finish:
         int     $FINISH
-op_to_user:
+op_to_user:                                     # by SYSEXIT if the count is not 0; back by SYSENTER
+        cmpb    $0, 1(%esi)
+        jne     1f
         pushl   $UDATA
         pushl   $user_stack_top
         pushl   $EFLAGS_FIXED
         pushl   $UCODE
         pushl   $advance
         iret
+1:      movl    $advance, %edx
+        movl    $user_stack_top, %ecx
+        sysexit
 op_to_kernel:
+        cmpb    $0, 1(%esi)
+        jne     1f
         int     $TO_KERNEL
+1:      sysenter
 op_checkpoint:
         int     $CHECKPOINT
         jmp     advance

@@ -66,7 +66,7 @@ pub enum Operation {
 pub struct Record {
     /// The operation.
     pub operation: Operation,
-    /// Elements of MOVS; 0 if FILL stores quadwords.
+    /// Elements of MOVS; 0 if FILL stores quadwords; not 0 if the ring changes by SYSEXIT or SYSENTER.
     pub count: u8,
     /// The expected error code, or [`NO_FAULT`]; for FILL, the number of values.
     pub error: u16,

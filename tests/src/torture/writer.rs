@@ -74,14 +74,18 @@ impl Writer {
         self.emit(Record::new(operation, address, operand));
     }
 
-    /// Goes to ring 3 or 0.
+    /// Goes to ring 3 or 0, by IRET and INT n or by SYSEXIT and SYSENTER.
     pub fn go_to(&mut self, user: bool) {
         if user != self.user {
             let operation = match user {
                 true => Operation::ToUser,
                 false => Operation::ToKernel,
             };
-            self.operate(operation, 0, 0);
+            let fast = self.rng.bool();
+            self.emit(Record {
+                count: fast.into(),
+                ..Record::new(operation, 0, 0)
+            });
             self.user = user;
         }
     }
