@@ -11,6 +11,9 @@ use super::writer::Writer;
 
 /// Steps from one paging mode to the next.
 const EPOCH: u32 = 5_000;
+/// The pages that are usually used, and the steps for which they are.
+const HOT_PAGES: usize = 6;
+const HOT_STEPS: u32 = 100;
 /// Of the spaces, those that are usually used.
 const HOT_SPACES: usize = 3;
 /// Offsets in a frame at which there is data only.
@@ -39,6 +42,7 @@ pub struct Generator {
     dialect: Dialect,
     memory: u32,
     space: usize,
+    hot: Vec<u32>,
 }
 
 impl Generator {
@@ -49,6 +53,7 @@ impl Generator {
             dialect,
             memory,
             space: 0,
+            hot: Vec::new(),
         }
     }
 
@@ -60,22 +65,28 @@ impl Generator {
         if step.is_multiple_of(EPOCH) {
             self.begin_epoch();
         }
-        match self.writer.rng.u32(..100) {
-            0..40 => self.access(),
-            40..64 => self.edit_table(),
-            64..72 => self.edit_directory(),
-            72..75 => self.store_to_frame(),
-            75..78 => self.writer.toggle_write_protect(),
-            78..79 => self.writer.toggle_global(),
-            79..82 => {
+        if step.is_multiple_of(HOT_STEPS) {
+            self.hot = (0..HOT_PAGES)
+                .map(|_| self.writer.one_of(&pages()))
+                .collect();
+        }
+        // What flushes everything is rare, so that much is cached when something changes.
+        match self.writer.rng.u32(..1000) {
+            0..490 => self.access(),
+            490..760 => self.edit_table(),
+            760..810 => self.edit_directory(),
+            810..840 => self.store_to_frame(),
+            840..850 => self.writer.toggle_write_protect(),
+            850..852 => self.writer.toggle_global(),
+            852..870 => {
                 let page = self.writer.one_of(&pages());
                 self.writer.invalidate(page);
             }
-            82..84 => self.writer.load_cr3(self.writer.model.cr3()),
-            84..89 => self.switch_space(),
-            89..93 => self.writer.go_to(!self.writer.user),
-            93..97 => self.copy(),
-            97..98 => self.visit_all(),
+            870..876 => self.writer.load_cr3(self.writer.model.cr3()),
+            876..900 => self.switch_space(),
+            900..940 => self.writer.go_to(!self.writer.user),
+            940..980 => self.copy(),
+            980..990 => self.visit_all(),
             _ => self.edit_pointer(),
         }
     }
@@ -264,7 +275,12 @@ impl Generator {
     fn edit_table(&mut self) {
         let mode = self.writer.model.mode;
         let index = self.writer.one_of(&table_indexes(mode.entries()));
-        let address = self.writer.one_of(&PAGE_TABLES) + index * mode.entry();
+        let any = self.writer.one_of(&PAGE_TABLES) + index * mode.entry();
+        let page = self.page();
+        let address = match self.writer.model.walk(page).table {
+            Some(entry) if !self.writer.once_in(3) => entry.address,
+            _ => any,
+        };
         let new = self.table_entry();
         let value = self.changed(address, new);
         self.writer.edit(address, value);
@@ -338,10 +354,18 @@ impl Generator {
         self.writer.rng.u32(DATA)
     }
 
+    /// Usually one of a few pages.
+    fn page(&mut self) -> u32 {
+        match self.writer.once_in(4) {
+            true => self.writer.one_of(&pages()),
+            false => self.writer.one_of(&self.hot),
+        }
+    }
+
     /// A random access. What it writes is data, or the value that code loads.
     fn access(&mut self) {
         use Operation::{Fetch, Modify32, Push32, Read8, Read16, Read32, Write8, Write16, Write32};
-        let page = self.writer.one_of(&pages());
+        let page = self.page();
         let crosses = self.writer.once_in(4) && pages().contains(&(page + PAGE));
         let operand = self.writer.rng.u32(..);
         let kinds = [
@@ -366,7 +390,7 @@ impl Generator {
 
     /// Copies data, or the end of one page and the start of the next to the same place of others, code and all.
     fn copy(&mut self) {
-        let [from, to] = [self.writer.one_of(&pages()), self.writer.one_of(&pages())];
+        let [from, to] = [self.page(), self.page()];
         let both = [from, to].map(|page| pages().contains(&(page + PAGE)));
         let count = self.writer.rng.u8(1..17);
         if both == [true; 2] && self.writer.rng.bool() {

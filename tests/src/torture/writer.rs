@@ -250,18 +250,18 @@ impl Writer {
     pub fn prepare(&mut self, page: u32) {
         loop {
             let need = self.stale.need(page);
-            let way = self.rng.u32(..16);
+            let way = self.rng.u32(..32);
             match need {
                 Need::Nothing => return,
-                Need::Structures if way < 6 => {
+                Need::Structures if way < 16 => {
                     let any = self.one_of(&pages());
                     self.invalidate(any);
                 }
-                Need::Structures | Need::Page if way < 10 => {
+                Need::Structures | Need::Page if way % 16 < 2 => {
                     self.load_cr3(self.model.cr3());
                     self.count("flush by CR3");
                 }
-                _ if way == 15 => self.toggle_global(),
+                _ if way == 31 => self.toggle_global(),
                 _ => self.invalidate(page),
             }
         }
