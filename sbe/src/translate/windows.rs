@@ -250,7 +250,7 @@ mod tests {
                 memory.write(at, &entry.to_le_bytes()).unwrap();
             };
             for page in 0..1024 {
-                store(TABLE + 4 * page, page * PAGE_SIZE as u32 | ENTRY);
+                store(TABLE + 4 * page, (page * PAGE_SIZE as u32) | ENTRY);
             }
             for space in 0..SPACES {
                 store(DIRECTORIES + space * PAGE_SIZE as u32, TABLE | ENTRY);
