@@ -4,3 +4,4 @@ pub mod differential;
 pub mod fetched;
 pub mod hang;
 pub mod report;
+pub mod torture;

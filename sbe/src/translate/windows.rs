@@ -3,15 +3,20 @@
 //! An access through a window costs nothing, but each page has to be mapped by a fault and a system call of the host, some ten
 //! microseconds, and again after the guest has changed its mapping. So a space gets a window once its programs have run for a
 //! while, and the time that they run pays for further mappings.
+//!
+//! Where windows do not pay, one after the other, new spaces have to run longer before they get one. So it is when there are more
+//! busy processes than spaces: by its next turn each process has lost its space, and the window with it.
 
 use super::context::NOWHERE;
 use mmu::{Mmu, SpaceId};
 use std::fmt;
 use std::str::FromStr;
 
-/// The slices that have to end in a program before its space gets its first window.
+/// The slices that have to end in a program before its space gets its first window, if windows pay.
 const FIRST_SLICES: u32 = 4;
-/// The most slices that have to, after windows that have not paid.
+/// The most slices that have to before a first window, after windows of others that have not paid.
+const MOST_FIRST_SLICES: u32 = 1 << 7;
+/// The most slices that have to, after windows of the same space that have not paid.
 const MOST_SLICES: u32 = 1 << 12;
 /// The system calls that a new window may take.
 const FIRST_CREDIT: i64 = 200;
@@ -72,26 +77,29 @@ struct Account {
     needed: u32,
     /// The system calls that the window may still take.
     credit: i64,
-    /// The system calls that were charged, of all that the window took.
-    charged: u64,
-}
-
-impl Default for Account {
-    fn default() -> Self {
-        Self {
-            slices: 0,
-            needed: FIRST_SLICES,
-            credit: 0,
-            charged: 0,
-        }
-    }
+    /// Whether there is a window that has not paid yet.
+    is_on_trial: bool,
 }
 
 impl Account {
-    /// Charges the system calls that the window has taken, `remaps` by now.
-    fn charge(&mut self, remaps: u64) {
-        self.credit -= (remaps - self.charged) as i64;
-        self.charged = remaps;
+    fn new(needed: u32) -> Self {
+        Self {
+            slices: 0,
+            needed,
+            credit: 0,
+            is_on_trial: false,
+        }
+    }
+
+    /// Adds what a slice earns. Returns whether the window has thereby paid: its programs have earned much more than it took.
+    fn earn(&mut self) -> bool {
+        self.credit = (self.credit + EARNED).min(MOST_CREDIT);
+        self.credit == MOST_CREDIT && std::mem::take(&mut self.is_on_trial)
+    }
+
+    /// Whether the window has taken more than its programs have earned.
+    fn has_failed(&self) -> bool {
+        self.is_on_trial && self.credit < FIRST_CREDIT
     }
 }
 
@@ -100,6 +108,10 @@ pub struct WindowPolicy {
     windows: Windows,
     /// Accounts by index of the space, each with the space that it belongs to.
     accounts: Vec<Option<(SpaceId, Account)>>,
+    /// The slices that it takes a new space to get a window.
+    first_slices: u32,
+    /// The space last looked at, and the system calls that all windows had taken by then.
+    charged: Option<(SpaceId, u64)>,
 }
 
 impl WindowPolicy {
@@ -108,6 +120,8 @@ impl WindowPolicy {
         Self {
             windows,
             accounts: Vec::new(),
+            first_slices: FIRST_SLICES,
+            charged: None,
         }
     }
 
@@ -131,20 +145,24 @@ impl WindowPolicy {
         if self.windows != Windows::Auto {
             return false;
         }
+        let calls = self.new_calls(mmu);
         let account = self.account(mmu.tlb().space());
         if mmu.tlb().window().is_some() {
-            account.charge(mmu.tlb().remaps());
-            account.credit = (account.credit + EARNED).min(MOST_CREDIT);
+            account.credit -= calls;
+            if account.earn() {
+                self.first_slices = (self.first_slices / 2).max(FIRST_SLICES);
+            }
             return false;
         }
         account.slices += 1;
         if account.slices < account.needed {
             return false;
         }
-        account.slices = 0;
         let opened = mmu.tlb_mut().open_window().is_ok();
+        account.slices = 0;
         account.credit = FIRST_CREDIT;
-        account.charged = mmu.tlb().remaps();
+        account.is_on_trial = opened;
+        self.new_calls(mmu);
         opened
     }
 
@@ -153,26 +171,178 @@ impl WindowPolicy {
         if self.windows != Windows::Auto {
             return false;
         }
+        let calls = self.new_calls(mmu);
         let account = self.account(mmu.tlb().space());
-        account.credit -= 1;
-        account.charge(mmu.tlb().remaps());
+        account.credit -= 1 + calls;
         if account.credit >= 0 {
             return false;
         }
         account.needed = (2 * account.needed).min(MOST_SLICES);
+        if std::mem::take(&mut account.is_on_trial) {
+            self.defer();
+        }
         mmu.tlb_mut().close_window();
         true
     }
 
-    /// The account of `space`; a new one, if the space is new.
+    /// Has new spaces run longer before they get a window, since one has not paid.
+    fn defer(&mut self) {
+        self.first_slices = (2 * self.first_slices).min(MOST_FIRST_SLICES);
+    }
+
+    /// The system calls that windows have taken since the last look, if that was at the same space. What they took while others
+    /// ran is not this one's to pay.
+    fn new_calls(&mut self, mmu: &Mmu) -> i64 {
+        let (space, calls) = (mmu.tlb().space(), mmu.tlb().remaps());
+        match self.charged.replace((space, calls)) {
+            Some((before, charged)) if before == space => (calls - charged) as i64,
+            _ => 0,
+        }
+    }
+
+    /// The account of `space`; a new one, if the space is new, and the window of the one before it is lost.
     fn account(&mut self, space: SpaceId) -> &mut Account {
         let index = space.index();
         if self.accounts.len() <= index {
             self.accounts.resize(index + 1, None);
         }
-        let slot = &mut self.accounts[index];
-        let kept = slot.filter(|(owner, _)| *owner == space);
-        let (_, account) = slot.insert(kept.unwrap_or((space, Account::default())));
+        let before = self.accounts[index];
+        let kept = before.filter(|(owner, _)| *owner == space);
+        if kept.is_none() && before.is_some_and(|(_, account)| account.has_failed()) {
+            self.defer();
+        }
+        let new = Account::new(self.first_slices);
+        let (_, account) = self.accounts[index].insert(kept.unwrap_or((space, new)));
         account
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mmu::{Access, GuestPhys, LinearAddr, Memory, PAGE_SIZE, Paging, PagingMode, Privilege};
+
+    use super::*;
+
+    /// Physical addresses of the page table that all spaces have, and of their directories.
+    const TABLE: u32 = 0x1000;
+    const DIRECTORIES: u32 = 0x2000;
+    /// More spaces than there are tables for.
+    const SPACES: u32 = 40;
+    /// The start of RAM, and the pages from there on that are mapped.
+    const LOW: u32 = 1 << 20;
+    const PAGES: u32 = 768;
+    /// P, R/W and U/S.
+    const ENTRY: u32 = 0b111;
+
+    /// Spaces that map the first 4 MiB one to one.
+    struct Guest {
+        mmu: Mmu,
+        policy: WindowPolicy,
+        /// The page to access next, so that each fault is at another.
+        page: u32,
+    }
+
+    impl Guest {
+        fn new() -> Self {
+            let memory = Memory::new(4 << 20).unwrap();
+            let store = |at: u32, entry: u32| {
+                let at = GuestPhys::new(at.into());
+                memory.write(at, &entry.to_le_bytes()).unwrap();
+            };
+            for page in 0..1024 {
+                store(TABLE + 4 * page, (page * PAGE_SIZE as u32) | ENTRY);
+            }
+            for space in 0..SPACES {
+                store(DIRECTORIES + space * PAGE_SIZE as u32, TABLE | ENTRY);
+            }
+            Self {
+                mmu: Mmu::new(memory).unwrap(),
+                policy: WindowPolicy::new(Windows::Auto),
+                page: 0,
+            }
+        }
+
+        fn enter(&mut self, space: u32) {
+            self.mmu.set_paging(Paging {
+                mode: PagingMode::TwoLevel,
+                cr3: DIRECTORIES + space * PAGE_SIZE as u32,
+                ..Paging::default()
+            });
+        }
+
+        /// Ends `count` slices; returns the number of windows opened.
+        fn slices(&mut self, count: u32) -> u32 {
+            let opened = (0..count).filter(|_| self.policy.after_slice(&mut self.mmu));
+            opened.count() as u32
+        }
+
+        /// Faults at a page that the window does not show. Returns whether it is closed.
+        fn fault(&mut self) -> bool {
+            self.page = (self.page + 1) % PAGES;
+            let address = LinearAddr::from(LOW + self.page * PAGE_SIZE as u32);
+            let (access, user) = (Access::Read, Privilege::User);
+            self.mmu.prepare(address, 1, access, user).unwrap();
+            let shown = self.mmu.tlb_mut().map_in_window(address.page(), access);
+            assert!(shown);
+            self.policy.after_fault(&mut self.mmu)
+        }
+
+        /// Faults until the window has taken more than its program has earned, but is not closed.
+        fn owe(&mut self) {
+            for _ in 0..FIRST_CREDIT / 4 {
+                assert!(!self.fault());
+            }
+        }
+    }
+
+    #[test]
+    fn a_window_is_not_charged_for_those_of_others() {
+        let mut guest = Guest::new();
+        for space in 0..8 {
+            guest.enter(space);
+            assert_eq!(guest.slices(FIRST_SLICES), 1);
+            guest.owe();
+        }
+        for space in 0..8 {
+            guest.enter(space);
+            assert_eq!(guest.slices(1), 0);
+            assert!(guest.mmu.tlb().window().is_some(), "space {space}");
+            assert!(!guest.fault(), "space {space}");
+        }
+    }
+
+    /// Many processes that take turns too short for a window to pay.
+    fn take_turns(guest: &mut Guest, rounds: u32) -> u32 {
+        let mut opened = 0;
+        for space in (0..rounds).flat_map(|_| 0..SPACES) {
+            guest.enter(space);
+            opened += guest.slices(2 * FIRST_SLICES);
+            if guest.mmu.tlb().window().is_some() {
+                guest.owe();
+            }
+        }
+        opened
+    }
+
+    #[test]
+    fn more_processes_than_spaces_soon_get_no_windows() {
+        let mut guest = Guest::new();
+        assert!(take_turns(&mut guest, 2) > 0);
+        assert_eq!(take_turns(&mut guest, 20), 0);
+    }
+
+    #[test]
+    fn windows_that_pay_bring_others_soon_again() {
+        let mut guest = Guest::new();
+        take_turns(&mut guest, 2);
+        guest.policy.first_slices = MOST_FIRST_SLICES;
+        for space in 0..20 {
+            guest.enter(space);
+            guest.slices(MOST_FIRST_SLICES);
+            guest.fault();
+            guest.slices(100);
+        }
+        guest.enter(30);
+        assert_eq!(guest.slices(FIRST_SLICES), 1);
     }
 }

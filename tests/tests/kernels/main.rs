@@ -148,10 +148,10 @@ fn every_kernel_passes() {
         .into_iter()
         .flat_map(|engine| CpuModel::ALL.map(|cpu| (engine, cpu)))
     {
-        // One takes seconds, one needs devices: they have tests of their own.
+        // One takes seconds, one needs devices, one a script: they have tests of their own.
         for kernel in test_kernel::all()
             .iter()
-            .filter(|kernel| !["ticks", "devices"].contains(&kernel.name))
+            .filter(|kernel| !["ticks", "devices", "torture"].contains(&kernel.name))
         {
             let what = format!(
                 "{} on {}, {engine:?}, windows {windows}",

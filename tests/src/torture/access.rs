@@ -1,0 +1,224 @@
+//! Accesses of the script, and what must become of them.
+
+use super::layout::PAGE;
+use super::model::{A, Access, D, P};
+use super::record::{NO_FAULT, Operation, Record};
+use super::writer::Writer;
+
+/// Offset in each frame of code that loads EAX and jumps back, and of its immediate.
+pub const CODE: u32 = 0x10;
+/// Offset of code that continues on the next page, behind its first immediate byte.
+pub const CROSSING_CODE: u32 = PAGE - 2;
+/// MOV to EAX, and JMP to EBP.
+const MOV: u8 = 0xb8;
+const JMP: [u8; 2] = [0xff, 0xe5];
+
+/// The bytes of code that loads `value`.
+pub fn code(value: u32) -> Vec<u8> {
+    [&[MOV], &value.to_le_bytes()[..], &JMP].concat()
+}
+
+/// An access that faults.
+struct Fault {
+    address: u32,
+    error: u16,
+}
+
+fn page_of(linear: u32) -> u32 {
+    linear & !(PAGE - 1)
+}
+
+impl Writer {
+    /// Fails if a read at `from`, or else a write at `to`, would.
+    fn check_element(&self, from: u32, to: u32) -> Result<(), Fault> {
+        for (address, access) in [(from, Access::Read), (to, Access::Write)] {
+            let checked = self.model.check(address, access, self.user);
+            checked.map_err(|error| Fault { address, error })?;
+        }
+        Ok(())
+    }
+
+    /// The physical addresses of `size` bytes from `linear` on; both pages are checked before anything happens.
+    fn translate(&mut self, linear: u32, size: u32, access: Access) -> Result<Vec<u32>, Fault> {
+        let last = linear + size - 1;
+        for start in [linear, page_of(last).max(linear)] {
+            self.model
+                .check(start, access, self.user)
+                .map_err(|error| Fault {
+                    address: start,
+                    error,
+                })?;
+        }
+        for start in [linear, last] {
+            self.model.mark(start, access);
+        }
+        let model = &self.model;
+        Ok((linear..=last)
+            .map(|byte| model.walk(byte).result.expect("checked").physical)
+            .collect())
+    }
+
+    fn load(&self, bytes: &[u32]) -> u32 {
+        let byte = |value, &at: &u32| value << 8 | u32::from(self.model.bytes::<1>(at)[0]);
+        bytes.iter().rev().fold(0, byte)
+    }
+
+    fn save(&mut self, bytes: &[u32], value: u32) {
+        for (&at, byte) in bytes.iter().zip(value.to_le_bytes()) {
+            self.model.write(at, &[byte]);
+        }
+    }
+
+    /// Carries out one access to data; returns its result.
+    fn carry_out(&mut self, operation: Operation, linear: u32, operand: u32) -> Result<u32, Fault> {
+        let size = size(operation);
+        match operation {
+            Operation::Read8 | Operation::Read16 | Operation::Read32 => {
+                let bytes = self.translate(linear, size, Access::Read)?;
+                Ok(self.load(&bytes))
+            }
+            Operation::Fetch => {
+                let bytes = self.translate(linear, size, Access::Fetch)?;
+                let is_code = bytes
+                    .iter()
+                    .zip(code(0))
+                    .enumerate()
+                    .all(|(i, (&at, byte))| (1..5).contains(&i) || self.model.bytes(at) == [byte]);
+                assert!(is_code, "no code at {linear:08x}");
+                Ok(self.load(&bytes[1..5]))
+            }
+            Operation::Modify32 => {
+                let bytes = self.translate(linear, size, Access::Write)?;
+                let old = self.load(&bytes);
+                self.save(&bytes, old.wrapping_add(operand));
+                Ok(old)
+            }
+            _ => {
+                let start = if operation == Operation::Push32 {
+                    linear - size
+                } else {
+                    linear
+                };
+                let bytes = self.translate(start, size, Access::Write)?;
+                self.save(&bytes, operand);
+                // The register keeps its other bits.
+                Ok(operand)
+            }
+        }
+    }
+
+    /// Adds an access of one kind at `linear`, after the flushes that it needs.
+    pub fn access(&mut self, operation: Operation, linear: u32, operand: u32) {
+        let start = match operation {
+            Operation::Push32 => linear - 4,
+            _ => linear,
+        };
+        let pages = [page_of(start), page_of(start + size(operation) - 1)];
+        self.prepare_all(&pages);
+        if operation == Operation::Push32 {
+            self.go_to(true);
+        }
+        let result = self.carry_out(operation, linear, operand);
+        self.judge(Record::new(operation, linear, operand), result, 0, &pages);
+        if pages[0] != pages[1] {
+            self.count("access across pages");
+        }
+    }
+
+    /// Adds a REP MOVSD of `count` doublewords, each in one page.
+    pub fn copy(&mut self, from: u32, to: u32, count: u8) {
+        let end = 4 * u32::from(count) - 1;
+        let pages = [from, from + end, to, to + end].map(page_of);
+        self.prepare_all(&pages);
+        let mut left = count;
+        let mut element = || -> Result<u32, Fault> {
+            while left > 0 {
+                let done = 4 * u32::from(count - left);
+                // An element of which only the read would succeed marks nothing: `judge` leaves that open.
+                self.check_element(from + done, to + done)?;
+                let source = self.translate(from + done, 4, Access::Read)?;
+                let value = self.load(&source);
+                let target = self.translate(to + done, 4, Access::Write)?;
+                self.save(&target, value);
+                left -= 1;
+            }
+            Ok(0)
+        };
+        let result = element();
+        let mut record = Record::new(Operation::Movs, from, to);
+        record.count = count;
+        self.judge(record, result, u16::from(left) << 8, &pages);
+    }
+
+    /// Flushes what any of the pages needs.
+    fn prepare_all(&mut self, pages: &[u32]) {
+        // A change of CR4.PGE on the way flushes, so it takes nothing back; nor does any other flush.
+        for &page in pages {
+            self.prepare(page);
+        }
+    }
+
+    /// Adds the record with its outcome, and the checks of the entries of all `pages`.
+    fn judge(&mut self, mut record: Record, result: Result<u32, Fault>, more: u16, pages: &[u32]) {
+        let faulted = result.is_err();
+        match result {
+            Ok(value) => {
+                record.expected = value;
+                self.count(format!("{:?}", record.operation));
+            }
+            Err(fault) => {
+                record.error = fault.error | more;
+                record.expected = fault.address;
+                self.count(format!("fault {:#04x}", fault.error));
+            }
+        }
+        debug_assert_ne!((faulted, record.error), (true, NO_FAULT));
+        self.emit(record);
+        // Whether a walk that ends in a fault sets A on the way is the processor's choice, and so is D of the page that an access
+        // does not fault at.
+        let unknown = match (faulted, is_write(record.operation)) {
+            (false, _) => 0,
+            (true, true) if pages.iter().any(|page| *page != pages[0]) => A | D,
+            (true, _) => A,
+        };
+        let mut done = Vec::new();
+        for &page in pages {
+            if !done.contains(&page) {
+                self.check_entries(page, unknown);
+                done.push(page);
+            }
+        }
+        if !faulted {
+            self.check_frames(pages);
+        }
+    }
+
+    /// Compares, now and then, a word of each page that was written with that of its frame.
+    fn check_frames(&mut self, pages: &[u32]) {
+        for &page in pages {
+            let walk = self.model.walk(page);
+            let is_written = walk
+                .leaf()
+                .is_some_and(|leaf| leaf.value & (P | D) == P | D);
+            if let (true, Ok(page), true) = (is_written, walk.result, self.once_in(8)) {
+                let word = page.physical + 4 * self.rng.u32(..PAGE / 4);
+                self.check_word(word, u32::MAX);
+            }
+        }
+    }
+}
+
+fn is_write(operation: Operation) -> bool {
+    use Operation::{Fetch, Read8, Read16, Read32};
+    !matches!(operation, Read8 | Read16 | Read32 | Fetch)
+}
+
+/// Bytes of an access.
+fn size(operation: Operation) -> u32 {
+    match operation {
+        Operation::Read8 | Operation::Write8 => 1,
+        Operation::Read16 | Operation::Write16 => 2,
+        Operation::Fetch => code(0).len() as u32,
+        _ => 4,
+    }
+}

@@ -1,0 +1,269 @@
+//! [`Writer`]: adds records to a script, carries each out on the model, and flushes what must be flushed.
+
+use std::collections::BTreeMap;
+
+use fastrand::Rng;
+
+use super::layout::{PAGE, pages};
+use super::model::{Mode, Model, P};
+use super::record::{Operation, Record};
+use super::stale::{Need, Snapshot, Stale};
+
+/// CR0 with paging off: PE and NE.
+const CR0: u32 = 0x21;
+const CR0_WP: u32 = 1 << 16;
+const CR0_PG: u32 = 1 << 31;
+const CR4_PSE: u32 = 1 << 4;
+const CR4_PAE: u32 = 1 << 5;
+const CR4_PGE: u32 = 1 << 7;
+const EFER_NXE: u32 = 1 << 11;
+
+/// A script in the making.
+pub struct Writer {
+    /// The choices among ways to do the same.
+    pub rng: Rng,
+    /// The machine as the script leaves it.
+    pub model: Model,
+    /// Whether the processor is in ring 3.
+    pub user: bool,
+    /// How often each thing occurs.
+    pub counts: BTreeMap<String, u64>,
+    records: Vec<Record>,
+    stale: Stale,
+}
+
+impl Writer {
+    /// Creates an empty script, on a machine with paging off.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            rng: Rng::with_seed(seed),
+            model: Model::new(),
+            user: false,
+            counts: BTreeMap::new(),
+            records: Vec::new(),
+            stale: Stale::new(),
+        }
+    }
+
+    /// Counts an occurrence of `what`.
+    pub fn count(&mut self, what: impl Into<String>) {
+        *self.counts.entry(what.into()).or_default() += 1;
+    }
+
+    /// Returns true once in `times`.
+    pub fn once_in(&mut self, times: u32) -> bool {
+        self.rng.u32(..times) == 0
+    }
+
+    /// Returns one of `choices`.
+    pub fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.rng.usize(..choices.len())]
+    }
+
+    /// Adds a record as it is.
+    pub fn emit(&mut self, record: Record) {
+        self.records.push(record);
+    }
+
+    /// The records so far.
+    pub fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    fn operate(&mut self, operation: Operation, address: u32, operand: u32) {
+        self.emit(Record::new(operation, address, operand));
+    }
+
+    /// Goes to ring 3 or 0, by IRET and INT n or by SYSEXIT and SYSENTER.
+    pub fn go_to(&mut self, user: bool) {
+        if user != self.user {
+            let operation = match user {
+                true => Operation::ToUser,
+                false => Operation::ToKernel,
+            };
+            let fast = self.rng.bool();
+            self.emit(Record {
+                count: fast.into(),
+                ..Record::new(operation, 0, 0)
+            });
+            self.user = user;
+        }
+    }
+
+    /// Does something that needs ring 0, and usually goes back.
+    fn privileged(&mut self, action: impl FnOnce(&mut Self)) {
+        let user = self.user;
+        self.go_to(false);
+        action(self);
+        let back = !self.once_in(8);
+        self.go_to(user && back);
+    }
+
+    /// Ends part `step` of the script.
+    pub fn checkpoint(&mut self, step: u32) {
+        let mut record = Record::new(Operation::Checkpoint, 0, 0);
+        record.expected = step;
+        self.emit(record);
+    }
+
+    /// Ends the script.
+    pub fn finish(&mut self) {
+        self.operate(Operation::Finish, 0, 0);
+    }
+
+    // --- Memory -------------------------------------------------------------------------------------------------------
+
+    /// Stores a word that is no entry in use.
+    pub fn store(&mut self, address: u32, word: u32) {
+        self.operate(Operation::Store, address, word);
+        self.model.write(address, &word.to_le_bytes());
+    }
+
+    /// Stores `values` words from `address` on, each by `step` more than the last, with the width of entries.
+    pub fn fill(&mut self, address: u32, first: u32, step: u32, values: u16) {
+        let entry = self.model.mode.entry();
+        self.emit(Record {
+            operation: Operation::Fill,
+            count: (entry == 4).into(),
+            error: values,
+            address,
+            operand: first,
+            expected: step,
+        });
+        for index in 0..u32::from(values) {
+            let value = first.wrapping_add(index.wrapping_mul(step));
+            self.model
+                .set_entry(address + index * entry, u64::from(value));
+        }
+    }
+
+    /// Changes an entry, which may be in use.
+    pub fn edit(&mut self, address: u32, value: u64) {
+        let before = Snapshot::of(&self.model);
+        let old = self.model.entry(address).value;
+        let (low, high) = (value as u32, (value >> 32) as u32);
+        if self.model.mode == Mode::Pae && (old >> 32) as u32 != high {
+            // Never a present entry that is half old, half new.
+            if old & P != 0 {
+                self.operate(Operation::Store, address, 0);
+            }
+            self.operate(Operation::Store, address + 4, high);
+        }
+        self.operate(Operation::Store, address, low);
+        self.model.set_entry(address, value);
+        self.stale.changed(&before, &Snapshot::of(&self.model));
+    }
+
+    /// Requires the bits `mask` of the low half of the entry at `address` to be those of the model.
+    pub fn check_word(&mut self, address: u32, mask: u32) {
+        self.emit(Record {
+            expected: self.model.word(address) & mask,
+            ..Record::new(Operation::Check, address, mask)
+        });
+    }
+
+    /// Compares the entries that the walk for `linear` reads, but for the bits `unknown` of those that are present and do not have
+    /// them yet. These are then set, so that they are known again.
+    pub fn check_entries(&mut self, linear: u32, unknown: u64) {
+        for entry in self.model.walk(linear).entries() {
+            let unknown = match entry.value & P {
+                0 => 0,
+                _ => unknown & !entry.value,
+            };
+            self.check_word(entry.address, !(unknown as u32));
+            if unknown != 0 {
+                self.operate(Operation::Set, entry.address, unknown as u32);
+                self.model.set_bits(entry.address, unknown);
+            }
+        }
+    }
+
+    // --- Registers ----------------------------------------------------------------------------------------------------
+
+    /// Switches paging off.
+    pub fn paging_off(&mut self) {
+        self.go_to(false);
+        self.operate(Operation::Cr0, CR0, 0);
+    }
+
+    /// Switches paging on in the space of `cr3`, with the model's choice of everything else.
+    pub fn paging_on(&mut self, cr3: u32) {
+        self.operate(Operation::Nxe, self.nxe(), 0);
+        self.operate(Operation::Cr4, self.cr4(), 0);
+        self.operate(Operation::Cr3, cr3, 0);
+        self.operate(Operation::Cr0, self.cr0(), 0);
+        self.model.load_cr3(cr3);
+        self.stale.flushed();
+    }
+
+    fn nxe(&self) -> u32 {
+        if self.model.execute_disable {
+            EFER_NXE
+        } else {
+            0
+        }
+    }
+
+    fn cr0(&self) -> u32 {
+        CR0 | CR0_PG | if self.model.write_protect { CR0_WP } else { 0 }
+    }
+
+    fn cr4(&self) -> u32 {
+        let mode = match self.model.mode {
+            Mode::TwoLevel => CR4_PSE,
+            Mode::Pae => CR4_PAE,
+        };
+        mode | if self.model.global { CR4_PGE } else { 0 }
+    }
+
+    /// Changes CR0.WP, which needs no flush.
+    pub fn toggle_write_protect(&mut self) {
+        self.model.write_protect ^= true;
+        self.privileged(|this| this.operate(Operation::Cr0, this.cr0(), 0));
+    }
+
+    /// Changes CR4.PGE, which flushes everything.
+    pub fn toggle_global(&mut self) {
+        self.model.global ^= true;
+        self.privileged(|this| this.operate(Operation::Cr4, this.cr4(), 0));
+        self.stale.flushed();
+        self.count("flush by CR4.PGE");
+    }
+
+    /// Loads CR3.
+    pub fn load_cr3(&mut self, cr3: u32) {
+        let before = Snapshot::of(&self.model);
+        self.privileged(|this| this.operate(Operation::Cr3, cr3, 0));
+        self.model.load_cr3(cr3);
+        self.stale.loaded_cr3(&before, &Snapshot::of(&self.model));
+    }
+
+    /// Executes INVLPG for any address in `page`.
+    pub fn invalidate(&mut self, page: u32) {
+        let address = page + self.rng.u32(..PAGE);
+        self.privileged(|this| this.operate(Operation::Invlpg, address, 0));
+        self.stale.invalidated(page);
+        self.count("flush by INVLPG");
+    }
+
+    /// Flushes what must be before `page` is accessed.
+    pub fn prepare(&mut self, page: u32) {
+        loop {
+            let need = self.stale.need(page);
+            let way = self.rng.u32(..32);
+            match need {
+                Need::Nothing => return,
+                Need::Structures if way < 16 => {
+                    let any = self.one_of(&pages());
+                    self.invalidate(any);
+                }
+                Need::Structures | Need::Page if way % 16 < 2 => {
+                    self.load_cr3(self.model.cr3());
+                    self.count("flush by CR3");
+                }
+                _ if way == 31 => self.toggle_global(),
+                _ => self.invalidate(page),
+            }
+        }
+    }
+}
