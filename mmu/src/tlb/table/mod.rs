@@ -38,7 +38,7 @@ use crate::addr::{Frame, LinearPage, PAGE_SHIFT};
 use crate::memfd;
 use crate::memory::Memory;
 use crate::paging::{Access, Privilege};
-use crate::shadow::{Extent, MOST_IN_ALL, SHADOW_PAGES, Shadow, Window};
+use crate::shadow::{Extent, LazyShadow, MOST_IN_ALL, SHADOW_PAGES, Window};
 pub use access::Order;
 pub(super) use part::Part;
 use part::{REGION_SHIFT, Residency};
@@ -69,7 +69,7 @@ struct Set {
     slots: Slots,
     own: Box<Residency>,
     /// The shadow of the space for its programs, where that pays.
-    window: Option<Box<dyn Shadow>>,
+    window: Option<LazyShadow>,
 }
 
 impl Set {
@@ -203,7 +203,7 @@ impl Tables {
         let (base, pages, residency, window) = match id {
             PartId::Own(set) => {
                 let set = &mut self.sets[usize::from(set)];
-                let window = set.window.as_deref_mut();
+                let window = set.window.as_mut();
                 (set.slots.base(), 0..OWN_PAGES, &mut set.own, window)
             }
             PartId::Shared => {
@@ -220,20 +220,35 @@ impl Tables {
             windowed_epoch: &mut self.windowed_epoch,
             drops: &mut self.drops,
             window,
-            remaps: &mut self.remaps,
         }
     }
 
     /// Host address that stands for linear address 0 in the window of the present address space, if it has one. A window is 4 GiB
     /// of host addresses in which a program's pages below 0xc0000000 are mapped while the user's slots for them are filled,
-    /// writable where the write slot is. All else there is inaccessible, and so is the page after the 4 GiB.
+    /// writable where the write slot is. All else there is inaccessible, and so is the page after the 4 GiB. Pages whose slots
+    /// were emptied stay mapped until [`Self::settle_window`].
     #[inline]
     pub fn window(&self) -> Option<u64> {
         let window = self.current_set().window.as_ref();
-        window.map(|window| window.base())
+        window.map(LazyShadow::base)
     }
 
-    /// The number of times that host pages were mapped or unmapped for windows.
+    /// Whether the present window, if there is one, shows no page whose slots were emptied.
+    #[inline]
+    pub fn is_window_settled(&self) -> bool {
+        let window = self.current_set().window.as_ref();
+        window.is_none_or(LazyShadow::is_settled)
+    }
+
+    /// Makes inaccessible what the present window shows of pages whose slots were emptied: to be called each time before code
+    /// uses it.
+    pub fn settle_window(&mut self) {
+        if let Some(window) = &mut self.sets[usize::from(self.current)].window {
+            self.remaps += window.settle();
+        }
+    }
+
+    /// The number of host calls by which pages were mapped or unmapped for windows.
     pub fn remaps(&self) -> u64 {
         self.remaps
     }
@@ -244,14 +259,14 @@ impl Tables {
     /// # Errors
     /// The host's error if it grants no address space.
     pub fn open_window(&mut self) -> io::Result<()> {
-        let mut window = Window::new(Arc::clone(&self.memory))?;
+        let window = Window::new(Arc::clone(&self.memory))?;
+        let mut window = LazyShadow::new(Box::new(window));
         let slots = self.part(PartId::Own(self.current)).user_slots();
         for extent in extents(&slots, self.memory.host_base()) {
             self.limit_windows(window.count());
-            window.map(extent)?;
-            self.remaps += 1;
+            self.remaps += window.show(extent)?;
         }
-        self.sets[usize::from(self.current)].window = Some(Box::new(window));
+        self.sets[usize::from(self.current)].window = Some(window);
         self.change_user_code();
         Ok(())
     }
@@ -280,29 +295,34 @@ impl Tables {
         self.part(PartId::Own(set)).clear(code, 0..OWN_PAGES);
     }
 
-    /// Maps the page in the window according to the user's slots for it. Returns whether the access is then possible.
+    /// Maps the page in the window according to the user's slots for it, and settles the window. Returns whether the access is then
+    /// possible.
     pub fn map_in_window(&mut self, page: LinearPage, access: Access) -> bool {
-        let [read, write] = [Access::Read, Access::Write]
+        let slots = [Access::Read, Access::Write]
             .map(|access| self.slot(View::of(access, Privilege::User), page));
         let Some(window) = &self.current_set().window else {
             return false;
         };
-        let writes = access == Access::Write;
-        let mapped_here = window.count();
-        if page.get() >= OWN_PAGES || window.allows(page, writes) {
-            return window.allows(page, writes);
+        if page.get() >= OWN_PAGES || slots[0] == 0 {
+            return false;
         }
-        let host_base = self.memory.host_base();
-        let Some(extent) = extents(&[(page.get(), [read, write])], host_base).pop() else {
+        let mapped_here = window.count();
+        let Some(extent) = extents(&[(page.get(), slots)], self.memory.host_base()).pop() else {
             return false;
         };
-        self.remaps += 1;
         self.limit_windows(mapped_here);
+        self.settle_window();
+        self.show(extent) && (access == Access::Read || extent.writable)
+    }
+
+    /// Shows the pages in the present window, which is settled. Returns whether they are accessible.
+    fn show(&mut self, extent: Extent) -> bool {
         let Some(window) = &mut self.sets[usize::from(self.current)].window else {
             return false;
         };
-        let mapped = read != 0 && window.map(extent).is_ok();
-        mapped && window.allows(page, writes)
+        let shown = window.show(extent);
+        self.remaps += shown.as_ref().unwrap_or(&1);
+        shown.is_ok()
     }
 
     /// Empties the windows of other sets than the current one if all of them and `mapped_here` pages are too many.
@@ -314,7 +334,7 @@ impl Tables {
         let mapped: usize = windows.iter().map(|window| window.count()).sum();
         if mapped + mapped_here > MOST_IN_ALL {
             for window in &mut windows {
-                self.remaps += u64::from(window.unmap(0..OWN_PAGES));
+                self.remaps += window.hide_all();
             }
         }
     }

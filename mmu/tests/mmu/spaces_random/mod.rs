@@ -44,6 +44,8 @@ enum Step {
     /// A window on the present space opens.
     OpenWindow,
     CloseWindow,
+    /// Code is about to use the window.
+    SettleWindow,
 }
 
 #[derive(Clone, Debug)]
@@ -269,8 +271,11 @@ impl Guest {
         assert!(!shown || cached, "shows what is not cached");
     }
 
-    /// Checks the present window, whose mapped pages must be cached.
+    /// Checks the present window, once it is settled: its mapped pages must be cached.
     fn check_window(&self) -> Result<(), TestCaseError> {
+        if !self.pair.mmu.tlb().is_window_settled() {
+            return Ok(());
+        }
         let Some(base) = self.pair.mmu.tlb().window() else {
             return Ok(());
         };
@@ -352,6 +357,10 @@ impl Guest {
                 }
             }
             Step::CloseWindow => self.pair.mmu.tlb_mut().close_window(),
+            Step::SettleWindow => {
+                self.pair.mmu.tlb_mut().settle_window();
+                prop_assert!(self.pair.mmu.tlb().is_window_settled());
+            }
             Step::FlushAll => {
                 self.pair.mmu.flush_all();
                 self.nothing_is_stale();
