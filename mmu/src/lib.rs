@@ -42,5 +42,6 @@ pub use paging::{
     Privilege, ReservedBits, Translation,
 };
 pub use scalar::Scalar;
+pub use shadow::{Kmod, KmodError, KmodStats};
 pub use tlb::{Order, SLOT_PRESENT, SpaceId, Tables, Tlb, View};
 pub use vm_memory::ByteValued;

@@ -7,9 +7,11 @@
 //! | file     | what it holds                                    |
 //! |----------|--------------------------------------------------|
 //! | `window` | a shadow of pieces of the RAM's memfd            |
+//! | `kmod`   | a shadow that the host's kernel module fills     |
 //! | `lazy`   | a shadow that hides pages late and in batches    |
 //! | `stale`  | the pages to hide                                |
 
+mod kmod;
 mod lazy;
 mod stale;
 mod window;
@@ -18,12 +20,17 @@ use std::fmt;
 use std::io;
 use std::ops::Range;
 
-use crate::addr::{Frame, PAGE_SHIFT};
+use crate::addr::{Frame, LinearPage, PAGE_SHIFT, PAGE_SIZE};
+pub use kmod::{Kmod, KmodError, KmodStats};
+pub(crate) use kmod::{KmodWindow, SLOT_PRESENT, UserTables};
 pub(crate) use lazy::LazyShadow;
 pub(crate) use window::{MOST_IN_ALL, Window};
 
 /// Linear pages that a shadow can map: those below 0xc0000000, where Linux has programs. The choice affects speed only.
 pub(crate) const SHADOW_PAGES: u32 = 0xc000_0000 >> PAGE_SHIFT;
+
+/// Bytes of host addresses of a shadow: all linear addresses and a guard page.
+const SHADOW_BYTES: usize = (LinearPage::COUNT + 1) * PAGE_SIZE;
 
 /// Successive linear pages that lie in successive frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

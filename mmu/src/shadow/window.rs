@@ -15,13 +15,10 @@ use std::sync::Arc;
 use bitvec::vec::BitVec;
 use smallvec::SmallVec;
 
-use super::{Extent, SHADOW_PAGES, Shadow};
-use crate::addr::{LinearPage, PAGE_SHIFT, PAGE_SIZE};
+use super::{Extent, SHADOW_BYTES, SHADOW_PAGES, Shadow};
+use crate::addr::{LinearPage, PAGE_SHIFT};
 use crate::mapping::{Mapping, Protection};
 use crate::memory::Memory;
-
-/// Bytes of a window: all linear addresses and a guard page.
-const LENGTH: usize = (LinearPage::COUNT + 1) * PAGE_SIZE;
 
 /// Most pages mapped; beyond that, all are unmapped. The host has a limit on the mappings of a process (65,530 unless
 /// configured otherwise), of which isolated pages take one each.
@@ -51,14 +48,20 @@ impl Window {
     /// # Errors
     /// The host's error if it grants no address space.
     pub(crate) fn new(memory: Arc<Memory>) -> io::Result<Self> {
+        let mapping = Mapping::anonymous(SHADOW_BYTES, Protection::None)?;
+        Ok(Self::over(mapping, memory))
+    }
+
+    /// Creates a window in a mapping of [`SHADOW_BYTES`], all inaccessible.
+    pub(super) fn over(mapping: Mapping, memory: Arc<Memory>) -> Self {
         let none = BitVec::repeat(false, SHADOW_PAGES as usize);
-        Ok(Self {
+        Self {
             memory,
-            mapping: Mapping::anonymous(LENGTH, Protection::None)?,
+            mapping,
             mapped: none.clone(),
             writable: none,
             count: 0,
-        })
+        }
     }
 
     /// Makes `pages` inaccessible, or all pages if the host refuses to split a mapping. Returns the number of host calls.
@@ -257,7 +260,7 @@ mod tests {
     /// Mappings of the host in the window.
     fn mappings(window: &Window) -> usize {
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-        let inside = window.base() as usize..window.base() as usize + LENGTH;
+        let inside = window.base() as usize..window.base() as usize + SHADOW_BYTES;
         let number = |text| usize::from_str_radix(text, 16).unwrap();
         let starts = maps
             .lines()

@@ -38,7 +38,9 @@ use crate::addr::{Frame, LinearPage, PAGE_SHIFT};
 use crate::memfd;
 use crate::memory::Memory;
 use crate::paging::{Access, Privilege};
-use crate::shadow::{Extent, LazyShadow, MOST_IN_ALL, SHADOW_PAGES, Window};
+use crate::shadow::{
+    self, Extent, Kmod, KmodWindow, LazyShadow, MOST_IN_ALL, SHADOW_PAGES, UserTables, Window,
+};
 pub use access::Order;
 pub(super) use part::Part;
 use part::{REGION_SHIFT, Residency};
@@ -51,6 +53,7 @@ pub const SLOT_PRESENT: u64 = 1;
 /// Linear pages whose slots each set has for itself: those that a shadow can map.
 pub(super) const OWN_PAGES: u32 = SHADOW_PAGES;
 
+const _: () = assert!(SLOT_PRESENT == shadow::SLOT_PRESENT);
 const _: () = assert!(OWN_PAGES.is_multiple_of(1 << REGION_SHIFT));
 
 /// Slots from one view to the next. Those beyond the linear pages stay empty: see [`View::STRIDE`].
@@ -102,6 +105,8 @@ pub struct Tables {
     drops: u64,
     /// Counts the host calls that windows have taken.
     remaps: u64,
+    /// The host's kernel module, which is to fill windows.
+    kmod: Option<Arc<Kmod>>,
 }
 
 // SAFETY: `base` points into the mapping of a set that the value owns, and is not tied to a thread.
@@ -126,6 +131,7 @@ impl Tables {
             windowed_epoch: 0,
             drops: 0,
             remaps: 0,
+            kmod: None,
         })
     }
 
@@ -248,17 +254,51 @@ impl Tables {
         }
     }
 
+    /// Lets the host's kernel module, opened for the memory of these tables, fill the windows that are opened from now on.
+    pub fn use_kmod(&mut self, kmod: Arc<Kmod>) {
+        self.kmod = Some(kmod);
+    }
+
+    /// The host's kernel module that fills windows, if one does.
+    pub fn kmod(&self) -> Option<&Kmod> {
+        self.kmod.as_deref()
+    }
+
     /// The number of host calls by which pages were mapped or unmapped for windows.
     pub fn remaps(&self) -> u64 {
         self.remaps
     }
 
-    /// Opens a window on the present address space and maps all pages that it has slots for. The code slots of its programs
+    /// Opens a window on the present address space, which shows all pages that it has slots for. The code slots of its programs
     /// become empty, and [`Self::fetch_epoch`] increases.
     ///
     /// # Errors
     /// The host's error if it grants no address space.
     pub fn open_window(&mut self) -> io::Result<()> {
+        let window = match self.kmod_window() {
+            Some(window) => LazyShadow::new(Box::new(window)),
+            None => self.mapped_window()?,
+        };
+        self.sets[usize::from(self.current)].window = Some(window);
+        self.change_user_code();
+        Ok(())
+    }
+
+    /// A window on the present address space that the host's kernel module fills, if there is one.
+    fn kmod_window(&self) -> Option<KmodWindow> {
+        let kmod = self.kmod.as_ref()?;
+        let [read, write] = [Access::Read, Access::Write].map(|access| {
+            let table = self.base(View::of(access, Privilege::User));
+            table.expose_provenance() as u64
+        });
+        let window = KmodWindow::new(kmod, &self.memory, UserTables { read, write });
+        window
+            .inspect_err(|error| kmod.report_failure(&format_args!("grants no window: {error}")))
+            .ok()
+    }
+
+    /// A window on the present address space, in which all pages that it has slots for are mapped.
+    fn mapped_window(&mut self) -> io::Result<LazyShadow> {
         let window = Window::new(Arc::clone(&self.memory))?;
         let mut window = LazyShadow::new(Box::new(window));
         let slots = self.part(PartId::Own(self.current)).user_slots();
@@ -266,9 +306,7 @@ impl Tables {
             self.limit_windows(window.count());
             self.remaps += window.show(extent)?;
         }
-        self.sets[usize::from(self.current)].window = Some(window);
-        self.change_user_code();
-        Ok(())
+        Ok(window)
     }
 
     /// Closes the window on the present address space, with the same effects as [`Self::open_window`].
