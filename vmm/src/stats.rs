@@ -151,8 +151,8 @@ fn write_translation(f: &mut fmt::Formatter<'_>, stats: &TranslationStats) -> fm
     let exits = &stats.exits;
     writeln!(
         f,
-        "windows       {} opened, {} closed for their cost",
-        stats.windows, stats.closed
+        "windows       {} opened, {} closed for their cost, {} host calls",
+        stats.windows, stats.closed, stats.remaps
     )?;
     writeln!(
         f,
@@ -237,6 +237,7 @@ mod tests {
                 },
                 windows: 18,
                 closed: 19,
+                remaps: 20,
             }),
             ..Stats::default()
         };
@@ -249,7 +250,7 @@ mod tests {
             "links         5, 3 of them between pages of programs without a guard",
             "invalidations 6 changed, 8 revalidated, 16 evicted by a full cache 9 times",
             "code exits    10 emulate, 11 lookup, 12 link, 13 budget, 14 FPU, 15 table miss, 17 window",
-            "windows       18 opened, 19 closed for their cost",
+            "windows       18 opened, 19 closed for their cost, 20 host calls",
         ] {
             assert!(report.lines().any(|l| l == line), "{report}");
         }
