@@ -151,6 +151,7 @@ impl Translator {
             }
         };
         self.store(cx);
+        self.cache.stats_mut().remaps = cx.mmu.tlb().remaps();
         outcome
     }
 
