@@ -15,7 +15,6 @@
 //! ```
 
 mod access;
-mod ahead;
 mod fill;
 mod snoop;
 
