@@ -7,8 +7,10 @@
 //! | `format`   | bit layouts: 32-bit paging and PAE paging                            |
 //! | `pdpte`    | the four page-directory-pointer-table registers of PAE               |
 //! | `walk`     | the walker, pure, and the trail along which A and D bits are set     |
+//! | `around`   | walks to the pages around one                                        |
 //! | `fault`    | page faults and their error code                                     |
 
+mod around;
 mod control;
 mod entry;
 mod fault;
@@ -16,6 +18,7 @@ mod format;
 mod pdpte;
 mod walk;
 
+pub(crate) use around::around;
 pub use control::{Access, Paging, PagingMode, Privilege};
 pub use entry::{PageSize, Permissions, ReservedBits};
 pub(crate) use fault::Cause;
