@@ -28,7 +28,7 @@ impl Mmu {
     }
 
     /// Fills the slots of the page of data for which a program has last faulted, if it may access it by now, and maps it in the
-    /// window, if there is one: to be called when control returns to a program.
+    /// window, if there is one that does not show it by itself: to be called when control returns to a program.
     #[inline]
     pub fn fill_after_fault(&mut self) {
         if let Some(fault) = self.program_fault.take() {
@@ -47,7 +47,7 @@ impl Mmu {
             let Ok(walk) = walk else { return };
             self.fill_ahead(page, &walk);
         }
-        if self.tlb.slot(view, page) != 0 {
+        if self.tlb.slot(view, page) != 0 && !self.tlb.shows_slots() {
             self.tlb.map_in_window(page, access);
         }
     }
