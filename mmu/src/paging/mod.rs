@@ -23,7 +23,7 @@ pub use control::{Access, Paging, PagingMode, Privilege};
 pub use entry::{PageSize, Permissions, ReservedBits};
 pub(crate) use fault::Cause;
 pub use fault::{PageFault, PageFaultCode};
-pub(crate) use format::{ACCESSED, DIRTY, PRESENT};
+pub(crate) use format::{ACCESSED, DIRTY, PRESENT, SOFTWARE, WRITABLE};
 pub(crate) use pdpte::Pdptes;
 pub use walk::{NoTranslation, Translation};
 pub(crate) use walk::{Step, Trail, Walk, walk, walk_along};

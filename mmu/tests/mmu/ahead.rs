@@ -243,7 +243,7 @@ fn pae_entries_with_and_without_execute_disable() {
         (true, OTHER | ALL, BOTH),
         (true, OTHER | ALL & !A | XD, NONE),
         (false, OTHER | ALL | XD, NONE),
-        (true, OTHER | ALL | 1 << 40, NONE),
+        (true, OTHER | ALL | (1 << 40), NONE),
     ] {
         let mut mmu = Mmu::new(Memory::new(RAM).unwrap()).unwrap();
         let (pointers, directory, table) = (0x1_0000, 0x1_1000, 0x1_2000u64);
