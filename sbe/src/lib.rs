@@ -46,5 +46,5 @@ pub use translate::{
     UnknownWindows, Windows,
 };
 pub use triple_fault::TripleFault;
-pub use vcpu::{Engine, Exit, Vcpu, VcpuConfig, VcpuError, VcpuState};
+pub use vcpu::{Engine, Exit, NoWindows, Vcpu, VcpuConfig, VcpuError, VcpuState};
 pub use width::Width;

@@ -141,6 +141,7 @@ fn machine(engine: Engine, windows: Windows) -> Vm {
             windows,
             ..VcpuConfig::default()
         },
+        ..VmConfig::default()
     };
     let source = BootSource {
         kernel: &kernel,

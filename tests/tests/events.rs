@@ -68,6 +68,7 @@ fn machine(engine: Engine) -> Vm {
             engine,
             ..VcpuConfig::default()
         },
+        ..VmConfig::default()
     };
     let source = BootSource {
         kernel: &kernel,

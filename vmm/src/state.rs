@@ -9,11 +9,11 @@
 //! their file, which goes along. What is derived (translations, TLB), what was counted, and what the owner has asked for
 //! (breakpoints, policy, trace, the console) is not saved.
 
-use std::{fs::File, sync::Arc};
+use std::fs::File;
 
-use mmu::{Memory, MemoryError, MemoryState, Mmu};
+use mmu::{Memory, MemoryError, MemoryState};
 use sbe::{
-    Vcpu, VcpuState,
+    VcpuState,
     cpu::{CpuStateError, host_time_stamp},
 };
 use serde::{Deserialize, Serialize};
@@ -119,8 +119,7 @@ impl Vm {
             return Err(RestoreError::Processors(state.vcpus.len()));
         };
         let memory = Memory::restore(state.memory, memory)?;
-        let mmu = Mmu::new(Arc::clone(&memory))?;
-        let mut vcpu = Vcpu::new(&config.vcpu, mmu).map_err(VmError::from)?;
+        let mut vcpu = Self::processor(config, &memory)?;
         vcpu.restore(processor, host_time_stamp())?;
         let mut vm = Self::new(memory, vcpu)?;
         for name in vm.board().device_names() {

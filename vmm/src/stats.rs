@@ -5,7 +5,7 @@ use std::{fmt, ops::RangeInclusive};
 use irq::TimerStats;
 use sbe::TranslationStats;
 
-use crate::ports::PortCount;
+use crate::{kmod::ShadowStats, ports::PortCount};
 
 /// Counts and times since the machine was switched on. The `Display` form is the report of `--stats`, several lines.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +32,8 @@ pub struct Stats {
     pub connected: Vec<RangeInclusive<u16>>,
     /// The translator's counts, if there is one.
     pub translation: Option<TranslationStats>,
+    /// The shadow that serves the translator's windows.
+    pub shadow: ShadowStats,
 }
 
 /// Exits of the processor from its run loop, by reason.
@@ -91,6 +93,7 @@ impl fmt::Display for Stats {
         )?;
         if let Some(translation) = &self.translation {
             write_translation(f, translation)?;
+            writeln!(f, "shadow        {}", self.shadow)?;
         }
         writeln!(f, "interrupts    {}", self.interrupts)?;
         let TimerStats {
@@ -151,8 +154,8 @@ fn write_translation(f: &mut fmt::Formatter<'_>, stats: &TranslationStats) -> fm
     let exits = &stats.exits;
     writeln!(
         f,
-        "windows       {} opened, {} closed for their cost",
-        stats.windows, stats.closed
+        "windows       {} opened, {} closed for their cost, {} host calls",
+        stats.windows, stats.closed, stats.remaps
     )?;
     writeln!(
         f,
@@ -171,6 +174,7 @@ fn write_translation(f: &mut fmt::Formatter<'_>, stats: &TranslationStats) -> fm
 mod tests {
     use std::time::Duration;
 
+    use mmu::KmodStats;
     use sbe::CodeExits;
 
     use super::*;
@@ -237,7 +241,18 @@ mod tests {
                 },
                 windows: 18,
                 closed: 19,
+                remaps: 20,
             }),
+            shadow: ShadowStats::Kmod(Ok(KmodStats {
+                faults: 20,
+                around: 21,
+                upgrades: 22,
+                empty: 23,
+                absent: 24,
+                refused: 25,
+                zaps: 26,
+                held: 27,
+            })),
             ..Stats::default()
         };
         let report = stats.to_string();
@@ -249,11 +264,36 @@ mod tests {
             "links         5, 3 of them between pages of programs without a guard",
             "invalidations 6 changed, 8 revalidated, 16 evicted by a full cache 9 times",
             "code exits    10 emulate, 11 lookup, 12 link, 13 budget, 14 FPU, 15 table miss, 17 window",
-            "windows       18 opened, 19 closed for their cost",
+            "shadow        kmod: 20 faults, 21 around, 22 upgrades, 23 empty, 24 absent, 25 refused, 26 zaps, 27 held",
+            "windows       18 opened, 19 closed for their cost, 20 host calls",
         ] {
             assert!(report.lines().any(|l| l == line), "{report}");
         }
         assert!(!report.contains("MIPS"), "{report}");
+    }
+
+    #[test]
+    fn the_shadow_is_named() {
+        let report = |shadow| {
+            let stats = Stats {
+                translation: Some(TranslationStats::default()),
+                shadow,
+                ..Stats::default()
+            };
+            stats.to_string()
+        };
+        let unknown = ShadowStats::Kmod(Err("Operation not permitted (os error 1)".into()));
+        for (shadow, line) in [
+            (ShadowStats::Mmap, "\nshadow        mmap\n"),
+            (
+                unknown,
+                "\nshadow        kmod: counts unknown: Operation not permitted (os error 1)\n",
+            ),
+        ] {
+            let report = report(shadow);
+            assert!(report.contains(line), "{report}");
+        }
+        assert!(!Stats::default().to_string().contains("shadow"));
     }
 
     #[test]

@@ -10,10 +10,10 @@
 use std::{io, sync::Arc, time::Duration};
 
 use log::debug;
-use mmu::{Memory, MemoryError, Mmu};
+use mmu::{KmodError, Memory, MemoryError, Mmu};
 use sbe::{
-    Bus, Debugger, Decision, EventSource, Exit, Policy, Vcpu, VcpuConfig, VcpuError, Vector,
-    cpu::eflags,
+    Bus, Debugger, Decision, EventSource, Exit, NoWindows, Policy, Vcpu, VcpuConfig, VcpuError,
+    Vector, cpu::eflags,
 };
 use thiserror::Error;
 
@@ -25,6 +25,7 @@ use crate::{
     control::{Control, Request},
     devices::{self, Backends},
     ending::Ending,
+    kmod::{self, KmodConfig, ShadowStats},
     loader::{BootSource, Entry, EntryPoint, LoadError, Rom, place, rom},
     pace::Pace,
     stats::{Exits, Stats},
@@ -39,14 +40,17 @@ pub struct VmConfig {
     pub memory: u64,
     /// The processor.
     pub vcpu: VcpuConfig,
+    /// The use of the host's kernel module.
+    pub kmod: KmodConfig,
 }
 
 impl Default for VmConfig {
-    /// 256 MiB of RAM and the default processor.
+    /// 256 MiB of RAM, the default processor, and the kernel module where it can be opened.
     fn default() -> Self {
         Self {
             memory: 256 << 20,
             vcpu: VcpuConfig::default(),
+            kmod: KmodConfig::default(),
         }
     }
 }
@@ -79,6 +83,12 @@ pub enum VmError {
     /// The host did not grant the eventfd by which other threads wake the machine.
     #[error("eventfd: {0}")]
     Control(io::Error),
+    /// The host's kernel module is required, and is not there or cannot be used.
+    #[error(transparent)]
+    Kmod(KmodError),
+    /// The host's kernel module is required, and the processor has no use for it.
+    #[error("the kernel module fills windows, and there are none: {0}")]
+    NoWindows(NoWindows),
     /// The kernel or a ROM does not fit.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -166,10 +176,18 @@ impl Vm {
                 }
             }
         };
-        let mmu = Mmu::new(Arc::clone(&memory))?;
-        let mut vcpu = Vcpu::new(&config.vcpu, mmu)?;
+        let mut vcpu = Self::processor(config, &memory)?;
         entry.enter(&mut vcpu);
         Self::new(memory, vcpu)
+    }
+
+    /// A processor on `memory` after RESET.
+    pub(crate) fn processor(config: &VmConfig, memory: &Arc<Memory>) -> Result<Vcpu, VmError> {
+        let mut mmu = Mmu::new(Arc::clone(memory))?;
+        if let Some(kmod) = kmod::open(&config.kmod, &config.vcpu, memory)? {
+            mmu.tlb_mut().use_kmod(kmod);
+        }
+        Ok(Vcpu::new(&config.vcpu, mmu)?)
     }
 
     /// A machine of these parts and a PC's devices, just switched on.
@@ -348,6 +366,7 @@ impl Vm {
             ports: counts.ports.accessed().collect(),
             connected: self.board.connected_ports().collect(),
             translation: self.vcpu().translation().cloned(),
+            shadow: ShadowStats::new(self.vcpu().mmu.tlb().kmod()),
         }
     }
 

@@ -52,6 +52,7 @@ mod x87_note;
 pub use arena::CODE_CACHES;
 pub use cache::{CodePageReport, NoDump};
 pub use engine::{Outcome, Translator, is_flat};
+pub use signal::are_windows_possible;
 pub use stats::{Exits, Stats};
 pub use windows::{UnknownWindows, Windows};
 

@@ -1,7 +1,7 @@
 //! [`VcpuConfig`]: the choices that make a processor.
 
 use crate::cpu::model::CpuModel;
-use crate::translate::Windows;
+use crate::translate::{Windows, are_windows_possible};
 use std::io;
 use std::path::PathBuf;
 use thiserror::Error;
@@ -52,6 +52,35 @@ impl Default for VcpuConfig {
             jitdump: None,
         }
     }
+}
+
+impl VcpuConfig {
+    /// Checks that such a processor can have windows on this host.
+    ///
+    /// # Errors
+    /// The reason why it cannot.
+    pub fn check_windows(&self) -> Result<(), NoWindows> {
+        match (self.engine, self.windows) {
+            (Engine::Emulator, _) => Err(NoWindows::Emulator),
+            (Engine::Translator, Windows::Never) => Err(NoWindows::Never),
+            (Engine::Translator, _) if !are_windows_possible() => Err(NoWindows::Host),
+            (Engine::Translator, _) => Ok(()),
+        }
+    }
+}
+
+/// The reason why a processor has no windows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum NoWindows {
+    /// The engine is the emulator.
+    #[error("the emulator runs the guest")]
+    Emulator,
+    /// No address space is to get one.
+    #[error("windows are never to be used")]
+    Never,
+    /// The host does not let a process set the base of GS, or handle SIGSEGV.
+    #[error("the host does not let programs set GS's base")]
+    Host,
 }
 
 /// The reason why a processor could not be made.

@@ -36,7 +36,7 @@ use mmu::{LinearAddr, Mmu};
 use run::{begin, emulate, end, next_uninterrupted, pass_breakpoint, translate};
 use std::io;
 
-pub use config::{Engine, VcpuConfig, VcpuError};
+pub use config::{Engine, NoWindows, VcpuConfig, VcpuError};
 pub use exit::Exit;
 pub use state::VcpuState;
 

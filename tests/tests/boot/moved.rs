@@ -61,6 +61,7 @@ fn config(engine: Engine) -> VmConfig {
             engine,
             ..VcpuConfig::default()
         },
+        ..VmConfig::default()
     }
 }
 

@@ -84,6 +84,7 @@ fn run(engine: Engine, roms: &[Rom<'_>], start: &Start<'_>) -> Result<usize, Fai
             engine,
             ..VcpuConfig::default()
         },
+        ..VmConfig::default()
     };
     verdict(Vm::power_on(&config, roms, start).unwrap(), SLICES)
 }

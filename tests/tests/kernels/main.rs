@@ -107,6 +107,7 @@ fn run(
             windows,
             ..VcpuConfig::default()
         },
+        ..VmConfig::default()
     };
     let source = BootSource {
         kernel: &kernel,

@@ -99,6 +99,7 @@ fn run(engine: Engine, host: &mut Host) -> Stats {
             engine,
             ..VcpuConfig::default()
         },
+        ..VmConfig::default()
     };
     let source = BootSource {
         kernel: &kernel,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use guest_kernels::{Addition, Guest};
 use vmm::{
-    CpuModel, Engine, Entry, Windows,
+    CpuModel, Engine, Entry, KmodUse, Windows,
     gdb::Address,
     mmu::{self, MAX_RAM, MIN_RAM},
     parse,
@@ -95,6 +95,9 @@ pub struct BootArgs {
     /// run long.
     #[arg(long, value_name = "WHEN", default_value_t, hide_default_value = true)]
     pub windows: Windows,
+    /// Whether the host's kernel module fills windows (/dev/replex): auto, off or require. By default where it can be opened.
+    #[arg(long, value_name = "WHEN", default_value_t, hide_default_value = true)]
+    pub kmod: KmodUse,
     /// Distribution kernel to fetch, if it is not in the cache yet, and boot.
     #[arg(long, value_name = "NAME", default_value_t, conflicts_with_all = ["kernel", "rom"])]
     pub guest: Guest,

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use guest_kernels::Stage;
 use vmm::{
-    Console, Kernel, Start, StopReason, VcpuConfig, VcpuError, Vm, VmConfig, VmError,
+    Console, Kernel, KmodConfig, Start, StopReason, VcpuConfig, VcpuError, Vm, VmConfig, VmError,
     console::Channel,
     gdb::{self, Address, Gdb},
     loader::{BootSource, Cache, Protocol, linux_cmdline},
@@ -118,12 +118,19 @@ fn power_on(
                 measure_code: args.stats,
                 jitdump: args.jitdump.clone(),
             },
+            kmod: KmodConfig {
+                usage: args.kmod,
+                ..KmodConfig::default()
+            },
         };
         Vm::power_on(&config, &roms, start)
     };
     match (engine::choose(args.engine, power_on), &args.jitdump) {
         (Err(VmError::Processor(VcpuError::Jitdump(error))), Some(folder)) => {
             Err(error).with_context(|| format!("--jitdump {}", folder.display()))
+        }
+        (Err(error @ (VmError::Kmod(_) | VmError::NoWindows(_))), _) => {
+            Err(error).with_context(|| format!("--kmod {}", args.kmod))
         }
         (vm, _) => vm.with_context(what),
     }

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal};
 
 use env_logger::Builder;
 use log::LevelFilter;
-use vmm::{Action, Policy};
+use vmm::{Action, Policy, kmod};
 
 use crate::args::BootArgs;
 
@@ -31,6 +31,8 @@ pub fn policy(args: &BootArgs) -> Policy {
 pub fn start_log(args: &BootArgs) {
     let mut builder = Builder::new();
     builder.filter_level(LevelFilter::Error);
+    // Whoever has loaded the module wants to know why it is not used.
+    builder.filter_module(kmod::LOG_TARGET, LevelFilter::Warn);
     // gdb may have vectors traced, too.
     if args.trace_irq.is_some() || args.gdb.is_some() {
         builder.filter_module(TARGET, LevelFilter::Info);

@@ -21,6 +21,7 @@ fn config(engine: Engine) -> VmConfig {
             engine,
             ..VcpuConfig::default()
         },
+        ..VmConfig::default()
     }
 }
 

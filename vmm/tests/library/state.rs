@@ -68,6 +68,7 @@ fn config(engine: Engine) -> VmConfig {
             verify_code: true,
             ..VcpuConfig::default()
         },
+        ..VmConfig::default()
     }
 }
 

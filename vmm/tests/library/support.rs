@@ -56,6 +56,7 @@ pub fn machine_with(vcpu: VcpuConfig, code: &[u8]) -> Vm {
     let config = VmConfig {
         memory: 16 << 20,
         vcpu,
+        ..VmConfig::default()
     };
     let source = BootSource {
         kernel: &kernel,

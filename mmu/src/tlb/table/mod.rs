@@ -32,13 +32,16 @@ use std::sync::Arc;
 
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::libc::off_t;
+use smallvec::SmallVec;
 
 use super::view::{SlotId, View, ViewSet};
 use crate::addr::{Frame, LinearPage, PAGE_SHIFT};
 use crate::memfd;
 use crate::memory::Memory;
 use crate::paging::{Access, Privilege};
-use crate::shadow::{Extent, MOST_IN_ALL, SHADOW_PAGES, Shadow, Window};
+use crate::shadow::{
+    self, Extent, Kmod, KmodWindow, LazyShadow, MOST_IN_ALL, SHADOW_PAGES, UserTables, Window,
+};
 pub use access::Order;
 pub(super) use part::Part;
 use part::{REGION_SHIFT, Residency};
@@ -51,7 +54,11 @@ pub const SLOT_PRESENT: u64 = 1;
 /// Linear pages whose slots each set has for itself: those that a shadow can map.
 pub(super) const OWN_PAGES: u32 = SHADOW_PAGES;
 
+const _: () = assert!(SLOT_PRESENT == shadow::SLOT_PRESENT);
 const _: () = assert!(OWN_PAGES.is_multiple_of(1 << REGION_SHIFT));
+
+/// Pages that are mapped in a window together, if their frames allow that: an aligned group.
+const GROUP: u32 = 16;
 
 /// Slots from one view to the next. Those beyond the linear pages stay empty: see [`View::STRIDE`].
 const VIEW_SLOTS: usize = View::STRIDE / size_of::<u64>();
@@ -69,7 +76,7 @@ struct Set {
     slots: Slots,
     own: Box<Residency>,
     /// The shadow of the space for its programs, where that pays.
-    window: Option<Box<dyn Shadow>>,
+    window: Option<LazyShadow>,
 }
 
 impl Set {
@@ -102,6 +109,8 @@ pub struct Tables {
     drops: u64,
     /// Counts the host calls that windows have taken.
     remaps: u64,
+    /// The host's kernel module, which is to fill windows.
+    kmod: Option<Arc<Kmod>>,
 }
 
 // SAFETY: `base` points into the mapping of a set that the value owns, and is not tied to a thread.
@@ -126,6 +135,7 @@ impl Tables {
             windowed_epoch: 0,
             drops: 0,
             remaps: 0,
+            kmod: None,
         })
     }
 
@@ -203,7 +213,7 @@ impl Tables {
         let (base, pages, residency, window) = match id {
             PartId::Own(set) => {
                 let set = &mut self.sets[usize::from(set)];
-                let window = set.window.as_deref_mut();
+                let window = set.window.as_mut();
                 (set.slots.base(), 0..OWN_PAGES, &mut set.own, window)
             }
             PartId::Shared => {
@@ -220,40 +230,92 @@ impl Tables {
             windowed_epoch: &mut self.windowed_epoch,
             drops: &mut self.drops,
             window,
-            remaps: &mut self.remaps,
         }
     }
 
     /// Host address that stands for linear address 0 in the window of the present address space, if it has one. A window is 4 GiB
     /// of host addresses in which a program's pages below 0xc0000000 are mapped while the user's slots for them are filled,
-    /// writable where the write slot is. All else there is inaccessible, and so is the page after the 4 GiB.
+    /// writable where the write slot is. All else there is inaccessible, and so is the page after the 4 GiB. Pages whose slots
+    /// were emptied stay mapped until [`Self::settle_window`].
     #[inline]
     pub fn window(&self) -> Option<u64> {
         let window = self.current_set().window.as_ref();
-        window.map(|window| window.base())
+        window.map(LazyShadow::base)
     }
 
-    /// The number of times that host pages were mapped or unmapped for windows.
+    /// Whether the present window, if there is one, shows no page whose slots were emptied.
+    #[inline]
+    pub fn is_window_settled(&self) -> bool {
+        let window = self.current_set().window.as_ref();
+        window.is_none_or(LazyShadow::is_settled)
+    }
+
+    /// Makes inaccessible what the present window shows of pages whose slots were emptied: to be called each time before code
+    /// uses it.
+    pub fn settle_window(&mut self) {
+        if let Some(window) = &mut self.sets[usize::from(self.current)].window {
+            self.remaps += window.settle();
+        }
+    }
+
+    /// Lets the host's kernel module, opened for the memory of these tables, fill the windows that are opened from now on.
+    pub fn use_kmod(&mut self, kmod: Arc<Kmod>) {
+        self.kmod = Some(kmod);
+    }
+
+    /// The host's kernel module that fills windows, if one does.
+    pub fn kmod(&self) -> Option<&Kmod> {
+        self.kmod.as_deref()
+    }
+
+    /// Whether the present window shows pages as soon as their slots are filled.
+    pub fn shows_slots(&self) -> bool {
+        self.kmod.is_some() && self.current_set().window.is_some()
+    }
+
+    /// The number of host calls by which pages were mapped or unmapped for windows.
     pub fn remaps(&self) -> u64 {
         self.remaps
     }
 
-    /// Opens a window on the present address space and maps all pages that it has slots for. The code slots of its programs
+    /// Opens a window on the present address space, which shows all pages that it has slots for. The code slots of its programs
     /// become empty, and [`Self::fetch_epoch`] increases.
     ///
     /// # Errors
     /// The host's error if it grants no address space.
     pub fn open_window(&mut self) -> io::Result<()> {
-        let mut window = Window::new(Arc::clone(&self.memory))?;
+        let window = match self.kmod_window() {
+            Some(window) => LazyShadow::new(Box::new(window)),
+            None => self.mapped_window()?,
+        };
+        self.sets[usize::from(self.current)].window = Some(window);
+        self.change_user_code();
+        Ok(())
+    }
+
+    /// A window on the present address space that the host's kernel module fills, if there is one.
+    fn kmod_window(&self) -> Option<KmodWindow> {
+        let kmod = self.kmod.as_ref()?;
+        let [read, write] = [Access::Read, Access::Write].map(|access| {
+            let table = self.base(View::of(access, Privilege::User));
+            table.expose_provenance() as u64
+        });
+        let window = KmodWindow::new(kmod, &self.memory, UserTables { read, write });
+        window
+            .inspect_err(|error| kmod.report_failure(&format_args!("grants no window: {error}")))
+            .ok()
+    }
+
+    /// A window on the present address space, in which all pages that it has slots for are mapped.
+    fn mapped_window(&mut self) -> io::Result<LazyShadow> {
+        let window = Window::new(Arc::clone(&self.memory))?;
+        let mut window = LazyShadow::new(Box::new(window));
         let slots = self.part(PartId::Own(self.current)).user_slots();
         for extent in extents(&slots, self.memory.host_base()) {
             self.limit_windows(window.count());
-            window.map(extent)?;
-            self.remaps += 1;
+            self.remaps += window.show(extent)?;
         }
-        self.sets[usize::from(self.current)].window = Some(Box::new(window));
-        self.change_user_code();
-        Ok(())
+        Ok(window)
     }
 
     /// Closes the window on the present address space, with the same effects as [`Self::open_window`].
@@ -280,29 +342,52 @@ impl Tables {
         self.part(PartId::Own(set)).clear(code, 0..OWN_PAGES);
     }
 
-    /// Maps the page in the window according to the user's slots for it. Returns whether the access is then possible.
+    /// Maps the page in the window according to the user's slots for it, and settles the window. Returns whether the access is then
+    /// possible.
     pub fn map_in_window(&mut self, page: LinearPage, access: Access) -> bool {
-        let [read, write] = [Access::Read, Access::Write]
-            .map(|access| self.slot(View::of(access, Privilege::User), page));
         let Some(window) = &self.current_set().window else {
             return false;
         };
-        let writes = access == Access::Write;
         let mapped_here = window.count();
-        if page.get() >= OWN_PAGES || window.allows(page, writes) {
-            return window.allows(page, writes);
-        }
-        let host_base = self.memory.host_base();
-        let Some(extent) = extents(&[(page.get(), [read, write])], host_base).pop() else {
+        let Some(extent) = self.extent_around(page) else {
             return false;
         };
-        self.remaps += 1;
         self.limit_windows(mapped_here);
+        self.settle_window();
+        self.show(extent) && (access == Access::Read || extent.writable)
+    }
+
+    /// The extent around `page` that the user's slots map, within a group of pages.
+    fn extent_around(&self, page: LinearPage) -> Option<Extent> {
+        if page.get() >= OWN_PAGES {
+            return None;
+        }
+        let first = page.get() & !(GROUP - 1);
+        let slots = (first..first + GROUP).map(|page| (page, self.user_slots(page)));
+        let slots: SmallVec<[_; GROUP as usize]> =
+            slots.filter(|(_, [read, _])| *read != 0).collect();
+        let extents = extents(&slots, self.memory.host_base());
+        extents
+            .into_iter()
+            .find(|extent| (extent.page..extent.page + extent.pages).contains(&page.get()))
+    }
+
+    /// The user's read and write slots of a page.
+    fn user_slots(&self, page: u32) -> [u64; 2] {
+        [Access::Read, Access::Write].map(|access| {
+            let view = View::of(access, Privilege::User);
+            self.slot(view, LinearPage::truncated(page))
+        })
+    }
+
+    /// Shows the pages in the present window, which is settled. Returns whether they are accessible.
+    fn show(&mut self, extent: Extent) -> bool {
         let Some(window) = &mut self.sets[usize::from(self.current)].window else {
             return false;
         };
-        let mapped = read != 0 && window.map(extent).is_ok();
-        mapped && window.allows(page, writes)
+        let shown = window.show(extent);
+        self.remaps += shown.as_ref().unwrap_or(&1);
+        shown.is_ok()
     }
 
     /// Empties the windows of other sets than the current one if all of them and `mapped_here` pages are too many.
@@ -314,7 +399,7 @@ impl Tables {
         let mapped: usize = windows.iter().map(|window| window.count()).sum();
         if mapped + mapped_here > MOST_IN_ALL {
             for window in &mut windows {
-                self.remaps += u64::from(window.unmap(0..OWN_PAGES));
+                self.remaps += window.hide_all();
             }
         }
     }

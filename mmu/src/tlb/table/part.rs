@@ -7,7 +7,7 @@ use std::slice;
 use super::VIEW_SLOTS;
 use crate::addr::{LinearPage, PAGE_SIZE};
 use crate::paging::{Access, Privilege};
-use crate::shadow::Shadow;
+use crate::shadow::LazyShadow;
 use crate::tlb::view::{SlotId, View, ViewSet};
 
 /// log2 of the linear pages of a *region*, whose slots fill one host page of a table.
@@ -106,9 +106,7 @@ pub(crate) struct Part<'a> {
     /// Count of the times that slots of any view were emptied.
     pub(super) drops: &'a mut u64,
     /// The window on the part.
-    pub(super) window: Option<&'a mut (dyn Shadow + 'static)>,
-    /// Count of the host calls that windows have taken.
-    pub(super) remaps: &'a mut u64,
+    pub(super) window: Option<&'a mut LazyShadow>,
 }
 
 impl Part<'_> {
@@ -117,7 +115,7 @@ impl Part<'_> {
         let page = slot.page.get();
         let before = std::mem::replace(&mut self.slots(slot.view, page..page + 1)[0], value);
         if before != 0 && before != value {
-            self.unmap(slot.view, page..page + 1);
+            self.mark_stale(slot.view, page..page + 1);
         }
         self.residency.touch(slot);
     }
@@ -174,7 +172,7 @@ impl Part<'_> {
             return;
         }
         slots.fill(0);
-        self.unmap(view, pages);
+        self.mark_stale(view, pages);
         *self.drops += 1;
         if view.is_fetch() {
             self.fetch_epochs[view.privilege() as usize] += 1;
@@ -184,10 +182,10 @@ impl Part<'_> {
         }
     }
 
-    /// Unmaps pages whose slots in `view` have changed from the window.
-    fn unmap(&mut self, view: View, pages: Range<u32>) {
+    /// Tells the window of pages whose slots in `view` have changed.
+    fn mark_stale(&mut self, view: View, pages: Range<u32>) {
         if let Some(window) = self.window.as_deref_mut().filter(|_| view.is_windowed()) {
-            *self.remaps += u64::from(window.unmap(pages));
+            window.mark_stale(pages);
         }
     }
 

@@ -44,6 +44,10 @@ enum Step {
     /// A window on the present space opens.
     OpenWindow,
     CloseWindow,
+    /// Code is about to use the window.
+    SettleWindow,
+    /// A page-fault handler returns to a program.
+    FillAfterFault,
 }
 
 #[derive(Clone, Debug)]
@@ -269,8 +273,11 @@ impl Guest {
         assert!(!shown || cached, "shows what is not cached");
     }
 
-    /// Checks the present window, whose mapped pages must be cached.
+    /// Checks the present window, once it is settled: its mapped pages must be cached.
     fn check_window(&self) -> Result<(), TestCaseError> {
+        if !self.pair.mmu.tlb().is_window_settled() {
+            return Ok(());
+        }
         let Some(base) = self.pair.mmu.tlb().window() else {
             return Ok(());
         };
@@ -352,6 +359,11 @@ impl Guest {
                 }
             }
             Step::CloseWindow => self.pair.mmu.tlb_mut().close_window(),
+            Step::FillAfterFault => self.pair.mmu.fill_after_fault(),
+            Step::SettleWindow => {
+                self.pair.mmu.tlb_mut().settle_window();
+                prop_assert!(self.pair.mmu.tlb().is_window_settled());
+            }
             Step::FlushAll => {
                 self.pair.mmu.flush_all();
                 self.nothing_is_stale();

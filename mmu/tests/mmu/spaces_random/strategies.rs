@@ -88,8 +88,10 @@ pub(super) fn step(pae: bool) -> impl Strategy<Value = Step> {
         1 => Just(Step::ClearCode),
         1 => Just(Step::ToggleWp),
         1 => Just(Step::FlushAll),
-        2 => Just(Step::OpenWindow),
+        3 => Just(Step::OpenWindow),
         1 => Just(Step::CloseWindow),
+        6 => Just(Step::SettleWindow),
+        10 => Just(Step::FillAfterFault),
     ]
 }
 

@@ -138,6 +138,7 @@ impl Translator {
             if self.violation().is_some() {
                 break Outcome::Emulate;
             }
+            self.settle_window(cx);
             self.execute(target, polls);
             let reason = self.context.reason();
             if reason == Reason::Budget && *polls == 0 {
@@ -150,6 +151,7 @@ impl Translator {
             }
         };
         self.store(cx);
+        self.cache.stats_mut().remaps = cx.mmu.tlb().remaps();
         outcome
     }
 
@@ -163,6 +165,18 @@ impl Translator {
         self.stack.make_room(&mut self.context);
         self.cache.run(&mut self.context, target);
         *polls -= granted - self.context.polls;
+    }
+
+    /// Makes sure that a program finds nothing in its window that its page tables have lost. While the kernel runs, this is put
+    /// off: the one way from it to a program that emitted code has is SYSEXIT, which is then the emulator's.
+    fn settle_window(&mut self, cx: &mut Exec<'_>) {
+        if cx.mmu.tlb().is_window_settled() {
+            return;
+        }
+        match self.mode() {
+            Mode::Supervisor => self.context.sysexit_usable = 0,
+            Mode::User | Mode::Windowed => cx.mmu.tlb_mut().settle_window(),
+        }
     }
 
     /// Serves an exit of emitted code. Returns the host address at which it continues; `None` when the emulator has to

@@ -1,9 +1,10 @@
 //! Small programs on both engines: registers, flags and memory must agree.
 
 mod users;
+mod windows;
 mod x87;
 
-use crate::{EmptyBus, Engine, Exit, Vcpu, VcpuConfig};
+use crate::{EmptyBus, Engine, Exit, Vcpu, VcpuConfig, Windows};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use mmu::{GuestPhys, Memory, Mmu};
@@ -15,7 +16,7 @@ const ORIGIN: u32 = 0x0010_0000;
 const STACK: u32 = 0x0020_0000;
 const MEMORY: u64 = 4 << 20;
 
-/// A processor as `config` says, about to execute `code`.
+/// A processor about to execute `code`.
 fn processor(config: &VcpuConfig, code: &[u8]) -> Vcpu {
     let phys = Memory::new(MEMORY).expect("memory");
     phys.write(GuestPhys::new(ORIGIN.into()), code)
@@ -27,7 +28,7 @@ fn processor(config: &VcpuConfig, code: &[u8]) -> Vcpu {
     vcpu
 }
 
-/// Runs `code` to its HLT on a processor as `config` says.
+/// Runs `code` to its HLT.
 fn run(config: &VcpuConfig, code: &[u8]) -> Vcpu {
     let engine = config.engine;
     let mut vcpu = processor(config, code);
@@ -42,38 +43,44 @@ fn run(config: &VcpuConfig, code: &[u8]) -> Vcpu {
 }
 
 fn agree(program: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>) -> Vcpu {
-    agree_with(&VcpuConfig::default(), program)
+    agree_within(VcpuConfig::default().code_cache, program)
 }
 
-/// Runs a program on both engines, with a translator as `config` says.
-fn agree_with(
-    config: &VcpuConfig,
+/// Runs a program on both engines, with and without windows, and with room for `code_cache` bytes of translated code.
+fn agree_within(
+    code_cache: usize,
     program: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>,
 ) -> Vcpu {
     let mut assembler = CodeAssembler::new(32).expect("32 bits");
     program(&mut assembler).expect("a program");
     let code = &assembler.assemble(ORIGIN.into()).expect("assembles");
-    let [reference, translated] = [Engine::Emulator, Engine::Translator].map(|engine| {
-        let config = VcpuConfig {
-            engine,
-            ..config.clone()
-        };
-        run(&config, code)
-    });
-    assert_eq!(reference.cpu.fpu, translated.cpu.fpu);
-    assert_eq!(reference.cpu.regs, translated.cpu.regs);
-    assert_eq!(reference.cpu.eip, translated.cpu.eip);
-    assert_eq!(reference.cpu.eflags, translated.cpu.eflags);
-    let bytes = |vcpu: &Vcpu| {
-        let mut bytes = vec![0; MEMORY as usize - STACK as usize / 2];
-        vcpu.mmu
-            .memory()
-            .read(GuestPhys::new(u64::from(STACK) / 2), &mut bytes)
-            .expect("memory");
-        bytes
+    let config = |engine, windows| VcpuConfig {
+        engine,
+        windows,
+        code_cache,
+        ..VcpuConfig::default()
     };
-    assert!(bytes(&reference) == bytes(&translated), "memory differs");
+    let reference = run(&config(Engine::Emulator, Windows::Never), code);
+    let windowed = run(&config(Engine::Translator, Windows::Always), code);
+    let translated = run(&config(Engine::Translator, Windows::Never), code);
+    for other in [&windowed, &translated] {
+        assert_eq!(reference.cpu.fpu, other.cpu.fpu);
+        assert_eq!(reference.cpu.regs, other.cpu.regs);
+        assert_eq!(reference.cpu.eip, other.cpu.eip);
+        assert_eq!(reference.cpu.eflags, other.cpu.eflags);
+        assert!(bytes(&reference) == bytes(other), "memory differs");
+    }
     translated
+}
+
+/// The contents of memory from the stack on.
+fn bytes(vcpu: &Vcpu) -> Vec<u8> {
+    let mut bytes = vec![0; MEMORY as usize - STACK as usize / 2];
+    let memory = vcpu.mmu.memory();
+    memory
+        .read(GuestPhys::new(u64::from(STACK) / 2), &mut bytes)
+        .expect("memory");
+    bytes
 }
 
 #[test]

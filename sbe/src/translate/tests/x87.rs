@@ -2,9 +2,9 @@
 //! instruction, and the same on both engines (SDM Vol. 1, 8.1.8 "x87 FPU Instruction and Data (Operand) Pointers").
 
 use super::users::{HANDLER, LAST_SELECTOR, USER, set_up, write};
-use super::{ORIGIN, Program, STACK, agree_with, processor};
+use super::{ORIGIN, Program, STACK, agree_within, processor};
 use crate::cpu::fpu::Pointers;
-use crate::{EmptyBus, Engine, Exit, Vcpu, VcpuConfig, Windows};
+use crate::{EmptyBus, Exit, Vcpu, VcpuConfig};
 use iced_x86::code_asm::*;
 use mmu::GuestPhys;
 
@@ -34,12 +34,12 @@ const OSFXSR: i32 = 1 << 9;
 
 /// Runs a program on both engines.
 fn agree(program: impl FnOnce(&mut CodeAssembler) -> Program) -> Vcpu {
-    agree_in(&VcpuConfig::default(), program)
+    agree_in(VcpuConfig::default().code_cache, program)
 }
 
-/// Runs a program on both engines, with a translator as `config` says.
-fn agree_in(config: &VcpuConfig, program: impl FnOnce(&mut CodeAssembler) -> Program) -> Vcpu {
-    let vcpu = agree_with(config, |a| {
+/// Runs a program on both engines, with room for `code_cache` bytes of translated code.
+fn agree_in(code_cache: usize, program: impl FnOnce(&mut CodeAssembler) -> Program) -> Vcpu {
+    let vcpu = agree_within(code_cache, |a| {
         a.mov(eax, OSFXSR)?;
         a.mov(cr4, eax)?;
         program(a)
@@ -309,27 +309,21 @@ fn a_fault_behind_an_instruction_finds_its_note() {
             DATA + 0x28,
         ),
     ];
-    for windows in Windows::ALL {
-        let config = VcpuConfig {
-            windows,
-            ..VcpuConfig::default()
+    for (before, fop, offset, fdp) in cases {
+        let vcpu = agree(|a| {
+            in_user_mode(a, |a| {
+                before(a)?;
+                a.fstp(qword_ptr(ABSENT))
+            })
+        });
+        let expected = Pointers {
+            fop,
+            fip: USER + offset,
+            fcs: 24 | 3,
+            fdp,
+            fds: 32 | 3,
         };
-        for (before, fop, offset, fdp) in cases {
-            let vcpu = agree_in(&config, |a| {
-                in_user_mode(a, |a| {
-                    before(a)?;
-                    a.fstp(qword_ptr(ABSENT))
-                })
-            });
-            let expected = Pointers {
-                fop,
-                fip: USER + offset,
-                fcs: 24 | 3,
-                fdp,
-                fds: 32 | 3,
-            };
-            assert_eq!(stored(&vcpu, 0), expected, "windows: {windows}");
-        }
+        assert_eq!(stored(&vcpu, 0), expected);
     }
 }
 
@@ -402,11 +396,7 @@ fn pointers_outlive_the_code_that_set_them() {
     /// Instructions whose code fills the smallest code cache.
     const MANY: usize = 20_000;
     const LEAST_CODE_CACHE: usize = 1 << 20;
-    let config = VcpuConfig {
-        code_cache: LEAST_CODE_CACHE,
-        ..VcpuConfig::default()
-    };
-    let vcpu = agree_in(&config, |a| {
+    let vcpu = agree_in(LEAST_CODE_CACHE, |a| {
         a.fninit()?;
         a.fld(dword_ptr(DATA))?;
         for _ in 0..MANY {
@@ -455,11 +445,7 @@ fn a_processor_that_stops_has_the_pointers() {
     };
     endless(&mut assembler).expect("a program");
     let code = assembler.assemble(ORIGIN.into()).expect("assembles");
-    let config = VcpuConfig {
-        engine: Engine::Translator,
-        ..VcpuConfig::default()
-    };
-    let mut vcpu = processor(&config, &code);
+    let mut vcpu = processor(&VcpuConfig::default(), &code);
     for _ in 0..3 {
         assert_eq!(vcpu.run(&mut EmptyBus, 100), Exit::Budget);
         let saved = vcpu.save(0).cpu.fpu;

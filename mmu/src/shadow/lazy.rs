@@ -1,0 +1,79 @@
+//! [`LazyShadow`]: a shadow that hides pages in batches, some time after their slots were emptied.
+//!
+//! ```text
+//!   a slot is emptied ──► mark_stale ──► ... ──► settle, before code next uses the shadow
+//! ```
+//!
+//! Only translated code uses a shadow. While it does not execute, pages may be shown that have no slots any more; they are
+//! *stale*. What empties many slots, a fork or a flush, then takes few host calls; a shadow that nobody uses again takes none.
+
+use std::io;
+use std::ops::Range;
+
+use super::stale::StalePages;
+use super::{Extent, SHADOW_PAGES, Shadow};
+
+/// A shadow and its stale pages.
+#[derive(Debug)]
+pub(crate) struct LazyShadow {
+    shadow: Box<dyn Shadow>,
+    stale: StalePages,
+}
+
+impl LazyShadow {
+    /// Takes over a shadow that shows nothing.
+    pub(crate) fn new(shadow: Box<dyn Shadow>) -> Self {
+        Self {
+            shadow,
+            stale: StalePages::default(),
+        }
+    }
+
+    /// See [`Shadow::base`].
+    #[inline]
+    pub(crate) fn base(&self) -> u64 {
+        self.shadow.base()
+    }
+
+    /// See [`Shadow::count`].
+    pub(crate) fn count(&self) -> usize {
+        self.shadow.count()
+    }
+
+    /// Notes pages, at least one, whose slots were emptied or changed.
+    pub(crate) fn mark_stale(&mut self, pages: Range<u32>) {
+        self.stale.add(pages);
+    }
+
+    /// Whether no page is stale.
+    #[inline]
+    pub(crate) fn is_settled(&self) -> bool {
+        self.stale.is_empty()
+    }
+
+    /// Hides the stale pages. Returns the number of host calls that it took.
+    pub(crate) fn settle(&mut self) -> u64 {
+        if self.is_settled() {
+            return 0;
+        }
+        let calls = self.shadow.hide(self.stale.ranges());
+        self.stale.clear();
+        calls
+    }
+
+    /// Shows pages, see [`Shadow::show`]. Nothing may be stale.
+    ///
+    /// # Errors
+    /// The host's error; the pages are then inaccessible.
+    pub(crate) fn show(&mut self, extent: Extent) -> io::Result<u64> {
+        assert!(self.is_settled(), "stale pages are hidden first");
+        self.shadow.show(extent)
+    }
+
+    /// Hides everything. Returns the number of host calls that it took.
+    pub(crate) fn hide_all(&mut self) -> u64 {
+        self.stale.clear();
+        let all = 0..SHADOW_PAGES;
+        self.shadow.hide(&[all])
+    }
+}
