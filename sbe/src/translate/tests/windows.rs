@@ -47,7 +47,7 @@ fn a_page_that_the_kernel_has_taken_into_use_is_gone_behind_sysexit() {
             a.wrmsr()?;
         }
         for (part, code) in [(0, first as Part), (4, second)] {
-            place(a, |a| code(a))?;
+            place(a, code)?;
             a.mov(dword_ptr(PARTS + part), ebx)?;
         }
         // The first round is for the code to be known.

@@ -4,7 +4,7 @@
 use super::users::{HANDLER, LAST_SELECTOR, USER, set_up, write};
 use super::{ORIGIN, Program, STACK, agree_within, processor};
 use crate::cpu::fpu::Pointers;
-use crate::{EmptyBus, Engine, Exit, Vcpu, VcpuConfig};
+use crate::{EmptyBus, Exit, Vcpu, VcpuConfig};
 use iced_x86::code_asm::*;
 use mmu::GuestPhys;
 
