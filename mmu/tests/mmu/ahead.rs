@@ -150,7 +150,7 @@ fn what_is_no_ram_gets_no_write_slot() {
     };
     expect(READ, rom, RAM | ALL);
     expect(NONE, |_| (), 0xa_0000 | ALL);
-    expect(NONE, |_| (), RAM + 0x1000 | ALL);
+    expect(NONE, |_| (), (RAM + 0x1000) | ALL);
 }
 
 #[test]
