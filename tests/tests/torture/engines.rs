@@ -59,6 +59,7 @@ fn run(
             windows,
             ..VcpuConfig::default()
         },
+        ..VmConfig::default()
     };
     let source = BootSource {
         kernel: &Kernel::read(kernel().elf.to_vec(), None, &mut |_| ()).unwrap(),
