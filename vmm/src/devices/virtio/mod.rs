@@ -22,6 +22,8 @@ mod interrupt;
 mod layout;
 mod queue;
 mod rng;
+#[cfg(test)]
+mod tests;
 mod transport;
 mod worker;
 
