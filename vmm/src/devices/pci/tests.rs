@@ -114,7 +114,7 @@ fn address(device: u32, register: u32) -> u32 {
 fn read(board: &mut Board, device: u32, register: u32, width: Width) -> u32 {
     board.port_write(0xcf8, Width::Dword, address(device, register));
     let value = board.port_read(0xcfc + (register & 3) as u16, width);
-    let bits = 8 * width.bytes() as u32;
+    let bits = 8 * width.bytes();
     value & u32::MAX >> (32 - bits)
 }
 

@@ -104,7 +104,7 @@ impl Driver {
 
     pub fn read(&mut self, register: u16, width: Width) -> u32 {
         let value = self.board.port_read(BASE + register, width);
-        value & u32::MAX >> (32 - 8 * width.bytes() as u32)
+        value & u32::MAX >> (32 - 8 * width.bytes())
     }
 
     pub fn write(&mut self, register: u16, width: Width, value: u32) {
