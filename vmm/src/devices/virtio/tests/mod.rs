@@ -1,0 +1,6 @@
+//! Devices as a driver sees them: through I/O ports, rings in memory, and the interrupt line.
+
+pub mod driver;
+pub mod echo;
+mod rings;
+mod transport;
