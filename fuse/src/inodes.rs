@@ -263,9 +263,12 @@ impl Inodes {
     /// Returns the inode, for [`Inodes::found`] if it has a name after all.
     pub fn hold(&mut self, host: &Host, dir: u64, name: Name<'_>) -> Option<u64> {
         let node = *self.by_place.get(&Place::new(dir, name))?;
-        // One that cannot be found now is stale anyway.
-        let _ = self.file(host, node);
+        let file = self.file(host, node);
         self.displace(node);
+        // One that could not be found is stale anyway.
+        if let Ok(file) = file {
+            self.keep(node, &file);
+        }
         Some(node)
     }
 
