@@ -27,7 +27,7 @@ fn shared() -> (tempfile::TempDir, Client) {
 fn what_is_written_is_read_and_is_on_the_host() {
     let (dir, mut client) = shared();
     let (entry, open) = client.create(ROOT, b"f", O_RDWR, 0o640).unwrap();
-    let data: Vec<u8> = (0..1 << 20).map(|i: u32| (i * 7 >> 3) as u8).collect();
+    let data: Vec<u8> = (0..1 << 20).map(|i: u32| ((i * 7) >> 3) as u8).collect();
     assert_eq!(client.write(open.fh, 0, &data), Ok(1 << 20));
     assert_eq!(client.write(open.fh, 1 << 20, b"end"), Ok(3));
     assert_eq!(client.read(open.fh, 0, 1 << 20).unwrap(), data);

@@ -29,6 +29,11 @@ if [ -d /replex/modules ]; then
     done
     rm -r /replex/modules
 fi
+mounted=0
+if [ -e /replex/mounts ]; then
+    . /replex/mounts
+    mounted=$?
+fi
 cd /root
 
 if [ -e /replex/winsize ]; then
@@ -46,15 +51,30 @@ debug_exit() {
     printf "\\$(printf %03o "$1")" | dd of=/dev/port bs=1 seek=244 conv=notrunc 2> /dev/null
 }
 
+# Takes off the directories of the host, so that all that was written is there.
+release() {
+    if [ -e /replex/mounts ]; then
+        cd /
+        umount -a -t virtiofs 2> /dev/null || sync
+    fi
+}
+
+# A command must not run without its directories.
+if [ -e /replex/exec ] && [ "$mounted" != 0 ]; then
+    drain /dev/console
+    debug_exit 124
+fi
 if [ -e /replex/exec ]; then
     stty raw -echo
     stty raw -echo < /dev/ttyS1
     sh /replex/exec < /dev/null > /dev/ttyS1
     status=$?
+    release
     drain /dev/ttyS1
     drain /dev/console
     debug_exit "$status"
 else
     setsid cttyhack sh -l
+    release
 fi
 poweroff -f

@@ -5,6 +5,7 @@
 //! | `/replex/exec` | the shell script to run instead of an interactive shell |
 //! | `/replex/winsize` | the size of the terminal on the console, "ROWS COLUMNS" |
 //! | `/replex/modules/NN-NAME.ko` | kernel modules, to be inserted in this order |
+//! | `/replex/mounts` | the shell script that mounts directories of the host; it fails if one cannot be mounted |
 //!
 //! /init runs `/replex/exec` with standard input from /dev/null, standard output on ttyS1 (raw, byte for byte) and
 //! standard error on the console. Then it waits until both are sent and writes the exit status, 0 to 255, to I/O port
@@ -16,6 +17,32 @@ const FOLDER: &str = "replex";
 const EXEC_FILE: &str = "replex/exec";
 const WINSIZE_FILE: &str = "replex/winsize";
 const MODULES_FOLDER: &str = "replex/modules";
+const MOUNTS_FILE: &str = "replex/mounts";
+
+/// A directory of the host, to be mounted by /init.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// The tag of the virtio-fs device.
+    pub tag: String,
+    /// Where it is mounted, an absolute path. Missing folders are made.
+    pub path: String,
+    /// Whether the guest's kernel refuses changes.
+    pub read_only: bool,
+}
+
+impl Mount {
+    /// Returns the commands that mount it.
+    fn script(&self) -> String {
+        let [tag, path] = [&self.tag, &self.path].map(|text| quoted(text));
+        let access = if self.read_only { "ro" } else { "rw" };
+        format!("mkdir -p {path} && mount -t virtiofs -o {access} {tag} {path}")
+    }
+}
+
+/// Returns `text` as one word of a shell's.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
 
 /// Makes the session archive for a boot that runs the shell command `command`, which may have several lines, on a
 /// terminal of `winsize` (rows, columns). It belongs after the base archive, at a multiple of
@@ -42,6 +69,16 @@ pub(crate) fn modules_archive(modules: &[(String, Vec<u8>)]) -> Vec<u8> {
             module,
         );
     }
+    archive.finish()
+}
+
+/// Makes the archive that has /init mount directories of the host, in this order. It belongs after the base archive, at a multiple
+/// of [`ALIGNMENT`](super::ALIGNMENT).
+pub fn mounts_archive(mounts: &[Mount]) -> Vec<u8> {
+    let scripts: Vec<_> = mounts.iter().map(Mount::script).collect();
+    let mut archive = Archive::default();
+    archive.folder(FOLDER, 0o755);
+    archive.file(MOUNTS_FILE, 0o644, scripts.join(" &&\n").as_bytes());
     archive.finish()
 }
 
@@ -95,6 +132,22 @@ mod tests {
         assert_eq!(
             content(&members, WINSIZE_FILE),
             Some(b"50 132\n".as_slice())
+        );
+    }
+
+    #[test]
+    fn mounts_are_quoted() {
+        let mount = |path: &str, read_only| Mount {
+            tag: "volume0".into(),
+            path: path.into(),
+            read_only,
+        };
+        let archive = mounts_archive(&[mount("/a b", false), mount("/it's $HOME", true)]);
+        let expected = "mkdir -p '/a b' && mount -t virtiofs -o rw 'volume0' '/a b' &&\n\
+            mkdir -p '/it'\\''s $HOME' && mount -t virtiofs -o ro 'volume0' '/it'\\''s $HOME'";
+        assert_eq!(
+            content(&members(&archive), MOUNTS_FILE),
+            Some(expected.as_bytes())
         );
     }
 

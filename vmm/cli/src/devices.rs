@@ -9,7 +9,7 @@ use vmm::{
     },
 };
 
-use crate::args::BootArgs;
+use crate::{args::BootArgs, volume};
 
 /// A device that the command line asks for.
 pub struct Wanted {
@@ -34,6 +34,13 @@ pub fn open(args: &BootArgs) -> Result<Vec<Wanted>> {
             option: "--rng".into(),
             driver: "virtio-rng",
             device: Box::new(Rng::default()),
+        });
+    }
+    for fs in volume::open(&args.volume)? {
+        devices.push(Wanted {
+            option: "--volume".into(),
+            driver: "virtiofs",
+            device: Box::new(fs),
         });
     }
     Ok(devices)

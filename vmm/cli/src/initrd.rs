@@ -4,13 +4,14 @@
 use std::{io, path::Path};
 
 use anyhow::{Context, Result, bail};
-use guest_kernels::{ALIGNMENT, added_archives, exec_archive, winsize_archive};
+use guest_kernels::{ALIGNMENT, added_archives, exec_archive, mounts_archive, winsize_archive};
 use vmm::loader::Protocol;
 
 use crate::{
     args::BootArgs,
     file::{self, TooLong},
     terminal::window_size,
+    volume,
 };
 
 /// Reads the initrd at `path`, if there is one, for a kernel that is entered by `protocol`, and puts the other archives around
@@ -34,10 +35,17 @@ pub fn read(
         (Protocol::Linux, Some(_)) => session(args),
         _ => None,
     };
+    let mounts = match (protocol, path) {
+        (Protocol::Linux, Some(_)) if !args.volume.is_empty() => {
+            mounts_archive(&volume::mounts(&args.volume))
+        }
+        _ => Vec::new(),
+    };
     let archives = [
         added.before,
         own,
         session.unwrap_or_default(),
+        mounts,
         modules,
         added.behind,
     ];

@@ -22,6 +22,7 @@ mod signals;
 mod stdio;
 mod terminal;
 mod trace;
+mod volume;
 mod watch;
 
 use std::{panic, process::ExitCode};

@@ -18,6 +18,7 @@
 
 mod common;
 mod device;
+mod fs;
 mod interrupt;
 mod layout;
 mod queue;
@@ -26,6 +27,7 @@ mod transport;
 mod worker;
 
 pub use device::VirtioDevice;
+pub use fs::{Fs, TagError};
 pub use interrupt::Interrupt;
 pub use queue::{Malformed, Reader, VirtQueue, Writer};
 pub use rng::Rng;
