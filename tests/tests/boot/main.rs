@@ -22,4 +22,5 @@ mod program;
 mod screen;
 mod terminal;
 mod trace;
+mod volumes;
 mod workload;

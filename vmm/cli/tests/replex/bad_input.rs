@@ -60,6 +60,14 @@ fn bad_usage() {
             &["boot", "--guest", "debian-686", "--kernel", "x"],
             "--guest",
         ),
+        (&["boot", "-v", "."], "HOST:GUEST"),
+        (&["boot", "-v", ".:/"], "root"),
+        (&["boot", "-v", ".:/src:always"], "always"),
+        (
+            &["boot", "-v", "/absent:/src"],
+            "--volume: cannot share /absent",
+        ),
+        (&["boot", "-v", "/dev/null:/src"], "/dev/null"),
         (&["boot", "stray"], "stray"),
     ] {
         refused(&replex, args, &[named]);
