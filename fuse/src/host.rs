@@ -166,3 +166,36 @@ pub fn stat(file: impl AsFd) -> Result<Statx, Errno> {
         StatxFlags::BASIC_STATS | StatxFlags::BTIME,
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// A sandbox or an old kernel may have no openat2(2).
+    #[test]
+    fn links_are_found_themselves_with_and_without_openat2() {
+        let dir = tempfile::tempdir().unwrap();
+        symlink("/etc/passwd", dir.path().join("link")).unwrap();
+        let fd = fs::openat(CWD, dir.path(), OFlags::PATH, Mode::empty()).unwrap();
+        let name = Name::new(c"link").unwrap();
+        let host = Host::new().unwrap();
+        for openat2 in [host.openat2, false] {
+            let host = Host {
+                links: host.links.try_clone().unwrap(),
+                openat2,
+            };
+            let link = host.find(&fd, name).unwrap();
+            let mode = stat(&link).unwrap().stx_mode;
+            assert_eq!(
+                fs::FileType::from_raw_mode(mode.into()),
+                fs::FileType::Symlink
+            );
+            let below = host.find(&link, Name::new(c"x").unwrap());
+            assert_eq!(below.err(), Some(Errno::NOTDIR));
+            let made = host.create(&fd, name, OFlags::WRONLY, Mode::empty());
+            assert_eq!(made.err(), Some(Errno::EXIST));
+        }
+    }
+}
