@@ -22,7 +22,7 @@ pub use guest::{Guest, UnknownGuest};
 pub use host::{HostKernel, UnknownHostKernel};
 pub use initramfs::{
     ALIGNMENT, AddError, AddedArchives, Addition, AdditionParseError, Archive, DeviceNumber, Mount,
-    added_archives, exec_archive, mounts_archive, winsize_archive,
+    ROOT_TAG, RootChanges, added_archives, exec_archive, mounts_archive, winsize_archive,
 };
 pub use progress::{Progress, Stage};
 

@@ -236,3 +236,80 @@ fn without_its_directories_a_command_does_not_run() {
     assert_eq!((ended.code(), ended.text().as_str()), (Some(124), ""));
     assert!(ended.stderr.contains("/proc/none"), "{}", ended.stderr);
 }
+
+/// Makes a root in `dir`, by a guest that has busybox: a shell, its tools and a file.
+fn make_root(boot: Boot, dir: &Path) {
+    let ended = boot.with("-v", &volume(dir, "/new")).exec(
+        "mkdir /new/bin /new/etc && cp /bin/busybox /new/bin && chroot /new /bin/busybox --install -s /bin &&
+         echo of the host > /new/etc/file",
+    );
+    assert_eq!((ended.code(), ended.stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn a_directory_is_the_root_and_its_changes_are_dropped_or_kept() {
+    let boot = || Boot::of(Guest::Debian686);
+    let (Some(first), Some(pae)) = (boot(), Boot::of(Guest::Debian686Pae)) else {
+        return;
+    };
+    let [root, data] = [(), ()].map(|()| tempfile::tempdir().unwrap());
+    make_root(first, root.path());
+    let file = || fs::read_to_string(root.path().join("etc/file")).unwrap();
+    let change = "pwd; cat /etc/file; echo changed > /etc/file; cat /etc/file; mkdir -p /a/b; ls -d /a/*
+                  grep -o '^[a-z0-9]* / [a-z]*' /proc/mounts; echo out > /data/out; ls /replex 2> /dev/null; exit 9";
+    let printed = |mount| format!("/\nof the host\nchanged\n/a/b\n{mount}\n");
+
+    let with_root = |boot: Boot| {
+        let path = root.path().to_str().unwrap();
+        boot.with("--root", path)
+    };
+    let ended = with_root(pae)
+        .with("-v", &volume(data.path(), "/data"))
+        .exec(change);
+    assert_eq!(
+        ended.text(),
+        printed("overlay / overlay"),
+        "{}",
+        ended.stderr
+    );
+    assert_eq!(ended.code(), Some(9));
+    assert_eq!(file(), "of the host\n");
+    assert_eq!(fs::read_dir(root.path()).unwrap().count(), 2);
+    assert_eq!(
+        fs::read_to_string(data.path().join("out")).unwrap(),
+        "out\n"
+    );
+
+    let Some(boot) = boot() else {
+        return;
+    };
+    fs::remove_file(data.path().join("out")).unwrap();
+    let ended = with_root(boot)
+        .flag("--rw")
+        .with("-v", &volume(data.path(), "/data"))
+        .exec(change);
+    assert_eq!(ended.text(), printed("root / virtiofs"), "{}", ended.stderr);
+    assert_eq!(ended.code(), Some(9));
+    assert_eq!(file(), "changed\n");
+    assert!(root.path().join("a/b").is_dir() && data.path().join("out").exists());
+}
+
+#[test]
+fn a_root_without_a_shell_gets_one() {
+    let Some(boot) = Boot::of(Guest::Debian686Pae) else {
+        return;
+    };
+    let root = tempfile::tempdir().unwrap();
+    fs::write(root.path().join("file"), "").unwrap();
+    let ended = boot
+        .with("--root", root.path().to_str().unwrap())
+        .exec("echo /*");
+    let expected = "/dev /file /proc /run /sys\n";
+    assert_eq!(
+        (ended.code(), ended.text().as_str()),
+        (Some(0), expected),
+        "{}",
+        ended.stderr
+    );
+    assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
+}

@@ -91,6 +91,12 @@ pub struct BootArgs {
     /// volume1, ... of virtiofs.
     #[arg(short, long, value_name = "HOST:GUEST[:OPTIONS]")]
     pub volume: Vec<Volume>,
+    /// Run the command, or the shell, in this directory of the host as its root. Changes are in memory, and gone at the end.
+    #[arg(long, value_name = "DIR", conflicts_with = "kernel")]
+    pub root: Option<PathBuf>,
+    /// With --root: make changes in the directory itself.
+    #[arg(long, requires = "root")]
+    pub rw: bool,
     /// Processor that CPUID announces.
     #[arg(long, value_name = "MODEL", default_value = CpuModel::default().name(), value_parser = cpu_model)]
     pub cpu: CpuModel,

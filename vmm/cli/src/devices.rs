@@ -9,7 +9,7 @@ use vmm::{
     },
 };
 
-use crate::{args::BootArgs, volume};
+use crate::{args::BootArgs, share};
 
 /// A device that the command line asks for.
 pub struct Wanted {
@@ -36,9 +36,9 @@ pub fn open(args: &BootArgs) -> Result<Vec<Wanted>> {
             device: Box::new(Rng::default()),
         });
     }
-    for fs in volume::open(&args.volume)? {
+    for (option, fs) in share::open(args)? {
         devices.push(Wanted {
-            option: "--volume".into(),
+            option: option.into(),
             driver: "virtiofs",
             device: Box::new(fs),
         });
@@ -46,13 +46,18 @@ pub fn open(args: &BootArgs) -> Result<Vec<Wanted>> {
     Ok(devices)
 }
 
-/// Linux's modules with the drivers of `devices`.
-pub fn drivers(devices: &[Wanted]) -> Vec<&'static str> {
+/// Linux's modules for `devices`, and for what `args` has init do with them.
+pub fn modules(args: &BootArgs, devices: &[Wanted]) -> Vec<&'static str> {
     if devices.is_empty() {
         return Vec::new();
     }
     let drivers = devices.iter().map(|wanted| wanted.driver);
-    [TRANSPORT].into_iter().chain(drivers).collect()
+    let overlay = (args.root.is_some() && !args.rw).then_some("overlay");
+    [TRANSPORT]
+        .into_iter()
+        .chain(drivers)
+        .chain(overlay)
+        .collect()
 }
 
 /// Attaches `devices` to the machine.

@@ -4,14 +4,14 @@
 use std::{io, path::Path};
 
 use anyhow::{Context, Result, bail};
-use guest_kernels::{ALIGNMENT, added_archives, exec_archive, mounts_archive, winsize_archive};
+use guest_kernels::{ALIGNMENT, added_archives, exec_archive, winsize_archive};
 use vmm::loader::Protocol;
 
 use crate::{
     args::BootArgs,
     file::{self, TooLong},
+    share,
     terminal::window_size,
-    volume,
 };
 
 /// Reads the initrd at `path`, if there is one, for a kernel that is entered by `protocol`, and puts the other archives around
@@ -36,9 +36,7 @@ pub fn read(
         _ => None,
     };
     let mounts = match (protocol, path) {
-        (Protocol::Linux, Some(_)) if !args.volume.is_empty() => {
-            mounts_archive(&volume::mounts(&args.volume))
-        }
+        (Protocol::Linux, Some(_)) => share::archive(args),
         _ => Vec::new(),
     };
     let archives = [

@@ -18,6 +18,7 @@ mod initrd;
 mod message;
 mod progress;
 mod rom;
+mod share;
 mod signals;
 mod stdio;
 mod terminal;

@@ -1,22 +1,20 @@
-//! Directories of the host that the guest has: `--volume HOST:GUEST[:OPTIONS]`.
+//! A directory of the host that the guest has: `--volume HOST:GUEST[:OPTIONS]`.
 
 use std::{path::PathBuf, str::FromStr};
 
-use anyhow::{Context, Result};
-use fuse::{Cache, Config, Server};
-use guest_kernels::Mount;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use vmm::devices::virtio::Fs;
+use fuse::Cache;
 
 /// A directory of the host, and where the guest has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Volume {
     /// The directory on the host.
-    host: PathBuf,
+    pub host: PathBuf,
     /// Where the guest mounts it, an absolute path.
-    guest: String,
-    read_only: bool,
-    cache: Cache,
+    pub guest: String,
+    /// Whether changes are refused.
+    pub read_only: bool,
+    /// What the guest may cache.
+    pub cache: Cache,
 }
 
 impl FromStr for Volume {
@@ -58,53 +56,6 @@ impl FromStr for Volume {
         }
         Ok(volume)
     }
-}
-
-/// Makes the devices for `volumes`, in their order.
-///
-/// # Errors
-/// If a directory cannot be shared.
-pub fn open(volumes: &[Volume]) -> Result<Vec<Fs>> {
-    if volumes.is_empty() {
-        return Ok(Vec::new());
-    }
-    // All directories together use half of what the process may open.
-    let descriptors = most_descriptors() / 2 / volumes.len();
-    let open = |(index, volume): (usize, &Volume)| {
-        let config = Config {
-            cache: volume.cache,
-            read_only: volume.read_only,
-            descriptors,
-            ..Config::default()
-        };
-        let server = Server::new(&volume.host, config).context("--volume")?;
-        Fs::new(&tag(index), server).context("--volume")
-    };
-    volumes.iter().enumerate().map(open).collect()
-}
-
-/// Returns what the guest is to mount for `volumes`.
-pub fn mounts(volumes: &[Volume]) -> Vec<Mount> {
-    let mount = |(index, volume): (usize, &Volume)| Mount {
-        tag: tag(index),
-        path: volume.guest.clone(),
-        read_only: volume.read_only,
-    };
-    volumes.iter().enumerate().map(mount).collect()
-}
-
-/// The name by which the guest knows the device of a volume.
-fn tag(index: usize) -> String {
-    format!("volume{index}")
-}
-
-/// Lets this process open as many files as it may, and returns how many that is.
-fn most_descriptors() -> usize {
-    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
-        return 1024;
-    };
-    let granted = setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_or(soft, |()| hard);
-    usize::try_from(granted).unwrap_or(usize::MAX).min(1 << 20)
 }
 
 #[cfg(test)]

@@ -68,6 +68,11 @@ fn bad_usage() {
             "--volume: cannot share /absent",
         ),
         (&["boot", "-v", "/dev/null:/src"], "/dev/null"),
+        (
+            &["boot", "--root", "/absent"],
+            "--root: cannot share /absent",
+        ),
+        (&["boot", "--rw"], "--root"),
         (&["boot", "stray"], "stray"),
     ] {
         refused(&replex, args, &[named]);
