@@ -1,4 +1,6 @@
 //! Requests of random bytes, and of random operations with arguments that are now right and now wrong.
+//!
+//! By hand: `REPLEX_REQUESTS=40000000` for some minutes, from another seed each time.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -161,15 +163,21 @@ fn whatever_comes_is_answered_and_leads_nowhere() {
         descriptors: 400,
         ..Config::default()
     };
+    let by_hand = std::env::var("REPLEX_REQUESTS").ok();
+    let requests = by_hand
+        .as_deref()
+        .map_or(200_000, |count| count.parse().unwrap());
+    let seed = by_hand.map_or(0x7265_706c_6578, |_| fastrand::u64(..));
+    println!("{requests} requests, seed {seed:#x}");
     let mut source = Source {
-        rng: fastrand::Rng::with_seed(0x7265_706c_6578),
+        rng: fastrand::Rng::with_seed(seed),
         inode: 1,
         handle: 0,
     };
     let mut server = Server::new(&share, config).unwrap();
     let mut reply = Vec::new();
     let mut successes = [0_u32; 64];
-    for count in 0..200_000 {
+    for count in 0..requests {
         // The owner, if not root, may have been locked out.
         if count % 256 == 0 {
             fs::set_permissions(&share, fs::Permissions::from_mode(0o755)).unwrap();
@@ -208,6 +216,7 @@ fn whatever_comes_is_answered_and_leads_nowhere() {
     assert_eq!(fs::read(dir.path().join("sentinel")).unwrap(), b"untouched");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
     // The requests are good enough to get somewhere.
+    println!("successes by operation: {successes:?}");
     let reached = |&(op, ..): &(Op, usize, usize)| successes[op as usize] > 0;
     let count = OPERATIONS.into_iter().filter(reached).count();
     assert!(count >= 20, "{successes:?}");

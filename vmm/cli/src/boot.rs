@@ -45,7 +45,7 @@ pub fn boot(args: &BootArgs) -> Result<u8> {
     let devices = devices::open(args)?;
     let mut vm = match args.kernel.is_none() && !args.rom.is_empty() {
         true => start_in_rom(args, &roms)?,
-        false => boot_kernel(args, &roms, &devices::modules(args, &devices))?,
+        false => boot_kernel(args, &roms, &devices::drivers(&devices))?,
     };
     drop(roms);
     devices::attach(devices, &mut vm)?;

@@ -5,7 +5,7 @@ use vmm::{
     Vm,
     devices::{
         pci::PciHost,
-        virtio::{Rng, VirtioDevice, VirtioPci},
+        virtio::{Disk, Rng, VirtioDevice, VirtioPci},
     },
 };
 
@@ -15,8 +15,8 @@ use crate::{args::BootArgs, share};
 pub struct Wanted {
     /// The option, for errors.
     option: String,
-    /// Linux's module with the driver.
-    driver: &'static str,
+    /// Linux's modules with the driver, and with what its users need.
+    drivers: &'static [&'static str],
     device: Box<dyn VirtioDevice>,
 }
 
@@ -29,35 +29,37 @@ const TRANSPORT: &str = "virtio_pci";
 /// If the host does not grant it, or a file cannot be used.
 pub fn open(args: &BootArgs) -> Result<Vec<Wanted>> {
     let mut devices = Vec::new();
+    for config in &args.disk {
+        devices.push(Wanted {
+            option: format!("--disk {}", config.path.display()),
+            drivers: &["virtio_blk", "crc32c_generic", "ext4"],
+            device: Box::new(Disk::open(config).context("--disk")?),
+        });
+    }
     if args.rng {
         devices.push(Wanted {
             option: "--rng".into(),
-            driver: "virtio-rng",
+            drivers: &["virtio-rng"],
             device: Box::new(Rng::default()),
         });
     }
-    for (option, fs) in share::open(args)? {
+    for shared in share::open(args)? {
         devices.push(Wanted {
-            option: option.into(),
-            driver: "virtiofs",
-            device: Box::new(fs),
+            option: shared.option.into(),
+            drivers: shared.drivers,
+            device: Box::new(shared.device),
         });
     }
     Ok(devices)
 }
 
-/// Linux's modules for `devices`, and for what `args` has init do with them.
-pub fn modules(args: &BootArgs, devices: &[Wanted]) -> Vec<&'static str> {
+/// Linux's modules for `devices`.
+pub fn drivers(devices: &[Wanted]) -> Vec<&'static str> {
     if devices.is_empty() {
         return Vec::new();
     }
-    let drivers = devices.iter().map(|wanted| wanted.driver);
-    let overlay = (args.root.is_some() && !args.rw).then_some("overlay");
-    [TRANSPORT]
-        .into_iter()
-        .chain(drivers)
-        .chain(overlay)
-        .collect()
+    let drivers = devices.iter().flat_map(|wanted| wanted.drivers);
+    [TRANSPORT].iter().chain(drivers).copied().collect()
 }
 
 /// Attaches `devices` to the machine.

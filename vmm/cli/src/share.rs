@@ -10,10 +10,21 @@ use vmm::devices::virtio::Fs;
 
 use crate::{args::BootArgs, volume::Volume};
 
-/// A directory of the host that becomes a device.
+/// A directory of the host as a device.
+pub struct Shared {
+    /// The option that asks for it.
+    pub option: &'static str,
+    /// Linux's modules that init needs for it.
+    pub drivers: &'static [&'static str],
+    /// The device.
+    pub device: Fs,
+}
+
+/// A directory of the host that is to be a device.
 struct Share<'a> {
     /// The option that asks for it.
     option: &'static str,
+    drivers: &'static [&'static str],
     host: &'a Path,
     tag: String,
     read_only: bool,
@@ -25,6 +36,7 @@ impl<'a> Share<'a> {
     fn of_root(dir: &'a Path, rw: bool) -> Self {
         Self {
             option: "--root",
+            drivers: &["virtiofs", "overlay"],
             host: dir,
             tag: ROOT_TAG.into(),
             read_only: !rw,
@@ -37,6 +49,7 @@ impl<'a> Share<'a> {
     fn of_volume(index: usize, volume: &'a Volume) -> Self {
         Self {
             option: "--volume",
+            drivers: &["virtiofs"],
             host: &volume.host,
             tag: tag(index),
             read_only: volume.read_only,
@@ -45,7 +58,7 @@ impl<'a> Share<'a> {
     }
 
     /// Makes the device, which keeps about this many descriptors open.
-    fn open(&self, descriptors: usize) -> Result<Fs> {
+    fn open(&self, descriptors: usize) -> Result<Shared> {
         let config = Config {
             cache: self.cache,
             read_only: self.read_only,
@@ -53,15 +66,20 @@ impl<'a> Share<'a> {
             ..Config::default()
         };
         let server = Server::new(self.host, config).context(self.option)?;
-        Fs::new(&self.tag, server).context(self.option)
+        let device = Fs::new(&self.tag, server).context(self.option)?;
+        Ok(Shared {
+            option: self.option,
+            drivers: self.drivers,
+            device,
+        })
     }
 }
 
-/// Makes the devices for all directories that `args` name, each with the option that asks for it.
+/// Makes the devices for all directories that `args` name.
 ///
 /// # Errors
 /// If a directory cannot be shared.
-pub fn open(args: &BootArgs) -> Result<Vec<(&'static str, Fs)>> {
+pub fn open(args: &BootArgs) -> Result<Vec<Shared>> {
     let root = args.root.as_deref();
     let root = root.map(|dir| Share::of_root(dir, args.rw));
     let volumes = args.volume.iter().enumerate();
@@ -72,8 +90,7 @@ pub fn open(args: &BootArgs) -> Result<Vec<(&'static str, Fs)>> {
     }
     // All directories together use half of what the process may open.
     let descriptors = most_descriptors() / 2 / shares.len();
-    let open = |share: &Share<'_>| Ok((share.option, share.open(descriptors)?));
-    shares.iter().map(open).collect()
+    shares.iter().map(|share| share.open(descriptors)).collect()
 }
 
 /// Returns the archive that tells init what to mount, empty if that is nothing.

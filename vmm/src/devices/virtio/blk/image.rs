@@ -22,10 +22,7 @@ use nix::{
 };
 use thiserror::Error;
 
-use super::{
-    config::{DiskConfig, DiskFormat},
-    request::SECTOR,
-};
+use super::config::{DiskConfig, DiskFormat};
 
 /// An open image.
 pub struct Image(FormatAccess<Stored>);
@@ -56,6 +53,9 @@ pub enum DiskError {
         path: PathBuf,
     },
 }
+
+/// The unit of capacity and positions, in bytes.
+pub const SECTOR: u64 = 512;
 
 /// The beginning of a qcow2 image.
 const QCOW2_MAGIC: [u8; 4] = *b"QFI\xfb";

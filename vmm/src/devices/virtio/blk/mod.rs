@@ -34,8 +34,8 @@ use super::{device::VirtioDevice, interrupt::Interrupt, queue::VirtQueue, worker
 use crate::bus::{DeviceStateError, decode_state, encode_state};
 pub use config::{DiskConfig, DiskConfigError, DiskFormat};
 pub use image::DiskError;
-use image::Image;
-use request::{MOST_SECTORS, Requests, SECTOR};
+use image::{Image, SECTOR};
+use request::{MOST_SECTORS, Requests};
 
 /// A block device.
 pub struct Disk {

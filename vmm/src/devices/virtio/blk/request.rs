@@ -20,11 +20,9 @@ use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_WRITE_ZEROES, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
 };
 
-use super::image::Image;
+use super::image::{Image, SECTOR};
 use crate::devices::virtio::queue::{Malformed, Reader, Writer};
 
-/// The unit of capacity and positions, in bytes.
-pub const SECTOR: u64 = 512;
 /// The most sectors of a discard or a write of zeroes: 1 GiB.
 pub const MOST_SECTORS: u32 = 1 << 21;
 

@@ -11,8 +11,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::devices::virtio::tests::{
-    driver::{BUFFER, CONFIG, Descriptor, Driver, NEXT, WRITE},
-    echo::wait_for_used,
+    driver::{BUFFER, CONFIG, Descriptor, Driver, NEEDS_RESET, NEXT, WRITE},
+    echo::wait,
 };
 
 const OK: u8 = 0;
@@ -60,7 +60,9 @@ impl Rig {
         chain.push((STATUS, 1, WRITE, 0));
         self.driver.request(&chain);
         self.done += 1;
-        wait_for_used(&mut self.driver, self.done);
+        while self.driver.used() != self.done && self.driver.status() & NEEDS_RESET == 0 {
+            wait(&mut self.driver);
+        }
         let (_, len) = self.driver.used_element(self.done - 1);
         (self.driver.bytes(STATUS, 1)[0], len)
     }
@@ -355,8 +357,8 @@ fn requests_without_header_or_status_need_a_reset() {
     ] {
         let mut rig = Rig::new(&DiskConfig::new(&path), 0);
         rig.driver.request(chain);
-        while rig.driver.status() & 0x40 == 0 {
-            crate::devices::virtio::tests::echo::wait(&mut rig.driver);
+        while rig.driver.status() & NEEDS_RESET == 0 {
+            wait(&mut rig.driver);
         }
     }
 }
@@ -390,7 +392,7 @@ fn requests_survive_anything() {
         rig.driver.store(DATA, &bytes);
         let sector = u64::from(next()) % (2 * SECTORS);
         let (status, _) = rig.request(next() % 15, sector, &data);
-        if rig.driver.status() & 0x40 != 0 {
+        if rig.driver.status() & NEEDS_RESET != 0 {
             rig.driver.start(FEATURES, 0);
             rig.done = 0;
         } else {
