@@ -182,6 +182,11 @@ fn whatever_comes_is_answered_and_leads_nowhere() {
         if count % 256 == 0 {
             fs::set_permissions(&share, fs::Permissions::from_mode(0o755)).unwrap();
         }
+        // New sessions, as what is open at most is soon open.
+        if count % 8192 == 0 {
+            server.reset();
+            (source.inode, source.handle) = (1, 0);
+        }
         let request = source.request();
         let room = if source.rng.bool() {
             8192
@@ -210,8 +215,8 @@ fn whatever_comes_is_answered_and_leads_nowhere() {
             successes[asked.opcode as usize] += 1;
             source.learn(asked.opcode, &reply[16..]);
         }
-        let (known, open, handles) = server.counts();
-        assert!(open <= 200 && handles <= 200 && known < 1000);
+        let (_, open, handles) = server.counts();
+        assert!(open <= 200 && handles <= 200);
     }
     assert_eq!(fs::read(dir.path().join("sentinel")).unwrap(), b"untouched");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
