@@ -2,7 +2,7 @@
 //!
 //! [`fetch`] brings a [`Guest`]'s unmodified kernel into the user's cache by means of apt, and puts an initramfs with busybox
 //! beside it. [`exec_archive`] and [`winsize_archive`] make the small archive that tells this initramfs what to do in one boot,
-//! [`modules_archive`] one with kernel modules, [`added_archives`] those with files of the user's own. [`test_kernel`] has the test kernels, [`tiny`] guests that are
+//! [`modules_archive`] one with kernel modules, [`mounts_archive`] one with directories to mount, [`added_archives`] those with files of the user's own. [`test_kernel`] has the test kernels, [`tiny`] guests that are
 //! smaller still. [`fetch_host`] brings a kernel to test the host's module on.
 
 mod cache;
@@ -21,8 +21,8 @@ pub use error::FetchError;
 pub use guest::{Guest, UnknownGuest};
 pub use host::{HostKernel, UnknownHostKernel};
 pub use initramfs::{
-    ALIGNMENT, AddError, AddedArchives, Addition, AdditionParseError, Archive, DeviceNumber,
-    added_archives, exec_archive, winsize_archive,
+    ALIGNMENT, AddError, AddedArchives, Addition, AdditionParseError, Archive, DeviceNumber, Mount,
+    ROOT_TAG, RootChanges, added_archives, exec_archive, mounts_archive, winsize_archive,
 };
 pub use progress::{Progress, Stage};
 

@@ -22,7 +22,7 @@ mod session;
 pub use added::{AddError, AddedArchives, Addition, AdditionParseError, added_archives};
 pub use archive::{ALIGNMENT, Archive, DeviceNumber};
 pub(crate) use session::modules_archive;
-pub use session::{exec_archive, winsize_archive};
+pub use session::{Mount, ROOT_TAG, RootChanges, exec_archive, mounts_archive, winsize_archive};
 
 /// The first program in user space.
 const INIT: &str = include_str!("init.sh");

@@ -5,6 +5,8 @@
 //! | `/replex/exec` | the shell script to run instead of an interactive shell |
 //! | `/replex/winsize` | the size of the terminal on the console, "ROWS COLUMNS" |
 //! | `/replex/modules/NN-NAME.ko` | kernel modules, to be inserted in this order |
+//! | `/replex/mounts` | the shell script that mounts directories of the host; it fails if one cannot be mounted |
+//! | `/replex/root` | how the directory of the host with the tag "root" becomes the root: "rw" itself, "ro" below a tmpfs |
 //!
 //! /init runs `/replex/exec` with standard input from /dev/null, standard output on ttyS1 (raw, byte for byte) and
 //! standard error on the console. Then it waits until both are sent and writes the exit status, 0 to 255, to I/O port
@@ -16,6 +18,45 @@ const FOLDER: &str = "replex";
 const EXEC_FILE: &str = "replex/exec";
 const WINSIZE_FILE: &str = "replex/winsize";
 const MODULES_FOLDER: &str = "replex/modules";
+const MOUNTS_FILE: &str = "replex/mounts";
+const ROOT_FILE: &str = "replex/root";
+
+/// The tag of the virtio-fs device with the root.
+pub const ROOT_TAG: &str = "root";
+
+/// What becomes of changes to the root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RootChanges {
+    /// They are in memory, and gone when the machine stops.
+    Dropped,
+    /// They are made in the host's directory.
+    Kept,
+}
+
+/// A directory of the host, to be mounted by /init.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// The tag of the virtio-fs device.
+    pub tag: String,
+    /// Where it is mounted, an absolute path. Missing folders are made.
+    pub path: String,
+    /// Whether the guest's kernel refuses changes.
+    pub read_only: bool,
+}
+
+impl Mount {
+    /// Returns the commands that mount it.
+    fn script(&self) -> String {
+        let [tag, path] = [&self.tag, &self.path].map(|text| quoted(text));
+        let access = if self.read_only { "ro" } else { "rw" };
+        format!("$busybox mkdir -p {path} && $busybox mount -t virtiofs -o {access} {tag} {path}")
+    }
+}
+
+/// Returns `text` as one word of a shell's.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
 
 /// Makes the session archive for a boot that runs the shell command `command`, which may have several lines, on a
 /// terminal of `winsize` (rows, columns). It belongs after the base archive, at a multiple of
@@ -41,6 +82,25 @@ pub(crate) fn modules_archive(modules: &[(String, Vec<u8>)]) -> Vec<u8> {
             0o644,
             module,
         );
+    }
+    archive.finish()
+}
+
+/// Makes the archive that has /init mount directories of the host: the one with the tag [`ROOT_TAG`] as the root, if `root` says
+/// so, then `mounts` in their order. It belongs after the base archive, at a multiple of [`ALIGNMENT`](super::ALIGNMENT).
+pub fn mounts_archive(root: Option<RootChanges>, mounts: &[Mount]) -> Vec<u8> {
+    let mut archive = Archive::default();
+    archive.folder(FOLDER, 0o755);
+    if let Some(changes) = root {
+        let access = match changes {
+            RootChanges::Dropped => "ro\n",
+            RootChanges::Kept => "rw\n",
+        };
+        archive.file(ROOT_FILE, 0o644, access.as_bytes());
+    }
+    if !mounts.is_empty() {
+        let scripts: Vec<_> = mounts.iter().map(Mount::script).collect();
+        archive.file(MOUNTS_FILE, 0o644, scripts.join(" &&\n").as_bytes());
     }
     archive.finish()
 }
@@ -96,6 +156,30 @@ mod tests {
             content(&members, WINSIZE_FILE),
             Some(b"50 132\n".as_slice())
         );
+    }
+
+    #[test]
+    fn mounts_are_quoted() {
+        let mount = |path: &str, read_only| Mount {
+            tag: "volume0".into(),
+            path: path.into(),
+            read_only,
+        };
+        let archive = mounts_archive(None, &[mount("/a b", false), mount("/it's $HOME", true)]);
+        let expected = "$busybox mkdir -p '/a b' && $busybox mount -t virtiofs -o rw 'volume0' '/a b' &&\n\
+            $busybox mkdir -p '/it'\\''s $HOME' && $busybox mount -t virtiofs -o ro 'volume0' '/it'\\''s $HOME'";
+        let members = members(&archive);
+        assert_eq!(content(&members, MOUNTS_FILE), Some(expected.as_bytes()));
+        assert_eq!(content(&members, ROOT_FILE), None);
+    }
+
+    #[test]
+    fn a_root_is_mounted_as_its_changes_demand() {
+        for (changes, access) in [(RootChanges::Dropped, "ro\n"), (RootChanges::Kept, "rw\n")] {
+            let members = members(&mounts_archive(Some(changes), &[]));
+            assert_eq!(content(&members, ROOT_FILE), Some(access.as_bytes()));
+            assert_eq!(content(&members, MOUNTS_FILE), None);
+        }
     }
 
     #[test]

@@ -24,4 +24,5 @@ mod program;
 mod screen;
 mod terminal;
 mod trace;
+mod volumes;
 mod workload;

@@ -15,7 +15,7 @@ use vmm::{
     trace::Selection,
 };
 
-use crate::{engine, rom::RomFile};
+use crate::{engine, rom::RomFile, volume::Volume};
 
 /// Boots unmodified Linux inside one ordinary process.
 #[derive(Debug, Parser)]
@@ -90,6 +90,18 @@ pub struct BootArgs {
     /// Give the guest a virtio device with random numbers of the host.
     #[arg(long)]
     pub rng: bool,
+    /// Share the directory HOST of this machine with the guest, whose init mounts it at GUEST, an absolute path. OPTIONS, with
+    /// commas between them: ro (changes are refused), rw, and cache=none, cache=auto (the default: changes on the host show within
+    /// a second) or cache=always. May be given several times. An init of your own mounts the directories by the tags volume0,
+    /// volume1, ... of virtiofs.
+    #[arg(short, long, value_name = "HOST:GUEST[:OPTIONS]")]
+    pub volume: Vec<Volume>,
+    /// Run the command, or the shell, in this directory of the host as its root. Changes are in memory, and gone at the end.
+    #[arg(long, value_name = "DIR", conflicts_with = "kernel")]
+    pub root: Option<PathBuf>,
+    /// With --root: make changes in the directory itself.
+    #[arg(long, requires = "root")]
+    pub rw: bool,
     /// Processor that CPUID announces.
     #[arg(long, value_name = "MODEL", default_value = CpuModel::default().name(), value_parser = cpu_model)]
     pub cpu: CpuModel,

@@ -9,7 +9,7 @@ use vmm::{
     },
 };
 
-use crate::args::BootArgs;
+use crate::{args::BootArgs, share};
 
 /// A device that the command line asks for.
 pub struct Wanted {
@@ -41,6 +41,13 @@ pub fn open(args: &BootArgs) -> Result<Vec<Wanted>> {
             option: "--rng".into(),
             drivers: &["virtio-rng"],
             device: Box::new(Rng::default()),
+        });
+    }
+    for shared in share::open(args)? {
+        devices.push(Wanted {
+            option: shared.option.into(),
+            drivers: shared.drivers,
+            device: Box::new(shared.device),
         });
     }
     Ok(devices)

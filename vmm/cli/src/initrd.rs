@@ -10,6 +10,7 @@ use vmm::loader::Protocol;
 use crate::{
     args::BootArgs,
     file::{self, TooLong},
+    share,
     terminal::window_size,
 };
 
@@ -34,10 +35,15 @@ pub fn read(
         (Protocol::Linux, Some(_)) => session(args),
         _ => None,
     };
+    let mounts = match (protocol, path) {
+        (Protocol::Linux, Some(_)) => share::archive(args),
+        _ => Vec::new(),
+    };
     let archives = [
         added.before,
         own,
         session.unwrap_or_default(),
+        mounts,
         modules,
         added.behind,
     ];

@@ -18,10 +18,12 @@ mod initrd;
 mod message;
 mod progress;
 mod rom;
+mod share;
 mod signals;
 mod stdio;
 mod terminal;
 mod trace;
+mod volume;
 mod watch;
 
 use std::{panic, process::ExitCode};

@@ -61,6 +61,19 @@ fn bad_usage() {
             &["boot", "--guest", "debian-686", "--kernel", "x"],
             "--guest",
         ),
+        (&["boot", "-v", "."], "HOST:GUEST"),
+        (&["boot", "-v", ".:/"], "root"),
+        (&["boot", "-v", ".:/src:always"], "always"),
+        (
+            &["boot", "-v", "/absent:/src"],
+            "--volume: cannot share /absent",
+        ),
+        (&["boot", "-v", "/dev/null:/src"], "/dev/null"),
+        (
+            &["boot", "--root", "/absent"],
+            "--root: cannot share /absent",
+        ),
+        (&["boot", "--rw"], "--root"),
         (&["boot", "stray"], "stray"),
     ] {
         refused(&replex, args, &[named]);

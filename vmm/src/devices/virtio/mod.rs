@@ -19,6 +19,7 @@
 mod blk;
 mod common;
 mod device;
+mod fs;
 mod interrupt;
 mod layout;
 mod queue;
@@ -30,6 +31,7 @@ mod worker;
 
 pub use blk::{Disk, DiskConfig, DiskConfigError, DiskError, DiskFormat};
 pub use device::VirtioDevice;
+pub use fs::{Fs, TagError};
 pub use interrupt::Interrupt;
 pub use queue::{Malformed, Reader, VirtQueue, Writer};
 pub use rng::Rng;

@@ -1,0 +1,259 @@
+//! Entries of directories: finding, making, removing and renaming them.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, OwnedFd};
+
+use fuse_abi::linux as abi;
+use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Statx, Uid};
+use rustix::io::Errno;
+
+use super::attributes::{kept, seen};
+use super::{Config, Server};
+use crate::cache::Cache;
+use crate::host;
+use crate::inodes::Inodes;
+use crate::name::Name;
+use crate::reply::Reply;
+use crate::request::Header;
+
+/// Counts a lookup of `file` and returns what the guest is told of it.
+pub(super) fn enter(
+    inodes: &mut Inodes,
+    config: &Config,
+    file: OwnedFd,
+    stat: &Statx,
+    (dir, name): (u64, Name<'_>),
+) -> Result<abi::fuse_entry_out, Errno> {
+    let valid = config.cache.timeout();
+    Ok(abi::fuse_entry_out {
+        nodeid: inodes.looked_up(file, stat, dir, name)?,
+        generation: 0,
+        entry_valid: valid.as_secs(),
+        attr_valid: valid.as_secs(),
+        entry_valid_nsec: valid.subsec_nanos(),
+        attr_valid_nsec: valid.subsec_nanos(),
+        attr: seen(stat, config.ids),
+    })
+}
+
+impl Server {
+    /// Finds an entry.
+    pub(super) fn look_up(
+        &mut self,
+        dir: u64,
+        name: Name<'_>,
+        reply: &mut Reply<'_>,
+    ) -> Result<(), Errno> {
+        match self.find(dir, name) {
+            Err(Errno::NOENT) if self.config.cache == Cache::Always => {
+                // Inode 0 tells the guest for how long there is no such entry.
+                reply.value(&abi::fuse_entry_out {
+                    entry_valid: Cache::Always.timeout().as_secs(),
+                    ..Default::default()
+                })
+            }
+            entry => self.reply_entry(entry?, reply),
+        }
+    }
+
+    /// Finds an entry and counts the lookup.
+    pub(super) fn find(&mut self, dir: u64, name: Name<'_>) -> Result<abi::fuse_entry_out, Errno> {
+        let file = self.host.find(self.inodes.file(&self.host, dir)?, name)?;
+        let stat = host::stat(&file)?;
+        enter(&mut self.inodes, &self.config, file, &stat, (dir, name))
+    }
+
+    /// Tells the guest of an entry; if there is no room for that, the lookup does not count.
+    fn reply_entry(
+        &mut self,
+        entry: abi::fuse_entry_out,
+        reply: &mut Reply<'_>,
+    ) -> Result<(), Errno> {
+        reply
+            .value(&entry)
+            .inspect_err(|_| self.inodes.forget(entry.nodeid, 1))
+    }
+
+    /// Reads a symbolic link.
+    pub(super) fn read_link(&mut self, node: u64, reply: &mut Reply<'_>) -> Result<(), Errno> {
+        if self.inodes.kind(node)? != FileType::Symlink {
+            return Err(Errno::INVAL);
+        }
+        let file = self.inodes.file(&self.host, node)?;
+        reply.bytes(fs::readlinkat(file, c"", Vec::new())?.as_bytes())
+    }
+
+    /// Makes a symbolic link. Where it leads is the guest's business: the server follows none.
+    pub(super) fn make_link(
+        &mut self,
+        header: &Header,
+        name: Name<'_>,
+        target: &CStr,
+        reply: &mut Reply<'_>,
+    ) -> Result<(), Errno> {
+        let dir = self.inodes.file(&self.host, header.node)?;
+        fs::symlinkat(target, &dir, name.as_c_str())?;
+        let entry = self.made(header, name, 0o777)?;
+        self.reply_entry(entry, reply)
+    }
+
+    /// Makes a directory.
+    pub(super) fn make_directory(
+        &mut self,
+        header: &Header,
+        name: Name<'_>,
+        mode: u32,
+        reply: &mut Reply<'_>,
+    ) -> Result<(), Errno> {
+        let dir = self.inodes.file(&self.host, header.node)?;
+        fs::mkdirat(&dir, name.as_c_str(), kept(FileType::Directory, mode))?;
+        let entry = self.made(header, name, mode)?;
+        self.reply_entry(entry, reply)
+    }
+
+    /// Makes a regular file, FIFO or socket; devices are refused.
+    pub(super) fn make_node(
+        &mut self,
+        header: &Header,
+        name: Name<'_>,
+        mode: u32,
+        reply: &mut Reply<'_>,
+    ) -> Result<(), Errno> {
+        let dir = self.inodes.file(&self.host, header.node)?;
+        let kind = FileType::from_raw_mode(mode);
+        match kind {
+            FileType::RegularFile => {
+                self.host
+                    .create(&dir, name, OFlags::WRONLY, kept(kind, mode))?;
+            }
+            FileType::Fifo | FileType::Socket => {
+                fs::mknodat(&dir, name.as_c_str(), kind, kept(kind, mode), 0)?;
+            }
+            FileType::CharacterDevice | FileType::BlockDevice => return Err(Errno::PERM),
+            _ => return Err(Errno::INVAL),
+        }
+        let entry = self.made(header, name, mode)?;
+        self.reply_entry(entry, reply)
+    }
+
+    /// Finds an entry that has just been made, and gives it the mode and the owner that it should have.
+    fn made(
+        &mut self,
+        header: &Header,
+        name: Name<'_>,
+        mode: u32,
+    ) -> Result<abi::fuse_entry_out, Errno> {
+        let dir = self.inodes.file(&self.host, header.node)?;
+        let file = self.host.find(&dir, name)?;
+        let stat = self.settle(header, &dir, &file, mode)?;
+        let place = (header.node, name);
+        enter(&mut self.inodes, &self.config, file, &stat, place)
+    }
+
+    /// Gives a new file in `dir` the mode and the owner that it should have, and returns its attributes.
+    ///
+    /// The guest's umask has been applied by the guest; this process's must not show. If the process may give files away,
+    /// the owner is who asked; otherwise it is this process's user, whoever asked.
+    pub(super) fn settle(
+        &self,
+        header: &Header,
+        dir: impl AsFd,
+        file: impl AsFd,
+        mode: u32,
+    ) -> Result<Statx, Errno> {
+        let mut stat = host::stat(&file)?;
+        let kind = FileType::from_raw_mode(stat.stx_mode.into());
+        let mut changed = false;
+        if self.config.ids.is_privileged() && (header.uid, header.gid) != (0, 0) {
+            let inherits =
+                Mode::from_raw_mode(host::stat(dir)?.stx_mode.into()).contains(Mode::SGID);
+            let gid = (!inherits).then(|| Gid::from_raw(header.gid));
+            fs::chownat(
+                &file,
+                c"",
+                Some(Uid::from_raw(header.uid)),
+                gid,
+                AtFlags::EMPTY_PATH,
+            )?;
+            changed = true;
+        }
+        let has = Mode::from_raw_mode(stat.stx_mode.into());
+        // A directory has inherited setgid from the one that it is in.
+        let wanted = kept(kind, mode) | (has & Mode::SGID);
+        if wanted != has && kind != FileType::Symlink {
+            self.host.set_mode(&file, wanted)?;
+            changed = true;
+        }
+        if changed {
+            stat = host::stat(&file)?;
+        }
+        Ok(stat)
+    }
+
+    /// Makes one more entry for an inode.
+    pub(super) fn link(
+        &mut self,
+        node: u64,
+        dir: u64,
+        name: Name<'_>,
+        reply: &mut Reply<'_>,
+    ) -> Result<(), Errno> {
+        let file = self.inodes.file(&self.host, node)?;
+        let to = self.inodes.file(&self.host, dir)?;
+        self.host.link(&file, &to, name)?;
+        let entry = self.find(dir, name)?;
+        self.reply_entry(entry, reply)
+    }
+
+    /// Removes an entry: a directory, or anything else.
+    pub(super) fn remove(
+        &mut self,
+        dir: u64,
+        name: Name<'_>,
+        directory: bool,
+    ) -> Result<(), Errno> {
+        let from = self.inodes.file(&self.host, dir)?;
+        let flags = if directory {
+            AtFlags::REMOVEDIR
+        } else {
+            AtFlags::empty()
+        };
+        let node = self.inodes.hold(&self.host, dir, name);
+        let result = fs::unlinkat(from, name.as_c_str(), flags);
+        if let (Err(_), Some(node)) = (result, node) {
+            self.inodes.found(node, dir, name);
+        }
+        result
+    }
+
+    /// Renames an entry, or exchanges two.
+    pub(super) fn rename(
+        &mut self,
+        old: (u64, Name<'_>),
+        new: (u64, Name<'_>),
+        flags: u32,
+    ) -> Result<(), Errno> {
+        let flags = RenameFlags::from_bits(flags).ok_or(Errno::INVAL)?;
+        // A whiteout is a device.
+        if flags.contains(RenameFlags::WHITEOUT) {
+            return Err(Errno::INVAL);
+        }
+        let from = self.inodes.file(&self.host, old.0)?;
+        let to = self.inodes.file(&self.host, new.0)?;
+        let moving = self.inodes.hold(&self.host, old.0, old.1);
+        let there = self.inodes.hold(&self.host, new.0, new.1);
+        let result = fs::renameat_with(from, old.1.as_c_str(), to, new.1.as_c_str(), flags);
+        let exchanged = flags.contains(RenameFlags::EXCHANGE);
+        let (moved_to, there_now) = match result {
+            Ok(()) => (new, exchanged.then_some(old)),
+            Err(_) => (old, Some(new)),
+        };
+        if let (Some(node), Some((dir, name))) = (there, there_now) {
+            self.inodes.found(node, dir, name);
+        }
+        if let Some(node) = moving {
+            self.inodes.found(node, moved_to.0, moved_to.1);
+        }
+        result
+    }
+}

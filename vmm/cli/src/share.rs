@@ -1,0 +1,126 @@
+//! Directories of the host that are shared by virtio-fs: the root and the volumes.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use fuse::{Cache, Config, Server};
+use guest_kernels::{Mount, ROOT_TAG, RootChanges, mounts_archive};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use vmm::devices::virtio::Fs;
+
+use crate::{args::BootArgs, volume::Volume};
+
+/// A directory of the host as a device.
+pub struct Shared {
+    /// The option that asks for it.
+    pub option: &'static str,
+    /// Linux's modules that init needs for it.
+    pub drivers: &'static [&'static str],
+    /// The device.
+    pub device: Fs,
+}
+
+/// A directory of the host that is to be a device.
+struct Share<'a> {
+    /// The option that asks for it.
+    option: &'static str,
+    drivers: &'static [&'static str],
+    host: &'a Path,
+    tag: String,
+    read_only: bool,
+    cache: Cache,
+}
+
+impl<'a> Share<'a> {
+    /// Returns the one for the root.
+    fn of_root(dir: &'a Path, rw: bool) -> Self {
+        Self {
+            option: "--root",
+            drivers: &["virtiofs", "overlay"],
+            host: dir,
+            tag: ROOT_TAG.into(),
+            read_only: !rw,
+            // Below an overlay it must not change anyway.
+            cache: if rw { Cache::Auto } else { Cache::Always },
+        }
+    }
+
+    /// Returns the one for a volume.
+    fn of_volume(index: usize, volume: &'a Volume) -> Self {
+        Self {
+            option: "--volume",
+            drivers: &["virtiofs"],
+            host: &volume.host,
+            tag: tag(index),
+            read_only: volume.read_only,
+            cache: volume.cache,
+        }
+    }
+
+    /// Makes the device, which keeps about this many descriptors open.
+    fn open(&self, descriptors: usize) -> Result<Shared> {
+        let config = Config {
+            cache: self.cache,
+            read_only: self.read_only,
+            descriptors,
+            ..Config::default()
+        };
+        let server = Server::new(self.host, config).context(self.option)?;
+        let device = Fs::new(&self.tag, server).context(self.option)?;
+        Ok(Shared {
+            option: self.option,
+            drivers: self.drivers,
+            device,
+        })
+    }
+}
+
+/// Makes the devices for all directories that `args` name.
+///
+/// # Errors
+/// If a directory cannot be shared.
+pub fn open(args: &BootArgs) -> Result<Vec<Shared>> {
+    let root = args.root.as_deref();
+    let root = root.map(|dir| Share::of_root(dir, args.rw));
+    let volumes = args.volume.iter().enumerate();
+    let volumes = volumes.map(|(index, volume)| Share::of_volume(index, volume));
+    let shares: Vec<_> = root.into_iter().chain(volumes).collect();
+    if shares.is_empty() {
+        return Ok(Vec::new());
+    }
+    // All directories together use half of what the process may open.
+    let descriptors = most_descriptors() / 2 / shares.len();
+    shares.iter().map(|share| share.open(descriptors)).collect()
+}
+
+/// Returns the archive that tells init what to mount, empty if that is nothing.
+pub fn archive(args: &BootArgs) -> Vec<u8> {
+    let root = args.root.as_ref().map(|_| match args.rw {
+        true => RootChanges::Kept,
+        false => RootChanges::Dropped,
+    });
+    let mount = |(index, volume): (usize, &Volume)| Mount {
+        tag: tag(index),
+        path: volume.guest.clone(),
+        read_only: volume.read_only,
+    };
+    let mounts: Vec<_> = args.volume.iter().enumerate().map(mount).collect();
+    match (root, mounts.is_empty()) {
+        (None, true) => Vec::new(),
+        _ => mounts_archive(root, &mounts),
+    }
+}
+
+/// The name by which the guest knows the device of a volume.
+fn tag(index: usize) -> String {
+    format!("volume{index}")
+}
+
+/// Lets this process open as many files as it may, and returns how many that is.
+fn most_descriptors() -> usize {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return 1024;
+    };
+    let granted = setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_or(soft, |()| hard);
+    usize::try_from(granted).unwrap_or(usize::MAX).min(1 << 20)
+}
