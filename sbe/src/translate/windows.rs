@@ -33,12 +33,13 @@ const MAPPED: Prices = Prices {
     most_credit: 600,
 };
 
-/// The prices of windows that the host's kernel module fills: an event takes 2,500 to 8,000 instructions.
+/// The prices of windows that the host's kernel module fills: an event takes 2,500 to 8,000 instructions. Programs that are short, or
+/// fork often, do not gain by more: their direct links are undone with each page of code that they lose.
 const FILLED: Prices = Prices {
     first_slices: 4,
-    first_credit: 1200,
-    earned: 36,
-    most_credit: 3600,
+    first_credit: 200,
+    earned: 12,
+    most_credit: 600,
 };
 
 /// The choice of the address spaces that have windows.
