@@ -1,8 +1,9 @@
 //! [`WindowPolicy`]: which address spaces get windows, and for how long.
 //!
-//! An access through a window costs nothing, but each page has to be shown by a fault, and by a system call of the host where its
-//! kernel module does not help, and hidden after the guest has changed its mapping. So a space gets a window once its programs have
-//! run for a while, and the time that they run pays for further pages. What that means in numbers depends on the shadow.
+//! An access through a window costs nothing, but each page has to be mapped by a fault and a system call of the host, some ten
+//! microseconds, and again after the guest has changed its mapping. So a space gets a window once its programs have run for a
+//! while, and the time that they run pays for further mappings. The prices are the same for windows that the host's kernel module
+//! fills, although their faults cost a tenth: programs that are short or fork often gain nothing by more windows.
 //!
 //! Where windows do not pay, one after the other, new spaces have to run longer before they get one. So it is when there are more
 //! busy processes than spaces: by its next turn each process has lost its space, and the window with it.
@@ -18,31 +19,12 @@ const FIRST_SLICES: u32 = 4;
 const MOST_FIRST_SLICES: u32 = 1 << 7;
 /// The most slices that have to, after windows of the same space that have not paid.
 const MOST_SLICES: u32 = 1 << 12;
-
-/// What windows cost, in numbers of events: faults at pages that they do not show, and system calls that show or hide pages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Prices {
-    /// The events that a new window may take.
-    first_credit: i64,
-    /// The events that each slice which ends in a program pays for: a fifth of the slice's time.
-    earned: i64,
-    /// The most events that can be saved up.
-    most_credit: i64,
-}
-
-/// The prices of windows that consist of mappings: an event takes some ten microseconds, 23,000 to 53,000 instructions.
-const MAPPED: Prices = Prices {
-    first_credit: 200,
-    earned: 6,
-    most_credit: 600,
-};
-
-/// The prices of windows that the host's kernel module fills: an event takes 2,500 to 8,000 instructions.
-const FILLED: Prices = Prices {
-    first_credit: 1200,
-    earned: 36,
-    most_credit: 3600,
-};
+/// The system calls that a new window may take.
+const FIRST_CREDIT: i64 = 200;
+/// The system calls that each slice which ends in a program pays for: a fifth of the slice's time.
+const EARNED: i64 = 6;
+/// The most system calls that can be saved up.
+const MOST_CREDIT: i64 = 600;
 
 /// The choice of the address spaces that have windows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -111,14 +93,14 @@ impl Account {
     }
 
     /// Adds what a slice earns. Returns whether the window has thereby paid: its programs have earned much more than it took.
-    fn earn(&mut self, prices: &Prices) -> bool {
-        self.credit = (self.credit + prices.earned).min(prices.most_credit);
-        self.credit == prices.most_credit && std::mem::take(&mut self.is_on_trial)
+    fn earn(&mut self) -> bool {
+        self.credit = (self.credit + EARNED).min(MOST_CREDIT);
+        self.credit == MOST_CREDIT && std::mem::take(&mut self.is_on_trial)
     }
 
     /// Whether the window has taken more than its programs have earned.
-    fn has_failed(&self, prices: &Prices) -> bool {
-        self.is_on_trial && self.credit < prices.first_credit
+    fn has_failed(&self) -> bool {
+        self.is_on_trial && self.credit < FIRST_CREDIT
     }
 }
 
@@ -164,12 +146,11 @@ impl WindowPolicy {
         if self.windows != Windows::Auto {
             return false;
         }
-        let prices = prices(mmu);
         let calls = self.new_calls(mmu);
-        let account = self.account(mmu.tlb().space(), prices);
+        let account = self.account(mmu.tlb().space());
         if mmu.tlb().window().is_some() {
             account.credit -= calls;
-            if account.earn(prices) {
+            if account.earn() {
                 self.first_slices = (self.first_slices / 2).max(FIRST_SLICES);
             }
             return false;
@@ -180,7 +161,7 @@ impl WindowPolicy {
         }
         let opened = mmu.tlb_mut().open_window().is_ok();
         account.slices = 0;
-        account.credit = prices.first_credit;
+        account.credit = FIRST_CREDIT;
         account.is_on_trial = opened;
         self.new_calls(mmu);
         opened
@@ -192,7 +173,7 @@ impl WindowPolicy {
             return false;
         }
         let calls = self.new_calls(mmu);
-        let account = self.account(mmu.tlb().space(), prices(mmu));
+        let account = self.account(mmu.tlb().space());
         account.credit -= 1 + calls;
         if account.credit >= 0 {
             return false;
@@ -221,27 +202,19 @@ impl WindowPolicy {
     }
 
     /// The account of `space`; a new one, if the space is new, and the window of the one before it is lost.
-    fn account(&mut self, space: SpaceId, prices: &Prices) -> &mut Account {
+    fn account(&mut self, space: SpaceId) -> &mut Account {
         let index = space.index();
         if self.accounts.len() <= index {
             self.accounts.resize(index + 1, None);
         }
         let before = self.accounts[index];
         let kept = before.filter(|(owner, _)| *owner == space);
-        if kept.is_none() && before.is_some_and(|(_, account)| account.has_failed(prices)) {
+        if kept.is_none() && before.is_some_and(|(_, account)| account.has_failed()) {
             self.defer();
         }
         let new = Account::new(self.first_slices);
         let (_, account) = self.accounts[index].insert(kept.unwrap_or((space, new)));
         account
-    }
-}
-
-/// The prices of the windows that are opened from now on.
-fn prices(mmu: &Mmu) -> &'static Prices {
-    match mmu.tlb().kmod() {
-        Some(_) => &FILLED,
-        None => &MAPPED,
     }
 }
 
@@ -317,7 +290,7 @@ mod tests {
 
         /// Faults until the window has taken more than its program has earned, but is not closed.
         fn owe(&mut self) {
-            for _ in 0..MAPPED.first_credit / 4 {
+            for _ in 0..FIRST_CREDIT / 4 {
                 assert!(!self.fault());
             }
         }
