@@ -2,7 +2,7 @@
 //!
 //! [`fetch`] brings a [`Guest`]'s unmodified kernel into the user's cache by means of apt, and puts an initramfs with busybox
 //! beside it. [`exec_archive`] and [`winsize_archive`] make the small archive that tells this initramfs what to do in one boot,
-//! [`added_archives`] those with files of the user's own. [`test_kernel`] has the test kernels, [`tiny`] guests that are
+//! [`modules_archive`] one with kernel modules, [`added_archives`] those with files of the user's own. [`test_kernel`] has the test kernels, [`tiny`] guests that are
 //! smaller still. [`fetch_host`] brings a kernel to test the host's module on.
 
 mod cache;
@@ -16,7 +16,7 @@ mod progress;
 pub mod test_kernel;
 pub mod tiny;
 
-pub use cache::{GuestImages, HostFiles, fetch, fetch_host, refresh};
+pub use cache::{GuestImages, HostFiles, fetch, fetch_host, modules_archive, refresh};
 pub use error::FetchError;
 pub use guest::{Guest, UnknownGuest};
 pub use host::{HostKernel, UnknownHostKernel};

@@ -7,6 +7,7 @@
 //! └── debian-686/
 //!     ├── vmlinuz          as in Debian's package; its presence says that the guest is complete
 //!     ├── busybox
+//!     ├── modules          kernel modules as a tar archive, each after those that it needs
 //!     ├── packages         names and versions of the packages that the files come from
 //!     ├── initrd.cpio      made from busybox by this program
 //!     └── work/            files of a fetch that is under way
@@ -16,6 +17,7 @@
 //! only `work`, which the next fetch clears. To get a newer kernel, call [`refresh`] or remove the guest's folder.
 
 mod host;
+mod modules;
 
 use std::env;
 use std::fs::{self, File, Permissions, TryLockError};
@@ -29,9 +31,12 @@ use crate::guest::Guest;
 use crate::initramfs;
 use crate::progress::{Progress, Stage};
 pub use host::{HostFiles, fetch_host};
+pub use modules::modules_archive;
+use modules::pack;
 
 const KERNEL: &str = "vmlinuz";
 const BUSYBOX: &str = "busybox";
+const MODULES: &str = "modules";
 const PACKAGES: &str = "packages";
 const INITRD: &str = "initrd.cpio";
 const WORK: &str = "work";
@@ -102,6 +107,7 @@ fn download(guest: Guest, folder: &Path, progress: &mut dyn Progress) -> Result<
     remove_if_there(&work)?;
     let files = files?;
     replace(&folder.join(BUSYBOX), &files.busybox)?;
+    replace(&folder.join(MODULES), &pack(&files.modules)?)?;
     replace(&folder.join(PACKAGES), files.packages.as_bytes())?;
     replace(&folder.join(KERNEL), &files.kernel)
 }

@@ -11,16 +11,19 @@
 mod apt;
 mod archive;
 mod host;
+mod modules;
 mod package;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::{FetchError, file_error};
 use crate::guest::Guest;
 use crate::progress::{Progress, Stage};
 use apt::{Apt, PackageInfo, Source};
 pub(crate) use host::fetch_host;
+pub(crate) use modules::{ModuleFiles, closure};
+use modules::module_name;
 
 /// The Debian release that the guests come from.
 const SUITE: &str = "bookworm";
@@ -33,12 +36,40 @@ const BUSYBOX_FILE: &str = "bin/busybox";
 /// The prefix of the names of packages with a kernel.
 const IMAGE_PREFIX: &str = "linux-image-";
 
+/// The modules that a machine's guest may need: drivers of virtio devices, and file systems on them. What they need comes along.
+const MODULES: [&str; 11] = [
+    "virtio_pci",
+    "virtio-rng",
+    "virtio_blk",
+    "virtio_net",
+    "virtio_console",
+    "virtiofs",
+    "overlay",
+    "squashfs",
+    "isofs",
+    "crc32c_generic",
+    "ext4",
+];
+/// The folders of the modules' tree that hold them.
+const MODULE_FOLDERS: [&str; 8] = [
+    "kernel/crypto",
+    "kernel/drivers/block",
+    "kernel/drivers/char",
+    "kernel/drivers/net",
+    "kernel/drivers/virtio",
+    "kernel/fs",
+    "kernel/lib",
+    "kernel/net/core",
+];
+
 /// The files that make up a guest.
 pub(crate) struct GuestFiles {
     /// The kernel as Debian built it, a bzImage.
     pub(crate) kernel: Vec<u8>,
     /// A static i386 busybox.
     pub(crate) busybox: Vec<u8>,
+    /// Modules by name, each after those that it needs.
+    pub(crate) modules: Vec<(String, Vec<u8>)>,
     /// The packages that the files come from, in lines "name version".
     pub(crate) packages: String,
 }
@@ -53,20 +84,44 @@ pub(crate) fn fetch(
     let image = apt.show(&apt.dependency(guest.metapackage(), IMAGE_PREFIX)?)?;
     let busybox = apt.show(BUSYBOX_PACKAGE)?;
     let packages = format!("{image}\n{busybox}\n");
-    let release = image.name.trim_start_matches(IMAGE_PREFIX);
-    let kernel = fetch_file(
-        &apt,
-        &image,
-        &format!("boot/vmlinuz-{release}"),
-        work,
-        progress,
-    )?;
+    let (kernel, modules) = fetch_kernel(&apt, &image, work, progress, is_guest_module)?;
     let busybox = fetch_file(&apt, &busybox, BUSYBOX_FILE, work, progress)?;
     Ok(GuestFiles {
         kernel,
         busybox,
+        modules: closure(modules, &MODULES),
         packages,
     })
+}
+
+/// Whether a guest may need the module at `path`.
+fn is_guest_module(path: &Path) -> bool {
+    // lib/modules/RELEASE/kernel/...
+    let folder: PathBuf = path.iter().skip(3).collect();
+    MODULE_FOLDERS.iter().any(|known| folder.starts_with(known))
+}
+
+/// Downloads the package `image` and returns its bzImage and the files of those modules whose paths `wanted` accepts.
+fn fetch_kernel(
+    apt: &Apt,
+    image: &PackageInfo,
+    work: &Path,
+    progress: &mut dyn Progress,
+    wanted: impl Fn(&Path) -> bool,
+) -> Result<(Vec<u8>, ModuleFiles), FetchError> {
+    let release = image.name.trim_start_matches(IMAGE_PREFIX);
+    let vmlinuz = PathBuf::from(format!("boot/vmlinuz-{release}"));
+    let is_wanted = |path: &Path| path == vmlinuz || module_name(path).is_some() && wanted(path);
+    let files = with_package(apt, image, work, progress, |deb| {
+        package::read_files(&image.name, deb, is_wanted)
+    })?;
+    let (mut kernels, modules): (Vec<_>, Vec<_>) =
+        files.into_iter().partition(|(path, _)| *path == vmlinuz);
+    let (_, kernel) = kernels.pop().ok_or_else(|| FetchError::NotInPackage {
+        package: image.name.clone(),
+        file: vmlinuz.display().to_string(),
+    })?;
+    Ok((kernel, modules))
 }
 
 /// Creates an apt on the system's Debian archive, with the current package lists of `suites`.

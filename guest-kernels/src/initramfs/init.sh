@@ -23,6 +23,12 @@ echo replex > /proc/sys/kernel/hostname
 if [ -e /proc/net/dev ]; then
     ifconfig lo up
 fi
+if [ -d /replex/modules ]; then
+    for module in /replex/modules/*.ko; do
+        insmod "$module"
+    done
+    rm -r /replex/modules
+fi
 cd /root
 
 if [ -e /replex/winsize ]; then

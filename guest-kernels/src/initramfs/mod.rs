@@ -11,6 +11,7 @@
 //! 0                             a multiple of ALIGNMENT
 //! ```
 //!
+//! Modules, if there are devices that need some, come in an archive like it (`/replex/modules`).
 //! Files of the user's own come in two further archives, around all others (`added`).
 
 mod added;
@@ -20,6 +21,7 @@ mod session;
 
 pub use added::{AddError, AddedArchives, Addition, AdditionParseError, added_archives};
 pub use archive::{ALIGNMENT, Archive, DeviceNumber};
+pub(crate) use session::modules_archive;
 pub use session::{exec_archive, winsize_archive};
 
 /// The first program in user space.

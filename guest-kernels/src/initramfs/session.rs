@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `/replex/exec` | the shell script to run instead of an interactive shell |
 //! | `/replex/winsize` | the size of the terminal on the console, "ROWS COLUMNS" |
+//! | `/replex/modules/NN-NAME.ko` | kernel modules, to be inserted in this order |
 //!
 //! /init runs `/replex/exec` with standard input from /dev/null, standard output on ttyS1 (raw, byte for byte) and
 //! standard error on the console. Then it waits until both are sent and writes the exit status, 0 to 255, to I/O port
@@ -14,6 +15,7 @@ use super::archive::Archive;
 const FOLDER: &str = "replex";
 const EXEC_FILE: &str = "replex/exec";
 const WINSIZE_FILE: &str = "replex/winsize";
+const MODULES_FOLDER: &str = "replex/modules";
 
 /// Makes the session archive for a boot that runs the shell command `command`, which may have several lines, on a
 /// terminal of `winsize` (rows, columns). It belongs after the base archive, at a multiple of
@@ -26,6 +28,21 @@ pub fn exec_archive(command: &str, winsize: Option<(u16, u16)>) -> Vec<u8> {
 /// base archive, at a multiple of [`ALIGNMENT`](super::ALIGNMENT).
 pub fn winsize_archive(winsize: (u16, u16)) -> Vec<u8> {
     session_archive(None, Some(winsize))
+}
+
+/// Makes the archive with kernel modules, given by name in the order in which they can be inserted.
+pub(crate) fn modules_archive(modules: &[(String, Vec<u8>)]) -> Vec<u8> {
+    let mut archive = Archive::default();
+    archive.folder(FOLDER, 0o755);
+    archive.folder(MODULES_FOLDER, 0o755);
+    for (index, (name, module)) in modules.iter().enumerate() {
+        archive.file(
+            &format!("{MODULES_FOLDER}/{index:02}-{name}.ko"),
+            0o644,
+            module,
+        );
+    }
+    archive.finish()
 }
 
 fn session_archive(command: Option<&str>, winsize: Option<(u16, u16)>) -> Vec<u8> {

@@ -82,6 +82,9 @@ pub struct BootArgs {
     /// Guest memory, in MiB or with suffix K, M or G.
     #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = memory_size)]
     pub mem: u64,
+    /// Give the guest a virtio device with random numbers of the host.
+    #[arg(long)]
+    pub rng: bool,
     /// Processor that CPUID announces.
     #[arg(long, value_name = "MODEL", default_value = CpuModel::default().name(), value_parser = cpu_model)]
     pub cpu: CpuModel,

@@ -21,7 +21,7 @@ use vmm::{
 
 use crate::{
     args::BootArgs,
-    engine, file, initrd,
+    devices, engine, file, initrd,
     message::{complain, report_progress},
     progress::Unpacking,
     rom::RomFile,
@@ -42,11 +42,13 @@ const CMDLINE_EXEC: &str = "quiet loglevel=3";
 /// If the arguments, or the files that they name, cannot be used.
 pub fn boot(args: &BootArgs) -> Result<u8> {
     let roms = read_roms(args)?;
+    let devices = devices::open(args)?;
     let mut vm = match args.kernel.is_none() && !args.rom.is_empty() {
         true => start_in_rom(args, &roms)?,
-        false => boot_kernel(args, &roms)?,
+        false => boot_kernel(args, &roms, &devices::drivers(&devices))?,
     };
     drop(roms);
+    devices::attach(devices, &mut vm)?;
     vm.set_policy(watch::policy(args));
     if let Some(path) = &args.trace {
         let file =
@@ -57,12 +59,14 @@ pub fn boot(args: &BootArgs) -> Result<u8> {
     run(args, &mut vm)
 }
 
-/// Makes a machine that is about to execute the kernel's first instruction.
-fn boot_kernel(args: &BootArgs, roms: &[Vec<u8>]) -> Result<Vm> {
+/// Makes a machine that is about to execute the kernel's first instruction. A guest that was fetched gets its modules `drivers`.
+fn boot_kernel(args: &BootArgs, roms: &[Vec<u8>], drivers: &[&str]) -> Result<Vm> {
+    // They may replace an incomplete guest in the cache, so they come before its images.
+    let modules = modules(args, drivers)?;
     let (kernel_path, initrd_path) = images(args)?;
     let tsc = TscMeter::start();
     let kernel = read_kernel(&kernel_path)?;
-    let initrd = initrd::read(args, initrd_path.as_deref(), kernel.protocol())?;
+    let initrd = initrd::read(args, initrd_path.as_deref(), kernel.protocol(), modules)?;
     let source = BootSource {
         kernel: &kernel,
         initrd: &initrd,
@@ -269,6 +273,18 @@ fn images(args: &BootArgs) -> Result<(PathBuf, Option<PathBuf>)> {
         images.kernel,
         Some(args.initrd.clone().unwrap_or(images.initrd)),
     ))
+}
+
+/// Returns the archive with the modules `drivers` of the guest that is fetched. Fetches it if need be. A kernel of the user's is
+/// to have its drivers.
+fn modules(args: &BootArgs, drivers: &[&str]) -> Result<Vec<u8>> {
+    if args.kernel.is_some() || drivers.is_empty() {
+        return Ok(Vec::new());
+    }
+    guest_kernels::modules_archive(args.guest, drivers, &mut |stage: &Stage| {
+        report_progress(&stage.to_string())
+    })
+    .with_context(|| format!("modules of guest {}", args.guest))
 }
 
 /// The size in bytes of the largest kernel file that is read. One with debugging information has some hundred MiB.

@@ -14,11 +14,16 @@ use crate::{
 };
 
 /// Reads the initrd at `path`, if there is one, for a kernel that is entered by `protocol`, and puts the other archives around
-/// it.
+/// it, `modules` among them.
 ///
 /// # Errors
 /// If a file cannot be used, or an option has no meaning to the kernel.
-pub fn read(args: &BootArgs, path: Option<&Path>, protocol: Protocol) -> Result<Vec<u8>> {
+pub fn read(
+    args: &BootArgs,
+    path: Option<&Path>,
+    protocol: Protocol,
+    modules: Vec<u8>,
+) -> Result<Vec<u8>> {
     check(args, path, protocol)?;
     let added = added_archives(&args.add, args.mem).context("--add")?;
     let own = match path {
@@ -29,7 +34,13 @@ pub fn read(args: &BootArgs, path: Option<&Path>, protocol: Protocol) -> Result<
         (Protocol::Linux, Some(_)) => session(args),
         _ => None,
     };
-    let archives = [added.before, own, session.unwrap_or_default(), added.behind];
+    let archives = [
+        added.before,
+        own,
+        session.unwrap_or_default(),
+        modules,
+        added.behind,
+    ];
     let mut archives = archives.into_iter().filter(|archive| !archive.is_empty());
     let mut initrd = archives.next().unwrap_or_default();
     for archive in archives {

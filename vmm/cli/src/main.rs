@@ -9,6 +9,7 @@
 
 mod args;
 mod boot;
+mod devices;
 mod engine;
 mod escape;
 mod file;

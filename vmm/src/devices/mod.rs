@@ -8,10 +8,12 @@ pub mod calendar;
 mod debug;
 mod keyboard;
 mod pc;
+pub mod pci;
 mod reset;
 mod rtc;
 mod serial;
 mod uart;
+pub mod virtio;
 
 pub use debug::{DebugBackend, DebugConsole, DebugExit, PostCode};
 pub use keyboard::KeyboardController;

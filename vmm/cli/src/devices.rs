@@ -1,0 +1,65 @@
+//! The devices that the command line adds to a PC: virtio devices behind a host bridge of PCI, which is there only with them.
+
+use anyhow::{Context, Result};
+use vmm::{
+    Vm,
+    devices::{
+        pci::PciHost,
+        virtio::{Rng, VirtioDevice, VirtioPci},
+    },
+};
+
+use crate::args::BootArgs;
+
+/// A device that the command line asks for.
+pub struct Wanted {
+    /// The option, for errors.
+    option: String,
+    /// Linux's module with the driver.
+    driver: &'static str,
+    device: Box<dyn VirtioDevice>,
+}
+
+/// Linux's module with the transport of all virtio devices.
+const TRANSPORT: &str = "virtio_pci";
+
+/// Opens what the devices need that `args` ask for.
+///
+/// # Errors
+/// If the host does not grant it, or a file cannot be used.
+pub fn open(args: &BootArgs) -> Result<Vec<Wanted>> {
+    let mut devices = Vec::new();
+    if args.rng {
+        devices.push(Wanted {
+            option: "--rng".into(),
+            driver: "virtio-rng",
+            device: Box::new(Rng::default()),
+        });
+    }
+    Ok(devices)
+}
+
+/// Linux's modules with the drivers of `devices`.
+pub fn drivers(devices: &[Wanted]) -> Vec<&'static str> {
+    if devices.is_empty() {
+        return Vec::new();
+    }
+    let drivers = devices.iter().map(|wanted| wanted.driver);
+    [TRANSPORT].into_iter().chain(drivers).collect()
+}
+
+/// Attaches `devices` to the machine.
+///
+/// # Errors
+/// If the host does not grant what a device needs, or there are too many.
+pub fn attach(devices: Vec<Wanted>, vm: &mut Vm) -> Result<()> {
+    if devices.is_empty() {
+        return Ok(());
+    }
+    let mut pci = PciHost::new().context("PCI")?;
+    for Wanted { option, device, .. } in devices {
+        let function = VirtioPci::new(device, pci.doorbell()).with_context(|| option.clone())?;
+        pci.add(function).context(option)?;
+    }
+    vm.attach(PciHost::resources(), pci).context("PCI")
+}

@@ -1,0 +1,65 @@
+//! [`Doorbell`]: how other threads tell the machine that a function's interrupt, or more, has changed.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+};
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+/// A doorbell, which any thread rings and the machine's thread answers. Looking whether it has rung costs a load.
+#[derive(Clone, Debug)]
+pub struct Doorbell(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    rung: AtomicBool,
+    /// Readable when the bell has rung, so that a halted processor wakes.
+    event: EventFd,
+}
+
+impl Doorbell {
+    /// Creates a doorbell.
+    ///
+    /// # Errors
+    /// If the host does not grant an eventfd.
+    pub fn new() -> io::Result<Self> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        Ok(Self(Arc::new(Shared {
+            rung: AtomicBool::new(false),
+            event: EventFd::from_flags(flags)?,
+        })))
+    }
+
+    /// Rings. Whatever the caller has changed before is seen by who answers.
+    pub fn ring(&self) {
+        // All four accesses to this and to the state behind it are in one order. So either the bell is still to be
+        // answered, by somebody who then sees the state, or it is rung again.
+        if self.0.rung.load(SeqCst) {
+            return;
+        }
+        // Fails only if the counter is at its end, and then it is not zero either.
+        let _ = self.0.event.write(1);
+        self.0.rung.store(true, SeqCst);
+    }
+
+    /// Returns whether the bell has rung since the last call.
+    #[inline]
+    pub(super) fn answer(&self) -> bool {
+        if !self.0.rung.load(SeqCst) {
+            return false;
+        }
+        // It is not readable if it was read by an earlier answer, between the two steps of `ring`.
+        let _ = self.0.event.read();
+        self.0.rung.swap(false, SeqCst)
+    }
+
+    /// The descriptor that becomes readable when the bell rings.
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.0.event.as_fd()
+    }
+}

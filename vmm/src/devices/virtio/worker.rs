@@ -1,0 +1,106 @@
+//! [`Worker`]: a thread that serves a device's queues, while the guest goes on computing.
+
+use std::{
+    io,
+    sync::Arc,
+    thread::{self, JoinHandle},
+};
+
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use parking_lot::{Condvar, Mutex};
+
+/// A thread that serves queues when it is notified of them. It ends when this is dropped.
+#[derive(Debug)]
+pub struct Worker {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    pending: Mutex<Pending>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    /// A bit for each queue with a notification that has not been served.
+    queues: u64,
+    quit: bool,
+}
+
+impl Worker {
+    /// Starts a thread called `name`, which calls `serve` with the number of each queue that it is notified of.
+    ///
+    /// # Errors
+    /// If the host refuses a thread.
+    pub fn start(name: &str, mut serve: impl FnMut(usize) + Send + 'static) -> io::Result<Self> {
+        let shared = Arc::<Shared>::default();
+        let theirs = Arc::clone(&shared);
+        let thread = device_thread(name, move || {
+            while let Some(mut queues) = theirs.wait() {
+                while queues != 0 {
+                    let queue = queues.trailing_zeros();
+                    queues &= queues - 1;
+                    serve(queue as usize);
+                }
+            }
+        })?;
+        Ok(Self {
+            shared,
+            thread: Some(thread),
+        })
+    }
+
+    /// Notifies the thread of a queue, one of the first 64. Does not wait.
+    pub fn notify(&self, queue: usize) {
+        self.shared.pending.lock().queues |= 1 << queue;
+        self.shared.changed.notify_one();
+    }
+}
+
+/// Starts a thread of a device. It blocks the signals that come from outside, as those are the program's business.
+///
+/// # Errors
+/// If the host refuses a thread.
+pub fn device_thread(
+    name: &str,
+    body: impl FnOnce() + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    let mut blocked = SigSet::all();
+    for own in [
+        Signal::SIGBUS,
+        Signal::SIGFPE,
+        Signal::SIGILL,
+        Signal::SIGSEGV,
+    ] {
+        blocked.remove(own);
+    }
+    // The new thread inherits the mask.
+    let before = blocked.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+    let thread = thread::Builder::new().name(name.into()).spawn(body);
+    before.thread_set_mask()?;
+    thread
+}
+
+impl Shared {
+    /// Waits for notifications, and takes them all. Returns `None` at the end.
+    fn wait(&self) -> Option<u64> {
+        let mut pending = self.pending.lock();
+        while pending.queues == 0 && !pending.quit {
+            self.changed.wait(&mut pending);
+        }
+        (!pending.quit).then(|| std::mem::take(&mut pending.queues))
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.shared.pending.lock().quit = true;
+        self.shared.changed.notify_one();
+        if let Some(thread) = self.thread.take() {
+            // A panic has been reported by now.
+            let _ = thread.join();
+        }
+    }
+}
