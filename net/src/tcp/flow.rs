@@ -55,6 +55,8 @@ pub(super) struct Flow {
     guest_finished: bool,
     /// The host's socket has been told that the guest has finished.
     shut: bool,
+    /// The host's socket has failed: the guest's is reset, and nothing moves any more.
+    broken: bool,
 }
 
 impl Flow {
@@ -109,6 +111,7 @@ impl Flow {
             peer_finished: false,
             guest_finished: false,
             shut: false,
+            broken: false,
         }
     }
 
@@ -149,8 +152,8 @@ impl Flow {
         egress: &mut Egress<'_>,
     ) -> Progress {
         loop {
-            let mut moved = self.to_peer();
-            moved |= self.from_peer();
+            let mut moved = self.write_to_peer();
+            moved |= self.read_from_peer();
             while egress.has_room() && stack.egress(self.remote, &mut self.sockets, now, egress) {
                 moved = true;
             }
@@ -174,10 +177,10 @@ impl Flow {
     }
 
     /// Writes to the peer what the guest has sent, then the end of it. Returns whether the guest's window has grown.
-    fn to_peer(&mut self) -> bool {
+    fn write_to_peer(&mut self) -> bool {
         let socket: &mut Socket<'_> = self.sockets.get_mut(self.handle);
         let mut moved = false;
-        while self.ready.writable && socket.can_recv() {
+        while self.ready.writable && !self.broken && socket.can_recv() {
             let stream = &mut self.stream;
             let written = socket.recv(|data| match stream.write(data) {
                 Ok(len) => (len, Ok(())),
@@ -190,8 +193,9 @@ impl Flow {
                     self.ready.writable = false
                 }
                 Ok(Err(_)) | Err(_) => {
+                    self.broken = true;
                     socket.abort();
-                    return true;
+                    moved = true;
                 }
             }
         }
@@ -204,10 +208,10 @@ impl Flow {
     }
 
     /// Reads what the peer has sent, then the end of it, for the guest. Returns whether there is something to send.
-    fn from_peer(&mut self) -> bool {
+    fn read_from_peer(&mut self) -> bool {
         let socket: &mut Socket<'_> = self.sockets.get_mut(self.handle);
         let mut moved = false;
-        while self.ready.readable && !self.peer_finished && socket.can_send() {
+        while self.ready.readable && !self.broken && !self.peer_finished && socket.can_send() {
             let stream = &mut self.stream;
             let read = socket.send(|room| match stream.read(room) {
                 Ok(len) => (len, Ok(len)),
@@ -225,8 +229,9 @@ impl Flow {
                     self.ready.readable = false
                 }
                 Ok(Err(_)) | Err(_) => {
+                    self.broken = true;
                     socket.abort();
-                    return true;
+                    moved = true;
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! Hostile frames: the gateway survives them, and serves the next guest.
 //!
-//! A fixed seed by default; `REPLEX_FUZZ_SECONDS=600` goes on for that long, with new seeds.
+//! A fixed seed by default; `REPLEX_FUZZ_SECONDS=600` goes on for that long, with new seeds, and `REPLEX_FUZZ_SEED=0x…` repeats one.
 
 use std::{
     io::{Read, Write},
@@ -337,6 +337,10 @@ fn hostile_frames_are_survived() {
         sent += fuzz(seed, 5000, ports);
     }
     assert!(sent > 0, "the gateway answers some");
+    if let Ok(seed) = std::env::var("REPLEX_FUZZ_SEED") {
+        let digits = seed.trim_start_matches("0x");
+        fuzz(u64::from_str_radix(digits, 16).unwrap(), 20_000, ports);
+    }
     let Ok(seconds) = std::env::var("REPLEX_FUZZ_SECONDS") else {
         return;
     };

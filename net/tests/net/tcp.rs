@@ -186,6 +186,33 @@ fn a_reset_of_the_peer_resets_the_guest() {
 }
 
 #[test]
+fn a_peer_that_goes_with_bytes_unread_resets_the_guest() {
+    let (full, is_full) = std::sync::mpsc::channel();
+    let (port, server) = serve(1, move |stream| {
+        is_full.recv().unwrap();
+        drop(stream);
+    });
+    let mut guest = Guest::start(&host_loopback());
+    let socket = guest.connect_loopback(port);
+    guest.until_state(socket, State::Established);
+    // Until nobody has room any more: the window is closed for a while.
+    let mut unchanged = 0;
+    guest.until(|guest| {
+        let sent = guest.tcp(socket).send_slice(&[0; 65536]).unwrap();
+        unchanged = if sent == 0 { unchanged + 1 } else { 0 };
+        unchanged == 100
+    });
+    full.send(()).unwrap();
+    guest.until_state(socket, State::Closed);
+    server.join().unwrap();
+    // The gateway serves others.
+    let (port, server) = serve(1, |mut stream| stream.write_all(b"x").unwrap());
+    let socket = guest.connect_loopback(port);
+    assert_eq!(guest.receive_all(socket), b"x");
+    server.join().unwrap();
+}
+
+#[test]
 fn a_reset_of_the_guest_resets_the_peer() {
     let (port, server) = serve(1, |mut stream| {
         stream.write_all(b"x").unwrap();
