@@ -108,6 +108,11 @@ impl Gateway {
         &self.published
     }
 
+    /// The largest IP packet that the guest is told to send, in bytes.
+    pub fn mtu(&self) -> u16 {
+        self.protocols.mtu()
+    }
+
     /// Returns a handle that ends [`Self::wait`] from other threads: for when the guest has sent, or has room again.
     pub fn waker(&self) -> Waker {
         self.poller.waker()

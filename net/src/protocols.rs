@@ -52,6 +52,10 @@ impl Protocols {
         }
     }
 
+    pub(crate) fn mtu(&self) -> u16 {
+        self.mtu
+    }
+
     /// Opens a published port, and returns its address.
     pub(crate) fn publish(&mut self, publish: &Publish, poller: &Poller) -> io::Result<SocketAddr> {
         match publish.transport {

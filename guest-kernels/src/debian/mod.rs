@@ -22,8 +22,8 @@ use crate::guest::Guest;
 use crate::progress::{Progress, Stage};
 use apt::{Apt, PackageInfo, Source};
 pub(crate) use host::fetch_host;
-pub(crate) use modules::{ModuleFiles, closure};
 use modules::module_name;
+pub(crate) use modules::{ModuleFiles, closure};
 
 /// The Debian release that the guests come from.
 const SUITE: &str = "bookworm";

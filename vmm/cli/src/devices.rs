@@ -9,7 +9,7 @@ use vmm::{
     },
 };
 
-use crate::args::BootArgs;
+use crate::{args::BootArgs, net};
 
 /// A device that the command line asks for.
 pub struct Wanted {
@@ -34,6 +34,13 @@ pub fn open(args: &BootArgs) -> Result<Vec<Wanted>> {
             option: "--rng".into(),
             driver: "virtio-rng",
             device: Box::new(Rng::default()),
+        });
+    }
+    if let Some(card) = net::card(args.net, &args.publish)? {
+        devices.push(Wanted {
+            option: "--net".into(),
+            driver: "virtio_net",
+            device: Box::new(card),
         });
     }
     Ok(devices)

@@ -20,6 +20,7 @@ mod common;
 mod device;
 mod interrupt;
 mod layout;
+mod net;
 mod queue;
 mod rng;
 mod transport;
@@ -27,6 +28,7 @@ mod worker;
 
 pub use device::VirtioDevice;
 pub use interrupt::Interrupt;
+pub use net::Net;
 pub use queue::{Malformed, Reader, VirtQueue, Writer};
 pub use rng::Rng;
 pub use transport::VirtioPci;
