@@ -13,6 +13,8 @@ mod config;
 mod doorbell;
 mod function;
 mod host;
+#[cfg(test)]
+mod tests;
 
 pub use config::{ConfigSpace, Identity};
 pub use doorbell::Doorbell;

@@ -16,6 +16,7 @@
 //! Status Field); the driver's reset makes the device usable again. All DMA goes through [`mmu::Memory`], so what a device
 //! writes into code or page tables is seen.
 
+mod blk;
 mod common;
 mod device;
 mod interrupt;
@@ -23,9 +24,12 @@ mod layout;
 mod net;
 mod queue;
 mod rng;
+#[cfg(test)]
+mod tests;
 mod transport;
 mod worker;
 
+pub use blk::{Disk, DiskConfig, DiskConfigError, DiskError, DiskFormat};
 pub use device::VirtioDevice;
 pub use interrupt::Interrupt;
 pub use net::Net;
