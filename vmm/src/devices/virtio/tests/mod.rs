@@ -1,6 +1,6 @@
 //! Devices as a driver sees them: through I/O ports, rings in memory, and the interrupt line.
 
-mod driver;
-mod echo;
+pub mod driver;
+pub mod echo;
 mod rings;
 mod transport;

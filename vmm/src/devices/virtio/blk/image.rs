@@ -1,0 +1,251 @@
+//! [`Image`]: an open image file, by `imago`, locked against other machines.
+//!
+//! Whoever writes an image holds a write lock on it, whoever only reads it, or what lies below it, a read lock. They are open
+//! file description locks of the whole file: they end with the machine however it ends, and concern this process's other
+//! machines, too. QEMU's, which are locks of single bytes, exclude them and are excluded.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Read, Seek},
+    path::{Path, PathBuf},
+};
+
+use imago::{
+    DenyImplicitOpenGate, FormatAccess, FormatCreateBuilder, FormatDriverBuilder,
+    StorageOpenOptions, file::File as Stored, format::gate::ImplicitOpenGate, qcow2::Qcow2,
+    raw::Raw,
+};
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, fcntl},
+    libc,
+};
+use thiserror::Error;
+
+use super::{
+    config::{DiskConfig, DiskFormat},
+    request::SECTOR,
+};
+
+/// An open image.
+pub struct Image(FormatAccess<Stored>);
+
+/// The error of opening a disk.
+#[derive(Debug, Error)]
+pub enum DiskError {
+    /// The file, or one that it needs, cannot be opened, or is none of its format.
+    #[error("{}: {error}", .path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        error: io::Error,
+    },
+    /// The size is no number of sectors.
+    #[error("{}: its size, {size} bytes, is not a multiple of 512", .path.display())]
+    Size {
+        /// The file.
+        path: PathBuf,
+        /// The size of the disk.
+        size: u64,
+    },
+    /// No format is given, and the content is not what the name says.
+    #[error("{}: holds a qcow2 image, but is not named so; say format=qcow2, or format=raw to use its bytes as they are", .path.display())]
+    Ambiguous {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// The beginning of a qcow2 image.
+const QCOW2_MAGIC: [u8; 4] = *b"QFI\xfb";
+
+/// Whether a file is opened to be written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Read,
+    Write,
+}
+
+impl Image {
+    /// Opens the image that `config` names.
+    pub fn open(config: &DiskConfig) -> Result<Self, DiskError> {
+        let path = &config.path;
+        let at_path = |error| DiskError::Open {
+            path: path.clone(),
+            error,
+        };
+        let mode = match config.read_only || config.snapshot {
+            true => Mode::Read,
+            false => Mode::Write,
+        };
+        let file = open_locked(path, mode).map_err(at_path)?;
+        let format = format_of(config, &file).map_err(at_path)?;
+        let format = format.ok_or_else(|| DiskError::Ambiguous { path: path.clone() })?;
+        let access = open_format(file, path, format, mode).map_err(at_path)?;
+        let size = access.size();
+        if !size.is_multiple_of(SECTOR) {
+            let path = path.clone();
+            return Err(DiskError::Size { path, size });
+        }
+        match config.snapshot {
+            true => overlay(access).map(Self).map_err(at_path),
+            false => Ok(Self(access)),
+        }
+    }
+
+    /// The size of the disk in bytes.
+    pub fn size(&self) -> u64 {
+        self.0.size()
+    }
+
+    /// Reads all of `bytes` from `offset` on.
+    pub fn read(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read(bytes, offset)
+    }
+
+    /// Writes all of `bytes` from `offset` on.
+    pub fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write(bytes, offset)
+    }
+
+    /// Makes a range read as zeroes and keeps room for it.
+    pub fn write_zeroes(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.0.write_zeroes(offset, len)
+    }
+
+    /// Makes a range read as zeroes and gives its room back.
+    pub fn discard(&mut self, offset: u64, len: u64) -> io::Result<()> {
+        self.0.discard_to_zero(offset, len)
+    }
+
+    /// Brings all that was written to stable storage.
+    pub fn flush(&self) -> io::Result<()> {
+        self.0.flush()?;
+        self.0.sync()
+    }
+}
+
+/// The format of an image, or `None` if name and content disagree. A raw image is never taken for another because of its
+/// content, which is the guest's.
+fn format_of(config: &DiskConfig, mut file: &File) -> io::Result<Option<DiskFormat>> {
+    if config.format.is_some() {
+        return Ok(config.format);
+    }
+    if config.path.extension().is_some_and(|name| name == "qcow2") {
+        return Ok(Some(DiskFormat::Qcow2));
+    }
+    let mut magic = Vec::new();
+    file.take(QCOW2_MAGIC.len() as u64)
+        .read_to_end(&mut magic)?;
+    file.rewind()?;
+    Ok((magic != QCOW2_MAGIC).then_some(DiskFormat::Raw))
+}
+
+fn open_format(
+    file: File,
+    path: &Path,
+    format: DiskFormat,
+    mode: Mode,
+) -> io::Result<FormatAccess<Stored>> {
+    let write = mode == Mode::Write;
+    let options = StorageOpenOptions::new().write(write).filename(path);
+    let file = Stored::from_open_file(file, options)?;
+    Ok(match format {
+        DiskFormat::Raw => {
+            let raw = Raw::builder(file).write(write);
+            FormatAccess::new(raw.open(DenyImplicitOpenGate::default())?)
+        }
+        DiskFormat::Qcow2 => {
+            let qcow2 = Qcow2::<Stored>::builder(file).write(write);
+            FormatAccess::new(qcow2.open(Below(path.to_owned()))?)
+        }
+    })
+}
+
+/// Puts a temporary qcow2 image, which takes all writes, over `below`.
+fn overlay(below: FormatAccess<Stored>) -> io::Result<FormatAccess<Stored>> {
+    let temporary = || {
+        let options = StorageOpenOptions::new().write(true);
+        Stored::from_open_file(tempfile::tempfile()?, options)
+    };
+    let created = Qcow2::<Stored>::create_builder(temporary()?).size(below.size());
+    let overlay = created.create_open(DenyImplicitOpenGate::default(), |file| {
+        let open = Qcow2::<Stored>::builder(file);
+        Ok(open.write(true).backing(Some(below)))
+    })?;
+    Ok(FormatAccess::new(overlay))
+}
+
+/// Opens `path` and locks it.
+fn open_locked(path: &Path, mode: Mode) -> io::Result<File> {
+    let write = mode == Mode::Write;
+    let file = OpenOptions::new().read(true).write(write).open(path)?;
+    lock(&file, mode)?;
+    Ok(file)
+}
+
+/// Locks the whole of a file, for readers or for one writer.
+fn lock(file: &File, mode: Mode) -> io::Result<()> {
+    let kind = match mode {
+        Mode::Read => libc::F_RDLCK,
+        Mode::Write => libc::F_WRLCK,
+    };
+    let whole = libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    match fcntl(file, FcntlArg::F_OFD_SETLK(&whole)) {
+        Ok(_) => Ok(()),
+        Err(Errno::EAGAIN | Errno::EACCES) => {
+            let message = "in use by another machine";
+            Err(io::Error::new(io::ErrorKind::WouldBlock, message))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The gate for what an image, whose path it holds, names in its header: files in the image's folder or below, to be read and
+/// locked. An image may come from anywhere, and must not show the guest other files of the host.
+struct Below(PathBuf);
+
+impl Below {
+    /// Opens and locks the file that the header names.
+    fn open(&self, named: &Path) -> io::Result<Stored> {
+        let folder = self.0.canonicalize()?;
+        let folder = folder.parent().unwrap_or(Path::new("/"));
+        let path = named.canonicalize()?;
+        if !path.starts_with(folder) {
+            let message = format!(
+                "it names {}, which is not below its own folder",
+                named.display()
+            );
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+        }
+        let options = StorageOpenOptions::new().filename(&path);
+        Stored::from_open_file(open_locked(&path, Mode::Read)?, options)
+    }
+}
+
+impl ImplicitOpenGate<Stored> for Below {
+    fn open_format<F: FormatDriverBuilder<Stored>>(
+        &mut self,
+        builder: F,
+    ) -> io::Result<FormatAccess<Stored>> {
+        let named = builder.get_image_path().unwrap_or_default();
+        let file = self.open(&named)?;
+        let below = F::new(file).open(Self(named))?;
+        Ok(FormatAccess::new(below))
+    }
+
+    fn open_storage(&mut self, options: StorageOpenOptions) -> io::Result<Stored> {
+        if options.get_writable() {
+            let message = "external data files are not supported";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, message));
+        }
+        self.open(options.get_filename().unwrap_or(Path::new("")))
+    }
+}
