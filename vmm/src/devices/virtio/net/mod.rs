@@ -10,6 +10,8 @@
 //! which wakes when the driver has added buffers to either ring.
 
 mod cable;
+#[cfg(test)]
+mod tests;
 
 use std::{
     io,
