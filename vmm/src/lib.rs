@@ -87,7 +87,7 @@ pub mod tsc;
 pub mod vm;
 
 // The machine's interface names their types: no program needs to depend on these crates itself.
-pub use {irq, mmu, sbe};
+pub use {irq, mmu, net, sbe};
 
 pub use board::Board;
 pub use bus::{

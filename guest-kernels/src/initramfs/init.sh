@@ -29,6 +29,10 @@ if [ -d /replex/modules ]; then
     done
     rm -r /replex/modules
 fi
+if [ -e /sys/class/net/eth0 ]; then
+    ifconfig eth0 up
+    udhcpc -q -n -i eth0 -s /etc/udhcpc.sh > /dev/null 2>&1 || echo "no address for eth0" >&2
+fi
 
 # Mounts the directory of the host that is to be the root of the command or the shell: itself, or read-only below a tmpfs that
 # takes the changes.

@@ -30,6 +30,8 @@ const INIT: &str = include_str!("init.sh");
 const PROFILE: &str = include_str!("profile.sh");
 /// The file systems that /init mounts.
 const FSTAB: &str = include_str!("fstab");
+/// The script that gives the network card the address from DHCP.
+const UDHCPC: &str = include_str!("udhcpc.sh");
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n";
 const GROUP: &str = "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n";
 const HOSTS: &str = "127.0.0.1 localhost replex\n";
@@ -90,6 +92,7 @@ pub(crate) fn base_archive(busybox: &[u8]) -> Vec<u8> {
         archive.link(name, target);
     }
     archive.file("init", 0o755, INIT.as_bytes());
+    archive.file("etc/udhcpc.sh", 0o755, UDHCPC.as_bytes());
     for (name, content) in [
         ("etc/fstab", FSTAB),
         ("etc/group", GROUP),

@@ -20,6 +20,7 @@ mod in_a_row;
 mod kernel_log;
 mod mappings;
 mod moved;
+mod network;
 mod program;
 mod screen;
 mod terminal;

@@ -10,12 +10,13 @@ use vmm::{
     devices::virtio::DiskConfig,
     gdb::Address,
     mmu::{self, MAX_RAM, MIN_RAM},
+    net::Publish,
     parse,
     sbe::CODE_CACHES,
     trace::Selection,
 };
 
-use crate::{engine, rom::RomFile, volume::Volume};
+use crate::{engine, net::Network, rom::RomFile, volume::Volume};
 
 /// Boots unmodified Linux inside one ordinary process.
 #[derive(Debug, Parser)]
@@ -102,6 +103,15 @@ pub struct BootArgs {
     /// With --root: make changes in the directory itself.
     #[arg(long, requires = "root")]
     pub rw: bool,
+    /// Network of the guest: none, user or user,host-loopback. A user network needs no privileges: connections and datagrams of the
+    /// guest, which is 10.0.2.15, are carried by sockets of this process. 10.0.2.3 answers by the host's resolvers; with
+    /// host-loopback, 10.0.2.2 leads to 127.0.0.1.
+    #[arg(long, value_name = "NET", default_value = "none")]
+    pub net: Network,
+    /// Let port HOST of the host (of 127.0.0.1, unless IP says otherwise) lead to port GUEST of the guest. Needs --net user. May be
+    /// given several times.
+    #[arg(short, long, value_name = "[IP:]HOST:GUEST[/udp]")]
+    pub publish: Vec<Publish>,
     /// Processor that CPUID announces.
     #[arg(long, value_name = "MODEL", default_value = CpuModel::default().name(), value_parser = cpu_model)]
     pub cpu: CpuModel,

@@ -9,7 +9,7 @@ use vmm::{
     },
 };
 
-use crate::{args::BootArgs, share};
+use crate::{args::BootArgs, net, share};
 
 /// A device that the command line asks for.
 pub struct Wanted {
@@ -48,6 +48,13 @@ pub fn open(args: &BootArgs) -> Result<Vec<Wanted>> {
             option: shared.option.into(),
             drivers: shared.drivers,
             device: Box::new(shared.device),
+        });
+    }
+    if let Some(card) = net::card(args.net, &args.publish)? {
+        devices.push(Wanted {
+            option: "--net".into(),
+            drivers: &["virtio_net"],
+            device: Box::new(card),
         });
     }
     Ok(devices)

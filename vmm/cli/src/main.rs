@@ -16,6 +16,7 @@ mod file;
 mod hint;
 mod initrd;
 mod message;
+mod net;
 mod progress;
 mod rom;
 mod share;

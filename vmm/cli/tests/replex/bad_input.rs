@@ -49,6 +49,13 @@ fn bad_usage() {
         (&["boot", "--intercept", "256"], "--intercept"),
         (&["boot", "--intercept", "14,80h"], "80h"),
         (&["boot", "--intercept"], "--intercept"),
+        (&["boot", "--net", "tap"], "--net"),
+        (&["boot", "--net", "user", "-p", "80"], "--publish"),
+        (
+            &["boot", "--net", "user", "-p", "localhost:80:80"],
+            "localhost",
+        ),
+        (&["boot", "--publish", "8080:80"], "--net user"),
         (&["boot", "--trace-irq", "0x100"], "--trace-irq"),
         (&["boot", "--trace-irq="], "--trace-irq"),
         (&["boot", "--trace-only", "port"], "--trace <FILE>"),

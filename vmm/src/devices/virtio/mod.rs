@@ -22,6 +22,7 @@ mod device;
 mod fs;
 mod interrupt;
 mod layout;
+mod net;
 mod queue;
 mod rng;
 #[cfg(test)]
@@ -33,6 +34,7 @@ pub use blk::{Disk, DiskConfig, DiskConfigError, DiskError, DiskFormat};
 pub use device::VirtioDevice;
 pub use fs::{Fs, TagError};
 pub use interrupt::Interrupt;
+pub use net::Net;
 pub use queue::{Malformed, Reader, VirtQueue, Writer};
 pub use rng::Rng;
 pub use transport::VirtioPci;

@@ -167,6 +167,22 @@ impl VirtQueue {
         }
     }
 
+    /// Whether no request waits.
+    pub fn is_empty(&self) -> bool {
+        let ring = self.0.ring.lock();
+        let Ring {
+            queue,
+            ram: Some(ram),
+            suspended: false,
+        } = &*ring
+        else {
+            return true;
+        };
+        // The rings were in RAM when the queue was enabled.
+        let available = queue.avail_idx(ram, Ordering::Acquire);
+        available.is_ok_and(|index| index.0 == queue.next_avail())
+    }
+
     /// Makes the queue live, at `place` in memory and going on at `indices`.
     ///
     /// # Errors

@@ -1,0 +1,103 @@
+//! Published ports.
+
+use std::{
+    io::{Read, Write},
+    net::{Shutdown, SocketAddr, TcpStream, UdpSocket},
+    thread,
+};
+
+use net::{Config, Gateway, GatewayError};
+use smoltcp::socket::tcp::State;
+
+use crate::{cable::Cable, guest::Guest, packet};
+
+fn published(ports: &[&str]) -> Config {
+    Config {
+        publish: ports.iter().map(|port| port.parse().unwrap()).collect(),
+        ..Config::default()
+    }
+}
+
+#[test]
+fn the_guest_serves_connections() {
+    let mut guest = Guest::start(&published(&["0:80"]));
+    let address = guest.cable().published()[0];
+    for number in 0..20_u8 {
+        let socket = guest.listen(80);
+        let client = thread::spawn(move || {
+            let mut stream = TcpStream::connect(address).unwrap();
+            stream.write_all(&[number; 1000]).unwrap();
+            stream.shutdown(Shutdown::Write).unwrap();
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).unwrap();
+            answer
+        });
+        guest.until(|guest| guest.tcp(socket).is_active());
+        let from = guest.tcp(socket).remote_endpoint().unwrap();
+        assert_eq!(from.addr, net::GATEWAY.into());
+        guest.until(|guest| guest.tcp(socket).may_recv());
+        assert_eq!(guest.receive_all(socket), [number; 1000]);
+        guest.send_all(socket, b"answer");
+        guest.tcp(socket).close();
+        guest.until(|guest| !guest.tcp(socket).is_active());
+        assert_eq!(client.join().unwrap(), b"answer");
+        guest.remove(socket);
+    }
+}
+
+#[test]
+fn a_port_where_nobody_listens_in_the_guest_resets() {
+    let mut guest = Guest::start(&published(&["0:80"]));
+    let address = guest.cable().published()[0];
+    let client = thread::spawn(move || {
+        // The host accepts before the guest is asked.
+        TcpStream::connect(address).and_then(|mut stream| stream.read(&mut [0]))
+    });
+    guest.until(|_| client.is_finished());
+    client.join().unwrap().unwrap_err();
+}
+
+#[test]
+fn a_client_that_has_gone_is_gone_for_the_guest() {
+    let mut guest = Guest::start(&published(&["0:80"]));
+    let socket = guest.listen(80);
+    drop(TcpStream::connect(guest.cable().published()[0]).unwrap());
+    guest.until_state(socket, State::CloseWait);
+}
+
+#[test]
+fn the_guest_answers_datagrams() {
+    let cable = Cable::plug(&published(&["0:53/udp"]));
+    let clients: Vec<_> = (0..3)
+        .map(|_| UdpSocket::bind("127.0.0.1:0").unwrap())
+        .collect();
+    let mut seen = Vec::new();
+    for client in &clients {
+        client.connect(cable.published()[0]).unwrap();
+        client.send(b"question").unwrap();
+        let (from, to, question) = cable.expect(packet::parse_udp);
+        assert_eq!(question, b"question");
+        assert_eq!(to, SocketAddr::from((net::GUEST, 53)));
+        assert_eq!(from.ip(), net::GATEWAY);
+        seen.push(from);
+    }
+    // Answered the other way round, and each gets its own.
+    for (number, (client, from)) in clients.iter().zip(&seen).enumerate().rev() {
+        cable.send(packet::udp((net::GUEST, 53).into(), *from, &[number as u8]));
+        let mut answer = [0; 2];
+        assert_eq!(client.recv(&mut answer).unwrap(), 1);
+        assert_eq!(usize::from(answer[0]), number);
+    }
+}
+
+#[test]
+fn a_port_in_use_is_named() {
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let config = published(&[&format!("{}:53/udp", address.port())]);
+    let Err(error) = Gateway::new(&config) else {
+        panic!("the port was free");
+    };
+    assert_eq!(error.to_string(), format!("cannot publish {address}"));
+    assert!(matches!(error, GatewayError::Publish { .. }));
+}
