@@ -1,5 +1,6 @@
 //! Tests that cross crates: boots, differential runs against the real CPU; here, what several of them use.
 
+pub mod built;
 pub mod differential;
 pub mod fetched;
 pub mod hang;

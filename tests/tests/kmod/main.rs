@@ -1,11 +1,12 @@
 //! The host's kernel module of `kmod/` in a virtual machine: built for a Debian kernel with that kernel's headers, loaded, put
-//! under stress (`kmod/test/stress.c`), its costs counted (`kmod/test/count.c`), unloaded. Nothing on the system is changed, and
-//! no privilege is needed.
+//! under stress (`kmod/test/stress.c`), its costs counted (`kmod/test/count.c`), used by replex, unloaded. Nothing on the system is
+//! changed, and no privilege is needed.
 //!
 //! ```text
 //! kernel, headers, busybox (fetched) ─┐
 //! kmod/*.c       ─▶ replex.ko         ├─▶ initramfs ─▶ QEMU's translator ─▶ what init.sh prints
-//! kmod/test/*.c  ─▶ static programs  ─┘
+//! kmod/test/*.c  ─▶ static programs   │
+//! replex, its guest, tests of it     ─┘
 //! ```
 //!
 //! REPLEX_KMOD_KERNEL chooses the kernel: 6.1 (the default) or 6.12. Where QEMU or what the build needs is not installed, the tests
@@ -13,26 +14,33 @@
 
 mod build;
 mod counts;
+mod device;
 mod initramfs;
 mod machine;
+mod replex;
 mod report;
+mod steps;
 mod tools;
 
 use build::Built;
-use machine::Clock;
+use guest_kernels::HostFiles;
+use initramfs::Initramfs;
+use machine::{Clock, Machine, Purpose};
 use report::Report;
 
 /// The value of /proc/sys/kernel/tainted with a module that is out of tree and unsigned, and nothing else (Linux documentation,
 /// "Tainted kernels").
 const TAINT: &str = "12288";
 
-/// Runs `program` in a virtual machine, with checks that hold for each, and returns what was printed; `None` if that is not
-/// possible here, for a reason that was printed.
-fn run(program: &str, clock: Clock) -> Option<Report> {
+/// Runs /bin/test, which `add` adds with all that it needs, in a virtual machine, with checks that hold for each, and returns what
+/// was printed; `None` if that is not possible here, for a reason that was printed.
+fn run(machine: Machine, add: impl FnOnce(&HostFiles, &Built, &mut Initramfs)) -> Option<Report> {
     let kernel = tools::kernel()?;
     let built = Built::new(&kernel);
-    let archive = initramfs::archive(&kernel, &built, program);
-    let report = Report::parse(&machine::run(&kernel, &archive, clock));
+    let mut initramfs = Initramfs::new(&kernel);
+    initramfs.file("lib/replex.ko", &built.module());
+    add(&kernel, &built, &mut initramfs);
+    let report = Report::parse(&machine.run(&kernel, &initramfs.finish()));
     assert!(report.says("loaded"), "not loaded:\n{report}");
     assert!(report.says("unloaded"), "not unloaded:\n{report}");
     assert_eq!(report.value("status"), Some("0"), "{report}");
@@ -44,9 +52,14 @@ fn run(program: &str, clock: Clock) -> Option<Report> {
 
 #[test]
 fn the_module_withstands_its_stress() {
-    let Some(report) = run("stress", Clock::Host) else {
-        return;
+    let machine = Machine {
+        clock: Clock::Host,
+        purpose: Purpose::Module,
     };
+    let report = run(machine, |_, built, initramfs| {
+        initramfs.program("bin/test", &built.stress());
+    });
+    let Some(report) = report else { return };
     ::tests::report::report(&report.printed);
     let verdict = report.printed.lines().last().unwrap_or_default();
     assert!(verdict.starts_with("PASS "), "{report}");
@@ -54,9 +67,14 @@ fn the_module_withstands_its_stress() {
 
 #[test]
 fn faults_cost_few_instructions() {
-    let Some(report) = run("count", Clock::Instructions) else {
-        return;
+    let machine = Machine {
+        clock: Clock::Instructions,
+        purpose: Purpose::Module,
     };
+    let report = run(machine, |_, built, initramfs| {
+        initramfs.program("bin/test", &built.count());
+    });
+    let Some(report) = report else { return };
     let counts = counts::parse(&report.printed);
     ::tests::report::report(&counts::table(&counts));
     let exceeded = counts::exceeded(&counts, tools::chosen_kernel());
