@@ -5,3 +5,4 @@ pub mod differential;
 pub mod fetched;
 pub mod hang;
 pub mod report;
+pub mod vm;

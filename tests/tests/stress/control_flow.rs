@@ -15,6 +15,7 @@ use super::users::{self, NEXT_ROUND, Own, SPACES, THE_END};
 use fastrand::Rng;
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
+use tests::vm;
 
 /// Physical address of the code.
 const CODE: u32 = 0x20_0000;
@@ -281,7 +282,11 @@ impl Block<'_> {
         match self.rng.u32(..6) {
             // ROL, ROR, RCL, RCR, SHL, SHR, SAR by an immediate or CL
             0 | 1 => {
-                let form = [0, 1, 2, 3, 4, 5, 7][self.rng.usize(..7)];
+                let form = match vm::is_vm() {
+                    // QEMU 7.2 changes CF before the store of RCL and RCR, which may fault and be done again.
+                    true => [0, 1, 4, 5, 7][self.rng.usize(..5)],
+                    false => [0, 1, 2, 3, 4, 5, 7][self.rng.usize(..7)],
+                };
                 if self.rng.bool() {
                     self.operand(&[0xc1], form);
                     self.emit(&[count]);
@@ -471,8 +476,7 @@ fn compare_all(what: &str, seeds: std::ops::Range<u64>, data_is: Data) {
     let (mut windows, mut direct) = (0, 0);
     for seed in seeds {
         let (ended, counts) = program(seed, data_is).compare(&format!("{what}, seed {seed}"));
-        total.instructions += counts.instructions;
-        total.emulated += counts.emulated;
+        total += counts;
         windows += ended.translation().windows;
         direct += ended.translation().direct;
         let faults = match data_is {
@@ -487,6 +491,7 @@ fn compare_all(what: &str, seeds: std::ops::Range<u64>, data_is: Data) {
             windows > 0 && direct > 0,
             "{windows} windows, {direct} direct links"
         );
+        assert_eq!(total.served > 0, vm::is_vm());
     }
     total.report(what);
 }
