@@ -64,6 +64,12 @@ const DEC_ABSOLUTE: [u8; 2] = [0xff, 0x0d];
 /// Condition code NZ.
 const NZ: u8 = 5;
 
+/// Whether SETcc, RCL and RCR must not store: QEMU 7.2 computes flags in place before the store and, if that faults, forgets that it
+/// has.
+fn stores_lose_flags() -> bool {
+    vm::is_vm()
+}
+
 /// Writes the code of one block.
 struct Block<'r> {
     rng: &'r mut Rng,
@@ -141,7 +147,10 @@ impl Block<'_> {
             // SETcc
             9 => {
                 let opcode = 0x90 | self.rng.u8(..16);
-                self.operand(&[0x0f, opcode], 0);
+                match stores_lose_flags() {
+                    true => self.emit(&[0x0f, opcode, 0xc0 | reg & 3]),
+                    false => self.operand(&[0x0f, opcode], 0),
+                }
             }
             // INC, DEC; NOT, NEG
             10 => {
@@ -282,8 +291,7 @@ impl Block<'_> {
         match self.rng.u32(..6) {
             // ROL, ROR, RCL, RCR, SHL, SHR, SAR by an immediate or CL
             0 | 1 => {
-                let form = match vm::is_vm() {
-                    // QEMU 7.2 changes CF before the store of RCL and RCR, which may fault and be done again.
+                let form = match stores_lose_flags() {
                     true => [0, 1, 4, 5, 7][self.rng.usize(..5)],
                     false => [0, 1, 2, 3, 4, 5, 7][self.rng.usize(..7)],
                 };
