@@ -11,6 +11,14 @@
 //!
 //! REPLEX_KMOD_KERNEL chooses the kernel: 6.1 (the default) or 6.12. Where QEMU or what the build needs is not installed, the tests
 //! say that they are skipped; so they do where the kernel cannot be fetched and REPLEX_OFFLINE=1 says that this is known.
+//!
+//! By hand, since it takes minutes: more tests of replex in the machine, with windows of the module's, and the instructions that
+//! 500 processes of a guest's cost with the module and without.
+//!
+//! ```text
+//! REPLEX_KMOD_TESTS=stress cargo test -p tests --test kmod -- --ignored --nocapture tests_of_choice
+//! cargo test -p tests --test kmod -- --ignored --nocapture workload
+//! ```
 
 mod build;
 mod counts;
@@ -21,6 +29,8 @@ mod replex;
 mod report;
 mod steps;
 mod tools;
+mod translator;
+mod workload;
 
 use build::Built;
 use guest_kernels::HostFiles;
