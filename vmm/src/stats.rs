@@ -154,8 +154,8 @@ fn write_translation(f: &mut fmt::Formatter<'_>, stats: &TranslationStats) -> fm
     let exits = &stats.exits;
     writeln!(
         f,
-        "windows       {} opened, {} closed for their cost",
-        stats.windows, stats.closed
+        "windows       {} opened, {} closed for their cost, {} host calls",
+        stats.windows, stats.closed, stats.remaps
     )?;
     writeln!(
         f,
@@ -241,6 +241,7 @@ mod tests {
                 },
                 windows: 18,
                 closed: 19,
+                remaps: 20,
             }),
             shadow: ShadowStats::Kmod(Ok(KmodStats {
                 faults: 20,
@@ -264,7 +265,7 @@ mod tests {
             "invalidations 6 changed, 8 revalidated, 16 evicted by a full cache 9 times",
             "code exits    10 emulate, 11 lookup, 12 link, 13 budget, 14 FPU, 15 table miss, 17 window",
             "shadow        kmod: 20 faults, 21 around, 22 upgrades, 23 empty, 24 absent, 25 refused, 26 zaps, 27 held",
-            "windows       18 opened, 19 closed for their cost",
+            "windows       18 opened, 19 closed for their cost, 20 host calls",
         ] {
             assert!(report.lines().any(|l| l == line), "{report}");
         }

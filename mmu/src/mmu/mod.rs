@@ -15,6 +15,7 @@
 //! ```
 
 mod access;
+mod ahead;
 mod fill;
 mod snoop;
 

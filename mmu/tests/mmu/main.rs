@@ -1,6 +1,7 @@
 //! Tests of the MMU through its public interface.
 
 mod access;
+mod ahead;
 mod code;
 mod guest;
 mod memory;

@@ -33,6 +33,8 @@ pub struct Stats {
     pub windows: u64,
     /// Windows closed because they did not pay.
     pub closed: u64,
+    /// Host calls by which windows were made to show or hide pages.
+    pub remaps: u64,
     /// Exits by cause.
     pub exits: Exits,
 }

@@ -1,24 +1,45 @@
 //! [`WindowPolicy`]: which address spaces get windows, and for how long.
 //!
-//! An access through a window costs nothing, but each page has to be mapped by a fault and a system call of the host, some ten
-//! microseconds, and again after the guest has changed its mapping. So a space gets a window once its programs have run for a
-//! while, and the time that they run pays for further mappings.
+//! An access through a window costs nothing, but each page has to be shown by a fault, and by a system call of the host where its
+//! kernel module does not help, and hidden after the guest has changed its mapping. So a space gets a window once its programs have
+//! run for a while, and the time that they run pays for further pages. What that means in numbers depends on the shadow.
 
 use super::context::NOWHERE;
 use mmu::{Mmu, SpaceId};
 use std::fmt;
 use std::str::FromStr;
 
-/// The slices that have to end in a program before its space gets its first window.
-const FIRST_SLICES: u32 = 4;
-/// The most slices that have to, after windows that have not paid.
+/// The most slices that have to end in a program before its space gets a window again, after windows that have not paid.
 const MOST_SLICES: u32 = 1 << 12;
-/// The system calls that a new window may take.
-const FIRST_CREDIT: i64 = 200;
-/// The system calls that each slice which ends in a program pays for: a fifth of the slice's time.
-const EARNED: i64 = 6;
-/// The most system calls that can be saved up.
-const MOST_CREDIT: i64 = 600;
+
+/// What windows cost, in numbers of events: faults at pages that they do not show, and system calls that show or hide pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Prices {
+    /// The slices that have to end in a program before its space gets its first window.
+    first_slices: u32,
+    /// The events that a new window may take.
+    first_credit: i64,
+    /// The events that each slice which ends in a program pays for: a fifth of the slice's time.
+    earned: i64,
+    /// The most events that can be saved up.
+    most_credit: i64,
+}
+
+/// The prices of windows that consist of mappings: an event takes some ten microseconds, 23,000 to 53,000 instructions.
+const MAPPED: Prices = Prices {
+    first_slices: 4,
+    first_credit: 200,
+    earned: 6,
+    most_credit: 600,
+};
+
+/// The prices of windows that the host's kernel module fills: an event takes 2,500 to 8,000 instructions.
+const FILLED: Prices = Prices {
+    first_slices: 4,
+    first_credit: 1200,
+    earned: 36,
+    most_credit: 3600,
+};
 
 /// The choice of the address spaces that have windows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -76,18 +97,24 @@ struct Account {
     charged: u64,
 }
 
-impl Default for Account {
-    fn default() -> Self {
+impl Account {
+    /// The account of a space that has had no window.
+    fn new(prices: &Prices) -> Self {
         Self {
             slices: 0,
-            needed: FIRST_SLICES,
+            needed: prices.first_slices,
             credit: 0,
             charged: 0,
         }
     }
-}
 
-impl Account {
+    /// Begins to account for a new window, `remaps` being the system calls before.
+    fn open(&mut self, prices: &Prices, remaps: u64) {
+        self.slices = 0;
+        self.credit = prices.first_credit;
+        self.charged = remaps;
+    }
+
     /// Charges the system calls that the window has taken, `remaps` by now.
     fn charge(&mut self, remaps: u64) {
         self.credit -= (remaps - self.charged) as i64;
@@ -131,20 +158,19 @@ impl WindowPolicy {
         if self.windows != Windows::Auto {
             return false;
         }
-        let account = self.account(mmu.tlb().space());
+        let prices = prices(mmu);
+        let account = self.account(mmu.tlb().space(), prices);
         if mmu.tlb().window().is_some() {
             account.charge(mmu.tlb().remaps());
-            account.credit = (account.credit + EARNED).min(MOST_CREDIT);
+            account.credit = (account.credit + prices.earned).min(prices.most_credit);
             return false;
         }
         account.slices += 1;
         if account.slices < account.needed {
             return false;
         }
-        account.slices = 0;
         let opened = mmu.tlb_mut().open_window().is_ok();
-        account.credit = FIRST_CREDIT;
-        account.charged = mmu.tlb().remaps();
+        account.open(prices, mmu.tlb().remaps());
         opened
     }
 
@@ -153,7 +179,7 @@ impl WindowPolicy {
         if self.windows != Windows::Auto {
             return false;
         }
-        let account = self.account(mmu.tlb().space());
+        let account = self.account(mmu.tlb().space(), prices(mmu));
         account.credit -= 1;
         account.charge(mmu.tlb().remaps());
         if account.credit >= 0 {
@@ -165,14 +191,22 @@ impl WindowPolicy {
     }
 
     /// The account of `space`; a new one, if the space is new.
-    fn account(&mut self, space: SpaceId) -> &mut Account {
+    fn account(&mut self, space: SpaceId, prices: &Prices) -> &mut Account {
         let index = space.index();
         if self.accounts.len() <= index {
             self.accounts.resize(index + 1, None);
         }
         let slot = &mut self.accounts[index];
         let kept = slot.filter(|(owner, _)| *owner == space);
-        let (_, account) = slot.insert(kept.unwrap_or((space, Account::default())));
+        let (_, account) = slot.insert(kept.unwrap_or((space, Account::new(prices))));
         account
+    }
+}
+
+/// The prices of the windows that are opened from now on.
+fn prices(mmu: &Mmu) -> &'static Prices {
+    match mmu.tlb().kmod() {
+        Some(_) => &FILLED,
+        None => &MAPPED,
     }
 }

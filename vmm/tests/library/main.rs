@@ -6,6 +6,7 @@ mod endings;
 mod events;
 mod gdb;
 mod inspect;
+mod kmod;
 mod machine;
 mod start;
 mod state;

@@ -264,6 +264,12 @@ impl Tables {
         self.kmod.as_deref()
     }
 
+    /// Whether the present window shows pages as soon as their slots are filled.
+    #[inline]
+    pub fn shows_slots(&self) -> bool {
+        self.kmod.is_some() && self.current_set().window.is_some()
+    }
+
     /// The number of host calls by which pages were mapped or unmapped for windows.
     pub fn remaps(&self) -> u64 {
         self.remaps

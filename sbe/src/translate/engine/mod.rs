@@ -17,7 +17,7 @@ use crate::cpu::fpu::MXCSR_INIT;
 use crate::cpu::segment::{Bounds, SegReg};
 use crate::cpu::{Cpu, eflags};
 use crate::emulate::Exec;
-use mmu::{Frame, LinearAddr};
+use mmu::{Frame, LinearAddr, SpaceId};
 use std::io;
 use std::path::Path;
 
@@ -37,6 +37,8 @@ pub struct Translator {
     stack: HostStack,
     segments: KnownSegments,
     windows: WindowPolicy,
+    /// The latest page fault of a program after which slots were filled ahead: space and CR2.
+    ahead: Option<(SpaceId, u32)>,
 }
 
 impl Translator {
@@ -56,6 +58,7 @@ impl Translator {
             stack,
             segments: KnownSegments::default(),
             windows: WindowPolicy::new(Windows::Never),
+            ahead: None,
         };
         translator.set_windows(Windows::default());
         Ok(translator)
@@ -129,6 +132,7 @@ impl Translator {
         if cx.cpu.cpl == 3 {
             let opened = self.windows.before_program(cx.mmu);
             self.cache.stats_mut().windows += u64::from(opened);
+            self.fill_ahead(cx);
         }
         cx.mmu.snoop();
         self.cache.follow(cx);
@@ -151,6 +155,7 @@ impl Translator {
             }
         };
         self.store(cx);
+        self.cache.stats_mut().remaps = cx.mmu.tlb().remaps();
         outcome
     }
 

@@ -1,9 +1,10 @@
 //! Small programs on both engines: registers, flags and memory must agree.
 
 mod users;
+mod windows;
 mod x87;
 
-use crate::{EmptyBus, Engine, Exit, Vcpu, VcpuConfig};
+use crate::{EmptyBus, Engine, Exit, Vcpu, VcpuConfig, Windows};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use mmu::{GuestPhys, Memory, Mmu};
@@ -15,31 +16,22 @@ const ORIGIN: u32 = 0x0010_0000;
 const STACK: u32 = 0x0020_0000;
 const MEMORY: u64 = 4 << 20;
 
-/// A processor about to execute `code` on `engine`, with room for `code_cache` bytes of translated code.
-fn processor(code_cache: usize, engine: Engine, code: &[u8]) -> Vcpu {
+/// A processor about to execute `code`.
+fn processor(config: &VcpuConfig, code: &[u8]) -> Vcpu {
     let phys = Memory::new(MEMORY).expect("memory");
     phys.write(GuestPhys::new(ORIGIN.into()), code)
         .expect("code fits");
     let mmu = Mmu::new(phys).expect("tables");
-    let config = VcpuConfig {
-        engine,
-        code_cache,
-        ..VcpuConfig::default()
-    };
-    let mut vcpu = Vcpu::new(&config, mmu).expect("processor");
+    let mut vcpu = Vcpu::new(config, mmu).expect("processor");
     vcpu.set_linux_entry(ORIGIN, 0);
     vcpu.cpu.regs.set(4, STACK);
     vcpu
 }
 
-/// Runs `code` to its HLT on `engine`.
-fn run(engine: Engine, code: &[u8]) -> Vcpu {
-    run_within(VcpuConfig::default().code_cache, engine, code)
-}
-
-/// Runs `code` to its HLT on `engine`, which has room for `code_cache` bytes of translated code.
-fn run_within(code_cache: usize, engine: Engine, code: &[u8]) -> Vcpu {
-    let mut vcpu = processor(code_cache, engine, code);
+/// Runs `code` to its HLT.
+fn run(config: &VcpuConfig, code: &[u8]) -> Vcpu {
+    let engine = config.engine;
+    let mut vcpu = processor(config, code);
     for _ in 0..10_000 {
         match vcpu.run(&mut EmptyBus, 1000) {
             Exit::Budget => {}
@@ -54,7 +46,7 @@ fn agree(program: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>) -> V
     agree_within(VcpuConfig::default().code_cache, program)
 }
 
-/// Runs a program on both engines, with room for `code_cache` bytes of translated code.
+/// Runs a program on both engines, with and without windows, and with room for `code_cache` bytes of translated code.
 fn agree_within(
     code_cache: usize,
     program: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>,
@@ -62,22 +54,33 @@ fn agree_within(
     let mut assembler = CodeAssembler::new(32).expect("32 bits");
     program(&mut assembler).expect("a program");
     let code = &assembler.assemble(ORIGIN.into()).expect("assembles");
-    let reference = run(Engine::Emulator, code);
-    let translated = run_within(code_cache, Engine::Translator, code);
-    assert_eq!(reference.cpu.fpu, translated.cpu.fpu);
-    assert_eq!(reference.cpu.regs, translated.cpu.regs);
-    assert_eq!(reference.cpu.eip, translated.cpu.eip);
-    assert_eq!(reference.cpu.eflags, translated.cpu.eflags);
-    let bytes = |vcpu: &Vcpu| {
-        let mut bytes = vec![0; MEMORY as usize - STACK as usize / 2];
-        vcpu.mmu
-            .memory()
-            .read(GuestPhys::new(u64::from(STACK) / 2), &mut bytes)
-            .expect("memory");
-        bytes
+    let config = |engine, windows| VcpuConfig {
+        engine,
+        windows,
+        code_cache,
+        ..VcpuConfig::default()
     };
-    assert!(bytes(&reference) == bytes(&translated), "memory differs");
+    let reference = run(&config(Engine::Emulator, Windows::Never), code);
+    let windowed = run(&config(Engine::Translator, Windows::Always), code);
+    let translated = run(&config(Engine::Translator, Windows::Never), code);
+    for other in [&windowed, &translated] {
+        assert_eq!(reference.cpu.fpu, other.cpu.fpu);
+        assert_eq!(reference.cpu.regs, other.cpu.regs);
+        assert_eq!(reference.cpu.eip, other.cpu.eip);
+        assert_eq!(reference.cpu.eflags, other.cpu.eflags);
+        assert!(bytes(&reference) == bytes(other), "memory differs");
+    }
     translated
+}
+
+/// The contents of memory from the stack on.
+fn bytes(vcpu: &Vcpu) -> Vec<u8> {
+    let mut bytes = vec![0; MEMORY as usize - STACK as usize / 2];
+    let memory = vcpu.mmu.memory();
+    memory
+        .read(GuestPhys::new(u64::from(STACK) / 2), &mut bytes)
+        .expect("memory");
+    bytes
 }
 
 #[test]

@@ -359,8 +359,7 @@ fn a_processor_that_stops_has_the_pointers() {
     };
     endless(&mut assembler).expect("a program");
     let code = assembler.assemble(ORIGIN.into()).expect("assembles");
-    let code_cache = VcpuConfig::default().code_cache;
-    let mut vcpu = processor(code_cache, Engine::Translator, &code);
+    let mut vcpu = processor(&VcpuConfig::default(), &code);
     for _ in 0..3 {
         assert_eq!(vcpu.run(&mut EmptyBus, 100), Exit::Budget);
         let saved = vcpu.save(0).cpu.fpu;

@@ -1,6 +1,6 @@
 //! Bad usage and bad files: exit status 2, one line on standard error that names what is wrong, nothing on standard output.
 
-use std::process::Output;
+use std::{path::Path, process::Output};
 
 use crate::support::{Replex, elf};
 
@@ -43,6 +43,7 @@ fn bad_usage() {
         (&["boot", "--engine", "steam"], "--engine"),
         (&["boot", "--guest", "plan9"], "plan9"),
         (&["boot", "--windows", "often"], "--windows"),
+        (&["boot", "--kmod", "maybe"], "--kmod"),
         (&["boot", "--dump-code", "start_kernel"], "start_kernel"),
         (&["boot", "--dump-code", "c1000000,"], "--dump-code"),
         (&["boot", "--intercept", "256"], "--intercept"),
@@ -100,6 +101,27 @@ fn missing_files() {
     for file in ["/no/folder/log", dir] {
         let args = ["boot", "--kernel", &kernel, "--trace", file];
         refused(&replex, &args, &[&format!("--trace {file}: ")]);
+    }
+}
+
+#[test]
+fn a_kernel_module_that_is_required() {
+    let replex = Replex::new();
+    let kernel = replex.file("kernel", &elf(&[0xf4]));
+    let args = ["boot", "--kernel", &kernel, "--kmod", "require"];
+    for others in [["--windows", "never"], ["--engine", "emulator"]] {
+        refused(
+            &replex,
+            &[&args[..], &others].concat(),
+            &["--kmod require: "],
+        );
+    }
+    if !Path::new("/dev/replex").exists() {
+        refused(
+            &replex,
+            &args,
+            &["--kmod require: /dev/replex: no such device"],
+        );
     }
 }
 
