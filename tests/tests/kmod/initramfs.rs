@@ -14,7 +14,7 @@ const FOLDERS: [&str; 4] = ["dev/", "proc/", "sys/", "tmp/"];
 
 /// The programs of busybox that the scripts run.
 const APPLETS: [&str; 19] = [
-    "[", "cat", "chmod", "dmesg", "echo", "grep", "insmod", "mkswap", "mount", "poweroff", "rm",
+    "[", "cat", "chmod", "dmesg", "echo", "grep", "insmod", "mkswap", "mount", "reboot", "rm",
     "rmmod", "sed", "sh", "sleep", "su", "swapon", "time", "true",
 ];
 

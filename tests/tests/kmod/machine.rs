@@ -7,7 +7,7 @@ use ::tests::hang::Guarded;
 use guest_kernels::HostFiles;
 use tempfile::NamedTempFile;
 
-use crate::tools::QEMU;
+use crate::tools::{self, QEMU};
 
 /// A kind of virtual machine.
 #[derive(Clone, Copy)]
@@ -37,9 +37,10 @@ pub enum Purpose {
 }
 
 impl Purpose {
-    /// Memory of the machine in MiB.
-    const fn memory(self) -> u32 {
+    /// Memory of the machine in MiB. A kernel that checks itself needs more.
+    fn memory(self) -> u32 {
         match self {
+            Self::Module if tools::own_tree().is_some() => 768,
             Self::Module => 192,
             Self::Replex => 1024,
         }
@@ -61,7 +62,7 @@ const COMMAND_LINE: &str =
     "console=ttyS0 quiet panic=-1 no_timer_check nowatchdog rcupdate.rcu_cpu_stall_suppress=1";
 
 impl Machine {
-    /// Boots the kernel with an initramfs and returns what it prints, until it powers off.
+    /// Boots the kernel with an initramfs and returns what it prints, until it resets.
     pub fn run(self, kernel: &HostFiles, initramfs: &[u8]) -> String {
         let mut file = NamedTempFile::new().unwrap();
         file.write_all(initramfs).unwrap();
