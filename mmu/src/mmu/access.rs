@@ -132,6 +132,10 @@ impl Mmu {
         let writable = access == Access::Write
             || dirty && permissions.allow(Access::Write, privilege, &self.paging);
         self.fill(addr.page(), &walk, access, privilege, writable);
+        let is_data_of_program = privilege == Privilege::User && access != Access::Fetch;
+        if is_data_of_program && self.tlb.is_own(addr.page()) {
+            self.fill_around(addr.page(), &walk);
+        }
         Ok(phys)
     }
 
@@ -203,6 +207,7 @@ impl Mmu {
             Err(none) => paging::Cause::NoTranslation(none),
         };
         self.tlb.drop_page(addr);
+        self.note_fault(addr, access, privilege);
         Err(PageFault::new(addr, cause, access, privilege, &self.paging))
     }
 

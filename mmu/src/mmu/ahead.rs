@@ -1,43 +1,80 @@
-//! Filling the slots of pages that a program is about to access, so that its window shows them without an exit.
+//! Filling slots ahead of accesses, where a processor might have cached the translations, too: A is set, and D for writes
+//! (SDM Vol. 3A, 4.10.2.3 Details of TLB Use). Nothing here sets A or D, or raises a fault.
+//!
+//! | when                        | which pages                                                   |
+//! |-----------------------------|---------------------------------------------------------------|
+//! | a program's slot was filled | those around, whose entries lie beside the one just used      |
+//! | a page-fault handler ends   | the one that a program has last faulted for                   |
 
 use super::Mmu;
 use crate::addr::{LinearAddr, LinearPage};
 use crate::memory::RegionKind;
-use crate::paging::{self, ACCESSED, Access, Privilege, Translation};
+use crate::paging::{self, Access, Privilege, Translation, Walk};
 use crate::tlb::View;
 
-/// The pages whose slots are filled at a time: those that the host's kernel module shows at a time (`REPLEX_AROUND_MAX`).
-const GROUP: u32 = 16;
+/// A page fault of a program, which is likely to repeat the access when the handler has returned.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ProgramFault {
+    addr: LinearAddr,
+    access: Access,
+}
 
 impl Mmu {
-    /// Fills the user's slots of the aligned 16 pages around `addr` where that changes nothing that the guest can see: read slots
-    /// of pages whose entries have A set, and write slots where D is set, too. Only for an address space whose window shows what
-    /// has slots by itself ([`Tables::shows_slots`](crate::Tables::shows_slots)).
-    pub fn fill_ahead(&mut self, addr: LinearAddr) {
-        let first = addr.page().get() & !(GROUP - 1);
-        for page in (first..first + GROUP).map(LinearPage::truncated) {
-            let view = View::of(Access::Read, Privilege::User);
-            if self.tlb.is_own(page) && self.tlb.slot(view, page) == 0 {
-                self.fill_page_ahead(page);
+    /// Notes that an access to data has faulted.
+    pub(super) fn note_fault(&mut self, addr: LinearAddr, access: Access, privilege: Privilege) {
+        if privilege == Privilege::User && access != Access::Fetch {
+            self.program_fault = Some(ProgramFault { addr, access });
+        }
+    }
+
+    /// Fills the slots of the page of data for which a program has last faulted, if it may access it by now, and maps it in the
+    /// window, if there is one that does not show it by itself: to be called when control returns to a program.
+    #[inline]
+    pub fn fill_after_fault(&mut self) {
+        if let Some(fault) = self.program_fault.take() {
+            self.follow_fault(fault);
+        }
+    }
+
+    fn follow_fault(&mut self, ProgramFault { addr, access }: ProgramFault) {
+        let page = addr.page();
+        if !self.tlb.is_own(page) {
+            return;
+        }
+        let view = View::of(access, Privilege::User);
+        if self.tlb.slot(view, page) == 0 {
+            let walk = paging::walk(&self.memory, &self.paging, &self.pdptes, addr);
+            let Ok(walk) = walk else { return };
+            self.fill_ahead(page, &walk);
+        }
+        if self.tlb.slot(view, page) != 0 && !self.tlb.shows_slots() {
+            self.tlb.map_in_window(page, access);
+        }
+    }
+
+    /// Fills the slots of the pages around `page`, to which `walk` leads, in its page table.
+    pub(super) fn fill_around(&mut self, page: LinearPage, walk: &Walk) {
+        let read = View::of(Access::Read, Privilege::User);
+        for (page, walk) in paging::around(&self.memory, &self.paging, page, walk) {
+            if self.tlb.slot(read, page) == 0 {
+                self.fill_ahead(page, &walk);
             }
         }
     }
 
-    fn fill_page_ahead(&mut self, page: LinearPage) {
-        let walk = paging::walk(&self.memory, &self.paging, &self.pdptes, page.base());
-        let Ok(walk) = walk else { return };
+    /// Fills the user's slots for data of an own page, to which `walk` leads, as far as the user may access it and A and D are set.
+    fn fill_ahead(&mut self, page: LinearPage, walk: &Walk) {
         let Translation {
             phys,
             permissions,
             dirty,
             ..
         } = walk.translation;
-        let allows = |access| permissions.allow(access, Privilege::User, &self.paging);
-        let accessed = walk.trail.iter().all(|step| step.value & ACCESSED != 0);
-        if !accessed || !allows(Access::Read) || self.memory.region(phys) == RegionKind::Device {
-            return;
+        let user = Privilege::User;
+        let allows = |access| permissions.allow(access, user, &self.paging);
+        if allows(Access::Read) && self.memory.region(phys) != RegionKind::Device {
+            let writable = dirty && allows(Access::Write);
+            self.fill(page, walk, Access::Read, user, writable);
         }
-        let writable = dirty && allows(Access::Write);
-        self.fill(page, &walk, Access::Read, Privilege::User, writable);
     }
 }

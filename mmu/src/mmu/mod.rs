@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use access::{Resolved, is_in_page};
+use ahead::ProgramFault;
 
 use crate::addr::{Frame, GuestPhys, LinearAddr, LinearPage, PAGE_SIZE};
 use crate::mailbox::Mailbox;
@@ -118,6 +119,8 @@ pub struct Mmu {
     stores: Vec<Store>,
     /// Whether the processor rests: it has stored nothing through write slots since it last looked at the mailbox.
     resting: bool,
+    /// The latest page fault of a program, until [`Self::fill_after_fault`].
+    program_fault: Option<ProgramFault>,
     paging: Paging,
     pdptes: Pdptes,
 }
@@ -143,6 +146,7 @@ impl Mmu {
             kept_out: BTreeSet::new(),
             stores: Vec::new(),
             resting: false,
+            program_fault: None,
             paging: Paging::default(),
             pdptes: Pdptes::default(),
         })
@@ -245,6 +249,7 @@ impl Mmu {
 
     /// Drops all cached translations, global ones too.
     pub fn flush_all(&mut self) {
+        self.program_fault = None;
         let memory = &self.memory;
         self.tlb
             .flush_all(|frame| memory.track(frame, Tracking::Untracked));

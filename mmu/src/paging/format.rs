@@ -17,7 +17,7 @@ use crate::addr::{GuestPhys, PAGE_SHIFT};
 use crate::memory::Memory;
 
 pub(crate) const PRESENT: u64 = 1 << 0;
-const WRITABLE: u64 = 1 << 1;
+pub(crate) const WRITABLE: u64 = 1 << 1;
 const USER: u64 = 1 << 2;
 /// A: set by the walker in every entry it uses.
 pub(crate) const ACCESSED: u64 = 1 << 5;
@@ -25,6 +25,8 @@ pub(crate) const ACCESSED: u64 = 1 << 5;
 pub(crate) const DIRTY: u64 = 1 << 6;
 const PAGE_SIZE_BIT: u64 = 1 << 7;
 const GLOBAL: u64 = 1 << 8;
+/// Bits that the processor ignores.
+pub(crate) const SOFTWARE: u64 = 0b111 << 9;
 const EXECUTE_DISABLE: u64 = 1 << 63;
 
 /// Bits `low..=high` set.

@@ -7,8 +7,10 @@
 //! | `format`   | bit layouts: 32-bit paging and PAE paging                            |
 //! | `pdpte`    | the four page-directory-pointer-table registers of PAE               |
 //! | `walk`     | the walker, pure, and the trail along which A and D bits are set     |
+//! | `around`   | walks to the pages around one                                        |
 //! | `fault`    | page faults and their error code                                     |
 
+mod around;
 mod control;
 mod entry;
 mod fault;
@@ -16,11 +18,12 @@ mod format;
 mod pdpte;
 mod walk;
 
+pub(crate) use around::around;
 pub use control::{Access, Paging, PagingMode, Privilege};
 pub use entry::{PageSize, Permissions, ReservedBits};
 pub(crate) use fault::Cause;
 pub use fault::{PageFault, PageFaultCode};
-pub(crate) use format::{ACCESSED, DIRTY, PRESENT};
+pub(crate) use format::{ACCESSED, DIRTY, PRESENT, SOFTWARE, WRITABLE};
 pub(crate) use pdpte::Pdptes;
 pub use walk::{NoTranslation, Translation};
 pub(crate) use walk::{Step, Trail, Walk, walk, walk_along};

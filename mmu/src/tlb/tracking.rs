@@ -23,7 +23,7 @@ use super::table::Tables;
 use super::view::ViewSet;
 use crate::addr::{Frame, LinearPage, PAGE_SHIFT, PAGE_SIZE};
 use crate::memory::Tracking;
-use crate::paging::{ACCESSED, DIRTY, PRESENT, Step};
+use crate::paging::{ACCESSED, DIRTY, PRESENT, SOFTWARE, Step, WRITABLE};
 
 /// Most uses remembered for a frame. At least two, as one walk can use a frame twice.
 const MAX_USES: usize = 16;
@@ -84,10 +84,31 @@ impl StructureUse {
         self.base + (first << self.shift)..self.base + (end << self.shift)
     }
 
-    /// Empties the own slots that come from the entries at `bytes` of the frame.
-    fn drop_slots(&self, bytes: &Range<u32>, tables: &mut Tables) {
+    /// Empties the own slots of `views` that come from the entries at `bytes` of the frame.
+    fn drop_slots(&self, views: ViewSet, bytes: &Range<u32>, tables: &mut Tables) {
         let part = PartId::Own(self.generation.space);
-        tables.part(part).clear(ViewSet::ALL, self.pages(bytes));
+        tables.part(part).clear(views, self.pages(bytes));
+    }
+}
+
+/// Entries of a frame that have changed, and the slots that have to follow.
+struct Difference {
+    bytes: Range<u32>,
+    views: ViewSet,
+}
+
+impl Difference {
+    /// Compares the entry at `bytes` of a page table.
+    fn of_entry(bytes: Range<u32>, before: u64, now: u64) -> Option<Self> {
+        let usable = PRESENT | ACCESSED;
+        let for_writes = WRITABLE | DIRTY | SOFTWARE;
+        let views = match before ^ now {
+            0 => return None,
+            // As fork leaves it.
+            changed if changed & !for_writes == 0 && now & usable == usable => ViewSet::WRITE,
+            _ => ViewSet::ALL,
+        };
+        Some(Self { bytes, views })
     }
 }
 
@@ -111,7 +132,7 @@ impl TrackedFrame {
     /// Empties the slots that come from the entries at `bytes` of the frame.
     fn drop_slots(&self, bytes: &Range<u32>, tables: &mut Tables) {
         for this in &self.uses {
-            this.drop_slots(bytes, tables);
+            this.drop_slots(ViewSet::ALL, bytes, tables);
         }
     }
 
@@ -120,9 +141,7 @@ impl TrackedFrame {
     fn refresh(&mut self, bytes: Range<u32>, now: u64, tables: &mut Tables) {
         let Some(copy) = &mut self.copy else { return };
         let entry = &mut copy[bytes.start as usize..bytes.end as usize];
-        let mut before = [0; size_of::<u64>()];
-        before[..entry.len()].copy_from_slice(entry);
-        let before = u64::from_le_bytes(before);
+        let before = entry_of(entry);
         entry.copy_from_slice(&now.to_le_bytes()[..entry.len()]);
         // The walker itself sets A and D bits.
         if before | now & (ACCESSED | DIRTY) != now {
@@ -130,28 +149,33 @@ impl TrackedFrame {
         }
     }
 
-    /// The bytes of entries that differ, in few ranges: entries between them that were not present are included, as no slot
-    /// comes from them.
-    fn differences(&self, before: &FrameBytes, now: &FrameBytes) -> SmallVec<[Range<u32>; 8]> {
-        let size = self
-            .uses
-            .first()
-            .map_or(PAGE_SIZE, |this| 1 << this.entry_shift);
-        let mut ranges: SmallVec<[Range<u32>; 8]> = SmallVec::new();
+    /// The entries that differ, in few ranges: entries between them that were not present are included, as no slot comes from
+    /// them.
+    fn differences(&self, before: &FrameBytes, now: &FrameBytes) -> SmallVec<[Difference; 8]> {
+        let mut differences: SmallVec<[Difference; 8]> = SmallVec::new();
+        let Some(size) = self.uses.first().map(|this| 1 << this.entry_shift) else {
+            return differences;
+        };
         let mut joins = false;
         for (index, (old, new)) in before.chunks(size).zip(now.chunks(size)).enumerate() {
-            if old != new {
-                let (start, end) = ((index * size) as u32, ((index + 1) * size) as u32);
-                match ranges.last_mut() {
-                    Some(last) if joins => last.end = end,
-                    _ => ranges.push(start..end),
+            let bytes = (index * size) as u32..((index + 1) * size) as u32;
+            let difference = match old == new {
+                true => None,
+                false => Difference::of_entry(bytes, entry_of(old), entry_of(new)),
+            };
+            if let Some(difference) = difference {
+                match differences.last_mut() {
+                    Some(last) if joins && last.views == difference.views => {
+                        last.bytes.end = difference.bytes.end;
+                    }
+                    _ => differences.push(difference),
                 }
                 joins = true;
             } else if u64::from(old[0]) & PRESENT != 0 {
                 joins = false;
             }
         }
-        ranges
+        differences
     }
 
     /// Empties the slots that come from entries that differ in `now`, and copies it. Returns whether any entry differs.
@@ -161,14 +185,23 @@ impl TrackedFrame {
         };
         let changed = *copy != *now;
         if changed {
-            for bytes in self.differences(&copy, now) {
-                self.drop_slots(&bytes, tables);
+            for Difference { bytes, views } in self.differences(&copy, now) {
+                for this in &self.uses {
+                    this.drop_slots(views, &bytes, tables);
+                }
             }
             *copy = *now;
         }
         self.copy = Some(copy);
         changed
     }
+}
+
+/// The value of an entry.
+fn entry_of(bytes: &[u8]) -> u64 {
+    let mut value = [0; size_of::<u64>()];
+    value[..bytes.len()].copy_from_slice(bytes);
+    u64::from_le_bytes(value)
 }
 
 /// The tracked frames.
@@ -226,7 +259,8 @@ impl WriteTracking {
                 .uses
                 .retain(|earlier| *earlier != this && spaces.is_live(earlier.generation));
             if tracked.uses.len() == MAX_USES {
-                tracked.uses.remove(0).drop_slots(&WHOLE, tables);
+                let oldest = tracked.uses.remove(0);
+                oldest.drop_slots(ViewSet::ALL, &WHOLE, tables);
             }
             tracked.uses.push(this);
         }

@@ -40,7 +40,7 @@ use device::Area;
 pub use device::Kmod;
 pub(crate) use device::UserTables;
 pub use error::KmodError;
-use retry::{Fault, Remedy, Retries};
+use retry::{Remedy, Retries};
 
 /// A shadow in a window of the host's kernel module.
 #[derive(Debug)]
@@ -114,11 +114,7 @@ impl Shadow for KmodWindow {
 
     fn show(&mut self, extent: Extent) -> io::Result<u64> {
         if let State::Served { retries, .. } = &mut self.state {
-            let fault = Fault {
-                page: extent.page,
-                writes: extent.writable,
-            };
-            match retries.remedy(fault) {
+            match retries.remedy(extent) {
                 // The caller has just read them.
                 Remedy::Touch => return Ok(0),
                 Remedy::Release => match self.kmod.device().release() {

@@ -4,17 +4,10 @@
 //! mended by a look at it, or the machine may not hold another page, which is mended by letting go of all. Where neither helps,
 //! the module cannot show the page.
 
-/// Faults that are remembered: more than the accesses of an instruction, so that those of one that makes no progress come again.
-const REMEMBERED: usize = 8;
+use crate::shadow::Extent;
 
-/// An access to a page of a window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Fault {
-    /// The linear page.
-    pub(super) page: u32,
-    /// Whether the access was a write.
-    pub(super) writes: bool,
-}
+/// Extents that are remembered: more than the accesses of an instruction, so that those of one that makes no progress come again.
+const REMEMBERED: usize = 8;
 
 /// What to do before the access is tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,21 +20,21 @@ pub(super) enum Remedy {
     GiveUp,
 }
 
-/// The latest faults of a window at pages whose slots have been filled since.
+/// What slots around the latest faults of a window say, which have been filled since.
 #[derive(Debug, Default)]
 pub(super) struct Retries {
-    latest: [Option<Fault>; REMEMBERED],
-    /// The place of the next fault.
+    latest: [Option<Extent>; REMEMBERED],
+    /// The place of the next.
     next: usize,
     /// Whether pages were let go because of the latest.
     released: bool,
 }
 
 impl Retries {
-    /// Returns what to do about a fault, whose slot is filled now.
-    pub(super) fn remedy(&mut self, fault: Fault) -> Remedy {
-        if !self.latest.contains(&Some(fault)) {
-            self.latest[self.next] = Some(fault);
+    /// Returns what to do about a fault in an extent that slots describe now.
+    pub(super) fn remedy(&mut self, extent: Extent) -> Remedy {
+        if !self.latest.contains(&Some(extent)) {
+            self.latest[self.next] = Some(extent);
             self.next = (self.next + 1) % REMEMBERED;
             self.released = false;
             return Remedy::Touch;
@@ -64,6 +57,17 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::addr::Frame;
+
+    /// The extent of one page.
+    fn extent(page: u32) -> Extent {
+        Extent {
+            page,
+            frame: Frame::new(0),
+            pages: 1,
+            writable: false,
+        }
+    }
 
     /// A module that holds a limited number of pages, without a page table.
     struct Module {
@@ -100,10 +104,7 @@ mod tests {
         fn instruction(&mut self, retries: &mut Retries, pages: &[u32]) -> Vec<Remedy> {
             let mut remedies = Vec::new();
             while let Some(&page) = pages.iter().find(|page| !self.access(**page)) {
-                let remedy = retries.remedy(Fault {
-                    page,
-                    writes: false,
-                });
+                let remedy = retries.remedy(extent(page));
                 remedies.push(remedy);
                 match remedy {
                     Remedy::Touch if self.stays => drop(self.absent.remove(&page)),
@@ -171,13 +172,18 @@ mod tests {
     #[test]
     fn a_page_that_was_hidden_may_fault_again() {
         let mut retries = Retries::default();
-        let fault = Fault {
-            page: 3,
-            writes: true,
-        };
         for _ in 0..5 {
-            assert_eq!(retries.remedy(fault), Remedy::Touch);
+            assert_eq!(retries.remedy(extent(3)), Remedy::Touch);
             retries.forget();
+        }
+    }
+
+    #[test]
+    fn an_extent_that_has_grown_is_another() {
+        let mut retries = Retries::default();
+        for pages in 1..=16 {
+            let grown = Extent { pages, ..extent(3) };
+            assert_eq!(retries.remedy(grown), Remedy::Touch);
         }
     }
 }

@@ -32,6 +32,7 @@ use std::sync::Arc;
 
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::libc::off_t;
+use smallvec::SmallVec;
 
 use super::view::{SlotId, View, ViewSet};
 use crate::addr::{Frame, LinearPage, PAGE_SHIFT};
@@ -55,6 +56,9 @@ pub(super) const OWN_PAGES: u32 = SHADOW_PAGES;
 
 const _: () = assert!(SLOT_PRESENT == shadow::SLOT_PRESENT);
 const _: () = assert!(OWN_PAGES.is_multiple_of(1 << REGION_SHIFT));
+
+/// Pages that are mapped in a window together, if their frames allow that: an aligned group.
+const GROUP: u32 = 16;
 
 /// Slots from one view to the next. Those beyond the linear pages stay empty: see [`View::STRIDE`].
 const VIEW_SLOTS: usize = View::STRIDE / size_of::<u64>();
@@ -265,7 +269,6 @@ impl Tables {
     }
 
     /// Whether the present window shows pages as soon as their slots are filled.
-    #[inline]
     pub fn shows_slots(&self) -> bool {
         self.kmod.is_some() && self.current_set().window.is_some()
     }
@@ -342,21 +345,39 @@ impl Tables {
     /// Maps the page in the window according to the user's slots for it, and settles the window. Returns whether the access is then
     /// possible.
     pub fn map_in_window(&mut self, page: LinearPage, access: Access) -> bool {
-        let slots = [Access::Read, Access::Write]
-            .map(|access| self.slot(View::of(access, Privilege::User), page));
         let Some(window) = &self.current_set().window else {
             return false;
         };
-        if page.get() >= OWN_PAGES || slots[0] == 0 {
-            return false;
-        }
         let mapped_here = window.count();
-        let Some(extent) = extents(&[(page.get(), slots)], self.memory.host_base()).pop() else {
+        let Some(extent) = self.extent_around(page) else {
             return false;
         };
         self.limit_windows(mapped_here);
         self.settle_window();
         self.show(extent) && (access == Access::Read || extent.writable)
+    }
+
+    /// The extent around `page` that the user's slots map, within a group of pages.
+    fn extent_around(&self, page: LinearPage) -> Option<Extent> {
+        if page.get() >= OWN_PAGES {
+            return None;
+        }
+        let first = page.get() & !(GROUP - 1);
+        let slots = (first..first + GROUP).map(|page| (page, self.user_slots(page)));
+        let slots: SmallVec<[_; GROUP as usize]> =
+            slots.filter(|(_, [read, _])| *read != 0).collect();
+        let extents = extents(&slots, self.memory.host_base());
+        extents
+            .into_iter()
+            .find(|extent| (extent.page..extent.page + extent.pages).contains(&page.get()))
+    }
+
+    /// The user's read and write slots of a page.
+    fn user_slots(&self, page: u32) -> [u64; 2] {
+        [Access::Read, Access::Write].map(|access| {
+            let view = View::of(access, Privilege::User);
+            self.slot(view, LinearPage::truncated(page))
+        })
     }
 
     /// Shows the pages in the present window, which is settled. Returns whether they are accessible.

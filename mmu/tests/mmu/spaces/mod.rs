@@ -471,6 +471,62 @@ fn a_displaced_space_leaves_nothing_behind_that_a_store_drops() {
 }
 
 #[test]
+fn an_entry_that_changes_for_writes_only_keeps_the_slots_of_reads() {
+    const SOFT: u64 = 0x200;
+    const ALL: u64 = P | W | U | A | D;
+    for (before, after, reads, writes) in [
+        (OLD | ALL, OLD | ALL & !W, true, false),
+        (OLD | ALL, OLD | ALL & !(W | D) | SOFT, true, false),
+        (OLD | ALL, OLD | ALL & !D, true, false),
+        (OLD | ALL, OLD | ALL | SOFT, true, false),
+        (OLD | ALL & !W, OLD | ALL, true, false),
+        (OLD | ALL, OLD | ALL & !(W | A), false, false),
+        (OLD | ALL, OLD | ALL & !(W | P), false, false),
+        (OLD | ALL, OLD | ALL & !(W | U), false, false),
+        (OLD | ALL, NEW | ALL & !W, false, false),
+        (OLD | ALL, OLD | ALL, true, true),
+    ] {
+        let mut mmu = sharing_a_table(1);
+        let pages = [PAGE, NEIGHBOUR];
+        for page in pages {
+            map(&mut mmu, page, before, 0);
+        }
+        for page in pages {
+            for privilege in PRIVILEGES {
+                mmu.read::<u32>(linear(page), privilege).unwrap();
+                mmu.fetch_page(linear(page), privilege).unwrap();
+            }
+        }
+        // A store makes the page table unsync.
+        map(&mut mmu, PAGE + 0x10_0000, OLD, P | W | U);
+        for page in pages {
+            map(&mut mmu, page, after, 0);
+        }
+        mmu.flush_non_global();
+        let slots = |access| {
+            let view = |privilege| View::of(access, privilege);
+            let slot = |page, privilege| mmu.tlb().slot(view(privilege), linear(page).page());
+            pages.map(|page| PRIVILEGES.map(|privilege| slot(page, privilege) != 0))
+        };
+        assert_eq!(
+            slots(Access::Read),
+            [[reads; 2]; 2],
+            "{before:#x} {after:#x}"
+        );
+        assert_eq!(
+            slots(Access::Fetch),
+            [[reads; 2]; 2],
+            "{before:#x} {after:#x}"
+        );
+        assert_eq!(
+            slots(Access::Write),
+            [[writes; 2]; 2],
+            "{before:#x} {after:#x}"
+        );
+    }
+}
+
+#[test]
 fn a_large_page_goes_with_its_entry() {
     let mut mmu = two_level();
     let large = 0x1000_0000;

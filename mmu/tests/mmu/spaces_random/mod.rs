@@ -46,6 +46,8 @@ enum Step {
     CloseWindow,
     /// Code is about to use the window.
     SettleWindow,
+    /// A page-fault handler returns to a program.
+    FillAfterFault,
 }
 
 #[derive(Clone, Debug)]
@@ -357,6 +359,7 @@ impl Guest {
                 }
             }
             Step::CloseWindow => self.pair.mmu.tlb_mut().close_window(),
+            Step::FillAfterFault => self.pair.mmu.fill_after_fault(),
             Step::SettleWindow => {
                 self.pair.mmu.tlb_mut().settle_window();
                 prop_assert!(self.pair.mmu.tlb().is_window_settled());

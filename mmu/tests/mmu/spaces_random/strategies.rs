@@ -91,6 +91,7 @@ pub(super) fn step(pae: bool) -> impl Strategy<Value = Step> {
         3 => Just(Step::OpenWindow),
         1 => Just(Step::CloseWindow),
         6 => Just(Step::SettleWindow),
+        10 => Just(Step::FillAfterFault),
     ]
 }
 

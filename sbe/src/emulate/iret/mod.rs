@@ -40,6 +40,9 @@ pub fn iret<W: Word>(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
         cx.return_to_segment::<W>(stack, selector, offset, 0)?;
     }
     cx.set_eflags(flags);
+    if cx.cpu.cpl == 3 {
+        cx.mmu.fill_after_fault();
+    }
     Ok(())
 }
 

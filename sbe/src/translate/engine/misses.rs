@@ -51,16 +51,6 @@ impl Translator {
         Some(self.context.resume)
     }
 
-    /// Fills slots of the pages around that of the latest page fault, which the program is about to access, if its window then shows
-    /// them by itself.
-    pub(super) fn fill_ahead(&mut self, cx: &mut Exec<'_>) {
-        let latest = Some((cx.mmu.tlb().space(), cx.cpu.cr2));
-        if self.ahead != latest && cx.mmu.tlb().shows_slots() {
-            self.ahead = latest;
-            cx.mmu.fill_ahead(cx.cpu.cr2.into());
-        }
-    }
-
     /// Maps the page of the access through a window that has faulted. Returns the host address at which the instruction begins
     /// anew; `None` when the emulator has to execute it.
     ///
@@ -110,9 +100,6 @@ impl Translator {
             }
             if cx.mmu.prepare(linear, 1, access, Privilege::User).is_err() {
                 return false;
-            }
-            if cx.mmu.tlb().shows_slots() {
-                cx.mmu.fill_ahead(linear);
             }
         }
         cx.mmu.tlb_mut().map_in_window(linear.page(), access) && self.cache.is_current(cx.mmu)

@@ -17,7 +17,7 @@ use crate::cpu::fpu::MXCSR_INIT;
 use crate::cpu::segment::{Bounds, SegReg};
 use crate::cpu::{Cpu, eflags};
 use crate::emulate::Exec;
-use mmu::{Frame, LinearAddr, SpaceId};
+use mmu::{Frame, LinearAddr};
 use std::io;
 use std::path::Path;
 
@@ -37,8 +37,6 @@ pub struct Translator {
     stack: HostStack,
     segments: KnownSegments,
     windows: WindowPolicy,
-    /// The latest page fault of a program after which slots were filled ahead: space and CR2.
-    ahead: Option<(SpaceId, u32)>,
 }
 
 impl Translator {
@@ -58,7 +56,6 @@ impl Translator {
             stack,
             segments: KnownSegments::default(),
             windows: WindowPolicy::new(Windows::Never),
-            ahead: None,
         };
         translator.set_windows(Windows::default());
         Ok(translator)
@@ -132,7 +129,6 @@ impl Translator {
         if cx.cpu.cpl == 3 {
             let opened = self.windows.before_program(cx.mmu);
             self.cache.stats_mut().windows += u64::from(opened);
-            self.fill_ahead(cx);
         }
         cx.mmu.snoop();
         self.cache.follow(cx);
