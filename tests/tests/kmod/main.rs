@@ -17,7 +17,7 @@
 //!
 //! ```text
 //! REPLEX_KMOD_TESTS=stress cargo test -p tests --test kmod -- --ignored --nocapture tests_of_choice
-//! cargo test -p tests --test kmod -- --ignored --nocapture workload
+//! cargo test --release -p tests --test kmod -- --ignored --nocapture workload
 //! ```
 //!
 //! And the stress on a kernel that checks itself (KASAN, PROVE_LOCKING), built of `kmod/test/debug.config` as `kmod/README.md` says:

@@ -79,12 +79,11 @@ fn a_workload_takes_fewer_instructions_with_the_module() {
         assert_eq!(step.status, Some(0), "{step:?}");
         (Cost::parse(&step.printed), step)
     });
-    let shadow = with
-        .1
-        .printed
-        .lines()
-        .find(|line| line.starts_with("shadow"));
-    ::tests::report::report(shadow.unwrap_or_default());
+    for (name, (_, step)) in [("without", &without), ("with", &with)] {
+        let is_of_use = |line: &&str| !line.starts_with("port ");
+        let stats: Vec<_> = step.printed.lines().filter(is_of_use).collect();
+        ::tests::report::report(&format!("{name} the module:\n{}", stats.join("\n")));
+    }
     let (without, with) = (without.0, with.0);
     ::tests::report::report(&format!(
         "{processes} times fork and exec, millions of instructions: {:.0} without the module, {:.0} with it, ratio {:.3}; \
