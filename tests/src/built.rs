@@ -29,11 +29,11 @@ pub fn test(name: &str) -> PathBuf {
     cargo.args(["--no-run", "--message-format", "json"]);
     cargo.args(["--package", env!("CARGO_PKG_NAME"), "--test", name]);
     let messages = run(&mut cargo);
-    let files = messages.lines().filter_map(|line| {
+    let mut files = messages.lines().filter_map(|line| {
         let (_, rest) = line.split_once(EXECUTABLE)?;
         Some(rest.split_once('"')?.0)
     });
-    PathBuf::from(files.last().expect("cargo names the executable"))
+    PathBuf::from(files.next_back().expect("cargo names the executable"))
 }
 
 /// The folder of the profile that this test was built in.
