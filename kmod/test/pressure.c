@@ -8,6 +8,9 @@
 
 #define RAM_PAGES	(32UL << 8)
 
+/* Bytes in swap that take pages of the RAM along. */
+#define MUCH		(64UL << 20)
+
 /* Fills a page with what compresses, but is not the same everywhere. */
 static void dirty(uint8_t *page, uint64_t round)
 {
@@ -18,7 +21,18 @@ static void dirty(uint8_t *page, uint64_t round)
 		words[i] = round + (uint64_t)page;
 }
 
-/* Uses most of the memory that there is, page by page. */
+static uint64_t swapped(void)
+{
+	struct sysinfo info;
+
+	CHECK(!sysinfo(&info));
+	return (info.totalswap - info.freeswap) * info.mem_unit;
+}
+
+/*
+ * Uses memory, page by page, until there is much in swap, whatever the kernel
+ * itself takes of all memory; without swap, three quarters of all.
+ */
 static void use_all(uint64_t round)
 {
 	struct sysinfo info;
@@ -26,21 +40,17 @@ static void use_all(uint64_t round)
 	uint8_t *hog;
 
 	CHECK(!sysinfo(&info));
-	bytes = info.totalram / 4 * 3 * info.mem_unit;
+	bytes = info.totalram / 4 * 3;
+	if (info.totalswap)
+		bytes = info.totalram + info.totalswap / 2;
+	bytes *= info.mem_unit;
 	hog = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
 		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	CHECK(hog != MAP_FAILED);
-	for (at = 0; at < bytes; at += PAGE)
+	for (at = 0; at < bytes && swapped() < MUCH; at += PAGE)
 		dirty(hog + at, round);
+	CHECK(!info.totalswap || swapped() >= MUCH);
 	CHECK(!munmap(hog, bytes));
-}
-
-static uint64_t swapped(void)
-{
-	struct sysinfo info;
-
-	CHECK(!sysinfo(&info));
-	return (info.totalswap - info.freeswap) * info.mem_unit;
 }
 
 /* What a handler of SIGSEGV does about a filled slot. */
@@ -98,8 +108,9 @@ void memory_pressure(void)
 		use_all(round);
 		printf("memory pressure: %lu MiB swapped, %lu pages held\n",
 		       swapped() >> 20, (unsigned long)stats(&machine).held);
+		/* What is in swap now is the RAM's. */
+		CHECK(round || swapped());
 	}
-	CHECK(swapped());
 	write_parameter("user_limit_mib", "0");
 	for (i = 0; i < machine.pages; i++)
 		CHECK(*(uint64_t *)(machine.ram + i * PAGE + 8) == round * i);

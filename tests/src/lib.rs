@@ -1,7 +1,9 @@
 //! Tests that cross crates: boots, differential runs against the real CPU; here, what several of them use.
 
+pub mod built;
 pub mod differential;
 pub mod fetched;
 pub mod hang;
 pub mod report;
 pub mod torture;
+pub mod vm;

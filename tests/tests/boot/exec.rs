@@ -281,7 +281,7 @@ fn a_piped_shell() {
 #[test]
 fn a_guest_that_cannot_be_fetched_is_one_line_naming_the_reason() {
     let cache = tempfile::tempdir().unwrap();
-    let output = std::process::Command::new(crate::program::replex())
+    let output = std::process::Command::new(tests::built::replex())
         .args(["boot", "--exec", "true"])
         .env("REPLEX_CACHE", cache.path())
         .env("REPLEX_DEBIAN_MIRROR", "file:///nonexistent/debian")

@@ -1,45 +1,16 @@
-//! The `replex` program, built as this test was, and its runs.
+//! Runs of the `replex` program.
 
 use std::{
-    env,
-    ffi::OsStr,
     io::{Read, Write as _},
-    path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
-    sync::OnceLock,
     thread,
 };
 
 use guest_kernels::Guest;
 
-use tests::hang::Guarded;
+use tests::{built::replex, hang::Guarded};
 
 use crate::guests;
-
-/// The program's file.
-pub fn replex() -> &'static Path {
-    static REPLEX: OnceLock<PathBuf> = OnceLock::new();
-    REPLEX.get_or_init(build)
-}
-
-/// Builds the program with cargo, into the folder of this test (`TARGET/PROFILE/deps`), and returns its file.
-fn build() -> PathBuf {
-    let test = env::current_exe().unwrap();
-    let folder = test.ancestors().nth(2).unwrap();
-    let profile = match folder.file_name().and_then(OsStr::to_str).unwrap() {
-        "debug" => "dev",
-        named => named,
-    };
-    let status = Command::new(env!("CARGO"))
-        .args(["build", "--locked", "--quiet", "--package", "replex"])
-        .args(["--profile", profile, "--target-dir"])
-        .arg(folder.parent().unwrap())
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .status()
-        .unwrap();
-    assert!(status.success(), "cargo build of replex: {status}");
-    folder.join("replex")
-}
 
 /// Standard input of the program.
 #[derive(Clone, Debug, Default)]

@@ -1,4 +1,4 @@
-//! [`Built`]: the module and the programs, built in a temporary folder.
+//! [`Built`]: the module and its test programs, built in a temporary folder.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -21,34 +21,63 @@ const COMMON: [&str; 1] = ["test.c"];
 /// The files of the stress program's cases.
 const CASES: [&str; 5] = ["refusals.c", "slots.c", "areas.c", "races.c", "pressure.c"];
 
+/// The line of `replex.h` that has the version of the interface, and one with a version that there will not be.
+const VERSION: [&str; 2] = [
+    "#define REPLEX_VERSION\t\t1\n",
+    "#define REPLEX_VERSION\t\t12345\n",
+];
+
 /// A folder with a copy of the sources and what was built of them.
 pub struct Built(TempDir);
 
 impl Built {
-    /// Builds everything.
+    /// Builds the module.
     ///
     /// # Panics
-    /// If something does not build without a warning.
+    /// If it does not build without a warning.
     pub fn new(kernel: &HostFiles) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        copy_files(Path::new(SOURCES), folder.path());
-        copy_files(
-            &Path::new(SOURCES).join("test"),
-            &folder.path().join("test"),
-        );
-        let built = Self(folder);
+        let built = Self::copied();
         built.build_module(kernel);
-        built.build_program("stress", &CASES);
-        built.build_program("count", &[]);
         built
     }
 
+    /// Builds the module with another version of the interface.
+    ///
+    /// # Panics
+    /// If it does not build without a warning.
+    pub fn of_another_version(kernel: &HostFiles) -> Self {
+        let built = Self::copied();
+        let header = built.0.path().join("replex.h");
+        let text = fs::read_to_string(&header).unwrap();
+        let [own, other] = VERSION;
+        assert!(text.contains(own), "replex.h without {own:?}");
+        fs::write(&header, text.replace(own, other)).unwrap();
+        built.build_module(kernel);
+        built
+    }
+
+    /// The file of the module.
     pub fn module(&self) -> PathBuf {
         self.0.path().join("replex.ko")
     }
 
-    pub fn program(&self, name: &str) -> PathBuf {
-        self.0.path().join("test").join(name)
+    /// Builds the program that puts the module under stress, and returns its file.
+    pub fn stress(&self) -> PathBuf {
+        self.build_program("stress", &CASES)
+    }
+
+    /// Builds the program that counts instructions, and returns its file.
+    pub fn count(&self) -> PathBuf {
+        self.build_program("count", &[])
+    }
+
+    /// A copy of the sources.
+    fn copied() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let sources = Path::new(SOURCES);
+        copy_files(sources, folder.path());
+        copy_files(&sources.join("test"), &folder.path().join("test"));
+        Self(folder)
     }
 
     fn build_module(&self, kernel: &HostFiles) {
@@ -64,7 +93,7 @@ impl Built {
         run_quietly(&mut make);
     }
 
-    fn build_program(&self, name: &str, others: &[&str]) {
+    fn build_program(&self, name: &str, others: &[&str]) -> PathBuf {
         let folder = self.0.path().join("test");
         let mut gcc = Command::new("gcc");
         gcc.current_dir(&folder)
@@ -74,6 +103,7 @@ impl Built {
             .args(COMMON)
             .args(others);
         run_quietly(&mut gcc);
+        folder.join(name)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::env;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use guest_kernels::{HostFiles, HostKernel, fetch_host};
@@ -13,6 +13,9 @@ pub const QEMU: &str = "qemu-system-x86_64";
 
 /// Environment variable that chooses the kernel by its name.
 const KERNEL: &str = "REPLEX_KMOD_KERNEL";
+
+/// Environment variable with the folder of a kernel's sources in which a kernel was built, to take the place of Debian's.
+const TREE: &str = "REPLEX_KMOD_TREE";
 
 /// The programs that are run, and where Debian has them.
 const PROGRAMS: [(&str, &str); 3] = [(QEMU, "qemu-system-x86"), ("gcc", "gcc"), ("make", "make")];
@@ -30,6 +33,11 @@ pub fn chosen_kernel() -> HostKernel {
     }
 }
 
+/// The folder that a kernel of the user's own was built in, if there is one.
+pub fn own_tree() -> Option<PathBuf> {
+    env::var_os(TREE).map(PathBuf::from)
+}
+
 /// The files of the kernel to test on. None, and the reason is printed, if the tests cannot run here.
 ///
 /// # Panics
@@ -41,9 +49,18 @@ pub fn kernel() -> Option<HostFiles> {
         return None;
     }
     let kernel = chosen_kernel();
-    fetched(format_args!("kernel {kernel}"), |progress| {
+    let fetched = fetched(format_args!("kernel {kernel}"), |progress| {
         fetch_host(kernel, progress)
-    })
+    });
+    match own_tree() {
+        Some(tree) => fetched.map(|debian| HostFiles {
+            kernel: tree.join("arch/x86/boot/bzImage"),
+            build: tree,
+            modules: Vec::new(),
+            ..debian
+        }),
+        None => fetched,
+    }
 }
 
 /// What is not installed.

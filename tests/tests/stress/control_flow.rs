@@ -15,6 +15,7 @@ use super::users::{self, NEXT_ROUND, Own, SPACES, THE_END};
 use fastrand::Rng;
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
+use tests::vm;
 
 /// Physical address of the code.
 const CODE: u32 = 0x20_0000;
@@ -62,6 +63,12 @@ const DEFINE_FLAGS: [u8; 2] = [0x39, 0xd1];
 const DEC_ABSOLUTE: [u8; 2] = [0xff, 0x0d];
 /// Condition code NZ.
 const NZ: u8 = 5;
+
+/// Whether SETcc, RCL and RCR must not store: QEMU 7.2 computes flags in place before the store and, if that faults, forgets that it
+/// has.
+fn stores_lose_flags() -> bool {
+    vm::is_vm()
+}
 
 /// Writes the code of one block.
 struct Block<'r> {
@@ -140,7 +147,10 @@ impl Block<'_> {
             // SETcc
             9 => {
                 let opcode = 0x90 | self.rng.u8(..16);
-                self.operand(&[0x0f, opcode], 0);
+                match stores_lose_flags() {
+                    true => self.emit(&[0x0f, opcode, 0xc0 | reg & 3]),
+                    false => self.operand(&[0x0f, opcode], 0),
+                }
             }
             // INC, DEC; NOT, NEG
             10 => {
@@ -281,7 +291,10 @@ impl Block<'_> {
         match self.rng.u32(..6) {
             // ROL, ROR, RCL, RCR, SHL, SHR, SAR by an immediate or CL
             0 | 1 => {
-                let form = [0, 1, 2, 3, 4, 5, 7][self.rng.usize(..7)];
+                let form = match stores_lose_flags() {
+                    true => [0, 1, 4, 5, 7][self.rng.usize(..5)],
+                    false => [0, 1, 2, 3, 4, 5, 7][self.rng.usize(..7)],
+                };
                 if self.rng.bool() {
                     self.operand(&[0xc1], form);
                     self.emit(&[count]);
@@ -471,8 +484,7 @@ fn compare_all(what: &str, seeds: std::ops::Range<u64>, data_is: Data) {
     let (mut windows, mut direct) = (0, 0);
     for seed in seeds {
         let (ended, counts) = program(seed, data_is).compare(&format!("{what}, seed {seed}"));
-        total.instructions += counts.instructions;
-        total.emulated += counts.emulated;
+        total += counts;
         windows += ended.translation().windows;
         direct += ended.translation().direct;
         let faults = match data_is {
@@ -487,6 +499,7 @@ fn compare_all(what: &str, seeds: std::ops::Range<u64>, data_is: Data) {
             windows > 0 && direct > 0,
             "{windows} windows, {direct} direct links"
         );
+        assert_eq!(total.served > 0, vm::is_vm());
     }
     total.report(what);
 }

@@ -1,10 +1,12 @@
 //! A machine of RAM and one processor, which runs a program to its HLT on either engine.
 
+use std::ops::AddAssign;
+
 use iced_x86::IcedError;
 use iced_x86::code_asm::CodeAssembler;
-use mmu::{GuestPhys, Memory, Mmu};
+use mmu::{GuestPhys, Memory};
 use sbe::{EmptyBus, Engine, Exit, TranslationStats, Vcpu, VcpuConfig, Windows};
-use tests::report::report;
+use tests::{report::report, vm};
 
 /// Number of ESP.
 const ESP: u8 = 4;
@@ -60,14 +62,13 @@ impl Program {
             phys.write(GuestPhys::new((*address).into()), bytes)
                 .expect("the program fits");
         }
-        let mmu = Mmu::new(phys).expect("tables");
         let config = VcpuConfig {
             engine,
             code_cache: self.code_cache,
             windows,
             ..VcpuConfig::default()
         };
-        let mut vcpu = Vcpu::new(&config, mmu).expect("a processor");
+        let mut vcpu = Vcpu::new(&config, vm::mmu(phys)).expect("a processor");
         vcpu.set_linux_entry(self.entry, 0);
         vcpu.cpu.regs.set(ESP, self.stack);
         vcpu
@@ -90,6 +91,7 @@ impl Program {
         let counts = Counts {
             instructions: emulator.0.cpu.retired,
             emulated: translator.0.cpu.retired,
+            served: vm::served(&translator.0.mmu),
         };
         (translator, counts)
     }
@@ -121,6 +123,16 @@ pub struct Counts {
     pub instructions: u64,
     /// Instructions that the translator left to the emulator.
     pub emulated: u64,
+    /// Faults in windows that the host's kernel module served.
+    pub served: u64,
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.instructions += other.instructions;
+        self.emulated += other.emulated;
+        self.served += other.served;
+    }
 }
 
 impl Counts {
@@ -129,10 +141,15 @@ impl Counts {
         let Self {
             instructions,
             emulated,
+            served,
         } = self;
         let translated = instructions.saturating_sub(emulated);
+        let served = match vm::is_vm() {
+            true => format!("; the module served {served} faults"),
+            false => String::new(),
+        };
         report(&format!(
-            "{what}: {instructions} instructions, {translated} of them ran as translated code; same end"
+            "{what}: {instructions} instructions, {translated} of them ran as translated code; same end{served}"
         ));
         assert_ne!(translated, 0, "{what}: nothing was translated");
     }

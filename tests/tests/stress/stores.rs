@@ -138,8 +138,7 @@ fn every_store_rewrites_the_next_instruction() {
         for offset in OFFSETS {
             let target = (PATCHED + PAGE).wrapping_add_signed(offset);
             let (_, counts) = program(store, target).compare(&format!("{} at {offset}", store.0));
-            total.instructions += counts.instructions;
-            total.emulated += counts.emulated;
+            total += counts;
         }
     }
     total.report(&format!("{} kinds of stores to code", STORES.len()));

@@ -9,9 +9,7 @@ use std::{
 use guest_kernels::test_kernel;
 
 use super::{Gdb, is_installed};
-use tests::hang::Guarded;
-
-use crate::program::replex;
+use tests::{built::replex, hang::Guarded};
 
 /// The commands by which gdb follows the guest from code of 32 bits to code of 16 bits and back. A description is read when gdb
 /// connects, and again at `unset tdesc filename`; of it and the symbols' architecture gdb takes the wider, unless one is set.
