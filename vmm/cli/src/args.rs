@@ -83,10 +83,9 @@ pub struct BootArgs {
     /// Guest memory, in MiB or with suffix K, M or G.
     #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = memory_size)]
     pub mem: u64,
-    /// Give the guest a disk in an image file, as /dev/vda, /dev/vdb and so on: FILE[,ro][,snapshot][,format=raw|qcow2]. ro: the
-    /// guest can only read; snapshot: what it writes is lost at the end. The format is raw, or qcow2 if the name ends in .qcow2.
-    /// May be given several times.
-    #[arg(long, value_name = "FILE,...")]
+    /// Give the guest a disk in the image FILE, as /dev/vda, /dev/vdb and so on. ro: the guest can only read; snapshot: what it
+    /// writes is lost at the end. The format is raw, or qcow2 if the name ends in .qcow2. May be given several times.
+    #[arg(long, value_name = "FILE[,ro][,snapshot][,format=raw|qcow2]")]
     pub disk: Vec<DiskConfig>,
     /// Give the guest a virtio device with random numbers of the host.
     #[arg(long)]
