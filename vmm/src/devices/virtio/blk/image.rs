@@ -3,6 +3,9 @@
 //! Whoever writes an image holds a write lock on it, whoever only reads it, or what lies below it, a read lock. They are open
 //! file description locks of the whole file: they end with the machine however it ends, and concern this process's other
 //! machines, too. QEMU's, which are locks of single bytes, exclude them and are excluded.
+//!
+//! A hostile qcow2 image can be read without harm. Where the guest writes to one, imago's allocator may recurse without bound, and
+//! the process ends.
 
 use std::{
     fs::{File, OpenOptions},
@@ -158,7 +161,7 @@ fn open_format(
         }
         DiskFormat::Qcow2 => {
             let qcow2 = Qcow2::<Stored>::builder(file).write(write);
-            FormatAccess::new(qcow2.open(Below(path.to_owned()))?)
+            FormatAccess::new(qcow2.open(Below::new(path))?)
         }
     })
 }
@@ -208,14 +211,27 @@ fn lock(file: &File, mode: Mode) -> io::Result<()> {
     }
 }
 
-/// The gate for what an image, whose path it holds, names in its header: files in the image's folder or below, to be read and
+/// The gate for what an image names in its header: files in the image's folder or below, to be read and
 /// locked. An image may come from anywhere, and must not show the guest other files of the host.
-struct Below(PathBuf);
+struct Below {
+    image: PathBuf,
+    /// The number of further images that may lie below.
+    depth: usize,
+}
+
+/// The most images that lie below each other: one that names itself would never end.
+const MOST_BELOW: usize = 16;
 
 impl Below {
+    fn new(image: &Path) -> Self {
+        let image = image.to_owned();
+        let depth = MOST_BELOW;
+        Self { image, depth }
+    }
+
     /// Opens and locks the file that the header names.
     fn open(&self, named: &Path) -> io::Result<Stored> {
-        let folder = self.0.canonicalize()?;
+        let folder = self.image.canonicalize()?;
         let folder = folder.parent().unwrap_or(Path::new("/"));
         let path = named.canonicalize()?;
         if !path.starts_with(folder) {
@@ -236,8 +252,13 @@ impl ImplicitOpenGate<Stored> for Below {
         builder: F,
     ) -> io::Result<FormatAccess<Stored>> {
         let named = builder.get_image_path().unwrap_or_default();
+        let Some(depth) = self.depth.checked_sub(1) else {
+            let message = format!("more than {MOST_BELOW} images below each other");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        };
         let file = self.open(&named)?;
-        let below = F::new(file).open(Self(named))?;
+        let image = named;
+        let below = F::new(file).open(Self { image, depth })?;
         Ok(FormatAccess::new(below))
     }
 

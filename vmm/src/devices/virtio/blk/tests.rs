@@ -107,6 +107,10 @@ fn image() -> (TempDir, PathBuf) {
 
 /// Makes a qcow2 image at `path` over a raw image, as its header says.
 fn qcow2(path: &Path, below: &str) {
+    qcow2_over(path, below, "raw");
+}
+
+fn qcow2_over(path: &Path, below: &str, format: &str) {
     use imago::{FormatCreateBuilder, StorageOpenOptions, file::File, qcow2::Qcow2};
     let options = StorageOpenOptions::new().write(true);
     let file = fs::File::create_new(path).unwrap();
@@ -115,7 +119,7 @@ fn qcow2(path: &Path, below: &str) {
     let file = File::from_open_file(file.unwrap(), options).unwrap();
     Qcow2::<File>::create_builder(file)
         .size(SECTORS * SECTOR)
-        .backing(below.into(), "raw".into())
+        .backing(below.into(), format.into())
         .create()
         .unwrap();
 }
@@ -399,4 +403,66 @@ fn requests_survive_anything() {
             assert!(status <= UNSUPPORTED);
         }
     }
+}
+
+#[test]
+fn an_image_that_names_itself_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("self.qcow2");
+    qcow2_over(&path, "self.qcow2", "qcow2");
+    let mut config = DiskConfig::new(path);
+    config.read_only = true;
+    let error = Disk::open(&config).err().unwrap().to_string();
+    assert!(error.contains("more than 16 images"), "{error}");
+}
+
+/// Reads only: imago's allocator does not bound its recursion where the reference counts are hostile.
+#[test]
+fn hostile_qcow2_images_are_refused_or_used() {
+    let (folder, below) = image();
+    fs::write(&below, vec![0; (SECTORS * SECTOR) as usize]).unwrap();
+    let path = folder.path().join("top.qcow2");
+    qcow2(&path, "disk.img");
+    {
+        let mut image = Image::open(&DiskConfig::new(&path)).unwrap();
+        image.write(&[5; 4096], 65536).unwrap();
+        image.discard(0, 65536).unwrap();
+    }
+    let mut config = DiskConfig::new(&path);
+    config.read_only = true;
+    let good = fs::read(&path).unwrap();
+    let tables: Vec<usize> = (0..good.len())
+        .filter(|at| good[*at] != 0 && good[*at] != 5 || *at < 128)
+        .collect();
+    let mut seed = 5u64;
+    let mut next = move || {
+        seed = seed
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
+        (seed >> 33) as usize
+    };
+    let (mut refused, mut used) = (0, 0);
+    for _ in 0..500 {
+        let mut bytes = good.clone();
+        for _ in 0..=next() % 3 {
+            let at = tables[next() % tables.len()];
+            bytes[at] = match next() % 3 {
+                0 => next() as u8,
+                1 => u8::MAX,
+                _ => bytes[at] ^ 1 << (next() % 8),
+            };
+        }
+        fs::write(&path, &bytes).unwrap();
+        match Image::open(&config) {
+            Err(_) => refused += 1,
+            Ok(image) => {
+                let mut sector = [0; 512];
+                for offset in [0, 65536, 131072] {
+                    let _ = image.read(&mut sector, offset);
+                }
+                used += 1;
+            }
+        }
+    }
+    assert!(refused > 50 && used > 50, "{refused} {used}");
 }
