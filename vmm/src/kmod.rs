@@ -3,11 +3,9 @@
 use std::{fmt, path::PathBuf, str::FromStr, sync::Arc};
 
 use log::{debug, warn};
-use mmu::{Kmod, KmodStats, Memory};
-use sbe::VcpuConfig;
+use mmu::{Kmod, KmodError, KmodStats, Memory};
+use sbe::{NoWindows, VcpuConfig};
 use thiserror::Error;
-
-use crate::vm::VmError;
 
 /// The target of what is logged about the module.
 pub const LOG_TARGET: &str = "kmod";
@@ -54,6 +52,17 @@ impl FromStr for KmodUse {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("is one of auto, off and require")]
 pub struct UnknownKmodUse;
+
+/// The reason why a machine that requires the host's kernel module cannot be made.
+#[derive(Debug, Error)]
+pub enum KmodRefusal {
+    /// The module is not there or cannot be used.
+    #[error(transparent)]
+    Unusable(KmodError),
+    /// The processor has no use for it.
+    #[error("the kernel module fills windows, and there are none: {0}")]
+    NoWindows(NoWindows),
+}
 
 /// The choices about the host's kernel module.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,25 +129,25 @@ impl fmt::Display for ShadowStats {
 /// Opens the module's device for a machine with this memory, as `config` says and if the processor can use it.
 ///
 /// # Errors
-/// [`VmError::Kmod`] and [`VmError::NoWindows`] if the module is required.
+/// If the module is required and cannot be used.
 pub(crate) fn open(
     config: &KmodConfig,
     vcpu: &VcpuConfig,
     memory: &Memory,
-) -> Result<Option<Arc<Kmod>>, VmError> {
+) -> Result<Option<Arc<Kmod>>, KmodRefusal> {
     let required = match config.usage {
         KmodUse::Off => return Ok(None),
         KmodUse::Auto => false,
         KmodUse::Require => true,
     };
     match vcpu.check_windows() {
-        Err(reason) if required => return Err(VmError::NoWindows(reason)),
+        Err(reason) if required => return Err(KmodRefusal::NoWindows(reason)),
         Err(_) => return Ok(None),
         Ok(()) => {}
     }
     match Kmod::open(&config.device, memory) {
         Ok(kmod) => Ok(Some(kmod)),
-        Err(error) if required => Err(VmError::Kmod(error)),
+        Err(error) if required => Err(KmodRefusal::Unusable(error)),
         Err(error) if error.is_absent() => {
             debug!(target: LOG_TARGET, "{error}");
             Ok(None)

@@ -98,7 +98,7 @@ pub use console::Console;
 pub use control::Control;
 pub use inspect::AccessError;
 pub use irq::{Irq, Level};
-pub use kmod::{KmodConfig, KmodUse};
+pub use kmod::{KmodConfig, KmodRefusal, KmodUse};
 pub use loader::{BootSource, Entry, Kernel, Rom};
 pub use machine::{Machine, MachineError, MachineEvent};
 pub use mmu::{GuestPhys, LinearAddr, NoTranslation, NotRam};

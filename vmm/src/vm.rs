@@ -10,10 +10,10 @@
 use std::{io, sync::Arc, time::Duration};
 
 use log::debug;
-use mmu::{KmodError, Memory, MemoryError, Mmu};
+use mmu::{Memory, MemoryError, Mmu};
 use sbe::{
-    Bus, Debugger, Decision, EventSource, Exit, NoWindows, Policy, Vcpu, VcpuConfig, VcpuError,
-    Vector, cpu::eflags,
+    Bus, Debugger, Decision, EventSource, Exit, Policy, Vcpu, VcpuConfig, VcpuError, Vector,
+    cpu::eflags,
 };
 use thiserror::Error;
 
@@ -25,7 +25,7 @@ use crate::{
     control::{Control, Request},
     devices::{self, Backends},
     ending::Ending,
-    kmod::{self, KmodConfig, ShadowStats},
+    kmod::{self, KmodConfig, KmodRefusal, ShadowStats},
     loader::{BootSource, Entry, EntryPoint, LoadError, Rom, place, rom},
     pace::Pace,
     stats::{Exits, Stats},
@@ -83,12 +83,9 @@ pub enum VmError {
     /// The host did not grant the eventfd by which other threads wake the machine.
     #[error("eventfd: {0}")]
     Control(io::Error),
-    /// The host's kernel module is required, and is not there or cannot be used.
+    /// The host's kernel module is required and cannot be used.
     #[error(transparent)]
-    Kmod(KmodError),
-    /// The host's kernel module is required, and the processor has no use for it.
-    #[error("the kernel module fills windows, and there are none: {0}")]
-    NoWindows(NoWindows),
+    Kmod(#[from] KmodRefusal),
     /// The kernel or a ROM does not fit.
     #[error(transparent)]
     Load(#[from] LoadError),

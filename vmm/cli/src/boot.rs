@@ -133,7 +133,7 @@ fn power_on(
         (Err(VmError::Processor(VcpuError::Jitdump(error))), Some(folder)) => {
             Err(error).with_context(|| format!("--jitdump {}", folder.display()))
         }
-        (Err(error @ (VmError::Kmod(_) | VmError::NoWindows(_))), _) => {
+        (Err(error @ VmError::Kmod(_)), _) => {
             Err(error).with_context(|| format!("--kmod {}", args.kmod))
         }
         (vm, _) => vm.with_context(what),

@@ -8,8 +8,8 @@ use std::{
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use vmm::{
-    BootSource, Engine, Kernel, KmodConfig, KmodUse, StopReason, VcpuConfig, Vm, VmConfig, VmError,
-    Windows,
+    BootSource, Engine, Kernel, KmodConfig, KmodRefusal, KmodUse, StopReason, VcpuConfig, Vm,
+    VmConfig, VmError, Windows,
     kmod::{LOG_TARGET, ShadowStats},
 };
 
@@ -111,7 +111,10 @@ fn a_module_that_is_required_must_be_usable() {
         let error = boot(&config(KmodUse::Require, &path))
             .map(drop)
             .unwrap_err();
-        assert!(matches!(error, VmError::Kmod(_)), "{error}");
+        assert!(
+            matches!(error, VmError::Kmod(KmodRefusal::Unusable(_))),
+            "{error}"
+        );
         let line = error.to_string();
         assert!(line.starts_with(&format!("{}: ", path.display())), "{line}");
     }
@@ -151,7 +154,10 @@ fn a_module_is_not_required_of_a_processor_without_windows() {
             ..config(usage, path)
         };
         let error = boot(&of(KmodUse::Require)).map(drop).unwrap_err();
-        assert!(matches!(error, VmError::NoWindows(_)), "{error}");
+        assert!(
+            matches!(error, VmError::Kmod(KmodRefusal::NoWindows(_))),
+            "{error}"
+        );
         assert!(error.to_string().ends_with(reason), "{error}");
         boot(&of(KmodUse::Auto)).unwrap();
         assert_eq!(logged(path), []);
