@@ -51,9 +51,9 @@ struct Source {
 }
 
 impl Source {
-    /// Returns a number of interest: an inode, a handle, a mode, a small one, or one of those at the ends. None is the length of
-    /// a large file that there could be.
-    fn number(&mut self) -> u64 {
+    /// Returns a number of interest: an inode, a handle, a mode, a small one, one of those at the ends, or two of 32 bits. For
+    /// operations on `lengths` none is that of a large file, for which a disk might have room.
+    fn number(&mut self, lengths: bool) -> u64 {
         let back = self.rng.u64(..6);
         match self.rng.u8(..16) {
             0 => u64::MAX,
@@ -68,7 +68,8 @@ impl Source {
                 .rng
                 .choice([0o100_644, 0o40_755, 0o10_600, 0o20_600])
                 .unwrap_or(0),
-            13 => self.rng.u64(..4) << 32 | self.rng.u64(..8192),
+            13 if !lengths => self.rng.u64(..4) << 32 | self.rng.u64(..8192),
+            13 => self.rng.u64(..8192),
             _ => 1,
         }
     }
@@ -86,10 +87,17 @@ impl Source {
     }
 
     /// Returns the arguments of an operation.
-    fn arguments(&mut self, numbers: usize, names: usize) -> Vec<u8> {
+    fn arguments(&mut self, op: Op, numbers: usize, names: usize) -> Vec<u8> {
+        let lengths = [
+            Op::FUSE_SETATTR,
+            Op::FUSE_WRITE,
+            Op::FUSE_FALLOCATE,
+            Op::FUSE_COPY_FILE_RANGE,
+        ];
+        let lengths = lengths.contains(&op);
         let mut bytes = Vec::new();
         while bytes.len() < numbers {
-            bytes.extend_from_slice(&self.number().to_le_bytes());
+            bytes.extend_from_slice(&self.number(lengths).to_le_bytes());
         }
         for _ in 0..names {
             bytes.extend_from_slice(self.name().as_bytes());
@@ -101,7 +109,7 @@ impl Source {
     /// Returns a random request.
     fn request(&mut self) -> Vec<u8> {
         let (op, numbers, names) = self.rng.choice(OPERATIONS).unwrap_or(OPERATIONS[0]);
-        let mut args = self.arguments(numbers, names);
+        let mut args = self.arguments(op, numbers, names);
         let rng = &mut self.rng;
         let header = abi::fuse_in_header {
             len: match rng.u8(..16) {
