@@ -3,7 +3,7 @@
 use crate::paging::Pdptes;
 
 /// Most spaces kept; beyond that, the least recently used one makes room.
-const MAX_SPACES: usize = 24;
+pub(super) const MAX_SPACES: usize = 24;
 
 /// The key of an address space. Two spaces with the same key translate alike while CR0, CR4 and EFER stay the same.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -34,6 +34,7 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use nix::libc::off_t;
 use smallvec::SmallVec;
 
+use super::spaces::MAX_SPACES;
 use super::view::{SlotId, View, ViewSet};
 use crate::addr::{Frame, LinearPage, PAGE_SHIFT};
 use crate::memfd;
@@ -103,8 +104,8 @@ pub struct Tables {
     fetch_epochs: [u64; 2],
     /// Counts the events that emptied a shared slot of a fetch view.
     shared_epoch: u64,
-    /// Counts the events that emptied a slot of the user's fetch view in a set that has a window.
-    windowed_epoch: u64,
+    /// Has a bit for each set that lost a slot of the user's fetch view while it had a window, or the window itself.
+    windowed_losses: u32,
     /// Counts the events that emptied slots.
     drops: u64,
     /// Counts the host calls that windows have taken.
@@ -132,7 +133,7 @@ impl Tables {
             memory,
             fetch_epochs: [0; 2],
             shared_epoch: 0,
-            windowed_epoch: 0,
+            windowed_losses: 0,
             drops: 0,
             remaps: 0,
             kmod: None,
@@ -183,10 +184,10 @@ impl Tables {
         self.shared_epoch
     }
 
-    /// A count that increases whenever a program's cached translation for instruction fetches is dropped in an address space
-    /// that has a window, and when a window is closed.
-    pub fn windowed_fetch_epoch(&self) -> u64 {
-        self.windowed_epoch
+    /// Takes a bit for each address space, by [`SpaceId::index`](super::SpaceId::index), that has lost since the last call a
+    /// program's cached translation for instruction fetches while it had a window, or the window itself.
+    pub fn take_windowed_losses(&mut self) -> u32 {
+        std::mem::take(&mut self.windowed_losses)
     }
 
     /// The frame that the user's fetch view of a set, which has a window, maps a page below [`OWN_PAGES`] to.
@@ -210,15 +211,16 @@ impl Tables {
 
     /// The part `id`, for changes of its slots.
     pub(super) fn part(&mut self, id: PartId) -> Part<'_> {
-        let (base, pages, residency, window) = match id {
+        let (base, pages, residency, window, set_bit) = match id {
             PartId::Own(set) => {
+                let bit = set_bit(set);
                 let set = &mut self.sets[usize::from(set)];
                 let window = set.window.as_mut();
-                (set.slots.base(), 0..OWN_PAGES, &mut set.own, window)
+                (set.slots.base(), 0..OWN_PAGES, &mut set.own, window, bit)
             }
             PartId::Shared => {
                 let pages = OWN_PAGES..LinearPage::COUNT as u32;
-                (self.base, pages, &mut self.shared, None)
+                (self.base, pages, &mut self.shared, None, 0)
             }
         };
         Part {
@@ -227,7 +229,8 @@ impl Tables {
             residency,
             fetch_epochs: &mut self.fetch_epochs,
             shared_epoch: &mut self.shared_epoch,
-            windowed_epoch: &mut self.windowed_epoch,
+            windowed_losses: &mut self.windowed_losses,
+            set_bit,
             drops: &mut self.drops,
             window,
         }
@@ -327,7 +330,10 @@ impl Tables {
     /// Removes the window of a set that is being emptied.
     pub(super) fn drop_window(&mut self, set: u8) {
         let closed = self.sets[usize::from(set)].window.take();
-        self.windowed_epoch += u64::from(closed.is_some());
+        if closed.is_some() {
+            self.windowed_losses |= set_bit(set);
+            self.fetch_epochs[Privilege::User as usize] += 1;
+        }
     }
 
     /// Voids the code of the current set's programs, which depends on whether the set has a window.
@@ -505,6 +511,12 @@ impl Tables {
     fn frame_of(&self, page: LinearPage, slot: u64) -> Option<Frame> {
         frame_of(self.memory.host_base(), page, slot)
     }
+}
+
+/// The bit of a set where each has one.
+fn set_bit(set: u8) -> u32 {
+    const { assert!(MAX_SPACES <= u32::BITS as usize) };
+    1 << set
 }
 
 /// The slot of `view` for `page` in the set of tables at `base`.

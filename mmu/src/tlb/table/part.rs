@@ -101,8 +101,10 @@ pub(crate) struct Part<'a> {
     pub(super) fetch_epochs: &'a mut [u64; 2],
     /// Count of emptied fetch slots that all spaces share.
     pub(super) shared_epoch: &'a mut u64,
-    /// Count of emptied fetch slots of programs in sets that have windows.
-    pub(super) windowed_epoch: &'a mut u64,
+    /// Bits of the sets with windows in which fetch slots of programs were emptied.
+    pub(super) windowed_losses: &'a mut u32,
+    /// The bit there of the part's set; 0 for the shared part.
+    pub(super) set_bit: u32,
     /// Count of the times that slots of any view were emptied.
     pub(super) drops: &'a mut u64,
     /// The window on the part.
@@ -177,8 +179,9 @@ impl Part<'_> {
         if view.is_fetch() {
             self.fetch_epochs[view.privilege() as usize] += 1;
             *self.shared_epoch += u64::from(self.pages.start != 0);
-            let windowed = self.window.is_some() && view.privilege() == Privilege::User;
-            *self.windowed_epoch += u64::from(windowed);
+            if self.window.is_some() && view.privilege() == Privilege::User {
+                *self.windowed_losses |= self.set_bit;
+            }
         }
     }
 

@@ -4,8 +4,9 @@
 //! the same frame in all. But mostly it is. So a jump bypasses the guard while this holds: at every *mapping* of the branch's
 //! page, that is, every linear page at which it is known to execute, the page at that distance is the frame of the target.
 //! Whoever executes a page first in a space adds a mapping, and with it those of all pages that its direct links lead to; a link
-//! that does not hold there is undone. When a space with a window loses a fetch slot, all links are undone. A branch whose link
-//! was undone exits to be linked again, with a guard if need be.
+//! that does not hold there is undone. When a space with a window loses fetch slots, its mappings of pages that it fetches no
+//! longer are removed, and links that do not hold at the others are undone. A branch whose link was undone exits to be linked
+//! again, with a guard if need be.
 //!
 //! A space that has not executed the target yet need not stand in the way: all its mappings are removed, and added again when it
 //! executes again.
@@ -17,6 +18,7 @@ use crate::translate::fragment::Link;
 use hashbrown::HashMap;
 use mmu::{Frame, LinearAddr, Mmu, PAGE_SHIFT, SpaceId};
 use smallvec::SmallVec;
+use std::ops::BitOr;
 
 /// Most mappings of a page; with more it gets no direct links.
 const MOST_MAPPINGS: usize = 8;
@@ -70,6 +72,8 @@ pub struct Crossing {
 #[derive(Default)]
 pub struct DirectLinks {
     pages: HashMap<Frame, Page>,
+    /// A bit for each space that may have mappings, by index.
+    mapped: u32,
     /// The number of times that the mappings of a space were removed.
     removals: HashMap<SpaceId, u32>,
 }
@@ -81,6 +85,11 @@ impl PageMapping {
             space: mmu.tlb().space(),
             page: page_number(linear),
         }
+    }
+
+    /// The bit of the space where each has one.
+    fn set_bit(self) -> u32 {
+        1 << self.space.index()
     }
 
     /// The page at a distance.
@@ -95,6 +104,25 @@ impl PageMapping {
     fn shows(self, mmu: &Mmu, frame: Frame) -> bool {
         let at = LinearAddr::from(self.page << PAGE_SHIFT);
         mmu.tlb().fetched_in(self.space, at.page()) == Some(frame)
+    }
+}
+
+impl Page {
+    /// Removes the mappings in the spaces of `losses` where programs no longer fetch from `frame`, which is the page's own, and
+    /// where it is looked up before it executes again; undoes the links that do not hold at the others.
+    fn follow_losses(&mut self, buffer: &mut CodeBuffer, mmu: &Mmu, frame: Frame, losses: u32) {
+        let is_lossy = |mapping: &PageMapping| mapping.set_bit() & losses != 0;
+        self.mappings
+            .retain(|mapping| !is_lossy(mapping) || mapping.shows(mmu, frame));
+        for mapping in self.mappings.iter().filter(|mapping| is_lossy(mapping)) {
+            self.outgoing.retain(|direct| {
+                let holds = mapping.further(direct.distance).shows(mmu, direct.target);
+                if !holds {
+                    buffer.unlink(direct.link);
+                }
+                holds
+            });
+        }
     }
 }
 
@@ -122,8 +150,8 @@ impl DirectLinks {
             if page.mappings.contains(&mapping) {
                 continue;
             }
-            page.mappings.retain(|mapping| mapping.shows(mmu, frame));
             page.mappings.push(mapping);
+            self.mapped |= mapping.set_bit();
             let crowded = page.mappings.len() > MOST_MAPPINGS;
             let holds = |direct: &Direct| {
                 !crowded && mapping.further(direct.distance).shows(mmu, direct.target)
@@ -172,12 +200,16 @@ impl DirectLinks {
         true
     }
 
-    /// Undoes all direct links.
-    pub fn unlink_all(&mut self, buffer: &mut CodeBuffer) {
-        for page in self.pages.values_mut() {
-            for direct in page.outgoing.drain(..) {
-                buffer.unlink(direct.link);
-            }
+    /// Undoes the links that hold no longer since the spaces with a bit in `losses` have lost fetch slots or windows.
+    pub fn follow_losses(&mut self, buffer: &mut CodeBuffer, mmu: &Mmu, losses: u32) {
+        if losses & self.mapped == 0 {
+            return;
+        }
+        self.mapped = 0;
+        for (&frame, page) in &mut self.pages {
+            page.follow_losses(buffer, mmu, frame, losses);
+            let bits = page.mappings.iter().map(|mapping| mapping.set_bit());
+            self.mapped |= bits.fold(0, BitOr::bitor);
         }
     }
 
@@ -191,6 +223,7 @@ impl DirectLinks {
     /// Forgets all links and mappings.
     pub fn clear(&mut self) {
         self.pages.clear();
+        self.mapped = 0;
     }
 
     /// Removes every mapping of `spaces`: whatever programs there execute next is looked up. Returns whether that was done: not

@@ -9,8 +9,6 @@ pub struct Epochs {
     fetch: [u64; 2],
     /// The epoch of the fetch slots that all spaces share.
     pub shared: u64,
-    /// The epoch of the fetch slots of spaces that have windows.
-    pub windowed: u64,
     /// The epoch of stores to code.
     pub code: u64,
 }
@@ -24,7 +22,6 @@ impl Epochs {
                 mmu.tlb().fetch_epoch(Privilege::User),
             ],
             shared: mmu.tlb().shared_fetch_epoch(),
-            windowed: mmu.tlb().windowed_fetch_epoch(),
             code: mmu.code_epoch(),
         }
     }

@@ -37,7 +37,7 @@ impl CodeCache {
                 Destination::EmulateOnce => {}
             }
         }
-        self.after_lookup(cx, destination)
+        self.after_lookup(cx, key, eip, destination)
     }
 
     /// Links the branch of `site`, which leads from the page of `source` to `target` in another, where code executes in `mode`.

@@ -201,9 +201,8 @@ impl CodeCache {
         if now.shared != self.epochs.shared {
             self.unlink_incoming();
         }
-        if now.windowed != self.epochs.windowed {
-            self.direct.unlink_all(&mut self.buffer);
-        }
+        let losses = cx.mmu.tlb_mut().take_windowed_losses();
+        self.direct.follow_losses(&mut self.buffer, cx.mmu, losses);
         self.dropped_returns = true;
         self.epochs = now;
     }
@@ -239,17 +238,24 @@ impl CodeCache {
         );
         let slot = self.pages.code_slot(key, eip)?;
         cx.mmu.tlb_mut().set_code(eip.page(), privilege, slot);
+        self.after_lookup(cx, key, eip, destination)
+    }
+
+    /// The host address of the code for `eip` just looked up in the page of a key; `None` when the emulator has to execute the
+    /// instruction.
+    fn after_lookup(
+        &mut self,
+        cx: &mut Exec<'_>,
+        PageKey { frame, mode }: PageKey,
+        eip: LinearAddr,
+        destination: Destination,
+    ) -> Option<u64> {
+        // Fetching may have changed what is fetched from.
+        self.follow_changes(cx);
         if mode == Mode::Windowed {
             self.direct
                 .add_mapping(&mut self.buffer, cx.mmu, frame, eip);
         }
-        self.after_lookup(cx, destination)
-    }
-
-    /// The host address of code just looked up; `None` when the emulator has to execute the instruction.
-    fn after_lookup(&mut self, cx: &mut Exec<'_>, destination: Destination) -> Option<u64> {
-        // Fetching may have changed what is fetched from.
-        self.follow_changes(cx);
         match destination {
             Destination::Code(code) => Some(self.buffer.address_of(code)),
             Destination::Emulate | Destination::EmulateOnce => None,

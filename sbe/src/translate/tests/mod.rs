@@ -1,5 +1,6 @@
 //! Small programs on both engines: registers, flags and memory must agree.
 
+mod direct;
 mod users;
 mod windows;
 mod x87;
@@ -51,9 +52,7 @@ fn agree_within(
     code_cache: usize,
     program: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>,
 ) -> Vcpu {
-    let mut assembler = CodeAssembler::new(32).expect("32 bits");
-    program(&mut assembler).expect("a program");
-    let code = &assembler.assemble(ORIGIN.into()).expect("assembles");
+    let code = &assemble(program);
     let config = |engine, windows| VcpuConfig {
         engine,
         windows,
@@ -71,6 +70,12 @@ fn agree_within(
         assert!(bytes(&reference) == bytes(other), "memory differs");
     }
     translated
+}
+
+fn assemble(program: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>) -> Vec<u8> {
+    let mut assembler = CodeAssembler::new(32).expect("32 bits");
+    program(&mut assembler).expect("a program");
+    assembler.assemble(ORIGIN.into()).expect("assembles")
 }
 
 /// The contents of memory from the stack on.

@@ -5,7 +5,7 @@ use super::{Program, STACK, agree};
 use iced_x86::code_asm::*;
 
 /// IA32_SYSENTER_CS, IA32_SYSENTER_ESP and IA32_SYSENTER_EIP (SDM Vol. 4, 2.1 "Architectural MSRs").
-const SYSENTER: [i32; 3] = [0x174, 0x175, 0x176];
+pub const SYSENTER: [i32; 3] = [0x174, 0x175, 0x176];
 const DIRECTORY: u32 = 0x0030_0000;
 /// A page table of linear addresses from [`FAR`] on, which programs may write.
 const TABLE: u32 = 0x0027_0000;
@@ -18,7 +18,7 @@ const NEW: u32 = 0x0029_0000;
 const PARTS: u32 = 0x002b_0000;
 
 /// Emits `code`, to be executed elsewhere, and what leaves its address in EBX.
-fn place(a: &mut CodeAssembler, code: impl FnOnce(&mut CodeAssembler) -> Program) -> Program {
+pub fn place(a: &mut CodeAssembler, code: impl FnOnce(&mut CodeAssembler) -> Program) -> Program {
     let mut over = a.create_label();
     a.call(over)?;
     code(a)?;
