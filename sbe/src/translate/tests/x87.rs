@@ -328,6 +328,26 @@ fn a_fault_behind_an_instruction_finds_its_note() {
 }
 
 #[test]
+fn the_selector_of_an_operand_is_named_behind_a_fault_that_the_window_served() {
+    const UNTOUCHED: u32 = DATA + 0x1000;
+    let vcpu = agree(|a| {
+        in_user_mode(a, |a| {
+            a.fld(dword_ptr(DATA))?;
+            a.mov(eax, 32)?;
+            a.mov(es, eax)?;
+            a.fld(dword_ptr(DATA + 4))?;
+            a.nop()?;
+            a.fld(dword_ptr(DATA + 8).es())?;
+            // The note of the instruction before is the engine's to store.
+            a.fld(dword_ptr(UNTOUCHED))?;
+            a.mov(eax, dword_ptr(ABSENT))
+        })
+    });
+    let Pointers { fdp, fds, .. } = stored(&vcpu, 0);
+    assert_eq!((fdp, fds), (UNTOUCHED, 32 | 3));
+}
+
+#[test]
 fn selectors_are_those_at_the_instruction() {
     const KERNEL_DATA: u32 = 16;
     let vcpu = agree(|a| {
