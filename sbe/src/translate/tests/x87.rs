@@ -511,6 +511,8 @@ fn emit_random(
         10 => a.fnstsw(ax),
         11 => a.movq(mm0, qword_ptr(address)),
         12..=14 => store(a, number),
+        15 => a.lea(esi, esi + 4),
+        16 => a.push(ecx),
         _ => a.nop(),
     }
 }
@@ -525,7 +527,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
     #[test]
     fn pointers_in_random_programs_are_the_same_on_both_engines(
-        random in prop::collection::vec((0u8..16, 0u8..5, offsets(), 0u8..5), 5..60),
+        random in prop::collection::vec((0u8..18, 0u8..5, offsets(), 0u8..5), 5..60),
     ) {
         agree(|a| {
             in_user_mode(a, |a| {
