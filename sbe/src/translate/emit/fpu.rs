@@ -112,6 +112,12 @@ impl Emitter {
             segment,
         });
         let before = self.noted.deferred.and_then(|before| before.operand);
+        if let (Some(before), Some(operand)) = (before, operand)
+            && before.segment != operand.segment
+        {
+            // The engine has stored the one of before, if this operand has faulted.
+            self.noted.forget_selector();
+        }
         self.noted.deferred = Some(DeferredNote {
             note: X87Note {
                 offset: raw.ip32(),

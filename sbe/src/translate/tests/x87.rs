@@ -7,6 +7,7 @@ use crate::cpu::fpu::Pointers;
 use crate::{EmptyBus, Exit, Vcpu, VcpuConfig};
 use iced_x86::code_asm::*;
 use mmu::GuestPhys;
+use proptest::prelude::*;
 
 /// Addresses of environments, and of what else the programs use.
 const ENVIRONMENTS: u32 = 0x0021_0000;
@@ -328,6 +329,26 @@ fn a_fault_behind_an_instruction_finds_its_note() {
 }
 
 #[test]
+fn the_selector_of_an_operand_is_named_behind_a_fault_that_the_window_served() {
+    const UNTOUCHED: u32 = DATA + 0x1000;
+    let vcpu = agree(|a| {
+        in_user_mode(a, |a| {
+            a.fld(dword_ptr(DATA))?;
+            a.mov(eax, 32)?;
+            a.mov(es, eax)?;
+            a.fld(dword_ptr(DATA + 4))?;
+            a.nop()?;
+            a.fld(dword_ptr(DATA + 8).es())?;
+            // The note of the instruction before is the engine's to store.
+            a.fld(dword_ptr(UNTOUCHED))?;
+            a.mov(eax, dword_ptr(ABSENT))
+        })
+    });
+    let Pointers { fdp, fds, .. } = stored(&vcpu, 0);
+    assert_eq!((fdp, fds), (UNTOUCHED, 32 | 3));
+}
+
+#[test]
 fn selectors_are_those_at_the_instruction() {
     const KERNEL_DATA: u32 = 16;
     let vcpu = agree(|a| {
@@ -454,5 +475,71 @@ fn a_processor_that_stops_has_the_pointers() {
             (saved.fcs, saved.fdp, saved.fds),
             (CODE_SELECTOR, DATA, DATA_SELECTOR)
         );
+    }
+}
+
+/// An instruction of a random program: what it does, and the form, offset and segment of its operand.
+type Random = (u8, u8, i32, u8);
+
+/// Emits random instruction `number` of a user: x87 instructions, and few between them that leave the pointers alone.
+fn emit_random(
+    a: &mut CodeAssembler,
+    number: u32,
+    (what, form, offset, segment): Random,
+) -> Program {
+    let address = match form {
+        0 => ptr(DATA as i32 + offset),
+        1 => esi + offset,
+        2 => esi + ecx * 4 + offset,
+        3 => esp + (offset - 0x1000),
+        _ => ecx * 8 + (DATA as i32 + offset),
+    };
+    let address = match segment {
+        0 => address.es(),
+        1 => address.gs(),
+        2 => address.ss(),
+        _ => address,
+    };
+    match what {
+        0..=3 => a.fld(dword_ptr(address)),
+        4 => a.fadd(qword_ptr(address)),
+        5 => a.fistp(qword_ptr(address)),
+        6 => a.fild(word_ptr(address)),
+        7 => a.fstp(dword_ptr(address)),
+        8 => a.fld1(),
+        9 => a.fxch(st0, st1),
+        10 => a.fnstsw(ax),
+        11 => a.movq(mm0, qword_ptr(address)),
+        12..=14 => store(a, number),
+        15 => a.lea(esi, esi + 4),
+        16 => a.push(ecx),
+        _ => a.nop(),
+    }
+}
+
+/// Offsets of operands: in pages of which most are not touched before, and across their ends.
+fn offsets() -> impl Strategy<Value = i32> {
+    (0..6, prop::sample::select(vec![0, 4, 0xffc, 0xffe]))
+        .prop_map(|(page, offset)| page * 0x1_1000 + offset)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+    #[test]
+    fn pointers_in_random_programs_are_the_same_on_both_engines(
+        random in prop::collection::vec((0u8..18, 0u8..5, offsets(), 0u8..5), 5..60),
+    ) {
+        agree(|a| {
+            in_user_mode(a, |a| {
+                for (segment, selector) in [(es, 32), (gs, 32 | 1)] {
+                    a.mov(eax, selector)?;
+                    a.mov(segment, eax)?;
+                }
+                for (number, instruction) in (1..).zip(&random) {
+                    emit_random(a, number, *instruction)?;
+                }
+                a.fadd(dword_ptr(ABSENT))
+            })
+        });
     }
 }
