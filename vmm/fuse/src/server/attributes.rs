@@ -116,7 +116,7 @@ impl Server {
 }
 
 /// Sets owner and group of an inode; `None` leaves one as it is.
-fn set_owner(file: impl AsFd, uid: Option<u32>, gid: Option<u32>) -> Result<(), Errno> {
+pub(super) fn set_owner(file: impl AsFd, uid: Option<u32>, gid: Option<u32>) -> Result<(), Errno> {
     // All ones mean "leave it" to the host, too.
     let uid = uid.filter(|&uid| uid != u32::MAX).map(Uid::from_raw);
     let gid = gid.filter(|&gid| gid != u32::MAX).map(Gid::from_raw);

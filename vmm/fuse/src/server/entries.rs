@@ -4,10 +4,10 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use fuse_abi::linux as abi;
-use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Statx, Uid};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags, Statx};
 use rustix::io::Errno;
 
-use super::attributes::{kept, seen};
+use super::attributes::{kept, seen, set_owner};
 use super::{Config, Server};
 use crate::cache::Cache;
 use crate::host;
@@ -167,14 +167,8 @@ impl Server {
         if self.config.ids.is_privileged() && (header.uid, header.gid) != (0, 0) {
             let inherits =
                 Mode::from_raw_mode(host::stat(dir)?.stx_mode.into()).contains(Mode::SGID);
-            let gid = (!inherits).then(|| Gid::from_raw(header.gid));
-            fs::chownat(
-                &file,
-                c"",
-                Some(Uid::from_raw(header.uid)),
-                gid,
-                AtFlags::EMPTY_PATH,
-            )?;
+            let gid = (!inherits).then_some(header.gid);
+            set_owner(&file, Some(header.uid), gid)?;
             changed = true;
         }
         let has = Mode::from_raw_mode(stat.stx_mode.into());

@@ -109,3 +109,12 @@ fn whoever_makes_a_file_owns_it_only_if_it_can_be_given_away() {
     client.create(node, b"f", 2, 0o644).unwrap();
     assert_eq!(owner("setgid/f"), (1000, 55));
 }
+
+#[test]
+fn a_user_that_cannot_be_makes_files_of_roots() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut client = Client::new(dir.path(), Config::default());
+    (client.uid, client.gid) = (u32::MAX, u32::MAX);
+    let made = client.mkdir(ROOT, b"d", 0o755).unwrap().attr;
+    assert_eq!((made.uid, made.gid), (0, 0));
+}

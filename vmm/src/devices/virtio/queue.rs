@@ -11,7 +11,10 @@
 
 use std::{
     io,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{Ordering, fence},
+    },
 };
 
 use mmu::{GuestRam, Memory, StoreHook};
@@ -262,6 +265,8 @@ impl Ring {
 /// Suppression).
 fn is_interrupt_wanted(queue: &mut Queue, ram: &GuestRam) -> Result<bool, Malformed> {
     if !queue.event_idx_enabled() {
+        // The used ring is written before the driver's wish is read, as the driver looks at them the other way round.
+        fence(Ordering::SeqCst);
         let flags = GuestAddress(queue.avail_ring());
         let flags: u16 = ram.load(flags, Ordering::SeqCst).map_err(|_| Malformed)?;
         return Ok(u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0);

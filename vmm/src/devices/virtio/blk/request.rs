@@ -18,6 +18,7 @@ use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_ID_BYTES, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP,
     VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN,
     VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_WRITE_ZEROES, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
+    virtio_blk_discard_write_zeroes,
 };
 
 use super::image::{Image, SECTOR};
@@ -28,6 +29,8 @@ pub const MOST_SECTORS: u32 = 1 << 21;
 
 /// The most bytes that are moved at once.
 const PIECE: usize = 256 << 10;
+/// The length of a segment of a discard or a write of zeroes.
+const SEGMENT: usize = size_of::<virtio_blk_discard_write_zeroes>();
 const ID_BYTES: usize = VIRTIO_BLK_ID_BYTES as usize;
 
 /// The server of a disk's requests.
@@ -154,9 +157,13 @@ impl Requests {
     /// Discards sectors or makes them read as zeroes.
     fn clear(&self, kind: u32, request: &mut Reader<'_>) -> Result<(), Failure> {
         self.check_writable()?;
+        // The configuration allows one; many would keep whoever waits for the thread.
+        if request.available_bytes() > SEGMENT {
+            return Err(Failure::Io);
+        }
         let mut image = self.image.lock();
-        while request.available_bytes() > 0 {
-            let mut segment = [0; 16];
+        if request.available_bytes() > 0 {
+            let mut segment = [0; SEGMENT];
             request
                 .read_exact(&mut segment)
                 .map_err(|_| Failure::Malformed)?;

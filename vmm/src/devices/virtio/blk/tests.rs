@@ -202,6 +202,16 @@ fn requests_beyond_the_disk_or_of_no_whole_sectors_fail() {
         assert_eq!(rig.clear(kind, 0, 1, 2), UNSUPPORTED);
     }
     assert_eq!(rig.clear(DISCARD, 0, 1, 1), UNSUPPORTED);
+    for kind in [DISCARD, WRITE_ZEROES] {
+        // More segments than the configuration allows, each of one sector.
+        rig.driver.store(
+            DATA,
+            &[[0, 0, 1, 0].map(|word: u32| word.to_le_bytes()); 2]
+                .concat()
+                .concat(),
+        );
+        assert_eq!(rig.request(kind, 0, &[(DATA, 32, 0, 0)]).0, IO_ERROR);
+    }
     assert_eq!(rig.request(99, 0, &[]).0, UNSUPPORTED);
     assert_eq!(fs::read(&path).unwrap(), before);
 }
