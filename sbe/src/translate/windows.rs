@@ -16,7 +16,7 @@ use std::str::FromStr;
 /// The slices that have to end in a program before its space gets its first window, if windows pay.
 const FIRST_SLICES: u32 = 4;
 /// The most slices that have to before a first window, after windows of others that have not paid.
-const MOST_FIRST_SLICES: u32 = 1 << 7;
+const MOST_FIRST_SLICES: u32 = 1 << 4;
 /// The most slices that have to, after windows of the same space that have not paid.
 const MOST_SLICES: u32 = 1 << 12;
 /// The system calls that a new window may take.
