@@ -7,3 +7,4 @@ pub mod hang;
 pub mod report;
 pub mod torture;
 pub mod vm;
+pub mod watch;

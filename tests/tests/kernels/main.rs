@@ -6,8 +6,6 @@
 mod forms;
 
 use std::{
-    io,
-    os::fd::BorrowedFd,
     sync::mpsc::{RecvTimeoutError, channel},
     thread,
     time::Duration,
@@ -18,11 +16,10 @@ use guest_kernels::{
     tiny::elf,
 };
 use sbe::{CpuModel, Windows};
-use tests::report::report;
+use tests::{report::report, watch::Watch};
 use thiserror::Error;
 use vmm::{
-    Console, Engine, StopReason, VcpuConfig, Vm, VmConfig,
-    console::{Channel, Input},
+    Engine, StopReason, VcpuConfig, Vm, VmConfig,
     loader::{BootSource, Kernel},
 };
 
@@ -45,33 +42,6 @@ enum Failed {
     Verdict(#[from] VerdictError),
     #[error("failed {0:?}")]
     Cases(Vec<Failure>),
-}
-
-/// Keeps what the kernel prints, and quits when its slices are used up.
-struct Watch {
-    printed: Vec<u8>,
-    slices: u32,
-}
-
-impl Console for Watch {
-    fn input(&mut self, _room: usize) -> io::Result<Input> {
-        let Some(left) = self.slices.checked_sub(1) else {
-            return Ok(Input::Quit);
-        };
-        self.slices = left;
-        Ok(Input::Bytes(Vec::new()))
-    }
-
-    fn output(&mut self, channel: Channel, bytes: &[u8]) -> io::Result<()> {
-        if channel == Channel::Debug {
-            self.printed.extend(bytes);
-        }
-        Ok(())
-    }
-
-    fn ready(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
 }
 
 /// Runs `vm` to its end, waking it meanwhile.

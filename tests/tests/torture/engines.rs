@@ -1,50 +1,21 @@
 //! The scripts on our machine.
 
-use std::{io, os::fd::BorrowedFd, time::Instant};
+use std::time::Instant;
 
 use sbe::{TranslationStats, Windows};
 use tests::{
     report::report,
     torture::{Dialect, Script},
     vm,
+    watch::Watch,
 };
-use vmm::{
-    BootSource, Console, Engine, Kernel, StopReason, VcpuConfig, Vm, VmConfig,
-    console::{Channel, Input},
-};
+use vmm::{BootSource, Engine, Kernel, StopReason, VcpuConfig, Vm, VmConfig};
 
 use crate::{hashes, kernel, script, seed, steps};
 
 /// Slices of a thousand instructions that a script may take at least, and those more for each step.
 const SLICES: u32 = 100_000;
 const SLICES_A_STEP: u32 = 2;
-
-/// Keeps what the kernel prints, and quits when its slices are used up.
-struct Watch {
-    printed: Vec<u8>,
-    slices: u32,
-}
-
-impl Console for Watch {
-    fn input(&mut self, _room: usize) -> io::Result<Input> {
-        let Some(left) = self.slices.checked_sub(1) else {
-            return Ok(Input::Quit);
-        };
-        self.slices = left;
-        Ok(Input::Bytes(Vec::new()))
-    }
-
-    fn output(&mut self, channel: Channel, bytes: &[u8]) -> io::Result<()> {
-        if channel == Channel::Debug {
-            self.printed.extend(bytes);
-        }
-        Ok(())
-    }
-
-    fn ready(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
-}
 
 /// Runs the script; returns the hashes, and what the translator counted.
 fn run(
