@@ -73,6 +73,27 @@ impl BoardState {
 }
 
 #[cfg(test)]
+impl Board {
+    /// Initializes the 8259As as a PC's firmware does: vectors from 0x08 and from 0x70, no line masked.
+    pub(crate) fn initialize_pics(&mut self) {
+        for (port, value) in [
+            (0x20, 0x11),
+            (0x21, 0x08),
+            (0x21, 0x04),
+            (0x21, 0x01),
+            (0x21, 0x00),
+            (0xa0, 0x11),
+            (0xa1, 0x70),
+            (0xa1, 0x02),
+            (0xa1, 0x01),
+            (0xa1, 0x00),
+        ] {
+            self.port_write(port, Width::Byte, value);
+        }
+    }
+}
+
+#[cfg(test)]
 impl BoardState {
     pub(crate) fn device_mut(&mut self, name: &str) -> &mut DeviceState {
         let mut devices = self.devices.iter_mut();

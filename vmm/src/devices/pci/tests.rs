@@ -89,20 +89,7 @@ fn board(count: usize) -> (Board, Doorbell, Vec<Arc<AtomicBool>>) {
     }
     let doorbell = pci.doorbell().clone();
     board.attach(&PciHost::resources(), Box::new(pci)).unwrap();
-    for (port, value) in [
-        (0x20, 0x11),
-        (0x21, 0x08),
-        (0x21, 0x04),
-        (0x21, 0x01),
-        (0x21, 0x00),
-        (0xa0, 0x11),
-        (0xa1, 0x70),
-        (0xa1, 0x02),
-        (0xa1, 0x01),
-        (0xa1, 0x00),
-    ] {
-        board.port_write(port, Width::Byte, value);
-    }
+    board.initialize_pics();
     (board, doorbell, interrupts)
 }
 

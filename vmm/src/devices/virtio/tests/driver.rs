@@ -72,20 +72,7 @@ impl Driver {
             memory,
             available: 0,
         };
-        for (port, value) in [
-            (0x20, 0x11),
-            (0x21, 0x08),
-            (0x21, 0x04),
-            (0x21, 0x01),
-            (0x21, 0x00),
-            (0xa0, 0x11),
-            (0xa1, 0x70),
-            (0xa1, 0x02),
-            (0xa1, 0x01),
-            (0xa1, 0x00),
-        ] {
-            driver.board.port_write(port, Width::Byte, value);
-        }
+        driver.board.initialize_pics();
         driver
     }
 
