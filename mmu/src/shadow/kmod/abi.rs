@@ -172,85 +172,55 @@ mod tests {
 
     use super::*;
 
+    /// The size of a structure and the offsets of its fields, each by the expression that says the same in C.
+    macro_rules! layout {
+        ($in_c:literal, $structure:ident { $($field:ident),* }) => {
+            [
+                (concat!("sizeof(struct ", $in_c, ")"), size_of::<$structure>()),
+                $((
+                    concat!("offsetof(struct ", $in_c, ", ", stringify!($field), ")"),
+                    offset_of!($structure, $field),
+                )),*
+            ]
+        };
+    }
+
     /// What this file says, by the expression that says the same in C.
     fn expected() -> Vec<(&'static str, u64)> {
-        let sizes = [
-            ("sizeof(struct replex_ram)", size_of::<Ram>()),
-            ("offsetof(struct replex_ram, fd)", offset_of!(Ram, fd)),
-            ("offsetof(struct replex_ram, flags)", offset_of!(Ram, flags)),
-            ("offsetof(struct replex_ram, base)", offset_of!(Ram, base)),
-            ("sizeof(struct replex_tables)", size_of::<Tables>()),
-            (
-                "offsetof(struct replex_tables, window)",
-                offset_of!(Tables, window),
-            ),
-            (
-                "offsetof(struct replex_tables, around)",
-                offset_of!(Tables, around),
-            ),
-            (
-                "offsetof(struct replex_tables, read_slots)",
-                offset_of!(Tables, read_slots),
-            ),
-            (
-                "offsetof(struct replex_tables, write_slots)",
-                offset_of!(Tables, write_slots),
-            ),
-            ("sizeof(struct replex_range)", size_of::<Range>()),
-            (
-                "offsetof(struct replex_range, first)",
-                offset_of!(Range, first),
-            ),
-            (
-                "offsetof(struct replex_range, pages)",
-                offset_of!(Range, pages),
-            ),
-            ("sizeof(struct replex_zap)", size_of::<Zap>()),
-            (
-                "offsetof(struct replex_zap, window_base)",
-                offset_of!(Zap, window_base),
-            ),
-            (
-                "offsetof(struct replex_zap, ranges)",
-                offset_of!(Zap, ranges),
-            ),
-            ("offsetof(struct replex_zap, count)", offset_of!(Zap, count)),
-            ("offsetof(struct replex_zap, flags)", offset_of!(Zap, flags)),
-            ("sizeof(struct replex_stats)", size_of::<KmodStats>()),
-            (
-                "offsetof(struct replex_stats, faults)",
-                offset_of!(KmodStats, faults),
-            ),
-            (
-                "offsetof(struct replex_stats, around)",
-                offset_of!(KmodStats, around),
-            ),
-            (
-                "offsetof(struct replex_stats, upgrades)",
-                offset_of!(KmodStats, upgrades),
-            ),
-            (
-                "offsetof(struct replex_stats, empty)",
-                offset_of!(KmodStats, empty),
-            ),
-            (
-                "offsetof(struct replex_stats, absent)",
-                offset_of!(KmodStats, absent),
-            ),
-            (
-                "offsetof(struct replex_stats, refused)",
-                offset_of!(KmodStats, refused),
-            ),
-            (
-                "offsetof(struct replex_stats, zaps)",
-                offset_of!(KmodStats, zaps),
-            ),
-            (
-                "offsetof(struct replex_stats, held)",
-                offset_of!(KmodStats, held),
-            ),
-            ("REPLEX_RANGES_MAX", RANGES_MAX),
-        ];
+        let mut sizes = vec![("REPLEX_RANGES_MAX", RANGES_MAX)];
+        sizes.extend(layout!("replex_ram", Ram { fd, flags, base }));
+        sizes.extend(layout!(
+            "replex_tables",
+            Tables {
+                window,
+                around,
+                read_slots,
+                write_slots
+            }
+        ));
+        sizes.extend(layout!("replex_range", Range { first, pages }));
+        sizes.extend(layout!(
+            "replex_zap",
+            Zap {
+                window_base,
+                ranges,
+                count,
+                flags
+            }
+        ));
+        sizes.extend(layout!(
+            "replex_stats",
+            KmodStats {
+                faults,
+                around,
+                upgrades,
+                empty,
+                absent,
+                refused,
+                zaps,
+                held
+            }
+        ));
         let numbers = [
             ("REPLEX_VERSION", VERSION.into()),
             ("REPLEX_SLOT_PRESENT", SLOT_PRESENT),
@@ -277,8 +247,9 @@ mod tests {
                 request_code_read!(b'R', 0x45, size_of::<KmodStats>()),
             ),
         ];
+        let sizes = sizes.into_iter();
         let sizes = sizes.map(|(expression, value)| (expression, value as u64));
-        sizes.into_iter().chain(numbers).collect()
+        sizes.chain(numbers).collect()
     }
 
     /// The header's values of `expressions`; `None`, with the reason printed, where there is no C compiler.
