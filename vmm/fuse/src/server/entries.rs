@@ -93,8 +93,7 @@ impl Server {
     ) -> Result<(), Errno> {
         let dir = self.inodes.file(&self.host, header.node)?;
         fs::symlinkat(target, &dir, name.as_c_str())?;
-        let entry = self.made(header, name, 0o777)?;
-        self.reply_entry(entry, reply)
+        self.reply_made(header, name, 0o777, reply)
     }
 
     /// Makes a directory.
@@ -107,8 +106,7 @@ impl Server {
     ) -> Result<(), Errno> {
         let dir = self.inodes.file(&self.host, header.node)?;
         fs::mkdirat(&dir, name.as_c_str(), kept(FileType::Directory, mode))?;
-        let entry = self.made(header, name, mode)?;
-        self.reply_entry(entry, reply)
+        self.reply_made(header, name, mode, reply)
     }
 
     /// Makes a regular file, FIFO or socket; devices are refused.
@@ -132,22 +130,23 @@ impl Server {
             FileType::CharacterDevice | FileType::BlockDevice => return Err(Errno::PERM),
             _ => return Err(Errno::INVAL),
         }
-        let entry = self.made(header, name, mode)?;
-        self.reply_entry(entry, reply)
+        self.reply_made(header, name, mode, reply)
     }
 
-    /// Finds an entry that has just been made, and gives it the mode and the owner that it should have.
-    fn made(
+    /// Gives an entry that has just been made the mode and the owner that it should have, and tells the guest of it.
+    fn reply_made(
         &mut self,
         header: &Header,
         name: Name<'_>,
         mode: u32,
-    ) -> Result<abi::fuse_entry_out, Errno> {
+        reply: &mut Reply<'_>,
+    ) -> Result<(), Errno> {
         let dir = self.inodes.file(&self.host, header.node)?;
         let file = self.host.find(&dir, name)?;
         let stat = self.settle(header, &dir, &file, mode)?;
         let place = (header.node, name);
-        enter(&mut self.inodes, &self.config, file, &stat, place)
+        let entry = enter(&mut self.inodes, &self.config, file, &stat, place)?;
+        self.reply_entry(entry, reply)
     }
 
     /// Gives a new file in `dir` the mode and the owner that it should have, and returns its attributes.
