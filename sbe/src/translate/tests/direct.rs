@@ -1,7 +1,7 @@
 //! Direct links between pages of programs in two address spaces, which lose fetch slots.
 
-use super::users::{set_up, write};
-use super::windows::{SYSENTER, place};
+use super::users::{set_up, set_up_sysenter, write};
+use super::windows::place;
 use super::{Program, STACK, agree, assemble, run};
 use crate::{Vcpu, VcpuConfig, Windows};
 use iced_x86::code_asm::*;
@@ -54,15 +54,7 @@ fn kernel(
     }
     set_up(a, (SPARE, SPARE | 7), 0)?;
     place(a, |a| a.jmp(ebp))?;
-    for (register, value) in SYSENTER.into_iter().zip([8, STACK as i32, 0]) {
-        a.mov(ecx, register)?;
-        a.mov(eax, value)?;
-        a.xor(edx, edx)?;
-        if value == 0 {
-            a.mov(eax, ebx)?;
-        }
-        a.wrmsr()?;
-    }
+    set_up_sysenter(a)?;
     let (mut leave, mut begin) = (a.create_label(), a.create_label());
     a.xor(edi, edi)?;
     a.jmp(begin)?;

@@ -1,6 +1,6 @@
 //! Guests with paging and programs: tables at fixed addresses, and code for them.
 
-use super::Program;
+use super::{Program, STACK};
 use iced_x86::code_asm::*;
 
 const DIRECTORY: u32 = 0x0030_0000;
@@ -17,6 +17,24 @@ pub const LAST_SELECTOR: i32 = 40;
 /// Emits a store of a doubleword.
 pub fn write(a: &mut CodeAssembler, address: u32, value: u32) -> Program {
     a.mov(dword_ptr(address), value as i32)
+}
+
+/// IA32_SYSENTER_CS, IA32_SYSENTER_ESP and IA32_SYSENTER_EIP (SDM Vol. 4, 2.1 "Architectural MSRs").
+const SYSENTER: [i32; 3] = [0x174, 0x175, 0x176];
+
+/// Emits what makes SYSENTER lead to the kernel's code at the address in EBX, with the stack at [`STACK`]. EAX, ECX and EDX are
+/// overwritten.
+pub fn set_up_sysenter(a: &mut CodeAssembler) -> Program {
+    let [segment, stack, entry] = SYSENTER;
+    a.xor(edx, edx)?;
+    for (register, value) in [(segment, 8), (stack, STACK as i32)] {
+        a.mov(ecx, register)?;
+        a.mov(eax, value)?;
+        a.wrmsr()?;
+    }
+    a.mov(ecx, entry)?;
+    a.mov(eax, ebx)?;
+    a.wrmsr()
 }
 
 /// Emits tables that map everything to itself, for users too, but for the page at `special`, which gets the entry `entry`; a GDT

@@ -1,11 +1,9 @@
 //! Programs whose windows show pages that have lost their slots.
 
-use super::users::{set_up, write};
+use super::users::{set_up, set_up_sysenter, write};
 use super::{Program, STACK, agree};
 use iced_x86::code_asm::*;
 
-/// IA32_SYSENTER_CS, IA32_SYSENTER_ESP and IA32_SYSENTER_EIP (SDM Vol. 4, 2.1 "Architectural MSRs").
-pub const SYSENTER: [i32; 3] = [0x174, 0x175, 0x176];
 const DIRECTORY: u32 = 0x0030_0000;
 /// A page table of linear addresses from [`FAR`] on, which programs may write.
 const TABLE: u32 = 0x0027_0000;
@@ -37,15 +35,7 @@ fn a_page_that_the_kernel_has_taken_into_use_is_gone_behind_sysexit() {
         write(a, DIRECTORY + 4, TABLE | 7)?;
         set_up(a, (DUMMY, DUMMY | 7), 0)?;
         place(a, kernel)?;
-        for (register, value) in SYSENTER.into_iter().zip([8, STACK as i32, 0]) {
-            a.mov(ecx, register)?;
-            a.mov(eax, value)?;
-            a.xor(edx, edx)?;
-            if value == 0 {
-                a.mov(eax, ebx)?;
-            }
-            a.wrmsr()?;
-        }
+        set_up_sysenter(a)?;
         for (part, code) in [(0, first as Part), (4, second)] {
             place(a, code)?;
             a.mov(dword_ptr(PARTS + part), ebx)?;

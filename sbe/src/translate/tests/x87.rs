@@ -1,7 +1,7 @@
 //! The pointers to the last x87 instruction, which FNSTENV stores: they are the guest's, whatever emitted code made of the
 //! instruction, and the same on both engines (SDM Vol. 1, 8.1.8 "x87 FPU Instruction and Data (Operand) Pointers").
 
-use super::users::{HANDLER, LAST_SELECTOR, USER, set_up, write};
+use super::users::{HANDLER, LAST_SELECTOR, USER, set_up, set_up_sysenter, write};
 use super::{ORIGIN, Program, STACK, agree_within, processor};
 use crate::cpu::fpu::Pointers;
 use crate::{EmptyBus, Exit, Vcpu, VcpuConfig};
@@ -24,9 +24,6 @@ const DATA_SELECTOR: u16 = 0x18;
 /// Last opcodes.
 const FLD1: u16 = 0x1e8;
 const FLD_ABSOLUTE: u16 = 0x105;
-
-/// The number of IA32_SYSENTER_CS; those of ESP and EIP follow.
-const SYSENTER: i32 = 0x174;
 
 /// Address of the first instruction of a program.
 const START: u32 = ORIGIN + 8;
@@ -374,12 +371,8 @@ fn selectors_are_those_at_the_instruction() {
             a.sysenter()
         })?;
         set_up(a, (ABSENT, 0), OTHER_DATA)?;
-        a.xor(edx, edx)?;
-        for (offset, value) in [(0, 8), (1, STACK as i32), (2, HANDLER as i32)] {
-            a.mov(ecx, SYSENTER + offset)?;
-            a.mov(eax, value)?;
-            a.wrmsr()?;
-        }
+        a.mov(ebx, HANDLER as i32)?;
+        set_up_sysenter(a)?;
         // CS as SYSENTER loads it, and data segments that user code may use.
         a.push(8)?;
         a.push(USER as i32 + 0x100)?;
