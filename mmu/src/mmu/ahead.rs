@@ -52,13 +52,12 @@ impl Mmu {
         }
     }
 
-    /// Fills the slots of the pages around `page`, to which `walk` leads, in its page table.
+    /// Fills the empty slots of the pages around `page`, to which `walk` leads, in its page table.
     pub(super) fn fill_around(&mut self, page: LinearPage, walk: &Walk) {
         let read = View::of(Access::Read, Privilege::User);
-        for (page, walk) in paging::around(&self.memory, &self.paging, page, walk) {
-            if self.tlb.slot(read, page) == 0 {
-                self.fill_ahead(page, &walk);
-            }
+        let empty = |page| self.tlb.slot(read, page) == 0;
+        for (page, walk) in paging::around(&self.memory, &self.paging, page, walk, empty) {
+            self.fill_ahead(page, &walk);
         }
     }
 

@@ -17,18 +17,19 @@ const MOST_ENTRY_SHIFT: u32 = 3;
 /// A page and the walk to it.
 pub(crate) type Neighbour = (LinearPage, Walk);
 
-/// The walks to the other pages of the group of `page` that are present and have been accessed, if `walk`, which is that to `page`,
-/// ends in a page table. The page table is read once, without side effects.
+/// The walks to the other pages of the group of `page` that are `wanted`, present and have been accessed, if `walk`, which is that
+/// to `page`, ends in a page table. The page table is read once, without side effects.
 pub(crate) fn around(
     memory: &Memory,
     paging: &Paging,
     page: LinearPage,
     walk: &Walk,
+    wanted: impl Fn(LinearPage) -> bool,
 ) -> SmallVec<[Neighbour; GROUP as usize]> {
     match paging.mode {
         PagingMode::Off => SmallVec::new(),
-        PagingMode::TwoLevel => around_in::<format::TwoLevel>(memory, paging, page, walk),
-        PagingMode::Pae => around_in::<format::Pae>(memory, paging, page, walk),
+        PagingMode::TwoLevel => around_in::<format::TwoLevel>(memory, paging, page, walk, wanted),
+        PagingMode::Pae => around_in::<format::Pae>(memory, paging, page, walk, wanted),
     }
 }
 
@@ -37,6 +38,7 @@ fn around_in<F: Format>(
     paging: &Paging,
     page: LinearPage,
     walk: &Walk,
+    wanted: impl Fn(LinearPage) -> bool,
 ) -> SmallVec<[Neighbour; GROUP as usize]> {
     let mut found = SmallVec::new();
     let Some((leaf, tables)) = walk.trail.split_last().filter(|(leaf, _)| leaf.shift == 0) else {
@@ -52,10 +54,11 @@ fn around_in<F: Format>(
     }
     let allowed = permissions::<F>(tables, paging);
     for (index, bytes) in (0..GROUP).zip(bytes.chunks(1 << F::ENTRY_SHIFT)) {
+        let neighbour = LinearPage::truncated(page.get() - here + index);
         let mut value = [0; 1 << MOST_ENTRY_SHIFT];
         value[..bytes.len()].copy_from_slice(bytes);
         let value = u64::from_le_bytes(value);
-        if index == here || value & ACCESSED == 0 {
+        if index == here || value & ACCESSED == 0 || !wanted(neighbour) {
             continue;
         }
         let Ok(Entry::Mapped {
@@ -82,8 +85,7 @@ fn around_in<F: Format>(
             global: global && paging.pge,
             dirty,
         };
-        let page = LinearPage::truncated(page.get() - here + index);
-        found.push((page, Walk { translation, trail }));
+        found.push((neighbour, Walk { translation, trail }));
     }
     found
 }
