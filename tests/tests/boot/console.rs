@@ -1,13 +1,14 @@
 //! The virtio console, driven by the kernels' own module.
 
 use std::{
-    fs,
+    env, fs,
     io::{self, PipeReader, PipeWriter, Read, Write},
     thread,
+    time::{Duration, Instant},
 };
 
 use guest_kernels::{ALIGNMENT, Guest, exec_archive, fetch, modules_archive};
-use tests::{fetched::fetched, hang::PATIENCE};
+use tests::{fetched::fetched, hang::PATIENCE, report::report};
 use vmm::{
     BootSource, Kernel, Machine, StopReason, Vm, VmConfig,
     console::{ReadError, pipe},
@@ -78,12 +79,15 @@ fn pattern(len: usize) -> Vec<u8> {
         .collect()
 }
 
-/// Reads all that the guest sends.
-fn collect(mut reader: PipeReader) -> thread::JoinHandle<Vec<u8>> {
+/// Reads all that the guest sends, and how long that takes from the first byte on.
+fn collect(mut reader: PipeReader) -> thread::JoinHandle<(Vec<u8>, Duration)> {
     thread::spawn(move || {
-        let mut bytes = Vec::new();
+        let mut bytes = vec![0];
+        let first = reader.read(&mut bytes).unwrap();
+        let start = Instant::now();
+        bytes.truncate(first);
         reader.read_to_end(&mut bytes).unwrap();
-        bytes
+        (bytes, start.elapsed())
     })
 }
 
@@ -102,8 +106,10 @@ fn debian_686_pae_passes_bytes_both_ways() {
     bytes_both_ways(Guest::Debian686Pae);
 }
 
-/// Bytes each way.
-const BYTES: usize = 10 << 20;
+/// The environment variable with the number of MiB each way. A run with it prints how fast they were.
+const MIB: &str = "REPLEX_CONSOLE_MIB";
+/// The number without that variable.
+const DEFAULT: usize = 10;
 
 fn bytes_both_ways(guest: Guest) {
     let (input, writer) = io::pipe().unwrap();
@@ -114,7 +120,8 @@ fn bytes_both_ways(guest: Guest) {
         ConsolePort::generic("replex.stdout").output(output),
         ConsolePort::generic("replex.status").output(status),
     ]);
-    let bytes = pattern(BYTES);
+    let mib = env::var(MIB).map(|mib| mib.parse().unwrap());
+    let bytes = pattern(mib.clone().unwrap_or(DEFAULT) << 20);
     let host = supply(writer, bytes.clone());
     let received = collect(reader);
     let ended = exec(
@@ -126,7 +133,13 @@ fn bytes_both_ways(guest: Guest) {
     );
     let Some(ended) = ended else { return };
     host.join().unwrap();
-    assert!(received.join().unwrap() == bytes);
+    let (received, time) = received.join().unwrap();
+    assert!(received == bytes);
+    if let Ok(mib) = mib {
+        report(&format!(
+            "{guest}: {mib} MiB to the guest and back in {time:.3?}"
+        ));
+    }
     let mut text = String::new();
     record.read_to_string(&mut text).unwrap();
     assert_eq!((text.as_str(), ended), ("cat: 0\n", 3));
@@ -180,7 +193,8 @@ fn a_driver_that_was_away_finds_its_ports_again() {
         return;
     }
     host.join().unwrap();
-    let received = String::from_utf8(received.join().unwrap()).unwrap();
+    let (received, _) = received.join().unwrap();
+    let received = String::from_utf8(received).unwrap();
     assert_eq!(received, "round 1\nround 2\nround 3\nwhat the host has\n");
 }
 
