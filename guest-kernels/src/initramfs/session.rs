@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `/replex/exec` | the shell script to run instead of an interactive shell |
 //! | `/replex/winsize` | the size of the terminal on the console, "ROWS COLUMNS" |
-//! | `/replex/modules/NN-NAME.ko` | kernel modules, to be inserted in this order |
+//! | `/replex/modules/NNNN-NAME.ko` | kernel modules, to be inserted in this order |
 //! | `/replex/mounts` | the shell script that mounts directories of the host; it fails if one cannot be mounted |
 //! | `/replex/root` | how the directory of the host with the tag "root" becomes the root: "rw" itself, "ro" below a tmpfs |
 //!
@@ -78,7 +78,7 @@ pub(crate) fn modules_archive(modules: &[(String, Vec<u8>)]) -> Vec<u8> {
     archive.folder(MODULES_FOLDER, 0o755);
     for (index, (name, module)) in modules.iter().enumerate() {
         archive.file(
-            &format!("{MODULES_FOLDER}/{index:02}-{name}.ko"),
+            &format!("{MODULES_FOLDER}/{index:04}-{name}.ko"),
             0o644,
             module,
         );
@@ -180,6 +180,21 @@ mod tests {
             assert_eq!(content(&members, ROOT_FILE), Some(access.as_bytes()));
             assert_eq!(content(&members, MOUNTS_FILE), None);
         }
+    }
+
+    #[test]
+    fn modules_are_in_the_order_of_their_names() {
+        let modules: Vec<_> = (0..300)
+            .map(|index| (format!("module{}", 300 - index), vec![index as u8]))
+            .collect();
+        let mut members = members(&modules_archive(&modules));
+        members.sort_by(|a, b| a.name.cmp(&b.name));
+        let files = members.iter().filter(|member| member.name.ends_with(".ko"));
+        assert!(
+            files
+                .map(|file| &file.content)
+                .eq(modules.iter().map(|(_, module)| module))
+        );
     }
 
     #[test]
