@@ -1,4 +1,4 @@
-//! The initramfs, with busybox, a link for each of its applets, and an init that runs a shell or one command.
+//! The initramfs, with busybox, a link for each of its applets, and an init that runs a shell, a script or a command.
 //!
 //! The base archive is the same for every boot and is kept uncompressed in the cache. A second, small archive after it,
 //! the session archive, is made for each boot. The kernel unpacks both into the same tree (Linux documentation,
@@ -11,18 +11,26 @@
 //! 0                             a multiple of ALIGNMENT
 //! ```
 //!
+//! A command with streams of its own comes in one beside it (`launch`).
 //! Modules, if there are devices that need some, come in an archive like it (`/replex/modules`).
 //! Files of the user's own come in two further archives, around all others (`added`).
 
 mod added;
 mod applets;
 mod archive;
+mod launch;
 mod session;
 
 pub use added::{AddError, AddedArchives, Addition, AdditionParseError, added_archives};
 pub use archive::{ALIGNMENT, Archive, DeviceNumber};
+pub use launch::{
+    FAILED, GuestCommand, GuestNetwork, GuestTerminal, STATUS, STDERR, STDIN, STDOUT, Status,
+    run_archive,
+};
 pub(crate) use session::modules_archive;
-pub use session::{Mount, ROOT_TAG, RootChanges, exec_archive, mounts_archive, winsize_archive};
+pub use session::{
+    Mount, ROOT_TAG, Root, RootChanges, exec_archive, mounts_archive, winsize_archive,
+};
 
 /// The first program in user space.
 const INIT: &str = include_str!("init.sh");

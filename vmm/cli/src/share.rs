@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use fuse::{Cache, Config, Server};
-use guest_kernels::{Mount, ROOT_TAG, RootChanges, mounts_archive};
+use guest_kernels::{Mount, ROOT_TAG, Root, RootChanges, mounts_archive};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use vmm::devices::virtio::Fs;
 
@@ -96,8 +96,8 @@ pub fn open(args: &BootArgs) -> Result<Vec<Shared>> {
 /// Returns the archive that tells init what to mount, empty if that is nothing.
 pub fn archive(args: &BootArgs) -> Vec<u8> {
     let root = args.root.as_ref().map(|_| match args.rw {
-        true => RootChanges::Kept,
-        false => RootChanges::Dropped,
+        true => Root::Directory(RootChanges::Kept),
+        false => Root::Directory(RootChanges::Dropped),
     });
     let mount = |(index, volume): (usize, &Volume)| Mount {
         tag: tag(index),
@@ -105,9 +105,9 @@ pub fn archive(args: &BootArgs) -> Vec<u8> {
         read_only: volume.read_only,
     };
     let mounts: Vec<_> = args.volume.iter().enumerate().map(mount).collect();
-    match (root, mounts.is_empty()) {
+    match (&root, mounts.is_empty()) {
         (None, true) => Vec::new(),
-        _ => mounts_archive(root, &mounts),
+        _ => mounts_archive(root.as_ref(), &mounts),
     }
 }
 
