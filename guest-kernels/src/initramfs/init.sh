@@ -6,34 +6,9 @@
 export PATH=/bin HOME=/root USER=root LOGNAME=root SHELL=/bin/sh
 umask 022
 
-mount -t devtmpfs devtmpfs /dev
-mkdir -p /dev/pts
-# A file system on /tmp or /run would hide what the archives have there.
-kept=
-for folder in /tmp /run; do
-    for file in "$folder"/* "$folder"/.[!.]*; do
-        [ -e "$file" ] && kept="$kept $folder" && break
-    done
-done
-mount -a
-for folder in $kept; do
-    umount "$folder"
-done
-echo replex > /proc/sys/kernel/hostname
-if [ -e /proc/net/dev ]; then
-    ifconfig lo up
-fi
-if [ -d /replex/modules ]; then
-    for module in /replex/modules/*.ko; do
-        insmod "$module"
-    done
-    rm -r /replex/modules
-fi
-if [ -e /sys/class/net/eth0 ] && [ -e /replex/network ]; then
-    read -r address netmask router resolver < /replex/network
-    ifconfig eth0 "$address" netmask "$netmask" && route add default gw "$router"
-    echo "nameserver $resolver" > /etc/resolv.conf
-elif [ -e /sys/class/net/eth0 ]; then
+# File systems, modules, and the network as far as its address is known.
+/replex/prepare
+if [ -e /sys/class/net/eth0 ] && [ ! -e /replex/network ]; then
     ifconfig eth0 up
     udhcpc -q -n -i eth0 -s /etc/udhcpc.sh > /dev/null 2>&1 || echo "no address for eth0" >&2
 fi

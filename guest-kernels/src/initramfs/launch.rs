@@ -2,12 +2,11 @@
 //!
 //! | file | meaning |
 //! |---|---|
-//! | `/replex/launch` | the program that becomes the command (`programs/launch`) |
 //! | `/replex/command` | the command: strings, each with its NUL |
 //! | `/replex/terminal` | there if the command runs on the terminal of the virtio console |
 //! | `/replex/network` | the network card's address, netmask and router, and a resolver |
 //!
-//! /init connects the command's standard streams with the ports [`STDIN`], [`STDOUT`] and [`STDERR`] of the virtio console, or with
+//! /init starts the program `/replex/launch` (`programs/launch.c`) and connects the command's standard streams with the ports [`STDIN`], [`STDOUT`] and [`STDERR`] of the virtio console, or with
 //! its terminal, /dev/hvc0. When the command has ended and the directories of the host are taken off, a [`Status`] goes to the port
 //! [`STATUS`], and /init waits for the end of the machine. If the command is not to be had, it says why on the system console and
 //! writes [`FAILED`] to I/O port 0xf4.
@@ -28,10 +27,7 @@ pub const STATUS: &str = "replex.status";
 /// The byte that goes to I/O port 0xf4 if the command could not be started.
 pub const FAILED: u8 = 124;
 
-const LAUNCH: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/launch"));
-
 const FOLDER: &str = "replex";
-const LAUNCH_FILE: &str = "replex/launch";
 const COMMAND_FILE: &str = "replex/command";
 const TERMINAL_FILE: &str = "replex/terminal";
 const NETWORK_FILE: &str = "replex/network";
@@ -109,7 +105,6 @@ impl Status {
 pub fn run_archive(command: &GuestCommand, network: Option<&GuestNetwork>) -> Vec<u8> {
     let mut archive = Archive::default();
     archive.folder(FOLDER, 0o755);
-    archive.file(LAUNCH_FILE, 0o755, LAUNCH);
     archive.file(COMMAND_FILE, 0o600, &encoded(command));
     if command.terminal.is_some() {
         archive.file(TERMINAL_FILE, 0o644, &[]);
@@ -188,7 +183,7 @@ mod tests {
                 .map(|member| member.name)
                 .collect()
         };
-        let plain = [FOLDER, LAUNCH_FILE, COMMAND_FILE];
+        let plain = [FOLDER, COMMAND_FILE];
         assert_eq!(names(&run_archive(&command(), None)), plain);
         let network = GuestNetwork {
             address: [10, 0, 2, 15].into(),
@@ -203,7 +198,7 @@ mod tests {
         let archive = run_archive(&on_terminal, Some(&network));
         let all = [&plain[..], &[TERMINAL_FILE, NETWORK_FILE]].concat();
         assert_eq!(names(&archive), all);
-        let network = &members(&archive)[4].content;
+        let network = &members(&archive)[3].content;
         assert_eq!(network, b"10.0.2.15 255.255.255.0 10.0.2.2 10.0.2.3\n");
     }
 

@@ -21,7 +21,7 @@ pub struct Log {
 /// The most bytes that are kept.
 const KEPT: usize = 16 << 10;
 /// The most lines that are told.
-const LINES: usize = 30;
+const LINES: usize = 60;
 
 impl Log {
     /// Creates an empty log. If it is `shown`, all goes to standard error, too.

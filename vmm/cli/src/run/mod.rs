@@ -12,7 +12,7 @@ mod root;
 mod streams;
 
 use std::{
-    io::{self, PipeReader, Write as _},
+    io::{self, Write as _},
     path::PathBuf,
     time::Duration,
 };
@@ -199,7 +199,7 @@ fn run_to_end(
         restore_before_panic_message(raw);
     }
     let Streams { status, keys } = streams;
-    start_threads(args, &ending, status).context("threads")?;
+    ending.watch(status, args.timeout).context("threads")?;
     if let (Some(keys), Some(_)) = (keys, &raw) {
         let ending = ending.clone();
         streams::pass_keys(keys, move || ending.set(End::Quit)).context("threads")?;
@@ -215,10 +215,6 @@ fn run_to_end(
     let exit_status = tell(ending.get(), &stop, &log);
     session::report(&args.machine, &args.debug, vm);
     Ok(exit_status)
-}
-
-fn start_threads(args: &RunArgs, ending: &Ending, status: PipeReader) -> io::Result<()> {
-    ending.watch(status, args.timeout)
 }
 
 /// Returns what is to be done when the window's size has changed, and does it once.
@@ -248,8 +244,11 @@ fn tell(end: Option<End>, stop: &StopReason, log: &Log) -> u8 {
         }
         None => without_status(stop),
     };
-    for line in log.last_lines() {
-        let _ = writeln!(io::stderr(), "{line}");
+    // A guest that has powered off has nothing to tell.
+    if !matches!(stop, StopReason::PowerOff) {
+        for line in log.last_lines() {
+            let _ = writeln!(io::stderr(), "{line}");
+        }
     }
     complain(&message);
     exit_status

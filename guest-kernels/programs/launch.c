@@ -15,8 +15,6 @@
  * When the command has ended, what is left in its pipes is passed on; nobody waits for other processes that hold them.
  * Then launch prints "exit STATUS" or "signal NUMBER" on its standard output. If the command cannot be executed, the child
  * says so on its own standard error and exits with 126 or 127, as shells do.
- *
- * Freestanding: no library, Linux's system calls for i386 by int $0x80.
  */
 
 #include "command.h"
@@ -129,7 +127,7 @@ static void make_links(void)
 	syscall3(SYS_SYMLINK, (int)"fd/2", (int)"/dev/stderr", 0);
 }
 
-void launch(int argc, char **argv)
+void start(int argc, char **argv)
 {
 	static struct command command;
 	char line[32], *end = line;
@@ -147,14 +145,3 @@ void launch(int argc, char **argv)
 	write_all(1, line, end - line);
 	quit(0);
 }
-
-asm(".globl _start\n"
-    "_start:\n\t"
-    "xor %ebp, %ebp\n\t"
-    "mov (%esp), %eax\n\t"
-    "lea 4(%esp), %edx\n\t"
-    "and $-16, %esp\n\t"
-    "sub $8, %esp\n\t"
-    "push %edx\n\t"
-    "push %eax\n\t"
-    "call launch");

@@ -1,5 +1,6 @@
 /*
- * Linux's system calls for i386, by int $0x80, and the few functions that would come from a library.
+ * Linux's system calls for i386, by int $0x80, and the few functions that would come from a library; what all programs here are made of. They are
+ * freestanding.
  */
 #ifndef SYSTEM_H
 #define SYSTEM_H
@@ -14,14 +15,18 @@ enum syscall {
 	SYS_WRITE = 4,
 	SYS_OPEN = 5,
 	SYS_CLOSE = 6,
+	SYS_UNLINK = 10,
 	SYS_EXECVE = 11,
 	SYS_CHDIR = 12,
 	SYS_LSEEK = 19,
+	SYS_MOUNT = 21,
 	SYS_MKDIR = 39,
+	SYS_RMDIR = 40,
 	SYS_IOCTL = 54,
 	SYS_CHROOT = 61,
 	SYS_DUP2 = 63,
 	SYS_SETSID = 66,
+	SYS_SETHOSTNAME = 74,
 	SYS_SYMLINK = 83,
 	SYS_MMAP = 90,
 	SYS_WAIT4 = 114,
@@ -31,15 +36,20 @@ enum syscall {
 	SYS_FCHOWN32 = 207,
 	SYS_SETUID32 = 213,
 	SYS_SETGID32 = 214,
+	SYS_GETDENTS64 = 220,
 	SYS_FCNTL64 = 221,
 	SYS_SIGNALFD4 = 327,
 	SYS_PIPE2 = 331,
+	SYS_FINIT_MODULE = 350,
+	SYS_SOCKET = 359,
 };
 
 #define O_RDONLY 0
 #define O_WRONLY 1
 #define O_RDWR 2
+#define O_CREAT 0100
 #define O_NOCTTY 0400
+#define O_TRUNC 01000
 #define O_NONBLOCK 04000
 #define O_CLOEXEC 02000000
 #define SEEK_END 2
@@ -79,6 +89,10 @@ struct text {
 	u32 len;
 };
 
+/* The program, which `_start` calls. */
+void start(int argc, char **argv);
+
+int syscall5(int number, int a, int b, int c, int d, int e);
 int syscall4(int number, int a, int b, int c, int d);
 int syscall3(int number, int a, int b, int c);
 void quit(int status) __attribute__((noreturn));

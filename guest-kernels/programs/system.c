@@ -1,15 +1,20 @@
 /* See system.h. */
 #include "system.h"
 
-int syscall4(int number, int a, int b, int c, int d)
+int syscall5(int number, int a, int b, int c, int d, int e)
 {
 	int result;
 
 	asm volatile("int $0x80"
 		     : "=a"(result)
-		     : "a"(number), "b"(a), "c"(b), "d"(c), "S"(d)
+		     : "a"(number), "b"(a), "c"(b), "d"(c), "S"(d), "D"(e)
 		     : "memory", "cc");
 	return result;
+}
+
+int syscall4(int number, int a, int b, int c, int d)
+{
+	return syscall5(number, a, b, c, d, 0);
 }
 
 int syscall3(int number, int a, int b, int c)
@@ -142,3 +147,14 @@ void mask_signals(u64 mask)
 {
 	syscall4(SYS_RT_SIGPROCMASK, SIG_SETMASK, (int)&mask, 0, sizeof(mask));
 }
+
+asm(".globl _start\n"
+    "_start:\n\t"
+    "xor %ebp, %ebp\n\t"
+    "mov (%esp), %eax\n\t"
+    "lea 4(%esp), %edx\n\t"
+    "and $-16, %esp\n\t"
+    "sub $8, %esp\n\t"
+    "push %edx\n\t"
+    "push %eax\n\t"
+    "call start");

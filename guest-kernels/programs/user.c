@@ -88,7 +88,7 @@ static void look_up_groups(const char *name, struct user *user)
 	while ((at = take_line(at, fields, GR_FIELDS)) && user->count < GROUPS) {
 		int gid = number(fields[GR_GID]);
 
-		if (gid >= 0 && has_member(fields[GR_MEMBERS], name))
+		if (gid >= 0 && (u32)gid != user->gid && has_member(fields[GR_MEMBERS], name))
 			user->groups[user->count++] = gid;
 	}
 }
@@ -126,6 +126,8 @@ void resolve_user(char *text, struct user *user)
 		user->home = "/root";
 	if (*group)
 		user->gid = look_up_group(group);
-	else if (name)
+	/* As initgroups(3) does: the user's own group is among the others. */
+	user->groups[user->count++] = user->gid;
+	if (!*group && name)
 		look_up_groups(name, user);
 }
