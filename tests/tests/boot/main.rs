@@ -23,6 +23,7 @@ mod mappings;
 mod moved;
 mod network;
 mod program;
+mod run;
 mod screen;
 mod terminal;
 mod trace;
