@@ -22,12 +22,14 @@
 //! | `table`      | the tables and the raw accesses through them                      |
 //! | `view`       | which table serves which access                                   |
 //! | `spaces`     | which address spaces have tables                                  |
+//! | `space_set`  | a set of them                                                     |
 //! | `tracking`   | which frames own slots come from, and what a store to one empties |
 //! | `rmap`       | reverse map from a frame to the pages that map it writable        |
 //! | `non_global` | a list of filled shared slots, which makes a flush cheap          |
 
 mod non_global;
 mod rmap;
+mod space_set;
 mod spaces;
 mod table;
 #[cfg(test)]
@@ -47,6 +49,7 @@ use crate::memory::{Memory, Tracking};
 use crate::paging::{Access, PageSize, Privilege, Step};
 use non_global::NonGlobal;
 use rmap::ReverseMap;
+pub use space_set::SpaceSet;
 pub use spaces::SpaceId;
 pub(crate) use spaces::SpaceKey;
 use spaces::Spaces;
@@ -290,15 +293,19 @@ impl Tlb {
         self.rmap.drop_slots(frame, &mut self.tables);
     }
 
-    /// Admits a space for `key`, with empty tables: new ones, or those of the least recently used space.
+    /// Admits a space for `key`, with empty tables: those of a space without slots, as an ended process leaves it, which take
+    /// memory already; else new ones, or those of the least recently used space.
     fn admit(&mut self, key: SpaceKey) -> u8 {
-        if !self.spaces.is_full() && self.tables.grow().is_ok() {
+        let vacant = self
+            .spaces
+            .latest_other(|space| self.tables.is_vacant(space));
+        if vacant.is_none() && !self.spaces.is_full() && self.tables.grow().is_ok() {
             return self.spaces.push(key);
         }
-        let oldest = self.spaces.oldest();
-        self.empty_space(oldest);
-        self.spaces.rename(oldest, key);
-        oldest
+        let space = vacant.unwrap_or_else(|| self.spaces.oldest());
+        self.empty_space(space);
+        self.spaces.rename(space, key);
+        space
     }
 
     fn empty_space(&mut self, space: u8) {

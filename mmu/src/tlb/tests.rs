@@ -68,7 +68,7 @@ fn more_spaces_than_are_kept_displace_the_oldest() {
         global: false,
     };
     let found = |tlb: &Tlb| tlb.frame(View::of(Access::Read, Privilege::User), fill(0).page);
-    for number in 0..100 {
+    for number in 0..200 {
         tlb.enter(SpaceKey::Directory(number));
         assert_eq!(found(&tlb), None);
         tlb.fill(fill(number.into()), Access::Read, Privilege::User);
@@ -80,7 +80,7 @@ fn more_spaces_than_are_kept_displace_the_oldest() {
         );
     }
     let kept = |number: &u32| tlb.spaces.find(SpaceKey::Directory(*number)).is_some();
-    let kept: Vec<u32> = (0..100).filter(kept).collect();
+    let kept: Vec<u32> = (0..200).filter(kept).collect();
     assert_eq!(kept[0], 0);
     assert_eq!(kept[1..], (77..100).collect::<Vec<u32>>());
     for number in kept {

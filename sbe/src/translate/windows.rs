@@ -228,7 +228,7 @@ mod tests {
     const TABLE: u32 = 0x1000;
     const DIRECTORIES: u32 = 0x2000;
     /// More spaces than there are tables for.
-    const SPACES: u32 = 40;
+    const SPACES: u32 = 140;
     /// The start of RAM, and the pages from there on that are mapped.
     const LOW: u32 = 1 << 20;
     const PAGES: u32 = 768;

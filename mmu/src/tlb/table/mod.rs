@@ -34,7 +34,7 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use nix::libc::off_t;
 use smallvec::SmallVec;
 
-use super::spaces::MAX_SPACES;
+use super::space_set::SpaceSet;
 use super::view::{SlotId, View, ViewSet};
 use crate::addr::{Frame, LinearPage, PAGE_SHIFT};
 use crate::memfd;
@@ -104,8 +104,8 @@ pub struct Tables {
     fetch_epochs: [u64; 2],
     /// Counts the events that emptied a shared slot of a fetch view.
     shared_epoch: u64,
-    /// Has a bit for each set that lost a slot of the user's fetch view while it had a window, or the window itself.
-    windowed_losses: u32,
+    /// The sets that lost a slot of the user's fetch view while they had a window, or the window itself.
+    windowed_losses: SpaceSet,
     /// Counts the events that emptied slots.
     drops: u64,
     /// Counts the host calls that windows have taken.
@@ -133,7 +133,7 @@ impl Tables {
             memory,
             fetch_epochs: [0; 2],
             shared_epoch: 0,
-            windowed_losses: 0,
+            windowed_losses: SpaceSet::default(),
             drops: 0,
             remaps: 0,
             kmod: None,
@@ -184,9 +184,9 @@ impl Tables {
         self.shared_epoch
     }
 
-    /// Takes a bit for each address space, by [`SpaceId::index`](super::SpaceId::index), that has lost since the last call a
-    /// program's cached translation for instruction fetches while it had a window, or the window itself.
-    pub fn take_windowed_losses(&mut self) -> u32 {
+    /// Takes the address spaces that have lost since the last call a program's cached translation for instruction fetches while
+    /// they had a window, or the window itself.
+    pub fn take_windowed_losses(&mut self) -> SpaceSet {
         std::mem::take(&mut self.windowed_losses)
     }
 
@@ -211,16 +211,16 @@ impl Tables {
 
     /// The part `id`, for changes of its slots.
     pub(super) fn part(&mut self, id: PartId) -> Part<'_> {
-        let (base, pages, residency, window, set_bit) = match id {
+        let (base, pages, residency, window, spaces) = match id {
             PartId::Own(set) => {
-                let bit = set_bit(set);
+                let spaces = SpaceSet::only(set);
                 let set = &mut self.sets[usize::from(set)];
                 let window = set.window.as_mut();
-                (set.slots.base(), 0..OWN_PAGES, &mut set.own, window, bit)
+                (set.slots.base(), 0..OWN_PAGES, &mut set.own, window, spaces)
             }
             PartId::Shared => {
-                let pages = OWN_PAGES..LinearPage::COUNT as u32;
-                (self.base, pages, &mut self.shared, None, 0)
+                let (pages, none) = (OWN_PAGES..LinearPage::COUNT as u32, SpaceSet::default());
+                (self.base, pages, &mut self.shared, None, none)
             }
         };
         Part {
@@ -230,7 +230,7 @@ impl Tables {
             fetch_epochs: &mut self.fetch_epochs,
             shared_epoch: &mut self.shared_epoch,
             windowed_losses: &mut self.windowed_losses,
-            set_bit,
+            spaces,
             drops: &mut self.drops,
             window,
         }
@@ -331,7 +331,7 @@ impl Tables {
     pub(super) fn drop_window(&mut self, set: u8) {
         let closed = self.sets[usize::from(set)].window.take();
         if closed.is_some() {
-            self.windowed_losses |= set_bit(set);
+            self.windowed_losses.add(SpaceSet::only(set));
             self.fetch_epochs[Privilege::User as usize] += 1;
         }
     }
@@ -435,6 +435,11 @@ impl Tables {
                 let set = &mut self.sets[usize::from(set)];
                 (set.slots.discard_own(), &mut set.own)
             }
+    /// Whether all own slots of a set are empty, as far as is known without a look at each.
+    pub(super) fn is_vacant(&self, set: u8) -> bool {
+        self.sets[usize::from(set)].own.is_untouched()
+    }
+
             PartId::Shared => {
                 let hole =
                     FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
@@ -511,12 +516,6 @@ impl Tables {
     fn frame_of(&self, page: LinearPage, slot: u64) -> Option<Frame> {
         frame_of(self.memory.host_base(), page, slot)
     }
-}
-
-/// The bit of a set where each has one.
-fn set_bit(set: u8) -> u32 {
-    const { assert!(MAX_SPACES <= u32::BITS as usize) };
-    1 << set
 }
 
 /// The slot of `view` for `page` in the set of tables at `base`.
