@@ -41,7 +41,8 @@ use crate::memfd;
 use crate::memory::Memory;
 use crate::paging::{Access, Privilege};
 use crate::shadow::{
-    self, Extent, Kmod, KmodWindow, LazyShadow, MOST_IN_ALL, SHADOW_PAGES, UserTables, Window,
+    self, Extent, Kmod, KmodWindow, LazyShadow, MOST_MAPPINGS_IN_ALL, SHADOW_PAGES, UserTables,
+    Window,
 };
 pub use access::Order;
 pub(super) use part::Part;
@@ -78,6 +79,8 @@ struct Set {
     own: Box<Residency>,
     /// The shadow of the space for its programs, where that pays.
     window: Option<LazyShadow>,
+    /// The count of switches when it last became the current set.
+    entered: u64,
 }
 
 impl Set {
@@ -86,6 +89,7 @@ impl Set {
             slots: Slots::new(shared)?,
             own: Residency::new(),
             window: None,
+            entered: 0,
         })
     }
 }
@@ -95,6 +99,8 @@ pub struct Tables {
     /// Start of the current set.
     base: NonNull<u64>,
     current: u8,
+    /// Counts changes of the current set.
+    switches: u64,
     sets: Vec<Set>,
     shared: Box<Residency>,
     shared_file: File,
@@ -127,6 +133,7 @@ impl Tables {
         Ok(Self {
             base: first.slots.base(),
             current: 0,
+            switches: 0,
             sets: vec![first],
             shared: Residency::new(),
             shared_file,
@@ -148,8 +155,11 @@ impl Tables {
 
     /// Makes a set the current one.
     pub(super) fn switch(&mut self, set: u8) {
-        self.base = self.sets[usize::from(set)].slots.base();
+        self.switches += 1;
         self.current = set;
+        let set = &mut self.sets[usize::from(set)];
+        set.entered = self.switches;
+        self.base = set.slots.base();
         for epoch in &mut self.fetch_epochs {
             *epoch += 1;
         }
@@ -375,7 +385,7 @@ impl Tables {
         let extents = extents(&slots, self.memory.host_base());
         extents
             .into_iter()
-            .find(|extent| (extent.page..extent.page + extent.pages).contains(&page.get()))
+            .find(|extent| extent.range().contains(&page.get()))
     }
 
     /// The user's read and write slots of a page.
@@ -396,22 +406,37 @@ impl Tables {
         shown.is_ok()
     }
 
-    /// Empties the windows of other sets than the current one if all of them and `mapped_here` pages are too many.
+    /// Empties windows of other sets than the current one, those that were used longest ago first, until all of them and the
+    /// `mapped_here` mappings of the current one are few enough.
     fn limit_windows(&mut self, mapped_here: usize) {
+        let others = self.other_windows().map(|(_, window)| window.count());
+        let mut mapped = mapped_here + others.sum::<usize>();
+        while mapped > MOST_MAPPINGS_IN_ALL {
+            let others = self.other_windows();
+            let mapping = others.filter(|(_, window)| window.count() > 0);
+            let Some((_, oldest)) = mapping.min_by_key(|(entered, _)| *entered) else {
+                return;
+            };
+            mapped -= oldest.count();
+            self.remaps += oldest.hide_all();
+        }
+    }
+
+    /// The windows of other sets than the current one, each with the count of switches when it last was.
+    fn other_windows(&mut self) -> impl Iterator<Item = (u64, &mut LazyShadow)> {
         let current = usize::from(self.current);
         let others = self.sets.iter_mut().enumerate();
-        let others = others.filter(|(set, _)| *set != current);
-        let mut windows: Vec<_> = others.filter_map(|(_, set)| set.window.as_mut()).collect();
-        let mapped: usize = windows.iter().map(|window| window.count()).sum();
-        if mapped + mapped_here > MOST_IN_ALL {
-            for window in &mut windows {
-                self.remaps += window.hide_all();
-            }
-        }
+        let others = others.filter(move |(set, _)| *set != current);
+        others.filter_map(|(_, set)| Some((set.entered, set.window.as_mut()?)))
     }
 
     fn current_set(&self) -> &Set {
         &self.sets[usize::from(self.current)]
+    }
+
+    /// Whether all own slots of a set are empty, as far as is known without a look at each.
+    pub(super) fn is_vacant(&self, set: u8) -> bool {
+        self.sets[usize::from(set)].own.is_untouched()
     }
 
     /// All parts.
@@ -435,11 +460,6 @@ impl Tables {
                 let set = &mut self.sets[usize::from(set)];
                 (set.slots.discard_own(), &mut set.own)
             }
-    /// Whether all own slots of a set are empty, as far as is known without a look at each.
-    pub(super) fn is_vacant(&self, set: u8) -> bool {
-        self.sets[usize::from(set)].own.is_untouched()
-    }
-
             PartId::Shared => {
                 let hole =
                     FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
