@@ -73,4 +73,7 @@ pub(crate) trait Shadow: Send + fmt::Debug {
 
     /// The number of the host's mappings that it takes more than one that shows nothing.
     fn count(&self) -> usize;
+
+    /// Whether a page is shown as soon as its slots are filled.
+    fn shows_slots(&self) -> bool;
 }

@@ -137,6 +137,10 @@ impl Shadow for Window {
     fn count(&self) -> usize {
         self.runs.mappings()
     }
+
+    fn shows_slots(&self) -> bool {
+        false
+    }
 }
 
 #[cfg(test)]

@@ -164,3 +164,7 @@ impl Shadow for KmodWindow {
         }
     }
 }
+
+    fn shows_slots(&self) -> bool {
+        matches!(self.state, State::Served { .. })
+    }

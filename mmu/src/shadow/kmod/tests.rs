@@ -182,6 +182,14 @@ fn a_page_that_the_module_does_not_show_is_mapped() {
 }
 
 #[test]
+fn a_window_shows_slots_until_it_goes_on_without_the_module() {
+    let mut window = window(&deaf());
+    assert!(window.shows_slots());
+    window.hide(std::slice::from_ref(&(0..1)));
+    assert!(!window.shows_slots());
+}
+
+#[test]
 fn windows_are_used_again() {
     let kmod = deaf();
     let all: Vec<_> = (0..abi::WINDOWS).map(|_| kmod.area().unwrap()).collect();

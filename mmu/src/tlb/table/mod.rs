@@ -283,7 +283,8 @@ impl Tables {
 
     /// Whether the present window shows pages as soon as their slots are filled.
     pub fn shows_slots(&self) -> bool {
-        self.kmod.is_some() && self.current_set().window.is_some()
+        let window = self.current_set().window.as_ref();
+        window.is_some_and(LazyShadow::shows_slots)
     }
 
     /// The number of host calls by which pages were mapped or unmapped for windows.
