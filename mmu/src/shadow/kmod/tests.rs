@@ -88,7 +88,7 @@ fn a_device_of_others_is_refused_by_name() {
 
 /// A file that is mapped as the device is, but answers no request.
 fn deaf() -> Arc<Kmod> {
-    let file: File = memfd::create(c"deaf", 64 << abi::OFFSET_BITS).unwrap();
+    let file: File = memfd::create(c"deaf", u64::from(abi::WINDOWS) << abi::OFFSET_BITS).unwrap();
     Arc::new(Kmod::new("deaf".as_ref(), Device(file)))
 }
 
