@@ -85,6 +85,8 @@ pub struct Tlb {
     tracking: WriteTracking,
     rmap: ReverseMap,
     non_global: NonGlobal,
+    /// Counts the spaces with slots that had to make room.
+    displaced: u64,
     /// A bit for each 4 MiB granule in which shared slots were filled from a large page.
     large: [u64; GRANULES / 64],
 }
@@ -99,6 +101,7 @@ impl Tlb {
             tracking: WriteTracking::new(frames),
             rmap: ReverseMap::new(frames),
             non_global: NonGlobal::default(),
+            displaced: 0,
             large: [0; GRANULES / 64],
         })
     }
@@ -121,6 +124,12 @@ impl Tlb {
     /// The name of the present address space. It ends no later than the space's window.
     pub fn space(&self) -> SpaceId {
         self.spaces.current().id()
+    }
+
+    /// A count that increases whenever an address space loses its cached translations, and its window, to make room for others:
+    /// the guest has more of them in use than are kept.
+    pub fn displaced(&self) -> u64 {
+        self.displaced
     }
 
     /// Makes the space of `key` the current one, without a change to shared slots.
@@ -303,9 +312,15 @@ impl Tlb {
             return self.spaces.push(key);
         }
         let space = vacant.unwrap_or_else(|| self.spaces.oldest());
-        self.empty_space(space);
+        self.displace(space);
         self.spaces.rename(space, key);
         space
+    }
+
+    /// Empties a space to make room for others.
+    fn displace(&mut self, space: u8) {
+        self.displaced += u64::from(!self.tables.is_vacant(space));
+        self.empty_space(space);
     }
 
     fn empty_space(&mut self, space: u8) {
@@ -327,7 +342,7 @@ impl Tlb {
             return;
         }
         for space in self.spaces.oldest_first() {
-            self.empty_space(space);
+            self.displace(space);
             self.tables.release(PartId::Own(space));
             if self.tables.resident() <= RESIDENT_LIMIT {
                 return;
