@@ -16,7 +16,7 @@ use vmm::{
     trace::Selection,
 };
 
-use crate::{engine, net::Network, rom::RomFile, volume::Volume};
+use crate::{confinement::Confinement, engine, net::Network, rom::RomFile, volume::Volume};
 
 /// Boots unmodified Linux inside one ordinary process.
 #[derive(Debug, Parser)]
@@ -32,6 +32,8 @@ pub struct Cli {
 pub enum Command {
     /// Boot a kernel.
     Boot(BootArgs),
+    /// Say what this host offers, and what that brings or costs. The status is 0 if replex can run here, and 1 if not.
+    Doctor,
 }
 
 /// Exit statuses, as `--help` shows them.
@@ -41,6 +43,7 @@ In the terminal, ctrl-a x quits, ctrl-a h lists what else ctrl-a does.
 Exit status:
   0       the guest powered off or halted in good order
   2       bad usage or input
+  119     denied by --sandbox: a thread has tried what it may not do
   120     the guest hangs: it halted with interrupts disabled, but not in good order
   121     the guest rebooted
   122     the guest's kernel panicked
@@ -112,6 +115,9 @@ pub struct BootArgs {
     /// given several times.
     #[arg(short, long, value_name = "[IP:]HOST:GUEST[/udp]")]
     pub publish: Vec<Publish>,
+    /// Whether this process keeps to what the machine needs of the host, by Landlock and seccomp: on or off.
+    #[arg(long, value_name = "WHEN", default_value = "on", value_enum)]
+    pub sandbox: Confinement,
     /// Processor that CPUID announces.
     #[arg(long, value_name = "MODEL", default_value = CpuModel::default().name(), value_parser = cpu_model)]
     pub cpu: CpuModel,
@@ -230,8 +236,10 @@ mod tests {
 
     fn parse(args: &[&str]) -> BootArgs {
         let args = [&["replex", "boot"], args].concat();
-        let Command::Boot(boot) = Cli::try_parse_from(args).unwrap().command;
-        boot
+        match Cli::try_parse_from(args).unwrap().command {
+            Command::Boot(boot) => boot,
+            Command::Doctor => panic!("not boot"),
+        }
     }
 
     #[test]

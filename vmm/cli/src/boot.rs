@@ -9,8 +9,10 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use guest_kernels::Stage;
+use sandbox::{Policy, before_exit};
 use vmm::{
-    Console, Kernel, KmodConfig, Start, StopReason, VcpuConfig, VcpuError, Vm, VmConfig, VmError,
+    Console, Kernel, KmodConfig, Start, StopReason, Threads, VcpuConfig, VcpuError, Vm, VmConfig,
+    VmError,
     console::Channel,
     gdb::{self, Address, Gdb},
     loader::{BootSource, Cache, Protocol, linux_cmdline},
@@ -21,6 +23,7 @@ use vmm::{
 
 use crate::{
     args::BootArgs,
+    confinement::{self, Sandbox},
     devices, engine, file, initrd,
     message::{complain, report_progress},
     progress::Unpacking,
@@ -48,7 +51,6 @@ pub fn boot(args: &BootArgs) -> Result<u8> {
         false => boot_kernel(args, &roms, &devices::drivers(&devices))?,
     };
     drop(roms);
-    devices::attach(devices, &mut vm)?;
     vm.set_policy(watch::policy(args));
     if let Some(path) = &args.trace {
         let file =
@@ -56,7 +58,10 @@ pub fn boot(args: &BootArgs) -> Result<u8> {
         let filter = Filter::new(args.trace_only.clone());
         vm.trace(filter, Box::new(file));
     }
-    run(args, &mut vm)
+    // All that the machine needs of the host is open.
+    let sandbox = Sandbox::enter(args.sandbox, &confinement::shared(args))?;
+    devices::attach(devices, &mut vm, &sandbox.threads())?;
+    run(args, &mut vm, sandbox)
 }
 
 /// Makes a machine that is about to execute the kernel's first instruction. A guest that was fetched gets its modules `drivers`.
@@ -141,7 +146,7 @@ fn power_on(
 }
 
 /// Runs the machine on the standard streams until it stops.
-fn run(args: &BootArgs, vm: &mut Vm) -> Result<u8> {
+fn run(args: &BootArgs, vm: &mut Vm, sandbox: Sandbox) -> Result<u8> {
     let wiring = match &args.exec {
         Some(_) => Wiring::Exec,
         None if io::stdin().is_terminal() => Wiring::Terminal,
@@ -151,11 +156,13 @@ fn run(args: &BootArgs, vm: &mut Vm) -> Result<u8> {
         Wiring::Terminal => Some(RawMode::enter(io::stdin()).context("terminal")?),
         Wiring::Streams | Wiring::Exec => None,
     };
-    exit_on_signals(raw.as_ref().map(RawMode::saved)).context("signals")?;
+    exit_on_signals(raw.as_ref().map(RawMode::saved), &sandbox.threads()).context("signals")?;
     if let Some(raw) = &raw {
         restore_before_panic_message(raw);
+        let saved = raw.saved();
+        before_exit(move || saved.restore());
     }
-    let stop = run_to_end(args, vm, &mut Stdio::new(wiring))?;
+    let stop = run_to_end(args, vm, &mut Stdio::new(wiring), sandbox)?;
     drop(raw);
     if stop.is_abnormal() {
         complain(&explained(&stop));
@@ -185,14 +192,20 @@ fn explained(stop: &StopReason) -> String {
 }
 
 /// Runs the machine until it stops for good. Without gdb, each intercepted event is shown and then handed to the guest.
-fn run_to_end(args: &BootArgs, vm: &mut Vm, console: &mut dyn Console) -> Result<StopReason> {
+fn run_to_end(
+    args: &BootArgs,
+    vm: &mut Vm,
+    console: &mut dyn Console,
+    sandbox: Sandbox,
+) -> Result<StopReason> {
     let mut gdb = match &args.gdb {
-        Some(address) => Some(listen(args, address, vm)?),
+        Some(address) => Some(listen(args, address, vm, &sandbox.threads())?),
         None => None,
     };
     if let Some(gdb) = &gdb {
         show(console, &invitation(gdb.address()))?;
     }
+    sandbox.confine(&Policy::VCPU).context("--sandbox")?;
     loop {
         let stop = match &mut gdb {
             Some(gdb) => gdb.run(vm, console),
@@ -214,12 +227,13 @@ fn show(console: &mut dyn Console, message: &str) -> io::Result<()> {
 }
 
 /// Starts to listen for gdb.
-fn listen(args: &BootArgs, address: &Address, vm: &Vm) -> Result<Gdb> {
+fn listen(args: &BootArgs, address: &Address, vm: &Vm, threads: &Threads) -> Result<Gdb> {
     let start = match args.gdb_wait {
         true => gdb::Start::Wait,
         false => gdb::Start::Run,
     };
-    Gdb::listen(address, vm.control(), start).with_context(|| format!("--gdb {address}"))
+    Gdb::with_threads(address, vm.control(), start, threads)
+        .with_context(|| format!("--gdb {address}"))
 }
 
 /// Returns the message that says how gdb connects.

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use vmm::{
-    Vm,
+    Threads, Vm,
     devices::{
         pci::PciHost,
         virtio::{Disk, Rng, VirtioDevice, VirtioPci},
@@ -69,17 +69,18 @@ pub fn drivers(devices: &[Wanted]) -> Vec<&'static str> {
     [TRANSPORT].iter().chain(drivers).copied().collect()
 }
 
-/// Attaches `devices` to the machine.
+/// Attaches `devices` to the machine. Their threads begin as `threads` says.
 ///
 /// # Errors
 /// If the host does not grant what a device needs, or there are too many.
-pub fn attach(devices: Vec<Wanted>, vm: &mut Vm) -> Result<()> {
+pub fn attach(devices: Vec<Wanted>, vm: &mut Vm, threads: &Threads) -> Result<()> {
     if devices.is_empty() {
         return Ok(());
     }
     let mut pci = PciHost::new().context("PCI")?;
     for Wanted { option, device, .. } in devices {
-        let function = VirtioPci::new(device, pci.doorbell()).with_context(|| option.clone())?;
+        let function = VirtioPci::with_threads(device, pci.doorbell(), threads)
+            .with_context(|| option.clone())?;
         pci.add(function).context(option)?;
     }
     vm.attach(PciHost::resources(), pci).context("PCI")

@@ -9,7 +9,9 @@
 
 mod args;
 mod boot;
+mod confinement;
 mod devices;
+mod doctor;
 mod engine;
 mod escape;
 mod file;
@@ -41,7 +43,10 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
-    let Command::Boot(args) = cli.command;
+    let args = match cli.command {
+        Command::Boot(args) => args,
+        Command::Doctor => return doctor::doctor(),
+    };
     watch::start_log(&args);
     // A panic has been reported by now, and the terminal restored.
     match panic::catch_unwind(|| boot::boot(&args)) {

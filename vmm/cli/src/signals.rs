@@ -3,11 +3,11 @@
 //! No signal handler is installed, so nothing has to be async-signal-safe, and the terminal is restored even while the
 //! machine's thread is busy or blocked.
 
-use std::{io, process, sync::Arc, thread};
+use std::{io, process, sync::Arc};
 
 use nix::sys::signal::{SigSet, Signal};
 
-use vmm::stop::status;
+use vmm::{ThreadKind, Threads, stop::status};
 
 use crate::terminal::SavedTerminal;
 
@@ -26,12 +26,12 @@ const ENDING: [Signal; 4] = [
 ///
 /// # Errors
 /// If the signals cannot be blocked or the thread cannot be started.
-pub fn exit_on_signals(terminal: Option<Arc<SavedTerminal>>) -> io::Result<()> {
+pub fn exit_on_signals(terminal: Option<Arc<SavedTerminal>>, threads: &Threads) -> io::Result<()> {
     let signals: SigSet = ENDING.into_iter().collect();
     signals.thread_block()?;
-    thread::Builder::new()
-        .name("signals".into())
-        .spawn(move || wait(&signals, terminal.as_deref()))?;
+    threads.start(ThreadKind::Other("signals"), move || {
+        wait(&signals, terminal.as_deref());
+    })?;
     Ok(())
 }
 
