@@ -36,7 +36,7 @@ use self::{
 use crate::{
     args::RunArgs,
     devices::{self, Wanted},
-    guest, initrd,
+    images, initrd,
     message::complain,
     net::Network,
     power, session,
@@ -149,11 +149,11 @@ fn network(args: &RunArgs) -> Option<GuestNetwork> {
 
 /// Makes a machine that is about to execute the kernel's first instruction.
 fn boot(args: &RunArgs, mut archives: Vec<Vec<u8>>, drivers: &[&str]) -> Result<Vm> {
-    archives.push(guest::modules(&args.kernel, drivers)?);
-    let images = guest::images(args.kernel.guest)?;
+    archives.push(images::modules(&args.kernel, drivers)?);
+    let images = images::fetch(args.kernel.guest)?;
     let kernel_path = args.kernel.kernel.as_ref().unwrap_or(&images.kernel);
     let tsc = TscMeter::start();
-    let kernel = guest::read_kernel(kernel_path)?;
+    let kernel = images::read_kernel(kernel_path)?;
     if kernel.protocol() != Protocol::Linux {
         bail!(
             "kernel {}: not a Linux kernel, which commands need",
