@@ -18,7 +18,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use guest_kernels::{AddedArchives, FAILED, GuestCommand, GuestNetwork, Root, run_archive};
+use guest_kernels::{AddedArchives, FAILED, GuestCommand, GuestNetwork, GuestRoot, run_archive};
 use vmm::{
     Start, StopReason, Vm,
     devices::virtio::{ConsoleHandle, Disk, DiskConfig, DiskFormat},
@@ -76,9 +76,9 @@ pub fn run(args: &RunArgs) -> Result<u8> {
         RootSource::Squashfs { file, .. } => {
             devices.push(root_disk(file)?);
             let disk = disk_name(args.devices.disk.len());
-            Some(Root::Squashfs { disk })
+            Some(GuestRoot::Squashfs { disk })
         }
-        RootSource::Directory(_, changes) => Some(Root::Directory(*changes)),
+        RootSource::Directory(_, changes) => Some(GuestRoot::Directory(*changes)),
         RootSource::Initramfs => None,
     };
     let drivers = &["virtio_console"];
