@@ -31,7 +31,10 @@ impl FromStr for Volume {
         if host.is_empty() {
             return Err(USAGE.into());
         }
-        if guest.bytes().all(|byte| byte == b'/') {
+        if guest.split('/').any(|name| name == "..") {
+            return Err("a path in the guest with ..".into());
+        }
+        if guest.split('/').all(|name| matches!(name, "" | ".")) {
             return Err("the guest's root cannot be replaced".into());
         }
         let mut volume = Self {
@@ -151,6 +154,9 @@ mod tests {
             "/a:ro",
             "a:/",
             "a://:ro",
+            "a:/.",
+            "a:/..:ro",
+            "a:/b/..",
         ] {
             assert!(text.parse::<Volume>().is_err(), "{text}");
         }

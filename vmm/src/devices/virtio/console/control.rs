@@ -173,7 +173,7 @@ impl Control {
         };
         match event {
             event::PORT_READY if success => self.describe(port),
-            event::PORT_READY => log::warn!("virtio-console: the guest cannot use port {id}"),
+            event::PORT_READY => log::debug!("virtio-console: the guest cannot use port {id}"),
             event::PORT_OPEN => {
                 state.guest_open = success;
                 return Some(Opening {
@@ -280,7 +280,7 @@ impl Control {
     /// Lets the driver know all ports, if it is ready.
     fn announce(&mut self, success: bool) {
         if !success {
-            log::warn!("virtio-console: the guest cannot use the device");
+            log::debug!("virtio-console: the guest cannot use the device");
             return;
         }
         for state in &mut self.state.ports {

@@ -20,7 +20,7 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::eventfd::{EfdFlags, EventFd},
 };
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -34,7 +34,8 @@ use super::{
 /// The most bytes read at once, and so the most that are pending.
 const CHUNK: usize = 128 << 10;
 
-/// How long saving waits for a read of a file that was readable. It waits at all only if another process has taken the bytes.
+/// How long saving and restoring wait for a read of a file that was readable. It takes long only if another process has taken the
+/// bytes.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The receive queue of a port, and the thread that reads.
@@ -108,7 +109,7 @@ impl Input {
             wake: EventFd::from_flags(flags)?,
         });
         let theirs = Arc::clone(&shared);
-        let thread = device_thread("virtio-console-in", move || theirs.serve(File::from(file)))?;
+        let thread = device_thread("console-in", move || theirs.serve(File::from(file)))?;
         Ok(Self {
             shared,
             thread: Some(thread),
@@ -133,17 +134,7 @@ impl Input {
 
     /// The state to be saved, or `None` if the thread does not return from reading.
     pub fn save(&self) -> Option<InputState> {
-        let mut state = self.shared.state.lock();
-        while state.reading {
-            if self
-                .shared
-                .has_read
-                .wait_for(&mut state, PATIENCE)
-                .timed_out()
-            {
-                return None;
-            }
-        }
+        let state = self.shared.settled()?;
         Some(InputState {
             pending: state.pending().to_vec(),
             ended: state.ended,
@@ -153,10 +144,9 @@ impl Input {
     /// Restores a saved state, and returns whether it can be one of an input.
     pub fn restore(&self, saved: InputState) -> bool {
         let end = saved.pending.len();
-        if end > CHUNK {
+        let (true, Some(mut state)) = (end <= CHUNK, self.shared.settled()) else {
             return false;
-        }
-        let mut state = self.shared.state.lock();
+        };
         state.buffer = saved.pending;
         (state.next, state.end) = (0, end);
         state.ended = saved.ended;
@@ -178,6 +168,17 @@ impl Shared {
     fn wake(&self) {
         // Fails only if the counter is at its end, and then it is not zero either.
         let _ = self.wake.write(1);
+    }
+
+    /// The state while the thread is not reading, or `None` if it does not return from there.
+    fn settled(&self) -> Option<MutexGuard<'_, State>> {
+        let mut state = self.state.lock();
+        while state.reading {
+            if self.has_read.wait_for(&mut state, PATIENCE).timed_out() {
+                return None;
+            }
+        }
+        Some(state)
     }
 
     fn serve(&self, mut file: File) {

@@ -190,8 +190,10 @@ impl ConsoleHandle {
         self.link.resize(columns, rows);
     }
 
-    /// Waits until all that the guest has sent is written, for `patience` at most, and returns whether it is. A machine that
-    /// ends loses what is not.
+    /// Waits until all that the guest has sent is written, for `patience` at most, and returns whether it is.
+    ///
+    /// A program that ends loses what is not written. A machine that goes on in another process after it was saved may write
+    /// there before this one has written the rest.
     pub fn drain(&self, patience: Duration) -> bool {
         let deadline = Instant::now().checked_add(patience);
         let drains = self.drains.get();

@@ -85,7 +85,7 @@ impl Output {
         let thread = match file {
             Some(file) => {
                 let shared = Arc::clone(&shared);
-                Some(device_thread("virtio-console-out", move || {
+                Some(device_thread("console-out", move || {
                     if shared.write_all(File::from(file)) {
                         ended();
                     }
@@ -246,6 +246,7 @@ impl Drop for Output {
         let shared = &self.drain.0;
         let mut state = shared.state.lock();
         state.quit = true;
+        state.fill(&shared.queue);
         shared.changed.notify_all();
         let is_idle = state.is_idle();
         drop(state);

@@ -169,6 +169,12 @@ fn a_driver_that_comes_later_finds_the_ports_again() {
     guest.open_all();
     assert_eq!(guest.read(0, input.len() - given), input[given..]);
     assert_eq!(guest.wait_told(), (0, PORT_OPEN, 0, Vec::new()));
+    guest.probe(F_MULTIPORT);
+    guest.fill(TO_DRIVER, PAGE);
+    guest.tell(u32::MAX, DEVICE_READY, 1);
+    guest.told();
+    guest.tell(0, PORT_READY, 1);
+    assert_eq!(guest.told(), [(0, PORT_NAME, 1, b"in".to_vec())], "closed");
     guest.send(1, b"b");
     let mut bytes = [0; 2];
     reader.read_exact(&mut bytes).unwrap();
