@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! $REPLEX_CACHE, else $XDG_CACHE_HOME/replex, else ~/.cache/replex
+//! ├── images/              roots that were made of images of containers: see `oci_root`
 //! ├── lock                 held while a guest is being fetched
 //! ├── host-6.1/            a kernel for tests of the host's module: see `host`
 //! └── debian-686/
@@ -164,6 +165,14 @@ fn lock(root: &Path, progress: &mut dyn Progress) -> Result<File, FetchError> {
     }
     file.lock().map_err(file_error("lock", path))?;
     Ok(file)
+}
+
+/// Returns the folder of the user's cache, which may not be there yet.
+///
+/// # Errors
+/// If the environment names none.
+pub fn cache_folder() -> Result<PathBuf, FetchError> {
+    root()
 }
 
 /// The folder of the cache.
