@@ -24,9 +24,9 @@ pub use guest::{Guest, UnknownGuest};
 pub use host::{HostKernel, UnknownHostKernel};
 pub use initramfs::{
     ALIGNMENT, AddError, AddedArchives, Addition, AdditionParseError, Archive, DeviceNumber,
-    FAILED, GuestCommand, GuestNetwork, GuestTerminal, Mount, ROOT_TAG, Root, RootChanges, STATUS,
-    STDERR, STDIN, STDOUT, Status, added_archives, exec_archive, mounts_archive, run_archive,
-    winsize_archive,
+    FAILED, GuestCommand, GuestNetwork, GuestRoot, GuestTerminal, Mount, ROOT_TAG, RootChanges,
+    STATUS, STDERR, STDIN, STDOUT, Status, added_archives, exec_archive, mounts_archive,
+    run_archive, winsize_archive,
 };
 pub use progress::{Progress, Stage};
 

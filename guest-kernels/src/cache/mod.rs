@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! $REPLEX_CACHE, else $XDG_CACHE_HOME/replex, else ~/.cache/replex
+//! ├── images/              roots that were made of images of containers: see `oci_root`
 //! ├── lock                 held while a guest is being fetched
 //! ├── host-6.1/            a kernel for tests of the host's module: see `host`
 //! └── debian-686/
@@ -166,7 +167,7 @@ fn lock(root: &Path, progress: &mut dyn Progress) -> Result<File, FetchError> {
     Ok(file)
 }
 
-/// The folder of the cache, which need not be there yet.
+/// Returns the folder of the user's cache, which may not be there yet.
 ///
 /// # Errors
 /// If the environment names none.

@@ -29,7 +29,7 @@ pub use launch::{
 };
 pub(crate) use session::modules_archive;
 pub use session::{
-    Mount, ROOT_TAG, Root, RootChanges, exec_archive, mounts_archive, winsize_archive,
+    GuestRoot, Mount, ROOT_TAG, RootChanges, exec_archive, mounts_archive, winsize_archive,
 };
 
 /// The first program in user space.

@@ -37,7 +37,7 @@ pub enum RootChanges {
 
 /// The root of the command or the shell.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Root {
+pub enum GuestRoot {
     /// The directory of the host with the tag [`ROOT_TAG`].
     Directory(RootChanges),
     /// A squashfs. Changes are dropped.
@@ -47,7 +47,7 @@ pub enum Root {
     },
 }
 
-impl Root {
+impl GuestRoot {
     /// Returns the line that tells /init.
     fn line(&self) -> String {
         match self {
@@ -113,7 +113,7 @@ pub(crate) fn modules_archive(modules: &[(String, Vec<u8>)]) -> Vec<u8> {
 
 /// Makes the archive that has /init mount `root`, if there is one, then the directories `mounts` of the host in their order. It
 /// belongs after the base archive, at a multiple of [`ALIGNMENT`](super::ALIGNMENT).
-pub fn mounts_archive(root: Option<&Root>, mounts: &[Mount]) -> Vec<u8> {
+pub fn mounts_archive(root: Option<&GuestRoot>, mounts: &[Mount]) -> Vec<u8> {
     let mut archive = Archive::default();
     archive.folder(FOLDER, 0o755);
     if let Some(root) = root {
@@ -198,9 +198,9 @@ mod tests {
     fn a_root_is_mounted_as_its_kind_demands() {
         let disk = "vdc".into();
         for (root, line) in [
-            (Root::Directory(RootChanges::Dropped), "ro\n"),
-            (Root::Directory(RootChanges::Kept), "rw\n"),
-            (Root::Squashfs { disk }, "squashfs vdc\n"),
+            (GuestRoot::Directory(RootChanges::Dropped), "ro\n"),
+            (GuestRoot::Directory(RootChanges::Kept), "rw\n"),
+            (GuestRoot::Squashfs { disk }, "squashfs vdc\n"),
         ] {
             let members = members(&mounts_archive(Some(&root), &[]));
             assert_eq!(content(&members, ROOT_FILE), Some(line.as_bytes()));

@@ -16,7 +16,7 @@ use vmm::{
 use crate::{
     args::BootArgs,
     confinement::{self, Sandbox},
-    devices, guest, initrd,
+    devices, images, initrd,
     message::complain,
     net::Network,
     power,
@@ -68,10 +68,10 @@ fn shares(args: &BootArgs) -> Shares {
 
 /// Makes a machine that is about to execute the kernel's first instruction. A guest that was fetched gets its modules `drivers`.
 fn boot_kernel(args: &BootArgs, roms: &[Vec<u8>], drivers: &[&str]) -> Result<Vm> {
-    let modules = guest::modules(&args.kernel, drivers)?;
+    let modules = images::modules(&args.kernel, drivers)?;
     let (kernel_path, initrd_path) = images(args)?;
     let tsc = TscMeter::start();
-    let kernel = guest::read_kernel(&kernel_path)?;
+    let kernel = images::read_kernel(&kernel_path)?;
     check(args, initrd_path.as_deref(), kernel.protocol())?;
     let added = added_archives(&args.add, args.machine.mem).context("--add")?;
     let mut archives = match (kernel.protocol(), &initrd_path) {
@@ -100,7 +100,7 @@ fn images(args: &BootArgs) -> Result<(PathBuf, Option<PathBuf>)> {
     if let Some(kernel) = &args.kernel.kernel {
         return Ok((kernel.clone(), args.initrd.clone()));
     }
-    let images = guest::images(args.kernel.guest)?;
+    let images = images::fetch(args.kernel.guest)?;
     let initrd = args.initrd.clone().unwrap_or(images.initrd);
     Ok((images.kernel, Some(initrd)))
 }

@@ -15,8 +15,8 @@ mod doctor;
 mod engine;
 mod escape;
 mod file;
-mod guest;
 mod hint;
+mod images;
 mod initrd;
 mod message;
 mod net;
@@ -118,7 +118,7 @@ mod tests {
             (&["boot", "--kernel"], "--kernel"),
             (&["explode"], "explode"),
             (&["boot", "extra"], "extra"),
-            (&["run", "--timeout", "-1"], "--timeout"),
+            (&["run", "--timeout", "soon"], "--timeout"),
             (&["run", "--cpus", "4"], "--cpus"),
         ] {
             let args = [&["replex"], args].concat();

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use fuse::{Cache, Config, Server};
-use guest_kernels::{Mount, ROOT_TAG, Root, RootChanges, mounts_archive};
+use guest_kernels::{GuestRoot, Mount, ROOT_TAG, RootChanges, mounts_archive};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use vmm::devices::virtio::Fs;
 
@@ -107,11 +107,11 @@ impl Shares {
     /// Returns the archive that tells init what to mount, empty if that is nothing.
     pub fn archive(&self) -> Vec<u8> {
         let root = self.root.as_ref();
-        self.archive_with(root.map(|(_, changes)| Root::Directory(*changes)))
+        self.archive_with(root.map(|(_, changes)| GuestRoot::Directory(*changes)))
     }
 
     /// Returns the archive that tells init what to mount, with `root` as the root, empty if that is nothing.
-    pub fn archive_with(&self, root: Option<Root>) -> Vec<u8> {
+    pub fn archive_with(&self, root: Option<GuestRoot>) -> Vec<u8> {
         let mount = |(index, volume): (usize, &Volume)| Mount {
             tag: tag(index),
             path: volume.guest.clone(),

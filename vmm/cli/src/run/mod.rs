@@ -18,7 +18,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use guest_kernels::{AddedArchives, FAILED, GuestCommand, GuestNetwork, Root, run_archive};
+use guest_kernels::{AddedArchives, FAILED, GuestCommand, GuestNetwork, GuestRoot, run_archive};
 use vmm::{
     Start, StopReason, Vm,
     devices::virtio::{ConsoleHandle, Disk, DiskConfig, DiskFormat},
@@ -37,7 +37,7 @@ use crate::{
     args::RunArgs,
     confinement::{self, Sandbox},
     devices::{self, Wanted},
-    guest, initrd,
+    images, initrd,
     message::complain,
     net::Network,
     power, session,
@@ -78,9 +78,9 @@ pub fn run(args: &RunArgs) -> Result<u8> {
         RootSource::Squashfs { file, .. } => {
             devices.push(root_disk(file)?);
             let disk = disk_name(args.devices.disk.len());
-            Some(Root::Squashfs { disk })
+            Some(GuestRoot::Squashfs { disk })
         }
-        RootSource::Directory(_, changes) => Some(Root::Directory(*changes)),
+        RootSource::Directory(_, changes) => Some(GuestRoot::Directory(*changes)),
         RootSource::Initramfs => None,
     };
     let drivers = &["virtio_console"];
@@ -154,11 +154,11 @@ fn addresses(network: Network) -> Option<GuestNetwork> {
 
 /// Makes a machine that is about to execute the kernel's first instruction.
 fn boot(args: &RunArgs, mut archives: Vec<Vec<u8>>, drivers: &[&str]) -> Result<Vm> {
-    archives.push(guest::modules(&args.kernel, drivers)?);
-    let images = guest::images(args.kernel.guest)?;
+    archives.push(images::modules(&args.kernel, drivers)?);
+    let images = images::fetch(args.kernel.guest)?;
     let kernel_path = args.kernel.kernel.as_ref().unwrap_or(&images.kernel);
     let tsc = TscMeter::start();
-    let kernel = guest::read_kernel(kernel_path)?;
+    let kernel = images::read_kernel(kernel_path)?;
     if kernel.protocol() != Protocol::Linux {
         bail!(
             "kernel {}: not a Linux kernel, which commands need",

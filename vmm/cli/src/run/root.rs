@@ -3,14 +3,15 @@
 use std::{
     ffi::OsString,
     fs::File,
-    io::{ErrorKind, Read as _},
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result, bail};
 use guest_kernels::RootChanges;
+use oci_root::{Limits, Reference};
 
-use crate::args::RunArgs;
+use crate::{args::RunArgs, message::report_progress};
 
 /// The root of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub enum RootSource {
     },
 }
 
+/// The folder of the cache with roots that were made of images.
+const IMAGES: &str = "images";
 /// The beginning of a squashfs.
 const SQUASHFS_MAGIC: [u8; 4] = *b"hsqs";
 
@@ -44,6 +47,19 @@ pub struct ImageConfig {
     pub workdir: Option<PathBuf>,
     /// The user, as `USER[:GROUP]`.
     pub user: Option<String>,
+}
+
+impl From<oci_root::ImageConfig> for ImageConfig {
+    fn from(config: oci_root::ImageConfig) -> Self {
+        let list = |list: Vec<String>| list.into_iter().map(OsString::from).collect();
+        Self {
+            entrypoint: list(config.entrypoint),
+            cmd: list(config.cmd),
+            env: list(config.env),
+            workdir: Some(config.working_dir.into()),
+            user: Some(config.user),
+        }
+    }
 }
 
 impl RootSource {
@@ -72,27 +88,34 @@ impl RootSource {
     }
 
     fn named(source: &Path, rw: bool) -> Result<Self> {
-        let metadata = source
-            .metadata()
-            .with_context(|| format!("root {}", source.display()))?;
-        if metadata.is_dir() {
-            return Ok(Self::directory(source, rw));
+        let name = || format!("root {}", source.display());
+        let Some(reference) = Reference::parse(source.as_os_str()) else {
+            bail!("{}: no such directory or image", name());
+        };
+        if !reference.is_image() {
+            return match reference.name {
+                None => Ok(Self::directory(source, rw)),
+                Some(_) => bail!("{}: {} is no image", name(), reference.path.display()),
+            };
         }
-        let mut magic = [0; SQUASHFS_MAGIC.len()];
-        let read = File::open(source).and_then(|mut file| file.read_exact(&mut magic));
-        match read {
-            Ok(()) if magic == SQUASHFS_MAGIC => Ok(Self::Squashfs {
+        if reference.name.is_none() && is_squashfs(source).with_context(name)? {
+            return Ok(Self::Squashfs {
                 file: source.into(),
                 config: ImageConfig::default(),
-            }),
-            Err(error) if error.kind() != ErrorKind::UnexpectedEof => {
-                Err(error).with_context(|| format!("root {}", source.display()))
-            }
-            _ => bail!(
-                "root {}: neither a directory nor a squashfs",
-                source.display()
-            ),
+            });
         }
+        let cache = guest_kernels::cache_folder().context("image")?;
+        let image = oci_root::open(
+            &reference,
+            &cache.join(IMAGES),
+            &Limits::default(),
+            &mut |progress| report_progress(&format!("image: {progress}")),
+        );
+        let image = image.context("image")?;
+        Ok(Self::Squashfs {
+            file: image.squashfs,
+            config: image.config.into(),
+        })
     }
 
     /// Returns the directory of the host, and what becomes of changes.
@@ -110,4 +133,15 @@ impl RootSource {
             Self::Initramfs | Self::Directory(..) => ImageConfig::default(),
         }
     }
+}
+
+/// Whether a file is a squashfs, and not an archive.
+fn is_squashfs(path: &Path) -> io::Result<bool> {
+    let mut magic = Vec::new();
+    if path.is_file() {
+        let file = File::open(path)?;
+        file.take(SQUASHFS_MAGIC.len() as u64)
+            .read_to_end(&mut magic)?;
+    }
+    Ok(magic == SQUASHFS_MAGIC)
 }

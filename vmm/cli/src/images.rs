@@ -12,7 +12,7 @@ use crate::{args::KernelArgs, file, message::report_progress, progress::Unpackin
 ///
 /// # Errors
 /// If the guest cannot be fetched.
-pub fn images(guest: Guest) -> Result<GuestImages> {
+pub fn fetch(guest: Guest) -> Result<GuestImages> {
     guest_kernels::fetch(guest, &mut |stage: &Stage| {
         report_progress(&stage.to_string())
     })
@@ -20,7 +20,7 @@ pub fn images(guest: Guest) -> Result<GuestImages> {
 }
 
 /// Returns the archive with the modules `drivers` of the guest that is fetched. Fetches it if need be. A kernel of the user's is
-/// to have its drivers. They may replace an incomplete guest in the cache, so they come before [`images`].
+/// to have its drivers. They may replace an incomplete guest in the cache, so they come before [`fetch`].
 ///
 /// # Errors
 /// If the guest cannot be fetched.
