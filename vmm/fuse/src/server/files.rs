@@ -9,7 +9,6 @@ use rustix::fs::{self, FallocateFlags, FileType, OFlags, SeekFrom};
 use rustix::io::{self, Errno, ReadWriteFlags};
 
 use super::Server;
-use super::attributes::kept;
 use super::entries::enter;
 use crate::cache::Cache;
 use crate::host;
@@ -108,7 +107,7 @@ impl Server {
     ) -> Result<(), Errno> {
         self.handles.check_room()?;
         let dir = self.inodes.file(&self.host, header.node)?;
-        let allowed = kept(FileType::RegularFile, mode);
+        let allowed = self.first_mode(FileType::RegularFile, mode);
         let place = (header.node, name);
         let (entry, opened) = match self.host.create(&dir, name, honoured(flags)?, allowed) {
             Ok(file) => {
