@@ -3,6 +3,7 @@
 //! ```text
 //! $REPLEX_CACHE, else $XDG_CACHE_HOME/replex, else ~/.cache/replex
 //! ├── lock                 held while a guest is being fetched
+//! ├── roots/               root directories: see `roots`
 //! ├── host-6.1/            a kernel for tests of the host's module: see `host`
 //! └── debian-686/
 //!     ├── vmlinuz          as in Debian's package; its presence says that the guest is complete
@@ -18,6 +19,7 @@
 
 mod host;
 mod modules;
+mod roots;
 
 use std::env;
 use std::fs::{self, File, Permissions, TryLockError};
@@ -33,6 +35,7 @@ use crate::progress::{Progress, Stage};
 pub use host::{HostFiles, fetch_host};
 pub use modules::modules_archive;
 use modules::pack;
+pub use roots::{NewRoot, missing_packages};
 
 const KERNEL: &str = "vmlinuz";
 const BUSYBOX: &str = "busybox";
