@@ -22,6 +22,8 @@ mod mappings;
 mod moved;
 mod network;
 mod program;
+mod records;
+mod root;
 mod screen;
 mod terminal;
 mod trace;

@@ -16,7 +16,7 @@ use vmm::{
     trace::Selection,
 };
 
-use crate::{engine, net::Network, rom::RomFile, volume::Volume};
+use crate::{engine, guest::GuestArgs, net::Network, rom::RomFile, volume::Volume};
 
 /// Boots unmodified Linux inside one ordinary process.
 #[derive(Debug, Parser)]
@@ -32,6 +32,8 @@ pub struct Cli {
 pub enum Command {
     /// Boot a kernel.
     Boot(BootArgs),
+    /// Make a root directory for machines.
+    Guest(GuestArgs),
 }
 
 /// Exit statuses, as `--help` shows them.
@@ -230,8 +232,10 @@ mod tests {
 
     fn parse(args: &[&str]) -> BootArgs {
         let args = [&["replex", "boot"], args].concat();
-        let Command::Boot(boot) = Cli::try_parse_from(args).unwrap().command;
-        boot
+        match Cli::try_parse_from(args).unwrap().command {
+            Command::Boot(boot) => boot,
+            command => panic!("{command:?}"),
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod devices;
 mod engine;
 mod escape;
 mod file;
+mod guest;
 mod hint;
 mod initrd;
 mod message;
@@ -41,10 +42,15 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
-    let Command::Boot(args) = cli.command;
-    watch::start_log(&args);
+    let run = || match &cli.command {
+        Command::Boot(args) => {
+            watch::start_log(args);
+            boot::boot(args)
+        }
+        Command::Guest(args) => guest::guest(args).map(|()| 0),
+    };
     // A panic has been reported by now, and the terminal restored.
-    match panic::catch_unwind(|| boot::boot(&args)) {
+    match panic::catch_unwind(run) {
         Ok(Ok(status)) => ExitCode::from(status),
         Ok(Err(error)) => {
             let hint = hint(&error).map_or(String::new(), |hint| format!("; {hint}"));

@@ -63,6 +63,7 @@ impl<'a> Share<'a> {
             cache: self.cache,
             read_only: self.read_only,
             descriptors,
+            records: fuse::keeps_records(self.host),
             ..Config::default()
         };
         let server = Server::new(self.host, config).context(self.option)?;

@@ -26,8 +26,9 @@ use unpack::Tree;
 /// The architecture in Debian's words.
 const ARCHITECTURE: &str = "i386";
 
-/// The package that brings the others later.
-const APT: &str = "apt";
+/// Packages beside the essential ones: what brings others later, and what says that /bin is a link into /usr, instead of
+/// usrmerge, which makes it one.
+const FURTHER: [&str; 2] = ["apt", "usr-is-merged"];
 
 /// The folder with the files of the second stage, which removes it.
 const FOLDER: &str = ".replex-setup";
@@ -59,7 +60,7 @@ pub(crate) fn fetch_root(
     let apt = updated_apt(&[SUITE], ARCHITECTURE, work, progress)?;
     let available = apt.available()?;
     let mut wanted = database::essential(&available);
-    wanted.push(APT.to_owned());
+    wanted.extend(FURTHER.map(str::to_owned));
     let mut packages = apt.plan(&wanted, false)?;
     apt.download_planned(&packages, &wanted, false, progress)?;
     if !include.is_empty() {
