@@ -122,7 +122,7 @@ impl NewRoot {
         self.packages
     }
 
-    /// Gives the directory its name, and returns that.
+    /// Gives the directory its name, when all is on the disk, and returns that.
     ///
     /// # Errors
     /// If there is another by this name.
@@ -130,6 +130,10 @@ impl NewRoot {
         // Users other than root have to get in.
         fs::set_permissions(self.dir.path(), Permissions::from_mode(0o755))
             .map_err(file_error("open", self.dir.path()))?;
+        let dir = File::open(self.dir.path()).map_err(file_error("open", self.dir.path()))?;
+        rustix::fs::syncfs(dir)
+            .map_err(io::Error::from)
+            .map_err(file_error("write", self.dir.path()))?;
         fs::rename(self.dir.path(), &self.place).map_err(file_error("name", &self.place))?;
         // What had the temporary name is elsewhere.
         let _ = self.dir.keep();

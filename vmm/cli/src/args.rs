@@ -105,6 +105,9 @@ pub struct BootArgs {
     /// With --root: make changes in the directory itself.
     #[arg(long, requires = "root")]
     pub rw: bool,
+    /// With --root and --rw: nobody else changes the directory, and it need not outlast a crash of the host.
+    #[arg(long, requires = "rw", hide = true)]
+    pub volatile: bool,
     /// Network of the guest: none, user or user,host-loopback. A user network needs no privileges: connections and datagrams of the
     /// guest, which is 10.0.2.15, are carried by sockets of this process. 10.0.2.3 answers by the host's resolvers; with
     /// host-loopback, 10.0.2.2 leads to 127.0.0.1.

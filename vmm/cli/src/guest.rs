@@ -20,6 +20,8 @@ use guest_kernels::{NewRoot, Root, Stage, missing_packages};
 
 use crate::message::complain;
 
+/// Room for translated code: the many programs that take turns translate each other's away in less.
+const CODE_CACHE: &str = "128M";
 /// The lines of output that an error shows.
 const LAST_LINES: usize = 10;
 /// Time between two reports of progress.
@@ -126,7 +128,8 @@ fn set_up(new: &NewRoot) -> Result<()> {
     let mut machine = Command::new(program)
         .arg("boot")
         .args(root)
-        .args(["--rw", "--exec", NewRoot::SETUP])
+        .args(["--rw", "--volatile", "--code-cache", CODE_CACHE])
+        .args(["--exec", NewRoot::SETUP])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -29,11 +29,12 @@ struct Share<'a> {
     tag: String,
     read_only: bool,
     cache: Cache,
+    volatile: bool,
 }
 
 impl<'a> Share<'a> {
     /// Returns the one for the root.
-    fn of_root(dir: &'a Path, rw: bool) -> Self {
+    fn of_root(dir: &'a Path, rw: bool, volatile: bool) -> Self {
         Self {
             option: "--root",
             drivers: &["virtiofs", "overlay"],
@@ -41,7 +42,11 @@ impl<'a> Share<'a> {
             tag: ROOT_TAG.into(),
             read_only: !rw,
             // Below an overlay it must not change anyway.
-            cache: if rw { Cache::Auto } else { Cache::Always },
+            cache: match rw && !volatile {
+                true => Cache::Auto,
+                false => Cache::Always,
+            },
+            volatile,
         }
     }
 
@@ -54,6 +59,7 @@ impl<'a> Share<'a> {
             tag: tag(index),
             read_only: volume.read_only,
             cache: volume.cache,
+            volatile: false,
         }
     }
 
@@ -64,6 +70,7 @@ impl<'a> Share<'a> {
             read_only: self.read_only,
             descriptors,
             records: fuse::keeps_records(self.host),
+            volatile: self.volatile,
             ..Config::default()
         };
         let server = Server::new(self.host, config).context(self.option)?;
@@ -82,7 +89,7 @@ impl<'a> Share<'a> {
 /// If a directory cannot be shared.
 pub fn open(args: &BootArgs) -> Result<Vec<Shared>> {
     let root = args.root.as_deref();
-    let root = root.map(|dir| Share::of_root(dir, args.rw));
+    let root = root.map(|dir| Share::of_root(dir, args.rw, args.volatile));
     let volumes = args.volume.iter().enumerate();
     let volumes = volumes.map(|(index, volume)| Share::of_volume(index, volume));
     let shares: Vec<_> = root.into_iter().chain(volumes).collect();

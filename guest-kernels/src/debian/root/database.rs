@@ -30,6 +30,8 @@ const FOLDER: &str = "var/lib/dpkg";
 const CONFFILES: &str = "conffiles";
 /// The script that dpkg would have run before it unpacked the package.
 const PREINST: &str = "preinst";
+/// The package whose script comes first: it makes /etc/passwd, in which others look users up.
+const FIRST: &str = "base-passwd";
 /// The file of triggers that are paths.
 const FILE_TRIGGERS: &str = "File";
 
@@ -104,7 +106,12 @@ impl Database {
             match name.as_str() {
                 "triggers" => self.add_triggers(control, &String::from_utf8_lossy(content)),
                 PREINST => {
-                    let _ = writeln!(self.preinst, "{} {}", control.package, control.name);
+                    let line = format!("{} {}\n", control.package, control.name);
+                    let at = match control.package == FIRST {
+                        true => 0,
+                        false => self.preinst.len(),
+                    };
+                    self.preinst.insert_str(at, &line);
                 }
                 _ => {}
             }

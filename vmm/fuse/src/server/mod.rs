@@ -35,6 +35,8 @@ pub struct Config {
     /// Whether owners, modes and devices that the host does not let this process give to files are kept as records, in extended
     /// attributes: the guest's root may then do with files what root may do. See [`keeps_records`](crate::keeps_records).
     pub records: bool,
+    /// Whether nothing has to outlast a crash of the host, so that the guest need not wait until what it writes is on the disk.
+    pub volatile: bool,
     /// About how many descriptors to keep open: half for inodes that the guest knows, half for what it has open.
     pub descriptors: usize,
 }
@@ -49,6 +51,7 @@ impl Default for Config {
             read_only: false,
             ids: Ids::of_process(),
             records: false,
+            volatile: false,
             descriptors: usize::try_from(limit / 4)
                 .unwrap_or(usize::MAX)
                 .min(1 << 18),
@@ -157,6 +160,7 @@ impl Server {
                 Ok(())
             }
             Request::StatFs => self.stat_fs(node, reply),
+            Request::SyncFs if self.config.volatile => Ok(()),
             Request::SyncFs => fs::syncfs(&self.root),
             Request::Lookup(name) => self.look_up(node, name, reply),
             Request::Forget(count) => {
