@@ -62,9 +62,9 @@ impl Root {
 /// A root directory in the making. It is removed if it is dropped before [`NewRoot::finish`].
 #[derive(Debug)]
 pub struct NewRoot {
+    root: Root,
     dir: TempDir,
     place: PathBuf,
-    packages: usize,
     /// Of the folder in the cache.
     _lock: Option<File>,
 }
@@ -74,18 +74,16 @@ impl NewRoot {
     /// it. It prints what dpkg prints, and succeeds if all packages are configured.
     pub const SETUP: &str = debian::SETUP;
 
-    /// Fetches the essential packages of `root`, apt and the packages `include` with all that they need and recommend, and unpacks
-    /// them. The directory will be at `to`, which must not be there or be empty; by default it will be in the cache.
+    /// Begins to make `root`, with an empty directory. When complete it will be at `to`, which must not be there or be empty; by
+    /// default it will be in the cache, whose lock is held until then.
     ///
     /// # Errors
-    /// Any [`FetchError`]; [`FetchError::RootExists`] if there is one.
-    pub fn unpack(
+    /// Any [`FetchError`]; [`FetchError::RootExists`] if the place is taken.
+    pub fn begin(
         root: Root,
         to: Option<&Path>,
-        include: &[String],
         progress: &mut dyn Progress,
     ) -> Result<Self, FetchError> {
-        check_names(include)?;
         let (place, lock) = match to {
             Some(to) => (to.to_owned(), None),
             None => {
@@ -96,30 +94,34 @@ impl NewRoot {
             }
         };
         check_place(&place)?;
-        let parent = match place.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        let [dir, work] = [temporary_folder(parent)?, temporary_folder(parent)?];
-        let packages = match root {
-            Root::DebianI386 => debian::fetch_root(dir.path(), include, work.path(), progress)?,
-        };
         Ok(Self {
-            dir,
+            root,
+            dir: temporary_folder(folder_of(&place))?,
             place,
-            packages,
             _lock: lock,
         })
+    }
+
+    /// The first stage: fetches the essential packages, apt and the packages `include` with all that they need and recommend,
+    /// unpacks them into the directory, and returns how many there are.
+    ///
+    /// # Errors
+    /// Any [`FetchError`].
+    pub fn unpack(
+        &self,
+        include: &[String],
+        progress: &mut dyn Progress,
+    ) -> Result<usize, FetchError> {
+        check_names(include)?;
+        let work = temporary_folder(folder_of(&self.place))?;
+        match self.root {
+            Root::DebianI386 => debian::fetch_root(self.dir(), include, work.path(), progress),
+        }
     }
 
     /// The directory, under a temporary name.
     pub fn dir(&self) -> &Path {
         self.dir.path()
-    }
-
-    /// The number of packages in it.
-    pub fn packages(&self) -> usize {
-        self.packages
     }
 
     /// Gives the directory its name, when all is on the disk, and returns that.
@@ -171,6 +173,14 @@ fn roots() -> Result<PathBuf, FetchError> {
 /// The place of a root directory in the cache.
 fn place(root: Root) -> Result<PathBuf, FetchError> {
     Ok(roots()?.join(root.name()))
+}
+
+/// The folder that a file is in.
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
 }
 
 /// Refuses a place that is taken.

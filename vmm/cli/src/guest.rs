@@ -99,15 +99,15 @@ fn found(root: Root, dir: &Path, include: &[String]) -> Result<()> {
 
 fn make(root: Root, args: &GuestArgs) -> Result<()> {
     let begin = Instant::now();
-    let new = NewRoot::unpack(root, args.to.as_deref(), &args.include, &mut report)?;
+    let new = NewRoot::begin(root, args.to.as_deref(), &mut report)?;
     fuse::keep_records(new.dir()).with_context(|| {
         format!(
-            "{}: the file system must have extended attributes of users (user.*), for owners of files",
+            "{}: owners of files need extended attributes of users (user.*), which the file system may not have",
             new.dir().display()
         )
     })?;
-    set_up(&new)?;
-    let packages = new.packages();
+    let packages = new.unpack(&args.include, &mut report)?;
+    set_up(new.dir(), packages)?;
     let dir = new.finish()?;
     let seconds = begin.elapsed().as_secs();
     complain(&format!(
@@ -118,13 +118,10 @@ fn make(root: Root, args: &GuestArgs) -> Result<()> {
 }
 
 /// Carries out the second stage in a machine.
-fn set_up(new: &NewRoot) -> Result<()> {
-    complain(&format!(
-        "setting up {} packages in a machine",
-        new.packages()
-    ));
+fn set_up(dir: &Path, packages: usize) -> Result<()> {
+    complain(&format!("setting up {packages} packages in a machine"));
     let program = env::current_exe().context("this program")?;
-    let root = [OsStr::new("--root"), new.dir().as_os_str()];
+    let root = [OsStr::new("--root"), dir.as_os_str()];
     let mut machine = Command::new(program)
         .arg("boot")
         .args(root)
@@ -135,7 +132,7 @@ fn set_up(new: &NewRoot) -> Result<()> {
         .stderr(Stdio::piped())
         .spawn()
         .context("the machine")?;
-    let last = follow(&mut machine, new.packages());
+    let last = follow(&mut machine, packages);
     let status = machine.wait().context("the machine")?;
     if !status.success() {
         bail!("setting up packages: {status}\n{}", last.join("\n"));
