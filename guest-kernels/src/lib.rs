@@ -25,8 +25,10 @@ pub use error::FetchError;
 pub use guest::{Guest, UnknownGuest};
 pub use host::{HostKernel, UnknownHostKernel};
 pub use initramfs::{
-    ALIGNMENT, AddError, AddedArchives, Addition, AdditionParseError, Archive, DeviceNumber, Mount,
-    ROOT_TAG, RootChanges, added_archives, exec_archive, mounts_archive, winsize_archive,
+    ALIGNMENT, AddError, AddedArchives, Addition, AdditionParseError, Archive, DeviceNumber,
+    FAILED, GuestCommand, GuestNetwork, GuestRoot, GuestTerminal, Mount, ROOT_TAG, RootChanges,
+    STATUS, STDERR, STDIN, STDOUT, Status, added_archives, exec_archive, mounts_archive,
+    run_archive, winsize_archive,
 };
 pub use progress::{Progress, Stage};
 pub use root::{Root, UnknownRoot};

@@ -4,6 +4,7 @@
 //! directory as its root.
 
 use std::{
+    borrow::Cow,
     collections::VecDeque,
     env,
     ffi::OsStr,
@@ -45,6 +46,22 @@ pub struct GuestArgs {
     /// Remove the directory from the cache.
     #[arg(long, conflicts_with_all = ["include", "to"])]
     pub remove: bool,
+}
+
+/// Returns the root directory in the cache that has the name `source`, or `source` itself if there is a file or directory of this
+/// name, or no such root directory.
+///
+/// # Errors
+/// If the root directory of this name has not been made.
+pub fn find(source: &Path) -> Result<Cow<'_, Path>> {
+    let name = source.to_str().filter(|_| !source.exists());
+    let Some(root) = name.and_then(|name| name.parse::<Root>().ok()) else {
+        return Ok(source.into());
+    };
+    match root.dir()? {
+        Some(dir) => Ok(dir.into()),
+        None => bail!("root {root}: not there; replex guest {root} makes it"),
+    }
 }
 
 /// Carries out `replex guest`.

@@ -147,30 +147,38 @@ impl Part<'_> {
     pub(crate) fn clear(&mut self, views: ViewSet, pages: Range<u32>) {
         let views = views.with_code();
         let pages = pages.start.max(self.pages.start)..pages.end.min(self.pages.end);
-        let mut from = pages.start >> REGION_SHIFT;
-        while let Some(region) = self.residency.next_touched(from as usize) {
+        if pages.len() == 1 {
+            return self.clear_in(pages.start as usize >> REGION_SHIFT, views, pages);
+        }
+        let mut from = pages.start as usize >> REGION_SHIFT;
+        while let Some(region) = self.residency.next_touched(from) {
             let first = (region as u32) << REGION_SHIFT;
             let whole = first..first + (1 << REGION_SHIFT);
             if whole.start >= pages.end {
                 break;
             }
             let here = whole.start.max(pages.start)..whole.end.min(pages.end);
-            let touched = self.residency.touched[region].and(views);
-            for view in touched.iter() {
-                self.empty(view, here.clone());
-            }
+            self.clear_in(region, views, here.clone());
             if here == whole {
-                self.residency.emptied(region, touched);
+                self.residency.emptied(region, views);
             }
-            from = region as u32 + 1;
+            from = region + 1;
+        }
+    }
+
+    /// Empties the slots of `views` for `pages`, which are in the region.
+    #[inline]
+    fn clear_in(&mut self, region: usize, views: ViewSet, pages: Range<u32>) {
+        for view in self.residency.touched[region].and(views).iter() {
+            self.empty(view, pages.clone());
         }
     }
 
     fn empty(&mut self, view: View, pages: Range<u32>) {
         let slots = self.slots(view, pages.clone());
-        // Eight at a time, without a branch for each.
+        // Many at a time, without a branch for each.
         let filled = |slots: &[u64]| slots.iter().fold(0, |all, slot| all | slot) != 0;
-        if !slots.chunks(8).any(filled) {
+        if !slots.chunks(64).any(filled) {
             return;
         }
         slots.fill(0);
