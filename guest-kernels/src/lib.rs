@@ -19,7 +19,8 @@ pub mod test_kernel;
 pub mod tiny;
 
 pub use cache::{
-    GuestImages, HostFiles, NewRoot, fetch, fetch_host, missing_packages, modules_archive, refresh,
+    GuestImages, HostFiles, NewRoot, cache_folder, fetch, fetch_host, missing_packages,
+    modules_archive, refresh,
 };
 pub use error::FetchError;
 pub use guest::{Guest, UnknownGuest};

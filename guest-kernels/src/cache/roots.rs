@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::{lock, remove_if_there, root as cache};
+use super::{cache_folder, lock, remove_if_there};
 use crate::debian;
 use crate::error::{FetchError, file_error};
 use crate::progress::Progress;
@@ -167,7 +167,7 @@ pub fn missing_packages(dir: &Path, names: &[String]) -> Result<Vec<String>, Fet
 
 /// The folder of root directories in the cache.
 fn roots() -> Result<PathBuf, FetchError> {
-    Ok(cache()?.join(ROOTS))
+    Ok(cache_folder()?.join(ROOTS))
 }
 
 /// The place of a root directory in the cache.

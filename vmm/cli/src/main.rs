@@ -9,7 +9,9 @@
 
 mod args;
 mod boot;
+mod confinement;
 mod devices;
+mod doctor;
 mod engine;
 mod escape;
 mod file;
@@ -46,16 +48,20 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
-    if let Some(debug) = cli.command.debug() {
-        watch::start_log(debug);
-    }
-    let run = || match &cli.command {
-        Command::Boot(args) => boot::boot(args),
-        Command::Run(args) => run::run(args),
+    let status = || match &cli.command {
+        Command::Boot(args) => {
+            watch::start_log(&args.debug);
+            boot::boot(args)
+        }
+        Command::Run(args) => {
+            watch::start_log(&args.debug);
+            run::run(args)
+        }
+        Command::Doctor => Ok(doctor::doctor()),
         Command::Guest(args) => guest::guest(args).map(|()| 0),
     };
     // A panic has been reported by now, and the terminal restored.
-    match panic::catch_unwind(run) {
+    match panic::catch_unwind(status) {
         Ok(Ok(status)) => ExitCode::from(status),
         Ok(Err(error)) => {
             let hint = hint(&error).map_or(String::new(), |hint| format!("; {hint}"));
@@ -86,10 +92,9 @@ fn one_line(message: &str) -> String {
     let paragraph = paragraph.join(" ");
     let text = paragraph.strip_prefix("error: ").unwrap_or(&paragraph);
     // The usage line of the message names the command, if one was recognized.
-    let command = match message.contains("Usage: replex run") {
-        true => "run",
-        false => "boot",
-    };
+    let is_usage_of = |command: &&str| message.contains(&format!("Usage: replex {command}"));
+    let command = ["run", "guest"].into_iter().find(is_usage_of);
+    let command = command.unwrap_or("boot");
     format!("{text} (see replex {command} --help)")
 }
 
@@ -116,6 +121,7 @@ mod tests {
             (&["boot", "extra"], "extra"),
             (&["run", "--timeout", "soon"], "--timeout"),
             (&["run", "--cpus", "4"], "--cpus"),
+            (&["guest", "--to"], "--to"),
         ] {
             let args = [&["replex"], args].concat();
             let error = Cli::try_parse_from(&args).unwrap_err();

@@ -34,19 +34,10 @@ pub enum Command {
     Boot(Box<BootArgs>),
     /// Run a command in a Linux machine, on the files of a directory or an image.
     Run(Box<RunArgs>),
+    /// Say what this host offers, and what that brings or costs. The status is 0 if replex can run here, and 1 if not.
+    Doctor,
     /// Make a root directory for machines.
     Guest(GuestArgs),
-}
-
-impl Command {
-    /// What is to show how the guest runs, if one runs here.
-    pub fn debug(&self) -> Option<&DebugArgs> {
-        match self {
-            Self::Boot(args) => Some(&args.debug),
-            Self::Run(args) => Some(&args.debug),
-            Self::Guest(_) => None,
-        }
-    }
 }
 
 #[cfg(test)]
