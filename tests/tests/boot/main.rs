@@ -23,6 +23,8 @@ mod mappings;
 mod moved;
 mod network;
 mod program;
+mod records;
+mod root;
 mod run;
 mod screen;
 mod terminal;
