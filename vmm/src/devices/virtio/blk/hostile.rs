@@ -138,9 +138,10 @@ fn spoil(random: &mut Rng, model: &Model) -> Vec<u8> {
             };
             continue;
         }
-        // An entry that leads to another cluster, or beyond the file.
-        let cluster = match random.u8(..4) {
-            0 => random.u64(..1 << 40),
+        // An entry that leads nowhere, to another cluster, or beyond the file.
+        let cluster = match random.u8(..5) {
+            0 => 0,
+            1 => random.u64(..1 << 40),
             _ => random.u64(..2 * (bytes.len() / model.cluster) as u64),
         };
         let flags = FLAGS[random.usize(..FLAGS.len())];
@@ -216,6 +217,29 @@ fn hostile_images_are_refused_or_written() {
         fuzz(seed, &path);
         images += IMAGES;
     }
+}
+
+/// An allocator that finds no refcount block for cluster 0 puts one there, where an entry of 0 leads: to nowhere.
+#[test]
+fn an_image_without_its_first_refcount_block_is_only_read() {
+    let (_folder, folder) = folder();
+    let path = folder.join("image");
+    create(&path, FORMS[0], None);
+    let mut bytes = fs::read(&path).unwrap();
+    // The offset of the refcount table in the header.
+    let table = bytes[48..56]
+        .iter()
+        .fold(0, |value, byte| value << 8 | usize::from(*byte));
+    bytes[table..table + 8].fill(0);
+    fs::write(&path, bytes).unwrap();
+    let mut config = config(&path);
+    let error = Image::open(&config).err().unwrap().to_string();
+    assert!(
+        error.contains("the refcount of cluster 0 is wrong"),
+        "{error}"
+    );
+    config.read_only = true;
+    Image::open(&config).unwrap().read(&mut [0], 0).unwrap();
 }
 
 /// What a guest writes is there, also for the next machine, whatever the sizes of clusters and refcounts; and had the process been
