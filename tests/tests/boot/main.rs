@@ -19,6 +19,7 @@ mod given;
 mod guests;
 mod in_a_row;
 mod kernel_log;
+mod killed;
 mod mappings;
 mod moved;
 mod network;
