@@ -1,4 +1,5 @@
-//! Assembles the test kernels with GNU as and ld, and writes the table that `test_kernel` includes.
+//! Assembles the test kernels with GNU as and ld, and writes the table that `test_kernel` includes; compiles the guest's
+//! programs, which `initramfs` includes.
 //!
 //! Every `kernels/NAME.S` becomes a row of the table, and is linked twice, at 1 MiB and in low memory, and put into a ROM;
 //! `harness.inc`, `kernel.ld` and `reset.inc` are shared by all.
@@ -37,6 +38,36 @@ fn main() -> Result<(), Failure> {
         )?;
     }
     fs::write(out.join("test_kernels.rs"), format!("&[\n{rows}]\n"))?;
+    compile_programs(&out)
+}
+
+/// The compiler's options for programs of the guest: for every i686, without a library, at fixed addresses.
+const FREESTANDING: &str = "-m32 -march=i686 -Os -Wall -Wextra -Werror -std=gnu11 -ffreestanding \
+    -fno-tree-loop-distribute-patterns -mgeneral-regs-only -fno-stack-protector -fcf-protection=none \
+    -fno-asynchronous-unwind-tables -fno-pic -no-pie -nostdlib -static -Wl,-z,noexecstack -Wl,--build-id=none -s";
+
+/// The programs of the guest, with their sources.
+const PROGRAMS: [(&str, &[&str]); 2] = [
+    (
+        "launch",
+        &["launch.c", "command.c", "relay.c", "system.c", "user.c"],
+    ),
+    ("prepare", &["prepare.c", "system.c"]),
+];
+
+/// Compiles the programs of the guest.
+fn compile_programs(out: &Path) -> Result<(), Failure> {
+    let folder = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("programs");
+    println!("cargo::rerun-if-changed={}", folder.display());
+    println!("cargo::rerun-if-env-changed=CC");
+    let compiler = env::var("CC").unwrap_or_else(|_| "cc".into());
+    for (name, sources) in PROGRAMS {
+        run(Command::new(&compiler)
+            .args(FREESTANDING.split_whitespace())
+            .args(sources.iter().map(|source| folder.join(source)))
+            .arg("-o")
+            .arg(out.join(name)))?;
+    }
     Ok(())
 }
 
@@ -113,16 +144,17 @@ fn rom(elf: &Path, folder: &Path, stem: &Path) -> Result<PathBuf, Failure> {
     Ok(rom)
 }
 
-/// Runs a tool of GNU binutils to success.
+/// Runs a tool to success.
 fn run(command: &mut Command) -> Result<(), Failure> {
     let tool = command.get_program().to_owned();
     let status = command.status().map_err(|e| {
         format!(
-            "cannot run {tool:?} ({e}): the test kernels need GNU binutils for x86 (`as`, `ld`, `objcopy`)"
+            "cannot run {tool:?} ({e}): code for guests needs GNU binutils for x86 (`as`, `ld`, `objcopy`) and a C compiler that \
+             knows -m32"
         )
     })?;
     if !status.success() {
-        return Err(format!("{tool:?} failed on a test kernel: {status}").into());
+        return Err(format!("{tool:?} failed on code for guests: {status}").into());
     }
     Ok(())
 }

@@ -21,8 +21,10 @@ pub use error::FetchError;
 pub use guest::{Guest, UnknownGuest};
 pub use host::{HostKernel, UnknownHostKernel};
 pub use initramfs::{
-    ALIGNMENT, AddError, AddedArchives, Addition, AdditionParseError, Archive, DeviceNumber, Mount,
-    ROOT_TAG, RootChanges, added_archives, exec_archive, mounts_archive, winsize_archive,
+    ALIGNMENT, AddError, AddedArchives, Addition, AdditionParseError, Archive, DeviceNumber,
+    FAILED, GuestCommand, GuestNetwork, GuestTerminal, Mount, ROOT_TAG, Root, RootChanges, STATUS,
+    STDERR, STDIN, STDOUT, Status, added_archives, exec_archive, mounts_archive, run_archive,
+    winsize_archive,
 };
 pub use progress::{Progress, Stage};
 

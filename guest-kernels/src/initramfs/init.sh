@@ -1,52 +1,27 @@
 #!/bin/busybox sh
-# The first program in user space: prepares the tree, then runs /replex/exec or, without one, a shell on the console.
-# Either way the machine stops afterwards.
+# The first program in user space: prepares the tree, then runs the command of /replex/command, the script /replex/exec or,
+# without both, a shell on the console. The machine stops afterwards.
 
 [ -e /bin/sh ] || /bin/busybox --install -s /bin
 export PATH=/bin HOME=/root USER=root LOGNAME=root SHELL=/bin/sh
 umask 022
 
-mount -t devtmpfs devtmpfs /dev
-mkdir -p /dev/pts
-# A file system on /tmp or /run would hide what the archives have there.
-kept=
-for folder in /tmp /run; do
-    for file in "$folder"/* "$folder"/.[!.]*; do
-        [ -e "$file" ] && kept="$kept $folder" && break
-    done
-done
-mount -a
-for folder in $kept; do
-    umount "$folder"
-done
-echo replex > /proc/sys/kernel/hostname
-if [ -e /proc/net/dev ]; then
-    ifconfig lo up
-fi
-if [ -d /replex/modules ]; then
-    for module in /replex/modules/*.ko; do
-        insmod "$module"
-    done
-    rm -r /replex/modules
-fi
-if [ -e /sys/class/net/eth0 ]; then
+# File systems, modules, and the network as far as its address is known.
+/replex/prepare
+if [ -e /sys/class/net/eth0 ] && [ ! -e /replex/network ]; then
     ifconfig eth0 up
     udhcpc -q -n -i eth0 -s /etc/udhcpc.sh > /dev/null 2>&1 || echo "no address for eth0" >&2
 fi
 
-# Mounts the directory of the host that is to be the root of the command or the shell: itself, or read-only below a tmpfs that
-# takes the changes.
+# Mounts the root of the command or the shell: a directory of the host ("rw"), or such a directory ("ro") or the file system on a
+# disk ("squashfs DISK") read-only below a tmpfs that takes the changes.
 mount_root() {
     mkdir /sysroot /replex/lower /replex/changes
-    if [ "$1" = rw ]; then
-        mount -t virtiofs root /sysroot
-    else
-        mount -t virtiofs -o ro root /replex/lower &&
-            mount -t tmpfs tmpfs /replex/changes &&
-            mkdir /replex/changes/upper /replex/changes/work &&
-            mount -t overlay -o "lowerdir=/replex/lower,upperdir=/replex/changes/upper,workdir=/replex/changes/work" \
-                overlay /sysroot
-    fi || return
+    case "$1" in
+    rw) mount -t virtiofs root /sysroot ;;
+    ro) mount -t virtiofs -o ro root /replex/lower && mount_overlay ;;
+    squashfs) mount -t squashfs -o ro "/dev/$2" /replex/lower && mount_overlay ;;
+    esac || return
     for folder in dev proc run sys; do
         [ -d /sysroot/$folder ] || mkdir /sysroot/$folder || return
     done
@@ -67,12 +42,38 @@ mount_root() {
     export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin SHELL=/bin/sh
 }
 
+mount_overlay() {
+    mount -t tmpfs tmpfs /replex/changes &&
+        mkdir /replex/changes/upper /replex/changes/work &&
+        mount -t overlay -o "lowerdir=/replex/lower,upperdir=/replex/changes/upper,workdir=/replex/changes/work" \
+            overlay /sysroot
+}
+
+# Shows the root the names that this machine knows. What is a link there, or missing, is replaced where that changes nothing of
+# the host's.
+share_names() {
+    for file in /etc/hosts /etc/resolv.conf; do
+        [ -e $file ] || continue
+        if [ ! -f /sysroot$file ] || [ -L /sysroot$file ]; then
+            [ "$1" != rw ] || continue
+            mkdir -p /sysroot/etc
+            rm -f /sysroot$file
+            cp $file /sysroot$file
+        else
+            mount -o bind $file /sysroot$file
+        fi
+    done
+}
+
 mounted=0
 export busybox=/bin/busybox
 if [ -e /replex/root ]; then
-    read -r access < /replex/root
-    mount_root "$access"
+    read -r kind disk < /replex/root
+    mount_root "$kind" "$disk"
     mounted=$?
+    if [ "$mounted" = 0 ] && [ -e /replex/command ]; then
+        share_names "$kind"
+    fi
     busybox=/run/replex/busybox
 fi
 if [ -e /replex/mounts ] && [ "$mounted" = 0 ]; then
@@ -109,10 +110,53 @@ release() {
     fi
 }
 
+# Sets $port to the device of the console's port called $1. The driver learns the names a little later than it is inserted.
+find_port() {
+    for again in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+        for folder in /sys/class/virtio-ports/*; do
+            [ -e "$folder/name" ] && read -r name < "$folder/name" && [ "$name" = "$1" ] || continue
+            port=/dev/${folder##*/}
+            return
+        done
+        sleep 0.05
+    done
+    echo "no port $1: has the kernel a driver for virtio consoles?"
+    return 1
+}
+
+# Runs the command of /replex/command in the root $1, and leaves "exit STATUS" or "signal NUMBER" in /replex/status.
+run_command() {
+    find_port replex.status || return
+    exec 6<> "$port"
+    if [ -e /replex/terminal ]; then
+        /replex/launch /replex/command "$1" /dev/hvc0 > /replex/status
+    else
+        find_port replex.stdin && exec 3< "$port" || return
+        find_port replex.stdout && exec 4> "$port" || return
+        find_port replex.stderr && exec 5> "$port" || return
+        /replex/launch /replex/command "$1" > /replex/status
+    fi
+}
+
 # A command must not run without its directories.
-if [ -e /replex/exec ] && [ "$mounted" != 0 ]; then
+if [ "$mounted" != 0 ] && { [ -e /replex/exec ] || [ -e /replex/command ]; }; then
     drain /dev/console
     debug_exit 124
+fi
+if [ -e /replex/command ]; then
+    root=/
+    [ ! -e /replex/root ] || root=/sysroot
+    if ! run_command "$root"; then
+        drain /dev/console
+        debug_exit 124
+    fi
+    release
+    [ ! -e /sys/block/vda ] || sync
+    read -r status < /replex/status
+    echo "$status" >&6
+    # The host ends the machine when it has read this.
+    read -r status <&6
+    poweroff -f
 fi
 if [ -e /replex/exec ]; then
     stty raw -echo

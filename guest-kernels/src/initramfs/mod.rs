@@ -1,4 +1,4 @@
-//! The initramfs, with busybox, a link for each of its applets, and an init that runs a shell or one command.
+//! The initramfs, with busybox, a link for each of its applets, and an init that runs a shell, a script or a command.
 //!
 //! The base archive is the same for every boot and is kept uncompressed in the cache. A second, small archive after it,
 //! the session archive, is made for each boot. The kernel unpacks both into the same tree (Linux documentation,
@@ -11,25 +11,35 @@
 //! 0                             a multiple of ALIGNMENT
 //! ```
 //!
+//! A command with streams of its own comes in one beside it (`launch`).
 //! Modules, if there are devices that need some, come in an archive like it (`/replex/modules`).
 //! Files of the user's own come in two further archives, around all others (`added`).
 
 mod added;
 mod applets;
 mod archive;
+mod launch;
 mod session;
 
 pub use added::{AddError, AddedArchives, Addition, AdditionParseError, added_archives};
 pub use archive::{ALIGNMENT, Archive, DeviceNumber};
+pub use launch::{
+    FAILED, GuestCommand, GuestNetwork, GuestTerminal, STATUS, STDERR, STDIN, STDOUT, Status,
+    run_archive,
+};
 pub(crate) use session::modules_archive;
-pub use session::{Mount, ROOT_TAG, RootChanges, exec_archive, mounts_archive, winsize_archive};
+pub use session::{
+    Mount, ROOT_TAG, Root, RootChanges, exec_archive, mounts_archive, winsize_archive,
+};
 
 /// The first program in user space.
 const INIT: &str = include_str!("init.sh");
 /// The file that a login shell reads first.
 const PROFILE: &str = include_str!("profile.sh");
-/// The file systems that /init mounts.
-const FSTAB: &str = include_str!("fstab");
+/// The program by which /init begins.
+const PREPARE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/prepare"));
+/// The program that becomes the command of `replex run`.
+const LAUNCH: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/launch"));
 /// The script that gives the network card the address from DHCP.
 const UDHCPC: &str = include_str!("udhcpc.sh");
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n";
@@ -37,11 +47,12 @@ const GROUP: &str = "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n";
 const HOSTS: &str = "127.0.0.1 localhost replex\n";
 
 /// The folders of the tree with their modes, parents first.
-const FOLDERS: [(&str, u32); 10] = [
+const FOLDERS: [(&str, u32); 11] = [
     ("bin", 0o755),
     ("dev", 0o755),
     ("etc", 0o755),
     ("proc", 0o755),
+    ("replex", 0o755),
     ("root", 0o700),
     ("run", 0o755),
     ("sys", 0o755),
@@ -92,9 +103,10 @@ pub(crate) fn base_archive(busybox: &[u8]) -> Vec<u8> {
         archive.link(name, target);
     }
     archive.file("init", 0o755, INIT.as_bytes());
+    archive.file("replex/prepare", 0o755, PREPARE);
+    archive.file("replex/launch", 0o755, LAUNCH);
     archive.file("etc/udhcpc.sh", 0o755, UDHCPC.as_bytes());
     for (name, content) in [
-        ("etc/fstab", FSTAB),
         ("etc/group", GROUP),
         ("etc/hosts", HOSTS),
         ("etc/passwd", PASSWD),

@@ -4,9 +4,11 @@
 //! |---|---|
 //! | `/replex/exec` | the shell script to run instead of an interactive shell |
 //! | `/replex/winsize` | the size of the terminal on the console, "ROWS COLUMNS" |
-//! | `/replex/modules/NN-NAME.ko` | kernel modules, to be inserted in this order |
+//! | `/replex/modules/NNNN-NAME.ko` | kernel modules, to be inserted in this order |
 //! | `/replex/mounts` | the shell script that mounts directories of the host; it fails if one cannot be mounted |
-//! | `/replex/root` | how the directory of the host with the tag "root" becomes the root: "rw" itself, "ro" below a tmpfs |
+//! | `/replex/root` | the root: "rw", the directory of the host with the tag "root"; "ro", the same below a tmpfs; "squashfs DISK", the disk's file system below a tmpfs |
+//!
+//! `/replex/launch` and what goes with it come in an archive of their own ([`launch`](super::launch)).
 //!
 //! /init runs `/replex/exec` with standard input from /dev/null, standard output on ttyS1 (raw, byte for byte) and
 //! standard error on the console. Then it waits until both are sent and writes the exit status, 0 to 255, to I/O port
@@ -31,6 +33,29 @@ pub enum RootChanges {
     Dropped,
     /// They are made in the host's directory.
     Kept,
+}
+
+/// The root of the command or the shell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Root {
+    /// The directory of the host with the tag [`ROOT_TAG`].
+    Directory(RootChanges),
+    /// A squashfs. Changes are dropped.
+    Squashfs {
+        /// The name of its disk in /dev, such as `vda`.
+        disk: String,
+    },
+}
+
+impl Root {
+    /// Returns the line that tells /init.
+    fn line(&self) -> String {
+        match self {
+            Self::Directory(RootChanges::Dropped) => "ro\n".into(),
+            Self::Directory(RootChanges::Kept) => "rw\n".into(),
+            Self::Squashfs { disk } => format!("squashfs {disk}\n"),
+        }
+    }
 }
 
 /// A directory of the host, to be mounted by /init.
@@ -78,7 +103,7 @@ pub(crate) fn modules_archive(modules: &[(String, Vec<u8>)]) -> Vec<u8> {
     archive.folder(MODULES_FOLDER, 0o755);
     for (index, (name, module)) in modules.iter().enumerate() {
         archive.file(
-            &format!("{MODULES_FOLDER}/{index:02}-{name}.ko"),
+            &format!("{MODULES_FOLDER}/{index:04}-{name}.ko"),
             0o644,
             module,
         );
@@ -86,17 +111,13 @@ pub(crate) fn modules_archive(modules: &[(String, Vec<u8>)]) -> Vec<u8> {
     archive.finish()
 }
 
-/// Makes the archive that has /init mount directories of the host: the one with the tag [`ROOT_TAG`] as the root, if `root` says
-/// so, then `mounts` in their order. It belongs after the base archive, at a multiple of [`ALIGNMENT`](super::ALIGNMENT).
-pub fn mounts_archive(root: Option<RootChanges>, mounts: &[Mount]) -> Vec<u8> {
+/// Makes the archive that has /init mount `root`, if there is one, then the directories `mounts` of the host in their order. It
+/// belongs after the base archive, at a multiple of [`ALIGNMENT`](super::ALIGNMENT).
+pub fn mounts_archive(root: Option<&Root>, mounts: &[Mount]) -> Vec<u8> {
     let mut archive = Archive::default();
     archive.folder(FOLDER, 0o755);
-    if let Some(changes) = root {
-        let access = match changes {
-            RootChanges::Dropped => "ro\n",
-            RootChanges::Kept => "rw\n",
-        };
-        archive.file(ROOT_FILE, 0o644, access.as_bytes());
+    if let Some(root) = root {
+        archive.file(ROOT_FILE, 0o644, root.line().as_bytes());
     }
     if !mounts.is_empty() {
         let scripts: Vec<_> = mounts.iter().map(Mount::script).collect();
@@ -174,12 +195,32 @@ mod tests {
     }
 
     #[test]
-    fn a_root_is_mounted_as_its_changes_demand() {
-        for (changes, access) in [(RootChanges::Dropped, "ro\n"), (RootChanges::Kept, "rw\n")] {
-            let members = members(&mounts_archive(Some(changes), &[]));
-            assert_eq!(content(&members, ROOT_FILE), Some(access.as_bytes()));
+    fn a_root_is_mounted_as_its_kind_demands() {
+        let disk = "vdc".into();
+        for (root, line) in [
+            (Root::Directory(RootChanges::Dropped), "ro\n"),
+            (Root::Directory(RootChanges::Kept), "rw\n"),
+            (Root::Squashfs { disk }, "squashfs vdc\n"),
+        ] {
+            let members = members(&mounts_archive(Some(&root), &[]));
+            assert_eq!(content(&members, ROOT_FILE), Some(line.as_bytes()));
             assert_eq!(content(&members, MOUNTS_FILE), None);
         }
+    }
+
+    #[test]
+    fn modules_are_in_the_order_of_their_names() {
+        let modules: Vec<_> = (0..300)
+            .map(|index| (format!("module{}", 300 - index), vec![index as u8]))
+            .collect();
+        let mut members = members(&modules_archive(&modules));
+        members.sort_by(|a, b| a.name.cmp(&b.name));
+        let files = members.iter().filter(|member| member.name.ends_with(".ko"));
+        assert!(
+            files
+                .map(|file| &file.content)
+                .eq(modules.iter().map(|(_, module)| module))
+        );
     }
 
     #[test]

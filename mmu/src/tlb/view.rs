@@ -1,5 +1,7 @@
 //! [`View`]: the table of slots for one kind of access, and where it lies.
 
+use std::iter;
+
 use crate::addr::{LinearPage, PAGE_SIZE};
 use crate::paging::{Access, Privilege};
 
@@ -129,9 +131,14 @@ impl ViewSet {
     }
 
     pub(super) fn iter(self) -> impl Iterator<Item = View> {
-        View::ALL
-            .into_iter()
-            .filter(move |view| self.contains(*view))
+        let mut rest = self.0;
+        iter::from_fn(move || {
+            let view = View(rest.trailing_zeros() as u8);
+            (rest != 0).then(|| {
+                rest &= rest - 1;
+                view
+            })
+        })
     }
 }
 

@@ -11,6 +11,7 @@
 //! `cat /proc/uptime` twice 60 s of the host apart. The difference must be within 1 % of 60 s.
 
 mod busy;
+mod console;
 mod devices;
 mod exec;
 mod gdb;
@@ -23,6 +24,7 @@ mod mappings;
 mod moved;
 mod network;
 mod program;
+mod run;
 mod screen;
 mod terminal;
 mod trace;

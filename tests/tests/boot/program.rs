@@ -1,8 +1,11 @@
 //! Runs of the `replex` program.
 
 use std::{
+    ffi::{OsStr, OsString},
+    fs::File,
     io::{Read, Write as _},
-    process::{Command, ExitStatus, Stdio},
+    path::PathBuf,
+    process::{ChildStdin, Command, ExitStatus, Stdio},
     thread,
 };
 
@@ -22,6 +25,10 @@ pub enum Input {
     Closed,
     /// A pipe with this text in it, less than a pipe holds, that then ends.
     Pipe(String),
+    /// This file.
+    File(PathBuf),
+    /// A pipe that stays open and empty.
+    Open,
 }
 
 /// A boot of a guest.
@@ -29,13 +36,14 @@ pub enum Input {
 pub struct Boot {
     /// The release that `uname -r` must print.
     pub release: String,
-    args: Vec<String>,
+    args: Vec<OsString>,
     input: Input,
 }
 
 /// A running program, whose output is read meanwhile.
 pub struct Running {
     program: Guarded,
+    _stdin: Option<ChildStdin>,
     stdout: Reader,
     stderr: Reader,
 }
@@ -63,24 +71,46 @@ impl Boot {
         })
     }
 
+    /// A run of a command on `guest`, by `replex run`, or none if it cannot be had and that is known.
+    pub fn run_of(guest: Guest) -> Option<Self> {
+        Some(Self {
+            release: guests::release(guest)?,
+            args: ["run", "--guest", guest.name()].map(OsString::from).into(),
+            input: Input::default(),
+        })
+    }
+
     /// A boot of a kernel's file.
     pub fn of_kernel(file: &str) -> Self {
         Self {
             release: String::new(),
-            args: ["boot", "--kernel", file].map(String::from).into(),
+            args: ["boot", "--kernel", file].map(OsString::from).into(),
             input: Input::default(),
         }
     }
 
     /// Adds an option with its value.
     pub fn with(mut self, option: &str, value: &str) -> Self {
-        self.args.extend([option.to_owned(), value.to_owned()]);
+        self.args.extend([option.into(), value.into()]);
         self
+    }
+
+    /// Adds the command of `replex run`, with its arguments.
+    pub fn command_line<T: AsRef<OsStr>>(mut self, command: &[T]) -> Self {
+        self.args.push("--".into());
+        self.args
+            .extend(command.iter().map(|arg| arg.as_ref().to_owned()));
+        self
+    }
+
+    /// Runs a script in the guest, by `replex run`.
+    pub fn script(self, script: &str) -> Ended {
+        self.command_line(&["sh", "-c", script]).run()
     }
 
     /// Adds an option without a value.
     pub fn flag(mut self, option: &str) -> Self {
-        self.args.push(option.to_owned());
+        self.args.push(option.into());
         self
     }
 
@@ -98,7 +128,7 @@ impl Boot {
                 shell.args(["-c", r#"exec "$0" "$@" <&-"#]).arg(replex());
                 shell
             }
-            Input::Null | Input::Pipe(_) => Command::new(replex()),
+            _ => Command::new(replex()),
         };
         command.args(&self.args).env_remove("RUST_LOG");
         command
@@ -108,9 +138,10 @@ impl Boot {
     pub fn start(&self) -> Running {
         let child = self
             .command()
-            .stdin(match self.input {
+            .stdin(match &self.input {
                 Input::Null | Input::Closed => Stdio::null(),
-                Input::Pipe(_) => Stdio::piped(),
+                Input::Pipe(_) | Input::Open => Stdio::piped(),
+                Input::File(path) => File::open(path).unwrap().into(),
             })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -122,10 +153,15 @@ impl Boot {
             // It fits in the pipe, so this does not wait for the guest.
             stdin.write_all(text.as_bytes()).unwrap();
         }
+        let open = match &self.input {
+            Input::Open => child.stdin.take(),
+            _ => None,
+        };
         let stdout = drain(child.stdout.take().unwrap());
         let stderr = drain(child.stderr.take().unwrap());
         Running {
             program,
+            _stdin: open,
             stdout,
             stderr,
         }

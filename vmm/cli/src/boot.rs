@@ -1,35 +1,30 @@
 //! `replex boot`: from arguments to a running machine.
 
 use std::{
-    collections::BTreeSet,
-    io::{self, IsTerminal, Write},
-    panic,
+    io::{self, IsTerminal},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result, bail};
-use guest_kernels::Stage;
+use guest_kernels::{RootChanges, added_archives, exec_archive, winsize_archive};
 use vmm::{
-    Console, Kernel, KmodConfig, Start, StopReason, VcpuConfig, VcpuError, Vm, VmConfig, VmError,
-    console::Channel,
-    gdb::{self, Address, Gdb},
-    loader::{BootSource, Cache, Protocol, linux_cmdline},
-    mmu::PAGE_SIZE,
-    trace::Filter,
+    Start, Vm,
+    loader::{BootSource, Protocol, Rom, linux_cmdline},
     tsc::TscMeter,
 };
 
 use crate::{
     args::BootArgs,
-    devices, engine, file, initrd,
-    message::{complain, report_progress},
-    progress::Unpacking,
+    devices, guest, initrd,
+    message::complain,
+    net::Network,
+    power,
     rom::RomFile,
+    session,
+    share::Shares,
     signals::exit_on_signals,
     stdio::{Stdio, Wiring},
-    terminal::RawMode,
-    trace::TraceFile,
-    watch,
+    terminal::{RawMode, restore_before_panic_message, window_size},
 };
 
 /// Part of the kernel command line with --exec: the console shares standard error with the command, so the kernel prints only
@@ -42,50 +37,99 @@ const CMDLINE_EXEC: &str = "quiet loglevel=3";
 /// If the arguments, or the files that they name, cannot be used.
 pub fn boot(args: &BootArgs) -> Result<u8> {
     let roms = read_roms(args)?;
-    let devices = devices::open(args)?;
-    let mut vm = match args.kernel.is_none() && !args.rom.is_empty() {
+    let devices = devices::open(&args.devices, Network::None, &shares(args))?;
+    let mut vm = match args.kernel.kernel.is_none() && !args.rom.is_empty() {
         true => start_in_rom(args, &roms)?,
         false => boot_kernel(args, &roms, &devices::drivers(&devices))?,
     };
     drop(roms);
     devices::attach(devices, &mut vm)?;
-    vm.set_policy(watch::policy(args));
-    if let Some(path) = &args.trace {
-        let file =
-            TraceFile::create(path).with_context(|| format!("--trace {}", path.display()))?;
-        let filter = Filter::new(args.trace_only.clone());
-        vm.trace(filter, Box::new(file));
-    }
+    power::observe(&args.debug, &mut vm)?;
     run(args, &mut vm)
+}
+
+/// The directories that the guest gets.
+fn shares(args: &BootArgs) -> Shares {
+    let changes = match args.rw {
+        true => RootChanges::Kept,
+        false => RootChanges::Dropped,
+    };
+    Shares {
+        root: args.root.clone().map(|dir| (dir, changes)),
+        volumes: args.devices.volume.clone(),
+    }
 }
 
 /// Makes a machine that is about to execute the kernel's first instruction. A guest that was fetched gets its modules `drivers`.
 fn boot_kernel(args: &BootArgs, roms: &[Vec<u8>], drivers: &[&str]) -> Result<Vm> {
-    // They may replace an incomplete guest in the cache, so they come before its images.
-    let modules = modules(args, drivers)?;
+    let modules = guest::modules(&args.kernel, drivers)?;
     let (kernel_path, initrd_path) = images(args)?;
     let tsc = TscMeter::start();
-    let kernel = read_kernel(&kernel_path)?;
-    let initrd = initrd::read(args, initrd_path.as_deref(), kernel.protocol(), modules)?;
+    let kernel = guest::read_kernel(&kernel_path)?;
+    check(args, initrd_path.as_deref(), kernel.protocol())?;
+    let added = added_archives(&args.add, args.machine.mem).context("--add")?;
+    let mut archives = match (kernel.protocol(), &initrd_path) {
+        (Protocol::Linux, Some(_)) => vec![session_archive(args), shares(args).archive()],
+        _ => Vec::new(),
+    };
+    archives.push(modules);
+    let initrd = initrd::read(initrd_path.as_deref(), &args.machine, added, archives)?;
     let source = BootSource {
         kernel: &kernel,
         initrd: &initrd,
         cmdline: &cmdline(args, kernel.protocol(), tsc.khz()),
     };
-    power_on(args, roms, &Start::Kernel(source), || {
-        format!(
-            "kernel {} with --mem {}M",
-            kernel_path.display(),
-            args.mem >> 20
-        )
-    })
+    let start = Start::Kernel(source);
+    power::power_on(
+        &args.machine,
+        &args.debug,
+        &placed(args, roms),
+        &start,
+        || power::kernel_on(&kernel_path, &args.machine),
+    )
+}
+
+/// Returns the paths of the kernel and its initrd. Fetches them if need be.
+fn images(args: &BootArgs) -> Result<(PathBuf, Option<PathBuf>)> {
+    if let Some(kernel) = &args.kernel.kernel {
+        return Ok((kernel.clone(), args.initrd.clone()));
+    }
+    let images = guest::images(args.kernel.guest)?;
+    let initrd = args.initrd.clone().unwrap_or(images.initrd);
+    Ok((images.kernel, Some(initrd)))
+}
+
+/// Refuses options that nobody would read.
+fn check(args: &BootArgs, initrd: Option<&Path>, protocol: Protocol) -> Result<()> {
+    let given = [
+        ("--exec", args.exec.is_some()),
+        ("--add", !args.add.is_empty()),
+    ];
+    let given = given.into_iter().find(|&(_, given)| given);
+    match (protocol, given) {
+        (Protocol::Multiboot, Some((option, _))) => {
+            bail!("{option}: the kernel is one for Multiboot, which has no initramfs of Linux")
+        }
+        (_, Some(("--exec", _))) if initrd.is_none() => {
+            bail!("--exec: needs an initrd; with --kernel, give --initrd")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes the archive that tells init what to do, empty if that is nothing special.
+fn session_archive(args: &BootArgs) -> Vec<u8> {
+    match &args.exec {
+        Some(command) => exec_archive(command, None),
+        None => window_size(io::stdin()).map_or_else(Vec::new, winsize_archive),
+    }
 }
 
 /// Makes a machine that is about to execute the first instruction of a ROM.
 fn start_in_rom(args: &BootArgs, roms: &[Vec<u8>]) -> Result<Vm> {
     let for_kernels = [
         ("--initrd", args.initrd.is_some()),
-        ("--append", args.append.is_some()),
+        ("--append", args.kernel.append.is_some()),
         ("--exec", args.exec.is_some()),
         ("--add", !args.add.is_empty()),
     ];
@@ -93,51 +137,13 @@ fn start_in_rom(args: &BootArgs, roms: &[Vec<u8>]) -> Result<Vm> {
         bail!("{option}: needs a kernel; with --rom, give --kernel");
     }
     let start = Start::Entry(args.entry.unwrap_or_default());
-    power_on(args, roms, &start, || "--rom".into())
-}
-
-/// Makes a machine on the engine that the user named, or else on the best that the host can run.
-fn power_on(
-    args: &BootArgs,
-    roms: &[Vec<u8>],
-    start: &Start<'_>,
-    what: impl Fn() -> String,
-) -> Result<Vm> {
-    let roms: Vec<_> = args
-        .rom
-        .iter()
-        .zip(roms)
-        .map(|(file, bytes)| file.rom(bytes))
-        .collect();
-    let power_on = |engine| {
-        let config = VmConfig {
-            memory: args.mem,
-            vcpu: VcpuConfig {
-                model: args.cpu,
-                engine,
-                code_cache: args.code_cache,
-                windows: args.windows,
-                verify_code: args.verify_code,
-                record_code: !args.dump_code.is_empty(),
-                measure_code: args.stats,
-                jitdump: args.jitdump.clone(),
-            },
-            kmod: KmodConfig {
-                usage: args.kmod,
-                ..KmodConfig::default()
-            },
-        };
-        Vm::power_on(&config, &roms, start)
-    };
-    match (engine::choose(args.engine, power_on), &args.jitdump) {
-        (Err(VmError::Processor(VcpuError::Jitdump(error))), Some(folder)) => {
-            Err(error).with_context(|| format!("--jitdump {}", folder.display()))
-        }
-        (Err(error @ VmError::Kmod(_)), _) => {
-            Err(error).with_context(|| format!("--kmod {}", args.kmod))
-        }
-        (vm, _) => vm.with_context(what),
-    }
+    power::power_on(
+        &args.machine,
+        &args.debug,
+        &placed(args, roms),
+        &start,
+        || "--rom".into(),
+    )
 }
 
 /// Runs the machine on the standard streams until it stops.
@@ -151,163 +157,17 @@ fn run(args: &BootArgs, vm: &mut Vm) -> Result<u8> {
         Wiring::Terminal => Some(RawMode::enter(io::stdin()).context("terminal")?),
         Wiring::Streams | Wiring::Exec => None,
     };
-    exit_on_signals(raw.as_ref().map(RawMode::saved)).context("signals")?;
+    exit_on_signals(raw.as_ref().map(RawMode::saved), None).context("signals")?;
     if let Some(raw) = &raw {
         restore_before_panic_message(raw);
     }
-    let stop = run_to_end(args, vm, &mut Stdio::new(wiring))?;
+    let stop = session::run_to_end(&args.debug, vm, &mut Stdio::new(wiring))?;
     drop(raw);
     if stop.is_abnormal() {
-        complain(&explained(&stop));
+        complain(&session::explained(&stop));
     }
-    if args.verify_code {
-        report_verified(vm);
-    }
-    dump_code(vm, &args.dump_code);
-    if args.stats {
-        let _ = write!(io::stderr(), "{}", vm.stats());
-    }
+    session::report(&args.machine, &args.debug, vm);
     Ok(stop.exit_status())
-}
-
-/// The message about an abnormal stop, with what would help.
-fn explained(stop: &StopReason) -> String {
-    let help = match stop {
-        StopReason::TripleFault(_) => {
-            "--trace-irq logs what interrupts and exceptions came before, --gdb stops here"
-        }
-        StopReason::Halted(_) => {
-            "nothing can wake the guest; --gdb stops here, --trace FILE logs what came before"
-        }
-        _ => return stop.to_string(),
-    };
-    format!("{stop} ({help})")
-}
-
-/// Runs the machine until it stops for good. Without gdb, each intercepted event is shown and then handed to the guest.
-fn run_to_end(args: &BootArgs, vm: &mut Vm, console: &mut dyn Console) -> Result<StopReason> {
-    let mut gdb = match &args.gdb {
-        Some(address) => Some(listen(args, address, vm)?),
-        None => None,
-    };
-    if let Some(gdb) = &gdb {
-        show(console, &invitation(gdb.address()))?;
-    }
-    loop {
-        let stop = match &mut gdb {
-            Some(gdb) => gdb.run(vm, console),
-            None => vm.run(console),
-        };
-        if !matches!(stop, StopReason::Intercepted(_)) {
-            return Ok(stop);
-        }
-        if let Err(error) = show(console, &stop.to_string()) {
-            return Ok(StopReason::Console(error.into()));
-        }
-    }
-}
-
-/// Shows the user a message while the machine has the terminal.
-fn show(console: &mut dyn Console, message: &str) -> io::Result<()> {
-    let line = format!("replex: {message}\n");
-    console.output(Channel::Monitor, line.as_bytes())
-}
-
-/// Starts to listen for gdb.
-fn listen(args: &BootArgs, address: &Address, vm: &Vm) -> Result<Gdb> {
-    let start = match args.gdb_wait {
-        true => gdb::Start::Wait,
-        false => gdb::Start::Run,
-    };
-    Gdb::listen(address, vm.control(), start).with_context(|| format!("--gdb {address}"))
-}
-
-/// Returns the message that says how gdb connects.
-fn invitation(address: &Address) -> String {
-    // gdb takes a path as it is.
-    let target = match address {
-        Address::Tcp(address) => address.to_string(),
-        Address::Unix(path) => path.display().to_string(),
-    };
-    let warning = match address.is_local() {
-        true => "",
-        false => "; whoever reaches this address controls the guest",
-    };
-    format!("gdb: target remote {target}{warning}")
-}
-
-/// Reports how many fragments of code were verified.
-fn report_verified(vm: &Vm) {
-    match vm.vcpu().verified() {
-        Some(count) => complain(&format!("{count} fragments of code verified")),
-        None => complain("no code to verify: the emulator runs the guest"),
-    }
-}
-
-/// Shows the pages that hold `addresses`, each once.
-fn dump_code(vm: &Vm, addresses: &[u32]) {
-    let pages = addresses
-        .iter()
-        .map(|address| address & !(PAGE_SIZE as u32 - 1));
-    for page in pages.collect::<BTreeSet<_>>() {
-        match vm.vcpu().dump_code(page.into()) {
-            Ok(text) => drop(write!(io::stderr(), "{text}")),
-            Err(error) => complain(&format!("--dump-code: page {page:08x}: {error}")),
-        }
-    }
-}
-
-/// Restores the terminal before the message of a panic is printed.
-fn restore_before_panic_message(raw: &RawMode) {
-    let saved = raw.saved();
-    let report = panic::take_hook();
-    panic::set_hook(Box::new(move |info| {
-        saved.restore();
-        report(info);
-    }));
-}
-
-/// Returns the paths of the kernel and its initrd. Fetches them if need be.
-fn images(args: &BootArgs) -> Result<(PathBuf, Option<PathBuf>)> {
-    if let Some(kernel) = &args.kernel {
-        return Ok((kernel.clone(), args.initrd.clone()));
-    }
-    let images = guest_kernels::fetch(args.guest, &mut |stage: &Stage| {
-        report_progress(&stage.to_string())
-    })
-    .with_context(|| format!("guest {}", args.guest))?;
-    Ok((
-        images.kernel,
-        Some(args.initrd.clone().unwrap_or(images.initrd)),
-    ))
-}
-
-/// Returns the archive with the modules `drivers` of the guest that is fetched. Fetches it if need be. A kernel of the user's is
-/// to have its drivers.
-fn modules(args: &BootArgs, drivers: &[&str]) -> Result<Vec<u8>> {
-    if args.kernel.is_some() || drivers.is_empty() {
-        return Ok(Vec::new());
-    }
-    guest_kernels::modules_archive(args.guest, drivers, &mut |stage: &Stage| {
-        report_progress(&stage.to_string())
-    })
-    .with_context(|| format!("modules of guest {}", args.guest))
-}
-
-/// The size in bytes of the largest kernel file that is read. One with debugging information has some hundred MiB.
-const MOST_KERNEL: u64 = 1 << 30;
-
-/// Reads the kernel at `path` and unpacks it.
-fn read_kernel(path: &Path) -> Result<Kernel> {
-    let name = || format!("kernel {}", path.display());
-    let Ok(file) = file::read(path, MOST_KERNEL).with_context(name)? else {
-        bail!("{}: larger than {} GiB", name(), MOST_KERNEL >> 30);
-    };
-    let mut unpacking = Unpacking::of(path);
-    Kernel::read(file, Cache::of_user().as_ref(), &mut |bytes| {
-        unpacking.done(bytes)
-    })
-    .with_context(name)
 }
 
 /// Reads the ROMs.
@@ -315,9 +175,15 @@ fn read_roms(args: &BootArgs) -> Result<Vec<Vec<u8>>> {
     args.rom.iter().map(RomFile::read).collect()
 }
 
+/// The ROMs with their places.
+fn placed<'a>(args: &BootArgs, roms: &'a [Vec<u8>]) -> Vec<Rom<'a>> {
+    let files = args.rom.iter().zip(roms);
+    files.map(|(file, bytes)| file.rom(bytes)).collect()
+}
+
 /// Puts the kernel command line together. A Multiboot kernel gets the user's part only.
 fn cmdline(args: &BootArgs, protocol: Protocol, tsc_khz: u64) -> String {
-    let append = args.append.as_deref();
+    let append = args.kernel.append.as_deref();
     if protocol == Protocol::Multiboot {
         return append.unwrap_or_default().into();
     }

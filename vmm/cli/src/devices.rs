@@ -9,7 +9,11 @@ use vmm::{
     },
 };
 
-use crate::{args::BootArgs, net, share};
+use crate::{
+    args::DeviceArgs,
+    net::{self, Network},
+    share::Shares,
+};
 
 /// A device that the command line asks for.
 pub struct Wanted {
@@ -23,39 +27,44 @@ pub struct Wanted {
 /// Linux's module with the transport of all virtio devices.
 const TRANSPORT: &str = "virtio_pci";
 
-/// Opens what the devices need that `args` ask for.
+impl Wanted {
+    /// Returns the device that `option` asks for.
+    pub fn new(
+        option: String,
+        drivers: &'static [&'static str],
+        device: impl VirtioDevice + 'static,
+    ) -> Self {
+        let device = Box::new(device);
+        Self {
+            option,
+            drivers,
+            device,
+        }
+    }
+}
+
+/// Opens what the devices need that `args` and `shares` ask for. Without `--net`, the network is `network`.
 ///
 /// # Errors
 /// If the host does not grant it, or a file cannot be used.
-pub fn open(args: &BootArgs) -> Result<Vec<Wanted>> {
+pub fn open(args: &DeviceArgs, network: Network, shares: &Shares) -> Result<Vec<Wanted>> {
     let mut devices = Vec::new();
     for config in &args.disk {
-        devices.push(Wanted {
-            option: format!("--disk {}", config.path.display()),
-            drivers: &["virtio_blk", "crc32c_generic", "ext4"],
-            device: Box::new(Disk::open(config).context("--disk")?),
-        });
+        let option = format!("--disk {}", config.path.display());
+        let drivers = &["virtio_blk", "crc32c_generic", "ext4"];
+        let disk = Disk::open(config).context("--disk")?;
+        devices.push(Wanted::new(option, drivers, disk));
     }
     if args.rng {
-        devices.push(Wanted {
-            option: "--rng".into(),
-            drivers: &["virtio-rng"],
-            device: Box::new(Rng::default()),
-        });
+        let rng = Rng::default();
+        devices.push(Wanted::new("--rng".into(), &["virtio-rng"], rng));
     }
-    for shared in share::open(args)? {
-        devices.push(Wanted {
-            option: shared.option.into(),
-            drivers: shared.drivers,
-            device: Box::new(shared.device),
-        });
+    for shared in shares.open()? {
+        let option = shared.option.into();
+        devices.push(Wanted::new(option, shared.drivers, shared.device));
     }
-    if let Some(card) = net::card(args.net, &args.publish)? {
-        devices.push(Wanted {
-            option: "--net".into(),
-            drivers: &["virtio_net"],
-            device: Box::new(card),
-        });
+    if let Some(card) = net::card(args.net.unwrap_or(network), &args.publish)? {
+        devices.push(Wanted::new("--net".into(), &["virtio_net"], card));
     }
     Ok(devices)
 }

@@ -5,7 +5,7 @@
 //! * A terminal that was made raw is restored on every way out: return, error, panic, signal.
 //! * Standard output carries what the guest sends and nothing else.
 //!
-//! The exit statuses are listed in [`vmm::stop::status`] and at the end of `replex boot --help`.
+//! The exit statuses are listed in [`vmm::stop::status`] and at the end of `replex boot --help` and `replex run --help`.
 
 mod args;
 mod boot;
@@ -13,12 +13,16 @@ mod devices;
 mod engine;
 mod escape;
 mod file;
+mod guest;
 mod hint;
 mod initrd;
 mod message;
 mod net;
+mod power;
 mod progress;
 mod rom;
+mod run;
+mod session;
 mod share;
 mod signals;
 mod stdio;
@@ -41,10 +45,13 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
-    let Command::Boot(args) = cli.command;
-    watch::start_log(&args);
+    watch::start_log(cli.command.debug());
+    let run = || match &cli.command {
+        Command::Boot(args) => boot::boot(args),
+        Command::Run(args) => run::run(args),
+    };
     // A panic has been reported by now, and the terminal restored.
-    match panic::catch_unwind(|| boot::boot(&args)) {
+    match panic::catch_unwind(run) {
         Ok(Ok(status)) => ExitCode::from(status),
         Ok(Err(error)) => {
             let hint = hint(&error).map_or(String::new(), |hint| format!("; {hint}"));
@@ -74,7 +81,12 @@ fn one_line(message: &str) -> String {
         .collect();
     let paragraph = paragraph.join(" ");
     let text = paragraph.strip_prefix("error: ").unwrap_or(&paragraph);
-    format!("{text} (see replex boot --help)")
+    // The usage line of the message names the command, if one was recognized.
+    let command = match message.contains("Usage: replex run") {
+        true => "run",
+        false => "boot",
+    };
+    format!("{text} (see replex {command} --help)")
 }
 
 #[cfg(test)]
@@ -98,6 +110,8 @@ mod tests {
             (&["boot", "--kernel"], "--kernel"),
             (&["explode"], "explode"),
             (&["boot", "extra"], "extra"),
+            (&["run", "--timeout", "-1"], "--timeout"),
+            (&["run", "--cpus", "4"], "--cpus"),
         ] {
             let args = [&["replex"], args].concat();
             let error = Cli::try_parse_from(&args).unwrap_err();

@@ -1,14 +1,14 @@
 //! Directories of the host that are shared by virtio-fs: the root and the volumes.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use fuse::{Cache, Config, Server};
-use guest_kernels::{Mount, ROOT_TAG, RootChanges, mounts_archive};
+use guest_kernels::{Mount, ROOT_TAG, Root, RootChanges, mounts_archive};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use vmm::devices::virtio::Fs;
 
-use crate::{args::BootArgs, volume::Volume};
+use crate::volume::Volume;
 
 /// A directory of the host as a device.
 pub struct Shared {
@@ -33,7 +33,8 @@ struct Share<'a> {
 
 impl<'a> Share<'a> {
     /// Returns the one for the root.
-    fn of_root(dir: &'a Path, rw: bool) -> Self {
+    fn of_root(dir: &'a Path, changes: RootChanges) -> Self {
+        let rw = changes == RootChanges::Kept;
         Self {
             option: "--root",
             drivers: &["virtiofs", "overlay"],
@@ -75,39 +76,52 @@ impl<'a> Share<'a> {
     }
 }
 
-/// Makes the devices for all directories that `args` name.
-///
-/// # Errors
-/// If a directory cannot be shared.
-pub fn open(args: &BootArgs) -> Result<Vec<Shared>> {
-    let root = args.root.as_deref();
-    let root = root.map(|dir| Share::of_root(dir, args.rw));
-    let volumes = args.volume.iter().enumerate();
-    let volumes = volumes.map(|(index, volume)| Share::of_volume(index, volume));
-    let shares: Vec<_> = root.into_iter().chain(volumes).collect();
-    if shares.is_empty() {
-        return Ok(Vec::new());
-    }
-    // All directories together use half of what the process may open.
-    let descriptors = most_descriptors() / 2 / shares.len();
-    shares.iter().map(|share| share.open(descriptors)).collect()
+/// The directories that a guest gets.
+#[derive(Debug, Default)]
+pub struct Shares {
+    /// The root, and what becomes of changes there.
+    pub root: Option<(PathBuf, RootChanges)>,
+    /// The volumes.
+    pub volumes: Vec<Volume>,
 }
 
-/// Returns the archive that tells init what to mount, empty if that is nothing.
-pub fn archive(args: &BootArgs) -> Vec<u8> {
-    let root = args.root.as_ref().map(|_| match args.rw {
-        true => RootChanges::Kept,
-        false => RootChanges::Dropped,
-    });
-    let mount = |(index, volume): (usize, &Volume)| Mount {
-        tag: tag(index),
-        path: volume.guest.clone(),
-        read_only: volume.read_only,
-    };
-    let mounts: Vec<_> = args.volume.iter().enumerate().map(mount).collect();
-    match (root, mounts.is_empty()) {
-        (None, true) => Vec::new(),
-        _ => mounts_archive(root, &mounts),
+impl Shares {
+    /// Makes the devices.
+    ///
+    /// # Errors
+    /// If a directory cannot be shared.
+    pub fn open(&self) -> Result<Vec<Shared>> {
+        let root = self.root.iter();
+        let root = root.map(|(dir, changes)| Share::of_root(dir, *changes));
+        let volumes = self.volumes.iter().enumerate();
+        let volumes = volumes.map(|(index, volume)| Share::of_volume(index, volume));
+        let shares: Vec<_> = root.chain(volumes).collect();
+        if shares.is_empty() {
+            return Ok(Vec::new());
+        }
+        // All directories together use half of what the process may open.
+        let descriptors = most_descriptors() / 2 / shares.len();
+        shares.iter().map(|share| share.open(descriptors)).collect()
+    }
+
+    /// Returns the archive that tells init what to mount, empty if that is nothing.
+    pub fn archive(&self) -> Vec<u8> {
+        let root = self.root.as_ref();
+        self.archive_with(root.map(|(_, changes)| Root::Directory(*changes)))
+    }
+
+    /// Returns the archive that tells init what to mount, with `root` as the root, empty if that is nothing.
+    pub fn archive_with(&self, root: Option<Root>) -> Vec<u8> {
+        let mount = |(index, volume): (usize, &Volume)| Mount {
+            tag: tag(index),
+            path: volume.guest.clone(),
+            read_only: volume.read_only,
+        };
+        let mounts: Vec<_> = self.volumes.iter().enumerate().map(mount).collect();
+        match (&root, mounts.is_empty()) {
+            (None, true) => Vec::new(),
+            _ => mounts_archive(root.as_ref(), &mounts),
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! Signals that end the program: a thread waits for them, restores the terminal and exits.
+//! Signals that end the program, or tell of another size of the terminal's window: a thread waits for them. At an end it restores
+//! the terminal and exits.
 //!
 //! No signal handler is installed, so nothing has to be async-signal-safe, and the terminal is restored even while the
 //! machine's thread is busy or blocked.
@@ -20,24 +21,34 @@ const ENDING: [Signal; 4] = [
 ];
 
 /// Starts a thread that waits for the signals that end the program. It restores `terminal`, if there is one, and exits with
-/// status 128 + the signal's number.
+/// status 128 + the signal's number. When the window has another size, it calls `resized`, if that is given.
 ///
 /// Call this before other threads are started: they inherit the blocked signals.
 ///
 /// # Errors
 /// If the signals cannot be blocked or the thread cannot be started.
-pub fn exit_on_signals(terminal: Option<Arc<SavedTerminal>>) -> io::Result<()> {
-    let signals: SigSet = ENDING.into_iter().collect();
+pub fn exit_on_signals(
+    terminal: Option<Arc<SavedTerminal>>,
+    resized: Option<Box<dyn Fn() + Send>>,
+) -> io::Result<()> {
+    let mut signals: SigSet = ENDING.into_iter().collect();
+    if resized.is_some() {
+        signals.add(Signal::SIGWINCH);
+    }
     signals.thread_block()?;
     thread::Builder::new()
         .name("signals".into())
-        .spawn(move || wait(&signals, terminal.as_deref()))?;
+        .spawn(move || wait(&signals, terminal.as_deref(), resized))?;
     Ok(())
 }
 
-fn wait(signals: &SigSet, terminal: Option<&SavedTerminal>) {
+fn wait(signals: &SigSet, terminal: Option<&SavedTerminal>, resized: Option<Box<dyn Fn() + Send>>) {
     // sigwait fails only for a set that holds no signal.
-    if let Ok(signal) = signals.wait() {
+    while let Ok(signal) = signals.wait() {
+        if let (Signal::SIGWINCH, Some(resized)) = (signal, &resized) {
+            resized();
+            continue;
+        }
         if let Some(terminal) = terminal {
             terminal.restore();
         }

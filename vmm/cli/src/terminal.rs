@@ -3,6 +3,7 @@
 use std::{
     io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
+    panic,
     sync::Arc,
 };
 
@@ -68,6 +69,16 @@ impl Drop for RawMode {
     }
 }
 
+/// Restores the terminal before the message of a panic is printed.
+pub fn restore_before_panic_message(raw: &RawMode) {
+    let saved = raw.saved();
+    let report = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        saved.restore();
+        report(info);
+    }));
+}
+
 /// Returns the rows and columns of `terminal`, or none if it is not a terminal or does not know them.
 pub fn window_size(terminal: impl AsFd) -> Option<(u16, u16)> {
     let mut size = libc::winsize {
@@ -113,10 +124,10 @@ mod tests {
         let pty = openpty(None, None).unwrap();
         let before = local_flags(&pty.slave);
         let slave = pty.slave.try_clone().unwrap();
-        let panicked = std::panic::catch_unwind(|| {
+        let panicked = panic::catch_unwind(|| {
             let _raw = RawMode::enter(&slave).unwrap();
             // Without a message from the panic hook.
-            std::panic::resume_unwind(Box::new(()));
+            panic::resume_unwind(Box::new(()));
         });
         assert!(panicked.is_err());
         assert_eq!(local_flags(&pty.slave), before);

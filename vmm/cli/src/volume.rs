@@ -1,6 +1,6 @@
-//! A directory of the host that the guest has: `--volume HOST:GUEST[:OPTIONS]`.
+//! A directory of the host that the guest has: `--volume HOST:GUEST[:OPTIONS]`, `--rodir` and `--rwdir [GUEST=]HOST`.
 
-use std::{path::PathBuf, str::FromStr};
+use std::{fmt::Display, path::PathBuf, str::FromStr};
 
 use fuse::Cache;
 
@@ -31,7 +31,10 @@ impl FromStr for Volume {
         if host.is_empty() {
             return Err(USAGE.into());
         }
-        if guest.bytes().all(|byte| byte == b'/') {
+        if guest.split('/').any(|name| name == "..") {
+            return Err("a path in the guest with ..".into());
+        }
+        if guest.split('/').all(|name| matches!(name, "" | ".")) {
             return Err("the guest's root cannot be replaced".into());
         }
         let mut volume = Self {
@@ -55,6 +58,58 @@ impl FromStr for Volume {
             }
         }
         Ok(volume)
+    }
+}
+
+/// A directory of the host with vng's spelling: `[GUEST=]HOST`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedDir {
+    /// Where the guest mounts it, an absolute path; without one it is the host's path.
+    guest: Option<String>,
+    host: PathBuf,
+}
+
+impl FromStr for SharedDir {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // A GUEST is absolute; other equals signs belong to the name.
+        let (guest, host) = match text.split_once('=') {
+            Some((guest, host)) if guest.starts_with('/') => (Some(guest.to_owned()), host),
+            _ => (None, text),
+        };
+        if host.is_empty() {
+            return Err("not [GUEST=]HOST".into());
+        }
+        let host = host.into();
+        Ok(Self { guest, host })
+    }
+}
+
+impl SharedDir {
+    /// Returns the volume that it asks for.
+    ///
+    /// # Errors
+    /// If there is no such directory, or it cannot have a place in the guest.
+    pub fn volume(&self, read_only: bool) -> Result<Volume, String> {
+        let named = |why: &dyn Display| format!("{}: {why}", self.host.display());
+        let guest = match &self.guest {
+            Some(guest) => guest.clone(),
+            None => {
+                let path = self.host.canonicalize().map_err(|error| named(&error))?;
+                let path = path.into_os_string().into_string();
+                path.map_err(|_| named(&"its path is no UTF-8"))?
+            }
+        };
+        if guest.bytes().all(|byte| byte == b'/') {
+            return Err(named(&"the guest's root cannot be replaced"));
+        }
+        Ok(Volume {
+            host: self.host.clone(),
+            guest,
+            read_only,
+            cache: Cache::Auto,
+        })
     }
 }
 
@@ -99,8 +154,41 @@ mod tests {
             "/a:ro",
             "a:/",
             "a://:ro",
+            "a:/.",
+            "a:/..:ro",
+            "a:/b/..",
         ] {
             assert!(text.parse::<Volume>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn directories_in_vngs_spelling_are_parsed() {
+        let dir = |guest: Option<&str>, host: &str| {
+            Ok(SharedDir {
+                guest: guest.map(str::to_owned),
+                host: host.into(),
+            })
+        };
+        assert_eq!("/src=.".parse(), dir(Some("/src"), "."));
+        assert_eq!("/a=b=c".parse(), dir(Some("/a"), "b=c"));
+        assert_eq!("a=b".parse(), dir(None, "a=b"));
+        for text in ["", "/a="] {
+            assert!(text.parse::<SharedDir>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_directory_without_a_place_has_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = dir.path().canonicalize().unwrap();
+        let shared: SharedDir = host.to_str().unwrap().parse().unwrap();
+        let volume = shared.volume(true).unwrap();
+        assert_eq!(volume.guest, host.to_str().unwrap());
+        assert!(volume.read_only);
+        let nothing: SharedDir = "/nonexistent".parse().unwrap();
+        assert!(nothing.volume(true).unwrap_err().contains("/nonexistent"));
+        let root: SharedDir = "/".parse().unwrap();
+        assert!(root.volume(false).unwrap_err().contains("root"));
     }
 }

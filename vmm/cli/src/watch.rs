@@ -6,13 +6,13 @@ use env_logger::Builder;
 use log::LevelFilter;
 use vmm::{Action, Policy, kmod};
 
-use crate::args::BootArgs;
+use crate::args::DebugArgs;
 
 /// Target of the lines that the processor logs about interrupts and exceptions.
 const TARGET: &str = "irq";
 
 /// Returns the policy that `args` ask for.
-pub fn policy(args: &BootArgs) -> Policy {
+pub fn policy(args: &DebugArgs) -> Policy {
     let mut policy = Policy::new();
     match args.trace_irq.as_deref() {
         None => {}
@@ -28,7 +28,7 @@ pub fn policy(args: &BootArgs) -> Policy {
 }
 
 /// Starts the log on standard error: the events traced, and whatever `RUST_LOG` names.
-pub fn start_log(args: &BootArgs) {
+pub fn start_log(args: &DebugArgs) {
     let mut builder = Builder::new();
     builder.filter_level(LevelFilter::Error);
     // Whoever has loaded the module wants to know why it is not used.

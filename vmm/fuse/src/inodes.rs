@@ -151,6 +151,7 @@ impl Inodes {
     /// ESTALE if the guest does not know the inode, or if it is no longer where it was found. Those of openat2(2).
     pub fn file(&mut self, host: &Host, node: u64) -> Result<Arc<OwnedFd>, Errno> {
         // From the inode up to the nearest one that is open.
+        let known = self.known.len();
         let mut closed = Vec::new();
         let mut at = node;
         let mut file = loop {
@@ -160,8 +161,8 @@ impl Inodes {
                 break Arc::clone(file);
             }
             let place = inode.place.clone().ok_or(Errno::STALE)?;
-            // A host that moves directories about may leave places that form a circle.
-            if closed.iter().any(|&(node, _)| node == at) {
+            // A host that moves directories about may leave places that form a circle, which has no end.
+            if closed.len() > known {
                 return Err(Errno::STALE);
             }
             let dir = place.dir;

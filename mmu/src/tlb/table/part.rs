@@ -8,6 +8,7 @@ use super::VIEW_SLOTS;
 use crate::addr::{LinearPage, PAGE_SIZE};
 use crate::paging::{Access, Privilege};
 use crate::shadow::LazyShadow;
+use crate::tlb::space_set::SpaceSet;
 use crate::tlb::view::{SlotId, View, ViewSet};
 
 /// log2 of the linear pages of a *region*, whose slots fill one host page of a table.
@@ -43,6 +44,11 @@ impl Residency {
     /// Host memory that the part takes, in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Whether no slot is filled, as far as is known without a look at each.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.summary.iter().all(|regions| *regions == 0)
     }
 
     /// Whether the slot may be filled.
@@ -101,10 +107,10 @@ pub(crate) struct Part<'a> {
     pub(super) fetch_epochs: &'a mut [u64; 2],
     /// Count of emptied fetch slots that all spaces share.
     pub(super) shared_epoch: &'a mut u64,
-    /// Bits of the sets with windows in which fetch slots of programs were emptied.
-    pub(super) windowed_losses: &'a mut u32,
-    /// The bit there of the part's set; 0 for the shared part.
-    pub(super) set_bit: u32,
+    /// The sets with windows in which fetch slots of programs were emptied.
+    pub(super) windowed_losses: &'a mut SpaceSet,
+    /// The part's set; none for the shared part.
+    pub(super) spaces: SpaceSet,
     /// Count of the times that slots of any view were emptied.
     pub(super) drops: &'a mut u64,
     /// The window on the part.
@@ -147,30 +153,38 @@ impl Part<'_> {
     pub(crate) fn clear(&mut self, views: ViewSet, pages: Range<u32>) {
         let views = views.with_code();
         let pages = pages.start.max(self.pages.start)..pages.end.min(self.pages.end);
-        let mut from = pages.start >> REGION_SHIFT;
-        while let Some(region) = self.residency.next_touched(from as usize) {
+        if pages.len() == 1 {
+            return self.clear_in(pages.start as usize >> REGION_SHIFT, views, pages);
+        }
+        let mut from = pages.start as usize >> REGION_SHIFT;
+        while let Some(region) = self.residency.next_touched(from) {
             let first = (region as u32) << REGION_SHIFT;
             let whole = first..first + (1 << REGION_SHIFT);
             if whole.start >= pages.end {
                 break;
             }
             let here = whole.start.max(pages.start)..whole.end.min(pages.end);
-            let touched = self.residency.touched[region].and(views);
-            for view in touched.iter() {
-                self.empty(view, here.clone());
-            }
+            self.clear_in(region, views, here.clone());
             if here == whole {
-                self.residency.emptied(region, touched);
+                self.residency.emptied(region, views);
             }
-            from = region as u32 + 1;
+            from = region + 1;
+        }
+    }
+
+    /// Empties the slots of `views` for `pages`, which are in the region.
+    #[inline]
+    fn clear_in(&mut self, region: usize, views: ViewSet, pages: Range<u32>) {
+        for view in self.residency.touched[region].and(views).iter() {
+            self.empty(view, pages.clone());
         }
     }
 
     fn empty(&mut self, view: View, pages: Range<u32>) {
         let slots = self.slots(view, pages.clone());
-        // Eight at a time, without a branch for each.
+        // Many at a time, without a branch for each.
         let filled = |slots: &[u64]| slots.iter().fold(0, |all, slot| all | slot) != 0;
-        if !slots.chunks(8).any(filled) {
+        if !slots.chunks(64).any(filled) {
             return;
         }
         slots.fill(0);
@@ -180,7 +194,7 @@ impl Part<'_> {
             self.fetch_epochs[view.privilege() as usize] += 1;
             *self.shared_epoch += u64::from(self.pages.start != 0);
             if self.window.is_some() && view.privilege() == Privilege::User {
-                *self.windowed_losses |= self.set_bit;
+                self.windowed_losses.add(self.spaces);
             }
         }
     }

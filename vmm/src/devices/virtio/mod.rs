@@ -18,6 +18,7 @@
 
 mod blk;
 mod common;
+mod console;
 mod device;
 mod fs;
 mod interrupt;
@@ -31,6 +32,7 @@ mod transport;
 mod worker;
 
 pub use blk::{Disk, DiskConfig, DiskConfigError, DiskError, DiskFormat};
+pub use console::{ConsoleHandle, ConsolePort, VirtioConsole};
 pub use device::VirtioDevice;
 pub use fs::{Fs, TagError};
 pub use interrupt::Interrupt;

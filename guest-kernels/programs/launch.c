@@ -1,0 +1,147 @@
+/*
+ * launch: the program of /init that runs one command and passes its streams on.
+ *
+ *     launch COMMAND ROOT [TERMINAL]
+ *
+ * COMMAND is a file of strings, each with its NUL (src/initramfs/launch.rs writes it): user, working directory, rows and
+ * columns of the terminal, number of arguments, arguments, environment. ROOT is the directory that becomes the command's
+ * root. With TERMINAL, the command leads a session on that terminal. Without one, its streams are pipes, which can be
+ * opened again as /dev/stdout and the like, where a port of a virtio console cannot. Their other ends lead to descriptors
+ * of launch's own:
+ *
+ *     3 ──► stdin │ command │ stdout ──► 4
+ *                 │         │ stderr ──► 5
+ *
+ * When the command has ended, what is left in its pipes is passed on; nobody waits for other processes that hold them.
+ * Then launch prints "exit STATUS" or "signal NUMBER" on its standard output. If the command cannot be executed, the child
+ * says so on its own standard error and exits with 126 or 127, as shells do.
+ */
+
+#include "command.h"
+#include "relay.h"
+#include "system.h"
+
+static int wait_for(int child)
+{
+	int status;
+
+	while (syscall4(SYS_WAIT4, child, (int)&status, 0, 0) == -EINTR)
+		;
+	return status;
+}
+
+/* Runs the command with pipes. Returns its wait status. */
+static int run_with_pipes(struct command *command, const char *root)
+{
+	static struct relay relays[3];
+	int pipes[3][2], theirs[3], stream, child, ended, status, moved;
+	u64 sigchld = 1ull << (SIGCHLD - 1), sigpipe = 1ull << (SIGPIPE - 1);
+	struct pollfd polls[4];
+
+	/* An end of input that the command has closed is an error of writing, not a signal. */
+	mask_signals(sigchld | sigpipe);
+	ended = syscall4(SYS_SIGNALFD4, -1, (int)&sigchld, sizeof(sigchld), O_CLOEXEC);
+	for (stream = 0; stream < 3; stream++) {
+		if (syscall3(SYS_PIPE2, (int)pipes[stream], O_CLOEXEC, 0) < 0)
+			quit(1);
+		/* Of input, the command has the end to read from. */
+		theirs[stream] = pipes[stream][stream != 0];
+		if (stream)
+			connect(&relays[stream], pipes[stream][0], 3 + stream);
+		else
+			connect(&relays[stream], 3, pipes[stream][1]);
+	}
+	child = syscall3(SYS_FORK, 0, 0, 0);
+	if (child < 0)
+		quit(1);
+	if (!child) {
+		for (stream = 0; stream < 3; stream++)
+			syscall3(SYS_DUP2, theirs[stream], stream, 0);
+		syscall3(SYS_SETSID, 0, 0, 0);
+		become(command, root, theirs);
+	}
+	for (stream = 0; stream < 3; stream++)
+		syscall3(SYS_CLOSE, theirs[stream], 0, 0);
+	do {
+		moved = 0;
+		for (stream = 0; stream < 3; stream++) {
+			moved |= move_some(&relays[stream]);
+			polls[stream] = awaited(&relays[stream]);
+		}
+		polls[3] = (struct pollfd){ ended, POLLIN, 0 };
+		syscall3(SYS_POLL, (int)polls, 4, moved ? 0 : -1);
+	} while (!polls[3].revents);
+	status = wait_for(child);
+	for (stream = 1; stream < 3; stream++)
+		drain(&relays[stream]);
+	return status;
+}
+
+/* Opens a terminal, which may not be ready yet. */
+static int open_terminal(const char *path)
+{
+	int tries, fd = -1;
+
+	for (tries = 0; tries < 500; tries++) {
+		fd = syscall3(SYS_OPEN, (int)path, O_RDWR | O_NOCTTY | O_CLOEXEC, 0);
+		if (fd >= 0)
+			break;
+		syscall3(SYS_POLL, 0, 0, 10);
+	}
+	return fd;
+}
+
+struct winsize {
+	unsigned short rows, columns, width, height;
+};
+
+/* Runs the command on a terminal. Returns its wait status. */
+static int run_on_terminal(struct command *command, const char *root, const char *terminal)
+{
+	int fd = open_terminal(terminal), child, stream;
+	struct winsize size = { command->rows, command->columns, 0, 0 };
+
+	if (fd < 0)
+		quit(1);
+	if (size.rows)
+		syscall3(SYS_IOCTL, fd, TIOCSWINSZ, (int)&size);
+	child = syscall3(SYS_FORK, 0, 0, 0);
+	if (child < 0)
+		quit(1);
+	if (!child) {
+		syscall3(SYS_SETSID, 0, 0, 0);
+		syscall3(SYS_IOCTL, fd, TIOCSCTTY, 1);
+		for (stream = 0; stream < 3; stream++)
+			syscall3(SYS_DUP2, fd, stream, 0);
+		become(command, root, 0);
+	}
+	return wait_for(child);
+}
+
+/* Makes the links that programs expect in /dev. */
+static void make_links(void)
+{
+	syscall3(SYS_SYMLINK, (int)"/proc/self/fd", (int)"/dev/fd", 0);
+	syscall3(SYS_SYMLINK, (int)"fd/0", (int)"/dev/stdin", 0);
+	syscall3(SYS_SYMLINK, (int)"fd/1", (int)"/dev/stdout", 0);
+	syscall3(SYS_SYMLINK, (int)"fd/2", (int)"/dev/stderr", 0);
+}
+
+void start(int argc, char **argv)
+{
+	static struct command command;
+	char line[32], *end = line;
+	int status;
+
+	if (argc < 3 || !read_command(argv[1], &command))
+		quit(1);
+	make_links();
+	status = argc > 3 ? run_on_terminal(&command, argv[2], argv[3]) : run_with_pipes(&command, argv[2]);
+	if (status & 0x7f)
+		end = append_number(append(end, "signal "), status & 0x7f);
+	else
+		end = append_number(append(end, "exit "), status >> 8 & 0xff);
+	*end++ = '\n';
+	write_all(1, line, end - line);
+	quit(0);
+}

@@ -1,0 +1,124 @@
+/*
+ * Linux's system calls for i386, by int $0x80, and the few functions that would come from a library; what all programs here are made of. They are
+ * freestanding.
+ */
+#ifndef SYSTEM_H
+#define SYSTEM_H
+
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+enum syscall {
+	SYS_EXIT = 1,
+	SYS_FORK = 2,
+	SYS_READ = 3,
+	SYS_WRITE = 4,
+	SYS_OPEN = 5,
+	SYS_CLOSE = 6,
+	SYS_UNLINK = 10,
+	SYS_EXECVE = 11,
+	SYS_CHDIR = 12,
+	SYS_LSEEK = 19,
+	SYS_MOUNT = 21,
+	SYS_MKDIR = 39,
+	SYS_RMDIR = 40,
+	SYS_IOCTL = 54,
+	SYS_CHROOT = 61,
+	SYS_DUP2 = 63,
+	SYS_SETSID = 66,
+	SYS_SETHOSTNAME = 74,
+	SYS_SYMLINK = 83,
+	SYS_MMAP = 90,
+	SYS_WAIT4 = 114,
+	SYS_POLL = 168,
+	SYS_RT_SIGPROCMASK = 175,
+	SYS_SETGROUPS32 = 206,
+	SYS_FCHOWN32 = 207,
+	SYS_SETUID32 = 213,
+	SYS_SETGID32 = 214,
+	SYS_GETDENTS64 = 220,
+	SYS_FCNTL64 = 221,
+	SYS_SIGNALFD4 = 327,
+	SYS_PIPE2 = 331,
+	SYS_FINIT_MODULE = 350,
+	SYS_SOCKET = 359,
+};
+
+#define O_RDONLY 0
+#define O_WRONLY 1
+#define O_RDWR 2
+#define O_CREAT 0100
+#define O_NOCTTY 0400
+#define O_TRUNC 01000
+#define O_NONBLOCK 04000
+#define O_CLOEXEC 02000000
+#define SEEK_END 2
+#define SEEK_SET 0
+#define F_SETFD 2
+#define F_GETFL 3
+#define F_SETFL 4
+#define FD_CLOEXEC 1
+#define PROT_READ 1
+#define PROT_WRITE 2
+#define MAP_PRIVATE 2
+#define MAP_ANONYMOUS 0x20
+#define POLLIN 1
+#define POLLOUT 4
+#define TCSBRK 0x5409
+#define TIOCSCTTY 0x540e
+#define TIOCSWINSZ 0x5414
+#define SIG_SETMASK 2
+#define SIGPIPE 13
+#define SIGCHLD 17
+
+#define ENOENT 2
+#define EINTR 4
+#define E2BIG 7
+#define ENOEXEC 8
+#define EAGAIN 11
+#define EACCES 13
+#define ENOTDIR 20
+
+/* Exit statuses of a command that cannot be executed (POSIX, Shell Command Language, 2.8.2 Exit Status for Commands). */
+#define CANNOT_EXECUTE 126
+#define NOT_FOUND 127
+
+/* The content of a file. */
+struct text {
+	char *bytes;
+	u32 len;
+};
+
+/* The program, which `_start` calls. */
+void start(int argc, char **argv);
+
+int syscall5(int number, int a, int b, int c, int d, int e);
+int syscall4(int number, int a, int b, int c, int d);
+int syscall3(int number, int a, int b, int c);
+void quit(int status) __attribute__((noreturn));
+
+u32 length(const char *text);
+int equal(const char *a, const char *b);
+
+/* Copies text to `to`, without a NUL, and returns the end. */
+char *append(char *to, const char *text);
+char *append_number(char *to, u32 number);
+
+/* The number that is the whole of `text`, or -1. */
+int number(const char *text);
+
+void write_all(int fd, const char *bytes, u32 len);
+
+/* Ends the process with a message "replex: WHAT: WHY" on standard error. */
+void fail(int status, const char *what, const char *why) __attribute__((noreturn));
+
+/* Memory of `len` bytes, zeroes, that is never given back. */
+void *allocate(u32 len);
+
+/* Reads a file, with a NUL behind it. Returns whether it could be read. */
+int read_file(const char *path, struct text *text);
+
+/* Blocks these signals and no others. */
+void mask_signals(u64 mask);
+
+#endif

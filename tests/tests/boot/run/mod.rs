@@ -1,0 +1,8 @@
+//! `replex run`: streams, arguments, roots, users, terminals and ends of commands.
+
+mod command;
+mod ends;
+mod root;
+mod streams;
+mod terminal;
+mod unprivileged;

@@ -1,0 +1,54 @@
+//! The guest: its kernel, base archive and modules, fetched if need be.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use guest_kernels::{Guest, GuestImages, Stage};
+use vmm::{Kernel, loader::Cache};
+
+use crate::{args::KernelArgs, file, message::report_progress, progress::Unpacking};
+
+/// Returns the kernel and the base archive of `guest`. Fetches them if need be.
+///
+/// # Errors
+/// If the guest cannot be fetched.
+pub fn images(guest: Guest) -> Result<GuestImages> {
+    guest_kernels::fetch(guest, &mut |stage: &Stage| {
+        report_progress(&stage.to_string())
+    })
+    .with_context(|| format!("guest {guest}"))
+}
+
+/// Returns the archive with the modules `drivers` of the guest that is fetched. Fetches it if need be. A kernel of the user's is
+/// to have its drivers. They may replace an incomplete guest in the cache, so they come before [`images`].
+///
+/// # Errors
+/// If the guest cannot be fetched.
+pub fn modules(args: &KernelArgs, drivers: &[&str]) -> Result<Vec<u8>> {
+    if args.kernel.is_some() || drivers.is_empty() {
+        return Ok(Vec::new());
+    }
+    guest_kernels::modules_archive(args.guest, drivers, &mut |stage: &Stage| {
+        report_progress(&stage.to_string())
+    })
+    .with_context(|| format!("modules of guest {}", args.guest))
+}
+
+/// The size in bytes of the largest kernel file that is read. One with debugging information has some hundred MiB.
+const MOST_KERNEL: u64 = 1 << 30;
+
+/// Reads the kernel at `path` and unpacks it.
+///
+/// # Errors
+/// If it cannot be read, or is no kernel for this machine.
+pub fn read_kernel(path: &Path) -> Result<Kernel> {
+    let name = || format!("kernel {}", path.display());
+    let Ok(file) = file::read(path, MOST_KERNEL).with_context(name)? else {
+        bail!("{}: larger than {} GiB", name(), MOST_KERNEL >> 30);
+    };
+    let mut unpacking = Unpacking::of(path);
+    Kernel::read(file, Cache::of_user().as_ref(), &mut |bytes| {
+        unpacking.done(bytes)
+    })
+    .with_context(name)
+}

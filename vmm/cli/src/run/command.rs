@@ -1,0 +1,188 @@
+//! The command that the guest gets.
+
+use std::{
+    env,
+    ffi::OsString,
+    io::{self, IsTerminal as _},
+    os::unix::ffi::{OsStrExt as _, OsStringExt as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use guest_kernels::{GuestCommand, GuestTerminal};
+
+use super::{environment::Environment, root::ImageConfig};
+use crate::{args::RunArgs, share::Shares, terminal::window_size};
+
+/// The program that runs where nobody names one.
+const SHELL: &str = "/bin/sh";
+
+/// Returns the command that `args` and the image ask for. It works in a directory of `shares` if `--pwd` says so.
+///
+/// # Errors
+/// If an option makes no sense.
+pub fn guest_command(args: &RunArgs, image: &ImageConfig, shares: &Shares) -> Result<GuestCommand> {
+    let named = program(args, image);
+    let at_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
+    let on_terminal = args.tty || named.is_empty() && at_terminal;
+    if args.tty && args.interactive && !io::stdin().is_terminal() {
+        bail!("-t and -i: standard input is not a terminal");
+    }
+    let program = match (named.is_empty(), on_terminal) {
+        (false, _) => named,
+        (true, false) => vec![SHELL.into()],
+        (true, true) => vec![SHELL.into(), "-l".into()],
+    };
+    let mut environment = Environment::new(on_terminal);
+    environment.add_image(&image.env);
+    environment.add_options(&args.env)?;
+    let user = args.user.clone().or_else(|| image.user.clone());
+    Ok(GuestCommand {
+        args: program.into_iter().map(OsString::into_vec).collect(),
+        env: environment.into_variables(),
+        user: user.unwrap_or_default(),
+        folder: folder(args, image, shares)?,
+        terminal: on_terminal.then(|| GuestTerminal {
+            size: window_size(io::stdin()).or_else(|| window_size(io::stdout())),
+        }),
+    })
+}
+
+/// The program and its arguments, or nothing if nobody names one.
+fn program(args: &RunArgs, image: &ImageConfig) -> Vec<OsString> {
+    let (mut program, rest) = match &args.entrypoint {
+        // As with other programs of this kind, an empty one only takes the image's away.
+        Some(own) if own.is_empty() => (Vec::new(), [].as_slice()),
+        Some(own) => (vec![own.clone()], [].as_slice()),
+        None => (image.entrypoint.clone(), image.cmd.as_slice()),
+    };
+    let rest = match args.command.is_empty() {
+        true => rest,
+        false => &args.command,
+    };
+    program.extend_from_slice(rest);
+    program
+}
+
+/// The working directory, empty if nobody names one.
+fn folder(args: &RunArgs, image: &ImageConfig, shares: &Shares) -> Result<Vec<u8>> {
+    if args.pwd {
+        let current = env::current_dir().context("--pwd")?;
+        return match in_guest(&current, shares) {
+            Some(folder) => Ok(folder.into_os_string().into_vec()),
+            None => bail!(
+                "--pwd: the guest does not have {}; --rwdir . shares it",
+                current.display()
+            ),
+        };
+    }
+    match (&args.workdir, &image.workdir) {
+        (Some(folder), _) if !folder.is_absolute() => {
+            bail!("--workdir {}: not an absolute path", folder.display())
+        }
+        (Some(folder), _) | (None, Some(folder)) => Ok(folder.as_os_str().as_bytes().to_vec()),
+        (None, None) => Ok(Vec::new()),
+    }
+}
+
+/// The place in the guest of the host's directory `path`, if it has one. A later volume may cover what is below it.
+fn in_guest(path: &Path, shares: &Shares) -> Option<PathBuf> {
+    let volumes = shares.volumes.iter().rev();
+    let volumes = volumes.map(|volume| (volume.host.as_path(), Path::new(&volume.guest)));
+    let root = shares
+        .root
+        .iter()
+        .map(|(dir, _)| (dir.as_path(), Path::new("/")));
+    volumes.chain(root).find_map(|(host, guest)| {
+        let host = host.canonicalize().ok()?;
+        let rest = path.strip_prefix(host).ok()?;
+        // Nothing to join would leave a slash at the end.
+        let is_itself = rest.as_os_str().is_empty();
+        Some(if is_itself {
+            guest.into()
+        } else {
+            guest.join(rest)
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+    use guest_kernels::RootChanges;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    fn parse(args: &[&str]) -> RunArgs {
+        let args = [&["replex", "run"], args].concat();
+        match Cli::try_parse_from(args).unwrap().command {
+            Command::Run(args) => *args,
+            Command::Boot(_) => unreachable!(),
+        }
+    }
+
+    fn image() -> ImageConfig {
+        ImageConfig {
+            entrypoint: vec!["/entry".into(), "point".into()],
+            cmd: vec!["default".into()],
+            env: vec!["A=image".into(), "B=image".into()],
+            workdir: Some("/work".into()),
+            user: Some("nobody".into()),
+        }
+    }
+
+    #[test]
+    fn programs_are_put_together_as_usual() {
+        for (args, expected) in [
+            (&[][..], &["/entry", "point", "default"][..]),
+            (&["--", "a", "-b"], &["/entry", "point", "a", "-b"]),
+            (&["--entrypoint", "sh"], &["sh"]),
+            (&["--entrypoint", "sh", "--", "-c", "x"], &["sh", "-c", "x"]),
+            (&["--entrypoint", "", "--", "ls"], &["ls"]),
+            (&["--entrypoint", ""], &[]),
+        ] {
+            assert_eq!(program(&parse(args), &image()), expected, "{args:?}");
+        }
+        assert!(program(&parse(&[]), &ImageConfig::default()).is_empty());
+    }
+
+    #[test]
+    fn options_go_before_the_image() {
+        let shares = Shares::default();
+        let command = guest_command(&parse(&["--", "x"]), &image(), &shares).unwrap();
+        assert_eq!(command.user, "nobody");
+        assert_eq!(command.folder, b"/work");
+        assert!(command.env.contains(&b"A=image".to_vec()));
+        let args = ["-u", "0:5", "-w", "/", "-e", "A=mine", "--", "x"];
+        let command = guest_command(&parse(&args), &image(), &shares).unwrap();
+        assert_eq!(
+            (command.user.as_str(), &*command.folder),
+            ("0:5", &b"/"[..])
+        );
+        assert!(command.env.contains(&b"A=mine".to_vec()));
+        assert!(!command.env.contains(&b"A=image".to_vec()));
+        assert_eq!(command.terminal, None);
+        let relative = guest_command(&parse(&["-w", "src"]), &image(), &shares);
+        assert!(relative.unwrap_err().to_string().contains("--workdir src"));
+    }
+
+    #[test]
+    fn the_current_directory_is_found_in_what_the_guest_has() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().canonicalize().unwrap();
+        let share = dir.join("share");
+        std::fs::create_dir_all(share.join("sub")).unwrap();
+        let volume = format!("{}:/src", share.display());
+        let shares = Shares {
+            root: Some((dir.clone(), RootChanges::Dropped)),
+            volumes: vec![volume.parse().unwrap()],
+        };
+        let found = |path: &Path| in_guest(path, &shares);
+        assert_eq!(found(&dir), Some("/".into()));
+        assert_eq!(found(&dir.join("other")), Some("/other".into()));
+        assert_eq!(found(&share), Some("/src".into()));
+        assert_eq!(found(&share.join("sub")), Some("/src/sub".into()));
+        assert_eq!(found(Path::new("/nowhere")), None);
+    }
+}
