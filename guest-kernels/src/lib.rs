@@ -16,7 +16,9 @@ mod progress;
 pub mod test_kernel;
 pub mod tiny;
 
-pub use cache::{GuestImages, HostFiles, fetch, fetch_host, modules_archive, refresh};
+pub use cache::{
+    GuestImages, HostFiles, cache_folder, fetch, fetch_host, modules_archive, refresh,
+};
 pub use error::FetchError;
 pub use guest::{Guest, UnknownGuest};
 pub use host::{HostKernel, UnknownHostKernel};
