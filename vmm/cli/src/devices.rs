@@ -5,7 +5,7 @@ use vmm::{
     Vm,
     devices::{
         pci::PciHost,
-        virtio::{Disk, Rng, VirtioDevice, VirtioPci},
+        virtio::{Disk, Rng, VirtioDevice, VirtioDevices},
     },
 };
 
@@ -77,10 +77,10 @@ pub fn attach(devices: Vec<Wanted>, vm: &mut Vm) -> Result<()> {
     if devices.is_empty() {
         return Ok(());
     }
-    let mut pci = PciHost::new().context("PCI")?;
+    let mut virtio = VirtioDevices::default();
     for Wanted { option, device, .. } in devices {
-        let function = VirtioPci::new(device, pci.doorbell()).with_context(|| option.clone())?;
-        pci.add(function).context(option)?;
+        virtio.add(option, device);
     }
+    let pci = virtio.into_host()?;
     vm.attach(PciHost::resources(), pci).context("PCI")
 }

@@ -19,6 +19,7 @@
 mod blk;
 mod common;
 mod device;
+mod devices;
 mod fs;
 mod interrupt;
 mod layout;
@@ -32,6 +33,7 @@ mod worker;
 
 pub use blk::{Disk, DiskConfig, DiskConfigError, DiskError, DiskFormat};
 pub use device::VirtioDevice;
+pub use devices::{VirtioDevices, VirtioDevicesError};
 pub use fs::{Fs, TagError};
 pub use interrupt::Interrupt;
 pub use net::Net;
