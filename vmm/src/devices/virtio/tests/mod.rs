@@ -2,5 +2,6 @@
 
 pub mod driver;
 pub mod echo;
+mod ends;
 mod rings;
 mod transport;
