@@ -50,7 +50,7 @@ pub fn open(args: &BootArgs) -> Result<Vec<Wanted>> {
             device: Box::new(shared.device),
         });
     }
-    if let Some(card) = net::card(args.net, &args.publish)? {
+    if let Some(card) = net::card(&args.net, &args.publish)? {
         devices.push(Wanted {
             option: "--net".into(),
             drivers: &["virtio_net"],
