@@ -3,5 +3,6 @@
 pub mod driver;
 pub mod echo;
 mod ends;
+mod hostile;
 mod rings;
 mod transport;
