@@ -62,7 +62,11 @@
 //!
 //! A machine that stands still is saved as plain data and goes on in this process or another ([`Vm::save`], [`Vm::restore`]).
 //!
-//! `examples/two_machines.rs` boots two Linux machines at once and lets them talk to each other.
+//! Disks, shared directories, networks and random numbers are virtio devices behind a host bridge of PCI, which
+//! [`devices::virtio::VirtioDevices`] puts together.
+//!
+//! `examples/two_machines.rs` boots two Linux machines at once and lets them talk to each other; `examples/devices.rs` gives one
+//! a disk and a directory.
 
 pub mod board;
 pub mod bus;
@@ -88,7 +92,7 @@ pub mod tsc;
 pub mod vm;
 
 // The machine's interface names their types: no program needs to depend on these crates itself.
-pub use {irq, mmu, net, sbe};
+pub use {fuse, irq, mmu, net, sbe};
 
 pub use board::Board;
 pub use bus::{

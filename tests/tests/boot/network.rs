@@ -4,9 +4,12 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream, UdpSocket},
     thread,
+    time::Duration,
 };
 
 use guest_kernels::Guest;
+use socket2::SockRef;
+use tests::report::report;
 
 use crate::program::{Boot, Ended};
 
@@ -191,6 +194,88 @@ fn the_guest_serves_a_published_port() {
         ));
     assert_lines(&ended, &["done"]);
     client.join().unwrap();
+}
+
+/// Servers that vanish: before the answer, and in the middle of it.
+#[test]
+fn a_server_that_vanishes_is_a_clean_error() {
+    let Some(boot) = Boot::of(Guest::Debian686Pae) else {
+        return;
+    };
+    let mut count = 0;
+    let (port, server) = serve(2, move |mut stream| {
+        count += 1;
+        if count == 2 {
+            let mut reader = BufReader::new(&stream);
+            read_header(&mut reader);
+            stream
+                .write_all(b"HTTP/1.0 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+                .unwrap();
+            stream.write_all(&[7; 100_000]).unwrap();
+            // It ends by a reset.
+            let socket = SockRef::from(&stream);
+            socket.set_linger(Some(Duration::ZERO)).unwrap();
+        }
+    });
+    let ended = boot.with("--net", "user,host-loopback").exec(&format!(
+        "wget -q -O /dev/null http://10.0.2.2:{port}/ 2>&1; echo $?
+         wget -q -O /dev/null http://10.0.2.2:{port}/ 2>&1; echo $?
+         ping -c 1 -q 10.0.2.2 | grep -o ' 0% packet loss'"
+    ));
+    let expected = [
+        "wget: error getting response",
+        "1",
+        "wget: connection closed prematurely",
+        "1",
+        " 0% packet loss",
+    ];
+    assert_lines(&ended, &expected);
+    server.join().unwrap();
+}
+
+#[test]
+fn datagrams_are_echoed() {
+    let Some(boot) = Boot::of(Guest::Debian686) else {
+        return;
+    };
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = socket.local_addr().unwrap().port();
+    thread::spawn(move || {
+        let mut datagram = vec![0; 65536];
+        while let Ok((len, from)) = socket.recv_from(&mut datagram) {
+            socket.send_to(&datagram[..len], from).unwrap();
+        }
+    });
+    let ended = boot.with("--net", "user,host-loopback").exec(&format!(
+        "(echo one; sleep 1000) | nc -u 10.0.2.2 {port} > /tmp/answer &
+         until [ -s /tmp/answer ]; do sleep 0.1; done
+         cat /tmp/answer"
+    ));
+    assert_lines(&ended, &["one"]);
+}
+
+/// The prefix comes by a router advertisement, and the guest makes its address of it.
+#[test]
+fn the_guest_reaches_the_hosts_loopback_by_ipv6() {
+    let Some(boot) = Boot::of(Guest::Debian686Pae) else {
+        return;
+    };
+    let Ok(listener) = TcpListener::bind("[::1]:0") else {
+        report("skipped: the host has no IPv6");
+        return;
+    };
+    let port = listener.local_addr().unwrap().port();
+    let server = thread::spawn(move || answer(listener.accept().unwrap().0));
+    let ended = boot.with("--net", "user,host-loopback").exec(&format!(
+        "address() {{ ip -6 addr show dev eth0 | grep 'inet6 fec0::' | grep -v tentative; }}
+         until address > /dev/null; do sleep 0.1; done
+         ip -6 route | grep -o 'default via fe80::2'
+         ping -6 -c 1 -q fec0::2 | grep -o ' 0% packet loss'
+         wget -q -O - http://[fec0::2]:{port}/ | wc -c"
+    ));
+    let size = (8 << 20).to_string();
+    assert_lines(&ended, &["default via fe80::2", " 0% packet loss", &size]);
+    server.join().unwrap();
 }
 
 #[test]

@@ -38,9 +38,9 @@ const CMDLINE_EXEC: &str = "quiet loglevel=3";
 /// If the arguments, or the files that they name, cannot be used.
 pub fn boot(args: &BootArgs) -> Result<u8> {
     let roms = read_roms(args)?;
-    let network = args.devices.net.unwrap_or(Network::None);
+    let network = args.devices.net.clone().unwrap_or(Network::None);
     let shares = shares(args);
-    let devices = devices::open(&args.devices, network, &shares)?;
+    let devices = devices::open(&args.devices, &network, &shares)?;
     let mut vm = match args.kernel.kernel.is_none() && !args.rom.is_empty() {
         true => start_in_rom(args, &roms)?,
         false => boot_kernel(args, &roms, &devices::drivers(&devices))?,
@@ -48,7 +48,7 @@ pub fn boot(args: &BootArgs) -> Result<u8> {
     drop(roms);
     power::observe(&args.debug, &mut vm)?;
     // All that the machine needs of the host is open.
-    let needed = confinement::needed(&shares, network, args.debug.gdb.as_ref());
+    let needed = confinement::needed(&shares, &network, args.debug.gdb.as_ref());
     let sandbox = Sandbox::enter(args.machine.sandbox, &needed)?;
     devices::attach(devices, &mut vm, &sandbox.threads())?;
     run(args, &mut vm, sandbox)

@@ -113,7 +113,7 @@ impl Sandbox {
 }
 
 /// The files that a machine needs while it runs: the directories that it shares, and what its network and gdb take.
-pub fn needed(shares: &Shares, network: Network, gdb: Option<&Address>) -> Vec<Shared> {
+pub fn needed(shares: &Shares, network: &Network, gdb: Option<&Address>) -> Vec<Shared> {
     let directory = |path: &Path, read_only| Shared {
         path: path.to_owned(),
         access: match read_only {
@@ -126,7 +126,7 @@ pub fn needed(shares: &Shares, network: Network, gdb: Option<&Address>) -> Vec<S
     let volumes = shares.volumes.iter();
     let volumes = volumes.map(|volume| directory(&volume.host, volume.read_only));
     let mut needed: Vec<_> = root.chain(volumes).collect();
-    if network != Network::None {
+    if matches!(network, Network::User { .. }) {
         needed.extend(resolvers(&Config::default().resolv_conf));
     }
     if let Some(Address::Unix(socket)) = gdb {

@@ -5,7 +5,7 @@ use vmm::{
     Threads, Vm,
     devices::{
         pci::PciHost,
-        virtio::{Disk, Rng, VirtioDevice, VirtioPci},
+        virtio::{Disk, Rng, VirtioDevice, VirtioDevices},
     },
 };
 
@@ -47,7 +47,7 @@ impl Wanted {
 ///
 /// # Errors
 /// If the host does not grant it, or a file cannot be used.
-pub fn open(args: &DeviceArgs, network: Network, shares: &Shares) -> Result<Vec<Wanted>> {
+pub fn open(args: &DeviceArgs, network: &Network, shares: &Shares) -> Result<Vec<Wanted>> {
     let mut devices = Vec::new();
     for config in &args.disk {
         let option = format!("--disk {}", config.path.display());
@@ -86,11 +86,10 @@ pub fn attach(devices: Vec<Wanted>, vm: &mut Vm, threads: &Threads) -> Result<()
     if devices.is_empty() {
         return Ok(());
     }
-    let mut pci = PciHost::new().context("PCI")?;
+    let mut virtio = VirtioDevices::default();
     for Wanted { option, device, .. } in devices {
-        let function = VirtioPci::with_threads(device, pci.doorbell(), threads)
-            .with_context(|| option.clone())?;
-        pci.add(function).context(option)?;
+        virtio.add(option, device);
     }
+    let pci = virtio.into_host(threads)?;
     vm.attach(PciHost::resources(), pci).context("PCI")
 }

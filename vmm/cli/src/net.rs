@@ -1,6 +1,6 @@
 //! The network of `--net` and `--publish`.
 
-use std::str::FromStr;
+use std::{path::PathBuf, str::FromStr};
 
 use anyhow::{Context, Result, bail};
 use vmm::{
@@ -9,7 +9,7 @@ use vmm::{
 };
 
 /// The network that a guest gets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Network {
     /// None: not even a card.
     None,
@@ -18,13 +18,21 @@ pub enum Network {
         /// Whether the gateway's address leads to the host's loopback.
         host_loopback: bool,
     },
+    /// That of another program, which listens at this Unix socket and takes frames as passt does.
+    Passt(PathBuf),
 }
 
 impl FromStr for Network {
     type Err = String;
 
-    /// Parses `none`, `user` or `user,host-loopback`.
+    /// Parses `none`, `user`, `user,host-loopback` or `passt=SOCKET`.
     fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(socket) = text
+            .strip_prefix("passt=")
+            .filter(|socket| !socket.is_empty())
+        {
+            return Ok(Self::Passt(socket.into()));
+        }
         match text {
             "none" => Ok(Self::None),
             "user" => Ok(Self::User {
@@ -33,7 +41,7 @@ impl FromStr for Network {
             "user,host-loopback" => Ok(Self::User {
                 host_loopback: true,
             }),
-            _ => Err("not one of none, user and user,host-loopback".into()),
+            _ => Err("not one of none, user, user,host-loopback and passt=SOCKET".into()),
         }
     }
 }
@@ -42,13 +50,17 @@ impl FromStr for Network {
 ///
 /// # Errors
 /// If ports are to be published without a network, or one cannot be opened.
-pub fn card(network: Network, publish: &[Publish]) -> Result<Option<Net>> {
+pub fn card(network: &Network, publish: &[Publish]) -> Result<Option<Net>> {
     match network {
         Network::None if !publish.is_empty() => bail!("--publish: needs --net user"),
         Network::None => Ok(None),
+        Network::Passt(_) if !publish.is_empty() => {
+            bail!("--publish: needs --net user; passt publishes by its own options -t and -u")
+        }
+        Network::Passt(socket) => Net::connect_to(socket).context("--net").map(Some),
         Network::User { host_loopback } => {
             let config = Config {
-                host_loopback,
+                host_loopback: *host_loopback,
                 publish: publish.to_vec(),
                 ..Config::default()
             };
@@ -67,7 +79,19 @@ mod tests {
         assert_eq!("none".parse(), Ok(Network::None));
         assert_eq!("user".parse(), user(false));
         assert_eq!("user,host-loopback".parse(), user(true));
-        for text in ["", "tap", "user,", "user,x", "none,host-loopback"] {
+        assert_eq!(
+            "passt=/tmp/a,b".parse(),
+            Ok(Network::Passt("/tmp/a,b".into()))
+        );
+        for text in [
+            "",
+            "passt",
+            "passt=",
+            "tap",
+            "user,",
+            "user,x",
+            "none,host-loopback",
+        ] {
             assert!(text.parse::<Network>().is_err(), "{text}");
         }
     }

@@ -3,25 +3,26 @@
 use std::net::{IpAddr, SocketAddr};
 
 use smoltcp::{
-    phy::{Checksum, ChecksumCapabilities},
+    phy::ChecksumCapabilities,
     wire::{
-        ETHERNET_HEADER_LEN, EthernetAddress, EthernetFrame, EthernetProtocol, IpProtocol, IpRepr,
-        Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr, UDP_HEADER_LEN, UdpPacket, UdpRepr,
+        ETHERNET_HEADER_LEN, EthernetAddress, EthernetFrame, EthernetProtocol, IPV6_HEADER_LEN,
+        IpProtocol, IpRepr, Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr, UDP_HEADER_LEN, UdpPacket,
+        UdpRepr,
     },
 };
 
-use crate::{addresses::GATEWAY_MAC, wire::Wire};
+use crate::{
+    addresses::GATEWAY_MAC,
+    checksum::{Checksum, checksums, sum},
+    fragments,
+    wire::Wire,
+};
 
-/// The wire cannot damage a frame: checksums are computed for the guest, which checks them, but its own are not checked.
-pub(crate) fn checksums() -> ChecksumCapabilities {
-    let mut checksums = ChecksumCapabilities::ignored();
-    checksums.ipv4 = Checksum::Tx;
-    checksums.udp = Checksum::Tx;
-    checksums.tcp = Checksum::Tx;
-    checksums.icmpv4 = Checksum::Tx;
-    checksums.icmpv6 = Checksum::Tx;
-    checksums
-}
+/// The offset in bytes of the checksum in TCP's header (RFC 9293, 3.1 Header Format).
+const TCP_CHECKSUM: u16 = 16;
+
+/// The largest payload in bytes of a datagram in an IPv4 packet.
+const MAX_PAYLOAD_V4: usize = 65535 - 20 - 8;
 
 /// A whole IP packet from the guest.
 #[derive(Clone, Copy)]
@@ -37,8 +38,7 @@ pub(crate) struct Datagram<'a> {
 }
 
 impl<'a> Datagram<'a> {
-    /// Returns the packet in an Ethernet frame's payload; nothing if it is malformed, a fragment, or one with an extension
-    /// header of IPv6 or a source route.
+    /// Returns the packet in an Ethernet frame's payload; nothing if it is malformed or a fragment.
     pub(crate) fn parse(
         mac: EthernetAddress,
         ethertype: EthernetProtocol,
@@ -83,10 +83,22 @@ impl<'a> Datagram<'a> {
     }
 }
 
+/// The memory in which frames to the guest are made.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    frame: Vec<u8>,
+    /// The payload of a packet that is sent in fragments.
+    payload: Vec<u8>,
+    /// The identification of the next packet that is sent in fragments.
+    ident: u32,
+}
+
 /// The way to the guest: puts headers before payloads and sends frames.
 pub(crate) struct Egress<'a> {
     pub(crate) wire: &'a mut dyn Wire,
-    pub(crate) scratch: &'a mut Vec<u8>,
+    /// The largest IP packet in bytes. Larger ones are sent in fragments.
+    pub(crate) mtu: u16,
+    pub(crate) scratch: &'a mut Scratch,
 }
 
 impl Egress<'_> {
@@ -103,19 +115,44 @@ impl Egress<'_> {
         len: usize,
         fill: impl FnOnce(&mut [u8]) -> R,
     ) -> R {
-        self.scratch.resize(ETHERNET_HEADER_LEN + len, 0);
-        let mut frame = EthernetFrame::new_unchecked(self.scratch.as_mut_slice());
-        frame.set_src_addr(GATEWAY_MAC);
-        frame.set_dst_addr(to);
-        frame.set_ethertype(ethertype);
-        let result = fill(frame.payload_mut());
-        if self.wire.has_room() {
-            self.wire.send(self.scratch);
-        }
+        let result = fill(self.begin(to, ethertype, len));
+        self.finish(Checksum::Complete);
         result
     }
 
-    /// Sends an IP packet with `len` bytes of payload, which `fill` writes.
+    /// Sends a frame with an IP packet of `len` bytes, which `fill` writes but for the checksum of TCP, if it is a segment.
+    pub(crate) fn segment<R>(
+        &mut self,
+        to: EthernetAddress,
+        ethertype: EthernetProtocol,
+        len: usize,
+        fill: impl FnOnce(&mut [u8]) -> R,
+    ) -> R {
+        let packet = self.begin(to, ethertype, len);
+        let result = fill(packet);
+        let checksum = begin_checksum(ethertype, packet);
+        self.finish(checksum);
+        result
+    }
+
+    /// Returns the payload, `len` bytes, of the frame that is sent next.
+    fn begin(&mut self, to: EthernetAddress, ethertype: EthernetProtocol, len: usize) -> &mut [u8] {
+        let bytes = &mut self.scratch.frame;
+        bytes.resize(ETHERNET_HEADER_LEN + len, 0);
+        let mut frame = EthernetFrame::new_unchecked(bytes.as_mut_slice());
+        frame.set_src_addr(GATEWAY_MAC);
+        frame.set_dst_addr(to);
+        frame.set_ethertype(ethertype);
+        &mut bytes[ETHERNET_HEADER_LEN..]
+    }
+
+    fn finish(&mut self, checksum: Checksum) {
+        if self.wire.has_room() {
+            self.wire.send(&mut self.scratch.frame, checksum);
+        }
+    }
+
+    /// Sends an IP packet with `len` bytes of payload, which `fill` writes; in fragments, if it is too large for the link.
     pub(crate) fn ip(
         &mut self,
         to: EthernetAddress,
@@ -125,10 +162,33 @@ impl Egress<'_> {
         fill: impl FnOnce(&mut [u8]),
     ) {
         let repr = IpRepr::new(route.0.into(), route.1.into(), protocol, len, hop_limit);
+        if repr.buffer_len() > self.mtu.into() {
+            let mut payload = std::mem::take(&mut self.scratch.payload);
+            payload.clear();
+            payload.resize(len, 0);
+            fill(&mut payload);
+            self.fragments(to, &repr, &payload);
+            self.scratch.payload = payload;
+            return;
+        }
         self.frame(to, ethertype(route.1), repr.buffer_len(), |packet| {
             repr.emit(&mut *packet, &checksums());
             fill(&mut packet[repr.header_len()..]);
         });
+    }
+
+    /// Sends an IP packet in fragments, which are lost all together if there is no room for one.
+    fn fragments(&mut self, to: EthernetAddress, repr: &IpRepr, payload: &[u8]) {
+        let ident = self.scratch.ident;
+        self.scratch.ident = ident.wrapping_add(1);
+        let ethertype = ethertype(repr.dst_addr().into());
+        let header = fragments::header_len(repr);
+        for fragment in fragments::fragments(repr, payload.len(), self.mtu) {
+            self.frame(to, ethertype, header + fragment.len, |packet| {
+                fragments::emit(repr, fragment, ident, packet);
+                packet[header..].copy_from_slice(&payload[fragment.offset..][..fragment.len]);
+            });
+        }
     }
 
     /// Sends a UDP datagram.
@@ -144,6 +204,9 @@ impl Egress<'_> {
             dst_port: destination.port(),
         };
         let route = (source.ip(), destination.ip());
+        if destination.is_ipv4() && payload.len() > MAX_PAYLOAD_V4 {
+            return; // a resolver's answer by IPv6, to a question by IPv4
+        }
         let len = UDP_HEADER_LEN + payload.len();
         self.ip(to, route, (IpProtocol::Udp, 64), len, |buffer| {
             repr.emit(
@@ -155,6 +218,32 @@ impl Egress<'_> {
                 &checksums(),
             );
         });
+    }
+}
+
+/// Puts the sum over the pseudo header where the checksum of a TCP segment belongs (RFC 9293, 3.1 Header Format; RFC 8200, 8.1
+/// Upper-Layer Checksums). Other packets are complete.
+fn begin_checksum(ethertype: EthernetProtocol, packet: &mut [u8]) -> Checksum {
+    let (protocol, addresses, header) = match (ethertype, &*packet) {
+        (EthernetProtocol::Ipv4, [first, .., _]) if packet.len() >= 20 => {
+            (packet[9], &packet[12..20], usize::from(first & 0xf) * 4)
+        }
+        (EthernetProtocol::Ipv6, _) if packet.len() >= IPV6_HEADER_LEN => {
+            (packet[6], &packet[8..40], IPV6_HEADER_LEN)
+        }
+        _ => return Checksum::Complete,
+    };
+    let at = header + usize::from(TCP_CHECKSUM);
+    if IpProtocol::from(protocol) != IpProtocol::Tcp || packet.len() < at + 2 {
+        return Checksum::Complete;
+    }
+    let rest = u32::from(protocol) + (packet.len() - header) as u32;
+    let both = u32::from(sum(addresses)) + rest;
+    let pseudo = sum(&both.to_be_bytes());
+    packet[at..at + 2].copy_from_slice(&pseudo.to_be_bytes());
+    Checksum::Partial {
+        start: (ETHERNET_HEADER_LEN + header) as u16,
+        field: TCP_CHECKSUM,
     }
 }
 

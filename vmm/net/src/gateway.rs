@@ -10,9 +10,10 @@ use nix::errno::Errno;
 use thiserror::Error;
 
 use crate::{
+    backend::Backend,
     config::Config,
     context::Context,
-    frame::Egress,
+    frame::{Egress, Scratch},
     poller::{Poller, Waker},
     protocols::Protocols,
     wire::Wire,
@@ -40,10 +41,10 @@ pub enum GatewayError {
 /// The guest's way to the world: router, DHCP server and resolver of a network of its own, whose connections and datagrams
 /// are carried by ordinary sockets of the host's.
 ///
-/// Its owner calls [`Self::wait`] and [`Self::turn`] in a loop, on a thread of its own:
+/// Its owner calls [`Backend::wait`] and [`Backend::turn`] in a loop, on a thread of its own:
 ///
 /// ```
-/// use net::{Config, Gateway, Wire};
+/// use net::{Backend, Checksum, Config, Gateway, Wire};
 ///
 /// /// A guest that has sent nothing.
 /// struct Quiet;
@@ -55,7 +56,7 @@ pub enum GatewayError {
 ///     fn has_room(&mut self) -> bool {
 ///         true
 ///     }
-///     fn send(&mut self, _: &[u8]) {}
+///     fn send(&mut self, _: &mut [u8], _: Checksum) {}
 /// }
 ///
 /// let mut gateway = Gateway::new(&Config::default())?;
@@ -71,7 +72,7 @@ pub struct Gateway {
     /// Whether the guest may have more frames.
     busy: bool,
     frame: Vec<u8>,
-    scratch: Vec<u8>,
+    scratch: Scratch,
 }
 
 impl Gateway {
@@ -99,7 +100,7 @@ impl Gateway {
             published,
             busy: true,
             frame: Vec::new(),
-            scratch: Vec::new(),
+            scratch: Scratch::default(),
         })
     }
 
@@ -107,22 +108,26 @@ impl Gateway {
     pub fn published(&self) -> &[SocketAddr] {
         &self.published
     }
+}
 
-    /// The largest IP packet that the guest is told to send, in bytes.
-    pub fn mtu(&self) -> u16 {
-        self.protocols.mtu()
-    }
-
-    /// Returns a handle that ends [`Self::wait`] from other threads: for when the guest has sent, or has room again.
-    pub fn waker(&self) -> Waker {
+impl Backend for Gateway {
+    fn waker(&self) -> Waker {
         self.poller.waker()
     }
 
-    /// Waits until there is something to do in [`Self::turn`].
-    ///
-    /// # Errors
-    /// If the host cannot wait for the sockets.
-    pub fn wait(&mut self) -> Result<(), GatewayError> {
+    fn mtu(&self) -> u16 {
+        self.protocols.mtu()
+    }
+
+    fn limit_mtu(&mut self, mtu: u16) {
+        self.protocols.set_mtu(mtu);
+    }
+
+    fn ignores_checksums(&self) -> bool {
+        true
+    }
+
+    fn wait(&mut self) -> io::Result<()> {
         let timeout = if self.busy {
             Some(Duration::ZERO)
         } else {
@@ -131,17 +136,18 @@ impl Gateway {
             deadline.map(|deadline| deadline.saturating_duration_since(now))
         };
         let protocols = &mut self.protocols;
-        self.poller
-            .wait(timeout, |token, ready| protocols.on_ready(token, ready))
-            .map_err(GatewayError::Poller)
+        let waited = self
+            .poller
+            .wait(timeout, |token, ready| protocols.on_ready(token, ready));
+        Ok(waited?)
     }
 
-    /// Takes frames from the guest and sends it what the host's sockets have for it, as far as the wire has room.
-    pub fn turn(&mut self, wire: &mut dyn Wire) {
+    fn turn(&mut self, wire: &mut dyn Wire) {
         let mut cx = Context {
             now: Instant::now(),
             egress: Egress {
                 wire,
+                mtu: self.protocols.mtu(),
                 scratch: &mut self.scratch,
             },
             poller: &self.poller,
@@ -156,8 +162,8 @@ impl Gateway {
         self.protocols.serve(&mut cx);
     }
 
-    /// Breaks off all connections, as when the guest is reset.
-    pub fn reset(&mut self) {
+    /// Breaks off all connections.
+    fn reset(&mut self) {
         self.protocols.reset();
     }
 }

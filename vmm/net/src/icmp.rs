@@ -12,7 +12,8 @@ use smoltcp::{
 
 use crate::{
     addresses::{GATEWAY, GATEWAY_V6, is_gateway},
-    frame::{Datagram, Egress, checksums},
+    checksum::checksums,
+    frame::{Datagram, Egress},
 };
 
 /// The reason why a datagram does not arrive.

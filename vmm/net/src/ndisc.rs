@@ -45,6 +45,11 @@ impl Router {
         Self { mtu, next: None }
     }
 
+    /// Sets the largest IP packet that is advertised, in bytes.
+    pub(crate) fn set_mtu(&mut self, mtu: u16) {
+        self.mtu = mtu;
+    }
+
     /// Answers a message of ICMPv6.
     pub(crate) fn receive(
         &mut self,

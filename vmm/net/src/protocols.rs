@@ -18,6 +18,7 @@ use crate::{
     icmp::{self, Unreachable},
     ndisc::Router,
     poller::{Poller, Readiness, Token},
+    reassembly::Reassembly,
     resolvers::Resolvers,
     tcp::Tcp,
     udp::{Ends, Inbound, Outbound},
@@ -26,13 +27,16 @@ use crate::{
 /// Everything behind the wire but the waiting.
 pub(crate) struct Protocols {
     host_loopback: bool,
+    /// The largest IP packet in bytes: at present, and as configured.
     mtu: u16,
+    most_mtu: u16,
     tcp: Tcp,
     outbound: Outbound,
     inbound: Inbound,
     /// The IPv6 network's router, where the host has IPv6.
     router: Option<Router>,
     resolvers: Resolvers,
+    reassembly: Reassembly,
     /// The Ethernet address from which the guest sent last.
     guest_mac: EthernetAddress,
 }
@@ -43,17 +47,32 @@ impl Protocols {
         Self {
             host_loopback: config.host_loopback,
             mtu,
+            most_mtu: mtu,
             tcp: Tcp::new(mtu),
             outbound: Outbound::new(),
             inbound: Inbound::new(),
             router: has_ipv6(config.host_loopback).then(|| Router::new(mtu)),
             resolvers: Resolvers::new(config.resolv_conf.clone()),
+            reassembly: Reassembly::default(),
             guest_mac: EthernetAddress(config.mac),
         }
     }
 
     pub(crate) fn mtu(&self) -> u16 {
         self.mtu
+    }
+
+    /// Sets the largest IP packet, in bytes, of a guest that takes no larger ones.
+    pub(crate) fn set_mtu(&mut self, mtu: u16) {
+        let mtu = mtu.clamp(Config::MIN_MTU, self.most_mtu);
+        if mtu == self.mtu {
+            return;
+        }
+        self.mtu = mtu;
+        self.tcp.set_mtu(self.mtu);
+        if let Some(router) = &mut self.router {
+            router.set_mtu(self.mtu);
+        }
     }
 
     /// Opens a published port, and returns its address.
@@ -128,7 +147,11 @@ impl Protocols {
         if frame.ethertype() == EthernetProtocol::Arp {
             return arp::receive(frame.payload(), &mut cx.egress);
         }
-        let Some(datagram) = Datagram::parse(mac, frame.ethertype(), frame.payload()) else {
+        let whole = self
+            .reassembly
+            .take(frame.ethertype(), frame.payload(), cx.now);
+        let packet = whole.as_deref().unwrap_or(frame.payload());
+        let Some(datagram) = Datagram::parse(mac, frame.ethertype(), packet) else {
             return;
         };
         match (datagram.source.is_ipv6(), &mut self.router) {

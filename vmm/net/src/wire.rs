@@ -1,20 +1,23 @@
-//! [`Wire`]: the cable between a guest's network card and the gateway.
+//! [`Wire`]: the cable between a guest's network card and its far end.
 
-/// The guest's end of the Ethernet, as the gateway sees it: a pair of bounded queues.
+use crate::checksum::Checksum;
+
+/// The guest's end of the Ethernet, as the far end sees it: a pair of bounded queues.
 ///
-/// The gateway takes and sends frames only while [`Self::has_room`], so that neither side needs memory without bound: a
+/// The far end takes and sends frames only while [`Self::has_room`], so that neither side needs memory without bound: a
 /// guest that does not take its frames is sent no more, and its own frames wait.
 pub trait Wire {
     /// Takes the next Ethernet frame that the guest has sent, without its frame check sequence. It replaces
     /// the contents of `frame`. Returns whether there was one.
     fn receive(&mut self, frame: &mut Vec<u8>) -> bool;
 
-    /// Whether the guest can take one more frame. When this returns `false`, whoever owns the gateway calls
+    /// Whether the guest can take one more frame. When this returns `false`, whoever owns the far end calls
     /// [`crate::Waker::wake`] as soon as there is room again.
     fn has_room(&mut self) -> bool;
 
-    /// Sends an Ethernet frame, without its frame check sequence, to the guest. There is room for it.
-    fn send(&mut self, frame: &[u8]);
+    /// Sends an Ethernet frame, without its frame check sequence, to the guest. There is room for it. A receiver that cannot
+    /// take it with a partial checksum completes that (see [`Checksum::complete`]).
+    fn send(&mut self, frame: &mut [u8], checksum: Checksum);
 }
 
 /// A wire with nobody at the other end.
@@ -29,5 +32,5 @@ impl Wire for Unplugged {
         false
     }
 
-    fn send(&mut self, _: &[u8]) {}
+    fn send(&mut self, _: &mut [u8], _: Checksum) {}
 }

@@ -22,9 +22,10 @@ pub struct DeviceArgs {
     /// volume1, ... of virtiofs.
     #[arg(short, long, value_name = "HOST:GUEST[:OPTIONS]")]
     pub volume: Vec<Volume>,
-    /// Network of the guest: none, user or user,host-loopback; boot has none by default, run user. A user network needs no
-    /// privileges: connections and datagrams of the guest, which is 10.0.2.15, are carried by sockets of this process. 10.0.2.3
-    /// answers by the host's resolvers; with host-loopback, 10.0.2.2 leads to 127.0.0.1.
+    /// Network of the guest: none, user, user,host-loopback or passt=SOCKET; boot has none by default, run user. A user network
+    /// needs no privileges: connections and datagrams of the guest, which is 10.0.2.15, are carried by sockets of this process.
+    /// 10.0.2.3 answers by the host's resolvers; with host-loopback, 10.0.2.2 leads to 127.0.0.1. passt=SOCKET is the network of a
+    /// passt that listens at this Unix socket.
     #[arg(long, value_name = "NET")]
     pub net: Option<Network>,
     /// Let port HOST of the host (of 127.0.0.1, unless IP says otherwise) lead to port GUEST of the guest. Needs --net user. May be

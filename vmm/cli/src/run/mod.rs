@@ -73,8 +73,8 @@ pub fn run(args: &RunArgs) -> Result<u8> {
         None => streams::separate(Source::choose(args.interactive, false))?,
     };
     let handle = console.handle();
-    let network = args.devices.net.unwrap_or(NETWORK);
-    let mut devices = devices::open(&args.devices, network, &shares)?;
+    let network = args.devices.net.clone().unwrap_or(NETWORK);
+    let mut devices = devices::open(&args.devices, &network, &shares)?;
     let guest_root = match &root {
         RootSource::Squashfs { file, .. } => {
             devices.push(root_disk(file)?);
@@ -87,13 +87,13 @@ pub fn run(args: &RunArgs) -> Result<u8> {
     let drivers = &["virtio_console"];
     devices.push(Wanted::new("console".into(), drivers, console));
     let archives = vec![
-        run_archive(&command, addresses(network).as_ref()),
+        run_archive(&command, addresses(&network).as_ref()),
         shares.archive_with(guest_root),
     ];
     let mut vm = boot(args, archives, &devices::drivers(&devices))?;
     power::observe(&args.debug, &mut vm)?;
     // All that the machine needs of the host is open.
-    let needed = confinement::needed(&shares, network, args.debug.gdb.as_ref());
+    let needed = confinement::needed(&shares, &network, args.debug.gdb.as_ref());
     let sandbox = Sandbox::enter(args.machine.sandbox, &needed)?;
     devices::attach(devices, &mut vm, &sandbox.threads())?;
     run_to_end(args, &command, &mut vm, &handle, streams, sandbox)
@@ -141,9 +141,9 @@ fn disk_name(others: usize) -> String {
 }
 
 /// The addresses of the network, if there is one, so that the guest need not ask for it.
-fn addresses(network: Network) -> Option<GuestNetwork> {
+fn addresses(network: &Network) -> Option<GuestNetwork> {
     match network {
-        Network::None => None,
+        Network::None | Network::Passt(_) => None,
         Network::User { .. } => Some(GuestNetwork {
             address: [10, 0, 2, 15].into(),
             netmask: [255, 255, 255, 0].into(),

@@ -74,6 +74,11 @@ fn bad_usage() {
         (&["run", "--pwd", "--", "true"], "--pwd"),
         (&["run", "--rodir", "/nonexistent"], "--rodir /nonexistent"),
         (&["run", "--rwdir", "/=/tmp"], "--rwdir"),
+        (
+            &["boot", "--net", "passt=x", "--publish", "8080:80"],
+            "--net user",
+        ),
+        (&["boot", "--net", "passt="], "passt=SOCKET"),
         (&["boot", "--trace-irq", "0x100"], "--trace-irq"),
         (&["boot", "--trace-irq="], "--trace-irq"),
         (&["boot", "--trace-only", "port"], "--trace <FILE>"),
@@ -140,6 +145,22 @@ fn missing_files() {
         let args = ["boot", "--kernel", &kernel, "--trace", file];
         refused(&replex, &args, &[&format!("--trace {file}: ")]);
     }
+}
+
+#[test]
+fn a_network_of_nobody() {
+    let replex = Replex::new();
+    let named = [
+        "--net",
+        "cannot connect to ",
+        "/passt.socket",
+        "No such file",
+    ];
+    refused(
+        &replex,
+        &["boot", "--net", "passt=/nonexistent/passt.socket"],
+        &named,
+    );
 }
 
 #[test]

@@ -99,6 +99,11 @@ impl Tcp {
         }
     }
 
+    /// Sets the largest IP packet in bytes.
+    pub(crate) fn set_mtu(&mut self, mtu: u16) {
+        self.stack = Stack::new(mtu);
+    }
+
     /// Opens a port of the host's that leads to the guest's, and returns its address.
     pub(crate) fn publish(
         &mut self,
@@ -241,16 +246,22 @@ impl Tcp {
     /// Moves bytes and segments of all connections that are ready, as far as the guest has room.
     pub(crate) fn run(&mut self, guest_mac: EthernetAddress, cx: &mut Context<'_>) {
         self.expire(cx.now);
-        self.accept(guest_mac, cx);
-        while let Some(id) = self.queue.pop_front() {
-            let Some(connection) = self.connections.get_mut(&id) else {
-                continue;
-            };
-            connection.queued = false;
-            match self.attend(id, cx) {
-                Progress::Waits => self.set_deadline(id, cx.now),
-                Progress::Over => self.close(id),
-                Progress::Blocked => return self.enqueue(id),
+        loop {
+            self.accept(guest_mac, cx);
+            while let Some(id) = self.queue.pop_front() {
+                let Some(connection) = self.connections.get_mut(&id) else {
+                    continue;
+                };
+                connection.queued = false;
+                match self.attend(id, cx) {
+                    Progress::Waits => self.set_deadline(id, cx.now),
+                    Progress::Over => self.close(id),
+                    Progress::Blocked => return self.enqueue(id),
+                }
+            }
+            // Connections that have ended make room for those that wait to be accepted.
+            if !self.can_accept() {
+                return;
             }
         }
     }
@@ -320,6 +331,12 @@ impl Tcp {
             }
         }
         Progress::Over
+    }
+
+    /// Whether connections may wait to be accepted for which there is room.
+    fn can_accept(&self) -> bool {
+        let waiting = self.listeners.iter().any(|listener| listener.ready);
+        waiting && self.connections.len() < MAX_CONNECTIONS
     }
 
     /// Accepts connections to published ports.

@@ -6,7 +6,7 @@ use smoltcp::{
     wire::{EthernetAddress, EthernetProtocol},
 };
 
-use crate::frame::{Egress, checksums};
+use crate::{checksum::checksums, frame::Egress};
 
 /// A link to the guest with one packet from it, or none.
 pub(super) struct Phy<'a, 'e> {
@@ -72,6 +72,6 @@ pub(super) struct Tx<'t, 'e> {
 
 impl TxToken for Tx<'_, '_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
-        self.egress.frame(self.mac, self.ethertype, len, f)
+        self.egress.segment(self.mac, self.ethertype, len, f)
     }
 }

@@ -16,7 +16,7 @@ use smoltcp::{
 use super::phy::Phy;
 use crate::{
     addresses::{GATEWAY, GATEWAY_V6},
-    frame::{Egress, ethertype},
+    frame::{Egress, Scratch, ethertype},
     wire::Unplugged,
 };
 
@@ -45,7 +45,8 @@ impl Stack {
         let mut link = Phy {
             egress: &mut Egress {
                 wire: &mut Unplugged,
-                scratch: &mut Vec::new(),
+                mtu,
+                scratch: &mut Scratch::default(),
             },
             mac: EthernetAddress::BROADCAST,
             ethertype: ethertype(GATEWAY.into()),

@@ -17,5 +17,5 @@ const SWEEP: Duration = Duration::from_secs(10);
 /// The number of exchanges that are open at once, in each direction. The one idle longest makes room for another.
 const MAX_EXCHANGES: usize = 256;
 
-/// The largest payload of a datagram in bytes.
-const MAX_PAYLOAD: usize = 65507;
+/// The largest payload of a datagram in bytes, which IPv6 has.
+const MAX_PAYLOAD: usize = 65535 - 8;

@@ -213,7 +213,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{poller::Poller, wire::Unplugged};
+    use crate::{frame::Scratch, poller::Poller, wire::Unplugged};
 
     fn exchange(port: u16, target: SocketAddr) -> Ends {
         Ends {
@@ -235,7 +235,8 @@ mod tests {
                 now,
                 egress: Egress {
                     wire: &mut Unplugged,
-                    scratch: &mut Vec::new(),
+                    mtu: 1500,
+                    scratch: &mut Scratch::default(),
                 },
                 poller: &poller,
             };

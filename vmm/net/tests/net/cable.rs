@@ -1,4 +1,4 @@
-//! [`Cable`]: a bounded wire between a gateway on a thread of its own and a test.
+//! [`Cable`]: a bounded wire between its far end, on a thread of its own, and a test.
 
 use std::{
     collections::VecDeque,
@@ -11,10 +11,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use net::{Config, Gateway, Waker, Wire};
+use net::{Backend, Checksum, Config, Gateway, Waker, Wire};
 
-/// The time after which a test has hung.
-const HUNG: Duration = Duration::from_secs(300);
+use crate::hang::HUNG;
 
 /// The number of frames in each direction.
 const DEPTH: usize = 64;
@@ -25,11 +24,12 @@ struct Queues {
     from_guest: Mutex<VecDeque<Vec<u8>>>,
     arrived: Condvar,
     unplugged: AtomicBool,
+    down: AtomicBool,
 }
 
-struct GatewayEnd(Arc<Queues>);
+struct FarEnd(Arc<Queues>);
 
-impl Wire for GatewayEnd {
+impl Wire for FarEnd {
     fn receive(&mut self, frame: &mut Vec<u8>) -> bool {
         match self.0.from_guest.lock().unwrap().pop_front() {
             Some(next) => {
@@ -44,7 +44,8 @@ impl Wire for GatewayEnd {
         self.0.to_guest.lock().unwrap().len() < DEPTH
     }
 
-    fn send(&mut self, frame: &[u8]) {
+    fn send(&mut self, frame: &mut [u8], checksum: Checksum) {
+        checksum.complete(frame);
         let mut to_guest = self.0.to_guest.lock().unwrap();
         assert!(to_guest.len() < DEPTH, "sent without room");
         to_guest.push_back(frame.to_vec());
@@ -52,7 +53,7 @@ impl Wire for GatewayEnd {
     }
 }
 
-/// A gateway that runs, and the guest's end of its wire.
+/// A far end that runs, and the guest's end of its wire.
 pub struct Cable {
     queues: Arc<Queues>,
     waker: Waker,
@@ -63,23 +64,36 @@ pub struct Cable {
 impl Cable {
     /// Starts a gateway.
     pub fn plug(config: &Config) -> Self {
-        let mut gateway = Gateway::new(config).unwrap();
-        let queues = Arc::new(Queues::default());
-        let waker = gateway.waker();
+        let gateway = Gateway::new(config).unwrap();
         let published = gateway.published().to_vec();
-        let mut end = GatewayEnd(Arc::clone(&queues));
+        let mut cable = Self::plug_into(gateway);
+        cable.published = published;
+        cable
+    }
+
+    /// Starts the far end of a cable.
+    pub fn plug_into(mut backend: impl Backend + 'static) -> Self {
+        let queues = Arc::new(Queues::default());
+        let waker = backend.waker();
+        let mut end = FarEnd(Arc::clone(&queues));
         let thread = std::thread::spawn(move || {
             while !end.0.unplugged.load(Ordering::SeqCst) {
-                gateway.turn(&mut end);
-                gateway.wait().unwrap();
+                backend.turn(&mut end);
+                end.0.down.store(!backend.is_up(), Ordering::SeqCst);
+                backend.wait().unwrap();
             }
         });
         Self {
             queues,
             waker,
-            published,
+            published: Vec::new(),
             thread: Some(thread),
         }
+    }
+
+    /// Whether the far end says that the cable leads nowhere.
+    pub fn is_down(&self) -> bool {
+        self.queues.down.load(Ordering::SeqCst)
     }
 
     /// The host's addresses of the published ports.

@@ -1,11 +1,12 @@
 //! [`Guest`]: a TCP/IP stack at the guest's end of a cable.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     time::{Duration, Instant},
 };
 
 use net::Config;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use smoltcp::{
     iface::{Interface, SocketHandle, SocketSet},
     phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken},
@@ -13,15 +14,12 @@ use smoltcp::{
     wire::{EthernetAddress, HardwareAddress, IpCidr, Ipv6Address},
 };
 
-use crate::cable::Cable;
+use crate::{cable::Cable, hang::HUNG};
 
 /// The guest's Ethernet address.
 pub const MAC: EthernetAddress = EthernetAddress(Config::DEFAULT_MAC);
 /// The guest's IPv6 address.
 pub const GUEST_V6: Ipv6Address = Ipv6Address::new(0xfec0, 0, 0, 0, 0, 0, 0, 0x15);
-
-/// The time after which a test has hung.
-const HUNG: Duration = Duration::from_secs(300);
 
 /// A guest with a stack.
 pub struct Guest {
@@ -132,6 +130,34 @@ impl Guest {
     /// Begins to connect to a port of the host's loopback, by the gateway.
     pub fn connect_loopback(&mut self, port: u16) -> SocketHandle {
         self.connect((net::GATEWAY, port).into())
+    }
+
+    /// Opens connections to the listener on the host's loopback until one is refused. Returns both ends of those that are open.
+    pub fn fill(&mut self, listener: &TcpListener) -> Vec<(SocketHandle, TcpStream)> {
+        // Each is two descriptors of this process.
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, hard.min(soft.max(4096)), hard).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let mut open = Vec::new();
+        loop {
+            let socket = self.connect_loopback(port);
+            self.until(|guest| guest.tcp(socket).state() != State::SynSent);
+            if self.tcp(socket).state() == State::Closed {
+                self.remove(socket);
+                return open;
+            }
+            // The backlog is short: take each at once.
+            open.push((socket, listener.accept().unwrap().0));
+            assert!(open.len() <= 600, "no limit");
+        }
+    }
+
+    /// Lets a connection end from the peer's side.
+    pub fn end(&mut self, (socket, stream): (SocketHandle, TcpStream)) {
+        drop(stream);
+        self.until_state(socket, State::CloseWait);
+        self.tcp(socket).close();
+        self.until(|guest| !guest.tcp(socket).is_active());
     }
 
     /// Listens at a port.

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use net::{Config, Gateway, Wire};
+use net::{Backend, Checksum, Config, Gateway, Wire};
 use smoltcp::{
     phy::ChecksumCapabilities,
     wire::{
@@ -45,7 +45,7 @@ impl Wire for Mouth {
         self.room
     }
 
-    fn send(&mut self, frame: &[u8]) {
+    fn send(&mut self, frame: &mut [u8], _: Checksum) {
         self.sent += 1;
         let Some(packet) = packet::parse_ip(frame) else {
             return;
@@ -186,6 +186,20 @@ impl Fuzzer {
         packet::udp(source, destination, &payload)
     }
 
+    /// A fragment of a datagram, of which others may come.
+    fn fragment(&mut self) -> Vec<u8> {
+        let payload = self.bytes(200);
+        let (from, to) = match self.random.bool() {
+            true => (net::GUEST.into(), net::GATEWAY.into()),
+            false => (crate::guest::GUEST_V6.into(), net::GATEWAY_V6.into()),
+        };
+        let port = self.port();
+        let (size, ident) = (8 * self.random.usize(1..20), self.random.u16(..20));
+        let (from, to) = (SocketAddr::new(from, 20000), SocketAddr::new(to, port));
+        let fragments = packet::fragments(from, to, &payload, size, ident);
+        self.random.choice(fragments).unwrap()
+    }
+
     /// Noise behind a header that leads somewhere.
     fn noise(&mut self) -> Vec<u8> {
         let ethertype = *self
@@ -233,6 +247,7 @@ impl Fuzzer {
     fn frame(&mut self) -> Vec<u8> {
         let mut frame = match self.random.u8(..8) {
             0 => self.noise(),
+            1 if self.random.bool() => self.fragment(),
             1 => self.datagram(),
             _ => self.segment(),
         };

@@ -2,9 +2,11 @@
 
 mod cable;
 mod guest;
+mod hang;
 mod hostile;
 mod neighbors;
 mod packet;
 mod publish;
+mod stream;
 mod tcp;
 mod udp;

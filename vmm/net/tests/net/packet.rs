@@ -60,6 +60,40 @@ pub fn udp(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Vec<u8> {
     ip(from.ip(), to.ip(), IpProtocol::Udp, 64, &datagram)
 }
 
+/// Frames with a UDP datagram of the guest's in fragments of `size` bytes (RFC 791, 3.1 Internet Header Format; RFC 8200, 4.5
+/// Fragment Header).
+pub fn fragments(
+    from: SocketAddr,
+    to: SocketAddr,
+    payload: &[u8],
+    size: usize,
+    ident: u16,
+) -> Vec<Vec<u8>> {
+    let whole = udp(from, to, payload);
+    let header = if from.is_ipv4() { 20 } else { 40 };
+    let datagram = &whole[14 + header..];
+    let pieces = datagram.chunks(size).enumerate();
+    pieces
+        .map(|(number, piece)| {
+            let offset = number * size;
+            let more = offset + piece.len() < datagram.len();
+            let place = (offset / 8) as u16;
+            if from.is_ipv4() {
+                let mut frame = ip(from.ip(), to.ip(), IpProtocol::Udp, 64, piece);
+                frame[18..20].copy_from_slice(&ident.to_be_bytes());
+                let flags = place | u16::from(more) << 13;
+                frame[20..22].copy_from_slice(&flags.to_be_bytes());
+                return frame;
+            }
+            let [high, low] = (place << 3 | u16::from(more)).to_be_bytes();
+            let [first, second] = ident.to_be_bytes();
+            let extension = [17, 0, high, low, 0, 0, first, second];
+            let payload = [&extension, piece].concat();
+            ip(from.ip(), to.ip(), IpProtocol::Ipv6Frag, 64, &payload)
+        })
+        .collect()
+}
+
 /// An IP packet from the gateway, with a valid checksum of its header.
 pub struct Packet<'a> {
     pub from: IpAddr,
@@ -106,4 +140,34 @@ pub fn parse_udp(bytes: &[u8]) -> Option<(SocketAddr, SocketAddr, Vec<u8>)> {
         SocketAddr::new(packet.to, datagram.dst_port()),
         datagram.payload().to_vec(),
     ))
+}
+
+/// Takes a fragment out of a frame: the identification, the offset in bytes, whether others follow, and the data (RFC 791, 3.1
+/// Internet Header Format; RFC 8200, 4.5 Fragment Header).
+pub fn parse_fragment(bytes: &[u8]) -> Option<(u32, usize, bool, Vec<u8>)> {
+    let frame = EthernetFrame::new_checked(bytes).unwrap();
+    let word = |at: usize| u16::from_be_bytes([frame.payload()[at], frame.payload()[at + 1]]);
+    match frame.ethertype() {
+        EthernetProtocol::Ipv4 => {
+            let packet = Ipv4Packet::new_checked(frame.payload()).unwrap();
+            assert!(packet.verify_checksum() && !packet.dont_frag());
+            assert_eq!(word(2) as usize, frame.payload().len());
+            Some((
+                word(4).into(),
+                usize::from(word(6) & 0x1fff) * 8,
+                word(6) & 0x2000 != 0,
+                packet.payload().to_vec(),
+            ))
+        }
+        EthernetProtocol::Ipv6 if frame.payload()[6] == 44 => {
+            assert_eq!(frame.payload()[40], 17, "UDP");
+            Some((
+                u32::from(word(44)) << 16 | u32::from(word(46)),
+                usize::from(word(42) & !7),
+                word(42) & 1 != 0,
+                frame.payload()[48..].to_vec(),
+            ))
+        }
+        _ => None,
+    }
 }

@@ -2,14 +2,18 @@
 
 use std::{
     io::{Read, Write},
-    net::{Shutdown, SocketAddr, TcpStream, UdpSocket},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
     thread,
 };
 
 use net::{Config, Gateway, GatewayError};
 use smoltcp::socket::tcp::State;
 
-use crate::{cable::Cable, guest::Guest, packet};
+use crate::{
+    cable::Cable,
+    guest::{Guest, LOOPBACK},
+    packet,
+};
 
 fn published(ports: &[&str]) -> Config {
     Config {
@@ -63,6 +67,23 @@ fn a_client_that_has_gone_is_gone_for_the_guest() {
     let socket = guest.listen(80);
     drop(TcpStream::connect(guest.cable().published()[0]).unwrap());
     guest.until_state(socket, State::CloseWait);
+}
+
+#[test]
+fn a_connection_that_waits_is_accepted_when_another_has_ended() {
+    let listener = TcpListener::bind(LOOPBACK).unwrap();
+    let mut guest = Guest::start(&Config {
+        host_loopback: true,
+        ..published(&["0:80"])
+    });
+    let mut open = guest.fill(&listener);
+    let waiting = TcpStream::connect(guest.cable().published()[0]).unwrap();
+    let socket = guest.listen(80);
+    // Nothing else happens at the gateway afterwards.
+    let last = open.pop().unwrap();
+    guest.end(last);
+    guest.until_state(socket, State::Established);
+    drop(waiting);
 }
 
 #[test]

@@ -8,7 +8,6 @@ use std::{
 };
 
 use net::Config;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use smoltcp::socket::tcp::State;
 use socket2::SockRef;
 
@@ -105,31 +104,12 @@ fn a_thousand_short_connections() {
 
 #[test]
 fn connections_beyond_the_limit_are_refused_and_room_comes_back() {
-    // Each is two descriptors of this process.
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-    setrlimit(Resource::RLIMIT_NOFILE, hard.min(soft.max(4096)), hard).unwrap();
     let listener = TcpListener::bind(LOOPBACK).unwrap();
     let port = listener.local_addr().unwrap().port();
     let mut guest = Guest::start(&host_loopback());
-    let mut open = Vec::new();
-    let refused = loop {
-        let socket = guest.connect_loopback(port);
-        guest.until(|guest| guest.tcp(socket).state() != State::SynSent);
-        if guest.tcp(socket).state() == State::Closed {
-            break socket;
-        }
-        // The backlog is short: take each at once.
-        open.push((socket, listener.accept().unwrap()));
-        if open.len() > 600 {
-            panic!("no limit");
-        }
-    };
-    guest.remove(refused);
-    let (socket, (stream, _)) = open.pop().unwrap();
-    drop(stream);
-    guest.until_state(socket, State::CloseWait);
-    guest.tcp(socket).close();
-    guest.until(|guest| !guest.tcp(socket).is_active());
+    let mut open = guest.fill(&listener);
+    let last = open.pop().unwrap();
+    guest.end(last);
     let again = guest.connect_loopback(port);
     guest.until(|guest| guest.tcp(again).state() != State::SynSent);
     assert_eq!(guest.tcp(again).state(), State::Established);

@@ -1,13 +1,14 @@
 //! Datagrams of the guest's, and questions to the resolver.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::Write,
-    net::{SocketAddr, TcpListener, UdpSocket},
+    net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
     thread,
 };
 
-use net::Config;
+use net::{Backend, Checksum, Config, Gateway, Wire};
 use smoltcp::{
     phy::ChecksumCapabilities,
     socket::tcp::State,
@@ -17,6 +18,7 @@ use smoltcp::{
 use crate::{
     cable::Cable,
     guest::{GUEST_V6, Guest, LOOPBACK, host_loopback},
+    hang::until,
     packet,
 };
 
@@ -65,6 +67,140 @@ fn datagrams_are_answered_by_ipv6() {
     cable.send(packet::udp(from, to, b"six"));
     assert_eq!(cable.expect(packet::parse_udp), (to, from, b"xis".to_vec()));
     server.join().unwrap();
+}
+
+/// Takes packets until the fragments of one with a UDP datagram are there, none larger than `mtu`, and returns its payload.
+fn reassemble(cable: &Cable, mtu: usize) -> Vec<u8> {
+    let mut pieces = BTreeMap::new();
+    let mut ident = None;
+    let mut end = None;
+    loop {
+        let (this, offset, more, data) = cable.expect(|frame| {
+            assert!(frame.len() <= 14 + mtu, "{} bytes", frame.len());
+            packet::parse_fragment(frame)
+        });
+        assert_eq!(*ident.get_or_insert(this), this);
+        assert!(offset % 8 == 0 && (!more || data.len() % 8 == 0));
+        if !more {
+            end = Some(offset + data.len());
+        }
+        pieces.insert(offset, data);
+        let datagram: Vec<u8> = pieces.values().flatten().copied().collect();
+        if Some(datagram.len()) == end {
+            return datagram[8..].to_vec();
+        }
+    }
+}
+
+#[test]
+fn answers_larger_than_the_link_come_in_fragments() {
+    let guest_v6 = |port| SocketAddr::from((GUEST_V6, port));
+    let mut ways = vec![(
+        "127.0.0.1:0",
+        guest(4000),
+        IpAddr::from(net::GATEWAY),
+        65507,
+    )];
+    if UdpSocket::bind("[::1]:0").is_ok() {
+        ways.push(("[::1]:0", guest_v6(4000), net::GATEWAY_V6.into(), 65487));
+    }
+    for (address, from, gateway, most) in ways {
+        for (mtu, lengths) in [
+            (1500, [1473, 1481, 2953, 60000]),
+            (Config::DEFAULT_MTU, [most; 4]),
+        ] {
+            let (port, server) = serve(address, 4);
+            let cable = Cable::plug(&Config {
+                mtu,
+                ..host_loopback()
+            });
+            for len in lengths {
+                let data: Vec<u8> = (0..len).map(|byte| (byte / 7) as u8).collect();
+                cable.send(packet::udp(from, (gateway, port).into(), &data));
+                let expected: Vec<u8> = data.into_iter().rev().collect();
+                let answer = reassemble(&cable, mtu.into());
+                assert!(answer == expected, "{address}, {len}");
+            }
+            server.join().unwrap();
+        }
+    }
+}
+
+#[test]
+fn datagrams_in_fragments_are_put_together() {
+    let mut ways = vec![("127.0.0.1:0", guest(4000), IpAddr::from(net::GATEWAY))];
+    if UdpSocket::bind("[::1]:0").is_ok() {
+        ways.push(("[::1]:0", (GUEST_V6, 4000).into(), net::GATEWAY_V6.into()));
+    }
+    for (address, from, gateway) in ways {
+        let (port, server) = serve(address, 8);
+        let cable = Cable::plug(&host_loopback());
+        let to = SocketAddr::new(gateway, port);
+        let mut random = fastrand::Rng::with_seed(8);
+        for (ident, len) in (1..).zip([9, 17, 100, 1473, 5000, 30000, 60000, 65000]) {
+            let data: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(len).collect();
+            let size = random.usize(1..200) * 8;
+            let mut fragments = packet::fragments(from, to, &data, size, ident);
+            random.shuffle(&mut fragments);
+            // One that overlaps others breaks the datagram, whose other fragments then wait for more.
+            let broken = packet::fragments(from, to, &data, 16, ident + 100);
+            for fragment in broken.iter().take(1).cycle().take(2).chain(&fragments) {
+                until(|| cable.has_room());
+                cable.send(fragment.clone());
+            }
+            let expected: Vec<u8> = data.into_iter().rev().collect();
+            let (answered, _, answer) = cable.expect(packet::parse_udp);
+            assert_eq!(answered, to);
+            assert!(answer == expected, "{address}, {len}");
+        }
+        server.join().unwrap();
+    }
+}
+
+#[test]
+fn a_guest_may_lower_the_mtu_and_raise_it_again() {
+    let (port, server) = serve("127.0.0.1:0", 3);
+    let mut gateway = Gateway::new(&host_loopback()).unwrap();
+    let data = [5; 3000];
+    for (limit, mtu, fragments) in [(0, 1280, 3), (1500, 1500, 3), (u16::MAX, 65520, 1)] {
+        gateway.limit_mtu(limit);
+        assert_eq!(gateway.mtu(), mtu);
+        let mut wire = Collected::default();
+        wire.sent = Some(packet::udp(guest(4000), (net::GATEWAY, port).into(), &data));
+        gateway.waker().wake();
+        while wire.received.len() < fragments {
+            gateway.wait().unwrap();
+            gateway.turn(&mut wire);
+        }
+        assert_eq!(wire.received.len(), fragments);
+        assert!(
+            wire.received
+                .iter()
+                .all(|len| *len <= 14 + usize::from(mtu))
+        );
+    }
+    server.join().unwrap();
+}
+
+/// A wire that has a frame of the guest's, and collects the lengths of the gateway's.
+#[derive(Default)]
+struct Collected {
+    sent: Option<Vec<u8>>,
+    received: Vec<usize>,
+}
+
+impl Wire for Collected {
+    fn receive(&mut self, frame: &mut Vec<u8>) -> bool {
+        self.sent.take().map(|sent| *frame = sent).is_some()
+    }
+
+    fn has_room(&mut self) -> bool {
+        true
+    }
+
+    fn send(&mut self, frame: &mut [u8], _: Checksum) {
+        self.received.push(frame.len());
+    }
 }
 
 /// Takes an ICMP error out of a frame: the destination and the first bytes of what did not arrive.

@@ -18,7 +18,7 @@ use std::{
 };
 
 use mmu::{GuestRam, Memory, StoreHook};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
@@ -118,7 +118,7 @@ impl VirtQueue {
         serve: impl FnOnce(Reader<'_>, Writer<'_>) -> Result<u32, Malformed>,
     ) -> bool {
         let mut ring = self.0.ring.lock();
-        match ring.serve_next(serve) {
+        let served = match ring.serve_next(serve) {
             Ok(None) => false,
             Ok(Some(notify)) => {
                 if notify {
@@ -131,7 +131,10 @@ impl VirtQueue {
                 self.0.interrupt.needs_reset();
                 false
             }
-        }
+        };
+        // Whoever stops the queue gets it before the next request.
+        MutexGuard::unlock_fair(ring);
+        served
     }
 
     /// Serves requests until there are no more. The driver sends no notifications meanwhile.

@@ -208,6 +208,15 @@ impl VirtioPci {
     }
 }
 
+impl Drop for VirtioPci {
+    /// Ends the life of the queues: the device's threads, which end with it, find no more requests.
+    fn drop(&mut self) {
+        for queue in &self.queues {
+            queue.stop();
+        }
+    }
+}
+
 impl PciFunction for VirtioPci {
     fn config(&self) -> &ConfigSpace {
         &self.config

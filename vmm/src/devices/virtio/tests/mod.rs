@@ -2,5 +2,7 @@
 
 pub mod driver;
 pub mod echo;
+mod ends;
+mod hostile;
 mod rings;
 mod transport;
