@@ -1,7 +1,6 @@
 //! [`RootSource`]: where a command's root comes from.
 
 use std::{
-    ffi::OsString,
     fs::File,
     io::{ErrorKind, Read as _},
     path::{Path, PathBuf},
@@ -9,7 +8,9 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use guest_kernels::RootChanges;
+use oci_root::Reference;
 
+use super::image::{self, ImageConfig};
 use crate::args::RunArgs;
 
 /// The root of a command.
@@ -19,7 +20,7 @@ pub enum RootSource {
     Initramfs,
     /// A directory of the host.
     Directory(PathBuf, RootChanges),
-    /// A squashfs.
+    /// A squashfs, which the user has or which an image was made into.
     Squashfs {
         /// The file.
         file: PathBuf,
@@ -30,21 +31,6 @@ pub enum RootSource {
 
 /// The beginning of a squashfs.
 const SQUASHFS_MAGIC: [u8; 4] = *b"hsqs";
-
-/// What an image says about its command.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ImageConfig {
-    /// The program and its first arguments.
-    pub entrypoint: Vec<OsString>,
-    /// Further arguments, if the user gives none.
-    pub cmd: Vec<OsString>,
-    /// The environment, as `NAME=VALUE`.
-    pub env: Vec<OsString>,
-    /// The working directory.
-    pub workdir: Option<PathBuf>,
-    /// The user, as `USER[:GROUP]`.
-    pub user: Option<String>,
-}
 
 impl RootSource {
     /// Finds the root that `args` name.
@@ -72,27 +58,27 @@ impl RootSource {
     }
 
     fn named(source: &Path, rw: bool) -> Result<Self> {
-        let metadata = source
-            .metadata()
-            .with_context(|| format!("root {}", source.display()))?;
-        if metadata.is_dir() {
-            return Ok(Self::directory(source, rw));
+        let Some(reference) = Reference::parse(source.as_os_str()) else {
+            let error = source.metadata().err();
+            let error = error.unwrap_or_else(|| ErrorKind::InvalidInput.into());
+            return Err(error).with_context(|| format!("root {}", source.display()));
+        };
+        let path = &reference.path;
+        if path.is_dir() && reference.name.is_none() && !reference.is_image() {
+            return Ok(Self::directory(path, rw));
         }
         let mut magic = [0; SQUASHFS_MAGIC.len()];
-        let read = File::open(source).and_then(|mut file| file.read_exact(&mut magic));
-        match read {
-            Ok(()) if magic == SQUASHFS_MAGIC => Ok(Self::Squashfs {
-                file: source.into(),
-                config: ImageConfig::default(),
-            }),
-            Err(error) if error.kind() != ErrorKind::UnexpectedEof => {
-                Err(error).with_context(|| format!("root {}", source.display()))
-            }
-            _ => bail!(
-                "root {}: neither a directory nor a squashfs",
-                source.display()
-            ),
-        }
+        // What cannot be read is told by those who open images.
+        let read = path.is_file() && {
+            let read = File::open(path).and_then(|mut file| file.read_exact(&mut magic));
+            read.is_ok()
+        };
+        let (file, config) = if read && magic == SQUASHFS_MAGIC {
+            (path.clone(), ImageConfig::default())
+        } else {
+            image::open(&reference)?
+        };
+        Ok(Self::Squashfs { file, config })
     }
 
     /// Returns the directory of the host, and what becomes of changes.
