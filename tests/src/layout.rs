@@ -19,7 +19,8 @@ echo "greeting: $GREETING"
 echo "folder: $(pwd)"
 echo "user: $(id -u):$(id -g)"
 cat /etc/upper /etc/both /opt/new
-ls /opt /etc
+ls /opt /srv/data
+ls /etc/hidden 2> /dev/null || echo hidden
 exit 7
 "#;
 
@@ -32,22 +33,26 @@ user: 1000:100
 upper
 of the upper layer
 new
-/etc:
-both
-group
-passwd
-upper
-
 /opt:
 new
+
+/srv/data:
+file
+link
+hidden
 ";
 
 /// What is in the root: for each name its type, permissions and owner, and the content of small files and links.
 pub const LISTING: &str = "\
 d 755 0:0 bin
 f 4755 0:0 bin/busybox
+l 777 0:0 bin/cat -> busybox
 f 755 0:0 bin/entry
+l 777 0:0 bin/id -> busybox
+l 777 0:0 bin/ls -> busybox
 l 777 0:0 bin/sh -> busybox
+l 777 0:0 bin/sort -> busybox
+l 777 0:0 bin/stat -> busybox
 d 755 0:0 dev
 c 666 0:0 dev/null 259
 d 755 0:0 etc
@@ -110,7 +115,9 @@ fn lower(busybox: &[u8]) -> Vec<u8> {
     let mut layer = Layer::new();
     layer.folder("bin", 0o755, (0, 0));
     layer.file("bin/busybox", 0o4755, busybox);
-    layer.link(EntryType::Symlink, "bin/sh", "busybox");
+    for applet in ["cat", "id", "ls", "sh", "sort", "stat"] {
+        layer.link(EntryType::Symlink, &format!("bin/{applet}"), "busybox");
+    }
     layer.folder("dev", 0o755, (0, 0));
     let mut null = header(EntryType::Char, 0o666, (0, 0));
     null.set_device_major(1).unwrap();

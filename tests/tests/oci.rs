@@ -26,10 +26,8 @@ fn an_image_becomes_the_root_that_its_layers_make() {
     let reference = Reference::parse(format!("{}:small", path.display()).as_ref()).unwrap();
     let cache = folder.path().join("cache");
     let image = open(&reference, &cache, &Limits::default(), &mut |_| {}).unwrap();
-    assert_eq!(
-        image.config.command(None, &[]),
-        ["/bin/entry", "one", "two words"]
-    );
+    assert_eq!(image.config.entrypoint, ["/bin/entry"]);
+    assert_eq!(image.config.cmd, ["one", "two words"]);
     assert_eq!(
         image.config.env,
         ["PATH=/bin", "GREETING=hello from the image"]

@@ -17,7 +17,6 @@ mod exec;
 mod gdb;
 mod given;
 mod guests;
-mod image;
 mod in_a_row;
 mod kernel_log;
 mod killed;

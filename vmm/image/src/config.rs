@@ -58,24 +58,6 @@ impl ImageConfig {
         .into_iter()
         .find_map(|(field, has_zero)| has_zero.then_some(field))
     }
-
-    /// The command to run, as `docker run [--entrypoint ENTRYPOINT] IMAGE [ARGUMENTS…]` puts it together: another entrypoint
-    /// replaces the image's own and its arguments; other arguments replace its arguments only. It is empty if nobody says what to
-    /// run.
-    pub fn command(&self, entrypoint: Option<&str>, arguments: &[String]) -> Vec<String> {
-        let (mut command, default) = match entrypoint {
-            Some("") => (Vec::new(), &[][..]),
-            Some(entrypoint) => (vec![entrypoint.to_owned()], &[][..]),
-            None => (self.entrypoint.clone(), &self.cmd[..]),
-        };
-        let arguments = if arguments.is_empty() {
-            default
-        } else {
-            arguments
-        };
-        command.extend_from_slice(arguments);
-        command
-    }
 }
 
 /// The path from the root if it is not one already.
@@ -112,23 +94,5 @@ mod tests {
         assert_eq!(config(r#"{"Env": ["A=\u0000"]}"#), Err("Env"));
         assert_eq!(config(r#"{"User": "\u0000"}"#), Err("User"));
         assert_eq!(config(r#"{"StopSignal": "\u0000"}"#), Err("StopSignal"));
-    }
-
-    #[test]
-    fn the_command_is_put_together_as_docker_does() {
-        let strings = |list: &[&str]| list.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
-        let image = ImageConfig {
-            entrypoint: strings(&["e", "1"]),
-            cmd: strings(&["c"]),
-            ..ImageConfig::default()
-        };
-        let command =
-            |entrypoint, arguments: &[&str]| image.command(entrypoint, &strings(arguments));
-        assert_eq!(command(None, &[]), ["e", "1", "c"]);
-        assert_eq!(command(None, &["a"]), ["e", "1", "a"]);
-        assert_eq!(command(Some("x"), &[]), ["x"]);
-        assert_eq!(command(Some("x"), &["a"]), ["x", "a"]);
-        assert_eq!(command(Some(""), &["a"]), ["a"]);
-        assert!(ImageConfig::default().command(None, &[]).is_empty());
     }
 }

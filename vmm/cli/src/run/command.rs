@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use guest_kernels::{GuestCommand, GuestTerminal};
 
-use super::{environment::Environment, root::ImageConfig};
+use super::{environment::Environment, image::ImageConfig};
 use crate::{args::RunArgs, share::Shares, terminal::window_size};
 
 /// The program that runs where nobody names one.

@@ -7,6 +7,7 @@
 mod command;
 mod end;
 mod environment;
+mod image;
 mod log;
 mod root;
 mod streams;

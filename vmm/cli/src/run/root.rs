@@ -1,7 +1,6 @@
 //! [`RootSource`]: where a command's root comes from.
 
 use std::{
-    ffi::OsString,
     fs::File,
     io::{self, Read as _},
     path::{Path, PathBuf},
@@ -9,9 +8,10 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use guest_kernels::RootChanges;
-use oci_root::{Limits, Reference};
+use oci_root::Reference;
 
-use crate::{args::RunArgs, guest, message::report_progress};
+use super::image::{self, ImageConfig};
+use crate::{args::RunArgs, guest};
 
 /// The root of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub enum RootSource {
     Initramfs,
     /// A directory of the host.
     Directory(PathBuf, RootChanges),
-    /// A squashfs.
+    /// A squashfs, which the user has or which an image was made into.
     Squashfs {
         /// The file.
         file: PathBuf,
@@ -29,38 +29,8 @@ pub enum RootSource {
     },
 }
 
-/// The folder of the cache with roots that were made of images.
-const IMAGES: &str = "images";
 /// The beginning of a squashfs.
 const SQUASHFS_MAGIC: [u8; 4] = *b"hsqs";
-
-/// What an image says about its command.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ImageConfig {
-    /// The program and its first arguments.
-    pub entrypoint: Vec<OsString>,
-    /// Further arguments, if the user gives none.
-    pub cmd: Vec<OsString>,
-    /// The environment, as `NAME=VALUE`.
-    pub env: Vec<OsString>,
-    /// The working directory.
-    pub workdir: Option<PathBuf>,
-    /// The user, as `USER[:GROUP]`.
-    pub user: Option<String>,
-}
-
-impl From<oci_root::ImageConfig> for ImageConfig {
-    fn from(config: oci_root::ImageConfig) -> Self {
-        let list = |list: Vec<String>| list.into_iter().map(OsString::from).collect();
-        Self {
-            entrypoint: list(config.entrypoint),
-            cmd: list(config.cmd),
-            env: list(config.env),
-            workdir: Some(config.working_dir.into()),
-            user: Some(config.user),
-        }
-    }
-}
 
 impl RootSource {
     /// Finds the root that `args` name.
@@ -99,24 +69,13 @@ impl RootSource {
                 Some(_) => bail!("{}: {} is no image", name(), reference.path.display()),
             };
         }
-        if reference.name.is_none() && is_squashfs(source).with_context(name)? {
-            return Ok(Self::Squashfs {
-                file: source.into(),
-                config: ImageConfig::default(),
-            });
-        }
-        let cache = guest_kernels::cache_folder().context("image")?;
-        let image = oci_root::open(
-            &reference,
-            &cache.join(IMAGES),
-            &Limits::default(),
-            &mut |progress| report_progress(&format!("image: {progress}")),
-        );
-        let image = image.context("image")?;
-        Ok(Self::Squashfs {
-            file: image.squashfs,
-            config: image.config.into(),
-        })
+        let (file, config) = match reference.name {
+            None if is_squashfs(source).with_context(name)? => {
+                (source.into(), ImageConfig::default())
+            }
+            _ => image::open(&reference)?,
+        };
+        Ok(Self::Squashfs { file, config })
     }
 
     /// Returns the directory of the host, and what becomes of changes.
