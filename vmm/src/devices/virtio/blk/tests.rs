@@ -426,7 +426,7 @@ fn an_image_that_names_itself_is_refused() {
     assert!(error.contains("more than 16 images"), "{error}");
 }
 
-/// Reads only: imago's allocator does not bound its recursion where the reference counts are hostile.
+/// Reads only; [`hostile`](super::hostile) writes, too.
 #[test]
 fn hostile_qcow2_images_are_refused_or_used() {
     let (folder, below) = image();
