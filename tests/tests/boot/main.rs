@@ -12,6 +12,7 @@
 
 mod busy;
 mod console;
+mod datagrams;
 mod devices;
 mod exec;
 mod gdb;

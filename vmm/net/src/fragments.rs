@@ -20,7 +20,7 @@ pub(crate) struct Fragment {
 
 /// Returns the fragments in which a packet with this header and payload is sent over a link for packets of `mtu` bytes.
 pub(crate) fn fragments(header: &IpRepr, payload: usize, mtu: u16) -> Vec<Fragment> {
-    let room = usize::from(mtu) - header_len(header) & !7;
+    let room = (usize::from(mtu) - header_len(header)) & !7;
     (0..payload)
         .step_by(room)
         .map(|offset| Fragment {

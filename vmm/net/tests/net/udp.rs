@@ -165,8 +165,10 @@ fn a_guest_may_lower_the_mtu_and_raise_it_again() {
     for (limit, mtu, fragments) in [(0, 1280, 3), (1500, 1500, 3), (u16::MAX, 65520, 1)] {
         gateway.limit_mtu(limit);
         assert_eq!(gateway.mtu(), mtu);
-        let mut wire = Collected::default();
-        wire.sent = Some(packet::udp(guest(4000), (net::GATEWAY, port).into(), &data));
+        let mut wire = Collected {
+            sent: Some(packet::udp(guest(4000), (net::GATEWAY, port).into(), &data)),
+            received: Vec::new(),
+        };
         gateway.waker().wake();
         while wire.received.len() < fragments {
             gateway.wait().unwrap();
@@ -183,7 +185,6 @@ fn a_guest_may_lower_the_mtu_and_raise_it_again() {
 }
 
 /// A wire that has a frame of the guest's, and collects the lengths of the gateway's.
-#[derive(Default)]
 struct Collected {
     sent: Option<Vec<u8>>,
     received: Vec<usize>,
