@@ -38,7 +38,7 @@
 #define REPLEX_SLOT_PRESENT	1
 
 /* Windows of a machine. */
-#define REPLEX_WINDOWS		64
+#define REPLEX_WINDOWS		128
 
 /* log2 of the linear pages of a window. */
 #define REPLEX_WINDOW_BITS	20

@@ -44,5 +44,5 @@ pub use paging::{
 };
 pub use scalar::Scalar;
 pub use shadow::{Kmod, KmodError, KmodStats};
-pub use tlb::{Order, SLOT_PRESENT, SpaceId, Tables, Tlb, View};
+pub use tlb::{Order, SLOT_PRESENT, SpaceId, SpaceSet, Tables, Tlb, View};
 pub use vm_memory::ByteValued;

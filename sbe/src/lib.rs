@@ -27,6 +27,7 @@ mod guest_event;
 mod host_fpu;
 mod observation;
 pub mod policy;
+mod serialize;
 mod translate;
 mod triple_fault;
 mod vcpu;

@@ -82,6 +82,7 @@ pub mod ports;
 pub mod state;
 pub mod stats;
 pub mod stop;
+pub mod threads;
 pub mod trace;
 pub mod tsc;
 pub mod vm;
@@ -109,4 +110,5 @@ pub use sbe::{
 pub use state::{RestoreError, VmState};
 pub use stats::Stats;
 pub use stop::StopReason;
+pub use threads::{ThreadKind, Threads};
 pub use vm::{Start, Vm, VmConfig, VmError};

@@ -62,6 +62,8 @@ pub enum StopReason {
 pub mod status {
     /// Bad usage or input.
     pub const USAGE: u8 = 2;
+    /// A thread has made a system call that the sandbox denies.
+    pub const SANDBOX: u8 = 118;
     /// The time that the user gave the machine is over.
     pub const TIMEOUT: u8 = 119;
     /// The guest halted with interrupts disabled, and not in good order.

@@ -15,7 +15,9 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use super::{BUSYBOX, KERNEL, PACKAGES, WORK, is_complete, lock, remove_if_there, replace, root};
+use super::{
+    BUSYBOX, KERNEL, PACKAGES, WORK, cache_folder, is_complete, lock, remove_if_there, replace,
+};
 use crate::debian;
 use crate::error::{FetchError, file_error};
 use crate::host::HostKernel;
@@ -47,7 +49,7 @@ pub fn fetch_host(
     kernel: HostKernel,
     progress: &mut dyn Progress,
 ) -> Result<HostFiles, FetchError> {
-    let root = root()?;
+    let root = cache_folder()?;
     let folder = root.join(format!("host-{kernel}"));
     if !is_complete(&folder) {
         let _lock = lock(&root, progress)?;

@@ -64,7 +64,7 @@ pub struct GuestImages {
 /// # Errors
 /// Any [`FetchError`]; the cache is then as it was.
 pub fn fetch(guest: Guest, progress: &mut dyn Progress) -> Result<GuestImages, FetchError> {
-    fetch_into(&root()?, guest, progress)
+    fetch_into(&cache_folder()?, guest, progress)
 }
 
 /// Downloads the current packages of `guest`, replaces its files in the cache and returns the images.
@@ -72,7 +72,7 @@ pub fn fetch(guest: Guest, progress: &mut dyn Progress) -> Result<GuestImages, F
 /// # Errors
 /// Any [`FetchError`]; the cache is then as it was.
 pub fn refresh(guest: Guest, progress: &mut dyn Progress) -> Result<GuestImages, FetchError> {
-    let root = root()?;
+    let root = cache_folder()?;
     let _lock = lock(&root, progress)?;
     let folder = root.join(guest.name());
     download(guest, &folder, progress)?;
@@ -167,16 +167,11 @@ fn lock(root: &Path, progress: &mut dyn Progress) -> Result<File, FetchError> {
     Ok(file)
 }
 
-/// Returns the folder of the user's cache, which may not be there yet.
+/// Returns the folder of the cache, which need not be there yet.
 ///
 /// # Errors
 /// If the environment names none.
 pub fn cache_folder() -> Result<PathBuf, FetchError> {
-    root()
-}
-
-/// The folder of the cache.
-fn root() -> Result<PathBuf, FetchError> {
     root_from(|name| env::var_os(name).map(PathBuf::from)).ok_or(FetchError::NoCacheDir)
 }
 

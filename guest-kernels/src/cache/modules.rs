@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, Read as _};
 use std::path::Path;
 
-use super::{MODULES, download, lock, root};
+use super::{MODULES, cache_folder, download, lock};
 use crate::debian::{ModuleFiles, closure};
 use crate::error::{FetchError, file_error};
 use crate::guest::Guest;
@@ -24,7 +24,7 @@ pub fn modules_archive(
     wanted: &[&str],
     progress: &mut dyn Progress,
 ) -> Result<Vec<u8>, FetchError> {
-    let root = root()?;
+    let root = cache_folder()?;
     let folder = root.join(guest.name());
     let path = folder.join(MODULES);
     if !path.exists() {

@@ -40,6 +40,11 @@ impl LazyShadow {
         self.shadow.count()
     }
 
+    /// See [`Shadow::shows_slots`].
+    pub(crate) fn shows_slots(&self) -> bool {
+        self.shadow.shows_slots()
+    }
+
     /// Notes pages, at least one, whose slots were emptied or changed.
     pub(crate) fn mark_stale(&mut self, pages: Range<u32>) {
         self.stale.add(pages);

@@ -10,9 +10,11 @@
 //! | `kmod`   | a shadow that the host's kernel module fills     |
 //! | `lazy`   | a shadow that hides pages late and in batches    |
 //! | `stale`  | the pages to hide                                |
+//! | `runs`   | the pages that a window shows                    |
 
 mod kmod;
 mod lazy;
+mod runs;
 mod stale;
 mod window;
 
@@ -24,13 +26,17 @@ use crate::addr::{Frame, LinearPage, PAGE_SHIFT, PAGE_SIZE};
 pub use kmod::{Kmod, KmodError, KmodStats};
 pub(crate) use kmod::{KmodWindow, SLOT_PRESENT, UserTables};
 pub(crate) use lazy::LazyShadow;
-pub(crate) use window::{MOST_IN_ALL, Window};
+pub(crate) use window::{MOST_MAPPINGS_IN_ALL, Window};
 
 /// Linear pages that a shadow can map: those below 0xc0000000, where Linux has programs. The choice affects speed only.
 pub(crate) const SHADOW_PAGES: u32 = 0xc000_0000 >> PAGE_SHIFT;
 
 /// Bytes of host addresses of a shadow: all linear addresses and a guard page.
 const SHADOW_BYTES: usize = (LinearPage::COUNT + 1) * PAGE_SIZE;
+
+/// Held by each test that takes much of what the host allows of mappings.
+#[cfg(test)]
+pub(crate) static MANY_MAPPINGS: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
 
 /// Successive linear pages that lie in successive frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +45,13 @@ pub(crate) struct Extent {
     pub(crate) frame: Frame,
     pub(crate) pages: u32,
     pub(crate) writable: bool,
+}
+
+impl Extent {
+    /// Its linear pages.
+    pub(crate) fn range(&self) -> Range<u32> {
+        self.page..self.page + self.pages
+    }
 }
 
 /// Host addresses that stand for the linear addresses of one address space.
@@ -58,6 +71,9 @@ pub(crate) trait Shadow: Send + fmt::Debug {
     /// calls that it took.
     fn hide(&mut self, pages: &[Range<u32>]) -> u64;
 
-    /// The number of pages that may take mappings of the host.
+    /// The number of the host's mappings that it takes more than one that shows nothing.
     fn count(&self) -> usize;
+
+    /// Whether a page is shown as soon as its slots are filled.
+    fn shows_slots(&self) -> bool;
 }

@@ -12,34 +12,33 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use bitvec::vec::BitVec;
 use smallvec::SmallVec;
 
+use super::runs::Runs;
 use super::{Extent, SHADOW_BYTES, SHADOW_PAGES, Shadow};
 use crate::addr::{LinearPage, PAGE_SHIFT};
 use crate::mapping::{Mapping, Protection};
 use crate::memory::Memory;
 
-/// Most pages mapped; beyond that, all are unmapped. The host has a limit on the mappings of a process (65,530 unless
-/// configured otherwise), of which isolated pages take one each.
-const MOST_PAGES: usize = 16 << 10;
-/// Most pages mapped by all windows together. Each may take two mappings, its own and that of the gap after it, and some must be
-/// left for others.
-pub(crate) const MOST_IN_ALL: usize = 24 << 10;
+/// Most mappings of the host in a window; beyond that, all pages are unmapped. The host has a limit on the mappings of a process
+/// (65,530 unless configured otherwise), of which an isolated page takes two, its own and that of the gap after it.
+const MOST_MAPPINGS: usize = 32 << 10;
+/// Most mappings of all windows together. Some must be left for others.
+pub(crate) const MOST_MAPPINGS_IN_ALL: usize = 48 << 10;
+
+/// Most mappings that an extent adds: its own, and the other half of what it splits.
+const MOST_MORE: usize = 2;
 
 /// Most pages between two ranges that are searched for mapped ones.
-const MOST_GAP: usize = 512;
+const MOST_GAP: u32 = 512;
 
 /// Pieces of guest memory, mapped at the host addresses that stand for a space's linear addresses.
 #[derive(Debug)]
 pub(crate) struct Window {
     memory: Arc<Memory>,
     mapping: Mapping,
-    /// A bit for each page that is mapped, and one for each that is writable.
-    mapped: BitVec,
-    writable: BitVec,
-    /// The number of mapped pages.
-    count: usize,
+    /// The pages that are mapped.
+    runs: Runs,
 }
 
 impl Window {
@@ -54,60 +53,39 @@ impl Window {
 
     /// Creates a window in a mapping of [`SHADOW_BYTES`], all inaccessible.
     pub(super) fn over(mapping: Mapping, memory: Arc<Memory>) -> Self {
-        let none = BitVec::repeat(false, SHADOW_PAGES as usize);
         Self {
             memory,
             mapping,
-            mapped: none.clone(),
-            writable: none,
-            count: 0,
+            runs: Runs::default(),
         }
     }
 
     /// Makes `pages` inaccessible, or all pages if the host refuses to split a mapping. Returns the number of host calls.
-    fn withdraw(&mut self, pages: Range<usize>) -> u64 {
-        if self.reserve(pages.clone()).is_ok() {
-            self.forget(pages);
+    fn withdraw(&mut self, pages: Range<u32>) -> u64 {
+        if self.reserve(&pages).is_ok() {
+            self.runs.remove(pages);
             return 1;
         }
-        self.reserve(0..LinearPage::COUNT)
+        self.reserve(&(0..LinearPage::COUNT as u32))
             .expect("the host replaces a whole mapping by another");
-        self.forget(0..SHADOW_PAGES as usize);
+        self.runs = Runs::default();
         2
     }
 
-    /// The part of `pages` from the first mapped one to the last.
-    fn mapped_part(&self, pages: &Range<u32>) -> Option<Range<usize>> {
-        let (start, end) = (pages.start as usize, pages.end.min(SHADOW_PAGES) as usize);
-        let bits = self.mapped.get(start..end)?;
-        Some(start + bits.first_one()?..start + bits.last_one()? + 1)
-    }
-
     /// Whether nothing is mapped between two ranges, which are near each other.
-    fn is_gap(&self, pages: Range<usize>) -> bool {
-        pages.len() <= MOST_GAP && self.mapped[pages].not_any()
-    }
-
-    /// Whether the pages are mapped as the extent says.
-    fn shows(&self, pages: Range<usize>, writable: bool) -> bool {
-        self.mapped[pages.clone()].all() && (!writable || self.writable[pages].all())
+    fn is_gap(&self, pages: Range<u32>) -> bool {
+        pages.end - pages.start <= MOST_GAP && self.runs.shown_part(&pages).is_none()
     }
 
     /// Replaces the mappings of `pages` by inaccessible addresses.
-    fn reserve(&mut self, pages: Range<usize>) -> io::Result<()> {
-        self.mapping.map_anonymous(bytes(&pages), Protection::None)
-    }
-
-    fn forget(&mut self, pages: Range<usize>) {
-        self.count -= self.mapped[pages.clone()].count_ones();
-        self.mapped[pages.clone()].fill(false);
-        self.writable[pages].fill(false);
+    fn reserve(&mut self, pages: &Range<u32>) -> io::Result<()> {
+        self.mapping.map_anonymous(bytes(pages), Protection::None)
     }
 }
 
 /// The offsets of linear pages in the window, in bytes.
-fn bytes(pages: &Range<usize>) -> Range<usize> {
-    pages.start << PAGE_SHIFT..pages.end << PAGE_SHIFT
+fn bytes(pages: &Range<u32>) -> Range<usize> {
+    (pages.start as usize) << PAGE_SHIFT..(pages.end as usize) << PAGE_SHIFT
 }
 
 impl Shadow for Window {
@@ -116,12 +94,11 @@ impl Shadow for Window {
     }
 
     fn show(&mut self, extent: Extent) -> io::Result<u64> {
-        let pages = extent.page as usize..(extent.page + extent.pages) as usize;
-        if self.shows(pages.clone(), extent.writable) {
+        if self.runs.shows(&extent) {
             return Ok(0);
         }
         let mut calls = 1;
-        if self.count + pages.len() > MOST_PAGES {
+        if self.runs.mappings() + MOST_MORE > MOST_MAPPINGS {
             let all = 0..SHADOW_PAGES;
             calls += self.hide(&[all]);
         }
@@ -130,7 +107,7 @@ impl Shadow for Window {
             false => Protection::Read,
         };
         let memory = Arc::clone(&self.memory);
-        let offset = extent.frame.base().get();
+        let (pages, offset) = (extent.range(), extent.frame.base().get());
         let mapped = self
             .mapping
             .map_file(bytes(&pages), memory.file(), offset, protection, true);
@@ -138,18 +115,17 @@ impl Shadow for Window {
             self.withdraw(pages);
             return Err(error);
         }
-        self.count += pages.len() - self.mapped[pages.clone()].count_ones();
-        self.mapped[pages.clone()].fill(true);
-        self.writable[pages].fill(extent.writable);
+        self.runs.insert(extent);
         Ok(calls)
     }
 
     fn hide(&mut self, pages: &[Range<u32>]) -> u64 {
-        let mut runs: SmallVec<[Range<usize>; 4]> = SmallVec::new();
-        if self.count == 0 {
+        let mut runs: SmallVec<[Range<u32>; 4]> = SmallVec::new();
+        if self.runs.is_empty() {
             return 0;
         }
-        for part in pages.iter().filter_map(|pages| self.mapped_part(pages)) {
+        let parts = pages.iter().filter_map(|pages| self.runs.shown_part(pages));
+        for part in parts {
             match runs.last_mut() {
                 Some(run) if self.is_gap(run.end..part.start) => run.end = part.end,
                 _ => runs.push(part),
@@ -159,12 +135,17 @@ impl Shadow for Window {
     }
 
     fn count(&self) -> usize {
-        self.count
+        self.runs.mappings()
+    }
+
+    fn shows_slots(&self) -> bool {
+        false
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::MANY_MAPPINGS;
     use super::*;
     use crate::addr::Frame;
 
@@ -216,7 +197,7 @@ mod tests {
         assert_eq!(window.hide(&[all]), 1);
         assert_eq!(access(&window, 102), (false, false));
         assert_eq!(access(&window, 200), (false, false));
-        assert_eq!(window.count, 0);
+        assert_eq!(window.count(), 0);
     }
 
     #[test]
@@ -240,7 +221,7 @@ mod tests {
         };
         show(&mut window);
         assert_eq!(window.hide(&[100..105, 107..112, 115..130]), 1);
-        assert_eq!(window.count, 1);
+        assert_eq!(window.count(), 2);
         show(&mut window);
         assert_eq!(window.hide(&[one(100), one(120), 990..1010]), 3);
         let shown = [100, 110, 120, 1000].map(|page| access(&window, page).0);
@@ -250,11 +231,15 @@ mod tests {
     #[test]
     fn the_number_of_mappings_is_bounded() {
         let mut window = window();
-        for page in 0..MOST_PAGES as u32 + 1 {
+        const MOST: u32 = MOST_MAPPINGS as u32 / 2;
+        let _many = MANY_MAPPINGS.lock();
+        for page in 0..MOST {
             window.show(extent(2 * page, 0, 1, true)).unwrap();
         }
-        assert_eq!(window.count, 1);
-        assert_eq!(access(&window, 2 * MOST_PAGES as u32), (true, true));
+        assert_eq!(window.count(), MOST_MAPPINGS);
+        window.show(extent(2 * MOST, 0, 1, true)).unwrap();
+        assert_eq!(window.count(), 2);
+        assert_eq!(access(&window, 2 * MOST), (true, true));
         assert_eq!(access(&window, 0), (false, false));
     }
 
@@ -277,7 +262,7 @@ mod tests {
             window.show(extent(page, 0, 1, true)).unwrap();
             window.hide(&[one(page)]);
         }
-        assert_eq!(window.count, 0);
+        assert_eq!(window.count(), 0);
         assert!(mappings(&window) <= before + 2, "{}", mappings(&window));
     }
 }

@@ -22,12 +22,14 @@
 //! | `table`      | the tables and the raw accesses through them                      |
 //! | `view`       | which table serves which access                                   |
 //! | `spaces`     | which address spaces have tables                                  |
+//! | `space_set`  | a set of them                                                     |
 //! | `tracking`   | which frames own slots come from, and what a store to one empties |
 //! | `rmap`       | reverse map from a frame to the pages that map it writable        |
 //! | `non_global` | a list of filled shared slots, which makes a flush cheap          |
 
 mod non_global;
 mod rmap;
+mod space_set;
 mod spaces;
 mod table;
 #[cfg(test)]
@@ -47,6 +49,7 @@ use crate::memory::{Memory, Tracking};
 use crate::paging::{Access, PageSize, Privilege, Step};
 use non_global::NonGlobal;
 use rmap::ReverseMap;
+pub use space_set::SpaceSet;
 pub use spaces::SpaceId;
 pub(crate) use spaces::SpaceKey;
 use spaces::Spaces;
@@ -82,6 +85,8 @@ pub struct Tlb {
     tracking: WriteTracking,
     rmap: ReverseMap,
     non_global: NonGlobal,
+    /// Counts the spaces with slots that had to make room.
+    displaced: u64,
     /// A bit for each 4 MiB granule in which shared slots were filled from a large page.
     large: [u64; GRANULES / 64],
 }
@@ -96,6 +101,7 @@ impl Tlb {
             tracking: WriteTracking::new(frames),
             rmap: ReverseMap::new(frames),
             non_global: NonGlobal::default(),
+            displaced: 0,
             large: [0; GRANULES / 64],
         })
     }
@@ -118,6 +124,12 @@ impl Tlb {
     /// The name of the present address space. It ends no later than the space's window.
     pub fn space(&self) -> SpaceId {
         self.spaces.current().id()
+    }
+
+    /// A count that increases whenever an address space loses its cached translations, and its window, to make room for others:
+    /// the guest has more of them in use than are kept.
+    pub fn displaced(&self) -> u64 {
+        self.displaced
     }
 
     /// Makes the space of `key` the current one, without a change to shared slots.
@@ -290,15 +302,25 @@ impl Tlb {
         self.rmap.drop_slots(frame, &mut self.tables);
     }
 
-    /// Admits a space for `key`, with empty tables: new ones, or those of the least recently used space.
+    /// Admits a space for `key`, with empty tables: those of a space without slots, as an ended process leaves it, which take
+    /// memory already; else new ones, or those of the least recently used space.
     fn admit(&mut self, key: SpaceKey) -> u8 {
-        if !self.spaces.is_full() && self.tables.grow().is_ok() {
+        let vacant = self
+            .spaces
+            .latest_other(|space| self.tables.is_vacant(space));
+        if vacant.is_none() && !self.spaces.is_full() && self.tables.grow().is_ok() {
             return self.spaces.push(key);
         }
-        let oldest = self.spaces.oldest();
-        self.empty_space(oldest);
-        self.spaces.rename(oldest, key);
-        oldest
+        let space = vacant.unwrap_or_else(|| self.spaces.oldest());
+        self.displace(space);
+        self.spaces.rename(space, key);
+        space
+    }
+
+    /// Empties a space to make room for others.
+    fn displace(&mut self, space: u8) {
+        self.displaced += u64::from(!self.tables.is_vacant(space));
+        self.empty_space(space);
     }
 
     fn empty_space(&mut self, space: u8) {
@@ -320,7 +342,7 @@ impl Tlb {
             return;
         }
         for space in self.spaces.oldest_first() {
-            self.empty_space(space);
+            self.displace(space);
             self.tables.release(PartId::Own(space));
             if self.tables.resident() <= RESIDENT_LIMIT {
                 return;

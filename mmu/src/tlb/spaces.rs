@@ -2,8 +2,10 @@
 
 use crate::paging::Pdptes;
 
-/// Most spaces kept; beyond that, the least recently used one makes room.
-pub(super) const MAX_SPACES: usize = 24;
+/// Most spaces kept; beyond that, the least recently used one makes room. A space that is lost loses its window too, which has to
+/// be made again page by page; so there are more than busy processes, as a rule. Ended processes leave spaces that others take
+/// over, and so few are in use at a time.
+pub(super) const MAX_SPACES: usize = 128;
 
 /// The key of an address space. Two spaces with the same key translate alike while CR0, CR4 and EFER stay the same.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -150,6 +152,13 @@ impl Spaces {
         (0..self.spaces.len() as u8)
             .min_by_key(|&space| self.entered(space))
             .unwrap_or(self.current)
+    }
+
+    /// The most recently entered space that `is_wanted`, other than the current one.
+    pub(super) fn latest_other(&self, is_wanted: impl Fn(u8) -> bool) -> Option<u8> {
+        (0..self.spaces.len() as u8)
+            .filter(|&space| space != self.current && is_wanted(space))
+            .max_by_key(|&space| self.entered(space))
     }
 
     fn entered(&self, space: u8) -> u64 {

@@ -1,6 +1,7 @@
 //! Tests of the TLB's limits, and of the reverse map.
 
 use super::*;
+use crate::shadow::MANY_MAPPINGS;
 
 const FLUSHES: [fn(&mut Tlb); 2] = [|tlb| tlb.flush_all(|_| ()), Tlb::flush_non_global];
 
@@ -68,7 +69,7 @@ fn more_spaces_than_are_kept_displace_the_oldest() {
         global: false,
     };
     let found = |tlb: &Tlb| tlb.frame(View::of(Access::Read, Privilege::User), fill(0).page);
-    for number in 0..100 {
+    for number in 0..200 {
         tlb.enter(SpaceKey::Directory(number));
         assert_eq!(found(&tlb), None);
         tlb.fill(fill(number.into()), Access::Read, Privilege::User);
@@ -80,9 +81,9 @@ fn more_spaces_than_are_kept_displace_the_oldest() {
         );
     }
     let kept = |number: &u32| tlb.spaces.find(SpaceKey::Directory(*number)).is_some();
-    let kept: Vec<u32> = (0..100).filter(kept).collect();
+    let kept: Vec<u32> = (0..200).filter(kept).collect();
     assert_eq!(kept[0], 0);
-    assert_eq!(kept[1..], (77..100).collect::<Vec<u32>>());
+    assert_eq!(kept[1..], (73..200).collect::<Vec<u32>>());
     for number in kept {
         tlb.enter(SpaceKey::Directory(number));
         assert_eq!(found(&tlb), Some(Frame::new(number.into())));
@@ -125,6 +126,7 @@ fn a_frame_with_many_writers_has_no_write_slot_once_they_are_dropped() {
 
 #[test]
 fn windows_leave_the_host_mappings() {
+    let _many = MANY_MAPPINGS.lock();
     let mut tlb = tlb();
     for directory in 0..6 {
         tlb.enter(SpaceKey::Directory(directory));
@@ -140,4 +142,54 @@ fn windows_leave_the_host_mappings() {
         tlb.open_window().unwrap();
     }
     assert!(std::thread::Builder::new().spawn(|| ()).is_ok());
+}
+
+/// Opens a window on the space of `directory`, with slots for `pages`, and looks at it page by page.
+fn open_window(tlb: &mut Tlb, directory: u32, pages: impl Iterator<Item = (u32, u64)>) {
+    tlb.enter(SpaceKey::Directory(directory));
+    for (page, frame) in pages {
+        let fill = TlbEntry {
+            page: LinearPage::truncated(page),
+            frame: Frame::new(frame),
+            page_size: PageSize::KIB_4,
+            global: false,
+        };
+        tlb.fill(fill, Access::Read, Privilege::User);
+    }
+    tlb.open_window().unwrap();
+}
+
+/// Whether the window of a space shows page 0, for which there is a slot.
+fn shows(tlb: &mut Tlb, directory: u32) -> bool {
+    tlb.enter(SpaceKey::Directory(directory));
+    let before = tlb.remaps();
+    assert!(tlb.map_in_window(LinearPage::truncated(0), Access::Read));
+    tlb.remaps() == before
+}
+
+#[test]
+fn windows_used_longest_ago_make_room_for_mappings() {
+    let _many = MANY_MAPPINGS.lock();
+    let mut tlb = tlb();
+    // A third of the mappings of all windows each, half of them inaccessible.
+    let isolated = |pages: u32| (0..pages).map(|number| (2 * number, 0));
+    for directory in 0..3 {
+        open_window(&mut tlb, directory, isolated(8 << 10));
+    }
+    assert!(shows(&mut tlb, 0));
+    open_window(&mut tlb, 3, isolated(2));
+    assert_eq!(
+        [0, 2, 3, 1].map(|space| shows(&mut tlb, space)),
+        [true, true, true, false]
+    );
+}
+
+#[test]
+fn pages_in_successive_frames_count_as_one_mapping() {
+    let mut tlb = tlb();
+    for directory in 0..2 {
+        let frames = (0..256).cycle();
+        open_window(&mut tlb, directory, (0..64 << 10).zip(frames));
+    }
+    assert!(shows(&mut tlb, 0) && shows(&mut tlb, 1));
 }

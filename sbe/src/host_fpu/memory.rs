@@ -18,13 +18,15 @@
 //!   FNINIT, which do not wait, and FNINIT clears the error before FLDCW, which does.
 //! * Nothing of the host stays in an image: after the stub has run, FIP, FCS, FDP, FDS and FOP are put back, and MXCSR_MASK is
 //!   the guest's.
-//! * Memory for stubs is writable or executable, never both at once, and bounded.
+//! * Memory for stubs is bounded. It is a memfd with two mappings, one to be written and one to be executed, which never change: a
+//!   thread that runs guests needs no right to make memory executable.
 
 use super::frame::StubFrame;
 use super::stub::{Class, STUB_BYTES, Stub};
 use crate::cpu::eflags;
 use crate::cpu::fpu::{MXCSR, MXCSR_MASK, MXCSR_MASKS, SIZE, XMM};
-use mmu::{Mapping, Protection};
+use crate::serialize::serialize;
+use mmu::{Mapping, Protection, memfd};
 use std::arch::asm;
 use std::io;
 
@@ -37,21 +39,22 @@ const MEMORY_BYTES: usize = SLOTS * STUB_BYTES;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StubId(u16);
 
-/// The stubs. Bytes beyond the published ones are zero and never executed.
+/// The stubs. Bytes beyond the published ones are never executed.
 pub struct StubMemory {
-    mapping: Mapping,
+    writable: Mapping,
+    executable: Mapping,
     /// The classes of the published stubs.
     classes: Vec<Class>,
-    protection: Protection,
 }
 
 impl StubMemory {
     /// Memory without stubs.
     pub fn new() -> io::Result<Self> {
+        let file = memfd::create(c"replex-fpu-stubs", MEMORY_BYTES as u64)?;
         Ok(Self {
-            mapping: Mapping::anonymous(MEMORY_BYTES, Protection::ReadExecute)?,
+            writable: Mapping::of_file(&file, MEMORY_BYTES, Protection::ReadWrite)?,
+            executable: Mapping::of_file(&file, MEMORY_BYTES, Protection::ReadExecute)?,
             classes: Vec::new(),
-            protection: Protection::ReadExecute,
         })
     }
 
@@ -65,44 +68,34 @@ impl StubMemory {
         self.classes.clear();
     }
 
-    /// Adds a stub. `None` when the memory is full or the host refuses to change its protection.
+    /// Adds a stub. `None` when the memory is full.
     pub fn publish(&mut self, stub: &Stub) -> Option<StubId> {
-        if self.is_full() || !self.protect(Protection::ReadWrite) {
+        if self.is_full() {
             return None;
         }
         let slot = self.classes.len();
-        // SAFETY: `slot < SLOTS`, so the STUB_BYTES bytes lie inside the mapping, which is writable now. `&mut self` keeps
-        // anyone from executing it meanwhile. Stubs are written at the address they are executed at, and system calls and a
-        // call lie between: no stale instruction can be fetched (SDM Vol. 3A, 8.1.3 "Handling Self- and Cross-Modifying Code").
+        // SAFETY: `slot < SLOTS`, so the STUB_BYTES bytes lie inside the mapping, which is writable, and `&mut self` keeps
+        // anyone from executing them meanwhile. What follows serializes before this thread executes them. If the processor moves
+        // to another thread, the hand-over does that.
         unsafe {
-            let target = self.mapping.start().add(slot * STUB_BYTES).as_ptr();
+            let target = self.writable.start().add(slot * STUB_BYTES).as_ptr();
             target.copy_from_nonoverlapping(stub.code().as_ptr(), STUB_BYTES);
         }
+        serialize();
         self.classes.push(stub.facts().class);
-        self.protect(Protection::ReadExecute)
-            .then_some(StubId(slot as u16))
-    }
-
-    /// Changes the protection of all stubs at once, which keeps the mapping in one piece.
-    fn protect(&mut self, protection: Protection) -> bool {
-        match self.mapping.protect(0..MEMORY_BYTES, protection) {
-            Ok(()) => self.protection = protection,
-            Err(error) => log::error!("cannot change the protection of FPU stubs: {error}"),
-        }
-        self.protection == protection
+        Some(StubId(slot as u16))
     }
 
     /// Executes the stub in `slot` on `frame`. The image keeps its pointers; SIMD exceptions are masked during execution.
     ///
-    /// Returns whether it ran: not if `slot` is unknown, if the stub might report an x87 error that the image has pending,
-    /// or if the host took away the right to execute.
+    /// Returns whether it ran: not if `slot` is unknown, or if the stub might report an x87 error that the image has pending.
     pub fn run(&self, slot: StubId, frame: &mut StubFrame) -> bool {
         let slot = usize::from(slot.0);
         let Some(&class) = self.classes.get(slot) else {
             return false;
         };
         let pending = class.uses_stack() && frame.image.has_pending_x87_error();
-        if pending || self.protection != Protection::ReadExecute {
+        if pending {
             return false;
         }
         let mxcsr = frame.image.mxcsr();
@@ -110,7 +103,7 @@ impl StubMemory {
         // SAFETY: `slot` was published, so there is the code of a `Stub` of class `class`, and the image has no reserved
         // MXCSR bit and all SIMD exceptions masked.
         unsafe {
-            let stub = self.mapping.start().add(slot * STUB_BYTES).as_ptr();
+            let stub = self.executable.start().add(slot * STUB_BYTES).as_ptr();
             if class.uses_stack() {
                 run_with_stack(stub, frame);
             } else {

@@ -11,6 +11,7 @@
 //! thread only after a serializing instruction (SDM Vol. 3A, 8.1.3 "Handling Self- and Cross-Modifying Code"): see
 //! [`Arena::publish`].
 
+use crate::serialize::serialize;
 use mmu::{Mapping, Protection, memfd};
 use std::io;
 use std::ops::{Range, RangeInclusive};
@@ -140,31 +141,6 @@ impl Arena {
             serialize();
             self.unpublished = false;
         }
-    }
-}
-
-/// Executes IRETQ to the next instruction, which serializes and, unlike CPUID, does not exit to a hypervisor.
-fn serialize() {
-    // SAFETY: the frame returns to label 2 with the present SS, RSP, RFLAGS and CS; RSP is restored by the return, and the
-    // red zone is left alone by moving below it first.
-    unsafe {
-        std::arch::asm!(
-            "mov {stack}, rsp",
-            "sub rsp, 128",
-            "and rsp, -16",
-            "mov {word:e}, ss",
-            "push {word}",
-            "push {stack}",
-            "pushfq",
-            "mov {word:e}, cs",
-            "push {word}",
-            "lea {word}, [rip + 2f]",
-            "push {word}",
-            "iretq",
-            "2:",
-            stack = out(reg) _,
-            word = out(reg) _,
-        );
     }
 }
 

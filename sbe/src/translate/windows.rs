@@ -5,8 +5,8 @@
 //! while, and the time that they run pays for further mappings. The prices are the same for windows that the host's kernel module
 //! fills, although their faults cost a tenth: programs that are short or fork often gain nothing by more windows.
 //!
-//! Where windows do not pay, one after the other, new spaces have to run longer before they get one. So it is when there are more
-//! busy processes than spaces: by its next turn each process has lost its space, and the window with it.
+//! Where windows do not pay, one after the other, new spaces have to run longer before they get one. Where more processes are busy
+//! than there are spaces, none is opened: by its next turn each process has lost its space, and the window with it.
 
 use super::context::NOWHERE;
 use mmu::{Mmu, SpaceId};
@@ -19,6 +19,8 @@ const FIRST_SLICES: u32 = 4;
 const MOST_FIRST_SLICES: u32 = 1 << 4;
 /// The most slices that have to, after windows of the same space that have not paid.
 const MOST_SLICES: u32 = 1 << 12;
+/// The slices that have to pass without the loss of a space before another window is opened: some turns of busy processes.
+const CALM_SLICES: u32 = 64;
 /// The system calls that a new window may take.
 const FIRST_CREDIT: i64 = 200;
 /// The system calls that each slice which ends in a program pays for: a fifth of the slice's time.
@@ -111,6 +113,9 @@ pub struct WindowPolicy {
     accounts: Vec<Option<(SpaceId, Account)>>,
     /// The slices that it takes a new space to get a window.
     first_slices: u32,
+    /// The count of spaces lost when it last changed, and the slices since, `CALM_SLICES` at most.
+    displaced: u64,
+    calm: u32,
     /// The space last looked at, and the system calls that all windows had taken by then.
     charged: Option<(SpaceId, u64)>,
 }
@@ -122,6 +127,8 @@ impl WindowPolicy {
             windows,
             accounts: Vec::new(),
             first_slices: FIRST_SLICES,
+            displaced: 0,
+            calm: CALM_SLICES,
             charged: None,
         }
     }
@@ -146,6 +153,7 @@ impl WindowPolicy {
         if self.windows != Windows::Auto {
             return false;
         }
+        let is_calm = self.is_calm(mmu);
         let calls = self.new_calls(mmu);
         let account = self.account(mmu.tlb().space());
         if mmu.tlb().window().is_some() {
@@ -156,7 +164,7 @@ impl WindowPolicy {
             return false;
         }
         account.slices += 1;
-        if account.slices < account.needed {
+        if account.slices < account.needed || !is_calm {
             return false;
         }
         let opened = mmu.tlb_mut().open_window().is_ok();
@@ -184,6 +192,17 @@ impl WindowPolicy {
         }
         mmu.tlb_mut().close_window();
         true
+    }
+
+    /// Notes a slice. Returns whether no space was lost for a while.
+    fn is_calm(&mut self, mmu: &Mmu) -> bool {
+        let displaced = mmu.tlb().displaced();
+        self.calm = match displaced == self.displaced {
+            true => (self.calm + 1).min(CALM_SLICES),
+            false => 0,
+        };
+        self.displaced = displaced;
+        self.calm == CALM_SLICES
     }
 
     /// Has new spaces run longer before they get a window, since one has not paid.
@@ -220,15 +239,17 @@ impl WindowPolicy {
 
 #[cfg(test)]
 mod tests {
-    use mmu::{Access, GuestPhys, LinearAddr, Memory, PAGE_SIZE, Paging, PagingMode, Privilege};
+    use mmu::{
+        Access, GuestPhys, LinearAddr, LinearPage, Memory, PAGE_SIZE, Paging, PagingMode, Privilege,
+    };
 
     use super::*;
 
-    /// Physical addresses of the page table that all spaces have, and of their directories.
-    const TABLE: u32 = 0x1000;
-    const DIRECTORIES: u32 = 0x2000;
+    /// Physical addresses of the spaces' page tables and directories.
+    const TABLES: u32 = 4 << 20;
+    const DIRECTORIES: u32 = 5 << 20;
     /// More spaces than there are tables for.
-    const SPACES: u32 = 40;
+    const SPACES: u32 = 140;
     /// The start of RAM, and the pages from there on that are mapped.
     const LOW: u32 = 1 << 20;
     const PAGES: u32 = 768;
@@ -245,16 +266,17 @@ mod tests {
 
     impl Guest {
         fn new() -> Self {
-            let memory = Memory::new(4 << 20).unwrap();
+            let memory = Memory::new(6 << 20).unwrap();
             let store = |at: u32, entry: u32| {
                 let at = GuestPhys::new(at.into());
                 memory.write(at, &entry.to_le_bytes()).unwrap();
             };
-            for page in 0..1024 {
-                store(TABLE + 4 * page, (page * PAGE_SIZE as u32) | ENTRY);
-            }
-            for space in 0..SPACES {
-                store(DIRECTORIES + space * PAGE_SIZE as u32, TABLE | ENTRY);
+            for offset in (0..SPACES).map(|space| space * PAGE_SIZE as u32) {
+                for page in 0..1024 {
+                    let entry = (page * PAGE_SIZE as u32) | ENTRY;
+                    store(TABLES + offset + 4 * page, entry);
+                }
+                store(DIRECTORIES + offset, (TABLES + offset) | ENTRY);
             }
             Self {
                 mmu: Mmu::new(memory).unwrap(),
@@ -277,13 +299,19 @@ mod tests {
             opened.count() as u32
         }
 
-        /// Faults at a page that the window does not show. Returns whether it is closed.
-        fn fault(&mut self) -> bool {
+        /// Accesses the next page by the tables.
+        fn access(&mut self) -> LinearPage {
             self.page = (self.page + 1) % PAGES;
             let address = LinearAddr::from(LOW + self.page * PAGE_SIZE as u32);
-            let (access, user) = (Access::Read, Privilege::User);
-            self.mmu.prepare(address, 1, access, user).unwrap();
-            let shown = self.mmu.tlb_mut().map_in_window(address.page(), access);
+            let user = Privilege::User;
+            self.mmu.prepare(address, 1, Access::Read, user).unwrap();
+            address.page()
+        }
+
+        /// Faults at a page that the window does not show. Returns whether it is closed.
+        fn fault(&mut self) -> bool {
+            let page = self.access();
+            let shown = self.mmu.tlb_mut().map_in_window(page, Access::Read);
             assert!(shown);
             self.policy.after_fault(&mut self.mmu)
         }
@@ -317,6 +345,7 @@ mod tests {
         let mut opened = 0;
         for space in (0..rounds).flat_map(|_| 0..SPACES) {
             guest.enter(space);
+            guest.access();
             opened += guest.slices(2 * FIRST_SLICES);
             if guest.mmu.tlb().window().is_some() {
                 guest.owe();
@@ -333,9 +362,37 @@ mod tests {
     }
 
     #[test]
+    fn spaces_that_are_lost_by_their_next_turn_get_no_windows() {
+        let mut guest = Guest::new();
+        let turns = |guest: &mut Guest| -> u32 {
+            let turn = |space| {
+                guest.enter(space);
+                guest.access();
+                guest.slices(2 * FIRST_SLICES)
+            };
+            (0..SPACES).map(turn).sum()
+        };
+        assert!(turns(&mut guest) > 0);
+        assert_eq!(turns(&mut guest), 0);
+        assert_eq!(guest.slices(CALM_SLICES), 1);
+    }
+
+    #[test]
+    fn windows_that_fail_put_off_others() {
+        let mut guest = Guest::new();
+        for space in 0..4 {
+            guest.enter(space);
+            assert_eq!(guest.slices(MOST_FIRST_SLICES), 1);
+            while !guest.fault() {}
+        }
+        guest.enter(4);
+        assert_eq!(guest.slices(MOST_FIRST_SLICES - 1), 0);
+        assert_eq!(guest.slices(1), 1);
+    }
+
+    #[test]
     fn windows_that_pay_bring_others_soon_again() {
         let mut guest = Guest::new();
-        take_turns(&mut guest, 2);
         guest.policy.first_slices = MOST_FIRST_SLICES;
         for space in 0..20 {
             guest.enter(space);

@@ -83,7 +83,8 @@ impl Generator {
                 self.writer.invalidate(page);
             }
             870..876 => self.writer.load_cr3(self.writer.model.cr3()),
-            876..900 => self.switch_space(),
+            876..899 => self.switch_space(),
+            899 => self.visit_spaces(),
             900..940 => self.writer.go_to(!self.writer.user),
             940..980 => self.copy(),
             980..990 => self.visit_all(),
@@ -340,6 +341,17 @@ impl Generator {
         self.space = self.some_space();
         self.writer.load_cr3(self.root(self.space));
         self.writer.count("switch of the space");
+    }
+
+    /// Reads a page in each space, more than the translator keeps tables for.
+    fn visit_spaces(&mut self) {
+        for space in 0..SPACES {
+            self.space = space;
+            self.writer.load_cr3(self.root(space));
+            let (page, offset) = (self.page(), self.data_offset());
+            self.writer.access(Operation::Read32, page + offset, 0);
+        }
+        self.writer.count("visit of all spaces");
     }
 
     /// Stores by the frame's own address what pages may show.

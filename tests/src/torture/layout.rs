@@ -38,7 +38,7 @@ pub const SHARED_DIRECTORIES: [u32; 6] = frames(TABLES + 0x1_0000);
 /// The directory of the first GiB in PAE paging.
 pub const IDENTITY_DIRECTORY: u32 = TABLES + 0x1_8000;
 /// The number of address spaces. More than the translator keeps tables for.
-pub const SPACES: usize = 28;
+pub const SPACES: usize = 140;
 /// Top structures in 2-level paging: the spaces' directories.
 pub const DIRECTORIES: [u32; SPACES] = frames(TABLES + 0x2_0000);
 /// Top structures in PAE paging: the spaces' pointer tables, of which a frame holds many.
@@ -46,7 +46,7 @@ pub const POINTER_TABLES: [u32; SPACES] = {
     let mut tables = [0; SPACES];
     let mut i = 0;
     while i < SPACES {
-        tables[i] = TABLES + 0x8_0000 + 32 * i as u32;
+        tables[i] = TABLES + 0xe_0000 + 32 * i as u32;
         i += 1;
     }
     tables

@@ -79,6 +79,7 @@ fn a_script_has_everything() {
     let flushes = ["flush by INVLPG", "flush by CR3", "flush by CR4.PGE"];
     let spaces = [
         "switch of the space",
+        "visit of all spaces",
         "edit of a pointer",
         "edit of a directory",
     ];

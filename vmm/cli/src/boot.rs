@@ -15,6 +15,7 @@ use vmm::{
 
 use crate::{
     args::BootArgs,
+    confinement::{self, Sandbox},
     devices, images, initrd,
     message::complain,
     net::Network,
@@ -24,7 +25,7 @@ use crate::{
     share::Shares,
     signals::exit_on_signals,
     stdio::{Stdio, Wiring},
-    terminal::{RawMode, restore_before_panic_message, window_size},
+    terminal::{RawMode, restore_on_sudden_end, window_size},
 };
 
 /// Part of the kernel command line with --exec: the console shares standard error with the command, so the kernel prints only
@@ -37,15 +38,20 @@ const CMDLINE_EXEC: &str = "quiet loglevel=3";
 /// If the arguments, or the files that they name, cannot be used.
 pub fn boot(args: &BootArgs) -> Result<u8> {
     let roms = read_roms(args)?;
-    let devices = devices::open(&args.devices, Network::None, &shares(args))?;
+    let network = args.devices.net.unwrap_or(Network::None);
+    let shares = shares(args);
+    let devices = devices::open(&args.devices, network, &shares)?;
     let mut vm = match args.kernel.kernel.is_none() && !args.rom.is_empty() {
         true => start_in_rom(args, &roms)?,
         false => boot_kernel(args, &roms, &devices::drivers(&devices))?,
     };
     drop(roms);
-    devices::attach(devices, &mut vm)?;
     power::observe(&args.debug, &mut vm)?;
-    run(args, &mut vm)
+    // All that the machine needs of the host is open.
+    let needed = confinement::needed(&shares, network, args.debug.gdb.as_ref());
+    let sandbox = Sandbox::enter(args.machine.sandbox, &needed)?;
+    devices::attach(devices, &mut vm, &sandbox.threads())?;
+    run(args, &mut vm, sandbox)
 }
 
 /// The directories that the guest gets.
@@ -147,7 +153,7 @@ fn start_in_rom(args: &BootArgs, roms: &[Vec<u8>]) -> Result<Vm> {
 }
 
 /// Runs the machine on the standard streams until it stops.
-fn run(args: &BootArgs, vm: &mut Vm) -> Result<u8> {
+fn run(args: &BootArgs, vm: &mut Vm, sandbox: Sandbox) -> Result<u8> {
     let wiring = match &args.exec {
         Some(_) => Wiring::Exec,
         None if io::stdin().is_terminal() => Wiring::Terminal,
@@ -157,11 +163,12 @@ fn run(args: &BootArgs, vm: &mut Vm) -> Result<u8> {
         Wiring::Terminal => Some(RawMode::enter(io::stdin()).context("terminal")?),
         Wiring::Streams | Wiring::Exec => None,
     };
-    exit_on_signals(raw.as_ref().map(RawMode::saved), None).context("signals")?;
+    exit_on_signals(raw.as_ref().map(RawMode::saved), None, &sandbox.threads())
+        .context("signals")?;
     if let Some(raw) = &raw {
-        restore_before_panic_message(raw);
+        restore_on_sudden_end(raw);
     }
-    let stop = session::run_to_end(&args.debug, vm, &mut Stdio::new(wiring))?;
+    let stop = session::run_to_end(&args.debug, vm, &mut Stdio::new(wiring), sandbox)?;
     drop(raw);
     if stop.is_abnormal() {
         complain(&session::explained(&stop));

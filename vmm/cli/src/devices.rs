@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use vmm::{
-    Vm,
+    Threads, Vm,
     devices::{
         pci::PciHost,
         virtio::{Disk, Rng, VirtioDevice, VirtioPci},
@@ -43,7 +43,7 @@ impl Wanted {
     }
 }
 
-/// Opens what the devices need that `args` and `shares` ask for. Without `--net`, the network is `network`.
+/// Opens what the devices need that `args`, `network` and `shares` ask for.
 ///
 /// # Errors
 /// If the host does not grant it, or a file cannot be used.
@@ -63,7 +63,7 @@ pub fn open(args: &DeviceArgs, network: Network, shares: &Shares) -> Result<Vec<
         let option = shared.option.into();
         devices.push(Wanted::new(option, shared.drivers, shared.device));
     }
-    if let Some(card) = net::card(args.net.unwrap_or(network), &args.publish)? {
+    if let Some(card) = net::card(network, &args.publish)? {
         devices.push(Wanted::new("--net".into(), &["virtio_net"], card));
     }
     Ok(devices)
@@ -78,17 +78,18 @@ pub fn drivers(devices: &[Wanted]) -> Vec<&'static str> {
     [TRANSPORT].iter().chain(drivers).copied().collect()
 }
 
-/// Attaches `devices` to the machine.
+/// Attaches `devices` to the machine. Their threads begin as `threads` says.
 ///
 /// # Errors
 /// If the host does not grant what a device needs, or there are too many.
-pub fn attach(devices: Vec<Wanted>, vm: &mut Vm) -> Result<()> {
+pub fn attach(devices: Vec<Wanted>, vm: &mut Vm, threads: &Threads) -> Result<()> {
     if devices.is_empty() {
         return Ok(());
     }
     let mut pci = PciHost::new().context("PCI")?;
     for Wanted { option, device, .. } in devices {
-        let function = VirtioPci::new(device, pci.doorbell()).with_context(|| option.clone())?;
+        let function = VirtioPci::with_threads(device, pci.doorbell(), threads)
+            .with_context(|| option.clone())?;
         pci.add(function).context(option)?;
     }
     vm.attach(PciHost::resources(), pci).context("PCI")

@@ -9,7 +9,9 @@
 
 mod args;
 mod boot;
+mod confinement;
 mod devices;
+mod doctor;
 mod engine;
 mod escape;
 mod file;
@@ -45,13 +47,19 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
-    watch::start_log(cli.command.debug());
-    let run = || match &cli.command {
-        Command::Boot(args) => boot::boot(args),
-        Command::Run(args) => run::run(args),
+    let status = || match &cli.command {
+        Command::Boot(args) => {
+            watch::start_log(&args.debug);
+            boot::boot(args)
+        }
+        Command::Run(args) => {
+            watch::start_log(&args.debug);
+            run::run(args)
+        }
+        Command::Doctor => Ok(doctor::doctor()),
     };
     // A panic has been reported by now, and the terminal restored.
-    match panic::catch_unwind(run) {
+    match panic::catch_unwind(status) {
         Ok(Ok(status)) => ExitCode::from(status),
         Ok(Err(error)) => {
             let hint = hint(&error).map_or(String::new(), |hint| format!("; {hint}"));

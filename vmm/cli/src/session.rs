@@ -6,8 +6,9 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use sandbox::Policy;
 use vmm::{
-    Console, StopReason, Vm,
+    Console, StopReason, Threads, Vm,
     console::Channel,
     gdb::{self, Address, Gdb},
     mmu::PAGE_SIZE,
@@ -15,6 +16,7 @@ use vmm::{
 
 use crate::{
     args::{DebugArgs, MachineArgs},
+    confinement::Sandbox,
     message::complain,
 };
 
@@ -32,18 +34,24 @@ pub fn explained(stop: &StopReason) -> String {
     format!("{stop} ({help})")
 }
 
-/// Runs the machine until it stops for good. Without gdb, each intercepted event is shown and then handed to the guest.
+/// Runs the machine, by a thread that is confined from then on, until it stops for good. Without gdb, each intercepted event is shown and then handed to the guest.
 ///
 /// # Errors
-/// If gdb cannot be listened for.
-pub fn run_to_end(debug: &DebugArgs, vm: &mut Vm, console: &mut dyn Console) -> Result<StopReason> {
+/// If gdb cannot be listened for, or this thread cannot be confined.
+pub fn run_to_end(
+    debug: &DebugArgs,
+    vm: &mut Vm,
+    console: &mut dyn Console,
+    sandbox: Sandbox,
+) -> Result<StopReason> {
     let mut gdb = match &debug.gdb {
-        Some(address) => Some(listen(debug, address, vm)?),
+        Some(address) => Some(listen(debug, address, vm, &sandbox.threads())?),
         None => None,
     };
     if let Some(gdb) = &gdb {
         show(console, &invitation(gdb.address()))?;
     }
+    sandbox.confine(&Policy::VCPU).context("--sandbox")?;
     loop {
         let stop = match &mut gdb {
             Some(gdb) => gdb.run(vm, console),
@@ -65,12 +73,13 @@ fn show(console: &mut dyn Console, message: &str) -> io::Result<()> {
 }
 
 /// Starts to listen for gdb.
-fn listen(debug: &DebugArgs, address: &Address, vm: &Vm) -> Result<Gdb> {
+fn listen(debug: &DebugArgs, address: &Address, vm: &Vm, threads: &Threads) -> Result<Gdb> {
     let start = match debug.gdb_wait {
         true => gdb::Start::Wait,
         false => gdb::Start::Run,
     };
-    Gdb::listen(address, vm.control(), start).with_context(|| format!("--gdb {address}"))
+    Gdb::with_threads(address, vm.control(), start, threads)
+        .with_context(|| format!("--gdb {address}"))
 }
 
 /// Returns the message that says how gdb connects.

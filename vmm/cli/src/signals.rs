@@ -4,11 +4,11 @@
 //! No signal handler is installed, so nothing has to be async-signal-safe, and the terminal is restored even while the
 //! machine's thread is busy or blocked.
 
-use std::{io, process, sync::Arc, thread};
+use std::{io, process, sync::Arc};
 
 use nix::sys::signal::{SigSet, Signal};
 
-use vmm::stop::status;
+use vmm::{ThreadKind, Threads, stop::status};
 
 use crate::terminal::SavedTerminal;
 
@@ -30,15 +30,16 @@ const ENDING: [Signal; 4] = [
 pub fn exit_on_signals(
     terminal: Option<Arc<SavedTerminal>>,
     resized: Option<Box<dyn Fn() + Send>>,
+    threads: &Threads,
 ) -> io::Result<()> {
     let mut signals: SigSet = ENDING.into_iter().collect();
     if resized.is_some() {
         signals.add(Signal::SIGWINCH);
     }
     signals.thread_block()?;
-    thread::Builder::new()
-        .name("signals".into())
-        .spawn(move || wait(&signals, terminal.as_deref(), resized))?;
+    threads.start(ThreadKind::Other("signals"), move || {
+        wait(&signals, terminal.as_deref(), resized);
+    })?;
     Ok(())
 }
 

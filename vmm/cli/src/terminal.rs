@@ -11,6 +11,7 @@ use nix::{
     libc,
     sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr},
 };
+use sandbox::before_exit;
 
 /// A terminal and the settings to restore.
 #[derive(Debug)]
@@ -70,7 +71,9 @@ impl Drop for RawMode {
 }
 
 /// Restores the terminal before the message of a panic is printed.
-pub fn restore_before_panic_message(raw: &RawMode) {
+pub fn restore_on_sudden_end(raw: &RawMode) {
+    let saved = raw.saved();
+    before_exit(move || saved.restore());
     let saved = raw.saved();
     let report = panic::take_hook();
     panic::set_hook(Box::new(move |info| {

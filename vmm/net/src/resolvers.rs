@@ -27,13 +27,16 @@ pub(crate) struct Resolvers {
 }
 
 impl Resolvers {
+    /// Reads the file, also because later a sandbox may keep names of interfaces from being looked up, or new files from being read.
     pub(crate) fn new(path: PathBuf) -> Self {
-        Self {
+        let mut resolvers = Self {
             path,
             changed: None,
             servers: parse(""),
             questions: VecDeque::new(),
-        }
+        };
+        resolvers.refresh();
+        resolvers
     }
 
     /// The first resolver.
@@ -113,11 +116,18 @@ fn parse_server(word: &str) -> Option<SocketAddr> {
     if let Some((address, scope)) = word.split_once('%') {
         let scope = match scope.parse() {
             Ok(number) => number,
-            Err(_) => nix::net::if_::if_nametoindex(scope).ok()?,
+            Err(_) => index_of(scope)?,
         };
         return Some(SocketAddrV6::new(address.parse().ok()?, DNS_PORT, 0, scope).into());
     }
     Some(SocketAddr::new(word.parse().ok()?, DNS_PORT))
+}
+
+/// The number of the network interface called `name`. libc would open a socket to ask, which a sandbox may forbid.
+fn index_of(name: &str) -> Option<u32> {
+    let is_name = !name.is_empty() && !name.starts_with('.') && !name.contains('/');
+    let file = is_name.then(|| format!("/sys/class/net/{name}/ifindex"))?;
+    fs::read_to_string(file).ok()?.trim().parse().ok()
 }
 
 #[cfg(test)]

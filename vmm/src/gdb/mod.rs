@@ -50,7 +50,7 @@ use requests::{PACKET, Requests};
 use server::{Incoming, Server, Stream};
 use target::{Debugged, is_failure};
 
-use crate::{console::Console, control::Control, stop::StopReason, vm::Vm};
+use crate::{console::Console, control::Control, stop::StopReason, threads::Threads, vm::Vm};
 
 /// Whether the machine runs before gdb has connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,8 +80,21 @@ impl Gdb {
     /// # Errors
     /// If the host does not let this process listen there.
     pub fn listen(address: &Address, control: Control, start: Start) -> io::Result<Self> {
+        Self::with_threads(address, control, start, &Threads::default())
+    }
+
+    /// Listens as [`Self::listen`] does, by a thread that begins as `threads` says.
+    ///
+    /// # Errors
+    /// As [`Self::listen`], and if the thread cannot begin.
+    pub fn with_threads(
+        address: &Address,
+        control: Control,
+        start: Start,
+        threads: &Threads,
+    ) -> io::Result<Self> {
         Ok(Self {
-            server: Server::listen(address, control)?,
+            server: Server::listen(address, control, threads)?,
             start,
             requests: Requests::default(),
         })

@@ -19,7 +19,7 @@ use std::{
         Arc,
         mpsc::{Receiver, SyncSender, sync_channel},
     },
-    thread::{self, JoinHandle},
+    thread::JoinHandle,
     time::Duration,
 };
 
@@ -30,7 +30,10 @@ use nix::{
 };
 
 use super::address::Address;
-use crate::control::Control;
+use crate::{
+    control::Control,
+    threads::{ThreadKind, Threads},
+};
 
 /// The most bytes that are read at once.
 const CHUNK: usize = 4096;
@@ -66,7 +69,7 @@ impl Server {
     ///
     /// # Errors
     /// If the host does not let this process listen there.
-    pub fn listen(address: &Address, control: Control) -> io::Result<Self> {
+    pub fn listen(address: &Address, control: Control, threads: &Threads) -> io::Result<Self> {
         let listener = Listener::bind(address)?;
         let address = listener.address()?;
         let stop = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?);
@@ -77,9 +80,7 @@ impl Server {
             sender,
             control,
         };
-        let thread = thread::Builder::new()
-            .name("gdb".into())
-            .spawn(move || reader.run())?;
+        let thread = threads.start(ThreadKind::Gdb, move || reader.run())?;
         Ok(Self {
             incoming: Some(incoming),
             address,

@@ -9,7 +9,7 @@ pub(super) const VERSION: u32 = 1;
 /// The low 12 bits of a filled slot.
 pub(crate) const SLOT_PRESENT: u64 = 1;
 /// The windows of a machine.
-pub(super) const WINDOWS: u32 = 64;
+pub(super) const WINDOWS: u32 = 128;
 /// log2 of the linear pages of a window.
 const WINDOW_BITS: u32 = 20;
 /// log2 of the distance of the windows in the file, in bytes.

@@ -56,6 +56,8 @@ pub(crate) struct UserTables {
 impl Kmod {
     /// The path of the device.
     pub const PATH: &str = "/dev/replex";
+    /// The version of the interface that the module is to have.
+    pub const VERSION: u32 = abi::VERSION;
 
     /// Opens the device at `path` for a machine with this memory.
     ///

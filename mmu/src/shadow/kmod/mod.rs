@@ -114,10 +114,13 @@ impl Shadow for KmodWindow {
 
     fn show(&mut self, extent: Extent) -> io::Result<u64> {
         if let State::Served { retries, .. } = &mut self.state {
-            match retries.remedy(extent) {
+            let device = self.kmod.device();
+            // A machine that cannot ask has seen nothing.
+            let served = || device.stats().map_or(0, |stats| stats.faults);
+            match retries.remedy(extent, served) {
                 // The caller has just read them.
                 Remedy::Touch => return Ok(0),
-                Remedy::Release => match self.kmod.device().release() {
+                Remedy::Release => match device.release() {
                     Ok(()) => return Ok(1),
                     Err(error) => self.give_up(&format_args!("cannot let go of pages: {error}")),
                 },
@@ -162,5 +165,9 @@ impl Shadow for KmodWindow {
             State::Served { .. } | State::Changing => 0,
             State::Mapped(window) => window.count(),
         }
+    }
+
+    fn shows_slots(&self) -> bool {
+        matches!(self.state, State::Served { .. })
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! The module shows a page whose slot is filled by itself. If the access faults all the same, its slot was not resident, which is
 //! mended by a look at it, or the machine may not hold another page, which is mended by letting go of all. Where neither helps,
-//! the module cannot show the page.
+//! the module cannot show the page. It has helped if the module has shown more pages since than an instruction accesses, since
+//! then others have executed: programs that use more pages than may be held come to the same pages again and again.
 
 use crate::shadow::Extent;
 
@@ -26,20 +27,22 @@ pub(super) struct Retries {
     latest: [Option<Extent>; REMEMBERED],
     /// The place of the next.
     next: usize,
-    /// Whether pages were let go because of the latest.
-    released: bool,
+    /// The pages that the module had shown when pages were last let go because of the latest.
+    released: Option<u64>,
 }
 
 impl Retries {
-    /// Returns what to do about a fault in an extent that slots describe now.
-    pub(super) fn remedy(&mut self, extent: Extent) -> Remedy {
+    /// Returns what to do about a fault in an extent that slots describe now. `served` counts the pages that the module has shown.
+    pub(super) fn remedy(&mut self, extent: Extent, served: impl FnOnce() -> u64) -> Remedy {
         if !self.latest.contains(&Some(extent)) {
             self.latest[self.next] = Some(extent);
             self.next = (self.next + 1) % REMEMBERED;
-            self.released = false;
+            self.released = None;
             return Remedy::Touch;
         }
-        if !std::mem::replace(&mut self.released, true) {
+        let now = served();
+        let before = self.released.replace(now);
+        if before.is_none_or(|before| now.saturating_sub(before) > REMEMBERED as u64) {
             return Remedy::Release;
         }
         *self = Self::default();
@@ -77,6 +80,8 @@ mod tests {
         absent: BTreeSet<u32>,
         /// Whether a look at a slot makes it resident.
         stays: bool,
+        /// The faults that made a page accessible.
+        served: u64,
     }
 
     impl Module {
@@ -86,6 +91,7 @@ mod tests {
                 held: BTreeSet::new(),
                 absent: BTreeSet::new(),
                 stays: true,
+                served: 0,
             }
         }
 
@@ -93,8 +99,8 @@ mod tests {
         fn access(&mut self, page: u32) -> bool {
             let fits = self.held.contains(&page) || self.held.len() < self.limit;
             let shown = fits && !self.absent.contains(&page);
-            if shown {
-                self.held.insert(page);
+            if shown && self.held.insert(page) {
+                self.served += 1;
             }
             shown
         }
@@ -104,7 +110,7 @@ mod tests {
         fn instruction(&mut self, retries: &mut Retries, pages: &[u32]) -> Vec<Remedy> {
             let mut remedies = Vec::new();
             while let Some(&page) = pages.iter().find(|page| !self.access(**page)) {
-                let remedy = retries.remedy(extent(page));
+                let remedy = retries.remedy(extent(page), || self.served);
                 remedies.push(remedy);
                 match remedy {
                     Remedy::Touch if self.stays => drop(self.absent.remove(&page)),
@@ -144,6 +150,20 @@ mod tests {
     }
 
     #[test]
+    fn more_pages_than_may_be_held_are_shown_in_turn() {
+        for limit in [10, 16, 100] {
+            for count in limit as u32 + 1..3 * limit as u32 {
+                let (mut module, mut retries) = (Module::new(limit), Retries::default());
+                for turn in 0..100 * count {
+                    let remedies = module.instruction(&mut retries, &[turn % count]);
+                    let gives_up = remedies.contains(&Remedy::GiveUp);
+                    assert!(!gives_up, "page {turn} of {count}, {limit} at a time");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn what_helps_nothing_is_given_up() {
         for (limit, absent) in [(0, false), (10, true)] {
             let mut module = Module::new(limit);
@@ -173,7 +193,7 @@ mod tests {
     fn a_page_that_was_hidden_may_fault_again() {
         let mut retries = Retries::default();
         for _ in 0..5 {
-            assert_eq!(retries.remedy(extent(3)), Remedy::Touch);
+            assert_eq!(retries.remedy(extent(3), || 0), Remedy::Touch);
             retries.forget();
         }
     }
@@ -183,7 +203,7 @@ mod tests {
         let mut retries = Retries::default();
         for pages in 1..=16 {
             let grown = Extent { pages, ..extent(3) };
-            assert_eq!(retries.remedy(grown), Remedy::Touch);
+            assert_eq!(retries.remedy(grown, || 0), Remedy::Touch);
         }
     }
 }

@@ -88,7 +88,7 @@ fn a_device_of_others_is_refused_by_name() {
 
 /// A file that is mapped as the device is, but answers no request.
 fn deaf() -> Arc<Kmod> {
-    let file: File = memfd::create(c"deaf", 64 << abi::OFFSET_BITS).unwrap();
+    let file: File = memfd::create(c"deaf", u64::from(abi::WINDOWS) << abi::OFFSET_BITS).unwrap();
     Arc::new(Kmod::new("deaf".as_ref(), Device(file)))
 }
 
@@ -163,7 +163,7 @@ fn pages_that_cannot_be_hidden_do_not_stay() {
         mapped(&window, 100),
         ("/memfd:guest-ram".into(), true, true)
     );
-    assert_eq!(window.count(), 1);
+    assert_eq!(window.count(), 2, "it and the gap after it");
     assert_eq!(window.hide(&pages), 1);
     assert_eq!(mapped(&window, 100), (String::new(), false, false));
 }
@@ -179,6 +179,14 @@ fn a_page_that_the_module_does_not_show_is_mapped() {
         ("/memfd:guest-ram".into(), true, true)
     );
     assert_eq!(mapped(&window, 101), (String::new(), false, false));
+}
+
+#[test]
+fn a_window_shows_slots_until_it_goes_on_without_the_module() {
+    let mut window = window(&deaf());
+    assert!(window.shows_slots());
+    window.hide(std::slice::from_ref(&(0..1)));
+    assert!(!window.shows_slots());
 }
 
 #[test]

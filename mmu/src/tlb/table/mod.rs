@@ -34,14 +34,15 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use nix::libc::off_t;
 use smallvec::SmallVec;
 
-use super::spaces::MAX_SPACES;
+use super::space_set::SpaceSet;
 use super::view::{SlotId, View, ViewSet};
 use crate::addr::{Frame, LinearPage, PAGE_SHIFT};
 use crate::memfd;
 use crate::memory::Memory;
 use crate::paging::{Access, Privilege};
 use crate::shadow::{
-    self, Extent, Kmod, KmodWindow, LazyShadow, MOST_IN_ALL, SHADOW_PAGES, UserTables, Window,
+    self, Extent, Kmod, KmodWindow, LazyShadow, MOST_MAPPINGS_IN_ALL, SHADOW_PAGES, UserTables,
+    Window,
 };
 pub use access::Order;
 pub(super) use part::Part;
@@ -78,6 +79,8 @@ struct Set {
     own: Box<Residency>,
     /// The shadow of the space for its programs, where that pays.
     window: Option<LazyShadow>,
+    /// The count of switches when it last became the current set.
+    entered: u64,
 }
 
 impl Set {
@@ -86,6 +89,7 @@ impl Set {
             slots: Slots::new(shared)?,
             own: Residency::new(),
             window: None,
+            entered: 0,
         })
     }
 }
@@ -95,6 +99,8 @@ pub struct Tables {
     /// Start of the current set.
     base: NonNull<u64>,
     current: u8,
+    /// Counts changes of the current set.
+    switches: u64,
     sets: Vec<Set>,
     shared: Box<Residency>,
     shared_file: File,
@@ -104,8 +110,8 @@ pub struct Tables {
     fetch_epochs: [u64; 2],
     /// Counts the events that emptied a shared slot of a fetch view.
     shared_epoch: u64,
-    /// Has a bit for each set that lost a slot of the user's fetch view while it had a window, or the window itself.
-    windowed_losses: u32,
+    /// The sets that lost a slot of the user's fetch view while they had a window, or the window itself.
+    windowed_losses: SpaceSet,
     /// Counts the events that emptied slots.
     drops: u64,
     /// Counts the host calls that windows have taken.
@@ -127,13 +133,14 @@ impl Tables {
         Ok(Self {
             base: first.slots.base(),
             current: 0,
+            switches: 0,
             sets: vec![first],
             shared: Residency::new(),
             shared_file,
             memory,
             fetch_epochs: [0; 2],
             shared_epoch: 0,
-            windowed_losses: 0,
+            windowed_losses: SpaceSet::default(),
             drops: 0,
             remaps: 0,
             kmod: None,
@@ -148,8 +155,11 @@ impl Tables {
 
     /// Makes a set the current one.
     pub(super) fn switch(&mut self, set: u8) {
-        self.base = self.sets[usize::from(set)].slots.base();
+        self.switches += 1;
         self.current = set;
+        let set = &mut self.sets[usize::from(set)];
+        set.entered = self.switches;
+        self.base = set.slots.base();
         for epoch in &mut self.fetch_epochs {
             *epoch += 1;
         }
@@ -184,9 +194,9 @@ impl Tables {
         self.shared_epoch
     }
 
-    /// Takes a bit for each address space, by [`SpaceId::index`](super::SpaceId::index), that has lost since the last call a
-    /// program's cached translation for instruction fetches while it had a window, or the window itself.
-    pub fn take_windowed_losses(&mut self) -> u32 {
+    /// Takes the address spaces that have lost since the last call a program's cached translation for instruction fetches while
+    /// they had a window, or the window itself.
+    pub fn take_windowed_losses(&mut self) -> SpaceSet {
         std::mem::take(&mut self.windowed_losses)
     }
 
@@ -211,16 +221,16 @@ impl Tables {
 
     /// The part `id`, for changes of its slots.
     pub(super) fn part(&mut self, id: PartId) -> Part<'_> {
-        let (base, pages, residency, window, set_bit) = match id {
+        let (base, pages, residency, window, spaces) = match id {
             PartId::Own(set) => {
-                let bit = set_bit(set);
+                let spaces = SpaceSet::only(set);
                 let set = &mut self.sets[usize::from(set)];
                 let window = set.window.as_mut();
-                (set.slots.base(), 0..OWN_PAGES, &mut set.own, window, bit)
+                (set.slots.base(), 0..OWN_PAGES, &mut set.own, window, spaces)
             }
             PartId::Shared => {
-                let pages = OWN_PAGES..LinearPage::COUNT as u32;
-                (self.base, pages, &mut self.shared, None, 0)
+                let (pages, none) = (OWN_PAGES..LinearPage::COUNT as u32, SpaceSet::default());
+                (self.base, pages, &mut self.shared, None, none)
             }
         };
         Part {
@@ -230,7 +240,7 @@ impl Tables {
             fetch_epochs: &mut self.fetch_epochs,
             shared_epoch: &mut self.shared_epoch,
             windowed_losses: &mut self.windowed_losses,
-            set_bit,
+            spaces,
             drops: &mut self.drops,
             window,
         }
@@ -273,7 +283,8 @@ impl Tables {
 
     /// Whether the present window shows pages as soon as their slots are filled.
     pub fn shows_slots(&self) -> bool {
-        self.kmod.is_some() && self.current_set().window.is_some()
+        let window = self.current_set().window.as_ref();
+        window.is_some_and(LazyShadow::shows_slots)
     }
 
     /// The number of host calls by which pages were mapped or unmapped for windows.
@@ -331,7 +342,7 @@ impl Tables {
     pub(super) fn drop_window(&mut self, set: u8) {
         let closed = self.sets[usize::from(set)].window.take();
         if closed.is_some() {
-            self.windowed_losses |= set_bit(set);
+            self.windowed_losses.add(SpaceSet::only(set));
             self.fetch_epochs[Privilege::User as usize] += 1;
         }
     }
@@ -375,7 +386,7 @@ impl Tables {
         let extents = extents(&slots, self.memory.host_base());
         extents
             .into_iter()
-            .find(|extent| (extent.page..extent.page + extent.pages).contains(&page.get()))
+            .find(|extent| extent.range().contains(&page.get()))
     }
 
     /// The user's read and write slots of a page.
@@ -396,22 +407,37 @@ impl Tables {
         shown.is_ok()
     }
 
-    /// Empties the windows of other sets than the current one if all of them and `mapped_here` pages are too many.
+    /// Empties windows of other sets than the current one, those that were used longest ago first, until all of them and the
+    /// `mapped_here` mappings of the current one are few enough.
     fn limit_windows(&mut self, mapped_here: usize) {
+        let others = self.other_windows().map(|(_, window)| window.count());
+        let mut mapped = mapped_here + others.sum::<usize>();
+        while mapped > MOST_MAPPINGS_IN_ALL {
+            let others = self.other_windows();
+            let mapping = others.filter(|(_, window)| window.count() > 0);
+            let Some((_, oldest)) = mapping.min_by_key(|(entered, _)| *entered) else {
+                return;
+            };
+            mapped -= oldest.count();
+            self.remaps += oldest.hide_all();
+        }
+    }
+
+    /// The windows of other sets than the current one, each with the count of switches when it last was.
+    fn other_windows(&mut self) -> impl Iterator<Item = (u64, &mut LazyShadow)> {
         let current = usize::from(self.current);
         let others = self.sets.iter_mut().enumerate();
-        let others = others.filter(|(set, _)| *set != current);
-        let mut windows: Vec<_> = others.filter_map(|(_, set)| set.window.as_mut()).collect();
-        let mapped: usize = windows.iter().map(|window| window.count()).sum();
-        if mapped + mapped_here > MOST_IN_ALL {
-            for window in &mut windows {
-                self.remaps += window.hide_all();
-            }
-        }
+        let others = others.filter(move |(set, _)| *set != current);
+        others.filter_map(|(_, set)| Some((set.entered, set.window.as_mut()?)))
     }
 
     fn current_set(&self) -> &Set {
         &self.sets[usize::from(self.current)]
+    }
+
+    /// Whether all own slots of a set are empty, as far as is known without a look at each.
+    pub(super) fn is_vacant(&self, set: u8) -> bool {
+        self.sets[usize::from(set)].own.is_untouched()
     }
 
     /// All parts.
@@ -511,12 +537,6 @@ impl Tables {
     fn frame_of(&self, page: LinearPage, slot: u64) -> Option<Frame> {
         frame_of(self.memory.host_base(), page, slot)
     }
-}
-
-/// The bit of a set where each has one.
-fn set_bit(set: u8) -> u32 {
-    const { assert!(MAX_SPACES <= u32::BITS as usize) };
-    1 << set
 }
 
 /// The slot of `view` for `page` in the set of tables at `base`.

@@ -8,6 +8,7 @@ use super::VIEW_SLOTS;
 use crate::addr::{LinearPage, PAGE_SIZE};
 use crate::paging::{Access, Privilege};
 use crate::shadow::LazyShadow;
+use crate::tlb::space_set::SpaceSet;
 use crate::tlb::view::{SlotId, View, ViewSet};
 
 /// log2 of the linear pages of a *region*, whose slots fill one host page of a table.
@@ -43,6 +44,11 @@ impl Residency {
     /// Host memory that the part takes, in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Whether no slot is filled, as far as is known without a look at each.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.summary.iter().all(|regions| *regions == 0)
     }
 
     /// Whether the slot may be filled.
@@ -101,10 +107,10 @@ pub(crate) struct Part<'a> {
     pub(super) fetch_epochs: &'a mut [u64; 2],
     /// Count of emptied fetch slots that all spaces share.
     pub(super) shared_epoch: &'a mut u64,
-    /// Bits of the sets with windows in which fetch slots of programs were emptied.
-    pub(super) windowed_losses: &'a mut u32,
-    /// The bit there of the part's set; 0 for the shared part.
-    pub(super) set_bit: u32,
+    /// The sets with windows in which fetch slots of programs were emptied.
+    pub(super) windowed_losses: &'a mut SpaceSet,
+    /// The part's set; none for the shared part.
+    pub(super) spaces: SpaceSet,
     /// Count of the times that slots of any view were emptied.
     pub(super) drops: &'a mut u64,
     /// The window on the part.
@@ -188,7 +194,7 @@ impl Part<'_> {
             self.fetch_epochs[view.privilege() as usize] += 1;
             *self.shared_epoch += u64::from(self.pages.start != 0);
             if self.window.is_some() && view.privilege() == Privilege::User {
-                *self.windowed_losses |= self.set_bit;
+                self.windowed_losses.add(self.spaces);
             }
         }
     }

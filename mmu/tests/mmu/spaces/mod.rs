@@ -2,6 +2,8 @@
 
 mod code_slots;
 
+use std::collections::BTreeSet;
+
 use mmu::{Access, Attribute, Frame, GuestPhys, Memory, Mmu, Paging, PagingMode, Privilege, View};
 use vm_memory::{Bytes, GuestAddress};
 
@@ -17,7 +19,7 @@ const SHARED: u32 = 0xc000_3000;
 const OLD: u64 = 0x30_0000;
 const NEW: u64 = 0x30_1000;
 
-/// A directory of its own for each number below 64, all empty but for the first.
+/// A directory of its own for each number below 1024, all empty but for the first.
 fn directory(number: u64) -> u64 {
     if number == 0 {
         DIRECTORY
@@ -435,7 +437,7 @@ fn the_count_of_uses_of_a_table_is_no_limit() {
 
 #[test]
 fn the_count_of_spaces_is_no_limit() {
-    const SPACES: u64 = 60;
+    const SPACES: u64 = 150;
     let mut mmu = sharing_a_table(SPACES);
     for (old, new) in [(OLD, NEW), (NEW, OLD)] {
         for number in 0..SPACES {
@@ -451,8 +453,29 @@ fn the_count_of_spaces_is_no_limit() {
 }
 
 #[test]
+fn an_ended_process_leaves_its_tables_to_the_next() {
+    const PROCESSES: u64 = 200;
+    let mut mmu = sharing_a_table(1);
+    let parent = read32(&mut mmu, PAGE);
+    let mut indexes = BTreeSet::from([mmu.tlb().space().index()]);
+    for number in 1..=PROCESSES {
+        let slot = directory(number) + (pde_at(PAGE).get() - DIRECTORY);
+        mmu.write_phys(phys(slot), (P | W | PS) as u32).unwrap();
+        enter(&mut mmu, directory(number));
+        read32(&mut mmu, PAGE);
+        indexes.insert(mmu.tlb().space().index());
+        // It ends: its parent clears the directory.
+        enter(&mut mmu, directory(0));
+        mmu.write_phys(phys(slot), 0u32).unwrap();
+        assert!(is_cached(&mmu, PAGE));
+        assert_eq!(read32(&mut mmu, PAGE), parent);
+    }
+    assert!(indexes.len() <= 3, "{indexes:?}");
+}
+
+#[test]
 fn a_displaced_space_leaves_nothing_behind_that_a_store_drops() {
-    const KEPT: u64 = 24;
+    const KEPT: u64 = 128;
     let mut mmu = sharing_a_table(1);
     let entry = pte_at(&mut mmu, PAGE);
     read32(&mut mmu, PAGE);

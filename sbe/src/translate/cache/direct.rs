@@ -16,9 +16,8 @@
 use crate::translate::buffer::CodeBuffer;
 use crate::translate::fragment::Link;
 use hashbrown::HashMap;
-use mmu::{Frame, LinearAddr, Mmu, PAGE_SHIFT, SpaceId};
+use mmu::{Frame, LinearAddr, Mmu, PAGE_SHIFT, SpaceId, SpaceSet};
 use smallvec::SmallVec;
-use std::ops::BitOr;
 
 /// Most mappings of a page; with more it gets no direct links.
 const MOST_MAPPINGS: usize = 8;
@@ -72,8 +71,8 @@ pub struct Crossing {
 #[derive(Default)]
 pub struct DirectLinks {
     pages: HashMap<Frame, Page>,
-    /// A bit for each space that may have mappings, by index.
-    mapped: u32,
+    /// The spaces that may have mappings.
+    mapped: SpaceSet,
     /// The number of times that the mappings of a space were removed.
     removals: HashMap<SpaceId, u32>,
 }
@@ -85,11 +84,6 @@ impl PageMapping {
             space: mmu.tlb().space(),
             page: page_number(linear),
         }
-    }
-
-    /// The bit of the space where each has one.
-    fn set_bit(self) -> u32 {
-        1 << self.space.index()
     }
 
     /// The page at a distance.
@@ -110,8 +104,14 @@ impl PageMapping {
 impl Page {
     /// Removes the mappings in the spaces of `losses` where programs no longer fetch from `frame`, which is the page's own, and
     /// where it is looked up before it executes again; undoes the links that do not hold at the others.
-    fn follow_losses(&mut self, buffer: &mut CodeBuffer, mmu: &Mmu, frame: Frame, losses: u32) {
-        let is_lossy = |mapping: &PageMapping| mapping.set_bit() & losses != 0;
+    fn follow_losses(
+        &mut self,
+        buffer: &mut CodeBuffer,
+        mmu: &Mmu,
+        frame: Frame,
+        losses: SpaceSet,
+    ) {
+        let is_lossy = |mapping: &PageMapping| losses.contains(mapping.space);
         self.mappings
             .retain(|mapping| !is_lossy(mapping) || mapping.shows(mmu, frame));
         for mapping in self.mappings.iter().filter(|mapping| is_lossy(mapping)) {
@@ -151,7 +151,7 @@ impl DirectLinks {
                 continue;
             }
             page.mappings.push(mapping);
-            self.mapped |= mapping.set_bit();
+            self.mapped.insert(mapping.space);
             let crowded = page.mappings.len() > MOST_MAPPINGS;
             let holds = |direct: &Direct| {
                 !crowded && mapping.further(direct.distance).shows(mmu, direct.target)
@@ -200,16 +200,17 @@ impl DirectLinks {
         true
     }
 
-    /// Undoes the links that hold no longer since the spaces with a bit in `losses` have lost fetch slots or windows.
-    pub fn follow_losses(&mut self, buffer: &mut CodeBuffer, mmu: &Mmu, losses: u32) {
-        if losses & self.mapped == 0 {
+    /// Undoes the links that hold no longer since the spaces of `losses` have lost fetch slots or windows.
+    pub fn follow_losses(&mut self, buffer: &mut CodeBuffer, mmu: &Mmu, losses: SpaceSet) {
+        if !losses.intersects(self.mapped) {
             return;
         }
-        self.mapped = 0;
+        self.mapped = SpaceSet::default();
         for (&frame, page) in &mut self.pages {
             page.follow_losses(buffer, mmu, frame, losses);
-            let bits = page.mappings.iter().map(|mapping| mapping.set_bit());
-            self.mapped |= bits.fold(0, BitOr::bitor);
+            for mapping in &page.mappings {
+                self.mapped.insert(mapping.space);
+            }
         }
     }
 
@@ -223,7 +224,7 @@ impl DirectLinks {
     /// Forgets all links and mappings.
     pub fn clear(&mut self) {
         self.pages.clear();
-        self.mapped = 0;
+        self.mapped = SpaceSet::default();
     }
 
     /// Removes every mapping of `spaces`: whatever programs there execute next is looked up. Returns whether that was done: not

@@ -9,7 +9,7 @@ use vmm::{
     sbe::CODE_CACHES,
 };
 
-use crate::engine;
+use crate::{confinement::Confinement, engine};
 
 /// The machine without its devices.
 #[derive(Args, Debug)]
@@ -34,6 +34,9 @@ pub struct MachineArgs {
     /// Whether the host's kernel module fills windows (/dev/replex): auto, off or require. By default where it can be opened.
     #[arg(long, value_name = "WHEN", default_value_t, hide_default_value = true)]
     pub kmod: KmodUse,
+    /// Whether this process keeps to what the machine needs of the host, by Landlock and seccomp: on or off.
+    #[arg(long, value_name = "WHEN", default_value = "on", value_enum)]
+    pub sandbox: Confinement,
     /// Report at the end, on standard error, what the machine has done.
     #[arg(long)]
     pub stats: bool,

@@ -118,7 +118,7 @@ mod tests {
         let args = [&["replex", "run"], args].concat();
         match Cli::try_parse_from(args).unwrap().command {
             Command::Run(args) => *args,
-            Command::Boot(_) => unreachable!(),
+            _ => unreachable!(),
         }
     }
 

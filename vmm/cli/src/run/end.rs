@@ -4,7 +4,6 @@ use std::{
     io::{self, PipeReader, Read as _},
     os::fd::AsFd as _,
     sync::{Arc, OnceLock},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -14,7 +13,7 @@ use nix::{
     poll::{PollFd, PollFlags, ppoll},
     sys::time::TimeSpec,
 };
-use vmm::Control;
+use vmm::{Control, ThreadKind, Threads};
 
 /// The end of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,15 +62,19 @@ impl Ending {
     ///
     /// # Errors
     /// If the thread cannot be started.
-    pub fn watch(&self, status: PipeReader, timeout: Option<Duration>) -> io::Result<()> {
+    pub fn watch(
+        &self,
+        status: PipeReader,
+        timeout: Option<Duration>,
+        threads: &Threads,
+    ) -> io::Result<()> {
         let ending = self.clone();
         let watch = move || {
             if let Some(end) = wait(status, timeout) {
                 ending.set(end);
             }
         };
-        thread::Builder::new().name("end".into()).spawn(watch)?;
-        Ok(())
+        threads.start(ThreadKind::Other("end"), watch).map(drop)
     }
 }
 

@@ -35,6 +35,7 @@ use self::{
 };
 use crate::{
     args::RunArgs,
+    confinement::{self, Sandbox},
     devices::{self, Wanted},
     images, initrd,
     message::complain,
@@ -42,7 +43,7 @@ use crate::{
     power, session,
     share::Shares,
     signals::exit_on_signals,
-    terminal::{RawMode, restore_before_panic_message, window_size},
+    terminal::{RawMode, restore_on_sudden_end, window_size},
     volume::Volume,
 };
 
@@ -71,7 +72,8 @@ pub fn run(args: &RunArgs) -> Result<u8> {
         None => streams::separate(Source::choose(args.interactive, false))?,
     };
     let handle = console.handle();
-    let mut devices = devices::open(&args.devices, NETWORK, &shares)?;
+    let network = args.devices.net.unwrap_or(NETWORK);
+    let mut devices = devices::open(&args.devices, network, &shares)?;
     let guest_root = match &root {
         RootSource::Squashfs { file, .. } => {
             devices.push(root_disk(file)?);
@@ -84,13 +86,16 @@ pub fn run(args: &RunArgs) -> Result<u8> {
     let drivers = &["virtio_console"];
     devices.push(Wanted::new("console".into(), drivers, console));
     let archives = vec![
-        run_archive(&command, network(args).as_ref()),
+        run_archive(&command, addresses(network).as_ref()),
         shares.archive_with(guest_root),
     ];
     let mut vm = boot(args, archives, &devices::drivers(&devices))?;
-    devices::attach(devices, &mut vm)?;
     power::observe(&args.debug, &mut vm)?;
-    run_to_end(args, &command, &mut vm, &handle, streams)
+    // All that the machine needs of the host is open.
+    let needed = confinement::needed(&shares, network, args.debug.gdb.as_ref());
+    let sandbox = Sandbox::enter(args.machine.sandbox, &needed)?;
+    devices::attach(devices, &mut vm, &sandbox.threads())?;
+    run_to_end(args, &command, &mut vm, &handle, streams, sandbox)
 }
 
 /// The directories of the host that the guest gets beside its root.
@@ -134,9 +139,9 @@ fn disk_name(others: usize) -> String {
     format!("vd{name}")
 }
 
-/// The network, if there is one, so that the guest need not ask for it.
-fn network(args: &RunArgs) -> Option<GuestNetwork> {
-    match args.devices.net.unwrap_or(NETWORK) {
+/// The addresses of the network, if there is one, so that the guest need not ask for it.
+fn addresses(network: Network) -> Option<GuestNetwork> {
+    match network {
         Network::None => None,
         Network::User { .. } => Some(GuestNetwork {
             address: [10, 0, 2, 15].into(),
@@ -187,6 +192,7 @@ fn run_to_end(
     vm: &mut Vm,
     console: &ConsoleHandle,
     streams: Streams,
+    sandbox: Sandbox,
 ) -> Result<u8> {
     let ending = Ending::new(vm.control());
     let raw = match (command.terminal, Source::choose(args.interactive, true)) {
@@ -194,18 +200,21 @@ fn run_to_end(
         _ => None,
     };
     let resized = command.terminal.map(|_| follow_window(console.clone()));
-    exit_on_signals(raw.as_ref().map(RawMode::saved), resized).context("signals")?;
+    let threads = sandbox.threads();
+    exit_on_signals(raw.as_ref().map(RawMode::saved), resized, &threads).context("signals")?;
     if let Some(raw) = &raw {
-        restore_before_panic_message(raw);
+        restore_on_sudden_end(raw);
     }
     let Streams { status, keys } = streams;
-    ending.watch(status, args.timeout).context("threads")?;
+    ending
+        .watch(status, args.timeout, &threads)
+        .context("threads")?;
     if let (Some(keys), Some(_)) = (keys, &raw) {
         let ending = ending.clone();
-        streams::pass_keys(keys, move || ending.set(End::Quit)).context("threads")?;
+        streams::pass_keys(keys, &threads, move || ending.set(End::Quit)).context("threads")?;
     }
     let mut log = Log::new(args.console);
-    let stop = session::run_to_end(&args.debug, vm, &mut log)?;
+    let stop = session::run_to_end(&args.debug, vm, &mut log, sandbox)?;
     let patience = match ending.get() {
         Some(End::Command(_)) => Duration::MAX,
         _ => PATIENCE,

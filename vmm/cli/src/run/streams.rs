@@ -11,12 +11,14 @@ use std::{
     fs::File,
     io::{self, IsTerminal as _, PipeReader, PipeWriter, Read as _, Write as _},
     os::fd::{AsFd, OwnedFd},
-    thread,
 };
 
 use anyhow::{Context, Result};
 use guest_kernels::{STATUS, STDERR, STDIN, STDOUT};
-use vmm::devices::virtio::{ConsolePort, VirtioConsole};
+use vmm::{
+    ThreadKind, Threads,
+    devices::virtio::{ConsolePort, VirtioConsole},
+};
 
 /// The key that ends the machine when it is typed [`TIMES`] times in a row: ctrl-].
 const ESCAPE: u8 = 0x1d;
@@ -99,7 +101,11 @@ fn own(stream: impl AsFd) -> Result<OwnedFd> {
 ///
 /// # Errors
 /// If the thread cannot be started.
-pub fn pass_keys(mut to: PipeWriter, quit: impl FnOnce() + Send + 'static) -> io::Result<()> {
+pub fn pass_keys(
+    mut to: PipeWriter,
+    threads: &Threads,
+    quit: impl FnOnce() + Send + 'static,
+) -> io::Result<()> {
     let pass = move || {
         let mut keys = [0; 4096];
         let mut escapes = 0;
@@ -118,8 +124,7 @@ pub fn pass_keys(mut to: PipeWriter, quit: impl FnOnce() + Send + 'static) -> io
             }
         }
     };
-    thread::Builder::new().name("keys".into()).spawn(pass)?;
-    Ok(())
+    threads.start(ThreadKind::Other("keys"), pass).map(drop)
 }
 
 /// Counts escapes in a row, and returns whether there were enough.

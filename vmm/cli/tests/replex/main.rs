@@ -3,6 +3,7 @@
 mod bad_input;
 mod events;
 mod run;
+mod sandbox;
 mod start;
 mod support;
 mod terminal;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use fuse::Config;
 use fuse_abi::linux::{self as abi, fuse_opcode as Op};
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{AtFlags, CWD, RenameFlags, linkat, renameat_with};
 use rustix::io::Errno;
 use zerocopy::IntoBytes;
 
@@ -245,4 +245,48 @@ fn an_extension_of_a_request_is_no_part_of_a_name() {
         .server
         .answer(&[&header, &request[40..]].concat(), 4096, &mut reply);
     assert_eq!(reply[4..8], (-Errno::INVAL.raw_os_error()).to_le_bytes());
+}
+
+#[test]
+fn a_hard_link_of_a_symbolic_link_is_no_link_to_what_it_names() {
+    let (dir, mut client) = shared();
+    let share = dir.path().join("share");
+    symlink("../secret", share.join("link")).unwrap();
+    let follow = AtFlags::SYMLINK_FOLLOW;
+    linkat(CWD, share.join("link"), CWD, share.join("followed"), follow).unwrap();
+    assert_eq!(fs::read(share.join("followed")).unwrap(), OUTSIDE);
+    fs::remove_file(share.join("followed")).unwrap();
+    let link = client.look_up(ROOT, b"link").unwrap().nodeid;
+    client.link(link, ROOT, b"mine").unwrap();
+    let made = fs::symlink_metadata(share.join("mine")).unwrap();
+    assert!(made.is_symlink(), "{made:?}");
+    let mine = client.look_up(ROOT, b"mine").unwrap().nodeid;
+    assert_eq!(client.open(mine, O_RDWR).err(), Some(Errno::ACCESS));
+    assert_eq!(secret(dir.path()), OUTSIDE);
+}
+
+#[test]
+fn a_file_exchanged_for_a_link_is_not_hard_linked_to_what_that_names() {
+    let (dir, mut client) = shared();
+    let share = dir.path().join("share");
+    fs::write(share.join("a"), INSIDE).unwrap();
+    symlink("../secret", share.join("b")).unwrap();
+    let (mut escaped, mut linked, mut tries) = (0, 0, 0);
+    let mine = share.join("mine");
+    while_exchanging(&share, || {
+        while escaped < 100 || linked < 100 || tries < 5_000 {
+            tries += 1;
+            let follow = AtFlags::SYMLINK_FOLLOW;
+            linkat(CWD, share.join("a"), CWD, &mine, follow).unwrap();
+            escaped += u32::from(fs::read(&mine).unwrap() == OUTSIDE);
+            fs::remove_file(&mine).unwrap();
+            let node = client.look_up(ROOT, b"a").unwrap().nodeid;
+            client.link(node, ROOT, b"mine").unwrap();
+            let made = fs::symlink_metadata(&mine).unwrap();
+            assert!(made.is_symlink() || fs::read(&mine).unwrap() == INSIDE);
+            linked += u32::from(made.is_file());
+            client.unlink(ROOT, b"mine").unwrap();
+        }
+    });
+    assert_eq!(secret(dir.path()), OUTSIDE);
 }

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::{interrupt::Interrupt, queue::VirtQueue};
-use crate::bus::DeviceStateError;
+use crate::{bus::DeviceStateError, threads::Threads};
 
 /// A virtio device, without transport and rings.
 ///
@@ -40,11 +40,17 @@ pub trait VirtioDevice: Send {
     /// Takes a write of 1, 2 or 4 bytes to the device configuration structure, within its length.
     fn write_config(&mut self, _offset: usize, _bytes: &[u8]) {}
 
-    /// Takes the device's queues and interrupt, once. Here a device starts its threads.
+    /// Takes the device's queues and interrupt, once. Here a device starts its threads, by `threads`, as later the machine's thread
+    /// may have no right to.
     ///
     /// # Errors
     /// If the host refuses a thread or what else it needs.
-    fn connect(&mut self, queues: &[VirtQueue], interrupt: &Interrupt) -> io::Result<()>;
+    fn connect(
+        &mut self,
+        queues: &[VirtQueue],
+        interrupt: &Interrupt,
+        threads: &Threads,
+    ) -> io::Result<()>;
 
     /// Takes the features that were negotiated: the driver is ready, and the queues that it has enabled may have requests.
     fn activate(&mut self, _features: u64) {}

@@ -19,6 +19,7 @@ use super::{
     queue::{Malformed, Reader, VirtQueue, Writer},
     worker::Worker,
 };
+use crate::threads::{ThreadKind, Threads};
 
 /// The bytes of the tag in the configuration structure.
 const TAG: usize = 36;
@@ -75,11 +76,16 @@ impl VirtioDevice for Fs {
         [&self.tag[..], &1_u32.to_le_bytes()].concat()
     }
 
-    fn connect(&mut self, queues: &[VirtQueue], _: &Interrupt) -> io::Result<()> {
+    fn connect(
+        &mut self,
+        queues: &[VirtQueue],
+        _: &Interrupt,
+        threads: &Threads,
+    ) -> io::Result<()> {
         let queues = queues.to_vec();
         let server = Arc::clone(&self.server);
         let (mut request, mut reply) = (Vec::new(), Vec::new());
-        self.worker = Some(Worker::start("virtio-fs", move |queue| {
+        self.worker = Some(Worker::start(threads, ThreadKind::Files, move |queue| {
             queues[queue].serve_all(|sent, room| {
                 answer(&mut server.lock(), sent, room, &mut request, &mut reply)
             });

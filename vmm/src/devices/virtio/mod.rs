@@ -40,4 +40,4 @@ pub use net::Net;
 pub use queue::{Malformed, Reader, VirtQueue, Writer};
 pub use rng::Rng;
 pub use transport::VirtioPci;
-pub use worker::{Worker, device_thread};
+pub use worker::Worker;

@@ -9,7 +9,10 @@ use super::{
     interrupt::Interrupt,
     queue::{Malformed, Reader, VirtQueue, Writer},
 };
-use crate::bus::{DeviceStateError, decode_state, encode_state};
+use crate::{
+    bus::{DeviceStateError, decode_state, encode_state},
+    threads::Threads,
+};
 
 /// An entropy device.
 #[derive(Default)]
@@ -27,7 +30,7 @@ impl VirtioDevice for Rng {
         &[64]
     }
 
-    fn connect(&mut self, queues: &[VirtQueue], _: &Interrupt) -> io::Result<()> {
+    fn connect(&mut self, queues: &[VirtQueue], _: &Interrupt, _: &Threads) -> io::Result<()> {
         self.0 = queues.first().cloned();
         Ok(())
     }

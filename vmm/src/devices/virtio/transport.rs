@@ -25,6 +25,7 @@ use super::{
 use crate::{
     bus::{DeviceStateError, decode_state, encode_state},
     devices::pci::{ConfigSpace, Doorbell, PciFunction},
+    threads::Threads,
 };
 
 /// A virtio device as a PCI function.
@@ -67,7 +68,22 @@ impl VirtioPci {
     ///
     /// # Panics
     /// If the device breaks a rule of [`VirtioDevice`]: about its queues' sizes or the length of its configuration.
-    pub fn new(mut device: Box<dyn VirtioDevice>, doorbell: &Doorbell) -> io::Result<Self> {
+    pub fn new(device: Box<dyn VirtioDevice>, doorbell: &Doorbell) -> io::Result<Self> {
+        Self::with_threads(device, doorbell, &Threads::default())
+    }
+
+    /// Creates a function as [`Self::new`] does, whose device's threads begin as `threads` says.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    pub fn with_threads(
+        mut device: Box<dyn VirtioDevice>,
+        doorbell: &Doorbell,
+        threads: &Threads,
+    ) -> io::Result<Self> {
         let length = device.config().len();
         assert!(length <= MOST_CONFIG);
         let (config, access) = layout::registers(device.device_type(), length);
@@ -78,7 +94,7 @@ impl VirtioPci {
             .map(|&size| VirtQueue::new(size, &interrupt))
             .collect();
         let common = Common::new(sizes);
-        device.connect(&queues, &interrupt)?;
+        device.connect(&queues, &interrupt, threads)?;
         let mut function = Self {
             config,
             access,

@@ -1,13 +1,10 @@
 //! [`Worker`]: a thread that serves a device's queues, while the guest goes on computing.
 
-use std::{
-    io,
-    sync::Arc,
-    thread::{self, JoinHandle},
-};
+use std::{io, sync::Arc, thread::JoinHandle};
 
-use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use parking_lot::{Condvar, Mutex};
+
+use crate::threads::{ThreadKind, Threads};
 
 /// A thread that serves queues when it is notified of them. It ends when this is dropped.
 #[derive(Debug)]
@@ -30,14 +27,18 @@ struct Pending {
 }
 
 impl Worker {
-    /// Starts a thread called `name`, which calls `serve` with the number of each queue that it is notified of.
+    /// Starts a thread, which calls `serve` with the number of each queue that it is notified of.
     ///
     /// # Errors
-    /// If the host refuses a thread.
-    pub fn start(name: &str, mut serve: impl FnMut(usize) + Send + 'static) -> io::Result<Self> {
+    /// If the host refuses a thread, or the thread cannot begin as `threads` says.
+    pub fn start(
+        threads: &Threads,
+        kind: ThreadKind,
+        mut serve: impl FnMut(usize) + Send + 'static,
+    ) -> io::Result<Self> {
         let shared = Arc::<Shared>::default();
         let theirs = Arc::clone(&shared);
-        let thread = device_thread(name, move || {
+        let thread = threads.start(kind, move || {
             while let Some(mut queues) = theirs.wait() {
                 while queues != 0 {
                     let queue = queues.trailing_zeros();
@@ -57,30 +58,6 @@ impl Worker {
         self.shared.pending.lock().queues |= 1 << queue;
         self.shared.changed.notify_one();
     }
-}
-
-/// Starts a thread of a device. It blocks the signals that come from outside, as those are the program's business.
-///
-/// # Errors
-/// If the host refuses a thread.
-pub fn device_thread(
-    name: &str,
-    body: impl FnOnce() + Send + 'static,
-) -> io::Result<JoinHandle<()>> {
-    let mut blocked = SigSet::all();
-    for own in [
-        Signal::SIGBUS,
-        Signal::SIGFPE,
-        Signal::SIGILL,
-        Signal::SIGSEGV,
-    ] {
-        blocked.remove(own);
-    }
-    // The new thread inherits the mask.
-    let before = blocked.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
-    let thread = thread::Builder::new().name(name.into()).spawn(body);
-    before.thread_set_mask()?;
-    thread
 }
 
 impl Shared {

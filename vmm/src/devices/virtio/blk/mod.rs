@@ -31,7 +31,10 @@ use virtio_bindings::{
 };
 
 use super::{device::VirtioDevice, interrupt::Interrupt, queue::VirtQueue, worker::Worker};
-use crate::bus::{DeviceStateError, decode_state, encode_state};
+use crate::{
+    bus::{DeviceStateError, decode_state, encode_state},
+    threads::{ThreadKind, Threads},
+};
 pub use config::{DiskConfig, DiskConfigError, DiskFormat};
 pub use image::DiskError;
 use image::{Image, SECTOR};
@@ -113,7 +116,12 @@ impl VirtioDevice for Disk {
         config
     }
 
-    fn connect(&mut self, queues: &[VirtQueue], _: &Interrupt) -> io::Result<()> {
+    fn connect(
+        &mut self,
+        queues: &[VirtQueue],
+        _: &Interrupt,
+        threads: &Threads,
+    ) -> io::Result<()> {
         let queues = queues.to_vec();
         let mut requests = Requests::new(
             Arc::clone(&self.image),
@@ -122,7 +130,7 @@ impl VirtioDevice for Disk {
             self.read_only,
             &self.id,
         );
-        let worker = Worker::start("virtio-blk", move |queue| {
+        let worker = Worker::start(threads, ThreadKind::Disk, move |queue| {
             queues[queue].serve_all(|request, room| requests.serve(request, room));
         })?;
         self.worker = Some(worker);

@@ -24,12 +24,10 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    super::{
-        queue::{Malformed, VirtQueue, Writer},
-        worker::device_thread,
-    },
+    super::queue::{Malformed, VirtQueue, Writer},
     link::ControlLink,
 };
+use crate::threads::{ThreadKind, Threads};
 
 /// The most bytes read at once, and so the most that are pending.
 const CHUNK: usize = 128 << 10;
@@ -98,6 +96,7 @@ impl Input {
         queue: &VirtQueue,
         file: OwnedFd,
         link: &ControlLink,
+        threads: &Threads,
     ) -> io::Result<Self> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let shared = Arc::new(Shared {
@@ -109,7 +108,9 @@ impl Input {
             wake: EventFd::from_flags(flags)?,
         });
         let theirs = Arc::clone(&shared);
-        let thread = device_thread("console-in", move || theirs.serve(File::from(file)))?;
+        let thread = threads.start(ThreadKind::Other("console-in"), move || {
+            theirs.serve(File::from(file));
+        })?;
         Ok(Self {
             shared,
             thread: Some(thread),

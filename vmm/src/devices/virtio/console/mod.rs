@@ -50,7 +50,10 @@ use super::{
     interrupt::Interrupt,
     queue::{Malformed, Reader, VirtQueue},
 };
-use crate::bus::{DeviceStateError, decode_state, encode_state};
+use crate::{
+    bus::{DeviceStateError, decode_state, encode_state},
+    threads::Threads,
+};
 pub use port::ConsolePort;
 
 /// The feature bits (VIRTIO 1.2, 5.3.3 Feature bits).
@@ -221,18 +224,23 @@ impl VirtioDevice for VirtioConsole {
         self.link.look(Control::config)
     }
 
-    fn connect(&mut self, queues: &[VirtQueue], interrupt: &Interrupt) -> io::Result<()> {
+    fn connect(
+        &mut self,
+        queues: &[VirtQueue],
+        interrupt: &Interrupt,
+        threads: &Threads,
+    ) -> io::Result<()> {
         self.link.connect(&queues[CONTROL_RECEIVE], interrupt);
         self.control_transmit = Some(queues[CONTROL_TRANSMIT].clone());
         for (number, port) in std::mem::take(&mut self.described).into_iter().enumerate() {
             let receive = receive_queue(number);
             let input = port
                 .input
-                .map(|file| Input::start(number, &queues[receive], file, &self.link))
+                .map(|file| Input::start(number, &queues[receive], file, &self.link, threads))
                 .transpose()?;
             let link = self.link.clone();
             let stopper = input.as_ref().map(Input::stopper);
-            let output = Output::start(&queues[receive + 1], port.output, move || {
+            let output = Output::start(&queues[receive + 1], port.output, threads, move || {
                 link.update(|control| control.remove(number));
                 if let Some(stopper) = stopper {
                     stopper.stop();

@@ -20,10 +20,8 @@ use std::{
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use parking_lot::{Condvar, Mutex};
 
-use super::super::{
-    queue::{Malformed, Reader, VirtQueue},
-    worker::device_thread,
-};
+use super::super::queue::{Malformed, Reader, VirtQueue};
+use crate::threads::{ThreadKind, Threads};
 
 /// The number of bytes from which on requests wait in the ring.
 const ROOM: usize = 1 << 20;
@@ -69,6 +67,7 @@ impl Output {
     pub fn start(
         queue: &VirtQueue,
         file: Option<OwnedFd>,
+        threads: &Threads,
         ended: impl FnOnce() + Send + 'static,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
@@ -85,7 +84,7 @@ impl Output {
         let thread = match file {
             Some(file) => {
                 let shared = Arc::clone(&shared);
-                Some(device_thread("console-out", move || {
+                Some(threads.start(ThreadKind::Other("console-out"), move || {
                     if shared.write_all(File::from(file)) {
                         ended();
                     }

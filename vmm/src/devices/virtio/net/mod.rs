@@ -29,8 +29,11 @@ use virtio_bindings::{
 };
 
 use self::cable::Cable;
-use super::{device::VirtioDevice, interrupt::Interrupt, queue::VirtQueue, worker::device_thread};
-use crate::bus::{DeviceStateError, decode_state, encode_state};
+use super::{device::VirtioDevice, interrupt::Interrupt, queue::VirtQueue};
+use crate::{
+    bus::{DeviceStateError, decode_state, encode_state},
+    threads::{ThreadKind, Threads},
+};
 
 /// The numbers of the queues (VIRTIO 1.2, 5.1.2 Virtqueues).
 const RECEIVE: usize = 0;
@@ -92,15 +95,19 @@ impl VirtioDevice for Net {
         [&self.mac[..], &[0; 4], &self.mtu.to_le_bytes()].concat()
     }
 
-    fn connect(&mut self, queues: &[VirtQueue], _: &Interrupt) -> io::Result<()> {
+    fn connect(
+        &mut self,
+        queues: &[VirtQueue],
+        _: &Interrupt,
+        threads: &Threads,
+    ) -> io::Result<()> {
         let Some(gateway) = self.gateway.take() else {
             return Ok(());
         };
         let cable = Cable::new(queues[RECEIVE].clone(), queues[TRANSMIT].clone());
         let requests = Arc::clone(&self.requests);
-        self.thread = Some(device_thread("net", move || {
-            serve(gateway, cable, &requests)
-        })?);
+        self.thread =
+            Some(threads.start(ThreadKind::Net, move || serve(gateway, cable, &requests))?);
         Ok(())
     }
 

@@ -13,6 +13,7 @@ use super::driver::{BUFFER, CONFIG, Driver, NEXT, WRITE};
 use crate::{
     bus::DeviceStateError,
     devices::virtio::{Interrupt, Malformed, Reader, VirtQueue, VirtioDevice, Worker, Writer},
+    threads::{ThreadKind, Threads},
 };
 
 /// Answers each request by its bytes, one higher.
@@ -54,10 +55,17 @@ impl VirtioDevice for Echo {
         self.config.lock()[offset..offset + bytes.len()].copy_from_slice(bytes);
     }
 
-    fn connect(&mut self, queues: &[VirtQueue], interrupt: &Interrupt) -> io::Result<()> {
+    fn connect(
+        &mut self,
+        queues: &[VirtQueue],
+        interrupt: &Interrupt,
+        threads: &Threads,
+    ) -> io::Result<()> {
         *self.interrupt.lock() = Some(interrupt.clone());
         let queues = queues.to_vec();
-        let worker = Worker::start("echo", move |queue| queues[queue].serve_all(echo))?;
+        let worker = Worker::start(threads, ThreadKind::Other("echo"), move |queue| {
+            queues[queue].serve_all(echo)
+        })?;
         self.worker = Some(worker);
         Ok(())
     }

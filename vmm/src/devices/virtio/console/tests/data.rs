@@ -2,9 +2,12 @@
 
 use std::{
     io::{Read, Write},
+    os::fd::AsFd,
     thread,
     time::Duration,
 };
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use super::guest::*;
 use crate::devices::virtio::{ConsolePort, VirtioConsole};
@@ -39,6 +42,31 @@ fn output_arrives_in_full() {
     guest.write(0, &pattern(BYTES));
     guest.tell(0, PORT_OPEN, 0);
     assert!(host.join().unwrap() == pattern(BYTES));
+}
+
+/// As another process may have made them that shares them.
+#[test]
+fn files_can_be_non_blocking() {
+    let (input, mut writer) = pipe();
+    let (mut reader, output) = pipe();
+    for file in [input.as_fd(), output.as_fd()] {
+        fcntl(file, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+    }
+    let device = VirtioConsole::new(vec![
+        ConsolePort::generic("in").input(input),
+        ConsolePort::generic("out").output(output),
+    ]);
+    let mut guest = Guest::open(device);
+    writer.write_all(b"typed").unwrap();
+    assert_eq!(guest.read(0, 5), b"typed");
+    // More than the pipe holds, before anybody reads.
+    let bytes = pattern(500_000);
+    guest.write(1, &bytes);
+    let mut received = vec![0; bytes.len()];
+    reader.read_exact(&mut received).unwrap();
+    assert!(received == bytes);
+    drop(writer);
+    assert_eq!(guest.wait_told(), (0, PORT_OPEN, 0, Vec::new()));
 }
 
 #[test]
@@ -129,6 +157,29 @@ fn a_device_is_dropped_while_its_reader_waits() {
     let mut received = Vec::new();
     reader.read_to_end(&mut received).unwrap();
     assert!(received == bytes);
+}
+
+/// Both may find the file readable, and only one gets the bytes.
+#[test]
+fn devices_that_read_the_same_file_can_be_dropped() {
+    for _ in 0..50 {
+        let (reader, mut writer) = pipe();
+        let open = |reader| {
+            Guest::open(VirtioConsole::new(vec![
+                ConsolePort::generic("in").input(reader),
+            ]))
+        };
+        let mut guests = [reader.try_clone().unwrap(), reader].map(open);
+        writer.write_all(b"one").unwrap();
+        let mut received = Vec::new();
+        while received.is_empty() {
+            for guest in &mut guests {
+                received.extend(guest.used(receive(0)).into_iter().flat_map(|used| used.1));
+            }
+        }
+        assert_eq!(received, b"one");
+        drop(guests);
+    }
 }
 
 #[test]
