@@ -4,6 +4,7 @@ pub mod built;
 pub mod differential;
 pub mod fetched;
 pub mod hang;
+pub mod layout;
 pub mod report;
 pub mod torture;
 pub mod vm;

@@ -17,6 +17,7 @@ mod exec;
 mod gdb;
 mod given;
 mod guests;
+mod image;
 mod in_a_row;
 mod kernel_log;
 mod mappings;

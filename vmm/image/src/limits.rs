@@ -20,12 +20,14 @@ impl Default for Limits {
     }
 }
 
-/// The longest name of an entry, and the longest target of a symbolic link, as for Linux's system calls (PATH_MAX with its
-/// terminating zero).
+/// The longest name of an entry, as for Linux's system calls (PATH_MAX without its terminating zero).
 pub(crate) const PATH_BYTES: usize = 4095;
 
 /// The longest component of a name (NAME_MAX).
 pub(crate) const NAME_BYTES: usize = 255;
+
+/// The longest target of a symbolic link; the squashfs writer panics at longer ones.
+pub(crate) const TARGET_BYTES: usize = 255;
 
 /// The most directories on the way from the root to a file.
 pub(crate) const DEPTH: usize = 256;

@@ -6,7 +6,7 @@ use super::pax::Pax;
 use super::{Root, layer_fault};
 use crate::error::Fault;
 use crate::guard::{Budget, HeaderGuard};
-use crate::limits::PATH_BYTES;
+use crate::limits::{PATH_BYTES, TARGET_BYTES};
 use crate::spool::{Extent, SpoolError};
 use crate::tree::{Leaf, Meta};
 
@@ -66,7 +66,7 @@ impl<R: Read> Entry<'_, R> {
         let leaf = match header_type {
             Type::XGlobalHeader => return Ok(()),
             Type::Link => {
-                let target = self.target()?;
+                let target = self.target(PATH_BYTES)?;
                 let linked = root.tree.link(&self.name, &target);
                 return linked.map_err(|fault| self.fault(fault));
             }
@@ -74,7 +74,7 @@ impl<R: Read> Entry<'_, R> {
             Type::Regular if self.name.ends_with(b"/") => None,
             Type::Directory => None,
             Type::Regular | Type::Continuous | Type::GNUSparse => None,
-            Type::Symlink => Some(Leaf::Symlink(self.target()?.into())),
+            Type::Symlink => Some(Leaf::Symlink(self.target(TARGET_BYTES)?.into())),
             Type::Char => Some(Leaf::CharDevice(self.device()?)),
             Type::Block => Some(Leaf::BlockDevice(self.device()?)),
             Type::Fifo => Some(Leaf::Fifo),
@@ -132,13 +132,15 @@ impl<R: Read> Entry<'_, R> {
         })
     }
 
-    /// The target of a link.
-    fn target(&self) -> Result<Vec<u8>, Fault> {
+    /// The target of a link, which may have `most` bytes.
+    fn target(&self, most: usize) -> Result<Vec<u8>, Fault> {
         let target = self.entry.link_name_bytes().unwrap_or_default();
         match &*target {
             [] => Err(self.fault("it is a link to nothing")),
             target if target.contains(&0) => Err(self.fault("its target has a zero byte")),
-            target if target.len() > PATH_BYTES => Err(self.fault("its target is too long")),
+            target if target.len() > most => {
+                Err(self.fault(format!("its target has more than {most} bytes")))
+            }
             target => Ok(target.to_owned()),
         }
     }

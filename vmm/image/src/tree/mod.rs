@@ -43,7 +43,7 @@ impl Meta {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Leaf {
     File(Extent),
-    /// A symbolic link with its target, which is neither empty nor longer than [`PATH_BYTES`].
+    /// A symbolic link with its target, which is neither empty nor longer than [`TARGET_BYTES`](crate::limits::TARGET_BYTES).
     Symlink(Box<[u8]>),
     /// A character device with its number as Linux encodes it (`new_encode_dev`).
     CharDevice(u32),

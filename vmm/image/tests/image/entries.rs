@@ -51,6 +51,7 @@ fn devices_links_and_fifos_are_kept() {
         .device(EntryType::Block, "big", 0xabc, 0x12345)
         .entry(EntryType::Fifo, "fifo", "", Meta::default(), "")
         .symlink("link", "../../..//etc/passwd")
+        .symlink("long", "y".repeat(255))
         .symlink(b"\xff\xfe", b"\xfd");
     let contents = root([layer]);
     assert_eq!(node(&contents, "null").1, Node::CharDevice(0x103));
@@ -60,6 +61,10 @@ fn devices_links_and_fifos_are_kept() {
     assert_eq!(
         node(&contents, "link").1,
         Node::Symlink("../../..//etc/passwd".into())
+    );
+    assert_eq!(
+        node(&contents, "long").1,
+        Node::Symlink("y".repeat(255).into())
     );
     let odd = contents.keys().next_back().unwrap();
     assert_eq!(odd.as_os_str().as_encoded_bytes(), b"\xff\xfe");
@@ -195,6 +200,20 @@ fn a_folder_may_have_many_names() {
     }
 }
 
+/// Numbers of inodes in one header of a folder's listing differ by no more than 32,767.
+#[test]
+fn folders_may_have_distant_neighbors() {
+    let layer = (0..40_000).fold(Layer::new(), |layer, number| {
+        layer.file(format!("many/{number:05}"), "")
+    });
+    let layer = layer.file("a", "1").file("y", "2").file("z/z", "3");
+    let contents = root([layer]);
+    assert_eq!(contents.len(), 40_006);
+    for (name, content) in [("a", "1"), ("y", "2"), ("z/z", "3"), ("many/39999", "")] {
+        assert_eq!(text(&contents, name), content);
+    }
+}
+
 /// A file of 1 MiB of which GNU tar stores the 3 bytes in the middle.
 fn gnu_sparse() -> tar::Header {
     let mut header = tar::Header::new_gnu();
@@ -247,7 +266,7 @@ fn what_cannot_be_kept_is_refused() {
             "4294967296",
         ),
         (Layer::new().symlink("x", ""), "link to nothing"),
-        (Layer::new().symlink("x", "y".repeat(4096)), "too long"),
+        (Layer::new().symlink("x", "y".repeat(256)), "more than 255"),
     ];
     for (layer, expected) in cases {
         let fault = fault([layer]);
