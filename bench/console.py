@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import selectors
 import subprocess
 import time
@@ -27,6 +28,13 @@ class Clock(Enum):
         # proc(5), /proc/pid/stat: the fields behind the name in parentheses; utime is the 14th of all.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return sum(int(field) for field in fields[11:15]) / os.sysconf("SC_CLK_TCK")
+
+    def of_ended(self) -> float:
+        """Since some moment for WALL; for CPU that of all this process's children that have ended."""
+        if self is Clock.WALL:
+            return time.monotonic()
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
 
 
 class Failure(Exception):

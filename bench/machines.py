@@ -1,9 +1,11 @@
 """The machines that run the workloads: replex and QEMU TCG boot a guest, the host runs the same busybox itself."""
 
+import os
 import re
 import shutil
 import subprocess
 import tempfile
+import time
 from abc import ABC, abstractmethod
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -11,11 +13,14 @@ from pathlib import Path
 from typing import Iterator
 
 from console import Clock, Console, Failure
+from devices import DISK_MIB, SHARE, TAG, Devices
 
 PROMPT = rb"root@replex:~# "
 OVER = rb"@@over@@"
 BOOT_TIMEOUT = 600.0
 QEMU_PROGRAM = "qemu-system-i386"
+VIRTIOFSD = Path("/usr/lib/qemu/virtiofsd")
+"""QEMU's server of shared directories, which only root can start."""
 QEMU_CPU = "n270,+pse"
 """The nearest to replex's default processor, an Atom of the Bonnell family with 4 MiB pages: Linux does the same on it."""
 
@@ -26,6 +31,8 @@ class Images:
 
     kernel: Path
     initrd: Path
+    run: Path
+    """An initrd whose init runs `true` and ends the machine, with the drivers of a network."""
     memory: int
     """Guest RAM, in MiB."""
 
@@ -87,8 +94,12 @@ class Machine(ABC):
     name: str
 
     @abstractmethod
-    def session(self) -> Iterator[Session]:
+    def session(self, devices: Devices | None = None) -> Iterator[Session]:
         """A context in which the machine runs."""
+
+    def has_devices(self) -> bool:
+        """Whether the machine can have devices."""
+        return False
 
 
 class Guest(Machine):
@@ -104,10 +115,39 @@ class Guest(Machine):
         """The program that boots."""
 
     @contextmanager
-    def session(self) -> Iterator[Session]:
-        with Console(self._clock, self.command()) as console:
+    @abstractmethod
+    def command_with(self, devices: Devices) -> Iterator[list[str]]:
+        """A context in which the program that this returns boots with devices."""
+
+    @abstractmethod
+    def run_command(self) -> list[str]:
+        """The program that runs `true` in a guest with a network."""
+
+    run_status = 0
+    """The exit status of that program if all is well."""
+
+    lacks: str
+    """What is missing if it cannot have devices."""
+
+    def run_true(self) -> float:
+        """Seconds that the program takes from its start to its end."""
+        command = self.run_command()
+        started = self._clock.of_ended()
+        ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=BOOT_TIMEOUT, check=False)
+        seconds = self._clock.of_ended() - started
+        if ended.returncode != self.run_status:
+            tail = (ended.stdout + ended.stderr)[-600:].decode(errors="replace")
+            raise Failure(f"status {ended.returncode} of {' '.join(command)}: {tail}")
+        return seconds
+
+    @contextmanager
+    def session(self, devices: Devices | None = None) -> Iterator[Session]:
+        with ExitStack() as stack:
+            command = stack.enter_context(self.command_with(devices)) if devices else self.command()
+            console = stack.enter_context(Console(self._clock, command))
             at_prompt, _ = console.wait_for(PROMPT, "shell prompt", BOOT_TIMEOUT)
-            session = Session(console, "/bench/workloads.sh", "BUSYBOX=/bin/busybox sh ", self._timeout)
+            variables = f"BUSYBOX=/bin/busybox DISK={DISK_MIB} PORT={devices.port if devices else 0}"
+            session = Session(console, "/bench/workloads.sh", f"{variables} sh ", self._timeout)
             session.boot_seconds = at_prompt - console.started
             console.type("dmesg -n 1; echo @@'quiet'@@")
             console.wait_for(rb"@@quiet@@", "answer of the shell", self._timeout)
@@ -120,26 +160,58 @@ OTHER_REPLEX = "other replex"
 class Replex(Guest):
     """replex with one of its engines, or its default; or another build of it, to compare with."""
 
+    lacks = "which this build does not have"
+
     def __init__(
-        self, program: Path, engine: str | None, images: Images, clock: Clock, timeout: float, other: bool = False
+        self,
+        program: Path,
+        engine: str | None,
+        guest: str,
+        images: Images,
+        clock: Clock,
+        timeout: float,
+        other: bool = False,
     ):
         name = OTHER_REPLEX if other else "replex"
         super().__init__(f"{name} {engine}" if engine else name, clock, timeout)
         self._program = program
         self._engine = engine
+        self._guest = guest
         self._images = images
 
     def command(self) -> list[str]:
+        return self._boot("--kernel", str(self._images.kernel), "--initrd", str(self._images.initrd))
+
+    def _boot(self, *options: str) -> list[str]:
         engine = ["--engine", self._engine] if self._engine else []
-        images = self._images
-        return [
-            str(self._program), "boot", *engine, "--mem", f"{images.memory}M",
-            "--kernel", str(images.kernel), "--initrd", str(images.initrd),
-        ]  # fmt: skip
+        return [str(self._program), "boot", *engine, "--mem", f"{self._images.memory}M", *options]
+
+    def has_devices(self) -> bool:
+        return self._offers("boot", "--volume")
+
+    def _offers(self, command: str, option: str) -> bool:
+        """Whether this build has the option."""
+        helped = subprocess.run([self._program, command, "--help"], capture_output=True, text=True, check=False)
+        return helped.returncode == 0 and option in helped.stdout
+
+    @contextmanager
+    def command_with(self, devices: Devices) -> Iterator[list[str]]:
+        yield self._boot(
+            "--kernel", str(self._images.kernel), "--initrd", str(devices.initrd),
+            "--disk", f"{devices.disk},format=raw", "--volume", f"{devices.share}:{SHARE}",
+            "--net", "user,host-loopback",
+        )  # fmt: skip
+
+    def run_command(self) -> list[str]:
+        if self._offers("run", "COMMAND"):
+            return [str(self._program), "run", "--", "true"]
+        return self._boot("--guest", self._guest, "--net", "user", "--exec", "true")
 
 
 class Qemu(Guest):
     """QEMU's translator, with the command line that replex gave the kernel."""
+
+    lacks = f"which take root and {VIRTIOFSD} (package qemu-system-common)"
 
     def __init__(self, cpu: str, images: Images, clock: Clock, timeout: float):
         super().__init__("QEMU TCG", clock, timeout)
@@ -148,14 +220,51 @@ class Qemu(Guest):
         self.cmdline: str | None = None
 
     def command(self) -> list[str]:
+        return self._boot(self._images.initrd)
+
+    def _boot(self, initrd: Path, *options: str, append: str = "") -> list[str]:
         if self.cmdline is None:
             raise Failure("no kernel command line, because replex did not boot")
-        images = self._images
         return [
-            QEMU_PROGRAM, "-accel", "tcg", "-cpu", self._cpu, "-m", str(images.memory), "-nodefaults", "-no-reboot",
+            QEMU_PROGRAM, "-accel", "tcg", "-cpu", self._cpu, "-m", str(self._images.memory), "-nodefaults", "-no-reboot",
             "-display", "none", "-serial", "stdio",
-            "-kernel", str(images.kernel), "-initrd", str(images.initrd), "-append", self.cmdline,
+            "-kernel", str(self._images.kernel), "-initrd", str(initrd), "-append", self.cmdline + append, *options,
         ]  # fmt: skip
+
+    def has_devices(self) -> bool:
+        return VIRTIOFSD.exists() and os.geteuid() == 0
+
+    @contextmanager
+    def command_with(self, devices: Devices) -> Iterator[list[str]]:
+        socket = devices.share.with_name("virtiofsd")
+        server = [VIRTIOFSD, f"--socket-path={socket}", "-o", f"source={devices.share},cache=auto,sandbox=chroot"]
+        with subprocess.Popen(server, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
+            try:
+                deadline = time.monotonic() + BOOT_TIMEOUT
+                while not socket.exists():
+                    if running.poll() is not None or time.monotonic() > deadline:
+                        raise Failure(f"{VIRTIOFSD} does not start")
+                    time.sleep(0.01)
+                # The guest's memory is the server's, too.
+                memory = f"memory-backend-memfd,id=ram,share=on,size={self._images.memory}M"
+                yield self._boot(
+                    devices.initrd, "-machine", "memory-backend=ram", "-object", memory,
+                    "-drive", f"file={devices.disk},if=none,id=disk,format=raw", "-device", "virtio-blk-pci,drive=disk",
+                    "-chardev", f"socket,id=share,path={socket}", "-device", f"vhost-user-fs-pci,chardev=share,tag={TAG}",
+                    "-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile=",
+                )  # fmt: skip
+            finally:
+                running.kill()
+
+    # isa-debug-exit makes 2 * N + 1 of what the guest writes to the port.
+    run_status = 1
+
+    def run_command(self) -> list[str]:
+        return self._boot(
+            self._images.run, "-serial", "null", "-device", "isa-debug-exit,iobase=0xf4,iosize=1",
+            "-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile=",
+            append=" quiet loglevel=3",
+        )  # fmt: skip
 
 
 class Native(Machine):
@@ -170,7 +279,7 @@ class Native(Machine):
         self._timeout = timeout
 
     @contextmanager
-    def session(self) -> Iterator[Session]:
+    def session(self, devices: Devices | None = None) -> Iterator[Session]:
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="replex-bench-")))
             busybox = folder / "busybox"

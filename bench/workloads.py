@@ -15,6 +15,8 @@ class Workload:
     """In the workload's own unit."""
     quick: int
     """The size with --quick."""
+    devices: bool = False
+    """Whether it needs a guest with a disk, a shared directory and a network."""
 
     def describe(self, quick: bool) -> str:
         return self.title.format(f"{self.size_for(quick):,}".replace(",", " "))
@@ -25,6 +27,8 @@ class Workload:
 
 BOOT = "boot"
 """Not a workload of the script: from the start of the program to the shell's prompt."""
+RUN = "run"
+"""Not a workload of the script: from the start of a program that runs `true` in a guest with a network, to its end."""
 
 WORKLOADS = [
     Workload("sha256", "sha256sum of {} MiB", 64, 16),
@@ -37,4 +41,12 @@ WORKLOADS = [
     Workload("pipe", "{} × 512 bytes through a pipe", 100_000, 10_000),
     Workload("memory", "memory walk: {} × bunzip2 of 2 MiB", 4, 1),
     Workload("faults", "page faults: {} × process touching 16 MiB", 50, 10),
+    Workload("disk-read", "sequential read of {} MiB from a disk", 256, 64, devices=True),
+    Workload("disk-write", "sequential write of {} MiB to a disk, and fsync", 256, 64, devices=True),
+    Workload("random-read", "{} random reads of 4 KiB from a disk", 10_000, 1_000, devices=True),
+    Workload("random-write", "{} random writes of 4 KiB to a disk, and fsync", 10_000, 1_000, devices=True),
+    Workload("untar", "untar of 2 000 files into a shared directory", 2_000, 2_000, devices=True),
+    Workload("walk", "{} × status of a shared directory with 2 000 files", 10, 2, devices=True),
+    Workload("download", "download of {} MiB by TCP", 256, 64, devices=True),
+    Workload("upload", "upload of {} MiB by TCP", 256, 64, devices=True),
 ]

@@ -1,6 +1,8 @@
 //! Programs of Debian that are run to their end, and whose output is kept.
 
-use std::process::{Command, Stdio};
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{Command, ExitStatus, Stdio};
+use std::thread;
 
 use crate::error::FetchError;
 
@@ -40,11 +42,46 @@ impl Program {
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
-        Err(FetchError::Command {
+        Err(self.failed(shown, output.status, &output.stderr))
+    }
+
+    /// Runs `command` like [`Program::run`], and passes each line of its standard output to `line` when it comes.
+    pub(crate) fn stream(
+        self,
+        mut command: Command,
+        shown: &[&str],
+        mut line: impl FnMut(&str),
+    ) -> Result<(), FetchError> {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(self.start_error())?;
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let stderr = thread::scope(|scope| {
+            // A program whose standard error nobody reads stands still when the pipe is full.
+            let errors = scope.spawn(|| {
+                let mut bytes = Vec::new();
+                let _ = stderr.map(|mut stderr| stderr.read_to_end(&mut bytes));
+                bytes
+            });
+            if let Some(stdout) = stdout {
+                let lines = BufReader::new(stdout).lines();
+                lines.map_while(Result::ok).for_each(|text| line(&text));
+            }
+            errors.join().unwrap_or_default()
+        });
+        let status = child.wait().map_err(self.start_error())?;
+        if status.success() {
+            return Ok(());
+        }
+        Err(self.failed(shown, status, &stderr))
+    }
+
+    /// Makes the error of a command that has failed.
+    fn failed(self, shown: &[&str], status: ExitStatus, stderr: &[u8]) -> FetchError {
+        FetchError::Command {
             command: [&[self.name], shown].concat().join(" "),
-            status: output.status,
-            stderr: last_lines(&output.stderr),
-        })
+            status,
+            stderr: last_lines(stderr),
+        }
     }
 }
 
@@ -85,6 +122,26 @@ mod tests {
             message,
             "sh -c SCRIPT: exit status: 7\n93\n94\n95\n96\n97\n98\n99\n100"
         );
+    }
+
+    #[test]
+    fn lines_are_passed_on_when_they_come() {
+        let stream = |script| {
+            let mut command = SH.command();
+            command.args(["-c", script]);
+            let mut lines = Vec::new();
+            let result = SH.stream(command, &["-c", "SCRIPT"], |line| {
+                lines.push(line.to_owned())
+            });
+            (lines, result)
+        };
+        let (lines, result) = stream("echo one; seq 100000 >&2; echo two");
+        assert_eq!(lines, ["one", "two"]);
+        result.unwrap();
+        let (lines, result) = stream("echo one; echo why >&2; exit 3");
+        assert_eq!(lines, ["one"]);
+        let message = result.unwrap_err().to_string();
+        assert_eq!(message, "sh -c SCRIPT: exit status: 3\nwhy");
     }
 
     #[test]

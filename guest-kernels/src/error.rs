@@ -86,6 +86,20 @@ pub enum FetchError {
         file: String,
     },
 
+    /// There is something where a root directory is to be made.
+    #[error("{} is there already", path.display())]
+    RootExists {
+        /// The place.
+        path: PathBuf,
+    },
+
+    /// A name is none of a package.
+    #[error("not the name of a package: \"{name}\"")]
+    BadPackageName {
+        /// The name that was given.
+        name: String,
+    },
+
     /// A package could not be read.
     #[error("cannot unpack package {package}: {reason}\n{stderr}")]
     Unpack {

@@ -3,7 +3,8 @@
 //! [`fetch`] brings a [`Guest`]'s unmodified kernel into the user's cache by means of apt, and puts an initramfs with busybox
 //! beside it. [`exec_archive`] and [`winsize_archive`] make the small archive that tells this initramfs what to do in one boot,
 //! [`modules_archive`] one with kernel modules, [`mounts_archive`] one with directories to mount, [`added_archives`] those with files of the user's own. [`test_kernel`] has the test kernels, [`tiny`] guests that are
-//! smaller still. [`fetch_host`] brings a kernel to test the host's module on.
+//! smaller still. [`fetch_host`] brings a kernel to test the host's module on. [`NewRoot`] makes the root directory of a whole
+//! distribution ([`Root`]).
 
 mod cache;
 mod command;
@@ -13,11 +14,13 @@ mod guest;
 mod host;
 mod initramfs;
 mod progress;
+mod root;
 pub mod test_kernel;
 pub mod tiny;
 
 pub use cache::{
-    GuestImages, HostFiles, cache_folder, fetch, fetch_host, modules_archive, refresh,
+    GuestImages, HostFiles, NewRoot, cache_folder, fetch, fetch_host, missing_packages,
+    modules_archive, refresh,
 };
 pub use error::FetchError;
 pub use guest::{Guest, UnknownGuest};
@@ -29,6 +32,7 @@ pub use initramfs::{
     run_archive, winsize_archive,
 };
 pub use progress::{Progress, Stage};
+pub use root::{Root, UnknownRoot};
 
 /// Prints why a test is skipped, past the test runner's capture: a skipped test must not look like one that ran.
 #[cfg(test)]

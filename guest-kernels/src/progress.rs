@@ -20,6 +20,11 @@ pub enum Stage {
         /// The package's size in bytes.
         bytes: u64,
     },
+    /// Part of the download is there.
+    Downloaded {
+        /// How much, in percent of the bytes.
+        percent: u8,
+    },
     /// A package is being unpacked.
     Unpacking {
         /// The package's name.
@@ -40,6 +45,7 @@ impl fmt::Display for Stage {
                     *bytes as f64 / MEGABYTE
                 )
             }
+            Self::Downloaded { percent } => write!(f, "downloaded {percent} %"),
             Self::Unpacking { package } => write!(f, "unpacking {package}"),
         }
     }

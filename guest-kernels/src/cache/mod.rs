@@ -4,6 +4,7 @@
 //! $REPLEX_CACHE, else $XDG_CACHE_HOME/replex, else ~/.cache/replex
 //! ├── images/              roots that were made of images of containers: see `oci_root`
 //! ├── lock                 held while a guest is being fetched
+//! ├── roots/               root directories: see `roots`
 //! ├── host-6.1/            a kernel for tests of the host's module: see `host`
 //! └── debian-686/
 //!     ├── vmlinuz          as in Debian's package; its presence says that the guest is complete
@@ -19,6 +20,7 @@
 
 mod host;
 mod modules;
+mod roots;
 
 use std::env;
 use std::fs::{self, File, Permissions, TryLockError};
@@ -34,6 +36,7 @@ use crate::progress::{Progress, Stage};
 pub use host::{HostFiles, fetch_host};
 pub use modules::modules_archive;
 use modules::pack;
+pub use roots::{NewRoot, missing_packages};
 
 const KERNEL: &str = "vmlinuz";
 const BUSYBOX: &str = "busybox";
@@ -167,7 +170,7 @@ fn lock(root: &Path, progress: &mut dyn Progress) -> Result<File, FetchError> {
     Ok(file)
 }
 
-/// Returns the folder of the cache, which need not be there yet.
+/// Returns the folder of the user's cache, which may not be there yet.
 ///
 /// # Errors
 /// If the environment names none.

@@ -4,9 +4,11 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use crate::command::Program;
 use crate::error::{FetchError, file_error};
+use crate::progress::{Progress, Stage};
 
 pub(super) const APT_GET: Program = Program {
     name: "apt-get",
@@ -45,6 +47,9 @@ const SETTINGS: [&str; 9] = [
     "Dir::Etc::PreferencesParts=/dev/null",
 ];
 
+/// Time between two reports of a download.
+const INTERVAL: Duration = Duration::from_secs(2);
+
 /// The packages that an [`Apt`] knows.
 pub(super) struct Source<'a> {
     /// The URI of the archive.
@@ -62,6 +67,8 @@ pub(super) struct Apt {
     architecture: &'static str,
     /// The suite whose packages are preferred.
     preferred: String,
+    /// The source list of a system with the same packages.
+    source_lines: String,
 }
 
 /// The entry of a package in the package lists.
@@ -72,6 +79,36 @@ pub(super) struct PackageInfo {
     version: String,
     /// The size of the .deb file.
     pub(super) bytes: u64,
+}
+
+/// A package that apt would install.
+pub(super) struct Planned {
+    name: String,
+    uri: String,
+    /// The name of the file in the folder of downloads.
+    file: String,
+    bytes: u64,
+}
+
+impl Planned {
+    /// The package's name.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Reads a line such as `'URI' NAME_VERSION_ARCHITECTURE.deb BYTES SHA256:HASH`.
+    fn parse(line: &str) -> Option<Self> {
+        let (uri, rest) = line.strip_prefix('\'')?.split_once("' ")?;
+        let mut words = rest.split(' ');
+        let (file, bytes) = (words.next()?, words.next()?);
+        let (name, _) = file.split_once('_')?;
+        Some(Self {
+            name: name.to_owned(),
+            uri: uri.to_owned(),
+            file: file.to_owned(),
+            bytes: bytes.parse().ok()?,
+        })
+    }
 }
 
 impl fmt::Display for PackageInfo {
@@ -91,10 +128,10 @@ impl Apt {
             root: root.to_owned(),
             architecture: source.architecture,
             preferred: source.suites[0].to_owned(),
+            source_lines: source_lines(source, ""),
         };
         let options = source_options(source.architecture)?;
-        let line = |suite| format!("deb [{options}] {} {suite} main\n", source.uri);
-        let list: String = source.suites.iter().map(line).collect();
+        let list = source_lines(source, &format!("[{options}] "));
         for (path, content) in [
             (apt.source_list(), list.as_str()),
             (apt.config(), CLEARED),
@@ -158,6 +195,71 @@ impl Apt {
             })
     }
 
+    /// The records of all packages that can be installed.
+    pub(super) fn available(&self) -> Result<String, FetchError> {
+        self.run(APT_CACHE, &["dumpavail"], &self.root)
+    }
+
+    /// Makes apt believe that the packages of `status`, a file of dpkg's database, are there.
+    pub(super) fn set_installed(&self, status: &str) -> Result<(), FetchError> {
+        let path = self.dpkg_status();
+        fs::write(&path, status).map_err(file_error("write", path))
+    }
+
+    /// Plans to install `packages` and what they need; with `recommends`, what they recommend, too. Those that are there are left
+    /// out. Each comes after those that must be unpacked before it.
+    pub(super) fn plan(
+        &self,
+        packages: &[String],
+        recommends: bool,
+    ) -> Result<Vec<Planned>, FetchError> {
+        let (mut command, shown) = self.install(packages, recommends);
+        command.arg("--print-uris");
+        let listing = APT_GET.run(command, &shown)?;
+        Ok(listing.lines().filter_map(Planned::parse).collect())
+    }
+
+    /// Downloads what [`Apt::plan`] has planned for the same arguments, and checks the hashes.
+    pub(super) fn download_planned(
+        &self,
+        planned: &[Planned],
+        packages: &[String],
+        recommends: bool,
+        progress: &mut dyn Progress,
+    ) -> Result<(), FetchError> {
+        progress.stage(&Stage::Downloading {
+            package: format!("{} packages", planned.len()),
+            bytes: planned.iter().map(|package| package.bytes).sum(),
+        });
+        let (mut command, shown) = self.install(packages, recommends);
+        command.args(["--download-only", "-o", "APT::Status-Fd=1"]);
+        let mut told = Instant::now();
+        APT_GET.stream(command, &shown, |line| {
+            let percent = downloaded(line).filter(|_| told.elapsed() > INTERVAL);
+            if let Some(percent) = percent {
+                told = Instant::now();
+                progress.stage(&Stage::Downloaded { percent });
+            }
+        })
+    }
+
+    /// The file of a package that has been downloaded, or that an archive on this machine has.
+    pub(super) fn file(&self, package: &Planned) -> PathBuf {
+        match package.uri.strip_prefix("file:") {
+            Some(path) => path.into(),
+            None => self.root.join("cache/archives").join(&package.file),
+        }
+    }
+
+    /// The command that would install packages, and what errors show of it.
+    fn install(&self, packages: &[String], recommends: bool) -> (Command, [&'static str; 1]) {
+        let mut command = self.command(APT_GET, &self.root);
+        command.args(["install", "--yes", "-o"]);
+        command.arg(format!("APT::Install-Recommends={recommends}"));
+        command.args(packages);
+        (command, ["install"])
+    }
+
     /// The record of `package` in the package lists, as in a Packages file.
     fn record(&self, package: &str) -> Result<String, FetchError> {
         self.run(
@@ -174,6 +276,13 @@ impl Apt {
         arguments: &[&str],
         folder: &Path,
     ) -> Result<String, FetchError> {
+        let mut command = self.command(program, folder);
+        command.args(arguments);
+        program.run(command, arguments)
+    }
+
+    /// A command of one of apt's programs on the private state, in `folder`.
+    fn command(&self, program: Program, folder: &Path) -> Command {
         let mut command = program.command();
         command.current_dir(folder).arg("-c").arg(self.config());
         for setting in SETTINGS {
@@ -187,8 +296,7 @@ impl Apt {
             command.arg("-o").arg(format!("{setting}={value}"));
         }
         self.point_inwards(&mut command);
-        command.args(arguments);
-        program.run(command, arguments)
+        command
     }
 
     /// Adds the settings that place apt's state, cache and sources below the root.
@@ -208,6 +316,11 @@ impl Apt {
         }
     }
 
+    /// The source list of a system that gets its packages from the same archive.
+    pub(super) fn source_lines(&self) -> &str {
+        &self.source_lines
+    }
+
     fn source_list(&self) -> PathBuf {
         self.root.join("sources.list")
     }
@@ -219,6 +332,12 @@ impl Apt {
     fn dpkg_status(&self) -> PathBuf {
         self.root.join("status")
     }
+}
+
+/// A source list with these options, which end in a space.
+fn source_lines(source: &Source<'_>, options: &str) -> String {
+    let line = |suite| format!("deb {options}{} {suite} main\n", source.uri);
+    source.suites.iter().map(line).collect()
 }
 
 /// The options of our sources: architecture, only packages, and Debian's keys unless apt trusts them anyway.
@@ -244,8 +363,15 @@ fn source_options(architecture: &str) -> Result<String, FetchError> {
     }
 }
 
+/// The percentage in a line such as `dlstatus:1:20.4:Retrieving file 3 of 93` (APT::Status-Fd, apt's `README.progress-reporting`).
+fn downloaded(line: &str) -> Option<u8> {
+    let mut fields = line.strip_prefix("dlstatus:")?.split(':').skip(1);
+    // Rounded down by the conversion.
+    Some(fields.next()?.parse::<f32>().ok()? as u8)
+}
+
 /// The value of field `name` in the first record of `records`, if the record has it on one line.
-fn field<'a>(records: &'a str, name: &str) -> Option<&'a str> {
+pub(super) fn field<'a>(records: &'a str, name: &str) -> Option<&'a str> {
     records
         .lines()
         .take_while(|line| !line.is_empty())
@@ -280,6 +406,26 @@ mod tests {
         );
         assert_eq!(field(RECORDS, "Homepage"), None);
         assert_eq!(field(RECORDS, "Si"), None);
+    }
+
+    #[test]
+    fn planned_packages_are_read() {
+        let line = "'http://archive.example/pool/main/a/a%2bb/a%2bb_1%3a2-3_i386.deb' a+b_1%3a2-3_i386.deb 4096 SHA256:00";
+        let planned = Planned::parse(line).unwrap();
+        assert_eq!(planned.name(), "a+b");
+        assert_eq!(planned.file, "a+b_1%3a2-3_i386.deb");
+        assert_eq!(planned.bytes, 4096);
+        for line in ["Reading package lists...", "'uri'", "'uri' file", ""] {
+            assert!(Planned::parse(line).is_none(), "{line}");
+        }
+    }
+
+    #[test]
+    fn progress_of_a_download_is_read() {
+        let percent = downloaded("dlstatus:1:20.9:Retrieving file 3 of 93 (2s remaining)");
+        assert_eq!(percent, Some(20));
+        assert_eq!(downloaded("pmstatus:apt:20.9:Installing"), None);
+        assert_eq!(downloaded("dlstatus:1"), None);
     }
 
     #[test]

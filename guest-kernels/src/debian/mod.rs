@@ -1,4 +1,4 @@
-//! Debian's kernels and busybox, fetched by means of apt.
+//! Debian's kernels, busybox and whole systems, fetched by means of apt.
 //!
 //! ```text
 //! apt's sources ─▶ archive URI ─▶ private apt state ─▶ signed lists ─▶ package names ─▶ .deb files ─▶ vmlinuz, busybox
@@ -6,13 +6,14 @@
 //!
 //! As always, apt checks the lists by the archive's signature and the packages by their hashes in the lists, and
 //! follows the user's own apt settings such as a proxy. Only its state and its sources are private to one fetch, so the
-//! system's apt does not change and no privilege is needed. Packages are unpacked, never installed.
+//! system's apt does not change and no privilege is needed. Packages are unpacked, never installed on the host.
 
 mod apt;
 mod archive;
 mod host;
 mod modules;
 mod package;
+mod root;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ use apt::{Apt, PackageInfo, Source};
 pub(crate) use host::fetch_host;
 use modules::module_name;
 pub(crate) use modules::{ModuleFiles, closure};
+pub(crate) use root::{SETUP, fetch_root};
 
 /// The Debian release that the guests come from.
 const SUITE: &str = "bookworm";

@@ -15,6 +15,25 @@ const DPKG_DEB: Program = Program {
     package: "dpkg",
 };
 
+/// A part of a package.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Part {
+    /// The files that it installs.
+    Files,
+    /// Its control files.
+    Control,
+}
+
+impl Part {
+    /// The option of dpkg-deb that writes this part's tar stream.
+    const fn option(self) -> &'static str {
+        match self {
+            Self::Files => "--fsys-tarfile",
+            Self::Control => "--ctrl-tarfile",
+        }
+    }
+}
+
 /// Reads `file`, a path without leading slash, from the package file `deb` of `package`.
 pub(super) fn read_file(package: &str, deb: &Path, file: &str) -> Result<Vec<u8>, FetchError> {
     let wanted = Path::new(file);
@@ -27,7 +46,7 @@ pub(super) fn read_file(package: &str, deb: &Path, file: &str) -> Result<Vec<u8>
         }
         Ok(None)
     };
-    read(package, deb, find)?.ok_or_else(|| FetchError::NotInPackage {
+    read(package, deb, Part::Files, find)?.ok_or_else(|| FetchError::NotInPackage {
         package: package.to_owned(),
         file: file.to_owned(),
     })
@@ -50,12 +69,12 @@ pub(super) fn read_files(
         }
         Ok(Some(found))
     };
-    Ok(read(package, deb, find)?.unwrap_or_default())
+    Ok(read(package, deb, Part::Files, find)?.unwrap_or_default())
 }
 
 /// Unpacks a package into `folder`.
 pub(super) fn unpack(package: &str, deb: &Path, folder: &Path) -> Result<(), FetchError> {
-    read(package, deb, |stream| {
+    read(package, deb, Part::Files, |stream| {
         tar::Archive::new(stream).unpack(folder).map(Some)
     })
     .map(drop)
@@ -73,15 +92,16 @@ fn content<R: Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Passes the tar stream of a package to `find` and returns its result, or `None` if it found nothing in a whole stream.
-fn read<T>(
+/// Passes the tar stream of a part of a package to `find` and returns its result, or `None` if it found nothing in a whole stream.
+pub(super) fn read<T>(
     package: &str,
     deb: &Path,
+    part: Part,
     find: impl FnOnce(ChildStdout) -> io::Result<Option<T>>,
 ) -> Result<Option<T>, FetchError> {
     let mut child = DPKG_DEB
         .command()
-        .arg("--fsys-tarfile")
+        .arg(part.option())
         .arg(deb)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -94,7 +114,7 @@ fn read<T>(
         Ok(Some(found)) => Ok(Some(found)),
         Ok(None) if output.status.success() => Ok(None),
         Ok(None) => Err(FetchError::Command {
-            command: format!("dpkg-deb --fsys-tarfile {}", deb.display()),
+            command: format!("dpkg-deb {} {}", part.option(), deb.display()),
             status: output.status,
             stderr: last_lines(&output.stderr),
         }),

@@ -62,6 +62,7 @@ fn shares(args: &BootArgs) -> Shares {
     };
     Shares {
         root: args.root.clone().map(|dir| (dir, changes)),
+        volatile: args.volatile,
         volumes: args.devices.volume.clone(),
     }
 }

@@ -15,6 +15,7 @@ mod doctor;
 mod engine;
 mod escape;
 mod file;
+mod guest;
 mod hint;
 mod images;
 mod initrd;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
             run::run(args)
         }
         Command::Doctor => Ok(doctor::doctor()),
+        Command::Guest(args) => guest::guest(args).map(|()| 0),
     };
     // A panic has been reported by now, and the terminal restored.
     match panic::catch_unwind(status) {
@@ -90,10 +92,9 @@ fn one_line(message: &str) -> String {
     let paragraph = paragraph.join(" ");
     let text = paragraph.strip_prefix("error: ").unwrap_or(&paragraph);
     // The usage line of the message names the command, if one was recognized.
-    let command = match message.contains("Usage: replex run") {
-        true => "run",
-        false => "boot",
-    };
+    let is_usage_of = |command: &&str| message.contains(&format!("Usage: replex {command}"));
+    let command = ["run", "guest"].into_iter().find(is_usage_of);
+    let command = command.unwrap_or("boot");
     format!("{text} (see replex {command} --help)")
 }
 
@@ -120,6 +121,7 @@ mod tests {
             (&["boot", "extra"], "extra"),
             (&["run", "--timeout", "soon"], "--timeout"),
             (&["run", "--cpus", "4"], "--cpus"),
+            (&["guest", "--to"], "--to"),
         ] {
             let args = [&["replex"], args].concat();
             let error = Cli::try_parse_from(&args).unwrap_err();

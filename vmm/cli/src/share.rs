@@ -29,11 +29,12 @@ struct Share<'a> {
     tag: String,
     read_only: bool,
     cache: Cache,
+    volatile: bool,
 }
 
 impl<'a> Share<'a> {
     /// Returns the one for the root.
-    fn of_root(dir: &'a Path, changes: RootChanges) -> Self {
+    fn of_root(dir: &'a Path, changes: RootChanges, volatile: bool) -> Self {
         let rw = changes == RootChanges::Kept;
         Self {
             option: "--root",
@@ -42,7 +43,11 @@ impl<'a> Share<'a> {
             tag: ROOT_TAG.into(),
             read_only: !rw,
             // Below an overlay it must not change anyway.
-            cache: if rw { Cache::Auto } else { Cache::Always },
+            cache: match rw && !volatile {
+                true => Cache::Auto,
+                false => Cache::Always,
+            },
+            volatile,
         }
     }
 
@@ -55,6 +60,7 @@ impl<'a> Share<'a> {
             tag: tag(index),
             read_only: volume.read_only,
             cache: volume.cache,
+            volatile: false,
         }
     }
 
@@ -64,6 +70,8 @@ impl<'a> Share<'a> {
             cache: self.cache,
             read_only: self.read_only,
             descriptors,
+            records: fuse::keeps_records(self.host),
+            volatile: self.volatile,
             ..Config::default()
         };
         let server = Server::new(self.host, config).context(self.option)?;
@@ -81,6 +89,8 @@ impl<'a> Share<'a> {
 pub struct Shares {
     /// The root, and what becomes of changes there.
     pub root: Option<(PathBuf, RootChanges)>,
+    /// Whether nobody else changes the root, and it need not outlast a crash of the host.
+    pub volatile: bool,
     /// The volumes.
     pub volumes: Vec<Volume>,
 }
@@ -92,7 +102,7 @@ impl Shares {
     /// If a directory cannot be shared.
     pub fn open(&self) -> Result<Vec<Shared>> {
         let root = self.root.iter();
-        let root = root.map(|(dir, changes)| Share::of_root(dir, *changes));
+        let root = root.map(|(dir, changes)| Share::of_root(dir, *changes, self.volatile));
         let volumes = self.volumes.iter().enumerate();
         let volumes = volumes.map(|(index, volume)| Share::of_volume(index, volume));
         let shares: Vec<_> = root.chain(volumes).collect();

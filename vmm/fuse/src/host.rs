@@ -4,10 +4,12 @@
 //! on a device or FIFO. What needs more goes by the descriptor's magic link in `/proc/self/fd`, which leads to that very inode
 //! whatever has been renamed meanwhile.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{self, AtFlags, CWD, Mode, OFlags, ResolveFlags, Statx, StatxFlags, Timestamps};
+use rustix::fs::{
+    self, AtFlags, CWD, Mode, OFlags, ResolveFlags, Statx, StatxFlags, Timestamps, XattrFlags,
+};
 use rustix::io::{self, Errno};
 
 use crate::name::Name;
@@ -129,6 +131,38 @@ impl Host {
         fs::utimensat(&self.links, link(file.as_fd()), times, AtFlags::empty())
     }
 
+    /// Reads an extended attribute of an inode into `value`, and returns its length.
+    ///
+    /// # Errors
+    ///
+    /// Those of getxattr(2).
+    pub fn attribute(
+        &self,
+        file: impl AsFd,
+        name: &CStr,
+        value: &mut [u8],
+    ) -> Result<usize, Errno> {
+        fs::getxattr(path(file.as_fd()), name, value)
+    }
+
+    /// Sets an extended attribute of an inode.
+    ///
+    /// # Errors
+    ///
+    /// Those of setxattr(2).
+    pub fn set_attribute(&self, file: impl AsFd, name: &CStr, value: &[u8]) -> Result<(), Errno> {
+        fs::setxattr(path(file.as_fd()), name, value, XattrFlags::empty())
+    }
+
+    /// Removes an extended attribute of an inode.
+    ///
+    /// # Errors
+    ///
+    /// Those of removexattr(2).
+    pub fn remove_attribute(&self, file: impl AsFd, name: &CStr) -> Result<(), Errno> {
+        fs::removexattr(path(file.as_fd()), name)
+    }
+
     /// Makes an entry for an inode.
     ///
     /// # Errors
@@ -151,6 +185,11 @@ fn link(file: BorrowedFd<'_>) -> CString {
     let mut digits = file.as_raw_fd().to_string().into_bytes();
     digits.push(0);
     CString::from_vec_with_nul(digits).unwrap_or_default()
+}
+
+/// Returns the path of a descriptor's magic link, for system calls that take no directory.
+fn path(file: BorrowedFd<'_>) -> CString {
+    CString::new(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap_or_default()
 }
 
 /// Returns the attributes of an inode, with the time of its birth where the file system knows it.

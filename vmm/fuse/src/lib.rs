@@ -12,7 +12,8 @@
 //! * `name`, `request`, `op`, `decode`: what can be asked, checked.
 //! * `reply`: what is answered.
 //! * `host`: the host's files, named by descriptors.
-//! * [`ids`]: owners; [`cache`]: how long the guest may go by what it knows.
+//! * [`ids`]: owners; `record`: owners and modes that the host's files cannot have.
+//! * [`cache`]: how long the guest may go by what it knows.
 //! * `inodes`, `handles`: what the guest knows and has open.
 //! * [`server`]: the operations.
 //!
@@ -32,10 +33,12 @@ pub mod ids;
 mod inodes;
 mod name;
 mod op;
+mod record;
 mod reply;
 mod request;
 pub mod server;
 
 pub use cache::Cache;
 pub use ids::Ids;
+pub use record::{keep_records, keeps_records};
 pub use server::{Config, OpenError, Server};

@@ -43,6 +43,9 @@ pub struct BootArgs {
     /// With --root: make changes in the directory itself.
     #[arg(long, requires = "root")]
     pub rw: bool,
+    /// With --root and --rw: nobody else changes the directory, and it need not outlast a crash of the host.
+    #[arg(long, requires = "rw", hide = true)]
+    pub volatile: bool,
     /// Add FILE to the guest's initramfs as PATH, an absolute path, or in the folder PATH if that ends in /. Of a folder, all that
     /// is in it goes to PATH. PATH begins behind the last colon that a slash follows. May be given several times.
     #[arg(long, value_name = "FILE:PATH")]

@@ -16,6 +16,8 @@ pub use kernel::KernelArgs;
 pub use machine::MachineArgs;
 pub use run::RunArgs;
 
+use crate::guest::GuestArgs;
+
 /// Boots unmodified Linux inside one ordinary process.
 #[derive(Debug, Parser)]
 #[command(name = "replex", version, arg_required_else_help = false)]
@@ -34,6 +36,8 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Say what this host offers, and what that brings or costs. The status is 0 if replex can run here, and 1 if not.
     Doctor,
+    /// Make a root directory for machines.
+    Guest(GuestArgs),
 }
 
 #[cfg(test)]

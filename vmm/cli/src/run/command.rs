@@ -177,6 +177,7 @@ mod tests {
         let shares = Shares {
             root: Some((dir.clone(), RootChanges::Dropped)),
             volumes: vec![volume.parse().unwrap()],
+            ..Shares::default()
         };
         let found = |path: &Path| in_guest(path, &shares);
         assert_eq!(found(&dir), Some("/".into()));

@@ -65,6 +65,7 @@ pub fn run(args: &RunArgs) -> Result<u8> {
     let shares = Shares {
         root: root.shared(),
         volumes: volumes(args)?,
+        ..Shares::default()
     };
     let command = command::guest_command(args, &root.config(), &shares)?;
     let (console, streams) = match command.terminal {

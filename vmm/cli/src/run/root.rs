@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use guest_kernels::RootChanges;
 use oci_root::{Limits, Reference};
 
-use crate::{args::RunArgs, message::report_progress};
+use crate::{args::RunArgs, guest, message::report_progress};
 
 /// The root of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +88,7 @@ impl RootSource {
     }
 
     fn named(source: &Path, rw: bool) -> Result<Self> {
+        let source = &*guest::find(source)?;
         let name = || format!("root {}", source.display());
         let Some(reference) = Reference::parse(source.as_os_str()) else {
             bail!("{}: no such directory or image", name());

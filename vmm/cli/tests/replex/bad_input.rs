@@ -35,6 +35,11 @@ fn bad_usage() {
     for (args, named) in [
         (&[][..], "subcommand"),
         (&["launch"], "launch"),
+        (&["guest"], "NAME"),
+        (&["guest", "plan9"], "plan9"),
+        (&["guest", "debian-i386", "--include", "a b"], "a b"),
+        (&["guest", "debian-i386", "--remove"], "not there"),
+        (&["guest", "--list", "--remove"], "--list"),
         (&["boot", "--bogus"], "--bogus"),
         (&["boot", "--mem", "1T"], "--mem"),
         (&["boot", "--mem", "none"], "--mem"),

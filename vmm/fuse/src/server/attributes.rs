@@ -9,13 +9,30 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::Server;
-use crate::host;
-use crate::ids::Ids;
+use super::{Config, Server};
+use crate::host::{self, Host};
+use crate::record::Record;
 use crate::reply::Reply;
 
-/// Returns attributes of the host as the guest sees them.
-pub(super) fn seen(stat: &Statx, ids: Ids) -> abi::fuse_attr {
+/// Returns the attributes of an inode as the guest sees them, with the guest's numbers of owners.
+pub(super) fn stat(host: &Host, config: &Config, file: impl AsFd) -> Result<Statx, Errno> {
+    let mut stat = host::stat(&file)?;
+    let record = match config.records {
+        true => Record::read(host, file, &stat)?,
+        false => None,
+    };
+    match record {
+        Some(record) => record.show(&mut stat),
+        None => {
+            stat.stx_uid = config.ids.guest_uid(stat.stx_uid);
+            stat.stx_gid = config.ids.guest_gid(stat.stx_gid);
+        }
+    }
+    Ok(stat)
+}
+
+/// Encodes attributes that the guest sees.
+pub(super) fn seen(stat: &Statx) -> abi::fuse_attr {
     let seconds = |seconds: i64| seconds.cast_unsigned();
     abi::fuse_attr {
         ino: stat.stx_ino,
@@ -29,8 +46,8 @@ pub(super) fn seen(stat: &Statx, ids: Ids) -> abi::fuse_attr {
         ctimensec: stat.stx_ctime.tv_nsec,
         mode: stat.stx_mode.into(),
         nlink: stat.stx_nlink,
-        uid: ids.guest_uid(stat.stx_uid),
-        gid: ids.guest_gid(stat.stx_gid),
+        uid: stat.stx_uid,
+        gid: stat.stx_gid,
         rdev: device(stat.stx_rdev_major, stat.stx_rdev_minor),
         blksize: stat.stx_blksize,
         flags: 0,
@@ -63,15 +80,18 @@ impl Server {
         reply: &mut Reply<'_>,
     ) -> Result<(), Errno> {
         let stat = match handle.and_then(|handle| self.handles.get(handle).ok()) {
-            Some(file) => host::stat(file)?,
-            None => host::stat(self.inodes.file(&self.host, node)?)?,
+            Some(file) => stat(&self.host, &self.config, file)?,
+            None => {
+                let file = self.inodes.file(&self.host, node)?;
+                stat(&self.host, &self.config, file)?
+            }
         };
         let valid = self.config.cache.timeout();
         reply.value(&abi::fuse_attr_out {
             attr_valid: valid.as_secs(),
             attr_valid_nsec: valid.subsec_nanos(),
             dummy: 0,
-            attr: seen(&stat, self.config.ids),
+            attr: seen(&stat),
         })
     }
 
@@ -86,17 +106,13 @@ impl Server {
         let kind = self.inodes.kind(node)?;
         let file = self.inodes.file(&self.host, node)?;
         let handle = has(abi::FATTR_FH).then_some(wanted.fh);
-        if has(abi::FATTR_UID | abi::FATTR_GID) {
-            let ids = self.config.ids;
-            let uid = has(abi::FATTR_UID).then(|| ids.host_uid(wanted.uid));
-            let gid = has(abi::FATTR_GID).then(|| ids.host_gid(wanted.gid));
-            set_owner(&file, uid, gid)?;
+        if has(abi::FATTR_MODE) && kind == FileType::Symlink {
+            return Err(Errno::OPNOTSUPP);
         }
-        if has(abi::FATTR_MODE) {
-            if kind == FileType::Symlink {
-                return Err(Errno::OPNOTSUPP);
-            }
-            self.host.set_mode(&file, kept(kind, wanted.mode))?;
+        if self.config.records && has(abi::FATTR_UID | abi::FATTR_GID | abi::FATTR_MODE) {
+            self.change_record(&file, wanted)?;
+        } else {
+            self.change_owner_and_mode(&file, kind, wanted)?;
         }
         if has(abi::FATTR_SIZE) {
             match handle.map(|handle| self.handles.get(handle)) {
@@ -112,6 +128,26 @@ impl Server {
             self.host.set_times(&file, &times(wanted), itself)?;
         }
         self.get_attributes(node, handle, reply)
+    }
+
+    /// Sets owner, group and mode of the host's file.
+    fn change_owner_and_mode(
+        &self,
+        file: impl AsFd,
+        kind: FileType,
+        wanted: &abi::fuse_setattr_in,
+    ) -> Result<(), Errno> {
+        let has = |bits| wanted.valid & bits != 0;
+        if has(abi::FATTR_UID | abi::FATTR_GID) {
+            let ids = self.config.ids;
+            let uid = has(abi::FATTR_UID).then(|| ids.host_uid(wanted.uid));
+            let gid = has(abi::FATTR_GID).then(|| ids.host_gid(wanted.gid));
+            set_owner(&file, uid, gid)?;
+        }
+        if has(abi::FATTR_MODE) {
+            self.host.set_mode(&file, kept(kind, wanted.mode))?;
+        }
+        Ok(())
     }
 }
 

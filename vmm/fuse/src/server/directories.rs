@@ -9,9 +9,9 @@ use rustix::io::Errno;
 use zerocopy::IntoBytes;
 
 use super::Server;
+use super::attributes::stat;
 use super::entries::enter;
 use crate::cache::Cache;
-use crate::host;
 use crate::name::Name;
 use crate::reply::Reply;
 
@@ -69,12 +69,16 @@ impl Server {
                 // An entry that cannot be looked up now is told without attributes, as are "." and "..".
                 let found = Name::new(entry.file_name()).and_then(|name| {
                     let file = self.host.find(dir, name)?;
-                    let stat = host::stat(&file)?;
+                    let stat = stat(&self.host, &self.config, &file)?;
                     enter(&mut self.inodes, &self.config, file, &stat, (node, name))
                 });
                 reply.value(&found.unwrap_or_default())?;
             }
-            append(&entry, reply)?;
+            let kind = match entry.file_type() {
+                FileType::RegularFile if self.config.records => self.recorded_kind(dir, &entry),
+                kind => kind,
+            };
+            append(&entry, kind, reply)?;
         }
         Ok(())
     }
@@ -85,13 +89,13 @@ fn dirent_size(name: &CStr) -> usize {
     (24 + name.count_bytes()).next_multiple_of(8)
 }
 
-/// Appends an entry.
-fn append(entry: &RawDirEntry<'_>, reply: &mut Reply<'_>) -> Result<(), Errno> {
+/// Appends an entry of a kind.
+fn append(entry: &RawDirEntry<'_>, kind: FileType, reply: &mut Reply<'_>) -> Result<(), Errno> {
     let name = entry.file_name().to_bytes();
     // As `struct fuse_dirent` begins.
     let numbers = [entry.ino(), entry.next_entry_cookie()];
     let length = u32::try_from(name.len()).map_err(|_| Errno::NAMETOOLONG)?;
-    let kind = match entry.file_type() {
+    let kind = match kind {
         FileType::Unknown => 0,
         kind => kind.as_raw_mode() >> 12,
     };

@@ -7,7 +7,7 @@ use fuse_abi::linux as abi;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags, Statx};
 use rustix::io::Errno;
 
-use super::attributes::{kept, seen, set_owner};
+use super::attributes::{kept, seen, set_owner, stat};
 use super::{Config, Server};
 use crate::cache::Cache;
 use crate::host;
@@ -32,7 +32,7 @@ pub(super) fn enter(
         attr_valid: valid.as_secs(),
         entry_valid_nsec: valid.subsec_nanos(),
         attr_valid_nsec: valid.subsec_nanos(),
-        attr: seen(stat, config.ids),
+        attr: seen(stat),
     })
 }
 
@@ -59,7 +59,7 @@ impl Server {
     /// Finds an entry and counts the lookup.
     pub(super) fn find(&mut self, dir: u64, name: Name<'_>) -> Result<abi::fuse_entry_out, Errno> {
         let file = self.host.find(self.inodes.file(&self.host, dir)?, name)?;
-        let stat = host::stat(&file)?;
+        let stat = stat(&self.host, &self.config, &file)?;
         enter(&mut self.inodes, &self.config, file, &stat, (dir, name))
     }
 
@@ -105,20 +105,28 @@ impl Server {
         reply: &mut Reply<'_>,
     ) -> Result<(), Errno> {
         let dir = self.inodes.file(&self.host, header.node)?;
-        fs::mkdirat(&dir, name.as_c_str(), kept(FileType::Directory, mode))?;
+        fs::mkdirat(
+            &dir,
+            name.as_c_str(),
+            self.first_mode(FileType::Directory, mode),
+        )?;
         self.reply_made(header, name, mode, reply)
     }
 
-    /// Makes a regular file, FIFO or socket; devices are refused.
+    /// Makes a regular file, FIFO or socket; devices are refused where no records are kept.
     pub(super) fn make_node(
         &mut self,
         header: &Header,
         name: Name<'_>,
-        mode: u32,
+        (mode, device): (u32, u32),
         reply: &mut Reply<'_>,
     ) -> Result<(), Errno> {
         let dir = self.inodes.file(&self.host, header.node)?;
         let kind = FileType::from_raw_mode(mode);
+        if self.config.records {
+            let entry = self.make_recorded(header, &dir, name, (mode, device))?;
+            return self.reply_entry(entry, reply);
+        }
         match kind {
             FileType::RegularFile => {
                 self.host
@@ -149,7 +157,8 @@ impl Server {
         self.reply_entry(entry, reply)
     }
 
-    /// Gives a new file in `dir` the mode and the owner that it should have, and returns its attributes.
+    /// Gives a new file in `dir` the mode and the owner that it should have, and returns its attributes as the
+    /// guest sees them.
     ///
     /// The guest's umask has been applied by the guest; this process's must not show. If the process may give files away,
     /// the owner is who asked; otherwise it is this process's user, whoever asked.
@@ -160,6 +169,9 @@ impl Server {
         file: impl AsFd,
         mode: u32,
     ) -> Result<Statx, Errno> {
+        if self.config.records {
+            return self.record_new(header, dir, file, (mode, 0));
+        }
         let mut stat = host::stat(&file)?;
         let kind = FileType::from_raw_mode(stat.stx_mode.into());
         let mut changed = false;
@@ -180,6 +192,8 @@ impl Server {
         if changed {
             stat = host::stat(&file)?;
         }
+        stat.stx_uid = self.config.ids.guest_uid(stat.stx_uid);
+        stat.stx_gid = self.config.ids.guest_gid(stat.stx_gid);
         Ok(stat)
     }
 

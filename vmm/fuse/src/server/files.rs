@@ -9,7 +9,6 @@ use rustix::fs::{self, FallocateFlags, FileType, OFlags, SeekFrom};
 use rustix::io::{self, Errno, ReadWriteFlags};
 
 use super::Server;
-use super::attributes::kept;
 use super::entries::enter;
 use crate::cache::Cache;
 use crate::host;
@@ -26,13 +25,18 @@ const RESOLUTION: Duration = Duration::from_secs(2);
 
 /// Returns the flags of open(2) that reach the host.
 ///
-/// O_DIRECT would ask for alignment that the guest's memory need not have; O_APPEND comes with each write.
-fn honoured(flags: OFlags) -> Result<OFlags, Errno> {
+/// O_DIRECT would ask for alignment that the guest's memory need not have; O_APPEND comes with each write. Those that would wait
+/// for the disk do not matter to what is volatile.
+fn honoured(flags: OFlags, volatile: bool) -> Result<OFlags, Errno> {
     let access = flags & OFlags::RWMODE;
     if access == OFlags::RWMODE {
         return Err(Errno::INVAL);
     }
-    Ok(access | (flags & (OFlags::TRUNC | OFlags::DSYNC | OFlags::SYNC)))
+    let others = match volatile {
+        true => OFlags::TRUNC,
+        false => OFlags::TRUNC | OFlags::DSYNC | OFlags::SYNC,
+    };
+    Ok(access | (flags & others))
 }
 
 impl Server {
@@ -56,7 +60,9 @@ impl Server {
             _ => return Err(Errno::ACCESS),
         }
         let inode = self.inodes.file(&self.host, node)?;
-        let file = self.host.reopen(inode, honoured(flags)?)?;
+        let file = self
+            .host
+            .reopen(inode, honoured(flags, self.config.volatile)?)?;
         let flags = self.caching(node, &file)?;
         Ok((file, flags))
     }
@@ -108,23 +114,27 @@ impl Server {
     ) -> Result<(), Errno> {
         self.handles.check_room()?;
         let dir = self.inodes.file(&self.host, header.node)?;
-        let allowed = kept(FileType::RegularFile, mode);
+        let allowed = self.first_mode(FileType::RegularFile, mode);
         let place = (header.node, name);
-        let (entry, opened) = match self.host.create(&dir, name, honoured(flags)?, allowed) {
-            Ok(file) => {
-                let inode = self.host.reopen(&file, OFlags::PATH)?;
-                let stat = self.settle(header, &dir, &inode, mode)?;
-                let entry = enter(&mut self.inodes, &self.config, inode, &stat, place)?;
-                let flags = self.caching(entry.nodeid, &file);
-                (entry, flags.map(|flags| (file, flags)))
-            }
-            Err(Errno::EXIST) if !flags.contains(OFlags::EXCL) => {
-                let entry = self.find(header.node, name)?;
-                let opened = self.open_inode(entry.nodeid, flags);
-                (entry, opened)
-            }
-            Err(error) => return Err(error),
-        };
+        let (entry, opened) =
+            match self
+                .host
+                .create(&dir, name, honoured(flags, self.config.volatile)?, allowed)
+            {
+                Ok(file) => {
+                    let inode = self.host.reopen(&file, OFlags::PATH)?;
+                    let stat = self.settle(header, &dir, &inode, mode)?;
+                    let entry = enter(&mut self.inodes, &self.config, inode, &stat, place)?;
+                    let flags = self.caching(entry.nodeid, &file);
+                    (entry, flags.map(|flags| (file, flags)))
+                }
+                Err(Errno::EXIST) if !flags.contains(OFlags::EXCL) => {
+                    let entry = self.find(header.node, name)?;
+                    let opened = self.open_inode(entry.nodeid, flags);
+                    (entry, opened)
+                }
+                Err(error) => return Err(error),
+            };
         let node = entry.nodeid;
         opened
             .and_then(|(file, flags)| {
@@ -189,6 +199,9 @@ impl Server {
     /// Brings a file or directory to the disk.
     pub(super) fn sync(&self, what: &abi::fuse_fsync_in) -> Result<(), Errno> {
         let file = self.handles.get(what.fh)?;
+        if self.config.volatile {
+            return Ok(());
+        }
         if what.fsync_flags & abi::FUSE_FSYNC_FDATASYNC != 0 {
             fs::fdatasync(file)
         } else {

@@ -4,6 +4,7 @@ mod attributes;
 mod directories;
 mod entries;
 mod files;
+mod records;
 mod session;
 
 use std::os::fd::OwnedFd;
@@ -31,6 +32,11 @@ pub struct Config {
     pub read_only: bool,
     /// Who is the guest's root.
     pub ids: Ids,
+    /// Whether owners, modes and devices that the host does not let this process give to files are kept as records, in extended
+    /// attributes: the guest's root may then do with files what root may do. See [`keeps_records`](crate::keeps_records).
+    pub records: bool,
+    /// Whether nothing has to outlast a crash of the host, so that the guest need not wait until what it writes is on the disk.
+    pub volatile: bool,
     /// About how many descriptors to keep open: half for inodes that the guest knows, half for what it has open.
     pub descriptors: usize,
 }
@@ -44,6 +50,8 @@ impl Default for Config {
             cache: Cache::default(),
             read_only: false,
             ids: Ids::of_process(),
+            records: false,
+            volatile: false,
             descriptors: usize::try_from(limit / 4)
                 .unwrap_or(usize::MAX)
                 .min(1 << 18),
@@ -152,6 +160,7 @@ impl Server {
                 Ok(())
             }
             Request::StatFs => self.stat_fs(node, reply),
+            Request::SyncFs if self.config.volatile => Ok(()),
             Request::SyncFs => fs::syncfs(&self.root),
             Request::Lookup(name) => self.look_up(node, name, reply),
             Request::Forget(count) => {
@@ -168,7 +177,7 @@ impl Server {
             Request::SetAttr(wanted) => self.set_attributes(node, &wanted, reply),
             Request::ReadLink => self.read_link(node, reply),
             Request::SymLink(name, target) => self.make_link(header, name, target, reply),
-            Request::MkNod(name, how) => self.make_node(header, name, how.mode, reply),
+            Request::MkNod(name, how) => self.make_node(header, name, (how.mode, how.rdev), reply),
             Request::MkDir(name, mode) => self.make_directory(header, name, mode, reply),
             Request::Unlink(name) => self.remove(node, name, false),
             Request::RmDir(name) => self.remove(node, name, true),

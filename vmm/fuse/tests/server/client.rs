@@ -160,8 +160,20 @@ impl Client {
         name: &[u8],
         mode: u32,
     ) -> Result<abi::fuse_entry_out, Errno> {
+        self.make_device(dir, name, mode, 0)
+    }
+
+    /// Makes something that is no directory, with a device number.
+    pub fn make_device(
+        &mut self,
+        dir: u64,
+        name: &[u8],
+        mode: u32,
+        rdev: u32,
+    ) -> Result<abi::fuse_entry_out, Errno> {
         let how = abi::fuse_mknod_in {
             mode,
+            rdev,
             ..Default::default()
         };
         self.ask(Op::FUSE_MKNOD, dir, &[how.as_bytes(), name, b"\0"])

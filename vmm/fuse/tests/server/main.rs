@@ -9,3 +9,4 @@ mod limits;
 mod owners;
 mod random;
 mod read_only;
+mod records;

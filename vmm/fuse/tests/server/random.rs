@@ -161,6 +161,16 @@ impl Source {
 
 #[test]
 fn whatever_comes_is_answered_and_leads_nowhere() {
+    ask(false);
+}
+
+#[test]
+fn whatever_comes_to_a_directory_with_records_is_answered_and_leads_nowhere() {
+    ask(true);
+}
+
+/// Sends requests to a server of a directory, which keeps records or not.
+fn ask(records: bool) {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("sentinel"), "untouched").unwrap();
     let share = dir.path().join("share");
@@ -169,6 +179,7 @@ fn whatever_comes_is_answered_and_leads_nowhere() {
     let config = Config {
         cache: Cache::Always,
         descriptors: 400,
+        records,
         ..Config::default()
     };
     let by_hand = std::env::var("REPLEX_REQUESTS").ok();

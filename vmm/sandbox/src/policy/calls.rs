@@ -22,7 +22,7 @@ const CALLS: &[(c_long, &str)] = calls! {
     SYS_tgkill SYS_epoll_create1 SYS_epoll_ctl SYS_epoll_wait SYS_timer_create SYS_openat SYS_mkdirat SYS_mknodat SYS_unlinkat
     SYS_renameat SYS_linkat SYS_symlinkat SYS_fchmodat SYS_unshare SYS_setns SYS_fallocate SYS_timerfd_create SYS_eventfd2
     SYS_dup3 SYS_pipe2 SYS_accept4 SYS_prlimit64 SYS_process_vm_readv SYS_process_vm_writev SYS_finit_module SYS_renameat2
-    SYS_seccomp SYS_memfd_create SYS_bpf SYS_execveat SYS_userfaultfd SYS_pkey_mprotect SYS_io_uring_setup
+    SYS_setxattr SYS_getxattr SYS_removexattr SYS_seccomp SYS_memfd_create SYS_bpf SYS_execveat SYS_userfaultfd SYS_pkey_mprotect SYS_io_uring_setup
     SYS_pidfd_send_signal SYS_pidfd_open SYS_pidfd_getfd SYS_clone3 SYS_openat2 SYS_perf_event_open SYS_keyctl SYS_landlock_create_ruleset
 };
 

@@ -68,6 +68,10 @@ const SHARE: &[Call] = &[
     Call::any(libc::SYS_statfs),
     Call::any(libc::SYS_syncfs),
     Call::any(libc::SYS_copy_file_range),
+    // Records of owners and modes. Landlock does not restrict these either.
+    Call::any(libc::SYS_getxattr),
+    Call::any(libc::SYS_setxattr),
+    Call::any(libc::SYS_removexattr),
 ];
 
 /// The bits of a socket's type that are not flags.

@@ -4,8 +4,7 @@
 //! file description locks of the whole file: they end with the machine however it ends, and concern this process's other
 //! machines, too. QEMU's, which are locks of single bytes, exclude them and are excluded.
 //!
-//! A hostile qcow2 image can be read without harm. Where the guest writes to one, imago's allocator may recurse without bound, and
-//! the process ends.
+//! A hostile qcow2 image can be read without harm. To be written, its refcounts must be right ([`refcounts`]).
 
 use std::{
     fs::{File, OpenOptions},
@@ -15,8 +14,7 @@ use std::{
 
 use imago::{
     DenyImplicitOpenGate, FormatAccess, FormatCreateBuilder, FormatDriverBuilder,
-    StorageOpenOptions, file::File as Stored, format::gate::ImplicitOpenGate, qcow2::Qcow2,
-    raw::Raw,
+    StorageOpenOptions, format::gate::ImplicitOpenGate, qcow2::Qcow2, raw::Raw,
 };
 use nix::{
     errno::Errno,
@@ -25,10 +23,14 @@ use nix::{
 };
 use thiserror::Error;
 
-use super::config::{DiskConfig, DiskFormat};
+use super::{
+    config::{DiskConfig, DiskFormat},
+    ordered::Ordered,
+    refcounts,
+};
 
-/// An open image.
-pub struct Image(FormatAccess<Stored>);
+/// An open image. What has been written is in the file when it is dropped, but not on stable storage.
+pub struct Image(FormatAccess<Ordered>);
 
 /// The error of opening a disk.
 #[derive(Debug, Error)]
@@ -129,6 +131,14 @@ impl Image {
     }
 }
 
+impl Drop for Image {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.flush() {
+            log::warn!("disk: {error}");
+        }
+    }
+}
+
 /// The format of an image, or `None` if name and content disagree. A raw image is never taken for another because of its
 /// content, which is the guest's.
 fn format_of(config: &DiskConfig, mut file: &File) -> io::Result<Option<DiskFormat>> {
@@ -150,31 +160,34 @@ fn open_format(
     path: &Path,
     format: DiskFormat,
     mode: Mode,
-) -> io::Result<FormatAccess<Stored>> {
+) -> io::Result<FormatAccess<Ordered>> {
     let write = mode == Mode::Write;
+    if write && format == DiskFormat::Qcow2 {
+        refcounts::check(&file)?;
+    }
     let options = StorageOpenOptions::new().write(write).filename(path);
-    let file = Stored::from_open_file(file, options)?;
+    let file = Ordered::new(file, options)?;
     Ok(match format {
         DiskFormat::Raw => {
             let raw = Raw::builder(file).write(write);
             FormatAccess::new(raw.open(DenyImplicitOpenGate::default())?)
         }
         DiskFormat::Qcow2 => {
-            let qcow2 = Qcow2::<Stored>::builder(file).write(write);
+            let qcow2 = Qcow2::<Ordered>::builder(file).write(write);
             FormatAccess::new(qcow2.open(Below::new(path))?)
         }
     })
 }
 
 /// Puts a temporary qcow2 image, which takes all writes, over `below`.
-fn overlay(below: FormatAccess<Stored>) -> io::Result<FormatAccess<Stored>> {
+fn overlay(below: FormatAccess<Ordered>) -> io::Result<FormatAccess<Ordered>> {
     let temporary = || {
         let options = StorageOpenOptions::new().write(true);
-        Stored::from_open_file(tempfile::tempfile()?, options)
+        Ordered::new(tempfile::tempfile()?, options)
     };
-    let created = Qcow2::<Stored>::create_builder(temporary()?).size(below.size());
+    let created = Qcow2::<Ordered>::create_builder(temporary()?).size(below.size());
     let overlay = created.create_open(DenyImplicitOpenGate::default(), |file| {
-        let open = Qcow2::<Stored>::builder(file);
+        let open = Qcow2::<Ordered>::builder(file);
         Ok(open.write(true).backing(Some(below)))
     })?;
     Ok(FormatAccess::new(overlay))
@@ -230,7 +243,7 @@ impl Below {
     }
 
     /// Opens and locks the file that the header names.
-    fn open(&self, named: &Path) -> io::Result<Stored> {
+    fn open(&self, named: &Path) -> io::Result<Ordered> {
         let folder = self.image.canonicalize()?;
         let folder = folder.parent().unwrap_or(Path::new("/"));
         let path = named.canonicalize()?;
@@ -242,15 +255,15 @@ impl Below {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
         }
         let options = StorageOpenOptions::new().filename(&path);
-        Stored::from_open_file(open_locked(&path, Mode::Read)?, options)
+        Ordered::new(open_locked(&path, Mode::Read)?, options)
     }
 }
 
-impl ImplicitOpenGate<Stored> for Below {
-    fn open_format<F: FormatDriverBuilder<Stored>>(
+impl ImplicitOpenGate<Ordered> for Below {
+    fn open_format<F: FormatDriverBuilder<Ordered>>(
         &mut self,
         builder: F,
-    ) -> io::Result<FormatAccess<Stored>> {
+    ) -> io::Result<FormatAccess<Ordered>> {
         let named = builder.get_image_path().unwrap_or_default();
         let Some(depth) = self.depth.checked_sub(1) else {
             let message = format!("more than {MOST_BELOW} images below each other");
@@ -262,7 +275,7 @@ impl ImplicitOpenGate<Stored> for Below {
         Ok(FormatAccess::new(below))
     }
 
-    fn open_storage(&mut self, options: StorageOpenOptions) -> io::Result<Stored> {
+    fn open_storage(&mut self, options: StorageOpenOptions) -> io::Result<Ordered> {
         if options.get_writable() {
             let message = "external data files are not supported";
             return Err(io::Error::new(io::ErrorKind::Unsupported, message));

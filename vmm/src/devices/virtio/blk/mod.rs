@@ -8,7 +8,11 @@
 //! when a later flush's is; without the feature FLUSH, each write does.
 
 mod config;
+#[cfg(test)]
+mod hostile;
 mod image;
+mod ordered;
+mod refcounts;
 mod request;
 #[cfg(test)]
 mod tests;

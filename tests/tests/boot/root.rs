@@ -1,0 +1,83 @@
+//! Root directories of Debian, made by `replex guest`.
+//!
+//! By hand, since it downloads some 40 MB and takes a minute: [`a_root_is_made_and_works`]. The other test is quick, but needs what
+//! `replex guest debian-i386` makes.
+
+use std::{fs, path::Path, process::Command};
+
+use guest_kernels::{Guest, Root};
+use tests::{built::replex, report::report};
+
+use crate::program::Boot;
+
+/// What is done in such a root; each line that it prints is expected. A member of no group reads his entry in /etc/shadow by
+/// `chage`, which has setgid.
+const SESSION: &str = "\
+id -u
+apt --version | cut -d ' ' -f 1
+dpkg --audit
+dpkg --verify --verify-format rpm | grep -v ' c '
+apt-get check > /dev/null; echo $?
+stat -c '%U:%G %a' / /tmp /etc/shadow /usr/bin/chage /usr/bin/passwd
+su -s /bin/sh nobody -c 'chage -l nobody > /dev/null; echo $?; touch /etc/x 2> /dev/null; echo $?'
+ls -d /.replex-setup /usr/sbin/policy-rc.d 2> /dev/null
+perl -e 'print 6 * 7, \"\\n\"'
+";
+
+/// What it prints.
+const PRINTED: &str = "\
+0
+apt
+0
+root:root 755
+root:root 1777
+root:shadow 640
+root:shadow 2755
+root:root 4755
+0
+1
+42
+";
+
+fn check(dir: &Path) {
+    let Some(boot) = Boot::of(Guest::Debian686Pae) else {
+        return;
+    };
+    let ended = boot.with("--root", dir.to_str().unwrap()).exec(SESSION);
+    assert_eq!(ended.text(), PRINTED, "{}", ended.stderr);
+}
+
+#[test]
+fn a_root_that_is_there_works() {
+    match Root::DebianI386.dir().unwrap() {
+        Some(dir) => check(&dir),
+        None => report("skipped: replex guest debian-i386 has not been run"),
+    }
+}
+
+#[test]
+#[ignore = "takes a minute, and the network"]
+fn a_root_is_made_and_works() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("root");
+    let make = || {
+        Command::new(replex())
+            .args(["guest", "debian-i386", "--include", "make", "--to"])
+            .arg(&dir)
+            .output()
+            .unwrap()
+    };
+    let made = make();
+    let said = String::from_utf8_lossy(&made.stderr);
+    assert!(made.status.success(), "{said}");
+    assert_eq!(made.stdout, format!("{}\n", dir.display()).as_bytes());
+    report(&said);
+    check(&dir);
+    assert!(dir.join("usr/bin/make").exists());
+    // Nothing else is left, and what is there stays as it is.
+    assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1);
+    let again = make();
+    assert_eq!(again.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&again.stderr);
+    assert!(said.contains("there already"), "{said}");
+}

@@ -1,0 +1,135 @@
+//! Files in a directory that keeps records.
+
+use std::os::fd::AsFd;
+
+use fuse_abi::linux as abi;
+use rustix::fs::{FileType, Mode, OFlags, RawDirEntry, Statx};
+use rustix::io::Errno;
+
+use super::Server;
+use super::attributes::{kept, stat};
+use super::entries::enter;
+use crate::host;
+use crate::name::Name;
+use crate::record::Record;
+use crate::request::Header;
+
+impl Server {
+    /// Returns the mode that a file which the guest makes with `mode` has on the host at first.
+    pub(super) fn first_mode(&self, kind: FileType, mode: u32) -> Mode {
+        if !self.config.records {
+            return kept(kind, mode);
+        }
+        let record = Record {
+            uid: 0,
+            gid: 0,
+            mode: mode & 0o7777,
+            kind,
+            device: (0, 0),
+        };
+        record.host_mode()
+    }
+
+    /// Changes owner, group and mode of a file as `wanted.valid` tells.
+    pub(super) fn change_record(
+        &self,
+        file: impl AsFd,
+        wanted: &abi::fuse_setattr_in,
+    ) -> Result<(), Errno> {
+        let has = |bits| wanted.valid & bits != 0;
+        let mut record = Record::of(&stat(&self.host, &self.config, &file)?);
+        // All ones mean "leave it", as on the host.
+        if has(abi::FATTR_UID) && wanted.uid != u32::MAX {
+            record.uid = wanted.uid;
+        }
+        if has(abi::FATTR_GID) && wanted.gid != u32::MAX {
+            record.gid = wanted.gid;
+        }
+        if has(abi::FATTR_MODE) {
+            record.mode = wanted.mode & 0o7777;
+        }
+        record.store(&self.host, &file, &host::stat(&file)?, true)
+    }
+
+    /// Makes a file of any kind but directories and links, for which an empty regular file stands.
+    pub(super) fn make_recorded(
+        &mut self,
+        header: &Header,
+        dir: impl AsFd,
+        name: Name<'_>,
+        (mode, device): (u32, u32),
+    ) -> Result<abi::fuse_entry_out, Errno> {
+        let kind = FileType::from_raw_mode(mode);
+        if kind != FileType::RegularFile && !is_special(kind) {
+            return Err(Errno::INVAL);
+        }
+        let first = self.first_mode(kind, mode);
+        let file = self.host.create(&dir, name, OFlags::WRONLY, first)?;
+        let file = self.host.reopen(file, OFlags::PATH)?;
+        let stat = self.record_new(header, dir, &file, (mode, device))?;
+        let place = (header.node, name);
+        enter(&mut self.inodes, &self.config, file, &stat, place)
+    }
+
+    /// Gives a new file in `dir` the owner, the mode and the device number that it should have, and returns its attributes as the
+    /// guest sees them. The group is that of a directory with setgid, which directories inherit.
+    pub(super) fn record_new(
+        &self,
+        header: &Header,
+        dir: impl AsFd,
+        file: impl AsFd,
+        (mode, device): (u32, u32),
+    ) -> Result<Statx, Errno> {
+        let mut stat = host::stat(&file)?;
+        let group = self.inherited_group(dir)?;
+        let mut record = Record::of(&stat);
+        let id = |id| if id == u32::MAX { 0 } else { id };
+        (record.uid, record.gid) = (id(header.uid), group.unwrap_or(id(header.gid)));
+        record.mode = mode & 0o7777;
+        match record.kind {
+            // It can have no record.
+            FileType::Symlink => (record.uid, record.gid) = (0, 0),
+            FileType::Directory if group.is_some() => record.mode |= Mode::SGID.as_raw_mode(),
+            FileType::RegularFile if is_special(FileType::from_raw_mode(mode)) => {
+                record.kind = FileType::from_raw_mode(mode);
+                record.device = numbers(device);
+            }
+            _ => {}
+        }
+        record.store(&self.host, &file, &stat, false)?;
+        record.show(&mut stat);
+        Ok(stat)
+    }
+
+    /// Returns the group that a directory gives to what is made in it, if it has setgid.
+    fn inherited_group(&self, dir: impl AsFd) -> Result<Option<u32>, Errno> {
+        let stat = stat(&self.host, &self.config, dir)?;
+        let mode = Mode::from_raw_mode(stat.stx_mode.into());
+        Ok(mode.contains(Mode::SGID).then_some(stat.stx_gid))
+    }
+
+    /// Returns the kind of an entry that is a regular file on the host.
+    pub(super) fn recorded_kind(&self, dir: impl AsFd, entry: &RawDirEntry<'_>) -> FileType {
+        let found = Name::new(entry.file_name())
+            .and_then(|name| self.host.find(dir, name))
+            .and_then(|file| stat(&self.host, &self.config, file));
+        found.map_or(FileType::Unknown, |stat| {
+            FileType::from_raw_mode(stat.stx_mode.into())
+        })
+    }
+}
+
+/// Returns whether an empty regular file stands for a file of this kind.
+fn is_special(kind: FileType) -> bool {
+    matches!(
+        kind,
+        FileType::Fifo | FileType::Socket | FileType::CharacterDevice | FileType::BlockDevice
+    )
+}
+
+/// Decodes a device number of 32 bits (Linux `include/linux/kdev_t.h`, `new_decode_dev`) into major and minor.
+fn numbers(device: u32) -> (u32, u32) {
+    let major = device >> 8 & 0xfff;
+    let minor = device & 0xff | device >> 12 & 0xf_ff00;
+    (major, minor)
+}
