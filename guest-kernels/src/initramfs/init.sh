@@ -49,19 +49,20 @@ mount_overlay() {
             overlay /sysroot
 }
 
-# Shows the root the names that this machine knows. What is a link there, or missing, is replaced where that changes nothing of
-# the host's.
+# Shows the root ($1) the names that this machine knows. What is a link there, or missing, is replaced where that changes nothing
+# of the host's; of the host's, a missing file is made, as a place for the mount.
 share_names() {
     for file in /etc/hosts /etc/resolv.conf; do
         [ -e $file ] || continue
-        if [ ! -f /sysroot$file ] || [ -L /sysroot$file ]; then
+        if [ -L /sysroot$file ]; then
             [ "$1" != rw ] || continue
-            mkdir -p /sysroot/etc
-            rm -f /sysroot$file
-            cp $file /sysroot$file
-        else
-            mount -o bind $file /sysroot$file
+            rm /sysroot$file
         fi
+        if [ ! -e /sysroot$file ]; then
+            mkdir -p /sysroot/etc
+            : > /sysroot$file || continue
+        fi
+        mount -o bind $file /sysroot$file
     done
 }
 

@@ -6,7 +6,7 @@
 //! | `/replex/winsize` | the size of the terminal on the console, "ROWS COLUMNS" |
 //! | `/replex/modules/NNNN-NAME.ko` | kernel modules, to be inserted in this order |
 //! | `/replex/mounts` | the shell script that mounts directories of the host; it fails if one cannot be mounted |
-//! | `/replex/root` | the root: "rw", the directory of the host with the tag "root"; "ro", the same below a tmpfs; "squashfs DISK", the disk's file system below a tmpfs |
+//! | `/replex/root` | the root: "rw", a directory of the host; "ro", the same below a tmpfs; "squashfs DISK", below a tmpfs, too |
 //!
 //! `/replex/launch` and what goes with it come in an archive of their own ([`launch`](super::launch)).
 //!
