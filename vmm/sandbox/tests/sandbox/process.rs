@@ -15,7 +15,7 @@ const ATTEMPT: &str = "REPLEX_TEST_ATTEMPT";
 const POLICY: &str = "REPLEX_TEST_POLICY";
 
 /// The status of a denied call.
-const DENIED: u8 = 119;
+const DENIED: u8 = 118;
 
 /// What becomes of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
