@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
 
 use fuse::{Cache, Config};
 use fuse_abi::linux::{self as abi, fuse_opcode as Op};
@@ -244,6 +245,28 @@ fn syncing_is_passed_on() {
     assert_eq!(client.call(Op::FUSE_SYNCFS, ROOT, &[&[0; 8]]), Ok(vec![]));
     let out: abi::fuse_statfs_out = client.ask(Op::FUSE_STATFS, ROOT, &[]).unwrap();
     assert!(out.st.blocks > 0 && out.st.namelen >= 255);
+}
+
+/// Directories of /proc cannot be brought to any disk, so the host's fsync(2) fails.
+#[test]
+fn what_is_volatile_is_not_brought_to_the_disk() {
+    for (volatile, expected) in [(false, Err(Errno::INVAL)), (true, Ok(vec![]))] {
+        let config = Config {
+            volatile,
+            read_only: true,
+            ..Config::default()
+        };
+        let mut client = Client::new(Path::new("/proc/sys"), config);
+        let what = abi::fuse_fsync_in {
+            fh: client.open_dir(ROOT).unwrap(),
+            ..Default::default()
+        };
+        let done = client.call(Op::FUSE_FSYNCDIR, ROOT, &[what.as_bytes()]);
+        assert_eq!(done, expected);
+        let nothing = abi::fuse_fsync_in::default();
+        let done = client.call(Op::FUSE_FSYNC, ROOT, &[nothing.as_bytes()]);
+        assert_eq!(done, Err(Errno::BADF));
+    }
 }
 
 #[test]
