@@ -280,7 +280,7 @@ fn the_guest_keeps_data_only_if_the_file_has_not_changed() {
         assert_eq!(client.open(node, 0).unwrap().open_flags, 0);
     }
     // Only the file's ctime counts, which nobody can set: a file of the system that has long been as it is.
-    let mut client = Client::new(std::path::Path::new("/etc"), Config::default());
+    let mut client = Client::new(Path::new("/etc"), Config::default());
     let node = client.look_up(ROOT, b"passwd").unwrap().nodeid;
     assert_eq!(client.open(node, 0).unwrap().open_flags, 0);
     assert_eq!(
