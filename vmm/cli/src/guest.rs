@@ -116,7 +116,7 @@ fn found(root: Root, dir: &Path, include: &[String]) -> Result<()> {
 
 fn make(root: Root, args: &GuestArgs) -> Result<()> {
     let begin = Instant::now();
-    let new = NewRoot::begin(root, args.to.as_deref(), &mut report)?;
+    let new = NewRoot::begin(root, args.to.as_deref(), &args.include, &mut report)?;
     fuse::keep_records(new.dir()).with_context(|| {
         format!(
             "{}: owners of files need extended attributes of users (user.*), which the file system may not have",
@@ -124,7 +124,7 @@ fn make(root: Root, args: &GuestArgs) -> Result<()> {
         )
     })?;
     fetch_kernel()?;
-    let packages = new.unpack(&args.include, &mut report)?;
+    let packages = new.unpack(&mut report)?;
     set_up(new.dir(), packages)?;
     let dir = new.finish()?;
     let seconds = begin.elapsed().as_secs();
