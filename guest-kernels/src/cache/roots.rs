@@ -63,6 +63,8 @@ impl Root {
 #[derive(Debug)]
 pub struct NewRoot {
     root: Root,
+    /// Packages beside the essential ones.
+    include: Vec<String>,
     dir: TempDir,
     place: PathBuf,
     /// Of the folder in the cache.
@@ -74,7 +76,7 @@ impl NewRoot {
     /// it. It prints what dpkg prints, and succeeds if all packages are configured.
     pub const SETUP: &str = debian::SETUP;
 
-    /// Begins to make `root`, with an empty directory. When complete it will be at `to`, which must not be there or be empty; by
+    /// Begins to make `root` with the packages `include` beside the essential ones, with an empty directory. When complete it will be at `to`, which must not be there or be empty; by
     /// default it will be in the cache, whose lock is held until then.
     ///
     /// # Errors
@@ -82,8 +84,10 @@ impl NewRoot {
     pub fn begin(
         root: Root,
         to: Option<&Path>,
+        include: &[String],
         progress: &mut dyn Progress,
     ) -> Result<Self, FetchError> {
+        check_names(include)?;
         let (place, lock) = match to {
             Some(to) => (to.to_owned(), None),
             None => {
@@ -96,26 +100,24 @@ impl NewRoot {
         check_place(&place)?;
         Ok(Self {
             root,
+            include: include.to_vec(),
             dir: temporary_folder(folder_of(&place))?,
             place,
             _lock: lock,
         })
     }
 
-    /// The first stage: fetches the essential packages, apt and the packages `include` with all that they need and recommend,
+    /// The first stage: fetches the essential packages, apt and those included with all that they need and recommend,
     /// unpacks them into the directory, and returns how many there are.
     ///
     /// # Errors
     /// Any [`FetchError`].
-    pub fn unpack(
-        &self,
-        include: &[String],
-        progress: &mut dyn Progress,
-    ) -> Result<usize, FetchError> {
-        check_names(include)?;
+    pub fn unpack(&self, progress: &mut dyn Progress) -> Result<usize, FetchError> {
         let work = temporary_folder(folder_of(&self.place))?;
         match self.root {
-            Root::DebianI386 => debian::fetch_root(self.dir(), include, work.path(), progress),
+            Root::DebianI386 => {
+                debian::fetch_root(self.dir(), &self.include, work.path(), progress)
+            }
         }
     }
 

@@ -17,7 +17,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use guest_kernels::{NewRoot, Root, Stage, missing_packages};
+use guest_kernels::{Guest, NewRoot, Root, Stage, missing_packages};
 
 use crate::message::complain;
 
@@ -116,14 +116,15 @@ fn found(root: Root, dir: &Path, include: &[String]) -> Result<()> {
 
 fn make(root: Root, args: &GuestArgs) -> Result<()> {
     let begin = Instant::now();
-    let new = NewRoot::begin(root, args.to.as_deref(), &mut report)?;
+    let new = NewRoot::begin(root, args.to.as_deref(), &args.include, &mut report)?;
     fuse::keep_records(new.dir()).with_context(|| {
         format!(
             "{}: owners of files need extended attributes of users (user.*), which the file system may not have",
             new.dir().display()
         )
     })?;
-    let packages = new.unpack(&args.include, &mut report)?;
+    fetch_kernel()?;
+    let packages = new.unpack(&mut report)?;
     set_up(new.dir(), packages)?;
     let dir = new.finish()?;
     let seconds = begin.elapsed().as_secs();
@@ -131,6 +132,15 @@ fn make(root: Root, args: &GuestArgs) -> Result<()> {
         "{root} is ready: {packages} packages, {seconds} s"
     ));
     println!("{}", dir.display());
+    Ok(())
+}
+
+/// Brings what the machine of the second stage boots into the cache, while progress can be seen.
+fn fetch_kernel() -> Result<()> {
+    let kernel = Guest::default();
+    // The modules first, as their absence has all of it fetched again.
+    guest_kernels::modules_archive(kernel, &[], &mut report)?;
+    guest_kernels::fetch(kernel, &mut report)?;
     Ok(())
 }
 
@@ -219,4 +229,34 @@ impl SettingUp {
 
 fn report(stage: &Stage) {
     complain(&stage.to_string());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_there_or_has_no_name_of_a_root_is_taken_as_it_is() {
+        for path in ["/", "debian-686", "no/debian-i386", ""] {
+            let path = Path::new(path);
+            assert!(matches!(find(path), Ok(Cow::Borrowed(found)) if found == path));
+        }
+    }
+
+    #[test]
+    fn packages_are_counted_and_the_last_lines_kept() {
+        let output: String = (0..30)
+            .map(|number| {
+                format!("Unpacking {number}\r\nSetting up libc6:i386 (2.36-{number}) ...\n")
+            })
+            .collect();
+        let mut progress = SettingUp::new(40);
+        let last = last_lines(output.as_bytes(), |line| progress.line(line));
+        assert_eq!(progress.done, 30);
+        assert_eq!(last.len(), LAST_LINES);
+        assert_eq!(
+            last[LAST_LINES - 2..],
+            ["Unpacking 29", "Setting up libc6:i386 (2.36-29) ..."]
+        );
+    }
 }

@@ -36,6 +36,7 @@ fn bad_usage() {
         (&[][..], "subcommand"),
         (&["launch"], "launch"),
         (&["guest"], "NAME"),
+        (&["run", "debian-i386"], "replex guest debian-i386"),
         (&["guest", "plan9"], "plan9"),
         (&["guest", "debian-i386", "--include", "a b"], "a b"),
         (&["guest", "debian-i386", "--remove"], "not there"),

@@ -17,16 +17,15 @@ use crate::reply::Reply;
 /// Returns the attributes of an inode as the guest sees them, with the guest's numbers of owners.
 pub(super) fn stat(host: &Host, config: &Config, file: impl AsFd) -> Result<Statx, Errno> {
     let mut stat = host::stat(&file)?;
-    let record = match config.records {
-        true => Record::read(host, file, &stat)?,
-        false => None,
-    };
-    match record {
+    if !config.records {
+        stat.stx_uid = config.ids.guest_uid(stat.stx_uid);
+        stat.stx_gid = config.ids.guest_gid(stat.stx_gid);
+        return Ok(stat);
+    }
+    match Record::read(host, file, &stat)? {
         Some(record) => record.show(&mut stat),
-        None => {
-            stat.stx_uid = config.ids.guest_uid(stat.stx_uid);
-            stat.stx_gid = config.ids.guest_gid(stat.stx_gid);
-        }
+        // Whoever has made the directory.
+        None => (stat.stx_uid, stat.stx_gid) = (0, 0),
     }
     Ok(stat)
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
 
 use fuse::{Cache, Config};
 use fuse_abi::linux::{self as abi, fuse_opcode as Op};
@@ -246,6 +247,28 @@ fn syncing_is_passed_on() {
     assert!(out.st.blocks > 0 && out.st.namelen >= 255);
 }
 
+/// Directories of /proc cannot be brought to any disk, so the host's fsync(2) fails.
+#[test]
+fn what_is_volatile_is_not_brought_to_the_disk() {
+    for (volatile, expected) in [(false, Err(Errno::INVAL)), (true, Ok(vec![]))] {
+        let config = Config {
+            volatile,
+            read_only: true,
+            ..Config::default()
+        };
+        let mut client = Client::new(Path::new("/proc/sys"), config);
+        let what = abi::fuse_fsync_in {
+            fh: client.open_dir(ROOT).unwrap(),
+            ..Default::default()
+        };
+        let done = client.call(Op::FUSE_FSYNCDIR, ROOT, &[what.as_bytes()]);
+        assert_eq!(done, expected);
+        let nothing = abi::fuse_fsync_in::default();
+        let done = client.call(Op::FUSE_FSYNC, ROOT, &[nothing.as_bytes()]);
+        assert_eq!(done, Err(Errno::BADF));
+    }
+}
+
 #[test]
 fn the_guest_keeps_data_only_if_the_file_has_not_changed() {
     let (dir, mut client) = shared();
@@ -257,7 +280,7 @@ fn the_guest_keeps_data_only_if_the_file_has_not_changed() {
         assert_eq!(client.open(node, 0).unwrap().open_flags, 0);
     }
     // Only the file's ctime counts, which nobody can set: a file of the system that has long been as it is.
-    let mut client = Client::new(std::path::Path::new("/etc"), Config::default());
+    let mut client = Client::new(Path::new("/etc"), Config::default());
     let node = client.look_up(ROOT, b"passwd").unwrap().nodeid;
     assert_eq!(client.open(node, 0).unwrap().open_flags, 0);
     assert_eq!(

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 
 use fuse::{Config, keep_records, keeps_records};
@@ -202,6 +202,19 @@ fn links_stay_roots() {
         assert_eq!((attr.uid, attr.gid, attr.mode), (0, 0, 0o120_777));
         assert_eq!(client.chmod(node, 0o600), Err(Errno::OPNOTSUPP));
     }
+}
+
+/// A directory may be used by another user than the one who has made it, root for example.
+#[test]
+fn files_without_records_are_roots() {
+    let Some(dir) = directory() else { return };
+    let path = dir.path().join("f");
+    fs::write(&path, "").unwrap();
+    if geteuid().is_root() {
+        chown(&path, Some(1234), Some(5678)).unwrap();
+    }
+    let attr = share(&dir).look_up(ROOT, b"f").unwrap().attr;
+    assert_eq!((attr.uid, attr.gid), (0, 0));
 }
 
 #[test]
