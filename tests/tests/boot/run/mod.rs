@@ -2,6 +2,7 @@
 
 mod command;
 mod ends;
+mod image;
 mod root;
 mod streams;
 mod terminal;
