@@ -95,7 +95,7 @@ fn users_are_those_of_the_root() {
         .script("id; echo $HOME; cat < /dev/null > /dev/stdout; touch /etc/mine 2> /dev/null || echo refused");
     assert_printed(
         &ended,
-        "uid=1815(ada) gid=1852(ada) groups=1852(ada),1833(engines)\n/home/ada\nrefused\n",
+        "uid=1815(ada) gid=1852(ada) groups=1833(engines),1852(ada)\n/home/ada\nrefused\n",
     );
 }
 
