@@ -8,6 +8,7 @@ use sbe::{
     Bus, EmptyBus, Engine, Exit, Vcpu, VcpuConfig, WatchHit, Watched, Watchpoint, Width, Windows,
 };
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst, fence};
 use std::thread;
 use vm_memory::{Bytes, GuestAddress};
 
@@ -305,6 +306,104 @@ fn a_store_of_a_device_hits_a_watchpoint() {
             if hits {
                 assert_eq!(run(&mut vcpu, &mut EmptyBus), Exit::Halt, "{engine:?}");
             }
+        }
+    }
+}
+
+/// Two words in different cache lines, of which the guest stores to one and a device to the other.
+const OURS: u32 = 0x70_0000;
+const THEIRS: u32 = 0x70_1000;
+/// What the guest has read of the device's word after each of its stores.
+const LOG: u32 = 0x80_0000;
+const STORES: u32 = 1_000_000;
+
+/// Stores the numbers up to [`STORES`] to [`OURS`] by `store`, and after each logs what is in [`THEIRS`].
+fn storer(store: impl Fn(&mut CodeAssembler) -> Result<(), IcedError>) -> Vec<u8> {
+    let program = |a: &mut CodeAssembler| {
+        let mut next = a.create_label();
+        a.mov(ecx, 1)?;
+        a.set_label(&mut next)?;
+        a.mov(edx, ecx)?;
+        store(a)?;
+        a.mov(eax, dword_ptr(THEIRS))?;
+        a.mov(dword_ptr(ecx * 4 + LOG), eax)?;
+        a.inc(ecx)?;
+        a.cmp(ecx, STORES as i32)?;
+        a.jne(next)?;
+        a.hlt()
+    };
+    assemble(program, ORIGIN)
+}
+
+/// Stores numbers to [`THEIRS`] until the guest is done, and returns what was in [`OURS`] after each.
+fn store_too(memory: &Arc<Memory>, done: &AtomicBool) -> Vec<u32> {
+    let ram = memory.guest_ram();
+    let mut seen = vec![0];
+    while !done.load(SeqCst) {
+        let number = seen.len() as u32;
+        ram.store(number, GuestAddress(THEIRS.into()), SeqCst)
+            .expect("RAM");
+        fence(SeqCst);
+        seen.push(ram.load(GuestAddress(OURS.into()), SeqCst).expect("RAM"));
+    }
+    seen
+}
+
+/// Returns how many stores of the guest's came after its next load: it then has missed a store of the device's that itself has
+/// missed the guest's.
+fn overtaken(memory: &Arc<Memory>, seen: &[u32]) -> usize {
+    let ram = memory.guest_ram();
+    let missed = |number: &u32| {
+        let log = GuestAddress(u64::from(LOG) + 4 * u64::from(*number));
+        let theirs: u32 = ram.read_obj(log).expect("RAM");
+        let next = seen.get(theirs as usize + 1);
+        next.is_some_and(|ours| ours < number)
+    };
+    (1..STORES).filter(missed).count()
+}
+
+/// Drivers and devices tell each other of what is in their rings by a store, a barrier and a load (VIRTIO 1.2, 2.7.7.2 "Notifying The
+/// Device").
+#[test]
+fn what_orders_memory_does_so_for_devices() {
+    type Store = fn(&mut CodeAssembler) -> Result<(), IcedError>;
+    let plain: Store = |a| a.mov(dword_ptr(OURS), edx);
+    let barriers: [(&str, Store); 5] = [
+        ("lock add", |a| {
+            a.mov(dword_ptr(OURS), edx)?;
+            a.lock().add(dword_ptr(esp - 4), 0)
+        }),
+        ("mfence", |a| {
+            a.mov(dword_ptr(OURS), edx)?;
+            a.mfence()
+        }),
+        ("xchg", |a| a.xchg(dword_ptr(OURS), edx)),
+        ("lock bts", |a| {
+            a.mov(dword_ptr(OURS), edx)?;
+            a.lock().bts(dword_ptr(esp - 4), eax)
+        }),
+        ("lock cmpxchg8b", |a| {
+            a.mov(dword_ptr(OURS), edx)?;
+            a.lock().cmpxchg8b(qword_ptr(esp - 8))
+        }),
+    ];
+    for engine in ENGINES {
+        for (name, store) in [("nothing", plain)].into_iter().chain(barriers) {
+            let (mut vcpu, memory) = machine(engine, &storer(store));
+            let done = AtomicBool::new(false);
+            let seen = thread::scope(|scope| {
+                let device = scope.spawn(|| store_too(&memory, &done));
+                let exit = run(&mut vcpu, &mut EmptyBus);
+                done.store(true, SeqCst);
+                assert_eq!(exit, Exit::Halt, "{name}");
+                device.join().expect("no panic")
+            });
+            let count = overtaken(&memory, &seen);
+            println!("{engine:?}, {name}: {count} of {STORES} stores overtaken");
+            assert!(
+                count == 0 || name == "nothing",
+                "{engine:?}, {name}: {count}"
+            );
         }
     }
 }

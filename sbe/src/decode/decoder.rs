@@ -4,8 +4,8 @@ use super::insn::{Flags, Insn, MemRef, Operand};
 use crate::cpu::regs::ZERO;
 use crate::cpu::segment::SegReg;
 use iced_x86::{
-    ConditionCode, CpuidFeature, Decoder, DecoderError, DecoderOptions, Instruction, OpKind,
-    Register,
+    ConditionCode, CpuidFeature, Decoder, DecoderError, DecoderOptions, Instruction, Mnemonic,
+    OpKind, Register,
 };
 
 /// Decoder options under which encodings that later processors gave a meaning of their own (prefetch hints, ENDBR,
@@ -137,7 +137,19 @@ fn flags(raw: &Instruction, size: CodeSize) -> Flags {
     if uses_16bit_addresses(raw, size) {
         bits |= Flags::ADDR16;
     }
+    if is_barrier(raw) {
+        bits |= Flags::BARRIER;
+    }
     Flags(bits)
+}
+
+/// Whether the instruction is a barrier for others who look at memory.
+fn is_barrier(raw: &Instruction) -> bool {
+    match raw.mnemonic() {
+        Mnemonic::Mfence | Mnemonic::Sfence => true,
+        Mnemonic::Xchg => raw.op0_kind() == OpKind::Memory,
+        _ => raw.has_lock_prefix(),
+    }
 }
 
 /// Whether the memory operand, or the string and loop registers, have 16-bit addresses.

@@ -55,6 +55,9 @@ impl Flags {
     pub const REPNE: u8 = 1 << 1;
     /// 16-bit address size.
     pub const ADDR16: u8 = 1 << 2;
+    /// Other processors and devices see what comes before it in memory before what comes after it: LOCK, XCHG of memory, and fences
+    /// (SDM Vol. 3A, 9.2.2 "Memory Ordering in P6 and More Recent Processor Families").
+    pub const BARRIER: u8 = 1 << 3;
 
     /// Whether all given flags are set.
     #[inline(always)]

@@ -51,8 +51,6 @@ pub enum Rewrite {
     Std,
     /// BT, BTS, BTR or BTC of memory by a bit offset in a register.
     BitString,
-    /// XCHG of memory and a 32-bit register.
-    Exchange,
     /// CMPXCHG8B.
     CompareExchange8,
     /// DIV or IDIV of a doubleword.
@@ -131,18 +129,18 @@ pub fn verdict(raw: &Instruction, privilege: Privilege) -> Verdict {
     use Mnemonic::*;
     match raw.mnemonic() {
         Mov | Movzx | Movsx | Add | Or | Adc | Sbb | And | Sub | Xor | Cmp | Test | Inc | Dec
-        | Neg | Not | Imul | Mul | Bsf | Bsr | Bswap | Cbw | Cwde | Cwd | Cdq | Xadd | Cmpxchg
-        | Clc | Stc | Cmc | Lahf | Sahf | Cmova | Cmovae | Cmovb | Cmovbe | Cmove | Cmovg
-        | Cmovge | Cmovl | Cmovle | Cmovne | Cmovno | Cmovnp | Cmovns | Cmovo | Cmovp | Cmovs
-        | Seta | Setae | Setb | Setbe | Sete | Setg | Setge | Setl | Setle | Setne | Setno
-        | Setnp | Setns | Seto | Setp | Sets => copy(raw, privilege),
-        Xchg => exchange(raw, privilege),
+        | Neg | Not | Imul | Mul | Bsf | Bsr | Bswap | Cbw | Cwde | Cwd | Cdq | Xadd | Xchg
+        | Cmpxchg | Clc | Stc | Cmc | Lahf | Sahf | Cmova | Cmovae | Cmovb | Cmovbe | Cmove
+        | Cmovg | Cmovge | Cmovl | Cmovle | Cmovne | Cmovno | Cmovnp | Cmovns | Cmovo | Cmovp
+        | Cmovs | Seta | Setae | Setb | Setbe | Sete | Setg | Setge | Setl | Setle | Setne
+        | Setno | Setnp | Setns | Seto | Setp | Sets => copy(raw, privilege),
         Shl | Sal | Shr | Sar | Rol | Ror | Rcl | Rcr => shift(raw, 1),
         Shld | Shrd => shift(raw, 2),
         Bt | Bts | Btr | Btc => bit_test(raw),
         Nop | Reservednop | Pause => Verdict::Skip,
-        // A single processor sees its own accesses in order.
-        Lfence | Mfence | Sfence => Verdict::Skip,
+        // Loads are in order anyway. Device threads see stores as other processors do.
+        Lfence => Verdict::Skip,
+        Mfence | Sfence => Verdict::Copy,
         _ if raw.code() == Code::Fldcw_m2byte => Verdict::Rewrite(Rewrite::LoadControlWord),
         Fnstcw | Fnstsw => Verdict::CopyFpu,
         _ if is_host_executed(raw) => Verdict::CopyFpu,
@@ -176,19 +174,13 @@ fn shift(raw: &Instruction, count: u32) -> Verdict {
     }
 }
 
-/// Classifies XCHG. A single processor needs no bus lock to exchange, but the host would take it.
-fn exchange(raw: &Instruction, privilege: Privilege) -> Verdict {
-    if raw.code() == Code::Xchg_rm32_r32 && raw.op0_kind() == OpKind::Memory {
-        Verdict::Rewrite(Rewrite::Exchange)
-    } else {
-        copy(raw, privilege)
-    }
-}
-
-/// Classifies BT, BTS, BTR and BTC: a bit offset in a register reaches beyond a memory operand.
+/// Classifies BT, BTS, BTR and BTC: a bit offset in a register reaches beyond a memory operand. Such a bit is changed by more than
+/// one instruction, which cannot be locked.
 fn bit_test(raw: &Instruction) -> Verdict {
     match (raw.op0_kind(), raw.op1_kind()) {
-        (OpKind::Memory, OpKind::Register) if raw.memory_size().size() == 4 => {
+        (OpKind::Memory, OpKind::Register)
+            if raw.memory_size().size() == 4 && !raw.has_lock_prefix() =>
+        {
             Verdict::Rewrite(Rewrite::BitString)
         }
         (OpKind::Memory, OpKind::Register) => Verdict::Emulate,

@@ -87,7 +87,6 @@ pub fn rewrite(
 ) -> Option<Instruction> {
     let mut host = *raw;
     host.set_code(host_code(raw.code()));
-    host.set_has_lock_prefix(false);
     // Without meaning for the guest, but F3 0F BC is TZCNT on the host and BSF for the guest.
     host.set_has_rep_prefix(false);
     host.set_has_repne_prefix(false);

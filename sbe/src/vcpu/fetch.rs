@@ -2,9 +2,12 @@
 
 use crate::cpu::Pending;
 use crate::cpu::segment::SegReg;
+use crate::decode::Flags;
 use crate::decode::decoder::{CodeSize, DecodeError, MAX_LENGTH};
 use crate::emulate::{self, Cache, Decoded, Exec, Key, is_undefined_opcode};
 use crate::fault::{Fault, Unsupported};
+use std::sync::atomic::{Ordering, fence};
+
 use mmu::{Frame, GuestPhys, LinearAddr, MemFault, PAGE_SIZE};
 
 /// The page that instructions are being fetched from, and what is known of it.
@@ -63,7 +66,7 @@ pub fn execute(cx: &mut Exec<'_>, cache: &mut Cache, page: &mut FetchPage) -> Re
     let mut key = page.key;
     key.address |= u64::from(linear) % PAGE_SIZE as u64;
     let made;
-    let Decoded { exec, insn } = match cache.get(key) {
+    let decoded @ Decoded { exec, insn } = match cache.get(key) {
         Some(decoded) => decoded,
         None => {
             made = decode(cx, cache, page, key, linear)?;
@@ -75,7 +78,19 @@ pub fn execute(cx: &mut Exec<'_>, cache: &mut Cache, page: &mut FetchPage) -> Re
         return Err(Fault::gp(0));
     }
     cx.cpu.eip = last.wrapping_add(1);
+    if insn.flags.has(Flags::BARRIER) {
+        return execute_barrier(cx, decoded);
+    }
     exec(cx, insn)
+}
+
+/// Executes an instruction that orders memory for device threads, too.
+#[cold]
+fn execute_barrier(cx: &mut Exec<'_>, decoded: &Decoded) -> Result<(), Fault> {
+    fence(Ordering::SeqCst);
+    let result = (decoded.exec)(cx, &decoded.insn);
+    fence(Ordering::SeqCst);
+    result
 }
 
 /// Looks up the page of CS:EIP. Returns the linear address of CS:EIP.

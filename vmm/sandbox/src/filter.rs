@@ -32,7 +32,7 @@ pub enum ConfineError {
     #[error("seccomp: {0}")]
     Host(io::Error),
     /// A policy makes no filter, which is a fault of this crate.
-    #[error("filter of system calls: {0}")]
+    #[error("filter of system calls")]
     Filter(#[from] BackendError),
 }
 

@@ -44,10 +44,10 @@ pub enum RestrictError {
     #[error("this host's Landlock (Linux before 5.19) forbids to move files between directories")]
     TooOld,
     /// What is shared cannot be opened.
-    #[error("{0}")]
+    #[error(transparent)]
     Path(#[from] PathFdError),
     /// The host refuses the restriction.
-    #[error("Landlock: {0}")]
+    #[error("Landlock")]
     Host(#[from] RulesetError),
 }
 

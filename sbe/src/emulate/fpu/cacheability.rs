@@ -1,7 +1,8 @@
 //! Cacheability hints and masked stores (SDM Vol. 1, 10.4.6 "Cacheability Control, Prefetch, and Memory Ordering
 //! Instructions", 11.4.4 "Cacheability Control Instructions").
 //!
-//! The emulator has no cache and executes in order: prefetches and fences do nothing, non-temporal stores are stores.
+//! The emulator has no cache and executes in order: prefetches do nothing, non-temporal stores are stores. Fences are for others who
+//! look at memory, and the loop that executes them has them carried out (`Flags::BARRIER`).
 
 use super::available;
 use crate::cpu::regs::EDI;

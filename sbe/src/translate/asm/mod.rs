@@ -203,6 +203,11 @@ impl Asm {
         Ok(())
     }
 
+    /// LOCK, the prefix of the next instruction.
+    pub fn lock(&mut self) {
+        self.bytes().push(0xf0);
+    }
+
     /// MOV r32, r32.
     pub fn mov32(&mut self, to: Reg, from: Reg) {
         self.registers(Wide::No, &[0x8b], to, from);

@@ -14,10 +14,9 @@ pub enum Unit {
 
 /// The unit of `instruction`; `None` if it is not allowed.
 pub fn unit(instruction: &Instruction) -> Option<Unit> {
-    let plain = !instruction.has_lock_prefix()
-        && !instruction.has_rep_prefix()
-        && !instruction.has_repne_prefix();
-    if !plain || !has_narrow_registers(instruction) {
+    // The decoder accepts LOCK only where there is something to lock.
+    let repeated = instruction.has_rep_prefix() || instruction.has_repne_prefix();
+    if repeated || !has_narrow_registers(instruction) {
         None
     } else if is_integer(instruction) {
         Some(Unit::Integer)
@@ -48,11 +47,11 @@ fn is_integer(instruction: &Instruction) -> bool {
     match instruction.mnemonic() {
         Mov | Movzx | Movsx | Add | Or | Adc | Sbb | And | Sub | Xor | Cmp | Test | Inc | Dec
         | Neg | Not | Imul | Mul | Div | Idiv | Bsf | Bsr | Bswap | Cbw | Cwde | Cwd | Cdq
-        | Xadd | Xchg | Cmpxchg | Cmpxchg8b | Clc | Stc | Cmc | Lahf | Sahf | Shl | Sal | Shr
-        | Sar | Rol | Ror | Rcl | Rcr | Shld | Shrd | Rdtsc | Cmova | Cmovae | Cmovb | Cmovbe
-        | Cmove | Cmovg | Cmovge | Cmovl | Cmovle | Cmovne | Cmovno | Cmovnp | Cmovns | Cmovo
-        | Cmovp | Cmovs | Seta | Setae | Setb | Setbe | Sete | Setg | Setge | Setl | Setle
-        | Setne | Setno | Setnp | Setns | Seto | Setp | Sets => true,
+        | Xadd | Xchg | Cmpxchg | Cmpxchg8b | Mfence | Sfence | Clc | Stc | Cmc | Lahf | Sahf
+        | Shl | Sal | Shr | Sar | Rol | Ror | Rcl | Rcr | Shld | Shrd | Rdtsc | Cmova | Cmovae
+        | Cmovb | Cmovbe | Cmove | Cmovg | Cmovge | Cmovl | Cmovle | Cmovne | Cmovno | Cmovnp
+        | Cmovns | Cmovo | Cmovp | Cmovs | Seta | Setae | Setb | Setbe | Sete | Setg | Setge
+        | Setl | Setle | Setne | Setno | Setnp | Setns | Seto | Setp | Sets => true,
         // A bit offset in a register reaches beyond a memory operand.
         Bt | Bts | Btr | Btc => {
             instruction.op0_kind() == OpKind::Register
@@ -107,8 +106,6 @@ fn is_control(instruction: &Instruction) -> bool {
             | Prefetcht1
             | Prefetcht2
             | Lfence
-            | Mfence
-            | Sfence
             | Pause
     )
 }

@@ -47,20 +47,6 @@ impl Emitter {
         Ok(Emitted::Inline)
     }
 
-    /// Emits XCHG of memory and a 32-bit register. There is no other processor to lock out.
-    pub(super) fn exchange(&mut self, raw: &Instruction) -> Emitted {
-        let Some(register) = guest(raw.op1_register()) else {
-            return Emitted::Emulate;
-        };
-        let Some(probed) = self.probe_operand(raw, true) else {
-            return Emitted::Emulate;
-        };
-        self.asm.load32(R9, probed.mem());
-        self.asm.store32(probed.mem(), register);
-        self.asm.mov32(register, R9);
-        Emitted::Inline
-    }
-
     /// Emits CMPXCHG8B, which takes half of its operand from ECX.
     pub(super) fn compare_exchange8(&mut self, raw: &Instruction) -> Emitted {
         let Some(probed) = self.probe_operand(raw, true) else {
@@ -68,6 +54,9 @@ impl Emitter {
         };
         let memory = self.point(R8, probed).mem();
         self.asm.mov32(RCX, R11);
+        if raw.has_lock_prefix() {
+            self.asm.lock();
+        }
         self.asm.digit(&[0x0f, 0xc7], 1, memory);
         Emitted::Inline
     }

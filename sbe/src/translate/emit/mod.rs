@@ -343,7 +343,6 @@ impl Emitter {
             Rewrite::Cli => Ok(self.cli()),
             Rewrite::Sti => Ok(self.sti(raw)),
             Rewrite::BitString => self.by_tables(|emitter| emitter.bit_string(raw)),
-            Rewrite::Exchange => Ok(self.exchange(raw)),
             Rewrite::CompareExchange8 => Ok(self.compare_exchange8(raw)),
             Rewrite::Divide => self.divide(raw),
             Rewrite::LoadControlWord => {
