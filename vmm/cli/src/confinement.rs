@@ -135,19 +135,24 @@ pub fn needed(shares: &Shares, network: &Network, gdb: Option<&Address>) -> Vec<
     needed
 }
 
-/// The file of the host's resolvers, so that changes are seen: by itself in /etc, where there are others that are nobody's
-/// business; elsewhere by its folder, as a tool may put a new file in its place.
+/// The folders in which tools keep nothing but what they know of resolvers, and put new files in the place of old ones.
+const RESOLVER_FOLDERS: [&str; 2] = ["/run/systemd/resolve", "/run/resolvconf"];
+
+/// The file of the host's resolvers, so that changes are seen: by its folder where that has nothing else.
 fn resolvers(file: &Path) -> Option<Shared> {
     let path = file.canonicalize().ok()?;
     let folder = path.parent()?;
-    Some(match folder == Path::new("/etc") {
+    let has_nothing_else = RESOLVER_FOLDERS
+        .iter()
+        .any(|known| folder == Path::new(known));
+    Some(match has_nothing_else {
         true => Shared {
-            path,
-            access: Access::ReadFile,
-        },
-        false => Shared {
             path: folder.to_owned(),
             access: Access::Read,
+        },
+        false => Shared {
+            path,
+            access: Access::ReadFile,
         },
     })
 }

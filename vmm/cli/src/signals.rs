@@ -4,7 +4,7 @@
 //! No signal handler is installed, so nothing has to be async-signal-safe, and the terminal is restored even while the
 //! machine's thread is busy or blocked.
 
-use std::{io, process, sync::Arc};
+use std::{fs, io, process, sync::Arc};
 
 use nix::sys::signal::{SigSet, Signal};
 
@@ -32,7 +32,9 @@ pub fn exit_on_signals(
     resized: Option<Box<dyn Fn() + Send>>,
     threads: &Threads,
 ) -> io::Result<()> {
-    let mut signals: SigSet = ENDING.into_iter().collect();
+    let ignored = ignored();
+    let ends = |signal: &Signal| ignored & 1 << (*signal as i32 - 1) == 0;
+    let mut signals: SigSet = ENDING.into_iter().filter(ends).collect();
     if resized.is_some() {
         signals.add(Signal::SIGWINCH);
     }
@@ -41,6 +43,15 @@ pub fn exit_on_signals(
         wait(&signals, terminal.as_deref(), resized);
     })?;
     Ok(())
+}
+
+/// The signals that this process ignores, as nohup(1) and shells have it, a bit each from signal 1 on (proc_pid_status(5), SigIgn).
+/// A blocked signal would be delivered in spite of that.
+fn ignored() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0)
 }
 
 fn wait(signals: &SigSet, terminal: Option<&SavedTerminal>, resized: Option<Box<dyn Fn() + Send>>) {

@@ -153,7 +153,7 @@ fn with_carriage_returns(text: &[u8]) -> Vec<u8> {
 }
 
 /// Writes all of `bytes`, and waits while the other side is slow.
-fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
+pub fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match unistd::write(to, bytes) {
             Ok(len) => bytes = &bytes[len..],

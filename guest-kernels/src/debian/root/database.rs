@@ -15,8 +15,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::{self, Permissions};
-use std::io::{self, Read};
+use std::fs::{self, File, Permissions};
+use std::io::{self, Read, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -122,7 +122,7 @@ impl Database {
     /// Writes what is about all packages, and returns those with a script to run first, in lines "PACKAGE NAME".
     pub(super) fn finish(self) -> Result<String, FetchError> {
         let write = |path: PathBuf, content: &str| {
-            fs::write(&path, content).map_err(file_error("write", path))
+            replace(&path, content.as_bytes(), 0o644).map_err(file_error("write", path))
         };
         write(self.folder.join("status"), &self.status)?;
         write(self.folder.join("available"), "")?;
@@ -141,9 +141,7 @@ impl Database {
         content: &[u8],
     ) -> Result<(), FetchError> {
         let path = self.folder.join(format!("info/{}.{file}", control.name));
-        fs::write(&path, content)
-            .and_then(|()| fs::set_permissions(&path, Permissions::from_mode(mode | 0o600)))
-            .map_err(file_error("write", path))
+        replace(&path, content, mode | 0o600).map_err(file_error("write", path))
     }
 
     /// Notes a package's interests in triggers.
@@ -271,6 +269,17 @@ pub(super) fn installed(available: &str, names: &[&str]) -> String {
 fn records(text: &str) -> impl Iterator<Item = &str> {
     text.split("\n\n")
         .filter(|record| !record.trim().is_empty())
+}
+
+/// Writes a file, in place of whatever a package has put there: a link there could lead out of the directory.
+fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = File::create_new(path)?;
+    file.write_all(content)?;
+    file.set_permissions(Permissions::from_mode(mode))
 }
 
 #[cfg(test)]

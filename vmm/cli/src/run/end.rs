@@ -4,6 +4,7 @@ use std::{
     io::{self, PipeReader, Read as _},
     os::fd::AsFd as _,
     sync::{Arc, OnceLock},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -70,8 +71,13 @@ impl Ending {
     ) -> io::Result<()> {
         let ending = self.clone();
         let watch = move || {
+            let begin = Instant::now();
             if let Some(end) = wait(status, timeout) {
                 ending.set(end);
+            } else if let Some(timeout) = timeout {
+                // The guest has told nothing of use, but the time goes on.
+                thread::sleep(timeout.saturating_sub(begin.elapsed()));
+                ending.set(End::TimedOut(timeout));
             }
         };
         threads.start(ThreadKind::Other("end"), watch).map(drop)

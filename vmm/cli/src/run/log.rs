@@ -2,10 +2,11 @@
 
 use std::{
     collections::VecDeque,
-    io::{self, Write as _},
-    os::fd::BorrowedFd,
+    io,
+    os::fd::{AsFd as _, BorrowedFd},
 };
 
+use crate::stdio::write_all;
 use vmm::{
     Console,
     console::{Channel, Input},
@@ -52,12 +53,12 @@ impl Console for Log {
 
     fn output(&mut self, channel: Channel, bytes: &[u8]) -> io::Result<()> {
         match channel {
-            Channel::Monitor => return io::stderr().write_all(bytes),
+            Channel::Monitor => return write_all(io::stderr().as_fd(), bytes),
             Channel::Com2 => return Ok(()),
             Channel::Com1 | Channel::Debug => {}
         }
         if self.shown {
-            return io::stderr().write_all(bytes);
+            return write_all(io::stderr().as_fd(), bytes);
         }
         self.last.extend(bytes);
         let surplus = self.last.len().saturating_sub(KEPT);

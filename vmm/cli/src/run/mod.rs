@@ -274,7 +274,7 @@ fn without_status(stop: &StopReason) -> (u8, String) {
         }
         StopReason::DebugExit(byte) => {
             let message = format!("the guest ended the machine by I/O port 0xf4, with {byte}");
-            (*byte, message)
+            (status::HALTED, message)
         }
         StopReason::PowerOff => {
             let message = "the guest powered off, and the command had not ended";
@@ -308,7 +308,7 @@ mod tests {
             (StopReason::Reboot, 121),
             (StopReason::Panic, 122),
             (StopReason::DebugExit(FAILED), 124),
-            (StopReason::DebugExit(3), 3),
+            (StopReason::DebugExit(0), 120),
         ] {
             let (exit_status, message) = without_status(&stop);
             assert_eq!(exit_status, expected, "{stop}");

@@ -15,6 +15,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use guest_kernels::{STATUS, STDERR, STDIN, STDOUT};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use vmm::{
     ThreadKind, Threads,
     devices::virtio::{ConsolePort, VirtioConsole},
@@ -112,6 +113,13 @@ pub fn pass_keys(
         loop {
             let len = match io::stdin().read(&mut keys) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                // Another program that has the terminal, too, made it non-blocking.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let stdin = io::stdin();
+                    let mut terminal = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
+                    let _ = poll(&mut terminal, PollTimeout::NONE);
+                    continue;
+                }
                 // The terminal is gone: its hang-up signal follows.
                 Err(_) | Ok(0) => return,
                 Ok(len) => len,
@@ -119,9 +127,8 @@ pub fn pass_keys(
             if escaped(&keys[..len], &mut escapes) {
                 return quit();
             }
-            if to.write_all(&keys[..len]).is_err() {
-                return;
-            }
+            // A terminal that the guest has closed takes no keys, but the machine can still be ended.
+            let _ = to.write_all(&keys[..len]);
         }
     };
     threads.start(ThreadKind::Other("keys"), pass).map(drop)

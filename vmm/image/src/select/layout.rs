@@ -5,6 +5,7 @@ use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, MediaType};
 use super::candidate::{Candidate, LayerBlob, Place, Platform};
 use crate::document::{Stored, fault, parse, read_blob};
 use crate::error::Fault;
+use crate::limits::PATH_BYTES;
 use crate::limits::{DESCRIPTORS, INDEX_DEPTH};
 use crate::source::{Source, blob_name};
 
@@ -75,6 +76,8 @@ impl Search<'_> {
         depth: usize,
     ) -> Result<(), Fault> {
         let mut names = names_of(descriptor);
+        // All images below an index have its names.
+        names.retain(|name| name.len() <= PATH_BYTES);
         names.extend_from_slice(inherited);
         match descriptor.media_type() {
             media_type if is(media_type, &MediaType::ImageIndex, DOCKER_INDEX) => {

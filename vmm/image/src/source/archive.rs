@@ -137,6 +137,8 @@ fn member(
             }
             Some(Member::File { start, len })
         }
+        // Longer ones lead nowhere, and would all be kept.
+        _ if target().len() > PATH_BYTES => None,
         tar::EntryType::Symlink => link_target(name, &target()).map(Member::Link),
         tar::EntryType::Link => normal(&target()).map(Member::Link),
         _ => None,

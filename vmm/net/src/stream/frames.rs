@@ -4,6 +4,8 @@
 //!   00 00 00 2a  42 bytes │ 00 00 05 dc  1500 bytes │ …
 //! ```
 
+use std::ops::RangeInclusive;
+
 use std::ops::Range;
 
 use thiserror::Error;
@@ -14,6 +16,9 @@ const LENGTH: usize = 4;
 /// The shortest frame, an Ethernet header, and the longest, one with a VLAN tag and the largest IP packet; in bytes.
 const SHORTEST: usize = 14;
 pub(super) const LONGEST: usize = 14 + 4 + 65535;
+
+/// The lengths of Ethernet frames.
+pub(super) const LENGTHS: RangeInclusive<usize> = SHORTEST..=LONGEST;
 
 /// The bytes that are read at once.
 const CHUNK: usize = 256 << 10;

@@ -109,7 +109,10 @@ impl Stream {
     /// Writes frames of the guest's, and returns whether any were there and are written.
     fn write(&mut self, wire: &mut dyn Wire) -> Result<bool, Unplugged> {
         while self.output.len() < GATHERED && wire.receive(&mut self.frame) {
-            frames::push(&self.frame, &mut self.output);
+            // The other side would take the length of what is no frame as a broken stream.
+            if frames::LENGTHS.contains(&self.frame.len()) {
+                frames::push(&self.frame, &mut self.output);
+            }
         }
         if self.output.is_empty() {
             return Ok(false);

@@ -9,12 +9,17 @@ use super::{
 };
 
 /// The settings of the terminal, and its size. Not TIOCSTI, by which a process types on it.
-const TERMINAL: [&[Condition]; 5] = [
+const TERMINAL: [&[Condition]; 9] = [
     &[is(1, libc::TCGETS as u32)],
     &[is(1, libc::TCSETS as u32)],
     &[is(1, libc::TCSETSW as u32)],
     &[is(1, libc::TCSETSF as u32)],
     &[is(1, libc::TIOCGWINSZ as u32)],
+    // TCGETS2, TCSETS2, TCSETSW2 and TCSETSF2, which glibc has used since 2.42.
+    &[is(1, 0x802c_542a)],
+    &[is(1, 0x402c_542b)],
+    &[is(1, 0x402c_542c)],
+    &[is(1, 0x402c_542d)],
 ];
 
 /// The requests of the host's kernel module (`kmod/replex.h`): type R, numbers 0x40 to 0x4f, of any size.
@@ -30,6 +35,10 @@ const RUN: &[Call] = &[
             TERMINAL[2],
             TERMINAL[3],
             TERMINAL[4],
+            TERMINAL[5],
+            TERMINAL[6],
+            TERMINAL[7],
+            TERMINAL[8],
             KMOD,
         ],
     ),

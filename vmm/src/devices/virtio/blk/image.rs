@@ -166,7 +166,7 @@ fn open_format(
         refcounts::check(&file)?;
     }
     let options = StorageOpenOptions::new().write(write).filename(path);
-    let file = Ordered::new(file, options)?;
+    let file = Ordered::new(file, options, format)?;
     Ok(match format {
         DiskFormat::Raw => {
             let raw = Raw::builder(file).write(write);
@@ -183,7 +183,7 @@ fn open_format(
 fn overlay(below: FormatAccess<Ordered>) -> io::Result<FormatAccess<Ordered>> {
     let temporary = || {
         let options = StorageOpenOptions::new().write(true);
-        Ordered::new(tempfile::tempfile()?, options)
+        Ordered::new(tempfile::tempfile()?, options, DiskFormat::Qcow2)
     };
     let created = Qcow2::<Ordered>::create_builder(temporary()?).size(below.size());
     let overlay = created.create_open(DenyImplicitOpenGate::default(), |file| {
@@ -255,7 +255,7 @@ impl Below {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
         }
         let options = StorageOpenOptions::new().filename(&path);
-        Ordered::new(open_locked(&path, Mode::Read)?, options)
+        Ordered::new(open_locked(&path, Mode::Read)?, options, DiskFormat::Qcow2)
     }
 }
 

@@ -23,7 +23,7 @@ use imago::{
 };
 use parking_lot::Mutex;
 
-use super::refcounts::l1_table;
+use super::{config::DiskFormat, refcounts::l1_table};
 
 /// An image file in imago's hands.
 #[derive(Debug)]
@@ -36,13 +36,17 @@ pub struct Ordered {
 }
 
 impl Ordered {
-    /// Takes an open file.
+    /// Takes an open file, whose content has `format`.
     ///
     /// # Errors
     /// If the file cannot be read.
-    pub fn new(file: File, options: StorageOpenOptions) -> io::Result<Self> {
+    pub fn new(file: File, options: StorageOpenOptions, format: DiskFormat) -> io::Result<Self> {
         Ok(Self {
-            l1_table: l1_table(&file)?,
+            // What a raw image holds is the guest's business, even if it looks like another image.
+            l1_table: match format {
+                DiskFormat::Raw => 0..0,
+                DiskFormat::Qcow2 => l1_table(&file)?,
+            },
             file: file.try_clone()?,
             stored: Stored::from_open_file(file, options)?,
             waiting: Mutex::default(),
@@ -119,6 +123,10 @@ impl Storage for Ordered {
     /// Imago calls this once it has written refcounts and L2 tables.
     fn flush(&self) -> io::Result<()> {
         let mut waiting = self.waiting.lock();
+        if !waiting.is_empty() {
+            // What the entries lead to comes first, on stable storage too.
+            self.stored.sync()?;
+        }
         while let Some(entry) = waiting.first_entry() {
             self.file.write_all_at(entry.get(), *entry.key())?;
             entry.remove();

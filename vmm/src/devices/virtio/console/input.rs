@@ -271,7 +271,7 @@ impl Shared {
             Ok(len) => state.end = len,
             Err(error) if is_passing(&error) => {}
             Err(error) => {
-                log::warn!("virtio-console: the guest's input ends: {error}");
+                log::error!("virtio-console: the guest's input ends: {error}");
                 state.ended = true;
             }
         }

@@ -132,6 +132,8 @@ impl Drain {
             if state.is_idle() {
                 return true;
             }
+            // The guest may not have told of what was just taken.
+            self.0.changed.notify_all();
             match deadline {
                 None => self.0.changed.wait(&mut state),
                 Some(deadline) => {
@@ -158,7 +160,7 @@ impl Shared {
             state.writing = false;
             if let Err(error) = written {
                 if error.kind() != ErrorKind::BrokenPipe {
-                    log::warn!("virtio-console: output of the guest is lost: {error}");
+                    log::error!("virtio-console: output of the guest is lost: {error}");
                 }
                 state.abandon(&self.queue);
             }
