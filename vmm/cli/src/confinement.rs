@@ -242,13 +242,13 @@ mod tests {
     }
 
     #[test]
-    fn resolvers_in_etc_bring_nothing_else_of_it() {
+    fn resolvers_bring_nothing_else_of_their_folder() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().canonicalize().unwrap().join("resolv.conf");
         std::fs::write(&file, "").unwrap();
         let shared = resolvers(&file).unwrap();
-        assert_eq!(shared.path.as_path(), file.parent().unwrap());
-        assert_eq!(shared.access, Access::Read);
+        assert_eq!(shared.path, file);
+        assert_eq!(shared.access, Access::ReadFile);
         if let Some(shared) = resolvers(Path::new("/etc/passwd")) {
             assert_eq!(shared.path, Path::new("/etc/passwd"));
             assert_eq!(shared.access, Access::ReadFile);
