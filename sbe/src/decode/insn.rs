@@ -56,7 +56,7 @@ impl Flags {
     /// 16-bit address size.
     pub const ADDR16: u8 = 1 << 2;
     /// Other processors and devices see what comes before it in memory before what comes after it: LOCK, XCHG of memory, and fences
-    /// (SDM Vol. 3A, 9.2.2 "Memory Ordering in P6 and More Recent Processor Families").
+    /// (SDM Vol. 3A, 8.2.2 "Memory Ordering in P6 and More Recent Processor Families").
     pub const BARRIER: u8 = 1 << 3;
 
     /// Whether all given flags are set.

@@ -6,9 +6,8 @@ use crate::decode::Flags;
 use crate::decode::decoder::{CodeSize, DecodeError, MAX_LENGTH};
 use crate::emulate::{self, Cache, Decoded, Exec, Key, is_undefined_opcode};
 use crate::fault::{Fault, Unsupported};
-use std::sync::atomic::{Ordering, fence};
-
 use mmu::{Frame, GuestPhys, LinearAddr, MemFault, PAGE_SIZE};
+use std::sync::atomic::{Ordering, fence};
 
 /// The page that instructions are being fetched from, and what is known of it.
 #[derive(Clone, Copy)]

@@ -43,7 +43,7 @@ pub fn boot(args: &BootArgs) -> Result<u8> {
     let devices = devices::open(&args.devices, &network, &shares)?;
     let mut vm = match args.kernel.kernel.is_none() && !args.rom.is_empty() {
         true => start_in_rom(args, &roms)?,
-        false => boot_kernel(args, &roms, &devices::drivers(&devices))?,
+        false => boot_kernel(args, &roms, &devices::drivers(&devices), &shares)?,
     };
     drop(roms);
     power::observe(&args.debug, &mut vm)?;
@@ -68,7 +68,7 @@ fn shares(args: &BootArgs) -> Shares {
 }
 
 /// Makes a machine that is about to execute the kernel's first instruction. A guest that was fetched gets its modules `drivers`.
-fn boot_kernel(args: &BootArgs, roms: &[Vec<u8>], drivers: &[&str]) -> Result<Vm> {
+fn boot_kernel(args: &BootArgs, roms: &[Vec<u8>], drivers: &[&str], shares: &Shares) -> Result<Vm> {
     let modules = images::modules(&args.kernel, drivers)?;
     let (kernel_path, initrd_path) = images(args)?;
     let tsc = TscMeter::start();
@@ -76,7 +76,7 @@ fn boot_kernel(args: &BootArgs, roms: &[Vec<u8>], drivers: &[&str]) -> Result<Vm
     check(args, initrd_path.as_deref(), kernel.protocol())?;
     let added = added_archives(&args.add, args.machine.mem).context("--add")?;
     let mut archives = match (kernel.protocol(), &initrd_path) {
-        (Protocol::Linux, Some(_)) => vec![session_archive(args), shares(args).archive()],
+        (Protocol::Linux, Some(_)) => vec![session_archive(args), shares.archive()],
         _ => Vec::new(),
     };
     archives.push(modules);

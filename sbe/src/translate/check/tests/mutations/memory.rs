@@ -368,3 +368,24 @@ fn groups_are_as_long_as_was_checked() {
     });
     assert_eq!(changed, Err(Rule::Address));
 }
+
+#[test]
+fn locked_accesses_are_checked_like_others() {
+    let lock = |hot: &mut Vec<Instruction>| {
+        let index = access(hot);
+        let mut locked = host(|a| a.lock().inc(dword_ptr(rbx)));
+        locked.set_memory_base(hot[index].memory_base());
+        locked.set_memory_index(hot[index].memory_index());
+        locked.set_memory_displacement64(hot[index].memory_displacement64());
+        locked.set_memory_displ_size(hot[index].memory_displ_size());
+        replace(hot, index, locked);
+    };
+    assert_eq!(mutant(store, |[hot, _], _| lock(hot)), Ok(()));
+    let by_a_read_slot = mutant(load, |[hot, _], _| lock(hot));
+    assert_eq!(by_a_read_slot, Err(Rule::ReadSlot));
+    let elsewhere = mutant(load, |[hot, _], _| {
+        let index = first(hot, Code::Retnq);
+        insert_behind(hot, index, host(|a| a.lock().inc(dword_ptr(rbx))));
+    });
+    assert_eq!(elsewhere, Err(Rule::Address));
+}
