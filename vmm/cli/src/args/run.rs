@@ -39,8 +39,9 @@ Environment:
 #[derive(Args, Debug)]
 #[command(after_help = AFTER_HELP)]
 pub struct RunArgs {
-    /// Root of the command: a directory of the host, or an image. Without one it is the initramfs, which has busybox.
-    #[arg(value_name = "IMAGE|DIR", conflicts_with = "root")]
+    /// Root of the command: a directory of the host, an image, or the name of a root that `replex guest` has made. Without one it is
+    /// the initramfs, which has busybox.
+    #[arg(value_name = "IMAGE|DIR|NAME", conflicts_with = "root")]
     pub source: Option<PathBuf>,
     /// Command and its arguments, which are passed exactly. Default: the image's own, or else a shell.
     #[arg(last = true, value_name = "COMMAND")]
