@@ -12,21 +12,19 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use guest_kernels::{Guest, NewRoot, Root, Stage, missing_packages};
 
-use crate::message::complain;
+use crate::{message::complain, progress::Pace};
 
 /// Room for translated code: the many programs that take turns translate each other's away in less.
 const CODE_CACHE: &str = "128M";
 /// The lines of output that an error shows.
 const LAST_LINES: usize = 10;
-/// Time between two reports of progress.
-const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Make a root directory for machines.
 #[derive(Args, Debug)]
@@ -198,7 +196,7 @@ fn last_lines(pipe: impl Read, mut each: impl FnMut(&str)) -> Vec<String> {
 struct SettingUp {
     done: usize,
     packages: usize,
-    told: Instant,
+    pace: Pace,
 }
 
 impl SettingUp {
@@ -206,7 +204,7 @@ impl SettingUp {
         Self {
             done: 0,
             packages,
-            told: Instant::now(),
+            pace: Pace::new(),
         }
     }
 
@@ -216,8 +214,7 @@ impl SettingUp {
             return;
         };
         self.done += 1;
-        if self.told.elapsed() >= INTERVAL {
-            self.told = Instant::now();
+        if self.pace.is_due(false) {
             let package = rest.split([' ', ':']).next().unwrap_or_default();
             complain(&format!(
                 "setting up {package} ({} of {})",

@@ -13,10 +13,7 @@ use crate::{args::KernelArgs, file, message::report_progress, progress::Unpackin
 /// # Errors
 /// If the guest cannot be fetched.
 pub fn fetch(guest: Guest) -> Result<GuestImages> {
-    guest_kernels::fetch(guest, &mut |stage: &Stage| {
-        report_progress(&stage.to_string())
-    })
-    .with_context(|| format!("guest {guest}"))
+    guest_kernels::fetch(guest, &mut report).with_context(|| format!("guest {guest}"))
 }
 
 /// Returns the archive with the modules `drivers` of the guest that is fetched. Fetches it if need be. A kernel of the user's is
@@ -28,10 +25,12 @@ pub fn modules(args: &KernelArgs, drivers: &[&str]) -> Result<Vec<u8>> {
     if args.kernel.is_some() || drivers.is_empty() {
         return Ok(Vec::new());
     }
-    guest_kernels::modules_archive(args.guest, drivers, &mut |stage: &Stage| {
-        report_progress(&stage.to_string())
-    })
-    .with_context(|| format!("modules of guest {}", args.guest))
+    guest_kernels::modules_archive(args.guest, drivers, &mut report)
+        .with_context(|| format!("modules of guest {}", args.guest))
+}
+
+fn report(stage: &Stage) {
+    report_progress(&stage.to_string());
 }
 
 /// The size in bytes of the largest kernel file that is read. One with debugging information has some hundred MiB.

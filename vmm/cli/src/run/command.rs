@@ -10,8 +10,9 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use guest_kernels::{GuestCommand, GuestTerminal};
+use oci_root::ImageConfig;
 
-use super::{environment::Environment, image::ImageConfig};
+use super::environment::Environment;
 use crate::{args::RunArgs, share::Shares, terminal::window_size};
 
 /// The program that runs where nobody names one.
@@ -36,11 +37,11 @@ pub fn guest_command(args: &RunArgs, image: &ImageConfig, shares: &Shares) -> Re
     let mut environment = Environment::new(on_terminal);
     environment.add_image(&image.env);
     environment.add_options(&args.env)?;
-    let user = args.user.clone().or_else(|| image.user.clone());
+    let user = args.user.as_ref().unwrap_or(&image.user);
     Ok(GuestCommand {
         args: program.into_iter().map(OsString::into_vec).collect(),
         env: environment.into_variables(),
-        user: user.unwrap_or_default(),
+        user: user.clone(),
         folder: folder(args, image, shares)?,
         terminal: on_terminal.then(|| GuestTerminal {
             size: window_size(io::stdin()).or_else(|| window_size(io::stdout())),
@@ -50,17 +51,17 @@ pub fn guest_command(args: &RunArgs, image: &ImageConfig, shares: &Shares) -> Re
 
 /// The program and its arguments, or nothing if nobody names one.
 fn program(args: &RunArgs, image: &ImageConfig) -> Vec<OsString> {
-    let (mut program, rest) = match &args.entrypoint {
+    let strings = |list: &[String]| list.iter().map(OsString::from).collect();
+    let (mut program, rest): (Vec<OsString>, Vec<OsString>) = match &args.entrypoint {
         // As with other programs of this kind, an empty one only takes the image's away.
-        Some(own) if own.is_empty() => (Vec::new(), [].as_slice()),
-        Some(own) => (vec![own.clone()], [].as_slice()),
-        None => (image.entrypoint.clone(), image.cmd.as_slice()),
+        Some(own) if own.is_empty() => (Vec::new(), Vec::new()),
+        Some(own) => (vec![own.clone()], Vec::new()),
+        None => (strings(&image.entrypoint), strings(&image.cmd)),
     };
-    let rest = match args.command.is_empty() {
-        true => rest,
-        false => &args.command,
-    };
-    program.extend_from_slice(rest);
+    match args.command.is_empty() {
+        true => program.extend(rest),
+        false => program.extend_from_slice(&args.command),
+    }
     program
 }
 
@@ -76,12 +77,12 @@ fn folder(args: &RunArgs, image: &ImageConfig, shares: &Shares) -> Result<Vec<u8
             ),
         };
     }
-    match (&args.workdir, &image.workdir) {
-        (Some(folder), _) if !folder.is_absolute() => {
+    match &args.workdir {
+        Some(folder) if !folder.is_absolute() => {
             bail!("--workdir {}: not an absolute path", folder.display())
         }
-        (Some(folder), _) | (None, Some(folder)) => Ok(folder.as_os_str().as_bytes().to_vec()),
-        (None, None) => Ok(Vec::new()),
+        Some(folder) => Ok(folder.as_os_str().as_bytes().to_vec()),
+        None => Ok(image.working_dir.clone().into_bytes()),
     }
 }
 
@@ -127,8 +128,9 @@ mod tests {
             entrypoint: vec!["/entry".into(), "point".into()],
             cmd: vec!["default".into()],
             env: vec!["A=image".into(), "B=image".into()],
-            workdir: Some("/work".into()),
-            user: Some("nobody".into()),
+            working_dir: "/work".into(),
+            user: "nobody".into(),
+            stop_signal: None,
         }
     }
 

@@ -27,7 +27,7 @@ impl Environment {
     }
 
     /// Adds what an image says.
-    pub fn add_image(&mut self, variables: &[OsString]) {
+    pub fn add_image(&mut self, variables: &[String]) {
         for variable in variables {
             self.set(variable.as_bytes());
         }

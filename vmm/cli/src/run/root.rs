@@ -8,9 +8,9 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use guest_kernels::RootChanges;
-use oci_root::Reference;
+use oci_root::{ImageConfig, Reference};
 
-use super::image::{self, ImageConfig};
+use super::image;
 use crate::{args::RunArgs, guest};
 
 /// The root of a command.
@@ -73,7 +73,10 @@ impl RootSource {
             None if is_squashfs(source).with_context(name)? => {
                 (source.into(), ImageConfig::default())
             }
-            _ => image::open(&reference)?,
+            _ => {
+                let image = image::open(&reference)?;
+                (image.squashfs, image.config)
+            }
         };
         Ok(Self::Squashfs { file, config })
     }
