@@ -108,8 +108,12 @@ impl Server {
         Ok(mode.contains(Mode::SGID).then_some(stat.stx_gid))
     }
 
-    /// Returns the kind of an entry that is a regular file on the host.
-    pub(super) fn recorded_kind(&self, dir: impl AsFd, entry: &RawDirEntry<'_>) -> FileType {
+    /// Returns the kind of an entry as the guest sees it: for a regular file on the host, a record may tell another.
+    pub(super) fn kind(&self, dir: impl AsFd, entry: &RawDirEntry<'_>) -> FileType {
+        let kind = entry.file_type();
+        if kind != FileType::RegularFile || !self.config.records {
+            return kind;
+        }
         let found = Name::new(entry.file_name())
             .and_then(|name| self.host.find(dir, name))
             .and_then(|file| stat(&self.host, &self.config, file));
