@@ -3,12 +3,11 @@
 use std::os::fd::AsFd;
 
 use fuse_abi::linux as abi;
-use rustix::fs::{FileType, Mode, OFlags, RawDirEntry, Statx};
+use rustix::fs::{FileType, Mode, RawDirEntry, Statx};
 use rustix::io::Errno;
 
 use super::Server;
 use super::attributes::{kept, stat};
-use super::entries::enter;
 use crate::host;
 use crate::name::Name;
 use crate::record::Record;
@@ -49,26 +48,6 @@ impl Server {
             record.mode = wanted.mode & 0o7777;
         }
         record.store(&self.host, &file, &host::stat(&file)?, true)
-    }
-
-    /// Makes a file of any kind but directories and links, for which an empty regular file stands.
-    pub(super) fn make_recorded(
-        &mut self,
-        header: &Header,
-        dir: impl AsFd,
-        name: Name<'_>,
-        (mode, device): (u32, u32),
-    ) -> Result<abi::fuse_entry_out, Errno> {
-        let kind = FileType::from_raw_mode(mode);
-        if kind != FileType::RegularFile && !is_special(kind) {
-            return Err(Errno::INVAL);
-        }
-        let first = self.first_mode(kind, mode);
-        let file = self.host.create(&dir, name, OFlags::WRONLY, first)?;
-        let file = self.host.reopen(file, OFlags::PATH)?;
-        let stat = self.record_new(header, dir, &file, (mode, device))?;
-        let place = (header.node, name);
-        enter(&mut self.inodes, &self.config, file, &stat, place)
     }
 
     /// Gives a new file in `dir` the owner, the mode and the device number that it should have, and returns its attributes as the
@@ -124,7 +103,7 @@ impl Server {
 }
 
 /// Returns whether an empty regular file stands for a file of this kind.
-fn is_special(kind: FileType) -> bool {
+pub(super) fn is_special(kind: FileType) -> bool {
     matches!(
         kind,
         FileType::Fifo | FileType::Socket | FileType::CharacterDevice | FileType::BlockDevice
