@@ -16,7 +16,17 @@ use crate::reply::Reply;
 
 /// Returns the attributes of an inode as the guest sees them, with the guest's numbers of owners.
 pub(super) fn stat(host: &Host, config: &Config, file: impl AsFd) -> Result<Statx, Errno> {
-    let mut stat = host::stat(&file)?;
+    let stat = host::stat(&file)?;
+    shown(host, config, file, stat)
+}
+
+/// Returns the attributes of an inode as the guest sees them; on the host they are `stat`.
+pub(super) fn shown(
+    host: &Host,
+    config: &Config,
+    file: impl AsFd,
+    mut stat: Statx,
+) -> Result<Statx, Errno> {
     if !config.records {
         stat.stx_uid = config.ids.guest_uid(stat.stx_uid);
         stat.stx_gid = config.ids.guest_gid(stat.stx_gid);

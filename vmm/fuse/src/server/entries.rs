@@ -7,7 +7,7 @@ use fuse_abi::linux as abi;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags, Statx};
 use rustix::io::Errno;
 
-use super::attributes::{kept, seen, set_owner, stat};
+use super::attributes::{kept, seen, set_owner, shown, stat};
 use super::records::is_special;
 use super::{Config, Server};
 use crate::cache::Cache;
@@ -192,9 +192,7 @@ impl Server {
         if changed {
             stat = host::stat(&file)?;
         }
-        stat.stx_uid = self.config.ids.guest_uid(stat.stx_uid);
-        stat.stx_gid = self.config.ids.guest_gid(stat.stx_gid);
-        Ok(stat)
+        shown(&self.host, &self.config, file, stat)
     }
 
     /// Makes one more entry for an inode.

@@ -7,7 +7,7 @@ use rustix::fs::{FileType, Mode, RawDirEntry, Statx};
 use rustix::io::Errno;
 
 use super::Server;
-use super::attributes::{kept, stat};
+use super::attributes::{kept, shown, stat};
 use crate::host;
 use crate::name::Name;
 use crate::record::Record;
@@ -36,7 +36,8 @@ impl Server {
         wanted: &abi::fuse_setattr_in,
     ) -> Result<(), Errno> {
         let has = |bits| wanted.valid & bits != 0;
-        let mut record = Record::of(&stat(&self.host, &self.config, &file)?);
+        let stat = host::stat(&file)?;
+        let mut record = Record::of(&shown(&self.host, &self.config, &file, stat)?);
         // All ones mean "leave it", as on the host.
         if has(abi::FATTR_UID) && wanted.uid != u32::MAX {
             record.uid = wanted.uid;
@@ -47,7 +48,7 @@ impl Server {
         if has(abi::FATTR_MODE) {
             record.mode = wanted.mode & 0o7777;
         }
-        record.store(&self.host, &file, &host::stat(&file)?, true)
+        record.store(&self.host, &file, &stat, true)
     }
 
     /// Gives a new file in `dir` the owner, the mode and the device number that it should have, and returns its attributes as the
