@@ -57,15 +57,11 @@ pub(super) fn seen(stat: &Statx) -> abi::fuse_attr {
         nlink: stat.stx_nlink,
         uid: stat.stx_uid,
         gid: stat.stx_gid,
-        rdev: device(stat.stx_rdev_major, stat.stx_rdev_minor),
+        // Linux's number of 32 bits is the lower half (`include/linux/kdev_t.h`, `new_encode_dev`).
+        rdev: fs::makedev(stat.stx_rdev_major, stat.stx_rdev_minor) as u32,
         blksize: stat.stx_blksize,
         flags: 0,
     }
-}
-
-/// Encodes a device number as Linux does in 32 bits (`include/linux/kdev_t.h`, `new_encode_dev`).
-fn device(major: u32, minor: u32) -> u32 {
-    (minor & 0xff) | (major & 0xfff) << 8 | (minor & 0xf_ff00) << 12
 }
 
 /// Returns the mode bits that a file of this kind keeps of `mode`: for all but directories, not setuid and setgid.

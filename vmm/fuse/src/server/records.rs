@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 
 use fuse_abi::linux as abi;
-use rustix::fs::{FileType, Mode, RawDirEntry, Statx};
+use rustix::fs::{self, FileType, Mode, RawDirEntry, Statx};
 use rustix::io::Errno;
 
 use super::Server;
@@ -72,7 +72,8 @@ impl Server {
             FileType::Directory if group.is_some() => record.mode |= Mode::SGID.as_raw_mode(),
             FileType::RegularFile if is_special(FileType::from_raw_mode(mode)) => {
                 record.kind = FileType::from_raw_mode(mode);
-                record.device = numbers(device);
+                let device = device.into();
+                record.device = (fs::major(device), fs::minor(device));
             }
             _ => {}
         }
@@ -109,11 +110,4 @@ pub(super) fn is_special(kind: FileType) -> bool {
         kind,
         FileType::Fifo | FileType::Socket | FileType::CharacterDevice | FileType::BlockDevice
     )
-}
-
-/// Decodes a device number of 32 bits (Linux `include/linux/kdev_t.h`, `new_decode_dev`) into major and minor.
-fn numbers(device: u32) -> (u32, u32) {
-    let major = device >> 8 & 0xfff;
-    let minor = device & 0xff | device >> 12 & 0xf_ff00;
-    (major, minor)
 }

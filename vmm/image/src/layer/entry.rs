@@ -2,6 +2,8 @@
 
 use std::io::{self, Read};
 
+use rustix::fs::makedev;
+
 use super::pax::Pax;
 use super::{Root, layer_fault};
 use crate::error::Fault;
@@ -157,7 +159,8 @@ impl<R: Read> Entry<'_, R> {
         if major >= 1 << 12 || minor >= 1 << 20 {
             return Err(self.fault(format!("its device {major}:{minor} is out of range")));
         }
-        Ok(minor & 0xff | major << 8 | (minor & !0xff) << 12)
+        // In range, the number's upper half is 0.
+        Ok(makedev(major, minor) as u32)
     }
 
     /// Moves the content of a file to the spool.
