@@ -152,17 +152,9 @@ impl NewRoot {
 pub fn missing_packages(dir: &Path, names: &[String]) -> Result<Vec<String>, FetchError> {
     let path = dir.join(STATUS);
     let status = fs::read_to_string(&path).map_err(file_error("read", path))?;
-    let is_installed = |name: &&String| {
-        let (package, installed) = (format!("Package: {name}"), "Status: install ok installed");
-        status.split("\n\n").any(|record| {
-            [&*package, installed]
-                .iter()
-                .all(|line| record.lines().any(|found| found == *line))
-        })
-    };
     Ok(names
         .iter()
-        .filter(|name| !is_installed(name))
+        .filter(|name| !debian::is_installed(&status, name))
         .cloned()
         .collect())
 }
