@@ -76,8 +76,8 @@ impl NewRoot {
     /// it. It prints what dpkg prints, and succeeds if all packages are configured.
     pub const SETUP: &str = debian::SETUP;
 
-    /// Begins to make `root` with the packages `include` beside the essential ones, with an empty directory. When complete it will be at `to`, which must not be there or be empty; by
-    /// default it will be in the cache, whose lock is held until then.
+    /// Begins to make `root` with the packages `include` beside the essential ones, with an empty directory. When complete it will
+    /// be at `to`, which must not be there or be empty; by default it will be in the cache, whose lock is held until then.
     ///
     /// # Errors
     /// Any [`FetchError`]; [`FetchError::RootExists`] if the place is taken.

@@ -157,8 +157,8 @@ impl Server {
         self.reply_entry(entry, reply)
     }
 
-    /// Gives a new file in `dir` the mode, the owner and, where records are kept, the device number that it should have, and returns
-    /// its attributes as the guest sees them.
+    /// Gives a new file in `dir` the mode, the owner and, where records are kept, the device number that it should have, and
+    /// returns its attributes as the guest sees them.
     ///
     /// The guest's umask has been applied by the guest; this process's must not show. If the process may give files away,
     /// the owner is who asked; otherwise it is this process's user, whoever asked.
