@@ -2,8 +2,8 @@
  * prepare: the program by which /init begins. One process does what would take a shell some twenty, each of which costs
  * the machine's start several milliseconds.
  *
- * It mounts the file systems that every program expects, sets the name of the machine, brings the loopback interface up, inserts the
- * kernel modules of /replex/modules in the order of the numbers in their names, and gives eth0 the address that
+ * It mounts the file systems that every program expects, sets the name of the machine, brings the loopback interface up,
+ * inserts the kernel modules of /replex/modules in the order of the numbers in their names, and gives eth0 the address that
  * /replex/network names, if it does. What cannot be done it leaves out, with a message on standard error.
  */
 

@@ -1,6 +1,6 @@
 /*
- * Linux's system calls for i386, by int $0x80, and the few functions that would come from a library; what all programs here are made of. They are
- * freestanding.
+ * All programs here are freestanding: this header declares Linux's system calls for i386, by int $0x80, and the few functions
+ * that would otherwise come from a library.
  */
 #ifndef SYSTEM_H
 #define SYSTEM_H
@@ -64,7 +64,6 @@ enum syscall {
 #define MAP_ANONYMOUS 0x20
 #define POLLIN 1
 #define POLLOUT 4
-#define TCSBRK 0x5409
 #define TIOCSCTTY 0x540e
 #define TIOCSWINSZ 0x5414
 #define SIG_SETMASK 2

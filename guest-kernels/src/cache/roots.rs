@@ -76,8 +76,8 @@ impl NewRoot {
     /// it. It prints what dpkg prints, and succeeds if all packages are configured.
     pub const SETUP: &str = debian::SETUP;
 
-    /// Begins to make `root` with the packages `include` beside the essential ones, with an empty directory. When complete it will be at `to`, which must not be there or be empty; by
-    /// default it will be in the cache, whose lock is held until then.
+    /// Begins to make `root` with the packages `include` beside the essential ones, with an empty directory. When complete it will
+    /// be at `to`, which must not be there or be empty; by default it will be in the cache, whose lock is held until then.
     ///
     /// # Errors
     /// Any [`FetchError`]; [`FetchError::RootExists`] if the place is taken.
@@ -152,17 +152,9 @@ impl NewRoot {
 pub fn missing_packages(dir: &Path, names: &[String]) -> Result<Vec<String>, FetchError> {
     let path = dir.join(STATUS);
     let status = fs::read_to_string(&path).map_err(file_error("read", path))?;
-    let is_installed = |name: &&String| {
-        let (package, installed) = (format!("Package: {name}"), "Status: install ok installed");
-        status.split("\n\n").any(|record| {
-            [&*package, installed]
-                .iter()
-                .all(|line| record.lines().any(|found| found == *line))
-        })
-    };
     Ok(names
         .iter()
-        .filter(|name| !is_installed(name))
+        .filter(|name| !debian::is_installed(&status, name))
         .cloned()
         .collect())
 }

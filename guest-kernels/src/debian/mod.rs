@@ -25,7 +25,7 @@ use apt::{Apt, PackageInfo, Source};
 pub(crate) use host::fetch_host;
 use modules::module_name;
 pub(crate) use modules::{ModuleFiles, closure};
-pub(crate) use root::{SETUP, fetch_root};
+pub(crate) use root::{SETUP, fetch_root, is_installed};
 
 /// The Debian release that the guests come from.
 const SUITE: &str = "bookworm";

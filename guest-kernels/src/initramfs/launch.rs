@@ -6,10 +6,13 @@
 //! | `/replex/terminal` | there if the command runs on the terminal of the virtio console |
 //! | `/replex/network` | the network card's address, netmask and router, and a resolver |
 //!
-//! /init starts the program `/replex/launch` (`programs/launch.c`) and connects the command's standard streams with the ports [`STDIN`], [`STDOUT`] and [`STDERR`] of the virtio console, or with
-//! its terminal, /dev/hvc0. When the command has ended and the directories of the host are taken off, a [`Status`] goes to the port
-//! [`STATUS`], and /init waits for the end of the machine. If the command is not to be had, it says why on the system console and
-//! writes [`FAILED`] to I/O port 0xf4.
+//! /init starts the program `/replex/launch` (`programs/launch.c`) and connects the command's standard streams with the ports
+//! [`STDIN`], [`STDOUT`] and [`STDERR`] of the virtio console, or with its terminal, /dev/hvc0. When the command has ended and the
+//! directories of the host are taken off, a [`Status`] goes to the port [`STATUS`], and /init waits for the end of the machine. A
+//! command that cannot be executed has the status 126 or 127, as in shells.
+//!
+//! If the root or the directories cannot be mounted, the ports not found or `/replex/launch` not run, /init writes [`FAILED`] to
+//! I/O port 0xf4, after the messages of what failed on the system console.
 
 use std::net::Ipv4Addr;
 
@@ -24,7 +27,8 @@ pub const STDERR: &str = "replex.stderr";
 /// The name of the port with the command's [`Status`].
 pub const STATUS: &str = "replex.status";
 
-/// The byte that goes to I/O port 0xf4 if the command could not be started.
+/// The byte that /init writes to I/O port 0xf4 if it cannot mount the root or the directories of the host, find the ports or run
+/// `/replex/launch`.
 pub const FAILED: u8 = 124;
 
 const FOLDER: &str = "replex";
@@ -97,8 +101,8 @@ impl Status {
     }
 }
 
-/// Makes the archive that has /init run `command`, with the network card, if there is one, set up as `network` says. It belongs after
-/// the base archive, at a multiple of [`ALIGNMENT`](super::ALIGNMENT).
+/// Makes the archive that has /init run `command`, with the network card, if there is one, set up as `network` says. It belongs
+/// after the base archive, at a multiple of [`ALIGNMENT`](super::ALIGNMENT).
 ///
 /// # Panics
 /// If a string has a NUL, or there is no program.

@@ -38,7 +38,7 @@ const INIT: &str = include_str!("init.sh");
 const PROFILE: &str = include_str!("profile.sh");
 /// The program by which /init begins.
 const PREPARE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/prepare"));
-/// The program that becomes the command of `replex run`.
+/// The program that runs the command of `replex run`.
 const LAUNCH: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/launch"));
 /// The script that gives the network card the address from DHCP.
 const UDHCPC: &str = include_str!("udhcpc.sh");

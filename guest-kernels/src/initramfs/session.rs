@@ -8,7 +8,7 @@
 //! | `/replex/mounts` | the shell script that mounts directories of the host; it fails if one cannot be mounted |
 //! | `/replex/root` | the root: "rw", a directory of the host; "ro", the same below a tmpfs; "squashfs DISK", below a tmpfs, too |
 //!
-//! `/replex/launch` and what goes with it come in an archive of their own ([`launch`](super::launch)).
+//! `/replex/command` and what goes with it come in an archive of their own ([`launch`](super::launch)).
 //!
 //! /init runs `/replex/exec` with standard input from /dev/null, standard output on ttyS1 (raw, byte for byte) and
 //! standard error on the console. Then it waits until both are sent and writes the exit status, 0 to 255, to I/O port

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! The host's file then has no bits for anybody but its owner, who may read and write it. A device, FIFO or socket of the guest's
-//! is an empty regular file on the host. A file without a record is root's, whose ever it is on the host.
+//! is an empty regular file on the host. A file without a record is root's, whosever it is on the host.
 //!
 //! Only regular files and directories can have records, so symbolic links stay root's.
 

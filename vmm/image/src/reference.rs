@@ -34,7 +34,7 @@ impl Reference {
         })
     }
 
-    /// Whether the path looks like an image: a file, or a folder with `index.json` or `manifest.json` and not a whole root.
+    /// Whether the path looks like an image: a file, or a folder with `oci-layout`, `index.json` or `manifest.json`.
     pub fn is_image(&self) -> bool {
         self.path.is_file()
             || ["oci-layout", "index.json", "manifest.json"]

@@ -32,6 +32,8 @@ const CONFFILES: &str = "conffiles";
 const PREINST: &str = "preinst";
 /// The package whose script comes first: it makes /etc/passwd, in which others look users up.
 const FIRST: &str = "base-passwd";
+/// The status of a package that is configured.
+const INSTALLED: &str = "install ok installed";
 /// The file of triggers that are paths.
 const FILE_TRIGGERS: &str = "File";
 
@@ -261,8 +263,15 @@ pub(super) fn installed(available: &str, names: &[&str]) -> String {
         |record: &&str| field(record, "Package").is_some_and(|name| names.contains(&name));
     let records = records(available).filter(is_named);
     records
-        .map(|record| with_status(record, "install ok installed") + "\n")
+        .map(|record| with_status(record, INSTALLED) + "\n")
         .collect()
+}
+
+/// Whether the package `name` is installed, by a database's file "status".
+pub(crate) fn is_installed(status: &str, name: &str) -> bool {
+    records(status).any(|record| {
+        field(record, "Package") == Some(name) && field(record, "Status") == Some(INSTALLED)
+    })
 }
 
 /// The records of a file like Packages.

@@ -21,6 +21,7 @@ use super::{SUITE, updated_apt};
 use crate::error::{FetchError, file_error};
 use crate::progress::{Progress, Stage};
 use database::Database;
+pub(crate) use database::is_installed;
 use unpack::Tree;
 
 /// The architecture in Debian's words.

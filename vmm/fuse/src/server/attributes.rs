@@ -16,7 +16,17 @@ use crate::reply::Reply;
 
 /// Returns the attributes of an inode as the guest sees them, with the guest's numbers of owners.
 pub(super) fn stat(host: &Host, config: &Config, file: impl AsFd) -> Result<Statx, Errno> {
-    let mut stat = host::stat(&file)?;
+    let stat = host::stat(&file)?;
+    shown(host, config, file, stat)
+}
+
+/// Returns the attributes of an inode as the guest sees them; on the host they are `stat`.
+pub(super) fn shown(
+    host: &Host,
+    config: &Config,
+    file: impl AsFd,
+    mut stat: Statx,
+) -> Result<Statx, Errno> {
     if !config.records {
         stat.stx_uid = config.ids.guest_uid(stat.stx_uid);
         stat.stx_gid = config.ids.guest_gid(stat.stx_gid);
@@ -47,15 +57,11 @@ pub(super) fn seen(stat: &Statx) -> abi::fuse_attr {
         nlink: stat.stx_nlink,
         uid: stat.stx_uid,
         gid: stat.stx_gid,
-        rdev: device(stat.stx_rdev_major, stat.stx_rdev_minor),
+        // Linux's number of 32 bits is the lower half (`include/linux/kdev_t.h`, `new_encode_dev`).
+        rdev: fs::makedev(stat.stx_rdev_major, stat.stx_rdev_minor) as u32,
         blksize: stat.stx_blksize,
         flags: 0,
     }
-}
-
-/// Encodes a device number as Linux does in 32 bits (`include/linux/kdev_t.h`, `new_encode_dev`).
-fn device(major: u32, minor: u32) -> u32 {
-    (minor & 0xff) | (major & 0xfff) << 8 | (minor & 0xf_ff00) << 12
 }
 
 /// Returns the mode bits that a file of this kind keeps of `mode`: for all but directories, not setuid and setgid.

@@ -65,18 +65,20 @@ impl Server {
             }
             room -= size;
             any = true;
+            let mut found = None;
             if plus {
                 // An entry that cannot be looked up now is told without attributes, as are "." and "..".
-                let found = Name::new(entry.file_name()).and_then(|name| {
+                let entered = Name::new(entry.file_name()).and_then(|name| {
                     let file = self.host.find(dir, name)?;
                     let stat = stat(&self.host, &self.config, &file)?;
                     enter(&mut self.inodes, &self.config, file, &stat, (node, name))
                 });
+                found = entered.ok();
                 reply.value(&found.unwrap_or_default())?;
             }
-            let kind = match entry.file_type() {
-                FileType::RegularFile if self.config.records => self.recorded_kind(dir, &entry),
-                kind => kind,
+            let kind = match found {
+                Some(found) => FileType::from_raw_mode(found.attr.mode),
+                None => self.kind(dir, &entry),
             };
             append(&entry, kind, reply)?;
         }

@@ -7,7 +7,8 @@ use fuse_abi::linux as abi;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags, Statx};
 use rustix::io::Errno;
 
-use super::attributes::{kept, seen, set_owner, stat};
+use super::attributes::{kept, seen, set_owner, shown, stat};
+use super::records::is_special;
 use super::{Config, Server};
 use crate::cache::Cache;
 use crate::host;
@@ -93,7 +94,7 @@ impl Server {
     ) -> Result<(), Errno> {
         let dir = self.inodes.file(&self.host, header.node)?;
         fs::symlinkat(target, &dir, name.as_c_str())?;
-        self.reply_made(header, name, 0o777, reply)
+        self.reply_made(header, name, (0o777, 0), reply)
     }
 
     /// Makes a directory.
@@ -110,10 +111,11 @@ impl Server {
             name.as_c_str(),
             self.first_mode(FileType::Directory, mode),
         )?;
-        self.reply_made(header, name, mode, reply)
+        self.reply_made(header, name, (mode, 0), reply)
     }
 
-    /// Makes a regular file, FIFO or socket; devices are refused where no records are kept.
+    /// Makes a regular file, FIFO, socket or device. Where records are kept, an empty regular file stands for those that are not
+    /// regular; elsewhere devices are refused.
     pub(super) fn make_node(
         &mut self,
         header: &Header,
@@ -123,42 +125,40 @@ impl Server {
     ) -> Result<(), Errno> {
         let dir = self.inodes.file(&self.host, header.node)?;
         let kind = FileType::from_raw_mode(mode);
-        if self.config.records {
-            let entry = self.make_recorded(header, &dir, name, (mode, device))?;
-            return self.reply_entry(entry, reply);
-        }
+        let first = self.first_mode(kind, mode);
+        let is_file = kind == FileType::RegularFile || self.config.records && is_special(kind);
         match kind {
-            FileType::RegularFile => {
-                self.host
-                    .create(&dir, name, OFlags::WRONLY, kept(kind, mode))?;
+            _ if is_file => {
+                self.host.create(&dir, name, OFlags::WRONLY, first)?;
             }
             FileType::Fifo | FileType::Socket => {
-                fs::mknodat(&dir, name.as_c_str(), kind, kept(kind, mode), 0)?;
+                fs::mknodat(&dir, name.as_c_str(), kind, first, 0)?;
             }
             FileType::CharacterDevice | FileType::BlockDevice => return Err(Errno::PERM),
             _ => return Err(Errno::INVAL),
         }
-        self.reply_made(header, name, mode, reply)
+        self.reply_made(header, name, (mode, device), reply)
     }
 
-    /// Gives an entry that has just been made the mode and the owner that it should have, and tells the guest of it.
+    /// Gives an entry that has just been made with this mode and device number the attributes that it should have, and tells the
+    /// guest of it.
     fn reply_made(
         &mut self,
         header: &Header,
         name: Name<'_>,
-        mode: u32,
+        made: (u32, u32),
         reply: &mut Reply<'_>,
     ) -> Result<(), Errno> {
         let dir = self.inodes.file(&self.host, header.node)?;
         let file = self.host.find(&dir, name)?;
-        let stat = self.settle(header, &dir, &file, mode)?;
+        let stat = self.settle(header, &dir, &file, made)?;
         let place = (header.node, name);
         let entry = enter(&mut self.inodes, &self.config, file, &stat, place)?;
         self.reply_entry(entry, reply)
     }
 
-    /// Gives a new file in `dir` the mode and the owner that it should have, and returns its attributes as the
-    /// guest sees them.
+    /// Gives a new file in `dir` the mode, the owner and, where records are kept, the device number that it should have, and
+    /// returns its attributes as the guest sees them.
     ///
     /// The guest's umask has been applied by the guest; this process's must not show. If the process may give files away,
     /// the owner is who asked; otherwise it is this process's user, whoever asked.
@@ -167,10 +167,10 @@ impl Server {
         header: &Header,
         dir: impl AsFd,
         file: impl AsFd,
-        mode: u32,
+        (mode, device): (u32, u32),
     ) -> Result<Statx, Errno> {
         if self.config.records {
-            return self.record_new(header, dir, file, (mode, 0));
+            return self.record_new(header, dir, file, (mode, device));
         }
         let mut stat = host::stat(&file)?;
         let kind = FileType::from_raw_mode(stat.stx_mode.into());
@@ -192,9 +192,7 @@ impl Server {
         if changed {
             stat = host::stat(&file)?;
         }
-        stat.stx_uid = self.config.ids.guest_uid(stat.stx_uid);
-        stat.stx_gid = self.config.ids.guest_gid(stat.stx_gid);
-        Ok(stat)
+        shown(&self.host, &self.config, file, stat)
     }
 
     /// Makes one more entry for an inode.

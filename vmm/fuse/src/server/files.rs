@@ -123,7 +123,7 @@ impl Server {
             {
                 Ok(file) => {
                     let inode = self.host.reopen(&file, OFlags::PATH)?;
-                    let stat = self.settle(header, &dir, &inode, mode)?;
+                    let stat = self.settle(header, &dir, &inode, (mode, 0))?;
                     let entry = enter(&mut self.inodes, &self.config, inode, &stat, place)?;
                     let flags = self.caching(entry.nodeid, &file);
                     (entry, flags.map(|flags| (file, flags)))

@@ -3,12 +3,11 @@
 use std::os::fd::AsFd;
 
 use fuse_abi::linux as abi;
-use rustix::fs::{FileType, Mode, OFlags, RawDirEntry, Statx};
+use rustix::fs::{self, FileType, Mode, RawDirEntry, Statx};
 use rustix::io::Errno;
 
 use super::Server;
-use super::attributes::{kept, stat};
-use super::entries::enter;
+use super::attributes::{kept, shown, stat};
 use crate::host;
 use crate::name::Name;
 use crate::record::Record;
@@ -37,7 +36,8 @@ impl Server {
         wanted: &abi::fuse_setattr_in,
     ) -> Result<(), Errno> {
         let has = |bits| wanted.valid & bits != 0;
-        let mut record = Record::of(&stat(&self.host, &self.config, &file)?);
+        let stat = host::stat(&file)?;
+        let mut record = Record::of(&shown(&self.host, &self.config, &file, stat)?);
         // All ones mean "leave it", as on the host.
         if has(abi::FATTR_UID) && wanted.uid != u32::MAX {
             record.uid = wanted.uid;
@@ -48,27 +48,7 @@ impl Server {
         if has(abi::FATTR_MODE) {
             record.mode = wanted.mode & 0o7777;
         }
-        record.store(&self.host, &file, &host::stat(&file)?, true)
-    }
-
-    /// Makes a file of any kind but directories and links, for which an empty regular file stands.
-    pub(super) fn make_recorded(
-        &mut self,
-        header: &Header,
-        dir: impl AsFd,
-        name: Name<'_>,
-        (mode, device): (u32, u32),
-    ) -> Result<abi::fuse_entry_out, Errno> {
-        let kind = FileType::from_raw_mode(mode);
-        if kind != FileType::RegularFile && !is_special(kind) {
-            return Err(Errno::INVAL);
-        }
-        let first = self.first_mode(kind, mode);
-        let file = self.host.create(&dir, name, OFlags::WRONLY, first)?;
-        let file = self.host.reopen(file, OFlags::PATH)?;
-        let stat = self.record_new(header, dir, &file, (mode, device))?;
-        let place = (header.node, name);
-        enter(&mut self.inodes, &self.config, file, &stat, place)
+        record.store(&self.host, &file, &stat, true)
     }
 
     /// Gives a new file in `dir` the owner, the mode and the device number that it should have, and returns its attributes as the
@@ -92,7 +72,8 @@ impl Server {
             FileType::Directory if group.is_some() => record.mode |= Mode::SGID.as_raw_mode(),
             FileType::RegularFile if is_special(FileType::from_raw_mode(mode)) => {
                 record.kind = FileType::from_raw_mode(mode);
-                record.device = numbers(device);
+                let device = device.into();
+                record.device = (fs::major(device), fs::minor(device));
             }
             _ => {}
         }
@@ -108,8 +89,12 @@ impl Server {
         Ok(mode.contains(Mode::SGID).then_some(stat.stx_gid))
     }
 
-    /// Returns the kind of an entry that is a regular file on the host.
-    pub(super) fn recorded_kind(&self, dir: impl AsFd, entry: &RawDirEntry<'_>) -> FileType {
+    /// Returns the kind of an entry as the guest sees it: for a regular file on the host, a record may tell another.
+    pub(super) fn kind(&self, dir: impl AsFd, entry: &RawDirEntry<'_>) -> FileType {
+        let kind = entry.file_type();
+        if kind != FileType::RegularFile || !self.config.records {
+            return kind;
+        }
         let found = Name::new(entry.file_name())
             .and_then(|name| self.host.find(dir, name))
             .and_then(|file| stat(&self.host, &self.config, file));
@@ -120,16 +105,9 @@ impl Server {
 }
 
 /// Returns whether an empty regular file stands for a file of this kind.
-fn is_special(kind: FileType) -> bool {
+pub(super) fn is_special(kind: FileType) -> bool {
     matches!(
         kind,
         FileType::Fifo | FileType::Socket | FileType::CharacterDevice | FileType::BlockDevice
     )
-}
-
-/// Decodes a device number of 32 bits (Linux `include/linux/kdev_t.h`, `new_decode_dev`) into major and minor.
-fn numbers(device: u32) -> (u32, u32) {
-    let major = device >> 8 & 0xfff;
-    let minor = device & 0xff | device >> 12 & 0xf_ff00;
-    (major, minor)
 }

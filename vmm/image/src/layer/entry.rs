@@ -2,6 +2,8 @@
 
 use std::io::{self, Read};
 
+use rustix::fs::makedev;
+
 use super::pax::Pax;
 use super::{Root, layer_fault};
 use crate::error::Fault;
@@ -70,10 +72,7 @@ impl<R: Read> Entry<'_, R> {
                 let linked = root.tree.link(&self.name, &target);
                 return linked.map_err(|fault| self.fault(fault));
             }
-            // The oldest format has no type for directories.
-            Type::Regular if self.name.ends_with(b"/") => None,
-            Type::Directory => None,
-            Type::Regular | Type::Continuous | Type::GNUSparse => None,
+            Type::Directory | Type::Regular | Type::Continuous | Type::GNUSparse => None,
             Type::Symlink => Some(Leaf::Symlink(self.target(TARGET_BYTES)?.into())),
             Type::Char => Some(Leaf::CharDevice(self.device()?)),
             Type::Block => Some(Leaf::BlockDevice(self.device()?)),
@@ -83,6 +82,7 @@ impl<R: Read> Entry<'_, R> {
                 return Err(self.fault(format!("its type '{letter}' is not supported")));
             }
         };
+        // The oldest format has no type for directories.
         let is_directory = header_type == Type::Directory || self.name.ends_with(b"/");
         let meta = self.meta(root)?;
         let put = match leaf {
@@ -157,7 +157,8 @@ impl<R: Read> Entry<'_, R> {
         if major >= 1 << 12 || minor >= 1 << 20 {
             return Err(self.fault(format!("its device {major}:{minor} is out of range")));
         }
-        Ok(minor & 0xff | major << 8 | (minor & !0xff) << 12)
+        // In range, the number's upper half is 0.
+        Ok(makedev(major, minor) as u32)
     }
 
     /// Moves the content of a file to the spool.

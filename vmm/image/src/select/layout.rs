@@ -76,8 +76,8 @@ impl Search<'_> {
         depth: usize,
     ) -> Result<(), Fault> {
         let mut names = names_of(descriptor);
-        // All images below an index have its names.
         names.retain(|name| name.len() <= PATH_BYTES);
+        // All images below an index have its names.
         names.extend_from_slice(inherited);
         match descriptor.media_type() {
             media_type if is(media_type, &MediaType::ImageIndex, DOCKER_INDEX) => {

@@ -6,7 +6,7 @@ pub(super) fn normal(name: &[u8]) -> Option<Vec<u8>> {
     resolve(&[], name, false)
 }
 
-/// The name that a link's target has, seen from `folder`; `None` if it is outside the archive.
+/// The name of what the link `member` leads to; `None` if that is outside the archive.
 pub(super) fn link_target(member: &[u8], target: &[u8]) -> Option<Vec<u8>> {
     if target.starts_with(b"/") {
         return None;

@@ -81,9 +81,10 @@ impl Tree {
         };
         match &self.node(node).kind {
             Kind::Directory(_) => {
-                if parents == Parents::Make {
-                    self.directory_mut(here)
-                        .insert(name.into(), Child { node, layer });
+                if parents == Parents::Make
+                    && let Some(child) = self.directory_mut(here).get_mut(name)
+                {
+                    child.layer = layer;
                 }
                 Ok(Step::Into(node))
             }
