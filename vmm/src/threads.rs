@@ -1,5 +1,5 @@
-//! [`Threads`]: how the threads begin that a machine has beside its own, one for each disk, directory and network card, and one
-//! for gdb.
+//! [`Threads`]: how the threads begin that a machine has beside its own, one for each disk, directory and network card, one for
+//! each direction of a console's port, and one for gdb.
 
 use std::{
     fmt, io,

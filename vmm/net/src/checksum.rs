@@ -1,6 +1,9 @@
 //! [`Checksum`]: the state of the checksum of TCP or UDP in a frame; and who computes which.
 
-use smoltcp::phy::{self, ChecksumCapabilities};
+use smoltcp::{
+    phy::{self, ChecksumCapabilities},
+    wire::checksum,
+};
 
 /// The wire cannot damage a frame: checksums are computed for the guest, which checks them, but its own are not checked. Those
 /// of TCP are left to the guest, see [`Checksum::Partial`].
@@ -38,7 +41,7 @@ impl Checksum {
         let Some(segment) = frame.get_mut(usize::from(start)..) else {
             return;
         };
-        let sum = !sum(segment);
+        let sum = !checksum::data(segment);
         let field = usize::from(field);
         if let Some(field) = segment.get_mut(field..field + 2) {
             // A UDP checksum of 0 would mean that there is none; 0xffff is as good in both protocols (RFC 768, Fields).
@@ -48,53 +51,9 @@ impl Checksum {
     }
 }
 
-/// The ones' complement sum of big-endian words of 16 bits (RFC 1071), the last one filled up with zero.
-pub(crate) fn sum(bytes: &[u8]) -> u16 {
-    let (words, rest) = bytes.as_chunks::<4>();
-    // The sum of words of any width is congruent modulo 0xffff; 2^32 words of 32 bits do not overflow.
-    let mut sum: u64 = words
-        .iter()
-        .map(|word| u64::from(u32::from_be_bytes(*word)))
-        .sum();
-    let mut last = [0; 4];
-    last[..rest.len()].copy_from_slice(rest);
-    sum += u64::from(u32::from_be_bytes(last));
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    sum as u16
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// The sum as RFC 1071, 4.1 "C", computes it.
-    fn by_words(bytes: &[u8]) -> u16 {
-        let mut sum = 0u32;
-        for word in bytes.chunks(2) {
-            let word = u16::from_be_bytes([word[0], word.get(1).copied().unwrap_or(0)]);
-            sum += u32::from(word);
-            sum = (sum & 0xffff) + (sum >> 16);
-        }
-        sum as u16
-    }
-
-    #[test]
-    fn sums_are_those_of_words() {
-        // RFC 1071, 3. Numerical Examples.
-        let example = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
-        assert_eq!(sum(&example), 0xddf2);
-        for seed in 0..200 {
-            let mut random = fastrand::Rng::with_seed(seed);
-            let len = random.usize(..if seed < 100 { 20 } else { 70_000 });
-            let fill = random.bool();
-            let bytes: Vec<u8> = (0..len)
-                .map(|_| if fill { 0xff } else { random.u8(..) })
-                .collect();
-            assert_eq!(sum(&bytes), by_words(&bytes), "seed {seed}");
-        }
-    }
 
     #[test]
     fn completed_sums_verify() {
@@ -104,7 +63,7 @@ mod tests {
             start: 34,
             field: 16,
         };
-        let before = sum(&frame[34..]);
+        let before = checksum::data(&frame[34..]);
         partial.complete(&mut frame);
         // The field held 0x1234, now the complement of everything: together they are -0.
         assert_eq!(before, !u16::from_be_bytes([frame[50], frame[51]]));

@@ -6,7 +6,7 @@ use smoltcp::wire::{IPV4_HEADER_LEN, IPV6_HEADER_LEN, IpProtocol, IpRepr, Ipv4Pa
 use crate::checksum::checksums;
 
 /// The length in bytes of the fragment header of IPv6.
-const FRAGMENT_HEADER: usize = 8;
+pub(crate) const FRAGMENT_HEADER: usize = 8;
 
 /// A fragment of a packet: its place in the payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

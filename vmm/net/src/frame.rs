@@ -1,19 +1,18 @@
-//! Frames: [`Datagram`], an IP packet from the guest, and [`Egress`], the way to it.
+//! Frames: [`Datagram`], an IP packet of the guest's or for it, and [`Egress`], the way to it.
 
 use std::net::{IpAddr, SocketAddr};
 
 use smoltcp::{
     phy::ChecksumCapabilities,
     wire::{
-        ETHERNET_HEADER_LEN, EthernetAddress, EthernetFrame, EthernetProtocol, IPV6_HEADER_LEN,
-        IpProtocol, IpRepr, Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr, UDP_HEADER_LEN, UdpPacket,
-        UdpRepr,
+        ETHERNET_HEADER_LEN, EthernetAddress, EthernetFrame, EthernetProtocol, IpProtocol, IpRepr,
+        Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr, UDP_HEADER_LEN, UdpPacket, UdpRepr, checksum,
     },
 };
 
 use crate::{
     addresses::GATEWAY_MAC,
-    checksum::{Checksum, checksums, sum},
+    checksum::{Checksum, checksums},
     fragments,
     wire::Wire,
 };
@@ -24,9 +23,10 @@ const TCP_CHECKSUM: u16 = 16;
 /// The largest payload in bytes of a datagram in an IPv4 packet.
 const MAX_PAYLOAD_V4: usize = 65535 - 20 - 8;
 
-/// A whole IP packet from the guest.
+/// A whole IP packet of the guest's or for it.
 #[derive(Clone, Copy)]
 pub(crate) struct Datagram<'a> {
+    /// The sender.
     pub(crate) mac: EthernetAddress,
     pub(crate) source: IpAddr,
     pub(crate) destination: IpAddr,
@@ -224,22 +224,17 @@ impl Egress<'_> {
 /// Puts the sum over the pseudo header where the checksum of a TCP segment belongs (RFC 9293, 3.1 Header Format; RFC 8200, 8.1
 /// Upper-Layer Checksums). Other packets are complete.
 fn begin_checksum(ethertype: EthernetProtocol, packet: &mut [u8]) -> Checksum {
-    let (protocol, addresses, header) = match (ethertype, &*packet) {
-        (EthernetProtocol::Ipv4, [first, .., _]) if packet.len() >= 20 => {
-            (packet[9], &packet[12..20], usize::from(first & 0xf) * 4)
-        }
-        (EthernetProtocol::Ipv6, _) if packet.len() >= IPV6_HEADER_LEN => {
-            (packet[6], &packet[8..40], IPV6_HEADER_LEN)
-        }
-        _ => return Checksum::Complete,
+    let Some(segment) = Datagram::parse(GATEWAY_MAC, ethertype, packet) else {
+        return Checksum::Complete;
     };
+    let len = segment.payload.len();
+    let header = segment.packet.len() - len;
     let at = header + usize::from(TCP_CHECKSUM);
-    if IpProtocol::from(protocol) != IpProtocol::Tcp || packet.len() < at + 2 {
+    if segment.protocol != IpProtocol::Tcp || packet.len() < at + 2 {
         return Checksum::Complete;
     }
-    let rest = u32::from(protocol) + (packet.len() - header) as u32;
-    let both = u32::from(sum(addresses)) + rest;
-    let pseudo = sum(&both.to_be_bytes());
+    let (source, destination) = (segment.source.into(), segment.destination.into());
+    let pseudo = checksum::pseudo_header(&source, &destination, IpProtocol::Tcp, len as u32);
     packet[at..at + 2].copy_from_slice(&pseudo.to_be_bytes());
     Checksum::Partial {
         start: (ETHERNET_HEADER_LEN + header) as u16,

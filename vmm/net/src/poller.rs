@@ -53,12 +53,12 @@ pub(crate) struct Readiness {
     pub(crate) writable: bool,
 }
 
-/// Wakes a gateway that waits, from any thread.
+/// Wakes a [`crate::Backend`] that waits, from any thread.
 #[derive(Clone, Debug)]
 pub struct Waker(Arc<EventFd>);
 
 impl Waker {
-    /// Ends the gateway's wait, or the next one if it does not wait now.
+    /// Ends the far end's wait, or the next one if it does not wait now.
     pub fn wake(&self) {
         // Nobody reads the counter; it takes 2^64 - 2 calls to fill it.
         let _ = self.0.write(1);

@@ -11,6 +11,8 @@ use smoltcp::wire::{
     EthernetProtocol, IPV4_HEADER_LEN, IPV6_HEADER_LEN, IpProtocol, Ipv4Packet, Ipv6Packet,
 };
 
+use crate::fragments::FRAGMENT_HEADER;
+
 /// The number of packets of which fragments are kept. The oldest one makes room for another.
 const MAX_PACKETS: usize = 16;
 
@@ -19,9 +21,6 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The largest payload of a packet in bytes.
 const MAX_PAYLOAD: usize = 65535;
-
-/// The length in bytes of the fragment header of IPv6.
-const FRAGMENT_HEADER: usize = 8;
 
 /// The packet that a fragment belongs to.
 type Key = (IpAddr, IpAddr, u8, u32);

@@ -11,7 +11,7 @@
 //! * [`confine`] leaves the calling thread the system calls of a [`Policy`]: a table for each kind of thread. Calls that harmless
 //!   code makes and can do without, such as opening files to name the functions of a backtrace, fail with EPERM. Every other call
 //!   raises SIGSYS, and [`catch_violations`] ends the process with a message.
-//! * [`Support`] says what of this the host has. Both work for ordinary users and in containers.
+//! * [`Support`] says what of this the host has. Landlock and seccomp filters work for ordinary users and in containers.
 //!
 //! All threads share their memory. So whoever controls one thread may come to control others, and has at most the rights of all
 //! threads together; of a machine without network and shared directories no thread can open a file or a socket.

@@ -4,9 +4,7 @@
 //!   00 00 00 2a  42 bytes │ 00 00 05 dc  1500 bytes │ …
 //! ```
 
-use std::ops::RangeInclusive;
-
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use thiserror::Error;
 
@@ -37,9 +35,12 @@ pub(super) fn push(frame: &[u8], bytes: &mut Vec<u8>) {
 /// Bytes that were read, in which whole frames are found.
 #[derive(Debug, Default)]
 pub(super) struct Input {
+    /// The bytes, and room for more, which is not cleared again for each read.
     bytes: Vec<u8>,
     /// The bytes before this were taken.
     taken: usize,
+    /// The bytes before this were read.
+    filled: usize,
 }
 
 impl Input {
@@ -48,14 +49,15 @@ impl Input {
         &mut self,
         read: impl FnOnce(&mut [u8]) -> Result<usize, E>,
     ) -> Result<usize, E> {
-        self.bytes.drain(..self.taken);
+        self.bytes.copy_within(self.taken..self.filled, 0);
+        self.filled -= self.taken;
         self.taken = 0;
-        let present = self.bytes.len();
-        self.bytes.resize(present + CHUNK, 0);
-        let read = read(&mut self.bytes[present..]);
-        self.bytes
-            .truncate(present + read.as_ref().map_or(0, |read| *read));
-        read
+        if self.bytes.len() < self.filled + CHUNK {
+            self.bytes.resize(self.filled + CHUNK, 0);
+        }
+        let read = read(&mut self.bytes[self.filled..][..CHUNK])?;
+        self.filled += read;
+        Ok(read)
     }
 
     /// Whether the next frame is there as a whole.
@@ -80,12 +82,13 @@ impl Input {
 
     /// The place of the next frame.
     fn find(&self) -> Result<Option<Range<usize>>, BadLength> {
-        let Some((length, rest)) = self.bytes[self.taken..].split_first_chunk::<LENGTH>() else {
+        let present = &self.bytes[self.taken..self.filled];
+        let Some((length, rest)) = present.split_first_chunk::<LENGTH>() else {
             return Ok(None);
         };
         let length = u32::from_be_bytes(*length);
         let len = length as usize;
-        if !(SHORTEST..=LONGEST).contains(&len) {
+        if !LENGTHS.contains(&len) {
             return Err(BadLength(length));
         }
         let start = self.taken + LENGTH;

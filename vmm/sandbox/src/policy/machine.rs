@@ -29,18 +29,12 @@ const KMOD: &[Condition] = &[has(1, 0xfff0, 0x5240)];
 const RUN: &[Call] = &[
     Call::only(
         libc::SYS_ioctl,
-        &[
-            TERMINAL[0],
-            TERMINAL[1],
-            TERMINAL[2],
-            TERMINAL[3],
-            TERMINAL[4],
-            TERMINAL[5],
-            TERMINAL[6],
-            TERMINAL[7],
-            TERMINAL[8],
-            KMOD,
-        ],
+        &const {
+            let mut requests = [KMOD; TERMINAL.len() + 1];
+            let (terminal, _) = requests.split_at_mut(TERMINAL.len());
+            terminal.copy_from_slice(&TERMINAL);
+            requests
+        },
     ),
     // Answers to gdb, over a connection that its thread has accepted.
     Call::only(libc::SYS_sendto, &[&[is_null(4)]]),

@@ -131,6 +131,15 @@ mod tests {
     }
 
     #[test]
+    fn every_call_has_a_name() {
+        for policy in ALL {
+            for call in policy.allowed().chain(policy.refused()) {
+                assert_ne!(name_of(call.number), "unknown", "{}", call.number);
+            }
+        }
+    }
+
+    #[test]
     fn nobody_may_execute_trace_or_load() {
         for number in [
             libc::SYS_execve,

@@ -97,10 +97,12 @@ impl VirtioDevices {
 
     /// Linux's modules with the drivers, each once, in an order in which they can be loaded.
     pub fn linux_modules(&self) -> Vec<&'static str> {
-        let mut modules = Vec::new();
-        let drivers = self.0.iter().filter_map(|(_, device)| driver(&**device));
-        for module in [TRANSPORT].into_iter().chain(drivers) {
-            if !modules.contains(&module) && !self.is_empty() {
+        if self.is_empty() {
+            return Vec::new();
+        }
+        let mut modules = vec![TRANSPORT];
+        for module in self.0.iter().filter_map(|(_, device)| driver(&**device)) {
+            if !modules.contains(&module) {
                 modules.push(module);
             }
         }

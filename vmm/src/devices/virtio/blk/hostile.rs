@@ -3,9 +3,8 @@
 //! A fixed seed by default; `REPLEX_FUZZ_SECONDS=600` goes on for that long, with new seeds, and `REPLEX_FUZZ_SEED=0x…` repeats one.
 
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
 };
 
 use fastrand::Rng;
@@ -16,6 +15,7 @@ use super::{
     image::Image,
     refcounts,
 };
+use crate::devices::virtio::tests::fuzz::more_seeds;
 
 /// The size of the disks.
 const SIZE: u64 = 1 << 20;
@@ -196,27 +196,12 @@ fn folder() -> (tempfile::TempDir, PathBuf) {
 #[test]
 fn hostile_images_are_refused_or_written() {
     let (_folder, path) = folder();
-    if let Ok(seed) = env::var("REPLEX_FUZZ_SEED") {
-        let digits = seed.trim_start_matches("0x");
-        fuzz(u64::from_str_radix(digits, 16).unwrap(), &path);
-    }
     let outcomes = fuzz(13, &path);
     println!("{outcomes:?}");
     assert!(outcomes.refused > 50 && outcomes.opened > 50 && outcomes.written > 50);
-    let Ok(seconds) = env::var("REPLEX_FUZZ_SECONDS") else {
-        return;
-    };
-    let (start, length) = (
-        Instant::now(),
-        Duration::from_secs(seconds.parse().unwrap()),
-    );
-    let mut images = 0;
-    while start.elapsed() < length {
-        let seed = fastrand::u64(..);
-        println!("seed {seed:#x}, {images} images so far");
+    more_seeds(|seed| {
         fuzz(seed, &path);
-        images += IMAGES;
-    }
+    });
 }
 
 /// An allocator that finds no refcount block for cluster 0 puts one there, where an entry of 0 leads: to nowhere.

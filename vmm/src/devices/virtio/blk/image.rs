@@ -162,11 +162,13 @@ fn open_format(
     mode: Mode,
 ) -> io::Result<FormatAccess<Ordered>> {
     let write = mode == Mode::Write;
-    if write && format == DiskFormat::Qcow2 {
-        refcounts::check(&file)?;
-    }
+    // What a raw image holds is the guest's business, even if it looks like another image.
+    let l1_table = match write && format == DiskFormat::Qcow2 {
+        true => refcounts::check(&file)?,
+        false => 0..0,
+    };
     let options = StorageOpenOptions::new().write(write).filename(path);
-    let file = Ordered::new(file, options, format)?;
+    let file = Ordered::new(file, options, l1_table)?;
     Ok(match format {
         DiskFormat::Raw => {
             let raw = Raw::builder(file).write(write);
@@ -183,7 +185,7 @@ fn open_format(
 fn overlay(below: FormatAccess<Ordered>) -> io::Result<FormatAccess<Ordered>> {
     let temporary = || {
         let options = StorageOpenOptions::new().write(true);
-        Ordered::new(tempfile::tempfile()?, options, DiskFormat::Qcow2)
+        Ordered::new(tempfile::tempfile()?, options, 0..0)
     };
     let created = Qcow2::<Ordered>::create_builder(temporary()?).size(below.size());
     let overlay = created.create_open(DenyImplicitOpenGate::default(), |file| {
@@ -255,7 +257,7 @@ impl Below {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
         }
         let options = StorageOpenOptions::new().filename(&path);
-        Ordered::new(open_locked(&path, Mode::Read)?, options, DiskFormat::Qcow2)
+        Ordered::new(open_locked(&path, Mode::Read)?, options, 0..0)
     }
 }
 

@@ -23,8 +23,6 @@ use imago::{
 };
 use parking_lot::Mutex;
 
-use super::{config::DiskFormat, refcounts::l1_table};
-
 /// An image file in imago's hands.
 #[derive(Debug)]
 pub struct Ordered {
@@ -36,17 +34,13 @@ pub struct Ordered {
 }
 
 impl Ordered {
-    /// Takes an open file, whose content has `format`.
+    /// Takes an open file, in which an L1 table is at `l1_table`, empty if there is none that is written.
     ///
     /// # Errors
-    /// If the file cannot be read.
-    pub fn new(file: File, options: StorageOpenOptions, format: DiskFormat) -> io::Result<Self> {
+    /// If the host refuses another descriptor of the file, or to tell its size.
+    pub fn new(file: File, options: StorageOpenOptions, l1_table: Range<u64>) -> io::Result<Self> {
         Ok(Self {
-            // What a raw image holds is the guest's business, even if it looks like another image.
-            l1_table: match format {
-                DiskFormat::Raw => 0..0,
-                DiskFormat::Qcow2 => l1_table(&file)?,
-            },
+            l1_table,
             file: file.try_clone()?,
             stored: Stored::from_open_file(file, options)?,
             waiting: Mutex::default(),

@@ -57,29 +57,20 @@ struct Block {
     used: Vec<u16>,
 }
 
-/// Checks the image in `file`. One that imago refuses by its header passes.
+/// Checks the image in `file`, and returns the place of its L1 table. One that imago refuses by its header passes, with none.
 ///
 /// # Errors
 /// If the image must not be written, or cannot be read.
-pub fn check(file: &File) -> io::Result<()> {
+pub fn check(file: &File) -> io::Result<Range<u64>> {
     let Some(header) = Header::read(file)? else {
-        return Ok(());
+        return Ok(0..0);
     };
     if header.l1_entries < header.needed_l1_entries() {
         return Err(invalid("its L1 table is too small for its size"));
     }
-    Walk::new(file, header)?.all()
-}
-
-/// The place of an image's L1 table in `file`, if it is a qcow2 image.
-///
-/// # Errors
-/// If the file cannot be read.
-pub fn l1_table(file: &File) -> io::Result<Range<u64>> {
-    let header = Header::read(file)?;
-    Ok(header.map_or(0..0, |header| {
-        header.l1_offset..header.l1_offset.saturating_add(8 * header.l1_entries)
-    }))
+    let l1_table = header.l1_offset..header.l1_offset.saturating_add(8 * header.l1_entries);
+    Walk::new(file, header)?.all()?;
+    Ok(l1_table)
 }
 
 impl Header {

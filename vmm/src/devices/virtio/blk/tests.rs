@@ -361,6 +361,35 @@ fn names_and_contents_agree() {
     assert!(error.unwrap().to_string().contains("none: "));
 }
 
+/// A guest may write anything to a raw disk, also what would be an image's header to the next machine that has the disk.
+#[test]
+fn a_raw_disk_that_looks_like_a_qcow2_image_holds_what_is_written() {
+    let (folder, _) = image();
+    let path = folder.path().join("raw.img");
+    qcow2(&path, "disk.img");
+    let file = fs::File::options().read(true).write(true).open(&path);
+    let file = file.unwrap();
+    file.set_len(SECTORS * SECTOR).unwrap();
+    let mut l1_offset = [0; 8];
+    file.read_exact_at(&mut l1_offset, 40).unwrap();
+    let l1_sector = u64::from_be_bytes(l1_offset) / SECTOR;
+    assert!((1..SECTORS - 4).contains(&l1_sector));
+    let mut config = DiskConfig::new(&path);
+    config.format = Some(DiskFormat::Raw);
+    let mut rig = Rig::new(&config, FEATURES);
+    let mut expected = rig.read(l1_sector - 1, 5 * 512);
+    // The first two begin where the L1 table would, the last one before it.
+    for (at, sectors, byte) in [(1, 2, 1), (1, 1, 2), (2, 2, 3), (0, 2, 4)] {
+        let data = vec![byte; sectors * 512];
+        assert_eq!(rig.write(l1_sector - 1 + at as u64, &data), OK);
+        expected[at * 512..][..data.len()].copy_from_slice(&data);
+        assert!(rig.read(l1_sector - 1, 5 * 512) == expected, "{byte}");
+    }
+    drop(rig);
+    let mut rig = Rig::new(&config, FEATURES);
+    assert!(rig.read(l1_sector - 1, 5 * 512) == expected);
+}
+
 #[test]
 fn requests_without_header_or_status_need_a_reset() {
     let (_folder, path) = image();

@@ -200,10 +200,10 @@ impl ConsoleHandle {
     pub fn drain(&self, patience: Duration) -> bool {
         let deadline = Instant::now().checked_add(patience);
         let drains = self.drains.get();
-        drains.into_iter().flatten().all(|drain| {
-            let rest = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            drain.wait(rest.unwrap_or(Duration::MAX))
-        })
+        drains
+            .into_iter()
+            .flatten()
+            .all(|drain| drain.wait(deadline))
     }
 }
 

@@ -14,7 +14,7 @@ use std::{
     os::fd::{AsFd, OwnedFd},
     sync::Arc,
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -123,9 +123,8 @@ impl Output {
 }
 
 impl Drain {
-    /// Waits until all that the guest has sent is written, for `patience` at most. Returns whether it is.
-    pub fn wait(&self, patience: Duration) -> bool {
-        let deadline = Instant::now().checked_add(patience);
+    /// Waits until all that the guest has sent is written, or `deadline` has come. Returns whether it is.
+    pub fn wait(&self, deadline: Option<Instant>) -> bool {
         let mut state = self.0.state.lock();
         loop {
             state.fill(&self.0.queue);

@@ -4,7 +4,7 @@
 //! `REPLEX_FUZZ_SEED=0x…` repeats one, as far as the device's thread comes at the same times.
 
 use std::{
-    env, fs,
+    fs,
     io::{Read, Write},
     os::unix::net::UnixListener,
     path::Path,
@@ -15,9 +15,12 @@ use std::{
 use fuse::{Config, Server};
 use sbe::Width;
 
-use super::driver::{
-    BASE, DRIVER_OK, Descriptor, Driver, INDIRECT, ISR, NEEDS_RESET, NEXT, NOTIFY, RAM, STATUS,
-    VERSION_1, WRITE,
+use super::{
+    driver::{
+        BASE, DRIVER_OK, Descriptor, Driver, INDIRECT, ISR, NEEDS_RESET, NEXT, NOTIFY, RAM, STATUS,
+        VERSION_1, WRITE,
+    },
+    fuzz::more_seeds,
 };
 use crate::devices::virtio::{Disk, Fs, Net, Rng, VirtioDevice};
 
@@ -156,16 +159,21 @@ impl Fuzzer<'_> {
         if !self.driver.negotiate(VERSION_1 | rings | own) {
             return false;
         }
+        self.place_queues();
+        true
+    }
+
+    /// Places the queues with cleared rings and tables, and lets the device begin.
+    fn place_queues(&mut self) {
         for queue in 0..self.kind.queues {
             let base = RINGS + STRIDE * u64::from(queue);
             self.driver
                 .store(base, &vec![0; (TABLES + 0x1000) as usize]);
             let places = [base, base + AVAILABLE, base + USED];
             self.driver.place_queue_at(queue, SIZE, places);
-            self.available[usize::from(queue)] = 0;
         }
+        self.available.fill(0);
         self.driver.write(STATUS, Width::Byte, DRIVER_OK);
-        true
     }
 
     fn step(&mut self) {
@@ -224,14 +232,7 @@ impl Fuzzer<'_> {
         let (readable, room, queue) = self.kind.request;
         self.driver.pci_write(BAR, BASE.into());
         assert!(self.driver.negotiate(VERSION_1), "seed {seed:#x}");
-        for number in 0..self.kind.queues {
-            let base = RINGS + STRIDE * u64::from(number);
-            self.driver
-                .store(base, &vec![0; (TABLES + 0x1000) as usize]);
-            let places = [base, base + AVAILABLE, base + USED];
-            self.driver.place_queue_at(number, SIZE, places);
-        }
-        self.driver.write(STATUS, Width::Byte, DRIVER_OK);
+        self.place_queues();
         self.driver.store(BUFFERS, readable);
         for number in 0..self.kind.queues {
             let base = RINGS + STRIDE * u64::from(number);
@@ -283,22 +284,7 @@ fn fuzz(kind: &Kind) {
     for seed in 0..4 {
         drive(kind, seed);
     }
-    if let Ok(seed) = env::var("REPLEX_FUZZ_SEED") {
-        drive(
-            kind,
-            u64::from_str_radix(seed.trim_start_matches("0x"), 16).unwrap(),
-        );
-    }
-    let Ok(seconds) = env::var("REPLEX_FUZZ_SECONDS") else {
-        return;
-    };
-    let length = Duration::from_secs(seconds.parse().unwrap());
-    let (start, mut rounds) = (Instant::now(), 0);
-    while start.elapsed() < length {
-        drive(kind, fastrand::u64(..));
-        rounds += 1;
-    }
-    println!("{} steps", rounds * STEPS);
+    more_seeds(|seed| drive(kind, seed));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 pub mod driver;
 pub mod echo;
 mod ends;
+pub mod fuzz;
 mod hostile;
 mod rings;
 mod transport;
