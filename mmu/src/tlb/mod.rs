@@ -335,13 +335,15 @@ impl Tlb {
         self.large.fill(0);
     }
 
-    /// Gives memory back to the host, that of the least recently used spaces first, until the tables hold no more than
-    /// [`RESIDENT_LIMIT`].
+    /// Gives memory back to the host, that of spaces without slots and then of the least recently used ones first, until the tables
+    /// hold no more than [`RESIDENT_LIMIT`].
     fn trim(&mut self) {
         if self.tables.resident() <= RESIDENT_LIMIT {
             return;
         }
-        for space in self.spaces.oldest_first() {
+        let mut order = self.spaces.oldest_first();
+        order.sort_by_key(|&space| !self.tables.is_vacant(space));
+        for space in order {
             self.displace(space);
             self.tables.release(PartId::Own(space));
             if self.tables.resident() <= RESIDENT_LIMIT {

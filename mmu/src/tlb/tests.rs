@@ -45,6 +45,37 @@ fn a_flush_bounds_the_memory_of_the_tables() {
 }
 
 #[test]
+fn spaces_without_slots_give_their_memory_back_first() {
+    let mut tlb = tlb();
+    let slot = |tlb: &Tlb| tlb.slot(View::of(Access::Read, Privilege::User), fill(0).page);
+    fn fill(number: u64) -> TlbEntry {
+        TlbEntry {
+            page: LinearPage::truncated(5),
+            frame: Frame::new(number),
+            page_size: PageSize::KIB_4,
+            global: false,
+        }
+    }
+    tlb.enter(SpaceKey::Directory(1));
+    tlb.fill(fill(1), Access::Read, Privilege::User);
+    let filled = slot(&tlb);
+    for directory in [2, 3] {
+        tlb.enter(SpaceKey::Directory(directory));
+        fill_everywhere(&mut tlb);
+        let ended = tlb.spaces.current().space;
+        tlb.enter(SpaceKey::Directory(4));
+        tlb.empty_space(ended);
+    }
+    tlb.flush_shared();
+    tlb.tables.release(PartId::Shared);
+    assert!(tlb.tables.resident() > RESIDENT_LIMIT);
+    tlb.flush_non_global();
+    assert!(tlb.tables.resident() <= RESIDENT_LIMIT);
+    tlb.enter(SpaceKey::Directory(1));
+    assert_eq!(slot(&tlb), filled);
+}
+
+#[test]
 fn memory_given_back_is_empty_slots() {
     let mut tlb = tlb();
     fill_everywhere(&mut tlb);

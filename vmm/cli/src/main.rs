@@ -7,6 +7,7 @@
 //!
 //! The exit statuses are listed in [`vmm::stop::status`] and at the end of `replex boot --help` and `replex run --help`.
 
+mod allocator;
 mod args;
 mod boot;
 mod confinement;
@@ -44,6 +45,7 @@ use hint::hint;
 use message::complain;
 
 fn main() -> ExitCode {
+    allocator::set_up();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),

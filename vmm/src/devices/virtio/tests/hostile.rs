@@ -4,7 +4,7 @@
 //! `REPLEX_FUZZ_SEED=0x…` repeats one, as far as the device's thread comes at the same times.
 
 use std::{
-    fs,
+    fs::{self, File},
     io::{Read, Write},
     os::unix::net::UnixListener,
     path::Path,
@@ -22,7 +22,7 @@ use super::{
     },
     fuzz::more_seeds,
 };
-use crate::devices::virtio::{Disk, Fs, Net, Rng, VirtioDevice};
+use crate::devices::virtio::{ConsolePort, Disk, Fs, Net, Rng, VirtioConsole, VirtioDevice};
 
 /// The places of the rings of queue n, at n times [`STRIDE`]: descriptors, available and used ring, and tables elsewhere.
 const RINGS: u64 = 0x20_0000;
@@ -378,6 +378,34 @@ fn a_network_card_survives() {
             .concat()
         },
         request: (&[0; 12 + 60], 0, 1),
+    });
+}
+
+/// A console with a terminal and two ports.
+fn console(_: &Path) -> Box<dyn VirtioDevice> {
+    let zeroes = || File::open("/dev/zero").unwrap();
+    let sink = || File::options().write(true).open("/dev/null").unwrap();
+    Box::new(VirtioConsole::new(vec![
+        ConsolePort::console("tty").input(zeroes()).output(sink()),
+        ConsolePort::generic("in").input(zeroes()),
+        ConsolePort::generic("out").output(sink()),
+    ]))
+}
+
+#[test]
+fn a_console_survives() {
+    fuzz(&Kind {
+        queues: 8,
+        features: 0b11,
+        make: console,
+        // Control messages (VIRTIO 1.2, 5.3.6.2 Multiport Device Operation): port, event and value.
+        headers: |random| {
+            let (port, event, value) = (random.u32(..4), random.u16(..9), random.u16(..2));
+            let rest = [event.to_le_bytes(), value.to_le_bytes()].concat();
+            [&port.to_le_bytes(), &rest[..]].concat()
+        },
+        // The driver is ready.
+        request: (&[0, 0, 0, 0, 0, 0, 1, 0], 0, 3),
     });
 }
 
