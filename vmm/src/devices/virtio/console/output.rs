@@ -9,19 +9,20 @@
 //! that is slow stops the port's thread only; when there is no more room, requests wait in the ring.
 
 use std::{
-    fs::File,
-    io::{self, ErrorKind, Read, Write},
-    os::fd::{AsFd, OwnedFd},
+    io::{self, ErrorKind, Read},
+    os::fd::OwnedFd,
     sync::Arc,
     thread::JoinHandle,
     time::Instant,
 };
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use parking_lot::{Condvar, Mutex};
 
 use super::super::queue::{Malformed, Reader, VirtQueue};
-use crate::threads::{ThreadKind, Threads};
+use crate::{
+    console::write_all,
+    threads::{ThreadKind, Threads},
+};
 
 /// The number of bytes from which on requests wait in the ring.
 const ROOM: usize = 1 << 20;
@@ -85,7 +86,7 @@ impl Output {
             Some(file) => {
                 let shared = Arc::clone(&shared);
                 Some(threads.start(ThreadKind::Other("console-out"), move || {
-                    if shared.write_all(File::from(file)) {
+                    if shared.serve(&file) {
                         ended();
                     }
                 })?)
@@ -148,13 +149,13 @@ impl Drain {
 impl Shared {
     /// Writes what the guest sends until the file is to be closed, or cannot be written to; returns true then. At the end of
     /// the device returns false.
-    fn write_all(&self, mut file: File) -> bool {
+    fn serve(&self, file: &OwnedFd) -> bool {
         let mut bytes = Vec::new();
         while let Some(closing) = self.next(&mut bytes) {
             if closing {
                 return true;
             }
-            let written = write_in_full(&mut file, &bytes);
+            let written = write_all(file, &bytes);
             let mut state = self.state.lock();
             state.writing = false;
             if let Err(error) = written {
@@ -256,21 +257,4 @@ impl Drop for Output {
             let _ = thread.join();
         }
     }
-}
-
-/// Writes all of `bytes`, also to a file that another process has made non-blocking.
-fn write_in_full(file: &mut File, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match file.write(bytes) {
-            Ok(0) => return Err(ErrorKind::WriteZero.into()),
-            Ok(written) => bytes = &bytes[written..],
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                let mut writable = [PollFd::new(file.as_fd(), PollFlags::POLLOUT)];
-                poll(&mut writable, PollTimeout::NONE)?;
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
