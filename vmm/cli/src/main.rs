@@ -14,6 +14,7 @@ mod devices;
 mod doctor;
 mod engine;
 mod escape;
+mod fatal;
 mod file;
 mod guest;
 mod hint;
@@ -44,6 +45,10 @@ use hint::hint;
 use message::complain;
 
 fn main() -> ExitCode {
+    if let Err(error) = fatal::catch() {
+        complain(&format!("signals: {error}"));
+        return ExitCode::from(status::USAGE);
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
