@@ -35,7 +35,7 @@ pub struct Output {
     thread: Option<JoinHandle<()>>,
 }
 
-/// A way to wait for what the guest has sent.
+/// A way to wait for what the guest has sent, and to learn what has become of it.
 #[derive(Clone)]
 pub struct Drain(Arc<Shared>);
 
@@ -56,6 +56,8 @@ struct State {
     open: bool,
     /// Whether the file is to be closed behind what the guest has sent.
     closing: bool,
+    /// The error by which output was lost, unless there was nobody to read it.
+    error: Option<io::Error>,
     quit: bool,
 }
 
@@ -78,6 +80,7 @@ impl Output {
                 writing: false,
                 open: file.is_some(),
                 closing: false,
+                error: None,
                 quit: false,
             }),
             changed: Condvar::new(),
@@ -144,6 +147,11 @@ impl Drain {
             }
         }
     }
+
+    /// Takes the error by which output was lost, if there was one other than that nobody reads any more.
+    pub fn take_error(&self) -> Option<io::Error> {
+        self.0.state.lock().error.take()
+    }
 }
 
 impl Shared {
@@ -160,7 +168,8 @@ impl Shared {
             state.writing = false;
             if let Err(error) = written {
                 if error.kind() != ErrorKind::BrokenPipe {
-                    log::error!("virtio-console: output of the guest is lost: {error}");
+                    log::warn!("virtio-console: output of the guest is lost: {error}");
+                    state.error = Some(error);
                 }
                 state.abandon(&self.queue);
             }
