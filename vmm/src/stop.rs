@@ -62,6 +62,8 @@ pub enum StopReason {
 pub mod status {
     /// Bad usage or input.
     pub const USAGE: u8 = 2;
+    /// A standard stream of the program has failed, other than by the end of who reads it.
+    pub const STREAM: u8 = 117;
     /// A thread has made a system call that the sandbox denies.
     pub const SANDBOX: u8 = 118;
     /// The time that the user gave the machine is over.
@@ -116,7 +118,7 @@ impl StopReason {
             Self::Console(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 status::SIGNAL + nix::libc::SIGPIPE as u8
             }
-            Self::Console(_) => status::UNSUPPORTED,
+            Self::Console(_) => status::STREAM,
         }
     }
 
@@ -168,6 +170,7 @@ mod tests {
     #[test]
     fn exit_statuses_are_the_documented_ones() {
         let broken_pipe = io::Error::from(io::ErrorKind::BrokenPipe);
+        let full = io::Error::from(io::ErrorKind::StorageFull);
         let at = CodeAddress {
             cs: 0x10,
             eip: 0,
@@ -185,6 +188,7 @@ mod tests {
             (StopReason::Internal("x".into()), 124),
             (StopReason::Quit, 125),
             (StopReason::Console(broken_pipe.into()), 141),
+            (StopReason::Console(full.into()), 117),
         ] {
             assert_eq!(reason.exit_status(), expected, "{reason}");
         }

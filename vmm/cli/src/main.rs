@@ -15,6 +15,7 @@ mod devices;
 mod doctor;
 mod engine;
 mod escape;
+mod fatal;
 mod file;
 mod guest;
 mod hint;
@@ -46,6 +47,10 @@ use message::complain;
 
 fn main() -> ExitCode {
     allocator::set_up();
+    if let Err(error) = fatal::catch() {
+        complain(&format!("signals: {error}"));
+        return ExitCode::from(status::USAGE);
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),

@@ -13,6 +13,8 @@ use nix::{
 };
 use sandbox::before_exit;
 
+use crate::fatal;
+
 /// A terminal and the settings to restore.
 #[derive(Debug)]
 pub struct SavedTerminal {
@@ -70,8 +72,10 @@ impl Drop for RawMode {
     }
 }
 
-/// Restores the terminal before the message of a panic is printed.
+/// Restores the terminal before a signal or a denied system call ends the program, and before the message of a panic is printed.
 pub fn restore_on_sudden_end(raw: &RawMode) {
+    let saved = raw.saved();
+    fatal::before_end(move || saved.restore());
     let saved = raw.saved();
     before_exit(move || saved.restore());
     let saved = raw.saved();
@@ -97,9 +101,16 @@ pub fn window_size(terminal: impl AsFd) -> Option<(u16, u16)> {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        env,
+        os::unix::process::ExitStatusExt as _,
+        process::{self, Command},
+        ptr,
+    };
+
     use nix::{
         pty::{Winsize, openpty},
-        sys::termios::LocalFlags,
+        sys::{signal::Signal, termios::LocalFlags},
     };
 
     use super::*;
@@ -134,6 +145,55 @@ mod tests {
         });
         assert!(panicked.is_err());
         assert_eq!(local_flags(&pty.slave), before);
+    }
+
+    /// The variable that tells the process below how to end.
+    const END: &str = "REPLEX_TEST_END";
+
+    /// The process that ends suddenly. Without the variable this test has nothing to do.
+    #[test]
+    fn child() {
+        fn recurse(depth: u64) -> u64 {
+            let room = std::hint::black_box([depth; 1000]);
+            match room[0] {
+                u64::MAX => 0,
+                depth => recurse(depth + 1) + room[1],
+            }
+        }
+        let Ok(end) = env::var(END) else {
+            return;
+        };
+        fatal::catch().unwrap();
+        let raw = RawMode::enter(io::stdin()).unwrap();
+        restore_on_sudden_end(&raw);
+        match end.as_str() {
+            "abort" => process::abort(),
+            "overflow" => assert!(recurse(0) > 0),
+            // SAFETY: none: the process is to end here, and does nothing else.
+            _ => unsafe { ptr::null_mut::<u8>().wrapping_add(16).write_volatile(1) },
+        }
+    }
+
+    #[test]
+    fn faults_of_our_own_restore_the_terminal_and_end_the_process_as_ever() {
+        for (end, signal, message) in [
+            ("abort", Signal::SIGABRT, ""),
+            ("overflow", Signal::SIGABRT, "has overflowed its stack"),
+            ("fault", Signal::SIGSEGV, ""),
+        ] {
+            let pty = openpty(None, None).unwrap();
+            let before = local_flags(&pty.slave);
+            let output = Command::new(env::current_exe().unwrap())
+                .args(["--exact", "terminal::tests::child", "--nocapture"])
+                .env(END, end)
+                .stdin(pty.slave.try_clone().unwrap())
+                .output()
+                .unwrap();
+            let status = output.status;
+            assert_eq!(status.signal(), Some(signal as i32), "{end}: {status}");
+            assert!(String::from_utf8_lossy(&output.stderr).contains(message));
+            assert_eq!(local_flags(&pty.slave), before, "{end}");
+        }
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! Consoles: the host side of the machine's serial ports.
 
 mod pipe;
+mod write;
 
 use std::{io, os::fd::BorrowedFd};
 
 pub use pipe::{Line, ReadError, SCREEN, Terminal, pipe};
+pub use write::write_all;
 
 /// A console: the host side of the serial ports and the debug console.
 pub trait Console {

@@ -4,6 +4,7 @@ mod command;
 mod ends;
 mod image;
 mod root;
+mod stalled;
 mod streams;
 mod terminal;
 mod unprivileged;

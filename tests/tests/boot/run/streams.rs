@@ -1,6 +1,11 @@
 //! Standard input, output and error of commands: separate, and byte for byte.
 
-use std::{fs, io::Read as _, process::Stdio, thread};
+use std::{
+    fs::{self, File},
+    io::Read as _,
+    process::Stdio,
+    thread,
+};
 
 use guest_kernels::Guest;
 use tests::hang::Guarded;
@@ -98,6 +103,30 @@ fn a_command_whose_output_nobody_reads_is_told_by_a_signal() {
     // SIGPIPE
     assert_eq!(program.wait().code(), Some(128 + 13));
     assert_eq!(errors.join().unwrap(), "");
+}
+
+/// Output that the host cannot write is no success, whether the command finds out or has ended by then.
+#[test]
+fn output_that_cannot_be_written_is_told() {
+    for script in ["echo lost", "yes", "trap '' PIPE; yes 2> /dev/null; exit 3"] {
+        let Some(boot) = Boot::run_of(Guest::Debian686) else {
+            return;
+        };
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let ended = boot
+            .command_line(&["sh", "-c", script])
+            .command()
+            .stdin(Stdio::null())
+            .stdout(full)
+            .output()
+            .unwrap();
+        assert_eq!(
+            String::from_utf8_lossy(&ended.stderr),
+            "replex: output of the command is lost: No space left on device (os error 28)\n",
+            "{script}"
+        );
+        assert_eq!(ended.status.code(), Some(117), "{script}");
+    }
 }
 
 /// The input of a command that reads a part of it and goes on.

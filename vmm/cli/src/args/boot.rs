@@ -16,6 +16,7 @@ In the terminal, ctrl-a x quits, ctrl-a h lists what else ctrl-a does.
 Exit status:
   0       the guest powered off or halted in good order
   2       bad usage or input
+  117     standard output or another stream has failed, such as by a full disk
   118     denied by --sandbox: a thread has tried what it may not do
   120     the guest hangs: it halted with interrupts disabled, but not in good order
   121     the guest rebooted

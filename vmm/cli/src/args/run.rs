@@ -21,6 +21,7 @@ among them; ctrl-] three times in a row ends the machine. Without -t, ctrl-c end
 Exit status: the command's own; 128+n if signal n has ended it; 126 if it cannot be executed, 127 if it is not there. When
 the status is replex's own, the last line of standard error begins with \"replex:\" and says why:
   2       bad usage or input
+  117     standard output or another stream has failed, such as by a full disk
   118     denied by --sandbox: a thread has tried what it may not do
   119     the time of --timeout is over
   120     the guest powered off or hangs, and the command had not ended

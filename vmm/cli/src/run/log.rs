@@ -1,15 +1,10 @@
 //! [`Log`]: the guest's console while a command runs. It has no place among the command's streams, so it is kept.
 
-use std::{
-    collections::VecDeque,
-    io,
-    os::fd::{AsFd as _, BorrowedFd},
-};
+use std::{collections::VecDeque, io, os::fd::BorrowedFd};
 
-use crate::stdio::write_all;
 use vmm::{
     Console,
-    console::{Channel, Input},
+    console::{Channel, Input, write_all},
 };
 
 /// The last bytes of the guest's console, which are also shown if that is wanted.
@@ -53,12 +48,12 @@ impl Console for Log {
 
     fn output(&mut self, channel: Channel, bytes: &[u8]) -> io::Result<()> {
         match channel {
-            Channel::Monitor => return write_all(io::stderr().as_fd(), bytes),
+            Channel::Monitor => return write_all(io::stderr(), bytes),
             Channel::Com2 => return Ok(()),
             Channel::Com1 | Channel::Debug => {}
         }
         if self.shown {
-            return write_all(io::stderr().as_fd(), bytes);
+            return write_all(io::stderr(), bytes);
         }
         self.last.extend(bytes);
         let surplus = self.last.len().saturating_sub(KEPT);

@@ -56,6 +56,8 @@ const NETWORK: Network = Network::User {
 };
 /// How long output may take that the command had not written when the machine was ended.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How often a program that waits for slow readers looks at whether it is still to wait.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Runs the command that `args` describe and returns the program's exit status.
 ///
@@ -196,7 +198,6 @@ fn run_to_end(
     streams: Streams,
     sandbox: Sandbox,
 ) -> Result<u8> {
-    let ending = Ending::new(vm.control());
     let raw = match (command.terminal, Source::choose(args.interactive, true)) {
         (Some(_), Source::Stdin) => Some(RawMode::enter(io::stdin()).context("terminal")?),
         _ => None,
@@ -207,25 +208,34 @@ fn run_to_end(
     if let Some(raw) = &raw {
         restore_on_sudden_end(raw);
     }
+    let ending = Ending::new(vm.control(), raw.as_ref().map(RawMode::saved));
     let Streams { status, keys } = streams;
     ending
         .watch(status, args.timeout, &threads)
         .context("threads")?;
     if let (Some(keys), Some(_)) = (keys, &raw) {
         let ending = ending.clone();
-        streams::pass_keys(keys, &threads, move || ending.set(End::Quit)).context("threads")?;
+        streams::pass_keys(keys, &threads, move || ending.force(End::Quit)).context("threads")?;
     }
     let mut log = Log::new(args.console);
     let stop = session::run_to_end(&args.debug, vm, &mut log, sandbox)?;
-    let patience = match ending.get() {
-        Some(End::Command(_)) => Duration::MAX,
-        _ => PATIENCE,
-    };
-    console.drain(patience);
+    drain(console, &ending);
     drop(raw);
-    let exit_status = tell(ending.get(), &stop, &log);
+    let exit_status = tell(ending.get(), console.take_output_error(), &stop, &log);
     session::report(&args.machine, &args.debug, vm);
+    ending.set_told();
     Ok(exit_status)
+}
+
+/// Waits until what the guest has sent is written: without limit if the command has ended, and the time and the user do not end
+/// that.
+fn drain(console: &ConsoleHandle, ending: &Ending) {
+    while matches!(ending.get(), Some(End::Command(_))) {
+        if console.drain(LOOK) {
+            return;
+        }
+    }
+    console.drain(PATIENCE);
 }
 
 /// Returns what is to be done when the window's size has changed, and does it once.
@@ -240,21 +250,31 @@ fn follow_window(console: ConsoleHandle) -> Box<dyn Fn() + Send> {
     Box::new(follow)
 }
 
-/// Tells the user why there is no status of the command's, if there is none, and returns the exit status.
-fn tell(end: Option<End>, stop: &StopReason, log: &Log) -> u8 {
-    let (exit_status, message) = match end {
-        Some(End::Command(status)) => return status.code(),
-        Some(End::TimedOut(time)) => {
-            let message = format!("the time of --timeout, {} s, is over", time.as_secs_f64());
-            complain(&message);
-            return status::TIMEOUT;
-        }
-        Some(End::Quit) => {
-            complain("ended by ctrl-]");
-            return status::QUIT;
-        }
-        None => without_status(stop),
+/// Tells the user what was lost, by an error of writing, and why the status is not the command's, if it is not. Returns the exit
+/// status.
+fn tell(end: Option<End>, lost: Option<io::Error>, stop: &StopReason, log: &Log) -> u8 {
+    let is_lost = lost.is_some();
+    if let Some(error) = lost {
+        complain(&format!("output of the command is lost: {error}"));
+    }
+    let Some(end) = end else {
+        return tell_stop(stop, log);
     };
+    match end {
+        End::Command(_) if is_lost => return status::STREAM,
+        End::Command(_) => {}
+        End::TimedOut(time) => complain(&format!(
+            "the time of --timeout, {} s, is over",
+            time.as_secs_f64()
+        )),
+        End::Quit => complain("ended by ctrl-]"),
+    }
+    end.exit_status()
+}
+
+/// Tells the user why the machine has stopped by itself, and returns the exit status.
+fn tell_stop(stop: &StopReason, log: &Log) -> u8 {
+    let (exit_status, message) = without_status(stop);
     // A guest that has powered off has nothing to tell.
     if !matches!(stop, StopReason::PowerOff) {
         for line in log.last_lines() {

@@ -1,6 +1,7 @@
 //! The program running tiny guests: how each way to stop ends the process, and where input and output go.
 
 use std::{
+    fs::File,
     io::{Read, Write},
     process::Stdio,
 };
@@ -133,6 +134,27 @@ fn nobody_reading_the_output_ends_the_program_like_a_signal() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(141));
     assert!(output.stderr.is_empty(), "{:?}", output.stderr);
+}
+
+#[test]
+fn output_that_cannot_be_written_is_told() {
+    let replex = Replex::new();
+    // mov al, 'y'; out 0xe9, al
+    let kernel = replex.file("y", &elf(&[&[0xb0, b'y', 0xe6, 0xe9], EXIT].concat()));
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let output = replex
+        .command(&["boot", "--kernel", &kernel])
+        .stdout(full)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+        .wait_with_output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(117));
+    assert_eq!(
+        String::from_utf8_lossy(&output.stderr),
+        "replex: console: No space left on device (os error 28)\n"
+    );
 }
 
 /// The report of a guest that reads port 0x99, where nobody is, writes port 0x80 and ends.

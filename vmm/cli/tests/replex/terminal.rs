@@ -4,11 +4,13 @@ use std::{
     fs::{self, File},
     io::{Read, Write},
     os::fd::OwnedFd,
-    process::Child,
+    os::unix::process::ExitStatusExt,
+    process::{Child, ExitStatus},
 };
 
 use crate::support::{ECHO, Replex, elf};
 use nix::{
+    libc,
     pty::openpty,
     sys::{
         signal::{Signal, kill},
@@ -45,7 +47,20 @@ impl Session {
 
     /// Starts the program with more arguments, and waits until its guest says that it is ready.
     fn start_with(args: &[&str]) -> Self {
+        Self::start_in(Replex::new(), args)
+    }
+
+    /// Starts the program with a thread of each kind.
+    fn start_with_devices() -> Self {
         let replex = Replex::new();
+        let disk = replex.file("disk", &[0; 4096]);
+        let share = format!("{}:/share", replex.dir.path().display());
+        let socket = format!("unix:{}", replex.dir.path().join("gdb").display());
+        let devices = ["--disk", &disk, "--net", "user", "--volume", &share];
+        Self::start_in(replex, &[&devices[..], &["--gdb", &socket]].concat())
+    }
+
+    fn start_in(replex: Replex, args: &[&str]) -> Self {
         let kernel = replex.file("echo", &elf(ECHO));
         let pty = openpty(None, None).unwrap();
         let before = flags(&pty.slave);
@@ -65,7 +80,10 @@ impl Session {
             before,
             _replex: replex,
         };
-        session.expect(b">");
+        let mut shown = [0];
+        while shown != *b">" {
+            session.master.read_exact(&mut shown).unwrap();
+        }
         assert!(
             !flags(&session.slave)
                 .2
@@ -85,14 +103,34 @@ impl Session {
     }
 
     /// The program's exit status, once the terminal is found restored.
-    fn end(mut self) -> Option<i32> {
+    fn end(self) -> Option<i32> {
+        self.wait().code()
+    }
+
+    /// The way in which the program ends, once the terminal is found restored.
+    fn wait(mut self) -> ExitStatus {
         let status = self.child.wait().unwrap();
-        assert_eq!(flags(&self.slave), self.before);
-        status.code()
+        assert_eq!(flags(&self.slave), self.before, "{status}");
+        status
     }
 
     fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
+    }
+
+    /// Sends a signal to the thread of this name.
+    fn signal_thread(&self, name: &str, signal: Signal) {
+        let process = self.child.id();
+        let mut tasks = fs::read_dir(format!("/proc/{process}/task")).unwrap();
+        let task = tasks.find_map(|task| {
+            let task = task.unwrap();
+            let comm = fs::read_to_string(task.path().join("comm")).unwrap();
+            (comm.trim() == name).then(|| task.file_name())
+        });
+        let task: i32 = task.expect(name).to_str().unwrap().parse().unwrap();
+        // SAFETY: sends a signal to another process, and touches no memory.
+        let sent = unsafe { libc::syscall(libc::SYS_tgkill, process, task, signal as i32) };
+        assert_eq!(sent, 0, "{name}");
     }
 }
 
@@ -132,6 +170,40 @@ fn signals_restore_the_terminal() {
         let session = Session::start();
         session.signal(signal);
         assert_eq!(session.end(), Some(128 + signal as i32), "{signal}");
+    }
+}
+
+#[test]
+fn signals_of_a_broken_program_restore_the_terminal() {
+    for signal in [
+        Signal::SIGABRT,
+        Signal::SIGBUS,
+        Signal::SIGFPE,
+        Signal::SIGILL,
+        Signal::SIGSEGV,
+    ] {
+        let session = Session::start();
+        session.signal(signal);
+        assert_eq!(session.wait().signal(), Some(signal as i32));
+    }
+    let session = Session::start_with(&["--sandbox", "off"]);
+    session.signal(Signal::SIGSYS);
+    assert_eq!(session.wait().signal(), Some(Signal::SIGSYS as i32));
+}
+
+/// Each thread may restore the terminal, whatever else the sandbox takes from it.
+#[test]
+fn whichever_thread_is_broken_the_terminal_is_restored() {
+    for thread in ["gdb", "net", "replex", "signals", "virtio-blk", "virtio-fs"] {
+        let session = Session::start_with_devices();
+        session.signal_thread(thread, Signal::SIGSEGV);
+        let status = session.wait();
+        assert_eq!(status.signal(), Some(Signal::SIGSEGV as i32), "{thread}");
+        let session = Session::start_with_devices();
+        session.signal_thread(thread, Signal::SIGSYS);
+        let status = session.wait();
+        // Where the host has no filters, the sandbox's handler is there all the same.
+        assert_eq!(status.code(), Some(118), "{thread}: {status}");
     }
 }
 

@@ -65,6 +65,15 @@ pub(super) const PROCESS: &[Call] = &[
     Call::any(libc::SYS_exit_group),
 ];
 
+/// The requests of tcgetattr(3) and tcsetattr(3), by which whichever thread ends the process restores the terminal: TCGETS and TCSETS,
+/// and TCGETS2 and TCSETS2, which glibc has used since 2.42.
+pub(super) const RESTORE_TERMINAL: [&[Condition]; 4] = [
+    &[is(1, libc::TCGETS as u32)],
+    &[is(1, libc::TCSETS as u32)],
+    &[is(1, 0x802c_542a)],
+    &[is(1, 0x402c_542b)],
+];
+
 /// What is done with descriptors that are open.
 pub(super) const DESCRIPTORS: &[Call] = &[
     Call::any(libc::SYS_read),

@@ -4,7 +4,7 @@ use nix::libc;
 
 use super::{
     Call, Policy,
-    common::{DESCRIPTORS, PROCESS},
+    common::{DESCRIPTORS, PROCESS, RESTORE_TERMINAL},
     has, is, lacks,
 };
 
@@ -28,10 +28,14 @@ const DATA: &[Call] = &[
     Call::any(libc::SYS_ftruncate),
 ];
 
-/// Disks on block devices: BLKGETSIZE64, BLKSSZGET, BLKDISCARD and BLKZEROOUT.
+/// The terminal, and disks on block devices: BLKGETSIZE64, BLKSSZGET, BLKDISCARD and BLKZEROOUT.
 const BLOCK: &[Call] = &[Call::only(
     libc::SYS_ioctl,
     &[
+        RESTORE_TERMINAL[0],
+        RESTORE_TERMINAL[1],
+        RESTORE_TERMINAL[2],
+        RESTORE_TERMINAL[3],
         &[is(1, 0x8008_1272)],
         &[is(1, 0x1268)],
         &[is(1, 0x1277)],
@@ -72,6 +76,7 @@ const SHARE: &[Call] = &[
     Call::any(libc::SYS_getxattr),
     Call::any(libc::SYS_setxattr),
     Call::any(libc::SYS_removexattr),
+    Call::only(libc::SYS_ioctl, &RESTORE_TERMINAL),
 ];
 
 /// The bits of a socket's type that are not flags.
@@ -117,7 +122,16 @@ const SOCKETS: &[Call] = &[
     Call::any(libc::SYS_epoll_pwait),
     Call::any(libc::SYS_epoll_pwait2),
     Call::any(libc::SYS_epoll_ctl),
-    Call::only(libc::SYS_ioctl, &[&[is(1, libc::FIONBIO as u32)]]),
+    Call::only(
+        libc::SYS_ioctl,
+        &[
+            RESTORE_TERMINAL[0],
+            RESTORE_TERMINAL[1],
+            RESTORE_TERMINAL[2],
+            RESTORE_TERMINAL[3],
+            &[is(1, libc::FIONBIO as u32)],
+        ],
+    ),
 ];
 
 /// The flags of openat(2) by which a file is written, made or emptied.

@@ -4,20 +4,20 @@ use nix::libc;
 
 use super::{
     Call, Condition, Policy,
-    common::{DESCRIPTORS, PROCESS},
+    common::{DESCRIPTORS, PROCESS, RESTORE_TERMINAL},
     has, is, is_null,
 };
 
 /// The settings of the terminal, and its size. Not TIOCSTI, by which a process types on it.
 const TERMINAL: [&[Condition]; 9] = [
-    &[is(1, libc::TCGETS as u32)],
-    &[is(1, libc::TCSETS as u32)],
+    RESTORE_TERMINAL[0],
+    RESTORE_TERMINAL[1],
+    RESTORE_TERMINAL[2],
+    RESTORE_TERMINAL[3],
     &[is(1, libc::TCSETSW as u32)],
     &[is(1, libc::TCSETSF as u32)],
     &[is(1, libc::TIOCGWINSZ as u32)],
-    // TCGETS2, TCSETS2, TCSETSW2 and TCSETSF2, which glibc has used since 2.42.
-    &[is(1, 0x802c_542a)],
-    &[is(1, 0x402c_542b)],
+    // TCSETSW2 and TCSETSF2.
     &[is(1, 0x402c_542c)],
     &[is(1, 0x402c_542d)],
 ];
@@ -54,7 +54,16 @@ const DEBUG: &[Call] = &[
     Call::any(libc::SYS_recvfrom),
     Call::any(libc::SYS_setsockopt),
     Call::any(libc::SYS_shutdown),
-    Call::only(libc::SYS_ioctl, &[&[is(1, libc::FIONBIO as u32)]]),
+    Call::only(
+        libc::SYS_ioctl,
+        &[
+            RESTORE_TERMINAL[0],
+            RESTORE_TERMINAL[1],
+            RESTORE_TERMINAL[2],
+            RESTORE_TERMINAL[3],
+            &[is(1, libc::FIONBIO as u32)],
+        ],
+    ),
     // It removes its socket at the end; Landlock leaves it the folder of that.
     Call::any(libc::SYS_unlink),
     Call::any(libc::SYS_unlinkat),

@@ -14,6 +14,11 @@ use crate::devices::pci::Doorbell;
 const QUEUE: u8 = 1 << 0;
 /// ISR status, bit 1: the configuration has changed.
 const CONFIGURATION: u8 = 1 << 1;
+/// All causes of an interrupt.
+const CAUSES: u8 = QUEUE | CONFIGURATION;
+/// Beside the ISR status, whether the driver has set DRIVER_OK. Before, a device sends no notifications (VIRTIO 1.2, 2.1.2 Device
+/// Requirements: Device Status Field).
+const DRIVER_OK: u8 = 1 << 7;
 
 /// A virtio device's way to the driver, shared by all its threads.
 #[derive(Clone, Debug)]
@@ -21,6 +26,7 @@ pub struct Interrupt(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
+    /// The ISR status, and `DRIVER_OK`: in one place, so that no cause outlives the driver that it was for.
     isr: AtomicU8,
     generation: AtomicU8,
     needs_reset: AtomicBool,
@@ -37,7 +43,7 @@ impl Interrupt {
         }))
     }
 
-    /// Tells the driver that the device's configuration structure has changed.
+    /// Tells the driver, if it is ready, that the device's configuration structure has changed.
     pub fn configuration_changed(&self) {
         self.0.generation.fetch_add(1, SeqCst);
         self.raise(CONFIGURATION);
@@ -64,25 +70,39 @@ impl Interrupt {
 
     /// The ISR status, which stays as it is.
     pub(super) fn isr(&self) -> u8 {
-        self.0.isr.load(SeqCst)
+        self.0.isr.load(SeqCst) & CAUSES
     }
 
     /// Reads the ISR status as the driver does, which clears it.
     pub(super) fn take_isr(&self) -> u8 {
-        self.0.isr.swap(0, SeqCst)
+        self.0.isr.fetch_and(!CAUSES, SeqCst) & CAUSES
     }
 
+    /// Notes that the driver is ready.
+    pub(super) fn activate(&self) {
+        self.0.isr.fetch_or(DRIVER_OK, SeqCst);
+    }
+
+    /// Forgets the driver.
     pub(super) fn reset(&self) {
-        self.set(0, false);
+        self.0.isr.store(0, SeqCst);
+        self.0.needs_reset.store(false, SeqCst);
     }
 
-    pub(super) fn set(&self, isr: u8, needs_reset: bool) {
-        self.0.isr.store(isr, SeqCst);
-        self.0.needs_reset.store(needs_reset, SeqCst);
+    /// Restores a saved state, of a driver that is not ready yet, and returns whether it can be one.
+    pub(super) fn restore(&self, isr: u8, needs_reset: bool) -> bool {
+        let possible = isr & !CAUSES == 0;
+        if possible {
+            self.0.isr.store(isr, SeqCst);
+            self.0.needs_reset.store(needs_reset, SeqCst);
+        }
+        possible
     }
 
     fn raise(&self, cause: u8) {
-        self.0.isr.fetch_or(cause, SeqCst);
-        self.0.doorbell.ring();
+        let raised = |isr| (isr & DRIVER_OK != 0).then_some(isr | cause);
+        if self.0.isr.fetch_update(SeqCst, SeqCst, raised).is_ok() {
+            self.0.doorbell.ring();
+        }
     }
 }

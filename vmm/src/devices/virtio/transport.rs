@@ -143,6 +143,7 @@ impl VirtioPci {
     }
 
     fn activate(&mut self, memory: &Arc<Memory>) {
+        self.interrupt.activate();
         self.device.activate(self.common.driver_features);
         for number in 0..self.queues.len() {
             if self.common.queues[number].enabled {
@@ -173,9 +174,9 @@ impl VirtioPci {
         for queue in &self.queues {
             queue.stop();
         }
+        self.interrupt.reset();
         self.device.reset();
         self.common = Common::new(self.device.queue_sizes());
-        self.interrupt.reset();
     }
 
     /// Lets requests wait while the function may not access memory; else lets the device look for those that have waited.
@@ -314,10 +315,13 @@ impl PciFunction for VirtioPci {
             return Err(DeviceStateError::Impossible("virtio features"));
         }
         self.reset();
-        self.interrupt.set(state.isr, state.needs_reset);
+        if !self.interrupt.restore(state.isr, state.needs_reset) {
+            return Err(DeviceStateError::Impossible("the virtio ISR status"));
+        }
         self.device.restore(&state.device)?;
         self.common = state.common;
         if self.common.has(status::DRIVER_OK) {
+            self.interrupt.activate();
             self.device.activate(self.common.driver_features);
         }
         self.suspend_or_go_on();

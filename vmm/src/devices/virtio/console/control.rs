@@ -52,8 +52,6 @@ pub struct Control {
 /// The part of a [`Control`] that changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ControlState {
-    /// Whether the driver is ready.
-    active: bool,
     /// Whether the driver has negotiated MULTIPORT. Without, it knows port 0 only, and there are no messages.
     multiport: bool,
     size: Size,
@@ -111,7 +109,6 @@ impl Control {
                 .map(|port| (port.name.clone(), port.kind))
                 .collect(),
             state: ControlState {
-                active: false,
                 multiport: false,
                 size: Size::default(),
                 ports: vec![closed; ports.len()],
@@ -135,7 +132,6 @@ impl Control {
 
     /// Notes that the driver is ready.
     pub fn activate(&mut self, multiport: bool) {
-        self.state.active = true;
         self.state.multiport = multiport;
         if let (false, Some(only)) = (multiport, self.state.ports.first_mut()) {
             only.guest_open = true;
@@ -144,7 +140,6 @@ impl Control {
 
     /// Forgets the driver. What has become of the host's ends stays.
     pub fn reset(&mut self) {
-        self.state.active = false;
         for port in &mut self.state.ports {
             port.announced = false;
             port.ready = false;
@@ -186,7 +181,7 @@ impl Control {
         None
     }
 
-    /// Sets the size of all terminals, and returns whether there is a driver that wants to know.
+    /// Sets the size of all terminals, and returns whether it has changed.
     pub fn resize(&mut self, columns: u16, rows: u16) -> bool {
         let size = Size { columns, rows };
         if self.state.size == size {
@@ -198,7 +193,7 @@ impl Control {
                 state.due |= bit(event::RESIZE);
             }
         }
-        self.state.active
+        true
     }
 
     /// Notes that the host has closed its end of a port: there is no more input.

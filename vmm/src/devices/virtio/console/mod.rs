@@ -14,7 +14,7 @@
 //! |---|---|
 //! | the input ends, and all of it is in the driver's buffers | the port is closed: readers in the guest get the end of file |
 //! | the guest closes a generic port | what it has sent is written, the output file is closed, and the port goes |
-//! | nobody can write to the output file any more | the port goes: writers in the guest get an error, ENODEV on Linux; terminals hang up |
+//! | the output has no reader any more, or cannot be written | the port goes: writers in the guest get an error, ENODEV on Linux; terminals hang up |
 //! | the driver resets the device | the ports are closed; a driver that comes later finds them again |
 //!
 //! That a port is closed does not end Linux's writers: they wait until it is open. So a port that has broken is taken away, and
@@ -204,6 +204,12 @@ impl ConsoleHandle {
             .into_iter()
             .flatten()
             .all(|drain| drain.wait(deadline))
+    }
+
+    /// Takes the error by which output of the guest was lost, if there was one. That nobody reads a pipe any more is none.
+    pub fn take_output_error(&self) -> Option<io::Error> {
+        let drains = self.drains.get();
+        drains.into_iter().flatten().find_map(Drain::take_error)
     }
 }
 

@@ -9,19 +9,20 @@
 //! that is slow stops the port's thread only; when there is no more room, requests wait in the ring.
 
 use std::{
-    fs::File,
-    io::{self, ErrorKind, Read, Write},
-    os::fd::{AsFd, OwnedFd},
+    io::{self, ErrorKind, Read},
+    os::fd::OwnedFd,
     sync::Arc,
     thread::JoinHandle,
     time::Instant,
 };
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use parking_lot::{Condvar, Mutex};
 
 use super::super::queue::{Malformed, Reader, VirtQueue};
-use crate::threads::{ThreadKind, Threads};
+use crate::{
+    console::write_all,
+    threads::{ThreadKind, Threads},
+};
 
 /// The number of bytes from which on requests wait in the ring.
 const ROOM: usize = 1 << 20;
@@ -34,7 +35,7 @@ pub struct Output {
     thread: Option<JoinHandle<()>>,
 }
 
-/// A way to wait for what the guest has sent.
+/// A way to wait for what the guest has sent, and to learn what has become of it.
 #[derive(Clone)]
 pub struct Drain(Arc<Shared>);
 
@@ -55,6 +56,8 @@ struct State {
     open: bool,
     /// Whether the file is to be closed behind what the guest has sent.
     closing: bool,
+    /// The error by which output was lost, unless there was nobody to read it.
+    error: Option<io::Error>,
     quit: bool,
 }
 
@@ -77,6 +80,7 @@ impl Output {
                 writing: false,
                 open: file.is_some(),
                 closing: false,
+                error: None,
                 quit: false,
             }),
             changed: Condvar::new(),
@@ -85,7 +89,7 @@ impl Output {
             Some(file) => {
                 let shared = Arc::clone(&shared);
                 Some(threads.start(ThreadKind::Other("console-out"), move || {
-                    if shared.write_all(File::from(file)) {
+                    if shared.serve(&file) {
                         ended();
                     }
                 })?)
@@ -143,23 +147,29 @@ impl Drain {
             }
         }
     }
+
+    /// Takes the error by which output was lost, if there was one other than that nobody reads any more.
+    pub fn take_error(&self) -> Option<io::Error> {
+        self.0.state.lock().error.take()
+    }
 }
 
 impl Shared {
     /// Writes what the guest sends until the file is to be closed, or cannot be written to; returns true then. At the end of
     /// the device returns false.
-    fn write_all(&self, mut file: File) -> bool {
+    fn serve(&self, file: &OwnedFd) -> bool {
         let mut bytes = Vec::new();
         while let Some(closing) = self.next(&mut bytes) {
             if closing {
                 return true;
             }
-            let written = write_in_full(&mut file, &bytes);
+            let written = write_all(file, &bytes);
             let mut state = self.state.lock();
             state.writing = false;
             if let Err(error) = written {
                 if error.kind() != ErrorKind::BrokenPipe {
-                    log::error!("virtio-console: output of the guest is lost: {error}");
+                    log::warn!("virtio-console: output of the guest is lost: {error}");
+                    state.error = Some(error);
                 }
                 state.abandon(&self.queue);
             }
@@ -256,21 +266,4 @@ impl Drop for Output {
             let _ = thread.join();
         }
     }
-}
-
-/// Writes all of `bytes`, also to a file that another process has made non-blocking.
-fn write_in_full(file: &mut File, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match file.write(bytes) {
-            Ok(0) => return Err(ErrorKind::WriteZero.into()),
-            Ok(written) => bytes = &bytes[written..],
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                let mut writable = [PollFd::new(file.as_fd(), PollFlags::POLLOUT)];
-                poll(&mut writable, PollTimeout::NONE)?;
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }

@@ -1,12 +1,15 @@
 //! The transport: discovery, negotiation, status, reset, state.
 
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 use sbe::Width;
 
 use super::{
     driver::*,
     echo::{Echo, wait_for_used},
 };
-use crate::devices::virtio::Rng;
+use crate::devices::virtio::{Interrupt, Rng};
 
 /// The capabilities of the device: their offsets with the first four bytes.
 fn capabilities(driver: &mut Driver) -> Vec<(u32, u32)> {
@@ -141,6 +144,55 @@ fn nothing_is_served_before_the_driver_is_ready_or_after_a_reset() {
 }
 
 #[test]
+fn a_driver_is_interrupted_only_while_it_is_ready() {
+    let device = Echo::default();
+    let interrupt = Arc::clone(&device.interrupt);
+    let mut driver = Driver::new(Box::new(device));
+    driver.pci_write(4, 5);
+    let interrupts = |driver: &mut Driver| {
+        interrupt.lock().as_ref().unwrap().configuration_changed();
+        let is_interrupted = driver.is_interrupted();
+        let isr = driver.read(ISR, Width::Byte);
+        assert_eq!(is_interrupted, isr != 0);
+        isr
+    };
+    assert_eq!(interrupts(&mut driver), 0, "nobody is there");
+    assert!(driver.negotiate(VERSION_1));
+    driver.place_queue(0);
+    assert_eq!(interrupts(&mut driver), 0, "before DRIVER_OK");
+    let generation = driver.read(0x15, Width::Byte);
+    driver.write(STATUS, Width::Byte, DRIVER_OK);
+    assert_eq!(interrupts(&mut driver), 2);
+    assert_ne!(driver.read(0x15, Width::Byte), generation);
+    driver.write(STATUS, Width::Byte, 0);
+    assert_eq!(interrupts(&mut driver), 0, "after a reset");
+}
+
+#[test]
+fn a_restored_driver_is_interrupted_as_before() {
+    let changed = |interrupt: &Arc<Mutex<Option<Interrupt>>>| {
+        interrupt.lock().as_ref().unwrap().configuration_changed();
+    };
+    let device = Echo::default();
+    let interrupt = Arc::clone(&device.interrupt);
+    let mut first = Driver::new(Box::new(device));
+    first.start(0, 0);
+    changed(&interrupt);
+    let state = first.board.save().unwrap();
+    let device = Echo::default();
+    let interrupt = Arc::clone(&device.interrupt);
+    let mut second = Driver::with(Box::new(device), Arc::clone(&first.memory));
+    drop(first);
+    second.board.restore(state).unwrap();
+    for _ in 0..2 {
+        assert!(second.is_interrupted());
+        assert_eq!(second.read(ISR, Width::Byte), 2);
+        assert!(!second.is_interrupted());
+        changed(&interrupt);
+    }
+}
+
+#[test]
 fn a_saved_device_goes_on_where_it_was() {
     let device = Echo::default();
     *device.config.lock() = vec![7];
@@ -155,7 +207,7 @@ fn a_saved_device_goes_on_where_it_was() {
     // The machine that was saved stands still, and leaves the memory to the other.
     first.offer(0);
     first.notify(0);
-    let memory = std::sync::Arc::clone(&first.memory);
+    let memory = Arc::clone(&first.memory);
     drop(first);
     let device = Echo::default();
     *device.config.lock() = vec![0];

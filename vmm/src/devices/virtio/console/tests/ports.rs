@@ -1,6 +1,11 @@
 //! What the driver is told of the ports.
 
-use std::io::Read;
+use std::{
+    fs::File,
+    io::{ErrorKind, Read},
+    os::fd::OwnedFd,
+    time::Duration,
+};
 
 use super::guest::*;
 use crate::devices::virtio::{
@@ -145,6 +150,27 @@ fn a_port_whose_reader_is_gone_is_taken_away() {
     guest.fill(TO_DRIVER, PAGE);
     guest.tell(u32::MAX, DEVICE_READY, 1);
     assert_eq!(guest.told(), [], "for ever");
+}
+
+#[test]
+fn an_error_of_writing_is_told_unless_there_is_nobody_to_read() {
+    let (reader, writer) = pipe();
+    drop(reader);
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    for (output, expected) in [
+        (OwnedFd::from(writer), None),
+        (full.into(), Some(ErrorKind::StorageFull)),
+    ] {
+        let device = VirtioConsole::new(vec![ConsolePort::generic("out").output(output)]);
+        let handle = device.handle();
+        assert!(handle.take_output_error().is_none());
+        let mut guest = Guest::open(device);
+        guest.write(0, b"lost");
+        assert_eq!(guest.wait_told(), (0, PORT_REMOVE, 1, Vec::new()));
+        assert!(handle.drain(Duration::MAX));
+        let error = handle.take_output_error();
+        assert_eq!(error.map(|error| error.kind()), expected);
+    }
 }
 
 #[test]
