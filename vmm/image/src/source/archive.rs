@@ -11,7 +11,7 @@ use crate::blob::Blob;
 use crate::decode::{Compression, decode};
 use crate::error::Fault;
 use crate::guard::HeaderGuard;
-use crate::limits::{LINKS, Limits, MEMBERS, PATH_BYTES};
+use crate::limits::{LINKS, Limits, MEMBER_NAMES, MEMBERS, PATH_BYTES};
 use crate::progress::{Meter, Report, Step};
 use crate::spool::{Spool, SpoolError};
 
@@ -103,6 +103,7 @@ fn index(file: &Blob) -> Result<HashMap<Vec<u8>, Member>, Fault> {
     loop {
         budget.expect_header();
         let Some(entry) = entries.next() else { break };
+    let mut bytes = 0_usize;
         let entry = entry.map_err(unreadable)?;
         let name = entry.path_bytes();
         if name.len() > PATH_BYTES {
@@ -114,8 +115,18 @@ fn index(file: &Blob) -> Result<HashMap<Vec<u8>, Member>, Fault> {
         }
         if members.len() > MEMBERS {
             return Err(Fault::Limit {
+            bytes += name.len();
+            if let Member::Link(target) = &member {
+                bytes += target.len();
+            }
                 what: "files in the archive",
                 most: MEMBERS as u64,
+        if bytes > MEMBER_NAMES {
+            return Err(Fault::Limit {
+                what: "bytes of names in the archive",
+                most: MEMBER_NAMES as u64,
+            });
+        }
             });
         }
     }
