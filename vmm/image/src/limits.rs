@@ -37,6 +37,11 @@ pub(crate) const TARGET_BYTES: usize = 255;
 /// The most directories on the way from the root to a file.
 pub(crate) const DEPTH: usize = 256;
 
+/// The most that the squares of the depths of a root's names may add up to. In each folder the squashfs writer looks at all that is
+/// below, and compares its path with the folder's, component by component; so this bounds its time, to some 20 s. A million names
+/// may be 22 deep on average.
+pub(crate) const SQUARED_DEPTHS: u64 = 1 << 29;
+
 /// The most symbolic links that are followed on the way to one file (MAXSYMLINKS in Linux).
 pub(crate) const LINKS: usize = 40;
 

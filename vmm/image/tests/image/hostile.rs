@@ -151,6 +151,16 @@ fn deep_folders_are_no_trouble() {
 }
 
 #[test]
+fn many_deep_files_are_refused() {
+    let deep = "d/".repeat(250);
+    let layer = (0..9000).fold(Layer::new(), |layer, number| {
+        layer.file(format!("{deep}{number}"), "")
+    });
+    let fault = fault([layer]);
+    assert!(fault.contains("deep in folders"), "{fault}");
+}
+
+#[test]
 fn the_last_of_equal_names_counts() {
     let layer = Layer::new()
         .file("a", "1")
