@@ -93,6 +93,15 @@ pub enum FetchError {
         path: PathBuf,
     },
 
+    /// A root directory cannot take the place of what is there, though that may be an empty directory.
+    #[error("{} is {what}: a root directory needs a name that is free, or that of an empty directory", path.display())]
+    RootPlace {
+        /// The place.
+        path: PathBuf,
+        /// What is there, with its article.
+        what: &'static str,
+    },
+
     /// A name is none of a package.
     #[error("not the name of a package: \"{name}\"")]
     BadPackageName {

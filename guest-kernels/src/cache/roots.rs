@@ -12,7 +12,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
@@ -80,7 +80,7 @@ impl NewRoot {
     /// be at `to`, which must not be there or be empty; by default it will be in the cache, whose lock is held until then.
     ///
     /// # Errors
-    /// Any [`FetchError`]; [`FetchError::RootExists`] if the place is taken.
+    /// Any [`FetchError`]; [`FetchError::RootExists`] and [`FetchError::RootPlace`] if the place is taken.
     pub fn begin(
         root: Root,
         to: Option<&Path>,
@@ -89,7 +89,7 @@ impl NewRoot {
     ) -> Result<Self, FetchError> {
         check_names(include)?;
         let (place, lock) = match to {
-            Some(to) => (to.to_owned(), None),
+            Some(to) => (named(to)?, None),
             None => {
                 let roots = roots()?;
                 let lock = lock(&roots, progress)?;
@@ -177,18 +177,42 @@ fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// Refuses a place that is taken.
+/// Returns a path that ends in a name, which can be given to a directory, unlike `.` and `..`.
+fn named(path: &Path) -> Result<PathBuf, FetchError> {
+    let name = path.file_name().ok_or_else(|| FetchError::RootPlace {
+        path: path.to_owned(),
+        what: "a directory whose name is not given",
+    })?;
+    Ok(path.parent().unwrap_or(Path::new("")).join(name))
+}
+
+/// Refuses a place where a directory cannot be renamed to: one that is taken, by anything but an empty directory of the same file
+/// system.
 fn check_place(place: &Path) -> Result<(), FetchError> {
-    let taken = match fs::read_dir(place) {
-        Ok(mut entries) => entries.next().is_some(),
-        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    let there = match fs::symlink_metadata(place) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        there => there.map_err(file_error("look at", place))?,
     };
-    match taken {
-        true => Err(FetchError::RootExists {
-            path: place.to_owned(),
-        }),
-        false => Ok(()),
+    let path = place.to_owned();
+    if there.is_symlink() {
+        let what = "a symbolic link";
+        return Err(FetchError::RootPlace { path, what });
     }
+    let is_free = there.is_dir()
+        && fs::read_dir(place)
+            .map_err(file_error("list", place))?
+            .next()
+            .is_none();
+    if !is_free {
+        return Err(FetchError::RootExists { path });
+    }
+    let folder = folder_of(place);
+    let beside = fs::metadata(folder).map_err(file_error("look at", folder))?;
+    if there.dev() != beside.dev() {
+        let what = "a mount point";
+        return Err(FetchError::RootPlace { path, what });
+    }
+    Ok(())
 }
 
 /// Refuses what is not the name of a package (Debian Policy Manual, 5.6.1 "Source"), which apt might take for something else.
@@ -227,6 +251,8 @@ fn remove_left_behind(roots: &Path) -> Result<(), FetchError> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::*;
 
     #[test]
@@ -274,6 +300,50 @@ mod tests {
         fs::write(dir.path().join("file"), "").unwrap();
         check_place(dir.path()).unwrap_err();
         check_place(&dir.path().join("file")).unwrap_err();
+        check_place(&dir.path().join("file/below")).unwrap_err();
+    }
+
+    /// The system's rename(2) is the judge.
+    #[test]
+    fn a_place_that_is_refused_cannot_be_renamed_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for name in ["empty", "full/sub", "around/inner"] {
+            fs::create_dir_all(at(name)).unwrap();
+        }
+        fs::write(at("file"), "").unwrap();
+        symlink("empty", at("link")).unwrap();
+        symlink("nothing", at("dangling")).unwrap();
+        for name in [
+            "none",
+            "none/",
+            "none/.",
+            "empty",
+            "empty/",
+            "empty/.",
+            "empty/..",
+            "around/inner/..",
+            "full",
+            "file",
+            "file/x",
+            "link",
+            "dangling",
+        ] {
+            let place = named(&at(name)).and_then(|place| check_place(&place).map(|()| place));
+            let new = at("new");
+            fs::create_dir(&new).unwrap();
+            match &place {
+                Ok(place) => {
+                    fs::rename(&new, place).unwrap();
+                    fs::remove_dir(place).unwrap();
+                }
+                Err(error) => {
+                    fs::rename(&new, at(name)).expect_err(&error.to_string());
+                    fs::remove_dir(&new).unwrap();
+                }
+            }
+            fs::create_dir_all(at("empty")).unwrap();
+        }
     }
 
     #[test]

@@ -206,6 +206,16 @@ pub fn stat(file: impl AsFd) -> Result<Statx, Errno> {
     )
 }
 
+/// Returns the attributes of an entry of a directory; of a symbolic link, its own. Needs no descriptor.
+///
+/// # Errors
+///
+/// Those of statx(2).
+pub fn stat_entry(dir: impl AsFd, name: Name<'_>) -> Result<Statx, Errno> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW;
+    fs::statx(dir, name.as_c_str(), flags, StatxFlags::BASIC_STATS)
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;

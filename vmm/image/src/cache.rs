@@ -3,7 +3,8 @@
 //! ```text
 //! FOLDER/
 //! ├── 1-KEY.squashfs       a finished image; 1 is the version of the writer
-//! └── .1-KEY.partial       one in the making, locked by the process that makes it
+//! ├── .1-KEY.partial       one in the making, locked by the process that makes it
+//! └── 1-ARCHIVE.memo       which image an archive has
 //! ```
 //!
 //! KEY is the chain ID of the image's layers (OCI Image Format Specification, "Image Configuration", "Layer ChainID"), which is a
@@ -36,6 +37,12 @@ pub(crate) fn chain_id(diff_ids: &[Digest]) -> Digest {
     }
 }
 
+/// Returns the image with a key, if it is there.
+pub(crate) fn find(folder: &Path, key: &Digest) -> Option<PathBuf> {
+    let finished = folder.join(format!("{}.squashfs", file_name(key)));
+    is_whole(&finished).then_some(finished)
+}
+
 /// Returns the image with a key, made by `make` in a new file if it is not there.
 pub(crate) fn get(
     folder: &Path,
@@ -43,11 +50,11 @@ pub(crate) fn get(
     report: Report<'_>,
     make: impl FnOnce(&File, &Path, Report<'_>) -> Result<(), Fault>,
 ) -> Result<PathBuf, Fault> {
-    let name = format!("{VERSION}-{}", key.hex());
-    let finished = folder.join(format!("{name}.squashfs"));
-    if is_whole(&finished) {
+    if let Some(finished) = find(folder, key) {
         return Ok(finished);
     }
+    let name = file_name(key);
+    let finished = folder.join(format!("{name}.squashfs"));
     let path = folder.join(format!(".{name}.partial"));
     let Some(partial) = Partial::lock(path, &finished, report)? else {
         return Ok(finished);
@@ -57,6 +64,11 @@ pub(crate) fn get(
     synced.map_err(file_fault("write", &partial.path))?;
     fs::rename(&partial.path, &finished).map_err(file_fault("rename", &partial.path))?;
     Ok(finished)
+}
+
+/// The name of an image's file, without its extension.
+fn file_name(key: &Digest) -> String {
+    format!("{VERSION}-{}", key.hex())
 }
 
 /// An image in the making. It is removed when dropped, unless it has been renamed.

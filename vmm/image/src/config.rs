@@ -1,11 +1,12 @@
 //! What an image says about the command to run in it.
 
 use oci_spec::image::Config;
+use serde::{Deserialize, Serialize};
 
 /// What an image says about the command to run in it (OCI Image Format Specification, "Image Configuration", `config`).
 ///
 /// No string has a zero byte.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageConfig {
     /// The command's beginning, which arguments are appended to.
     pub entrypoint: Vec<String>,

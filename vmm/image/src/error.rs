@@ -123,6 +123,15 @@ pub enum Fault {
         most: u64,
     },
 
+    /// So many files are so deep that the squashfs image would take very long to write.
+    #[error(
+        "too many files are deep in folders: the squares of their depths add up to more than {0}"
+    )]
+    TooDeep(
+        /// The limit.
+        u64,
+    ),
+
     /// The squashfs image could not be written.
     #[error("cannot write the squashfs image {}: {reason}", file.display())]
     Squashfs {

@@ -17,7 +17,7 @@
 //! * `select`: which of the images is meant; `document`: the JSON documents, read and verified.
 //! * [`config`]: what the image says about the command to run.
 //! * `layer`: a layer's entries; `tree`: the names that all layers together make; `spool`: the contents of files.
-//! * `squashfs`: the writer; `cache`: the folder of finished images.
+//! * `squashfs`: the writer; `cache`: the folder of finished images; `memo`: which of them a compressed archive has.
 //!
 //! Guarantees:
 //! * Every blob used has the size and the SHA-256 digest that the manifest says, and every layer the digest that the
@@ -40,6 +40,7 @@ pub mod error;
 mod guard;
 mod layer;
 pub mod limits;
+mod memo;
 mod open;
 pub mod progress;
 pub mod reference;

@@ -8,14 +8,19 @@ pub struct Limits {
     pub bytes: u64,
     /// Entries of all layers together.
     pub entries: u32,
+    /// Bytes of names in all layers together: of the names in the paths of entries and of the symbolic links that these lead
+    /// through, and of the whole path of each folder that is made because no entry says anything of it. It bounds the time that
+    /// entries take, and the memory for names.
+    pub names: u64,
 }
 
 impl Default for Limits {
-    /// 64 GiB and about a million entries, far above the largest images in use.
+    /// 64 GiB and about a million entries with 256 bytes of names each, far above the largest images in use.
     fn default() -> Self {
         Self {
             bytes: 64 << 30,
             entries: 1 << 20,
+            names: 1 << 28,
         }
     }
 }
@@ -32,6 +37,11 @@ pub(crate) const TARGET_BYTES: usize = 255;
 /// The most directories on the way from the root to a file.
 pub(crate) const DEPTH: usize = 256;
 
+/// The most that the squares of the depths of a root's names may add up to. In each folder the squashfs writer looks at all that is
+/// below, and compares its path with the folder's, component by component; so this bounds its time, to some 20 s. A million names
+/// may be 22 deep on average.
+pub(crate) const SQUARED_DEPTHS: u64 = 1 << 29;
+
 /// The most symbolic links that are followed on the way to one file (MAXSYMLINKS in Linux).
 pub(crate) const LINKS: usize = 40;
 
@@ -40,6 +50,9 @@ pub(crate) const HEADER_BYTES: u64 = 1 << 20;
 
 /// The most members of an archive with an image, not of a layer.
 pub(crate) const MEMBERS: usize = 1 << 16;
+
+/// The most bytes of names that the members of such an archive have and lead to.
+pub(crate) const MEMBER_NAMES: usize = 16 << 20;
 
 /// The largest JSON document, in bytes.
 pub(crate) const DOCUMENT_BYTES: u64 = 4 << 20;

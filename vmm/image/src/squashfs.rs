@@ -17,7 +17,7 @@ use backhand::{BackhandError, FilesystemCompressor, FilesystemWriter, NodeHeader
 
 use crate::blob::BlobReader;
 use crate::error::{Fault, file_fault};
-use crate::limits::{Limits, OWNERS};
+use crate::limits::{Limits, OWNERS, SQUARED_DEPTHS};
 use crate::progress::{Meter, Report, Step};
 use crate::spool::Spool;
 use crate::tree::{Kind, Leaf, Meta, NodeId, Tree};
@@ -74,9 +74,14 @@ pub(crate) fn write(
 fn survey(tree: &Tree, limits: &Limits) -> Result<u64, Fault> {
     let mut bytes = 0_u64;
     let mut owners = BTreeSet::new();
-    let mut ahead = vec![Tree::ROOT];
-    while let Some(id) = ahead.pop() {
+    let mut squared_depths = 0_u64;
+    let mut ahead = vec![(Tree::ROOT, 0_u64)];
+    while let Some((id, depth)) = ahead.pop() {
         let node = tree.node(id);
+        squared_depths = squared_depths.saturating_add(depth * depth);
+        if squared_depths > SQUARED_DEPTHS {
+            return Err(Fault::TooDeep(SQUARED_DEPTHS));
+        }
         owners.extend([node.meta.uid, node.meta.gid]);
         if owners.len() > OWNERS {
             return Err(Fault::Limit {
@@ -85,7 +90,9 @@ fn survey(tree: &Tree, limits: &Limits) -> Result<u64, Fault> {
             });
         }
         match &node.kind {
-            Kind::Directory(directory) => ahead.extend(directory.values().map(|child| child.node)),
+            Kind::Directory(directory) => {
+                ahead.extend(directory.values().map(|child| (child.node, depth + 1)));
+            }
             Kind::Leaf(Leaf::File(extent)) => bytes = bytes.saturating_add(extent.len()),
             Kind::Leaf(_) => {}
         }

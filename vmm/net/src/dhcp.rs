@@ -22,7 +22,7 @@ const LEASE: u32 = 24 * 60 * 60;
 const OPTION_MTU: u8 = 26;
 
 /// Answers a client's message.
-pub(crate) fn receive(data: &[u8], mtu: u16, egress: &mut Egress<'_>) {
+pub(crate) fn receive(data: &[u8], egress: &mut Egress<'_>) {
     let Ok(packet) = DhcpPacket::new_checked(data) else {
         return;
     };
@@ -34,7 +34,7 @@ pub(crate) fn receive(data: &[u8], mtu: u16, egress: &mut Egress<'_>) {
     };
     let granted = message_type != DhcpMessageType::Nak;
     let inform = request.message_type == DhcpMessageType::Inform;
-    let mtu = mtu.to_be_bytes();
+    let mtu = egress.mtu.to_be_bytes();
     let options = [DhcpOption {
         kind: OPTION_MTU,
         data: &mtu,

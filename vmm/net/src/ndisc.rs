@@ -34,22 +34,13 @@ const LIFETIME: WireDuration = WireDuration::from_secs(1800);
 const INTERVAL: Duration = Duration::from_secs(600);
 
 /// The router of the guest's IPv6 network.
+#[derive(Default)]
 pub(crate) struct Router {
-    mtu: u16,
     /// When the prefix is advertised again, once a guest has asked for it.
     next: Option<Instant>,
 }
 
 impl Router {
-    pub(crate) fn new(mtu: u16) -> Self {
-        Self { mtu, next: None }
-    }
-
-    /// Sets the largest IP packet that is advertised, in bytes.
-    pub(crate) fn set_mtu(&mut self, mtu: u16) {
-        self.mtu = mtu;
-    }
-
     /// Answers a message of ICMPv6.
     pub(crate) fn receive(
         &mut self,
@@ -97,7 +88,7 @@ impl Router {
             reachable_time: WireDuration::ZERO,
             retrans_time: WireDuration::ZERO,
             lladdr: Some(GATEWAY_MAC.into()),
-            mtu: Some(self.mtu.into()),
+            mtu: Some(egress.mtu.into()),
             prefix_info: Some(NdiscPrefixInformation {
                 prefix_len: 64,
                 flags: NdiscPrefixInfoFlags::ON_LINK | NdiscPrefixInfoFlags::ADDRCONF,

@@ -27,7 +27,7 @@ use crate::{
 /// Everything behind the wire but the waiting.
 pub(crate) struct Protocols {
     host_loopback: bool,
-    /// The largest IP packet in bytes: at present, and as configured.
+    /// The largest IP packet in bytes: at present, which [`Egress`](crate::frame::Egress) carries to all protocols, and as configured.
     mtu: u16,
     most_mtu: u16,
     tcp: Tcp,
@@ -51,7 +51,7 @@ impl Protocols {
             tcp: Tcp::new(mtu),
             outbound: Outbound::new(),
             inbound: Inbound::new(),
-            router: has_ipv6(config.host_loopback).then(|| Router::new(mtu)),
+            router: has_ipv6(config.host_loopback).then(Router::default),
             resolvers: Resolvers::new(config.resolv_conf.clone()),
             reassembly: Reassembly::default(),
             guest_mac: EthernetAddress(config.mac),
@@ -69,10 +69,7 @@ impl Protocols {
             return;
         }
         self.mtu = mtu;
-        self.tcp.set_mtu(self.mtu);
-        if let Some(router) = &mut self.router {
-            router.set_mtu(self.mtu);
-        }
+        self.tcp.set_mtu(mtu);
     }
 
     /// Opens a published port, and returns its address.
@@ -187,7 +184,7 @@ impl Protocols {
         let guest = SocketAddr::new(datagram.source, packet.src_port());
         let destination = SocketAddr::new(datagram.destination, packet.dst_port());
         if destination.port() == dhcp::PORT && datagram.source.is_ipv4() {
-            return dhcp::receive(packet.payload(), self.mtu, &mut cx.egress);
+            return dhcp::receive(packet.payload(), &mut cx.egress);
         }
         if !addresses::is_guest(datagram.source) || guest.port() == 0 {
             return;

@@ -1,6 +1,6 @@
 //! Bad usage and bad files: exit status 2, one line on standard error that names what is wrong, nothing on standard output.
 
-use std::{path::Path, process::Output};
+use std::{fs, os::unix::fs::symlink, path::Path, process::Output};
 
 use crate::support::{Replex, elf};
 
@@ -27,6 +27,31 @@ fn refused(replex: &Replex, args: &[&str], named: &[&str]) {
             "{args:?}: {line:?} does not name {name}"
         );
     }
+}
+
+/// Each is refused before anything is fetched.
+#[test]
+fn places_where_no_root_directory_can_be_made() {
+    let replex = Replex::new();
+    let empty = replex.dir.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    symlink(&empty, replex.dir.path().join("link")).unwrap();
+    replex.file("file", b"");
+    for (place, named) in [
+        (".", ". is a directory whose name is not given"),
+        ("..", ".. is a directory whose name is not given"),
+        ("../link", "../link is a symbolic link"),
+        ("../file", "../file is there already"),
+        ("../file/x", "../file/x"),
+        ("/dev", "/dev is there already"),
+        ("/proc/root", "/proc"),
+        ("nowhere/root", "nowhere"),
+    ] {
+        let mut command = replex.command(&["guest", "debian-i386", "--to", place]);
+        let line = complaint(&command.current_dir(&empty).output().unwrap());
+        assert!(line.contains(named), "{place}: {line}");
+    }
+    assert_eq!(fs::read_dir(empty).unwrap().count(), 0);
 }
 
 #[test]

@@ -37,6 +37,25 @@ pub(super) fn enter(
     })
 }
 
+/// Removes the entry `name` of `dir`, which was made for a request that has then failed, if it is still the entry of `file`. The
+/// guest is told why the request failed, so an error here is told to nobody.
+///
+/// Another process of the host can replace the entry between the comparison and the removal: no system call does both.
+pub(super) fn remove_new(dir: impl AsFd, name: Name<'_>, file: impl AsFd) {
+    let identity = |stat: Statx| (stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino);
+    let there = host::stat_entry(&dir, name);
+    let (Ok(made), Ok(there)) = (host::stat(file), there) else {
+        return;
+    };
+    let flags = match FileType::from_raw_mode(made.stx_mode.into()) {
+        FileType::Directory => AtFlags::REMOVEDIR,
+        _ => AtFlags::empty(),
+    };
+    if identity(made) == identity(there) {
+        let _ = fs::unlinkat(dir, name.as_c_str(), flags);
+    }
+}
+
 impl Server {
     /// Finds an entry.
     pub(super) fn look_up(
@@ -151,7 +170,8 @@ impl Server {
     ) -> Result<(), Errno> {
         let dir = self.inodes.file(&self.host, header.node)?;
         let file = self.host.find(&dir, name)?;
-        let stat = self.settle(header, &dir, &file, made)?;
+        let settled = self.settle(header, &dir, &file, made);
+        let stat = settled.inspect_err(|_| remove_new(&dir, name, &file))?;
         let place = (header.node, name);
         let entry = enter(&mut self.inodes, &self.config, file, &stat, place)?;
         self.reply_entry(entry, reply)

@@ -9,7 +9,7 @@ use rustix::fs::{self, FallocateFlags, FileType, OFlags, SeekFrom};
 use rustix::io::{self, Errno, ReadWriteFlags};
 
 use super::Server;
-use super::entries::enter;
+use super::entries::{enter, remove_new};
 use crate::cache::Cache;
 use crate::host;
 use crate::inodes::Version;
@@ -122,8 +122,11 @@ impl Server {
                 .create(&dir, name, honoured(flags, self.config.volatile)?, allowed)
             {
                 Ok(file) => {
-                    let inode = self.host.reopen(&file, OFlags::PATH)?;
-                    let stat = self.settle(header, &dir, &inode, (mode, 0))?;
+                    let settled = self.host.reopen(&file, OFlags::PATH).and_then(|inode| {
+                        let stat = self.settle(header, &dir, &inode, (mode, 0))?;
+                        Ok((inode, stat))
+                    });
+                    let (inode, stat) = settled.inspect_err(|_| remove_new(&dir, name, &file))?;
                     let entry = enter(&mut self.inodes, &self.config, inode, &stat, place)?;
                     let flags = self.caching(entry.nodeid, &file);
                     (entry, flags.map(|flags| (file, flags)))

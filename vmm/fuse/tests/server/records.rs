@@ -4,12 +4,14 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
+use std::thread;
 
 use fuse::{Config, keep_records, keeps_records};
 use fuse_abi::linux as abi;
 use rustix::fs::{XattrFlags, getxattr, setxattr};
 use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 use tempfile::TempDir;
 
 use crate::client::{Client, ROOT};
@@ -202,6 +204,39 @@ fn links_stay_roots() {
         assert_eq!((attr.uid, attr.gid, attr.mode), (0, 0, 0o120_777));
         assert_eq!(client.chmod(node, 0o600), Err(Errno::OPNOTSUPP));
     }
+}
+
+/// Lets the calling thread set no extended attribute any more, as if the disk were full.
+fn fill_the_disk() {
+    // x86-64's number, arch/x86/entry/syscalls/syscall_64.tbl.
+    const SETXATTR: i64 = 188;
+    let full = SeccompAction::Errno(Errno::NOSPC.raw_os_error().cast_unsigned());
+    let calls = [(SETXATTR, Vec::new())].into();
+    let filter = SeccompFilter::new(calls, SeccompAction::Allow, full, TargetArch::x86_64);
+    let program: BpfProgram = filter.unwrap().try_into().unwrap();
+    seccompiler::apply_filter(&program).unwrap();
+}
+
+#[test]
+fn what_cannot_be_recorded_is_not_made() {
+    let Some(dir) = directory() else { return };
+    let mut client = share(&dir);
+    (client.uid, client.gid) = (1000, 100);
+    fs::write(dir.path().join("there"), "").unwrap();
+    let outcomes = thread::spawn(move || {
+        fill_the_disk();
+        [
+            client.create(ROOT, b"file", 2, 0o644).map(drop),
+            client.mkdir(ROOT, b"dir", 0o755).map(drop),
+            client.mknod(ROOT, b"node", 0o100_644).map(drop),
+            client.mknod(ROOT, b"pipe", 0o10_644).map(drop),
+            client.make_device(ROOT, b"null", 0o20_666, 0x103).map(drop),
+        ]
+    });
+    assert_eq!(outcomes.join().unwrap(), [Err(Errno::NOSPC); 5]);
+    let names = fs::read_dir(dir.path()).unwrap();
+    let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["there"]);
 }
 
 /// A directory may be used by another user than the one who has made it, root for example.

@@ -11,7 +11,7 @@ use crate::blob::Blob;
 use crate::decode::{Compression, decode};
 use crate::error::Fault;
 use crate::guard::HeaderGuard;
-use crate::limits::{LINKS, Limits, MEMBERS, PATH_BYTES};
+use crate::limits::{LINKS, Limits, MEMBER_NAMES, MEMBERS, PATH_BYTES};
 use crate::progress::{Meter, Report, Step};
 use crate::spool::{Spool, SpoolError};
 
@@ -19,6 +19,8 @@ use crate::spool::{Spool, SpoolError};
 pub(crate) struct Archive {
     file: Arc<File>,
     members: HashMap<Vec<u8>, Member>,
+    /// Whether the file is a copy, since the archive is compressed as a whole.
+    pub(super) is_uncompressed: bool,
 }
 
 enum Member {
@@ -38,14 +40,16 @@ impl Archive {
     ) -> Result<Self, Fault> {
         let mut start = [0; Compression::MAGIC];
         let read = file.reader().read(&mut start).map_err(unreadable)?;
-        let file = match Compression::of(&start[..read]) {
-            Compression::None => file,
-            _ => uncompress(&file, cache, limits, report)?,
+        let is_uncompressed = Compression::of(&start[..read]) != Compression::None;
+        let file = match is_uncompressed {
+            false => file,
+            true => uncompress(&file, cache, limits, report)?,
         };
         let members = index(&file)?;
         Ok(Self {
             file: file.file,
             members,
+            is_uncompressed,
         })
     }
 
@@ -99,6 +103,7 @@ fn index(file: &Blob) -> Result<HashMap<Vec<u8>, Member>, Fault> {
     let (guard, budget) = HeaderGuard::new(&*file.file);
     let mut archive = tar::Archive::new(guard);
     let mut members = HashMap::new();
+    let mut bytes = 0_usize;
     let mut entries = archive.entries_with_seek().map_err(unreadable)?;
     loop {
         budget.expect_header();
@@ -110,7 +115,17 @@ fn index(file: &Blob) -> Result<HashMap<Vec<u8>, Member>, Fault> {
         }
         let Some(name) = normal(&name) else { continue };
         if let Some(member) = member(&entry, &name, file.len)? {
+            bytes += name.len();
+            if let Member::Link(target) = &member {
+                bytes += target.len();
+            }
             members.insert(name, member);
+        }
+        if bytes > MEMBER_NAMES {
+            return Err(Fault::Limit {
+                what: "bytes of names in the archive",
+                most: MEMBER_NAMES as u64,
+            });
         }
         if members.len() > MEMBERS {
             return Err(Fault::Limit {

@@ -4,6 +4,7 @@ mod archive;
 mod folder;
 mod members;
 
+use std::fs::{File, Metadata};
 use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -23,21 +24,20 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    /// Opens a folder or an archive, which may be compressed by gzip or zstd; then it is uncompressed into an unnamed file in the
-    /// folder `cache`.
-    pub(crate) fn open(
+    /// Takes the folder or archive at `path`, whose file is `file`. If the archive is compressed by gzip or zstd it is
+    /// uncompressed into an unnamed file in the folder `cache`.
+    pub(crate) fn new(
+        (file, metadata): (Arc<File>, &Metadata),
         path: &Path,
         cache: &Path,
         limits: &Limits,
         report: Report<'_>,
     ) -> Result<Self, Fault> {
-        let file = folder::open(path).map_err(file_fault("open", path))?;
-        let metadata = file.metadata().map_err(file_fault("open", path))?;
         if metadata.is_dir() {
             Ok(Self::Folder(Folder::new(path)))
         } else if metadata.is_file() {
             let file = Blob {
-                file: Arc::new(file),
+                file,
                 start: 0,
                 len: metadata.len(),
             };
@@ -45,6 +45,11 @@ impl Source {
         } else {
             Err(Fault::NotAnImage)
         }
+    }
+
+    /// Whether it is an archive that had to be uncompressed.
+    pub(crate) fn is_uncompressed(&self) -> bool {
+        matches!(self, Self::Archive(archive) if archive.is_uncompressed)
     }
 
     /// Returns the file with a name, or `None` if there is none.
@@ -75,6 +80,13 @@ impl Source {
         read.map_err(file_fault("read", Path::new(name)))?;
         Ok(bytes)
     }
+}
+
+/// Opens a folder or an archive.
+pub(crate) fn open(path: &Path) -> Result<(Arc<File>, Metadata), Fault> {
+    let opened = folder::open(path).and_then(|file| Ok((file.metadata()?, file)));
+    let (metadata, file) = opened.map_err(file_fault("open", path))?;
+    Ok((Arc::new(file), metadata))
 }
 
 /// The name of the blob with a digest in a layout (OCI Image Format Specification, "Image Layout", "Blobs").

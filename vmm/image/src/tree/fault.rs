@@ -25,4 +25,6 @@ pub(crate) enum TreeFault {
     Whiteout(String),
     #[error("the layers have more than {0} entries")]
     Entries(u32),
+    #[error("the layers have more than {0} bytes of names")]
+    Names(u64),
 }

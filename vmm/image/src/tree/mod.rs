@@ -8,7 +8,7 @@ mod fault;
 mod walk;
 mod whiteout;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use crate::limits::{Limits, NAME_BYTES, PATH_BYTES};
 use crate::spool::Extent;
@@ -71,7 +71,7 @@ pub(crate) struct Child {
 }
 
 /// The number of a node in its tree.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct NodeId(usize);
 
 /// A directory, file, link or device.
@@ -85,8 +85,13 @@ pub(crate) struct Node {
 pub(crate) struct Tree {
     nodes: Vec<Node>,
     layer: u32,
+    /// The directories that the present layer has made opaque: nothing of lower layers is in them or below.
+    opaque: HashSet<NodeId>,
+    /// The names that have been set.
     names: u32,
-    limit: u32,
+    /// The bytes of names that [`Limits::names`] counts.
+    bytes: u64,
+    limits: Limits,
 }
 
 impl Tree {
@@ -102,14 +107,17 @@ impl Tree {
         Self {
             nodes: vec![root],
             layer: 0,
+            opaque: HashSet::new(),
             names: 0,
-            limit: limits.entries,
+            bytes: 0,
+            limits: *limits,
         }
     }
 
     /// Begins the next layer.
     pub(crate) fn begin_layer(&mut self) {
         self.layer += 1;
+        self.opaque.clear();
     }
 
     /// Returns a node.
@@ -179,12 +187,22 @@ impl Tree {
     /// Sets what a name leads to.
     fn set(&mut self, parent: NodeId, name: &[u8], node: NodeId) -> Result<(), TreeFault> {
         self.names += 1;
-        if self.names > self.limit {
-            return Err(TreeFault::Entries(self.limit));
+        if self.names > self.limits.entries {
+            return Err(TreeFault::Entries(self.limits.entries));
         }
+        self.count_bytes(name.len())?;
         let layer = self.layer;
         self.directory_mut(parent)
             .insert(name.into(), Child { node, layer });
+        Ok(())
+    }
+
+    /// Counts bytes of names.
+    fn count_bytes(&mut self, bytes: usize) -> Result<(), TreeFault> {
+        self.bytes = self.bytes.saturating_add(bytes as u64);
+        if self.bytes > self.limits.names {
+            return Err(TreeFault::Names(self.limits.names));
+        }
         Ok(())
     }
 

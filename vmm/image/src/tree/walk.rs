@@ -21,6 +21,8 @@ pub(super) enum Parents {
 /// Where a step leads.
 enum Step {
     Into(NodeId),
+    /// Into a directory that has been made.
+    Made(NodeId),
     Along(Box<[u8]>),
     Nowhere,
 }
@@ -33,16 +35,23 @@ impl Tree {
         parents: Parents,
     ) -> Result<Option<NodeId>, TreeFault> {
         let mut ahead: VecDeque<Name> = names.into_iter().map(Name::from).collect();
-        let mut behind = vec![Self::ROOT];
+        // With the length of each directory's path.
+        let mut behind = vec![(Self::ROOT, 0)];
         let mut links = 0;
         while let Some(name) = ahead.pop_front() {
+            self.count_bytes(name.len() + 1)?;
             if *name == *b".." {
                 behind.truncate(behind.len().saturating_sub(1).max(1));
                 continue;
             }
-            let here = behind.last().copied().unwrap_or(Self::ROOT);
+            let (here, path) = behind.last().copied().unwrap_or((Self::ROOT, 0));
+            let path = path + name.len() + 1;
             match self.step(here, &name, parents)? {
-                Step::Into(node) => behind.push(node),
+                Step::Into(node) => behind.push((node, path)),
+                Step::Made(node) => {
+                    self.count_bytes(path)?;
+                    behind.push((node, path));
+                }
                 Step::Along(target) => {
                     links += 1;
                     if links > LINKS {
@@ -63,7 +72,7 @@ impl Tree {
                 return Err(TreeFault::TooDeep);
             }
         }
-        Ok(behind.pop())
+        Ok(behind.pop().map(|(node, _)| node))
     }
 
     fn step(&mut self, here: NodeId, name: &[u8], parents: Parents) -> Result<Step, TreeFault> {
@@ -77,7 +86,7 @@ impl Tree {
                 kind: Kind::Directory(Directory::new()),
             });
             self.set(here, name, node)?;
-            return Ok(Step::Into(node));
+            return Ok(Step::Made(node));
         };
         match &self.node(node).kind {
             Kind::Directory(_) => {

@@ -41,11 +41,20 @@ impl Tree {
         Ok(true)
     }
 
-    /// Removes all of lower layers that is in a directory.
+    /// Removes all of lower layers that is in a directory or below it. A layer's second time does nothing, so that all of a
+    /// layer's whiteouts together look at each name once, however many they are.
     fn hide_all(&mut self, folder: NodeId) {
-        let names: Vec<_> = self.directory(folder).keys().cloned().collect();
-        for name in names {
-            self.hide(folder, &name);
+        if !self.opaque.insert(folder) {
+            return;
+        }
+        let layer = self.layer;
+        let names = self.directory_mut(folder);
+        names.retain(|_, child| child.layer == layer);
+        let below: Vec<NodeId> = names.values().map(|child| child.node).collect();
+        for node in below {
+            if matches!(self.node(node).kind, Kind::Directory(_)) {
+                self.hide_all(node);
+            }
         }
     }
 
@@ -59,5 +68,45 @@ impl Tree {
         } else if matches!(self.node(child.node).kind, Kind::Directory(_)) {
             self.hide_all(child.node);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Leaf, Meta};
+    use super::*;
+    use crate::limits::Limits;
+
+    /// Each looking at all names would take ten thousand million looks.
+    #[test]
+    fn many_whiteouts_of_a_large_folder_look_at_its_names_once() {
+        const MANY: usize = 100_000;
+        let mut tree = Tree::new(&Limits::default());
+        let put = |tree: &mut Tree, path: String| {
+            tree.put(path.as_bytes(), Meta::DIRECTORY, Leaf::Fifo)
+                .unwrap();
+        };
+        put(&mut tree, "d/lower".to_owned());
+        tree.begin_layer();
+        for number in 0..MANY {
+            put(&mut tree, format!("d/e/{number}"));
+        }
+        for number in 0..MANY {
+            let whiteout: &[u8] = match number % 4 {
+                0 => b".wh.d",
+                1 => b"d/.wh..wh..opq",
+                2 => b"d/.wh.e",
+                _ => b"d/e/.wh..wh..opq",
+            };
+            assert!(tree.white_out(whiteout).unwrap());
+        }
+        let folder = tree.walk(vec![b"d"], Parents::Find).unwrap().unwrap();
+        assert_eq!(tree.directory(folder).len(), 1);
+        let folder = tree.walk(vec![b"d", b"e"], Parents::Find).unwrap().unwrap();
+        assert_eq!(tree.directory(folder).len(), MANY);
+        // The next layer's whiteouts hide all of it.
+        tree.begin_layer();
+        assert!(tree.white_out(b"d/e/.wh..wh..opq").unwrap());
+        assert!(tree.directory(folder).is_empty());
     }
 }

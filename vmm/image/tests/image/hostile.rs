@@ -151,6 +151,16 @@ fn deep_folders_are_no_trouble() {
 }
 
 #[test]
+fn many_deep_files_are_refused() {
+    let deep = "d/".repeat(250);
+    let layer = (0..9000).fold(Layer::new(), |layer, number| {
+        layer.file(format!("{deep}{number}"), "")
+    });
+    let fault = fault([layer]);
+    assert!(fault.contains("deep in folders"), "{fault}");
+}
+
+#[test]
 fn the_last_of_equal_names_counts() {
     let layer = Layer::new()
         .file("a", "1")
@@ -199,6 +209,7 @@ fn bombs_are_refused() {
     let limits = Limits {
         bytes: 1 << 20,
         entries: 1000,
+        names: 200_000,
     };
     let open = |spec: Spec| {
         let place = Place::new();
@@ -231,11 +242,43 @@ fn bombs_are_refused() {
         layer.file(format!("{number}/{}", "d/".repeat(150)), "")
     });
     assert!(open(Spec::new([implied])).contains("1000 entries"));
+    // Few entries with long names: in the way, in links on it, and in folders that no entry names.
+    let name = "n".repeat(200);
+    let long = (0..600).fold(Layer::new().folder(&name), |layer, number| {
+        layer.file(format!("{name}/{name}{number}"), "")
+    });
+    let linked = Layer::new()
+        .folder("d")
+        .symlink("l", "d/../".repeat(50) + "d");
+    let linked = (0..900).fold(linked, |layer, number| {
+        layer.file(format!("l/{number}"), "")
+    });
+    let implied = (0..4).fold(Layer::new(), |layer, number| {
+        layer.file(format!("{number}/{}x", "d/".repeat(230)), "")
+    });
+    for layer in [long, linked, implied] {
+        let fault = open(Spec::new([Layer::new(), layer]));
+        assert!(fault.contains("more than 200000 bytes of names"), "{fault}");
+        assert!(fault.contains("layer blobs/sha256/"), "{fault}");
+    }
     // An archive that is compressed as a whole.
     let place = Place::new();
     fs::write(place.image(), Packing::Gzip.pack(&vec![0; 2 << 20])).unwrap();
     let fault = place.open_named(None, &limits).unwrap_err().to_string();
     assert!(fault.contains("more than 1048576 bytes"), "{fault}");
+}
+
+#[test]
+fn an_archive_with_many_long_names_is_refused() {
+    // Each is of a member of its own, which is kept.
+    let name = "n/".repeat(2000);
+    let layer = (0..5000).fold(Layer::new(), |layer, number| {
+        layer.file(format!("{name}{number}"), "")
+    });
+    let place = Place::new();
+    fs::write(place.image(), layer.finish()).unwrap();
+    let fault = place.open().unwrap_err().to_string();
+    assert!(fault.contains("bytes of names in the archive"), "{fault}");
 }
 
 #[test]

@@ -262,7 +262,9 @@ impl Place {
             ),
             "{own:?}"
         );
-        let cache = names(self.cache());
+        let mut cache = names(self.cache());
+        // An archive that is compressed as a whole may have been remembered.
+        cache.retain(|name| !name.ends_with(".memo"));
         assert_eq!(cache.len(), images, "{cache:?}");
         assert!(cache.iter().all(|name| name.ends_with(".squashfs")));
     }

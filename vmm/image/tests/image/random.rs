@@ -19,6 +19,7 @@ const CASES: u64 = 1500;
 const LIMITS: Limits = Limits {
     bytes: 1 << 20,
     entries: 500,
+    names: 5000,
 };
 
 const NAMES: [&str; 24] = [

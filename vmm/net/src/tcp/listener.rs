@@ -4,6 +4,7 @@ use std::{
     io::{self, ErrorKind},
     net::{SocketAddr, TcpListener, TcpStream},
     os::fd::{AsFd, BorrowedFd},
+    time::{Duration, Instant},
 };
 
 /// A port of the host's that leads to one of the guest's.
@@ -12,7 +13,13 @@ pub(super) struct Listener {
     pub(super) guest_port: u16,
     /// Whether connections may wait to be accepted.
     pub(super) ready: bool,
+    /// When accepting is tried again that has failed, as when the process has no descriptors left. Nothing else tells of the
+    /// connections that wait since then.
+    retry: Option<Instant>,
 }
+
+/// The time from a failure to accept a connection to the next try.
+const RETRY: Duration = Duration::from_millis(100);
 
 impl Listener {
     pub(super) fn bind(host: SocketAddr, guest_port: u16) -> io::Result<Self> {
@@ -22,6 +29,7 @@ impl Listener {
             socket,
             guest_port,
             ready: true,
+            retry: None,
         })
     }
 
@@ -29,28 +37,49 @@ impl Listener {
         self.socket.local_addr()
     }
 
-    /// Accepts the next connection. Clears [`Self::ready`] if there is none.
-    pub(super) fn accept(&mut self) -> Option<TcpStream> {
+    /// When [`Self::expire`] is due.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.retry.filter(|_| !self.ready)
+    }
+
+    /// Sets [`Self::ready`] if it is time to try again.
+    pub(super) fn expire(&mut self, now: Instant) {
+        self.ready |= self.retry.is_some_and(|retry| retry <= now);
+    }
+
+    /// Accepts the next connection. Clears [`Self::ready`] if there is none, or none can be accepted now.
+    pub(super) fn accept(&mut self, now: Instant) -> Option<TcpStream> {
         loop {
             match self.socket.accept() {
-                Ok((stream, _)) if stream.set_nonblocking(true).is_ok() => return Some(stream),
-                Ok(_) => {}
+                Ok((stream, _)) => {
+                    self.retry = None;
+                    if stream.set_nonblocking(true).is_ok() {
+                        return Some(stream);
+                    }
+                }
                 Err(error)
                     if matches!(
                         error.kind(),
                         ErrorKind::Interrupted | ErrorKind::ConnectionAborted
                     ) => {}
                 Err(error) => {
-                    if error.kind() != ErrorKind::WouldBlock {
-                        log::warn!(
-                            "a connection to a published port could not be accepted: {error}"
-                        );
-                    }
                     self.ready = false;
+                    self.retry = match error.kind() {
+                        ErrorKind::WouldBlock => None,
+                        _ => Some(self.fail(&error, now)),
+                    };
                     return None;
                 }
             }
         }
+    }
+
+    /// Says that connections wait, once until one is accepted, and returns when to try again.
+    fn fail(&self, error: &io::Error, now: Instant) -> Instant {
+        if self.retry.is_none() {
+            log::warn!("connections to a published port have to wait: {error}");
+        }
+        now + RETRY
     }
 }
 

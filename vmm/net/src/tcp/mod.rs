@@ -268,7 +268,9 @@ impl Tcp {
 
     /// When [`Self::run`] is due though nothing happens.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.deadlines.first().map(|&(deadline, _)| deadline)
+        let connections = self.deadlines.first().map(|&(deadline, _)| deadline);
+        let listeners = self.listeners.iter().filter_map(Listener::deadline);
+        listeners.chain(connections).min()
     }
 
     /// Breaks off all connections.
@@ -344,7 +346,7 @@ impl Tcp {
         for number in 0..self.listeners.len() {
             while self.listeners[number].ready && self.connections.len() < MAX_CONNECTIONS {
                 let guest_port = self.listeners[number].guest_port;
-                if let Some(stream) = self.listeners[number].accept()
+                if let Some(stream) = self.listeners[number].accept(cx.now)
                     && let Err(error) = self.connect_guest((guest_mac, guest_port), stream, cx)
                 {
                     log::warn!("a connection to a published port was dropped: {error}");
@@ -430,8 +432,11 @@ impl Tcp {
         }
     }
 
-    /// Queues the connections whose deadlines have passed.
+    /// Queues the connections whose deadlines have passed, and has listeners try again.
     fn expire(&mut self, now: Instant) {
+        for listener in &mut self.listeners {
+            listener.expire(now);
+        }
         while let Some(&(deadline, id)) = self.deadlines.first()
             && deadline <= now
         {

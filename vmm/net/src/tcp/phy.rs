@@ -13,7 +13,6 @@ pub(super) struct Phy<'a, 'e> {
     pub(super) egress: &'a mut Egress<'e>,
     pub(super) mac: EthernetAddress,
     pub(super) ethertype: EthernetProtocol,
-    pub(super) mtu: u16,
     pub(super) packet: Option<&'a [u8]>,
 }
 
@@ -48,7 +47,7 @@ impl<'e> Device for Phy<'_, 'e> {
     fn capabilities(&self) -> DeviceCapabilities {
         let mut capabilities = DeviceCapabilities::default();
         capabilities.medium = Medium::Ip;
-        capabilities.max_transmission_unit = self.mtu.into();
+        capabilities.max_transmission_unit = self.egress.mtu.into();
         capabilities.checksum = checksums();
         capabilities
     }

@@ -30,12 +30,12 @@ pub(super) struct Remote {
 /// The interface. It has the gateway's addresses and accepts packets to all others, too.
 pub(super) struct Stack {
     pub(super) interface: Interface,
-    mtu: u16,
     /// A second before the beginning, since smoltcp gives the time 0 a meaning of its own.
     epoch: Instant,
 }
 
 impl Stack {
+    /// Makes an interface whose sockets' segments fit into IP packets of `mtu` bytes, the MTU of the link to the guest.
     pub(super) fn new(mtu: u16) -> Self {
         let epoch = Instant::now();
         let mut config = Config::new(HardwareAddress::Ip);
@@ -50,7 +50,6 @@ impl Stack {
             },
             mac: EthernetAddress::BROADCAST,
             ethertype: ethertype(GATEWAY.into()),
-            mtu,
             packet: None,
         };
         let mut interface = Interface::new(config, &mut link, WireInstant::from_secs(1));
@@ -64,11 +63,7 @@ impl Stack {
                 debug_assert!(pushed.is_ok(), "room for two addresses");
             }
         });
-        Self {
-            interface,
-            mtu,
-            epoch,
-        }
+        Self { interface, epoch }
     }
 
     /// Gives the sockets a packet. An answer that cannot wait is sent at once.
@@ -111,7 +106,6 @@ impl Stack {
             egress,
             mac: remote.mac,
             ethertype: ethertype(remote.address),
-            mtu: self.mtu,
             packet: None,
         }
     }

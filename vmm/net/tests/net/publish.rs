@@ -1,13 +1,19 @@
 //! Published ports.
 
 use std::{
+    env,
+    fs::File,
     io::{Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::fd::AsRawFd,
+    process::Command,
     thread,
 };
 
 use net::{Config, Gateway, GatewayError};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use smoltcp::socket::tcp::State;
+use socket2::{Domain, Socket, Type};
 
 use crate::{
     cable::Cable,
@@ -84,6 +90,35 @@ fn a_connection_that_waits_is_accepted_when_another_has_ended() {
     guest.end(last);
     guest.until_state(socket, State::Established);
     drop(waiting);
+}
+
+/// The limit is of the process, so this test has one of its own.
+#[test]
+fn connections_wait_while_the_process_has_no_descriptors() {
+    const ALONE: &str = "REPLEX_TEST_ALONE";
+    const NAME: &str = "publish::connections_wait_while_the_process_has_no_descriptors";
+    if env::var_os(ALONE).is_none() {
+        let mut alone = Command::new(env::current_exe().unwrap());
+        let status = alone.args(["--exact", NAME]).env(ALONE, "1").status();
+        return assert!(status.unwrap().success());
+    }
+    let mut guest = Guest::start(&published(&["0:80"]));
+    let address = guest.cable().published()[0];
+    let socket = guest.listen(80);
+    let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    let next = File::open("/dev/null").unwrap().as_raw_fd();
+    setrlimit(Resource::RLIMIT_NOFILE, next.try_into().unwrap(), hard).unwrap();
+    client.connect(&address.into()).unwrap();
+    // When the gateway has refused the second connection, it is done with the first one and with what else it had heard of.
+    for _ in 0..2 {
+        let refused = guest.connect((net::GATEWAY, 9).into());
+        guest.until_state(refused, State::Closed);
+    }
+    assert_eq!(guest.tcp(socket).state(), State::Listen);
+    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+    // Nothing but time passes.
+    guest.until_state(socket, State::Established);
 }
 
 #[test]
