@@ -77,13 +77,13 @@ static int run_with_pipes(struct command *command, const char *root)
 	return status;
 }
 
-/* Opens a terminal, which may not be ready yet. */
+/* Opens a terminal, which may not be ready yet, as the controlling one if this process leads a session without. */
 static int open_terminal(const char *path)
 {
 	int tries, fd = -1;
 
 	for (tries = 0; tries < 500; tries++) {
-		fd = syscall3(SYS_OPEN, (int)path, O_RDWR | O_NOCTTY | O_CLOEXEC, 0);
+		fd = syscall3(SYS_OPEN, (int)path, O_RDWR | O_CLOEXEC, 0);
 		if (fd >= 0)
 			break;
 		syscall3(SYS_POLL, 0, 0, 10);
@@ -95,27 +95,46 @@ struct winsize {
 	unsigned short rows, columns, width, height;
 };
 
+/*
+ * Becomes the command, which leads a session on a terminal. Keys have been pressed before: from the moment at which the
+ * terminal is open, ctrl-c ends this process. Closes `opened` if it cannot be opened.
+ */
+static void become_on_terminal(struct command *command, const char *root, const char *terminal, int opened)
+{
+	struct winsize size = { command->rows, command->columns, 0, 0 };
+	int fd, stream;
+
+	syscall3(SYS_SETSID, 0, 0, 0);
+	fd = open_terminal(terminal);
+	if (fd < 0)
+		quit(1);
+	write_all(opened, "", 1);
+	if (size.rows)
+		syscall3(SYS_IOCTL, fd, TIOCSWINSZ, (int)&size);
+	for (stream = 0; stream < 3; stream++)
+		syscall3(SYS_DUP2, fd, stream, 0);
+	become(command, root, 0);
+}
+
 /* Runs the command on a terminal. Returns its wait status. */
 static int run_on_terminal(struct command *command, const char *root, const char *terminal)
 {
-	int fd = open_terminal(terminal), child, stream;
-	struct winsize size = { command->rows, command->columns, 0, 0 };
+	int opened[2], child, status;
+	char byte;
 
-	if (fd < 0)
+	if (syscall3(SYS_PIPE2, (int)opened, O_CLOEXEC, 0) < 0)
 		quit(1);
-	if (size.rows)
-		syscall3(SYS_IOCTL, fd, TIOCSWINSZ, (int)&size);
 	child = syscall3(SYS_FORK, 0, 0, 0);
 	if (child < 0)
 		quit(1);
-	if (!child) {
-		syscall3(SYS_SETSID, 0, 0, 0);
-		syscall3(SYS_IOCTL, fd, TIOCSCTTY, 1);
-		for (stream = 0; stream < 3; stream++)
-			syscall3(SYS_DUP2, fd, stream, 0);
-		become(command, root, 0);
-	}
-	return wait_for(child);
+	if (!child)
+		become_on_terminal(command, root, terminal, opened[1]);
+	syscall3(SYS_CLOSE, opened[1], 0, 0);
+	status = wait_for(child);
+	/* By a signal the child may have ended before it has told. */
+	if (!(status & 0x7f) && syscall3(SYS_READ, opened[0], (int)&byte, 1) != 1)
+		quit(1);
+	return status;
 }
 
 /* Makes the links that programs expect in /dev. */

@@ -64,7 +64,6 @@ enum syscall {
 #define MAP_ANONYMOUS 0x20
 #define POLLIN 1
 #define POLLOUT 4
-#define TIOCSCTTY 0x540e
 #define TIOCSWINSZ 0x5414
 #define SIG_SETMASK 2
 #define SIGPIPE 13

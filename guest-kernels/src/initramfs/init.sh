@@ -125,18 +125,22 @@ find_port() {
     return 1
 }
 
-# Runs the command of /replex/command in the root $1, and leaves "exit STATUS" or "signal NUMBER" in /replex/status.
+# Runs the command of /replex/command in the root $1, and sets $status to "exit STATUS" or "signal NUMBER". The command may do
+# anything to the files of this script, and end /replex/launch; then it has ended by the same signal.
 run_command() {
     find_port replex.status || return
     exec 6<> "$port"
     if [ -e /replex/terminal ]; then
-        /replex/launch /replex/command "$1" /dev/hvc0 > /replex/status
+        status=$(/replex/launch /replex/command "$1" /dev/hvc0 6>&-)
     else
         find_port replex.stdin && exec 3< "$port" || return
         find_port replex.stdout && exec 4> "$port" || return
         find_port replex.stderr && exec 5> "$port" || return
-        /replex/launch /replex/command "$1" > /replex/status
+        status=$(/replex/launch /replex/command "$1" 6>&-)
     fi
+    ended=$?
+    [ "$ended" -le 128 ] || status="signal $((ended - 128))"
+    [ -n "$status" ]
 }
 
 # A command must not run without its directories.
@@ -153,7 +157,6 @@ if [ -e /replex/command ]; then
     fi
     release
     [ ! -e /sys/block/vda ] || sync
-    read -r status < /replex/status
     echo "$status" >&6
     # The host ends the machine when it has read this.
     read -r status <&6

@@ -47,7 +47,8 @@ const GROUP: &str = "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n";
 const HOSTS: &str = "127.0.0.1 localhost replex\n";
 
 /// The folders of the tree with their modes, parents first.
-const FOLDERS: [(&str, u32); 11] = [
+const FOLDERS: [(&str, u32); 12] = [
+    (".", 0o755),
     ("bin", 0o755),
     ("dev", 0o755),
     ("etc", 0o755),

@@ -15,22 +15,28 @@ use sandbox::before_exit;
 
 use crate::fatal;
 
-/// A terminal and the settings to restore.
+/// A terminal that was made raw, and the settings to restore.
 #[derive(Debug)]
 pub struct SavedTerminal {
     terminal: OwnedFd,
     settings: libc::termios,
+    raw: libc::termios,
 }
 
 impl SavedTerminal {
     /// Restores the terminal's settings. Harmless when repeated; works from any thread.
     pub fn restore(&self) {
-        // If the terminal is gone there is nothing to restore.
-        let _ = tcsetattr(
-            &self.terminal,
-            SetArg::TCSANOW,
-            &Termios::from(self.settings),
-        );
+        self.set(self.settings);
+    }
+
+    /// Makes the terminal raw again.
+    pub fn make_raw(&self) {
+        self.set(self.raw);
+    }
+
+    fn set(&self, settings: libc::termios) {
+        // If the terminal is gone there is nothing to set.
+        let _ = tcsetattr(&self.terminal, SetArg::TCSANOW, &Termios::from(settings));
     }
 }
 
@@ -47,13 +53,15 @@ impl RawMode {
     /// If it is not a terminal, or its settings cannot be changed.
     pub fn enter(terminal: impl AsFd) -> io::Result<Self> {
         let terminal = terminal.as_fd().try_clone_to_owned()?;
-        let mut settings = tcgetattr(&terminal)?;
+        let settings = tcgetattr(&terminal)?;
+        let mut raw = settings.clone();
+        cfmakeraw(&mut raw);
+        tcsetattr(&terminal, SetArg::TCSANOW, &raw)?;
         let saved = SavedTerminal {
-            settings: settings.clone().into(),
             terminal,
+            settings: settings.into(),
+            raw: raw.into(),
         };
-        cfmakeraw(&mut settings);
-        tcsetattr(&saved.terminal, SetArg::TCSANOW, &settings)?;
         Ok(Self {
             saved: Arc::new(saved),
         })

@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader, Read as _},
-    process::Stdio,
+    process::{Command, Stdio},
 };
 
 use guest_kernels::Guest;
@@ -32,6 +32,18 @@ fn assert_end(options: &[(&str, &str)], script: &str, status: i32, message: &str
 fn a_signal_that_ends_the_command_is_its_status() {
     assert_end(&[], "kill -9 $$", 128 + 9, "");
     assert_end(&[], "kill -TERM $$", 128 + 15, "");
+}
+
+#[test]
+fn the_end_is_known_whatever_the_command_has_done_to_the_tree() {
+    assert_end(&[], "rm -rf /replex; exit 3", 3, "");
+    assert_end(
+        &[],
+        "dd if=/dev/zero of=/full bs=64k 2> /dev/null; exit 4",
+        4,
+        "",
+    );
+    assert_end(&[], "kill -9 -1", 128 + 9, "");
 }
 
 #[test]
@@ -132,4 +144,30 @@ fn a_signal_ends_the_machine() {
         stdout.read_to_string(&mut rest).unwrap();
         assert_eq!(rest, "");
     }
+}
+
+/// Signals that the program ignores when it begins, as nohup(1) has it, it ignores to the end.
+#[test]
+fn an_ignored_signal_does_not_end_the_machine() {
+    let Some(boot) = Boot::run_of(Guest::Debian686) else {
+        return;
+    };
+    let command = boot
+        .command_line(&["sh", "-c", "echo ready; read -r line; exit 9"])
+        .command();
+    let mut child = Command::new("sh")
+        .args(["-c", "trap '' HUP; exec \"$0\" \"$@\""])
+        .arg(command.get_program())
+        .args(command.get_args())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGHUP).unwrap();
+    drop(child.stdin.take());
+    assert_eq!(Guarded::new(child).wait().code(), Some(9));
 }

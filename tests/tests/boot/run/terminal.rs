@@ -1,6 +1,10 @@
 //! A command on a terminal.
 
-use std::os::fd::AsRawFd as _;
+use std::{
+    os::fd::{AsRawFd as _, OwnedFd},
+    thread::sleep,
+    time::Duration,
+};
 
 use guest_kernels::Guest;
 use nix::{
@@ -9,6 +13,7 @@ use nix::{
     sys::{
         signal::{Signal, kill},
         termios::{LocalFlags, tcgetattr},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
     },
     unistd::Pid,
 };
@@ -93,4 +98,54 @@ fn escapes_end_the_machine() {
     screen.expect("replex: ended by ctrl-]");
     assert_eq!(running.wait().code(), Some(125));
     assert_eq!(tcgetattr(&terminal).unwrap(), before);
+}
+
+/// Waits until the terminal is raw.
+fn await_raw(terminal: &OwnedFd) {
+    let flags = || tcgetattr(terminal).unwrap().local_flags;
+    while flags().contains(LocalFlags::ICANON) {
+        sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn keys_pressed_before_the_command_begins_are_its() {
+    let script = "read -r line; echo got $line; exit 5";
+    for (keys, command, shown, status) in [
+        ("\x03", ["sleep", "1000000"].as_slice(), "^C", 130),
+        ("early\r", &["sh", "-c", script], "got early\r\n", 5),
+    ] {
+        let Some(boot) = Boot::run_of(Guest::Debian686) else {
+            return;
+        };
+        let (mut screen, terminal) = Screen::open();
+        let running = start(&boot.flag("-t").command_line(command), &terminal);
+        await_raw(&terminal);
+        screen.type_keys(keys);
+        screen.expect(shown);
+        assert_eq!(running.wait().code(), Some(status));
+    }
+}
+
+#[test]
+fn a_stopped_machine_leaves_the_terminal_to_others() {
+    let Some(boot) = Boot::run_of(Guest::Debian686) else {
+        return;
+    };
+    let (mut screen, terminal) = Screen::open();
+    let before = tcgetattr(&terminal).unwrap();
+    let script = "echo ready; read -r line; echo got $line; exit 6";
+    let boot = boot.flag("-t").command_line(&["sh", "-c", script]);
+    let running = start(&boot, &terminal);
+    screen.expect("ready\r\n");
+    let pid = Pid::from_raw(running.child.id() as i32);
+    kill(pid, Signal::SIGTSTP).unwrap();
+    let stopped = waitpid(pid, Some(WaitPidFlag::WUNTRACED)).unwrap();
+    assert_eq!(stopped, WaitStatus::Stopped(pid, Signal::SIGSTOP));
+    assert_eq!(tcgetattr(&terminal).unwrap(), before);
+    kill(pid, Signal::SIGCONT).unwrap();
+    await_raw(&terminal);
+    screen.type_keys("again\r");
+    screen.expect("got again\r\n");
+    assert_eq!(running.wait().code(), Some(6));
 }

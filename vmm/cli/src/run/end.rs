@@ -22,7 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use guest_kernels::Status;
+use guest_kernels::{FAILED, Status};
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, ppoll},
@@ -37,6 +37,8 @@ use crate::terminal::SavedTerminal;
 pub enum End {
     /// The command has ended.
     Command(Status),
+    /// The guest has told something else than the command's status.
+    Lost,
     /// The time is over.
     TimedOut(Duration),
     /// The user wants it.
@@ -48,6 +50,7 @@ impl End {
     pub fn exit_status(self) -> u8 {
         match self {
             Self::Command(status) => status.code(),
+            Self::Lost => FAILED,
             Self::TimedOut(_) => status::TIMEOUT,
             Self::Quit => status::QUIT,
         }
@@ -115,7 +118,7 @@ impl Ending {
     /// Ends the machine, unless that has been done.
     fn set(&self, end: End) {
         let place = match end {
-            End::Command(_) => &self.0.command,
+            End::Command(_) | End::Lost => &self.0.command,
             End::TimedOut(_) | End::Quit => &self.0.forced,
         };
         let _ = place.set(end);
@@ -149,7 +152,7 @@ impl Ending {
     }
 }
 
-/// Waits for the command's status. Returns nothing if there is none to come.
+/// Waits for the command's status. Returns nothing if the guest closes the port without a line.
 fn wait(mut status: PipeReader, timeout: Option<Duration>) -> Option<End> {
     let timed = timeout.map(|timeout| (timeout, Instant::now().checked_add(timeout)));
     let mut line = Vec::new();
@@ -166,11 +169,12 @@ fn wait(mut status: PipeReader, timeout: Option<Duration>) -> Option<End> {
             Ok(len) => line.extend(&bytes[..len]),
         }
         if line.len() > LINE {
-            return None;
+            return Some(End::Lost);
         }
     }
-    let line = std::str::from_utf8(&line).ok()?;
-    Status::parse(line.trim_end_matches('\n')).map(End::Command)
+    let text = std::str::from_utf8(&line).unwrap_or_default();
+    let status = Status::parse(text.trim_end_matches('\n'));
+    Some(status.map_or(End::Lost, End::Command))
 }
 
 /// Waits until `pipe` is readable, and returns whether it is at `deadline`.
@@ -212,13 +216,16 @@ mod tests {
         let killed = Status::Signaled(9);
         assert_eq!(end(b"signal 9\n"), Some(End::Command(killed)));
         for line in [
-            &b""[..],
-            b"\n",
-            b"exit 7",
+            &b"\n"[..],
             b"exit 1000\n",
             b"\xff\n",
+            b"signal 0\n",
             &[b'x'; 500],
         ] {
+            assert_eq!(end(line), Some(End::Lost), "{line:?}");
+        }
+        // Then the machine's own end tells more.
+        for line in [&b""[..], b"exit 7"] {
             assert_eq!(end(line), None, "{line:?}");
         }
     }

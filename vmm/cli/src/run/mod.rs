@@ -263,6 +263,7 @@ fn tell(end: Option<End>, lost: Option<io::Error>, stop: &StopReason, log: &Log)
     match end {
         End::Command(_) if is_lost => return status::STREAM,
         End::Command(_) => {}
+        End::Lost => complain("the guest has not told the status of the command"),
         End::TimedOut(time) => complain(&format!(
             "the time of --timeout, {} s, is over",
             time.as_secs_f64()
