@@ -20,7 +20,7 @@ use crate::guest::GuestArgs;
 
 /// Boots unmodified Linux inside one ordinary process.
 #[derive(Debug, Parser)]
-#[command(name = "replex", version, arg_required_else_help = false)]
+#[command(name = "replex", version, arg_required_else_help = true)]
 pub struct Cli {
     /// The command to execute.
     #[command(subcommand)]

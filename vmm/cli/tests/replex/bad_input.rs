@@ -58,8 +58,7 @@ fn places_where_no_root_directory_can_be_made() {
 fn bad_usage() {
     let replex = Replex::new();
     for (args, named) in [
-        (&[][..], "subcommand"),
-        (&["launch"], "launch"),
+        (&["launch"][..], "launch"),
         (&["guest"], "NAME"),
         (&["run", "debian-i386"], "replex guest debian-i386"),
         (&["guest", "plan9"], "plan9"),
@@ -91,6 +90,8 @@ fn bad_usage() {
         (&["run", "--cpus", "2", "--", "true"], "--cpus"),
         (&["run", "--timeout", "soon"], "--timeout"),
         (&["run", "dir", "command"], "command"),
+        (&["run", "uname"], "replex run -- uname"),
+        (&["run", "./uname"], "replex guest"),
         (&["run", "--rw", "--", "true"], "--rw"),
         (&["run", "/nonexistent", "--", "true"], "/nonexistent"),
         (&["run", "--root", "/nonexistent"], "/nonexistent"),
@@ -134,6 +135,18 @@ fn bad_usage() {
     ] {
         refused(&replex, args, &[named]);
     }
+}
+
+#[test]
+fn nothing_at_all() {
+    let output = Replex::new().run(&[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(output.stdout.is_empty());
+    let help = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        help.contains("Commands:") && help.contains("doctor"),
+        "{help}"
+    );
 }
 
 #[test]
