@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, num::NonZeroU32, path::PathBuf, time::Duration};
 
-use clap::Args;
+use clap::{Arg, Args, builder::ArgPredicate};
 
 use super::{DebugArgs, DeviceArgs, KernelArgs, MachineArgs};
 use crate::volume::SharedDir;
@@ -38,7 +38,7 @@ Environment:
 
 /// Run a command in a Linux machine, on the files of a directory or an image.
 #[derive(Args, Debug)]
-#[command(after_help = AFTER_HELP)]
+#[command(after_help = AFTER_HELP, mut_arg("mem", with_room))]
 pub struct RunArgs {
     /// Root of the command: a directory of the host, an image, or the name of a root that `replex guest` has made. Without one it is
     /// the initramfs, which has busybox.
@@ -103,6 +103,18 @@ pub struct RunArgs {
     pub debug: DebugArgs,
 }
 
+/// Memory of a machine whose root is a directory or an image, where programs are larger and changes are kept in memory.
+const ROOM: &str = "1G";
+
+/// Returns the option of the guest's memory with its defaults for `replex run`.
+fn with_room(memory: Arg) -> Arg {
+    let given = |option| (option, ArgPredicate::IsPresent, ROOM);
+    memory
+        .default_value_ifs(["source", "root"].map(given))
+        .hide_default_value(true)
+        .help("Guest memory, in MiB or with suffix K, M or G. Default: 1G with a root, else 256M. The host gives what the guest uses")
+}
+
 /// Parses a positive number of seconds, whole or not.
 fn seconds(text: &str) -> Result<Duration, String> {
     // Signs, exponents and names of numbers would be parsed, too.
@@ -131,7 +143,28 @@ fn one_processor(text: &str) -> Result<NonZeroU32, String> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+    use crate::args::{Cli, Command};
+
+    #[test]
+    fn a_root_brings_memory() {
+        for (args, expected) in [
+            (&[][..], 256 << 20),
+            (&["--", "ls"], 256 << 20),
+            (&["dir"], 1 << 30),
+            (&["--root", "dir"], 1 << 30),
+            (&["dir", "-m", "64"], 64 << 20),
+            (&["--mem", "64", "--root", "dir"], 64 << 20),
+        ] {
+            let args = [&["replex", "run"], args].concat();
+            match Cli::try_parse_from(&args).unwrap().command {
+                Command::Run(run) => assert_eq!(run.machine.mem, expected, "{args:?}"),
+                _ => unreachable!(),
+            }
+        }
+    }
 
     #[test]
     fn times_are_positive() {
