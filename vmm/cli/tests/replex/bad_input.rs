@@ -138,6 +138,40 @@ fn bad_usage() {
 }
 
 #[test]
+fn caches_that_have_no_place() {
+    let replex = Replex::new();
+    let kernel = replex.file("kernel", &elf(&[0xf4]));
+    let file = replex.file("file", b"");
+    for (args, cache, named) in [
+        (
+            &["run", "--", "true"][..],
+            "rel",
+            "REPLEX_CACHE: rel: not an absolute path",
+        ),
+        (&["boot", "--kernel", &kernel], "rel", "REPLEX_CACHE: rel: "),
+        (&["guest", "--list"], "rel", "REPLEX_CACHE: rel: "),
+        (&["run", "--", "true"], &file, "(REPLEX_CACHE chooses"),
+        (&["run", &file], &file, "(REPLEX_CACHE chooses"),
+    ] {
+        let mut command = replex.command(args);
+        let line = complaint(&command.env("REPLEX_CACHE", cache).output().unwrap());
+        assert!(line.contains(named), "{args:?}: {line}");
+    }
+}
+
+#[test]
+fn output_that_nobody_can_have() {
+    let replex = Replex::new();
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = replex
+        .command(&["guest", "--list"])
+        .stdout(full)
+        .output()
+        .unwrap();
+    assert!(complaint(&output).contains("standard output: No space"));
+}
+
+#[test]
 fn nothing_at_all() {
     let output = Replex::new().run(&[]);
     assert_eq!(output.status.code(), Some(2));
