@@ -25,12 +25,13 @@ pub fn open(reference: &Reference) -> Result<Image> {
         .map_err(|error| anyhow!("image {error}{}", hint(&error.fault)))
 }
 
-/// How another cache is chosen, if this one cannot be made.
+/// How another cache is chosen, if this one cannot be made, and what else could be used.
 fn hint(fault: &Fault) -> &'static str {
     match fault {
         Fault::File {
             action: "create", ..
         } => " (REPLEX_CACHE chooses another folder)",
+        Fault::NotAnImage => ", nor a squashfs",
         _ => "",
     }
 }
