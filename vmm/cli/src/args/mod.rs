@@ -70,6 +70,27 @@ mod tests {
     }
 
     #[test]
+    fn texts_behind_the_options_are_wrapped_by_clap_alone() {
+        let mut replex = Cli::command();
+        for name in ["boot", "run"] {
+            let command = replex.find_subcommand_mut(name).unwrap();
+            let text = command.get_after_help().unwrap().to_string();
+            let mut before = "";
+            for line in text.lines() {
+                match line.starts_with("  ") {
+                    // These would lose their columns.
+                    true => assert!(line.len() <= 100, "{line}"),
+                    false => assert!(
+                        line.is_empty() || before.is_empty() || before.starts_with("  "),
+                        "{line}"
+                    ),
+                }
+                before = line;
+            }
+        }
+    }
+
+    #[test]
     fn defaults() {
         let args = parse(&[]);
         assert_eq!(args.machine.mem, 256 << 20);

@@ -15,10 +15,15 @@ Examples:
   replex run -v $PWD:/src -w /src ./rootfs -- make
   replex run -t image.tar                         an image's own command, on a terminal
 
-Standard input is the command's, unless it is a terminal and neither -i nor -t is given. With -t, all keys are the command's, ctrl-c
-among them; ctrl-] three times in a row ends the machine. Without -t, ctrl-c ends the machine.
+Standard input is the command's, unless it is a terminal and neither -i nor -t is given. With -t, all keys are the command's, ctrl-c \
+among them; ctrl-] three times in a row ends the machine. Without -t, ctrl-c ends the machine. At a terminal, without a command, -t \
+and a login shell are implied.
 
-Exit status: the command's own; 128+n if signal n has ended it; 126 if it cannot be executed, 127 if it is not there. When
+SIGTERM ends the machine at once, with status 143; the command does not see it.
+
+Shared directories have neither O_TMPFILE nor extended attributes.
+
+Exit status: the command's own; 128+n if signal n has ended it; 126 if it cannot be executed, 127 if it is not there. When \
 the status is replex's own, the last line of standard error begins with \"replex:\" and says why:
   2       bad usage or input
   117     standard output or another stream has failed, such as by a full disk
@@ -33,7 +38,7 @@ the status is replex's own, the last line of standard error begins with \"replex
   128+n   ended by signal n, such as 130 by ctrl-c
 
 Environment:
-  REPLEX_CACHE   folder for fetched guests and unpacked kernels (default: replex in the user's cache folder)
+  REPLEX_CACHE   folder for guests, images and unpacked kernels (default: in the user's cache)
   RUST_LOG       what to log to standard error, e.g. debug";
 
 /// Run a command in a Linux machine, on the files of a directory or an image.
@@ -128,7 +133,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
     match Duration::try_from_secs_f64(seconds) {
         Ok(Duration::ZERO) => Err("the machine needs some time".into()),
         Ok(duration) => Ok(duration),
-        Err(error) => Err(error.to_string()),
+        Err(_) => Err("too long".into()),
     }
 }
 
@@ -185,6 +190,11 @@ mod tests {
         ] {
             assert!(seconds(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_time_may_be_too_long() {
+        assert_eq!(seconds("99999999999999999999"), Err("too long".into()));
     }
 
     #[test]
