@@ -1,6 +1,6 @@
 //! Bad usage and bad files: exit status 2, one line on standard error that names what is wrong, nothing on standard output.
 
-use std::{fs, os::unix::fs::symlink, path::Path, process::Output};
+use std::{fs, net::TcpListener, os::unix::fs::symlink, path::Path, process::Output};
 
 use crate::support::{Replex, elf};
 
@@ -118,6 +118,12 @@ fn bad_usage() {
             &["boot", "--guest", "debian-686", "--kernel", "x"],
             "--guest",
         ),
+        (&["boot", "-p", "0.0.0.0:0:80"], "port 0"),
+        (&["run", "--rwdir", "/g=nosuch"], "--rwdir: "),
+        (&["run", "-v", ".:/g", "--rodir", "/g=."], "--rodir: /g"),
+        (&["boot", "-v", ".:/proc"], "--volume: the guest's /proc"),
+        (&["boot", "--disk", "d.raw,readonly"], "\"readonly\""),
+        (&["run", "/etc/passwd"], "`docker save`, nor a squashfs"),
         (&["boot", "-v", "."], "HOST:GUEST"),
         (&["boot", "-v", ".:/"], "root"),
         (&["boot", "-v", ".:/src:always"], "always"),
@@ -221,6 +227,24 @@ fn missing_files() {
 }
 
 #[test]
+fn a_port_that_is_taken() {
+    let replex = Replex::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = format!("{}:80", taken.local_addr().unwrap().port());
+    let args = ["boot", "--net", "user", "-p", &port];
+    refused(&replex, &args, &["--publish: cannot publish 127.0.0.1:"]);
+}
+
+#[test]
+fn a_folder_for_temporary_files_that_is_not_there() {
+    let replex = Replex::new();
+    let disk = format!("{},snapshot", replex.file("d.raw", &[0; 512]));
+    let mut command = replex.command(&["boot", "--disk", &disk]);
+    let line = complaint(&command.env("TMPDIR", "/nonexistent").output().unwrap());
+    assert!(line.contains("temporary file in /nonexistent: "), "{line}");
+}
+
+#[test]
 fn a_network_of_nobody() {
     let replex = Replex::new();
     let named = [
@@ -293,7 +317,7 @@ fn too_little_memory() {
     refused(
         &replex,
         &["boot", "--kernel", &kernel, "--mem", "1"],
-        &["--mem 1M", "p_paddr"],
+        &["--mem 1M", "p_paddr", "more memory (-m"],
     );
     let initrd = replex.file("initrd", &vec![0; 3 << 20]);
     let args = ["boot", "--kernel", &kernel, "--initrd", &initrd];
