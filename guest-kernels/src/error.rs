@@ -12,6 +12,22 @@ pub enum FetchError {
     #[error("no place for the cache: set REPLEX_CACHE, XDG_CACHE_HOME or HOME to an absolute path")]
     NoCacheDir,
 
+    /// The variable that chooses the cache names no absolute path.
+    #[error("REPLEX_CACHE: {}: not an absolute path", path.display())]
+    RelativeCache {
+        /// Its value.
+        path: PathBuf,
+    },
+
+    /// The folder of the cache, or one in it, cannot be made.
+    #[error("cannot create {}: {reason} (REPLEX_CACHE chooses another folder)", path.display())]
+    CreateCache {
+        /// The folder.
+        path: PathBuf,
+        /// The system's reason.
+        reason: io::Error,
+    },
+
     /// A file operation failed.
     #[error("cannot {action} {}: {reason}", path.display())]
     File {

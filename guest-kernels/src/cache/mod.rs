@@ -158,7 +158,10 @@ fn remove_if_there(folder: &Path) -> Result<(), FetchError> {
 
 /// Takes the cache's lock, waiting for another process if necessary. Dropping the file releases the lock.
 fn lock(root: &Path, progress: &mut dyn Progress) -> Result<File, FetchError> {
-    fs::create_dir_all(root).map_err(file_error("create", root))?;
+    fs::create_dir_all(root).map_err(|reason| FetchError::CreateCache {
+        path: root.to_owned(),
+        reason,
+    })?;
     let path = root.join(LOCK);
     let file = File::create(&path).map_err(file_error("create", &path))?;
     match file.try_lock() {
@@ -173,31 +176,34 @@ fn lock(root: &Path, progress: &mut dyn Progress) -> Result<File, FetchError> {
 /// Returns the folder of the user's cache, which may not be there yet.
 ///
 /// # Errors
-/// If the environment names none.
+/// [`FetchError::NoCacheDir`] if the environment names none, [`FetchError::RelativeCache`] if REPLEX_CACHE is not an absolute path.
 pub fn cache_folder() -> Result<PathBuf, FetchError> {
-    root_from(|name| env::var_os(name).map(PathBuf::from)).ok_or(FetchError::NoCacheDir)
+    root_from(|name| env::var_os(name).map(PathBuf::from))
 }
 
-/// The folder of the cache according to the environment, which `variable` reads. Relative paths are ignored, as the XDG
-/// Base Directory Specification says ("Environment variables").
-fn root_from(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
+/// The folder of the cache according to the environment, which `variable` reads. Relative paths in variables other than the
+/// program's own are ignored, as the XDG Base Directory Specification says ("Environment variables").
+fn root_from(variable: impl Fn(&str) -> Option<PathBuf>) -> Result<PathBuf, FetchError> {
+    let own = variable("REPLEX_CACHE").filter(|path| !path.as_os_str().is_empty());
+    match own {
+        Some(path) if path.is_absolute() => return Ok(path),
+        Some(path) => return Err(FetchError::RelativeCache { path }),
+        None => {}
+    }
     let absolute = |name| variable(name).filter(|path| path.is_absolute());
-    absolute("REPLEX_CACHE")
-        .or_else(|| Some(absolute("XDG_CACHE_HOME")?.join("replex")))
-        .or_else(|| Some(absolute("HOME")?.join(".cache/replex")))
+    let xdg = absolute("XDG_CACHE_HOME").map(|folder| folder.join("replex"));
+    let home = || absolute("HOME").map(|folder| folder.join(".cache/replex"));
+    xdg.or_else(home).ok_or(FetchError::NoCacheDir)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn root_with(variables: &[(&str, &str)]) -> Option<PathBuf> {
-        root_from(|name| {
-            variables
-                .iter()
-                .find(|(n, _)| *n == name)
-                .map(|(_, value)| PathBuf::from(value))
-        })
+    fn root_with(variables: &[(&str, &str)]) -> Result<PathBuf, String> {
+        let variable = |name: &str| variables.iter().find(|(n, _)| *n == name);
+        root_from(|name| variable(name).map(|(_, value)| PathBuf::from(value)))
+            .map_err(|error| error.to_string())
     }
 
     /// Panics: no stage may begin.
@@ -218,16 +224,28 @@ mod tests {
     fn the_environment_places_the_cache() {
         let home = ("HOME", "/home/u");
         let xdg = ("XDG_CACHE_HOME", "/xdg");
+        for (variables, expected) in [
+            (&[("REPLEX_CACHE", "/c"), xdg, home][..], "/c"),
+            (&[("REPLEX_CACHE", ""), xdg, home], "/xdg/replex"),
+            (
+                &[("XDG_CACHE_HOME", "relative"), home],
+                "/home/u/.cache/replex",
+            ),
+        ] {
+            assert_eq!(root_with(variables), Ok(expected.into()));
+        }
+        assert!(root_with(&[("HOME", "")]).unwrap_err().contains("no place"));
         assert_eq!(
-            root_with(&[("REPLEX_CACHE", "/c"), xdg, home]),
-            Some("/c".into())
+            root_with(&[("REPLEX_CACHE", "rel"), xdg, home]).unwrap_err(),
+            "REPLEX_CACHE: rel: not an absolute path"
         );
-        assert_eq!(root_with(&[xdg, home]), Some("/xdg/replex".into()));
-        assert_eq!(
-            root_with(&[("XDG_CACHE_HOME", "relative"), home]),
-            Some("/home/u/.cache/replex".into())
-        );
-        assert_eq!(root_with(&[("HOME", "")]), None);
+    }
+
+    #[test]
+    fn another_place_is_offered_where_the_cache_cannot_be() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let error = lock(&file.path().join("cache"), &mut silent).unwrap_err();
+        assert!(error.to_string().contains("REPLEX_CACHE"), "{error}");
     }
 
     #[test]

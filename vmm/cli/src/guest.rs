@@ -8,7 +8,7 @@ use std::{
     collections::VecDeque,
     env,
     ffi::OsStr,
-    io::{BufRead as _, BufReader, Read},
+    io::{self, BufRead as _, BufReader, Read, Write as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -84,8 +84,8 @@ pub fn guest(args: &GuestArgs) -> Result<()> {
 fn list() -> Result<()> {
     for root in Root::ALL {
         match root.dir()? {
-            Some(dir) => println!("{root}\t{}", dir.display()),
-            None => println!("{root}\tnot there: replex guest {root} makes it"),
+            Some(dir) => print(&format!("{root}\t{}", dir.display()))?,
+            None => print(&format!("{root}\tnot there: replex guest {root} makes it"))?,
         }
     }
     Ok(())
@@ -108,8 +108,7 @@ fn found(root: Root, dir: &Path, include: &[String]) -> Result<()> {
         );
     }
     complain(&format!("{root} is there already"));
-    println!("{}", dir.display());
-    Ok(())
+    print(&dir.display().to_string())
 }
 
 fn make(root: Root, args: &GuestArgs) -> Result<()> {
@@ -129,8 +128,7 @@ fn make(root: Root, args: &GuestArgs) -> Result<()> {
     complain(&format!(
         "{root} is ready: {packages} packages, {seconds} s"
     ));
-    println!("{}", dir.display());
-    Ok(())
+    print(&dir.display().to_string())
 }
 
 /// Brings what the machine of the second stage boots into the cache, while progress can be seen.
@@ -222,6 +220,11 @@ impl SettingUp {
             ));
         }
     }
+}
+
+/// Prints a line on standard output.
+fn print(line: &str) -> Result<()> {
+    writeln!(io::stdout(), "{line}").context("standard output")
 }
 
 fn report(stage: &Stage) {

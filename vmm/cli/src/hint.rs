@@ -3,6 +3,7 @@
 use vmm::{
     VmError,
     loader::{BzImageError, Foreign, KernelError, LoadError},
+    mmu::MAX_RAM,
 };
 
 /// The way to start code without a header.
@@ -32,6 +33,9 @@ fn kernel_hint(error: &KernelError) -> Option<&'static str> {
 
 fn machine_hint(error: &VmError) -> Option<&'static str> {
     match error {
+        VmError::Load(LoadError::Segment { segment, .. }) if segment.end() <= MAX_RAM => {
+            Some("the kernel needs more memory (-m, --memory)")
+        }
         VmError::Load(LoadError::NothingAtEntry { .. }) => Some(
             "the reset vector is in a ROM that ends at 4 GiB, such as --rom FILE@0xffff0000 of 64 KiB; --entry starts elsewhere",
         ),

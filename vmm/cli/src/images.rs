@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use guest_kernels::{Guest, GuestImages, Stage};
+use guest_kernels::{FetchError, Guest, GuestImages, Stage};
 use vmm::{Kernel, loader::Cache};
 
 use crate::{args::KernelArgs, file, message::report_progress, progress::Unpacking};
@@ -33,6 +33,8 @@ fn report(stage: &Stage) {
     report_progress(&stage.to_string());
 }
 
+/// The folder of unpacked kernels in the user's cache.
+const UNPACKED: &str = "vmlinux";
 /// The size in bytes of the largest kernel file that is read. One with debugging information has some hundred MiB.
 const MOST_KERNEL: u64 = 1 << 30;
 
@@ -45,9 +47,16 @@ pub fn read_kernel(path: &Path) -> Result<Kernel> {
     let Ok(file) = file::read(path, MOST_KERNEL).with_context(name)? else {
         bail!("{}: larger than {} GiB", name(), MOST_KERNEL >> 30);
     };
+    let cache = unpacked()?;
     let mut unpacking = Unpacking::of(path);
-    Kernel::read(file, Cache::of_user().as_ref(), &mut |bytes| {
-        unpacking.done(bytes)
-    })
-    .with_context(name)
+    Kernel::read(file, cache.as_ref(), &mut |bytes| unpacking.done(bytes)).with_context(name)
+}
+
+/// The cache of unpacked kernels, if there is a place for it.
+fn unpacked() -> Result<Option<Cache>, FetchError> {
+    match guest_kernels::cache_folder() {
+        Ok(folder) => Ok(Some(Cache::in_dir(folder.join(UNPACKED)))),
+        Err(FetchError::NoCacheDir) => Ok(None),
+        Err(error) => Err(error),
+    }
 }

@@ -5,7 +5,7 @@ use std::{path::PathBuf, str::FromStr};
 use anyhow::{Context, Result, bail};
 use vmm::{
     devices::virtio::Net,
-    net::{Config, Publish},
+    net::{Config, GatewayError, Publish, PublishError},
 };
 
 /// The network that a guest gets.
@@ -46,6 +46,17 @@ impl FromStr for Network {
     }
 }
 
+/// Parses a port to publish. Its number on the host is to be known.
+pub fn published(text: &str) -> Result<Publish, String> {
+    let publish: Publish = text
+        .parse()
+        .map_err(|error: PublishError| error.to_string())?;
+    match publish.host.port() {
+        0 => Err("port 0 of the host is none".into()),
+        _ => Ok(publish),
+    }
+}
+
 /// Makes the card that `network` asks for, with published ports, if it does.
 ///
 /// # Errors
@@ -64,7 +75,13 @@ pub fn card(network: &Network, publish: &[Publish]) -> Result<Option<Net>> {
                 publish: publish.to_vec(),
                 ..Config::default()
             };
-            Net::new(&config).context("--net").map(Some)
+            Net::new(&config).map(Some).map_err(|error| {
+                let option = match &error {
+                    GatewayError::Publish { .. } => "--publish",
+                    GatewayError::Poller(_) => "--net",
+                };
+                anyhow::Error::new(error).context(option)
+            })
         }
     }
 }

@@ -8,7 +8,7 @@ use guest_kernels::{GuestRoot, Mount, ROOT_TAG, RootChanges, mounts_archive};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use vmm::devices::virtio::Fs;
 
-use crate::volume::Volume;
+use crate::volume::{self, Volume};
 
 /// A directory of the host as a device.
 pub struct Shared {
@@ -54,7 +54,7 @@ impl<'a> Share<'a> {
     /// Returns the one for a volume.
     fn of_volume(index: usize, volume: &'a Volume) -> Self {
         Self {
-            option: "--volume",
+            option: volume.option,
             drivers: &["virtiofs"],
             host: &volume.host,
             tag: tag(index),
@@ -99,8 +99,9 @@ impl Shares {
     /// Makes the devices.
     ///
     /// # Errors
-    /// If a directory cannot be shared.
+    /// If a directory cannot be shared, or would hide another.
     pub fn open(&self) -> Result<Vec<Shared>> {
+        volume::check(&self.volumes)?;
         let root = self.root.iter();
         let root = root.map(|(dir, changes)| Share::of_root(dir, *changes, self.volatile));
         let volumes = self.volumes.iter().enumerate();

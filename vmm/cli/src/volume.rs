@@ -1,12 +1,15 @@
 //! A directory of the host that the guest has: `--volume HOST:GUEST[:OPTIONS]`, `--rodir` and `--rwdir [GUEST=]HOST`.
 
-use std::{fmt::Display, path::PathBuf, str::FromStr};
+use std::{collections::HashSet, fmt::Display, path::PathBuf, str::FromStr};
 
+use anyhow::{Result, bail};
 use fuse::Cache;
 
 /// A directory of the host, and where the guest has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Volume {
+    /// The option that asks for it, for errors.
+    pub option: &'static str,
     /// The directory on the host.
     pub host: PathBuf,
     /// Where the guest mounts it, an absolute path.
@@ -38,6 +41,7 @@ impl FromStr for Volume {
             return Err("the guest's root cannot be replaced".into());
         }
         let mut volume = Self {
+            option: "--volume",
             host: host.into(),
             guest: guest.into(),
             read_only: false,
@@ -59,6 +63,30 @@ impl FromStr for Volume {
         }
         Ok(volume)
     }
+}
+
+/// Directories of the guest's kernel, which it cannot do without.
+const KERNELS: [&str; 3] = ["dev", "proc", "sys"];
+
+/// Refuses a volume that would hide another one, or a directory of the kernel.
+///
+/// # Errors
+/// If there is one.
+pub fn check(volumes: &[Volume]) -> Result<()> {
+    let mut places = HashSet::new();
+    for Volume { option, guest, .. } in volumes {
+        let names = guest.split('/').filter(|name| !matches!(*name, "" | "."));
+        let names: Vec<&str> = names.collect();
+        if let [name] = names[..]
+            && KERNELS.contains(&name)
+        {
+            bail!("{option}: the guest's /{name} cannot be replaced");
+        }
+        if !places.insert(names) {
+            bail!("{option}: {guest} is given twice as a place in the guest");
+        }
+    }
+    Ok(())
 }
 
 /// A directory of the host with vng's spelling: `[GUEST=]HOST`.
@@ -105,6 +133,10 @@ impl SharedDir {
             return Err(named(&"the guest's root cannot be replaced"));
         }
         Ok(Volume {
+            option: match read_only {
+                true => "--rodir",
+                false => "--rwdir",
+            },
             host: self.host.clone(),
             guest,
             read_only,
@@ -121,6 +153,7 @@ mod tests {
     fn volumes_are_parsed() {
         let volume = |host: &str, guest: &str, read_only, cache| {
             Ok(Volume {
+                option: "--volume",
                 host: host.into(),
                 guest: guest.into(),
                 read_only,
@@ -159,6 +192,24 @@ mod tests {
             "a:/b/..",
         ] {
             assert!(text.parse::<Volume>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn volumes_that_hide_something_are_refused() {
+        let checked = |texts: &[&str]| {
+            let volumes: Vec<Volume> = texts.iter().map(|text| text.parse().unwrap()).collect();
+            check(&volumes).map_err(|error| error.to_string())
+        };
+        assert_eq!(checked(&["a:/b", "a:/c", "a:/b/c", "a:/b/proc"]), Ok(()));
+        for texts in [
+            &["a:/proc"][..],
+            &["a:/b", "a:/./dev//"],
+            &["a:/sys:ro"],
+            &["a:/b", "c:/b"],
+            &["a:/b/c", "c:/b/./c/"],
+        ] {
+            assert!(checked(texts).unwrap_err().starts_with("--volume: "));
         }
     }
 

@@ -71,10 +71,14 @@ pub(crate) fn parse<T: DeserializeOwned>(name: &str, bytes: &[u8]) -> Result<T, 
     serde_json::from_slice(bytes).map_err(|error| fault(name, error))
 }
 
+/// The number of characters of a reason that are told.
+const MOST_REASON: usize = 200;
+
 /// Returns a fault of a document.
 pub(crate) fn fault(document: &str, reason: impl ToString) -> Fault {
     Fault::Document {
         document: document.to_owned(),
-        reason: reason.to_string(),
+        // Errors of JSON quote strings of the document.
+        reason: reason.to_string().chars().take(MOST_REASON).collect(),
     }
 }

@@ -11,7 +11,7 @@ use crate::rom::RomFile;
 
 /// Exit statuses, as `--help` shows them.
 const EXIT_STATUSES: &str = "\
-In the terminal, ctrl-a x quits, ctrl-a h lists what else ctrl-a does.
+In the terminal, ctrl-a x quits, ctrl-a h lists what else ctrl-a does. Input that ends does not end the guest.
 
 Exit status:
   0       the guest powered off or halted in good order
@@ -28,7 +28,7 @@ Exit status:
 With --exec, the command's own exit status. A guest that writes a byte to I/O port 0xf4 ends with that byte.
 
 Environment:
-  REPLEX_CACHE   folder for fetched guests and unpacked kernels (default: replex in the user's cache folder)
+  REPLEX_CACHE   folder for guests and unpacked kernels (default: in the user's cache)
   RUST_LOG       what to log to standard error, e.g. debug";
 
 /// Boot a kernel.

@@ -3,7 +3,10 @@
 use clap::Args;
 use vmm::{devices::virtio::DiskConfig, net::Publish};
 
-use crate::{net::Network, volume::Volume};
+use crate::{
+    net::{self, Network},
+    volume::Volume,
+};
 
 /// Devices.
 #[derive(Args, Debug)]
@@ -30,6 +33,6 @@ pub struct DeviceArgs {
     pub net: Option<Network>,
     /// Let port HOST of the host (of 127.0.0.1, unless IP says otherwise) lead to port GUEST of the guest. Needs --net user. May be
     /// given several times.
-    #[arg(short, long, value_name = "[IP:]HOST:GUEST[/udp]")]
+    #[arg(short, long, value_name = "[IP:]HOST:GUEST[/udp]", value_parser = net::published)]
     pub publish: Vec<Publish>,
 }

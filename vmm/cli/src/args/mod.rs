@@ -20,7 +20,7 @@ use crate::guest::GuestArgs;
 
 /// Boots unmodified Linux inside one ordinary process.
 #[derive(Debug, Parser)]
-#[command(name = "replex", version, arg_required_else_help = false)]
+#[command(name = "replex", version, arg_required_else_help = true)]
 pub struct Cli {
     /// The command to execute.
     #[command(subcommand)]
@@ -67,6 +67,27 @@ mod tests {
     #[test]
     fn the_definition_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn texts_behind_the_options_are_wrapped_by_clap_alone() {
+        let mut replex = Cli::command();
+        for name in ["boot", "run"] {
+            let command = replex.find_subcommand_mut(name).unwrap();
+            let text = command.get_after_help().unwrap().to_string();
+            let mut before = "";
+            for line in text.lines() {
+                match line.starts_with("  ") {
+                    // These would lose their columns.
+                    true => assert!(line.len() <= 100, "{line}"),
+                    false => assert!(
+                        line.is_empty() || before.is_empty() || before.starts_with("  "),
+                        "{line}"
+                    ),
+                }
+                before = line;
+            }
+        }
     }
 
     #[test]

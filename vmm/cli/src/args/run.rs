@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, num::NonZeroU32, path::PathBuf, time::Duration};
 
-use clap::Args;
+use clap::{Arg, Args, builder::ArgPredicate};
 
 use super::{DebugArgs, DeviceArgs, KernelArgs, MachineArgs};
 use crate::volume::SharedDir;
@@ -15,10 +15,15 @@ Examples:
   replex run -v $PWD:/src -w /src ./rootfs -- make
   replex run -t image.tar                         an image's own command, on a terminal
 
-Standard input is the command's, unless it is a terminal and neither -i nor -t is given. With -t, all keys are the command's, ctrl-c
-among them; ctrl-] three times in a row ends the machine. Without -t, ctrl-c ends the machine.
+Standard input is the command's, unless it is a terminal and neither -i nor -t is given. With -t, all keys are the command's, ctrl-c \
+among them; ctrl-] three times in a row ends the machine. Without -t, ctrl-c ends the machine. At a terminal, without a command, -t \
+and a login shell are implied.
 
-Exit status: the command's own; 128+n if signal n has ended it; 126 if it cannot be executed, 127 if it is not there. When
+SIGTERM ends the machine at once, with status 143; the command does not see it.
+
+Shared directories have neither O_TMPFILE nor extended attributes.
+
+Exit status: the command's own; 128+n if signal n has ended it; 126 if it cannot be executed, 127 if it is not there. When \
 the status is replex's own, the last line of standard error begins with \"replex:\" and says why:
   2       bad usage or input
   117     standard output or another stream has failed, such as by a full disk
@@ -33,12 +38,12 @@ the status is replex's own, the last line of standard error begins with \"replex
   128+n   ended by signal n, such as 130 by ctrl-c
 
 Environment:
-  REPLEX_CACHE   folder for fetched guests and unpacked kernels (default: replex in the user's cache folder)
+  REPLEX_CACHE   folder for guests, images and unpacked kernels (default: in the user's cache)
   RUST_LOG       what to log to standard error, e.g. debug";
 
 /// Run a command in a Linux machine, on the files of a directory or an image.
 #[derive(Args, Debug)]
-#[command(after_help = AFTER_HELP)]
+#[command(after_help = AFTER_HELP, mut_arg("mem", with_room))]
 pub struct RunArgs {
     /// Root of the command: a directory of the host, an image, or the name of a root that `replex guest` has made. Without one it is
     /// the initramfs, which has busybox.
@@ -103,6 +108,18 @@ pub struct RunArgs {
     pub debug: DebugArgs,
 }
 
+/// Memory of a machine whose root is a directory or an image, where programs are larger and changes are kept in memory.
+const ROOM: &str = "1G";
+
+/// Returns the option of the guest's memory with its defaults for `replex run`.
+fn with_room(memory: Arg) -> Arg {
+    let given = |option| (option, ArgPredicate::IsPresent, ROOM);
+    memory
+        .default_value_ifs(["source", "root"].map(given))
+        .hide_default_value(true)
+        .help("Guest memory, in MiB or with suffix K, M or G. Default: 1G with a root, else 256M. The host gives what the guest uses")
+}
+
 /// Parses a positive number of seconds, whole or not.
 fn seconds(text: &str) -> Result<Duration, String> {
     // Signs, exponents and names of numbers would be parsed, too.
@@ -116,7 +133,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
     match Duration::try_from_secs_f64(seconds) {
         Ok(Duration::ZERO) => Err("the machine needs some time".into()),
         Ok(duration) => Ok(duration),
-        Err(error) => Err(error.to_string()),
+        Err(_) => Err("too long".into()),
     }
 }
 
@@ -131,7 +148,28 @@ fn one_processor(text: &str) -> Result<NonZeroU32, String> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+    use crate::args::{Cli, Command};
+
+    #[test]
+    fn a_root_brings_memory() {
+        for (args, expected) in [
+            (&[][..], 256 << 20),
+            (&["--", "ls"], 256 << 20),
+            (&["dir"], 1 << 30),
+            (&["--root", "dir"], 1 << 30),
+            (&["dir", "-m", "64"], 64 << 20),
+            (&["--mem", "64", "--root", "dir"], 64 << 20),
+        ] {
+            let args = [&["replex", "run"], args].concat();
+            match Cli::try_parse_from(&args).unwrap().command {
+                Command::Run(run) => assert_eq!(run.machine.mem, expected, "{args:?}"),
+                _ => unreachable!(),
+            }
+        }
+    }
 
     #[test]
     fn times_are_positive() {
@@ -152,6 +190,11 @@ mod tests {
         ] {
             assert!(seconds(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_time_may_be_too_long() {
+        assert_eq!(seconds("99999999999999999999"), Err("too long".into()));
     }
 
     #[test]

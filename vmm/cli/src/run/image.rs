@@ -1,7 +1,7 @@
 //! Images of containers: their roots, and what they say about their commands.
 
 use anyhow::{Result, anyhow};
-use oci_root::{Image, Limits, Progress, Reference, Step};
+use oci_root::{Fault, Image, Limits, Progress, Reference, Step};
 
 use crate::{message::report_progress, progress::Pace};
 
@@ -22,5 +22,16 @@ pub fn open(reference: &Reference) -> Result<Image> {
         }
     };
     oci_root::open(reference, &cache, &Limits::default(), &mut report)
-        .map_err(|error| anyhow!("image {error}"))
+        .map_err(|error| anyhow!("image {error}{}", hint(&error.fault)))
+}
+
+/// How another cache is chosen, if this one cannot be made, and what else could be used.
+fn hint(fault: &Fault) -> &'static str {
+    match fault {
+        Fault::File {
+            action: "create", ..
+        } => " (REPLEX_CACHE chooses another folder)",
+        Fault::NotAnImage => ", nor a squashfs",
+        _ => "",
+    }
 }

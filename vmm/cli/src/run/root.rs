@@ -11,7 +11,7 @@ use guest_kernels::RootChanges;
 use oci_root::{ImageConfig, Reference};
 
 use super::image;
-use crate::{args::RunArgs, guest};
+use crate::{args::RunArgs, guest, usage::after_dashes};
 
 /// The root of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ impl RootSource {
     pub fn find(args: &RunArgs) -> Result<Self> {
         let source = match (&args.root, &args.source) {
             (Some(dir), _) => Self::directory(dir, args.rw),
-            (None, Some(source)) => Self::named(source, args.rw)?,
+            (None, Some(source)) => Self::named(source, args)?,
             (None, None) => Self::Initramfs,
         };
         match (&source, args.rw) {
@@ -57,15 +57,19 @@ impl RootSource {
         Self::Directory(dir.into(), changes)
     }
 
-    fn named(source: &Path, rw: bool) -> Result<Self> {
+    fn named(source: &Path, args: &RunArgs) -> Result<Self> {
         let source = &*guest::find(source)?;
         let name = || format!("root {}", source.display());
         let Some(reference) = Reference::parse(source.as_os_str()) else {
-            bail!("{}: no such directory or image", name());
+            bail!(
+                "{}: no such directory or image{}",
+                name(),
+                hint(source, args)
+            );
         };
         if !reference.is_image() {
             return match reference.name {
-                None => Ok(Self::directory(source, rw)),
+                None => Ok(Self::directory(source, args.rw)),
                 Some(_) => bail!("{}: {} is no image", name(), reference.path.display()),
             };
         }
@@ -95,6 +99,17 @@ impl RootSource {
             Self::Squashfs { config, .. } => config.clone(),
             Self::Initramfs | Self::Directory(..) => ImageConfig::default(),
         }
+    }
+}
+
+/// What may have been meant by a root that is not there.
+fn hint(source: &Path, args: &RunArgs) -> String {
+    let guest = " (replex guest NAME makes a root)";
+    match source.to_str() {
+        Some(name) if args.command.is_empty() && !name.contains('/') => {
+            format!("{guest}; {}", after_dashes(&[], &[name]))
+        }
+        _ => guest.into(),
     }
 }
 

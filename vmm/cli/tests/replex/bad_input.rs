@@ -1,6 +1,6 @@
 //! Bad usage and bad files: exit status 2, one line on standard error that names what is wrong, nothing on standard output.
 
-use std::{fs, os::unix::fs::symlink, path::Path, process::Output};
+use std::{fs, net::TcpListener, os::unix::fs::symlink, path::Path, process::Output};
 
 use crate::support::{Replex, elf};
 
@@ -58,8 +58,7 @@ fn places_where_no_root_directory_can_be_made() {
 fn bad_usage() {
     let replex = Replex::new();
     for (args, named) in [
-        (&[][..], "subcommand"),
-        (&["launch"], "launch"),
+        (&["launch"][..], "launch"),
         (&["guest"], "NAME"),
         (&["run", "debian-i386"], "replex guest debian-i386"),
         (&["guest", "plan9"], "plan9"),
@@ -91,6 +90,8 @@ fn bad_usage() {
         (&["run", "--cpus", "2", "--", "true"], "--cpus"),
         (&["run", "--timeout", "soon"], "--timeout"),
         (&["run", "dir", "command"], "command"),
+        (&["run", "uname"], "replex run -- uname"),
+        (&["run", "./uname"], "replex guest"),
         (&["run", "--rw", "--", "true"], "--rw"),
         (&["run", "/nonexistent", "--", "true"], "/nonexistent"),
         (&["run", "--root", "/nonexistent"], "/nonexistent"),
@@ -117,6 +118,12 @@ fn bad_usage() {
             &["boot", "--guest", "debian-686", "--kernel", "x"],
             "--guest",
         ),
+        (&["boot", "-p", "0.0.0.0:0:80"], "port 0"),
+        (&["run", "--rwdir", "/g=nosuch"], "--rwdir: "),
+        (&["run", "-v", ".:/g", "--rodir", "/g=."], "--rodir: /g"),
+        (&["boot", "-v", ".:/proc"], "--volume: the guest's /proc"),
+        (&["boot", "--disk", "d.raw,readonly"], "\"readonly\""),
+        (&["run", "/etc/passwd"], "`docker save`, nor a squashfs"),
         (&["boot", "-v", "."], "HOST:GUEST"),
         (&["boot", "-v", ".:/"], "root"),
         (&["boot", "-v", ".:/src:always"], "always"),
@@ -134,6 +141,52 @@ fn bad_usage() {
     ] {
         refused(&replex, args, &[named]);
     }
+}
+
+#[test]
+fn caches_that_have_no_place() {
+    let replex = Replex::new();
+    let kernel = replex.file("kernel", &elf(&[0xf4]));
+    let file = replex.file("file", b"");
+    for (args, cache, named) in [
+        (
+            &["run", "--", "true"][..],
+            "rel",
+            "REPLEX_CACHE: rel: not an absolute path",
+        ),
+        (&["boot", "--kernel", &kernel], "rel", "REPLEX_CACHE: rel: "),
+        (&["guest", "--list"], "rel", "REPLEX_CACHE: rel: "),
+        (&["run", "--", "true"], &file, "(REPLEX_CACHE chooses"),
+        (&["run", &file], &file, "(REPLEX_CACHE chooses"),
+    ] {
+        let mut command = replex.command(args);
+        let line = complaint(&command.env("REPLEX_CACHE", cache).output().unwrap());
+        assert!(line.contains(named), "{args:?}: {line}");
+    }
+}
+
+#[test]
+fn output_that_nobody_can_have() {
+    let replex = Replex::new();
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = replex
+        .command(&["guest", "--list"])
+        .stdout(full)
+        .output()
+        .unwrap();
+    assert!(complaint(&output).contains("standard output: No space"));
+}
+
+#[test]
+fn nothing_at_all() {
+    let output = Replex::new().run(&[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(output.stdout.is_empty());
+    let help = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        help.contains("Commands:") && help.contains("doctor"),
+        "{help}"
+    );
 }
 
 #[test]
@@ -171,6 +224,24 @@ fn missing_files() {
         let args = ["boot", "--kernel", &kernel, "--trace", file];
         refused(&replex, &args, &[&format!("--trace {file}: ")]);
     }
+}
+
+#[test]
+fn a_port_that_is_taken() {
+    let replex = Replex::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = format!("{}:80", taken.local_addr().unwrap().port());
+    let args = ["boot", "--net", "user", "-p", &port];
+    refused(&replex, &args, &["--publish: cannot publish 127.0.0.1:"]);
+}
+
+#[test]
+fn a_folder_for_temporary_files_that_is_not_there() {
+    let replex = Replex::new();
+    let disk = format!("{},snapshot", replex.file("d.raw", &[0; 512]));
+    let mut command = replex.command(&["boot", "--disk", &disk]);
+    let line = complaint(&command.env("TMPDIR", "/nonexistent").output().unwrap());
+    assert!(line.contains("temporary file in /nonexistent: "), "{line}");
 }
 
 #[test]
@@ -246,7 +317,7 @@ fn too_little_memory() {
     refused(
         &replex,
         &["boot", "--kernel", &kernel, "--mem", "1"],
-        &["--mem 1M", "p_paddr"],
+        &["--mem 1M", "p_paddr", "more memory (-m"],
     );
     let initrd = replex.file("initrd", &vec![0; 3 << 20]);
     let args = ["boot", "--kernel", &kernel, "--initrd", &initrd];

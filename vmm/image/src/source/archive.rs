@@ -45,6 +45,9 @@ impl Archive {
             false => file,
             true => uncompress(&file, cache, limits, report)?,
         };
+        if !begins_with_header(&file).map_err(unreadable)? {
+            return Err(Fault::NotAnImage);
+        }
         let members = index(&file)?;
         Ok(Self {
             file: file.file,
@@ -96,6 +99,26 @@ fn uncompress(
         Err(SpoolError::Write(fault)) => Err(fault),
     };
     Ok(spool.blob(extent?))
+}
+
+/// Whether a file begins as an archive: with a header whose checksum is right, or with the zeros at the end of an empty one
+/// (POSIX.1-2017, pax, "ustar Interchange Format").
+fn begins_with_header(file: &Blob) -> io::Result<bool> {
+    const CHECKSUM: std::ops::Range<usize> = 148..156;
+    let mut block = Vec::new();
+    file.reader().take(512).read_to_end(&mut block)?;
+    if block.len() < 512 {
+        return Ok(false);
+    }
+    let byte = |(at, &byte): (usize, &u8)| match CHECKSUM.contains(&at) {
+        true => u32::from(b' '),
+        false => byte.into(),
+    };
+    let sum: u32 = block.iter().enumerate().map(byte).sum();
+    let digits = String::from_utf8_lossy(&block[CHECKSUM]);
+    let digits = digits.trim_matches([' ', '\0']);
+    let is_header = u32::from_str_radix(digits, 8) == Ok(sum);
+    Ok(is_header || block.iter().all(|&byte| byte == 0))
 }
 
 /// Reads the headers of an archive, which is a whole file.

@@ -1,6 +1,9 @@
 //! [`DiskConfig`]: the choices that make a disk, and how they are written in one argument.
 
-use std::{path::PathBuf, str::FromStr};
+use std::{
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use thiserror::Error;
 
@@ -45,6 +48,16 @@ pub enum DiskConfigError {
     /// The format is unknown.
     #[error("unknown format {0:?}; known formats: raw, qcow2")]
     Format(String),
+    /// What looks like an option is none.
+    #[error(
+        "no file {file:?}, and unknown option {option:?}; known options: ro, snapshot, format=raw, format=qcow2"
+    )]
+    Option {
+        /// The whole, as the name of a file.
+        file: String,
+        /// The last part.
+        option: String,
+    },
     /// Two options exclude each other.
     #[error("a disk that is read-only has no use for a snapshot")]
     ReadOnlySnapshot,
@@ -77,6 +90,12 @@ impl FromStr for DiskConfig {
                     Some("raw") => config.format = Some(DiskFormat::Raw),
                     Some("qcow2") => config.format = Some(DiskFormat::Qcow2),
                     Some(other) => return Err(DiskConfigError::Format(other.into())),
+                    None if is_mistaken(file, option) => {
+                        return Err(DiskConfigError::Option {
+                            file: file.into(),
+                            option: option.into(),
+                        });
+                    }
                     None => break,
                 },
             }
@@ -93,6 +112,12 @@ impl FromStr for DiskConfig {
     }
 }
 
+/// Whether `option`, the end of the name `file`, was meant as an option: it is a word, and there is no file of this name.
+fn is_mistaken(file: &str, option: &str) -> bool {
+    let is_word = !option.is_empty() && option.bytes().all(|byte| byte.is_ascii_alphabetic());
+    is_word && !Path::new(file).exists()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -104,7 +129,8 @@ mod tests {
         let disk = DiskConfig::new;
         for (text, expected) in [
             ("d.img", disk("d.img")),
-            ("/a/b,c", disk("/a/b,c")),
+            ("/a/b,c.img", disk("/a/b,c.img")),
+            ("/a,b/c", disk("/a,b/c")),
             (
                 "d,snapshot",
                 DiskConfig {
@@ -131,6 +157,17 @@ mod tests {
         ] {
             assert_eq!(text.parse::<DiskConfig>(), Err(error), "{text}");
         }
+    }
+
+    #[test]
+    fn a_word_that_is_no_option_is_refused_unless_it_belongs_to_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("d.raw,readonly");
+        let name = file.to_str().unwrap();
+        let error = name.parse::<DiskConfig>().unwrap_err().to_string();
+        assert!(error.contains("unknown option \"readonly\""), "{error}");
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(name.parse(), Ok(DiskConfig::new(name)));
     }
 
     proptest! {

@@ -7,6 +7,7 @@
 //! A hostile qcow2 image can be read without harm. To be written, its refcounts must be right ([`refcounts`]).
 
 use std::{
+    env,
     fs::{File, OpenOptions},
     io::{self, Read, Seek},
     path::{Path, PathBuf},
@@ -40,6 +41,14 @@ pub enum DiskError {
     Open {
         /// The file.
         path: PathBuf,
+        /// The reason.
+        error: io::Error,
+    },
+    /// The temporary file of a snapshot cannot be made.
+    #[error("cannot make a temporary file in {}: {error}", .folder.display())]
+    Temporary {
+        /// The folder (TMPDIR).
+        folder: PathBuf,
         /// The reason.
         error: io::Error,
     },
@@ -94,7 +103,7 @@ impl Image {
             return Err(DiskError::Size { path, size });
         }
         match config.snapshot {
-            true => overlay(access).map(Self).map_err(at_path),
+            true => overlay(access, temporary()?).map(Self).map_err(at_path),
             false => Ok(Self(access)),
         }
     }
@@ -181,13 +190,18 @@ fn open_format(
     })
 }
 
-/// Puts a temporary qcow2 image, which takes all writes, over `below`.
-fn overlay(below: FormatAccess<Ordered>) -> io::Result<FormatAccess<Ordered>> {
-    let temporary = || {
-        let options = StorageOpenOptions::new().write(true);
-        Ordered::new(tempfile::tempfile()?, options, 0..0)
-    };
-    let created = Qcow2::<Ordered>::create_builder(temporary()?).size(below.size());
+/// Makes the file of a snapshot, which has no name.
+fn temporary() -> Result<File, DiskError> {
+    tempfile::tempfile().map_err(|error| DiskError::Temporary {
+        folder: env::temp_dir(),
+        error,
+    })
+}
+
+/// Makes a qcow2 image in the empty file `file`, which takes all writes, and puts it over `below`.
+fn overlay(below: FormatAccess<Ordered>, file: File) -> io::Result<FormatAccess<Ordered>> {
+    let file = Ordered::new(file, StorageOpenOptions::new().write(true), 0..0)?;
+    let created = Qcow2::<Ordered>::create_builder(file).size(below.size());
     let overlay = created.create_open(DenyImplicitOpenGate::default(), |file| {
         let open = Qcow2::<Ordered>::builder(file);
         Ok(open.write(true).backing(Some(below)))
