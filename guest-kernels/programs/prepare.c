@@ -2,7 +2,8 @@
  * prepare: the program by which /init begins. One process does what would take a shell some twenty, each of which costs
  * the machine's start several milliseconds.
  *
- * It mounts the file systems that every program expects, sets the name of the machine, brings the loopback interface up,
+ * It sets the clock by /replex/clock, if it is there: the time at some value of the TSC, which is the host's, and the TSC's
+ * frequency. It mounts the file systems that every program expects, sets the name of the machine, brings the loopback interface up,
  * inserts the kernel modules of /replex/modules in the order of the numbers in their names, and gives eth0 the address that
  * /replex/network names, if it does. What cannot be done it leaves out, with a message on standard error.
  */
@@ -25,7 +26,10 @@
 #define RTF_UP 1
 #define RTF_GATEWAY 2
 
+#define CLOCK_REALTIME 0
+
 #define HOSTNAME "replex"
+#define CLOCK "/replex/clock"
 #define MODULES "/replex/modules"
 #define NETWORK "/replex/network"
 
@@ -47,6 +51,111 @@ static int done(const char *what, int result)
 	if (result < 0)
 		complain(what, result);
 	return result >= 0;
+}
+
+/* Takes the next word of a line. */
+static char *word(char **at)
+{
+	char *word = *at;
+
+	while (**at && **at != ' ' && **at != '\n')
+		++*at;
+	if (**at)
+		*(*at)++ = 0;
+	return word;
+}
+
+/* The time when the TSC was `tsc`, and the TSC's frequency. */
+struct clock {
+	u64 tsc, seconds, nanoseconds, khz;
+};
+
+/* A time as system calls take it (struct __kernel_timespec). */
+struct time {
+	u64 seconds, nanoseconds;
+};
+
+/* Most attempts at setting the clock without an interruption. */
+#define ATTEMPTS 16
+
+static u64 number64(const char *text)
+{
+	u64 value = 0;
+
+	for (; *text >= '0' && *text <= '9'; text++)
+		value = value * 10 + (*text - '0');
+	return value;
+}
+
+static u64 read_tsc(void)
+{
+	u64 tsc;
+
+	asm volatile("rdtsc" : "=A"(tsc));
+	return tsc;
+}
+
+/* Divides by a number that is greater than the upper half of `dividend`. */
+static u32 divide(u64 dividend, u32 divisor, u32 *remainder)
+{
+	u32 quotient;
+
+	asm("divl %4" : "=a"(quotient), "=d"(*remainder) : "0"((u32)dividend), "1"((u32)(dividend >> 32)), "r"(divisor) : "cc");
+	return quotient;
+}
+
+/* Reads the file of the clock. Returns whether it is there and makes sense. */
+static int read_clock(struct clock *clock)
+{
+	struct text file;
+	char *at;
+
+	if (!read_file(CLOCK, &file))
+		return 0;
+	at = file.bytes;
+	clock->tsc = number64(word(&at));
+	clock->seconds = number64(word(&at));
+	clock->nanoseconds = number64(word(&at));
+	clock->khz = number64(word(&at));
+	return clock->khz && !(clock->khz >> 32) && clock->nanoseconds < 1000000000;
+}
+
+/* Computes the time when the TSC is `tsc`. Returns whether it can be told. */
+static int time_at(const struct clock *clock, u64 tsc, struct time *time)
+{
+	u64 cycles = tsc - clock->tsc;
+	u32 khz = clock->khz, ms, rest, ns;
+
+	if (tsc < clock->tsc || cycles >> 32 >= khz)
+		return 0;
+	ms = divide(cycles, khz, &rest);
+	ns = divide((u64)rest * 1000000, khz, &rest);
+	ns += (u32)clock->nanoseconds + ms % 1000 * 1000000;
+	time->seconds = clock->seconds + ms / 1000 + ns / 1000000000;
+	time->nanoseconds = ns % 1000000000;
+	return 1;
+}
+
+/*
+ * Sets the clock, several times if the machine paused between the reading of the TSC and the setting: for more than an eighth
+ * of a millisecond, which is what such a pause would put it back by.
+ */
+static void set_clock(void)
+{
+	struct clock clock;
+	struct time time;
+	u64 tsc;
+	int attempt;
+
+	if (!read_clock(&clock))
+		return;
+	for (attempt = 0; attempt < ATTEMPTS; attempt++) {
+		tsc = read_tsc();
+		if (!time_at(&clock, tsc, &time) ||
+		    !done("clock", syscall3(SYS_CLOCK_SETTIME64, CLOCK_REALTIME, (int)&time, 0)) ||
+		    read_tsc() - tsc < clock.khz / 8)
+			return;
+	}
 }
 
 struct filesystem {
@@ -196,18 +305,6 @@ static int bring_up(int socket, const char *name)
 	return syscall3(SYS_IOCTL, socket, SIOCSIFFLAGS, (int)&interface);
 }
 
-/* Takes the next word of a line. */
-static char *word(char **at)
-{
-	char *word = *at;
-
-	while (**at && **at != ' ' && **at != '\n')
-		++*at;
-	if (**at)
-		*(*at)++ = 0;
-	return word;
-}
-
 static struct address parse(const char *text)
 {
 	struct address address = { .family = AF_INET };
@@ -271,6 +368,7 @@ void start(int argc, char **argv)
 	int socket;
 
 	(void)argc, (void)argv;
+	set_clock();
 	mount_all();
 	done("hostname", syscall3(SYS_SETHOSTNAME, (int)HOSTNAME, length(HOSTNAME), 0));
 	insert_modules();

@@ -42,6 +42,7 @@ enum syscall {
 	SYS_PIPE2 = 331,
 	SYS_FINIT_MODULE = 350,
 	SYS_SOCKET = 359,
+	SYS_CLOCK_SETTIME64 = 404,
 };
 
 #define O_RDONLY 0

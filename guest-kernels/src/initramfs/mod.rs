@@ -12,17 +12,20 @@
 //! ```
 //!
 //! A command with streams of its own comes in one beside it (`launch`).
-//! Modules, if there are devices that need some, come in an archive like it (`/replex/modules`).
+//! Modules, if there are devices that need some, come in an archive like it (`/replex/modules`), and so does the host's time
+//! (`clock`).
 //! Files of the user's own come in two further archives, around all others (`added`).
 
 mod added;
 mod applets;
 mod archive;
+mod clock;
 mod launch;
 mod session;
 
 pub use added::{AddError, AddedArchives, Addition, AdditionParseError, added_archives};
 pub use archive::{ALIGNMENT, Archive, DeviceNumber};
+pub use clock::clock_archive;
 pub use launch::{
     FAILED, GuestCommand, GuestNetwork, GuestTerminal, STATUS, STDERR, STDIN, STDOUT, Status,
     run_archive,

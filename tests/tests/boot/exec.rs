@@ -10,8 +10,8 @@ use crate::{
     program::{Boot, Ended, Input},
 };
 
-/// Seconds by which the guest's clock, set from an RTC that counts seconds, may be off.
-const CLOCK_TOLERANCE: u64 = 2;
+/// Whole seconds by which the guest's clock may be off, which a moment is enough for.
+const CLOCK_TOLERANCE: u64 = 1;
 /// Binary logarithm of the number of times that [`whole_session`] sends every byte value.
 const DOUBLINGS: u32 = 9;
 

@@ -11,6 +11,7 @@
 //! `cat /proc/uptime` twice 60 s of the host apart. The difference must be within 1 % of 60 s.
 
 mod busy;
+mod clock;
 mod console;
 mod datagrams;
 mod devices;

@@ -6,11 +6,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use guest_kernels::{RootChanges, added_archives, exec_archive, winsize_archive};
+use guest_kernels::{RootChanges, added_archives, clock_archive, exec_archive, winsize_archive};
 use vmm::{
     Start, Vm,
     loader::{BootSource, Protocol, Rom, linux_cmdline},
-    tsc::TscMeter,
+    tsc::{TscClock, TscMeter},
 };
 
 use crate::{
@@ -80,11 +80,16 @@ fn boot_kernel(args: &BootArgs, roms: &[Vec<u8>], drivers: &[&str], shares: &Sha
         _ => Vec::new(),
     };
     archives.push(modules);
-    let initrd = initrd::read(initrd_path.as_deref(), &args.machine, added, archives)?;
+    let mut initrd = initrd::read(initrd_path.as_deref(), &args.machine, added, archives)?;
+    let TscClock { tsc, unix, khz } = tsc.clock();
+    // An initrd of the user's own may be no archive of Linux's.
+    if args.initrd.is_none() && initrd_path.is_some() {
+        initrd::append(&mut initrd, &clock_archive(tsc, unix, khz));
+    }
     let source = BootSource {
         kernel: &kernel,
         initrd: &initrd,
-        cmdline: &cmdline(args, kernel.protocol(), tsc.khz()),
+        cmdline: &cmdline(args, kernel.protocol(), khz),
     };
     let start = Start::Kernel(source);
     power::power_on(

@@ -30,10 +30,15 @@ pub fn read(
     let mut all = all.filter(|archive| !archive.is_empty());
     let mut initrd = all.next().unwrap_or_default();
     for archive in all {
-        initrd.resize(initrd.len().next_multiple_of(ALIGNMENT), 0);
-        initrd.extend(archive);
+        append(&mut initrd, &archive);
     }
     Ok(initrd)
+}
+
+/// Puts `archive` behind `initrd`.
+pub fn append(initrd: &mut Vec<u8>, archive: &[u8]) {
+    initrd.resize(initrd.len().next_multiple_of(ALIGNMENT), 0);
+    initrd.extend(archive);
 }
 
 fn read_own(machine: &MachineArgs, path: &Path) -> Result<Vec<u8>> {

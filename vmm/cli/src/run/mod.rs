@@ -19,13 +19,15 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use guest_kernels::{AddedArchives, FAILED, GuestCommand, GuestNetwork, GuestRoot, run_archive};
+use guest_kernels::{
+    AddedArchives, FAILED, GuestCommand, GuestNetwork, GuestRoot, clock_archive, run_archive,
+};
 use vmm::{
     Start, StopReason, Vm,
     devices::virtio::{ConsoleHandle, Disk, DiskConfig, DiskFormat},
     loader::{BootSource, Protocol, linux_cmdline},
     stop::status,
-    tsc::TscMeter,
+    tsc::{TscClock, TscMeter},
 };
 
 use self::{
@@ -170,11 +172,13 @@ fn boot(args: &RunArgs, mut archives: Vec<Vec<u8>>, drivers: &[&str]) -> Result<
         );
     }
     let added = AddedArchives::default();
-    let initrd = initrd::read(Some(&images.initrd), &args.machine, added, archives)?;
+    let mut initrd = initrd::read(Some(&images.initrd), &args.machine, added, archives)?;
+    let TscClock { tsc, unix, khz } = tsc.clock();
+    initrd::append(&mut initrd, &clock_archive(tsc, unix, khz));
     let source = BootSource {
         kernel: &kernel,
         initrd: &initrd,
-        cmdline: &cmdline(args, tsc.khz()),
+        cmdline: &cmdline(args, khz),
     };
     let start = Start::Kernel(source);
     power::power_on(&args.machine, &args.debug, &[], &start, || {
