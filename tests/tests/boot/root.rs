@@ -1,7 +1,8 @@
 //! Root directories of Debian, made by `replex guest`.
 //!
-//! By hand, since it downloads some 40 MB and takes a minute: [`a_root_is_made_and_works`]. The other test is quick, but needs what
-//! `replex guest debian-i386` makes.
+//! By hand, since it downloads some 40 MB and takes a minute: [`a_root_is_made_and_works`]; and since it needs the network:
+//! [`a_package_that_nobody_has_is_told_before_any_is_downloaded`]. The other test is quick, but needs what `replex guest debian-i386`
+//! makes.
 
 use std::{fs, path::Path, process::Command};
 
@@ -80,4 +81,22 @@ fn a_root_is_made_and_works() {
     assert_eq!(again.status.code(), Some(2));
     let said = String::from_utf8_lossy(&again.stderr);
     assert!(said.contains("there already"), "{said}");
+}
+
+#[test]
+#[ignore = "needs the network"]
+fn a_package_that_nobody_has_is_told_before_any_is_downloaded() {
+    let parent = tempfile::tempdir().unwrap();
+    let made = Command::new(replex())
+        .args(["guest", "debian-i386", "--include", "nosuchpkg", "--to"])
+        .arg(parent.path().join("root"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&made.stderr);
+    assert_eq!(made.status.code(), Some(2), "{said}");
+    assert!(
+        said.contains("nosuchpkg") && !said.contains("downloading"),
+        "{said}"
+    );
+    assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
 }

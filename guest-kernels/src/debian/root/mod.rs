@@ -63,12 +63,19 @@ pub(crate) fn fetch_root(
     let mut wanted = database::essential(&available);
     wanted.extend(FURTHER.map(str::to_owned));
     let mut packages = apt.plan(&wanted, false)?;
+    // As if the others were there, so that only what is included brings what it recommends.
+    let names: Vec<&str> = packages.iter().map(Planned::name).collect();
+    let essential = database::installed(&available, &names);
+    let mut included = Vec::new();
+    if !include.is_empty() {
+        // A package that nobody has is known before anything is downloaded.
+        apt.set_installed(&essential)?;
+        included = apt.plan(include, true)?;
+        apt.set_installed("")?;
+    }
     apt.download_planned(&packages, &wanted, false, progress)?;
     if !include.is_empty() {
-        // As if the others were there, so that only what is included brings what it recommends.
-        let names: Vec<&str> = packages.iter().map(Planned::name).collect();
-        apt.set_installed(&database::installed(&available, &names))?;
-        let included = apt.plan(include, true)?;
+        apt.set_installed(&essential)?;
         apt.download_planned(&included, include, true, progress)?;
         packages.extend(included);
     }
