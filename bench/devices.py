@@ -138,4 +138,4 @@ def modules(archive: Path) -> dict[str, bytes]:
 
     for driver in DRIVERS:
         add(driver)
-    return {f"{number:02}-{name}.ko": module for number, (name, module) in enumerate(ordered.items())}
+    return {f"{number:04}-{name}.ko": module for number, (name, module) in enumerate(ordered.items())}
