@@ -2,11 +2,13 @@
 
 use std::{
     fs,
+    os::unix::process::CommandExt as _,
     path::PathBuf,
     process::{Command, Output, Stdio},
 };
 
 pub use guest_kernels::tiny::{bzimage, elf, multiboot};
+use nix::sys::signal::{SigHandler, Signal, signal};
 use tempfile::TempDir;
 
 /// The program with its cache in a folder of its own, and the folder.
@@ -29,6 +31,7 @@ impl Replex {
             .stdin(Stdio::null())
             .env("REPLEX_CACHE", self.dir.path())
             .env_remove("RUST_LOG");
+        with_default_signals(&mut command);
         command
     }
 
@@ -72,3 +75,22 @@ pub const ECHO: &[u8] = &[
     0xb0, 42,               // end: mov al, 42
     0xe6, 0xf4,             // out 0xf4, al
 ];
+
+/// Has a command begin with the signals that end it: a shell may have started the tests with some of them ignored, as it does with
+/// what it runs in the background.
+fn with_default_signals(command: &mut Command) {
+    let reset = || {
+        for end in [
+            Signal::SIGHUP,
+            Signal::SIGINT,
+            Signal::SIGQUIT,
+            Signal::SIGTERM,
+        ] {
+            // SAFETY: installs no handler.
+            unsafe { signal(end, SigHandler::SigDfl) }?;
+        }
+        Ok(())
+    };
+    // SAFETY: signal(2) may be called between fork and exec.
+    unsafe { command.pre_exec(reset) };
+}
