@@ -6,6 +6,7 @@ pub mod fetched;
 pub mod hang;
 pub mod layout;
 pub mod report;
+pub mod signals;
 pub mod torture;
 pub mod vm;
 pub mod watch;

@@ -4,16 +4,14 @@ use std::{
     ffi::{OsStr, OsString},
     fs::File,
     io::{Read, Write as _},
-    os::unix::process::CommandExt as _,
     path::PathBuf,
     process::{ChildStdin, Command, ExitStatus, Stdio},
     thread,
 };
 
 use guest_kernels::Guest;
-use nix::sys::signal::{SigHandler, Signal, signal};
 
-use tests::{built::replex, hang::Guarded};
+use tests::{built::replex, hang::Guarded, signals::with_default_signals};
 
 use crate::guests;
 
@@ -221,23 +219,4 @@ fn drain(mut stream: impl Read + Send + 'static) -> Reader {
         stream.read_to_end(&mut bytes).unwrap();
         bytes
     })
-}
-
-/// Has a command begin with the signals that end it: a shell may have started the tests with some of them ignored, as it does with
-/// what it runs in the background.
-fn with_default_signals(command: &mut Command) {
-    let reset = || {
-        for end in [
-            Signal::SIGHUP,
-            Signal::SIGINT,
-            Signal::SIGQUIT,
-            Signal::SIGTERM,
-        ] {
-            // SAFETY: installs no handler.
-            unsafe { signal(end, SigHandler::SigDfl) }?;
-        }
-        Ok(())
-    };
-    // SAFETY: signal(2) may be called between fork and exec.
-    unsafe { command.pre_exec(reset) };
 }

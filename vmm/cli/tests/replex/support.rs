@@ -2,14 +2,13 @@
 
 use std::{
     fs,
-    os::unix::process::CommandExt as _,
     path::PathBuf,
     process::{Command, Output, Stdio},
 };
 
 pub use guest_kernels::tiny::{bzimage, elf, multiboot};
-use nix::sys::signal::{SigHandler, Signal, signal};
 use tempfile::TempDir;
+use tests::signals::with_default_signals;
 
 /// The program with its cache in a folder of its own, and the folder.
 pub struct Replex {
@@ -75,22 +74,3 @@ pub const ECHO: &[u8] = &[
     0xb0, 42,               // end: mov al, 42
     0xe6, 0xf4,             // out 0xf4, al
 ];
-
-/// Has a command begin with the signals that end it: a shell may have started the tests with some of them ignored, as it does with
-/// what it runs in the background.
-fn with_default_signals(command: &mut Command) {
-    let reset = || {
-        for end in [
-            Signal::SIGHUP,
-            Signal::SIGINT,
-            Signal::SIGQUIT,
-            Signal::SIGTERM,
-        ] {
-            // SAFETY: installs no handler.
-            unsafe { signal(end, SigHandler::SigDfl) }?;
-        }
-        Ok(())
-    };
-    // SAFETY: signal(2) may be called between fork and exec.
-    unsafe { command.pre_exec(reset) };
-}

@@ -74,6 +74,18 @@ pub(super) const RESTORE_TERMINAL: [&[Condition]; 4] = [
     &[is(1, 0x402c_542b)],
 ];
 
+/// The requests of a thread with sockets: those that restore the terminal, and that a socket is not to wait.
+pub(super) const SOCKET_REQUESTS: Call = Call::only(
+    libc::SYS_ioctl,
+    &[
+        RESTORE_TERMINAL[0],
+        RESTORE_TERMINAL[1],
+        RESTORE_TERMINAL[2],
+        RESTORE_TERMINAL[3],
+        &[is(1, libc::FIONBIO as u32)],
+    ],
+);
+
 /// What is done with descriptors that are open.
 pub(super) const DESCRIPTORS: &[Call] = &[
     Call::any(libc::SYS_read),

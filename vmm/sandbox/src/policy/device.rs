@@ -4,7 +4,7 @@ use nix::libc;
 
 use super::{
     Call, Policy,
-    common::{DESCRIPTORS, PROCESS, RESTORE_TERMINAL},
+    common::{DESCRIPTORS, PROCESS, RESTORE_TERMINAL, SOCKET_REQUESTS},
     has, is, lacks,
 };
 
@@ -122,16 +122,7 @@ const SOCKETS: &[Call] = &[
     Call::any(libc::SYS_epoll_pwait),
     Call::any(libc::SYS_epoll_pwait2),
     Call::any(libc::SYS_epoll_ctl),
-    Call::only(
-        libc::SYS_ioctl,
-        &[
-            RESTORE_TERMINAL[0],
-            RESTORE_TERMINAL[1],
-            RESTORE_TERMINAL[2],
-            RESTORE_TERMINAL[3],
-            &[is(1, libc::FIONBIO as u32)],
-        ],
-    ),
+    SOCKET_REQUESTS,
 ];
 
 /// The flags of openat(2) by which a file is written, made or emptied.

@@ -4,7 +4,7 @@ use nix::libc;
 
 use super::{
     Call, Condition, Policy,
-    common::{DESCRIPTORS, PROCESS, RESTORE_TERMINAL},
+    common::{DESCRIPTORS, PROCESS, RESTORE_TERMINAL, SOCKET_REQUESTS},
     has, is, is_null,
 };
 
@@ -54,16 +54,7 @@ const DEBUG: &[Call] = &[
     Call::any(libc::SYS_recvfrom),
     Call::any(libc::SYS_setsockopt),
     Call::any(libc::SYS_shutdown),
-    Call::only(
-        libc::SYS_ioctl,
-        &[
-            RESTORE_TERMINAL[0],
-            RESTORE_TERMINAL[1],
-            RESTORE_TERMINAL[2],
-            RESTORE_TERMINAL[3],
-            &[is(1, libc::FIONBIO as u32)],
-        ],
-    ),
+    SOCKET_REQUESTS,
     // It removes its socket at the end; Landlock leaves it the folder of that.
     Call::any(libc::SYS_unlink),
     Call::any(libc::SYS_unlinkat),
