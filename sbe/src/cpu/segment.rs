@@ -227,6 +227,25 @@ impl Bounds {
         high: u32::MAX,
     };
 
+    /// The offsets that the limit of a segment permits.
+    fn within(limit: u32, attributes: Attributes) -> Self {
+        match (attributes.is_expand_down(), attributes.is_big()) {
+            (false, _) => Self {
+                low: 0,
+                high: limit,
+            },
+            (true, _) if limit == u32::MAX => Self::EMPTY,
+            (true, true) => Self {
+                low: limit + 1,
+                high: u32::MAX,
+            },
+            (true, false) => Self {
+                low: limit + 1,
+                high: 0xffff,
+            },
+        }
+    }
+
     /// Whether all `size` bytes from `offset` lie inside. A segment that spans all 4 GiB wraps around
     /// (SDM Vol. 3A, 5.3 "Limit Checking" leaves that to the implementation).
     #[inline(always)]
@@ -256,21 +275,7 @@ pub struct Segment {
 impl Segment {
     /// A segment register that was loaded with these parts.
     pub fn new(selector: Selector, base: u32, limit: u32, attributes: Attributes) -> Self {
-        let bounds = match (attributes.is_expand_down(), attributes.is_big()) {
-            (false, _) => Bounds {
-                low: 0,
-                high: limit,
-            },
-            (true, _) if limit == u32::MAX => Bounds::EMPTY,
-            (true, true) => Bounds {
-                low: limit + 1,
-                high: u32::MAX,
-            },
-            (true, false) => Bounds {
-                low: limit + 1,
-                high: 0xffff,
-            },
-        };
+        let bounds = Bounds::within(limit, attributes);
         let when = |allowed| if allowed { bounds } else { Bounds::EMPTY };
         let usable = attributes.is_present();
         Self {
@@ -280,6 +285,14 @@ impl Segment {
             attributes,
             read: when(usable && attributes.is_readable()),
             write: when(usable && attributes.is_writable()),
+        }
+    }
+
+    /// The offsets that the limit permits, whatever the type; none if the segment is absent.
+    pub fn within(&self) -> Bounds {
+        match self.attributes.is_present() {
+            true => Bounds::within(self.limit, self.attributes),
+            false => Bounds::EMPTY,
         }
     }
 

@@ -5,6 +5,7 @@ use super::{data, fpu, table};
 use crate::decode::Insn;
 use crate::decode::decoder::{CodeSize, DecodeError, MAX_LENGTH, decode_announced, resolve};
 use crate::host_fpu::HostFpu;
+use iced_x86::Mnemonic;
 
 /// Legacy prefixes (SDM Vol. 2A, 2.1.1 "Instruction Prefixes").
 const PREFIXES: [u8; 11] = [
@@ -40,10 +41,20 @@ pub fn decode(bytes: &[u8], size: CodeSize, host: &mut HostFpu) -> Result<Decode
     let raw = decode_announced(bytes, size, 0)?;
     let exec = table::handler(&raw).ok_or(DecodeError::Invalid)?;
     let mut insn = resolve(&raw, size);
+    if matches!(raw.mnemonic(), Mnemonic::Ud0 | Mnemonic::Ud1) {
+        // AMD's processors do not fetch the ModRM byte, nor what follows.
+        insn.len = prefix_count(bytes) as u8 + 2;
+    }
     if fpu::is_host_executed(&raw) {
         insn.aux = host.template(&raw, &bytes[..raw.len()]);
     }
     Ok(Decoded { exec, insn })
+}
+
+/// The number of prefixes at the start of `bytes`.
+fn prefix_count(bytes: &[u8]) -> usize {
+    let prefixes = bytes.iter().take_while(|byte| PREFIXES.contains(byte));
+    prefixes.count()
 }
 
 /// Whether `bytes`, which end in the middle of an instruction, hold an undefined opcode. If so, the processor raises #UD without
@@ -55,10 +66,11 @@ pub fn decode(bytes: &[u8], size: CodeSize, host: &mut HostFpu) -> Result<Decode
 /// Known limit: where iced-x86 calls an encoding invalid before its last byte (66 f3 0f dd, or dd /5 before its
 /// displacement), #UD is raised although a processor would first fetch on, and fault if the next page is absent.
 pub fn is_undefined_opcode(bytes: &[u8], size: CodeSize) -> bool {
-    let prefixes = bytes.iter().take_while(|byte| PREFIXES.contains(byte));
-    match bytes[prefixes.count()..] {
+    match bytes[prefix_count(bytes)..] {
         // Complete: iced asks for a third byte if these two are undefined.
         [0xd8..=0xdf, 0xc0..=0xff] => true,
+        // UD1 and UD0, without their ModRM byte.
+        [0x0f, 0xb9 | 0xff, ..] => true,
         [0x0f, opcode] => MANDATORY_PREFIXES.iter().all(|&prefix| {
             (0..=u8::MAX).all(|modrm| {
                 let mut whole = [0; MAX_LENGTH];
@@ -80,23 +92,41 @@ mod tests {
     #[test]
     fn an_opcode_without_any_instruction_is_undefined() {
         let undefined = |bytes: &[u8]| is_undefined_opcode(bytes, CodeSize::Bits32);
-        for bytes in [&[0x0f, 0x04][..], &[0x66, 0x0f, 0x0a], &[0xf0, 0xdb, 0xe5]] {
+        for bytes in [
+            &[0x0f, 0x04][..],
+            &[0x66, 0x0f, 0x0a],
+            &[0xf0, 0xdb, 0xe5],
+            // UD1, UD0.
+            &[0x0f, 0xb9],
+            &[0x66, 0x0f, 0xb9, 0x82, 0, 0],
+            &[0x0f, 0xff],
+        ] {
             assert_eq!(
                 decode_announced(bytes, CodeSize::Bits32, 0),
                 Err(DecodeError::NeedMoreBytes)
             );
             assert!(undefined(bytes), "{bytes:02X?}");
         }
-        // An escape, PADDD, XADD, UD1, group 4, FLD.
+        // An escape, PADDD, XADD, IMUL, group 4, FLD.
         for bytes in [
             &[0x0f][..],
             &[0x0f, 0xfe],
             &[0xf0, 0x0f, 0xc1],
-            &[0x0f, 0xb9],
+            &[0x0f, 0xaf],
             &[0xfe],
             &[0xd9],
         ] {
             assert!(!undefined(bytes), "{bytes:02X?}");
         }
+    }
+
+    #[test]
+    fn ud1_ends_behind_its_opcode() {
+        let mut host = HostFpu::new().unwrap();
+        let bytes = [
+            0x66, 0x0f, 0xb9, 0xb1, 0x78, 0x29, 0, 0xa0, 0, 0, 0, 0, 0, 0, 0,
+        ];
+        let decoded = decode(&bytes, CodeSize::Bits32, &mut host).unwrap();
+        assert_eq!(decoded.insn.len, 3);
     }
 }

@@ -7,7 +7,7 @@ use super::exec::Exec;
 use super::word::Word;
 use crate::cpu::Pending;
 use crate::cpu::control::DR6_FIXED;
-use crate::cpu::segment::SegReg;
+use crate::cpu::segment::{Bounds, SegReg};
 use crate::fault::{Exception, Fault, Vector};
 use mmu::{Access, GuestPhys, LinearAddr, MemFault, Privilege, Scalar, Span};
 
@@ -52,6 +52,17 @@ impl Exec<'_> {
         self.accessible(segment, offset, size, Access::Write)
     }
 
+    /// The linear address of `size` bytes at `offset` of `segment`, checked for reading by the segment's limit alone, not its type.
+    pub fn within_limit(
+        &mut self,
+        segment: SegReg,
+        offset: u32,
+        size: u32,
+    ) -> Result<LinearAddr, Fault> {
+        let bounds = self.cpu.seg(segment).within();
+        self.checked(segment, bounds, offset, size, Access::Read)
+    }
+
     #[inline(always)]
     fn accessible(
         &mut self,
@@ -65,10 +76,23 @@ impl Exec<'_> {
             Access::Write => seg.write,
             Access::Read | Access::Fetch => seg.read,
         };
+        self.checked(segment, bounds, offset, size, access)
+    }
+
+    #[inline(always)]
+    fn checked(
+        &mut self,
+        segment: SegReg,
+        bounds: Bounds,
+        offset: u32,
+        size: u32,
+        access: Access,
+    ) -> Result<LinearAddr, Fault> {
         if !bounds.allow(offset, size) {
             return Err(limit_fault(segment));
         }
-        let linear = LinearAddr::from(seg.base.wrapping_add(offset));
+        let base = self.cpu.seg(segment).base;
+        let linear = LinearAddr::from(base.wrapping_add(offset));
         self.check_access(linear, size, access)?;
         Ok(linear)
     }

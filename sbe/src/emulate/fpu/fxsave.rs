@@ -2,7 +2,8 @@
 //!
 //! FXSAVE writes the 288 bytes that are state and leaves the reserved rest of its operand alone, but the whole operand must
 //! be writable. Both move XMM registers and MXCSR whatever CR4.OSFXSR says, which the manual leaves to the processor.
-//! With alignment checks on, an operand that is not even 4-byte aligned raises #AC and not #GP.
+//! With alignment checks on, an operand that is not even 4-byte aligned raises #AC and not #GP, also in a segment that cannot be
+//! read. Faults come in the order of AMD's processors.
 
 use super::execute::check_paragraph;
 use super::{available, extent};
@@ -14,8 +15,10 @@ use mmu::Access;
 
 /// Reserved bytes at the end of the operand.
 const RESERVED: usize = SIZE - USED;
-/// Bytes of the first access, for which segment and alignment are checked.
+/// Bytes of the first access, for which limit and alignment are checked.
 const FIRST: u32 = 4;
+/// Bytes of the parts that are accessed one after the other.
+const PART: usize = 16;
 
 /// FXSAVE m512byte.
 pub fn fxsave(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
@@ -48,12 +51,20 @@ pub fn fxrstor(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     }
 }
 
-/// Checks segment and alignment of the operand, for reading even if it will be written, then its last byte.
+/// Checks limit and alignment of the operand, then its last byte, then, where it leaves the segment, the parts before that: with
+/// 16-bit addresses the last byte may lie inside again.
 fn check_operand(exec: &mut Exec<'_>, insn: &Insn, access: Access) -> Result<(), Fault> {
     let (segment, offset) = (insn.mem.segment, insn.effective_address(exec.cpu));
-    exec.readable(segment, offset, FIRST)?;
+    exec.within_limit(segment, offset, FIRST)?;
     check_paragraph(exec.cpu, segment, offset)?;
-    extent::touch_last(exec, insn, SIZE, access)
+    extent::touch_last(exec, insn, SIZE, access)?;
+    if exec.cpu.seg(segment).within().allow(offset, SIZE as u32) {
+        return Ok(());
+    }
+    (0..SIZE as u32).step_by(PART).try_for_each(|at| {
+        let part = offset.wrapping_add(at);
+        extent::touch(exec, segment, part, PART as u32, access)
+    })
 }
 
 /// LDMXCSR m32. A reserved bit raises #GP(0). Flags loaded with unmasked exceptions raise nothing by themselves.

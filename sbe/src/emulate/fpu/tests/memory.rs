@@ -133,6 +133,36 @@ fn fxsave_asks_for_4_bytes_by_alignment_check_and_for_16_by_gp() {
     assert_eq!(machine.fault(|a| a.fxsave(ptr(DATA + 4))), GP);
     assert_eq!(machine.fault(|a| a.fxrstor(ptr(DATA + 8))), GP);
     assert_eq!(machine.fault(|a| a.movaps(xmm0, xmmword_ptr(DATA + 1))), GP);
+    // Code that cannot be read.
+    machine.cpu.segs[SegReg::Cs as usize] =
+        Segment::new(Selector(CODE_SELECTOR), 0, u32::MAX, Attributes(0xc099));
+    assert_eq!(machine.fault(|a| a.fxsave(ptr(DATA + 1).cs())), AC);
+    assert_eq!(machine.fault(|a| a.fxrstor(ptr(DATA + 2).cs())), AC);
+    assert_eq!(machine.fault(|a| a.fxrstor(ptr(DATA + 4).cs())), GP);
+    assert_eq!(machine.fault(|a| a.fxrstor(ptr(DATA).cs())), GP);
+}
+
+/// With 16-bit addresses the last byte of an operand at the end of 64 KiB lies at their start; then its parts fault in order.
+#[test]
+fn an_operand_that_leaves_its_segment_faults_where_it_does_or_where_a_page_is_absent() {
+    const END: u32 = 0x1_0000;
+    let mut machine = Machine::new();
+    machine.cpu.segs[SegReg::Ds as usize] =
+        Segment::new(Selector(DATA_SELECTOR), 0, END - 1, Attributes(0x0093));
+    machine.cpu.regs.set(EBX, END - 0x60);
+    for assemble in [
+        (|a: &mut CodeAssembler| a.fxrstor(ptr(bx))) as fn(&mut _) -> _,
+        |a| a.fxsave(ptr(bx)),
+    ] {
+        assert_eq!(machine.fault(assemble), GP);
+    }
+    machine.remove_page(END - 0x1000);
+    for assemble in [
+        (|a: &mut CodeAssembler| a.fxrstor(ptr(bx))) as fn(&mut _) -> _,
+        |a| a.fxsave(ptr(bx)),
+    ] {
+        assert_eq!(page_fault(&mut machine, assemble), END - 0x60);
+    }
 }
 
 #[test]
