@@ -65,10 +65,10 @@ impl Server {
         reply: &mut Reply<'_>,
     ) -> Result<(), Errno> {
         match self.find(dir, name) {
-            Err(Errno::NOENT) if self.config.cache == Cache::Always => {
+            Err(Errno::NOENT) if self.config.cache != Cache::None => {
                 // Inode 0 tells the guest for how long there is no such entry.
                 reply.value(&abi::fuse_entry_out {
-                    entry_valid: Cache::Always.timeout().as_secs(),
+                    entry_valid: self.config.cache.timeout().as_secs(),
                     ..Default::default()
                 })
             }

@@ -97,6 +97,12 @@ impl Client {
 
     /// Finds an entry.
     pub fn look_up(&mut self, dir: u64, name: &[u8]) -> Result<abi::fuse_entry_out, Errno> {
+        let entry = self.look_up_any(dir, name)?;
+        (entry.nodeid != 0).then_some(entry).ok_or(Errno::NOENT)
+    }
+
+    /// Looks up an entry; that there is none may be told by inode 0.
+    pub fn look_up_any(&mut self, dir: u64, name: &[u8]) -> Result<abi::fuse_entry_out, Errno> {
         self.ask(Op::FUSE_LOOKUP, dir, &[name, b"\0"])
     }
 
