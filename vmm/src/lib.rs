@@ -82,6 +82,7 @@ pub mod loader;
 pub mod machine;
 mod pace;
 pub mod parse;
+mod polling;
 pub mod ports;
 pub mod state;
 pub mod stats;

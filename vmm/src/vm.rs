@@ -7,7 +7,11 @@
 //!                                        reset, debug exit, shutdown, quit, interception: stop ◄┘
 //! ```
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use log::debug;
 use mmu::{Memory, MemoryError, Mmu};
@@ -28,6 +32,7 @@ use crate::{
     kmod::{self, KmodConfig, KmodRefusal, ShadowStats},
     loader::{BootSource, Entry, EntryPoint, LoadError, Rom, place, rom},
     pace::Pace,
+    polling::Polling,
     stats::{Exits, Stats},
     stop::StopReason,
     trace::{Filter, Sink, Trace},
@@ -106,6 +111,8 @@ pub struct Vm {
     board: Board,
     backends: Backends,
     pace: Pace,
+    /// How long a halted processor looks for interrupts before its thread sleeps.
+    polling: Polling,
     exits: Exits,
     /// The vector of an external interrupt that is withheld from the guest.
     swallowed: Option<u8>,
@@ -197,6 +204,7 @@ impl Vm {
             board,
             backends,
             pace: Pace::default(),
+            polling: Polling::default(),
             exits: Exits::default(),
             swallowed: None,
             running: 0,
@@ -483,20 +491,37 @@ impl Vm {
             return Err(self.ending().by_halt());
         }
         self.exchange(console)?;
-        self.board.advance();
-        // The next run, too, looks at what devices have stored.
-        if self.board.intr() || self.board.stop_requested() || self.vcpu().has_stores_to_watch() {
-            return Ok(());
-        }
+        let begin = Instant::now();
         let start = self.board.now();
+        if !self.is_work_found(begin) {
+            self.sleep(console)?;
+        }
+        self.polling.adapt(begin.elapsed());
+        self.halted += self.board.now() - start;
+        Ok(())
+    }
+
+    /// Looks for something that ends a halt.
+    fn is_work_found(&mut self, begin: Instant) -> bool {
+        let (vcpu, board) = (&self.vcpus[BOOT_PROCESSOR], &mut self.board);
+        self.polling.look(begin, || {
+            board.advance();
+            // The next run, too, looks at what devices have stored.
+            board.intr() || board.stop_requested() || vcpu.has_stores_to_watch()
+        })
+    }
+
+    /// Waits until the time of the board's next event, for a device, for the user or for another thread.
+    fn sleep(&mut self, console: &mut dyn Console) -> Result<(), StopReason> {
+        let now = self.board.now();
         let timeout = self
             .board
             .next_deadline()
-            .map(|deadline| Duration::from_nanos(deadline.saturating_sub(start)));
+            .map(|deadline| Duration::from_nanos(deadline.saturating_sub(now)));
         let inputs = console.ready().into_iter().chain(self.board.wakeups());
-        let waited = self.control.wait(inputs, timeout);
-        self.halted += self.board.now() - start;
-        waited.map_err(StopReason::console)
+        self.control
+            .wait(inputs, timeout)
+            .map_err(StopReason::console)
     }
 
     /// Hands output to the host and input to the guest.

@@ -1,10 +1,21 @@
 //! [`Worker`]: a thread that serves a device's queues, while the guest goes on computing.
 
-use std::{io, sync::Arc, thread::JoinHandle};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread::JoinHandle,
+    time::Instant,
+};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::threads::{ThreadKind, Threads};
+use crate::{
+    polling::Polling,
+    threads::{ThreadKind, Threads},
+};
 
 /// A thread that serves queues when it is notified of them. It ends when this is dropped.
 #[derive(Debug)]
@@ -16,6 +27,8 @@ pub struct Worker {
 #[derive(Debug, Default)]
 struct Shared {
     pending: Mutex<Pending>,
+    /// Whether there is something in `pending`, as a hint.
+    is_pending: AtomicBool,
     changed: Condvar,
 }
 
@@ -39,7 +52,8 @@ impl Worker {
         let shared = Arc::<Shared>::default();
         let theirs = Arc::clone(&shared);
         let thread = threads.start(kind, move || {
-            while let Some(mut queues) = theirs.wait() {
+            let mut polling = Polling::default();
+            while let Some(mut queues) = theirs.wait(&mut polling) {
                 while queues != 0 {
                     let queue = queues.trailing_zeros();
                     queues &= queues - 1;
@@ -55,26 +69,34 @@ impl Worker {
 
     /// Notifies the thread of a queue, one of the first 64. Does not wait.
     pub fn notify(&self, queue: usize) {
-        self.shared.pending.lock().queues |= 1 << queue;
-        self.shared.changed.notify_one();
+        self.shared.change(|pending| pending.queues |= 1 << queue);
     }
 }
 
 impl Shared {
+    fn change(&self, change: impl FnOnce(&mut Pending)) {
+        change(&mut self.pending.lock());
+        self.is_pending.store(true, Relaxed);
+        self.changed.notify_one();
+    }
+
     /// Waits for notifications, and takes them all. Returns `None` at the end.
-    fn wait(&self) -> Option<u64> {
+    fn wait(&self, polling: &mut Polling) -> Option<u64> {
+        let start = Instant::now();
+        polling.look(start, || self.is_pending.load(Relaxed));
         let mut pending = self.pending.lock();
         while pending.queues == 0 && !pending.quit {
             self.changed.wait(&mut pending);
         }
+        polling.adapt(start.elapsed());
+        self.is_pending.store(false, Relaxed);
         (!pending.quit).then(|| std::mem::take(&mut pending.queues))
     }
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        self.shared.pending.lock().quit = true;
-        self.shared.changed.notify_one();
+        self.shared.change(|pending| pending.quit = true);
         if let Some(thread) = self.thread.take() {
             // A panic has been reported by now.
             let _ = thread.join();
