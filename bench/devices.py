@@ -25,6 +25,8 @@ TAG = "volume0"
 """By which the guest mounts the directory: replex's name for the first one."""
 SHARE = "/share"
 """Where the guest has it."""
+MEMORY = "/dev/shm"
+"""Where the directory is on the host: in memory, as ext4 takes up to 1 ms to make a file soon after others were deleted."""
 MOUNT = f"mkdir -p {SHARE} && mount -t virtiofs {TAG} {SHARE}"
 PIECE = 1 << 20
 
@@ -61,8 +63,7 @@ class Fixture:
         with ExitStack() as stack:
             folder = Path(stack.enter_context(TemporaryDirectory(dir=self._scratch)))
             disk = Path(shutil.copy(self._master, folder / "disk"))
-            share = folder / "share"
-            share.mkdir()
+            share = Path(stack.enter_context(TemporaryDirectory(dir=MEMORY)))
             server = stack.enter_context(_Server(("127.0.0.1", 0), _Connection))
             threading.Thread(target=server.serve_forever, daemon=True).start()
             stack.callback(server.shutdown)

@@ -236,7 +236,7 @@ class Qemu(Guest):
 
     @contextmanager
     def command_with(self, devices: Devices) -> Iterator[list[str]]:
-        socket = devices.share.with_name("virtiofsd")
+        socket = devices.disk.with_name("virtiofsd")
         server = [VIRTIOFSD, f"--socket-path={socket}", "-o", f"source={devices.share},cache=auto,sandbox=chroot"]
         with subprocess.Popen(server, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
             try:
