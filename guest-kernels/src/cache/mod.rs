@@ -156,8 +156,20 @@ fn remove_if_there(folder: &Path) -> Result<(), FetchError> {
     }
 }
 
-/// Takes the cache's lock, waiting for another process if necessary. Dropping the file releases the lock.
-fn lock(root: &Path, progress: &mut dyn Progress) -> Result<File, FetchError> {
+/// The cache's lock, held.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    /// Closing the file would not do: a child that was begun meanwhile has it, too, until it executes its program.
+    fn drop(&mut self) {
+        // It cannot fail for a file that is locked (flock(2), "ERRORS").
+        drop(self.0.unlock());
+    }
+}
+
+/// Takes the cache's lock, waiting for another process if necessary.
+fn lock(root: &Path, progress: &mut dyn Progress) -> Result<Lock, FetchError> {
     fs::create_dir_all(root).map_err(|reason| FetchError::CreateCache {
         path: root.to_owned(),
         reason,
@@ -165,12 +177,12 @@ fn lock(root: &Path, progress: &mut dyn Progress) -> Result<File, FetchError> {
     let path = root.join(LOCK);
     let file = File::create(&path).map_err(file_error("create", &path))?;
     match file.try_lock() {
-        Ok(()) => return Ok(file),
+        Ok(()) => return Ok(Lock(file)),
         Err(TryLockError::Error(error)) => return Err(file_error("lock", path)(error)),
         Err(TryLockError::WouldBlock) => progress.stage(&Stage::WaitingForLock),
     }
     file.lock().map_err(file_error("lock", path))?;
-    Ok(file)
+    Ok(Lock(file))
 }
 
 /// Returns the folder of the user's cache, which may not be there yet.

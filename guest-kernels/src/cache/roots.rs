@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::{cache_folder, lock, remove_if_there};
+use super::{Lock, cache_folder, lock, remove_if_there};
 use crate::debian;
 use crate::error::{FetchError, file_error};
 use crate::progress::Progress;
@@ -68,7 +68,7 @@ pub struct NewRoot {
     dir: TempDir,
     place: PathBuf,
     /// Of the folder in the cache.
-    _lock: Option<File>,
+    _lock: Option<Lock>,
 }
 
 impl NewRoot {
