@@ -12,23 +12,24 @@ use std::{
 const EXECUTABLE: &str = "\"executable\":\"";
 
 /// The file of the program `replex`.
+///
+/// # Panics
+/// If it cannot be built.
 pub fn replex() -> &'static Path {
     static REPLEX: OnceLock<PathBuf> = OnceLock::new();
     REPLEX.get_or_init(|| {
-        run(cargo("build").args(["--package", "replex"]));
+        // Its own test needs it.
+        test("replex");
         folder().join("replex")
     })
 }
 
-/// The file of one of this package's test programs, a folder or file in `tests/`.
+/// The file of a test program of this workspace, a folder or file in a package's `tests/`.
 ///
 /// # Panics
 /// If it cannot be built.
 pub fn test(name: &str) -> PathBuf {
-    let mut cargo = cargo("test");
-    cargo.args(["--no-run", "--message-format", "json"]);
-    cargo.args(["--package", env!("CARGO_PKG_NAME"), "--test", name]);
-    let messages = run(&mut cargo);
+    let messages = run(cargo_test().args(["--message-format", "json", "--test", name]));
     let mut files = messages.lines().filter_map(|line| {
         let (_, rest) = line.split_once(EXECUTABLE)?;
         Some(rest.split_once('"')?.0)
@@ -42,8 +43,9 @@ fn folder() -> PathBuf {
     test.ancestors().nth(2).unwrap().to_owned()
 }
 
-/// A command of cargo's that builds into the folder of this test (`TARGET/PROFILE/deps`).
-fn cargo(command: &str) -> Command {
+/// A command of cargo's that builds tests into the folder of this one (`TARGET/PROFILE/deps`), with the features that the whole
+/// workspace needs: with others, most would be built a second time.
+fn cargo_test() -> Command {
     let folder = folder();
     let profile = match folder.file_name().and_then(OsStr::to_str).unwrap() {
         "debug" => "dev",
@@ -51,7 +53,8 @@ fn cargo(command: &str) -> Command {
     };
     let mut cargo = Command::new(env!("CARGO"));
     cargo
-        .args([command, "--locked", "--quiet", "--profile", profile])
+        .args(["test", "--no-run", "--workspace", "--locked", "--quiet"])
+        .args(["--profile", profile])
         .arg("--target-dir")
         .arg(folder.parent().unwrap())
         .current_dir(env!("CARGO_MANIFEST_DIR"));
