@@ -15,7 +15,7 @@ const MOST: Duration = Duration::from_micros(100);
 const LEAST: Duration = Duration::from_micros(10);
 
 /// The state of one thread that waits for work again and again.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Copy)]
 pub struct Polling {
     length: Duration,
 }

@@ -491,9 +491,12 @@ impl Vm {
             return Err(self.ending().by_halt());
         }
         self.exchange(console)?;
-        let begin = Instant::now();
-        let start = self.board.now();
-        if !self.is_work_found(begin) {
+        if self.is_work_there() {
+            return Ok(());
+        }
+        let polling = self.polling;
+        let (begin, start) = (Instant::now(), self.board.now());
+        if !polling.look(begin, || self.is_work_there()) {
             self.sleep(console)?;
         }
         self.polling.adapt(begin.elapsed());
@@ -502,13 +505,11 @@ impl Vm {
     }
 
     /// Looks for something that ends a halt.
-    fn is_work_found(&mut self, begin: Instant) -> bool {
-        let (vcpu, board) = (&self.vcpus[BOOT_PROCESSOR], &mut self.board);
-        self.polling.look(begin, || {
-            board.advance();
-            // The next run, too, looks at what devices have stored.
-            board.intr() || board.stop_requested() || vcpu.has_stores_to_watch()
-        })
+    fn is_work_there(&mut self) -> bool {
+        let (vcpu, board) = self.vcpu_and_board();
+        board.advance();
+        // The next run, too, looks at what devices have stored.
+        board.intr() || board.stop_requested() || vcpu.has_stores_to_watch()
     }
 
     /// Waits until the time of the board's next event, for a device, for the user or for another thread.
