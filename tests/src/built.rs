@@ -8,6 +8,8 @@ use std::{
     sync::OnceLock,
 };
 
+/// What cargo's messages about tests have, and not those about programs, which may have the same names.
+const IS_TEST: &str = "\"kind\":[\"test\"]";
 /// The field of cargo's messages that names an executable.
 const EXECUTABLE: &str = "\"executable\":\"";
 
@@ -30,11 +32,12 @@ pub fn replex() -> &'static Path {
 /// If it cannot be built.
 pub fn test(name: &str) -> PathBuf {
     let messages = run(cargo_test().args(["--message-format", "json", "--test", name]));
-    let mut files = messages.lines().filter_map(|line| {
+    let mut tests = messages.lines().filter(|line| line.contains(IS_TEST));
+    let file = tests.find_map(|line| {
         let (_, rest) = line.split_once(EXECUTABLE)?;
         Some(rest.split_once('"')?.0)
     });
-    PathBuf::from(files.next_back().expect("cargo names the executable"))
+    PathBuf::from(file.expect("cargo names the executable"))
 }
 
 /// The folder of the profile that this test was built in.
