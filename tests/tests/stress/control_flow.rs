@@ -535,7 +535,11 @@ fn random_programs_of_users_in_several_spaces_end_the_same() {
     } else {
         USER_PROGRAMS
     };
-    compare_all("random programs of users", first..first + count, Data::OfUsers);
+    compare_all(
+        "random programs of users",
+        first..first + count,
+        Data::OfUsers,
+    );
 }
 
 #[test]
