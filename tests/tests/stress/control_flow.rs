@@ -38,8 +38,6 @@ const MORE_LEAVES: u32 = 0x3a_0000;
 const PROGRAMS: u64 = 150;
 const PAGING_PROGRAMS: u64 = 50;
 const USER_PROGRAMS: u64 = 50;
-/// In a virtual machine that is itself translated they take ten times as long.
-const USER_PROGRAMS_IN_VM: u64 = 20;
 const DEBUGGED_PROGRAMS: u64 = 15;
 const BLOCKS: usize = 60;
 const LEAVES: usize = 8;
@@ -530,16 +528,8 @@ fn random_programs_with_page_faults_end_the_same() {
 #[test]
 fn random_programs_of_users_in_several_spaces_end_the_same() {
     let first = PROGRAMS + PAGING_PROGRAMS;
-    let count = if vm::is_vm() {
-        USER_PROGRAMS_IN_VM
-    } else {
-        USER_PROGRAMS
-    };
-    compare_all(
-        "random programs of users",
-        first..first + count,
-        Data::OfUsers,
-    );
+    let seeds = first..first + USER_PROGRAMS;
+    compare_all("random programs of users", seeds, Data::OfUsers);
 }
 
 #[test]
