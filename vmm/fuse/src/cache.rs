@@ -7,8 +7,8 @@ use std::time::Duration;
 pub enum Cache {
     /// Names and attributes are asked for each time, and data is not cached. Files cannot be mapped shared and writable.
     None,
-    /// Names, absent ones too, and attributes are good for a second, data until the file is opened again and has changed meanwhile. So changes
-    /// on the host show within a second, and after open(2) at once.
+    /// Names, absent ones too, and attributes are good for a second, data until the file is opened again and has changed meanwhile.
+    /// So changes on the host show within a second, and after open(2) at once.
     #[default]
     Auto,
     /// Everything is good for a day. For directories that nobody else changes.
