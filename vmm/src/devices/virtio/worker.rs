@@ -27,7 +27,7 @@ pub struct Worker {
 #[derive(Debug, Default)]
 struct Shared {
     pending: Mutex<Pending>,
-    /// Whether there is something in `pending`, as a hint.
+    /// Whether there is something in `pending`, to be seen without its lock. It changes under the lock.
     is_pending: AtomicBool,
     changed: Condvar,
 }
@@ -75,8 +75,10 @@ impl Worker {
 
 impl Shared {
     fn change(&self, change: impl FnOnce(&mut Pending)) {
-        change(&mut self.pending.lock());
+        let mut pending = self.pending.lock();
+        change(&mut pending);
         self.is_pending.store(true, Relaxed);
+        drop(pending);
         self.changed.notify_one();
     }
 
