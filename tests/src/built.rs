@@ -8,10 +8,7 @@ use std::{
     sync::OnceLock,
 };
 
-/// What cargo's messages about tests have, and not those about programs, which may have the same names.
-const IS_TEST: &str = "\"kind\":[\"test\"]";
-/// The field of cargo's messages that names an executable.
-const EXECUTABLE: &str = "\"executable\":\"";
+use serde_json::{Value, json};
 
 /// The file of the program `replex`.
 ///
@@ -32,12 +29,17 @@ pub fn replex() -> &'static Path {
 /// If it cannot be built.
 pub fn test(name: &str) -> PathBuf {
     let messages = run(cargo_test().args(["--message-format", "json", "--test", name]));
-    let mut tests = messages.lines().filter(|line| line.contains(IS_TEST));
-    let file = tests.find_map(|line| {
-        let (_, rest) = line.split_once(EXECUTABLE)?;
-        Some(rest.split_once('"')?.0)
+    let mut messages = messages.lines().map(|line| {
+        let message: Value = serde_json::from_str(line).expect("cargo's messages are JSON");
+        message
     });
-    PathBuf::from(file.expect("cargo names the executable"))
+    let executable = messages.find_map(|message| {
+        // Programs that tests need are told of, too, and may have the same names.
+        let is_test = message["target"]["kind"] == json!(["test"]);
+        let executable = message["executable"].as_str().filter(|_| is_test);
+        executable.map(PathBuf::from)
+    });
+    executable.expect("cargo names the executable")
 }
 
 /// The folder of the profile that this test was built in.
