@@ -68,14 +68,18 @@ impl Watchpoint {
     }
 
     fn overlaps(&self, first: LinearAddr, size: u32) -> bool {
-        let begins_inside = self.len > 0 && distance(first, self.start) < size;
-        begins_inside || distance(self.start, first) < self.len
+        let begins_inside = self.len > 0 && distance(first, self.start) < size.into();
+        begins_inside || distance(self.start, first) < self.len.into()
     }
 }
 
-/// Bytes from `from` up to `to`, across the end of the 32-bit address space if `to` is the lower one.
-fn distance(from: LinearAddr, to: LinearAddr) -> u32 {
-    (to.get() as u32).wrapping_sub(from.get() as u32)
+/// Bytes from `from` up to `to`, across the end of the address space if `to` is the lower one: of 32 bits if both addresses are.
+fn distance(from: LinearAddr, to: LinearAddr) -> u64 {
+    let distance = to.get().wrapping_sub(from.get());
+    match (from.get() | to.get()) >> u32::BITS {
+        0 => u64::from(distance as u32),
+        _ => distance,
+    }
 }
 
 /// An access that hit a watchpoint.

@@ -22,7 +22,7 @@ impl Vcpu {
         cpu.segs[SegReg::Cs as usize] = flat(BOOT_CS, Attributes::FLAT_CODE);
         cpu.cr0 = CR0_PE | CR0_ET;
         cpu.eflags = eflags::FIXED;
-        cpu.eip = entry;
+        cpu.eip = entry.into();
         cpu.pending.set(Pending::REFETCH);
     }
 
