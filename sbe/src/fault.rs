@@ -1,6 +1,6 @@
 //! [`Fault`]: the reason why an instruction ends early, be it an architectural exception or something replex does not support.
 
-use mmu::PageFault;
+use mmu::{LinearFault, PageFault};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -175,6 +175,15 @@ impl From<PageFault> for Fault {
             code: Some(fault.code.bits()),
             address: fault.addr.get() as u32,
         })
+    }
+}
+
+impl From<LinearFault> for Fault {
+    fn from(fault: LinearFault) -> Self {
+        match fault {
+            LinearFault::Page(fault) => fault.into(),
+            LinearFault::NonCanonical => Self::gp(0),
+        }
     }
 }
 

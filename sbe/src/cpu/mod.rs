@@ -191,7 +191,7 @@ impl Cpu {
             wp: self.cr0 & CR0_WP != 0,
             pge: self.cr4 & CR4_PGE != 0,
             nxe: self.efer & EFER_NXE != 0,
-            cr3: self.cr3,
+            cr3: self.cr3.into(),
         }
     }
 

@@ -42,7 +42,10 @@ impl Vcpu {
         let paging = cpu.paging();
         let refused = CpuStateError {
             field: "PDPTE",
-            value: state.mmu.invalid_pdpte().unwrap_or_default(),
+            value: state
+                .mmu
+                .invalid_pdpte(self.mmu.model())
+                .unwrap_or_default(),
         };
         self.mmu.restore(paging, &state.mmu).map_err(|_| refused)?;
         self.cpu = cpu;
