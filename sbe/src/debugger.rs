@@ -54,7 +54,10 @@ impl Watchpoint {
             0 => 0,
             _ => bytes.div_ceil(PAGE_SIZE as u64) as u32,
         };
-        (0..pages).map(move |page| start.wrapping_add32(page << PAGE_SHIFT).page())
+        (0..pages).map(move |page| match start.get() >> u32::BITS {
+            0 => start.wrapping_add32(page << PAGE_SHIFT).page(),
+            _ => start.wrapping_add(u64::from(page) << PAGE_SHIFT).page(),
+        })
     }
 
     /// Whether a byte of the range is mapped to one that was stored.

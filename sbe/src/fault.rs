@@ -1,6 +1,6 @@
 //! [`Fault`]: the reason why an instruction ends early, be it an architectural exception or something replex does not support.
 
-use mmu::PageFault;
+use mmu::{LinearFault, PageFault};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -118,9 +118,6 @@ pub enum Unsupported {
     /// The delivery of an exception raised another, and so on without end.
     #[error("endless chain of exceptions while delivering an exception")]
     EndlessExceptions,
-    /// Paging was to make IA-32e mode active.
-    #[error("IA-32e mode: there is no 4-level paging yet")]
-    LongMode,
     /// The host's processor lacks the instruction.
     #[error("the host cannot execute this x87, MMX or SSE instruction")]
     HostRefuses,
@@ -178,6 +175,15 @@ impl From<PageFault> for Fault {
             code: Some(fault.code.bits() as u16),
             address: fault.addr.get(),
         })
+    }
+}
+
+impl From<LinearFault> for Fault {
+    fn from(fault: LinearFault) -> Self {
+        match fault {
+            LinearFault::Page(fault) => fault.into(),
+            LinearFault::NonCanonical => Self::gp(0),
+        }
     }
 }
 

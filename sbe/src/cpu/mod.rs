@@ -205,13 +205,16 @@ impl Cpu {
 
     /// The paging registers, as the MMU takes them.
     pub fn paging(&self) -> Paging {
-        let mode = match (
-            self.cr0 & (CR0_PE | CR0_PG) == CR0_PE | CR0_PG,
-            self.cr4 & CR4_PAE != 0,
-        ) {
-            (false, _) => PagingMode::Off,
-            (true, false) => PagingMode::TwoLevel,
-            (true, true) => PagingMode::Pae,
+        let is_paging = self.cr0 & (CR0_PE | CR0_PG) == CR0_PE | CR0_PG;
+        let mode = match (is_paging, self.cr4 & CR4_PAE != 0, self.is_long()) {
+            (false, _, _) => PagingMode::Off,
+            (true, false, _) => PagingMode::TwoLevel,
+            (true, true, false) => PagingMode::Pae,
+            (true, true, true) => PagingMode::FourLevel,
+        };
+        let cr3 = match self.is_long() {
+            true => self.cr3,
+            false => u64::from(self.cr3 as u32),
         };
         Paging {
             mode,
@@ -219,7 +222,7 @@ impl Cpu {
             wp: self.cr0 & CR0_WP != 0,
             pge: self.cr4 & CR4_PGE != 0,
             nxe: self.efer & EFER_NXE != 0,
-            cr3: self.cr3 as u32,
+            cr3,
         }
     }
 

@@ -16,10 +16,10 @@
 //! * APIC, MTRR, PAT, ACPI: there is no such device or cache to control. (MCE and MCA are there, with no bank of errors.)
 //! * VME: virtual-8086 mode works without it; nothing that runs today needs it.
 //! * DS, HT, TM, PBE, SSE3 and later: not part of the machine.
-//! * RDTSCP, FSGSBASE, PCID, 1-GByte pages: not part of the x86-64 baseline.
+//! * RDTSCP, FSGSBASE, PCID: not part of the x86-64 baseline.
 
-use super::canonical::LINEAR_BITS;
 use super::control::{EFER_LME, EFER_NXE, EFER_SCE};
+use mmu::PagingModel;
 use serde::{Deserialize, Serialize};
 
 /// A processor model.
@@ -111,8 +111,8 @@ const LM: u32 = 1 << 29;
 const LAHF64: u32 = 1 << 0;
 /// Leaf 0x80000007 EDX: invariant TSC (it is the host's).
 const INVARIANT_TSC: u32 = 1 << 8;
-/// Physical address bits.
-const PHYSICAL_BITS: u32 = 36;
+/// Leaf 0x80000001 EDX: 1-GByte pages.
+const GIB_PAGES: u32 = 1 << 26;
 
 const BRAND: &[u8; 48] = b"replex virtual IA-32 processor\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
 
@@ -149,15 +149,20 @@ impl CpuModel {
 
     /// The number of bits of physical addresses.
     pub fn physical_bits(self) -> u32 {
-        PHYSICAL_BITS
+        self.paging_model().max_phys_addr
+    }
+
+    /// The properties of paging that the model announces.
+    pub fn paging_model(self) -> PagingModel {
+        match self.has_long_mode() {
+            true => PagingModel::X86_64,
+            false => PagingModel::IA32,
+        }
     }
 
     /// The number of bits of linear addresses.
     fn linear_bits(self) -> u32 {
-        match self.has_long_mode() {
-            true => LINEAR_BITS,
-            false => u32::BITS,
-        }
+        self.paging_model().linear_width.bits()
     }
 
     /// The bits of IA32_EFER that software can set.
@@ -194,7 +199,7 @@ impl CpuModel {
             },
             0x8000_0001 => Leaf {
                 ecx: long(LAHF64),
-                edx: NX | long(LM) | if code64 { SYSCALL } else { 0 },
+                edx: NX | long(LM | GIB_PAGES) | if code64 { SYSCALL } else { 0 },
                 ..Leaf::default()
             },
             0x8000_0002..=0x8000_0004 => brand_leaf((leaf - 0x8000_0002) as usize),
@@ -279,7 +284,7 @@ mod tests {
         }
         let model = CpuModel::X86_64;
         assert_ne!(model.leaf(0x8000_0001, true).edx & SYSCALL, 0);
-        assert_eq!(model.leaf(0x8000_0008, true).eax, 0x3024);
+        assert_eq!(model.leaf(0x8000_0008, true).eax, 0x3028);
         assert_ne!(model.leaf(1, true).ecx & CX16, 0);
     }
 

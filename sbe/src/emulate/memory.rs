@@ -20,6 +20,7 @@ fn or_device(prepared: Result<(), MemFault>) -> Result<(), Fault> {
     match prepared {
         Ok(()) | Err(MemFault::Device) => Ok(()),
         Err(MemFault::Page(fault)) => Err(fault.into()),
+        Err(MemFault::NonCanonical) => Err(Fault::gp(0)),
     }
 }
 
@@ -181,6 +182,7 @@ impl Exec<'_> {
         match self.mmu.read(linear, privilege) {
             Ok(value) => Ok(value),
             Err(MemFault::Page(fault)) => Err(fault.into()),
+            Err(MemFault::NonCanonical) => Err(Fault::gp(0)),
             Err(MemFault::Device) => self.load_device(linear, privilege),
         }
     }
@@ -196,6 +198,7 @@ impl Exec<'_> {
         match self.mmu.write(linear, privilege, value) {
             Ok(()) => Ok(()),
             Err(MemFault::Page(fault)) => Err(fault.into()),
+            Err(MemFault::NonCanonical) => Err(Fault::gp(0)),
             Err(MemFault::Device) => self.store_device(linear, privilege, value),
         }
     }

@@ -131,6 +131,7 @@ fn fetch_frame(cx: &mut Exec<'_>, linear: u64) -> Result<Frame, Fault> {
     {
         Ok(frame) => Ok(frame),
         Err(MemFault::Page(fault)) => Err(fault.into()),
+        Err(MemFault::NonCanonical) => Err(Fault::gp(0)),
         Err(MemFault::Device) => Err(Fault::Unsupported(Unsupported::FetchFromDevice)),
     }
 }

@@ -270,8 +270,7 @@ fn check_registers(state: &CpuState) -> Result<(), CpuStateError> {
 fn check_long_mode(state: &CpuState) -> Result<(), CpuStateError> {
     let is_long = state.efer & EFER_LMA != 0;
     let is_paged_long = state.efer & EFER_LME != 0 && state.cr0 & CR0_PG != 0;
-    // LMA is refused as long as there is no paging for it.
-    let efer_is_valid = state.efer & !state.model.writable_efer() == 0;
+    let efer_is_valid = state.efer & !(state.model.writable_efer() | EFER_LMA) == 0;
     CpuStateError::unless(
         efer_is_valid && is_long == is_paged_long,
         "IA32_EFER",

@@ -12,7 +12,7 @@ use crate::decode::{Insn, Operand};
 use crate::emulate::descriptors::{Kind, Size};
 use crate::emulate::exec::Exec;
 use crate::emulate::word::Word;
-use crate::fault::{Fault, Unsupported};
+use crate::fault::Fault;
 
 /// Bits of CR0 on which translations depend.
 const CR0_TRANSLATION: u32 = CR0_PE | CR0_PG | CR0_WP;
@@ -78,8 +78,8 @@ impl Exec<'_> {
         Ok(())
     }
 
-    /// Checks whether paging may start: returns EFER. With EFER.LME set it would activate IA-32e mode (SDM Vol. 3A, 9.8.5
-    /// "Initializing IA-32e Mode"), whose paging is not there yet.
+    /// Checks whether paging may start, and activates IA-32e mode with it if EFER.LME is set: returns EFER (SDM Vol. 3A, 9.8.5
+    /// "Initializing IA-32e Mode").
     fn start_paging(&mut self) -> Result<u64, Fault> {
         let is_pae = self.cpu.cr4 & CR4_PAE != 0;
         if self.cpu.efer & EFER_LME == 0 {
@@ -96,7 +96,7 @@ impl Exec<'_> {
         if !is_pae || has_tss16 || cpu.seg(SegReg::Cs).attributes.is_long() {
             return Err(Fault::gp(0));
         }
-        Err(Fault::Unsupported(Unsupported::LongMode))
+        Ok(cpu.efer | EFER_LMA)
     }
 
     /// Checks whether paging may stop, which 64-bit mode does not allow, and leaves IA-32e mode with it: returns EFER.
