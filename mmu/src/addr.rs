@@ -15,8 +15,8 @@ const OFFSET_MASK: u64 = PAGE_SIZE as u64 - 1;
 
 /// A linear (guest-virtual) address: what segmentation yields and paging translates.
 ///
-/// 64 bits are kept for later processors; a 32-bit guest sees the low 32 (SDM Vol. 3A, 3.4 Logical and Linear Addresses),
-/// and every access of [`Mmu`](crate::Mmu) ignores the rest.
+/// It has 64 bits. Outside 4-level paging a processor uses the low 32 (SDM Vol. 3A, 3.4 Logical and Linear Addresses), and every
+/// access of [`Mmu`](crate::Mmu) ignores the rest.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct LinearAddr(u64);
 
@@ -33,10 +33,10 @@ impl LinearAddr {
         self.0
     }
 
-    /// The 4 KiB page that holds the address, within the low 4 GiB.
+    /// The 4 KiB page that holds the address.
     #[inline]
     pub const fn page(self) -> LinearPage {
-        LinearPage(self.0 as u32 >> PAGE_SHIFT)
+        LinearPage(self.0 >> PAGE_SHIFT)
     }
 
     /// Byte offset in the 4 KiB page, 0..=4095.
@@ -50,6 +50,19 @@ impl LinearAddr {
     pub const fn wrapping_add32(self, bytes: u32) -> Self {
         Self((self.0 as u32).wrapping_add(bytes) as u64)
     }
+
+    /// The address `bytes` further, wrapping at 2^64 as addresses do in 64-bit mode.
+    #[inline]
+    pub const fn wrapping_add(self, bytes: u64) -> Self {
+        Self(self.0.wrapping_add(bytes))
+    }
+
+    /// Whether bits 63:47 are all equal: the address is one of 48 bits, sign-extended (SDM Vol. 1, 3.3.7.1 Canonical Addressing).
+    #[inline]
+    pub const fn is_canonical(self) -> bool {
+        const UNUSED: u32 = u64::BITS - LinearWidth::Bits48.bits();
+        ((self.0 << UNUSED) as i64 >> UNUSED) as u64 == self.0
+    }
 }
 
 impl From<u32> for LinearAddr {
@@ -59,30 +72,57 @@ impl From<u32> for LinearAddr {
     }
 }
 
-/// Number of a 4 KiB page of the 32-bit linear address space: always below 2^20.
+/// The width of a processor's linear addresses (CPUID leaf 0x80000008, EAX bits 15:8).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum LinearWidth {
+    /// 32 bits: a processor without IA-32e mode.
+    #[default]
+    Bits32,
+    /// 48 bits, sign-extended to 64: a processor with 4-level paging.
+    Bits48,
+}
+
+impl LinearWidth {
+    /// The width in bits.
+    pub const fn bits(self) -> u32 {
+        match self {
+            Self::Bits32 => 32,
+            Self::Bits48 => 48,
+        }
+    }
+}
+
+/// Number of a 4 KiB page of the linear address space: linear address >> 12. It is below 2^20 for a 32-bit linear address.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct LinearPage(u32);
+pub struct LinearPage(u64);
 
 impl LinearPage {
-    /// Pages in the 32-bit linear address space.
-    pub const COUNT: usize = 1 << (32 - PAGE_SHIFT);
-
-    /// The page number, below [`LinearPage::COUNT`].
+    /// The page with this number, which is below 2^52.
     #[inline]
-    pub const fn get(self) -> u32 {
+    pub(crate) const fn new(number: u64) -> Self {
+        debug_assert!(number >> (u64::BITS - PAGE_SHIFT) == 0);
+        Self(number)
+    }
+
+    /// The page number.
+    #[inline]
+    pub const fn get(self) -> u64 {
         self.0
     }
 
-    /// The page whose number is the low 20 bits of `number`.
+    /// The page of a processor whose linear addresses have `width`: one of 32 bits ignores all others.
     #[inline]
-    pub(crate) const fn truncated(number: u32) -> Self {
-        Self(number & (Self::COUNT as u32 - 1))
+    pub(crate) const fn cut(self, width: LinearWidth) -> Self {
+        match width {
+            LinearWidth::Bits32 => self.base().wrapping_add32(0).page(),
+            LinearWidth::Bits48 => self,
+        }
     }
 
     /// Address of the page's first byte.
     #[inline]
     pub const fn base(self) -> LinearAddr {
-        LinearAddr((self.0 as u64) << PAGE_SHIFT)
+        LinearAddr(self.0 << PAGE_SHIFT)
     }
 }
 
@@ -133,7 +173,7 @@ impl GuestPhys {
 }
 
 /// A guest-physical page number: guest-physical address >> 12.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Frame(u64);
 
 impl Frame {

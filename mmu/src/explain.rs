@@ -66,15 +66,9 @@ const VIEWS: [(&str, View); 8] = [
 impl Mmu {
     /// Explains the translation of `address`, without any effect.
     pub fn explain(&self, address: LinearAddr) -> Explanation {
-        let address = address.wrapping_add32(0);
+        let address = self.paging().mode.cut(address);
         let mut trail = Trail::new();
-        let translation = paging::walk_along(
-            self.memory(),
-            self.paging(),
-            self.pdptes(),
-            address,
-            &mut trail,
-        );
+        let translation = paging::walk_along(self.memory(), self.registers(), address, &mut trail);
         let slots = VIEWS
             .into_iter()
             .map(|(name, view)| (name, self.tlb().slot(view, address.page())))
@@ -120,11 +114,16 @@ impl fmt::Display for Explanation {
             PagingMode::Off => "off",
             PagingMode::TwoLevel => "32-bit",
             PagingMode::Pae => "PAE",
+            PagingMode::FourLevel => "4-level",
         };
-        let address = self.address.get();
+        let digits = match self.paging.mode {
+            PagingMode::FourLevel => 16,
+            PagingMode::Off | PagingMode::TwoLevel | PagingMode::Pae => 8,
+        };
         writeln!(
             f,
-            "linear {address:08x}, paging {mode}, CR3 {:08x}",
+            "linear {:0digits$x}, paging {mode}, CR3 {:08x}",
+            self.address.get(),
             self.paging.cr3
         )?;
         for (at, value) in &self.entries {
@@ -134,6 +133,7 @@ impl fmt::Display for Explanation {
             Ok(found) => write_translation(f, found)?,
             Err(NoTranslation::NotPresent) => writeln!(f, "not present")?,
             Err(NoTranslation::Reserved) => writeln!(f, "reserved bits set")?,
+            Err(NoTranslation::NonCanonical) => writeln!(f, "not canonical")?,
         }
         if let Some(frame) = &self.frame {
             write!(f, "{frame}")?;

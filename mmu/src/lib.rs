@@ -29,20 +29,20 @@ mod scalar;
 mod shadow;
 mod tlb;
 
-pub use addr::{Frame, GuestPhys, LinearAddr, LinearPage, PAGE_SHIFT, PAGE_SIZE};
+pub use addr::{Frame, GuestPhys, LinearAddr, LinearPage, LinearWidth, PAGE_SHIFT, PAGE_SIZE};
 pub use explain::{Explanation, FrameReport};
 pub use mapping::{Mapping, Protection};
 pub use memory::{
-    Attribute, Attributes, DirtyLog, GuestRam, MAX_RAM, MIN_RAM, MapError, Memory, MemoryError,
-    MemoryState, NotRam, Party, Region, RegionKind, Store, StoreHook, Subscriber, SubscriberId,
-    Timestamp,
+    Attribute, Attributes, DirtyLog, GuestRam, MAX_LOW_RAM, MAX_RAM, MIN_RAM, MapError, Memory,
+    MemoryError, MemoryState, NotRam, Party, Region, RegionKind, Store, StoreHook, Subscriber,
+    SubscriberId, Timestamp,
 };
-pub use mmu::{MemFault, Mmu, MmuState, Piece, Span};
+pub use mmu::{LinearFault, MemFault, Mmu, MmuState, Piece, Span};
 pub use paging::{
-    Access, NoTranslation, PageFault, PageFaultCode, PageSize, Paging, PagingMode, Permissions,
-    Privilege, ReservedBits, Translation,
+    Access, NoTranslation, PageFault, PageFaultCode, PageSize, Paging, PagingMode, PagingModel,
+    Permissions, Privilege, ReservedBits, Translation,
 };
 pub use scalar::Scalar;
 pub use shadow::{Kmod, KmodError, KmodStats};
-pub use tlb::{Order, SLOT_PRESENT, SpaceId, SpaceSet, Tables, Tlb, View};
+pub use tlb::{INDEX_BITS, Order, SLOT_PRESENT, SpaceId, SpaceSet, Tables, Tlb, View};
 pub use vm_memory::ByteValued;

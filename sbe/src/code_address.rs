@@ -11,19 +11,18 @@ pub struct CodeAddress {
     /// The selector in CS.
     pub cs: u16,
     /// The offset in that segment.
-    pub eip: u32,
+    pub eip: u64,
     /// The linear address, the base of CS plus the offset.
     pub linear: LinearAddr,
 }
 
 impl CodeAddress {
     /// The address of the instruction at `eip` in the code segment of `cpu`.
-    pub fn of(cpu: &Cpu, eip: u32) -> Self {
-        let segment = cpu.seg(SegReg::Cs);
+    pub fn of(cpu: &Cpu, eip: u64) -> Self {
         Self {
-            cs: segment.selector.0,
+            cs: cpu.seg(SegReg::Cs).selector.0,
             eip,
-            linear: segment.base.wrapping_add(eip).into(),
+            linear: cpu.linear_code(eip),
         }
     }
 }
@@ -33,7 +32,7 @@ impl fmt::Display for CodeAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let linear = self.linear.get();
         write!(f, "{:04x}:{:08x}", self.cs, self.eip)?;
-        match linear == u64::from(self.eip) {
+        match linear == self.eip {
             true => Ok(()),
             false => write!(f, " (linear {linear:08x})"),
         }

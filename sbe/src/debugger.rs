@@ -54,7 +54,10 @@ impl Watchpoint {
             0 => 0,
             _ => bytes.div_ceil(PAGE_SIZE as u64) as u32,
         };
-        (0..pages).map(move |page| start.wrapping_add32(page << PAGE_SHIFT).page())
+        (0..pages).map(move |page| match start.get() >> u32::BITS {
+            0 => start.wrapping_add32(page << PAGE_SHIFT).page(),
+            _ => start.wrapping_add(u64::from(page) << PAGE_SHIFT).page(),
+        })
     }
 
     /// Whether a byte of the range is mapped to one that was stored.
@@ -68,14 +71,18 @@ impl Watchpoint {
     }
 
     fn overlaps(&self, first: LinearAddr, size: u32) -> bool {
-        let begins_inside = self.len > 0 && distance(first, self.start) < size;
-        begins_inside || distance(self.start, first) < self.len
+        let begins_inside = self.len > 0 && distance(first, self.start) < size.into();
+        begins_inside || distance(self.start, first) < self.len.into()
     }
 }
 
-/// Bytes from `from` up to `to`, across the end of the 32-bit address space if `to` is the lower one.
-fn distance(from: LinearAddr, to: LinearAddr) -> u32 {
-    (to.get() as u32).wrapping_sub(from.get() as u32)
+/// Bytes from `from` up to `to`, across the end of the address space if `to` is the lower one: of 32 bits if both addresses are.
+fn distance(from: LinearAddr, to: LinearAddr) -> u64 {
+    let distance = to.get().wrapping_sub(from.get());
+    match (from.get() | to.get()) >> u32::BITS {
+        0 => u64::from(distance as u32),
+        _ => distance,
+    }
 }
 
 /// An access that hit a watchpoint.

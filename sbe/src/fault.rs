@@ -1,6 +1,6 @@
 //! [`Fault`]: the reason why an instruction ends early, be it an architectural exception or something replex does not support.
 
-use mmu::PageFault;
+use mmu::{LinearFault, PageFault};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -74,10 +74,10 @@ impl Vector {
 pub struct Exception {
     /// The vector.
     pub vector: Vector,
-    /// The 32-bit error code, for the vectors that push one.
-    pub code: Option<u32>,
+    /// The error code, for the vectors that push one. Those of exceptions have 16 bits.
+    pub code: Option<u16>,
     /// The linear address that CR2 receives (page faults only).
-    pub address: u32,
+    pub address: u64,
 }
 
 impl Exception {
@@ -94,13 +94,13 @@ impl Exception {
     pub const fn with_code(vector: Vector, code: u32) -> Self {
         Self {
             vector,
-            code: Some(code),
+            code: Some(code as u16),
             address: 0,
         }
     }
 
     /// The linear address that CR2 receives if this is a page fault.
-    pub fn fault_address(&self) -> Option<u32> {
+    pub fn fault_address(&self) -> Option<u64> {
         (self.vector == Vector::PageFault).then_some(self.address)
     }
 }
@@ -172,9 +172,18 @@ impl From<PageFault> for Fault {
     fn from(fault: PageFault) -> Self {
         Self::Exception(Exception {
             vector: Vector::PageFault,
-            code: Some(fault.code.bits()),
-            address: fault.addr.get() as u32,
+            code: Some(fault.code.bits() as u16),
+            address: fault.addr.get(),
         })
+    }
+}
+
+impl From<LinearFault> for Fault {
+    fn from(fault: LinearFault) -> Self {
+        match fault {
+            LinearFault::Page(fault) => fault.into(),
+            LinearFault::NonCanonical => Self::gp(0),
+        }
     }
 }
 

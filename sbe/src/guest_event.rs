@@ -19,8 +19,8 @@ pub struct GuestEvent {
     pub cr2: Option<LinearAddr>,
     /// The selector in CS.
     pub cs: u16,
-    /// The offset in that segment.
-    pub eip: u32,
+    /// The offset in that segment: RIP in 64-bit mode.
+    pub eip: u64,
 }
 
 /// The event in one line. The alternate form omits the source.

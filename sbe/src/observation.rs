@@ -25,13 +25,13 @@ pub struct ControlWrite {
     /// The register that was written.
     pub register: ControlRegister,
     /// The value before.
-    pub old: u32,
+    pub old: u64,
     /// The value now.
-    pub new: u32,
+    pub new: u64,
     /// Selector in CS; of a task switch, the new task's.
     pub cs: u16,
-    /// EIP in that segment.
-    pub eip: u32,
+    /// EIP in that segment, or RIP in 64-bit mode.
+    pub eip: u64,
 }
 
 /// One access to an I/O port. A repeated INS or OUTS makes one each time.
@@ -47,8 +47,8 @@ pub struct PortAccess {
     pub value: u32,
     /// Selector in CS.
     pub cs: u16,
-    /// EIP in that segment.
-    pub eip: u32,
+    /// EIP in that segment, or RIP in 64-bit mode.
+    pub eip: u64,
 }
 
 /// The direction of a port access.

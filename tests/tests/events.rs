@@ -167,7 +167,7 @@ fn a_page_fault_that_is_reflected_is_the_handlers() {
             // Nothing of it has happened yet.
             let before = address.wrapping_sub(PAGE);
             let cr2 = if seen == 0 { 0 } else { before };
-            assert_eq!(vm.vcpu().cpu.cr2, cr2);
+            assert_eq!(vm.vcpu().cpu.cr2, u64::from(cr2));
             assert!(vm.translate(LinearAddr::from(address)).is_err());
             seen += 1;
         });
@@ -179,7 +179,7 @@ fn a_page_fault_that_is_reflected_is_the_handlers() {
 
 /// Maps `linear` to `frame` in the guest's page table, as its kernel would.
 fn map(vm: &mut Vm, linear: u32, frame: u32) {
-    let directory = vm.vcpu().cpu.cr3 & !(PAGE - 1);
+    let directory = vm.vcpu().cpu.cr3 as u32 & !(PAGE - 1);
     let mut entry = [0; 4];
     let at = GuestPhys::new(u64::from(directory + 4 * (linear >> 22)));
     vm.read_physical(at, &mut entry).unwrap();
@@ -304,8 +304,8 @@ fn breakpoints_are_not_in_the_text_that_the_guest_reads() {
                 panic!("{stop}");
             };
             let eip = vm.vcpu().cpu.eip;
-            assert_eq!(LinearAddr::from(eip), place);
-            *hits.entry(eip).or_default() += 1;
+            assert_eq!(LinearAddr::new(eip), place);
+            *hits.entry(eip as u32).or_default() += 1;
         });
         outcome.assert_passed();
         assert_eq!(outcome.count("sum"), sum);

@@ -43,7 +43,7 @@ const ALL_MASKED: u16 = 0xffff;
 const BDA_RESET_FLAG: GuestPhys = GuestPhys::new(0x472);
 const WARM_RESET: u16 = 0x1234;
 /// The length of HLT in bytes. A halted processor's EIP is behind it.
-const HLT_LENGTH: u32 = 1;
+const HLT_LENGTH: u8 = 1;
 
 impl Ending<'_> {
     /// The end by HLT with interrupts disabled.
@@ -51,7 +51,7 @@ impl Ending<'_> {
         match self.masks {
             Some(ALL_MASKED) => StopReason::PowerOff,
             _ => {
-                let hlt = self.cpu.eip.wrapping_sub(HLT_LENGTH);
+                let hlt = self.cpu.eip_before(HLT_LENGTH);
                 StopReason::Halted(CodeAddress::of(self.cpu, hlt))
             }
         }

@@ -37,6 +37,7 @@ fn because(reason: &NoTranslation) -> &'static str {
     match reason {
         NoTranslation::NotPresent => "",
         NoTranslation::Reserved => ": an entry sets reserved bits",
+        NoTranslation::NonCanonical => ": it is not canonical",
     }
 }
 

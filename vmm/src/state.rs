@@ -119,7 +119,9 @@ impl Vm {
             return Err(RestoreError::Processors(state.vcpus.len()));
         };
         let memory = Memory::restore(state.memory, memory)?;
-        let mut vcpu = Self::processor(config, &memory)?;
+        let mut config = config.clone();
+        config.vcpu.model = processor.cpu.model;
+        let mut vcpu = Self::processor(&config, &memory)?;
         vcpu.restore(processor, host_time_stamp())?;
         let mut vm = Self::new(memory, vcpu)?;
         for name in vm.board().device_names() {

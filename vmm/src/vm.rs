@@ -14,7 +14,7 @@ use std::{
 };
 
 use log::debug;
-use mmu::{Memory, MemoryError, Mmu};
+use mmu::{MAX_LOW_RAM, Memory, MemoryError, Mmu};
 use sbe::{
     Bus, Debugger, Decision, EventSource, Exit, Policy, Vcpu, VcpuConfig, VcpuError, Vector,
     cpu::eflags,
@@ -82,6 +82,9 @@ pub enum VmError {
     /// The host did not grant the memory, or its size is out of range.
     #[error(transparent)]
     Memory(#[from] MemoryError),
+    /// The boot protocols cannot tell the guest of RAM above 4 GiB yet.
+    #[error("guest memory of {0} bytes: more than {MAX_LOW_RAM} (3.5 GiB) are not supported yet")]
+    HighMemory(u64),
     /// The processor could not be made.
     #[error("processor: {0}")]
     Processor(VcpuError),
@@ -168,6 +171,9 @@ impl Vm {
         roms: &[Rom<'_>],
         start: &Start<'_>,
     ) -> Result<Self, VmError> {
+        if config.memory > MAX_LOW_RAM {
+            return Err(VmError::HighMemory(config.memory));
+        }
         let memory = Memory::new(config.memory)?;
         let placed = rom::place(&memory, roms)?;
         let entry = match start {
@@ -187,7 +193,8 @@ impl Vm {
 
     /// A processor on `memory` after RESET.
     pub(crate) fn processor(config: &VmConfig, memory: &Arc<Memory>) -> Result<Vcpu, VmError> {
-        let mut mmu = Mmu::new(Arc::clone(memory))?;
+        let model = config.vcpu.model.paging_model();
+        let mut mmu = Mmu::with_model(Arc::clone(memory), model)?;
         if let Some(kmod) = kmod::open(&config.kmod, &config.vcpu, memory)? {
             mmu.tlb_mut().use_kmod(kmod);
         }

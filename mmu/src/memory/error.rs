@@ -4,7 +4,8 @@ use std::io;
 
 use thiserror::Error;
 
-use super::{LIMIT, MAX_RAM, MIN_RAM, MapError};
+use super::map::ABOVE;
+use super::{MAX_RAM, MIN_RAM, MOST_BYTES, MapError};
 use crate::addr::GuestPhys;
 
 /// The reason why guest memory could not be created.
@@ -12,7 +13,7 @@ use crate::addr::GuestPhys;
 pub enum MemoryError {
     /// The size is out of range or not a multiple of the page size.
     #[error(
-        "guest memory of {bytes} bytes: must be a multiple of 4096 between {MIN_RAM} (1 MiB) and {MAX_RAM} (3.5 GiB)"
+        "guest memory of {bytes} bytes: must be a multiple of 4096 between {MIN_RAM} (1 MiB) and {MAX_RAM} (32 GiB)"
     )]
     Size {
         /// The size asked for, in bytes.
@@ -22,7 +23,7 @@ pub enum MemoryError {
     #[error("cannot create the memory file: {0}")]
     File(io::Error),
     /// The file to restore guest memory from is not one that [`Memory::file`](super::Memory::file) gives.
-    #[error("the memory file is no sealed memfd of {LIMIT} bytes")]
+    #[error("the memory file is no sealed memfd of {ABOVE} to {MOST_BYTES} bytes in whole pages")]
     Foreign,
     /// The map of a saved memory is invalid.
     #[error("memory map: {0}")]

@@ -1,7 +1,7 @@
 //! [`Frames`]: kind, attributes and timestamps of each frame, all atomic, as any thread may store.
 //!
 //! All timestamps come from one counter that advances with every event, so that any two can be compared. The tables, 25
-//! bytes a frame, take host memory only near frames that had an event.
+//! bytes a frame, take host memory only near frames that had an event, or whose kind is not what most frames around are.
 //!
 //! **Ordering.** A store first writes the bytes, then looks at the attributes. A reader who derives something from a frame first
 //! sets the attribute, then reads the bytes. Both access the attributes by a sequentially consistent read-modify-write, which
@@ -9,6 +9,7 @@
 //! the new bytes, or the store is reported to it.
 
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
 use super::map::RegionKind;
@@ -46,10 +47,11 @@ impl Attribute {
 pub struct Attributes(u8);
 
 impl Attributes {
-    /// Bits 1:0: the region's kind.
+    /// Bits 1:0: the region's kind. 0 stands for what the frame is at first: RAM in one large region, device elsewhere.
     const KIND: u8 = 0b11;
     const RAM: u8 = 1;
     const ROM: u8 = 2;
+    const DEVICE: u8 = 3;
 
     /// Whether the frame has `attribute`.
     #[inline]
@@ -69,12 +71,14 @@ impl Attributes {
         self.has(Attribute::PageTable) || self.has(Attribute::Unsync)
     }
 
+    /// The kind, unless it is what the frame is at first.
     #[inline]
-    fn kind(self) -> RegionKind {
+    fn kind(self) -> Option<RegionKind> {
         match self.0 & Self::KIND {
-            Self::RAM => RegionKind::Ram,
-            Self::ROM => RegionKind::Rom,
-            _ => RegionKind::Device,
+            Self::RAM => Some(RegionKind::Ram),
+            Self::ROM => Some(RegionKind::Rom),
+            Self::DEVICE => Some(RegionKind::Device),
+            _ => None,
         }
     }
 
@@ -82,7 +86,7 @@ impl Attributes {
         match kind {
             RegionKind::Ram => Self::RAM,
             RegionKind::Rom => Self::ROM,
-            RegionKind::Device => 0,
+            RegionKind::Device => Self::DEVICE,
         }
     }
 }
@@ -112,6 +116,8 @@ impl Timestamp {
 /// The attributes and timestamps of all frames that can be memory. Frames beyond have none and cannot get any.
 #[derive(Debug)]
 pub(super) struct Frames {
+    /// The frames that are RAM at first; the others are devices.
+    ram: Range<Frame>,
     attributes: Atomics<AtomicU8>,
     written: Atomics<AtomicU64>,
     scanned: Atomics<AtomicU64>,
@@ -122,8 +128,10 @@ pub(super) struct Frames {
 }
 
 impl Frames {
-    pub(super) fn new(count: usize) -> io::Result<Self> {
+    /// Creates `count` frames, of which those of `ram` are RAM, and the others devices.
+    pub(super) fn new(count: usize, ram: Range<Frame>) -> io::Result<Self> {
         Ok(Self {
+            ram,
             attributes: Atomics::new(count)?,
             written: Atomics::new(count)?,
             scanned: Atomics::new(count)?,
@@ -149,14 +157,22 @@ impl Frames {
     #[inline]
     pub(super) fn kind(&self, frame: Frame) -> RegionKind {
         let byte = self.attributes.get(frame.get() as usize);
-        Attributes(byte.map_or(0, |byte| byte.load(Relaxed))).kind()
+        let set = byte.and_then(|byte| Attributes(byte.load(Relaxed)).kind());
+        set.unwrap_or_else(|| match self.ram.contains(&frame) {
+            true => RegionKind::Ram,
+            false => RegionKind::Device,
+        })
     }
 
     /// Sets the kind of the frame.
     pub(super) fn set_kind(&self, frame: Frame, kind: RegionKind) {
+        if self.kind(frame) == kind {
+            return;
+        }
         if let Some(byte) = self.attributes.get(frame.get() as usize) {
-            byte.fetch_and(!Attributes::KIND, SeqCst);
-            byte.fetch_or(Attributes::bits_of(kind), SeqCst);
+            let change = |byte: u8| byte & !Attributes::KIND | Attributes::bits_of(kind);
+            let changed = byte.fetch_update(SeqCst, SeqCst, |byte| Some(change(byte)));
+            debug_assert!(changed.is_ok());
         }
     }
 
@@ -262,10 +278,50 @@ fn stamp(stamps: &[AtomicU64], frame: Frame) -> Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::addr::PAGE_SIZE;
+    use std::os::unix::fs::FileExt;
+
+    /// The host pages of a table that were ever touched (Documentation/admin-guide/mm/pagemap.rst: bit 63, page present).
+    fn touched<T>(table: &[T]) -> usize {
+        let pagemap = std::fs::File::open("/proc/self/pagemap").unwrap();
+        let first = table.as_ptr().addr() / PAGE_SIZE;
+        let mut entries = vec![0; size_of_val(table).div_ceil(PAGE_SIZE) * size_of::<u64>()];
+        pagemap
+            .read_exact_at(&mut entries, (first * size_of::<u64>()) as u64)
+            .unwrap();
+        entries
+            .chunks(8)
+            .filter(|entry| entry[7] & 0x80 != 0)
+            .count()
+    }
+
+    #[test]
+    fn frames_that_are_what_they_were_at_first_take_no_memory() {
+        const COUNT: u64 = 8 << 20;
+        let [start, end] = [0x100, COUNT - 5].map(Frame::new);
+        let frames = Frames::new(COUNT as usize, start..end).unwrap();
+        for frame in [0, 0xff, COUNT - 5, COUNT - 1, COUNT, u64::MAX] {
+            assert_eq!(frames.kind(Frame::new(frame)), RegionKind::Device);
+        }
+        for frame in [0x100, 0x1_2345, COUNT - 6] {
+            let frame = Frame::new(frame);
+            assert_eq!(frames.kind(frame), RegionKind::Ram);
+            for kind in [RegionKind::Device, RegionKind::Rom, RegionKind::Ram] {
+                frames.set_kind(frame, kind);
+                frames.written(frame);
+                assert_eq!(frames.kind(frame), kind);
+                assert!(frames.attributes(frame).has(Attribute::Dirty));
+            }
+        }
+        // At the first and last frames and at those of the loop: two of the first share a page.
+        assert!(touched(&frames.attributes) <= 5);
+        assert_eq!(touched(&frames.written), 3);
+        assert_eq!(touched(&frames.scanned) + touched(&frames.executed), 0);
+    }
 
     #[test]
     fn a_store_during_which_an_epoch_begins_is_stamped_again() {
-        let frames = Frames::new(1).unwrap();
+        let frames = Frames::new(1, Frame::new(0)..Frame::new(1)).unwrap();
         let frame = Frame::new(0);
         let stamp = frames.begin_stamp();
         let since = frames.begin_epoch();

@@ -1,9 +1,11 @@
 //! [`Map`]: which guest-physical addresses are RAM, ROM and device.
 //!
 //! ```text
-//!   a PC:   0        0xa0000    0xc0000   0x100000        end of RAM
-//!           ├── RAM ────┼─ device ──┼── ROM ──┼── RAM ──────────┼── device ...
+//!   a PC:   0        0xa0000    0xc0000   0x100000      0xe0000000   4 GiB
+//!           ├── RAM ────┼─ device ──┼── ROM ──┼── RAM ──────┼─ device ──┼── RAM ────┼── device ...
 //! ```
+//!
+//! RAM of less than 3.5 GiB ends below 0xe0000000, and there is none above 4 GiB.
 
 use std::ops::Range;
 
@@ -20,6 +22,12 @@ const ROM: u64 = 0xc_0000;
 
 /// Start of the RAM above the first megabyte.
 const HIGH: u64 = 0x10_0000;
+
+/// Most RAM below 4 GiB, where it ends: the rest is for devices.
+pub const MAX_LOW_RAM: u64 = 0xe000_0000;
+
+/// Start of the RAM that has no room below it.
+pub(super) const ABOVE: u64 = 1 << 32;
 
 /// The kind of memory at a guest-physical address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -93,10 +101,12 @@ pub(super) struct Map(Vec<Region>);
 impl Map {
     /// The map of a PC with `ram` bytes of RAM, at least 1 MiB.
     pub(super) fn pc(ram: u64) -> Self {
+        let low = ram.min(MAX_LOW_RAM);
         let regions = [
             (0, VIDEO, RegionKind::Ram),
             (ROM, HIGH, RegionKind::Rom),
-            (HIGH, ram, RegionKind::Ram),
+            (HIGH, low, RegionKind::Ram),
+            (ABOVE, ABOVE + (ram - low), RegionKind::Ram),
         ];
         let regions = regions.into_iter().filter(|(start, end, _)| start < end);
         Self(
@@ -104,6 +114,27 @@ impl Map {
                 .map(|(start, end, kind)| Region { start, end, kind })
                 .collect(),
         )
+    }
+
+    /// The address at which all regions but those of devices end.
+    pub(super) fn memory_end(&self) -> u64 {
+        self.end_of(|kind| kind != RegionKind::Device)
+    }
+
+    /// The address at which all regions of such kinds end; 0 if there are none.
+    pub(super) fn end_of(&self, is_wanted: impl Fn(RegionKind) -> bool) -> u64 {
+        let mut regions = self.0.iter().rev();
+        let last = regions.find(|region| is_wanted(region.kind));
+        last.map_or(0, |region| region.end)
+    }
+
+    /// The largest region of RAM.
+    pub(super) fn largest_ram(&self) -> Option<&Region> {
+        let ram = self
+            .0
+            .iter()
+            .filter(|region| region.kind == RegionKind::Ram);
+        ram.max_by_key(|region| region.end - region.start)
     }
 
     /// All regions.

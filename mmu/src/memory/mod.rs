@@ -56,19 +56,19 @@ use frames::Frames;
 pub(crate) use frames::Tracking;
 pub use frames::{Attribute, Attributes, Timestamp};
 pub use guest::{GuestRam, StoreHook};
-use map::Map;
-pub use map::{MapError, Region, RegionKind};
+use map::{ABOVE, Map};
+pub use map::{MAX_LOW_RAM, MapError, Region, RegionKind};
 pub(crate) use store::By;
 pub use subscriber::{Party, Store, Subscriber, SubscriberId};
 
 /// Least guest RAM: 1 MiB, as everything below the first megabyte exists.
 pub const MIN_RAM: u64 = 1 << 20;
 
-/// Most guest RAM: 3.5 GiB, as the rest of the 32-bit space is for devices.
-pub const MAX_RAM: u64 = 0xe000_0000;
+/// Most guest RAM: 32 GiB, of which [`MAX_LOW_RAM`] lie below 4 GiB, and the others from there up.
+pub const MAX_RAM: u64 = 32 << 30;
 
-/// The limit of RAM and ROM, which is the size of the memfd: 4 GiB.
-const LIMIT: u64 = 1 << 32;
+/// Most bytes that guest memory takes of the guest-physical addresses, from 0 on.
+pub(crate) const MOST_BYTES: u64 = ABOVE + MAX_RAM - MAX_LOW_RAM;
 
 /// The state of a memory that is saved beside its bytes.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -105,7 +105,7 @@ pub struct Memory {
 
 impl Memory {
     /// Creates the memory of a PC with `ram` bytes of zeroed RAM, between [`MIN_RAM`] and [`MAX_RAM`] and a multiple of the page
-    /// size. It takes host memory where it is touched.
+    /// size. It takes host memory where it is touched. RAM and ROM can be added below 4 GiB, or below the end of RAM above.
     ///
     /// # Errors
     /// See [`MemoryError`].
@@ -113,8 +113,10 @@ impl Memory {
         if !(MIN_RAM..=MAX_RAM).contains(&ram) || !ram.is_multiple_of(PAGE_SIZE as u64) {
             return Err(MemoryError::Size { bytes: ram });
         }
-        let file = memfd::create(c"guest-ram", LIMIT).map_err(MemoryError::File)?;
-        Self::with(Map::pc(ram), file)
+        let map = Map::pc(ram);
+        let limit = limit(&map);
+        let file = memfd::create(c"guest-ram", limit).map_err(MemoryError::File)?;
+        Self::with(map, file, limit)
     }
 
     /// Takes over the memory that [`Self::save`] and [`Self::file`] of another one describe, in this or another process. Both
@@ -123,12 +125,12 @@ impl Memory {
     /// # Errors
     /// See [`MemoryError`].
     pub fn restore(state: MemoryState, file: File) -> Result<Arc<Self>, MemoryError> {
-        let map = state.map.checked(LIMIT)?;
         let length = file.metadata().map_err(MemoryError::File)?.len();
-        if length != LIMIT || !memfd::cannot_shrink(&file) {
+        let is_whole = length.is_multiple_of(PAGE_SIZE as u64);
+        if !(ABOVE..=MOST_BYTES).contains(&length) || !is_whole || !memfd::cannot_shrink(&file) {
             return Err(MemoryError::Foreign);
         }
-        Self::with(map, file)
+        Self::with(state.map.checked(length)?, file, length)
     }
 
     /// The state that [`Self::restore`] needs beside the file.
@@ -138,11 +140,17 @@ impl Memory {
         }
     }
 
-    fn with(map: Map, file: File) -> Result<Arc<Self>, MemoryError> {
-        let mapping = Mapping::of_file(&file, LIMIT as usize, Protection::ReadWrite)
+    fn with(map: Map, file: File, limit: u64) -> Result<Arc<Self>, MemoryError> {
+        let mapping = Mapping::of_file(&file, limit as usize, Protection::ReadWrite)
             .map_err(MemoryError::AddressSpace)?;
-        let frames = Frames::new(LIMIT as usize / PAGE_SIZE).map_err(MemoryError::AddressSpace)?;
-        for region in map.regions() {
+        let mostly_ram = map.largest_ram().map(frames_of);
+        let frames = Frames::new(limit as usize / PAGE_SIZE, mostly_ram.unwrap_or_default())
+            .map_err(MemoryError::AddressSpace)?;
+        let others = map
+            .regions()
+            .iter()
+            .filter(|region| Some(*region) != map.largest_ram());
+        for region in others {
             set_kind(&frames, region, region.kind);
         }
         Ok(Arc::new(Self {
@@ -163,18 +171,17 @@ impl Memory {
 
     /// The address at which all RAM and ROM ends.
     pub fn size(&self) -> u64 {
-        let map = self.map.read();
-        let mut memory = map.regions().iter().rev();
-        let last = memory.find(|region| region.kind != RegionKind::Device);
-        last.map_or(0, |region| region.end)
+        self.map.read().memory_end()
     }
 
     /// The address at which all RAM ends.
     pub fn ram_end(&self) -> u64 {
-        let map = self.map.read();
-        let mut memory = map.regions().iter().rev();
-        let last = memory.find(|region| region.kind == RegionKind::Ram);
-        last.map_or(0, |region| region.end)
+        self.map.read().end_of(|kind| kind == RegionKind::Ram)
+    }
+
+    /// The address at which RAM and ROM must end: the length of the file.
+    fn limit(&self) -> u64 {
+        self.mapping.len() as u64
     }
 
     /// The regions that answer, in ascending order.
@@ -182,8 +189,9 @@ impl Memory {
         self.map.read().regions().to_vec()
     }
 
-    /// Adds a region: whole pages, of which none is in another region. RAM and ROM lie below 4 GiB and hold zeros, unless
-    /// somebody has stored there through a [`GuestRam`] from before a removal.
+    /// Adds a region: whole pages, of which none is in another region. RAM and ROM lie below the end of the file, which is at
+    /// 4 GiB or, if there was RAM above at first, at its end. They hold zeros, unless somebody has stored there through a
+    /// [`GuestRam`] from before a removal.
     ///
     /// # Errors
     /// See [`MapError`].
@@ -192,7 +200,7 @@ impl Memory {
         let region = Region { start, end, kind };
         {
             let mut map = self.map.write();
-            map.add(range, kind, LIMIT)?;
+            map.add(range, kind, self.limit())?;
             set_kind(&self.frames, &region, kind);
         }
         self.remapped(&region);
@@ -403,6 +411,11 @@ impl Memory {
             Err(error)
         }
     }
+}
+
+/// The length of the file for a map.
+fn limit(map: &Map) -> u64 {
+    map.memory_end().max(ABOVE)
 }
 
 fn frames_of(region: &Region) -> Range<Frame> {

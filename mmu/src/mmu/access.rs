@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::{MemFault, Mmu};
+use super::{LinearFault, MemFault, Mmu};
 use crate::addr::{Frame, GuestPhys, LinearAddr, PAGE_SIZE};
 use crate::memory::RegionKind;
 use crate::paging::{self, Access, PageFault, Privilege, Translation, Walk};
@@ -117,7 +117,7 @@ impl Mmu {
         access: Access,
         privilege: Privilege,
     ) -> Result<GuestPhys, MemFault> {
-        let addr = addr.wrapping_add32(0);
+        let addr = self.canonical(addr, 1)?;
         let walk = self.check(addr, access, privilege)?;
         self.set_accessed(&walk, access);
         let Translation {
@@ -130,7 +130,7 @@ impl Mmu {
             return Err(MemFault::Device);
         }
         let writable = access == Access::Write
-            || dirty && permissions.allow(Access::Write, privilege, &self.paging);
+            || dirty && permissions.allow(Access::Write, privilege, self.paging());
         self.fill(addr.page(), &walk, access, privilege, writable);
         let is_data_of_program = privilege == Privilege::User && access != Access::Fetch;
         if is_data_of_program && self.tlb.is_own(addr.page()) {
@@ -167,9 +167,9 @@ impl Mmu {
         len: u32,
         access: Access,
         privilege: Privilege,
-    ) -> Result<Pieces, PageFault> {
+    ) -> Result<Pieces, LinearFault> {
         debug_assert!((1..=PAGE_SIZE as u32).contains(&len));
-        let addr = addr.wrapping_add32(0);
+        let addr = self.canonical(addr, len)?;
         let first_len = len.min(PAGE_SIZE as u32 - addr.offset());
         let mut pieces = Pieces::new();
         pieces.push(Resolved {
@@ -177,13 +177,24 @@ impl Mmu {
             walk: self.check(addr, access, privilege)?,
         });
         if first_len < len {
-            let next = addr.wrapping_add32(first_len);
+            let next = self.paging().mode.add(addr, first_len);
             pieces.push(Resolved {
                 len: len - first_len,
                 walk: self.check(next, access, privilege)?,
             });
         }
         Ok(pieces)
+    }
+
+    /// The linear address of an access to `len` bytes at `addr`, all of which must be at canonical addresses.
+    fn canonical(&self, addr: LinearAddr, len: u32) -> Result<LinearAddr, LinearFault> {
+        let mode = self.paging().mode;
+        let first = mode.cut(addr);
+        if mode.is_canonical(first) && mode.is_canonical(mode.add(first, len - 1)) {
+            Ok(first)
+        } else {
+            Err(LinearFault::NonCanonical)
+        }
     }
 
     /// Walks for one page and checks the access. A fault drops the TLB's translation of the page, as on the processor
@@ -193,13 +204,13 @@ impl Mmu {
         addr: LinearAddr,
         access: Access,
         privilege: Privilege,
-    ) -> Result<Walk, PageFault> {
-        let cause = match paging::walk(&self.memory, &self.paging, &self.pdptes, addr) {
+    ) -> Result<Walk, LinearFault> {
+        let cause = match paging::walk(&self.memory, &self.registers, addr) {
             Ok(walk)
                 if walk
                     .translation
                     .permissions
-                    .allow(access, privilege, &self.paging) =>
+                    .allow(access, privilege, self.paging()) =>
             {
                 return Ok(walk);
             }
@@ -208,7 +219,8 @@ impl Mmu {
         };
         self.tlb.drop_page(addr);
         self.note_fault(addr, access, privilege);
-        Err(PageFault::new(addr, cause, access, privilege, &self.paging))
+        let fault = PageFault::new(addr, cause, access, privilege, self.paging());
+        Err(LinearFault::Page(fault))
     }
 
     pub(super) fn commit(&mut self, pieces: &Pieces, access: Access) {

@@ -43,7 +43,7 @@ impl Mmu {
         }
         let view = View::of(access, Privilege::User);
         if self.tlb.slot(view, page) == 0 {
-            let walk = paging::walk(&self.memory, &self.paging, &self.pdptes, addr);
+            let walk = paging::walk(&self.memory, &self.registers, addr);
             let Ok(walk) = walk else { return };
             self.fill_ahead(page, &walk);
         }
@@ -56,7 +56,7 @@ impl Mmu {
     pub(super) fn fill_around(&mut self, page: LinearPage, walk: &Walk) {
         let read = View::of(Access::Read, Privilege::User);
         let empty = |page| self.tlb.slot(read, page) == 0;
-        for (page, walk) in paging::around(&self.memory, &self.paging, page, walk, empty) {
+        for (page, walk) in paging::around(&self.memory, &self.registers, page, walk, empty) {
             self.fill_ahead(page, &walk);
         }
     }
@@ -70,7 +70,7 @@ impl Mmu {
             ..
         } = walk.translation;
         let user = Privilege::User;
-        let allows = |access| permissions.allow(access, user, &self.paging);
+        let allows = |access| permissions.allow(access, user, self.paging());
         if allows(Access::Read) && self.memory.region(phys) != RegionKind::Device {
             let writable = dirty && allows(Access::Write);
             self.fill(page, walk, Access::Read, user, writable);

@@ -33,7 +33,7 @@ impl Mmu {
                 mailbox.note_code(store.frame);
             }
         };
-        let mode = self.paging.mode;
+        let mode = self.registers.paging.mode;
         walk.commit(memory, access, mode, &mut |step, values| {
             memory.exchange_by(id, step.entry, 1 << step.entry_shift, values, own)
         });
@@ -163,7 +163,7 @@ mod tests {
     }
 
     fn walk(mmu: &Mmu) -> Walk {
-        crate::paging::walk(&mmu.memory, &mmu.paging, &mmu.pdptes, PAGE).unwrap()
+        crate::paging::walk(&mmu.memory, &mmu.registers, PAGE).unwrap()
     }
 
     #[test]

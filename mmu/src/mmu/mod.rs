@@ -35,11 +35,23 @@ use crate::memory::{
     Tracking,
 };
 use crate::paging::{
-    self, Access, NoTranslation, PageFault, Paging, PagingMode, Pdptes, Privilege, ReservedBits,
-    Translation,
+    self, Access, NoTranslation, PageFault, Paging, PagingMode, PagingModel, Pdptes, Privilege,
+    Registers, ReservedBits, Translation,
 };
 use crate::scalar::Scalar;
-use crate::tlb::{SET_BYTES, SpaceKey, Tlb, View};
+use crate::tlb::{SpaceKey, Tlb, View, set_bytes};
+
+/// The reason why the processor makes no access to a linear address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub enum LinearFault {
+    /// Deliver a page fault.
+    #[error("page fault at {}: {:?}", .0.addr, .0.code)]
+    Page(PageFault),
+    /// Part of the access is at an address that is not canonical: deliver #GP or, for the stack segment, #SS (SDM Vol. 1,
+    /// 3.3.7.1 Canonical Addressing). This comes before page faults, and in 4-level paging only.
+    #[error("the address is not canonical")]
+    NonCanonical,
+}
 
 /// The reason why a guest access did not happen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
@@ -47,14 +59,20 @@ pub enum MemFault {
     /// Deliver a page fault.
     #[error("page fault at {}: {:?}", .0.addr, .0.code)]
     Page(PageFault),
+    /// See [`LinearFault::NonCanonical`].
+    #[error("the address is not canonical")]
+    NonCanonical,
     /// Part of the access is not RAM or ROM: go through [`Mmu::translate`] and the bus.
     #[error("the access is not to memory")]
     Device,
 }
 
-impl From<PageFault> for MemFault {
-    fn from(fault: PageFault) -> Self {
-        Self::Page(fault)
+impl From<LinearFault> for MemFault {
+    fn from(fault: LinearFault) -> Self {
+        match fault {
+            LinearFault::Page(fault) => Self::Page(fault),
+            LinearFault::NonCanonical => Self::NonCanonical,
+        }
     }
 }
 
@@ -98,10 +116,10 @@ pub struct MmuState {
 }
 
 impl MmuState {
-    /// The first entry that [`Mmu::restore`] refuses, if there is one.
-    pub fn invalid_pdpte(&self) -> Option<u64> {
+    /// The first entry that [`Mmu::restore`] refuses on a processor of `model`, if there is one.
+    pub fn invalid_pdpte(&self, model: &PagingModel) -> Option<u64> {
         let mut entries = self.pdptes.into_iter();
-        entries.find(|&entry| Pdptes::decode([entry, 0, 0, 0]).is_err())
+        entries.find(|&entry| Pdptes::decode([entry, 0, 0, 0], model).is_err())
     }
 }
 
@@ -121,21 +139,29 @@ pub struct Mmu {
     resting: bool,
     /// The latest page fault of a program, until [`Self::fill_after_fault`].
     program_fault: Option<ProgramFault>,
-    paging: Paging,
-    pdptes: Pdptes,
+    registers: Registers,
 }
 
 impl Mmu {
+    /// Creates the MMU of a processor without IA-32e mode, [`PagingModel::IA32`], as [`Self::with_model`] does.
+    ///
+    /// # Errors
+    /// As [`Self::with_model`].
+    pub fn new(memory: Arc<Memory>) -> Result<Self, MemoryError> {
+        Self::with_model(memory, PagingModel::IA32)
+    }
+
     /// Creates an MMU as after reset: paging off, nothing cached.
     ///
     /// # Errors
     /// [`MemoryError::Tables`] when the host grants no address space for the tables.
-    pub fn new(memory: Arc<Memory>) -> Result<Self, MemoryError> {
+    pub fn with_model(memory: Arc<Memory>, model: PagingModel) -> Result<Self, MemoryError> {
+        let width = model.linear_width;
         let tables = |reason| MemoryError::Tables {
-            bytes: SET_BYTES,
+            bytes: set_bytes(width),
             reason,
         };
-        let tlb = Tlb::new(Arc::clone(&memory), SpaceKey::Unpaged).map_err(tables)?;
+        let tlb = Tlb::new(Arc::clone(&memory), width, SpaceKey::Unpaged).map_err(tables)?;
         let mailbox = Arc::new(Mailbox::default());
         let subscriber: Weak<dyn Subscriber> = Arc::<Mailbox>::downgrade(&mailbox);
         Ok(Self {
@@ -147,8 +173,10 @@ impl Mmu {
             stores: Vec::new(),
             resting: false,
             program_fault: None,
-            paging: Paging::default(),
-            pdptes: Pdptes::default(),
+            registers: Registers {
+                model,
+                ..Registers::default()
+            },
         })
     }
 
@@ -172,24 +200,36 @@ impl Mmu {
 
     /// The paging registers.
     pub fn paging(&self) -> &Paging {
-        &self.paging
+        &self.registers.paging
     }
 
-    pub(crate) fn pdptes(&self) -> &Pdptes {
-        &self.pdptes
+    /// The model of the processor.
+    pub fn model(&self) -> &PagingModel {
+        &self.registers.model
+    }
+
+    pub(crate) fn registers(&self) -> &Registers {
+        &self.registers
     }
 
     /// Sets the paging registers. A change of CR3 alone leads to another address space and flushes nothing: the caller
     /// follows it with the flush that the instruction implies. Any other change drops all cached translations, whose
     /// permissions were computed under the old registers.
+    ///
+    /// # Panics
+    /// If the mode translates wider addresses than the model has.
     pub fn set_paging(&mut self, paging: Paging) {
+        assert!(
+            paging.mode.width().bits() <= self.model().linear_width.bits(),
+            "4-level paging needs a model with 48-bit linear addresses"
+        );
         self.snoop();
         let same_rules = paging
             == Paging {
                 cr3: paging.cr3,
-                ..self.paging
+                ..self.registers.paging
             };
-        self.paging = paging;
+        self.registers.paging = paging;
         if !same_rules {
             self.flush_all();
         }
@@ -200,7 +240,7 @@ impl Mmu {
     /// or paging is switched on. On error they keep their values, and the instruction raises #GP(0)
     /// (SDM Vol. 3A, 4.4.1 PDPTE Registers).
     pub fn load_pdptes(&mut self, cr3: u32) -> Result<(), ReservedBits> {
-        self.pdptes = Pdptes::load(&self.memory, cr3)?;
+        self.registers.load_pdptes(&self.memory, cr3)?;
         self.enter_space();
         Ok(())
     }
@@ -208,7 +248,7 @@ impl Mmu {
     /// The state to save, beside the control registers from which [`Self::restore`] takes `paging`.
     pub fn save(&self) -> MmuState {
         MmuState {
-            pdptes: self.pdptes.encode(),
+            pdptes: self.registers.pdptes.encode(),
         }
     }
 
@@ -217,20 +257,20 @@ impl Mmu {
     /// # Errors
     /// [`ReservedBits`] if a page-directory-pointer-table register is invalid.
     pub fn restore(&mut self, paging: Paging, state: &MmuState) -> Result<(), ReservedBits> {
-        let pdptes = Pdptes::decode(state.pdptes)?;
+        let pdptes = Pdptes::decode(state.pdptes, self.model())?;
         self.set_paging(paging);
         self.flush_all();
-        self.pdptes = pdptes;
+        self.registers.pdptes = pdptes;
         self.enter_space();
         Ok(())
     }
 
     /// Switches the TLB to the address space that the paging registers select.
     fn enter_space(&mut self) {
-        let key = match self.paging.mode {
+        let key = match self.registers.paging.mode {
             PagingMode::Off => SpaceKey::Unpaged,
-            PagingMode::TwoLevel => SpaceKey::Directory(self.paging.directory()),
-            PagingMode::Pae => SpaceKey::Pointers(self.pdptes),
+            PagingMode::TwoLevel | PagingMode::FourLevel => SpaceKey::Top(self.registers.top()),
+            PagingMode::Pae => SpaceKey::Pointers(self.registers.pdptes),
         };
         self.tlb.enter(key);
     }
@@ -239,7 +279,8 @@ impl Mmu {
     /// access to them takes the slow path. While there are any, [`Self::take_stores`] reports what others store. For
     /// watchpoints.
     pub fn keep_out(&mut self, pages: impl IntoIterator<Item = LinearPage>) {
-        self.kept_out = pages.into_iter().collect();
+        let width = self.model().linear_width;
+        self.kept_out = pages.into_iter().map(|page| page.cut(width)).collect();
         self.mailbox.want_device_stores(!self.kept_out.is_empty());
         if self.kept_out.is_empty() {
             self.stores.clear();
@@ -267,10 +308,10 @@ impl Mmu {
     /// known to agree with the page tables may stay.
     pub fn invlpg(&mut self, addr: LinearAddr) {
         self.snoop();
-        self.tlb.drop_page(addr);
+        self.tlb.drop_page(self.paging().mode.cut(addr));
     }
 
-    /// Reads guest memory. The address wraps at 4 GiB and needs no alignment.
+    /// Reads guest memory. The address needs no alignment, and wraps: in 4-level paging at 2^64, else at 4 GiB.
     #[inline(always)]
     pub fn read<T: Scalar>(
         &mut self,
@@ -283,8 +324,8 @@ impl Mmu {
         }
     }
 
-    /// Writes guest memory. The address wraps at 4 GiB and needs no alignment. Both pages of an access that crosses a
-    /// page boundary are checked before a byte is stored.
+    /// Writes guest memory. The address needs no alignment, and wraps as that of [`Self::read`] does. Both pages of an access that
+    /// crosses a page boundary are checked before a byte is stored.
     #[inline(always)]
     pub fn write<T: Scalar>(
         &mut self,
@@ -324,7 +365,7 @@ impl Mmu {
         len: u32,
         access: Access,
         privilege: Privilege,
-    ) -> Result<Span, PageFault> {
+    ) -> Result<Span, LinearFault> {
         let pieces = self.resolve(addr, len, access, privilege)?;
         self.commit(&pieces, access);
         let piece = |resolved: &Resolved| {
@@ -344,7 +385,7 @@ impl Mmu {
     /// The frame from which the instruction bytes at `addr` are fetched.
     ///
     /// # Errors
-    /// [`MemFault::Page`] if the fetch faults; [`MemFault::Device`] if it leads to no memory.
+    /// [`MemFault::Page`] or [`MemFault::NonCanonical`] if the fetch faults; [`MemFault::Device`] if it leads to no memory.
     #[inline(always)]
     pub fn fetch_page(
         &mut self,
@@ -363,7 +404,7 @@ impl Mmu {
     /// Translates `addr` without any effect on guest memory or TLB, for debuggers. Translations that the TLB still holds from
     /// older page tables are not consulted.
     pub fn walk(&self, addr: LinearAddr) -> Result<Translation, NoTranslation> {
-        paging::walk(&self.memory, &self.paging, &self.pdptes, addr).map(|walk| walk.translation)
+        paging::walk(&self.memory, &self.registers, addr).map(|walk| walk.translation)
     }
 
     /// The 4096 bytes of `frame`, for decoding, which are all ones where there is no memory.

@@ -2,9 +2,10 @@
 
 use smallvec::SmallVec;
 
-use super::control::{Paging, PagingMode};
+use super::control::PagingMode;
 use super::entry::{Entry, PageSize, Permissions};
 use super::format::{self, ACCESSED, Format};
+use super::registers::Registers;
 use super::walk::{Step, Translation, Walk};
 use crate::addr::LinearPage;
 use crate::memory::Memory;
@@ -21,21 +22,26 @@ pub(crate) type Neighbour = (LinearPage, Walk);
 /// to `page`, ends in a page table. The page table is read once, without side effects.
 pub(crate) fn around(
     memory: &Memory,
-    paging: &Paging,
+    registers: &Registers,
     page: LinearPage,
     walk: &Walk,
     wanted: impl Fn(LinearPage) -> bool,
 ) -> SmallVec<[Neighbour; GROUP as usize]> {
-    match paging.mode {
+    match registers.paging.mode {
         PagingMode::Off => SmallVec::new(),
-        PagingMode::TwoLevel => around_in::<format::TwoLevel>(memory, paging, page, walk, wanted),
-        PagingMode::Pae => around_in::<format::Pae>(memory, paging, page, walk, wanted),
+        PagingMode::TwoLevel => {
+            around_in::<format::TwoLevel>(memory, registers, page, walk, wanted)
+        }
+        PagingMode::Pae => around_in::<format::Pae>(memory, registers, page, walk, wanted),
+        PagingMode::FourLevel => {
+            around_in::<format::FourLevel>(memory, registers, page, walk, wanted)
+        }
     }
 }
 
 fn around_in<F: Format>(
     memory: &Memory,
-    paging: &Paging,
+    registers: &Registers,
     page: LinearPage,
     walk: &Walk,
     wanted: impl Fn(LinearPage) -> bool,
@@ -44,7 +50,7 @@ fn around_in<F: Format>(
     let Some((leaf, tables)) = walk.trail.split_last().filter(|(leaf, _)| leaf.shift == 0) else {
         return found;
     };
-    let here = page.get() % GROUP;
+    let here = (page.get() % u64::from(GROUP)) as u32;
     let table = leaf.entry.frame().base();
     let first = u64::from(leaf.entry.offset() - (here << F::ENTRY_SHIFT));
     let mut bytes = [0; (GROUP << MOST_ENTRY_SHIFT) as usize];
@@ -52,9 +58,9 @@ fn around_in<F: Format>(
     if memory.read(table.with_offset(first), bytes).is_err() {
         return found;
     }
-    let allowed = permissions::<F>(tables, paging);
+    let allowed = permissions::<F>(tables, registers);
     for (index, bytes) in (0..GROUP).zip(bytes.chunks(1 << F::ENTRY_SHIFT)) {
-        let neighbour = LinearPage::truncated(page.get() - here + index);
+        let neighbour = LinearPage::new(page.get() - u64::from(here) + u64::from(index));
         let mut value = [0; 1 << MOST_ENTRY_SHIFT];
         value[..bytes.len()].copy_from_slice(bytes);
         let value = u64::from_le_bytes(value);
@@ -66,7 +72,7 @@ fn around_in<F: Format>(
             permissions,
             global,
             dirty,
-        }) = F::decode(value, 1, paging)
+        }) = F::decode(value, 1, registers)
         else {
             continue;
         };
@@ -82,7 +88,7 @@ fn around_in<F: Format>(
             phys: base,
             page_size: PageSize::KIB_4,
             permissions: allowed.and(permissions),
-            global: global && paging.pge,
+            global: global && registers.paging.pge,
             dirty,
         };
         found.push((neighbour, Walk { translation, trail }));
@@ -91,12 +97,12 @@ fn around_in<F: Format>(
 }
 
 /// The permissions that the levels above the page table give.
-fn permissions<F: Format>(tables: &[Step], paging: &Paging) -> Permissions {
+fn permissions<F: Format>(tables: &[Step], registers: &Registers) -> Permissions {
     let levels = (2..=F::LEVELS).rev();
     levels
         .zip(tables)
         .fold(Permissions::ALL, |allowed, (level, step)| {
-            match F::decode(step.value, level, paging) {
+            match F::decode(step.value, level, registers) {
                 Ok(Entry::Table { permissions, .. }) => allowed.and(permissions),
                 _ => unreachable!("the walk went on from this entry"),
             }

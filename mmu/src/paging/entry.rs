@@ -80,10 +80,12 @@ pub struct PageSize {
 impl PageSize {
     /// 4 KiB, in every format.
     pub const KIB_4: Self = Self::from_shift(PAGE_SHIFT);
-    /// 2 MiB, in PAE paging.
+    /// 2 MiB, in PAE and 4-level paging.
     pub const MIB_2: Self = Self::from_shift(21);
     /// 4 MiB, in 32-bit paging with PSE.
     pub const MIB_4: Self = Self::from_shift(22);
+    /// 1 GiB, in 4-level paging.
+    pub const GIB_1: Self = Self::from_shift(30);
 
     pub(super) const fn from_shift(shift: u32) -> Self {
         Self { shift }

@@ -3,15 +3,14 @@
 //! They are loaded from memory by MOV to CR3 and the like, not by the walk: later stores to the table in memory have no effect
 //! until the next load.
 
-use super::MAX_PHYS_ADDR;
+use super::control::PagingModel;
 use super::entry::ReservedBits;
-use crate::addr::{GuestPhys, LinearAddr, PAGE_SHIFT};
+use crate::addr::{GuestPhys, LinearAddr};
 use crate::memory::Memory;
 
 const PRESENT: u64 = 1;
-const ADDRESS: u64 = ((1 << MAX_PHYS_ADDR) - 1) & !((1 << PAGE_SHIFT) - 1);
-/// Bits 2:1, 8:5 and 63:MAXPHYADDR.
-const RESERVED: u64 = 0x6 | 0x1e0 | !((1 << MAX_PHYS_ADDR) - 1);
+/// Bits 2:1 and 8:5, and bits 63:MAXPHYADDR too.
+const RESERVED: u64 = 0x6 | 0x1e0;
 /// CR3 bits 31:5 locate the table, which is 32-byte aligned.
 const CR3_ADDRESS: u32 = !0x1f;
 const COUNT: usize = 4;
@@ -25,7 +24,11 @@ pub(crate) struct Pdptes([Option<GuestPhys>; COUNT]);
 
 impl Pdptes {
     /// Reads the table that `cr3` points to. A table outside RAM reads as all ones, which sets reserved bits.
-    pub(crate) fn load(memory: &Memory, cr3: u32) -> Result<Self, ReservedBits> {
+    pub(super) fn load(
+        memory: &Memory,
+        cr3: u32,
+        model: &PagingModel,
+    ) -> Result<Self, ReservedBits> {
         let table = GuestPhys::new((cr3 & CR3_ADDRESS).into());
         let mut entries = [u64::MAX; COUNT];
         for (entry, index) in entries.iter_mut().zip(0..) {
@@ -33,7 +36,7 @@ impl Pdptes {
                 *entry = raw;
             }
         }
-        Self::decode(entries)
+        Self::decode(entries, model)
     }
 
     /// The registers as entries of a table, as [`Self::decode`] takes them.
@@ -43,10 +46,10 @@ impl Pdptes {
     }
 
     /// Takes the registers from entries of a table.
-    pub(crate) fn decode(entries: [u64; COUNT]) -> Result<Self, ReservedBits> {
+    pub(crate) fn decode(entries: [u64; COUNT], model: &PagingModel) -> Result<Self, ReservedBits> {
         let mut registers = [None; COUNT];
         for (register, raw) in registers.iter_mut().zip(entries) {
-            *register = decode(raw)?;
+            *register = decode(raw, model)?;
         }
         Ok(Self(registers))
     }
@@ -58,10 +61,12 @@ impl Pdptes {
 }
 
 /// The page directory that an entry names, if it is present.
-fn decode(raw: u64) -> Result<Option<GuestPhys>, ReservedBits> {
+fn decode(raw: u64, model: &PagingModel) -> Result<Option<GuestPhys>, ReservedBits> {
     match raw {
         absent if absent & PRESENT == 0 => Ok(None),
-        reserved if reserved & RESERVED != 0 => Err(ReservedBits),
-        present => Ok(Some(GuestPhys::new(present & ADDRESS))),
+        reserved if reserved & (RESERVED | u64::MAX << model.max_phys_addr) != 0 => {
+            Err(ReservedBits)
+        }
+        present => Ok(Some(GuestPhys::new(present & model.frame_bits()))),
     }
 }

@@ -7,10 +7,10 @@
 
 use smallvec::SmallVec;
 
-use super::control::{Access, Paging, PagingMode};
+use super::control::{Access, PagingMode};
 use super::entry::{Entry, PageSize, Permissions, ReservedBits};
 use super::format::{self, ACCESSED, DIRTY, Format};
-use super::pdpte::Pdptes;
+use super::registers::Registers;
 use crate::addr::{GuestPhys, LinearAddr, PAGE_SHIFT};
 use crate::memory::Memory;
 
@@ -36,6 +36,8 @@ pub enum NoTranslation {
     NotPresent,
     /// A present entry sets reserved bits.
     Reserved,
+    /// The address is not canonical. An access to it raises no page fault, but #GP or #SS.
+    NonCanonical,
 }
 
 impl From<ReservedBits> for NoTranslation {
@@ -87,10 +89,10 @@ pub(crate) struct Walk {
 }
 
 impl Translation {
-    /// The translation without paging: linear is physical, everything is permitted.
+    /// The translation of a 32-bit address without paging: linear is physical, everything is permitted.
     fn identity(addr: LinearAddr) -> Self {
         Self {
-            phys: GuestPhys::new(addr.get() as u32 as u64),
+            phys: GuestPhys::new(addr.get()),
             page_size: PageSize::KIB_4,
             permissions: Permissions::ALL,
             global: false,
@@ -112,6 +114,7 @@ impl Walk {
             PagingMode::Off => return,
             PagingMode::TwoLevel => format::TwoLevel::load,
             PagingMode::Pae => format::Pae::load,
+            PagingMode::FourLevel => format::FourLevel::load,
         };
         let mut set = |step: &Step, bits| step.set(bits, |entry| load(memory, entry), exchange);
         let Some((leaf, tables)) = self.trail.split_last() else {
@@ -130,52 +133,49 @@ impl Walk {
 }
 
 /// The entries that a walk has used, top level first.
-pub(crate) type Trail = SmallVec<[Step; 2]>;
+pub(crate) type Trail = SmallVec<[Step; 4]>;
 
 /// Translates `addr` without side effects.
 pub(crate) fn walk(
     memory: &Memory,
-    paging: &Paging,
-    pdptes: &Pdptes,
+    registers: &Registers,
     addr: LinearAddr,
 ) -> Result<Walk, NoTranslation> {
     let mut trail = Trail::new();
-    let translation = walk_along(memory, paging, pdptes, addr, &mut trail)?;
+    let translation = walk_along(memory, registers, addr, &mut trail)?;
     Ok(Walk { translation, trail })
 }
 
 /// Translates `addr` without side effects, and adds the entries to `trail`, also those of a walk that ends without a
-/// translation.
+/// translation. Bits of the address beyond the mode's linear addresses are ignored.
 #[inline]
 pub(crate) fn walk_along(
     memory: &Memory,
-    paging: &Paging,
-    pdptes: &Pdptes,
+    registers: &Registers,
     addr: LinearAddr,
     trail: &mut Trail,
 ) -> Result<Translation, NoTranslation> {
-    match paging.mode {
+    let mode = registers.paging.mode;
+    let addr = mode.cut(addr);
+    if !mode.is_canonical(addr) {
+        return Err(NoTranslation::NonCanonical);
+    }
+    match mode {
         PagingMode::Off => Ok(Translation::identity(addr)),
-        PagingMode::TwoLevel => {
-            let directory = GuestPhys::new(paging.directory().into());
-            walk_tables::<format::TwoLevel>(memory, paging, directory, addr, trail)
-        }
-        PagingMode::Pae => {
-            let directory = pdptes.directory(addr).ok_or(NoTranslation::NotPresent)?;
-            walk_tables::<format::Pae>(memory, paging, directory, addr, trail)
-        }
+        PagingMode::TwoLevel => walk_tables::<format::TwoLevel>(memory, registers, addr, trail),
+        PagingMode::Pae => walk_tables::<format::Pae>(memory, registers, addr, trail),
+        PagingMode::FourLevel => walk_tables::<format::FourLevel>(memory, registers, addr, trail),
     }
 }
 
-/// Walks the structures of format `F` from the top one at `root`.
+/// Walks the structures of format `F` from the top one on.
 fn walk_tables<F: Format>(
     memory: &Memory,
-    paging: &Paging,
-    root: GuestPhys,
+    registers: &Registers,
     addr: LinearAddr,
     trail: &mut Trail,
 ) -> Result<Translation, NoTranslation> {
-    let mut structure = root;
+    let mut structure = registers.root(addr).ok_or(NoTranslation::NotPresent)?;
     let mut allowed = Permissions::ALL;
     for level in (1..=F::LEVELS).rev() {
         let shift = PAGE_SHIFT + (level - 1) * F::INDEX_BITS;
@@ -188,7 +188,7 @@ fn walk_tables<F: Format>(
             shift: shift - PAGE_SHIFT,
             value,
         });
-        match F::decode(value, level, paging)? {
+        match F::decode(value, level, registers)? {
             Entry::Absent => return Err(NoTranslation::NotPresent),
             Entry::Table { base, permissions } => {
                 structure = base;
@@ -205,7 +205,7 @@ fn walk_tables<F: Format>(
                     phys: base.with_offset(page_size.offset_of(addr.get())),
                     page_size,
                     permissions: allowed.and(permissions),
-                    global: global && paging.pge,
+                    global: global && registers.paging.pge,
                     dirty,
                 });
             }

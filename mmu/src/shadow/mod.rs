@@ -22,7 +22,7 @@ use std::fmt;
 use std::io;
 use std::ops::Range;
 
-use crate::addr::{Frame, LinearPage, PAGE_SHIFT, PAGE_SIZE};
+use crate::addr::{Frame, LinearWidth, PAGE_SHIFT};
 pub use kmod::{Kmod, KmodError, KmodStats};
 pub(crate) use kmod::{KmodWindow, SLOT_PRESENT, UserTables};
 pub(crate) use lazy::LazyShadow;
@@ -32,7 +32,10 @@ pub(crate) use window::{MOST_MAPPINGS_IN_ALL, Window};
 pub(crate) const SHADOW_PAGES: u32 = 0xc000_0000 >> PAGE_SHIFT;
 
 /// Bytes of host addresses of a shadow: all linear addresses and a guard page.
-const SHADOW_BYTES: usize = (LinearPage::COUNT + 1) * PAGE_SIZE;
+const SHADOW_BYTES: usize = (LINEAR_PAGES as usize + 1) << PAGE_SHIFT;
+
+/// Pages of the 32-bit linear address space.
+const LINEAR_PAGES: u32 = 1 << (LinearWidth::Bits32.bits() - PAGE_SHIFT);
 
 /// Held by each test that takes much of what the host allows of mappings.
 #[cfg(test)]

@@ -15,8 +15,8 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::runs::Runs;
-use super::{Extent, SHADOW_BYTES, SHADOW_PAGES, Shadow};
-use crate::addr::{LinearPage, PAGE_SHIFT};
+use super::{Extent, LINEAR_PAGES, SHADOW_BYTES, SHADOW_PAGES, Shadow};
+use crate::addr::PAGE_SHIFT;
 use crate::mapping::{Mapping, Protection};
 use crate::memory::Memory;
 
@@ -66,7 +66,7 @@ impl Window {
             self.runs.remove(pages);
             return 1;
         }
-        self.reserve(&(0..LinearPage::COUNT as u32))
+        self.reserve(&(0..LINEAR_PAGES))
             .expect("the host replaces a whole mapping by another");
         self.runs = Runs::default();
         2

@@ -1,8 +1,8 @@
 //! [`Tlb`]: the software TLB, which keeps translations for as long as the guest cannot tell.
 //!
 //! The TLB consists of flat tables, one for each [`View`] (supervisor or user × read, write, fetch or code), indexed by linear
-//! page number. A slot tells at once whether this kind of access to that page may go straight to host memory, and where. A
-//! filled slot promises:
+//! page number, or by some bits of it where there are more pages than slots (`index`). A slot tells at once whether this kind of
+//! access to that page may go straight to host memory, and where. A filled slot promises:
 //!
 //! * read and fetch slots: the page is RAM or ROM, readable (fetchable) at that privilege, A is set;
 //! * write slots: the page is RAM, writable at that privilege, D is set, and the frame is neither marked Code nor write-tracked;
@@ -10,23 +10,25 @@
 //!
 //! There is a set of tables for each of the guest's most recent address spaces. Its slots are of two parts:
 //!
-//! * *own* slots, below [`OWN_PAGES`], are kept in agreement with the guest's page tables (`tracking`): a store to an entry
-//!   empties the slots that come from it, at once or at the guest's next flush. So INVLPG and MOV to CR3 have little to do, and
-//!   a space finds its slots again when the guest returns to it. (A translation may be dropped at any time: SDM Vol. 3A,
-//!   4.10.4.3 Optional Invalidation.)
-//! * *shared* slots, from there up, are the same in all sets and behave like the processor's TLB: they are emptied when the
+//! * *own* slots, those of programs' pages (`LinearWidth::own_slots`), are kept in agreement with the guest's page tables
+//!   (`tracking`): a store to an entry empties the slots that come from it, at once or at the guest's next flush. So INVLPG and
+//!   MOV to CR3 have little to do, and a space finds its slots again when the guest returns to it. (A translation may be dropped
+//!   at any time: SDM Vol. 3A, 4.10.4.3 Optional Invalidation.)
+//! * *shared* slots, those of the others, are the same in all sets and behave like the processor's TLB: they are emptied when the
 //!   guest flushes.
 //!
 //! | file         | what it holds                                                     |
 //! |--------------|-------------------------------------------------------------------|
 //! | `table`      | the tables and the raw accesses through them                      |
 //! | `view`       | which table serves which access                                   |
+//! | `index`      | which slot of a table is a page's                                 |
 //! | `spaces`     | which address spaces have tables                                  |
 //! | `space_set`  | a set of them                                                     |
 //! | `tracking`   | which frames own slots come from, and what a store to one empties |
-//! | `rmap`       | reverse map from a frame to the pages that map it writable        |
+//! | `rmap`       | reverse map from a frame to the write slots that lead to it       |
 //! | `non_global` | a list of filled shared slots, which makes a flush cheap          |
 
+mod index;
 mod non_global;
 mod rmap;
 mod space_set;
@@ -44,30 +46,36 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::addr::{Frame, LinearAddr, LinearPage};
+use crate::addr::{Frame, LinearAddr, LinearPage, LinearWidth, PAGE_SHIFT};
 use crate::memory::{Memory, Tracking};
 use crate::paging::{Access, PageSize, Privilege, Step};
+pub use index::INDEX_BITS;
 use non_global::NonGlobal;
 use rmap::ReverseMap;
 pub use space_set::SpaceSet;
 pub use spaces::SpaceId;
 pub(crate) use spaces::SpaceKey;
 use spaces::Spaces;
-pub(crate) use table::SET_BYTES;
-use table::{OWN_PAGES, PartId};
+use table::PartId;
 pub use table::{Order, SLOT_PRESENT, Tables};
 pub(crate) use tracking::FrameBytes;
 use tracking::WriteTracking;
 pub use view::View;
+pub(crate) use view::set_bytes;
 use view::{SlotId, ViewSet};
 
 /// Host memory that all tables together may hold after a flush, in bytes. A guest that has used many parts of its address
 /// spaces would otherwise keep all of the tables resident.
 const RESIDENT_LIMIT: usize = 32 << 20;
 
-/// log2 of the pages of a granule in which large pages are remembered: 4 MiB, the largest page.
-const GRANULE_SHIFT: u32 = 22 - crate::addr::PAGE_SHIFT;
-const GRANULES: usize = LinearPage::COUNT >> GRANULE_SHIFT;
+/// log2 of the slots of a granule in which large pages are remembered, of the size of the largest page: 4 MiB, or 1 GiB.
+const fn granule_shift(width: LinearWidth) -> u32 {
+    let page = match width {
+        LinearWidth::Bits32 => PageSize::MIB_4,
+        LinearWidth::Bits48 => PageSize::GIB_1,
+    };
+    (page.bytes() >> PAGE_SHIFT).trailing_zeros()
+}
 
 /// A translation to enter, as the walk found it.
 #[derive(Clone, Copy, Debug)]
@@ -87,22 +95,23 @@ pub struct Tlb {
     non_global: NonGlobal,
     /// Counts the spaces with slots that had to make room.
     displaced: u64,
-    /// A bit for each 4 MiB granule in which shared slots were filled from a large page.
-    large: [u64; GRANULES / 64],
+    /// A bit for each granule in which shared slots were filled from a large page.
+    large: Box<[u64]>,
 }
 
 impl Tlb {
-    /// Creates an empty TLB for `memory`, in the space of `key`.
-    pub(crate) fn new(memory: Arc<Memory>, key: SpaceKey) -> io::Result<Self> {
+    /// Creates an empty TLB for linear addresses of `width` and `memory`, in the space of `key`.
+    pub(crate) fn new(memory: Arc<Memory>, width: LinearWidth, key: SpaceKey) -> io::Result<Self> {
         let frames = memory.frame_count() as usize;
+        let granules = width.slots() as usize >> granule_shift(width);
         Ok(Self {
-            tables: Tables::new(memory)?,
-            spaces: Spaces::new(key),
+            tables: Tables::new(memory, width)?,
+            spaces: Spaces::new(width, key),
             tracking: WriteTracking::new(frames),
             rmap: ReverseMap::new(frames),
             non_global: NonGlobal::default(),
             displaced: 0,
-            large: [0; GRANULES / 64],
+            large: vec![0; granules / 64].into(),
         })
     }
 
@@ -150,7 +159,7 @@ impl Tlb {
     /// Whether the slots of the page are the current space's own, which may be filled only after [`Self::note_step`] for all
     /// entries of the walk.
     pub(crate) fn is_own(&self, page: LinearPage) -> bool {
-        page.get() < OWN_PAGES
+        self.tables.width().is_own(page)
     }
 
     /// Tracks an entry in RAM, which has this value, before own slots of `page` in the current space are filled from it. Returns
@@ -210,20 +219,20 @@ impl Tlb {
         if !self.tables.set_frame(page, frame, access, privilege) {
             return;
         }
-        let part = self.tables.part_of(page);
+        let (part, index) = (self.tables.part_of(page), self.tables.index(page));
         if access == Access::Write {
-            self.rmap.note(frame, part, page, &mut self.tables);
+            self.rmap.note(frame, part, index, &mut self.tables);
         }
         if part != PartId::Shared {
             return;
         }
         if page_size > PageSize::KIB_4 {
-            let granule = granule(page);
+            let granule = self.granule(index);
             self.large[granule / 64] |= 1 << (granule % 64);
         }
         if !global {
             let view = View::of(access, privilege);
-            self.non_global.push(SlotId { view, page });
+            self.non_global.push(SlotId { view, index });
         }
     }
 
@@ -241,7 +250,7 @@ impl Tlb {
     /// Empties all code slots, in all address spaces.
     pub fn clear_code(&mut self) {
         for id in self.tables.parts() {
-            self.tables.part(id).clear(ViewSet::CODE, ALL_PAGES);
+            self.tables.part(id).clear_views(ViewSet::CODE);
         }
     }
 
@@ -266,24 +275,29 @@ impl Tlb {
     }
 
     /// Drops the slots of the page of any size that holds `addr`, global or not; own slots only where they may disagree with the
-    /// page tables. Where a large page was entered in pieces, all shared slots go (SDM Vol. 3A, 4.10.4.3 Optional Invalidation:
-    /// more may be dropped than was asked for).
+    /// page tables. Where a large page was entered in pieces, all shared slots of its granule go (SDM Vol. 3A, 4.10.4.3 Optional
+    /// Invalidation: more may be dropped than was asked for).
     pub(crate) fn drop_page(&mut self, addr: LinearAddr) {
         let page = addr.page();
+        let index = self.tables.index(page);
         if self.is_own(page) {
             if self.tracking.has_unsync() {
-                let pages = page.get()..page.get() + 1;
                 let own = self.tables.part_of(page);
-                self.tables.part(own).clear(ViewSet::ALL, pages);
+                self.tables.part(own).clear(ViewSet::ALL, index..index + 1);
             }
             return;
         }
-        let granule = granule(page);
-        if self.large[granule / 64] & (1 << (granule % 64)) != 0 {
-            return self.flush_shared();
-        }
-        let pages = page.get()..page.get() + 1;
-        self.tables.part(PartId::Shared).clear(ViewSet::ALL, pages);
+        let granule = self.granule(index);
+        let large = &mut self.large[granule / 64];
+        let slots = match *large & 1 << (granule % 64) {
+            0 => index..index + 1,
+            bit => {
+                *large &= !bit;
+                let shift = granule_shift(self.tables.width());
+                (granule << shift) as u32..((granule + 1) << shift) as u32
+            }
+        };
+        self.tables.part(PartId::Shared).clear(ViewSet::ALL, slots);
     }
 
     /// Drops the write slots of all spaces. `opened` is told the frames to which they led.
@@ -293,7 +307,7 @@ impl Tlb {
                 .frames_written(id)
                 .into_iter()
                 .for_each(&mut opened);
-            self.tables.part(id).clear(ViewSet::WRITE, ALL_PAGES);
+            self.tables.part(id).clear_views(ViewSet::WRITE);
         }
     }
 
@@ -335,6 +349,10 @@ impl Tlb {
         self.large.fill(0);
     }
 
+    fn granule(&self, index: u32) -> usize {
+        (index >> granule_shift(self.tables.width())) as usize
+    }
+
     /// Gives memory back to the host, that of spaces without slots and then of the least recently used ones first, until the tables
     /// hold no more than [`RESIDENT_LIMIT`].
     fn trim(&mut self) {
@@ -371,17 +389,10 @@ impl DerefMut for Tlb {
     }
 }
 
-/// All linear pages.
-const ALL_PAGES: Range<u32> = 0..LinearPage::COUNT as u32;
-
 impl fmt::Debug for Tlb {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tlb")
             .field("resident", &self.tables.resident())
             .finish_non_exhaustive()
     }
-}
-
-fn granule(page: LinearPage) -> usize {
-    page.get() as usize >> GRANULE_SHIFT
 }

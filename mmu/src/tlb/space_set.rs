@@ -1,12 +1,14 @@
 //! [`SpaceSet`]: a set of address spaces.
 
-use super::spaces::{MAX_SPACES, SpaceId};
+use super::spaces::{SpaceId, most_spaces};
+use crate::addr::LinearWidth;
 
 /// A set of address spaces, as a bit for each by [`SpaceId::index`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct SpaceSet(u128);
 
-const _: () = assert!(MAX_SPACES <= u128::BITS as usize);
+const _: () = assert!(most_spaces(LinearWidth::Bits32) <= u128::BITS as usize);
+const _: () = assert!(most_spaces(LinearWidth::Bits48) <= u128::BITS as usize);
 
 impl SpaceSet {
     /// The set of the space with this index alone.

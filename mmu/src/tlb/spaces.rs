@@ -1,19 +1,34 @@
 //! [`Spaces`]: the guest's most recent address spaces, each of which has a set of tables.
 
+use super::view::set_bytes;
+use crate::addr::LinearWidth;
 use crate::paging::Pdptes;
 
 /// Most spaces kept; beyond that, the least recently used one makes room. A space that is lost loses its window too, which has to
 /// be made again page by page; so there are more than busy processes, as a rule. Ended processes leave spaces that others take
 /// over, and so few are in use at a time.
-pub(super) const MAX_SPACES: usize = 128;
+pub(super) const fn most_spaces(width: LinearWidth) -> usize {
+    match width {
+        LinearWidth::Bits32 => 128,
+        LinearWidth::Bits48 => 64,
+    }
+}
+
+/// Host addresses that the tables of all spaces of a processor may take: half of what a host process has on x86-64.
+const HOST_ADDRESSES: usize = 1 << 46;
+
+const fn fit(width: LinearWidth) -> bool {
+    most_spaces(width) * set_bytes(width) <= HOST_ADDRESSES
+}
+const _: () = assert!(fit(LinearWidth::Bits32) && fit(LinearWidth::Bits48));
 
 /// The key of an address space. Two spaces with the same key translate alike while CR0, CR4 and EFER stay the same.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum SpaceKey {
     /// Paging is off.
     Unpaged,
-    /// 32-bit paging: address of the page directory.
-    Directory(u32),
+    /// 32-bit or 4-level paging: address of the top structure.
+    Top(u64),
     /// PAE paging: the pointer registers.
     Pointers(Pdptes),
 }
@@ -60,14 +75,16 @@ struct Space {
 /// The address spaces, one of which is current.
 pub(super) struct Spaces {
     spaces: Vec<Space>,
+    /// Most spaces that are kept.
+    most: usize,
     current: u8,
     /// Counts entries into spaces and generations.
     clock: u64,
 }
 
 impl Spaces {
-    /// Creates one space, which is current.
-    pub(super) fn new(key: SpaceKey) -> Self {
+    /// Creates one space, which is current, of a processor with such addresses.
+    pub(super) fn new(width: LinearWidth, key: SpaceKey) -> Self {
         let first = Space {
             key,
             generation: 0,
@@ -75,6 +92,7 @@ impl Spaces {
         };
         Self {
             spaces: vec![first],
+            most: most_spaces(width),
             current: 0,
             clock: 0,
         }
@@ -106,7 +124,7 @@ impl Spaces {
 
     /// Whether no more may be added.
     pub(super) fn is_full(&self) -> bool {
-        self.spaces.len() >= MAX_SPACES
+        self.spaces.len() >= self.most
     }
 
     /// Adds a space.

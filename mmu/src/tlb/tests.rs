@@ -1,19 +1,26 @@
 //! Tests of the TLB's limits, and of the reverse map.
 
+use super::spaces::most_spaces;
 use super::*;
 use crate::shadow::MANY_MAPPINGS;
 
 const FLUSHES: [fn(&mut Tlb); 2] = [|tlb| tlb.flush_all(|_| ()), Tlb::flush_non_global];
 
+const PAGES: u64 = LinearWidth::Bits32.slots() as u64;
+
 fn tlb() -> Tlb {
-    Tlb::new(Memory::new(1 << 20).unwrap(), SpaceKey::Unpaged).unwrap()
+    tlb_of(LinearWidth::Bits32)
 }
 
-/// Fills one slot in every host page of every table: the most memory that a space can make them take.
+fn tlb_of(width: LinearWidth) -> Tlb {
+    Tlb::new(Memory::new(1 << 20).unwrap(), width, SpaceKey::Unpaged).unwrap()
+}
+
+/// Fills one slot in every host page of every table of 32-bit addresses: the most memory that a space can make them take.
 fn fill_everywhere(tlb: &mut Tlb) {
-    for number in (0..LinearPage::COUNT as u32).step_by(512) {
+    for number in (0..PAGES).step_by(512) {
         let fill = TlbEntry {
-            page: LinearPage::truncated(number),
+            page: LinearPage::new(number),
             frame: Frame::new(0),
             page_size: PageSize::KIB_4,
             global: true,
@@ -29,13 +36,13 @@ fn fill_everywhere(tlb: &mut Tlb) {
 
 #[test]
 fn a_flush_bounds_the_memory_of_the_tables() {
-    let table_bytes = LinearPage::COUNT * size_of::<u64>();
+    let table_bytes = PAGES as usize * size_of::<u64>();
     for flush in FLUSHES {
         let mut tlb = tlb();
         fill_everywhere(&mut tlb);
         assert_eq!(tlb.tables.resident(), View::ALL.len() * table_bytes);
         for directory in 0..4 {
-            tlb.enter(SpaceKey::Directory(directory));
+            tlb.enter(SpaceKey::Top(directory));
             fill_everywhere(&mut tlb);
         }
         assert!(tlb.tables.resident() > 4 * RESIDENT_LIMIT);
@@ -50,20 +57,20 @@ fn spaces_without_slots_give_their_memory_back_first() {
     let slot = |tlb: &Tlb| tlb.slot(View::of(Access::Read, Privilege::User), fill(0).page);
     fn fill(number: u64) -> TlbEntry {
         TlbEntry {
-            page: LinearPage::truncated(5),
+            page: LinearPage::new(5),
             frame: Frame::new(number),
             page_size: PageSize::KIB_4,
             global: false,
         }
     }
-    tlb.enter(SpaceKey::Directory(1));
+    tlb.enter(SpaceKey::Top(1));
     tlb.fill(fill(1), Access::Read, Privilege::User);
     let filled = slot(&tlb);
     for directory in [2, 3] {
-        tlb.enter(SpaceKey::Directory(directory));
+        tlb.enter(SpaceKey::Top(directory));
         fill_everywhere(&mut tlb);
         let ended = tlb.spaces.current().space;
-        tlb.enter(SpaceKey::Directory(4));
+        tlb.enter(SpaceKey::Top(4));
         tlb.empty_space(ended);
     }
     tlb.flush_shared();
@@ -71,7 +78,7 @@ fn spaces_without_slots_give_their_memory_back_first() {
     assert!(tlb.tables.resident() > RESIDENT_LIMIT);
     tlb.flush_non_global();
     assert!(tlb.tables.resident() <= RESIDENT_LIMIT);
-    tlb.enter(SpaceKey::Directory(1));
+    tlb.enter(SpaceKey::Top(1));
     assert_eq!(slot(&tlb), filled);
 }
 
@@ -83,9 +90,9 @@ fn memory_given_back_is_empty_slots() {
         tlb.tables.release(id);
     }
     assert_eq!(tlb.tables.resident(), 0);
-    for number in 0..LinearPage::COUNT as u32 {
+    for number in 0..PAGES {
         for view in View::ALL {
-            assert_eq!(tlb.slot(view, LinearPage::truncated(number)), 0);
+            assert_eq!(tlb.slot(view, LinearPage::new(number)), 0);
         }
     }
 }
@@ -94,30 +101,30 @@ fn memory_given_back_is_empty_slots() {
 fn more_spaces_than_are_kept_displace_the_oldest() {
     let mut tlb = tlb();
     let fill = |number| TlbEntry {
-        page: LinearPage::truncated(5),
+        page: LinearPage::new(5),
         frame: Frame::new(number),
         page_size: PageSize::KIB_4,
         global: false,
     };
     let found = |tlb: &Tlb| tlb.frame(View::of(Access::Read, Privilege::User), fill(0).page);
     for number in 0..200 {
-        tlb.enter(SpaceKey::Directory(number));
+        tlb.enter(SpaceKey::Top(number));
         assert_eq!(found(&tlb), None);
-        tlb.fill(fill(number.into()), Access::Read, Privilege::User);
-        tlb.enter(SpaceKey::Directory(0));
+        tlb.fill(fill(number), Access::Read, Privilege::User);
+        tlb.enter(SpaceKey::Top(0));
         assert_eq!(
             found(&tlb),
             Some(Frame::new(0)),
             "space 0 is never the oldest"
         );
     }
-    let kept = |number: &u32| tlb.spaces.find(SpaceKey::Directory(*number)).is_some();
-    let kept: Vec<u32> = (0..200).filter(kept).collect();
+    let kept = |number: &u64| tlb.spaces.find(SpaceKey::Top(*number)).is_some();
+    let kept: Vec<u64> = (0..200).filter(kept).collect();
     assert_eq!(kept[0], 0);
-    assert_eq!(kept[1..], (73..200).collect::<Vec<u32>>());
+    assert_eq!(kept[1..], (73..200).collect::<Vec<u64>>());
     for number in kept {
-        tlb.enter(SpaceKey::Directory(number));
-        assert_eq!(found(&tlb), Some(Frame::new(number.into())));
+        tlb.enter(SpaceKey::Top(number));
+        assert_eq!(found(&tlb), Some(Frame::new(number)));
     }
 }
 
@@ -125,9 +132,9 @@ fn more_spaces_than_are_kept_displace_the_oldest() {
 fn a_frame_with_many_writers_has_no_write_slot_once_they_are_dropped() {
     let frame = Frame::new(7);
     let mut tlb = tlb();
-    let pages = [1, 2, 3, 0xc_0001, 4, 0xf_ffff, 5].map(LinearPage::truncated);
+    let pages = [1, 2, 3, 0xc_0001, 4, 0xf_ffff, 5].map(LinearPage::new);
     for directory in 0..3 {
-        tlb.enter(SpaceKey::Directory(directory));
+        tlb.enter(SpaceKey::Top(directory));
         for page in pages {
             let fill = TlbEntry {
                 page,
@@ -142,7 +149,7 @@ fn a_frame_with_many_writers_has_no_write_slot_once_they_are_dropped() {
     let write_slots = |tlb: &mut Tlb| {
         let mut filled = 0;
         for directory in 0..3 {
-            tlb.enter(SpaceKey::Directory(directory));
+            tlb.enter(SpaceKey::Top(directory));
             for page in pages {
                 let slot = |view: &View| tlb.slot(*view, page) != 0;
                 filled += ViewSet::WRITE.iter().filter(slot).count();
@@ -160,10 +167,10 @@ fn windows_leave_the_host_mappings() {
     let _many = MANY_MAPPINGS.lock();
     let mut tlb = tlb();
     for directory in 0..6 {
-        tlb.enter(SpaceKey::Directory(directory));
+        tlb.enter(SpaceKey::Top(directory));
         for number in 0..16 << 10 {
             let fill = TlbEntry {
-                page: LinearPage::truncated(2 * number),
+                page: LinearPage::new(2 * number),
                 frame: Frame::new(0),
                 page_size: PageSize::KIB_4,
                 global: false,
@@ -176,11 +183,11 @@ fn windows_leave_the_host_mappings() {
 }
 
 /// Opens a window on the space of `directory`, with slots for `pages`, and looks at it page by page.
-fn open_window(tlb: &mut Tlb, directory: u32, pages: impl Iterator<Item = (u32, u64)>) {
-    tlb.enter(SpaceKey::Directory(directory));
+fn open_window(tlb: &mut Tlb, directory: u64, pages: impl Iterator<Item = (u64, u64)>) {
+    tlb.enter(SpaceKey::Top(directory));
     for (page, frame) in pages {
         let fill = TlbEntry {
-            page: LinearPage::truncated(page),
+            page: LinearPage::new(page),
             frame: Frame::new(frame),
             page_size: PageSize::KIB_4,
             global: false,
@@ -191,10 +198,10 @@ fn open_window(tlb: &mut Tlb, directory: u32, pages: impl Iterator<Item = (u32, 
 }
 
 /// Whether the window of a space shows page 0, for which there is a slot.
-fn shows(tlb: &mut Tlb, directory: u32) -> bool {
-    tlb.enter(SpaceKey::Directory(directory));
+fn shows(tlb: &mut Tlb, directory: u64) -> bool {
+    tlb.enter(SpaceKey::Top(directory));
     let before = tlb.remaps();
-    assert!(tlb.map_in_window(LinearPage::truncated(0), Access::Read));
+    assert!(tlb.map_in_window(LinearPage::new(0), Access::Read));
     tlb.remaps() == before
 }
 
@@ -203,7 +210,7 @@ fn windows_used_longest_ago_make_room_for_mappings() {
     let _many = MANY_MAPPINGS.lock();
     let mut tlb = tlb();
     // A third of the mappings of all windows each, half of them inaccessible.
-    let isolated = |pages: u32| (0..pages).map(|number| (2 * number, 0));
+    let isolated = |pages: u64| (0..pages).map(|number| (2 * number, 0));
     for directory in 0..3 {
         open_window(&mut tlb, directory, isolated(8 << 10));
     }
@@ -223,4 +230,185 @@ fn pages_in_successive_frames_count_as_one_mapping() {
         open_window(&mut tlb, directory, (0..64 << 10).zip(frames));
     }
     assert!(shows(&mut tlb, 0) && shows(&mut tlb, 1));
+}
+
+/// An entry for the page of a 48-bit address.
+fn entry(addr: u64, frame: u64, global: bool) -> TlbEntry {
+    TlbEntry {
+        page: LinearAddr::new(addr).page(),
+        frame: Frame::new(frame),
+        page_size: PageSize::KIB_4,
+        global,
+    }
+}
+
+const READ: View = View::of(Access::Read, Privilege::User);
+
+#[test]
+fn pages_and_addresses_with_a_common_slot_are_told_apart() {
+    let mut tlb = tlb_of(LinearWidth::Bits48);
+    for (addr, others) in [
+        (
+            0x5555_5555_4000,
+            [0x5455_5555_4000, 0x1_5555_5555_4000, 0xffff_5555_5555_4000],
+        ),
+        (
+            0xffff_8880_0000_0000,
+            [
+                0x8880_0000_0000,
+                0xffff_8980_0000_0000,
+                0x7fff_8880_0000_0000,
+            ],
+        ),
+    ] {
+        let others = others.map(|addr| LinearAddr::new(addr).page());
+        let page = LinearAddr::new(addr).page();
+        for access in [Access::Read, Access::Write, Access::Fetch] {
+            tlb.fill(entry(addr, 7, false), access, Privilege::User);
+            let view = View::of(access, Privilege::User);
+            assert_eq!(tlb.frame(view, page), Some(Frame::new(7)));
+            for other in others {
+                assert_eq!(tlb.index(other), tlb.index(page), "{other:?}");
+                assert_eq!(tlb.slot(view, other), 0, "{other:?}");
+                assert_eq!(tlb.frame(view, other), None, "{other:?}");
+            }
+        }
+        assert!(tlb.set_code(page, Privilege::User, 5));
+        let code = View::code(Privilege::User);
+        assert_eq!(tlb.slot(code, page), 5);
+        for other in others {
+            assert_eq!(tlb.slot(code, other), 0);
+            assert!(!tlb.set_code(other, Privilege::User, 6));
+            let addr = other.base();
+            assert_eq!(tlb.load::<u8>(addr, Privilege::User), None);
+            assert!(!tlb.store(addr, Privilege::User, 1u8));
+        }
+        assert!(tlb.store(page.base(), Privilege::User, 9u8));
+        assert_eq!(tlb.load::<u8>(page.base(), Privilege::User), Some(9));
+    }
+}
+
+#[test]
+fn a_page_that_takes_the_slot_of_another_drops_it_as_a_flush_does() {
+    let mut tlb = tlb_of(LinearWidth::Bits48);
+    let (first, second) = (0x5555_5555_4000, 0x5455_5555_4000);
+    let [page, other] = [first, second].map(|addr| LinearAddr::new(addr).page());
+    let who = Privilege::User;
+    tlb.fill(entry(first, 7, false), Access::Fetch, who);
+    assert!(tlb.set_code(page, who, 5));
+    let (epoch, drops) = (tlb.fetch_epoch(who), tlb.drops());
+    tlb.fill(entry(second, 8, false), Access::Fetch, who);
+    assert!(tlb.fetch_epoch(who) > epoch && tlb.drops() > drops);
+    assert_eq!(tlb.slot(View::of(Access::Fetch, who), page), 0);
+    assert_eq!(tlb.slot(View::code(who), page), 0);
+    assert_eq!(tlb.slot(View::code(who), other), 0);
+    assert_eq!(
+        tlb.frame(View::of(Access::Fetch, who), other),
+        Some(Frame::new(8))
+    );
+}
+
+#[test]
+fn stores_to_a_frame_are_withdrawn_from_pages_that_took_slots_of_others() {
+    let mut tlb = tlb_of(LinearWidth::Bits48);
+    let write = View::of(Access::Write, Privilege::User);
+    let page = |addr| LinearAddr::new(addr).page();
+    for (addr, frame) in [
+        (0x5555_5555_4000, 7),
+        (0x5455_5555_4000, 8),
+        (0x7fff_ffff_f000, 7),
+    ] {
+        tlb.fill(entry(addr, frame, false), Access::Write, Privilege::User);
+    }
+    let mut opened = vec![];
+    tlb.drop_write_slots(Frame::new(7));
+    assert_eq!(tlb.slot(write, page(0x7fff_ffff_f000)), 0);
+    assert_eq!(
+        tlb.frame(write, page(0x5455_5555_4000)),
+        Some(Frame::new(8)),
+        "the slot is another page's by now"
+    );
+    tlb.drop_all_write_slots(|frame| opened.push(frame));
+    assert_eq!(opened, [Frame::new(8)]);
+    assert_eq!(tlb.slot(write, page(0x5455_5555_4000)), 0);
+}
+
+#[test]
+fn kernel_slots_of_48_bits_are_shared_and_flushed_unless_global() {
+    let mut tlb = tlb_of(LinearWidth::Bits48);
+    let [program, local, global] = [
+        0x7fff_0000_0000,
+        0xffff_c900_0000_0000,
+        0xffff_ffff_8100_0000,
+    ];
+    let cached = |tlb: &Tlb| {
+        [program, local, global].map(|addr| tlb.slot(READ, LinearAddr::new(addr).page()) != 0)
+    };
+    for addr in [program, local, global] {
+        tlb.fill(
+            entry(addr, 3, addr == global),
+            Access::Read,
+            Privilege::User,
+        );
+        assert_eq!(tlb.is_shared(LinearAddr::new(addr).page()), addr >> 47 != 0);
+    }
+    tlb.enter(SpaceKey::Top(1 << 12));
+    assert_eq!(cached(&tlb), [false, true, true]);
+    tlb.flush_non_global();
+    assert_eq!(cached(&tlb), [false, false, true]);
+    tlb.enter(SpaceKey::Unpaged);
+    assert_eq!(cached(&tlb), [true, false, true]);
+    tlb.drop_page(LinearAddr::new(global));
+    tlb.flush_all(|_| ());
+    assert_eq!(cached(&tlb), [false; 3]);
+}
+
+#[test]
+fn a_gibibyte_page_entered_in_pieces_is_dropped_by_any_of_its_addresses() {
+    let mut tlb = tlb_of(LinearWidth::Bits48);
+    let start = 0xffff_8880_4000_0000u64;
+    for page in [0, 1, 0x3_ffff, 0x4_0000] {
+        let small = entry(start + (page << PAGE_SHIFT), page % 256, true);
+        let page_size = if page < 0x4_0000 {
+            PageSize::GIB_1
+        } else {
+            PageSize::KIB_4
+        };
+        tlb.fill(
+            TlbEntry { page_size, ..small },
+            Access::Read,
+            Privilege::User,
+        );
+    }
+    tlb.drop_page(LinearAddr::new(start + 0x1234_5678));
+    let cached = [0, 1, 0x3_ffff].map(|page: u64| LinearAddr::new(start + (page << PAGE_SHIFT)));
+    assert!(cached.iter().all(|addr| tlb.slot(READ, addr.page()) == 0));
+}
+
+#[test]
+fn tables_of_48_bits_take_little_memory_and_give_it_back() {
+    let mut tlb = tlb_of(LinearWidth::Bits48);
+    for number in 0..3 * most_spaces(LinearWidth::Bits48) as u64 {
+        tlb.enter(SpaceKey::Top(number << PAGE_SHIFT));
+        for index in 0..64 {
+            let addr =
+                (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ index << 38) & 0xffff_ffff_f000;
+            let addr = ((addr << 16) as i64 >> 16) as u64;
+            for privilege in [Privilege::Supervisor, Privilege::User] {
+                tlb.fill(entry(addr, 5, false), Access::Write, privilege);
+            }
+        }
+    }
+    assert!(tlb.tables.resident() <= 64 * 2 * 64 * 4096 * 2);
+    tlb.flush_non_global();
+    assert!(tlb.tables.resident() <= RESIDENT_LIMIT);
+    assert!(tlb.displaced() > 0);
+}
+
+#[test]
+fn there_is_no_window_on_48_bits() {
+    let mut tlb = tlb_of(LinearWidth::Bits48);
+    let error = tlb.open_window().unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+    assert!(tlb.window().is_none());
 }

@@ -46,7 +46,7 @@ pub(crate) type FrameBytes = [u8; PAGE_SIZE];
 struct StructureUse {
     generation: Generation,
     /// First linear page that the structure maps.
-    base: u32,
+    base: u64,
     /// log2 of the linear pages that an entry maps.
     shift: u32,
     /// log2 of the bytes of an entry.
@@ -63,7 +63,7 @@ impl StructureUse {
             ..
         } = *step;
         let index = entry.offset() >> entry_shift;
-        let first = (page.get() >> shift).wrapping_sub(index);
+        let first = (page.get() >> shift).wrapping_sub(index.into());
         Self {
             generation,
             base: first << shift,
@@ -78,16 +78,18 @@ impl StructureUse {
     }
 
     /// The linear pages that the entries at `bytes` of the frame map.
-    fn pages(&self, bytes: &Range<u32>) -> Range<u32> {
-        let first = bytes.start >> self.entry_shift;
-        let end = ((bytes.end - 1) >> self.entry_shift) + 1;
+    fn pages(&self, bytes: &Range<u32>) -> Range<u64> {
+        let first = u64::from(bytes.start >> self.entry_shift);
+        let end = u64::from((bytes.end - 1) >> self.entry_shift) + 1;
         self.base + (first << self.shift)..self.base + (end << self.shift)
     }
 
     /// Empties the own slots of `views` that come from the entries at `bytes` of the frame.
     fn drop_slots(&self, views: ViewSet, bytes: &Range<u32>, tables: &mut Tables) {
         let part = PartId::Own(self.generation.space);
-        tables.part(part).clear(views, self.pages(bytes));
+        for range in tables.ranges(&self.pages(bytes)) {
+            tables.part(part).clear(views, range);
+        }
     }
 }
 

@@ -2,26 +2,49 @@
 
 use std::iter;
 
-use crate::addr::{LinearPage, PAGE_SIZE};
+use crate::addr::{LinearWidth, PAGE_SIZE};
 use crate::paging::{Access, Privilege};
 
 /// Number of views.
 const COUNT: usize = 8;
+
+/// The tables that the offsets of misaligned operands of up to 16 bytes tell apart; all but the first are empty.
+const MISALIGNED: usize = 16;
+/// The bytes by which tables lie further apart than is needed.
+const APART: usize = 0x25 * PAGE_SIZE;
+
+/// Bytes of the slots of one view.
+pub(super) const fn table_bytes(width: LinearWidth) -> usize {
+    width.slots() as usize * size_of::<u64>()
+}
+
+/// Address space of one set of tables, in bytes.
+pub(crate) const fn set_bytes(width: LinearWidth) -> usize {
+    match width {
+        LinearWidth::Bits32 => COUNT * View::STRIDE,
+        LinearWidth::Bits48 => COUNT / 2 * (View::DATA_STRIDE_48 + View::CODE_STRIDE_48),
+    }
+}
 
 /// A table of slots: for one kind of access at one privilege, or for code made from fetched pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct View(u8);
 
 impl View {
-    /// Bytes from the table of one view to that of the next. This is 16 times what the linear pages need: code that probes
-    /// the table inline can use the low address bits of a misaligned operand of up to 16 bytes as upper bits of its index, and
-    /// finds an empty slot. It is some pages more, because processors predict the way of a cache set from a hash of address
-    /// bits 12 to 27, and the slots of one page in different views would displace each other if these bits were the same
+    /// Bytes from the table of one view to that of the next, for 32-bit linear addresses. This is 16 times what the linear pages
+    /// need: code that probes the table inline can use the low address bits of a misaligned operand of up to 16 bytes as upper bits
+    /// of its index, and finds an empty slot. It is some pages more, because processors predict the way of a cache set from a hash
+    /// of address bits 12 to 27, and the slots of one page in different views would displace each other if these bits were the same
     /// (Lipp et al., "Take A Way: Exploring the Security Implications of AMD's Cache Way Predictors", 2020).
-    pub const STRIDE: usize = 16 * LinearPage::COUNT * size_of::<u64>() + 0x25 * PAGE_SIZE;
+    pub const STRIDE: usize = MISALIGNED * table_bytes(LinearWidth::Bits32) + APART;
 
-    /// All views, in the order of their tables: the tables of one privilege lie at even distances, first read, then write,
-    /// fetch and code.
+    /// Bytes from the table of a view for data to the next table of the same privilege, for 48-bit linear addresses.
+    const DATA_STRIDE_48: usize = MISALIGNED * table_bytes(LinearWidth::Bits48) + APART;
+    /// Bytes from the table of a view for fetches or code, which is only ever probed by page, to the next table of the same
+    /// privilege, for 48-bit linear addresses.
+    const CODE_STRIDE_48: usize = table_bytes(LinearWidth::Bits48) + APART;
+
+    /// All views. The tables of one privilege lie in the order read, write, fetch, code, at the same distances for both.
     pub const ALL: [Self; COUNT] = {
         let mut all = [Self(0); COUNT];
         let mut index = 0;
@@ -60,6 +83,25 @@ impl View {
     #[inline(always)]
     pub(super) const fn index(self) -> usize {
         self.0 as usize
+    }
+
+    /// The offset of the view's table in a set, in bytes.
+    #[inline(always)]
+    pub(super) const fn offset(self, width: LinearWidth) -> usize {
+        match width {
+            LinearWidth::Bits32 => self.index() * Self::STRIDE,
+            LinearWidth::Bits48 => {
+                let (kind, privilege) = (self.index() / 2, self.index() % 2);
+                let (data, code) = if kind < 2 { (kind, 0) } else { (2, kind - 2) };
+                privilege * set_bytes(width) / 2
+                    + data * Self::DATA_STRIDE_48
+                    + code * Self::CODE_STRIDE_48
+            }
+        }
+    }
+
+    pub(super) const fn is_code(self) -> bool {
+        self.0 >= Self::code(Privilege::Supervisor).0
     }
 
     pub(super) fn is_fetch(self) -> bool {
@@ -142,9 +184,10 @@ impl ViewSet {
     }
 }
 
-/// A slot of the current space.
+/// A slot of a table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct SlotId {
     pub(super) view: View,
-    pub(super) page: LinearPage,
+    /// The place in the table: [`LinearWidth::index`].
+    pub(super) index: u32,
 }

@@ -258,7 +258,7 @@ fn pae_entries_with_and_without_execute_disable() {
         mmu.load_pdptes(pointers as u32).unwrap();
         mmu.set_paging(Paging {
             mode: PagingMode::Pae,
-            cr3: pointers as u32,
+            cr3: pointers,
             nxe,
             ..Paging::default()
         });

@@ -44,7 +44,7 @@ pub fn two_level() -> Mmu {
         wp: true,
         pge: true,
         nxe: false,
-        cr3: DIRECTORY as u32,
+        cr3: DIRECTORY,
     });
     mmu
 }

@@ -3,7 +3,9 @@
 mod access;
 mod ahead;
 mod code;
+mod four_level;
 mod guest;
+mod high;
 mod memory;
 mod model;
 mod oracle;

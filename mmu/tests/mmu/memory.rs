@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::FileExt;
 
-use mmu::{GuestPhys, MAX_RAM, MIN_RAM, Memory, MemoryError, NotRam, RegionKind};
+use mmu::{GuestPhys, MAX_LOW_RAM, MAX_RAM, MIN_RAM, Memory, MemoryError, NotRam, RegionKind};
 use vm_memory::{Bytes, GuestAddress};
 
 use crate::guest::phys;
@@ -24,12 +24,16 @@ fn sizes_out_of_range_are_refused_with_value_and_limits() {
         assert!(matches!(error, MemoryError::Size { bytes: named } if named == bytes));
         let text = error.to_string();
         assert!(
-            text.contains(&bytes.to_string()) && text.contains("1 MiB") && text.contains("3.5 GiB"),
+            text.contains(&bytes.to_string()) && text.contains("1 MiB") && text.contains("32 GiB"),
             "{text}"
         );
     }
-    for bytes in [MIN_RAM, MIN_RAM + 4096, MAX_RAM] {
+    for bytes in [MIN_RAM, MIN_RAM + 4096, MAX_LOW_RAM] {
         assert_eq!(Memory::new(bytes).unwrap().size(), bytes);
+    }
+    let hole = (1 << 32) - MAX_LOW_RAM;
+    for bytes in [MAX_LOW_RAM + 4096, MAX_RAM] {
+        assert_eq!(Memory::new(bytes).unwrap().size(), bytes + hole);
     }
 }
 

@@ -1,8 +1,10 @@
 //! A naive model of the guest, made of flat bytes and the oracle without a TLB, and a machine kept in step with it.
 
+use std::sync::Arc;
+
 use mmu::{
-    Access, Attribute, Frame, GuestPhys, LinearAddr, MemFault, Memory, Mmu, Paging, PagingMode,
-    Privilege,
+    Access, Attribute, Frame, GuestPhys, LinearAddr, LinearWidth, MemFault, Memory, Mmu, Paging,
+    PagingMode, PagingModel, Privilege,
 };
 use proptest::prelude::*;
 
@@ -41,8 +43,8 @@ impl Model {
         }
     }
 
-    /// Guest-physical address of each byte of an access, or the fault: address and error code. Sets A and D.
-    fn translate(&mut self, step: &AccessStep) -> Result<Vec<u64>, (u32, u32)> {
+    /// Guest-physical address of each byte of an access, or the fault. Sets A and D.
+    fn translate(&mut self, step: &AccessStep) -> Result<Vec<u64>, Fault> {
         let request = |linear| Request {
             linear,
             write: step.access == Access::Write,
@@ -51,8 +53,12 @@ impl Model {
         };
         let mut found = vec![];
         let mut addrs = vec![];
-        for i in 0..step.len() {
-            let linear = step.linear.wrapping_add(i);
+        let bytes = (0..u64::from(step.len())).map(|i| self.regs.add(step.linear, i));
+        let bytes: Vec<u64> = bytes.collect();
+        if !bytes.iter().all(|linear| self.regs.is_canonical(*linear)) {
+            return Err(NON_CANONICAL);
+        }
+        for linear in bytes {
             let load = |addr, len| self.load(addr, len);
             let success =
                 predict(&self.regs, load, request(linear)).map_err(|code| (linear, code))?;
@@ -60,9 +66,9 @@ impl Model {
             found.push(success);
         }
         for (addr, value) in found.into_iter().flat_map(|success| success.entries) {
-            let width = if self.regs.pae { 8 } else { 4 };
-            let bits = value & 0x60 | self.load(addr, width);
-            (0..u64::from(width)).for_each(|i| self.store(addr + i, (bits >> (8 * i)) as u8));
+            let width = self.regs.width() as u64;
+            let bits = value & 0x60 | self.load(addr, width as u32);
+            (0..width).for_each(|i| self.store(addr + i, (bits >> (8 * i)) as u8));
         }
         Ok(addrs)
     }
@@ -70,7 +76,7 @@ impl Model {
 
 #[derive(Clone, Debug)]
 pub struct AccessStep {
-    pub linear: u32,
+    pub linear: u64,
     pub access: Access,
     pub privilege: Privilege,
     /// log2 of the length in bytes, 0..=4.
@@ -88,8 +94,14 @@ impl AccessStep {
     }
 }
 
+/// A page fault: address and error code.
+type Fault = (u64, u32);
+
+/// Stands for the fault of an address that is not canonical.
+const NON_CANONICAL: Fault = (0, u32::MAX);
+
 /// The outcome of an access for the guest: bytes read, or the fault; `None` if it goes to the bus.
-type Outcome = Result<Option<u128>, (u32, u32)>;
+type Outcome = Result<Option<u128>, Fault>;
 
 fn on_model(model: &mut Model, step: &AccessStep) -> Outcome {
     let addrs = model.translate(step)?;
@@ -113,7 +125,7 @@ fn on_model(model: &mut Model, step: &AccessStep) -> Outcome {
 }
 
 fn on_mmu(mmu: &mut Mmu, step: &AccessStep) -> Outcome {
-    let (addr, who, value) = (LinearAddr::from(step.linear), step.privilege, step.value);
+    let (addr, who, value) = (LinearAddr::new(step.linear), step.privilege, step.value);
     let result = match (step.access, step.size) {
         (Access::Fetch, _) => mmu.fetch_page(addr, who).map(|frame| frame.get().into()),
         (Access::Read, 0) => mmu.read::<u8>(addr, who).map(u128::from),
@@ -130,9 +142,48 @@ fn on_mmu(mmu: &mut Mmu, step: &AccessStep) -> Outcome {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(MemFault::Device) => Ok(None),
-        Err(MemFault::Page(fault)) => {
-            Err((u32::try_from(fault.addr.get()).unwrap(), fault.code.bits()))
-        }
+        Err(MemFault::NonCanonical) => Err(NON_CANONICAL),
+        Err(MemFault::Page(fault)) => Err((fault.addr.get(), fault.code.bits())),
+    }
+}
+
+/// The MMU of the processor that has such registers.
+pub fn mmu(memory: Arc<Memory>, regs: &Registers) -> Mmu {
+    let linear_width = match regs.linear_48 {
+        true => LinearWidth::Bits48,
+        false => LinearWidth::Bits32,
+    };
+    let model = PagingModel {
+        max_phys_addr: regs.max_phys,
+        linear_width,
+        gib_pages: regs.gib_pages,
+    };
+    Mmu::with_model(memory, model).unwrap()
+}
+
+/// The paging registers.
+pub fn paging(regs: &Registers) -> Paging {
+    let mode = match (regs.pg, regs.pae, regs.lma) {
+        (false, ..) => PagingMode::Off,
+        (true, false, _) => PagingMode::TwoLevel,
+        (true, true, false) => PagingMode::Pae,
+        (true, true, true) => PagingMode::FourLevel,
+    };
+    let Registers {
+        pse,
+        wp,
+        pge,
+        nxe,
+        cr3,
+        ..
+    } = *regs;
+    Paging {
+        mode,
+        pse,
+        wp,
+        pge,
+        nxe,
+        cr3,
     }
 }
 
@@ -144,7 +195,7 @@ pub struct Pair {
 
 impl Pair {
     pub fn new(regs: Registers) -> Self {
-        let mmu = Mmu::new(Memory::new(RAM as u64).unwrap()).unwrap();
+        let mmu = mmu(Memory::new(RAM as u64).unwrap(), &regs);
         Self {
             mmu,
             model: Model {
@@ -165,30 +216,10 @@ impl Pair {
 
     /// Loads the control registers. Pointer registers with reserved bits are refused, so absent ones stay.
     pub fn enable_paging(&mut self) {
-        let regs = &mut self.model.regs;
-        let mode = match (regs.pg, regs.pae) {
-            (false, _) => PagingMode::Off,
-            (true, false) => PagingMode::TwoLevel,
-            (true, true) => PagingMode::Pae,
-        };
-        let Registers {
-            pse,
-            wp,
-            pge,
-            nxe,
-            cr3,
-            ..
-        } = *regs;
-        self.mmu.set_paging(Paging {
-            mode,
-            pse,
-            wp,
-            pge,
-            nxe,
-            cr3,
-        });
-        if self.mmu.load_pdptes(cr3).is_ok() {
-            let table = u64::from(cr3 & !0x1f);
+        let regs = &self.model.regs;
+        self.mmu.set_paging(paging(regs));
+        if !regs.lma && self.mmu.load_pdptes(regs.cr3 as u32).is_ok() {
+            let table = regs.cr3 & !0x1f;
             let pdpte = std::array::from_fn(|i| self.model.load(table + 8 * i as u64, 8));
             self.model.regs.pdpte = pdpte;
         }

@@ -11,7 +11,7 @@ const POINTERS: u32 = 0x1020;
 fn pae(cr3: u32) -> Paging {
     Paging {
         mode: PagingMode::Pae,
-        cr3,
+        cr3: cr3.into(),
         ..Paging::default()
     }
 }

@@ -167,7 +167,7 @@ fn write_protect_counts_at_once() {
 fn a_new_cr3_alone_flushes_nothing() {
     let mut mmu = remapped(P);
     mmu.set_paging(Paging {
-        cr3: DIRECTORY as u32 + 0x1000,
+        cr3: DIRECTORY + 0x1000,
         ..*mmu.paging()
     });
     assert_eq!(read32(&mut mmu, PAGE), OLD_VALUE);

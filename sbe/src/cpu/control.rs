@@ -12,6 +12,8 @@ pub enum ControlRegister {
     Cr3 = 3,
     /// CR4: extensions.
     Cr4 = 4,
+    /// CR8: task priority.
+    Cr8 = 8,
 }
 
 impl ControlRegister {
@@ -22,6 +24,7 @@ impl ControlRegister {
             2 => Some(Self::Cr2),
             3 => Some(Self::Cr3),
             4 => Some(Self::Cr4),
+            8 => Some(Self::Cr8),
             _ => None,
         }
     }
@@ -99,32 +102,38 @@ pub const CR4_WRITABLE: u32 = CR4_TSD
     | CR4_OSFXSR
     | CR4_OSXMMEXCPT;
 
-/// IA32_EFER.NXE: execute-disable bit of PAE paging.
-pub const EFER_NXE: u64 = 1 << 11;
+/// CR8 bits that exist: the task priority.
+pub const CR8_WRITABLE: u64 = 0xf;
 
-/// IA32_EFER bits that software can set.
-pub const EFER_WRITABLE: u64 = EFER_NXE;
+/// IA32_EFER.SCE: SYSCALL and SYSRET.
+pub const EFER_SCE: u64 = 1 << 0;
+/// IA32_EFER.LME: paging makes IA-32e mode active.
+pub const EFER_LME: u64 = 1 << 8;
+/// IA32_EFER.LMA: IA-32e mode is active. It follows LME and CR0.PG.
+pub const EFER_LMA: u64 = 1 << 10;
+/// IA32_EFER.NXE: execute-disable bit of PAE and 4-level paging.
+pub const EFER_NXE: u64 = 1 << 11;
 
 /// IA32_MISC_ENABLE: fast string operations (SDM Vol. 4, Table 2-2).
 pub const MISC_ENABLE_FAST_STRINGS: u64 = 1 << 0;
 
 /// DR6 bits that always read as one.
-pub const DR6_FIXED: u32 = 0xffff_0ff0;
+pub const DR6_FIXED: u64 = 0xffff_0ff0;
 /// DR6 bits that software can write.
-pub const DR6_WRITABLE: u32 = 0xe00f;
+pub const DR6_WRITABLE: u64 = 0xe00f;
 /// DR6.BD: a debug register was accessed while DR7.GD was set.
-pub const DR6_BD: u32 = 1 << 13;
+pub const DR6_BD: u64 = 1 << 13;
 /// DR6.BS: single step.
-pub const DR6_BS: u32 = 1 << 14;
+pub const DR6_BS: u64 = 1 << 14;
 /// DR6.BT: task switch with the T bit set.
-pub const DR6_BT: u32 = 1 << 15;
+pub const DR6_BT: u64 = 1 << 15;
 /// DR7 bit that always reads as one.
-pub const DR7_FIXED: u32 = 1 << 10;
+pub const DR7_FIXED: u64 = 1 << 10;
 /// DR7.GD: accesses to debug registers raise #DB.
-pub const DR7_GD: u32 = 1 << 13;
+pub const DR7_GD: u64 = 1 << 13;
 /// DR7 enable bits L0..G3.
-pub const DR7_ENABLES: u32 = 0xff;
+pub const DR7_ENABLES: u64 = 0xff;
 /// DR7 local enable bits L0..L3 and LE, cleared by a task switch.
-pub const DR7_LOCAL: u32 = 0x155;
+pub const DR7_LOCAL: u64 = 0x155;
 /// DR7 bits that exist.
-pub const DR7_WRITABLE: u32 = 0xffff_2bff;
+pub const DR7_WRITABLE: u64 = 0xffff_2bff;

@@ -5,7 +5,9 @@
 //!        FCW FSW FTW 0 FOP FIP      FCS 0   FDP      FDS 0   MXCSR   MXCSR_MASK
 //!   32   ST(0)/MMi, 10 bytes of every 16, eight times, in stack order
 //!   160  XMM0 .. XMM7, 16 bytes each
-//!   288  zero: XMM8 .. XMM15 and what follows them belong to 64-bit processors
+//!   288  XMM8 .. XMM15, 16 bytes each, which 64-bit mode alone names, saves and restores
+//!   416  zero
+//!   464  FIP 63:32, FDP 63:32, which no instruction saves at this place
 //! ```
 //!
 //! [`FxState`] keeps what every processor keeps: reserved bits of FCW and the reserved bytes hold their fixed values, and FSW.ES
@@ -67,8 +69,10 @@ pub const MXCSR_FTZ: u32 = 1 << 15;
 /// Opcode bits that FOP holds.
 pub const FOP_MASK: u16 = 0x07ff;
 
-/// Bytes of the image that are state; the rest is zero.
+/// Bytes of the image that instructions outside of 64-bit mode save and restore.
 pub const USED: usize = 288;
+/// Bytes of the image that instructions of 64-bit mode save and restore.
+pub const USED64: usize = 416;
 /// Bytes of the whole image.
 pub const SIZE: usize = 512;
 
@@ -84,6 +88,8 @@ const FDS: usize = 20;
 pub(crate) const MXCSR: usize = 24;
 const MASK: usize = 28;
 const ST: usize = 32;
+const FIP_HIGH: usize = 464;
+const FDP_HIGH: usize = 468;
 /// Offset of XMM0.
 pub(crate) const XMM: usize = 160;
 /// Distance from one register to the next.
@@ -98,16 +104,37 @@ pub struct Pointers {
     /// Low three bits of the first opcode byte and the ModR/M byte.
     pub fop: u16,
     /// Instruction offset.
-    pub fip: u32,
+    pub fip: u64,
     /// Code selector.
     pub fcs: u16,
     /// Operand offset.
-    pub fdp: u32,
+    pub fdp: u64,
     /// Operand selector.
     pub fds: u16,
 }
 
-/// The 512-byte FXSAVE image of the 32-bit format.
+/// The layout in which FXSAVE and FXRSTOR have the state (SDM Vol. 1, 10.5.1 "FXSAVE Area").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// That of other modes than 64-bit mode: XMM0 to XMM7.
+    Legacy,
+    /// That of 64-bit mode without REX.W: all XMM registers, pointers with selectors.
+    Extended,
+    /// That of 64-bit mode with REX.W: all XMM registers, pointers of 64 bits without selectors.
+    Promoted,
+}
+
+impl Layout {
+    /// Bytes that are saved and restored.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::Legacy => USED,
+            Self::Extended | Self::Promoted => USED64,
+        }
+    }
+}
+
+/// The 512-byte FXSAVE image of the format without REX.W.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[repr(C, align(16))]
 pub struct FxState([u8; SIZE]);
@@ -142,9 +169,21 @@ impl FxState {
         u32::from_le_bytes(self.get(at))
     }
 
-    /// The image, as FXSAVE writes it.
+    /// The image, as FXSAVE without REX.W writes it, with what it keeps besides.
     pub fn as_bytes(&self) -> &[u8; SIZE] {
         &self.0
+    }
+
+    /// The image in `layout`, of which [`Layout::bytes`] are to be saved.
+    pub fn image(&self, layout: Layout) -> [u8; USED64] {
+        let mut image = [0; USED64];
+        image.copy_from_slice(&self.0[..USED64]);
+        if layout == Layout::Promoted {
+            let Pointers { fip, fdp, .. } = self.pointers();
+            image[FIP..FIP + 8].copy_from_slice(&fip.to_le_bytes());
+            image[FDP..FDP + 8].copy_from_slice(&fdp.to_le_bytes());
+        }
+        image
     }
 
     /// The image, for the host's FXSAVE and FXRSTOR.
@@ -152,18 +191,31 @@ impl FxState {
         self.0.as_mut_ptr()
     }
 
-    /// Takes over the first [`USED`] bytes of an image as FXRSTOR does: reserved fields and bits get their fixed values.
-    /// Returns `false`, with nothing changed, if MXCSR has a reserved bit set.
-    pub fn restore(&mut self, image: &[u8; USED]) -> bool {
+    /// Takes over the first bytes of an image in `layout`, as many as are used, as FXRSTOR does: reserved fields and bits get their
+    /// fixed values. Returns `false`, with nothing changed, if MXCSR has a reserved bit set.
+    pub fn restore(&mut self, image: &[u8; USED64], layout: Layout) -> bool {
         let mut mxcsr = [0; 4];
         mxcsr.copy_from_slice(&image[MXCSR..MXCSR + 4]);
         if u32::from_le_bytes(mxcsr) & !MXCSR_MASK != 0 {
             return false;
         }
-        self.0[..USED].copy_from_slice(image);
+        self.0[..layout.bytes()].copy_from_slice(&image[..layout.bytes()]);
         self.reset_mxcsr_mask();
         self.0[FTW + 1] = 0;
-        self.set_pointers(self.pointers());
+        self.set_pointers(match layout {
+            Layout::Promoted => Pointers {
+                fop: self.word(FOP),
+                fip: u64::from_le_bytes(self.get(FIP)),
+                fcs: 0,
+                fdp: u64::from_le_bytes(self.get(FDP)),
+                fds: 0,
+            },
+            Layout::Legacy | Layout::Extended => Pointers {
+                fip: self.dword(FIP).into(),
+                fdp: self.dword(FDP).into(),
+                ..self.pointers()
+            },
+        });
         for slot in self.0[ST..XMM].chunks_exact_mut(STRIDE) {
             slot[ST_BYTES..].fill(0);
         }
@@ -175,7 +227,9 @@ impl FxState {
     #[cfg(test)]
     pub fn from_image(image: &[u8; USED]) -> Option<Self> {
         let mut state = Self::default();
-        state.restore(image).then_some(state)
+        let mut whole = [0; USED64];
+        whole[..USED].copy_from_slice(image);
+        state.restore(&whole, Layout::Legacy).then_some(state)
     }
 
     /// Takes over the registers that the host's FXSAVE wrote, with the guest's last-instruction `pointers`: those in the image are
@@ -246,9 +300,9 @@ impl FxState {
     pub fn pointers(&self) -> Pointers {
         Pointers {
             fop: self.word(FOP),
-            fip: self.dword(FIP),
+            fip: u64::from(self.dword(FIP_HIGH)) << 32 | u64::from(self.dword(FIP)),
             fcs: self.word(FCS),
-            fdp: self.dword(FDP),
+            fdp: u64::from(self.dword(FDP_HIGH)) << 32 | u64::from(self.dword(FDP)),
             fds: self.word(FDS),
         }
     }
@@ -256,9 +310,11 @@ impl FxState {
     /// Sets the last instruction and operand pointers.
     pub fn set_pointers(&mut self, pointers: Pointers) {
         self.put(FOP, (pointers.fop & FOP_MASK).to_le_bytes());
-        self.put(FIP, pointers.fip.to_le_bytes());
+        self.put(FIP, (pointers.fip as u32).to_le_bytes());
+        self.put(FIP_HIGH, ((pointers.fip >> 32) as u32).to_le_bytes());
         self.put(FCS, u32::from(pointers.fcs).to_le_bytes());
-        self.put(FDP, pointers.fdp.to_le_bytes());
+        self.put(FDP, (pointers.fdp as u32).to_le_bytes());
+        self.put(FDP_HIGH, ((pointers.fdp >> 32) as u32).to_le_bytes());
         self.put(FDS, u32::from(pointers.fds).to_le_bytes());
     }
 
@@ -295,19 +351,19 @@ impl FxState {
         u64::from_le_bytes(self.get(ST + STRIDE * usize::from(slot)))
     }
 
-    /// The SSE register `index`, 0..=7.
+    /// The SSE register `index`, 0..=15.
     pub fn xmm(&self, index: u8) -> u128 {
-        u128::from_le_bytes(self.get(XMM + STRIDE * usize::from(index & 7)))
+        u128::from_le_bytes(self.get(XMM + STRIDE * usize::from(index & 15)))
     }
 
-    /// Sets the SSE register `index`, 0..=7.
+    /// Sets the SSE register `index`, 0..=15.
     pub fn set_xmm(&mut self, index: u8, value: u128) {
-        self.put(XMM + STRIDE * usize::from(index & 7), value.to_le_bytes());
+        self.put(XMM + STRIDE * usize::from(index & 15), value.to_le_bytes());
     }
 
     /// Takes over all XMM registers of `other`.
     pub fn copy_xmm(&mut self, other: &Self) {
-        self.0[XMM..USED].copy_from_slice(&other.0[XMM..USED]);
+        self.0[XMM..USED64].copy_from_slice(&other.0[XMM..USED64]);
     }
 
     /// Initializes the x87 unit as FNINIT does: default control word, no exceptions, TOP 0, empty stack, no pointers; registers
@@ -374,10 +430,47 @@ mod tests {
             (0, 0, 0, 0)
         );
         assert_eq!(state.0[USED..], [0; SIZE - USED]);
-        image[MXCSR + 2] = 1;
+        let mut refused = [0xff; USED64];
+        refused[ST] = 0;
         let mut same = state.clone();
-        image[ST] = 0;
-        assert!(!same.restore(&image));
+        assert!(!same.restore(&refused, Layout::Legacy));
         assert_eq!(same, state, "nothing has changed");
+    }
+
+    #[test]
+    fn each_layout_has_its_pointers_and_registers() {
+        let pointers = Pointers {
+            fop: 0x123,
+            fip: 0xffff_8000_1234_5678,
+            fcs: 0x10,
+            fdp: 0x7fff_9abc_def0,
+            fds: 0x18,
+        };
+        let mut state = FxState::default();
+        state.set_pointers(pointers);
+        state.set_xmm(0, 1);
+        state.set_xmm(15, 2);
+        let restored = |layout| {
+            let mut other = FxState::default();
+            other.set_pointers(Pointers {
+                fip: u64::MAX,
+                ..Pointers::default()
+            });
+            assert!(other.restore(&state.image(layout), layout));
+            (other.pointers(), other.xmm(0), other.xmm(15))
+        };
+        let promoted = Pointers {
+            fcs: 0,
+            fds: 0,
+            ..pointers
+        };
+        assert_eq!(restored(Layout::Promoted), (promoted, 1, 2));
+        let cut = Pointers {
+            fip: 0x1234_5678,
+            fdp: 0x9abc_def0,
+            ..pointers
+        };
+        assert_eq!(restored(Layout::Extended), (cut, 1, 2));
+        assert_eq!(restored(Layout::Legacy), (cut, 1, 0));
     }
 }

@@ -1,20 +1,25 @@
 //! The features that CPUID announces, one table a model (SDM Vol. 2A, "CPUID").
 //!
-//! Both models announce the same features, those that the emulator implements: a Pentium 4's, up to SSE2. They differ in
-//! family and model only, and this decides which speculative-execution mitigations Linux applies
+//! All models announce the same features, those that the emulator implements: a Pentium 4's, up to SSE2. `x86-64` has the
+//! features of 64-bit mode besides (the System V ABI's x86-64 baseline, CMPXCHG16B, and LAHF and SAHF in 64-bit mode). Otherwise
+//! they differ in family and model only, and this decides which speculative-execution mitigations Linux applies
 //! (arch/x86/kernel/cpu/common.c, `cpu_vuln_whitelist`):
 //!
 //! * `bonnell` (default), the in-order Atom of 2008: Linux knows that it does not speculate and applies no mitigation, so
 //!   no page-table isolation, no retpolines and no buffer clearing on the way in and out of the kernel. Guest code runs on
 //!   the host's real, speculating core: a program inside the guest may therefore read the memory of its own guest's kernel
 //!   or of other programs of the same guest through the known side channels. Choose it when a guest is one trust domain.
+//! * `x86-64`, an Atom of the same family with 64-bit mode: as `bonnell`.
 //! * `pentium4`: Linux takes it for a speculating core and applies what the guest kernel has for it.
 //!
 //! Left out, with the reason:
 //! * APIC, MTRR, PAT, ACPI: there is no such device or cache to control. (MCE and MCA are there, with no bank of errors.)
 //! * VME: virtual-8086 mode works without it; nothing that runs today needs it.
 //! * DS, HT, TM, PBE, SSE3 and later: not part of the machine.
+//! * RDTSCP, FSGSBASE, PCID: not part of the x86-64 baseline.
 
+use super::control::{EFER_LME, EFER_NXE, EFER_SCE};
+use mmu::PagingModel;
 use serde::{Deserialize, Serialize};
 
 /// A processor model.
@@ -25,6 +30,8 @@ pub enum CpuModel {
     Bonnell,
     /// Family 15, model 2.
     Pentium4,
+    /// In-order Atom with 64-bit mode: family 6, model 0x1c.
+    X86_64,
 }
 
 /// The four registers CPUID returns.
@@ -92,24 +99,33 @@ const FEATURES_EDX: u32 = feature::FPU
 const FEATURES_ECX: u32 = 1 << 31;
 /// Leaf 1 EBX: CLFLUSH line size of 64 bytes, in units of 8.
 const CLFLUSH_LINE: u32 = 8 << 8;
+/// Leaf 1 ECX: CMPXCHG16B.
+const CX16: u32 = 1 << 13;
 /// Leaf 0x80000001 EDX: execute-disable bit.
-const EXTENDED_EDX: u32 = 1 << 20;
+const NX: u32 = 1 << 20;
+/// Leaf 0x80000001 EDX: SYSCALL and SYSRET, which are announced in 64-bit mode only.
+const SYSCALL: u32 = 1 << 11;
+/// Leaf 0x80000001 EDX: 64-bit mode.
+const LM: u32 = 1 << 29;
+/// Leaf 0x80000001 ECX: LAHF and SAHF in 64-bit mode.
+const LAHF64: u32 = 1 << 0;
 /// Leaf 0x80000007 EDX: invariant TSC (it is the host's).
 const INVARIANT_TSC: u32 = 1 << 8;
-/// Leaf 0x80000008 EAX: 32 linear and 36 physical address bits.
-const ADDRESS_BITS: u32 = 32 << 8 | 36;
+/// Leaf 0x80000001 EDX: 1-GByte pages.
+const GIB_PAGES: u32 = 1 << 26;
 
 const BRAND: &[u8; 48] = b"replex virtual IA-32 processor\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
 
 impl CpuModel {
     /// Every model.
-    pub const ALL: [Self; 2] = [Self::Bonnell, Self::Pentium4];
+    pub const ALL: [Self; 3] = [Self::Bonnell, Self::Pentium4, Self::X86_64];
 
     /// The name by which users choose the model.
     pub fn name(self) -> &'static str {
         match self {
             Self::Bonnell => "bonnell",
             Self::Pentium4 => "pentium4",
+            Self::X86_64 => "x86-64",
         }
     }
 
@@ -121,19 +137,52 @@ impl CpuModel {
     /// Family, model and stepping as in EAX of leaf 1, and in EDX after RESET.
     pub fn signature(self) -> u32 {
         match self {
-            Self::Bonnell => 0x0001_06ca,
+            Self::Bonnell | Self::X86_64 => 0x0001_06ca,
             Self::Pentium4 => 0x0000_0f29,
         }
     }
 
-    /// The registers that CPUID returns for leaf `leaf`; a leaf above the highest returns the highest basic one.
-    pub fn leaf(self, leaf: u32) -> Leaf {
+    /// Whether the model has IA-32e mode.
+    pub fn has_long_mode(self) -> bool {
+        self == Self::X86_64
+    }
+
+    /// The number of bits of physical addresses.
+    pub fn physical_bits(self) -> u32 {
+        self.paging_model().max_phys_addr
+    }
+
+    /// The properties of paging that the model announces.
+    pub fn paging_model(self) -> PagingModel {
+        match self.has_long_mode() {
+            true => PagingModel::X86_64,
+            false => PagingModel::IA32,
+        }
+    }
+
+    /// The number of bits of linear addresses.
+    fn linear_bits(self) -> u32 {
+        self.paging_model().linear_width.bits()
+    }
+
+    /// The bits of IA32_EFER that software can set.
+    pub fn writable_efer(self) -> u64 {
+        match self.has_long_mode() {
+            true => EFER_NXE | EFER_LME | EFER_SCE,
+            false => EFER_NXE,
+        }
+    }
+
+    /// The registers that CPUID returns for leaf `leaf`, in 64-bit mode if `code64`; a leaf above the highest returns the highest
+    /// basic one.
+    pub fn leaf(self, leaf: u32, code64: bool) -> Leaf {
+        let long = |bits| if self.has_long_mode() { bits } else { 0 };
         match leaf {
             0 => vendor_leaf(MAX_BASIC, b"GenuineIntel"),
             1 => Leaf {
                 eax: self.signature(),
                 ebx: CLFLUSH_LINE,
-                ecx: FEATURES_ECX,
+                ecx: FEATURES_ECX | long(CX16),
                 edx: FEATURES_EDX,
             },
             // TLB and cache descriptors: 64-entry TLBs, 8 KiB L1 data, 12 K-uop trace cache, 256 KiB L2.
@@ -149,7 +198,8 @@ impl CpuModel {
                 ..Leaf::default()
             },
             0x8000_0001 => Leaf {
-                edx: EXTENDED_EDX,
+                ecx: long(LAHF64),
+                edx: NX | long(LM | GIB_PAGES) | if code64 { SYSCALL } else { 0 },
                 ..Leaf::default()
             },
             0x8000_0002..=0x8000_0004 => brand_leaf((leaf - 0x8000_0002) as usize),
@@ -159,10 +209,10 @@ impl CpuModel {
                 ..Leaf::default()
             },
             MAX_EXTENDED => Leaf {
-                eax: ADDRESS_BITS,
+                eax: self.linear_bits() << 8 | self.physical_bits(),
                 ..Leaf::default()
             },
-            _ => self.leaf(MAX_BASIC),
+            _ => self.leaf(MAX_BASIC, code64),
         }
     }
 }
@@ -218,7 +268,7 @@ mod tests {
 
     #[test]
     fn leaf_zero_spells_the_vendor() {
-        let leaf = CpuModel::default().leaf(0);
+        let leaf = CpuModel::default().leaf(0, false);
         assert_eq!(
             (leaf.ebx, leaf.edx, leaf.ecx),
             (0x756e_6547, 0x4965_6e69, 0x6c65_746e)
@@ -226,9 +276,22 @@ mod tests {
     }
 
     #[test]
+    fn only_the_64_bit_model_has_the_features_of_long_mode() {
+        for model in CpuModel::ALL {
+            let features = model.leaf(0x8000_0001, false);
+            assert_eq!(features.edx & LM != 0, model.has_long_mode());
+            assert_eq!(features.edx & SYSCALL, 0, "not outside of 64-bit mode");
+        }
+        let model = CpuModel::X86_64;
+        assert_ne!(model.leaf(0x8000_0001, true).edx & SYSCALL, 0);
+        assert_eq!(model.leaf(0x8000_0008, true).eax, 0x3028);
+        assert_ne!(model.leaf(1, true).ecx & CX16, 0);
+    }
+
+    #[test]
     fn leaves_beyond_the_last_return_the_last_basic_one() {
         let model = CpuModel::default();
-        assert_eq!(model.leaf(0x1234), model.leaf(2));
-        assert_eq!(model.leaf(0x9000_0000), model.leaf(2));
+        assert_eq!(model.leaf(0x1234, false), model.leaf(2, false));
+        assert_eq!(model.leaf(0x9000_0000, false), model.leaf(2, false));
     }
 }

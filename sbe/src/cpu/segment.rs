@@ -3,6 +3,8 @@
 //! A [`Segment`] is the register with its hidden part. The bounds within which it may be read and written are worked out
 //! once when it is loaded, so that an access costs two compares: null, unreadable and read-only segments get empty bounds.
 
+use super::address_size::AddressSize;
+use mmu::LinearAddr;
 use serde::{Deserialize, Serialize};
 
 /// Segment registers by their number in instruction encodings.
@@ -77,6 +79,7 @@ impl Attributes {
     const CODE_OR_DATA: u16 = 1 << 4;
     const DPL_SHIFT: u16 = 5;
     const PRESENT: u16 = 1 << 7;
+    const LONG: u16 = 1 << 13;
     const BIG: u16 = 1 << 14;
     const GRANULARITY: u16 = 1 << 15;
 
@@ -89,6 +92,8 @@ impl Attributes {
     pub const FLAT_CODE: Self = Self(0xc09b);
     /// Present, ring 0, read/write, accessed, 32-bit, 4-KByte granularity.
     pub const FLAT_DATA: Self = Self(0xc093);
+    /// Present, ring 0, execute/read, accessed, 64-bit, 4-KByte granularity.
+    pub const FLAT_CODE64: Self = Self(0xa09b);
 
     /// The attribute bits that exist.
     pub const DEFINED: u16 = 0xf0ff;
@@ -158,6 +163,12 @@ impl Attributes {
         self.0 & Self::PRESENT != 0
     }
 
+    /// The L bit: 64-bit code, in IA-32e mode.
+    #[inline(always)]
+    pub fn is_long(self) -> bool {
+        self.0 & Self::LONG != 0
+    }
+
     /// The D/B bit: 32-bit code, 32-bit stack pointer, upper bound of an expand-down segment.
     pub fn is_big(self) -> bool {
         self.0 & Self::BIG != 0
@@ -174,9 +185,9 @@ impl Attributes {
 pub struct Descriptor(pub u64);
 
 impl Descriptor {
-    /// Base linear address.
-    pub fn base(self) -> u32 {
-        (self.0 >> 16) as u32 & 0xff_ffff | (self.0 >> 32) as u32 & 0xff00_0000
+    /// Base linear address, of which a descriptor of 8 bytes has 32 bits.
+    pub fn base(self) -> u64 {
+        self.0 >> 16 & 0xff_ffff | self.0 >> 32 & 0xff00_0000
     }
 
     /// Limit in bytes: the last valid offset, or the last invalid one of an expand-down segment.
@@ -199,9 +210,15 @@ impl Descriptor {
         Selector((self.0 >> 16) as u16)
     }
 
-    /// Target offset, when this is a gate: 32 bits, of which 16-bit gates use the lower half.
-    pub fn gate_offset(self) -> u32 {
-        self.0 as u32 & 0xffff | (self.0 >> 32) as u32 & 0xffff_0000
+    /// Target offset, when this is a gate: 32 bits, of which 16-bit gates use the lower half, and which the upper 8 bytes of a
+    /// 64-bit gate extend.
+    pub fn gate_offset(self) -> u64 {
+        self.0 & 0xffff | self.0 >> 32 & 0xffff_0000
+    }
+
+    /// Number of the interrupt stack, 1..=7, or 0 for none, when this is a 64-bit interrupt or trap gate.
+    pub fn interrupt_stack(self) -> u8 {
+        (self.0 >> 32 & 7) as u8
     }
 
     /// Parameter count of a call gate, 0..=31.
@@ -260,8 +277,8 @@ impl Bounds {
 pub struct Segment {
     /// The visible part.
     pub selector: Selector,
-    /// Base linear address.
-    pub base: u32,
+    /// Base linear address. Outside of 64-bit mode its low 32 bits count; there the bases of FS and GS alone do.
+    pub base: u64,
     /// Limit in bytes.
     pub limit: u32,
     /// Attribute bits.
@@ -274,7 +291,7 @@ pub struct Segment {
 
 impl Segment {
     /// A segment register that was loaded with these parts.
-    pub fn new(selector: Selector, base: u32, limit: u32, attributes: Attributes) -> Self {
+    pub fn new(selector: Selector, base: u64, limit: u32, attributes: Attributes) -> Self {
         let bounds = Bounds::within(limit, attributes);
         let when = |allowed| if allowed { bounds } else { Bounds::EMPTY };
         let usable = attributes.is_present();
@@ -296,6 +313,22 @@ impl Segment {
         }
     }
 
+    /// The size of the stack pointer if this is SS, outside of 64-bit mode.
+    #[inline(always)]
+    pub fn stack_size(&self) -> AddressSize {
+        if self.attributes.is_big() {
+            AddressSize::Bits32
+        } else {
+            AddressSize::Bits16
+        }
+    }
+
+    /// The linear address of `offset` outside of 64-bit mode.
+    #[inline(always)]
+    pub fn linear32(&self, offset: u32) -> LinearAddr {
+        LinearAddr::from((self.base as u32).wrapping_add(offset))
+    }
+
     /// A segment register that was loaded from `descriptor`.
     pub fn from_descriptor(selector: Selector, descriptor: Descriptor) -> Self {
         Self::new(
@@ -315,7 +348,7 @@ impl Segment {
     pub fn real(selector: Selector) -> Self {
         Self::new(
             selector,
-            u32::from(selector.0) << 4,
+            u64::from(selector.0) << 4,
             0xffff,
             Attributes::REAL_DATA,
         )
@@ -325,7 +358,7 @@ impl Segment {
     pub fn v86(selector: Selector) -> Self {
         Self::new(
             selector,
-            u32::from(selector.0) << 4,
+            u64::from(selector.0) << 4,
             0xffff,
             Attributes::V86,
         )
@@ -335,8 +368,8 @@ impl Segment {
 /// GDTR or IDTR.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct DescriptorTable {
-    /// Linear base address.
-    pub base: u32,
+    /// Linear base address, of 32 bits outside of IA-32e mode.
+    pub base: u64,
     /// Last valid byte offset.
     pub limit: u16,
 }

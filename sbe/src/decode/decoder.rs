@@ -1,11 +1,15 @@
 //! Decoding one instruction: bytes to `iced_x86::Instruction`, and that to [`Insn`].
+//!
+//! In 64-bit mode encodings are those of Intel's processors where they differ from AMD's: near branches have 64-bit operands
+//! whatever the prefixes.
 
 use super::insn::{Flags, Insn, MemRef, Operand};
-use crate::cpu::regs::ZERO;
+use crate::cpu::Cpu;
+use crate::cpu::regs::{HIGH_BYTE, ZERO};
 use crate::cpu::segment::SegReg;
 use iced_x86::{
-    ConditionCode, CpuidFeature, Decoder, DecoderError, DecoderOptions, Instruction, Mnemonic,
-    OpKind, Register,
+    Code, ConditionCode, CpuidFeature, Decoder, DecoderError, DecoderOptions, Instruction,
+    Mnemonic, OpKind, Register,
 };
 
 /// Decoder options under which encodings that later processors gave a meaning of their own (prefetch hints, ENDBR,
@@ -36,6 +40,30 @@ pub enum CodeSize {
     Bits16,
     /// D bit set.
     Bits32,
+    /// 64-bit mode: addresses have 64 bits, operands 32 unless the instruction says otherwise.
+    Bits64,
+}
+
+impl CodeSize {
+    /// The size of the code that `cpu` executes.
+    pub fn of(cpu: &Cpu) -> Self {
+        if cpu.is_code64() {
+            Self::Bits64
+        } else if cpu.is_code32() {
+            Self::Bits32
+        } else {
+            Self::Bits16
+        }
+    }
+
+    /// The code size in bits.
+    pub fn bits(self) -> u32 {
+        match self {
+            Self::Bits16 => 16,
+            Self::Bits32 => 32,
+            Self::Bits64 => 64,
+        }
+    }
 }
 
 /// Resolves the operands, prefixes and sizes of `raw`, which was decoded in a code segment of this size.
@@ -59,19 +87,19 @@ pub fn resolve(raw: &Instruction, size: CodeSize) -> Insn {
 ///
 /// # Errors
 /// See [`DecodeError`].
-pub fn decode_announced(bytes: &[u8], size: CodeSize, ip: u32) -> Result<Instruction, DecodeError> {
+pub fn decode_announced(bytes: &[u8], size: CodeSize, ip: u64) -> Result<Instruction, DecodeError> {
     let raw = decode_raw(bytes, size, ip)?;
-    if is_announced(&raw) {
+    if is_announced(&raw, size) {
         Ok(raw)
     } else {
         Err(DecodeError::Invalid)
     }
 }
 
-fn decode_raw(bytes: &[u8], size: CodeSize, ip: u32) -> Result<Instruction, DecodeError> {
-    let bits = if size == CodeSize::Bits32 { 32 } else { 16 };
+fn decode_raw(bytes: &[u8], size: CodeSize, ip: u64) -> Result<Instruction, DecodeError> {
+    let bits = size.bits();
     let bytes = &bytes[..bytes.len().min(MAX_LENGTH)];
-    let mut decoder = Decoder::with_ip(bits, bytes, u64::from(ip), OPTIONS);
+    let mut decoder = Decoder::with_ip(bits, bytes, ip, OPTIONS);
     let raw = decoder.decode();
     match decoder.last_error() {
         DecoderError::None => Ok(raw),
@@ -95,10 +123,14 @@ fn is_too_long(bits: u32, bytes: &[u8]) -> bool {
     decoder.last_error() == DecoderError::NoMoreBytes
 }
 
-/// Whether every feature the instruction needs is one that CPUID announces (see [`crate::cpu::model`]).
-fn is_announced(raw: &Instruction) -> bool {
-    raw.cpuid_features().iter().all(|feature| {
-        matches!(
+/// Whether every feature the instruction needs is one that CPUID announces (see [`crate::cpu::model`]): only models with 64-bit mode
+/// execute 64-bit code.
+fn is_announced(raw: &Instruction, size: CodeSize) -> bool {
+    raw.cpuid_features().iter().all(|feature| match feature {
+        CpuidFeature::X64 | CpuidFeature::CMPXCHG16B | CpuidFeature::SYSCALL => {
+            size == CodeSize::Bits64
+        }
+        feature => matches!(
             feature,
             CpuidFeature::INTEL8086
                 | CpuidFeature::INTEL186
@@ -122,7 +154,7 @@ fn is_announced(raw: &Instruction) -> bool {
                 | CpuidFeature::SSE
                 | CpuidFeature::SSE2
                 | CpuidFeature::TSC
-        )
+        ),
     })
 }
 
@@ -134,8 +166,14 @@ fn flags(raw: &Instruction, size: CodeSize) -> Flags {
     if raw.has_repne_prefix() {
         bits |= Flags::REPNE;
     }
-    if uses_16bit_addresses(raw, size) {
-        bits |= Flags::ADDR16;
+    bits |= match (size, address_bits(raw, size)) {
+        (CodeSize::Bits64, 32) => Flags::LONG | Flags::ADDR32,
+        (CodeSize::Bits64, _) => Flags::LONG,
+        (_, 16) => Flags::ADDR16,
+        _ => 0,
+    };
+    if raw.is_ip_rel_memory_operand() {
+        bits |= Flags::RIP;
     }
     if is_barrier(raw) {
         bits |= Flags::BARRIER;
@@ -152,12 +190,13 @@ fn is_barrier(raw: &Instruction) -> bool {
     }
 }
 
-/// Whether the memory operand, or the string and loop registers, have 16-bit addresses.
-fn uses_16bit_addresses(raw: &Instruction, size: CodeSize) -> bool {
+/// The address size of the memory operand, or of the string and loop registers, in bits.
+fn address_bits(raw: &Instruction, size: CodeSize) -> u32 {
     for index in 0..raw.op_count() {
         match raw.op_kind(index) {
-            OpKind::MemorySegSI | OpKind::MemorySegDI | OpKind::MemoryESDI => return true,
-            OpKind::MemorySegESI | OpKind::MemorySegEDI | OpKind::MemoryESEDI => return false,
+            OpKind::MemorySegSI | OpKind::MemorySegDI | OpKind::MemoryESDI => return 16,
+            OpKind::MemorySegESI | OpKind::MemorySegEDI | OpKind::MemoryESEDI => return 32,
+            OpKind::MemorySegRSI | OpKind::MemorySegRDI | OpKind::MemoryESRDI => return 64,
             OpKind::Memory => {
                 let base = raw.memory_base();
                 let sized = if base == Register::None {
@@ -166,30 +205,35 @@ fn uses_16bit_addresses(raw: &Instruction, size: CodeSize) -> bool {
                     base
                 };
                 return if sized == Register::None {
-                    raw.memory_displ_size() == 2
+                    raw.memory_displ_size() * 8
                 } else {
-                    sized.size() == 2
+                    sized.size() as u32 * 8
                 };
             }
             _ => {}
         }
     }
     match raw.op_code().address_size() {
-        0 => size == CodeSize::Bits16,
-        bits => bits == 16,
+        0 => size.bits(),
+        bits => bits,
     }
 }
 
 fn memory_operand(raw: &Instruction) -> MemRef {
     let number = |register: Register| {
-        if register == Register::None {
+        if matches!(register, Register::None | Register::RIP | Register::EIP) {
             ZERO
         } else {
             register.number() as u8
         }
     };
     MemRef {
-        displacement: raw.memory_displacement32(),
+        displacement: if raw.is_ip_rel_memory_operand() {
+            // Relative to the next instruction: code is cached by physical address.
+            raw.memory_displacement64().wrapping_sub(raw.next_ip()) as u32
+        } else {
+            raw.memory_displacement64() as u32
+        },
         base: number(raw.memory_base()),
         // XLAT's index is AL: its handler adds it.
         index: if raw.memory_index() == Register::AL {
@@ -198,7 +242,26 @@ fn memory_operand(raw: &Instruction) -> MemRef {
             number(raw.memory_index())
         },
         scale: raw.memory_index_scale().trailing_zeros() as u8,
-        segment: segment(raw.memory_segment()),
+        segment: memory_segment(raw),
+    }
+}
+
+/// The segment of the memory operand. In 64-bit mode the prefixes of other segments than FS and GS have no effect.
+fn memory_segment(raw: &Instruction) -> SegReg {
+    let segment = segment(raw.memory_segment());
+    let is_ignored = raw.code_size() == iced_x86::CodeSize::Code64
+        && !matches!(segment, SegReg::Fs | SegReg::Gs);
+    match is_ignored {
+        true => default_segment(raw.memory_base()),
+        false => segment,
+    }
+}
+
+/// The segment of memory at `base` without a prefix.
+fn default_segment(base: Register) -> SegReg {
+    match base {
+        Register::RSP | Register::RBP | Register::ESP | Register::EBP => SegReg::Ss,
+        _ => SegReg::Ds,
     }
 }
 
@@ -216,8 +279,8 @@ fn segment(register: Register) -> SegReg {
 fn resolve_operands(raw: &Instruction, insn: &mut Insn) {
     for index in 0..raw.op_count().min(3) {
         insn.ops[index as usize] = match raw.op_kind(index) {
-            OpKind::Register => Operand::Reg(raw.op_register(index).number() as u8),
-            OpKind::NearBranch16 | OpKind::NearBranch32 => {
+            OpKind::Register => Operand::Reg(register_number(raw.op_register(index))),
+            OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64 => {
                 // Relative to the next instruction: code is cached by physical address.
                 insn.imm = (raw.near_branch_target() as u32).wrapping_sub(raw.next_ip32());
                 Operand::Imm
@@ -239,12 +302,53 @@ fn resolve_operands(raw: &Instruction, insn: &mut Insn) {
             OpKind::Immediate8
             | OpKind::Immediate8to16
             | OpKind::Immediate8to32
+            | OpKind::Immediate8to64
             | OpKind::Immediate16
-            | OpKind::Immediate32 => {
+            | OpKind::Immediate32
+            | OpKind::Immediate32to64 => {
                 insn.imm = raw.immediate(index) as u32;
                 Operand::Imm
             }
+            OpKind::Immediate64 => {
+                set_immediate64(insn, raw.immediate64());
+                Operand::Imm
+            }
+            OpKind::Memory if is_absolute(raw) => {
+                set_immediate64(insn, raw.memory_displacement64());
+                Operand::Mem
+            }
             _ => Operand::Mem,
         };
+    }
+}
+
+fn set_immediate64(insn: &mut Insn, value: u64) {
+    insn.imm = value as u32;
+    insn.aux = (value >> 32) as u32;
+}
+
+/// Whether this is MOV between the accumulator and an absolute address, which in 64-bit mode has 64 bits.
+pub fn is_absolute(raw: &Instruction) -> bool {
+    matches!(
+        raw.code(),
+        Code::Mov_AL_moffs8
+            | Code::Mov_AX_moffs16
+            | Code::Mov_EAX_moffs32
+            | Code::Mov_RAX_moffs64
+            | Code::Mov_moffs8_AL
+            | Code::Mov_moffs16_AX
+            | Code::Mov_moffs32_EAX
+            | Code::Mov_moffs64_RAX
+    )
+}
+
+/// The number of a register, that of a byte register being as [`crate::cpu::regs`] says.
+fn register_number(register: Register) -> u8 {
+    match register {
+        Register::AH | Register::CH | Register::DH | Register::BH => {
+            (register.number() as u8 - 4) | HIGH_BYTE
+        }
+        _ if register.is_gpr8() => register.full_register().number() as u8,
+        _ => register.number() as u8,
     }
 }

@@ -21,7 +21,7 @@ pub enum Operand {
 /// A memory operand: `segment:[base + (index << scale) + displacement]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemRef {
-    /// Displacement, sign-extended.
+    /// Displacement, which is sign-extended; from the next instruction if [`Flags::RIP`] is set.
     pub displacement: u32,
     /// Base register, or [`ZERO`].
     pub base: u8,
@@ -55,6 +55,12 @@ impl Flags {
     pub const REPNE: u8 = 1 << 1;
     /// 16-bit address size.
     pub const ADDR16: u8 = 1 << 2;
+    /// The instruction was decoded in 64-bit mode: its address size is 64 bits, or 32 with [`Self::ADDR32`].
+    pub const LONG: u8 = 1 << 4;
+    /// 32-bit address size in 64-bit mode.
+    pub const ADDR32: u8 = 1 << 5;
+    /// The memory operand is relative to RIP.
+    pub const RIP: u8 = 1 << 6;
     /// Other processors and devices see what comes before it in memory before what comes after it: LOCK, XCHG of memory, and fences
     /// (SDM Vol. 3A, 8.2.2 "Memory Ordering in P6 and More Recent Processor Families").
     pub const BARRIER: u8 = 1 << 3;
@@ -64,6 +70,12 @@ impl Flags {
     pub fn has(self, bits: u8) -> bool {
         self.0 & bits == bits
     }
+
+    /// Whether the address size is 32 bits outside of 64-bit mode, which is so common that it has a way of its own.
+    #[inline(always)]
+    fn is_plain32(self) -> bool {
+        self.0 & (Self::ADDR16 | Self::LONG) == 0
+    }
 }
 
 /// The operands, prefixes and length of an instruction.
@@ -71,9 +83,10 @@ impl Flags {
 pub struct Insn {
     /// The memory operand.
     pub mem: MemRef,
-    /// The immediate, sign-extended; the displacement of a relative branch, the offset of a far pointer.
+    /// The immediate, which is sign-extended; the displacement of a relative branch, the offset of a far pointer, the lower half of
+    /// a 64-bit immediate or absolute address.
     pub imm: u32,
-    /// The second immediate; the selector of a far pointer; the template number of an x87 or SIMD instruction.
+    /// The upper half of a 64-bit immediate or absolute address; the second immediate; the selector of a far pointer; the template number of an x87 or SIMD instruction.
     pub aux: u32,
     /// The operands, destination first.
     pub ops: [Operand; 3],
@@ -96,23 +109,68 @@ impl Insn {
 
     /// Effective address of the memory operand within its segment.
     #[inline(always)]
-    pub fn effective_address(&self, cpu: &Cpu) -> u32 {
+    pub fn effective_address(&self, cpu: &Cpu) -> u64 {
         let mem = &self.mem;
         let address = cpu
             .regs
-            .get(mem.base)
-            .wrapping_add(cpu.regs.get(mem.index) << mem.scale)
-            .wrapping_add(mem.displacement);
-        self.wrap_address(address)
+            .get64(mem.base)
+            .wrapping_add(cpu.regs.get64(mem.index) << mem.scale)
+            .wrapping_add(sign_extend(mem.displacement));
+        if self.flags.is_plain32() {
+            return u64::from(address as u32);
+        }
+        let next = match self.flags.has(Flags::RIP) {
+            true => cpu.eip,
+            false => 0,
+        };
+        self.wrap_address(address.wrapping_add(next))
     }
 
     /// Cuts `address` to the instruction's address size.
     #[inline(always)]
-    pub fn wrap_address(&self, address: u32) -> u32 {
-        if self.flags.has(Flags::ADDR16) {
-            address & 0xffff
+    pub fn wrap_address(&self, address: u64) -> u64 {
+        if self.flags.is_plain32() {
+            u64::from(address as u32)
+        } else if self.flags.has(Flags::ADDR16) {
+            u64::from(address as u16)
+        } else if self.flags.has(Flags::ADDR32) {
+            u64::from(address as u32)
         } else {
             address
         }
     }
+
+    /// The immediate, sign-extended.
+    #[inline(always)]
+    pub fn immediate(&self) -> u64 {
+        sign_extend(self.imm)
+    }
+
+    /// The 64-bit immediate of MOV.
+    pub fn immediate64(&self) -> u64 {
+        u64::from(self.aux) << 32 | u64::from(self.imm)
+    }
+
+    /// The index or count register `register`, cut to the address size.
+    #[inline(always)]
+    pub fn address_register(&self, cpu: &Cpu, register: u8) -> u64 {
+        self.wrap_address(cpu.regs.get64(register))
+    }
+
+    /// Sets the index or count register `register`, as wide as the address size.
+    #[inline(always)]
+    pub fn set_address_register(&self, cpu: &mut Cpu, register: u8, value: u64) {
+        if self.flags.is_plain32() {
+            cpu.regs.set(register, value as u32);
+        } else if self.flags.has(Flags::ADDR16) {
+            cpu.regs.set16(register, value as u16);
+        } else {
+            cpu.regs.set64(register, self.wrap_address(value));
+        }
+    }
+}
+
+#[inline(always)]
+fn sign_extend(value: u32) -> u64 {
+    i64::from(value.cast_signed()).cast_unsigned()
 }

@@ -36,7 +36,7 @@ pub struct Xor;
 #[inline(always)]
 pub fn add<W: Word>(a: W, b: W, carry: u32) -> (W, u32) {
     let (a, b) = (a.zero_extend(), b.zero_extend());
-    let sum = a.wrapping_add(b).wrapping_add(carry);
+    let sum = a.wrapping_add(b).wrapping_add(carry.into());
     let carries = a & b | (a | b) & !sum;
     let overflow = (a ^ sum) & (b ^ sum);
     arithmetic_flags(W::cut(sum), carries, overflow)
@@ -46,23 +46,23 @@ pub fn add<W: Word>(a: W, b: W, carry: u32) -> (W, u32) {
 #[inline(always)]
 pub fn sub<W: Word>(a: W, b: W, borrow: u32) -> (W, u32) {
     let (a, b) = (a.zero_extend(), b.zero_extend());
-    let difference = a.wrapping_sub(b).wrapping_sub(borrow);
+    let difference = a.wrapping_sub(b).wrapping_sub(borrow.into());
     let borrows = !a & b | (!a | b) & difference;
     let overflow = (a ^ b) & (a ^ difference);
     arithmetic_flags(W::cut(difference), borrows, overflow)
 }
 
 #[inline(always)]
-fn arithmetic_flags<W: Word>(result: W, carries: u32, overflow: u32) -> (W, u32) {
+fn arithmetic_flags<W: Word>(result: W, carries: u64, overflow: u64) -> (W, u32) {
     let cf = if carries & W::SIGN != 0 { CF } else { 0 };
     let of = if overflow & W::SIGN != 0 { OF } else { 0 };
-    let af = (carries >> AF_BIT & 1) * AF;
+    let af = (carries >> AF_BIT & 1) as u32 * AF;
     (result, of_result(result) | cf | of | af)
 }
 
 /// Logic clears CF and OF; AF is undefined and cleared.
 #[inline(always)]
-fn logic<W: Word>(result: u32) -> (W, u32) {
+fn logic<W: Word>(result: u64) -> (W, u32) {
     let result = W::cut(result);
     (result, of_result(result))
 }
@@ -227,6 +227,34 @@ pub fn cmpxchg8b(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     if !equal {
         cx.cpu.regs.set(EAX, old as u32);
         cx.cpu.regs.set(EDX, (old >> 32) as u32);
+    }
+    cx.set_status(ZF, if equal { ZF } else { 0 });
+    Ok(())
+}
+
+/// CMPXCHG16B: RDX:RAX is compared with m128, RCX:RBX replaces it; only ZF changes. #GP(0) unless the operand is aligned.
+pub fn cmpxchg16b(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    const BYTES: u32 = 16;
+    let address = insn.effective_address(cx.cpu);
+    if !cx
+        .cpu
+        .linear64(insn.mem.segment, address)
+        .is_multiple_of(BYTES.into())
+    {
+        return Err(Fault::gp(0));
+    }
+    let linear = cx.writable(insn.mem.segment, address, BYTES)?;
+    let privilege = cx.cpu.privilege();
+    cx.prepare_write(linear, BYTES, privilege)?;
+    let old = cx.load_at::<u128>(linear, privilege)?;
+    let regs = &mut cx.cpu.regs;
+    let pair = |high, low| u128::from(regs.get64(high)) << 64 | u128::from(regs.get64(low));
+    let equal = old == pair(EDX, EAX);
+    let new = if equal { pair(ECX, EBX) } else { old };
+    cx.store_at(linear, privilege, new)?;
+    if !equal {
+        cx.cpu.regs.set64(EAX, old as u64);
+        cx.cpu.regs.set64(EDX, (old >> 64) as u64);
     }
     cx.set_status(ZF, if equal { ZF } else { 0 });
     Ok(())

@@ -7,12 +7,9 @@ use super::alu::{add, sub};
 use super::exec::Exec;
 use super::flags::of_result;
 use crate::cpu::eflags::{AF, CF, STATUS};
-use crate::cpu::regs::EAX;
+use crate::cpu::regs::{AH, EAX};
 use crate::decode::Insn;
 use crate::fault::{Fault, Vector};
-
-/// Number of AH among the byte registers.
-const AH: u8 = EAX | 4;
 
 /// An addition or subtraction: `(value, adjustment, carry) -> (result, flags)`.
 type Adjust<W> = fn(W, W, u32) -> (W, u32);

@@ -9,7 +9,7 @@ use super::decoded::decode;
 use super::exec::Exec;
 use super::interceptor::Interceptor;
 use crate::bus::EmptyBus;
-use crate::cpu::control::{CR0_ET, CR0_PE, CR0_PG};
+use crate::cpu::control::{CR0_ET, CR0_PE, CR0_PG, CR4_PAE, EFER_LMA, EFER_LME, EFER_SCE};
 use crate::cpu::model::CpuModel;
 use crate::cpu::regs::ESP;
 use crate::cpu::segment::{Attributes, Descriptor, SegReg, Segment, Selector};
@@ -37,9 +37,15 @@ pub const UDATA: u16 = 0x23;
 pub const TASK: u16 = 0x28;
 /// First of the selectors that a test may define.
 pub const FREE: u16 = 0x30;
+/// Code of 64-bit mode at rings 0 and 3.
+pub const KCODE64: u16 = 0x40;
+pub const UCODE64: u16 = 0x4b;
+/// First of the selectors that a test of IA-32e mode may define.
+pub const FREE64: u16 = 0x50;
 
 /// Ring 0 code and data, read-only data, execute-only and conforming code; add [`dpl`].
 pub const CODE32: u16 = 0xc09b;
+pub const CODE64: u16 = 0xa09b;
 pub const CONFORMING32: u16 = 0xc09f;
 pub const EXECUTE_ONLY32: u16 = 0xc099;
 pub const DATA32: u16 = 0xc093;
@@ -89,7 +95,7 @@ impl Bench {
     pub fn real() -> Self {
         let mut cpu = Cpu::new(CpuModel::default());
         cpu.segs = [Segment::real(Selector(0)); 6];
-        cpu.eip = CODE;
+        cpu.eip = CODE.into();
         cpu.regs.set(ESP, STACK);
         let phys = Memory::new(1 << 20).expect("1 MiB of guest memory");
         let mmu = Mmu::new(phys).expect("TLB tables");
@@ -109,11 +115,11 @@ impl Bench {
         let mut bench = Self::real();
         bench.cpu.cr0 = CR0_PE | CR0_ET;
         bench.cpu.gdtr = DescriptorTable {
-            base: GDT,
+            base: GDT.into(),
             limit: 0xff,
         };
         bench.cpu.idtr = DescriptorTable {
-            base: IDT,
+            base: IDT.into(),
             limit: 0x7ff,
         };
         bench.define(KCODE, flat(CODE32));
@@ -121,11 +127,75 @@ impl Bench {
         bench.define(UCODE, flat(CODE32 | dpl(3)));
         bench.define(UDATA, flat(DATA32 | dpl(3)));
         bench.define(TASK, segment(TSS, 0x67, BUSY_TSS32));
-        bench.cpu.tr = Segment::new(Selector(TASK), TSS, 0x67, Attributes(BUSY_TSS32));
+        bench.cpu.tr = Segment::new(Selector(TASK), TSS.into(), 0x67, Attributes(BUSY_TSS32));
         bench.poke(TSS + 4, STACK0);
         bench.poke(TSS + 8, KDATA);
         bench.set_ring(0, KCODE, KDATA);
         bench
+    }
+
+    /// Creates a bench in 64-bit mode at ring 0, whose MMU translates as if paging were off.
+    pub fn long() -> Self {
+        let mut bench = Self::protected();
+        let cpu = &mut bench.cpu;
+        cpu.model = CpuModel::X86_64;
+        cpu.cr0 |= CR0_PG;
+        cpu.cr4 |= CR4_PAE;
+        cpu.efer = EFER_LME | EFER_LMA | EFER_SCE;
+        cpu.idtr.limit = 0xfff;
+        bench.define(KCODE64, flat(CODE64));
+        bench.define(UCODE64, flat(CODE64 | dpl(3)));
+        bench.define(TASK + 8, Descriptor(0));
+        bench.poke(TSS + 4, u64::from(STACK0));
+        bench.set_ring64(0);
+        bench
+    }
+
+    /// Creates a bench in 64-bit mode at ring 3.
+    pub fn long_user() -> Self {
+        let mut bench = Self::long();
+        bench.set_ring64(3);
+        bench
+    }
+
+    /// Creates a bench in compatibility mode at ring 3.
+    pub fn compatibility() -> Self {
+        let mut bench = Self::long();
+        bench.set_ring(3, UCODE, UDATA);
+        bench
+    }
+
+    fn set_ring64(&mut self, level: u8) {
+        let (code, data) = match level {
+            0 => (KCODE64, KDATA),
+            _ => (UCODE64, UDATA),
+        };
+        self.set_ring(level, code, data);
+        self.cpu.segs[SegReg::Cs as usize] =
+            Segment::from_descriptor(Selector(code), flat(CODE64 | dpl(level.into())));
+    }
+
+    /// Puts a 64-bit gate into the IDT; `access` holds type, DPL and P, `stack` is the number of its interrupt stack.
+    pub fn vector64(&mut self, vector: u8, offset: u64, access: u16, stack: u8) {
+        let lower = gate(KCODE64, offset as u32, access, stack);
+        let at = IDT + u32::from(vector) * 16;
+        self.poke(at, lower.0);
+        self.poke(at + 8, offset >> 32);
+    }
+
+    /// The `N` quadwords on top of the stack.
+    pub fn top64<const N: usize>(&self) -> [u64; N] {
+        let top = self.cpu.regs.get(ESP);
+        std::array::from_fn(|index| self.peek(top + 8 * index as u32))
+    }
+
+    /// Puts quadwords on top of the stack, the last one deepest.
+    pub fn place64(&mut self, items: &[u64]) {
+        let top = self.cpu.regs.get(ESP) - 8 * items.len() as u32;
+        for (&item, index) in items.iter().zip(0..) {
+            self.poke(top + 8 * index, item);
+        }
+        self.cpu.regs.set64(ESP, top.into());
     }
 
     /// Creates a bench in protected mode at ring 3.
@@ -187,7 +257,7 @@ impl Bench {
             };
             self.poke(TABLE + 4 * page, page << 12 | bits);
         }
-        self.cpu.cr3 = DIRECTORY;
+        self.cpu.cr3 = DIRECTORY.into();
         self.cpu.cr0 |= CR0_PG;
         self.exec().update_paging();
     }
@@ -224,17 +294,12 @@ impl Bench {
 
     /// Executes one instruction, without delivering its fault.
     pub fn step(&mut self, bytes: &[u8]) -> Result<(), Fault> {
-        let size = if self.cpu.is_code32() {
-            CodeSize::Bits32
-        } else {
-            CodeSize::Bits16
-        };
-        let decoded = match decode(bytes, size, &mut self.host) {
+        let decoded = match decode(bytes, CodeSize::of(&self.cpu), &mut self.host) {
             Ok(decoded) => decoded,
             Err(DecodeError::Invalid) => return Err(Fault::ud()),
             Err(error) => panic!("{bytes:x?}: {error:?}"),
         };
-        self.cpu.eip += u32::from(decoded.insn.len);
+        self.cpu.eip += u64::from(decoded.insn.len);
         (decoded.exec)(&mut self.exec(), &decoded.insn)
     }
 
@@ -249,6 +314,12 @@ impl Bench {
 
     /// CS and EIP.
     pub fn place_of_execution(&self) -> (u16, u32) {
+        let (selector, eip) = self.place_of_execution64();
+        (selector, eip.try_into().expect("32 bits"))
+    }
+
+    /// CS and RIP.
+    pub fn place_of_execution64(&self) -> (u16, u64) {
         (self.selector(SegReg::Cs), self.cpu.eip)
     }
 }

@@ -57,9 +57,9 @@ pub fn bit_test<O: BitOp, W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(),
     let flags = if insn.ops[0] == Operand::Mem {
         let reach = match insn.ops[1] {
             Operand::Imm => 0,
-            _ => (offset.sign_extend() as i32).div_euclid(W::BITS as i32) * W::BYTES as i32,
+            _ => (offset.sign_extend() as i64).div_euclid(W::BITS.into()) * i64::from(W::BYTES),
         };
-        let address = insn.wrap_address(insn.effective_address(cx.cpu).wrapping_add(reach as u32));
+        let address = insn.wrap_address(insn.effective_address(cx.cpu).wrapping_add(reach as u64));
         memory_bit::<O, W>(cx, insn, address, offset)?
     } else {
         let old = cx.read_operand::<W>(insn, 0)?;
@@ -75,7 +75,7 @@ pub fn bit_test<O: BitOp, W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(),
 fn memory_bit<O: BitOp, W: Word>(
     cx: &mut Exec<'_>,
     insn: &Insn,
-    address: u32,
+    address: u64,
     offset: W,
 ) -> Result<u32, Fault> {
     let mut flags = cx.cpu.eflags;
@@ -111,6 +111,13 @@ fn scan<W: Word>(
     let (found, flags) = operation(destination, source, cx.cpu.eflags);
     cx.set_register(insn.ops[0], found);
     cx.set_status(STATUS, flags);
+    Ok(())
+}
+
+/// BSWAP of a 64-bit register.
+pub fn bswap64(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    let value = cx.read_operand::<u64>(insn, 0)?;
+    cx.set_register(insn.ops[0], value.swap_bytes());
     Ok(())
 }
 

@@ -2,48 +2,41 @@
 
 use super::exec::Exec;
 use super::word::Word;
+use crate::cpu::canonical::is_canonical;
 use crate::cpu::eflags::ZF;
 use crate::cpu::regs::ECX;
 use crate::cpu::segment::SegReg;
-use crate::decode::{Flags, Insn};
+use crate::decode::Insn;
 use crate::fault::Fault;
 
 impl Exec<'_> {
-    /// Moves EIP to `target` cut to the operand size; #GP(0) outside the code segment.
+    /// Moves EIP to `target` cut to the operand size; #GP(0) outside the code segment, or if it is not canonical.
     #[inline(always)]
-    pub fn near_jump<W: Word>(&mut self, target: u32) -> Result<(), Fault> {
+    pub fn near_jump<W: Word>(&mut self, target: u64) -> Result<(), Fault> {
         let target = target & W::MASK;
         self.check_near_target(target)?;
         self.cpu.eip = target;
         Ok(())
     }
 
-    /// Raises #GP(0) if `target` lies outside the code segment.
+    /// Raises #GP(0) if `target` lies outside the code segment, or is not canonical in 64-bit mode.
     #[inline(always)]
-    pub fn check_near_target(&self, target: u32) -> Result<(), Fault> {
-        if target > self.cpu.seg(SegReg::Cs).limit {
-            Err(Fault::gp(0))
-        } else {
-            Ok(())
-        }
+    pub fn check_near_target(&self, target: u64) -> Result<(), Fault> {
+        let is_valid = match self.cpu.is_code64() {
+            true => is_canonical(target),
+            false => target <= self.cpu.seg(SegReg::Cs).limit.into(),
+        };
+        if is_valid { Ok(()) } else { Err(Fault::gp(0)) }
     }
 
     #[inline(always)]
     fn jump_relative<W: Word>(&mut self, insn: &Insn) -> Result<(), Fault> {
-        self.near_jump::<W>(self.cpu.eip.wrapping_add(insn.imm))
+        self.near_jump::<W>(self.cpu.eip.wrapping_add(insn.immediate()))
     }
 
-    /// The count register by address size: ECX or CX.
-    fn counter(&self, insn: &Insn) -> u32 {
-        insn.wrap_address(self.cpu.regs.get(ECX))
-    }
-
-    fn set_counter(&mut self, insn: &Insn, value: u32) {
-        if insn.flags.has(Flags::ADDR16) {
-            self.cpu.regs.set16(ECX, value as u16);
-        } else {
-            self.cpu.regs.set(ECX, value);
-        }
+    /// The count register by address size: RCX, ECX or CX.
+    fn counter(&self, insn: &Insn) -> u64 {
+        insn.address_register(self.cpu, ECX)
     }
 }
 
@@ -69,7 +62,7 @@ pub fn jmp_indirect<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault
 
 /// CALL rel.
 pub fn call<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
-    call_to::<W>(cx, cx.cpu.eip.wrapping_add(insn.imm))
+    call_to::<W>(cx, cx.cpu.eip.wrapping_add(insn.immediate()))
 }
 
 /// CALL r/m.
@@ -79,7 +72,7 @@ pub fn call_indirect<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Faul
 }
 
 #[inline(always)]
-fn call_to<W: Word>(cx: &mut Exec<'_>, target: u32) -> Result<(), Fault> {
+fn call_to<W: Word>(cx: &mut Exec<'_>, target: u64) -> Result<(), Fault> {
     cx.check_near_target(target & W::MASK)?;
     let back = cx.cpu.eip;
     cx.push(W::cut(back))?;
@@ -91,11 +84,11 @@ fn call_to<W: Word>(cx: &mut Exec<'_>, target: u32) -> Result<(), Fault> {
 pub fn ret<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     let target = cx.peek::<W>()?;
     cx.near_jump::<W>(target.zero_extend())?;
-    cx.release_stack(W::BYTES.wrapping_add(insn.imm));
+    cx.release_stack(u64::from(W::BYTES) + u64::from(insn.imm));
     Ok(())
 }
 
-/// JCXZ and JECXZ.
+/// JCXZ, JECXZ and JRCXZ.
 pub fn jcxz<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     if cx.counter(insn) == 0 {
         cx.jump_relative::<W>(insn)
@@ -124,6 +117,6 @@ fn count_down<W: Word>(cx: &mut Exec<'_>, insn: &Insn, wanted: bool) -> Result<(
     if left != 0 && wanted {
         cx.jump_relative::<W>(insn)?;
     }
-    cx.set_counter(insn, left);
+    insn.set_address_register(cx.cpu, ECX, left);
     Ok(())
 }

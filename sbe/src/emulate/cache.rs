@@ -4,6 +4,7 @@
 //! of the key, so a store to code invalidates without touching the cache.
 
 use super::decoded::Decoded;
+use crate::decode::decoder::CodeSize;
 
 /// Number of entries, of at most one cache line each.
 const ENTRIES: usize = 1 << 16;
@@ -11,7 +12,7 @@ const ENTRIES: usize = 1 << 16;
 /// Identifies the code at one guest-physical address as it was at one time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
-    /// Guest-physical address, with [`Key::CODE32`] on top.
+    /// Guest-physical address, with [`Key::of_size`] on top.
     pub address: u64,
     /// Timestamp of the latest store to the page.
     pub written: u64,
@@ -19,12 +20,23 @@ pub struct Key {
 
 impl Key {
     /// The flag in `address` of code in a segment whose default size is 32 bits.
-    pub const CODE32: u64 = 1 << 63;
+    const CODE32: u64 = 1 << 63;
+    /// The flag in `address` of code in 64-bit mode.
+    const CODE64: u64 = 1 << 62;
     /// The key of no code.
     const NONE: Self = Self {
         address: u64::MAX,
         written: 0,
     };
+
+    /// The flag of code of this size.
+    pub fn of_size(size: CodeSize) -> u64 {
+        match size {
+            CodeSize::Bits16 => 0,
+            CodeSize::Bits32 => Self::CODE32,
+            CodeSize::Bits64 => Self::CODE64,
+        }
+    }
 
     fn slot(self) -> usize {
         // Pages that are a multiple of the cache's size apart are common (kernel text, user text): fold them.

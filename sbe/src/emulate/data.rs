@@ -1,4 +1,4 @@
-//! Data transfer: MOV, MOVZX, CMOVcc, XCHG, LEA, XLAT, SETcc, BOUND (SDM Vol. 1, 7.3.1 "Data Transfer Instructions").
+//! Data transfer: MOV, MOVZX, MOVSXD, CMOVcc, XCHG, LEA, XLAT, SETcc, BOUND (SDM Vol. 1, 7.3.1 "Data Transfer Instructions").
 
 use super::exec::Exec;
 use super::word::Word;
@@ -10,7 +10,7 @@ use crate::fault::{Fault, Vector};
 pub fn mov<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     let value = match insn.ops[1] {
         Operand::Reg(number) => W::register(&cx.cpu.regs, number),
-        _ => W::cut(insn.imm),
+        _ => W::cut(insn.immediate()),
     };
     cx.set_register(insn.ops[0], value);
     Ok(())
@@ -27,7 +27,7 @@ pub fn mov_load<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
 pub fn mov_store<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     let value = match insn.ops[1] {
         Operand::Reg(number) => W::register(&cx.cpu.regs, number),
-        _ => W::cut(insn.imm),
+        _ => W::cut(insn.immediate()),
     };
     cx.store(insn.mem.segment, insn.effective_address(cx.cpu), value)
 }
@@ -39,7 +39,7 @@ pub fn movzx<D: Word, S: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fau
     Ok(())
 }
 
-/// MOVSX to `D` from `S`.
+/// MOVSX and MOVSXD to `D` from `S`.
 pub fn movsx<D: Word, S: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     let value = cx.read_operand::<S>(insn, 1)?;
     cx.set_register(insn.ops[0], D::cut(value.sign_extend()));
@@ -77,10 +77,31 @@ pub fn lea<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     Ok(())
 }
 
-/// XLAT: AL = segment:[(E)BX + AL].
+/// MOV of a 64-bit immediate.
+pub fn mov_immediate64(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    cx.set_register(insn.ops[0], insn.immediate64());
+    Ok(())
+}
+
+/// MOV to the accumulator from an absolute address.
+pub fn mov_load_absolute<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    let address = insn.wrap_address(insn.immediate64());
+    let value = cx.load::<W>(insn.mem.segment, address)?;
+    cx.set_register(insn.ops[0], value);
+    Ok(())
+}
+
+/// MOV to an absolute address from the accumulator.
+pub fn mov_store_absolute<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    let value = W::register(&cx.cpu.regs, EAX);
+    let address = insn.wrap_address(insn.immediate64());
+    cx.store(insn.mem.segment, address, value)
+}
+
+/// XLAT: AL = segment:[RBX + AL], with EBX or BX by address size.
 pub fn xlat(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
-    let index = u32::from(cx.cpu.regs.get8(EAX));
-    let address = insn.wrap_address(cx.cpu.regs.get(EBX).wrapping_add(index));
+    let index = u64::from(cx.cpu.regs.get8(EAX));
+    let address = insn.wrap_address(cx.cpu.regs.get64(EBX).wrapping_add(index));
     let value = cx.load::<u8>(insn.mem.segment, address)?;
     cx.cpu.regs.set8(EAX, value);
     Ok(())
@@ -95,11 +116,11 @@ pub fn salc(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
 
 /// BOUND: #BR when the signed index is outside the pair of bounds in memory.
 pub fn bound<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
-    let index = cx.read_operand::<W>(insn, 0)?.sign_extend() as i32;
+    let index = cx.read_operand::<W>(insn, 0)?.sign_extend() as i64;
     let address = insn.effective_address(cx.cpu);
-    let lower = cx.load::<W>(insn.mem.segment, address)?.sign_extend() as i32;
-    let next = insn.wrap_address(address.wrapping_add(W::BYTES));
-    let upper = cx.load::<W>(insn.mem.segment, next)?.sign_extend() as i32;
+    let lower = cx.load::<W>(insn.mem.segment, address)?.sign_extend() as i64;
+    let next = insn.wrap_address(address.wrapping_add(W::BYTES.into()));
+    let upper = cx.load::<W>(insn.mem.segment, next)?.sign_extend() as i64;
     if index < lower || index > upper {
         Err(Fault::plain(Vector::BoundRange))
     } else {

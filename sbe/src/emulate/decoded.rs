@@ -6,11 +6,14 @@ use crate::decode::Insn;
 use crate::decode::decoder::{CodeSize, DecodeError, MAX_LENGTH, decode_announced, resolve};
 use crate::host_fpu::HostFpu;
 use iced_x86::Mnemonic;
+use std::ops::RangeInclusive;
 
 /// Legacy prefixes (SDM Vol. 2A, 2.1.1 "Instruction Prefixes").
 const PREFIXES: [u8; 11] = [
     0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf0, 0xf2, 0xf3,
 ];
+/// REX prefixes of 64-bit mode (SDM Vol. 2A, 2.2.1 "REX Prefixes").
+const REX: RangeInclusive<u8> = 0x40..=0x4f;
 /// Prefixes that choose between the instructions of a two-byte opcode; the first, DS, stands for none.
 const MANDATORY_PREFIXES: [u8; 4] = [0x3e, 0x66, 0xf3, 0xf2];
 
@@ -43,7 +46,7 @@ pub fn decode(bytes: &[u8], size: CodeSize, host: &mut HostFpu) -> Result<Decode
     let mut insn = resolve(&raw, size);
     if matches!(raw.mnemonic(), Mnemonic::Ud0 | Mnemonic::Ud1) {
         // AMD's processors do not fetch the ModRM byte, nor what follows.
-        insn.len = prefix_count(bytes) as u8 + 2;
+        insn.len = prefix_count(bytes, size) as u8 + 2;
     }
     if fpu::is_host_executed(&raw) {
         insn.aux = host.template(&raw, &bytes[..raw.len()]);
@@ -52,9 +55,10 @@ pub fn decode(bytes: &[u8], size: CodeSize, host: &mut HostFpu) -> Result<Decode
 }
 
 /// The number of prefixes at the start of `bytes`.
-fn prefix_count(bytes: &[u8]) -> usize {
-    let prefixes = bytes.iter().take_while(|byte| PREFIXES.contains(byte));
-    prefixes.count()
+fn prefix_count(bytes: &[u8], size: CodeSize) -> usize {
+    let is_prefix =
+        |byte: &u8| PREFIXES.contains(byte) || size == CodeSize::Bits64 && REX.contains(byte);
+    bytes.iter().take_while(|byte| is_prefix(byte)).count()
 }
 
 /// Whether `bytes`, which end in the middle of an instruction, hold an undefined opcode. If so, the processor raises #UD without
@@ -66,7 +70,7 @@ fn prefix_count(bytes: &[u8]) -> usize {
 /// Known limit: where iced-x86 calls an encoding invalid before its last byte (66 f3 0f dd, or dd /5 before its
 /// displacement), #UD is raised although a processor would first fetch on, and fault if the next page is absent.
 pub fn is_undefined_opcode(bytes: &[u8], size: CodeSize) -> bool {
-    match bytes[prefix_count(bytes)..] {
+    match bytes[prefix_count(bytes, size)..] {
         // Complete: iced asks for a third byte if these two are undefined.
         [0xd8..=0xdf, 0xc0..=0xff] => true,
         // UD1 and UD0, without their ModRM byte.

@@ -5,22 +5,29 @@
 //! marks last.
 
 use super::exec::Exec;
+use crate::cpu::canonical::is_canonical;
 use crate::cpu::segment::{Attributes, Descriptor, Segment, Selector};
 use crate::fault::Fault;
 use mmu::{LinearAddr, Privilege};
 
-/// Bytes of a descriptor.
+/// Bytes of a descriptor, or of the lower half of a system descriptor of IA-32e mode.
 pub const DESCRIPTOR_BYTES: u32 = 8;
+/// Bytes of a system descriptor of IA-32e mode.
+pub const LONG_DESCRIPTOR_BYTES: u32 = 16;
+/// The bits of the upper half of a system descriptor that must be zero: those in the place of its type.
+const UPPER_TYPE: u64 = 0x1f << 40;
 /// Byte of a descriptor that holds type, S, DPL and P.
 const ACCESS_BYTE: u32 = 5;
 
-/// The size of a gate or a task-state segment: the 80286's or the 80386's.
+/// The size of a gate or a task-state segment: the 80286's, the 80386's, or that of IA-32e mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
     /// 16 bits.
     Bits16,
     /// 32 bits.
     Bits32,
+    /// 64 bits.
+    Bits64,
 }
 
 /// The kind of a descriptor.
@@ -52,15 +59,18 @@ impl Kind {
     /// The bit of a TSS descriptor's access byte that tells busy from available.
     pub const BUSY: u16 = 1 << 1;
 
-    /// The kind that `attributes` say (SDM Vol. 3A, Table 3-2 "System-Segment and Gate-Descriptor Types").
-    pub fn of(attributes: Attributes) -> Self {
+    /// The kind that `attributes` say, in IA-32e mode if `is_long` (SDM Vol. 3A, Table 3-2 "System-Segment and Gate-Descriptor
+    /// Types").
+    pub fn of(attributes: Attributes, is_long: bool) -> Self {
         if attributes.is_code() {
             return Self::Code;
         }
         if attributes.is_data() {
             return Self::Data;
         }
+        let size = if is_long { Size::Bits64 } else { Size::Bits32 };
         match attributes.kind() {
+            0x1 | 0x3..=0x7 if is_long => Self::Reserved,
             0x1 => Self::AvailableTss(Size::Bits16),
             0x2 => Self::Ldt,
             0x3 => Self::BusyTss(Size::Bits16),
@@ -68,11 +78,11 @@ impl Kind {
             0x5 => Self::TaskGate,
             0x6 => Self::InterruptGate(Size::Bits16),
             0x7 => Self::TrapGate(Size::Bits16),
-            0x9 => Self::AvailableTss(Size::Bits32),
-            0xb => Self::BusyTss(Size::Bits32),
-            0xc => Self::CallGate(Size::Bits32),
-            0xe => Self::InterruptGate(Size::Bits32),
-            0xf => Self::TrapGate(Size::Bits32),
+            0x9 => Self::AvailableTss(size),
+            0xb => Self::BusyTss(size),
+            0xc => Self::CallGate(size),
+            0xe => Self::InterruptGate(size),
+            0xf => Self::TrapGate(size),
             _ => Self::Reserved,
         }
     }
@@ -86,6 +96,7 @@ pub struct Entry {
     /// The descriptor as it was read.
     pub descriptor: Descriptor,
     address: LinearAddr,
+    is_long: bool,
 }
 
 impl Entry {
@@ -96,7 +107,17 @@ impl Entry {
 
     /// The kind of the descriptor.
     pub fn kind(&self) -> Kind {
-        Kind::of(self.attributes())
+        Kind::of(self.attributes(), self.is_long)
+    }
+
+    /// Whether this is a 64-bit code segment.
+    pub fn is_code64(&self) -> bool {
+        self.is_long && self.attributes().is_code() && self.attributes().is_long()
+    }
+
+    /// Whether this may be a code segment by its L and D bits, of which IA-32e mode does not allow both.
+    pub fn has_valid_code_size(&self) -> bool {
+        !self.is_code64() || !self.attributes().is_big()
     }
 
     /// Descriptor privilege level.
@@ -140,32 +161,84 @@ impl Entry {
     }
 
     fn access_byte(&self) -> LinearAddr {
-        self.address.wrapping_add32(ACCESS_BYTE)
+        self.byte(ACCESS_BYTE)
+    }
+
+    /// The address of byte `offset` of the descriptor.
+    fn byte(&self, offset: u32) -> LinearAddr {
+        match self.is_long {
+            true => LinearAddr::new(self.address.get().wrapping_add(offset.into())),
+            false => self.address.wrapping_add32(offset),
+        }
     }
 }
 
 impl Exec<'_> {
     /// The descriptor that `selector` names; `None` beyond the limit of its table. The null selector names entry 0.
     pub fn find_descriptor(&mut self, selector: Selector) -> Result<Option<Entry>, Fault> {
-        let cpu = &*self.cpu;
-        let (base, limit) = match selector.is_local() {
-            false => (cpu.gdtr.base, Some(u32::from(cpu.gdtr.limit))),
-            true => (
-                cpu.ldtr.base,
-                cpu.ldtr.attributes.is_present().then_some(cpu.ldtr.limit),
-            ),
-        };
+        let (base, limit) = self.table_of(selector);
         let last = selector.offset() + DESCRIPTOR_BYTES - 1;
         if limit.is_none_or(|limit| last > limit) {
             return Ok(None);
         }
-        let address = LinearAddr::from(base.wrapping_add(selector.offset()));
+        let address = self.cpu.system_address(base, selector.offset());
         let descriptor = Descriptor(self.load_at(address, Privilege::Supervisor)?);
         Ok(Some(Entry {
             selector,
             descriptor,
             address,
+            is_long: self.cpu.is_long(),
         }))
+    }
+
+    /// The base of the table that `selector` names, and its limit if there is a table.
+    fn table_of(&self, selector: Selector) -> (u64, Option<u32>) {
+        let cpu = &*self.cpu;
+        match selector.is_local() {
+            false => (cpu.gdtr.base, Some(u32::from(cpu.gdtr.limit))),
+            true => (
+                cpu.ldtr.base,
+                cpu.ldtr.attributes.is_present().then_some(cpu.ldtr.limit),
+            ),
+        }
+    }
+
+    /// The upper 32 bits of the base of a system segment, or of the offset of a call gate: zero outside of IA-32e mode.
+    ///
+    /// # Errors
+    /// `fault(selector)` if the upper half of the descriptor is beyond the limit of its table or has a type.
+    pub fn read_upper(&mut self, entry: &Entry, fault: fn(u32) -> Fault) -> Result<u64, Fault> {
+        if !entry.is_long {
+            return Ok(0);
+        }
+        let (_, limit) = self.table_of(entry.selector);
+        let last = entry.selector.offset() + LONG_DESCRIPTOR_BYTES - 1;
+        if limit.is_none_or(|limit| last > limit) {
+            return Err(fault(entry.error_code()));
+        }
+        let upper: u64 = self.load_at(entry.byte(DESCRIPTOR_BYTES), Privilege::Supervisor)?;
+        match upper & UPPER_TYPE {
+            0 => Ok(upper << 32),
+            _ => Err(fault(entry.error_code())),
+        }
+    }
+
+    /// The register that a system segment, a TSS or LDT, makes.
+    ///
+    /// # Errors
+    /// As [`Self::read_upper`]; `fault(selector)` if the base is not canonical.
+    pub fn system_segment(
+        &mut self,
+        entry: &Entry,
+        fault: fn(u32) -> Fault,
+    ) -> Result<Segment, Fault> {
+        let upper = self.read_upper(entry, fault)?;
+        let mut segment = entry.segment();
+        segment.base |= upper;
+        match is_canonical(segment.base) {
+            true => Ok(segment),
+            false => Err(fault(entry.error_code())),
+        }
     }
 
     /// The descriptor that `selector` names; `beyond(selector)` outside its table.
@@ -210,8 +283,8 @@ impl Exec<'_> {
         self.prepare_write(entry.access_byte(), 1, Privilege::Supervisor)
     }
 
-    /// Sets the busy bit of a task-state segment in the GDT and makes the task register.
-    pub fn mark_busy(&mut self, entry: &Entry) -> Result<Segment, Fault> {
+    /// Sets the busy bit of the task-state segment `entry` in the GDT and makes the task register of its `segment`.
+    pub fn mark_busy(&mut self, entry: &Entry, segment: Segment) -> Result<Segment, Fault> {
         let attributes = Attributes(entry.attributes().0 | Kind::BUSY);
         self.store_at(
             entry.access_byte(),
@@ -223,7 +296,7 @@ impl Exec<'_> {
             base,
             limit,
             ..
-        } = entry.segment();
+        } = segment;
         Ok(Segment::new(selector, base, limit, attributes))
     }
 

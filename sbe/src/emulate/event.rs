@@ -33,7 +33,7 @@ pub enum Event {
         /// The error code that is pushed.
         code: Option<u32>,
         /// The linear address that CR2 receives.
-        address: Option<u32>,
+        address: Option<u64>,
     },
 }
 
@@ -52,7 +52,7 @@ impl Event {
     /// The error code that goes on the handler's stack.
     pub fn error_code(self) -> Option<u32> {
         match self {
-            Self::Fault(exception) | Self::Trap(exception) => exception.code,
+            Self::Fault(exception) | Self::Trap(exception) => exception.code.map(u32::from),
             Self::Changed { code, .. } => code,
             Self::External(_) | Self::Nmi | Self::Software(_) => None,
         }
@@ -69,7 +69,7 @@ impl Event {
     }
 
     /// The linear address that CR2 receives with the event.
-    pub fn fault_address(self) -> Option<u32> {
+    pub fn fault_address(self) -> Option<u64> {
         match self {
             Self::Fault(exception) => exception.fault_address(),
             Self::Changed { address, .. } => address,
@@ -78,12 +78,12 @@ impl Event {
     }
 
     /// The event as observers and the policy see it when the processor stands at `cs:eip`.
-    pub fn seen_at(self, (cs, eip): (u16, u32)) -> GuestEvent {
+    pub fn seen_at(self, (cs, eip): (u16, u64)) -> GuestEvent {
         GuestEvent {
             vector: self.vector(),
             source: self.source(),
             error_code: self.error_code(),
-            cr2: self.fault_address().map(LinearAddr::from),
+            cr2: self.fault_address().map(LinearAddr::new),
             cs,
             eip,
         }

@@ -5,7 +5,7 @@ use super::exec::Exec;
 use super::word::Word;
 use crate::cpu::Pending;
 use crate::cpu::eflags::{AC, AF, CF, DF, ID, IF, IOPL, NT, OF, PF, RF, SF, STATUS, TF, VM, ZF};
-use crate::cpu::regs::EAX;
+use crate::cpu::regs::{AH, EAX};
 use crate::decode::Insn;
 use crate::fault::Fault;
 
@@ -70,7 +70,7 @@ impl Exec<'_> {
         if self.cpu.cpl <= self.cpu.iopl() {
             mask |= IF;
         }
-        mask & W::MASK
+        mask & W::MASK as u32
     }
 }
 
@@ -131,7 +131,7 @@ pub fn sahf(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
 /// Stores the low byte of EFLAGS in AH.
 pub fn lahf(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
     let flags = cx.cpu.eflags as u8;
-    cx.cpu.regs.set8(EAX | 4, flags);
+    cx.cpu.regs.set8(AH, flags);
     Ok(())
 }
 
@@ -139,14 +139,14 @@ pub fn lahf(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
 pub fn pushf<W: Word>(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
     cx.require_v86_iopl()?;
     let image = cx.cpu.eflags & !(VM | RF);
-    cx.push(W::cut(image))
+    cx.push(W::cut(image.into()))
 }
 
 /// POPF: privilege decides over IF and IOPL; RF is cleared, the bits above are kept.
 pub fn popf<W: Word>(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
     cx.require_v86_iopl()?;
     let mask = cx.writable_eflags::<W>();
-    let image = cx.pop::<W>()?.zero_extend();
+    let image = cx.pop::<W>()?.zero_extend() as u32;
     let kept = cx.cpu.eflags & !mask & !RF;
     cx.set_eflags(kept | image & mask);
     Ok(())

@@ -58,8 +58,12 @@ macro_rules! by_count {
                     flags, [concat!(stringify!($name), " {value:x}, cl")],
                     value = inout(reg) value, in("ecx") count
                 ),
-                _ => execute!(
+                32 => execute!(
                     flags, [concat!(stringify!($name), " {value:e}, cl")],
+                    value = inout(reg) value, in("ecx") count
+                ),
+                _ => execute!(
+                    flags, [concat!(stringify!($name), " {value:r}, cl")],
                     value = inout(reg) value, in("ecx") count
                 ),
             }
@@ -96,8 +100,12 @@ macro_rules! double_shifts {
                     flags, [concat!(stringify!($name), " {value:x}, {source:x}, cl")],
                     value = inout(reg) value, source = in(reg) source, in("ecx") count
                 ),
-                _ => execute!(
+                32 => execute!(
                     flags, [concat!(stringify!($name), " {value:e}, {source:e}, cl")],
+                    value = inout(reg) value, source = in(reg) source, in("ecx") count
+                ),
+                _ => execute!(
+                    flags, [concat!(stringify!($name), " {value:r}, {source:r}, cl")],
                     value = inout(reg) value, source = in(reg) source, in("ecx") count
                 ),
             }
@@ -107,9 +115,9 @@ macro_rules! double_shifts {
 }
 
 double_shifts!(
-    /// SHLD of 16 or 32 bits, with bits of `source` coming in: result and status flags.
+    /// SHLD of 16, 32 or 64 bits, with bits of `source` coming in: result and status flags.
     shld,
-    /// SHRD of 16 or 32 bits, with bits of `source` coming in: result and status flags.
+    /// SHRD of 16, 32 or 64 bits, with bits of `source` coming in: result and status flags.
     shrd
 );
 
@@ -124,8 +132,12 @@ macro_rules! two_operands {
                     flags, [concat!(stringify!($name), " {destination:x}, {source:x}")],
                     destination = inout(reg) destination, source = in(reg) source
                 ),
-                _ => execute!(
+                32 => execute!(
                     flags, [concat!(stringify!($name), " {destination:e}, {source:e}")],
+                    destination = inout(reg) destination, source = in(reg) source
+                ),
+                _ => execute!(
+                    flags, [concat!(stringify!($name), " {destination:r}, {source:r}")],
                     destination = inout(reg) destination, source = in(reg) source
                 ),
             }
@@ -135,19 +147,19 @@ macro_rules! two_operands {
 }
 
 two_operands!(
-    /// IMUL of 16 or 32 bits, cut to the width: result and status flags.
+    /// IMUL of 16, 32 or 64 bits, cut to the width: result and status flags.
     imul,
-    /// BSF of 16 or 32 bits: result, which depends on `destination` if `source` is zero, and status flags.
+    /// BSF of 16, 32 or 64 bits: result, which depends on `destination` if `source` is zero, and status flags.
     bsf,
-    /// BSR of 16 or 32 bits: result, which depends on `destination` if `source` is zero, and status flags.
+    /// BSR of 16, 32 or 64 bits: result, which depends on `destination` if `source` is zero, and status flags.
     bsr,
-    /// BT of 16 or 32 bits by the bit offset `source` modulo the width: `destination` as it was, and status flags.
+    /// BT of 16, 32 or 64 bits by the bit offset `source` modulo the width: `destination` as it was, and status flags.
     bt,
-    /// BTS of 16 or 32 bits by the bit offset `source` modulo the width: result and status flags.
+    /// BTS of 16, 32 or 64 bits by the bit offset `source` modulo the width: result and status flags.
     bts,
-    /// BTR of 16 or 32 bits by the bit offset `source` modulo the width: result and status flags.
+    /// BTR of 16, 32 or 64 bits by the bit offset `source` modulo the width: result and status flags.
     btr,
-    /// BTC of 16 or 32 bits by the bit offset `source` modulo the width: result and status flags.
+    /// BTC of 16, 32 or 64 bits by the bit offset `source` modulo the width: result and status flags.
     btc
 );
 
@@ -155,20 +167,24 @@ macro_rules! by_accumulator {
     ($($(#[$doc:meta])* $name:ident: $instruction:literal),+) => {$(
         $(#[$doc])*
         #[inline(always)]
-        pub fn $name<W: Word>(low: u32, high: u32, operand: W, mut flags: u32) -> (u32, u32, u32) {
+        pub fn $name<W: Word>(low: u64, high: u64, operand: W, mut flags: u32) -> (u64, u64, u32) {
             let (mut low, mut high, operand) = (low, high, operand.zero_extend());
             match W::BITS {
                 8 => execute!(
-                    flags, ["mov eax, {low:e}", concat!($instruction, " {operand:l}"), "mov {low:e}, eax"],
-                    low = inout(reg) low, inout("edx") high, operand = in(reg) operand
+                    flags, ["mov rax, {low:r}", concat!($instruction, " {operand:l}"), "mov {low:r}, rax"],
+                    low = inout(reg) low, inout("rdx") high, operand = in(reg) operand
                 ),
                 16 => execute!(
-                    flags, ["mov eax, {low:e}", concat!($instruction, " {operand:x}"), "mov {low:e}, eax"],
-                    low = inout(reg) low, inout("edx") high, operand = in(reg) operand
+                    flags, ["mov rax, {low:r}", concat!($instruction, " {operand:x}"), "mov {low:r}, rax"],
+                    low = inout(reg) low, inout("rdx") high, operand = in(reg) operand
+                ),
+                32 => execute!(
+                    flags, ["mov rax, {low:r}", concat!($instruction, " {operand:e}"), "mov {low:r}, rax"],
+                    low = inout(reg) low, inout("rdx") high, operand = in(reg) operand
                 ),
                 _ => execute!(
-                    flags, ["mov eax, {low:e}", concat!($instruction, " {operand:e}"), "mov {low:e}, eax"],
-                    low = inout(reg) low, inout("edx") high, operand = in(reg) operand
+                    flags, ["mov rax, {low:r}", concat!($instruction, " {operand:r}"), "mov {low:r}, rax"],
+                    low = inout(reg) low, inout("rdx") high, operand = in(reg) operand
                 ),
             }
             (low, high, flags)
@@ -177,9 +193,9 @@ macro_rules! by_accumulator {
 }
 
 by_accumulator!(
-    /// MUL with EAX = `low` and EDX = `high`: EAX, EDX and status flags.
+    /// MUL with RAX = `low` and RDX = `high`: RAX, RDX and status flags.
     multiply: "mul",
-    /// IMUL with EAX = `low` and EDX = `high`: EAX, EDX and status flags.
+    /// IMUL with RAX = `low` and RDX = `high`: RAX, RDX and status flags.
     multiply_signed: "imul"
 );
 
@@ -195,32 +211,36 @@ mod unchecked {
     );
 }
 
-/// The dividend of DIV and IDIV in the low `2 * W::BITS` bits: AX, DX:AX or EDX:EAX.
-fn dividend<W: Word>(low: u32, high: u32) -> u64 {
+/// The dividend of DIV and IDIV in the low `2 * W::BITS` bits: AX, DX:AX, EDX:EAX or RDX:RAX.
+fn dividend<W: Word>(low: u64, high: u64) -> u128 {
     match W::BITS {
-        8 => u64::from(low as u16),
-        16 => u64::from(high as u16) << 16 | u64::from(low as u16),
-        _ => u64::from(high) << 32 | u64::from(low),
+        8 => u128::from(low as u16),
+        _ => u128::from(high & W::MASK) << W::BITS | u128::from(low & W::MASK),
     }
 }
 
-/// DIV with EAX = `low` and EDX = `high`: EAX, EDX and status flags; `None` if it raises #DE.
-pub fn divide<W: Word>(low: u32, high: u32, divisor: W, flags: u32) -> Option<(u32, u32, u32)> {
-    let quotient = dividend::<W>(low, high).checked_div(u64::from(divisor.zero_extend()))?;
-    (quotient <= u64::from(W::MASK)).then(|| unchecked::divide(low, high, divisor, flags))
+/// DIV with RAX = `low` and RDX = `high`: RAX, RDX and status flags; `None` if it raises #DE.
+pub fn divide<W: Word>(low: u64, high: u64, divisor: W, flags: u32) -> Option<(u64, u64, u32)> {
+    let (dividend, divisor_value) = (dividend::<W>(low, high), u128::from(divisor.zero_extend()));
+    // The quotient fits if and only if the upper half of the dividend is below the divisor.
+    (dividend >> W::BITS < divisor_value).then(|| unchecked::divide(low, high, divisor, flags))
 }
 
-/// IDIV with EAX = `low` and EDX = `high`: EAX, EDX and status flags; `None` if it raises #DE.
+/// IDIV with RAX = `low` and RDX = `high`: RAX, RDX and status flags; `None` if it raises #DE.
 pub fn divide_signed<W: Word>(
-    low: u32,
-    high: u32,
+    low: u64,
+    high: u64,
     divisor: W,
     flags: u32,
-) -> Option<(u32, u32, u32)> {
-    let unused = 64 - 2 * W::BITS;
-    let dividend = (dividend::<W>(low, high) << unused) as i64 >> unused;
-    let quotient = dividend.checked_div(i64::from(divisor.sign_extend() as i32))?;
-    let fits = quotient == i64::from(W::cut(quotient as u32).sign_extend() as i32);
+) -> Option<(u64, u64, u32)> {
+    let unused = 128 - 2 * W::BITS;
+    let dividend = (dividend::<W>(low, high) << unused) as i128 >> unused;
+    let quotient = match (i64::try_from(dividend), divisor.sign_extend() as i64) {
+        // Twice as fast as a division of 128 bits.
+        (Ok(dividend), divisor) => dividend.checked_div(divisor).map(i128::from),
+        (Err(_), divisor) => dividend.checked_div(divisor.into()),
+    }?;
+    let fits = quotient == i128::from(W::cut(quotient as u64).sign_extend() as i64);
     fits.then(|| unchecked::divide_signed(low, high, divisor, flags))
 }
 

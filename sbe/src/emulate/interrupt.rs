@@ -3,6 +3,7 @@
 //! ```text
 //!   handler faults ─► raise ──┬─► policy ─► enter ─► gate ─┬─► interrupt or trap gate: frame on the same or an inner stack
 //!   INTR, NMI, INT n ─► deliver ┘             │            ├─► task gate: task switch
+//!                                             │            ├─► IA-32e mode: 64-bit gate, stack aligned, often from the TSS
 //!                                             │            └─► real-address mode: vector table
 //!                                             └─ faults ─► raise again, as a double fault, or shutdown (double_fault.rs)
 //! ```
@@ -22,7 +23,7 @@ use crate::cpu::eflags::{AC, IF, OF, RF, TF};
 use crate::cpu::segment::{SegReg, Selector};
 use crate::decode::Insn;
 use crate::fault::{Exception, Fault, Unsupported, Vector};
-use mmu::{LinearAddr, Privilege};
+use mmu::Privilege;
 
 /// Error code bit: the event was not caused by the program itself (SDM Vol. 3A, 6.13 "Error Code").
 const ERROR_EXT: u32 = 1 << 0;
@@ -41,7 +42,7 @@ fn from_outside(fault: Fault) -> Fault {
             vector: vector @ (InvalidTss | SegmentNotPresent | StackFault | GeneralProtection),
             code: Some(code),
             ..
-        }) => Fault::Exception(Exception::with_code(vector, code | ERROR_EXT)),
+        }) => Fault::Exception(Exception::with_code(vector, u32::from(code) | ERROR_EXT)),
         other => other,
     }
 }
@@ -61,7 +62,7 @@ impl Exec<'_> {
     ///
     /// # Errors
     /// As [`Self::raise`].
-    pub fn raise_debug(&mut self, dr6_bits: u32) -> Result<(), Fault> {
+    pub fn raise_debug(&mut self, dr6_bits: u64) -> Result<(), Fault> {
         self.cpu.dr[6] |= dr6_bits;
         let exception = Exception::plain(Vector::Debug);
         self.raise_event(if dr6_bits & DR6_BD != 0 {
@@ -112,7 +113,7 @@ impl Exec<'_> {
         self.undelivered.push(seen);
     }
 
-    fn latch_fault_address(&mut self, address: Option<u32>) {
+    fn latch_fault_address(&mut self, address: Option<u64>) {
         if let Some(address) = address {
             self.cpu.cr2 = address;
         }
@@ -159,7 +160,9 @@ impl Exec<'_> {
         if event == Event::Nmi {
             self.cpu.nmi_blocked = true;
         }
-        let entered = if self.cpu.is_protected() {
+        let entered = if self.cpu.is_long() {
+            self.deliver_long(event).map_err(SwitchFault::OldTask)
+        } else if self.cpu.is_protected() {
             self.deliver_protected(event)
         } else {
             self.deliver_real(event).map_err(SwitchFault::OldTask)
@@ -198,23 +201,23 @@ impl Exec<'_> {
         if offset + REAL_VECTOR_BYTES - 1 > u32::from(self.cpu.idtr.limit) {
             return Err(Fault::gp(event.gate_code()));
         }
-        let address = LinearAddr::from(self.cpu.idtr.base.wrapping_add(offset));
+        let address = self.cpu.system_address(self.cpu.idtr.base, offset);
         let entry: u32 = self.load_at(address, Privilege::Supervisor)?;
         let words = [
             self.cpu.eflags,
             self.cpu.seg(SegReg::Cs).selector.0.into(),
-            self.cpu.eip,
+            self.cpu.eip as u32,
         ];
         let mut stack = TransferStack::current(self.cpu);
         stack.check_room::<u16>(words.len() as u32)?;
-        self.check_near_target(entry & 0xffff)?;
+        self.check_near_target((entry & 0xffff).into())?;
         stack.prepare::<u16>(self, words.len() as u32)?;
         for word in words {
             stack.push(self, word as u16)?;
         }
         stack.commit(self.cpu);
         self.set_eflags(self.cpu.eflags & !(IF | TF | AC | RF));
-        self.enter_paragraph(Selector((entry >> 16) as u16), entry & 0xffff);
+        self.enter_paragraph(Selector((entry >> 16) as u16), (entry & 0xffff).into());
         Ok(())
     }
 }

@@ -19,16 +19,16 @@ fn width<W: Word>() -> Width {
 impl Exec<'_> {
     /// Reads a port for `insn`, permission checked before.
     pub fn port_in<W: Word>(&mut self, insn: &Insn, port: u16) -> W {
-        let value = W::cut(self.bus.port_read(port, width::<W>()));
+        let value = W::cut(self.bus.port_read(port, width::<W>()).into());
         self.sample_bus();
-        let read = (width::<W>(), value.zero_extend());
+        let read = (width::<W>(), value.zero_extend() as u32);
         self.observe_port(Direction::In, port, read, insn.len);
         value
     }
 
     /// Writes a port for `insn`, permission checked before.
     pub fn port_out<W: Word>(&mut self, insn: &Insn, port: u16, value: W) {
-        let (width, value) = (width::<W>(), value.zero_extend());
+        let (width, value) = (width::<W>(), value.zero_extend() as u32);
         self.bus.port_write(port, width, value);
         self.sample_bus();
         self.observe_port(Direction::Out, port, (width, value), insn.len);

@@ -2,10 +2,13 @@
 //!
 //! `load`, `store` and `modify` take a segment and an offset and act with the program's privilege. The `_at` forms take a
 //! linear address: for the processor's own accesses to descriptor tables, task segments and inner stacks.
+//!
+//! In 64-bit mode an address must be canonical instead of inside its segment, and only FS and GS have a base.
 
 use super::exec::Exec;
 use super::word::Word;
 use crate::cpu::Pending;
+use crate::cpu::canonical::is_canonical_span;
 use crate::cpu::control::DR6_FIXED;
 use crate::cpu::segment::{Bounds, SegReg};
 use crate::fault::{Exception, Fault, Vector};
@@ -17,10 +20,11 @@ fn or_device(prepared: Result<(), MemFault>) -> Result<(), Fault> {
     match prepared {
         Ok(()) | Err(MemFault::Device) => Ok(()),
         Err(MemFault::Page(fault)) => Err(fault.into()),
+        Err(MemFault::NonCanonical) => Err(Fault::gp(0)),
     }
 }
 
-/// The fault of an access outside a segment.
+/// The fault of an access outside a segment, or to an address that is not canonical.
 fn limit_fault(segment: SegReg) -> Fault {
     if segment == SegReg::Ss {
         Fault::ss(0)
@@ -35,7 +39,7 @@ impl Exec<'_> {
     pub fn readable(
         &mut self,
         segment: SegReg,
-        offset: u32,
+        offset: u64,
         size: u32,
     ) -> Result<LinearAddr, Fault> {
         self.accessible(segment, offset, size, Access::Read)
@@ -46,7 +50,7 @@ impl Exec<'_> {
     pub fn writable(
         &mut self,
         segment: SegReg,
-        offset: u32,
+        offset: u64,
         size: u32,
     ) -> Result<LinearAddr, Fault> {
         self.accessible(segment, offset, size, Access::Write)
@@ -56,7 +60,7 @@ impl Exec<'_> {
     pub fn within_limit(
         &mut self,
         segment: SegReg,
-        offset: u32,
+        offset: u64,
         size: u32,
     ) -> Result<LinearAddr, Fault> {
         let bounds = self.cpu.seg(segment).within();
@@ -67,7 +71,7 @@ impl Exec<'_> {
     fn accessible(
         &mut self,
         segment: SegReg,
-        offset: u32,
+        offset: u64,
         size: u32,
         access: Access,
     ) -> Result<LinearAddr, Fault> {
@@ -84,29 +88,48 @@ impl Exec<'_> {
         &mut self,
         segment: SegReg,
         bounds: Bounds,
-        offset: u32,
+        offset: u64,
         size: u32,
         access: Access,
     ) -> Result<LinearAddr, Fault> {
-        if !bounds.allow(offset, size) {
+        if self.cpu.is_code64() {
+            return self.canonical(segment, offset, size, access);
+        }
+        if !bounds.allow(offset as u32, size) {
             return Err(limit_fault(segment));
         }
-        let base = self.cpu.seg(segment).base;
-        let linear = LinearAddr::from(base.wrapping_add(offset));
+        let linear = self.cpu.seg(segment).linear32(offset as u32);
+        self.check_access(linear, size, access)?;
+        Ok(linear)
+    }
+
+    /// The linear address of `size` bytes at `offset` of `segment` in 64-bit mode.
+    fn canonical(
+        &mut self,
+        segment: SegReg,
+        offset: u64,
+        size: u32,
+        access: Access,
+    ) -> Result<LinearAddr, Fault> {
+        let linear = self.cpu.linear64(segment, offset);
+        if !is_canonical_span(linear, size) {
+            return Err(limit_fault(segment));
+        }
+        let linear = LinearAddr::new(linear);
         self.check_access(linear, size, access)?;
         Ok(linear)
     }
 
     /// Reads `segment:[offset]`.
     #[inline(always)]
-    pub fn load<W: Word>(&mut self, segment: SegReg, offset: u32) -> Result<W, Fault> {
+    pub fn load<W: Word>(&mut self, segment: SegReg, offset: u64) -> Result<W, Fault> {
         let linear = self.readable(segment, offset, W::BYTES)?;
         self.load_at(linear, self.cpu.privilege())
     }
 
     /// Writes `segment:[offset]`.
     #[inline(always)]
-    pub fn store<W: Word>(&mut self, segment: SegReg, offset: u32, value: W) -> Result<(), Fault> {
+    pub fn store<W: Word>(&mut self, segment: SegReg, offset: u64, value: W) -> Result<(), Fault> {
         let linear = self.writable(segment, offset, W::BYTES)?;
         self.store_at(linear, self.cpu.privilege(), value)
     }
@@ -117,7 +140,7 @@ impl Exec<'_> {
     pub fn modify<W: Word>(
         &mut self,
         segment: SegReg,
-        offset: u32,
+        offset: u64,
         change: impl FnOnce(&mut Self, W) -> W,
     ) -> Result<(), Fault> {
         let linear = self.writable(segment, offset, W::BYTES)?;
@@ -159,6 +182,7 @@ impl Exec<'_> {
         match self.mmu.read(linear, privilege) {
             Ok(value) => Ok(value),
             Err(MemFault::Page(fault)) => Err(fault.into()),
+            Err(MemFault::NonCanonical) => Err(Fault::gp(0)),
             Err(MemFault::Device) => self.load_device(linear, privilege),
         }
     }
@@ -174,6 +198,7 @@ impl Exec<'_> {
         match self.mmu.write(linear, privilege, value) {
             Ok(()) => Ok(()),
             Err(MemFault::Page(fault)) => Err(fault.into()),
+            Err(MemFault::NonCanonical) => Err(Fault::gp(0)),
             Err(MemFault::Device) => self.store_device(linear, privilege, value),
         }
     }
@@ -182,7 +207,7 @@ impl Exec<'_> {
     pub fn load_bytes(
         &mut self,
         segment: SegReg,
-        offset: u32,
+        offset: u64,
         bytes: &mut [u8],
     ) -> Result<(), Fault> {
         let linear = self.readable(segment, offset, bytes.len() as u32)?;
@@ -196,7 +221,7 @@ impl Exec<'_> {
     }
 
     /// Writes `bytes` (at most a page) to `segment:[offset]`: all of them or, on a fault, none.
-    pub fn store_bytes(&mut self, segment: SegReg, offset: u32, bytes: &[u8]) -> Result<(), Fault> {
+    pub fn store_bytes(&mut self, segment: SegReg, offset: u64, bytes: &[u8]) -> Result<(), Fault> {
         let linear = self.writable(segment, offset, bytes.len() as u32)?;
         let privilege = self.cpu.privilege();
         if !self.mmu.tlb_mut().store_bytes(linear, privilege, bytes) {
@@ -208,7 +233,7 @@ impl Exec<'_> {
     }
 
     /// Makes sure that `size` bytes of `segment:[offset]` can be written.
-    pub fn probe_write(&mut self, segment: SegReg, offset: u32, size: u32) -> Result<(), Fault> {
+    pub fn probe_write(&mut self, segment: SegReg, offset: u64, size: u32) -> Result<(), Fault> {
         let linear = self.writable(segment, offset, size)?;
         self.prepare_write(linear, size, self.cpu.privilege())
     }
@@ -320,9 +345,14 @@ impl Exec<'_> {
 
     /// Collects the DR6 bits of breakpoints that this access meets (SDM Vol. 3B, 17.2.4 "Debug Control Register").
     fn match_data_breakpoints(&mut self, linear: LinearAddr, size: u32, access: Access) {
-        const WRITES: u32 = 0b01;
-        const READS_AND_WRITES: u32 = 0b11;
-        let first = linear.get() as u32;
+        const WRITES: u64 = 0b01;
+        const READS_AND_WRITES: u64 = 0b11;
+        let (first, size) = (linear.get(), u64::from(size));
+        let is_long = self.cpu.is_long();
+        let distance = |from: u64, to: u64| match (to.wrapping_sub(from), is_long) {
+            (distance, true) => distance,
+            (distance, false) => u64::from(distance as u32),
+        };
         for index in 0..4 {
             let control = self.cpu.dr[7] >> (16 + 4 * index) & 0xf;
             let enabled = self.cpu.dr[7] >> (2 * index) & 3 != 0;
@@ -331,10 +361,11 @@ impl Exec<'_> {
                 READS_AND_WRITES => true,
                 _ => false,
             };
-            // LEN: 1, 2, 8 (reserved on IA-32: treated as 4) or 4 bytes, aligned.
-            let length = [1, 2, 4, 4][(control >> 2) as usize];
+            // LEN: 1, 2, 8 (reserved without 64-bit mode: treated as 4) or 4 bytes, aligned.
+            let eight = if self.cpu.model.has_long_mode() { 8 } else { 4 };
+            let length = [1, 2, eight, 4][(control >> 2) as usize];
             let start = self.cpu.dr[index as usize] & !(length - 1);
-            let overlaps = start.wrapping_sub(first) < size || first.wrapping_sub(start) < length;
+            let overlaps = distance(first, start) < size || distance(start, first) < length;
             if enabled && watches && overlaps {
                 self.cpu.debug_hits |= 1 << index & !DR6_FIXED;
                 self.cpu.pending.set(Pending::DEBUG_TRAP);

@@ -1,7 +1,7 @@
 //! The reference emulator: one exact handler for each instruction form.
 //!
-//! A handler is called with EIP already past its instruction. It returns a [`Fault`] with nothing changed that the guest
-//! can see, and the caller sets EIP back; so handlers do what may fault first and move registers last.
+//! A handler is called with RIP already past its instruction. It returns a [`Fault`] with nothing changed that the guest
+//! can see, and the caller sets it back; so handlers do what may fault first and move registers last.
 
 mod alu;
 mod bcd;
@@ -26,6 +26,7 @@ mod interceptor;
 mod interrupt;
 mod io;
 mod iret;
+mod long_gate;
 mod memory;
 mod muldiv;
 mod observe;
@@ -35,11 +36,14 @@ mod segload;
 mod shift;
 mod stack;
 mod string;
+mod syscall;
 pub mod sysenter;
 mod sysseg;
 mod system;
 mod table;
 mod task;
+#[cfg(test)]
+mod tests64;
 mod transfer_stack;
 mod tss;
 mod word;

@@ -11,11 +11,11 @@ use crate::decode::Insn;
 use crate::fault::{Fault, Vector};
 
 impl Exec<'_> {
-    /// Sets EAX and EDX, whose parts of width `W` are a product, or quotient and remainder, and the status flags.
+    /// Sets RAX and RDX, whose parts of width `W` are a product, or quotient and remainder, and the status flags.
     #[inline(always)]
-    fn set_accumulator(&mut self, (low, high, flags): (u32, u32, u32)) {
-        self.cpu.regs.set(EAX, low);
-        self.cpu.regs.set(EDX, high);
+    fn set_accumulator(&mut self, (low, high, flags): (u64, u64, u32)) {
+        self.cpu.regs.set64(EAX, low);
+        self.cpu.regs.set64(EDX, high);
         self.set_status(STATUS, flags);
     }
 }
@@ -25,7 +25,7 @@ const DIVIDE_ERROR: Fault = Fault::plain(Vector::DivideError);
 /// MUL.
 pub fn mul<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     let factor = cx.read_operand::<W>(insn, 0)?;
-    let (low, high) = (cx.cpu.regs.get(EAX), cx.cpu.regs.get(EDX));
+    let (low, high) = (cx.cpu.regs.get64(EAX), cx.cpu.regs.get64(EDX));
     cx.set_accumulator(host_alu::multiply(low, high, factor, cx.cpu.eflags));
     Ok(())
 }
@@ -33,7 +33,7 @@ pub fn mul<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
 /// IMUL with one operand.
 pub fn imul1<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     let factor = cx.read_operand::<W>(insn, 0)?;
-    let (low, high) = (cx.cpu.regs.get(EAX), cx.cpu.regs.get(EDX));
+    let (low, high) = (cx.cpu.regs.get64(EAX), cx.cpu.regs.get64(EDX));
     cx.set_accumulator(host_alu::multiply_signed(low, high, factor, cx.cpu.eflags));
     Ok(())
 }
@@ -48,7 +48,7 @@ pub fn imul2<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
 /// IMUL with three operands; the last is immediate.
 pub fn imul3<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     let first = cx.read_operand::<W>(insn, 1)?;
-    imul_truncated(cx, insn, first, W::cut(insn.imm))
+    imul_truncated(cx, insn, first, W::cut(insn.immediate()))
 }
 
 fn imul_truncated<W: Word>(
@@ -66,7 +66,7 @@ fn imul_truncated<W: Word>(
 /// DIV.
 pub fn div<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     let divisor = cx.read_operand::<W>(insn, 0)?;
-    let (low, high) = (cx.cpu.regs.get(EAX), cx.cpu.regs.get(EDX));
+    let (low, high) = (cx.cpu.regs.get64(EAX), cx.cpu.regs.get64(EDX));
     let divided = host_alu::divide(low, high, divisor, cx.cpu.eflags).ok_or(DIVIDE_ERROR)?;
     cx.set_accumulator(divided);
     Ok(())
@@ -75,7 +75,7 @@ pub fn div<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
 /// IDIV.
 pub fn idiv<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     let divisor = cx.read_operand::<W>(insn, 0)?;
-    let (low, high) = (cx.cpu.regs.get(EAX), cx.cpu.regs.get(EDX));
+    let (low, high) = (cx.cpu.regs.get64(EAX), cx.cpu.regs.get64(EDX));
     let divided = host_alu::divide_signed(low, high, divisor, cx.cpu.eflags).ok_or(DIVIDE_ERROR)?;
     cx.set_accumulator(divided);
     Ok(())
@@ -91,13 +91,20 @@ pub fn cbw(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
 /// CWDE.
 pub fn cwde(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
     let value = cx.cpu.regs.get16(EAX).sign_extend();
-    cx.cpu.regs.set(EAX, value);
+    cx.cpu.regs.set(EAX, value as u32);
     Ok(())
 }
 
-/// CWD and CDQ: the sign of the accumulator fills (E)DX.
+/// CDQE.
+pub fn cdqe(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
+    let value = cx.cpu.regs.get(EAX).sign_extend();
+    cx.cpu.regs.set64(EAX, value);
+    Ok(())
+}
+
+/// CWD, CDQ and CQO: the sign of the accumulator fills DX, EDX or RDX.
 pub fn sign_to_edx<W: Word>(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
     let negative = W::register(&cx.cpu.regs, EAX).zero_extend() & W::SIGN != 0;
-    W::cut(if negative { u32::MAX } else { 0 }).set_register(&mut cx.cpu.regs, EDX);
+    W::cut(if negative { u64::MAX } else { 0 }).set_register(&mut cx.cpu.regs, EDX);
     Ok(())
 }

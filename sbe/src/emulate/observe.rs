@@ -13,9 +13,9 @@ use crate::width::Width;
 
 impl Exec<'_> {
     /// CS and EIP of the instruction of `length` bytes before EIP.
-    fn place(&self, length: u8) -> (u16, u32) {
+    fn place(&self, length: u8) -> (u16, u64) {
         let cs = self.cpu.seg(SegReg::Cs).selector.0;
-        (cs, self.cpu.eip.wrapping_sub(length.into()))
+        (cs, self.cpu.eip_before(length))
     }
 
     /// The event as observers and the policy see it.
@@ -31,7 +31,7 @@ impl Exec<'_> {
     }
 
     /// Reports that `register`, which held `old`, has been written.
-    pub fn observe_control(&mut self, register: ControlRegister, old: u32, length: u8) {
+    pub fn observe_control(&mut self, register: ControlRegister, old: u64, length: u8) {
         if !self.interceptor.is_observed() {
             return;
         }

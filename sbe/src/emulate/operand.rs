@@ -12,7 +12,7 @@ impl Exec<'_> {
         match insn.ops[index] {
             Operand::Reg(number) => Ok(W::register(&self.cpu.regs, number)),
             Operand::Mem => self.load(insn.mem.segment, insn.effective_address(self.cpu)),
-            Operand::Imm | Operand::None => Ok(W::cut(insn.imm)),
+            Operand::Imm | Operand::None => Ok(W::cut(insn.immediate())),
         }
     }
 

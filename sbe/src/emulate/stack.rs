@@ -15,39 +15,26 @@ const LEVEL_MASK: u32 = 31;
 impl Exec<'_> {
     /// Cuts `offset` to the stack's address size.
     #[inline(always)]
-    pub fn wrap_stack(&self, offset: u32) -> u32 {
-        if self.cpu.is_stack32() {
-            offset
-        } else {
-            offset & 0xffff
-        }
+    pub fn wrap_stack(&self, offset: u64) -> u64 {
+        self.cpu.stack_size().wrap(offset)
     }
 
-    /// The stack pointer, by the stack's address size: ESP or SP.
+    /// The stack pointer, by the stack's address size: RSP, ESP or SP.
     #[inline(always)]
-    pub fn stack_pointer(&self) -> u32 {
-        self.wrap_stack(self.cpu.regs.get(ESP))
+    pub fn stack_pointer(&self) -> u64 {
+        self.wrap_stack(self.cpu.regs.get64(ESP))
     }
 
-    /// Sets ESP or SP.
+    /// Sets RSP, ESP or SP.
     #[inline(always)]
-    pub fn set_stack_pointer(&mut self, value: u32) {
-        self.set_stack_register(ESP, value);
-    }
-
-    /// Sets a register as wide as the stack's address size.
-    fn set_stack_register(&mut self, register: u8, value: u32) {
-        if self.cpu.is_stack32() {
-            self.cpu.regs.set(register, value);
-        } else {
-            self.cpu.regs.set16(register, value as u16);
-        }
+    pub fn set_stack_pointer(&mut self, value: u64) {
+        self.cpu.stack_size().set_pointer(&mut self.cpu.regs, value);
     }
 
     /// Pushes a value.
     #[inline(always)]
     pub fn push<W: Word>(&mut self, value: W) -> Result<(), Fault> {
-        let top = self.wrap_stack(self.stack_pointer().wrapping_sub(W::BYTES));
+        let top = self.wrap_stack(self.stack_pointer().wrapping_sub(W::BYTES.into()));
         self.store(SegReg::Ss, top, value)?;
         self.set_stack_pointer(top);
         Ok(())
@@ -63,13 +50,13 @@ impl Exec<'_> {
     #[inline(always)]
     pub fn pop<W: Word>(&mut self) -> Result<W, Fault> {
         let value = self.peek()?;
-        self.release_stack(W::BYTES);
+        self.release_stack(W::BYTES.into());
         Ok(value)
     }
 
     /// Moves the stack pointer up by `bytes`.
     #[inline(always)]
-    pub fn release_stack(&mut self, bytes: u32) {
+    pub fn release_stack(&mut self, bytes: u64) {
         self.set_stack_pointer(self.stack_pointer().wrapping_add(bytes));
     }
 }
@@ -83,11 +70,11 @@ pub fn push<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
 /// POP to a register or memory. A memory address that uses ESP is computed after the pop.
 pub fn pop<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     let value = cx.peek::<W>()?;
-    let before = cx.cpu.regs.get(ESP);
-    cx.release_stack(W::BYTES);
+    let before = cx.cpu.regs.get64(ESP);
+    cx.release_stack(W::BYTES.into());
     let stored = cx.write_operand(insn, 0, value);
     if stored.is_err() && insn.ops[0] == Operand::Mem {
-        cx.cpu.regs.set(ESP, before);
+        cx.cpu.regs.set64(ESP, before);
     }
     stored
 }
@@ -96,7 +83,7 @@ pub fn pop<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
 pub fn pusha<W: Word>(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
     let mut offset = cx.stack_pointer();
     for register in 0..8 {
-        offset = cx.wrap_stack(offset.wrapping_sub(W::BYTES));
+        offset = cx.wrap_stack(offset.wrapping_sub(W::BYTES.into()));
         let value = W::register(&cx.cpu.regs, register);
         cx.store(SegReg::Ss, offset, value)?;
     }
@@ -112,9 +99,9 @@ pub fn popa<W: Word>(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
         if register != ESP {
             value.set_register(&mut cx.cpu.regs, register);
         }
-        offset = cx.wrap_stack(offset.wrapping_add(W::BYTES));
+        offset = cx.wrap_stack(offset.wrapping_add(W::BYTES.into()));
     }
-    cx.release_stack(8 * W::BYTES);
+    cx.release_stack(8 * u64::from(W::BYTES));
     Ok(())
 }
 
@@ -122,22 +109,23 @@ pub fn popa<W: Word>(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
 /// and EBP alone but not what was pushed before, as on processors.
 pub fn enter<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     let level = insn.aux & LEVEL_MASK;
-    let frame = cx.wrap_stack(cx.stack_pointer().wrapping_sub(W::BYTES));
+    let frame = cx.wrap_stack(cx.stack_pointer().wrapping_sub(W::BYTES.into()));
     // The new frame pointer is as wide as the operand: of a 16-bit stack it keeps the upper half of ESP.
-    let frame_pointer = W::cut(frame | cx.cpu.regs.get(ESP) & !cx.wrap_stack(u32::MAX));
+    let frame_pointer = W::cut(frame | cx.cpu.regs.get64(ESP) & !cx.wrap_stack(u64::MAX));
     let mut top = frame;
     cx.store(SegReg::Ss, top, W::register(&cx.cpu.regs, EBP))?;
     for index in 1..=level {
         let display = if index == level {
             frame_pointer
         } else {
-            let outer = cx.cpu.regs.get(EBP).wrapping_sub(index * W::BYTES);
+            let outer = cx.cpu.regs.get64(EBP);
+            let outer = outer.wrapping_sub((index * W::BYTES).into());
             cx.load(SegReg::Ss, cx.wrap_stack(outer))?
         };
-        top = cx.wrap_stack(top.wrapping_sub(W::BYTES));
+        top = cx.wrap_stack(top.wrapping_sub(W::BYTES.into()));
         cx.store(SegReg::Ss, top, display)?;
     }
-    let bottom = cx.wrap_stack(top.wrapping_sub(insn.imm));
+    let bottom = cx.wrap_stack(top.wrapping_sub(insn.imm.into()));
     // The manual's last step: a write at the new top must be possible.
     cx.probe_write(SegReg::Ss, bottom, W::BYTES)?;
     frame_pointer.set_register(&mut cx.cpu.regs, EBP);
@@ -147,9 +135,9 @@ pub fn enter<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
 
 /// LEAVE.
 pub fn leave<W: Word>(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
-    let frame = cx.wrap_stack(cx.cpu.regs.get(EBP));
+    let frame = cx.wrap_stack(cx.cpu.regs.get64(EBP));
     let value = cx.load::<W>(SegReg::Ss, frame)?;
-    cx.set_stack_pointer(frame.wrapping_add(W::BYTES));
+    cx.set_stack_pointer(frame.wrapping_add(W::BYTES.into()));
     value.set_register(&mut cx.cpu.regs, EBP);
     Ok(())
 }

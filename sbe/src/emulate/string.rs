@@ -15,38 +15,30 @@ use crate::fault::Fault;
 use mmu::{Order, PAGE_SIZE};
 
 /// Number of iterations between two looks at interrupts.
-const BURST: u32 = 1024;
+const BURST: u64 = 1024;
 /// Number of iterations done in bulk that take as long as one done alone.
-const BULK_SPEED: u32 = 16;
+const BULK_SPEED: u64 = 16;
 /// Smallest number of iterations that is done in bulk.
-const BULK_MINIMUM: u32 = 4;
+const BULK_MINIMUM: u64 = 4;
 
 impl Exec<'_> {
-    /// (E)SI or (E)DI by address size.
-    fn index(&self, insn: &Insn, register: u8) -> u32 {
-        insn.wrap_address(self.cpu.regs.get(register))
+    /// RSI, RDI or RCX, or their lower parts, by address size.
+    fn index(&self, insn: &Insn, register: u8) -> u64 {
+        insn.address_register(self.cpu, register)
     }
 
     /// Moves an index register by one element in the direction of DF.
     fn advance<W: Word>(&mut self, insn: &Insn, register: u8) {
         let step = if self.cpu.eflags & DF == 0 {
-            W::BYTES
+            u64::from(W::BYTES)
         } else {
-            W::BYTES.wrapping_neg()
+            u64::from(W::BYTES).wrapping_neg()
         };
-        let value = self.cpu.regs.get(register).wrapping_add(step);
-        self.set_by_address_size(insn, register, value);
+        let value = self.cpu.regs.get64(register).wrapping_add(step);
+        insn.set_address_register(self.cpu, register, value);
     }
 
-    fn set_by_address_size(&mut self, insn: &Insn, register: u8, value: u32) {
-        if insn.flags.has(Flags::ADDR16) {
-            self.cpu.regs.set16(register, value as u16);
-        } else {
-            self.cpu.regs.set(register, value);
-        }
-    }
-
-    /// Runs `step` once, or as often as (E)CX says under a repeat prefix. `step` returns whether to go on.
+    /// Runs `step` once, or as often as RCX, ECX or CX says under a repeat prefix. `step` returns whether to go on.
     #[inline(always)]
     fn repeat(
         &mut self,
@@ -69,7 +61,7 @@ impl Exec<'_> {
             let go_on = step(self, insn)?;
             // A step may have done more than one iteration.
             left = self.index(insn, ECX).wrapping_sub(1);
-            self.set_by_address_size(insn, ECX, left);
+            insn.set_address_register(self.cpu, ECX, left);
             done += 1 + before.wrapping_sub(left) / BULK_SPEED;
             if !go_on || left == 0 {
                 return Ok(());
@@ -79,7 +71,7 @@ impl Exec<'_> {
             }
         }
         // What interrupts the instruction here pushes RF set (SDM Vol. 3B, 17.3.1.1).
-        self.cpu.eip = self.cpu.eip.wrapping_sub(u32::from(insn.len));
+        self.cpu.eip = self.cpu.eip_before(insn.len);
         self.cpu.eflags |= RF;
         Ok(())
     }
@@ -107,40 +99,39 @@ impl Exec<'_> {
         &mut self,
         insn: &Insn,
         indices: &[u8],
-        transfer: impl FnOnce(&mut Self, u32) -> Result<bool, Fault>,
+        transfer: impl FnOnce(&mut Self, u64) -> Result<bool, Fault>,
     ) {
         let repeated = insn.flags.0 & (Flags::REP | Flags::REPNE) != 0;
         if !repeated || insn.flags.has(Flags::ADDR16) || self.is_watched() {
             return;
         }
-        let left = self.cpu.regs.get(ECX);
+        let left = self.index(insn, ECX);
         let order = self.order();
-        let room = |&register: &u8| elements_in_page::<W>(self.cpu.regs.get(register), order);
-        let count = indices.iter().map(room).fold(left, u32::min);
+        let room = |&register: &u8| elements_in_page::<W>(self.index(insn, register), order);
+        let count = indices.iter().map(room).fold(left, u64::min);
         // The last element stays for the ordinary way, which also reports faults.
         if count < BULK_MINIMUM || !transfer(self, count - 1).unwrap_or(false) {
             return;
         }
         let done = count - 1;
         for &register in indices {
-            let value = self.cpu.regs.get(register);
-            self.cpu.regs.set(
-                register,
-                match order {
-                    Order::Upward => value.wrapping_add(done * W::BYTES),
-                    Order::Downward => value.wrapping_sub(done * W::BYTES),
-                },
-            );
+            let value = self.cpu.regs.get64(register);
+            let moved = done * u64::from(W::BYTES);
+            let value = match order {
+                Order::Upward => value.wrapping_add(moved),
+                Order::Downward => value.wrapping_sub(moved),
+            };
+            insn.set_address_register(self.cpu, register, value);
         }
-        self.cpu.regs.set(ECX, left - done);
+        insn.set_address_register(self.cpu, ECX, left - done);
     }
 
     /// The offset of the lowest of `count` elements, the first of which an index register points at.
-    fn lowest<W: Word>(&self, register: u8, count: u32) -> u32 {
-        let first = self.cpu.regs.get(register);
+    fn lowest<W: Word>(&self, insn: &Insn, register: u8, count: u64) -> u64 {
+        let first = self.index(insn, register);
         match self.order() {
             Order::Upward => first,
-            Order::Downward => first.wrapping_sub((count - 1) * W::BYTES),
+            Order::Downward => first.wrapping_sub((count - 1) * u64::from(W::BYTES)),
         }
     }
 
@@ -156,13 +147,14 @@ impl Exec<'_> {
 }
 
 /// The number of elements from `first` on that lie in its page.
-fn elements_in_page<W: Word>(first: u32, order: Order) -> u32 {
-    let offset = first % PAGE_SIZE as u32;
-    let room = PAGE_SIZE as u32 - offset;
+fn elements_in_page<W: Word>(first: u64, order: Order) -> u64 {
+    let offset = first % PAGE_SIZE as u64;
+    let room = PAGE_SIZE as u64 - offset;
+    let size = u64::from(W::BYTES);
     match order {
-        Order::Upward => room / W::BYTES,
-        Order::Downward if room < W::BYTES => 0,
-        Order::Downward => offset / W::BYTES + 1,
+        Order::Upward => room / size,
+        Order::Downward if room < size => 0,
+        Order::Downward => offset / size + 1,
     }
 }
 
@@ -170,9 +162,10 @@ fn elements_in_page<W: Word>(first: u32, order: Order) -> u32 {
 pub fn movs<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     cx.repeat(insn, |cx, insn| {
         cx.bulk::<W>(insn, &[ESI, EDI], |cx, count| {
-            let bytes = count * W::BYTES;
-            let from = cx.readable(insn.mem.segment, cx.lowest::<W>(ESI, count), bytes)?;
-            let to = cx.writable(SegReg::Es, cx.lowest::<W>(EDI, count), bytes)?;
+            let bytes = count as u32 * W::BYTES;
+            let from = cx.lowest::<W>(insn, ESI, count);
+            let from = cx.readable(insn.mem.segment, from, bytes)?;
+            let to = cx.writable(SegReg::Es, cx.lowest::<W>(insn, EDI, count), bytes)?;
             let (privilege, order) = (cx.cpu.privilege(), cx.order());
             Ok(cx
                 .mmu
@@ -192,7 +185,8 @@ pub fn stos<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     cx.repeat(insn, |cx, insn| {
         let value = W::register(&cx.cpu.regs, EAX);
         cx.bulk::<W>(insn, &[EDI], |cx, count| {
-            let to = cx.writable(SegReg::Es, cx.lowest::<W>(EDI, count), count * W::BYTES)?;
+            let bytes = count as u32 * W::BYTES;
+            let to = cx.writable(SegReg::Es, cx.lowest::<W>(insn, EDI, count), bytes)?;
             let privilege = cx.cpu.privilege();
             Ok(cx
                 .mmu

@@ -30,7 +30,7 @@ impl Exec<'_> {
         if entry.kind() != Kind::Ldt {
             return Err(invalid(entry.error_code()));
         }
-        Ok(entry.segment())
+        self.system_segment(&entry, invalid)
     }
 }
 
@@ -60,7 +60,8 @@ pub fn ltr(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
         return Err(Fault::gp(entry.error_code()));
     };
     entry.require_present(Fault::np)?;
-    cx.cpu.tr = cx.mark_busy(&entry)?;
+    let segment = cx.system_segment(&entry, Fault::gp)?;
+    cx.cpu.tr = cx.mark_busy(&entry, segment)?;
     Ok(())
 }
 

@@ -8,8 +8,9 @@ use super::bits::{self, Complement, Reset, Set, Test};
 use super::exec::Handler;
 use super::{
     bcd, branch, data, far, flags, fpu, interrupt, io, iret, muldiv, segcheck, segload, shift,
-    stack, string, sysenter, sysseg, system,
+    stack, string, syscall, sysenter, sysseg, system,
 };
+use crate::decode::decoder::is_absolute;
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 
 /// The width in bits of operand `index`.
@@ -31,7 +32,12 @@ fn is_far(raw: &Instruction) -> bool {
     matches!(raw.op0_kind(), OpKind::FarBranch16 | OpKind::FarBranch32)
         || matches!(
             raw.code(),
-            Code::Call_m1616 | Code::Call_m1632 | Code::Jmp_m1616 | Code::Jmp_m1632
+            Code::Call_m1616
+                | Code::Call_m1632
+                | Code::Call_m1664
+                | Code::Jmp_m1616
+                | Code::Jmp_m1632
+                | Code::Jmp_m1664
         )
 }
 
@@ -50,6 +56,7 @@ fn integer_handler(raw: &Instruction) -> Option<Handler> {
                 8 => $module::$handler::<u8> as Handler,
                 16 => $module::$handler::<u16>,
                 32 => $module::$handler::<u32>,
+                64 => $module::$handler::<u64>,
                 _ => return None,
             }
         };
@@ -60,6 +67,7 @@ fn integer_handler(raw: &Instruction) -> Option<Handler> {
                 8 => $module::$handler::<$op, u8> as Handler,
                 16 => $module::$handler::<$op, u16>,
                 32 => $module::$handler::<$op, u32>,
+                64 => $module::$handler::<$op, u64>,
                 _ => return None,
             }
         };
@@ -69,6 +77,7 @@ fn integer_handler(raw: &Instruction) -> Option<Handler> {
             match raw.op_code().operand_size() {
                 16 => $module::$handler::<u16> as Handler,
                 32 => $module::$handler::<u32>,
+                64 => $module::$handler::<u64>,
                 _ => return None,
             }
         };
@@ -80,6 +89,11 @@ fn integer_handler(raw: &Instruction) -> Option<Handler> {
                 (32, 8) => $module::$handler::<u32, u8>,
                 (16, 16) => $module::$handler::<u16, u16>,
                 (32, 16) => $module::$handler::<u32, u16>,
+                (64, 8) => $module::$handler::<u64, u8>,
+                (64, 16) => $module::$handler::<u64, u16>,
+                (16, 32) => $module::$handler::<u16, u32>,
+                (32, 32) => $module::$handler::<u32, u32>,
+                (64, 32) => $module::$handler::<u64, u32>,
                 _ => return None,
             }
         };
@@ -96,16 +110,21 @@ fn integer_handler(raw: &Instruction) -> Option<Handler> {
         // Data transfer.
         Mnemonic::Mov if moves_sreg(0) => segload::mov_to_sreg,
         Mnemonic::Mov if moves_sreg(1) => by_operand_size!(segload::mov_from_sreg),
-        Mnemonic::Mov if moves(Register::is_cr, 0) => system::mov_to_cr,
-        Mnemonic::Mov if moves(Register::is_cr, 1) => system::mov_from_cr,
-        Mnemonic::Mov if moves(Register::is_dr, 0) => system::mov_to_dr,
-        Mnemonic::Mov if moves(Register::is_dr, 1) => system::mov_from_dr,
+        Mnemonic::Mov if moves(Register::is_cr, 0) => by_width!(system::mov_to_cr, 1),
+        Mnemonic::Mov if moves(Register::is_cr, 1) => by_width!(system::mov_from_cr),
+        Mnemonic::Mov if moves(Register::is_dr, 0) => by_width!(system::mov_to_dr, 1),
+        Mnemonic::Mov if moves(Register::is_dr, 1) => by_width!(system::mov_from_dr),
         Mnemonic::Mov if moves(Register::is_tr, 0) || moves(Register::is_tr, 1) => return None,
+        Mnemonic::Mov if raw.op1_kind() == OpKind::Immediate64 => data::mov_immediate64,
+        Mnemonic::Mov if is_absolute(raw) && raw.op0_kind() == OpKind::Memory => {
+            by_width!(data::mov_store_absolute)
+        }
+        Mnemonic::Mov if is_absolute(raw) => by_width!(data::mov_load_absolute),
         Mnemonic::Mov if raw.op0_kind() == OpKind::Memory => by_width!(data::mov_store),
         Mnemonic::Mov if raw.op1_kind() == OpKind::Memory => by_width!(data::mov_load),
         Mnemonic::Mov => by_width!(data::mov),
         Mnemonic::Movzx => extension!(data::movzx),
-        Mnemonic::Movsx => extension!(data::movsx),
+        Mnemonic::Movsx | Mnemonic::Movsxd => extension!(data::movsx),
         Mnemonic::Xchg => by_width!(data::xchg),
         Mnemonic::Lea => by_width!(data::lea),
         Mnemonic::Xlatb => data::xlat,
@@ -163,6 +182,7 @@ fn integer_handler(raw: &Instruction) -> Option<Handler> {
         Mnemonic::Xadd => by_width!(alu::xadd),
         Mnemonic::Cmpxchg => by_width!(alu::cmpxchg),
         Mnemonic::Cmpxchg8b => alu::cmpxchg8b,
+        Mnemonic::Cmpxchg16b => alu::cmpxchg16b,
         Mnemonic::Mul => by_width!(muldiv::mul),
         Mnemonic::Imul => match raw.op_count() {
             1 => by_width!(muldiv::imul1),
@@ -174,7 +194,9 @@ fn integer_handler(raw: &Instruction) -> Option<Handler> {
         Mnemonic::Cbw => muldiv::cbw,
         Mnemonic::Cwde => muldiv::cwde,
         Mnemonic::Cwd => muldiv::sign_to_edx::<u16>,
+        Mnemonic::Cdqe => muldiv::cdqe,
         Mnemonic::Cdq => muldiv::sign_to_edx::<u32>,
+        Mnemonic::Cqo => muldiv::sign_to_edx::<u64>,
         Mnemonic::Daa => bcd::daa,
         Mnemonic::Das => bcd::das,
         Mnemonic::Aaa => bcd::aaa,
@@ -199,6 +221,7 @@ fn integer_handler(raw: &Instruction) -> Option<Handler> {
         Mnemonic::Bsf => by_width!(bits::bsf),
         Mnemonic::Bsr => by_width!(bits::bsr),
         Mnemonic::Bswap if operand_bits(raw, 0) == 16 => bits::bswap16,
+        Mnemonic::Bswap if operand_bits(raw, 0) == 64 => bits::bswap64,
         Mnemonic::Bswap => bits::bswap32,
 
         // Flags.
@@ -211,8 +234,8 @@ fn integer_handler(raw: &Instruction) -> Option<Handler> {
         Mnemonic::Sti => flags::sti,
         Mnemonic::Sahf => flags::sahf,
         Mnemonic::Lahf => flags::lahf,
-        Mnemonic::Pushf | Mnemonic::Pushfd => by_operand_size!(flags::pushf),
-        Mnemonic::Popf | Mnemonic::Popfd => by_operand_size!(flags::popf),
+        Mnemonic::Pushf | Mnemonic::Pushfd | Mnemonic::Pushfq => by_operand_size!(flags::pushf),
+        Mnemonic::Popf | Mnemonic::Popfd | Mnemonic::Popfq => by_operand_size!(flags::popf),
 
         // Stack.
         Mnemonic::Push if moves_sreg(0) => by_operand_size!(segload::push_sreg),
@@ -251,7 +274,7 @@ fn integer_handler(raw: &Instruction) -> Option<Handler> {
         | Mnemonic::Jo
         | Mnemonic::Jp
         | Mnemonic::Js => by_operand_size!(branch::jcc),
-        Mnemonic::Jcxz | Mnemonic::Jecxz => by_operand_size!(branch::jcxz),
+        Mnemonic::Jcxz | Mnemonic::Jecxz | Mnemonic::Jrcxz => by_operand_size!(branch::jcxz),
         Mnemonic::Loop => by_operand_size!(branch::loop_always),
         Mnemonic::Loope => by_operand_size!(branch::loop_equal),
         Mnemonic::Loopne => by_operand_size!(branch::loop_not_equal),
@@ -261,26 +284,36 @@ fn integer_handler(raw: &Instruction) -> Option<Handler> {
         Mnemonic::Int1 => interrupt::int1,
         Mnemonic::Int3 => interrupt::int3,
         Mnemonic::Into => interrupt::into,
-        Mnemonic::Iret | Mnemonic::Iretd => by_operand_size!(iret::iret),
+        Mnemonic::Iret | Mnemonic::Iretd | Mnemonic::Iretq => by_operand_size!(iret::iret),
         Mnemonic::Sysenter => sysenter::sysenter,
+        Mnemonic::Sysexitq => sysenter::sysexit64,
         Mnemonic::Sysexit => sysenter::sysexit,
+        Mnemonic::Syscall => syscall::syscall,
+        Mnemonic::Sysretq => syscall::sysret64,
+        Mnemonic::Sysret => syscall::sysret32,
+        Mnemonic::Swapgs => syscall::swapgs,
 
         // Strings and ports.
         Mnemonic::Movsb => string::movs::<u8>,
         Mnemonic::Movsw => string::movs::<u16>,
         Mnemonic::Movsd => string::movs::<u32>,
+        Mnemonic::Movsq => string::movs::<u64>,
         Mnemonic::Cmpsb => string::cmps::<u8>,
         Mnemonic::Cmpsw => string::cmps::<u16>,
         Mnemonic::Cmpsd => string::cmps::<u32>,
+        Mnemonic::Cmpsq => string::cmps::<u64>,
         Mnemonic::Stosb => string::stos::<u8>,
         Mnemonic::Stosw => string::stos::<u16>,
         Mnemonic::Stosd => string::stos::<u32>,
+        Mnemonic::Stosq => string::stos::<u64>,
         Mnemonic::Lodsb => string::lods::<u8>,
         Mnemonic::Lodsw => string::lods::<u16>,
         Mnemonic::Lodsd => string::lods::<u32>,
+        Mnemonic::Lodsq => string::lods::<u64>,
         Mnemonic::Scasb => string::scas::<u8>,
         Mnemonic::Scasw => string::scas::<u16>,
         Mnemonic::Scasd => string::scas::<u32>,
+        Mnemonic::Scasq => string::scas::<u64>,
         Mnemonic::Insb => string::ins::<u8>,
         Mnemonic::Insw => string::ins::<u16>,
         Mnemonic::Insd => string::ins::<u32>,
@@ -307,7 +340,9 @@ fn integer_handler(raw: &Instruction) -> Option<Handler> {
         Mnemonic::Arpl => segcheck::arpl,
 
         // System.
+        Mnemonic::Lgdt if raw.code() == Code::Lgdt_m1664 => system::lgdt::<u64>,
         Mnemonic::Lgdt => by_operand_size!(system::lgdt),
+        Mnemonic::Lidt if raw.code() == Code::Lidt_m1664 => system::lidt::<u64>,
         Mnemonic::Lidt => by_operand_size!(system::lidt),
         Mnemonic::Sgdt => system::sgdt,
         Mnemonic::Sidt => system::sidt,

@@ -13,8 +13,8 @@ pub struct StubFrame {
     pub image: FxState,
     /// The memory operand, at RDI.
     pub operand: [u8; OPERAND_BYTES],
-    /// EAX.
-    pub general: u32,
+    /// RAX.
+    pub general: u64,
     /// Status flags. Afterwards they are meaningful only if the instruction writes them.
     pub flags: u32,
 }

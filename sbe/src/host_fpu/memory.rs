@@ -22,7 +22,7 @@
 //!   thread that runs guests needs no right to make memory executable.
 
 use super::frame::StubFrame;
-use super::stub::{Class, STUB_BYTES, Stub};
+use super::stub::{Facts, STUB_BYTES, Stub};
 use crate::cpu::eflags;
 use crate::cpu::fpu::{MXCSR, MXCSR_MASK, MXCSR_MASKS, SIZE, XMM};
 use crate::serialize::serialize;
@@ -43,8 +43,8 @@ pub struct StubId(u16);
 pub struct StubMemory {
     writable: Mapping,
     executable: Mapping,
-    /// The classes of the published stubs.
-    classes: Vec<Class>,
+    /// The facts about the published stubs.
+    facts: Vec<Facts>,
 }
 
 impl StubMemory {
@@ -54,18 +54,18 @@ impl StubMemory {
         Ok(Self {
             writable: Mapping::of_file(&file, MEMORY_BYTES, Protection::ReadWrite)?,
             executable: Mapping::of_file(&file, MEMORY_BYTES, Protection::ReadExecute)?,
-            classes: Vec::new(),
+            facts: Vec::new(),
         })
     }
 
     /// Whether no further stub fits.
     pub fn is_full(&self) -> bool {
-        self.classes.len() == SLOTS
+        self.facts.len() == SLOTS
     }
 
     /// Forgets all stubs.
     pub fn clear(&mut self) {
-        self.classes.clear();
+        self.facts.clear();
     }
 
     /// Adds a stub. `None` when the memory is full.
@@ -73,7 +73,7 @@ impl StubMemory {
         if self.is_full() {
             return None;
         }
-        let slot = self.classes.len();
+        let slot = self.facts.len();
         // SAFETY: `slot < SLOTS`, so the STUB_BYTES bytes lie inside the mapping, which is writable, and `&mut self` keeps
         // anyone from executing them meanwhile. What follows serializes before this thread executes them. If the processor moves
         // to another thread, the hand-over does that.
@@ -82,7 +82,7 @@ impl StubMemory {
             target.copy_from_nonoverlapping(stub.code().as_ptr(), STUB_BYTES);
         }
         serialize();
-        self.classes.push(stub.facts().class);
+        self.facts.push(stub.facts());
         Some(StubId(slot as u16))
     }
 
@@ -91,20 +91,29 @@ impl StubMemory {
     /// Returns whether it ran: not if `slot` is unknown, or if the stub might report an x87 error that the image has pending.
     pub fn run(&self, slot: StubId, frame: &mut StubFrame) -> bool {
         let slot = usize::from(slot.0);
-        let Some(&class) = self.classes.get(slot) else {
+        let Some(&Facts {
+            class,
+            names_upper_xmm,
+            ..
+        }) = self.facts.get(slot)
+        else {
             return false;
         };
+        if !class.uses_stack() && names_upper_xmm {
+            // It runs on the whole image, of which the x87 part is of no interest to anybody.
+            frame.image.init_x87();
+        }
         let pending = class.uses_stack() && frame.image.has_pending_x87_error();
         if pending {
             return false;
         }
         let mxcsr = frame.image.mxcsr();
         frame.image.set_mxcsr(mxcsr & MXCSR_MASK | MXCSR_MASKS);
-        // SAFETY: `slot` was published, so there is the code of a `Stub` of class `class`, and the image has no reserved
-        // MXCSR bit and all SIMD exceptions masked.
+        // SAFETY: `slot` was published, so there is the code of a `Stub` of class `class`, which names one of XMM8 to XMM15 only if
+        // `names_upper_xmm`, and the image has no reserved MXCSR bit and all SIMD exceptions masked.
         unsafe {
             let stub = self.executable.start().add(slot * STUB_BYTES).as_ptr();
-            if class.uses_stack() {
+            if class.uses_stack() || names_upper_xmm {
                 run_with_stack(stub, frame);
             } else {
                 run_with_xmm(stub, frame);
@@ -123,7 +132,7 @@ unsafe fn run_with_stack(stub: *const u8, frame: &mut StubFrame) {
     let pointers = frame.image.pointers();
     let mut control = HostControl::default();
     let mut flags = u64::from(frame.flags & eflags::STATUS | eflags::FIXED | eflags::IF);
-    let mut general = u64::from(frame.general);
+    let mut general = frame.general;
     // SAFETY:
     // * A `Stub` reads and writes the FPU, EAX, the status flags and at most OPERAND_BYTES at RDI = `frame.operand`, and
     //   then returns (see `stub::Stub`).
@@ -165,19 +174,19 @@ unsafe fn run_with_stack(stub: *const u8, frame: &mut StubFrame) {
     }
     frame.image.set_pointers(pointers);
     frame.image.reset_mxcsr_mask();
-    frame.general = general as u32;
+    frame.general = general;
     frame.flags = flags as u32 & eflags::STATUS;
 }
 
 /// Runs `stub` on XMM registers and MXCSR only, which costs a fraction of FXRSTOR and FXSAVE.
 ///
 /// # Safety
-/// `stub` is the code of a published [`Stub`] of class [`Class::Sse`]. The image has no reserved MXCSR bit set and all SIMD
+/// `stub` is the code of a published [`Stub`] of class [`Class::Sse`](super::stub::Class::Sse) that names XMM0 to XMM7 alone. The image has no reserved MXCSR bit set and all SIMD
 /// exceptions masked.
 unsafe fn run_with_xmm(stub: *const u8, frame: &mut StubFrame) {
     let mut control = HostControl::default();
     let mut flags: u64;
-    let mut general = u64::from(frame.general);
+    let mut general = frame.general;
     // SAFETY:
     // * As in `run_with_stack`; a stub of this class leaves x87 and MMX registers alone, and the x87 stack empty as the
     //   compiler keeps it (see `stub::Stub`).
@@ -219,7 +228,7 @@ unsafe fn run_with_xmm(stub: *const u8, frame: &mut StubFrame) {
             out("xmm4") _, out("xmm5") _, out("xmm6") _, out("xmm7") _,
         );
     }
-    frame.general = general as u32;
+    frame.general = general;
     frame.flags = flags as u32 & eflags::STATUS;
 }
 

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! A stub is built from the decoded instruction and never from guest bytes: registers of the x87, MMX and SSE units keep
-//! their names, a memory operand becomes `[rdi]`, a general register becomes EAX. What the encoder made is decoded again
-//! and must satisfy [`is_contained`]; so a `Stub` can read and write the FPU, EAX, the status flags and at most 16 bytes at
+//! their names, a memory operand becomes `[rdi]`, a general register becomes EAX or RAX. What the encoder made is decoded again
+//! and must satisfy [`is_contained`]; so a `Stub` can read and write the FPU, RAX, the status flags and at most 16 bytes at
 //! RDI, whatever the guest asked for. One of class [`Class::Sse`] leaves an empty x87 stack empty.
 
 use super::frame::OPERAND_BYTES;
@@ -141,6 +141,8 @@ pub struct Facts {
     pub flags: FlagsUse,
     /// The rounding of its results, if they can overflow or underflow (SSE and SSE2).
     pub rounding: Option<Rounding>,
+    /// Whether it names one of XMM8 to XMM15.
+    pub names_upper_xmm: bool,
 }
 
 /// The reason why an instruction got no stub.
@@ -214,6 +216,9 @@ fn with_host_operands(raw: &Instruction) -> Result<Instruction, StubError> {
             OpKind::Register if raw.op_register(op).is_gpr32() => {
                 host.set_op_register(op, Register::EAX)
             }
+            OpKind::Register if raw.op_register(op).is_gpr64() => {
+                host.set_op_register(op, Register::RAX)
+            }
             OpKind::Register | OpKind::Immediate8 => {}
             OpKind::Memory => {
                 host.set_memory_base(Register::RDI);
@@ -281,13 +286,14 @@ fn facts(class: Class, made: &Instruction, info: &InstructionInfo) -> Facts {
             FlagsUse::Write
         },
         rounding: Rounding::of(made),
+        names_upper_xmm: names_upper_xmm(made),
     };
     for op in 0..made.op_count() {
         let writes = info.op_access(op) != OpAccess::Read;
         match made.op_kind(op) {
             OpKind::Memory if writes => facts.memory = MemoryUse::Write(bytes),
             OpKind::Memory => facts.memory = MemoryUse::Read(bytes),
-            OpKind::Register if made.op_register(op).is_gpr32() => {
+            OpKind::Register if is_general(made.op_register(op)) => {
                 facts.general = if writes {
                     GeneralUse::Write(op as u8)
                 } else {
@@ -304,6 +310,21 @@ fn facts(class: Class, made: &Instruction, info: &InstructionInfo) -> Facts {
         facts.alignment = Alignment::Paragraph;
     }
     facts
+}
+
+fn is_general(register: Register) -> bool {
+    register.is_gpr32() || register.is_gpr64()
+}
+
+/// Whether the instruction names one of XMM8 to XMM15.
+fn names_upper_xmm(made: &Instruction) -> bool {
+    (0..made.op_count()).any(|op| {
+        let register = match made.op_kind(op) {
+            OpKind::Register => made.op_register(op),
+            _ => Register::None,
+        };
+        register.is_xmm() && register.number() >= 8
+    })
 }
 
 /// The 16-byte moves that exist for unaligned memory.

@@ -158,7 +158,7 @@ fn look_ahead(emitter: &mut Emitter, code: &GuestCode<'_>, start: u32) -> Decode
 
 /// Decodes the instruction at offset `at` of the page.
 fn decode_at(page: &[u8; PAGE_SIZE], at: u32) -> Result<Instruction, DecodeError> {
-    decode_announced(&page[at as usize..], CodeSize::Bits32, at)
+    decode_announced(&page[at as usize..], CodeSize::Bits32, at.into())
 }
 
 /// The end of a fragment.
@@ -233,7 +233,11 @@ fn across(emitter: &mut Emitter, code: &GuestCode<'_>, at: u32) -> Result<Option
     let mut bytes = [0; 2 * MAX_LENGTH];
     bytes[..head.len()].copy_from_slice(head);
     bytes[head.len()..head.len() + TAIL_BYTES].copy_from_slice(&tail.bytes);
-    let Ok(raw) = decode_announced(&bytes[..head.len() + TAIL_BYTES], CodeSize::Bits32, at) else {
+    let Ok(raw) = decode_announced(
+        &bytes[..head.len() + TAIL_BYTES],
+        CodeSize::Bits32,
+        at.into(),
+    ) else {
         return Ok(None);
     };
     emitter.check_next_page(at, tail.host);

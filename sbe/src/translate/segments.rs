@@ -28,7 +28,7 @@ impl KnownSegments {
     pub fn learn(&mut self, cx: &mut Exec<'_>, context: &mut Context) {
         if self.table != cx.cpu.gdtr {
             self.table = cx.cpu.gdtr;
-            context.gdt_base = self.table.base;
+            context.gdt_base = self.table.base as u32;
             context.known_keys = [0; KNOWN_SEGMENTS];
         }
         if let Some(load) = latest(cx) {
@@ -50,12 +50,12 @@ impl KnownSegments {
     fn add(&mut self, load: SegmentLoad, cx: &mut Exec<'_>, context: &mut Context) {
         let segment = load.segment;
         let offset = load.selector.offset();
-        let linear = LinearAddr::from(self.table.base.wrapping_add(offset));
+        let linear = LinearAddr::from((self.table.base as u32).wrapping_add(offset));
         // The load has read it, and set its accessed bit; a descriptor across two pages is none for emitted code.
         let Ok(descriptor) = cx.mmu.read::<u64>(linear, Privilege::Supervisor) else {
             return;
         };
-        if !self.table.base.is_multiple_of(DESCRIPTOR) {
+        if !self.table.base.is_multiple_of(DESCRIPTOR.into()) {
             return;
         }
         let index = (offset / DESCRIPTOR) as usize;
@@ -81,7 +81,8 @@ fn latest(cx: &Exec<'_>) -> Option<SegmentLoad> {
 
 /// The base of a segment, and 1 if all its offsets can be read and written.
 pub fn segment_base(segment: &Segment) -> (u64, u64) {
-    (segment.base.into(), spans_all(segment).into())
+    // Emitted code relies on 32 bits.
+    (u64::from(segment.base as u32), spans_all(segment).into())
 }
 
 /// Whether all offsets of a segment can be read and written.

@@ -288,7 +288,7 @@ mod tests {
         fn enter(&mut self, space: u32) {
             self.mmu.set_paging(Paging {
                 mode: PagingMode::TwoLevel,
-                cr3: DIRECTORIES + space * PAGE_SIZE as u32,
+                cr3: (DIRECTORIES + space * PAGE_SIZE as u32).into(),
                 ..Paging::default()
             });
         }

@@ -94,7 +94,7 @@ fn deliver_pending(cx: &mut Exec<'_>) -> Result<Boundary, Fault> {
 }
 
 /// The DR6 bits of the instruction breakpoints at EIP (SDM Vol. 3B, 17.3.1.1 "Instruction-Breakpoint Exception Condition").
-fn code_breakpoints(cx: &Exec<'_>) -> Option<u32> {
+fn code_breakpoints(cx: &Exec<'_>) -> Option<u64> {
     let cpu = &*cx.cpu;
     if cpu.dr[7] & DR7_ENABLES == 0 || cpu.eflags & eflags::RF != 0 {
         return None;
@@ -103,7 +103,7 @@ fn code_breakpoints(cx: &Exec<'_>) -> Option<u32> {
     let hits = (0..4).fold(0, |hits, index| {
         let enabled = cpu.dr[7] >> (2 * index) & 3 != 0;
         let executes = cpu.dr[7] >> (16 + 4 * index) & 3 == 0;
-        if enabled && executes && LinearAddr::from(cpu.dr[index]) == linear {
+        if enabled && executes && LinearAddr::new(cpu.dr[index]) == linear {
             hits | 1 << index
         } else {
             hits

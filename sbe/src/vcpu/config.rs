@@ -89,6 +89,12 @@ pub enum VcpuError {
     /// The host's processor lacks BMI2, which translated code uses.
     #[error("the translator needs a processor with BMI2")]
     NoBmi2,
+    /// The engine is the translator and the model has IA-32e mode.
+    #[error("the translator does not know 64-bit processors yet: choose the emulator")]
+    LongMode,
+    /// The MMU is not of the model's kind ([`CpuModel::paging_model`]).
+    #[error("the MMU is that of another model")]
+    OtherMmu,
     /// The host did not grant memory for code, or [`VcpuConfig::code_cache`] is out of range.
     #[error(transparent)]
     Host(#[from] io::Error),

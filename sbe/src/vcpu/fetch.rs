@@ -13,11 +13,13 @@ use std::sync::atomic::{Ordering, fence};
 #[derive(Clone, Copy)]
 pub struct FetchPage {
     /// The linear page number; [`FetchPage::NONE`] matches none.
-    number: u32,
-    /// The base of the code segment.
-    base: u32,
+    number: u64,
+    /// The base of the code segment, which counts outside of 64-bit mode.
+    base: u64,
     /// The highest EIP within the code segment.
-    limit: u32,
+    limit: u64,
+    /// The bits of instruction pointers and linear addresses.
+    mask: u64,
     frame: Frame,
     /// The key of the page's first byte in the decode cache.
     key: Key,
@@ -27,7 +29,7 @@ pub struct FetchPage {
 
 impl FetchPage {
     /// A number that no linear page has.
-    const NONE: u32 = u32::MAX;
+    const NONE: u64 = u64::MAX;
 
     /// No page: the next fetch looks its own up.
     pub fn none() -> Self {
@@ -35,6 +37,7 @@ impl FetchPage {
             number: Self::NONE,
             base: 0,
             limit: 0,
+            mask: 0,
             frame: Frame::new(0),
             key: Key {
                 address: 0,
@@ -58,12 +61,12 @@ pub fn refetch(cx: &mut Exec<'_>, page: &mut FetchPage) {
 #[inline(always)]
 pub fn execute(cx: &mut Exec<'_>, cache: &mut Cache, page: &mut FetchPage) -> Result<(), Fault> {
     let start = cx.cpu.eip;
-    let mut linear = page.base.wrapping_add(start);
+    let mut linear = page.base.wrapping_add(start) & page.mask;
     if page.number != linear >> mmu::PAGE_SHIFT || page.epoch != cx.mmu.code_epoch() {
         linear = find_page(cx, page)?;
     }
     let mut key = page.key;
-    key.address |= u64::from(linear) % PAGE_SIZE as u64;
+    key.address |= linear % PAGE_SIZE as u64;
     let made;
     let decoded @ Decoded { exec, insn } = match cache.get(key) {
         Some(decoded) => decoded,
@@ -72,11 +75,11 @@ pub fn execute(cx: &mut Exec<'_>, cache: &mut Cache, page: &mut FetchPage) -> Re
             &made
         }
     };
-    let last = start.wrapping_add(u32::from(insn.len) - 1);
-    if last > page.limit || last < start {
+    let last = start.wrapping_add(u64::from(insn.len) - 1);
+    if last > page.limit {
         return Err(Fault::gp(0));
     }
-    cx.cpu.eip = last.wrapping_add(1);
+    cx.cpu.eip = last.wrapping_add(1) & page.mask;
     if insn.flags.has(Flags::BARRIER) {
         return execute_barrier(cx, decoded);
     }
@@ -94,23 +97,26 @@ fn execute_barrier(cx: &mut Exec<'_>, decoded: &Decoded) -> Result<(), Fault> {
 
 /// Looks up the page of CS:EIP. Returns the linear address of CS:EIP.
 #[cold]
-fn find_page(cx: &mut Exec<'_>, page: &mut FetchPage) -> Result<u32, Fault> {
+fn find_page(cx: &mut Exec<'_>, page: &mut FetchPage) -> Result<u64, Fault> {
     page.number = FetchPage::NONE;
-    let cs = *cx.cpu.seg(SegReg::Cs);
-    if cx.cpu.eip > cs.limit {
-        return Err(Fault::gp(0));
-    }
-    let linear = cs.base.wrapping_add(cx.cpu.eip);
+    cx.check_near_target(cx.cpu.eip)?;
+    let linear = cx.cpu.linear_eip().get();
     let frame = fetch_frame(cx, linear)?;
     cx.mmu.memory().mark_executed(frame);
-    let code32 = if cx.cpu.is_code32() { Key::CODE32 } else { 0 };
+    let size = CodeSize::of(cx.cpu);
+    let cs = cx.cpu.seg(SegReg::Cs);
+    let (base, limit, mask) = match size {
+        CodeSize::Bits64 => (0, u64::MAX, u64::MAX),
+        _ => (cs.base, cs.limit.into(), u32::MAX.into()),
+    };
     *page = FetchPage {
         number: linear >> mmu::PAGE_SHIFT,
-        base: cs.base,
-        limit: cs.limit,
+        base,
+        limit,
+        mask,
         frame,
         key: Key {
-            address: frame.base().get() | code32,
+            address: frame.base().get() | Key::of_size(size),
             written: cx.mmu.written(frame).get(),
         },
         epoch: cx.mmu.code_epoch(),
@@ -118,13 +124,14 @@ fn find_page(cx: &mut Exec<'_>, page: &mut FetchPage) -> Result<u32, Fault> {
     Ok(linear)
 }
 
-fn fetch_frame(cx: &mut Exec<'_>, linear: u32) -> Result<Frame, Fault> {
+fn fetch_frame(cx: &mut Exec<'_>, linear: u64) -> Result<Frame, Fault> {
     match cx
         .mmu
-        .fetch_page(LinearAddr::from(linear), cx.cpu.privilege())
+        .fetch_page(LinearAddr::new(linear), cx.cpu.privilege())
     {
         Ok(frame) => Ok(frame),
         Err(MemFault::Page(fault)) => Err(fault.into()),
+        Err(MemFault::NonCanonical) => Err(Fault::gp(0)),
         Err(MemFault::Device) => Err(Fault::Unsupported(Unsupported::FetchFromDevice)),
     }
 }
@@ -136,17 +143,13 @@ fn decode(
     cache: &mut Cache,
     page: &mut FetchPage,
     key: Key,
-    linear: u32,
+    linear: u64,
 ) -> Result<Decoded, Fault> {
     if cx.host.is_full() {
         cx.host.clear();
         cache.clear();
     }
-    let size = if cx.cpu.is_code32() {
-        CodeSize::Bits32
-    } else {
-        CodeSize::Bits16
-    };
+    let size = CodeSize::of(cx.cpu);
     let offset = linear as usize % PAGE_SIZE;
     cx.mmu.mark_code(page.frame);
     let mut bytes = [0; MAX_LENGTH];
@@ -168,14 +171,15 @@ fn decode_across(
     page: &FetchPage,
     first: &[u8],
     size: CodeSize,
-    linear: u32,
+    linear: u64,
 ) -> Result<Decoded, Fault> {
-    let length = first.len() as u32;
-    let next = linear.wrapping_add(length);
-    let fetched = match cx.cpu.eip.checked_add(length) {
-        Some(offset) if offset <= page.limit => fetch_frame(cx, next),
-        // The limit is checked before the page is.
-        _ => Err(Fault::gp(0)),
+    let length = first.len() as u64;
+    let next = linear.wrapping_add(length) & page.mask;
+    let offset = cx.cpu.eip.wrapping_add(length);
+    // The limit is checked before the page is.
+    let fetched = match cx.check_near_target(offset) {
+        Ok(()) => fetch_frame(cx, next),
+        Err(fault) => Err(fault),
     };
     let frame = match fetched {
         Err(_) if is_undefined_opcode(first, size) => return Err(Fault::ud()),

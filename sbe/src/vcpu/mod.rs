@@ -61,6 +61,9 @@ impl Vcpu {
     /// # Errors
     /// See [`VcpuError`].
     pub fn new(config: &VcpuConfig, mmu: Mmu) -> Result<Self, VcpuError> {
+        if *mmu.model() != config.model.paging_model() {
+            return Err(VcpuError::OtherMmu);
+        }
         Ok(Self {
             cpu: Cpu::new(config.model),
             mmu,
@@ -226,6 +229,9 @@ fn translator(config: &VcpuConfig) -> Result<Option<Translator>, VcpuError> {
             None => Ok(None),
             Some(_) => Err(VcpuError::Jitdump(io::Error::other(NoDump::NoTranslator))),
         };
+    }
+    if config.model.has_long_mode() {
+        return Err(VcpuError::LongMode);
     }
     // Emitted code computes addresses by SHRX and RORX, which leave the guest's flags alone.
     if !is_x86_feature_detected!("bmi2") {

@@ -38,11 +38,20 @@ impl Vcpu {
         host_time_stamp: u64,
     ) -> Result<(), CpuStateError> {
         let cpu = Cpu::restore(&state.cpu, host_time_stamp)?;
+        if *self.mmu.model() != cpu.model.paging_model() {
+            return Err(CpuStateError {
+                field: "model's linear addresses",
+                value: cpu.model.paging_model().linear_width.bits().into(),
+            });
+        }
         self.interceptor.restore(state.held, &cpu)?;
         let paging = cpu.paging();
         let refused = CpuStateError {
             field: "PDPTE",
-            value: state.mmu.invalid_pdpte().unwrap_or_default(),
+            value: state
+                .mmu
+                .invalid_pdpte(self.mmu.model())
+                .unwrap_or_default(),
         };
         self.mmu.restore(paging, &state.mmu).map_err(|_| refused)?;
         self.cpu = cpu;

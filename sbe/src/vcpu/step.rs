@@ -21,7 +21,7 @@ pub fn step(cx: &mut Exec<'_>, cache: &mut Cache, page: &mut FetchPage) -> Resul
 
 /// Delivers the exception of the instruction at `start`, which has had no effect.
 #[cold]
-fn fail(cx: &mut Exec<'_>, start: u32, fault: Fault) -> Result<(), Exit> {
+fn fail(cx: &mut Exec<'_>, start: u64, fault: Fault) -> Result<(), Exit> {
     // A guest that faults for ever still uses up its budget.
     cx.cpu.retired += 1;
     if fault == Fault::Intercepted {

@@ -133,11 +133,11 @@ impl Machine {
         vcpu.cpu.regs.set(EDX, 0);
         vcpu.cpu.regs.set(ESP, STACK);
         vcpu.cpu.gdtr = DescriptorTable {
-            base: GDT,
+            base: GDT.into(),
             limit: 0x1F,
         };
         vcpu.cpu.idtr = DescriptorTable {
-            base: IDT,
+            base: IDT.into(),
             limit: 0x81 * 8 + 7,
         };
         let mut policy = Policy::new();
@@ -250,14 +250,14 @@ impl Machine {
 pub type Program = fn(&mut CodeAssembler) -> Result<(), IcedError>;
 
 /// An event at `eip` without error code and address.
-pub fn plain(vector: u8, source: EventSource, eip: u32) -> GuestEvent {
+pub fn plain(vector: u8, source: EventSource, eip: impl Into<u64>) -> GuestEvent {
     GuestEvent {
         vector,
         source,
         error_code: None,
         cr2: None,
         cs: CS,
-        eip,
+        eip: eip.into(),
     }
 }
 

@@ -43,7 +43,7 @@ fn store_to_absent(a: &mut CodeAssembler) -> Result<(), IcedError> {
     a.hlt()
 }
 
-fn page_fault(eip: u32) -> GuestEvent {
+fn page_fault(eip: impl Into<u64>) -> GuestEvent {
     GuestEvent {
         error_code: Some(ABSENT_WRITE),
         cr2: Some((ABSENT + 8).into()),
@@ -84,7 +84,7 @@ fn a_page_fault_is_shown_before_it_is_delivered_and_reflected() {
         assert_eq!(machine.event(), page_fault(machine.start));
         assert_eq!(machine.vcpu.cpu.cr2, 0, "nothing is delivered");
         machine.finish(Decision::Reflect);
-        assert_eq!(machine.vcpu.cpu.cr2, ABSENT + 8);
+        assert_eq!(machine.vcpu.cpu.cr2, u64::from(ABSENT) + 8);
         assert_eq!(machine.handled(PAGE_FAULT), 1);
         assert_eq!(machine.code(PAGE_FAULT), ABSENT_WRITE);
         assert_eq!(machine.vcpu.cpu.regs.get(EDX), 7);
@@ -125,7 +125,7 @@ fn a_page_fault_is_changed() {
         });
         assert_eq!(machine.handled(PAGE_FAULT), 1);
         assert_eq!(machine.code(PAGE_FAULT), 0x11);
-        assert_eq!(machine.vcpu.cpu.cr2, ABSENT + 8);
+        assert_eq!(machine.vcpu.cpu.cr2, u64::from(ABSENT) + 8);
     });
 }
 
@@ -255,7 +255,7 @@ fn a_double_fault_is_an_event_of_its_own() {
                 ..plain(DOUBLE_FAULT, EventSource::Exception, machine.start)
             };
             assert_eq!(machine.event(), double);
-            assert_eq!(machine.vcpu.cpu.cr2, ABSENT + 8);
+            assert_eq!(machine.vcpu.cpu.cr2, u64::from(ABSENT) + 8);
             machine.forget(DOUBLE_FAULT);
             assert!(matches!(machine.run(), Exit::Shutdown(_)));
         },

@@ -47,28 +47,33 @@ fn told(machine: &mut Machine) -> Vec<Observation> {
     rest
 }
 
-fn event(vector: u8, source: EventSource, eip: u32) -> Observation {
+fn event(vector: u8, source: EventSource, eip: impl Into<u64>) -> Observation {
     Observation::Event(plain(vector, source, eip))
 }
 
-fn control(register: ControlRegister, (old, new): (u32, u32), eip: u32) -> Observation {
+fn control(register: ControlRegister, (old, new): (u32, u32), eip: impl Into<u64>) -> Observation {
     Observation::Control(ControlWrite {
         register,
-        old,
-        new,
+        old: old.into(),
+        new: new.into(),
         cs: CS,
-        eip,
+        eip: eip.into(),
     })
 }
 
-fn port(direction: Direction, port: u16, (width, value): (Width, u32), eip: u32) -> Observation {
+fn port(
+    direction: Direction,
+    port: u16,
+    (width, value): (Width, u32),
+    eip: impl Into<u64>,
+) -> Observation {
     Observation::Port(PortAccess {
         direction,
         port,
         width,
         value,
         cs: CS,
-        eip,
+        eip: eip.into(),
     })
 }
 
@@ -183,7 +188,7 @@ fn every_write_of_a_control_register_is_told() {
         ]
         .map(|(register, values, offset)| control(register, values, machine.start + offset));
         assert_eq!(told(&mut machine), expected);
-        assert_eq!(refused, machine.start + 37);
+        assert_eq!(refused, u64::from(machine.start) + 37);
     });
 }
 
@@ -207,7 +212,7 @@ fn a_task_switch_is_told_as_what_it_writes() {
         machine.store(at + 4, u32::from(AVAILABLE) << 8 | NEW_TSS >> 16);
         let cpu = &mut machine.vcpu.cpu;
         cpu.gdtr.limit = TASK + 7;
-        cpu.tr = Segment::new(Selector(0x20), OLD_TSS, LIMIT, Attributes(BUSY));
+        cpu.tr = Segment::new(Selector(0x20), OLD_TSS.into(), LIMIT, Attributes(BUSY));
         let data = 0x18;
         for (offset, value) in [
             (0x1C, DIRECTORY | 8),

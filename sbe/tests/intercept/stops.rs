@@ -28,7 +28,7 @@ fn machines(program: Program) -> impl Iterator<Item = Machine> {
             let start = machine.start;
             machine.vcpu.debugger_mut().add_breakpoint(start.into());
             assert_eq!(machine.run(), Exit::Breakpoint(start.into()));
-            assert_eq!(machine.vcpu.cpu.eip, start);
+            assert_eq!(machine.vcpu.cpu.eip, u64::from(start));
             assert!(machine.vcpu.debugger_mut().remove_breakpoint(start.into()));
             machine
         })
@@ -39,7 +39,7 @@ fn steps(machine: &mut Machine, count: usize) -> Vec<u32> {
     (0..count)
         .map(|_| {
             assert_eq!(machine.step(), Exit::Budget);
-            machine.vcpu.cpu.eip
+            machine.vcpu.cpu.eip as u32
         })
         .collect()
 }
@@ -86,7 +86,7 @@ fn a_program_that_adds_up_its_code_does_not_see_breakpoints() {
         for _ in 0..50 {
             for stop in [add, dec] {
                 assert_eq!(machine.run(), Exit::Breakpoint(stop.into()));
-                assert_eq!(machine.vcpu.cpu.eip, stop);
+                assert_eq!(machine.vcpu.cpu.eip, u64::from(stop));
             }
         }
         for stop in [add, dec] {
@@ -193,7 +193,7 @@ fn a_repeated_instruction_is_met_once() {
         for stop in [before, rep] {
             machine.vcpu.debugger_mut().add_breakpoint(stop.into());
         }
-        machine.vcpu.cpu.eip = before;
+        machine.vcpu.cpu.eip = before.into();
         assert_eq!(machine.run(), Exit::Breakpoint(before.into()));
         assert_eq!(machine.run(), Exit::Breakpoint(rep.into()));
         assert_eq!(machine.run(), Exit::Halt);
@@ -204,9 +204,9 @@ fn a_repeated_instruction_is_met_once() {
 fn a_step_is_one_iteration() {
     for mut machine in machines(copying) {
         let rep = steps(&mut machine, 3)[2];
-        machine.vcpu.cpu.eip = rep;
+        machine.vcpu.cpu.eip = rep.into();
         for left in (0..200).rev() {
-            assert_eq!(machine.vcpu.cpu.eip, rep);
+            assert_eq!(machine.vcpu.cpu.eip, u64::from(rep));
             steps(&mut machine, 1);
             assert_eq!(machine.vcpu.cpu.regs.get(ECX), left);
         }
@@ -372,7 +372,7 @@ fn watchpoints_stop_behind_each_access_they_watch() {
                         write,
                     }) => {
                         assert_eq!(same, watchpoint);
-                        let at = machine.vcpu.cpu.eip;
+                        let at = machine.vcpu.cpu.eip as u32;
                         let place = places.iter().position(|&place| place == at).unwrap();
                         assert_eq!(write, place as u32 != READ);
                         met.push(place as u32);
@@ -422,7 +422,7 @@ fn an_access_that_faults_meets_no_watchpoint() {
         };
         assert_eq!(machine.run(), Exit::Watchpoint(hit));
         assert_eq!(machine.handled(PAGE_FAULT), 1);
-        assert_eq!(machine.vcpu.cpu.eip, machine.start + 10);
+        assert_eq!(machine.vcpu.cpu.eip, u64::from(machine.start) + 10);
         assert_eq!(result(&mut machine), 7);
     }
 }
@@ -485,7 +485,7 @@ fn a_breakpoint_that_has_gone_costs_nothing() {
     let [again, dec] = steps(&mut machine, 2)[..] else {
         panic!("two steps");
     };
-    machine.vcpu.cpu.eip = again;
+    machine.vcpu.cpu.eip = again.into();
     machine.vcpu.debugger_mut().add_breakpoint(dec.into());
     for _ in 0..3 {
         assert_eq!(machine.run(), Exit::Breakpoint(dec.into()));

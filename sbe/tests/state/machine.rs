@@ -137,24 +137,24 @@ pub fn start() -> CpuState {
     state.segments[1] = flat(USER_CODE, Attributes::FLAT_CODE);
     state.tr = SegmentState {
         selector: TASK,
-        base: TSS,
+        base: TSS.into(),
         limit: 0x67,
         attributes: BUSY_TSS,
     };
     state.gdtr = DescriptorTable {
-        base: GDT,
+        base: GDT.into(),
         limit: 0x2f,
     };
     state.idtr = DescriptorTable {
-        base: IDT,
+        base: IDT.into(),
         limit: 0x7ff,
     };
     state.cpl = 3;
     state.cr0 = CR0;
-    state.cr3 = SUPERVISOR_FRAME + (DIRECTORY - SUPERVISOR);
+    state.cr3 = u64::from(SUPERVISOR_FRAME + (DIRECTORY - SUPERVISOR));
     state.cr4 = CR4;
-    state.eip = CODE;
-    state.general[4] = STACK;
+    state.eip = CODE.into();
+    state.general[4] = STACK.into();
     state
 }
 

@@ -100,28 +100,28 @@ fn refused_or_run(state: &VcpuState, engine: Engine, memory: &[u8]) {
 
 /// Changes to a state, by a random value.
 const EDITS: [fn(&mut CpuState, u64); 27] = [
-    |state, value| state.general[value as usize % 8] = (value >> 32) as u32,
-    |state, value| state.eip = value as u32,
+    |state, value| state.general[value as usize % 16] = value >> 32,
+    |state, value| state.eip = value & 0xffff_ffff,
     // Bits that exist; the second edit turns on modes at random.
     |state, value| state.eflags = value as u32 & 0x003f_7fd7 | 2,
     |state, value| state.eflags ^= 1 << (value % 22),
     |state, value| state.segments[value as usize % 6].selector = (value >> 48) as u16,
-    |state, value| state.segments[value as usize % 6].base = (value >> 32) as u32,
+    |state, value| state.segments[value as usize % 6].base = value >> 32,
     |state, value| state.segments[value as usize % 6].limit = (value >> 32) as u32,
     |state, value| state.segments[value as usize % 6].attributes = (value >> 48) as u16 & 0xf0ff,
     |state, value| state.ldtr.limit = value as u32,
     |state, value| state.ldtr.attributes = value as u16 & 0xf0ff,
-    |state, value| state.tr.base = value as u32,
+    |state, value| state.tr.base = value & 0xffff_ffff,
     |state, value| state.tr.limit = value as u32,
     |state, value| state.tr.attributes = value as u16 & 0xf0ff,
-    |state, value| state.gdtr.base = value as u32,
+    |state, value| state.gdtr.base = value & 0xffff_ffff,
     |state, value| state.idtr.limit = value as u16,
     |state, value| state.cpl = value as u8 % 4,
     |state, value| state.cr0 ^= [1, 2, 4, 8, 0x20, 0x1_0000, 0x4_0000, 1 << 31][value as usize % 8],
-    |state, value| state.cr3 = value as u32,
+    |state, value| state.cr3 = value & 0xffff_ffff,
     |state, value| state.cr4 ^= [4, 8, 0x10, 0x20, 0x80, 0x100, 0x200, 0x400][value as usize % 8],
-    |state, value| state.breakpoints[value as usize % 4] = (value >> 32) as u32,
-    |state, value| state.dr7 = value as u32 & 0xffff_2bff | 0x400,
+    |state, value| state.breakpoints[value as usize % 4] = value >> 32,
+    |state, value| state.dr7 = value & 0xffff_2bff | 0x400,
     |state, value| state.fpu.fcw = value as u16 & 0x1f3f | 0x40,
     |state, value| {
         state.fpu.fsw = value as u16;
@@ -130,7 +130,7 @@ const EDITS: [fn(&mut CpuState, u64); 27] = [
     },
     |state, value| state.fpu.mxcsr = value as u32 & 0x1_ffff,
     |state, value| {
-        state.debug_hits = value as u32 & 0xc00f;
+        state.debug_hits = value & 0xc00f;
         state.nmi_pending = value & 1 << 32 != 0;
         state.nmi_blocked = value & 1 << 33 != 0;
     },

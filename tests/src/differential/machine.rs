@@ -262,7 +262,7 @@ impl Machine {
             Exit::Stop => Ok(()),
             exit => Err(MachineError::Stopped {
                 exit,
-                eip: self.vcpu.cpu.eip,
+                eip: self.vcpu.cpu.eip as u32,
             }),
         }
     }

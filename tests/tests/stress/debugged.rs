@@ -20,7 +20,7 @@ const MOST_WATCHED: u32 = 9;
 #[derive(Debug, PartialEq)]
 struct Stop {
     exit: Exit,
-    eip: u32,
+    eip: u64,
     registers: Registers,
 }
 
@@ -58,7 +58,7 @@ fn executed(program: &Program) -> Vec<u32> {
     let mut vcpu = program.vcpu(Engine::Emulator, Windows::Never);
     let mut places = Vec::new();
     while vcpu.run(&mut EmptyBus, APART) == Exit::Budget {
-        places.push(vcpu.cpu.eip);
+        places.push(vcpu.cpu.eip as u32);
     }
     places.sort_unstable();
     places.dedup();

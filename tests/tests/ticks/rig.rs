@@ -102,11 +102,11 @@ impl Rig {
         vcpu.set_linux_entry(PROGRAM, 0);
         vcpu.cpu.regs.set(ESP, STACK);
         vcpu.cpu.gdtr = DescriptorTable {
-            base: GDT,
+            base: GDT.into(),
             limit: 31,
         };
         vcpu.cpu.idtr = DescriptorTable {
-            base: IDT,
+            base: IDT.into(),
             limit: 0x7ff,
         };
         let time = Arc::new(AtomicU64::new(0));

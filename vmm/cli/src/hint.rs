@@ -3,7 +3,7 @@
 use vmm::{
     VmError,
     loader::{BzImageError, Foreign, KernelError, LoadError},
-    mmu::MAX_RAM,
+    mmu::MAX_LOW_RAM,
 };
 
 /// The way to start code without a header.
@@ -33,7 +33,7 @@ fn kernel_hint(error: &KernelError) -> Option<&'static str> {
 
 fn machine_hint(error: &VmError) -> Option<&'static str> {
     match error {
-        VmError::Load(LoadError::Segment { segment, .. }) if segment.end() <= MAX_RAM => {
+        VmError::Load(LoadError::Segment { segment, .. }) if segment.end() <= MAX_LOW_RAM => {
             Some("the kernel needs more memory (-m, --memory)")
         }
         VmError::Load(LoadError::NothingAtEntry { .. }) => Some(

@@ -140,7 +140,7 @@ fn place_for_linux(
         entry,
         boot_params: params_at,
         gdt: DescriptorTable {
-            base: gdt_at,
+            base: gdt_at.into(),
             limit: size_of_val(&GDT) as u16 - 1,
         },
     })
@@ -260,7 +260,7 @@ mod tests {
         else {
             panic!("{entry:?}");
         };
-        let descriptors: [u64; 4] = ram.read_obj(GuestAddress(gdt.base.into())).unwrap();
+        let descriptors: [u64; 4] = ram.read_obj(GuestAddress(gdt.base)).unwrap();
         assert_eq!(
             descriptors[2..],
             [0x00cf_9b00_0000_ffff, 0x00cf_9300_0000_ffff]

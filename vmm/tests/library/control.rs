@@ -48,7 +48,7 @@ fn a_halted_machine_pauses_and_goes_on() {
     for engine in ENGINES {
         let mut vm = machine(engine, HALT);
         // A pause before the first instruction finds EIP there.
-        let known = [START, START + 2];
+        let known = [START, START + 2].map(u64::from);
         paused(&mut vm, 10, |vm| {
             assert!(known.contains(&vm.vcpu().cpu.eip));
         });
@@ -67,7 +67,7 @@ fn a_pause_before_the_run_is_not_lost() {
         vm.control().pause();
         let stop = vm.run(&mut Typed::default());
         assert!(matches!(stop, StopReason::Paused), "{stop}");
-        assert_eq!(vm.vcpu().cpu.eip, START);
+        assert_eq!(vm.vcpu().cpu.eip, u64::from(START));
         let stop = vm.run(&mut Typed::default());
         assert!(matches!(stop, StopReason::DebugExit(42)), "{stop}");
     }

@@ -134,7 +134,7 @@ fn listening(engine: Engine, then: &[u8]) -> (Vm, Arc<AtomicBool>) {
 
 /// Runs [`LISTEN`]: the initialization of the controller forgets edges.
 fn run_until_it_listens(vm: &mut Vm) {
-    while vm.vcpu().cpu.eip < START + LISTEN.len() as u32 {
+    while vm.vcpu().cpu.eip < u64::from(START) + LISTEN.len() as u64 {
         run_slice(vm);
     }
 }

@@ -88,7 +88,7 @@ fn a_hang_has_a_place() {
         let stop = end(engine, &[ENABLE, HALT]);
         let expected = CodeAddress {
             cs: 0x10,
-            eip: START + 3,
+            eip: u64::from(START) + 3,
             linear: LinearAddr::from(START + 3),
         };
         assert!(
@@ -167,7 +167,12 @@ fn a_triple_fault_names_the_events_that_led_to_it() {
                 (exception, 13, Some(8 << 3 | 3)),
             ]
         );
-        assert!(fault.events.iter().all(|event| event.eip == START));
+        assert!(
+            fault
+                .events
+                .iter()
+                .all(|event| event.eip == u64::from(START))
+        );
         assert_eq!(
             fault.to_string(),
             "triple fault at 0010:00100000: INT 0x80, #GP(0x402), #GP(0x6b), #DF(0x0), #GP(0x43)"
@@ -215,7 +220,7 @@ fn only_what_the_guest_could_not_handle_is_named() {
     ];
     for engine in ENGINES {
         let fault = triple_fault(engine, CODE);
-        assert_eq!(fault.at.eip, START + 0x65);
+        assert_eq!(fault.at.eip, u64::from(START) + 0x65);
         assert_eq!(
             fault.to_string().split_once(": ").unwrap().1,
             "#UD, #GP(0x33), #GP(0x6b), #DF(0x0), #GP(0x43)"

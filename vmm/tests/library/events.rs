@@ -28,7 +28,7 @@ fn a_call_may_be_swallowed_and_changed() {
     for engine in ENGINES {
         let mut vm = intercepting(engine, CALL, &[0x80]);
         let event = next_event(&mut vm);
-        assert_eq!((event.vector, event.eip), (0x80, START));
+        assert_eq!((event.vector, event.eip), (0x80, START.into()));
         vm.decide(Decision::Swallow);
         assert!(matches!(
             vm.run(&mut Typed::default()),

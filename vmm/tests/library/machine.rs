@@ -66,11 +66,17 @@ fn a_busy_machine_stands_still_while_it_is_paused() {
 fn a_halted_machine_answers() {
     for engine in ENGINES {
         let (machine, _) = start(machine(engine, HALT));
-        while machine.inspect(|vm| vm.vcpu().cpu.eip).unwrap() != START + 2 {}
+        while machine.inspect(|vm| vm.vcpu().cpu.eip).unwrap() != u64::from(START + 2) {}
         machine.pause().unwrap();
-        assert_eq!(machine.inspect(|vm| vm.vcpu().cpu.eip), Ok(START + 2));
+        assert_eq!(
+            machine.inspect(|vm| vm.vcpu().cpu.eip),
+            Ok((START + 2).into())
+        );
         machine.resume().unwrap();
-        assert_eq!(machine.inspect(|vm| vm.vcpu().cpu.eip), Ok(START + 2));
+        assert_eq!(
+            machine.inspect(|vm| vm.vcpu().cpu.eip),
+            Ok((START + 2).into())
+        );
         machine.pause().unwrap();
         machine.stop();
         let (_, stop) = machine.join().unwrap();
@@ -96,7 +102,7 @@ fn nobody_waits_for_a_machine_that_has_ended() {
             assert!(ended, "{stop:?}");
             let (vm, stop) = machine.join().unwrap();
             assert!(matches!(stop, StopReason::DebugExit(42)), "{stop}");
-            assert_eq!(vm.vcpu().cpu.eip, START + END.len() as u32);
+            assert_eq!(vm.vcpu().cpu.eip, u64::from(START) + END.len() as u64);
         }
     }
 }
@@ -112,7 +118,7 @@ fn a_machine_may_be_started_while_it_is_intercepted() {
         let (mut line, _) = pipe().unwrap();
         assert!(matches!(vm.run(&mut line), StopReason::Intercepted(_)));
         let (machine, _events) = start(vm);
-        assert_eq!(machine.inspect(|vm| vm.vcpu().cpu.eip), Ok(START));
+        assert_eq!(machine.inspect(|vm| vm.vcpu().cpu.eip), Ok(START.into()));
         machine.decide(Decision::Swallow).unwrap();
         let (_, stop) = machine.join().unwrap();
         assert!(matches!(stop, StopReason::DebugExit(42)), "{stop}");
@@ -135,12 +141,12 @@ fn an_intercepted_machine_waits_for_the_decision() {
         );
         machine.pause().unwrap();
         machine.resume().unwrap();
-        assert_eq!(machine.inspect(|vm| vm.vcpu().cpu.eip), Ok(START));
+        assert_eq!(machine.inspect(|vm| vm.vcpu().cpu.eip), Ok(START.into()));
         machine.pause().unwrap();
         machine.decide(Decision::Swallow).unwrap();
         let again = machine.decide(Decision::Swallow);
         assert_eq!(again, Err(MachineError::NothingIntercepted));
-        assert_eq!(machine.inspect(|vm| vm.vcpu().cpu.eip), Ok(START));
+        assert_eq!(machine.inspect(|vm| vm.vcpu().cpu.eip), Ok(START.into()));
         machine.resume().unwrap();
         let (_, stop) = machine.join().unwrap();
         assert!(matches!(stop, StopReason::DebugExit(42)), "{stop}");

@@ -70,7 +70,10 @@ fn the_processor_starts_at_the_reset_vector() {
         let mut vm = start(engine, &[(TOP, &rom)], Entry::ResetVector);
         let cpu = &vm.vcpu().cpu;
         let cs = cpu.seg(SegReg::Cs);
-        assert_eq!((cs.selector.0, cs.base, cpu.eip), (0xf000, TOP, 0xfff0));
+        assert_eq!(
+            (cs.selector.0, cs.base, cpu.eip),
+            (0xf000, TOP.into(), 0xfff0)
+        );
         assert_eq!((cpu.eflags, cpu.cr0 & 1), (eflags::FIXED, 0));
         assert_eq!(status(&mut vm), 42, "{engine:?}");
         assert_eq!(physical(&vm, 0x500), [0x00, 0xf0]);
@@ -113,7 +116,10 @@ fn flat_code_starts_anywhere() {
         for address in [0, 0x7c00, 0xc_0000, 0x20_0000, 0xf000_0001] {
             let mut vm = start(engine, &[(address, &code)], Entry::Flat(address));
             let cpu = &vm.vcpu().cpu;
-            assert_eq!((cpu.eip, cpu.cr0 & 1, cpu.is_code32()), (address, 1, true));
+            assert_eq!(
+                (cpu.eip, cpu.cr0 & 1, cpu.is_code32()),
+                (address.into(), 1, true)
+            );
             assert_eq!(status(&mut vm), 3, "{engine:?}, {address:#x}");
         }
     }

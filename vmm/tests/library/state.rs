@@ -217,7 +217,11 @@ fn an_intercepted_event_and_the_decision_go_along() {
                 assert!(matches!(stop, StopReason::Stepped), "{stop}");
                 let handler = START + BUSY.len() as u32;
                 let delivered = decision != Some(Decision::Swallow);
-                assert_eq!(vm.vcpu().cpu.eip == handler, delivered, "{decision:?}");
+                assert_eq!(
+                    vm.vcpu().cpu.eip == u64::from(handler),
+                    delivered,
+                    "{decision:?}"
+                );
                 // The interrupt controllers have been told of the end: there are more.
                 run_ticks(&mut vm, 3);
                 assert!(ticks(&vm) >= before + 3);

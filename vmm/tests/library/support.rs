@@ -72,8 +72,8 @@ pub fn assert_counting(vm: &Vm) -> u32 {
     let mut count = [0; 4];
     vm.read_memory(LinearAddr::from(DATA), &mut count).unwrap();
     let count = u32::from_le_bytes(count);
-    let between = u32::from(cpu.eip == START + 6);
-    let known = [0, 6, 7].map(|offset| START + offset);
+    let between = u32::from(cpu.eip == u64::from(START) + 6);
+    let known = [0, 6, 7].map(|offset| u64::from(START + offset));
     assert!(known.contains(&cpu.eip), "EIP {:08x}", cpu.eip);
     assert_eq!(cpu.regs.get(0).wrapping_add(between), count);
     count

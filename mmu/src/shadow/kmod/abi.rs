@@ -19,7 +19,7 @@ pub(super) const AROUND_MAX: u32 = 16;
 /// The most ranges of one request.
 pub(super) const RANGES_MAX: usize = 512;
 
-const _: () = assert!(1 << WINDOW_BITS == crate::addr::LinearPage::COUNT);
+const _: () = assert!(1 << WINDOW_BITS == super::super::LINEAR_PAGES);
 
 /// `struct replex_ram`.
 #[repr(C)]

@@ -128,7 +128,7 @@ impl Tables {
         if slot == 0 || len > PAGE_SIZE - addr.offset() as usize {
             return None;
         }
-        let linear = addr.get() as u32 as u64;
+        let linear = self.width.linear(addr);
         let host = linear.wrapping_add(slot).wrapping_sub(SLOT_PRESENT);
         // The slot was set by `set_frame`: host is in the page of a frame inside the mapping, whose provenance `new`
         // exposed.

@@ -8,12 +8,14 @@
 //! Both pages are 4 KiB aligned, so the low 12 bits of a slot are free for flags; [`SLOT_PRESENT`] is the only one. Slots of
 //! code views hold values of the translator's and are never used as addresses here.
 //!
-//! There is a set of tables for each recent address space. The slots of the pages below [`OWN_PAGES`] are its own; those from
-//! there on are shared by all sets.
+//! There is a set of tables for each recent address space. The first slots of a table ([`LinearWidth::own_slots`]) are its own;
+//! those from there on are shared by all sets.
 //!
 //! The raw accesses are sound because a slot of a view other than code is only ever set by [`Tables::set_frame`], to a whole
-//! page inside the RAM mapping, and the tables keep that mapping alive. Other threads may store to the same bytes meanwhile,
-//! as other processors do on hardware; an access then sees old or new bytes, and nothing is derived from them here.
+//! page inside the RAM mapping, and the tables keep that mapping alive. With 48-bit linear addresses a slot may be that of
+//! another page, which leads outside the mapping (`index`); so each probe looks at where it leads. Other threads may store to the
+//! same bytes meanwhile, as other processors do on hardware; an access then sees old or new bytes, and nothing is derived from
+//! them here.
 //!
 //! | file      | what it holds                                     |
 //! |-----------|---------------------------------------------------|
@@ -27,6 +29,7 @@ mod slots;
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -34,36 +37,40 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use nix::libc::off_t;
 use smallvec::SmallVec;
 
+use super::index::{ALIAS_BYTES, SlotRanges};
 use super::space_set::SpaceSet;
 use super::view::{SlotId, View, ViewSet};
-use crate::addr::{Frame, LinearPage, PAGE_SHIFT};
+use crate::addr::{Frame, LinearPage, LinearWidth, PAGE_SHIFT};
 use crate::memfd;
-use crate::memory::Memory;
+use crate::memory::{MOST_BYTES, Memory};
 use crate::paging::{Access, Privilege};
 use crate::shadow::{
-    self, Extent, Kmod, KmodWindow, LazyShadow, MOST_MAPPINGS_IN_ALL, SHADOW_PAGES, UserTables,
-    Window,
+    self, Extent, Kmod, KmodWindow, LazyShadow, MOST_MAPPINGS_IN_ALL, UserTables, Window,
 };
 pub use access::Order;
 pub(super) use part::Part;
 use part::{REGION_SHIFT, Residency};
-pub(crate) use slots::SET_BYTES;
-use slots::{SHARED_FILE_BYTES, Slots};
+use slots::{Slots, shared_file_bytes};
 
 /// The flag of a filled slot.
 pub const SLOT_PRESENT: u64 = 1;
 
-/// Linear pages whose slots each set has for itself: those that a shadow can map.
-pub(super) const OWN_PAGES: u32 = SHADOW_PAGES;
-
 const _: () = assert!(SLOT_PRESENT == shadow::SLOT_PRESENT);
-const _: () = assert!(OWN_PAGES.is_multiple_of(1 << REGION_SHIFT));
+const _: () = assert!(
+    LinearWidth::Bits32
+        .own_slots()
+        .is_multiple_of(1 << REGION_SHIFT)
+);
+const _: () = assert!(
+    LinearWidth::Bits48
+        .own_slots()
+        .is_multiple_of(1 << REGION_SHIFT)
+);
+/// The slot of another page leads outside memory.
+const _: () = assert!(MOST_BYTES <= ALIAS_BYTES);
 
 /// Pages that are mapped in a window together, if their frames allow that: an aligned group.
 const GROUP: u32 = 16;
-
-/// Slots from one view to the next. Those beyond the linear pages stay empty: see [`View::STRIDE`].
-const VIEW_SLOTS: usize = View::STRIDE / size_of::<u64>();
 
 /// A part of the tables.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,7 +83,7 @@ pub(super) enum PartId {
 
 struct Set {
     slots: Slots,
-    own: Box<Residency>,
+    own: Residency,
     /// The shadow of the space for its programs, where that pays.
     window: Option<LazyShadow>,
     /// The count of switches when it last became the current set.
@@ -84,10 +91,10 @@ struct Set {
 }
 
 impl Set {
-    fn new(shared: &File) -> io::Result<Self> {
+    fn new(width: LinearWidth, shared: &File) -> io::Result<Self> {
         Ok(Self {
-            slots: Slots::new(shared)?,
-            own: Residency::new(),
+            slots: Slots::new(width, shared)?,
+            own: Residency::default(),
             window: None,
             entered: 0,
         })
@@ -98,11 +105,13 @@ impl Set {
 pub struct Tables {
     /// Start of the current set.
     base: NonNull<u64>,
+    /// The width of linear addresses.
+    width: LinearWidth,
     current: u8,
     /// Counts changes of the current set.
     switches: u64,
     sets: Vec<Set>,
-    shared: Box<Residency>,
+    shared: Residency,
     shared_file: File,
     /// The memory that slots point into.
     memory: Arc<Memory>,
@@ -124,18 +133,19 @@ pub struct Tables {
 unsafe impl Send for Tables {}
 
 impl Tables {
-    /// Creates one set of empty tables for slots that point into `memory`.
-    pub(super) fn new(memory: Arc<Memory>) -> io::Result<Self> {
+    /// Creates one set of empty tables for linear addresses of `width`, whose slots point into `memory`.
+    pub(super) fn new(memory: Arc<Memory>, width: LinearWidth) -> io::Result<Self> {
         // Fast-path pointers are made from integers: see `host`.
         memory.host_base().expose_provenance();
-        let shared_file = memfd::create(c"tlb-shared", SHARED_FILE_BYTES as u64)?;
-        let first = Set::new(&shared_file)?;
+        let shared_file = memfd::create(c"tlb-shared", shared_file_bytes(width) as u64)?;
+        let first = Set::new(width, &shared_file)?;
         Ok(Self {
             base: first.slots.base(),
+            width,
             current: 0,
             switches: 0,
             sets: vec![first],
-            shared: Residency::new(),
+            shared: Residency::default(),
             shared_file,
             memory,
             fetch_epochs: [0; 2],
@@ -149,7 +159,7 @@ impl Tables {
 
     /// Adds an empty set after the others.
     pub(super) fn grow(&mut self) -> io::Result<()> {
-        self.sets.push(Set::new(&self.shared_file)?);
+        self.sets.push(Set::new(self.width, &self.shared_file)?);
         Ok(())
     }
 
@@ -165,12 +175,21 @@ impl Tables {
         }
     }
 
-    /// Host address of the present address space's table of `view`, for code that probes it inline: 2^20 slots of eight bytes
-    /// indexed by linear address >> 12. A slot is 0, or the host address of the page minus its linear address plus
-    /// [`SLOT_PRESENT`]; in a code view, the value given to [`Tlb::set_code`](super::Tlb::set_code). The address is valid until the
-    /// paging registers change.
+    /// Host address of the present address space's table of `view`, for code that probes it inline: slots of eight bytes indexed,
+    /// with 32-bit linear addresses, by linear address >> 12 (2^20 slots), and with 48-bit ones by the bits
+    /// [`INDEX_BITS`](super::INDEX_BITS) of the address, as PEXT extracts them (2^30 slots). A slot is 0, or the host address of a
+    /// page minus its linear address plus [`SLOT_PRESENT`]; in a code view, the value given to
+    /// [`Tlb::set_code`](super::Tlb::set_code). With 48-bit addresses it may be the slot of another page, whose address differs by
+    /// a multiple of 1 TiB. The address is valid until the paging registers change.
     pub fn base(&self, view: View) -> *const u64 {
-        self.base.as_ptr().wrapping_add(view.index() * VIEW_SLOTS)
+        self.base
+            .as_ptr()
+            .wrapping_byte_add(view.offset(self.width))
+    }
+
+    /// The width of linear addresses.
+    pub(super) fn width(&self) -> LinearWidth {
+        self.width
     }
 
     /// A count that increases whenever a cached translation for instruction fetches at `privilege` is dropped, in any address
@@ -200,19 +219,19 @@ impl Tables {
         std::mem::take(&mut self.windowed_losses)
     }
 
-    /// The frame that the user's fetch view of a set, which has a window, maps a page below [`OWN_PAGES`] to.
+    /// The frame that the user's fetch view of a set, which has a window, maps an own page to.
     pub(super) fn fetched_in(&self, set: u8, page: LinearPage) -> Option<Frame> {
         let set = &self.sets[usize::from(set)];
         set.window.as_ref()?;
         let view = View::of(Access::Fetch, Privilege::User);
-        // SAFETY: the base is that of a set that this value owns.
-        let slot = unsafe { slot_at(set.slots.base(), view, page) };
+        // SAFETY: the base is that of a set that this value owns, for addresses of this width.
+        let slot = unsafe { slot_at(set.slots.base(), self.width, view, self.width.index(page)) };
         self.frame_of(page, slot)
     }
 
     /// The part that holds the current set's slots of `page`.
     pub(super) fn part_of(&self, page: LinearPage) -> PartId {
-        if page.get() < OWN_PAGES {
+        if self.width.is_own(page) {
             PartId::Own(self.current)
         } else {
             PartId::Shared
@@ -221,21 +240,23 @@ impl Tables {
 
     /// The part `id`, for changes of its slots.
     pub(super) fn part(&mut self, id: PartId) -> Part<'_> {
-        let (base, pages, residency, window, spaces) = match id {
+        let own = self.width.own_slots();
+        let (base, all, residency, window, spaces) = match id {
             PartId::Own(set) => {
                 let spaces = SpaceSet::only(set);
                 let set = &mut self.sets[usize::from(set)];
                 let window = set.window.as_mut();
-                (set.slots.base(), 0..OWN_PAGES, &mut set.own, window, spaces)
+                (set.slots.base(), 0..own, &mut set.own, window, spaces)
             }
             PartId::Shared => {
-                let (pages, none) = (OWN_PAGES..LinearPage::COUNT as u32, SpaceSet::default());
-                (self.base, pages, &mut self.shared, None, none)
+                let (all, none) = (own..self.width.slots(), SpaceSet::default());
+                (self.base, all, &mut self.shared, None, none)
             }
         };
         Part {
             base,
-            pages,
+            width: self.width,
+            all,
             residency,
             fetch_epochs: &mut self.fetch_epochs,
             shared_epoch: &mut self.shared_epoch,
@@ -296,8 +317,11 @@ impl Tables {
     /// become empty, and [`Self::fetch_epoch`] increases.
     ///
     /// # Errors
-    /// The host's error if it grants no address space.
+    /// The host's error if it grants no address space, or `Unsupported` on a processor with 48-bit linear addresses.
     pub fn open_window(&mut self) -> io::Result<()> {
+        if self.width == LinearWidth::Bits48 {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
         let window = match self.kmod_window() {
             Some(window) => LazyShadow::new(Box::new(window)),
             None => self.mapped_window()?,
@@ -356,7 +380,7 @@ impl Tables {
     /// Empties the code slots of a set for programs.
     pub(super) fn forget_user_code(&mut self, set: u8) {
         let code = ViewSet::only(View::code(Privilege::User));
-        self.part(PartId::Own(set)).clear(code, 0..OWN_PAGES);
+        self.part(PartId::Own(set)).clear_views(code);
     }
 
     /// Maps the page in the window according to the user's slots for it, and settles the window. Returns whether the access is then
@@ -376,24 +400,25 @@ impl Tables {
 
     /// The extent around `page` that the user's slots map, within a group of pages.
     fn extent_around(&self, page: LinearPage) -> Option<Extent> {
-        if page.get() >= OWN_PAGES {
+        if !self.width.is_own(page) {
             return None;
         }
-        let first = page.get() & !(GROUP - 1);
+        let page = self.width.index(page);
+        let first = page & !(GROUP - 1);
         let slots = (first..first + GROUP).map(|page| (page, self.user_slots(page)));
         let slots: SmallVec<[_; GROUP as usize]> =
             slots.filter(|(_, [read, _])| *read != 0).collect();
         let extents = extents(&slots, self.memory.host_base());
         extents
             .into_iter()
-            .find(|extent| extent.range().contains(&page.get()))
+            .find(|extent| extent.range().contains(&page))
     }
 
     /// The user's read and write slots of a page.
     fn user_slots(&self, page: u32) -> [u64; 2] {
         [Access::Read, Access::Write].map(|access| {
             let view = View::of(access, Privilege::User);
-            self.slot(view, LinearPage::truncated(page))
+            self.slot(view, LinearPage::new(page.into()))
         })
     }
 
@@ -464,7 +489,8 @@ impl Tables {
             PartId::Shared => {
                 let hole =
                     FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-                let punched = fallocate(&self.shared_file, hole, 0, SHARED_FILE_BYTES as off_t);
+                let len = shared_file_bytes(self.width) as off_t;
+                let punched = fallocate(&self.shared_file, hole, 0, len);
                 (punched.is_ok(), &mut self.shared)
             }
         };
@@ -476,20 +502,74 @@ impl Tables {
     /// The slot of the page in `view`; 0 if it is empty.
     #[inline(always)]
     pub fn slot(&self, view: View, page: LinearPage) -> u64 {
-        // SAFETY: `base` is that of a set that this value owns.
-        unsafe { slot_at(self.base, view, page) }
+        match self.width {
+            LinearWidth::Bits32 => self.slot_at(view, LinearWidth::Bits32, page),
+            LinearWidth::Bits48 => self.slot_48(view, page),
+        }
+    }
+
+    /// The slot at the page's place.
+    #[inline(always)]
+    fn slot_at(&self, view: View, width: LinearWidth, page: LinearPage) -> u64 {
+        debug_assert_eq!(width, self.width);
+        // SAFETY: `base` is that of a set that this value owns, for addresses of this width.
+        unsafe { slot_at(self.base, width, view, width.index(page)) }
+    }
+
+    /// The slot of a page with a 48-bit address, unless it is another page's.
+    fn slot_48(&self, view: View, page: LinearPage) -> u64 {
+        let slot = self.slot_at(view, LinearWidth::Bits48, page);
+        let leads = match view.is_code() {
+            true => self.slot_at(
+                View::of(Access::Fetch, view.privilege()),
+                LinearWidth::Bits48,
+                page,
+            ),
+            false => slot,
+        };
+        if self.is_of(page, leads) { slot } else { 0 }
+    }
+
+    /// Whether a filled slot of a view other than code is that of this page among those that it can be.
+    fn is_of(&self, page: LinearPage, slot: u64) -> bool {
+        let offset = self.memory_offset(page.base().get(), slot);
+        slot != 0 && offset >> PAGE_SHIFT < self.memory.frame_count()
+    }
+
+    /// The distance from the start of memory to which a slot leads from `linear`.
+    #[inline(always)]
+    fn memory_offset(&self, linear: u64, slot: u64) -> u64 {
+        let host = linear.wrapping_add(slot).wrapping_sub(SLOT_PRESENT);
+        host.wrapping_sub(self.memory.host_base().addr() as u64)
     }
 
     /// The frame that `view`, which is not one of code, maps the page to, if that is cached.
     #[inline(always)]
     pub fn frame(&self, view: View, page: LinearPage) -> Option<Frame> {
-        self.frame_of(page, self.slot(view, page))
+        self.frame_of(page.cut(self.width), self.slot(view, page))
     }
 
-    /// The frame that a slot of any part maps its page to; `None` for a page of another part.
+    /// The frame that a slot of any part leads to; `None` for one of another part.
     pub(super) fn frame_in(&mut self, id: PartId, slot: SlotId) -> Option<Frame> {
         let value = self.part(id).get(slot);
-        self.frame_of(slot.page, value)
+        self.frame_at(slot.index, value)
+    }
+
+    /// The frame to which a slot at a place leads, whichever page has it.
+    fn frame_at(&self, index: u32, slot: u64) -> Option<Frame> {
+        let offset = self.memory_offset(self.width.low_address(index), slot);
+        (slot != 0).then(|| Frame::new((offset % ALIAS_BYTES) >> PAGE_SHIFT))
+    }
+
+    /// The slots of pages.
+    pub(super) fn ranges(&self, pages: &Range<u64>) -> SlotRanges {
+        self.width.ranges(pages)
+    }
+
+    /// The place of a page's slots.
+    #[inline]
+    pub(super) fn index(&self, page: LinearPage) -> u32 {
+        self.width.index(page)
     }
 
     /// The frames at which write slots of a part point.
@@ -497,8 +577,7 @@ impl Tables {
         let mut frames = Vec::new();
         for view in ViewSet::WRITE.iter() {
             let slots = self.part(id).filled([view]);
-            let frame =
-                |(page, [slot]): (u32, [u64; 1])| self.frame_of(LinearPage::truncated(page), slot);
+            let frame = |(index, [slot]): (u32, [u64; 1])| self.frame_at(index, slot);
             frames.extend(slots.into_iter().filter_map(frame));
         }
         frames
@@ -519,18 +598,33 @@ impl Tables {
         let host = self.memory.host_base().addr() as u64 + frame.base().get();
         let addend = host.wrapping_sub(page.base().get());
         let view = View::of(access, privilege);
-        self.set(SlotId { view, page }, addend | SLOT_PRESENT);
+        self.make_room(view, page);
+        self.set(view, page, addend | SLOT_PRESENT);
         true
+    }
+
+    /// Empties the slot that `page` is to have if it is another page's.
+    fn make_room(&mut self, view: View, page: LinearPage) {
+        if self.width == LinearWidth::Bits32 {
+            return;
+        }
+        let slot = self.slot_at(view, self.width, page);
+        if slot != 0 && !self.is_of(page, slot) {
+            let index = self.index(page);
+            self.part(self.part_of(page))
+                .clear_slot(SlotId { view, index });
+        }
     }
 
     /// Sets a code slot of the current set.
     pub(super) fn set_code(&mut self, page: LinearPage, privilege: Privilege, value: u64) {
-        let view = View::code(privilege);
-        self.set(SlotId { view, page }, value);
+        self.set(View::code(privilege), page, value);
     }
 
-    fn set(&mut self, slot: SlotId, value: u64) {
-        self.part(self.part_of(slot.page)).set(slot, value);
+    fn set(&mut self, view: View, page: LinearPage, value: u64) {
+        let index = self.index(page);
+        self.part(self.part_of(page))
+            .set(SlotId { view, index }, value);
     }
 
     #[inline(always)]
@@ -539,14 +633,14 @@ impl Tables {
     }
 }
 
-/// The slot of `view` for `page` in the set of tables at `base`.
+/// The slot of `view` at a place in the set of tables at `base`.
 ///
 /// # Safety
-/// `base` is [`Slots::base`] of a value that exists.
+/// `base` is [`Slots::base`] of a value of this width that exists, and `index` is a result of [`LinearWidth::index`].
 #[inline(always)]
-unsafe fn slot_at(base: NonNull<u64>, view: View, page: LinearPage) -> u64 {
-    let index = view.index() * VIEW_SLOTS + page.get() as usize;
-    // SAFETY: the index is below SET_BYTES / 8, the length of the mapping.
+unsafe fn slot_at(base: NonNull<u64>, width: LinearWidth, view: View, index: u32) -> u64 {
+    let index = view.offset(width) / size_of::<u64>() + index as usize;
+    // SAFETY: the index is below `set_bytes / 8`, the length of the mapping.
     unsafe { base.add(index).read() }
 }
 
@@ -560,7 +654,7 @@ fn extents(slots: &[(u32, [u64; 2])], host_base: *mut u8) -> Vec<Extent> {
         let &(page, [read, write]) = run.first()?;
         Some(Extent {
             page,
-            frame: frame_of(host_base, LinearPage::truncated(page), read)?,
+            frame: frame_of(host_base, LinearPage::new(page.into()), read)?,
             pages: run.len() as u32,
             writable: write == read,
         })

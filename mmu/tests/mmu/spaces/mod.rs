@@ -31,7 +31,7 @@ fn directory(number: u64) -> u64 {
 /// Enters the space of `directory`: MOV to CR3.
 fn enter(mmu: &mut Mmu, directory: u64) {
     mmu.set_paging(Paging {
-        cr3: directory as u32,
+        cr3: directory,
         ..*mmu.paging()
     });
     mmu.flush_non_global();
@@ -611,7 +611,7 @@ fn pointer_registers_make_the_space() {
         mmu.load_pdptes(cr3).unwrap();
         mmu.set_paging(Paging {
             mode: PagingMode::Pae,
-            cr3,
+            cr3: cr3.into(),
             ..Paging::default()
         });
         mmu.flush_non_global();
@@ -643,7 +643,7 @@ fn page_tables_at_the_end_of_much_memory_are_tracked() {
     .unwrap();
     mmu.set_paging(Paging {
         mode: PagingMode::TwoLevel,
-        cr3: directory as u32,
+        cr3: directory,
         ..Paging::default()
     });
     for frame in [MUCH - 0x3000, OLD] {

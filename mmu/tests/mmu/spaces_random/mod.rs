@@ -4,13 +4,14 @@
 //! ```text
 //!   frame 0      1..=4         5          8..=13        16..=31   0xb0     0xc8   0x400
 //!         data   directories   pointers   page tables   data      device   ROM    nothing
+//!                or PML4s      6, 7 page-directory-pointer tables, 14, 15 directories of 4-level paging
 //! ```
 
 mod strategies;
 
 use std::ops::Range;
 
-use mmu::{Access, Attribute, Frame, GuestPhys, LinearAddr, Privilege, View};
+use mmu::{Access, Attribute, Frame, GuestPhys, LinearAddr, LinearPage, Privilege, View};
 use proptest::prelude::*;
 
 use crate::guest::{ACCESSES, PRIVILEGES};
@@ -18,10 +19,20 @@ use crate::model::{AccessStep, Model, PAGE, Pair};
 use crate::oracle::{Registers, Request, predict};
 use strategies::{edit, registers, step};
 
+const POINTER_TABLES: [u64; 2] = [6, 7];
+const DIRECTORIES_64: [u64; 2] = [14, 15];
+
 const SPACES: usize = 4;
 const POINTERS: usize = 5 * PAGE;
 const ROM_TABLE: u64 = 0xc8;
-const SHARED: u32 = 0xc000_0000;
+
+/// The paging mode of a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    TwoLevel,
+    Pae,
+    FourLevel,
+}
 
 /// A step of the guest.
 #[derive(Clone, Debug)]
@@ -35,9 +46,9 @@ enum Step {
     Enter(usize),
     /// A pointer of PAE paging changes, and MOV to CR3.
     Repoint(usize, usize, u64),
-    Invlpg(u32),
+    Invlpg(u64),
     MarkCode(u64),
-    SetCode(u32, Privilege),
+    SetCode(u64, Privilege),
     ClearCode,
     ToggleWp,
     FlushAll,
@@ -66,30 +77,75 @@ enum How {
     Told,
 }
 
-fn width(regs: &Registers) -> usize {
-    if regs.pae { 8 } else { 4 }
-}
+impl Mode {
+    fn of(regs: &Registers) -> Self {
+        match (regs.pae, regs.lma) {
+            (false, _) => Self::TwoLevel,
+            (true, false) => Self::Pae,
+            (true, true) => Self::FourLevel,
+        }
+    }
 
-/// Indices of the entries that translate [`pages`], whether as page-directory or as page-table entries.
-fn entries(pae: bool) -> &'static [usize] {
-    if pae {
-        &[0, 1, 2, 0x1ff]
-    } else {
-        &[0, 1, 2, 0x2ff, 0x300, 0x3ff]
+    /// Bytes of an entry.
+    fn width(self) -> usize {
+        if self == Self::TwoLevel { 4 } else { 8 }
+    }
+
+    /// Indices of the entries that translate [`Self::pages`], in structures of all levels.
+    fn entries(self) -> &'static [usize] {
+        match self {
+            Self::TwoLevel => &[0, 1, 2, 0x2ff, 0x300, 0x3ff],
+            Self::Pae => &[0, 1, 2, 0x1ff],
+            // Slots are shared by the first two and by the next two.
+            Self::FourLevel => &[0, 2, 0x100, 0x102, 1, 0x1ff],
+        }
+    }
+
+    /// The linear pages that are used.
+    fn pages(self) -> Vec<u64> {
+        let (tops, bits): (Vec<u64>, _) = match self {
+            Self::TwoLevel => (vec![0, 1, 2, 0x2ff, 0x300, 0x3ff], 10),
+            Self::Pae => (vec![0, 1, 0x1ff, 0x401, 0x5ff, 0x600, 0x601, 0x7ff], 9),
+            Self::FourLevel => {
+                let below = [0, 1, 0x201, 0x3_ffff];
+                let tops = [0, 2, 0x100, 0x102, 0x1ff].into_iter();
+                (
+                    tops.flat_map(|top| below.map(|low| top << 18 | low))
+                        .collect(),
+                    9,
+                )
+            }
+        };
+        let last: u64 = (1 << bits) - 1;
+        let lows = match self {
+            Self::TwoLevel | Self::Pae => vec![0, 1, 2, last],
+            Self::FourLevel => vec![0, 1, last],
+        };
+        let pages = tops
+            .iter()
+            .flat_map(|top| lows.iter().map(move |low| top << bits | low));
+        match self {
+            Self::TwoLevel | Self::Pae => pages.collect(),
+            Self::FourLevel => pages.map(sign_extended).collect(),
+        }
     }
 }
 
-/// The linear pages that are used.
-fn pages(pae: bool) -> Vec<u32> {
-    let (tops, bits): (&[u32], _) = if pae {
-        (&[0, 1, 0x1ff, 0x401, 0x5ff, 0x600, 0x601, 0x7ff], 9)
-    } else {
-        (&[0, 1, 2, 0x2ff, 0x300, 0x3ff], 10)
-    };
-    let last = (1 << bits) - 1;
-    tops.iter()
-        .flat_map(|top| [0, 1, 2, last].map(|low| top << bits | low))
-        .collect()
+/// The number of the page whose address has these bits 47:12.
+fn sign_extended(page: u64) -> u64 {
+    (((page << 28) as i64 >> 16) as u64) >> 12
+}
+
+/// Whether the slots of a page are its space's own.
+fn is_own(regs: &Registers, page: u64) -> bool {
+    match regs.linear_48 {
+        true => page >> 35 & 1 == 0,
+        false => page < 0xc0000,
+    }
+}
+
+fn page_of(linear: u64) -> LinearPage {
+    LinearAddr::new(linear).page()
 }
 
 /// A line of /proc/self/maps.
@@ -123,9 +179,9 @@ struct Guest {
     pair: Pair,
     space: usize,
     /// Pages of the shared part that may have such a translation.
-    stale: Vec<u32>,
+    stale: Vec<u64>,
     /// Pages of the spaces' own parts that may have such a translation.
-    stale_own: [Vec<u32>; SPACES],
+    stale_own: [Vec<u64>; SPACES],
 }
 
 impl Guest {
@@ -153,17 +209,17 @@ impl Guest {
         guest
     }
 
-    fn pae(&self) -> bool {
-        self.pair.model.regs.pae
+    fn mode(&self) -> Mode {
+        Mode::of(&self.pair.model.regs)
     }
 
     /// Enters a space as MOV to CR3 does, without the flush.
     fn load_space(&mut self, space: usize) {
-        self.pair.model.regs.cr3 = if self.pae() {
-            (POINTERS + space * 32) as u32
-        } else {
-            ((space + 1) * PAGE) as u32
+        let root = match self.mode() {
+            Mode::Pae => POINTERS + space * 32,
+            Mode::TwoLevel | Mode::FourLevel => (space + 1) * PAGE,
         };
+        self.pair.model.regs.cr3 = root as u64;
         self.pair.enable_paging();
     }
 
@@ -181,8 +237,8 @@ impl Guest {
     }
 
     fn edit(&mut self, edit: &Edit) {
-        let width = width(&self.pair.model.regs);
-        let indices = entries(self.pae());
+        let width = self.mode().width();
+        let indices = self.mode().entries();
         let index = indices[edit.index % indices.len()];
         let at = edit.frame as usize * PAGE + index * width;
         let bytes = &edit.value.to_le_bytes()[..width];
@@ -211,14 +267,16 @@ impl Guest {
 
     fn tables_changed(&mut self) {
         self.shared_changed();
-        let own = |page: &u32| page << 12 < SHARED;
-        let own: Vec<u32> = pages(self.pae()).into_iter().filter(own).collect();
+        let regs = self.pair.model.regs;
+        let pages = self.mode().pages().into_iter();
+        let own: Vec<u64> = pages.filter(|page| is_own(&regs, *page)).collect();
         self.stale_own.fill(own);
     }
 
     fn shared_changed(&mut self) {
-        let shared = |page: &u32| page << 12 >= SHARED;
-        self.stale = pages(self.pae()).into_iter().filter(shared).collect();
+        let regs = self.pair.model.regs;
+        let pages = self.mode().pages().into_iter();
+        self.stale = pages.filter(|page| !is_own(&regs, *page)).collect();
     }
 
     fn nothing_is_stale(&mut self) {
@@ -227,19 +285,24 @@ impl Guest {
     }
 
     /// Whether the page may have such a translation in `space`.
-    fn is_stale(&self, space: usize, page: u32) -> bool {
+    fn is_stale(&self, space: usize, page: u64) -> bool {
         self.stale.contains(&page) || self.stale_own[space].contains(&page)
     }
 
-    fn invlpg(&mut self, linear: u32) {
-        self.pair.mmu.invlpg(LinearAddr::from(linear));
+    fn invlpg(&mut self, linear: u64) {
+        self.pair.mmu.invlpg(LinearAddr::new(linear));
         for stale in [&mut self.stale, &mut self.stale_own[self.space]] {
             stale.retain(|page| *page != linear >> 12);
         }
     }
 
     fn access(&mut self, step: &AccessStep) -> Result<(), TestCaseError> {
-        for linear in [step.linear, step.linear.wrapping_add(step.len() - 1)] {
+        let last = self
+            .pair
+            .model
+            .regs
+            .add(step.linear, u64::from(step.len()) - 1);
+        for linear in [step.linear, last] {
             if self.is_stale(self.space, linear >> 12) {
                 self.invlpg(linear);
             }
@@ -255,7 +318,7 @@ impl Guest {
 
     /// Maps the page in the window, as code does after an access there has faulted and was made by other means.
     fn show(&mut self, step: &AccessStep) {
-        let addr = LinearAddr::from(step.linear);
+        let addr = LinearAddr::new(step.linear);
         if step.access == Access::Fetch || step.privilege == Privilege::Supervisor {
             return;
         }
@@ -282,8 +345,8 @@ impl Guest {
             return Ok(());
         };
         let mappings = Mapping::of_this_process();
-        for page in pages(self.pae()) {
-            let address = base + (u64::from(page) << 12);
+        for page in self.mode().pages() {
+            let address = base + (page << 12);
             let Some(mapping) = mappings
                 .iter()
                 .find(|mapping| mapping.range.contains(&address))
@@ -296,11 +359,7 @@ impl Guest {
                 (Access::Write, mapping.writable),
             ] {
                 let view = View::of(access, Privilege::User);
-                let frame = self
-                    .pair
-                    .mmu
-                    .tlb()
-                    .frame(view, LinearAddr::from(page << 12).page());
+                let frame = self.pair.mmu.tlb().frame(view, page_of(page << 12));
                 prop_assert!(
                     !possible || frame == Some(Frame::new(shown >> 12)),
                     "window: page {:#x} shows {:#x} for {:?}, cached is {:?}",
@@ -333,7 +392,7 @@ impl Guest {
             Step::Invlpg(linear) => self.invlpg(*linear),
             Step::MarkCode(frame) => self.pair.mmu.mark_code(Frame::new(*frame)),
             Step::SetCode(linear, privilege) => {
-                let addr = LinearAddr::from(*linear);
+                let addr = LinearAddr::new(*linear);
                 let view = View::of(Access::Fetch, *privilege);
                 let slot = self.pair.mmu.tlb().slot(view, addr.page());
                 let set = self
@@ -351,11 +410,8 @@ impl Guest {
             }
             Step::OpenWindow => {
                 if self.pair.mmu.tlb().window().is_none() {
-                    self.pair
-                        .mmu
-                        .tlb_mut()
-                        .open_window()
-                        .expect("address space");
+                    let opened = self.pair.mmu.tlb_mut().open_window();
+                    prop_assert_eq!(opened.is_ok(), !self.pair.model.regs.linear_48);
                 }
             }
             Step::CloseWindow => self.pair.mmu.tlb_mut().close_window(),
@@ -373,12 +429,11 @@ impl Guest {
     }
 
     /// The root of translation: spaces with the same root are one.
-    fn tables(&self) -> (u32, [u64; 4]) {
+    fn tables(&self) -> (u64, [u64; 4]) {
         let regs = &self.pair.model.regs;
-        if self.pae() {
-            (0, regs.pdpte)
-        } else {
-            (regs.cr3, [0; 4])
+        match self.mode() {
+            Mode::Pae => (0, regs.pdpte),
+            Mode::TwoLevel | Mode::FourLevel => (regs.cr3, [0; 4]),
         }
     }
 
@@ -387,7 +442,9 @@ impl Guest {
         PRIVILEGES
             .map(|privilege| {
                 let view = View::of(Access::Fetch, privilege);
-                let slots = pages(self.pae())
+                let slots = self
+                    .mode()
+                    .pages()
                     .into_iter()
                     .map(|page| self.slot(view, page));
                 (
@@ -399,11 +456,8 @@ impl Guest {
             .to_vec()
     }
 
-    fn slot(&self, view: View, page: u32) -> u64 {
-        self.pair
-            .mmu
-            .tlb()
-            .slot(view, LinearAddr::from(page << 12).page())
+    fn slot(&self, view: View, page: u64) -> u64 {
+        self.pair.mmu.tlb().slot(view, page_of(page << 12))
     }
 
     /// Checks the slots of all spaces.
@@ -421,7 +475,7 @@ impl Guest {
     }
 
     fn check_space(&self, space: usize) -> Result<(), TestCaseError> {
-        for page in pages(self.pae()) {
+        for page in self.mode().pages() {
             for privilege in PRIVILEGES {
                 for access in ACCESSES {
                     self.check_slot(space, page, access, privilege)
@@ -438,14 +492,14 @@ impl Guest {
     fn check_slot(
         &self,
         space: usize,
-        page: u32,
+        page: u64,
         access: Access,
         privilege: Privilege,
     ) -> Result<(), String> {
         let Pair { mmu, model } = &self.pair;
         let linear = page << 12;
         let view = View::of(access, privilege);
-        let Some(frame) = mmu.tlb().frame(view, LinearAddr::from(linear).page()) else {
+        let Some(frame) = mmu.tlb().frame(view, page_of(linear)) else {
             return Ok(());
         };
         let what = format!("{linear:#x} {access:?} {privilege:?} {frame:?}");
@@ -455,7 +509,7 @@ impl Guest {
         if access == Access::Write && (closed || frame.get() >= 0xa0) {
             return Err(format!("{what}: stores would go unseen"));
         }
-        if linear >= SHARED || self.is_stale(space, page) {
+        if !is_own(&model.regs, page) || self.is_stale(space, page) {
             return Ok(());
         }
         let request = Request {
@@ -470,7 +524,7 @@ impl Guest {
         if walk.phys >> 12 != frame.get() {
             return Err(format!("{what}: maps {:#x}", walk.phys));
         }
-        let bytes = width(&model.regs) as u32;
+        let bytes = model.regs.width() as u32;
         for (addr, value) in walk.entries {
             if model.load(addr, bytes) != value {
                 return Err(format!("{what}: A or D is clear at {addr:#x}"));
@@ -516,18 +570,27 @@ proptest! {
 
     #[test]
     fn spaces_of_two_level_paging_do_what_the_model_does(
-        regs in registers(false),
-        edits in prop::collection::vec(edit(), 100),
-        steps in prop::collection::vec(step(false), 1..200),
+        regs in registers(Mode::TwoLevel),
+        edits in prop::collection::vec(edit(Mode::TwoLevel), 100),
+        steps in prop::collection::vec(step(Mode::TwoLevel), 1..200),
     ) {
         run(regs, &edits, &steps)?;
     }
 
     #[test]
     fn spaces_of_pae_paging_do_what_the_model_does(
-        regs in registers(true),
-        edits in prop::collection::vec(edit(), 100),
-        steps in prop::collection::vec(step(true), 1..200),
+        regs in registers(Mode::Pae),
+        edits in prop::collection::vec(edit(Mode::Pae), 100),
+        steps in prop::collection::vec(step(Mode::Pae), 1..200),
+    ) {
+        run(regs, &edits, &steps)?;
+    }
+
+    #[test]
+    fn spaces_of_four_level_paging_do_what_the_model_does(
+        regs in registers(Mode::FourLevel),
+        edits in prop::collection::vec(edit(Mode::FourLevel), 200),
+        steps in prop::collection::vec(step(Mode::FourLevel), 1..200),
     ) {
         run(regs, &edits, &steps)?;
     }

@@ -17,19 +17,19 @@ pub struct FpuState {
     /// Last opcode.
     pub fop: u16,
     /// Offset of the last instruction.
-    pub fip: u32,
+    pub fip: u64,
     /// Code selector of the last instruction.
     pub fcs: u16,
     /// Offset of the last operand.
-    pub fdp: u32,
+    pub fdp: u64,
     /// Selector of the last operand.
     pub fds: u16,
     /// ST(0) to ST(7), and with them the MMX registers.
     pub st: [[u8; 10]; 8],
     /// SSE control and status register.
     pub mxcsr: u32,
-    /// XMM0 to XMM7.
-    pub xmm: [u128; 8],
+    /// XMM0 to XMM15.
+    pub xmm: [u128; 16],
 }
 
 impl FpuState {
@@ -75,8 +75,10 @@ impl FpuState {
             fds: self.fds,
         });
         fpu.set_mxcsr(self.mxcsr);
-        for (index, (&st, &xmm)) in (0..).zip(self.st.iter().zip(&self.xmm)) {
+        for (index, &st) in (0..).zip(&self.st) {
             fpu.set_st(index, st);
+        }
+        for (index, &xmm) in (0..).zip(&self.xmm) {
             fpu.set_xmm(index, xmm);
         }
         Ok(fpu)

@@ -1,6 +1,7 @@
 //! [`SegmentState`]: a segment register as it is saved.
 
 use super::error::CpuStateError;
+use crate::cpu::canonical::is_canonical;
 use crate::cpu::segment::{Attributes, Segment, Selector};
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +11,7 @@ pub struct SegmentState {
     /// The visible part.
     pub selector: u16,
     /// Base linear address.
-    pub base: u32,
+    pub base: u64,
     /// Limit in bytes.
     pub limit: u32,
     /// Attribute bits: bits 8..=15 and 20..=23 of a descriptor's upper doubleword, moved down by 8.
@@ -32,6 +33,7 @@ impl SegmentState {
     pub(super) fn restore(&self, field: &'static str) -> Result<Segment, CpuStateError> {
         let is_defined = self.attributes & !Attributes::DEFINED == 0;
         CpuStateError::unless(is_defined, field, self.attributes)?;
+        CpuStateError::unless(is_canonical(self.base), field, self.base)?;
         Ok(Segment::new(
             Selector(self.selector),
             self.base,

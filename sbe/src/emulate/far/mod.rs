@@ -5,7 +5,7 @@
 //!   selector ──► code segment ───────────────► same level
 //!           ├──► call gate ──► code segment ─┬► same level
 //!           │                                └► inner level (CALL): stack from the TSS, parameters copied
-//!           └──► task gate ──► TSS ──────────► task switch
+//!           └──► task gate ──► TSS ──────────► task switch (not in IA-32e mode)
 //! ```
 
 use super::descriptors::{Entry, Kind, Size};
@@ -14,6 +14,7 @@ use super::task::Nesting;
 use super::transfer_stack::TransferStack;
 use super::word::Word;
 use crate::cpu::Pending;
+use crate::cpu::canonical::is_canonical;
 use crate::cpu::regs::ESP;
 use crate::cpu::segment::{Descriptor, SegReg, Segment, Selector};
 use crate::decode::Insn;
@@ -34,19 +35,19 @@ pub struct CodeTarget {
     /// The descriptor, accessed bit yet to be set.
     pub entry: Entry,
     /// Offset in the segment.
-    pub offset: u32,
+    pub offset: u64,
     /// Privilege level after the transfer.
     pub level: u8,
 }
 
 impl CodeTarget {
-    /// Raises #GP(0) unless the offset lies within the segment.
+    /// Raises #GP(0) unless the offset lies within the segment, or is canonical if the code is 64-bit code.
     pub fn check_offset(&self) -> Result<(), Fault> {
-        if self.offset > self.entry.segment().limit {
-            Err(Fault::gp(0))
-        } else {
-            Ok(())
-        }
+        let is_valid = match self.entry.is_code64() {
+            true => is_canonical(self.offset),
+            false => self.offset <= self.entry.segment().limit.into(),
+        };
+        if is_valid { Ok(()) } else { Err(Fault::gp(0)) }
     }
 }
 
@@ -62,7 +63,7 @@ impl Exec<'_> {
     }
 
     /// Sets CS:EIP in real-address and virtual-8086 mode.
-    pub fn enter_paragraph(&mut self, selector: Selector, offset: u32) {
+    pub fn enter_paragraph(&mut self, selector: Selector, offset: u64) {
         self.load_paragraph(SegReg::Cs, selector);
         self.cpu.eip = offset;
         self.cpu.pending.set(Pending::REFETCH);
@@ -71,8 +72,8 @@ impl Exec<'_> {
     /// Goes to `target` on the stack in use, leaving a return address of width `W` if it is a call.
     fn transfer<W: Word>(&mut self, target: &CodeTarget, kind: Transfer) -> Result<(), Fault> {
         let mut stack = TransferStack::current(self.cpu);
-        let back = [u32::from(self.cpu.seg(SegReg::Cs).selector.0), self.cpu.eip];
-        let back: &[u32] = if kind == Transfer::Call { &back } else { &[] };
+        let back = [u64::from(self.cpu.seg(SegReg::Cs).selector.0), self.cpu.eip];
+        let back: &[u64] = if kind == Transfer::Call { &back } else { &[] };
         stack.check_room::<W>(back.len() as u32)?;
         target.check_offset()?;
         self.push_progressively::<W>(&mut stack, back)?;
@@ -88,7 +89,7 @@ impl Exec<'_> {
     fn push_progressively<W: Word>(
         &mut self,
         stack: &mut TransferStack,
-        items: &[u32],
+        items: &[u64],
     ) -> Result<(), Fault> {
         for &item in items {
             stack.prepare::<W>(self, 1)?;
@@ -100,12 +101,12 @@ impl Exec<'_> {
     fn transfer_paragraph<W: Word>(
         &mut self,
         selector: Selector,
-        offset: u32,
+        offset: u64,
         kind: Transfer,
     ) -> Result<(), Fault> {
         let mut stack = TransferStack::current(self.cpu);
-        let back = [u32::from(self.cpu.seg(SegReg::Cs).selector.0), self.cpu.eip];
-        let back: &[u32] = if kind == Transfer::Call { &back } else { &[] };
+        let back = [u64::from(self.cpu.seg(SegReg::Cs).selector.0), self.cpu.eip];
+        let back: &[u64] = if kind == Transfer::Call { &back } else { &[] };
         stack.check_room::<W>(back.len() as u32)?;
         self.check_near_target(offset)?;
         self.push_progressively::<W>(&mut stack, back)?;
@@ -130,12 +131,17 @@ impl Exec<'_> {
         let entry = self.read_descriptor(selector, Fault::gp)?;
         match entry.kind() {
             Kind::Code => {
+                let offset = match self.cpu.is_long() && !entry.is_code64() {
+                    true => u64::from(offset as u32),
+                    false => offset,
+                };
                 let target = self.direct_target(entry, offset)?;
                 self.transfer::<W>(&target, kind)
             }
             Kind::CallGate(size) => self.through_call_gate(&entry, size, kind),
             Kind::TaskGate => self.through_task_gate(&entry, kind),
-            Kind::AvailableTss(_) => {
+            // IA-32e mode has no task switches.
+            Kind::AvailableTss(size) if size != Size::Bits64 => {
                 if entry.is_above(self.cpu.cpl) {
                     return Err(Fault::gp(entry.error_code()));
                 }
@@ -146,14 +152,14 @@ impl Exec<'_> {
     }
 
     /// Checks a code segment that a far pointer names: the privilege level stays.
-    fn direct_target(&self, entry: Entry, offset: u32) -> Result<CodeTarget, Fault> {
+    fn direct_target(&self, entry: Entry, offset: u64) -> Result<CodeTarget, Fault> {
         let level = self.cpu.cpl;
         let allowed = if entry.attributes().is_conforming() {
             entry.dpl() <= level
         } else {
             entry.selector.rpl() <= level && entry.dpl() == level
         };
-        if !allowed {
+        if !allowed || !entry.has_valid_code_size() {
             return Err(Fault::gp(entry.error_code()));
         }
         entry.require_present(Fault::np)?;
@@ -170,12 +176,14 @@ impl Exec<'_> {
         match (target.level < self.cpu.cpl, size) {
             (false, Size::Bits16) => self.transfer::<u16>(&target, kind),
             (false, Size::Bits32) => self.transfer::<u32>(&target, kind),
+            (false, Size::Bits64) => self.transfer::<u64>(&target, kind),
             (true, Size::Bits16) => {
                 self.call_inner::<u16>(&target, gate.descriptor.gate_parameters())
             }
             (true, Size::Bits32) => {
                 self.call_inner::<u32>(&target, gate.descriptor.gate_parameters())
             }
+            (true, Size::Bits64) => self.call_inner64(&target),
         }
     }
 
@@ -194,23 +202,26 @@ impl Exec<'_> {
         size: Size,
         kind: Transfer,
     ) -> Result<CodeTarget, Fault> {
+        let upper = self.read_upper(gate, Fault::gp)?;
         let selector = gate.descriptor.gate_selector();
         if selector.is_null() {
             return Err(Fault::gp(0));
         }
         let entry = self.read_descriptor(selector, Fault::gp)?;
         let (level, attributes) = (self.cpu.cpl, entry.attributes());
+        let has_code = entry.kind() == Kind::Code && entry.has_valid_code_size();
+        let fits_gate = size != Size::Bits64 || entry.is_code64();
         let to_dpl = kind == Transfer::Call && !attributes.is_conforming();
         let may_differ = kind == Transfer::Call || attributes.is_conforming();
         let allowed = entry.dpl() == level || entry.dpl() < level && may_differ;
-        if entry.kind() != Kind::Code || !allowed {
+        if !has_code || !fits_gate || !allowed {
             return Err(Fault::gp(entry.error_code()));
         }
         entry.require_present(Fault::np)?;
         let level = if to_dpl { entry.dpl() } else { level };
         Ok(CodeTarget {
             entry,
-            offset: gate_offset(gate.descriptor, size),
+            offset: upper | gate_offset(gate.descriptor, size),
             level,
         })
     }
@@ -227,8 +238,8 @@ impl Exec<'_> {
         self.accept_segment(inner.entry())?;
         let segment = self.accept_segment(&target.entry)?;
         let cpu = &*self.cpu;
-        let old_stack = [u32::from(cpu.seg(SegReg::Ss).selector.0), cpu.regs.get(ESP)];
-        let back = [u32::from(cpu.seg(SegReg::Cs).selector.0), cpu.eip];
+        let old_stack = [cpu.seg(SegReg::Ss).selector.0.into(), cpu.regs.get64(ESP)];
+        let back = [cpu.seg(SegReg::Cs).selector.0.into(), cpu.eip];
         for value in old_stack
             .map(W::cut)
             .into_iter()
@@ -243,13 +254,39 @@ impl Exec<'_> {
         Ok(())
     }
 
+    /// Calls an inner level of 64-bit code: SS becomes null; old SS:RSP and the return address go on the new stack.
+    fn call_inner64(&mut self, target: &CodeTarget) -> Result<(), Fault> {
+        const ITEMS: u32 = 4;
+        let pointer = self.stack_pointer64(target.level, 0)?;
+        let segment = Segment::null(Selector(target.level.into()));
+        let mut stack = TransferStack::next64(segment, pointer, target.level);
+        stack.check_room::<u64>(ITEMS)?;
+        target.check_offset()?;
+        stack.prepare::<u64>(self, ITEMS)?;
+        let segment = self.accept_segment(&target.entry)?;
+        let cpu = &*self.cpu;
+        let items = [
+            cpu.seg(SegReg::Ss).selector.0.into(),
+            cpu.regs.get64(ESP),
+            cpu.seg(SegReg::Cs).selector.0.into(),
+            cpu.eip,
+        ];
+        for item in items {
+            stack.push(self, item)?;
+        }
+        stack.commit(self.cpu);
+        self.enter_code_segment(segment, target.level);
+        self.cpu.eip = target.offset;
+        Ok(())
+    }
+
     /// The `count` items on top of the stack in use, in the order in which they were pushed.
     fn read_parameters<W: Word>(&mut self, count: u32) -> Result<Vec<W>, Fault> {
         let top = self.stack_pointer();
         (0..count)
             .rev()
             .map(|index| {
-                let offset = self.wrap_stack(top.wrapping_add(index * W::BYTES));
+                let offset = self.wrap_stack(top.wrapping_add((index * W::BYTES).into()));
                 self.load(SegReg::Ss, offset)
             })
             .collect()
@@ -270,24 +307,29 @@ impl Exec<'_> {
         self.run_task(&task, nesting)
     }
 
-    /// Returns to the code segment `selector`, at `offset`, on the stack in use (already popped) or, to an outer level, on
-    /// the one whose SS:ESP are the next items. `release` bytes of parameters go from both.
+    /// Returns to the code segment `selector`, at `offset`, on the stack in use (already popped) or, to an outer level or if
+    /// `pops_stack`, on the one whose SS:RSP are the next items. `release` bytes of parameters go from both.
     pub fn return_to_segment<W: Word>(
         &mut self,
         mut stack: TransferStack,
-        selector: Selector,
-        offset: u32,
-        release: u32,
+        (selector, offset): (Selector, u64),
+        release: u64,
+        pops_stack: bool,
     ) -> Result<(), Fault> {
         let target = self.level_target(selector, offset, Fault::gp)?;
         stack.release(release);
         let outer = target.level != self.cpu.cpl;
-        if outer {
+        if outer || pops_stack {
             let pointer = stack.pop::<W>(self)?.zero_extend();
             let selector = Selector(stack.pop::<W>(self)?.zero_extend() as u16);
-            let entry = self.check_stack_segment(selector, target.level, Fault::gp)?;
+            let is_code64 = target.entry.is_code64();
+            let checked = self.find_stack_segment(selector, target.level, is_code64, Fault::gp)?;
             target.check_offset()?;
-            stack = TransferStack::next(self.accept_segment(&entry)?, pointer, target.level);
+            let segment = self.accept_stack_segment(selector, checked)?;
+            stack = match is_code64 {
+                true => TransferStack::next64(segment, pointer, target.level),
+                false => TransferStack::next(segment, pointer, target.level),
+            };
             stack.release(release);
         } else {
             target.check_offset()?;
@@ -307,7 +349,7 @@ impl Exec<'_> {
     pub fn level_target(
         &mut self,
         selector: Selector,
-        offset: u32,
+        offset: u64,
         invalid: fn(u32) -> Fault,
     ) -> Result<CodeTarget, Fault> {
         if selector.is_null() {
@@ -320,7 +362,8 @@ impl Exec<'_> {
         } else {
             entry.dpl() == level
         };
-        if entry.kind() != Kind::Code || level < self.cpu.cpl || !dpl_fits {
+        let has_code = entry.kind() == Kind::Code && entry.has_valid_code_size();
+        if !has_code || level < self.cpu.cpl || !dpl_fits {
             return Err(invalid(entry.error_code()));
         }
         entry.require_present(Fault::np)?;
@@ -335,6 +378,10 @@ impl Exec<'_> {
     fn drop_inner_segments(&mut self) {
         for register in [SegReg::Es, SegReg::Ds, SegReg::Fs, SegReg::Gs] {
             let attributes = self.cpu.seg(register).attributes;
+            // Null selectors stay in IA-32e mode, and the bases of FS and GS with them.
+            if self.cpu.is_long() && !attributes.is_present() {
+                continue;
+            }
             if attributes.dpl() < self.cpu.cpl && !attributes.is_conforming() {
                 self.cpu.segs[register as usize] = Segment::null(Selector(0));
             }
@@ -343,7 +390,7 @@ impl Exec<'_> {
 }
 
 /// Offset of the entry point in a call, interrupt or trap gate.
-pub fn gate_offset(gate: Descriptor, size: Size) -> u32 {
+pub fn gate_offset(gate: Descriptor, size: Size) -> u64 {
     let offset = gate.gate_offset();
     if size == Size::Bits16 {
         offset & 0xffff
@@ -354,10 +401,14 @@ pub fn gate_offset(gate: Descriptor, size: Size) -> u32 {
 
 /// JMP ptr16:16, JMP ptr16:32.
 pub fn jmp_far_imm<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
-    cx.far_transfer(Selector(insn.aux as u16), W::cut(insn.imm), Transfer::Jump)
+    cx.far_transfer(
+        Selector(insn.aux as u16),
+        W::cut(insn.imm.into()),
+        Transfer::Jump,
+    )
 }
 
-/// JMP m16:16, JMP m16:32.
+/// JMP m16:16, JMP m16:32, JMP m16:64.
 pub fn jmp_far_mem<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     let (offset, selector) = cx.read_far_pointer::<W>(insn)?;
     cx.far_transfer(selector, offset, Transfer::Jump)
@@ -365,10 +416,14 @@ pub fn jmp_far_mem<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault>
 
 /// CALL ptr16:16, CALL ptr16:32.
 pub fn call_far_imm<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
-    cx.far_transfer(Selector(insn.aux as u16), W::cut(insn.imm), Transfer::Call)
+    cx.far_transfer(
+        Selector(insn.aux as u16),
+        W::cut(insn.imm.into()),
+        Transfer::Call,
+    )
 }
 
-/// CALL m16:16, CALL m16:32.
+/// CALL m16:16, CALL m16:32, CALL m16:64.
 pub fn call_far_mem<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     let (offset, selector) = cx.read_far_pointer::<W>(insn)?;
     cx.far_transfer(selector, offset, Transfer::Call)
@@ -380,10 +435,10 @@ pub fn ret_far<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     let offset = stack.pop::<W>(cx)?.zero_extend();
     let selector = Selector(stack.pop::<W>(cx)?.zero_extend() as u16);
     if !cx.cpu.has_paragraph_segments() {
-        return cx.return_to_segment::<W>(stack, selector, offset, insn.imm);
+        return cx.return_to_segment::<W>(stack, (selector, offset), insn.imm.into(), false);
     }
     cx.check_near_target(offset)?;
-    stack.release(insn.imm);
+    stack.release(insn.imm.into());
     stack.commit(cx.cpu);
     cx.enter_paragraph(selector, offset);
     Ok(())

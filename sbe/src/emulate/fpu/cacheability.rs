@@ -8,17 +8,18 @@ use super::available;
 use crate::cpu::regs::EDI;
 use crate::decode::Insn;
 use crate::emulate::exec::Exec;
+use crate::emulate::word::Word;
 use crate::fault::Fault;
-use mmu::{Access, LinearAddr};
+use mmu::Access;
 
 /// PREFETCHh, LFENCE, MFENCE, SFENCE.
 pub fn hint(_: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
     Ok(())
 }
 
-/// MOVNTI m32, r32. It belongs to SSE2 but uses neither its registers nor its enabling bits.
-pub fn movnti(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
-    let value: u32 = exec.read_operand(insn, 1)?;
+/// MOVNTI m32, r32 and MOVNTI m64, r64. It belongs to SSE2 but uses neither its registers nor its enabling bits.
+pub fn movnti<W: Word>(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    let value: W = exec.read_operand(insn, 1)?;
     exec.write_operand(insn, 0, value)
 }
 
@@ -26,8 +27,9 @@ pub fn movnti(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
 pub fn clflush(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     let offset = insn.effective_address(exec.cpu);
     let segment = *exec.cpu.seg(insn.mem.segment);
-    let linear = if segment.attributes.is_code() && offset <= segment.limit {
-        LinearAddr::from(segment.base.wrapping_add(offset))
+    let is_executable = segment.attributes.is_code() && offset <= segment.limit.into();
+    let linear = if is_executable && !exec.cpu.is_code64() {
+        segment.linear32(offset as u32)
     } else {
         exec.readable(insn.mem.segment, offset, 1)?
     };
@@ -55,14 +57,14 @@ pub fn maskmovdqu(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     store_masked(exec, insn, &source, &mask)
 }
 
-/// Stores the bytes of `source` whose mask byte has its top bit set, at (E)DI; all or, on a fault, none. The whole operand
+/// Stores the bytes of `source` whose mask byte has its top bit set, at RDI, EDI or DI; all or, on a fault, none. The whole operand
 /// must be writable, whatever the mask: the manual leaves faults of bytes not selected to the processor, and this is the
 /// host's choice (SDM Vol. 2B, "MASKMOVQ").
 fn store_masked(exec: &mut Exec<'_>, insn: &Insn, source: &[u8], mask: &[u8]) -> Result<(), Fault> {
-    let start = insn.wrap_address(exec.cpu.regs.get(EDI));
+    let start = insn.address_register(exec.cpu, EDI);
     // MASKMOVDQU is two accesses: alignment is checked for 8 bytes.
     const ACCESS: u32 = 8;
-    for half in (0..source.len() as u32).step_by(ACCESS as usize) {
+    for half in (0..source.len() as u64).step_by(ACCESS as usize) {
         exec.probe_write(insn.mem.segment, start.wrapping_add(half), ACCESS)?;
     }
     for (index, (&byte, mask)) in (0..).zip(source.iter().zip(mask)) {

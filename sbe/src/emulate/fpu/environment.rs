@@ -220,7 +220,7 @@ impl Environment {
             fdp,
             fds,
         } = self.pointers;
-        let fop = u32::from(fop);
+        let (fop, fip, fdp) = (u32::from(fop), fip as u32, fdp as u32);
         let linear_fip = (u32::from(fcs) << 4).wrapping_add(fip);
         let linear_fdp = (u32::from(fds) << 4).wrapping_add(fdp);
         let pointers = match (size, addressing) {
@@ -266,23 +266,23 @@ impl Environment {
         let pointers = match (addressing, size) {
             (Addressing::Protected, Size::Bits32) => Pointers {
                 fop: (field(4) >> 16) as u16 & FOP_MASK,
-                fip: field(3),
+                fip: field(3).into(),
                 fcs: word(4),
-                fdp: field(5),
+                fdp: field(5).into(),
                 fds: word(6),
             },
             (Addressing::Protected, Size::Bits16) => Pointers {
                 fop: 0,
-                fip: field(3),
+                fip: field(3).into(),
                 fcs: word(4),
-                fdp: field(5),
+                fdp: field(5).into(),
                 fds: word(6),
             },
             (Addressing::Linear, _) => Pointers {
                 fop: word(4) & FOP_MASK,
-                fip: linear(3),
+                fip: linear(3).into(),
                 fcs: 0,
-                fdp: linear(5),
+                fdp: linear(5).into(),
                 fds: 0,
             },
         };

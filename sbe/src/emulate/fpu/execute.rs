@@ -5,6 +5,7 @@ use crate::cpu::control::CR4_OSXMMEXCPT;
 use crate::cpu::fpu::{MXCSR_INIT, Pointers, X87_IE, X87_OE, X87_UE};
 use crate::cpu::segment::SegReg;
 use crate::cpu::{Cpu, eflags};
+use crate::decode::decoder::CodeSize;
 use crate::decode::{Insn, Operand};
 use crate::emulate::exec::Exec;
 use crate::fault::{Fault, Unsupported, Vector};
@@ -13,7 +14,6 @@ use crate::host_fpu::{
     Alignment, Class, FlagsUse, GeneralUse, MemoryUse, OPERAND_BYTES, StubFrame, Template,
     TemplateRef,
 };
-use mmu::LinearAddr;
 
 /// Bytes of an 80-bit real or packed BCD integer.
 const TBYTE: u8 = 10;
@@ -104,7 +104,7 @@ fn prepare(exec: &mut Exec<'_>, insn: &Insn, template: &Template) -> Result<Stub
     }
     let general = match facts.general {
         GeneralUse::Read(index) => {
-            general_register(insn, index).map_or(0, |number| exec.cpu.regs.get(number))
+            general_register(insn, index).map_or(0, |number| exec.cpu.regs.get64(number))
         }
         GeneralUse::None | GeneralUse::Write(_) => 0,
     };
@@ -118,12 +118,12 @@ fn prepare(exec: &mut Exec<'_>, insn: &Insn, template: &Template) -> Result<Stub
 
 /// Raises #GP(0) if `segment:[offset]` is not 16-byte aligned. As on the host, it comes before a page fault and before the
 /// fault of an address outside the segment, #SS included.
-pub fn check_paragraph(cpu: &Cpu, segment: SegReg, offset: u32) -> Result<(), Fault> {
-    let linear = LinearAddr::from(cpu.seg(segment).base.wrapping_add(offset));
-    if linear.get() % 16 != 0 {
-        Err(Fault::gp(0))
-    } else {
+pub fn check_paragraph(cpu: &Cpu, segment: SegReg, offset: u64) -> Result<(), Fault> {
+    let linear = cpu.linear(segment, offset);
+    if linear.get().is_multiple_of(16) {
         Ok(())
+    } else {
+        Err(Fault::gp(0))
     }
 }
 
@@ -131,7 +131,7 @@ pub fn check_paragraph(cpu: &Cpu, segment: SegReg, offset: u32) -> Result<(), Fa
 fn load(
     exec: &mut Exec<'_>,
     segment: SegReg,
-    offset: u32,
+    offset: u64,
     bytes: u8,
 ) -> Result<[u8; OPERAND_BYTES], Fault> {
     let privilege = exec.cpu.privilege();
@@ -187,7 +187,8 @@ fn set_general(cpu: &mut Cpu, insn: &Insn, template: &Template, frame: &StubFram
         return;
     };
     if let Some(number) = general_register(insn, index) {
-        cpu.regs.set(number, frame.general);
+        // A stub writes a 32-bit register by zero-extension, as the guest does.
+        cpu.regs.set64(number, frame.general);
     }
 }
 
@@ -199,7 +200,7 @@ fn set_flags(cpu: &mut Cpu, template: &Template, frame: &StubFrame) {
 
 /// The last-instruction pointers after an x87 instruction, EIP being past it.
 fn pointers(cpu: &Cpu, insn: &Insn, template: &Template, fop: u16) -> Pointers {
-    let fip = cpu.eip.wrapping_sub(u32::from(insn.len));
+    let fip = cpu.eip_before(insn.len);
     let last = cpu.fpu.pointers();
     let (fdp, fds) = match template.facts.memory {
         MemoryUse::None => (last.fdp, last.fds),
@@ -210,10 +211,9 @@ fn pointers(cpu: &Cpu, insn: &Insn, template: &Template, fop: u16) -> Pointers {
     };
     Pointers {
         fop,
-        fip: if cpu.is_code32() {
-            fip
-        } else {
-            fip & u32::from(u16::MAX)
+        fip: match CodeSize::of(cpu) {
+            CodeSize::Bits16 => u64::from(fip as u16),
+            CodeSize::Bits32 | CodeSize::Bits64 => fip,
         },
         fcs: cpu.seg(SegReg::Cs).selector.0,
         fdp,

@@ -14,7 +14,7 @@ use mmu::Access;
 pub fn touch(
     exec: &mut Exec<'_>,
     segment: SegReg,
-    offset: u32,
+    offset: u64,
     size: u32,
     access: Access,
 ) -> Result<(), Fault> {
@@ -40,6 +40,6 @@ pub fn touch_last(
     access: Access,
 ) -> Result<(), Fault> {
     let start = insn.effective_address(exec.cpu);
-    let last = insn.wrap_address(start.wrapping_add(bytes as u32 - 1));
+    let last = insn.wrap_address(start.wrapping_add(bytes as u64 - 1));
     touch(exec, insn.mem.segment, last, 1, access)
 }

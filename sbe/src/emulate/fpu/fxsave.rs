@@ -1,20 +1,19 @@
 //! FXSAVE, FXRSTOR, LDMXCSR and STMXCSR (SDM Vol. 1, 10.5 "FXSAVE and FXRSTOR Instructions").
 //!
-//! FXSAVE writes the 288 bytes that are state and leaves the reserved rest of its operand alone, but the whole operand must
+//! FXSAVE writes the 288 bytes that are state, 416 in 64-bit mode, and leaves the reserved rest of its operand alone, but the whole operand must
 //! be writable. Both move XMM registers and MXCSR whatever CR4.OSFXSR says, which the manual leaves to the processor.
 //! With alignment checks on, an operand that is not even 4-byte aligned raises #AC and not #GP, also in a segment that cannot be
 //! read. Faults come in the order of AMD's processors.
 
 use super::execute::check_paragraph;
 use super::{available, extent};
-use crate::cpu::fpu::{MXCSR_MASK, SIZE, USED};
+use crate::cpu::Cpu;
+use crate::cpu::fpu::{Layout, MXCSR_MASK, SIZE, USED64};
 use crate::decode::Insn;
 use crate::emulate::exec::Exec;
 use crate::fault::Fault;
 use mmu::Access;
 
-/// Reserved bytes at the end of the operand.
-const RESERVED: usize = SIZE - USED;
 /// Bytes of the first access, for which limit and alignment are checked.
 const FIRST: u32 = 4;
 /// Bytes of the parts that are accessed one after the other.
@@ -22,29 +21,54 @@ const PART: usize = 16;
 
 /// FXSAVE m512byte.
 pub fn fxsave(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
-    available::x87_no_wait(exec.cpu)?;
-    let (segment, offset) = (insn.mem.segment, insn.effective_address(exec.cpu));
-    check_operand(exec, insn, Access::Write)?;
-    exec.probe_write(segment, offset, USED as u32)?;
-    exec.probe_write(segment, offset.wrapping_add(USED as u32), RESERVED as u32)?;
-    let mut image = [0; USED];
-    image.copy_from_slice(&exec.cpu.fpu.as_bytes()[..USED]);
-    exec.store_bytes(segment, offset, &image)
+    save(exec, insn, layout(exec.cpu))
+}
+
+/// FXSAVE64 m512byte.
+pub fn fxsave64(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    save(exec, insn, Layout::Promoted)
 }
 
 /// FXRSTOR m512byte. A reserved MXCSR bit raises #GP(0).
 pub fn fxrstor(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    restore(exec, insn, layout(exec.cpu))
+}
+
+/// FXRSTOR64 m512byte. A reserved MXCSR bit raises #GP(0).
+pub fn fxrstor64(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    restore(exec, insn, Layout::Promoted)
+}
+
+/// The layout without REX.W.
+fn layout(cpu: &Cpu) -> Layout {
+    match cpu.is_code64() {
+        true => Layout::Extended,
+        false => Layout::Legacy,
+    }
+}
+
+fn save(exec: &mut Exec<'_>, insn: &Insn, layout: Layout) -> Result<(), Fault> {
+    available::x87_no_wait(exec.cpu)?;
+    let (segment, offset) = (insn.mem.segment, insn.effective_address(exec.cpu));
+    check_operand(exec, insn, Access::Write)?;
+    let used = layout.bytes();
+    exec.probe_write(segment, offset, used as u32)?;
+    let reserved = offset.wrapping_add(used as u64);
+    exec.probe_write(segment, reserved, (SIZE - used) as u32)?;
+    let image = exec.cpu.fpu.image(layout);
+    exec.store_bytes(segment, offset, &image[..used])
+}
+
+fn restore(exec: &mut Exec<'_>, insn: &Insn, layout: Layout) -> Result<(), Fault> {
     available::x87_no_wait(exec.cpu)?;
     let (segment, offset) = (insn.mem.segment, insn.effective_address(exec.cpu));
     check_operand(exec, insn, Access::Read)?;
-    let mut image = [0; USED];
-    exec.load_bytes(segment, offset, &mut image)?;
-    exec.load_bytes(
-        segment,
-        offset.wrapping_add(USED as u32),
-        &mut [0; RESERVED],
-    )?;
-    if exec.cpu.fpu.restore(&image) {
+    let used = layout.bytes();
+    let mut image = [0; USED64];
+    exec.load_bytes(segment, offset, &mut image[..used])?;
+    let reserved = offset.wrapping_add(used as u64);
+    exec.load_bytes(segment, reserved, &mut [0; SIZE][used..])?;
+    if exec.cpu.fpu.restore(&image, layout) {
         Ok(())
     } else {
         Err(Fault::gp(0))
@@ -58,10 +82,11 @@ fn check_operand(exec: &mut Exec<'_>, insn: &Insn, access: Access) -> Result<(),
     exec.within_limit(segment, offset, FIRST)?;
     check_paragraph(exec.cpu, segment, offset)?;
     extent::touch_last(exec, insn, SIZE, access)?;
-    if exec.cpu.seg(segment).within().allow(offset, SIZE as u32) {
+    let bounds = exec.cpu.seg(segment).within();
+    if exec.cpu.is_code64() || bounds.allow(offset as u32, SIZE as u32) {
         return Ok(());
     }
-    (0..SIZE as u32).step_by(PART).try_for_each(|at| {
+    (0..SIZE as u64).step_by(PART).try_for_each(|at| {
         let part = offset.wrapping_add(at);
         extent::touch(exec, segment, part, PART as u32, access)
     })

@@ -1,4 +1,4 @@
-//! Entering a handler through the IDT in protected mode (SDM Vol. 3A, 6.11 "IDT Descriptors", 6.12 "Exception and
+//! Entering a handler through the IDT in protected mode outside of IA-32e mode (SDM Vol. 3A, 6.11 "IDT Descriptors", 6.12 "Exception and
 //! Interrupt Handling", 20.3 "Interrupt and Exception Handling in Virtual-8086 Mode").
 //!
 //! ```text
@@ -21,10 +21,10 @@ use crate::cpu::eflags::{IF, NT, RF, TF, VM};
 use crate::cpu::regs::ESP;
 use crate::cpu::segment::{Descriptor, SegReg, Segment, Selector};
 use crate::fault::Fault;
-use mmu::{LinearAddr, Privilege};
+use mmu::Privilege;
 
 /// EFLAGS bits that every handler starts without.
-const HANDLER_CLEARS: u32 = TF | NT | RF | VM;
+pub const HANDLER_CLEARS: u32 = TF | NT | RF | VM;
 
 /// The interrupted program's privilege, compared with its handler's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ fn frame(cpu: &Cpu, event: Event, origin: Origin) -> [Option<u32>; 10] {
         switches_stack.then(|| cpu.regs.get(ESP)),
         Some(event.flags_image(cpu.eflags)),
         selector(SegReg::Cs, true),
-        Some(cpu.eip),
+        Some(cpu.eip as u32),
         event.error_code(),
     ]
 }
@@ -60,7 +60,7 @@ impl Exec<'_> {
     /// Delivers `event` in protected or virtual-8086 mode.
     pub fn deliver_protected(&mut self, event: Event) -> Result<(), SwitchFault> {
         let gate = self.read_gate(event)?;
-        match Kind::of(gate.attributes()) {
+        match Kind::of(gate.attributes(), false) {
             Kind::TaskGate => self.enter_task(event, gate.gate_selector()),
             Kind::InterruptGate(size) => {
                 Ok(self.enter_gate(event, gate, size, HANDLER_CLEARS | IF)?)
@@ -76,11 +76,11 @@ impl Exec<'_> {
         if offset + DESCRIPTOR_BYTES - 1 > u32::from(self.cpu.idtr.limit) {
             return Err(Fault::gp(event.gate_code()));
         }
-        let address = LinearAddr::from(self.cpu.idtr.base.wrapping_add(offset));
+        let address = self.cpu.system_address(self.cpu.idtr.base, offset);
         let gate = Descriptor(self.load_at(address, Privilege::Supervisor)?);
         let attributes = gate.attributes();
         let is_gate = matches!(
-            Kind::of(attributes),
+            Kind::of(attributes, false),
             Kind::TaskGate | Kind::InterruptGate(_) | Kind::TrapGate(_)
         );
         let callable = !event.is_software() || attributes.dpl() >= self.cpu.cpl;
@@ -103,7 +103,7 @@ impl Exec<'_> {
         let (origin, target) = self.handler_target(gate, size)?;
         match size {
             Size::Bits16 => self.enter_handler::<u16>(event, origin, &target)?,
-            Size::Bits32 => self.enter_handler::<u32>(event, origin, &target)?,
+            _ => self.enter_handler::<u32>(event, origin, &target)?,
         }
         self.set_eflags(self.cpu.eflags & !clears);
         Ok(())
@@ -168,7 +168,7 @@ impl Exec<'_> {
         }
         let segment = self.accept_segment(&target.entry)?;
         for item in items.into_iter().flatten() {
-            stack.push(self, W::cut(item))?;
+            stack.push(self, W::cut(item.into()))?;
         }
         stack.commit(self.cpu);
         if origin == Origin::V86 {

@@ -125,7 +125,7 @@ fn faults_about_the_gate_tell_software_from_other_events() {
         bench.vector(13, handler(INTERRUPT32));
         bench.vector(11, handler(INTERRUPT32));
         assert_eq!(bench.step(INT_40), Err(fault), "{name}");
-        bench.cpu.eip = CODE;
+        bench.cpu.eip = u64::from(CODE);
         bench
             .exec()
             .deliver(Event::External(0x40))
@@ -136,7 +136,7 @@ fn faults_about_the_gate_tell_software_from_other_events() {
         else {
             unreachable!()
         };
-        assert_eq!(bench.top(), [code | 1, CODE], "{name}");
+        assert_eq!(bench.top(), [u32::from(code) | 1, CODE], "{name}");
     }
 }
 
@@ -206,7 +206,7 @@ fn a_page_fault_on_the_new_stack_comes_before_any_change() {
     bench.page_without(STACK0 - 4);
     let before = (bench.cpu.segs, bench.cpu.regs.clone(), bench.cpu.eflags);
     let fault = Exception {
-        address: STACK0 - 4,
+        address: u64::from(STACK0 - 4),
         ..Exception::with_code(Vector::PageFault, 2)
     };
     assert_eq!(bench.step(INT_40), Err(Fault::Exception(fault)));

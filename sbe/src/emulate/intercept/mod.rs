@@ -80,7 +80,7 @@ impl Exec<'_> {
             return self.raise_admitted(event);
         }
         let start = self.cpu.eip;
-        self.cpu.eip = start.wrapping_add(length.into());
+        self.cpu.eip = self.cpu.wrap_eip(start.wrapping_add(length.into()));
         match self.deliver_admitted(event, length) {
             Err(Fault::Exception(exception)) => {
                 self.undo_instruction(start);
@@ -98,7 +98,9 @@ impl Exec<'_> {
         if held.length == 0 {
             return;
         }
-        self.cpu.eip = self.cpu.eip.wrapping_add(held.length.into());
+        self.cpu.eip = self
+            .cpu
+            .wrap_eip(self.cpu.eip.wrapping_add(held.length.into()));
         if self.cpu.eflags & TF != 0 {
             self.cpu.debug_hits |= DR6_BS;
             self.cpu.pending.set(Pending::DEBUG_TRAP);
@@ -106,7 +108,7 @@ impl Exec<'_> {
     }
 
     /// Goes back to the instruction at `start`, which has faulted: the breakpoints and watchpoints that it met do not count.
-    pub fn undo_instruction(&mut self, start: u32) {
+    pub fn undo_instruction(&mut self, start: u64) {
         self.cpu.eip = start;
         self.cpu.debug_hits = 0;
         self.debugger.take_hit();

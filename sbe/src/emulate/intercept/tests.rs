@@ -185,7 +185,7 @@ fn what_is_swallowed_changes_nothing_but_eip_or_rf() {
         bench.exec().interceptor.decide(Decision::Swallow);
         assert_eq!(bench.exec().resume(), Ok(()), "{}", case.name);
         let mut expected = (case.start)();
-        expected.cpu.eip += case.length;
+        expected.cpu.eip += u64::from(case.length);
         if case.faults {
             expected.cpu.eflags |= RF;
         }

@@ -1,5 +1,5 @@
-//! IRET (SDM Vol. 2A, "IRET/IRETD"): back from a handler, to the same or an outer privilege level, to virtual-8086 mode,
-//! or to the task that the current one is nested in.
+//! IRET (SDM Vol. 2A, "IRET/IRETD/IRETQ"): back from a handler, to the same or an outer privilege level, to virtual-8086 mode,
+//! or to the task that the current one is nested in. In 64-bit mode it pops SS:RSP whatever the level.
 
 use super::exec::Exec;
 use super::task::Nesting;
@@ -12,7 +12,7 @@ use crate::decode::Insn;
 use crate::fault::Fault;
 
 /// Highest offset in a segment of virtual-8086 mode.
-const V86_LIMIT: u32 = 0xffff;
+const V86_LIMIT: u64 = 0xffff;
 
 /// IRET. It unblocks NMIs even if it faults (SDM Vol. 3C, 27.2.3 "Information About NMI Unblocking Due to IRET").
 pub fn iret<W: Word>(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
@@ -22,13 +22,16 @@ pub fn iret<W: Word>(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
             return Err(Fault::gp(0));
         }
     } else if cx.cpu.is_protected() && cx.cpu.eflags & NT != 0 {
+        if cx.cpu.is_long() {
+            return Err(Fault::gp(0));
+        }
         return return_to_task(cx);
     }
     let mut stack = TransferStack::current(cx.cpu);
     let offset = stack.pop::<W>(cx)?.zero_extend();
     let selector = Selector(stack.pop::<W>(cx)?.zero_extend() as u16);
-    let image = stack.pop::<W>(cx)?.zero_extend();
-    if image & VM != 0 && cx.cpu.is_protected() && cx.cpu.cpl == 0 {
+    let image = stack.pop::<W>(cx)?.zero_extend() as u32;
+    if image & VM != 0 && cx.cpu.is_protected() && !cx.cpu.is_long() && cx.cpu.cpl == 0 {
         return return_to_v86(cx, stack, selector, offset, image);
     }
     let flags = restored_flags::<W>(cx, image);
@@ -37,7 +40,8 @@ pub fn iret<W: Word>(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
         stack.commit(cx.cpu);
         cx.enter_paragraph(selector, offset);
     } else {
-        cx.return_to_segment::<W>(stack, selector, offset, 0)?;
+        let pops_stack = cx.cpu.is_code64();
+        cx.return_to_segment::<W>(stack, (selector, offset), 0, pops_stack)?;
     }
     cx.set_eflags(flags);
     if cx.cpu.cpl == 3 {
@@ -49,7 +53,7 @@ pub fn iret<W: Word>(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
 /// EFLAGS after `image` is popped: operand size, IOPL and the privilege level returned from decide which bits change.
 fn restored_flags<W: Word>(cx: &Exec<'_>, image: u32) -> u32 {
     let cpu = &*cx.cpu;
-    let is_wide = W::BITS == 32;
+    let is_wide = W::BITS >= 32;
     let mut writable = STATUS | TF | DF | NT;
     if is_wide {
         writable |= RF | AC | ID;
@@ -71,7 +75,7 @@ fn return_to_v86(
     cx: &mut Exec<'_>,
     mut stack: TransferStack,
     code: Selector,
-    offset: u32,
+    offset: u64,
     image: u32,
 ) -> Result<(), Fault> {
     let mut items = [0; 6];

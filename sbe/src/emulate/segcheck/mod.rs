@@ -64,7 +64,7 @@ pub fn lsl<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
 
 fn answer<W: Word>(cx: &mut Exec<'_>, insn: &Insn, value: Option<u32>) {
     if let Some(value) = value {
-        cx.set_register(insn.ops[0], W::cut(value));
+        cx.set_register(insn.ops[0], W::cut(value.into()));
     }
     cx.set_zero_flag(value.is_some());
 }

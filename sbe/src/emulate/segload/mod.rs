@@ -7,7 +7,6 @@
 use super::descriptors::Entry;
 use super::exec::Exec;
 use super::word::Word;
-use crate::cpu::regs::ESP;
 use crate::cpu::segment::{Attributes, SegReg, Segment, Selector};
 use crate::cpu::{Pending, SegmentLoad};
 use crate::decode::{Insn, Operand};
@@ -24,8 +23,9 @@ impl Exec<'_> {
             return Ok(());
         }
         let segment = if register == SegReg::Ss {
-            let entry = self.check_stack_segment(selector, self.cpu.cpl, Fault::gp)?;
-            self.accept_segment(&entry)?
+            let is_code64 = self.cpu.is_code64();
+            let checked = self.find_stack_segment(selector, self.cpu.cpl, is_code64, Fault::gp)?;
+            self.accept_stack_segment(selector, checked)?
         } else {
             let segment = self.load_data_segment(selector, self.cpu.cpl, Fault::gp)?;
             self.cpu.last_load = Some(SegmentLoad {
@@ -46,7 +46,7 @@ impl Exec<'_> {
     /// large. A register that protected mode left unusable becomes an ordinary one, and code becomes writable.
     pub fn load_paragraph(&mut self, register: SegReg, selector: Selector) {
         let old = self.cpu.seg(register);
-        let base = u32::from(selector.0) << 4;
+        let base = u64::from(selector.0) << 4;
         let segment = if self.cpu.is_v86() {
             Segment::v86(selector)
         } else if register == SegReg::Cs {
@@ -78,6 +78,32 @@ impl Exec<'_> {
         }
         entry.require_present(Fault::np)?;
         self.accept_segment(&entry)
+    }
+
+    /// As [`Self::check_stack_segment`]; `None` for a null selector, which is valid for 64-bit code of levels 0 to 2.
+    pub fn find_stack_segment(
+        &mut self,
+        selector: Selector,
+        level: u8,
+        is_code64: bool,
+        invalid: fn(u32) -> Fault,
+    ) -> Result<Option<Entry>, Fault> {
+        if is_code64 && selector.is_null() && level < 3 && selector.rpl() == level {
+            return Ok(None);
+        }
+        self.check_stack_segment(selector, level, invalid).map(Some)
+    }
+
+    /// The register that loading `selector` into SS makes, whose descriptor [`Self::find_stack_segment`] has found.
+    pub fn accept_stack_segment(
+        &mut self,
+        selector: Selector,
+        checked: Option<Entry>,
+    ) -> Result<Segment, Fault> {
+        match checked {
+            Some(entry) => self.accept_segment(&entry),
+            None => Ok(Segment::null(selector)),
+        }
     }
 
     /// The descriptor of a stack segment for privilege level `level`: writable data with RPL and DPL equal to it.
@@ -130,14 +156,10 @@ pub fn pop_sreg<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     let register = loadable_register(insn)?;
     let value = cx.peek::<W>()?;
     // The increment has the address size of the stack that was popped, even if SS changes.
-    let top = cx.wrap_stack(cx.stack_pointer().wrapping_add(W::BYTES));
-    let was_stack32 = cx.cpu.is_stack32();
+    let top = cx.stack_pointer().wrapping_add(W::BYTES.into());
+    let size = cx.cpu.stack_size();
     cx.load_segment(register, Selector(value.zero_extend() as u16))?;
-    if was_stack32 {
-        cx.cpu.regs.set(ESP, top);
-    } else {
-        cx.cpu.regs.set16(ESP, top as u16);
-    }
+    size.set_pointer(&mut cx.cpu.regs, top);
     shadow_after(cx, register);
     Ok(())
 }
@@ -158,7 +180,7 @@ pub fn push_sreg<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     cx.push(W::cut(selector.0.into()))
 }
 
-/// MOV r/m16, Sreg: a 32-bit register is zero-extended, memory always receives 16 bits.
+/// MOV r/m16, Sreg: a 32- or 64-bit register is zero-extended, memory always receives 16 bits.
 pub fn mov_from_sreg<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     let register = segment_register(Exec::register_number(insn, 1))?;
     let selector = cx.cpu.seg(register).selector;
@@ -183,7 +205,7 @@ impl Exec<'_> {
     pub fn read_far_pointer<W: Word>(&mut self, insn: &Insn) -> Result<(W, Selector), Fault> {
         let address = insn.effective_address(self.cpu);
         let offset = self.load(insn.mem.segment, address)?;
-        let selector_address = insn.wrap_address(address.wrapping_add(W::BYTES));
+        let selector_address = insn.wrap_address(address.wrapping_add(W::BYTES.into()));
         let selector = self.load(insn.mem.segment, selector_address)?;
         Ok((offset, Selector(selector)))
     }

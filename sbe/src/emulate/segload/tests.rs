@@ -215,7 +215,7 @@ fn ltr_takes_an_available_task_and_marks_it_busy() {
         );
         if result.is_ok() {
             assert_eq!(bench.peek::<u8>(GDT + 0x35), attributes as u8 | 2);
-            assert_eq!(bench.cpu.tr.base, TSS2);
+            assert_eq!(bench.cpu.tr.base, u64::from(TSS2));
         }
     }
     let mut bench = Bench::user();

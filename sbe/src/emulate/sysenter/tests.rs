@@ -9,7 +9,7 @@ const SYSEXIT: &[u8] = &[0x0f, 0x35];
 
 fn ready(mut bench: Bench) -> Bench {
     bench.cpu.sysenter_cs = 0x63;
-    bench.cpu.sysenter_esp = STACK0;
+    bench.cpu.sysenter_esp = u64::from(STACK0);
     bench.cpu.sysenter_eip = 0xc012_3456;
     bench
 }

@@ -5,6 +5,7 @@ use crate::cpu::control::{
 };
 use crate::decode::Insn;
 use crate::emulate::exec::Exec;
+use crate::emulate::word::Word;
 use crate::fault::{Fault, Vector};
 
 /// Checks privilege, resolves DR4 and DR5 (aliases of 6 and 7 unless CR4.DE) and checks DR7.GD, in this order.
@@ -23,17 +24,20 @@ fn checked_number(cx: &mut Exec<'_>, number: u8) -> Result<usize, Fault> {
     Ok(usize::from(number))
 }
 
-/// MOV r32, DRn.
-pub fn mov_from_dr(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+/// MOV r32, DRn and MOV r64, DRn.
+pub fn mov_from_dr<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     let number = checked_number(cx, Exec::register_number(insn, 1))?;
-    cx.set_register(insn.ops[0], cx.cpu.dr[number]);
+    cx.set_register(insn.ops[0], W::cut(cx.cpu.dr[number]));
     Ok(())
 }
 
-/// MOV DRn, r32.
-pub fn mov_to_dr(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+/// MOV DRn, r32 and MOV DRn, r64. The upper halves of DR6 and DR7 must be zero, or #GP(0).
+pub fn mov_to_dr<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     let number = checked_number(cx, Exec::register_number(insn, 0))?;
-    let value = cx.read_operand::<u32>(insn, 1)?;
+    let value = cx.read_operand::<W>(insn, 1)?.zero_extend();
+    if number >= 6 && value > u32::MAX.into() {
+        return Err(Fault::gp(0));
+    }
     cx.cpu.dr[number] = match number {
         6 => value & DR6_WRITABLE | DR6_FIXED,
         7 => value & DR7_WRITABLE | DR7_FIXED,

@@ -19,8 +19,9 @@ use crate::fault::Fault;
 
 /// CPUID.
 pub fn cpuid(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
+    let code64 = cx.cpu.is_code64();
     let regs = &mut cx.cpu.regs;
-    let Leaf { eax, ebx, ecx, edx } = cx.cpu.model.leaf(regs.get(EAX));
+    let Leaf { eax, ebx, ecx, edx } = cx.cpu.model.leaf(regs.get(EAX), code64);
     for (register, value) in [(EAX, eax), (EBX, ebx), (ECX, ecx), (EDX, edx)] {
         regs.set(register, value);
     }

@@ -1,8 +1,11 @@
 //! Model-specific registers and counters (SDM Vol. 4, 2.1 "Architectural MSRs").
 
-use crate::cpu::control::{CR4_PCE, CR4_TSD, EFER_WRITABLE};
+use crate::cpu::canonical::is_canonical;
+use crate::cpu::control::{CR0_PG, CR4_PCE, CR4_TSD, EFER_LMA, EFER_LME};
 use crate::cpu::host_time_stamp;
+use crate::cpu::model::CpuModel;
 use crate::cpu::regs::{EAX, ECX, EDX};
+use crate::cpu::segment::SegReg;
 use crate::decode::Insn;
 use crate::emulate::exec::Exec;
 use crate::fault::Fault;
@@ -18,6 +21,13 @@ const IA32_SYSENTER_EIP: u32 = 0x176;
 const IA32_MISC_ENABLE: u32 = 0x1a0;
 const IA32_DEBUGCTL: u32 = 0x1d9;
 const IA32_EFER: u32 = 0xc000_0080;
+const IA32_STAR: u32 = 0xc000_0081;
+const IA32_LSTAR: u32 = 0xc000_0082;
+const IA32_CSTAR: u32 = 0xc000_0083;
+const IA32_FMASK: u32 = 0xc000_0084;
+const IA32_FS_BASE: u32 = 0xc000_0100;
+const IA32_GS_BASE: u32 = 0xc000_0101;
+const IA32_KERNEL_GS_BASE: u32 = 0xc000_0102;
 
 impl Exec<'_> {
     fn set_edx_eax(&mut self, value: u64) {
@@ -32,10 +42,26 @@ impl Exec<'_> {
             IA32_PLATFORM_ID | IA32_DEBUGCTL | IA32_MCG_CAP | IA32_MCG_STATUS => 0,
             IA32_BIOS_SIGN_ID => self.cpu.bios_sign_id,
             IA32_SYSENTER_CS => self.cpu.sysenter_cs.into(),
-            IA32_SYSENTER_ESP => self.cpu.sysenter_esp.into(),
-            IA32_SYSENTER_EIP => self.cpu.sysenter_eip.into(),
+            IA32_SYSENTER_ESP => self.cpu.sysenter_esp,
+            IA32_SYSENTER_EIP => self.cpu.sysenter_eip,
             IA32_MISC_ENABLE => self.cpu.misc_enable,
             IA32_EFER => self.cpu.efer,
+            _ => return self.read_long_msr(msr),
+        })
+    }
+
+    /// Reads an MSR that only models with IA-32e mode have.
+    fn read_long_msr(&self, msr: u32) -> Result<u64, Fault> {
+        let cpu = &*self.cpu;
+        Ok(match msr {
+            _ if !cpu.model.has_long_mode() => return Err(unknown(msr)),
+            IA32_STAR => cpu.syscall.star,
+            IA32_LSTAR => cpu.syscall.lstar,
+            IA32_CSTAR => cpu.syscall.cstar,
+            IA32_FMASK => cpu.syscall.fmask.into(),
+            IA32_FS_BASE => cpu.seg(SegReg::Fs).base,
+            IA32_GS_BASE => cpu.seg(SegReg::Gs).base,
+            IA32_KERNEL_GS_BASE => cpu.kernel_gs_base,
             _ => return Err(unknown(msr)),
         })
     }
@@ -46,18 +72,65 @@ impl Exec<'_> {
             IA32_TIME_STAMP_COUNTER => cpu.set_time_stamp(value, host_time_stamp()),
             IA32_BIOS_SIGN_ID => cpu.bios_sign_id = value,
             IA32_SYSENTER_CS => cpu.sysenter_cs = value as u32,
-            IA32_SYSENTER_ESP => cpu.sysenter_esp = value as u32,
-            IA32_SYSENTER_EIP => cpu.sysenter_eip = value as u32,
+            IA32_SYSENTER_ESP => cpu.sysenter_esp = sysenter_address(cpu.model, value)?,
+            IA32_SYSENTER_EIP => cpu.sysenter_eip = sysenter_address(cpu.model, value)?,
             IA32_MISC_ENABLE => cpu.misc_enable = value,
             IA32_DEBUGCTL | IA32_MCG_STATUS if value == 0 => {}
-            IA32_EFER if value & !EFER_WRITABLE == 0 => {
-                cpu.efer = value;
-                self.update_paging();
-                self.mmu.flush_all();
-            }
+            IA32_EFER => self.write_efer(value)?,
+            _ => self.write_long_msr(msr, value)?,
+        }
+        Ok(())
+    }
+
+    /// Writes an MSR that only models with IA-32e mode have.
+    fn write_long_msr(&mut self, msr: u32, value: u64) -> Result<(), Fault> {
+        let cpu = &mut *self.cpu;
+        match msr {
+            _ if !cpu.model.has_long_mode() => return Err(unknown(msr)),
+            IA32_STAR => cpu.syscall.star = value,
+            IA32_LSTAR => cpu.syscall.lstar = canonical(value)?,
+            IA32_CSTAR => cpu.syscall.cstar = canonical(value)?,
+            // The upper half is reserved.
+            IA32_FMASK => cpu.syscall.fmask = u32::try_from(value).map_err(|_| Fault::gp(0))?,
+            IA32_FS_BASE => cpu.segs[SegReg::Fs as usize].base = canonical(value)?,
+            IA32_GS_BASE => cpu.segs[SegReg::Gs as usize].base = canonical(value)?,
+            IA32_KERNEL_GS_BASE => cpu.kernel_gs_base = canonical(value)?,
             _ => return Err(unknown(msr)),
         }
         Ok(())
+    }
+
+    /// Writes IA32_EFER: LMA cannot be written, LME not while paging is on.
+    fn write_efer(&mut self, value: u64) -> Result<(), Fault> {
+        let writable = self.cpu.model.writable_efer();
+        let reserved = match self.cpu.model.has_long_mode() {
+            true => !(writable | EFER_LMA),
+            false => !writable,
+        };
+        let changed = self.cpu.efer ^ value;
+        if value & reserved != 0 || self.cpu.cr0 & CR0_PG != 0 && changed & EFER_LME != 0 {
+            return Err(Fault::gp(0));
+        }
+        self.cpu.efer = value & writable | self.cpu.efer & EFER_LMA;
+        self.update_paging();
+        self.mmu.flush_all();
+        Ok(())
+    }
+}
+
+/// Raises #GP(0) unless `address` is canonical.
+fn canonical(address: u64) -> Result<u64, Fault> {
+    match is_canonical(address) {
+        true => Ok(address),
+        false => Err(Fault::gp(0)),
+    }
+}
+
+/// The contents of IA32_SYSENTER_ESP or IA32_SYSENTER_EIP after a write of `value`: 32 bits without IA-32e mode.
+fn sysenter_address(model: CpuModel, value: u64) -> Result<u64, Fault> {
+    match model.has_long_mode() {
+        true => canonical(value),
+        false => Ok(u64::from(value as u32)),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Hardware task switches (SDM Vol. 3A, 7.3 "Task Switching").
+//! Hardware task switches (SDM Vol. 3A, 7.3 "Task Switching"), which IA-32e mode does not have.
 //!
 //! ```text
 //!   find_task: TSS descriptor checked      fault ─► old task, nothing changed
@@ -131,8 +131,8 @@ struct TaskState {
     trap: bool,
 }
 
-fn at(base: u32, offset: u32) -> LinearAddr {
-    LinearAddr::from(base.wrapping_add(offset))
+fn at(base: u64, offset: u32) -> LinearAddr {
+    LinearAddr::from((base as u32).wrapping_add(offset))
 }
 
 impl Exec<'_> {
@@ -183,7 +183,7 @@ impl Exec<'_> {
         nesting: Nesting,
         flags: u32,
     ) -> Result<(), SwitchFault> {
-        let old = Layout::of(Kind::of(self.cpu.tr.attributes));
+        let old = Layout::of(Kind::of(self.cpu.tr.attributes, false));
         if self.cpu.tr.limit < old.min_limit {
             return Err(Fault::ts(self.cpu.tr.selector.error_code()).into());
         }
@@ -230,7 +230,7 @@ impl Exec<'_> {
             let address = at(base, layout.slot(index));
             *slot = match layout.size {
                 Size::Bits16 => self.load_at::<u16>(address, Privilege::Supervisor)?.into(),
-                Size::Bits32 => self.load_at(address, Privilege::Supervisor)?,
+                _ => self.load_at(address, Privilege::Supervisor)?,
             };
         }
         let [eip, eflags, general @ .., _, _, _, _, _, _, _] = slots;
@@ -248,7 +248,7 @@ impl Exec<'_> {
         }
         let (cr3, trap) = match layout.size {
             Size::Bits16 => (None, 0),
-            Size::Bits32 => (
+            _ => (
                 Some(self.load_at(at(base, CR3), Privilege::Supervisor)?),
                 self.load_at::<u16>(at(base, TRAP), Privilege::Supervisor)?,
             ),
@@ -267,12 +267,15 @@ impl Exec<'_> {
     fn save_task(&mut self, layout: Layout, flags: u32) -> Result<(), Fault> {
         let base = self.cpu.tr.base;
         let general = (0..8).map(|register| self.cpu.regs.get(register));
-        let slots: Vec<u32> = [self.cpu.eip, flags].into_iter().chain(general).collect();
+        let slots: Vec<u32> = [self.cpu.eip as u32, flags]
+            .into_iter()
+            .chain(general)
+            .collect();
         for (value, index) in slots.into_iter().zip(0..) {
             let address = at(base, layout.slot(index));
             match layout.size {
                 Size::Bits16 => self.store_at(address, Privilege::Supervisor, value as u16)?,
-                Size::Bits32 => self.store_at(address, Privilege::Supervisor, value)?,
+                _ => self.store_at(address, Privilege::Supervisor, value)?,
             }
         }
         for index in 0..layout.segments {
@@ -292,7 +295,7 @@ impl Exec<'_> {
         self.cpu.tr = if nesting == Nesting::Return {
             task.segment()
         } else {
-            self.mark_busy(task)?
+            self.mark_busy(task, task.segment())?
         };
         Ok(())
     }
@@ -303,7 +306,7 @@ impl Exec<'_> {
         let old = cpu.cr0;
         cpu.cr0 |= CR0_TS;
         cpu.dr[7] &= !DR7_LOCAL;
-        cpu.eip = new.eip;
+        cpu.eip = new.eip.into();
         for (&value, register) in new.general.iter().zip(0..) {
             cpu.regs.set(register, value);
         }
@@ -317,13 +320,14 @@ impl Exec<'_> {
         self.set_eflags(new.eflags | nested);
         let code = new.segments[SegReg::Cs as usize];
         self.set_cpl(if new.eflags & VM != 0 { 3 } else { code.rpl() });
-        self.observe_control(ControlRegister::Cr0, old, 0);
+        self.observe_control(ControlRegister::Cr0, old.into(), 0);
     }
 
     /// Loads CR3, LDTR and the segment registers, which are checked in the order of SDM Vol. 3A, Table 7-1.
     fn load_environment(&mut self, new: &TaskState) -> Result<(), Fault> {
         if let Some(cr3) = new
             .cr3
+            .map(u64::from)
             .filter(|&cr3| self.cpu.is_paging() && cr3 != self.cpu.cr3)
         {
             let old = self.cpu.cr3;

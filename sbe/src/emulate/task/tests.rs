@@ -65,7 +65,7 @@ fn a_jump_saves_the_old_task_and_loads_the_new_one() {
     assert_eq!(bench.cpu.dr[7], DR7_FIXED | 0x2aa, "global enables stay");
     assert_eq!(
         (bench.cpu.tr.selector, bench.cpu.tr.base),
-        (Selector(NEW), TSS2)
+        (Selector(NEW), TSS2.into())
     );
     assert_eq!((is_busy(&bench, TASK), is_busy(&bench, NEW)), (false, true));
     assert_eq!(bench.peek::<u32>(TSS + 0x20), CODE + 7);
@@ -289,7 +289,7 @@ fn a_page_fault_in_the_old_tss_comes_before_any_change() {
     let mut bench = bench();
     bench.page_without(TSS);
     let fault = Exception {
-        address: TSS + 0x20,
+        address: u64::from(TSS + 0x20),
         ..Exception::with_code(Vector::PageFault, 2)
     };
     assert_eq!(bench.step(&jump()), Err(Fault::Exception(fault)));

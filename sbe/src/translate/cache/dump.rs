@@ -156,7 +156,7 @@ impl Dump<'_> {
     fn guest(&mut self, offset: u32, verdict: Verdict) {
         let bytes = self.page.bytes_from(offset);
         let ip = self.base + offset;
-        let (length, text) = match decode_announced(&bytes, CodeSize::Bits32, ip) {
+        let (length, text) = match decode_announced(&bytes, CodeSize::Bits32, ip.into()) {
             Ok(raw) => (raw.len(), self.text_of(&raw)),
             Err(_) => (1, "(bad)".to_owned()),
         };

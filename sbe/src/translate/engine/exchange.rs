@@ -38,7 +38,7 @@ impl Translator {
         context.eflags_delta = cpu.eflags & !elsewhere;
         context.eflags_fixed = cpu.eflags & FIXED_FLAGS;
         context.no_interrupt = (!cpu.pending.has(Pending::INTR)).into();
-        context.eip = cpu.eip;
+        context.eip = cpu.eip as u32;
         // Shifts count by R13 before a page is known.
         context.page = PAGE_SHIFT.into();
         context.tables = PRIVILEGES.map(|privilege| {
@@ -78,7 +78,7 @@ impl Translator {
         let kept = cx.cpu.eflags & !(eflags::IF | eflags::DF);
         let eflags = kept | context.interrupt_flag | context.direction_flag;
         cx.cpu.eflags = context.merge_flags(eflags);
-        cx.cpu.eip = context.eip;
+        cx.cpu.eip = context.eip.into();
     }
 
     /// Stores the FPU state that emitted code left in the context, if it did, into the processor's.
@@ -119,7 +119,7 @@ fn x87_pointers(context: &Context, before: Pointers) -> Pointers {
     };
     let (fdp, fds) = match context.x87_selector {
         NO_SELECTOR => (before.fdp, before.fds),
-        selector => (context.x87_operand, selector as u16),
+        selector => (context.x87_operand.into(), selector as u16),
     };
     let level = usize::from(note.privilege == Privilege::User);
     let is_present = level == usize::from(context.cpl == 3);
@@ -133,7 +133,8 @@ fn x87_pointers(context: &Context, before: Pointers) -> Pointers {
         fip: context
             .x87_page
             .wrapping_sub(PAGE_BIAS as u32)
-            .wrapping_add(note.offset),
+            .wrapping_add(note.offset)
+            .into(),
         fcs: fcs as u16,
         fdp,
         fds,
@@ -178,8 +179,8 @@ fn load_system_registers(context: &mut Context, cpu: &Cpu) {
     context.sysenter_usable = all_ones_if(is_usable);
     // With AC set, accesses of CPL 3 may have to be checked for alignment.
     context.sysexit_usable = all_ones_if(is_usable && cpu.eflags & eflags::AC == 0);
-    context.sysenter_esp = cpu.sysenter_esp;
-    context.sysenter_eip = cpu.sysenter_eip;
+    context.sysenter_esp = cpu.sysenter_esp as u32;
+    context.sysenter_eip = cpu.sysenter_eip as u32;
     context.tsc_usable = (cpu.cr4 & CR4_TSD == 0).into();
     context.tsc_offset = cpu.tsc_offset;
 }

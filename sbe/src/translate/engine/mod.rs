@@ -266,6 +266,7 @@ impl Translator {
 pub fn is_flat(cpu: &Cpu) -> bool {
     let cs = cpu.seg(SegReg::Cs);
     cpu.is_protected()
+        && !cpu.is_long()
         && matches!(cpu.cpl, 0 | 3)
         && cpu.eflags & eflags::VM == 0
         && cs.base == 0

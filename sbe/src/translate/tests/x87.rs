@@ -64,9 +64,9 @@ fn stored(vcpu: &Vcpu, number: u32) -> Pointers {
     let field = |at: usize| u32::from_le_bytes(std::array::from_fn(|byte| bytes[at + byte]));
     Pointers {
         fop: (field(16) >> 16) as u16,
-        fip: field(12),
+        fip: u64::from(field(12)),
         fcs: field(16) as u16,
-        fdp: field(20),
+        fdp: u64::from(field(20)),
         fds: field(24) as u16,
     }
 }
@@ -96,9 +96,9 @@ fn an_environment_names_the_last_instruction_and_its_operand() {
     let expected = Pointers {
         fop: FLD1,
         // FNINIT, FNSTENV and FLD are before it.
-        fip: START + 2 + 6 + 6,
+        fip: u64::from(START + 2 + 6 + 6),
         fcs: CODE_SELECTOR,
-        fdp: DATA,
+        fdp: u64::from(DATA),
         fds: DATA_SELECTOR,
     };
     assert_eq!(stored(&vcpu, 0), Pointers::default());
@@ -138,7 +138,7 @@ fn operands_of_all_forms_are_named() {
         a.hlt()
     });
     for (number, (_, address)) in (0..).zip(&forms) {
-        assert_eq!(stored(&vcpu, number).fdp, *address, "{number}");
+        assert_eq!(stored(&vcpu, number).fdp, u64::from(*address), "{number}");
         assert_eq!(stored(&vcpu, number).fds, DATA_SELECTOR, "{number}");
     }
 }
@@ -160,8 +160,8 @@ fn operands_of_a_group_are_named() {
         }
         a.hlt()
     });
-    assert_eq!(stored(&vcpu, 0).fdp, DATA + 0xfc);
-    assert_eq!(stored(&vcpu, 1).fdp, DATA + 0xffc);
+    assert_eq!(stored(&vcpu, 0).fdp, u64::from(DATA) + 0xfc);
+    assert_eq!(stored(&vcpu, 1).fdp, u64::from(DATA) + 0xffc);
     assert_eq!(stored(&vcpu, 0).fop, 0x1c9);
 }
 
@@ -177,10 +177,10 @@ fn loaded_pointers_last_as_long_as_no_instruction_sets_them() {
     let vcpu = agree(|a| {
         a.fninit()?;
         store(a, 0)?;
-        write(a, environment(0) + 12, loaded.fip)?;
+        write(a, environment(0) + 12, loaded.fip as u32)?;
         let selector = u32::from(loaded.fop) << 16 | u32::from(loaded.fcs);
         write(a, environment(0) + 16, selector)?;
-        write(a, environment(0) + 20, loaded.fdp)?;
+        write(a, environment(0) + 20, loaded.fdp as u32)?;
         write(a, environment(0) + 24, loaded.fds.into())?;
         a.fldenv(ptr(environment(0)))?;
         // Translated, with the FPU's state on the host's unit.
@@ -231,9 +231,9 @@ fn an_instruction_that_faults_is_not_named() {
     });
     let expected = Pointers {
         fop: FLD_ABSOLUTE,
-        fip: USER,
+        fip: u64::from(USER),
         fcs: CODE_SELECTOR,
-        fdp: DATA,
+        fdp: u64::from(DATA),
         fds: DATA_SELECTOR,
     };
     assert_eq!(stored(&vcpu, 0), expected);
@@ -316,9 +316,9 @@ fn a_fault_behind_an_instruction_finds_its_note() {
         });
         let expected = Pointers {
             fop,
-            fip: USER + offset,
+            fip: u64::from(USER + offset),
             fcs: 24 | 3,
-            fdp,
+            fdp: fdp.into(),
             fds: 32 | 3,
         };
         assert_eq!(stored(&vcpu, 0), expected);
@@ -342,7 +342,7 @@ fn the_selector_of_an_operand_is_named_behind_a_fault_that_the_window_served() {
         })
     });
     let Pointers { fdp, fds, .. } = stored(&vcpu, 0);
-    assert_eq!((fdp, fds), (UNTOUCHED, 32 | 3));
+    assert_eq!((fdp, fds), (UNTOUCHED.into(), 32 | 3));
 }
 
 #[test]
@@ -389,9 +389,9 @@ fn selectors_are_those_at_the_instruction() {
     });
     let user = Pointers {
         fop: FLD_ABSOLUTE,
-        fip: USER,
+        fip: u64::from(USER),
         fcs: 24 | 3,
-        fdp: DATA,
+        fdp: u64::from(DATA),
         fds: 32 | 3,
     };
     assert_eq!(stored(&vcpu, 0), user);
@@ -399,7 +399,7 @@ fn selectors_are_those_at_the_instruction() {
         let Pointers { fcs, fdp, fds, .. } = stored(&vcpu, number);
         assert_eq!(
             (fcs, fdp, fds),
-            (8, DATA + 8, KERNEL_DATA as u16),
+            (8, u64::from(DATA) + 8, KERNEL_DATA as u16),
             "{number}"
         );
     }
@@ -421,7 +421,10 @@ fn pointers_outlive_the_code_that_set_them() {
     });
     assert!(vcpu.translation().expect("a translator").cleared > 0);
     let Pointers { fop, fip, fdp, .. } = stored(&vcpu, 0);
-    assert_eq!((fop, fip, fdp), (FLD_ABSOLUTE, START + 2, DATA));
+    assert_eq!(
+        (fop, fip, fdp),
+        (FLD_ABSOLUTE, u64::from(START) + 2, DATA.into())
+    );
 }
 
 #[test]
@@ -443,7 +446,7 @@ fn an_instruction_across_pages_is_named() {
         a.jmp(eax)
     });
     let Pointers { fop, fip, fdp, .. } = stored(&vcpu, 0);
-    assert_eq!((fop, fip, fdp), (FLD_ABSOLUTE, AT, DATA));
+    assert_eq!((fop, fip, fdp), (FLD_ABSOLUTE, AT.into(), DATA.into()));
 }
 
 #[test]
@@ -463,10 +466,10 @@ fn a_processor_that_stops_has_the_pointers() {
     for _ in 0..3 {
         assert_eq!(vcpu.run(&mut EmptyBus, 100), Exit::Budget);
         let saved = vcpu.save(0).cpu.fpu;
-        assert_eq!((saved.fop, saved.fip), (FLD_ABSOLUTE, START));
+        assert_eq!((saved.fop, saved.fip), (FLD_ABSOLUTE, START.into()));
         assert_eq!(
             (saved.fcs, saved.fdp, saved.fds),
-            (CODE_SELECTOR, DATA, DATA_SELECTOR)
+            (CODE_SELECTOR, DATA.into(), DATA_SELECTOR)
         );
     }
 }

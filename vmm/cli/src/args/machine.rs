@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use clap::Args;
 use vmm::{
     CpuModel, Engine, KmodUse, Windows,
-    mmu::{self, MAX_RAM, MIN_RAM},
+    mmu::{self, MAX_LOW_RAM, MIN_RAM},
     sbe::CODE_CACHES,
 };
 
@@ -52,7 +52,7 @@ fn cpu_model(name: &str) -> Result<CpuModel, String> {
 
 /// Parses the size of guest memory, in bytes.
 fn memory_size(text: &str) -> Result<u64, String> {
-    let bytes = size(text, MIN_RAM..=MAX_RAM)?;
+    let bytes = size(text, MIN_RAM..=MAX_LOW_RAM)?;
     if bytes % mmu::PAGE_SIZE as u64 != 0 {
         return Err("not a multiple of 4K".into());
     }

@@ -312,13 +312,21 @@ fn core() -> Vec<Register> {
             |at| at.fcs.into(),
             |at, value| at.fcs = value as u16,
         ),
-        pointer("fioff", |at| at.fip, |at, value| at.fip = value),
+        pointer(
+            "fioff",
+            |at| at.fip as u32,
+            |at, value| at.fip = value.into(),
+        ),
         pointer(
             "foseg",
             |at| at.fds.into(),
             |at, value| at.fds = value as u16,
         ),
-        pointer("fooff", |at| at.fdp, |at, value| at.fdp = value),
+        pointer(
+            "fooff",
+            |at| at.fdp as u32,
+            |at, value| at.fdp = value.into(),
+        ),
         pointer("fop", |at| at.fop.into(), |at, value| at.fop = value as u16),
     ]);
     registers
@@ -341,11 +349,11 @@ fn pointer(name: &'static str, get: fn(&Pointers) -> u32, set: fn(&mut Pointers,
 /// Sets EIP to the offset in CS that stands for a linear address.
 fn set_linear_eip(cpu: &mut Cpu, linear: u128) -> Result<(), NotWritable> {
     let code = cpu.seg(SegReg::Cs);
-    let offset = (linear as u32).wrapping_sub(code.base);
+    let offset = (linear as u32).wrapping_sub(code.base as u32);
     if offset > code.limit {
         return Err(NotWritable);
     }
-    cpu.eip = offset;
+    cpu.eip = offset.into();
     Ok(())
 }
 
@@ -359,12 +367,8 @@ fn code_bits(cpu: &Cpu) -> u8 {
 
 /// The linear address of the top of the stack.
 fn linear_esp(cpu: &Cpu) -> u32 {
-    let esp = cpu.regs.get(ESP);
-    let offset = match cpu.is_stack32() {
-        true => esp,
-        false => esp & 0xffff,
-    };
-    cpu.seg(SegReg::Ss).base.wrapping_add(offset)
+    let offset = cpu.stack_size().wrap(cpu.regs.get64(ESP));
+    cpu.linear(SegReg::Ss, offset).get() as u32
 }
 
 /// Sets EFLAGS, except for VM: entering or leaving virtual-8086 mode also changes what the segment registers hold.
@@ -392,7 +396,7 @@ fn system() -> Vec<Register> {
     }
     registers.extend([
         Register::new("eip_offset", 32, "int32", |cpu| cpu.eip.into())
-            .set_by(|cpu, value| cpu.eip = value as u32),
+            .set_by(|cpu, value| cpu.eip = (value as u32).into()),
         Register::new("cs_bits", 32, "int32", |cpu| code_bits(cpu).into()),
         Register::new("esp_linear", 32, "data_ptr", |cpu| linear_esp(cpu).into()),
         Register::new("ldtr", 32, "int32", |cpu| cpu.ldtr.selector.0.into()),
@@ -406,14 +410,14 @@ fn system() -> Vec<Register> {
         Register::new("cpl", 32, "int32", |cpu| cpu.cpl.into()),
         Register::new("cr0", 32, "int32", |cpu| cpu.cr0.into()),
         Register::new("cr2", 32, "data_ptr", |cpu| cpu.cr2.into())
-            .set_by(|cpu, value| cpu.cr2 = value as u32),
+            .set_by(|cpu, value| cpu.cr2 = (value as u32).into()),
         Register::new("cr3", 32, "int32", |cpu| cpu.cr3.into()),
         Register::new("cr4", 32, "int32", |cpu| cpu.cr4.into()),
         Register::new("efer", 64, "int64", |cpu| cpu.efer.into()),
     ]);
     for (name, index) in DEBUG {
         let set = move |cpu: &mut Cpu, value: u128| {
-            let value = value as u32;
+            let value = u64::from(value as u32);
             cpu.dr[index] = match index {
                 6 => value | DR6_FIXED,
                 7 => value & DR7_WRITABLE | DR7_FIXED,

@@ -188,7 +188,9 @@ fn page_fault(
     assemble: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>,
 ) -> u32 {
     match machine.fault(assemble) {
-        Fault::Exception(exception) if exception.vector == Vector::PageFault => exception.address,
+        Fault::Exception(exception) if exception.vector == Vector::PageFault => {
+            exception.address as u32
+        }
         other => panic!("{other:?} is no page fault"),
     }
 }

@@ -61,7 +61,7 @@ impl Machine {
         cpu.cr4 |= CR4_OSFXSR | CR4_OSXMMEXCPT;
         cpu.segs = [Segment::new(Selector(DATA_SELECTOR), 0, u32::MAX, DATA32); 6];
         cpu.segs[SegReg::Cs as usize] = Segment::new(Selector(CODE_SELECTOR), 0, u32::MAX, CODE32);
-        cpu.eip = CODE;
+        cpu.eip = u64::from(CODE);
         let memory = Memory::new(RAM_BYTES).expect("a valid size");
         Self {
             cpu,
@@ -84,7 +84,7 @@ impl Machine {
         let decoded =
             decode(bytes, size, &mut self.host).expect("an instruction of this processor");
         let start = self.cpu.eip;
-        self.cpu.eip = start.wrapping_add(u32::from(decoded.insn.len));
+        self.cpu.eip = start.wrapping_add(u64::from(u32::from(decoded.insn.len)));
         let result = (decoded.exec)(&mut self.exec(), &decoded.insn);
         if result.is_err() {
             self.cpu.eip = start;
@@ -129,7 +129,7 @@ impl Machine {
                 let entry = page << 12 | PRESENT_WRITABLE;
                 self.poke(PAGE_TABLE + 4 * page, &entry.to_le_bytes());
             }
-            self.cpu.cr3 = PAGE_DIRECTORY;
+            self.cpu.cr3 = u64::from(PAGE_DIRECTORY);
             self.cpu.cr0 |= CR0_PG;
         }
         self.poke(PAGE_TABLE + 4 * (address >> 12), &[0; 4]);

@@ -58,7 +58,7 @@ proptest! {
         let pointers = fpu.pointers();
         if pointers != before.fpu.pointers() {
             prop_assert!(result.is_ok());
-            prop_assert_eq!((pointers.fip, pointers.fcs), (CODE, CODE_SELECTOR));
+            prop_assert_eq!((pointers.fip, pointers.fcs), (u64::from(CODE), CODE_SELECTOR));
             let kept = (before.fpu.pointers().fdp, before.fpu.pointers().fds);
             prop_assert!((pointers.fdp, pointers.fds) == kept || pointers.fds == DATA_SELECTOR);
         }

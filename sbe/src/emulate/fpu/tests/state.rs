@@ -64,7 +64,7 @@ fn fnstenv_stores_and_then_masks_all_exceptions() {
         0xffff_1fff,
         "registers 7 valid, 6 zero"
     );
-    assert_eq!(machine.peek_u32(DATA + 12), fip);
+    assert_eq!(u64::from(machine.peek_u32(DATA + 12)), fip);
     assert_eq!(machine.peek_u32(DATA + 16), 0x0515_0060);
     assert_eq!(machine.peek_u32(DATA + 20), DATA + 64);
     assert_eq!(machine.peek_u32(DATA + 24), 0xffff_007b);

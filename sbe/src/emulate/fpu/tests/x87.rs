@@ -94,7 +94,7 @@ fn pointers_are_the_guests() {
         fop: 0x543,
         fip: start,
         fcs: CODE_SELECTOR,
-        fdp: DATA + 8,
+        fdp: u64::from(DATA + 8),
         fds: DATA_SELECTOR,
     };
     assert_eq!(machine.cpu.fpu.pointers(), expected);

@@ -1,0 +1,257 @@
+//! IA-32e mode on a whole processor: entered step by step by 32-bit code, and as the 64-bit boot protocol has it, with 4-level
+//! paging.
+
+use iced_x86::IcedError;
+use iced_x86::code_asm::*;
+use mmu::{GuestPhys, LinearAddr, Memory, Mmu, Scalar};
+use sbe::cpu::regs::{EAX, EBX, ECX, EDX, ESI, ESP};
+use sbe::cpu::{CpuState, DescriptorTable};
+use sbe::{CpuModel, EmptyBus, Engine, Exit, Vcpu, VcpuConfig, VcpuError, VcpuState};
+
+const RAM: u64 = 16 << 20;
+const GDT: u32 = 0x1000;
+const IDT: u32 = 0x2000;
+const CODE32: u32 = 0x5000;
+const CODE64: u32 = 0x6000;
+const HANDLER: u32 = 0x7000;
+const STACK: u64 = 0x9000;
+/// Page map, pointer table and directory; the directory maps the first 16 MiB.
+const TABLES: u32 = 0x1_0000;
+const DATA: u64 = 0x20_0000;
+/// The linear address at which memory appears once more.
+const HIGH: u64 = 0xffff_8000_0000_0000;
+const KERNEL_CODE: u16 = 0x08;
+const KERNEL_CODE64: u16 = 0x18;
+const PATTERN: u64 = 0x1122_3344_5566_7788;
+
+fn config(engine: Engine) -> VcpuConfig {
+    VcpuConfig {
+        model: CpuModel::X86_64,
+        engine,
+        ..VcpuConfig::default()
+    }
+}
+
+fn memory_unit() -> Mmu {
+    let memory = Memory::new(RAM).expect("RAM");
+    Mmu::with_model(memory, CpuModel::X86_64.paging_model()).expect("tables")
+}
+
+fn poke<T: Scalar>(vcpu: &Vcpu, address: u32, value: T) {
+    let at = GuestPhys::new(address.into());
+    vcpu.mmu.memory().store(at, value).expect("RAM");
+}
+
+fn place(vcpu: &Vcpu, address: u32, bits: u32, program: impl Fn(&mut CodeAssembler) -> Result<(), IcedError>) {
+    let mut a = CodeAssembler::new(bits).expect("a bitness");
+    program(&mut a).expect("valid operands");
+    let bytes = a.assemble(address.into()).expect("code");
+    let at = GuestPhys::new(address.into());
+    vcpu.mmu.memory().write(at, &bytes).expect("RAM");
+}
+
+/// A processor after RESET with tables in memory: 2 MiB pages, mapped at 0 and at [`HIGH`], a GDT, and an IDT whose #PF handler
+/// halts.
+fn processor() -> Vcpu {
+    const PRESENT_WRITABLE: u64 = 3;
+    const LARGE: u64 = 0x80;
+    let vcpu = Vcpu::new(&config(Engine::Emulator), memory_unit()).expect("a processor");
+    let tables = u64::from(TABLES);
+    for entry in [0, 256] {
+        poke(&vcpu, TABLES + 8 * entry, (tables + 0x1000) | PRESENT_WRITABLE);
+    }
+    poke(&vcpu, TABLES + 0x1000, (tables + 0x2000) | PRESENT_WRITABLE);
+    for page in 0..8 {
+        let entry = u64::from(page) << 21 | LARGE | PRESENT_WRITABLE;
+        poke(&vcpu, TABLES + 0x2000 + 8 * page, entry);
+    }
+    for (selector, descriptor) in [
+        (0x08, 0x00cf_9b00_0000_ffff_u64),
+        (0x10, 0x00cf_9300_0000_ffff),
+        (0x18, 0x00af_9b00_0000_ffff),
+    ] {
+        poke(&vcpu, GDT + selector, descriptor);
+    }
+    let gate = u64::from(HANDLER) | u64::from(KERNEL_CODE64) << 16 | 0x8e << 40;
+    poke(&vcpu, IDT + 14 * 16, gate);
+    place(&vcpu, HANDLER, 64, |a| a.hlt());
+    poke(&vcpu, DATA as u32, PATTERN);
+    vcpu
+}
+
+fn run(vcpu: &mut Vcpu) {
+    let exit = vcpu.run(&mut EmptyBus, 1000);
+    assert_eq!(exit, Exit::Halt, "at {:x}", vcpu.cpu.eip);
+}
+
+#[test]
+fn long_mode_is_entered_and_left_step_by_step() {
+    let mut vcpu = processor();
+    vcpu.set_flat_entry(CODE32);
+    vcpu.cpu.gdtr = DescriptorTable {
+        base: GDT.into(),
+        limit: 0x1f,
+    };
+    place(&vcpu, CODE32, 32, |a| {
+        // CR4.PAE, CR3, EFER.LME, CR0.PG.
+        a.mov(eax, 0x20)?;
+        a.mov(cr4, eax)?;
+        a.mov(eax, TABLES)?;
+        a.mov(cr3, eax)?;
+        a.mov(ecx, 0xc000_0080_u32)?;
+        a.mov(eax, 0x100)?;
+        a.xor(edx, edx)?;
+        a.wrmsr()?;
+        a.mov(eax, cr0)?;
+        a.or(eax, 0x8000_0000_u32 as i32)?;
+        a.mov(cr0, eax)?;
+        // Compatibility mode: EFER.LMA is set.
+        a.rdmsr()?;
+        a.mov(esi, eax)?;
+        // jmp far 0x18:CODE64
+        a.db(&[0xea])?;
+        a.db(&CODE64.to_le_bytes())?;
+        a.db(&KERNEL_CODE64.to_le_bytes())
+    });
+    place(&vcpu, CODE64, 64, |a| {
+        a.mov(rbx, HIGH | DATA)?;
+        a.mov(rdx, qword_ptr(rbx))?;
+        a.mov(rsp, STACK)?;
+        a.hlt()?;
+        // Back: far return to 32-bit code, which switches paging off.
+        a.push(KERNEL_CODE as i32)?;
+        a.push((CODE32 + 0x100) as i32)?;
+        a.db(&[0x48, 0xcb])
+    });
+    place(&vcpu, CODE32 + 0x100, 32, |a| {
+        a.mov(eax, cr0)?;
+        a.and(eax, 0x7fff_ffff)?;
+        a.mov(cr0, eax)?;
+        a.rdmsr()?;
+        a.hlt()
+    });
+    run(&mut vcpu);
+    assert_eq!(vcpu.cpu.regs.get(ESI), 0x500);
+    assert!(vcpu.cpu.is_code64());
+    assert_eq!(vcpu.cpu.regs.get64(EDX), PATTERN);
+    run_on(&mut vcpu);
+    assert!(!vcpu.cpu.is_long());
+    assert_eq!(vcpu.cpu.regs.get(EAX), 0x100, "LMA is gone, LME stays");
+    assert_eq!(vcpu.cpu.regs.get(ECX), 0xc000_0080);
+}
+
+/// Goes on behind HLT.
+fn run_on(vcpu: &mut Vcpu) {
+    let mut state = vcpu.save(0);
+    state.cpu.halted = false;
+    vcpu.restore(&state, 0).expect("a state of its own");
+    run(vcpu);
+}
+
+/// The processor at 64-bit code, as the boot protocol has it.
+fn booted(program: impl Fn(&mut CodeAssembler) -> Result<(), IcedError>) -> Vcpu {
+    let mut vcpu = processor();
+    place(&vcpu, CODE64, 64, program);
+    vcpu.set_linux_entry64(CODE64.into(), 0x1234, TABLES.into());
+    vcpu.cpu.gdtr = DescriptorTable {
+        base: HIGH | u64::from(GDT),
+        limit: 0x1f,
+    };
+    vcpu.cpu.idtr = DescriptorTable {
+        base: HIGH | u64::from(IDT),
+        limit: 0xfff,
+    };
+    vcpu.cpu.regs.set64(ESP, HIGH | STACK);
+    vcpu
+}
+
+#[test]
+fn the_boot_protocol_enters_64_bit_code() {
+    let mut vcpu = booted(|a| {
+        a.mov(rax, qword_ptr(DATA as i32))?;
+        a.push(rax)?;
+        a.pop(rbx)?;
+        a.hlt()
+    });
+    run(&mut vcpu);
+    assert_eq!(vcpu.cpu.regs.get64(ESI), 0x1234);
+    assert_eq!(vcpu.cpu.regs.get64(EBX), PATTERN);
+}
+
+#[test]
+fn a_page_fault_has_64_bits_of_cr2() {
+    const ABSENT: u64 = 0x7fff_1234_5678;
+    let mut vcpu = booted(|a| {
+        a.mov(rax, ABSENT)?;
+        a.mov(rbx, qword_ptr(rax))?;
+        a.hlt()
+    });
+    run(&mut vcpu);
+    assert_eq!((vcpu.cpu.cr2, vcpu.cpu.eip), (ABSENT, u64::from(HANDLER) + 1));
+    // The error code, below RIP, CS, RFLAGS, RSP and SS.
+    let top = LinearAddr::new(vcpu.cpu.regs.get64(ESP));
+    assert_eq!(top.get(), (HIGH | STACK) - 48);
+    let frame = (vcpu.mmu.read::<u64>(top, mmu::Privilege::Supervisor), u64::from(CODE64) + 10);
+    assert_eq!(frame.0, Ok(0));
+    let back = vcpu.mmu.read::<u64>(top.wrapping_add(8), mmu::Privilege::Supervisor);
+    assert_eq!(back, Ok(frame.1));
+}
+
+#[test]
+fn code_runs_at_high_addresses_and_across_pages() {
+    let mut vcpu = booted(|a| {
+        a.mov(rax, HIGH | 0x3ffe)?;
+        a.jmp(rax)
+    });
+    // mov eax, 42 across a page boundary, and HLT.
+    let at = GuestPhys::new(0x3ffe);
+    vcpu.mmu.memory().write(at, &[0xb8, 42, 0, 0, 0, 0xf4]).expect("RAM");
+    run(&mut vcpu);
+    assert_eq!((vcpu.cpu.regs.get64(EAX), vcpu.cpu.eip), (42, HIGH | 0x4004));
+}
+
+#[test]
+fn a_state_of_64_bit_mode_is_restored() {
+    let mut vcpu = booted(|a| {
+        a.mov(r15, PATTERN)?;
+        a.movq(xmm12, r15)?;
+        a.hlt()
+    });
+    vcpu.cpu.cr4 |= 1 << 9;
+    run(&mut vcpu);
+    let state = vcpu.save(0);
+    let mut other = Vcpu::new(&config(Engine::Emulator), memory_unit()).expect("a processor");
+    other.restore(&state, 0).expect("a valid state");
+    assert_eq!(other.save(0), state);
+    assert!(other.cpu.is_code64());
+    assert_eq!(state.cpu.general[15], PATTERN);
+    assert_eq!(state.cpu.fpu.xmm[12], PATTERN.into());
+    let refused = |change: fn(&mut CpuState)| {
+        let mut state: VcpuState = state.clone();
+        change(&mut state.cpu);
+        vcpu_refuses(&state)
+    };
+    assert_eq!(refused(|cpu| cpu.efer &= !0x400), "IA32_EFER");
+    assert_eq!(refused(|cpu| cpu.cr4 = 0), "CR4");
+    assert_eq!(refused(|cpu| cpu.eflags |= 1 << 17), "EFLAGS");
+    assert_eq!(refused(|cpu| cpu.gdtr.base = 1 << 47), "GDTR");
+    assert_eq!(refused(|cpu| cpu.segments[4].base = 1 << 47), "FS");
+    assert_eq!(refused(|cpu| cpu.cr3 = 1 << 40), "CR3");
+    assert_eq!(refused(|cpu| cpu.cr8 = 16), "CR8");
+    assert_eq!(refused(|cpu| cpu.version = 1), "version");
+}
+
+/// The field for which a processor of the model refuses `state`.
+fn vcpu_refuses(state: &VcpuState) -> &'static str {
+    let mut vcpu = Vcpu::new(&config(Engine::Emulator), memory_unit()).expect("a processor");
+    vcpu.restore(state, 0).expect_err("an invalid state").field
+}
+
+#[test]
+fn the_translator_and_another_mmu_are_refused() {
+    let translator = Vcpu::new(&config(Engine::Translator), memory_unit());
+    assert!(matches!(translator, Err(VcpuError::LongMode)));
+    let other = Mmu::new(Memory::new(RAM).expect("RAM")).expect("tables");
+    let mismatched = Vcpu::new(&config(Engine::Emulator), other);
+    assert!(matches!(mismatched, Err(VcpuError::OtherMmu)));
+}
