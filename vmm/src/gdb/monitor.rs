@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use log::debug;
+use mmu::LinearAddr;
 use sbe::{Action, Decision, EventSource};
 
 use crate::{parse, vm::Vm};
@@ -38,7 +39,7 @@ fn obey(vm: &mut Vm, words: &[&str]) -> Result<String, String> {
         [] | ["help"] => Ok(HELP.into()),
         ["info", "irq"] => Ok(vm.board().chipset().to_string()),
         ["info", "mmu"] => Err("an address is missing".into()),
-        ["info", "mmu", address] => Ok(explain(vm, parse::hexadecimal(address)?)),
+        ["info", "mmu", address] => Ok(explain(vm, parse::linear(address)?)),
         ["info", "pages"] => Ok(pages(vm)),
         ["info", "event"] => Ok(match vm.vcpu().intercepted() {
             Some(event) => format!("{event}\n"),
@@ -68,8 +69,8 @@ fn obey(vm: &mut Vm, words: &[&str]) -> Result<String, String> {
     }
 }
 
-fn explain(vm: &Vm, address: u32) -> String {
-    vm.vcpu().mmu.explain(address.into()).to_string()
+fn explain(vm: &Vm, address: LinearAddr) -> String {
+    vm.vcpu().mmu.explain(address).to_string()
 }
 
 fn set_policy(vm: &mut Vm, words: &[&str], action: Action) -> Result<String, String> {
