@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Iterator
 
+from arch import Arch
 from console import Failure
 
 HERE = Path(__file__).resolve().parent
@@ -93,12 +94,12 @@ class _Connection(socketserver.BaseRequestHandler):
             connection.sendall(b"%d\n" % total)
 
 
-def probe(folder: Path) -> bytes:
+def probe(arch: Arch, folder: Path) -> bytes:
     """The program of probe.c."""
     program = folder / "probe"
-    options = "-m32 -march=i686 -O2 -static -nostdlib -ffreestanding -fno-pic -no-pie -fno-stack-protector".split()
+    options = "-O2 -static -nostdlib -ffreestanding -fno-pic -no-pie -fno-stack-protector".split()
     try:
-        subprocess.run(["cc", *options, "-o", program, HERE / "probe.c"], check=True)
+        subprocess.run(["cc", *arch.compiler, *options, "-o", program, HERE / "probe.c"], check=True)
     except (OSError, subprocess.CalledProcessError) as error:
         raise Failure(f"probe.c does not compile, which the workloads of devices need: {error}") from None
     return program.read_bytes()

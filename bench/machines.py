@@ -18,11 +18,10 @@ from devices import DISK_MIB, SHARE, TAG, Devices
 PROMPT = rb"root@replex:~# "
 OVER = rb"@@over@@"
 BOOT_TIMEOUT = 600.0
-QEMU_PROGRAM = "qemu-system-i386"
 VIRTIOFSD = Path("/usr/lib/qemu/virtiofsd")
 """QEMU's server of shared directories, which only root can start."""
-QEMU_CPU = "n270,+pse"
-"""The nearest to replex's default processor, an Atom of the Bonnell family with 4 MiB pages: Linux does the same on it."""
+CMDLINE = "console=ttyS0,115200 panic=-1 reboot=k acpi=off noisapnp cryptomgr.notests"
+"""The kernel command line of QEMU's guest if replex, which knows how fast the time-stamp counter is, does not say another."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +203,7 @@ class Replex(Guest):
 
     def run_command(self) -> list[str]:
         if self._offers("run", "COMMAND"):
-            return [str(self._program), "run", "--", "true"]
+            return [str(self._program), "run", "--guest", self._guest, "--", "true"]
         return self._boot("--guest", self._guest, "--net", "user", "--exec", "true")
 
 
@@ -213,8 +212,9 @@ class Qemu(Guest):
 
     lacks = f"which take root and {VIRTIOFSD} (package qemu-system-common)"
 
-    def __init__(self, cpu: str, images: Images, clock: Clock, timeout: float):
+    def __init__(self, program: str, cpu: str, images: Images, clock: Clock, timeout: float):
         super().__init__("QEMU TCG", clock, timeout)
+        self._program = program
         self._cpu = cpu
         self._images = images
         self.cmdline: str | None = None
@@ -226,7 +226,7 @@ class Qemu(Guest):
         if self.cmdline is None:
             raise Failure("no kernel command line, because replex did not boot")
         return [
-            QEMU_PROGRAM, "-accel", "tcg", "-cpu", self._cpu, "-m", str(self._images.memory), "-nodefaults", "-no-reboot",
+            self._program, "-accel", "tcg", "-cpu", self._cpu, "-m", str(self._images.memory), "-nodefaults", "-no-reboot",
             "-display", "none", "-serial", "stdio",
             "-kernel", str(self._images.kernel), "-initrd", str(initrd), "-append", self.cmdline + append, *options,
         ]  # fmt: skip
@@ -294,7 +294,7 @@ class Native(Machine):
 
 
 def runs_natively(busybox: Path) -> bool:
-    """Whether the host runs i386 programs. Some kernels are built without."""
+    """Whether the host runs such programs. Some kernels are built without those of i386."""
     with tempfile.TemporaryDirectory(prefix="replex-bench-") as folder:
         copy = Path(shutil.copy(busybox, folder))
         copy.chmod(0o755)
@@ -304,12 +304,12 @@ def runs_natively(busybox: Path) -> bool:
             return False
 
 
-def qemu_version() -> str:
-    """QEMU's version, or a request to install it."""
-    if shutil.which(QEMU_PROGRAM) is None:
-        raise Failure(f"{QEMU_PROGRAM} is not installed: apt-get install qemu-system-x86, or leave it out with --no-qemu")
-    output = subprocess.run([QEMU_PROGRAM, "--version"], capture_output=True, text=True, check=True).stdout
+def qemu_version(program: str) -> str:
+    """The version of QEMU's program, or a request to install it."""
+    if shutil.which(program) is None:
+        raise Failure(f"{program} is not installed: apt-get install qemu-system-x86, or leave it out with --no-qemu")
+    output = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
     match = re.search(r"version (\S+)(?: \(([^)]*)\))?", output)
     if match is None:
-        raise Failure(f"{QEMU_PROGRAM} does not tell its version")
+        raise Failure(f"{program} does not tell its version")
     return match[2] or match[1]

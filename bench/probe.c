@@ -1,6 +1,6 @@
 /*
- * What no applet of busybox does with large buffers or past the page cache: one static program for i386, without a C library, so
- * that any x86 compiler makes it.
+ * What no applet of busybox does with large buffers or past the page cache: one static program for i386 or x86-64, without a C
+ * library, so that any x86 compiler makes it.
  *
  *   probe random-read FILE MIB COUNT    COUNT reads of 4 KiB at random places of the first MIB MiB, one after the other
  *   probe random-write FILE MIB COUNT   COUNT such writes to the MIB MiB behind those
@@ -10,9 +10,15 @@
  * Prints a number that depends on the arguments, and for reads on the data, and on nothing else.
  */
 
-enum { SYS_EXIT = 1, SYS_READ = 3, SYS_WRITE = 4, SYS_OPEN = 5, SYS_FSYNC = 118, SYS_SOCKETCALL = 102, SYS_PREAD = 180, SYS_PWRITE = 181 };
+#ifdef __x86_64__
+enum { SYS_READ = 0, SYS_WRITE = 1, SYS_OPEN = 2, SYS_PREAD = 17, SYS_PWRITE = 18, SYS_EXIT = 60, SYS_FSYNC = 74 };
+enum { SYS_SOCKET = 41, SYS_CONNECT = 42, SYS_SHUTDOWN = 48 };
+#else
+enum { SYS_EXIT = 1, SYS_READ = 3, SYS_WRITE = 4, SYS_OPEN = 5, SYS_FSYNC = 118, SYS_PREAD = 180, SYS_PWRITE = 181 };
+enum { SYS_SOCKET = 359, SYS_CONNECT = 362, SYS_SHUTDOWN = 373 };
+#endif
 enum { O_RDWR = 2, O_DIRECT = 040000 };
-enum { AF_INET = 2, SOCK_STREAM = 1, SOCKETCALL_SOCKET = 1, SOCKETCALL_CONNECT = 3, SOCKETCALL_SHUTDOWN = 13, SHUT_WR = 1 };
+enum { AF_INET = 2, SOCK_STREAM = 1, SHUT_WR = 1 };
 
 /* The address of the host in the user networks of QEMU and replex, 10.0.2.2, in network order. */
 #define HOST 0x0202000a
@@ -22,12 +28,18 @@ enum { AF_INET = 2, SOCK_STREAM = 1, SOCKETCALL_SOCKET = 1, SOCKETCALL_CONNECT =
 
 static unsigned char buffer[256 << 10] __attribute__((aligned(BLOCK)));
 
-/* The 5th argument of pread and pwrite is the upper half of the offset, 0 here. */
 static long call(long number, long a, long b, long c, long d)
 {
 	long result;
 
+#ifdef __x86_64__
+	register long r10 __asm__("r10") = d;
+
+	__asm__ volatile("syscall" : "=a"(result) : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10) : "rcx", "r11", "memory");
+#else
+	/* The 5th argument of pread and pwrite is the upper half of the offset, 0 here. */
 	__asm__ volatile("int $0x80" : "=a"(result) : "a"(number), "b"(a), "c"(b), "d"(c), "S"(d), "D"(0) : "memory");
+#endif
 	return result;
 }
 
@@ -95,11 +107,9 @@ static long connected(unsigned port)
 		unsigned short family, port;
 		unsigned address, zero[2];
 	} to = { AF_INET, port >> 8 | port << 8, HOST, { 0, 0 } };
-	long socket[3] = { AF_INET, SOCK_STREAM, 0 };
-	long descriptor = checked(call(SYS_SOCKETCALL, SOCKETCALL_SOCKET, (long)socket, 0, 0));
-	long connect[3] = { descriptor, (long)&to, sizeof(to) };
+	long descriptor = checked(call(SYS_SOCKET, AF_INET, SOCK_STREAM, 0, 0));
 
-	checked(call(SYS_SOCKETCALL, SOCKETCALL_CONNECT, (long)connect, 0, 0));
+	checked(call(SYS_CONNECT, descriptor, (long)&to, sizeof(to), 0));
 	return descriptor;
 }
 
@@ -125,7 +135,6 @@ static unsigned receive(unsigned port, unsigned mib)
 static unsigned send(unsigned port, unsigned mib)
 {
 	long server = connected(port);
-	long half[2] = { server, SHUT_WR };
 
 	print(server, 0);
 	for (unsigned left = mib * MIB; left != 0;) {
@@ -133,7 +142,7 @@ static unsigned send(unsigned port, unsigned mib)
 
 		left -= checked(call(SYS_WRITE, server, (long)buffer, piece, 0));
 	}
-	checked(call(SYS_SOCKETCALL, SOCKETCALL_SHUTDOWN, (long)half, 0, 0));
+	checked(call(SYS_SHUTDOWN, server, SHUT_WR, 0, 0));
 	long got = checked(call(SYS_READ, server, (long)buffer, 15, 0));
 	buffer[got] = 0;
 	return number((char *)buffer);
@@ -162,4 +171,8 @@ __attribute__((used)) static void run(char **arguments)
 }
 
 /* The kernel starts with the count of arguments on the stack, and the arguments behind it. */
+#ifdef __x86_64__
+__asm__(".globl _start\n_start:\n\tlea 8(%rsp), %rdi\n\tand $-16, %rsp\n\tcall run\n");
+#else
 __asm__(".globl _start\n_start:\n\tlea 4(%esp), %eax\n\tand $-16, %esp\n\tsub $12, %esp\n\tpush %eax\n\tcall run\n");
+#endif

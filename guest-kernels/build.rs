@@ -41,12 +41,19 @@ fn main() -> Result<(), Failure> {
     compile_programs(&out)
 }
 
-/// The compiler's options for programs of the guest: for every i686, without a library, at fixed addresses.
-const FREESTANDING: &str = "-m32 -march=i686 -Os -Wall -Wextra -Werror -std=gnu11 -ffreestanding \
+/// The compiler's options for programs of the guest: without a library, at fixed addresses.
+const FREESTANDING: &str = "-Os -Wall -Wextra -Werror -std=gnu11 -ffreestanding \
     -fno-tree-loop-distribute-patterns -mgeneral-regs-only -fno-stack-protector -fcf-protection=none \
     -fno-asynchronous-unwind-tables -fno-pic -no-pie -nostdlib -static -Wl,-z,noexecstack -Wl,--build-id=none -s";
 
-/// The programs of the guest, with their sources.
+/// The guests' architectures in Debian's words, with the compiler's options for every processor of theirs, and the source of what
+/// is different.
+const ARCHITECTURES: [(&str, &str, &str); 2] = [
+    ("i386", "-m32 -march=i686", "i386.c"),
+    ("amd64", "-m64 -march=x86-64", "amd64.c"),
+];
+
+/// The programs of the guest, with the sources that are the same for all.
 const PROGRAMS: [(&str, &[&str]); 2] = [
     (
         "launch",
@@ -55,18 +62,24 @@ const PROGRAMS: [(&str, &[&str]); 2] = [
     ("prepare", &["prepare.c", "system.c"]),
 ];
 
-/// Compiles the programs of the guest.
+/// Compiles the programs of the guest for each architecture, into a folder of its name.
 fn compile_programs(out: &Path) -> Result<(), Failure> {
     let folder = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("programs");
     println!("cargo::rerun-if-changed={}", folder.display());
     println!("cargo::rerun-if-env-changed=CC");
     let compiler = env::var("CC").unwrap_or_else(|_| "cc".into());
-    for (name, sources) in PROGRAMS {
-        run(Command::new(&compiler)
-            .args(FREESTANDING.split_whitespace())
-            .args(sources.iter().map(|source| folder.join(source)))
-            .arg("-o")
-            .arg(out.join(name)))?;
+    for (architecture, options, source) in ARCHITECTURES {
+        let out = out.join(architecture);
+        fs::create_dir_all(&out)?;
+        for (name, sources) in PROGRAMS {
+            let sources = sources.iter().chain([&source]);
+            run(Command::new(&compiler)
+                .args(FREESTANDING.split_whitespace())
+                .args(options.split_whitespace())
+                .args(sources.map(|source| folder.join(source)))
+                .arg("-o")
+                .arg(out.join(name)))?;
+        }
     }
     Ok(())
 }
@@ -150,7 +163,7 @@ fn run(command: &mut Command) -> Result<(), Failure> {
     let status = command.status().map_err(|e| {
         format!(
             "cannot run {tool:?} ({e}): code for guests needs GNU binutils for x86 (`as`, `ld`, `objcopy`) and a C compiler that \
-             knows -m32"
+             knows -m32 and -m64"
         )
     })?;
     if !status.success() {

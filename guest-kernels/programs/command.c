@@ -65,10 +65,10 @@ static void make_folders(char *path)
 		if (*at != '/')
 			continue;
 		*at = 0;
-		syscall3(SYS_MKDIR, (int)path, 0755, 0);
+		syscall3(SYS_MKDIR, (arg)path, 0755, 0);
 		*at = '/';
 	}
-	syscall3(SYS_MKDIR, (int)path, 0755, 0);
+	syscall3(SYS_MKDIR, (arg)path, 0755, 0);
 }
 
 static const char *reason(int error)
@@ -82,7 +82,7 @@ static const char *reason(int error)
 	case -E2BIG:
 		return "too many arguments";
 	case -ENOEXEC:
-		return "not a program for this machine, which is an i386";
+		return "not a program for this machine, which is an " MACHINE;
 	default:
 		return "cannot be executed";
 	}
@@ -92,9 +92,9 @@ static const char *reason(int error)
 static int is_elf(const char *path)
 {
 	char magic[4] = { 0 };
-	int fd = syscall3(SYS_OPEN, (int)path, O_RDONLY | O_CLOEXEC, 0);
+	int fd = syscall3(SYS_OPEN, (arg)path, O_RDONLY | O_CLOEXEC, 0);
 
-	syscall3(SYS_READ, fd, (int)magic, sizeof(magic));
+	syscall3(SYS_READ, fd, (arg)magic, sizeof(magic));
 	syscall3(SYS_CLOSE, fd, 0, 0);
 	return magic[0] == 0x7f && magic[1] == 'E' && magic[2] == 'L' && magic[3] == 'F';
 }
@@ -102,7 +102,7 @@ static int is_elf(const char *path)
 /* Executes one file; one that has no format is a script. Returns the error. */
 static int execute_file(char *path, struct command *command)
 {
-	int error = syscall3(SYS_EXECVE, (int)path, (int)command->argv, (int)command->env);
+	int error = syscall3(SYS_EXECVE, (arg)path, (arg)command->argv, (arg)command->env);
 	char **argv;
 	int at;
 
@@ -113,7 +113,7 @@ static int execute_file(char *path, struct command *command)
 	argv[1] = path;
 	for (at = 1; at <= command->argc; at++)
 		argv[at + 1] = command->argv[at];
-	syscall3(SYS_EXECVE, (int)argv[0], (int)argv, (int)command->env);
+	syscall3(SYS_EXECVE, (arg)argv[0], (arg)argv, (arg)command->env);
 	return error;
 }
 
@@ -155,7 +155,7 @@ void become(struct command *command, const char *root, const int *pipes)
 	char **env, *home;
 	int at, count;
 
-	if (syscall3(SYS_CHROOT, (int)root, 0, 0) < 0 || syscall3(SYS_CHDIR, (int)"/", 0, 0) < 0)
+	if (syscall3(SYS_CHROOT, (arg)root, 0, 0) < 0 || syscall3(SYS_CHDIR, (arg)"/", 0, 0) < 0)
 		fail(CANNOT_EXECUTE, root, "cannot be the root");
 	resolve_user(command->user, &user);
 	if (!variable(command->env, "HOME")) {
@@ -169,20 +169,20 @@ void become(struct command *command, const char *root, const int *pipes)
 		command->env = env;
 	}
 	for (at = 0; pipes && at < 3; at++)
-		syscall3(SYS_FCHOWN32, pipes[at], user.uid, user.gid);
+		syscall3(SYS_FCHOWN, pipes[at], user.uid, user.gid);
 	/* The user may open the terminal again, too. */
 	if (!pipes)
-		syscall3(SYS_FCHOWN32, 0, user.uid, -1);
+		syscall3(SYS_FCHOWN, 0, user.uid, -1);
 	if (*command->folder) {
 		make_folders(command->folder);
-		if (syscall3(SYS_CHDIR, (int)command->folder, 0, 0) < 0)
+		if (syscall3(SYS_CHDIR, (arg)command->folder, 0, 0) < 0)
 			fail(CANNOT_EXECUTE, command->folder, "cannot be the working directory");
 	}
 	mask_signals(0);
 	for (at = 3; at < 10; at++)
 		syscall3(SYS_CLOSE, at, 0, 0);
-	if (syscall3(SYS_SETGROUPS32, user.count, (int)user.groups, 0) < 0 ||
-	    syscall3(SYS_SETGID32, user.gid, 0, 0) < 0 || syscall3(SYS_SETUID32, user.uid, 0, 0) < 0)
+	if (syscall3(SYS_SETGROUPS, user.count, (arg)user.groups, 0) < 0 ||
+	    syscall3(SYS_SETGID, user.gid, 0, 0) < 0 || syscall3(SYS_SETUID, user.uid, 0, 0) < 0)
 		fail(CANNOT_EXECUTE, command->user, "cannot be the user");
 	execute(command);
 }

@@ -25,7 +25,7 @@ static int wait_for(int child)
 {
 	int status;
 
-	while (syscall4(SYS_WAIT4, child, (int)&status, 0, 0) == -EINTR)
+	while (syscall4(SYS_WAIT4, child, (arg)&status, 0, 0) == -EINTR)
 		;
 	return status;
 }
@@ -40,9 +40,9 @@ static int run_with_pipes(struct command *command, const char *root)
 
 	/* An end of input that the command has closed is an error of writing, not a signal. */
 	mask_signals(sigchld | sigpipe);
-	ended = syscall4(SYS_SIGNALFD4, -1, (int)&sigchld, sizeof(sigchld), O_CLOEXEC);
+	ended = syscall4(SYS_SIGNALFD4, -1, (arg)&sigchld, sizeof(sigchld), O_CLOEXEC);
 	for (stream = 0; stream < 3; stream++) {
-		if (syscall3(SYS_PIPE2, (int)pipes[stream], O_CLOEXEC, 0) < 0)
+		if (syscall3(SYS_PIPE2, (arg)pipes[stream], O_CLOEXEC, 0) < 0)
 			quit(1);
 		/* Of input, the command has the end to read from. */
 		theirs[stream] = pipes[stream][stream != 0];
@@ -69,7 +69,7 @@ static int run_with_pipes(struct command *command, const char *root)
 			polls[stream] = awaited(&relays[stream]);
 		}
 		polls[3] = (struct pollfd){ ended, POLLIN, 0 };
-		syscall3(SYS_POLL, (int)polls, 4, moved ? 0 : -1);
+		syscall3(SYS_POLL, (arg)polls, 4, moved ? 0 : -1);
 	} while (!polls[3].revents);
 	status = wait_for(child);
 	for (stream = 1; stream < 3; stream++)
@@ -83,7 +83,7 @@ static int open_terminal(const char *path)
 	int tries, fd = -1;
 
 	for (tries = 0; tries < 500; tries++) {
-		fd = syscall3(SYS_OPEN, (int)path, O_RDWR | O_CLOEXEC, 0);
+		fd = syscall3(SYS_OPEN, (arg)path, O_RDWR | O_CLOEXEC, 0);
 		if (fd >= 0)
 			break;
 		syscall3(SYS_POLL, 0, 0, 10);
@@ -110,7 +110,7 @@ static void become_on_terminal(struct command *command, const char *root, const 
 		quit(1);
 	write_all(opened, "", 1);
 	if (size.rows)
-		syscall3(SYS_IOCTL, fd, TIOCSWINSZ, (int)&size);
+		syscall3(SYS_IOCTL, fd, TIOCSWINSZ, (arg)&size);
 	for (stream = 0; stream < 3; stream++)
 		syscall3(SYS_DUP2, fd, stream, 0);
 	become(command, root, 0);
@@ -122,7 +122,7 @@ static int run_on_terminal(struct command *command, const char *root, const char
 	int opened[2], child, status;
 	char byte;
 
-	if (syscall3(SYS_PIPE2, (int)opened, O_CLOEXEC, 0) < 0)
+	if (syscall3(SYS_PIPE2, (arg)opened, O_CLOEXEC, 0) < 0)
 		quit(1);
 	child = syscall3(SYS_FORK, 0, 0, 0);
 	if (child < 0)
@@ -132,7 +132,7 @@ static int run_on_terminal(struct command *command, const char *root, const char
 	syscall3(SYS_CLOSE, opened[1], 0, 0);
 	status = wait_for(child);
 	/* By a signal the child may have ended before it has told. */
-	if (!(status & 0x7f) && syscall3(SYS_READ, opened[0], (int)&byte, 1) != 1)
+	if (!(status & 0x7f) && syscall3(SYS_READ, opened[0], (arg)&byte, 1) != 1)
 		quit(1);
 	return status;
 }
@@ -140,10 +140,10 @@ static int run_on_terminal(struct command *command, const char *root, const char
 /* Makes the links that programs expect in /dev. */
 static void make_links(void)
 {
-	syscall3(SYS_SYMLINK, (int)"/proc/self/fd", (int)"/dev/fd", 0);
-	syscall3(SYS_SYMLINK, (int)"fd/0", (int)"/dev/stdin", 0);
-	syscall3(SYS_SYMLINK, (int)"fd/1", (int)"/dev/stdout", 0);
-	syscall3(SYS_SYMLINK, (int)"fd/2", (int)"/dev/stderr", 0);
+	syscall3(SYS_SYMLINK, (arg)"/proc/self/fd", (arg)"/dev/fd", 0);
+	syscall3(SYS_SYMLINK, (arg)"fd/0", (arg)"/dev/stdin", 0);
+	syscall3(SYS_SYMLINK, (arg)"fd/1", (arg)"/dev/stdout", 0);
+	syscall3(SYS_SYMLINK, (arg)"fd/2", (arg)"/dev/stderr", 0);
 }
 
 void start(int argc, char **argv)

@@ -89,10 +89,10 @@ static u64 number64(const char *text)
 
 static u64 read_tsc(void)
 {
-	u64 tsc;
+	u32 low, high;
 
-	asm volatile("rdtsc" : "=A"(tsc));
-	return tsc;
+	asm volatile("rdtsc" : "=a"(low), "=d"(high));
+	return (u64)high << 32 | low;
 }
 
 /* Divides by a number that is greater than the upper half of `dividend`. */
@@ -152,7 +152,7 @@ static void set_clock(void)
 	for (attempt = 0; attempt < ATTEMPTS; attempt++) {
 		tsc = read_tsc();
 		if (!time_at(&clock, tsc, &time) ||
-		    !done("clock", syscall3(SYS_CLOCK_SETTIME64, CLOCK_REALTIME, (int)&time, 0)) ||
+		    !done("clock", syscall3(SYS_CLOCK_SETTIME, CLOCK_REALTIME, (arg)&time, 0)) ||
 		    read_tsc() - tsc < clock.khz / 8)
 			return;
 	}
@@ -187,11 +187,11 @@ static char entries[1 << 16];
 /* Reads the first entries of a folder. Returns their length in bytes. */
 static int list(const char *folder)
 {
-	int fd = syscall3(SYS_OPEN, (int)folder, O_RDONLY | O_CLOEXEC, 0), len;
+	int fd = syscall3(SYS_OPEN, (arg)folder, O_RDONLY | O_CLOEXEC, 0), len;
 
 	if (fd < 0)
 		return 0;
-	len = syscall3(SYS_GETDENTS64, fd, (int)entries, sizeof(entries));
+	len = syscall3(SYS_GETDENTS64, fd, (arg)entries, sizeof(entries));
 	syscall3(SYS_CLOSE, fd, 0, 0);
 	return len < 0 ? 0 : len;
 }
@@ -214,21 +214,21 @@ static void mount_all(void)
 
 	for (at = 0; at < sizeof(filesystems) / sizeof(*filesystems); at++) {
 		fs = &filesystems[at];
-		syscall3(SYS_MKDIR, (int)fs->folder, 0755, 0);
+		syscall3(SYS_MKDIR, (arg)fs->folder, 0755, 0);
 		if (equal(fs->type, "tmpfs") && is_filled(fs->folder))
 			continue;
-		done(fs->folder, syscall5(SYS_MOUNT, (int)fs->type, (int)fs->folder, (int)fs->type, fs->flags, (int)fs->options));
+		done(fs->folder, syscall5(SYS_MOUNT, (arg)fs->type, (arg)fs->folder, (arg)fs->type, fs->flags, (arg)fs->options));
 	}
 }
 
 /* Inserts the module in the file at `path`. */
 static void insert(const char *path)
 {
-	int fd = syscall3(SYS_OPEN, (int)path, O_RDONLY | O_CLOEXEC, 0);
+	int fd = syscall3(SYS_OPEN, (arg)path, O_RDONLY | O_CLOEXEC, 0);
 
-	done(path, fd < 0 ? fd : syscall3(SYS_FINIT_MODULE, fd, (int)"", 0));
+	done(path, fd < 0 ? fd : syscall3(SYS_FINIT_MODULE, fd, (arg)"", 0));
 	syscall3(SYS_CLOSE, fd, 0, 0);
-	syscall3(SYS_UNLINK, (int)path, 0, 0);
+	syscall3(SYS_UNLINK, (arg)path, 0, 0);
 }
 
 /* The entry whose name begins with `number` of four digits, or null. */
@@ -258,7 +258,7 @@ static void insert_modules(void)
 		*append(append(append(path, MODULES), "/"), entry->name) = 0;
 		insert(path);
 	}
-	syscall3(SYS_RMDIR, (int)MODULES, 0, 0);
+	syscall3(SYS_RMDIR, (arg)MODULES, 0, 0);
 }
 
 /* An IPv4 address without a port (struct sockaddr_in). */
@@ -274,21 +274,22 @@ struct interface {
 	union {
 		struct address address;
 		short flags;
-		char room[16];
+		/* The longest member, struct ifmap, has two pointers' widths and eight bytes. */
+		char room[2 * sizeof(long) + 8];
 	};
 };
 
 /* A route (struct rtentry). */
 struct route {
-	u32 pad1;
+	unsigned long pad1;
 	struct address destination, gateway, mask;
 	unsigned short flags;
 	short pad2;
-	u32 pad3;
+	unsigned long pad3;
 	void *pad4;
 	short metric;
 	char *device;
-	u32 mtu, window;
+	unsigned long mtu, window;
 	unsigned short rtt;
 };
 
@@ -298,11 +299,11 @@ static int bring_up(int socket, const char *name)
 	int result;
 
 	append(interface.name, name);
-	result = syscall3(SYS_IOCTL, socket, SIOCGIFFLAGS, (int)&interface);
+	result = syscall3(SYS_IOCTL, socket, SIOCGIFFLAGS, (arg)&interface);
 	if (result < 0)
 		return result;
 	interface.flags |= IFF_UP;
-	return syscall3(SYS_IOCTL, socket, SIOCSIFFLAGS, (int)&interface);
+	return syscall3(SYS_IOCTL, socket, SIOCSIFFLAGS, (arg)&interface);
 }
 
 static struct address parse(const char *text)
@@ -323,7 +324,7 @@ static int set_address(int socket, int request, const char *text)
 {
 	struct interface interface = { "eth0", { parse(text) } };
 
-	return syscall3(SYS_IOCTL, socket, request, (int)&interface);
+	return syscall3(SYS_IOCTL, socket, request, (arg)&interface);
 }
 
 static int add_router(int socket, const char *text)
@@ -333,12 +334,12 @@ static int add_router(int socket, const char *text)
 	route.destination.family = route.mask.family = AF_INET;
 	route.gateway = parse(text);
 	route.flags = RTF_UP | RTF_GATEWAY;
-	return syscall3(SYS_IOCTL, socket, SIOCADDRT, (int)&route);
+	return syscall3(SYS_IOCTL, socket, SIOCADDRT, (arg)&route);
 }
 
 static void write_resolver(const char *text)
 {
-	int fd = syscall3(SYS_OPEN, (int)"/etc/resolv.conf", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	int fd = syscall3(SYS_OPEN, (arg)"/etc/resolv.conf", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
 
 	if (!done("/etc/resolv.conf", fd))
 		return;
@@ -370,7 +371,7 @@ void start(int argc, char **argv)
 	(void)argc, (void)argv;
 	set_clock();
 	mount_all();
-	done("hostname", syscall3(SYS_SETHOSTNAME, (int)HOSTNAME, length(HOSTNAME), 0));
+	done("hostname", syscall3(SYS_SETHOSTNAME, (arg)HOSTNAME, length(HOSTNAME), 0));
 	insert_modules();
 	socket = syscall3(SYS_SOCKET, AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	/* A kernel may be without a network. */

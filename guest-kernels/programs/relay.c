@@ -23,14 +23,14 @@ static int move(struct relay *relay)
 	if (relay->to < 0)
 		return 0;
 	if (relay->start < relay->end) {
-		done = syscall3(SYS_WRITE, relay->to, (int)relay->bytes + relay->start, relay->end - relay->start);
+		done = syscall3(SYS_WRITE, relay->to, (arg)relay->bytes + relay->start, relay->end - relay->start);
 		if (done > 0)
 			relay->start += done;
 		else if (done != -EAGAIN && done != -EINTR)
 			finish(relay);
 		return done > 0;
 	}
-	done = syscall3(SYS_READ, relay->from, (int)relay->bytes, RELAY);
+	done = syscall3(SYS_READ, relay->from, (arg)relay->bytes, RELAY);
 	relay->start = 0;
 	relay->end = done > 0 ? done : 0;
 	if (done != -EAGAIN && done != -EINTR && done <= 0)
@@ -68,16 +68,16 @@ void drain(struct relay *relay)
 		if (relay->start == relay->end)
 			return;
 		poll = awaited(relay);
-		syscall3(SYS_POLL, (int)&poll, 1, -1);
+		syscall3(SYS_POLL, (arg)&poll, 1, -1);
 	}
 }
 
 static void make_nonblocking(int fd)
 {
-	int flags = syscall3(SYS_FCNTL64, fd, F_GETFL, 0);
+	int flags = syscall3(SYS_FCNTL, fd, F_GETFL, 0);
 
-	syscall3(SYS_FCNTL64, fd, F_SETFL, flags | O_NONBLOCK);
-	syscall3(SYS_FCNTL64, fd, F_SETFD, FD_CLOEXEC);
+	syscall3(SYS_FCNTL, fd, F_SETFL, flags | O_NONBLOCK);
+	syscall3(SYS_FCNTL, fd, F_SETFD, FD_CLOEXEC);
 }
 
 void connect(struct relay *relay, int from, int to)

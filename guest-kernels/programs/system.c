@@ -1,23 +1,12 @@
 /* See system.h. */
 #include "system.h"
 
-int syscall5(int number, int a, int b, int c, int d, int e)
-{
-	int result;
-
-	asm volatile("int $0x80"
-		     : "=a"(result)
-		     : "a"(number), "b"(a), "c"(b), "d"(c), "S"(d), "D"(e)
-		     : "memory", "cc");
-	return result;
-}
-
-int syscall4(int number, int a, int b, int c, int d)
+arg syscall4(int number, arg a, arg b, arg c, arg d)
 {
 	return syscall5(number, a, b, c, d, 0);
 }
 
-int syscall3(int number, int a, int b, int c)
+arg syscall3(int number, arg a, arg b, arg c)
 {
 	return syscall4(number, a, b, c, 0);
 }
@@ -68,7 +57,7 @@ char *append_number(char *to, u32 number)
 void write_all(int fd, const char *bytes, u32 len)
 {
 	while (len) {
-		int done = syscall3(SYS_WRITE, fd, (int)bytes, len);
+		int done = syscall3(SYS_WRITE, fd, (arg)bytes, len);
 
 		if (done == -EINTR)
 			continue;
@@ -96,8 +85,7 @@ void fail(int status, const char *what, const char *why)
 
 void *allocate(u32 len)
 {
-	int arguments[] = { 0, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0 };
-	int memory = syscall3(SYS_MMAP, (int)arguments, 0, 0);
+	arg memory = map(len);
 
 	if (memory < 0 && memory > -4096)
 		fail(CANNOT_EXECUTE, "command", "no memory");
@@ -106,7 +94,7 @@ void *allocate(u32 len)
 
 int read_file(const char *path, struct text *text)
 {
-	int fd = syscall3(SYS_OPEN, (int)path, O_RDONLY | O_CLOEXEC | O_NOCTTY, 0);
+	int fd = syscall3(SYS_OPEN, (arg)path, O_RDONLY | O_CLOEXEC | O_NOCTTY, 0);
 	int size, done;
 
 	if (fd < 0)
@@ -118,7 +106,7 @@ int read_file(const char *path, struct text *text)
 		size = 0;
 	text->bytes = allocate(size + 1);
 	while (text->len < (u32)size) {
-		done = syscall3(SYS_READ, fd, (int)text->bytes + text->len, size - text->len);
+		done = syscall3(SYS_READ, fd, (arg)text->bytes + text->len, size - text->len);
 		if (done == -EINTR)
 			continue;
 		if (done <= 0)
@@ -145,16 +133,5 @@ int number(const char *text)
 
 void mask_signals(u64 mask)
 {
-	syscall4(SYS_RT_SIGPROCMASK, SIG_SETMASK, (int)&mask, 0, sizeof(mask));
+	syscall4(SYS_RT_SIGPROCMASK, SIG_SETMASK, (arg)&mask, 0, sizeof(mask));
 }
-
-asm(".globl _start\n"
-    "_start:\n\t"
-    "xor %ebp, %ebp\n\t"
-    "mov (%esp), %eax\n\t"
-    "lea 4(%esp), %edx\n\t"
-    "and $-16, %esp\n\t"
-    "sub $8, %esp\n\t"
-    "push %edx\n\t"
-    "push %eax\n\t"
-    "call start");

@@ -1,6 +1,7 @@
 /*
- * All programs here are freestanding: this header declares Linux's system calls for i386, by int $0x80, and the few functions
- * that would otherwise come from a library.
+ * All programs here are freestanding: this header declares Linux's system calls, and the few functions that would otherwise
+ * come from a library. Each processor has a header with its system calls' numbers (i386.h, amd64.h), and a file with the code
+ * that makes them and `_start` (i386.c, amd64.c).
  */
 #ifndef SYSTEM_H
 #define SYSTEM_H
@@ -8,42 +9,14 @@
 typedef unsigned int u32;
 typedef unsigned long long u64;
 
-enum syscall {
-	SYS_EXIT = 1,
-	SYS_FORK = 2,
-	SYS_READ = 3,
-	SYS_WRITE = 4,
-	SYS_OPEN = 5,
-	SYS_CLOSE = 6,
-	SYS_UNLINK = 10,
-	SYS_EXECVE = 11,
-	SYS_CHDIR = 12,
-	SYS_LSEEK = 19,
-	SYS_MOUNT = 21,
-	SYS_MKDIR = 39,
-	SYS_RMDIR = 40,
-	SYS_IOCTL = 54,
-	SYS_CHROOT = 61,
-	SYS_DUP2 = 63,
-	SYS_SETSID = 66,
-	SYS_SETHOSTNAME = 74,
-	SYS_SYMLINK = 83,
-	SYS_MMAP = 90,
-	SYS_WAIT4 = 114,
-	SYS_POLL = 168,
-	SYS_RT_SIGPROCMASK = 175,
-	SYS_SETGROUPS32 = 206,
-	SYS_FCHOWN32 = 207,
-	SYS_SETUID32 = 213,
-	SYS_SETGID32 = 214,
-	SYS_GETDENTS64 = 220,
-	SYS_FCNTL64 = 221,
-	SYS_SIGNALFD4 = 327,
-	SYS_PIPE2 = 331,
-	SYS_FINIT_MODULE = 350,
-	SYS_SOCKET = 359,
-	SYS_CLOCK_SETTIME64 = 404,
-};
+/* An argument or the result of a system call: a number or a pointer. */
+typedef long arg;
+
+#ifdef __x86_64__
+#include "amd64.h"
+#else
+#include "i386.h"
+#endif
 
 #define O_RDONLY 0
 #define O_WRONLY 1
@@ -91,9 +64,11 @@ struct text {
 /* The program, which `_start` calls. */
 void start(int argc, char **argv);
 
-int syscall5(int number, int a, int b, int c, int d, int e);
-int syscall4(int number, int a, int b, int c, int d);
-int syscall3(int number, int a, int b, int c);
+arg syscall5(int number, arg a, arg b, arg c, arg d, arg e);
+arg syscall4(int number, arg a, arg b, arg c, arg d);
+arg syscall3(int number, arg a, arg b, arg c);
+/* Maps `len` bytes of zeroes. Returns their address, or the negative error. */
+arg map(u32 len);
 void quit(int status) __attribute__((noreturn));
 
 u32 length(const char *text);

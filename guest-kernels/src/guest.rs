@@ -5,6 +5,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::architecture::Architecture;
+
 /// A distribution kernel that can be fetched and booted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Guest {
@@ -13,6 +15,8 @@ pub enum Guest {
     Debian686,
     /// Debian's kernel for i686 with PAE: 64-bit page-table entries, three levels, NX.
     Debian686Pae,
+    /// Debian's kernel for x86-64: four-level page tables, NX.
+    DebianAmd64,
 }
 
 /// The error of a name that no guest has.
@@ -25,13 +29,14 @@ pub struct UnknownGuest {
 
 impl Guest {
     /// All guests, the default one first.
-    pub const ALL: [Self; 2] = [Self::Debian686, Self::Debian686Pae];
+    pub const ALL: [Self; 3] = [Self::Debian686, Self::Debian686Pae, Self::DebianAmd64];
 
     /// The name of the guest on the command line and of its folder in the cache.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Debian686 => "debian-686",
             Self::Debian686Pae => "debian-686-pae",
+            Self::DebianAmd64 => "debian-amd64",
         }
     }
 
@@ -40,6 +45,15 @@ impl Guest {
         match self {
             Self::Debian686 => "linux-image-686",
             Self::Debian686Pae => "linux-image-686-pae",
+            Self::DebianAmd64 => "linux-image-amd64",
+        }
+    }
+
+    /// The architecture of its packages.
+    pub(crate) const fn architecture(self) -> Architecture {
+        match self {
+            Self::Debian686 | Self::Debian686Pae => Architecture::I386,
+            Self::DebianAmd64 => Architecture::Amd64,
         }
     }
 }
@@ -81,10 +95,10 @@ mod tests {
 
     #[test]
     fn unknown_names_list_the_known_ones() {
-        let error = "debian-amd64".parse::<Guest>().unwrap_err();
+        let error = "debian-arm64".parse::<Guest>().unwrap_err();
         assert_eq!(
             error.to_string(),
-            "unknown guest \"debian-amd64\"; known guests: debian-686, debian-686-pae"
+            "unknown guest \"debian-arm64\"; known guests: debian-686, debian-686-pae, debian-amd64"
         );
     }
 }

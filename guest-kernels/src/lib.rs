@@ -7,6 +7,7 @@
 //! [`tiny`] guests that are smaller still. [`fetch_host`] brings a kernel to test the host's module on. [`NewRoot`] makes the root
 //! directory of a whole distribution ([`Root`]).
 
+mod architecture;
 mod cache;
 mod command;
 mod debian;

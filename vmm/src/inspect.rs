@@ -7,13 +7,16 @@
 use mmu::{GuestPhys, LinearAddr, NoTranslation, NotRam, PAGE_SIZE};
 use thiserror::Error;
 
-use crate::vm::Vm;
+use crate::{
+    linear::{Linear, Width},
+    vm::Vm,
+};
 
 /// The reason why memory could not be read or written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum AccessError {
     /// The page tables do not map part of the range.
-    #[error("linear address {:08x} is not mapped{}", .address.get(), because(.reason))]
+    #[error("linear address {} is not mapped{}", Linear(*.address), because(.reason))]
     NotMapped {
         /// The first address that is not mapped.
         address: LinearAddr,
@@ -23,9 +26,17 @@ pub enum AccessError {
     /// Part of the range is neither RAM nor ROM. Devices are not accessed, since even a read may have side effects.
     #[error(transparent)]
     NotMemory(#[from] NotRam),
-    /// The range ends above the last linear address, 0xffff_ffff.
-    #[error("{len} bytes at linear address {:08x} do not end below 4 GiB", .address.get())]
+    /// The range ends above the last linear address of a processor outside long mode, 0xffff_ffff.
+    #[error("{len} bytes at linear address {} do not end below 4 GiB", Linear(*.address))]
     TooLong {
+        /// The first address of the range.
+        address: LinearAddr,
+        /// The length of the range in bytes.
+        len: usize,
+    },
+    /// The processor is in long mode, and part of the range has addresses that are not canonical.
+    #[error("{len} bytes at linear address {} are not all at canonical addresses", Linear(*.address))]
+    NotCanonical {
         /// The first address of the range.
         address: LinearAddr,
         /// The length of the range in bytes.
@@ -101,9 +112,12 @@ impl Vm {
 
     /// Splits `len` bytes at a linear address, all of them memory, by pages.
     fn pieces(&self, address: LinearAddr, len: usize) -> Result<Vec<Piece>, AccessError> {
-        let end = address.get().checked_add(len as u64);
-        if end.is_none_or(|end| end > 1 << 32) {
-            return Err(AccessError::TooLong { address, len });
+        let width = Width::of(&self.vcpu().cpu);
+        if !width.has_range(address, len as u64) {
+            return Err(match width {
+                Width::Bits32 => AccessError::TooLong { address, len },
+                Width::Bits64 => AccessError::NotCanonical { address, len },
+            });
         }
         let mut pieces = Vec::new();
         let mut start = 0;

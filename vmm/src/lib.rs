@@ -78,6 +78,7 @@ mod ending;
 pub mod gdb;
 pub mod inspect;
 pub mod kmod;
+pub mod linear;
 pub mod loader;
 pub mod machine;
 mod pace;

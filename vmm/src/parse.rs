@@ -1,14 +1,16 @@
 //! Numbers as users write them.
 
+use mmu::LinearAddr;
+
 /// Parses a number in base `radix`, or in base 16 behind 0x.
-pub(crate) fn number(text: &str, radix: u32) -> Option<u32> {
+pub(crate) fn number(text: &str, radix: u32) -> Option<u64> {
     let (digits, radix) = match text.strip_prefix("0x") {
         Some(digits) => (digits, 16),
         None => (text, radix),
     };
     // A leading sign would be parsed, too.
     let unsigned = !digits.starts_with('+');
-    u32::from_str_radix(digits, radix).ok().filter(|_| unsigned)
+    u64::from_str_radix(digits, radix).ok().filter(|_| unsigned)
 }
 
 /// Parses an interrupt vector, decimal or hexadecimal with 0x.
@@ -25,7 +27,17 @@ pub fn vector(text: &str) -> Result<u8, String> {
 /// # Errors
 /// A message for the user.
 pub fn hexadecimal(text: &str) -> Result<u32, String> {
-    number(text, 16).ok_or_else(|| format!("{text}: not a hexadecimal number of at most 32 bits"))
+    let number = number(text, 16).and_then(|number| number.try_into().ok());
+    number.ok_or_else(|| format!("{text}: not a hexadecimal number of at most 32 bits"))
+}
+
+/// Parses a linear address in hexadecimal digits, with or without 0x.
+///
+/// # Errors
+/// A message for the user.
+pub fn linear(text: &str) -> Result<LinearAddr, String> {
+    let address = number(text, 16).map(LinearAddr::new);
+    address.ok_or_else(|| format!("{text}: not a hexadecimal number of at most 64 bits"))
 }
 
 /// Parses a guest-physical address: hexadecimal with 0x, or decimal, also with suffix K, M or G.
@@ -41,7 +53,7 @@ pub fn address(text: &str) -> Result<u32, String> {
     };
     let bytes = number(digits, 10)
         .filter(|_| shift == 0 || !digits.starts_with("0x"))
-        .and_then(|number| u32::try_from(u64::from(number) << shift).ok());
+        .and_then(|number| number.checked_mul(1 << shift)?.try_into().ok());
     bytes.ok_or_else(|| {
         format!("{text}: not an address below 4 GiB: 0x and hexadecimal digits, or decimal ones, also with suffix K, M or G")
     })
@@ -84,6 +96,21 @@ mod tests {
     }
 
     #[test]
+    fn linear_addresses() {
+        for (text, expected) in [
+            ("0", 0),
+            ("c1001234", 0xc100_1234),
+            ("0xffffffff81000000", 0xffff_ffff_8100_0000),
+            ("FFFFFFFFFFFFFFFF", u64::MAX),
+        ] {
+            assert_eq!(linear(text), Ok(LinearAddr::new(expected)));
+        }
+        for text in ["", "0x", "+1", "-1", "1g", "10000000000000000"] {
+            assert!(linear(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn addresses() {
         for (text, expected) in [
             ("0", 0),
@@ -105,6 +132,7 @@ mod tests {
             "0x1K",
             "0x100000000",
             "4294967296",
+            "18446744073709551615G",
             "7c00",
             "-1",
             "+1",

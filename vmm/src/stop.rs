@@ -6,6 +6,8 @@ use mmu::LinearAddr;
 use sbe::{CodeAddress, GuestEvent, TripleFault, WatchHit};
 use thiserror::Error;
 
+use crate::linear::Linear;
+
 /// The reason why a machine stopped.
 #[derive(Clone, Debug, Error)]
 pub enum StopReason {
@@ -39,7 +41,7 @@ pub enum StopReason {
     #[error("intercepted {0}")]
     Intercepted(GuestEvent),
     /// The processor is about to execute the instruction at this linear address, which has a breakpoint. The machine can go on.
-    #[error("breakpoint at {:08x}", .0.get())]
+    #[error("breakpoint at {}", Linear(*.0))]
     Breakpoint(LinearAddr),
     /// The guest has hit a watchpoint. The machine can go on.
     #[error("{0}")]

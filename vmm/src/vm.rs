@@ -187,7 +187,7 @@ impl Vm {
             }
         };
         let mut vcpu = Self::processor(config, &memory)?;
-        entry.enter(&mut vcpu);
+        entry.enter(&mut vcpu)?;
         Self::new(memory, vcpu)
     }
 

@@ -79,7 +79,7 @@ pub fn refresh(guest: Guest, progress: &mut dyn Progress) -> Result<GuestImages,
     let _lock = lock(&root, progress)?;
     let folder = root.join(guest.name());
     download(guest, &folder, progress)?;
-    images(&folder)
+    images(guest, &folder)
 }
 
 fn fetch_into(
@@ -95,7 +95,7 @@ fn fetch_into(
             download(guest, &folder, progress)?;
         }
     }
-    images(&folder)
+    images(guest, &folder)
 }
 
 fn is_complete(folder: &Path) -> bool {
@@ -116,11 +116,11 @@ fn download(guest: Guest, folder: &Path, progress: &mut dyn Progress) -> Result<
     replace(&folder.join(KERNEL), &files.kernel)
 }
 
-/// Returns the images in a complete folder, with an initramfs as this version of the program builds it.
-fn images(folder: &Path) -> Result<GuestImages, FetchError> {
+/// Returns the images of `guest` in a complete folder, with an initramfs as this version of the program builds it.
+fn images(guest: Guest, folder: &Path) -> Result<GuestImages, FetchError> {
     let busybox = folder.join(BUSYBOX);
     let busybox = fs::read(&busybox).map_err(file_error("read", busybox))?;
-    let archive = initramfs::base_archive(&busybox);
+    let archive = initramfs::base_archive(&busybox, guest.architecture());
     let initrd = folder.join(INITRD);
     if fs::read(&initrd).ok().as_ref() != Some(&archive) {
         replace(&initrd, &archive)?;
@@ -267,7 +267,7 @@ mod tests {
         assert_eq!(fs::read(&images.kernel).unwrap(), b"kernel");
         assert_eq!(
             fs::read(&images.initrd).unwrap(),
-            initramfs::base_archive(b"busybox")
+            initramfs::base_archive(b"busybox", Guest::Debian686.architecture())
         );
     }
 
@@ -279,7 +279,7 @@ mod tests {
         let second = fetch_into(root.path(), Guest::Debian686, &mut silent).unwrap();
         assert_eq!(
             fs::read(&second.initrd).unwrap(),
-            initramfs::base_archive(b"busybox")
+            initramfs::base_archive(b"busybox", Guest::Debian686.architecture())
         );
     }
 

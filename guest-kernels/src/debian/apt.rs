@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::architecture::Architecture;
 use crate::command::Program;
 use crate::error::{FetchError, file_error};
 use crate::progress::{Progress, Stage};
@@ -56,15 +57,15 @@ pub(super) struct Source<'a> {
     pub(super) uri: &'a str,
     /// The suites of the archive. A package comes from the first that has it.
     pub(super) suites: &'a [&'a str],
-    /// The architecture in Debian's words.
-    pub(super) architecture: &'static str,
+    /// The architecture of its packages.
+    pub(super) architecture: Architecture,
 }
 
 /// An apt with a private state.
 pub(super) struct Apt {
     /// The folder that holds the state, the cache and the source list.
     root: PathBuf,
-    architecture: &'static str,
+    architecture: Architecture,
     /// The suite whose packages are preferred.
     preferred: String,
     /// The source list of a system with the same packages.
@@ -289,8 +290,8 @@ impl Apt {
             command.args(["-o", setting]);
         }
         for (setting, value) in [
-            ("APT::Architecture", self.architecture),
-            ("APT::Architectures::", self.architecture),
+            ("APT::Architecture", self.architecture.name()),
+            ("APT::Architectures::", self.architecture.name()),
             ("APT::Default-Release", &self.preferred),
         ] {
             command.arg("-o").arg(format!("{setting}={value}"));
@@ -341,8 +342,8 @@ fn source_lines(source: &Source<'_>, options: &str) -> String {
 }
 
 /// The options of our sources: architecture, only packages, and Debian's keys unless apt trusts them anyway.
-fn source_options(architecture: &str) -> Result<String, FetchError> {
-    let options = format!("arch={architecture} target=Packages");
+fn source_options(architecture: Architecture) -> Result<String, FetchError> {
+    let options = format!("arch={} target=Packages", architecture.name());
     if Path::new(KEYRING).exists() {
         return Ok(format!("{options} signed-by={KEYRING}"));
     }

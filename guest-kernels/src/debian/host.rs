@@ -14,11 +14,11 @@ use super::{
     BUSYBOX_FILE, BUSYBOX_PACKAGE, IMAGE_PREFIX, SUITE, fetch_file, fetch_kernel, package,
     updated_apt, with_package,
 };
+use crate::architecture::Architecture;
 use crate::error::{FetchError, file_error};
 use crate::host::HostKernel;
 use crate::progress::Progress;
 
-const ARCHITECTURE: &str = "amd64";
 const IMAGE_METAPACKAGE: &str = "linux-image-cloud-amd64";
 
 /// The modules that a test may need, for swap in compressed memory, as far as the kernel has them.
@@ -50,7 +50,7 @@ pub(crate) fn fetch_host(
         HostKernel::Linux6_1 => &[SUITE],
         HostKernel::Linux6_12 => &["bookworm-backports", SUITE],
     };
-    let apt = updated_apt(suites, ARCHITECTURE, work, progress)?;
+    let apt = updated_apt(suites, Architecture::Amd64, work, progress)?;
     let image = apt.show(&apt.dependency(IMAGE_METAPACKAGE, IMAGE_PREFIX)?)?;
     let busybox = apt.show(BUSYBOX_PACKAGE)?;
     let packages = format!("{image}\n{busybox}\n");

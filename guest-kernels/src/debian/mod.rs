@@ -18,6 +18,7 @@ mod root;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::architecture::Architecture;
 use crate::error::{FetchError, file_error};
 use crate::guest::Guest;
 use crate::progress::{Progress, Stage};
@@ -68,7 +69,7 @@ const MODULE_FOLDERS: [&str; 8] = [
 pub(crate) struct GuestFiles {
     /// The kernel as Debian built it, a bzImage.
     pub(crate) kernel: Vec<u8>,
-    /// A static i386 busybox.
+    /// A static busybox of the kernel's architecture.
     pub(crate) busybox: Vec<u8>,
     /// Modules by name, each after those that it needs.
     pub(crate) modules: Vec<(String, Vec<u8>)>,
@@ -82,7 +83,7 @@ pub(crate) fn fetch(
     work: &Path,
     progress: &mut dyn Progress,
 ) -> Result<GuestFiles, FetchError> {
-    let apt = updated_apt(&[SUITE], "i386", work, progress)?;
+    let apt = updated_apt(&[SUITE], guest.architecture(), work, progress)?;
     let image = apt.show(&apt.dependency(guest.metapackage(), IMAGE_PREFIX)?)?;
     let busybox = apt.show(BUSYBOX_PACKAGE)?;
     let packages = format!("{image}\n{busybox}\n");
@@ -129,7 +130,7 @@ fn fetch_kernel(
 /// Creates an apt on the system's Debian archive, with the current package lists of `suites`.
 fn updated_apt(
     suites: &[&str],
-    architecture: &'static str,
+    architecture: Architecture,
     work: &Path,
     progress: &mut dyn Progress,
 ) -> Result<Apt, FetchError> {

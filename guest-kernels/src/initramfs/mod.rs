@@ -21,6 +21,7 @@ mod applets;
 mod archive;
 mod clock;
 mod launch;
+mod programs;
 mod session;
 
 pub use added::{AddError, AddedArchives, Addition, AdditionParseError, added_archives};
@@ -30,19 +31,18 @@ pub use launch::{
     FAILED, GuestCommand, GuestNetwork, GuestTerminal, STATUS, STDERR, STDIN, STDOUT, Status,
     run_archive,
 };
+use programs::Programs;
 pub(crate) use session::modules_archive;
 pub use session::{
     GuestRoot, Mount, ROOT_TAG, RootChanges, exec_archive, mounts_archive, winsize_archive,
 };
 
+use crate::architecture::Architecture;
+
 /// The first program in user space.
 const INIT: &str = include_str!("init.sh");
 /// The file that a login shell reads first.
 const PROFILE: &str = include_str!("profile.sh");
-/// The program by which /init begins.
-const PREPARE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/prepare"));
-/// The program that runs the command of `replex run`.
-const LAUNCH: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/launch"));
 /// The script that gives the network card the address from DHCP.
 const UDHCPC: &str = include_str!("udhcpc.sh");
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n";
@@ -88,10 +88,11 @@ const DEVICES: [(&str, u32, DeviceNumber); 3] = [
     ),
 ];
 
-/// Makes the base archive with `busybox`, a static i386 busybox.
+/// Makes the base archive with `busybox`, a static busybox for `architecture`.
 ///
 /// If the table of applets cannot be read from the binary, the archive has no links, and /init installs them.
-pub(crate) fn base_archive(busybox: &[u8]) -> Vec<u8> {
+pub(crate) fn base_archive(busybox: &[u8], architecture: Architecture) -> Vec<u8> {
+    let programs = Programs::of(architecture);
     let mut archive = Archive::default();
     for (name, mode) in FOLDERS {
         archive.folder(name, mode);
@@ -107,8 +108,8 @@ pub(crate) fn base_archive(busybox: &[u8]) -> Vec<u8> {
         archive.link(name, target);
     }
     archive.file("init", 0o755, INIT.as_bytes());
-    archive.file("replex/prepare", 0o755, PREPARE);
-    archive.file("replex/launch", 0o755, LAUNCH);
+    archive.file("replex/prepare", 0o755, programs.prepare);
+    archive.file("replex/launch", 0o755, programs.launch);
     archive.file("etc/udhcpc.sh", 0o755, UDHCPC.as_bytes());
     for (name, content) in [
         ("etc/group", GROUP),
@@ -142,7 +143,7 @@ mod tests {
 
     #[test]
     fn the_archive_reads_back() {
-        let members = members(&base_archive(BUSYBOX));
+        let members = members(&base_archive(BUSYBOX, Architecture::I386));
         assert_eq!(find(&members, "bin/busybox").content, BUSYBOX);
         assert_eq!(find(&members, "bin/busybox").mode, 0o100755);
         assert_eq!(find(&members, "init").mode, 0o100755);
@@ -156,7 +157,7 @@ mod tests {
 
     #[test]
     fn the_program_itself_is_not_replaced_by_a_link() {
-        let members = members(&base_archive(BUSYBOX));
+        let members = members(&base_archive(BUSYBOX, Architecture::I386));
         assert_eq!(
             members
                 .iter()
@@ -168,7 +169,7 @@ mod tests {
 
     #[test]
     fn every_parent_comes_before_its_members_and_no_name_twice() {
-        let members = members(&base_archive(BUSYBOX));
+        let members = members(&base_archive(BUSYBOX, Architecture::I386));
         for (index, member) in members.iter().enumerate() {
             let before = &members[..index];
             assert!(
@@ -187,8 +188,20 @@ mod tests {
     }
 
     #[test]
+    fn the_programs_of_init_are_for_the_architecture() {
+        // e_machine of the System V ABI, "ELF Header".
+        for (architecture, machine) in [(Architecture::I386, 3), (Architecture::Amd64, 62)] {
+            let members = members(&base_archive(BUSYBOX, architecture));
+            for name in ["replex/prepare", "replex/launch"] {
+                let program = &find(&members, name).content;
+                assert_eq!(program[18..20], [machine, 0], "{name} for {architecture:?}");
+            }
+        }
+    }
+
+    #[test]
     fn without_an_applet_table_there_are_no_links() {
-        let members = members(&base_archive(b"\x7fELF"));
+        let members = members(&base_archive(b"\x7fELF", Architecture::I386));
         assert!(members.iter().all(|member| member.name != "bin/sh"));
     }
 

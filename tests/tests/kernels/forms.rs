@@ -29,12 +29,12 @@ fn flat(elf: &[u8], start: u32) -> (Vec<u8>, u32) {
     let kernel = read(elf.to_vec());
     let mut bytes = Vec::new();
     for segment in &kernel.image().segments {
-        let at = (segment.paddr - start) as usize;
+        let at = (segment.paddr - u64::from(start)) as usize;
         let content = &kernel.file()[segment.file.clone()];
         bytes.resize(bytes.len().max(at + content.len()), 0);
         bytes[at..at + content.len()].copy_from_slice(content);
     }
-    (bytes, kernel.image().entry)
+    (bytes, kernel.image().entry as u32)
 }
 
 /// The kernel as the protected-mode code of a bzImage that has no payload.

@@ -8,9 +8,10 @@ use std::{
 use anyhow::{Context, Result};
 use sandbox::Policy;
 use vmm::{
-    Console, StopReason, Threads, Vm,
+    Console, LinearAddr, StopReason, Threads, Vm,
     console::Channel,
     gdb::{self, Address, Gdb},
+    linear::Linear,
     mmu::PAGE_SIZE,
 };
 
@@ -116,14 +117,14 @@ fn report_verified(vm: &Vm) {
 }
 
 /// Shows the pages that hold `addresses`, each once.
-fn dump_code(vm: &Vm, addresses: &[u32]) {
+fn dump_code(vm: &Vm, addresses: &[LinearAddr]) {
     let pages = addresses
         .iter()
-        .map(|address| address & !(PAGE_SIZE as u32 - 1));
-    for page in pages.collect::<BTreeSet<_>>() {
-        match vm.vcpu().dump_code(page.into()) {
+        .map(|address| address.get() / PAGE_SIZE as u64 * PAGE_SIZE as u64);
+    for page in pages.map(LinearAddr::new).collect::<BTreeSet<_>>() {
+        match vm.vcpu().dump_code(page) {
             Ok(text) => drop(write!(io::stderr(), "{text}")),
-            Err(error) => complain(&format!("--dump-code: page {page:08x}: {error}")),
+            Err(error) => complain(&format!("--dump-code: page {}: {error}", Linear(page))),
         }
     }
 }

@@ -10,7 +10,7 @@
 //! | `server` | the socket, and the thread that reads from it |
 //! | `requests` | what comes from the socket, with requests that gdbstub mishandles cut |
 //! | `target` | the machine as gdbstub asks about it: memory, breakpoints, stepping |
-//! | `registers` | the table of registers, and the target description made from it |
+//! | `registers` | the tables of registers, and the target descriptions made from them |
 //! | `monitor` | gdb's `monitor` commands |
 //!
 //! The machine stands still from the moment gdb connects until it says `continue`, and runs on when gdb detaches or disconnects.
@@ -21,10 +21,12 @@
 //! addresses, which are offsets in CS: `backtrace`, `finish` and `next` are of no use there, but a breakpoint at
 //! `*($cs_base + *(unsigned short *)$esp_linear)` stops behind a near call of 16 bits.
 //!
+//! A processor in long mode has registers of 64 bits, and the target description says `i386:x86-64` there, whatever the code.
+//!
 //! Code of 16 bits is disassembled as such if gdb connects in it. As gdb reads a target description once, it has to be told of
 //! a change:
-//! `unset tdesc filename` makes it read again, and with a symbol file `set architecture i8086`, or `i386`, has to follow. `$cs_bits` says
-//! which.
+//! `unset tdesc filename` makes it read again, and with a symbol file `set architecture i8086`, `i386` or `i386:x86-64` has to follow.
+//! `$cs_bits` says which.
 
 mod address;
 mod monitor;
@@ -139,6 +141,7 @@ impl Gdb {
             Incoming::Connected(stream) => {
                 self.start = Start::Run;
                 self.requests = Requests::default();
+                target.begin();
                 let stub = GdbStub::builder(Wire::new(stream))
                     .packet_buffer_size(PACKET)
                     .build()

@@ -3,9 +3,14 @@
 use std::fmt::Write as _;
 
 use log::debug;
+use mmu::LinearAddr;
 use sbe::{Action, Decision, EventSource};
 
-use crate::{parse, vm::Vm};
+use crate::{
+    linear::{Linear, Width},
+    parse,
+    vm::Vm,
+};
 
 const HELP: &str = "\
 info irq                    interrupt controllers and timer
@@ -38,7 +43,7 @@ fn obey(vm: &mut Vm, words: &[&str]) -> Result<String, String> {
         [] | ["help"] => Ok(HELP.into()),
         ["info", "irq"] => Ok(vm.board().chipset().to_string()),
         ["info", "mmu"] => Err("an address is missing".into()),
-        ["info", "mmu", address] => Ok(explain(vm, parse::hexadecimal(address)?)),
+        ["info", "mmu", address] => explain(vm, parse::linear(address)?),
         ["info", "pages"] => Ok(pages(vm)),
         ["info", "event"] => Ok(match vm.vcpu().intercepted() {
             Some(event) => format!("{event}\n"),
@@ -68,8 +73,15 @@ fn obey(vm: &mut Vm, words: &[&str]) -> Result<String, String> {
     }
 }
 
-fn explain(vm: &Vm, address: u32) -> String {
-    vm.vcpu().mmu.explain(address.into()).to_string()
+fn explain(vm: &Vm, address: LinearAddr) -> Result<String, String> {
+    let vcpu = vm.vcpu();
+    match Width::of(&vcpu.cpu).has_range(address, 1) {
+        true => Ok(vcpu.mmu.explain(address).to_string()),
+        false => Err(format!(
+            "{}: no linear address in this mode",
+            Linear(address)
+        )),
+    }
 }
 
 fn set_policy(vm: &mut Vm, words: &[&str], action: Action) -> Result<String, String> {

@@ -31,46 +31,51 @@ use gdbstub::{
 use mmu::{LinearAddr, PAGE_SIZE};
 use sbe::{EventSource, GuestEvent, Watched, Watchpoint};
 
-use super::{monitor, registers::Table};
+use super::{monitor, registers::Tables};
 use crate::{console::Console, stop::StopReason, vm::Vm};
 
 /// The most bytes that one watchpoint may cover.
-const MOST_WATCHED: u32 = PAGE_SIZE as u32;
+const MOST_WATCHED: u64 = PAGE_SIZE as u64;
 /// Error numbers in answers to gdb, from its File-I/O protocol.
 const EFAULT: u8 = 14;
 const EINVAL: u8 = 22;
 
-/// The IA-32 architecture, described by the [`Table`] of registers.
-pub enum Ia32 {}
+/// The x86 architecture, of 32 or 64 bits, described by the [`Table`](super::registers::Table) of registers.
+pub enum X86 {}
 
-/// The values of all registers, one after the other.
+/// The values of all registers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Values(Vec<u8>);
+pub struct Values {
+    /// One after the other.
+    bytes: Vec<u8>,
+    /// The linear address of the next instruction.
+    ip: u64,
+}
 
-/// The number of a register in the [`Table`].
+/// The number of a register in the table that gdb sees.
 #[derive(Clone, Copy, Debug)]
 pub struct Number(usize);
 
-impl Arch for Ia32 {
-    type Usize = u32;
+impl Arch for X86 {
+    type Usize = u64;
     type Registers = Values;
     type BreakpointKind = usize;
     type RegId = Number;
 }
 
 impl Registers for Values {
-    type ProgramCounter = u32;
+    type ProgramCounter = u64;
 
-    fn pc(&self) -> u32 {
-        Table::eip(&self.0)
+    fn pc(&self) -> u64 {
+        self.ip
     }
 
     fn gdb_serialize(&self, mut write_byte: impl FnMut(Option<u8>)) {
-        self.0.iter().for_each(|&byte| write_byte(Some(byte)));
+        self.bytes.iter().for_each(|&byte| write_byte(Some(byte)));
     }
 
     fn gdb_deserialize(&mut self, bytes: &[u8]) -> Result<(), ()> {
-        self.0 = bytes.to_vec();
+        self.bytes = bytes.to_vec();
         Ok(())
     }
 }
@@ -93,7 +98,7 @@ pub struct Debugged<'v> {
     pub vm: &'v mut Vm,
     /// The reason why the machine cannot go on, while gdb may still inspect it.
     pub over: Option<StopReason>,
-    table: Table,
+    tables: Tables,
     resume: Resume,
     software: BTreeSet<LinearAddr>,
     hardware: BTreeSet<LinearAddr>,
@@ -102,10 +107,11 @@ pub struct Debugged<'v> {
 
 impl<'v> Debugged<'v> {
     pub fn new(vm: &'v mut Vm) -> Self {
+        let tables = Tables::new(&vm.vcpu().cpu);
         Self {
             vm,
             over: None,
-            table: Table::default(),
+            tables,
             resume: Resume::Continue,
             software: BTreeSet::new(),
             hardware: BTreeSet::new(),
@@ -113,11 +119,28 @@ impl<'v> Debugged<'v> {
         }
     }
 
+    /// Begins to serve another gdb.
+    pub fn begin(&mut self) {
+        self.tables.choose(&self.vm.vcpu().cpu);
+    }
+
     /// Continues or steps, as gdb has asked for.
     pub fn go_on(&mut self, console: &mut dyn Console) -> StopReason {
         match self.resume {
             Resume::Continue => self.vm.run(console),
             Resume::Step => self.vm.step(console),
+        }
+    }
+
+    /// The linear address that gdb has named.
+    ///
+    /// # Errors
+    /// If registers of the width that gdb sees cannot hold it, or it is not canonical.
+    fn address(&self, address: u64) -> Result<LinearAddr, TargetError<Infallible>> {
+        let address = LinearAddr::new(address);
+        match self.tables.width().has_range(address, 1) {
+            true => Ok(address),
+            false => Err(TargetError::Errno(EINVAL)),
         }
     }
 
@@ -135,7 +158,7 @@ impl<'v> Debugged<'v> {
     }
 
     /// The report to gdb of a stop after which the machine can go on, or can still be inspected.
-    pub fn report(&self, stop: &StopReason) -> SingleThreadStopReason<u32> {
+    pub fn report(&self, stop: &StopReason) -> SingleThreadStopReason<u64> {
         match stop {
             StopReason::Breakpoint(address) if self.software.contains(address) => {
                 SingleThreadStopReason::SwBreak(())
@@ -144,7 +167,7 @@ impl<'v> Debugged<'v> {
             StopReason::Watchpoint(hit) => SingleThreadStopReason::Watch {
                 tid: (),
                 kind: kind_of(hit.watchpoint.watched),
-                addr: hit.watchpoint.start.get() as u32,
+                addr: hit.watchpoint.start.get(),
             },
             StopReason::Stepped => SingleThreadStopReason::DoneStep,
             StopReason::Intercepted(event) => SingleThreadStopReason::Signal(signal_of(event)),
@@ -185,10 +208,11 @@ fn kind_of(watched: Watched) -> WatchKind {
     }
 }
 
-fn watchpoint(start: u32, len: u32, kind: WatchKind) -> Watchpoint {
+/// The watchpoint of `len` bytes, at most [`MOST_WATCHED`].
+fn watchpoint(start: u64, len: u64, kind: WatchKind) -> Watchpoint {
     Watchpoint {
-        start: start.into(),
-        len,
+        start: LinearAddr::new(start),
+        len: len as u32,
         watched: match kind {
             WatchKind::Write => Watched::Writes,
             WatchKind::Read => Watched::Reads,
@@ -198,10 +222,10 @@ fn watchpoint(start: u32, len: u32, kind: WatchKind) -> Watchpoint {
 }
 
 impl Target for Debugged<'_> {
-    type Arch = Ia32;
+    type Arch = X86;
     type Error = Infallible;
 
-    fn base_ops(&mut self) -> BaseOps<'_, Ia32, Infallible> {
+    fn base_ops(&mut self) -> BaseOps<'_, X86, Infallible> {
         BaseOps::SingleThread(self)
     }
 
@@ -222,12 +246,17 @@ impl Target for Debugged<'_> {
 
 impl SingleThreadBase for Debugged<'_> {
     fn read_registers(&mut self, values: &mut Values) -> TargetResult<(), Self> {
-        values.0 = self.table.read(&self.vm.vcpu().cpu);
+        let cpu = &self.vm.vcpu().cpu;
+        values.bytes = self.tables.shown().read(cpu);
+        values.ip = self.tables.shown().ip(cpu);
         Ok(())
     }
 
     fn write_registers(&mut self, values: &Values) -> TargetResult<(), Self> {
-        let written = self.table.write(&mut self.vm.vcpu_mut().cpu, &values.0);
+        let written = self
+            .tables
+            .shown()
+            .write(&mut self.vm.vcpu_mut().cpu, &values.bytes);
         written.map_err(|_| TargetError::Errno(EINVAL))
     }
 
@@ -236,10 +265,13 @@ impl SingleThreadBase for Debugged<'_> {
     }
 
     /// Reads up to the first byte that cannot be read.
-    fn read_addrs(&mut self, start: u32, data: &mut [u8]) -> TargetResult<usize, Self> {
+    fn read_addrs(&mut self, start: u64, data: &mut [u8]) -> TargetResult<usize, Self> {
         let mut done = 0;
         while done < data.len() {
-            let address = LinearAddr::new(u64::from(start) + done as u64);
+            let Some(address) = start.checked_add(done as u64) else {
+                break;
+            };
+            let address = LinearAddr::new(address);
             let in_page = PAGE_SIZE - address.offset() as usize;
             let part = in_page.min(data.len() - done);
             let read = self.vm.read_memory(address, &mut data[done..done + part]);
@@ -254,8 +286,8 @@ impl SingleThreadBase for Debugged<'_> {
         }
     }
 
-    fn write_addrs(&mut self, start: u32, data: &[u8]) -> TargetResult<(), Self> {
-        let written = self.vm.write_memory(LinearAddr::from(start), data);
+    fn write_addrs(&mut self, start: u64, data: &[u8]) -> TargetResult<(), Self> {
+        let written = self.vm.write_memory(LinearAddr::new(start), data);
         written.map_err(|_| TargetError::Errno(EFAULT))
     }
 
@@ -271,7 +303,11 @@ impl SingleRegisterAccess<()> for Debugged<'_> {
         Number(number): Number,
         out: &mut [u8],
     ) -> TargetResult<usize, Self> {
-        let register = self.table.get(number).ok_or(TargetError::Errno(EINVAL))?;
+        let register = self
+            .tables
+            .shown()
+            .get(number)
+            .ok_or(TargetError::Errno(EINVAL))?;
         let value = register.read(&self.vm.vcpu().cpu);
         out[..value.len()].copy_from_slice(&value);
         Ok(value.len())
@@ -283,7 +319,11 @@ impl SingleRegisterAccess<()> for Debugged<'_> {
         Number(number): Number,
         value: &[u8],
     ) -> TargetResult<(), Self> {
-        let register = self.table.get(number).ok_or(TargetError::Errno(EINVAL))?;
+        let register = self
+            .tables
+            .shown()
+            .get(number)
+            .ok_or(TargetError::Errno(EINVAL))?;
         let written = register.write(&mut self.vm.vcpu_mut().cpu, value);
         written.map_err(|_| TargetError::Errno(EINVAL))
     }
@@ -325,16 +365,16 @@ impl Breakpoints for Debugged<'_> {
 // Setting and removing is idempotent, as gdb asks for (Debugging with GDB, E.2 "Packets", Z).
 
 impl SwBreakpoint for Debugged<'_> {
-    fn add_sw_breakpoint(&mut self, address: u32, _: usize) -> TargetResult<bool, Self> {
-        let address = address.into();
+    fn add_sw_breakpoint(&mut self, address: u64, _: usize) -> TargetResult<bool, Self> {
+        let address = self.address(address)?;
         if self.software.insert(address) {
             self.vm.debugger_mut().add_breakpoint(address);
         }
         Ok(true)
     }
 
-    fn remove_sw_breakpoint(&mut self, address: u32, _: usize) -> TargetResult<bool, Self> {
-        let address = address.into();
+    fn remove_sw_breakpoint(&mut self, address: u64, _: usize) -> TargetResult<bool, Self> {
+        let address = self.address(address)?;
         if self.software.remove(&address) {
             self.vm.debugger_mut().remove_breakpoint(address);
         }
@@ -343,16 +383,16 @@ impl SwBreakpoint for Debugged<'_> {
 }
 
 impl HwBreakpoint for Debugged<'_> {
-    fn add_hw_breakpoint(&mut self, address: u32, _: usize) -> TargetResult<bool, Self> {
-        let address = address.into();
+    fn add_hw_breakpoint(&mut self, address: u64, _: usize) -> TargetResult<bool, Self> {
+        let address = self.address(address)?;
         if self.hardware.insert(address) {
             self.vm.debugger_mut().add_breakpoint(address);
         }
         Ok(true)
     }
 
-    fn remove_hw_breakpoint(&mut self, address: u32, _: usize) -> TargetResult<bool, Self> {
-        let address = address.into();
+    fn remove_hw_breakpoint(&mut self, address: u64, _: usize) -> TargetResult<bool, Self> {
+        let address = self.address(address)?;
         if self.hardware.remove(&address) {
             self.vm.debugger_mut().remove_breakpoint(address);
         }
@@ -363,10 +403,11 @@ impl HwBreakpoint for Debugged<'_> {
 impl HwWatchpoint for Debugged<'_> {
     fn add_hw_watchpoint(
         &mut self,
-        start: u32,
-        len: u32,
+        start: u64,
+        len: u64,
         kind: WatchKind,
     ) -> TargetResult<bool, Self> {
+        self.address(start)?;
         if !(1..=MOST_WATCHED).contains(&len) {
             return Ok(false);
         }
@@ -380,10 +421,13 @@ impl HwWatchpoint for Debugged<'_> {
 
     fn remove_hw_watchpoint(
         &mut self,
-        start: u32,
-        len: u32,
+        start: u64,
+        len: u64,
         kind: WatchKind,
     ) -> TargetResult<bool, Self> {
+        if !(1..=MOST_WATCHED).contains(&len) {
+            return Ok(true);
+        }
         let watchpoint = watchpoint(start, len, kind);
         if let Some(at) = self
             .watchpoints
@@ -408,7 +452,11 @@ impl TargetDescriptionXmlOverride for Debugged<'_> {
         if annex != b"target.xml" {
             return Err(TargetError::NonFatal);
         }
-        let xml = self.table.description(&self.vm.vcpu().cpu);
+        let cpu = &self.vm.vcpu().cpu;
+        if offset == 0 {
+            self.tables.choose(cpu);
+        }
+        let xml = self.tables.shown().description(cpu);
         let start = usize::try_from(offset).map_or(xml.len(), |offset| offset.min(xml.len()));
         let len = length.min(out.len()).min(xml.len() - start);
         out[..len].copy_from_slice(&xml.as_bytes()[start..start + len]);

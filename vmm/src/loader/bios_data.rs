@@ -2,7 +2,7 @@
 
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError};
 
-use super::{layout::Layout, memory_map::LOW_END};
+use super::{layout::Layout, ram::LOW_END};
 
 /// Guest-physical address of the BIOS data area.
 const START: u64 = 0x400;

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! An image that does not say where its payload is, or has none, is entered as it is: its protected-mode code is loaded and
-//! unpacks the kernel itself ([`BzImage::whole`]).
+//! unpacks the kernel itself ([`BzImage::whole`]). It is entered in long mode if it has an entry point for that.
 //!
 //! Field names and meanings are those of the kernel's Documentation/arch/x86/boot.rst, "The Real-Mode Kernel Header".
 
@@ -18,7 +18,7 @@ use linux_loader::loader::bootparam::{LOADED_HIGH, XLF_KERNEL_64, setup_header};
 use thiserror::Error;
 use vm_memory::ByteValued;
 
-use super::image::{Image, Origin, Segment};
+use super::image::{Image, Mode, Origin, Segment};
 
 /// A reason why a file is not a bzImage that can be booted.
 #[derive(Debug, Error)]
@@ -40,11 +40,6 @@ pub enum BzImageError {
     /// The kernel is for 64-bit ARM.
     #[error("kernel for another architecture: arm64 Image, not x86")]
     Arm64,
-    /// The kernel is for 64-bit x86.
-    #[error(
-        "kernel for another architecture: setup header field xloadflags has XLF_KERNEL_64 (x86-64), not i386"
-    )]
-    Kernel64,
     /// The boot protocol is older than the field for the command line.
     #[error("setup header field version is {}.{:02}, older than 2.02 (Linux 2.3.99): there is no field for the command line", .0 >> 8, .0 & 0xff)]
     Version(u16),
@@ -88,6 +83,12 @@ pub enum BzImageError {
         "setup header field code32_start {0:#x} is not in the protected-mode code, which is linked to run at 0x100000"
     )]
     Entry(u32),
+    /// The 64-bit entry point is not in the protected-mode code.
+    #[error(
+        "setup header field xloadflags has XLF_KERNEL_64, but the 64-bit entry point, at {ENTRY_64:#x}, is beyond the {0:#x} bytes \
+         of protected-mode code"
+    )]
+    Entry64(usize),
 }
 
 /// A bzImage with a checked header.
@@ -123,6 +124,8 @@ const PARAGRAPH: usize = 16;
 /// Address at which protected-mode code is loaded that cannot be loaded elsewhere (boot.rst, "Loading The Rest of The Kernel").
 const LOAD_ADDRESS: u32 = 0x10_0000;
 const VERSION_XLOADFLAGS: u16 = 0x20c;
+/// Offset of the 64-bit entry point in the protected-mode code (boot.rst, "64-bit Boot Protocol").
+const ENTRY_64: usize = 0x200;
 const ARM64_MAGIC_AT: usize = 56;
 const ARM64_MAGIC: &[u8] = b"ARM\x64";
 
@@ -157,8 +160,8 @@ impl BzImage {
         })
     }
 
-    /// Returns the image of the protected-mode code, entered at `code32_start` as loaded. A relocatable kernel is loaded at
-    /// `pref_address`, any other one at 1 MiB, and has `init_size` bytes from there on.
+    /// Returns the image of the protected-mode code, entered at its 64-bit entry point, or without one at `code32_start` as loaded. A
+    /// relocatable kernel is loaded at `pref_address`, any other one at 1 MiB, and has `init_size` bytes from there on.
     ///
     /// # Errors
     /// If the header's addresses make no sense.
@@ -173,14 +176,36 @@ impl BzImage {
             true => pref_address,
             false => LOAD_ADDRESS.into(),
         };
-        let memsz = init_size.max(u32::try_from(len).unwrap_or(u32::MAX));
-        let paddr = u32::try_from(wanted)
-            .ok()
-            .filter(|paddr| paddr.checked_add(memsz).is_some())
-            .ok_or(BzImageError::LoadAddress {
+        let memsz = u64::from(init_size).max(len as u64);
+        let end = wanted.checked_add(memsz);
+        if end.is_none_or(|end| end > 1 << 32) {
+            return Err(BzImageError::LoadAddress {
                 pref_address,
                 init_size,
-            })?;
+            });
+        }
+        let (mode, offset) = self.entry()?;
+        Ok(Image {
+            mode,
+            entry: wanted + offset,
+            segments: vec![Segment {
+                origin: Origin::SetupHeader,
+                paddr: wanted,
+                memsz,
+                file: self.protected_mode.clone(),
+            }],
+        })
+    }
+
+    /// Returns the mode in which the protected-mode code is entered, and the offset of the entry point in it.
+    fn entry(&self) -> Result<(Mode, u64), BzImageError> {
+        let (header, len) = (&self.header, self.protected_mode.len());
+        if xloadflags(header) & XLF_KERNEL_64 != 0 {
+            return match ENTRY_64 < len {
+                true => Ok((Mode::Long, ENTRY_64 as u64)),
+                false => Err(BzImageError::Entry64(len)),
+            };
+        }
         // A header made by hand may lack the default.
         let code32_start = match header.code32_start {
             0 => LOAD_ADDRESS,
@@ -190,21 +215,21 @@ impl BzImage {
             .checked_sub(LOAD_ADDRESS)
             .filter(|&offset| (offset as usize) < len)
             .ok_or(BzImageError::Entry(code32_start))?;
-        Ok(Image {
-            entry: paddr + offset,
-            segments: vec![Segment {
-                origin: Origin::SetupHeader,
-                paddr,
-                memsz,
-                file: self.protected_mode.clone(),
-            }],
-        })
+        Ok((Mode::Protected, offset.into()))
     }
 }
 
 /// Returns whether `file` has the signature of a setup header.
 pub(super) fn has_signature(file: &[u8]) -> bool {
     file.get(HDRS_AT..HDRS_AT + 4) == Some(&HDRS.to_le_bytes())
+}
+
+/// Returns the field `xloadflags`, which is 0 in a header without it.
+pub(super) fn xloadflags(header: &setup_header) -> u16 {
+    match header.version {
+        VERSION_XLOADFLAGS.. => header.xloadflags,
+        _ => 0,
+    }
 }
 
 /// Copies the setup header as far as its own length goes. Fields that an older protocol lacks are zero.
@@ -217,16 +242,13 @@ fn read_header(file: &[u8]) -> Option<setup_header> {
     Some(header)
 }
 
-/// Checks that the kernel can be booted by the 32-bit boot protocol.
+/// Checks that the kernel can be booted by the 32-bit or 64-bit boot protocol.
 fn check(header: &setup_header) -> Result<(), BzImageError> {
     if header.header != HDRS {
         return Err(BzImageError::Header(header.header));
     }
     if header.version < VERSION_CMD_LINE_PTR {
         return Err(BzImageError::Version(header.version));
-    }
-    if header.version >= VERSION_XLOADFLAGS && header.xloadflags & XLF_KERNEL_64 != 0 {
-        return Err(BzImageError::Kernel64);
     }
     if header.loadflags & LOADED_HIGH == 0 {
         return Err(BzImageError::LoadedLow(header.loadflags));
@@ -345,7 +367,6 @@ pub(crate) mod tests {
         assert!(spoiled(0x206, 0x201).contains("version is 2.01"));
         assert!(spoiled(0x1f4, 0x1000).contains("syssize 0x1000"));
         assert!(spoiled(0x211, 0).contains("loadflags"));
-        assert!(spoiled(0x236, 1).contains("XLF_KERNEL_64"));
         assert!(spoiled(0x24a, 1).contains("payload_offset"));
         assert!(spoiled(0x24e, 1).contains("payload_length"));
     }
@@ -368,7 +389,12 @@ pub(crate) mod tests {
 
     /// An image without payload whose protected-mode code is 100 bytes.
     fn whole(change: impl Fn(&mut setup_header)) -> Result<Image, BzImageError> {
-        let mut file = bzimage(&[0x90; 76]);
+        whole_of(100, change)
+    }
+
+    /// An image without payload whose protected-mode code is `len` bytes.
+    fn whole_of(len: usize, change: impl Fn(&mut setup_header)) -> Result<Image, BzImageError> {
+        let mut file = bzimage(&vec![0x90; len - 24]);
         let mut header = read_header(&file).unwrap();
         header.payload_length = 0;
         header.code32_start = 0x10_0000;
@@ -409,6 +435,26 @@ pub(crate) mod tests {
             });
             assert_eq!(image.unwrap().segments[0].paddr, 0x10_0000, "{version:#x}");
         }
+    }
+
+    #[test]
+    fn a_kernel_with_a_64_bit_entry_point_is_entered_there() {
+        let change = |header: &mut setup_header| {
+            header.relocatable_kernel = 1;
+            header.xloadflags = XLF_KERNEL_64;
+            header.code32_start = 0;
+        };
+        let image = whole_of(0x201, change).unwrap();
+        assert_eq!((image.mode, image.entry), (Mode::Long, 0x100_0200));
+        assert_eq!(image.segments[0].paddr, 0x100_0000);
+        let error = whole_of(0x200, change).unwrap_err().to_string();
+        assert!(error.contains("beyond the 0x200 bytes"), "{error}");
+        // The field is younger than this header.
+        let old = |header: &mut setup_header| {
+            header.xloadflags = XLF_KERNEL_64;
+            header.version = 0x20b;
+        };
+        assert_eq!(whole_of(0x201, old).unwrap().mode, Mode::Protected);
     }
 
     #[test]

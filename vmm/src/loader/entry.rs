@@ -5,6 +5,7 @@ use std::str::FromStr;
 use sbe::{Vcpu, cpu::DescriptorTable};
 use thiserror::Error;
 
+use super::LoadError;
 use crate::parse;
 
 /// A place to start that the user chooses, where no kernel says it.
@@ -78,6 +79,17 @@ pub enum EntryPoint {
         /// The GDT, for GDTR.
         gdt: DescriptorTable,
     },
+    /// Linux, Documentation/arch/x86/boot.rst, "64-bit Boot Protocol": long mode with paging.
+    Linux64 {
+        /// Guest-physical address of the first instruction, for RIP.
+        entry: u64,
+        /// Guest-physical address of boot_params, for RSI.
+        boot_params: u64,
+        /// Guest-physical address of four-level page tables that map addresses to themselves, for CR3.
+        page_tables: u64,
+        /// The GDT, for GDTR.
+        gdt: DescriptorTable,
+    },
     /// Multiboot Specification 0.6.96, 3.2 "Machine state".
     Multiboot {
         /// Guest-physical address of the first instruction, for EIP.
@@ -91,7 +103,10 @@ pub enum EntryPoint {
 
 impl EntryPoint {
     /// Sets the registers of a processor, which has just been reset.
-    pub(crate) fn enter(self, vcpu: &mut Vcpu) {
+    ///
+    /// # Errors
+    /// If the processor cannot do that.
+    pub(crate) fn enter(self, vcpu: &mut Vcpu) -> Result<(), LoadError> {
         match self {
             Self::Linux {
                 entry,
@@ -101,11 +116,13 @@ impl EntryPoint {
                 vcpu.set_linux_entry(entry, boot_params);
                 vcpu.cpu.gdtr = gdt;
             }
+            Self::Linux64 { .. } => return Err(LoadError::LongMode),
             Self::Multiboot { entry, info } => vcpu.set_multiboot_entry(entry, info),
             Self::Chosen(Entry::ResetVector) => {}
             Self::Chosen(Entry::Real { segment, offset }) => vcpu.set_real_entry(segment, offset),
             Self::Chosen(Entry::Flat(address)) => vcpu.set_flat_entry(address),
         }
+        Ok(())
     }
 }
 

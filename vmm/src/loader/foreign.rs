@@ -24,7 +24,7 @@ pub enum Foreign {
     #[error("kernel for another architecture: compressed EFI image (zboot), not x86")]
     EfiZboot,
     /// An image for the boot loader U-Boot.
-    #[error("an image for U-Boot (uImage), not a bzImage or ELF32")]
+    #[error("an image for U-Boot (uImage), not a bzImage or ELF")]
     UBoot,
     /// A cpio archive.
     #[error("a cpio archive, not a kernel: an initrd?")]

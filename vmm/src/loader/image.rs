@@ -5,10 +5,21 @@ use std::{fmt, ops::Range};
 /// The memory of a kernel before its first instruction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
+    /// The mode in which the first instruction is executed.
+    pub mode: Mode,
     /// Guest-physical address of the first instruction.
-    pub entry: u32,
+    pub entry: u64,
     /// The segments that occupy memory, at least one.
     pub segments: Vec<Segment>,
+}
+
+/// A mode of the processor in which a kernel can be entered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Protected mode, flat 32-bit code, paging off.
+    Protected,
+    /// Long mode, 64-bit code, addresses mapped to themselves.
+    Long,
 }
 
 impl Image {
@@ -19,9 +30,8 @@ impl Image {
 
     /// Returns whether the first instruction lies in a segment.
     pub(super) fn holds_entry(&self) -> bool {
-        let entry = u64::from(self.entry);
         let mut segments = self.segments.iter();
-        segments.any(|segment| (segment.paddr.into()..segment.end()).contains(&entry))
+        segments.any(|segment| (segment.paddr..segment.end()).contains(&self.entry))
     }
 }
 
@@ -31,9 +41,9 @@ pub struct Segment {
     /// The part of the file that asks for the segment.
     pub origin: Origin,
     /// Guest-physical address of the first byte.
-    pub paddr: u32,
+    pub paddr: u64,
     /// Bytes of memory, those beyond `file` zero.
-    pub memsz: u32,
+    pub memsz: u64,
     /// Range of its bytes in the file.
     pub file: Range<usize>,
 }
@@ -54,7 +64,7 @@ pub enum Origin {
 impl Segment {
     /// Returns the guest-physical address of the first byte behind the segment.
     pub fn end(&self) -> u64 {
-        u64::from(self.paddr) + u64::from(self.memsz)
+        self.paddr + self.memsz
     }
 }
 

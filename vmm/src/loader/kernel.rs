@@ -1,12 +1,12 @@
 //! [`Kernel`]: a kernel ready to be placed in guest memory, with the protocol by which it is entered.
 
-use linux_loader::loader::bootparam::setup_header;
+use linux_loader::loader::bootparam::{XLF_CAN_BE_LOADED_ABOVE_4G, setup_header};
 use thiserror::Error;
 
 use super::{
     BzImage, BzImageError, Cache, Compression, ElfError, Foreign, MultibootError, UnpackError,
     bzimage, elf,
-    image::{Image, Origin, Segment},
+    image::{Image, Mode, Origin, Segment},
     multiboot, unpack,
 };
 
@@ -19,10 +19,10 @@ pub enum KernelError {
     /// The bzImage's payload does not unpack.
     #[error("bzImage payload: {0}")]
     Unpack(UnpackError),
-    /// The file is not a valid ELF32.
+    /// The file is not a valid ELF.
     #[error(transparent)]
     Elf(ElfError),
-    /// The payload does not unpack to a valid ELF32.
+    /// The payload does not unpack to a valid ELF.
     #[error("bzImage payload: {0}")]
     Payload(ElfError),
     /// The file has a Multiboot header that cannot be followed.
@@ -60,13 +60,13 @@ pub struct Kernel {
 /// The way in which a kernel is entered and told what it has to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
-    /// Linux's 32-bit boot protocol.
+    /// Linux's boot protocol, the 32-bit or the 64-bit one, as [`Image::mode`] says.
     Linux,
     /// Multiboot, version 1.
     Multiboot,
 }
 
-/// The `cmdline_size` of an i386 kernel that does not give it: `COMMAND_LINE_SIZE` without the final NUL.
+/// The `cmdline_size` of a kernel that does not give it: `COMMAND_LINE_SIZE` without the final NUL.
 const CMDLINE_SIZE_DEFAULT: u32 = 2047;
 /// The same of a kernel whose setup header has no such field (boot.rst: up to protocol 2.05).
 const CMDLINE_SIZE_OLD: u32 = 255;
@@ -75,11 +75,12 @@ const VERSION_CMDLINE_SIZE: u16 = 0x206;
 /// The `initrd_addr_max` of a kernel that does not give it (boot.rst).
 const INITRD_ADDR_MAX_DEFAULT: u32 = 0x37ff_ffff;
 /// Guest-physical address of [`Kernel::flat`].
-const FLAT_START: u32 = 0x10_0000;
+const FLAT_START: u64 = 0x10_0000;
 
 impl Kernel {
     /// Reads a kernel from the bytes of a file: a bzImage, unpacked through `cache` if there is one, a kernel for Multiboot, or an
-    /// ELF32 for Linux's 32-bit boot protocol. `progress` is called with the number of bytes unpacked so far.
+    /// ELF for Linux's boot protocol: an ELF32 for the i386 or an ELF64 for x86-64. `progress` is called with the number of bytes
+    /// unpacked so far.
     ///
     /// # Errors
     /// See [`KernelError`].
@@ -150,7 +151,7 @@ impl Kernel {
         let image = match header.image(&file)? {
             Some(image) => image,
             None if file.starts_with(elf::MAGIC) => {
-                elf::parse_with_linear_entry(&file).map_err(KernelError::Elf)?
+                elf::parse_for_multiboot(&file).map_err(KernelError::Elf)?
             }
             None => return Err(MultibootError::NoAddresses.into()),
         };
@@ -167,13 +168,13 @@ impl Kernel {
         let segment = Segment {
             origin: Origin::Flat,
             paddr: FLAT_START,
-            // More than 4 GiB do not fit into RAM, as the loader will say.
-            memsz: u32::try_from(code.len()).unwrap_or(u32::MAX),
+            memsz: code.len() as u64,
             file: 0..code.len(),
         };
         Self {
             file: code,
             image: Image {
+                mode: Mode::Protected,
                 entry: FLAT_START,
                 segments: vec![segment],
             },
@@ -211,12 +212,18 @@ impl Kernel {
         }
     }
 
-    /// Returns the highest guest-physical address that an initrd may occupy.
+    /// Returns the highest guest-physical address that an initrd may occupy. See also [`Self::initrd_above_4g`].
     pub fn initrd_addr_max(&self) -> u32 {
         match self.header.map_or(0, |h| h.initrd_addr_max) {
             0 => INITRD_ADDR_MAX_DEFAULT,
             n => n,
         }
+    }
+
+    /// Returns whether an initrd may also lie above 4 GiB: the kernel is a 64-bit one that says so (`XLF_CAN_BE_LOADED_ABOVE_4G`).
+    pub fn initrd_above_4g(&self) -> bool {
+        let flags = self.header.as_ref().map_or(0, bzimage::xloadflags);
+        self.image.mode == Mode::Long && flags & XLF_CAN_BE_LOADED_ABOVE_4G != 0
     }
 
     /// Returns the guest-physical address of the first byte behind the memory that the kernel uses before it reads the memory
@@ -234,13 +241,24 @@ impl Kernel {
 pub(crate) mod tests {
     use proptest::prelude::*;
 
-    use super::super::{bzimage::tests::bzimage, elf::tests::elf, unpack::tests::*};
+    use super::super::{
+        bzimage::tests::bzimage,
+        elf::tests::{elf, elf64},
+        unpack::tests::*,
+    };
     use super::*;
     use crate::loader::Compression;
 
     /// A bzImage that unpacks to a small ELF32 at 16 MiB.
     pub(crate) fn packed_kernel(compression: Compression) -> Vec<u8> {
         bzimage(&pack(compression, &elf(0x100_0000, &[0xf4; 300], 0x1000)))
+    }
+
+    /// The same as an ELF64, with the given `xloadflags`.
+    pub(crate) fn packed_kernel_64(compression: Compression, xloadflags: u16) -> Vec<u8> {
+        let mut file = bzimage(&pack(compression, &elf64(0x100_0000, &[0xf4; 300], 0x1000)));
+        file[0x236..0x238].copy_from_slice(&xloadflags.to_le_bytes());
+        file
     }
 
     fn read(file: Vec<u8>) -> Result<Kernel, KernelError> {
@@ -269,9 +287,28 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn the_payload_says_in_which_mode_the_kernel_is_entered() {
+        // Kernels of before protocol 2.12 have no flags.
+        for (flags, above) in [(0, false), (1, false), (3, true)] {
+            let kernel = read(packed_kernel_64(Compression::Gzip, flags)).unwrap();
+            let image = kernel.image();
+            assert_eq!((image.mode, image.entry), (Mode::Long, 0x100_0000));
+            assert_eq!(kernel.initrd_above_4g(), above, "{flags}");
+        }
+        let mut file = packed_kernel(Compression::Gzip);
+        file[0x236] = 3;
+        let kernel = read(file).unwrap();
+        assert_eq!(kernel.image().mode, Mode::Protected);
+        assert!(!kernel.initrd_above_4g());
+        let kernel = read(elf64(0x10_0000, &[0xf4], 0)).unwrap();
+        assert_eq!(kernel.image().mode, Mode::Long);
+        assert_eq!(kernel.protocol(), Protocol::Linux);
+    }
+
+    #[test]
     fn a_payload_for_another_processor_is_named() {
         let mut inner = elf(0x100_0000, &[0xf4; 300], 0);
-        inner[18] = 62;
+        inner[18] = 40;
         let error = read(bzimage(&pack(Compression::Gzip, &inner))).unwrap_err();
         assert!(
             error
@@ -417,7 +454,8 @@ pub(crate) mod tests {
             if let Ok(kernel) = read(file) {
                 for segment in &kernel.image().segments {
                     prop_assert!(kernel.file().get(segment.file.clone()).is_some());
-                    prop_assert!(segment.file.len() <= segment.memsz as usize);
+                    prop_assert!(segment.file.len() as u64 <= segment.memsz);
+                    prop_assert!(segment.paddr.checked_add(segment.memsz).is_some());
                     prop_assert!(segment.end() <= 1 << 32);
                 }
             }
@@ -425,16 +463,21 @@ pub(crate) mod tests {
 
         #[test]
         fn mutated_elfs_have_sound_ranges(
-            changes in proptest::collection::vec((0..84usize, any::<u8>()), 1..8),
+            is_64: bool,
+            changes in proptest::collection::vec((0..120usize, any::<u8>()), 1..8),
         ) {
-            let mut file = elf(0x10_0000, b"code", 0x1000);
+            let mut file = match is_64 {
+                true => elf64(0x10_0000, &[0xf4; 40], 0x1000),
+                false => elf(0x10_0000, &[0xf4; 40], 0x1000),
+            };
             for (at, value) in changes {
                 file[at] = value;
             }
             if let Ok(kernel) = read(file) {
                 for segment in &kernel.image().segments {
                     prop_assert!(kernel.file().get(segment.file.clone()).is_some());
-                    prop_assert!(segment.file.len() <= segment.memsz as usize);
+                    prop_assert!(segment.file.len() as u64 <= segment.memsz);
+                    prop_assert!(segment.paddr.checked_add(segment.memsz).is_some());
                 }
             }
         }

@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 
-use super::memory_map::{HIGH_START, LOW_END, VIDEO_START};
+use super::ram::{HIGH_START, LOW_END, Ram};
 
 /// A record of what lies where in guest RAM. Ranges are guest-physical.
 #[derive(Clone, Debug)]
 pub(super) struct Layout {
-    ram_end: u64,
+    ram: Ram,
     taken: Vec<Range<u64>>,
 }
 
@@ -20,19 +20,17 @@ pub(super) fn overlap(first: &Range<u64>, second: &Range<u64>) -> bool {
 }
 
 impl Layout {
-    /// Returns the layout of RAM that ends at `ram_end`, of which `taken` is taken.
-    pub(super) fn new(ram_end: u32, taken: &[Range<u64>]) -> Self {
+    /// Returns the layout of `ram`, of which `taken` is taken.
+    pub(super) fn new(ram: &Ram, taken: &[Range<u64>]) -> Self {
         Self {
-            ram_end: ram_end.into(),
+            ram: ram.clone(),
             taken: taken.to_vec(),
         }
     }
 
-    /// Returns whether the machine has RAM in all of `range`.
-    pub(super) fn is_ram(&self, range: &Range<u64>) -> bool {
-        let low = range.end <= u64::from(VIDEO_START);
-        let high = range.start >= u64::from(HIGH_START);
-        (low || high) && range.end <= self.ram_end
+    /// Returns where the machine has RAM.
+    pub(super) fn ram(&self) -> &Ram {
+        &self.ram
     }
 
     /// Returns a range that is taken and shares bytes with `range`.
@@ -67,19 +65,18 @@ impl Layout {
         Some(start)
     }
 
-    /// Takes `len` bytes at `preferred`, or else, if these are taken, the lowest free ones of low memory or of all memory, at a
-    /// multiple of 16. Returns their address.
-    pub(super) fn take_near(&mut self, preferred: u32, len: u64) -> Option<u32> {
-        const ALIGN: u64 = 16;
+    /// Takes `len` bytes at `preferred`, or else, if these are taken, the lowest free ones of low memory or of all memory below
+    /// 4 GiB, at a multiple of `align`. Returns their address.
+    pub(super) fn take_near(&mut self, preferred: u32, len: u64, align: u64) -> Option<u32> {
         let preferred = u64::from(preferred);
         let rooms = [
             preferred..preferred + len,
-            LOW_START..LOW_END.into(),
-            HIGH_START.into()..self.ram_end,
+            LOW_START..LOW_END,
+            HIGH_START..self.ram.low_end(),
         ];
         let mut rooms = rooms.into_iter().filter(|room| room.start < room.end);
-        let start = rooms.find_map(|room| self.take_lowest(len, ALIGN, room))?;
-        // RAM ends below 4 GiB.
+        let start = rooms.find_map(|room| self.take_lowest(len, align, room))?;
+        // That part of RAM ends at 4 GiB.
         Some(start as u32)
     }
 }
@@ -90,7 +87,11 @@ mod tests {
 
     use super::*;
 
-    const RAM_END: u32 = 2 << 20;
+    const RAM_END: u64 = 2 << 20;
+
+    fn layout(taken: &[Range<u64>]) -> Layout {
+        Layout::new(&Ram::below(RAM_END), taken)
+    }
 
     #[test]
     fn what_is_preferred_moves_out_of_the_way() {
@@ -101,39 +102,33 @@ mod tests {
             (0..0xa_0000, 0x10_0000),
             (0..0x1f_f000, 0x1f_f000),
         ] {
-            let mut layout = Layout::new(RAM_END, &[]);
+            let mut layout = layout(&[]);
             layout.take(taken.clone());
             assert_eq!(
-                layout.take_near(0x1_0000, 0x1000),
+                layout.take_near(0x1_0000, 0x1000, 16),
                 Some(expected),
                 "{taken:?}"
             );
         }
-        let mut full = Layout::new(RAM_END, &[]);
+        let mut full = layout(&[]);
         full.take(0..0x1f_f001);
-        assert_eq!(full.take_near(0x1_0000, 0x1000), None);
+        assert_eq!(full.take_near(0x1_0000, 0x1000, 16), None);
     }
 
     #[test]
     fn a_range_that_begins_at_the_last_address_has_no_room() {
-        let mut layout = Layout::new(RAM_END, &[]);
-        let range = u64::MAX..RAM_END.into();
+        let mut layout = layout(&[]);
+        let start = u64::MAX;
+        let range = start..RAM_END;
         assert_eq!(layout.take_lowest(1, 0x1000, range.clone()), None);
         assert_eq!(layout.take_highest(1, 0x1000, range), None);
     }
 
     #[test]
-    fn ram_has_a_hole() {
-        let layout = Layout::new(RAM_END, &[]);
-        for (range, expected) in [
-            (0..0xa_0000, true),
-            (0x10_0000..0x20_0000, true),
-            (0x9_ffff..0xa_0001, false),
-            (0xf_ffff..0x10_0001, false),
-            (0x1f_ffff..0x20_0001, false),
-        ] {
-            assert_eq!(layout.is_ram(&range), expected, "{range:?}");
-        }
+    fn pages_stay_pages() {
+        let mut layout = layout(&[]);
+        layout.take(0x1_2000..0x1_2001);
+        assert_eq!(layout.take_near(0x1_2000, 0x2000, 0x1000), Some(0x1000));
     }
 
     proptest! {
@@ -147,7 +142,7 @@ mod tests {
         ) {
             let taken: Vec<_> = taken.into_iter().map(|(start, len)| start..start + len).collect();
             let range = start..start + room;
-            let layout = Layout::new(RAM_END, &taken);
+            let layout = layout(&taken);
             let fits = |at: u64| at >= range.start && at + len <= range.end && at.is_multiple_of(align)
                 && layout.in_the_way(&(at..at + len)).is_none();
             let lowest = range.clone().find(|&at| fits(at));

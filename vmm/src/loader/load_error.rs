@@ -5,21 +5,18 @@ use std::ops::Range;
 use thiserror::Error;
 use vm_memory::GuestMemoryError;
 
-use super::{
-    image::Segment,
-    memory_map::{HIGH_START, VIDEO_START},
-};
+use super::{image::Segment, ram::Ram};
 
 /// A reason why a kernel, or what else is in memory from the start, cannot be placed there.
 #[derive(Debug, Error)]
 pub enum LoadError {
     /// A segment of the kernel is not wholly in RAM.
-    #[error("{segment} are not within the guest's memory, {}", ram(*.ram_end))]
+    #[error("{segment} are not within the guest's memory, {ram}")]
     Segment {
         /// The segment.
         segment: Segment,
-        /// First guest-physical address behind RAM.
-        ram_end: u32,
+        /// Where the guest has memory.
+        ram: Ram,
     },
     /// A segment of the kernel and a ROM want the same memory.
     #[error("{segment} overlap the ROM from {:#x} to {:#x}", other.start, other.end)]
@@ -88,6 +85,9 @@ pub enum LoadError {
         /// Guest-physical address of the first instruction.
         address: u32,
     },
+    /// The kernel is one of 64-bit code.
+    #[error("64-bit guests are not there yet")]
+    LongMode,
     /// Guest RAM is smaller than a mebibyte or does not begin at 0.
     #[error("guest memory: {0}")]
     Memory(GuestMemoryError),
@@ -96,30 +96,5 @@ pub enum LoadError {
 impl From<GuestMemoryError> for LoadError {
     fn from(error: GuestMemoryError) -> Self {
         Self::Memory(error)
-    }
-}
-
-/// Returns the addresses that are RAM, which ends at `ram_end`.
-fn ram(ram_end: u32) -> String {
-    let low = format!("0 to {:#x}", ram_end.min(VIDEO_START));
-    match ram_end > HIGH_START {
-        true => format!("{low} and {HIGH_START:#x} to {ram_end:#x}"),
-        false => low,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ram_of_one_mebibyte_has_no_upper_part() {
-        for (ram_end, expected) in [
-            (0xa_0000, "0 to 0xa0000"),
-            (0x10_0000, "0 to 0xa0000"),
-            (0x20_0000, "0 to 0xa0000 and 0x100000 to 0x200000"),
-        ] {
-            assert_eq!(ram(ram_end), expected);
-        }
     }
 }

@@ -18,14 +18,12 @@ use std::path::{Path, PathBuf};
 
 use super::apt::Planned;
 use super::{SUITE, updated_apt};
+use crate::architecture::Architecture;
 use crate::error::{FetchError, file_error};
 use crate::progress::{Progress, Stage};
 use database::Database;
 pub(crate) use database::is_installed;
 use unpack::Tree;
-
-/// The architecture in Debian's words.
-const ARCHITECTURE: &str = "i386";
 
 /// Packages beside the essential ones: what brings others later, and what says that /bin is a link into /usr, instead of
 /// usrmerge, which makes it one.
@@ -58,7 +56,7 @@ pub(crate) fn fetch_root(
     work: &Path,
     progress: &mut dyn Progress,
 ) -> Result<usize, FetchError> {
-    let apt = updated_apt(&[SUITE], ARCHITECTURE, work, progress)?;
+    let apt = updated_apt(&[SUITE], Architecture::I386, work, progress)?;
     let available = apt.available()?;
     let mut wanted = database::essential(&available);
     wanted.extend(FURTHER.map(str::to_owned));

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use vmm::{gdb::Address, parse, trace::Selection};
+use vmm::{LinearAddr, gdb::Address, parse, trace::Selection};
 
 /// What shows how the guest runs.
 #[derive(Args, Debug)]
@@ -13,8 +13,8 @@ pub struct DebugArgs {
     #[arg(long)]
     pub verify_code: bool,
     /// Show at the end, on standard error, the pages that hold these linear addresses: guest code and what was made from it.
-    #[arg(long, value_name = "ADDR,...", value_delimiter = ',', value_parser = parse::hexadecimal)]
-    pub dump_code: Vec<u32>,
+    #[arg(long, value_name = "ADDR,...", value_delimiter = ',', value_parser = parse::linear)]
+    pub dump_code: Vec<LinearAddr>,
     /// Write jit-PID.dump in this folder, by which perf (record -k mono; inject --jit) names translated code.
     #[arg(long, value_name = "FOLDER")]
     pub jitdump: Option<PathBuf>,

@@ -44,7 +44,7 @@ pub enum Command {
 mod tests {
     use clap::CommandFactory;
     use guest_kernels::Guest;
-    use vmm::{CpuModel, Engine};
+    use vmm::{CpuModel, Engine, LinearAddr};
 
     use super::*;
 
@@ -121,8 +121,9 @@ mod tests {
 
     #[test]
     fn linear_addresses() {
-        let args = parse(&["--dump-code", "0xc1001234,100000"]);
-        assert_eq!(args.debug.dump_code, [0xc100_1234, 0x0010_0000]);
+        let args = parse(&["--dump-code", "0xc1001234,100000,ffffffff81000000"]);
+        let expected = [0xc100_1234, 0x0010_0000, 0xffff_ffff_8100_0000];
+        assert_eq!(args.debug.dump_code, expected.map(LinearAddr::new));
     }
 
     #[test]

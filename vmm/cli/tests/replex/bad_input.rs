@@ -300,7 +300,7 @@ fn files_that_are_no_kernels() {
         ("elf-cut-in-header", &elf(&[0xf4])[..40], "truncated"),
         ("elf-cut-in-table", &elf(&[0xf4])[..60], "e_phoff"),
         ("elf-cut-in-segment", &elf(&[0xf4])[..84], "p_filesz"),
-        ("x86-64", &x86_64, "another architecture"),
+        ("x86-64", &x86_64, "EI_CLASS is 1, not 2 (64-bit)"),
         ("arm64", &arm64, "another architecture"),
         ("boot-sector", &boot_sector, "header"),
         ("wild", &wild, "p_paddr 0xf0000000"),

@@ -6,7 +6,7 @@ mod tests;
 use std::sync::Arc;
 
 use irq::Irq;
-use mmu::Memory;
+use mmu::{Memory, RegionKind};
 use sbe::Width;
 
 use super::{
@@ -45,7 +45,8 @@ pub fn pc(clock: Clock, time_of_day: i128, memory: Arc<Memory>) -> (Board, Backe
     let (serial1, com1) = SerialPort::new();
     let (serial2, com2) = SerialPort::new();
     let (debug_console, debug) = DebugConsole::new();
-    let rtc = Rtc::new(time_of_day, memory.ram_end());
+    let (low_end, above_4g) = ram(&memory);
+    let rtc = Rtc::new(time_of_day, low_end, above_4g);
     let at = Resources::new;
     let reset_register = IoRegion::Ports(0xcf9..=0xcf9, PortWidth::Only(Width::Byte));
 
@@ -92,4 +93,18 @@ pub fn pc(clock: Clock, time_of_day: i128, memory: Arc<Memory>) -> (Board, Backe
         attached.expect("no two devices of a PC have the same place");
     }
     (board, Backends { com1, com2, debug })
+}
+
+/// Returns the end of RAM below 4 GiB, and the length of RAM from there on, in bytes.
+fn ram(memory: &Memory) -> (u64, u64) {
+    const FOUR_GIB: u64 = 1 << 32;
+    let (mut low_end, mut above_4g) = (0, 0);
+    for region in memory.regions() {
+        match region.kind {
+            RegionKind::Ram if region.start < FOUR_GIB => low_end = region.end,
+            RegionKind::Ram => above_4g += region.end - region.start,
+            RegionKind::Rom | RegionKind::Device => {}
+        }
+    }
+    (low_end, above_4g)
 }

@@ -48,16 +48,18 @@ pub struct Rtc {
 const BASE_KIB: usize = 0x15;
 const EXTENDED_KIB: [usize; 2] = [0x17, 0x30];
 const ABOVE_16M_64KIB: usize = 0x34;
+/// Three bytes, of emulators' BIOSes: SeaBIOS, src/hw/rtc.h, `CMOS_MEM_HIGHMEM_LOW`.
+const ABOVE_4G_64KIB: usize = 0x5b;
 
 impl Rtc {
-    /// Creates a clock that shows `unix_ns` (nanoseconds since 1970-01-01 00:00 UTC) at the caller's time 0, in a machine with
-    /// `memory` bytes of RAM.
-    pub fn new(unix_ns: i128, memory: u64) -> Self {
+    /// Creates a clock that shows `unix_ns` (nanoseconds since 1970-01-01 00:00 UTC) at the caller's time 0, in a machine whose RAM
+    /// below 4 GiB ends at `low_end`, with `above_4g` bytes from there on.
+    pub fn new(unix_ns: i128, low_end: u64, above_4g: u64) -> Self {
         let mut ram = [0; RAM];
         ram[A] = A_DIVIDER_32KHZ | A_RATE_1024HZ;
         ram[B] = B_24_HOURS;
         ram[D] = D_VRT;
-        put_memory_size(&mut ram, memory);
+        put_memory_size(&mut ram, low_end, above_4g);
         let mut counters = Counters {
             ram,
             fell_back: false,
@@ -211,14 +213,16 @@ fn earliest(times: [Option<i128>; 2]) -> Option<u64> {
     u64::try_from(at).ok()
 }
 
-fn put_memory_size(ram: &mut [u8; RAM], memory: u64) {
+fn put_memory_size(ram: &mut [u8; RAM], low_end: u64, above_4g: u64) {
     let mut put = |at: usize, value: u64| {
         let value = u16::try_from(value).unwrap_or(u16::MAX).to_le_bytes();
         ram[at..at + 2].copy_from_slice(&value);
     };
     put(BASE_KIB, 640);
     for at in EXTENDED_KIB {
-        put(at, memory.saturating_sub(1 << 20) >> 10);
+        put(at, low_end.saturating_sub(1 << 20) >> 10);
     }
-    put(ABOVE_16M_64KIB, memory.saturating_sub(16 << 20) >> 16);
+    put(ABOVE_16M_64KIB, low_end.saturating_sub(16 << 20) >> 16);
+    let high = u32::to_le_bytes((above_4g >> 16).min(0xff_ffff) as u32);
+    ram[ABOVE_4G_64KIB..ABOVE_4G_64KIB + 3].copy_from_slice(&high[..3]);
 }

@@ -10,7 +10,7 @@ const MS: u64 = 1_000_000;
 const TIME: [u8; 8] = [0x32, 0x09, 0x08, 0x07, 0x06, 0x04, 0x02, 0x00];
 
 fn rtc() -> Rtc {
-    Rtc::new(LEAP_DAY, 256 << 20)
+    Rtc::new(LEAP_DAY, 256 << 20, 0)
 }
 
 fn get(rtc: &mut Rtc, now: u64, index: u8) -> u8 {
@@ -59,7 +59,7 @@ fn data_mode_and_hour_mode_are_obeyed() {
         (13, 0x81),
         (23, 0x91),
     ] {
-        let mut rtc = Rtc::new(hour * 3600 * SECOND, 1 << 20);
+        let mut rtc = Rtc::new(hour * 3600 * SECOND, 1 << 20, 0);
         rtc.counters.ram[B] = 0;
         rtc.counters.set_time(hour as i64 * 3600);
         assert_eq!(get(&mut rtc, 0, 0x04), expected, "{hour}");
@@ -173,7 +173,7 @@ fn the_alarm_matches_once_a_day_or_by_dont_care() {
 #[test]
 fn the_periodic_interrupt_comes_at_the_rate_selected() {
     for (rate, per_second) in [(1, 256), (2, 128), (3, 8192), (6, 1024), (15, 2)] {
-        let mut rtc = Rtc::new(0, 1 << 20);
+        let mut rtc = Rtc::new(0, 1 << 20, 0);
         set(&mut rtc, 0, 0x0a, A_DIVIDER_32KHZ | rate);
         set(&mut rtc, 0, 0x0b, B_24_HOURS | B_PIE);
         let (mut now, mut count) = (0, 0);
@@ -206,7 +206,12 @@ fn memory_sizes_are_in_ram() {
     assert_eq!(word(&mut rtc, 0x15), 640);
     assert_eq!(word(&mut rtc, 0x17), 0xffff);
     assert_eq!(word(&mut rtc, 0x34), 240 * 16);
+    assert_eq!(word(&mut rtc, 0x5b), 0);
     assert_eq!(get(&mut rtc, 0, 0x0d), 0x80);
+    let mut rtc = Rtc::new(0, 3 << 30, (65 << 30) + (5 << 16));
+    assert_eq!(word(&mut rtc, 0x34), 0xbf00);
+    let high = [0x5b, 0x5c, 0x5d].map(|at| get(&mut rtc, 0, at));
+    assert_eq!(high, [5, 0x40, 0x10]);
 }
 
 #[test]

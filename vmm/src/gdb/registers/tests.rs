@@ -1,9 +1,17 @@
 use sbe::{
     CpuModel,
-    cpu::segment::{Attributes, Segment, Selector},
+    cpu::{
+        eflags,
+        regs::ESP,
+        segment::{Attributes, SegReg, Segment, Selector},
+    },
 };
 
 use super::*;
+
+const WIDTHS: [Width; 2] = [Width::Bits32, Width::Bits64];
+/// IA32_EFER.LMA.
+const LMA: u64 = 1 << 10;
 
 fn number(table: &Table, name: &str) -> usize {
     let mut registers = table.registers();
@@ -14,11 +22,11 @@ fn number(table: &Table, name: &str) -> usize {
 
 #[test]
 fn registers_have_the_numbers_that_gdb_gives_them() {
-    let table = Table::default();
-    // gdb/i386-tdep.h, enum i386_regnum.
-    for (name, expected) in [
+    // gdb/i386-tdep.h, enum i386_regnum; gdb/amd64-tdep.h, enum amd64_regnum.
+    let i386 = [
         ("eax", 0),
-        ("eip", EIP),
+        ("edi", 7),
+        ("eip", 8),
         ("eflags", 9),
         ("cs", 10),
         ("gs", 15),
@@ -27,22 +35,54 @@ fn registers_have_the_numbers_that_gdb_gives_them() {
         ("fop", 31),
         ("xmm0", 32),
         ("mxcsr", 40),
-    ] {
-        assert_eq!(number(&table, name), expected, "{name}");
+    ];
+    let amd64 = [
+        ("rax", 0),
+        ("rbx", 1),
+        ("rcx", 2),
+        ("rdx", 3),
+        ("rsi", 4),
+        ("rdi", 5),
+        ("rbp", 6),
+        ("rsp", 7),
+        ("r8", 8),
+        ("r15", 15),
+        ("rip", 16),
+        ("eflags", 17),
+        ("cs", 18),
+        ("gs", 23),
+        ("st0", 24),
+        ("fctrl", 32),
+        ("fop", 39),
+        ("xmm0", 40),
+        ("xmm15", 55),
+        ("mxcsr", 56),
+    ];
+    for (width, numbers) in [(Width::Bits32, &i386[..]), (Width::Bits64, &amd64)] {
+        let table = Table::new(width);
+        for &(name, expected) in numbers {
+            assert_eq!(number(&table, name), expected, "{name}");
+        }
     }
 }
 
 #[test]
 fn names_are_unique() {
-    let table = Table::default();
-    for (index, register) in table.registers().enumerate() {
-        assert_eq!(number(&table, register.name), index);
+    for table in WIDTHS.map(Table::new) {
+        for (index, register) in table.registers().enumerate() {
+            assert_eq!(number(&table, register.name), index);
+        }
     }
 }
 
 #[test]
 fn every_writable_register_reads_back() {
-    let table = Table::default();
+    for table in WIDTHS.map(Table::new) {
+        check_that_registers_read_back(&table);
+    }
+}
+
+fn check_that_registers_read_back(table: &Table) {
     let reset = Cpu::new(CpuModel::default());
     for register in table.registers().filter(|register| register.set.is_some()) {
         let mut cpu = reset.clone();
@@ -66,7 +106,7 @@ fn every_writable_register_reads_back() {
 
 #[test]
 fn read_only_registers_take_only_the_value_they_have() {
-    let table = Table::default();
+    let table = Table::new(Width::Bits32);
     let mut cpu = Cpu::new(CpuModel::default());
     for name in [
         "cs",
@@ -100,7 +140,7 @@ fn read_only_registers_take_only_the_value_they_have() {
 
 #[test]
 fn virtual_8086_mode_is_not_entered_by_a_debugger() {
-    let table = Table::default();
+    let table = Table::new(Width::Bits32);
     let mut cpu = Cpu::new(CpuModel::default());
     let register = table.get(number(&table, "eflags")).unwrap();
     register.write(&mut cpu, &u32::MAX.to_le_bytes()).unwrap();
@@ -125,7 +165,7 @@ fn value(table: &Table, cpu: &Cpu, name: &str) -> u32 {
 
 #[test]
 fn eip_is_linear_and_its_offset_a_register_of_its_own() {
-    let table = Table::default();
+    let table = Table::new(Width::Bits32);
     let mut cpu = real();
     for (name, expected) in [
         ("eip", 0x10_0010),
@@ -137,8 +177,8 @@ fn eip_is_linear_and_its_offset_a_register_of_its_own() {
     ] {
         assert_eq!(value(&table, &cpu, name), expected, "{name}");
     }
-    assert_eq!(Table::eip(&table.read(&cpu)), 0x10_0010);
-    let eip = table.get(EIP).unwrap();
+    assert_eq!(table.ip(&cpu), 0x10_0010);
+    let eip = table.get(number(&table, "eip")).unwrap();
     for (linear, offset) in [(0x10_0000_u32, 0x10), (0xf_fff0, 0), (0x10_ffef, 0xffff)] {
         assert_eq!(eip.write(&mut cpu, &linear.to_le_bytes()), Ok(()));
         assert_eq!(cpu.eip, offset);
@@ -153,7 +193,7 @@ fn eip_is_linear_and_its_offset_a_register_of_its_own() {
 
 #[test]
 fn of_two_registers_for_eip_the_changed_one_counts() {
-    let table = Table::default();
+    let table = Table::new(Width::Bits32);
     let cpu = real();
     for (name, written) in [("eip", 0x10_0014_u32), ("eip_offset", 0x24)] {
         let mut changed = cpu.clone();
@@ -169,7 +209,7 @@ fn of_two_registers_for_eip_the_changed_one_counts() {
 
 #[test]
 fn the_description_has_the_architecture_of_the_code() {
-    let table = Table::default();
+    let table = Table::new(Width::Bits32);
     let mut cpu = real();
     assert!(
         table
@@ -186,9 +226,37 @@ fn the_description_has_the_architecture_of_the_code() {
 
 #[test]
 fn the_description_names_all_registers() {
-    let table = Table::default();
+    let table = Table::new(Width::Bits32);
     let xml = table.description(&real());
     for register in table.registers() {
         assert!(xml.contains(&format!("name=\"{}\"", register.name)));
+    }
+}
+
+#[test]
+fn a_processor_in_long_mode_has_registers_of_64_bits() {
+    let mut cpu = Cpu::new(CpuModel::default());
+    assert_eq!(Width::of(&cpu), Width::Bits32);
+    cpu.efer = LMA;
+    assert_eq!(Width::of(&cpu), Width::Bits64);
+    let table = Table::new(Width::of(&cpu));
+    let xml = table.description(&cpu);
+    for expected in [
+        "<architecture>i386:x86-64</architecture>",
+        "<feature name=\"org.gnu.gdb.i386.core\">",
+        "<feature name=\"org.gnu.gdb.i386.segments\">",
+        "<reg name=\"rip\" bitsize=\"64\" type=\"code_ptr\" regnum=\"16\"/>",
+        "<reg name=\"gs_base\" bitsize=\"64\" type=\"int64\" regnum=\"58\"/>",
+    ] {
+        assert!(xml.contains(expected), "{expected}");
+    }
+    for (name, bits) in [("cs_bits", 64), ("rsp_linear", 0x1234_5678)] {
+        cpu.segs[SegReg::Cs as usize] =
+            Segment::new(Selector(0x10), 0, u32::MAX, Attributes(0xa09b));
+        cpu.regs.set(ESP, 0x1234_5678);
+        let register = table.get(number(&table, name)).unwrap();
+        let mut value = register.read(&cpu);
+        value.resize(8, 0);
+        assert_eq!(value, u64::to_le_bytes(bits), "{name}");
     }
 }

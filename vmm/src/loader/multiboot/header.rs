@@ -10,7 +10,7 @@
 
 use thiserror::Error;
 
-use super::super::image::{Image, Origin, Segment};
+use super::super::image::{Image, Mode, Origin, Segment};
 
 /// A reason why a kernel with a Multiboot header cannot be loaded.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -153,11 +153,12 @@ impl Header {
             end => order("bss_end_addr", end, load_addr.saturating_add(len))?.saturating_add(len),
         };
         let image = Image {
-            entry,
+            mode: Mode::Protected,
+            entry: entry.into(),
             segments: vec![Segment {
                 origin: Origin::MultibootHeader,
-                paddr: load_addr,
-                memsz,
+                paddr: load_addr.into(),
+                memsz: memsz.into(),
                 file: bytes,
             }],
         };
@@ -333,7 +334,7 @@ mod tests {
                 let segment = &image.segments[0];
                 prop_assert!(file.get(segment.file.clone()).is_some());
                 prop_assert!(segment.file.len() <= segment.memsz as usize);
-                prop_assert!((u64::from(segment.paddr)..segment.end()).contains(&image.entry.into()));
+                prop_assert!(image.holds_entry());
             }
         }
     }

@@ -7,7 +7,10 @@
 
 use std::ops::Range;
 
-use super::super::memory_map::{HIGH_START, LOW_END, memory_map};
+use super::super::{
+    memory_map::memory_map,
+    ram::{HIGH_START, LOW_END, Ram},
+};
 
 const MEMORY: u32 = 1 << 0;
 const CMDLINE: u32 = 1 << 2;
@@ -24,19 +27,13 @@ const NAME: &[u8] = b"replex\0";
 const MODULE_NAME: &[u8] = b"initrd\0";
 
 /// Makes the block that tells a kernel its command line, the module in guest-physical `module`, if it is not empty, and the
-/// memory of a machine whose RAM ends at `ram_end`. The block is to lie at guest-physical `at`; its length does not depend on
-/// that.
-pub(in crate::loader) fn info(
-    at: u32,
-    ram_end: u32,
-    cmdline: &[u8],
-    module: Range<u32>,
-) -> Vec<u8> {
+/// memory of a machine with `ram`. The block is to lie at guest-physical `at`; its length does not depend on that.
+pub(in crate::loader) fn info(at: u32, ram: &Ram, cmdline: &[u8], module: Range<u32>) -> Vec<u8> {
     let mut block = Block {
         at,
         bytes: vec![0; LEN],
     };
-    let map = block.add(&map(ram_end));
+    let map = block.add(&map(ram));
     block.put(44, block.end() - map);
     block.put(48, map);
     let mut flags = MEMORY | CMDLINE | MEMORY_MAP | LOADER_NAME;
@@ -54,18 +51,19 @@ pub(in crate::loader) fn info(
     let cmdline = block.add(&[cmdline, &[0]].concat());
     block.put(16, cmdline);
     block.put(0, flags);
-    block.put(4, ram_end.min(LOW_END) >> 10);
-    block.put(8, ram_end.saturating_sub(HIGH_START) >> 10);
+    // Both end below 4 GiB.
+    block.put(4, (ram.low_end().min(LOW_END) >> 10) as u32);
+    block.put(8, (ram.low_end().saturating_sub(HIGH_START) >> 10) as u32);
     block.bytes
 }
 
 /// The memory map's entries.
-fn map(ram_end: u32) -> Vec<u8> {
+fn map(ram: &Ram) -> Vec<u8> {
     let mut map = Vec::new();
-    for (range, kind) in memory_map(ram_end) {
+    for (range, kind) in memory_map(ram) {
         map.extend(ENTRY_SIZE.to_le_bytes());
         for word in [range.start, range.end - range.start] {
-            map.extend(u64::from(word).to_le_bytes());
+            map.extend(word.to_le_bytes());
         }
         map.extend((kind as u32).to_le_bytes());
     }
@@ -121,7 +119,7 @@ mod tests {
 
     #[test]
     fn the_kernel_is_told_about_memory_module_and_command_line() {
-        let block = info(AT, 64 << 20, b"a=b c", 0x20_0000..0x20_1234);
+        let block = info(AT, &Ram::below(64 << 20), b"a=b c", 0x20_0000..0x20_1234);
         assert_eq!(word(&block, 0), 0b10_0100_1101);
         assert_eq!((word(&block, 4), word(&block, 8)), (639, 63 << 10));
         assert_eq!(text(&block, 16), b"a=b c");
@@ -150,7 +148,7 @@ mod tests {
 
     #[test]
     fn without_a_module_there_is_none() {
-        let block = info(AT, 1 << 20, b"", 0..0);
+        let block = info(AT, &Ram::below(1 << 20), b"", 0..0);
         assert_eq!(word(&block, 0), 0b10_0100_0101);
         assert_eq!((word(&block, 20), word(&block, 8)), (0, 0));
         assert_eq!(text(&block, 16), b"");

@@ -57,7 +57,11 @@ fn bad_commands_are_complained_about() {
                 ("\u{1f600}", "no such command"),
                 ("info mmu", "an address is missing"),
                 ("info mmu x", "x: not a hexadecimal number"),
-                ("info mmu 100000000", "not a hexadecimal number"),
+                (
+                    "info mmu 100000000",
+                    "0000000100000000: no linear address in this mode",
+                ),
+                ("info mmu 10000000000000000", "not a hexadecimal number"),
                 ("intercept", "a vector is missing"),
                 ("intercept external", "a vector is missing"),
                 ("intercept 256", "256: not a vector"),
