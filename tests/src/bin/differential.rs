@@ -121,7 +121,7 @@ fn main() -> ExitCode {
     if options.table {
         println!("{}", findings.coverage);
         let missing = findings.coverage.missing(mode);
-        println!("{} of the table not yet met", missing.len());
+        println!("{} of the table not yet met: {missing:?}", missing.len());
         println!(
             "never without an exception: {:?}",
             findings.coverage.never_executed()

@@ -93,6 +93,7 @@ fn reason_against(code: Code) -> Option<&'static str> {
             | Code::Reservednop_rm64_r64_0F0D => {
                 Some("PREFETCHW on the host, not announced: #UD with a register")
             }
+            Code::Movsxd_r16_rm16 => Some("AMD's processors read 32 bits, Intel's 16"),
             _ if code.op_code().fwait() => {
                 Some("WAIT and the form without it, both generated on their own")
             }

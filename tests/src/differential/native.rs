@@ -482,7 +482,9 @@ mod tests {
         const LOAD: [u8; 3] = [0x48, 0x8b, 0x03];
         /// mov rsp, rbx; push rax
         const PUSH: [u8; 4] = [0x48, 0x89, 0xdc, 0x50];
-        let expected: [(&[u8], u64, (u8, u32, u64)); 12] = [
+        /// Vector, error code and address.
+        type Fault = (u8, u32, u64);
+        let expected: [(&[u8], u64, Fault); 12] = [
             (&LOAD, 0x1000, (14, 4, 0x1000)),
             (&LOAD, 0x7fff_ffff_f000, (14, 5, 0x7fff_ffff_f000)),
             (&LOAD, 0x8000_0000_0000, (13, 0, 0)),

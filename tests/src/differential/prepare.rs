@@ -284,10 +284,11 @@ fn stack_move(instruction: &Instruction, is_64: bool) -> Option<i32> {
     let pops_stack_pointer = instruction.mnemonic() == Mnemonic::Pop
         && instruction.op0_kind() == OpKind::Register
         && gpr_index(instruction.op0_register()) == Some(ESP);
-    let plain = instruction.is_stack_instruction()
-        && !pops_stack_pointer
-        && !matches!(instruction.mnemonic(), Mnemonic::Enter | Mnemonic::Leave)
-        && !(is_64 && is_iret(instruction));
+    let loads_stack_pointer = match instruction.mnemonic() {
+        Mnemonic::Enter | Mnemonic::Leave => true,
+        _ => is_64 && is_iret(instruction) || pops_stack_pointer,
+    };
+    let plain = instruction.is_stack_instruction() && !loads_stack_pointer;
     plain.then(|| instruction.stack_pointer_increment())
 }
 
