@@ -78,7 +78,7 @@ fn reason_against(code: Code) -> Option<&'static str> {
         Mnemonic::Sgdt | Mnemonic::Sidt | Mnemonic::Sldt | Mnemonic::Smsw | Mnemonic::Str => {
             Some("the host's UMIP turns it into #GP, which Linux partly emulates")
         }
-        Mnemonic::Sysenter | Mnemonic::Sysexit => {
+        Mnemonic::Sysenter | Mnemonic::Sysexit | Mnemonic::Sysexitq => {
             Some("enters the host kernel, or is undefined in compatibility mode of an AMD host")
         }
         Mnemonic::Syscall | Mnemonic::Sysret | Mnemonic::Sysretq => {
