@@ -66,6 +66,35 @@ _start: lgdt    PHYSICAL(gdt_pointer_physical)
 low:    movq    $high, %rax
         jmp     *%rax
 
+/* In the page that is mapped at its physical address while long mode comes on, which has no room for a 64-bit base of it. */
+        .balign 8
+gdt:    .quad   0
+        DESCRIPTOR(0, 0xfffff, 0x9b, 0xc)       /* 0x08 ring-0 32-bit code */
+        DESCRIPTOR(0, 0xfffff, 0x9b, 0xa)       /* 0x10 ring-0 code */
+        DESCRIPTOR(0, 0xfffff, 0x93, 0xc)       /* 0x18 ring-0 data */
+        DESCRIPTOR(0, 0xfffff, 0xfb, 0xc)       /* 0x20 ring-3 32-bit code */
+        DESCRIPTOR(0, 0xfffff, 0xf3, 0xc)       /* 0x28 ring-3 data */
+        DESCRIPTOR(0, 0xfffff, 0xfb, 0xa)       /* 0x30 ring-3 64-bit code */
+        .quad   0
+        DESCRIPTOR(TSS_ADDRESS, 103, 0x89, 0x0) /* 0x40 TSS */
+        UPPER(TSS_ADDRESS)
+        DESCRIPTOR(LDT_ADDRESS, LDT_LIMIT, 0x82, 0x0) /* 0x50 LDT, which the host fills */
+        UPPER(LDT_ADDRESS)
+        DESCRIPTOR(SEGMENT_BASE, SEGMENT_LIMITED_LIMIT, 0xf3, 0x4)
+        DESCRIPTOR(SEGMENT_BASE, SEGMENT_DOWN_LIMIT, 0xf7, 0x4)
+        DESCRIPTOR(SEGMENT_BASE, SEGMENT_READ_ONLY_LIMIT, 0xf1, 0x4)
+        .quad   0
+gdt_end:
+gdt_pointer_physical:
+        .word   gdt_end - gdt - 1
+        .long   PHYSICAL(gdt)
+gdt_pointer:
+        .word   gdt_end - gdt - 1
+        .quad   gdt
+idt_pointer:
+        .word   VECTORS * 16 - 1
+        .quad   idt
+
 high:   lgdt    gdt_pointer
         movl    $KERNEL_DS, %eax
         movl    %eax, %ds
@@ -230,34 +259,6 @@ build_idt:
         orl     $GATE_DPL3, idt+3*16+4
         orl     $GATE_DPL3, idt+4*16+4
         ret
-
-        .balign 8
-gdt:    .quad   0
-        DESCRIPTOR(0, 0xfffff, 0x9b, 0xc)       /* 0x08 ring-0 32-bit code */
-        DESCRIPTOR(0, 0xfffff, 0x9b, 0xa)       /* 0x10 ring-0 code */
-        DESCRIPTOR(0, 0xfffff, 0x93, 0xc)       /* 0x18 ring-0 data */
-        DESCRIPTOR(0, 0xfffff, 0xfb, 0xc)       /* 0x20 ring-3 32-bit code */
-        DESCRIPTOR(0, 0xfffff, 0xf3, 0xc)       /* 0x28 ring-3 data */
-        DESCRIPTOR(0, 0xfffff, 0xfb, 0xa)       /* 0x30 ring-3 64-bit code */
-        .quad   0
-        DESCRIPTOR(TSS_ADDRESS, 103, 0x89, 0x0) /* 0x40 TSS */
-        UPPER(TSS_ADDRESS)
-        DESCRIPTOR(LDT_ADDRESS, LDT_LIMIT, 0x82, 0x0) /* 0x50 LDT, which the host fills */
-        UPPER(LDT_ADDRESS)
-        DESCRIPTOR(SEGMENT_BASE, SEGMENT_LIMITED_LIMIT, 0xf3, 0x4)
-        DESCRIPTOR(SEGMENT_BASE, SEGMENT_DOWN_LIMIT, 0xf7, 0x4)
-        DESCRIPTOR(SEGMENT_BASE, SEGMENT_READ_ONLY_LIMIT, 0xf1, 0x4)
-        .quad   0
-gdt_end:
-gdt_pointer_physical:
-        .word   gdt_end - gdt - 1
-        .long   PHYSICAL(gdt)
-gdt_pointer:
-        .word   gdt_end - gdt - 1
-        .quad   gdt
-idt_pointer:
-        .word   VECTORS * 16 - 1
-        .quad   idt
 
 /* TSS: only the ring-0 stack matters; an I/O map base at the limit means no ports (SDM Vol. 3A, 8.2.1). */
         .org    KERNEL_TSS_OFFSET
