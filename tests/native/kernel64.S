@@ -260,7 +260,8 @@ build_idt:
         orl     $GATE_DPL3, idt+4*16+4
         ret
 
-/* TSS: only the ring-0 stack matters; an I/O map base at the limit means no ports (SDM Vol. 3A, 8.2.1). */
+/* TSS: only the ring-0 stack matters; an I/O map base at the limit means no ports (SDM Vol. 3A, 7.7 "Task
+   Management in 64-bit Mode"). */
         .org    KERNEL_TSS_OFFSET
 tss:    .long   0
         .quad   stack_top

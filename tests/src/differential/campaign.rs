@@ -224,7 +224,8 @@ impl Campaign {
 }
 
 impl Campaign {
-    /// Runs a batch once more; counts and reports what differs, and what cannot be. A case whose answer comes back later is unsteady.
+    /// Runs a batch once more; counts and reports what differs, and what cannot be. A case whose answer comes back later is
+    /// unsteady.
     fn compare_with_itself(
         &self,
         again: &mut Native<'_>,

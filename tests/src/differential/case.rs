@@ -13,8 +13,8 @@ pub const FX_SIZE: usize = 512;
 /// The state of the processor that a user program sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
-    /// General registers in encoding order: RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8 to R15. 32-bit code has the low halves of the
-    /// first eight.
+    /// General registers in encoding order: RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8 to R15. 32-bit code has the low halves of
+    /// the first eight.
     pub gpr: [u64; 16],
     /// CS.
     pub cs: u16,

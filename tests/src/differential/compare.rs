@@ -194,8 +194,8 @@ fn same_exception(case: &Case, real: &Outcome, engine: &Outcome) -> bool {
     }
 }
 
-/// `exception` as Linux tells a process of it: a page fault beyond its addresses always as a protection violation (sanitize_error_code
-/// in arch/x86/mm/fault.c).
+/// `exception` as Linux tells a process of it: a page fault beyond its addresses always as a protection violation
+/// (sanitize_error_code in arch/x86/mm/fault.c).
 fn as_linux_tells(exception: Exception) -> Exception {
     const PROTECTION: u32 = 1 << 0;
     match exception {

@@ -241,8 +241,9 @@ const UNDEFINED: [&[u8]; 21] = [
     &[0xdf, 0xe1],
 ];
 
-/// The same for 64-bit mode: forms that other modes have come first (SDM Vol. 2A, 2.2.1 "REX Prefixes", and Table B-1 of each
-/// instruction), the bytes that these would have included. 0x62, 0xc4 and 0xc5 are not among them: to the host they are EVEX and VEX.
+/// The same for 64-bit mode: first the forms that do not exist there (SDM Vol. 2D, Table A-1 "Superscripts Utilized in Opcode
+/// Tables", i64), with the operands that they have elsewhere. 0x62, 0xc4 and 0xc5 are not among them: to the host they are EVEX and
+/// VEX.
 const UNDEFINED_64: [&[u8]; 44] = [
     &[0x06],
     &[0x07],

@@ -68,9 +68,9 @@ impl Sequence {
 }
 
 impl Generator {
-    /// A generator of cases of `mode` that draws from `forms`, of which there is at least one; `local_share` percent of the cases use segments
-    /// of the LDT. The pointers to the last x87 instruction that FNSTENV and FNSAVE store are kept in memory, to be compared, if
-    /// `keeps_pointers`.
+    /// A generator of cases of `mode` that draws from `forms`, of which there is at least one; `local_share` percent of the cases
+    /// use segments of the LDT. The pointers to the last x87 instruction that FNSTENV and FNSAVE store are kept in memory, to be
+    /// compared, if `keeps_pointers`.
     pub fn new(mode: Mode, forms: Vec<Code>, local_share: u32, keeps_pointers: bool) -> Self {
         Self {
             mode,
@@ -365,7 +365,8 @@ fn can_be_cut(form: Code) -> bool {
     form.mnemonic() != Mnemonic::Ud1 && stores_pointers(form).is_none()
 }
 
-/// Whether the instruction is a near branch with an operand-size prefix: Intel's processors ignore it in 64-bit mode, AMD's cut RIP.
+/// Whether the instruction is a near branch with an operand-size prefix: Intel's processors ignore it in 64-bit mode, AMD's cut
+/// RIP.
 fn has_shortened_branch(instruction: &Instruction, bytes: &[u8]) -> bool {
     let is_near = instruction.is_jmp_short_or_near()
         || instruction.is_jmp_near_indirect()
@@ -387,8 +388,8 @@ fn place(mode: Mode, rng: &mut Rng) -> u64 {
     }
 }
 
-/// Draws the address of a case's code in its place: mostly at the start of the first page, sometimes across the page boundary, or at the
-/// end of the second page.
+/// Draws the address of a case's code in its place: mostly at the start of the first page, sometimes across the page boundary, or
+/// at the end of the second page.
 fn code_address(rng: &mut Rng) -> u32 {
     match rng.u32(0..20) {
         0..=16 => CODE + rng.u32(0..0x100),

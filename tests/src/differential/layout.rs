@@ -45,8 +45,8 @@ pub const SANDBOX_WRITABLE: u32 = 0b0110_0110;
 pub const SANDBOX_READ_ONLY: u32 = 0b0000_1000;
 
 /// What is added to the addresses of exit page, code and sandbox. The first place is that of 32-bit code. In the second a run of
-/// writable pages crosses 4 GiB; in the third the code crosses a multiple of 4 GiB; in the last the sandbox ends with the lower half
-/// of the canonical addresses, the last page of which Linux maps for no process.
+/// writable pages crosses 4 GiB; in the third the code crosses a multiple of 4 GiB; in the last the sandbox ends with the lower
+/// half of the canonical addresses, the last page of which Linux maps for no process.
 pub const PLACES: [u64; 4] = [0, 0xdfff_e000, 0x1233_efff_f000, 0x7fff_dfff_8000];
 /// The first address that Linux maps for no process. It reports faults there and beyond as protection violations, whatever is
 /// mapped.

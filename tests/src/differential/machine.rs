@@ -1,5 +1,5 @@
-//! replex as an engine: a machine of RAM and one processor, whose ring-0 program (`native/kernel.S`, or `native/kernel64.S` for long
-//! mode) runs the cases.
+//! replex as an engine: a machine of RAM and one processor, whose ring-0 program (`native/kernel.S`, or `native/kernel64.S` for
+//! long mode) runs the cases.
 //!
 //! ```text
 //!   linear                 physical
@@ -9,9 +9,9 @@
 //!   2000_0000 sandbox      SANDBOX_FRAME  user, no execute, as the native program maps it
 //!   C000_0000 all RAM      0              supervisor; ffff_ffff_8000_0000 in long mode
 //! ```
-//! The first four are at every place of the mode, with frames of their own. Paging is PAE or 4-level with NX, as the host has it: so
-//! error codes of fetches carry the I/D bit on both sides. Nothing of the processor is set from outside but where it starts: a case
-//! enters by IRET and, if it is 32-bit code, a far JMP in ring 3, and leaves by an exception.
+//! The first four are at every place of the mode, with frames of their own. Paging is PAE or 4-level with NX, as the host has it:
+//! so error codes of fetches carry the I/D bit on both sides. Nothing of the processor is set from outside but where it starts: a
+//! case enters by IRET and, if it is 32-bit code, a far JMP in ring 3, and leaves by an exception.
 
 use super::case::{Case, Change, Outcome, SANDBOX_BYTES, Template};
 use super::layout::{
@@ -185,8 +185,8 @@ pub struct Ran {
     pub emulated: u64,
 }
 
-/// The number of instructions between the stops around a case that are not the case's: IRET, LSS and JMP into it, and OUT behind it;
-/// IRET alone enters 64-bit code.
+/// The number of instructions between the stops around a case that are not the case's: IRET, LSS and JMP into it, and OUT behind
+/// it; IRET alone enters 64-bit code.
 fn frame_instructions(mode: Mode) -> u64 {
     if mode.is_64() { 2 } else { 4 }
 }

@@ -205,8 +205,8 @@ impl Drawn {
         self.set_offset(EBX, offset, bytes, known, rng)
     }
 
-    /// Sets `register` to the effective address `offset`; the bits that the address size leaves out are noise. With 16-bit addresses
-    /// one that does not fit stays what it is: what can be reached with 16 bits is mapped on all sides or on none.
+    /// Sets `register` to the effective address `offset`; the bits that the address size leaves out are noise. With 16-bit
+    /// addresses one that does not fit stays what it is: what can be reached with 16 bits is mapped on all sides or on none.
     fn set_offset(
         &mut self,
         register: usize,

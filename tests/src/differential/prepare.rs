@@ -331,7 +331,8 @@ impl Value {
     }
 }
 
-/// A preparing instruction, or several. All leave the flags alone, and each has a length that the place of the code does not decide.
+/// A preparing instruction, or several. All leave the flags alone, and each has a length that the place of the code does not
+/// decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Prep {
     /// `mov r32, imm32`, or `mov r64, imm64` for what does not fit.
@@ -411,8 +412,8 @@ fn push_64(value: Value, size: usize, target: u64, bytes: &mut Vec<u8>) {
     }
 }
 
-/// `mov` of a constant of 2 or 4 bytes to the linear address `linear`; the instruction is placed at `at`. 32-bit addresses go by the
-/// first segment register that reaches them, flat ones first; 64-bit ones by a displacement, sign-extended or relative to RIP.
+/// `mov` of a constant of 2 or 4 bytes to the linear address `linear`; the instruction is placed at `at`. 32-bit addresses go by
+/// the first segment register that reaches them, flat ones first; 64-bit ones by a displacement, sign-extended or relative to RIP.
 pub fn store(known: &Known, linear: u64, value: &[u8], at: u64) -> Result<Vec<u8>, Conflict> {
     const REGISTERS: [(Register, u8); 5] = [
         (Register::SS, 0x36),

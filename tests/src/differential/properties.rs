@@ -1,4 +1,5 @@
-//! What holds for every outcome of 64-bit code, whoever ran it: a check of the harness and of the real CPU that needs no other engine.
+//! What holds for every outcome of 64-bit code, whoever ran it: a check of the harness and of the real CPU that needs no other
+//! engine.
 //!
 //! * Registers that no instruction of the case writes keep their values.
 //! * A 32-bit result leaves zeros in the upper half of its register, one of 8 or 16 bits leaves the rest alone (SDM Vol. 1, 3.4.1.1
