@@ -41,7 +41,7 @@
         .text
         .globl _start
 _start: lgdt    PHYSICAL(gdt_pointer)
-        movl    $PAGE_DIRECTORY_POINTERS, %eax
+        movl    $PAGE_TABLES, %eax
         movl    %eax, %cr3
         movl    $CR4_DE_PAE_OSFXSR_OSXMMEXCPT, %eax
         movl    %eax, %cr4
@@ -60,7 +60,7 @@ high:   movl    $KERNEL_DS, %eax
         movl    %eax, %ss
         movl    $stack_top, %esp
         /* The identity mapping of this page was for the switch only. */
-        movl    $0, KERNEL_BASE+IDENTITY_ENTRY
+        movl    $0, IDENTITY_ENTRY
         movl    %cr3, %eax
         movl    %eax, %cr3
         call    build_idt
@@ -74,21 +74,21 @@ ready:  outb    %al, $STOP_PORT
         movl    $MAILBOX, %ebx
         fxrstor IN_FX(%ebx)
         pushl   $USER_DS
-        pushl   IN_ESP(%ebx)
-        pushl   IN_EFLAGS(%ebx)
+        pushl   IN_RSP(%ebx)
+        pushl   IN_RFLAGS(%ebx)
         pushl   $USER_CS
         pushl   $ENTER
-        movl    IN_EAX(%ebx), %eax
-        movl    IN_ECX(%ebx), %ecx
-        movl    IN_EDX(%ebx), %edx
-        movl    IN_EBP(%ebx), %ebp
-        movl    IN_ESI(%ebx), %esi
-        movl    IN_EDI(%ebx), %edi
+        movl    IN_RAX(%ebx), %eax
+        movl    IN_RCX(%ebx), %ecx
+        movl    IN_RDX(%ebx), %edx
+        movl    IN_RBP(%ebx), %ebp
+        movl    IN_RSI(%ebx), %esi
+        movl    IN_RDI(%ebx), %edi
         movw    IN_FS(%ebx), %fs
         movw    IN_GS(%ebx), %gs
         movw    IN_ES(%ebx), %es
         movw    %ss:IN_DS(%ebx), %ds
-        movl    %ss:IN_EBX(%ebx), %ebx
+        movl    %ss:IN_RBX(%ebx), %ebx
         outb    %al, $STOP_PORT
         iretl
 
@@ -107,13 +107,13 @@ stubs:
         .set    vector, vector + 1
         .endr
 
-caught: movl    %eax, %ss:MAILBOX_OUT+OUT_EAX
-        movl    %ecx, %ss:MAILBOX_OUT+OUT_ECX
-        movl    %edx, %ss:MAILBOX_OUT+OUT_EDX
-        movl    %ebx, %ss:MAILBOX_OUT+OUT_EBX
-        movl    %ebp, %ss:MAILBOX_OUT+OUT_EBP
-        movl    %esi, %ss:MAILBOX_OUT+OUT_ESI
-        movl    %edi, %ss:MAILBOX_OUT+OUT_EDI
+caught: movl    %eax, %ss:MAILBOX_OUT+OUT_RAX
+        movl    %ecx, %ss:MAILBOX_OUT+OUT_RCX
+        movl    %edx, %ss:MAILBOX_OUT+OUT_RDX
+        movl    %ebx, %ss:MAILBOX_OUT+OUT_RBX
+        movl    %ebp, %ss:MAILBOX_OUT+OUT_RBP
+        movl    %esi, %ss:MAILBOX_OUT+OUT_RSI
+        movl    %edi, %ss:MAILBOX_OUT+OUT_RDI
         xorl    %eax, %eax
         movw    %ds, %ax
         movl    %eax, %ss:MAILBOX_OUT+OUT_DS
@@ -127,13 +127,13 @@ caught: movl    %eax, %ss:MAILBOX_OUT+OUT_EAX
         movl    %eax, %ds
         popl    MAILBOX_OUT+OUT_TRAP
         popl    MAILBOX_OUT+OUT_ERROR
-        popl    MAILBOX_OUT+OUT_EIP
+        popl    MAILBOX_OUT+OUT_RIP
         /* CS: its privilege level tells a fault of the case from one of this program. */
         popl    %eax
         movl    %eax, MAILBOX_OUT+OUT_SIGNAL
         movl    %eax, MAILBOX_OUT+OUT_CS
-        popl    MAILBOX_OUT+OUT_EFLAGS
-        popl    MAILBOX_OUT+OUT_ESP
+        popl    MAILBOX_OUT+OUT_RFLAGS
+        popl    MAILBOX_OUT+OUT_RSP
         popl    MAILBOX_OUT+OUT_SS
         movl    %cr2, %eax
         movl    %eax, MAILBOX_OUT+OUT_CR2
@@ -171,7 +171,7 @@ gdt:    .quad   0
         DESCRIPTOR(0, 0xfffff, 0xf3, 0xc)       /* 0x28 ring-3 data */
         DESCRIPTOR(0, 0xfffff, 0xfb, 0xa)       /* 0x30 ring-3 64-bit code */
         .quad   0
-        DESCRIPTOR(tss_address, 103, 0x89, 0x0) /* 0x40 TSS */
+        DESCRIPTOR(TSS_ADDRESS, 103, 0x89, 0x0) /* 0x40 TSS */
         .quad   0
         DESCRIPTOR(LDT_ADDRESS, LDT_LIMIT, 0x82, 0x0) /* 0x50 LDT, which the host fills */
         .quad   0
@@ -195,7 +195,6 @@ tss:    .long   0
         .long   KERNEL_DS
         .fill   22, 4, 0
         .long   104 << 16
-        .set    tss_address, KERNEL_ADDRESS + KERNEL_TSS_OFFSET
 
         .balign 8
 idt:    .fill   VECTORS, 8, 0

@@ -1,4 +1,16 @@
-/* Numbers of the i386 ABI of Linux (arch/x86/entry/syscalls/syscall_32.tbl, include/uapi). */
+/* Numbers of the ABI of Linux: of i386 (arch/x86/entry/syscalls/syscall_32.tbl) or x86-64 (syscall_64.tbl), and include/uapi. */
+#ifdef __x86_64__
+#define SYS_READ 0
+#define SYS_WRITE 1
+#define SYS_MMAP 9
+#define SYS_MUNMAP 11
+#define SYS_RT_SIGACTION 13
+#define SYS_RT_SIGRETURN 15
+#define SYS_SIGALTSTACK 131
+#define SYS_MODIFY_LDT 154
+#define SYS_ARCH_PRCTL 158
+#define SYS_EXIT_GROUP 231
+#else
 #define SYS_READ 3
 #define SYS_WRITE 4
 #define SYS_MODIFY_LDT 123
@@ -6,8 +18,17 @@
 #define SYS_RT_SIGACTION 174
 #define SYS_SIGALTSTACK 186
 #define SYS_MMAP2 192
-#define SYS_SET_THREAD_AREA 243
 #define SYS_EXIT_GROUP 252
+#endif
+
+/* Of i386 for both: x86-64 has no call of its own for it. */
+#define SYS_SET_THREAD_AREA_I386 243
+
+/* arch_prctl: the bases of FS and GS. */
+#define ARCH_SET_GS 0x1001
+#define ARCH_SET_FS 0x1002
+#define ARCH_GET_FS 0x1003
+#define ARCH_GET_GS 0x1004
 
 #define PROT_READ 1
 #define PROT_WRITE 2
@@ -53,3 +74,4 @@
 #define STATUS_SIGNAL 71
 #define STATUS_SEGMENT 72
 #define STATUS_LDT 73
+#define STATUS_BASE 74

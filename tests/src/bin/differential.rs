@@ -1,5 +1,5 @@
-//! Differential run against the real CPU: `differential [--engine NAME] [--cases N] [--seed N] [--local PERCENT]
-//! [--reports N] [--form NAME] [--table] [--exclusions]`.
+//! Differential run against the real CPU: `differential [--mode 32|64|compat] [--engine NAME] [--cases N] [--seed N]
+//! [--local PERCENT] [--reports N] [--form NAME] [--table] [--exclusions]`.
 //!
 //! Exit status 0: everything agrees; 1: mismatches; 2: it could not run.
 
@@ -9,6 +9,7 @@ use tests::differential::campaign::Campaign;
 use tests::differential::exclusions;
 use tests::differential::forms;
 use tests::differential::machine::Side;
+use tests::differential::mode::Mode;
 
 /// An engine's name on the command line.
 #[derive(Clone, Copy, ValueEnum)]
@@ -17,11 +18,40 @@ enum EngineName {
     Emulator,
     /// The translator, by tables and through windows, and the emulator.
     Translator,
+    /// The real CPU itself, in a second process.
+    Native,
+}
+
+/// A mode's name on the command line.
+#[derive(Clone, Copy, ValueEnum)]
+enum ModeName {
+    /// 32-bit code below a 32-bit kernel.
+    #[value(name = "32")]
+    Protected,
+    /// 64-bit code.
+    #[value(name = "64")]
+    Bits64,
+    /// 32-bit code below a 64-bit kernel.
+    #[value(name = "compat")]
+    Compatibility,
+}
+
+impl From<ModeName> for Mode {
+    fn from(name: ModeName) -> Self {
+        match name {
+            ModeName::Protected => Self::Protected,
+            ModeName::Bits64 => Self::Bits64,
+            ModeName::Compatibility => Self::Compatibility,
+        }
+    }
 }
 
 /// Compares generated cases on the real CPU with the engines.
 #[derive(Parser)]
 struct Options {
+    /// The mode of the cases.
+    #[arg(long, value_enum, default_value = "32")]
+    mode: ModeName,
     /// The engine to compare.
     #[arg(long, value_enum, default_value = "translator")]
     engine: EngineName,
@@ -43,26 +73,30 @@ struct Options {
     /// Print what is not compared and not generated, with reasons, and run nothing.
     #[arg(long)]
     exclusions: bool,
-    /// Print the table of forms.
+    /// Print the table of forms, with the exceptions of each.
     #[arg(long)]
     table: bool,
 }
 
 fn main() -> ExitCode {
     let options = Options::parse();
+    let mode = Mode::from(options.mode);
     if options.exclusions {
-        print!("{}", exclusions::listing());
+        print!("{}", exclusions::listing(mode));
         return ExitCode::SUCCESS;
     }
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    let forms = forms::generated()
+    let forms = forms::generated(mode)
         .into_iter()
         .filter(|form| format!("{form:?}").starts_with(&options.form))
         .collect();
     let campaign = Campaign {
+        mode,
+        twice: matches!(options.engine, EngineName::Native),
         sides: match options.engine {
             EngineName::Emulator => vec![Side::Emulator],
             EngineName::Translator => vec![Side::Emulator, Side::Tables, Side::Windows],
+            EngineName::Native => Vec::new(),
         },
         local_share: options.local,
         seed: options.seed,
@@ -86,6 +120,12 @@ fn main() -> ExitCode {
     }
     if options.table {
         println!("{}", findings.coverage);
+        let missing = findings.coverage.missing(mode);
+        println!("{} of the table not yet met: {missing:?}", missing.len());
+        println!(
+            "never without an exception: {:?}",
+            findings.coverage.never_executed()
+        );
     }
     for error in &findings.errors {
         eprintln!("differential: {error}");

@@ -14,7 +14,9 @@ use super::coverage::Coverage;
 use super::generate::Generator;
 use super::layout::BATCH;
 use super::machine::{Kernel, Machine, MachineError, Ran, Side};
+use super::mode::Mode;
 use super::native::{Native, NativeError, Program};
+use super::properties::violations;
 use super::shrink::shrink;
 use iced_x86::Code;
 use std::fmt;
@@ -101,6 +103,10 @@ pub struct Findings {
 /// Settings of a campaign.
 #[derive(Clone, Debug)]
 pub struct Campaign {
+    /// The mode of the cases.
+    pub mode: Mode,
+    /// Whether the real CPU runs every batch twice, in two processes, and has to answer the same.
+    pub twice: bool,
     /// The engines to compare with the real CPU; the tally is of the first and the last.
     pub sides: Vec<Side>,
     /// Forms to draw from; at least one.
@@ -120,8 +126,8 @@ pub struct Campaign {
 impl Campaign {
     /// Runs the campaign and returns the findings of its workers, merged in the order of the cases.
     pub fn run(&self) -> Result<Findings, CampaignError> {
-        let program = Program::build()?;
-        let kernel = Kernel::build()?;
+        let program = Program::build(self.mode)?;
+        let kernel = Kernel::build(self.mode)?;
         let next = AtomicU64::new(0);
         let mut all = Findings::default();
         std::thread::scope(|scope| {
@@ -159,7 +165,12 @@ impl Campaign {
         found: &mut Findings,
     ) -> Result<(), CampaignError> {
         let mut sides = Sides::start(program, kernel, &self.sides)?;
+        let mut again = match self.twice {
+            true => Some(Native::start(program)?),
+            false => None,
+        };
         let mut generator = Generator::new(
+            self.mode,
             self.forms.clone(),
             self.local_share,
             sides.native.records_pointers(),
@@ -184,6 +195,9 @@ impl Campaign {
                 }
                 outcomes => outcomes?,
             };
+            if let Some(again) = &mut again {
+                self.compare_with_itself(again, first, &cases, &outcomes, found)?;
+            }
             for ((index, case), real) in (first..).zip(&cases).zip(&outcomes) {
                 found.coverage.add(case, real);
                 let answers = sides.ask_engines(case)?;
@@ -207,6 +221,62 @@ impl Campaign {
             }
         }
     }
+}
+
+impl Campaign {
+    /// Runs a batch once more; counts and reports what differs, and what cannot be. A case whose answer comes back later is
+    /// unsteady.
+    fn compare_with_itself(
+        &self,
+        again: &mut Native<'_>,
+        first: u64,
+        cases: &[Case],
+        outcomes: &[Outcome],
+        found: &mut Findings,
+    ) -> Result<(), CampaignError> {
+        let others = again.run(cases)?;
+        for (index, (case, outcome)) in cases.iter().zip(outcomes).enumerate() {
+            let mut wrong = itself_differences(case, outcome, &others[index]);
+            if !wrong.is_empty() && answers_later(again, case, outcome)? {
+                found.unsteady += 1;
+                wrong.clear();
+            }
+            if case.mode().is_64() {
+                wrong.extend(violations(case, outcome));
+            }
+            if wrong.is_empty() {
+                continue;
+            }
+            found.mismatches += 1;
+            if found.reports.len() < self.reports {
+                found.reports.push(Mismatch {
+                    case: first + index as u64,
+                    report: format!("{}{}\n", show(case), wrong.join("\n")),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the real CPU, asked again about `case`, gives the answer `expected`.
+fn answers_later(
+    native: &mut Native<'_>,
+    case: &Case,
+    expected: &Outcome,
+) -> Result<bool, CampaignError> {
+    for _ in 0..TIMES_AGAIN {
+        let later = native.run(std::slice::from_ref(case))?;
+        if itself_differences(case, expected, &later[0]).is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Describes the differences between two answers of the real CPU.
+fn itself_differences(case: &Case, first: &Outcome, second: &Outcome) -> Vec<String> {
+    engine_differences(["first", "second"], case, first, second)
 }
 
 /// The engines' results of a case, or the reasons why they could not run it.

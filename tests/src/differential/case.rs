@@ -1,6 +1,7 @@
 //! Cases and their outcomes: the vocabulary that the generator, the engines and the comparison share.
 
-use super::layout::{PAGE, SANDBOX, SANDBOX_PAGES};
+use super::layout::{CODE, PAGE, SANDBOX, SANDBOX_PAGES};
+use super::mode::Mode;
 use super::segments::{LocalTable, Segment, is_local};
 use iced_x86::{Decoder, DecoderOptions, Instruction};
 use std::collections::BTreeSet;
@@ -12,16 +13,19 @@ pub const FX_SIZE: usize = 512;
 /// The state of the processor that a user program sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
-    /// General registers in encoding order: EAX, ECX, EDX, EBX, ESP, EBP, ESI, EDI.
-    pub gpr: [u32; 8],
+    /// General registers in encoding order: RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8 to R15. 32-bit code has the low halves of
+    /// the first eight.
+    pub gpr: [u64; 16],
     /// CS.
     pub cs: u16,
     /// Instruction pointer: an offset in CS.
-    pub eip: u32,
-    /// Flags.
+    pub rip: u64,
+    /// Flags. The upper half of RFLAGS is reserved.
     pub eflags: u32,
     /// DS, ES, FS, GS and SS.
     pub segments: [u16; 5],
+    /// Bases of FS and GS; zeros for 32-bit code, which has those of the segments.
+    pub bases: [u64; 2],
     /// x87, MMX and SSE state in FXSAVE format.
     pub fx: [u8; FX_SIZE],
 }
@@ -42,19 +46,23 @@ pub const SEGMENT_NAMES: [&str; 5] = ["ds", "es", "fs", "gs", "ss"];
 /// The contents of the sandbox before a case runs, and the LDT; a batch of cases shares one.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Template {
+    /// The mode of the cases.
+    pub mode: Mode,
     sandbox: Box<[u8]>,
     /// The LDT.
     pub segments: LocalTable,
 }
 
-/// Bytes of the sandbox.
+/// Bytes of the sandbox of one place.
 pub const SANDBOX_BYTES: usize = (SANDBOX_PAGES * PAGE) as usize;
 
 impl Template {
-    /// A template with these contents, [`SANDBOX_BYTES`] long; what lies in unmapped pages is ignored.
-    pub fn new(bytes: Vec<u8>, segments: LocalTable) -> Self {
-        assert_eq!(bytes.len(), SANDBOX_BYTES, "a template covers the sandbox");
+    /// A template with these contents, [`SANDBOX_BYTES`] for each place; what lies in unmapped pages is ignored.
+    pub fn new(mode: Mode, bytes: Vec<u8>, segments: LocalTable) -> Self {
+        let expected = SANDBOX_BYTES * mode.places().len();
+        assert_eq!(bytes.len(), expected, "a template covers the sandboxes");
         Self {
+            mode,
             sandbox: bytes.into_boxed_slice(),
             segments,
         }
@@ -65,15 +73,23 @@ impl Template {
         &self.sandbox
     }
 
-    /// The bytes of one page, by its index in the sandbox.
-    pub fn page(&self, index: u32) -> &[u8] {
-        &self.sandbox[(index * PAGE) as usize..][..PAGE as usize]
+    /// The bytes of the sandbox of a place.
+    pub fn sandbox(&self, place: usize) -> &[u8] {
+        &self.sandbox[place * SANDBOX_BYTES..][..SANDBOX_BYTES]
     }
 
-    /// The doubleword at a linear address, which must be aligned and inside the sandbox.
-    pub fn dword(&self, address: u32) -> u32 {
-        let at = (address - SANDBOX) as usize;
-        u32::from_le_bytes(self.sandbox[at..at + 4].try_into().expect("four bytes"))
+    /// The doubleword at a linear address, which must be aligned and inside a sandbox.
+    pub fn dword(&self, address: u64) -> u32 {
+        let bytes = self
+            .mode
+            .places()
+            .iter()
+            .enumerate()
+            .find_map(|(place, base)| {
+                let at = address.checked_sub(base + u64::from(SANDBOX))?;
+                self.sandbox(place).get(at as usize..)?.first_chunk()
+            });
+        u32::from_le_bytes(*bytes.expect("an address of a sandbox"))
     }
 }
 
@@ -83,7 +99,7 @@ pub struct Case {
     /// State at the first instruction.
     pub start: State,
     /// Linear address of the code.
-    pub at: u32,
+    pub at: u64,
     /// The code, ending with a jump to [`super::layout::EXIT`] or [`super::layout::EXIT_FAR`].
     pub code: Vec<u8>,
     /// Lengths of the units that `code` consists of, the jump at the end left out. A unit is dropped as a whole.
@@ -99,7 +115,7 @@ pub struct Case {
 pub struct Piece<'c> {
     /// Offset of its first byte in the code.
     pub at: u32,
-    /// Bits of its code segment: 16 or 32.
+    /// Bits of its code segment: 16, 32 or 64.
     pub bits: u32,
     /// The bytes.
     pub bytes: &'c [u8],
@@ -119,10 +135,26 @@ impl Case {
         self.template.segments.segment(selector)
     }
 
-    /// The offset in the code of `eip` in the code segment `cs`.
-    pub fn position(&self, cs: u16, eip: u32) -> u32 {
+    /// The mode in which the case runs.
+    pub fn mode(&self) -> Mode {
+        self.template.mode
+    }
+
+    /// The index of the place of the code.
+    pub fn place(&self) -> usize {
+        place_of_code(self.mode(), self.at)
+    }
+
+    /// The offset in the code of `rip` in the code segment `cs`; `u32::MAX` for all that are larger.
+    pub fn position(&self, cs: u16, rip: u64) -> u32 {
         let base = self.segment(cs).map_or(0, |segment| segment.base);
-        base.wrapping_add(eip).wrapping_sub(self.at)
+        let at = u64::from(base).wrapping_add(rip).wrapping_sub(self.at);
+        let at = if self.mode().is_64() {
+            at
+        } else {
+            at & u64::from(u32::MAX)
+        };
+        u32::try_from(at).unwrap_or(u32::MAX)
     }
 
     /// The parts of the code: units, and the jump at the end.
@@ -141,7 +173,7 @@ impl Case {
             at: at as u32,
             bits: self
                 .segment(code_segment)
-                .map_or(32, |segment| segment.bits()),
+                .map_or(self.mode().bits(), |segment| segment.bits()),
             bytes: &self.code[at..(at + len).min(self.code.len())],
         })
     }
@@ -157,6 +189,13 @@ impl Case {
     pub fn is_local(&self) -> bool {
         self.selectors().into_iter().any(is_local)
     }
+}
+
+/// The index of the place whose code pages have the address `at`.
+pub fn place_of_code(mode: Mode, at: u64) -> usize {
+    let starts_before = |base: &u64| base + u64::from(CODE) <= at;
+    let places = mode.places().iter().take_while(|base| starts_before(base));
+    places.count().saturating_sub(1)
 }
 
 /// Some bytes of code that belong together: an instruction under test and what prepares its operands.
@@ -182,7 +221,7 @@ pub struct Exception {
     /// Error code, 0 for vectors without one.
     pub error: u32,
     /// CR2 for a page fault, 0 otherwise.
-    pub address: u32,
+    pub address: u64,
 }
 
 /// Vector of #PF.
@@ -192,7 +231,7 @@ pub const PAGE_FAULT: u8 = 14;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Change {
     /// Linear address, a multiple of 4.
-    pub address: u32,
+    pub address: u64,
     /// Contents after the case.
     pub value: u32,
 }

@@ -4,15 +4,30 @@
 //! mid-flight. With the real CPU they are compared in what is defined. What is left out, and why, is in
 //! [`super::exclusions::NOT_COMPARED`].
 
-use super::case::{Case, Exception, FX_SIZE, Outcome, Pointers, SEGMENT_NAMES, SS};
+use super::case::{Case, Exception, FX_SIZE, Outcome, PAGE_FAULT, Pointers, SEGMENT_NAMES, SS};
 use super::flags::{self, AC, DF, ID, NT, RF, STATUS, TF};
-use super::layout::{EXIT, EXIT_FAR};
+use super::layout::{EXIT, EXIT_FAR, TASK_END};
+use super::mode::Mode;
 use iced_x86::{Formatter, GasFormatter, Instruction, Mnemonic};
 use std::fmt::Write as _;
 use std::ops::Range;
 
+/// Names of the general registers of 32-bit code in encoding order.
+const REGISTER_NAMES_32: [&str; 8] = ["eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi"];
+/// Names of the general registers of 64-bit code in encoding order.
+const REGISTER_NAMES_64: [&str; 16] = [
+    "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13",
+    "r14", "r15",
+];
+
 /// Names of the general registers in encoding order.
-pub const REGISTER_NAMES: [&str; 8] = ["eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi"];
+pub fn register_names(mode: Mode) -> &'static [&'static str] {
+    if mode.is_64() {
+        &REGISTER_NAMES_64
+    } else {
+        &REGISTER_NAMES_32
+    }
+}
 
 /// Fields of the FXSAVE image before the pointers: name, offset, length (SDM Vol. 1, 10.5.1 "FXSAVE Area").
 const FX_FIELDS: [(&str, usize, usize); 3] = [("fcw", 0, 2), ("fsw", 2, 2), ("ftw", 4, 1)];
@@ -39,7 +54,8 @@ type Names<'n> = [&'n str; 2];
 /// Describes the differences between the real CPU and an engine in what is defined; empty if they agree.
 pub fn differences(case: &Case, real: &Outcome, engine: &Outcome) -> Vec<String> {
     const NAMES: Names<'_> = ["real", "engine"];
-    let mut found = state_differences(NAMES, real, engine, flags_mask(case, real));
+    let flags = flags_mask(case, real);
+    let mut found = state_differences(NAMES, case.mode(), real, engine, flags);
     if !same_exception(case, real, engine) {
         found.push(exception_difference(NAMES, real, engine));
     }
@@ -55,7 +71,7 @@ pub fn engine_differences(
     first: &Outcome,
     second: &Outcome,
 ) -> Vec<String> {
-    let mut found = state_differences(names, first, second, u32::MAX);
+    let mut found = state_differences(names, case.mode(), first, second, u32::MAX);
     let masks = [first, second].map(|outcome| &outcome.end.fx[MXCSR_MASK]);
     if masks[0] != masks[1] {
         found.push("mxcsr_mask".to_owned());
@@ -70,6 +86,7 @@ pub fn engine_differences(
 /// Compares registers, the flags in `flags`, and the FXSAVE image but for what [`super::exclusions`] lists.
 fn state_differences(
     [first_name, second_name]: Names<'_>,
+    mode: Mode,
     first: &Outcome,
     second: &Outcome,
     flags: u32,
@@ -84,11 +101,13 @@ fn state_differences(
                 ));
             }
         };
-    for (index, name) in REGISTER_NAMES.iter().enumerate() {
+    for (index, name) in register_names(mode).iter().enumerate() {
         compare(name, &first.end.gpr[index], &second.end.gpr[index]);
     }
     compare("cs", &first.end.cs, &second.end.cs);
-    compare("eip", &first.end.eip, &second.end.eip);
+    compare("rip", &first.end.rip, &second.end.rip);
+    compare("fs base", &first.end.bases[0], &second.end.bases[0]);
+    compare("gs base", &first.end.bases[1], &second.end.bases[1]);
     for (index, name) in SEGMENT_NAMES.iter().enumerate() {
         compare(
             name,
@@ -109,7 +128,7 @@ fn state_differences(
     let pointers = pointers
         .iter()
         .map(|&(name, at, length)| (name.to_owned(), at..at + length));
-    for (name, field) in fx_fields().chain(pointers) {
+    for (name, field) in fx_fields(mode).chain(pointers) {
         compare(
             &name,
             &Hex(&first.end.fx[field.clone()]),
@@ -120,22 +139,27 @@ fn state_differences(
 }
 
 /// The fields of the FXSAVE image that are always compared, reserved ones included.
-fn fx_fields() -> impl Iterator<Item = (String, Range<usize>)> {
+fn fx_fields(mode: Mode) -> impl Iterator<Item = (String, Range<usize>)> {
     let control = [
         ("fcw", 0..2),
         ("fsw", 2..4),
         ("ftw", 4..5),
         ("reserved byte 5", 5..6),
         ("mxcsr", MXCSR..MXCSR + 4),
-        ("reserved bytes from 288", 288..FX_SIZE),
+        (
+            "reserved bytes behind XMM registers",
+            XMM.0 + mode.registers() * XMM.1..FX_SIZE,
+        ),
     ];
-    let registers = [("st", ST), ("xmm", XMM)];
-    let registers = registers.into_iter().flat_map(|(name, (at, stride, _))| {
-        (0..8).map(move |index| {
-            let field = at + index * stride..at + (index + 1) * stride;
-            (format!("{name}{index}"), field)
-        })
-    });
+    let registers = [("st", ST, 8), ("xmm", XMM, mode.registers())];
+    let registers = registers
+        .into_iter()
+        .flat_map(|(name, (at, stride, _), count)| {
+            (0..count).map(move |index| {
+                let field = at + index * stride..at + (index + 1) * stride;
+                (format!("{name}{index}"), field)
+            })
+        });
     control
         .into_iter()
         .map(|(name, field)| (name.to_owned(), field))
@@ -158,15 +182,32 @@ fn exception_difference(
 fn same_exception(case: &Case, real: &Outcome, engine: &Outcome) -> bool {
     match (real.exception, engine.exception) {
         (Some(real_one), Some(engine_one)) => {
-            let order_is_open = real.end.eip == engine.end.eip
+            let order_is_open = real.end.rip == engine.end.rip
                 && is_memory_fault(&real_one)
                 && is_memory_fault(&engine_one)
                 && instruction_at(case, real)
                     .is_some_and(|instruction| is_cmps(&instruction) || is_call(&instruction));
-            real_one == engine_one || order_is_open
+            as_linux_tells(real_one) == as_linux_tells(engine_one) || order_is_open
         }
         (None, None) => true,
         _ => false,
+    }
+}
+
+/// `exception` as Linux tells a process of it: a page fault beyond its addresses always as a protection violation
+/// (sanitize_error_code in arch/x86/mm/fault.c).
+fn as_linux_tells(exception: Exception) -> Exception {
+    const PROTECTION: u32 = 1 << 0;
+    match exception {
+        Exception {
+            vector: PAGE_FAULT,
+            error,
+            address: TASK_END..,
+        } => Exception {
+            error: error | PROTECTION,
+            ..exception
+        },
+        _ => exception,
     }
 }
 
@@ -194,7 +235,7 @@ fn is_call(instruction: &Instruction) -> bool {
 
 /// The instruction of the case at which `outcome` ended.
 fn instruction_at(case: &Case, outcome: &Outcome) -> Option<Instruction> {
-    let position = case.position(outcome.end.cs, outcome.end.eip);
+    let position = case.position(outcome.end.cs, outcome.end.rip);
     case.pieces()
         .flat_map(|piece| piece.instructions().collect::<Vec<_>>())
         .find(|instruction| instruction.ip32() == position)
@@ -205,17 +246,14 @@ fn instruction_at(case: &Case, outcome: &Outcome) -> Option<Instruction> {
 fn flags_mask(case: &Case, real: &Outcome) -> u32 {
     let pieces: Vec<_> = case.pieces().collect();
     let undefined = match flags::undefined(&pieces, 0) {
-        Ok(before) => match before.get(&case.position(real.end.cs, real.end.eip)) {
+        Ok(before) => match before.get(&case.position(real.end.cs, real.end.rip)) {
             Some(&here) => here,
             None => before.values().fold(0, |all, here| all | here),
         },
         Err(_) => STATUS,
     };
-    let resume = if matches!(real.end.eip, EXIT | EXIT_FAR) {
-        0
-    } else {
-        RF
-    };
+    let exits = [EXIT, EXIT_FAR].map(|exit| case.mode().places()[case.place()] + u64::from(exit));
+    let resume = if exits.contains(&real.end.rip) { 0 } else { RF };
     (STATUS & !undefined) | DF | NT | AC | ID | TF | resume
 }
 
@@ -225,7 +263,7 @@ fn memory_differences(
     case: &Case,
     first: &Outcome,
     second: &Outcome,
-    ignored: &Range<u32>,
+    ignored: &Range<u64>,
 ) -> Vec<String> {
     if first.changes == second.changes {
         return Vec::new();
@@ -237,7 +275,7 @@ fn memory_differences(
             .find(|change| change.address == address)
             .map_or(case.template.dword(address), |change| change.value)
     };
-    let mut addresses: Vec<u32> = first
+    let mut addresses: Vec<u64> = first
         .changes
         .iter()
         .chain(&second.changes)
@@ -264,19 +302,22 @@ fn memory_differences(
 
 /// The doublewords below the stack pointer that a far CALL may have written before it faulted: AMD processors push the return
 /// address before they compare the target with the limit of its segment, Intel's manual has it the other way round.
-fn scratch_of_far_call(case: &Case, real: &Outcome) -> Range<u32> {
+fn scratch_of_far_call(case: &Case, real: &Outcome) -> Range<u64> {
     /// Bytes of the widest return address, and of a doubleword that it may share.
-    const PUSHED: u32 = 8 + 3;
+    const PUSHED: u64 = 8 + 3;
+    if case.mode().is_64() {
+        return 0..0;
+    }
     let is_far_call =
         |instruction: Instruction| instruction.is_call_far() || instruction.is_call_far_indirect();
     let faulted = real.exception.is_some() && instruction_at(case, real).is_some_and(is_far_call);
     let stack = case.segment(real.end.segments[SS]).filter(|_| faulted);
     stack.map_or(0..0, |stack| {
-        let esp = real.end.gpr[4];
+        let esp = real.end.gpr[4] as u32;
         let top = stack
             .base
             .wrapping_add(if stack.big { esp } else { esp & 0xffff });
-        top.wrapping_sub(PUSHED)..top
+        u64::from(top).saturating_sub(PUSHED)..top.into()
     })
 }
 
@@ -308,24 +349,29 @@ impl std::fmt::LowerHex for Hex<'_> {
 pub fn show(case: &Case) -> String {
     let mut text = String::new();
     let start = &case.start;
-    for (name, value) in REGISTER_NAMES.iter().zip(start.gpr) {
+    for (name, value) in register_names(case.mode()).iter().zip(start.gpr) {
         let _ = write!(text, "{name}={value:08x} ");
     }
     let _ = write!(
         text,
-        "eflags={:08x} cs={:04x} eip={:08x}",
-        start.eflags, start.cs, start.eip
+        "flags={:08x} cs={:04x} ip={:08x}",
+        start.eflags, start.cs, start.rip
     );
     for (name, value) in SEGMENT_NAMES.iter().zip(start.segments) {
         let _ = write!(text, " {name}={value:04x}");
+    }
+    if case.mode().is_64() {
+        let [fs, gs] = start.bases;
+        let _ = write!(text, " fs_base={fs:x} gs_base={gs:x}");
     }
     let _ = write!(text, " mxcsr={:x}", Hex(&start.fx[MXCSR..MXCSR + 4]));
     for (name, at, length) in FX_FIELDS {
         let _ = write!(text, " {name}={:x}", Hex(&start.fx[at..at + length]));
     }
     text.push('\n');
-    for (name, (at, stride, length)) in [("st", ST), ("xmm", XMM)] {
-        for index in 0..8 {
+    let xmm = case.mode().registers();
+    for (name, (at, stride, length), count) in [("st", ST, 8), ("xmm", XMM, xmm)] {
+        for index in 0..count {
             let _ = write!(
                 text,
                 "{name}{index}={:x} ",
@@ -349,7 +395,7 @@ pub fn show(case: &Case) -> String {
                 .collect();
             let mut line = String::new();
             formatter.format(&instruction, &mut line);
-            let linear = case.at + at as u32;
+            let linear = case.at + at as u64;
             let _ = writeln!(text, "  {linear:08x} {}: {bytes:<24} {line}", piece.bits);
         }
     }
@@ -367,17 +413,20 @@ mod tests {
     /// `daa`, which leaves OF undefined.
     fn case() -> Case {
         let start = State {
-            gpr: [0; 8],
+            gpr: [0; 16],
             cs: FLAT_CODE,
-            eip: CODE,
+            rip: CODE.into(),
             eflags: 2,
             segments: [0; 5],
+            bases: [0; 2],
             fx: [0; 512],
         };
-        let template = Arc::new(Template::new(vec![0; SANDBOX_BYTES], LocalTable::default()));
+        let sandbox = vec![0; SANDBOX_BYTES];
+        let template = Template::new(Mode::Protected, sandbox, LocalTable::default());
+        let template = Arc::new(template);
         Case {
             start,
-            at: CODE,
+            at: CODE.into(),
             code: vec![0x27, 0x90],
             units: Vec::new(),
             last_code_segment: FLAT_CODE,
@@ -387,7 +436,7 @@ mod tests {
 
     fn outcome(case: &Case) -> Outcome {
         let end = State {
-            eip: CODE + 2,
+            rip: u64::from(CODE + 2),
             ..case.start.clone()
         };
         Outcome {
@@ -402,9 +451,10 @@ mod tests {
     fn every_kind_of_difference_is_found() {
         let case = case();
         let real = outcome(&case);
-        let spoil: [fn(&mut Outcome); 8] = [
+        let spoil: [fn(&mut Outcome); 9] = [
             |outcome| outcome.end.gpr[3] ^= 1,
-            |outcome| outcome.end.eip += 1,
+            |outcome| outcome.end.rip += 1,
+            |outcome| outcome.end.bases[1] = 1,
             |outcome| outcome.end.eflags ^= flags::CF,
             |outcome| outcome.end.segments[2] = 0x2b,
             |outcome| outcome.end.fx[32] = 1,
@@ -418,7 +468,7 @@ mod tests {
             },
             |outcome| {
                 outcome.changes.push(Change {
-                    address: SANDBOX + 0x1000,
+                    address: u64::from(SANDBOX + 0x1000),
                     value: 1,
                 })
             },

@@ -175,7 +175,7 @@ fn pass(pieces: &[Piece<'_>], before: &mut BTreeMap<u32, u32>) -> Result<bool, C
         let direct = instruction.op_count() > 0
             && matches!(
                 instruction.op0_kind(),
-                OpKind::NearBranch16 | OpKind::NearBranch32
+                OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64
             );
         if direct {
             flow_to(instruction.near_branch_target() as u32);

@@ -1,4 +1,4 @@
-//! The real CPU as an engine: a freestanding 32-bit child process that runs batches of cases.
+//! The real CPU as an engine: a freestanding child process, 32-bit or 64-bit, that runs batches of cases.
 //!
 //! ```text
 //!   parent                          shared file (memfd)                 child (native/runner.c)
@@ -10,11 +10,12 @@
 //!
 //! A child that dies or does not answer is replaced, and the case it was at is reported.
 
-use super::case::{Case, Change, Outcome, Pointers};
+use super::case::{Case, Outcome, Pointers};
 use super::layout::{
     BATCH, CHANGE_SIZE, EXIT, HEADER_COUNT, HEADER_CURRENT, OUT_CHANGES, OUT_FIRST_CHANGE,
-    OUT_SIZE, SHARED_CHANGES, SHARED_IN, SHARED_LDT, SHARED_OUT, SHARED_SIZE, SHARED_TEMPLATE,
+    OUT_SIZE, SHARED_CHANGES, SHARED_IN, SHARED_LDT, SHARED_OUT, SHARED_TEMPLATE, shared_size,
 };
+use super::mode::Mode;
 use super::pointers;
 use super::toolchain::{self, BuildError};
 use super::wire::{self, word};
@@ -37,7 +38,7 @@ const PROBES: usize = 8;
 /// A reason why the real CPU could not run a batch.
 #[derive(Debug, Error)]
 pub enum NativeError {
-    /// The 32-bit program could not be built.
+    /// The program could not be built.
     #[error(transparent)]
     Build(#[from] BuildError),
     /// A file or process operation failed.
@@ -70,22 +71,36 @@ impl From<nix::Error> for NativeError {
 
 /// The built program; every [`Native`] starts its own process from it.
 pub struct Program {
+    mode: Mode,
     path: PathBuf,
     _directory: TempDir,
 }
 
 impl Program {
-    /// Compiles and links the native program in a temporary directory.
-    pub fn build() -> Result<Self, NativeError> {
+    /// Compiles and links the native program for the cases of `mode` in a temporary directory.
+    pub fn build(mode: Mode) -> Result<Self, NativeError> {
+        let (abi, entry) = if mode.is_64() {
+            (
+                include_str!("../../native/abi64.h"),
+                include_str!("../../native/entry64.S"),
+            )
+        } else {
+            (
+                include_str!("../../native/abi32.h"),
+                include_str!("../../native/entry32.S"),
+            )
+        };
         let sources = [
             ("linux.h", include_str!("../../native/linux.h")),
             ("runner.c", include_str!("../../native/runner.c")),
-            ("entry.S", include_str!("../../native/entry.S")),
+            ("abi.h", abi),
+            ("entry.S", entry),
         ];
         let section = format!("-Wl,--section-start=.exit={EXIT:#x}");
-        let directory =
-            toolchain::build(&sources, &["-o", "runner", "runner.c", "entry.S", &section])?;
+        let arguments = ["-o", "runner", "runner.c", "entry.S", &section];
+        let directory = toolchain::build(mode, mode.bits(), &sources, &arguments)?;
         Ok(Self {
+            mode,
             path: directory.path().join("runner"),
             _directory: directory,
         })
@@ -104,7 +119,7 @@ impl<'p> Native<'p> {
     /// Starts a child.
     pub fn start(program: &'p Program) -> Result<Self, NativeError> {
         let shared = File::from(memfd_create(c"differential", MFdFlags::MFD_CLOEXEC)?);
-        shared.set_len(u64::from(SHARED_SIZE))?;
+        shared.set_len(u64::from(shared_size(program.mode)))?;
         let child = spawn(program, &shared)?;
         let mut native = Self {
             program,
@@ -116,8 +131,11 @@ impl<'p> Native<'p> {
         Ok(native)
     }
 
-    /// Asks the processor whether it records all pointers to the last x87 instruction.
+    /// Asks the processor whether it records all pointers to the last x87 instruction; those of 64-bit code count as unknown.
     fn probe_pointers(&mut self) -> Result<bool, NativeError> {
+        if self.program.mode.is_64() {
+            return Ok(false);
+        }
         for (case, expected) in pointers::probes() {
             let mut found = false;
             for _ in 0..PROBES {
@@ -210,15 +228,9 @@ impl<'p> Native<'p> {
 
     /// One outcome from the shared file.
     fn outcome(&self, record: &[u8], changes: &[u8]) -> Outcome {
-        let first = word(record, OUT_FIRST_CHANGE) * CHANGE_SIZE;
-        let changes = changes[first as usize..]
-            [..(word(record, OUT_CHANGES) * CHANGE_SIZE) as usize]
-            .chunks_exact(CHANGE_SIZE as usize)
-            .map(|change| Change {
-                address: word(change, 0),
-                value: word(change, 4),
-            })
-            .collect();
+        let first = (word(record, OUT_FIRST_CHANGE) * CHANGE_SIZE) as usize;
+        let bytes = (word(record, OUT_CHANGES) * CHANGE_SIZE) as usize;
+        let changes = wire::changes(self.program.mode, &changes[first..][..bytes]);
         let outcome = wire::outcome(record, changes);
         Outcome {
             pointers: match self.records_pointers {
@@ -250,12 +262,20 @@ fn spawn(program: &Program, shared: &File) -> Result<Child, NativeError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::case::{Exception, FX_SIZE, PAGE_FAULT, SS, State, Template};
+    use super::super::case::{Change, Exception, FS, FX_SIZE, PAGE_FAULT, SS, State, Template};
     use super::super::generate::exit_jump;
-    use super::super::layout::{CODE, FLAT_CODE, FLAT_DATA, SANDBOX};
+    use super::super::layout::{
+        CODE, FLAT_CODE, FLAT_CODE_64, FLAT_DATA, SANDBOX, SEGMENT_BASE, SEGMENT_LIMITED,
+    };
     use super::super::segments::LocalTable;
     use super::*;
     use std::sync::Arc;
+
+    fn registers(of_32_bits: [u32; 8]) -> [u64; 16] {
+        let mut all = [0; 16];
+        all[..8].copy_from_slice(&of_32_bits.map(u64::from));
+        all
+    }
 
     fn case(code: &[u8]) -> Case {
         let mut fx = [0; FX_SIZE];
@@ -264,24 +284,23 @@ mod tests {
         fx[24] = 0x80;
         fx[25] = 0x1f;
         let start = State {
-            gpr: [1, 2, 3, SANDBOX + 0x1010, SANDBOX + 0x6000, 6, 7, 8],
+            gpr: registers([1, 2, 3, SANDBOX + 0x1010, SANDBOX + 0x6000, 6, 7, 8]),
             cs: FLAT_CODE,
-            eip: CODE,
+            rip: CODE.into(),
             eflags: 0x202,
             segments: [FLAT_DATA, FLAT_DATA, 0, 0, FLAT_DATA],
+            bases: [0; 2],
             fx,
         };
         let sandbox = vec![0; super::super::case::SANDBOX_BYTES];
-        let template = Arc::new(Template::new(sandbox, LocalTable::default()));
+        let template = Template::new(Mode::Protected, sandbox, LocalTable::default());
+        let template = Arc::new(template);
         let mut code = code.to_vec();
-        code.push(0xe9);
-        code.extend(
-            EXIT.wrapping_sub(CODE + code.len() as u32 + 4)
-                .to_le_bytes(),
-        );
+        let end = u64::from(CODE) + code.len() as u64;
+        code.extend(exit_jump(false, &template, FLAT_CODE, end));
         Case {
             start,
-            at: CODE,
+            at: CODE.into(),
             code,
             units: Vec::new(),
             last_code_segment: FLAT_CODE,
@@ -291,7 +310,7 @@ mod tests {
 
     #[test]
     fn the_real_cpu_reports_registers_memory_and_exceptions() {
-        let program = Program::build().unwrap();
+        let program = Program::build(Mode::Protected).unwrap();
         let mut native = Native::start(&program).unwrap();
         // add eax, ecx; mov [ebx], eax -- mov eax, [0] -- hlt -- div by zero
         let cases = [
@@ -302,12 +321,12 @@ mod tests {
         ];
         let outcomes = native.run(&cases).unwrap();
         assert_eq!(outcomes[0].end.gpr[0], 3);
-        assert_eq!(outcomes[0].end.eip, EXIT);
+        assert_eq!(outcomes[0].end.rip, u64::from(EXIT));
         assert_eq!(outcomes[0].exception, None);
         assert_eq!(
             outcomes[0].changes,
             [Change {
-                address: SANDBOX + 0x1010,
+                address: u64::from(SANDBOX + 0x1010),
                 value: 3
             }]
         );
@@ -335,7 +354,7 @@ mod tests {
                 address: 0
             })
         );
-        assert_eq!(outcomes[3].end.eip, CODE + 2);
+        assert_eq!(outcomes[3].end.rip, u64::from(CODE + 2));
     }
 
     /// IRET to a 16-bit stack loads the low half of ESP only. Linux returns to such stacks in a way that keeps the upper half
@@ -350,13 +369,14 @@ mod tests {
         // mov eax, 20 (getpid); int 0x80; jmp far EXIT_FAR
         let mut case = case(&[0xb8, 20, 0, 0, 0, 0xcd, 0x80]);
         case.code.truncate(7);
-        case.code
-            .extend(exit_jump(true, &segments, FLAT_CODE, CODE + 7));
         case.start.segments[SS] = stack;
         case.start.gpr[4] = 0xabcd_1234;
         let sandbox = vec![0; super::super::case::SANDBOX_BYTES];
-        case.template = Arc::new(Template::new(sandbox, segments));
-        let program = Program::build().unwrap();
+        case.template = Arc::new(Template::new(Mode::Protected, sandbox, segments));
+        let end = u64::from(CODE + 7);
+        case.code
+            .extend(exit_jump(true, &case.template, FLAT_CODE, end));
+        let program = Program::build(Mode::Protected).unwrap();
         let outcomes = Native::start(&program).unwrap().run(&[case]).unwrap();
         assert_eq!(outcomes[0].exception, None);
         assert_eq!(outcomes[0].end.segments[SS], stack);
@@ -365,7 +385,7 @@ mod tests {
 
     #[test]
     fn a_stuck_case_is_named_and_the_child_replaced() {
-        let program = Program::build().unwrap();
+        let program = Program::build(Mode::Protected).unwrap();
         let mut native = Native::start(&program).unwrap();
         // The middle case asks Linux to exit: mov eax, 252; int 0x80.
         let cases = [
@@ -378,5 +398,131 @@ mod tests {
             Err(NativeError::Lost { case: 1, .. })
         ));
         assert!(native.run(&cases[..1]).is_ok());
+    }
+
+    /// A case of 64-bit code at a place, with RAX and RBX of choice, and FS and GS based in its sandbox.
+    fn case_64(place: usize, code: &[u8], rax: u64, rbx: u64) -> Case {
+        let mode = Mode::Bits64;
+        let base = mode.places()[place];
+        let at = base + u64::from(CODE);
+        let sandbox = base + u64::from(SANDBOX);
+        let mut case = case(&[]);
+        let bytes = vec![0x5a; super::super::case::SANDBOX_BYTES * mode.places().len()];
+        case.template = Arc::new(Template::new(mode, bytes, LocalTable::default()));
+        case.at = at;
+        case.code = code.to_vec();
+        let end = at + code.len() as u64;
+        let jump = exit_jump(false, &case.template, FLAT_CODE_64, end);
+        case.code.extend(jump);
+        case.last_code_segment = FLAT_CODE_64;
+        let start = &mut case.start;
+        start.cs = FLAT_CODE_64;
+        start.rip = at;
+        start.bases = [sandbox + 0x1000, sandbox + 0x2000];
+        start.gpr = std::array::from_fn(|index| 0x0101_0101_0101_0101 * index as u64);
+        start.gpr[0] = rax;
+        start.gpr[3] = rbx;
+        start.gpr[4] = sandbox + 0x6000;
+        case
+    }
+
+    fn run_64(cases: &[Case]) -> Vec<Outcome> {
+        let program = Program::build(Mode::Bits64).unwrap();
+        Native::start(&program).unwrap().run(cases).unwrap()
+    }
+
+    #[test]
+    fn the_real_cpu_runs_64_bit_code_at_every_place() {
+        for (place, base) in Mode::Bits64.places().iter().enumerate() {
+            let sandbox = base + u64::from(SANDBOX);
+            let outcomes = run_64(&[
+                // mov [rbx], r15; mov rax, fs:[0]; add eax, r8d; mov r14, gs:[8]
+                case_64(
+                    place,
+                    &[
+                        0x4c, 0x89, 0x3b, 0x64, 0x48, 0x8b, 0x04, 0x25, 0, 0, 0, 0, 0x44, 0x01,
+                        0xc0, 0x65, 0x4c, 0x8b, 0x34, 0x25, 8, 0, 0, 0,
+                    ],
+                    u64::MAX,
+                    sandbox + 0x1010,
+                ),
+                // movq xmm15, rbx
+                case_64(
+                    place,
+                    &[0x66, 0x4c, 0x0f, 0x6e, 0xfb],
+                    0,
+                    0x1234_5678_9abc_def0,
+                ),
+            ]);
+            let end = &outcomes[0].end;
+            assert_eq!(outcomes[0].exception, None);
+            assert_eq!(end.rip, base + u64::from(EXIT));
+            assert_eq!(end.cs, FLAT_CODE_64);
+            assert_eq!(end.gpr[0], 0x6262_6262);
+            assert_eq!(end.gpr[14], 0x5a5a_5a5a_5a5a_5a5a);
+            assert_eq!(end.gpr[15], 0x0f0f_0f0f_0f0f_0f0f);
+            assert_eq!(end.bases, [sandbox + 0x1000, sandbox + 0x2000]);
+            let changed = |address| Change {
+                address,
+                value: 0x0f0f_0f0f,
+            };
+            assert_eq!(
+                outcomes[0].changes,
+                [changed(sandbox + 0x1010), changed(sandbox + 0x1014)]
+            );
+            let xmm15 = &outcomes[1].end.fx[160 + 15 * 16..][..16];
+            assert_eq!(xmm15[..8], 0x1234_5678_9abc_def0_u64.to_le_bytes());
+            assert_eq!(xmm15[8..], [0; 8]);
+        }
+    }
+
+    #[test]
+    fn exceptions_of_64_bit_code_are_told_apart() {
+        /// mov rax, [rbx]
+        const LOAD: [u8; 3] = [0x48, 0x8b, 0x03];
+        /// mov rsp, rbx; push rax
+        const PUSH: [u8; 4] = [0x48, 0x89, 0xdc, 0x50];
+        /// Vector, error code and address.
+        type Fault = (u8, u32, u64);
+        let expected: [(&[u8], u64, Fault); 12] = [
+            (&LOAD, 0x1000, (14, 4, 0x1000)),
+            (&LOAD, 0x7fff_ffff_f000, (14, 5, 0x7fff_ffff_f000)),
+            (&LOAD, 0x8000_0000_0000, (13, 0, 0)),
+            (&LOAD, 0xffff_7fff_ffff_fff0, (13, 0, 0)),
+            (&LOAD, 0xffff_8000_0000_0000, (14, 5, 0xffff_8000_0000_0000)),
+            (&PUSH, 0x8000_0000_0010, (12, 0, 0)),
+            (&PUSH, 0x7fff_ffff_fff0, (14, 7, 0x7fff_ffff_ffe8)),
+            // push es; int3; div ebx; hlt; mov [rip], eax
+            (&[0x06], 0, (6, 0, 0)),
+            (&[0xcc], 0, (3, 0, 0)),
+            (&[0xf7, 0xf3], 0, (0, 0, 0)),
+            (&[0xf4], 0, (13, 0, 0)),
+            (&[0x89, 0x05, 0, 0, 0, 0], 0, (14, 7, u64::from(CODE) + 6)),
+        ];
+        let cases = expected.map(|(code, rbx, _)| case_64(0, code, 1, rbx));
+        for (outcome, (code, rbx, exception)) in run_64(&cases).iter().zip(expected) {
+            let found = outcome.exception.expect("an exception");
+            let found = (found.vector, found.error, found.address);
+            assert_eq!(found, exception, "{code:x?} with {rbx:x}");
+        }
+    }
+
+    #[test]
+    fn segments_of_the_ldt_and_the_gdt_are_there_in_64_bit_mode() {
+        // mov fs, ax; mov rbx, fs:[0]
+        let code = [0x8e, 0xe0, 0x64, 0x48, 0x8b, 0x1c, 0x25, 0, 0, 0, 0];
+        let outcomes = run_64(&[
+            case_64(2, &code, SEGMENT_LIMITED.into(), 0),
+            // mov fs, ax
+            case_64(2, &[0x8e, 0xe0], 0, 0),
+            case_64(2, &[0x8e, 0xe0], 0x0f, 0),
+        ]);
+        assert_eq!(outcomes[0].exception, None);
+        assert_eq!(outcomes[0].end.bases[0], u64::from(SEGMENT_BASE));
+        assert_eq!(outcomes[0].end.segments[FS], SEGMENT_LIMITED);
+        assert_eq!(outcomes[0].end.gpr[3], 0x5a5a_5a5a_5a5a_5a5a);
+        assert_eq!(outcomes[1].end.segments[FS], 0);
+        let exception = outcomes[2].exception.expect("an empty entry");
+        assert_eq!((exception.vector, exception.error), (13, 0x0c));
     }
 }

@@ -3,7 +3,7 @@
 use super::address;
 use super::encode::Encoded;
 use super::flags::{AC, DF, ID, NT, STATUS, TF};
-use super::prepare::{Conflict, ESP, Known, Needs, Value, gpr_index, segment_index, zero_word};
+use super::prepare::{Conflict, ESP, Known, Needs, Reach, Value, gpr_index, segment_index};
 use super::values::{control_word, integer, mxcsr, percent};
 use fastrand::Rng;
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
@@ -41,6 +41,12 @@ pub struct Drawn {
     pub needs: Needs,
     /// Bytes that follow it.
     pub after: Vec<u8>,
+    /// Linear addresses of the words that are zeroed after it.
+    pub wiped: Vec<u64>,
+    /// The effective address that its RIP-relative operand is to have.
+    pub relative: Option<u64>,
+    /// The value of RSP after it, if it loads the register.
+    pub loaded_stack: Option<u64>,
     /// The segment register it loads, as an index of [`super::case::State::segments`], and the selector.
     pub segment_load: Option<(usize, u16)>,
     /// Whether the pointers to the last x87 instruction stay where FNSTENV and FNSAVE store them.
@@ -57,6 +63,9 @@ impl Drawn {
             encoded,
             needs: Needs::default(),
             after: Vec::new(),
+            wiped: Vec::new(),
+            relative: None,
+            loaded_stack: None,
             segment_load: None,
             keeps_pointers,
             nested: None,
@@ -66,11 +75,11 @@ impl Drawn {
     /// Chooses all operands of a [`super::forms::Style::Plain`] instruction.
     pub fn choose(&mut self, known: &Known, rng: &mut Rng) -> Result<(), Conflict> {
         match self.encoded.instruction.mnemonic() {
-            Mnemonic::Div | Mnemonic::Idiv => self.dividend(rng)?,
+            Mnemonic::Div | Mnemonic::Idiv => self.dividend(known, rng)?,
             Mnemonic::Int => self.interrupt(rng),
             Mnemonic::Enter => self.frame(known, rng)?,
             Mnemonic::Leave => self.frame_pointer(known, rng)?,
-            Mnemonic::Popf | Mnemonic::Popfd => self.pop_flags(rng),
+            Mnemonic::Popf | Mnemonic::Popfd | Mnemonic::Popfq => self.pop_flags(rng),
             Mnemonic::Xlatb => return self.translate(known, rng),
             _ => {}
         }
@@ -88,29 +97,51 @@ impl Drawn {
     }
 
     /// A linear address for the memory operand, if there is one.
-    fn choose_address(&self, known: &Known, rng: &mut Rng) -> u32 {
+    fn choose_address(&self, known: &Known, rng: &mut Rng) -> u64 {
         let instruction = self.encoded.instruction;
         let size = instruction.memory_size().size() as u32;
         let writable = self.wiped_pointers().is_some() || percent(rng, 10);
+        let reach = self.reach(known);
         known.inside(instruction.memory_segment(), size, rng, |rng| {
             if writable {
-                address::writable(size, rng)
+                address::writable(known.places(reach, rng), size, rng)
             } else {
-                address::any(size, rng)
+                known.any_address(reach, size, rng)
             }
         })
     }
 
+    /// The places that the memory operand can reach.
+    pub fn reach(&self, known: &Known) -> Reach {
+        let instruction = &self.encoded.instruction;
+        let registers = [instruction.memory_base(), instruction.memory_index()];
+        let is_absolute = registers == [Register::None; 2];
+        let reach = if instruction.is_ip_rel_memory_operand() {
+            Reach::Own
+        } else if is_absolute && self.encoded.offsets.displacement_size() == 4 {
+            Reach::First
+        } else if known.is_64() && address_bytes(instruction) == 4 {
+            Reach::Low
+        } else {
+            Reach::Any
+        };
+        if self.wiped_pointers().is_some() || wants_contents(instruction) {
+            reach.stored()
+        } else {
+            reach
+        }
+    }
+
     /// A dividend that mostly gives a quotient that fits.
-    fn dividend(&mut self, rng: &mut Rng) -> Result<(), Conflict> {
+    fn dividend(&mut self, known: &Known, rng: &mut Rng) -> Result<(), Conflict> {
         if percent(rng, 30) {
             return Ok(());
         }
         let signed = self.encoded.instruction.mnemonic() == Mnemonic::Idiv;
         let high = if signed && percent(rng, 40) {
-            u32::MAX
+            u64::MAX >> (64 - known.bits().max(32))
         } else {
-            rng.u32(0..3)
+            u64::from(rng.u32(0..3))
         };
         let byte = matches!(
             self.encoded.instruction.code(),
@@ -119,7 +150,9 @@ impl Drawn {
         if byte {
             self.needs.set(
                 EAX,
-                Value::Const(integer(rng) << 16 | (high & 0xff) << 8 | rng.u32(0..256)),
+                Value::Const(u64::from(
+                    integer(rng) << 16 | (high as u32 & 0xff) << 8 | rng.u32(0..256),
+                )),
             )
         } else {
             self.needs.set(EDX, Value::Const(high))
@@ -129,14 +162,14 @@ impl Drawn {
     /// Chooses the vector of INT n. All gates but those of #BP and #OF are closed to ring 3; vector 0x80 would enter the host
     /// kernel.
     fn interrupt(&mut self, rng: &mut Rng) {
-        const VECTORS: [u32; 10] = [0, 1, 2, 3, 4, 5, 13, 14, 0x20, 0xff];
+        const VECTORS: [u64; 10] = [0, 1, 2, 3, 4, 5, 13, 14, 0x20, 0xff];
         self.encoded
             .set_immediate(VECTORS[rng.usize(..VECTORS.len())]);
     }
 
     /// Chooses the operands of ENTER: modest frames, any nesting level.
     fn frame(&mut self, known: &Known, rng: &mut Rng) -> Result<(), Conflict> {
-        self.encoded.set_immediate(rng.u32(0..0x60));
+        self.encoded.set_immediate(rng.u32(0..0x60).into());
         self.frame_pointer(known, rng)
     }
 
@@ -158,43 +191,39 @@ impl Drawn {
             image |= TF;
             self.after.push(NOP);
         }
-        if self.encoded.instruction.mnemonic() == Mnemonic::Popf {
-            self.needs.push_word(Value::Const(image));
-        } else {
-            self.needs.push(Value::Const(image));
-        }
+        let bytes = self.encoded.instruction.stack_pointer_increment() as usize;
+        self.needs.push(Value::Const(image.into()), bytes);
     }
 
     /// Chooses the table of XLAT: any 256 bytes.
     fn translate(&mut self, known: &Known, rng: &mut Rng) -> Result<(), Conflict> {
         let segment = self.encoded.instruction.memory_segment();
-        let table = known.inside(segment, 1, rng, |rng| address::any(1, rng));
-        let offset = table.wrapping_sub(known.base(segment));
-        self.set_offset(
-            EBX,
-            offset,
-            self.encoded.instruction.memory_base().size(),
-            rng,
-        )
+        let reach = self.reach(known);
+        let table = known.inside(segment, 1, rng, |rng| known.any_address(reach, 1, rng));
+        let offset = offset_in(known, segment, table);
+        let bytes = self.encoded.instruction.memory_base().size();
+        self.set_offset(EBX, offset, bytes, known, rng)
     }
 
-    /// Sets `register` to the effective address `offset`; with 16-bit addresses the upper half is noise, and an address that
-    /// does not fit stays what it is: what can be reached with 16 bits is mapped on all sides or on none.
+    /// Sets `register` to the effective address `offset`; the bits that the address size leaves out are noise. With 16-bit
+    /// addresses one that does not fit stays what it is: what can be reached with 16 bits is mapped on all sides or on none.
     fn set_offset(
         &mut self,
         register: usize,
-        offset: u32,
+        offset: u64,
         address_bytes: usize,
+        known: &Known,
         rng: &mut Rng,
     ) -> Result<(), Conflict> {
-        match (address_bytes, u16::try_from(offset)) {
-            (4, _) => self.needs.set(register, Value::Const(offset)),
-            (_, Ok(offset)) => self.needs.set(
-                register,
-                Value::Const(rng.u32(..) & !0xffff | u32::from(offset)),
-            ),
-            _ => Ok(()),
+        if address_bytes < 8 && offset >> (8 * address_bytes) != 0 {
+            return if address_bytes == 2 {
+                Ok(())
+            } else {
+                Err(Conflict)
+            };
         }
+        let value = known.with_noise(offset, address_bytes, rng);
+        self.needs.set(register, Value::Const(value))
     }
 
     /// Chooses the selector in a register or on the stack that the instruction loads or inspects; one in memory is left to
@@ -205,12 +234,9 @@ impl Drawn {
             && segment_index(instruction.op0_register()).is_some()
         {
             let selector = self.load_segment(instruction.op0_register(), known, rng);
-            let image = Value::Const(rng.u32(..) & !0xffff | u32::from(selector));
-            if instruction.stack_pointer_increment() == 2 {
-                self.needs.push_word(image);
-            } else {
-                self.needs.push(image);
-            }
+            let image = u64::from(rng.u32(..) & !0xffff | u32::from(selector));
+            let bytes = instruction.stack_pointer_increment() as usize;
+            self.needs.push(Value::Const(image), bytes);
             return self.stack(known, rng);
         }
         let Some(operand) = selector_operand(&instruction) else {
@@ -222,10 +248,8 @@ impl Drawn {
         let register = gpr_index(instruction.op_register(operand))
             .expect("selectors come in general registers");
         let selector = self.selector(known, rng);
-        self.needs.set(
-            register,
-            Value::Const(rng.u32(..) & !0xffff | u32::from(selector)),
-        )
+        let value = known.with_noise(selector.into(), 2, rng);
+        self.needs.set(register, Value::Const(value))
     }
 
     /// A selector for the instruction at hand, which loads a segment register or inspects a descriptor.
@@ -254,15 +278,15 @@ impl Drawn {
     }
 
     /// Chooses the contents of the memory operand at `at`, for instructions that make something of particular values.
-    fn contents(&mut self, at: u32, known: &Known, rng: &mut Rng) -> Result<(), Conflict> {
+    fn contents(&mut self, at: u64, known: &Known, rng: &mut Rng) -> Result<(), Conflict> {
         let instruction = self.encoded.instruction;
         if !has_memory_operand(&instruction) {
             return Ok(());
         }
         if let Some((offset, length)) = self.wiped_pointers() {
-            self.wipe(at + offset, length, known)?;
-            if instruction.mnemonic() == Mnemonic::Fxsave {
-                self.wipe(at + MXCSR_MASK.0, MXCSR_MASK.1, known)?;
+            self.wipe(at, offset, length);
+            if let Mnemonic::Fxsave | Mnemonic::Fxsave64 = instruction.mnemonic() {
+                self.wipe(at, MXCSR_MASK.0, MXCSR_MASK.1);
             }
             return Ok(());
         }
@@ -277,7 +301,7 @@ impl Drawn {
             }
             Mnemonic::Fldcw | Mnemonic::Fldenv | Mnemonic::Frstor => u32::from(control_word(rng)),
             Mnemonic::Ldmxcsr => loaded_mxcsr(rng),
-            Mnemonic::Fxrstor => {
+            Mnemonic::Fxrstor | Mnemonic::Fxrstor64 => {
                 self.store(at, MXCSR_AT, loaded_mxcsr(rng));
                 u32::from(control_word(rng))
             }
@@ -289,14 +313,8 @@ impl Drawn {
                     0x8000_0000
                 }
             }
-            Mnemonic::Cmpxchg | Mnemonic::Cmpxchg8b if percent(rng, 40) => {
-                let expected = integer(rng);
-                self.needs.set(EAX, Value::Const(expected))?;
-                if instruction.mnemonic() == Mnemonic::Cmpxchg8b {
-                    self.needs.set(EDX, Value::Const(expected))?;
-                    self.store(at, 4, expected);
-                }
-                expected
+            Mnemonic::Cmpxchg | Mnemonic::Cmpxchg8b | Mnemonic::Cmpxchg16b if percent(rng, 40) => {
+                return self.expected(at, known, rng);
             }
             _ => return Ok(()),
         };
@@ -304,7 +322,32 @@ impl Drawn {
         Ok(())
     }
 
-    fn far_pointer(&mut self, at: u32, known: &Known, rng: &mut Rng) -> Result<(), Conflict> {
+    /// Makes CMPXCHG and its kin find what they expect: the same in both registers, if there are two.
+    fn expected(&mut self, at: u64, known: &Known, rng: &mut Rng) -> Result<(), Conflict> {
+        let instruction = self.encoded.instruction;
+        let is_pair = instruction.mnemonic() != Mnemonic::Cmpxchg;
+        let bytes = instruction.memory_size().size() as u32;
+        let half = if is_pair { bytes / 2 } else { bytes };
+        let value = if half == 8 {
+            known.integer(rng)
+        } else {
+            integer(rng).into()
+        };
+        self.needs.set(EAX, Value::Const(value))?;
+        if is_pair {
+            self.needs.set(EDX, Value::Const(value))?;
+        }
+        let halves = if is_pair { &[half, 0][..] } else { &[0] };
+        for offset in halves {
+            if half == 8 {
+                self.store(at, offset + 4, (value >> 32) as u32);
+            }
+            self.store(at, *offset, value as u32);
+        }
+        Ok(())
+    }
+
+    fn far_pointer(&mut self, at: u64, known: &Known, rng: &mut Rng) -> Result<(), Conflict> {
         let selector = u32::from(self.selector(known, rng));
         if self.encoded.instruction.op0_register().size() == 2 {
             self.store(at, 0, selector << 16 | rng.u32(0..0x10000));
@@ -316,8 +359,9 @@ impl Drawn {
     }
 
     /// Demands `value` at `at + offset`, where that can be written.
-    fn store(&mut self, at: u32, offset: u32, value: u32) {
-        self.needs.store(at + offset, Value::Const(value));
+    pub fn store(&mut self, at: u64, offset: u32, value: u32) {
+        let at = at.wrapping_add(offset.into());
+        self.needs.store(at, Value::Const(value.into()));
     }
 
     /// Offset and length of the pointers that the instruction stores, if they have to be wiped: those of FXSAVE always.
@@ -327,12 +371,10 @@ impl Drawn {
         stores_pointers(form).filter(|_| !kept)
     }
 
-    /// Zeroes `length` bytes at `at` after the instruction, word by word.
-    fn wipe(&mut self, at: u32, length: u32, known: &Known) -> Result<(), Conflict> {
-        for word in (at..at + length).step_by(2) {
-            self.after.extend(zero_word(known, word)?);
-        }
-        Ok(())
+    /// Zeroes `length` bytes at `at + offset` after the instruction, word by word.
+    fn wipe(&mut self, at: u64, offset: u32, length: u32) {
+        let at = at + u64::from(offset);
+        self.wiped.extend((at..at + u64::from(length)).step_by(2));
     }
 
     /// Chooses the pointers and the count of a string instruction, and the pointer of MASKMOVQ and MASKMOVDQU.
@@ -343,24 +385,30 @@ impl Drawn {
             let (register, segment, address_bytes) = match kind {
                 OpKind::MemorySegSI => (ESI, instruction.memory_segment(), 2),
                 OpKind::MemorySegESI => (ESI, instruction.memory_segment(), 4),
+                OpKind::MemorySegRSI => (ESI, instruction.memory_segment(), 8),
                 OpKind::MemorySegDI => (EDI, instruction.memory_segment(), 2),
                 OpKind::MemorySegEDI => (EDI, instruction.memory_segment(), 4),
+                OpKind::MemorySegRDI => (EDI, instruction.memory_segment(), 8),
                 OpKind::MemoryESDI => (EDI, Register::ES, 2),
                 OpKind::MemoryESEDI => (EDI, Register::ES, 4),
+                OpKind::MemoryESRDI => (EDI, Register::ES, 8),
                 _ => continue,
             };
-            let linear = known.inside(segment, size, rng, |rng| address::any(size, rng));
-            let offset = linear.wrapping_sub(known.base(segment));
-            self.set_offset(register, offset, address_bytes, rng)?;
+            let reach = if known.is_64() && address_bytes == 4 {
+                Reach::Low
+            } else {
+                Reach::Any
+            };
+            let linear = known.inside(segment, size, rng, |rng| {
+                known.any_address(reach, size, rng)
+            });
+            let offset = offset_in(known, segment, linear);
+            self.set_offset(register, offset, address_bytes, known, rng)?;
             if instruction.has_rep_prefix() || instruction.has_repne_prefix() {
-                let count = repeat_count(rng);
-                let noise = if address_bytes == 2 {
-                    rng.u32(..) & !0xffff
-                } else {
-                    0
-                };
+                let count = repeat_count(address_bytes, rng);
+                let count = known.with_noise(count, address_bytes, rng);
                 if !self.needs.demands(ECX) {
-                    self.needs.set(ECX, Value::Const(noise | count))?;
+                    self.needs.set(ECX, Value::Const(count))?;
                 }
             }
         }
@@ -369,10 +417,9 @@ impl Drawn {
 
     /// Chooses a stack pointer, mostly with room for the pushes of the preparation and of the instruction.
     pub fn stack(&mut self, known: &Known, rng: &mut Rng) -> Result<(), Conflict> {
-        let usable = self
-            .needs
-            .value(ESP, known)
-            .is_some_and(|esp| address::is_stack(known.stack_linear(esp)));
+        let usable = self.needs.value(ESP, known).is_some_and(|rsp| {
+            address::is_stack(known.template.mode.places(), known.stack_linear(rsp))
+        });
         if !self.needs.pushes_nothing() {
             return if usable {
                 Ok(())
@@ -382,7 +429,9 @@ impl Drawn {
             };
         }
         if percent(rng, 4) {
-            let linear = known.inside(Register::SS, 4, rng, |rng| address::any(4, rng));
+            let linear = known.inside(Register::SS, 4, rng, |rng| {
+                known.any_address(Reach::Any, 4, rng)
+            });
             let esp = known.stack_offset(linear, rng)?;
             self.needs.set(ESP, Value::Const(esp))
         } else if usable {
@@ -395,13 +444,18 @@ impl Drawn {
 
     /// Makes the memory operand's effective address meet the linear address `linear`: by its displacement where the
     /// registers are known, else by setting one.
-    pub fn place(&mut self, linear: u32, known: &Known, rng: &mut Rng) -> Result<(), Conflict> {
+    pub fn place(&mut self, linear: u64, known: &Known, rng: &mut Rng) -> Result<(), Conflict> {
         let instruction = self.encoded.instruction;
-        let mut offset = linear.wrapping_sub(known.base(instruction.memory_segment()));
-        offset = offset.wrapping_sub(self.bit_string_offset(known, rng)?);
-        if instruction.is_stack_instruction() && instruction.memory_base() == Register::ESP {
+        let base = known.base(instruction.memory_segment());
+        let bit_string = self.bit_string_offset(known, rng)?;
+        let offset = linear.wrapping_sub(base).wrapping_sub(bit_string);
+        if instruction.is_stack_instruction() && gpr_index(instruction.memory_base()) == Some(ESP) {
             return Err(Conflict);
         }
+        if known.is_64() {
+            return self.place_64(offset, known, rng);
+        }
+        let offset = offset as u32;
         if instruction.memory_displ_size() == 2
             || instruction.memory_base().size() == 2
             || instruction.memory_index().size() == 2
@@ -409,19 +463,18 @@ impl Drawn {
             return self.place_16(offset, known, rng);
         }
         let index = match gpr_index(instruction.memory_index()) {
-            Some(index) => self
-                .value_or_any(index, known, rng)?
+            Some(index) => (self.value_or_any(index, known, rng)? as u32)
                 .wrapping_mul(instruction.memory_index_scale()),
             None => 0,
         };
         let base = gpr_index(instruction.memory_base());
         if instruction.memory_displ_size() == 4 {
             let base = match base {
-                Some(base) => self.value_or_any(base, known, rng)?,
+                Some(base) => self.value_or_any(base, known, rng)? as u32,
                 None => 0,
             };
-            self.encoded
-                .set_displacement(offset.wrapping_sub(base).wrapping_sub(index));
+            let displacement = offset.wrapping_sub(base).wrapping_sub(index);
+            self.encoded.set_displacement(displacement.into());
             return Ok(());
         }
         let base = base.expect("an address without base has a 32-bit displacement");
@@ -430,13 +483,102 @@ impl Drawn {
         }
         let rest = index.wrapping_add(instruction.memory_displacement32());
         self.needs
-            .set(base, Value::Const(offset.wrapping_sub(rest)))
+            .set(base, Value::Const(offset.wrapping_sub(rest).into()))
+    }
+
+    /// [`Self::place`] in 64-bit mode, with addresses of 64 or 32 bits.
+    fn place_64(&mut self, offset: u64, known: &Known, rng: &mut Rng) -> Result<(), Conflict> {
+        let instruction = self.encoded.instruction;
+        let bytes = address_bytes(&instruction);
+        let mask = u64::MAX >> (64 - 8 * bytes);
+        if offset & !mask != 0 {
+            return Err(Conflict);
+        }
+        if instruction.is_ip_rel_memory_operand() {
+            self.relative = Some(offset);
+            return Ok(());
+        }
+        let size = self.encoded.offsets.displacement_size();
+        let base = gpr_index(instruction.memory_base());
+        let index = gpr_index(instruction.memory_index());
+        let scale = u64::from(instruction.memory_index_scale());
+        let (Some(base), indexed) = (match (base, index) {
+            (None, Some(index)) => return self.place_index(index, scale, offset, known, rng),
+            (None, None) => (None, 0),
+            (Some(base), Some(index)) if base == index => return Err(Conflict),
+            (Some(base), Some(index)) => (
+                Some(base),
+                self.value_or_any(index, known, rng)?.wrapping_mul(scale),
+            ),
+            (Some(base), None) => (Some(base), 0),
+        }) else {
+            return self.set_absolute(offset, size);
+        };
+        if size == 4
+            && let Some(value) = self.needs.value(base, known)
+        {
+            let displacement = offset.wrapping_sub(value).wrapping_sub(indexed) & mask;
+            if fits(displacement, mask) {
+                self.encoded.set_displacement(displacement);
+                return Ok(());
+            }
+        }
+        let rest = indexed.wrapping_add(instruction.memory_displacement64());
+        let value = known.with_noise(offset.wrapping_sub(rest) & mask, bytes, rng);
+        self.needs.set(base, Value::Const(value))
+    }
+
+    /// Sets the displacement of a RIP-relative operand; `next` is the linear address behind the instruction.
+    pub fn set_relative(&mut self, next: u64) -> Result<(), Conflict> {
+        let Some(offset) = self.relative else {
+            return Ok(());
+        };
+        let mask = u64::MAX >> (64 - 8 * address_bytes(&self.encoded.instruction));
+        let displacement = offset.wrapping_sub(next) & mask;
+        if !fits(displacement, mask) {
+            return Err(Conflict);
+        }
+        self.encoded.set_displacement(displacement);
+        Ok(())
+    }
+
+    /// Makes the absolute address of the operand `offset`.
+    fn set_absolute(&mut self, offset: u64, size: usize) -> Result<(), Conflict> {
+        if size == 4 && !fits(offset, u64::MAX) {
+            return Err(Conflict);
+        }
+        self.encoded.set_displacement(offset);
+        Ok(())
+    }
+
+    /// Chooses index and displacement of an address without base.
+    fn place_index(
+        &mut self,
+        index: usize,
+        scale: u64,
+        offset: u64,
+        known: &Known,
+        rng: &mut Rng,
+    ) -> Result<(), Conflict> {
+        let bytes = address_bytes(&self.encoded.instruction);
+        let near = rng.i32(-0x7fff_0000..0x7fff_0000);
+        let mut value = offset.wrapping_add_signed(near.into()) / scale;
+        if bytes == 4 {
+            value &= u64::from(u32::MAX);
+        }
+        let displacement = offset.wrapping_sub(value.wrapping_mul(scale));
+        if bytes == 8 && !fits(displacement, u64::MAX) {
+            return Err(Conflict);
+        }
+        self.encoded.set_displacement(displacement);
+        self.needs
+            .set(index, Value::Const(known.with_noise(value, bytes, rng)))
     }
 
     fn place_16(&mut self, offset: u32, known: &Known, rng: &mut Rng) -> Result<(), Conflict> {
         let instruction = self.encoded.instruction;
         let index = match gpr_index(instruction.memory_index()) {
-            Some(index) => self.value_or_any(index, known, rng)?,
+            Some(index) => self.value_or_any(index, known, rng)? as u32,
             None => 0,
         };
         let Ok(offset) = u16::try_from(offset) else {
@@ -446,12 +588,12 @@ impl Drawn {
             Some(base) => {
                 let rest = index.wrapping_add(instruction.memory_displacement32());
                 let low = u32::from(offset).wrapping_sub(rest) & 0xffff;
-                self.needs
-                    .set(base, Value::Const(rng.u32(..) & !0xffff | low))
+                let value = known.with_noise(low.into(), 2, rng);
+                self.needs.set(base, Value::Const(value))
             }
             None => {
                 self.encoded
-                    .set_displacement(u32::from(offset).wrapping_sub(index));
+                    .set_displacement(u32::from(offset).wrapping_sub(index).into());
                 Ok(())
             }
         }
@@ -462,17 +604,17 @@ impl Drawn {
         register: usize,
         known: &Known,
         rng: &mut Rng,
-    ) -> Result<u32, Conflict> {
+    ) -> Result<u64, Conflict> {
         if let Some(value) = self.needs.value(register, known) {
             return Ok(value);
         }
-        let value = integer(rng);
+        let value = known.integer(rng);
         self.needs.set(register, Value::Const(value))?;
         Ok(value)
     }
 
     /// BT, BTS, BTR and BTC with a register offset address a bit string: the bytes that the offset adds to the address.
-    fn bit_string_offset(&mut self, known: &Known, rng: &mut Rng) -> Result<u32, Conflict> {
+    fn bit_string_offset(&mut self, known: &Known, rng: &mut Rng) -> Result<u64, Conflict> {
         let instruction = self.encoded.instruction;
         let bit_test = matches!(
             instruction.mnemonic(),
@@ -484,17 +626,24 @@ impl Drawn {
         let register =
             gpr_index(instruction.op1_register()).expect("bit offsets come in general registers");
         if self.needs.value(register, known).is_none() || percent(rng, 70) {
-            let near = rng.i32(-300..300) as u32;
-            self.needs.set(
-                register,
-                Value::Const(if percent(rng, 90) { near } else { integer(rng) }),
-            )?;
+            let near = rng.i32(-300..300);
+            let near = if known.is_64() {
+                near as u64
+            } else {
+                u64::from(near as u32)
+            };
+            let value = if percent(rng, 90) {
+                near
+            } else {
+                known.integer(rng)
+            };
+            self.needs.set(register, Value::Const(value))?;
         }
         let bits = self.needs.value(register, known).ok_or(Conflict)?;
-        Ok(if instruction.op1_register().size() == 2 {
-            ((bits as u16 as i16 >> 4) * 2) as u32
-        } else {
-            ((bits as i32 >> 5) * 4) as u32
+        Ok(match instruction.op1_register().size() {
+            2 => ((bits as u16 as i16 >> 4) * 2) as u64,
+            4 => ((bits as i32 >> 5) * 4) as u64,
+            _ => ((bits as i64 >> 6) * 8) as u64,
         })
     }
 }
@@ -502,10 +651,62 @@ impl Drawn {
 /// NOP.
 const NOP: u8 = 0x90;
 
-/// A value of ESP or EBP with room on both sides.
-fn stack_address(known: &Known, rng: &mut Rng) -> Result<u32, Conflict> {
-    let linear = known.inside(Register::SS, 1, rng, address::stack);
+/// A value of RSP or RBP with room on both sides.
+fn stack_address(known: &Known, rng: &mut Rng) -> Result<u64, Conflict> {
+    let linear = known.inside(Register::SS, 1, rng, |rng| {
+        address::stack(known.places(Reach::Any, rng), rng)
+    });
     known.stack_offset(linear, rng)
+}
+
+/// The offset of the linear address `linear` in the segment in `register`.
+fn offset_in(known: &Known, register: Register, linear: u64) -> u64 {
+    let offset = linear.wrapping_sub(known.base(register));
+    if known.is_64() {
+        offset
+    } else {
+        offset & u64::from(u32::MAX)
+    }
+}
+
+/// Bytes of the addresses that the memory operand is computed with.
+fn address_bytes(instruction: &Instruction) -> usize {
+    let registers = [instruction.memory_base(), instruction.memory_index()];
+    match registers
+        .into_iter()
+        .find(|&register| register != Register::None)
+    {
+        Some(register) => register.size(),
+        None => instruction.memory_displ_size() as usize,
+    }
+}
+
+/// Whether a displacement of 32 bits gives `value` modulo `mask + 1`.
+fn fits(value: u64, mask: u64) -> bool {
+    mask <= u64::from(u32::MAX) || i32::try_from(value as i64).is_ok()
+}
+
+/// Whether the contents of the memory operand are chosen.
+fn wants_contents(instruction: &Instruction) -> bool {
+    selector_operand(instruction).is_some()
+        || matches!(
+            instruction.mnemonic(),
+            Mnemonic::Lds
+                | Mnemonic::Les
+                | Mnemonic::Lfs
+                | Mnemonic::Lgs
+                | Mnemonic::Lss
+                | Mnemonic::Fldcw
+                | Mnemonic::Fldenv
+                | Mnemonic::Frstor
+                | Mnemonic::Ldmxcsr
+                | Mnemonic::Fxrstor
+                | Mnemonic::Fxrstor64
+                | Mnemonic::Bound
+                | Mnemonic::Cmpxchg
+                | Mnemonic::Cmpxchg8b
+                | Mnemonic::Cmpxchg16b
+        )
 }
 
 /// An EFLAGS image for POPF and IRET with NT clear.
@@ -528,13 +729,19 @@ fn loaded_mxcsr(rng: &mut Rng) -> u32 {
     mxcsr(rng) | reserved
 }
 
-/// A repeat count: mostly small, sometimes enough to leave the page.
-fn repeat_count(rng: &mut Rng) -> u32 {
-    match rng.u32(0..20) {
+/// A repeat count: mostly small, sometimes enough to leave the page. One of 64 bits may have nothing in its low half.
+fn repeat_count(bytes: usize, rng: &mut Rng) -> u64 {
+    let count = match rng.u32(0..20) {
         0..=15 => rng.u32(0..8),
         16..=18 => rng.u32(0..64),
         _ => rng.u32(0..1500),
-    }
+    };
+    let beyond = if bytes == 8 && percent(rng, 2) {
+        1 << rng.u32(32..64)
+    } else {
+        0
+    };
+    beyond | u64::from(count)
 }
 
 /// Whether the instruction computes an address from a ModRM operand and uses the memory there.
@@ -561,7 +768,7 @@ pub fn stores_pointers(form: Code) -> Option<(u32, u32)> {
     match form {
         Code::Fnstenv_m14byte | Code::Fnsave_m94byte => Some(POINTERS_16),
         Code::Fnstenv_m28byte | Code::Fnsave_m108byte => Some(POINTERS_32),
-        Code::Fxsave_m512byte => Some(POINTERS_FX),
+        Code::Fxsave_m512byte | Code::Fxsave64_m512byte => Some(POINTERS_FX),
         _ => None,
     }
 }

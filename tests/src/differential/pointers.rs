@@ -12,6 +12,7 @@
 
 use super::case::{Case, FX_SIZE, Outcome, Pointers, SANDBOX_BYTES, State, Template};
 use super::layout::{CODE, EXIT, FLAT_CODE, FLAT_DATA, SANDBOX};
+use super::mode::Mode;
 use super::segments::LocalTable;
 use std::ops::Range;
 use std::sync::Arc;
@@ -63,18 +64,23 @@ fn probe(mut code: Vec<u8>, pointers: [u8; 18]) -> Case {
     code.extend(EXIT.wrapping_sub(next).to_le_bytes());
     Case {
         start: State {
-            gpr: [0; 8],
+            gpr: [0; 16],
             cs: FLAT_CODE,
-            eip: CODE,
+            rip: CODE.into(),
             eflags: 0x202,
             segments: [FLAT_DATA, FLAT_DATA, 0, 0, FLAT_DATA],
+            bases: [0; 2],
             fx,
         },
-        at: CODE,
+        at: CODE.into(),
         code,
         units: Vec::new(),
         last_code_segment: FLAT_CODE,
-        template: Arc::new(Template::new(vec![0; SANDBOX_BYTES], LocalTable::default())),
+        template: Arc::new(Template::new(
+            Mode::Protected,
+            vec![0; SANDBOX_BYTES],
+            LocalTable::default(),
+        )),
     }
 }
 
@@ -91,7 +97,7 @@ pub fn are(outcome: &Outcome, expected: [u8; 18]) -> bool {
 pub fn known(outcome: &Outcome) -> Pointers {
     let fx = &outcome.end.fx;
     let fsw = u16::from_le_bytes([fx[FSW], fx[FSW + 1]]);
-    if outcome.end.eip == EXIT && outcome.exception.is_none() {
+    if outcome.end.rip == u64::from(EXIT) && outcome.exception.is_none() {
         Pointers::All
     } else if fsw & SUMMARY != 0 {
         Pointers::Addresses
@@ -107,7 +113,7 @@ mod tests {
 
     #[test]
     fn the_engines_record_all_pointers() {
-        let kernel = Kernel::build().expect("the ring-0 program");
+        let kernel = Kernel::build(Mode::Protected).expect("the ring-0 program");
         for side in [Side::Emulator, Side::Tables, Side::Windows] {
             let mut machine = Machine::boot(&kernel, side).expect("a machine");
             for (case, expected) in probes() {

@@ -5,9 +5,9 @@
 //! in bytes and pages, any base, present or not; conforming code only if it is not present.
 
 use super::layout::{
-    CODE, FLAT_CODE, FLAT_DATA, LDT_ENTRIES, PAGE, SANDBOX, SANDBOX_PAGES, SEGMENT_BASE,
-    SEGMENT_DOWN, SEGMENT_DOWN_LIMIT, SEGMENT_LIMITED, SEGMENT_LIMITED_LIMIT, SEGMENT_READ_ONLY,
-    SEGMENT_READ_ONLY_LIMIT,
+    CODE, FLAT_CODE, FLAT_CODE_64, FLAT_DATA, LDT_ENTRIES, PAGE, SANDBOX, SANDBOX_PAGES,
+    SEGMENT_BASE, SEGMENT_DOWN, SEGMENT_DOWN_LIMIT, SEGMENT_LIMITED, SEGMENT_LIMITED_LIMIT,
+    SEGMENT_READ_ONLY, SEGMENT_READ_ONLY_LIMIT,
 };
 use fastrand::Rng;
 
@@ -84,6 +84,7 @@ impl Entry {
             base: self.base,
             limit,
             big: self.flags & BITS_32 != 0,
+            long: false,
             code: is_code,
             down: !is_code && self.flags & EXPAND_DOWN != 0,
             restricted: self.flags & RESTRICTED != 0,
@@ -100,6 +101,8 @@ pub struct Segment {
     limit: u32,
     /// Whether it is of 32 bits (D or B).
     pub big: bool,
+    /// Whether it is 64-bit code (L).
+    long: bool,
     code: bool,
     down: bool,
     /// Read-only data, or execute-only code.
@@ -113,6 +116,7 @@ impl Segment {
             base,
             limit,
             big: true,
+            long: false,
             code: false,
             down,
             restricted,
@@ -140,9 +144,13 @@ impl Segment {
         !self.code && !self.restricted
     }
 
-    /// Bits of code in it: 16 or 32.
+    /// Bits of code in it: 16, 32 or 64.
     pub fn bits(&self) -> u32 {
-        if self.big { 32 } else { 16 }
+        match (self.long, self.big) {
+            (true, _) => 64,
+            (false, true) => 32,
+            (false, false) => 16,
+        }
     }
 
     /// Whether `size` bytes at `offset` lie inside.
@@ -194,6 +202,12 @@ impl LocalTable {
             FLAT_DATA => Some(Segment::data(0, u32::MAX, false, false)),
             FLAT_CODE => Some(Segment {
                 code: true,
+                ..Segment::data(0, u32::MAX, false, false)
+            }),
+            FLAT_CODE_64 => Some(Segment {
+                code: true,
+                big: false,
+                long: true,
                 ..Segment::data(0, u32::MAX, false, false)
             }),
             SEGMENT_LIMITED => data(SEGMENT_LIMITED_LIMIT, false, false),

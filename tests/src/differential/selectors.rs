@@ -3,6 +3,7 @@
 //! A case that is *local* uses the LDT: most of its selectors name segments there that can be loaded.
 
 use super::layout::{FLAT_CODE, FLAT_DATA, SEGMENT_DOWN, SEGMENT_LIMITED, SEGMENT_READ_ONLY};
+use super::mode::Mode;
 use super::segments::{LocalTable, Segment};
 use super::values::percent;
 use fastrand::Rng;
@@ -21,6 +22,8 @@ const BEYOND_LDT: u16 = 0x7ff7;
 /// The selectors of a case.
 #[derive(Clone, Copy, Debug)]
 pub struct Selectors<'t> {
+    /// The mode of the case.
+    pub mode: Mode,
     /// The LDT.
     pub segments: &'t LocalTable,
     /// Whether the case uses it.
@@ -52,10 +55,14 @@ impl Selectors<'_> {
             .unwrap_or_else(|| stack(rng))
     }
 
-    /// Draws a selector for CS: flat, of the LDT, or one that faults.
+    /// Draws a selector for CS: flat, of the LDT, or one that faults. 64-bit code stays in the flat segment: those of the LDT are
+    /// compatibility mode's.
     pub fn code(&self, rng: &mut Rng) -> u16 {
+        if self.mode.is_64() {
+            return code(self.mode, rng);
+        }
         self.local(75, rng, Segment::is_code)
-            .unwrap_or_else(|| code(rng))
+            .unwrap_or_else(|| code(self.mode, rng))
     }
 
     /// Draws a selector for LAR, LSL, VERR and VERW.
@@ -70,6 +77,10 @@ impl Selectors<'_> {
 
     /// Draws the selectors for DS, ES, FS, GS and SS at the start of a case, all of which can be loaded.
     pub fn initial(&self, rng: &mut Rng) -> [u16; 5] {
+        if !self.local && self.mode.is_64() {
+            let [ds, es, fs, gs] = std::array::from_fn(|_| initial_extra(rng));
+            return [ds, es, fs, gs, FLAT_DATA];
+        }
         if !self.local {
             let [ds, es] = [initial(rng), initial(rng)];
             let [fs, gs] = [initial_extra(rng), initial_extra(rng)];
@@ -93,6 +104,7 @@ impl Selectors<'_> {
     /// Draws the selector for CS at the start of a case.
     pub fn initial_code(&self, rng: &mut Rng, wanted: impl Fn(&Segment) -> bool) -> u16 {
         if self.local
+            && !self.mode.is_64()
             && percent(rng, 60)
             && let Some(selector) = self
                 .segments
@@ -100,7 +112,7 @@ impl Selectors<'_> {
         {
             return selector;
         }
-        FLAT_CODE
+        self.mode.flat_code()
     }
 }
 
@@ -149,7 +161,7 @@ fn initial(rng: &mut Rng) -> u16 {
     }
 }
 
-/// Draws a selector for FS and GS at the start of a case.
+/// Draws a selector for FS and GS at the start of a case, and for DS and ES of 64-bit code.
 fn initial_extra(rng: &mut Rng) -> u16 {
     one_of(
         &[
@@ -186,9 +198,9 @@ fn stack(rng: &mut Rng) -> u16 {
 }
 
 /// Draws a selector for CS: flat, or one that faults.
-fn code(rng: &mut Rng) -> u16 {
+fn code(mode: Mode, rng: &mut Rng) -> u16 {
     match rng.u32(0..100) {
-        0..=84 => FLAT_CODE,
+        0..=84 => mode.flat_code(),
         _ => one_of(
             &[
                 0,

@@ -6,7 +6,8 @@
 use super::case::Case;
 use super::flags;
 use super::generate::exit_jump;
-use super::layout::{CODE, CODE_BYTES};
+use super::layout::CODE_BYTES;
+use super::wire::offset_in_place;
 
 /// NOP.
 const NOP: u8 = 0x90;
@@ -49,11 +50,11 @@ fn without(case: &Case, index: usize) -> Option<Case> {
     let end = (unit.at + unit.len).min(smaller.code.len());
     let jump = exit_jump(
         case.is_local(),
-        &case.template.segments,
+        &case.template,
         next,
-        case.at + unit.at as u32,
+        case.at + unit.at as u64,
     );
-    let room = (CODE + CODE_BYTES - smaller.at) as usize;
+    let room = (CODE_BYTES - offset_in_place(&smaller)) as usize;
     if index == smaller.units.len() && unit.at + jump.len() <= room {
         // It was the last: end the case where it began.
         smaller.code.truncate(unit.at);
@@ -69,11 +70,13 @@ mod tests {
     use super::super::flags::STATUS;
     use super::super::forms::generated;
     use super::super::generate::Generator;
+    use super::super::mode::Mode;
     use super::*;
 
     #[test]
     fn only_the_unit_that_fails_is_left() {
-        let cases = Generator::new(generated(), 0, true).batch(7, 0);
+        let cases =
+            Generator::new(Mode::Protected, generated(Mode::Protected), 0, true).batch(7, 0);
         let case = cases
             .iter()
             .find(|case| case.units.len() == 16)
@@ -89,7 +92,8 @@ mod tests {
 
     #[test]
     fn a_case_of_nothing_ends_at_once() {
-        let cases = Generator::new(generated(), 0, true).batch(7, 0);
+        let cases =
+            Generator::new(Mode::Protected, generated(Mode::Protected), 0, true).batch(7, 0);
         let smallest = shrink(&cases[0], |_| true);
         assert!(smallest.units.is_empty());
         let pieces: Vec<_> = smallest.pieces().collect();

@@ -10,9 +10,11 @@
 //! fault; segments of the LDT mostly lie so that nothing is lost.
 
 use super::address;
+use super::case::SS;
 use super::layout::FILLER;
+use super::mode::Mode;
 use super::operands::{Drawn, flags_image, has_memory_operand};
-use super::prepare::{Conflict, ESP, Known, Value, gpr_index};
+use super::prepare::{Conflict, ESP, Known, Reach, Value, gpr_index, is_iret};
 use super::values::percent;
 use fastrand::Rng;
 use iced_x86::{Code, FlowControl, Instruction, Mnemonic, OpKind};
@@ -47,18 +49,23 @@ impl Transfer {
             skipped_body(rng)
         };
         if instruction.is_loop() || instruction.is_loopcc() {
-            // The other address size counts in CX: its upper half is noise.
-            drawn.needs.set(
-                ECX,
-                Value::Const(rng.u32(1..5) | if percent(rng, 20) { 0x5_0000 } else { 0 }),
-            )?;
+            // A shorter address size counts in a part of the register: the rest is noise.
+            let count = rng.u32(1..5);
+            let noise = if percent(rng, 20) {
+                5 << upper(known)
+            } else {
+                0
+            };
+            drawn
+                .needs
+                .set(ECX, Value::Const(u64::from(count) | noise))?;
             let address_size_prefixed = drawn.encoded.bytes.contains(&0x67);
             let falls_back = percent(rng, 50) && !body.contains(&ECX_LEA) && !address_size_prefixed;
             if falls_back && drawn.needs.value(ECX, known).is_some_and(|count| count < 5) {
                 let distance = body.len() + drawn.encoded.bytes.len();
                 drawn
                     .encoded
-                    .set_immediate((distance as u32).wrapping_neg());
+                    .set_immediate((distance as u64).wrapping_neg());
                 return Ok(Self {
                     drawn,
                     before: body,
@@ -67,9 +74,10 @@ impl Transfer {
                 });
             }
         } else if instruction.is_jcx_short() && percent(rng, 50) {
-            drawn.needs.set(ECX, Value::Const(rng.u32(0..2) << 16))?;
+            let noise = u64::from(rng.u32(0..2)) << upper(known);
+            drawn.needs.set(ECX, Value::Const(noise))?;
         }
-        drawn.encoded.set_immediate(body.len() as u32);
+        drawn.encoded.set_immediate(body.len() as u64);
         drawn.after = body;
         Ok(Self {
             drawn,
@@ -86,9 +94,14 @@ impl Transfer {
         let mut direct_far = false;
         match instruction.mnemonic() {
             // The engines would return from a nested task, a 64-bit host raises #GP.
-            Mnemonic::Iret | Mnemonic::Iretd if known.nested => return Err(Conflict),
-            Mnemonic::Ret | Mnemonic::Retf | Mnemonic::Iret | Mnemonic::Iretd => {
-                return_frame(&mut drawn, code_segment, known, rng)
+            _ if is_iret(&instruction)
+                && known.nested
+                && known.template.mode == Mode::Protected =>
+            {
+                return Err(Conflict);
+            }
+            Mnemonic::Ret | Mnemonic::Retf | Mnemonic::Iret | Mnemonic::Iretd | Mnemonic::Iretq => {
+                return_frame(&mut drawn, code_segment, known, rng)?
             }
             Mnemonic::Jmp | Mnemonic::Call => {
                 direct_far = target(&mut drawn, code_segment, known, rng)?;
@@ -111,7 +124,7 @@ impl Transfer {
 /// Whether the transfer loads CS.
 fn is_far(instruction: &Instruction) -> bool {
     match instruction.mnemonic() {
-        Mnemonic::Retf | Mnemonic::Iret | Mnemonic::Iretd => true,
+        Mnemonic::Retf | Mnemonic::Iret | Mnemonic::Iretd | Mnemonic::Iretq => true,
         _ => {
             instruction.is_jmp_far()
                 || instruction.is_call_far()
@@ -121,35 +134,73 @@ fn is_far(instruction: &Instruction) -> bool {
     }
 }
 
+/// The number of the bit above those in which a shorter address size counts.
+fn upper(known: &Known) -> u32 {
+    if known.is_64() { 32 } else { 16 }
+}
+
+/// Bytes of each slot of the frame that RET, RETF or IRET pops.
+fn slot_bytes(form: Code) -> usize {
+    match form {
+        Code::Retnq | Code::Retnq_imm16 | Code::Retfq | Code::Retfq_imm16 | Code::Iretq => 8,
+        Code::Retnd | Code::Retnd_imm16 | Code::Retfd | Code::Retfd_imm16 | Code::Iretd => 4,
+        _ => 2,
+    }
+}
+
 /// Prepares the stack frame that RET, RETF and IRET pop.
-fn return_frame(drawn: &mut Drawn, code_segment: Option<u16>, known: &Known, rng: &mut Rng) {
+fn return_frame(
+    drawn: &mut Drawn,
+    code_segment: Option<u16>,
+    known: &Known,
+    rng: &mut Rng,
+) -> Result<(), Conflict> {
     let instruction = drawn.encoded.instruction;
     if drawn.encoded.offsets.has_immediate() {
         // A multiple of 4: where a bad CS and a misaligned outer stack fault, the order is the processor's own.
-        drawn.encoded.set_immediate(rng.u32(0..0x10) * 4);
+        drawn.encoded.set_immediate(u64::from(rng.u32(0..0x10)) * 4);
     }
-    let wide = matches!(
-        instruction.code(),
-        Code::Retnd | Code::Retnd_imm16 | Code::Retfd | Code::Retfd_imm16 | Code::Iretd
-    );
-    let mut push = |value| {
-        if wide {
-            drawn.needs.push(value)
-        } else {
-            drawn.needs.push_word(value)
+    let bytes = slot_bytes(instruction.code());
+    if is_iret(&instruction) {
+        if known.is_64() {
+            outer_stack(drawn, bytes, known, rng)?;
         }
-    };
-    if matches!(instruction.mnemonic(), Mnemonic::Iret | Mnemonic::Iretd) {
-        push(Value::Const(flags_image(rng)));
+        let flags = Value::Const(flags_image(rng).into());
+        drawn.needs.push(flags, bytes);
     }
     if let Some(selector) = code_segment {
-        push(Value::Const(u32::from(selector)));
+        drawn.needs.push(Value::Const(selector.into()), bytes);
     }
-    push(offset_of_target(code_segment, known));
+    let target = offset_of_target(code_segment, known, rng);
+    drawn.needs.push(target, bytes);
+    Ok(())
 }
 
-/// The place after the unit as an offset in the code segment in which execution goes on.
-fn offset_of_target(code_segment: Option<u16>, known: &Known) -> Value {
+/// Pushes SS and RSP, which IRET in 64-bit mode loads whatever the privilege level.
+fn outer_stack(
+    drawn: &mut Drawn,
+    bytes: usize,
+    known: &Known,
+    rng: &mut Rng,
+) -> Result<(), Conflict> {
+    let selector = known.selectors().stack(rng);
+    let reach = if bytes == 8 { Reach::Any } else { Reach::Low };
+    let stack = address::stack(known.places(reach, rng), rng);
+    let kept = u64::MAX >> (64 - 8 * bytes);
+    drawn.needs.push(Value::Const(selector.into()), bytes);
+    drawn.needs.push(Value::Const(stack & kept), bytes);
+    drawn.segment_load = Some((SS, selector));
+    drawn.loaded_stack = Some(stack & kept);
+    Ok(())
+}
+
+/// The place after the unit as an offset in the code segment in which execution goes on. Of 64-bit targets few lie where no code
+/// can be.
+fn offset_of_target(code_segment: Option<u16>, known: &Known, rng: &mut Rng) -> Value {
+    if known.is_64() && percent(rng, 3) {
+        let places = known.places(Reach::Any, rng);
+        return Value::Const(address::strange(places, 1, rng));
+    }
     code_segment.map_or_else(|| known.target(), |selector| known.target_in(selector))
 }
 
@@ -160,7 +211,7 @@ fn target(
     known: &Known,
     rng: &mut Rng,
 ) -> Result<bool, Conflict> {
-    let offset = offset_of_target(code_segment, known);
+    let offset = offset_of_target(code_segment, known, rng);
     let instruction = drawn.encoded.instruction;
     match instruction.code() {
         Code::Jmp_ptr1616 | Code::Jmp_ptr1632 | Code::Call_ptr1616 | Code::Call_ptr1632 => {
@@ -181,19 +232,20 @@ fn target(
     }
     let size = instruction.memory_size().size() as u32;
     let at = known.inside(instruction.memory_segment(), size, rng, |rng| {
-        address::any(size, rng)
+        known.any_address(drawn.reach(known).stored(), size, rng)
     });
-    let selector = u32::from(code_segment.unwrap_or(0));
+    let selector = u64::from(code_segment.unwrap_or(0));
     match instruction.code() {
         Code::Jmp_m1632 | Code::Call_m1632 => {
             drawn.needs.store(at, offset);
-            drawn.needs.store(at + 4, Value::Const(selector));
+            drawn.store(at, 4, selector as u32);
         }
         Code::Jmp_m1616 | Code::Call_m1616 => {
             // The selector overwrites the upper half of the offset.
             drawn.needs.store(at, offset);
-            drawn.needs.store(at + 2, Value::Const(selector));
+            drawn.store(at, 2, selector as u32);
         }
+        Code::Jmp_rm64 | Code::Call_rm64 => drawn.needs.store_wide(at, offset),
         _ => drawn.needs.store(at, offset),
     }
     drawn.place(at, known, rng)?;

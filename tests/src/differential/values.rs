@@ -1,6 +1,7 @@
 //! Operand values that matter: zeros, extremes, sign changes, floating-point specials.
 
 use super::case::{FX_SIZE, SANDBOX_BYTES, Template};
+use super::mode::Mode;
 use super::segments::LocalTable;
 use fastrand::Rng;
 
@@ -30,6 +31,33 @@ const INTEGERS: [u32; 24] = [
     0xffff_ff80,
     0xffff_fffe,
     0xffff_ffff,
+];
+
+/// 64-bit integers around which instructions change their mind: ends of 32-bit results, of sign-extended ones, and of the canonical
+/// addresses.
+const WIDE_INTEGERS: [u64; 22] = [
+    63,
+    64,
+    65,
+    0x7fff_ffff,
+    0x8000_0000,
+    0xffff_ffff,
+    0x1_0000_0000,
+    0x1_8000_0000,
+    0x7fff_ffff_f000,
+    0x7fff_ffff_ffff,
+    0x8000_0000_0000,
+    0x7fff_ffff_ffff_ffff,
+    0x8000_0000_0000_0000,
+    0x8000_0000_0000_0001,
+    0x8000_0000_8000_0000,
+    0xffff_7fff_ffff_ffff,
+    0xffff_8000_0000_0000,
+    0xffff_ffff_0000_0000,
+    0xffff_ffff_7fff_ffff,
+    0xffff_ffff_8000_0000,
+    0xffff_ffff_ffff_ff80,
+    0xffff_ffff_ffff_ffff,
 ];
 
 /// Single-precision values: zeros, ones, denormals, extremes, infinities, quiet and signalling NaNs, conversion limits.
@@ -135,6 +163,24 @@ pub fn integer(rng: &mut Rng) -> u32 {
     }
 }
 
+/// A value for a general register or immediate of code of `bits` bits.
+pub fn register(bits: u32, rng: &mut Rng) -> u64 {
+    let low = u64::from(integer(rng));
+    if bits != 64 {
+        return low;
+    }
+    let special = WIDE_INTEGERS[rng.usize(..WIDE_INTEGERS.len())];
+    match rng.u32(0..8) {
+        0 | 1 => low,
+        2 => low as i32 as u64,
+        3 => special,
+        4 => special.wrapping_add_signed(rng.i64(-2..3)),
+        5 => special >> 32 << 32 | low,
+        6 => rng.u64(..) << 32 | low,
+        _ => rng.u64(..),
+    }
+}
+
 fn single(rng: &mut Rng) -> u32 {
     match rng.u32(0..4) {
         0 | 1 => SINGLES[rng.usize(..SINGLES.len())],
@@ -186,14 +232,15 @@ fn vector(rng: &mut Rng) -> [u8; 16] {
     bytes
 }
 
-/// Contents of the sandbox and the LDT for a batch.
-pub fn template(rng: &mut Rng) -> Template {
-    let mut bytes = Vec::with_capacity(SANDBOX_BYTES);
-    while bytes.len() < SANDBOX_BYTES {
+/// Contents of the sandboxes and the LDT for a batch.
+pub fn template(mode: Mode, rng: &mut Rng) -> Template {
+    let length = SANDBOX_BYTES * mode.places().len();
+    let mut bytes = Vec::with_capacity(length);
+    while bytes.len() < length {
         bytes.extend(vector(rng));
     }
     let segments = LocalTable::random(rng);
-    Template::new(bytes, segments)
+    Template::new(mode, bytes, segments)
 }
 
 /// An x87 control word: mostly the default, else any masks, precision and rounding.
@@ -215,7 +262,7 @@ pub fn mxcsr(rng: &mut Rng) -> u32 {
 }
 
 /// An FXSAVE image to start from (SDM Vol. 1, 10.5.1 "FXSAVE Area"). The pointers to the last instruction are zero.
-pub fn fx_state(rng: &mut Rng) -> [u8; FX_SIZE] {
+pub fn fx_state(mode: Mode, rng: &mut Rng) -> [u8; FX_SIZE] {
     let mut fx = [0; FX_SIZE];
     let control = control_word(rng);
     fx[0..2].copy_from_slice(&control.to_le_bytes());
@@ -245,7 +292,7 @@ pub fn fx_state(rng: &mut Rng) -> [u8; FX_SIZE] {
     for register in fx[32..160].chunks_exact_mut(16) {
         register[..10].copy_from_slice(&extended(rng));
     }
-    for register in fx[160..288].chunks_exact_mut(16) {
+    for register in fx[160..].chunks_exact_mut(16).take(mode.registers()) {
         register.copy_from_slice(&vector(rng));
     }
     fx

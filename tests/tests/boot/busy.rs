@@ -12,7 +12,8 @@
 use std::{fs, thread, time::Duration};
 
 use guest_kernels::Guest;
-use tests::{differential::toolchain, report::report};
+use tests::differential::{mode::Mode, toolchain};
+use tests::report::report;
 
 use crate::{kernel_log, program::Boot};
 
@@ -32,7 +33,7 @@ fn limit() -> usize {
 /// Runs as many processes, for as many seconds of the guest's, and reports what they did.
 fn run(guest: Guest, windows: &str, processes: u32, seconds: u32) {
     let Some(boot) = Boot::of(guest) else { return };
-    let built = toolchain::build(&SOURCES, &["-o", "busy", "busy.c"]).unwrap();
+    let built = toolchain::build(Mode::Protected, 32, &SOURCES, &["-o", "busy", "busy.c"]).unwrap();
     let program = built.path().join("busy");
     let running = boot
         .with("--mem", "1G")

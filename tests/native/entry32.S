@@ -1,5 +1,5 @@
 /*
- * The way into a case and the two ways out of it.
+ * The way into a case of 32-bit code and the two ways out of it.
  *
  *   enter_case ── loads state, jumps ──> code of the case ── jmp ──> exit_case ──┐
  *        ^                                     └─ signal ─> on_signal ─> leave_faulted ──┤
@@ -29,11 +29,11 @@ enter_case:
         pushl   $1f
         iretl
 1:      fxrstor IN_FX(%ebx)
-        movl    IN_EIP(%ebx), %eax
+        movl    IN_RIP(%ebx), %eax
         movl    %eax, target
         movl    IN_CS(%ebx), %eax
         movl    %eax, target+4
-        movl    IN_ESP(%ebx), %eax
+        movl    IN_RSP(%ebx), %eax
         movl    %eax, case_stack
         movl    IN_SS(%ebx), %eax
         movl    %eax, case_stack+4
@@ -41,14 +41,14 @@ enter_case:
         movw    IN_GS(%ebx), %gs
         movw    IN_ES(%ebx), %es
         pushl   IN_DS(%ebx)
-        pushl   IN_EFLAGS(%ebx)
-        movl    IN_EAX(%ebx), %eax
-        movl    IN_ECX(%ebx), %ecx
-        movl    IN_EDX(%ebx), %edx
-        movl    IN_EBP(%ebx), %ebp
-        movl    IN_ESI(%ebx), %esi
-        movl    IN_EDI(%ebx), %edi
-        movl    IN_EBX(%ebx), %ebx
+        pushl   IN_RFLAGS(%ebx)
+        movl    IN_RAX(%ebx), %eax
+        movl    IN_RCX(%ebx), %ecx
+        movl    IN_RDX(%ebx), %edx
+        movl    IN_RBP(%ebx), %ebp
+        movl    IN_RSI(%ebx), %esi
+        movl    IN_RDI(%ebx), %edi
+        movl    IN_RBX(%ebx), %ebx
         popfl
         popl    %ds
         lss     %cs:case_stack, %esp
@@ -58,19 +58,19 @@ enter_case:
         .section .exit, "ax", @progbits
         .globl exit_case
 exit_case:
-        movl    %esp, %ss:final+OUT_ESP
+        movl    %esp, %ss:final+OUT_RSP
         movl    $stub_stack_top, %esp
         pushfl
-        popl    %ss:final+OUT_EFLAGS
+        popl    %ss:final+OUT_RFLAGS
         pushl   $PLAIN_EFLAGS
         popfl
-        movl    %eax, %ss:final+OUT_EAX
-        movl    %ecx, %ss:final+OUT_ECX
-        movl    %edx, %ss:final+OUT_EDX
-        movl    %ebx, %ss:final+OUT_EBX
-        movl    %ebp, %ss:final+OUT_EBP
-        movl    %esi, %ss:final+OUT_ESI
-        movl    %edi, %ss:final+OUT_EDI
+        movl    %eax, %ss:final+OUT_RAX
+        movl    %ecx, %ss:final+OUT_RCX
+        movl    %edx, %ss:final+OUT_RDX
+        movl    %ebx, %ss:final+OUT_RBX
+        movl    %ebp, %ss:final+OUT_RBP
+        movl    %esi, %ss:final+OUT_RSI
+        movl    %edi, %ss:final+OUT_RDI
         xorl    %eax, %eax
         movw    %ds, %ax
         movl    %eax, %ss:final+OUT_DS
@@ -82,7 +82,7 @@ exit_case:
         movl    %eax, %ss:final+OUT_GS
         movw    %ss, %ax
         movl    %eax, %ss:final+OUT_SS
-        movl    $exit_case, %ss:final+OUT_EIP
+        movl    $exit_case, %ss:final+OUT_RIP
         movl    $FLAT_CODE, %ss:final+OUT_CS
         movl    %ss, %eax
         movl    %eax, %ds
