@@ -18,6 +18,7 @@ pub mod machine;
 pub mod mode;
 pub mod native;
 pub mod operands;
+pub mod placement;
 pub mod pointers;
 pub mod prepare;
 pub mod properties;
