@@ -14,9 +14,9 @@ use std::{
 };
 
 use log::debug;
-use mmu::{MAX_LOW_RAM, Memory, MemoryError, Mmu};
+use mmu::{Memory, MemoryError, Mmu};
 use sbe::{
-    Bus, Debugger, Decision, EventSource, Exit, Policy, Vcpu, VcpuConfig, VcpuError, Vector,
+    Bus, CpuModel, Debugger, Decision, EventSource, Exit, Policy, Vcpu, VcpuConfig, VcpuError, Vector,
     cpu::eflags,
 };
 use thiserror::Error;
@@ -30,7 +30,7 @@ use crate::{
     devices::{self, Backends},
     ending::Ending,
     kmod::{self, KmodConfig, KmodRefusal, ShadowStats},
-    loader::{BootSource, Entry, EntryPoint, LoadError, Rom, place, rom},
+    loader::{BootSource, Entry, EntryPoint, LoadError, Mode, Rom, place, rom},
     pace::Pace,
     polling::Polling,
     stats::{Exits, Stats},
@@ -69,6 +69,17 @@ pub enum Start<'a> {
     Entry(Entry),
 }
 
+impl Start<'_> {
+    /// The processor model for it, unless there is reason for another: the default one, or the one with 64-bit mode for a kernel
+    /// that needs it.
+    pub fn default_model(&self) -> CpuModel {
+        match self {
+            Self::Kernel(source) if source.kernel.image().mode == Mode::Long => CpuModel::X86_64,
+            _ => CpuModel::default(),
+        }
+    }
+}
+
 impl Default for Start<'_> {
     /// The reset vector.
     fn default() -> Self {
@@ -82,9 +93,6 @@ pub enum VmError {
     /// The host did not grant the memory, or its size is out of range.
     #[error(transparent)]
     Memory(#[from] MemoryError),
-    /// The boot protocols cannot tell the guest of RAM above 4 GiB yet.
-    #[error("guest memory of {0} bytes: more than {MAX_LOW_RAM} (3.5 GiB) are not supported yet")]
-    HighMemory(u64),
     /// The processor could not be made.
     #[error("processor: {0}")]
     Processor(VcpuError),
@@ -171,9 +179,6 @@ impl Vm {
         roms: &[Rom<'_>],
         start: &Start<'_>,
     ) -> Result<Self, VmError> {
-        if config.memory > MAX_LOW_RAM {
-            return Err(VmError::HighMemory(config.memory));
-        }
         let memory = Memory::new(config.memory)?;
         let placed = rom::place(&memory, roms)?;
         let entry = match start {

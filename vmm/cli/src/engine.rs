@@ -42,7 +42,9 @@ pub fn choose<M>(
 ) -> Result<M, VmError> {
     let engine = named.unwrap_or_default();
     match start(engine) {
-        Err(VmError::Processor(error @ VcpuError::NoBmi2)) if named.is_none() => {
+        Err(VmError::Processor(error @ (VcpuError::NoBmi2 | VcpuError::LongMode)))
+            if named.is_none() =>
+        {
             complain(&format!(
                 "{error}; using the emulator, which is much slower"
             ));

@@ -26,11 +26,12 @@ pub fn power_on(
     start: &Start<'_>,
     what: impl Fn() -> String,
 ) -> Result<Vm> {
+    let model = machine.cpu.unwrap_or_else(|| start.default_model());
     let power_on = |engine| {
         let config = VmConfig {
             memory: machine.mem,
             vcpu: VcpuConfig {
-                model: machine.cpu,
+                model,
                 engine,
                 code_cache: machine.code_cache,
                 windows: machine.windows,

@@ -116,7 +116,18 @@ impl EntryPoint {
                 vcpu.set_linux_entry(entry, boot_params);
                 vcpu.cpu.gdtr = gdt;
             }
-            Self::Linux64 { .. } => return Err(LoadError::LongMode),
+            Self::Linux64 {
+                entry,
+                boot_params,
+                page_tables,
+                gdt,
+            } => {
+                if !vcpu.cpu.model.has_long_mode() {
+                    return Err(LoadError::LongMode(vcpu.cpu.model));
+                }
+                vcpu.set_linux_entry64(entry, boot_params, page_tables);
+                vcpu.cpu.gdtr = gdt;
+            }
             Self::Multiboot { entry, info } => vcpu.set_multiboot_entry(entry, info),
             Self::Chosen(Entry::ResetVector) => {}
             Self::Chosen(Entry::Real { segment, offset }) => vcpu.set_real_entry(segment, offset),

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use sbe::CpuModel;
 use thiserror::Error;
 use vm_memory::GuestMemoryError;
 
@@ -85,9 +86,9 @@ pub enum LoadError {
         /// Guest-physical address of the first instruction.
         address: u32,
     },
-    /// The kernel is one of 64-bit code.
-    #[error("64-bit guests are not there yet")]
-    LongMode,
+    /// The kernel is one of 64-bit code, and the processor has no 64-bit mode.
+    #[error("64-bit kernel on processor model {}, which has no 64-bit mode; {} has", .0.name(), CpuModel::X86_64.name())]
+    LongMode(CpuModel),
     /// Guest RAM is smaller than a mebibyte or does not begin at 0.
     #[error("guest memory: {0}")]
     Memory(GuestMemoryError),

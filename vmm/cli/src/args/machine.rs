@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use clap::Args;
 use vmm::{
     CpuModel, Engine, KmodUse, Windows,
-    mmu::{self, MAX_LOW_RAM, MIN_RAM},
+    mmu::{self, MAX_RAM, MIN_RAM},
     sbe::CODE_CACHES,
 };
 
@@ -15,12 +15,12 @@ use crate::{confinement::Confinement, engine};
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Machine")]
 pub struct MachineArgs {
-    /// Guest memory, in MiB or with suffix K, M or G.
+    /// Guest memory, in MiB or with suffix K, M or G. At most 32G; what is beyond 3584M lies above 4 GiB.
     #[arg(short = 'm', long = "memory", visible_alias = "mem", value_name = "SIZE", default_value = "256M", value_parser = memory_size)]
     pub mem: u64,
-    /// Processor that CPUID announces.
-    #[arg(long, value_name = "MODEL", default_value = CpuModel::default().name(), value_parser = cpu_model)]
-    pub cpu: CpuModel,
+    /// Processor that CPUID announces. Default: bonnell, or x86-64 for a 64-bit kernel.
+    #[arg(long, value_name = "MODEL", value_parser = cpu_model)]
+    pub cpu: Option<CpuModel>,
     /// What runs guest code. Default: the translator, or the emulator where the host cannot run the translator.
     #[arg(long, value_parser = engine::parser())]
     pub engine: Option<Engine>,
@@ -52,7 +52,7 @@ fn cpu_model(name: &str) -> Result<CpuModel, String> {
 
 /// Parses the size of guest memory, in bytes.
 fn memory_size(text: &str) -> Result<u64, String> {
-    let bytes = size(text, MIN_RAM..=MAX_LOW_RAM)?;
+    let bytes = size(text, MIN_RAM..=MAX_RAM)?;
     if bytes % mmu::PAGE_SIZE as u64 != 0 {
         return Err("not a multiple of 4K".into());
     }
@@ -102,6 +102,7 @@ mod tests {
             ("65536K", 64 << 20),
             ("3584M", 3584 << 20),
             ("3g", 3 << 30),
+            ("32G", 32 << 30),
         ] {
             assert_eq!(memory_size(text), Ok(expected), "{text}");
         }
@@ -111,7 +112,7 @@ mod tests {
             "0",
             "1K",
             "1025K",
-            "3585M",
+            "32769M",
             "1T",
             "-1",
             "+1",

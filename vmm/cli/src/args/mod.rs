@@ -95,7 +95,7 @@ mod tests {
         let args = parse(&[]);
         assert_eq!(args.machine.mem, 256 << 20);
         assert_eq!(args.kernel.guest, Guest::Debian686);
-        assert_eq!(args.machine.cpu, CpuModel::default());
+        assert_eq!(args.machine.cpu, None);
         assert_eq!(args.machine.engine, None);
         assert_eq!(
             (args.kernel.kernel, args.initrd, args.exec),
@@ -113,7 +113,7 @@ mod tests {
         assert_eq!(args.initrd.as_deref(), Some("i".as_ref()));
         assert_eq!(args.kernel.append.as_deref(), Some("-x"));
         assert_eq!(args.machine.mem, 1 << 30);
-        assert_eq!(args.machine.cpu, CpuModel::Pentium4);
+        assert_eq!(args.machine.cpu, Some(CpuModel::Pentium4));
         assert_eq!(args.machine.engine, Some(Engine::Emulator));
         assert_eq!(args.exec.as_deref(), Some("-y"));
         assert!(args.machine.stats);

@@ -68,7 +68,7 @@ pub(super) fn registers(width: Width) -> Vec<Register> {
         let get = move |cpu: &Cpu| processor::general(cpu, index).into();
         let set =
             move |cpu: &mut Cpu, value: u128| processor::set_general(cpu, index, value as u64);
-        registers.push(Register::new(name, bits(width), kind, get).try_set_by(set));
+        registers.push(Register::new(name, bits(width), kind, get).set_by(set));
     }
     let ip = match width {
         Width::Bits32 => "eip",
@@ -127,13 +127,21 @@ fn x87_registers() -> Vec<Register> {
             |at| at.fcs.into(),
             |at, value| at.fcs = value as u16,
         ),
-        pointer("fioff", |at| at.fip, |at, value| at.fip = value),
+        pointer(
+            "fioff",
+            |at| at.fip as u32,
+            |at, value| at.fip = value.into(),
+        ),
         pointer(
             "foseg",
             |at| at.fds.into(),
             |at, value| at.fds = value as u16,
         ),
-        pointer("fooff", |at| at.fdp, |at, value| at.fdp = value),
+        pointer(
+            "fooff",
+            |at| at.fdp as u32,
+            |at, value| at.fdp = value.into(),
+        ),
         pointer("fop", |at| at.fop.into(), |at, value| at.fop = value as u16),
     ]);
     registers

@@ -57,7 +57,7 @@ pub(super) fn registers(width: Width) -> Vec<Register> {
         Register::new("cpl", 32, "int32", |cpu| cpu.cpl.into()),
         Register::new("cr0", bits, int, |cpu| cpu.cr0.into()),
         Register::new("cr2", bits, "data_ptr", |cpu| cpu.cr2.into())
-            .try_set_by(|cpu, value| processor::set_cr2(cpu, value as u64)),
+            .set_by(|cpu, value| cpu.cr2 = value as u64),
         Register::new("cr3", bits, int, |cpu| cpu.cr3.into()),
         Register::new("cr4", bits, int, |cpu| cpu.cr4.into()),
         Register::new("efer", 64, "int64", |cpu| cpu.efer.into()),
@@ -65,7 +65,7 @@ pub(super) fn registers(width: Width) -> Vec<Register> {
     for (name, index) in DEBUG {
         let get = move |cpu: &Cpu| cpu.dr[index].into();
         let set = move |cpu: &mut Cpu, value: u128| processor::set_debug(cpu, index, value as u64);
-        registers.push(Register::new(name, bits, int, get).try_set_by(set));
+        registers.push(Register::new(name, bits, int, get).set_by(set));
     }
     registers
 }

@@ -157,7 +157,7 @@ fn place_for_linux(
     ram.write_slice(gdt_bytes.as_flattened(), GuestAddress(gdt_at.into()))?;
     ram.write_slice(&cmdline_bytes, GuestAddress(cmdline.into()))?;
     let gdt = DescriptorTable {
-        base: gdt_at,
+        base: gdt_at.into(),
         limit: gdt_len as u16 - 1,
     };
     let Some((tables_at, tables)) = page_tables else {
