@@ -101,6 +101,10 @@ impl Stepper {
                 let value = self.source(state, instruction)?;
                 self.set(state, instruction.op0_register(), value)
             }
+            Code::VEX_Pext_r32_r32_rm32 => {
+                let value = self.extracted(state, instruction)?;
+                self.set(state, instruction.op0_register(), value)
+            }
             _ => match self.shifted(state, instruction) {
                 Some(value) => self.set(state, instruction.op0_register(), value),
                 None => self.plain(state, instruction),
@@ -334,7 +338,6 @@ impl Stepper {
             VEX_Sarx_r32_rm32_r32 => (Shift::Signed32, true),
             VEX_Shlx_r32_rm32_r32 => (Shift::Left32, true),
             VEX_Shlx_r64_rm64_r64 => return Some(self.values.any()),
-            VEX_Pext_r32_r32_rm32 => return Some(self.extracted(state, instruction)),
             _ => return None,
         };
         if instruction.op1_kind() != OpKind::Register {
@@ -362,13 +365,13 @@ impl Stepper {
     }
 
     /// The result of PEXT: as many bits as the mask has.
-    fn extracted(&mut self, state: &State, instruction: &Instruction) -> Value {
+    fn extracted(&mut self, state: &State, instruction: &Instruction) -> Result<Value, Rule> {
         let mask = match instruction.op2_kind() {
-            OpKind::Register => state.registers[number(instruction.op2_register())].known(),
-            _ => None,
+            OpKind::Register => state.registers[number(instruction.op2_register())],
+            _ => self.load(state, instruction)?,
         };
-        let bits = mask.map_or(32, |mask| (mask as u32).count_ones());
-        self.values.unknown((1 << bits) - 1, Low::UNKNOWN)
+        let bits = mask.known().map_or(32, |mask| (mask as u32).count_ones());
+        Ok(self.values.unknown((1 << bits) - 1, Low::UNKNOWN))
     }
 
     /// Applies an instruction of which only is known what it reads and writes.

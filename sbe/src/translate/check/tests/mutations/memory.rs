@@ -137,7 +137,8 @@ fn accesses_are_by_the_address_probed() {
 #[test]
 fn memory_is_reached_in_no_other_way() {
     type Access = (Program, Rule);
-    let accesses: [Access; 15] = [
+    let accesses: [Access; 16] = [
+        (|a| a.pext(ecx, eax, dword_ptr(rbx)), Rule::Address),
         (|a| a.mov(eax, dword_ptr(rbx)), Rule::Address),
         (|a| a.mov(eax, dword_ptr(0x1000)), Rule::Address),
         (|a| a.mov(eax, dword_ptr(rbx + rdx * 4)), Rule::Address),
