@@ -255,6 +255,10 @@ pub fn repeated(
     if reach(values, pointer, Value::atom(atom), slot) != Some(0) {
         return Err(Rule::Address);
     }
+    // A larger count could wrap around to the same page.
+    if !values.is_word(count) {
+        return Err(Rule::Size);
+    }
     let end = values.add(slot.address, count.times(bytes));
     if !same_page(values, state, slot.address, end.plus(u64::MAX)) {
         return Err(Rule::Size);

@@ -313,6 +313,21 @@ fn repeated_strings_stay_in_a_page() {
         insert_behind(cold, index, host(|a| a.mov(ecx, r11d)));
     });
     assert_eq!(split, Err(Rule::Size));
+    let uncounted = mutant(fill, |[_, cold], _| {
+        let count = |instruction: &Instruction| instruction.op0_register() == Register::R10D;
+        let index = find(cold, count);
+        let index = index + 1 + find(&cold[index + 1..], count);
+        replace(cold, index, host(|a| a.mov(r10, rsi)));
+        insert_behind(cold, index, host(|a| a.not(r10)));
+        let index = find(cold, |instruction| {
+            instruction.code() == Code::Mov_r32_rm32
+                && instruction.op0_register() == Register::ECX
+                && instruction.op1_register() == Register::R10D
+                && instruction.ip() > cold[index + 1].next_ip()
+        });
+        replace(cold, index, host(|a| a.mov(rcx, r10)));
+    });
+    assert_eq!(uncounted, Err(Rule::Size));
     let backward = mutant(fill, |[hot, _], _| {
         let index = find(hot, |instruction| {
             instruction.code() == Code::Lea_r32_m && instruction.op0_register() == Register::EDI
