@@ -271,9 +271,7 @@ fn vcpu_refuses(state: &VcpuState) -> &'static str {
 }
 
 #[test]
-fn the_translator_and_another_mmu_are_refused() {
-    let translator = Vcpu::new(&config(Engine::Translator), memory_unit());
-    assert!(matches!(translator, Err(VcpuError::LongMode)));
+fn another_mmu_is_refused() {
     let other = Mmu::new(Memory::new(RAM).expect("RAM")).expect("tables");
     let mismatched = Vcpu::new(&config(Engine::Emulator), other);
     assert!(matches!(mismatched, Err(VcpuError::OtherMmu)));

@@ -17,6 +17,7 @@ use super::mode::PageKey;
 use super::signal::{Executing, with_faults_handled};
 use super::trampoline::{Trampoline, Trampolines};
 use super::x87_note::DeferredNote;
+use mmu::LinearWidth;
 use std::io;
 use std::ops::Range;
 
@@ -50,14 +51,14 @@ pub struct CodeBuffer {
 }
 
 impl CodeBuffer {
-    /// Creates a buffer of `bytes` bytes that holds the trampolines only.
+    /// Creates a buffer of `bytes` bytes that holds the trampolines for linear addresses of this width only.
     ///
     /// # Errors
     /// The host's, where it grants no memory for code; a size out of range.
-    pub fn new(bytes: usize) -> io::Result<Self> {
+    pub fn new(bytes: usize, width: LinearWidth) -> io::Result<Self> {
         let mut arena = Arena::new(bytes)?;
         Ok(Self {
-            trampolines: Trampolines::emit(&mut arena)?,
+            trampolines: Trampolines::emit(&mut arena, width)?,
             arena,
             verifier: Verifier::default(),
             fault_map: FaultMap::default(),

@@ -4,6 +4,7 @@
 
 use crate::emulate::fpu::is_host_executed;
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
+use super::mode::Mode;
 use mmu::Privilege;
 use std::fmt;
 
@@ -29,17 +30,17 @@ pub enum Verdict {
 pub enum Rewrite {
     /// LEA.
     Lea,
-    /// PUSH of a register, constant or doubleword of memory.
+    /// PUSH of a register, constant or stack slot's size of memory.
     Push,
     /// POP to a register.
     Pop,
-    /// POP to a doubleword of memory.
+    /// POP to a stack slot's size of memory.
     PopMemory,
     /// LEAVE.
     Leave,
-    /// PUSHFD.
+    /// PUSHFD or PUSHFQ.
     Pushf,
-    /// POPFD with CPL 0.
+    /// POPFD or POPFQ with CPL 0.
     Popf,
     /// CLI with CPL 0.
     Cli,
@@ -51,9 +52,9 @@ pub enum Rewrite {
     Std,
     /// BT, BTS, BTR or BTC of memory by a bit offset in a register.
     BitString,
-    /// CMPXCHG8B.
-    CompareExchange8,
-    /// DIV or IDIV of a doubleword.
+    /// CMPXCHG8B or CMPXCHG16B.
+    CompareExchangePair,
+    /// DIV or IDIV of a doubleword or quadword.
     Divide,
     /// FLDCW.
     LoadControlWord,
@@ -69,6 +70,12 @@ pub enum Rewrite {
     Sysenter,
     /// SYSEXIT with CPL 0.
     Sysexit,
+    /// SYSCALL.
+    Syscall,
+    /// SYSRET to 64-bit code with CPL 0.
+    Sysret,
+    /// SWAPGS with CPL 0.
+    Swapgs,
     /// RDTSC.
     Rdtsc,
     /// A string instruction without a repeat prefix.
@@ -77,7 +84,7 @@ pub enum Rewrite {
     RepeatedString,
     /// Jcc.
     Branch,
-    /// JECXZ.
+    /// JECXZ or JRCXZ.
     BranchIfZero,
     /// LOOP.
     Loop,
@@ -85,9 +92,9 @@ pub enum Rewrite {
     Jump,
     /// CALL rel.
     Call,
-    /// JMP r/m32.
+    /// JMP r/m.
     JumpIndirect,
-    /// CALL r/m32.
+    /// CALL r/m.
     CallIndirect,
     /// RET.
     Return,
@@ -106,6 +113,8 @@ impl Verdict {
                     | Rewrite::Return
                     | Rewrite::Sysenter
                     | Rewrite::Sysexit
+                    | Rewrite::Syscall
+                    | Rewrite::Sysret
             )
         )
     }
@@ -124,19 +133,19 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// Classifies `raw`, executed at `privilege`.
-pub fn verdict(raw: &Instruction, privilege: Privilege) -> Verdict {
+/// Classifies `raw`, executed in `mode`.
+pub fn verdict(raw: &Instruction, mode: Mode) -> Verdict {
     use Mnemonic::*;
     match raw.mnemonic() {
-        Mov | Movzx | Movsx | Add | Or | Adc | Sbb | And | Sub | Xor | Cmp | Test | Inc | Dec
+        Mov | Movzx | Movsx | Movsxd | Cdqe | Cqo | Add | Or | Adc | Sbb | And | Sub | Xor | Cmp | Test | Inc | Dec
         | Neg | Not | Imul | Mul | Bsf | Bsr | Bswap | Cbw | Cwde | Cwd | Cdq | Xadd | Xchg
         | Cmpxchg | Clc | Stc | Cmc | Lahf | Sahf | Cmova | Cmovae | Cmovb | Cmovbe | Cmove
         | Cmovg | Cmovge | Cmovl | Cmovle | Cmovne | Cmovno | Cmovnp | Cmovns | Cmovo | Cmovp
         | Cmovs | Seta | Setae | Setb | Setbe | Sete | Setg | Setge | Setl | Setle | Setne
-        | Setno | Setnp | Setns | Seto | Setp | Sets => copy(raw, privilege),
+        | Setno | Setnp | Setns | Seto | Setp | Sets => copy(raw, mode),
         Shl | Sal | Shr | Sar | Rol | Ror | Rcl | Rcr => shift(raw, 1),
         Shld | Shrd => shift(raw, 2),
-        Bt | Bts | Btr | Btc => bit_test(raw),
+        Bt | Bts | Btr | Btc => bit_test(raw, mode),
         Nop | Reservednop | Pause => Verdict::Skip,
         // Loads are in order anyway. Device threads see stores as other processors do.
         Lfence => Verdict::Skip,
@@ -144,24 +153,25 @@ pub fn verdict(raw: &Instruction, privilege: Privilege) -> Verdict {
         _ if raw.code() == Code::Fldcw_m2byte => Verdict::Rewrite(Rewrite::LoadControlWord),
         Fnstcw | Fnstsw => Verdict::CopyFpu,
         _ if is_host_executed(raw) => Verdict::CopyFpu,
-        _ => rewrite(raw, privilege).map_or(Verdict::Emulate, Verdict::Rewrite),
+        _ => rewrite(raw, mode).map_or(Verdict::Emulate, Verdict::Rewrite),
     }
 }
 
 /// Classifies an instruction on general-purpose registers and memory; others of the same name move segment, control and debug
 /// registers.
-fn copy(raw: &Instruction, privilege: Privilege) -> Verdict {
+fn copy(raw: &Instruction, mode: Mode) -> Verdict {
     let general = (0..raw.op_count()).all(|index| {
         let register = raw.op_register(index);
         raw.op_kind(index) != OpKind::Register
             || register.is_gpr8()
             || register.is_gpr16()
             || register.is_gpr32()
+            || register.is_gpr64()
     });
-    if general && raw.code() != Code::Bswap_r16 {
+    if general && !matches!(raw.code(), Code::Bswap_r16 | Code::Movsxd_r16_rm16) {
         Verdict::Copy
     } else {
-        rewrite(raw, privilege).map_or(Verdict::Emulate, Verdict::Rewrite)
+        rewrite(raw, mode).map_or(Verdict::Emulate, Verdict::Rewrite)
     }
 }
 
@@ -176,10 +186,11 @@ fn shift(raw: &Instruction, count: u32) -> Verdict {
 
 /// Classifies BT, BTS, BTR and BTC: a bit offset in a register reaches beyond a memory operand. Such a bit is changed by more than
 /// one instruction, which cannot be locked.
-fn bit_test(raw: &Instruction) -> Verdict {
+fn bit_test(raw: &Instruction, mode: Mode) -> Verdict {
+    let word = if mode.is_64() { 8 } else { 4 };
     match (raw.op0_kind(), raw.op1_kind()) {
         (OpKind::Memory, OpKind::Register)
-            if raw.memory_size().size() == 4 && !raw.has_lock_prefix() =>
+            if raw.memory_size().size() == word && !raw.has_lock_prefix() =>
         {
             Verdict::Rewrite(Rewrite::BitString)
         }
@@ -188,8 +199,11 @@ fn bit_test(raw: &Instruction) -> Verdict {
     }
 }
 
-fn rewrite(raw: &Instruction, privilege: Privilege) -> Option<Rewrite> {
-    let kernel = privilege == Privilege::Supervisor;
+fn rewrite(raw: &Instruction, mode: Mode) -> Option<Rewrite> {
+    if mode.is_64() {
+        return rewrite64(raw, mode.privilege() == Privilege::Supervisor);
+    }
+    let kernel = mode.privilege() == Privilege::Supervisor;
     let rewrite = match raw.code() {
         Code::Lea_r32_m => Rewrite::Lea,
         Code::Push_r32 | Code::Pushd_imm8 | Code::Pushd_imm32 | Code::Push_rm32 => Rewrite::Push,
@@ -220,7 +234,7 @@ fn rewrite(raw: &Instruction, privilege: Privilege) -> Option<Rewrite> {
         Code::Std => Rewrite::Std,
         Code::Cli if kernel => Rewrite::Cli,
         Code::Sti if kernel => Rewrite::Sti,
-        Code::Cmpxchg8b_m64 => Rewrite::CompareExchange8,
+        Code::Cmpxchg8b_m64 => Rewrite::CompareExchangePair,
         Code::Div_rm32 | Code::Idiv_rm32 => Rewrite::Divide,
         Code::Jecxz_rel8_32 => Rewrite::BranchIfZero,
         Code::Loop_rel8_32_ECX => Rewrite::Loop,
@@ -230,19 +244,56 @@ fn rewrite(raw: &Instruction, privilege: Privilege) -> Option<Rewrite> {
         Code::Call_rm32 => Rewrite::CallIndirect,
         Code::Retnd | Code::Retnd_imm16 => Rewrite::Return,
         _ if raw.is_jcc_short_or_near() && raw.op_code().operand_size() == 32 => Rewrite::Branch,
-        _ if is_flat_string(raw) => string(raw)?,
+        _ if is_flat_string(raw, false) => string(raw)?,
         _ => return None,
     };
     Some(rewrite)
 }
 
-/// Whether `raw` is a string instruction with 32-bit addresses in flat segments.
-fn is_flat_string(raw: &Instruction) -> bool {
-    let operand = |index| {
-        matches!(
-            raw.op_kind(index),
-            OpKind::MemorySegESI | OpKind::MemoryESEDI | OpKind::Register
-        )
+/// The rewriting of 64-bit code.
+fn rewrite64(raw: &Instruction, kernel: bool) -> Option<Rewrite> {
+    let rewrite = match raw.code() {
+        Code::Lea_r32_m | Code::Lea_r64_m => Rewrite::Lea,
+        Code::Push_r64 | Code::Pushq_imm8 | Code::Pushq_imm32 | Code::Push_rm64 => Rewrite::Push,
+        Code::Pop_r64 => Rewrite::Pop,
+        Code::Pop_rm64 => Rewrite::PopMemory,
+        Code::Pushq_FS | Code::Pushq_GS => Rewrite::PushSegment,
+        Code::Mov_r32m16_Sreg | Code::Mov_r64m16_Sreg => Rewrite::StoreSegment,
+        Code::Syscall if !kernel => Rewrite::Syscall,
+        Code::Sysretq if kernel => Rewrite::Sysret,
+        Code::Swapgs if kernel => Rewrite::Swapgs,
+        Code::Rdtsc => Rewrite::Rdtsc,
+        Code::Leaveq => Rewrite::Leave,
+        Code::Pushfq => Rewrite::Pushf,
+        Code::Popfq if kernel => Rewrite::Popf,
+        Code::Cld => Rewrite::Cld,
+        Code::Std => Rewrite::Std,
+        Code::Cli if kernel => Rewrite::Cli,
+        Code::Sti if kernel => Rewrite::Sti,
+        Code::Cmpxchg8b_m64 | Code::Cmpxchg16b_m128 => Rewrite::CompareExchangePair,
+        Code::Div_rm32 | Code::Idiv_rm32 | Code::Div_rm64 | Code::Idiv_rm64 => Rewrite::Divide,
+        Code::Jrcxz_rel8_64 => Rewrite::BranchIfZero,
+        Code::Loop_rel8_64_RCX => Rewrite::Loop,
+        Code::Jmp_rel8_64 | Code::Jmp_rel32_64 => Rewrite::Jump,
+        Code::Call_rel32_64 => Rewrite::Call,
+        Code::Jmp_rm64 => Rewrite::JumpIndirect,
+        Code::Call_rm64 => Rewrite::CallIndirect,
+        Code::Retnq | Code::Retnq_imm16 => Rewrite::Return,
+        _ if raw.is_jcc_short_or_near() && raw.op_code().operand_size() == 64 => Rewrite::Branch,
+        _ if is_flat_string(raw, true) => string(raw)?,
+        _ => return None,
+    };
+    let is_near = i32::try_from(raw.near_branch64().cast_signed()).is_ok();
+    let is_branch = raw.op0_kind() == OpKind::NearBranch64;
+    (is_near || !is_branch).then_some(rewrite)
+}
+
+/// Whether `raw` is a string instruction with addresses as wide as the code's, in flat segments.
+fn is_flat_string(raw: &Instruction, is_64: bool) -> bool {
+    let operand = |index| match raw.op_kind(index) {
+        OpKind::MemorySegESI | OpKind::MemoryESEDI => !is_64,
+        OpKind::MemorySegRSI | OpKind::MemoryESRDI => is_64,
+        kind => kind == OpKind::Register,
     };
     raw.is_string_instruction()
         && raw.op_count() == 2
@@ -255,14 +306,14 @@ fn string(raw: &Instruction) -> Option<Rewrite> {
     use Mnemonic::*;
     let repeated = raw.has_rep_prefix() || raw.has_repne_prefix();
     match raw.mnemonic() {
-        Stosb | Stosw | Stosd | Movsb | Movsw | Movsd | Cmpsb | Cmpsw | Cmpsd | Scasb | Scasw
-        | Scasd
+        Stosb | Stosw | Stosd | Stosq | Movsb | Movsw | Movsd | Movsq | Cmpsb | Cmpsw | Cmpsd
+        | Cmpsq | Scasb | Scasw | Scasd | Scasq
             if repeated =>
         {
             Some(Rewrite::RepeatedString)
         }
-        Lodsb | Lodsw | Lodsd | Stosb | Stosw | Stosd | Scasb | Scasw | Scasd | Movsb | Movsw
-        | Movsd
+        Lodsb | Lodsw | Lodsd | Lodsq | Stosb | Stosw | Stosd | Stosq | Scasb | Scasw | Scasd
+        | Scasq | Movsb | Movsw | Movsd | Movsq
             if !repeated =>
         {
             Some(Rewrite::String)

@@ -17,11 +17,13 @@
 //! | status flags | the guest's |
 //! | RSP | a stack of host return addresses, each pushed by a guest call |
 //!
+//! In 64-bit code these are the guest's registers of 64 bits, and its R8 to R15 have their places in the context.
+//!
 //! Shifts take their count from the low five bits of a register. Two registers have these bits to spare, and the biases make
 //! them useful counts.
 
 use crate::cpu::eflags::{CF, OF, STATUS};
-use mmu::View;
+use mmu::{INDEX_BITS, View};
 use std::mem::offset_of;
 
 /// The bias of the context's address in R15: log2 of the page size less log2 of a doubleword's.
@@ -151,8 +153,10 @@ impl Default for FxArea {
 pub struct Context {
     /// The number of polls left.
     pub polls: u32,
-    /// Guest EIP, in and out.
-    pub eip: u32,
+    /// The number of the [`Reason`] of the exit.
+    pub reason: u32,
+    /// Guest RIP, in and out.
+    pub eip: u64,
     /// Nonzero while the host's unit holds the guest's FPU state. In: `fpu` is to be loaded at once; out: it was saved
     /// there.
     pub fpu_live: u64,
@@ -176,14 +180,12 @@ pub struct Context {
     pub no_interrupt: u64,
     /// The part of EFLAGS that POPF in emitted code must find unchanged.
     pub eflags_fixed: u32,
-    /// The number of the [`Reason`] of the exit.
-    pub reason: u32,
     /// Number of the branch that is to be linked.
     pub site: u32,
     /// The [`AccessKind`] of a miss.
     pub access: u32,
     /// Linear address of a miss.
-    pub address: u32,
+    pub address: u64,
     /// Status flags: AH as LAHF stores them, AL is OF.
     pub flags: u32,
     /// Host address at which emitted code continues after a miss.
@@ -192,22 +194,33 @@ pub struct Context {
     pub slot: u64,
     /// The note of the latest x87 instruction that sets the last-instruction pointers: see [`X87Note`](super::x87_note::X87Note).
     pub x87_note: u32,
-    /// R13 at that instruction, without its upper half.
-    pub x87_page: u32,
+    /// R13 at that instruction.
+    pub x87_page: u64,
     /// Effective address of the latest memory operand of such an instruction.
-    pub x87_operand: u32,
+    pub x87_operand: u64,
     /// Selector of that operand's segment; [`NO_SELECTOR`] if emitted code has executed none.
     pub x87_selector: u32,
-    /// EAX, ECX, EDX, EBX, ESP, EBP, ESI, EDI.
-    pub regs: [u64; 8],
+    /// RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8 to R15.
+    pub regs: [u64; 16],
     /// R13.
     pub page: u64,
     /// R10.
     pub pointer: u64,
-    /// Read tables of supervisor and user.
-    pub tables: [u64; 2],
+    /// Read, write, fetch and code tables of supervisor and user.
+    pub tables: [[u64; 4]; 2],
     /// Read table of the current privilege.
     pub table: u64,
+    /// Write table of the current privilege.
+    pub write_table: u64,
+    /// Fetch table of the current privilege.
+    pub fetch_table: u64,
+    /// Code table of the current privilege.
+    pub code_table: u64,
+    /// The bits of a linear address that choose the slot, after a rotation to the right by log2 of the access's size, by that; the
+    /// highest bits are those that are clear where the address is aligned.
+    pub masks: [u64; 5],
+    /// The negated host address of the area of entry tables.
+    pub entries: u64,
     /// Base of GS: host address of linear address 0 in the window, [`NOWHERE`] where there is none, or 0 where emitted code may
     /// not set it.
     pub window: u64,
@@ -235,8 +248,16 @@ pub struct Context {
     pub sysenter_esp: u32,
     /// IA32_SYSENTER_EIP.
     pub sysenter_eip: u32,
-    /// Selectors of CS and SS that SYSENTER and SYSEXIT load.
+    /// Selectors of CS and SS that SYSENTER and SYSEXIT load, or SYSCALL and SYSRET.
     pub flat_selectors: [[u32; 2]; 2],
+    /// All ones when SYSCALL can be executed.
+    pub syscall_usable: u64,
+    /// All ones when SYSRET can be executed.
+    pub sysret_usable: u64,
+    /// IA32_LSTAR.
+    pub lstar: u64,
+    /// IA32_KERNEL_GS_BASE.
+    pub kernel_gs_base: u64,
     /// Nonzero when RDTSC can be executed by user code.
     pub tsc_usable: u64,
     /// The guest's time-stamp counter less the host's.
@@ -307,6 +328,11 @@ pub mod field {
         POINTER = pointer,
         TABLES = tables,
         TABLE = table,
+        WRITE_TABLE = write_table,
+        FETCH_TABLE = fetch_table,
+        CODE_TABLE = code_table,
+        MASKS = masks,
+        ENTRIES = entries,
         WINDOW = window,
         STACK = stack,
         STACK_BOTTOM = stack_bottom,
@@ -319,6 +345,10 @@ pub mod field {
         SYSEXIT_USABLE = sysexit_usable,
         SYSENTER_ESP = sysenter_esp,
         SYSENTER_EIP = sysenter_eip,
+        SYSCALL_USABLE = syscall_usable,
+        SYSRET_USABLE = sysret_usable,
+        LSTAR = lstar,
+        KERNEL_GS_BASE = kernel_gs_base,
         FLAT_SELECTORS = flat_selectors,
         TSC_USABLE = tsc_usable,
         TSC_OFFSET = tsc_offset,
@@ -349,6 +379,14 @@ impl Context {
             6 => Reason::LinkAcross,
             _ => Reason::WindowFault,
         }
+    }
+
+    /// Sets the masks.
+    pub fn set_masks(&mut self) {
+        self.masks = std::array::from_fn(|log| {
+            let aligned = !(u64::MAX >> log);
+            INDEX_BITS.rotate_right(log as u32) | aligned
+        });
     }
 
     /// Sets the context's status flags to those of `eflags`.

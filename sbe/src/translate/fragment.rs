@@ -4,7 +4,7 @@ use super::arena::Arena;
 use super::asm::AsmError;
 use super::emit::{Emitted, Emitter, Target};
 use super::mode::Mode;
-use crate::decode::decoder::{CodeSize, DecodeError, MAX_LENGTH, decode_announced};
+use crate::decode::decoder::{DecodeError, MAX_LENGTH, decode_announced};
 use iced_x86::{Instruction, Mnemonic};
 use mmu::{Frame, PAGE_SIZE};
 use smallvec::SmallVec;
@@ -144,7 +144,7 @@ fn look_ahead(emitter: &mut Emitter, code: &GuestCode<'_>, start: u32) -> Decode
     let mut known = Decoded::new();
     let mut at = start;
     while known.len() < MOST_INSTRUCTIONS && !code.has_breakpoint_at(at) {
-        let Ok(raw) = decode_at(code.page, at) else {
+        let Ok(raw) = decode_at(code, at) else {
             break;
         };
         known.push(raw);
@@ -157,8 +157,8 @@ fn look_ahead(emitter: &mut Emitter, code: &GuestCode<'_>, start: u32) -> Decode
 }
 
 /// Decodes the instruction at offset `at` of the page.
-fn decode_at(page: &[u8; PAGE_SIZE], at: u32) -> Result<Instruction, DecodeError> {
-    decode_announced(&page[at as usize..], CodeSize::Bits32, at.into())
+fn decode_at(code: &GuestCode<'_>, at: u32) -> Result<Instruction, DecodeError> {
+    decode_announced(&code.page[at as usize..], code.mode.code_size(), at.into())
 }
 
 /// The end of a fragment.
@@ -189,7 +189,7 @@ fn body(
         let decoded = known
             .get(number)
             .copied()
-            .map_or_else(|| decode_at(code.page, at), Ok);
+            .map_or_else(|| decode_at(code, at), Ok);
         let raw = match decoded {
             Ok(raw) => raw,
             Err(DecodeError::NeedMoreBytes) if at == start => return Ok(End::Across),
@@ -235,7 +235,7 @@ fn across(emitter: &mut Emitter, code: &GuestCode<'_>, at: u32) -> Result<Option
     bytes[head.len()..head.len() + TAIL_BYTES].copy_from_slice(&tail.bytes);
     let Ok(raw) = decode_announced(
         &bytes[..head.len() + TAIL_BYTES],
-        CodeSize::Bits32,
+        code.mode.code_size(),
         at.into(),
     ) else {
         return Ok(None);

@@ -18,7 +18,7 @@
 //! | from guest code to host code | `fragment`, `emit` |
 //! | fixed code | `trampoline`, `sequences` |
 //! | memory and state to run with | `arena`, `context`, `stack`, `signal`, `segments` |
-//! | encoding and plain data | `asm`, `operands`, `classify`, `listing`, `fault_map`, `mode`, `stats`, `jitdump`, `x87_note` |
+//! | encoding and plain data | `asm`, `operands`, `classify`, `listing`, `fault_map`, `mode`, `origin`, `stats`, `jitdump`, `x87_note` |
 //!
 //! Emitted code holds the guest's registers and status flags in the host's. It reaches guest memory through the MMU's flat
 //! tables and windows only. Instructions that it cannot execute (MMIO, rare privileged instructions, strings that run downwards)
@@ -40,6 +40,7 @@ mod jitdump;
 mod listing;
 mod mode;
 mod operands;
+mod origin;
 mod segments;
 mod sequences;
 mod signal;
@@ -52,7 +53,7 @@ mod x87_note;
 pub use arena::CODE_CACHES;
 pub use cache::{CodePageReport, NoDump};
 pub use engine::{Outcome, Translator, is_flat};
-pub use signal::are_windows_possible;
+pub use signal::{are_windows_possible, can_handle_faults};
 pub use stats::{Exits, Stats};
 pub use windows::{UnknownWindows, Windows};
 

@@ -1,8 +1,9 @@
 //! [`Mode`] and [`PageKey`]: how code executes, and which page of code it is.
 
+use crate::decode::decoder::CodeSize;
 use mmu::{Frame, Privilege};
 
-/// The privilege at which code executes, and the way it reaches memory.
+/// The privilege at which code executes, the way it reaches memory, and its width: 32-bit code where not said otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mode {
     /// CPL 0, memory by way of the tables.
@@ -11,11 +12,21 @@ pub enum Mode {
     User,
     /// CPL 3 in an address space that has a window: memory through that.
     Windowed,
+    /// 64-bit code at CPL 0, memory by way of the tables.
+    Supervisor64,
+    /// 64-bit code at CPL 3, memory by way of the tables.
+    User64,
 }
 
 impl Mode {
     /// All modes.
-    pub const ALL: [Self; 3] = [Self::Supervisor, Self::User, Self::Windowed];
+    pub const ALL: [Self; 5] = [
+        Self::Supervisor,
+        Self::User,
+        Self::Windowed,
+        Self::Supervisor64,
+        Self::User64,
+    ];
 
     /// The mode's name for people.
     pub fn name(self) -> &'static str {
@@ -23,14 +34,29 @@ impl Mode {
             Self::Supervisor => "Supervisor",
             Self::User => "User",
             Self::Windowed => "Windowed",
+            Self::Supervisor64 => "Supervisor64",
+            Self::User64 => "User64",
         }
     }
 
     /// The privilege.
     pub fn privilege(self) -> Privilege {
         match self {
-            Self::Supervisor => Privilege::Supervisor,
-            Self::User | Self::Windowed => Privilege::User,
+            Self::Supervisor | Self::Supervisor64 => Privilege::Supervisor,
+            Self::User | Self::Windowed | Self::User64 => Privilege::User,
+        }
+    }
+
+    /// Whether the code is 64-bit code.
+    pub fn is_64(self) -> bool {
+        matches!(self, Self::Supervisor64 | Self::User64)
+    }
+
+    /// The default sizes of the code.
+    pub fn code_size(self) -> CodeSize {
+        match self.is_64() {
+            true => CodeSize::Bits64,
+            false => CodeSize::Bits32,
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Rewriting of a guest instruction's operands, so that the host executes it in 64-bit mode on the host's registers.
 //!
-//! Guest ECX and ESP live in R11 and R12; a memory operand is the sum of two registers, or lies in the window; everything else
+//! Guest RCX and RSP live in R11 and R12, and what has its place in the context is loaded into scratch registers; a memory operand is the sum of two registers, or lies in the window; everything else
 //! keeps its encoding.
 
 use iced_x86::{Code, Instruction, OpKind, Register};
+use smallvec::SmallVec;
 
 /// The register that holds guest ECX while an instruction executes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,16 +30,33 @@ pub struct HostOperand {
     pub segment: Register,
 }
 
+/// Registers of the guest's that are in scratch registers of the host's, by their 64-bit names: guest's, host's.
+pub type Loaded = SmallVec<[(Register, Register); 2]>;
+
 /// The host register that stands in for guest register `register`.
-fn host_register(register: Register, counter: Counter) -> Register {
-    match (register, counter) {
-        (Register::ESP, _) => Register::R12D,
-        (Register::SP, _) => Register::R12W,
-        (Register::ECX, Counter::R11) => Register::R11D,
-        (Register::CX, Counter::R11) => Register::R11W,
-        (Register::CL, Counter::R11) => Register::R11L,
-        (other, _) => other,
+fn host_register(register: Register, counter: Counter, loaded: &Loaded) -> Register {
+    if !register.is_gpr() || is_high_byte(register) {
+        return register;
     }
+    let whole = register.full_register();
+    let host = match (whole, counter) {
+        (Register::RSP, _) => Register::R12,
+        (Register::RCX, Counter::R11) => Register::R11,
+        _ => {
+            let found = loaded.iter().find(|&&(guest, _)| guest == whole);
+            found.map_or(whole, |&(_, host)| host)
+        }
+    };
+    if host == whole {
+        return register;
+    }
+    let first = match register.size() {
+        1 => Register::R8L,
+        2 => Register::R8W,
+        4 => Register::R8D,
+        _ => Register::R8,
+    };
+    first + (host.number() as u32 - 8)
 }
 
 /// Whether `register` is AH, CH, DH or BH.
@@ -78,11 +96,12 @@ pub fn high_byte_operand(raw: &Instruction) -> Option<u32> {
     })
 }
 
-/// Rewrites `raw` to host registers and the memory operand `operand`; `None` when it cannot be encoded: AH..BH do not go
+/// Rewrites `raw` to host registers, of which `loaded` hold registers that have none, and the memory operand `operand`; `None` when it cannot be encoded: AH..BH do not go
 /// together with R8..R15 (SDM Vol. 2A, 2.2.1.2 "More on REX Prefix Fields"), and CH exists in ECX only.
 pub fn rewrite(
     raw: &Instruction,
     counter: Counter,
+    loaded: &Loaded,
     operand: Option<HostOperand>,
 ) -> Option<Instruction> {
     let mut host = *raw;
@@ -94,7 +113,7 @@ pub fn rewrite(
     for index in 0..raw.op_count() {
         match raw.op_kind(index) {
             OpKind::Register => {
-                let register = host_register(raw.op_register(index), counter);
+                let register = host_register(raw.op_register(index), counter, loaded);
                 if register == Register::CH && counter == Counter::R11 {
                     return None;
                 }

@@ -39,7 +39,12 @@ static BEFORE: OnceLock<Result<SigAction, Errno>> = OnceLock::new();
 pub fn are_windows_possible() -> bool {
     // SAFETY: reads a value that the kernel gave the process when it started.
     let features = unsafe { libc::getauxval(AT_HWCAP2) };
-    features & HWCAP2_FSGSBASE != 0 && BEFORE.get_or_init(install).is_ok()
+    features & HWCAP2_FSGSBASE != 0 && can_handle_faults()
+}
+
+/// Whether the faults of emitted code can be handled.
+pub fn can_handle_faults() -> bool {
+    BEFORE.get_or_init(install).is_ok()
 }
 
 fn install() -> Result<SigAction, Errno> {

@@ -89,9 +89,9 @@ pub enum VcpuError {
     /// The host's processor lacks BMI2, which translated code uses.
     #[error("the translator needs a processor with BMI2")]
     NoBmi2,
-    /// The engine is the translator and the model has IA-32e mode.
-    #[error("the translator does not know 64-bit processors yet: choose the emulator")]
-    LongMode,
+    /// The host does not let SIGSEGV be handled, which translated code of 64-bit processors relies on.
+    #[error("the translator cannot handle SIGSEGV, as 64-bit processors need it")]
+    NoFaults,
     /// The MMU is not of the model's kind ([`CpuModel::paging_model`]).
     #[error("the MMU is that of another model")]
     OtherMmu,

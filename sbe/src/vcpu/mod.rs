@@ -30,9 +30,9 @@ use crate::emulate::{Exec, Interceptor};
 use crate::guest_event::{Decision, GuestEvent};
 use crate::host_fpu::HostFpu;
 use crate::policy::Policy;
-use crate::translate::{CodePageReport, NoDump, Stats, Translator};
+use crate::translate::{CodePageReport, NoDump, Stats, Translator, can_handle_faults};
 use fetch::FetchPage;
-use mmu::{LinearAddr, Mmu};
+use mmu::{LinearAddr, LinearWidth, Mmu};
 use run::{begin, emulate, end, next_uninterrupted, pass_breakpoint, translate};
 use std::io;
 
@@ -95,7 +95,7 @@ impl Vcpu {
     pub fn dump_code(&self, address: LinearAddr) -> Result<String, NoDump> {
         let translator = self.translator.as_ref().ok_or(NoDump::NoTranslator)?;
         let found = self.mmu.walk(address).map_err(|_| NoDump::NotMapped)?;
-        let base = address.get() as u32 - address.offset();
+        let base = address.get() - u64::from(address.offset());
         match translator.dump(found.phys.frame(), base) {
             text if text.is_empty() => Err(NoDump::NothingTranslated),
             text => Ok(text),
@@ -230,14 +230,15 @@ fn translator(config: &VcpuConfig) -> Result<Option<Translator>, VcpuError> {
             Some(_) => Err(VcpuError::Jitdump(io::Error::other(NoDump::NoTranslator))),
         };
     }
-    if config.model.has_long_mode() {
-        return Err(VcpuError::LongMode);
-    }
     // Emitted code computes addresses by SHRX and RORX, which leave the guest's flags alone.
     if !is_x86_feature_detected!("bmi2") {
         return Err(VcpuError::NoBmi2);
     }
-    let mut translator = Translator::new(config.code_cache)?;
+    let width = config.model.paging_model().linear_width;
+    if width == LinearWidth::Bits48 && !can_handle_faults() {
+        return Err(VcpuError::NoFaults);
+    }
+    let mut translator = Translator::new(config.code_cache, width)?;
     translator.set_windows(config.windows);
     if config.verify_code {
         translator.verify();

@@ -42,7 +42,7 @@ pub fn choose<M>(
 ) -> Result<M, VmError> {
     let engine = named.unwrap_or_default();
     match start(engine) {
-        Err(VmError::Processor(error @ (VcpuError::NoBmi2 | VcpuError::LongMode)))
+        Err(VmError::Processor(error @ (VcpuError::NoBmi2 | VcpuError::NoFaults)))
             if named.is_none() =>
         {
             complain(&format!(

@@ -12,19 +12,9 @@ use crate::cpu::segment::{Attributes, SegReg, Segment, Selector};
 use crate::decode::Insn;
 use crate::fault::Fault;
 
-/// Position of the selectors of SYSCALL in IA32_STAR.
-const SYSCALL_SHIFT: u32 = 32;
-/// Position of the selectors of SYSRET in IA32_STAR.
-const SYSRET_SHIFT: u32 = 48;
-/// Distance from the selector in IA32_STAR to the stack segment's.
-const STACK: u16 = 8;
-/// Distance from the selector for SYSRET to that of 64-bit code.
-const CODE64: u16 = 16;
-
-/// A segment of 4 GiB at 0, present, with these attributes at privilege level `level`.
-fn flat(selector: u16, attributes: Attributes, level: u8) -> Segment {
-    let selector = Selector(selector).with_rpl(level);
-    Segment::new(selector, 0, u32::MAX, attributes.with_dpl(level))
+/// A segment of 4 GiB at 0, present, with these attributes at the privilege level of its selector.
+fn flat(selector: Selector, attributes: Attributes) -> Segment {
+    Segment::new(selector, 0, u32::MAX, attributes.with_dpl(selector.rpl()))
 }
 
 impl Exec<'_> {
@@ -36,11 +26,16 @@ impl Exec<'_> {
         }
     }
 
-    /// Loads CS and SS for privilege level `level`.
-    fn enter_call_segments(&mut self, code: Segment, stack: u16, level: u8) {
-        let stack = flat(stack, Attributes::FLAT_DATA, level);
-        self.cpu.segs[SegReg::Ss as usize] = stack;
-        self.enter_code_segment(code, level);
+    /// Loads CS, of code with these attributes, and SS.
+    fn enter_call_segments(&mut self, (code, stack): (Selector, Selector), attributes: Attributes) {
+        self.cpu.segs[SegReg::Ss as usize] = flat(stack, Attributes::FLAT_DATA);
+        self.enter_code_segment(flat(code, attributes), code.rpl());
+    }
+
+    /// Loads CS and SS of 64-bit code as SYSCALL does, to privilege level 0, or SYSRET, to 3.
+    pub fn enter_by_syscall(&mut self, level: u8) {
+        let selectors = self.cpu.syscall.selectors(level);
+        self.enter_call_segments(selectors, Attributes::FLAT_CODE64);
     }
 }
 
@@ -52,11 +47,9 @@ pub fn syscall(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
     cpu.regs.set64(ECX, cpu.eip);
     cpu.regs.set64(R11, (flags & !RF).into());
     cpu.eip = cpu.syscall.lstar;
-    let selector = (cpu.syscall.star >> SYSCALL_SHIFT) as u16;
     let cleared = cpu.syscall.fmask;
     cx.set_eflags(flags & !cleared & !(RF | VM));
-    let code = flat(selector, Attributes::FLAT_CODE64, 0);
-    cx.enter_call_segments(code, selector.wrapping_add(STACK), 0);
+    cx.enter_by_syscall(0);
     Ok(())
 }
 
@@ -68,9 +61,8 @@ pub fn sysret64(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
     if !is_canonical(target) {
         return Err(Fault::gp(0));
     }
-    let selector = (cx.cpu.syscall.star >> SYSRET_SHIFT) as u16;
-    let code = flat(selector.wrapping_add(CODE64), Attributes::FLAT_CODE64, 3);
-    sysret(cx, code, selector, target);
+    let selectors = cx.cpu.syscall.selectors(3);
+    sysret(cx, selectors, Attributes::FLAT_CODE64, target);
     Ok(())
 }
 
@@ -79,16 +71,20 @@ pub fn sysret32(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
     cx.require_syscall()?;
     cx.require_cpl0()?;
     let target = cx.cpu.regs.get(ECX).into();
-    let selector = (cx.cpu.syscall.star >> SYSRET_SHIFT) as u16;
-    let code = flat(selector, Attributes::FLAT_CODE, 3);
-    sysret(cx, code, selector, target);
+    let selectors = cx.cpu.syscall.selectors32();
+    sysret(cx, selectors, Attributes::FLAT_CODE, target);
     Ok(())
 }
 
-fn sysret(cx: &mut Exec<'_>, code: Segment, selector: u16, target: u64) {
+fn sysret(
+    cx: &mut Exec<'_>,
+    selectors: (Selector, Selector),
+    attributes: Attributes,
+    target: u64,
+) {
     let flags = cx.cpu.regs.get(R11);
     cx.cpu.eip = target;
-    cx.enter_call_segments(code, selector.wrapping_add(STACK), 3);
+    cx.enter_call_segments(selectors, attributes);
     cx.set_eflags(flags & !(RF | VM) | FIXED);
     cx.mmu.fill_after_fault();
 }

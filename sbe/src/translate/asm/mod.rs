@@ -307,6 +307,42 @@ impl Asm {
         self.registers(Wide::No, &[0x0f, 0xb7], to, from);
     }
 
+    /// MOV r64, imm32: sign-extended.
+    pub fn mov_imm_signed(&mut self, to: Reg, value: i32) {
+        self.registers(Wide::Yes, &[0xc7], Reg(0), to);
+        self.bytes().extend(value.to_le_bytes());
+    }
+
+    /// MOV m64, imm32: sign-extended.
+    pub fn store_imm64(&mut self, to: Mem, value: i32) {
+        self.memory(Wide::Yes, &[0xc7], Reg(0), to);
+        self.bytes().extend(value.to_le_bytes());
+    }
+
+    /// RORX r64, r64, imm8.
+    pub fn rorx64(&mut self, to: Reg, from: Reg, count: u8) {
+        self.vex(RORX, Wide::Yes, to, Reg(0), from);
+        self.bytes().push(count);
+    }
+
+    /// SARX r64, r64, r64.
+    pub fn sarx64(&mut self, to: Reg, from: Reg, count: Reg) {
+        self.vex(SARX, Wide::Yes, to, count, from);
+    }
+
+    /// PEXT r64, r64, m64.
+    pub fn pext64(&mut self, to: Reg, from: Reg, mask: Mem) {
+        let bit = |register: Option<Reg>| register.map_or(0, Reg::high);
+        let index = bit(mask.index.map(|(index, _)| index));
+        self.vex_prefix(PEXT, Wide::Yes, [to.high(), index, bit(mask.base)], from);
+        self.operand(to, mask);
+    }
+
+    /// An instruction of opcode `opcode` with REX.W whose ModRM byte has `digit` and a memory operand.
+    pub fn digit64(&mut self, opcode: &[u8], digit: u8, operand: Mem) {
+        self.memory(Wide::Yes, opcode, Reg(digit), operand);
+    }
+
     /// RORX r32, r32, imm8.
     pub fn rorx32(&mut self, to: Reg, from: Reg, count: u8) {
         self.vex(RORX, Wide::No, to, Reg(0), from);
@@ -506,11 +542,16 @@ impl Asm {
 
     /// A three-byte VEX encoding (SDM Vol. 2A, 2.3.5 "The VEX Prefix").
     fn vex(&mut self, vex: Vex, wide: Wide, reg: Reg, vvvv: Reg, rm: Reg) {
-        let second = (1 - reg.high()) << 7 | 1 << 6 | (1 - rm.high()) << 5 | vex.map;
+        self.vex_prefix(vex, wide, [reg.high(), 0, rm.high()], vvvv);
+        self.bytes().push(0xc0 | reg.low() << 3 | rm.low());
+    }
+
+    /// The VEX prefix and the opcode; `high` are the upper bits of the register, index and base numbers.
+    fn vex_prefix(&mut self, vex: Vex, wide: Wide, high: [u8; 3], vvvv: Reg) {
+        let [reg, index, base] = high.map(|bit| 1 - bit);
+        let second = reg << 7 | index << 6 | base << 5 | vex.map;
         let third = u8::from(wide == Wide::Yes) << 7 | (15 - vvvv.0) << 3 | vex.prefix;
-        let modrm = 0xc0 | reg.low() << 3 | rm.low();
-        self.bytes()
-            .extend([0xc4, second, third, vex.opcode, modrm]);
+        self.bytes().extend([0xc4, second, third, vex.opcode]);
     }
 }
 

@@ -49,15 +49,16 @@ struct Dump<'a> {
     symbols: &'a Symbols,
     page: &'a CodePage,
     listings: &'a [Listing],
+    code_size: CodeSize,
     /// Linear address of the page.
-    base: u32,
+    base: u64,
     formatter: GasFormatter,
     text: String,
 }
 
 impl CodeCache {
     /// Writes the code page in `frame`, at linear address `base`, beside the code emitted for it, as text; empty if there is none.
-    pub fn dump(&self, frame: Frame, base: u32) -> String {
+    pub fn dump(&self, frame: Frame, base: u64) -> String {
         let mut text = String::new();
         for mode in Mode::ALL {
             let key = PageKey { frame, mode };
@@ -72,7 +73,7 @@ impl CodeCache {
         text
     }
 
-    fn dump_page(&self, key: PageKey, page: &CodePage, base: u32) -> String {
+    fn dump_page(&self, key: PageKey, page: &CodePage, base: u64) -> String {
         let mut formatter = GasFormatter::new();
         formatter.options_mut().set_uppercase_hex(false);
         let mut dump = Dump {
@@ -80,6 +81,7 @@ impl CodeCache {
             symbols: &self.symbols(key),
             page,
             listings: self.records.listings(key),
+            code_size: key.mode.code_size(),
             base,
             formatter,
             text: String::new(),
@@ -155,8 +157,8 @@ impl Dump<'_> {
     /// Writes the instruction at `offset` of the page.
     fn guest(&mut self, offset: u32, verdict: Verdict) {
         let bytes = self.page.bytes_from(offset);
-        let ip = self.base + offset;
-        let (length, text) = match decode_announced(&bytes, CodeSize::Bits32, ip.into()) {
+        let ip = self.base + u64::from(offset);
+        let (length, text) = match decode_announced(&bytes, self.code_size, ip) {
             Ok(raw) => (raw.len(), self.text_of(&raw)),
             Err(_) => (1, "(bad)".to_owned()),
         };

@@ -13,6 +13,8 @@ const TABLES: usize = 1 << 15;
 /// The size of all tables in bytes.
 const BYTES: usize = TABLES * WORDS * size_of::<u32>();
 
+const _: () = assert!(BYTES < 1 << 32);
+
 /// The name of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableId(u32);
@@ -33,6 +35,11 @@ impl EntryTables {
             words: Mapping::anonymous(BYTES, Protection::ReadWrite)?,
             used: 0,
         })
+    }
+
+    /// The host address of the area of tables, which is smaller than 4 GiB.
+    pub fn start(&self) -> u64 {
+        self.words.start().as_ptr().expose_provenance() as u64
     }
 
     /// Whether all tables are in use.

@@ -47,7 +47,7 @@ pub use dump::NoDump;
 use epochs::Epochs;
 use evict::Aging;
 pub use inventory::CodePageReport;
-use mmu::{LinearAddr, Mmu};
+use mmu::{LinearAddr, LinearWidth, Mmu};
 use page::Destination;
 use page_set::PageSet;
 use record::Records;
@@ -82,16 +82,16 @@ struct Request {
 }
 
 impl CodeCache {
-    /// Creates a cache with nothing translated and room for `bytes` bytes of code.
+    /// Creates a cache with nothing translated and room for `bytes` bytes of code, for linear addresses of this width.
     ///
     /// # Errors
     /// The host's, where it grants no memory for code; a size out of range.
-    pub fn new(bytes: usize) -> io::Result<Self> {
-        let buffer = CodeBuffer::new(bytes)?;
+    pub fn new(bytes: usize, width: LinearWidth) -> io::Result<Self> {
+        let buffer = CodeBuffer::new(bytes, width)?;
         let trampolines = *buffer.trampolines();
         Ok(Self {
             buffer,
-            emitter: Emitter::new(trampolines),
+            emitter: Emitter::new(trampolines, width),
             pages: PageSet::new(trampolines.at(Trampoline::Emulate))?,
             direct: DirectLinks::default(),
             breakpoints: BreakpointOffsets::default(),
@@ -147,6 +147,11 @@ impl CodeCache {
         self.records.write_jitdump(folder)
     }
 
+    /// The host address of the area of entry tables.
+    pub fn entries(&self) -> u64 {
+        self.pages.tables()
+    }
+
     /// The host address of a trampoline.
     pub fn trampoline(&self, trampoline: Trampoline) -> u64 {
         self.buffer.trampoline(trampoline)
@@ -164,6 +169,11 @@ impl CodeCache {
         if let (Some(total), Some(start)) = (&mut self.stats.executing, start) {
             *total += start.elapsed();
         }
+    }
+
+    /// Notes that return addresses on the host stacks have stopped holding.
+    pub fn drop_returns(&mut self) {
+        self.dropped_returns = true;
     }
 
     /// Whether return addresses on the host stacks may have stopped holding since the last call.

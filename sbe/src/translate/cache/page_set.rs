@@ -36,6 +36,11 @@ impl PageSet {
         })
     }
 
+    /// The host address of the area of entry tables.
+    pub fn tables(&self) -> u64 {
+        self.tables.start()
+    }
+
     /// The page of `key`.
     pub fn get(&self, key: PageKey) -> Option<&CodePage> {
         self.pages.get(&key)
@@ -161,8 +166,9 @@ impl PageSet {
     /// The code slot through which emitted code finds the entries of the page of `key` at `linear`.
     pub fn code_slot(&self, key: PageKey, linear: LinearAddr) -> Option<u64> {
         let table = self.tables.address_of(self.pages.get(&key)?.table());
-        let page = (linear.get() - u64::from(linear.offset())) << ENTRY_SHIFT;
-        Some(table.wrapping_sub(page))
+        let page = linear.get() - u64::from(linear.offset());
+        // A rotation keeps all bits of the address.
+        Some(table.wrapping_sub(page.rotate_left(ENTRY_SHIFT)))
     }
 
     /// The entry for `offset` of the page of `key`: the host address of its word, and the arena offset there.

@@ -179,8 +179,11 @@ impl CodeCache {
         if !reaches || !unknown {
             return;
         }
-        let last = eip.get() as u32 | (PAGE_SIZE as u32 - 1);
-        let next = LinearAddr::from(last.wrapping_add(1));
+        let last = eip.get() | (PAGE_SIZE as u64 - 1);
+        let next = match key.mode.is_64() {
+            true => LinearAddr::new(last.wrapping_add(1)),
+            false => LinearAddr::from((last as u32).wrapping_add(1)),
+        };
         let view = View::of(Access::Fetch, key.mode.privilege());
         let Some(frame) = cx.mmu.tlb().frame(view, next.page()) else {
             return;

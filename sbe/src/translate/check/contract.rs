@@ -66,7 +66,9 @@ impl Contract {
             Dispatch | Emulate => (Linkage::Jump, &[Word8]),
             PolledDispatch => (Linkage::PolledJump, &[Word8]),
             ReturnMismatch => (Linkage::Jump, &[Inverted8]),
-            EmulateAt | BudgetAt | Sysenter | Sysexit => (Linkage::Jump, &[Offset9]),
+            EmulateAt | BudgetAt | Sysenter | Sysexit | Syscall | Sysret => {
+                (Linkage::Jump, &[Offset9])
+            }
             Link => (Linkage::Jump, &[Word8, Offset9]),
             LinkAcross => (Linkage::Jump, &[Word8, Word9]),
             LoadFpu => (Linkage::LoadsFpu, &[Offset9]),

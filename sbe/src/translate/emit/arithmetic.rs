@@ -1,14 +1,13 @@
 //! Instructions on registers and memory that need more than renamed operands.
 
-use super::memory::is_addressable;
 use super::misses::Cause;
-use super::{Emitted, Emitter, Result, guest};
+use super::{Emitted, Emitter, Result};
 use crate::translate::asm::*;
-use crate::translate::operands::{Counter, memory_operand, rewrite};
+use crate::translate::operands::{Counter, Loaded, memory_operand, rewrite};
 use iced_x86::{Code, Instruction, Mnemonic, Register};
 
-/// log2 of the number of bits of a doubleword.
-const DOUBLEWORD_BITS_LOG: u32 = 5;
+/// log2 of the number of bits of a byte.
+const BYTE_BITS_LOG: u32 = 3;
 /// The position of a doubleword's sign.
 const DOUBLEWORD_SIGN: u32 = 31;
 /// The position of a quadword's sign.
@@ -21,67 +20,137 @@ impl Emitter {
     /// direction (SDM Vol. 1, 3.1.1.9 "Bit(BitBase, BitOffset)").
     pub(super) fn bit_string(&mut self, raw: &Instruction) -> Result<Emitted> {
         let writes = raw.mnemonic() != Mnemonic::Bt;
-        let Some(offset) = guest(raw.op1_register()).filter(|_| is_addressable(raw, writes)) else {
+        let offset = self.guest(raw.op1_register());
+        let Some(offset) = offset.filter(|_| self.is_addressable(raw, writes)) else {
             return Ok(Emitted::Emulate);
         };
         let address = self.address(raw);
-        self.asm.mov_imm32(R9, DOUBLEWORD_BITS_LOG);
-        self.asm.sarx32(R9, offset, R9);
-        self.asm.lea32(R8, indexed(address, R9, 2, 0));
-        let probed = self.probe(raw, R8, 4, writes);
-        self.asm.load32(R9, probed.mem());
-        let code = match raw.mnemonic() {
-            Mnemonic::Bt => Code::Bt_rm32_r32,
-            Mnemonic::Bts => Code::Bts_rm32_r32,
-            Mnemonic::Btr => Code::Btr_rm32_r32,
-            _ => Code::Btc_rm32_r32,
+        let size = self.word() as u32;
+        let (log, unit) = (size.trailing_zeros(), raw.op1_register());
+        self.asm.mov_imm32(R9, BYTE_BITS_LOG + log);
+        match self.mode.is_64() {
+            true => self.asm.sarx64(R9, offset, R9),
+            false => self.asm.sarx32(R9, offset, R9),
+        }
+        self.lea(R8, indexed(address, R9, log as u8, 0));
+        let probed = self.probe(raw, R8, size, writes);
+        self.load_word(R9, probed.mem());
+        let codes = match raw.mnemonic() {
+            Mnemonic::Bt => [Code::Bt_rm32_r32, Code::Bt_rm64_r64],
+            Mnemonic::Bts => [Code::Bts_rm32_r32, Code::Bts_rm64_r64],
+            Mnemonic::Btr => [Code::Btr_rm32_r32, Code::Btr_rm64_r64],
+            _ => [Code::Btc_rm32_r32, Code::Btc_rm64_r64],
         };
-        let test = Instruction::with2(code, Register::R9D, raw.op1_register())?;
-        let Some(test) = rewrite(&test, Counter::R11, None) else {
+        let (code, word) = match self.mode.is_64() {
+            true => (codes[1], Register::R9),
+            false => (codes[0], Register::R9D),
+        };
+        let test = Instruction::with2(code, word, unit)?;
+        let Some(test) = rewrite(&test, Counter::R11, &Loaded::new(), None) else {
             return Ok(Emitted::Emulate);
         };
         self.asm.guest(&test)?;
         if writes {
-            self.asm.store32(probed.mem(), R9);
+            self.store_word(probed.mem(), R9);
         }
         Ok(Emitted::Inline)
     }
 
-    /// Emits CMPXCHG8B, which takes half of its operand from ECX.
-    pub(super) fn compare_exchange8(&mut self, raw: &Instruction) -> Emitted {
+    /// Emits CMPXCHG8B or CMPXCHG16B, which takes half of its operand from RCX.
+    pub(super) fn compare_exchange_pair(&mut self, raw: &Instruction) -> Emitted {
         let Some(probed) = self.probe_operand(raw, true) else {
             return Emitted::Emulate;
         };
         let memory = self.point(R8, probed).mem();
-        self.asm.mov32(RCX, R11);
+        self.mov(RCX, R11);
         if raw.has_lock_prefix() {
             self.asm.lock();
         }
-        self.asm.digit(&[0x0f, 0xc7], 1, memory);
+        match raw.code() {
+            Code::Cmpxchg16b_m128 => self.asm.digit64(&[0x0f, 0xc7], 1, memory),
+            _ => self.asm.digit(&[0x0f, 0xc7], 1, memory),
+        }
         Emitted::Inline
     }
 
-    /// Emits DIV or IDIV of EDX:EAX, behind checks that it raises no #DE; else the emulator executes it.
+    /// Emits DIV or IDIV of EDX:EAX or RDX:RAX, behind checks that it raises no #DE; else the emulator executes it.
     pub(super) fn divide(&mut self, raw: &Instruction) -> Result<Emitted> {
+        let is_quad = matches!(raw.code(), Code::Div_rm64 | Code::Idiv_rm64);
         if memory_operand(raw).is_some() {
             let Some(probed) = self.probe_operand(raw, false) else {
                 return Ok(Emitted::Emulate);
             };
-            self.asm.load32(R8, probed.mem());
+            match is_quad {
+                true => self.asm.load64(R8, probed.mem()),
+                false => self.asm.load32(R8, probed.mem()),
+            }
         } else {
-            let Some(divisor) = guest(raw.op0_register()) else {
-                return Ok(Emitted::Emulate);
+            let divisor = raw.op0_register().full_register();
+            let divisor = match self.whole(divisor) {
+                Some(register) => register,
+                None => match self.held(divisor, R8) {
+                    Some(register) => register,
+                    None => return Ok(Emitted::Emulate),
+                },
             };
-            self.asm.mov32(R8, divisor);
+            match is_quad {
+                true => self.asm.mov64(R8, divisor),
+                false => self.asm.mov32(R8, divisor),
+            }
         }
-        if raw.mnemonic() == Mnemonic::Div {
-            self.check_unsigned(raw);
-        } else {
-            self.check_signed(raw);
+        match (raw.mnemonic(), is_quad) {
+            (Mnemonic::Div, false) => self.check_unsigned(raw),
+            (Mnemonic::Div, true) => self.check_unsigned_quad(raw),
+            (_, false) => self.check_signed(raw),
+            (_, true) => self.check_signed_quad(raw),
         }
+        let divisor = if is_quad { Register::R8 } else { Register::R8D };
         self.asm
-            .guest(&Instruction::with1(raw.code(), Register::R8D)?)?;
+            .guest(&Instruction::with1(raw.code(), divisor)?)?;
         Ok(Emitted::Inline)
+    }
+
+    /// Emits the check of DIV of RDX:RAX: the quotient fits if RDX is 0 and R8 is not.
+    fn check_unsigned_quad(&mut self, raw: &Instruction) {
+        let small = self.asm.label();
+        let refused = self.miss(raw.ip32(), Cause::Refused);
+        let zero = self.miss(raw.ip32(), Cause::Refused);
+        self.asm.mov64(RCX, RDX);
+        self.asm.jrcxz(small);
+        self.asm.mov_imm32(RCX, 0);
+        self.asm.jrcxz(refused);
+        self.asm.bind(small);
+        self.asm.mov64(RCX, R8);
+        self.asm.jrcxz(zero);
+    }
+
+    /// Emits the check of IDIV of RDX:RAX: the quotient fits if RDX:RAX is RAX sign-extended and R8 neither 0 nor -1.
+    fn check_signed_quad(&mut self, raw: &Instruction) {
+        let extended = self.asm.label();
+        let refused = self.miss(raw.ip32(), Cause::Refused);
+        let zero = self.miss(raw.ip32(), Cause::Refused);
+        let minus_one = self.miss(raw.ip32(), Cause::Refused);
+        self.asm.mov_imm32(R9, QUADWORD_SIGN);
+        self.asm.sarx64(R9, RAX, R9);
+        self.asm.not64(R9);
+        self.asm.lea64(RCX, indexed(RDX, R9, 0, 1));
+        self.asm.jrcxz(extended);
+        self.asm.mov_imm32(RCX, 0);
+        self.asm.jrcxz(refused);
+        self.asm.bind(extended);
+        self.asm.mov64(RCX, R8);
+        self.asm.jrcxz(zero);
+        self.asm.lea64(RCX, at(R8, 1));
+        self.asm.jrcxz(minus_one);
+    }
+
+    /// The register that holds EDX zero-extended: RDX, or RCX in 64-bit code.
+    fn high_half(&mut self) -> Reg {
+        if !self.mode.is_64() {
+            return RDX;
+        }
+        self.asm.mov32(RCX, RDX);
+        RCX
     }
 
     /// Emits the check of DIV: the quotient of EDX:EAX and R8D fits if EDX < R8D, that is, if their 64-bit difference is negative.
@@ -89,7 +158,8 @@ impl Emitter {
         let refused = self.miss(raw.ip32(), Cause::Refused);
         self.asm.mov64(R9, R8);
         self.asm.not64(R9);
-        self.asm.lea64(RCX, indexed(RDX, R9, 0, 1));
+        let high = self.high_half();
+        self.asm.lea64(RCX, indexed(high, R9, 0, 1));
         self.asm.mov_imm32(R9, QUADWORD_SIGN);
         self.asm.shrx64(RCX, RCX, R9);
         self.asm.jrcxz(refused);
@@ -104,7 +174,8 @@ impl Emitter {
         self.asm.mov_imm32(R9, DOUBLEWORD_SIGN);
         self.asm.sarx32(R9, RAX, R9);
         self.asm.not64(R9);
-        self.asm.lea64(RCX, indexed(RDX, R9, 0, 1));
+        let high = self.high_half();
+        self.asm.lea64(RCX, indexed(high, R9, 0, 1));
         self.asm.jrcxz(extended);
         self.asm.mov_imm32(RCX, 0);
         self.asm.jrcxz(refused);
@@ -117,7 +188,7 @@ impl Emitter {
 
     /// Emits FLDCW, behind a check that the new control word masks all exceptions; else the emulator executes it.
     pub(super) fn load_control_word(&mut self, raw: &Instruction) -> Emitted {
-        if !is_addressable(raw, false) {
+        if !self.is_addressable(raw, false) {
             return Emitted::Emulate;
         }
         self.check_fpu(raw);

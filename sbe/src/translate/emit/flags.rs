@@ -5,14 +5,11 @@
 use super::misses::Cause;
 use super::transfer::{EQUAL, NOT_EQUAL};
 use super::{Emitted, Emitter};
-use crate::cpu::eflags::{DEFINED, DF, IF, OF, STATUS};
+use crate::cpu::eflags::{DF, IF};
 use crate::translate::asm::*;
 use crate::translate::context::field;
-use crate::translate::sequences::{context, load_flags_from_ax, save_flags_to_ax};
+use crate::translate::sequences::{FIXED_FLAGS, context, gather_flags, load_flags_from_r8};
 use iced_x86::Instruction;
-
-/// The part of EFLAGS that POPFD in emitted code does not change.
-pub const FIXED_FLAGS: u32 = DEFINED & !(STATUS | IF | DF);
 
 impl Emitter {
     /// Emits PUSHFD: AH has the low flags as LAHF stores them, AL is OF.
@@ -20,21 +17,10 @@ impl Emitter {
         let slot = self.below_stack_top(raw);
         self.asm.lea64(R8, slot.mem());
         self.asm.mov64(R9, RAX);
-        save_flags_to_ax(&mut self.asm);
-        self.asm.raw(&[0x0f, 0xb6, 0xcc]); // movzx ecx, ah
-        self.asm.raw(&[0x0f, 0xb6, 0xc0]); // movzx eax, al
-        self.asm.mov_imm32(R10, OF.trailing_zeros());
-        self.asm.shlx32(R10, RAX, R10);
-        self.asm.lea32(RCX, indexed(RCX, R10, 0, 0));
-        self.asm.load32(R10, context(field::EFLAGS_DELTA));
-        self.asm.lea32(RCX, indexed(RCX, R10, 0, 0));
-        for flag in [field::INTERRUPT_FLAG, field::DIRECTION_FLAG] {
-            self.asm.load32(R10, context(flag));
-            self.asm.lea32(RCX, indexed(RCX, R10, 0, 0));
-        }
-        self.asm.store32(at(R8, 0), RCX);
+        gather_flags(&mut self.asm);
+        self.store_word(at(R8, 0), RCX);
         self.asm.mov64(RAX, R9);
-        self.asm.lea32(R12, at(R12, -4));
+        self.lea(R12, at(R12, -self.word()));
         Emitted::Inline
     }
 
@@ -62,14 +48,9 @@ impl Emitter {
         self.asm.store32(context(field::DIRECTION_FLAG), R9);
         self.upward = false;
         self.asm.mov64(R9, RAX);
-        self.asm.mov32(RAX, R8);
-        self.asm.raw(&[0xc1, 0xe0, 0x08]); // shl eax, 8
-        self.asm
-            .raw(&[0x41, 0x0f, 0xba, 0xe0, OF.trailing_zeros() as u8]); // bt r8d, 11
-        self.asm.raw(&[0x0f, 0x92, 0xc0]); // setc al
-        load_flags_from_ax(&mut self.asm);
+        load_flags_from_r8(&mut self.asm);
         self.asm.mov64(RAX, R9);
-        self.asm.lea32(R12, at(R12, 4));
+        self.lea(R12, at(R12, self.word()));
         Emitted::Inline
     }
 

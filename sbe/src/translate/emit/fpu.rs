@@ -17,7 +17,7 @@
 //! memory operand can fault while the note of the instruction before is *deferred*. Then the engine stores it, from the fault
 //! map. The engine makes the pointers from the last note when it gives the state back to the processor.
 
-use super::memory::{effective, is_addressable, is_in_thread_segment};
+use super::memory::is_in_thread_segment;
 use super::misses::Cause;
 use super::system::segment;
 use super::{Emitted, Emitter, Result};
@@ -61,7 +61,7 @@ impl Emitter {
     pub(super) fn copy_fpu(&mut self, raw: &Instruction, bytes: &[u8]) -> Result<Emitted> {
         let memory = memory_operand(raw);
         let size = raw.memory_size().size() as u32;
-        if memory.is_some() && !(matches!(size, 1 | 2 | 4 | 8 | 16) && is_addressable(raw, true)) {
+        if memory.is_some() && !(matches!(size, 1 | 2 | 4 | 8 | 16) && self.is_addressable(raw, true)) {
             return Ok(Emitted::Emulate);
         }
         self.check_fpu(raw);
@@ -108,9 +108,17 @@ impl Emitter {
     fn note_x87(&mut self, raw: &Instruction, bytes: &[u8]) {
         let segment = memory_operand(raw).and_then(|_| segment(raw.memory_segment()));
         let operand = segment.map(|segment| NotedOperand {
-            address: effective(raw),
+            address: self.effective(raw),
             segment,
         });
+        let operand = match operand {
+            Some(operand) if self.mode.is_64() => {
+                // Its registers may be loaded into scratch registers, and lie elsewhere then.
+                self.store_operand(operand);
+                None
+            }
+            operand => operand,
+        };
         let before = self.noted.deferred.and_then(|before| before.operand);
         if let (Some(before), Some(operand)) = (before, operand)
             && before.segment != operand.segment
@@ -138,10 +146,18 @@ impl Emitter {
         }
         if !self.noted.page {
             self.noted.page = true;
-            self.asm.store32(context(field::X87_PAGE), R13);
+            self.store_noted(context(field::X87_PAGE), R13);
         }
         self.asm
             .store_imm32(context(field::X87_NOTE), note.to_bits());
+    }
+
+    /// Stores an address in the context: all of it where code of both widths may execute.
+    fn store_noted(&mut self, place: Mem, address: Reg) {
+        match self.is_wide() {
+            true => self.asm.store64(place, address),
+            false => self.asm.store32(place, address),
+        }
     }
 
     /// Emits the note of a memory operand.
@@ -153,16 +169,25 @@ impl Emitter {
                 index: None,
                 disp,
                 ..
+            } if self.is_wide() => {
+                self.mov_address(R8, disp);
+                self.asm.store64(place, R8);
+            }
+            Mem {
+                base: None,
+                index: None,
+                disp,
+                ..
             } => self.asm.store_imm32(place, disp as u32),
             Mem {
                 base: Some(register),
                 index: None,
                 disp: 0,
                 ..
-            } => self.asm.store32(place, register),
+            } => self.store_noted(place, register),
             address => {
-                self.asm.lea32(R8, address);
-                self.asm.store32(place, R8);
+                self.lea(R8, address);
+                self.store_noted(place, R8);
             }
         }
         if self.noted.selector != Some(operand.segment) {

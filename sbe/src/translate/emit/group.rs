@@ -4,8 +4,8 @@
 //! follow, one check makes sure that all of them lie in one page with a slot, and leaves the host address of the first byte in
 //! R10; then each access is a single instruction. If they do not, the *plain* variant of the fragment, without groups, continues.
 
-use super::memory::{Probed, is_addressable, is_in_thread_segment};
-use super::{Emitter, PAGE, guest};
+use super::memory::{Probed, is_in_thread_segment};
+use super::{Emitter, Home, PAGE, home};
 use crate::translate::asm::*;
 use crate::translate::classify::{Rewrite, Verdict};
 use crate::translate::context::WRITE_TABLE;
@@ -35,7 +35,7 @@ struct Access {
 #[derive(Debug)]
 pub(super) struct Plan {
     accesses: SmallVec<[Access; 2]>,
-    /// The amount that the instruction adds to ESP.
+    /// The amount that the instruction adds to RSP.
     shift: i32,
     /// Registers that the instruction writes otherwise.
     written: SmallVec<[Register; 4]>,
@@ -75,6 +75,7 @@ impl Plan {
         raw: &Instruction,
         verdict: Verdict,
         info: &mut InstructionInfoFactory,
+        is_64: bool,
     ) -> Self {
         let mut plan = Self {
             accesses: SmallVec::new(),
@@ -94,13 +95,13 @@ impl Plan {
         if let Some(operand) = (0..raw.op_count()).find(|&at| raw.op_kind(at) == OpKind::Memory) {
             let access = facts.op_access(operand);
             let writes = !matches!(access, OpAccess::Read | OpAccess::CondRead);
-            plan.accesses.extend(by_constant(raw, writes));
+            plan.accesses.extend(by_constant(raw, writes, is_64));
         }
-        plan.stack(raw, verdict);
+        plan.stack(raw, verdict, is_64);
         for used in facts.used_registers() {
             let writes = !matches!(used.access(), OpAccess::Read | OpAccess::CondRead);
-            let whole = used.register().full_register32();
-            if writes && !(whole == Register::ESP && plan.shift != 0) {
+            let whole = used.register().full_register();
+            if writes && !(whole == Register::RSP && plan.shift != 0) {
                 plan.written.push(whole);
             }
         }
@@ -108,14 +109,18 @@ impl Plan {
     }
 
     /// Adds the instruction's effect on the stack.
-    fn stack(&mut self, raw: &Instruction, verdict: Verdict) {
+    fn stack(&mut self, raw: &Instruction, verdict: Verdict, is_64: bool) {
         let constant = || raw.immediate(1) as i32;
-        let to_esp = raw.op0_kind() == OpKind::Register && raw.op0_register() == Register::ESP;
+        let (esp, word) = match is_64 {
+            true => (Register::RSP, 8),
+            false => (Register::ESP, 4),
+        };
+        let to_esp = raw.op0_kind() == OpKind::Register && raw.op0_register() == esp;
         let (offset, writes, shift) = match verdict {
-            Verdict::Rewrite(Rewrite::Push | Rewrite::PushSegment) => (-4, true, -4),
-            Verdict::Rewrite(Rewrite::Pop) if !to_esp => (0, false, 4),
-            Verdict::Rewrite(Rewrite::Call | Rewrite::CallIndirect) => (-4, true, -4),
-            Verdict::Rewrite(Rewrite::Return) => (0, false, 4),
+            Verdict::Rewrite(Rewrite::Push | Rewrite::PushSegment) => (-word, true, -word),
+            Verdict::Rewrite(Rewrite::Pop) if !to_esp => (0, false, word),
+            Verdict::Rewrite(Rewrite::Call | Rewrite::CallIndirect) => (-word, true, -word),
+            Verdict::Rewrite(Rewrite::Return) => (0, false, word),
             Verdict::Copy if to_esp && is_add_or_sub(raw) => {
                 return self.shift_by(match raw.mnemonic() {
                     Mnemonic::Add => constant(),
@@ -124,18 +129,18 @@ impl Plan {
             }
             Verdict::Rewrite(Rewrite::Lea)
                 if to_esp
-                    && raw.memory_base() == Register::ESP
+                    && raw.memory_base() == esp
                     && raw.memory_index() == Register::None =>
             {
-                return self.shift_by(raw.memory_displacement32() as i32);
+                return self.shift_by(displacement(raw));
             }
             _ => return,
         };
         self.shift = shift;
         self.accesses.push(Access {
-            base: Register::ESP,
+            base: Register::RSP,
             offset,
-            size: 4,
+            size: word,
             writes,
         });
     }
@@ -152,27 +157,44 @@ impl Plan {
 fn is_add_or_sub(raw: &Instruction) -> bool {
     matches!(
         raw.code(),
-        Code::Add_rm32_imm8 | Code::Add_rm32_imm32 | Code::Sub_rm32_imm8 | Code::Sub_rm32_imm32
+        Code::Add_rm32_imm8
+            | Code::Add_rm32_imm32
+            | Code::Add_rm64_imm8
+            | Code::Add_rm64_imm32
+            | Code::Sub_rm32_imm8
+            | Code::Sub_rm32_imm32
+            | Code::Sub_rm64_imm8
+            | Code::Sub_rm64_imm32
     )
 }
 
 /// The access to the memory operand of `raw`, if its address is a register and a constant.
-fn by_constant(raw: &Instruction, writes: bool) -> Option<Access> {
+fn by_constant(raw: &Instruction, writes: bool, is_64: bool) -> Option<Access> {
     let base = raw.memory_base();
     let size = raw.memory_size().size();
-    let offset = raw.memory_displacement32() as i32;
-    (base.is_gpr32()
+    let offset = displacement(raw);
+    let is_word = match is_64 {
+        true => base.is_gpr64(),
+        false => base.is_gpr32(),
+    };
+    (is_word
+        && matches!(home(base), Some(Home::Register(_)))
         && raw.memory_index() == Register::None
         && !is_in_thread_segment(raw)
         && offset.unsigned_abs() <= MOST_OFFSET.unsigned_abs()
         && matches!(size, 1 | 2 | 4 | 8)
-        && is_addressable(raw, writes))
+        && !(writes && raw.memory_segment() == Register::CS && !is_64))
     .then_some(Access {
-        base,
+        base: base.full_register(),
         offset,
         size: size as i32,
         writes,
     })
+}
+
+/// The displacement of a memory operand by a general register.
+fn displacement(raw: &Instruction) -> i32 {
+    raw.memory_displacement64() as i32
 }
 
 impl Emitter {
@@ -237,7 +259,7 @@ impl Emitter {
             if plan.takes_pointer || plan.written.contains(&first.base) {
                 break;
             }
-            if first.base == Register::ESP {
+            if first.base == Register::RSP {
                 moved += plan.shift;
             }
             if moved.abs() > MOST_BYTES {
@@ -275,30 +297,39 @@ impl Emitter {
 
     /// The memory operand of `raw`, if the present group serves it.
     pub(super) fn grouped_operand(&self, raw: &Instruction, writes: bool) -> Option<Probed> {
-        let access = by_constant(raw, writes)?;
+        let access = by_constant(raw, writes, self.mode.is_64())?;
         self.grouped(access.base, access.offset, access.size, writes)
     }
 
     /// Emits the check of `group`: R10 = host address of its first byte; if that has none, the plain variant continues.
     fn check_group(&mut self, raw: &Instruction, group: Group) {
-        let Some(base) = guest(group.base) else {
+        let Some(base) = self.whole(group.base) else {
             return;
         };
         let (same, plain) = (self.asm.label(), self.open_plain(raw.ip32()));
         let found = self.asm.label();
-        self.asm.lea32(R8, at(base, group.start));
-        self.asm.lea32(RCX, at(R8, group.end - group.start - 1));
-        self.asm.shrx32(RCX, RCX, R13);
-        self.asm.shrx32(R9, R8, R13);
+        self.lea(R8, at(base, group.start));
+        self.lea(RCX, at(R8, group.end - group.start - 1));
+        if self.mode.is_64() {
+            self.asm.shrx64(RCX, RCX, R13);
+            self.asm.shrx64(R9, R8, R13);
+        } else {
+            self.asm.shrx32(RCX, RCX, R13);
+            self.asm.shrx32(R9, R8, R13);
+        }
         self.asm.not64(R9);
         self.asm.lea64(RCX, indexed(RCX, R9, 0, 1));
         self.asm.jrcxz(same);
         self.asm.bind(found);
         self.asm.jmp(plain);
         self.asm.bind(same);
-        let table = if group.writes { WRITE_TABLE } else { 0 };
-        self.asm.shrx32(RCX, R8, R13);
-        self.asm.load64(RCX, indexed(R14, RCX, 3, table));
+        if self.is_wide() {
+            self.load_slot(R8, 0, group.writes);
+        } else {
+            let table = if group.writes { WRITE_TABLE } else { 0 };
+            self.asm.shrx32(RCX, R8, R13);
+            self.asm.load64(RCX, indexed(R14, RCX, 3, table));
+        }
         self.asm.jrcxz(found);
         self.asm
             .lea64(R10, indexed(R8, RCX, 0, -(SLOT_PRESENT as i32)));
@@ -311,7 +342,7 @@ fn follow(group: &mut Group, plan: &Plan) -> bool {
     if plan.takes_pointer || plan.written.contains(&group.base) {
         return false;
     }
-    if group.base == Register::ESP {
+    if group.base == Register::RSP {
         group.shift(plan.shift);
     }
     true

@@ -2,7 +2,7 @@
 //! (`string`) and of bit strings (`arithmetic`) are formed where those are emitted, and probed here or as here.
 
 use super::misses::Cause;
-use super::{Emitter, guest};
+use super::{Emitter, in_page};
 use crate::translate::asm::*;
 use crate::translate::context::{AccessKind, PAGE_BIAS, WRITE_TABLE, field};
 use crate::translate::operands::HostOperand;
@@ -20,10 +20,15 @@ pub(super) struct Probed {
 }
 
 impl Probed {
-    /// The memory found by a probe for `address`.
+    /// The memory found by a probe for `address`. RBP is never the base: addresses that are not canonical would raise #SS on the
+    /// host.
     fn by_slot(address: Reg) -> Self {
+        let (base, index) = match address {
+            RBP => (RCX, RBP),
+            address => (address, RCX),
+        };
         Self {
-            mem: indexed(address, RCX, 0, SLOT_BIAS),
+            mem: indexed(base, index, 0, SLOT_BIAS),
         }
     }
 
@@ -63,8 +68,8 @@ impl Probed {
     }
 }
 
-/// Whether the memory operand has a 32-bit address in a segment that is flat or checked at run time.
-pub(super) fn is_addressable(raw: &Instruction, writes: bool) -> bool {
+/// Whether the memory operand of 32-bit code has a 32-bit address in a segment that is flat or checked at run time.
+fn is_addressable_32(raw: &Instruction, writes: bool) -> bool {
     let wide = |register: Register| register == Register::None || register.is_gpr32();
     let registers = (raw.memory_base(), raw.memory_index());
     let absolute = registers == (Register::None, Register::None);
@@ -72,6 +77,18 @@ pub(super) fn is_addressable(raw: &Instruction, writes: bool) -> bool {
         && wide(registers.1)
         && (!absolute || raw.memory_displ_size() == 4)
         && !(writes && raw.memory_segment() == Register::CS)
+}
+
+/// Whether the memory operand of 64-bit code has a 64-bit address that the emitter can form.
+fn is_addressable_64(raw: &Instruction) -> bool {
+    let wide = |register: Register| register == Register::None || register.is_gpr64();
+    let is_near = i32::try_from(displacement_64(raw)).is_ok();
+    is_near && (raw.memory_base() == Register::RIP || wide(raw.memory_base())) && wide(raw.memory_index())
+}
+
+/// The displacement of 64-bit code's memory operand; with RIP as base the offset in the page.
+fn displacement_64(raw: &Instruction) -> i64 {
+    raw.memory_displacement64().cast_signed()
 }
 
 /// Whether the memory operand is in FS or GS, which have bases.
@@ -87,29 +104,47 @@ fn needs_no_alignment(raw: &Instruction) -> bool {
     )
 }
 
-/// The effective address of the memory operand, without its segment's base.
-pub(super) fn effective(raw: &Instruction) -> Mem {
-    Mem {
-        base: guest(raw.memory_base()),
-        index: guest(raw.memory_index())
-            .map(|index| (index, raw.memory_index_scale().trailing_zeros() as u8)),
-        disp: raw.memory_displacement32() as i32,
-        window: false,
-    }
-}
 
 impl Emitter {
+    /// Whether the emitter can form the address of the memory operand.
+    pub(super) fn is_addressable(&self, raw: &Instruction, writes: bool) -> bool {
+        match self.mode.is_64() {
+            true => is_addressable_64(raw),
+            false => is_addressable_32(raw, writes),
+        }
+    }
+
+    /// The effective address of the memory operand, without its segment's base. Registers that have their places in the context
+    /// are loaded: the base into R8, the index into R9.
+    pub(super) fn effective(&mut self, raw: &Instruction) -> Mem {
+        let scale = raw.memory_index_scale().trailing_zeros() as u8;
+        if raw.memory_base() == Register::RIP {
+            return at(R13, in_page(displacement_64(raw) as u32));
+        }
+        let base = self.held(raw.memory_base(), R8);
+        let index = self.held(raw.memory_index(), R9);
+        Mem {
+            base,
+            index: index.map(|index| (index, scale)),
+            disp: match self.mode.is_64() {
+                true => displacement_64(raw) as i32,
+                false => raw.memory_displacement32() as i32,
+            },
+            window: false,
+        }
+    }
+
     /// Finds the memory operand, by a probe where one is needed; `None` when the instruction has to be emulated.
     pub(super) fn probe_operand(&mut self, raw: &Instruction, writes: bool) -> Option<Probed> {
         let size = raw.memory_size().size() as u32;
-        if !matches!(size, 1 | 2 | 4 | 8 | 16) || !is_addressable(raw, writes) {
+        if !matches!(size, 1 | 2 | 4 | 8 | 16) || !self.is_addressable(raw, writes) {
             return None;
         }
         if let Some(grouped) = self.grouped_operand(raw, writes) {
             return Some(grouped);
         }
         if self.windowed && !is_in_thread_segment(raw) {
-            let mem = effective(raw).in_window();
+            let mem = self.effective(raw).in_window();
             return Some(Probed { mem });
         }
         let address = self.address(raw);
@@ -163,12 +198,18 @@ impl Emitter {
     /// Computes the linear address of the memory operand. Returns its register: R8, or the guest's own where the operand is just
     /// that.
     pub(super) fn address(&mut self, raw: &Instruction) -> Reg {
-        let effective = effective(raw);
         let (usable, base) = match raw.memory_segment() {
             Register::FS => (field::FS_USABLE, field::FS_BASE),
             Register::GS => (field::GS_USABLE, field::GS_BASE),
-            _ => return self.flat_address(effective),
+            _ => {
+                let effective = self.effective(raw);
+                return self.flat_address(effective);
+            }
         };
+        if self.mode.is_64() {
+            return self.based_address(raw, base);
+        }
+        let effective = self.effective(raw);
         let miss = self.miss(raw.ip32(), Cause::Refused);
         self.asm.load64(RCX, context(usable));
         self.asm.jrcxz(miss);
@@ -209,6 +250,27 @@ impl Emitter {
         R8
     }
 
+    /// Computes the linear address of the memory operand of 64-bit code in R8, `base` being the place of the segment's base.
+    fn based_address(&mut self, raw: &Instruction, base: i32) -> Reg {
+        match self.effective(raw) {
+            Mem {
+                base: None,
+                index: None,
+                disp,
+                ..
+            } => {
+                self.asm.load64(R8, context(base));
+                self.asm.lea64(R8, at(R8, disp));
+            }
+            effective => {
+                self.asm.lea64(R8, effective);
+                self.asm.load64(RCX, context(base));
+                self.asm.lea64(R8, indexed(R8, RCX, 0, 0));
+            }
+        }
+        R8
+    }
+
     fn flat_address(&mut self, effective: Mem) -> Reg {
         match effective {
             Mem {
@@ -222,28 +284,45 @@ impl Emitter {
                 index: Some((register, 0)),
                 disp: 0,
                 ..
-            } => return register,
+            // A probe overwrites R9.
+            } if register != R9 => return register,
             Mem {
                 base: None,
                 index: None,
                 disp,
                 ..
-            } => self.asm.mov_imm32(R8, disp as u32),
-            _ => self.asm.lea32(R8, effective),
+            } => self.mov_address(R8, disp),
+            _ => self.lea(R8, effective),
         }
         R8
     }
 
-    /// Computes the effective address of the memory operand in `target`, whatever the segment.
-    pub(super) fn effective_address(&mut self, target: Reg, raw: &Instruction) {
-        match effective(raw) {
+    /// Moves the address `address` into a register.
+    pub(super) fn mov_address(&mut self, to: Reg, address: i32) {
+        match self.mode.is_64() {
+            true => self.asm.mov_imm_signed(to, address),
+            false => self.asm.mov_imm32(to, address as u32),
+        }
+    }
+
+    /// Computes the effective address of the memory operand in `target`, whatever the segment; of 64-bit code, its lower half if
+    /// `half`.
+    pub(super) fn effective_address(&mut self, target: Reg, raw: &Instruction, half: bool) {
+        match self.effective(raw) {
             Mem {
                 base: None,
                 index: None,
                 disp,
                 ..
-            } => self.asm.mov_imm32(target, disp as u32),
-            effective => self.asm.lea32(target, effective),
+            } if half => self.asm.mov_imm32(target, disp as u32),
+            Mem {
+                base: None,
+                index: None,
+                disp,
+                ..
+            } => self.mov_address(target, disp),
+            effective if half => self.asm.lea32(target, effective),
+            effective => self.lea(target, effective),
         }
     }
 
@@ -266,8 +345,14 @@ impl Emitter {
             AccessKind::new(size, writes)
         };
         let miss = self.miss(raw.ip32(), Cause::Slot(kind, address, found));
-        let table = if writes { WRITE_TABLE } else { 0 };
         let log = size.trailing_zeros();
+        if self.is_wide() {
+            self.load_slot(address, log, writes);
+            self.asm.jrcxz(miss);
+            self.asm.bind(found);
+            return Probed::by_slot(address);
+        }
+        let table = if writes { WRITE_TABLE } else { 0 };
         match log {
             0 => self.asm.shrx32(RCX, address, R13),
             2 => {
@@ -284,5 +369,24 @@ impl Emitter {
         self.asm.jrcxz(miss);
         self.asm.bind(found);
         Probed::by_slot(address)
+    }
+
+    /// Emits RCX = the slot for 2^`log` bytes at `address` in the table for 48-bit linear addresses. Writes overwrite R9.
+    pub(super) fn load_slot(&mut self, address: Reg, log: u32, writes: bool) {
+        let mut bits = address;
+        if log != 0 {
+            self.asm.rorx64(RCX, address, log as u8);
+            bits = RCX;
+        }
+        let mask = context(field::MASKS + 8 * log as i32);
+        self.asm.pext64(RCX, bits, mask);
+        let table = match writes {
+            true => {
+                self.asm.load64(R9, context(field::WRITE_TABLE));
+                R9
+            }
+            false => R14,
+        };
+        self.asm.load64(RCX, indexed(table, RCX, 3, 0));
     }
 }

@@ -91,7 +91,7 @@ impl Emitter {
             }
             Cause::Slot(kind, address, back) => {
                 if address != R8 {
-                    self.asm.mov32(R8, address);
+                    self.mov(R8, address);
                 }
                 self.asm.mov_imm32(R9, miss.offset);
                 self.call_to(Trampoline::Miss(kind));

@@ -11,6 +11,20 @@
 //!   op    ..., [r8 + rcx - SLOT_PRESENT]
 //! ```
 //!
+//! Tables for 48-bit linear addresses have fewer slots than there are pages. The bits of the address that choose one come from
+//! PEXT, and the slot may be that of another page:
+//!
+//! ```text
+//!   rorx  rcx, r8, log2(size)
+//!   pext  rcx, rcx, [r15 + MASKS + 8*log2(size)]
+//!   mov   rcx, [r14 + rcx*8]          ; for writes by R9, loaded from the context
+//!   jrcxz miss
+//!   op    ..., [r8 + rcx - SLOT_PRESENT]
+//! ```
+//!
+//! The slot of another page, or an address that is not canonical, leads to a host address at which nothing is (`mmu`, `index`). The
+//! access faults on the host, and the emulator executes the instruction: so nothing of the guest's changes before the last access.
+//!
 //! | file | emits |
 //! |---|---|
 //! | `group` | checks of several accesses at once |
@@ -43,16 +57,17 @@ use super::context::PAGE_BIAS;
 use super::fault_map::FaultEntry;
 use super::listing::{Mark, Marks};
 use super::mode::Mode;
-use super::operands::memory_operand;
+use super::context::field;
+use super::operands::{self, memory_operand};
+use super::sequences::{GUEST, context};
 use super::trampoline::{Trampoline, Trampolines};
 use super::x87_note::DeferredNote;
 use crate::emulate::fpu::sets_pointers;
-pub use flags::FIXED_FLAGS;
 use fpu::Noted;
 use group::{Group, Plan};
 use iced_x86::{Instruction, InstructionInfoFactory, Register};
 use misses::Miss;
-use mmu::PAGE_SIZE;
+use mmu::{LinearWidth, PAGE_SIZE};
 use transfer::Stub;
 
 /// The size of a page in bytes: branch targets below it are inside the page.
@@ -121,6 +136,8 @@ pub struct Emitter {
     /// The branches of the fragment that can be linked, in the order of their sites.
     pub branches: Vec<Branch>,
     trampolines: Trampolines,
+    /// The width of linear addresses, and so of tables.
+    width: LinearWidth,
     mode: Mode,
     first_site: u32,
     info: InstructionInfoFactory,
@@ -154,18 +171,24 @@ pub struct Emitter {
     marks: Option<Marks>,
 }
 
-/// The 64-bit register that holds guest register `register`, zero-extended.
-fn guest(register: Register) -> Option<Reg> {
-    Some(match register {
-        Register::EAX => RAX,
-        Register::ECX => R11,
-        Register::EDX => RDX,
-        Register::EBX => RBX,
-        Register::ESP => R12,
-        Register::EBP => RBP,
-        Register::ESI => RSI,
-        Register::EDI => RDI,
-        _ => return None,
+/// The place of a guest register while emitted code runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Home {
+    /// A host register of 64 bits.
+    Register(Reg),
+    /// The context.
+    Context(Mem),
+}
+
+/// The place of the general register of which `register` is a part.
+fn home(register: Register) -> Option<Home> {
+    if !register.is_gpr() || operands::is_high_byte(register) {
+        return None;
+    }
+    let number = register.full_register().number();
+    Some(match GUEST.get(number) {
+        Some(&register) => Home::Register(register),
+        None => Home::Context(context(field::REGS + 8 * number as i32)),
     })
 }
 
@@ -197,12 +220,13 @@ fn in_page(offset: u32) -> i32 {
 }
 
 impl Emitter {
-    /// Creates an emitter of code that uses `trampolines`.
-    pub fn new(trampolines: Trampolines) -> Self {
+    /// Creates an emitter of code that uses `trampolines`, for linear addresses of this width.
+    pub fn new(trampolines: Trampolines, width: LinearWidth) -> Self {
         Self {
             asm: Asm::new(),
             branches: Vec::new(),
             trampolines,
+            width,
             mode: Mode::Supervisor,
             first_site: 0,
             info: InstructionInfoFactory::new(),
@@ -221,6 +245,79 @@ impl Emitter {
             shadow: false,
             polled: false,
             marks: None,
+        }
+    }
+
+    /// Whether linear addresses have 48 bits.
+    fn is_wide(&self) -> bool {
+        self.width == LinearWidth::Bits48
+    }
+
+    /// Bytes of a stack slot, which is as wide as addresses and the instruction pointer.
+    fn word(&self) -> i32 {
+        match self.mode.is_64() {
+            true => 8,
+            false => 4,
+        }
+    }
+
+    /// The host register that holds the guest's `register`, which is as wide as addresses.
+    fn guest(&self, register: Register) -> Option<Reg> {
+        match home(register).filter(|_| self.is_word(register))? {
+            Home::Register(register) => Some(register),
+            Home::Context(_) => None,
+        }
+    }
+
+    /// Whether a register is as wide as addresses.
+    fn is_word(&self, register: Register) -> bool {
+        match self.mode.is_64() {
+            true => register.is_gpr64(),
+            false => register.is_gpr32(),
+        }
+    }
+
+    /// Emits the loading of `register`, which is as wide as addresses, into `scratch` if it is none of the host's. Returns the
+    /// register that holds it.
+    fn held(&mut self, register: Register, scratch: Reg) -> Option<Reg> {
+        match home(register).filter(|_| self.is_word(register))? {
+            Home::Register(register) => Some(register),
+            Home::Context(place) => {
+                self.asm.load64(scratch, place);
+                Some(scratch)
+            }
+        }
+    }
+
+    /// LEA of an address of the guest's.
+    fn lea(&mut self, to: Reg, from: Mem) {
+        match self.mode.is_64() {
+            true => self.asm.lea64(to, from),
+            false => self.asm.lea32(to, from),
+        }
+    }
+
+    /// MOV of an address or stack slot of the guest's.
+    fn mov(&mut self, to: Reg, from: Reg) {
+        match self.mode.is_64() {
+            true => self.asm.mov64(to, from),
+            false => self.asm.mov32(to, from),
+        }
+    }
+
+    /// MOV from a stack slot.
+    fn load_word(&mut self, to: Reg, from: Mem) {
+        match self.mode.is_64() {
+            true => self.asm.load64(to, from),
+            false => self.asm.load32(to, from),
+        }
+    }
+
+    /// MOV to a stack slot.
+    fn store_word(&mut self, to: Mem, from: Reg) {
+        match self.mode.is_64() {
+            true => self.asm.store64(to, from),
+            false => self.asm.store32(to, from),
         }
     }
 
@@ -248,7 +345,7 @@ impl Emitter {
     /// Adds an entry to the fault map: the code of an instruction begins here, or that of the last one ends. An instruction can
     /// begin anew wherever it faults, as it changes nothing of the guest's before its last access to the window.
     fn begin_instruction(&mut self, offset: Option<u16>) {
-        if self.windowed {
+        if self.windowed || self.is_wide() {
             let code = self.asm.here();
             self.fault_entries.push(FaultEntry { code, offset });
             self.fault_notes
@@ -277,16 +374,17 @@ impl Emitter {
         self.upward = false;
         self.shadow = false;
         self.take_marks();
-        // LEA R13D, [R8 + disp32], in its long form whatever the displacement.
-        self.asm.raw(&[0x45, 0x8d, 0xa8]);
+        // LEA R13, [R8 + disp32], in its long form whatever the displacement.
+        let rex = if mode.is_64() { 0x4d } else { 0x45 };
+        self.asm.raw(&[rex, 0x8d, 0xa8]);
         self.asm.raw(&(PAGE_BIAS - at as i32).to_le_bytes());
     }
 
     /// Looks ahead at an instruction of the fragment, so that accesses can be grouped. Returns whether the next instruction can
     /// follow it.
     pub fn plan(&mut self, raw: &Instruction) -> bool {
-        let verdict = verdict(raw, self.mode.privilege());
-        self.plans.push(Plan::new(raw, verdict, &mut self.info));
+        let verdict = self.verdict(raw);
+        self.plans.push(Plan::new(raw, verdict, &mut self.info, self.mode.is_64()));
         !matches!(verdict, Verdict::Emulate) && !verdict.ends()
     }
 
@@ -301,7 +399,7 @@ impl Emitter {
         bytes: &[u8],
         number: usize,
     ) -> Result<Emitted> {
-        let verdict = verdict(raw, self.mode.privilege());
+        let verdict = self.verdict(raw);
         let shadow = std::mem::take(&mut self.shadow);
         if !self.can_defer_note_over(raw, verdict) {
             self.store_note();
@@ -318,6 +416,17 @@ impl Emitter {
         emitted
     }
 
+    /// Classifies `raw`.
+    fn verdict(&self, raw: &Instruction) -> Verdict {
+        match verdict(raw, self.mode) {
+            // A look at the GDT may fault on the host.
+            Verdict::Rewrite(Rewrite::PopSegment | Rewrite::LoadSegment) if self.is_wide() => {
+                Verdict::Emulate
+            }
+            verdict => verdict,
+        }
+    }
+
     fn by_verdict(&mut self, raw: &Instruction, bytes: &[u8], verdict: Verdict) -> Result<Emitted> {
         match verdict {
             Verdict::Skip => Ok(Emitted::Inline),
@@ -331,7 +440,7 @@ impl Emitter {
 
     fn rewrite(&mut self, raw: &Instruction, rewrite: Rewrite) -> Result<Emitted> {
         match rewrite {
-            Rewrite::Lea => Ok(self.lea(raw)),
+            Rewrite::Lea => Ok(self.load_address(raw)),
             Rewrite::Push => Ok(self.push(raw)),
             Rewrite::Pop => Ok(self.pop(raw)),
             Rewrite::PopMemory => Ok(self.pop_memory(raw)),
@@ -343,7 +452,7 @@ impl Emitter {
             Rewrite::Cli => Ok(self.cli()),
             Rewrite::Sti => Ok(self.sti(raw)),
             Rewrite::BitString => self.by_tables(|emitter| emitter.bit_string(raw)),
-            Rewrite::CompareExchange8 => Ok(self.compare_exchange8(raw)),
+            Rewrite::CompareExchangePair => Ok(self.compare_exchange_pair(raw)),
             Rewrite::Divide => self.divide(raw),
             Rewrite::LoadControlWord => {
                 Ok(self.by_tables(|emitter| emitter.load_control_word(raw)))
@@ -354,6 +463,9 @@ impl Emitter {
             Rewrite::LoadSegment => Ok(self.load_segment(raw)),
             Rewrite::Sysenter => Ok(self.change_level(raw, Trampoline::Sysenter)),
             Rewrite::Sysexit => Ok(self.change_level(raw, Trampoline::Sysexit)),
+            Rewrite::Syscall => Ok(self.syscall(raw)),
+            Rewrite::Sysret => Ok(self.change_level(raw, Trampoline::Sysret)),
+            Rewrite::Swapgs => Ok(self.swapgs()),
             Rewrite::Rdtsc => Ok(self.rdtsc(raw)),
             Rewrite::String => self.string(raw),
             Rewrite::RepeatedString => self.by_tables(|emitter| emitter.repeated_string(raw)),

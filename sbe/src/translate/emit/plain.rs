@@ -1,12 +1,11 @@
 //! Integer instructions that the host executes as they are, and LEA.
 
-use super::memory::is_addressable;
-use super::{Emitted, Emitter, Result, guest};
+use super::{Emitted, Emitter, Home, Result, home};
 use crate::translate::asm::*;
 use crate::translate::operands::{
-    Counter, HostOperand, high_byte_operand, is_high_byte, memory_operand, rewrite,
+    Counter, HostOperand, Loaded, high_byte_operand, is_high_byte, memory_operand, rewrite,
 };
-use iced_x86::{Instruction, OpAccess, OpKind, Register};
+use iced_x86::{Instruction, Mnemonic, OpAccess, OpKind, Register};
 
 /// The distance in bits of AH from AL.
 const HIGH_BYTE: u8 = 8;
@@ -40,11 +39,56 @@ impl Emitter {
         counter: Counter,
         place: Option<HostOperand>,
     ) -> Result<Emitted> {
-        let Some(host) = rewrite(raw, counter, place) else {
+        let loaded = self.load_operands(raw);
+        let Some(host) = rewrite(raw, counter, &loaded, place) else {
             return Ok(Emitted::Emulate);
         };
         self.asm.guest(&host)?;
+        self.store_operands(raw, &loaded);
         Ok(Emitted::Inline)
+    }
+
+    /// Emits the loading of the register operands of `raw` that have their places in the context, into R9 and, of two, R8, where
+    /// the instruction needs their values.
+    fn load_operands(&mut self, raw: &Instruction) -> Loaded {
+        let mut loaded = Loaded::new();
+        for index in 0..raw.op_count() {
+            let register = raw.op_register(index);
+            if raw.op_kind(index) != OpKind::Register {
+                continue;
+            }
+            let Some(Home::Context(place)) = home(register) else {
+                continue;
+            };
+            let whole = register.full_register();
+            if loaded.iter().any(|&(guest, _)| guest == whole) {
+                continue;
+            }
+            let (scratch, name) = match loaded.is_empty() {
+                true => (R9, Register::R9),
+                false => (R8, Register::R8),
+            };
+            if !is_moved(raw, index) {
+                self.asm.load64(scratch, place);
+            }
+            loaded.push((whole, name));
+        }
+        loaded
+    }
+
+    /// Emits the storing of the register operands of `raw` that [`Self::load_operands`] has loaded and `raw` has written.
+    fn store_operands(&mut self, raw: &Instruction, loaded: &Loaded) {
+        for &(whole, name) in loaded {
+            let written = (0..raw.op_count()).any(|index| {
+                raw.op_kind(index) == OpKind::Register
+                    && raw.op_register(index).full_register() == whole
+                    && self.writes(raw, index)
+            });
+            if let (true, Some(Home::Context(place))) = (written, home(whole)) {
+                let scratch = if name == Register::R9 { R9 } else { R8 };
+                self.asm.store64(place, scratch);
+            }
+        }
     }
 
     /// Emits an instruction of registers only. For AH..BH beside ECX, or CH, guest ECX is moved to ECX.
@@ -57,12 +101,14 @@ impl Emitter {
 
     /// Emits `raw` with guest ECX in ECX.
     fn with_counter(&mut self, raw: &Instruction, place: Option<HostOperand>) -> Result<Emitted> {
-        let Some(host) = rewrite(raw, Counter::Ecx, place) else {
+        let loaded = self.load_operands(raw);
+        let Some(host) = rewrite(raw, Counter::Ecx, &loaded, place) else {
             return Ok(Emitted::Emulate);
         };
-        self.asm.mov32(RCX, R11);
+        self.mov(RCX, R11);
         self.asm.guest(&host)?;
-        self.asm.mov32(R11, RCX);
+        self.mov(R11, RCX);
+        self.store_operands(raw, &loaded);
         Ok(Emitted::Inline)
     }
 
@@ -90,7 +136,7 @@ impl Emitter {
         let writes = self.writes(raw, memory);
         let (Some(probed), Some(whole)) = (
             self.probe_operand(raw, writes),
-            guest(register.full_register32()),
+            self.whole(register),
         ) else {
             return Ok(Emitted::Emulate);
         };
@@ -130,13 +176,41 @@ impl Emitter {
     }
 
     /// Emits LEA.
-    pub(super) fn lea(&mut self, raw: &Instruction) -> Emitted {
-        match guest(raw.op0_register()) {
-            Some(target) if is_addressable(raw, false) => {
-                self.effective_address(target, raw);
+    pub(super) fn load_address(&mut self, raw: &Instruction) -> Emitted {
+        match home(raw.op0_register()) {
+            Some(home) if self.is_addressable(raw, false) => {
+                let half = !self.is_word(raw.op0_register());
+                match home {
+                    Home::Register(target) => self.effective_address(target, raw, half),
+                    Home::Context(place) => {
+                        self.effective_address(R8, raw, half);
+                        self.asm.store64(place, R8);
+                    }
+                }
                 Emitted::Inline
             }
             _ => Emitted::Emulate,
         }
     }
+
+    /// The host register that holds the register of which `register` is a part.
+    pub(super) fn whole(&self, register: Register) -> Option<Reg> {
+        match home(register.full_register())? {
+            Home::Register(register) => Some(register),
+            Home::Context(_) => None,
+        }
+    }
+}
+
+/// Whether `raw` does nothing to its register operand `index` but replace it as a whole.
+fn is_moved(raw: &Instruction, index: u32) -> bool {
+    let moves = matches!(
+        raw.mnemonic(),
+        Mnemonic::Mov | Mnemonic::Movzx | Mnemonic::Movsx | Mnemonic::Movsxd
+    );
+    moves
+        && index == 0
+        && raw.op_register(index).size() >= 4
+        && !(raw.op1_kind() == OpKind::Register
+            && raw.op1_register().full_register() == raw.op0_register().full_register())
 }

@@ -31,9 +31,8 @@ impl Emitter {
         let size = raw.memory_size().size() as u32;
         let step = size as i32;
         let scans = is_scan(raw);
-        let reads_source = raw.op1_kind() == OpKind::MemorySegESI;
-        let has_destination =
-            raw.op0_kind() == OpKind::MemoryESEDI || raw.op1_kind() == OpKind::MemoryESEDI;
+        let reads_source = has_source(raw);
+        let has_destination = has_destination(raw);
         if reads_source && has_destination {
             let source = self.probe(raw, RSI, size, false);
             self.load(size, source);
@@ -51,10 +50,10 @@ impl Emitter {
             }
         }
         if has_destination {
-            self.asm.lea32(RDI, at(RDI, step));
+            self.lea(RDI, at(RDI, step));
         }
         if reads_source {
-            self.asm.lea32(RSI, at(RSI, step));
+            self.lea(RSI, at(RSI, step));
         }
         Ok(Emitted::Inline)
     }
@@ -82,7 +81,7 @@ impl Emitter {
     /// Emits a jump to `done` if ECX is 0.
     fn unless_count_is_zero(&mut self, done: Label) {
         let (none, some) = (self.asm.label(), self.asm.label());
-        self.asm.mov32(RCX, R11);
+        self.mov(RCX, R11);
         self.asm.jrcxz(none);
         self.asm.jmp_short(some);
         self.asm.bind(none);
@@ -130,7 +129,7 @@ impl Emitter {
         if count != R11 {
             self.asm.mov64(R8, RCX);
             self.asm.not64(R8);
-            self.asm.lea32(R11, indexed(R11, R8, 0, 1));
+            self.lea(R11, indexed(R11, R8, 0, 1));
         }
         if sources {
             self.asm.load64(R8, context(field::SCRATCH));
@@ -138,14 +137,14 @@ impl Emitter {
             self.asm.mov64(RSI, R8);
         }
         self.asm.guest(&on_host(raw)?)?;
-        self.asm.lea32(RDI, indexed(RDI, R9, 0, 0));
+        self.lea(RDI, indexed(RDI, R9, 0, 0));
         if sources {
-            self.asm.lea32(RSI, indexed(RSI, R10, 0, 0));
+            self.lea(RSI, indexed(RSI, R10, 0, 0));
         }
         if count == R11 {
             self.asm.mov32(R11, RCX);
         } else {
-            self.asm.lea32(R11, indexed(R11, RCX, 0, 0));
+            self.lea(R11, indexed(R11, RCX, 0, 0));
         }
         self.islands(true);
         Ok(())
@@ -171,13 +170,13 @@ impl Emitter {
         self.asm.mov64(RDI, R8);
         self.asm.mov32(RCX, R10);
         self.asm.guest(&on_host(raw)?)?;
-        self.asm.lea32(RDI, indexed(RDI, R9, 0, 0));
+        self.lea(RDI, indexed(RDI, R9, 0, 0));
         // ECX less what was scanned: r11 - r10 + rcx.
         self.asm.not64(R10);
-        self.asm.lea32(R11, indexed(R11, R10, 0, 1));
-        self.asm.lea32(R11, indexed(R11, RCX, 0, 0));
+        self.lea(R11, indexed(R11, R10, 0, 1));
+        self.lea(R11, indexed(R11, RCX, 0, 0));
         self.asm.jcc(end_condition(raw), done);
-        self.asm.mov32(RCX, R11);
+        self.mov(RCX, R11);
         self.asm.jrcxz(more);
         self.poll(raw);
         self.go_to(raw.ip32());
@@ -190,6 +189,7 @@ impl Emitter {
     /// Emits R10D = the minimum of ECX and of the elements, of 2^`log` bytes, from EDI to the end of its page.
     fn elements_in_page(&mut self, raw: &Instruction, log: u32) {
         let (inside, crosses, known) = (self.asm.label(), self.asm.label(), self.asm.label());
+        self.unless_count_is_small(crosses);
         self.asm.mov32(R10, R11);
         self.asm.lea64(R8, indexed(RDI, R11, log as u8, -1));
         self.asm.shrx64(R8, R8, R13);
@@ -224,6 +224,9 @@ impl Emitter {
 
     /// Emits R8 = host address of `pointer`, if `count` elements from there lie in one page; else a jump to `crosses`.
     fn range(&mut self, raw: &Instruction, pointer: Reg, count: Reg, crosses: Label) {
+        if count == R11 {
+            self.unless_count_is_small(crosses);
+        }
         let inside = self.asm.label();
         let scale = raw.memory_size().size().trailing_zeros() as u8;
         self.asm.lea64(R8, indexed(pointer, count, scale, -1));
@@ -237,6 +240,23 @@ impl Emitter {
         let writes = pointer == RDI && !compares(raw);
         let probed = self.probe(raw, pointer, 1, writes);
         self.asm.lea64(R8, probed.mem());
+        if self.is_wide() {
+            // If this is another page's slot, the access faults here, where nothing has changed.
+            self.asm.load8(R9, at(R8, 0));
+        }
+    }
+
+    /// Emits a jump to `many` if RCX, of 64-bit code, is 2^32 or more, so that sums of pointers and counts do not wrap around.
+    fn unless_count_is_small(&mut self, many: Label) {
+        if !self.mode.is_64() {
+            return;
+        }
+        let small = self.asm.label();
+        self.asm.rorx64(RCX, R11, u32::BITS as u8);
+        self.asm.mov32(RCX, RCX);
+        self.asm.jrcxz(small);
+        self.asm.jmp(many);
+        self.asm.bind(small);
     }
 
     /// Emits `target` = `pointer` - R8.
@@ -251,7 +271,8 @@ impl Emitter {
         match size {
             1 => self.asm.load8(R9, from.mem()),
             2 => self.asm.load16(R9, from.mem()),
-            _ => self.asm.load32(R9, from.mem()),
+            4 => self.asm.load32(R9, from.mem()),
+            _ => self.asm.load64(R9, from.mem()),
         }
     }
 
@@ -260,14 +281,15 @@ impl Emitter {
         match size {
             1 => self.asm.store8(to.mem(), from),
             2 => self.asm.store16(to.mem(), from),
-            _ => self.asm.store32(to.mem(), from),
+            4 => self.asm.store32(to.mem(), from),
+            _ => self.asm.store64(to.mem(), from),
         }
     }
 
-    /// Emits an instruction of AL, AX or EAX and memory, chosen by size.
-    fn on_accumulator(&mut self, size: u32, codes: [Code; 3], place: HostOperand) -> Result<()> {
+    /// Emits an instruction of AL, AX, EAX or RAX and memory, chosen by size.
+    fn on_accumulator(&mut self, size: u32, codes: [Code; 4], place: HostOperand) -> Result<()> {
         let index = size.trailing_zeros() as usize;
-        let register = [Register::AL, Register::AX, Register::EAX][index];
+        let register = [Register::AL, Register::AX, Register::EAX, Register::RAX][index];
         let memory = iced_x86::MemoryOperand::with_base(place.base);
         let mut instruction = Instruction::with2(codes[index], register, memory)?;
         point_at(&mut instruction, place);
@@ -278,18 +300,30 @@ impl Emitter {
 /// Whether `raw` is SCAS.
 fn is_scan(raw: &Instruction) -> bool {
     use Mnemonic::*;
-    matches!(raw.mnemonic(), Scasb | Scasw | Scasd)
+    matches!(raw.mnemonic(), Scasb | Scasw | Scasd | Scasq)
 }
 
 /// Whether a string instruction reads memory at ESI.
 fn has_source(raw: &Instruction) -> bool {
-    [raw.op0_kind(), raw.op1_kind()].contains(&OpKind::MemorySegESI)
+    has_operand(raw, [OpKind::MemorySegESI, OpKind::MemorySegRSI])
+}
+
+/// Whether a string instruction has memory at EDI.
+fn has_destination(raw: &Instruction) -> bool {
+    has_operand(raw, [OpKind::MemoryESEDI, OpKind::MemoryESRDI])
+}
+
+/// Whether an operand is of one of two kinds.
+fn has_operand(raw: &Instruction, kinds: [OpKind; 2]) -> bool {
+    [raw.op0_kind(), raw.op1_kind()]
+        .iter()
+        .any(|kind| kinds.contains(kind))
 }
 
 /// Whether `raw` is CMPS or SCAS, which may end early under a repeat prefix.
 fn compares(raw: &Instruction) -> bool {
     use Mnemonic::*;
-    is_scan(raw) || matches!(raw.mnemonic(), Cmpsb | Cmpsw | Cmpsd)
+    is_scan(raw) || matches!(raw.mnemonic(), Cmpsb | Cmpsw | Cmpsd | Cmpsq)
 }
 
 /// The condition under which CMPS or SCAS ends early.
@@ -302,9 +336,19 @@ fn end_condition(raw: &Instruction) -> u8 {
 }
 
 /// The forms of LODS on the accumulator, by size.
-const LODS: [Code; 3] = [Code::Mov_r8_rm8, Code::Mov_r16_rm16, Code::Mov_r32_rm32];
+const LODS: [Code; 4] = [
+    Code::Mov_r8_rm8,
+    Code::Mov_r16_rm16,
+    Code::Mov_r32_rm32,
+    Code::Mov_r64_rm64,
+];
 /// The forms of SCAS on the accumulator, by size.
-const SCAS: [Code; 3] = [Code::Cmp_r8_rm8, Code::Cmp_r16_rm16, Code::Cmp_r32_rm32];
+const SCAS: [Code; 4] = [
+    Code::Cmp_r8_rm8,
+    Code::Cmp_r16_rm16,
+    Code::Cmp_r32_rm32,
+    Code::Cmp_r64_rm64,
+];
 
 /// The form of a repeated string instruction with 64-bit addresses: RCX, RSI and RDI.
 fn on_host(raw: &Instruction) -> Result<Instruction> {
@@ -319,14 +363,18 @@ fn on_host(raw: &Instruction) -> Result<Instruction> {
         Movsb => Instruction::with_movsb(64, ds, prefix),
         Movsw => Instruction::with_movsw(64, ds, prefix),
         Movsd => Instruction::with_movsd(64, ds, prefix),
+        Movsq => Instruction::with_movsq(64, ds, prefix),
         Stosb => Instruction::with_stosb(64, prefix),
         Stosw => Instruction::with_stosw(64, prefix),
         Stosd => Instruction::with_stosd(64, prefix),
+        Stosq => Instruction::with_stosq(64, prefix),
         Cmpsb => Instruction::with_cmpsb(64, ds, prefix),
         Cmpsw => Instruction::with_cmpsw(64, ds, prefix),
         Cmpsd => Instruction::with_cmpsd(64, ds, prefix),
+        Cmpsq => Instruction::with_cmpsq(64, ds, prefix),
         Scasb => Instruction::with_scasb(64, prefix),
         Scasw => Instruction::with_scasw(64, prefix),
+        Scasq => Instruction::with_scasq(64, prefix),
         _ => Instruction::with_scasd(64, prefix),
     };
     Ok(host?)

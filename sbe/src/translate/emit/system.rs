@@ -1,7 +1,7 @@
 //! Segment registers, SYSENTER, SYSEXIT and RDTSC.
 
 use super::misses::Cause;
-use super::{Emitted, Emitter, guest};
+use super::{Emitted, Emitter, Home, home, in_page};
 use crate::cpu::segment::SegReg;
 use crate::translate::asm::*;
 use crate::translate::context::field;
@@ -39,8 +39,8 @@ impl Emitter {
         };
         let slot = self.below_stack_top(raw);
         self.asm.load32(R9, selector(register));
-        self.asm.store32(slot.mem(), R9);
-        self.asm.lea32(R12, at(R12, -4));
+        self.store_word(slot.mem(), R9);
+        self.lea(R12, at(R12, -self.word()));
         Emitted::Inline
     }
 
@@ -52,7 +52,7 @@ impl Emitter {
         let top = self.stack_top(raw);
         self.asm.load16(R8, top.mem());
         self.load_selector(raw, register);
-        self.asm.lea32(R12, at(R12, 4));
+        self.lea(R12, at(R12, self.word()));
         Emitted::Inline
     }
 
@@ -62,10 +62,14 @@ impl Emitter {
             return Emitted::Emulate;
         };
         if raw.op0_kind() != OpKind::Memory {
-            let Some(target) = guest(raw.op0_register()) else {
-                return Emitted::Emulate;
-            };
-            self.asm.load32(target, selector(register));
+            match home(raw.op0_register()) {
+                Some(Home::Register(target)) => self.asm.load32(target, selector(register)),
+                Some(Home::Context(place)) => {
+                    self.asm.load32(R9, selector(register));
+                    self.asm.store64(place, R9);
+                }
+                None => return Emitted::Emulate,
+            }
             return Emitted::Inline;
         }
         let Some(probed) = self.probe_operand(raw, true) else {
@@ -87,7 +91,7 @@ impl Emitter {
             };
             self.asm.load16(R8, probed.mem());
         } else {
-            let Some(source) = guest(raw.op1_register().full_register32()) else {
+            let Some(source) = self.whole(raw.op1_register()) else {
                 return Emitted::Emulate;
             };
             self.asm.movzx16(R8, source);
@@ -108,6 +112,21 @@ impl Emitter {
         self.asm.mov_imm32(R9, raw.ip32());
         self.jmp_to(trampoline);
         Emitted::Ends
+    }
+
+    /// Emits SYSCALL: the trampoline continues at CPL 0.
+    pub(super) fn syscall(&mut self, raw: &Instruction) -> Emitted {
+        self.lea(R8, at(R13, in_page(raw.next_ip32())));
+        self.change_level(raw, Trampoline::Syscall)
+    }
+
+    /// Emits SWAPGS.
+    pub(super) fn swapgs(&mut self) -> Emitted {
+        self.asm.load64(RCX, context(field::GS_BASE));
+        self.asm.load64(R9, context(field::KERNEL_GS_BASE));
+        self.asm.store64(context(field::KERNEL_GS_BASE), RCX);
+        self.asm.store64(context(field::GS_BASE), R9);
+        Emitted::Inline
     }
 
     /// Emits RDTSC.

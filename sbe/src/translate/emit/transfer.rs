@@ -13,10 +13,11 @@
 //! Every cycle of guest code goes through a poll: backward branches, calls, indirect jumps and returns that do not match.
 
 use super::misses::Cause;
-use super::{Branch, Emitted, Emitter, PAGE, Target, guest, in_page};
+use super::{Branch, Emitted, Emitter, PAGE, Target, in_page};
 use crate::translate::asm::*;
-use crate::translate::context::{CODE_TABLE, FETCH_TABLE};
-use crate::translate::sequences::poll;
+use crate::translate::context::{CODE_TABLE, FETCH_TABLE, field};
+use crate::translate::origin::Origin;
+use crate::translate::sequences::{WORD_ROTATION, context, poll};
 use crate::translate::trampoline::Trampoline;
 use iced_x86::{ConditionCode, Instruction, OpKind};
 use mmu::Privilege;
@@ -44,6 +45,8 @@ enum StubKind {
     Emulate,
 }
 
+/// The upper bits of 64 that say nothing in a canonical address.
+const UNUSED_BITS: u32 = 16;
 /// The number of the condition E.
 pub(super) const EQUAL: u8 = 4;
 /// The number of the condition NE.
@@ -71,15 +74,19 @@ fn condition_number(condition: ConditionCode) -> u8 {
     }
 }
 
+/// The target of a near branch, as an offset from the page.
+fn near(raw: &Instruction) -> u32 {
+    raw.near_branch64() as u32
+}
+
 impl Emitter {
     /// Emits a check that the next page is the one whose fetch slot plus linear address is `host`; else the instruction at `offset`
     /// is emulated.
     pub fn check_next_page(&mut self, offset: u32, host: u64) {
         let same = self.asm.label();
         let other = self.emulate_out_of_line(offset);
-        self.asm.lea32(R8, at(R13, in_page(PAGE)));
-        self.asm.shrx32(RCX, R8, R13);
-        self.asm.load64(RCX, indexed(R14, RCX, 3, FETCH_TABLE));
+        self.lea(R8, at(R13, in_page(PAGE)));
+        self.load_page_slot(field::FETCH_TABLE, FETCH_TABLE);
         self.asm.lea64(RCX, indexed(RCX, R8, 0, 0));
         self.asm.mov_imm64(R9, host.wrapping_neg());
         self.asm.lea64(RCX, indexed(RCX, R9, 0, 0));
@@ -90,7 +97,7 @@ impl Emitter {
 
     /// Emits Jcc.
     pub(super) fn branch_if(&mut self, raw: &Instruction) -> Emitted {
-        let target = raw.near_branch32();
+        let target = near(raw);
         self.poll_if_backward(raw, target);
         let (label, site) = self.open_stub(target);
         self.asm.jcc(condition_number(raw.condition_code()), label);
@@ -100,20 +107,20 @@ impl Emitter {
 
     /// Emits JECXZ.
     pub(super) fn branch_if_zero(&mut self, raw: &Instruction) -> Emitted {
-        let target = raw.near_branch32();
+        let target = near(raw);
         self.poll_if_backward(raw, target);
-        self.asm.mov32(RCX, R11);
+        self.mov(RCX, R11);
         self.branch_if_rcx_zero(target);
         Emitted::Inline
     }
 
     /// Emits LOOP, which branches unless the count reaches zero.
     pub(super) fn branch_loop(&mut self, raw: &Instruction) -> Emitted {
-        let target = raw.near_branch32();
+        let target = near(raw);
         self.poll_if_backward(raw, target);
         let done = self.asm.label();
-        self.asm.lea32(R11, at(R11, -1));
-        self.asm.mov32(RCX, R11);
+        self.lea(R11, at(R11, -1));
+        self.mov(RCX, R11);
         self.asm.jrcxz(done);
         self.go_to(target);
         self.asm.bind(done);
@@ -132,7 +139,7 @@ impl Emitter {
 
     /// Emits JMP.
     pub(super) fn jump(&mut self, raw: &Instruction) -> Emitted {
-        let target = raw.near_branch32();
+        let target = near(raw);
         self.poll_if_backward(raw, target);
         self.go_to(target);
         Emitted::Ends
@@ -142,7 +149,7 @@ impl Emitter {
     pub(super) fn call(&mut self, raw: &Instruction) -> Emitted {
         self.poll(raw);
         self.push_return_address(raw);
-        let (label, site) = self.open_stub(raw.near_branch32());
+        let (label, site) = self.open_stub(near(raw));
         self.asm.push(R13);
         self.asm.call(label);
         self.mark_site(site);
@@ -155,6 +162,7 @@ impl Emitter {
         if !self.target(raw) {
             return Emitted::Emulate;
         }
+        self.note_origin(raw, 0);
         self.jmp_to(Trampoline::PolledDispatch);
         Emitted::Ends
     }
@@ -164,6 +172,7 @@ impl Emitter {
         if !self.target(raw) {
             return Emitted::Emulate;
         }
+        self.check_target(raw);
         self.keeping(R8, |emitter| emitter.push_return_address(raw));
         self.asm.push(R13);
         self.call_to(Trampoline::PolledDispatch);
@@ -179,8 +188,9 @@ impl Emitter {
             raw.immediate16()
         };
         let top = self.stack_top(raw);
-        self.asm.load32(R8, top.mem());
-        self.asm.lea32(R12, at(R12, 4 + i32::from(released)));
+        self.load_word(R8, top.mem());
+        self.lea(R12, at(R12, self.word() + i32::from(released)));
+        self.note_origin(raw, self.word() as u32 + u32::from(released));
         self.asm.ret();
         Emitted::Ends
     }
@@ -191,22 +201,61 @@ impl Emitter {
             let Some(probed) = self.probe_operand(raw, false) else {
                 return false;
             };
-            self.asm.load32(R8, probed.mem());
+            self.load_word(R8, probed.mem());
             return true;
         }
-        let register = guest(raw.op0_register());
-        if let Some(register) = register {
-            self.asm.mov32(R8, register);
+        let register = self.held(raw.op0_register(), R8);
+        if let Some(register) = register.filter(|&register| register != R8) {
+            self.mov(R8, register);
         }
         register.is_some()
+    }
+
+    /// Emits RCX = the slot for the page of the address in R8, in a table of the present privilege that lies `distance` behind the
+    /// read table, or at `place` in the context if linear addresses have 48 bits. R9 is then overwritten.
+    fn load_page_slot(&mut self, place: i32, distance: i32) {
+        if self.is_wide() {
+            self.asm.pext64(RCX, R8, context(field::MASKS));
+            self.asm.load64(R9, context(place));
+            self.asm.load64(RCX, indexed(R9, RCX, 3, 0));
+        } else {
+            self.asm.shrx32(RCX, R8, R13);
+            self.asm.load64(RCX, indexed(R14, RCX, 3, distance));
+        }
+    }
+
+    /// Emits R10 = an [`Origin`]: where the target is not canonical, the engine has the emulator execute the instruction, which
+    /// raises the fault. It has added `popped` to the stack pointer.
+    fn note_origin(&mut self, raw: &Instruction, popped: u32) {
+        if self.mode.is_64() {
+            let offset = raw.ip32();
+            self.asm.mov_imm32(R10, Origin { offset, popped }.to_bits());
+        }
+    }
+
+    /// Emits a check that the target in R8 is canonical; else the emulator executes `raw`.
+    fn check_target(&mut self, raw: &Instruction) {
+        if !self.mode.is_64() {
+            return;
+        }
+        let canonical = self.asm.label();
+        let other = self.refused(raw);
+        self.asm.mov_imm32(RCX, UNUSED_BITS);
+        self.asm.shlx64(R9, R8, RCX);
+        self.asm.sarx64(R9, R9, RCX);
+        self.asm.not64(R9);
+        self.asm.lea64(RCX, indexed(R8, R9, 0, 1));
+        self.asm.jrcxz(canonical);
+        self.asm.jmp(other);
+        self.asm.bind(canonical);
     }
 
     /// Emits the push of the guest's return address.
     fn push_return_address(&mut self, raw: &Instruction) {
         let slot = self.below_stack_top(raw);
-        self.asm.lea32(R9, at(R13, in_page(raw.next_ip32())));
-        self.asm.store32(slot.mem(), R9);
-        self.asm.lea32(R12, at(R12, -4));
+        self.lea(R9, at(R13, in_page(raw.next_ip32())));
+        self.store_word(slot.mem(), R9);
+        self.lea(R12, at(R12, -self.word()));
     }
 
     /// Emits the code to which the host's return comes back, with the guest's target in R8D.
@@ -219,7 +268,7 @@ impl Emitter {
         self.asm.jrcxz(matches);
         self.jmp_to(Trampoline::ReturnMismatch);
         self.asm.bind(matches);
-        self.asm.mov32(R13, R9);
+        self.mov(R13, R9);
         self.go_to(next);
     }
 
@@ -333,7 +382,7 @@ impl Emitter {
                 branch.stub = Some(unlinked);
                 let branch = *branch;
                 self.asm.bind(stub.label);
-                self.asm.lea32(R8, at(R13, in_page(stub.target)));
+                self.lea(R8, at(R13, in_page(stub.target)));
                 self.asm.jmp(unlinked);
                 self.asm.bind(branch.jump);
                 self.asm.switch_to(Section::Cold);
@@ -390,7 +439,7 @@ impl Emitter {
         branch.stub = Some(unlinked);
         let (jump, exit, check) = (branch.jump, branch.exit, branch.check);
         self.asm.bind(stub.label);
-        self.asm.lea32(R8, at(R13, in_page(stub.target)));
+        self.lea(R8, at(R13, in_page(stub.target)));
         if self.windowed {
             let bypass = self.asm.label();
             self.branches[(site - self.first_site) as usize].bypass = Some(bypass);
@@ -398,9 +447,13 @@ impl Emitter {
             self.asm.bind(bypass);
         }
         self.asm.bind(check);
-        self.asm.shrx32(RCX, R8, R13);
-        self.asm.load64(RCX, indexed(R14, RCX, 3, CODE_TABLE));
-        self.asm.lea64(RCX, indexed(RCX, R8, 2, 0));
+        self.load_page_slot(field::CODE_TABLE, CODE_TABLE);
+        if self.is_wide() {
+            self.asm.rorx64(R9, R8, WORD_ROTATION);
+            self.asm.lea64(RCX, indexed(RCX, R9, 0, 0));
+        } else {
+            self.asm.lea64(RCX, indexed(RCX, R8, 2, 0));
+        }
         self.asm.mov_imm64(R9, 0);
         self.asm.bind(guard);
         self.asm.lea64(RCX, indexed(RCX, R9, 0, 0));

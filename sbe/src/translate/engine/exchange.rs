@@ -1,7 +1,7 @@
 //! The exchange of the processor's state with emitted code, by way of the context.
 
 use super::Translator;
-use crate::cpu::control::{CR0_EM, CR0_TS, CR4_OSFXSR, CR4_TSD};
+use crate::cpu::control::{CR0_EM, CR0_TS, CR4_OSFXSR, CR4_TSD, EFER_SCE};
 use crate::cpu::fpu::{FCW_INIT, MXCSR_INIT, Pointers};
 use crate::cpu::segment::SegReg;
 use crate::cpu::{Cpu, Pending, eflags};
@@ -9,11 +9,10 @@ use crate::emulate::Exec;
 use crate::emulate::sysenter::selectors;
 use crate::translate::asm::Mem;
 use crate::translate::context::{Context, NO_SELECTOR, PAGE_BIAS};
-use crate::translate::emit::FIXED_FLAGS;
 use crate::translate::segments::segment_base;
-use crate::translate::sequences::GUEST;
+use crate::translate::sequences::{FIXED_FLAGS, GUEST};
 use crate::translate::x87_note::{DeferredNote, NotedOperand, X87Note};
-use mmu::{Access, PAGE_SHIFT, Privilege, View};
+use mmu::{Access, LinearWidth, PAGE_SHIFT, Privilege, View};
 
 /// The six exception masks of the x87 control word.
 const EXCEPTION_MASKS: u16 = 0x3f;
@@ -24,12 +23,14 @@ const PRIVILEGES: [Privilege; 2] = [Privilege::Supervisor, Privilege::User];
 impl Translator {
     /// Loads the processor's state into the context.
     pub(super) fn load(&mut self, cx: &mut Exec<'_>) {
-        self.segments.learn(cx, &mut self.context);
+        if self.width == LinearWidth::Bits32 {
+            self.segments.learn(cx, &mut self.context);
+        }
         let cpu = &*cx.cpu;
         let context = &mut *self.context;
         self.stack.change_level(context, cpu.cpl.into());
-        for number in 0..8 {
-            context.regs[usize::from(number)] = cpu.regs.get(number).into();
+        for (number, value) in (0..).zip(&mut context.regs) {
+            *value = cpu.regs.get64(number);
         }
         context.set_flags(cpu.eflags);
         context.interrupt_flag = cpu.eflags & eflags::IF;
@@ -38,23 +39,40 @@ impl Translator {
         context.eflags_delta = cpu.eflags & !elsewhere;
         context.eflags_fixed = cpu.eflags & FIXED_FLAGS;
         context.no_interrupt = (!cpu.pending.has(Pending::INTR)).into();
-        context.eip = cpu.eip as u32;
+        context.eip = cpu.eip;
         // Shifts count by R13 before a page is known.
         context.page = PAGE_SHIFT.into();
         context.tables = PRIVILEGES.map(|privilege| {
-            let table = cx.mmu.tlb().base(View::of(Access::Read, privilege));
-            table.expose_provenance() as u64
+            let views = [Access::Read, Access::Write, Access::Fetch]
+                .map(|access| View::of(access, privilege));
+            let [read, write, fetch] = views;
+            [read, write, fetch, View::code(privilege)]
+                .map(|view| cx.mmu.tlb().base(view).expose_provenance() as u64)
         });
         context.window = self.windows.window(cx.mmu);
-        context.table = context.tables[usize::from(cpu.cpl == 3)];
+        [
+            context.table,
+            context.write_table,
+            context.fetch_table,
+            context.code_table,
+        ] = context.tables[usize::from(cpu.cpl == 3)];
         context.level_changed = 0;
         for (selector, segment) in context.selectors.iter_mut().zip(&cpu.segs) {
             *selector = segment.selector.0.into();
         }
         context.loaded = [0; 6];
-        load_system_registers(context, cpu);
-        (context.fs_base, context.fs_usable) = segment_base(cpu.seg(SegReg::Fs));
-        (context.gs_base, context.gs_usable) = segment_base(cpu.seg(SegReg::Gs));
+        if !self.is_64 {
+            load_system_registers(context, cpu, self.width);
+        }
+        if self.is_64 {
+            context.fs_base = cpu.seg(SegReg::Fs).base;
+            context.gs_base = cpu.seg(SegReg::Gs).base;
+            context.kernel_gs_base = cpu.kernel_gs_base;
+            load_syscall_registers(context, cpu);
+        } else {
+            (context.fs_base, context.fs_usable) = segment_base(cpu.seg(SegReg::Fs));
+            (context.gs_base, context.gs_usable) = segment_base(cpu.seg(SegReg::Gs));
+        }
         context.fpu_live = 0;
         context.fpu_loadable = 0;
         context.x87_note = X87Note::NONE;
@@ -68,17 +86,22 @@ impl Translator {
         let context = &*self.context;
         if context.level_changed != 0 {
             // ESP and EIP are set below.
-            cx.enter_flat(context.cpl as u8, 0, 0);
+            match self.is_64 {
+                true => cx.enter_by_syscall(context.cpl as u8),
+                false => cx.enter_flat(context.cpl as u8, 0, 0),
+            }
         }
-        for number in 0..8 {
-            cx.cpu
-                .regs
-                .set(number, context.regs[usize::from(number)] as u32);
+        if self.is_64 {
+            cx.cpu.segs[SegReg::Gs as usize].base = context.gs_base;
+            cx.cpu.kernel_gs_base = context.kernel_gs_base;
+        }
+        for (number, &value) in (0..).zip(&context.regs) {
+            cx.cpu.regs.set64(number, value);
         }
         let kept = cx.cpu.eflags & !(eflags::IF | eflags::DF);
         let eflags = kept | context.interrupt_flag | context.direction_flag;
         cx.cpu.eflags = context.merge_flags(eflags);
-        cx.cpu.eip = context.eip.into();
+        cx.cpu.eip = context.eip;
     }
 
     /// Stores the FPU state that emitted code left in the context, if it did, into the processor's.
@@ -119,7 +142,7 @@ fn x87_pointers(context: &Context, before: Pointers) -> Pointers {
     };
     let (fdp, fds) = match context.x87_selector {
         NO_SELECTOR => (before.fdp, before.fds),
-        selector => (context.x87_operand.into(), selector as u16),
+        selector => (context.x87_operand, selector as u16),
     };
     let level = usize::from(note.privilege == Privilege::User);
     let is_present = level == usize::from(context.cpl == 3);
@@ -130,11 +153,7 @@ fn x87_pointers(context: &Context, before: Pointers) -> Pointers {
     };
     Pointers {
         fop: note.fop,
-        fip: context
-            .x87_page
-            .wrapping_sub(PAGE_BIAS as u32)
-            .wrapping_add(note.offset)
-            .into(),
+        fip: context.x87_page - PAGE_BIAS as u64 + u64::from(note.offset),
         fcs: fcs as u16,
         fdp,
         fds,
@@ -144,10 +163,10 @@ fn x87_pointers(context: &Context, before: Pointers) -> Pointers {
 /// Stores a deferred note in the context, as emitted code would have done.
 pub(super) fn store_note(context: &mut Context, deferred: DeferredNote) {
     if let Some(NotedOperand { address, segment }) = deferred.operand {
-        context.x87_operand = effective_address(context, address);
+        context.x87_operand = effective_address(context, address).into();
         context.x87_selector = context.selectors[segment as usize];
     }
-    context.x87_page = context.page as u32;
+    context.x87_page = context.page;
     context.x87_note = deferred.note.to_bits();
 }
 
@@ -165,8 +184,29 @@ fn effective_address(context: &Context, address: Mem) -> u32 {
         .wrapping_add(address.disp.cast_unsigned())
 }
 
+/// Loads what SYSCALL and SYSRET need. They are left to the emulator unless SYSCALL clears all flags that emitted code keeps, and
+/// none of the others that are set.
+fn load_syscall_registers(context: &mut Context, cpu: &Cpu) {
+    let all_ones_if = |condition: bool| u64::from(condition).wrapping_neg();
+    context.flat_selectors = [0, 3].map(|level| {
+        let (code, stack) = cpu.syscall.selectors(level);
+        [code.0.into(), stack.0.into()]
+    });
+    let [code, _] = context.flat_selectors[usize::from(cpu.cpl == 3)];
+    let is_usable =
+        cpu.efer & EFER_SCE != 0 && u32::from(cpu.seg(SegReg::Cs).selector.0) == code;
+    let emitted = eflags::STATUS | eflags::IF | eflags::DF;
+    let fmask = cpu.syscall.fmask;
+    let clears = fmask & emitted == emitted && cpu.eflags & fmask & !(emitted | eflags::FIXED) == 0;
+    context.syscall_usable = all_ones_if(is_usable && clears);
+    context.sysret_usable = all_ones_if(is_usable && clears && cpu.eflags & eflags::AC == 0);
+    context.lstar = cpu.syscall.lstar;
+    context.tsc_usable = (cpu.cr4 & CR4_TSD == 0).into();
+    context.tsc_offset = cpu.tsc_offset;
+}
+
 /// Loads what SYSENTER, SYSEXIT and RDTSC need.
-fn load_system_registers(context: &mut Context, cpu: &Cpu) {
+fn load_system_registers(context: &mut Context, cpu: &Cpu, width: LinearWidth) {
     let all_ones_if = |condition: bool| u64::from(condition).wrapping_neg();
     context.flat_selectors = [0, 3].map(|level| {
         let (code, stack) = selectors(cpu.sysenter_cs, level);
@@ -174,8 +214,10 @@ fn load_system_registers(context: &mut Context, cpu: &Cpu) {
     });
     // Notes of x87 instructions say the level but not the selector of CS: there has to be one for each level.
     let [code, _] = context.flat_selectors[usize::from(cpu.cpl == 3)];
-    let is_usable =
-        cpu.sysenter_cs & 0xfffc != 0 && u32::from(cpu.seg(SegReg::Cs).selector.0) == code;
+    // With 64-bit mode they may lead there.
+    let is_usable = width == LinearWidth::Bits32
+        && cpu.sysenter_cs & 0xfffc != 0
+        && u32::from(cpu.seg(SegReg::Cs).selector.0) == code;
     context.sysenter_usable = all_ones_if(is_usable);
     // With AC set, accesses of CPL 3 may have to be checked for alignment.
     context.sysexit_usable = all_ones_if(is_usable && cpu.eflags & eflags::AC == 0);

@@ -5,7 +5,7 @@ use super::Translator;
 use super::exchange::store_note;
 use crate::emulate::Exec;
 use crate::translate::context::{AccessKind, PAGE_BIAS};
-use mmu::{Access, LinearAddr, PAGE_SHIFT, PAGE_SIZE, Privilege, View};
+use mmu::{Access, LinearAddr, LinearWidth, PAGE_SHIFT, PAGE_SIZE, Privilege, View};
 
 /// The vector of one of the exceptions that an access through a window can raise on the host.
 const GENERAL_PROTECTION: u32 = 13;
@@ -24,12 +24,12 @@ impl Translator {
     pub(super) fn fill(&mut self, cx: &mut Exec<'_>) -> Option<u64> {
         let kind = AccessKind::from_number(self.context.access);
         let (address, size) = (self.context.address, kind.size());
-        let crosses = address % PAGE_SIZE as u32 > PAGE_SIZE as u32 - size;
+        let linear = LinearAddr::new(address);
+        let crosses = linear.offset() > PAGE_SIZE as u32 - size;
         // Some instructions fault for a misaligned operand of 16 bytes.
-        if crosses || !kind.may_be_misaligned() && address % size != 0 {
+        if crosses || !kind.may_be_misaligned() && linear.offset() % size != 0 {
             return None;
         }
-        let linear = LinearAddr::from(address);
         let privilege = self.mode().privilege();
         let drops = cx.mmu.tlb().drops();
         let access = match kind.writes() {
@@ -48,11 +48,11 @@ impl Translator {
         }
         // R8 holds the address behind a miss.
         let eip = std::mem::replace(&mut self.context.eip, address);
-        debug_assert_eq!(eip >> PAGE_SHIFT, self.context.page as u32 >> PAGE_SHIFT);
+        debug_assert_eq!(eip >> PAGE_SHIFT, self.context.page >> PAGE_SHIFT);
         Some(self.context.resume)
     }
 
-    /// Maps the page of the access through a window that has faulted. Returns the host address at which the instruction begins
+    /// Serves an access that has faulted: maps its page in the window. Returns the host address at which the instruction begins
     /// anew; `None` when the emulator has to execute it.
     ///
     /// # Panics
@@ -62,11 +62,13 @@ impl Translator {
         let Some(instruction) = self.cache.instruction_at(fault.rip) else {
             panic!("emitted code faulted where it accesses no window: {fault:x?}");
         };
-        self.context.eip = (self.context.page as u32)
-            .wrapping_sub(PAGE_BIAS as u32)
-            .wrapping_add(instruction.offset);
+        self.context.eip = self.context.page - PAGE_BIAS as u64 + u64::from(instruction.offset);
         if let Some(deferred) = instruction.deferred {
             store_note(&mut self.context, deferred);
+        }
+        if self.width == LinearWidth::Bits48 {
+            // The slot was another page's, or the address is not canonical.
+            return None;
         }
         if fault.trap == GENERAL_PROTECTION {
             // An operand of 16 bytes is misaligned.

@@ -7,6 +7,7 @@ use super::cache::{CodeCache, CodePageReport};
 use super::check::Violation;
 use super::context::{Context, NOWHERE, Reason};
 use super::mode::Mode;
+use super::origin::Origin;
 use super::segments::{KnownSegments, spans_all};
 use super::signal::are_windows_possible;
 use super::stack::{HostStack, MOST_POLLS};
@@ -14,10 +15,11 @@ use super::stats::Stats;
 use super::trampoline::Trampoline;
 use super::windows::{WindowPolicy, Windows};
 use crate::cpu::fpu::MXCSR_INIT;
+use crate::cpu::regs::ESP;
 use crate::cpu::segment::{Bounds, SegReg};
 use crate::cpu::{Cpu, eflags};
 use crate::emulate::Exec;
-use mmu::{Frame, LinearAddr};
+use mmu::{Frame, LinearAddr, LinearWidth, PAGE_SIZE, Privilege};
 use std::io;
 use std::path::Path;
 
@@ -37,18 +39,27 @@ pub struct Translator {
     stack: HostStack,
     segments: KnownSegments,
     windows: WindowPolicy,
+    /// The width of linear addresses.
+    width: LinearWidth,
+    /// Whether the code of each privilege that was executed last is 64-bit code: supervisor's, user's.
+    ran_64: [bool; 2],
+    /// Whether the code that executes is 64-bit code.
+    is_64: bool,
 }
 
 impl Translator {
-    /// Creates a translator with nothing translated and room for `code_cache` bytes of code. The host must have BMI2.
+    /// Creates a translator for linear addresses of this width, with nothing translated and room for `code_cache` bytes of code. The
+    /// host must have BMI2; for 48-bit addresses it must let its faults be handled ([`can_handle_faults`]).
     ///
     /// # Errors
     /// The host's, where it grants no memory for code; a size out of range.
-    pub fn new(code_cache: usize) -> io::Result<Self> {
-        let cache = CodeCache::new(code_cache)?;
+    pub fn new(code_cache: usize, width: LinearWidth) -> io::Result<Self> {
+        let cache = CodeCache::new(code_cache, width)?;
         let stack = HostStack::new(cache.trampoline(Trampoline::ReturnUnderflow));
         let mut context = Box::new(Context::default());
         context.host_mxcsr = MXCSR_INIT;
+        context.set_masks();
+        context.entries = cache.entries().wrapping_neg();
         stack.reset(&mut context);
         let mut translator = Self {
             cache,
@@ -56,6 +67,9 @@ impl Translator {
             stack,
             segments: KnownSegments::default(),
             windows: WindowPolicy::new(Windows::Never),
+            width,
+            ran_64: [false; 2],
+            is_64: false,
         };
         translator.set_windows(Windows::default());
         Ok(translator)
@@ -66,9 +80,11 @@ impl Translator {
         self.cache.stats()
     }
 
-    /// Chooses which address spaces get windows; none where the host does not let emitted code use them.
+    /// Chooses which address spaces get windows; none where the host does not let emitted code use them, nor with 48-bit linear
+    /// addresses.
     pub fn set_windows(&mut self, windows: Windows) {
-        let possible = windows != Windows::Never && are_windows_possible();
+        let narrow = self.width == LinearWidth::Bits32;
+        let possible = windows != Windows::Never && narrow && are_windows_possible();
         let windows = if possible { windows } else { Windows::Never };
         self.windows = WindowPolicy::new(windows);
     }
@@ -114,7 +130,7 @@ impl Translator {
     }
 
     /// Writes the code page in `frame`, at linear address `base`, beside the code emitted for it, as text; empty if there is none.
-    pub fn dump(&self, frame: Frame, base: u32) -> String {
+    pub fn dump(&self, frame: Frame, base: u64) -> String {
         self.cache.dump(frame, base)
     }
 
@@ -131,6 +147,7 @@ impl Translator {
             self.cache.stats_mut().windows += u64::from(opened);
         }
         cx.mmu.snoop();
+        self.follow_width(cx);
         self.cache.follow(cx);
         self.load(cx);
         let mut target = self.cache.trampoline(Trampoline::Dispatch);
@@ -174,8 +191,8 @@ impl Translator {
             return;
         }
         match self.mode() {
-            Mode::Supervisor => self.context.sysexit_usable = 0,
-            Mode::User | Mode::Windowed => cx.mmu.tlb_mut().settle_window(),
+            Mode::Supervisor | Mode::Supervisor64 => self.context.sysexit_usable = 0,
+            Mode::User | Mode::Windowed | Mode::User64 => cx.mmu.tlb_mut().settle_window(),
         }
     }
 
@@ -191,21 +208,25 @@ impl Translator {
             Reason::Lookup => {
                 exits.lookup += 1;
                 self.leave_fpu();
-                let eip = LinearAddr::from(self.context.eip);
+                let eip = LinearAddr::new(self.context.eip);
+                if !eip.is_canonical() {
+                    self.go_back();
+                    return None;
+                }
                 let mode = self.mode_at(cx, eip);
                 self.cache.lookup(cx, eip, mode)
             }
             Reason::Link => {
                 exits.link += 1;
                 self.leave_fpu();
-                let eip = LinearAddr::from(self.context.eip);
+                let eip = LinearAddr::new(self.context.eip);
                 self.cache.link(cx, self.context.site, eip)
             }
             Reason::LinkAcross => {
                 exits.link += 1;
                 self.leave_fpu();
-                let source = LinearAddr::from(self.context.page as u32);
-                let eip = LinearAddr::from(self.context.eip);
+                let source = LinearAddr::new(self.context.page);
+                let eip = LinearAddr::new(self.context.eip);
                 let mode = self.mode_at(cx, eip);
                 let site = self.context.site;
                 self.cache.link_across(cx, site, [source, eip], mode)
@@ -229,10 +250,30 @@ impl Translator {
         }
     }
 
+    /// Voids what was found for code of the other width at the same linear addresses: code slots and host return addresses.
+    fn follow_width(&mut self, cx: &mut Exec<'_>) {
+        let is_64 = cx.cpu.is_code64();
+        let level = usize::from(cx.cpu.cpl == 3);
+        self.is_64 = is_64;
+        if std::mem::replace(&mut self.ran_64[level], is_64) != is_64 {
+            cx.mmu.tlb_mut().clear_code();
+            self.cache.drop_returns();
+        }
+    }
+
+    /// Goes back from a target that is not canonical to the branch that led there.
+    fn go_back(&mut self) {
+        let origin = Origin::from_bits(self.context.pointer as u32);
+        let page = self.context.page & !(PAGE_SIZE as u64 - 1);
+        self.context.eip = page + u64::from(origin.offset);
+        let rsp = &mut self.context.regs[usize::from(ESP)];
+        *rsp = rsp.wrapping_sub(origin.popped.into());
+    }
+
     /// Accounts for a budget that is used up.
     fn end_slice(&mut self, cx: &mut Exec<'_>) {
         self.cache.stats_mut().exits.budget += 1;
-        if self.mode() != Mode::Supervisor {
+        if self.mode().privilege() == Privilege::User {
             let opened = self.windows.after_slice(cx.mmu);
             self.cache.stats_mut().windows += u64::from(opened);
         }
@@ -241,6 +282,8 @@ impl Translator {
     /// The mode in which emitted code runs.
     fn mode(&self) -> Mode {
         match (self.context.cpl, self.context.window) {
+            (0, _) if self.is_64 => Mode::Supervisor64,
+            (_, _) if self.is_64 => Mode::User64,
             (0, _) => Mode::Supervisor,
             (_, 0 | NOWHERE) => Mode::User,
             _ => Mode::Windowed,
@@ -262,11 +305,14 @@ impl Translator {
     }
 }
 
-/// Whether emitted code, which takes CS, DS, ES and SS for flat and 32 bits wide, may run.
+/// Whether emitted code may run: 64-bit code, or code for which CS, DS, ES and SS are flat and 32 bits wide.
 pub fn is_flat(cpu: &Cpu) -> bool {
+    if cpu.is_code64() {
+        return matches!(cpu.cpl, 0 | 3);
+    }
     let cs = cpu.seg(SegReg::Cs);
     cpu.is_protected()
-        && !cpu.is_long()
+        && (0..8).all(|number| cpu.regs.get64(number) >> u32::BITS == 0)
         && matches!(cpu.cpl, 0 | 3)
         && cpu.eflags & eflags::VM == 0
         && cs.base == 0

@@ -1,34 +1,60 @@
 //! The emitters of the trampolines, one for each [`Trampoline`].
 
 use super::{COUNT, Trampoline};
+use crate::cpu::eflags::{DF, IF};
 use crate::cpu::segment::SegReg;
 use crate::translate::asm::*;
 use crate::translate::context::{
     AccessKind, CODE_TABLE, CONTEXT_BIAS, KNOWN_SEGMENTS, PAGE_BIAS, Reason, WRITE_TABLE, field,
 };
-use crate::translate::sequences::{GUEST, context, load_flags_from_ax, poll, save_flags_to_ax};
-use mmu::SLOT_PRESENT;
+use crate::translate::sequences::{
+    FIXED_FLAGS, GUEST, WORD_ROTATION, context, gather_flags, load_flags_from_ax, load_flags_from_r8, poll,
+    save_flags_to_ax,
+};
+use mmu::{LinearWidth, SLOT_PRESENT};
+
+/// Bytes of the tables of one privilege level in the context.
+const TABLES_BYTES: i32 = 4 * size_of::<u64>() as i32;
+/// The number of guest register R11.
+const GUEST_R11: i32 = 11;
+/// The bits of linear addresses in the lower half.
+const LOW_BITS: u32 = 47;
+/// The rotation to the right behind which the lower half of an offset is zero if it is a whole word's in the area of entry tables.
+const AREA_ROTATION: u8 = 34;
 
 /// Callee-saved registers of the C ABI that guest state overwrites.
 const SAVED: [Reg; 6] = [RBX, RBP, R12, R13, R14, R15];
 
-/// The labels of the trampolines, by number.
-pub(super) struct Labels(pub(super) [Label; COUNT]);
+/// What the trampolines have in common.
+pub(super) struct Setting {
+    /// The labels of the trampolines, by number.
+    pub(super) labels: [Label; COUNT],
+    /// The width of linear addresses.
+    pub(super) width: LinearWidth,
+}
 
-impl Labels {
+impl Setting {
     fn of(&self, trampoline: Trampoline) -> Label {
-        self.0[trampoline.number()]
+        self.labels[trampoline.number()]
+    }
+
+    fn is_wide(&self) -> bool {
+        self.width == LinearWidth::Bits48
     }
 }
 
-/// Emits one trampoline; `labels` are those of all.
-pub(super) fn emit(asm: &mut Asm, trampoline: Trampoline, labels: &Labels) {
-    let exit = labels.of(Trampoline::Exit);
-    let dispatch_polled = labels.of(Trampoline::PolledDispatch);
+/// Emits one trampoline.
+pub(super) fn emit(asm: &mut Asm, trampoline: Trampoline, setting: &Setting) {
+    let wide = setting.is_wide();
+    let exit = Exit {
+        label: setting.of(Trampoline::Exit),
+        wide,
+    };
+    let dispatch_polled = setting.of(Trampoline::PolledDispatch);
     match trampoline {
         Trampoline::Lookup => exit_for(asm, Reason::Lookup, exit),
-        Trampoline::Exit => self::exit(asm),
-        Trampoline::Enter => enter(asm),
+        Trampoline::Exit => self::exit(asm, wide),
+        Trampoline::Enter => enter(asm, wide),
         Trampoline::ReturnUnderflow => {
             asm.lea64(RSP, at(RSP, -(size_of::<u64>() as i32)));
             asm.jmp_short(dispatch_polled);
@@ -36,7 +62,7 @@ pub(super) fn emit(asm: &mut Asm, trampoline: Trampoline, labels: &Labels) {
         // It falls through to `PolledDispatch`.
         Trampoline::ReturnMismatch => asm.not64(R8),
         Trampoline::PolledDispatch => polled_dispatch(asm, exit),
-        Trampoline::Dispatch => dispatch(asm),
+        Trampoline::Dispatch => dispatch(asm, wide),
         Trampoline::Emulate => exit_for(asm, Reason::Emulate, exit),
         Trampoline::EmulateAt => exit_at(asm, Reason::Emulate, exit),
         Trampoline::BudgetAt => exit_at(asm, Reason::Budget, exit),
@@ -50,18 +76,29 @@ pub(super) fn emit(asm: &mut Asm, trampoline: Trampoline, labels: &Labels) {
         }
         Trampoline::WindowFault => {
             asm.store_imm32(context(field::REASON), Reason::WindowFault as u32);
-            asm.jmp(exit);
+            asm.jmp(exit.label);
         }
         Trampoline::LoadFpu => load_fpu(asm, exit),
         Trampoline::LoadSegment(register) => load_segment(asm, register, exit),
         Trampoline::Sysenter => change_level(asm, Level::Kernel, dispatch_polled, exit),
         Trampoline::Sysexit => change_level(asm, Level::User, dispatch_polled, exit),
+        Trampoline::Syscall => syscall(asm, dispatch_polled, exit),
+        Trampoline::Sysret => sysret(asm, dispatch_polled, exit),
+        Trampoline::Miss(kind) if wide => miss_wide(asm, kind, exit),
         Trampoline::Miss(kind) => miss(asm, kind, exit),
     }
 }
 
+/// The way out.
+#[derive(Clone, Copy)]
+struct Exit {
+    label: Label,
+    /// Whether linear addresses have 48 bits.
+    wide: bool,
+}
+
 /// Emits the way in; in: RDI context, RSI target.
-fn enter(asm: &mut Asm) {
+fn enter(asm: &mut Asm, wide: bool) {
     for register in SAVED {
         asm.push(register);
     }
@@ -77,7 +114,10 @@ fn enter(asm: &mut Asm) {
     asm.load64(R14, context(field::TABLE));
     asm.load64(R13, context(field::PAGE));
     asm.load64(R10, context(field::POINTER));
-    asm.load32(R8, context(field::EIP));
+    match wide {
+        true => asm.load64(R8, context(field::EIP)),
+        false => asm.load32(R8, context(field::EIP)),
+    }
     asm.load32(RAX, context(field::FLAGS));
     load_flags_from_ax(asm);
     let slot = asm.label();
@@ -93,7 +133,7 @@ fn enter(asm: &mut Asm) {
 }
 
 /// Emits the way out: saves the guest's state and returns to the engine.
-fn exit(asm: &mut Asm) {
+fn exit(asm: &mut Asm, _wide: bool) {
     for (number, register) in GUEST.into_iter().enumerate() {
         asm.store64(context(field::REGS + 8 * number as i32), register);
     }
@@ -118,45 +158,80 @@ fn exit(asm: &mut Asm) {
 }
 
 /// Emits a poll and the dispatcher; in: R8D EIP.
-fn polled_dispatch(asm: &mut Asm, exit: Label) {
+fn polled_dispatch(asm: &mut Asm, exit: Exit) {
     let (expired, go) = (asm.label(), asm.label());
     poll(asm, expired);
     asm.jmp_short(go);
     asm.bind(expired);
     exit_for(asm, Reason::Budget, exit);
     asm.bind(go);
-    dispatch(asm);
+    dispatch(asm, exit.wide);
 }
 
 /// Emits the dispatcher; in: R8D EIP. The code table holds the address of the page's entry table, less four times the page's
 /// address.
-fn dispatch(asm: &mut Asm) {
+fn dispatch(asm: &mut Asm, wide: bool) {
     let unknown = asm.label();
-    asm.shrx32(RCX, R8, R13);
-    asm.load64(RCX, indexed(R14, RCX, 3, CODE_TABLE));
-    asm.jrcxz(unknown);
-    asm.load32(RCX, indexed(RCX, R8, 2, 0));
+    if wide {
+        find_entry(asm, unknown);
+    } else {
+        asm.shrx32(RCX, R8, R13);
+        asm.load64(RCX, indexed(R14, RCX, 3, CODE_TABLE));
+        asm.jrcxz(unknown);
+        asm.load32(RCX, indexed(RCX, R8, 2, 0));
+    }
     asm.bind(unknown);
     asm.lea_arena(R9);
     asm.lea64(RCX, indexed(RCX, R9, 0, 0));
     asm.jmp_register(RCX);
 }
 
-/// Emits an exit; in: R8D EIP.
-fn exit_for(asm: &mut Asm, reason: Reason, exit: Label) {
-    asm.store32(context(field::EIP), R8);
-    asm.store_imm32(context(field::REASON), reason as u32);
-    asm.jmp(exit);
+/// Emits RCX = the word of the entry table for the RIP in R8, or 0 and a jump to `unknown`. The slot may be that of another page,
+/// whose address differs in the upper bits. The rotation keeps them all: so the sum lies in the area of entry tables, at a whole
+/// word, for the slot's own page only.
+fn find_entry(asm: &mut Asm, unknown: Label) {
+    let known = asm.label();
+    let over = asm.label();
+    asm.pext64(RCX, R8, context(field::MASKS));
+    asm.load64(R9, context(field::CODE_TABLE));
+    asm.load64(RCX, indexed(R9, RCX, 3, 0));
+    asm.jrcxz(unknown);
+    asm.rorx64(R9, R8, WORD_ROTATION);
+    asm.lea64(R9, indexed(R9, RCX, 0, 0));
+    asm.load64(RCX, context(field::ENTRIES));
+    asm.lea64(RCX, indexed(RCX, R9, 0, 0));
+    asm.rorx64(RCX, RCX, AREA_ROTATION);
+    asm.mov32(RCX, RCX);
+    asm.jrcxz(known);
+    asm.mov_imm32(RCX, 0);
+    asm.jmp_short(over);
+    asm.bind(known);
+    asm.load32(RCX, at(R9, 0));
+    asm.bind(over);
 }
 
-/// Emits an exit; in: R9D offset of EIP in the page.
-fn exit_at(asm: &mut Asm, reason: Reason, exit: Label) {
-    asm.lea32(R8, indexed(R13, R9, 0, -PAGE_BIAS));
+/// Emits an exit; in: R8 RIP.
+fn exit_for(asm: &mut Asm, reason: Reason, exit: Exit) {
+    match exit.wide {
+        true => asm.store64(context(field::EIP), R8),
+        false => asm.store32(context(field::EIP), R8),
+    }
+    asm.store_imm32(context(field::REASON), reason as u32);
+    asm.jmp(exit.label);
+}
+
+/// Emits an exit; in: R9D offset of RIP in the page.
+fn exit_at(asm: &mut Asm, reason: Reason, exit: Exit) {
+    let rip = indexed(R13, R9, 0, -PAGE_BIAS);
+    match exit.wide {
+        true => asm.lea64(R8, rip),
+        false => asm.lea32(R8, rip),
+    }
     exit_for(asm, reason, exit);
 }
 
 /// Emits the loading of the guest's FPU state; in: R9D offset in the page, for EIP if it has to exit.
-fn load_fpu(asm: &mut Asm, exit: Label) {
+fn load_fpu(asm: &mut Asm, exit: Exit) {
     let refused = asm.label();
     asm.load64(RCX, context(field::FPU_LOADABLE));
     asm.jrcxz(refused);
@@ -172,7 +247,7 @@ fn load_fpu(asm: &mut Asm, exit: Label) {
 /// Emits the loading of a segment register; in: R8D selector, R9D offset in the page. Emitted code knows the segments of some
 /// selectors, as long as their descriptors in the GDT are the same (`segments`); the others are left to the emulator, and so are
 /// segments for DS and ES that are not flat.
-fn load_segment(asm: &mut Asm, register: SegReg, exit: Label) {
+fn load_segment(asm: &mut Asm, register: SegReg, exit: Exit) {
     let (known, refused, same) = (asm.label(), asm.label(), asm.label());
     let moved = asm.label();
     let number = 4 * register as i32;
@@ -236,7 +311,7 @@ enum Level {
 }
 
 /// Emits SYSENTER or SYSEXIT; in: R9D offset in the page. Each level has a stack of its own for its calls.
-fn change_level(asm: &mut Asm, to: Level, jump: Label, exit: Label) {
+fn change_level(asm: &mut Asm, to: Level, jump: Label, exit: Exit) {
     let usable = asm.label();
     let (index, cpl, condition) = match to {
         Level::Kernel => (0, 0, field::SYSENTER_USABLE),
@@ -261,7 +336,13 @@ fn change_level(asm: &mut Asm, to: Level, jump: Label, exit: Label) {
             asm.mov32(R12, R11);
         }
     }
-    asm.load64(R14, context(field::TABLES + 8 * index));
+    set_level(asm, index, cpl);
+    asm.jmp(jump);
+}
+
+/// Emits the change to the tables and selectors of a privilege level.
+fn set_level(asm: &mut Asm, index: i32, cpl: u32) {
+    asm.load64(R14, context(field::TABLES + TABLES_BYTES * index));
     asm.store64(context(field::TABLE), R14);
     asm.store_imm32(context(field::CPL), cpl);
     asm.store_imm32(context(field::LEVEL_CHANGED), 1);
@@ -269,12 +350,101 @@ fn change_level(asm: &mut Asm, to: Level, jump: Label, exit: Label) {
         asm.load32(RCX, context(field::FLAT_SELECTORS + 8 * index + half));
         asm.store32(context(field::SELECTORS + 4 * register as i32), RCX);
     }
+}
+
+/// Emits the change to the tables and selectors of a privilege level, on a processor with 48-bit linear addresses.
+fn set_level_wide(asm: &mut Asm, index: i32, cpl: u32) {
+    for (at, table) in [
+        (1, field::WRITE_TABLE),
+        (2, field::FETCH_TABLE),
+        (3, field::CODE_TABLE),
+    ] {
+        asm.load64(RCX, context(field::TABLES + TABLES_BYTES * index + 8 * at));
+        asm.store64(context(table), RCX);
+    }
+    set_level(asm, index, cpl);
+}
+
+/// Emits SYSCALL; in: R8 the return address, R9D offset in the page. It clears all status flags, IF and DF, and changes no others
+/// that are set: `syscall_usable`.
+fn syscall(asm: &mut Asm, jump: Label, exit: Exit) {
+    let usable = asm.label();
+    asm.load64(RCX, context(field::SYSCALL_USABLE));
+    asm.not64(RCX);
+    asm.jrcxz(usable);
+    exit_at(asm, Reason::Emulate, exit);
+    asm.bind(usable);
+    asm.mov64(R11, R8);
+    asm.mov64(R9, RAX);
+    gather_flags(asm);
+    asm.store64(context(field::REGS + 8 * GUEST_R11), RCX);
+    asm.mov_imm32(RAX, 0);
+    load_flags_from_ax(asm);
+    asm.mov64(RAX, R9);
+    asm.store_imm32(context(field::INTERRUPT_FLAG), 0);
+    asm.store_imm32(context(field::DIRECTION_FLAG), 0);
+    asm.store64(context(field::USER_STACK), RSP);
+    asm.load64(RSP, context(field::STACK_BOTTOM));
+    set_level_wide(asm, 0, 0);
+    asm.load64(R8, context(field::LSTAR));
+    asm.jmp(jump);
+}
+
+/// Emits SYSRET to 64-bit code; in: R9D offset in the page. The flags that it loads differ from the present ones in status flags, IF
+/// and DF only, it goes to the lower half of addresses, and no interrupt waits for IF; else the emulator executes it.
+fn sysret(asm: &mut Asm, jump: Label, exit: Exit) {
+    let (usable, refused, low, same) = (asm.label(), asm.label(), asm.label(), asm.label());
+    let (masked, quiet) = (asm.label(), asm.label());
+    asm.load64(RCX, context(field::SYSRET_USABLE));
+    asm.not64(RCX);
+    asm.jrcxz(usable);
+    asm.bind(refused);
+    exit_at(asm, Reason::Emulate, exit);
+    asm.bind(usable);
+    asm.mov_imm32(RCX, LOW_BITS);
+    asm.shrx64(RCX, R11, RCX);
+    asm.jrcxz(low);
+    asm.jmp_short(refused);
+    asm.bind(low);
+    asm.load32(R8, context(field::REGS + 8 * GUEST_R11));
+    asm.mov_imm32(R10, FIXED_FLAGS);
+    asm.pext32(RCX, R8, R10);
+    asm.not64(RCX);
+    asm.push(R9);
+    asm.load32(R9, context(field::EFLAGS_FIXED));
+    asm.pext32(R9, R9, R10);
+    asm.lea64(RCX, indexed(RCX, R9, 0, 1));
+    asm.pop(R9);
+    asm.jrcxz(same);
+    asm.jmp_short(refused);
+    asm.bind(same);
+    asm.mov_imm32(R10, IF);
+    asm.pext32(RCX, R8, R10);
+    asm.jrcxz(masked);
+    asm.load64(RCX, context(field::NO_INTERRUPT));
+    asm.jrcxz(refused);
+    asm.jmp_short(quiet);
+    asm.bind(masked);
+    asm.bind(quiet);
+    for (flag, place) in [(IF, field::INTERRUPT_FLAG), (DF, field::DIRECTION_FLAG)] {
+        asm.mov_imm32(R10, flag);
+        asm.pext32(RCX, R8, R10);
+        asm.mov_imm32(R10, flag.trailing_zeros());
+        asm.shlx32(RCX, RCX, R10);
+        asm.store32(context(place), RCX);
+    }
+    asm.mov64(R9, RAX);
+    load_flags_from_r8(asm);
+    asm.mov64(RAX, R9);
+    asm.load64(RSP, context(field::USER_STACK));
+    set_level_wide(asm, 1, 3);
+    asm.mov64(R8, R11);
     asm.jmp(jump);
 }
 
 /// Emits the second chance of an access whose probe has missed; in: R8D address, R9D offset in the page. A misaligned address may
 /// have a slot all the same, if the access stays in one page.
-fn miss(asm: &mut Asm, kind: AccessKind, exit: Label) {
+fn miss(asm: &mut Asm, kind: AccessKind, exit: Exit) {
     let size = kind.size() as i32;
     if size > 1 && kind.may_be_misaligned() {
         let (same, absent) = (asm.label(), asm.label());
@@ -298,6 +468,43 @@ fn miss(asm: &mut Asm, kind: AccessKind, exit: Label) {
     asm.pop(RCX);
     asm.store64(context(field::RESUME), RCX);
     asm.store32(context(field::ADDRESS), R8);
+    asm.store_imm32(context(field::ACCESS), kind.number());
+    exit_at(asm, Reason::Miss, exit);
+}
+
+/// Emits the second chance of an access whose probe has missed, on a processor with 48-bit linear addresses; in: R8 address, R9D
+/// offset in the page.
+fn miss_wide(asm: &mut Asm, kind: AccessKind, exit: Exit) {
+    let size = kind.size() as i32;
+    if size > 1 && kind.may_be_misaligned() {
+        let (same, absent) = (asm.label(), asm.label());
+        asm.push(R9);
+        asm.shrx64(RCX, R8, R13);
+        asm.lea64(R9, at(R8, size - 1));
+        asm.shrx64(R9, R9, R13);
+        asm.not64(R9);
+        asm.lea64(RCX, indexed(RCX, R9, 0, 1));
+        asm.jrcxz(same);
+        asm.pop(R9);
+        asm.jmp_short(absent);
+        asm.bind(same);
+        asm.pext64(RCX, R8, context(field::MASKS));
+        let table = match kind.writes() {
+            true => {
+                asm.load64(R9, context(field::WRITE_TABLE));
+                R9
+            }
+            false => R14,
+        };
+        asm.load64(RCX, indexed(table, RCX, 3, 0));
+        asm.pop(R9);
+        asm.jrcxz(absent);
+        asm.ret();
+        asm.bind(absent);
+    }
+    asm.pop(RCX);
+    asm.store64(context(field::RESUME), RCX);
+    asm.store64(context(field::ADDRESS), R8);
     asm.store_imm32(context(field::ACCESS), kind.number());
     exit_at(asm, Reason::Miss, exit);
 }

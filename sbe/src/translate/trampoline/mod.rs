@@ -10,6 +10,7 @@ use super::arena::Arena;
 use super::asm::Asm;
 use super::context::AccessKind;
 use crate::cpu::segment::SegReg;
+use mmu::LinearWidth;
 use std::fmt;
 use std::io;
 
@@ -50,6 +51,10 @@ pub enum Trampoline {
     Sysenter,
     /// Executes SYSEXIT at offset R9D of the page.
     Sysexit,
+    /// Executes SYSCALL at offset R9D of the page; R8 is the address of the next instruction.
+    Syscall,
+    /// Executes SYSRET to 64-bit code at offset R9D of the page.
+    Sysret,
     /// Called with an address in R8D and the instruction's offset in R9D: returns with a slot in RCX, or exits.
     Miss(AccessKind),
 }
@@ -75,7 +80,9 @@ const FIRST: [Trampoline; 14] = [
 const SEGMENTS: usize = FIRST.len();
 const SYSENTER: usize = SEGMENTS + SegReg::ALL.len();
 const SYSEXIT: usize = SYSENTER + 1;
-const MISSES: usize = SYSEXIT + 1;
+const SYSCALL: usize = SYSEXIT + 1;
+const SYSRET: usize = SYSCALL + 1;
+const MISSES: usize = SYSRET + 1;
 /// The number of trampolines.
 const COUNT: usize = MISSES + AccessKind::COUNT;
 
@@ -85,7 +92,7 @@ impl Trampoline {
         FIRST
             .into_iter()
             .chain(SegReg::ALL.map(Self::LoadSegment))
-            .chain([Self::Sysenter, Self::Sysexit])
+            .chain([Self::Sysenter, Self::Sysexit, Self::Syscall, Self::Sysret])
             .chain(AccessKind::all().map(Self::Miss))
     }
 
@@ -109,6 +116,8 @@ impl Trampoline {
             Self::LoadSegment(register) => SEGMENTS + register as usize,
             Self::Sysenter => SYSENTER,
             Self::Sysexit => SYSEXIT,
+            Self::Syscall => SYSCALL,
+            Self::Sysret => SYSRET,
             Self::Miss(kind) => MISSES + kind.number() as usize,
         }
     }
@@ -136,6 +145,8 @@ impl fmt::Display for Trampoline {
             }
             Self::Sysenter => "sysenter",
             Self::Sysexit => "sysexit",
+            Self::Syscall => "syscall",
+            Self::Sysret => "sysret",
             Self::Miss(kind) => {
                 let verb = if kind.writes() { "write" } else { "read" };
                 return write!(f, "miss_{verb}_{}", kind.size());
@@ -153,20 +164,21 @@ pub struct Trampolines {
 }
 
 impl Trampolines {
-    /// Emits all trampolines into an empty arena.
+    /// Emits all trampolines, for linear addresses of this width, into an empty arena.
     ///
     /// # Errors
     /// When they do not fit.
-    pub fn emit(arena: &mut Arena) -> io::Result<Self> {
+    pub fn emit(arena: &mut Arena, width: LinearWidth) -> io::Result<Self> {
         let mut asm = Asm::new();
         asm.restart(arena.next());
         let labels = std::array::from_fn(|_| asm.label());
+        let setting = emit::Setting { labels, width };
         let mut offsets = [0; COUNT];
         for trampoline in Trampoline::all() {
             let number = trampoline.number();
             asm.bind(labels[number]);
             offsets[number] = asm.here();
-            emit::emit(&mut asm, trampoline, &emit::Labels(labels));
+            emit::emit(&mut asm, trampoline, &setting);
         }
         let code = asm.finish().map_err(io::Error::other)?;
         if !arena.append(code) {
@@ -195,7 +207,7 @@ mod tests {
     #[test]
     fn numbers_are_positions_and_offsets_grow() {
         let mut arena = Arena::new(1 << 20).expect("memory for code");
-        let trampolines = Trampolines::emit(&mut arena).expect("they fit");
+        let trampolines = Trampolines::emit(&mut arena, LinearWidth::Bits32).expect("they fit");
         assert_eq!(Trampoline::all().count(), COUNT);
         let mut offsets = Vec::new();
         for (position, trampoline) in Trampoline::all().enumerate() {

@@ -11,7 +11,7 @@ use crate::translate::emit::Emitter;
 use crate::translate::fragment::{self, Fragment, GuestCode, Tail, Translated};
 use crate::translate::mode::Mode;
 use crate::translate::trampoline::Trampolines;
-use mmu::PAGE_SIZE;
+use mmu::{LinearWidth, PAGE_SIZE};
 
 /// Everything that is needed to translate and check.
 struct Bench {
@@ -33,7 +33,7 @@ struct Emission {
 impl Bench {
     fn new() -> Self {
         let mut arena = Arena::new(16 << 20).expect("memory for code");
-        let trampolines = Trampolines::emit(&mut arena).expect("the trampolines fit");
+        let trampolines = Trampolines::emit(&mut arena, LinearWidth::Bits32).expect("the trampolines fit");
         Self {
             checker: Checker::new(&trampolines),
             arena,
@@ -64,7 +64,7 @@ impl Bench {
         if self.arena.used() > 8 << 20 {
             *self = Self::new();
         }
-        let mut emitter = Emitter::new(self.trampolines);
+        let mut emitter = Emitter::new(self.trampolines, LinearWidth::Bits32);
         let origins = self.arena.next();
         let translated = fragment::translate(&mut self.arena, &mut emitter, &code, at, self.sites);
         let Ok(Translated::Fragment(fragment)) = translated else {
