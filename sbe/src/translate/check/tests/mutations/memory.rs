@@ -182,14 +182,14 @@ fn windows_are_the_guests() {
         |a| a.mov(byte_ptr(edi).gs(), al),
     ];
     for access in accesses {
-        let result = Mode::ALL.map(|mode| {
+        let result = NARROW.map(|mode| {
             mutant_in(mode, load, |[hot, _], _| {
                 let index = first(hot, Code::Retnq);
                 insert(hot, index, host(access));
             })
         });
         let elsewhere = Err(Rule::Segment);
-        assert_eq!(result, [elsewhere, elsewhere, Ok(()), elsewhere, elsewhere]);
+        assert_eq!(result, [elsewhere, elsewhere, Ok(())]);
     }
 }
 
@@ -318,7 +318,7 @@ fn repeated_strings_stay_in_a_page() {
         let index = find(cold, count);
         let index = index + 1 + find(&cold[index + 1..], count);
         replace(cold, index, host(|a| a.mov(r10, rsi)));
-        insert_behind(cold, index, host(|a| a.not(r10)));
+        insert_behind(cold, index + 1, host(|a| a.not(r10)));
         let index = find(cold, |instruction| {
             instruction.code() == Code::Mov_r32_rm32
                 && instruction.op0_register() == Register::ECX
