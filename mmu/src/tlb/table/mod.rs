@@ -41,6 +41,7 @@ use super::index::{ALIAS_BYTES, SlotRanges};
 use super::space_set::SpaceSet;
 use super::view::{SlotId, View, ViewSet};
 use crate::addr::{Frame, LinearPage, LinearWidth, PAGE_SHIFT};
+use crate::layout::SetOrder;
 use crate::memfd;
 use crate::memory::{MOST_BYTES, Memory};
 use crate::paging::{Access, Privilege};
@@ -91,9 +92,9 @@ struct Set {
 }
 
 impl Set {
-    fn new(width: LinearWidth, shared: &File) -> io::Result<Self> {
+    fn new(width: LinearWidth, shared: &File, order: SetOrder) -> io::Result<Self> {
         Ok(Self {
-            slots: Slots::new(width, shared)?,
+            slots: Slots::new(width, shared, order)?,
             own: Residency::default(),
             window: None,
             entered: 0,
@@ -138,7 +139,7 @@ impl Tables {
         // Fast-path pointers are made from integers: see `host`.
         memory.host_base().expose_provenance();
         let shared_file = memfd::create(c"tlb-shared", shared_file_bytes(width) as u64)?;
-        let first = Set::new(width, &shared_file)?;
+        let first = Set::new(width, &shared_file, SetOrder::First)?;
         Ok(Self {
             base: first.slots.base(),
             width,
@@ -159,7 +160,8 @@ impl Tables {
 
     /// Adds an empty set after the others.
     pub(super) fn grow(&mut self) -> io::Result<()> {
-        self.sets.push(Set::new(self.width, &self.shared_file)?);
+        let set = Set::new(self.width, &self.shared_file, SetOrder::Further)?;
+        self.sets.push(set);
         Ok(())
     }
 
