@@ -41,10 +41,17 @@ const OWN: usize = 1;
 /// The part of a terabyte in which a set of tables lies.
 const TABLES: Range<usize> = RAM.end..1008 * GIB;
 
-/// The terabytes in which any set of tables may lie.
+/// The terabytes of a process.
 const ALL: Range<usize> = 0..TERABYTES;
-/// Those in which a machine's second and further sets may: they leave some to the first sets of other machines.
-const FURTHER: Range<usize> = 32..TERABYTES;
+/// The terabytes from which on a set of tables may lie, by the number of sets that the machine already has. A machine that has
+/// few of them finds a place, however many others have.
+const fn first_terabyte(sets: usize) -> usize {
+    match sets {
+        0 => 0,
+        1..4 => 16,
+        _ => 64,
+    }
+}
 
 /// The mapping of RAM that no slot leads out of, unless to a fault.
 #[derive(Debug)]
@@ -91,26 +98,13 @@ impl AliasedRam {
     }
 }
 
-/// Which set of a machine's tables is to be mapped.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum SetOrder {
-    /// The one that it cannot do without.
-    First,
-    /// Another one.
-    Further,
-}
-
-/// Maps `len` readable bytes for a set of tables among which no alias of any RAM lies.
+/// Maps `len` readable bytes for a set of tables among which no alias of any RAM lies, for a machine that has `sets` of them.
 ///
 /// # Errors
 /// `AddrNotAvailable` if there is no place; else the host's error.
-pub(crate) fn map_tables(len: usize, order: SetOrder) -> io::Result<Mapping> {
+pub(crate) fn map_tables(len: usize, sets: usize) -> io::Result<Mapping> {
     assert!(len <= TABLES.len());
-    let terabytes = match order {
-        SetOrder::First => ALL,
-        SetOrder::Further => FURTHER,
-    };
-    for terabyte in terabytes {
+    for terabyte in first_terabyte(sets)..TERABYTES {
         let start = terabyte * TERABYTE + TABLES.start;
         if let Some(mapping) = unless_taken(Mapping::anonymous_at(start, len, Protection::Read))? {
             return Ok(mapping);

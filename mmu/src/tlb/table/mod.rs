@@ -41,7 +41,6 @@ use super::index::{ALIAS_BYTES, SlotRanges};
 use super::space_set::SpaceSet;
 use super::view::{SlotId, View, ViewSet};
 use crate::addr::{Frame, LinearPage, LinearWidth, PAGE_SHIFT};
-use crate::layout::SetOrder;
 use crate::memfd;
 use crate::memory::{MOST_BYTES, Memory};
 use crate::paging::{Access, Privilege};
@@ -92,9 +91,9 @@ struct Set {
 }
 
 impl Set {
-    fn new(width: LinearWidth, shared: &File, order: SetOrder) -> io::Result<Self> {
+    fn new(width: LinearWidth, shared: &File, sets: usize) -> io::Result<Self> {
         Ok(Self {
-            slots: Slots::new(width, shared, order)?,
+            slots: Slots::new(width, shared, sets)?,
             own: Residency::default(),
             window: None,
             entered: 0,
@@ -139,7 +138,7 @@ impl Tables {
         // Fast-path pointers are made from integers: see `host`.
         memory.host_base().expose_provenance();
         let shared_file = memfd::create(c"tlb-shared", shared_file_bytes(width) as u64)?;
-        let first = Set::new(width, &shared_file, SetOrder::First)?;
+        let first = Set::new(width, &shared_file, 0)?;
         Ok(Self {
             base: first.slots.base(),
             width,
@@ -160,7 +159,7 @@ impl Tables {
 
     /// Adds an empty set after the others.
     pub(super) fn grow(&mut self) -> io::Result<()> {
-        let set = Set::new(self.width, &self.shared_file, SetOrder::Further)?;
+        let set = Set::new(self.width, &self.shared_file, self.sets.len())?;
         self.sets.push(set);
         Ok(())
     }

@@ -19,7 +19,7 @@ use std::ops::Range;
 use std::ptr::NonNull;
 
 use crate::addr::LinearWidth;
-use crate::layout::{SetOrder, map_tables};
+use crate::layout::map_tables;
 use crate::mapping::{Mapping, Protection};
 use crate::tlb::view::{View, set_bytes, table_bytes};
 
@@ -46,15 +46,16 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    /// Maps tables whose own slots are empty and whose shared slots are those of `shared`, `shared_file_bytes` long.
+    /// Maps tables whose own slots are empty and whose shared slots are those of `shared`, `shared_file_bytes` long, for
+    /// a processor that has `sets` of them.
     ///
     /// # Errors
     /// The host's error if it grants no address space.
-    pub(super) fn new(width: LinearWidth, shared: &File, order: SetOrder) -> io::Result<Self> {
+    pub(super) fn new(width: LinearWidth, shared: &File, sets: usize) -> io::Result<Self> {
         let bytes = set_bytes(width);
         let mut mapping = match width {
             LinearWidth::Bits32 => Mapping::anonymous(bytes, Protection::Read),
-            LinearWidth::Bits48 => map_tables(bytes, order),
+            LinearWidth::Bits48 => map_tables(bytes, sets),
         }?;
         mapping.avoid_huge_pages();
         let shared_bytes = shared_bytes(width);
