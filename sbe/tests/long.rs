@@ -42,7 +42,12 @@ fn poke<T: Scalar>(vcpu: &Vcpu, address: u32, value: T) {
     vcpu.mmu.memory().store(at, value).expect("RAM");
 }
 
-fn place(vcpu: &Vcpu, address: u32, bits: u32, program: impl Fn(&mut CodeAssembler) -> Result<(), IcedError>) {
+fn place(
+    vcpu: &Vcpu,
+    address: u32,
+    bits: u32,
+    program: impl Fn(&mut CodeAssembler) -> Result<(), IcedError>,
+) {
     let mut a = CodeAssembler::new(bits).expect("a bitness");
     program(&mut a).expect("valid operands");
     let bytes = a.assemble(address.into()).expect("code");
@@ -58,7 +63,11 @@ fn processor() -> Vcpu {
     let vcpu = Vcpu::new(&config(Engine::Emulator), memory_unit()).expect("a processor");
     let tables = u64::from(TABLES);
     for entry in [0, 256] {
-        poke(&vcpu, TABLES + 8 * entry, (tables + 0x1000) | PRESENT_WRITABLE);
+        poke(
+            &vcpu,
+            TABLES + 8 * entry,
+            (tables + 0x1000) | PRESENT_WRITABLE,
+        );
     }
     poke(&vcpu, TABLES + 0x1000, (tables + 0x2000) | PRESENT_WRITABLE);
     for page in 0..8 {
@@ -187,13 +196,21 @@ fn a_page_fault_has_64_bits_of_cr2() {
         a.hlt()
     });
     run(&mut vcpu);
-    assert_eq!((vcpu.cpu.cr2, vcpu.cpu.eip), (ABSENT, u64::from(HANDLER) + 1));
+    assert_eq!(
+        (vcpu.cpu.cr2, vcpu.cpu.eip),
+        (ABSENT, u64::from(HANDLER) + 1)
+    );
     // The error code, below RIP, CS, RFLAGS, RSP and SS.
     let top = LinearAddr::new(vcpu.cpu.regs.get64(ESP));
     assert_eq!(top.get(), (HIGH | STACK) - 48);
-    let frame = (vcpu.mmu.read::<u64>(top, mmu::Privilege::Supervisor), u64::from(CODE64) + 10);
+    let frame = (
+        vcpu.mmu.read::<u64>(top, mmu::Privilege::Supervisor),
+        u64::from(CODE64) + 10,
+    );
     assert_eq!(frame.0, Ok(0));
-    let back = vcpu.mmu.read::<u64>(top.wrapping_add(8), mmu::Privilege::Supervisor);
+    let back = vcpu
+        .mmu
+        .read::<u64>(top.wrapping_add(8), mmu::Privilege::Supervisor);
     assert_eq!(back, Ok(frame.1));
 }
 
@@ -205,9 +222,15 @@ fn code_runs_at_high_addresses_and_across_pages() {
     });
     // mov eax, 42 across a page boundary, and HLT.
     let at = GuestPhys::new(0x3ffe);
-    vcpu.mmu.memory().write(at, &[0xb8, 42, 0, 0, 0, 0xf4]).expect("RAM");
+    vcpu.mmu
+        .memory()
+        .write(at, &[0xb8, 42, 0, 0, 0, 0xf4])
+        .expect("RAM");
     run(&mut vcpu);
-    assert_eq!((vcpu.cpu.regs.get64(EAX), vcpu.cpu.eip), (42, HIGH | 0x4004));
+    assert_eq!(
+        (vcpu.cpu.regs.get64(EAX), vcpu.cpu.eip),
+        (42, HIGH | 0x4004)
+    );
 }
 
 #[test]
@@ -233,7 +256,11 @@ fn a_state_of_64_bit_mode_is_restored() {
     };
     assert_eq!(refused(|cpu| cpu.efer &= !0x400), "IA32_EFER");
     assert_eq!(refused(|cpu| cpu.cr4 = 0), "CR4");
-    assert_eq!(refused(|cpu| cpu.eflags |= 1 << 17), "EFLAGS");
+    let in_virtual_8086_mode = |cpu: &mut CpuState| {
+        cpu.eflags |= 1 << 17;
+        cpu.cpl = 3;
+    };
+    assert_eq!(refused(in_virtual_8086_mode), "EFLAGS");
     assert_eq!(refused(|cpu| cpu.gdtr.base = 1 << 47), "GDTR");
     assert_eq!(refused(|cpu| cpu.segments[4].base = 1 << 47), "FS");
     assert_eq!(refused(|cpu| cpu.cr3 = 1 << 40), "CR3");
