@@ -257,7 +257,11 @@ fn a_state_of_64_bit_mode_is_restored() {
     };
     assert_eq!(refused(|cpu| cpu.efer &= !0x400), "IA32_EFER");
     assert_eq!(refused(|cpu| cpu.cr4 = 0), "CR4");
-    assert_eq!(refused(|cpu| cpu.eflags |= 1 << 17), "EFLAGS");
+    let in_virtual_8086_mode = |cpu: &mut CpuState| {
+        cpu.eflags |= 1 << 17;
+        cpu.cpl = 3;
+    };
+    assert_eq!(refused(in_virtual_8086_mode), "EFLAGS");
     assert_eq!(refused(|cpu| cpu.gdtr.base = 1 << 47), "GDTR");
     assert_eq!(refused(|cpu| cpu.segments[4].base = 1 << 47), "FS");
     assert_eq!(refused(|cpu| cpu.cr3 = 1 << 40), "CR3");
