@@ -1,8 +1,8 @@
-//! The architectures of packages.
+//! The architectures of programs.
 
-/// An architecture that Debian has packages for.
+/// An architecture of programs, and of the processor that a kernel for it needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Architecture {
+pub enum Architecture {
     /// 32-bit x86.
     I386,
     /// 64-bit x86.
@@ -10,6 +10,9 @@ pub(crate) enum Architecture {
 }
 
 impl Architecture {
+    /// All of them, that of the default guest first.
+    pub const ALL: [Self; 2] = [Self::I386, Self::Amd64];
+
     /// The name in Debian's words.
     pub(crate) const fn name(self) -> &'static str {
         match self {

@@ -49,11 +49,27 @@ impl Guest {
         }
     }
 
-    /// The architecture of its packages.
-    pub(crate) const fn architecture(self) -> Architecture {
+    /// The guest that runs programs of `architecture` best.
+    pub const fn of(architecture: Architecture) -> Self {
+        match architecture {
+            Architecture::I386 => Self::Debian686,
+            Architecture::Amd64 => Self::DebianAmd64,
+        }
+    }
+
+    /// The architecture of its kernel and of its own programs.
+    pub const fn architecture(self) -> Architecture {
         match self {
             Self::Debian686 | Self::Debian686Pae => Architecture::I386,
             Self::DebianAmd64 => Architecture::Amd64,
+        }
+    }
+
+    /// The architectures whose programs it runs, its own first.
+    pub const fn runs(self) -> &'static [Architecture] {
+        match self.architecture() {
+            Architecture::I386 => &[Architecture::I386],
+            Architecture::Amd64 => &[Architecture::Amd64, Architecture::I386],
         }
     }
 }
@@ -85,6 +101,17 @@ mod tests {
     fn names_round_trip() {
         for guest in Guest::ALL {
             assert_eq!(guest.name().parse(), Ok(guest));
+        }
+    }
+
+    #[test]
+    fn the_guest_of_an_architecture_is_of_it() {
+        assert_eq!(Guest::default().architecture(), Architecture::ALL[0]);
+        for architecture in Architecture::ALL {
+            assert_eq!(Guest::of(architecture).architecture(), architecture);
+        }
+        for guest in Guest::ALL {
+            assert_eq!(guest.runs()[0], guest.architecture());
         }
     }
 

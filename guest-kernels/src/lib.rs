@@ -20,6 +20,7 @@ mod root;
 pub mod test_kernel;
 pub mod tiny;
 
+pub use architecture::Architecture;
 pub use cache::{
     GuestImages, HostFiles, NewRoot, cache_folder, fetch, fetch_host, missing_packages,
     modules_archive, refresh,

@@ -1,4 +1,4 @@
-//! Guests of a few instructions, in 32-bit code, and the files that they are booted from: for the tests of several crates.
+//! Guests of a few instructions, in 32-bit code unless they say otherwise, and the files that they are booted from: for the tests of several crates.
 
 /// A guest that executes INT 0x80, which nobody has a handler for, and would then end with status 42.
 #[rustfmt::skip]
@@ -47,6 +47,23 @@ pub fn elf(code: &[u8]) -> Vec<u8> {
     let words = [1, START, 52, 0, 0, 52 | 32 << 16, 1, 0];
     let segment = [1, HEADERS, START, START, len, len, 7, 4096];
     for word in words.into_iter().chain(segment) {
+        file.extend(word.to_le_bytes());
+    }
+    file.extend(code);
+    file
+}
+
+/// An ELF64 for x86-64 with `code` at 1 MiB, entered at its start.
+pub fn elf64(code: &[u8]) -> Vec<u8> {
+    const HEADERS: u64 = 64 + 56;
+    const START: u64 = 0x10_0000;
+    const RWX_LOAD: u64 = 7 << 32 | 1;
+    let len = code.len() as u64;
+    let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0\x01\0\0\0".to_vec();
+    // Behind e_flags: e_ehsize, e_phentsize, e_phnum.
+    let header = [START, 64, 0, 64 << 32 | 56 << 48, 1];
+    let segment = [RWX_LOAD, HEADERS, START, START, len, len, 4096];
+    for word in header.into_iter().chain(segment) {
         file.extend(word.to_le_bytes());
     }
     file.extend(code);

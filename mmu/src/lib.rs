@@ -19,6 +19,7 @@
 
 mod addr;
 mod explain;
+mod layout;
 mod mailbox;
 mod mapping;
 pub mod memfd;

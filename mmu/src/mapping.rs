@@ -47,6 +47,9 @@ impl Protection {
 /// Flags of anonymous memory, which takes host memory where it is touched.
 const ANONYMOUS: MapFlags = MapFlags::MAP_PRIVATE.union(MapFlags::MAP_NORESERVE);
 
+/// Flags of the memory of a file, of which nothing is reserved.
+const SHARED: MapFlags = MapFlags::MAP_SHARED.union(MapFlags::MAP_NORESERVE);
+
 /// The owner of a range of host addresses and of everything mapped there, which it unmaps when dropped.
 #[derive(Debug)]
 pub struct Mapping {
@@ -65,10 +68,19 @@ impl Mapping {
     /// # Errors
     /// The host's error if it grants no address space, or `InvalidInput` for a length of 0.
     pub fn anonymous(len: usize, protection: Protection) -> io::Result<Self> {
-        let len = non_zero(len)?;
-        // SAFETY: a new mapping at an address of the host's choice affects no existing memory.
-        let start = unsafe { mmap_anonymous(None, len, protection.flags(), ANONYMOUS) }?;
-        Ok(Self { start, len })
+        Self::map(None, None, len, protection)
+    }
+
+    /// Maps as [`Self::anonymous`] does, at `start`.
+    ///
+    /// # Errors
+    /// `AlreadyExists` if anything is mapped among these addresses; else as [`Self::anonymous`].
+    pub(crate) fn anonymous_at(
+        start: usize,
+        len: usize,
+        protection: Protection,
+    ) -> io::Result<Self> {
+        Self::map(Some(non_zero(start)?), None, len, protection)
     }
 
     /// Maps the first `len` bytes of `file`, shared with all other mappings of it.
@@ -76,11 +88,47 @@ impl Mapping {
     /// # Errors
     /// As [`Self::anonymous`].
     pub fn of_file(file: &File, len: usize, protection: Protection) -> io::Result<Self> {
+        Self::map(None, Some(file), len, protection)
+    }
+
+    /// Maps as [`Self::of_file`] does, at `start`.
+    ///
+    /// # Errors
+    /// As [`Self::anonymous_at`].
+    pub(crate) fn of_file_at(
+        start: usize,
+        file: &File,
+        len: usize,
+        protection: Protection,
+    ) -> io::Result<Self> {
+        Self::map(Some(non_zero(start)?), Some(file), len, protection)
+    }
+
+    fn map(
+        at: Option<NonZeroUsize>,
+        file: Option<&File>,
+        len: usize,
+        protection: Protection,
+    ) -> io::Result<Self> {
         let len = non_zero(len)?;
-        let flags = MapFlags::MAP_SHARED | MapFlags::MAP_NORESERVE;
-        // SAFETY: as in `anonymous`.
-        let start = unsafe { mmap(None, len, protection.flags(), flags, file, 0) }?;
-        Ok(Self { start, len })
+        let place = match at {
+            Some(_) => MapFlags::MAP_FIXED_NOREPLACE,
+            None => MapFlags::empty(),
+        };
+        let protection = protection.flags();
+        // SAFETY: a new mapping at an address of the host's choice, or where there is none, affects no existing memory.
+        let start = unsafe {
+            match file {
+                Some(file) => mmap(at, len, protection, SHARED | place, file, 0),
+                None => mmap_anonymous(at, len, protection, ANONYMOUS | place),
+            }
+        }?;
+        let mapping = Self { start, len };
+        // Linux before 4.17 does not know the flag and maps it elsewhere.
+        match at.is_none_or(|at| at == start.addr()) {
+            true => Ok(mapping),
+            false => Err(io::ErrorKind::AlreadyExists.into()),
+        }
     }
 
     /// Address of the first byte.
@@ -115,9 +163,8 @@ impl Mapping {
         let Some((address, len)) = self.part(&at) else {
             return Ok(());
         };
-        let mut flags = MapFlags::MAP_SHARED | MapFlags::MAP_FIXED;
+        let mut flags = SHARED | MapFlags::MAP_FIXED;
         flags.set(MapFlags::MAP_POPULATE, populate);
-        let flags = flags | MapFlags::MAP_NORESERVE;
         // SAFETY: the range is this value's, and there are no references to its bytes that this could break.
         unsafe {
             mmap(

@@ -33,8 +33,9 @@ fn config(engine: Engine) -> VcpuConfig {
 }
 
 fn memory_unit() -> Mmu {
-    let memory = Memory::new(RAM).expect("RAM");
-    Mmu::with_model(memory, CpuModel::X86_64.paging_model()).expect("tables")
+    let model = CpuModel::X86_64.paging_model();
+    let memory = Memory::for_width(RAM, model.linear_width).expect("RAM");
+    Mmu::with_model(memory, model).expect("tables")
 }
 
 fn poke<T: Scalar>(vcpu: &Vcpu, address: u32, value: T) {
@@ -256,7 +257,11 @@ fn a_state_of_64_bit_mode_is_restored() {
     };
     assert_eq!(refused(|cpu| cpu.efer &= !0x400), "IA32_EFER");
     assert_eq!(refused(|cpu| cpu.cr4 = 0), "CR4");
-    assert_eq!(refused(|cpu| cpu.eflags |= 1 << 17), "EFLAGS");
+    let in_virtual_8086_mode = |cpu: &mut CpuState| {
+        cpu.eflags |= 1 << 17;
+        cpu.cpl = 3;
+    };
+    assert_eq!(refused(in_virtual_8086_mode), "EFLAGS");
     assert_eq!(refused(|cpu| cpu.gdtr.base = 1 << 47), "GDTR");
     assert_eq!(refused(|cpu| cpu.segments[4].base = 1 << 47), "FS");
     assert_eq!(refused(|cpu| cpu.cr3 = 1 << 40), "CR3");

@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use backhand::{FilesystemReader, InnerNode};
 use guest_kernels::{Guest, fetch};
-use oci_root::{Limits, Reference, open};
+use oci_root::{Arch, Limits, Reference, open};
 use tests::fetched::fetched;
 use tests::layout::{self, LISTING};
 use tests::report::report;
@@ -25,7 +25,16 @@ fn an_image_becomes_the_root_that_its_layers_make() {
     layout::write(&path, &busybox);
     let reference = Reference::parse(format!("{}:small", path.display()).as_ref()).unwrap();
     let cache = folder.path().join("cache");
-    let image = open(&reference, &cache, &Limits::default(), &mut |_| {}).unwrap();
+    let architectures = [Arch::i386];
+    let image = open(
+        &reference,
+        &architectures,
+        &cache,
+        &Limits::default(),
+        &mut |_| {},
+    )
+    .unwrap();
+    assert_eq!(image.architecture, Arch::i386);
     assert_eq!(image.config.entrypoint, ["/bin/entry"]);
     assert_eq!(image.config.cmd, ["one", "two words"]);
     assert_eq!(

@@ -118,7 +118,8 @@ impl Vm {
         let [processor] = state.vcpus.as_slice() else {
             return Err(RestoreError::Processors(state.vcpus.len()));
         };
-        let memory = Memory::restore(state.memory, memory)?;
+        let width = processor.cpu.model.paging_model().linear_width;
+        let memory = Memory::restore(state.memory, memory, width)?;
         let mut config = config.clone();
         config.vcpu.model = processor.cpu.model;
         let mut vcpu = Self::processor(&config, &memory)?;

@@ -16,8 +16,8 @@ use std::{
 use log::debug;
 use mmu::{Memory, MemoryError, Mmu};
 use sbe::{
-    Bus, CpuModel, Debugger, Decision, EventSource, Exit, Policy, Vcpu, VcpuConfig, VcpuError, Vector,
-    cpu::eflags,
+    Bus, CpuModel, Debugger, Decision, EventSource, Exit, Policy, Vcpu, VcpuConfig, VcpuError,
+    Vector, cpu::eflags,
 };
 use thiserror::Error;
 
@@ -179,7 +179,8 @@ impl Vm {
         roms: &[Rom<'_>],
         start: &Start<'_>,
     ) -> Result<Self, VmError> {
-        let memory = Memory::new(config.memory)?;
+        let width = config.vcpu.model.paging_model().linear_width;
+        let memory = Memory::for_width(config.memory, width)?;
         let placed = rom::place(&memory, roms)?;
         let entry = match start {
             Start::Kernel(source) => place(&memory.guest_ram(), &placed, source)?,

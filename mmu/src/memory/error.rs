@@ -31,6 +31,19 @@ pub enum MemoryError {
     /// The host granted no address space.
     #[error("cannot map guest memory: {0}")]
     AddressSpace(io::Error),
+    /// For processors with 48-bit linear addresses, there is no place at which the same addresses are free in each terabyte of
+    /// the process.
+    #[error(
+        "cannot map guest memory for a 64-bit processor: nowhere in this process are the same {bytes} bytes of addresses free in \
+         each of its 128 TiB; it has too many machines or other mappings"
+    )]
+    Crowded {
+        /// Bytes of guest memory.
+        bytes: usize,
+    },
+    /// The memory was made for processors with 32-bit linear addresses, and this one has 48-bit ones.
+    #[error("this guest memory was made for 32-bit processors, not for a 64-bit one")]
+    Narrow,
     /// The TLB tables could not be reserved.
     #[error("cannot reserve {bytes} bytes of address space for the TLB tables: {reason}")]
     Tables {

@@ -37,6 +37,7 @@ mod subscriber;
 
 use std::fmt;
 use std::fs::File;
+use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
@@ -46,7 +47,8 @@ use parking_lot::{ReentrantMutex, RwLock};
 use serde::{Deserialize, Serialize};
 use vm_memory::{VolatileMemory, VolatileSlice};
 
-use crate::addr::{Frame, GuestPhys, PAGE_SIZE};
+use crate::addr::{Frame, GuestPhys, LinearWidth, PAGE_SIZE};
+use crate::layout::{AliasedRam, Aliases};
 use crate::mapping::{Mapping, Protection};
 use crate::memfd;
 use crate::scalar::Scalar;
@@ -92,6 +94,8 @@ impl Subscription {
 pub struct Memory {
     file: Arc<File>,
     mapping: Mapping,
+    /// Those of the mapping, if processors may have 48-bit linear addresses.
+    aliases: Option<Aliases>,
     frames: Frames,
     map: RwLock<Map>,
     /// Held while a frame is being marked Code, and while a store to a marked frame is reported and the mark removed. So a
@@ -104,33 +108,49 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Creates the memory of a PC with `ram` bytes of zeroed RAM, between [`MIN_RAM`] and [`MAX_RAM`] and a multiple of the page
-    /// size. It takes host memory where it is touched. RAM and ROM can be added below 4 GiB, or below the end of RAM above.
+    /// Creates the memory of a PC whose processors have 32-bit linear addresses, as [`Self::for_width`] does.
     ///
     /// # Errors
     /// See [`MemoryError`].
     pub fn new(ram: u64) -> Result<Arc<Self>, MemoryError> {
+        Self::for_width(ram, LinearWidth::Bits32)
+    }
+
+    /// Creates the memory of a PC with `ram` bytes of zeroed RAM, between [`MIN_RAM`] and [`MAX_RAM`] and a multiple of the page
+    /// size. It takes host memory where it is touched. RAM and ROM can be added below 4 GiB, or below the end of RAM above.
+    ///
+    /// `width` is the greatest of the processors' linear addresses. For 48 bits, more host addresses are reserved: in each of the
+    /// 128 TiB that a process has, as many as guest memory has guest-physical addresses.
+    ///
+    /// # Errors
+    /// See [`MemoryError`].
+    pub fn for_width(ram: u64, width: LinearWidth) -> Result<Arc<Self>, MemoryError> {
         if !(MIN_RAM..=MAX_RAM).contains(&ram) || !ram.is_multiple_of(PAGE_SIZE as u64) {
             return Err(MemoryError::Size { bytes: ram });
         }
         let map = Map::pc(ram);
         let limit = limit(&map);
         let file = memfd::create(c"guest-ram", limit).map_err(MemoryError::File)?;
-        Self::with(map, file, limit)
+        Self::with(map, file, limit, width)
     }
 
     /// Takes over the memory that [`Self::save`] and [`Self::file`] of another one describe, in this or another process. Both
-    /// access the same bytes; the other must not be used any more, as neither sees the other's stores.
+    /// access the same bytes; the other must not be used any more, as neither sees the other's stores. `width` is as for
+    /// [`Self::for_width`].
     ///
     /// # Errors
     /// See [`MemoryError`].
-    pub fn restore(state: MemoryState, file: File) -> Result<Arc<Self>, MemoryError> {
+    pub fn restore(
+        state: MemoryState,
+        file: File,
+        width: LinearWidth,
+    ) -> Result<Arc<Self>, MemoryError> {
         let length = file.metadata().map_err(MemoryError::File)?.len();
         let is_whole = length.is_multiple_of(PAGE_SIZE as u64);
         if !(ABOVE..=MOST_BYTES).contains(&length) || !is_whole || !memfd::cannot_shrink(&file) {
             return Err(MemoryError::Foreign);
         }
-        Self::with(state.map.checked(length)?, file, length)
+        Self::with(state.map.checked(length)?, file, length, width)
     }
 
     /// The state that [`Self::restore`] needs beside the file.
@@ -140,9 +160,13 @@ impl Memory {
         }
     }
 
-    fn with(map: Map, file: File, limit: u64) -> Result<Arc<Self>, MemoryError> {
-        let mapping = Mapping::of_file(&file, limit as usize, Protection::ReadWrite)
-            .map_err(MemoryError::AddressSpace)?;
+    fn with(
+        map: Map,
+        file: File,
+        limit: u64,
+        width: LinearWidth,
+    ) -> Result<Arc<Self>, MemoryError> {
+        let (mapping, aliases) = mapped(&file, limit as usize, width)?;
         let mostly_ram = map.largest_ram().map(frames_of);
         let frames = Frames::new(limit as usize / PAGE_SIZE, mostly_ram.unwrap_or_default())
             .map_err(MemoryError::AddressSpace)?;
@@ -156,6 +180,7 @@ impl Memory {
         Ok(Arc::new(Self {
             file: Arc::new(file),
             mapping,
+            aliases,
             frames,
             map: RwLock::new(map),
             marking: ReentrantMutex::new(()),
@@ -383,6 +408,11 @@ impl Memory {
         self.mapping.start().as_ptr()
     }
 
+    /// Whether processors with such linear addresses can have this memory.
+    pub(crate) fn serves(&self, width: LinearWidth) -> bool {
+        width == LinearWidth::Bits32 || self.aliases.is_some()
+    }
+
     /// The number of frames that are mapped from [`Self::host_base`] on.
     pub(crate) fn frame_count(&self) -> u64 {
         self.frames.count()
@@ -411,6 +441,26 @@ impl Memory {
             Err(error)
         }
     }
+}
+
+/// Maps the first `len` bytes of the file for processors with such linear addresses.
+fn mapped(
+    file: &File,
+    len: usize,
+    width: LinearWidth,
+) -> Result<(Mapping, Option<Aliases>), MemoryError> {
+    let mapped = match width {
+        LinearWidth::Bits32 => {
+            Mapping::of_file(file, len, Protection::ReadWrite).map(|mapping| (mapping, None))
+        }
+        LinearWidth::Bits48 => {
+            AliasedRam::new(file, len).map(|ram| (ram.mapping, Some(ram.aliases)))
+        }
+    };
+    mapped.map_err(|error| match error.kind() {
+        io::ErrorKind::AddrNotAvailable => MemoryError::Crowded { bytes: len },
+        _ => MemoryError::AddressSpace(error),
+    })
 }
 
 /// The length of the file for a map.

@@ -154,9 +154,13 @@ impl Mmu {
     /// Creates an MMU as after reset: paging off, nothing cached.
     ///
     /// # Errors
-    /// [`MemoryError::Tables`] when the host grants no address space for the tables.
+    /// [`MemoryError::Tables`] when the host grants no address space for the tables, and [`MemoryError::Narrow`] if `memory` was
+    /// not made for such linear addresses ([`Memory::for_width`]).
     pub fn with_model(memory: Arc<Memory>, model: PagingModel) -> Result<Self, MemoryError> {
         let width = model.linear_width;
+        if !memory.serves(width) {
+            return Err(MemoryError::Narrow);
+        }
         let tables = |reason| MemoryError::Tables {
             bytes: set_bytes(width),
             reason,

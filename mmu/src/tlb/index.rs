@@ -11,7 +11,7 @@
 //! With 48 bits, pages share a slot whose addresses differ in other bits than those of [`INDEX_BITS`], thus by a multiple of
 //! 1 TiB, and so do addresses that are not canonical with one that is. A slot is the distance to the host's page, and RAM is
 //! smaller than 1 TiB. So the slot of one page leads from another outside the mapping of RAM, by which [`Tables`](super::Tables)
-//! tells them apart. The choice of bits affects speed only: they are all those that Linux chooses by chance for its programs and
+//! tells them apart, and to an address that faults (`layout`). The choice of bits affects speed only: they are all those that Linux chooses by chance for its programs and
 //! itself (12 to 39), one that tells positions of programs from those of libraries (45), and one that tells programs from the
 //! kernel (47).
 
@@ -20,6 +20,7 @@ use std::ops::Range;
 use smallvec::SmallVec;
 
 use crate::addr::{LinearAddr, LinearPage, LinearWidth, PAGE_SHIFT};
+use crate::layout::TERABYTE;
 use crate::shadow::SHADOW_PAGES;
 
 /// The bits of a 48-bit linear address that choose the slot, in the order of PEXT.
@@ -71,6 +72,7 @@ const _: () = assert!(FIELDS[0].shift == 0);
 
 /// Bytes of linear addresses by a multiple of which pages with a common slot differ.
 pub(super) const ALIAS_BYTES: u64 = RUN << PAGE_SHIFT;
+const _: () = assert!(ALIAS_BYTES == TERABYTE as u64);
 
 /// Ranges of slots.
 pub(super) type SlotRanges = SmallVec<[Range<u32>; 4]>;

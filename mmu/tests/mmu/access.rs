@@ -5,7 +5,7 @@
 //! translation); D and G in an entry that points to a table (ignored, as bits of `IGNORED_IN_TABLE` stand for them).
 
 use mmu::{
-    Access, Frame, GuestPhys, LinearAddr, LinearFault, MemFault, Memory, Mmu, PageSize, PagingMode,
+    Access, Frame, GuestPhys, LinearAddr, LinearFault, MemFault, Mmu, PageSize, PagingMode,
     Privilege,
 };
 
@@ -118,7 +118,7 @@ struct Bench {
 impl Bench {
     /// Creates a machine for an address that has such indices in its structures: where they begin, and the bits.
     fn new(regs: &Registers, linear: u64, structures: &[(u64, u64)]) -> Self {
-        let mut mmu = model::mmu(Memory::new(RAM).unwrap(), regs);
+        let mut mmu = model::mmu(RAM, regs);
         let entry_bytes = regs.width() as u64;
         mmu.write_phys(GuestPhys::new(POINTERS + 2 * 8), DIRECTORY | 1)
             .unwrap();

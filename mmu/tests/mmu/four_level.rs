@@ -1,8 +1,8 @@
 //! 4-level paging: canonical addresses, the ends of their halves, and pages that share a slot.
 
 use mmu::{
-    Access, LinearAddr, LinearFault, MemFault, Memory, Mmu, NoTranslation, PAGE_SIZE, Paging,
-    PagingMode, PagingModel, View,
+    Access, LinearAddr, LinearFault, LinearWidth, MemFault, Memory, Mmu, NoTranslation, PAGE_SIZE,
+    Paging, PagingMode, PagingModel, View,
 };
 
 use crate::guest::{D, G, P, PRIVILEGES, PS, RAM, Supervisor, U, User, W, phys};
@@ -20,7 +20,8 @@ struct Guest {
 
 impl Guest {
     fn new() -> Self {
-        let mut mmu = Mmu::with_model(Memory::new(RAM).unwrap(), PagingModel::X86_64).unwrap();
+        let memory = Memory::for_width(RAM, LinearWidth::Bits48).unwrap();
+        let mut mmu = Mmu::with_model(memory, PagingModel::X86_64).unwrap();
         mmu.set_paging(paging(TOP));
         Self { mmu, made: 0 }
     }

@@ -3,8 +3,8 @@
 use std::os::unix::fs::MetadataExt;
 
 use mmu::{
-    Access, Attribute, DirtyLog, Frame, LinearAddr, Memory, Mmu, NotRam, Paging, PagingMode,
-    PagingModel, Region, RegionKind, View,
+    Access, Attribute, DirtyLog, Frame, LinearAddr, LinearWidth, Memory, Mmu, NotRam, Paging,
+    PagingMode, PagingModel, Region, RegionKind, View,
 };
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
@@ -100,14 +100,14 @@ fn a_memory_with_two_parts_is_restored() {
         .remove_region(phys(0x10_0000)..phys(LOW_END))
         .unwrap();
     let file = memory.file().try_clone().unwrap();
-    let restored = Memory::restore(memory.save(), file).unwrap();
+    let restored = Memory::restore(memory.save(), file, LinearWidth::Bits32).unwrap();
     assert_eq!(restored.regions(), memory.regions());
     assert_eq!(restored.load(phys(END - 4)), Ok(7u32));
     assert_eq!(restored.region(phys(0x20_0000)), RegionKind::Device);
     let small = Memory::new(1 << 20).unwrap();
     let file = small.file().try_clone().unwrap();
     assert!(
-        Memory::restore(memory.save(), file).is_err(),
+        Memory::restore(memory.save(), file, LinearWidth::Bits32).is_err(),
         "the file is too short"
     );
 }
@@ -116,7 +116,7 @@ fn a_memory_with_two_parts_is_restored() {
 fn page_tables_and_pages_above_4_gib_are_cached_tracked_and_dropped() {
     const TABLES: u64 = END - 0x10_000;
     const PAGE: u64 = 0x7fff_0123_4000;
-    let memory = Memory::new(SIZE).unwrap();
+    let memory = Memory::for_width(SIZE, LinearWidth::Bits48).unwrap();
     let mut mmu = Mmu::with_model(memory, PagingModel::X86_64).unwrap();
     let shifts = [39, 30, 21, 12];
     let mut entry_at = TABLES;

@@ -2,10 +2,12 @@
 
 mod access;
 mod ahead;
+mod aliases;
 mod code;
 mod four_level;
 mod guest;
 mod high;
+mod mappings;
 mod memory;
 mod model;
 mod oracle;

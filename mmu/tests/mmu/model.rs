@@ -1,7 +1,5 @@
 //! A naive model of the guest, made of flat bytes and the oracle without a TLB, and a machine kept in step with it.
 
-use std::sync::Arc;
-
 use mmu::{
     Access, Attribute, Frame, GuestPhys, LinearAddr, LinearWidth, MemFault, Memory, Mmu, Paging,
     PagingMode, PagingModel, Privilege,
@@ -147,8 +145,8 @@ fn on_mmu(mmu: &mut Mmu, step: &AccessStep) -> Outcome {
     }
 }
 
-/// The MMU of the processor that has such registers.
-pub fn mmu(memory: Arc<Memory>, regs: &Registers) -> Mmu {
+/// The MMU of the processor that has such registers, with so many bytes of RAM.
+pub fn mmu(ram: u64, regs: &Registers) -> Mmu {
     let linear_width = match regs.linear_48 {
         true => LinearWidth::Bits48,
         false => LinearWidth::Bits32,
@@ -158,6 +156,7 @@ pub fn mmu(memory: Arc<Memory>, regs: &Registers) -> Mmu {
         linear_width,
         gib_pages: regs.gib_pages,
     };
+    let memory = Memory::for_width(ram, linear_width).unwrap();
     Mmu::with_model(memory, model).unwrap()
 }
 
@@ -195,7 +194,7 @@ pub struct Pair {
 
 impl Pair {
     pub fn new(regs: Registers) -> Self {
-        let mmu = mmu(Memory::new(RAM as u64).unwrap(), &regs);
+        let mmu = mmu(RAM as u64, &regs);
         Self {
             mmu,
             model: Model {

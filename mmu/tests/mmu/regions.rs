@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::thread;
 
 use mmu::{
-    DirtyLog, Frame, GuestPhys, MapError, MemFault, Memory, MemoryError, MemoryState, Region,
-    RegionKind,
+    DirtyLog, Frame, GuestPhys, LinearWidth, MapError, MemFault, Memory, MemoryError, MemoryState,
+    Region, RegionKind,
 };
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
@@ -20,7 +20,12 @@ fn the_dirty_log_has_what_a_removal_has_cleared() {
     memory.add_region(range(), RegionKind::Ram).unwrap();
     memory.store(phys(start), 1u32).unwrap();
     let state = memory.save();
-    let memory = Memory::restore(state, memory.file().try_clone().unwrap()).unwrap();
+    let memory = Memory::restore(
+        state,
+        memory.file().try_clone().unwrap(),
+        LinearWidth::Bits32,
+    )
+    .unwrap();
     let mut log = DirtyLog::new(&memory);
     memory.remove_region(range()).unwrap();
     memory.add_region(range(), RegionKind::Ram).unwrap();
@@ -154,7 +159,7 @@ fn memory_moves_with_its_file() {
     let file = memory.file().try_clone().unwrap();
     drop(memory);
     let state = postcard::from_bytes(&state).unwrap();
-    let memory = Memory::restore(state, file).unwrap();
+    let memory = Memory::restore(state, file, LinearWidth::Bits32).unwrap();
     let mut bytes = [0; 5];
     memory.read(rom.start, &mut bytes).unwrap();
     assert_eq!(&bytes, b"moved");
@@ -162,7 +167,7 @@ fn memory_moves_with_its_file() {
     assert_eq!(memory.written(Frame::new(0)).get(), 0);
 
     let foreign = tempfile();
-    assert!(Memory::restore(memory.save(), foreign).is_err());
+    assert!(Memory::restore(memory.save(), foreign, LinearWidth::Bits32).is_err());
 }
 
 /// The state of a memory with these regions, as another process may send it.
@@ -178,7 +183,7 @@ fn state_of(regions: &[(u64, u64, RegionKind)]) -> MemoryState {
 fn a_saved_map_is_checked() {
     let restore = |regions: &[_]| {
         let file = Memory::new(RAM).unwrap().file().try_clone().unwrap();
-        Memory::restore(state_of(regions), file)
+        Memory::restore(state_of(regions), file, LinearWidth::Bits32)
     };
     let memory = restore(&[
         (0x10_0000, 0x20_0000, RegionKind::Ram),

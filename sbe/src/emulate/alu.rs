@@ -5,7 +5,7 @@ use super::flags::of_result;
 use super::word::Word;
 use crate::cpu::eflags::{AF, CF, OF, STATUS, ZF};
 use crate::cpu::regs::{EAX, EBX, ECX, EDX};
-use crate::decode::Insn;
+use crate::decode::{Insn, Operand};
 use crate::fault::Fault;
 
 /// AF is the carry out of this bit.
@@ -197,20 +197,28 @@ pub fn xadd<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     Ok(())
 }
 
-/// CMPXCHG: the accumulator is compared; the destination is written in either case.
+/// CMPXCHG: the accumulator is compared. A destination in memory is written in either case; a register that differs is left alone,
+/// its upper half included, and so is the accumulator otherwise.
 pub fn cmpxchg<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     let source = cx.read_operand::<W>(insn, 1)?;
     let accumulator = W::register(&cx.cpu.regs, EAX);
-    let (mut status, mut found) = (0, source);
-    cx.modify_operand(insn, 0, |_, old| {
-        let (_, flags) = sub(accumulator, old, 0);
-        (status, found) = (flags, old);
-        if old == accumulator { source } else { old }
-    })?;
+    let mut found = accumulator;
+    if insn.ops[0] == Operand::Mem {
+        let address = insn.effective_address(cx.cpu);
+        cx.modify(insn.mem.segment, address, |_, old| {
+            found = old;
+            if old == accumulator { source } else { old }
+        })?;
+    } else {
+        found = cx.read_operand(insn, 0)?;
+        if found == accumulator {
+            cx.set_register(insn.ops[0], source);
+        }
+    }
     if found != accumulator {
         found.set_register(&mut cx.cpu.regs, EAX);
     }
-    cx.set_status(STATUS, status);
+    cx.set_status(STATUS, sub(accumulator, found, 0).1);
     Ok(())
 }
 

@@ -5,6 +5,8 @@
 //!   0x20000 page directory   0x21000 page table
 //! ```
 
+use std::sync::Arc;
+
 use super::decoded::decode;
 use super::exec::Exec;
 use super::interceptor::Interceptor;
@@ -137,8 +139,11 @@ impl Bench {
     /// Creates a bench in 64-bit mode at ring 0, whose MMU translates as if paging were off.
     pub fn long() -> Self {
         let mut bench = Self::protected();
+        let memory = Arc::clone(bench.mmu.memory());
+        let model = CpuModel::X86_64;
+        bench.mmu = Mmu::with_model(memory, model.paging_model()).expect("TLB tables");
         let cpu = &mut bench.cpu;
-        cpu.model = CpuModel::X86_64;
+        cpu.model = model;
         cpu.cr0 |= CR0_PG;
         cpu.cr4 |= CR4_PAE;
         cpu.efer = EFER_LME | EFER_LMA | EFER_SCE;

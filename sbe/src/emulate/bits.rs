@@ -64,7 +64,9 @@ pub fn bit_test<O: BitOp, W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(),
     } else {
         let old = cx.read_operand::<W>(insn, 0)?;
         let (new, flags) = O::apply(old, offset, flags);
-        cx.set_register(insn.ops[0], new);
+        if O::WRITES {
+            cx.set_register(insn.ops[0], new);
+        }
         flags
     };
     cx.set_status(STATUS, flags);
@@ -104,12 +106,13 @@ pub fn bsr<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
 fn scan<W: Word>(
     cx: &mut Exec<'_>,
     insn: &Insn,
-    operation: fn(W, W, u32) -> (W, u32),
+    operation: fn(u64, W, u32) -> (u64, u32),
 ) -> Result<(), Fault> {
     let source = cx.read_operand::<W>(insn, 1)?;
-    let destination = cx.read_operand::<W>(insn, 0)?;
+    let register = Exec::register_number(insn, 0);
+    let destination = cx.cpu.regs.get64(register);
     let (found, flags) = operation(destination, source, cx.cpu.eflags);
-    cx.set_register(insn.ops[0], found);
+    cx.cpu.regs.set64(register, found);
     cx.set_status(STATUS, flags);
     Ok(())
 }

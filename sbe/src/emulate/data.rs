@@ -46,12 +46,13 @@ pub fn movsx<D: Word, S: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fau
     Ok(())
 }
 
-/// CMOVcc: the source is read whatever the condition. `insn.aux` is the condition number.
+/// CMOVcc: the source is read and the destination written whatever the condition, so that the upper half of a 64-bit register is
+/// cleared with the lower. `insn.aux` is the condition number.
 pub fn cmov<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
-    let value = cx.read_operand::<W>(insn, 1)?;
-    if cx.condition(insn.aux as u8) {
-        cx.set_register(insn.ops[0], value);
-    }
+    let moved = cx.read_operand::<W>(insn, 1)?;
+    let kept = W::register(&cx.cpu.regs, Exec::register_number(insn, 0));
+    let holds = cx.condition(insn.aux as u8);
+    cx.set_register(insn.ops[0], if holds { moved } else { kept });
     Ok(())
 }
 

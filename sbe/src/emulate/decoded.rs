@@ -12,6 +12,8 @@ use std::ops::RangeInclusive;
 const PREFIXES: [u8; 11] = [
     0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf0, 0xf2, 0xf3,
 ];
+/// The prefix that changes the operand size.
+const OPERAND_SIZE: u8 = 0x66;
 /// REX prefixes of 64-bit mode (SDM Vol. 2A, 2.2.1 "REX Prefixes").
 const REX: RangeInclusive<u8> = 0x40..=0x4f;
 /// Prefixes that choose between the instructions of a two-byte opcode; the first, DS, stands for none.
@@ -41,7 +43,12 @@ impl Decoded {
 /// # Errors
 /// See [`DecodeError`].
 pub fn decode(bytes: &[u8], size: CodeSize, host: &mut HostFpu) -> Result<Decoded, DecodeError> {
-    let raw = decode_announced(bytes, size, 0)?;
+    let raw = match decode_announced(bytes, size, 0) {
+        Err(DecodeError::Invalid) if is_cut_removed_opcode(bytes, size) => {
+            return Err(DecodeError::NeedMoreBytes);
+        }
+        raw => raw?,
+    };
     let exec = table::handler(&raw).ok_or(DecodeError::Invalid)?;
     let mut insn = resolve(&raw, size);
     if matches!(raw.mnemonic(), Mnemonic::Ud0 | Mnemonic::Ud1) {
@@ -54,12 +61,30 @@ pub fn decode(bytes: &[u8], size: CodeSize, host: &mut HostFpu) -> Result<Decode
     Ok(Decoded { exec, insn })
 }
 
+/// Whether `bytes` are too few for the operands of an opcode that 64-bit mode has removed. The processor fetches them before #UD.
+fn is_cut_removed_opcode(bytes: &[u8], size: CodeSize) -> bool {
+    let (prefixes, rest) = bytes.split_at(prefix_count(bytes, size));
+    let length = match rest.first() {
+        _ if size != CodeSize::Bits64 => return false,
+        Some(0x82) => 3,
+        Some(0x9a | 0xea) if prefixes.contains(&OPERAND_SIZE) => 5,
+        Some(0x9a | 0xea) => 7,
+        _ => return false,
+    };
+    rest.len() < length && bytes.len() < MAX_LENGTH
+}
+
 /// The number of prefixes at the start of `bytes`.
 fn prefix_count(bytes: &[u8], size: CodeSize) -> usize {
     let is_prefix =
         |byte: &u8| PREFIXES.contains(byte) || size == CodeSize::Bits64 && REX.contains(byte);
     bytes.iter().take_while(|byte| is_prefix(byte)).count()
 }
+
+/// The opcodes of one byte without operands that 64-bit mode has removed (SDM Vol. 2D, A.2.1 "Codes for Addressing Method", "i64").
+const REMOVED: [u8; 15] = [
+    0x06, 0x07, 0x0e, 0x16, 0x17, 0x1e, 0x1f, 0x27, 0x2f, 0x37, 0x3f, 0x60, 0x61, 0xce, 0xd6,
+];
 
 /// Whether `bytes`, which end in the middle of an instruction, hold an undefined opcode. If so, the processor raises #UD without
 /// fetching more.
@@ -71,6 +96,7 @@ fn prefix_count(bytes: &[u8], size: CodeSize) -> usize {
 /// displacement), #UD is raised although a processor would first fetch on, and fault if the next page is absent.
 pub fn is_undefined_opcode(bytes: &[u8], size: CodeSize) -> bool {
     match bytes[prefix_count(bytes, size)..] {
+        [opcode] if size == CodeSize::Bits64 => REMOVED.contains(&opcode),
         // Complete: iced asks for a third byte if these two are undefined.
         [0xd8..=0xdf, 0xc0..=0xff] => true,
         // UD1 and UD0, without their ModRM byte.
@@ -121,6 +147,37 @@ mod tests {
             &[0xd9],
         ] {
             assert!(!undefined(bytes), "{bytes:02X?}");
+        }
+    }
+
+    /// The real CPU's answers for instructions cut by the end of the code.
+    #[test]
+    fn opcodes_that_64_bit_mode_removed_are_fetched_as_far_as_they_go() {
+        let mut host = HostFpu::new().unwrap();
+        let mut ends = |bytes: &[u8]| match decode(bytes, CodeSize::Bits64, &mut host) {
+            Err(DecodeError::NeedMoreBytes) => is_undefined_opcode(bytes, CodeSize::Bits64),
+            Err(DecodeError::Invalid) => true,
+            other => panic!("{other:?}"),
+        };
+        for bytes in [
+            &[0x06][..],
+            &[0x1f],
+            &[0x66, 0x60],
+            &[0x48, 0xd6],
+            &[0x82, 0xc0, 0],
+            &[0x9a, 0, 0, 0, 0, 0, 0],
+            &[0x66, 0xea, 0, 0, 0, 0],
+            &[0xd4, 0],
+        ] {
+            assert!(ends(bytes), "{bytes:02x?}");
+        }
+        for bytes in [
+            &[0x82, 0xc0][..],
+            &[0x9a, 0, 0, 0, 0, 0],
+            &[0x66, 0xea, 0, 0, 0],
+            &[0xd4],
+        ] {
+            assert!(!ends(bytes), "{bytes:02x?}");
         }
     }
 

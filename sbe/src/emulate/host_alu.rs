@@ -149,10 +149,6 @@ macro_rules! two_operands {
 two_operands!(
     /// IMUL of 16, 32 or 64 bits, cut to the width: result and status flags.
     imul,
-    /// BSF of 16, 32 or 64 bits: result, which depends on `destination` if `source` is zero, and status flags.
-    bsf,
-    /// BSR of 16, 32 or 64 bits: result, which depends on `destination` if `source` is zero, and status flags.
-    bsr,
     /// BT of 16, 32 or 64 bits by the bit offset `source` modulo the width: `destination` as it was, and status flags.
     bt,
     /// BTS of 16, 32 or 64 bits by the bit offset `source` modulo the width: result and status flags.
@@ -161,6 +157,40 @@ two_operands!(
     btr,
     /// BTC of 16, 32 or 64 bits by the bit offset `source` modulo the width: result and status flags.
     btc
+);
+
+macro_rules! scans {
+    ($($(#[$doc:meta])* $name:ident),+) => {$(
+        $(#[$doc])*
+        #[inline(always)]
+        pub fn $name<W: Word>(mut destination: u64, source: W, mut flags: u32) -> (u64, u32) {
+            let source = source.zero_extend();
+            match W::BITS {
+                16 => execute!(
+                    flags, [concat!(stringify!($name), " {destination:x}, {source:x}")],
+                    destination = inout(reg) destination, source = in(reg) source
+                ),
+                32 => execute!(
+                    flags, [concat!(stringify!($name), " {destination:e}, {source:e}")],
+                    destination = inout(reg) destination, source = in(reg) source
+                ),
+                _ => execute!(
+                    flags, [concat!(stringify!($name), " {destination:r}, {source:r}")],
+                    destination = inout(reg) destination, source = in(reg) source
+                ),
+            }
+            (destination, flags)
+        }
+    )+};
+}
+
+scans!(
+    /// BSF of 16, 32 or 64 bits, which writes `destination`, a 64-bit register: all of it after, and status flags. If `source` is
+    /// zero, the processor decides which part of it is written.
+    bsf,
+    /// BSR of 16, 32 or 64 bits, which writes `destination`, a 64-bit register: all of it after, and status flags. If `source` is
+    /// zero, the processor decides which part of it is written.
+    bsr
 );
 
 macro_rules! by_accumulator {

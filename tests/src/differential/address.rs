@@ -67,6 +67,12 @@ fn writable_in(sandbox: u64, size: u32, rng: &mut Rng) -> u64 {
     }
 }
 
+/// Whether `address` is canonical.
+pub fn is_canonical(address: u64) -> bool {
+    const UNUSED: u32 = 64 - 48;
+    (address << UNUSED).cast_signed() >> UNUSED == address.cast_signed()
+}
+
 /// A linear address of 64 bits that no program can use: not canonical, near a border of the canonical addresses, or in their upper
 /// half.
 pub fn strange(places: &[u64], size: u32, rng: &mut Rng) -> u64 {

@@ -4,11 +4,14 @@
 //! mid-flight. With the real CPU they are compared in what is defined. What is left out, and why, is in
 //! [`super::exclusions::NOT_COMPARED`].
 
-use super::case::{Case, Exception, FX_SIZE, Outcome, PAGE_FAULT, Pointers, SEGMENT_NAMES, SS};
+use super::case::{
+    Case, DS, ES, Exception, FS, FX_SIZE, GS, Outcome, PAGE_FAULT, Pointers, SEGMENT_NAMES, SS,
+};
 use super::flags::{self, AC, DF, ID, NT, RF, STATUS, TF};
 use super::layout::{EXIT, EXIT_FAR, TASK_END};
 use super::mode::Mode;
 use iced_x86::{Formatter, GasFormatter, Instruction, Mnemonic};
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::ops::Range;
 
@@ -55,13 +58,28 @@ type Names<'n> = [&'n str; 2];
 pub fn differences(case: &Case, real: &Outcome, engine: &Outcome) -> Vec<String> {
     const NAMES: Names<'_> = ["real", "engine"];
     let flags = flags_mask(case, real);
-    let mut found = state_differences(NAMES, case.mode(), real, engine, flags);
+    let seen = as_signal_handler_sees(case, engine);
+    let mut found = state_differences(NAMES, case.mode(), real, &seen, flags);
     if !same_exception(case, real, engine) {
         found.push(exception_difference(NAMES, real, engine));
     }
     let scratch = scratch_of_far_call(case, real);
     found.extend(memory_differences(NAMES, case, real, engine, &scratch));
     found
+}
+
+/// `outcome` as a signal handler of 64-bit code finds it: the signal frame holds neither DS, ES, FS nor GS, and IRET to the handler
+/// has loaded 0 where they held 1 to 3, null selectors, too.
+fn as_signal_handler_sees<'o>(case: &Case, outcome: &'o Outcome) -> Cow<'o, Outcome> {
+    let mut seen = Cow::Borrowed(outcome);
+    if case.mode().is_64() && outcome.exception.is_some() {
+        for index in [DS, ES, FS, GS] {
+            if let 1..=3 = outcome.end.segments[index] {
+                seen.to_mut().end.segments[index] = 0;
+            }
+        }
+    }
+    seen
 }
 
 /// Describes all differences between two engines, which have to agree in what is undefined, too.

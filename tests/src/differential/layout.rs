@@ -81,6 +81,22 @@ pub const BATCH: usize = 1024;
 /// Room for the code of one case.
 pub const MAX_CODE: usize = 640;
 
+impl Mode {
+    /// The selector of the flat code segment.
+    pub fn flat_code(self) -> u16 {
+        if self.is_64() {
+            FLAT_CODE_64
+        } else {
+            FLAT_CODE
+        }
+    }
+
+    /// What is added to the linear addresses of the layout: each place has an exit page, code and a sandbox.
+    pub fn places(self) -> &'static [u64] {
+        if self.is_64() { &PLACES } else { &PLACES[..1] }
+    }
+}
+
 /// Linear address of the shared file in the native program.
 fn shared(mode: Mode) -> u64 {
     if mode.is_64() {

@@ -24,7 +24,7 @@ use super::mode::Mode;
 use super::toolchain::{self, BuildError};
 use super::wire::{self, quad, word};
 use mmu::{GuestPhys, Memory, Mmu};
-use sbe::{Bus, Engine, Exit, Vcpu, VcpuConfig, VcpuError, Width, Windows};
+use sbe::{Bus, CpuModel, Engine, Exit, Vcpu, VcpuConfig, VcpuError, Width, Windows};
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -161,13 +161,14 @@ pub enum Side {
 }
 
 impl Side {
-    fn processor(self, mmu: Mmu) -> Result<Vcpu, VcpuError> {
+    fn processor(self, model: CpuModel, mmu: Mmu) -> Result<Vcpu, VcpuError> {
         let (engine, windows) = match self {
             Self::Emulator => (Engine::Emulator, Windows::Never),
             Self::Tables => (Engine::Translator, Windows::Never),
             Self::Windows => (Engine::Translator, Windows::Always),
         };
         let config = VcpuConfig {
+            model,
             engine,
             windows,
             ..VcpuConfig::default()
@@ -229,7 +230,9 @@ impl Machine {
             let code = frame(CODE_FRAME, place);
             write(&memory, code, &[FILLER; CODE_BYTES as usize]);
         }
-        let mut vcpu = side.processor(Mmu::new(memory)?)?;
+        let model = model(mode);
+        let mmu = Mmu::with_model(memory, model.paging_model())?;
+        let mut vcpu = side.processor(model, mmu)?;
         vcpu.set_linux_entry(KERNEL, 0);
         let mut machine = Self {
             mode,
@@ -360,6 +363,14 @@ fn write(memory: &Memory, address: u32, bytes: &[u8]) {
     memory
         .write(GuestPhys::new(address.into()), bytes)
         .expect("the layout lies in RAM");
+}
+
+/// The processor model of a machine.
+fn model(mode: Mode) -> CpuModel {
+    match mode {
+        Mode::Protected => CpuModel::default(),
+        Mode::Compatibility | Mode::Bits64 => CpuModel::X86_64,
+    }
 }
 
 /// Bytes of RAM of a machine.

@@ -3,6 +3,7 @@
 use super::address;
 use super::encode::Encoded;
 use super::flags::{AC, DF, ID, NT, STATUS, TF};
+use super::placement::is_open;
 use super::prepare::{Conflict, ESP, Known, Needs, Reach, Value, gpr_index, segment_index};
 use super::values::{control_word, integer, mxcsr, percent};
 use fastrand::Rng;
@@ -200,6 +201,9 @@ impl Drawn {
         let segment = self.encoded.instruction.memory_segment();
         let reach = self.reach(known);
         let table = known.inside(segment, 1, rng, |rng| known.any_address(reach, 1, rng));
+        if is_open(table, known.base(segment)) {
+            return Err(Conflict);
+        }
         let offset = offset_in(known, segment, table);
         let bytes = self.encoded.instruction.memory_base().size();
         self.set_offset(EBX, offset, bytes, known, rng)
@@ -402,6 +406,9 @@ impl Drawn {
             let linear = known.inside(segment, size, rng, |rng| {
                 known.any_address(reach, size, rng)
             });
+            if is_open(linear, known.base(segment)) {
+                return Err(Conflict);
+            }
             let offset = offset_in(known, segment, linear);
             self.set_offset(register, offset, address_bytes, known, rng)?;
             if instruction.has_rep_prefix() || instruction.has_repne_prefix() {

@@ -1,5 +1,6 @@
 //! The address of a memory operand: displacement and registers that make it meet a linear address.
 
+use super::address::is_canonical;
 use super::operands::{Drawn, address_bytes};
 use super::prepare::{Conflict, ESP, Known, Value, gpr_index};
 use super::values::percent;
@@ -12,6 +13,9 @@ impl Drawn {
     pub fn place(&mut self, linear: u64, known: &Known, rng: &mut Rng) -> Result<(), Conflict> {
         let instruction = self.encoded.instruction;
         let base = known.base(instruction.memory_segment());
+        if is_open(linear, base) {
+            return Err(Conflict);
+        }
         let bit_string = self.bit_string_offset(known, rng)?;
         let offset = linear.wrapping_sub(base).wrapping_sub(bit_string);
         if instruction.is_stack_instruction() && gpr_index(instruction.memory_base()) == Some(ESP) {
@@ -216,4 +220,10 @@ impl Drawn {
 /// Whether a displacement of 32 bits gives `value` modulo `mask + 1`.
 fn fits(value: u64, mask: u64) -> bool {
     mask <= u64::from(u32::MAX) || i32::try_from(value as i64).is_ok()
+}
+
+/// Whether the fault of an access to the linear address `linear` in a segment with the base `base` is open: AMD's processors raise
+/// #GP for an offset that is not canonical, Intel's manual speaks of the linear address.
+pub fn is_open(linear: u64, base: u64) -> bool {
+    is_canonical(linear) && !is_canonical(linear.wrapping_sub(base))
 }

@@ -157,8 +157,10 @@ fn return_frame(
 ) -> Result<(), Conflict> {
     let instruction = drawn.encoded.instruction;
     if drawn.encoded.offsets.has_immediate() {
-        // A multiple of 4: where a bad CS and a misaligned outer stack fault, the order is the processor's own.
-        drawn.encoded.set_immediate(u64::from(rng.u32(0..0x10)) * 4);
+        // Where a bad CS and a misaligned outer stack fault, the order is the processor's own.
+        let alignment = if known.is_64() { 8 } else { 4 };
+        let count = u64::from(rng.u32(0..0x10));
+        drawn.encoded.set_immediate(count * alignment);
     }
     let bytes = slot_bytes(instruction.code());
     if is_iret(&instruction) {

@@ -1,6 +1,10 @@
-//! Debian's kernel for x86-64, as far as the loader goes.
+//! Debian's kernel for x86-64: how it is placed, and programs of 64 and of 32 bits on it.
 
-use std::fs;
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+};
 
 use guest_kernels::{Guest, fetch};
 use tests::fetched::fetched;
@@ -11,7 +15,10 @@ use vmm::{
     stop::status,
 };
 
-use crate::program::Boot;
+use crate::{
+    busy, kernel_log,
+    program::{Boot, Ended},
+};
 
 const MIB: u64 = 1 << 20;
 /// Where Linux for x86-64 is linked to run (`CONFIG_PHYSICAL_START`).
@@ -80,17 +87,78 @@ fn the_bzimage_is_entered_in_long_mode_if_it_unpacks_itself() {
     assert_eq!(code[0x200..0x202], [0xfc, 0xfa]);
 }
 
+/// A boot on the engine that has 64-bit mode.
+fn boot() -> Option<Boot> {
+    Some(Boot::of(Guest::DebianAmd64)?.with("--engine", "emulator"))
+}
+
 #[test]
-fn the_processor_is_what_is_missing() {
-    let Some(_) = files() else {
+fn the_kernel_runs_a_command() {
+    let Some(boot) = boot() else { return };
+    let ended = boot.exec("uname -m; dmesg; exit 3");
+    assert_eq!(ended.code(), Some(3), "{}", ended.stderr);
+    assert_eq!(ended.stderr, "");
+    let text = ended.text();
+    kernel_log::assert_healthy(text.strip_prefix("x86_64\n").unwrap());
+}
+
+#[test]
+fn a_processor_without_64_bit_mode_is_an_error() {
+    let Some(boot) = Boot::of(Guest::DebianAmd64) else {
         return;
     };
-    let boot = Boot::of(Guest::DebianAmd64).unwrap();
-    let ended = boot.with("--exec", "true").run();
-    assert_eq!(ended.status.code(), Some(status::USAGE.into()));
-    let message = ended.stderr.lines().last().unwrap();
+    let ended = boot.with("--cpu", "bonnell").exec("true");
+    assert_eq!(ended.code(), Some(status::USAGE.into()));
     assert!(
-        message.ends_with(": 64-bit guests are not there yet"),
-        "{message}"
+        ended
+            .stderr
+            .contains(": 64-bit kernel on processor model bonnell, "),
+        "{}",
+        ended.stderr
     );
+}
+
+/// Applets of a 32-bit busybox: they call the kernel by SYSENTER, return from handlers of signals by INT 0x80, and their memory
+/// ends at 4 GiB.
+const APPLETS: &str = r#"b=/opt/busybox
+$b linux32 $b uname -m
+$b sh -c 'trap "echo caught" USR1; kill -USR1 $$; x=$( (echo inner; exit 3) ); echo $x $?'
+$b sh -c 'kill -9 $$'; echo $?
+$b awk 'BEGIN { for (i = 0; i < 500; i++) { x = (x * 69069 + 1) % 65536; print x, x / 7 } }' > /tmp/numbers
+$b md5sum < /tmp/numbers; $b sort -n /tmp/numbers | $b md5sum; $b gzip < /tmp/numbers | $b gunzip | $b md5sum
+$b sh -c 'sleep 0.01 & wait $!; echo $?'
+$b awk '/stack/ { print length($1), $2 }' /proc/self/maps
+busy 2 1 | sed 's/: .* failures/: failures/'
+exit 4"#;
+
+/// Runs [`APPLETS`] in the guest.
+fn applets(boot: Boot) -> Option<Ended> {
+    let guest = Guest::Debian686;
+    let images = fetched(guest, |progress| fetch(guest, progress))?;
+    let folder = tempfile::tempdir().unwrap();
+    let busybox = folder.path().join("busybox");
+    fs::copy(images.kernel.with_file_name("busybox"), &busybox).unwrap();
+    fs::set_permissions(&busybox, Permissions::from_mode(0o755)).unwrap();
+    let busy = busy::program();
+    let add = |path: &Path, folder: &str| format!("{}:{folder}", path.display());
+    let boot = boot
+        .with("--add", &add(&busybox, "/opt/"))
+        .with("--add", &add(&busy.path().join("busy"), "/bin/"));
+    Some(boot.exec(APPLETS))
+}
+
+#[test]
+fn programs_of_32_bits_do_what_they_do_on_a_32_bit_kernel() {
+    let (Some(boot), Some(narrow)) = (boot(), Boot::of(Guest::Debian686)) else {
+        return;
+    };
+    let [wide, narrow] = [boot, narrow].map(|boot| applets(boot).unwrap());
+    assert_eq!(wide.code(), Some(4), "{}", wide.stderr);
+    assert!(
+        wide.text().starts_with("i686\ncaught\ninner 3\n137\n"),
+        "{}",
+        wide.text()
+    );
+    assert_eq!(wide.text(), narrow.text());
+    assert_eq!(wide.stderr, narrow.stderr);
 }

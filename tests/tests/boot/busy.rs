@@ -12,6 +12,7 @@
 use std::{fs, thread, time::Duration};
 
 use guest_kernels::Guest;
+use tempfile::TempDir;
 use tests::differential::{mode::Mode, toolchain};
 use tests::report::report;
 
@@ -30,10 +31,15 @@ fn limit() -> usize {
     limit.trim().parse().unwrap()
 }
 
+/// The program, called `busy`, in a folder.
+pub fn program() -> TempDir {
+    toolchain::build(Mode::Protected, 32, &SOURCES, &["-o", "busy", "busy.c"]).unwrap()
+}
+
 /// Runs as many processes, for as many seconds of the guest's, and reports what they did.
 fn run(guest: Guest, windows: &str, processes: u32, seconds: u32) {
     let Some(boot) = Boot::of(guest) else { return };
-    let built = toolchain::build(Mode::Protected, 32, &SOURCES, &["-o", "busy", "busy.c"]).unwrap();
+    let built = program();
     let program = built.path().join("busy");
     let running = boot
         .with("--mem", "1G")

@@ -6,7 +6,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use guest_kernels::{RootChanges, added_archives, clock_archive, exec_archive, winsize_archive};
+use guest_kernels::{
+    Guest, RootChanges, added_archives, clock_archive, exec_archive, winsize_archive,
+};
 use vmm::{
     Start, Vm,
     loader::{BootSource, Protocol, Rom, linux_cmdline},
@@ -14,6 +16,7 @@ use vmm::{
 };
 
 use crate::{
+    architecture,
     args::BootArgs,
     confinement::{self, Sandbox},
     devices, images, initrd,
@@ -69,8 +72,9 @@ fn shares(args: &BootArgs) -> Shares {
 
 /// Makes a machine that is about to execute the kernel's first instruction. A guest that was fetched gets its modules `drivers`.
 fn boot_kernel(args: &BootArgs, roms: &[Vec<u8>], drivers: &[&str], shares: &Shares) -> Result<Vm> {
-    let modules = images::modules(&args.kernel, drivers)?;
-    let (kernel_path, initrd_path) = images(args)?;
+    let guest = guest(args);
+    let modules = images::modules(&args.kernel, guest, drivers)?;
+    let (kernel_path, initrd_path) = images(args, guest)?;
     let tsc = TscMeter::start();
     let kernel = images::read_kernel(&kernel_path)?;
     check(args, initrd_path.as_deref(), kernel.protocol())?;
@@ -101,12 +105,21 @@ fn boot_kernel(args: &BootArgs, roms: &[Vec<u8>], drivers: &[&str], shares: &Sha
     )
 }
 
-/// Returns the paths of the kernel and its initrd. Fetches them if need be.
-fn images(args: &BootArgs) -> Result<(PathBuf, Option<PathBuf>)> {
+/// The guest that the user names, or else one that runs the programs of the root.
+fn guest(args: &BootArgs) -> Guest {
+    let of_root = || {
+        let root = args.root.as_deref()?;
+        architecture::of_root(root, None).map(Guest::of)
+    };
+    args.kernel.guest.or_else(of_root).unwrap_or_default()
+}
+
+/// Returns the paths of the kernel and its initrd. Fetches them from `guest` if need be.
+fn images(args: &BootArgs, guest: Guest) -> Result<(PathBuf, Option<PathBuf>)> {
     if let Some(kernel) = &args.kernel.kernel {
         return Ok((kernel.clone(), args.initrd.clone()));
     }
-    let images = images::fetch(args.kernel.guest)?;
+    let images = images::fetch(guest)?;
     let initrd = args.initrd.clone().unwrap_or(images.initrd);
     Ok((images.kernel, Some(initrd)))
 }

@@ -16,17 +16,17 @@ pub fn fetch(guest: Guest) -> Result<GuestImages> {
     guest_kernels::fetch(guest, &mut report).with_context(|| format!("guest {guest}"))
 }
 
-/// Returns the archive with the modules `drivers` of the guest that is fetched. Fetches it if need be. A kernel of the user's is
-/// to have its drivers. They may replace an incomplete guest in the cache, so they come before [`fetch`].
+/// Returns the archive with the modules `drivers` of `guest`. Fetches it if need be. A kernel of the user's is to have its drivers.
+/// They may replace an incomplete guest in the cache, so they come before [`fetch`].
 ///
 /// # Errors
 /// If the guest cannot be fetched.
-pub fn modules(args: &KernelArgs, drivers: &[&str]) -> Result<Vec<u8>> {
+pub fn modules(args: &KernelArgs, guest: Guest, drivers: &[&str]) -> Result<Vec<u8>> {
     if args.kernel.is_some() || drivers.is_empty() {
         return Ok(Vec::new());
     }
-    guest_kernels::modules_archive(args.guest, drivers, &mut report)
-        .with_context(|| format!("modules of guest {}", args.guest))
+    guest_kernels::modules_archive(guest, drivers, &mut report)
+        .with_context(|| format!("modules of guest {guest}"))
 }
 
 fn report(stage: &Stage) {

@@ -8,6 +8,7 @@
 //! The exit statuses are listed in [`vmm::stop::status`] and at the end of `replex boot --help` and `replex run --help`.
 
 mod allocator;
+mod architecture;
 mod args;
 mod boot;
 mod confinement;

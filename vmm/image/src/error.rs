@@ -108,8 +108,10 @@ pub enum Fault {
     },
 
     /// There is no image for the guest's processor.
-    #[error("there is no image for linux/386, which the 32-bit guest needs, only for {}", found.join(", "))]
+    #[error("there is no image for {}, which the guest's kernel can run, only for {}", wanted.join(" or "), found.join(", "))]
     Platform {
+        /// The platforms that would do.
+        wanted: Vec<String>,
         /// The platforms that there are images for.
         found: Vec<String>,
     },

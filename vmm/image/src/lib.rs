@@ -53,6 +53,7 @@ mod tree;
 pub use config::ImageConfig;
 pub use error::{Fault, ImageError};
 pub use limits::Limits;
+pub use oci_spec::image::Arch;
 pub use open::{Image, open};
 pub use progress::{Progress, Step};
 pub use reference::Reference;

@@ -1,7 +1,7 @@
 //! Notes of which image an archive has, for archives that are compressed as a whole: without one, the archive would have to be
 //! uncompressed each time only to find the image in the cache.
 //!
-//! A [`Memo`] is a small file in the cache with the chain ID and the configuration of the image. It counts while the archive has
+//! A [`Memo`] is a small file in the cache with a [`Note`] of the image. It counts while the archive has
 //! the [`Stamp`] that it has noted. Every change of a file sets its ctime, whatever its other times are set to; two changes within
 //! the resolution of the file system's clock may set the same one, so there is no memo of an archive that was changed a moment
 //! ago.
@@ -12,6 +12,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use oci_spec::image::Arch;
 use serde::{Deserialize, Serialize};
 
 use crate::config::ImageConfig;
@@ -19,7 +20,7 @@ use crate::digest::Digest;
 use crate::limits::DOCUMENT_BYTES;
 
 /// The version of the file's format.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The age of a change after which the next one gets another ctime, whatever the file system's clock.
 const RESOLUTION: Duration = Duration::from_secs(2);
@@ -65,24 +66,35 @@ pub(crate) struct Memo {
     now: SystemTime,
 }
 
+/// What is known of an image.
+pub(crate) struct Note {
+    /// The chain ID of its layers.
+    pub(crate) key: Digest,
+    pub(crate) architecture: Arch,
+    pub(crate) config: ImageConfig,
+}
+
 /// The content of a memo, a JSON document.
 #[derive(Serialize, Deserialize)]
 struct Content {
     stamp: Stamp,
     chain_id: String,
+    architecture: Arch,
     config: ImageConfig,
 }
 
 impl Memo {
-    /// The memo in `folder` of the image `name` in an archive that is read after `now`.
+    /// The memo in `folder` of the image in an archive that has the name, and is for the first possible one of the architectures.
+    /// The archive is read after `now`.
     pub(crate) fn of(
         archive: &Metadata,
-        name: Option<&str>,
+        (name, architectures): (Option<&str>, &[Arch]),
         folder: &Path,
         now: SystemTime,
     ) -> Self {
         let stamp = Stamp::of(archive);
-        let which = format!("{} {} {name:?}", stamp.device, stamp.inode);
+        let Stamp { device, inode, .. } = stamp;
+        let which = format!("{device} {inode} {name:?} {architectures:?}");
         let which = Digest::of(which.as_bytes()).hex();
         Self {
             path: folder.join(format!("{VERSION}-{which}.memo")),
@@ -91,19 +103,23 @@ impl Memo {
         }
     }
 
-    /// Returns the chain ID and the configuration of the image, if they are known of this version of the archive.
-    pub(crate) fn recall(&self) -> Option<(Digest, ImageConfig)> {
+    /// Returns what is known of the image, if it is known of this version of the archive.
+    pub(crate) fn recall(&self) -> Option<Note> {
         let mut bytes = Vec::new();
         let file = File::open(&self.path).ok()?;
         file.take(DOCUMENT_BYTES).read_to_end(&mut bytes).ok()?;
         let content: Content = serde_json::from_slice(&bytes).ok()?;
-        let chain_id = Digest::parse(&content.chain_id)?;
-        (content.stamp == self.stamp).then_some((chain_id, content.config))
+        let note = Note {
+            key: Digest::parse(&content.chain_id)?,
+            architecture: content.architecture,
+            config: content.config,
+        };
+        (content.stamp == self.stamp).then_some(note)
     }
 
     /// Writes the memo of an archive, all of which has been read, unless the archive may have changed meanwhile. A memo that cannot
     /// be written is done without.
-    pub(crate) fn keep(&self, archive: &File, chain_id: &Digest, config: &ImageConfig) {
+    pub(crate) fn keep(&self, archive: &File, note: &Note) {
         let same = archive
             .metadata()
             .is_ok_and(|metadata| Stamp::of(&metadata) == self.stamp);
@@ -112,8 +128,9 @@ impl Memo {
         }
         let content = Content {
             stamp: self.stamp,
-            chain_id: chain_id.to_string(),
-            config: config.clone(),
+            chain_id: note.key.to_string(),
+            architecture: note.architecture.clone(),
+            config: note.config.clone(),
         };
         if let Err(error) = self.write(&content) {
             log::debug!("cannot write {}: {error}", self.path.display());

@@ -4,12 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use oci_spec::image::Arch;
+
 use crate::cache::{self, chain_id};
 use crate::config::ImageConfig;
 use crate::error::{Fault, ImageError, file_fault};
 use crate::layer::Root;
 use crate::limits::Limits;
-use crate::memo::Memo;
+use crate::memo::{Memo, Note};
 use crate::progress::{Meter, Progress, Report, Step};
 use crate::reference::Reference;
 use crate::select::{Layer, select};
@@ -22,11 +24,14 @@ use crate::squashfs;
 pub struct Image {
     /// The root as a squashfs image, a whole number of 4 KiB blocks. It is shared; nobody may write to it.
     pub squashfs: PathBuf,
+    /// The architecture of its programs.
+    pub architecture: Arch,
     /// What to run.
     pub config: ImageConfig,
 }
 
-/// Makes a root of the image that `reference` names, for linux/386, in the folder `cache`, unless it is there already.
+/// Makes a root of the image that `reference` names, for Linux on one of `architectures`, in the folder `cache`, unless it is there
+/// already. If there are images for several of them, it is that for the first.
 ///
 /// `report` is called now and then, at least once for each step that may take longer than a second. A layer is read only if the
 /// root is not in the cache, and an archive that is compressed as a whole only if it is another one, or has been changed, since
@@ -36,36 +41,57 @@ pub struct Image {
 /// [`ImageError`], which names the image and what is wrong with it; the cache then has nothing new.
 pub fn open(
     reference: &Reference,
+    architectures: &[Arch],
     cache: &Path,
     limits: &Limits,
     report: &mut dyn FnMut(&Progress),
 ) -> Result<Image, ImageError> {
-    let image = open_image(reference, cache, limits, report, SystemTime::now());
+    let wanted = Wanted {
+        reference,
+        architectures,
+    };
+    let image = open_image(wanted, cache, limits, report, SystemTime::now());
     image.map_err(|fault| ImageError {
         path: reference.path.clone(),
         fault,
     })
 }
 
+/// The image that is wanted.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    reference: &'a Reference,
+    /// The architectures of which it may be, the preferred one first.
+    architectures: &'a [Arch],
+}
+
 fn open_image(
-    reference: &Reference,
+    wanted: Wanted<'_>,
     folder: &Path,
     limits: &Limits,
     report: Report<'_>,
     now: SystemTime,
 ) -> Result<Image, Fault> {
+    let Wanted {
+        reference,
+        architectures,
+    } = wanted;
     fs::create_dir_all(folder).map_err(file_fault("create", folder))?;
     let (file, metadata) = source::open(&reference.path)?;
     let name = reference.name.as_deref();
-    let memo = Memo::of(&metadata, name, folder, now);
-    if let Some((key, config)) = memo.recall()
-        && let Some(squashfs) = cache::find(folder, &key)
+    let memo = Memo::of(&metadata, (name, architectures), folder, now);
+    if let Some(note) = memo.recall()
+        && let Some(squashfs) = cache::find(folder, &note.key)
     {
-        return Ok(Image { squashfs, config });
+        return Ok(Image {
+            squashfs,
+            architecture: note.architecture,
+            config: note.config,
+        });
     }
     let opened = (file.clone(), &metadata);
     let source = Source::new(opened, &reference.path, folder, limits, report)?;
-    let selected = select(&source, name)?;
+    let selected = select(&source, name, architectures)?;
     let diff_ids: Vec<_> = selected.layers.iter().map(|layer| layer.diff_id).collect();
     let key = chain_id(&diff_ids);
     let squashfs = cache::get(folder, &key, report, |file, path, report| {
@@ -73,12 +99,18 @@ fn open_image(
         root.lost.warn();
         squashfs::write(&root.tree, &root.spool, file, path, limits, report)
     })?;
+    let note = Note {
+        key,
+        architecture: selected.architecture,
+        config: selected.config,
+    };
     if source.is_uncompressed() {
-        memo.keep(&file, &key, &selected.config);
+        memo.keep(&file, &note);
     }
     Ok(Image {
         squashfs,
-        config: selected.config,
+        architecture: note.architecture,
+        config: note.config,
     })
 }
 
@@ -170,7 +202,11 @@ mod tests {
             let mut report =
                 |progress: &Progress| uncompressed |= progress.step == Step::Uncompressing;
             let (cache, now) = (self.0.path().join("cache"), self.changed() + later);
-            let image = open_image(&reference, &cache, &Limits::default(), &mut report, now);
+            let wanted = Wanted {
+                reference: &reference,
+                architectures: &[Arch::i386],
+            };
+            let image = open_image(wanted, &cache, &Limits::default(), &mut report, now);
             (image.unwrap().config.cmd.concat(), uncompressed)
         }
     }

@@ -91,9 +91,9 @@ struct Set {
 }
 
 impl Set {
-    fn new(width: LinearWidth, shared: &File) -> io::Result<Self> {
+    fn new(width: LinearWidth, shared: &File, sets: usize) -> io::Result<Self> {
         Ok(Self {
-            slots: Slots::new(width, shared)?,
+            slots: Slots::new(width, shared, sets)?,
             own: Residency::default(),
             window: None,
             entered: 0,
@@ -138,7 +138,7 @@ impl Tables {
         // Fast-path pointers are made from integers: see `host`.
         memory.host_base().expose_provenance();
         let shared_file = memfd::create(c"tlb-shared", shared_file_bytes(width) as u64)?;
-        let first = Set::new(width, &shared_file)?;
+        let first = Set::new(width, &shared_file, 0)?;
         Ok(Self {
             base: first.slots.base(),
             width,
@@ -159,7 +159,8 @@ impl Tables {
 
     /// Adds an empty set after the others.
     pub(super) fn grow(&mut self) -> io::Result<()> {
-        self.sets.push(Set::new(self.width, &self.shared_file)?);
+        let set = Set::new(self.width, &self.shared_file, self.sets.len())?;
+        self.sets.push(set);
         Ok(())
     }
 

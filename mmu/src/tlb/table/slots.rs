@@ -19,6 +19,7 @@ use std::ops::Range;
 use std::ptr::NonNull;
 
 use crate::addr::LinearWidth;
+use crate::layout::map_tables;
 use crate::mapping::{Mapping, Protection};
 use crate::tlb::view::{View, set_bytes, table_bytes};
 
@@ -45,16 +46,24 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    /// Maps tables whose own slots are empty and whose shared slots are those of `shared`, `shared_file_bytes` long.
-    pub(super) fn new(width: LinearWidth, shared: &File) -> io::Result<Self> {
-        let mut mapping = Mapping::anonymous(set_bytes(width), Protection::Read)?;
+    /// Maps tables whose own slots are empty and whose shared slots are those of `shared`, `shared_file_bytes` long, for
+    /// a processor that has `sets` of them.
+    ///
+    /// # Errors
+    /// The host's error if it grants no address space.
+    pub(super) fn new(width: LinearWidth, shared: &File, sets: usize) -> io::Result<Self> {
+        let bytes = set_bytes(width);
+        let mut mapping = match width {
+            LinearWidth::Bits32 => Mapping::anonymous(bytes, Protection::Read),
+            LinearWidth::Bits48 => map_tables(bytes, sets),
+        }?;
         mapping.avoid_huge_pages();
-        let bytes = shared_bytes(width);
+        let shared_bytes = shared_bytes(width);
         for view in View::ALL {
             let own = own(width, view);
             mapping.protect(own.clone(), Protection::ReadWrite)?;
-            let at = own.end..own.end + bytes;
-            let offset = (view.index() * bytes) as u64;
+            let at = own.end..own.end + shared_bytes;
+            let offset = (view.index() * shared_bytes) as u64;
             mapping.map_file(at, shared, offset, Protection::ReadWrite, false)?;
         }
         Ok(Self { mapping, width })

@@ -9,12 +9,11 @@
 
 mod strategies;
 
-use std::ops::Range;
-
 use mmu::{Access, Attribute, Frame, GuestPhys, LinearAddr, LinearPage, Privilege, View};
 use proptest::prelude::*;
 
 use crate::guest::{ACCESSES, PRIVILEGES};
+use crate::mappings::Mapping;
 use crate::model::{AccessStep, Model, PAGE, Pair};
 use crate::oracle::{Registers, Request, predict};
 use strategies::{edit, registers, step};
@@ -146,32 +145,6 @@ fn is_own(regs: &Registers, page: u64) -> bool {
 
 fn page_of(linear: u64) -> LinearPage {
     LinearAddr::new(linear).page()
-}
-
-/// A line of /proc/self/maps.
-struct Mapping {
-    range: Range<u64>,
-    readable: bool,
-    writable: bool,
-    offset: u64,
-}
-
-impl Mapping {
-    fn of_this_process() -> Vec<Self> {
-        let number = |text: &str| u64::from_str_radix(text, 16).expect("hexadecimal");
-        let maps = std::fs::read_to_string("/proc/self/maps").expect("one's own mappings");
-        let line = |line: &str| {
-            let words: Vec<&str> = line.split_ascii_whitespace().collect();
-            let (start, end) = words[0].split_once('-').expect("a range");
-            Self {
-                range: number(start)..number(end),
-                readable: words[1].starts_with('r'),
-                writable: words[1][1..].starts_with('w'),
-                offset: number(words[2]),
-            }
-        };
-        maps.lines().map(line).collect()
-    }
 }
 
 /// The guest, and the linear pages that may have a translation that the page tables no longer have.

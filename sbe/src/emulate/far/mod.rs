@@ -323,6 +323,10 @@ impl Exec<'_> {
             let pointer = stack.pop::<W>(self)?.zero_extend();
             let selector = Selector(stack.pop::<W>(self)?.zero_extend() as u16);
             let is_code64 = target.entry.is_code64();
+            if is_code64 {
+                // Before SS, as AMD's processors do.
+                target.check_offset()?;
+            }
             let checked = self.find_stack_segment(selector, target.level, is_code64, Fault::gp)?;
             target.check_offset()?;
             let segment = self.accept_stack_segment(selector, checked)?;

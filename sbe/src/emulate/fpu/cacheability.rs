@@ -4,7 +4,7 @@
 //! The emulator has no cache and executes in order: prefetches do nothing, non-temporal stores are stores. Fences are for others who
 //! look at memory, and the loop that executes them has them carried out (`Flags::BARRIER`).
 
-use super::available;
+use super::{available, extent};
 use crate::cpu::regs::EDI;
 use crate::decode::Insn;
 use crate::emulate::exec::Exec;
@@ -57,19 +57,23 @@ pub fn maskmovdqu(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     store_masked(exec, insn, &source, &mask)
 }
 
+/// Bytes that MASKMOVQ and MASKMOVDQU access at once. Alignment is checked for as many.
+const ACCESS: usize = 8;
+
 /// Stores the bytes of `source` whose mask byte has its top bit set, at RDI, EDI or DI; all or, on a fault, none. The whole operand
 /// must be writable, whatever the mask: the manual leaves faults of bytes not selected to the processor, and this is the
-/// host's choice (SDM Vol. 2B, "MASKMOVQ").
+/// host's choice (SDM Vol. 2B, "MASKMOVQ"). So it is that an access whose offsets wrap is done byte by byte, up to the fault.
 fn store_masked(exec: &mut Exec<'_>, insn: &Insn, source: &[u8], mask: &[u8]) -> Result<(), Fault> {
+    let segment = insn.mem.segment;
     let start = insn.address_register(exec.cpu, EDI);
-    // MASKMOVDQU is two accesses: alignment is checked for 8 bytes.
-    const ACCESS: u32 = 8;
-    for half in (0..source.len() as u64).step_by(ACCESS as usize) {
-        exec.probe_write(insn.mem.segment, start.wrapping_add(half), ACCESS)?;
+    let offset = |index: usize| insn.wrap_address(start.wrapping_add(index as u64));
+    let wraps = |first| extent::wraps(insn, offset(first), ACCESS);
+    for first in (0..source.len()).step_by(ACCESS).filter(|&first| !wraps(first)) {
+        exec.probe_write(segment, offset(first), ACCESS as u32)?;
     }
-    for (index, (&byte, mask)) in (0..).zip(source.iter().zip(mask)) {
+    for (index, (&byte, mask)) in source.iter().zip(mask).enumerate() {
         if mask & 0x80 != 0 {
-            exec.store(insn.mem.segment, start.wrapping_add(index), byte)?;
+            exec.store(segment, offset(index), byte)?;
         }
     }
     Ok(())

@@ -30,6 +30,8 @@ use mmu::Access;
 
 /// Bytes of an x87 register in memory.
 const REGISTER_BYTES: usize = 10;
+/// The parts in which a register is accessed.
+const REGISTER_PARTS: [usize; 2] = [8, 2];
 /// Bytes of the eight registers.
 const STACK_BYTES: usize = 8 * REGISTER_BYTES;
 /// The upper half of a doubleword whose lower half is a 16-bit register.
@@ -165,7 +167,21 @@ fn store_operand(exec: &mut Exec<'_>, insn: &Insn, size: Size, bytes: &[u8]) -> 
     let (segment, offset) = (insn.mem.segment, insn.effective_address(exec.cpu));
     extent::touch(exec, segment, offset, size.field_bytes(), Access::Write)?;
     extent::touch_last(exec, insn, bytes.len(), Access::Write)?;
+    if extent::wraps(insn, offset, bytes.len()) {
+        let parts = parts(size, bytes.len());
+        extent::probe_parts(exec, insn, &parts)?;
+        return extent::store_parts(exec, insn, &parts, bytes);
+    }
     exec.store_bytes(segment, offset, bytes)
+}
+
+/// The lengths of the parts in which a memory operand of `count` bytes is accessed if its offsets wrap.
+fn parts(size: Size, count: usize) -> Vec<usize> {
+    let fields = size.bytes() / size.field_bytes() as usize;
+    let registers = (count - size.bytes()) / REGISTER_BYTES;
+    let mut parts = vec![size.field_bytes() as usize; fields];
+    parts.extend(REGISTER_PARTS.repeat(registers));
+    parts
 }
 
 /// Reads the memory operand, `count` bytes long.
@@ -179,6 +195,10 @@ fn load_operand(
     extent::touch(exec, segment, offset, size.field_bytes(), Access::Read)?;
     extent::touch_last(exec, insn, count, Access::Read)?;
     let mut bytes = vec![0; count];
+    if extent::wraps(insn, offset, count) {
+        extent::load_parts(exec, insn, &parts(size, count), &mut bytes)?;
+        return Ok(bytes);
+    }
     exec.load_bytes(segment, offset, &mut bytes)?;
     Ok(bytes)
 }

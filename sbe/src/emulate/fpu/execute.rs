@@ -1,6 +1,6 @@
 //! The handlers of instructions that execute on the host: they load the operands, run the template and store the results.
 
-use super::available;
+use super::{available, extent};
 use crate::cpu::control::CR4_OSXMMEXCPT;
 use crate::cpu::fpu::{MXCSR_INIT, Pointers, X87_IE, X87_OE, X87_UE};
 use crate::cpu::segment::SegReg;
@@ -17,6 +17,8 @@ use crate::host_fpu::{
 
 /// Bytes of an 80-bit real or packed BCD integer.
 const TBYTE: u8 = 10;
+/// The parts in which it is accessed.
+const TBYTE_PARTS: [usize; 2] = [8, 2];
 
 const REFUSED: Fault = Fault::Unsupported(Unsupported::HostRefuses);
 
@@ -98,7 +100,11 @@ fn prepare(exec: &mut Exec<'_>, insn: &Insn, template: &Template) -> Result<Stub
         }
         match facts.memory {
             MemoryUse::None => {}
+            MemoryUse::Read(TBYTE) => {
+                extent::load_parts(exec, insn, &TBYTE_PARTS, &mut operand)?;
+            }
             MemoryUse::Read(bytes) => operand = load(exec, segment, offset, bytes)?,
+            MemoryUse::Write(TBYTE) => extent::probe_parts(exec, insn, &TBYTE_PARTS)?,
             MemoryUse::Write(bytes) => exec.probe_write(segment, offset, u32::from(bytes))?,
         }
     }
@@ -127,7 +133,7 @@ pub fn check_paragraph(cpu: &Cpu, segment: SegReg, offset: u64) -> Result<(), Fa
     }
 }
 
-/// Reads a memory operand of 2, 4, 8, 10 or 16 bytes.
+/// Reads a memory operand of 2, 4, 8 or 16 bytes.
 fn load(
     exec: &mut Exec<'_>,
     segment: SegReg,
@@ -135,11 +141,6 @@ fn load(
     bytes: u8,
 ) -> Result<[u8; OPERAND_BYTES], Fault> {
     let privilege = exec.cpu.privilege();
-    let mut operand = [0; OPERAND_BYTES];
-    if bytes == TBYTE {
-        exec.load_bytes(segment, offset, &mut operand[..usize::from(TBYTE)])?;
-        return Ok(operand);
-    }
     let linear = exec.readable(segment, offset, u32::from(bytes))?;
     let value = match bytes {
         2 => u128::from(exec.load_at::<u16>(linear, privilege)?),
@@ -160,10 +161,10 @@ fn store_operand(
     let MemoryUse::Write(bytes) = template.facts.memory else {
         return Ok(());
     };
-    let (segment, offset) = (insn.mem.segment, insn.effective_address(exec.cpu));
     if bytes == TBYTE {
-        return exec.store_bytes(segment, offset, &frame.operand[..usize::from(TBYTE)]);
+        return extent::store_parts(exec, insn, &TBYTE_PARTS, &frame.operand);
     }
+    let (segment, offset) = (insn.mem.segment, insn.effective_address(exec.cpu));
     let privilege = exec.cpu.privilege();
     let linear = exec.writable(segment, offset, u32::from(bytes))?;
     let value = u128::from_le_bytes(frame.operand);

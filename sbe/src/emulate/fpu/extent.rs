@@ -9,6 +9,7 @@ use crate::decode::Insn;
 use crate::emulate::exec::Exec;
 use crate::fault::Fault;
 use mmu::Access;
+use std::ops::Range;
 
 /// Makes all checks of an access to `size` bytes at `segment:[offset]`, paging included.
 pub fn touch(
@@ -42,4 +43,60 @@ pub fn touch_last(
     let start = insn.effective_address(exec.cpu);
     let last = insn.wrap_address(start.wrapping_add(bytes as u64 - 1));
     touch(exec, insn.mem.segment, last, 1, access)
+}
+
+/// Whether offsets of `bytes` bytes at the offset `start`, which `insn` accesses, exceed its address size, so that they wrap.
+pub fn wraps(insn: &Insn, start: u64, bytes: usize) -> bool {
+    let last = start.wrapping_add(bytes as u64 - 1);
+    insn.wrap_address(last) != last
+}
+
+/// Calls `visit` with the offset in the segment, and the range in the memory operand of `insn`, of each of its parts, of the lengths
+/// `parts`, one after the other. Each part's offset is cut to the address size.
+fn visit_parts(
+    exec: &mut Exec<'_>,
+    insn: &Insn,
+    parts: &[usize],
+    mut visit: impl FnMut(&mut Exec<'_>, u64, Range<usize>) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    let start = insn.effective_address(exec.cpu);
+    let mut at = 0;
+    for part in parts {
+        let offset = insn.wrap_address(start.wrapping_add(at as u64));
+        visit(exec, offset, at..at + part)?;
+        at += part;
+    }
+    Ok(())
+}
+
+/// Makes sure that the memory operand of `insn`, which is accessed in parts of the lengths `parts`, can be written.
+pub fn probe_parts(exec: &mut Exec<'_>, insn: &Insn, parts: &[usize]) -> Result<(), Fault> {
+    visit_parts(exec, insn, parts, |exec, offset, range| {
+        exec.probe_write(insn.mem.segment, offset, range.len() as u32)
+    })
+}
+
+/// Reads the memory operand of `insn`, which is accessed in parts of the lengths `parts`, into the start of `bytes`.
+pub fn load_parts(
+    exec: &mut Exec<'_>,
+    insn: &Insn,
+    parts: &[usize],
+    bytes: &mut [u8],
+) -> Result<(), Fault> {
+    visit_parts(exec, insn, parts, |exec, offset, range| {
+        exec.load_bytes(insn.mem.segment, offset, &mut bytes[range])
+    })
+}
+
+/// Writes the start of `bytes` to the memory operand of `insn`, which is accessed in parts of the lengths `parts`. To write all or
+/// nothing the caller makes sure that they can be written.
+pub fn store_parts(
+    exec: &mut Exec<'_>,
+    insn: &Insn,
+    parts: &[usize],
+    bytes: &[u8],
+) -> Result<(), Fault> {
+    visit_parts(exec, insn, parts, |exec, offset, range| {
+        exec.store_bytes(insn.mem.segment, offset, &bytes[range])
+    })
 }

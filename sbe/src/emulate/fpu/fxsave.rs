@@ -52,6 +52,11 @@ fn save(exec: &mut Exec<'_>, insn: &Insn, layout: Layout) -> Result<(), Fault> {
     let (segment, offset) = (insn.mem.segment, insn.effective_address(exec.cpu));
     check_operand(exec, insn, Access::Write)?;
     let used = layout.bytes();
+    if extent::wraps(insn, offset, SIZE) {
+        extent::probe_parts(exec, insn, &[PART; SIZE / PART])?;
+        let image = exec.cpu.fpu.image(layout);
+        return extent::store_parts(exec, insn, &vec![PART; used / PART], &image);
+    }
     exec.probe_write(segment, offset, used as u32)?;
     let reserved = offset.wrapping_add(used as u64);
     exec.probe_write(segment, reserved, (SIZE - used) as u32)?;
@@ -65,9 +70,15 @@ fn restore(exec: &mut Exec<'_>, insn: &Insn, layout: Layout) -> Result<(), Fault
     check_operand(exec, insn, Access::Read)?;
     let used = layout.bytes();
     let mut image = [0; USED64];
-    exec.load_bytes(segment, offset, &mut image[..used])?;
-    let reserved = offset.wrapping_add(used as u64);
-    exec.load_bytes(segment, reserved, &mut [0; SIZE][used..])?;
+    if extent::wraps(insn, offset, SIZE) {
+        let mut all = [0; SIZE];
+        extent::load_parts(exec, insn, &[PART; SIZE / PART], &mut all)?;
+        image[..used].copy_from_slice(&all[..used]);
+    } else {
+        exec.load_bytes(segment, offset, &mut image[..used])?;
+        let reserved = offset.wrapping_add(used as u64);
+        exec.load_bytes(segment, reserved, &mut [0; SIZE][used..])?;
+    }
     if exec.cpu.fpu.restore(&image, layout) {
         Ok(())
     } else {

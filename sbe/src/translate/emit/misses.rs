@@ -4,7 +4,7 @@
 //! jumps that stand between instructions every hundred bytes or so, or behind code that does not fall through, and from there to
 //! their slow paths at the end of the fragment.
 
-use super::{Emitter, JUMP_BYTES, REACH};
+use super::{ACCESS_BYTES, Emitter, JUMP_BYTES, PLAIN_BYTES, REACH, WIDE_BYTES};
 use crate::translate::asm::*;
 use crate::translate::context::AccessKind;
 use crate::translate::trampoline::Trampoline;
@@ -56,6 +56,13 @@ impl Emitter {
         let distance = (self.asm.here() - self.first_miss) as usize;
         if distance + bytes + islands > REACH {
             self.islands(true);
+        }
+    }
+
+    /// Emits the islands within an instruction whose code is longer on a wide processor.
+    pub(super) fn keep_wide_islands_near(&mut self) {
+        if self.is_wide() {
+            self.keep_islands_near(PLAIN_BYTES + ACCESS_BYTES + WIDE_BYTES);
         }
     }
 

@@ -80,6 +80,10 @@ const JUMP_BYTES: usize = 5;
 const PLAIN_BYTES: usize = 24;
 /// The most host bytes of one memory access.
 const ACCESS_BYTES: usize = 48;
+/// The most host bytes that registers in the context add to an instruction.
+const HOMES_BYTES: usize = 4 * 7;
+/// The most host bytes that a probe of a table for 48-bit linear addresses takes more.
+const WIDE_BYTES: usize = 24;
 /// The most host bytes of the note of an x87 instruction.
 const NOTE_BYTES: usize = 40;
 
@@ -192,7 +196,7 @@ fn home(register: Register) -> Option<Home> {
     })
 }
 
-/// The most host bytes that `raw` takes.
+/// The most host bytes that `raw` takes, without what a wide processor adds.
 fn most_bytes(raw: &Instruction, verdict: Verdict) -> usize {
     let operand = usize::from(memory_operand(raw).is_some());
     let more = match verdict {
@@ -404,7 +408,11 @@ impl Emitter {
         if !self.can_defer_note_over(raw, verdict) {
             self.store_note();
         }
-        self.keep_islands_near(most_bytes(raw, verdict));
+        let more = match self.is_wide() {
+            true => HOMES_BYTES + WIDE_BYTES * usize::from(memory_operand(raw).is_some()),
+            false => 0,
+        };
+        self.keep_islands_near(most_bytes(raw, verdict) + more);
         self.mark(raw.ip32(), verdict);
         self.begin_instruction(Some(raw.ip32() as u16));
         if verdict != Verdict::Emulate {

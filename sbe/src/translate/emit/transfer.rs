@@ -149,6 +149,7 @@ impl Emitter {
     pub(super) fn call(&mut self, raw: &Instruction) -> Emitted {
         self.poll(raw);
         self.push_return_address(raw);
+        self.keep_wide_islands_near();
         let (label, site) = self.open_stub(near(raw));
         self.asm.push(R13);
         self.asm.call(label);
@@ -173,7 +174,9 @@ impl Emitter {
             return Emitted::Emulate;
         }
         self.check_target(raw);
+        self.keep_wide_islands_near();
         self.keeping(R8, |emitter| emitter.push_return_address(raw));
+        self.keep_wide_islands_near();
         self.asm.push(R13);
         self.call_to(Trampoline::PolledDispatch);
         self.return_point(raw);

@@ -9,14 +9,15 @@ use guest_kernels::Guest;
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Kernel")]
 pub struct KernelArgs {
-    /// Kernel to boot: an i386 bzImage, a Multiboot kernel (version 1), or an ELF32 entered by Linux's 32-bit boot protocol.
-    /// Default: the guest's.
+    /// Kernel to boot: a bzImage for i386 or x86-64, a Multiboot kernel (version 1), or an ELF file entered by Linux's 32-bit or
+    /// 64-bit boot protocol. Default: the guest's.
     #[arg(long, value_name = "FILE")]
     pub kernel: Option<PathBuf>,
     /// Put this at the end of the kernel command line; of a Multiboot kernel it is the whole.
     #[arg(long, value_name = "STR", allow_hyphen_values = true)]
     pub append: Option<String>,
-    /// Distribution kernel to fetch, if it is not in the cache yet, and boot.
-    #[arg(long, value_name = "NAME", default_value_t, conflicts_with = "kernel")]
-    pub guest: Guest,
+    /// Distribution kernel to fetch, if it is not in the cache yet, and boot: debian-686, debian-686-pae or debian-amd64. Default:
+    /// debian-686, or debian-amd64 for a root with 64-bit programs.
+    #[arg(long, value_name = "NAME", conflicts_with = "kernel")]
+    pub guest: Option<Guest>,
 }

@@ -94,7 +94,7 @@ mod tests {
     fn defaults() {
         let args = parse(&[]);
         assert_eq!(args.machine.mem, 256 << 20);
-        assert_eq!(args.kernel.guest, Guest::Debian686);
+        assert_eq!(args.kernel.guest, None);
         assert_eq!(args.machine.cpu, None);
         assert_eq!(args.machine.engine, None);
         assert_eq!(
@@ -109,6 +109,8 @@ mod tests {
             "--kernel", "k", "--initrd", "i", "--append", "-x", "--mem", "1G", "--cpu", "pentium4",
             "--engine", "emulator", "--exec", "-y", "--stats",
         ]);
+        let guest = parse(&["--guest", "debian-amd64"]).kernel.guest;
+        assert_eq!(guest, Some(Guest::DebianAmd64));
         assert_eq!(args.kernel.kernel.as_deref(), Some("k".as_ref()));
         assert_eq!(args.initrd.as_deref(), Some("i".as_ref()));
         assert_eq!(args.kernel.append.as_deref(), Some("-x"));

@@ -13,6 +13,7 @@ Examples:
   replex run -- uname -a                          busybox, on the default kernel
   replex run ./rootfs -- make -C /src             a directory as root; changes are gone at the end
   replex run -v $PWD:/src -w /src ./rootfs -- make
+  replex run / -- make                            the root of this host, unchanged at the end
   replex run -t image.tar                         an image's own command, on a terminal
 
 Standard input is the command's, unless it is a terminal and neither -i nor -t is given. With -t, all keys are the command's, ctrl-c \

@@ -13,19 +13,22 @@ mod root;
 mod streams;
 
 use std::{
+    ffi::OsStr,
     io::{self, Write as _},
-    path::PathBuf,
+    os::unix::ffi::OsStrExt as _,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
 use guest_kernels::{
-    AddedArchives, FAILED, GuestCommand, GuestNetwork, GuestRoot, clock_archive, run_archive,
+    AddedArchives, Architecture, FAILED, Guest, GuestCommand, GuestNetwork, GuestRoot,
+    clock_archive, run_archive,
 };
 use vmm::{
-    Start, StopReason, Vm,
+    Kernel, Start, StopReason, Vm,
     devices::virtio::{ConsoleHandle, Disk, DiskConfig, DiskFormat},
-    loader::{BootSource, Protocol, linux_cmdline},
+    loader::{BootSource, Mode, Protocol, linux_cmdline},
     stop::status,
     tsc::{TscClock, TscMeter},
 };
@@ -66,13 +69,17 @@ const LOOK: Duration = Duration::from_millis(100);
 /// # Errors
 /// If the arguments, or the files that they name, cannot be used.
 pub fn run(args: &RunArgs) -> Result<u8> {
-    let root = RootSource::find(args)?;
+    let own = own_kernel(args)?;
+    let named = own.as_ref().map(guest_of).or(args.kernel.guest);
+    let architectures = named.map_or(&Architecture::ALL[..], Guest::runs);
+    let root = RootSource::find(args, architectures)?;
     let shares = Shares {
         root: root.shared(),
         volumes: volumes(args)?,
         ..Shares::default()
     };
     let command = command::guest_command(args, &root.config(), &shares)?;
+    let guest = named.unwrap_or_else(|| best_guest(&root, &command));
     let (console, streams) = match command.terminal {
         Some(_) => streams::on_terminal()?,
         None => streams::separate(Source::choose(args.interactive, false))?,
@@ -91,17 +98,52 @@ pub fn run(args: &RunArgs) -> Result<u8> {
     };
     let drivers = &["virtio_console"];
     devices.push(Wanted::new("console".into(), drivers, console));
-    let archives = vec![
+    let mut archives = vec![
         run_archive(&command, addresses(&network).as_ref()),
         shares.archive_with(guest_root),
     ];
-    let mut vm = boot(args, archives, &devices::drivers(&devices))?;
+    archives.push(images::modules(
+        &args.kernel,
+        guest,
+        &devices::drivers(&devices),
+    )?);
+    let mut vm = boot(args, guest, own, archives)?;
     power::observe(&args.debug, &mut vm)?;
     // All that the machine needs of the host is open.
     let needed = confinement::needed(&shares, &network, args.debug.gdb.as_ref());
     let sandbox = Sandbox::enter(args.machine.sandbox, &needed)?;
     devices::attach(devices, &mut vm, &sandbox.threads())?;
     run_to_end(args, &command, &mut vm, &handle, streams, sandbox)
+}
+
+/// The kernel of the user's, if there is one.
+fn own_kernel(args: &RunArgs) -> Result<Option<Kernel>> {
+    let Some(path) = &args.kernel.kernel else {
+        return Ok(None);
+    };
+    let kernel = images::read_kernel(path)?;
+    if kernel.protocol() != Protocol::Linux {
+        bail!(
+            "kernel {}: not a Linux kernel, which commands need",
+            path.display()
+        );
+    }
+    Ok(Some(kernel))
+}
+
+/// The guest whose programs a kernel of the user's runs.
+fn guest_of(kernel: &Kernel) -> Guest {
+    Guest::of(match kernel.image().mode {
+        Mode::Protected => Architecture::I386,
+        Mode::Long => Architecture::Amd64,
+    })
+}
+
+/// The guest that runs the programs of the root.
+fn best_guest(root: &RootSource, command: &GuestCommand) -> Guest {
+    let program = command.args.first().map_or(&[][..], Vec::as_slice);
+    let architecture = root.architecture(Path::new(OsStr::from_bytes(program)));
+    architecture.map_or_else(Guest::default, Guest::of)
 }
 
 /// The directories of the host that the guest gets beside its root.
@@ -158,19 +200,15 @@ fn addresses(network: &Network) -> Option<GuestNetwork> {
     }
 }
 
-/// Makes a machine that is about to execute the kernel's first instruction.
-fn boot(args: &RunArgs, mut archives: Vec<Vec<u8>>, drivers: &[&str]) -> Result<Vm> {
-    archives.push(images::modules(&args.kernel, drivers)?);
-    let images = images::fetch(args.kernel.guest)?;
+/// Makes a machine that is about to execute the first instruction of the user's own kernel, or else of the guest's.
+fn boot(args: &RunArgs, guest: Guest, own: Option<Kernel>, archives: Vec<Vec<u8>>) -> Result<Vm> {
+    let images = images::fetch(guest)?;
     let kernel_path = args.kernel.kernel.as_ref().unwrap_or(&images.kernel);
     let tsc = TscMeter::start();
-    let kernel = images::read_kernel(kernel_path)?;
-    if kernel.protocol() != Protocol::Linux {
-        bail!(
-            "kernel {}: not a Linux kernel, which commands need",
-            kernel_path.display()
-        );
-    }
+    let kernel = match own {
+        Some(kernel) => kernel,
+        None => images::read_kernel(kernel_path)?,
+    };
     let added = AddedArchives::default();
     let mut initrd = initrd::read(Some(&images.initrd), &args.machine, added, archives)?;
     let TscClock { tsc, unix, khz } = tsc.clock();

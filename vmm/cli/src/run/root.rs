@@ -7,11 +7,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use guest_kernels::RootChanges;
+use guest_kernels::{Architecture, RootChanges};
 use oci_root::{ImageConfig, Reference};
 
 use super::image;
-use crate::{args::RunArgs, guest, usage::after_dashes};
+use crate::{architecture, args::RunArgs, guest, usage::after_dashes};
 
 /// The root of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub enum RootSource {
     Squashfs {
         /// The file.
         file: PathBuf,
+        /// The architecture of its programs, if that is known.
+        architecture: Option<Architecture>,
         /// What the image that it was made of says about its command.
         config: ImageConfig,
     },
@@ -33,14 +35,14 @@ pub enum RootSource {
 const SQUASHFS_MAGIC: [u8; 4] = *b"hsqs";
 
 impl RootSource {
-    /// Finds the root that `args` name.
+    /// Finds the root that `args` name. Of an image, it is that for the first possible one of `architectures`.
     ///
     /// # Errors
     /// If there is none of this name, or `--rw` has no directory.
-    pub fn find(args: &RunArgs) -> Result<Self> {
+    pub fn find(args: &RunArgs, architectures: &[Architecture]) -> Result<Self> {
         let source = match (&args.root, &args.source) {
             (Some(dir), _) => Self::directory(dir, args.rw),
-            (None, Some(source)) => Self::named(source, args)?,
+            (None, Some(source)) => Self::named(source, args, architectures)?,
             (None, None) => Self::Initramfs,
         };
         match (&source, args.rw) {
@@ -57,7 +59,7 @@ impl RootSource {
         Self::Directory(dir.into(), changes)
     }
 
-    fn named(source: &Path, args: &RunArgs) -> Result<Self> {
+    fn named(source: &Path, args: &RunArgs, architectures: &[Architecture]) -> Result<Self> {
         let source = &*guest::find(source)?;
         let name = || format!("root {}", source.display());
         let Some(reference) = Reference::parse(source.as_os_str()) else {
@@ -73,16 +75,19 @@ impl RootSource {
                 Some(_) => bail!("{}: {} is no image", name(), reference.path.display()),
             };
         }
-        let (file, config) = match reference.name {
-            None if is_squashfs(source).with_context(name)? => {
-                (source.into(), ImageConfig::default())
-            }
-            _ => {
-                let image = image::open(&reference)?;
-                (image.squashfs, image.config)
-            }
-        };
-        Ok(Self::Squashfs { file, config })
+        if reference.name.is_none() && is_squashfs(source).with_context(name)? {
+            return Ok(Self::Squashfs {
+                file: source.into(),
+                architecture: None,
+                config: ImageConfig::default(),
+            });
+        }
+        let image = image::open(&reference, architectures)?;
+        Ok(Self::Squashfs {
+            architecture: image::architecture(&image),
+            file: image.squashfs,
+            config: image.config,
+        })
     }
 
     /// Returns the directory of the host, and what becomes of changes.
@@ -90,6 +95,18 @@ impl RootSource {
         match self {
             Self::Directory(dir, changes) => Some((dir.clone(), *changes)),
             Self::Initramfs | Self::Squashfs { .. } => None,
+        }
+    }
+
+    /// Returns the architecture of the root's programs, one of which is `program`, if that is known.
+    pub fn architecture(&self, program: &Path) -> Option<Architecture> {
+        match self {
+            Self::Initramfs => None,
+            Self::Directory(dir, _) => {
+                let program = program.is_absolute().then_some(program);
+                architecture::of_root(dir, program)
+            }
+            Self::Squashfs { architecture, .. } => *architecture,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::process::Output;
 
-use crate::support::{Replex, bzimage, elf, multiboot};
+use crate::support::{Replex, bzimage, elf, elf64, multiboot};
 
 const ENGINES: [&str; 2] = ["translator", "emulator"];
 
@@ -56,6 +56,27 @@ fn the_boot_protocol_gives_a_gdt() {
     let replex = Replex::new();
     let kernel = replex.file("kernel", &bzimage(&code, &[]));
     says_hello(&replex, &["--kernel", &kernel]);
+}
+
+#[test]
+fn a_64_bit_kernel_has_a_64_bit_processor() {
+    // xor eax, eax; mov rax, rsp; js behind. In 32-bit code REX.W is DEC EAX, which makes the jump go past the end.
+    let code = [&[0x31, 0xc0, 0x48, 0x89, 0xe0, 0x78, 0x08], HELLO].concat();
+    let replex = Replex::new();
+    let kernel = replex.file("kernel", &elf64(&code));
+    for cpu in [&[][..], &["--cpu", "x86-64"]] {
+        let args = [&["boot", "--engine", "emulator", "--kernel", &kernel], cpu].concat();
+        let output = replex.run(&args);
+        assert_eq!(output.status.code(), Some(5), "{output:?}");
+        assert_eq!(output.stdout, b"h");
+        assert!(output.stderr.is_empty());
+    }
+    let output = replex.run(&["boot", "--kernel", &kernel, "--cpu", "bonnell"]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let expected = format!(
+        "replex: kernel {kernel} with --mem 256M: 64-bit kernel on processor model bonnell, which has no 64-bit mode; x86-64 has\n"
+    );
+    assert_eq!(String::from_utf8_lossy(&output.stderr), expected);
 }
 
 #[test]

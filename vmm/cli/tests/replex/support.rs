@@ -6,7 +6,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-pub use guest_kernels::tiny::{bzimage, elf, multiboot};
+pub use guest_kernels::tiny::{bzimage, elf, elf64, multiboot};
 use tempfile::TempDir;
 use tests::signals::with_default_signals;
 

@@ -49,9 +49,9 @@ impl Platform {
         }
     }
 
-    /// Whether a guest can run its programs.
-    pub(super) fn is_ours(&self) -> bool {
-        (&self.os, &self.architecture) == (&Os::Linux, &Arch::i386)
+    /// Whether it is Linux on one of these architectures.
+    pub(super) fn is_one_of(&self, architectures: &[Arch]) -> bool {
+        self.os == Os::Linux && architectures.contains(&self.architecture)
     }
 
     /// Whether it stands for documents about images, as BuildKit stores them beside images.

@@ -4,7 +4,7 @@ mod candidate;
 mod layout;
 mod saved;
 
-use oci_spec::image::ImageConfiguration;
+use oci_spec::image::{Arch, ImageConfiguration, Os};
 
 use crate::config::ImageConfig;
 use crate::digest::Digest;
@@ -27,13 +27,18 @@ pub(crate) struct Layer {
 /// The chosen image.
 #[derive(Debug)]
 pub(crate) struct Selected {
+    pub(crate) architecture: Arch,
     pub(crate) config: ImageConfig,
     /// The layers, the lowest first.
     pub(crate) layers: Vec<Layer>,
 }
 
-/// Chooses the image for the guest's processor, among those that have the name if one is given.
-pub(crate) fn select(source: &Source, name: Option<&str>) -> Result<Selected, Fault> {
+/// Chooses the image for the first possible one of `architectures`, among those that have the name if one is given.
+pub(crate) fn select(
+    source: &Source,
+    name: Option<&str>,
+    architectures: &[Arch],
+) -> Result<Selected, Fault> {
     let mut candidates = candidates(source)?;
     if let Some(name) = name {
         keep_named(&mut candidates, name)?;
@@ -44,12 +49,17 @@ pub(crate) fn select(source: &Source, name: Option<&str>) -> Result<Selected, Fa
         if chosen.iter().any(|(other, _)| other.id == candidate.id) {
             continue;
         }
-        match fitting(source, &candidate)? {
+        match fitting(source, &candidate, architectures)? {
             Fit::Ours(selected) => chosen.push((candidate, selected)),
             Fit::Other(other) if !found.contains(&other) => found.push(other),
             Fit::Other(_) | Fit::NotAnImage => {}
         }
     }
+    let preferred = architectures.iter().find(|&architecture| {
+        let mut images = chosen.iter();
+        images.any(|(_, image)| image.architecture == *architecture)
+    });
+    chosen.retain(|(_, image)| Some(&image.architecture) == preferred);
     if chosen.len() > 1 {
         let names = chosen.iter().map(|(image, _)| image.label().to_owned());
         return Err(Fault::Ambiguous {
@@ -59,8 +69,20 @@ pub(crate) fn select(source: &Source, name: Option<&str>) -> Result<Selected, Fa
     match chosen.pop() {
         Some((_, selected)) => Ok(selected),
         None if found.is_empty() => Err(Fault::NotAnImage),
-        None => Err(Fault::Platform { found }),
+        None => Err(Fault::Platform {
+            wanted: architectures.iter().map(on_linux).collect(),
+            found,
+        }),
     }
+}
+
+/// The name of the platform of Linux on `architecture`.
+fn on_linux(architecture: &Arch) -> String {
+    let platform = Platform {
+        os: Os::Linux,
+        architecture: architecture.clone(),
+    };
+    platform.to_string()
 }
 
 fn candidates(source: &Source) -> Result<Vec<Candidate>, Fault> {
@@ -92,7 +114,7 @@ fn keep_named(candidates: &mut Vec<Candidate>, name: &str) -> Result<(), Fault> 
     Ok(())
 }
 
-/// Whether an image is for the guest's processor.
+/// Whether an image is for an architecture that is wanted.
 enum Fit {
     Ours(Selected),
     /// It is for this platform.
@@ -101,11 +123,13 @@ enum Fit {
     NotAnImage,
 }
 
-/// Reads the configuration of an image.
-fn fitting(source: &Source, candidate: &Candidate) -> Result<Fit, Fault> {
+/// Reads the configuration of an image, if it may be for one of `architectures`.
+fn fitting(source: &Source, candidate: &Candidate, architectures: &[Arch]) -> Result<Fit, Fault> {
     match &candidate.platform {
         Some(platform) if platform.is_none() => return Ok(Fit::NotAnImage),
-        Some(platform) if !platform.is_ours() => return Ok(Fit::Other(platform.to_string())),
+        Some(platform) if !platform.is_one_of(architectures) => {
+            return Ok(Fit::Other(platform.to_string()));
+        }
         _ => {}
     }
     let (config_name, config, layers): (_, ImageConfiguration, _) = match &candidate.place {
@@ -127,11 +151,12 @@ fn fitting(source: &Source, candidate: &Candidate) -> Result<Fit, Fault> {
         }
     };
     let platform = Platform::of(&config);
-    if !platform.is_ours() {
+    if !platform.is_one_of(architectures) {
         return Ok(Fit::Other(platform.to_string()));
     }
     let layers = with_diff_ids(&config_name, &config, layers)?;
     Ok(Fit::Ours(Selected {
+        architecture: platform.architecture,
         config: image_config(&config_name, &config)?,
         layers,
     }))

@@ -3,7 +3,7 @@
 use std::fs;
 use std::sync::Barrier;
 
-use oci_root::{Limits, Reference, Step, open};
+use oci_root::{Arch, Limits, Reference, Step, open};
 
 use crate::contents::{contents, names};
 use crate::layer::Layer;
@@ -32,6 +32,7 @@ fn steps(place: &Place) -> Vec<Step> {
     };
     open(
         &reference(place),
+        &[Arch::i386],
         &place.cache(),
         &Limits::default(),
         &mut report,

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use oci_root::{Fault, ImageConfig, Limits};
+use oci_root::{Arch, Fault, ImageConfig, Limits};
 use serde_json::json;
 
 use crate::contents::{contents, names, text};
@@ -159,7 +159,21 @@ fn an_image_is_chosen_by_its_platform() {
             "{fault}"
         );
     }
-    let fault = opened(&Files::saved(&[other().for_architecture("amd64")]), None).unwrap_err();
+    let images = [other().for_architecture("amd64"), spec()];
+    for files in [Files::layout(&images), Files::saved(&images)] {
+        let place = Place::new();
+        place.write_tar(&files);
+        for (architectures, expected) in [
+            (&[Arch::Amd64][..], Arch::Amd64),
+            (&[Arch::Amd64, Arch::i386], Arch::Amd64),
+            (&[Arch::i386, Arch::Amd64], Arch::i386),
+            (&[Arch::ARM, Arch::i386], Arch::i386),
+        ] {
+            let image = place.open_for(architectures, None, &Limits::default());
+            assert_eq!(image.unwrap().architecture, expected);
+        }
+    }
+    let fault = opened(&Files::saved(&images[..1]), None).unwrap_err();
     assert!(
         fault.to_string().contains("only for linux/amd64"),
         "{fault}"

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use oci_root::{Fault, Image, ImageError, Limits, Reference, open};
+use oci_root::{Arch, Fault, Image, ImageError, Limits, Reference, open};
 use serde_json::{Value, json};
 use sha2::Digest;
 
@@ -238,11 +238,26 @@ impl Place {
     }
 
     pub fn open_named(&self, name: Option<&str>, limits: &Limits) -> Result<Image, ImageError> {
+        self.open_for(&[Arch::i386], name, limits)
+    }
+
+    pub fn open_for(
+        &self,
+        architectures: &[Arch],
+        name: Option<&str>,
+        limits: &Limits,
+    ) -> Result<Image, ImageError> {
         let reference = Reference {
             path: self.image(),
             name: name.map(str::to_owned),
         };
-        open(&reference, &self.cache(), limits, &mut |_| {})
+        open(
+            &reference,
+            architectures,
+            &self.cache(),
+            limits,
+            &mut |_| {},
+        )
     }
 
     /// Checks that there is nothing but the image and the cache with `images` images.
