@@ -144,7 +144,7 @@ impl Emitter {
         self.asm.rorx32(R9, whole, HIGH_BYTE);
         let mut low = *raw;
         low.set_op_register(high, Register::R9L);
-        self.encode(&low, Counter::R11, Some(probed.operand()))
+        self.encode_low(&low, Some(probed.operand()))
     }
 
     /// Emits an instruction that reads memory and writes CH, operand `high`: as the low byte of guest ECX, rotated there and back.
@@ -157,10 +157,27 @@ impl Emitter {
         low.set_op_kind(memory, OpKind::Register);
         low.set_op_register(memory, Register::R9L);
         low.set_op_register(high, Register::R11L);
-        self.asm.rorx32(R11, R11, HIGH_BYTE);
-        let emitted = self.encode(&low, Counter::R11, None)?;
-        self.asm.rorx32(R11, R11, u32::BITS as u8 - HIGH_BYTE);
+        self.rotate_counter(HIGH_BYTE);
+        let emitted = self.encode_low(&low, None)?;
+        self.rotate_counter(self.word() as u8 * u8::BITS as u8 - HIGH_BYTE);
         Ok(emitted)
+    }
+
+    /// Emits an instruction in which a low byte of R9 or R11, of the host, stands for AH..BH.
+    fn encode_low(&mut self, low: &Instruction, place: Option<HostOperand>) -> Result<Emitted> {
+        let Some(host) = rewrite(low, Counter::R11, &Loaded::new(), place) else {
+            return Ok(Emitted::Emulate);
+        };
+        self.asm.guest(&host)?;
+        Ok(Emitted::Inline)
+    }
+
+    /// Emits the rotation of guest RCX to the right.
+    fn rotate_counter(&mut self, count: u8) {
+        match self.mode.is_64() {
+            true => self.asm.rorx64(R11, R11, count),
+            false => self.asm.rorx32(R11, R11, count),
+        }
     }
 
     /// Emits a shift or rotation by CL.
