@@ -1,6 +1,8 @@
-//! [`FaultMap`]: the guest instruction that a host address of emitted code belongs to, for accesses through windows.
+//! [`FaultMap`]: the guest instruction that a host address of emitted code belongs to, for accesses that may fault: those through
+//! windows, and all with 48-bit linear addresses.
 
 use super::x87_note::DeferredNote;
+use std::collections::BTreeMap;
 
 /// The start of the code of one guest instruction, which can begin anew wherever it has faulted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,18 +13,20 @@ pub struct FaultEntry {
     pub offset: Option<u16>,
 }
 
-/// The instructions of all code that accesses windows, in the order in which it lies in the arena.
+/// The instructions of all code that may fault.
 #[derive(Default)]
 pub struct FaultMap {
-    entries: Vec<FaultEntry>,
-    /// Notes that are not stored where the code at an arena offset begins, in the same order.
+    /// Their offsets in their pages, by the arena offset of their code.
+    entries: BTreeMap<u32, Option<u16>>,
+    /// Notes that are not stored where the code at an arena offset begins, in the order of these.
     deferred: Vec<(u32, DeferredNote)>,
 }
 
 impl FaultMap {
-    /// Adds the entries and deferred notes of a fragment that lies behind all others.
+    /// Adds the entries and deferred notes of a fragment whose code lies behind that of all others.
     pub fn add(&mut self, fragment: &[FaultEntry], deferred: &[(u32, DeferredNote)]) {
-        self.entries.extend(fragment);
+        let entries = fragment.iter().map(|entry| (entry.code, entry.offset));
+        self.entries.extend(entries);
         self.deferred.extend(deferred);
     }
 
@@ -35,9 +39,8 @@ impl FaultMap {
     /// Finds the instruction whose code has the byte at arena offset `at`: where the code begins, and the instruction's offset
     /// in its page.
     pub fn find(&self, at: u32) -> Option<(u32, u32)> {
-        let behind = self.entries.partition_point(|entry| entry.code <= at);
-        let entry = self.entries[..behind].last()?;
-        Some((entry.code, entry.offset?.into()))
+        let (&code, &offset) = self.entries.range(..=at).next_back()?;
+        Some((code, offset?.into()))
     }
 
     /// The note that is not stored when the instruction whose code begins at arena offset `code` faults.
@@ -62,13 +65,23 @@ mod tests {
             &[entry(10, Some(3)), entry(15, Some(5)), entry(20, None)],
             &[],
         );
-        map.add(&[entry(40, Some(7)), entry(45, None)], &[]);
+        map.add(
+            &[
+                entry(40, Some(7)),
+                entry(90, Some(7)),
+                entry(92, None),
+                entry(45, None),
+            ],
+            &[],
+        );
         let found = [9, 10, 14, 15, 19, 20, 39, 40, 44, 45].map(|at| map.find(at));
         let (first, second, third) = (Some((10, 3)), Some((15, 5)), Some((40, 7)));
         let expected = [
             None, first, first, second, second, None, None, third, third, None,
         ];
         assert_eq!(found, expected);
+        let cold = [89, 90, 91, 92].map(|at| map.find(at));
+        assert_eq!(cold, [None, Some((90, 7)), Some((90, 7)), None]);
     }
 
     #[test]
