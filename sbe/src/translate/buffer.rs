@@ -45,7 +45,8 @@ pub struct CodeBuffer {
     arena: Arena,
     trampolines: Trampolines,
     verifier: Verifier,
-    fault_map: FaultMap,
+    /// Those of both sections.
+    fault_maps: [FaultMap; 2],
     /// Branches by the numbers that emitted code names them by.
     sites: Vec<Site>,
 }
@@ -61,7 +62,7 @@ impl CodeBuffer {
             trampolines: Trampolines::emit(&mut arena, width)?,
             arena,
             verifier: Verifier::default(),
-            fault_map: FaultMap::default(),
+            fault_maps: Default::default(),
             sites: Vec::new(),
         })
     }
@@ -149,8 +150,10 @@ impl CodeBuffer {
             let links = fragment.links.iter();
             let sites = links.map(|&link| Site { page: key, link });
             self.sites.extend(sites);
-            self.fault_map
-                .add(&emitter.fault_entries, &emitter.fault_notes);
+            let [hot, cold] = &mut self.fault_maps;
+            let [hot_entries, cold_entries] = &emitter.fault_entries;
+            hot.add(hot_entries, &emitter.fault_notes);
+            cold.add(cold_entries, &[]);
             let emitted = emitter.asm.finish()?;
             if !self.verifier.fragment(emitted, origins, key.mode, at) {
                 return Ok(Translated::Emulate);
@@ -182,11 +185,13 @@ impl CodeBuffer {
     /// Finds the guest instruction to which the code at host address `rip` belongs.
     pub fn instruction_at(&self, rip: u64) -> Option<FaultedInstruction> {
         let at = rip.wrapping_sub(self.arena.address_of(0)) as u32;
-        let (code, offset) = self.fault_map.find(at)?;
+        let [_, cold] = self.trampolines.end();
+        let map = &self.fault_maps[usize::from(at >= cold)];
+        let (code, offset) = map.find(at)?;
         Some(FaultedInstruction {
             code: self.arena.address_of(code),
             offset,
-            deferred: self.fault_map.deferred(code),
+            deferred: map.deferred(code),
         })
     }
 
@@ -232,7 +237,7 @@ impl CodeBuffer {
     /// Removes everything but the trampolines.
     pub fn clear(&mut self) {
         self.sites.clear();
-        self.fault_map.clear();
+        self.fault_maps.each_mut().map(FaultMap::clear);
         self.verifier.clear();
         self.arena.truncate(self.trampolines.end());
     }

@@ -73,7 +73,9 @@ impl Emitter {
         self.repeat(raw, R11, crosses)?;
         self.asm.bind(done);
         self.asm.switch_to(Section::Cold);
+        self.begin_instruction(Some(raw.ip32() as u16));
         self.repeat_split(raw, crosses, done)?;
+        self.begin_instruction(None);
         self.asm.switch_to(Section::Hot);
         Ok(Emitted::Inline)
     }
