@@ -8,7 +8,7 @@
 
 use super::arena::Arena;
 use super::asm::AsmError;
-use super::check::{Verifier, Violation};
+use super::check::{FragmentEntry, Verifier, Violation};
 use super::context::Context;
 use super::emit::Emitter;
 use super::fault_map::FaultMap;
@@ -88,7 +88,11 @@ impl CodeBuffer {
         let code = [[0x0f, 0x05].as_slice(), &[]];
         let origins = self.arena.next();
         let mode = crate::translate::mode::Mode::Supervisor;
-        assert!(!self.verifier.fragment(code, origins, mode, 0));
+        let entry = FragmentEntry { at: 0, mode };
+        let passes = self
+            .verifier
+            .fragment(code, origins, entry, &self.fault_map);
+        assert!(!passes);
     }
 
     /// The first violation of the checker's rules; nothing must run after it.
@@ -155,7 +159,11 @@ impl CodeBuffer {
             hot.add(hot_entries, &emitter.fault_notes);
             cold.add(cold_entries, &[]);
             let emitted = emitter.asm.finish()?;
-            if !self.verifier.fragment(emitted, origins, key.mode, at) {
+            let entry = FragmentEntry { at, mode: key.mode };
+            if !self
+                .verifier
+                .fragment(emitted, origins, entry, &self.fault_map)
+            {
                 return Ok(Translated::Emulate);
             }
         }

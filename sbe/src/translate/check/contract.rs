@@ -3,11 +3,12 @@
 use super::rule::{Need, Rule};
 use super::state::{R8, R9, State};
 use super::value::Values;
+use super::widths::Widths;
 use crate::cpu::segment::SegReg;
 use crate::translate::context::AccessKind;
 use crate::translate::trampoline::{Trampoline, Trampolines};
 use hashbrown::HashMap;
-use mmu::PAGE_SIZE;
+use mmu::{LinearWidth, PAGE_SIZE};
 
 /// The way in which a trampoline is entered, and its effect when it returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,19 +40,31 @@ pub type Contracts = HashMap<u32, Contract>;
 /// The contracts of `trampolines`.
 pub fn all(trampolines: &Trampolines) -> Contracts {
     Trampoline::all()
+        .filter(|&trampoline| is_entered(trampoline, trampolines.width()))
         .filter_map(|trampoline| Some((trampolines.at(trampoline), Contract::of(trampoline)?)))
         .collect()
 }
 
+/// Whether fragments may enter a trampoline with linear addresses of the width `tables`. Of 48 bits, a look at the GDT may fault,
+/// and the code of a trampoline has no place in the fault map.
+fn is_entered(trampoline: Trampoline, tables: LinearWidth) -> bool {
+    match trampoline {
+        Trampoline::LoadSegment(_) => tables == LinearWidth::Bits32,
+        Trampoline::Syscall | Trampoline::Sysret => tables == LinearWidth::Bits48,
+        _ => true,
+    }
+}
+
 impl Need {
     /// Whether `state` meets the need.
-    pub fn met(self, values: &Values, state: &State) -> bool {
+    pub fn met(self, values: &Values, widths: Widths, state: &State) -> bool {
         let (r8, r9) = (state.registers[R8], state.registers[R9]);
         match self {
-            Self::Word8 => values.is_word(r8),
-            Self::Inverted8 => values.is_word(values.not(r8)),
+            Self::Word8 => widths.fits(values, r8),
+            Self::Inverted8 => widths.fits(values, values.not(r8)),
             Self::Word9 => values.is_word(r9),
             Self::Offset9 => values.most(r9) < PAGE_SIZE as u64,
+            Self::Long => widths.is_64(),
             Self::Linkage => false,
         }
     }
@@ -60,15 +73,15 @@ impl Need {
 impl Contract {
     /// The contract of `trampoline`; `None` where fragments may not enter it.
     fn of(trampoline: Trampoline) -> Option<Self> {
-        use Need::{Inverted8, Offset9, Word8, Word9};
+        use Need::{Inverted8, Long, Offset9, Word8, Word9};
         use Trampoline::*;
         let (linkage, needs): (_, &'static [Need]) = match trampoline {
             Dispatch | Emulate => (Linkage::Jump, &[Word8]),
             PolledDispatch => (Linkage::PolledJump, &[Word8]),
             ReturnMismatch => (Linkage::Jump, &[Inverted8]),
-            EmulateAt | BudgetAt | Sysenter | Sysexit | Syscall | Sysret => {
-                (Linkage::Jump, &[Offset9])
-            }
+            EmulateAt | BudgetAt | Sysenter | Sysexit => (Linkage::Jump, &[Offset9]),
+            Syscall => (Linkage::Jump, &[Long, Word8, Offset9]),
+            Sysret => (Linkage::Jump, &[Long, Offset9]),
             Link => (Linkage::Jump, &[Word8, Offset9]),
             LinkAcross => (Linkage::Jump, &[Word8, Word9]),
             LoadFpu => (Linkage::LoadsFpu, &[Offset9]),
@@ -88,8 +101,9 @@ impl Contract {
     }
 
     /// Checks that `state` meets all needs.
-    pub fn check(&self, values: &Values, state: &State) -> Result<(), Rule> {
-        match self.needs.iter().find(|need| !need.met(values, state)) {
+    pub fn check(&self, values: &Values, widths: Widths, state: &State) -> Result<(), Rule> {
+        let unmet = |need: &&Need| !need.met(values, widths, state);
+        match self.needs.iter().find(unmet) {
             Some(&need) => Err(Rule::Contract(need)),
             None => Ok(()),
         }

@@ -8,11 +8,13 @@
 //! * Memory is accessed in the context, in a table at a proven index, in the guest's RAM by way of a slot for just that address
 //!   and size, or in a window; the stack is used by PUSH, POP, CALL and RET only, and is level where control leaves.
 //! * Instructions have no effect but on registers and that memory, and raise no exception.
-//! * Wherever control may leave, the guest's registers have 32 bits, and R13 to R15 hold what they hold between guest
-//!   instructions.
+//! * Wherever control may leave, the guest's registers have the width of its code, and R13 to R15 hold what they hold between
+//!   guest instructions.
+//! * With 48-bit linear addresses, where accesses may fault: wherever one may, the guest's instruction can begin anew.
 //!
 //! | file | has |
 //! |---|---|
+//! | `widths` | widths of addresses and code |
 //! | `value` | abstract values: sums of named parts |
 //! | `state` | the values of registers, stack and context between two instructions |
 //! | `step` | the effect of an instruction on a state |
@@ -38,14 +40,17 @@ mod step;
 mod value;
 mod verifier;
 mod walk;
+mod widths;
 
+use super::fault_map::FaultMap;
 use super::trampoline::Trampolines;
-use crate::translate::mode::Mode;
 use contract::Contracts;
 use hashbrown::HashSet;
+use mmu::LinearWidth;
 pub use rule::{Rule, Violation};
 pub use verifier::Verifier;
-use walk::{Around, FragmentEntries, FragmentEntry, Sites};
+pub use walk::FragmentEntry;
+use walk::{Around, FragmentEntries, Sites};
 
 /// A checker of fragments, which remembers where they can be entered and patched.
 pub struct Checker {
@@ -55,6 +60,8 @@ pub struct Checker {
     /// Arena offsets of the ends of 64-bit operands.
     numbers: HashSet<u32>,
     fragments: u64,
+    /// The width of linear addresses.
+    tables: LinearWidth,
 }
 
 impl Checker {
@@ -66,6 +73,7 @@ impl Checker {
             sites: Sites::new(),
             numbers: HashSet::new(),
             fragments: 0,
+            tables: trampolines.width(),
         }
     }
 
@@ -74,8 +82,7 @@ impl Checker {
         self.fragments
     }
 
-    /// Checks a fragment whose sections lie at the arena offsets `origins`, made from the code at offset `at` of a page, executed
-    /// in `mode`.
+    /// Checks a fragment whose sections lie at the arena offsets `origins`, and whose instructions `fault_map` has.
     ///
     /// # Errors
     /// The rule that it violates.
@@ -83,14 +90,15 @@ impl Checker {
         &mut self,
         code: [&[u8]; 2],
         origins: [u32; 2],
-        mode: Mode,
-        at: u32,
+        entry: FragmentEntry,
+        fault_map: &FaultMap,
     ) -> Result<(), Violation> {
         let around = Around {
             contracts: &self.contracts,
             entries: &self.entries,
+            fault_map,
+            tables: self.tables,
         };
-        let entry = FragmentEntry { at, mode };
         let found = walk::fragment(around, code, origins, entry)?;
         self.sites.extend(found.sites);
         self.numbers.extend(found.numbers);

@@ -38,7 +38,7 @@ pub enum Rule {
     /// Trampolines are entered with what they need.
     #[error("enters a trampoline without {0}")]
     Contract(Need),
-    /// The guest's registers have 32 bits wherever control may leave.
+    /// The guest's registers have 32 bits wherever control may leave 32-bit code.
     #[error("leaves with more than 32 bits in guest register {0}")]
     Wide(usize),
     /// The stack is at its level on entry wherever control leaves for good, with the caller's page on top in calls.
@@ -53,7 +53,8 @@ pub enum Rule {
     /// Only allowed instructions occur.
     #[error("instruction not allowed")]
     Instruction,
-    /// Only known segments and address sizes occur.
+    /// Only known segments and address sizes occur. The stack segment, by RSP or RBP as base, is not among those by which the
+    /// guest's memory is reached where that may fault: it raises another signal.
     #[error("segment or address size not allowed")]
     Segment,
     /// R13 holds a page's address; R14, R15 and RSP are left alone.
@@ -65,6 +66,10 @@ pub enum Rule {
     /// Accesses lie in the bytes that the slot was probed for.
     #[error("access beyond what was probed")]
     Size,
+    /// With 48-bit linear addresses, each first access through a slot may fault: the fault map knows its instruction, and nothing
+    /// of the guest's has changed since that began.
+    #[error("may fault where the instruction cannot begin anew")]
+    Restart,
     /// Memory is written through slots for writing.
     #[error("write through a slot for reading")]
     ReadSlot,
@@ -74,6 +79,9 @@ pub enum Rule {
     /// Only some fields of the context are written.
     #[error("access to a field of the context that is not allowed")]
     Field,
+    /// All tables are those of one privilege level.
+    #[error("tables of two privilege levels")]
+    Tables,
     /// Tables are indexed by a linear address.
     #[error("unproven index of a table")]
     Index,
@@ -91,14 +99,16 @@ pub enum Rule {
 /// A need of a trampoline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
-    /// A 32-bit value in R8.
+    /// A value in R8 of the code's width.
     Word8,
-    /// The complement of a 32-bit value in R8.
+    /// The complement of a value in R8 of the code's width.
     Inverted8,
     /// A 32-bit value in R9.
     Word9,
     /// An offset in a page in R9.
     Offset9,
+    /// 64-bit code.
+    Long,
     /// The right kind of branch: a call, or a jump.
     Linkage,
 }
@@ -106,10 +116,11 @@ pub enum Need {
 impl fmt::Display for Need {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Word8 => "32 bits in R8",
-            Self::Inverted8 => "the complement of 32 bits in R8",
+            Self::Word8 => "an address in R8",
+            Self::Inverted8 => "the complement of an address in R8",
             Self::Word9 => "32 bits in R9",
             Self::Offset9 => "an offset in R9",
+            Self::Long => "64-bit code",
             Self::Linkage => "the right kind of branch",
         })
     }

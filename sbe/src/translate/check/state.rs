@@ -1,6 +1,7 @@
 //! [`State`]: the abstract values of registers, stack and context between two instructions.
 
 use super::value::{CONTEXT, Grant, Low, Node, TABLES, Value, Values};
+use super::widths::Widths;
 use crate::translate::context::{CONTEXT_BIAS, PAGE_BIAS};
 use mmu::PAGE_SHIFT;
 
@@ -43,6 +44,17 @@ pub enum Poll {
     Done,
 }
 
+/// The privilege level that a table of the present ones is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// That at which the code executes.
+    Present,
+    /// The one with this index in the context.
+    Other(usize),
+    /// It is not known.
+    Unknown,
+}
+
 /// The abstract state at one point of the code.
 #[derive(Clone, Debug)]
 pub struct State {
@@ -60,23 +72,27 @@ pub struct State {
     pub poll: Poll,
     /// A number that changes when memory does.
     pub version: u32,
+    /// The levels of the read table in R14, and of the write, fetch and code tables in the context.
+    pub tables: [Level; 4],
+    /// Whether something of the guest's may have changed since the instruction began.
+    pub changed: bool,
+    /// Slots through which memory was accessed: they did not fault.
+    pub touched: Vec<Grant>,
 }
 
 /// The low bits of a page's address as R13 holds it.
-fn page_low() -> Low {
-    debug_assert_eq!(PAGE_SHIFT, 12);
-    Low::of(PAGE_BIAS as u64)
-}
+pub const PAGE_LOW: Low = Low::of(PAGE_BIAS as u64);
+const _: () = assert!(PAGE_LOW.bits as u32 == PAGE_SHIFT);
 
 impl State {
-    /// The state between instructions of the guest: its registers have 32 bits, and R13 to R15 hold the page, the tables and the
-    /// context.
-    pub fn between(values: &mut Values) -> Self {
+    /// The state between instructions of the guest: its registers have the width of its code, and R13 to R15 hold the page, the
+    /// tables and the context.
+    pub fn between(values: &mut Values, widths: Widths) -> Self {
         let mut registers = std::array::from_fn(|_| values.any());
         for number in GUEST {
-            registers[number] = values.word();
+            registers[number] = widths.unknown(values, Low::UNKNOWN);
         }
-        registers[R13] = values.unknown(u32::MAX.into(), page_low());
+        registers[R13] = widths.unknown(values, PAGE_LOW);
         registers[R14] = Value::atom(TABLES);
         registers[R15] = Value::atom(CONTEXT).plus(CONTEXT_BIAS as u64);
         Self {
@@ -87,6 +103,9 @@ impl State {
             fpu: false,
             poll: Poll::None,
             version: values.serial(),
+            tables: [Level::Present; 4],
+            changed: false,
+            touched: Vec::new(),
         }
     }
 
@@ -108,6 +127,12 @@ impl State {
         self.facts.contains(&Fact { value, zero })
     }
 
+    /// Writes a register.
+    pub fn set(&mut self, number: usize, value: Value) {
+        self.changed |= GUEST.contains(&number) && self.registers[number] != value;
+        self.registers[number] = value;
+    }
+
     /// Notes that memory has changed.
     pub fn store(&mut self, values: &mut Values) {
         // A new serial is one that no atom of before has.
@@ -127,6 +152,13 @@ impl State {
             *our = join(*our, *their, values);
         }
         self.facts.retain(|fact| other.facts.contains(fact));
+        for (our, their) in self.tables.iter_mut().zip(other.tables) {
+            if *our != their {
+                *our = Level::Unknown;
+            }
+        }
+        self.touched.retain(|slot| other.touched.contains(slot));
+        self.changed |= other.changed;
         self.fpu &= other.fpu;
         if self.poll != other.poll {
             self.poll = Poll::None;
@@ -135,11 +167,6 @@ impl State {
             self.store(values);
         }
         Some(())
-    }
-
-    /// Whether `value` is a page's address as R13 holds it.
-    pub fn is_page(values: &Values, value: Value) -> bool {
-        values.is_word(value) && values.low(value) == page_low()
     }
 }
 
@@ -165,6 +192,7 @@ fn join(a: Value, b: Value, values: &mut Values) -> Value {
             bytes: a.bytes.min(b.bytes),
             aligned: a.aligned.min(b.aligned),
             writes: a.writes && b.writes,
+            load: values.serial(),
         }));
     }
     let most = values.most(a).max(values.most(b));

@@ -1,10 +1,13 @@
 //! [`Stepper`]: the effect of one instruction on a [`State`], if the instruction is allowed.
 
-use super::allowed::{Unit, alignment, is_string, unit};
-use super::memory::{self, Location, Operand, Rights};
+use super::allowed::{Unit, alignment, is_quad, is_string, unit};
+use super::memory::{self, Field, Location, Operand, Rights, is_field};
 use super::rule::Rule;
-use super::state::{Poll, R13, R14, RAX, RCX, RDI, RDX, RSI, RSP, State};
-use super::value::{ARENA, CONTEXT, Low, Node, Shift, TABLES, Table, Value, Values, WORD};
+use super::state::{Level, Poll, R13, R14, RAX, RCX, RDI, RDX, RSI, RSP, State};
+use super::value::{
+    ARENA, CONTEXT, FIELD_TABLES, Grant, Low, Node, Shift, TABLES, Table, Value, Values, WORD,
+};
+use super::widths::Widths;
 use crate::translate::context::Context;
 use iced_x86::{
     Code, CodeSize, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register,
@@ -13,6 +16,8 @@ use std::mem::offset_of;
 
 /// The position of a doubleword's sign.
 const DOUBLEWORD_SIGN: u8 = 31;
+/// The bits of half a quadword.
+const HALF: u8 = 32;
 /// The position of a quadword's sign.
 const QUADWORD_SIGN: u8 = 63;
 /// The count of a shift left that leaves bits 5:0, the exception masks of the x87 control word.
@@ -27,8 +32,18 @@ const STACKS: [u64; 2] = [
     offset_of!(Context, stack_bottom) as u64,
     offset_of!(Context, user_stack) as u64,
 ];
-const TABLES_0: u64 = offset_of!(Context, tables) as u64;
-const TABLES_1: u64 = TABLES_0 + 8;
+/// The tables of both privilege levels: read, write, fetch and code table.
+const ALL_TABLES: Field = field!(tables: u64);
+/// The number of tables of a level.
+const TABLES_OF_LEVEL: usize = 4;
+/// The offsets of the tables of the current level, but for the read table.
+const TABLE_FIELDS: [u64; 3] = [
+    offset_of!(Context, write_table) as u64,
+    offset_of!(Context, fetch_table) as u64,
+    offset_of!(Context, code_table) as u64,
+];
+/// The masks that choose bits of linear addresses.
+const MASKS: Field = field!(masks: u64);
 
 /// The number of the general-purpose register that `register` is a part of.
 pub fn number(register: Register) -> usize {
@@ -41,6 +56,8 @@ pub struct Stepper {
     pub values: Values,
     rights: Rights,
     info: InstructionInfoFactory,
+    /// Whether the fault map has an entry for the present instruction of the host.
+    restarts: bool,
 }
 
 impl Stepper {
@@ -50,12 +67,27 @@ impl Stepper {
             values: Values::new(),
             rights,
             info: InstructionInfoFactory::new(),
+            restarts: false,
+        }
+    }
+
+    /// The widths of addresses and code.
+    pub fn widths(&self) -> Widths {
+        self.rights.widths
+    }
+
+    /// Prepares for an instruction of the host that, where it faults, is part of the guest's instruction whose code begins at
+    /// `start`, if any.
+    pub fn begin(&mut self, state: &mut State, instruction: &Instruction, start: Option<u32>) {
+        self.restarts = start.is_some();
+        if start == Some(instruction.ip() as u32) {
+            state.changed = false;
         }
     }
 
     /// Applies an instruction that is no branch.
     pub fn step(&mut self, state: &mut State, instruction: &Instruction) -> Result<(), Rule> {
-        if is_string(instruction.code()) {
+        if is_string(instruction.code(), self.rights.widths) {
             return self.string(state, instruction);
         }
         if instruction.has_rep_prefix() || instruction.has_repne_prefix() {
@@ -85,7 +117,10 @@ impl Stepper {
                 let value = self.values.any();
                 self.set(state, instruction.op0_register(), value)
             }
-            Code::Mov_rm32_r32 | Code::Mov_rm64_r64 | Code::Mov_rm32_imm32
+            Code::Mov_rm32_r32
+            | Code::Mov_rm64_r64
+            | Code::Mov_rm32_imm32
+            | Code::Mov_rm64_imm32
                 if instruction.op0_kind() == OpKind::Memory =>
             {
                 let value = self.source(state, instruction)?;
@@ -99,6 +134,10 @@ impl Stepper {
             | Code::Movzx_r32_rm8
             | Code::Movzx_r32_rm16 => {
                 let value = self.source(state, instruction)?;
+                self.set(state, instruction.op0_register(), value)
+            }
+            Code::VEX_Pext_r32_r32_rm32 | Code::VEX_Pext_r64_r64_rm64 => {
+                let value = self.extracted(state, instruction)?;
                 self.set(state, instruction.op0_register(), value)
             }
             _ => match self.shifted(state, instruction) {
@@ -118,15 +157,16 @@ impl Stepper {
         }
         let mut zero = state.clone();
         zero.learn(value, true);
+        self.narrow(&mut zero, value);
         zero.registers[RCX] = Value::constant(0);
         state.learn(value, false);
         if state.poll == Poll::Counted(value) {
             state.poll = Poll::Done;
         }
         match value.single().map(|atom| self.values.node(atom)) {
-            Some(Node::TableWord(table, index, _)) => {
-                let slot =
-                    |writes| Node::Slot(memory::granted(&self.values, &state, index, writes));
+            Some(Node::TableWord(table, index, load)) => {
+                let grant = |writes| memory::granted(&self.values, &state, index, writes, load);
+                let slot = |writes| Node::Slot(grant(writes));
                 let present = match table {
                     Table::Read => Some(slot(false)),
                     Table::Write => Some(slot(true)),
@@ -147,6 +187,19 @@ impl Stepper {
         (Some(zero), Some(state))
     }
 
+    /// Applies that `half` is zero: registers whose upper half that is have 32 bits.
+    fn narrow(&mut self, state: &mut State, half: Value) {
+        let node = |values: &Values, value: Value| value.single().map(|atom| values.node(atom));
+        if let Some(Node::Low32(rotated)) = node(&self.values, half)
+            && let Some(Node::Shifted(Shift::Rotate64, value, HALF)) = node(&self.values, rotated)
+        {
+            let word = self.values.low32(value);
+            for register in state.registers.iter_mut().filter(|known| **known == value) {
+                *register = word;
+            }
+        }
+    }
+
     /// Whether `value` is the host address of the code for `eip` by the code table, or of the trampoline that looks it up.
     pub fn is_dispatched(&self, value: Value, eip: Value) -> bool {
         let mut atoms = value.parts();
@@ -154,7 +207,7 @@ impl Stepper {
             return false;
         };
         value.constant == 0
-            && self.values.is_word(eip)
+            && self.rights.widths.fits(&self.values, eip)
             && [(a, b), (b, a)].into_iter().any(|(arena, code)| {
                 arena == (ARENA, 1) && code.1 == 1 && self.values.node(code.0) == Node::Code(eip)
             })
@@ -170,9 +223,15 @@ impl Stepper {
         };
         let number = number(register);
         let value = match number {
-            R13 if State::is_page(&self.values, value) => value,
-            R14 if self.rights.loads_state => self.is_table(value).ok_or(Rule::Pinned(number))?,
-            RSP if self.rights.loads_state && STACKS.iter().any(|&at| self.is_field(value, at)) => {
+            R13 if self.rights.widths.is_page(&self.values, value) => value,
+            R14 if self.rights.loads_state => {
+                let level = self.level_of(value, 0).ok_or(Rule::Pinned(number))?;
+                state.tables[0] = Level::Other(level);
+                Value::atom(TABLES)
+            }
+            RSP if self.rights.loads_state
+                && STACKS.iter().any(|&at| is_field(&self.values, value, at)) =>
+            {
                 // None of the calls was made here.
                 state.stack.clear();
                 return Ok(());
@@ -180,23 +239,15 @@ impl Stepper {
             RSP | R13.. => return Err(Rule::Pinned(number)),
             _ => value,
         };
-        state.registers[number] = value;
+        state.set(number, value);
         Ok(())
     }
 
-    /// The read table that `value` is, if it was loaded from where the context has it.
-    fn is_table(&self, value: Value) -> Option<Value> {
-        let known = [TABLES_0, TABLES_1]
-            .into_iter()
-            .any(|offset| self.is_field(value, offset));
-        known.then_some(Value::atom(TABLES))
-    }
-
-    /// Whether `value` was loaded from a quadword of the context.
-    fn is_field(&self, value: Value, offset: u64) -> bool {
-        let node = value.single().map(|atom| self.values.node(atom));
-        let place = Value::atom(CONTEXT).plus(offset);
-        matches!(node, Some(Node::Loaded { address, bytes: 8, .. }) if address == place)
+    /// The privilege level of which `value` is the table with this number, if it was loaded from where the context has that.
+    fn level_of(&self, value: Value, number: usize) -> Option<usize> {
+        let offset = memory::field_of(&self.values, value)?;
+        let index = ALL_TABLES.index(offset)? as usize;
+        (index % TABLES_OF_LEVEL == number).then_some(index / TABLES_OF_LEVEL)
     }
 
     /// The address of the memory operand, 64 bits wide.
@@ -241,7 +292,7 @@ impl Stepper {
     /// Locates the memory operand, the only one; `None` if it lies in a window.
     fn operand(
         &mut self,
-        state: &State,
+        state: &mut State,
         instruction: &Instruction,
         writes: bool,
     ) -> Result<Option<(Operand, Location)>, Rule> {
@@ -257,11 +308,33 @@ impl Stepper {
             writes,
             alignment: alignment(instruction),
         };
-        let place = memory::locate(&mut self.values, self.rights, operand)?;
+        let place = memory::locate(&mut self.values, state, self.rights, operand)?;
+        if let Location::Guest(slot) = place {
+            if self.rights.widths.has_wide_tables() && instruction.memory_segment() == Register::SS
+            {
+                return Err(Rule::Segment);
+            }
+            self.touch(state, slot)?;
+        }
         Ok(Some((operand, place)))
     }
 
-    fn load(&mut self, state: &State, instruction: &Instruction) -> Result<Value, Rule> {
+    /// Notes an access through `slot`. With wide tables the first may fault: then the guest's instruction begins anew, so nothing
+    /// of the guest's has changed yet, and the host's stack is at its level on entry.
+    fn touch(&mut self, state: &mut State, slot: Grant) -> Result<(), Rule> {
+        if self.rights.widths.has_wide_tables() && !state.touched.contains(&slot) {
+            if !self.restarts || state.changed {
+                return Err(Rule::Restart);
+            }
+            if !state.stack.is_empty() {
+                return Err(Rule::Stack);
+            }
+            state.touched.push(slot);
+        }
+        Ok(())
+    }
+
+    fn load(&mut self, state: &mut State, instruction: &Instruction) -> Result<Value, Rule> {
         let bytes = instruction.memory_size().size() as u8;
         let Some((operand, place)) = self.operand(state, instruction, false)? else {
             let most = u64::MAX >> (64 - 8 * bytes.min(8));
@@ -269,6 +342,10 @@ impl Stepper {
         };
         Ok(match place {
             Location::Context(SCRATCH) if bytes == 8 => state.scratch,
+            Location::Context(offset) if bytes == 8 && TABLE_FIELDS.contains(&offset) => {
+                let number = TABLE_FIELDS.iter().position(|&field| field == offset);
+                Value::atom(FIELD_TABLES[number.unwrap_or_default()].0)
+            }
             Location::TableWord(table, index) => {
                 let serial = self.values.serial();
                 self.values.of(Node::TableWord(table, index, serial))
@@ -279,7 +356,7 @@ impl Stepper {
                 let most = if bytes == 4 { WORD } else { u64::MAX };
                 self.values.unknown(most, low)
             }
-            Location::Context(_) | Location::Array | Location::Guest => {
+            Location::Context(_) | Location::Array | Location::Guest(_) => {
                 self.values.of(Node::Loaded {
                     address: operand.address,
                     bytes,
@@ -317,7 +394,15 @@ impl Stepper {
                 }
                 state.poll = Poll::Counted(value);
             }
-            _ => {}
+            Some((_, Location::Context(offset))) => {
+                let number = TABLE_FIELDS.iter().position(|&field| field == offset);
+                if let Some(number) = number.map(|number| number + 1) {
+                    let level = self.level_of(value, number).ok_or(Rule::Field)?;
+                    state.tables[number] = Level::Other(level);
+                }
+                state.changed = true;
+            }
+            _ => state.changed = true,
         }
         state.store(&mut self.values);
         Ok(())
@@ -329,12 +414,13 @@ impl Stepper {
         let code = instruction.code();
         let (shift, narrow) = match code {
             VEX_Rorx_r32_rm32_imm8 => (Shift::Rotate32, true),
+            VEX_Rorx_r64_rm64_imm8 => (Shift::Rotate64, false),
             VEX_Shrx_r32_rm32_r32 => (Shift::Right, true),
             VEX_Shrx_r64_rm64_r64 => (Shift::Right, false),
             VEX_Sarx_r32_rm32_r32 => (Shift::Signed32, true),
+            VEX_Sarx_r64_rm64_r64 => (Shift::Signed64, false),
             VEX_Shlx_r32_rm32_r32 => (Shift::Left32, true),
             VEX_Shlx_r64_rm64_r64 => return Some(self.values.any()),
-            VEX_Pext_r32_r32_rm32 => return Some(self.extracted(state, instruction)),
             _ => return None,
         };
         if instruction.op1_kind() != OpKind::Register {
@@ -347,7 +433,7 @@ impl Stepper {
             value
         };
         let bits = if narrow { 5 } else { 6 };
-        let count = if code == VEX_Rorx_r32_rm32_imm8 {
+        let count = if matches!(shift, Shift::Rotate32 | Shift::Rotate64) {
             Low::of(instruction.immediate8().into())
         } else {
             let register = instruction.op2_register();
@@ -361,14 +447,26 @@ impl Stepper {
         Some(self.values.shift(shift, value, count))
     }
 
-    /// The result of PEXT: as many bits as the mask has.
-    fn extracted(&mut self, state: &State, instruction: &Instruction) -> Value {
+    /// The result of PEXT: bits of an address by a mask of the context, or as many bits as the mask has.
+    fn extracted(&mut self, state: &mut State, instruction: &Instruction) -> Result<Value, Rule> {
         let mask = match instruction.op2_kind() {
-            OpKind::Register => state.registers[number(instruction.op2_register())].known(),
-            _ => None,
+            OpKind::Register => state.registers[number(instruction.op2_register())],
+            _ => self.load(state, instruction)?,
         };
-        let bits = mask.map_or(32, |mask| (mask as u32).count_ones());
-        self.values.unknown((1 << bits) - 1, Low::UNKNOWN)
+        let source = instruction.op1_register();
+        let value = state.registers[number(source)];
+        let field = memory::field_of(&self.values, mask);
+        let log = field.and_then(|offset| MASKS.index(offset));
+        if let (8, Some(log)) = (source.size(), log) {
+            return Ok(self.values.of(Node::Extracted(value, log as u8)));
+        }
+        let all = u64::MAX >> (64 - 8 * source.size());
+        let most = mask.known().map_or(all, |mask| {
+            u64::MAX
+                .checked_shr(64 - (mask & all).count_ones())
+                .unwrap_or(0)
+        });
+        Ok(self.values.unknown(most, Low::UNKNOWN))
     }
 
     /// Applies an instruction of which only is known what it reads and writes.
@@ -380,9 +478,9 @@ impl Stepper {
             }
             _ => {}
         }
-        match unit(instruction).ok_or(Rule::Instruction)? {
-            Unit::Fpu if !state.fpu => return Err(Rule::Fpu),
-            Unit::Fpu | Unit::Integer => {}
+        let unit = unit(instruction, self.rights.widths).ok_or(Rule::Instruction)?;
+        if unit == Unit::Fpu && !state.fpu {
+            return Err(Rule::Fpu);
         }
         if matches!(instruction.mnemonic(), Mnemonic::Div | Mnemonic::Idiv) {
             self.divide(state, instruction)?;
@@ -406,26 +504,29 @@ impl Stepper {
             let placed = self.operand(state, instruction, writes)?;
             if let (true, Some((_, place))) = (writes, placed) {
                 // What is in the context is written by MOV only.
-                if place != Location::Guest {
+                if !matches!(place, Location::Guest(_)) {
                     return Err(Rule::Field);
                 }
             }
             if writes {
                 state.store(&mut self.values);
+                state.changed = true;
             }
         }
+        state.changed |= unit == Unit::Fpu || instruction.rflags_modified() != 0;
         for (register, access) in written {
             let number = number(register);
             if matches!(number, RSP | R13..) {
                 return Err(Rule::Pinned(number));
             }
             let merges = register.size() < 4 || access != OpAccess::Write;
-            let wide = merges && !self.values.is_word(state.registers[number]);
-            state.registers[number] = if wide {
+            let merges_wide = merges && !self.values.is_word(state.registers[number]);
+            let value = if is_quad(instruction) || merges_wide {
                 self.values.any()
             } else {
                 self.values.word()
             };
+            state.set(number, value);
         }
         Ok(())
     }
@@ -442,37 +543,54 @@ impl Stepper {
         }
     }
 
-    /// Checks DIV or IDIV of EDX:EAX: the quotient has to be proven to fit.
+    /// Checks DIV or IDIV of EDX:EAX or RDX:RAX: the quotient has to be proven to fit.
     fn divide(&mut self, state: &State, instruction: &Instruction) -> Result<(), Rule> {
         if instruction.op0_kind() != OpKind::Register {
             return Err(Rule::Division);
         }
-        let divisor = state.registers[number(instruction.op0_register())];
-        let (low, high) = (state.registers[RAX], state.registers[RDX]);
-        let words = [divisor, low, high].map(|value| self.values.is_word(value));
-        let fits = match instruction.code() {
-            Code::Div_rm32 => {
+        let divisor = instruction.op0_register();
+        let operands = [number(divisor), RAX, RDX].map(|number| state.registers[number]);
+        let (is_quad, sign_bit) = match instruction.code() {
+            Code::Div_rm32 | Code::Idiv_rm32 => (false, DOUBLEWORD_SIGN),
+            Code::Div_rm64 | Code::Idiv_rm64 => (true, QUADWORD_SIGN),
+            _ => return Err(Rule::Division),
+        };
+        let [divisor, low, high] = match is_quad {
+            true => operands,
+            false => operands.map(|value| self.values.low32(value)),
+        };
+        let fits = match (instruction.mnemonic(), is_quad) {
+            (Mnemonic::Div, true) => state.knows(high, true) && state.knows(divisor, false),
+            (Mnemonic::Div, false) => {
                 let difference = self.values.subtract(high, divisor);
                 let below = self.values.shift(Shift::Right, difference, QUADWORD_SIGN);
                 state.knows(below, false)
             }
-            Code::Idiv_rm32 => {
-                let sign = self.values.shift(Shift::Signed32, low, DOUBLEWORD_SIGN);
+            _ => {
+                let shift = match is_quad {
+                    true => Shift::Signed64,
+                    false => Shift::Signed32,
+                };
+                let sign = self.values.shift(shift, low, sign_bit);
                 let extension = self.values.subtract(high, sign);
-                let more = self.values.low32(divisor.plus(1));
+                let more = match is_quad {
+                    true => divisor.plus(1),
+                    false => self.values.low32(divisor.plus(1)),
+                };
                 state.knows(extension, true)
                     && state.knows(divisor, false)
                     && state.knows(more, false)
             }
-            _ => false,
         };
-        (fits && words == [true; 3])
-            .then_some(())
-            .ok_or(Rule::Division)
+        fits.then_some(()).ok_or(Rule::Division)
     }
 
     /// Checks FLDCW: the low bits of the word have to be proven to be all ones.
-    fn load_control_word(&mut self, state: &State, instruction: &Instruction) -> Result<(), Rule> {
+    fn load_control_word(
+        &mut self,
+        state: &mut State,
+        instruction: &Instruction,
+    ) -> Result<(), Rule> {
         if !state.fpu {
             return Err(Rule::Fpu);
         }
@@ -508,9 +626,11 @@ impl Stepper {
                 _ => return Err(Rule::Segment),
             };
             let pointer = state.registers[register];
-            memory::repeated(&mut self.values, state, pointer, count, bytes, writes)?;
+            let slot = memory::repeated(&mut self.values, state, pointer, count, bytes, writes)?;
+            self.touch(state, slot)?;
             state.registers[register] = self.values.any();
         }
+        state.changed = true;
         state.registers[RCX] = if self.values.is_word(count) {
             self.values.word()
         } else {
@@ -527,7 +647,7 @@ fn is_stored(instruction: &Instruction) -> bool {
     use Mnemonic::*;
     matches!(
         instruction.mnemonic(),
-        Movsb | Movsw | Movsd | Stosb | Stosw | Stosd
+        Movsb | Movsw | Movsd | Movsq | Stosb | Stosw | Stosd | Stosq
     )
 }
 

@@ -1,6 +1,7 @@
 //! [`Value`]: an abstract value, as a sum of named parts, so that equal sums are equal values whatever code computed them.
 
 use hashbrown::HashMap;
+use mmu::INDEX_BITS;
 
 /// The largest 32-bit number.
 pub const WORD: u64 = u32::MAX as u64;
@@ -21,6 +22,12 @@ pub const CONTEXT: Atom = Atom(0);
 pub const TABLES: Atom = Atom(1);
 /// The host address at which the arena's first byte executes.
 pub const ARENA: Atom = Atom(2);
+/// The addresses of the write, fetch and code tables of the current privilege, where the context has them.
+pub const FIELD_TABLES: [(Atom, Table); 3] = [
+    (Atom(3), Table::Write),
+    (Atom(4), Table::Fetch),
+    (Atom(5), Table::Code),
+];
 
 /// The known low bits of a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -92,8 +99,19 @@ pub enum Shift {
     Left32,
     /// Shift right with copies of the sign, of 32 bits.
     Signed32,
+    /// Shift right with copies of the sign, of 64 bits.
+    Signed64,
     /// Rotation right, of 32 bits.
     Rotate32,
+    /// Rotation right, of 64 bits.
+    Rotate64,
+}
+
+impl Shift {
+    /// Whether only the low 32 bits of its operand matter, and those above are clear in its result.
+    fn is_narrow(self) -> bool {
+        matches!(self, Self::Left32 | Self::Signed32 | Self::Rotate32)
+    }
 }
 
 /// The meaning of an atom.
@@ -110,6 +128,8 @@ pub enum Node {
     Low32(Value),
     /// A shifted number.
     Shifted(Shift, Value, u8),
+    /// The bits of a number that the context's mask with this index chooses, put together.
+    Extracted(Value, u8),
     /// A number found in memory.
     Loaded {
         /// Address of the number.
@@ -123,7 +143,8 @@ pub enum Node {
     TableWord(Table, Index, u32),
     /// A slot that is not empty: with a linear address added, it is a host address, but for the slot's bias.
     Slot(Grant),
-    /// Address of the entry table for the page of an EIP, less four times the page's address.
+    /// Address of the entry table for the page of an EIP, less four times the page's address; with 48-bit linear addresses, less
+    /// the page's address rotated left by two, and perhaps of another page.
     CodeSlot(Value),
     /// Arena offset of the code for an EIP, or 0.
     Code(Value),
@@ -149,6 +170,8 @@ pub struct Grant {
     pub aligned: u8,
     /// Whether the bytes may be written, too.
     pub writes: bool,
+    /// Tells apart slots found at different times.
+    pub load: u32,
 }
 
 /// A sum of multiples of atoms and a constant, modulo 2^64.
@@ -267,7 +290,11 @@ impl Values {
             low: Low::new(bits, 0),
         };
         Self {
-            nodes: vec![address(CONTEXT_LOW), address(LOW_BITS), address(LOW_BITS)],
+            nodes: [CONTEXT_LOW, LOW_BITS, LOW_BITS]
+                .into_iter()
+                .chain(FIELD_TABLES.map(|_| LOW_BITS))
+                .map(address)
+                .collect(),
             numbers: HashMap::new(),
         }
     }
@@ -293,7 +320,7 @@ impl Values {
         self.unknown(WORD, Low::UNKNOWN)
     }
 
-    /// A new number for [`Node::TableWord`] or [`Node::Loaded`].
+    /// A new number for [`Node::TableWord`], [`Node::Loaded`] or [`Grant`].
     pub fn serial(&self) -> u32 {
         self.nodes.len() as u32
     }
@@ -334,9 +361,9 @@ impl Values {
 
     /// The value `value` shifted by `count`.
     pub fn shift(&mut self, shift: Shift, value: Value, count: u8) -> Value {
-        let value = match shift {
-            Shift::Right => value,
-            _ => self.low32(value),
+        let value = match shift.is_narrow() {
+            true => self.low32(value),
+            false => value,
         };
         self.of(Node::Shifted(shift, value, count))
     }
@@ -355,6 +382,10 @@ impl Values {
         match self.node(atom) {
             Node::Unknown { most, .. } => most,
             Node::Shifted(Shift::Right, value, count) => self.most(value) >> count,
+            Node::Shifted(shift, ..) if !shift.is_narrow() => u64::MAX,
+            Node::Extracted(_, log) => {
+                u64::MAX >> (u64::BITS - INDEX_BITS.count_ones() - u32::from(log))
+            }
             Node::Loaded { bytes: 1, .. } => u8::MAX.into(),
             Node::Loaded { bytes: 2, .. } => u16::MAX.into(),
             Node::Loaded { bytes: 4, .. } | Node::Low32(_) | Node::Shifted(..) | Node::Code(_) => {

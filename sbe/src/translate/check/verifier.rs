@@ -1,7 +1,7 @@
 //! [`Verifier`]: the checker as the code buffer uses it: on demand, and remembering the first violation.
 
-use super::{Checker, Violation};
-use crate::translate::mode::Mode;
+use super::{Checker, FragmentEntry, Violation};
+use crate::translate::fault_map::FaultMap;
 use crate::translate::trampoline::Trampolines;
 
 /// Checks everything that is emitted, if that is wanted, and remembers the first violation.
@@ -31,11 +31,17 @@ impl Verifier {
     }
 
     /// Checks a fragment: see [`Checker::fragment`]. Returns whether it may run.
-    pub fn fragment(&mut self, code: [&[u8]; 2], origins: [u32; 2], mode: Mode, at: u32) -> bool {
+    pub fn fragment(
+        &mut self,
+        code: [&[u8]; 2],
+        origins: [u32; 2],
+        entry: FragmentEntry,
+        fault_map: &FaultMap,
+    ) -> bool {
         let checked = self
             .checker
             .as_mut()
-            .map(|checker| checker.fragment(code, origins, mode, at));
+            .map(|checker| checker.fragment(code, origins, entry, fault_map));
         self.note(checked)
     }
 

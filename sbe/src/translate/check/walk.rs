@@ -4,14 +4,15 @@ use super::contract::{Contracts, Linkage};
 use super::flow::{Disassembly, Flow, violation};
 use super::memory;
 use super::rule::{Need, Rule, Violation};
-use super::state::{GUEST, Poll, R8, R9, R10, R13, RCX, State};
+use super::state::{GUEST, Level, Poll, R8, R9, R10, R13, RCX, State};
 use super::step::{Stepper, number};
 use super::value::{Grant, Low, Node, Value, Values};
 use crate::translate::emit::ENTRY_BYTES;
+use crate::translate::fault_map::FaultMap;
 use crate::translate::mode::Mode;
 use hashbrown::HashMap;
 use iced_x86::{Code, Instruction, OpKind};
-use mmu::PAGE_SIZE;
+use mmu::{LinearWidth, PAGE_SIZE};
 
 /// The entries of fragments, by arena offset.
 pub type FragmentEntries = HashMap<u32, FragmentEntry>;
@@ -34,7 +35,7 @@ pub struct Site {
     pub original: u32,
     /// Whether the guest's registers and the stack are as fragments need them.
     pub open: Result<(), Rule>,
-    /// The offset in the page of the 32-bit value in R8, if that is known; `None` if there is no such value.
+    /// The offset in the page of the value in R8, if that is known; `None` if the value does not have the code's width.
     pub word8: Option<Option<u32>>,
     /// Whether R9 holds an offset in a page.
     pub offset9: bool,
@@ -59,6 +60,10 @@ pub struct Around<'a> {
     pub contracts: &'a Contracts,
     /// The entries of the fragments.
     pub entries: &'a FragmentEntries,
+    /// The instructions of the guest that code which may fault belongs to.
+    pub fault_map: &'a FaultMap,
+    /// The width of linear addresses.
+    pub tables: LinearWidth,
 }
 
 /// The promise of called code to its caller.
@@ -97,19 +102,21 @@ pub fn fragment(
         let first = disassembly.instructions.first().copied();
         return Err(violation(&first.unwrap_or_default(), Rule::Target));
     };
+    let rights = memory::of_fragment(around.tables, entry.mode);
+    let widths = rights.widths;
     let promise = Promise {
         stack: Vec::new(),
-        check: &|values, state| match Need::Word8.met(values, state) {
+        check: &|values, state| match Need::Word8.met(values, widths, state) {
             true => Ok(()),
             false => Err(Rule::Contract(Need::Word8)),
         },
     };
-    let mut stepper = Stepper::new(memory::of_fragment(entry.mode));
+    let mut stepper = Stepper::new(rights);
     let values = &mut stepper.values;
-    let mut outside = State::between(values);
+    let mut outside = State::between(values, widths);
     let from_inside = outside.clone();
-    // It is entered with EIP in R8D, or behind the code that computes its page's address.
-    outside.registers[R8] = values.unknown(u32::MAX.into(), Low::of(entry.at.into()));
+    // It is entered with EIP in R8, or behind the code that computes its page's address.
+    outside.registers[R8] = widths.unknown(values, Low::of(entry.at.into()));
     let mut walk = Walk::new(around, disassembly, stepper, entry, promise);
     walk.start(0, outside);
     walk.start(inside, from_inside);
@@ -159,6 +166,9 @@ impl<'a> Walk<'a> {
         let Some(mut state) = self.states[number].take() else {
             return Ok(());
         };
+        let found = self.around.fault_map.find(instruction.ip() as u32);
+        let start = found.map(|(code, _)| code);
+        self.stepper.begin(&mut state, instruction, start);
         match Flow::of(instruction) {
             Flow::Next => {
                 if instruction.code() == Code::Mov_r64_imm64 {
@@ -217,7 +227,7 @@ impl<'a> Walk<'a> {
         self.leaves(&state, &[])?;
         match self.around.contracts.get(&target) {
             Some(contract) if contract.returns() => Err(Rule::Contract(Need::Linkage)),
-            Some(contract) => contract.check(&self.stepper.values, &state),
+            Some(contract) => contract.check(&self.stepper.values, self.stepper.widths(), &state),
             None => self.enters(target, &state),
         }
     }
@@ -242,7 +252,7 @@ impl<'a> Walk<'a> {
         match contract {
             Some(contract) if contract.returns() => {
                 self.leaves(&state, &[])?;
-                contract.check(&self.stepper.values, &state)?;
+                contract.check(&self.stepper.values, self.stepper.widths(), &state)?;
                 let state = self.returned(contract.linkage, state);
                 self.fall(number, state)
             }
@@ -254,6 +264,7 @@ impl<'a> Walk<'a> {
     fn returned(&mut self, linkage: Linkage, mut state: State) -> State {
         let values = &mut self.stepper.values;
         let address = state.registers[R8];
+        let load = values.serial();
         for number in [RCX, R8, R9] {
             state.registers[number] = values.any();
         }
@@ -269,9 +280,13 @@ impl<'a> Walk<'a> {
                         false => kind.size().trailing_zeros() as u8,
                     },
                     writes: kind.writes(),
+                    load,
                 }));
             }
-            Linkage::LoadsSegment => state.registers[R10] = values.any(),
+            Linkage::LoadsSegment => {
+                state.registers[R10] = values.any();
+                state.changed = true;
+            }
             Linkage::Jump | Linkage::PolledJump => {}
         }
         state.store(values);
@@ -295,15 +310,17 @@ impl<'a> Walk<'a> {
         let [page] = state.stack[..] else {
             return Err(Rule::Stack);
         };
-        if !State::is_page(&self.stepper.values, page) {
+        let widths = self.stepper.widths();
+        if !widths.is_page(&self.stepper.values, page) {
             return Err(Rule::Stack);
         }
         if !polls && state.poll != Poll::Done {
             return Err(Rule::Poll);
         }
         open?;
-        let mut behind = State::between(&mut self.stepper.values);
-        behind.registers[R8] = self.stepper.values.word();
+        let values = &mut self.stepper.values;
+        let mut behind = State::between(values, widths);
+        behind.registers[R8] = widths.unknown(values, Low::UNKNOWN);
         behind.stack = std::mem::take(&mut state.stack);
         state.poll = Poll::None;
         let site = self.site(instruction.near_branch64() as u32, &state, Ok(()));
@@ -327,10 +344,10 @@ impl<'a> Walk<'a> {
 
     /// Checks that the guest's registers are as fragments need them.
     fn opens(&self, state: &State) -> Result<(), Rule> {
-        let values = &self.stepper.values;
+        let (values, widths) = (&self.stepper.values, self.stepper.widths());
         match GUEST
             .iter()
-            .find(|&&number| !values.is_word(state.registers[number]))
+            .find(|&&number| !widths.fits(values, state.registers[number]))
         {
             Some(&number) => Err(Rule::Wide(number)),
             None => Ok(()),
@@ -341,6 +358,11 @@ impl<'a> Walk<'a> {
     fn leaves(&self, state: &State, stack: &[Value]) -> Result<(), Rule> {
         if state.stack != stack {
             return Err(Rule::Stack);
+        }
+        let [read, others @ ..] = state.tables;
+        let mixed = others.iter().any(|&other| other != read) || read == Level::Unknown;
+        if mixed && self.stepper.widths().has_wide_tables() {
+            return Err(Rule::Tables);
         }
         self.opens(state)
     }
@@ -356,16 +378,16 @@ impl<'a> Walk<'a> {
     }
 
     fn site(&self, original: u32, state: &State, open: Result<(), Rule>) -> Site {
-        let values = &self.stepper.values;
+        let (values, widths) = (&self.stepper.values, self.stepper.widths());
         let (r8, r9) = (state.registers[R8], state.registers[R9]);
         let low = values.low(r8);
         let offset = (1 << low.bits == PAGE_SIZE).then_some(low.value as u32);
-        debug_assert!(State::is_page(values, state.registers[R13]));
+        debug_assert!(widths.is_page(values, state.registers[R13]));
         Site {
             original,
             mode: self.entry.mode,
             open,
-            word8: values.is_word(r8).then_some(offset),
+            word8: widths.fits(values, r8).then_some(offset),
             offset9: values.most(r9) < PAGE_SIZE as u64,
         }
     }
@@ -394,7 +416,7 @@ impl Site {
             && contract.needs.iter().all(|need| match need {
                 Need::Word8 => self.word8.is_some(),
                 Need::Offset9 | Need::Word9 => self.offset9,
-                Need::Inverted8 | Need::Linkage => false,
+                Need::Inverted8 | Need::Long | Need::Linkage => false,
             })
     }
 }

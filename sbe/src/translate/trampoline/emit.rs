@@ -8,8 +8,8 @@ use crate::translate::context::{
     AccessKind, CODE_TABLE, CONTEXT_BIAS, KNOWN_SEGMENTS, PAGE_BIAS, Reason, WRITE_TABLE, field,
 };
 use crate::translate::sequences::{
-    FIXED_FLAGS, GUEST, WORD_ROTATION, context, gather_flags, load_flags_from_ax, load_flags_from_r8, poll,
-    save_flags_to_ax,
+    FIXED_FLAGS, GUEST, WORD_ROTATION, context, gather_flags, load_flags_from_ax,
+    load_flags_from_r8, poll, save_flags_to_ax,
 };
 use mmu::{LinearWidth, SLOT_PRESENT};
 
@@ -336,7 +336,10 @@ fn change_level(asm: &mut Asm, to: Level, jump: Label, exit: Exit) {
             asm.mov32(R12, R11);
         }
     }
-    set_level(asm, index, cpl);
+    match exit.wide {
+        true => set_level_wide(asm, index, cpl),
+        false => set_level(asm, index, cpl),
+    }
     asm.jmp(jump);
 }
 

@@ -161,6 +161,7 @@ pub struct Trampolines {
     /// Arena offsets by number.
     offsets: [u32; COUNT],
     end: [u32; 2],
+    width: LinearWidth,
 }
 
 impl Trampolines {
@@ -185,12 +186,21 @@ impl Trampolines {
             return Err(io::Error::other("the trampolines do not fit"));
         }
         let end = arena.next();
-        Ok(Self { offsets, end })
+        Ok(Self {
+            offsets,
+            end,
+            width,
+        })
     }
 
     /// Arena offset of a trampoline.
     pub fn at(&self, trampoline: Trampoline) -> u32 {
         self.offsets[trampoline.number()]
+    }
+
+    /// The width of linear addresses that they are for.
+    pub fn width(&self) -> LinearWidth {
+        self.width
     }
 
     /// The arena offsets at which the trampolines end and fragments begin, in both halves.

@@ -16,6 +16,27 @@ const PREFIXES: [&[u8]; 9] = [
     &[0xf0],
 ];
 
+/// Prefixes that only 64-bit code has (SDM Vol. 2A, 2.2.1 "REX Prefixes"), and those of 32-bit code.
+const PREFIXES_64: [&[u8]; 17] = [
+    &[],
+    &[0x48],
+    &[0x41],
+    &[0x44],
+    &[0x42],
+    &[0x4f],
+    &[0x40],
+    &[0x66, 0x45],
+    &[0xf3, 0x48],
+    &[0xf2, 0x48],
+    &[0x65, 0x48],
+    &[0x64, 0x4d],
+    &[0xf0, 0x48],
+    &[0x66],
+    &[0xf3],
+    &[0xf2],
+    &[0x67],
+];
+
 /// A small generator of numbers, the same every time.
 struct Numbers(u64);
 
@@ -34,10 +55,51 @@ impl Numbers {
     }
 }
 
+/// A machine's width of addresses, and modes of its code.
+#[derive(Clone, Copy)]
+struct Machine {
+    width: LinearWidth,
+    modes: &'static [Mode],
+}
+
+impl Machine {
+    fn is_64(self) -> bool {
+        self.modes.iter().all(|mode| mode.is_64())
+    }
+
+    fn prefixes(self) -> &'static [&'static [u8]] {
+        match self.is_64() {
+            true => &PREFIXES_64,
+            false => &PREFIXES,
+        }
+    }
+}
+
+const MACHINES: [Machine; 3] = [
+    Machine {
+        width: LinearWidth::Bits32,
+        modes: &NARROW,
+    },
+    Machine {
+        width: LinearWidth::Bits48,
+        modes: &COMPATIBLE,
+    },
+    Machine {
+        width: LinearWidth::Bits48,
+        modes: &LONG,
+    },
+];
+
 /// Checks the code emitted for `guest`; returns the number of modes in which any was.
-fn passes(bench: &mut Bench, failures: &mut BTreeMap<String, usize>, guest: &[u8], at: u32) -> u32 {
+fn passes(
+    bench: &mut Bench,
+    failures: &mut BTreeMap<String, usize>,
+    modes: &[Mode],
+    guest: &[u8],
+    at: u32,
+) -> u32 {
     let mut emitted = 0;
-    for mode in Mode::ALL {
+    for &mode in modes {
         let Some((emission, _)) = bench.emit(guest, at, mode) else {
             continue;
         };
@@ -64,7 +126,11 @@ fn describe(guest: &[u8], emission: &Emission, violation: &Violation) -> String 
     let [hot, cold] = &emission.code;
     format!(
         "{violation}\nguest {guest:02x?}{}\nhot{}\ncold{}",
-        list(32, &guest[..guest.len().min(8)], emission.at),
+        list(
+            if emission.mode.is_64() { 64 } else { 32 },
+            &guest[..guest.len().min(12)],
+            emission.at
+        ),
         list(64, hot, emission.origins[0]),
         list(64, cold, emission.origins[1])
     )
@@ -79,10 +145,27 @@ fn report(failures: BTreeMap<String, usize>) {
 
 #[test]
 fn every_encoding_alone() {
-    let (mut bench, mut failures) = (Bench::new(), BTreeMap::new());
+    let [narrow, _, _] = MACHINES;
+    every_encoding(narrow);
+}
+
+#[test]
+fn every_encoding_alone_with_wide_tables() {
+    let [_, compatible, _] = MACHINES;
+    every_encoding(compatible);
+}
+
+#[test]
+fn every_encoding_of_64_bit_code_alone() {
+    let [_, _, long] = MACHINES;
+    every_encoding(long);
+}
+
+fn every_encoding(machine: Machine) {
+    let (mut bench, mut failures) = (Bench::new(machine.width), BTreeMap::new());
     let mut numbers = Numbers(1);
     let mut emitted = 0;
-    for prefix in PREFIXES {
+    for &prefix in machine.prefixes() {
         for opcode in 0..512_u32 {
             let escape: &[u8] = if opcode < 256 { &[] } else { &[0x0f] };
             for modrm in 0..256_u32 {
@@ -93,29 +176,32 @@ fn every_encoding_alone() {
                 let mut guest = [prefix, escape, &[opcode as u8, modrm as u8]].concat();
                 guest.extend(numbers.bytes::<6>());
                 guest.extend([0xc3; 4]);
-                emitted += passes(&mut bench, &mut failures, &guest, 0x123);
+                emitted += passes(&mut bench, &mut failures, machine.modes, &guest, 0x123);
             }
         }
     }
     report(failures);
-    assert!(emitted > 100_000, "only {emitted}");
+    let modes = machine.modes.len() as u32;
+    assert!(emitted > 33_000 * modes, "only {emitted}");
 }
 
-/// Instructions of which anything is emitted, one encoding each.
-fn emittable(bench: &mut Bench, numbers: &mut Numbers) -> Vec<Vec<u8>> {
+/// Instructions of which anything is emitted in `machine`, one encoding each.
+fn emittable(bench: &mut Bench, numbers: &mut Numbers, machine: Machine) -> Vec<Vec<u8>> {
+    let prefixes = machine.prefixes();
+    let bits = if machine.is_64() { 64 } else { 32 };
     let mut all = Vec::new();
     for _ in 0..20_000 {
-        let prefix = match numbers.next() % 16 {
-            0..8 => 0,
-            other => other as usize - 7,
+        let prefix = match numbers.next() as usize % (2 * prefixes.len() - 2) {
+            prefix if prefix < prefixes.len() => prefix,
+            _ => 0,
         };
         let opcode = numbers.next();
         let escape: &[u8] = if opcode & 0x300 == 0 { &[0x0f] } else { &[] };
-        let mut bytes = [PREFIXES[prefix], escape, &numbers.bytes::<8>()].concat();
+        let mut bytes = [prefixes[prefix], escape, &numbers.bytes::<8>()].concat();
         bytes.truncate(12);
-        let mut decoder = Decoder::new(32, &bytes, DecoderOptions::NONE);
+        let mut decoder = Decoder::new(bits, &bytes, DecoderOptions::NONE);
         let length = decoder.decode().len();
-        let emitted = bench.emit(&bytes, 0x100, Mode::Supervisor).is_some();
+        let emitted = bench.emit(&bytes, 0x100, machine.modes[0]).is_some();
         if !decoder.decode().is_invalid() && emitted {
             all.push(bytes[..length].to_vec());
         }
@@ -125,9 +211,15 @@ fn emittable(bench: &mut Bench, numbers: &mut Numbers) -> Vec<Vec<u8>> {
 
 #[test]
 fn sequences_anywhere_in_a_page() {
-    let (mut bench, mut failures) = (Bench::new(), BTreeMap::new());
+    for machine in MACHINES {
+        sequences(machine);
+    }
+}
+
+fn sequences(machine: Machine) {
+    let (mut bench, mut failures) = (Bench::new(machine.width), BTreeMap::new());
     let mut numbers = Numbers(2);
-    let instructions = emittable(&mut bench, &mut numbers);
+    let instructions = emittable(&mut bench, &mut numbers, machine);
     assert!(instructions.len() > 5_000, "only {}", instructions.len());
     let mut emitted = 0;
     for _ in 0..20_000 {
@@ -141,7 +233,7 @@ fn sequences_anywhere_in_a_page() {
             _ => 4095 - numbers.next() % 16,
         };
         guest.truncate(4096 - at as usize + fragment::TAIL_BYTES);
-        emitted += passes(&mut bench, &mut failures, &guest, at as u32);
+        emitted += passes(&mut bench, &mut failures, machine.modes, &guest, at as u32);
     }
     report(failures);
     assert!(emitted > 20_000, "only {emitted}");

@@ -4,14 +4,22 @@ mod corpus;
 mod mutations;
 mod trampolines;
 
-use super::{Checker, Violation};
+use super::{Checker, FragmentEntry, Violation};
 use crate::translate::arena::Arena;
 use crate::translate::context::AccessKind;
 use crate::translate::emit::Emitter;
+use crate::translate::fault_map::{FaultEntry, FaultMap};
 use crate::translate::fragment::{self, Fragment, GuestCode, Tail, Translated};
 use crate::translate::mode::Mode;
 use crate::translate::trampoline::Trampolines;
 use mmu::{LinearWidth, PAGE_SIZE};
+
+/// The modes of code with 32-bit linear addresses.
+const NARROW: [Mode; 3] = [Mode::Supervisor, Mode::User, Mode::Windowed];
+/// The modes of 32-bit code with 48-bit linear addresses.
+const COMPATIBLE: [Mode; 2] = [Mode::Supervisor, Mode::User];
+/// The modes of 64-bit code.
+const LONG: [Mode; 2] = [Mode::Supervisor64, Mode::User64];
 
 /// Everything that is needed to translate and check.
 struct Bench {
@@ -19,6 +27,7 @@ struct Bench {
     trampolines: Trampolines,
     checker: Checker,
     sites: u32,
+    width: LinearWidth,
 }
 
 /// A fragment as it was emitted.
@@ -28,17 +37,19 @@ struct Emission {
     origins: [u32; 2],
     mode: Mode,
     at: u32,
+    faults: Vec<FaultEntry>,
 }
 
 impl Bench {
-    fn new() -> Self {
+    fn new(width: LinearWidth) -> Self {
         let mut arena = Arena::new(16 << 20).expect("memory for code");
-        let trampolines = Trampolines::emit(&mut arena, LinearWidth::Bits32).expect("the trampolines fit");
+        let trampolines = Trampolines::emit(&mut arena, width).expect("the trampolines fit");
         Self {
             checker: Checker::new(&trampolines),
             arena,
             trampolines,
             sites: 0,
+            width,
         }
     }
 
@@ -62,9 +73,9 @@ impl Bench {
             breakpoints: &[],
         };
         if self.arena.used() > 8 << 20 {
-            *self = Self::new();
+            *self = Self::new(self.width);
         }
-        let mut emitter = Emitter::new(self.trampolines, LinearWidth::Bits32);
+        let mut emitter = Emitter::new(self.trampolines, self.width);
         let origins = self.arena.next();
         let translated = fragment::translate(&mut self.arena, &mut emitter, &code, at, self.sites);
         let Ok(Translated::Fragment(fragment)) = translated else {
@@ -77,13 +88,20 @@ impl Bench {
             origins,
             mode,
             at,
+            faults: emitter.fault_entries.clone(),
         };
         Some((emission, fragment))
     }
 
     fn check(&mut self, emission: &Emission) -> Result<(), Violation> {
         let [hot, cold] = &emission.code;
+        let mut fault_map = FaultMap::default();
+        fault_map.add(&emission.faults, &[]);
+        let entry = FragmentEntry {
+            at: emission.at,
+            mode: emission.mode,
+        };
         self.checker
-            .fragment([hot, cold], emission.origins, emission.mode, emission.at)
+            .fragment([hot, cold], emission.origins, entry, &fault_map)
     }
 }

@@ -34,7 +34,7 @@ fn branches_lead_to_instructions() {
 
 #[test]
 fn bytes_are_instructions() {
-    let mut bench = Bench::new();
+    let mut bench = Bench::new(LinearWidth::Bits32);
     let (emission, _) = emitted(&mut bench, store, Mode::User);
     let mut cut = emission.clone();
     cut.code[1].pop();
@@ -131,7 +131,7 @@ fn indirect_jumps_are_dispatched() {
 
 #[test]
 fn links_lead_to_entries() {
-    let mut bench = Bench::new();
+    let mut bench = Bench::new(LinearWidth::Bits32);
     let jump: Program = |a| a.jmp(0x300);
     let far: Program = |a| a.jmp(0x2300);
     let (target, _) = emitted(&mut bench, store, Mode::Supervisor);

@@ -21,7 +21,8 @@ type Code2 = [Vec<Instruction>; 2];
 
 /// The guest's code and what it is made into in `mode`.
 fn emitted(bench: &mut Bench, guest: Program, mode: Mode) -> (Emission, Code2) {
-    let mut assembler = CodeAssembler::new(32).expect("32 bits");
+    let bits = if mode.is_64() { 64 } else { 32 };
+    let mut assembler = CodeAssembler::new(bits).expect("known bits");
     guest(&mut assembler).expect("a program");
     let bytes = assembler.assemble(AT.into()).expect("assembles");
     let (emission, _) = bench.emit(&bytes, AT, mode).expect("is emitted");
@@ -38,9 +39,19 @@ fn emitted(bench: &mut Bench, guest: Program, mode: Mode) -> (Emission, Code2) {
 fn encode(emission: &Emission, code: &Code2) -> Emission {
     let blocks = [0, 1]
         .map(|section| InstructionBlock::new(&code[section], emission.origins[section].into()));
-    let encoded =
-        BlockEncoder::encode_slice(64, &blocks, BlockEncoderOptions::NONE).expect("can be encoded");
+    let options = BlockEncoderOptions::RETURN_NEW_INSTRUCTION_OFFSETS;
+    let encoded = BlockEncoder::encode_slice(64, &blocks, options).expect("can be encoded");
     let mut changed = emission.clone();
+    for fault in &mut changed.faults {
+        // It lies where the instruction does that it was for.
+        let mut places = encoded.iter().zip(code).flat_map(|(result, instructions)| {
+            let offsets = result.new_instruction_offsets.iter().zip(instructions);
+            offsets.map(|(offset, instruction)| (result.rip as u32 + offset, instruction.ip()))
+        });
+        if let Some((place, _)) = places.find(|&(_, ip)| ip == u64::from(fault.code)) {
+            fault.code = place;
+        }
+    }
     for (bytes, result) in changed.code.iter_mut().zip(encoded) {
         *bytes = result.code_buffer;
     }
@@ -60,7 +71,21 @@ fn mutant_in(
     guest: Program,
     change: impl FnOnce(&mut Code2, &Trampolines),
 ) -> Result<(), Rule> {
-    let mut bench = Bench::new();
+    let width = if mode.is_64() {
+        LinearWidth::Bits48
+    } else {
+        LinearWidth::Bits32
+    };
+    mutant_of(Bench::new(width), mode, guest, change)
+}
+
+/// The checker's verdict, as in [`mutant`], on code emitted and checked by `bench` and executed in `mode`.
+fn mutant_of(
+    mut bench: Bench,
+    mode: Mode,
+    guest: Program,
+    change: impl FnOnce(&mut Code2, &Trampolines),
+) -> Result<(), Rule> {
     let (emission, mut code) = emitted(&mut bench, guest, mode);
     let same = encode(&emission, &code);
     assert_eq!(bench.check(&same), Ok(()), "unchanged");
