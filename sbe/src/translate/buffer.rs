@@ -45,8 +45,7 @@ pub struct CodeBuffer {
     arena: Arena,
     trampolines: Trampolines,
     verifier: Verifier,
-    /// Those of both sections.
-    fault_maps: [FaultMap; 2],
+    fault_map: FaultMap,
     /// Branches by the numbers that emitted code names them by.
     sites: Vec<Site>,
 }
@@ -62,7 +61,7 @@ impl CodeBuffer {
             trampolines: Trampolines::emit(&mut arena, width)?,
             arena,
             verifier: Verifier::default(),
-            fault_maps: Default::default(),
+            fault_map: FaultMap::default(),
             sites: Vec::new(),
         })
     }
@@ -154,10 +153,8 @@ impl CodeBuffer {
             let links = fragment.links.iter();
             let sites = links.map(|&link| Site { page: key, link });
             self.sites.extend(sites);
-            let [hot, cold] = &mut self.fault_maps;
-            let [hot_entries, cold_entries] = &emitter.fault_entries;
-            hot.add(hot_entries, &emitter.fault_notes);
-            cold.add(cold_entries, &[]);
+            self.fault_map
+                .add(&emitter.fault_entries, &emitter.fault_notes);
             let emitted = emitter.asm.finish()?;
             let entry = FragmentEntry { at, mode: key.mode };
             if !self
@@ -193,13 +190,11 @@ impl CodeBuffer {
     /// Finds the guest instruction to which the code at host address `rip` belongs.
     pub fn instruction_at(&self, rip: u64) -> Option<FaultedInstruction> {
         let at = rip.wrapping_sub(self.arena.address_of(0)) as u32;
-        let [_, cold] = self.trampolines.end();
-        let map = &self.fault_maps[usize::from(at >= cold)];
-        let (code, offset) = map.find(at)?;
+        let (code, offset) = self.fault_map.find(at)?;
         Some(FaultedInstruction {
             code: self.arena.address_of(code),
             offset,
-            deferred: map.deferred(code),
+            deferred: self.fault_map.deferred(code),
         })
     }
 
@@ -245,7 +240,7 @@ impl CodeBuffer {
     /// Removes everything but the trampolines.
     pub fn clear(&mut self) {
         self.sites.clear();
-        self.fault_maps.each_mut().map(FaultMap::clear);
+        self.fault_map.clear();
         self.verifier.clear();
         self.arena.truncate(self.trampolines.end());
     }

@@ -371,7 +371,7 @@ impl Emitter {
         self.group = None;
         self.mode = mode;
         self.windowed = mode == Mode::Windowed;
-        self.fault_entries.each_mut().map(Vec::clear);
+        self.fault_entries.iter_mut().for_each(Vec::clear);
         self.fault_notes.clear();
         self.first_site = first_site;
         self.fpu_checked = false;
