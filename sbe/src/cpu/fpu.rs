@@ -235,7 +235,7 @@ impl FxState {
     /// Takes over the registers that the host's FXSAVE wrote, with the guest's last-instruction `pointers`: those in the image are
     /// the host's.
     pub fn take_registers(&mut self, image: &[u8; SIZE], pointers: Pointers) {
-        self.0[..USED].copy_from_slice(&image[..USED]);
+        self.0[..USED64].copy_from_slice(&image[..USED64]);
         self.reset_mxcsr_mask();
         self.set_pointers(pointers);
     }

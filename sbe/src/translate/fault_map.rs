@@ -1,8 +1,6 @@
-//! [`FaultMap`]: the guest instruction that a host address of emitted code belongs to, for accesses that may fault: those through
-//! windows, and all with 48-bit linear addresses.
+//! [`FaultMap`]: the guest instruction that a host address of emitted code belongs to, for accesses that may fault on the host.
 
 use super::x87_note::DeferredNote;
-use std::collections::BTreeMap;
 
 /// The start of the code of one guest instruction, which can begin anew wherever it has faulted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,31 +14,37 @@ pub struct FaultEntry {
 /// The instructions of all code that may fault.
 #[derive(Default)]
 pub struct FaultMap {
-    /// Their offsets in their pages, by the arena offset of their code.
-    entries: BTreeMap<u32, Option<u16>>,
-    /// Notes that are not stored where the code at an arena offset begins, in the order of these.
+    /// Those of each section, in the order in which their code lies in the arena.
+    sections: [Vec<FaultEntry>; 2],
+    /// Notes that are not stored where the code at an arena offset begins, in the same order.
     deferred: Vec<(u32, DeferredNote)>,
 }
 
 impl FaultMap {
-    /// Adds the entries and deferred notes of a fragment whose code lies behind that of all others.
-    pub fn add(&mut self, fragment: &[FaultEntry], deferred: &[(u32, DeferredNote)]) {
-        let entries = fragment.iter().map(|entry| (entry.code, entry.offset));
-        self.entries.extend(entries);
+    /// Adds the entries of both sections, and deferred notes, of a fragment that lies behind all others.
+    pub fn add(&mut self, fragment: &[Vec<FaultEntry>; 2], deferred: &[(u32, DeferredNote)]) {
+        for (all, section) in self.sections.iter_mut().zip(fragment) {
+            all.extend(section);
+        }
         self.deferred.extend(deferred);
     }
 
     /// Removes all entries.
     pub fn clear(&mut self) {
-        self.entries.clear();
+        self.sections.iter_mut().for_each(Vec::clear);
         self.deferred.clear();
     }
 
     /// Finds the instruction whose code has the byte at arena offset `at`: where the code begins, and the instruction's offset
     /// in its page.
     pub fn find(&self, at: u32) -> Option<(u32, u32)> {
-        let (&code, &offset) = self.entries.range(..=at).next_back()?;
-        Some((code, offset?.into()))
+        let before = self.sections.iter().filter_map(|section| {
+            let behind = section.partition_point(|entry| entry.code <= at);
+            section[..behind].last()
+        });
+        // All cold code lies behind all hot code.
+        let entry = before.max_by_key(|entry| entry.code)?;
+        Some((entry.code, entry.offset?.into()))
     }
 
     /// The note that is not stored when the instruction whose code begins at arena offset `code` faults.
@@ -62,26 +66,20 @@ mod tests {
         let mut map = FaultMap::default();
         assert_eq!(map.find(0), None);
         map.add(
-            &[entry(10, Some(3)), entry(15, Some(5)), entry(20, None)],
-            &[],
-        );
-        map.add(
             &[
-                entry(40, Some(7)),
-                entry(90, Some(7)),
-                entry(92, None),
-                entry(45, None),
+                vec![entry(10, Some(3)), entry(15, Some(5)), entry(20, None)],
+                vec![entry(90, Some(5)), entry(95, None)],
             ],
             &[],
         );
-        let found = [9, 10, 14, 15, 19, 20, 39, 40, 44, 45].map(|at| map.find(at));
+        map.add(&[vec![entry(40, Some(7)), entry(45, None)], vec![]], &[]);
+        let found = [9, 10, 14, 15, 19, 20, 39, 40, 44, 45, 89, 90, 94, 95].map(|at| map.find(at));
         let (first, second, third) = (Some((10, 3)), Some((15, 5)), Some((40, 7)));
+        let cold = Some((90, 5));
         let expected = [
-            None, first, first, second, second, None, None, third, third, None,
+            None, first, first, second, second, None, None, third, third, None, None, cold, cold, None,
         ];
         assert_eq!(found, expected);
-        let cold = [89, 90, 91, 92].map(|at| map.find(at));
-        assert_eq!(cold, [None, Some((90, 7)), Some((90, 7)), None]);
     }
 
     #[test]
@@ -95,8 +93,8 @@ mod tests {
             operand: None,
         };
         let mut map = FaultMap::default();
-        map.add(&[], &[(10, note(1)), (15, note(2))]);
-        map.add(&[], &[(40, note(3))]);
+        map.add(&[vec![], vec![]], &[(10, note(1)), (15, note(2))]);
+        map.add(&[vec![], vec![]], &[(40, note(3))]);
         let found = [9, 10, 11, 15, 40, 41].map(|code| map.deferred(code));
         let offsets = found.map(|deferred| deferred.map(|deferred| deferred.note.offset));
         assert_eq!(offsets, [None, Some(1), None, Some(2), Some(3), None]);

@@ -217,7 +217,9 @@ impl Machine {
     /// Boots a machine up to the point where it takes cases.
     pub fn boot(kernel: &Kernel, side: Side) -> Result<Self, MachineError> {
         let mode = kernel.mode;
-        let memory = Memory::new(u64::from(ram(mode)))?;
+        let model = model(mode);
+        let width = model.paging_model().linear_width;
+        let memory = Memory::for_width(ram(mode).into(), width)?;
         write(&memory, KERNEL, &kernel.image);
         for (address, entry) in page_tables(mode) {
             write(&memory, address, &entry.to_le_bytes());
@@ -230,7 +232,6 @@ impl Machine {
             let code = frame(CODE_FRAME, place);
             write(&memory, code, &[FILLER; CODE_BYTES as usize]);
         }
-        let model = model(mode);
         let mmu = Mmu::with_model(memory, model.paging_model())?;
         let mut vcpu = side.processor(model, mmu)?;
         vcpu.set_linux_entry(KERNEL, 0);

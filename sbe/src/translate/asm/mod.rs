@@ -137,6 +137,11 @@ impl Asm {
         self.section = section;
     }
 
+    /// The present section.
+    pub fn section(&self) -> Section {
+        self.section
+    }
+
     fn bytes(&mut self) -> &mut Vec<u8> {
         &mut self.streams[self.section as usize].bytes
     }

@@ -158,8 +158,8 @@ pub struct Emitter {
     group: Option<Group>,
     /// Whether accesses go through the window.
     windowed: bool,
-    /// The fault map of the fragment, if accesses go through the window.
-    pub fault_entries: Vec<FaultEntry>,
+    /// The fault map of the fragment's sections, if accesses may fault on the host.
+    pub fault_entries: [Vec<FaultEntry>; 2],
     /// Notes that are not stored yet where the code at an arena offset begins.
     pub fault_notes: Vec<(u32, DeferredNote)>,
     fpu_checked: bool,
@@ -241,7 +241,7 @@ impl Emitter {
             plans: Vec::new(),
             group: None,
             windowed: false,
-            fault_entries: Vec::new(),
+            fault_entries: Default::default(),
             fault_notes: Vec::new(),
             fpu_checked: false,
             noted: Noted::default(),
@@ -351,7 +351,8 @@ impl Emitter {
     fn begin_instruction(&mut self, offset: Option<u16>) {
         if self.windowed || self.is_wide() {
             let code = self.asm.here();
-            self.fault_entries.push(FaultEntry { code, offset });
+            let section = self.asm.section() as usize;
+            self.fault_entries[section].push(FaultEntry { code, offset });
             self.fault_notes
                 .extend(self.noted.deferred().map(|note| (code, note)));
         }
@@ -370,7 +371,7 @@ impl Emitter {
         self.group = None;
         self.mode = mode;
         self.windowed = mode == Mode::Windowed;
-        self.fault_entries.clear();
+        self.fault_entries.iter_mut().for_each(Vec::clear);
         self.fault_notes.clear();
         self.first_site = first_site;
         self.fpu_checked = false;

@@ -73,7 +73,9 @@ impl Emitter {
         self.repeat(raw, R11, crosses)?;
         self.asm.bind(done);
         self.asm.switch_to(Section::Cold);
+        self.begin_instruction(Some(raw.ip32() as u16));
         self.repeat_split(raw, crosses, done)?;
+        self.begin_instruction(None);
         self.asm.switch_to(Section::Hot);
         Ok(Emitted::Inline)
     }
@@ -93,8 +95,6 @@ impl Emitter {
     fn repeat_split(&mut self, raw: &Instruction, crosses: [Label; 2], done: Label) -> Result<()> {
         let log = (raw.memory_size().size() as u32).trailing_zeros();
         let first = self.asm.label();
-        let offset = Some(raw.ip32() as u16);
-        self.begin_instruction(offset);
         if has_source(raw) {
             self.asm.bind(crosses[0]);
             self.asm.mov64(R9, RSI);
@@ -111,10 +111,9 @@ impl Emitter {
             self.asm.jcc(end_condition(raw), done);
         }
         // What is left can begin anew.
-        self.begin_instruction(offset);
+        self.begin_instruction(Some(raw.ip32() as u16));
         self.repeat(raw, R11, [refused; 2])?;
         self.asm.jmp(done);
-        self.begin_instruction(None);
         Ok(())
     }
 

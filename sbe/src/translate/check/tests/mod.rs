@@ -37,7 +37,7 @@ struct Emission {
     origins: [u32; 2],
     mode: Mode,
     at: u32,
-    faults: Vec<FaultEntry>,
+    faults: [Vec<FaultEntry>; 2],
 }
 
 impl Bench {
