@@ -3,6 +3,7 @@
 mod flow;
 mod instructions;
 mod memory;
+mod wide;
 
 use super::super::rule::{Need, Rule};
 use super::*;
