@@ -144,7 +144,24 @@ impl Emitter {
         self.asm.rorx32(R9, whole, HIGH_BYTE);
         let mut low = *raw;
         low.set_op_register(high, Register::R9L);
-        self.encode(&low, Counter::R11, Some(probed.operand()))
+        self.encode_host(&low, Some(probed.operand()))
+    }
+
+    /// Emits `raw`, whose registers are not the guest's where they are R8 to R15, in its host form; nothing when there is none.
+    fn encode_host(&mut self, raw: &Instruction, place: Option<HostOperand>) -> Result<Emitted> {
+        let Some(host) = rewrite(raw, Counter::R11, &Loaded::new(), place) else {
+            return Ok(Emitted::Emulate);
+        };
+        self.asm.guest(&host)?;
+        Ok(Emitted::Inline)
+    }
+
+    /// Emits the rotation of guest RCX to the right by `count` bits, modulo its width.
+    fn rotate_counter(&mut self, count: u8) {
+        match self.mode.is_64() {
+            true => self.asm.rorx64(R11, R11, count % u64::BITS as u8),
+            false => self.asm.rorx32(R11, R11, count % u32::BITS as u8),
+        }
     }
 
     /// Emits an instruction that reads memory and writes CH, operand `high`: as the low byte of guest ECX, rotated there and back.
@@ -157,9 +174,9 @@ impl Emitter {
         low.set_op_kind(memory, OpKind::Register);
         low.set_op_register(memory, Register::R9L);
         low.set_op_register(high, Register::R11L);
-        self.asm.rorx32(R11, R11, HIGH_BYTE);
-        let emitted = self.encode(&low, Counter::R11, None)?;
-        self.asm.rorx32(R11, R11, u32::BITS as u8 - HIGH_BYTE);
+        self.rotate_counter(HIGH_BYTE);
+        let emitted = self.encode_host(&low, None)?;
+        self.rotate_counter(0_u8.wrapping_sub(HIGH_BYTE));
         Ok(emitted)
     }
 
