@@ -20,6 +20,7 @@ mod exec;
 mod gdb;
 mod given;
 mod guests;
+mod high_memory;
 mod in_a_row;
 mod kernel_log;
 mod killed;
