@@ -42,7 +42,12 @@ fn poke<T: Scalar>(vcpu: &Vcpu, address: u32, value: T) {
     vcpu.mmu.memory().store(at, value).expect("RAM");
 }
 
-fn place(vcpu: &Vcpu, address: u32, bits: u32, program: impl Fn(&mut CodeAssembler) -> Result<(), IcedError>) {
+fn place(
+    vcpu: &Vcpu,
+    address: u32,
+    bits: u32,
+    program: impl Fn(&mut CodeAssembler) -> Result<(), IcedError>,
+) {
     let mut a = CodeAssembler::new(bits).expect("a bitness");
     program(&mut a).expect("valid operands");
     let bytes = a.assemble(address.into()).expect("code");
@@ -58,7 +63,11 @@ fn processor() -> Vcpu {
     let vcpu = Vcpu::new(&config(Engine::Emulator), memory_unit()).expect("a processor");
     let tables = u64::from(TABLES);
     for entry in [0, 256] {
-        poke(&vcpu, TABLES + 8 * entry, (tables + 0x1000) | PRESENT_WRITABLE);
+        poke(
+            &vcpu,
+            TABLES + 8 * entry,
+            (tables + 0x1000) | PRESENT_WRITABLE,
+        );
     }
     poke(&vcpu, TABLES + 0x1000, (tables + 0x2000) | PRESENT_WRITABLE);
     for page in 0..8 {
@@ -187,14 +196,97 @@ fn a_page_fault_has_64_bits_of_cr2() {
         a.hlt()
     });
     run(&mut vcpu);
-    assert_eq!((vcpu.cpu.cr2, vcpu.cpu.eip), (ABSENT, u64::from(HANDLER) + 1));
+    assert_eq!(
+        (vcpu.cpu.cr2, vcpu.cpu.eip),
+        (ABSENT, u64::from(HANDLER) + 1)
+    );
     // The error code, below RIP, CS, RFLAGS, RSP and SS.
     let top = LinearAddr::new(vcpu.cpu.regs.get64(ESP));
     assert_eq!(top.get(), (HIGH | STACK) - 48);
-    let frame = (vcpu.mmu.read::<u64>(top, mmu::Privilege::Supervisor), u64::from(CODE64) + 10);
+    let frame = (
+        vcpu.mmu.read::<u64>(top, mmu::Privilege::Supervisor),
+        u64::from(CODE64) + 10,
+    );
     assert_eq!(frame.0, Ok(0));
-    let back = vcpu.mmu.read::<u64>(top.wrapping_add(8), mmu::Privilege::Supervisor);
+    let back = vcpu
+        .mmu
+        .read::<u64>(top.wrapping_add(8), mmu::Privilege::Supervisor);
     assert_eq!(back, Ok(frame.1));
+}
+
+/// Maps the 2 MiB below and above 4 GiB at 4 MiB and 6 MiB.
+fn map_around_4_gib(vcpu: &Vcpu) {
+    for (pointer, directory, entry, physical) in
+        [(3, 0x3000, 511, 0x40_0000), (4, 0x4000, 0, 0x60_0000)]
+    {
+        let table = TABLES + directory;
+        poke(vcpu, TABLES + 0x1000 + 8 * pointer, u64::from(table) | 3);
+        poke(vcpu, table + 8 * entry, physical | 0x83_u64);
+    }
+}
+
+/// Each part of an operand has an address of its own, which the prefix cuts to 32 bits. A part may cross 4 GiB. The values are
+/// those of the real CPU.
+#[test]
+fn the_parts_of_an_operand_wrap_at_4_gib_on_their_own() {
+    let store = |start: u64, store: &dyn Fn(&mut CodeAssembler) -> Result<(), IcedError>| {
+        let mut vcpu = booted(|a| {
+            a.mov(rbx, PATTERN << 32 | start)?;
+            a.mov(rdi, rbx)?;
+            a.mov(rax, 0x8877_6655_4433_2211_u64)?;
+            a.mov(rcx, 0x8000_0080_u64)?;
+            store(a)?;
+            a.hlt()
+        });
+        map_around_4_gib(&vcpu);
+        vcpu.cpu.cr4 |= 1 << 9;
+        run(&mut vcpu);
+        let bytes = |at| {
+            let mut bytes = [0_u8; 8];
+            let at = GuestPhys::new(at);
+            vcpu.mmu.memory().read(at, &mut bytes).expect("RAM");
+            bytes
+        };
+        [bytes(0x5f_fff8), bytes(0x60_0000), bytes(0)]
+    };
+    let fstp = store(0xffff_fffa, &|a| {
+        a.fldpi()?;
+        a.fstp(tbyte_ptr(ebx))
+    });
+    assert_eq!(fstp[0][2..], [0x35, 0xc2, 0x68, 0x21, 0xa2, 0xda]);
+    assert_eq!(fstp[1], [0x0f, 0xc9, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(fstp[2], [0, 0, 0x00, 0x40, 0, 0, 0, 0]);
+    // FIP crosses 4 GiB; FCS follows at 2.
+    let fnstenv = store(0xffff_fff2, &|a| a.fnstenv(ptr(ebx)));
+    assert_eq!(fnstenv[2][6..], [0, 0], "FDP");
+    assert_eq!((fnstenv[0][2], fnstenv[1][2]), (0xff, 0), "FTW");
+    // The x87 registers come at 32, XMM registers at 160.
+    let fxsave = store(0xffff_ffe0, &|a| {
+        a.movq(mm0, rax)?;
+        a.fxsave(ptr(ebx))
+    });
+    assert_eq!(fxsave[2], 0x8877_6655_4433_2211_u64.to_le_bytes());
+    let maskmovq = store(0xffff_fffe, &|a| {
+        a.movq(mm1, rax)?;
+        a.movq(mm2, rcx)?;
+        a.db(&[0x67, 0x0f, 0xf7, 0xca])
+    });
+    assert_eq!(maskmovq[0][6..], [0x11, 0]);
+    assert_eq!(maskmovq[1], [0; 8]);
+    assert_eq!(maskmovq[2], [0, 0x44, 0, 0, 0, 0, 0, 0]);
+}
+
+/// The page of the first eight bytes is looked up before the last two bytes are found not to be canonical, as on the real CPU.
+#[test]
+fn an_80_bit_operand_is_two_accesses() {
+    const LAST: u64 = 0x7fff_ffff_fff7;
+    let mut vcpu = booted(|a| {
+        a.mov(rbx, LAST)?;
+        a.fld(tbyte_ptr(rbx))?;
+        a.hlt()
+    });
+    run(&mut vcpu);
+    assert_eq!(vcpu.cpu.cr2, LAST);
 }
 
 #[test]
@@ -205,9 +297,15 @@ fn code_runs_at_high_addresses_and_across_pages() {
     });
     // mov eax, 42 across a page boundary, and HLT.
     let at = GuestPhys::new(0x3ffe);
-    vcpu.mmu.memory().write(at, &[0xb8, 42, 0, 0, 0, 0xf4]).expect("RAM");
+    vcpu.mmu
+        .memory()
+        .write(at, &[0xb8, 42, 0, 0, 0, 0xf4])
+        .expect("RAM");
     run(&mut vcpu);
-    assert_eq!((vcpu.cpu.regs.get64(EAX), vcpu.cpu.eip), (42, HIGH | 0x4004));
+    assert_eq!(
+        (vcpu.cpu.regs.get64(EAX), vcpu.cpu.eip),
+        (42, HIGH | 0x4004)
+    );
 }
 
 #[test]

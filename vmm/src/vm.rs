@@ -16,8 +16,8 @@ use std::{
 use log::debug;
 use mmu::{Memory, MemoryError, Mmu};
 use sbe::{
-    Bus, CpuModel, Debugger, Decision, EventSource, Exit, Policy, Vcpu, VcpuConfig, VcpuError, Vector,
-    cpu::eflags,
+    Bus, CpuModel, Debugger, Decision, EventSource, Exit, Policy, Vcpu, VcpuConfig, VcpuError,
+    Vector, cpu::eflags,
 };
 use thiserror::Error;
 

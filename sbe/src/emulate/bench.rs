@@ -21,6 +21,7 @@ use crate::guest_event::GuestEvent;
 use crate::host_fpu::HostFpu;
 use crate::policy::{Action, Policy};
 use mmu::{GuestPhys, Memory, Mmu, Scalar};
+use std::sync::Arc;
 
 pub const GDT: u32 = 0x1000;
 pub const IDT: u32 = 0x2000;
@@ -137,8 +138,11 @@ impl Bench {
     /// Creates a bench in 64-bit mode at ring 0, whose MMU translates as if paging were off.
     pub fn long() -> Self {
         let mut bench = Self::protected();
+        let model = CpuModel::X86_64;
+        let memory = Arc::clone(bench.mmu.memory());
+        bench.mmu = Mmu::with_model(memory, model.paging_model()).expect("TLB tables");
         let cpu = &mut bench.cpu;
-        cpu.model = CpuModel::X86_64;
+        cpu.model = model;
         cpu.cr0 |= CR0_PG;
         cpu.cr4 |= CR4_PAE;
         cpu.efer = EFER_LME | EFER_LMA | EFER_SCE;
