@@ -157,7 +157,7 @@ mod tests {
         let mut ends = |bytes: &[u8]| match decode(bytes, CodeSize::Bits64, &mut host) {
             Err(DecodeError::NeedMoreBytes) => is_undefined_opcode(bytes, CodeSize::Bits64),
             Err(DecodeError::Invalid) => true,
-            other => panic!("{other:?}"),
+            _ => panic!("{bytes:02x?}"),
         };
         for bytes in [
             &[0x06][..],
