@@ -157,7 +157,8 @@ mod tests {
         let mut ends = |bytes: &[u8]| match decode(bytes, CodeSize::Bits64, &mut host) {
             Err(DecodeError::NeedMoreBytes) => is_undefined_opcode(bytes, CodeSize::Bits64),
             Err(DecodeError::Invalid) => true,
-            _ => panic!("{bytes:02x?}"),
+            Ok(_) => panic!("{bytes:02x?} is an instruction"),
+            Err(error) => panic!("{bytes:02x?}: {error:?}"),
         };
         for bytes in [
             &[0x06][..],

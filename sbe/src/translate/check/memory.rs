@@ -395,6 +395,7 @@ pub fn repeated(
 ) -> Result<Grant, Rule> {
     let Some((atom, slot)) = pointer
         .parts()
+        .filter(|part| part.1 == 1)
         .find_map(|(atom, _)| match values.node(atom) {
             Node::Slot(slot) => Some((atom, slot)),
             _ => None,

@@ -8,7 +8,7 @@ pub const WORD: u64 = u32::MAX as u64;
 /// The number of low bits that are kept account of: those of an offset in a page.
 const LOW_BITS: u8 = 12;
 /// The most parts of a sum; a sum of more parts is just some number.
-const PARTS: usize = 3;
+const PARTS: usize = 5;
 /// log2 of the context's alignment.
 const CONTEXT_LOW: u8 = 6;
 

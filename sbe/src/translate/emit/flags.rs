@@ -16,6 +16,7 @@ impl Emitter {
     pub(super) fn pushf(&mut self, raw: &Instruction) -> Emitted {
         let slot = self.below_stack_top(raw);
         self.asm.lea64(R8, slot.mem());
+        self.touch_r8();
         self.asm.mov64(R9, RAX);
         gather_flags(&mut self.asm);
         self.store_word(at(R8, 0), RCX);

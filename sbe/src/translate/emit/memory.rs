@@ -151,6 +151,14 @@ impl Emitter {
         Some(self.probe(raw, address, size, writes))
     }
 
+    /// Emits an access to the host address in R8, with R9 as scratch, if slots may be those of other pages: then it faults here,
+    /// before anything of the guest's changes.
+    pub(super) fn touch_r8(&mut self) {
+        if self.is_wide() {
+            self.asm.load8(R9, at(R8, 0));
+        }
+    }
+
     /// Calls `emit` with all memory reached by way of the tables, so that operands have 64-bit addresses.
     pub(super) fn by_tables<T>(&mut self, emit: impl FnOnce(&mut Self) -> T) -> T {
         let windowed = std::mem::take(&mut self.windowed);

@@ -346,8 +346,8 @@ impl Emitter {
         }
     }
 
-    /// Adds an entry to the fault map: the code of an instruction begins here, or that of the last one ends. An instruction can
-    /// begin anew wherever it faults, as it changes nothing of the guest's before its last access to the window.
+    /// Adds an entry to the fault map: the code of an instruction, or of what is left of one, begins here, or that of the last one
+    /// ends. An instruction can begin anew wherever it faults, as it changes nothing of the guest's before its last access that may.
     fn begin_instruction(&mut self, offset: Option<u16>) {
         if self.windowed || self.is_wide() {
             let code = self.asm.here();

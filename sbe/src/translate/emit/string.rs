@@ -110,6 +110,8 @@ impl Emitter {
         if compares(raw) {
             self.asm.jcc(end_condition(raw), done);
         }
+        // What is left can begin anew.
+        self.begin_instruction(Some(raw.ip32() as u16));
         self.repeat(raw, R11, [refused; 2])?;
         self.asm.jmp(done);
         Ok(())
@@ -242,10 +244,7 @@ impl Emitter {
         let writes = pointer == RDI && !compares(raw);
         let probed = self.probe(raw, pointer, 1, writes);
         self.asm.lea64(R8, probed.mem());
-        if self.is_wide() {
-            // If this is another page's slot, the access faults here, where nothing has changed.
-            self.asm.load8(R9, at(R8, 0));
-        }
+        self.touch_r8();
     }
 
     /// Emits a jump to `many` if RCX, of 64-bit code, is 2^32 or more, so that sums of pointers and counts do not wrap around.

@@ -298,6 +298,50 @@ fn a_broken_trampoline_is_noticed() {
     assert_eq!(rule, Err(Rule::Field));
 }
 
+/// An entry is read from its table only where the sum of slot and EIP was found to lie in the area of entry tables.
+#[test]
+fn a_dispatcher_that_looks_at_too_little_is_noticed() {
+    let [.., long] = ALL_WIDTHS;
+    let rotations = |fixed: &InArena, start| {
+        instructions(&fixed.code, start)
+            .filter(|instruction| instruction.code() == Code::VEX_Rorx_r64_rm64_imm8)
+            .map(|instruction| instruction.next_ip() as usize - 1)
+            .take(2)
+            .collect::<Vec<_>>()
+    };
+    for (number, rotation) in [(0, 61), (0, 63), (1, 33), (1, 35), (1, 2)] {
+        let mut fixed = InArena::new(long);
+        let start = fixed.bench.trampolines.at(Trampoline::Dispatch);
+        let place = rotations(&fixed, start)[number];
+        fixed.code[place] = rotation;
+        let verdict = fixed.check(start, fixed.contracts[&start]);
+        let rule = verdict.map_err(|violation| violation.rule);
+        assert_eq!(rule, Err(Rule::Index), "{number} {rotation}");
+    }
+}
+
+/// All tables change with the privilege level.
+#[test]
+fn a_system_call_that_keeps_a_table_is_noticed() {
+    let [.., long] = ALL_WIDTHS;
+    for place in [field::WRITE_TABLE, field::FETCH_TABLE, field::CODE_TABLE] {
+        let mut fixed = InArena::new(long);
+        let start = fixed.bench.trampolines.at(Trampoline::Syscall);
+        let store = instructions(&fixed.code, start)
+            .find(|instruction| {
+                instruction.code() == Code::Mov_rm64_r64
+                    && instruction.memory_displacement64() == place as u64
+            })
+            .expect("it is written");
+        // LEA of the same operands.
+        let bytes = &mut fixed.code[store.ip() as usize..store.next_ip() as usize];
+        bytes[1] = 0x8d;
+        let verdict = fixed.check(start, fixed.contracts[&start]);
+        let rule = verdict.map_err(|violation| violation.rule);
+        assert_eq!(rule, Err(Rule::Tables), "{place}");
+    }
+}
+
 /// The outermost return leaves the stack as it found it.
 #[test]
 fn underflow_jumps() {

@@ -3,6 +3,7 @@
 mod flow;
 mod instructions;
 mod memory;
+mod wide;
 
 use super::super::rule::{Need, Rule};
 use super::*;
@@ -42,7 +43,7 @@ fn encode(emission: &Emission, code: &Code2) -> Emission {
     let options = BlockEncoderOptions::RETURN_NEW_INSTRUCTION_OFFSETS;
     let encoded = BlockEncoder::encode_slice(64, &blocks, options).expect("can be encoded");
     let mut changed = emission.clone();
-    for fault in &mut changed.faults {
+    for fault in changed.faults.iter_mut().flatten() {
         // It lies where the instruction does that it was for.
         let mut places = encoded.iter().zip(code).flat_map(|(result, instructions)| {
             let offsets = result.new_instruction_offsets.iter().zip(instructions);
