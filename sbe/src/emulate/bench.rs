@@ -5,8 +5,6 @@
 //!   0x20000 page directory   0x21000 page table
 //! ```
 
-use std::sync::Arc;
-
 use super::decoded::decode;
 use super::exec::Exec;
 use super::interceptor::Interceptor;
@@ -23,6 +21,7 @@ use crate::guest_event::GuestEvent;
 use crate::host_fpu::HostFpu;
 use crate::policy::{Action, Policy};
 use mmu::{GuestPhys, Memory, Mmu, Scalar};
+use std::sync::Arc;
 
 pub const GDT: u32 = 0x1000;
 pub const IDT: u32 = 0x2000;
@@ -139,8 +138,8 @@ impl Bench {
     /// Creates a bench in 64-bit mode at ring 0, whose MMU translates as if paging were off.
     pub fn long() -> Self {
         let mut bench = Self::protected();
-        let memory = Arc::clone(bench.mmu.memory());
         let model = CpuModel::X86_64;
+        let memory = Arc::clone(bench.mmu.memory());
         bench.mmu = Mmu::with_model(memory, model.paging_model()).expect("TLB tables");
         let cpu = &mut bench.cpu;
         cpu.model = model;
