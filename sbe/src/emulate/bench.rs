@@ -5,7 +5,6 @@
 //!   0x20000 page directory   0x21000 page table
 //! ```
 
-
 use super::decoded::decode;
 use super::exec::Exec;
 use super::interceptor::Interceptor;
