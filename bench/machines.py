@@ -182,8 +182,11 @@ class Replex(Guest):
         return self._boot("--kernel", str(self._images.kernel), "--initrd", str(self._images.initrd))
 
     def _boot(self, *options: str) -> list[str]:
-        engine = ["--engine", self._engine] if self._engine else []
-        return [str(self._program), "boot", *engine, "--mem", f"{self._images.memory}M", *options]
+        return [str(self._program), "boot", *self._machine(), "--mem", f"{self._images.memory}M", *options]
+
+    def _machine(self) -> list[str]:
+        """The options of each machine."""
+        return ["--engine", self._engine] if self._engine else []
 
     def has_devices(self) -> bool:
         return self._offers("boot", "--volume")
@@ -203,7 +206,7 @@ class Replex(Guest):
 
     def run_command(self) -> list[str]:
         if self._offers("run", "COMMAND"):
-            return [str(self._program), "run", "--guest", self._guest, "--", "true"]
+            return [str(self._program), "run", *self._machine(), "--guest", self._guest, "--", "true"]
         return self._boot("--guest", self._guest, "--net", "user", "--exec", "true")
 
 

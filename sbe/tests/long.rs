@@ -215,6 +215,81 @@ fn a_page_fault_has_64_bits_of_cr2() {
     assert_eq!(back, Ok(frame.1));
 }
 
+/// Maps the 2 MiB below and above 4 GiB at 4 MiB and 6 MiB.
+fn map_around_4_gib(vcpu: &Vcpu) {
+    for (pointer, directory, entry, physical) in
+        [(3, 0x3000, 511, 0x40_0000), (4, 0x4000, 0, 0x60_0000)]
+    {
+        let table = TABLES + directory;
+        poke(vcpu, TABLES + 0x1000 + 8 * pointer, u64::from(table) | 3);
+        poke(vcpu, table + 8 * entry, physical | 0x83_u64);
+    }
+}
+
+/// Each part of an operand has an address of its own, which the prefix cuts to 32 bits. A part may cross 4 GiB. The values are
+/// those of the real CPU.
+#[test]
+fn the_parts_of_an_operand_wrap_at_4_gib_on_their_own() {
+    let store = |start: u64, store: &dyn Fn(&mut CodeAssembler) -> Result<(), IcedError>| {
+        let mut vcpu = booted(|a| {
+            a.mov(rbx, PATTERN << 32 | start)?;
+            a.mov(rdi, rbx)?;
+            a.mov(rax, 0x8877_6655_4433_2211_u64)?;
+            a.mov(rcx, 0x8000_0080_u64)?;
+            store(a)?;
+            a.hlt()
+        });
+        map_around_4_gib(&vcpu);
+        vcpu.cpu.cr4 |= 1 << 9;
+        run(&mut vcpu);
+        let bytes = |at| {
+            let mut bytes = [0_u8; 8];
+            let at = GuestPhys::new(at);
+            vcpu.mmu.memory().read(at, &mut bytes).expect("RAM");
+            bytes
+        };
+        [bytes(0x5f_fff8), bytes(0x60_0000), bytes(0)]
+    };
+    let fstp = store(0xffff_fffa, &|a| {
+        a.fldpi()?;
+        a.fstp(tbyte_ptr(ebx))
+    });
+    assert_eq!(fstp[0][2..], [0x35, 0xc2, 0x68, 0x21, 0xa2, 0xda]);
+    assert_eq!(fstp[1], [0x0f, 0xc9, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(fstp[2], [0, 0, 0x00, 0x40, 0, 0, 0, 0]);
+    // FIP crosses 4 GiB; FCS follows at 2.
+    let fnstenv = store(0xffff_fff2, &|a| a.fnstenv(ptr(ebx)));
+    assert_eq!(fnstenv[2][6..], [0, 0], "FDP");
+    assert_eq!((fnstenv[0][2], fnstenv[1][2]), (0xff, 0), "FTW");
+    // The x87 registers come at 32, XMM registers at 160.
+    let fxsave = store(0xffff_ffe0, &|a| {
+        a.movq(mm0, rax)?;
+        a.fxsave(ptr(ebx))
+    });
+    assert_eq!(fxsave[2], 0x8877_6655_4433_2211_u64.to_le_bytes());
+    let maskmovq = store(0xffff_fffe, &|a| {
+        a.movq(mm1, rax)?;
+        a.movq(mm2, rcx)?;
+        a.db(&[0x67, 0x0f, 0xf7, 0xca])
+    });
+    assert_eq!(maskmovq[0][6..], [0x11, 0]);
+    assert_eq!(maskmovq[1], [0; 8]);
+    assert_eq!(maskmovq[2], [0, 0x44, 0, 0, 0, 0, 0, 0]);
+}
+
+/// The page of the first eight bytes is looked up before the last two bytes are found not to be canonical, as on the real CPU.
+#[test]
+fn an_80_bit_operand_is_two_accesses() {
+    const LAST: u64 = 0x7fff_ffff_fff7;
+    let mut vcpu = booted(|a| {
+        a.mov(rbx, LAST)?;
+        a.fld(tbyte_ptr(rbx))?;
+        a.hlt()
+    });
+    run(&mut vcpu);
+    assert_eq!(vcpu.cpu.cr2, LAST);
+}
+
 #[test]
 fn code_runs_at_high_addresses_and_across_pages() {
     let mut vcpu = booted(|a| {

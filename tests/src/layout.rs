@@ -159,15 +159,15 @@ fn upper() -> Vec<u8> {
     layer.finish()
 }
 
-/// Writes the layout into `folder`.
-pub fn write(folder: &Path, busybox: &[u8]) {
+/// Writes the layout into `folder`, for an architecture by its name in images.
+pub fn write(folder: &Path, architecture: &str, busybox: &[u8]) {
     let layers = [lower(busybox), upper()];
     let diff_ids: Vec<String> = layers
         .iter()
         .map(|layer| format!("sha256:{}", hex(layer)))
         .collect();
     let config = json!({
-        "architecture": "386",
+        "architecture": architecture,
         "os": "linux",
         "config": {
             "Entrypoint": ["/bin/entry"],

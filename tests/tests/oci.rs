@@ -22,7 +22,7 @@ fn an_image_becomes_the_root_that_its_layers_make() {
     let busybox = fs::read(images.kernel.with_file_name("busybox")).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("layout");
-    layout::write(&path, &busybox);
+    layout::write(&path, "386", &busybox);
     let reference = Reference::parse(format!("{}:small", path.display()).as_ref()).unwrap();
     let cache = folder.path().join("cache");
     let architectures = [Arch::i386];

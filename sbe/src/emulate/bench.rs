@@ -5,8 +5,6 @@
 //!   0x20000 page directory   0x21000 page table
 //! ```
 
-use std::sync::Arc;
-
 use super::decoded::decode;
 use super::exec::Exec;
 use super::interceptor::Interceptor;
@@ -23,6 +21,9 @@ use crate::guest_event::GuestEvent;
 use crate::host_fpu::HostFpu;
 use crate::policy::{Action, Policy};
 use mmu::{GuestPhys, Memory, Mmu, Scalar};
+
+/// Bytes of guest memory.
+const RAM: usize = 1 << 20;
 
 pub const GDT: u32 = 0x1000;
 pub const IDT: u32 = 0x2000;
@@ -99,7 +100,7 @@ impl Bench {
         cpu.segs = [Segment::real(Selector(0)); 6];
         cpu.eip = CODE.into();
         cpu.regs.set(ESP, STACK);
-        let phys = Memory::new(1 << 20).expect("1 MiB of guest memory");
+        let phys = Memory::new(RAM as u64).expect("1 MiB of guest memory");
         let mmu = Mmu::new(phys).expect("TLB tables");
         Self {
             cpu,
@@ -139,8 +140,13 @@ impl Bench {
     /// Creates a bench in 64-bit mode at ring 0, whose MMU translates as if paging were off.
     pub fn long() -> Self {
         let mut bench = Self::protected();
-        let memory = Arc::clone(bench.mmu.memory());
         let model = CpuModel::X86_64;
+        let width = model.paging_model().linear_width;
+        let memory = Memory::for_width(RAM as u64, width).expect("guest memory");
+        let mut bytes = vec![0; RAM];
+        let start = GuestPhys::new(0);
+        bench.mmu.memory().read(start, &mut bytes).expect("RAM");
+        memory.write(start, &bytes).expect("RAM");
         bench.mmu = Mmu::with_model(memory, model.paging_model()).expect("TLB tables");
         let cpu = &mut bench.cpu;
         cpu.model = model;

@@ -31,6 +31,8 @@ mod memory;
 mod muldiv;
 mod observe;
 mod operand;
+#[cfg(test)]
+mod real64;
 mod segcheck;
 mod segload;
 mod shift;

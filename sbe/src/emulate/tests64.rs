@@ -18,7 +18,7 @@ const R13: u8 = R8 + 5;
 const R15: u8 = R8 + 7;
 
 /// A processor in 64-bit mode with these registers.
-fn processor(registers: &[(u8, u64)]) -> Bench {
+pub fn processor(registers: &[(u8, u64)]) -> Bench {
     let mut bench = Bench::long();
     // A repeated instruction looks up after each iteration while anything is pending.
     bench.cpu.pending = Pending::default();

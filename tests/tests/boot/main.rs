@@ -25,6 +25,7 @@ mod in_a_row;
 mod kernel_log;
 mod killed;
 mod mappings;
+mod memory;
 mod moved;
 mod network;
 mod passt;

@@ -80,6 +80,15 @@ impl Boot {
         })
     }
 
+    /// A run of a command on the guest that its root needs, which is `guest`; or none as by [`Self::run_of`].
+    pub fn run_for_root(guest: Guest) -> Option<Self> {
+        Some(Self {
+            release: guests::release(guest)?,
+            args: vec!["run".into()],
+            input: Input::default(),
+        })
+    }
+
     /// A boot of a kernel's file.
     pub fn of_kernel(file: &str) -> Self {
         Self {

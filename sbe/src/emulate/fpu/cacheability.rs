@@ -57,19 +57,23 @@ pub fn maskmovdqu(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     store_masked(exec, insn, &source, &mask)
 }
 
-/// Bytes that MASKMOVQ and MASKMOVDQU access at once. Alignment is checked for as many.
+/// Bytes that MASKMOVQ and MASKMOVDQU access at once. Limit and alignment are checked for as many.
 const ACCESS: usize = 8;
 
 /// Stores the bytes of `source` whose mask byte has its top bit set, at RDI, EDI or DI; all or, on a fault, none. The whole operand
 /// must be writable, whatever the mask: the manual leaves faults of bytes not selected to the processor, and this is the
-/// host's choice (SDM Vol. 2B, "MASKMOVQ"). So it is that an access whose offsets wrap is done byte by byte, up to the fault.
+/// host's choice (SDM Vol. 2B, "MASKMOVQ"). So it is that of an access whose offsets wrap, only what lies before that must be
+/// writable, and the bytes beyond are stored one by one, up to the fault.
 fn store_masked(exec: &mut Exec<'_>, insn: &Insn, source: &[u8], mask: &[u8]) -> Result<(), Fault> {
     let segment = insn.mem.segment;
+    let privilege = exec.cpu.privilege();
     let start = insn.address_register(exec.cpu, EDI);
     let offset = |index: usize| insn.wrap_address(start.wrapping_add(index as u64));
-    let wraps = |first| extent::wraps(insn, offset(first), ACCESS);
-    for first in (0..source.len()).step_by(ACCESS).filter(|&first| !wraps(first)) {
-        exec.probe_write(segment, offset(first), ACCESS as u32)?;
+    for first in (0..source.len()).step_by(ACCESS) {
+        let linear = exec.writable(segment, offset(first), ACCESS as u32)?;
+        let fits = |size: &usize| !extent::wraps(insn, offset(first), *size);
+        let size = (1..=ACCESS).rfind(fits).unwrap_or(1);
+        exec.prepare_write(linear, size as u32, privilege)?;
     }
     for (index, (&byte, mask)) in source.iter().zip(mask).enumerate() {
         if mask & 0x80 != 0 {

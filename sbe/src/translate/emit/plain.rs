@@ -144,24 +144,7 @@ impl Emitter {
         self.asm.rorx32(R9, whole, HIGH_BYTE);
         let mut low = *raw;
         low.set_op_register(high, Register::R9L);
-        self.encode_host(&low, Some(probed.operand()))
-    }
-
-    /// Emits `raw`, whose registers are not the guest's where they are R8 to R15, in its host form; nothing when there is none.
-    fn encode_host(&mut self, raw: &Instruction, place: Option<HostOperand>) -> Result<Emitted> {
-        let Some(host) = rewrite(raw, Counter::R11, &Loaded::new(), place) else {
-            return Ok(Emitted::Emulate);
-        };
-        self.asm.guest(&host)?;
-        Ok(Emitted::Inline)
-    }
-
-    /// Emits the rotation of guest RCX to the right by `count` bits, modulo its width.
-    fn rotate_counter(&mut self, count: u8) {
-        match self.mode.is_64() {
-            true => self.asm.rorx64(R11, R11, count % u64::BITS as u8),
-            false => self.asm.rorx32(R11, R11, count % u32::BITS as u8),
-        }
+        self.encode_low(&low, Some(probed.operand()))
     }
 
     /// Emits an instruction that reads memory and writes CH, operand `high`: as the low byte of guest ECX, rotated there and back.
@@ -175,9 +158,26 @@ impl Emitter {
         low.set_op_register(memory, Register::R9L);
         low.set_op_register(high, Register::R11L);
         self.rotate_counter(HIGH_BYTE);
-        let emitted = self.encode_host(&low, None)?;
-        self.rotate_counter(0_u8.wrapping_sub(HIGH_BYTE));
+        let emitted = self.encode_low(&low, None)?;
+        self.rotate_counter(self.word() as u8 * u8::BITS as u8 - HIGH_BYTE);
         Ok(emitted)
+    }
+
+    /// Emits an instruction in which a low byte of R9 or R11, of the host, stands for AH..BH.
+    fn encode_low(&mut self, low: &Instruction, place: Option<HostOperand>) -> Result<Emitted> {
+        let Some(host) = rewrite(low, Counter::R11, &Loaded::new(), place) else {
+            return Ok(Emitted::Emulate);
+        };
+        self.asm.guest(&host)?;
+        Ok(Emitted::Inline)
+    }
+
+    /// Emits the rotation of guest RCX to the right.
+    fn rotate_counter(&mut self, count: u8) {
+        match self.mode.is_64() {
+            true => self.asm.rorx64(R11, R11, count),
+            false => self.asm.rorx32(R11, R11, count),
+        }
     }
 
     /// Emits a shift or rotation by CL.

@@ -8,16 +8,20 @@ use tests::layout::{self, PRINTED};
 
 use crate::program::{Boot, Ended};
 
-/// The small image, and a run of it.
+/// The small image, and a run of it on the guest.
 fn image(guest: Guest) -> Option<(TempDir, String, Boot)> {
-    let boot = Boot::run_of(guest)?;
+    Some(image_for(guest, "386", Boot::run_of(guest)?))
+}
+
+/// The small image with the guest's busybox for an architecture, and the run.
+fn image_for(guest: Guest, architecture: &str, boot: Boot) -> (TempDir, String, Boot) {
     let images = fetch(guest, &mut |_: &Stage| ()).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let busybox = fs::read(images.kernel.with_file_name("busybox")).unwrap();
     let path = folder.path().join("layout");
-    layout::write(&path, &busybox);
+    layout::write(&path, architecture, &busybox);
     let path = path.to_str().unwrap().to_owned();
-    Some((folder, path, boot))
+    (folder, path, boot)
 }
 
 fn assert_as_it_says(ended: &Ended) {
@@ -40,6 +44,23 @@ fn an_image_runs_as_it_says_on_debian_686_pae() {
         return;
     };
     assert_as_it_says(&boot.flag(&format!("{path}:small")).run());
+}
+
+#[test]
+fn an_image_for_amd64_runs_as_it_says_on_a_64_bit_kernel() {
+    let guest = Guest::DebianAmd64;
+    let Some(boot) = Boot::run_for_root(guest) else {
+        return;
+    };
+    let (_folder, path, boot) = image_for(guest, "amd64", boot);
+    assert_as_it_says(&boot.with("--engine", "emulator").flag(&path).run());
+    let ended = Boot::run_of(Guest::Debian686).unwrap().flag(&path).run();
+    assert_eq!(
+        ended.stderr,
+        format!(
+            "replex: image {path}: there is no image for linux/386, which the guest's kernel can run, only for linux/amd64\n"
+        )
+    );
 }
 
 #[test]

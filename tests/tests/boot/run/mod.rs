@@ -2,6 +2,7 @@
 
 mod command;
 mod ends;
+mod host;
 mod image;
 mod root;
 mod stalled;

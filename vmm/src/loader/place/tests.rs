@@ -36,7 +36,7 @@ fn linux(ram: &GuestMemoryMmap, entry: EntryPoint) -> (u32, boot_params) {
     else {
         panic!("{entry:?}");
     };
-    let descriptors: [u64; 4] = ram.read_obj(GuestAddress(gdt.base.into())).unwrap();
+    let descriptors: [u64; 4] = ram.read_obj(GuestAddress(gdt.base)).unwrap();
     assert_eq!(
         descriptors[2..],
         [0x00cf_9b00_0000_ffff, 0x00cf_9300_0000_ffff]
@@ -104,7 +104,7 @@ fn linux64(ram: &GuestMemoryMmap, entry: EntryPoint) -> (u64, u64, boot_params) 
     else {
         panic!("{entry:?}");
     };
-    let descriptors: [u64; 4] = ram.read_obj(GuestAddress(gdt.base.into())).unwrap();
+    let descriptors: [u64; 4] = ram.read_obj(GuestAddress(gdt.base)).unwrap();
     assert_eq!(
         descriptors[2..],
         [0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff]
