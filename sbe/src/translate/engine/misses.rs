@@ -27,7 +27,7 @@ impl Translator {
         let linear = LinearAddr::new(address);
         let crosses = linear.offset() > PAGE_SIZE as u32 - size;
         // Some instructions fault for a misaligned operand of 16 bytes.
-        if crosses || !kind.may_be_misaligned() && linear.offset() % size != 0 {
+        if crosses || !kind.may_be_misaligned() && !linear.offset().is_multiple_of(size) {
             return None;
         }
         let privilege = self.mode().privilege();
