@@ -24,6 +24,8 @@ use mmu::{GuestPhys, Memory, Mmu, Scalar};
 
 /// Bytes of guest memory.
 const RAM: usize = 1 << 20;
+/// Bytes at its start in which tables, code and stacks lie.
+const TABLES: usize = 0x8_0000;
 
 pub const GDT: u32 = 0x1000;
 pub const IDT: u32 = 0x2000;
@@ -143,7 +145,7 @@ impl Bench {
         let model = CpuModel::X86_64;
         let width = model.paging_model().linear_width;
         let memory = Memory::for_width(RAM as u64, width).expect("guest memory");
-        let mut bytes = vec![0; RAM];
+        let mut bytes = vec![0; TABLES];
         let start = GuestPhys::new(0);
         bench.mmu.memory().read(start, &mut bytes).expect("RAM");
         memory.write(start, &bytes).expect("RAM");
