@@ -24,6 +24,8 @@ const KERNEL_CODE: u16 = 0x08;
 const KERNEL_CODE64: u16 = 0x18;
 const PATTERN: u64 = 0x1122_3344_5566_7788;
 
+const ENGINES: [Engine; 2] = [Engine::Emulator, Engine::Translator];
+
 fn config(engine: Engine) -> VcpuConfig {
     VcpuConfig {
         model: CpuModel::X86_64,
@@ -58,10 +60,10 @@ fn place(
 
 /// A processor after RESET with tables in memory: 2 MiB pages, mapped at 0 and at [`HIGH`], a GDT, and an IDT whose #PF handler
 /// halts.
-fn processor() -> Vcpu {
+fn processor(engine: Engine) -> Vcpu {
     const PRESENT_WRITABLE: u64 = 3;
     const LARGE: u64 = 0x80;
-    let vcpu = Vcpu::new(&config(Engine::Emulator), memory_unit()).expect("a processor");
+    let vcpu = Vcpu::new(&config(engine), memory_unit()).expect("a processor");
     let tables = u64::from(TABLES);
     for entry in [0, 256] {
         poke(
@@ -96,58 +98,60 @@ fn run(vcpu: &mut Vcpu) {
 
 #[test]
 fn long_mode_is_entered_and_left_step_by_step() {
-    let mut vcpu = processor();
-    vcpu.set_flat_entry(CODE32);
-    vcpu.cpu.gdtr = DescriptorTable {
-        base: GDT.into(),
-        limit: 0x1f,
-    };
-    place(&vcpu, CODE32, 32, |a| {
-        // CR4.PAE, CR3, EFER.LME, CR0.PG.
-        a.mov(eax, 0x20)?;
-        a.mov(cr4, eax)?;
-        a.mov(eax, TABLES)?;
-        a.mov(cr3, eax)?;
-        a.mov(ecx, 0xc000_0080_u32)?;
-        a.mov(eax, 0x100)?;
-        a.xor(edx, edx)?;
-        a.wrmsr()?;
-        a.mov(eax, cr0)?;
-        a.or(eax, 0x8000_0000_u32 as i32)?;
-        a.mov(cr0, eax)?;
-        // Compatibility mode: EFER.LMA is set.
-        a.rdmsr()?;
-        a.mov(esi, eax)?;
-        // jmp far 0x18:CODE64
-        a.db(&[0xea])?;
-        a.db(&CODE64.to_le_bytes())?;
-        a.db(&KERNEL_CODE64.to_le_bytes())
-    });
-    place(&vcpu, CODE64, 64, |a| {
-        a.mov(rbx, HIGH | DATA)?;
-        a.mov(rdx, qword_ptr(rbx))?;
-        a.mov(rsp, STACK)?;
-        a.hlt()?;
-        // Back: far return to 32-bit code, which switches paging off.
-        a.push(KERNEL_CODE as i32)?;
-        a.push((CODE32 + 0x100) as i32)?;
-        a.db(&[0x48, 0xcb])
-    });
-    place(&vcpu, CODE32 + 0x100, 32, |a| {
-        a.mov(eax, cr0)?;
-        a.and(eax, 0x7fff_ffff)?;
-        a.mov(cr0, eax)?;
-        a.rdmsr()?;
-        a.hlt()
-    });
-    run(&mut vcpu);
-    assert_eq!(vcpu.cpu.regs.get(ESI), 0x500);
-    assert!(vcpu.cpu.is_code64());
-    assert_eq!(vcpu.cpu.regs.get64(EDX), PATTERN);
-    run_on(&mut vcpu);
-    assert!(!vcpu.cpu.is_long());
-    assert_eq!(vcpu.cpu.regs.get(EAX), 0x100, "LMA is gone, LME stays");
-    assert_eq!(vcpu.cpu.regs.get(ECX), 0xc000_0080);
+    for engine in ENGINES {
+        let mut vcpu = processor(engine);
+        vcpu.set_flat_entry(CODE32);
+        vcpu.cpu.gdtr = DescriptorTable {
+            base: GDT.into(),
+            limit: 0x1f,
+        };
+        place(&vcpu, CODE32, 32, |a| {
+            // CR4.PAE, CR3, EFER.LME, CR0.PG.
+            a.mov(eax, 0x20)?;
+            a.mov(cr4, eax)?;
+            a.mov(eax, TABLES)?;
+            a.mov(cr3, eax)?;
+            a.mov(ecx, 0xc000_0080_u32)?;
+            a.mov(eax, 0x100)?;
+            a.xor(edx, edx)?;
+            a.wrmsr()?;
+            a.mov(eax, cr0)?;
+            a.or(eax, 0x8000_0000_u32 as i32)?;
+            a.mov(cr0, eax)?;
+            // Compatibility mode: EFER.LMA is set.
+            a.rdmsr()?;
+            a.mov(esi, eax)?;
+            // jmp far 0x18:CODE64
+            a.db(&[0xea])?;
+            a.db(&CODE64.to_le_bytes())?;
+            a.db(&KERNEL_CODE64.to_le_bytes())
+        });
+        place(&vcpu, CODE64, 64, |a| {
+            a.mov(rbx, HIGH | DATA)?;
+            a.mov(rdx, qword_ptr(rbx))?;
+            a.mov(rsp, STACK)?;
+            a.hlt()?;
+            // Back: far return to 32-bit code, which switches paging off.
+            a.push(KERNEL_CODE as i32)?;
+            a.push((CODE32 + 0x100) as i32)?;
+            a.db(&[0x48, 0xcb])
+        });
+        place(&vcpu, CODE32 + 0x100, 32, |a| {
+            a.mov(eax, cr0)?;
+            a.and(eax, 0x7fff_ffff)?;
+            a.mov(cr0, eax)?;
+            a.rdmsr()?;
+            a.hlt()
+        });
+        run(&mut vcpu);
+        assert_eq!(vcpu.cpu.regs.get(ESI), 0x500);
+        assert!(vcpu.cpu.is_code64());
+        assert_eq!(vcpu.cpu.regs.get64(EDX), PATTERN);
+        run_on(&mut vcpu);
+        assert!(!vcpu.cpu.is_long());
+        assert_eq!(vcpu.cpu.regs.get(EAX), 0x100, "LMA is gone, LME stays");
+        assert_eq!(vcpu.cpu.regs.get(ECX), 0xc000_0080);
+    }
 }
 
 /// Goes on behind HLT.
@@ -159,8 +163,8 @@ fn run_on(vcpu: &mut Vcpu) {
 }
 
 /// The processor at 64-bit code, as the boot protocol has it.
-fn booted(program: impl Fn(&mut CodeAssembler) -> Result<(), IcedError>) -> Vcpu {
-    let mut vcpu = processor();
+fn booted(engine: Engine, program: impl Fn(&mut CodeAssembler) -> Result<(), IcedError>) -> Vcpu {
+    let mut vcpu = processor(engine);
     place(&vcpu, CODE64, 64, program);
     vcpu.set_linux_entry64(CODE64.into(), 0x1234, TABLES.into());
     vcpu.cpu.gdtr = DescriptorTable {
@@ -177,42 +181,46 @@ fn booted(program: impl Fn(&mut CodeAssembler) -> Result<(), IcedError>) -> Vcpu
 
 #[test]
 fn the_boot_protocol_enters_64_bit_code() {
-    let mut vcpu = booted(|a| {
-        a.mov(rax, qword_ptr(DATA as i32))?;
-        a.push(rax)?;
-        a.pop(rbx)?;
-        a.hlt()
-    });
-    run(&mut vcpu);
-    assert_eq!(vcpu.cpu.regs.get64(ESI), 0x1234);
-    assert_eq!(vcpu.cpu.regs.get64(EBX), PATTERN);
+    for engine in ENGINES {
+        let mut vcpu = booted(engine, |a| {
+            a.mov(rax, qword_ptr(DATA as i32))?;
+            a.push(rax)?;
+            a.pop(rbx)?;
+            a.hlt()
+        });
+        run(&mut vcpu);
+        assert_eq!(vcpu.cpu.regs.get64(ESI), 0x1234);
+        assert_eq!(vcpu.cpu.regs.get64(EBX), PATTERN);
+    }
 }
 
 #[test]
 fn a_page_fault_has_64_bits_of_cr2() {
-    const ABSENT: u64 = 0x7fff_1234_5678;
-    let mut vcpu = booted(|a| {
-        a.mov(rax, ABSENT)?;
-        a.mov(rbx, qword_ptr(rax))?;
-        a.hlt()
-    });
-    run(&mut vcpu);
-    assert_eq!(
-        (vcpu.cpu.cr2, vcpu.cpu.eip),
-        (ABSENT, u64::from(HANDLER) + 1)
-    );
-    // The error code, below RIP, CS, RFLAGS, RSP and SS.
-    let top = LinearAddr::new(vcpu.cpu.regs.get64(ESP));
-    assert_eq!(top.get(), (HIGH | STACK) - 48);
-    let frame = (
-        vcpu.mmu.read::<u64>(top, mmu::Privilege::Supervisor),
-        u64::from(CODE64) + 10,
-    );
-    assert_eq!(frame.0, Ok(0));
-    let back = vcpu
-        .mmu
-        .read::<u64>(top.wrapping_add(8), mmu::Privilege::Supervisor);
-    assert_eq!(back, Ok(frame.1));
+    for engine in ENGINES {
+        const ABSENT: u64 = 0x7fff_1234_5678;
+        let mut vcpu = booted(engine, |a| {
+            a.mov(rax, ABSENT)?;
+            a.mov(rbx, qword_ptr(rax))?;
+            a.hlt()
+        });
+        run(&mut vcpu);
+        assert_eq!(
+            (vcpu.cpu.cr2, vcpu.cpu.eip),
+            (ABSENT, u64::from(HANDLER) + 1)
+        );
+        // The error code, below RIP, CS, RFLAGS, RSP and SS.
+        let top = LinearAddr::new(vcpu.cpu.regs.get64(ESP));
+        assert_eq!(top.get(), (HIGH | STACK) - 48);
+        let frame = (
+            vcpu.mmu.read::<u64>(top, mmu::Privilege::Supervisor),
+            u64::from(CODE64) + 10,
+        );
+        assert_eq!(frame.0, Ok(0));
+        let back = vcpu
+            .mmu
+            .read::<u64>(top.wrapping_add(8), mmu::Privilege::Supervisor);
+        assert_eq!(back, Ok(frame.1));
+    }
 }
 
 /// Maps the 2 MiB below and above 4 GiB at 4 MiB and 6 MiB.
@@ -230,88 +238,94 @@ fn map_around_4_gib(vcpu: &Vcpu) {
 /// those of the real CPU.
 #[test]
 fn the_parts_of_an_operand_wrap_at_4_gib_on_their_own() {
-    let store = |start: u64, store: &dyn Fn(&mut CodeAssembler) -> Result<(), IcedError>| {
-        let mut vcpu = booted(|a| {
-            a.mov(rbx, PATTERN << 32 | start)?;
-            a.mov(rdi, rbx)?;
-            a.mov(rax, 0x8877_6655_4433_2211_u64)?;
-            a.mov(rcx, 0x8000_0080_u64)?;
-            store(a)?;
-            a.hlt()
-        });
-        map_around_4_gib(&vcpu);
-        vcpu.cpu.cr4 |= 1 << 9;
-        run(&mut vcpu);
-        let bytes = |at| {
-            let mut bytes = [0_u8; 8];
-            let at = GuestPhys::new(at);
-            vcpu.mmu.memory().read(at, &mut bytes).expect("RAM");
-            bytes
+    for engine in ENGINES {
+        let store = |start: u64, store: &dyn Fn(&mut CodeAssembler) -> Result<(), IcedError>| {
+            let mut vcpu = booted(engine, |a| {
+                a.mov(rbx, PATTERN << 32 | start)?;
+                a.mov(rdi, rbx)?;
+                a.mov(rax, 0x8877_6655_4433_2211_u64)?;
+                a.mov(rcx, 0x8000_0080_u64)?;
+                store(a)?;
+                a.hlt()
+            });
+            map_around_4_gib(&vcpu);
+            vcpu.cpu.cr4 |= 1 << 9;
+            run(&mut vcpu);
+            let bytes = |at| {
+                let mut bytes = [0_u8; 8];
+                let at = GuestPhys::new(at);
+                vcpu.mmu.memory().read(at, &mut bytes).expect("RAM");
+                bytes
+            };
+            [bytes(0x5f_fff8), bytes(0x60_0000), bytes(0)]
         };
-        [bytes(0x5f_fff8), bytes(0x60_0000), bytes(0)]
-    };
-    let fstp = store(0xffff_fffa, &|a| {
-        a.fldpi()?;
-        a.fstp(tbyte_ptr(ebx))
-    });
-    assert_eq!(fstp[0][2..], [0x35, 0xc2, 0x68, 0x21, 0xa2, 0xda]);
-    assert_eq!(fstp[1], [0x0f, 0xc9, 0, 0, 0, 0, 0, 0]);
-    assert_eq!(fstp[2], [0, 0, 0x00, 0x40, 0, 0, 0, 0]);
-    // FIP crosses 4 GiB; FCS follows at 2.
-    let fnstenv = store(0xffff_fff2, &|a| a.fnstenv(ptr(ebx)));
-    assert_eq!(fnstenv[2][6..], [0, 0], "FDP");
-    assert_eq!((fnstenv[0][2], fnstenv[1][2]), (0xff, 0), "FTW");
-    // The x87 registers come at 32, XMM registers at 160.
-    let fxsave = store(0xffff_ffe0, &|a| {
-        a.movq(mm0, rax)?;
-        a.fxsave(ptr(ebx))
-    });
-    assert_eq!(fxsave[2], 0x8877_6655_4433_2211_u64.to_le_bytes());
-    let maskmovq = store(0xffff_fffe, &|a| {
-        a.movq(mm1, rax)?;
-        a.movq(mm2, rcx)?;
-        a.db(&[0x67, 0x0f, 0xf7, 0xca])
-    });
-    assert_eq!(maskmovq[0][6..], [0x11, 0]);
-    assert_eq!(maskmovq[1], [0; 8]);
-    assert_eq!(maskmovq[2], [0, 0x44, 0, 0, 0, 0, 0, 0]);
+        let fstp = store(0xffff_fffa, &|a| {
+            a.fldpi()?;
+            a.fstp(tbyte_ptr(ebx))
+        });
+        assert_eq!(fstp[0][2..], [0x35, 0xc2, 0x68, 0x21, 0xa2, 0xda]);
+        assert_eq!(fstp[1], [0x0f, 0xc9, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(fstp[2], [0, 0, 0x00, 0x40, 0, 0, 0, 0]);
+        // FIP crosses 4 GiB; FCS follows at 2.
+        let fnstenv = store(0xffff_fff2, &|a| a.fnstenv(ptr(ebx)));
+        assert_eq!(fnstenv[2][6..], [0, 0], "FDP");
+        assert_eq!((fnstenv[0][2], fnstenv[1][2]), (0xff, 0), "FTW");
+        // The x87 registers come at 32, XMM registers at 160.
+        let fxsave = store(0xffff_ffe0, &|a| {
+            a.movq(mm0, rax)?;
+            a.fxsave(ptr(ebx))
+        });
+        assert_eq!(fxsave[2], 0x8877_6655_4433_2211_u64.to_le_bytes());
+        let maskmovq = store(0xffff_fffe, &|a| {
+            a.movq(mm1, rax)?;
+            a.movq(mm2, rcx)?;
+            a.db(&[0x67, 0x0f, 0xf7, 0xca])
+        });
+        assert_eq!(maskmovq[0][6..], [0x11, 0]);
+        assert_eq!(maskmovq[1], [0; 8]);
+        assert_eq!(maskmovq[2], [0, 0x44, 0, 0, 0, 0, 0, 0]);
+    }
 }
 
 /// The page of the first eight bytes is looked up before the last two bytes are found not to be canonical, as on the real CPU.
 #[test]
 fn an_80_bit_operand_is_two_accesses() {
-    const LAST: u64 = 0x7fff_ffff_fff7;
-    let mut vcpu = booted(|a| {
-        a.mov(rbx, LAST)?;
-        a.fld(tbyte_ptr(rbx))?;
-        a.hlt()
-    });
-    run(&mut vcpu);
-    assert_eq!(vcpu.cpu.cr2, LAST);
+    for engine in ENGINES {
+        const LAST: u64 = 0x7fff_ffff_fff7;
+        let mut vcpu = booted(engine, |a| {
+            a.mov(rbx, LAST)?;
+            a.fld(tbyte_ptr(rbx))?;
+            a.hlt()
+        });
+        run(&mut vcpu);
+        assert_eq!(vcpu.cpu.cr2, LAST);
+    }
 }
 
 #[test]
 fn code_runs_at_high_addresses_and_across_pages() {
-    let mut vcpu = booted(|a| {
-        a.mov(rax, HIGH | 0x3ffe)?;
-        a.jmp(rax)
-    });
-    // mov eax, 42 across a page boundary, and HLT.
-    let at = GuestPhys::new(0x3ffe);
-    vcpu.mmu
-        .memory()
-        .write(at, &[0xb8, 42, 0, 0, 0, 0xf4])
-        .expect("RAM");
-    run(&mut vcpu);
-    assert_eq!(
-        (vcpu.cpu.regs.get64(EAX), vcpu.cpu.eip),
-        (42, HIGH | 0x4004)
-    );
+    for engine in ENGINES {
+        let mut vcpu = booted(engine, |a| {
+            a.mov(rax, HIGH | 0x3ffe)?;
+            a.jmp(rax)
+        });
+        // mov eax, 42 across a page boundary, and HLT.
+        let at = GuestPhys::new(0x3ffe);
+        vcpu.mmu
+            .memory()
+            .write(at, &[0xb8, 42, 0, 0, 0, 0xf4])
+            .expect("RAM");
+        run(&mut vcpu);
+        assert_eq!(
+            (vcpu.cpu.regs.get64(EAX), vcpu.cpu.eip),
+            (42, HIGH | 0x4004)
+        );
+    }
 }
 
 #[test]
 fn a_state_of_64_bit_mode_is_restored() {
-    let mut vcpu = booted(|a| {
+    let mut vcpu = booted(Engine::Emulator, |a| {
         a.mov(r15, PATTERN)?;
         a.movq(xmm12, r15)?;
         a.hlt()

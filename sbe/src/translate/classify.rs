@@ -2,9 +2,9 @@
 //!
 //! SDM Vol. 2 describes the instructions. Instructions that the table does not name are left to the emulator.
 
+use super::mode::Mode;
 use crate::emulate::fpu::is_host_executed;
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
-use super::mode::Mode;
 use mmu::Privilege;
 use std::fmt;
 
@@ -137,12 +137,12 @@ impl fmt::Display for Verdict {
 pub fn verdict(raw: &Instruction, mode: Mode) -> Verdict {
     use Mnemonic::*;
     match raw.mnemonic() {
-        Mov | Movzx | Movsx | Movsxd | Cdqe | Cqo | Add | Or | Adc | Sbb | And | Sub | Xor | Cmp | Test | Inc | Dec
-        | Neg | Not | Imul | Mul | Bsf | Bsr | Bswap | Cbw | Cwde | Cwd | Cdq | Xadd | Xchg
-        | Cmpxchg | Clc | Stc | Cmc | Lahf | Sahf | Cmova | Cmovae | Cmovb | Cmovbe | Cmove
-        | Cmovg | Cmovge | Cmovl | Cmovle | Cmovne | Cmovno | Cmovnp | Cmovns | Cmovo | Cmovp
-        | Cmovs | Seta | Setae | Setb | Setbe | Sete | Setg | Setge | Setl | Setle | Setne
-        | Setno | Setnp | Setns | Seto | Setp | Sets => copy(raw, mode),
+        Mov | Movzx | Movsx | Movsxd | Cdqe | Cqo | Add | Or | Adc | Sbb | And | Sub | Xor
+        | Cmp | Test | Inc | Dec | Neg | Not | Imul | Mul | Bsf | Bsr | Bswap | Cbw | Cwde
+        | Cwd | Cdq | Xadd | Xchg | Cmpxchg | Clc | Stc | Cmc | Lahf | Sahf | Cmova | Cmovae
+        | Cmovb | Cmovbe | Cmove | Cmovg | Cmovge | Cmovl | Cmovle | Cmovne | Cmovno | Cmovnp
+        | Cmovns | Cmovo | Cmovp | Cmovs | Seta | Setae | Setb | Setbe | Sete | Setg | Setge
+        | Setl | Setle | Setne | Setno | Setnp | Setns | Seto | Setp | Sets => copy(raw, mode),
         Shl | Sal | Shr | Sar | Rol | Ror | Rcl | Rcr => shift(raw, 1),
         Shld | Shrd => shift(raw, 2),
         Bt | Bts | Btr | Btc => bit_test(raw, mode),

@@ -77,7 +77,8 @@ mod tests {
         let (first, second, third) = (Some((10, 3)), Some((15, 5)), Some((40, 7)));
         let cold = Some((90, 5));
         let expected = [
-            None, first, first, second, second, None, None, third, third, None, None, cold, cold, None,
+            None, first, first, second, second, None, None, third, third, None, None, cold, cold,
+            None,
         ];
         assert_eq!(found, expected);
     }

@@ -87,19 +87,20 @@ fn the_bzimage_is_entered_in_long_mode_if_it_unpacks_itself() {
     assert_eq!(code[0x200..0x202], [0xfc, 0xfa]);
 }
 
-/// A boot on the engine that has 64-bit mode.
-fn boot() -> Option<Boot> {
-    Some(Boot::of(Guest::DebianAmd64)?.with("--engine", "emulator"))
-}
-
 #[test]
-fn the_kernel_runs_a_command() {
-    let Some(boot) = boot() else { return };
-    let ended = boot.exec("uname -m; dmesg; exit 3");
-    assert_eq!(ended.code(), Some(3), "{}", ended.stderr);
-    assert_eq!(ended.stderr, "");
-    let text = ended.text();
-    kernel_log::assert_healthy(text.strip_prefix("x86_64\n").unwrap());
+fn the_kernel_runs_a_command_on_both_engines() {
+    for engine in ["translator", "emulator"] {
+        let Some(boot) = Boot::of(Guest::DebianAmd64) else {
+            return;
+        };
+        let ended = boot
+            .with("--engine", engine)
+            .exec("uname -m; dmesg; exit 3");
+        assert_eq!(ended.code(), Some(3), "{engine}: {}", ended.stderr);
+        assert_eq!(ended.stderr, "");
+        let text = ended.text();
+        kernel_log::assert_healthy(text.strip_prefix("x86_64\n").unwrap());
+    }
 }
 
 #[test]
@@ -149,10 +150,11 @@ fn applets(boot: Boot) -> Option<Ended> {
 
 #[test]
 fn programs_of_32_bits_do_what_they_do_on_a_32_bit_kernel() {
-    let (Some(boot), Some(narrow)) = (boot(), Boot::of(Guest::Debian686)) else {
+    let boots = [Guest::DebianAmd64, Guest::Debian686].map(Boot::of);
+    let [Some(wide), Some(narrow)] = boots else {
         return;
     };
-    let [wide, narrow] = [boot, narrow].map(|boot| applets(boot).unwrap());
+    let [wide, narrow] = [wide, narrow].map(|boot| applets(boot).unwrap());
     assert_eq!(wide.code(), Some(4), "{}", wide.stderr);
     assert!(
         wide.text().starts_with("i686\ncaught\ninner 3\n137\n"),

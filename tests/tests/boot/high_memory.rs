@@ -38,7 +38,6 @@ fn the_kernel_uses_ram_above_4_gib_and_devices_reach_it() {
     let data = contents();
     fs::write(dir.path().join("data"), &data).unwrap();
     let ended = boot
-        .with("--engine", "emulator")
         .with("-m", "4G")
         .with("--volume", &format!("{}:/src", dir.path().display()))
         .exec(SCRIPT);

@@ -76,12 +76,7 @@ pub fn sysret32(cx: &mut Exec<'_>, _: &Insn) -> Result<(), Fault> {
     Ok(())
 }
 
-fn sysret(
-    cx: &mut Exec<'_>,
-    selectors: (Selector, Selector),
-    attributes: Attributes,
-    target: u64,
-) {
+fn sysret(cx: &mut Exec<'_>, selectors: (Selector, Selector), attributes: Attributes, target: u64) {
     let flags = cx.cpu.regs.get(R11);
     cx.cpu.eip = target;
     cx.enter_call_segments(selectors, attributes);

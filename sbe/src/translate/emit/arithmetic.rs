@@ -105,8 +105,7 @@ impl Emitter {
             (_, true) => self.check_signed_quad(raw),
         }
         let divisor = if is_quad { Register::R8 } else { Register::R8D };
-        self.asm
-            .guest(&Instruction::with1(raw.code(), divisor)?)?;
+        self.asm.guest(&Instruction::with1(raw.code(), divisor)?)?;
         Ok(Emitted::Inline)
     }
 

@@ -61,7 +61,9 @@ impl Emitter {
     pub(super) fn copy_fpu(&mut self, raw: &Instruction, bytes: &[u8]) -> Result<Emitted> {
         let memory = memory_operand(raw);
         let size = raw.memory_size().size() as u32;
-        if memory.is_some() && !(matches!(size, 1 | 2 | 4 | 8 | 16) && self.is_addressable(raw, true)) {
+        if memory.is_some()
+            && !(matches!(size, 1 | 2 | 4 | 8 | 16) && self.is_addressable(raw, true))
+        {
             return Ok(Emitted::Emulate);
         }
         self.check_fpu(raw);

@@ -128,9 +128,7 @@ impl Plan {
                 });
             }
             Verdict::Rewrite(Rewrite::Lea)
-                if to_esp
-                    && raw.memory_base() == esp
-                    && raw.memory_index() == Register::None =>
+                if to_esp && raw.memory_base() == esp && raw.memory_index() == Register::None =>
             {
                 return self.shift_by(displacement(raw));
             }
@@ -184,12 +182,12 @@ fn by_constant(raw: &Instruction, writes: bool, is_64: bool) -> Option<Access> {
         && offset.unsigned_abs() <= MOST_OFFSET.unsigned_abs()
         && matches!(size, 1 | 2 | 4 | 8)
         && !(writes && raw.memory_segment() == Register::CS && !is_64))
-    .then_some(Access {
-        base: base.full_register(),
-        offset,
-        size: size as i32,
-        writes,
-    })
+        .then_some(Access {
+            base: base.full_register(),
+            offset,
+            size: size as i32,
+            writes,
+        })
 }
 
 /// The displacement of a memory operand by a general register.

@@ -83,7 +83,9 @@ fn is_addressable_32(raw: &Instruction, writes: bool) -> bool {
 fn is_addressable_64(raw: &Instruction) -> bool {
     let wide = |register: Register| register == Register::None || register.is_gpr64();
     let is_near = i32::try_from(displacement_64(raw)).is_ok();
-    is_near && (raw.memory_base() == Register::RIP || wide(raw.memory_base())) && wide(raw.memory_index())
+    is_near
+        && (raw.memory_base() == Register::RIP || wide(raw.memory_base()))
+        && wide(raw.memory_index())
 }
 
 /// The displacement of 64-bit code's memory operand; with RIP as base the offset in the page.
@@ -103,7 +105,6 @@ fn needs_no_alignment(raw: &Instruction) -> bool {
         Mnemonic::Movdqu | Mnemonic::Movups | Mnemonic::Movupd | Mnemonic::Lddqu
     )
 }
-
 
 impl Emitter {
     /// Whether the emitter can form the address of the memory operand.

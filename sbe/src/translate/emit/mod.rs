@@ -54,10 +54,10 @@ mod transfer;
 use super::asm::*;
 use super::classify::{Rewrite, Verdict, verdict};
 use super::context::PAGE_BIAS;
+use super::context::field;
 use super::fault_map::FaultEntry;
 use super::listing::{Mark, Marks};
 use super::mode::Mode;
-use super::context::field;
 use super::operands::{self, memory_operand};
 use super::sequences::{GUEST, context};
 use super::trampoline::{Trampoline, Trampolines};
@@ -389,7 +389,8 @@ impl Emitter {
     /// follow it.
     pub fn plan(&mut self, raw: &Instruction) -> bool {
         let verdict = self.verdict(raw);
-        self.plans.push(Plan::new(raw, verdict, &mut self.info, self.mode.is_64()));
+        self.plans
+            .push(Plan::new(raw, verdict, &mut self.info, self.mode.is_64()));
         !matches!(verdict, Verdict::Emulate) && !verdict.ends()
     }
 

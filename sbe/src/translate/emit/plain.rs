@@ -134,10 +134,8 @@ impl Emitter {
             return self.encode(raw, Counter::R11, Some(probed.operand()));
         }
         let writes = self.writes(raw, memory);
-        let (Some(probed), Some(whole)) = (
-            self.probe_operand(raw, writes),
-            self.whole(register),
-        ) else {
+        let (Some(probed), Some(whole)) = (self.probe_operand(raw, writes), self.whole(register))
+        else {
             return Ok(Emitted::Emulate);
         };
         debug_assert!(is_high_byte(register));

@@ -40,7 +40,8 @@ impl Emitter {
                 self.store_word(slot.mem(), register);
             }
             OpKind::Memory => {
-                if raw.memory_size().size() as i32 != self.word() || !self.is_addressable(raw, false)
+                if raw.memory_size().size() as i32 != self.word()
+                    || !self.is_addressable(raw, false)
                 {
                     return Emitted::Emulate;
                 }
@@ -89,7 +90,11 @@ impl Emitter {
     pub(super) fn pop_memory(&mut self, raw: &Instruction) -> Emitted {
         let by_stack = raw.memory_base().full_register() == Register::RSP;
         let is_slot = raw.memory_size().size() as i32 == self.word();
-        if raw.op0_kind() != OpKind::Memory || by_stack || !is_slot || !self.is_addressable(raw, true) {
+        if raw.op0_kind() != OpKind::Memory
+            || by_stack
+            || !is_slot
+            || !self.is_addressable(raw, true)
+        {
             return Emitted::Emulate;
         }
         let top = self.stack_top(raw);

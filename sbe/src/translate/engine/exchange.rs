@@ -193,8 +193,7 @@ fn load_syscall_registers(context: &mut Context, cpu: &Cpu) {
         [code.0.into(), stack.0.into()]
     });
     let [code, _] = context.flat_selectors[usize::from(cpu.cpl == 3)];
-    let is_usable =
-        cpu.efer & EFER_SCE != 0 && u32::from(cpu.seg(SegReg::Cs).selector.0) == code;
+    let is_usable = cpu.efer & EFER_SCE != 0 && u32::from(cpu.seg(SegReg::Cs).selector.0) == code;
     let emitted = eflags::STATUS | eflags::IF | eflags::DF;
     let fmask = cpu.syscall.fmask;
     let clears = fmask & emitted == emitted && cpu.eflags & fmask & !(emitted | eflags::FIXED) == 0;

@@ -104,7 +104,6 @@ fn programs_of_this_host_run_in_its_root() {
         expected += printed;
     }
     let ended = boot
-        .with("--engine", "emulator")
         .with("-v", &format!("{}:/src", repository.path().display()))
         .flag("/")
         .script(&script);

@@ -53,7 +53,7 @@ fn an_image_for_amd64_runs_as_it_says_on_a_64_bit_kernel() {
         return;
     };
     let (_folder, path, boot) = image_for(guest, "amd64", boot);
-    assert_as_it_says(&boot.with("--engine", "emulator").flag(&path).run());
+    assert_as_it_says(&boot.flag(&path).run());
     let ended = Boot::run_of(Guest::Debian686).unwrap().flag(&path).run();
     assert_eq!(
         ended.stderr,

@@ -64,8 +64,11 @@ fn a_64_bit_kernel_has_a_64_bit_processor() {
     let code = [&[0x31, 0xc0, 0x48, 0x89, 0xe0, 0x78, 0x08], HELLO].concat();
     let replex = Replex::new();
     let kernel = replex.file("kernel", &elf64(&code));
-    for cpu in [&[][..], &["--cpu", "x86-64"]] {
-        let args = [&["boot", "--engine", "emulator", "--kernel", &kernel], cpu].concat();
+    for options in [
+        &["--engine", "emulator"][..],
+        &["--engine", "translator", "--cpu", "x86-64"],
+    ] {
+        let args = [&["boot", "--kernel", &kernel], options].concat();
         let output = replex.run(&args);
         assert_eq!(output.status.code(), Some(5), "{output:?}");
         assert_eq!(output.stdout, b"h");
