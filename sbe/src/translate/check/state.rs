@@ -1,9 +1,8 @@
 //! [`State`]: the abstract values of registers, stack and context between two instructions.
 
 use super::value::{CONTEXT, Grant, Low, Node, TABLES, Value, Values};
-use super::widths::Widths;
-use crate::translate::context::{CONTEXT_BIAS, PAGE_BIAS};
-use mmu::PAGE_SHIFT;
+use super::widths::{PAGE_LOW, Widths};
+use crate::translate::context::CONTEXT_BIAS;
 
 // Numbers of registers.
 pub const RAX: usize = 0;
@@ -79,10 +78,6 @@ pub struct State {
     /// Slots through which memory was accessed: they did not fault.
     pub touched: Vec<Grant>,
 }
-
-/// The low bits of a page's address as R13 holds it.
-pub const PAGE_LOW: Low = Low::of(PAGE_BIAS as u64);
-const _: () = assert!(PAGE_LOW.bits as u32 == PAGE_SHIFT);
 
 impl State {
     /// The state between instructions of the guest: its registers have the width of its code, and R13 to R15 hold the page, the

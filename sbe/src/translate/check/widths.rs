@@ -1,9 +1,13 @@
 //! [`Widths`]: the widths of linear addresses and of code, which decide what checked code may do.
 
-use super::state::PAGE_LOW;
 use super::value::{Low, Value, Values, WORD};
 use crate::decode::decoder::CodeSize;
-use mmu::LinearWidth;
+use crate::translate::context::PAGE_BIAS;
+use mmu::{LinearWidth, PAGE_SHIFT};
+
+/// The low bits of a page's address as R13 holds it.
+pub const PAGE_LOW: Low = Low::of(PAGE_BIAS as u64);
+const _: () = assert!(PAGE_LOW.bits as u32 == PAGE_SHIFT);
 
 /// The widths by which code is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

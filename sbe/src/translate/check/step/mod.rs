@@ -1,9 +1,12 @@
-//! [`Stepper`]: the effect of one instruction on a [`State`], if the instruction is allowed.
+//! [`Stepper`]: the effect of one instruction on a [`State`], if the instruction is allowed. Instructions that may be only behind
+//! tests of their operands are in `guarded`.
+
+mod guarded;
 
 use super::allowed::{Unit, alignment, is_quad, is_string, unit};
 use super::memory::{self, Field, Location, Operand, Rights, is_field};
 use super::rule::Rule;
-use super::state::{Level, Poll, R13, R14, RAX, RCX, RDI, RDX, RSI, RSP, State};
+use super::state::{Level, Poll, R13, R14, RCX, RDI, RSI, RSP, State};
 use super::value::{
     ARENA, CONTEXT, FIELD_TABLES, Grant, Low, Node, Shift, TABLES, Table, Value, Values, WORD,
 };
@@ -14,14 +17,8 @@ use iced_x86::{
 };
 use std::mem::offset_of;
 
-/// The position of a doubleword's sign.
-const DOUBLEWORD_SIGN: u8 = 31;
 /// The bits of half a quadword.
 const HALF: u8 = 32;
-/// The position of a quadword's sign.
-const QUADWORD_SIGN: u8 = 63;
-/// The count of a shift left that leaves bits 5:0, the exception masks of the x87 control word.
-const ABOVE_MASKS: u8 = 26;
 // Offsets of fields whose values matter.
 const SCRATCH: u64 = offset_of!(Context, scratch) as u64;
 const POLLS: u64 = offset_of!(Context, polls) as u64;
@@ -541,73 +538,6 @@ impl Stepper {
             }
             _ => Err(Rule::Instruction),
         }
-    }
-
-    /// Checks DIV or IDIV of EDX:EAX or RDX:RAX: the quotient has to be proven to fit.
-    fn divide(&mut self, state: &State, instruction: &Instruction) -> Result<(), Rule> {
-        if instruction.op0_kind() != OpKind::Register {
-            return Err(Rule::Division);
-        }
-        let divisor = instruction.op0_register();
-        let operands = [number(divisor), RAX, RDX].map(|number| state.registers[number]);
-        let (is_quad, sign_bit) = match instruction.code() {
-            Code::Div_rm32 | Code::Idiv_rm32 => (false, DOUBLEWORD_SIGN),
-            Code::Div_rm64 | Code::Idiv_rm64 => (true, QUADWORD_SIGN),
-            _ => return Err(Rule::Division),
-        };
-        let [divisor, low, high] = match is_quad {
-            true => operands,
-            false => operands.map(|value| self.values.low32(value)),
-        };
-        let fits = match (instruction.mnemonic(), is_quad) {
-            (Mnemonic::Div, true) => state.knows(high, true) && state.knows(divisor, false),
-            (Mnemonic::Div, false) => {
-                let difference = self.values.subtract(high, divisor);
-                let below = self.values.shift(Shift::Right, difference, QUADWORD_SIGN);
-                state.knows(below, false)
-            }
-            _ => {
-                let shift = match is_quad {
-                    true => Shift::Signed64,
-                    false => Shift::Signed32,
-                };
-                let sign = self.values.shift(shift, low, sign_bit);
-                let extension = self.values.subtract(high, sign);
-                let more = match is_quad {
-                    true => divisor.plus(1),
-                    false => self.values.low32(divisor.plus(1)),
-                };
-                state.knows(extension, true)
-                    && state.knows(divisor, false)
-                    && state.knows(more, false)
-            }
-        };
-        fits.then_some(()).ok_or(Rule::Division)
-    }
-
-    /// Checks FLDCW: the low bits of the word have to be proven to be all ones.
-    fn load_control_word(
-        &mut self,
-        state: &mut State,
-        instruction: &Instruction,
-    ) -> Result<(), Rule> {
-        if !state.fpu {
-            return Err(Rule::Fpu);
-        }
-        let (operand, _) = self
-            .operand(state, instruction, false)?
-            .ok_or(Rule::ControlWord)?;
-        let word = self.values.of(Node::Loaded {
-            address: operand.address,
-            bytes: 2,
-            version: state.version,
-        });
-        let inverted = self.values.not(word);
-        let clear = self.values.shift(Shift::Left32, inverted, ABOVE_MASKS);
-        state
-            .knows(clear, true)
-            .then_some(())
-            .ok_or(Rule::ControlWord)
     }
 
     /// Applies a string instruction with a repeat prefix.
