@@ -109,3 +109,9 @@ pub fn is_stack(places: &[u64], address: u64) -> bool {
             .any(|&run| (page(at, run) + MARGIN..page(at, run + 2) - MARGIN).contains(&address))
     })
 }
+
+/// Whether the fault of an access to the linear address `linear` in a segment with the base `base` is open: AMD's processors raise
+/// #GP for an offset that is not canonical, Intel's manual speaks of the linear address.
+pub fn is_open(linear: u64, base: u64) -> bool {
+    is_canonical(linear) && !is_canonical(linear.wrapping_sub(base))
+}

@@ -1,9 +1,9 @@
 //! Operands that make sense for a drawn instruction: addresses, counts, selectors, control words.
 
 use super::address;
+use super::address::is_open;
 use super::encode::Encoded;
 use super::flags::{AC, DF, ID, NT, STATUS, TF};
-use super::placement::is_open;
 use super::prepare::{Conflict, ESP, Known, Needs, Reach, Value, gpr_index, segment_index};
 use super::values::{control_word, integer, mxcsr, percent};
 use fastrand::Rng;

@@ -1,6 +1,6 @@
 //! The address of a memory operand: displacement and registers that make it meet a linear address.
 
-use super::address::is_canonical;
+use super::address::is_open;
 use super::operands::{Drawn, address_bytes};
 use super::prepare::{Conflict, ESP, Known, Value, gpr_index};
 use super::values::percent;
@@ -220,10 +220,4 @@ impl Drawn {
 /// Whether a displacement of 32 bits gives `value` modulo `mask + 1`.
 fn fits(value: u64, mask: u64) -> bool {
     mask <= u64::from(u32::MAX) || i32::try_from(value as i64).is_ok()
-}
-
-/// Whether the fault of an access to the linear address `linear` in a segment with the base `base` is open: AMD's processors raise
-/// #GP for an offset that is not canonical, Intel's manual speaks of the linear address.
-pub fn is_open(linear: u64, base: u64) -> bool {
-    is_canonical(linear) && !is_canonical(linear.wrapping_sub(base))
 }
