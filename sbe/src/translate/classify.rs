@@ -259,6 +259,7 @@ fn rewrite64(raw: &Instruction, kernel: bool) -> Option<Rewrite> {
         Code::Pop_rm64 => Rewrite::PopMemory,
         Code::Pushq_FS | Code::Pushq_GS => Rewrite::PushSegment,
         Code::Mov_r32m16_Sreg | Code::Mov_r64m16_Sreg => Rewrite::StoreSegment,
+        Code::Mov_rm16_Sreg if raw.op0_kind() == OpKind::Memory => Rewrite::StoreSegment,
         Code::Syscall if !kernel => Rewrite::Syscall,
         Code::Sysretq if kernel => Rewrite::Sysret,
         Code::Swapgs if kernel => Rewrite::Swapgs,
