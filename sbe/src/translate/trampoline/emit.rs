@@ -53,7 +53,7 @@ pub(super) fn emit(asm: &mut Asm, trampoline: Trampoline, setting: &Setting) {
     let dispatch_polled = setting.of(Trampoline::PolledDispatch);
     match trampoline {
         Trampoline::Lookup => exit_for(asm, Reason::Lookup, exit),
-        Trampoline::Exit => self::exit(asm, wide),
+        Trampoline::Exit => self::exit(asm),
         Trampoline::Enter => enter(asm, wide),
         Trampoline::ReturnUnderflow => {
             asm.lea64(RSP, at(RSP, -(size_of::<u64>() as i32)));
@@ -133,7 +133,7 @@ fn enter(asm: &mut Asm, wide: bool) {
 }
 
 /// Emits the way out: saves the guest's state and returns to the engine.
-fn exit(asm: &mut Asm, _wide: bool) {
+fn exit(asm: &mut Asm) {
     for (number, register) in GUEST.into_iter().enumerate() {
         asm.store64(context(field::REGS + 8 * number as i32), register);
     }
