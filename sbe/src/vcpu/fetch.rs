@@ -12,7 +12,8 @@ use std::sync::atomic::{Ordering, fence};
 /// The page that instructions are being fetched from, and what is known of it.
 #[derive(Clone, Copy)]
 pub struct FetchPage {
-    /// The linear page number; [`FetchPage::NONE`] matches none.
+    /// The number of the page at the sum of base and EIP, which outside of 64-bit mode may have 33 bits; [`FetchPage::NONE`] matches
+    /// none.
     number: u64,
     /// The base of the code segment, which counts outside of 64-bit mode.
     base: u64,
@@ -61,7 +62,7 @@ pub fn refetch(cx: &mut Exec<'_>, page: &mut FetchPage) {
 #[inline(always)]
 pub fn execute(cx: &mut Exec<'_>, cache: &mut Cache, page: &mut FetchPage) -> Result<(), Fault> {
     let start = cx.cpu.eip;
-    let mut linear = page.base.wrapping_add(start) & page.mask;
+    let mut linear = page.base.wrapping_add(start);
     if page.number != linear >> mmu::PAGE_SHIFT || page.epoch != cx.mmu.code_epoch() {
         linear = find_page(cx, page)?;
     }
@@ -75,15 +76,24 @@ pub fn execute(cx: &mut Exec<'_>, cache: &mut Cache, page: &mut FetchPage) -> Re
             &made
         }
     };
-    let last = start.wrapping_add(u64::from(insn.len) - 1);
-    if last > page.limit {
-        return Err(Fault::gp(0));
-    }
-    cx.cpu.eip = last.wrapping_add(1) & page.mask;
+    let next = start.wrapping_add(insn.len.into());
+    cx.cpu.eip = match next <= page.limit {
+        true => next,
+        false => next_at_limit(page, next)?,
+    };
     if insn.flags.has(Flags::BARRIER) {
         return execute_barrier(cx, decoded);
     }
     exec(cx, insn)
+}
+
+/// The instruction pointer behind an instruction that ends with the code segment.
+#[cold]
+fn next_at_limit(page: &FetchPage, next: u64) -> Result<u64, Fault> {
+    match next.wrapping_sub(1) > page.limit {
+        true => Err(Fault::gp(0)),
+        false => Ok(next & page.mask),
+    }
 }
 
 /// Executes an instruction that orders memory for device threads, too.
@@ -110,7 +120,7 @@ fn find_page(cx: &mut Exec<'_>, page: &mut FetchPage) -> Result<u64, Fault> {
         _ => (cs.base, cs.limit.into(), u32::MAX.into()),
     };
     *page = FetchPage {
-        number: linear >> mmu::PAGE_SHIFT,
+        number: base.wrapping_add(cx.cpu.eip) >> mmu::PAGE_SHIFT,
         base,
         limit,
         mask,

@@ -120,6 +120,9 @@ fn main() -> ExitCode {
     }
     if options.table {
         println!("{}", findings.coverage);
+        if mode.is_64() {
+            println!("{}", findings.coverage.strange());
+        }
         let missing = findings.coverage.missing(mode);
         println!("{} of the table not yet met: {missing:?}", missing.len());
         println!(

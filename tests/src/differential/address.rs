@@ -73,15 +73,23 @@ pub fn is_canonical(address: u64) -> bool {
     (address << UNUSED).cast_signed() >> UNUSED == address.cast_signed()
 }
 
-/// A linear address of 64 bits that no program can use: not canonical, near a border of the canonical addresses, or in their upper
-/// half.
+/// A linear address of 64 bits that no program can use: not canonical, near a border of the canonical addresses, in their upper
+/// half, or an [`alias`] of one that it can use.
 pub fn strange(places: &[u64], size: u32, rng: &mut Rng) -> u64 {
     if percent(rng, 50) {
         let border = BORDERS[rng.usize(..BORDERS.len())];
         return border.wrapping_add_signed(rng.i64(-40..40));
     }
-    let flipped = 1 << rng.u32(47..64);
-    writable(places, size, rng) ^ flipped
+    alias(writable(places, size, rng), rng)
+}
+
+/// Bits of a linear address that select a slot of the engines' tables; the bits above may be anything.
+pub const SLOT_BITS: u32 = 40;
+
+/// An address that differs from `address` by a multiple of 1 TiB, so that it has the same slot in the engines' tables. Nothing is
+/// mapped there; it may not be canonical.
+pub fn alias(address: u64, rng: &mut Rng) -> u64 {
+    address ^ 1 << rng.u32(SLOT_BITS..64)
 }
 
 /// Room that [`stack`] leaves on both sides.

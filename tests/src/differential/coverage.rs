@@ -3,6 +3,7 @@
 use super::case::{Case, Outcome, SS};
 use super::forms;
 use super::mode::Mode;
+use super::strange::Strange;
 use iced_x86::Code;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -71,6 +72,7 @@ pub struct Coverage {
     exceptions: BTreeMap<u8, u64>,
     cases: u64,
     local: LocalCases,
+    strange: Strange,
 }
 
 /// Counts of cases in segments of the LDT.
@@ -107,6 +109,9 @@ impl Coverage {
         if let Some(exception) = outcome.exception {
             *self.exceptions.entry(exception.vector).or_default() += 1;
         }
+        if case.mode().is_64() {
+            self.strange.add(case, outcome);
+        }
         let end = End::of(case, outcome);
         for unit in &case.units {
             let counts = self.forms.entry(unit.form).or_default();
@@ -130,6 +135,7 @@ impl Coverage {
         self.local.all += other.local.all;
         self.local.code16 += other.local.code16;
         self.local.stack16 += other.local.stack16;
+        self.strange.merge(other.strange);
         for (vector, count) in other.exceptions {
             *self.exceptions.entry(vector).or_default() += count;
         }
@@ -146,6 +152,11 @@ impl Coverage {
     /// Numbers of cases in segments of the LDT.
     pub fn local(&self) -> LocalCases {
         self.local
+    }
+
+    /// Counts of the faults of 64-bit code at addresses that no program can use.
+    pub fn strange(&self) -> &Strange {
+        &self.strange
     }
 
     /// Returns the forms of the table for `mode` that have never been drawn so far.

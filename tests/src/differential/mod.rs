@@ -25,6 +25,7 @@ pub mod properties;
 pub mod segments;
 pub mod selectors;
 pub mod shrink;
+pub mod strange;
 pub mod toolchain;
 pub mod transfer;
 pub mod values;

@@ -187,7 +187,10 @@ fn outer_stack(
 ) -> Result<(), Conflict> {
     let selector = known.selectors().stack(rng);
     let reach = if bytes == 8 { Reach::Any } else { Reach::Low };
-    let stack = address::stack(known.places(reach, rng), rng);
+    let stack = match reach == Reach::Any && percent(rng, 5) {
+        true => address::strange(known.places(reach, rng), 8, rng),
+        false => address::stack(known.places(reach, rng), rng),
+    };
     let kept = u64::MAX >> (64 - 8 * bytes);
     drawn.needs.push(Value::Const(selector.into()), bytes);
     drawn.needs.push(Value::Const(stack & kept), bytes);
@@ -200,8 +203,10 @@ fn outer_stack(
 /// can be.
 fn offset_of_target(code_segment: Option<u16>, known: &Known, rng: &mut Rng) -> Value {
     if known.is_64() && percent(rng, 3) {
-        let places = known.places(Reach::Any, rng);
-        return Value::Const(address::strange(places, 1, rng));
+        return Value::Const(match percent(rng, 50) {
+            true => address::alias(known.at, rng),
+            false => address::strange(known.places(Reach::Any, rng), 1, rng),
+        });
     }
     code_segment.map_or_else(|| known.target(), |selector| known.target_in(selector))
 }

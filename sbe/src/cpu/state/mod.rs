@@ -241,8 +241,8 @@ fn check_registers(state: &CpuState) -> Result<(), CpuStateError> {
     CpuStateError::unless(cr3_is_valid, "CR3", state.cr3)?;
     let is_protected = cr0 & CR0_PE != 0;
     let is_v86 = state.eflags & eflags::VM != 0;
-    let eflags_are_valid =
-        state.eflags & !eflags::DEFINED == eflags::FIXED && (is_protected || !is_v86);
+    let has_v86 = is_protected && state.efer & EFER_LMA == 0;
+    let eflags_are_valid = state.eflags & !eflags::DEFINED == eflags::FIXED && (has_v86 || !is_v86);
     CpuStateError::unless(eflags_are_valid, "EFLAGS", state.eflags)?;
     let cpl_is_valid = match (is_protected, is_v86) {
         (false, _) => state.cpl == 0,
@@ -278,8 +278,6 @@ fn check_long_mode(state: &CpuState) -> Result<(), CpuStateError> {
     )?;
     let cr4_is_valid = !is_long || state.cr4 & CR4_PAE != 0;
     CpuStateError::unless(cr4_is_valid, "CR4", state.cr4)?;
-    let eflags_are_valid = !is_long || state.eflags & eflags::VM == 0;
-    CpuStateError::unless(eflags_are_valid, "EFLAGS", state.eflags)?;
     let eip_is_valid = state.is_code64() || state.eip <= u32::MAX.into();
     CpuStateError::unless(eip_is_valid, "EIP", state.eip)?;
     for (address, field) in [
