@@ -38,7 +38,7 @@ const STACK_FAULT: u8 = 12;
 /// Vector of #GP.
 const GENERAL_PROTECTION: u8 = 13;
 
-/// Counts of faults, by use and kind, which are indices in [`USES`] and [`KINDS`].
+/// Counts of faults, by use and kind, which are indices in `USES` and `KINDS`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Strange(BTreeMap<(usize, usize), u64>);
 
