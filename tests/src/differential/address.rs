@@ -2,7 +2,7 @@
 //!
 //! The sandbox of one of `places` is taken; each is what [`super::layout::PLACES`] adds to its address.
 
-use super::layout::{PAGE, SANDBOX};
+use super::layout::{PAGE, SANDBOX, SANDBOX_PAGES};
 use super::values::percent;
 use fastrand::Rng;
 
@@ -90,6 +90,13 @@ pub const SLOT_BITS: u32 = 40;
 /// mapped there; it may not be canonical.
 pub fn alias(address: u64, rng: &mut Rng) -> u64 {
     address ^ 1 << rng.u32(SLOT_BITS..64)
+}
+
+/// Whether `address` is in the sandbox of one of `places`.
+pub fn is_in_sandbox(places: &[u64], address: u64) -> bool {
+    let bytes = u64::from(SANDBOX_PAGES * PAGE);
+    let mut starts = places.iter().map(|place| place + u64::from(SANDBOX));
+    starts.any(|start| address.wrapping_sub(start) < bytes)
 }
 
 /// Room that [`stack`] leaves on both sides.

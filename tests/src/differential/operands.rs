@@ -101,8 +101,11 @@ impl Drawn {
     fn choose_address(&self, known: &Known, rng: &mut Rng) -> u64 {
         let instruction = self.encoded.instruction;
         let size = instruction.memory_size().size() as u32;
-        let writable = self.wiped_pointers().is_some() || percent(rng, 10);
         let reach = self.reach(known);
+        if reach == Reach::Stored && known.is_64() && percent(rng, 5) {
+            return address::strange(known.template.mode.places(), size, rng);
+        }
+        let writable = self.wiped_pointers().is_some() || percent(rng, 10);
         known.inside(instruction.memory_segment(), size, rng, |rng| {
             if writable {
                 address::writable(known.places(reach, rng), size, rng)
@@ -284,7 +287,8 @@ impl Drawn {
     /// Chooses the contents of the memory operand at `at`, for instructions that make something of particular values.
     fn contents(&mut self, at: u64, known: &Known, rng: &mut Rng) -> Result<(), Conflict> {
         let instruction = self.encoded.instruction;
-        if !has_memory_operand(&instruction) {
+        let places = known.template.mode.places();
+        if !has_memory_operand(&instruction) || !address::is_in_sandbox(places, at) {
             return Ok(());
         }
         if let Some((offset, length)) = self.wiped_pointers() {

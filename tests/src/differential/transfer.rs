@@ -203,7 +203,9 @@ fn outer_stack(
 /// can be.
 fn offset_of_target(code_segment: Option<u16>, known: &Known, rng: &mut Rng) -> Value {
     if known.is_64() && percent(rng, 3) {
-        return Value::Const(match percent(rng, 50) {
+        // Cut to 32 bits, the alias of a lower address would lead back to the start of the case.
+        let has_alias = known.at > u32::MAX.into();
+        return Value::Const(match has_alias && percent(rng, 50) {
             true => address::alias(known.at, rng),
             false => address::strange(known.places(Reach::Any, rng), 1, rng),
         });
