@@ -118,8 +118,6 @@ fn every_kernel_passes() {
     for ((engine, windows), cpu) in engines
         .into_iter()
         .flat_map(|engine| CpuModel::ALL.map(|cpu| (engine, cpu)))
-        // The translator has no 64-bit model yet.
-        .filter(|((engine, _), cpu)| *engine == Engine::Emulator || !cpu.has_long_mode())
     {
         // One takes seconds, one needs devices, one a script: they have tests of their own.
         for kernel in test_kernel::all()
