@@ -20,7 +20,7 @@ impl Emitter {
     /// direction (SDM Vol. 1, 3.1.1.9 "Bit(BitBase, BitOffset)").
     pub(super) fn bit_string(&mut self, raw: &Instruction) -> Result<Emitted> {
         let writes = raw.mnemonic() != Mnemonic::Bt;
-        let offset = self.guest(raw.op1_register());
+        let offset = self.whole(raw.op1_register());
         let Some(offset) = offset.filter(|_| self.is_addressable(raw, writes)) else {
             return Ok(Emitted::Emulate);
         };
@@ -85,13 +85,8 @@ impl Emitter {
                 false => self.asm.load32(R8, probed.mem()),
             }
         } else {
-            let divisor = raw.op0_register().full_register();
-            let divisor = match self.whole(divisor) {
-                Some(register) => register,
-                None => match self.held(divisor, R8) {
-                    Some(register) => register,
-                    None => return Ok(Emitted::Emulate),
-                },
+            let Some(divisor) = self.held(raw.op0_register(), R8) else {
+                return Ok(Emitted::Emulate);
             };
             match is_quad {
                 true => self.asm.mov64(R8, divisor),
@@ -101,8 +96,7 @@ impl Emitter {
         match (raw.mnemonic(), is_quad) {
             (Mnemonic::Div, false) => self.check_unsigned(raw),
             (Mnemonic::Div, true) => self.check_unsigned_quad(raw),
-            (_, false) => self.check_signed(raw),
-            (_, true) => self.check_signed_quad(raw),
+            (_, is_quad) => self.check_signed(raw, is_quad),
         }
         let divisor = if is_quad { Register::R8 } else { Register::R8D };
         self.asm.guest(&Instruction::with1(raw.code(), divisor)?)?;
@@ -121,26 +115,6 @@ impl Emitter {
         self.asm.bind(small);
         self.asm.mov64(RCX, R8);
         self.asm.jrcxz(zero);
-    }
-
-    /// Emits the check of IDIV of RDX:RAX: the quotient fits if RDX:RAX is RAX sign-extended and R8 neither 0 nor -1.
-    fn check_signed_quad(&mut self, raw: &Instruction) {
-        let extended = self.asm.label();
-        let refused = self.miss(raw.ip32(), Cause::Refused);
-        let zero = self.miss(raw.ip32(), Cause::Refused);
-        let minus_one = self.miss(raw.ip32(), Cause::Refused);
-        self.asm.mov_imm32(R9, QUADWORD_SIGN);
-        self.asm.sarx64(R9, RAX, R9);
-        self.asm.not64(R9);
-        self.asm.lea64(RCX, indexed(RDX, R9, 0, 1));
-        self.asm.jrcxz(extended);
-        self.asm.mov_imm32(RCX, 0);
-        self.asm.jrcxz(refused);
-        self.asm.bind(extended);
-        self.asm.mov64(RCX, R8);
-        self.asm.jrcxz(zero);
-        self.asm.lea64(RCX, at(R8, 1));
-        self.asm.jrcxz(minus_one);
     }
 
     /// The register that holds EDX zero-extended: RDX, or RCX in 64-bit code.
@@ -164,24 +138,38 @@ impl Emitter {
         self.asm.jrcxz(refused);
     }
 
-    /// Emits the check of IDIV: the quotient fits if EDX:EAX is EAX sign-extended and R8D neither 0 nor -1.
-    fn check_signed(&mut self, raw: &Instruction) {
+    /// Emits the check of IDIV, of RDX:RAX if `is_quad`, else of EDX:EAX: the quotient fits if the upper half is the lower one's
+    /// sign, and the divisor in R8 is neither 0 nor -1.
+    fn check_signed(&mut self, raw: &Instruction, is_quad: bool) {
         let extended = self.asm.label();
         let refused = self.miss(raw.ip32(), Cause::Refused);
         let zero = self.miss(raw.ip32(), Cause::Refused);
         let minus_one = self.miss(raw.ip32(), Cause::Refused);
-        self.asm.mov_imm32(R9, DOUBLEWORD_SIGN);
-        self.asm.sarx32(R9, RAX, R9);
+        if is_quad {
+            self.asm.mov_imm32(R9, QUADWORD_SIGN);
+            self.asm.sarx64(R9, RAX, R9);
+        } else {
+            self.asm.mov_imm32(R9, DOUBLEWORD_SIGN);
+            self.asm.sarx32(R9, RAX, R9);
+        }
         self.asm.not64(R9);
-        let high = self.high_half();
+        let high = if is_quad { RDX } else { self.high_half() };
         self.asm.lea64(RCX, indexed(high, R9, 0, 1));
         self.asm.jrcxz(extended);
         self.asm.mov_imm32(RCX, 0);
         self.asm.jrcxz(refused);
         self.asm.bind(extended);
-        self.asm.mov32(RCX, R8);
+        if is_quad {
+            self.asm.mov64(RCX, R8);
+        } else {
+            self.asm.mov32(RCX, R8);
+        }
         self.asm.jrcxz(zero);
-        self.asm.lea32(RCX, at(R8, 1));
+        if is_quad {
+            self.asm.lea64(RCX, at(R8, 1));
+        } else {
+            self.asm.lea32(RCX, at(R8, 1));
+        }
         self.asm.jrcxz(minus_one);
     }
 

@@ -265,14 +265,6 @@ impl Emitter {
         }
     }
 
-    /// The host register that holds the guest's `register`, which is as wide as addresses.
-    fn guest(&self, register: Register) -> Option<Reg> {
-        match home(register).filter(|_| self.is_word(register))? {
-            Home::Register(register) => Some(register),
-            Home::Context(_) => None,
-        }
-    }
-
     /// Whether a register is as wide as addresses.
     fn is_word(&self, register: Register) -> bool {
         match self.mode.is_64() {
@@ -281,10 +273,10 @@ impl Emitter {
         }
     }
 
-    /// Emits the loading of `register`, which is as wide as addresses, into `scratch` if it is none of the host's. Returns the
-    /// register that holds it.
+    /// Emits the loading of the general register of which `register` is a part into `scratch` if it is none of the host's. Returns
+    /// the register that holds it.
     fn held(&mut self, register: Register, scratch: Reg) -> Option<Reg> {
-        match home(register).filter(|_| self.is_word(register))? {
+        match home(register)? {
             Home::Register(register) => Some(register),
             Home::Context(place) => {
                 self.asm.load64(scratch, place);

@@ -43,9 +43,8 @@ impl Translator {
         // Shifts count by R13 before a page is known.
         context.page = PAGE_SHIFT.into();
         context.tables = PRIVILEGES.map(|privilege| {
-            let views = [Access::Read, Access::Write, Access::Fetch]
-                .map(|access| View::of(access, privilege));
-            let [read, write, fetch] = views;
+            let of = |access| View::of(access, privilege);
+            let [read, write, fetch] = [Access::Read, Access::Write, Access::Fetch].map(of);
             [read, write, fetch, View::code(privilege)]
                 .map(|view| cx.mmu.tlb().base(view).expose_provenance() as u64)
         });
@@ -61,15 +60,15 @@ impl Translator {
             *selector = segment.selector.0.into();
         }
         context.loaded = [0; 6];
-        if !self.is_64 {
-            load_system_registers(context, cpu, self.width);
-        }
+        context.tsc_usable = (cpu.cr4 & CR4_TSD == 0).into();
+        context.tsc_offset = cpu.tsc_offset;
         if self.is_64 {
             context.fs_base = cpu.seg(SegReg::Fs).base;
             context.gs_base = cpu.seg(SegReg::Gs).base;
             context.kernel_gs_base = cpu.kernel_gs_base;
             load_syscall_registers(context, cpu);
         } else {
+            load_sysenter_registers(context, cpu, self.width);
             (context.fs_base, context.fs_usable) = segment_base(cpu.seg(SegReg::Fs));
             (context.gs_base, context.gs_usable) = segment_base(cpu.seg(SegReg::Gs));
         }
@@ -148,7 +147,7 @@ fn x87_pointers(context: &Context, before: Pointers) -> Pointers {
     let is_present = level == usize::from(context.cpl == 3);
     let fcs = match is_present {
         true => context.selectors[SegReg::Cs as usize],
-        // `load_system_registers` allows no change of level from another selector.
+        // No change of level from another selector is allowed.
         false => context.flat_selectors[level][0],
     };
     Pointers {
@@ -184,10 +183,14 @@ fn effective_address(context: &Context, address: Mem) -> u32 {
         .wrapping_add(address.disp.cast_unsigned())
 }
 
+/// All ones if a condition holds, else 0.
+fn all_ones_if(condition: bool) -> u64 {
+    u64::from(condition).wrapping_neg()
+}
+
 /// Loads what SYSCALL and SYSRET need. They are left to the emulator unless SYSCALL clears all flags that emitted code keeps, and
 /// none of the others that are set.
 fn load_syscall_registers(context: &mut Context, cpu: &Cpu) {
-    let all_ones_if = |condition: bool| u64::from(condition).wrapping_neg();
     context.flat_selectors = [0, 3].map(|level| {
         let (code, stack) = cpu.syscall.selectors(level);
         [code.0.into(), stack.0.into()]
@@ -200,13 +203,10 @@ fn load_syscall_registers(context: &mut Context, cpu: &Cpu) {
     context.syscall_usable = all_ones_if(is_usable && clears);
     context.sysret_usable = all_ones_if(is_usable && clears && cpu.eflags & eflags::AC == 0);
     context.lstar = cpu.syscall.lstar;
-    context.tsc_usable = (cpu.cr4 & CR4_TSD == 0).into();
-    context.tsc_offset = cpu.tsc_offset;
 }
 
-/// Loads what SYSENTER, SYSEXIT and RDTSC need.
-fn load_system_registers(context: &mut Context, cpu: &Cpu, width: LinearWidth) {
-    let all_ones_if = |condition: bool| u64::from(condition).wrapping_neg();
+/// Loads what SYSENTER and SYSEXIT need.
+fn load_sysenter_registers(context: &mut Context, cpu: &Cpu, width: LinearWidth) {
     context.flat_selectors = [0, 3].map(|level| {
         let (code, stack) = selectors(cpu.sysenter_cs, level);
         [code.0.into(), stack.0.into()]
@@ -222,6 +222,4 @@ fn load_system_registers(context: &mut Context, cpu: &Cpu, width: LinearWidth) {
     context.sysexit_usable = all_ones_if(is_usable && cpu.eflags & eflags::AC == 0);
     context.sysenter_esp = cpu.sysenter_esp as u32;
     context.sysenter_eip = cpu.sysenter_eip as u32;
-    context.tsc_usable = (cpu.cr4 & CR4_TSD == 0).into();
-    context.tsc_offset = cpu.tsc_offset;
 }

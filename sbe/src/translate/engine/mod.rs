@@ -312,7 +312,7 @@ pub fn is_flat(cpu: &Cpu) -> bool {
     }
     let cs = cpu.seg(SegReg::Cs);
     cpu.is_protected()
-        && (0..8).all(|number| cpu.regs.get64(number) >> u32::BITS == 0)
+        && !(cpu.model.has_long_mode() && has_upper_halves(cpu))
         && matches!(cpu.cpl, 0 | 3)
         && cpu.eflags & eflags::VM == 0
         && cs.base == 0
@@ -324,4 +324,9 @@ pub fn is_flat(cpu: &Cpu) -> bool {
             let segment = cpu.seg(reg);
             segment.base == 0 && spans_all(segment)
         })
+}
+
+/// Whether registers that 32-bit code can name have values in their upper halves, which that code keeps.
+fn has_upper_halves(cpu: &Cpu) -> bool {
+    (0..8).any(|number| cpu.regs.get64(number) >> u32::BITS != 0)
 }

@@ -84,7 +84,6 @@ pub(super) fn emit(asm: &mut Asm, trampoline: Trampoline, setting: &Setting) {
         Trampoline::Sysexit => change_level(asm, Level::User, dispatch_polled, exit),
         Trampoline::Syscall => syscall(asm, dispatch_polled, exit),
         Trampoline::Sysret => sysret(asm, dispatch_polled, exit),
-        Trampoline::Miss(kind) if wide => miss_wide(asm, kind, exit),
         Trampoline::Miss(kind) => miss(asm, kind, exit),
     }
 }
@@ -445,69 +444,70 @@ fn sysret(asm: &mut Asm, jump: Label, exit: Exit) {
     asm.jmp(jump);
 }
 
-/// Emits the second chance of an access whose probe has missed; in: R8D address, R9D offset in the page. A misaligned address may
-/// have a slot all the same, if the access stays in one page.
+/// Emits what an access does whose probe has missed; in: R8 address, R9D offset in the page. A misaligned address may have a slot
+/// all the same, if the access stays in one page.
 fn miss(asm: &mut Asm, kind: AccessKind, exit: Exit) {
-    let size = kind.size() as i32;
-    if size > 1 && kind.may_be_misaligned() {
-        let (same, absent) = (asm.label(), asm.label());
-        let table = if kind.writes() { WRITE_TABLE } else { 0 };
-        asm.push(R9);
-        asm.shrx32(RCX, R8, R13);
-        asm.lea32(R9, at(R8, size - 1));
-        asm.shrx32(R9, R9, R13);
-        asm.not64(R9);
-        asm.lea64(RCX, indexed(RCX, R9, 0, 1));
-        asm.pop(R9);
-        asm.jrcxz(same);
-        asm.jmp_short(absent);
-        asm.bind(same);
-        asm.shrx32(RCX, R8, R13);
-        asm.load64(RCX, indexed(R14, RCX, 3, table));
-        asm.jrcxz(absent);
-        asm.ret();
-        asm.bind(absent);
+    if kind.size() > 1 && kind.may_be_misaligned() {
+        match exit.wide {
+            true => second_chance_wide(asm, kind),
+            false => second_chance(asm, kind),
+        }
     }
     asm.pop(RCX);
     asm.store64(context(field::RESUME), RCX);
-    asm.store32(context(field::ADDRESS), R8);
+    match exit.wide {
+        true => asm.store64(context(field::ADDRESS), R8),
+        false => asm.store32(context(field::ADDRESS), R8),
+    }
     asm.store_imm32(context(field::ACCESS), kind.number());
     exit_at(asm, Reason::Miss, exit);
 }
 
-/// Emits the second chance of an access whose probe has missed, on a processor with 48-bit linear addresses; in: R8 address, R9D
-/// offset in the page.
-fn miss_wide(asm: &mut Asm, kind: AccessKind, exit: Exit) {
-    let size = kind.size() as i32;
-    if size > 1 && kind.may_be_misaligned() {
-        let (same, absent) = (asm.label(), asm.label());
-        asm.push(R9);
-        asm.shrx64(RCX, R8, R13);
-        asm.lea64(R9, at(R8, size - 1));
-        asm.shrx64(R9, R9, R13);
-        asm.not64(R9);
-        asm.lea64(RCX, indexed(RCX, R9, 0, 1));
-        asm.jrcxz(same);
-        asm.pop(R9);
-        asm.jmp_short(absent);
-        asm.bind(same);
-        asm.pext64(RCX, R8, context(field::MASKS));
-        let table = match kind.writes() {
-            true => {
-                asm.load64(R9, context(field::WRITE_TABLE));
-                R9
-            }
-            false => R14,
-        };
-        asm.load64(RCX, indexed(table, RCX, 3, 0));
-        asm.pop(R9);
-        asm.jrcxz(absent);
-        asm.ret();
-        asm.bind(absent);
-    }
-    asm.pop(RCX);
-    asm.store64(context(field::RESUME), RCX);
-    asm.store64(context(field::ADDRESS), R8);
-    asm.store_imm32(context(field::ACCESS), kind.number());
-    exit_at(asm, Reason::Miss, exit);
+/// Emits a return with the slot in RCX, if the access lies in one page that has one.
+fn second_chance(asm: &mut Asm, kind: AccessKind) {
+    let (same, absent) = (asm.label(), asm.label());
+    let table = if kind.writes() { WRITE_TABLE } else { 0 };
+    asm.push(R9);
+    asm.shrx32(RCX, R8, R13);
+    asm.lea32(R9, at(R8, kind.size() as i32 - 1));
+    asm.shrx32(R9, R9, R13);
+    asm.not64(R9);
+    asm.lea64(RCX, indexed(RCX, R9, 0, 1));
+    asm.pop(R9);
+    asm.jrcxz(same);
+    asm.jmp_short(absent);
+    asm.bind(same);
+    asm.shrx32(RCX, R8, R13);
+    asm.load64(RCX, indexed(R14, RCX, 3, table));
+    asm.jrcxz(absent);
+    asm.ret();
+    asm.bind(absent);
+}
+
+/// Emits the same for 48-bit linear addresses.
+fn second_chance_wide(asm: &mut Asm, kind: AccessKind) {
+    let (same, absent) = (asm.label(), asm.label());
+    asm.push(R9);
+    asm.shrx64(RCX, R8, R13);
+    asm.lea64(R9, at(R8, kind.size() as i32 - 1));
+    asm.shrx64(R9, R9, R13);
+    asm.not64(R9);
+    asm.lea64(RCX, indexed(RCX, R9, 0, 1));
+    asm.jrcxz(same);
+    asm.pop(R9);
+    asm.jmp_short(absent);
+    asm.bind(same);
+    asm.pext64(RCX, R8, context(field::MASKS));
+    let table = match kind.writes() {
+        true => {
+            asm.load64(R9, context(field::WRITE_TABLE));
+            R9
+        }
+        false => R14,
+    };
+    asm.load64(RCX, indexed(table, RCX, 3, 0));
+    asm.pop(R9);
+    asm.jrcxz(absent);
+    asm.ret();
+    asm.bind(absent);
 }
