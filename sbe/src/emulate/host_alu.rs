@@ -121,26 +121,33 @@ double_shifts!(
     shrd
 );
 
+/// Executes the instruction `$name` of two operands, of 16, 32 or 64 bits.
+macro_rules! by_width {
+    ($W:ident, $name:ident, $flags:ident, $destination:ident, $source:ident) => {
+        match $W::BITS {
+            16 => execute!(
+                $flags, [concat!(stringify!($name), " {destination:x}, {source:x}")],
+                destination = inout(reg) $destination, source = in(reg) $source
+            ),
+            32 => execute!(
+                $flags, [concat!(stringify!($name), " {destination:e}, {source:e}")],
+                destination = inout(reg) $destination, source = in(reg) $source
+            ),
+            _ => execute!(
+                $flags, [concat!(stringify!($name), " {destination:r}, {source:r}")],
+                destination = inout(reg) $destination, source = in(reg) $source
+            ),
+        }
+    };
+}
+
 macro_rules! two_operands {
     ($($(#[$doc:meta])* $name:ident),+) => {$(
         $(#[$doc])*
         #[inline(always)]
         pub fn $name<W: Word>(destination: W, source: W, mut flags: u32) -> (W, u32) {
             let (mut destination, source) = (destination.zero_extend(), source.zero_extend());
-            match W::BITS {
-                16 => execute!(
-                    flags, [concat!(stringify!($name), " {destination:x}, {source:x}")],
-                    destination = inout(reg) destination, source = in(reg) source
-                ),
-                32 => execute!(
-                    flags, [concat!(stringify!($name), " {destination:e}, {source:e}")],
-                    destination = inout(reg) destination, source = in(reg) source
-                ),
-                _ => execute!(
-                    flags, [concat!(stringify!($name), " {destination:r}, {source:r}")],
-                    destination = inout(reg) destination, source = in(reg) source
-                ),
-            }
+            by_width!(W, $name, flags, destination, source);
             (W::cut(destination), flags)
         }
     )+};
@@ -165,20 +172,7 @@ macro_rules! scans {
         #[inline(always)]
         pub fn $name<W: Word>(mut destination: u64, source: W, mut flags: u32) -> (u64, u32) {
             let source = source.zero_extend();
-            match W::BITS {
-                16 => execute!(
-                    flags, [concat!(stringify!($name), " {destination:x}, {source:x}")],
-                    destination = inout(reg) destination, source = in(reg) source
-                ),
-                32 => execute!(
-                    flags, [concat!(stringify!($name), " {destination:e}, {source:e}")],
-                    destination = inout(reg) destination, source = in(reg) source
-                ),
-                _ => execute!(
-                    flags, [concat!(stringify!($name), " {destination:r}, {source:r}")],
-                    destination = inout(reg) destination, source = in(reg) source
-                ),
-            }
+            by_width!(W, $name, flags, destination, source);
             (destination, flags)
         }
     )+};
