@@ -5,12 +5,6 @@ use std::fmt;
 use mmu::LinearAddr;
 use sbe::cpu::Cpu;
 
-/// IA32_EFER.LMA: the processor is in long mode (SDM Vol. 3A, 2.2.1 "Extended Feature Enable Register").
-const EFER_LMA: u64 = 1 << 10;
-/// First address that is not canonical: from here on, up to the negative of this, there are none (SDM Vol. 1, 3.3.7.1 "Canonical
-/// Addressing", of 48 bits).
-const LOW_END: u64 = 1 << 47;
-
 /// The width of a processor's registers and addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Width {
@@ -23,9 +17,9 @@ pub enum Width {
 impl Width {
     /// Returns the width in `cpu`'s present mode.
     pub fn of(cpu: &Cpu) -> Self {
-        match cpu.efer & EFER_LMA {
-            0 => Self::Bits32,
-            _ => Self::Bits64,
+        match cpu.is_long() {
+            true => Self::Bits64,
+            false => Self::Bits32,
         }
     }
 
@@ -38,7 +32,10 @@ impl Width {
         };
         match self {
             Self::Bits32 => last < 1 << 32,
-            Self::Bits64 => last < LOW_END || start >= LOW_END.wrapping_neg(),
+            Self::Bits64 => {
+                let ends = [start, last].map(LinearAddr::new);
+                ends.into_iter().all(LinearAddr::is_canonical) && start >> 63 == last >> 63
+            }
         }
     }
 }

@@ -1,13 +1,11 @@
 //! Canonical addresses (SDM Vol. 1, 3.3.7.1 "Canonical Addressing").
 
-/// Linear addresses have this many bits.
-pub const LINEAR_BITS: u32 = 48;
+use mmu::LinearAddr;
 
 /// Whether `address` is canonical: its upper bits are copies of the highest that linear addresses have.
 #[inline(always)]
 pub fn is_canonical(address: u64) -> bool {
-    let unused = u64::BITS - LINEAR_BITS;
-    ((address << unused).cast_signed() >> unused).cast_unsigned() == address
+    LinearAddr::new(address).is_canonical()
 }
 
 /// Whether the first and the last of `size` bytes at `address` have canonical addresses.

@@ -5,6 +5,7 @@
 use super::layout::{PAGE, SANDBOX, SANDBOX_PAGES};
 use super::values::percent;
 use fastrand::Rng;
+use mmu::LinearAddr;
 
 /// The two runs of writable pages, by the index of their first page; each is two pages long.
 const WRITABLE_RUNS: [u32; 2] = [1, 5];
@@ -69,8 +70,7 @@ fn writable_in(sandbox: u64, size: u32, rng: &mut Rng) -> u64 {
 
 /// Whether `address` is canonical.
 pub fn is_canonical(address: u64) -> bool {
-    const UNUSED: u32 = 64 - 48;
-    (address << UNUSED).cast_signed() >> UNUSED == address.cast_signed()
+    LinearAddr::new(address).is_canonical()
 }
 
 /// A linear address of 64 bits that no program can use: not canonical, near a border of the canonical addresses, in their upper

@@ -10,7 +10,6 @@ use sbe::cpu::{
 };
 
 use super::register::NotWritable;
-use crate::linear::Width;
 
 /// The default size of operands and addresses, in bits: that of the code segment. That of addresses is 64 in 64-bit mode.
 pub(super) fn code_bits(cpu: &Cpu) -> u8 {
@@ -53,7 +52,7 @@ pub(super) fn set_linear_ip(cpu: &mut Cpu, linear: u64) -> Result<(), NotWritabl
 /// Sets the instruction pointer.
 pub(super) fn set_ip(cpu: &mut Cpu, offset: u64) -> Result<(), NotWritable> {
     let exists = match cpu.is_code64() {
-        true => Width::Bits64.has_range(LinearAddr::new(offset), 1),
+        true => LinearAddr::new(offset).is_canonical(),
         false => u32::try_from(offset).is_ok(),
     };
     if !exists {

@@ -26,6 +26,21 @@ fn bytes(ram: &GuestMemoryMmap, at: u32, len: usize) -> Vec<u8> {
     bytes
 }
 
+/// Checks a GDT, `code` being the descriptor of its code segment.
+fn check_gdt(ram: &GuestMemoryMmap, gdt: DescriptorTable, code: u64) {
+    let descriptors: [u64; 4] = ram.read_obj(GuestAddress(gdt.base)).unwrap();
+    assert_eq!(descriptors[2..], [code, 0x00cf_9300_0000_ffff]);
+    assert_eq!(gdt.limit, 31);
+}
+
+/// The memory that the kernel is told of: addresses, sizes and types.
+fn memory_map(params: &boot_params) -> Vec<(u64, u64, u32)> {
+    params.e820_table[..params.e820_entries.into()]
+        .iter()
+        .map(|e| (e.addr, e.size, e.r#type))
+        .collect()
+}
+
 /// The first instruction and boot_params of a kernel for Linux's protocol, whose GDT is checked.
 fn linux(ram: &GuestMemoryMmap, entry: EntryPoint) -> (u32, boot_params) {
     let EntryPoint::Linux {
@@ -36,12 +51,7 @@ fn linux(ram: &GuestMemoryMmap, entry: EntryPoint) -> (u32, boot_params) {
     else {
         panic!("{entry:?}");
     };
-    let descriptors: [u64; 4] = ram.read_obj(GuestAddress(gdt.base)).unwrap();
-    assert_eq!(
-        descriptors[2..],
-        [0x00cf_9b00_0000_ffff, 0x00cf_9300_0000_ffff]
-    );
-    assert_eq!(gdt.limit, 31);
+    check_gdt(ram, gdt, 0x00cf_9b00_0000_ffff);
     (
         entry,
         ram.read_obj(GuestAddress(boot_params.into())).unwrap(),
@@ -78,12 +88,8 @@ fn the_kernel_finds_what_the_boot_protocol_promises() {
     );
     assert_eq!(bytes(&ram, header.ramdisk_image, 5000), initrd);
 
-    let map: Vec<_> = params.e820_table[..params.e820_entries.into()]
-        .iter()
-        .map(|e| (e.addr, e.size, e.r#type))
-        .collect();
     assert_eq!(
-        map,
+        memory_map(&params),
         [
             (0, 0x9fc00, 1),
             (0xf0000, 0x10000, 2),
@@ -104,12 +110,7 @@ fn linux64(ram: &GuestMemoryMmap, entry: EntryPoint) -> (u64, u64, boot_params) 
     else {
         panic!("{entry:?}");
     };
-    let descriptors: [u64; 4] = ram.read_obj(GuestAddress(gdt.base)).unwrap();
-    assert_eq!(
-        descriptors[2..],
-        [0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff]
-    );
-    assert_eq!(gdt.limit, 31);
+    check_gdt(ram, gdt, 0x00af_9b00_0000_ffff);
     let params = ram.read_obj(GuestAddress(boot_params)).unwrap();
     (entry, page_tables, params)
 }
@@ -147,12 +148,8 @@ fn a_64_bit_kernel_finds_what_the_boot_protocol_promises() {
     assert_eq!({ header.ramdisk_image }, 32 * MIB as u32 - 8192);
     assert_eq!({ header.ramdisk_size }, 5000);
     assert_eq!((params.ext_ramdisk_image, params.ext_ramdisk_size), (0, 0));
-    let map: Vec<_> = params.e820_table[..params.e820_entries.into()]
-        .iter()
-        .map(|e| (e.addr, e.size, e.r#type))
-        .collect();
     assert_eq!(
-        map,
+        memory_map(&params),
         [
             (0, 0x9fc00, 1),
             (0xf0000, 0x10000, 2),
