@@ -213,15 +213,21 @@ impl Pair {
         self.model.bytes[addr..addr + data.len()].copy_from_slice(data);
     }
 
-    /// Loads the control registers. Pointer registers with reserved bits are refused, so absent ones stay.
-    pub fn enable_paging(&mut self) {
+    /// Loads the control registers. Pointer registers with reserved bits are refused, so those before stay. Returns whether they were
+    /// loaded.
+    pub fn enable_paging(&mut self) -> bool {
         let regs = &self.model.regs;
         self.mmu.set_paging(paging(regs));
-        if !regs.lma && self.mmu.load_pdptes(regs.cr3 as u32).is_ok() {
+        if regs.lma {
+            return true;
+        }
+        let loaded = self.mmu.load_pdptes(regs.cr3 as u32).is_ok();
+        if loaded {
             let table = regs.cr3 & !0x1f;
             let pdpte = std::array::from_fn(|i| self.model.load(table + 8 * i as u64, 8));
             self.model.regs.pdpte = pdpte;
         }
+        loaded
     }
 
     pub fn step(&mut self, step: &AccessStep) -> Result<(), TestCaseError> {

@@ -23,6 +23,8 @@ const DIRECTORIES_64: [u64; 2] = [14, 15];
 
 const SPACES: usize = 4;
 const POINTERS: usize = 5 * PAGE;
+/// Pointers of a space whose own have changed, where no entry that is used lies if the frame is a page table.
+const SPARE_POINTERS: usize = POINTERS + 0x800;
 const ROM_TABLE: u64 = 0xc8;
 
 /// The paging mode of a guest.
@@ -186,18 +188,33 @@ impl Guest {
         Mode::of(&self.pair.model.regs)
     }
 
-    /// Enters a space as MOV to CR3 does, without the flush.
-    fn load_space(&mut self, space: usize) {
+    /// Enters a space as MOV to CR3 does, without the flush. Returns whether that is possible: pointers with reserved bits, which a
+    /// space has whose pointers were used as a page table, are not loaded, and the registers keep their values.
+    fn load_space(&mut self, space: usize) -> bool {
         let root = match self.mode() {
             Mode::Pae => POINTERS + space * 32,
             Mode::TwoLevel | Mode::FourLevel => (space + 1) * PAGE,
         };
         self.pair.model.regs.cr3 = root as u64;
-        self.pair.enable_paging();
+        self.pair.enable_paging() || self.mode() != Mode::Pae
+    }
+
+    /// Enters a space again that was left with these pointers, whatever its table has now.
+    fn return_to(&mut self, space: usize, pointers: [u64; 4]) {
+        if self.load_space(space) {
+            return;
+        }
+        let bytes: Vec<u8> = pointers.into_iter().flat_map(u64::to_le_bytes).collect();
+        self.pair.poke(SPARE_POINTERS, &bytes);
+        self.pair.model.regs.cr3 = SPARE_POINTERS as u64;
+        assert!(self.pair.enable_paging(), "they were loaded before");
     }
 
     fn enter(&mut self, space: usize) {
-        self.load_space(space);
+        if !self.load_space(space) {
+            // MOV to CR3 raises #GP.
+            return;
+        }
         self.space = space;
         self.pair.mmu.flush_non_global();
         self.stale_own[space].clear();
@@ -435,16 +452,16 @@ impl Guest {
 
     /// Checks the slots of all spaces.
     fn check_slots(&mut self) -> Result<(), TestCaseError> {
-        let current = self.space;
-        for space in (0..SPACES)
-            .filter(|space| *space != current)
-            .chain([current])
-        {
-            self.load_space(space);
-            self.check_space(space)?;
-            self.check_window()?;
+        let (current, pointers) = (self.space, self.pair.model.regs.pdpte);
+        for space in (0..SPACES).filter(|space| *space != current) {
+            if self.load_space(space) {
+                self.check_space(space)?;
+                self.check_window()?;
+            }
         }
-        Ok(())
+        self.return_to(current, pointers);
+        self.check_space(current)?;
+        self.check_window()
     }
 
     fn check_space(&self, space: usize) -> Result<(), TestCaseError> {
@@ -536,6 +553,40 @@ fn run(regs: Registers, edits: &[Edit], steps: &[Step]) -> Result<(), TestCaseEr
         guest.check_slots()?;
     }
     guest.pair.compare_memory()
+}
+
+#[test]
+fn a_space_whose_pointers_have_reserved_bits_is_not_entered() {
+    let edit = |frame, index, value| Edit {
+        frame,
+        index,
+        value,
+        how: How::Guest,
+    };
+    let access = |linear, access| {
+        Step::Access(AccessStep {
+            linear,
+            access,
+            privilege: Privilege::Supervisor,
+            size: 1,
+            value: 0x55,
+        })
+    };
+    let regs = Registers {
+        pae: true,
+        ..Registers::default()
+    };
+    // The pointers of all spaces are a page table, in which a read of the last gigabyte of space 3 sets a reserved bit for space 0.
+    let edits = [edit(2, 0, 0x5007), edit(4, 1, 0x8007), edit(8, 3, 0x1_3007)];
+    let steps = [
+        Step::Enter(3),
+        access(0xc000_10f8, Access::Read),
+        access(0x3f_f010, Access::Write),
+        Step::Enter(2),
+        Step::Fill(edit(8, 0, 0x1_e003)),
+        Step::Enter(0),
+    ];
+    run(regs, &edits, &steps).unwrap();
 }
 
 proptest! {
