@@ -1,23 +1,24 @@
 //! [`Context`]: the state that emitted code shares with the engine, addressed through R15.
 //!
-//! Register assignment inside emitted code:
+//! Register assignment inside emitted code; with 48-bit linear addresses, where that differs, in the third column:
 //!
-//! | host | holds |
-//! |---|---|
-//! | RAX RDX RBX RBP RSI RDI | the guest's registers of the same names, zero-extended |
-//! | R11 | guest ECX |
-//! | R12 | guest ESP |
-//! | R13 | linear address of the page that executes, plus [`PAGE_BIAS`] (CS is flat, so EIP of its first byte) |
-//! | R14 | read table of the current privilege; the other tables lie at fixed distances |
-//! | R15 | the context, plus [`CONTEXT_BIAS`] |
-//! | RCX | scratch: the one register that a branch can test without touching flags |
-//! | R8 R9 | scratch |
-//! | R10 | host address of the memory of a group; scratch where there is none |
-//! | GS base | the window, or [`NOWHERE`] |
-//! | status flags | the guest's |
-//! | RSP | a stack of host return addresses, each pushed by a guest call |
+//! | host | holds | with 48-bit linear addresses |
+//! |---|---|---|
+//! | RAX RDX RBX RBP RSI RDI | the guest's registers of the same names, zero-extended | of 64 bits in 64-bit code |
+//! | R11 | guest ECX | guest RCX |
+//! | R12 | guest ESP | guest RSP |
+//! | R13 | linear address of the page that executes, plus [`PAGE_BIAS`] (CS is flat, so EIP of its first byte) | guest R13 |
+//! | R14 | read table of the current privilege; the other tables lie at fixed distances | guest R14 |
+//! | R15 | the context, plus [`CONTEXT_BIAS`] | |
+//! | RCX | scratch: the one register that a branch can test without touching flags | |
+//! | R8 R9 | scratch | |
+//! | R10 | host address of the memory of a group; scratch where there is none | |
+//! | GS base | the window, or [`NOWHERE`] | nothing |
+//! | status flags | the guest's | |
+//! | RSP | a stack of host return addresses, each pushed by a guest call | |
 //!
-//! In 64-bit code these are the guest's registers of 64 bits, and its R8 to R15 have their places in the context.
+//! With 48-bit linear addresses the page and the tables are fields of the context, and so are the guest's other registers from R8 to
+//! R15. 32-bit code leaves guest R8 to R15 alone, wherever they are.
 //!
 //! Shifts take their count from the low five bits of a register. Two registers have these bits to spare, and the biases make
 //! them useful counts.
@@ -26,9 +27,10 @@ use crate::cpu::eflags::{CF, OF, STATUS};
 use mmu::{INDEX_BITS, View};
 use std::mem::offset_of;
 
-/// The bias of the context's address in R15: log2 of the page size less log2 of a doubleword's.
-pub const CONTEXT_BIAS: i32 = 10;
-/// The bias of the page's address in R13: log2 of the page size.
+/// The bias of the context's address in R15: its low five bits are log2 of the page size less log2 of a doubleword's, and it is half
+/// of the bytes that displacements of 8 bits reach.
+pub const CONTEXT_BIAS: i32 = 128 + 10;
+/// The bias of the page's address, in R13 or [`Context::page`]: log2 of the page size.
 pub const PAGE_BIAS: i32 = 12;
 
 /// The distance from a read table to the write table of the same privilege, in bytes.
@@ -147,41 +149,58 @@ impl Default for FxArea {
     }
 }
 
-/// The state shared with emitted code.
+/// The state shared with emitted code. What fragments use most lies in reach of 8-bit displacements from R15.
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
 pub struct Context {
+    /// RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8 to R15.
+    pub regs: [u64; 16],
+    /// The bits of a linear address that choose the slot, after a rotation to the right by log2 of the access's size, by that; the
+    /// highest bits are those that are clear where the address is aligned.
+    pub masks: [u64; 5],
+    /// Read table of the current privilege.
+    pub table: u64,
+    /// Write table of the current privilege.
+    pub write_table: u64,
+    /// Fetch table of the current privilege.
+    pub fetch_table: u64,
+    /// Code table of the current privilege.
+    pub code_table: u64,
+    /// Linear address of the page that executes, plus [`PAGE_BIAS`].
+    pub page: u64,
+    /// Holds a value across a second memory access of one instruction.
+    pub scratch: u64,
     /// The number of polls left.
     pub polls: u32,
-    /// The number of the [`Reason`] of the exit.
-    pub reason: u32,
-    /// Guest RIP, in and out.
-    pub eip: u64,
+    /// EFLAGS.DF in its place.
+    pub direction_flag: u32,
+    /// Base of GS.
+    pub gs_base: u64,
+    /// Base of FS.
+    pub fs_base: u64,
     /// Nonzero while the host's unit holds the guest's FPU state. In: `fpu` is to be loaded at once; out: it was saved
     /// there.
     pub fpu_live: u64,
-    /// Base of FS.
-    pub fs_base: u64,
-    /// Base of GS.
-    pub gs_base: u64,
+    /// The note of the latest x87 instruction that sets the last-instruction pointers: see [`X87Note`](super::x87_note::X87Note).
+    pub x87_note: u32,
+    /// EFLAGS.IF in its place.
+    pub interrupt_flag: u32,
+    /// The number of the [`Reason`] of the exit.
+    pub reason: u32,
+    /// Number of the branch that is to be linked.
+    pub site: u32,
+    /// Guest RIP, in and out.
+    pub eip: u64,
     /// Nonzero when FS spans 4 GiB, readable and writable.
     pub fs_usable: u64,
     /// Nonzero when GS spans 4 GiB, readable and writable.
     pub gs_usable: u64,
-    /// Holds a value across a second memory access of one instruction.
-    pub scratch: u64,
-    /// EFLAGS.IF in its place.
-    pub interrupt_flag: u32,
-    /// EFLAGS.DF in its place.
-    pub direction_flag: u32,
     /// The difference of the guest's EFLAGS, but for IF and DF, and the host's RFLAGS.
     pub eflags_delta: u32,
     /// Nonzero when no interrupt waits for IF.
     pub no_interrupt: u64,
     /// The part of EFLAGS that POPF in emitted code must find unchanged.
     pub eflags_fixed: u32,
-    /// Number of the branch that is to be linked.
-    pub site: u32,
     /// The [`AccessKind`] of a miss.
     pub access: u32,
     /// Linear address of a miss.
@@ -192,33 +211,16 @@ pub struct Context {
     pub resume: u64,
     /// The slot, which RCX holds then.
     pub slot: u64,
-    /// The note of the latest x87 instruction that sets the last-instruction pointers: see [`X87Note`](super::x87_note::X87Note).
-    pub x87_note: u32,
-    /// R13 at that instruction.
+    /// The address of its page, plus [`PAGE_BIAS`].
     pub x87_page: u64,
     /// Effective address of the latest memory operand of such an instruction.
     pub x87_operand: u64,
     /// Selector of that operand's segment; [`NO_SELECTOR`] if emitted code has executed none.
     pub x87_selector: u32,
-    /// RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8 to R15.
-    pub regs: [u64; 16],
-    /// R13.
-    pub page: u64,
     /// R10.
     pub pointer: u64,
     /// Read, write, fetch and code tables of supervisor and user.
     pub tables: [[u64; 4]; 2],
-    /// Read table of the current privilege.
-    pub table: u64,
-    /// Write table of the current privilege.
-    pub write_table: u64,
-    /// Fetch table of the current privilege.
-    pub fetch_table: u64,
-    /// Code table of the current privilege.
-    pub code_table: u64,
-    /// The bits of a linear address that choose the slot, after a rotation to the right by log2 of the access's size, by that; the
-    /// highest bits are those that are clear where the address is aligned.
-    pub masks: [u64; 5],
     /// The negated host address of the area of entry tables.
     pub entries: u64,
     /// Base of GS: host address of linear address 0 in the window, [`NOWHERE`] where there is none, or 0 where emitted code may

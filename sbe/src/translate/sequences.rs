@@ -7,6 +7,9 @@ use crate::cpu::eflags::{DEFINED, DF, IF, OF, STATUS};
 /// The host registers that hold the guest's, by the guest's numbers.
 pub const GUEST: [Reg; 8] = [RAX, R11, RDX, RBX, R12, RBP, RSI, RDI];
 
+/// The host registers that hold guest R13 and R14 where linear addresses have 48 bits, with the guest's numbers.
+pub const UPPER_GUEST: [(usize, Reg); 2] = [(13, R13), (14, R14)];
+
 /// The rotation to the right that scales an address by the bytes of an entry table's words, and keeps all its bits.
 pub const WORD_ROTATION: u8 = u64::BITS as u8 - 2;
 

@@ -390,6 +390,11 @@ impl Asm {
         self.bytes().push(0x50 | register.low());
     }
 
+    /// PUSH m64.
+    pub fn push_memory(&mut self, from: Mem) {
+        self.digit(&[0xff], 6, from);
+    }
+
     /// POP r64.
     pub fn pop(&mut self, register: Reg) {
         self.rex(Wide::No, Reg(0), None, Some(register));

@@ -4,7 +4,7 @@ use super::direct::Crossing;
 use super::{CodeCache, Destination, Request};
 use crate::emulate::Exec;
 use crate::translate::buffer::Site;
-use crate::translate::emit::{ENTRY_BYTES, Target};
+use crate::translate::emit::{Target, entry_bytes};
 use crate::translate::listing::Variant;
 use crate::translate::mode::{Mode, PageKey};
 use crate::translate::trampoline::Trampoline;
@@ -32,7 +32,10 @@ impl CodeCache {
         if self.stats.cleared == cleared {
             self.stats.links += 1;
             match destination {
-                Destination::Code(code) => self.buffer.redirect(link.jump, code + ENTRY_BYTES),
+                Destination::Code(code) => {
+                    let inside = code + entry_bytes(self.buffer.trampolines().width());
+                    self.buffer.redirect(link.jump, inside);
+                }
                 Destination::Emulate => self.buffer.redirect_to(link.exit, Trampoline::EmulateAt),
                 Destination::EmulateOnce => {}
             }

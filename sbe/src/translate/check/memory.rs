@@ -78,7 +78,7 @@ pub struct Rights {
     pub writes: &'static [Field],
     /// Fields whose low bits are zeros, with the number of these bits.
     pub aligned: &'static [(Field, u8)],
-    /// Whether the code may load R14, RSP and the FPU from the context.
+    /// Whether the code may load R14, RSP and the FPU from the context, or change the context's tables.
     pub loads_state: bool,
     /// Whether the code may access the window.
     pub uses_window: bool,
@@ -138,6 +138,7 @@ const WRITES: &[Field] = &[
     UPPER_REGISTERS,
     field!(gs_base),
     field!(kernel_gs_base),
+    field!(page),
     field!(x87_page),
     field!(x87_operand),
     field!(polls),
@@ -151,7 +152,7 @@ const WRITES: &[Field] = &[
 ];
 /// The numbers of fields that only 64-bit code may write, and that only code with 48-bit linear addresses may.
 const ONLY_64: usize = 3;
-const ONLY_48: usize = 5;
+const ONLY_48: usize = 6;
 
 /// R8 to R15.
 pub const UPPER_REGISTERS: Field = {

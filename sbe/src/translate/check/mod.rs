@@ -8,8 +8,8 @@
 //! * Memory is accessed in the context, in a table at a proven index, in the guest's RAM by way of a slot for just that address
 //!   and size, or in a window; the stack is used by PUSH, POP, CALL and RET only, and is level where control leaves.
 //! * Instructions have no effect but on registers and that memory, and raise no exception.
-//! * Wherever control may leave, the guest's registers have the width of its code, and R13 to R15 hold what they hold between
-//!   guest instructions.
+//! * Wherever control may leave, the guest's registers have the width of its code, and R13 to R15, the page and the tables are as
+//!   they are between guest instructions.
 //! * With 48-bit linear addresses, where accesses may fault: wherever one may, the guest's instruction can begin anew.
 //!
 //! | file | has |
@@ -114,7 +114,7 @@ impl Checker {
     pub fn link(&self, after: u32, target: u32) -> Result<(), Violation> {
         let may = self.sites.get(&after).is_some_and(|site| {
             site.original == target
-                || site.may_enter(&self.entries, target)
+                || site.may_enter(&self.entries, self.tables, target)
                 || site.may_leave(&self.contracts, target)
         });
         if may {

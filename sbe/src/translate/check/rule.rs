@@ -57,7 +57,8 @@ pub enum Rule {
     /// guest's memory is reached where that may fault: it raises another signal.
     #[error("segment or address size not allowed")]
     Segment,
-    /// R13 holds a page's address; R14, R15 and RSP are left alone.
+    /// R15 and RSP are left alone; so are R13 and R14 where they are not the guest's, but for a page's address in R13 with 32-bit linear
+    /// addresses.
     #[error("writes register {0}")]
     Pinned(usize),
     /// Memory is reached by proven addresses only.

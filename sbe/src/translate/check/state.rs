@@ -18,8 +18,10 @@ pub const R13: usize = 13;
 pub const R14: usize = 14;
 pub const R15: usize = 15;
 
-/// The registers that hold the guest's.
-pub const GUEST: [usize; 8] = [RAX, RDX, 3, 5, RSI, RDI, 11, 12];
+/// The registers that hold the guest's: those of code of all widths, then those of 64-bit code only.
+pub const GUEST: [usize; 10] = [RAX, RDX, 3, 5, RSI, RDI, 11, 12, R13, R14];
+/// The number of those of 32-bit code.
+pub const GUEST_32: usize = 8;
 /// The most facts kept: code uses its tests soon after.
 const MOST_FACTS: usize = 16;
 
@@ -63,6 +65,8 @@ pub struct State {
     pub stack: Vec<Value>,
     /// The context's `scratch`.
     pub scratch: Value,
+    /// The context's `page`, which counts where linear addresses have 48 bits.
+    pub page: Value,
     /// The latest tests.
     pub facts: Vec<Fact>,
     /// The host's unit holds the guest's FPU state.
@@ -71,7 +75,7 @@ pub struct State {
     pub poll: Poll,
     /// A number that changes when memory does.
     pub version: u32,
-    /// The levels of the read table in R14, and of the write, fetch and code tables in the context.
+    /// The levels of the read table, in R14 or the context, and of the write, fetch and code tables in the context.
     pub tables: [Level; 4],
     /// Whether something of the guest's may have changed since the instruction began.
     pub changed: bool,
@@ -80,20 +84,24 @@ pub struct State {
 }
 
 impl State {
-    /// The state between instructions of the guest: its registers have the width of its code, and R13 to R15 hold the page, the
-    /// tables and the context.
+    /// The state between instructions of the guest: its registers have the width of its code, R15 holds the context, and R13 and R14
+    /// hold the page and the tables where they are not the guest's.
     pub fn between(values: &mut Values, widths: Widths) -> Self {
         let mut registers = std::array::from_fn(|_| values.any());
-        for number in GUEST {
+        for &number in widths.guest() {
             registers[number] = widths.unknown(values, Low::UNKNOWN);
         }
-        registers[R13] = widths.unknown(values, PAGE_LOW);
-        registers[R14] = Value::atom(TABLES);
+        let page = widths.unknown(values, PAGE_LOW);
+        if !widths.has_wide_tables() {
+            registers[R13] = page;
+            registers[R14] = Value::atom(TABLES);
+        }
         registers[R15] = Value::atom(CONTEXT).plus(CONTEXT_BIAS as u64);
         Self {
             registers,
             stack: Vec::new(),
             scratch: values.any(),
+            page,
             facts: Vec::new(),
             fpu: false,
             poll: Poll::None,
@@ -101,6 +109,14 @@ impl State {
             tables: [Level::Present; 4],
             changed: false,
             touched: Vec::new(),
+        }
+    }
+
+    /// The page's address, in R13 or the context.
+    pub fn present_page(&self, widths: Widths) -> Value {
+        match widths.has_wide_tables() {
+            true => self.page,
+            false => self.registers[R13],
         }
     }
 
@@ -143,7 +159,11 @@ impl State {
         let ours = self.registers.iter_mut().chain(&mut self.stack);
         let theirs = other.registers.iter().chain(&other.stack);
         let pairs = ours.zip(theirs);
-        for (our, their) in pairs.chain([(&mut self.scratch, &other.scratch)]) {
+        let fields = [
+            (&mut self.scratch, &other.scratch),
+            (&mut self.page, &other.page),
+        ];
+        for (our, their) in pairs.chain(fields) {
             *our = join(*our, *their, values);
         }
         self.facts.retain(|fact| other.facts.contains(fact));

@@ -4,10 +4,10 @@ use super::contract::{Contracts, Linkage};
 use super::flow::{Disassembly, Flow, violation};
 use super::memory;
 use super::rule::{Need, Rule, Violation};
-use super::state::{GUEST, Level, Poll, R8, R9, R10, R13, RCX, State};
+use super::state::{Level, Poll, R8, R9, R10, RCX, State};
 use super::step::{Stepper, number};
 use super::value::{Grant, Low, Node, Value, Values};
-use crate::translate::emit::ENTRY_BYTES;
+use crate::translate::emit::entry_bytes;
 use crate::translate::fault_map::FaultMap;
 use crate::translate::mode::Mode;
 use hashbrown::HashMap;
@@ -97,7 +97,7 @@ pub fn fragment(
     entry: FragmentEntry,
 ) -> Result<Found, Violation> {
     let disassembly = Disassembly::decode(code, origins)?;
-    let behind_entry = disassembly.number(origins[0] + ENTRY_BYTES);
+    let behind_entry = disassembly.number(origins[0] + entry_bytes(around.tables));
     let Some(inside) = behind_entry.filter(|&number| number > 0) else {
         let first = disassembly.instructions.first().copied();
         return Err(violation(&first.unwrap_or_default(), Rule::Target));
@@ -235,7 +235,7 @@ impl<'a> Walk<'a> {
     /// Checks a branch to a fragment.
     fn enters(&self, target: u32, state: &State) -> Result<(), Rule> {
         let site = self.site(target, state, Ok(()));
-        match site.may_enter(self.around.entries, target) {
+        match site.may_enter(self.around.entries, self.around.tables, target) {
             true => Ok(()),
             false => Err(Rule::Target),
         }
@@ -345,7 +345,8 @@ impl<'a> Walk<'a> {
     /// Checks that the guest's registers are as fragments need them.
     fn opens(&self, state: &State) -> Result<(), Rule> {
         let (values, widths) = (&self.stepper.values, self.stepper.widths());
-        match GUEST
+        match widths
+            .guest()
             .iter()
             .find(|&&number| !widths.fits(values, state.registers[number]))
         {
@@ -382,7 +383,7 @@ impl<'a> Walk<'a> {
         let (r8, r9) = (state.registers[R8], state.registers[R9]);
         let low = values.low(r8);
         let offset = (1 << low.bits == PAGE_SIZE).then_some(low.value as u32);
-        debug_assert!(widths.is_page(values, state.registers[R13]));
+        debug_assert!(widths.is_page(values, state.present_page(widths)));
         Site {
             original,
             mode: self.entry.mode,
@@ -394,10 +395,11 @@ impl<'a> Walk<'a> {
 }
 
 impl Site {
-    /// Whether the branch may be redirected to the fragment at arena offset `target`, or behind that one's entry.
-    pub fn may_enter(&self, entries: &FragmentEntries, target: u32) -> bool {
+    /// Whether the branch may be redirected to the fragment at arena offset `target`, or behind that one's entry, with linear
+    /// addresses of the width `tables`.
+    pub fn may_enter(&self, entries: &FragmentEntries, tables: LinearWidth, target: u32) -> bool {
         let same = |entry: &&FragmentEntry| entry.mode == self.mode && self.open.is_ok();
-        let inside = target.checked_sub(ENTRY_BYTES);
+        let inside = target.checked_sub(entry_bytes(tables));
         let inside = inside.and_then(|entry| entries.get(&entry));
         let outside = entries.get(&target);
         inside.filter(same).is_some()

@@ -1,11 +1,12 @@
 //! [`Widths`]: the widths of linear addresses and of code, which decide what checked code may do.
 
+use super::state::{GUEST, GUEST_32, R13, R14, R15, RSP};
 use super::value::{Low, Value, Values, WORD};
 use crate::decode::decoder::CodeSize;
 use crate::translate::context::PAGE_BIAS;
 use mmu::{LinearWidth, PAGE_SHIFT};
 
-/// The low bits of a page's address as R13 holds it.
+/// The low bits of a page's address as R13 or the context holds it.
 pub const PAGE_LOW: Low = Low::of(PAGE_BIAS as u64);
 const _: () = assert!(PAGE_LOW.bits as u32 == PAGE_SHIFT);
 
@@ -47,7 +48,20 @@ impl Widths {
         values.most(value) <= self.most()
     }
 
-    /// Whether `value` is a page's address as R13 holds it.
+    /// The registers that hold the guest's.
+    pub fn guest(self) -> &'static [usize] {
+        match self.is_64() {
+            true => &GUEST,
+            false => &GUEST[..GUEST_32],
+        }
+    }
+
+    /// Whether register `number` is left alone, or written by those instructions only that are known to keep its meaning.
+    pub fn pins(self, number: usize) -> bool {
+        matches!(number, RSP | R13 | R14 | R15) && !self.guest().contains(&number)
+    }
+
+    /// Whether `value` is a page's address as R13 or the context holds it.
     pub fn is_page(self, values: &Values, value: Value) -> bool {
         self.fits(values, value) && values.low(value) == PAGE_LOW
     }

@@ -148,7 +148,8 @@ impl Emitter {
         }
         if !self.noted.page {
             self.noted.page = true;
-            self.store_noted(context(field::X87_PAGE), R13);
+            let page = self.page(R8);
+            self.store_noted(context(field::X87_PAGE), page);
         }
         self.asm
             .store_imm32(context(field::X87_NOTE), note.to_bits());

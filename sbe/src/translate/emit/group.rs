@@ -308,12 +308,13 @@ impl Emitter {
         let found = self.asm.label();
         self.lea(R8, at(base, group.start));
         self.lea(RCX, at(R8, group.end - group.start - 1));
+        let shift = self.page_shift(R9);
         if self.mode.is_64() {
-            self.asm.shrx64(RCX, RCX, R13);
-            self.asm.shrx64(R9, R8, R13);
+            self.asm.shrx64(RCX, RCX, shift);
+            self.asm.shrx64(R9, R8, shift);
         } else {
-            self.asm.shrx32(RCX, RCX, R13);
-            self.asm.shrx32(R9, R8, R13);
+            self.asm.shrx32(RCX, RCX, shift);
+            self.asm.shrx32(R9, R8, shift);
         }
         self.asm.not64(R9);
         self.asm.lea64(RCX, indexed(RCX, R9, 0, 1));

@@ -120,7 +120,7 @@ impl Emitter {
     pub(super) fn effective(&mut self, raw: &Instruction) -> Mem {
         let scale = raw.memory_index_scale().trailing_zeros() as u8;
         if raw.memory_base() == Register::RIP {
-            return at(R13, in_page(displacement_64(raw) as u32));
+            return at(self.page(R8), in_page(displacement_64(raw) as u32));
         }
         let base = self.held(raw.memory_base(), R8);
         let index = self.held(raw.memory_index(), R9);
@@ -380,7 +380,7 @@ impl Emitter {
         Probed::by_slot(address)
     }
 
-    /// Emits RCX = the slot for 2^`log` bytes at `address` in the table for 48-bit linear addresses. Writes overwrite R9.
+    /// Emits RCX = the slot for 2^`log` bytes at `address` in the table for 48-bit linear addresses. R9 is overwritten.
     pub(super) fn load_slot(&mut self, address: Reg, log: u32, writes: bool) {
         let mut bits = address;
         if log != 0 {
@@ -390,12 +390,10 @@ impl Emitter {
         let mask = context(field::MASKS + 8 * log as i32);
         self.asm.pext64(RCX, bits, mask);
         let table = match writes {
-            true => {
-                self.asm.load64(R9, context(field::WRITE_TABLE));
-                R9
-            }
-            false => R14,
+            true => field::WRITE_TABLE,
+            false => field::TABLE,
         };
-        self.asm.load64(RCX, indexed(table, RCX, 3, 0));
+        self.asm.load64(R9, context(table));
+        self.asm.load64(RCX, indexed(R9, RCX, 3, 0));
     }
 }

@@ -17,7 +17,8 @@
 //! ```text
 //!   rorx  rcx, r8, log2(size)
 //!   pext  rcx, rcx, [r15 + MASKS + 8*log2(size)]
-//!   mov   rcx, [r14 + rcx*8]          ; for writes by R9, loaded from the context
+//!   mov   r9, [r15 + TABLE]           ; for writes WRITE_TABLE
+//!   mov   rcx, [r9 + rcx*8]
 //!   jrcxz miss
 //!   op    ..., [r8 + rcx - SLOT_PRESENT]
 //! ```
@@ -59,7 +60,7 @@ use super::fault_map::FaultEntry;
 use super::listing::{Mark, Marks};
 use super::mode::Mode;
 use super::operands::{self, memory_operand};
-use super::sequences::{GUEST, context};
+use super::sequences::{GUEST, UPPER_GUEST, context};
 use super::trampoline::{Trampoline, Trampolines};
 use super::x87_note::DeferredNote;
 use crate::emulate::fpu::sets_pointers;
@@ -67,7 +68,7 @@ use fpu::Noted;
 use group::{Group, Plan};
 use iced_x86::{Instruction, InstructionInfoFactory, Register};
 use misses::Miss;
-use mmu::{LinearWidth, PAGE_SIZE};
+use mmu::{LinearWidth, PAGE_SHIFT, PAGE_SIZE};
 use transfer::Stub;
 
 /// The size of a page in bytes: branch targets below it are inside the page.
@@ -87,8 +88,14 @@ const WIDE_BYTES: usize = 24;
 /// The most host bytes of the note of an x87 instruction.
 const NOTE_BYTES: usize = 40;
 
-/// The length of the code at an entry that computes the page's address: LEA with a 32-bit displacement.
-pub const ENTRY_BYTES: u32 = 7;
+/// The length of the code at an entry that notes the page's address, with linear addresses of this width: LEA with a 32-bit
+/// displacement, and where the address has its place in the context a MOV with one of 8 bits.
+pub const fn entry_bytes(width: LinearWidth) -> u32 {
+    match width {
+        LinearWidth::Bits32 => 7,
+        LinearWidth::Bits48 => 7 + 4,
+    }
+}
 
 /// The outcome of emitting an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,7 +197,9 @@ fn home(register: Register) -> Option<Home> {
         return None;
     }
     let number = register.full_register().number();
-    Some(match GUEST.get(number) {
+    let upper = UPPER_GUEST.iter().find(|upper| upper.0 == number);
+    let held = GUEST.get(number).or(upper.map(|(_, register)| register));
+    Some(match held {
         Some(&register) => Home::Register(register),
         None => Home::Context(context(field::REGS + 8 * number as i32)),
     })
@@ -218,7 +227,7 @@ fn most_bytes(raw: &Instruction, verdict: Verdict) -> usize {
     PLAIN_BYTES + ACCESS_BYTES * (operand + more) + note
 }
 
-/// The displacement of offset `offset` of the page from R13.
+/// The displacement of offset `offset` of the page from the page's biased address.
 fn in_page(offset: u32) -> i32 {
     offset as i32 - PAGE_BIAS
 }
@@ -263,6 +272,24 @@ impl Emitter {
             true => 8,
             false => 4,
         }
+    }
+
+    /// Returns the register that holds the page's biased address: R13, or `scratch`, into which it is loaded from the context.
+    fn page(&mut self, scratch: Reg) -> Reg {
+        if !self.is_wide() {
+            return R13;
+        }
+        self.asm.load64(scratch, context(field::PAGE));
+        scratch
+    }
+
+    /// Returns a register whose low bits are the number of bits of an offset in a page: R13, or `scratch`, into which it is moved.
+    fn page_shift(&mut self, scratch: Reg) -> Reg {
+        if !self.is_wide() {
+            return R13;
+        }
+        self.asm.mov_imm32(scratch, PAGE_SHIFT);
+        scratch
     }
 
     /// Whether a register is as wide as addresses.
@@ -351,7 +378,7 @@ impl Emitter {
     }
 
     /// Begins the fragment for offset `at` of a page, at the arena offsets `origins`, executed in `mode`, with site numbers from
-    /// `first_site` on. It is entered with EIP in R8D, from which it computes the page's address, or [`ENTRY_BYTES`] further on
+    /// `first_site` on. It is entered with EIP in R8D, from which it computes the page's address, or [`entry_bytes`] further on
     /// from inside the page.
     pub fn begin(&mut self, origins: [u32; 2], mode: Mode, first_site: u32, at: u32) {
         self.asm.restart(origins);
@@ -371,10 +398,19 @@ impl Emitter {
         self.upward = false;
         self.shadow = false;
         self.take_marks();
-        // LEA R13, [R8 + disp32], in its long form whatever the displacement.
-        let rex = if mode.is_64() { 0x4d } else { 0x45 };
-        self.asm.raw(&[rex, 0x8d, 0xa8]);
+        self.note_page(at);
+    }
+
+    /// Emits the page's biased address = R8D less `at`.
+    fn note_page(&mut self, at: u32) {
+        // LEA R13 or R8, [R8 + disp32], in its long form whatever the displacement.
+        let rex = if self.mode.is_64() { 0x4d } else { 0x45 };
+        let operands = if self.is_wide() { 0x80 } else { 0xa8 };
+        self.asm.raw(&[rex, 0x8d, operands]);
         self.asm.raw(&(PAGE_BIAS - at as i32).to_le_bytes());
+        if self.is_wide() {
+            self.asm.store64(context(field::PAGE), R8);
+        }
     }
 
     /// Looks ahead at an instruction of the fragment, so that accesses can be grouped. Returns whether the next instruction can

@@ -196,8 +196,9 @@ impl Emitter {
         self.unless_count_is_small(crosses);
         self.asm.mov32(R10, R11);
         self.asm.lea64(R8, indexed(RDI, R11, log as u8, -1));
-        self.asm.shrx64(R8, R8, R13);
-        self.asm.shrx64(R9, RDI, R13);
+        let shift = self.page_shift(R9);
+        self.asm.shrx64(R8, R8, shift);
+        self.asm.shrx64(R9, RDI, shift);
         self.asm.not64(R9);
         self.asm.lea64(RCX, indexed(R8, R9, 0, 1));
         self.asm.jrcxz(inside);
@@ -234,8 +235,9 @@ impl Emitter {
         let inside = self.asm.label();
         let scale = raw.memory_size().size().trailing_zeros() as u8;
         self.asm.lea64(R8, indexed(pointer, count, scale, -1));
-        self.asm.shrx64(R8, R8, R13);
-        self.asm.shrx64(R9, pointer, R13);
+        let shift = self.page_shift(R9);
+        self.asm.shrx64(R8, R8, shift);
+        self.asm.shrx64(R9, pointer, shift);
         self.asm.not64(R9);
         self.asm.lea64(RCX, indexed(R8, R9, 0, 1));
         self.asm.jrcxz(inside);

@@ -116,7 +116,8 @@ impl Emitter {
 
     /// Emits SYSCALL: the trampoline continues at CPL 0.
     pub(super) fn syscall(&mut self, raw: &Instruction) -> Emitted {
-        self.lea(R8, at(R13, in_page(raw.next_ip32())));
+        let page = self.page(R8);
+        self.lea(R8, at(page, in_page(raw.next_ip32())));
         self.change_level(raw, Trampoline::Syscall)
     }
 

@@ -10,6 +10,8 @@
 //!   matches: mov r13d, r9d             ; the page of the caller
 //! ```
 //!
+//! Where linear addresses have 48 bits, `[r15 + PAGE]` takes the place of R13.
+//!
 //! Every cycle of guest code goes through a poll: backward branches, calls, indirect jumps and returns that do not match.
 
 use super::misses::Cause;
@@ -85,7 +87,8 @@ impl Emitter {
     pub fn check_next_page(&mut self, offset: u32, host: u64) {
         let same = self.asm.label();
         let other = self.emulate_out_of_line(offset);
-        self.lea(R8, at(R13, in_page(PAGE)));
+        let page = self.page(R8);
+        self.lea(R8, at(page, in_page(PAGE)));
         self.load_page_slot(field::FETCH_TABLE, FETCH_TABLE);
         self.asm.lea64(RCX, indexed(RCX, R8, 0, 0));
         self.asm.mov_imm64(R9, host.wrapping_neg());
@@ -151,7 +154,7 @@ impl Emitter {
         self.push_return_address(raw);
         self.keep_wide_islands_near();
         let (label, site) = self.open_stub(near(raw));
-        self.asm.push(R13);
+        self.push_page();
         self.asm.call(label);
         self.mark_site(site);
         self.return_point(raw);
@@ -177,7 +180,7 @@ impl Emitter {
         self.keep_wide_islands_near();
         self.keeping(R8, |emitter| emitter.push_return_address(raw));
         self.keep_wide_islands_near();
-        self.asm.push(R13);
+        self.push_page();
         self.call_to(Trampoline::PolledDispatch);
         self.return_point(raw);
         Emitted::Ends
@@ -256,9 +259,18 @@ impl Emitter {
     /// Emits the push of the guest's return address.
     fn push_return_address(&mut self, raw: &Instruction) {
         let slot = self.below_stack_top(raw);
-        self.lea(R9, at(R13, in_page(raw.next_ip32())));
+        let page = self.page(R9);
+        self.lea(R9, at(page, in_page(raw.next_ip32())));
         self.store_word(slot.mem(), R9);
         self.lea(R12, at(R12, -self.word()));
+    }
+
+    /// Emits PUSH of the page's biased address, for the code behind a call.
+    fn push_page(&mut self) {
+        match self.is_wide() {
+            true => self.asm.push_memory(context(field::PAGE)),
+            false => self.asm.push(R13),
+        }
     }
 
     /// Emits the code to which the host's return comes back, with the guest's target in R8D.
@@ -271,7 +283,10 @@ impl Emitter {
         self.asm.jrcxz(matches);
         self.jmp_to(Trampoline::ReturnMismatch);
         self.asm.bind(matches);
-        self.mov(R13, R9);
+        match self.is_wide() {
+            true => self.asm.store64(context(field::PAGE), R9),
+            false => self.asm.mov32(R13, R9),
+        }
         self.go_to(next);
     }
 
@@ -385,7 +400,8 @@ impl Emitter {
                 branch.stub = Some(unlinked);
                 let branch = *branch;
                 self.asm.bind(stub.label);
-                self.lea(R8, at(R13, in_page(stub.target)));
+                let page = self.page(R8);
+                self.lea(R8, at(page, in_page(stub.target)));
                 self.asm.jmp(unlinked);
                 self.asm.bind(branch.jump);
                 self.asm.switch_to(Section::Cold);
@@ -442,7 +458,8 @@ impl Emitter {
         branch.stub = Some(unlinked);
         let (jump, exit, check) = (branch.jump, branch.exit, branch.check);
         self.asm.bind(stub.label);
-        self.lea(R8, at(R13, in_page(stub.target)));
+        let page = self.page(R8);
+        self.lea(R8, at(page, in_page(stub.target)));
         if self.windowed {
             let bypass = self.asm.label();
             self.branches[(site - self.first_site) as usize].bypass = Some(bypass);

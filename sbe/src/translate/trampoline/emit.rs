@@ -8,10 +8,10 @@ use crate::translate::context::{
     AccessKind, CODE_TABLE, CONTEXT_BIAS, KNOWN_SEGMENTS, PAGE_BIAS, Reason, WRITE_TABLE, field,
 };
 use crate::translate::sequences::{
-    FIXED_FLAGS, GUEST, WORD_ROTATION, context, gather_flags, load_flags_from_ax,
+    FIXED_FLAGS, GUEST, UPPER_GUEST, WORD_ROTATION, context, gather_flags, load_flags_from_ax,
     load_flags_from_r8, poll, save_flags_to_ax,
 };
-use mmu::{LinearWidth, SLOT_PRESENT};
+use mmu::{LinearWidth, PAGE_SHIFT, SLOT_PRESENT};
 
 /// Bytes of the tables of one privilege level in the context.
 const TABLES_BYTES: i32 = 4 * size_of::<u64>() as i32;
@@ -53,7 +53,7 @@ pub(super) fn emit(asm: &mut Asm, trampoline: Trampoline, setting: &Setting) {
     let dispatch_polled = setting.of(Trampoline::PolledDispatch);
     match trampoline {
         Trampoline::Lookup => exit_for(asm, Reason::Lookup, exit),
-        Trampoline::Exit => self::exit(asm),
+        Trampoline::Exit => self::exit(asm, wide),
         Trampoline::Enter => enter(asm, wide),
         Trampoline::ReturnUnderflow => {
             asm.lea64(RSP, at(RSP, -(size_of::<u64>() as i32)));
@@ -79,6 +79,8 @@ pub(super) fn emit(asm: &mut Asm, trampoline: Trampoline, setting: &Setting) {
             asm.jmp(exit.label);
         }
         Trampoline::LoadFpu => load_fpu(asm, exit),
+        // Fragments with 48-bit linear addresses do not enter it.
+        Trampoline::LoadSegment(_) if wide => {}
         Trampoline::LoadSegment(register) => load_segment(asm, register, exit),
         Trampoline::Sysenter => change_level(asm, Level::Kernel, dispatch_polled, exit),
         Trampoline::Sysexit => change_level(asm, Level::User, dispatch_polled, exit),
@@ -96,6 +98,12 @@ struct Exit {
     wide: bool,
 }
 
+/// The registers of the host that hold the guest's, with the guest's numbers; `wide` if linear addresses have 48 bits.
+fn guest_registers(wide: bool) -> impl Iterator<Item = (usize, Reg)> {
+    let upper = UPPER_GUEST.into_iter().filter(move |_| wide);
+    GUEST.into_iter().enumerate().chain(upper)
+}
+
 /// Emits the way in; in: RDI context, RSI target.
 fn enter(asm: &mut Asm, wide: bool) {
     for register in SAVED {
@@ -110,8 +118,10 @@ fn enter(asm: &mut Asm, wide: bool) {
     asm.raw(&[0xf3, 0x48, 0x0f, 0xae, 0xd9]); // wrgsbase rcx
     asm.bind(no_window);
     asm.load64(RSP, context(field::STACK));
-    asm.load64(R14, context(field::TABLE));
-    asm.load64(R13, context(field::PAGE));
+    if !wide {
+        asm.load64(R14, context(field::TABLE));
+        asm.load64(R13, context(field::PAGE));
+    }
     asm.load64(R10, context(field::POINTER));
     match wide {
         true => asm.load64(R8, context(field::EIP)),
@@ -125,18 +135,20 @@ fn enter(asm: &mut Asm, wide: bool) {
     asm.digit(&[0x0f, 0xae], 1, context(field::FPU)); // fxrstor
     asm.bind(slot);
     asm.load64(RCX, context(field::SLOT));
-    for (number, register) in GUEST.into_iter().enumerate() {
+    for (number, register) in guest_registers(wide) {
         asm.load64(register, context(field::REGS + 8 * number as i32));
     }
     asm.jmp_register(R9);
 }
 
 /// Emits the way out: saves the guest's state and returns to the engine.
-fn exit(asm: &mut Asm) {
-    for (number, register) in GUEST.into_iter().enumerate() {
+fn exit(asm: &mut Asm, wide: bool) {
+    for (number, register) in guest_registers(wide) {
         asm.store64(context(field::REGS + 8 * number as i32), register);
     }
-    asm.store64(context(field::PAGE), R13);
+    if !wide {
+        asm.store64(context(field::PAGE), R13);
+    }
     asm.store64(context(field::POINTER), R10);
     save_flags_to_ax(asm);
     asm.store32(context(field::FLAGS), RAX);
@@ -221,10 +233,12 @@ fn exit_for(asm: &mut Asm, reason: Reason, exit: Exit) {
 
 /// Emits an exit; in: R9D offset of RIP in the page.
 fn exit_at(asm: &mut Asm, reason: Reason, exit: Exit) {
-    let rip = indexed(R13, R9, 0, -PAGE_BIAS);
     match exit.wide {
-        true => asm.lea64(R8, rip),
-        false => asm.lea32(R8, rip),
+        true => {
+            asm.load64(R8, context(field::PAGE));
+            asm.lea64(R8, indexed(R8, R9, 0, -PAGE_BIAS));
+        }
+        false => asm.lea32(R8, indexed(R13, R9, 0, -PAGE_BIAS)),
     }
     exit_for(asm, reason, exit);
 }
@@ -346,6 +360,11 @@ fn change_level(asm: &mut Asm, to: Level, jump: Label, exit: Exit) {
 fn set_level(asm: &mut Asm, index: i32, cpl: u32) {
     asm.load64(R14, context(field::TABLES + TABLES_BYTES * index));
     asm.store64(context(field::TABLE), R14);
+    set_selectors(asm, index, cpl);
+}
+
+/// Emits the change to the level itself and its selectors.
+fn set_selectors(asm: &mut Asm, index: i32, cpl: u32) {
     asm.store_imm32(context(field::CPL), cpl);
     asm.store_imm32(context(field::LEVEL_CHANGED), 1);
     for (register, half) in [(SegReg::Cs, 0), (SegReg::Ss, 4)] {
@@ -357,6 +376,7 @@ fn set_level(asm: &mut Asm, index: i32, cpl: u32) {
 /// Emits the change to the tables and selectors of a privilege level, on a processor with 48-bit linear addresses.
 fn set_level_wide(asm: &mut Asm, index: i32, cpl: u32) {
     for (at, table) in [
+        (0, field::TABLE),
         (1, field::WRITE_TABLE),
         (2, field::FETCH_TABLE),
         (3, field::CODE_TABLE),
@@ -364,7 +384,7 @@ fn set_level_wide(asm: &mut Asm, index: i32, cpl: u32) {
         asm.load64(RCX, context(field::TABLES + TABLES_BYTES * index + 8 * at));
         asm.store64(context(table), RCX);
     }
-    set_level(asm, index, cpl);
+    set_selectors(asm, index, cpl);
 }
 
 /// Emits SYSCALL; in: R8 the return address, R9D offset in the page. It clears all status flags, IF and DF, and changes no others
@@ -488,9 +508,10 @@ fn second_chance(asm: &mut Asm, kind: AccessKind) {
 fn second_chance_wide(asm: &mut Asm, kind: AccessKind) {
     let (same, absent) = (asm.label(), asm.label());
     asm.push(R9);
-    asm.shrx64(RCX, R8, R13);
+    asm.mov_imm32(RCX, PAGE_SHIFT);
     asm.lea64(R9, at(R8, kind.size() as i32 - 1));
-    asm.shrx64(R9, R9, R13);
+    asm.shrx64(R9, R9, RCX);
+    asm.shrx64(RCX, R8, RCX);
     asm.not64(R9);
     asm.lea64(RCX, indexed(RCX, R9, 0, 1));
     asm.jrcxz(same);
@@ -499,13 +520,11 @@ fn second_chance_wide(asm: &mut Asm, kind: AccessKind) {
     asm.bind(same);
     asm.pext64(RCX, R8, context(field::MASKS));
     let table = match kind.writes() {
-        true => {
-            asm.load64(R9, context(field::WRITE_TABLE));
-            R9
-        }
-        false => R14,
+        true => field::WRITE_TABLE,
+        false => field::TABLE,
     };
-    asm.load64(RCX, indexed(table, RCX, 3, 0));
+    asm.load64(R9, context(table));
+    asm.load64(RCX, indexed(R9, RCX, 3, 0));
     asm.pop(R9);
     asm.jrcxz(absent);
     asm.ret();

@@ -21,6 +21,7 @@ use std::mem::offset_of;
 const HALF: u8 = 32;
 // Offsets of fields whose values matter.
 const SCRATCH: u64 = offset_of!(Context, scratch) as u64;
+const PAGE: u64 = offset_of!(Context, page) as u64;
 const POLLS: u64 = offset_of!(Context, polls) as u64;
 const FPU_LIVE: u64 = offset_of!(Context, fpu_live) as u64;
 const FPU: u64 = offset_of!(Context, fpu) as u64;
@@ -33,8 +34,9 @@ const STACKS: [u64; 2] = [
 const ALL_TABLES: Field = field!(tables: u64);
 /// The number of tables of a level.
 const TABLES_OF_LEVEL: usize = 4;
-/// The offsets of the tables of the current level, but for the read table.
-const TABLE_FIELDS: [u64; 3] = [
+/// The offsets of the tables of the current level.
+const TABLE_FIELDS: [u64; TABLES_OF_LEVEL] = [
+    offset_of!(Context, table) as u64,
     offset_of!(Context, write_table) as u64,
     offset_of!(Context, fetch_table) as u64,
     offset_of!(Context, code_table) as u64,
@@ -91,6 +93,11 @@ impl Stepper {
             return Err(Rule::Instruction);
         }
         match instruction.code() {
+            Code::Push_rm64 if instruction.op0_kind() == OpKind::Memory => {
+                let value = self.load(state, instruction)?;
+                state.stack.push(value);
+                Ok(())
+            }
             Code::Push_r64 => {
                 let value = state.registers[number(instruction.op0_register())];
                 state.stack.push(value);
@@ -219,9 +226,11 @@ impl Stepper {
             value
         };
         let number = number(register);
+        let widths = self.rights.widths;
         let value = match number {
-            R13 if self.rights.widths.is_page(&self.values, value) => value,
-            R14 if self.rights.loads_state => {
+            _ if !widths.pins(number) => value,
+            R13 if !widths.has_wide_tables() && widths.is_page(&self.values, value) => value,
+            R14 if !widths.has_wide_tables() && self.rights.loads_state => {
                 let level = self.level_of(value, 0).ok_or(Rule::Pinned(number))?;
                 state.tables[0] = Level::Other(level);
                 Value::atom(TABLES)
@@ -233,8 +242,7 @@ impl Stepper {
                 state.stack.clear();
                 return Ok(());
             }
-            RSP | R13.. => return Err(Rule::Pinned(number)),
-            _ => value,
+            _ => return Err(Rule::Pinned(number)),
         };
         state.set(number, value);
         Ok(())
@@ -339,9 +347,12 @@ impl Stepper {
         };
         Ok(match place {
             Location::Context(SCRATCH) if bytes == 8 => state.scratch,
+            Location::Context(PAGE) if bytes == 8 => state.page,
             Location::Context(offset) if bytes == 8 && TABLE_FIELDS.contains(&offset) => {
                 let number = TABLE_FIELDS.iter().position(|&field| field == offset);
-                Value::atom(FIELD_TABLES[number.unwrap_or_default()].0)
+                let others = FIELD_TABLES.map(|(atom, _)| atom);
+                let table = number.and_then(|number| others.get(number.checked_sub(1)?));
+                Value::atom(table.copied().unwrap_or(TABLES))
             }
             Location::TableWord(table, index) => {
                 let serial = self.values.serial();
@@ -379,6 +390,13 @@ impl Stepper {
         let placed = self.operand(state, instruction, true)?;
         match placed {
             Some((_, Location::Context(SCRATCH))) => state.scratch = value,
+            Some((_, Location::Context(PAGE))) => {
+                if !self.rights.widths.is_page(&self.values, value) {
+                    return Err(Rule::Field);
+                }
+                state.changed |= state.page != value;
+                state.page = value;
+            }
             Some((operand, Location::Context(POLLS))) => {
                 let before = self.values.of(Node::Loaded {
                     address: operand.address,
@@ -393,7 +411,7 @@ impl Stepper {
             }
             Some((_, Location::Context(offset))) => {
                 let number = TABLE_FIELDS.iter().position(|&field| field == offset);
-                if let Some(number) = number.map(|number| number + 1) {
+                if let Some(number) = number.filter(|_| self.rights.widths.has_wide_tables()) {
                     let level = self.level_of(value, number).ok_or(Rule::Field)?;
                     state.tables[number] = Level::Other(level);
                 }
@@ -513,7 +531,7 @@ impl Stepper {
         state.changed |= unit == Unit::Fpu || instruction.rflags_modified() != 0;
         for (register, access) in written {
             let number = number(register);
-            if matches!(number, RSP | R13..) {
+            if self.rights.widths.pins(number) {
                 return Err(Rule::Pinned(number));
             }
             let merges = register.size() < 4 || access != OpAccess::Write;
