@@ -5,7 +5,7 @@
 //! R10; then each access is a single instruction. If they do not, the *plain* variant of the fragment, without groups, continues.
 
 use super::memory::{Probed, is_in_thread_segment};
-use super::{Emitter, Home, PAGE, home};
+use super::{Emitter, PAGE};
 use crate::translate::asm::*;
 use crate::translate::classify::{Rewrite, Verdict};
 use crate::translate::context::WRITE_TABLE;
@@ -176,7 +176,6 @@ fn by_constant(raw: &Instruction, writes: bool, is_64: bool) -> Option<Access> {
         false => base.is_gpr32(),
     };
     (is_word
-        && matches!(home(base), Some(Home::Register(_)))
         && raw.memory_index() == Register::None
         && !is_in_thread_segment(raw)
         && offset.unsigned_abs() <= MOST_OFFSET.unsigned_abs()
@@ -301,7 +300,7 @@ impl Emitter {
 
     /// Emits the check of `group`: R10 = host address of its first byte; if that has none, the plain variant continues.
     fn check_group(&mut self, raw: &Instruction, group: Group) {
-        let Some(base) = self.whole(group.base) else {
+        let Some(base) = self.held(group.base, R8) else {
             return;
         };
         let (same, plain) = (self.asm.label(), self.open_plain(raw.ip32()));

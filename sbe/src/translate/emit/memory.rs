@@ -39,6 +39,11 @@ impl Probed {
         }
     }
 
+    /// The memory of a field of the context.
+    pub(super) fn in_context(place: Mem) -> Self {
+        Self { mem: place }
+    }
+
     /// The operand.
     pub(super) fn mem(self) -> Mem {
         self.mem
@@ -116,14 +121,19 @@ impl Emitter {
     }
 
     /// The effective address of the memory operand, without its segment's base. Registers that have their places in the context
-    /// are loaded: the base into R8, the index into R9.
+    /// are loaded into R8 and R9.
     pub(super) fn effective(&mut self, raw: &Instruction) -> Mem {
         let scale = raw.memory_index_scale().trailing_zeros() as u8;
         if raw.memory_base() == Register::RIP {
             return at(self.page(R8), in_page(displacement_64(raw) as u32));
         }
+        let index_is_copied = self.copied() == Some(raw.memory_index().full_register());
         let base = self.held(raw.memory_base(), R8);
-        let index = self.held(raw.memory_index(), R9);
+        let index = match base {
+            _ if index_is_copied => Some(R9),
+            Some(R9) => self.held(raw.memory_index(), R8),
+            _ => self.held(raw.memory_index(), R9),
+        };
         Mem {
             base,
             index: index.map(|index| (index, scale)),

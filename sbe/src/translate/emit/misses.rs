@@ -71,6 +71,7 @@ impl Emitter {
         if self.misses.is_empty() {
             return;
         }
+        let copied = self.copied().filter(|_| falls_through);
         let over = self.asm.label();
         if falls_through {
             self.asm.jmp_short(over);
@@ -82,6 +83,7 @@ impl Emitter {
             self.far.push((far, miss));
         }
         self.asm.bind(over);
+        self.note_copy(copied);
     }
 
     /// Emits the slow path of a failed check.

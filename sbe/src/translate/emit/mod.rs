@@ -178,6 +178,8 @@ pub struct Emitter {
     shadow: bool,
     /// A poll was counted for this instruction with the one before.
     polled: bool,
+    /// The guest register that has its place in the context and of which R9 has a copy, where the code at this arena offset begins.
+    copied: Option<(Register, u32)>,
     /// The positions of the fragment's instructions, if they are recorded.
     marks: Option<Marks>,
 }
@@ -257,6 +259,7 @@ impl Emitter {
             upward: false,
             shadow: false,
             polled: false,
+            copied: None,
             marks: None,
         }
     }
@@ -300,11 +303,23 @@ impl Emitter {
         }
     }
 
-    /// Emits the loading of the general register of which `register` is a part into `scratch` if it is none of the host's. Returns
-    /// the register that holds it.
+    /// The guest register of which R9 has a copy here.
+    fn copied(&self) -> Option<Register> {
+        let (register, code) = self.copied?;
+        (code == self.asm.here()).then_some(register)
+    }
+
+    /// Notes that R9 has a copy of `register` here, of which the context has the same value.
+    fn note_copy(&mut self, register: Option<Register>) {
+        self.copied = register.map(|register| (register, self.asm.here()));
+    }
+
+    /// Emits the loading of the general register of which `register` is a part into `scratch`, if it is none of the host's and R9
+    /// has no copy. Returns the register that holds it.
     fn held(&mut self, register: Register, scratch: Reg) -> Option<Reg> {
         match home(register)? {
             Home::Register(register) => Some(register),
+            Home::Context(_) if self.copied() == Some(register.full_register()) => Some(R9),
             Home::Context(place) => {
                 self.asm.load64(scratch, place);
                 Some(scratch)
@@ -397,6 +412,7 @@ impl Emitter {
         self.noted = Noted::default();
         self.upward = false;
         self.shadow = false;
+        self.copied = None;
         self.take_marks();
         self.note_page(at);
     }

@@ -1,11 +1,12 @@
 //! Integer instructions that the host executes as they are, and LEA.
 
+use super::memory::Probed;
 use super::{Emitted, Emitter, Home, Result, home};
 use crate::translate::asm::*;
 use crate::translate::operands::{
     Counter, HostOperand, Loaded, high_byte_operand, is_high_byte, memory_operand, rewrite,
 };
-use iced_x86::{Instruction, Mnemonic, OpAccess, OpKind, Register};
+use iced_x86::{Code, Instruction, Mnemonic, OpAccess, OpKind, Register};
 
 /// The distance in bits of AH from AL.
 const HIGH_BYTE: u8 = 8;
@@ -39,18 +40,91 @@ impl Emitter {
         counter: Counter,
         place: Option<HostOperand>,
     ) -> Result<Emitted> {
+        let copied = self.copied();
         let loaded = self.load_operands(raw);
         let Some(host) = rewrite(raw, counter, &loaded, place) else {
             return Ok(Emitted::Emulate);
         };
         self.asm.guest(&host)?;
         self.store_operands(raw, &loaded);
+        let in_r9 = loaded.iter().find(|&&(_, name)| name == Register::R9);
+        self.note_copy(in_r9.map_or(copied, |&(guest, _)| Some(guest)));
         Ok(Emitted::Inline)
+    }
+
+    /// Emits MOV of 32 or 64 bits between registers of which one has its place in the context. Returns whether `raw` is that.
+    fn move_by_context(&mut self, raw: &Instruction) -> bool {
+        let [to, from] = [raw.op0_register(), raw.op1_register()];
+        let is_move = raw.mnemonic() == Mnemonic::Mov
+            && raw.op1_kind() == OpKind::Register
+            && (to.is_gpr32() || to.is_gpr64());
+        let (Some(target), Some(source), true) = (home(to), home(from), is_move) else {
+            return false;
+        };
+        let is_quad = to.is_gpr64();
+        let copied = self.copied();
+        let source = match source {
+            Home::Context(_) if copied == Some(from.full_register()) => Home::Register(R9),
+            source => source,
+        };
+        match (target, source) {
+            (Home::Register(_), Home::Register(source)) if source != R9 => return false,
+            (Home::Context(place), Home::Register(source)) if is_quad => {
+                self.asm.store64(place, source);
+                let stays = copied.filter(|&copied| copied != to.full_register());
+                self.note_copy(stays);
+                return true;
+            }
+            _ => {}
+        }
+        let register = match target {
+            Home::Register(register) => register,
+            Home::Context(_) => R9,
+        };
+        match (source, is_quad) {
+            (Home::Register(source), true) => self.asm.mov64(register, source),
+            (Home::Register(source), false) => self.asm.mov32(register, source),
+            (Home::Context(place), true) => self.asm.load64(register, place),
+            (Home::Context(place), false) => self.asm.load32(register, place),
+        }
+        match target {
+            Home::Register(_) => self.note_copy(copied),
+            Home::Context(place) => {
+                self.asm.store64(place, R9);
+                self.note_copy(Some(to.full_register()));
+            }
+        }
+        true
+    }
+
+    /// The form of `raw`, an instruction of registers, that takes a register which it only reads from its place in the context, and
+    /// that place.
+    fn from_context(&mut self, raw: &Instruction) -> Option<(Instruction, HostOperand)> {
+        let index = (0..raw.op_count()).find(|&index| {
+            let register = raw.op_register(index);
+            raw.op_kind(index) == OpKind::Register
+                && matches!(home(register), Some(Home::Context(_)))
+                && self.copied() != Some(register.full_register())
+        })?;
+        let register = raw.op_register(index);
+        let uses = (0..raw.op_count())
+            .filter(|&at| raw.op_register(at).full_register() == register.full_register());
+        if uses.count() != 1 || self.writes(raw, index) {
+            return None;
+        }
+        let Some(Home::Context(place)) = home(register) else {
+            return None;
+        };
+        let mut by_memory = *raw;
+        by_memory.set_code(code_with_memory(raw, index)?);
+        by_memory.set_op_kind(index, OpKind::Memory);
+        Some((by_memory, Probed::in_context(place).operand()))
     }
 
     /// Emits the loading of the register operands of `raw` that have their places in the context, into R9 and, of two, R8, where
     /// the instruction needs their values.
     fn load_operands(&mut self, raw: &Instruction) -> Loaded {
+        let copied = self.copied();
         let mut loaded = Loaded::new();
         for index in 0..raw.op_count() {
             let register = raw.op_register(index);
@@ -64,11 +138,13 @@ impl Emitter {
             if loaded.iter().any(|&(guest, _)| guest == whole) {
                 continue;
             }
-            let (scratch, name) = match loaded.is_empty() {
+            let is_copied = copied == Some(whole);
+            let is_free = loaded.iter().all(|&(_, name)| name != Register::R9);
+            let (scratch, name) = match is_copied || is_free && !needs_copy(raw, copied) {
                 true => (R9, Register::R9),
                 false => (R8, Register::R8),
             };
-            if !is_moved(raw, index) {
+            if !is_copied && !is_moved(raw, index) {
                 self.asm.load64(scratch, place);
             }
             loaded.push((whole, name));
@@ -93,10 +169,17 @@ impl Emitter {
 
     /// Emits an instruction of registers only. For AH..BH beside ECX, or CH, guest ECX is moved to ECX.
     fn copy_registers(&mut self, raw: &Instruction) -> Result<Emitted> {
-        if self.encode(raw, Counter::R11, None)? == Emitted::Inline {
+        if self.move_by_context(raw) {
             return Ok(Emitted::Inline);
         }
-        self.with_counter(raw, None)
+        let emitted = match self.from_context(raw) {
+            Some((by_memory, place)) => self.encode(&by_memory, Counter::R11, Some(place))?,
+            None => self.encode(raw, Counter::R11, None)?,
+        };
+        match emitted {
+            Emitted::Inline => Ok(Emitted::Inline),
+            _ => self.with_counter(raw, None),
+        }
     }
 
     /// Emits `raw` with guest ECX in ECX.
@@ -198,8 +281,9 @@ impl Emitter {
                 match home {
                     Home::Register(target) => self.effective_address(target, raw, half),
                     Home::Context(place) => {
-                        self.effective_address(R8, raw, half);
-                        self.asm.store64(place, R8);
+                        self.effective_address(R9, raw, half);
+                        self.asm.store64(place, R9);
+                        self.note_copy(Some(raw.op0_register().full_register()));
                     }
                 }
                 Emitted::Inline
@@ -228,4 +312,49 @@ fn is_moved(raw: &Instruction, index: u32) -> bool {
         && raw.op_register(index).size() >= 4
         && !(raw.op1_kind() == OpKind::Register
             && raw.op1_register().full_register() == raw.op0_register().full_register())
+}
+
+/// Whether an operand of `raw` is the register of which R9 has a copy.
+fn needs_copy(raw: &Instruction, copied: Option<Register>) -> bool {
+    (0..raw.op_count()).any(|index| {
+        raw.op_kind(index) == OpKind::Register
+            && Some(raw.op_register(index).full_register()) == copied
+    })
+}
+
+/// The form of an instruction of registers whose operand `index`, which it only reads, is in memory.
+fn code_with_memory(raw: &Instruction, index: u32) -> Option<Code> {
+    use Code::*;
+    let code = raw.code();
+    Some(match (code, index) {
+        (Add_rm32_r32, 1) => Add_r32_rm32,
+        (Add_rm64_r64, 1) => Add_r64_rm64,
+        (Or_rm32_r32, 1) => Or_r32_rm32,
+        (Or_rm64_r64, 1) => Or_r64_rm64,
+        (Adc_rm32_r32, 1) => Adc_r32_rm32,
+        (Adc_rm64_r64, 1) => Adc_r64_rm64,
+        (Sbb_rm32_r32, 1) => Sbb_r32_rm32,
+        (Sbb_rm64_r64, 1) => Sbb_r64_rm64,
+        (And_rm32_r32, 1) => And_r32_rm32,
+        (And_rm64_r64, 1) => And_r64_rm64,
+        (Sub_rm32_r32, 1) => Sub_r32_rm32,
+        (Sub_rm64_r64, 1) => Sub_r64_rm64,
+        (Xor_rm32_r32, 1) => Xor_r32_rm32,
+        (Xor_rm64_r64, 1) => Xor_r64_rm64,
+        (Cmp_rm32_r32, 1) => Cmp_r32_rm32,
+        (Cmp_rm64_r64, 1) => Cmp_r64_rm64,
+        (
+            Add_r32_rm32 | Add_r64_rm64 | Or_r32_rm32 | Or_r64_rm64 | And_r32_rm32 | And_r64_rm64
+            | Sub_r32_rm32 | Sub_r64_rm64 | Xor_r32_rm32 | Xor_r64_rm64 | Cmp_r32_rm32
+            | Cmp_r64_rm64 | Imul_r32_rm32 | Imul_r64_rm64 | Movzx_r32_rm8 | Movzx_r32_rm16
+            | Movsx_r32_rm8 | Movsx_r32_rm16 | Movsx_r64_rm8 | Movsx_r64_rm16 | Movsxd_r64_rm32,
+            1,
+        )
+        | (
+            Cmp_rm32_r32 | Cmp_rm64_r64 | Cmp_rm32_imm8 | Cmp_rm32_imm32 | Cmp_rm64_imm8
+            | Cmp_rm64_imm32 | Test_rm32_r32 | Test_rm64_r64 | Test_rm32_imm32 | Test_rm64_imm32,
+            0,
+        ) => code,
+        _ => return None,
+    })
 }

@@ -137,7 +137,7 @@ fn links_lead_to_entries() {
     let (target, _) = emitted(&mut bench, store, Mode::Supervisor);
     bench.check(&target).expect("is good");
     let entry = target.origins[0];
-    let inside = entry + crate::translate::emit::ENTRY_BYTES;
+    let inside = entry + crate::translate::emit::entry_bytes(LinearWidth::Bits32);
     let mut after = |guest, mode| {
         let (emission, code) = emitted(&mut bench, guest, mode);
         bench.check(&emission).expect("is good");

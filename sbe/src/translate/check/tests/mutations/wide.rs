@@ -157,8 +157,8 @@ fn the_index_is_extracted_from_the_address() {
     let extractions: [Program; 5] = [
         |a| a.pext(ecx, ecx, dword_ptr(r15 + (field::MASKS + 24))),
         |a| a.pext(rcx, rcx, rax),
-        |a| a.shrx(rcx, r8, r13),
-        |a| a.shrx(ecx, r8d, r13d),
+        |a| a.shrx(rcx, r8, r15),
+        |a| a.shrx(ecx, r8d, r15d),
         |a| a.mov(rcx, qword_ptr(r15 + (field::MASKS + 24))),
     ];
     for (number, extraction_of) in extractions.into_iter().enumerate() {
@@ -185,7 +185,7 @@ fn the_table_is_the_right_one_of_the_context() {
     for (table, rule) in [
         (field::FETCH_TABLE, Rule::Index),
         (field::CODE_TABLE, Rule::Index),
-        (field::TABLE, Rule::Address),
+        (field::TABLE, Rule::ReadSlot),
         (field::HOST_STACK, Rule::Address),
         (field::SCRATCH, Rule::Address),
         (field::REGS + 8 * 9, Rule::Address),
@@ -198,7 +198,7 @@ fn the_table_is_the_right_one_of_the_context() {
         assert_eq!(result, Err(rule), "{table}");
     }
     for (base, rule) in [
-        (Register::R14, Rule::ReadSlot),
+        (Register::R14, Rule::Address),
         (Register::RBX, Rule::Address),
         (Register::R15, Rule::Field),
     ] {
@@ -357,17 +357,19 @@ fn groups_are_as_long_as_was_checked() {
     assert_eq!(shorter, Err(Rule::Size));
     let narrow = long(frame, |[hot, _], _| {
         let index = first(hot, Code::VEX_Shrx_r64_rm64_r64);
-        replace(hot, index, host(|a| a.shrx(ecx, ecx, r13d)));
+        replace(hot, index, host(|a| a.shrx(ecx, ecx, r9d)));
         let index = first(hot, Code::VEX_Shrx_r64_rm64_r64);
-        replace(hot, index, host(|a| a.shrx(r9d, r8d, r13d)));
+        replace(hot, index, host(|a| a.shrx(r9d, r8d, r9d)));
     });
     assert_eq!(narrow, Err(Rule::Size));
 }
 
 #[test]
 fn instructions_can_begin_anew_where_they_may_fault() {
-    let changes: [(Program, Rule); 7] = [
+    let changes: [(Program, Rule); 9] = [
         (|a| a.mov(rbx, rax), Rule::Restart),
+        (|a| a.mov(r13, rax), Rule::Restart),
+        (|a| a.add(r14, rax), Rule::Restart),
         (|a| a.lea(r12, ptr(r12 - 8)), Rule::Restart),
         (|a| a.cmp(rax, rdi), Rule::Restart),
         (|a| a.setc(al), Rule::Restart),
@@ -560,13 +562,9 @@ fn code_of_32_bits_has_32_bit_registers() {
 
 #[test]
 fn pinned_registers_stay() {
-    let writes: [(Program, usize); 7] = [
-        (|a| a.mov(r14, rax), 14),
-        (|a| a.mov(r14, qword_ptr(r15 + field::TABLES)), 14),
+    let writes: [(Program, usize); 3] = [
         (|a| a.mov(r15, r9), 15),
-        (|a| a.mov(r13, rax), 13),
-        (|a| a.lea(r13, ptr(r13 + 1)), 13),
-        (|a| a.add(r13, rax), 13),
+        (|a| a.add(r15, rax), 15),
         (|a| a.mov(rsp, rax), 4),
     ];
     for (number, (write, register)) in writes.into_iter().enumerate() {
@@ -575,6 +573,72 @@ fn pinned_registers_stay() {
             insert_behind(hot, index, host(write));
         });
         assert_eq!(result, Err(Rule::Pinned(register)), "{number}");
+    }
+}
+
+/// 32-bit code keeps the upper registers of 64-bit code.
+#[test]
+fn code_of_32_bits_leaves_upper_registers_alone() {
+    let writes: [(Program, usize); 7] = [
+        (|a| a.mov(r14d, eax), 14),
+        (|a| a.mov(r14, qword_ptr(r15 + field::TABLES)), 14),
+        (|a| a.inc(r14d), 14),
+        (|a| a.mov(r13, r8), 13),
+        (|a| a.mov(r13, qword_ptr(r15 + field::PAGE)), 13),
+        (|a| a.lea(r13d, ptr(r13 + 1)), 13),
+        (|a| a.add(r13d, eax), 13),
+    ];
+    for (number, (write, register)) in writes.into_iter().enumerate() {
+        let result = compatible(super::load, |[hot, _], _| {
+            let index = first(hot, Code::Retnq);
+            insert_behind(hot, index, host(write));
+        });
+        assert_eq!(result, Err(Rule::Pinned(register)), "{number}");
+    }
+}
+
+/// The context's page is the one that executes, and the host's stack has it behind a call.
+#[test]
+fn the_page_stays_one() {
+    let stores: [Program; 4] = [
+        |a| a.mov(qword_ptr(r15 + field::PAGE), rax),
+        |a| a.mov(qword_ptr(r15 + field::PAGE), r15),
+        |a| a.mov(dword_ptr(r15 + field::PAGE), r8d),
+        |a| a.mov(qword_ptr(r15 + (field::PAGE + 4)), r8),
+    ];
+    for (number, store_of) in stores.into_iter().enumerate() {
+        let result = long(load, |[hot, _], _| {
+            let index = first(hot, Code::Retnq);
+            insert_behind(hot, index, host(store_of));
+        });
+        assert_eq!(result, Err(Rule::Field), "{number}");
+    }
+    let push = |code: &[Instruction]| first(code, Code::Push_rm64);
+    let pushes: [Program; 3] = [
+        |a| a.push(rax),
+        |a| a.push(qword_ptr(r15 + field::SCRATCH)),
+        |a| a.push(qword_ptr(r15 + field::EIP)),
+    ];
+    for (number, push_of) in pushes.into_iter().enumerate() {
+        let result = long(super::call, |[hot, _], _| {
+            let index = push(hot);
+            replace(hot, index, host(push_of));
+        });
+        assert_eq!(result, Err(Rule::Stack), "{number}");
+    }
+    let by_entry: [Program; 2] = [
+        |a| a.mov(qword_ptr(r15 + field::PAGE), r9),
+        |a| a.mov(qword_ptr(r15 + field::PAGE), rsi),
+    ];
+    for store_of in by_entry {
+        let result = long(load, |[hot, _], _| {
+            let index = find(hot, |instruction| {
+                instruction.code() == Code::Mov_rm64_r64
+                    && instruction.memory_displacement64() == i64::from(field::PAGE) as u64
+            });
+            replace(hot, index, host(store_of));
+        });
+        assert_eq!(result, Err(Rule::Field));
     }
 }
 
