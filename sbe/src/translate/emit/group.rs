@@ -210,6 +210,10 @@ impl Emitter {
             return;
         }
         if let Some(group) = self.worth_while(first, index) {
+            if self.is_wide() {
+                // The room for an instruction is none for this check.
+                self.islands(true);
+            }
             self.check_group(raw, group);
             self.group = Some(group);
         }

@@ -363,14 +363,16 @@ impl Emitter {
         } else {
             AccessKind::new(size, writes)
         };
-        let miss = self.miss(raw.ip32(), Cause::Slot(kind, address, found));
+        let cause = Cause::Slot(kind, address, found);
         let log = size.trailing_zeros();
         if self.is_wide() {
             self.load_slot(address, log, writes);
+            let miss = self.miss(raw.ip32(), cause);
             self.asm.jrcxz(miss);
             self.asm.bind(found);
             return Probed::by_slot(address);
         }
+        let miss = self.miss(raw.ip32(), cause);
         let table = if writes { WRITE_TABLE } else { 0 };
         match log {
             0 => self.asm.shrx32(RCX, address, R13),

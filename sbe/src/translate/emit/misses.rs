@@ -4,10 +4,16 @@
 //! jumps that stand between instructions every hundred bytes or so, or behind code that does not fall through, and from there to
 //! their slow paths at the end of the fragment.
 
-use super::{ACCESS_BYTES, Emitter, JUMP_BYTES, PLAIN_BYTES, REACH, WIDE_BYTES};
+use super::Emitter;
+use super::room::Room;
 use crate::translate::asm::*;
 use crate::translate::context::AccessKind;
 use crate::translate::trampoline::Trampoline;
+
+/// The reach of JRCXZ in bytes.
+const REACH: usize = 127;
+/// The size in bytes of a jump to or from an island.
+const JUMP_BYTES: usize = 5;
 
 /// A check that may fail.
 #[derive(Clone, Copy)]
@@ -46,15 +52,15 @@ impl Emitter {
         near
     }
 
-    /// Emits the islands now if they would be out of reach behind `bytes` more.
-    pub(super) fn keep_islands_near(&mut self, bytes: usize) {
+    /// Emits the islands now if they would be out of reach behind so much more code.
+    pub(super) fn keep_islands_near(&mut self, more: Room) {
         if self.misses.is_empty() {
             return;
         }
         // The islands that an instruction may add, and the jump over them.
-        let islands = JUMP_BYTES * (self.misses.len() + 4);
+        let islands = JUMP_BYTES * (self.misses.len() + more.checks);
         let distance = (self.asm.here() - self.first_miss) as usize;
-        if distance + bytes + islands > REACH {
+        if distance + more.bytes + islands > REACH {
             self.islands(true);
         }
     }
@@ -62,7 +68,7 @@ impl Emitter {
     /// Emits the islands within an instruction whose code is longer on a wide processor.
     pub(super) fn keep_wide_islands_near(&mut self) {
         if self.is_wide() {
-            self.keep_islands_near(PLAIN_BYTES + ACCESS_BYTES + WIDE_BYTES);
+            self.keep_islands_near(Room::WIDE_ACCESS);
         }
     }
 

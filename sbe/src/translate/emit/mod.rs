@@ -31,6 +31,7 @@
 //! | `group` | checks of several accesses at once |
 //! | `memory` | effective addresses, probes, windows |
 //! | `misses` | slow paths, taken when a check fails |
+//! | `room` | how much code an instruction may become (emits nothing) |
 //! | `plain` | integer instructions that the host executes as they are |
 //! | `fpu` | x87, MMX and SSE instructions, and notes of the x87 instructions |
 //! | `arithmetic` | instructions on registers and memory that need more than renaming |
@@ -47,6 +48,7 @@ mod group;
 mod memory;
 mod misses;
 mod plain;
+mod room;
 mod stack;
 mod string;
 mod system;
@@ -59,35 +61,20 @@ use super::context::field;
 use super::fault_map::FaultEntry;
 use super::listing::{Mark, Marks};
 use super::mode::Mode;
-use super::operands::{self, memory_operand};
+use super::operands;
 use super::sequences::{GUEST, UPPER_GUEST, context};
 use super::trampoline::{Trampoline, Trampolines};
 use super::x87_note::DeferredNote;
-use crate::emulate::fpu::sets_pointers;
 use fpu::Noted;
 use group::{Group, Plan};
 use iced_x86::{Instruction, InstructionInfoFactory, Register};
 use misses::Miss;
+use room::Room;
 use mmu::{LinearWidth, PAGE_SHIFT, PAGE_SIZE};
 use transfer::Stub;
 
 /// The size of a page in bytes: branch targets below it are inside the page.
 const PAGE: u32 = PAGE_SIZE as u32;
-/// The reach of JRCXZ in bytes.
-const REACH: usize = 127;
-/// The size in bytes of a jump to or from an island.
-const JUMP_BYTES: usize = 5;
-/// The most host bytes of an instruction without memory access.
-const PLAIN_BYTES: usize = 24;
-/// The most host bytes of one memory access.
-const ACCESS_BYTES: usize = 48;
-/// The most host bytes that registers in the context add to an instruction.
-const HOMES_BYTES: usize = 4 * 7;
-/// The most host bytes that a probe of a table for 48-bit linear addresses takes more.
-const WIDE_BYTES: usize = 24;
-/// The most host bytes of the note of an x87 instruction.
-const NOTE_BYTES: usize = 40;
-
 /// The length of the code at an entry that notes the page's address, with linear addresses of this width: LEA with a 32-bit
 /// displacement, and where the address has its place in the context a MOV with one of 8 bits.
 pub const fn entry_bytes(width: LinearWidth) -> u32 {
@@ -205,28 +192,6 @@ fn home(register: Register) -> Option<Home> {
         Some(&register) => Home::Register(register),
         None => Home::Context(context(field::REGS + 8 * number as i32)),
     })
-}
-
-/// The most host bytes that `raw` takes, without what a wide processor adds.
-fn most_bytes(raw: &Instruction, verdict: Verdict) -> usize {
-    let operand = usize::from(memory_operand(raw).is_some());
-    let more = match verdict {
-        Verdict::Rewrite(
-            Rewrite::String
-            | Rewrite::RepeatedString
-            | Rewrite::Pushf
-            | Rewrite::Popf
-            | Rewrite::Call
-            | Rewrite::CallIndirect,
-        ) => 2,
-        Verdict::Rewrite(_) => 1,
-        _ => 0,
-    };
-    let note = match verdict {
-        Verdict::CopyFpu if sets_pointers(raw) => NOTE_BYTES,
-        _ => 0,
-    };
-    PLAIN_BYTES + ACCESS_BYTES * (operand + more) + note
 }
 
 /// The displacement of offset `offset` of the page from the page's biased address.
@@ -454,11 +419,7 @@ impl Emitter {
         if !self.can_defer_note_over(raw, verdict) {
             self.store_note();
         }
-        let more = match self.is_wide() {
-            true => HOMES_BYTES + WIDE_BYTES * usize::from(memory_operand(raw).is_some()),
-            false => 0,
-        };
-        self.keep_islands_near(most_bytes(raw, verdict) + more);
+        self.keep_islands_near(Room::of(raw, verdict, self.width));
         self.mark(raw.ip32(), verdict);
         self.begin_instruction(Some(raw.ip32() as u16));
         if verdict != Verdict::Emulate {
@@ -547,14 +508,14 @@ impl Emitter {
     /// Continues at offset `target` of the page or, beyond its end, of the next.
     pub fn go_on(&mut self, target: u32) {
         self.store_note();
-        self.keep_islands_near(PLAIN_BYTES);
+        self.keep_islands_near(Room::PLAIN);
         self.go_to(target);
     }
 
     /// Exits to have the instruction at `offset` emulated.
     pub fn emulate(&mut self, offset: u32) {
         self.store_note();
-        self.keep_islands_near(PLAIN_BYTES);
+        self.keep_islands_near(Room::PLAIN);
         self.mark(offset, Verdict::Emulate);
         self.asm.mov_imm32(R9, offset);
         self.jmp_to(Trampoline::EmulateAt);

@@ -93,7 +93,7 @@ impl Stepper {
             return Err(Rule::Instruction);
         }
         match instruction.code() {
-            Code::Push_rm64 if instruction.op0_kind() == OpKind::Memory => {
+            Code::Push_rm64 if self.rights.widths.has_wide_tables() => {
                 let value = self.load(state, instruction)?;
                 state.stack.push(value);
                 Ok(())

@@ -246,8 +246,9 @@ fn only_some_fields_are_written() {
         });
         assert_eq!(result, Err(Rule::Field));
     }
-    let end = size_of::<crate::translate::context::Context>() as i32;
-    for offset in [-11, -100, end - 10 - 3, end] {
+    let end = size_of::<Context>() as i32;
+    let start = -CONTEXT_BIAS;
+    for offset in [start - 1, start - 100, start + end - 3, end] {
         let result = mutant(load, |[hot, _], _| {
             let index = first(hot, Code::Retnq);
             insert_behind(hot, index, host(|a| a.mov(eax, dword_ptr(r15 + offset))));

@@ -620,7 +620,7 @@ fn the_page_stays_one() {
         |a| a.push(qword_ptr(r15 + field::EIP)),
     ];
     for (number, push_of) in pushes.into_iter().enumerate() {
-        let result = long(super::call, |[hot, _], _| {
+        let result = long(call, |[hot, _], _| {
             let index = push(hot);
             replace(hot, index, host(push_of));
         });
