@@ -370,3 +370,87 @@ fn another_mmu_is_refused() {
     let mismatched = Vcpu::new(&config(Engine::Emulator), other);
     assert!(matches!(mismatched, Err(VcpuError::OtherMmu)));
 }
+
+/// The general registers that random programs use: all but RSP, which is the stack's, and RSI, which points at data.
+const WORDS: [AsmRegister64; 14] = [
+    rax, rcx, rdx, rbx, rbp, rdi, r8, r9, r10, r11, r12, r13, r14, r15,
+];
+/// The lower halves of [`WORDS`].
+const HALVES: [AsmRegister32; 14] = [
+    eax, ecx, edx, ebx, ebp, edi, r8d, r9d, r10d, r11d, r12d, r13d, r14d, r15d,
+];
+
+/// OF and AF, which some of the instructions leave undefined.
+const UNDEFINED: u32 = 1 << 11 | 1 << 4;
+
+/// The next of a sequence of pseudo-random numbers below `bound`.
+fn draw(seed: &mut u64, bound: usize) -> usize {
+    *seed ^= *seed << 13;
+    *seed ^= *seed >> 7;
+    *seed ^= *seed << 17;
+    (*seed >> 11) as usize % bound
+}
+
+/// Assembles an instruction on two registers, or on one and memory at RSI.
+fn instruction(a: &mut CodeAssembler, seed: &mut u64) -> Result<(), IcedError> {
+    let (to, from) = (draw(seed, WORDS.len()), draw(seed, WORDS.len()));
+    let (x, y, half, other) = (WORDS[to], WORDS[from], HALVES[to], HALVES[from]);
+    let place = 8 * draw(seed, 32) as i32;
+    match draw(seed, 26) {
+        0 => a.mov(x, y),
+        1 => a.mov(half, other),
+        2 => a.add(x, y),
+        3 => a.add(half, other),
+        4 => a.xor(half, other),
+        5 => a.sub(x, y),
+        6 => a.cmp(x, y),
+        7 => a.cmp(half, 77),
+        8 => a.test(x, y),
+        9 => a.adc(half, other),
+        10 => a.and(x, y),
+        11 => a.rol(half, 7u32),
+        12 => a.shr(x, 3u32),
+        13 => a.lea(x, ptr(y + x * 2 + 5)),
+        14 => a.lea(half, ptr(y + 9)),
+        15 => a.cmovb(x, y),
+        16 => a.cmove(half, other),
+        17 => a.movsxd(x, other),
+        18 => a.mov(x, qword_ptr(rsi + place)),
+        19 => a.mov(qword_ptr(rsi + place), x),
+        20 => a.add(half, dword_ptr(rsi + place)),
+        21 => a.xchg(x, y),
+        22 => a.push(x),
+        23 => a.pop(x),
+        24 => a.not(half),
+        _ => a.xadd(x, y),
+    }
+}
+
+/// Instructions that follow each other share scratch registers, and the checks of their accesses islands.
+#[test]
+fn engines_agree_on_sequences() {
+    for number in 1..=300 {
+        let [emulated, translated] = ENGINES.map(|engine| {
+            let mut vcpu = booted(engine, |a| {
+                let seed = &mut 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(number);
+                for (place, register) in (0..).zip(WORDS) {
+                    a.mov(register, PATTERN.rotate_left(5 * place))?;
+                }
+                a.mov(rsi, DATA)?;
+                a.sub(rsp, 0x800)?;
+                for _ in 0..60 {
+                    instruction(a, seed)?;
+                }
+                a.hlt()
+            });
+            run(&mut vcpu);
+            let registers: [u64; 16] = std::array::from_fn(|at| vcpu.cpu.regs.get64(at as u8));
+            let mut data = [0; 256];
+            let at = GuestPhys::new(DATA);
+            vcpu.mmu.memory().read(at, &mut data).expect("RAM");
+            let flags = vcpu.cpu.eflags & !UNDEFINED;
+            (registers, flags, vcpu.cpu.eip, data)
+        });
+        assert_eq!(emulated, translated, "{number}");
+    }
+}

@@ -69,8 +69,8 @@ use fpu::Noted;
 use group::{Group, Plan};
 use iced_x86::{Instruction, InstructionInfoFactory, Register};
 use misses::Miss;
-use room::Room;
 use mmu::{LinearWidth, PAGE_SHIFT, PAGE_SIZE};
+use room::Room;
 use transfer::Stub;
 
 /// The size of a page in bytes: branch targets below it are inside the page.

@@ -93,7 +93,10 @@ impl Stepper {
             return Err(Rule::Instruction);
         }
         match instruction.code() {
-            Code::Push_rm64 if self.rights.widths.has_wide_tables() => {
+            Code::Push_rm64
+                if self.rights.widths.has_wide_tables()
+                    && instruction.op0_kind() == OpKind::Memory =>
+            {
                 let value = self.load(state, instruction)?;
                 state.stack.push(value);
                 Ok(())

@@ -1,6 +1,7 @@
 //! Accesses to memory that were not proven.
 
 use super::*;
+use crate::translate::context::{CONTEXT_BIAS, Context};
 
 #[test]
 fn a_slot_must_have_been_tested() {
