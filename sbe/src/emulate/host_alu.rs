@@ -156,6 +156,8 @@ macro_rules! two_operands {
 two_operands!(
     /// IMUL of 16, 32 or 64 bits, cut to the width: result and status flags.
     imul,
+    /// POPCNT of 16, 32 or 64 bits, whatever `destination` is: result and status flags.
+    popcnt,
     /// BT of 16, 32 or 64 bits by the bit offset `source` modulo the width: `destination` as it was, and status flags.
     bt,
     /// BTS of 16, 32 or 64 bits by the bit offset `source` modulo the width: result and status flags.
@@ -186,6 +188,31 @@ scans!(
     /// zero, the processor decides which part of it is written.
     bsr
 );
+
+/// CRC32 of `source`, of 8, 16, 32 or 64 bits, added to `sum`. Flags stay.
+pub fn crc32<W: Word>(sum: u32, source: W) -> u32 {
+    let (mut sum, source, mut flags) = (u64::from(sum), source.zero_extend(), 0);
+    match W::BITS {
+        8 => execute!(
+            flags, ["crc32 {sum:e}, {source:l}"],
+            sum = inout(reg) sum, source = in(reg) source
+        ),
+        16 => execute!(
+            flags, ["crc32 {sum:e}, {source:x}"],
+            sum = inout(reg) sum, source = in(reg) source
+        ),
+        32 => execute!(
+            flags, ["crc32 {sum:e}, {source:e}"],
+            sum = inout(reg) sum, source = in(reg) source
+        ),
+        _ => execute!(
+            flags, ["crc32 {sum:r}, {source:r}"],
+            sum = inout(reg) sum, source = in(reg) source
+        ),
+    }
+    debug_assert_eq!(flags, 0);
+    sum as u32
+}
 
 macro_rules! by_accumulator {
     ($($(#[$doc:meta])* $name:ident: $instruction:literal),+) => {$(
