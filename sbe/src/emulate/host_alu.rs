@@ -3,6 +3,7 @@
 //! Where the manual leaves something undefined, processors still compute something, and emitted code, in which the host
 //! executes the guest's instruction, shows it to the guest. So that a guest sees one processor, whatever engine it is on,
 //! these instructions execute on the host here, too: results and flags are the host's own, the defined and the undefined ones.
+//! POPCNT and CRC32, which leave nothing undefined, are here as the host has them anyway.
 //!
 //! ```text
 //!   eax = flags ──> add al, 0x7f (OF); sahf (the others) ──> instruction ──> lahf; seto al ──> eax = flags

@@ -139,8 +139,8 @@ unsafe fn run_with_stack(stub: *const u8, frame: &mut StubFrame) {
         ..
     } = *frame;
     // SAFETY:
-    // * A `Stub` reads and writes the FPU, RAX, RCX, the status flags, reads RDX and at most OPERAND_BYTES at RDI = `frame.operand`, and
-    //   then returns (see `stub::Stub`).
+    // * A `Stub` reads RDX, reads and writes the FPU, RAX, RCX, the status flags and at most OPERAND_BYTES at
+    //   RDI = `frame.operand`, and then returns (see `stub::Stub`).
     // * FXRSTOR gets 512 bytes, 16-aligned by the type `FxState`, with no reserved MXCSR bit set: it cannot fault.
     //   FXSAVE writes the same 512 bytes. The forms without REX.W move 32-bit pointers.
     // * POPF at CPL 3 changes the status flags only: the other bits of `flags` are those of every process (IF is ignored;
