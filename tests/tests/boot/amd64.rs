@@ -116,7 +116,8 @@ fn the_kernel_finds_the_extensions_of_x86_64_v2_and_nothing_else() {
             .with("--cpu", cpu)
             .exec("grep flags /proc/cpuinfo");
         assert_eq!(ended.code(), Some(0), "{engine}: {}", ended.stderr);
-        let flags = ended.text().split_whitespace().map(str::to_owned);
+        let text = ended.text();
+        let flags = text.split_whitespace().map(str::to_owned);
         Some(flags.collect::<BTreeSet<_>>())
     };
     let Some(baseline) = flags("x86-64", "translator") else {
