@@ -26,9 +26,9 @@ const PATTERN: u64 = 0x1122_3344_5566_7788;
 
 const ENGINES: [Engine; 2] = [Engine::Emulator, Engine::Translator];
 
-fn config(engine: Engine) -> VcpuConfig {
+fn config(model: CpuModel, engine: Engine) -> VcpuConfig {
     VcpuConfig {
-        model: CpuModel::X86_64,
+        model,
         engine,
         ..VcpuConfig::default()
     }
@@ -58,12 +58,17 @@ fn place(
     vcpu.mmu.memory().write(at, &bytes).expect("RAM");
 }
 
+/// A processor of the model `x86-64`: see [`processor_of`].
+fn processor(engine: Engine) -> Vcpu {
+    processor_of(CpuModel::X86_64, engine)
+}
+
 /// A processor after RESET with tables in memory: 2 MiB pages, mapped at 0 and at [`HIGH`], a GDT, and an IDT whose #PF handler
 /// halts.
-fn processor(engine: Engine) -> Vcpu {
+fn processor_of(model: CpuModel, engine: Engine) -> Vcpu {
     const PRESENT_WRITABLE: u64 = 3;
     const LARGE: u64 = 0x80;
-    let vcpu = Vcpu::new(&config(engine), memory_unit()).expect("a processor");
+    let vcpu = Vcpu::new(&config(model, engine), memory_unit()).expect("a processor");
     let tables = u64::from(TABLES);
     for entry in [0, 256] {
         poke(
@@ -162,9 +167,18 @@ fn run_on(vcpu: &mut Vcpu) {
     run(vcpu);
 }
 
-/// The processor at 64-bit code, as the boot protocol has it.
+/// The processor of the model `x86-64` at 64-bit code: see [`booted_on`].
 fn booted(engine: Engine, program: impl Fn(&mut CodeAssembler) -> Result<(), IcedError>) -> Vcpu {
-    let mut vcpu = processor(engine);
+    booted_on(CpuModel::X86_64, engine, program)
+}
+
+/// The processor at 64-bit code, as the boot protocol has it.
+fn booted_on(
+    model: CpuModel,
+    engine: Engine,
+    program: impl Fn(&mut CodeAssembler) -> Result<(), IcedError>,
+) -> Vcpu {
+    let mut vcpu = processor_of(model, engine);
     place(&vcpu, CODE64, 64, program);
     vcpu.set_linux_entry64(CODE64.into(), 0x1234, TABLES.into());
     vcpu.cpu.gdtr = DescriptorTable {
@@ -333,7 +347,8 @@ fn a_state_of_64_bit_mode_is_restored() {
     vcpu.cpu.cr4 |= 1 << 9;
     run(&mut vcpu);
     let state = vcpu.save(0);
-    let mut other = Vcpu::new(&config(Engine::Emulator), memory_unit()).expect("a processor");
+    let mut other =
+        Vcpu::new(&config(CpuModel::X86_64, Engine::Emulator), memory_unit()).expect("a processor");
     other.restore(&state, 0).expect("a valid state");
     assert_eq!(other.save(0), state);
     assert!(other.cpu.is_code64());
@@ -360,14 +375,15 @@ fn a_state_of_64_bit_mode_is_restored() {
 
 /// The field for which a processor of the model refuses `state`.
 fn vcpu_refuses(state: &VcpuState) -> &'static str {
-    let mut vcpu = Vcpu::new(&config(Engine::Emulator), memory_unit()).expect("a processor");
+    let mut vcpu =
+        Vcpu::new(&config(CpuModel::X86_64, Engine::Emulator), memory_unit()).expect("a processor");
     vcpu.restore(state, 0).expect_err("an invalid state").field
 }
 
 #[test]
 fn another_mmu_is_refused() {
     let other = Mmu::new(Memory::new(RAM).expect("RAM")).expect("tables");
-    let mismatched = Vcpu::new(&config(Engine::Emulator), other);
+    let mismatched = Vcpu::new(&config(CpuModel::X86_64, Engine::Emulator), other);
     assert!(matches!(mismatched, Err(VcpuError::OtherMmu)));
 }
 
@@ -453,4 +469,77 @@ fn engines_agree_on_sequences() {
         });
         assert_eq!(emulated, translated, "{number}");
     }
+}
+
+/// One instruction of each extension of x86-64-v2, on registers, and MONITOR and MWAIT, which no model has.
+const EXTENSIONS: [(&[u8], bool); 10] = [
+    (&[0xf2, 0x0f, 0x12, 0xc8], true),       // movddup xmm1, xmm0: SSE3
+    (&[0xdf, 0x08], true),                   // fisttp word [rax]: SSE3
+    (&[0x0f, 0x38, 0x1c, 0xc8], true),       // pabsb mm1, mm0: SSSE3
+    (&[0x66, 0x0f, 0x38, 0x17, 0xc8], true), // ptest xmm1, xmm0: SSE4.1
+    (&[0x66, 0x0f, 0x3a, 0x63, 0xc8, 0], true), // pcmpistri xmm1, xmm0, 0: SSE4.2
+    (&[0xf2, 0x0f, 0x38, 0xf0, 0xca], true), // crc32 ecx, dl: SSE4.2
+    (&[0xf3, 0x0f, 0xb8, 0xca], true),       // popcnt ecx, edx
+    (&[0x0f, 0x01, 0xc8], false),            // monitor
+    (&[0x0f, 0x01, 0xc9], false),            // mwait
+    (&[0x66, 0x0f, 0x38, 0xdc, 0xc8], false), // aesenc xmm1, xmm0
+];
+
+#[test]
+fn the_instructions_of_x86_64_v2_are_undefined_on_the_other_models() {
+    const UNDEFINED: u32 = HANDLER + 0x100;
+    let models = [(CpuModel::X86_64, false), (CpuModel::X86_64V2, true)];
+    for (engine, (model, has_v2)) in ENGINES
+        .into_iter()
+        .flat_map(|engine| models.map(|model| (engine, model)))
+    {
+        for (bytes, is_of_v2) in EXTENSIONS {
+            let mut vcpu = booted_on(model, engine, |a| {
+                a.mov(rax, cr4)?;
+                a.or(eax, 0x200)?;
+                a.mov(cr4, rax)?;
+                a.mov(eax, DATA as u32)?;
+                a.db(bytes)?;
+                a.hlt()
+            });
+            let gate = u64::from(UNDEFINED) | u64::from(KERNEL_CODE64) << 16 | 0x8e << 40;
+            poke(&vcpu, IDT + 6 * 16, gate);
+            place(&vcpu, UNDEFINED, 64, |a| a.hlt());
+            run(&mut vcpu);
+            let is_undefined = vcpu.cpu.eip == u64::from(UNDEFINED) + 1;
+            let what = format!("{bytes:02x?} on {}, {engine:?}", model.name());
+            assert_eq!(is_undefined, !(has_v2 && is_of_v2), "{what}");
+        }
+    }
+}
+
+#[test]
+fn string_comparisons_take_and_return_general_registers() {
+    for engine in ENGINES {
+        let mut vcpu = booted_on(CpuModel::X86_64V2, engine, |a| {
+            a.mov(rax, cr4)?;
+            a.or(eax, 0x200)?;
+            a.mov(cr4, rax)?;
+            a.mov(ebx, DATA as u32 + 0x101)?;
+            a.movdqu(xmm1, xmmword_ptr(rbx))?;
+            // Lengths with an upper half, and an index that has one before.
+            a.mov(rax, 0x5_0000_0001_u64)?;
+            a.mov(rdx, 0x7_0000_0006_u64)?;
+            a.mov(rcx, u64::MAX)?;
+            // Where is the one byte equal: not aligned, and no #GP.
+            a.pcmpestri(xmm1, xmmword_ptr(rbx + 2), 0)?;
+            a.hlt()
+        });
+        let text = GuestPhys::new(DATA + 0x101);
+        vcpu.mmu.memory().write(text, b"x.....x...").expect("RAM");
+        run(&mut vcpu);
+        assert_eq!(vcpu.cpu.eip >> 12, u64::from(CODE64) >> 12, "{engine:?}");
+        assert_eq!(vcpu.cpu.regs.get64(ECX), 4, "{engine:?}");
+    }
+}
+
+#[test]
+fn a_state_of_a_model_with_other_instructions_is_refused() {
+    let state = processor_of(CpuModel::X86_64V2, Engine::Emulator).save(0);
+    assert_eq!(vcpu_refuses(&state), "model's instructions");
 }

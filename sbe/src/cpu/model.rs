@@ -1,22 +1,24 @@
 //! The features that CPUID announces, one table a model (SDM Vol. 2A, "CPUID").
 //!
-//! All models announce the same features, those that the emulator implements: a Pentium 4's, up to SSE2. `x86-64` has the
-//! features of 64-bit mode besides (the System V ABI's x86-64 baseline, CMPXCHG16B, and LAHF and SAHF in 64-bit mode). Otherwise
-//! they differ in family and model only, and this decides which speculative-execution mitigations Linux applies
-//! (arch/x86/kernel/cpu/common.c, `cpu_vuln_whitelist`):
+//! All models announce the features of a Pentium 4, up to SSE2. `x86-64` has the features of 64-bit mode besides (the System V
+//! ABI's x86-64 baseline, CMPXCHG16B, and LAHF and SAHF in 64-bit mode), `x86-64-v2` also what that ABI's level x86-64-v2 adds
+//! ([`Level::V2`]). Otherwise they differ in family and model only, and this decides which speculative-execution mitigations Linux
+//! applies (arch/x86/kernel/cpu/common.c, `cpu_vuln_whitelist`):
 //!
 //! * `bonnell` (default), the in-order Atom of 2008: Linux knows that it does not speculate and applies no mitigation, so
 //!   no page-table isolation, no retpolines and no buffer clearing on the way in and out of the kernel. Guest code runs on
 //!   the host's real, speculating core: a program inside the guest may therefore read the memory of its own guest's kernel
 //!   or of other programs of the same guest through the known side channels. Choose it when a guest is one trust domain.
-//! * `x86-64`, an Atom of the same family with 64-bit mode: as `bonnell`.
+//! * `x86-64` and `x86-64-v2`, Atoms of the same family with 64-bit mode: as `bonnell`.
 //! * `pentium4`: Linux takes it for a speculating core and applies what the guest kernel has for it.
 //!
 //! Left out, with the reason:
 //! * APIC, MTRR, PAT, ACPI: there is no such device or cache to control. (MCE and MCA are there, with no bank of errors.)
 //! * VME: virtual-8086 mode works without it; nothing that runs today needs it.
-//! * DS, HT, TM, PBE, SSE3 and later: not part of the machine.
-//! * RDTSCP, FSGSBASE, PCID: not part of the x86-64 baseline.
+//! * DS, HT, TM, PBE: not part of the machine.
+//! * MONITOR: MWAIT would wait for stores of other processors, of which there are none. Linux idles by HLT.
+//! * RDTSCP, FSGSBASE, PCID, PCLMULQDQ, AES: not part of x86-64-v2.
+//! * XSAVE, AVX, BMI, MOVBE and others of x86-64-v3: their state is not part of [`super::fpu::FxState`].
 
 use super::control::{EFER_LME, EFER_NXE, EFER_SCE};
 use mmu::PagingModel;
@@ -32,6 +34,37 @@ pub enum CpuModel {
     Pentium4,
     /// In-order Atom with 64-bit mode: family 6, model 0x1c.
     X86_64,
+    /// The same with the instructions of x86-64-v2.
+    X86_64V2,
+}
+
+/// A set of instructions, as the System V ABI levels them (AMD64 Architecture Processor Supplement, "Micro-Architecture Levels").
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Level {
+    /// The instructions that all models have.
+    #[default]
+    Baseline,
+    /// Those of x86-64-v2 besides: SSE3, SSSE3, SSE4.1, SSE4.2 and POPCNT. Each executes on the host's unit, so the host must
+    /// have them.
+    V2,
+}
+
+impl Level {
+    /// The first extension of the level that the host's processor lacks.
+    pub fn missing_on_host(self) -> Option<&'static str> {
+        if self == Self::Baseline {
+            return None;
+        }
+        let extensions = [
+            ("SSE3", is_x86_feature_detected!("sse3")),
+            ("SSSE3", is_x86_feature_detected!("ssse3")),
+            ("SSE4.1", is_x86_feature_detected!("sse4.1")),
+            ("SSE4.2", is_x86_feature_detected!("sse4.2")),
+            ("POPCNT", is_x86_feature_detected!("popcnt")),
+        ];
+        let mut missing = extensions.into_iter().filter(|(_, present)| !present);
+        missing.next().map(|(name, _)| name)
+    }
 }
 
 /// The four registers CPUID returns.
@@ -99,6 +132,18 @@ const FEATURES_EDX: u32 = feature::FPU
 const FEATURES_ECX: u32 = 1 << 31;
 /// Leaf 1 EBX: CLFLUSH line size of 64 bytes, in units of 8.
 const CLFLUSH_LINE: u32 = 8 << 8;
+/// Leaf 1 ECX: the extensions of [`Level::V2`].
+const V2: u32 = SSE3 | SSSE3 | SSE4_1 | SSE4_2 | POPCNT;
+/// Leaf 1 ECX: SSE3.
+const SSE3: u32 = 1 << 0;
+/// Leaf 1 ECX: SSSE3.
+const SSSE3: u32 = 1 << 9;
+/// Leaf 1 ECX: SSE4.1.
+const SSE4_1: u32 = 1 << 19;
+/// Leaf 1 ECX: SSE4.2, CRC32 included.
+const SSE4_2: u32 = 1 << 20;
+/// Leaf 1 ECX: POPCNT.
+const POPCNT: u32 = 1 << 23;
 /// Leaf 1 ECX: CMPXCHG16B.
 const CX16: u32 = 1 << 13;
 /// Leaf 0x80000001 EDX: execute-disable bit.
@@ -118,7 +163,7 @@ const BRAND: &[u8; 48] = b"replex virtual IA-32 processor\0\0\0\0\0\0\0\0\0\0\0\
 
 impl CpuModel {
     /// Every model.
-    pub const ALL: [Self; 3] = [Self::Bonnell, Self::Pentium4, Self::X86_64];
+    pub const ALL: [Self; 4] = [Self::Bonnell, Self::Pentium4, Self::X86_64, Self::X86_64V2];
 
     /// The name by which users choose the model.
     pub fn name(self) -> &'static str {
@@ -126,6 +171,7 @@ impl CpuModel {
             Self::Bonnell => "bonnell",
             Self::Pentium4 => "pentium4",
             Self::X86_64 => "x86-64",
+            Self::X86_64V2 => "x86-64-v2",
         }
     }
 
@@ -137,14 +183,22 @@ impl CpuModel {
     /// Family, model and stepping as in EAX of leaf 1, and in EDX after RESET.
     pub fn signature(self) -> u32 {
         match self {
-            Self::Bonnell | Self::X86_64 => 0x0001_06ca,
+            Self::Bonnell | Self::X86_64 | Self::X86_64V2 => 0x0001_06ca,
             Self::Pentium4 => 0x0000_0f29,
         }
     }
 
     /// Whether the model has IA-32e mode.
     pub fn has_long_mode(self) -> bool {
-        self == Self::X86_64
+        matches!(self, Self::X86_64 | Self::X86_64V2)
+    }
+
+    /// The instructions that the model has.
+    pub fn level(self) -> Level {
+        match self {
+            Self::Bonnell | Self::Pentium4 | Self::X86_64 => Level::Baseline,
+            Self::X86_64V2 => Level::V2,
+        }
     }
 
     /// The number of bits of physical addresses.
@@ -177,12 +231,16 @@ impl CpuModel {
     /// basic one.
     pub fn leaf(self, leaf: u32, code64: bool) -> Leaf {
         let long = |bits| if self.has_long_mode() { bits } else { 0 };
+        let extensions = match self.level() {
+            Level::Baseline => 0,
+            Level::V2 => V2,
+        };
         match leaf {
             0 => vendor_leaf(MAX_BASIC, b"GenuineIntel"),
             1 => Leaf {
                 eax: self.signature(),
                 ebx: CLFLUSH_LINE,
-                ecx: FEATURES_ECX | long(CX16),
+                ecx: FEATURES_ECX | long(CX16) | extensions,
                 edx: FEATURES_EDX,
             },
             // TLB and cache descriptors: 64-entry TLBs, 8 KiB L1 data, 12 K-uop trace cache, 256 KiB L2.
@@ -286,6 +344,22 @@ mod tests {
         assert_ne!(model.leaf(0x8000_0001, true).edx & SYSCALL, 0);
         assert_eq!(model.leaf(0x8000_0008, true).eax, 0x3028);
         assert_ne!(model.leaf(1, true).ecx & CX16, 0);
+    }
+
+    #[test]
+    fn x86_64_v2_announces_its_extensions_beside_those_of_x86_64() {
+        let leaves = |leaf| {
+            let of = |model: CpuModel| model.leaf(leaf, true);
+            (of(CpuModel::X86_64), of(CpuModel::X86_64V2))
+        };
+        let (baseline, v2) = leaves(1);
+        assert_eq!(v2.ecx ^ baseline.ecx, 0x0098_0201);
+        assert_eq!(Leaf { ecx: 0, ..v2 }, Leaf { ecx: 0, ..baseline });
+        for leaf in (0..=2).chain(0x8000_0000..=MAX_EXTENDED) {
+            let (baseline, v2) = leaves(leaf);
+            assert_eq!(v2 == baseline, leaf != 1, "leaf {leaf:#x}");
+        }
+        assert_eq!(Level::Baseline.missing_on_host(), None);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use super::insn::{Flags, Insn, MemRef, Operand};
 use crate::cpu::Cpu;
+use crate::cpu::model::Level;
 use crate::cpu::regs::{HIGH_BYTE, ZERO};
 use crate::cpu::segment::SegReg;
 use iced_x86::{
@@ -83,13 +84,18 @@ pub fn resolve(raw: &Instruction, size: CodeSize) -> Insn {
     insn
 }
 
-/// Decodes the instruction at the start of `bytes`, which has instruction pointer `ip`, if the processor has it.
+/// Decodes the instruction at the start of `bytes`, which has instruction pointer `ip`, if a processor of this level has it.
 ///
 /// # Errors
 /// See [`DecodeError`].
-pub fn decode_announced(bytes: &[u8], size: CodeSize, ip: u64) -> Result<Instruction, DecodeError> {
+pub fn decode_announced(
+    bytes: &[u8],
+    size: CodeSize,
+    level: Level,
+    ip: u64,
+) -> Result<Instruction, DecodeError> {
     let raw = decode_raw(bytes, size, ip)?;
-    if is_announced(&raw, size) {
+    if is_announced(&raw, size, level) {
         Ok(raw)
     } else {
         Err(DecodeError::Invalid)
@@ -125,11 +131,16 @@ fn is_too_long(bits: u32, bytes: &[u8]) -> bool {
 
 /// Whether every feature the instruction needs is one that CPUID announces (see [`crate::cpu::model`]): only models with 64-bit mode
 /// execute 64-bit code.
-fn is_announced(raw: &Instruction, size: CodeSize) -> bool {
+fn is_announced(raw: &Instruction, size: CodeSize, level: Level) -> bool {
     raw.cpuid_features().iter().all(|feature| match feature {
         CpuidFeature::X64 | CpuidFeature::CMPXCHG16B | CpuidFeature::SYSCALL => {
             size == CodeSize::Bits64
         }
+        CpuidFeature::SSE3
+        | CpuidFeature::SSSE3
+        | CpuidFeature::SSE4_1
+        | CpuidFeature::SSE4_2
+        | CpuidFeature::POPCNT => level == Level::V2,
         feature => matches!(
             feature,
             CpuidFeature::INTEL8086

@@ -307,7 +307,12 @@ impl Bench {
 
     /// Executes one instruction, without delivering its fault.
     pub fn step(&mut self, bytes: &[u8]) -> Result<(), Fault> {
-        let decoded = match decode(bytes, CodeSize::of(&self.cpu), &mut self.host) {
+        let decoded = match decode(
+            bytes,
+            CodeSize::of(&self.cpu),
+            self.cpu.model.level(),
+            &mut self.host,
+        ) {
             Ok(decoded) => decoded,
             Err(DecodeError::Invalid) => return Err(Fault::ud()),
             Err(error) => panic!("{bytes:x?}: {error:?}"),

@@ -1,5 +1,5 @@
-//! Bit tests, bit scans and byte swaps (SDM Vol. 1, 7.3.7 "Bit and Byte Instructions"). What they leave undefined is the
-//! host's ([`super::host_alu`]).
+//! Bit tests, bit scans, bit counts, sums of bits and byte swaps (SDM Vol. 1, 7.3.7 "Bit and Byte Instructions"). What they leave
+//! undefined is the host's ([`super::host_alu`]).
 
 use super::exec::Exec;
 use super::host_alu;
@@ -114,6 +114,24 @@ fn scan<W: Word>(
     let (found, flags) = operation(destination, source, cx.cpu.eflags);
     cx.cpu.regs.set64(register, found);
     cx.set_status(STATUS, flags);
+    Ok(())
+}
+
+/// POPCNT.
+pub fn popcnt<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    let source = cx.read_operand::<W>(insn, 1)?;
+    let (count, flags) = host_alu::popcnt(W::cut(0), source, cx.cpu.eflags);
+    cx.set_register(insn.ops[0], count);
+    cx.set_status(STATUS, flags);
+    Ok(())
+}
+
+/// CRC32 of a source of this width. The sum has 32 bits, in a register of 32 or 64.
+pub fn crc32<W: Word>(cx: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
+    let source = cx.read_operand::<W>(insn, 1)?;
+    let register = Exec::register_number(insn, 0);
+    let sum = host_alu::crc32(cx.cpu.regs.get(register), source);
+    cx.cpu.regs.set64(register, sum.into());
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use super::exec::Handler;
 use super::{data, fpu, table};
+use crate::cpu::model::Level;
 use crate::decode::Insn;
 use crate::decode::decoder::{CodeSize, DecodeError, MAX_LENGTH, decode_announced, resolve};
 use crate::host_fpu::HostFpu;
@@ -38,12 +39,17 @@ impl Decoded {
     };
 }
 
-/// Decodes the instruction at the start of `bytes`.
+/// Decodes the instruction at the start of `bytes` for a processor of this level.
 ///
 /// # Errors
 /// See [`DecodeError`].
-pub fn decode(bytes: &[u8], size: CodeSize, host: &mut HostFpu) -> Result<Decoded, DecodeError> {
-    let raw = match decode_announced(bytes, size, 0) {
+pub fn decode(
+    bytes: &[u8],
+    size: CodeSize,
+    level: Level,
+    host: &mut HostFpu,
+) -> Result<Decoded, DecodeError> {
+    let raw = match decode_announced(bytes, size, level, 0) {
         Err(DecodeError::Invalid) if is_cut_removed_opcode(bytes, size) => {
             return Err(DecodeError::NeedMoreBytes);
         }
@@ -86,7 +92,7 @@ const REMOVED: [u8; 15] = [
     0x06, 0x07, 0x0e, 0x16, 0x17, 0x1e, 0x1f, 0x27, 0x2f, 0x37, 0x3f, 0x60, 0x61, 0xce, 0xd6,
 ];
 
-/// Whether `bytes`, which end in the middle of an instruction, hold an undefined opcode. If so, the processor raises #UD without
+/// Whether `bytes`, which end in the middle of an instruction, hold an opcode that is undefined for a processor of this level. If so, the processor raises #UD without
 /// fetching more.
 ///
 /// An opcode is undefined if there is no mandatory prefix and ModRM byte that make an instruction of it. Of any other the
@@ -94,7 +100,7 @@ const REMOVED: [u8; 15] = [
 ///
 /// Known limit: where iced-x86 calls an encoding invalid before its last byte (66 f3 0f dd, or dd /5 before its
 /// displacement), #UD is raised although a processor would first fetch on, and fault if the next page is absent.
-pub fn is_undefined_opcode(bytes: &[u8], size: CodeSize) -> bool {
+pub fn is_undefined_opcode(bytes: &[u8], size: CodeSize, level: Level) -> bool {
     match bytes[prefix_count(bytes, size)..] {
         [opcode] if size == CodeSize::Bits64 => REMOVED.contains(&opcode),
         // Complete: iced asks for a third byte if these two are undefined.
@@ -105,7 +111,7 @@ pub fn is_undefined_opcode(bytes: &[u8], size: CodeSize) -> bool {
             (0..=u8::MAX).all(|modrm| {
                 let mut whole = [0; MAX_LENGTH];
                 whole[..4].copy_from_slice(&[prefix, 0x0f, opcode, modrm]);
-                match decode_announced(&whole, size, 0) {
+                match decode_announced(&whole, size, level, 0) {
                     Ok(raw) => table::handler(&raw).is_none(),
                     Err(_) => true,
                 }
@@ -121,7 +127,8 @@ mod tests {
 
     #[test]
     fn an_opcode_without_any_instruction_is_undefined() {
-        let undefined = |bytes: &[u8]| is_undefined_opcode(bytes, CodeSize::Bits32);
+        let undefined =
+            |bytes: &[u8]| is_undefined_opcode(bytes, CodeSize::Bits32, Level::Baseline);
         for bytes in [
             &[0x0f, 0x04][..],
             &[0x66, 0x0f, 0x0a],
@@ -132,7 +139,7 @@ mod tests {
             &[0x0f, 0xff],
         ] {
             assert_eq!(
-                decode_announced(bytes, CodeSize::Bits32, 0),
+                decode_announced(bytes, CodeSize::Bits32, Level::Baseline, 0),
                 Err(DecodeError::NeedMoreBytes)
             );
             assert!(undefined(bytes), "{bytes:02X?}");
@@ -154,8 +161,9 @@ mod tests {
     #[test]
     fn opcodes_that_64_bit_mode_removed_are_fetched_as_far_as_they_go() {
         let mut host = HostFpu::new().unwrap();
-        let mut ends = |bytes: &[u8]| match decode(bytes, CodeSize::Bits64, &mut host) {
-            Err(DecodeError::NeedMoreBytes) => is_undefined_opcode(bytes, CodeSize::Bits64),
+        let size = CodeSize::Bits64;
+        let mut ends = |bytes: &[u8]| match decode(bytes, size, Level::Baseline, &mut host) {
+            Err(DecodeError::NeedMoreBytes) => is_undefined_opcode(bytes, size, Level::Baseline),
             Err(DecodeError::Invalid) => true,
             Ok(_) => panic!("{bytes:02x?} is an instruction"),
             Err(error) => panic!("{bytes:02x?}: {error:?}"),
@@ -188,7 +196,7 @@ mod tests {
         let bytes = [
             0x66, 0x0f, 0xb9, 0xb1, 0x78, 0x29, 0, 0xa0, 0, 0, 0, 0, 0, 0, 0,
         ];
-        let decoded = decode(&bytes, CodeSize::Bits32, &mut host).unwrap();
+        let decoded = decode(&bytes, CodeSize::Bits32, Level::Baseline, &mut host).unwrap();
         assert_eq!(decoded.insn.len, 3);
     }
 }

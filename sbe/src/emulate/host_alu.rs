@@ -3,6 +3,7 @@
 //! Where the manual leaves something undefined, processors still compute something, and emitted code, in which the host
 //! executes the guest's instruction, shows it to the guest. So that a guest sees one processor, whatever engine it is on,
 //! these instructions execute on the host here, too: results and flags are the host's own, the defined and the undefined ones.
+//! POPCNT and CRC32, which leave nothing undefined, are here as the host has them anyway.
 //!
 //! ```text
 //!   eax = flags ──> add al, 0x7f (OF); sahf (the others) ──> instruction ──> lahf; seto al ──> eax = flags
@@ -156,6 +157,8 @@ macro_rules! two_operands {
 two_operands!(
     /// IMUL of 16, 32 or 64 bits, cut to the width: result and status flags.
     imul,
+    /// POPCNT of 16, 32 or 64 bits, whatever `destination` is: result and status flags.
+    popcnt,
     /// BT of 16, 32 or 64 bits by the bit offset `source` modulo the width: `destination` as it was, and status flags.
     bt,
     /// BTS of 16, 32 or 64 bits by the bit offset `source` modulo the width: result and status flags.
@@ -186,6 +189,31 @@ scans!(
     /// zero, the processor decides which part of it is written.
     bsr
 );
+
+/// CRC32 of `source`, of 8, 16, 32 or 64 bits, added to `sum`. Flags stay.
+pub fn crc32<W: Word>(sum: u32, source: W) -> u32 {
+    let (mut sum, source, mut flags) = (u64::from(sum), source.zero_extend(), 0);
+    match W::BITS {
+        8 => execute!(
+            flags, ["crc32 {sum:e}, {source:l}"],
+            sum = inout(reg) sum, source = in(reg) source
+        ),
+        16 => execute!(
+            flags, ["crc32 {sum:e}, {source:x}"],
+            sum = inout(reg) sum, source = in(reg) source
+        ),
+        32 => execute!(
+            flags, ["crc32 {sum:e}, {source:e}"],
+            sum = inout(reg) sum, source = in(reg) source
+        ),
+        _ => execute!(
+            flags, ["crc32 {sum:r}, {source:r}"],
+            sum = inout(reg) sum, source = in(reg) source
+        ),
+    }
+    debug_assert_eq!(flags, 0);
+    sum as u32
+}
 
 macro_rules! by_accumulator {
     ($($(#[$doc:meta])* $name:ident: $instruction:literal),+) => {$(

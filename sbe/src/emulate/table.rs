@@ -220,6 +220,8 @@ fn integer_handler(raw: &Instruction) -> Option<Handler> {
         Mnemonic::Btc => by_width_of!(bits::bit_test, Complement),
         Mnemonic::Bsf => by_width!(bits::bsf),
         Mnemonic::Bsr => by_width!(bits::bsr),
+        Mnemonic::Popcnt => by_width!(bits::popcnt),
+        Mnemonic::Crc32 => by_width!(bits::crc32, 1),
         Mnemonic::Bswap if operand_bits(raw, 0) == 16 => bits::bswap16,
         Mnemonic::Bswap if operand_bits(raw, 0) == 64 => bits::bswap64,
         Mnemonic::Bswap => bits::bswap32,

@@ -15,6 +15,10 @@ pub struct StubFrame {
     pub operand: [u8; OPERAND_BYTES],
     /// RAX.
     pub general: u64,
+    /// RCX, which string comparisons write.
+    pub index: u64,
+    /// RDX, which string comparisons read.
+    pub length: u64,
     /// Status flags. Afterwards they are meaningful only if the instruction writes them.
     pub flags: u32,
 }

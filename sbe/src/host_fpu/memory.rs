@@ -132,10 +132,15 @@ unsafe fn run_with_stack(stub: *const u8, frame: &mut StubFrame) {
     let pointers = frame.image.pointers();
     let mut control = HostControl::default();
     let mut flags = u64::from(frame.flags & eflags::STATUS | eflags::FIXED | eflags::IF);
-    let mut general = frame.general;
+    let StubFrame {
+        mut general,
+        mut index,
+        length,
+        ..
+    } = *frame;
     // SAFETY:
-    // * A `Stub` reads and writes the FPU, EAX, the status flags and at most OPERAND_BYTES at RDI = `frame.operand`, and
-    //   then returns (see `stub::Stub`).
+    // * A `Stub` reads RDX, reads and writes the FPU, RAX, RCX, the status flags and at most OPERAND_BYTES at
+    //   RDI = `frame.operand`, and then returns (see `stub::Stub`).
     // * FXRSTOR gets 512 bytes, 16-aligned by the type `FxState`, with no reserved MXCSR bit set: it cannot fault.
     //   FXSAVE writes the same 512 bytes. The forms without REX.W move 32-bit pointers.
     // * POPF at CPL 3 changes the status flags only: the other bits of `flags` are those of every process (IF is ignored;
@@ -161,6 +166,8 @@ unsafe fn run_with_stack(stub: *const u8, frame: &mut StubFrame) {
             flags = inout(reg) flags,
             stub = in(reg) stub,
             inout("rax") general,
+            inout("rcx") index,
+            in("rdx") length,
             in("rdi") frame.operand.as_mut_ptr(),
             out("st(0)") _, out("st(1)") _, out("st(2)") _, out("st(3)") _,
             out("st(4)") _, out("st(5)") _, out("st(6)") _, out("st(7)") _,
@@ -175,6 +182,7 @@ unsafe fn run_with_stack(stub: *const u8, frame: &mut StubFrame) {
     frame.image.set_pointers(pointers);
     frame.image.reset_mxcsr_mask();
     frame.general = general;
+    frame.index = index;
     frame.flags = flags as u32 & eflags::STATUS;
 }
 
@@ -186,7 +194,12 @@ unsafe fn run_with_stack(stub: *const u8, frame: &mut StubFrame) {
 unsafe fn run_with_xmm(stub: *const u8, frame: &mut StubFrame) {
     let mut control = HostControl::default();
     let mut flags: u64;
-    let mut general = frame.general;
+    let StubFrame {
+        mut general,
+        mut index,
+        length,
+        ..
+    } = *frame;
     // SAFETY:
     // * As in `run_with_stack`; a stub of this class leaves x87 and MMX registers alone, and the x87 stack empty as the
     //   compiler keeps it (see `stub::Stub`).
@@ -223,12 +236,15 @@ unsafe fn run_with_xmm(stub: *const u8, frame: &mut StubFrame) {
             MXCSR = const MXCSR,
             XMM = const XMM,
             inout("rax") general,
+            inout("rcx") index,
+            in("rdx") length,
             in("rdi") frame.operand.as_mut_ptr(),
             out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _,
             out("xmm4") _, out("xmm5") _, out("xmm6") _, out("xmm7") _,
         );
     }
     frame.general = general;
+    frame.index = index;
     frame.flags = flags as u32 & eflags::STATUS;
 }
 

@@ -1,4 +1,4 @@
-//! The host's FPU, on which x87, MMX, SSE and SSE2 instructions of the guest execute.
+//! The host's FPU, on which x87, MMX and SSE instructions of the guest execute, up to SSE4.2.
 //!
 //! ```text
 //!   decode:   instruction ──> stub::Stub ──> memory::StubMemory (published, deduplicated) ──> TemplateRef
@@ -16,5 +16,5 @@ mod stub;
 mod unit;
 
 pub use frame::{OPERAND_BYTES, StubFrame};
-pub use stub::{Alignment, Class, FlagsUse, GeneralUse, MemoryUse};
+pub use stub::{Alignment, Class, FlagsUse, GeneralUse, MemoryUse, allows_misalignment};
 pub use unit::{HostFpu, Template, TemplateRef, last_opcode};

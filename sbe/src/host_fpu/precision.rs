@@ -34,6 +34,17 @@ enum Operand {
     Memory,
 }
 
+/// The operands of each element of the result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pairing {
+    /// The elements of the same number in both operands.
+    Vertical,
+    /// The same, with the sign of the second changed where the number is even: ADDSUBPS subtracts and adds by turns.
+    Alternating,
+    /// Adjacent elements, those of the first operand before those of the second.
+    Horizontal,
+}
+
 /// The reading of denormal operands (MXCSR.DAZ).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Denormals {
@@ -48,6 +59,7 @@ pub enum Denormals {
 pub struct Rounding {
     operation: Operation,
     format: Format,
+    pairing: Pairing,
     /// Number of elements that are computed, from the lowest on.
     elements: usize,
     /// XMM register of the first operand.
@@ -65,10 +77,16 @@ impl Rounding {
             Mnemonic::Addps => (Add, Single, 4),
             Mnemonic::Addsd => (Add, Double, 1),
             Mnemonic::Addpd => (Add, Double, 2),
+            Mnemonic::Haddps => (Add, Single, 4),
+            Mnemonic::Haddpd => (Add, Double, 2),
             Mnemonic::Subss => (Subtract, Single, 1),
             Mnemonic::Subps => (Subtract, Single, 4),
             Mnemonic::Subsd => (Subtract, Double, 1),
             Mnemonic::Subpd => (Subtract, Double, 2),
+            Mnemonic::Hsubps => (Subtract, Single, 4),
+            Mnemonic::Hsubpd => (Subtract, Double, 2),
+            Mnemonic::Addsubps => (Add, Single, 4),
+            Mnemonic::Addsubpd => (Add, Double, 2),
             Mnemonic::Mulss => (Multiply, Single, 1),
             Mnemonic::Mulps => (Multiply, Single, 4),
             Mnemonic::Mulsd => (Multiply, Double, 1),
@@ -84,6 +102,13 @@ impl Rounding {
         Some(Self {
             operation,
             format,
+            pairing: match instruction.mnemonic() {
+                Mnemonic::Haddps | Mnemonic::Haddpd | Mnemonic::Hsubps | Mnemonic::Hsubpd => {
+                    Pairing::Horizontal
+                }
+                Mnemonic::Addsubps | Mnemonic::Addsubpd => Pairing::Alternating,
+                _ => Pairing::Vertical,
+            },
             elements,
             destination: instruction.op0_register().number() as u8,
             source: if instruction.op1_kind() == OpKind::Memory {
@@ -104,13 +129,32 @@ impl Rounding {
             Operation::Narrow => right,
             _ => frame.image.xmm(self.destination),
         };
-        (0..self.elements).any(|index| {
-            let number = |operand| Number::of(self.format.element(operand, index, denormals));
-            match (number(left), number(right)) {
-                (Some(left), Some(right)) => rounds(self.operation, left, right, self.digits()),
-                _ => false,
-            }
+        (0..self.elements).any(|index| match self.operands(left, right, index, denormals) {
+            (Some(first), Some(second)) => rounds(self.operation, first, second, self.digits()),
+            _ => false,
         })
+    }
+
+    /// The operands of element `index` of the result.
+    fn operands(
+        self,
+        left: u128,
+        right: u128,
+        index: usize,
+        denormals: Denormals,
+    ) -> (Option<Number>, Option<Number>) {
+        let number = |operand, index| Number::of(self.format.element(operand, index, denormals));
+        let (first, second) = (number(left, index), number(right, index));
+        match self.pairing {
+            Pairing::Alternating if index.is_multiple_of(2) => (first, second.map(Number::negated)),
+            Pairing::Vertical | Pairing::Alternating => (first, second),
+            Pairing::Horizontal => {
+                let half = self.elements / 2;
+                let operand = if index < half { left } else { right };
+                let at = index % half * 2;
+                (number(operand, at), number(operand, at + 1))
+            }
+        }
     }
 
     /// Bits of a result's significand.
@@ -170,6 +214,13 @@ impl Number {
             significand: if value < 0.0 { -odd } else { odd },
             exponent: exponent + zeros,
         })
+    }
+
+    fn negated(self) -> Self {
+        Self {
+            significand: -self.significand,
+            ..self
+        }
     }
 }
 

@@ -7,15 +7,15 @@
 //!
 //! A stub is built from the decoded instruction and never from guest bytes: registers of the x87, MMX and SSE units keep
 //! their names, a memory operand becomes `[rdi]`, a general register becomes EAX or RAX. What the encoder made is decoded again
-//! and must satisfy [`is_contained`]; so a `Stub` can read and write the FPU, RAX, the status flags and at most 16 bytes at
-//! RDI, whatever the guest asked for. One of class [`Class::Sse`] leaves an empty x87 stack empty.
+//! and must satisfy [`is_contained`]; so a `Stub` can read and write the FPU, RAX, RCX, the status flags and at most 16
+//! bytes at RDI, and read RDX, whatever the guest asked for. One of class [`Class::Sse`] leaves an empty x87 stack empty.
 
 use super::frame::OPERAND_BYTES;
 use super::precision::Rounding;
 use iced_x86::{
     Code, CodeSize, CpuidFeature, Decoder, DecoderOptions, Encoder, FlowControl, Instruction,
-    InstructionInfo, InstructionInfoFactory, OpAccess, OpCodeOperandKind, OpKind, Register,
-    RflagsBits,
+    InstructionInfo, InstructionInfoFactory, Mnemonic, OpAccess, OpCodeOperandKind, OpKind,
+    Register, RflagsBits,
 };
 
 /// Number of bytes that a stub has, its RET included.
@@ -37,7 +37,7 @@ const EMMS: [u8; 2] = [0x0f, 0x77];
 pub enum Class {
     /// x87 floating point.
     X87,
-    /// MMX registers only, the MMX instructions of SSE and SSE2 included.
+    /// MMX registers only, the MMX instructions of SSE, SSE2 and SSSE3 included.
     Mmx,
     /// XMM registers only.
     Sse,
@@ -58,7 +58,15 @@ impl Class {
         for feature in raw.cpuid_features() {
             match feature {
                 CpuidFeature::FPU | CpuidFeature::FPU287 | CpuidFeature::FPU387 => x87 = true,
-                CpuidFeature::MMX | CpuidFeature::SSE | CpuidFeature::SSE2 => simd = true,
+                // It works on general registers.
+                CpuidFeature::SSE4_2 if raw.mnemonic() == Mnemonic::Crc32 => return None,
+                CpuidFeature::MMX
+                | CpuidFeature::SSE
+                | CpuidFeature::SSE2
+                | CpuidFeature::SSE3
+                | CpuidFeature::SSSE3
+                | CpuidFeature::SSE4_1
+                | CpuidFeature::SSE4_2 => simd = true,
                 CpuidFeature::CMOV => {}
                 _ => return None,
             }
@@ -77,11 +85,12 @@ impl Class {
             }
         }
         match (x87, simd) {
-            (true, false) => Some(Self::X87),
+            // FISTTP belongs to SSE3.
+            (true, _) => Some(Self::X87),
             (false, true) if !xmm => Some(Self::Mmx),
             (false, true) if mmx => Some(Self::SseMmx),
             (false, true) => Some(Self::Sse),
-            _ => None,
+            (false, false) => None,
         }
     }
 }
@@ -106,7 +115,7 @@ pub enum Alignment {
     Paragraph,
 }
 
-/// The use that an instruction makes of the general register that it names.
+/// The use that an instruction makes of general registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GeneralUse {
     /// The instruction names no general register.
@@ -115,6 +124,8 @@ pub enum GeneralUse {
     Read(u8),
     /// Writes the operand with this number.
     Write(u8),
+    /// Names none, but may read lengths in EAX and EDX, or RAX and RDX, and write an index to ECX: a string comparison of SSE4.2.
+    Strings,
 }
 
 /// Whether an instruction sets the status flags.
@@ -122,7 +133,7 @@ pub enum GeneralUse {
 pub enum FlagsUse {
     /// Leaves them; it may read them.
     Keep,
-    /// Sets them: FCOMI, COMISS and their like.
+    /// Sets them: FCOMI, COMISS, PTEST and their like.
     Write,
 }
 
@@ -139,7 +150,7 @@ pub struct Facts {
     pub general: GeneralUse,
     /// The use of the status flags.
     pub flags: FlagsUse,
-    /// The rounding of its results, if they can overflow or underflow (SSE and SSE2).
+    /// The rounding of its results, if they can overflow or underflow (SSE to SSE4.1).
     pub rounding: Option<Rounding>,
     /// Whether it names one of XMM8 to XMM15.
     pub names_upper_xmm: bool,
@@ -148,7 +159,7 @@ pub struct Facts {
 /// The reason why an instruction got no stub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StubError {
-    /// The instruction is not of the x87, MMX, SSE or SSE2 sets, or has an operand of a kind that stubs do not have.
+    /// The instruction is not of the x87, MMX or SSE sets up to SSE4.2, or has an operand of a kind that stubs do not have.
     #[error("not an instruction for the host's FPU")]
     NotFpu,
     /// The encoder refused the instruction.
@@ -237,7 +248,7 @@ fn with_host_operands(raw: &Instruction) -> Result<Instruction, StubError> {
     Ok(host)
 }
 
-/// Whether the instruction only touches the FPU, EAX, the status flags and memory at `[rdi]`.
+/// Whether the instruction only touches the FPU, RAX, RCX, the status flags and memory at `[rdi]`, and only reads RDX.
 fn is_contained(made: &Instruction, info: &InstructionInfo) -> bool {
     let plain = made.flow_control() == FlowControl::Next
         && !made.is_privileged()
@@ -246,9 +257,13 @@ fn is_contained(made: &Instruction, info: &InstructionInfo) -> bool {
         && !made.is_save_restore_instruction();
     let registers = info.used_registers().iter().all(|used| {
         let register = used.register();
-        let pointer = register == Register::RDI && used.access() == OpAccess::Read;
         let unit = register.is_st() || register.is_mm() || register.is_xmm();
-        unit || pointer || register.full_register() == Register::RAX
+        let general = match register.full_register() {
+            Register::RAX | Register::RCX => true,
+            Register::RDX | Register::RDI => used.access() == OpAccess::Read,
+            _ => false,
+        };
+        unit || general
     });
     let memory = info.used_memory().iter().all(|used| {
         used.base() == Register::RDI
@@ -279,7 +294,10 @@ fn facts(class: Class, made: &Instruction, info: &InstructionInfo) -> Facts {
         class,
         memory: MemoryUse::None,
         alignment: Alignment::Any,
-        general: GeneralUse::None,
+        general: match compares_strings(made) {
+            true => GeneralUse::Strings,
+            false => GeneralUse::None,
+        },
         flags: if made.rflags_modified() & STATUS_FLAGS == 0 {
             FlagsUse::Keep
         } else {
@@ -305,11 +323,20 @@ fn facts(class: Class, made: &Instruction, info: &InstructionInfo) -> Facts {
     }
     if facts.memory != MemoryUse::None
         && usize::from(bytes) == OPERAND_BYTES
-        && !allows_misalignment(made.code())
+        && !allows_misalignment(made)
     {
         facts.alignment = Alignment::Paragraph;
     }
     facts
+}
+
+/// Whether it is one of the string comparisons of SSE4.2.
+fn compares_strings(raw: &Instruction) -> bool {
+    use Mnemonic::*;
+    matches!(
+        raw.mnemonic(),
+        Pcmpestrm | Pcmpestrm64 | Pcmpestri | Pcmpestri64 | Pcmpistrm | Pcmpistri
+    )
 }
 
 fn is_general(register: Register) -> bool {
@@ -327,17 +354,10 @@ fn names_upper_xmm(made: &Instruction) -> bool {
     })
 }
 
-/// The 16-byte moves that exist for unaligned memory.
-fn allows_misalignment(code: Code) -> bool {
-    matches!(
-        code,
-        Code::Movups_xmm_xmmm128
-            | Code::Movups_xmmm128_xmm
-            | Code::Movupd_xmm_xmmm128
-            | Code::Movupd_xmmm128_xmm
-            | Code::Movdqu_xmm_xmmm128
-            | Code::Movdqu_xmmm128_xmm
-    )
+/// Whether an operand of 16 bytes may be misaligned: that of the moves that exist for it, and of string comparisons.
+pub fn allows_misalignment(raw: &Instruction) -> bool {
+    use Mnemonic::*;
+    matches!(raw.mnemonic(), Movups | Movupd | Movdqu | Lddqu) || compares_strings(raw)
 }
 
 #[cfg(test)]
@@ -390,15 +410,24 @@ mod tests {
         );
     }
 
-    /// Every x87 opcode, and every opcode of the two-byte map under every mandatory prefix, with every ModR/M byte.
+    /// Every x87 opcode, and every opcode of the two-byte map under every mandatory prefix, with every ModR/M byte; and those of the
+    /// three-byte maps, in which ModR/M bytes choose no instruction, with a memory and a register operand.
     fn encodings() -> impl Iterator<Item = Vec<u8>> {
         let x87 = (0xd8..=0xdf).map(|opcode| vec![opcode]);
         let prefixes: [&[u8]; 4] = [&[], &[0x66], &[0xf2], &[0xf3]];
         let simd = prefixes
             .into_iter()
             .flat_map(|prefix| (0..=0xff).map(move |opcode| [prefix, &[0x0f, opcode]].concat()));
-        x87.chain(simd)
-            .flat_map(|opcode| (0..=0xff).map(move |modrm| [&opcode[..], &[modrm; 8]].concat()))
+        let longer = prefixes.into_iter().flat_map(|prefix| {
+            [0x38, 0x3a].into_iter().flat_map(move |map| {
+                (0..=0xff).map(move |opcode| [prefix, &[0x0f, map, opcode]].concat())
+            })
+        });
+        let with = |opcode: &[u8], modrm: u8| [opcode, &[modrm; 8]].concat();
+        let all = x87
+            .chain(simd)
+            .flat_map(move |opcode| (0..=0xff).map(move |modrm| with(&opcode, modrm)));
+        all.chain(longer.flat_map(move |opcode| [0x00, 0xc1].map(|modrm| with(&opcode, modrm))))
     }
 
     #[test]
@@ -413,7 +442,7 @@ mod tests {
                     if let Ok(MemoryUse::Read(bytes) | MemoryUse::Write(bytes)) =
                         stub.map(|stub| stub.facts().memory)
                     {
-                        assert!(matches!(bytes, 2 | 4 | 8 | 10 | 16), "{:?}", raw.code());
+                        assert!(matches!(bytes, 1 | 2 | 4 | 8 | 10 | 16), "{:?}", raw.code());
                     }
                     made.insert(raw.code());
                 }
@@ -440,16 +469,18 @@ mod tests {
     #[test]
     fn integer_system_and_state_instructions_get_no_stub() {
         for bytes in [
-            &[0x0f, 0x05][..],         // syscall
-            &[0x89, 0x00],             // mov [eax], eax
-            &[0xc3],                   // ret
-            &[0x0f, 0x01, 0xd0],       // xgetbv
-            &[0x0f, 0xae, 0x00],       // fxsave [eax]
-            &[0x0f, 0xc7, 0x08],       // cmpxchg8b [eax]
-            &[0x0f, 0xf7, 0xc1],       // maskmovq mm0, mm1
-            &[0xdd, 0x30],             // fnsave [eax]
-            &[0x0f, 0x38, 0x00, 0xc0], // pshufb mm0, mm0: SSSE3
-            &[0xc5, 0xf8, 0x58, 0xc0], // vaddps
+            &[0x0f, 0x05][..],               // syscall
+            &[0x89, 0x00],                   // mov [eax], eax
+            &[0xc3],                         // ret
+            &[0x0f, 0x01, 0xd0],             // xgetbv
+            &[0x0f, 0xae, 0x00],             // fxsave [eax]
+            &[0x0f, 0xc7, 0x08],             // cmpxchg8b [eax]
+            &[0x0f, 0xf7, 0xc1],             // maskmovq mm0, mm1
+            &[0xdd, 0x30],                   // fnsave [eax]
+            &[0x66, 0x0f, 0x38, 0xdc, 0xc0], // aesenc xmm0, xmm0
+            &[0xf2, 0x0f, 0x38, 0xf0, 0xc0], // crc32 eax, al
+            &[0xf3, 0x0f, 0xb8, 0xc0],       // popcnt eax, eax
+            &[0xc5, 0xf8, 0x58, 0xc0],       // vaddps
         ] {
             assert!(stub32(bytes).is_err(), "{bytes:02X?}");
         }

@@ -139,10 +139,12 @@ pub fn verdict(raw: &Instruction, mode: Mode) -> Verdict {
     match raw.mnemonic() {
         Mov | Movzx | Movsx | Movsxd | Cdqe | Cqo | Add | Or | Adc | Sbb | And | Sub | Xor
         | Cmp | Test | Inc | Dec | Neg | Not | Imul | Mul | Bsf | Bsr | Bswap | Cbw | Cwde
-        | Cwd | Cdq | Xadd | Xchg | Cmpxchg | Clc | Stc | Cmc | Lahf | Sahf | Cmova | Cmovae
-        | Cmovb | Cmovbe | Cmove | Cmovg | Cmovge | Cmovl | Cmovle | Cmovne | Cmovno | Cmovnp
-        | Cmovns | Cmovo | Cmovp | Cmovs | Seta | Setae | Setb | Setbe | Sete | Setg | Setge
-        | Setl | Setle | Setne | Setno | Setnp | Setns | Seto | Setp | Sets => copy(raw, mode),
+        | Cwd | Cdq | Popcnt | Crc32 | Xadd | Xchg | Cmpxchg | Clc | Stc | Cmc | Lahf | Sahf
+        | Cmova | Cmovae | Cmovb | Cmovbe | Cmove | Cmovg | Cmovge | Cmovl | Cmovle | Cmovne
+        | Cmovno | Cmovnp | Cmovns | Cmovo | Cmovp | Cmovs | Seta | Setae | Setb | Setbe | Sete
+        | Setg | Setge | Setl | Setle | Setne | Setno | Setnp | Setns | Seto | Setp | Sets => {
+            copy(raw, mode)
+        }
         Shl | Sal | Shr | Sar | Rol | Ror | Rcl | Rcr => shift(raw, 1),
         Shld | Shrd => shift(raw, 2),
         Bt | Bts | Btr | Btc => bit_test(raw, mode),

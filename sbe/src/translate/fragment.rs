@@ -4,6 +4,7 @@ use super::arena::Arena;
 use super::asm::AsmError;
 use super::emit::{Emitted, Emitter, Target};
 use super::mode::Mode;
+use crate::cpu::model::Level;
 use crate::decode::decoder::{DecodeError, MAX_LENGTH, decode_announced};
 use iced_x86::{Instruction, Mnemonic};
 use mmu::{Frame, PAGE_SIZE};
@@ -47,6 +48,8 @@ pub struct GuestCode<'a> {
     pub tail: Option<&'a Tail>,
     /// The mode in which the code executes.
     pub mode: Mode,
+    /// The instructions that the processor has.
+    pub level: Level,
     /// Whether accesses may be grouped.
     pub groups: bool,
     /// Offsets in the page at which instructions may have breakpoints, and so are left to the emulator.
@@ -158,7 +161,8 @@ fn look_ahead(emitter: &mut Emitter, code: &GuestCode<'_>, start: u32) -> Decode
 
 /// Decodes the instruction at offset `at` of the page.
 fn decode_at(code: &GuestCode<'_>, at: u32) -> Result<Instruction, DecodeError> {
-    decode_announced(&code.page[at as usize..], code.mode.code_size(), at.into())
+    let bytes = &code.page[at as usize..];
+    decode_announced(bytes, code.mode.code_size(), code.level, at.into())
 }
 
 /// The end of a fragment.
@@ -236,6 +240,7 @@ fn across(emitter: &mut Emitter, code: &GuestCode<'_>, at: u32) -> Result<Option
     let Ok(raw) = decode_announced(
         &bytes[..head.len() + TAIL_BYTES],
         code.mode.code_size(),
+        code.level,
         at.into(),
     ) else {
         return Ok(None);

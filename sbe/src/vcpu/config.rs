@@ -92,6 +92,14 @@ pub enum VcpuError {
     /// The host does not let SIGSEGV be handled, which translated code of 64-bit processors relies on.
     #[error("the translator cannot handle SIGSEGV, as 64-bit processors need it")]
     NoFaults,
+    /// The host's processor lacks instructions that the model announces.
+    #[error("model {model} needs a host with {extension}")]
+    Missing {
+        /// The name of the model.
+        model: &'static str,
+        /// The extension that is missing.
+        extension: &'static str,
+    },
     /// The MMU is not of the model's kind ([`CpuModel::paging_model`]).
     #[error("the MMU is that of another model")]
     OtherMmu,

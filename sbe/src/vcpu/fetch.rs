@@ -165,7 +165,7 @@ fn decode(
     let mut bytes = [0; MAX_LENGTH];
     let here = &mut bytes[..MAX_LENGTH.min(PAGE_SIZE - offset)];
     read_code(cx, page.frame, offset, here);
-    match emulate::decode(here, size, cx.host) {
+    match emulate::decode(here, size, cx.cpu.model.level(), cx.host) {
         Err(DecodeError::NeedMoreBytes) => decode_across(cx, page, here, size, linear),
         Ok(decoded) => {
             cache.insert(key, decoded);
@@ -184,6 +184,7 @@ fn decode_across(
     linear: u64,
 ) -> Result<Decoded, Fault> {
     let length = first.len() as u64;
+    let level = cx.cpu.model.level();
     let next = linear.wrapping_add(length) & page.mask;
     let offset = cx.cpu.eip.wrapping_add(length);
     // The limit is checked before the page is.
@@ -192,13 +193,13 @@ fn decode_across(
         Err(fault) => Err(fault),
     };
     let frame = match fetched {
-        Err(_) if is_undefined_opcode(first, size) => return Err(Fault::ud()),
+        Err(_) if is_undefined_opcode(first, size, level) => return Err(Fault::ud()),
         frame => frame?,
     };
     let mut bytes = [0; MAX_LENGTH];
     bytes[..first.len()].copy_from_slice(first);
     read_code(cx, frame, 0, &mut bytes[first.len()..]);
-    emulate::decode(&bytes, size, cx.host).map_err(decode_fault)
+    emulate::decode(&bytes, size, level, cx.host).map_err(decode_fault)
 }
 
 /// Reads instruction bytes that lie in one page, whose fetch has succeeded.

@@ -64,6 +64,12 @@ impl Vcpu {
         if *mmu.model() != config.model.paging_model() {
             return Err(VcpuError::OtherMmu);
         }
+        if let Some(extension) = config.model.level().missing_on_host() {
+            return Err(VcpuError::Missing {
+                model: config.model.name(),
+                extension,
+            });
+        }
         Ok(Self {
             cpu: Cpu::new(config.model),
             mmu,
@@ -96,7 +102,7 @@ impl Vcpu {
         let translator = self.translator.as_ref().ok_or(NoDump::NoTranslator)?;
         let found = self.mmu.walk(address).map_err(|_| NoDump::NotMapped)?;
         let base = address.get() - u64::from(address.offset());
-        match translator.dump(found.phys.frame(), base) {
+        match translator.dump(found.phys.frame(), base, self.cpu.model.level()) {
             text if text.is_empty() => Err(NoDump::NothingTranslated),
             text => Ok(text),
         }

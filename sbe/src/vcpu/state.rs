@@ -44,6 +44,12 @@ impl Vcpu {
                 value: cpu.model.paging_model().linear_width.bits().into(),
             });
         }
+        if cpu.model.level() != self.cpu.model.level() {
+            return Err(CpuStateError {
+                field: "model's instructions",
+                value: cpu.model as u64,
+            });
+        }
         self.interceptor.restore(state.held, &cpu)?;
         let paging = cpu.paging();
         let refused = CpuStateError {

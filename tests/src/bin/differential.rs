@@ -1,5 +1,5 @@
 //! Differential run against the real CPU: `differential [--mode 32|64|compat] [--engine NAME] [--cases N] [--seed N]
-//! [--local PERCENT] [--reports N] [--form NAME] [--table] [--exclusions]`.
+//! [--local PERCENT] [--reports N] [--form NAME] [--v2] [--table] [--exclusions]`.
 //!
 //! Exit status 0: everything agrees; 1: mismatches; 2: it could not run.
 
@@ -70,6 +70,9 @@ struct Options {
     /// Only forms whose name starts with this, for instance `Push`.
     #[arg(long, default_value = "")]
     form: String,
+    /// Only forms that x86-64-v2 adds to the x86-64 baseline.
+    #[arg(long)]
+    v2: bool,
     /// Print what is not compared and not generated, with reasons, and run nothing.
     #[arg(long)]
     exclusions: bool,
@@ -89,6 +92,7 @@ fn main() -> ExitCode {
     let forms = forms::generated(mode)
         .into_iter()
         .filter(|form| format!("{form:?}").starts_with(&options.form))
+        .filter(|&form| !options.v2 || forms::is_of_v2(form))
         .collect();
     let campaign = Campaign {
         mode,

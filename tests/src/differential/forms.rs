@@ -28,10 +28,26 @@ pub enum Row {
     Never(&'static str),
 }
 
-/// Whether the announced processor, a Pentium 4 with SSE2, has this feature. With 64-bit mode come CMPXCHG16B and SWAPGS.
+/// Whether the announced processor has this feature: below a 32-bit kernel a Pentium 4 with SSE2, below a 64-bit one a processor with
+/// x86-64-v2. With 64-bit mode come CMPXCHG16B and SWAPGS.
 fn announced(feature: CpuidFeature, mode: Mode) -> bool {
     let of_64 = matches!(feature, CpuidFeature::X64 | CpuidFeature::CMPXCHG16B);
-    announced_32(feature) || mode.is_64() && of_64
+    announced_32(feature)
+        || mode.is_64() && of_64
+        || mode != Mode::Protected && announced_v2(feature)
+}
+
+/// Whether x86-64-v2 adds this feature to the x86-64 baseline.
+fn announced_v2(feature: CpuidFeature) -> bool {
+    use CpuidFeature::{POPCNT, SSE3, SSE4_1, SSE4_2, SSSE3};
+    matches!(feature, SSE3 | SSSE3 | SSE4_1 | SSE4_2 | POPCNT)
+}
+
+/// Whether x86-64-v2 adds this form to the x86-64 baseline.
+pub fn is_of_v2(code: Code) -> bool {
+    code.cpuid_features()
+        .iter()
+        .any(|&feature| announced_v2(feature))
 }
 
 fn announced_32(feature: CpuidFeature) -> bool {
@@ -321,6 +337,9 @@ mod tests {
         assert_eq!(count(Mnemonic::Movsxd), 2);
         assert_eq!(count(Mnemonic::Iretq), 1);
         assert_eq!(count(Mnemonic::Daa), 0);
+        assert_eq!(count(Mnemonic::Haddps), 1);
+        assert_eq!(count(Mnemonic::Crc32), 5);
+        assert_eq!(count(Mnemonic::Mwait), 0);
         let forms = generated(Mode::Bits64).len();
         assert!(forms > 950, "{forms} forms");
     }

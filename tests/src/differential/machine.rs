@@ -370,7 +370,7 @@ fn write(memory: &Memory, address: u32, bytes: &[u8]) {
 fn model(mode: Mode) -> CpuModel {
     match mode {
         Mode::Protected => CpuModel::default(),
-        Mode::Compatibility | Mode::Bits64 => CpuModel::X86_64,
+        Mode::Compatibility | Mode::Bits64 => CpuModel::X86_64V2,
     }
 }
 

@@ -213,9 +213,13 @@ fn use_of(instruction: &Instruction, used: &UsedMemory) -> &'static str {
 
 /// Whether the instruction is one of x87, MMX or SSE.
 fn is_floating(instruction: &Instruction) -> bool {
-    use CpuidFeature::{FPU, FPU287, FPU387, FXSR, MMX, SSE, SSE2};
+    use CpuidFeature::{FPU, FPU287, FPU387, FXSR, MMX, SSE, SSE2, SSE3, SSE4_1, SSSE3};
     let features = instruction.cpuid_features().iter();
-    let mut features =
-        features.map(|feature| matches!(feature, FPU | FPU287 | FPU387 | FXSR | MMX | SSE | SSE2));
+    let mut features = features.map(|feature| {
+        matches!(
+            feature,
+            FPU | FPU287 | FPU387 | FXSR | MMX | SSE | SSE2 | SSE3 | SSSE3 | SSE4_1
+        )
+    });
     features.any(|is_floating| is_floating)
 }

@@ -1,6 +1,7 @@
 //! Debian's kernel for x86-64: how it is placed, and programs of 64 and of 32 bits on it.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt as _,
     path::Path,
@@ -100,6 +101,33 @@ fn the_kernel_runs_a_command_on_both_engines() {
         assert_eq!(ended.stderr, "");
         let text = ended.text();
         kernel_log::assert_healthy(text.strip_prefix("x86_64\n").unwrap());
+    }
+}
+
+/// Flags of /proc/cpuinfo that x86-64-v2 adds.
+const V2_FLAGS: &str = "pni ssse3 sse4_1 sse4_2 popcnt";
+
+#[test]
+fn the_kernel_finds_the_extensions_of_x86_64_v2_and_nothing_else() {
+    let flags = |cpu, engine| {
+        let boot = Boot::of(Guest::DebianAmd64)?;
+        let ended = boot
+            .with("--engine", engine)
+            .with("--cpu", cpu)
+            .exec("grep flags /proc/cpuinfo");
+        assert_eq!(ended.code(), Some(0), "{engine}: {}", ended.stderr);
+        let text = ended.text();
+        let flags = text.split_whitespace().map(str::to_owned);
+        Some(flags.collect::<BTreeSet<_>>())
+    };
+    let Some(baseline) = flags("x86-64", "translator") else {
+        return;
+    };
+    let added = V2_FLAGS.split(' ').map(str::to_owned).collect();
+    for engine in ["translator", "emulator"] {
+        let v2 = flags("x86-64-v2", engine).unwrap();
+        assert_eq!(&v2 - &baseline, added, "{engine}");
+        assert!(v2.is_superset(&baseline), "{engine}");
     }
 }
 

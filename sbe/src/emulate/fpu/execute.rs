@@ -3,6 +3,7 @@
 use super::{available, extent};
 use crate::cpu::control::CR4_OSXMMEXCPT;
 use crate::cpu::fpu::{MXCSR_INIT, Pointers, X87_IE, X87_OE, X87_UE};
+use crate::cpu::regs::{EAX, ECX, EDX};
 use crate::cpu::segment::SegReg;
 use crate::cpu::{Cpu, eflags};
 use crate::decode::decoder::CodeSize;
@@ -52,7 +53,7 @@ pub fn x87(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Executes an MMX, SSE or SSE2 instruction.
+/// Executes an MMX or SSE instruction.
 pub fn simd(exec: &mut Exec<'_>, insn: &Insn) -> Result<(), Fault> {
     let template = exec
         .host
@@ -112,12 +113,15 @@ fn prepare(exec: &mut Exec<'_>, insn: &Insn, template: &Template) -> Result<Stub
         GeneralUse::Read(index) => {
             general_register(insn, index).map_or(0, |number| exec.cpu.regs.get64(number))
         }
+        GeneralUse::Strings => exec.cpu.regs.get64(EAX),
         GeneralUse::None | GeneralUse::Write(_) => 0,
     };
     Ok(StubFrame {
         image: exec.cpu.fpu.clone(),
         operand,
         general,
+        index: exec.cpu.regs.get64(ECX),
+        length: exec.cpu.regs.get64(EDX),
         flags: exec.cpu.eflags & eflags::STATUS,
     })
 }
@@ -133,7 +137,7 @@ pub fn check_paragraph(cpu: &Cpu, segment: SegReg, offset: u64) -> Result<(), Fa
     }
 }
 
-/// Reads a memory operand of 2, 4, 8 or 16 bytes.
+/// Reads a memory operand of 1, 2, 4, 8 or 16 bytes.
 fn load(
     exec: &mut Exec<'_>,
     segment: SegReg,
@@ -143,6 +147,7 @@ fn load(
     let privilege = exec.cpu.privilege();
     let linear = exec.readable(segment, offset, u32::from(bytes))?;
     let value = match bytes {
+        1 => u128::from(exec.load_at::<u8>(linear, privilege)?),
         2 => u128::from(exec.load_at::<u16>(linear, privilege)?),
         4 => u128::from(exec.load_at::<u32>(linear, privilege)?),
         8 => u128::from(exec.load_at::<u64>(linear, privilege)?),
@@ -169,6 +174,7 @@ fn store_operand(
     let linear = exec.writable(segment, offset, u32::from(bytes))?;
     let value = u128::from_le_bytes(frame.operand);
     match bytes {
+        1 => exec.store_at(linear, privilege, value as u8),
         2 => exec.store_at(linear, privilege, value as u16),
         4 => exec.store_at(linear, privilege, value as u32),
         8 => exec.store_at(linear, privilege, value as u64),
@@ -184,12 +190,15 @@ fn general_register(insn: &Insn, index: u8) -> Option<u8> {
 }
 
 fn set_general(cpu: &mut Cpu, insn: &Insn, template: &Template, frame: &StubFrame) {
-    let GeneralUse::Write(index) = template.facts.general else {
-        return;
-    };
-    if let Some(number) = general_register(insn, index) {
-        // A stub writes a 32-bit register by zero-extension, as the guest does.
-        cpu.regs.set64(number, frame.general);
+    // A stub writes a 32-bit register by zero-extension, as the guest does.
+    match template.facts.general {
+        GeneralUse::Write(index) => {
+            if let Some(number) = general_register(insn, index) {
+                cpu.regs.set64(number, frame.general);
+            }
+        }
+        GeneralUse::Strings => cpu.regs.set64(ECX, frame.index),
+        GeneralUse::None | GeneralUse::Read(_) => {}
     }
 }
 

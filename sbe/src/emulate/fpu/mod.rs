@@ -1,4 +1,4 @@
-//! x87, MMX, SSE and SSE2 instructions.
+//! x87, MMX and SSE instructions, up to SSE4.2.
 //!
 //! Arithmetic and data movement execute on the host's own unit, never in software:
 //!
@@ -13,7 +13,8 @@
 //! before a fault of MASKMOVQ, as with the processor.
 //!
 //! Where the manual leaves freedom, the guest sees what the host does: undefined condition codes, the last bits of
-//! transcendental functions. CVTPI2PS with a memory operand leaves the x87 state alone, as on AMD processors.
+//! transcendental functions. After an unmasked exception of DPPS or DPPD, which multiply first and then add, MXCSR has the flags of
+//! all steps; a processor stops at the first step that has one. CVTPI2PS with a memory operand leaves the x87 state alone, as on AMD processors.
 
 mod available;
 mod cacheability;
@@ -39,7 +40,7 @@ pub fn sets_pointers(raw: &Instruction) -> bool {
     manual_handler(raw).is_none() && Class::of(raw) == Some(Class::X87)
 }
 
-/// The handler of an x87, MMX, SSE or SSE2 instruction; `None` for all others.
+/// The handler of an x87, MMX or SSE instruction; `None` for all others.
 pub fn handler(raw: &Instruction) -> Option<Handler> {
     manual_handler(raw).or_else(|| match Class::of(raw)? {
         Class::X87 => Some(execute::x87 as Handler),

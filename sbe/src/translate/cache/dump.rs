@@ -16,6 +16,7 @@
 use super::CodeCache;
 use super::page::{CodePage, Destination};
 use super::symbols::Symbols;
+use crate::cpu::model::Level;
 use crate::decode::decoder::{CodeSize, decode_announced};
 use crate::translate::buffer::CodeBuffer;
 use crate::translate::classify::Verdict;
@@ -50,6 +51,7 @@ struct Dump<'a> {
     page: &'a CodePage,
     listings: &'a [Listing],
     code_size: CodeSize,
+    level: Level,
     /// Linear address of the page.
     base: u64,
     formatter: GasFormatter,
@@ -57,8 +59,9 @@ struct Dump<'a> {
 }
 
 impl CodeCache {
-    /// Writes the code page in `frame`, at linear address `base`, beside the code emitted for it, as text; empty if there is none.
-    pub fn dump(&self, frame: Frame, base: u64) -> String {
+    /// Writes the code page in `frame`, at linear address `base`, of a processor of this level, beside the code emitted for it, as
+    /// text; empty if there is none.
+    pub fn dump(&self, frame: Frame, base: u64, level: Level) -> String {
         let mut text = String::new();
         for mode in Mode::ALL {
             let key = PageKey { frame, mode };
@@ -67,13 +70,13 @@ impl CodeCache {
                 let between = if text.is_empty() { "" } else { "\n" };
                 let frame = frame.get();
                 text += &format!("{between}page {base:08x}, frame {frame:x}, {mode:?}\n");
-                text += &self.dump_page(key, page, base);
+                text += &self.dump_page(key, page, base, level);
             }
         }
         text
     }
 
-    fn dump_page(&self, key: PageKey, page: &CodePage, base: u64) -> String {
+    fn dump_page(&self, key: PageKey, page: &CodePage, base: u64, level: Level) -> String {
         let mut formatter = GasFormatter::new();
         formatter.options_mut().set_uppercase_hex(false);
         let mut dump = Dump {
@@ -82,6 +85,7 @@ impl CodeCache {
             page,
             listings: self.records.listings(key),
             code_size: key.mode.code_size(),
+            level,
             base,
             formatter,
             text: String::new(),
@@ -158,7 +162,7 @@ impl Dump<'_> {
     fn guest(&mut self, offset: u32, verdict: Verdict) {
         let bytes = self.page.bytes_from(offset);
         let ip = self.base + u64::from(offset);
-        let (length, text) = match decode_announced(&bytes, self.code_size, ip) {
+        let (length, text) = match decode_announced(&bytes, self.code_size, self.level, ip) {
             Ok(raw) => (raw.len(), self.text_of(&raw)),
             Err(_) => (1, "(bad)".to_owned()),
         };

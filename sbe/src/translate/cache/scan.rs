@@ -99,6 +99,7 @@ impl CodeCache {
             page: page.bytes(),
             tail: page.tail(),
             mode: key.mode,
+            level: cx.cpu.model.level(),
             groups: variant == Variant::Grouped && key.mode != Mode::Windowed,
             breakpoints: self.breakpoints.get(),
         };

@@ -49,11 +49,12 @@ fn is_integer(instruction: &Instruction) -> bool {
     match instruction.mnemonic() {
         Mov | Movzx | Movsx | Add | Or | Adc | Sbb | And | Sub | Xor | Cmp | Test | Inc | Dec
         | Neg | Not | Imul | Mul | Div | Idiv | Bsf | Bsr | Bswap | Cbw | Cwde | Cwd | Cdq
-        | Xadd | Xchg | Cmpxchg | Cmpxchg8b | Mfence | Sfence | Clc | Stc | Cmc | Lahf | Sahf
-        | Shl | Sal | Shr | Sar | Rol | Ror | Rcl | Rcr | Shld | Shrd | Rdtsc | Cmova | Cmovae
-        | Cmovb | Cmovbe | Cmove | Cmovg | Cmovge | Cmovl | Cmovle | Cmovne | Cmovno | Cmovnp
-        | Cmovns | Cmovo | Cmovp | Cmovs | Seta | Setae | Setb | Setbe | Sete | Setg | Setge
-        | Setl | Setle | Setne | Setno | Setnp | Setns | Seto | Setp | Sets => true,
+        | Popcnt | Crc32 | Xadd | Xchg | Cmpxchg | Cmpxchg8b | Mfence | Sfence | Clc | Stc
+        | Cmc | Lahf | Sahf | Shl | Sal | Shr | Sar | Rol | Ror | Rcl | Rcr | Shld | Shrd
+        | Rdtsc | Cmova | Cmovae | Cmovb | Cmovbe | Cmove | Cmovg | Cmovge | Cmovl | Cmovle
+        | Cmovne | Cmovno | Cmovnp | Cmovns | Cmovo | Cmovp | Cmovs | Seta | Setae | Setb
+        | Setbe | Sete | Setg | Setge | Setl | Setle | Setne | Setno | Setnp | Setns | Seto
+        | Setp | Sets => true,
         // A bit offset in a register reaches beyond a memory operand.
         Bt | Bts | Btr | Btc => {
             instruction.op0_kind() == OpKind::Register
@@ -94,6 +95,10 @@ fn is_fpu(instruction: &Instruction) -> bool {
                     | CpuidFeature::MMX
                     | CpuidFeature::SSE
                     | CpuidFeature::SSE2
+                    | CpuidFeature::SSE3
+                    | CpuidFeature::SSSE3
+                    | CpuidFeature::SSE4_1
+                    | CpuidFeature::SSE4_2
                     | CpuidFeature::CMOV
             )
         });
@@ -156,10 +161,22 @@ pub fn is_string(code: Code, widths: Widths) -> bool {
         )
 }
 
-/// The alignment that the memory operand needs: 16 for 16 bytes, unless the instruction is an unaligned move (SDM Vol. 1, 4.1.1 "Alignment of Words, Doublewords, Quadwords, and Double Quadwords").
+/// The alignment that the memory operand needs: 16 for 16 bytes, unless the instruction is an unaligned move or a string comparison (SDM Vol. 1, 4.1.1 "Alignment of Words, Doublewords, Quadwords, and Double Quadwords").
 pub fn alignment(instruction: &Instruction) -> u64 {
     use Mnemonic::*;
-    let anywhere = matches!(instruction.mnemonic(), Movups | Movupd | Movdqu);
+    let anywhere = matches!(
+        instruction.mnemonic(),
+        Movups
+            | Movupd
+            | Movdqu
+            | Lddqu
+            | Pcmpestrm
+            | Pcmpestrm64
+            | Pcmpestri
+            | Pcmpestri64
+            | Pcmpistrm
+            | Pcmpistri
+    );
     match instruction.memory_size().size() {
         16 if !anywhere => 16,
         _ => 1,

@@ -30,7 +30,7 @@ use crate::translate::context::field;
 use crate::translate::operands::{Counter, memory_operand};
 use crate::translate::sequences::context;
 use crate::translate::x87_note::{DeferredNote, NotedOperand, X87Note};
-use iced_x86::Instruction;
+use iced_x86::{Instruction, Mnemonic};
 
 /// The parts of notes that the present fragment has stored so far.
 #[derive(Default)]
@@ -53,6 +53,12 @@ impl Noted {
     pub(super) fn forget_selector(&mut self) {
         self.selector = None;
     }
+}
+
+/// Whether the instruction is a string comparison that writes an index to ECX, which is none of its operands.
+fn returns_index(raw: &Instruction) -> bool {
+    use Mnemonic::*;
+    matches!(raw.mnemonic(), Pcmpestri | Pcmpestri64 | Pcmpistri)
 }
 
 impl Emitter {
@@ -78,6 +84,9 @@ impl Emitter {
             }
         };
         let emitted = self.encode(raw, Counter::R11, place)?;
+        if emitted == Emitted::Inline && returns_index(raw) {
+            self.mov(R11, RCX);
+        }
         if emitted == Emitted::Inline && sets_pointers(raw) {
             self.note_x87(raw, bytes);
         }

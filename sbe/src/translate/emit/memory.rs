@@ -3,11 +3,12 @@
 
 use super::misses::Cause;
 use super::{Emitter, in_page};
+use crate::host_fpu::allows_misalignment;
 use crate::translate::asm::*;
 use crate::translate::context::{AccessKind, PAGE_BIAS, WRITE_TABLE, field};
 use crate::translate::operands::HostOperand;
 use crate::translate::sequences::context;
-use iced_x86::{Instruction, Mnemonic, Register};
+use iced_x86::{Instruction, Register};
 use mmu::SLOT_PRESENT;
 
 /// The displacement that, added to linear address and slot, gives the host address.
@@ -101,14 +102,6 @@ fn displacement_64(raw: &Instruction) -> i64 {
 /// Whether the memory operand is in FS or GS, which have bases.
 pub(super) fn is_in_thread_segment(raw: &Instruction) -> bool {
     matches!(raw.memory_segment(), Register::FS | Register::GS)
-}
-
-/// Whether an operand of 16 bytes may be misaligned.
-fn needs_no_alignment(raw: &Instruction) -> bool {
-    matches!(
-        raw.mnemonic(),
-        Mnemonic::Movdqu | Mnemonic::Movups | Mnemonic::Movupd | Mnemonic::Lddqu
-    )
 }
 
 impl Emitter {
@@ -358,7 +351,7 @@ impl Emitter {
             return there;
         }
         let found = self.asm.label();
-        let kind = if size == 16 && needs_no_alignment(raw) {
+        let kind = if size == 16 && allows_misalignment(raw) {
             AccessKind::unaligned(writes)
         } else {
             AccessKind::new(size, writes)

@@ -15,6 +15,7 @@ use super::stats::Stats;
 use super::trampoline::Trampoline;
 use super::windows::{WindowPolicy, Windows};
 use crate::cpu::fpu::MXCSR_INIT;
+use crate::cpu::model::Level;
 use crate::cpu::regs::ESP;
 use crate::cpu::segment::{Bounds, SegReg};
 use crate::cpu::{Cpu, eflags};
@@ -129,9 +130,10 @@ impl Translator {
         self.cache.record();
     }
 
-    /// Writes the code page in `frame`, at linear address `base`, beside the code emitted for it, as text; empty if there is none.
-    pub fn dump(&self, frame: Frame, base: u64) -> String {
-        self.cache.dump(frame, base)
+    /// Writes the code page in `frame`, at linear address `base`, of a processor of this level, beside the code emitted for it, as
+    /// text; empty if there is none.
+    pub fn dump(&self, frame: Frame, base: u64, level: Level) -> String {
+        self.cache.dump(frame, base, level)
     }
 
     /// The code pages by frame and mode.

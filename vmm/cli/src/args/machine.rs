@@ -18,7 +18,7 @@ pub struct MachineArgs {
     /// Guest memory, in MiB or with suffix K, M or G. At most 32G; what is beyond 3584M lies above 4 GiB.
     #[arg(short = 'm', long = "memory", visible_alias = "mem", value_name = "SIZE", default_value = "256M", value_parser = memory_size)]
     pub mem: u64,
-    /// Processor that CPUID announces. Default: bonnell, or x86-64 for a 64-bit kernel.
+    /// Processor that CPUID announces: bonnell, pentium4, x86-64 or x86-64-v2. Default: bonnell, or x86-64 for a 64-bit kernel.
     #[arg(long, value_name = "MODEL", value_parser = cpu_model)]
     pub cpu: Option<CpuModel>,
     /// What runs guest code. Default: the translator, or the emulator where the host cannot run the translator.

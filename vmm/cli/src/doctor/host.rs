@@ -9,7 +9,7 @@ use nix::{
 };
 use sandbox::Support;
 use vmm::{
-    VcpuConfig,
+    CpuModel, VcpuConfig,
     mmu::{Kmod, Memory},
 };
 
@@ -28,6 +28,7 @@ const DESCRIPTORS: u64 = 4096;
 pub fn findings() -> Vec<Finding> {
     vec![
         bmi2(),
+        x86_64_v2(),
         fsgsbase(),
         memory(),
         addresses(),
@@ -48,6 +49,20 @@ fn bmi2() -> Finding {
     match is_x86_feature_detected!("bmi2") {
         true => Finding::ok("BMI2", "translated code uses it"),
         false => Finding::missing("BMI2", "only the emulator runs guests, many times slower"),
+    }
+}
+
+fn x86_64_v2() -> Finding {
+    let model = CpuModel::X86_64V2;
+    match model.level().missing_on_host() {
+        None => Finding::ok(
+            model.name(),
+            "guests can have SSE3 to SSE4.2 and POPCNT (--cpu)",
+        ),
+        Some(extension) => Finding::limited(
+            model.name(),
+            format!("no guest can have this processor model (--cpu), for lack of {extension}"),
+        ),
     }
 }
 

@@ -11,6 +11,7 @@ mod x87;
 use crate::CpuModel;
 use crate::bus::EmptyBus;
 use crate::cpu::control::{CR0_NE, CR0_PE, CR0_PG, CR4_OSFXSR, CR4_OSXMMEXCPT};
+use crate::cpu::model::Level;
 use crate::cpu::segment::{Attributes, SegReg, Segment, Selector};
 use crate::cpu::{Cpu, eflags};
 use crate::debugger::Debugger;
@@ -81,8 +82,8 @@ impl Machine {
 
     /// Executes one instruction given by its bytes. EIP moves only if it completes.
     fn execute_sized(&mut self, bytes: &[u8], size: CodeSize) -> Result<(), Fault> {
-        let decoded =
-            decode(bytes, size, &mut self.host).expect("an instruction of this processor");
+        let decoded = decode(bytes, size, Level::V2, &mut self.host)
+            .expect("an instruction of this processor");
         let start = self.cpu.eip;
         self.cpu.eip = start.wrapping_add(u64::from(u32::from(decoded.insn.len)));
         let result = (decoded.exec)(&mut self.exec(), &decoded.insn);

@@ -5,17 +5,23 @@ use crate::cpu::fpu::{MXCSR_INIT, MXCSR_PE};
 use crate::host_fpu::precision::{Denormals, Rounding};
 use crate::host_fpu::{OPERAND_BYTES, StubFrame};
 use iced_x86::code_asm::*;
-use iced_x86::{Decoder, DecoderOptions};
+use iced_x86::{Decoder, DecoderOptions, Mnemonic};
 use proptest::prelude::*;
 
 type Assemble = fn(&mut CodeAssembler) -> Result<(), IcedError>;
 
 /// The instructions under test, on XMM0 and XMM1.
-const FORMS: [Assemble; 18] = [
+const FORMS: [Assemble; 24] = [
     |a| a.addss(xmm0, xmm1),
     |a| a.addps(xmm0, xmm1),
     |a| a.addsd(xmm0, xmm1),
     |a| a.addpd(xmm0, xmm1),
+    |a| a.haddps(xmm0, xmm1),
+    |a| a.haddpd(xmm0, xmm1),
+    |a| a.hsubps(xmm0, xmm1),
+    |a| a.hsubpd(xmm0, xmm1),
+    |a| a.addsubps(xmm0, xmm1),
+    |a| a.addsubpd(xmm0, xmm1),
     |a| a.subss(xmm0, xmm1),
     |a| a.subps(xmm0, xmm1),
     |a| a.subsd(xmm0, xmm1),
@@ -73,7 +79,10 @@ proptest! {
         let bytes = assembled(FORMS[form]);
         let raw = Decoder::new(32, &bytes, DecoderOptions::NONE).decode();
         let rounding = Rounding::of(&raw).expect("one that can overflow");
-        let doubles = bytes[0] == 0x66 || bytes[0] == 0xf2;
+        let doubles = match raw.mnemonic() {
+            Mnemonic::Haddps | Mnemonic::Hsubps | Mnemonic::Addsubps => false,
+            _ => bytes[0] == 0x66 || bytes[0] == 0xf2,
+        };
         let (left, right) = if doubles { double } else { single };
         let mut machine = Machine::new();
         machine.cpu.fpu.set_xmm(0, left);
@@ -82,6 +91,8 @@ proptest! {
             image: machine.cpu.fpu.clone(),
             operand: [0; OPERAND_BYTES],
             general: 0,
+            index: 0,
+            length: 0,
             flags: 0,
         };
         machine.must(FORMS[form]);

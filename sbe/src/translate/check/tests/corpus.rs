@@ -179,10 +179,28 @@ fn every_encoding(machine: Machine) {
                 emitted += passes(&mut bench, &mut failures, machine.modes, &guest, 0x123);
             }
         }
+        for guest in longer_opcodes(prefix, &mut numbers) {
+            emitted += passes(&mut bench, &mut failures, machine.modes, &guest, 0x123);
+        }
     }
     report(failures);
     let modes = machine.modes.len() as u32;
     assert!(emitted > 33_000 * modes, "only {emitted}");
+}
+
+/// Every opcode of the three-byte maps behind `prefix`, with two ModR/M bytes each.
+fn longer_opcodes(prefix: &[u8], numbers: &mut Numbers) -> Vec<Vec<u8>> {
+    let maps = [[0x0f, 0x38], [0x0f, 0x3a]];
+    let opcodes = maps
+        .into_iter()
+        .flat_map(|map| (0..=0xff).map(move |opcode| (map, opcode)));
+    let once = |(map, opcode): ([u8; 2], u8), numbers: &mut Numbers| {
+        let operands = numbers.bytes::<7>();
+        [prefix, &map, &[opcode], &operands, &[0xc3; 4]].concat()
+    };
+    opcodes
+        .flat_map(|opcode| [once(opcode, numbers), once(opcode, numbers)])
+        .collect()
 }
 
 /// Instructions of which anything is emitted in `machine`, one encoding each.

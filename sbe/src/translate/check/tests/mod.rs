@@ -5,6 +5,7 @@ mod mutations;
 mod trampolines;
 
 use super::{Checker, FragmentEntry, Violation};
+use crate::cpu::model::Level;
 use crate::translate::arena::Arena;
 use crate::translate::context::AccessKind;
 use crate::translate::emit::Emitter;
@@ -70,6 +71,7 @@ impl Bench {
             page: &page,
             tail: Some(&tail),
             mode,
+            level: Level::V2,
             breakpoints: &[],
         };
         if self.arena.used() > 8 << 20 {
