@@ -5,6 +5,7 @@ use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use mmu::{GuestPhys, LinearAddr, Memory, Mmu, Scalar};
 use sbe::cpu::regs::{EAX, EBX, ECX, EDX, ESI, ESP};
+use sbe::cpu::segment::SegReg;
 use sbe::cpu::{CpuState, DescriptorTable};
 use sbe::{CpuModel, EmptyBus, Engine, Exit, Vcpu, VcpuConfig, VcpuError, VcpuState};
 
@@ -334,6 +335,86 @@ fn code_runs_at_high_addresses_and_across_pages() {
             (vcpu.cpu.regs.get64(EAX), vcpu.cpu.eip),
             (42, HIGH | 0x4004)
         );
+    }
+}
+
+/// Kernels do these at each context switch. Only RDMSR and HLT are left to the emulator.
+#[test]
+fn a_context_switch_runs_as_emitted_code() {
+    const BASES: [(u32, u64); 3] = [
+        (0xc000_0100, 0x7fff_0020_0000),
+        (0xc000_0101, HIGH | 0x20_0000),
+        (0xc000_0102, HIGH | DATA),
+    ];
+    for engine in ENGINES {
+        let mut vcpu = booted(engine, |a| {
+            for (msr, base) in BASES {
+                a.mov(ecx, msr)?;
+                a.mov(eax, base as u32)?;
+                a.mov(edx, (base >> 32) as u32)?;
+                a.wrmsr()?;
+            }
+            a.mov(r9, qword_ptr(16).gs())?;
+            a.mov(rbx, PATTERN)?;
+            a.mov(r14, PATTERN)?;
+            // MOV BX, CS and MOV R14W, CS.
+            a.db(&[0x66, 0x8c, 0xcb, 0x66, 0x41, 0x8c, 0xce])?;
+            a.mov(r13, 0x103_u64)?;
+            a.mov(rsi, DATA)?;
+            a.bts(qword_ptr(rsi), r13)?;
+            a.mov(r15, -63_i64)?;
+            a.bts(qword_ptr(rsi + 16), r15)?;
+            a.rdmsr()?;
+            a.hlt()
+        });
+        poke(&vcpu, DATA as u32 + 16, PATTERN);
+        run(&mut vcpu);
+        let cpu = &vcpu.cpu;
+        let bases = [cpu.seg(SegReg::Fs).base, cpu.seg(SegReg::Gs).base];
+        assert_eq!(bases, [BASES[0].1, BASES[1].1], "{engine:?}");
+        let read = cpu.regs.get64(EDX) << 32 | cpu.regs.get64(EAX);
+        assert_eq!(read, BASES[2].1, "{engine:?}");
+        assert_eq!(cpu.regs.get64(9), PATTERN);
+        // CS of the boot protocol.
+        let selectors = PATTERN & !0xffff | 0x10;
+        assert_eq!(
+            [EBX, 14].map(|number| cpu.regs.get64(number)),
+            [selectors; 2]
+        );
+        let words = [8, 32].map(|at| vcpu.mmu.memory().load::<u64>(GuestPhys::new(DATA + at)));
+        assert_eq!(words, [Ok(2), Ok(8)], "{engine:?}");
+        if let Some(stats) = vcpu.translation() {
+            assert!(stats.exits.emulate <= 2, "{}", stats.exits.emulate);
+        }
+    }
+}
+
+/// A base that is not canonical raises #GP in both halves of the addresses between.
+#[test]
+fn bases_that_are_not_canonical_are_refused() {
+    for engine in ENGINES {
+        for base in [1_u64 << 47, 0xffff_7fff_ffff_ffff] {
+            let mut vcpu = booted(engine, |a| {
+                a.mov(ecx, 0xc000_0100_u32)?;
+                a.mov(eax, base as u32)?;
+                a.mov(edx, (base >> 32) as u32)?;
+                a.wrmsr()?;
+                a.hlt()
+            });
+            // #GP halts as #PF does.
+            let handler = |vector: u32| {
+                [0, 8].map(|half| {
+                    let at = GuestPhys::new((IDT + 16 * vector + half).into());
+                    vcpu.mmu.memory().load::<u64>(at).expect("RAM")
+                })
+            };
+            for (half, value) in [0, 8].into_iter().zip(handler(14)) {
+                poke(&vcpu, IDT + 16 * 13 + half, value);
+            }
+            run(&mut vcpu);
+            assert_eq!(vcpu.cpu.eip, u64::from(HANDLER) + 1, "{engine:?}");
+            assert_eq!(vcpu.cpu.seg(SegReg::Fs).base, 0);
+        }
     }
 }
 

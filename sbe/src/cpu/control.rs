@@ -114,6 +114,13 @@ pub const EFER_LMA: u64 = 1 << 10;
 /// IA32_EFER.NXE: execute-disable bit of PAE and 4-level paging.
 pub const EFER_NXE: u64 = 1 << 11;
 
+/// IA32_FS_BASE: the base of FS (SDM Vol. 4, Table 2-2).
+pub const IA32_FS_BASE: u32 = 0xc000_0100;
+/// IA32_GS_BASE: the base of GS.
+pub const IA32_GS_BASE: u32 = 0xc000_0101;
+/// IA32_KERNEL_GS_BASE: the base that SWAPGS exchanges for that of GS.
+pub const IA32_KERNEL_GS_BASE: u32 = 0xc000_0102;
+
 /// IA32_MISC_ENABLE: fast string operations (SDM Vol. 4, Table 2-2).
 pub const MISC_ENABLE_FAST_STRINGS: u64 = 1 << 0;
 

@@ -76,6 +76,8 @@ pub enum Rewrite {
     Sysret,
     /// SWAPGS with CPL 0.
     Swapgs,
+    /// WRMSR with CPL 0.
+    WriteMsr,
     /// RDTSC.
     Rdtsc,
     /// A string instruction without a repeat prefix.
@@ -115,6 +117,7 @@ impl Verdict {
                     | Rewrite::Sysexit
                     | Rewrite::Syscall
                     | Rewrite::Sysret
+                    | Rewrite::WriteMsr
             )
         )
     }
@@ -220,7 +223,7 @@ fn rewrite(raw: &Instruction, mode: Mode) -> Option<Rewrite> {
         Code::Popd_ES | Code::Popd_DS | Code::Popd_FS | Code::Popd_GS if kernel => {
             Rewrite::PopSegment
         }
-        Code::Mov_r32m16_Sreg => Rewrite::StoreSegment,
+        Code::Mov_rm16_Sreg | Code::Mov_r32m16_Sreg => Rewrite::StoreSegment,
         Code::Mov_Sreg_rm16 | Code::Mov_Sreg_r32m16
             if kernel && !matches!(raw.op0_register(), Register::CS | Register::SS) =>
         {
@@ -260,11 +263,13 @@ fn rewrite64(raw: &Instruction, kernel: bool) -> Option<Rewrite> {
         Code::Pop_r64 => Rewrite::Pop,
         Code::Pop_rm64 => Rewrite::PopMemory,
         Code::Pushq_FS | Code::Pushq_GS => Rewrite::PushSegment,
-        Code::Mov_r32m16_Sreg | Code::Mov_r64m16_Sreg => Rewrite::StoreSegment,
-        Code::Mov_rm16_Sreg if raw.op0_kind() == OpKind::Memory => Rewrite::StoreSegment,
+        Code::Mov_rm16_Sreg | Code::Mov_r32m16_Sreg | Code::Mov_r64m16_Sreg => {
+            Rewrite::StoreSegment
+        }
         Code::Syscall if !kernel => Rewrite::Syscall,
         Code::Sysretq if kernel => Rewrite::Sysret,
         Code::Swapgs if kernel => Rewrite::Swapgs,
+        Code::Wrmsr if kernel => Rewrite::WriteMsr,
         Code::Rdtsc => Rewrite::Rdtsc,
         Code::Leaveq => Rewrite::Leave,
         Code::Pushfq => Rewrite::Pushf,

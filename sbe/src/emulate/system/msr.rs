@@ -1,7 +1,9 @@
 //! Model-specific registers and counters (SDM Vol. 4, 2.1 "Architectural MSRs").
 
 use crate::cpu::canonical::is_canonical;
-use crate::cpu::control::{CR0_PG, CR4_PCE, CR4_TSD, EFER_LMA, EFER_LME};
+use crate::cpu::control::{
+    CR0_PG, CR4_PCE, CR4_TSD, EFER_LMA, EFER_LME, IA32_FS_BASE, IA32_GS_BASE, IA32_KERNEL_GS_BASE,
+};
 use crate::cpu::host_time_stamp;
 use crate::cpu::model::CpuModel;
 use crate::cpu::regs::{EAX, ECX, EDX};
@@ -25,9 +27,6 @@ const IA32_STAR: u32 = 0xc000_0081;
 const IA32_LSTAR: u32 = 0xc000_0082;
 const IA32_CSTAR: u32 = 0xc000_0083;
 const IA32_FMASK: u32 = 0xc000_0084;
-const IA32_FS_BASE: u32 = 0xc000_0100;
-const IA32_GS_BASE: u32 = 0xc000_0101;
-const IA32_KERNEL_GS_BASE: u32 = 0xc000_0102;
 
 impl Exec<'_> {
     fn set_edx_eax(&mut self, value: u64) {

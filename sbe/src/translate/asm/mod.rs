@@ -257,6 +257,12 @@ impl Asm {
         self.memory(Wide::No, &[0x0f, 0xb7], to, from);
     }
 
+    /// MOV r16, m16: the other bits of the register stay.
+    pub fn move16(&mut self, to: Reg, from: Mem) {
+        self.bytes().push(0x66);
+        self.memory(Wide::No, &[0x8b], to, from);
+    }
+
     /// MOV m32, r32.
     pub fn store32(&mut self, to: Mem, from: Reg) {
         self.memory(Wide::No, &[0x89], from, to);

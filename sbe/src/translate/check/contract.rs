@@ -50,7 +50,9 @@ pub fn all(trampolines: &Trampolines) -> Contracts {
 fn is_entered(trampoline: Trampoline, tables: LinearWidth) -> bool {
     match trampoline {
         Trampoline::LoadSegment(_) => tables == LinearWidth::Bits32,
-        Trampoline::Syscall | Trampoline::Sysret => tables == LinearWidth::Bits48,
+        Trampoline::Syscall | Trampoline::Sysret | Trampoline::WriteMsr => {
+            tables == LinearWidth::Bits48
+        }
         _ => true,
     }
 }
@@ -80,7 +82,7 @@ impl Contract {
             PolledDispatch => (Linkage::PolledJump, &[Word8]),
             ReturnMismatch => (Linkage::Jump, &[Inverted8]),
             EmulateAt | BudgetAt | Sysenter | Sysexit => (Linkage::Jump, &[Offset9]),
-            Syscall => (Linkage::Jump, &[Long, Word8, Offset9]),
+            Syscall | WriteMsr => (Linkage::Jump, &[Long, Word8, Offset9]),
             Sysret => (Linkage::Jump, &[Long, Offset9]),
             Link => (Linkage::Jump, &[Word8, Offset9]),
             LinkAcross => (Linkage::Jump, &[Word8, Word9]),

@@ -1,9 +1,9 @@
 //! Instructions on registers and memory that need more than renamed operands.
 
 use super::misses::Cause;
-use super::{Emitted, Emitter, Result};
+use super::{Emitted, Emitter, Home, Result, home};
 use crate::translate::asm::*;
-use crate::translate::operands::{Counter, Loaded, memory_operand, rewrite};
+use crate::translate::operands::memory_operand;
 use iced_x86::{Code, Instruction, Mnemonic, Register};
 
 /// log2 of the number of bits of a byte.
@@ -20,20 +20,25 @@ impl Emitter {
     /// direction (SDM Vol. 1, 3.1.1.9 "Bit(BitBase, BitOffset)").
     pub(super) fn bit_string(&mut self, raw: &Instruction) -> Result<Emitted> {
         let writes = raw.mnemonic() != Mnemonic::Bt;
-        let offset = self.whole(raw.op1_register());
-        let Some(offset) = offset.filter(|_| self.is_addressable(raw, writes)) else {
+        let Some(place) = home(raw.op1_register()).filter(|_| self.is_addressable(raw, writes))
+        else {
             return Ok(Emitted::Emulate);
         };
         let address = self.address(raw);
         let size = self.word() as u32;
-        let (log, unit) = (size.trailing_zeros(), raw.op1_register());
+        let log = size.trailing_zeros();
+        let offset = self.held_at(place, RCX);
         self.asm.mov_imm32(R9, BYTE_BITS_LOG + log);
         match self.mode.is_64() {
             true => self.asm.sarx64(R9, offset, R9),
             false => self.asm.sarx32(R9, offset, R9),
         }
         self.lea(R8, indexed(address, R9, log as u8, 0));
-        let probed = self.probe(raw, R8, size, writes);
+        let mut probed = self.probe(raw, R8, size, writes);
+        if let Home::Context(_) = place {
+            probed = self.point(R8, probed);
+        }
+        let offset = self.held_at(place, RCX);
         self.load_word(R9, probed.mem());
         let codes = match raw.mnemonic() {
             Mnemonic::Bt => [Code::Bt_rm32_r32, Code::Bt_rm64_r64],
@@ -41,13 +46,10 @@ impl Emitter {
             Mnemonic::Btr => [Code::Btr_rm32_r32, Code::Btr_rm64_r64],
             _ => [Code::Btc_rm32_r32, Code::Btc_rm64_r64],
         };
-        let (code, word) = match self.mode.is_64() {
-            true => (codes[1], Register::R9),
-            false => (codes[0], Register::R9D),
-        };
-        let test = Instruction::with2(code, word, unit)?;
-        let Some(test) = rewrite(&test, Counter::R11, &Loaded::new(), None) else {
-            return Ok(Emitted::Emulate);
+        let number = u32::from(offset.number());
+        let test = match self.mode.is_64() {
+            true => Instruction::with2(codes[1], Register::R9, Register::RAX + number)?,
+            false => Instruction::with2(codes[0], Register::R9D, Register::EAX + number)?,
         };
         self.asm.guest(&test)?;
         if writes {

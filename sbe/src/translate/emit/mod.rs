@@ -180,6 +180,16 @@ enum Home {
     Context(Mem),
 }
 
+impl Home {
+    /// The host register, or `scratch` for a place in the context.
+    fn or(self, scratch: Reg) -> Reg {
+        match self {
+            Self::Register(register) => register,
+            Self::Context(_) => scratch,
+        }
+    }
+}
+
 /// The place of the general register of which `register` is a part.
 fn home(register: Register) -> Option<Home> {
     if !register.is_gpr() || operands::is_high_byte(register) {
@@ -282,14 +292,18 @@ impl Emitter {
     /// Emits the loading of the general register of which `register` is a part into `scratch`, if it is none of the host's and R9
     /// has no copy. Returns the register that holds it.
     fn held(&mut self, register: Register, scratch: Reg) -> Option<Reg> {
-        match home(register)? {
-            Home::Register(register) => Some(register),
-            Home::Context(_) if self.copied() == Some(register.full_register()) => Some(R9),
-            Home::Context(place) => {
-                self.asm.load64(scratch, place);
-                Some(scratch)
-            }
+        Some(match home(register)? {
+            Home::Context(_) if self.copied() == Some(register.full_register()) => R9,
+            place => self.held_at(place, scratch),
+        })
+    }
+
+    /// Emits the loading of a general register into `scratch` if it is none of the host's. Returns the register that holds it.
+    fn held_at(&mut self, place: Home, scratch: Reg) -> Reg {
+        if let Home::Context(place) = place {
+            self.asm.load64(scratch, place);
         }
+        place.or(scratch)
     }
 
     /// LEA of an address of the guest's.
@@ -478,7 +492,8 @@ impl Emitter {
             Rewrite::LoadSegment => Ok(self.load_segment(raw)),
             Rewrite::Sysenter => Ok(self.change_level(raw, Trampoline::Sysenter)),
             Rewrite::Sysexit => Ok(self.change_level(raw, Trampoline::Sysexit)),
-            Rewrite::Syscall => Ok(self.syscall(raw)),
+            Rewrite::Syscall => Ok(self.to_next(raw, Trampoline::Syscall)),
+            Rewrite::WriteMsr => Ok(self.to_next(raw, Trampoline::WriteMsr)),
             Rewrite::Sysret => Ok(self.change_level(raw, Trampoline::Sysret)),
             Rewrite::Swapgs => Ok(self.swapgs()),
             Rewrite::Rdtsc => Ok(self.rdtsc(raw)),

@@ -62,13 +62,18 @@ impl Emitter {
             return Emitted::Emulate;
         };
         if raw.op0_kind() != OpKind::Memory {
-            match home(raw.op0_register()) {
-                Some(Home::Register(target)) => self.asm.load32(target, selector(register)),
-                Some(Home::Context(place)) => {
-                    self.asm.load32(R9, selector(register));
-                    self.asm.store64(place, R9);
-                }
-                None => return Emitted::Emulate,
+            let Some(place) = home(raw.op0_register()) else {
+                return Emitted::Emulate;
+            };
+            if raw.op0_register().is_gpr16() {
+                let target = self.held_at(place, R9);
+                self.asm.move16(target, selector(register));
+            } else {
+                let target = place.or(R9);
+                self.asm.load32(target, selector(register));
+            }
+            if let Home::Context(place) = place {
+                self.asm.store64(place, R9);
             }
             return Emitted::Inline;
         }
@@ -114,11 +119,11 @@ impl Emitter {
         Emitted::Ends
     }
 
-    /// Emits SYSCALL: the trampoline continues at CPL 0.
-    pub(super) fn syscall(&mut self, raw: &Instruction) -> Emitted {
+    /// Emits SYSCALL or WRMSR: the trampoline needs the address of the next instruction.
+    pub(super) fn to_next(&mut self, raw: &Instruction, trampoline: Trampoline) -> Emitted {
         let page = self.page(R8);
         self.lea(R8, at(page, in_page(raw.next_ip32())));
-        self.change_level(raw, Trampoline::Syscall)
+        self.change_level(raw, trampoline)
     }
 
     /// Emits SWAPGS.

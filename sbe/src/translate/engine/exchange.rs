@@ -91,6 +91,7 @@ impl Translator {
             }
         }
         if self.is_64 {
+            cx.cpu.segs[SegReg::Fs as usize].base = context.fs_base;
             cx.cpu.segs[SegReg::Gs as usize].base = context.gs_base;
             cx.cpu.kernel_gs_base = context.kernel_gs_base;
         }

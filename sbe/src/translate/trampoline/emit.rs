@@ -1,6 +1,7 @@
 //! The emitters of the trampolines, one for each [`Trampoline`].
 
 use super::{COUNT, Trampoline};
+use crate::cpu::control::{IA32_FS_BASE, IA32_GS_BASE, IA32_KERNEL_GS_BASE};
 use crate::cpu::eflags::{DF, IF};
 use crate::cpu::segment::SegReg;
 use crate::translate::asm::*;
@@ -17,6 +18,8 @@ use mmu::{LinearWidth, PAGE_SHIFT, SLOT_PRESENT};
 const TABLES_BYTES: i32 = 4 * size_of::<u64>() as i32;
 /// The number of guest register R11.
 const GUEST_R11: i32 = 11;
+/// The number of bits of each half of EDX:EAX.
+const HALF: u32 = 32;
 /// The bits of linear addresses in the lower half.
 const LOW_BITS: u32 = 47;
 /// The rotation to the right behind which the lower half of an offset is zero if it is a whole word's in the area of entry tables.
@@ -86,6 +89,7 @@ pub(super) fn emit(asm: &mut Asm, trampoline: Trampoline, setting: &Setting) {
         Trampoline::Sysexit => change_level(asm, Level::User, dispatch_polled, exit),
         Trampoline::Syscall => syscall(asm, dispatch_polled, exit),
         Trampoline::Sysret => sysret(asm, dispatch_polled, exit),
+        Trampoline::WriteMsr => write_msr(asm, setting.of(Trampoline::Dispatch), exit),
         Trampoline::Miss(kind) => miss(asm, kind, exit),
     }
 }
@@ -461,6 +465,47 @@ fn sysret(asm: &mut Asm, jump: Label, exit: Exit) {
     asm.load64(RSP, context(field::USER_STACK));
     set_level_wide(asm, 1, 3);
     asm.mov64(R8, R11);
+    asm.jmp(jump);
+}
+
+/// Emits WRMSR; in: R8 the address of the next instruction, R9D offset in the page. Of MSRs other than the bases of FS and GS, and
+/// of addresses that are not canonical, the emulator knows.
+fn write_msr(asm: &mut Asm, jump: Label, exit: Exit) {
+    let (canonical, refused, done) = (asm.label(), asm.label(), asm.label());
+    asm.push(R8);
+    asm.push(R9);
+    asm.mov_imm32(R9, HALF);
+    asm.shlx64(R8, RDX, R9);
+    asm.mov32(R9, RAX);
+    asm.lea64(R8, indexed(R8, R9, 0, 0));
+    asm.mov_imm32(R9, LOW_BITS);
+    asm.sarx64(RCX, R8, R9);
+    asm.jrcxz(canonical);
+    asm.not64(RCX);
+    asm.jrcxz(canonical);
+    asm.bind(refused);
+    asm.pop(R9);
+    asm.pop(R8);
+    exit_at(asm, Reason::Emulate, exit);
+    asm.bind(canonical);
+    for (msr, place) in [
+        (IA32_FS_BASE, field::FS_BASE),
+        (IA32_GS_BASE, field::GS_BASE),
+        (IA32_KERNEL_GS_BASE, field::KERNEL_GS_BASE),
+    ] {
+        let (named, other) = (asm.label(), asm.label());
+        asm.lea32(RCX, at(R11, msr.wrapping_neg().cast_signed()));
+        asm.jrcxz(named);
+        asm.jmp_short(other);
+        asm.bind(named);
+        asm.store64(context(place), R8);
+        asm.jmp_short(done);
+        asm.bind(other);
+    }
+    asm.jmp_short(refused);
+    asm.bind(done);
+    asm.pop(R9);
+    asm.pop(R8);
     asm.jmp(jump);
 }
 

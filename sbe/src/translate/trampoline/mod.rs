@@ -55,6 +55,8 @@ pub enum Trampoline {
     Syscall,
     /// Executes SYSRET to 64-bit code at offset R9D of the page.
     Sysret,
+    /// Executes WRMSR at offset R9D of the page; R8 is the address of the next instruction.
+    WriteMsr,
     /// Called with an address in R8D and the instruction's offset in R9D: returns with a slot in RCX, or exits.
     Miss(AccessKind),
 }
@@ -82,7 +84,8 @@ const SYSENTER: usize = SEGMENTS + SegReg::ALL.len();
 const SYSEXIT: usize = SYSENTER + 1;
 const SYSCALL: usize = SYSEXIT + 1;
 const SYSRET: usize = SYSCALL + 1;
-const MISSES: usize = SYSRET + 1;
+const WRITE_MSR: usize = SYSRET + 1;
+const MISSES: usize = WRITE_MSR + 1;
 /// The number of trampolines.
 const COUNT: usize = MISSES + AccessKind::COUNT;
 
@@ -92,7 +95,8 @@ impl Trampoline {
         FIRST
             .into_iter()
             .chain(SegReg::ALL.map(Self::LoadSegment))
-            .chain([Self::Sysenter, Self::Sysexit, Self::Syscall, Self::Sysret])
+            .chain([Self::Sysenter, Self::Sysexit])
+            .chain([Self::Syscall, Self::Sysret, Self::WriteMsr])
             .chain(AccessKind::all().map(Self::Miss))
     }
 
@@ -118,6 +122,7 @@ impl Trampoline {
             Self::Sysexit => SYSEXIT,
             Self::Syscall => SYSCALL,
             Self::Sysret => SYSRET,
+            Self::WriteMsr => WRITE_MSR,
             Self::Miss(kind) => MISSES + kind.number() as usize,
         }
     }
@@ -147,6 +152,7 @@ impl fmt::Display for Trampoline {
             Self::Sysexit => "sysexit",
             Self::Syscall => "syscall",
             Self::Sysret => "sysret",
+            Self::WriteMsr => "write_msr",
             Self::Miss(kind) => {
                 let verb = if kind.writes() { "write" } else { "read" };
                 return write!(f, "miss_{verb}_{}", kind.size());
