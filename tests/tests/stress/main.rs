@@ -14,6 +14,8 @@
 //! counts it prints say how many instructions the translator executed.
 
 mod aliases;
+mod block;
+mod contents;
 mod control_flow;
 mod debugged;
 mod links;
@@ -22,4 +24,6 @@ mod many_pages;
 mod paging;
 mod self_modifying;
 mod stores;
+mod tables;
 mod users;
+mod width;
