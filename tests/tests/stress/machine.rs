@@ -143,7 +143,9 @@ impl Program {
             emulator.assert_same(&translator, &what);
             translator
         });
-        let translator = compared.last().expect("one choice at least");
+        let translator = compared
+            .reduce(|_, last| last)
+            .expect("one choice at least");
         let counts = Counts {
             instructions: emulator.0.cpu.retired,
             emulated: translator.0.cpu.retired,

@@ -30,7 +30,7 @@ const CODE_SELECTOR: u16 = 0x10;
 /// Flat data of CPL 0.
 pub const FLAT_DATA: u64 = 0x00cf_9300_0000_ffff;
 /// Type and P of an interrupt gate.
-const INTERRUPT_GATE: u16 = 0x8e00;
+pub const INTERRUPT_GATE: u16 = 0x8e00;
 
 /// A page-table entry for a page that may be written.
 pub fn entry(frame: u32) -> u32 {
