@@ -147,16 +147,25 @@ fn program(seed: u64) -> Program {
         program.place(frame, data);
     }
     assert!(tables.end() <= DESCRIPTORS.gdt, "{:x}", tables.end());
-    let handlers: Vec<u32> = (HANDLERS..)
-        .step_by(HANDLER_BYTES as usize)
-        .take(VECTORS.len())
-        .collect();
-    let gates: Vec<_> = (VECTORS.iter().zip(&handlers))
-        .map(|(&vector, &handler)| (vector, handler, INTERRUPT_GATE))
+    place_rounds(&mut program, |code| {
+        (0..ACCESSES).try_for_each(|_| access(code, &pages, rng))
+    });
+    program
+}
+
+/// Adds the handlers, and code that executes `round` in each of the rounds.
+fn place_rounds(
+    program: &mut Program,
+    round: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>,
+) {
+    let handlers = (HANDLERS..).step_by(HANDLER_BYTES as usize);
+    let handlers: Vec<_> = VECTORS.into_iter().zip(handlers).collect();
+    let gates: Vec<_> = (handlers.iter())
+        .map(|&(vector, handler)| (vector, handler, INTERRUPT_GATE))
         .collect();
     let code_segment = code_segment(Width::Wide, 0);
-    DESCRIPTORS.place(&mut program, &[0, 0, code_segment, FLAT_DATA], &gates);
-    for (vector, at) in VECTORS.into_iter().zip(handlers) {
+    DESCRIPTORS.place(program, &[0, 0, code_segment, FLAT_DATA], &gates);
+    for (vector, at) in handlers {
         program.assemble(at, |code| handler(code, vector));
     }
     program.assemble(CODE, |code| {
@@ -167,14 +176,37 @@ fn program(seed: u64) -> Program {
         code.fninit()?;
         code.mov(r15d, ROUNDS)?;
         code.set_label(&mut again)?;
-        for _ in 0..ACCESSES {
-            access(code, &pages, rng)?;
-        }
+        round(code)?;
         code.dec(r15d)?;
         code.jnz(again)?;
         code.hlt()
     });
-    program
+}
+
+/// Emits jumps, calls and returns to `target`, which fault there or at once.
+fn leave(code: &mut CodeAssembler, target: u64) -> Result<(), IcedError> {
+    let transfers: [fn(&mut CodeAssembler) -> Result<(), IcedError>; 4] = [
+        |code| code.jmp(rbx),
+        |code| code.call(rbx),
+        |code| {
+            code.push(rbx)?;
+            code.ret()
+        },
+        |code| {
+            code.push(rbx)?;
+            code.jmp(qword_ptr(rsp))
+        },
+    ];
+    for transfer in transfers {
+        let mut next = code.create_label();
+        code.lea(r14, ptr(next))?;
+        code.mov(rbx, target)?;
+        transfer(code)?;
+        code.set_label(&mut next)?;
+        code.sub(r12, rsp)?;
+        code.mov(esp, STACK)?;
+    }
+    Ok(())
 }
 
 #[test]
@@ -187,4 +219,24 @@ fn accesses_at_shared_slots_and_at_ends_of_halves() {
         }
     }
     assert!(faults.iter().all(|&count| count > ROUNDS), "{faults:?}");
+}
+
+/// Code that runs off the end of the lower half, and branches to addresses that are not canonical, fault where the emulator says.
+#[test]
+fn code_that_leaves_the_halves() {
+    // add rax, 1: the last instruction of the lower half.
+    const LAST: [u8; 4] = [0x48, 0x83, 0xc0, 1];
+    let last = HALF - LAST.len() as u64;
+    let mut program = Program::new(Width::Wide, 4 << 20, CODE, STACK);
+    let mut tables = place_identity(&mut program);
+    tables.map(&mut program.contents, last, entry(FRAMES));
+    program.place(FRAMES + PAGE - LAST.len() as u32, LAST);
+    place_rounds(&mut program, |code| {
+        // The first is the last instruction, the second lies across the end.
+        [last, HALF - 1, HALF, 0u64.wrapping_sub(HALF) - 1, 1 << 63]
+            .into_iter()
+            .try_for_each(|target| leave(code, target))
+    });
+    let ended = program.agree("code that leaves the halves");
+    assert_eq!(ended.dwords(FAULTS + 4 * 13, 1), [5 * 4 * ROUNDS]);
 }
