@@ -183,9 +183,12 @@ fn place_rounds(
     });
 }
 
+/// Emits some instructions.
+type Emit = fn(&mut CodeAssembler) -> Result<(), IcedError>;
+
 /// Emits jumps, calls and returns to `target`, which fault there or at once.
 fn leave(code: &mut CodeAssembler, target: u64) -> Result<(), IcedError> {
-    let transfers: [fn(&mut CodeAssembler) -> Result<(), IcedError>; 4] = [
+    let transfers: [Emit; 4] = [
         |code| code.jmp(rbx),
         |code| code.call(rbx),
         |code| {
