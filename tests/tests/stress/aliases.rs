@@ -9,13 +9,13 @@
 //!   identity         ► the first 4 MiB, by one page table
 //! ```
 
-use super::machine::{CODE_CACHE, PAGE, Program, assemble};
-use super::paging::{DIRECTORY, entry, place_identity, turn_on};
+use super::contents::PAGE;
+use super::machine::{Program, assemble};
+use super::paging::{TABLES, entry, place_identity, turn_on};
+use super::width::{ByWidth, Width, at_both_widths, whole};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 
-/// Physical address of the page table of the aliases.
-const ALIASES: u32 = DIRECTORY + 2 * PAGE;
 /// Top of the stack, and where the program leaves results.
 const RESULTS: u32 = 0x18_0000;
 /// Physical address of the program's start, which calls the shared code.
@@ -24,14 +24,6 @@ const START: u32 = 0x20_0000;
 const SHARED: u32 = 0x21_0000;
 const NEIGHBOUR_A: u32 = 0x22_0000;
 const NEIGHBOUR_B: u32 = 0x23_0000;
-/// Linear addresses of the shared code.
-const FIRST: u32 = 0x4000_0000;
-const SECOND: u32 = 0x4010_0000;
-/// Offset of the shared code's entry: it runs off the page's end.
-const ENTRY: u32 = PAGE - SHARED_BYTES;
-const SHARED_BYTES: u32 = 18;
-/// Offset of the instruction behind the call that asks where the code runs.
-const RETURN: u32 = 11;
 /// Offset in the shared code of the immediate that changes, and its value at first.
 const IMMEDIATE: u32 = 2;
 const FIRST_IMMEDIATE: u32 = 0x1234;
@@ -45,19 +37,44 @@ const ROUNDS: u32 = 20_000;
 const ADDEND_A: u32 = 0x0001_0001;
 const ADDEND_B: u32 = 0x0300_0000;
 
-/// Page tables as pieces of memory.
-fn place_tables(program: &mut Program) {
-    let slot = |table: u32, linear: u32| table + (linear >> 12) % 1024 * 4;
-    place_identity(program);
-    program.place(DIRECTORY + (FIRST >> 22) * 4, entry(ALIASES));
-    for (linear, frame) in [
-        (FIRST, SHARED),
-        (FIRST + PAGE, NEIGHBOUR_A),
-        (SECOND, SHARED),
-        (SECOND + PAGE, NEIGHBOUR_B),
-    ] {
-        program.place(slot(ALIASES, linear), entry(frame));
+/// A choice of the linear pages at which the shared code appears.
+#[derive(Clone, Copy, Debug)]
+struct Aliases {
+    first: u64,
+    second: u64,
+}
+
+impl Aliases {
+    /// The choices of a width. In wide tables pages a multiple of 1 TiB apart share a slot.
+    fn choices(width: Width) -> &'static [Self] {
+        const TERABYTE: u64 = 1 << 40;
+        /// The last two pages of the lower half, and of the upper one.
+        const LOW_END: u64 = (1 << 47) - 2 * PAGE as u64;
+        const HIGH_END: u64 = LOW_END.wrapping_sub(1 << 47);
+        const HIGH_START: u64 = 0u64.wrapping_sub(1 << 47);
+        match width {
+            Width::Narrow => const { &[Self::of(0x4000_0000, 0x4010_0000)] },
+            Width::Wide => {
+                const {
+                    &[
+                        Self::of(0x4000_0000, 0x4000_0000 + TERABYTE),
+                        Self::of(LOW_END, LOW_END - 3 * TERABYTE),
+                        Self::of(HIGH_START, HIGH_START + TERABYTE),
+                        Self::of(HIGH_END, LOW_END),
+                    ]
+                }
+            }
+        }
     }
+
+    const fn of(first: u64, second: u64) -> Self {
+        Self { first, second }
+    }
+}
+
+/// Offset of the shared code's entry: it runs off the page's end.
+fn entry_of(shared: &[u8]) -> u64 {
+    u64::from(PAGE) - shared.len() as u64
 }
 
 /// Emits the shared code. EAX: the hash; EBX: the word to add it to.
@@ -67,27 +84,30 @@ fn shared(code: &mut CodeAssembler) -> Result<(), IcedError> {
     code.dd(&[FIRST_IMMEDIATE])?;
     code.call(here)?;
     code.set_label(&mut here)?;
-    code.pop(ebp)?;
+    whole!(code.pop(ebp))?;
     code.add(eax, ebp)?;
     code.rol(eax, 1)?;
-    code.add(dword_ptr(ebx), eax)
+    code.add(dword_ptr(code.at(ebx)), eax)
 }
 
-/// Runs the shared code by either alias in turns, patching it through the other.
-fn start(code: &mut CodeAssembler) -> Result<(), IcedError> {
+/// Offset in the shared code of the instruction behind the call that asks where it runs: XOR and CALL have 6 and 5 bytes.
+const RETURN: u64 = 11;
+
+/// Runs the shared code by either alias in turns, which are entered at `first` and `second`, patching it through the other.
+fn start(code: &mut CodeAssembler, first: u64, second: u64) -> Result<(), IcedError> {
     let mut again = code.create_label();
-    turn_on(code)?;
+    turn_on(code, TABLES)?;
     code.xor(eax, eax)?;
-    code.mov(esi, (FIRST + ENTRY) as i32)?;
-    code.mov(edi, (SECOND + ENTRY) as i32)?;
+    code.set(esi, first)?;
+    code.set(edi, second)?;
     code.mov(ecx, ROUNDS as i32)?;
     code.set_label(&mut again)?;
-    code.lea(ebx, dword_ptr(edi + IMMEDIATE))?;
+    whole!(code.lea(ebx, ptr(code.at(edi) + IMMEDIATE)))?;
     code.mov(edx, ELSEWHERE as i32)?;
     code.test(ecx, CHANGES as i32 - 1)?;
-    code.cmovnz(ebx, edx)?;
-    code.call(esi)?;
-    code.xchg(esi, edi)?;
+    whole!(code.cmovnz(ebx, edx))?;
+    whole!(code.call(esi))?;
+    whole!(code.xchg(esi, edi))?;
     code.dec(ecx)?;
     code.jnz(again)?;
     code.mov(dword_ptr(RESULTS), eax)?;
@@ -95,15 +115,15 @@ fn start(code: &mut CodeAssembler) -> Result<(), IcedError> {
 }
 
 /// Computes the program's result on the host.
-fn expected() -> u32 {
+fn expected(first: u64, second: u64) -> u32 {
     let (mut hash, mut immediate) = (0u32, FIRST_IMMEDIATE);
     for left in (1..=ROUNDS).rev() {
         let (alias, addend) = match left % 2 {
-            0 => (FIRST, ADDEND_A),
-            _ => (SECOND, ADDEND_B),
+            0 => (first, ADDEND_A),
+            _ => (second, ADDEND_B),
         };
         hash = (hash ^ immediate)
-            .wrapping_add(alias + ENTRY + RETURN)
+            .wrapping_add((alias + RETURN) as u32)
             .rotate_left(1);
         if left % CHANGES == 0 {
             immediate = immediate.wrapping_add(hash);
@@ -113,28 +133,40 @@ fn expected() -> u32 {
     hash
 }
 
-#[test]
-fn two_aliases_of_one_frame() {
-    let shared = assemble(FIRST + ENTRY, shared);
-    assert_eq!(shared.len(), SHARED_BYTES as usize);
+fn compare(width: Width, Aliases { first, second }: Aliases) {
+    let shared = assemble(width, 0u64, shared);
     let neighbour = |addend: u32| {
-        assemble(FIRST, |code| {
+        assemble(width, 0u64, |code| {
             code.add(eax, addend as i32)?;
             code.ret()
         })
     };
-    let mut program = Program {
-        memory: 4 << 20,
-        entry: START,
-        stack: RESULTS,
-        code_cache: CODE_CACHE,
-        pieces: Vec::new(),
-    };
-    place_tables(&mut program);
-    program.place(START, assemble(START, start));
-    program.place(SHARED + ENTRY, shared);
+    let mut program = Program::new(width, 4 << 20, START, RESULTS);
+    let mut tables = place_identity(&mut program);
+    for (alias, neighbour) in [(first, NEIGHBOUR_A), (second, NEIGHBOUR_B)] {
+        tables.map(&mut program.contents, alias, entry(SHARED));
+        tables.map(
+            &mut program.contents,
+            alias + u64::from(PAGE),
+            entry(neighbour),
+        );
+    }
+    let [enter_first, enter_second] = [first, second].map(|alias| alias + entry_of(&shared));
+    program.assemble(START, |code| start(code, enter_first, enter_second));
+    program.place(SHARED + entry_of(&shared) as u32, shared);
     program.place(NEIGHBOUR_A, neighbour(ADDEND_A));
     program.place(NEIGHBOUR_B, neighbour(ADDEND_B));
-    let ended = program.agree("two aliases of one frame");
-    assert_eq!(ended.dwords(RESULTS, 1), [expected()]);
+    let ended = program.agree(&format!("one frame at {first:x} and {second:x}"));
+    assert_eq!(
+        ended.dwords(RESULTS, 1),
+        [expected(enter_first, enter_second)]
+    );
 }
+
+fn two_aliases_of_one_frame(width: Width) {
+    for &aliases in Aliases::choices(width) {
+        compare(width, aliases);
+    }
+}
+
+at_both_widths!(two_aliases_of_one_frame);

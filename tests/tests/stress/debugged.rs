@@ -3,6 +3,7 @@
 
 use super::machine::{Ended, Program, next_stop, run_to_halt};
 use fastrand::Rng;
+use mmu::LinearAddr;
 use sbe::cpu::regs::Registers;
 use sbe::{EmptyBus, Engine, Exit, Vcpu, Watched, Watchpoint, Windows};
 use std::ops::Range;
@@ -36,13 +37,13 @@ impl Stop {
 
 /// Runs `program`, whose data is `data`, under a debugger on all engines, and fails unless they stop at the same places and end as
 /// the undisturbed program. Returns the number of stops.
-pub fn compare(program: &Program, seed: u64, data: &Range<u32>, what: &str) -> usize {
+pub fn compare(program: &Program, seed: u64, data: &Range<u64>, what: &str) -> usize {
     let undisturbed = program.run(Engine::Emulator);
     let code = executed(program);
     let run = |engine, windows| stops(program.vcpu(engine, windows), seed, &code, data);
     let (expected, ended) = run(Engine::Emulator, Windows::Never);
     undisturbed.assert_same(&ended, what);
-    for windows in [Windows::Never, Windows::Always] {
+    for &windows in program.windows() {
         let (stops, ended) = run(Engine::Translator, windows);
         for (number, (stop, expected)) in stops.iter().zip(&expected).enumerate() {
             assert_eq!(stop, expected, "{what}, {windows} windows, stop {number}");
@@ -54,11 +55,11 @@ pub fn compare(program: &Program, seed: u64, data: &Range<u32>, what: &str) -> u
 }
 
 /// Addresses of some of the instructions that `program` executes.
-fn executed(program: &Program) -> Vec<u32> {
+fn executed(program: &Program) -> Vec<LinearAddr> {
     let mut vcpu = program.vcpu(Engine::Emulator, Windows::Never);
     let mut places = Vec::new();
     while vcpu.run(&mut EmptyBus, APART) == Exit::Budget {
-        places.push(vcpu.cpu.eip as u32);
+        places.push(LinearAddr::new(vcpu.cpu.eip));
     }
     places.sort_unstable();
     places.dedup();
@@ -66,14 +67,14 @@ fn executed(program: &Program) -> Vec<u32> {
 }
 
 /// All stops, and the machine in the end.
-fn stops(mut vcpu: Vcpu, seed: u64, code: &[u32], data: &Range<u32>) -> (Vec<Stop>, Ended) {
+fn stops(mut vcpu: Vcpu, seed: u64, code: &[LinearAddr], data: &Range<u64>) -> (Vec<Stop>, Ended) {
     let rng = &mut Rng::with_seed(seed);
     let mut stops = Vec::new();
-    let mut breakpoints: Vec<u32> = (0..BREAKPOINTS)
+    let mut breakpoints: Vec<LinearAddr> = (0..BREAKPOINTS)
         .map(|_| code[rng.usize(..code.len())])
         .collect();
     for &place in &breakpoints {
-        vcpu.debugger_mut().add_breakpoint(place.into());
+        vcpu.debugger_mut().add_breakpoint(place);
     }
     let mut watchpoint = None;
     while stops.len() < STOPS {
@@ -86,9 +87,9 @@ fn stops(mut vcpu: Vcpu, seed: u64, code: &[u32], data: &Range<u32>) -> (Vec<Sto
         match rng.u32(..8) {
             0 | 1 => {
                 let changed = &mut breakpoints[rng.usize(..BREAKPOINTS)];
-                assert!(vcpu.debugger_mut().remove_breakpoint((*changed).into()));
+                assert!(vcpu.debugger_mut().remove_breakpoint(*changed));
                 *changed = code[rng.usize(..code.len())];
-                vcpu.debugger_mut().add_breakpoint((*changed).into());
+                vcpu.debugger_mut().add_breakpoint(*changed);
             }
             2 => {
                 for _ in 0..rng.u32(1..20) {
@@ -101,7 +102,7 @@ fn stops(mut vcpu: Vcpu, seed: u64, code: &[u32], data: &Range<u32>) -> (Vec<Sto
                     assert!(vcpu.debugger_mut().remove_watchpoint(old));
                 } else {
                     let new = Watchpoint {
-                        start: rng.u32(data.clone()).into(),
+                        start: LinearAddr::new(rng.u64(data.clone())),
                         len: rng.u32(1..=MOST_WATCHED),
                         watched: [Watched::Writes, Watched::Reads, Watched::Accesses]
                             [rng.usize(..3)],
@@ -114,7 +115,7 @@ fn stops(mut vcpu: Vcpu, seed: u64, code: &[u32], data: &Range<u32>) -> (Vec<Sto
         }
     }
     for place in breakpoints {
-        assert!(vcpu.debugger_mut().remove_breakpoint(place.into()));
+        assert!(vcpu.debugger_mut().remove_breakpoint(place));
     }
     if let Some(old) = watchpoint {
         assert!(vcpu.debugger_mut().remove_watchpoint(old));

@@ -8,14 +8,19 @@ use mmu::{GuestPhys, Memory};
 use sbe::{EmptyBus, Engine, Exit, TranslationStats, Vcpu, VcpuConfig, Windows};
 use tests::{report::report, vm};
 
+use super::contents::Contents;
+use super::tables::{PRESENT, Tables, WRITABLE};
+use super::width::Width;
+
 /// Number of ESP.
 const ESP: u8 = 4;
-/// Bytes of a page.
-pub const PAGE: u32 = 0x1000;
-/// The address above which programs live; below, not everything is RAM.
+/// The address above which programs live; below, RAM ends at [`CONVENTIONAL`].
 const LOW: u64 = 1 << 20;
+const CONVENTIONAL: u64 = 640 << 10;
 /// Bytes compared at a time; memory is a multiple of it.
-const CHUNK: usize = 1 << 20;
+const CHUNK: usize = 64 << 10;
+/// Physical address of the page tables that a 64-bit program starts with.
+const FIRST_TABLES: u32 = 0x1_0000;
 /// Instructions, or jumps of translated code, that the processor runs at a time.
 const SLICE: u64 = 100_000;
 /// Room for translated code that few programs fill, in bytes.
@@ -23,8 +28,11 @@ pub const CODE_CACHE: usize = 32 << 20;
 /// Slices that a program may take at most.
 const SLICES: u32 = 10_000;
 
-/// A program: contents of memory, and where it starts in 32-bit protected mode with paging off.
+/// A program: contents of memory, and where it starts, in 32-bit protected mode with paging off or in 64-bit mode with the first
+/// [`IDENTITY`](super::tables::IDENTITY) bytes mapped one to one.
 pub struct Program {
+    /// The width of code and machine.
+    pub width: Width,
     /// Bytes of RAM, whole MiB.
     pub memory: u64,
     /// Physical address of the first instruction.
@@ -33,14 +41,16 @@ pub struct Program {
     pub stack: u32,
     /// Bytes of translated code that there is room for.
     pub code_cache: usize,
-    /// Physical addresses and contents.
-    pub pieces: Vec<(u32, Vec<u8>)>,
+    /// Whether translated code is checked before it executes.
+    pub verify_code: bool,
+    /// Contents of memory.
+    pub contents: Contents,
 }
 
 impl Program {
     /// Adds `bytes` at `address`.
     pub fn place(&mut self, address: u32, bytes: impl Into<Vec<u8>>) {
-        self.pieces.push((address, bytes.into()));
+        self.contents.place(address, bytes);
     }
 
     /// Runs the program to its HLT on `engine`.
@@ -57,21 +67,55 @@ impl Program {
 
     /// A processor about to execute the program.
     pub fn vcpu(&self, engine: Engine, windows: Windows) -> Vcpu {
-        let phys = Memory::new(self.memory).expect("memory");
-        for (address, bytes) in &self.pieces {
+        let model = self.width.model();
+        let paging = model.paging_model();
+        let phys = Memory::for_width(self.memory, paging.linear_width).expect("memory");
+        for (address, bytes) in &self.contents.pieces {
             phys.write(GuestPhys::new((*address).into()), bytes)
                 .expect("the program fits");
         }
         let config = VcpuConfig {
+            model,
             engine,
             code_cache: self.code_cache,
             windows,
+            verify_code: self.verify_code,
             ..VcpuConfig::default()
         };
-        let mut vcpu = Vcpu::new(&config, vm::mmu(phys)).expect("a processor");
-        vcpu.set_linux_entry(self.entry, 0);
+        let mut vcpu = Vcpu::new(&config, vm::mmu(phys, paging)).expect("a processor");
+        match self.width {
+            Width::Narrow => vcpu.set_linux_entry(self.entry, 0),
+            Width::Wide => vcpu.set_linux_entry64(self.entry.into(), 0, FIRST_TABLES.into()),
+        }
         vcpu.cpu.regs.set(ESP, self.stack);
         vcpu
+    }
+
+    /// Creates a program without code in `memory` bytes of RAM.
+    pub fn new(width: Width, memory: u64, entry: u32, stack: u32) -> Self {
+        let mut program = Self {
+            width,
+            memory,
+            entry,
+            stack,
+            code_cache: CODE_CACHE,
+            verify_code: true,
+            contents: Contents::default(),
+        };
+        if let Width::Wide = width {
+            Tables::new(width, FIRST_TABLES)
+                .map_all(&mut program.contents, 0, |page| page | PRESENT | WRITABLE);
+        }
+        program
+    }
+
+    /// Adds code at `address`.
+    pub fn assemble(
+        &mut self,
+        address: u32,
+        code: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>,
+    ) {
+        self.place(address, assemble(self.width, address, code));
     }
 
     /// Runs the program on both engines, fails unless they agree, and prints what it took.
@@ -81,13 +125,27 @@ impl Program {
         ended
     }
 
+    /// The choices of windows that make a difference: a 64-bit machine has none.
+    pub fn windows(&self) -> &'static [Windows] {
+        match self.width {
+            Width::Narrow => &[Windows::Never, Windows::Always],
+            Width::Wide => &[Windows::Never],
+        }
+    }
+
     /// Runs the program on both engines, with windows and without, and fails unless they agree. Returns the state that the
-    /// translator with windows ended in, and what it took.
+    /// translator ended in, with windows if there are any, and what it took.
     pub fn compare(&self, what: &str) -> (Ended, Counts) {
         let emulator = self.run(Engine::Emulator);
-        emulator.assert_same(&self.run(Engine::Translator), what);
-        let translator = self.run_with(Engine::Translator, Windows::Always);
-        emulator.assert_same(&translator, &format!("{what}, with windows"));
+        let compared = self.windows().iter().map(|&windows| {
+            let translator = self.run_with(Engine::Translator, windows);
+            let what = format!("{what}, {}, {windows} windows", self.width);
+            emulator.assert_same(&translator, &what);
+            translator
+        });
+        let translator = compared
+            .reduce(|_, last| last)
+            .expect("one choice at least");
         let counts = Counts {
             instructions: emulator.0.cpu.retired,
             emulated: translator.0.cpu.retired,
@@ -178,7 +236,8 @@ impl Ended {
         };
         assert_eq!(state(self), state(other), "{what}: registers");
         let [mut mine, mut theirs] = [vec![0; CHUNK], vec![0; CHUNK]];
-        for start in (LOW..self.0.mmu.memory().size()).step_by(CHUNK) {
+        let programs = LOW..self.0.mmu.memory().size();
+        for start in (0..CONVENTIONAL).chain(programs).step_by(CHUNK) {
             self.read(start, &mut mine);
             other.read(start, &mut theirs);
             if let Some(at) = (0..CHUNK).find(|&at| mine[at] != theirs[at]) {
@@ -206,12 +265,13 @@ impl Ended {
     }
 }
 
-/// Assembles 32-bit code for `address`.
+/// Assembles code for `address`.
 pub fn assemble(
-    address: u32,
+    width: Width,
+    address: impl Into<u64>,
     code: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>,
 ) -> Vec<u8> {
-    let mut assembler = CodeAssembler::new(32).expect("32 bits");
+    let mut assembler = CodeAssembler::new(width.bits()).expect("a bitness");
     code(&mut assembler).expect("valid instructions");
     assembler.assemble(address.into()).expect("branches reach")
 }

@@ -1,6 +1,8 @@
 //! Pages of code that read or write code: their own page, the next one, or data beside it.
 
-use super::machine::{CODE_CACHE, PAGE, Program, assemble};
+use super::contents::PAGE;
+use super::machine::{Program, assemble};
+use super::width::{ByWidth, Width, at_both_widths, whole};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 
@@ -12,14 +14,10 @@ const STACK: u32 = 0x18_0000;
 const RESULTS: u32 = 0x18_0000;
 
 /// Four megabytes of RAM with `code` at [`CODE`].
-fn program(code: Vec<u8>) -> Program {
-    Program {
-        memory: 4 << 20,
-        entry: CODE,
-        stack: STACK,
-        code_cache: CODE_CACHE,
-        pieces: vec![(CODE, code)],
-    }
+fn program(width: Width, code: Vec<u8>) -> Program {
+    let mut program = Program::new(width, 4 << 20, CODE, STACK);
+    program.place(CODE, code);
+    program
 }
 
 /// The programs' checksum of a page: the sum of its doublewords, rotated before each.
@@ -36,6 +34,7 @@ const PATCHED: [u8; 6] = [0x81, 0xf3, 0, 0, 0, 0];
 /// Assembles code for [`CODE`] that has one [`PATCHED`] in it and is told the address of its immediate. Returns the code
 /// and the immediate's offset.
 fn assemble_patched(
+    width: Width,
     emit: impl Fn(&mut CodeAssembler, u32) -> Result<(), IcedError>,
 ) -> (Vec<u8>, usize) {
     let offset = |code: &[u8]| {
@@ -45,18 +44,17 @@ fn assemble_patched(
         instruction.expect("the patched instruction") + 2
     };
     // The address has the same length whatever it is.
-    let first = assemble(CODE, |code| emit(code, CODE));
+    let first = assemble(width, CODE, |code| emit(code, CODE));
     let at = offset(&first);
-    let second = assemble(CODE, |code| emit(code, CODE + at as u32));
+    let second = assemble(width, CODE, |code| emit(code, CODE + at as u32));
     assert_eq!(offset(&second), at);
     (second, at)
 }
 
 /// A page sums itself, writes the sum into an instruction of its own, executes that, and so on.
-#[test]
-fn a_page_checksums_itself_while_it_runs() {
+fn a_page_checksums_itself_while_it_runs(width: Width) {
     const ROUNDS: u32 = 500;
-    let (mut code, at) = assemble_patched(|code, immediate| {
+    let (mut code, at) = assemble_patched(width, |code, immediate| {
         let [mut round, mut next] = [(); 2].map(|()| code.create_label());
         code.mov(edi, RESULTS as i32)?;
         code.mov(ebp, ROUNDS as i32)?;
@@ -67,22 +65,22 @@ fn a_page_checksums_itself_while_it_runs() {
         code.xor(eax, eax)?;
         code.set_label(&mut next)?;
         code.rol(eax, 1)?;
-        code.add(eax, dword_ptr(esi))?;
+        code.add(eax, dword_ptr(code.at(esi)))?;
         code.add(esi, 4)?;
         code.dec(ecx)?;
         code.jnz(next)?;
-        code.mov(dword_ptr(edi), eax)?;
+        code.mov(dword_ptr(code.at(edi)), eax)?;
         code.add(edi, 4)?;
         code.mov(edx, immediate as i32)?;
-        code.mov(dword_ptr(edx), eax)?;
+        code.mov(dword_ptr(code.at(edx)), eax)?;
         code.db(&PATCHED)?;
         code.dec(ebp)?;
         code.jnz(round)?;
-        code.mov(dword_ptr(edi), ebx)?;
+        code.mov(dword_ptr(code.at(edi)), ebx)?;
         code.hlt()
     });
     code.resize(PAGE as usize, 0x90);
-    let ended = program(code.clone()).agree("a page that checksums itself");
+    let ended = program(width, code.clone()).agree("a page that checksums itself");
 
     let (mut expected, mut folded) = (Vec::new(), 0);
     for _ in 0..ROUNDS {
@@ -96,13 +94,12 @@ fn a_page_checksums_itself_while_it_runs() {
 }
 
 /// A page copies itself over the next one with another constant and goes on there, around a ring of pages.
-#[test]
-fn each_page_rewrites_the_next() {
+fn each_page_rewrites_the_next(width: Width) {
     const RING: u32 = 64;
     const STEPS: u32 = 4_000;
     const FACTOR: i32 = 0x0101_0103;
     // EBP: page; EDI: steps left. All else is position-independent.
-    let page = assemble(0, |code| {
+    let page = assemble(width, 0u64, |code| {
         let [mut copy, mut inside, mut done, mut constant] = [(); 4].map(|()| code.create_label());
         code.db(&[0xb8])?; // mov eax, constant
         code.set_label(&mut constant)?;
@@ -112,34 +109,34 @@ fn each_page_rewrites_the_next() {
         code.dec(edi)?;
         code.jz(done)?;
         // EDX: the next page.
-        code.lea(edx, dword_ptr(ebp + PAGE))?;
+        whole!(code.lea(edx, ptr(code.at(ebp) + PAGE)))?;
         code.cmp(edx, (CODE + (RING + 1) * PAGE) as i32)?;
         code.jb(inside)?;
         code.mov(edx, (CODE + PAGE) as i32)?;
         code.set_label(&mut inside)?;
         code.mov(ecx, COPIED as i32 / 4)?;
         code.set_label(&mut copy)?;
-        code.mov(esi, dword_ptr(ebp + ecx * 4 - 4))?;
-        code.mov(dword_ptr(edx + ecx * 4 - 4), esi)?;
+        code.mov(esi, dword_ptr(code.at(ebp) + code.scaled(ecx, 4) - 4))?;
+        code.mov(dword_ptr(code.at(edx) + code.scaled(ecx, 4) - 4), esi)?;
         code.dec(ecx)?;
         code.jnz(copy)?;
         code.imul_3(eax, eax, FACTOR)?;
-        code.mov(dword_ptr(edx + 1), eax)?;
+        code.mov(dword_ptr(code.at(edx) + 1), eax)?;
         code.mov(ebp, edx)?;
-        code.jmp(edx)?;
+        whole!(code.jmp(edx))?;
         code.set_label(&mut done)?;
         code.mov(dword_ptr(RESULTS), ebx)?;
         code.hlt()
     });
     const COPIED: usize = 128;
     assert!(page.len() <= COPIED, "{} bytes of code", page.len());
-    let start = assemble(CODE, |code| {
+    let start = assemble(width, CODE, |code| {
         code.mov(ebp, (CODE + PAGE) as i32)?;
         code.mov(edi, STEPS as i32)?;
         code.xor(ebx, ebx)?;
         code.jmp(u64::from(CODE + PAGE))
     });
-    let mut program = program(start);
+    let mut program = program(width, start);
     program.place(CODE + PAGE, page);
     let ended = program.agree("pages that rewrite the next");
 
@@ -152,11 +149,10 @@ fn each_page_rewrites_the_next() {
 }
 
 /// A loop counts in a doubleword of its own page, and stores to another one there.
-#[test]
-fn a_hot_loop_writes_data_beside_its_code() {
+fn a_hot_loop_writes_data_beside_its_code(width: Width) {
     const ROUNDS: u32 = 50_000;
     const COUNTER: u32 = CODE + 0x800;
-    let code = assemble(CODE, |code| {
+    let code = assemble(width, CODE, |code| {
         let mut again = code.create_label();
         code.mov(ecx, ROUNDS as i32)?;
         code.set_label(&mut again)?;
@@ -169,24 +165,23 @@ fn a_hot_loop_writes_data_beside_its_code() {
         code.mov(dword_ptr(RESULTS), ebx)?;
         code.hlt()
     });
-    let ended = program(code).agree("data beside hot code");
+    let ended = program(width, code).agree("data beside hot code");
     let sum = (1..=ROUNDS).fold(0, u32::wrapping_add);
     assert_eq!(ended.dwords(RESULTS, 1), [sum]);
     assert_eq!(ended.dwords(COUNTER, 2), [ROUNDS, 1]);
 }
 
 /// An instruction lies across two pages; the loop changes its part in the second page.
-#[test]
-fn an_instruction_across_pages_changes_behind_the_boundary() {
+fn an_instruction_across_pages_changes_behind_the_boundary(width: Width) {
     const ROUNDS: u32 = 5_000;
     /// The instruction's opcode and two bytes of its immediate are in the first page.
     const STRADDLING: u32 = CODE + PAGE - 3;
-    let loop_head = assemble(CODE, |code| {
+    let loop_head = assemble(width, CODE, |code| {
         code.mov(ecx, ROUNDS as i32)?;
         code.xor(ebx, ebx)?;
         code.jmp(u64::from(STRADDLING))
     });
-    let straddling = assemble(STRADDLING, |code| {
+    let straddling = assemble(width, STRADDLING, |code| {
         code.mov(eax, 0x0102_0304)?;
         code.add(ebx, eax)?;
         code.add(byte_ptr(CODE + PAGE), cl)?;
@@ -195,7 +190,7 @@ fn an_instruction_across_pages_changes_behind_the_boundary() {
         code.mov(dword_ptr(RESULTS), ebx)?;
         code.hlt()
     });
-    let mut program = program(loop_head);
+    let mut program = program(width, loop_head);
     program.place(STRADDLING, straddling);
     let ended = program.agree("an instruction that changes behind a page boundary");
     let (mut byte, mut sum) = (2u8, 0u32);
@@ -207,15 +202,14 @@ fn an_instruction_across_pages_changes_behind_the_boundary() {
 }
 
 /// A block rewrites the instruction right behind the store, which is translated together with it.
-#[test]
-fn a_store_rewrites_the_very_next_instruction() {
+fn a_store_rewrites_the_very_next_instruction(width: Width) {
     const ROUNDS: u32 = 5_000;
-    let (code, _) = assemble_patched(|code, immediate| {
+    let (code, _) = assemble_patched(width, |code, immediate| {
         let mut again = code.create_label();
         code.mov(ecx, ROUNDS as i32)?;
         code.set_label(&mut again)?;
         code.mov(edx, immediate as i32)?;
-        code.mov(dword_ptr(edx), ecx)?;
+        code.mov(dword_ptr(code.at(edx)), ecx)?;
         code.db(&PATCHED)?;
         code.rol(ebx, 5)?;
         code.dec(ecx)?;
@@ -223,9 +217,17 @@ fn a_store_rewrites_the_very_next_instruction() {
         code.mov(dword_ptr(RESULTS), ebx)?;
         code.hlt()
     });
-    let ended = program(code).agree("a store to the next instruction");
+    let ended = program(width, code).agree("a store to the next instruction");
     let hash = (1..=ROUNDS)
         .rev()
         .fold(0, |hash: u32, round| (hash ^ round).rotate_left(5));
     assert_eq!(ended.dwords(RESULTS, 1), [hash]);
 }
+
+at_both_widths!(
+    a_page_checksums_itself_while_it_runs,
+    each_page_rewrites_the_next,
+    a_hot_loop_writes_data_beside_its_code,
+    an_instruction_across_pages_changes_behind_the_boundary,
+    a_store_rewrites_the_very_next_instruction,
+);
