@@ -29,7 +29,7 @@ pub enum End {
 }
 
 /// What came of a guest that does the same on both engines.
-pub struct Result {
+pub struct Outcome {
     pub end: End,
     /// Instructions and deliveries on the emulator.
     pub instructions: u64,
@@ -69,7 +69,7 @@ impl Pair {
     ///
     /// # Errors
     /// The difference.
-    pub fn run(&mut self, case: &Case) -> std::result::Result<Result, String> {
+    pub fn run(&mut self, case: &Case) -> Result<Outcome, String> {
         let emulated = run(&mut self.emulator, case, INSTRUCTIONS, INSTRUCTIONS);
         let cpu = &self.emulator.cpu;
         let (instructions, deliveries) = (cpu.retired, cpu.delivered);
@@ -96,7 +96,7 @@ impl Pair {
             }
             end = End::Timed;
         }
-        Ok(Result {
+        Ok(Outcome {
             end,
             instructions,
             deliveries,

@@ -25,7 +25,7 @@ use std::{env, thread, time::Instant};
 
 use case::Case;
 use fastrand::Rng;
-use machine::{Pair, Result};
+use machine::{End, Outcome, Pair};
 use tests::report::report;
 
 /// Guests, where the environment does not say how many.
@@ -71,15 +71,15 @@ struct Counts {
 }
 
 impl Counts {
-    fn add(&mut self, result: &Result) {
-        self.instructions += result.instructions;
-        self.deliveries += result.deliveries;
-        *match result.end {
-            machine::End::Halt => &mut self.halted,
-            machine::End::Shutdown => &mut self.shut_down,
-            machine::End::Unsupported => &mut self.unsupported,
-            machine::End::Endless => &mut self.endless,
-            machine::End::Timed => &mut self.timed,
+    fn add(&mut self, outcome: &Outcome) {
+        self.instructions += outcome.instructions;
+        self.deliveries += outcome.deliveries;
+        *match outcome.end {
+            End::Halt => &mut self.halted,
+            End::Shutdown => &mut self.shut_down,
+            End::Unsupported => &mut self.unsupported,
+            End::Endless => &mut self.endless,
+            End::Timed => &mut self.timed,
         } += 1;
     }
 }
@@ -101,7 +101,7 @@ fn hostile_guests_do_the_same_on_both_engines_and_no_harm() {
             };
             let case = Case::random(&mut Rng::with_seed(seed << 32 | number));
             match pair.run(&case) {
-                Ok(result) => counts.add(&result),
+                Ok(outcome) => counts.add(&outcome),
                 Err(difference) => failed.push(format!("guest {number}: {difference}")),
             }
         }
@@ -115,6 +115,7 @@ fn hostile_guests_do_the_same_on_both_engines_and_no_harm() {
     assert!(failed.is_empty(), "seed {seed}: {}", failed.join("\n"));
     // The guests are of use if most of them come to an end, and not at once.
     assert!(counts.halted + counts.shut_down >= cases / 2, "{counts:?}");
+    assert!(counts.timed <= cases / 50, "{counts:?}");
     assert!(counts.instructions >= 50 * cases, "{counts:?}");
     assert!(counts.fragments >= 10 * cases, "{counts:?}");
 }
