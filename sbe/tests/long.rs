@@ -302,6 +302,53 @@ fn the_parts_of_an_operand_wrap_at_4_gib_on_their_own() {
     }
 }
 
+/// Prefixes of ES, CS, SS and DS have no effect in 64-bit code, on the selector of an x87 operand neither.
+#[test]
+fn an_ignored_prefix_does_not_choose_the_selector_of_an_operand() {
+    for engine in ENGINES {
+        for (prefix, stack) in [(0x2e, false), (0x36, false), (0x3e, true)] {
+            let mut vcpu = booted(engine, |a| {
+                a.xor(eax, eax)?;
+                a.mov(es, eax)?;
+                a.mov(ss, eax)?;
+                a.mov(rbx, DATA)?;
+                a.mov(rbp, DATA)?;
+                a.db(&[prefix, 0xdd, if stack { 0x45 } else { 0x43 }, 0])?;
+                a.hlt()
+            });
+            vcpu.cpu.cr4 |= 1 << 9;
+            run(&mut vcpu);
+            let fds = vcpu.save(0).cpu.fpu.fds;
+            assert_eq!(fds, if stack { 0 } else { 0x18 }, "{engine:?} {prefix:#x}");
+        }
+    }
+}
+
+/// CMPS looks up the page of its destination first: that of the source is not accessed if there is none.
+#[test]
+fn the_source_of_a_comparison_is_not_accessed_if_the_destination_faults() {
+    for engine in ENGINES {
+        for repeated in [false, true] {
+            let mut vcpu = booted(engine, |a| {
+                a.mov(rsi, DATA)?;
+                a.mov(rdi, 0x7fff_1234_5678_u64)?;
+                a.mov(ecx, 4)?;
+                match repeated {
+                    false => a.cmpsd()?,
+                    true => a.repe().cmpsd()?,
+                }
+                a.hlt()
+            });
+            run(&mut vcpu);
+            assert_eq!(vcpu.cpu.cr2, 0x7fff_1234_5678);
+            let mut entry = [0_u8; 8];
+            let at = GuestPhys::new(u64::from(TABLES) + 0x2008);
+            vcpu.mmu.memory().read(at, &mut entry).expect("RAM");
+            assert_eq!(entry[0] & 0x20, 0, "{engine:?}, repeated: {repeated}");
+        }
+    }
+}
+
 /// The page of the first eight bytes is looked up before the last two bytes are found not to be canonical, as on the real CPU.
 #[test]
 fn an_80_bit_operand_is_two_accesses() {

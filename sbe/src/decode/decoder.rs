@@ -258,7 +258,7 @@ fn memory_operand(raw: &Instruction) -> MemRef {
 }
 
 /// The segment of the memory operand. In 64-bit mode the prefixes of other segments than FS and GS have no effect.
-fn memory_segment(raw: &Instruction) -> SegReg {
+pub fn memory_segment(raw: &Instruction) -> SegReg {
     let segment = segment(raw.memory_segment());
     let is_ignored = raw.code_size() == iced_x86::CodeSize::Code64
         && !matches!(segment, SegReg::Fs | SegReg::Gs);

@@ -6,7 +6,8 @@
 //!                            memory ─ stdin ────►
 //! ```
 //!
-//! Each move is made from one engine to one, all four pairs in turn. By hand, many moments:
+//! Each move is made from one engine to one, all four pairs in turn, with 32-bit kernels and with a 64-bit one. By hand, many
+//! moments of each:
 //!
 //! ```text
 //! REPLEX_MOVES=200 cargo test --release -p tests --test boot -- moved --nocapture
@@ -17,16 +18,15 @@ use std::{
     fs::File,
     io::{self, Write as _},
     os::fd::AsFd as _,
-    path::Path,
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use guest_kernels::{Guest, Stage, fetch};
+use guest_kernels::{Architecture, Guest, Stage, fetch};
 use tests::hang::{Guarded, PATIENCE};
 use vmm::{
-    BootSource, Engine, Kernel, Machine, StopReason, VcpuConfig, Vm, VmConfig, VmState,
+    BootSource, CpuModel, Engine, Kernel, Machine, StopReason, VcpuConfig, Vm, VmConfig, VmState,
     console::pipe,
     loader::{Cache, linux_cmdline},
     tsc::TscMeter,
@@ -38,11 +38,13 @@ use crate::guests;
 const MOVES: &str = "REPLEX_MOVES";
 /// The number of moves without that variable: each pair of engines once.
 const DEFAULT: usize = 4;
-/// Tells the process that a machine is moved into from the one that runs the test: the file with the state, and the engine.
+/// Tells the process that a machine is moved into from the one that runs the test: the file with the state, the guest, and the
+/// engine.
 const STATE: &str = "REPLEX_TEST_STATE";
+const GUEST: &str = "REPLEX_TEST_GUEST";
 const ENGINE: &str = "REPLEX_TEST_ENGINE";
-/// The name of the test, by which it is started again.
-const TEST: &str = "moved::a_machine_goes_on_in_another_process";
+/// The name of the test that goes on with a machine in the process that it is moved into.
+const TEST: &str = "moved::a_machine_that_arrives_goes_on";
 
 const COMMAND: &str = "echo moved $((6*7)); poweroff -f\r";
 const ANSWER: &str = "moved 42";
@@ -54,10 +56,15 @@ const PAIRS: [[Engine; 2]; 4] = [
     [Engine::Emulator, Engine::Emulator],
 ];
 
-fn config(engine: Engine) -> VmConfig {
+fn config(guest: Guest, engine: Engine) -> VmConfig {
+    let (model, mebibytes) = match guest.architecture() {
+        Architecture::I386 => (CpuModel::default(), 64),
+        Architecture::Amd64 => (CpuModel::X86_64, 128),
+    };
     VmConfig {
-        memory: 64 << 20,
+        memory: mebibytes << 20,
         vcpu: VcpuConfig {
+            model,
             engine,
             ..VcpuConfig::default()
         },
@@ -76,7 +83,7 @@ fn boot(guest: Guest, engine: Engine) -> Vm {
         initrd: &fs::read(&images.initrd).unwrap(),
         cmdline: &linux_cmdline(tsc.khz()),
     };
-    Vm::boot(&config(engine), &source).unwrap()
+    Vm::boot(&config(guest, engine), &source).unwrap()
 }
 
 /// Runs `vm` for a while, and takes it apart: its state and its memory.
@@ -103,24 +110,18 @@ fn finish(vm: Vm) {
     assert!(matches!(stop, StopReason::PowerOff), "{stop}");
 }
 
-/// Goes on with the machine in the process that it is moved into.
-fn go_on(state: &Path) {
-    let engine = match env::var(ENGINE).as_deref() {
-        Ok("emulator") => Engine::Emulator,
-        _ => Engine::Translator,
-    };
-    let state: VmState = postcard::from_bytes(&fs::read(state).unwrap()).unwrap();
-    let memory = File::from(io::stdin().as_fd().try_clone_to_owned().unwrap());
-    finish(Vm::restore(&config(engine), state, memory, Vec::new()).unwrap());
-}
-
 /// Makes another process go on with a machine. Returns what it left if it failed.
-fn move_to_process(state: &[u8], memory: File, engine: Engine) -> Result<(), String> {
+fn move_to_process(
+    state: &[u8],
+    memory: File,
+    (guest, engine): (Guest, Engine),
+) -> Result<(), String> {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(state).unwrap();
     let child = Command::new(env::current_exe().unwrap())
         .args(["--exact", TEST, "--nocapture"])
         .env(STATE, file.path())
+        .env(GUEST, guest.name())
         .env(ENGINE, format!("{engine:?}").to_lowercase())
         .stdin(Stdio::from(memory))
         .stdout(Stdio::null())
@@ -130,12 +131,24 @@ fn move_to_process(state: &[u8], memory: File, engine: Engine) -> Result<(), Str
     status.success().then_some(()).ok_or(status.to_string())
 }
 
+/// Goes on with the machine in the process that it is moved into; elsewhere there is none.
 #[test]
-fn a_machine_goes_on_in_another_process() {
-    if let Some(state) = env::var_os(STATE) {
-        return go_on(Path::new(&state));
-    }
-    let guests = [Guest::Debian686, Guest::Debian686Pae];
+fn a_machine_that_arrives_goes_on() {
+    let Some(state) = env::var_os(STATE) else {
+        return;
+    };
+    let engine = match env::var(ENGINE).as_deref() {
+        Ok("emulator") => Engine::Emulator,
+        _ => Engine::Translator,
+    };
+    let guest = env::var(GUEST).unwrap().parse().unwrap();
+    let state: VmState = postcard::from_bytes(&fs::read(state).unwrap()).unwrap();
+    let memory = File::from(io::stdin().as_fd().try_clone_to_owned().unwrap());
+    finish(Vm::restore(&config(guest, engine), state, memory, Vec::new()).unwrap());
+}
+
+/// Moves machines with `guests`, as often as the environment says.
+fn move_machines(guests: &[Guest]) {
     if guests.iter().any(|&guest| guests::release(guest).is_none()) {
         return;
     }
@@ -147,7 +160,7 @@ fn a_machine_goes_on_in_another_process() {
     let mut boots = [Duration::ZERO; 2];
     for (boot_time, engine) in boots.iter_mut().zip([Engine::Translator, Engine::Emulator]) {
         let begin = Instant::now();
-        finish(boot(Guest::Debian686, engine));
+        finish(boot(guests[0], engine));
         *boot_time = begin.elapsed();
     }
     let mut failed = Vec::new();
@@ -157,14 +170,15 @@ fn a_machine_goes_on_in_another_process() {
         let longest = boots[usize::from(from == Engine::Emulator)];
         let moment = longest.mul_f64(fastrand::f64());
         let (state, memory) = run_for(boot(guest, from), moment);
-        if let Err(left) = move_to_process(&state, memory, to) {
+        if let Err(left) = move_to_process(&state, memory, (guest, to)) {
             failed.push(format!(
                 "{guest} after {moment:?}, {from:?} to {to:?}: {left}"
             ));
         }
     }
     println!(
-        "{moves} moves to another process in a boot, {} failed, seed {seed}, {:.0} s",
+        "{moves} moves of {} to another process in a boot, {} failed, seed {seed}, {:.0} s",
+        guests[0],
         failed.len(),
         start.elapsed().as_secs_f64()
     );
@@ -172,16 +186,29 @@ fn a_machine_goes_on_in_another_process() {
 }
 
 #[test]
+fn a_machine_goes_on_in_another_process() {
+    move_machines(&[Guest::Debian686, Guest::Debian686Pae]);
+}
+
+#[test]
+fn a_64_bit_machine_goes_on_in_another_process() {
+    move_machines(&[Guest::DebianAmd64]);
+}
+
+#[test]
 fn a_machine_goes_on_in_another_vm_of_the_same_process() {
-    if guests::release(Guest::Debian686).is_none() {
-        return;
+    for guest in [Guest::Debian686, Guest::DebianAmd64] {
+        if guests::release(guest).is_none() {
+            return;
+        }
+        let mut vm = boot(guest, Engine::Translator);
+        // Several moves in one boot.
+        for milliseconds in [50, 100, 200] {
+            let (state, memory) = run_for(vm, Duration::from_millis(milliseconds));
+            let state = postcard::from_bytes(&state).unwrap();
+            let config = config(guest, Engine::Translator);
+            vm = Vm::restore(&config, state, memory, Vec::new()).unwrap();
+        }
+        finish(vm);
     }
-    let mut vm = boot(Guest::Debian686, Engine::Translator);
-    // Several moves in one boot.
-    for milliseconds in [50, 100, 200] {
-        let (state, memory) = run_for(vm, Duration::from_millis(milliseconds));
-        let state = postcard::from_bytes(&state).unwrap();
-        vm = Vm::restore(&config(Engine::Translator), state, memory, Vec::new()).unwrap();
-    }
-    finish(vm);
 }

@@ -3,7 +3,7 @@
 use iced_x86::{IcedError, code_asm::*};
 use sbe::Bus;
 
-use crate::rig::{Gate, Rig, TIMER, count_tick, counter, on_both};
+use crate::rig::{Gate, Rig, TIMER, count_tick, counter, on_all};
 
 const MS: u64 = 1_000_000;
 /// Count of a timer of about 1000 Hz.
@@ -20,10 +20,10 @@ fn wait(a: &mut CodeAssembler) -> Result<(), IcedError> {
     a.jmp(again)
 }
 
-/// Runs `test` on each engine with a machine whose timer was just started.
+/// Runs `test` on each processor with a machine whose timer was just started.
 fn with_timer(test: impl Fn(Rig)) {
-    on_both(|engine| {
-        let mut rig = Rig::new(engine, &wait, (TIMER, Gate::Interrupt, &count_tick));
+    on_all(|processor| {
+        let mut rig = Rig::new(processor, &wait, (TIMER, Gate::Interrupt, &count_tick));
         rig.start_timer(COUNT_1MS);
         test(rig);
     });

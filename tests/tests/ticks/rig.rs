@@ -1,4 +1,4 @@
-//! A processor on a board, whose time passes as the test says, with a program and handlers.
+//! A processor of either width on a board, whose time passes as the test says, with a program and handlers.
 
 use std::sync::{
     Arc,
@@ -7,7 +7,7 @@ use std::sync::{
 
 use iced_x86::{IcedError, code_asm::*};
 use mmu::{GuestPhys, Memory, Mmu};
-use sbe::{Bus, Engine, Exit, Vcpu, VcpuConfig, Width, cpu::DescriptorTable};
+use sbe::{Bus, CpuModel, Engine, Exit, Vcpu, VcpuConfig, Width, cpu::DescriptorTable};
 use vmm::{
     Board,
     clock::Clock,
@@ -21,11 +21,18 @@ const GDT: u32 = 0x10_2000;
 const IDT: u32 = 0x10_3000;
 /// Address of the counters of the program and the handlers.
 const COUNTERS: u32 = 0x10_4000;
-const STACK: u32 = 0x80_0000;
+/// The page tables of 64-bit machines: page map, pointer table and directory, which maps all of memory to itself.
+const TABLES: u32 = 0x10_8000;
+/// The stack begins at the end of memory: handlers that never return use it up.
+const STACK: u32 = MEMORY as u32;
 /// Selector of the flat code segment.
 const CODE: u32 = 0x10;
 const FLAT_CODE: u64 = 0x00cf_9b00_0000_ffff;
+const FLAT_CODE64: u64 = 0x00af_9b00_0000_ffff;
 const FLAT_DATA: u64 = 0x00cf_9300_0000_ffff;
+/// Entries of page tables: present and writable, and a page of 2 MiB.
+const TABLE: u64 = 3;
+const LARGE_PAGE: u64 = 0x83;
 /// Number of ESP.
 const ESP: u8 = 4;
 
@@ -38,6 +45,14 @@ const LOOK: u64 = 200;
 /// Vectors of IRQ 0 and 4.
 pub const TIMER: u8 = 0x20;
 pub const COM1: u8 = 0x24;
+
+/// The processor of a machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Processor {
+    pub engine: Engine,
+    /// Bits of its code: 32, or 64 in IA-32e mode.
+    pub bits: u32,
+}
 
 /// Whether a handler is entered with IF clear.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,10 +72,27 @@ type Code<'a> = &'a dyn Fn(&mut CodeAssembler) -> Result<(), IcedError>;
 
 /// A handler that counts, and tells the end of the interrupt to the controller.
 pub fn count_tick(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    keeping_registers(a, &|a| {
+        a.inc(dword_ptr(counter(1)))?;
+        a.mov(al, 0x20)?;
+        a.out(0x20, al)
+    })
+}
+
+/// A handler that does `work` and leaves EAX and EDX as they are.
+pub fn keeping_registers(a: &mut CodeAssembler, work: Code) -> Result<(), IcedError> {
+    if a.bitness() == 64 {
+        a.push(rax)?;
+        a.push(rdx)?;
+        work(a)?;
+        a.pop(rdx)?;
+        a.pop(rax)?;
+        return a.iretq();
+    }
     a.push(eax)?;
-    a.inc(dword_ptr(counter(1)))?;
-    a.mov(al, 0x20)?;
-    a.out(0x20, al)?;
+    a.push(edx)?;
+    work(a)?;
+    a.pop(edx)?;
     a.pop(eax)?;
     a.iretd()
 }
@@ -76,30 +108,48 @@ pub struct Rig {
 impl Rig {
     /// A machine that executes `program`, and at `vector` through `gate` `handler`. The controllers are initialized with
     /// vectors 0x20 and 0x28, `icw4` of the master, and all lines but `irq` of the master masked.
-    pub fn new(engine: Engine, program: Code, (vector, gate, handler): (u8, Gate, Code)) -> Self {
-        let phys = Memory::new(MEMORY).unwrap();
-        let offset = HANDLERS;
-        let entry = u64::from(CODE) << 16
-            | u64::from(offset & 0xffff)
-            | u64::from(offset >> 16) << 48
-            | (gate as u64) << 40;
+    pub fn new(
+        processor: Processor,
+        program: Code,
+        (vector, gate, handler): (u8, Gate, Code),
+    ) -> Self {
+        let Processor { engine, bits } = processor;
+        let model = match bits {
+            64 => CpuModel::X86_64,
+            _ => CpuModel::default(),
+        };
+        let config = VcpuConfig {
+            engine,
+            model,
+            ..VcpuConfig::default()
+        };
+        let paging = model.paging_model();
+        let phys = Memory::for_width(MEMORY, paging.linear_width).unwrap();
         for (address, bytes) in [
-            (PROGRAM, assemble(PROGRAM, program)),
-            (HANDLERS, assemble(HANDLERS, handler)),
+            (PROGRAM, assemble(bits, PROGRAM, program)),
+            (HANDLERS, assemble(bits, HANDLERS, handler)),
+            (GDT, quadwords(&[0, 0, flat_code(bits), FLAT_DATA])),
             (
-                GDT,
-                [0, 0, FLAT_CODE, FLAT_DATA].map(u64::to_le_bytes).concat(),
+                IDT + bits / 4 * u32::from(vector),
+                quadwords(&descriptor(bits, gate)),
             ),
-            (IDT + 8 * u32::from(vector), entry.to_le_bytes().to_vec()),
+            (TABLES, quadwords(&[u64::from(TABLES) + 0x1000 | TABLE])),
+            (
+                TABLES + 0x1000,
+                quadwords(&[u64::from(TABLES) + 0x2000 | TABLE]),
+            ),
+            (
+                TABLES + 0x2000,
+                quadwords(&[0, 1, 2, 3, 4, 5, 6, 7].map(|page| page << 21 | LARGE_PAGE)),
+            ),
         ] {
             phys.write(GuestPhys::new(address.into()), &bytes).unwrap();
         }
-        let config = VcpuConfig {
-            engine,
-            ..VcpuConfig::default()
-        };
-        let mut vcpu = Vcpu::new(&config, Mmu::new(phys).unwrap()).unwrap();
-        vcpu.set_linux_entry(PROGRAM, 0);
+        let mut vcpu = Vcpu::new(&config, Mmu::with_model(phys, paging).unwrap()).unwrap();
+        match bits {
+            64 => vcpu.set_linux_entry64(PROGRAM.into(), 0, TABLES.into()),
+            _ => vcpu.set_linux_entry(PROGRAM, 0),
+        }
         vcpu.cpu.regs.set(ESP, STACK);
         vcpu.cpu.gdtr = DescriptorTable {
             base: GDT.into(),
@@ -107,7 +157,7 @@ impl Rig {
         };
         vcpu.cpu.idtr = DescriptorTable {
             base: IDT.into(),
-            limit: 0x7ff,
+            limit: 0xfff,
         };
         let time = Arc::new(AtomicU64::new(0));
         let source = Arc::clone(&time);
@@ -194,15 +244,45 @@ impl Rig {
     }
 }
 
-fn assemble(address: u32, code: Code) -> Vec<u8> {
-    let mut assembler = CodeAssembler::new(32).unwrap();
+/// The descriptor of flat code of so many bits.
+fn flat_code(bits: u32) -> u64 {
+    match bits {
+        64 => FLAT_CODE64,
+        _ => FLAT_CODE,
+    }
+}
+
+/// The gate to the handlers: of 8 bytes, or of 16 whose upper half, the address from bit 32 on, is zero.
+fn descriptor(bits: u32, gate: Gate) -> Vec<u64> {
+    let offset = HANDLERS;
+    let entry = u64::from(CODE) << 16
+        | u64::from(offset & 0xffff)
+        | u64::from(offset >> 16) << 48
+        | (gate as u64) << 40;
+    match bits {
+        64 => vec![entry, 0],
+        _ => vec![entry],
+    }
+}
+
+fn quadwords(values: &[u64]) -> Vec<u8> {
+    values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect()
+}
+
+fn assemble(bits: u32, address: u32, code: Code) -> Vec<u8> {
+    let mut assembler = CodeAssembler::new(bits).unwrap();
     code(&mut assembler).unwrap();
     assembler.assemble(address.into()).unwrap()
 }
 
-/// Runs `test` with each engine.
-pub fn on_both(test: impl Fn(Engine)) {
-    for engine in [Engine::Emulator, Engine::Translator] {
-        test(engine);
+/// Runs `test` with each engine, with processors of both widths.
+pub fn on_all(test: impl Fn(Processor)) {
+    for bits in [32, 64] {
+        for engine in [Engine::Emulator, Engine::Translator] {
+            test(Processor { engine, bits });
+        }
     }
 }

@@ -19,9 +19,9 @@
 
 use super::memory::is_in_thread_segment;
 use super::misses::Cause;
-use super::system::segment;
 use super::{Emitted, Emitter, Result};
 use crate::cpu::segment::SegReg;
+use crate::decode::decoder::memory_segment;
 use crate::emulate::fpu::sets_pointers;
 use crate::host_fpu::last_opcode;
 use crate::translate::asm::*;
@@ -117,10 +117,9 @@ impl Emitter {
 
     /// Defers the note of the x87 instruction `raw`, which has executed.
     fn note_x87(&mut self, raw: &Instruction, bytes: &[u8]) {
-        let segment = memory_operand(raw).and_then(|_| segment(raw.memory_segment()));
-        let operand = segment.map(|segment| NotedOperand {
+        let operand = memory_operand(raw).map(|_| NotedOperand {
             address: self.effective(raw),
-            segment,
+            segment: memory_segment(raw),
         });
         let operand = match operand {
             Some(operand) if self.mode.is_64() => {

@@ -120,30 +120,36 @@ impl Emitter {
     /// Emits up to `count` repetitions of `raw`, R11 or fewer in R10, which count R11 down. If they may touch more than one page at
     /// RSI or RDI, nothing is done and control goes to the label for that pointer.
     fn repeat(&mut self, raw: &Instruction, count: Reg, crosses: [Label; 2]) -> Result<()> {
-        let sources = has_source(raw);
-        if sources {
-            self.range(raw, RSI, count, crosses[0]);
+        let (source, destination) = ((RSI, crosses[0]), (RDI, crosses[1]));
+        // Of CMPS the destination faults first, as in the emulator.
+        let (before, (last, last_crosses)) = match (has_source(raw), compares(raw)) {
+            (false, _) => (None, destination),
+            (true, false) => (Some(source), destination),
+            (true, true) => (Some(destination), source),
+        };
+        if let Some((pointer, crosses)) = before {
+            self.range(raw, pointer, count, crosses);
             self.asm.store64(context(field::SCRATCH), R8);
             self.islands(true);
         }
-        self.range(raw, RDI, count, crosses[1]);
-        self.guest_minus_host(R9, RDI);
-        self.asm.mov64(RDI, R8);
+        self.range(raw, last, count, last_crosses);
+        self.guest_minus_host(R9, last);
+        self.asm.mov64(last, R8);
         self.asm.mov32(RCX, count);
         if count != R11 {
             self.asm.mov64(R8, RCX);
             self.asm.not64(R8);
             self.lea(R11, indexed(R11, R8, 0, 1));
         }
-        if sources {
+        if let Some((pointer, _)) = before {
             self.asm.load64(R8, context(field::SCRATCH));
-            self.guest_minus_host(R10, RSI);
-            self.asm.mov64(RSI, R8);
+            self.guest_minus_host(R10, pointer);
+            self.asm.mov64(pointer, R8);
         }
         self.asm.guest(&on_host(raw)?)?;
-        self.lea(RDI, indexed(RDI, R9, 0, 0));
-        if sources {
-            self.lea(RSI, indexed(RSI, R10, 0, 0));
+        self.lea(last, indexed(last, R9, 0, 0));
+        if let Some((pointer, _)) = before {
+            self.lea(pointer, indexed(pointer, R10, 0, 0));
         }
         if count == R11 {
             self.asm.mov32(R11, RCX);
