@@ -71,7 +71,10 @@ mod tests {
     fn names_round_trip() {
         for root in Root::ALL {
             assert_eq!(root.name().parse(), Ok(root));
-            assert_eq!(root.name(), format!("debian-{}", root.architecture().name()));
+            assert_eq!(
+                root.name(),
+                format!("debian-{}", root.architecture().name())
+            );
         }
     }
 
