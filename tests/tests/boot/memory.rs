@@ -32,7 +32,7 @@ for i in $(seq {files}); do
     {{ read -r line; found=$(md5sum); }} < /t/$i
     [ "$line $found" = "$(line $i) $sum" ] || exit 2
 done
-dmesg | grep -o 'mem 0x0000000100000000-.* usable'"#
+dmesg | grep -m 1 -o 'mem 0x0000000100000000-.* usable'"#
     )
 }
 
