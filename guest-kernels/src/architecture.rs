@@ -1,5 +1,7 @@
 //! The architectures of programs.
 
+use std::fmt;
+
 /// An architecture of programs, and of the processor that a kernel for it needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Architecture {
@@ -19,5 +21,11 @@ impl Architecture {
             Self::I386 => "i386",
             Self::Amd64 => "amd64",
         }
+    }
+}
+
+impl fmt::Display for Architecture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }

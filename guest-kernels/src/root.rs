@@ -3,12 +3,16 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::architecture::Architecture;
+
 /// A distribution whose root directory can be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Root {
     /// Debian for i386.
     #[default]
     DebianI386,
+    /// Debian for amd64.
+    DebianAmd64,
 }
 
 /// The error of a name that no root directory has.
@@ -21,12 +25,21 @@ pub struct UnknownRoot {
 
 impl Root {
     /// All of them, the default one first.
-    pub const ALL: [Self; 1] = [Self::DebianI386];
+    pub const ALL: [Self; 2] = [Self::DebianI386, Self::DebianAmd64];
 
     /// The name on the command line and of the directory in the cache.
     pub const fn name(self) -> &'static str {
         match self {
             Self::DebianI386 => "debian-i386",
+            Self::DebianAmd64 => "debian-amd64",
+        }
+    }
+
+    /// The architecture of its programs.
+    pub const fn architecture(self) -> Architecture {
+        match self {
+            Self::DebianI386 => Architecture::I386,
+            Self::DebianAmd64 => Architecture::Amd64,
         }
     }
 }
@@ -58,6 +71,10 @@ mod tests {
     fn names_round_trip() {
         for root in Root::ALL {
             assert_eq!(root.name().parse(), Ok(root));
+            assert_eq!(
+                root.name(),
+                format!("debian-{}", root.architecture().name())
+            );
         }
     }
 
@@ -66,7 +83,7 @@ mod tests {
         let error = "debian-686".parse::<Root>().unwrap_err();
         assert_eq!(
             error.to_string(),
-            "unknown root directory \"debian-686\"; known ones: debian-i386"
+            "unknown root directory \"debian-686\"; known ones: debian-i386, debian-amd64"
         );
     }
 }

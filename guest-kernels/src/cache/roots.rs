@@ -4,6 +4,7 @@
 //! roots/
 //! ├── lock             held while one is being made
 //! ├── debian-i386/     the root of a machine
+//! ├── debian-amd64/    that of a machine with a 64-bit processor
 //! └── .new-XXXXXX/     one that is being made, or left by a process that was killed
 //! ```
 //!
@@ -114,11 +115,14 @@ impl NewRoot {
     /// Any [`FetchError`].
     pub fn unpack(&self, progress: &mut dyn Progress) -> Result<usize, FetchError> {
         let work = temporary_folder(folder_of(&self.place))?;
-        match self.root {
-            Root::DebianI386 => {
-                debian::fetch_root(self.dir(), &self.include, work.path(), progress)
-            }
-        }
+        let architecture = self.root.architecture();
+        debian::fetch_root(
+            architecture,
+            self.dir(),
+            &self.include,
+            work.path(),
+            progress,
+        )
     }
 
     /// The directory, under a temporary name.

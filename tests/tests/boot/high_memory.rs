@@ -1,7 +1,5 @@
-//! A guest with RAM above 4 GiB.
-//!
-//! What is not tested here, as it takes minutes on the emulator: that all of a large memory is used. The loader's tests and those
-//! of guest memory look at its ends.
+//! A guest with RAM above 4 GiB, which the kernel takes first and devices reach. That all of it keeps what is written is tested by
+//! [`crate::memory`].
 
 use std::fs;
 

@@ -1,8 +1,8 @@
 //! Root directories of Debian, made by `replex guest`.
 //!
-//! By hand, since it downloads some 40 MB and takes a minute: [`a_root_is_made_and_works`]; and since it needs the network:
-//! [`a_package_that_nobody_has_is_told_before_any_is_downloaded`]. The other test is quick, but needs what `replex guest debian-i386`
-//! makes.
+//! By hand, since they download some 40 MB each and take a minute: [`an_i386_root_is_made_and_works`] and
+//! [`an_amd64_root_is_made_and_works`]; and since it needs the network:
+//! [`a_package_that_nobody_has_is_told_before_any_is_downloaded`]. The other test is quick, but needs what `replex guest` makes.
 
 use std::{fs, path::Path, process::Command};
 
@@ -16,6 +16,7 @@ use crate::program::Boot;
 const SESSION: &str = "\
 id -u
 apt --version | cut -d ' ' -f 1
+dpkg --print-architecture
 dpkg --audit
 dpkg --verify --verify-format rpm | grep -v ' c '
 apt-get check > /dev/null; echo $?
@@ -25,10 +26,8 @@ ls -d /.replex-setup /usr/sbin/policy-rc.d 2> /dev/null
 perl -e 'print 6 * 7, \"\\n\"'
 ";
 
-/// What it prints.
+/// What it prints behind the architecture.
 const PRINTED: &str = "\
-0
-apt
 0
 root:root 755
 root:root 1777
@@ -40,30 +39,48 @@ root:root 4755
 42
 ";
 
-fn check(dir: &Path) {
-    let Some(boot) = Boot::of(Guest::Debian686Pae) else {
+fn check(root: Root, dir: &Path) {
+    let (guest, architecture) = match root {
+        Root::DebianI386 => (Guest::Debian686Pae, "i386"),
+        Root::DebianAmd64 => (Guest::DebianAmd64, "amd64"),
+    };
+    let Some(boot) = Boot::of(guest) else {
         return;
     };
     let ended = boot.with("--root", dir.to_str().unwrap()).exec(SESSION);
-    assert_eq!(ended.text(), PRINTED, "{}", ended.stderr);
+    let expected = format!("0\napt\n{architecture}\n{PRINTED}");
+    assert_eq!(ended.text(), expected, "{}", ended.stderr);
 }
 
 #[test]
 fn a_root_that_is_there_works() {
-    match Root::DebianI386.dir().unwrap() {
-        Some(dir) => check(&dir),
-        None => report("skipped: replex guest debian-i386 has not been run"),
+    for root in Root::ALL {
+        match root.dir().unwrap() {
+            Some(dir) => check(root, &dir),
+            None => report(&format!("skipped: replex guest {root} has not been run")),
+        }
     }
 }
 
 #[test]
 #[ignore = "takes a minute, and the network"]
-fn a_root_is_made_and_works() {
+fn an_i386_root_is_made_and_works() {
+    check_made(Root::DebianI386);
+}
+
+#[test]
+#[ignore = "takes a minute, and the network"]
+fn an_amd64_root_is_made_and_works() {
+    check_made(Root::DebianAmd64);
+}
+
+/// Checks that `replex guest` makes `root` and leaves nothing else.
+fn check_made(root: Root) {
     let parent = tempfile::tempdir().unwrap();
     let dir = parent.path().join("root");
     let make = || {
         Command::new(replex())
-            .args(["guest", "debian-i386", "--include", "make", "--to"])
+            .args(["guest", root.name(), "--include", "make", "--to"])
             .arg(&dir)
             .output()
             .unwrap()
@@ -73,7 +90,7 @@ fn a_root_is_made_and_works() {
     assert!(made.status.success(), "{said}");
     assert_eq!(made.stdout, format!("{}\n", dir.display()).as_bytes());
     report(&said);
-    check(&dir);
+    check(root, &dir);
     assert!(dir.join("usr/bin/make").exists());
     // Nothing else is left, and what is there stays as it is.
     assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1);

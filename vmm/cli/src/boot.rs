@@ -16,7 +16,7 @@ use vmm::{
 };
 
 use crate::{
-    architecture,
+    architecture::Programs,
     args::BootArgs,
     confinement::{self, Sandbox},
     devices, images, initrd,
@@ -72,7 +72,7 @@ fn shares(args: &BootArgs) -> Shares {
 
 /// Makes a machine that is about to execute the kernel's first instruction. A guest that was fetched gets its modules `drivers`.
 fn boot_kernel(args: &BootArgs, roms: &[Vec<u8>], drivers: &[&str], shares: &Shares) -> Result<Vm> {
-    let guest = guest(args);
+    let guest = guest(args)?;
     let modules = images::modules(&args.kernel, guest, drivers)?;
     let (kernel_path, initrd_path) = images(args, guest)?;
     let tsc = TscMeter::start();
@@ -106,12 +106,12 @@ fn boot_kernel(args: &BootArgs, roms: &[Vec<u8>], drivers: &[&str], shares: &Sha
 }
 
 /// The guest that the user names, or else one that runs the programs of the root.
-fn guest(args: &BootArgs) -> Guest {
-    let of_root = || {
-        let root = args.root.as_deref()?;
-        architecture::of_root(root, None).map(Guest::of)
-    };
-    args.kernel.guest.or_else(of_root).unwrap_or_default()
+fn guest(args: &BootArgs) -> Result<Guest> {
+    let root = args.root.as_deref();
+    let programs = root.map_or_else(Programs::default, Programs::of_shell);
+    programs
+        .guest(args.kernel.guest)
+        .with_context(|| args.kernel.what())
 }
 
 /// Returns the paths of the kernel and its initrd. Fetches them from `guest` if need be.

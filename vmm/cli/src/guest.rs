@@ -29,7 +29,7 @@ const LAST_LINES: usize = 10;
 /// Make a root directory for machines.
 #[derive(Args, Debug)]
 pub struct GuestArgs {
-    /// Distribution: debian-i386.
+    /// Distribution and its architecture: debian-i386 or debian-amd64.
     #[arg(value_name = "NAME", required_unless_present = "list")]
     pub name: Option<Root>,
     /// Install these packages, too, with what they need and recommend.
@@ -120,9 +120,10 @@ fn make(root: Root, args: &GuestArgs) -> Result<()> {
             new.dir().display()
         )
     })?;
-    fetch_kernel()?;
+    let kernel = Guest::of(root.architecture());
+    fetch_kernel(kernel)?;
     let packages = new.unpack(&mut report)?;
-    set_up(new.dir(), packages)?;
+    set_up(new.dir(), kernel, packages)?;
     let dir = new.finish()?;
     let seconds = begin.elapsed().as_secs();
     complain(&format!(
@@ -132,21 +133,20 @@ fn make(root: Root, args: &GuestArgs) -> Result<()> {
 }
 
 /// Brings what the machine of the second stage boots into the cache, while progress can be seen.
-fn fetch_kernel() -> Result<()> {
-    let kernel = Guest::default();
+fn fetch_kernel(kernel: Guest) -> Result<()> {
     // The modules first, as their absence has all of it fetched again.
     guest_kernels::modules_archive(kernel, &[], &mut report)?;
     guest_kernels::fetch(kernel, &mut report)?;
     Ok(())
 }
 
-/// Carries out the second stage in a machine.
-fn set_up(dir: &Path, packages: usize) -> Result<()> {
+/// Carries out the second stage in a machine with `kernel`.
+fn set_up(dir: &Path, kernel: Guest, packages: usize) -> Result<()> {
     complain(&format!("setting up {packages} packages in a machine"));
     let program = env::current_exe().context("this program")?;
     let root = [OsStr::new("--root"), dir.as_os_str()];
     let mut machine = Command::new(program)
-        .arg("boot")
+        .args(["boot", "--guest", kernel.name()])
         .args(root)
         .args(["--rw", "--volatile", "--code-cache", CODE_CACHE])
         .args(["--exec", NewRoot::SETUP])
@@ -237,7 +237,7 @@ mod tests {
 
     #[test]
     fn what_is_there_or_has_no_name_of_a_root_is_taken_as_it_is() {
-        for path in ["/", "debian-686", "no/debian-i386", ""] {
+        for path in ["/", "debian-686", "no/debian-i386", "no/debian-amd64", ""] {
             let path = Path::new(path);
             assert!(matches!(find(path), Ok(Cow::Borrowed(found)) if found == path));
         }

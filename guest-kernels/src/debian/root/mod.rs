@@ -48,15 +48,16 @@ const FILES: [(&str, &str); 2] = [
     ),
 ];
 
-/// Makes the tree of the essential packages, apt and `include`, with what these depend on and recommend, in the empty folder
-/// `tree`, and returns how many packages it has. `work` is an empty folder for temporary files.
+/// Makes the tree of the essential packages for `architecture`, apt and `include`, with what these depend on and recommend, in the
+/// empty folder `tree`, and returns how many packages it has. `work` is an empty folder for temporary files.
 pub(crate) fn fetch_root(
+    architecture: Architecture,
     tree: &Path,
     include: &[String],
     work: &Path,
     progress: &mut dyn Progress,
 ) -> Result<usize, FetchError> {
-    let apt = updated_apt(&[SUITE], Architecture::I386, work, progress)?;
+    let apt = updated_apt(&[SUITE], architecture, work, progress)?;
     let available = apt.available()?;
     let mut wanted = database::essential(&available);
     wanted.extend(FURTHER.map(str::to_owned));

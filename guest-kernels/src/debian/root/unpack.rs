@@ -20,8 +20,8 @@ use tar::{Entry, EntryType};
 use crate::debian::package;
 use crate::error::{FetchError, file_error};
 
-/// The folders that are links into /usr (debootstrap's `setup_merged_usr`, for i386).
-const MERGED: [&str; 5] = ["bin", "lib", "lib64", "libx32", "sbin"];
+/// The folders that are links into /usr, of every architecture (debootstrap's `setup_merged_usr`).
+const MERGED: [&str; 6] = ["bin", "lib", "lib32", "lib64", "libx32", "sbin"];
 
 /// The end of the names of configuration files until dpkg configures their package.
 const NEW: &str = ".dpkg-new";

@@ -21,3 +21,13 @@ pub struct KernelArgs {
     #[arg(long, value_name = "NAME", conflicts_with = "kernel")]
     pub guest: Option<Guest>,
 }
+
+impl KernelArgs {
+    /// Names the kernel for messages.
+    pub fn what(&self) -> String {
+        match &self.kernel {
+            Some(path) => format!("kernel {}", path.display()),
+            None => format!("guest {}", self.guest.unwrap_or_default()),
+        }
+    }
+}

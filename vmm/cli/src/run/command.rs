@@ -2,7 +2,7 @@
 
 use std::{
     env,
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     io::{self, IsTerminal as _},
     os::unix::ffi::{OsStrExt as _, OsStringExt as _},
     path::{Path, PathBuf},
@@ -47,6 +47,21 @@ pub fn guest_command(args: &RunArgs, image: &ImageConfig, shares: &Shares) -> Re
             size: window_size(io::stdin()).or_else(|| window_size(io::stdout())),
         }),
     })
+}
+
+/// Returns the paths where the guest looks for the program of `command`, in this order.
+pub fn places(command: &GuestCommand) -> Vec<PathBuf> {
+    let path = |bytes| Path::new(OsStr::from_bytes(bytes));
+    let program = command.args.first().map_or(&[][..], Vec::as_slice);
+    if program.contains(&b'/') {
+        return vec![path(&command.folder).join(path(program))];
+    }
+    let mut variables = command.env.iter();
+    let folders = variables.find_map(|variable| variable.strip_prefix(b"PATH="));
+    let folders = folders.unwrap_or_default().split(|&byte| byte == b':');
+    folders
+        .map(|folder| path(folder).join(path(program)))
+        .collect()
 }
 
 /// The program and its arguments, or nothing if nobody names one.
@@ -167,6 +182,21 @@ mod tests {
         assert_eq!(command.terminal, None);
         let relative = guest_command(&parse(&["-w", "src"]), &image(), &shares);
         assert!(relative.unwrap_err().to_string().contains("--workdir src"));
+    }
+
+    #[test]
+    fn programs_are_looked_for_as_by_execvp() {
+        let looked = |args: &[&str]| {
+            let args = [&["-w", "/work", "-e", "PATH=/a:/b/c"], args].concat();
+            let command = guest_command(&parse(&args), &image(), &Shares::default());
+            places(&command.unwrap())
+        };
+        let paths = |paths: &[&str]| paths.iter().map(PathBuf::from).collect::<Vec<_>>();
+        let alone = ["--entrypoint", ""];
+        let of = |name| looked(&[&alone[..], &["--", name]].concat());
+        assert_eq!(of("cc"), paths(&["/a/cc", "/b/c/cc"]));
+        assert_eq!(of("bin/cc"), paths(&["/work/bin/cc"]));
+        assert_eq!(of("/bin/cc"), paths(&["/bin/cc"]));
     }
 
     #[test]

@@ -13,10 +13,8 @@ mod root;
 mod streams;
 
 use std::{
-    ffi::OsStr,
     io::{self, Write as _},
-    os::unix::ffi::OsStrExt as _,
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -79,7 +77,8 @@ pub fn run(args: &RunArgs) -> Result<u8> {
         ..Shares::default()
     };
     let command = command::guest_command(args, &root.config(), &shares)?;
-    let guest = named.unwrap_or_else(|| best_guest(&root, &command));
+    let programs = root.programs(&command::places(&command));
+    let guest = programs.guest(named).with_context(|| args.kernel.what())?;
     let (console, streams) = match command.terminal {
         Some(_) => streams::on_terminal()?,
         None => streams::separate(Source::choose(args.interactive, false))?,
@@ -137,13 +136,6 @@ fn guest_of(kernel: &Kernel) -> Guest {
         Mode::Protected => Architecture::I386,
         Mode::Long => Architecture::Amd64,
     })
-}
-
-/// The guest that runs the programs of the root.
-fn best_guest(root: &RootSource, command: &GuestCommand) -> Guest {
-    let program = command.args.first().map_or(&[][..], Vec::as_slice);
-    let architecture = root.architecture(Path::new(OsStr::from_bytes(program)));
-    architecture.map_or_else(Guest::default, Guest::of)
 }
 
 /// The directories of the host that the guest gets beside its root.

@@ -11,7 +11,7 @@ use guest_kernels::{Architecture, RootChanges};
 use oci_root::{ImageConfig, Reference};
 
 use super::image;
-use crate::{architecture, args::RunArgs, guest, usage::after_dashes};
+use crate::{architecture::Programs, args::RunArgs, guest, usage::after_dashes};
 
 /// The root of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,15 +98,12 @@ impl RootSource {
         }
     }
 
-    /// Returns the architecture of the root's programs, one of which is `program`, if that is known.
-    pub fn architecture(&self, program: &Path) -> Option<Architecture> {
+    /// Returns what tells the architecture of the root's programs, where the command is the first file of the paths `command`.
+    pub fn programs(&self, command: &[PathBuf]) -> Programs {
         match self {
-            Self::Initramfs => None,
-            Self::Directory(dir, _) => {
-                let program = program.is_absolute().then_some(program);
-                architecture::of_root(dir, program)
-            }
-            Self::Squashfs { architecture, .. } => *architecture,
+            Self::Initramfs => Programs::default(),
+            Self::Directory(dir, _) => Programs::of_root(dir, command),
+            Self::Squashfs { architecture, .. } => Programs::of_image(*architecture),
         }
     }
 

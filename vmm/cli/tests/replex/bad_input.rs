@@ -2,7 +2,7 @@
 
 use std::{fs, net::TcpListener, os::unix::fs::symlink, path::Path, process::Output};
 
-use crate::support::{Replex, elf};
+use crate::support::{Replex, elf, elf64};
 
 /// The one line on standard error.
 fn complaint(output: &Output) -> String {
@@ -52,6 +52,24 @@ fn places_where_no_root_directory_can_be_made() {
         assert!(line.contains(named), "{place}: {line}");
     }
     assert_eq!(fs::read_dir(empty).unwrap().count(), 0);
+}
+
+/// It is refused before anything is fetched.
+#[test]
+fn a_64_bit_root_on_a_32_bit_kernel() {
+    let replex = Replex::new();
+    let root = replex.dir.path().join("root");
+    fs::create_dir_all(root.join("bin")).unwrap();
+    replex.file("root/bin/sh", &elf64(&[]));
+    let root = root.to_str().unwrap();
+    for args in [
+        &["run", "--guest", "debian-686", root, "--", "sh"][..],
+        &["boot", "--guest", "debian-686", "--root", root],
+    ] {
+        let named = "guest debian-686: does not run programs for amd64, which the root has; \
+                     guest debian-amd64 does";
+        refused(&replex, args, &[named]);
+    }
 }
 
 #[test]
