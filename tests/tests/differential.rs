@@ -8,8 +8,8 @@ use tests::differential::machine::Side;
 use tests::differential::mode::Mode;
 use tests::report::report;
 
-/// The seed of these runs.
-const SEED: u64 = 0x1a32;
+/// The seed of these runs, one with which the cases of 64-bit code meet all that [`strange`](tests::differential::strange) asks for.
+const SEED: u64 = 0x1a33;
 
 /// The engines that `mode` is compared with; there are no windows on 64-bit processors.
 fn sides(mode: Mode) -> Vec<Side> {
