@@ -3,6 +3,7 @@
 
 use super::contents::PAGE;
 use super::machine::{Ended, Program, assemble};
+use super::paging::{TABLES, entry, place_identity, turn_on};
 use super::tables::{ALL, FOR_USER, GLOBAL, PRESENT, Tables};
 use super::users::{self, FAULT, NEXT_ROUND, Own, SPACES, THE_END};
 use super::width::{ByWidth, Width, at_both_widths, whole};
@@ -169,6 +170,46 @@ fn a_frame_at_an_own_and_at_a_shared_page(width: Width) {
     linked.agree(Windows::Always, main);
 }
 
+/// A page that all spaces share is mapped anew by INVLPG, between branches to it from the page before.
+fn a_shared_page_is_mapped_anew(width: Width) {
+    const ROUNDS: u32 = 1_000;
+    let mut program = Program::new(width, 4 << 20, START, STACK);
+    let mut tables = place_identity(&mut program);
+    let high = Places::of(width).high;
+    let next = high + u64::from(PAGE);
+    tables.map(&mut program.contents, high, entry(SHARED));
+    let slot = tables.slot(&mut program.contents, next);
+    program.place(SHARED, assemble(width, high, |a| a.jmp(next)));
+    let frames = [(NEXT, 1), (MORE_NEXT, 1 << 16)];
+    for (frame, addend) in frames {
+        program.assemble(frame, |a| {
+            a.add(eax, addend)?;
+            a.ret()
+        });
+    }
+    program.assemble(START, |a| {
+        let mut again = a.create_label();
+        turn_on(a, TABLES)?;
+        a.xor(eax, eax)?;
+        a.mov(ebx, ROUNDS)?;
+        a.set(edi, high)?;
+        a.set(esi, next)?;
+        a.set_label(&mut again)?;
+        for (frame, _) in frames {
+            a.mov(dword_ptr(slot), entry(frame))?;
+            a.invlpg(byte_ptr(a.at(esi)))?;
+            whole!(a.call(edi))?;
+            whole!(a.call(edi))?;
+        }
+        a.dec(ebx)?;
+        a.jnz(again)?;
+        a.mov(dword_ptr(RESULTS), eax)?;
+        a.hlt()
+    });
+    let ended = program.agree("a shared page mapped anew");
+    assert_eq!(ended.dwords(RESULTS, 1), [2 * ROUNDS * (1 + (1 << 16))]);
+}
+
 /// Shared code is executed in a space that has a window, then in one that has none.
 fn shared_code_reaches_the_memory_of_the_present_space(width: Width) {
     let mut linked = Linked::new(width);
@@ -266,6 +307,7 @@ fn operands_at_high_addresses(width: Width) {
 at_both_widths!(
     a_page_scanned_anew_is_still_at_home_in_other_spaces,
     a_frame_at_an_own_and_at_a_shared_page,
+    a_shared_page_is_mapped_anew,
     shared_code_reaches_the_memory_of_the_present_space,
     a_write_that_faults_in_its_first_page_leaves_the_second_clean,
     operands_at_high_addresses,

@@ -83,8 +83,11 @@ fn access(code: &mut CodeAssembler, pages: &[u64], rng: &mut Rng) -> Result<(), 
     let mut next = code.create_label();
     let base = [rbx, rbp, rsi, r13][rng.usize(..4)];
     code.lea(r14, ptr(next))?;
-    // A displacement that does not stay within the page.
-    let distance = rng.i32(-0x4000..0x4000);
+    // A displacement that does not stay within the page, or none.
+    let distance = match rng.u32(..3) {
+        0 => 0,
+        _ => rng.i32(-0x4000..0x4000),
+    };
     let start = address(pages, rng).wrapping_sub(distance as u64);
     code.mov(base, start)?;
     let at = base + distance;
