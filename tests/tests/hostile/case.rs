@@ -192,7 +192,7 @@ fn registers((code, stack, bits): (u16, u16, u32), entry: u64, rng: &mut Rng) ->
             u64::from(u32::MAX)
         };
         state.general = state.general.map(|value| value & u64::from(u32::MAX));
-        state.general[4] = DATA & cut | rng.u64(..0x1000) * 8;
+        state.general[4] = DATA & cut | (rng.u64(..0x1000) * 8);
         state.segments[1].base = if bits == 16 { CODE } else { 0 };
         state.eip = if bits == 16 { entry - CODE } else { entry };
     }

@@ -29,7 +29,7 @@ use machine::{End, Outcome, Pair};
 use tests::report::report;
 
 /// Guests, where the environment does not say how many.
-const CASES: u64 = 400;
+const CASES: u64 = 200;
 /// Guests that the same processors execute.
 const BATCH: u64 = 50;
 const SEED: u64 = 1;

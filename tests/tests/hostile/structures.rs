@@ -61,15 +61,15 @@ fn sound_entries() -> Vec<(u64, u64)> {
     link(below_4g, 0, around | OPEN);
     link(below_4g, 511, around | OPEN);
     for page in 0..RAM as u64 / PAGE {
-        link(identity, page, page * PAGE | OPEN);
+        link(identity, page, (page * PAGE) | OPEN);
         // The code stays where it is, the data is another page's.
         let frame = if page * PAGE < DATA { page } else { page ^ 1 };
-        link(rotated, page, frame * PAGE | OPEN);
+        link(rotated, page, (frame * PAGE) | OPEN);
     }
     for page in 0..4 {
         for table in [end, around] {
-            link(table, page, DATA + page * PAGE | OPEN);
-            link(table, 511 - page, DATA + (page + 4) * PAGE | OPEN);
+            link(table, page, (DATA + page * PAGE) | OPEN);
+            link(table, 511 - page, (DATA + (page + 4) * PAGE) | OPEN);
         }
     }
     entries
@@ -220,7 +220,7 @@ pub fn address(rng: &mut Rng) -> u64 {
         4 => rng.u64(..RAM as u64),
         5 => CODE + rng.u64(..CODE_BYTES),
         6 => DATA + PAGE * rng.u64(1..8) - rng.u64(1..16),
-        _ => DATA + rng.u64(..0x8000) & !7,
+        _ => (DATA + rng.u64(..0x8000)) & !7,
     };
     PLACES[rng.usize(..PLACES.len())] | offset
 }

@@ -133,10 +133,10 @@ impl Rig {
                 IDT + bits / 4 * u32::from(vector),
                 quadwords(&descriptor(bits, gate)),
             ),
-            (TABLES, quadwords(&[u64::from(TABLES) + 0x1000 | TABLE])),
+            (TABLES, quadwords(&[(u64::from(TABLES) + 0x1000) | TABLE])),
             (
                 TABLES + 0x1000,
-                quadwords(&[u64::from(TABLES) + 0x2000 | TABLE]),
+                quadwords(&[(u64::from(TABLES) + 0x2000) | TABLE]),
             ),
             (
                 TABLES + 0x2000,
