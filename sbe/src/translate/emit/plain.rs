@@ -99,7 +99,7 @@ impl Emitter {
 
     /// The form of `raw`, an instruction of registers, that takes a register which it only reads from its place in the context, and
     /// that place.
-    fn from_context(&mut self, raw: &Instruction) -> Option<(Instruction, HostOperand)> {
+    fn by_context(&mut self, raw: &Instruction) -> Option<(Instruction, HostOperand)> {
         (0..raw.op_count()).find_map(|index| {
             let register = raw.op_register(index);
             let Some(Home::Context(place)) = home(register) else {
@@ -169,7 +169,7 @@ impl Emitter {
         if self.move_by_context(raw) {
             return Ok(Emitted::Inline);
         }
-        let emitted = match self.from_context(raw) {
+        let emitted = match self.by_context(raw) {
             Some((by_memory, place)) => self.encode(&by_memory, Counter::R11, Some(place))?,
             None => self.encode(raw, Counter::R11, None)?,
         };
