@@ -1,7 +1,8 @@
 //! [`Contract`]: the needs of a trampoline, which the code that enters it has to meet, and its effects, which that code can rely on.
 
+use super::registers::{R8, R9};
 use super::rule::{Need, Rule};
-use super::state::{R8, R9, State};
+use super::state::State;
 use super::value::Values;
 use super::widths::Widths;
 use crate::cpu::segment::SegReg;

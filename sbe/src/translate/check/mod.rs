@@ -15,6 +15,7 @@
 //! | file | has |
 //! |---|---|
 //! | `widths` | widths of addresses and code |
+//! | `registers` | numbers of registers |
 //! | `value` | abstract values: sums of named parts |
 //! | `state` | the values of registers, stack and context between two instructions |
 //! | `step` | the effect of an instruction on a state |
@@ -34,6 +35,7 @@ mod contract;
 mod flow;
 #[macro_use]
 mod memory;
+mod registers;
 mod rule;
 mod state;
 mod step;

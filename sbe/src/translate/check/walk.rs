@@ -3,8 +3,9 @@
 use super::contract::{Contracts, Linkage};
 use super::flow::{Disassembly, Flow, violation};
 use super::memory;
+use super::registers::{R8, R9, R10, RCX};
 use super::rule::{Need, Rule, Violation};
-use super::state::{Level, Poll, R8, R9, R10, RCX, State};
+use super::state::{Level, Poll, State};
 use super::step::{Stepper, number};
 use super::value::{Grant, Low, Node, Value, Values};
 use crate::translate::emit::entry_bytes;

@@ -1,6 +1,6 @@
 //! [`Widths`]: the widths of linear addresses and of code, which decide what checked code may do.
 
-use super::state::{GUEST, GUEST_32, R13, R14, R15, RSP};
+use super::registers::{GUEST, GUEST_32, R13, R14, R15, RSP};
 use super::value::{Low, Value, Values, WORD};
 use crate::decode::decoder::CodeSize;
 use crate::translate::context::PAGE_BIAS;

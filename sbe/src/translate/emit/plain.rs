@@ -99,26 +99,23 @@ impl Emitter {
 
     /// The form of `raw`, an instruction of registers, that takes a register which it only reads from its place in the context, and
     /// that place.
-    fn from_context(&mut self, raw: &Instruction) -> Option<(Instruction, HostOperand)> {
-        let index = (0..raw.op_count()).find(|&index| {
+    fn by_context(&mut self, raw: &Instruction) -> Option<(Instruction, HostOperand)> {
+        (0..raw.op_count()).find_map(|index| {
             let register = raw.op_register(index);
-            raw.op_kind(index) == OpKind::Register
-                && matches!(home(register), Some(Home::Context(_)))
-                && self.copied() != Some(register.full_register())
-        })?;
-        let register = raw.op_register(index);
-        let uses = (0..raw.op_count())
-            .filter(|&at| raw.op_register(at).full_register() == register.full_register());
-        if uses.count() != 1 || self.writes(raw, index) {
-            return None;
-        }
-        let Some(Home::Context(place)) = home(register) else {
-            return None;
-        };
-        let mut by_memory = *raw;
-        by_memory.set_code(code_with_memory(raw, index)?);
-        by_memory.set_op_kind(index, OpKind::Memory);
-        Some((by_memory, Probed::in_context(place).operand()))
+            let Some(Home::Context(place)) = home(register) else {
+                return None;
+            };
+            let whole = register.full_register();
+            let uses =
+                (0..raw.op_count()).filter(|&at| raw.op_register(at).full_register() == whole);
+            if self.copied() == Some(whole) || uses.count() != 1 || self.writes(raw, index) {
+                return None;
+            }
+            let mut by_memory = *raw;
+            by_memory.set_code(code_with_memory(raw, index)?);
+            by_memory.set_op_kind(index, OpKind::Memory);
+            Some((by_memory, Probed::in_context(place).operand()))
+        })
     }
 
     /// Emits the loading of the register operands of `raw` that have their places in the context, into R9 and, of two, R8, where
@@ -172,7 +169,7 @@ impl Emitter {
         if self.move_by_context(raw) {
             return Ok(Emitted::Inline);
         }
-        let emitted = match self.from_context(raw) {
+        let emitted = match self.by_context(raw) {
             Some((by_memory, place)) => self.encode(&by_memory, Counter::R11, Some(place))?,
             None => self.encode(raw, Counter::R11, None)?,
         };

@@ -1,6 +1,5 @@
 //! [`Room`]: how much host code a guest instruction may become, so that islands stay in reach (`misses`).
 
-use super::memory::is_in_thread_segment;
 use super::{Home, home};
 use crate::emulate::fpu::sets_pointers;
 use crate::translate::classify::{Rewrite, Verdict};
@@ -128,7 +127,7 @@ fn copied(raw: &Instruction) -> Room {
         .into_iter()
         .filter(|&register| register == Register::RIP || in_context(register))
         .count();
-    let based = usize::from(is_in_thread_segment(raw));
+    let based = usize::from(matches!(raw.memory_segment(), Register::FS | Register::GS));
     Room {
         bytes: bytes + HOME_BYTES * address + BASE_BYTES * based + PROBE_BYTES,
         checks: 1 + based,

@@ -1,7 +1,8 @@
 //! Instructions that are allowed behind tests of their operands only: DIV, IDIV and FLDCW.
 
+use super::super::registers::{RAX, RDX};
 use super::super::rule::Rule;
-use super::super::state::{RAX, RDX, State};
+use super::super::state::State;
 use super::super::value::{Node, Shift};
 use super::{Stepper, number};
 use iced_x86::{Code, Instruction, Mnemonic, OpKind};

@@ -5,8 +5,9 @@ mod guarded;
 
 use super::allowed::{Unit, alignment, is_quad, is_string, unit};
 use super::memory::{self, Field, Location, Operand, Rights, is_field};
+use super::registers::{R13, R14, RCX, RDI, RSI, RSP};
 use super::rule::Rule;
-use super::state::{Level, Poll, R13, R14, RCX, RDI, RSI, RSP, State};
+use super::state::{Level, Poll, State};
 use super::value::{
     ARENA, CONTEXT, FIELD_TABLES, Grant, Low, Node, Shift, TABLES, Table, Value, Values, WORD,
 };

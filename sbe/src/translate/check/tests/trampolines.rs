@@ -3,8 +3,9 @@
 use super::super::contract::{self, Contract, Contracts, Linkage};
 use super::super::flow::Disassembly;
 use super::super::memory::{self, Rights};
+use super::super::registers::{GUEST, R8, R9, RCX};
 use super::super::rule::{Need, Rule};
-use super::super::state::{GUEST, R8, R9, RCX, State};
+use super::super::state::State;
 use super::super::step::Stepper;
 use super::super::value::{Low, Values};
 use super::super::walk::{Around, FragmentEntries, FragmentEntry, Promise, Walk};
