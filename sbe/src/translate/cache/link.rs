@@ -1,6 +1,7 @@
 //! Linking: branches are redirected straight to the code of their targets when they exit for that the first time.
 
 use super::direct::Crossing;
+use super::page::CodePage;
 use super::{CodeCache, Destination, Request};
 use crate::emulate::Exec;
 use crate::translate::buffer::Site;
@@ -75,7 +76,9 @@ impl CodeCache {
             return self.buffer.redirect_to(link.exit, Trampoline::Dispatch);
         }
         // Both translations hold in all address spaces until one of them is dropped, of which the epoch tells.
-        let shared = cx.mmu.tlb().is_shared(source.page()) && cx.mmu.tlb().is_shared(target.page());
+        let has_aliases = self.pages.get(from).is_none_or(CodePage::has_aliases);
+        let pages = [source, target].map(LinearAddr::page);
+        let shared = !has_aliases && pages.into_iter().all(|page| cx.mmu.tlb().is_shared(page));
         let view = View::of(Access::Fetch, mode.privilege());
         let linkable = shared || link.guard.is_some();
         let frame = cx.mmu.tlb().frame(view, target.page()).filter(|_| linkable);

@@ -47,7 +47,7 @@ pub use dump::NoDump;
 use epochs::Epochs;
 use evict::Aging;
 pub use inventory::CodePageReport;
-use mmu::{LinearAddr, LinearWidth, Mmu};
+use mmu::{LinearAddr, LinearWidth, Mmu, Privilege};
 use page::Destination;
 use page_set::PageSet;
 use record::Records;
@@ -247,6 +247,11 @@ impl CodeCache {
             },
         );
         let slot = self.pages.code_slot(key, eip)?;
+        let page = self.pages.get_mut(key)?;
+        if privilege == Privilege::Supervisor && page.note_home(eip.page()) {
+            // Links without a guard, made where it has executed before, lead to the page behind that place.
+            self.unlink_incoming();
+        }
         cx.mmu.tlb_mut().set_code(eip.page(), privilege, slot);
         self.after_lookup(cx, key, eip, destination)
     }

@@ -5,7 +5,7 @@ use crate::decode::decoder::MAX_LENGTH;
 use crate::translate::fragment::{Link, TAIL_BYTES, Tail};
 use crate::translate::listing::Variant;
 use bitvec::{BitArr, array::BitArray};
-use mmu::{PAGE_SIZE, Timestamp};
+use mmu::{LinearPage, PAGE_SIZE, Timestamp};
 
 /// The destination of an entry: what executes the code at an offset of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +50,16 @@ pub struct CodePage {
     plain: Vec<(u16, u32)>,
     /// Branches of other pages that lead here.
     incoming: Vec<Link>,
+    /// The linear pages at which the kernel's code in the page was looked up.
+    homes: Homes,
+}
+
+/// The linear pages at which a page of the kernel's code was looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Homes {
+    None,
+    One(LinearPage),
+    Several,
 }
 
 impl CodePage {
@@ -66,7 +76,24 @@ impl CodePage {
             entries: Vec::new(),
             plain: Vec::new(),
             incoming: Vec::new(),
+            homes: Homes::None,
         }
+    }
+
+    /// Notes that the page was looked up at a linear page. Returns whether that is the first beside another.
+    pub fn note_home(&mut self, home: LinearPage) -> bool {
+        let before = self.homes;
+        self.homes = match before {
+            Homes::None => Homes::One(home),
+            Homes::One(known) if known != home => Homes::Several,
+            same => same,
+        };
+        self.homes == Homes::Several && before != Homes::Several
+    }
+
+    /// Whether the page was looked up at several linear pages: what lies behind it depends on where it executes.
+    pub fn has_aliases(&self) -> bool {
+        self.homes == Homes::Several
     }
 
     /// A copy of the page with another table and nothing scanned.
