@@ -120,7 +120,7 @@ impl Emitter {
     }
 
     /// Emits SYSCALL or WRMSR: the trampoline needs the address of the next instruction.
-    pub(super) fn to_next(&mut self, raw: &Instruction, trampoline: Trampoline) -> Emitted {
+    pub(super) fn with_next(&mut self, raw: &Instruction, trampoline: Trampoline) -> Emitted {
         let page = self.page(R8);
         self.lea(R8, at(page, in_page(raw.next_ip32())));
         self.change_level(raw, trampoline)
