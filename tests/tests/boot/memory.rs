@@ -14,7 +14,7 @@ const BELOW: u64 = 3584;
 /// The environment variable with the MiB that the 64-bit guest writes.
 const SIZE: &str = "REPLEX_MEMORY_MIB";
 /// The MiB that the 64-bit guest writes unless that variable says otherwise.
-const MIB: u64 = 1536;
+const MIB: u64 = 1024;
 /// The size of the random bytes in each file, in MiB.
 const FILE: u64 = 8;
 

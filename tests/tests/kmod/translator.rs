@@ -15,8 +15,8 @@ const HANDED_ON: &str = "REPLEX_TORTURE_";
 
 /// Tests of `stress` that have windows and do not take long.
 const QUICK: [&str; 2] = [
-    "stress control_flow::random_programs_of_users_in_several_spaces_end_the_same",
-    "stress links",
+    "stress control_flow::narrow::random_programs_of_users_in_several_spaces_end_the_same",
+    "stress links::narrow",
 ];
 
 /// Runs commands, each a test program of this package with its arguments, and fails unless all tests pass.

@@ -179,7 +179,7 @@ fn pages_revisited(what: &str, ended: &Ended, jumps: u32) -> usize {
 fn more_than_ten_thousand_pages_live_at_once(width: Width) {
     let jumps = match width {
         Width::Narrow => 300_000,
-        Width::Wide => 120_000,
+        Width::Wide => 60_000,
     };
     let pages = revisited(width, "12,000 pages", 1, Size::Small, jumps);
     assert!(pages > 10_000, "{pages} pages executed more than once");
@@ -197,7 +197,7 @@ fn pages_that_do_not_fit_the_code_cache(width: Width) {
 fn two_machines_on_two_threads(width: Width) {
     let jumps = match width {
         Width::Narrow => 100_000,
-        Width::Wide => 40_000,
+        Width::Wide => 20_000,
     };
     std::thread::scope(|scope| {
         for seed in [3, 4] {
