@@ -227,6 +227,27 @@ fn an_image_without_its_first_refcount_block_is_only_read() {
     Image::open(&config).unwrap().read(&mut [0], 0).unwrap();
 }
 
+/// imago would look behind the end of the part of an entry.
+#[test]
+fn a_table_of_feature_names_that_ends_within_an_entry_is_refused() {
+    let (_folder, folder) = folder();
+    let path = folder.join("image");
+    create(&path, FORMS[0], None);
+    let mut bytes = fs::read(&path).unwrap();
+    let end = bytes[100..104]
+        .iter()
+        .fold(0, |value, byte| value << 8 | usize::from(*byte));
+    let table = [0x68, 0x03, 0xf8, 0x57, 0, 0, 0, 49];
+    bytes[end..end + 8].copy_from_slice(&table);
+    fs::write(&path, bytes).unwrap();
+    for read_only in [false, true] {
+        let mut config = config(&path);
+        config.read_only = read_only;
+        let error = Image::open(&config).err().unwrap().to_string();
+        assert!(error.contains("table of feature names"), "{error}");
+    }
+}
+
 /// What a guest writes is there, also for the next machine, whatever the sizes of clusters and refcounts; and had the process been
 /// killed after any of the accesses, the image could be written again.
 #[test]

@@ -26,6 +26,7 @@ use thiserror::Error;
 
 use super::{
     config::{DiskConfig, DiskFormat},
+    extensions,
     ordered::Ordered,
     refcounts,
 };
@@ -70,9 +71,6 @@ pub enum DiskError {
 
 /// The unit of capacity and positions, in bytes.
 pub const SECTOR: u64 = 512;
-
-/// The beginning of a qcow2 image.
-const QCOW2_MAGIC: [u8; 4] = *b"QFI\xfb";
 
 /// Whether a file is opened to be written.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -158,10 +156,10 @@ fn format_of(config: &DiskConfig, mut file: &File) -> io::Result<Option<DiskForm
         return Ok(Some(DiskFormat::Qcow2));
     }
     let mut magic = Vec::new();
-    file.take(QCOW2_MAGIC.len() as u64)
+    file.take(refcounts::MAGIC.len() as u64)
         .read_to_end(&mut magic)?;
     file.rewind()?;
-    Ok((magic != QCOW2_MAGIC).then_some(DiskFormat::Raw))
+    Ok((magic != refcounts::MAGIC).then_some(DiskFormat::Raw))
 }
 
 fn open_format(
@@ -171,6 +169,9 @@ fn open_format(
     mode: Mode,
 ) -> io::Result<FormatAccess<Ordered>> {
     let write = mode == Mode::Write;
+    if format == DiskFormat::Qcow2 {
+        extensions::check(&file)?;
+    }
     // What a raw image holds is the guest's business, even if it looks like another image.
     let l1_table = match write && format == DiskFormat::Qcow2 {
         true => refcounts::check(&file)?,
@@ -271,7 +272,9 @@ impl Below {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
         }
         let options = StorageOpenOptions::new().filename(&path);
-        Ordered::new(open_locked(&path, Mode::Read)?, options, 0..0)
+        let file = open_locked(&path, Mode::Read)?;
+        extensions::check(&file)?;
+        Ordered::new(file, options, 0..0)
     }
 }
 

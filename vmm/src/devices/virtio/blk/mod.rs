@@ -8,6 +8,7 @@
 //! when a later flush's is; without the feature FLUSH, each write does.
 
 mod config;
+mod extensions;
 #[cfg(test)]
 mod hostile;
 mod image;

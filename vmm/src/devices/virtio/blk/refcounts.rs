@@ -20,7 +20,9 @@ const COMPRESSED: u64 = 1 << 62;
 /// The length of the header as far as it is read.
 const HEADER: usize = 104;
 /// The bits of a cluster's size.
-const CLUSTER_BITS: Range<u32> = 9..22;
+pub(super) const CLUSTER_BITS: Range<u32> = 9..22;
+/// The first bytes of an image.
+pub(super) const MAGIC: [u8; 4] = *b"QFI\xfb";
 /// The log2 of a refcount's width in version 2, and the largest in version 3.
 const VERSION_2_ORDER: u32 = 4;
 const LARGEST_ORDER: u32 = 6;
@@ -93,7 +95,7 @@ impl Header {
             table_clusters: word(56).into(),
             order,
         };
-        let known = bytes.starts_with(b"QFI\xfb")
+        let known = bytes.starts_with(&MAGIC)
             && matches!(version, 2 | 3)
             && features == 0
             && CLUSTER_BITS.contains(&header.cluster_bits)
@@ -268,7 +270,7 @@ impl Block {
 }
 
 /// Reads `len` bytes at `offset`, zeroes where there are none.
-fn read(file: &File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+pub(super) fn read(file: &File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; len];
     let mut done = 0;
     while done < len {
@@ -282,6 +284,6 @@ fn read(file: &File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn invalid(message: &str) -> io::Error {
+pub(super) fn invalid(message: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, message)
 }
