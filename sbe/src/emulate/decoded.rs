@@ -92,8 +92,8 @@ const REMOVED: [u8; 15] = [
     0x06, 0x07, 0x0e, 0x16, 0x17, 0x1e, 0x1f, 0x27, 0x2f, 0x37, 0x3f, 0x60, 0x61, 0xce, 0xd6,
 ];
 
-/// Whether `bytes`, which end in the middle of an instruction, hold an opcode that is undefined for a processor of this level. If so, the processor raises #UD without
-/// fetching more.
+/// Whether `bytes`, which end in the middle of an instruction, hold an opcode that is undefined for a processor of this level.
+/// If so, the processor raises #UD without fetching more.
 ///
 /// An opcode is undefined if there is no mandatory prefix and ModRM byte that make an instruction of it. Of any other the
 /// length is known, and the instruction is fetched to its end before #UD.

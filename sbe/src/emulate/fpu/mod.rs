@@ -14,7 +14,8 @@
 //!
 //! Where the manual leaves freedom, the guest sees what the host does: undefined condition codes, the last bits of
 //! transcendental functions. After an unmasked exception of DPPS or DPPD, which multiply first and then add, MXCSR has the flags of
-//! all steps; a processor stops at the first step that has one. CVTPI2PS with a memory operand leaves the x87 state alone, as on AMD processors.
+//! all steps; a processor stops at the first step that has one. CVTPI2PS with a memory operand leaves the x87 state alone, as on AMD
+//! processors.
 
 mod available;
 mod cacheability;

@@ -248,7 +248,7 @@ impl CodeCache {
         );
         let slot = self.pages.code_slot(key, eip)?;
         let page = self.pages.get_mut(key)?;
-        if privilege == Privilege::Supervisor && page.note_home(eip.page()) {
+        if privilege == Privilege::Supervisor && page.note_address(eip.page()) {
             // Links without a guard, made where it has executed before, lead to the page behind that place.
             self.unlink_incoming();
         }

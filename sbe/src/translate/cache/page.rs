@@ -50,13 +50,13 @@ pub struct CodePage {
     plain: Vec<(u16, u32)>,
     /// Branches of other pages that lead here.
     incoming: Vec<Link>,
-    /// The linear pages at which the kernel's code in the page was looked up.
-    homes: Homes,
+    /// Where the kernel's code in the page was looked up.
+    addresses: Addresses,
 }
 
 /// The linear pages at which a page of the kernel's code was looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Homes {
+enum Addresses {
     None,
     One(LinearPage),
     Several,
@@ -76,24 +76,25 @@ impl CodePage {
             entries: Vec::new(),
             plain: Vec::new(),
             incoming: Vec::new(),
-            homes: Homes::None,
+            addresses: Addresses::None,
         }
     }
 
-    /// Notes that the page was looked up at a linear page. Returns whether that is the first beside another.
-    pub fn note_home(&mut self, home: LinearPage) -> bool {
-        let before = self.homes;
-        self.homes = match before {
-            Homes::None => Homes::One(home),
-            Homes::One(known) if known != home => Homes::Several,
+    /// Notes that the kernel's code in the page was looked up at a linear page. Returns whether that is the first one beside another.
+    pub fn note_address(&mut self, page: LinearPage) -> bool {
+        let before = self.addresses;
+        self.addresses = match before {
+            Addresses::None => Addresses::One(page),
+            Addresses::One(known) if known != page => Addresses::Several,
             same => same,
         };
-        self.homes == Homes::Several && before != Homes::Several
+        self.has_aliases() && before != Addresses::Several
     }
 
-    /// Whether the page was looked up at several linear pages: what lies behind it depends on where it executes.
+    /// Whether the kernel's code in the page was looked up at several linear pages: which page lies behind depends on where it
+    /// executes.
     pub fn has_aliases(&self) -> bool {
-        self.homes == Homes::Several
+        self.addresses == Addresses::Several
     }
 
     /// A copy of the page with another table and nothing scanned.

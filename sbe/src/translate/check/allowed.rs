@@ -161,7 +161,8 @@ pub fn is_string(code: Code, widths: Widths) -> bool {
         )
 }
 
-/// The alignment that the memory operand needs: 16 for 16 bytes, unless the instruction is an unaligned move or a string comparison (SDM Vol. 1, 4.1.1 "Alignment of Words, Doublewords, Quadwords, and Double Quadwords").
+/// The alignment that the memory operand needs: 16 for 16 bytes, unless the instruction is an unaligned move or a string
+/// comparison (SDM Vol. 1, 4.1.1 "Alignment of Words, Doublewords, Quadwords, and Double Quadwords").
 pub fn alignment(instruction: &Instruction) -> u64 {
     use Mnemonic::*;
     let anywhere = matches!(

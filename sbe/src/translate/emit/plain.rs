@@ -77,10 +77,7 @@ impl Emitter {
             }
             _ => {}
         }
-        let register = match target {
-            Home::Register(register) => register,
-            Home::Context(_) => R9,
-        };
+        let register = target.or(R9);
         match (source, is_quad) {
             (Home::Register(source), true) => self.asm.mov64(register, source),
             (Home::Register(source), false) => self.asm.mov32(register, source),

@@ -420,7 +420,7 @@ fn syscall(asm: &mut Asm, jump: Label, exit: Exit) {
 /// and DF only, it goes to the lower half of addresses, and no interrupt waits for IF; else the emulator executes it.
 fn sysret(asm: &mut Asm, jump: Label, exit: Exit) {
     let (usable, refused, low, same) = (asm.label(), asm.label(), asm.label(), asm.label());
-    let (masked, quiet) = (asm.label(), asm.label());
+    let masked = asm.label();
     asm.load64(RCX, context(field::SYSRET_USABLE));
     asm.not64(RCX);
     asm.jrcxz(usable);
@@ -449,9 +449,7 @@ fn sysret(asm: &mut Asm, jump: Label, exit: Exit) {
     asm.jrcxz(masked);
     asm.load64(RCX, context(field::NO_INTERRUPT));
     asm.jrcxz(refused);
-    asm.jmp_short(quiet);
     asm.bind(masked);
-    asm.bind(quiet);
     for (flag, place) in [(IF, field::INTERRUPT_FLAG), (DF, field::DIRECTION_FLAG)] {
         asm.mov_imm32(R10, flag);
         asm.pext32(RCX, R8, R10);

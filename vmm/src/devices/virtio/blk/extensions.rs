@@ -1,7 +1,7 @@
 //! The header extensions of a qcow2 image (QEMU, docs/interop/qcow2.txt), checked before imago reads them: it takes the entries of
 //! the table of feature names for whole.
 
-use super::refcounts::{CLUSTER_BITS, MAGIC, invalid, read};
+use super::refcounts::{CLUSTER_BITS, HEADER, MAGIC, invalid, read};
 use std::{fs::File, io};
 
 /// The type of the extension that names features, and the size of its entries.
@@ -15,7 +15,7 @@ const HEAD: usize = 8;
 /// # Errors
 /// If imago could not read them, or the file cannot be read.
 pub fn check(file: &File) -> io::Result<()> {
-    let header = read(file, 0, 104)?;
+    let header = read(file, 0, HEADER)?;
     let word = |bytes: &[u8], at: usize| {
         let word = bytes.get(at..at + 4)?.try_into().ok()?;
         Some(u32::from_be_bytes(word))

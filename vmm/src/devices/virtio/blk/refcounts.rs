@@ -18,7 +18,7 @@ const COPIED: u64 = 1 << 63;
 const COMPRESSED: u64 = 1 << 62;
 
 /// The length of the header as far as it is read.
-const HEADER: usize = 104;
+pub(super) const HEADER: usize = 104;
 /// The bits of a cluster's size.
 pub(super) const CLUSTER_BITS: Range<u32> = 9..22;
 /// The first bytes of an image.
