@@ -80,7 +80,7 @@ impl Mmu {
             translation,
             slots: slots.collect(),
             shared: self.tlb().is_shared(address.page()),
-            window: self.tlb().window().map(|base| base + address.get()),
+            window: self.tlb().in_window(address),
             frame: translation.ok().map(|found| self.report(found.phys)),
         }
     }

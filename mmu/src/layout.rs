@@ -7,19 +7,20 @@
 //! process fault by themselves.
 //!
 //! ```text
-//!   one terabyte:  0     4 GiB                      448 GiB              1008 GiB    1 TiB
-//!                  ├ free ─┼─ RAM and its aliases ──────┼─ a set of tables ────┼─ free ──┤
+//!   one terabyte:  0     4 GiB                      320 GiB    448 GiB             1008 GiB    1 TiB
+//!                  ├ free ─┼─ RAM and its aliases ──────┼─ windows ─┼─ a set of tables ───┼─ free ──┤
 //!                          │ machine 1 │ machine 2 │    │
 //! ```
 //!
-//! Machines lie at different places of the first part, and sets of tables in different terabytes, so that none is in the way of
-//! another. Everything else of the process is where the host puts it, and is found when a place is tried. The free parts are
+//! Machines lie at different places of the first part, sets of tables in different terabytes, and windows wherever there is room
+//! among those of others, so that none is in the way of another. Everything else of the process is where the host puts it, and is found when a place is tried. The free parts are
 //! where programs that are linked to fixed addresses, the stack and the page for legacy system calls lie (0xffffffffff600000,
 //! which is accessible on some hosts).
 
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::mapping::{Mapping, Protection};
 
@@ -32,14 +33,19 @@ const TERABYTES: usize = 128;
 const GIB: usize = 1 << 30;
 
 /// The part of each terabyte in which RAM and its aliases lie.
-const RAM: Range<usize> = 4 * GIB..448 * GIB;
+const RAM: Range<usize> = 4 * GIB..320 * GIB;
 /// The distance between places for RAM, which is the least length of RAM's mapping.
 const STEP: usize = 4 * GIB;
 /// The terabyte in which RAM is mapped. The others have its aliases.
 const OWN: usize = 1;
 
+/// The part of each terabyte in which windows lie.
+const WINDOWS: Range<usize> = RAM.end..448 * GIB;
 /// The part of a terabyte in which a set of tables lies.
-const TABLES: Range<usize> = RAM.end..1008 * GIB;
+const TABLES: Range<usize> = WINDOWS.end..1008 * GIB;
+
+/// The places for windows that were tried so far, by all machines of the process.
+static TRIED: AtomicUsize = AtomicUsize::new(0);
 
 /// The terabytes of a process.
 const ALL: Range<usize> = 0..TERABYTES;
@@ -107,6 +113,23 @@ pub(crate) fn map_tables(len: usize, sets: usize) -> io::Result<Mapping> {
     for terabyte in first_terabyte(sets)..TERABYTES {
         let start = terabyte * TERABYTE + TABLES.start;
         if let Some(mapping) = unless_taken(Mapping::anonymous_at(start, len, Protection::Read))? {
+            return Ok(mapping);
+        }
+    }
+    Err(io::ErrorKind::AddrNotAvailable.into())
+}
+
+/// Maps `len` inaccessible bytes, of which the part for windows of a terabyte is a multiple, where no alias of any RAM lies.
+///
+/// # Errors
+/// As [`map_tables`].
+pub(crate) fn map_window(len: usize) -> io::Result<Mapping> {
+    assert!(WINDOWS.len().is_multiple_of(len));
+    let places = WINDOWS.len() / len;
+    for _ in 0..TERABYTES * places {
+        let tried = TRIED.fetch_add(1, Ordering::Relaxed);
+        let start = tried / places % TERABYTES * TERABYTE + WINDOWS.start + tried % places * len;
+        if let Some(mapping) = unless_taken(Mapping::anonymous_at(start, len, Protection::None))? {
             return Ok(mapping);
         }
     }

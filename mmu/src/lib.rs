@@ -44,6 +44,6 @@ pub use paging::{
     Permissions, Privilege, ReservedBits, Translation,
 };
 pub use scalar::Scalar;
-pub use shadow::{Kmod, KmodError, KmodStats};
+pub use shadow::{Kmod, KmodError, KmodStats, REACH};
 pub use tlb::{INDEX_BITS, Order, SLOT_PRESENT, SpaceId, SpaceSet, Tables, Tlb, View};
 pub use vm_memory::ByteValued;

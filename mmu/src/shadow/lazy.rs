@@ -11,7 +11,8 @@ use std::io;
 use std::ops::Range;
 
 use super::stale::StalePages;
-use super::{Extent, SHADOW_PAGES, Shadow};
+use super::{Extent, Shadow};
+use crate::addr::{LinearAddr, LinearPage};
 
 /// A shadow and its stale pages.
 #[derive(Debug)]
@@ -33,6 +34,22 @@ impl LazyShadow {
     #[inline]
     pub(crate) fn base(&self) -> u64 {
         self.shadow.base()
+    }
+
+    /// See [`Shadow::host`].
+    pub(crate) fn host(&self, linear: LinearAddr) -> Option<u64> {
+        self.shadow.host(linear)
+    }
+
+    /// See [`Shadow::linear`].
+    pub(crate) fn linear(&self, host: u64) -> Option<LinearAddr> {
+        self.shadow.linear(host)
+    }
+
+    /// See [`Shadow::admit`].
+    #[inline]
+    pub(crate) fn admit(&mut self, page: LinearPage) {
+        self.shadow.admit(page);
     }
 
     /// See [`Shadow::count`].
@@ -78,7 +95,7 @@ impl LazyShadow {
     /// Hides everything. Returns the number of host calls that it took.
     pub(crate) fn hide_all(&mut self) -> u64 {
         self.stale.clear();
-        let all = 0..SHADOW_PAGES;
+        let all = 0..u32::MAX;
         self.shadow.hide(&[all])
     }
 }

@@ -7,6 +7,7 @@
 //! | file     | what it holds                                    |
 //! |----------|--------------------------------------------------|
 //! | `window` | a shadow of pieces of the RAM's memfd            |
+//! | `wide`   | a shadow of 48-bit addresses, of several windows |
 //! | `kmod`   | a shadow that the host's kernel module fills     |
 //! | `lazy`   | a shadow that hides pages late and in batches    |
 //! | `stale`  | the pages to hide                                |
@@ -16,16 +17,19 @@ mod kmod;
 mod lazy;
 mod runs;
 mod stale;
+mod wide;
 mod window;
 
 use std::fmt;
 use std::io;
 use std::ops::Range;
 
-use crate::addr::{Frame, LinearWidth, PAGE_SHIFT};
+use crate::addr::{Frame, LinearAddr, LinearPage, LinearWidth, PAGE_SHIFT};
 pub use kmod::{Kmod, KmodError, KmodStats};
 pub(crate) use kmod::{KmodWindow, SLOT_PRESENT, UserTables};
 pub(crate) use lazy::LazyShadow;
+pub use wide::REACH;
+pub(crate) use wide::WideWindow;
 pub(crate) use window::{MOST_MAPPINGS_IN_ALL, Window};
 
 /// Linear pages that a shadow can map: those below 0xc0000000, where Linux has programs. The choice affects speed only.
@@ -35,7 +39,7 @@ pub(crate) const SHADOW_PAGES: u32 = 0xc000_0000 >> PAGE_SHIFT;
 const SHADOW_BYTES: usize = (LINEAR_PAGES as usize + 1) << PAGE_SHIFT;
 
 /// Pages of the 32-bit linear address space.
-const LINEAR_PAGES: u32 = 1 << (LinearWidth::Bits32.bits() - PAGE_SHIFT);
+pub(crate) const LINEAR_PAGES: u32 = 1 << (LinearWidth::Bits32.bits() - PAGE_SHIFT);
 
 /// Held by each test that takes much of what the host allows of mappings.
 #[cfg(test)]
@@ -44,6 +48,7 @@ pub(crate) static MANY_MAPPINGS: parking_lot::Mutex<()> = parking_lot::Mutex::ne
 /// Successive linear pages that lie in successive frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Extent {
+    /// The place of the first page's slots in the tables, which is its number where linear addresses have 32 bits.
     pub(crate) page: u32,
     pub(crate) frame: Frame,
     pub(crate) pages: u32,
@@ -60,11 +65,26 @@ impl Extent {
 /// Host addresses that stand for the linear addresses of one address space.
 pub(crate) trait Shadow: Send + fmt::Debug {
     /// Host address of linear address 0; that of linear address `n` is `n` higher, for all 4 GiB. Addresses that are not shown
-    /// fault, and so does the page after the last.
+    /// fault, and so does the page after the last. With 48-bit linear addresses, that of the directory ([`WideWindow`]).
     fn base(&self) -> u64;
 
-    /// Makes pages below [`SHADOW_PAGES`] accessible, writable if the extent is; their slots say the same now, and have not
-    /// changed since the pages were last hidden. Returns the number of host calls that it took.
+    /// Host address that stands for a linear address, if there is one.
+    fn host(&self, linear: LinearAddr) -> Option<u64> {
+        let is_low = linear.get() >> LinearWidth::Bits32.bits() == 0;
+        is_low.then(|| self.base() + linear.get())
+    }
+
+    /// The linear address that a host address stands for.
+    fn linear(&self, host: u64) -> Option<LinearAddr> {
+        let linear = host.wrapping_sub(self.base());
+        (linear >> LinearWidth::Bits32.bits() == 0).then_some(LinearAddr::new(linear))
+    }
+
+    /// Gives the addresses of a page of a program's host addresses that stand for them, where they have none and that is possible.
+    fn admit(&mut self, _page: LinearPage) {}
+
+    /// Makes pages that have host addresses accessible, writable if the extent is; their slots say the same now, and have not
+    /// changed since the pages were last hidden. They lie in the same 4 GiB. Returns the number of host calls that it took.
     ///
     /// # Errors
     /// The host's error; the pages are then inaccessible.

@@ -15,19 +15,19 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::runs::Runs;
-use super::{Extent, LINEAR_PAGES, SHADOW_BYTES, SHADOW_PAGES, Shadow};
+use super::{Extent, LINEAR_PAGES, SHADOW_BYTES, Shadow};
 use crate::addr::PAGE_SHIFT;
 use crate::mapping::{Mapping, Protection};
 use crate::memory::Memory;
 
 /// Most mappings of the host in a window; beyond that, all pages are unmapped. The host has a limit on the mappings of a process
 /// (65,530 unless configured otherwise), of which an isolated page takes two, its own and that of the gap after it.
-const MOST_MAPPINGS: usize = 32 << 10;
+pub(super) const MOST_MAPPINGS: usize = 32 << 10;
 /// Most mappings of all windows together. Some must be left for others.
 pub(crate) const MOST_MAPPINGS_IN_ALL: usize = 48 << 10;
 
 /// Most mappings that an extent adds: its own, and the other half of what it splits.
-const MOST_MORE: usize = 2;
+pub(super) const MOST_MORE: usize = 2;
 
 /// Most pages between two ranges that are searched for mapped ones.
 const MOST_GAP: u32 = 512;
@@ -37,6 +37,8 @@ const MOST_GAP: u32 = 512;
 pub(crate) struct Window {
     memory: Arc<Memory>,
     mapping: Mapping,
+    /// The offset of page 0 in the mapping, in bytes.
+    origin: usize,
     /// The pages that are mapped.
     runs: Runs,
 }
@@ -48,14 +50,15 @@ impl Window {
     /// The host's error if it grants no address space.
     pub(crate) fn new(memory: Arc<Memory>) -> io::Result<Self> {
         let mapping = Mapping::anonymous(SHADOW_BYTES, Protection::None)?;
-        Ok(Self::over(mapping, memory))
+        Ok(Self::over(mapping, 0, memory))
     }
 
-    /// Creates a window in a mapping of [`SHADOW_BYTES`], all inaccessible.
-    pub(super) fn over(mapping: Mapping, memory: Arc<Memory>) -> Self {
+    /// Creates a window in a mapping, all inaccessible, with room for its pages from the byte `origin` on.
+    pub(super) fn over(mapping: Mapping, origin: usize, memory: Arc<Memory>) -> Self {
         Self {
             memory,
             mapping,
+            origin,
             runs: Runs::default(),
         }
     }
@@ -79,18 +82,20 @@ impl Window {
 
     /// Replaces the mappings of `pages` by inaccessible addresses.
     fn reserve(&mut self, pages: &Range<u32>) -> io::Result<()> {
-        self.mapping.map_anonymous(bytes(pages), Protection::None)
+        self.mapping
+            .map_anonymous(self.bytes(pages), Protection::None)
     }
-}
 
-/// The offsets of linear pages in the window, in bytes.
-fn bytes(pages: &Range<u32>) -> Range<usize> {
-    (pages.start as usize) << PAGE_SHIFT..(pages.end as usize) << PAGE_SHIFT
+    /// The offsets of linear pages in the mapping, in bytes.
+    fn bytes(&self, pages: &Range<u32>) -> Range<usize> {
+        let offset = |page: u32| self.origin + ((page as usize) << PAGE_SHIFT);
+        offset(pages.start)..offset(pages.end)
+    }
 }
 
 impl Shadow for Window {
     fn base(&self) -> u64 {
-        self.mapping.start().as_ptr().expose_provenance() as u64
+        (self.mapping.start().as_ptr().expose_provenance() + self.origin) as u64
     }
 
     fn show(&mut self, extent: Extent) -> io::Result<u64> {
@@ -99,7 +104,7 @@ impl Shadow for Window {
         }
         let mut calls = 1;
         if self.runs.mappings() + MOST_MORE > MOST_MAPPINGS {
-            let all = 0..SHADOW_PAGES;
+            let all = 0..LINEAR_PAGES;
             calls += self.hide(&[all]);
         }
         let protection = match extent.writable {
@@ -108,9 +113,10 @@ impl Shadow for Window {
         };
         let memory = Arc::clone(&self.memory);
         let (pages, offset) = (extent.range(), extent.frame.base().get());
+        let bytes = self.bytes(&pages);
         let mapped = self
             .mapping
-            .map_file(bytes(&pages), memory.file(), offset, protection, true);
+            .map_file(bytes, memory.file(), offset, protection, true);
         if let Err(error) = mapped {
             self.withdraw(pages);
             return Err(error);

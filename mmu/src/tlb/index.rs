@@ -96,7 +96,7 @@ impl LinearWidth {
 
     /// The slot of a page.
     #[inline(always)]
-    pub(super) const fn index(self, page: LinearPage) -> u32 {
+    pub(crate) const fn index(self, page: LinearPage) -> u32 {
         match self {
             Self::Bits32 => page.get() as u32 & (self.slots() - 1),
             Self::Bits48 => {
@@ -110,7 +110,7 @@ impl LinearWidth {
 
     /// Whether the slots of a page are a set's own.
     #[inline]
-    pub(super) const fn is_own(self, page: LinearPage) -> bool {
+    pub(crate) const fn is_own(self, page: LinearPage) -> bool {
         self.index(page) < self.own_slots()
     }
 

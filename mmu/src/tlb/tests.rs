@@ -405,10 +405,69 @@ fn tables_of_48_bits_take_little_memory_and_give_it_back() {
     assert!(tlb.displaced() > 0);
 }
 
+/// The frame that the host has mapped at an address, as its kernel says, and whether it can be written; none if it is inaccessible.
+fn mapped_at(address: u64) -> Option<(u64, bool)> {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let number = |text| u64::from_str_radix(text, 16).unwrap();
+    maps.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let (start, end) = fields[0].split_once('-').unwrap();
+        let is_here = (number(start)..number(end)).contains(&address);
+        let offset = number(fields[2]) + address.wrapping_sub(number(start));
+        (is_here && fields[1].starts_with('r'))
+            .then(|| (offset >> PAGE_SHIFT, fields[1][1..].starts_with('w')))
+    })
+}
+
+/// What the window shows at an address.
+fn shown(tlb: &Tlb, addr: u64) -> Option<(u64, bool)> {
+    let host = tlb.in_window(LinearAddr::new(addr))?;
+    assert_eq!(tlb.shown_at(host), Some(LinearAddr::new(addr)));
+    mapped_at(host)
+}
+
 #[test]
-fn there_is_no_window_on_48_bits() {
+fn a_window_on_48_bits_shows_what_slots_lead_to() {
+    const BEFORE: u64 = 0x5555_5555_4000;
+    const BEHIND: u64 = 0x7fff_ffff_e000;
     let mut tlb = tlb_of(LinearWidth::Bits48);
-    let error = tlb.open_window().unwrap_err();
-    assert_eq!(error.kind(), io::ErrorKind::Unsupported);
-    assert!(tlb.window().is_none());
+    let who = Privilege::User;
+    let page = |addr| LinearAddr::new(addr).page();
+    tlb.fill(entry(BEFORE, 7, false), Access::Read, who);
+    tlb.open_window().unwrap();
+    assert_eq!(shown(&tlb, BEFORE), Some((7, false)));
+    assert_eq!(tlb.in_window(LinearAddr::new(BEHIND)), None);
+    assert!(!tlb.map_in_window(page(BEHIND), Access::Read));
+    for access in [Access::Read, Access::Write] {
+        tlb.fill(entry(BEHIND, 9, false), access, who);
+    }
+    assert!(tlb.map_in_window(page(BEHIND), Access::Write));
+    assert_eq!(shown(&tlb, BEHIND), Some((9, true)));
+    assert!(!tlb.map_in_window(page(BEFORE), Access::Write));
+    tlb.drop_write_slots(Frame::new(9));
+    tlb.settle_window();
+    assert_eq!(shown(&tlb, BEHIND), None);
+    assert_eq!(shown(&tlb, BEFORE), Some((7, false)));
+    assert!(tlb.map_in_window(page(BEHIND), Access::Read));
+    assert_eq!(shown(&tlb, BEHIND), Some((9, false)));
+    tlb.close_window();
+    assert_eq!(tlb.in_window(LinearAddr::new(BEFORE)), None);
+}
+
+#[test]
+fn a_window_on_48_bits_does_not_show_pages_of_others_with_their_slots() {
+    const FIRST: u64 = 0x5555_5555_4000;
+    const SECOND: u64 = 0x5455_5555_4000;
+    let mut tlb = tlb_of(LinearWidth::Bits48);
+    let who = Privilege::User;
+    let page = |addr| LinearAddr::new(addr).page();
+    tlb.fill(entry(FIRST, 7, false), Access::Read, who);
+    tlb.open_window().unwrap();
+    tlb.fill(entry(SECOND, 8, false), Access::Read, who);
+    tlb.settle_window();
+    assert_eq!(shown(&tlb, FIRST), None);
+    assert_eq!(tlb.in_window(LinearAddr::new(SECOND)), None);
+    assert!(!tlb.map_in_window(page(FIRST), Access::Read));
+    assert!(!tlb.map_in_window(page(SECOND), Access::Read));
+    assert_eq!(shown(&tlb, FIRST), None);
 }

@@ -13,7 +13,7 @@
 //! | RCX | scratch: the one register that a branch can test without touching flags | |
 //! | R8 R9 | scratch | |
 //! | R10 | host address of the memory of a group; scratch where there is none | |
-//! | GS base | the window, or [`NOWHERE`] | nothing |
+//! | GS base | the window, or [`NOWHERE`] | the window's directory, or [`NOWHERE`] |
 //! | status flags | the guest's | |
 //! | RSP | a stack of host return addresses, each pushed by a guest call | |
 //!
@@ -223,8 +223,8 @@ pub struct Context {
     pub tables: [[u64; 4]; 2],
     /// The negated host address of the area of entry tables.
     pub entries: u64,
-    /// Base of GS: host address of linear address 0 in the window, [`NOWHERE`] where there is none, or 0 where emitted code may
-    /// not set it.
+    /// Base of GS: host address of linear address 0 in the window, or of the window's directory, [`NOWHERE`] where there is none, or
+    /// 0 where emitted code may not set it.
     pub window: u64,
     /// The latest fault.
     pub fault: HostFault,

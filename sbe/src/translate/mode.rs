@@ -16,16 +16,19 @@ pub enum Mode {
     Supervisor64,
     /// 64-bit code at CPL 3, memory by way of the tables.
     User64,
+    /// 64-bit code at CPL 3 in an address space that has a window: memory through that.
+    Windowed64,
 }
 
 impl Mode {
     /// All modes.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Supervisor,
         Self::User,
         Self::Windowed,
         Self::Supervisor64,
         Self::User64,
+        Self::Windowed64,
     ];
 
     /// The mode's name for people.
@@ -36,6 +39,7 @@ impl Mode {
             Self::Windowed => "Windowed",
             Self::Supervisor64 => "Supervisor64",
             Self::User64 => "User64",
+            Self::Windowed64 => "Windowed64",
         }
     }
 
@@ -43,13 +47,18 @@ impl Mode {
     pub fn privilege(self) -> Privilege {
         match self {
             Self::Supervisor | Self::Supervisor64 => Privilege::Supervisor,
-            Self::User | Self::Windowed | Self::User64 => Privilege::User,
+            Self::User | Self::Windowed | Self::User64 | Self::Windowed64 => Privilege::User,
         }
     }
 
     /// Whether the code is 64-bit code.
     pub fn is_64(self) -> bool {
-        matches!(self, Self::Supervisor64 | Self::User64)
+        matches!(self, Self::Supervisor64 | Self::User64 | Self::Windowed64)
+    }
+
+    /// Whether the code reaches memory through a window.
+    pub fn is_windowed(self) -> bool {
+        matches!(self, Self::Windowed | Self::Windowed64)
     }
 
     /// The default sizes of the code.

@@ -1,7 +1,7 @@
-//! [`Pair`]: a processor of each engine that execute the same guests.
+//! [`Processors`]: a processor of each engine, with windows and without, that execute the same guests.
 
 use mmu::{GuestPhys, Memory, Mmu};
-use sbe::{CpuModel, EmptyBus, Engine, Exit, Vcpu, VcpuConfig, VcpuState};
+use sbe::{CpuModel, EmptyBus, Engine, Exit, Vcpu, VcpuConfig, VcpuState, Windows};
 
 use crate::{
     case::Case,
@@ -45,27 +45,35 @@ struct Left {
 }
 
 /// The processors.
-pub struct Pair {
+pub struct Processors {
     emulator: Vcpu,
-    translator: Vcpu,
+    translators: [(&'static str, Vcpu); 2],
 }
 
-impl Pair {
-    /// Two processors after RESET.
+impl Processors {
+    /// Processors after RESET.
     pub fn new() -> Self {
-        let [emulator, translator] = [Engine::Emulator, Engine::Translator].map(processor);
+        let translators = [
+            ("translator by tables", Windows::Never),
+            ("translator with windows", Windows::Always),
+        ];
         Self {
-            emulator,
-            translator,
+            emulator: processor(Engine::Emulator, Windows::Never),
+            translators: translators
+                .map(|(name, windows)| (name, processor(Engine::Translator, windows))),
         }
     }
 
     /// The number of fragments that passed their check.
     pub fn verified(&self) -> u64 {
-        self.translator.verified().expect("code is checked")
+        let verified = |vcpu: &Vcpu| vcpu.verified().expect("code is checked");
+        self.translators
+            .iter()
+            .map(|(_, vcpu)| verified(vcpu))
+            .sum()
     }
 
-    /// Lets both processors execute a guest, and compares what it left.
+    /// Lets all processors execute a guest, and compares what it left.
     ///
     /// # Errors
     /// The difference.
@@ -77,10 +85,6 @@ impl Pair {
             Exit::Budget => INSTRUCTIONS,
             _ => INSTRUCTIONS * POLLS,
         };
-        let translated = run(&mut self.translator, case, case.slice, budget);
-        if let Exit::Internal(what) = &translated.exit {
-            return Err(what.clone());
-        }
         let mut end = match emulated.exit {
             Exit::Halt => End::Halt,
             Exit::Shutdown(_) => End::Shutdown,
@@ -88,11 +92,18 @@ impl Pair {
             Exit::Budget => End::Endless,
             other => return Err(format!("{other:?} of the emulator")),
         };
-        if end != End::Endless && emulated != translated {
+        for (name, translator) in &mut self.translators {
+            let translated = run(translator, case, case.slice, budget);
+            if let Exit::Internal(what) = &translated.exit {
+                return Err(format!("{name}: {what}"));
+            }
+            if end == End::Endless || emulated == translated {
+                continue;
+            }
             // What reads the time-stamp counter is never the same.
             let again = run(&mut self.emulator, case, INSTRUCTIONS, INSTRUCTIONS);
             if again == emulated {
-                return Err(difference(&emulated, &translated));
+                return Err(difference(&emulated, (name, &translated)));
             }
             end = End::Timed;
         }
@@ -104,13 +115,14 @@ impl Pair {
     }
 }
 
-fn processor(engine: Engine) -> Vcpu {
+fn processor(engine: Engine, windows: Windows) -> Vcpu {
     let model = CpuModel::X86_64;
     let paging = model.paging_model();
     let memory = Memory::for_width(MEMORY, paging.linear_width).expect("RAM");
     let config = VcpuConfig {
         model,
         engine,
+        windows,
         code_cache: 4 << 20,
         verify_code: true,
         ..VcpuConfig::default()
@@ -161,9 +173,9 @@ fn run(vcpu: &mut Vcpu, case: &Case, slice: u64, mut budget: u64) -> Left {
 }
 
 /// Names what differs.
-fn difference(emulated: &Left, translated: &Left) -> String {
+fn difference(emulated: &Left, (name, translated): (&str, &Left)) -> String {
     let mut lines = vec![format!(
-        "emulator {:?}, translator {:?}",
+        "emulator {:?}, {name} {:?}",
         emulated.exit, translated.exit
     )];
     let [one, other] = [emulated, translated].map(|left| format!("{:#x?}", left.state));

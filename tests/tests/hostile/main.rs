@@ -25,7 +25,7 @@ use std::{env, thread, time::Instant};
 
 use case::Case;
 use fastrand::Rng;
-use machine::{End, Outcome, Pair};
+use machine::{End, Outcome, Processors};
 use tests::report::report;
 
 /// Guests, where the environment does not say how many.
@@ -93,19 +93,19 @@ fn hostile_guests_do_the_same_on_both_engines_and_no_harm() {
     let mut counts = Counts::default();
     let mut failed = Vec::new();
     for batch in guests.start / BATCH..guests.end.div_ceil(BATCH) {
-        let mut pair = Pair::new();
+        let mut processors = Processors::new();
         for number in batch * BATCH..guests.end.min((batch + 1) * BATCH) {
             let _named = Named {
                 guest: number,
                 seed,
             };
             let case = Case::random(&mut Rng::with_seed(seed << 32 | number));
-            match pair.run(&case) {
+            match processors.run(&case) {
                 Ok(outcome) => counts.add(&outcome),
                 Err(difference) => failed.push(format!("guest {number}: {difference}")),
             }
         }
-        counts.fragments += pair.verified();
+        counts.fragments += processors.verified();
     }
     report(&format!(
         "{cases} hostile guests, seed {seed}, {:.0} s: {} failed, {counts:?}",

@@ -1,7 +1,7 @@
 //! Programs under a debugger: breakpoints, watchpoints and steps chosen at random, which must stop both engines at the same
 //! places, and change nothing.
 
-use super::machine::{Ended, Program, next_stop, run_to_halt};
+use super::machine::{Ended, Program, WINDOWS, next_stop, run_to_halt};
 use fastrand::Rng;
 use mmu::LinearAddr;
 use sbe::cpu::regs::Registers;
@@ -43,7 +43,7 @@ pub fn compare(program: &Program, seed: u64, data: &Range<u64>, what: &str) -> u
     let run = |engine, windows| stops(program.vcpu(engine, windows), seed, &code, data);
     let (expected, ended) = run(Engine::Emulator, Windows::Never);
     undisturbed.assert_same(&ended, what);
-    for &windows in program.windows() {
+    for windows in WINDOWS {
         let (stops, ended) = run(Engine::Translator, windows);
         for (number, (stop, expected)) in stops.iter().zip(&expected).enumerate() {
             assert_eq!(stop, expected, "{what}, {windows} windows, stop {number}");

@@ -27,6 +27,8 @@ const SLICE: u64 = 100_000;
 pub const CODE_CACHE: usize = 32 << 20;
 /// Slices that a program may take at most.
 const SLICES: u32 = 10_000;
+/// The choices of windows that make a difference.
+pub const WINDOWS: [Windows; 2] = [Windows::Never, Windows::Always];
 
 /// A program: contents of memory, and where it starts, in 32-bit protected mode with paging off or in 64-bit mode with the first
 /// [`IDENTITY`](super::tables::IDENTITY) bytes mapped one to one.
@@ -125,19 +127,11 @@ impl Program {
         ended
     }
 
-    /// The choices of windows that make a difference: a 64-bit machine has none.
-    pub fn windows(&self) -> &'static [Windows] {
-        match self.width {
-            Width::Narrow => &[Windows::Never, Windows::Always],
-            Width::Wide => &[Windows::Never],
-        }
-    }
-
     /// Runs the program on both engines, with windows and without, and fails unless they agree. Returns the state that the
-    /// translator ended in, with windows if there are any, and what it took.
+    /// translator ended in, with windows, and what it took.
     pub fn compare(&self, what: &str) -> (Ended, Counts) {
         let emulator = self.run(Engine::Emulator);
-        let compared = self.windows().iter().map(|&windows| {
+        let compared = WINDOWS.into_iter().map(|windows| {
             let translator = self.run_with(Engine::Translator, windows);
             let what = format!("{what}, {}, {windows} windows", self.width);
             emulator.assert_same(&translator, &what);

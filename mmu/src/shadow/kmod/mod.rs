@@ -88,7 +88,7 @@ impl KmodWindow {
             State::Served { area, .. } => {
                 self.kmod.report_failure(reason);
                 let mapping = self.kmod.discard(area);
-                State::Mapped(Window::over(mapping, Arc::clone(&self.memory)))
+                State::Mapped(Window::over(mapping, 0, Arc::clone(&self.memory)))
             }
             other => other,
         };

@@ -40,12 +40,13 @@ use smallvec::SmallVec;
 use super::index::{ALIAS_BYTES, SlotRanges};
 use super::space_set::SpaceSet;
 use super::view::{SlotId, View, ViewSet};
-use crate::addr::{Frame, LinearPage, LinearWidth, PAGE_SHIFT};
+use crate::addr::{Frame, LinearAddr, LinearPage, LinearWidth, PAGE_SHIFT};
 use crate::memfd;
 use crate::memory::{MOST_BYTES, Memory};
 use crate::paging::{Access, Privilege};
 use crate::shadow::{
-    self, Extent, Kmod, KmodWindow, LazyShadow, MOST_MAPPINGS_IN_ALL, UserTables, Window,
+    self, Extent, Kmod, KmodWindow, LINEAR_PAGES, LazyShadow, MOST_MAPPINGS_IN_ALL, UserTables,
+    WideWindow, Window,
 };
 pub use access::Order;
 pub(super) use part::Part;
@@ -272,10 +273,24 @@ impl Tables {
     /// of host addresses in which a program's pages below 0xc0000000 are mapped while the user's slots for them are filled,
     /// writable where the write slot is. All else there is inaccessible, and so is the page after the 4 GiB. Pages whose slots
     /// were emptied stay mapped until [`Self::settle_window`].
+    ///
+    /// With 48-bit linear addresses, the host address of a directory of 2^32 quadwords. That at the upper half of a linear address
+    /// is inaccessible, or added to the address or one up to [`REACH`](crate::REACH) bytes from there it gives the host address
+    /// of memory as above, or one that is inaccessible.
     #[inline]
     pub fn window(&self) -> Option<u64> {
         let window = self.current_set().window.as_ref();
         window.map(LazyShadow::base)
+    }
+
+    /// Host address that stands for a linear address in the window of the present address space, if there is one.
+    pub fn in_window(&self, linear: LinearAddr) -> Option<u64> {
+        self.current_set().window.as_ref()?.host(linear)
+    }
+
+    /// The linear address that a host address stands for in the window of the present address space, if it does.
+    pub fn shown_at(&self, host: u64) -> Option<LinearAddr> {
+        self.current_set().window.as_ref()?.linear(host)
     }
 
     /// Whether the present window, if there is one, shows no page whose slots were emptied.
@@ -318,11 +333,8 @@ impl Tables {
     /// become empty, and [`Self::fetch_epoch`] increases.
     ///
     /// # Errors
-    /// The host's error if it grants no address space, or `Unsupported` on a processor with 48-bit linear addresses.
+    /// The host's error if it grants no address space.
     pub fn open_window(&mut self) -> io::Result<()> {
-        if self.width == LinearWidth::Bits48 {
-            return Err(io::ErrorKind::Unsupported.into());
-        }
         let window = match self.kmod_window() {
             Some(window) => LazyShadow::new(Box::new(window)),
             None => self.mapped_window()?,
@@ -335,6 +347,9 @@ impl Tables {
     /// A window on the present address space that the host's kernel module fills, if there is one.
     fn kmod_window(&self) -> Option<KmodWindow> {
         let kmod = self.kmod.as_ref()?;
+        if self.width == LinearWidth::Bits48 {
+            return None;
+        }
         let [read, write] = [Access::Read, Access::Write].map(|access| {
             let table = self.base(View::of(access, Privilege::User));
             table.expose_provenance() as u64
@@ -347,12 +362,19 @@ impl Tables {
 
     /// A window on the present address space, in which all pages that it has slots for are mapped.
     fn mapped_window(&mut self) -> io::Result<LazyShadow> {
-        let window = Window::new(Arc::clone(&self.memory))?;
-        let mut window = LazyShadow::new(Box::new(window));
+        let memory = Arc::clone(&self.memory);
+        let mut window = LazyShadow::new(match self.width {
+            LinearWidth::Bits32 => Box::new(Window::new(memory)?),
+            LinearWidth::Bits48 => Box::new(WideWindow::new(memory)?),
+        });
         let slots = self.part(PartId::Own(self.current)).user_slots();
-        for extent in extents(&slots, self.memory.host_base()) {
-            self.limit_windows(window.count());
-            self.remaps += window.show(extent)?;
+        let extents: Vec<_> = self.extents(&slots).collect();
+        for (extent, page) in extents {
+            window.admit(page);
+            if window.host(page.base()).is_some() {
+                self.limit_windows(window.count());
+                self.remaps += window.show(extent)?;
+            }
         }
         Ok(window)
     }
@@ -390,6 +412,9 @@ impl Tables {
         let Some(window) = &self.current_set().window else {
             return false;
         };
+        if window.host(page.base()).is_none() {
+            return false;
+        }
         let mapped_here = window.count();
         let Some(extent) = self.extent_around(page) else {
             return false;
@@ -404,26 +429,57 @@ impl Tables {
         if !self.width.is_own(page) {
             return None;
         }
-        let page = self.width.index(page);
-        let first = page & !(GROUP - 1);
-        let slots = (first..first + GROUP).map(|page| (page, self.user_slots(page)));
+        let index = self.width.index(page);
+        let first = index & !(GROUP - 1);
+        let slots = (first..first + GROUP).map(|index| (index, self.user_slots(index)));
         let slots: SmallVec<[_; GROUP as usize]> =
             slots.filter(|(_, [read, _])| *read != 0).collect();
-        let extents = extents(&slots, self.memory.host_base());
-        extents
-            .into_iter()
-            .find(|extent| extent.range().contains(&page))
+        let mut extents = self.extents(&slots);
+        let is_here = |extent: &Extent, from: LinearPage| {
+            let pages = page.get().wrapping_sub(from.get());
+            pages < extent.pages.into()
+        };
+        let here = extents.find(|(extent, from)| is_here(extent, *from))?;
+        Some(here.0)
     }
 
-    /// The user's read and write slots of a page.
-    fn user_slots(&self, page: u32) -> [u64; 2] {
+    /// The user's read and write slots at a place.
+    fn user_slots(&self, index: u32) -> [u64; 2] {
         [Access::Read, Access::Write].map(|access| {
             let view = View::of(access, Privilege::User);
-            self.slot(view, LinearPage::new(page.into()))
+            // SAFETY: `base` is that of a set that this value owns, for addresses of this width.
+            unsafe { slot_at(self.base, self.width, view, index) }
         })
     }
 
-    /// Shows the pages in the present window, which is settled. Returns whether they are accessible.
+    /// The extents that read and write slots at places, in ascending order, map, each with its first page: successive pages with
+    /// equal slots lie in successive frames.
+    fn extents(&self, slots: &[(u32, [u64; 2])]) -> impl Iterator<Item = (Extent, LinearPage)> {
+        let alike = |&(index, slots): &(u32, [u64; 2]), &(next, others): &(u32, [u64; 2])| {
+            index + 1 == next && slots == others && !next.is_multiple_of(LINEAR_PAGES)
+        };
+        let extent = |run: &[(u32, [u64; 2])]| {
+            let &(page, [read, write]) = run.first()?;
+            let extent = Extent {
+                page,
+                frame: self.frame_at(page, read)?,
+                pages: run.len() as u32,
+                writable: write == read,
+            };
+            Some((extent, self.page_at(page, read)))
+        };
+        slots.chunk_by(alike).filter_map(extent)
+    }
+
+    /// The page whose filled slot this is among those with a place.
+    fn page_at(&self, index: u32, slot: u64) -> LinearPage {
+        let low = self.width.low_address(index);
+        let offset = self.memory_offset(low, slot);
+        let further = (offset % ALIAS_BYTES).wrapping_sub(offset);
+        LinearAddr::new(low.wrapping_add(further)).page()
+    }
+
+    /// Shows the pages, which have host addresses, in the present window, which is settled. Returns whether they are accessible.
     fn show(&mut self, extent: Extent) -> bool {
         let Some(window) = &mut self.sets[usize::from(self.current)].window else {
             return false;
@@ -601,6 +657,11 @@ impl Tables {
         let view = View::of(access, privilege);
         self.make_room(view, page);
         self.set(view, page, addend | SLOT_PRESENT);
+        if view.is_windowed()
+            && let Some(window) = &mut self.sets[usize::from(self.current)].window
+        {
+            window.admit(page);
+        }
         true
     }
 
@@ -643,24 +704,6 @@ unsafe fn slot_at(base: NonNull<u64>, width: LinearWidth, view: View, index: u32
     let index = view.offset(width) / size_of::<u64>() + index as usize;
     // SAFETY: the index is below `set_bytes / 8`, the length of the mapping.
     unsafe { base.add(index).read() }
-}
-
-/// The extents that read and write slots of pages, in ascending order, map: successive pages with equal slots lie in successive
-/// frames.
-fn extents(slots: &[(u32, [u64; 2])], host_base: *mut u8) -> Vec<Extent> {
-    let alike = |&(page, slots): &(u32, [u64; 2]), &(next, others): &(u32, [u64; 2])| {
-        page + 1 == next && slots[0] == others[0] && slots[1] == others[1]
-    };
-    let extent = |run: &[(u32, [u64; 2])]| {
-        let &(page, [read, write]) = run.first()?;
-        Some(Extent {
-            page,
-            frame: frame_of(host_base, LinearPage::new(page.into()), read)?,
-            pages: run.len() as u32,
-            writable: write == read,
-        })
-    };
-    slots.chunk_by(alike).filter_map(extent).collect()
 }
 
 /// The frame that a slot maps its page to.

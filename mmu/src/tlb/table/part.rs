@@ -245,7 +245,7 @@ impl Part<'_> {
         }
     }
 
-    /// Tells the window of pages whose slots in `view` have changed. Where there are windows, slots are numbered as pages are.
+    /// Tells the window of pages whose slots in `view` have changed.
     fn mark_stale(&mut self, view: View, pages: Range<u32>) {
         if let Some(window) = self.window.as_deref_mut().filter(|_| view.is_windowed()) {
             window.mark_stale(pages);

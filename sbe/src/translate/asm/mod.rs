@@ -500,6 +500,18 @@ impl Asm {
         self.bytes().extend(distance.to_le_bytes());
     }
 
+    /// MOV of the quadword at GS's base plus 8 times `index` (SDM Vol. 2B, "MOV").
+    pub fn load64_gs(&mut self, to: Reg, index: Reg) {
+        self.bytes().push(GS_PREFIX);
+        let entry = Mem {
+            base: None,
+            index: Some((index, 3)),
+            disp: 0,
+            window: false,
+        };
+        self.memory(Wide::Yes, &[0x8b], to, entry);
+    }
+
     /// The REX prefix, where one is needed (SDM Vol. 2A, 2.2.1 "REX Prefixes").
     fn rex(&mut self, wide: Wide, reg: Reg, index: Option<Reg>, base: Option<Reg>) {
         let bit = |register: Option<Reg>| register.map_or(0, Reg::high);

@@ -30,20 +30,20 @@ const MOST_COUNTED: usize = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct PageMapping {
     space: SpaceId,
-    /// Linear page number.
-    page: u32,
+    /// Linear page number, modulo 2^52.
+    page: u64,
 }
 
 /// A branch that leads to another page without a guard.
 #[derive(Clone, Copy, Debug)]
 struct Direct {
     link: Link,
-    /// Linear pages from the branch to its target, modulo their number.
-    distance: u32,
+    /// Linear pages from the branch to its target, modulo 2^64.
+    distance: u64,
     target: Frame,
 }
 
-/// The mappings and direct links of one code page, in mode `Windowed`.
+/// The mappings and direct links of one code page, in code with a window.
 #[derive(Default)]
 struct Page {
     mappings: SmallVec<[PageMapping; 2]>,
@@ -87,7 +87,7 @@ impl PageMapping {
     }
 
     /// The page at a distance.
-    fn further(self, distance: u32) -> Self {
+    fn further(self, distance: u64) -> Self {
         Self {
             page: self.page.wrapping_add(distance),
             ..self
@@ -96,7 +96,7 @@ impl PageMapping {
 
     /// Whether programs fetch from `frame` there.
     fn shows(self, mmu: &Mmu, frame: Frame) -> bool {
-        let at = LinearAddr::from(self.page << PAGE_SHIFT);
+        let at = LinearAddr::new(self.page << PAGE_SHIFT);
         mmu.tlb().fetched_in(self.space, at.page()) == Some(frame)
     }
 }
@@ -126,8 +126,8 @@ impl Page {
     }
 }
 
-fn page_number(linear: LinearAddr) -> u32 {
-    linear.get() as u32 >> PAGE_SHIFT
+fn page_number(linear: LinearAddr) -> u64 {
+    linear.page().get()
 }
 
 impl DirectLinks {

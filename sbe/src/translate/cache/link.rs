@@ -95,7 +95,7 @@ impl CodeCache {
             self.buffer.set_guard(guard, word.wrapping_neg());
             self.buffer.redirect_to(link.exit, Trampoline::Dispatch);
         }
-        if mode == Mode::Windowed {
+        if mode.is_windowed() {
             let crossing = Crossing {
                 link,
                 from: from.frame,

@@ -267,7 +267,7 @@ impl CodeCache {
     ) -> Option<u64> {
         // Fetching may have changed what is fetched from.
         self.follow_changes(cx);
-        if mode == Mode::Windowed {
+        if mode.is_windowed() {
             self.direct
                 .add_mapping(&mut self.buffer, cx.mmu, frame, eip);
         }

@@ -5,7 +5,7 @@ use crate::decode::decoder::MAX_LENGTH;
 use crate::emulate::Exec;
 use crate::translate::fragment::{GuestCode, TAIL_BYTES, Tail, Translated};
 use crate::translate::listing::{Listing, Variant};
-use crate::translate::mode::{Mode, PageKey};
+use crate::translate::mode::PageKey;
 use mmu::{Access, Frame, LinearAddr, PAGE_SIZE, Timestamp, View};
 use std::time::Instant;
 
@@ -68,7 +68,7 @@ impl CodeCache {
         self.stats.changed += 1;
         self.stats.pages += 1;
         self.records.forget(key);
-        if key.mode == Mode::Windowed {
+        if key.mode.is_windowed() {
             self.direct.forget_links(key.frame);
         }
         for link in self.pages.rescan(key, written, bytes) {
@@ -100,7 +100,7 @@ impl CodeCache {
             tail: page.tail(),
             mode: key.mode,
             level: cx.cpu.model.level(),
-            groups: variant == Variant::Grouped && key.mode != Mode::Windowed,
+            groups: variant == Variant::Grouped,
             breakpoints: self.breakpoints.get(),
         };
         let before = self.buffer.used();

@@ -14,6 +14,10 @@
 //!   They have the bits of [`INDEX_BITS`](mmu::INDEX_BITS) in common, so they differ by a multiple of 1 TiB; and so does the sum
 //!   from a host address in RAM, of which there is less than 1 TiB. The process has no accessible memory at such a distance from
 //!   RAM, and addresses that are not canonical cannot be accessed. So the host faults: [`Rule::Restart`].
+//!
+//! Code with a window forms addresses by the window's directory instead, with 32 bits of the address as index, of which nothing else
+//! needs to be proven. What lies up to [`REACH`] from there is the guest's, or faults (`mmu`, `shadow::wide`), and the rule is the
+//! same; but of two accesses the second may fault, too, as a page may be shown for reading only.
 
 use super::memory;
 use super::rule::Rule;
@@ -24,7 +28,7 @@ use super::value::{
 use super::widths::Widths;
 use crate::translate::context::{self, Context};
 use crate::translate::mode::Mode;
-use mmu::{LinearWidth, PAGE_SHIFT, PAGE_SIZE, SLOT_PRESENT};
+use mmu::{LinearWidth, PAGE_SHIFT, PAGE_SIZE, REACH, SLOT_PRESENT};
 use std::mem::offset_of;
 
 /// The size in bytes of a table's slots.
@@ -38,6 +42,8 @@ const CODE_ROTATION: u8 = 62;
 const AREA_ROTATION: u8 = 34;
 /// Offset of the context's negated address of the area of entry tables.
 const ENTRIES: u64 = offset_of!(Context, entries) as u64;
+/// The rotation that makes the upper half of a quadword the lower one.
+const HALF: u8 = 32;
 /// log2 of the size of the largest operand that has an index of its own.
 const MOST_LOG: u8 = 4;
 
@@ -67,6 +73,8 @@ pub enum Location {
     Code(Value),
     /// Memory of the guest, reached through this slot.
     Guest(Grant),
+    /// Memory of the guest, or inaccessible, reached by the directory of a window.
+    Window,
 }
 
 /// The rights of code beside those of all code.
@@ -180,7 +188,7 @@ pub fn of_fragment(tables: LinearWidth, mode: Mode) -> Rights {
         writes: &WRITES[first..],
         aligned: &[],
         loads_state: false,
-        uses_window: mode == Mode::Windowed && !widths.has_wide_tables(),
+        uses_window: mode.is_windowed() && widths.is_64() == widths.has_wide_tables(),
     }
 }
 
@@ -217,6 +225,12 @@ pub fn locate(
                         false => rest == eip.times(CODE_BYTES),
                     };
                 return known.then_some(Location::Code(eip)).ok_or(Rule::Index);
+            }
+            Node::Distance(unit) => {
+                let linear = values.subtract(address, Value::atom(atom));
+                if is_in_reach(values, unit, linear) {
+                    return Ok(Location::Window);
+                }
             }
             Node::Slot(slot) => {
                 let reached = reach(values, address, Value::atom(atom), slot);
@@ -261,6 +275,19 @@ pub fn field_of(values: &Values, value: Value) -> Option<u64> {
         } => address.distance(Value::atom(CONTEXT)),
         _ => None,
     }
+}
+
+/// Whether `linear` lies at most [`REACH`] from an address of which `unit` is the upper half.
+fn is_in_reach(values: &Values, unit: Value, linear: Value) -> bool {
+    let node = |value: Value| value.single().map(|atom| values.node(atom));
+    let Some(Node::Low32(rotated)) = node(unit) else {
+        return false;
+    };
+    let Some(Node::Shifted(Shift::Rotate64, within, HALF)) = node(rotated) else {
+        return false;
+    };
+    let distance = linear.distance(within).map(u64::cast_signed);
+    distance.is_some_and(|distance| distance.unsigned_abs() <= u64::from(REACH.unsigned_abs()))
 }
 
 /// The distance of an operand's start from the slot's address.

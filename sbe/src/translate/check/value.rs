@@ -148,6 +148,8 @@ pub enum Node {
     CodeSlot(Value),
     /// Arena offset of the code for an EIP, or 0.
     Code(Value),
+    /// The word of a window's directory for the unit with this number: the distance of host addresses from linear addresses.
+    Distance(Value),
 }
 
 /// The index of a slot in a table.
@@ -391,9 +393,11 @@ impl Values {
             Node::Loaded { bytes: 4, .. } | Node::Low32(_) | Node::Shifted(..) | Node::Code(_) => {
                 WORD
             }
-            Node::Loaded { .. } | Node::TableWord(..) | Node::Slot(_) | Node::CodeSlot(_) => {
-                u64::MAX
-            }
+            Node::Loaded { .. }
+            | Node::TableWord(..)
+            | Node::Slot(_)
+            | Node::CodeSlot(_)
+            | Node::Distance(_) => u64::MAX,
         }
     }
 

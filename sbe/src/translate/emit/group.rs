@@ -3,18 +3,26 @@
 //! Code addresses its stack frame again and again by the same register and constant offsets. Where enough such accesses
 //! follow, one check makes sure that all of them lie in one page with a slot, and leaves the host address of the first byte in
 //! R10; then each access is a single instruction. If they do not, the *plain* variant of the fragment, without groups, continues.
+//!
+//! In 64-bit code with a window, a group is what follows through one register, wherever it lies: R10 is the distance of host addresses
+//! from linear addresses in the unit of the register's value. There is nothing to check.
 
 use super::memory::{Probed, is_in_thread_segment};
-use super::{Emitter, PAGE};
+use super::{Emitter, Home, PAGE, home};
 use crate::translate::asm::*;
 use crate::translate::classify::{Rewrite, Verdict};
 use crate::translate::context::WRITE_TABLE;
 use iced_x86::{Code, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
-use mmu::SLOT_PRESENT;
+use mmu::{REACH, SLOT_PRESENT};
 use smallvec::SmallVec;
 
 /// The fewest accesses for which a group is made.
 const FEWEST: usize = 3;
+/// The fewest for which one is made in a window.
+const FEWEST_IN_WINDOW: usize = 2;
+/// The most bytes between the register's value and an access of a group in a window, before the register moves: by much less than
+/// is left of [`REACH`].
+const MOST_DISTANCE: i32 = REACH / 2;
 /// The most bytes that a group spans: the more, the likelier that a page boundary lies between.
 const MOST_BYTES: i32 = 512;
 /// Offsets beyond this are not grouped, so that sums over a fragment fit.
@@ -234,6 +242,9 @@ impl Emitter {
 
     /// The group that begins with `first` at `index`, if enough accesses follow.
     fn worth_while(&self, first: Access, index: usize) -> Option<Group> {
+        if self.windowed {
+            return self.worth_while_in_window(first, index);
+        }
         let mut group = Group {
             base: first.base,
             start: first.offset,
@@ -270,6 +281,33 @@ impl Emitter {
         (count >= FEWEST).then_some(group)
     }
 
+    /// The group that begins with `first` at `index` in a window, if enough accesses follow through a register of the host. With
+    /// 32-bit linear addresses a window needs none.
+    fn worth_while_in_window(&self, first: Access, index: usize) -> Option<Group> {
+        if !self.is_wide() || !matches!(home(first.base), Some(Home::Register(_))) {
+            return None;
+        }
+        let whole = Group {
+            base: first.base,
+            start: -MOST_DISTANCE,
+            end: MOST_DISTANCE,
+            writes: true,
+        };
+        let mut group = whole;
+        let mut count = 0;
+        for plan in &self.plans[index..] {
+            let served = plan.accesses.iter().filter(|access| group.serves(access));
+            count += served.count();
+            if count >= FEWEST_IN_WINDOW {
+                return Some(whole);
+            }
+            if !follow(&mut group, plan) {
+                break;
+            }
+        }
+        None
+    }
+
     /// Keeps the group behind the instruction at `index`, as far as that leaves it valid.
     pub(super) fn follow_group(&mut self, index: usize) {
         let (Some(mut group), Some(plan)) = (self.group, self.plans.get(index)) else {
@@ -293,7 +331,13 @@ impl Emitter {
             writes,
         };
         let group = self.group.filter(|group| group.serves(&access))?;
-        Some(Probed::at(R10, offset - group.start))
+        if !self.windowed {
+            return Some(Probed::at(R10, offset - group.start));
+        }
+        match home(base)? {
+            Home::Register(base) => Some(Probed::by_distance(R10, base, offset)),
+            Home::Context(_) => None,
+        }
     }
 
     /// The memory operand of `raw`, if the present group serves it.
@@ -302,11 +346,15 @@ impl Emitter {
         self.grouped(access.base, access.offset, access.size, writes)
     }
 
-    /// Emits the check of `group`: R10 = host address of its first byte; if that has none, the plain variant continues.
+    /// Emits the check of `group`: R10 = host address of its first byte; if that has none, the plain variant continues. In a window
+    /// there is nothing to check, and R10 = the distance of host addresses.
     fn check_group(&mut self, raw: &Instruction, group: Group) {
         let Some(base) = self.held(group.base, R8) else {
             return;
         };
+        if self.windowed {
+            return self.load_distance(R10, base);
+        }
         let (same, plain) = (self.asm.label(), self.open_plain(raw.ip32()));
         let found = self.asm.label();
         self.lea(R8, at(base, group.start));

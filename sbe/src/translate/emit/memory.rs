@@ -9,7 +9,7 @@ use crate::translate::context::{AccessKind, PAGE_BIAS, WRITE_TABLE, field};
 use crate::translate::operands::HostOperand;
 use crate::translate::sequences::context;
 use iced_x86::{Instruction, Register};
-use mmu::SLOT_PRESENT;
+use mmu::{REACH, SLOT_PRESENT};
 
 /// The displacement that, added to linear address and slot, gives the host address.
 const SLOT_BIAS: i32 = -(SLOT_PRESENT as i32);
@@ -30,6 +30,14 @@ impl Probed {
         };
         Self {
             mem: indexed(base, index, 0, SLOT_BIAS),
+        }
+    }
+
+    /// The memory `offset` bytes from the linear address in `base`, from which host addresses have the distance in `distance`. RBP is
+    /// never the base of the operand, as in [`Self::by_slot`].
+    pub(super) fn by_distance(distance: Reg, base: Reg, offset: i32) -> Self {
+        Self {
+            mem: indexed(distance, base, 0, offset),
         }
     }
 
@@ -148,8 +156,8 @@ impl Emitter {
             return Some(grouped);
         }
         if self.windowed && !is_in_thread_segment(raw) {
-            let mem = self.effective(raw).in_window();
-            return Some(Probed { mem });
+            let effective = self.effective(raw);
+            return Some(self.reached(effective));
         }
         let address = self.address(raw);
         Some(self.probe(raw, address, size, writes))
@@ -166,20 +174,49 @@ impl Emitter {
     /// Calls `emit` with all memory reached by way of the tables, so that operands have 64-bit addresses.
     pub(super) fn by_tables<T>(&mut self, emit: impl FnOnce(&mut Self) -> T) -> T {
         let windowed = std::mem::take(&mut self.windowed);
+        let group = self.group.take_if(|_| windowed);
         let emitted = emit(self);
         self.windowed = windowed;
+        self.group = self.group.or(group);
         emitted
     }
 
     /// The memory `offset` bytes from the address in `base`, if accesses go through the window.
-    pub(super) fn in_window(&self, base: Reg, offset: i32) -> Option<Probed> {
-        let mem = at(base, offset).in_window();
-        self.windowed.then_some(Probed { mem })
+    pub(super) fn in_window(&mut self, base: Reg, offset: i32) -> Option<Probed> {
+        self.windowed.then(|| self.reached(at(base, offset)))
+    }
+
+    /// Finds the memory at an address of the guest's by the window.
+    fn reached(&mut self, address: Mem) -> Probed {
+        if !self.is_wide() {
+            return Probed {
+                mem: address.in_window(),
+            };
+        }
+        let (base, offset) = match address {
+            Mem {
+                base: Some(base),
+                index: None,
+                disp,
+                ..
+            // R9 may be overwritten before the access.
+            } if base != R9 && disp.unsigned_abs() <= REACH.unsigned_abs() => (base, disp),
+            _ => (self.flat_address(address), 0),
+        };
+        self.load_distance(RCX, base);
+        Probed::by_distance(RCX, base, offset)
+    }
+
+    /// Emits `to` = the distance of host addresses from linear addresses in the unit of the window in which that in `base` lies.
+    pub(super) fn load_distance(&mut self, to: Reg, base: Reg) {
+        self.asm.rorx64(to, base, u32::BITS as u8);
+        self.asm.mov32(to, to);
+        self.asm.load64_gs(to, to);
     }
 
     /// Calls `probe` and keeps `register`: a probe overwrites R8 and R9.
     pub(super) fn keeping<T>(&mut self, register: Reg, probe: impl FnOnce(&mut Self) -> T) -> T {
-        if self.windowed {
+        if self.windowed && !self.is_wide() {
             return probe(self);
         }
         self.asm.store64(context(field::SCRATCH), register);

@@ -115,7 +115,7 @@ pub struct Branch {
     pub jump: Label,
     /// Label behind the operand of the guard of a branch to another page, if it is guarded.
     pub guard: Option<Label>,
-    /// Label behind the jump that can bypass the guard, in mode `Windowed`.
+    /// Label behind the jump that can bypass the guard, in code with a window.
     pub bypass: Option<Label>,
     /// Label of the guard.
     pub check: Label,
@@ -383,7 +383,7 @@ impl Emitter {
         self.plans.clear();
         self.group = None;
         self.mode = mode;
-        self.windowed = mode == Mode::Windowed;
+        self.windowed = mode.is_windowed();
         self.fault_entries.iter_mut().for_each(Vec::clear);
         self.fault_notes.clear();
         self.first_site = first_site;

@@ -4,7 +4,7 @@
 use super::Translator;
 use super::exchange::store_note;
 use crate::emulate::Exec;
-use crate::translate::context::{AccessKind, PAGE_BIAS};
+use crate::translate::context::{AccessKind, HostFault, PAGE_BIAS};
 use mmu::{Access, LinearAddr, LinearWidth, PAGE_SHIFT, PAGE_SIZE, Privilege, View};
 
 /// The vector of one of the exceptions that an access through a window can raise on the host.
@@ -66,28 +66,16 @@ impl Translator {
         if let Some(deferred) = instruction.deferred {
             store_note(&mut self.context, deferred);
         }
-        if self.width == LinearWidth::Bits48 {
+        if !self.mode().is_windowed() {
             // The slot was another page's, or the address is not canonical.
             return None;
         }
-        if fault.trap == GENERAL_PROTECTION {
-            // An operand of 16 bytes is misaligned.
-            return None;
-        }
-        let address = fault.address.wrapping_sub(self.context.window);
-        assert!(
-            fault.trap == PAGE_FAULT && address < WINDOW_BYTES,
-            "emitted code faulted outside its window: {fault:x?}"
-        );
-        let Ok(address) = u32::try_from(address) else {
-            // An operand begins at the last addresses and continues at the first.
-            return None;
-        };
+        let address = self.faulting_address(cx, fault);
         let access = match fault.error & ERROR_WRITE {
             0 => Access::Read,
             _ => Access::Write,
         };
-        let shown = self.show(cx, address, access);
+        let shown = address.is_some_and(|address| self.show(cx, address, access));
         if self.windows.after_fault(cx.mmu) {
             self.cache.stats_mut().closed += 1;
             return None;
@@ -95,9 +83,27 @@ impl Translator {
         shown.then_some(instruction.code)
     }
 
-    /// Maps the page of `address` in the window. Returns whether it is mapped and emitted code may continue.
-    fn show(&mut self, cx: &mut Exec<'_>, address: u32, access: Access) -> bool {
-        let linear = LinearAddr::from(address);
+    /// The linear address at which an access through the window has faulted. `None` where a page that the window shows would not
+    /// help: an operand of 16 bytes is misaligned, one begins at the last addresses of 32 bits and continues at the first, or, with
+    /// 48-bit addresses, nothing in the window stands for the address, which may not even be canonical.
+    ///
+    /// # Panics
+    /// If 32-bit code faulted outside its window.
+    fn faulting_address(&self, cx: &Exec<'_>, fault: HostFault) -> Option<LinearAddr> {
+        if fault.trap == GENERAL_PROTECTION {
+            return None;
+        }
+        let offset = fault.address.wrapping_sub(self.context.window);
+        assert!(
+            fault.trap == PAGE_FAULT
+                && (self.width == LinearWidth::Bits48 || offset < WINDOW_BYTES),
+            "emitted code faulted outside its window: {fault:x?}"
+        );
+        cx.mmu.tlb().shown_at(fault.address)
+    }
+
+    /// Maps the page of `linear` in the window. Returns whether it is mapped and emitted code may continue.
+    fn show(&mut self, cx: &mut Exec<'_>, linear: LinearAddr, access: Access) -> bool {
         let view = View::of(access, Privilege::User);
         if cx.mmu.tlb().slot(view, linear.page()) == 0 {
             // The access may continue in the next page, which has to be accessible before anything happens to this one.

@@ -81,11 +81,9 @@ impl Translator {
         self.cache.stats()
     }
 
-    /// Chooses which address spaces get windows; none where the host does not let emitted code use them, nor with 48-bit linear
-    /// addresses.
+    /// Chooses which address spaces get windows; none where the host does not let emitted code use them.
     pub fn set_windows(&mut self, windows: Windows) {
-        let narrow = self.width == LinearWidth::Bits32;
-        let possible = windows != Windows::Never && narrow && are_windows_possible();
+        let possible = windows != Windows::Never && are_windows_possible();
         let windows = if possible { windows } else { Windows::Never };
         self.windows = WindowPolicy::new(windows);
     }
@@ -187,14 +185,19 @@ impl Translator {
     }
 
     /// Makes sure that a program finds nothing in its window that its page tables have lost. While the kernel runs, this is put
-    /// off: the one way from it to a program that emitted code has is SYSEXIT, which is then the emulator's.
+    /// off: the ways from it to a program that emitted code has are SYSEXIT and SYSRET, which are then the emulator's.
     fn settle_window(&mut self, cx: &mut Exec<'_>) {
         if cx.mmu.tlb().is_window_settled() {
             return;
         }
         match self.mode() {
-            Mode::Supervisor | Mode::Supervisor64 => self.context.sysexit_usable = 0,
-            Mode::User | Mode::Windowed | Mode::User64 => cx.mmu.tlb_mut().settle_window(),
+            Mode::Supervisor | Mode::Supervisor64 => {
+                self.context.sysexit_usable = 0;
+                self.context.sysret_usable = 0;
+            }
+            Mode::User | Mode::Windowed | Mode::User64 | Mode::Windowed64 => {
+                cx.mmu.tlb_mut().settle_window()
+            }
         }
     }
 
@@ -283,20 +286,24 @@ impl Translator {
 
     /// The mode in which emitted code runs.
     fn mode(&self) -> Mode {
-        match (self.context.cpl, self.context.window) {
-            (0, _) if self.is_64 => Mode::Supervisor64,
-            (_, _) if self.is_64 => Mode::User64,
-            (0, _) => Mode::Supervisor,
-            (_, 0 | NOWHERE) => Mode::User,
-            _ => Mode::Windowed,
+        let has_window = !matches!(self.context.window, 0 | NOWHERE);
+        match (self.context.cpl, self.is_64) {
+            (0, true) => Mode::Supervisor64,
+            (0, false) => Mode::Supervisor,
+            (_, true) if has_window => Mode::Windowed64,
+            (_, true) => Mode::User64,
+            (_, false) if has_window && self.width == LinearWidth::Bits32 => Mode::Windowed,
+            (_, false) => Mode::User,
         }
     }
 
     /// The mode in which code at `eip` runs. A window does not show pages that all spaces share, and the code there is shared by
     /// spaces that have windows and others.
     fn mode_at(&self, cx: &Exec<'_>, eip: LinearAddr) -> Mode {
+        let is_shared = cx.mmu.tlb().is_shared(eip.page());
         match self.mode() {
-            Mode::Windowed if cx.mmu.tlb().is_shared(eip.page()) => Mode::User,
+            Mode::Windowed if is_shared => Mode::User,
+            Mode::Windowed64 if is_shared => Mode::User64,
             mode => mode,
         }
     }

@@ -18,6 +18,8 @@ use iced_x86::{
 };
 use std::mem::offset_of;
 
+/// The size in bytes of the words of a window's directory.
+const DIRECTORY_WORD: u32 = 8;
 /// The bits of half a quadword.
 const HALF: u8 = 32;
 // Offsets of fields whose values matter.
@@ -305,7 +307,8 @@ impl Stepper {
         instruction: &Instruction,
         writes: bool,
     ) -> Result<Option<(Operand, Location)>, Rule> {
-        if self.rights.uses_window && is_in_window(instruction) {
+        let is_wide = self.rights.widths.has_wide_tables();
+        if self.rights.uses_window && !is_wide && is_in_window(instruction) {
             return Ok(None);
         }
         if instruction.has_segment_prefix() {
@@ -318,38 +321,73 @@ impl Stepper {
             alignment: alignment(instruction),
         };
         let place = memory::locate(&mut self.values, state, self.rights, operand)?;
-        if let Location::Guest(slot) = place {
-            if self.rights.widths.has_wide_tables() && instruction.memory_segment() == Register::SS
-            {
-                return Err(Rule::Segment);
-            }
-            self.touch(state, slot)?;
+        let is_guests = matches!(place, Location::Guest(_) | Location::Window);
+        if is_guests && is_wide && instruction.memory_segment() == Register::SS {
+            return Err(Rule::Segment);
+        }
+        match place {
+            Location::Guest(slot) => self.touch(state, slot)?,
+            Location::Window => self.may_fault(state)?,
+            _ => {}
         }
         Ok(Some((operand, place)))
+    }
+
+    /// Loads a word of the window's directory, which may fault; `None` if the instruction loads none.
+    fn directory_word(
+        &mut self,
+        state: &State,
+        instruction: &Instruction,
+    ) -> Result<Option<Value>, Rule> {
+        let widths = self.rights.widths;
+        let is_word = self.rights.uses_window
+            && widths.has_wide_tables()
+            && instruction.code() == Code::Mov_r64_rm64
+            && instruction.segment_prefix() == Register::GS
+            && instruction.memory_base() == Register::None
+            && instruction.memory_index().is_gpr64()
+            && instruction.memory_index_scale() == DIRECTORY_WORD
+            && instruction.memory_displacement64() == 0;
+        if !is_word {
+            return Ok(None);
+        }
+        let unit = state.registers[number(instruction.memory_index())];
+        if !self.values.is_word(unit) {
+            return Err(Rule::Index);
+        }
+        self.may_fault(state)?;
+        Ok(Some(self.values.of(Node::Distance(unit))))
     }
 
     /// Notes an access through `slot`. With wide tables the first may fault: then the guest's instruction begins anew, so nothing
     /// of the guest's has changed yet, and the host's stack is at its level on entry.
     fn touch(&mut self, state: &mut State, slot: Grant) -> Result<(), Rule> {
         if self.rights.widths.has_wide_tables() && !state.touched.contains(&slot) {
-            if !self.restarts || state.changed {
-                return Err(Rule::Restart);
-            }
-            if !state.stack.is_empty() {
-                return Err(Rule::Stack);
-            }
+            self.may_fault(state)?;
             state.touched.push(slot);
         }
         Ok(())
     }
 
+    /// Checks that the guest's instruction can begin anew if the host faults here.
+    fn may_fault(&self, state: &State) -> Result<(), Rule> {
+        if !self.restarts || state.changed {
+            return Err(Rule::Restart);
+        }
+        state.stack.is_empty().then_some(()).ok_or(Rule::Stack)
+    }
+
     fn load(&mut self, state: &mut State, instruction: &Instruction) -> Result<Value, Rule> {
+        if let Some(distance) = self.directory_word(state, instruction)? {
+            return Ok(distance);
+        }
         let bytes = instruction.memory_size().size() as u8;
+        let most = u64::MAX >> (64 - 8 * bytes.min(8));
         let Some((operand, place)) = self.operand(state, instruction, false)? else {
-            let most = u64::MAX >> (64 - 8 * bytes.min(8));
             return Ok(self.values.unknown(most, Low::UNKNOWN));
         };
         Ok(match place {
+            Location::Window => self.values.unknown(most, Low::UNKNOWN),
             Location::Context(SCRATCH) if bytes == 8 => state.scratch,
             Location::Context(PAGE) if bytes == 8 => state.page,
             Location::Context(offset) if bytes == 8 && TABLE_FIELDS.contains(&offset) => {
@@ -523,7 +561,7 @@ impl Stepper {
             let placed = self.operand(state, instruction, writes)?;
             if let (true, Some((_, place))) = (writes, placed) {
                 // What is in the context is written by MOV only.
-                if !matches!(place, Location::Guest(_)) {
+                if !matches!(place, Location::Guest(_) | Location::Window) {
                     return Err(Rule::Field);
                 }
             }
@@ -540,7 +578,9 @@ impl Stepper {
             }
             let merges = register.size() < 4 || access != OpAccess::Write;
             let merges_wide = merges && !self.values.is_word(state.registers[number]);
-            let value = if is_quad(instruction) || merges_wide {
+            let value = if let Some(amount) = added(instruction) {
+                state.registers[number].plus(amount)
+            } else if is_quad(instruction) || merges_wide {
                 self.values.any()
             } else {
                 self.values.word()
@@ -601,6 +641,17 @@ fn is_stored(instruction: &Instruction) -> bool {
         instruction.mnemonic(),
         Movsb | Movsw | Movsd | Movsq | Stosb | Stosw | Stosd | Stosq
     )
+}
+
+/// The constant that the instruction adds to a quadword register, the one that it writes.
+fn added(instruction: &Instruction) -> Option<u64> {
+    let amount = || instruction.immediate(1);
+    match instruction.code() {
+        _ if instruction.op0_kind() != OpKind::Register => None,
+        Code::Add_rm64_imm8 | Code::Add_rm64_imm32 => Some(amount()),
+        Code::Sub_rm64_imm8 | Code::Sub_rm64_imm32 => Some(amount().wrapping_neg()),
+        _ => None,
+    }
 }
 
 /// Whether the memory operand lies in the 4 GiB from GS's base on: everything that 32 bits reach there is the guest's.

@@ -20,7 +20,7 @@ const NARROW: [Mode; 3] = [Mode::Supervisor, Mode::User, Mode::Windowed];
 /// The modes of 32-bit code with 48-bit linear addresses.
 const COMPATIBLE: [Mode; 2] = [Mode::Supervisor, Mode::User];
 /// The modes of 64-bit code.
-const LONG: [Mode; 2] = [Mode::Supervisor64, Mode::User64];
+const LONG: [Mode; 3] = [Mode::Supervisor64, Mode::User64, Mode::Windowed64];
 
 /// Everything that is needed to translate and check.
 struct Bench {

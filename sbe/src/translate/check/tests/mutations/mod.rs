@@ -4,6 +4,7 @@ mod flow;
 mod instructions;
 mod memory;
 mod wide;
+mod wide_window;
 
 use super::super::rule::{Need, Rule};
 use super::*;

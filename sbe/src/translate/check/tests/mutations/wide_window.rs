@@ -1,0 +1,192 @@
+//! 64-bit code with a window, broken in ways of its own.
+
+use super::*;
+use crate::translate::mode::Mode::{User64, Windowed64};
+use mmu::REACH;
+
+/// The checker's verdict, as in [`mutant`], on 64-bit code with a window.
+fn windowed(guest: Program, change: impl FnOnce(&mut Code2, &Trampolines)) -> Result<(), Rule> {
+    mutant_in(Windowed64, guest, change)
+}
+
+/// The first load of a word of the directory.
+fn word(code: &[Instruction]) -> usize {
+    find(code, |instruction| {
+        instruction.segment_prefix() == Register::GS
+    })
+}
+
+/// The first access by a word in RCX or R10.
+fn access(code: &[Instruction]) -> usize {
+    find(code, |instruction| {
+        matches!(instruction.memory_base(), Register::RCX | Register::R10)
+    })
+}
+
+fn load(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    a.mov(rdx, qword_ptr(rsi))?;
+    a.ret()
+}
+
+/// A group, whose register moves.
+fn frame(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    a.mov(qword_ptr(rsp + 8), rax)?;
+    a.sub(rsp, 0x40)?;
+    a.mov(qword_ptr(rsp + 0x50), rdi)?;
+    a.mov(rdx, qword_ptr(rsp))?;
+    a.mov(rax, qword_ptr(rsp + 0x18))?;
+    a.hlt()
+}
+
+fn exchange(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    a.movsq()?;
+    a.ret()
+}
+
+#[test]
+fn the_index_of_a_word_is_the_upper_half() {
+    let indexes: [(Program, Rule); 6] = [
+        // More than 32 bits.
+        (|a| a.mov(rcx, rcx), Rule::Index),
+        (|a| a.shrx(rcx, rcx, r15), Rule::Index),
+        // 32 bits that are no upper half.
+        (|a| a.mov(ecx, esi), Rule::Address),
+        (|a| a.mov(ecx, r8d), Rule::Address),
+        (|a| a.mov(ecx, 5), Rule::Address),
+        (
+            |a| a.mov(ecx, dword_ptr(r15 + field::SCRATCH)),
+            Rule::Address,
+        ),
+    ];
+    for (number, (index_of, rule)) in indexes.into_iter().enumerate() {
+        let result = windowed(load, |[hot, _], _| {
+            let index = word(hot) - 1;
+            replace(hot, index, host(index_of));
+        });
+        assert_eq!(result, Err(rule), "{number}");
+    }
+    for count in [31u32, 33, 0] {
+        let result = windowed(load, |[hot, _], _| {
+            let index = first(hot, Code::VEX_Rorx_r64_rm64_imm8);
+            replace(hot, index, host(|a| a.rorx(rcx, rsi, count)));
+        });
+        assert_eq!(result, Err(Rule::Address), "{count}");
+    }
+}
+
+#[test]
+fn the_directory_is_all_that_gs_reaches() {
+    let loads: [Program; 7] = [
+        |a| a.mov(rcx, qword_ptr(rcx * 8).gs() + 8),
+        |a| a.mov(rcx, qword_ptr(rcx * 4).gs()),
+        |a| a.mov(rcx, qword_ptr(r8 + rcx * 8).gs()),
+        |a| a.mov(rcx, qword_ptr(ecx * 8).gs()),
+        |a| a.mov(ecx, dword_ptr(rcx * 8).gs()),
+        |a| a.mov(qword_ptr(rcx * 8).gs(), rcx),
+        |a| a.mov(rcx, qword_ptr(rcx * 8).fs()),
+    ];
+    for (number, load_of) in loads.into_iter().enumerate() {
+        let result = windowed(load, |[hot, _], _| {
+            let index = word(hot);
+            replace(hot, index, host(load_of));
+        });
+        assert_eq!(result, Err(Rule::Segment), "{number}");
+    }
+    let without = mutant_in(User64, load, |[hot, _], _| {
+        let index = first(hot, Code::VEX_Rorx_r64_rm64_imm8);
+        insert(hot, index, host(|a| a.mov(rcx, qword_ptr(rcx * 8).gs())));
+    });
+    assert_eq!(without, Err(Rule::Segment));
+}
+
+#[test]
+fn accesses_are_by_the_address_of_the_word() {
+    let accesses: [(Program, Rule); 6] = [
+        (|a| a.mov(rdx, qword_ptr(rcx + rdi)), Rule::Address),
+        (|a| a.mov(rdx, qword_ptr(rcx)), Rule::Address),
+        (|a| a.mov(rdx, qword_ptr(rcx + rsi * 2)), Rule::Address),
+        (|a| a.mov(rdx, qword_ptr(rsi)), Rule::Address),
+        (
+            |a| a.mov(rdx, qword_ptr(rcx + rsi + (REACH + 1))),
+            Rule::Address,
+        ),
+        (
+            |a| a.mov(rdx, qword_ptr(rcx + rsi - (REACH + 1))),
+            Rule::Address,
+        ),
+    ];
+    for (number, (access_of, rule)) in accesses.into_iter().enumerate() {
+        let result = windowed(load, |[hot, _], _| {
+            let index = access(hot);
+            replace(hot, index, host(access_of));
+        });
+        assert_eq!(result, Err(rule), "{number}");
+    }
+    for reach in [REACH, -REACH] {
+        let result = windowed(load, |[hot, _], _| {
+            let index = access(hot);
+            let far = host(|a| a.mov(rdx, qword_ptr(rcx + rsi + reach)));
+            replace(hot, index, far);
+        });
+        assert_eq!(result, Ok(()), "{reach}");
+    }
+    let by_stack_segment = windowed(load, |[hot, _], _| {
+        let index = access(hot);
+        let far = host(|a| a.mov(rdx, qword_ptr(rsi + rcx).ss()));
+        replace(hot, index, far);
+    });
+    assert_eq!(by_stack_segment, Err(Rule::Segment));
+}
+
+#[test]
+fn the_register_of_a_group_moves_by_constants_only() {
+    let moves: [(Program, Rule); 4] = [
+        (|a| a.sub(r12, rax), Rule::Address),
+        (|a| a.xor(r12, 0x40), Rule::Address),
+        (|a| a.mov(r12, rax), Rule::Address),
+        (|a| a.sub(r12d, 0x40), Rule::Address),
+    ];
+    for (number, (moved, rule)) in moves.into_iter().enumerate() {
+        let result = windowed(frame, |[hot, _], _| {
+            let index = first(hot, Code::Sub_rm64_imm8);
+            replace(hot, index, host(moved));
+        });
+        assert_eq!(result, Err(rule), "{number}");
+    }
+    let by_another = windowed(frame, |[hot, _], _| {
+        let index = first(hot, Code::Sub_rm64_imm8);
+        insert(hot, index, host(|a| a.mov(r10, rax)));
+    });
+    assert_eq!(by_another, Err(Rule::Address));
+}
+
+#[test]
+fn every_access_can_begin_anew() {
+    let changes: [(Program, Rule); 4] = [
+        (|a| a.mov(rbx, rax), Rule::Restart),
+        (|a| a.cmp(rax, rdi), Rule::Restart),
+        (
+            |a| a.mov(qword_ptr(r15 + field::GS_BASE), rax),
+            Rule::Restart,
+        ),
+        (|a| a.push(rax), Rule::Stack),
+    ];
+    for (number, (change, rule)) in changes.into_iter().enumerate() {
+        for place in [word, access] {
+            let result = windowed(load, |[hot, _], _| {
+                let index = place(hot);
+                insert(hot, index, host(change));
+            });
+            assert_eq!(result, Err(rule), "{number}");
+        }
+    }
+    // A second access by the same word is no exception: the page may be shown for reading only.
+    let again = windowed(exchange, |[hot, _], _| {
+        let store = find(hot, |instruction| {
+            instruction.memory_base() == Register::RCX && instruction.op0_kind() == OpKind::Memory
+        });
+        let twice = hot[store];
+        insert(hot, store, twice);
+    });
+    assert_eq!(again, Err(Rule::Restart));
+}
