@@ -2,7 +2,8 @@
 //! programs, which `initramfs` includes.
 //!
 //! Every `kernels/NAME.S` becomes a row of the table, and is linked twice, at 1 MiB and in low memory, and put into a ROM;
-//! `harness.inc`, `kernel.ld` and `reset.inc` are shared by all.
+//! `harness.inc`, `kernel.ld` and `reset.inc` are shared by all, `long.inc` by kernels of 64-bit code. The names of these end in
+//! 64; what comes out is a 32-bit ELF file, as Multiboot has it, for them, too.
 
 use std::{
     env,
@@ -27,13 +28,24 @@ fn main() -> Result<(), Failure> {
             .ok_or("kernel with an odd name")?;
         let stem = out.join(name);
         let object = stem.with_extension("o");
-        assemble(&source, &[&folder], &[], &object)?;
-        let elf = link(&object, &folder, &[], &stem.with_extension("elf"))?;
-        let low = link(&object, &folder, &[LOW], &stem.with_extension("low"))?;
+        let target = match name.ends_with("64") {
+            false => &NARROW,
+            true => &WIDE,
+        };
+        assemble(target, &source, &[&folder], &[], &object)?;
+        let elf = link(target, &object, &folder, &[], &stem.with_extension("elf"))?;
+        let low = link(
+            target,
+            &object,
+            &folder,
+            &[LOW],
+            &stem.with_extension("low"),
+        )?;
         let rom = rom(&elf, &folder, &stem)?;
+        let bits = target.bits;
         writeln!(
             rows,
-            "TestKernel {{ name: {name:?}, elf: include_bytes!({elf:?}), low: include_bytes!({low:?}), \
+            "TestKernel {{ name: {name:?}, bits: {bits}, elf: include_bytes!({elf:?}), low: include_bytes!({low:?}), \
              rom: include_bytes!({rom:?}) }},"
         )?;
     }
@@ -96,6 +108,27 @@ fn sources(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(sources)
 }
 
+/// What the tools have to be told about a kernel's code.
+struct Target {
+    /// Bits of the widest code.
+    bits: u32,
+    /// Option of the assembler.
+    assembler: &'static str,
+    /// The linker's format.
+    linker: &'static str,
+}
+
+const NARROW: Target = Target {
+    bits: 32,
+    assembler: "--32",
+    linker: "elf_i386",
+};
+const WIDE: Target = Target {
+    bits: 64,
+    assembler: "--64",
+    linker: "elf_x86_64",
+};
+
 /// Option of the linker that places a kernel in low memory.
 const LOW: &str = "--defsym=BASE=0x10000";
 /// Option of the linker that places a ROM below 4 GiB.
@@ -105,6 +138,7 @@ const E_ENTRY: usize = 24;
 
 /// Assembles `source` to `object`.
 fn assemble(
+    target: &Target,
     source: &Path,
     include: &[&Path],
     options: &[&str],
@@ -112,7 +146,7 @@ fn assemble(
 ) -> Result<(), Failure> {
     let include = include.iter().flat_map(|folder| [Path::new("-I"), folder]);
     run(Command::new("as")
-        .arg("--32")
+        .arg(target.assembler)
         .args(options)
         .args(include)
         .arg(source)
@@ -120,10 +154,16 @@ fn assemble(
         .arg(object))
 }
 
-/// Links one kernel to `elf` and returns that.
-fn link(object: &Path, folder: &Path, options: &[&str], elf: &Path) -> Result<PathBuf, Failure> {
+/// Links one kernel to `elf`, a 32-bit file, and returns that.
+fn link(
+    target: &Target,
+    object: &Path,
+    folder: &Path,
+    options: &[&str],
+    elf: &Path,
+) -> Result<PathBuf, Failure> {
     run(Command::new("ld")
-        .args(["-m", "elf_i386", "--no-warn-rwx-segments"])
+        .args(["-m", target.linker, "--no-warn-rwx-segments"])
         // The script looks for the symbols that these define.
         .args(options)
         .arg("-T")
@@ -131,6 +171,7 @@ fn link(object: &Path, folder: &Path, options: &[&str], elf: &Path) -> Result<Pa
         .arg(object)
         .arg("-o")
         .arg(elf))?;
+    run(Command::new("objcopy").args(["-O", "elf32-i386"]).arg(elf))?;
     Ok(elf.into())
 }
 
@@ -148,7 +189,13 @@ fn rom(elf: &Path, folder: &Path, stem: &Path) -> Result<PathBuf, Failure> {
     let entry = u32::from_le_bytes(*entry.ok_or("no ELF header")?);
     let (object, rom) = (image.join("rom.o"), stem.with_extension("rom"));
     let options = ["--defsym", &format!("ENTRY={entry}")];
-    assemble(&folder.join("reset.inc"), &[&image], &options, &object)?;
+    assemble(
+        &NARROW,
+        &folder.join("reset.inc"),
+        &[&image],
+        &options,
+        &object,
+    )?;
     run(Command::new("ld")
         .args(["-m", "elf_i386", TOP, "--entry=rom", "--oformat=binary"])
         .arg(&object)

@@ -1,9 +1,9 @@
-//! Our own tiny IA-32 kernels, each of which checks one area of the processor and prints a verdict for each case.
+//! Our own tiny kernels, each of which checks one area of the processor and prints a verdict for each case.
 //!
 //! A kernel is a 32-bit ELF file linked at 1 MiB, which also has a Multiboot header. It is entered at its ELF entry in
-//! flat protected mode with paging and interrupts off. Besides, it comes linked in low memory and as a ROM. It needs
-//! 16 MiB of memory, the 8259A pair, the 8254 with port 0x61, the MC146818A clock, the keyboard controller, the first
-//! serial port, and two debug ports:
+//! flat protected mode with paging and interrupts off, also if it goes on in 64-bit mode. Besides, it comes linked in low
+//! memory and as a ROM. It needs 16 MiB of memory, the 8259A pair, the 8254 with port 0x61, the MC146818A clock, the keyboard
+//! controller, the first serial port, and two debug ports:
 //!
 //! ```text
 //! port 0xe9   text: a line for each case, `ok NAME` or `FAIL NAME got=XXXXXXXX want=YYYYYYYY`; other lines are
@@ -18,6 +18,8 @@ use thiserror::Error;
 pub struct TestKernel {
     /// The name of its source file, without the suffix.
     pub name: &'static str,
+    /// Bits of its widest code: 32, or 64 if it needs a processor that has 64-bit mode.
+    pub bits: u32,
     /// The 32-bit ELF image.
     pub elf: &'static [u8],
     /// The same linked at 0x10000, of use where the kernel fits into low memory.

@@ -9,9 +9,9 @@ use super::writer::Writer;
 pub const CODE: u32 = 0x10;
 /// Offset of code that continues on the next page, behind its first immediate byte.
 pub const CROSSING_CODE: u32 = PAGE - 2;
-/// MOV to EAX, and JMP to EBP.
+/// MOV to EAX, and JMP to EBP or RBP.
 const MOV: u8 = 0xb8;
-const JMP: [u8; 2] = [0xff, 0xe5];
+pub const JMP: [u8; 2] = [0xff, 0xe5];
 
 /// The bytes of code that loads `value`.
 pub fn code(value: u32) -> Vec<u8> {
@@ -20,17 +20,17 @@ pub fn code(value: u32) -> Vec<u8> {
 
 /// An access that faults.
 struct Fault {
-    address: u32,
+    address: u64,
     error: u16,
 }
 
-fn page_of(linear: u32) -> u32 {
-    linear & !(PAGE - 1)
+fn page_of(linear: u64) -> u64 {
+    linear & !u64::from(PAGE - 1)
 }
 
 impl Writer {
     /// Fails if a read at `from`, or else a write at `to`, would.
-    fn check_element(&self, from: u32, to: u32) -> Result<(), Fault> {
+    fn check_element(&self, from: u64, to: u64) -> Result<(), Fault> {
         for (address, access) in [(from, Access::Read), (to, Access::Write)] {
             let checked = self.model.check(address, access, self.user);
             checked.map_err(|error| Fault { address, error })?;
@@ -39,8 +39,8 @@ impl Writer {
     }
 
     /// The physical addresses of `size` bytes from `linear` on; both pages are checked before anything happens.
-    fn translate(&mut self, linear: u32, size: u32, access: Access) -> Result<Vec<u32>, Fault> {
-        let last = linear + size - 1;
+    fn translate(&mut self, linear: u64, size: u64, access: Access) -> Result<Vec<u32>, Fault> {
+        let last = linear + (size - 1);
         for start in [linear, page_of(last).max(linear)] {
             self.model
                 .check(start, access, self.user)
@@ -58,22 +58,22 @@ impl Writer {
             .collect())
     }
 
-    fn load(&self, bytes: &[u32]) -> u32 {
-        let byte = |value, &at: &u32| value << 8 | u32::from(self.model.bytes::<1>(at)[0]);
+    fn load(&self, bytes: &[u32]) -> u64 {
+        let byte = |value, &at: &u32| value << 8 | u64::from(self.model.bytes::<1>(at)[0]);
         bytes.iter().rev().fold(0, byte)
     }
 
-    fn save(&mut self, bytes: &[u32], value: u32) {
+    fn save(&mut self, bytes: &[u32], value: u64) {
         for (&at, byte) in bytes.iter().zip(value.to_le_bytes()) {
             self.model.write(at, &[byte]);
         }
     }
 
     /// Carries out one access to data; returns its result.
-    fn carry_out(&mut self, operation: Operation, linear: u32, operand: u32) -> Result<u32, Fault> {
-        let size = size(operation);
+    fn carry_out(&mut self, operation: Operation, linear: u64, operand: u64) -> Result<u64, Fault> {
+        let size = operation.size();
         match operation {
-            Operation::Read8 | Operation::Read16 | Operation::Read32 => {
+            operation if operation.is_read() => {
                 let bytes = self.translate(linear, size, Access::Read)?;
                 Ok(self.load(&bytes))
             }
@@ -87,19 +87,14 @@ impl Writer {
                 assert!(is_code, "no code at {linear:08x}");
                 Ok(self.load(&bytes[1..5]))
             }
-            Operation::Modify32 => {
+            Operation::Modify32 | Operation::Modify64 => {
                 let bytes = self.translate(linear, size, Access::Write)?;
                 let old = self.load(&bytes);
                 self.save(&bytes, old.wrapping_add(operand));
                 Ok(old)
             }
             _ => {
-                let start = if operation == Operation::Push32 {
-                    linear - size
-                } else {
-                    linear
-                };
-                let bytes = self.translate(start, size, Access::Write)?;
+                let bytes = self.translate(start(operation, linear), size, Access::Write)?;
                 self.save(&bytes, operand);
                 // The register keeps its other bits.
                 Ok(operand)
@@ -108,14 +103,11 @@ impl Writer {
     }
 
     /// Adds an access of one kind at `linear`, after the flushes that it needs.
-    pub fn access(&mut self, operation: Operation, linear: u32, operand: u32) {
-        let start = match operation {
-            Operation::Push32 => linear - 4,
-            _ => linear,
-        };
-        let pages = [page_of(start), page_of(start + size(operation) - 1)];
+    pub fn access(&mut self, operation: Operation, linear: u64, operand: u64) {
+        let start = start(operation, linear);
+        let pages = [page_of(start), page_of(start + (operation.size() - 1))];
         self.prepare_all(&pages);
-        if operation == Operation::Push32 {
+        if operation.is_push() {
             self.go_to(true);
         }
         let result = self.carry_out(operation, linear, operand);
@@ -126,14 +118,14 @@ impl Writer {
     }
 
     /// Adds a REP MOVSD of `count` doublewords, each in one page.
-    pub fn copy(&mut self, from: u32, to: u32, count: u8) {
-        let end = 4 * u32::from(count) - 1;
+    pub fn copy(&mut self, from: u64, to: u64, count: u8) {
+        let end = 4 * u64::from(count) - 1;
         let pages = [from, from + end, to, to + end].map(page_of);
         self.prepare_all(&pages);
         let mut left = count;
-        let mut element = || -> Result<u32, Fault> {
+        let mut element = || -> Result<u64, Fault> {
             while left > 0 {
-                let done = 4 * u32::from(count - left);
+                let done = 4 * u64::from(count - left);
                 // An element of which only the read would succeed marks nothing: `judge` leaves that open.
                 self.check_element(from + done, to + done)?;
                 let source = self.translate(from + done, 4, Access::Read)?;
@@ -151,7 +143,7 @@ impl Writer {
     }
 
     /// Flushes what any of the pages needs.
-    fn prepare_all(&mut self, pages: &[u32]) {
+    fn prepare_all(&mut self, pages: &[u64]) {
         // A change of CR4.PGE on the way flushes, so it takes nothing back; nor does any other flush.
         for &page in pages {
             self.prepare(page);
@@ -159,7 +151,7 @@ impl Writer {
     }
 
     /// Adds the record with its outcome, and the checks of the entries of all `pages`.
-    fn judge(&mut self, mut record: Record, result: Result<u32, Fault>, more: u16, pages: &[u32]) {
+    fn judge(&mut self, mut record: Record, result: Result<u64, Fault>, more: u16, pages: &[u64]) {
         let faulted = result.is_err();
         match result {
             Ok(value) => {
@@ -194,7 +186,7 @@ impl Writer {
     }
 
     /// Compares, now and then, a word of each page that was written with that of its frame.
-    fn check_frames(&mut self, pages: &[u32]) {
+    fn check_frames(&mut self, pages: &[u64]) {
         for &page in pages {
             let walk = self.model.walk(page);
             let is_written = walk
@@ -209,16 +201,13 @@ impl Writer {
 }
 
 fn is_write(operation: Operation) -> bool {
-    use Operation::{Fetch, Read8, Read16, Read32};
-    !matches!(operation, Read8 | Read16 | Read32 | Fetch)
+    !operation.is_read() && operation != Operation::Fetch
 }
 
-/// Bytes of an access.
-fn size(operation: Operation) -> u32 {
-    match operation {
-        Operation::Read8 | Operation::Write8 => 1,
-        Operation::Read16 | Operation::Write16 => 2,
-        Operation::Fetch => code(0).len() as u32,
-        _ => 4,
+/// The address of an access's first byte.
+fn start(operation: Operation, linear: u64) -> u64 {
+    match operation.is_push() {
+        true => linear - operation.size(),
+        false => linear,
     }
 }

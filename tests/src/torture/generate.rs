@@ -1,9 +1,9 @@
 //! The random steps of a script.
 
-use super::access::{CODE, CROSSING_CODE, code};
+use super::access::{CODE, CROSSING_CODE, JMP, code};
 use super::layout::{
-    DIRECTORIES, IDENTITY_DIRECTORY, LARGE, PAGE, PAGE_TABLES, PIECES, POINTER_TABLES, POOL,
-    SHARED_DIRECTORIES, SPACES, pages, pool, table_indexes,
+    DIRECT, IDENTITY_DIRECTORY, LARGE, LOW_POINTERS, Level, PAGE, POINTER_TABLES, POOL,
+    SHARED_DIRECTORIES, SPACES, TIB, TOPS, Width, is_fixed, maps_pool_by_gib, pool,
 };
 use super::model::{A, D, G, Mode, P, PS, U, W, XD};
 use super::record::Operation;
@@ -14,16 +14,20 @@ const EPOCH: u32 = 5_000;
 /// The pages that are usually used, and the steps for which they are.
 const HOT_PAGES: usize = 6;
 const HOT_STEPS: u32 = 100;
+/// Pages of a visit of all pages, of which there may be more.
+const VISITED: usize = 40;
 /// Of the spaces, those that are usually used.
 const HOT_SPACES: usize = 3;
 /// Offsets in a frame at which there is data only.
 const DATA: std::ops::Range<u32> = 0x40..PAGE - 0x40;
 const PWT: u64 = 1 << 3;
 const PCD: u64 = 1 << 4;
-/// Bits for software.
+/// Bits for software, and more of them in 4-level paging, where bits 62:59 are ignored, too, without CR4.PKE.
 const AVAILABLE: u64 = 7 << 9;
-/// A bit that is reserved in PAE paging whatever MAXPHYADDR is.
-const RESERVED: u64 = 1 << 52;
+const MORE_AVAILABLE: u64 = 0x7ff << 52;
+/// A bit that is reserved in PAE paging whatever MAXPHYADDR is, and one in 4-level paging.
+const PAE_RESERVED: u64 = 1 << 52;
+const FOUR_LEVEL_RESERVED: u64 = 1 << 51;
 
 /// What a script may contain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,14 +46,14 @@ pub struct Generator {
     dialect: Dialect,
     memory: u32,
     space: usize,
-    hot: Vec<u32>,
+    hot: Vec<u64>,
 }
 
 impl Generator {
     /// Creates a generator of a script for a machine with `memory` bytes of RAM.
-    pub fn new(seed: u64, dialect: Dialect, memory: u32) -> Self {
+    pub fn new(seed: u64, width: Width, dialect: Dialect, memory: u32) -> Self {
         Self {
-            writer: Writer::new(seed),
+            writer: Writer::new(seed, width),
             dialect,
             memory,
             space: 0,
@@ -63,23 +67,21 @@ impl Generator {
             self.place_frames();
         }
         if step.is_multiple_of(EPOCH) {
-            self.begin_epoch();
+            self.begin_epoch(step / EPOCH);
         }
         if step.is_multiple_of(HOT_STEPS) {
-            self.hot = (0..HOT_PAGES)
-                .map(|_| self.writer.one_of(&pages()))
-                .collect();
+            self.choose_hot();
         }
         // What flushes everything is rare, so that much is cached when something changes.
         match self.writer.rng.u32(..1000) {
             0..490 => self.access(),
-            490..760 => self.edit_table(),
-            760..810 => self.edit_directory(),
+            490..760 => self.edit(1),
+            760..810 => self.edit_upper(),
             810..840 => self.store_to_frame(),
             840..850 => self.writer.toggle_write_protect(),
             850..852 => self.writer.toggle_global(),
             852..870 => {
-                let page = self.writer.one_of(&pages());
+                let page = self.any_page();
                 self.writer.invalidate(page);
             }
             870..876 => self.writer.load_cr3(self.writer.model.cr3()),
@@ -92,14 +94,31 @@ impl Generator {
         }
     }
 
-    fn pae(&self) -> bool {
-        self.writer.model.mode == Mode::Pae
+    fn mode(&self) -> Mode {
+        self.writer.model.mode
     }
 
     fn root(&self, space: usize) -> u32 {
-        match self.writer.model.mode {
-            Mode::TwoLevel => DIRECTORIES[space],
+        match self.mode() {
+            Mode::TwoLevel | Mode::FourLevel => TOPS[space],
             Mode::Pae => POINTER_TABLES[space],
+        }
+    }
+
+    /// Chooses pages, and beside some of them others that share their slots.
+    fn choose_hot(&mut self) {
+        self.hot.clear();
+        while self.hot.len() < HOT_PAGES {
+            let page = self.any_page();
+            self.hot.push(page);
+            let pages = self.writer.pages.iter();
+            let siblings: Vec<_> = pages
+                .copied()
+                .filter(|&other| other != page && other % TIB == page % TIB)
+                .collect();
+            if !siblings.is_empty() && self.writer.rng.bool() {
+                self.hot.push(self.writer.one_of(&siblings));
+            }
         }
     }
 
@@ -129,87 +148,87 @@ impl Generator {
         }
     }
 
-    /// Builds new tables for the other paging mode, and goes there.
-    fn begin_epoch(&mut self) {
+    /// Builds new tables for the next paging mode, and goes there.
+    fn begin_epoch(&mut self, number: u32) {
         let writer = &mut self.writer;
-        writer.paging_off();
-        writer.model.mode = match writer.model.mode {
-            Mode::TwoLevel => Mode::Pae,
-            Mode::Pae => Mode::TwoLevel,
-        };
+        writer.leave_spaces();
+        let modes = writer.width.modes();
+        let mode = modes[number as usize % modes.len()];
+        writer.model.mode = mode;
         writer.model.execute_disable = !writer.once_in(3);
         writer.model.global = writer.rng.bool();
-        let entries = writer.model.mode.entries();
-        let (structures, identity): (Vec<u32>, &[u32]) = match writer.model.mode {
-            Mode::TwoLevel => ([&PAGE_TABLES[..], &DIRECTORIES].concat(), &DIRECTORIES),
-            Mode::Pae => (
-                [&PAGE_TABLES[..], &SHARED_DIRECTORIES].concat(),
-                &[IDENTITY_DIRECTORY],
-            ),
-        };
-        for structure in structures {
-            writer.fill(structure, 0, 0, entries as u16);
+        for level in 1..=mode.levels() {
+            for &structure in Level::of(mode, level).structures {
+                writer.fill(structure, 0, 0, mode.entries() as u16);
+            }
         }
-        let large = writer.model.mode.large();
+        let identity: &[u32] = match mode {
+            Mode::TwoLevel => &TOPS,
+            Mode::Pae | Mode::FourLevel => &[IDENTITY_DIRECTORY],
+        };
+        let large = mode.bytes(2) as u32;
         let first = (PS | U | W | P) as u32;
         for &directory in identity {
             writer.fill(directory, first, large, self.memory.div_ceil(large) as u16);
         }
-        self.fill_tables();
+        for level in 1..=mode.levels() {
+            self.fill_level(level);
+        }
+        self.fill_tops();
         self.space = 0;
-        self.writer.paging_on(self.root(0));
+        self.writer.enter_space(self.root(0));
     }
 
-    fn fill_tables(&mut self) {
-        let mode = self.writer.model.mode;
-        for table in PAGE_TABLES {
-            for index in table_indexes(mode.entries()) {
-                let value = self.table_entry();
-                self.writer.edit(table + index * mode.entry(), value);
+    fn fill_level(&mut self, level: u32) {
+        let mode = self.mode();
+        let structures = Level::of(mode, level);
+        for &structure in structures.structures {
+            for entry in structures.entries(mode, structure) {
+                let value = self.entry(level, entry);
+                self.writer.edit(entry, value);
             }
         }
-        let directories: &[u32] = match mode {
-            Mode::TwoLevel => &DIRECTORIES,
-            Mode::Pae => &SHARED_DIRECTORIES,
-        };
-        for &directory in directories {
-            for index in self.directory_indexes() {
-                let value = self.directory_entry();
-                self.writer.edit(directory + index * mode.entry(), value);
+    }
+
+    /// Lets the topmost structures lead to the first GiB, and fills pointer tables of PAE paging.
+    fn fill_tops(&mut self) {
+        let identity = u64::from(IDENTITY_DIRECTORY) | P;
+        match self.mode() {
+            Mode::TwoLevel => {}
+            Mode::Pae => {
+                for table in POINTER_TABLES {
+                    self.writer.edit(table, identity);
+                    for index in 1..4 {
+                        let value = self.pointer();
+                        self.writer.edit(table + 8 * index, value);
+                    }
+                }
             }
-        }
-        if mode == Mode::Pae {
-            for table in POINTER_TABLES {
-                let first = u64::from(IDENTITY_DIRECTORY) | P;
-                self.writer.edit(table, first);
-                for index in 1..4 {
-                    let value = self.pointer();
-                    self.writer.edit(table + 8 * index, value);
+            mode @ Mode::FourLevel => {
+                for table in LOW_POINTERS {
+                    self.writer.edit(table, identity | W | U);
+                }
+                let direct = mode.index(4, DIRECT) * mode.entry();
+                for (map, pointers) in TOPS.iter().zip(LOW_POINTERS.iter().cycle()) {
+                    let pointers = u64::from(*pointers) | W | P;
+                    self.writer.edit(*map, pointers | U);
+                    self.writer.edit(map + direct, pointers);
                 }
             }
         }
     }
 
-    fn directory_indexes(&self) -> Vec<u32> {
-        let mode = self.writer.model.mode;
-        let mut indexes: Vec<_> = PIECES
-            .iter()
-            .flat_map(|base| [*base, base + LARGE / 2])
-            .map(|base| base / mode.large() % mode.entries())
-            .collect();
-        indexes.sort_unstable();
-        indexes.dedup();
-        indexes
-    }
-
     // --- Entries ------------------------------------------------------------------------------------------------------
 
     /// Bits that entries of all levels have.
-    fn rights(&mut self) -> u64 {
+    fn rights(&mut self, level: u32) -> u64 {
+        let mode = self.mode();
         let writer = &mut self.writer;
         let mut bits = 0;
+        // What is above directories concerns many pages.
+        let seldom = if level > 2 { 3 } else { 1 };
         for (bit, rarely) in [(P, 10), (W, 6), (U, 8)] {
-            if !writer.once_in(rarely) {
+            if !writer.once_in(rarely * seldom) {
                 bits |= bit;
             }
         }
@@ -219,14 +238,20 @@ impl Generator {
             }
         }
         bits |= writer.rng.u64(..) & AVAILABLE;
-        if self.pae() {
-            let executes = self.writer.model.execute_disable;
-            if executes && self.writer.once_in(7) || self.may_reserve() {
-                bits |= XD;
+        let reserved = match mode {
+            Mode::TwoLevel => return bits,
+            Mode::Pae => PAE_RESERVED,
+            Mode::FourLevel => {
+                bits |= writer.rng.u64(..) & MORE_AVAILABLE;
+                FOUR_LEVEL_RESERVED
             }
-            if self.may_reserve() {
-                bits |= RESERVED;
-            }
+        };
+        let executes = writer.model.execute_disable;
+        if executes && writer.once_in(7 * seldom) || self.may_reserve() {
+            bits |= XD;
+        }
+        if self.may_reserve() {
+            bits |= reserved;
         }
         bits
     }
@@ -236,8 +261,8 @@ impl Generator {
     }
 
     /// Bits of an entry that maps a page.
-    fn page_rights(&mut self) -> u64 {
-        let mut bits = self.rights();
+    fn page_rights(&mut self, level: u32) -> u64 {
+        let mut bits = self.rights(level);
         for (bit, often) in [(D, 2), (G, 5)] {
             if self.writer.once_in(often) {
                 bits |= bit;
@@ -246,23 +271,43 @@ impl Generator {
         bits
     }
 
-    fn table_entry(&mut self) -> u64 {
-        let frame = self.writer.one_of(&pool());
-        u64::from(frame) | self.page_rights()
+    /// A new value for the entry of `level` at `address`.
+    fn entry(&mut self, level: u32, address: u32) -> u64 {
+        let mode = self.mode();
+        if level == 1 {
+            let frame = self.writer.one_of(&pool());
+            return u64::from(frame) | self.page_rights(level);
+        }
+        if let Some(base) = self.large_page(level, address) {
+            let reserved = self.reserved(level) & (1 << 21 | 1 << 13);
+            return u64::from(base) | reserved | PS | self.page_rights(level);
+        }
+        let structure = self.writer.one_of(Level::of(mode, level - 1).targets);
+        let reserved = match mode.maps(level) {
+            true => 0,
+            false => self.reserved(level),
+        };
+        u64::from(structure) | reserved | self.rights(level)
     }
 
-    fn directory_entry(&mut self) -> u64 {
-        if !self.writer.once_in(5) {
-            let table = self.writer.one_of(&PAGE_TABLES);
-            return u64::from(table) | self.rights();
+    /// The base of a large page for the entry of `level` at `address`, if it is to be one.
+    fn large_page(&mut self, level: u32, address: u32) -> Option<u32> {
+        let mode = self.mode();
+        let wanted = mode.maps(level) && self.writer.once_in(5);
+        let large = mode.bytes(level) as u32;
+        match level {
+            2 if wanted => Some(POOL + large * self.writer.rng.u32(..2 * LARGE / large)),
+            3 if wanted && maps_pool_by_gib(address % PAGE / mode.entry()) => Some(0),
+            _ => None,
         }
-        let large = self.writer.model.mode.large();
-        let base = POOL + large * self.writer.rng.u32(..2 * LARGE / large);
-        let reserved = match self.may_reserve() {
-            true => self.writer.model.mode.large_reserved() & (1 << 21 | 1 << 13),
+    }
+
+    /// The bits that PS makes reserved, if they are to be set.
+    fn reserved(&mut self, level: u32) -> u64 {
+        match self.may_reserve() {
+            true => self.mode().large_reserved(level),
             false => 0,
-        };
-        u64::from(base) | reserved | PS | self.page_rights()
+        }
     }
 
     fn pointer(&mut self) -> u64 {
@@ -273,26 +318,61 @@ impl Generator {
 
     // --- Steps --------------------------------------------------------------------------------------------------------
 
-    fn edit_table(&mut self) {
-        let mode = self.writer.model.mode;
-        let index = self.writer.one_of(&table_indexes(mode.entries()));
-        let any = self.writer.one_of(&PAGE_TABLES) + index * mode.entry();
+    /// Changes an entry of `level`, usually one that a page in use is translated by.
+    fn edit(&mut self, level: u32) {
+        let mode = self.mode();
         let page = self.page();
-        let address = match self.writer.model.walk(page).table {
-            Some(entry) if !self.writer.once_in(3) => entry.address,
-            _ => any,
+        let walk = self.writer.model.walk(page);
+        let used = walk.entries().nth((mode.levels() - level) as usize);
+        let address = match used {
+            Some(entry)
+                if !self.writer.once_in(3)
+                    && !(mode == Mode::FourLevel && is_fixed(entry.address)) =>
+            {
+                entry.address
+            }
+            _ => self.any_entry(level),
         };
-        let new = self.table_entry();
-        let value = self.changed(address, new);
+        let new = self.entry(level, address);
+        let value = self.changed(level, address, new);
         self.writer.edit(address, value);
-        self.writer.count("edit of a page table");
+        self.writer.count(match level {
+            1 => "edit of a page table",
+            2 => "edit of a directory",
+            3 => "edit of a pointer",
+            _ => "edit of a page map",
+        });
+        if value & (P | PS) == P | PS && level > 1 {
+            self.writer.count(format!("large page of level {level}"));
+        }
+    }
+
+    /// An entry of `level`; if that is the topmost, of some space.
+    fn any_entry(&mut self, level: u32) -> u32 {
+        let mode = self.mode();
+        let structures = Level::of(mode, level);
+        let structure = match (mode, level) {
+            (Mode::TwoLevel, 2) | (Mode::FourLevel, 4) => TOPS[self.some_space()],
+            _ => self.writer.one_of(structures.structures),
+        };
+        self.writer.one_of(&structures.entries(mode, structure))
+    }
+
+    /// Changes an entry above page tables.
+    fn edit_upper(&mut self) {
+        let level = match self.mode() {
+            Mode::TwoLevel | Mode::Pae => 2,
+            Mode::FourLevel => self.writer.one_of(&[2, 2, 3, 4]),
+        };
+        self.edit(level);
     }
 
     /// A whole new value for the entry, or the old one with other rights.
-    fn changed(&mut self, address: u32, new: u64) -> u64 {
+    fn changed(&mut self, level: u32, address: u32, new: u64) -> u64 {
         let old = self.writer.model.entry(address).value;
         match self.writer.rng.u32(..8) {
-            0 => old ^ P,
+            // What is above directories is seldom not present, as it concerns many pages.
+            0 if level <= 2 => old ^ P,
             1 => old ^ W,
             2 => old ^ U,
             3 => old & !(A | D),
@@ -300,23 +380,10 @@ impl Generator {
         }
     }
 
-    fn edit_directory(&mut self) {
-        let directory = match self.writer.model.mode {
-            Mode::TwoLevel => DIRECTORIES[self.some_space()],
-            Mode::Pae => self.writer.one_of(&SHARED_DIRECTORIES),
-        };
-        let index = self.writer.one_of(&self.directory_indexes());
-        let address = directory + index * self.writer.model.mode.entry();
-        let new = self.directory_entry();
-        let value = self.changed(address, new);
-        self.writer.edit(address, value);
-        self.writer.count("edit of a directory");
-    }
-
     /// Changes a pointer of PAE paging. It counts from the next load of CR3 on.
     fn edit_pointer(&mut self) {
-        if !self.pae() {
-            return self.edit_directory();
+        if self.mode() != Mode::Pae {
+            return self.edit_upper();
         }
         let space = self.some_space();
         let address = POINTER_TABLES[space] + 8 * self.writer.rng.u32(1..4);
@@ -357,65 +424,110 @@ impl Generator {
     /// Stores by the frame's own address what pages may show.
     fn store_to_frame(&mut self) {
         let frame = self.writer.one_of(&pool());
-        let offset = self.data_offset() & !3;
+        let offset = self.writer.rng.u32(DATA) & !3;
         let word = self.writer.rng.u32(..);
         self.writer.store(frame + offset, word);
     }
 
-    fn data_offset(&mut self) -> u32 {
-        self.writer.rng.u32(DATA)
+    fn data_offset(&mut self) -> u64 {
+        self.writer.rng.u32(DATA).into()
+    }
+
+    fn any_page(&mut self) -> u64 {
+        self.writer.pages[self.writer.rng.usize(..self.writer.pages.len())]
     }
 
     /// Usually one of a few pages.
-    fn page(&mut self) -> u32 {
+    fn page(&mut self) -> u64 {
         match self.writer.once_in(4) {
-            true => self.writer.one_of(&pages()),
+            true => self.any_page(),
             false => self.writer.one_of(&self.hot),
+        }
+    }
+
+    /// Whether the page behind is one that is used, too.
+    fn has_next(&self, page: u64) -> bool {
+        let next = page.wrapping_add(PAGE.into());
+        self.writer.pages.contains(&next)
+    }
+
+    /// The kind of a random access.
+    fn kind(&mut self) -> Operation {
+        use Operation::{
+            Fetch, Modify32, Modify64, Push32, Push64, Read8, Read16, Read32, Read64, Write8,
+            Write16, Write32, Write64,
+        };
+        let kinds: &[_] = match self.writer.width {
+            Width::Narrow => &[
+                Read8, Read16, Read32, Read32, Write8, Write16, Write32, Write32, Fetch, Fetch,
+                Modify32, Push32,
+            ],
+            Width::Wide => &[
+                Read8, Read16, Read32, Read64, Read64, Write8, Write16, Write32, Write64, Write64,
+                Fetch, Fetch, Fetch, Modify32, Modify64, Push64,
+            ],
+        };
+        match (self.dialect, self.writer.one_of(kinds)) {
+            (Dialect::Qemu, Modify32) => Write32,
+            (Dialect::Qemu, Modify64) => Write64,
+            (_, kind) => kind,
         }
     }
 
     /// A random access. What it writes is data, or the value that code loads.
     fn access(&mut self) {
-        use Operation::{Fetch, Modify32, Push32, Read8, Read16, Read32, Write8, Write16, Write32};
+        use Operation::{Fetch, Modify32, Modify64, Push64, Read32, Read64, Write32, Write64};
         let page = self.page();
-        let crosses = self.writer.once_in(4) && pages().contains(&(page + PAGE));
-        let operand = self.writer.rng.u32(..);
-        let kinds = [
-            Read8, Read16, Read32, Read32, Write8, Write16, Write32, Write32, Fetch, Fetch,
-            Modify32, Push32,
-        ];
-        let mut kind = self.writer.one_of(&kinds);
-        if self.dialect == Dialect::Qemu && kind == Modify32 {
-            kind = Write32;
+        let mut crosses = self.writer.once_in(4) && self.has_next(page);
+        let mut operand = self.writer.rng.u64(..);
+        let kind = self.kind();
+        // The jump behind the value that the code on the next page loads stays as it is.
+        match kind {
+            Modify64 => crosses = false,
+            Write64 | Push64 if crosses => {
+                let jump = u64::from(u16::from_le_bytes(JMP));
+                operand = operand & !(0xffff << 32) | jump << 32;
+            }
+            _ => {}
         }
+        let last = u64::from(PAGE) - 1;
         let offset = match (kind, crosses) {
-            (Fetch, true) => CROSSING_CODE,
-            (Fetch, false) => CODE,
-            (Read32, true) => PAGE - 1 - self.writer.rng.u32(..3),
-            (_, true) => PAGE - 1,
-            (Write32, false) if operand.is_multiple_of(4) => CODE + 1,
+            (Fetch, true) => CROSSING_CODE.into(),
+            (Fetch, false) => CODE.into(),
+            (Read32 | Read64, true) => last - self.writer.rng.u64(..kind.size() - 1),
+            (_, true) => last,
+            (Write32, false) if operand.is_multiple_of(4) => u64::from(CODE) + 1,
             (_, false) => self.data_offset(),
         };
-        let offset = if kind == Push32 { offset + 4 } else { offset };
+        if kind == Modify32 {
+            operand &= u64::from(u32::MAX);
+        }
+        let offset = if kind.is_push() {
+            offset + kind.size()
+        } else {
+            offset
+        };
         self.writer.access(kind, page + offset, operand);
     }
 
     /// Copies data, or the end of one page and the start of the next to the same place of others, code and all.
     fn copy(&mut self) {
         let [from, to] = [self.page(), self.page()];
-        let both = [from, to].map(|page| pages().contains(&(page + PAGE)));
+        let both = [from, to].map(|page| self.has_next(page));
         let count = self.writer.rng.u8(1..17);
         if both == [true; 2] && self.writer.rng.bool() {
-            let offset = PAGE - 4 * self.writer.rng.u32(1..9);
+            let offset = u64::from(PAGE - 4 * self.writer.rng.u32(1..9));
             return self.writer.copy(from + offset, to + offset, count.max(10));
         }
-        let offsets = [(); 2].map(|()| self.writer.rng.u32(DATA.start..DATA.end - 64) & !3);
+        let offsets =
+            [(); 2].map(|()| u64::from(self.writer.rng.u32(DATA.start..DATA.end - 64) & !3));
         self.writer.copy(from + offsets[0], to + offsets[1], count);
     }
 
-    /// Reads all pages.
+    /// Reads all pages, or many if there are many.
     fn visit_all(&mut self) {
-        for page in pages() {
+        let pages = self.writer.pages.clone();
+        for page in self.writer.rng.choose_multiple(pages, VISITED) {
             let offset = self.data_offset();
             self.writer.access(Operation::Read32, page + offset, 0);
         }

@@ -1,7 +1,7 @@
-//! A torture of paging: random scripts for `guest-kernels/kernels/torture.S`, with the outcome of every access.
+//! A torture of paging: random scripts for `guest-kernels/kernels/torture.inc`, with the outcome of every access.
 //!
-//! A script maps, unmaps, remaps and aliases pages of all sizes in both paging modes and in many address spaces, and changes
-//! rights, CR0.WP and CR4.PGE. In between it reads, writes, copies, pushes and executes in rings 0 and 3, inside pages and across.
+//! A script maps, unmaps, remaps and aliases pages of all sizes in all paging modes of 32-bit or of 64-bit code and in many address
+//! spaces, and changes rights, CR0.WP and CR4.PGE. In between it reads, writes, copies, pushes and executes in rings 0 and 3, inside pages and across.
 //! The outcome of each access is computed by a model of the manual's rules: value, error code and CR2, A and D bits, contents of
 //! frames. So whatever runs the kernel says by itself whether it is right; that all do the same in what the manual leaves open, too,
 //! is to be seen by the hashes that the kernel prints.
@@ -11,7 +11,7 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `layout` | addresses |
+//! | `layout` | addresses, and what the width decides |
 //! | `record` | the script's format |
 //! | `model` | paging by the manual |
 //! | `stale` | what must be flushed |
@@ -31,10 +31,8 @@ use std::collections::BTreeMap;
 
 pub use generate::Dialect;
 use generate::Generator;
+pub use layout::Width;
 use record::{RECORD, Record};
-
-/// The name of the test kernel that executes scripts.
-pub const KERNEL: &str = "torture";
 
 /// A script for the kernel, to be given as its Multiboot module.
 #[derive(Debug)]
@@ -51,8 +49,15 @@ impl Script {
     ///
     /// # Panics
     /// If `interval` is 0.
-    pub fn new(seed: u64, steps: u32, interval: u32, dialect: Dialect, memory: u32) -> Self {
-        let mut generator = Generator::new(seed, dialect, memory);
+    pub fn new(
+        seed: u64,
+        steps: u32,
+        interval: u32,
+        width: Width,
+        dialect: Dialect,
+        memory: u32,
+    ) -> Self {
+        let mut generator = Generator::new(seed, width, dialect, memory);
         for step in 0..steps {
             generator.step(step);
             if (step + 1).is_multiple_of(interval) || step + 1 == steps {
@@ -62,7 +67,7 @@ impl Script {
         let mut writer = generator.writer;
         writer.finish();
         let records = writer.records().to_vec();
-        let header = record::header(layout::POOL, layout::TABLES);
+        let header = record::header(layout::POOL, layout::TABLES, layout::HOME);
         let mut bytes = Vec::with_capacity((records.len() + 1) * RECORD);
         bytes.extend(header);
         bytes.extend(records.iter().flat_map(Record::bytes));
@@ -74,9 +79,15 @@ impl Script {
     }
 
     /// Returns the bytes of RAM that a machine needs for scripts of that many steps, a multiple of 4 MiB.
+    ///
+    /// # Panics
+    /// If that is more than the first GiB, which is what scripts map one to one.
     pub fn memory(steps: u32) -> u32 {
-        const BYTES_A_STEP: u32 = 160;
-        (layout::END + 0x40_0000 + steps * BYTES_A_STEP).next_multiple_of(layout::LARGE)
+        const BYTES_A_STEP: u32 = 480;
+        let script = steps.checked_mul(BYTES_A_STEP);
+        let memory = script.map(|script| layout::END + 0x40_0000 + script);
+        let memory = memory.filter(|memory| *memory <= 1 << 30);
+        memory.expect("fewer steps").next_multiple_of(layout::LARGE)
     }
 
     /// Shows the records around the one that the kernel has numbered `number`.

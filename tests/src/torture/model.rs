@@ -2,9 +2,9 @@
 //!
 //! Every access walks; nothing is cached. Where the manual leaves the outcome to the processor, [`super::generate`] does not ask.
 
-use super::layout::END;
+use super::layout::{END, PAGE, Width};
 
-/// P, R/W, U/S, A, D, PS and G of an entry, and XD of PAE.
+/// P, R/W, U/S, A, D, PS and G of an entry, and XD of those of 8 bytes.
 pub const P: u64 = 1;
 /// Writable.
 pub const W: u64 = 1 << 1;
@@ -14,7 +14,7 @@ pub const U: u64 = 1 << 2;
 pub const A: u64 = 1 << 5;
 /// Dirty.
 pub const D: u64 = 1 << 6;
-/// A directory's entry that maps a large page.
+/// An entry above page tables that maps a large page.
 pub const PS: u64 = 1 << 7;
 /// Global.
 pub const G: u64 = 1 << 8;
@@ -35,33 +35,76 @@ pub enum Mode {
     TwoLevel,
     /// PAE paging.
     Pae,
+    /// 4-level paging.
+    FourLevel,
 }
 
+/// The most levels of paging structures in memory.
+const LEVELS: usize = 4;
+
 impl Mode {
+    /// The width of the code that uses it.
+    pub fn width(self) -> Width {
+        match self {
+            Self::TwoLevel | Self::Pae => Width::Narrow,
+            Self::FourLevel => Width::Wide,
+        }
+    }
+
     /// Bytes of an entry.
     pub fn entry(self) -> u32 {
         match self {
             Self::TwoLevel => 4,
-            Self::Pae => 8,
+            Self::Pae | Self::FourLevel => 8,
         }
     }
 
     /// Entries of a structure.
     pub fn entries(self) -> u32 {
-        super::layout::PAGE / self.entry()
+        PAGE / self.entry()
     }
 
-    /// Bytes that a directory's entry maps.
-    pub fn large(self) -> u32 {
-        self.entries() * super::layout::PAGE
+    /// The level of the topmost structures in memory; page tables are those of level 1. In PAE paging those above directories are
+    /// registers.
+    pub fn levels(self) -> u32 {
+        match self {
+            Self::TwoLevel | Self::Pae => 2,
+            Self::FourLevel => 4,
+        }
     }
 
-    /// The reserved bits of a directory's entry that maps a large page, above its address's lowest bit that can be 1. In 2-level
-    /// paging, bits 20:13 are address bits of PSE-36, of which bit 20 is beyond those of any processor model here.
-    pub fn large_reserved(self) -> u64 {
+    /// Bytes that an entry of `level` maps.
+    pub fn bytes(self, level: u32) -> u64 {
+        u64::from(PAGE) * u64::from(self.entries()).pow(level - 1)
+    }
+
+    /// The index of the entry of `level` that translates a linear address.
+    pub fn index(self, level: u32, linear: u64) -> u32 {
+        (linear / self.bytes(level)) as u32 % self.entries()
+    }
+
+    /// Whether entries of `level` may map pages by PS.
+    pub fn maps(self, level: u32) -> bool {
+        level == 2 || level == 3
+    }
+
+    /// The reserved bits of an entry of `level` that has PS. In 2-level paging, bits 20:13 are address bits of PSE-36, of which
+    /// bit 20 is beyond those of any processor model here.
+    pub fn large_reserved(self, level: u32) -> u64 {
         match self {
             Self::TwoLevel => 1 << 21,
-            Self::Pae => 0xff << 13,
+            _ if self.maps(level) => self.bytes(level) - (1 << 13),
+            _ => PS,
+        }
+    }
+
+    /// The reserved bits of all entries, but for XD, whatever MAXPHYADDR is, as far as scripts set them. In 4-level paging bits 62:52
+    /// are ignored, and 51 is an address bit beyond those of any processor model here.
+    fn reserved(self) -> u64 {
+        match self {
+            Self::TwoLevel => 0,
+            Self::Pae => 0x7ff << 52,
+            Self::FourLevel => 1 << 51,
         }
     }
 }
@@ -89,10 +132,8 @@ pub struct Entry {
 /// The walk for a linear address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Walk {
-    /// The directory's entry, unless the pointer register is not present.
-    pub directory: Option<Entry>,
-    /// The page table's, if there is a page table.
-    pub table: Option<Entry>,
+    /// The entries, the top one's first. There is none if a pointer register is not present.
+    entries: [Option<Entry>; LEVELS],
     /// The translation.
     pub result: Result<Page, Obstacle>,
 }
@@ -118,14 +159,20 @@ pub enum Obstacle {
 }
 
 impl Walk {
-    /// The entries, the directory's first.
+    /// The entries, the top one's first.
     pub fn entries(&self) -> impl Iterator<Item = Entry> {
-        self.directory.into_iter().chain(self.table)
+        self.entries.into_iter().flatten()
     }
 
-    /// The entry that maps the page.
+    /// The entry that the walk ended with: if it has found a page, the one that maps it.
     pub fn leaf(&self) -> Option<Entry> {
-        self.table.or(self.directory)
+        self.entries().last()
+    }
+
+    /// The entries that lead to those below them.
+    pub fn uppers(&self) -> impl Iterator<Item = Entry> {
+        self.entries()
+            .take(self.entries().count().saturating_sub(1))
     }
 }
 
@@ -147,10 +194,10 @@ pub struct Model {
 
 impl Model {
     /// Creates a machine whose memory is all zeros.
-    pub fn new() -> Self {
+    pub fn new(mode: Mode) -> Self {
         Self {
             memory: vec![0; END as usize],
-            mode: Mode::TwoLevel,
+            mode,
             write_protect: false,
             global: false,
             execute_disable: false,
@@ -180,7 +227,7 @@ impl Model {
     pub fn entry(&self, address: u32) -> Entry {
         let value = match self.mode {
             Mode::TwoLevel => self.word(address).into(),
-            Mode::Pae => u64::from_le_bytes(self.bytes(address)),
+            Mode::Pae | Mode::FourLevel => u64::from_le_bytes(self.bytes(address)),
         };
         Entry { address, value }
     }
@@ -205,74 +252,67 @@ impl Model {
     }
 
     /// Walks for a linear address.
-    pub fn walk(&self, linear: u32) -> Walk {
+    pub fn walk(&self, linear: u64) -> Walk {
         let mut walk = Walk {
-            directory: None,
-            table: None,
+            entries: [None; LEVELS],
             result: Err(Obstacle::Absent),
         };
-        let (size, large) = (self.mode.entry(), self.mode.large());
-        let directory = match self.mode {
-            Mode::TwoLevel => self.cr3,
-            Mode::Pae => {
-                let pointer = self.pointers[(linear >> 30) as usize];
-                if pointer & P == 0 {
-                    return walk;
-                }
-                pointer as u32 & !0xfff
-            }
-        };
-        let index = linear / large % self.mode.entries();
-        let upper = self.entry(directory + index * size);
-        walk.directory = Some(upper);
-        walk.result = self.look_up(linear, upper, &mut walk.table);
+        if let Some(top) = self.top(linear) {
+            walk.result = self.look_up(linear, top, &mut walk.entries);
+        }
         walk
     }
 
-    /// The page that the directory's entry `upper` leads to.
+    /// The topmost structure that translates a linear address.
+    fn top(&self, linear: u64) -> Option<u32> {
+        match self.mode {
+            Mode::TwoLevel | Mode::FourLevel => Some(self.cr3),
+            Mode::Pae => {
+                let pointer = self.pointers[(linear >> 30) as usize];
+                (pointer & P != 0).then_some(pointer as u32 & !0xfff)
+            }
+        }
+    }
+
+    /// The page that `top` leads to, and the `entries` on the way.
     fn look_up(
         &self,
-        linear: u32,
-        upper: Entry,
-        table: &mut Option<Entry>,
+        linear: u64,
+        top: u32,
+        entries: &mut [Option<Entry>; LEVELS],
     ) -> Result<Page, Obstacle> {
-        self.usable(upper.value)?;
-        let large = self.mode.large();
-        if upper.value & PS != 0 {
-            if upper.value & self.mode.large_reserved() != 0 {
-                return Err(Obstacle::Reserved);
+        let mode = self.mode;
+        let mut structure = top;
+        let (mut all, mut any) = (u64::MAX, 0);
+        for (level, place) in (1..=mode.levels()).rev().zip(entries) {
+            let entry = self.entry(structure + mode.index(level, linear) * mode.entry());
+            *place = Some(entry);
+            self.usable(entry.value, level)?;
+            (all, any) = (all & entry.value, any | entry.value);
+            if level == 1 || entry.value & PS != 0 {
+                let offset = mode.bytes(level) as u32 - 1;
+                return Ok(Page {
+                    physical: entry.value as u32 & !offset | linear as u32 & offset,
+                    rights: all & (W | U) | any & XD,
+                    global: self.global && entry.value & G != 0,
+                });
             }
-            let base = upper.value as u32 & !(large - 1);
-            return Ok(self.page(base + linear % large, upper.value, upper.value));
+            structure = entry.value as u32 & !0xfff;
         }
-        let index = linear % large / super::layout::PAGE;
-        let lower = self.entry((upper.value as u32 & !0xfff) + index * self.mode.entry());
-        *table = Some(lower);
-        self.usable(lower.value)?;
-        let physical = lower.value as u32 & !0xfff | linear & 0xfff;
-        Ok(self.page(physical, upper.value, lower.value))
+        unreachable!("page tables lead to no structures")
     }
 
-    fn page(&self, physical: u32, upper: u64, lower: u64) -> Page {
-        Page {
-            physical,
-            rights: upper & lower & (W | U) | (upper | lower) & XD,
-            global: self.global && lower & G != 0,
-        }
-    }
-
-    /// Fails unless a present entry has no reserved bit set that it has at every level.
-    fn usable(&self, value: u64) -> Result<(), Obstacle> {
+    /// Fails unless an entry of `level` is present and has no reserved bit set.
+    fn usable(&self, value: u64, level: u32) -> Result<(), Obstacle> {
         if value & P == 0 {
             return Err(Obstacle::Absent);
         }
-        // Bits 62:52 are reserved whatever MAXPHYADDR is; the scripts set no bits between.
-        let mut reserved = 0;
-        if self.mode == Mode::Pae {
-            reserved |= 0x7ff << 52;
-            if !self.execute_disable {
-                reserved |= XD;
-            }
+        let mut reserved = self.mode.reserved();
+        if self.mode != Mode::TwoLevel && !self.execute_disable {
+            reserved |= XD;
+        }
+        if level > 1 && value & PS != 0 {
+            reserved |= self.mode.large_reserved(level);
         }
         match value & reserved {
             0 => Ok(()),
@@ -281,7 +321,7 @@ impl Model {
     }
 
     /// Checks an access at CPL 3 (`user`) or 0 that lies in one page: its physical address, or the error code.
-    pub fn check(&self, linear: u32, access: Access, user: bool) -> Result<u32, u16> {
+    pub fn check(&self, linear: u64, access: Access, user: bool) -> Result<u32, u16> {
         let mut error = 0;
         if access == Access::Write {
             error |= ERROR_W;
@@ -289,7 +329,7 @@ impl Model {
         if user {
             error |= ERROR_U;
         }
-        if access == Access::Fetch && self.mode == Mode::Pae && self.execute_disable {
+        if access == Access::Fetch && self.mode != Mode::TwoLevel && self.execute_disable {
             error |= ERROR_I;
         }
         let page = match self.walk(linear).result {
@@ -312,7 +352,7 @@ impl Model {
     }
 
     /// Sets A, and D where it is due, for an access that has happened (SDM Vol. 3A, 4.8 Accessed and Dirty Flags).
-    pub fn mark(&mut self, linear: u32, access: Access) {
+    pub fn mark(&mut self, linear: u64, access: Access) {
         let walk = self.walk(linear);
         for entry in walk.entries() {
             self.set_bits(entry.address, A);

@@ -1,9 +1,11 @@
-//! [`Record`]: an operation of the script, as `guest-kernels/kernels/torture.S` reads it.
+//! [`Record`]: an operation of the script, as `guest-kernels/kernels/torture.inc` reads it.
 
 use std::fmt;
 
+use super::access::code;
+
 /// Bytes of a record.
-pub const RECORD: usize = 16;
+pub const RECORD: usize = 32;
 /// The header's magic number.
 const MAGIC: u32 = 0x5254_4e54;
 /// The expected error of an access that does not fault.
@@ -57,8 +59,44 @@ pub enum Operation {
     Fetch,
     /// REP MOVSD.
     Movs,
-    /// A push.
+    /// A push of 32-bit code.
     Push32,
+    /// A push of 64-bit code, as all operations from here on.
+    Push64,
+    /// A read.
+    Read64,
+    /// A write.
+    Write64,
+    /// A read and a write: XADD.
+    Modify64,
+    /// Stores the operand.
+    Store64,
+}
+
+impl Operation {
+    /// Bytes of an access.
+    pub fn size(self) -> u64 {
+        match self {
+            Self::Read8 | Self::Write8 => 1,
+            Self::Read16 | Self::Write16 => 2,
+            Self::Push64 | Self::Read64 | Self::Write64 | Self::Modify64 => 8,
+            Self::Fetch => code(0).len() as u64,
+            _ => 4,
+        }
+    }
+
+    /// Whether it is an access that reads data and nothing else.
+    pub fn is_read(self) -> bool {
+        matches!(
+            self,
+            Self::Read8 | Self::Read16 | Self::Read32 | Self::Read64
+        )
+    }
+
+    /// Whether it is a push, which writes below its address, in ring 3.
+    pub fn is_push(self) -> bool {
+        matches!(self, Self::Push32 | Self::Push64)
+    }
 }
 
 /// A record of the script.
@@ -71,16 +109,16 @@ pub struct Record {
     /// The expected error code, or [`NO_FAULT`]; for FILL, the number of values.
     pub error: u16,
     /// The address, or the value of a control register.
-    pub address: u32,
+    pub address: u64,
     /// The second operand.
-    pub operand: u32,
+    pub operand: u64,
     /// The expected value; CR2, if the access must fault.
-    pub expected: u32,
+    pub expected: u64,
 }
 
 impl Record {
     /// Creates a record of an operation that has no expectation.
-    pub fn new(operation: Operation, address: u32, operand: u32) -> Self {
+    pub fn new(operation: Operation, address: u64, operand: u64) -> Self {
         Self {
             operation,
             count: 0,
@@ -93,20 +131,21 @@ impl Record {
 
     /// Returns the bytes of the record.
     pub fn bytes(&self) -> [u8; RECORD] {
-        let first =
-            self.operation as u32 | u32::from(self.count) << 8 | u32::from(self.error) << 16;
+        let first = u64::from(self.operation as u8)
+            | u64::from(self.count) << 8
+            | u64::from(self.error) << 16;
         words([first, self.address, self.operand, self.expected])
     }
 }
 
 /// Returns the bytes of the script's header.
-pub fn header(pool: u32, tables: u32) -> [u8; RECORD] {
-    words([MAGIC, pool, tables, 0])
+pub fn header(pool: u32, tables: u32, home: u32) -> [u8; RECORD] {
+    words([MAGIC, pool, tables, home].map(u64::from))
 }
 
-fn words(words: [u32; 4]) -> [u8; RECORD] {
+fn words(words: [u64; 4]) -> [u8; RECORD] {
     let mut bytes = [0; RECORD];
-    for (to, word) in bytes.chunks_exact_mut(4).zip(words) {
+    for (to, word) in bytes.chunks_exact_mut(8).zip(words) {
         to.copy_from_slice(&word.to_le_bytes());
     }
     bytes
@@ -124,7 +163,7 @@ impl fmt::Debug for Record {
         } = self;
         write!(f, "{operation:?} {address:08x} {operand:08x}")?;
         match (*operation as u8, *error) {
-            (..=6 | 8..=12, _) => write!(f, " count {error:x}/{count} step {expected:x}"),
+            (..=6 | 8..=12 | 27.., _) => write!(f, " count {error:x}/{count} step {expected:x}"),
             (_, NO_FAULT) => write!(f, " count {count}: {expected:08x}"),
             _ => write!(f, " count {count}: fault {error:x} at {expected:08x}"),
         }

@@ -1,28 +1,20 @@
 //! [`Stale`]: which pages the processor may know by entries that have changed since, so that they must be flushed before they are
 //! accessed (SDM Vol. 3A, 4.10.4 Invalidation of TLBs and Paging-Structure Caches).
 //!
-//! A processor may cache every present translation, used or not, and every present entry of a directory. So a change of either is
+//! A processor may cache every present translation, used or not, and every present entry that leads to another structure. So a change of either is
 //! stale until something flushes it; what was not present before is not.
 
-use super::layout::pages;
 use super::model::{Model, P, Walk};
 
 /// The pages' walks at one time.
 pub struct Snapshot(Vec<Walk>);
-
-impl Snapshot {
-    /// Walks for all pages.
-    pub fn of(model: &Model) -> Self {
-        Self(pages().iter().map(|&page| model.walk(page)).collect())
-    }
-}
 
 /// What must be flushed before a page may be accessed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
     /// Nothing.
     Nothing,
-    /// The entries of directories that the processor caches.
+    /// The entries above page tables that the processor caches.
     Structures,
     /// The page.
     Page,
@@ -38,31 +30,36 @@ struct State {
     structures: bool,
 }
 
-/// The state of each page, in the order of [`pages`].
+/// The state of each page.
 pub struct Stale {
-    pages: Vec<u32>,
+    pages: Vec<u64>,
     states: Vec<State>,
 }
 
 impl Stale {
-    /// Creates the state after everything was flushed.
-    pub fn new() -> Self {
-        let pages = pages();
+    /// Creates the state of `pages` after everything was flushed.
+    pub fn new(pages: Vec<u64>) -> Self {
         let states = vec![State::default(); pages.len()];
         Self { pages, states }
+    }
+
+    /// Walks for all pages.
+    pub fn snapshot(&self, model: &Model) -> Snapshot {
+        Snapshot(self.pages.iter().map(|&page| model.walk(page)).collect())
     }
 
     /// Follows a change of entries that leads from one set of walks to another.
     pub fn changed(&mut self, before: &Snapshot, after: &Snapshot) {
         for (state, (old, new)) in self.states.iter_mut().zip(before.0.iter().zip(&after.0)) {
             let present = old.entries().all(|entry| entry.value & P != 0);
-            if old.directory.is_some() && present && differs(old, new) {
+            if old.leaf().is_some() && present && differs(old, new) {
                 state.page = true;
                 state.global |= is_global(old);
             }
-            if old.directory.is_some_and(|entry| entry.value & P != 0)
-                && old.directory != new.directory
-            {
+            // What lies behind an entry that is not present is not cached, whatever it is.
+            let cached = old.uppers().take_while(|entry| entry.value & P != 0);
+            let mut now = new.uppers();
+            if cached.map(Some).any(|entry| entry != now.next()) {
                 state.structures = true;
             }
         }
@@ -78,7 +75,7 @@ impl Stale {
     }
 
     /// Follows INVLPG of a page.
-    pub fn invalidated(&mut self, page: u32) {
+    pub fn invalidated(&mut self, page: u64) {
         for state in &mut self.states {
             state.structures = false;
         }
@@ -93,7 +90,7 @@ impl Stale {
     }
 
     /// What the page needs.
-    pub fn need(&self, page: u32) -> Need {
+    pub fn need(&self, page: u64) -> Need {
         let Some(index) = self.pages.iter().position(|&one| one == page) else {
             return Need::Nothing;
         };
@@ -112,12 +109,9 @@ fn is_global(walk: &Walk) -> bool {
     walk.result.is_ok_and(|page| page.global)
 }
 
-/// Whether a translation that was cached by `old` may behave otherwise than `new`. Directories' entries may lie elsewhere, as long
-/// as they are equal.
+/// Whether a translation that was cached by `old` may behave otherwise than `new`. Entries above the page's own may lie elsewhere, as
+/// long as they are equal; in that one bits are set.
 fn differs(old: &Walk, new: &Walk) -> bool {
-    old.result != new.result
-        || old.table != new.table
-        || old.directory.map(|entry| entry.value) != new.directory.map(|entry| entry.value)
-        // The bits are set in the entry that the walk went by.
-        || (old.table.is_none() && old.directory != new.directory)
+    let values = |walk: &Walk| walk.entries().map(|entry| entry.value).collect::<Vec<_>>();
+    old.result != new.result || old.leaf() != new.leaf() || values(old) != values(new)
 }

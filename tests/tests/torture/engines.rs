@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use sbe::{TranslationStats, Windows};
+use sbe::{CpuModel, TranslationStats, Windows};
 use tests::{
     report::report,
-    torture::{Dialect, Script},
+    torture::{Dialect, Script, Width},
     vm,
     watch::Watch,
 };
@@ -17,16 +17,61 @@ use crate::{hashes, kernel, script, seed, steps};
 const SLICES: u32 = 100_000;
 const SLICES_A_STEP: u32 = 2;
 
-/// Runs the script; returns the hashes, and what the translator counted.
-fn run(
-    script: &Script,
+/// A processor that executes scripts.
+#[derive(Clone, Copy, Debug)]
+struct Processor {
+    model: CpuModel,
     engine: Engine,
     windows: Windows,
-) -> (Vec<String>, Option<TranslationStats>) {
-    let what = format!("{engine:?}, windows {windows}");
+}
+
+impl Processor {
+    /// The processors of one model that execute code of a width.
+    fn all(model: CpuModel, width: Width) -> Vec<Self> {
+        let windows: &[_] = match (width, model) {
+            (Width::Narrow, CpuModel::X86_64) | (Width::Wide, _) => &[Windows::Never],
+            (Width::Narrow, _) => &[Windows::Never, Windows::Always],
+        };
+        let translators = windows.iter().map(|&windows| (Engine::Translator, windows));
+        [(Engine::Emulator, Windows::Never)]
+            .into_iter()
+            .chain(translators)
+            .map(|(engine, windows)| Self {
+                model,
+                engine,
+                windows,
+            })
+            .collect()
+    }
+
+    /// Fails unless the translator has used windows if it should have, and only then.
+    fn check(self, stats: Option<&TranslationStats>) {
+        match (self.engine, stats) {
+            (Engine::Emulator, stats) => assert!(stats.is_none(), "{self:?}"),
+            (Engine::Translator, stats) => {
+                let stats = stats.expect("the translator's");
+                let uses = stats.windows > 0 && stats.exits.window > 0;
+                assert_eq!(uses, self.windows == Windows::Always, "{self:?} {stats:?}");
+            }
+        }
+    }
+}
+
+/// Runs the script of code of a width; returns the hashes.
+fn run(script: &Script, width: Width, processor: Processor) -> Vec<String> {
+    let Processor {
+        model,
+        engine,
+        windows,
+    } = processor;
+    let what = format!(
+        "{width:?} on {}, {engine:?}, windows {windows}",
+        model.name()
+    );
     let config = VmConfig {
         memory: Script::memory(steps()).into(),
         vcpu: VcpuConfig {
+            model,
             engine,
             windows,
             ..VcpuConfig::default()
@@ -34,7 +79,7 @@ fn run(
         ..VmConfig::default()
     };
     let source = BootSource {
-        kernel: &Kernel::read(kernel().elf.to_vec(), None, &mut |_| ()).unwrap(),
+        kernel: &Kernel::read(kernel(width).elf.to_vec(), None, &mut |_| ()).unwrap(),
         initrd: &script.bytes,
         cmdline: "",
     };
@@ -48,7 +93,8 @@ fn run(
     let time = start.elapsed().as_secs_f64();
     let hashes = hashes(&what, &String::from_utf8_lossy(&watch.printed), script);
     assert!(matches!(stop, StopReason::DebugExit(0)), "{what}: {stop}");
-    let stats = machine.vcpu().translation().cloned();
+    let stats = machine.vcpu().translation();
+    processor.check(stats);
     let left = machine.vcpu().cpu.retired;
     let served = vm::served(&machine.vcpu().mmu);
     assert!(
@@ -58,30 +104,47 @@ fn run(
     report(&format!(
         "{what}: {} steps in {time:.1} s, {left} instructions emulated, {served} faults served by the host's module, {}",
         steps(),
-        stats.as_ref().map_or(String::new(), |stats| format!(
+        stats.map_or(String::new(), |stats| format!(
             "{} windows, exits {:?}",
             stats.windows, stats.exits
         ))
     ));
-    (hashes, stats)
+    hashes
 }
 
-#[test]
-fn every_engine_does_what_the_manual_says_and_the_same() {
+/// Runs a script of a width on all processors of `models`, which must all come to the same hashes.
+fn compare(seed: u64, width: Width, models: &[CpuModel]) {
     // In the virtual machine windows hear of faults from QEMU's processor.
     let dialect = match vm::is_vm() {
         true => Dialect::Qemu,
         false => Dialect::Whole,
     };
-    let script = script(seed(0), dialect);
-    report(&format!("seed {}: {:?}", seed(0), script.counts));
-    let (emulated, _) = run(&script, Engine::Emulator, Windows::Never);
-    let (by_tables, stats) = run(&script, Engine::Translator, Windows::Never);
-    assert_eq!(stats.expect("the translator's").windows, 0);
-    let (by_windows, stats) = run(&script, Engine::Translator, Windows::Always);
-    let stats = stats.expect("the translator's");
-    assert!(stats.windows > 0 && stats.exits.window > 0, "{stats:?}");
-    report(&format!("last hashes: {:?}", emulated.last()));
-    assert_eq!(emulated, by_tables, "hashes of emulator and tables");
-    assert_eq!(emulated, by_windows, "hashes of emulator and windows");
+    let script = script(seed, width, dialect);
+    report(&format!("{width:?}, seed {seed}: {:?}", script.counts));
+    let processors = models
+        .iter()
+        .flat_map(|&model| Processor::all(model, width));
+    let mut first = None;
+    for processor in processors {
+        let hashes = run(&script, width, processor);
+        let first = first.get_or_insert_with(|| hashes.clone());
+        assert_eq!(*first, hashes, "hashes of {processor:?}");
+    }
+    let hashes = first.expect("processors");
+    report(&format!(
+        "{} checkpoints, the last: {:?}",
+        hashes.len(),
+        hashes.last()
+    ));
+}
+
+#[test]
+fn every_engine_does_what_the_manual_says_and_the_same() {
+    let models = [CpuModel::default(), CpuModel::X86_64];
+    compare(seed(0), Width::Narrow, &models);
+}
+
+#[test]
+fn every_engine_does_so_in_64_bit_code() {
+    compare(seed(2), Width::Wide, &[CpuModel::X86_64]);
 }

@@ -1,5 +1,5 @@
-//! The torture of paging ([`tests::torture`]) on every engine and on QEMU: all outcomes are those of the model, and the hashes,
-//! which also take in what the manual leaves open, are the same on all engines.
+//! The torture of paging ([`tests::torture`]) in 32-bit and in 64-bit code, on every engine and on QEMU: all outcomes are those of
+//! the model, and the hashes, which also take in what the manual leaves open, are the same on all engines.
 //!
 //! By hand, as long as you like:
 //!
@@ -15,7 +15,7 @@ mod qemu;
 use std::env;
 
 use guest_kernels::test_kernel::{self, TestKernel, Verdict};
-use tests::torture::{Dialect, KERNEL, Script};
+use tests::torture::{Dialect, Script, Width};
 
 /// Steps, where the environment does not say how many.
 const STEPS: u32 = 20_000;
@@ -38,14 +38,15 @@ fn steps() -> u32 {
     number("STEPS", STEPS)
 }
 
-fn script(seed: u64, dialect: Dialect) -> Script {
+fn script(seed: u64, width: Width, dialect: Dialect) -> Script {
     let (steps, interval) = (steps(), number("INTERVAL", INTERVAL));
-    Script::new(seed, steps, interval, dialect, Script::memory(steps))
+    Script::new(seed, steps, interval, width, dialect, Script::memory(steps))
 }
 
-fn kernel() -> &'static TestKernel {
+/// The kernel that executes scripts of a width.
+fn kernel(width: Width) -> &'static TestKernel {
     let mut kernels = test_kernel::all().iter();
-    let kernel = kernels.find(|kernel| kernel.name == KERNEL);
+    let kernel = kernels.find(|kernel| kernel.name == width.kernel());
     kernel.expect("the kernel")
 }
 
@@ -71,27 +72,34 @@ fn hashes(what: &str, printed: &str, script: &Script) -> Vec<String> {
 /// Scripts contain what they are for: every kind of access, fault and flush.
 #[test]
 fn a_script_has_everything() {
-    let script = Script::new(1, 20_000, 1_000, Dialect::Whole, Script::memory(20_000));
-    let accesses = [
-        "Read8", "Read16", "Read32", "Write8", "Write16", "Write32", "Modify32",
-    ];
-    let others = ["Fetch", "Movs", "Push32", "access across pages"];
-    let flushes = ["flush by INVLPG", "flush by CR3", "flush by CR4.PGE"];
-    let spaces = [
-        "switch of the space",
-        "visit of all spaces",
-        "edit of a pointer",
-        "edit of a directory",
-    ];
-    // W, U and I with P, without, and with reserved bits (SDM Vol. 3A, 4.7); a fetch does not write.
-    let faults = (0..32u16)
-        .filter(|error| error & 0b1001 != 0b1000 && error & 0b1_0010 != 0b1_0010)
-        // Nothing but rights refuses with P alone, and a read in ring 0 has all.
-        .filter(|error| *error != 1)
-        .map(|error| format!("fault {error:#04x}"));
-    let expected = [&accesses[..], &others, &flushes, &spaces].concat();
-    for what in expected.into_iter().map(String::from).chain(faults) {
-        let count = script.counts.get(&what).copied().unwrap_or_default();
-        assert!(count > 0, "{count} × {what}: {:#?}", script.counts);
+    for (width, kinds) in [
+        (Width::Narrow, "Push32, edit of a pointer"),
+        (
+            Width::Wide,
+            "Read64, Write64, Modify64, Push64, edit of a pointer, edit of a page map, large page of level 3",
+        ),
+    ] {
+        let memory = Script::memory(20_000);
+        let script = Script::new(1, 20_000, 1_000, width, Dialect::Whole, memory);
+        let kinds = kinds.split(", ").chain(EXPECTED.split(", "));
+        // W, U and I with P, without, and with reserved bits (SDM Vol. 3A, 4.7); a fetch does not write.
+        let faults = (0..32u16)
+            .filter(|error| error & 0b1001 != 0b1000 && error & 0b1_0010 != 0b1_0010)
+            // Nothing but rights refuses with P alone, and a read in ring 0 has all.
+            .filter(|error| *error != 1)
+            .map(|error| format!("fault {error:#04x}"));
+        for what in kinds.map(String::from).chain(faults) {
+            let count = script.counts.get(&what).copied().unwrap_or_default();
+            assert!(
+                count > 0,
+                "{width:?}, {count} × {what}: {:#?}",
+                script.counts
+            );
+        }
     }
 }
+
+/// What scripts of both widths contain.
+const EXPECTED: &str = "Read8, Read16, Read32, Write8, Write16, Write32, Modify32, Fetch, Movs, access across pages, \
+    flush by INVLPG, flush by CR3, flush by CR4.PGE, switch of the space, visit of all spaces, edit of a page table, \
+    edit of a directory, large page of level 2";

@@ -1,0 +1,4 @@
+# Paging torture in 64-bit code, in 4-level paging.
+
+        WIDE = 1
+        .include "torture.inc"
