@@ -11,17 +11,19 @@ use guest_kernels::test_kernel::{self, TestKernel, Verdict};
 
 mod qemu_deviations;
 
-const QEMU: &str = "qemu-system-i386";
+/// The emulator of a processor that executes the kernel.
+fn emulator(kernel: &TestKernel) -> &'static str {
+    match kernel.bits {
+        64 => "qemu-system-x86_64",
+        _ => "qemu-system-i386",
+    }
+}
 
 #[test]
 fn qemu_agrees_with_every_kernel() {
-    if !installed() {
-        // Past the test runner's capture: a skipped test must not look like one that ran.
-        let _ = writeln!(io::stderr(), "skipped: {QEMU} is not installed");
-        return;
-    }
     let kernels = test_kernel::all().iter();
     let surprises: Vec<_> = kernels
+        .filter(|kernel| installed(kernel))
         .flat_map(|kernel| surprises(kernel, "-kernel", kernel.elf))
         .collect();
     assert!(surprises.is_empty(), "{}", surprises.join("\n"));
@@ -30,12 +32,11 @@ fn qemu_agrees_with_every_kernel() {
 /// The ROM is where the processor starts, here as there.
 #[test]
 fn qemu_agrees_with_a_rom() {
-    if !installed() {
-        let _ = writeln!(io::stderr(), "skipped: {QEMU} is not installed");
-        return;
-    }
     let mut kernels = test_kernel::all().iter();
     let kernel = kernels.find(|kernel| kernel.name == "selfmod").unwrap();
+    if !installed(kernel) {
+        return;
+    }
     let surprises = surprises(kernel, "-bios", kernel.rom);
     assert!(surprises.is_empty(), "{}", surprises.join("\n"));
 }
@@ -57,7 +58,7 @@ fn every_listed_deviation_names_a_case() {
 
 /// Returns the failures of `kernel`, whose `image` is given by `option`, on QEMU that are not known deviations, a line for each.
 fn surprises(kernel: &TestKernel, option: &str, image: &[u8]) -> Vec<String> {
-    let output = run(option, image);
+    let output = run(emulator(kernel), option, image);
     let verdict = Verdict::parse(&output).unwrap_or_else(|e| panic!("{}: {e}", kernel.name));
     let (known, unknown): (Vec<_>, Vec<_>) = verdict
         .failures
@@ -82,23 +83,33 @@ fn surprises(kernel: &TestKernel, option: &str, image: &[u8]) -> Vec<String> {
         .collect()
 }
 
-fn installed() -> bool {
-    match Command::new(QEMU)
+/// Whether the emulator for a kernel is installed.
+fn installed(kernel: &TestKernel) -> bool {
+    let emulator = emulator(kernel);
+    match Command::new(emulator)
         .arg("--version")
         .stdout(Stdio::null())
         .status()
     {
         Ok(status) => status.success(),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => false,
-        Err(e) => panic!("{QEMU}: {e}"),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            // Past the test runner's capture: a skipped test must not look like one that ran.
+            let _ = writeln!(
+                io::stderr(),
+                "skipped: {}, as {emulator} is not installed",
+                kernel.name
+            );
+            false
+        }
+        Err(e) => panic!("{emulator}: {e}"),
     }
 }
 
-/// Runs an image, which is given by `option`, on QEMU and returns its output on the debug port.
-fn run(option: &str, image: &[u8]) -> String {
+/// Runs an image, which is given by `option`, on QEMU's `emulator` and returns its output on the debug port.
+fn run(emulator: &str, option: &str, image: &[u8]) -> String {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), image).unwrap();
-    let output = Command::new(QEMU)
+    let output = Command::new(emulator)
         .args([
             "-accel",
             "tcg",

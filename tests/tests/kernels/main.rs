@@ -107,6 +107,9 @@ fn verdict(vm: Vm, slices: u32) -> Result<usize, Failed> {
     }
 }
 
+/// Kernels that take seconds, need devices or a script: they have tests of their own.
+const OF_OTHERS: [&str; 5] = ["ticks", "ticks64", "devices", "torture", "torture64"];
+
 #[test]
 fn every_kernel_passes() {
     let mut failed = Vec::new();
@@ -119,10 +122,9 @@ fn every_kernel_passes() {
         .into_iter()
         .flat_map(|engine| CpuModel::ALL.map(|cpu| (engine, cpu)))
     {
-        // One takes seconds, one needs devices, one a script: they have tests of their own.
         for kernel in test_kernel::all()
             .iter()
-            .filter(|kernel| !["ticks", "devices", "torture"].contains(&kernel.name))
+            .filter(|kernel| !OF_OTHERS.contains(&kernel.name))
         {
             let what = format!(
                 "{} on {}, {engine:?}, windows {windows}",

@@ -1,4 +1,4 @@
-//! The test kernel `ticks`: a guest with a timer of 1000 Hz, idle and computing, on the host's clock.
+//! The test kernels `ticks` and `ticks64`: a guest with a timer of 1000 Hz, idle and computing, on the host's clock.
 //!
 //! Whatever the host's scheduler does to the machine, three things hold: the guest has counted each tick that the monitor says is
 //! delivered, none is lost or doubled, and together with those still owed they are as many as the time has. The long run,
@@ -7,7 +7,7 @@
 //! REPLEX_TICKS_SECONDS=60 cargo test --release -p tests --test ticks -- --ignored --nocapture
 //! ```
 //!
-//! takes so many seconds for each half on each engine.
+//! takes so many seconds for each half of each kernel on each engine.
 
 use std::{
     env,
@@ -17,12 +17,14 @@ use std::{
     time::Duration,
 };
 
-use guest_kernels::test_kernel::{self, Verdict};
+use guest_kernels::test_kernel::{self, TestKernel, Verdict};
 use vmm::{
     Console, Engine, Stats, StopReason, VcpuConfig, Vm, VmConfig,
     console::{Channel, Input},
     loader::{BootSource, Kernel},
 };
+
+use crate::rig::{Processor, model};
 
 /// Seconds of each half of the long run, in the environment.
 const SECONDS: &str = "REPLEX_TICKS_SECONDS";
@@ -86,17 +88,28 @@ impl Console for Host {
     }
 }
 
-/// Runs the kernel on `engine` for `seconds` idle and as many computing.
-fn run(engine: Engine, host: &mut Host) -> Stats {
-    let kernel = test_kernel::all()
-        .iter()
-        .find(|kernel| kernel.name == "ticks")
-        .unwrap();
+/// The kernels, each with its processor on both engines.
+fn all() -> Vec<(&'static TestKernel, Processor)> {
+    let kernels = test_kernel::all().iter();
+    kernels
+        .filter(|kernel| ["ticks", "ticks64"].contains(&kernel.name))
+        .flat_map(|kernel| {
+            [Engine::Emulator, Engine::Translator].map(|engine| {
+                let bits = kernel.bits;
+                (kernel, Processor { engine, bits })
+            })
+        })
+        .collect()
+}
+
+/// Runs the kernel for the seconds that `host` tells it, idle and as many computing.
+fn run(kernel: &TestKernel, processor: Processor, host: &mut Host) -> Stats {
     let kernel = Kernel::read(kernel.elf.to_vec(), None, &mut |_| ()).unwrap();
     let config = VmConfig {
         memory: 16 << 20,
         vcpu: VcpuConfig {
-            engine,
+            engine: processor.engine,
+            model: model(processor.bits),
             ..VcpuConfig::default()
         },
         ..VmConfig::default()
@@ -111,42 +124,44 @@ fn run(engine: Engine, host: &mut Host) -> Stats {
     assert!(matches!(stop, StopReason::DebugExit(0)), "{stop}");
     let verdict = Verdict::parse(&String::from_utf8_lossy(&host.printed)).unwrap();
     assert_eq!(verdict.failures, []);
+    assert!(verdict.cases > 0, "{processor:?}");
     vm.stats()
 }
 
 /// Runs the kernel for `seconds` a half, and checks guest and account against each other. Returns the ticks that were late.
-fn check(engine: Engine, seconds: u8, stalls: Option<u32>) -> u64 {
+fn check(kernel: &TestKernel, processor: Processor, seconds: u8, stalls: Option<u32>) -> u64 {
     let mut host = Host::new(seconds, stalls);
-    let stats = run(engine, &mut host);
+    let stats = run(kernel, processor, &mut host);
+    let what = format!("{}, {:?}", kernel.name, processor.engine);
     let [idle, busy, all] = ["idle", "busy", "all"].map(|name| host.remark(name));
     let timer = stats.timer;
     // Past the test runner's capture: the counts are to be seen in every run.
     let _ = writeln!(
         io::stderr(),
-        "{engine:?}, {seconds} s a half, stalls {stalls:?}: guest {idle} idle, {busy} computing, {all} in all; monitor {timer:?}"
+        "{what}, {seconds} s a half, stalls {stalls:?}: guest {idle} idle, {busy} computing, {all} in all; monitor {timer:?}"
     );
-    assert_eq!(all, timer.delivered, "{engine:?}");
-    assert_eq!(all, stats.interrupts, "{engine:?}");
-    assert_eq!((timer.lost, timer.doubled), (0, 0), "{engine:?}");
-    assert_eq!(timer.ticks, timer.delivered + timer.waiting, "{engine:?}");
+    assert_eq!(all, timer.delivered, "{what}");
+    assert_eq!(all, stats.interrupts, "{what}");
+    assert_eq!((timer.lost, timer.doubled), (0, 0), "{what}");
+    assert_eq!(timer.ticks, timer.delivered + timer.waiting, "{what}");
     // The seconds may be seen late, so that there are more ticks, but not fewer.
     let least = 2 * u64::from(seconds) * PULSES_PER_SECOND / PERIOD;
-    assert!(timer.ticks >= least, "{engine:?}: {least}");
+    assert!(timer.ticks >= least, "{what}: {least}");
     timer.late
 }
 
 #[test]
 fn a_guest_counts_every_tick() {
-    for engine in [Engine::Emulator, Engine::Translator] {
-        check(engine, 1, None);
+    for (kernel, processor) in all() {
+        check(kernel, processor, 1, None);
     }
 }
 
 #[test]
 fn a_guest_counts_every_tick_on_a_host_that_stalls() {
-    for engine in [Engine::Emulator, Engine::Translator] {
-        let late = check(engine, 1, Some(500));
-        assert!(late >= 99, "{engine:?}: {late}");
+    for (kernel, processor) in all() {
+        let late = check(kernel, processor, 1, Some(500));
+        assert!(late >= 99, "{processor:?}: {late}");
     }
 }
 
@@ -154,7 +169,7 @@ fn a_guest_counts_every_tick_on_a_host_that_stalls() {
 #[ignore = "long: see the head of this file"]
 fn a_guest_counts_every_tick_for_long() {
     let seconds = env::var(SECONDS).map_or(DEFAULT, |seconds| seconds.parse().expect(SECONDS));
-    for engine in [Engine::Emulator, Engine::Translator] {
-        check(engine, seconds, None);
+    for (kernel, processor) in all() {
+        check(kernel, processor, seconds, None);
     }
 }

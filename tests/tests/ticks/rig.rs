@@ -54,6 +54,14 @@ pub struct Processor {
     pub bits: u32,
 }
 
+/// The model of a processor that executes code of so many bits.
+pub fn model(bits: u32) -> CpuModel {
+    match bits {
+        64 => CpuModel::X86_64,
+        _ => CpuModel::default(),
+    }
+}
+
 /// Whether a handler is entered with IF clear.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gate {
@@ -114,10 +122,7 @@ impl Rig {
         (vector, gate, handler): (u8, Gate, Code),
     ) -> Self {
         let Processor { engine, bits } = processor;
-        let model = match bits {
-            64 => CpuModel::X86_64,
-            _ => CpuModel::default(),
-        };
+        let model = model(bits);
         let config = VcpuConfig {
             engine,
             model,

@@ -74,6 +74,7 @@ fn run(script: &Script, width: Width, processor: Processor) -> Vec<String> {
             model,
             engine,
             windows,
+            verify_code: true,
             ..VcpuConfig::default()
         },
         ..VmConfig::default()
