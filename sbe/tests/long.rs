@@ -385,52 +385,6 @@ fn code_runs_at_high_addresses_and_across_pages() {
     }
 }
 
-/// A page of kernel code at two addresses goes on in the page behind each of them: by falling through, by a jump and by a call.
-#[test]
-fn aliases_of_kernel_code_have_their_own_next_pages() {
-    const OTHER: u64 = 0xffff_8080_0000_0000;
-    const BOUNDARY: u32 = 0x20_0000;
-    const ELSEWHERE: u32 = 0x40_0000;
-    let ways: [&[u8]; 3] = [
-        &[0x90],                         // nop
-        &[0xeb, 0x00],                   // jmp to the next page
-        &[0xe8, 0x00, 0x00, 0x00, 0x00], // call of it
-    ];
-    for (engine, way) in ENGINES
-        .into_iter()
-        .flat_map(|engine| ways.map(|way| (engine, way)))
-    {
-        let start = u64::from(BOUNDARY) - way.len() as u64;
-        let mut vcpu = booted(engine, |a| {
-            a.xor(ebx, ebx)?;
-            for base in [HIGH, OTHER, HIGH, OTHER] {
-                let mut back = a.create_label();
-                a.lea(r12, ptr(back))?;
-                a.mov(rax, base | start)?;
-                a.jmp(rax)?;
-                a.set_label(&mut back)?;
-            }
-            a.hlt()
-        });
-        let (pointers, directory) = (TABLES + 0x4000, TABLES + 0x5000);
-        poke(&vcpu, TABLES + 8 * 257, u64::from(pointers) | 3);
-        poke(&vcpu, pointers, u64::from(directory) | 3);
-        poke(&vcpu, directory, 0x83_u64);
-        poke(&vcpu, directory + 8, u64::from(ELSEWHERE) | 0x83);
-        let at = GuestPhys::new(start);
-        vcpu.mmu.memory().write(at, way).expect("RAM");
-        for (frame, number) in [(BOUNDARY, 1), (ELSEWHERE, 2)] {
-            place(&vcpu, frame, 64, |a| {
-                a.shl(ebx, 4)?;
-                a.or(ebx, number)?;
-                a.jmp(r12)
-            });
-        }
-        run(&mut vcpu);
-        assert_eq!(vcpu.cpu.regs.get64(EBX), 0x1212, "{engine:?} {way:x?}");
-    }
-}
-
 /// Kernels do these at each context switch. Only RDMSR and HLT are left to the emulator.
 #[test]
 fn a_context_switch_runs_as_emitted_code() {

@@ -1,10 +1,10 @@
-//! One frame of code at two linear addresses, with paging on.
+//! One frame of the kernel's code at two linear addresses, with paging on. What follows it is another page at each.
 //!
 //! ```text
 //!   linear             frame
 //!   FIRST ────────┐
 //!   FIRST + 1000 ─│──► neighbour A: its own code
-//!   SECOND ───────┴──► shared code: asks where it runs, changes itself through the other alias, falls off its end
+//!   SECOND ───────┴──► shared code: falls off its end, or branches to it
 //!   SECOND + 1000 ───► neighbour B: its own code
 //!   identity         ► the first 4 MiB, by one page table
 //! ```
@@ -45,7 +45,7 @@ struct Aliases {
 }
 
 impl Aliases {
-    /// The choices of a width. In wide tables pages a multiple of 1 TiB apart share a slot.
+    /// The choices of a width, of which some lie where kernels live. In wide tables pages a multiple of 1 TiB apart share a slot.
     fn choices(width: Width) -> &'static [Self] {
         const TERABYTE: u64 = 1 << 40;
         /// The last two pages of the lower half, and of the upper one.
@@ -53,13 +53,22 @@ impl Aliases {
         const HIGH_END: u64 = LOW_END.wrapping_sub(1 << 47);
         const HIGH_START: u64 = 0u64.wrapping_sub(1 << 47);
         match width {
-            Width::Narrow => const { &[Self::of(0x4000_0000, 0x4010_0000)] },
+            Width::Narrow => {
+                const {
+                    &[
+                        Self::of(0x4000_0000, 0x4010_0000),
+                        Self::of(0xc000_0000, 0xffc0_0000),
+                        Self::of(0xd000_0000, 0x4000_0000),
+                    ]
+                }
+            }
             Width::Wide => {
                 const {
                     &[
                         Self::of(0x4000_0000, 0x4000_0000 + TERABYTE),
                         Self::of(LOW_END, LOW_END - 3 * TERABYTE),
                         Self::of(HIGH_START, HIGH_START + TERABYTE),
+                        Self::of(HIGH_START, HIGH_START + (1 << 30)),
                         Self::of(HIGH_END, LOW_END),
                     ]
                 }
@@ -70,14 +79,19 @@ impl Aliases {
     const fn of(first: u64, second: u64) -> Self {
         Self { first, second }
     }
+
+    /// Where shared code is entered, which runs off the page's end.
+    fn entries(self, shared: &[u8]) -> [u64; 2] {
+        [self.first, self.second].map(|alias| alias + entry_of(shared))
+    }
 }
 
-/// Offset of the shared code's entry: it runs off the page's end.
+/// Offset of shared code's entry in the page.
 fn entry_of(shared: &[u8]) -> u64 {
     u64::from(PAGE) - shared.len() as u64
 }
 
-/// Emits the shared code. EAX: the hash; EBX: the word to add it to.
+/// Emits shared code that asks where it runs and is changed. EAX: the hash; EBX: the word to add it to.
 fn shared(code: &mut CodeAssembler) -> Result<(), IcedError> {
     let mut here = code.create_label();
     code.db(&[0x81, 0xf0])?; // xor eax, immediate
@@ -94,7 +108,7 @@ fn shared(code: &mut CodeAssembler) -> Result<(), IcedError> {
 const RETURN: u64 = 11;
 
 /// Runs the shared code by either alias in turns, which are entered at `first` and `second`, patching it through the other.
-fn start(code: &mut CodeAssembler, first: u64, second: u64) -> Result<(), IcedError> {
+fn start(code: &mut CodeAssembler, [first, second]: [u64; 2]) -> Result<(), IcedError> {
     let mut again = code.create_label();
     turn_on(code, TABLES)?;
     code.xor(eax, eax)?;
@@ -133,40 +147,86 @@ fn expected(first: u64, second: u64) -> u32 {
     hash
 }
 
-fn compare(width: Width, Aliases { first, second }: Aliases) {
-    let shared = assemble(width, 0u64, shared);
-    let neighbour = |addend: u32| {
-        assemble(width, 0u64, |code| {
-            code.add(eax, addend as i32)?;
-            code.ret()
-        })
-    };
+/// A program that enters code at either alias: that of the shared code, in which `shared` lies at the end, and of both neighbours.
+fn program(
+    width: Width,
+    aliases: Aliases,
+    shared: Vec<u8>,
+    start: impl Fn(&mut CodeAssembler, [u64; 2]) -> Result<(), IcedError>,
+    neighbour: impl Fn(&mut CodeAssembler, u32) -> Result<(), IcedError>,
+) -> Program {
     let mut program = Program::new(width, 4 << 20, START, RESULTS);
     let mut tables = place_identity(&mut program);
-    for (alias, neighbour) in [(first, NEIGHBOUR_A), (second, NEIGHBOUR_B)] {
+    for (alias, frame, addend) in [
+        (aliases.first, NEIGHBOUR_A, ADDEND_A),
+        (aliases.second, NEIGHBOUR_B, ADDEND_B),
+    ] {
+        let next = alias + u64::from(PAGE);
         tables.map(&mut program.contents, alias, entry(SHARED));
-        tables.map(
-            &mut program.contents,
-            alias + u64::from(PAGE),
-            entry(neighbour),
-        );
+        tables.map(&mut program.contents, next, entry(frame));
+        program.place(frame, assemble(width, 0u64, |code| neighbour(code, addend)));
     }
-    let [enter_first, enter_second] = [first, second].map(|alias| alias + entry_of(&shared));
-    program.assemble(START, |code| start(code, enter_first, enter_second));
+    let entries = aliases.entries(&shared);
+    program.assemble(START, |code| start(code, entries));
     program.place(SHARED + entry_of(&shared) as u32, shared);
-    program.place(NEIGHBOUR_A, neighbour(ADDEND_A));
-    program.place(NEIGHBOUR_B, neighbour(ADDEND_B));
-    let ended = program.agree(&format!("one frame at {first:x} and {second:x}"));
-    assert_eq!(
-        ended.dwords(RESULTS, 1),
-        [expected(enter_first, enter_second)]
-    );
+    program
 }
 
 fn two_aliases_of_one_frame(width: Width) {
     for &aliases in Aliases::choices(width) {
-        compare(width, aliases);
+        let shared = assemble(width, 0u64, shared);
+        let [first, second] = aliases.entries(&shared);
+        let program = program(width, aliases, shared, start, |code, addend| {
+            code.add(eax, addend as i32)?;
+            code.ret()
+        });
+        let ended = program.agree(&format!("one frame at {aliases:x?}"));
+        assert_eq!(ended.dwords(RESULTS, 1), [expected(first, second)]);
     }
 }
 
-at_both_widths!(two_aliases_of_one_frame);
+/// Calls both aliases in turns, twice. A neighbour adds what it has to the hash and returns, whatever was pushed meanwhile.
+fn start_in_turns(code: &mut CodeAssembler, entries: [u64; 2]) -> Result<(), IcedError> {
+    turn_on(code, TABLES)?;
+    code.xor(ebx, ebx)?;
+    for entry in entries.repeat(2) {
+        code.set(eax, entry)?;
+        whole!(code.call(eax))?;
+    }
+    code.mov(dword_ptr(RESULTS), ebx)?;
+    code.hlt()
+}
+
+/// Falling through, a jump and a call lead to the page behind the alias that executes.
+fn aliases_have_their_own_next_pages(width: Width) {
+    let ways: [&[u8]; 3] = [
+        &[0x90],                         // nop
+        &[0xeb, 0x00],                   // jmp to the next page
+        &[0xe8, 0x00, 0x00, 0x00, 0x00], // call of it
+    ];
+    let hash = |hash: u32, addend: u32| hash.rotate_left(1).wrapping_add(addend);
+    let expected = [ADDEND_A, ADDEND_B, ADDEND_A, ADDEND_B]
+        .into_iter()
+        .fold(0, hash);
+    for &aliases in Aliases::choices(width) {
+        for way in ways {
+            let program = program(
+                width,
+                aliases,
+                way.to_vec(),
+                start_in_turns,
+                |code, addend| {
+                    code.rol(ebx, 1)?;
+                    code.add(ebx, addend as i32)?;
+                    code.mov(esp, RESULTS - width.bytes())?;
+                    code.ret()
+                },
+            );
+            let what = format!("{way:x?} at the end of {aliases:x?}");
+            let ended = program.agree(&what);
+            assert_eq!(ended.dwords(RESULTS, 1), [expected], "{what}");
+        }
+    }
+}
+
+at_both_widths!(two_aliases_of_one_frame, aliases_have_their_own_next_pages);

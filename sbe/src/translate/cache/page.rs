@@ -97,7 +97,16 @@ impl CodePage {
         self.addresses == Addresses::Several
     }
 
-    /// A copy of the page with another table and nothing scanned.
+    /// The page with other bytes, of which nothing is scanned yet. Code slots go on leading to its table, so it stays known where the
+    /// kernel's code in it was looked up.
+    pub fn rewritten(&self, written: Timestamp, bytes: [u8; PAGE_SIZE]) -> Self {
+        Self {
+            addresses: self.addresses,
+            ..Self::new(self.table, written, bytes)
+        }
+    }
+
+    /// A copy of the page with another table, to which no code slot leads, and nothing scanned.
     pub fn rescanned(&self, table: TableId) -> Self {
         Self {
             tail: self.tail.clone(),
@@ -258,6 +267,17 @@ mod tests {
         assert!(page.revalidate(Timestamp::default(), &bytes, None));
         bytes[19] = 1;
         assert!(!page.revalidate(Timestamp::default(), &bytes, None));
+    }
+
+    #[test]
+    fn a_page_that_is_rewritten_keeps_its_aliases() {
+        let mut page = page([0x90; PAGE_SIZE]);
+        let [first, second] = [0x10_0000, 0x10_0001].map(LinearPage::new);
+        assert!(!page.note_address(first));
+        let mut page = page.rewritten(Timestamp::default(), [0xf4; PAGE_SIZE]);
+        assert!(page.note_address(second));
+        let page = page.rewritten(Timestamp::default(), [0x90; PAGE_SIZE]);
+        assert!(page.has_aliases());
     }
 
     #[test]

@@ -115,7 +115,7 @@ impl PageSet {
             return Vec::new();
         };
         let incoming = page.take_incoming();
-        *page = CodePage::new(page.table(), written, bytes);
+        *page = page.rewritten(written, bytes);
         incoming
     }
 
