@@ -118,6 +118,7 @@ impl Generator {
                 .collect();
             if !siblings.is_empty() && self.writer.rng.bool() {
                 self.hot.push(self.writer.one_of(&siblings));
+                self.writer.count("choice of pages that share a slot");
             }
         }
     }

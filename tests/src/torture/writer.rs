@@ -124,8 +124,11 @@ impl Writer {
 
     /// A linear address of physical memory.
     fn place(&mut self, physical: u32) -> u64 {
-        let direct = self.direct && !self.user && self.rng.bool();
-        u64::from(physical) + if direct { DIRECT } else { 0 }
+        if self.direct && !self.user && self.rng.bool() {
+            self.count("use of the direct map");
+            return DIRECT + u64::from(physical);
+        }
+        physical.into()
     }
 
     /// Stores a word that is no entry in use.

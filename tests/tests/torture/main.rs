@@ -76,7 +76,8 @@ fn a_script_has_everything() {
         (Width::Narrow, "Push32, edit of a pointer"),
         (
             Width::Wide,
-            "Read64, Write64, Modify64, Push64, edit of a pointer, edit of a page map, large page of level 3",
+            "Read64, Write64, Modify64, Push64, edit of a pointer, edit of a page map, large page of level 3, \
+             use of the direct map, choice of pages that share a slot",
         ),
     ] {
         let memory = Script::memory(20_000);
