@@ -27,9 +27,9 @@ use crate::cpu::eflags::{CF, OF, STATUS};
 use mmu::{INDEX_BITS, View};
 use std::mem::offset_of;
 
-/// The bias of the context's address in R15: its low five bits are log2 of the page size less log2 of a doubleword's, and it is half
-/// of the bytes that displacements of 8 bits reach.
-pub const CONTEXT_BIAS: i32 = 128 + 10;
+/// The bias of the context's address in R15: its low five bits are log2 of the page size less log2 of a doubleword's. Displacements
+/// of 8 bits reach what lies from 128 bytes below it to 127 above.
+pub const CONTEXT_BIAS: i32 = 160 + 10;
 /// The bias of the page's address, in R13 or [`Context::page`]: log2 of the page size.
 pub const PAGE_BIAS: i32 = 12;
 
@@ -149,7 +149,8 @@ impl Default for FxArea {
     }
 }
 
-/// The state shared with emitted code. What fragments use most lies in reach of 8-bit displacements from R15.
+/// The state shared with emitted code. What fragments use most, at either width, lies in reach of 8-bit displacements from R15: all
+/// from guest RSI to [`no_interrupt`](Self::no_interrupt).
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
 pub struct Context {
@@ -197,10 +198,10 @@ pub struct Context {
     pub gs_usable: u64,
     /// The difference of the guest's EFLAGS, but for IF and DF, and the host's RFLAGS.
     pub eflags_delta: u32,
-    /// Nonzero when no interrupt waits for IF.
-    pub no_interrupt: u64,
     /// The part of EFLAGS that POPF in emitted code must find unchanged.
     pub eflags_fixed: u32,
+    /// Nonzero when no interrupt waits for IF.
+    pub no_interrupt: u64,
     /// The [`AccessKind`] of a miss.
     pub access: u32,
     /// Linear address of a miss.
@@ -367,6 +368,9 @@ pub mod field {
         FPU = fpu,
     );
 }
+
+const _: () =
+    assert!(field::REGS + 6 * 8 >= i8::MIN as i32 && field::NO_INTERRUPT <= i8::MAX as i32);
 
 impl Context {
     /// The reason of an exit from emitted code.

@@ -418,7 +418,7 @@ fn only_exchange_states(fixed: &InArena) {
             );
         }
         if instruction.mnemonic() == Lea {
-            assert_eq!(instruction.to_string(), "lea 0x8A(%rdi),%r15");
+            assert_eq!(instruction.to_string(), "lea 0xAA(%rdi),%r15");
         }
     }
     assert!(count > 40, "only {count}");
