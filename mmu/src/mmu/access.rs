@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 use super::{LinearFault, MemFault, Mmu};
 use crate::addr::{Frame, GuestPhys, LinearAddr, PAGE_SIZE};
 use crate::memory::RegionKind;
-use crate::paging::{self, Access, PageFault, Privilege, Translation, Walk};
+use crate::paging::{self, Access, Cause, PageFault, Privilege, Translation, Walk};
 use crate::scalar::Scalar;
 
 /// A piece of an access with the walk that translated it.
@@ -118,7 +118,13 @@ impl Mmu {
         privilege: Privilege,
     ) -> Result<GuestPhys, MemFault> {
         let addr = self.canonical(addr, 1)?;
-        let walk = self.check(addr, access, privilege)?;
+        let walk = match self.check(addr, access, privilege) {
+            Ok(walk) => walk,
+            Err(cause) => {
+                let fault = self.page_fault(addr, cause, access, privilege);
+                return Err(MemFault::Page(fault));
+            }
+        };
         self.set_accessed(&walk, access);
         let Translation {
             phys,
@@ -171,17 +177,16 @@ impl Mmu {
         debug_assert!((1..=PAGE_SIZE as u32).contains(&len));
         let addr = self.canonical(addr, len)?;
         let first_len = len.min(PAGE_SIZE as u32 - addr.offset());
+        let next = self.paging().mode.add(addr, first_len);
         let mut pieces = Pieces::new();
-        pieces.push(Resolved {
-            len: first_len,
-            walk: self.check(addr, access, privilege)?,
-        });
-        if first_len < len {
-            let next = self.paging().mode.add(addr, first_len);
-            pieces.push(Resolved {
-                len: len - first_len,
-                walk: self.check(next, access, privilege)?,
-            });
+        for (addr, len) in [(addr, first_len), (next, len - first_len)] {
+            if len == 0 {
+                break;
+            }
+            let walk = self.check(addr, access, privilege).map_err(|cause| {
+                LinearFault::Page(self.page_fault(addr, cause, access, privilege))
+            })?;
+            pieces.push(Resolved { len, walk });
         }
         Ok(pieces)
     }
@@ -197,30 +202,30 @@ impl Mmu {
         }
     }
 
-    /// Walks for one page and checks the access. A fault drops the TLB's translation of the page, as on the processor
+    /// Walks for one page and checks the access.
+    fn check(&self, addr: LinearAddr, access: Access, privilege: Privilege) -> Result<Walk, Cause> {
+        let walk =
+            paging::walk(&self.memory, &self.registers, addr).map_err(Cause::NoTranslation)?;
+        let permissions = walk.translation.permissions;
+        match permissions.allow(access, privilege, self.paging()) {
+            true => Ok(walk),
+            false => Err(Cause::Forbidden),
+        }
+    }
+
+    /// The fault of an access. It drops the TLB's translation of the page, as on the processor
     /// (SDM Vol. 3A, 4.10.4.1 Operations that Invalidate TLBs and Paging-Structure Caches).
-    fn check(
+    #[inline(never)]
+    fn page_fault(
         &mut self,
         addr: LinearAddr,
+        cause: Cause,
         access: Access,
         privilege: Privilege,
-    ) -> Result<Walk, LinearFault> {
-        let cause = match paging::walk(&self.memory, &self.registers, addr) {
-            Ok(walk)
-                if walk
-                    .translation
-                    .permissions
-                    .allow(access, privilege, self.paging()) =>
-            {
-                return Ok(walk);
-            }
-            Ok(_) => paging::Cause::Forbidden,
-            Err(none) => paging::Cause::NoTranslation(none),
-        };
+    ) -> PageFault {
         self.tlb.drop_page(addr);
         self.note_fault(addr, access, privilege);
-        let fault = PageFault::new(addr, cause, access, privilege, self.paging());
-        Err(LinearFault::Page(fault))
+        PageFault::new(addr, cause, access, privilege, self.paging())
     }
 
     pub(super) fn commit(&mut self, pieces: &Pieces, access: Access) {

@@ -33,8 +33,7 @@ impl Mmu {
                 mailbox.note_code(store.frame);
             }
         };
-        let mode = self.registers.paging.mode;
-        walk.commit(memory, access, mode, &mut |step, values| {
+        walk.commit(memory, access, &mut |step, values| {
             memory.exchange_by(id, step.entry, 1 << step.entry_shift, values, own)
         });
     }
@@ -103,27 +102,17 @@ impl Mmu {
                 ACCESSED
             };
             let holds = |value: u64| step.is_same(value) && value & needed == needed;
-            let value = self.entry(step);
+            let value = step.load(&self.memory);
             unchanged &= holds(value);
             let frame = step.entry.frame();
             let tracking = self.tlb.note_step(page, step, value);
             if tracking == Tracking::WriteTracked && !self.memory.has(frame, Attribute::PageTable) {
                 // From here on stores are reported; earlier ones are seen by looking again.
                 self.memory.track(frame, tracking);
-                unchanged &= holds(self.entry(step));
+                unchanged &= holds(step.load(&self.memory));
             }
         }
         unchanged
-    }
-
-    /// The present value of a paging-structure entry, which is all ones where there is no memory.
-    fn entry(&self, step: &Step) -> u64 {
-        let mut bytes = [0; size_of::<u64>()];
-        let value = &mut bytes[..1 << step.entry_shift];
-        if self.memory.read(step.entry, value).is_err() {
-            value.fill(u8::MAX);
-        }
-        u64::from_le_bytes(bytes)
     }
 
     /// Drops the present address space's translations that come from changed entries of unsync page tables, as a guest's flush

@@ -18,12 +18,15 @@ pub struct PageFault {
 /// Error code of a page fault.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PageFaultCode {
-    // Flags rather than a number: their unused values keep `Result<u64, MemFault>` at 16 bytes.
-    present: bool,
-    write: bool,
-    user: bool,
-    reserved: bool,
-    fetch: bool,
+    bits: u8,
+    tag: Tag,
+}
+
+/// A byte whose unused values keep `Result<u64, MemFault>` at 16 bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+enum Tag {
+    PageFault,
 }
 
 impl PageFaultCode {
@@ -38,22 +41,29 @@ impl PageFaultCode {
     /// I/D: the access was an instruction fetch. Reported only while execute-disable is in force.
     pub const FETCH: u32 = 1 << 4;
 
-    /// The error code as the processor pushes it.
-    pub fn bits(self) -> u32 {
-        self.flags()
-            .map(|(set, bit, _)| u32::from(set) * bit)
+    /// The flags with their names.
+    const FLAGS: [(u32, &'static str); 5] = [
+        (Self::PRESENT, "P"),
+        (Self::WRITE, "W"),
+        (Self::USER, "U"),
+        (Self::RESERVED, "RSVD"),
+        (Self::FETCH, "I"),
+    ];
+
+    /// The code with these flags.
+    fn new(flags: [(u32, bool); 5]) -> Self {
+        let bits = flags
             .into_iter()
-            .sum()
+            .fold(0, |bits, (flag, set)| bits | (u32::from(set) * flag));
+        Self {
+            bits: bits as u8,
+            tag: Tag::PageFault,
+        }
     }
 
-    fn flags(self) -> [(bool, u32, &'static str); 5] {
-        [
-            (self.present, Self::PRESENT, "P"),
-            (self.write, Self::WRITE, "W"),
-            (self.user, Self::USER, "U"),
-            (self.reserved, Self::RESERVED, "RSVD"),
-            (self.fetch, Self::FETCH, "I"),
-        ]
+    /// The error code as the processor pushes it.
+    pub fn bits(self) -> u32 {
+        self.bits.into()
     }
 }
 
@@ -74,24 +84,29 @@ impl PageFault {
         privilege: Privilege,
         paging: &Paging,
     ) -> Self {
-        let code = PageFaultCode {
-            present: cause != Cause::NoTranslation(NoTranslation::NotPresent),
-            write: access == Access::Write,
-            user: privilege == Privilege::User,
-            reserved: cause == Cause::NoTranslation(NoTranslation::Reserved),
-            fetch: access == Access::Fetch && paging.execute_disable(),
-        };
+        let present = cause != Cause::NoTranslation(NoTranslation::NotPresent);
+        let reserved = cause == Cause::NoTranslation(NoTranslation::Reserved);
+        let code = PageFaultCode::new([
+            (PageFaultCode::PRESENT, present),
+            (PageFaultCode::WRITE, access == Access::Write),
+            (PageFaultCode::USER, privilege == Privilege::User),
+            (PageFaultCode::RESERVED, reserved),
+            (
+                PageFaultCode::FETCH,
+                access == Access::Fetch && paging.execute_disable(),
+            ),
+        ]);
         Self { addr, code }
     }
 }
 
 impl fmt::Debug for PageFaultCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let set: Vec<_> = self
-            .flags()
+        let is_set = |flag: &(u32, &str)| self.bits() & flag.0 != 0;
+        let set: Vec<_> = Self::FLAGS
             .into_iter()
-            .filter(|flag| flag.0)
-            .map(|flag| flag.2)
+            .filter(is_set)
+            .map(|flag| flag.1)
             .collect();
         write!(f, "PageFaultCode({})", set.join("|"))
     }

@@ -69,10 +69,18 @@ impl Step {
         (self.value ^ now) & !(ACCESSED | DIRTY) == 0
     }
 
+    /// The present value of the entry, which is all ones outside RAM and ROM, like an empty bus.
+    pub(crate) fn load(&self, memory: &Memory) -> u64 {
+        match self.entry_shift {
+            format::TwoLevel::ENTRY_SHIFT => format::TwoLevel::load(memory, self.entry),
+            _ => format::FourLevel::load(memory, self.entry),
+        }
+    }
+
     /// Sets A and D bits of the entry, unless somebody has replaced it since the walk.
-    fn set(&self, bits: u64, load: impl Fn(GuestPhys) -> u64, exchange: &mut Exchange<'_>) {
+    fn set(&self, bits: u64, memory: &Memory, exchange: &mut Exchange<'_>) {
         loop {
-            let old = load(self.entry);
+            let old = self.load(memory);
             let new = old | bits;
             if new == old || !self.is_same(old) || exchange(self, (old, new)) {
                 return;
@@ -103,32 +111,19 @@ impl Translation {
 
 impl Walk {
     /// Records the access in the paging structures by `exchange`: A at every level, D in the last for a write.
-    pub(crate) fn commit(
-        &self,
-        memory: &Memory,
-        access: Access,
-        mode: PagingMode,
-        exchange: &mut Exchange<'_>,
-    ) {
-        let load = match mode {
-            PagingMode::Off => return,
-            PagingMode::TwoLevel => format::TwoLevel::load,
-            PagingMode::Pae => format::Pae::load,
-            PagingMode::FourLevel => format::FourLevel::load,
-        };
-        let mut set = |step: &Step, bits| step.set(bits, |entry| load(memory, entry), exchange);
+    pub(crate) fn commit(&self, memory: &Memory, access: Access, exchange: &mut Exchange<'_>) {
         let Some((leaf, tables)) = self.trail.split_last() else {
             return;
         };
         for step in tables {
-            set(step, ACCESSED);
+            step.set(ACCESSED, memory, exchange);
         }
         let bits = if access == Access::Write {
             ACCESSED | DIRTY
         } else {
             ACCESSED
         };
-        set(leaf, bits);
+        leaf.set(bits, memory, exchange);
     }
 }
 

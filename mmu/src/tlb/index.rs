@@ -74,9 +74,6 @@ const _: () = assert!(FIELDS[0].shift == 0);
 pub(super) const ALIAS_BYTES: u64 = RUN << PAGE_SHIFT;
 const _: () = assert!(ALIAS_BYTES == TERABYTE as u64);
 
-/// Ranges of slots.
-pub(super) type SlotRanges = SmallVec<[Range<u32>; 4]>;
-
 impl LinearWidth {
     /// The slots of a table.
     pub(super) const fn slots(self) -> u32 {
@@ -114,28 +111,25 @@ impl LinearWidth {
         self.index(page) < self.own_slots()
     }
 
-    /// The slots of pages, all of which have numbers below 2^36, as a walk's entries map them.
-    pub(super) fn ranges(self, pages: &Range<u64>) -> SlotRanges {
-        let mut ranges = SlotRanges::new();
-        match self {
-            Self::Bits32 => {
-                let slots = u64::from(self.slots());
-                ranges.push(pages.start.min(slots) as u32..pages.end.min(slots) as u32);
-            }
-            Self::Bits48 => {
-                let mut next = pages.start;
-                while next < pages.end {
-                    let end = (next | (RUN - 1)) + 1;
-                    let start = self.index(LinearPage::new(next));
-                    let range = start..start + (end.min(pages.end) - next) as u32;
-                    if !ranges.contains(&range) {
-                        ranges.push(range);
-                    }
-                    next = end;
-                }
-            }
+    /// Calls `each` with the slots of pages, all of which have numbers below 2^36, as a walk's entries map them.
+    #[inline]
+    pub(super) fn each_range(self, pages: &Range<u64>, mut each: impl FnMut(Range<u32>)) {
+        if self == Self::Bits32 {
+            let slots = u64::from(self.slots());
+            return each(pages.start.min(slots) as u32..pages.end.min(slots) as u32);
         }
-        ranges
+        let mut done: SmallVec<[Range<u32>; 4]> = SmallVec::new();
+        let mut next = pages.start;
+        while next < pages.end {
+            let end = (next | (RUN - 1)) + 1;
+            let start = self.index(LinearPage::new(next));
+            let range = start..start + (end.min(pages.end) - next) as u32;
+            if !done.contains(&range) {
+                each(range.clone());
+                done.push(range);
+            }
+            next = end;
+        }
     }
 
     /// The bits 39:0 of the addresses of all pages that have this slot.
@@ -170,6 +164,12 @@ mod tests {
         LinearPage::new(number)
     }
 
+    fn ranges(width: LinearWidth, pages: Range<u64>) -> Vec<Range<u32>> {
+        let mut ranges = Vec::new();
+        width.each_range(&pages, |range| ranges.push(range));
+        ranges
+    }
+
     proptest! {
         #[test]
         fn the_index_is_what_pext_gives(addr: u64) {
@@ -190,7 +190,7 @@ mod tests {
             prop_assume!(start < end);
             let inside = page(start + within % (end - start));
             for width in [LinearWidth::Bits32, LinearWidth::Bits48] {
-                let ranges = width.ranges(&(start..end));
+                let ranges = ranges(width, start..end);
                 let all = 0..width.slots();
                 prop_assert!(ranges.iter().all(|range| range.end <= all.end));
                 if width == LinearWidth::Bits48 || inside.get() < all.end.into() {
@@ -199,7 +199,7 @@ mod tests {
                 }
             }
             if end - start <= RUN {
-                let ranges = LinearWidth::Bits48.ranges(&(start..end));
+                let ranges = ranges(LinearWidth::Bits48, start..end);
                 prop_assert_eq!(ranges.iter().map(|range| range.len() as u64).sum::<u64>(), end - start);
             }
         }

@@ -86,10 +86,9 @@ impl StructureUse {
 
     /// Empties the own slots of `views` that come from the entries at `bytes` of the frame.
     fn drop_slots(&self, views: ViewSet, bytes: &Range<u32>, tables: &mut Tables) {
-        let part = PartId::Own(self.generation.space);
-        for range in tables.ranges(&self.pages(bytes)) {
-            tables.part(part).clear(views, range);
-        }
+        let width = tables.width();
+        let mut part = tables.part(PartId::Own(self.generation.space));
+        width.each_range(&self.pages(bytes), |range| part.clear(views, range));
     }
 }
 
@@ -144,7 +143,7 @@ impl TrackedFrame {
         let Some(copy) = &mut self.copy else { return };
         let entry = &mut copy[bytes.start as usize..bytes.end as usize];
         let before = entry_of(entry);
-        entry.copy_from_slice(&now.to_le_bytes()[..entry.len()]);
+        store_entry(entry, now);
         // The walker itself sets A and D bits.
         if before | now & (ACCESSED | DIRTY) != now {
             self.drop_slots(&bytes, tables);
@@ -161,10 +160,8 @@ impl TrackedFrame {
         let mut joins = false;
         for (index, (old, new)) in before.chunks(size).zip(now.chunks(size)).enumerate() {
             let bytes = (index * size) as u32..((index + 1) * size) as u32;
-            let difference = match old == new {
-                true => None,
-                false => Difference::of_entry(bytes, entry_of(old), entry_of(new)),
-            };
+            let before = entry_of(old);
+            let difference = Difference::of_entry(bytes, before, entry_of(new));
             if let Some(difference) = difference {
                 match differences.last_mut() {
                     Some(last) if joins && last.views == difference.views => {
@@ -173,7 +170,7 @@ impl TrackedFrame {
                     _ => differences.push(difference),
                 }
                 joins = true;
-            } else if u64::from(old[0]) & PRESENT != 0 {
+            } else if before & PRESENT != 0 {
                 joins = false;
             }
         }
@@ -199,11 +196,21 @@ impl TrackedFrame {
     }
 }
 
-/// The value of an entry.
+/// The value of an entry, of 4 or 8 bytes.
 fn entry_of(bytes: &[u8]) -> u64 {
-    let mut value = [0; size_of::<u64>()];
-    value[..bytes.len()].copy_from_slice(bytes);
-    u64::from_le_bytes(value)
+    match *bytes {
+        [a, b, c, d] => u32::from_le_bytes([a, b, c, d]).into(),
+        [a, b, c, d, e, f, g, h] => u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+        _ => unreachable!("entries have 4 or 8 bytes"),
+    }
+}
+
+/// Replaces an entry, of 4 or 8 bytes.
+fn store_entry(bytes: &mut [u8], value: u64) {
+    match bytes.as_mut_array() {
+        Some(bytes) => *bytes = (value as u32).to_le_bytes(),
+        None => bytes.copy_from_slice(&value.to_le_bytes()),
+    }
 }
 
 /// The tracked frames.

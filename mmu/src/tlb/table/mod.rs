@@ -29,7 +29,6 @@ mod slots;
 
 use std::fs::File;
 use std::io;
-use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -37,7 +36,7 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use nix::libc::off_t;
 use smallvec::SmallVec;
 
-use super::index::{ALIAS_BYTES, SlotRanges};
+use super::index::ALIAS_BYTES;
 use super::space_set::SpaceSet;
 use super::view::{SlotId, View, ViewSet};
 use crate::addr::{Frame, LinearAddr, LinearPage, LinearWidth, PAGE_SHIFT};
@@ -616,11 +615,6 @@ impl Tables {
     fn frame_at(&self, index: u32, slot: u64) -> Option<Frame> {
         let offset = self.memory_offset(self.width.low_address(index), slot);
         (slot != 0).then(|| Frame::new((offset % ALIAS_BYTES) >> PAGE_SHIFT))
-    }
-
-    /// The slots of pages.
-    pub(super) fn ranges(&self, pages: &Range<u64>) -> SlotRanges {
-        self.width.ranges(pages)
     }
 
     /// The place of a page's slots.

@@ -42,19 +42,21 @@ impl Translator {
         context.eip = cpu.eip;
         // Shifts count by R13 before a page is known.
         context.page = PAGE_SHIFT.into();
-        context.tables = PRIVILEGES.map(|privilege| {
+        let tables = PRIVILEGES.map(|privilege| {
             let of = |access| View::of(access, privilege);
             let [read, write, fetch] = [Access::Read, Access::Write, Access::Fetch].map(of);
             [read, write, fetch, View::code(privilege)]
                 .map(|view| cx.mmu.tlb().base(view).expose_provenance() as u64)
         });
-        context.window = self.windows.window(cx.mmu);
+        context.tables = tables;
+        let [supervisor, user] = tables;
         [
             context.table,
             context.write_table,
             context.fetch_table,
             context.code_table,
-        ] = context.tables[usize::from(cpu.cpl == 3)];
+        ] = if cpu.cpl == 3 { user } else { supervisor };
+        context.window = self.windows.window(cx.mmu);
         context.level_changed = 0;
         for (selector, segment) in context.selectors.iter_mut().zip(&cpu.segs) {
             *selector = segment.selector.0.into();
