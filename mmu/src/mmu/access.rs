@@ -2,14 +2,16 @@
 
 use smallvec::SmallVec;
 
-use super::{LinearFault, MemFault, Mmu};
-use crate::addr::{Frame, GuestPhys, LinearAddr, PAGE_SIZE};
+use super::{LinearFault, MemFault, Mmu, Piece, Span};
+use crate::addr::{Frame, GuestPhys, LinearAddr, LinearPage, PAGE_SIZE};
 use crate::memory::RegionKind;
 use crate::paging::{self, Access, Cause, PageFault, Privilege, Translation, Walk};
 use crate::scalar::Scalar;
+use crate::tlb::View;
 
 /// A piece of an access with the walk that translated it.
 pub(super) struct Resolved {
+    pub(super) page: LinearPage,
     pub(super) len: u32,
     pub(super) walk: Walk,
 }
@@ -40,10 +42,13 @@ impl Mmu {
             let phys = self.enter_page(addr, Access::Read, privilege)?;
             return self.memory.read(phys, out).map_err(|_| MemFault::Device);
         }
-        for piece in self.access(addr, out.len() as u32, Access::Read, privilege)? {
+        for piece in self
+            .access(addr, out.len() as u32, Access::Read, privilege)?
+            .pieces()
+        {
             let (head, tail) = out.split_at_mut(piece.len as usize);
             self.memory
-                .read(piece.walk.translation.phys, head)
+                .read(piece.addr, head)
                 .map_err(|_| MemFault::Device)?;
             out = tail;
         }
@@ -72,9 +77,12 @@ impl Mmu {
             let stored = self.store_phys(phys, data);
             return stored.map_err(|_| MemFault::Device);
         }
-        for piece in self.access(addr, data.len() as u32, Access::Write, privilege)? {
+        for piece in self
+            .access(addr, data.len() as u32, Access::Write, privilege)?
+            .pieces()
+        {
             let (head, tail) = data.split_at(piece.len as usize);
-            self.store_phys(piece.walk.translation.phys, head)
+            self.store_phys(piece.addr, head)
                 .map_err(|_| MemFault::Device)?;
             data = tail;
         }
@@ -126,18 +134,11 @@ impl Mmu {
             }
         };
         self.set_accessed(&walk, access);
-        let Translation {
-            phys,
-            permissions,
-            dirty,
-            ..
-        } = walk.translation;
+        let phys = walk.translation.phys;
         if self.memory.region(phys) == RegionKind::Device {
             return Err(MemFault::Device);
         }
-        let writable = access == Access::Write
-            || dirty && permissions.allow(Access::Write, privilege, self.paging());
-        self.fill(addr.page(), &walk, access, privilege, writable);
+        self.fill_accessed(addr.page(), &walk, access, privilege);
         let is_data_of_program = privilege == Privilege::User && access != Access::Fetch;
         if is_data_of_program && self.tlb.is_own(addr.page()) {
             self.fill_around(addr.page(), &walk);
@@ -145,24 +146,52 @@ impl Mmu {
         Ok(phys)
     }
 
-    /// Resolves and commits an access to memory that may cross pages. It fills no slots, as such an access would never find them.
-    /// If a piece is a device, the A and D bits are set all the same, as the access goes on over the bus.
+    /// Translates an access to memory that may cross pages, as [`Self::translate`] does. If a piece is a device, the A and D bits are
+    /// set all the same, as the access goes on over the bus.
     fn access(
         &mut self,
         addr: LinearAddr,
         len: u32,
         access: Access,
         privilege: Privilege,
-    ) -> Result<Pieces, MemFault> {
-        let pieces = self.resolve(addr, len, access, privilege)?;
-        self.commit(&pieces, access);
-        let is_device = |piece: &Resolved| {
-            self.memory.region(piece.walk.translation.phys) == RegionKind::Device
+    ) -> Result<Span, MemFault> {
+        let span = self.translate(addr, len, access, privilege)?;
+        let is_device = |piece: Piece| piece.kind == RegionKind::Device;
+        match span.pieces().any(is_device) {
+            true => Err(MemFault::Device),
+            false => Ok(span),
+        }
+    }
+
+    /// The place of an access if each of its pages has a slot for it.
+    pub(super) fn cached_span(
+        &self,
+        addr: LinearAddr,
+        len: u32,
+        access: Access,
+        privilege: Privilege,
+    ) -> Option<Span> {
+        let addr = self.canonical(addr, len).ok()?;
+        let view = View::of(access, privilege);
+        let piece = |addr: LinearAddr, len| {
+            let frame = self.tlb.frame(view, addr.page())?;
+            Some(self.piece(frame.base().with_offset(addr.offset().into()), len))
         };
-        if pieces.iter().any(is_device) {
-            Err(MemFault::Device)
-        } else {
-            Ok(pieces)
+        let first_len = first_len(addr, len);
+        let first = piece(addr, first_len)?;
+        let second = match len - first_len {
+            0 => None,
+            rest => Some(piece(self.paging().mode.add(addr, first_len), rest)?),
+        };
+        Some(Span { first, second })
+    }
+
+    /// The piece of an access at `addr`.
+    pub(super) fn piece(&self, addr: GuestPhys, len: u32) -> Piece {
+        Piece {
+            addr,
+            len,
+            kind: self.memory.region(addr),
         }
     }
 
@@ -176,7 +205,7 @@ impl Mmu {
     ) -> Result<Pieces, LinearFault> {
         debug_assert!((1..=PAGE_SIZE as u32).contains(&len));
         let addr = self.canonical(addr, len)?;
-        let first_len = len.min(PAGE_SIZE as u32 - addr.offset());
+        let first_len = first_len(addr, len);
         let next = self.paging().mode.add(addr, first_len);
         let mut pieces = Pieces::new();
         for (addr, len) in [(addr, first_len), (next, len - first_len)] {
@@ -186,7 +215,11 @@ impl Mmu {
             let walk = self.check(addr, access, privilege).map_err(|cause| {
                 LinearFault::Page(self.page_fault(addr, cause, access, privilege))
             })?;
-            pieces.push(Resolved { len, walk });
+            pieces.push(Resolved {
+                page: addr.page(),
+                len,
+                walk,
+            });
         }
         Ok(pieces)
     }
@@ -233,6 +266,27 @@ impl Mmu {
             self.set_accessed(&piece.walk, access);
         }
     }
+
+    /// Fills the slots of the page to which `walk` leads, after an access whose A and D bits were set.
+    pub(super) fn fill_accessed(
+        &mut self,
+        page: LinearPage,
+        walk: &Walk,
+        access: Access,
+        privilege: Privilege,
+    ) {
+        let Translation {
+            permissions, dirty, ..
+        } = walk.translation;
+        let writable = access == Access::Write
+            || dirty && permissions.allow(Access::Write, privilege, self.paging());
+        self.fill(page, walk, access, privilege, writable);
+    }
+}
+
+/// The bytes of an access to `len` bytes at `addr` that lie in its first page.
+fn first_len(addr: LinearAddr, len: u32) -> u32 {
+    len.min(PAGE_SIZE as u32 - addr.offset())
 }
 
 /// Whether `len` bytes at `addr` lie in one page.

@@ -370,20 +370,22 @@ impl Mmu {
         access: Access,
         privilege: Privilege,
     ) -> Result<Span, LinearFault> {
+        if let Some(span) = self.cached_span(addr, len, access, privilege) {
+            return Ok(span);
+        }
         let pieces = self.resolve(addr, len, access, privilege)?;
         self.commit(&pieces, access);
-        let piece = |resolved: &Resolved| {
-            let addr = resolved.walk.translation.phys;
-            Piece {
-                addr,
-                len: resolved.len,
-                kind: self.memory.region(addr),
-            }
-        };
-        Ok(Span {
+        let piece = |resolved: &Resolved| self.piece(resolved.walk.translation.phys, resolved.len);
+        let span = Span {
             first: piece(&pieces[0]),
             second: pieces.get(1).map(piece),
-        })
+        };
+        for (resolved, piece) in pieces.iter().zip(span.pieces()) {
+            if piece.kind != RegionKind::Device {
+                self.fill_accessed(resolved.page, &resolved.walk, access, privilege);
+            }
+        }
+        Ok(span)
     }
 
     /// The frame from which the instruction bytes at `addr` are fetched.

@@ -1,6 +1,6 @@
 //! Accesses that cross pages, wrap, or touch what is not plain RAM.
 
-use mmu::{Access, MemFault, Piece, RegionKind, Span};
+use mmu::{Access, MemFault, Piece, RegionKind, Span, View};
 
 use crate::guest::{
     A, D, P, RAM, Supervisor, U, User, W, fault, linear, map, phys, pte, two_level, unpaged,
@@ -45,6 +45,39 @@ fn an_access_across_pages_reaches_both_frames() {
             assert_eq!(back, value);
         }
     }
+}
+
+#[test]
+fn an_access_across_pages_fills_the_slots_of_both_for_what_it_was_allowed() {
+    let mut mmu = two_level();
+    map(&mut mmu, PAGE, LOW, P | W | U);
+    map(&mut mmu, PAGE + 0x1000, HIGH, P | U);
+    let addr = linear(PAGE + 0xffd);
+    let slots = |mmu: &mmu::Mmu, access| {
+        [PAGE, PAGE + 0x1000].map(|page| {
+            let page = linear(page).page();
+            mmu.tlb().slot(View::of(access, User), page) != 0
+        })
+    };
+    assert_eq!(mmu.read(addr, User), Ok(0u32));
+    assert_eq!(slots(&mmu, Access::Read), [true; 2]);
+    assert_eq!(slots(&mmu, Access::Write), [false; 2]);
+    for _ in 0..2 {
+        mmu.prepare(linear(PAGE), 1, Access::Write, User).unwrap();
+        assert_eq!(
+            fault(mmu.write(addr, User, u32::MAX)),
+            (PAGE + 0x1000, 0b111)
+        );
+        assert_eq!(mmu.read(addr, User), Ok(0u32));
+    }
+    map(&mut mmu, PAGE + 0x1000, HIGH, P | W | U);
+    mmu.invlpg(linear(PAGE + 0x1000));
+    mmu.write(addr, User, 0x0403_0201u32).unwrap();
+    assert_eq!(slots(&mmu, Access::Write), [true; 2]);
+    mmu.write(addr, User, 0x0807_0605u32).unwrap();
+    assert_eq!(mmu.read(addr, User), Ok(0x0807_0605u32));
+    assert_eq!(mmu.read_phys(phys(LOW + 0xffc)), Ok(0x0706_0500u32));
+    assert_eq!(mmu.read_phys(phys(HIGH)), Ok(8u32));
 }
 
 #[test]
