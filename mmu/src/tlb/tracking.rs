@@ -17,6 +17,7 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 
+use super::space_set::SpaceSet;
 use super::spaces::{Generation, Spaces};
 use super::table::PartId;
 use super::table::Tables;
@@ -219,7 +220,14 @@ pub(super) struct WriteTracking {
     /// The place of each frame of RAM: 1 + its index in `tracked`, or 0. Takes host memory where it is not 0.
     places: Vec<u32>,
     /// The unsync frames, the least recent first.
-    unsync: Vec<Frame>,
+    unsync: Vec<Unsync>,
+}
+
+/// An unsync frame. A flush looks no further at those of other spaces.
+struct Unsync {
+    frame: Frame,
+    /// The spaces that use it, and those of ended generations that did.
+    spaces: SpaceSet,
 }
 
 impl WriteTracking {
@@ -263,7 +271,8 @@ impl WriteTracking {
         tracked.stores = 0;
         let start = step.entry.offset();
         tracked.refresh(start..start + (1 << step.entry_shift), value, tables);
-        if tracked.uses.last() != Some(&this) {
+        let is_latest = tracked.uses.last() == Some(&this);
+        if !is_latest {
             tracked
                 .uses
                 .retain(|earlier| *earlier != this && spaces.is_live(earlier.generation));
@@ -274,15 +283,25 @@ impl WriteTracking {
             tracked.uses.push(this);
         }
         if tracked.copy.is_some() && this.is_page_table() {
+            if !is_latest {
+                self.add_space(step.entry.frame(), generation.space);
+            }
             return Tracking::Unsync;
         }
         // A frame that also serves as a directory cannot be unsync.
         if tracked.copy.take().is_some() {
             tracked.drop_slots(&WHOLE, tables);
             let frame = tracked.frame;
-            self.unsync.retain(|unsync| *unsync != frame);
+            self.unsync.retain(|unsync| unsync.frame != frame);
         }
         Tracking::WriteTracked
+    }
+
+    /// Records that the space of this index uses an unsync frame.
+    fn add_space(&mut self, frame: Frame, space: u8) {
+        if let Some(unsync) = self.unsync.iter_mut().find(|unsync| unsync.frame == frame) {
+            unsync.spaces.add(SpaceSet::only(space));
+        }
     }
 
     fn entry(&mut self, frame: Frame) -> &mut TrackedFrame {
@@ -319,7 +338,7 @@ impl WriteTracking {
         tracked.stores += 1;
         if tracked.uses.is_empty() {
             self.remove(place);
-            self.unsync.retain(|unsync| *unsync != frame);
+            self.unsync.retain(|unsync| unsync.frame != frame);
             Tracking::Untracked
         } else if tracked.copy.is_some() {
             // Somebody else's store. The copy may hold its bytes already, although slots come from earlier ones.
@@ -327,7 +346,11 @@ impl WriteTracking {
         } else if tracked.uses.iter().all(StructureUse::is_page_table) {
             tracked.copy = Some(Box::new(now()));
             tracked.unchanged = 0;
-            self.make_unsync(frame, tables);
+            let mut spaces = SpaceSet::default();
+            for this in &tracked.uses {
+                spaces.add(SpaceSet::only(this.generation.space));
+            }
+            self.make_unsync(Unsync { frame, spaces }, tables);
             Tracking::Unsync
         } else if tracked.stores > MAX_STORES {
             tracked.drop_slots(&WHOLE, tables);
@@ -338,15 +361,15 @@ impl WriteTracking {
         }
     }
 
-    fn make_unsync(&mut self, frame: Frame, tables: &mut Tables) {
+    fn make_unsync(&mut self, unsync: Unsync, tables: &mut Tables) {
         if self.unsync.len() == MAX_UNSYNC {
             let oldest = self.unsync.remove(0);
-            if let Some(place) = self.place(oldest) {
+            if let Some(place) = self.place(oldest.frame) {
                 self.tracked[place].drop_slots(&WHOLE, tables);
                 self.remove(place);
             }
         }
-        self.unsync.push(frame);
+        self.unsync.push(unsync);
     }
 
     /// Follows a flush of `space` by the guest: empties the slots that come from entries of unsync frames that have changed.
@@ -360,33 +383,41 @@ impl WriteTracking {
     ) -> SmallVec<[Frame; 4]> {
         let mut again = SmallVec::new();
         let mut unsync = std::mem::take(&mut self.unsync);
-        unsync.retain(|frame| {
-            let Some(place) = self.place(*frame) else {
-                return false;
-            };
-            let tracked = &mut self.tracked[place];
-            let is_in = |this: &StructureUse| {
-                this.generation.space == space && spaces.is_live(this.generation)
-            };
-            if !tracked.uses.iter().any(is_in) {
-                let is_used = tracked
-                    .uses
-                    .iter()
-                    .any(|this| spaces.is_live(this.generation));
-                if !is_used {
-                    self.remove(place);
+        unsync.retain(
+            |Unsync {
+                 frame,
+                 spaces: users,
+             }| {
+                if !users.intersects(SpaceSet::only(space)) {
+                    return true;
                 }
-                return is_used;
-            }
-            let changed = tracked.sync(&bytes(*frame), tables);
-            tracked.unchanged = if changed { 0 } else { tracked.unchanged + 1 };
-            let settled = tracked.unchanged == SETTLED_FLUSHES;
-            if settled {
-                tracked.copy = None;
-                again.push(*frame);
-            }
-            !settled
-        });
+                let Some(place) = self.place(*frame) else {
+                    return false;
+                };
+                let tracked = &mut self.tracked[place];
+                let is_in = |this: &StructureUse| {
+                    this.generation.space == space && spaces.is_live(this.generation)
+                };
+                if !tracked.uses.iter().any(is_in) {
+                    let is_used = tracked
+                        .uses
+                        .iter()
+                        .any(|this| spaces.is_live(this.generation));
+                    if !is_used {
+                        self.remove(place);
+                    }
+                    return is_used;
+                }
+                let changed = tracked.sync(&bytes(*frame), tables);
+                tracked.unchanged = if changed { 0 } else { tracked.unchanged + 1 };
+                let settled = tracked.unchanged == SETTLED_FLUSHES;
+                if settled {
+                    tracked.copy = None;
+                    again.push(*frame);
+                }
+                !settled
+            },
+        );
         self.unsync = unsync;
         again
     }
