@@ -3,16 +3,16 @@
 //!
 //! ```text
 //!   base ─► directory: 2^32 words                one unit: ┌ guard ─┬────── 4 GiB ──────┬ guard ┐
-//!           word n = host address - linear address         │ 2 GiB  │ page 0, page 1 …  │ 2 GiB │
+//!           word n = host address - linear address         │ 4 GiB  │ page 0, page 1 …  │ 8 GiB │
 //!                    in the unit n                         └────────┴───────────────────┴───────┘
 //! ```
 //!
-//! The upper half of an address finds the word, which is added to the address. The word holds for all operands that begin up to
-//! [`REACH`] bytes from there: they lie in the unit's window or its guards, which are inaccessible. Words of other units lead to
+//! The upper half of an address finds the word, which is added to the address. The word holds for all operands that begin at one
+//! of the distances [`REACH`] from there: they lie in the unit's window or its guards, which are inaccessible. Words of other units lead to
 //! addresses that are not canonical, or are inaccessible themselves; both fault.
 
 use std::io;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -27,12 +27,15 @@ use crate::memory::Memory;
 /// log2 of the bytes of a unit.
 const UNIT_SHIFT: u32 = 32;
 const _: () = assert!(LINEAR_PAGES == 1 << (UNIT_SHIFT - PAGE_SHIFT));
-/// Bytes of a guard.
-const GUARD: usize = 2 << 30;
+/// Bytes of the guard before a unit.
+const BEFORE: usize = 4 << 30;
+/// Bytes of the guard behind a unit.
+const BEHIND: usize = 8 << 30;
 /// Bytes of host addresses of a unit.
-const UNIT_BYTES: usize = (1 << UNIT_SHIFT) + 2 * GUARD;
-/// The distance from an address to another that is in the window or the guards of its unit with all operands that begin there.
-pub const REACH: i32 = (GUARD - PAGE_SIZE) as i32;
+const UNIT_BYTES: usize = BEFORE + (1 << UNIT_SHIFT) + BEHIND;
+/// The distances in bytes from an address to others that are in the window or the guards of its unit with all operands that begin
+/// there: those that a displacement and a sign-extended or zero-extended doubleword add.
+pub const REACH: RangeInclusive<i64> = -(BEFORE as i64)..=(BEHIND - PAGE_SIZE) as i64;
 
 /// Most units of a shadow. A program has one or two for itself, one for libraries and one for its stack.
 const MOST_UNITS: usize = 32;
@@ -42,7 +45,7 @@ const DIRECTORY_BYTES: usize = size_of::<u64>() << (u64::BITS - UNIT_SHIFT);
 /// Words of a page of the directory.
 const WORDS: usize = PAGE_SIZE / size_of::<u64>();
 
-/// The word of a unit without a window: added to an address below 2^47, or one up to [`REACH`] from there, it gives one that is
+/// The word of a unit without a window: added to an address below 2^47, or to one in [`REACH`] of it, it gives one that is
 /// not canonical.
 const NOWHERE: u64 = 1 << 63;
 
@@ -83,7 +86,7 @@ impl WideWindow {
     /// Adds a unit, of which the table has no other's slots.
     fn add(&mut self, number: u32, place: u32) -> io::Result<()> {
         let mapping = layout::map_window(UNIT_BYTES)?;
-        let window = Window::over(mapping, GUARD, Arc::clone(&self.memory));
+        let window = Window::over(mapping, BEFORE, Arc::clone(&self.memory));
         let word = window.base().wrapping_sub(u64::from(number) << UNIT_SHIFT);
         self.open_page(number)?;
         self.set_word(number, word);
@@ -231,7 +234,7 @@ mod tests {
         #[test]
         fn words_lead_to_windows_or_nowhere(
             admitted in prop::collection::vec(addresses(), 1..6),
-            (addr, reach) in (addresses(), -REACH..=REACH),
+            (addr, reach) in (addresses(), REACH),
         ) {
             let mut shadow = shadow();
             for &addr in &admitted {
@@ -244,12 +247,12 @@ mod tests {
                     continue;
                 };
                 let host = addr.wrapping_add(word);
-                let reached = host.wrapping_add_signed(reach.into());
+                let reached = host.wrapping_add_signed(reach);
                 match shadow.unit(number_of(linear.page())) {
                     Some(unit) => {
                         prop_assert_eq!(shadow.host(linear), Some(host));
                         prop_assert_eq!(shadow.linear(host), Some(linear));
-                        let offset = reached.wrapping_sub(unit.window.base() - GUARD as u64);
+                        let offset = reached.wrapping_sub(unit.window.base() - BEFORE as u64);
                         prop_assert!(offset + 64 <= UNIT_BYTES as u64);
                     }
                     None => prop_assert!(!LinearAddr::new(reached).is_canonical()),

@@ -18,7 +18,7 @@
 //! | from guest code to host code | `fragment`, `emit` |
 //! | fixed code | `trampoline`, `sequences` |
 //! | memory and state to run with | `arena`, `context`, `stack`, `signal`, `segments` |
-//! | encoding and plain data | `asm`, `operands`, `classify`, `listing`, `fault_map`, `mode`, `origin`, `stats`, `jitdump`, `x87_note` |
+//! | encoding and plain data | `asm`, `bounds`, `operands`, `classify`, `listing`, `fault_map`, `mode`, `origin`, `stats`, `jitdump`, `x87_note` |
 //!
 //! Emitted code holds the guest's registers and status flags in the host's. It reaches guest memory through the MMU's flat
 //! tables and windows only. Instructions that it cannot execute (MMIO, rare privileged instructions, strings that run downwards)
@@ -27,6 +27,7 @@
 
 mod arena;
 mod asm;
+mod bounds;
 mod buffer;
 mod cache;
 mod check;

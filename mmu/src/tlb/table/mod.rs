@@ -274,8 +274,8 @@ impl Tables {
     /// were emptied stay mapped until [`Self::settle_window`].
     ///
     /// With 48-bit linear addresses, the host address of a directory of 2^32 quadwords. That at the upper half of a linear address
-    /// is inaccessible, or added to the address or one up to [`REACH`](crate::REACH) bytes from there it gives the host address
-    /// of memory as above, or one that is inaccessible.
+    /// is inaccessible, or added to the address or one in [`REACH`](crate::REACH) of it it gives the host address of memory as
+    /// above, or one that is inaccessible.
     #[inline]
     pub fn window(&self) -> Option<u64> {
         let window = self.current_set().window.as_ref();

@@ -16,7 +16,7 @@
 //!   RAM, and addresses that are not canonical cannot be accessed. So the host faults: [`Rule::Restart`].
 //!
 //! Code with a window forms addresses by the window's directory instead, with 32 bits of the address as index, of which nothing else
-//! needs to be proven. What lies up to [`REACH`] from there is the guest's, or faults (`mmu`, `shadow::wide`), and the rule is the
+//! needs to be proven. What lies in [`REACH`] of it is the guest's, or faults (`mmu`, `shadow::wide`), and the rule is the
 //! same; but of two accesses the second may fault, too, as a page may be shown for reading only.
 
 use super::memory;
@@ -277,17 +277,22 @@ pub fn field_of(values: &Values, value: Value) -> Option<u64> {
     }
 }
 
-/// Whether `linear` lies at most [`REACH`] from an address of which `unit` is the upper half.
-fn is_in_reach(values: &Values, unit: Value, linear: Value) -> bool {
-    let node = |value: Value| value.single().map(|atom| values.node(atom));
-    let Some(Node::Low32(rotated)) = node(unit) else {
+/// Whether `linear` lies in [`REACH`] of an address of which `unit` is the upper half.
+fn is_in_reach(values: &mut Values, unit: Value, linear: Value) -> bool {
+    let node = |values: &Values, value: Value| value.single().map(|atom| values.node(atom));
+    let Some(Node::Low32(rotated)) = node(values, unit) else {
         return false;
     };
-    let Some(Node::Shifted(Shift::Rotate64, within, HALF)) = node(rotated) else {
+    let Some(Node::Shifted(Shift::Rotate64, within, HALF)) = node(values, rotated) else {
         return false;
     };
-    let distance = linear.distance(within).map(u64::cast_signed);
-    distance.is_some_and(|distance| distance.unsigned_abs() <= u64::from(REACH.unsigned_abs()))
+    let distance = values.subtract(linear, within);
+    let least = distance.constant.cast_signed();
+    let more = values.most(distance.plus(distance.constant.wrapping_neg()));
+    let most = i64::try_from(more)
+        .ok()
+        .and_then(|more| least.checked_add(more));
+    REACH.contains(&least) && most.is_some_and(|most| REACH.contains(&most))
 }
 
 /// The distance of an operand's start from the slot's address.

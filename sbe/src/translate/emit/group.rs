@@ -10,10 +10,11 @@
 use super::memory::{Probed, is_in_thread_segment};
 use super::{Emitter, Home, PAGE, home};
 use crate::translate::asm::*;
+use crate::translate::bounds;
 use crate::translate::classify::{Rewrite, Verdict};
 use crate::translate::context::WRITE_TABLE;
 use iced_x86::{Code, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
-use mmu::{REACH, SLOT_PRESENT};
+use mmu::SLOT_PRESENT;
 use smallvec::SmallVec;
 
 /// The fewest accesses for which a group is made.
@@ -21,8 +22,8 @@ const FEWEST: usize = 3;
 /// The fewest for which one is made in a window.
 const FEWEST_IN_WINDOW: usize = 2;
 /// The most bytes between the register's value and an access of a group in a window, before the register moves: by much less than
-/// is left of [`REACH`].
-const MOST_DISTANCE: i32 = REACH / 2;
+/// is left of [`REACH`](mmu::REACH).
+const MOST_DISTANCE: i32 = 1 << 30;
 /// The most bytes that a group spans: the more, the likelier that a page boundary lies between.
 const MOST_BYTES: i32 = 512;
 /// Offsets beyond this are not grouped, so that sums over a fragment fit.
@@ -306,6 +307,31 @@ impl Emitter {
             }
         }
         None
+    }
+
+    /// The register that holds the distance of host addresses in the unit of a register's value, if the present group does.
+    pub(super) fn distance_by(&self, base: Register) -> Option<Reg> {
+        let group = self.group.filter(|_| self.windowed)?;
+        (group.base == base.full_register()).then_some(R10)
+    }
+
+    /// Keeps the bounds of registers that the instruction `raw` at `index` leaves alone, and notes those of what it writes.
+    pub(super) fn follow_bounds(&mut self, raw: &Instruction, index: usize) {
+        let Some(plan) = self.plans.get(index) else {
+            return;
+        };
+        for &register in &plan.written {
+            if let Some(known) = self
+                .bounds
+                .get_mut(register.number())
+                .filter(|_| register.is_gpr())
+            {
+                *known = None;
+            }
+        }
+        if let Some((register, bounds)) = bounds::of_result(raw) {
+            self.bounds[register.number()] = Some(bounds);
+        }
     }
 
     /// Keeps the group behind the instruction at `index`, as far as that leaves it valid.

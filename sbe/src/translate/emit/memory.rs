@@ -2,7 +2,7 @@
 //! (`string`) and of bit strings (`arithmetic`) are formed where those are emitted, and probed here or as here.
 
 use super::misses::Cause;
-use super::{Emitter, in_page};
+use super::{Emitter, Home, home, in_page};
 use crate::host_fpu::allows_misalignment;
 use crate::translate::asm::*;
 use crate::translate::context::{AccessKind, PAGE_BIAS, WRITE_TABLE, field};
@@ -13,6 +13,13 @@ use mmu::{REACH, SLOT_PRESENT};
 
 /// The displacement that, added to linear address and slot, gives the host address.
 const SLOT_BIAS: i32 = -(SLOT_PRESENT as i32);
+
+/// The register whose value a memory operand of two registers is near.
+#[derive(Clone, Copy, Debug)]
+enum Anchor {
+    Base,
+    Index,
+}
 
 /// Guest memory that may be accessed: found by a probe, RCX being the slot, or through the pointer of a group; or in the window.
 #[derive(Clone, Copy)]
@@ -156,8 +163,7 @@ impl Emitter {
             return Some(grouped);
         }
         if self.windowed && !is_in_thread_segment(raw) {
-            let effective = self.effective(raw);
-            return Some(self.reached(effective));
+            return Some(self.windowed_operand(raw));
         }
         let address = self.address(raw);
         Some(self.probe(raw, address, size, writes))
@@ -186,6 +192,60 @@ impl Emitter {
         self.windowed.then(|| self.reached(at(base, offset)))
     }
 
+    /// Finds the memory operand by the window.
+    fn windowed_operand(&mut self, raw: &Instruction) -> Probed {
+        let anchor = self.anchor(raw);
+        let effective = self.effective(raw);
+        let (
+            Some(anchor),
+            Mem {
+                base: Some(base),
+                index: Some((index, _)),
+                ..
+            },
+        ) = (anchor, effective)
+        else {
+            return self.reached(effective);
+        };
+        let (register, host) = match anchor {
+            Anchor::Base => (raw.memory_base(), base),
+            Anchor::Index => (raw.memory_index(), index),
+        };
+        let distance = self.distance_by(register).unwrap_or_else(|| {
+            self.load_distance(RCX, host);
+            RCX
+        });
+        self.asm.lea64(R8, effective);
+        Probed::by_distance(distance, R8, 0)
+    }
+
+    /// The register in the reach of whose value the operand by two registers lies, for what is known of the other.
+    fn anchor(&self, raw: &Instruction) -> Option<Anchor> {
+        let (base, index) = (raw.memory_base(), raw.memory_index());
+        if !self.is_wide() || !base.is_gpr64() || !index.is_gpr64() {
+            return None;
+        }
+        let is_near = |register: Register, scale: u32| {
+            let is_held = matches!(home(register), Some(Home::Register(_)))
+                || self.copied() == Some(register);
+            let bounds = self.bounds[register.number()].filter(|_| is_held);
+            bounds.is_some_and(|bounds| {
+                let distance = |part: i64| {
+                    let scaled = part.checked_mul(scale.into());
+                    scaled.and_then(|scaled| scaled.checked_add(displacement_64(raw)))
+                };
+                let ends = [bounds.low, bounds.high].map(distance);
+                ends.iter()
+                    .all(|end| end.is_some_and(|end| REACH.contains(&end)))
+            })
+        };
+        match raw.memory_index_scale() {
+            scale if is_near(index, scale) => Some(Anchor::Base),
+            1 if is_near(base, 1) => Some(Anchor::Index),
+            _ => None,
+        }
+    }
+
     /// Finds the memory at an address of the guest's by the window.
     fn reached(&mut self, address: Mem) -> Probed {
         if !self.is_wide() {
@@ -200,7 +260,7 @@ impl Emitter {
                 disp,
                 ..
             // R9 may be overwritten before the access.
-            } if base != R9 && disp.unsigned_abs() <= REACH.unsigned_abs() => (base, disp),
+            } if base != R9 => (base, disp),
             _ => (self.flat_address(address), 0),
         };
         self.load_distance(RCX, base);

@@ -55,6 +55,7 @@ mod system;
 mod transfer;
 
 use super::asm::*;
+use super::bounds::Bounds;
 use super::classify::{Rewrite, Verdict, verdict};
 use super::context::PAGE_BIAS;
 use super::context::field;
@@ -150,6 +151,8 @@ pub struct Emitter {
     plans: Vec<Plan>,
     /// The group that R10 serves at present.
     group: Option<Group>,
+    /// What is known of the values of general registers.
+    bounds: [Option<Bounds>; 16],
     /// Whether accesses go through the window.
     windowed: bool,
     /// The fault map of the fragment's sections, if accesses may fault on the host.
@@ -226,6 +229,7 @@ impl Emitter {
             stubs: Vec::new(),
             plans: Vec::new(),
             group: None,
+            bounds: [None; 16],
             windowed: false,
             fault_entries: Default::default(),
             fault_notes: Vec::new(),
@@ -382,6 +386,7 @@ impl Emitter {
         self.stubs.clear();
         self.plans.clear();
         self.group = None;
+        self.bounds = [None; 16];
         self.mode = mode;
         self.windowed = mode.is_windowed();
         self.fault_entries.iter_mut().for_each(Vec::clear);
@@ -442,6 +447,7 @@ impl Emitter {
         self.polled = shadow;
         let emitted = self.by_verdict(raw, bytes, verdict);
         self.follow_group(number);
+        self.follow_bounds(raw, number);
         emitted
     }
 

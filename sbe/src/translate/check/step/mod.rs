@@ -12,6 +12,7 @@ use super::value::{
     ARENA, CONTEXT, FIELD_TABLES, Grant, Low, Node, Shift, TABLES, Table, Value, Values, WORD,
 };
 use super::widths::Widths;
+use crate::translate::bounds;
 use crate::translate::context::Context;
 use iced_x86::{
     Code, CodeSize, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register,
@@ -571,6 +572,7 @@ impl Stepper {
             }
         }
         state.changed |= unit == Unit::Fpu || instruction.rflags_modified() != 0;
+        let bounded = bounds::of_result(instruction);
         for (register, access) in written {
             let number = number(register);
             if self.rights.widths.pins(number) {
@@ -580,6 +582,12 @@ impl Stepper {
             let merges_wide = merges && !self.values.is_word(state.registers[number]);
             let value = if let Some(amount) = added(instruction) {
                 state.registers[number].plus(amount)
+            } else if let Some((_, bounds)) =
+                bounded.filter(|known| known.0 == register.full_register())
+            {
+                let span = bounds.high.abs_diff(bounds.low);
+                let above = self.values.unknown(span, Low::UNKNOWN);
+                above.plus(bounds.low.cast_unsigned())
             } else if is_quad(instruction) || merges_wide {
                 self.values.any()
             } else {
