@@ -1,4 +1,4 @@
-//! Addresses of the torture, which `guest-kernels/kernels/torture.inc` keeps free, and what depends on the width of its code.
+//! Addresses of the torture, which `guest-kernels/kernels/torture.inc` keeps free.
 //!
 //! ```text
 //!   physical 0x700000  page tables, pointer tables, directories, page maps
@@ -9,76 +9,10 @@
 //!
 //! Of each 4 MiB only the pages at its ends and at its middle are used, where the directories' entries meet.
 
-use super::model::Mode;
-
-/// The width of the code that executes a script.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Width {
-    /// 32-bit code, in 2-level and PAE paging.
-    Narrow,
-    /// 64-bit code, in 4-level paging.
-    Wide,
-}
-
-impl Width {
-    /// The name of the test kernel that executes scripts.
-    pub fn kernel(self) -> &'static str {
-        match self {
-            Self::Narrow => "torture",
-            Self::Wide => "torture64",
-        }
-    }
-
-    /// The paging modes, which take turns.
-    pub fn modes(self) -> &'static [Mode] {
-        match self {
-            Self::Narrow => &[Mode::Pae, Mode::TwoLevel],
-            Self::Wide => &[Mode::FourLevel],
-        }
-    }
-
-    /// Linear addresses of the pieces.
-    fn pieces(self) -> &'static [u64] {
-        match self {
-            Self::Narrow => &[
-                0x4000_0000,
-                0x4040_0000,
-                0xbfc0_0000,
-                0xc000_0000,
-                0xc040_0000,
-            ],
-            Self::Wide => &[
-                // Where pages of 1 GiB lead to the pool, three times, and the addresses share slots.
-                0x4080_0000,
-                0x40c0_0000,
-                0x4080_0000 + TIB,
-                0x4080_0000 + 3 * TIB,
-                // Two sides of an entry of the page map, where programs are.
-                0x557f_ffc0_0000,
-                0x5580_0000_0000,
-                // The ends of the halves.
-                0x7fff_ffc0_0000,
-                0xffff_8000_0000_0000,
-                // Again where pages of 1 GiB lead to the pool.
-                0xffff_c900_4080_0000,
-                0xffff_c900_4080_0000 + TIB,
-                0xffff_ffff_8080_0000,
-                0xffff_ffff_ffc0_0000,
-            ],
-        }
-    }
-
-    /// Returns the linear addresses of the pages that are used, in order.
-    pub fn pages(self) -> Vec<u64> {
-        let piece = |&base| USED.map(|index| base + index * u64::from(PAGE));
-        self.pieces().iter().flat_map(piece).collect()
-    }
-}
+use super::format::{Mode, PAGE, Width};
 
 /// Pages whose addresses differ by a multiple of it share a slot.
 pub const TIB: u64 = 1 << 40;
-/// Bytes of a page.
-pub const PAGE: u32 = 0x1000;
 /// Physical address of the frames that the pages map.
 pub const POOL: u32 = 0x80_0000;
 /// Physical address of the paging structures.
@@ -140,6 +74,43 @@ const fn frames<const N: usize>(first: u32) -> [u32; N] {
     frames
 }
 
+/// Linear addresses of the pieces.
+fn pieces(width: Width) -> &'static [u64] {
+    match width {
+        Width::Narrow => &[
+            0x4000_0000,
+            0x4040_0000,
+            0xbfc0_0000,
+            0xc000_0000,
+            0xc040_0000,
+        ],
+        Width::Wide => &[
+            // Where pages of 1 GiB lead to the pool, three times, and the addresses share slots.
+            0x4080_0000,
+            0x40c0_0000,
+            0x4080_0000 + TIB,
+            0x4080_0000 + 3 * TIB,
+            // Two sides of an entry of the page map, where programs are.
+            0x557f_ffc0_0000,
+            0x5580_0000_0000,
+            // The ends of the halves.
+            0x7fff_ffc0_0000,
+            0xffff_8000_0000_0000,
+            // Again where pages of 1 GiB lead to the pool.
+            0xffff_c900_4080_0000,
+            0xffff_c900_4080_0000 + TIB,
+            0xffff_ffff_8080_0000,
+            0xffff_ffff_ffc0_0000,
+        ],
+    }
+}
+
+/// Returns the linear addresses of the pages that are used, in order.
+pub fn pages(width: Width) -> Vec<u64> {
+    let piece = |&base| USED.map(|index| base + index * u64::from(PAGE));
+    pieces(width).iter().flat_map(piece).collect()
+}
+
 /// The paging structures of one level.
 pub struct Level {
     /// Their addresses.
@@ -159,8 +130,8 @@ impl Level {
             (_, 2) => (&SHARED_DIRECTORIES, &SHARED_DIRECTORIES),
             _ => (&POINTERS, &HIGH_POINTERS),
         };
-        let pages = mode.width().pages().into_iter();
-        let mut indexes: Vec<_> = pages.map(|page| mode.index(level, page)).collect();
+        let used = pages(mode.width()).into_iter();
+        let mut indexes: Vec<_> = used.map(|page| mode.index(level, page)).collect();
         indexes.sort_unstable();
         indexes.dedup();
         Self {
@@ -175,27 +146,28 @@ impl Level {
         let entries = self.indexes.iter();
         entries
             .map(|index| structure + index * mode.entry())
-            .filter(|&entry| mode != Mode::FourLevel || !is_fixed(entry))
+            .filter(|&entry| !is_fixed(mode, entry))
             .collect()
     }
 }
 
-/// Whether an entry of 4-level paging leads to the first GiB.
-pub fn is_fixed(entry: u32) -> bool {
-    let index = entry % PAGE / Mode::FourLevel.entry();
+/// Whether scripts leave an entry as it is, as it is one of 4-level paging that leads to the first GiB.
+pub fn is_fixed(mode: Mode, entry: u32) -> bool {
+    let index = entry % PAGE / mode.entry();
     let structure = entry - entry % PAGE;
     match index {
+        _ if mode != Mode::FourLevel => false,
         0 => TOPS.contains(&structure) || LOW_POINTERS.contains(&structure),
-        _ => TOPS.contains(&structure) && index == Mode::FourLevel.index(4, DIRECT),
+        _ => TOPS.contains(&structure) && index == mode.index(4, DIRECT),
     }
 }
 
 /// Whether a page of 1 GiB by a pointer table's entry of that index leads all pages that are used to the pool.
 pub fn maps_pool_by_gib(index: u32) -> bool {
     let mode = Mode::FourLevel;
-    let pages = mode.width().pages().into_iter();
+    let used = pages(mode.width()).into_iter();
     let bytes = mode.bytes(3);
-    let mut offsets = pages
+    let mut offsets = used
         .filter(|&page| mode.index(3, page) == index)
         .map(|page| page % bytes);
     offsets.all(|offset| (u64::from(POOL)..u64::from(END)).contains(&offset))

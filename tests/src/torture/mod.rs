@@ -11,15 +11,21 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `layout` | addresses, and what the width decides |
+//! | `format` | paging structures by mode, and the width of code |
+//! | `layout` | addresses |
+//! | `code` | code in frames |
 //! | `record` | the script's format |
 //! | `model` | paging by the manual |
 //! | `stale` | what must be flushed |
 //! | `writer` | the script in the making: edits, registers, flushes |
 //! | `access` | accesses and their outcomes |
 //! | `generate` | the random steps |
+//! | `entries` | random entries of paging structures, and edits |
 
 mod access;
+mod code;
+mod entries;
+mod format;
 mod generate;
 mod layout;
 mod model;
@@ -29,9 +35,9 @@ mod writer;
 
 use std::collections::BTreeMap;
 
+pub use format::Width;
 pub use generate::Dialect;
 use generate::Generator;
-pub use layout::Width;
 use record::{RECORD, Record};
 
 /// A script for the kernel, to be given as its Multiboot module.

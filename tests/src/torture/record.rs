@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::access::code;
+use super::code::code;
 
 /// Bytes of a record.
 pub const RECORD: usize = 32;

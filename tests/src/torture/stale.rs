@@ -4,7 +4,8 @@
 //! A processor may cache every present translation, used or not, and every present entry that leads to another structure. So a change of either is
 //! stale until something flushes it; what was not present before is not.
 
-use super::model::{Model, P, Walk};
+use super::format::P;
+use super::model::{Model, Walk};
 
 /// The pages' walks at one time.
 pub struct Snapshot(Vec<Walk>);

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use fastrand::Rng;
 
-use super::layout::{DIRECT, HOME, PAGE, Width};
-use super::model::{Mode, Model, P};
+use super::format::{Mode, P, PAGE, Width};
+use super::layout::{DIRECT, HOME, pages};
+use super::model::Model;
 use super::record::{Operation, Record};
 use super::stale::{Need, Stale};
 
@@ -47,10 +48,10 @@ impl Writer {
             user: false,
             counts: BTreeMap::new(),
             width,
-            pages: width.pages(),
+            pages: pages(width),
             direct: false,
             records: Vec::new(),
-            stale: Stale::new(width.pages()),
+            stale: Stale::new(pages(width)),
         }
     }
 

@@ -249,6 +249,7 @@ impl CodePage {
 mod tests {
     use super::super::entries::EntryTables;
     use super::*;
+    use mmu::LinearAddr;
 
     fn page(bytes: [u8; PAGE_SIZE]) -> CodePage {
         let mut tables = EntryTables::new().expect("address space");
@@ -272,7 +273,8 @@ mod tests {
     #[test]
     fn a_page_that_is_rewritten_keeps_its_aliases() {
         let mut page = page([0x90; PAGE_SIZE]);
-        let [first, second] = [0x10_0000, 0x10_0001].map(LinearPage::new);
+        let [first, second] =
+            [0xc000_0000, 0xc000_1000].map(|address: u32| LinearAddr::from(address).page());
         assert!(!page.note_address(first));
         let mut page = page.rewritten(Timestamp::default(), [0xf4; PAGE_SIZE]);
         assert!(page.note_address(second));
