@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::translate::mode::Mode::{User64, Windowed64};
-use mmu::REACH;
 
 /// The checker's verdict, as in [`mutant`], on 64-bit code with a window.
 fn windowed(guest: Program, change: impl FnOnce(&mut Code2, &Trampolines)) -> Result<(), Rule> {
@@ -48,7 +47,7 @@ fn the_index_of_a_word_is_the_upper_half() {
     let indexes: [(Program, Rule); 6] = [
         // More than 32 bits.
         (|a| a.mov(rcx, rcx), Rule::Index),
-        (|a| a.shrx(rcx, rcx, r15), Rule::Index),
+        (|a| a.shrx(rcx, rcx, r15), Rule::Address),
         // 32 bits that are no upper half.
         (|a| a.mov(ecx, esi), Rule::Address),
         (|a| a.mov(ecx, r8d), Rule::Address),
@@ -101,34 +100,18 @@ fn the_directory_is_all_that_gs_reaches() {
 
 #[test]
 fn accesses_are_by_the_address_of_the_word() {
-    let accesses: [(Program, Rule); 6] = [
-        (|a| a.mov(rdx, qword_ptr(rcx + rdi)), Rule::Address),
-        (|a| a.mov(rdx, qword_ptr(rcx)), Rule::Address),
-        (|a| a.mov(rdx, qword_ptr(rcx + rsi * 2)), Rule::Address),
-        (|a| a.mov(rdx, qword_ptr(rsi)), Rule::Address),
-        (
-            |a| a.mov(rdx, qword_ptr(rcx + rsi + (REACH + 1))),
-            Rule::Address,
-        ),
-        (
-            |a| a.mov(rdx, qword_ptr(rcx + rsi - (REACH + 1))),
-            Rule::Address,
-        ),
+    let accesses: [Program; 4] = [
+        |a| a.mov(rdx, qword_ptr(rcx + rdi)),
+        |a| a.mov(rdx, qword_ptr(rcx)),
+        |a| a.mov(rdx, qword_ptr(rcx + rsi * 2)),
+        |a| a.mov(rdx, qword_ptr(rsi)),
     ];
-    for (number, (access_of, rule)) in accesses.into_iter().enumerate() {
+    for (number, access_of) in accesses.into_iter().enumerate() {
         let result = windowed(load, |[hot, _], _| {
             let index = access(hot);
             replace(hot, index, host(access_of));
         });
-        assert_eq!(result, Err(rule), "{number}");
-    }
-    for reach in [REACH, -REACH] {
-        let result = windowed(load, |[hot, _], _| {
-            let index = access(hot);
-            let far = host(|a| a.mov(rdx, qword_ptr(rcx + rsi + reach)));
-            replace(hot, index, far);
-        });
-        assert_eq!(result, Ok(()), "{reach}");
+        assert_eq!(result, Err(Rule::Address), "{number}");
     }
     let by_stack_segment = windowed(load, |[hot, _], _| {
         let index = access(hot);
@@ -136,6 +119,58 @@ fn accesses_are_by_the_address_of_the_word() {
         replace(hot, index, far);
     });
     assert_eq!(by_stack_segment, Err(Rule::Segment));
+}
+
+#[test]
+fn operands_of_two_registers_are_near_the_one_that_the_word_is_by() {
+    // RDX + RAX, of which RAX is a sign-extended doubleword; then R8 is loaded with that.
+    let sum = |code: &[Instruction]| {
+        find(code, |instruction| {
+            instruction.mnemonic() == Mnemonic::Lea && instruction.memory_base() == Register::RDX
+        })
+    };
+    let bounded: Program = |a| {
+        a.movsxd(rax, ecx)?;
+        a.mov(bl, byte_ptr(rdx + rax))?;
+        a.hlt()
+    };
+    let sums: [(Program, Result<(), Rule>); 8] = [
+        (|a| a.lea(r8, qword_ptr(rdx + rax + 0x7fff_ffff)), Ok(())),
+        (|a| a.lea(r8, qword_ptr(rdx + rax - 0x7fff_ffff)), Ok(())),
+        (
+            |a| a.lea(r8, qword_ptr(rdx + rax * 2 + 0x7fff_ffff)),
+            Ok(()),
+        ),
+        (
+            |a| a.lea(r8, qword_ptr(rdx + rax * 2 - 1)),
+            Err(Rule::Address),
+        ),
+        (|a| a.lea(r8, qword_ptr(rdx + rax * 4)), Err(Rule::Address)),
+        (|a| a.lea(r8, qword_ptr(rdx + rsi)), Err(Rule::Address)),
+        (|a| a.lea(r8, qword_ptr(rsi + rax)), Err(Rule::Address)),
+        (|a| a.lea(r8, qword_ptr(rdx + rdx)), Err(Rule::Address)),
+    ];
+    for (number, (sum_of, expected)) in sums.into_iter().enumerate() {
+        let result = windowed(bounded, |[hot, _], _| {
+            let index = sum(hot);
+            replace(hot, index, host(sum_of));
+        });
+        assert_eq!(result, expected, "{number}");
+    }
+    let extensions: [(Program, Result<(), Rule>); 5] = [
+        (|a| a.mov(eax, ecx), Ok(())),
+        (|a| a.and(rax, 0x7fff), Ok(())),
+        (|a| a.mov(rax, rcx), Err(Rule::Address)),
+        (|a| a.and(rax, -2), Err(Rule::Address)),
+        (|a| a.shr(rax, 30), Err(Rule::Address)),
+    ];
+    for (number, (extension_of, expected)) in extensions.into_iter().enumerate() {
+        let result = windowed(bounded, |[hot, _], _| {
+            let index = first(hot, Code::Movsxd_r64_rm32);
+            replace(hot, index, host(extension_of));
+        });
+        assert_eq!(result, expected, "{number}");
+    }
 }
 
 #[test]
