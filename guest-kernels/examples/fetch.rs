@@ -1,10 +1,10 @@
-//! Fetches the named guests, or all of them without arguments, into the cache and prints where their images are. With
-//! `--refresh` before the names it also downloads guests that the cache already has.
+//! Fetches the named guests and kernels of hosts, or all guests without arguments, into the cache and prints where their images are.
+//! With `--refresh` before the names it also downloads guests that the cache already has.
 
 use std::error::Error;
 use std::process::ExitCode;
 
-use guest_kernels::{Guest, Stage, fetch, refresh};
+use guest_kernels::{Guest, HostKernel, Stage, fetch, fetch_host, refresh};
 
 fn main() -> ExitCode {
     match fetch_all() {
@@ -24,16 +24,16 @@ fn fetch_all() -> Result<(), Box<dyn Error>> {
     } else {
         fetch
     };
-    let guests = if names.is_empty() {
-        Guest::ALL.to_vec()
-    } else {
-        names
-            .iter()
-            .map(|name| name.parse())
-            .collect::<Result<_, _>>()?
-    };
-    for guest in guests {
-        let images = get(guest, &mut |stage: &Stage| eprintln!("{guest}: {stage}"))?;
+    if names.is_empty() {
+        names = Guest::ALL.map(|guest| guest.to_string()).into();
+    }
+    for name in names {
+        let progress = &mut |stage: &Stage| eprintln!("{name}: {stage}");
+        if let Ok(host) = name.parse::<HostKernel>() {
+            println!("{}", fetch_host(host, progress)?.kernel.display());
+            continue;
+        }
+        let images = get(name.parse()?, progress)?;
         println!("{}\n{}", images.kernel.display(), images.initrd.display());
     }
     Ok(())
