@@ -35,6 +35,8 @@ const MORE_LEAVES: u32 = 0x3a_0000;
 const PROGRAMS: u64 = 150;
 const PAGING_PROGRAMS: u64 = 50;
 const USER_PROGRAMS: u64 = 50;
+/// In the virtual machine, which takes some 20 times as long.
+const USER_PROGRAMS_IN_VM: u64 = 20;
 const DEBUGGED_PROGRAMS: u64 = 15;
 const BLOCKS: usize = 60;
 const LEAVES: usize = 8;
@@ -282,7 +284,11 @@ fn random_programs_with_page_faults_end_the_same(width: Width) {
 
 fn random_programs_of_users_in_several_spaces_end_the_same(width: Width) {
     let first = PROGRAMS + PAGING_PROGRAMS;
-    let seeds = first..first + USER_PROGRAMS;
+    let count = match vm::is_vm() {
+        true => USER_PROGRAMS_IN_VM,
+        false => USER_PROGRAMS,
+    };
+    let seeds = first..first + count;
     compare_all(width, "random programs of users", seeds, Data::OfUsers);
 }
 
