@@ -1,15 +1,15 @@
 //! [`Mmu`]: the memory-management unit of one virtual CPU, with paging registers and software TLB, on the shared memory.
 //!
 //! Guest accesses come in two speeds. The fast path ([`Mmu::read`], [`Mmu::write`], [`Mmu::fetch_page`]) is one TLB
-//! probe. The slow path walks the page tables, checks every page of the access before it changes anything, sets A and D
-//! bits, moves the bytes, and fills the TLB:
+//! probe, or two where an access crosses pages. The slow path walks the page tables, checks every page of the access before it
+//! changes anything, sets A and D bits, fills the TLB, and moves the bytes:
 //!
 //! ```text
 //!   resolve ── for each page touched: walk, check permissions ──► PageFault, nothing changed
 //!      │
 //!   commit ─── set A, and D for a write, in the entries used
 //!      │
-//!   fill ───── if the access lies in one page of memory
+//!   fill ───── the slots of those pages that are memory
 //!      │
 //!   transfer ─ RAM: load or store    ROM: load, ignore stores    device: MemFault::Device, no data moved
 //! ```
