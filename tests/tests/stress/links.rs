@@ -304,6 +304,65 @@ fn operands_at_high_addresses(width: Width) {
     linked.agree(Windows::Always, main);
 }
 
+/// Accesses that reach from one 4 GiB of linear addresses into the next, by displacement, index, stack and size: those of 64-bit
+/// code from one unit of the window into another.
+fn accesses_reach_across_ends_of_units(width: Width) {
+    const ROUNDS: i32 = 50;
+    let mut linked = Linked::new(width);
+    let end = match width {
+        Width::Narrow => 0x8000_0000,
+        Width::Wide => 0x7f01_0000_0000,
+    };
+    let page = u64::from(PAGE);
+    linked.map(end - page, MORE_DATA | ALL);
+    linked.map(end, (MORE_DATA + PAGE) | ALL);
+    let main = |a: &mut CodeAssembler| {
+        let mut again = a.create_label();
+        a.xor(eax, eax)?;
+        a.mov(ecx, ROUNDS)?;
+        whole!(a.mov(ebp, esp))?;
+        a.set_label(&mut again)?;
+        // By a displacement, alone and among others by the same register.
+        a.set(ebx, end - 0x10)?;
+        a.add(dword_ptr(a.at(ebx) + 0x20), ecx)?;
+        a.set(ebx, end + 0x10)?;
+        a.add(eax, dword_ptr(a.at(ebx)))?;
+        a.add(dword_ptr(a.at(ebx) - 0x40), eax)?;
+        a.add(eax, dword_ptr(a.at(ebx) + 4))?;
+        // By a register that moves.
+        whole!(a.sub(ebx, 0x20))?;
+        a.add(dword_ptr(a.at(ebx) + 8), 3)?;
+        a.add(eax, dword_ptr(a.at(ebx) + 0x18))?;
+        // Half of it here, half there.
+        a.set(esi, end - 2)?;
+        a.add(dword_ptr(a.at(esi)), ecx)?;
+        // By an index that is a doubleword, with either sign.
+        a.mov(edi, ecx)?;
+        a.and(edi, 0x1c)?;
+        a.set(esi, end - 8)?;
+        a.add(dword_ptr(a.at(esi) + a.scaled(edi, 4)), 7)?;
+        a.set(esi, end + 8)?;
+        whole!(a.neg(edi))?;
+        a.add(eax, dword_ptr(a.at(esi) + a.scaled(edi, 1) - 4))?;
+        // By the stack.
+        a.set(esp, end + 8)?;
+        whole!(a.push(eax))?;
+        whole!(a.push(ecx))?;
+        whole!(a.push(ebp))?;
+        whole!(a.pop(ebp))?;
+        whole!(a.pop(edi))?;
+        whole!(a.mov(esp, ebp))?;
+        a.add(eax, edi)?;
+        a.dec(ecx)?;
+        a.jnz(again)?;
+        a.mov(dword_ptr(RESULTS), eax)?;
+        a.int(u32::from(THE_END))
+    };
+    let ended = linked.agree(Windows::Always, main);
+    assert!(ended.translation().windows > 0);
+    assert_ne!(ended.dwords(RESULTS, 1), [0]);
+}
+
 at_both_widths!(
     a_page_scanned_anew_is_still_at_home_in_other_spaces,
     a_frame_at_an_own_and_at_a_shared_page,
@@ -311,4 +370,5 @@ at_both_widths!(
     shared_code_reaches_the_memory_of_the_present_space,
     a_write_that_faults_in_its_first_page_leaves_the_second_clean,
     operands_at_high_addresses,
+    accesses_reach_across_ends_of_units,
 );
