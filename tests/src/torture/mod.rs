@@ -1,10 +1,10 @@
 //! A torture of paging: random scripts for `guest-kernels/kernels/torture.inc`, with the outcome of every access.
 //!
 //! A script maps, unmaps, remaps and aliases pages of all sizes in all paging modes of 32-bit or of 64-bit code and in many address
-//! spaces, and changes rights, CR0.WP and CR4.PGE. In between it reads, writes, copies, pushes and executes in rings 0 and 3, inside pages and across.
-//! The outcome of each access is computed by a model of the manual's rules: value, error code and CR2, A and D bits, contents of
-//! frames. So whatever runs the kernel says by itself whether it is right; that all do the same in what the manual leaves open, too,
-//! is to be seen by the hashes that the kernel prints.
+//! spaces, and changes rights, CR0.WP and CR4.PGE. In between it reads, writes, copies, pushes and executes in rings 0 and 3, inside
+//! pages and across. The outcome of each access is computed by a model of the manual's rules: value, error code and CR2, A and D
+//! bits, contents of frames. So whatever runs the kernel says by itself whether it is right; that all do the same in what the manual
+//! leaves open, too, is to be seen by the hashes that the kernel prints.
 //!
 //! Before an access the script flushes what a processor may have cached and what has changed since, by INVLPG, MOV to CR3 or
 //! CR4.PGE as the manual demands, and nothing where it demands nothing; other stale translations stay.
