@@ -33,7 +33,11 @@ const MODELS: [(Width, CpuModel, &[Windows]); 3] = [
         &[Windows::Never, Windows::Always],
     ),
     (Width::Narrow, CpuModel::X86_64, &[Windows::Never]),
-    (Width::Wide, CpuModel::X86_64, &[Windows::Never]),
+    (
+        Width::Wide,
+        CpuModel::X86_64,
+        &[Windows::Never, Windows::Always],
+    ),
 ];
 
 impl Processor {
