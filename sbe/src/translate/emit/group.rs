@@ -315,19 +315,14 @@ impl Emitter {
         (group.base == base.full_register()).then_some(R10)
     }
 
-    /// Keeps the bounds of registers that the instruction `raw` at `index` leaves alone, and notes those of what it writes.
+    /// Keeps the bounds of registers that the instruction `raw` at `index` leaves alone, and notes those of what it writes; in windows,
+    /// where operands by two registers need them.
     pub(super) fn follow_bounds(&mut self, raw: &Instruction, index: usize) {
-        let Some(plan) = self.plans.get(index) else {
+        let Some(plan) = self.plans.get(index).filter(|_| self.windowed) else {
             return;
         };
-        for &register in &plan.written {
-            if let Some(known) = self
-                .bounds
-                .get_mut(register.number())
-                .filter(|_| register.is_gpr())
-            {
-                *known = None;
-            }
+        for register in plan.written.iter().filter(|register| register.is_gpr()) {
+            self.bounds[register.number()] = None;
         }
         if let Some((register, bounds)) = bounds::of_result(raw) {
             self.bounds[register.number()] = Some(bounds);
