@@ -18,22 +18,28 @@ use crate::addr::{LinearAddr, LinearPage};
 #[derive(Debug)]
 pub(crate) struct LazyShadow {
     shadow: Box<dyn Shadow>,
+    /// See [`Shadow::base`], which stays the same.
+    base: u64,
     stale: StalePages,
+    /// Some page was not admitted.
+    has_refused: bool,
 }
 
 impl LazyShadow {
     /// Takes over a shadow that shows nothing.
     pub(crate) fn new(shadow: Box<dyn Shadow>) -> Self {
         Self {
+            base: shadow.base(),
             shadow,
             stale: StalePages::default(),
+            has_refused: false,
         }
     }
 
     /// See [`Shadow::base`].
     #[inline]
     pub(crate) fn base(&self) -> u64 {
-        self.shadow.base()
+        self.base
     }
 
     /// See [`Shadow::host`].
@@ -49,7 +55,12 @@ impl LazyShadow {
     /// See [`Shadow::admit`].
     #[inline]
     pub(crate) fn admit(&mut self, page: LinearPage) {
-        self.shadow.admit(page);
+        self.has_refused |= !self.shadow.admit(page);
+    }
+
+    /// See [`Shadow::is_crowded`].
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.has_refused && self.shadow.is_crowded()
     }
 
     /// See [`Shadow::count`].

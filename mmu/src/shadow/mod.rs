@@ -64,8 +64,9 @@ impl Extent {
 
 /// Host addresses that stand for the linear addresses of one address space.
 pub(crate) trait Shadow: Send + fmt::Debug {
-    /// Host address of linear address 0; that of linear address `n` is `n` higher, for all 4 GiB. Addresses that are not shown
-    /// fault, and so does the page after the last. With 48-bit linear addresses, that of the directory ([`WideWindow`]).
+    /// What GS's base is in emitted code: the host address of linear address 0, that of linear address `n` being `n` higher, for all
+    /// 4 GiB; addresses that are not shown fault, and so does the page after the last. With 48-bit linear addresses, that of the
+    /// directory ([`WideWindow`]).
     fn base(&self) -> u64;
 
     /// Host address that stands for a linear address, if there is one.
@@ -81,7 +82,15 @@ pub(crate) trait Shadow: Send + fmt::Debug {
     }
 
     /// Gives the addresses of a page of a program's host addresses that stand for them, where they have none and that is possible.
-    fn admit(&mut self, _page: LinearPage) {}
+    /// Returns whether they have some.
+    fn admit(&mut self, _page: LinearPage) -> bool {
+        true
+    }
+
+    /// Whether pages are not admitted, for the sake of others that are not shown.
+    fn is_crowded(&self) -> bool {
+        false
+    }
 
     /// Makes pages that have host addresses accessible, writable if the extent is; their slots say the same now, and have not
     /// changed since the pages were last hidden. They lie in the same 4 GiB. Returns the number of host calls that it took.

@@ -38,7 +38,7 @@ const UNIT_BYTES: usize = BEFORE + (1 << UNIT_SHIFT) + BEHIND;
 pub const REACH: RangeInclusive<i64> = -(BEFORE as i64)..=(BEHIND - PAGE_SIZE) as i64;
 
 /// Most units of a shadow. A program has one or two for itself, one for libraries and one for its stack.
-const MOST_UNITS: usize = 32;
+const MOST_UNITS: usize = 16;
 
 /// Bytes of the directory.
 const DIRECTORY_BYTES: usize = size_of::<u64>() << (u64::BITS - UNIT_SHIFT);
@@ -55,6 +55,8 @@ pub(crate) struct WideWindow {
     memory: Arc<Memory>,
     directory: Mapping,
     units: Vec<Unit>,
+    /// A page could not be admitted, so others are not either.
+    is_full: bool,
 }
 
 #[derive(Debug)]
@@ -76,6 +78,7 @@ impl WideWindow {
             memory,
             directory: layout::map_window(DIRECTORY_BYTES)?,
             units: Vec::new(),
+            is_full: false,
         })
     }
 
@@ -107,7 +110,7 @@ impl WideWindow {
             return Ok(());
         }
         let bytes = page * PAGE_SIZE..(page + 1) * PAGE_SIZE;
-        self.directory.map_anonymous(bytes, Protection::ReadWrite)?;
+        self.directory.protect(bytes, Protection::ReadWrite)?;
         for word in page * WORDS..(page + 1) * WORDS {
             self.set_word(word as u32, NOWHERE);
         }
@@ -117,7 +120,7 @@ impl WideWindow {
     /// Sets a word in a page of the directory that is accessible.
     fn set_word(&mut self, number: u32, word: u64) {
         let words = self.directory.start().cast::<u64>();
-        // SAFETY: the directory has 2^32 words, and this one's page was mapped by `open_page`, readable and writable. Nobody has a
+        // SAFETY: the directory has 2^32 words, and this one's page was made readable and writable by `open_page`. Nobody has a
         // reference to it; emitted code reads it on the thread that this runs on.
         unsafe { words.add(number as usize).write(word) };
     }
@@ -146,17 +149,26 @@ impl Shadow for WideWindow {
         })
     }
 
-    fn admit(&mut self, page: LinearPage) {
+    fn admit(&mut self, page: LinearPage) -> bool {
         let number = number_of(page);
-        let place = LinearWidth::Bits48.index(page) / LINEAR_PAGES;
-        let is_in_use = |unit: &Unit| unit.place == place;
-        if self.units.len() < MOST_UNITS
-            && LinearWidth::Bits48.is_own(page)
-            && !self.units.iter().any(is_in_use)
-            && let Err(error) = self.add(number, place)
-        {
-            log::debug!("no window for addresses from {number:#x}00000000 on: {error}");
+        if self.unit(number).is_some() {
+            return true;
         }
+        if self.is_full || !LinearWidth::Bits48.is_own(page) {
+            return false;
+        }
+        let place = LinearWidth::Bits48.index(page) / LINEAR_PAGES;
+        if self.units.len() == MOST_UNITS || self.units.iter().any(|unit| unit.place == place) {
+            self.is_full = true;
+        } else if let Err(error) = self.add(number, place) {
+            log::debug!("no window for addresses from {number:#x}00000000 on: {error}");
+            self.is_full = true;
+        }
+        !self.is_full
+    }
+
+    fn is_crowded(&self) -> bool {
+        self.is_full && self.units.iter().any(|unit| unit.window.count() == 0)
     }
 
     fn show(&mut self, extent: Extent) -> io::Result<u64> {
@@ -265,14 +277,29 @@ mod tests {
     fn units_share_no_slots_and_are_programs() {
         let mut shadow = shadow();
         shadow.admit(page(0x5555_5555_4000));
-        for other in [0x5455_5555_4000, 0xffff_8880_0000_0000] {
-            shadow.admit(page(other));
+        for other in [0xffff_8880_0000_0000, 0x5455_5555_4000] {
+            assert!(!shadow.is_full);
+            assert!(!shadow.admit(page(other)));
             assert_eq!(shadow.host(LinearAddr::new(other)), None);
         }
-        for unit in 1..100u64 {
+        assert_eq!((shadow.units.len(), shadow.is_full), (1, true));
+    }
+
+    #[test]
+    fn units_are_bounded() {
+        let mut shadow = shadow();
+        for unit in 0..MOST_UNITS as u64 {
+            shadow.admit(page(unit << UNIT_SHIFT));
+            shadow.admit(page(unit << UNIT_SHIFT | 0x1000));
+        }
+        assert!(!shadow.is_crowded());
+        for unit in 0..100 {
             shadow.admit(page(unit << UNIT_SHIFT));
         }
-        assert_eq!(shadow.units.len(), MOST_UNITS);
+        assert_eq!(
+            (shadow.units.len(), shadow.is_crowded()),
+            (MOST_UNITS, true)
+        );
     }
 
     #[test]

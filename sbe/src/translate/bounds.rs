@@ -44,6 +44,8 @@ pub fn of_result(instruction: &Instruction) -> Option<(Register, Bounds)> {
         return None;
     }
     let bounds = match instruction.code() {
+        // Most of these are addresses, by which no others are bounded.
+        Code::Mov_r32_imm32 => return None,
         Code::Movzx_r32_rm8 | Code::Movzx_r64_rm8 => Bounds::unsigned(8),
         Code::Movzx_r32_rm16 | Code::Movzx_r64_rm16 => Bounds::unsigned(16),
         Code::Movsx_r64_rm8 => Bounds::signed(8),
@@ -51,7 +53,7 @@ pub fn of_result(instruction: &Instruction) -> Option<(Register, Bounds)> {
         Code::Movsxd_r64_rm32 => Bounds::signed(32),
         Code::And_rm32_imm8 | Code::And_rm32_imm32 | Code::And_EAX_imm32 => Bounds {
             low: 0,
-            high: instruction.immediate32().into(),
+            high: (instruction.immediate(1) as u32).into(),
         },
         Code::And_rm64_imm8 | Code::And_rm64_imm32 | Code::And_RAX_imm32 => {
             let most = instruction.immediate(1).cast_signed();
@@ -87,15 +89,31 @@ fn replaces(instruction: &Instruction) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use iced_x86::IcedError;
     use iced_x86::code_asm::*;
+    use iced_x86::{Decoder, DecoderOptions, IcedError};
 
     use super::*;
 
+    /// The bounds of what the instruction leaves that the assembled bytes are decoded to.
     fn of(program: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>) -> Option<Bounds> {
         let mut a = CodeAssembler::new(64).unwrap();
         program(&mut a).unwrap();
-        of_result(&a.instructions()[0]).map(|(_, bounds)| bounds)
+        of_bytes(&a.assemble(0).unwrap())
+    }
+
+    fn of_bytes(bytes: &[u8]) -> Option<Bounds> {
+        let instruction = Decoder::new(64, bytes, DecoderOptions::NONE).decode();
+        of_result(&instruction).map(|(_, bounds)| bounds)
+    }
+
+    #[test]
+    fn immediates_of_a_byte_are_sign_extended() {
+        // AND ECX, -8 and AND RCX, -8.
+        let and = of_bytes(&[0x83, 0xe1, 0xf8]);
+        assert_eq!(and.map(|bounds| bounds.high), Some(0xffff_fff8));
+        assert_eq!(of_bytes(&[0x48, 0x83, 0xe1, 0xf8]), None);
+        let and = of_bytes(&[0x48, 0x83, 0xe1, 0x78]);
+        assert_eq!(and.map(|bounds| bounds.high), Some(0x78));
     }
 
     #[test]

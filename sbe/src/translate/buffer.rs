@@ -32,8 +32,8 @@ pub struct Site {
 
 /// A guest instruction whose code has faulted.
 pub struct FaultedInstruction {
-    /// Host address at which its code begins.
-    pub code: u64,
+    /// Host address at which its code begins, if that can execute anew.
+    pub restart: Option<u64>,
     /// Offset of the instruction in its page.
     pub offset: u32,
     /// The note of the x87 instruction before it, if that is not stored.
@@ -190,11 +190,12 @@ impl CodeBuffer {
     /// Finds the guest instruction to which the code at host address `rip` belongs.
     pub fn instruction_at(&self, rip: u64) -> Option<FaultedInstruction> {
         let at = rip.wrapping_sub(self.arena.address_of(0)) as u32;
-        let (code, offset) = self.fault_map.find(at)?;
+        let found = self.fault_map.find(at)?;
+        let code = self.arena.address_of(found.code);
         Some(FaultedInstruction {
-            code: self.arena.address_of(code),
-            offset,
-            deferred: self.fault_map.deferred(code),
+            restart: found.restarts.then_some(code),
+            offset: found.offset,
+            deferred: self.fault_map.deferred(found.code),
         })
     }
 

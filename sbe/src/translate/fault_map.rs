@@ -2,13 +2,26 @@
 
 use super::x87_note::DeferredNote;
 
-/// The start of the code of one guest instruction, which can begin anew wherever it has faulted.
+/// The start of the code of one guest instruction, which can begin anew wherever it has faulted: here, or in the emulator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FaultEntry {
     /// Arena offset of the code's first byte; the code extends to that of the next entry.
     pub code: u32,
     /// Offset of the instruction in the page; `None` behind the last one of a fragment.
     pub offset: Option<u16>,
+    /// Whether the code needs nothing that an exit does not keep: not a copy of a guest register in R9.
+    pub restarts: bool,
+}
+
+/// The code of a guest instruction, found by a byte of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FoundCode {
+    /// Arena offset of the code's first byte.
+    pub code: u32,
+    /// Offset of the instruction in its page.
+    pub offset: u32,
+    /// See [`FaultEntry::restarts`].
+    pub restarts: bool,
 }
 
 /// The instructions of all code that may fault.
@@ -35,16 +48,19 @@ impl FaultMap {
         self.deferred.clear();
     }
 
-    /// Finds the instruction whose code has the byte at arena offset `at`: where the code begins, and the instruction's offset
-    /// in its page.
-    pub fn find(&self, at: u32) -> Option<(u32, u32)> {
+    /// Finds the instruction whose code has the byte at arena offset `at`.
+    pub fn find(&self, at: u32) -> Option<FoundCode> {
         let before = self.sections.iter().filter_map(|section| {
             let behind = section.partition_point(|entry| entry.code <= at);
             section[..behind].last()
         });
         // All cold code lies behind all hot code.
         let entry = before.max_by_key(|entry| entry.code)?;
-        Some((entry.code, entry.offset?.into()))
+        Some(FoundCode {
+            code: entry.code,
+            offset: entry.offset?.into(),
+            restarts: entry.restarts,
+        })
     }
 
     /// The note that is not stored when the instruction whose code begins at arena offset `code` faults.
@@ -62,7 +78,11 @@ mod tests {
 
     #[test]
     fn an_offset_belongs_to_the_instruction_that_begins_before_it() {
-        let entry = |code, offset| FaultEntry { code, offset };
+        let entry = |code, offset| FaultEntry {
+            code,
+            offset,
+            restarts: true,
+        };
         let mut map = FaultMap::default();
         assert_eq!(map.find(0), None);
         map.add(
@@ -73,7 +93,10 @@ mod tests {
             &[],
         );
         map.add(&[vec![entry(40, Some(7)), entry(45, None)], vec![]], &[]);
-        let found = [9, 10, 14, 15, 19, 20, 39, 40, 44, 45, 89, 90, 94, 95].map(|at| map.find(at));
+        let found = [9, 10, 14, 15, 19, 20, 39, 40, 44, 45, 89, 90, 94, 95].map(|at| {
+            let found = map.find(at);
+            found.map(|found| (found.code, found.offset))
+        });
         let (first, second, third) = (Some((10, 3)), Some((15, 5)), Some((40, 7)));
         let cold = Some((90, 5));
         let expected = [

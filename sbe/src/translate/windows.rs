@@ -141,8 +141,14 @@ impl WindowPolicy {
         }
     }
 
-    /// Opens a window for the program that is about to run, if it should have one from the start. Returns whether one was opened.
+    /// Closes the window of the program that is about to run if another would have more room, and opens one if the program should have
+    /// one from the start. Returns whether one was opened.
     pub fn before_program(&mut self, mmu: &mut Mmu) -> bool {
+        if mmu.tlb().is_window_crowded() {
+            let account = self.account(mmu.tlb().space());
+            account.needed = (2 * account.needed).min(MOST_SLICES);
+            mmu.tlb_mut().close_window();
+        }
         self.windows == Windows::Always
             && mmu.tlb().window().is_none()
             && mmu.tlb_mut().open_window().is_ok()

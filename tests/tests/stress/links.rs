@@ -363,6 +363,47 @@ fn accesses_reach_across_ends_of_units(width: Width) {
     assert_ne!(ended.dwords(RESULTS, 1), [0]);
 }
 
+/// A register that lies in memory is stored right after it was written, to pages that are not shown for writing yet: the instruction
+/// begins anew.
+fn what_is_copied_to_a_scratch_register_survives_a_fault(width: Width) {
+    const PAGES: u64 = 30;
+    let mut linked = Linked::new(width);
+    let (low, page) = (linked.places.low, u64::from(PAGE));
+    for number in 0..2 * (PAGES + 1) {
+        let frame = MORE_DATA + number as u32 * PAGE;
+        linked.map(low + number * page, frame | ALL);
+    }
+    let stack = (PAGES as u32 + 1) * PAGE + 0x100;
+    let main = |a: &mut CodeAssembler| {
+        let mut again = a.create_label();
+        a.mov(rax, 0x1234_5678_9abc_u64)?;
+        a.mov(rbx, low)?;
+        a.mov(ecx, PAGES as i32)?;
+        a.mov(rbp, rsp)?;
+        a.set_label(&mut again)?;
+        a.mov(qword_ptr(rbx), rax)?;
+        a.lea(r8, qword_ptr(rax + 1))?;
+        a.mov(qword_ptr(rbx + PAGE), r8)?;
+        a.add(rax, qword_ptr(rbx + PAGE))?;
+        a.lea(r9, qword_ptr(rbx + 0x80))?;
+        a.mov(qword_ptr(r9), rax)?;
+        a.add(rbx, PAGE as i32)?;
+        a.lea(rsp, qword_ptr(rbx + stack))?;
+        a.lea(r10, qword_ptr(rax + 7))?;
+        a.push(r10)?;
+        a.push(r10)?;
+        a.mov(rsp, rbp)?;
+        a.dec(ecx)?;
+        a.jnz(again)?;
+        a.mov(dword_ptr(RESULTS), eax)?;
+        a.int(u32::from(THE_END))
+    };
+    let ended = linked.agree(Windows::Always, main);
+    assert!(ended.translation().windows > 0 && ended.translation().exits.window > PAGES);
+}
+
+at_both_widths!(wide_only, Wide: what_is_copied_to_a_scratch_register_survives_a_fault);
+
 at_both_widths!(
     a_page_scanned_anew_is_still_at_home_in_other_spaces,
     a_frame_at_an_own_and_at_a_shared_page,

@@ -292,6 +292,13 @@ impl Tables {
         self.current_set().window.as_ref()?.linear(host)
     }
 
+    /// Whether the present window, if there is one, should be opened anew: it refuses pages for the sake of others that it does not
+    /// show.
+    pub fn is_window_crowded(&self) -> bool {
+        let window = self.current_set().window.as_ref();
+        window.is_some_and(LazyShadow::is_crowded)
+    }
+
     /// Whether the present window, if there is one, shows no page whose slots were emptied.
     #[inline]
     pub fn is_window_settled(&self) -> bool {

@@ -21,6 +21,8 @@ use smallvec::SmallVec;
 
 /// Most mappings of a page; with more it gets no direct links.
 const MOST_MAPPINGS: usize = 8;
+/// The numbers of linear pages: those of 64-bit addresses.
+const PAGES: u64 = u64::MAX >> PAGE_SHIFT;
 /// Most times that the mappings of a space are removed.
 const MOST_REMOVALS: u32 = 4;
 /// Most spaces for which that is counted.
@@ -30,7 +32,7 @@ const MOST_COUNTED: usize = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct PageMapping {
     space: SpaceId,
-    /// Linear page number, modulo 2^52.
+    /// Linear page number, one of [`PAGES`].
     page: u64,
 }
 
@@ -89,7 +91,7 @@ impl PageMapping {
     /// The page at a distance.
     fn further(self, distance: u64) -> Self {
         Self {
-            page: self.page.wrapping_add(distance),
+            page: self.page.wrapping_add(distance) & PAGES,
             ..self
         }
     }

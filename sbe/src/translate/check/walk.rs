@@ -168,8 +168,7 @@ impl<'a> Walk<'a> {
             return Ok(());
         };
         let found = self.around.fault_map.find(instruction.ip() as u32);
-        let start = found.map(|(code, _)| code);
-        self.stepper.begin(&mut state, instruction, start);
+        self.stepper.begin(&mut state, instruction, found);
         match Flow::of(instruction) {
             Flow::Next => {
                 if instruction.code() == Code::Mov_r64_imm64 {

@@ -21,8 +21,8 @@ use smallvec::SmallVec;
 const FEWEST: usize = 3;
 /// The fewest for which one is made in a window.
 const FEWEST_IN_WINDOW: usize = 2;
-/// The most bytes between the register's value and an access of a group in a window, before the register moves: by much less than
-/// is left of [`REACH`](mmu::REACH).
+/// The most bytes between the value that a group's register had at first and an access of the group, in a window. What it moves by in a
+/// fragment is less than what is left of [`REACH`](mmu::REACH).
 const MOST_DISTANCE: i32 = 1 << 30;
 /// The most bytes that a group spans: the more, the likelier that a page boundary lies between.
 const MOST_BYTES: i32 = 512;
@@ -309,22 +309,35 @@ impl Emitter {
         None
     }
 
-    /// The register that holds the distance of host addresses in the unit of a register's value, if the present group does.
+    /// The register that holds the distance of host addresses in the unit of a register's value, if the present group does: the
+    /// register has not moved since.
     pub(super) fn distance_by(&self, base: Register) -> Option<Reg> {
         let group = self.group.filter(|_| self.windowed)?;
-        (group.base == base.full_register()).then_some(R10)
+        let is_there = group.base == base.full_register() && group.start == -MOST_DISTANCE;
+        is_there.then_some(R10)
     }
 
     /// Keeps the bounds of registers that the instruction `raw` at `index` leaves alone, and notes those of what it writes; in windows,
-    /// where operands by two registers need them.
+    /// where operands by two registers need them. What lies in the context has bounds for as long as R9 has the copy that was written.
     pub(super) fn follow_bounds(&mut self, raw: &Instruction, index: usize) {
         let Some(plan) = self.plans.get(index).filter(|_| self.windowed) else {
             return;
         };
-        for register in plan.written.iter().filter(|register| register.is_gpr()) {
+        let moved = (plan.shift != 0).then_some(Register::RSP);
+        let written = plan.written.iter().copied().chain(moved);
+        for register in written.filter(|register| register.is_gpr()) {
             self.bounds[register.number()] = None;
         }
-        if let Some((register, bounds)) = bounds::of_result(raw) {
+        let copied = self.copied();
+        for (number, bounds) in self.bounds.iter_mut().enumerate() {
+            let register = Register::RAX + number as u32;
+            if !matches!(home(register), Some(Home::Register(_))) {
+                *bounds = None;
+            }
+        }
+        if let Some((register, bounds)) = bounds::of_result(raw)
+            && (matches!(home(register), Some(Home::Register(_))) || copied == Some(register))
+        {
             self.bounds[register.number()] = Some(bounds);
         }
     }

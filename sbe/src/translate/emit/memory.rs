@@ -5,6 +5,7 @@ use super::misses::Cause;
 use super::{Emitter, Home, home, in_page};
 use crate::host_fpu::allows_misalignment;
 use crate::translate::asm::*;
+use crate::translate::bounds::Bounds;
 use crate::translate::context::{AccessKind, PAGE_BIAS, WRITE_TABLE, field};
 use crate::translate::operands::HostOperand;
 use crate::translate::sequences::context;
@@ -13,13 +14,6 @@ use mmu::{REACH, SLOT_PRESENT};
 
 /// The displacement that, added to linear address and slot, gives the host address.
 const SLOT_BIAS: i32 = -(SLOT_PRESENT as i32);
-
-/// The register whose value a memory operand of two registers is near.
-#[derive(Clone, Copy, Debug)]
-enum Anchor {
-    Base,
-    Index,
-}
 
 /// Guest memory that may be accessed: found by a probe, RCX being the slot, or through the pointer of a group; or in the window.
 #[derive(Clone, Copy)]
@@ -194,56 +188,38 @@ impl Emitter {
 
     /// Finds the memory operand by the window.
     fn windowed_operand(&mut self, raw: &Instruction) -> Probed {
-        let anchor = self.anchor(raw);
+        let is_near = self.is_near_base(raw);
         let effective = self.effective(raw);
-        let (
-            Some(anchor),
-            Mem {
-                base: Some(base),
-                index: Some((index, _)),
-                ..
-            },
-        ) = (anchor, effective)
-        else {
+        let Some(base) = effective.base.filter(|_| is_near) else {
             return self.reached(effective);
         };
-        let (register, host) = match anchor {
-            Anchor::Base => (raw.memory_base(), base),
-            Anchor::Index => (raw.memory_index(), index),
-        };
-        let distance = self.distance_by(register).unwrap_or_else(|| {
-            self.load_distance(RCX, host);
+        let distance = self.distance_by(raw.memory_base()).unwrap_or_else(|| {
+            self.load_distance(RCX, base);
             RCX
         });
         self.asm.lea64(R8, effective);
         Probed::by_distance(distance, R8, 0)
     }
 
-    /// The register in the reach of whose value the operand by two registers lies, for what is known of the other.
-    fn anchor(&self, raw: &Instruction) -> Option<Anchor> {
+    /// Whether an operand by two registers lies in the reach of its base, for what is known of the index.
+    fn is_near_base(&self, raw: &Instruction) -> bool {
         let (base, index) = (raw.memory_base(), raw.memory_index());
         if !self.is_wide() || !base.is_gpr64() || !index.is_gpr64() {
-            return None;
+            return false;
         }
-        let is_near = |register: Register, scale: u32| {
-            let is_held = matches!(home(register), Some(Home::Register(_)))
-                || self.copied() == Some(register);
-            let bounds = self.bounds[register.number()].filter(|_| is_held);
-            bounds.is_some_and(|bounds| {
-                let distance = |part: i64| {
-                    let scaled = part.checked_mul(scale.into());
-                    scaled.and_then(|scaled| scaled.checked_add(displacement_64(raw)))
-                };
-                let ends = [bounds.low, bounds.high].map(distance);
-                ends.iter()
-                    .all(|end| end.is_some_and(|end| REACH.contains(&end)))
-            })
-        };
-        match raw.memory_index_scale() {
-            scale if is_near(index, scale) => Some(Anchor::Base),
-            1 if is_near(base, 1) => Some(Anchor::Index),
-            _ => None,
-        }
+        let is_held =
+            matches!(home(index), Some(Home::Register(_))) || self.copied() == Some(index);
+        let bounds = self.bounds[index.number()].filter(|_| is_held);
+        bounds.is_some_and(|Bounds { low, high }| {
+            let distance = |part: i64| {
+                let scaled = part.checked_mul(raw.memory_index_scale().into());
+                scaled.and_then(|scaled| scaled.checked_add(displacement_64(raw)))
+            };
+            [low, high]
+                .map(distance)
+                .iter()
+                .all(|end| end.is_some_and(|end| REACH.contains(&end)))
+        })
     }
 
     /// Finds the memory at an address of the guest's by the window.
@@ -253,13 +229,13 @@ impl Emitter {
                 mem: address.in_window(),
             };
         }
+        // R9 may be overwritten before the access.
         let (base, offset) = match address {
             Mem {
                 base: Some(base),
                 index: None,
                 disp,
                 ..
-            // R9 may be overwritten before the access.
             } if base != R9 => (base, disp),
             _ => (self.flat_address(address), 0),
         };

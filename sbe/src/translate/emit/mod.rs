@@ -369,7 +369,11 @@ impl Emitter {
         if self.windowed || self.is_wide() {
             let code = self.asm.here();
             let section = self.asm.section() as usize;
-            self.fault_entries[section].push(FaultEntry { code, offset });
+            self.fault_entries[section].push(FaultEntry {
+                code,
+                offset,
+                restarts: self.copied().is_none(),
+            });
             self.fault_notes
                 .extend(self.noted.deferred().map(|note| (code, note)));
         }

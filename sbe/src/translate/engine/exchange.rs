@@ -12,7 +12,7 @@ use crate::translate::context::{Context, NO_SELECTOR, PAGE_BIAS};
 use crate::translate::segments::segment_base;
 use crate::translate::sequences::{FIXED_FLAGS, GUEST};
 use crate::translate::x87_note::{DeferredNote, NotedOperand, X87Note};
-use mmu::{Access, LinearWidth, PAGE_SHIFT, Privilege, View};
+use mmu::{Access, LinearWidth, PAGE_SHIFT, Privilege, Tlb, View};
 
 /// The six exception masks of the x87 control word.
 const EXCEPTION_MASKS: u16 = 0x3f;
@@ -42,20 +42,7 @@ impl Translator {
         context.eip = cpu.eip;
         // Shifts count by R13 before a page is known.
         context.page = PAGE_SHIFT.into();
-        let tables = PRIVILEGES.map(|privilege| {
-            let of = |access| View::of(access, privilege);
-            let [read, write, fetch] = [Access::Read, Access::Write, Access::Fetch].map(of);
-            [read, write, fetch, View::code(privilege)]
-                .map(|view| cx.mmu.tlb().base(view).expose_provenance() as u64)
-        });
-        context.tables = tables;
-        let [supervisor, user] = tables;
-        [
-            context.table,
-            context.write_table,
-            context.fetch_table,
-            context.code_table,
-        ] = if cpu.cpl == 3 { user } else { supervisor };
+        load_tables(context, cx.mmu.tlb(), cpu.cpl);
         context.window = self.windows.window(cx.mmu);
         context.level_changed = 0;
         for (selector, segment) in context.selectors.iter_mut().zip(&cpu.segs) {
@@ -126,6 +113,26 @@ impl Translator {
         self.context.fpu_live = 1;
         Some(self.context.resume)
     }
+}
+
+/// Loads the addresses of the present address space's tables, for code of this privilege level.
+fn load_tables(context: &mut Context, tlb: &Tlb, cpl: u8) {
+    let address = |view| tlb.base(view).expose_provenance() as u64;
+    let first = View::of(Access::Read, Privilege::Supervisor);
+    // The others lie at fixed distances.
+    if context.tables[0][0] != address(first) {
+        context.tables = PRIVILEGES.map(|privilege| {
+            let of = |access| View::of(access, privilege);
+            let [read, write, fetch] = [Access::Read, Access::Write, Access::Fetch].map(of);
+            [read, write, fetch, View::code(privilege)].map(address)
+        });
+    }
+    [
+        context.table,
+        context.write_table,
+        context.fetch_table,
+        context.code_table,
+    ] = context.tables[usize::from(cpl == 3)];
 }
 
 /// Whether x87, MMX and SSE instructions execute without any exception: available, all exceptions masked.

@@ -80,7 +80,7 @@ impl Translator {
             self.cache.stats_mut().closed += 1;
             return None;
         }
-        shown.then_some(instruction.code)
+        instruction.restart.filter(|_| shown)
     }
 
     /// The linear address at which an access through the window has faulted. `None` where a page that the window shows would not

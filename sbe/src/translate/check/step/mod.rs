@@ -5,7 +5,7 @@ mod guarded;
 
 use super::allowed::{Unit, alignment, is_quad, is_string, unit};
 use super::memory::{self, Field, Location, Operand, Rights, is_field};
-use super::registers::{R13, R14, RCX, RDI, RSI, RSP};
+use super::registers::{R8, R9, R13, R14, RCX, RDI, RSI, RSP};
 use super::rule::Rule;
 use super::state::{Level, Poll, State};
 use super::value::{
@@ -14,6 +14,7 @@ use super::value::{
 use super::widths::Widths;
 use crate::translate::bounds;
 use crate::translate::context::Context;
+use crate::translate::fault_map::FoundCode;
 use iced_x86::{
     Code, CodeSize, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register,
 };
@@ -79,12 +80,23 @@ impl Stepper {
         self.rights.widths
     }
 
-    /// Prepares for an instruction of the host that, where it faults, is part of the guest's instruction whose code begins at
-    /// `start`, if any.
-    pub fn begin(&mut self, state: &mut State, instruction: &Instruction, start: Option<u32>) {
-        self.restarts = start.is_some();
-        if start == Some(instruction.ip() as u32) {
-            state.changed = false;
+    /// Prepares for an instruction of the host that, where it faults, is part of the guest's instruction with this code, if any.
+    pub fn begin(
+        &mut self,
+        state: &mut State,
+        instruction: &Instruction,
+        guest: Option<FoundCode>,
+    ) {
+        self.restarts = guest.is_some();
+        let Some(guest) = guest.filter(|guest| guest.code == instruction.ip() as u32) else {
+            return;
+        };
+        state.changed = false;
+        if guest.restarts && self.rights.uses_window {
+            // Entered here after a fault, it finds others in the scratch registers.
+            for number in [RCX, R8, R9] {
+                state.registers[number] = self.values.any();
+            }
         }
     }
 

@@ -196,6 +196,66 @@ fn the_register_of_a_group_moves_by_constants_only() {
 }
 
 #[test]
+fn operands_are_found_by_what_registers_hold_by_then() {
+    let programs: [Program; 4] = [
+        // The register of the group has moved.
+        |a| {
+            a.mov(qword_ptr(rsp), rax)?;
+            a.mov(qword_ptr(rsp + 8), rax)?;
+            a.cdqe()?;
+            a.sub(rsp, 0x10_0000)?;
+            a.mov(edx, dword_ptr(rsp + rax * 2))?;
+            a.mov(edx, dword_ptr(rsp + 8))?;
+            a.hlt()
+        },
+        // R9 has another copy of the bounded register.
+        |a| {
+            a.movzx(r8d, ax)?;
+            a.mov(rdx, rbx)?;
+            a.mov(qword_ptr(rsi), r8)?;
+            a.mov(rcx, qword_ptr(rdi + r8 * 4))?;
+            a.hlt()
+        },
+        // The bounded register has moved.
+        |a| {
+            a.movsxd(rsp, eax)?;
+            a.push(rdx)?;
+            a.mov(ecx, dword_ptr(rsp + rdi - 0x7000_0000))?;
+            a.hlt()
+        },
+        |a| {
+            a.and(ecx, -8)?;
+            a.mov(rdx, qword_ptr(rdi + rcx * 8))?;
+            a.hlt()
+        },
+    ];
+    for (number, program) in programs.into_iter().enumerate() {
+        let mut bench = Bench::new(LinearWidth::Bits48);
+        let (emission, _) = emitted(&mut bench, program, Windowed64);
+        assert_eq!(bench.check(&emission), Ok(()), "{number}");
+    }
+}
+
+#[test]
+fn scratch_registers_do_not_survive_a_fault() {
+    let copied: Program = |a| {
+        a.mov(rcx, rax)?;
+        a.mov(qword_ptr(rsi), rdx)?;
+        a.hlt()
+    };
+    // A word that was loaded for the instruction before.
+    let early = windowed(copied, |[hot, _], _| {
+        let index = word(hot);
+        let loads = [index - 2, index - 1, index].map(|at| hot[at]);
+        hot.drain(index - 2..=index);
+        for load in loads.into_iter().rev() {
+            insert(hot, 0, load);
+        }
+    });
+    assert!(early.is_err(), "{early:?}");
+}
+
+#[test]
 fn every_access_can_begin_anew() {
     let changes: [(Program, Rule); 4] = [
         (|a| a.mov(rbx, rax), Rule::Restart),
