@@ -16,13 +16,13 @@ impl Bounds {
     const fn unsigned(bits: u32) -> Self {
         Self {
             low: 0,
-            high: (1 << bits) - 1,
+            high: i64::MAX >> (i64::BITS - 1 - bits),
         }
     }
 
     /// The bounds of a signed number of so many bits, 64 at most.
     const fn signed(bits: u32) -> Self {
-        let high = (1 << (bits - 1)) - 1;
+        let high = i64::MAX >> (i64::BITS - bits);
         Self {
             low: -high - 1,
             high,
@@ -125,6 +125,14 @@ mod tests {
         assert_eq!(of(|a| a.movsxd(rax, ecx)), Some(Bounds::signed(32)));
         assert_eq!(of(|a| a.cdqe()), Some(Bounds::signed(32)));
         assert_eq!(of(|a| a.shr(rax, 60)), Some(Bounds::unsigned(4)));
+        // SHR RAX, 1, not in its short form.
+        let half = of_bytes(&[0x48, 0xc1, 0xe8, 1]);
+        assert_eq!(half.map(|bounds| bounds.high), Some(i64::MAX));
+        let byte = of(|a| a.movsx(rax, byte_ptr(rsi)));
+        assert_eq!(
+            byte.map(|bounds| (bounds.low, bounds.high)),
+            Some((-128, 127))
+        );
         assert_eq!(of(|a| a.shr(eax, 32)), Some(Bounds::unsigned(32)));
         assert_eq!(of(|a| a.add(eax, ecx)), Some(Bounds::unsigned(32)));
         let and = of(|a| a.and(r8d, 0x7fff));

@@ -21,7 +21,7 @@
 //! | encoding and plain data | `asm`, `bounds`, `operands`, `classify`, `listing`, `fault_map`, `mode`, `origin`, `stats`, `jitdump`, `x87_note` |
 //!
 //! Emitted code holds the guest's registers and status flags in the host's. It reaches guest memory through the MMU's flat
-//! tables and windows only. Instructions that it cannot execute (MMIO, rare privileged instructions, strings that run downwards)
+//! tables and windows only. Instructions that it cannot execute (MMIO, rare privileged instructions, repeated strings that run downwards)
 //! it leaves to the emulator, by an exit before anything of the instruction has happened. So a translation is never less exact
 //! than the emulator, and every exit has the guest's precise state.
 

@@ -1,9 +1,10 @@
-//! String instructions, which run upwards only: where DF is set, the emulator executes them.
+//! String instructions. With a repeat prefix they run upwards only: where DF is set, the emulator executes them.
 
 use super::memory::Probed;
 use super::misses::Cause;
 use super::transfer::{EQUAL, NOT_EQUAL};
 use super::{Emitted, Emitter, PAGE, Result};
+use crate::cpu::eflags::DF;
 use crate::translate::asm::*;
 use crate::translate::context::field;
 use crate::translate::operands::{HostOperand, point_at};
@@ -27,9 +28,7 @@ impl Emitter {
 
     /// Emits LODS, STOS, SCAS or MOVS without a repeat prefix.
     pub(super) fn string(&mut self, raw: &Instruction) -> Result<Emitted> {
-        self.check_upward(raw);
         let size = raw.memory_size().size() as u32;
-        let step = size as i32;
         let scans = is_scan(raw);
         let reads_source = has_source(raw);
         let has_destination = has_destination(raw);
@@ -49,13 +48,26 @@ impl Emitter {
                 self.store(size, target, RAX);
             }
         }
-        if has_destination {
-            self.lea(RDI, at(RDI, step));
-        }
-        if reads_source {
-            self.lea(RSI, at(RSI, step));
-        }
+        let source = reads_source.then_some(RSI);
+        let destination = has_destination.then_some(RDI);
+        self.advance(size, [source, destination].into_iter().flatten());
         Ok(Emitted::Inline)
+    }
+
+    /// Emits the advance of pointers by an element of `size` bytes: upwards, or downwards if DF is set.
+    fn advance(&mut self, size: u32, pointers: impl Iterator<Item = Reg>) {
+        let step = size as i32;
+        if self.upward {
+            pointers.for_each(|pointer| self.lea(pointer, at(pointer, step)));
+            return;
+        }
+        // Twice the size if DF is set, else 0; and that inverted.
+        let twice = (2 * size).trailing_zeros();
+        self.asm.load32(RCX, context(field::DIRECTION_FLAG));
+        self.asm.mov_imm32(R9, DF.trailing_zeros() - twice);
+        self.asm.shrx32(RCX, RCX, R9);
+        self.asm.not64(RCX);
+        pointers.for_each(|pointer| self.lea(pointer, indexed(pointer, RCX, 0, step + 1)));
     }
 
     /// Emits MOVS, STOS, CMPS or SCAS with a repeat prefix, on the host's memory. Elements that all lie in one page, at ESI and at

@@ -327,6 +327,41 @@ fn repeated_strings() {
     });
 }
 
+/// The direction is not known where the code is translated.
+#[test]
+fn single_strings_in_either_direction() {
+    const ROUNDS: u32 = 500;
+    let vcpu = agree(|a| {
+        let (mut again, mut either) = (a.create_label(), a.create_label());
+        a.mov(ebp, ROUNDS as i32)?;
+        a.mov(esi, STACK + 0x800)?;
+        a.mov(edi, STACK + 0x1800)?;
+        a.set_label(&mut again)?;
+        a.cld()?;
+        a.test(ebp, 0x24)?;
+        a.jz(either)?;
+        a.std()?;
+        a.set_label(&mut either)?;
+        a.lodsb()?;
+        a.add(al, 3)?;
+        a.stosb()?;
+        a.movsw()?;
+        a.stosd()?;
+        a.scasb()?;
+        a.adc(eax, ebp)?;
+        a.movsb()?;
+        a.lodsd()?;
+        a.movsd()?;
+        a.scasw()?;
+        a.sbb(eax, edi)?;
+        a.dec(ebp)?;
+        a.jnz(again)?;
+        a.cld()?;
+        a.hlt()
+    });
+    assert!(vcpu.cpu.retired < u64::from(ROUNDS), "{}", vcpu.cpu.retired);
+}
+
 #[test]
 fn a_descriptor_changes_between_two_loads() {
     const GDT: u32 = 0x0018_0000;
