@@ -4,7 +4,7 @@
 //! REPLEX_BOOTS=100 cargo test --release -p tests --test boot -- --ignored --nocapture
 //! ```
 //!
-//! boots the two guests in turns, has each do [`workload::SCRIPT`], and prints what each failed boot left and how many failed.
+//! boots the guests in turns, has each do [`workload::SCRIPT`], and prints what each failed boot left and how many failed.
 
 use std::{env, time::Instant};
 
@@ -39,7 +39,7 @@ fn fault(boot: Boot) -> Option<String> {
 #[ignore = "long: see the head of this file"]
 fn boots_in_a_row() {
     let boots = env::var(BOOTS).map_or(DEFAULT, |count| count.parse().expect(BOOTS));
-    let guests = [Guest::Debian686, Guest::Debian686Pae];
+    let guests = [Guest::Debian686, Guest::Debian686Pae, Guest::DebianAmd64];
     let start = Instant::now();
     let mut failed = 0;
     for (number, guest) in (1..=boots).zip(guests.into_iter().cycle()) {
