@@ -55,7 +55,7 @@ pub(crate) struct WideWindow {
     memory: Arc<Memory>,
     directory: Mapping,
     units: Vec<Unit>,
-    /// A page could not be admitted, so others are not either.
+    /// No further units are added: there are as many as there may be, or the host has refused addresses.
     is_full: bool,
 }
 
@@ -158,7 +158,10 @@ impl Shadow for WideWindow {
             return false;
         }
         let place = LinearWidth::Bits48.index(page) / LINEAR_PAGES;
-        if self.units.len() == MOST_UNITS || self.units.iter().any(|unit| unit.place == place) {
+        if self.units.iter().any(|unit| unit.place == place) {
+            return false;
+        }
+        if self.units.len() == MOST_UNITS {
             self.is_full = true;
         } else if let Err(error) = self.add(number, place) {
             log::debug!("no window for addresses from {number:#x}00000000 on: {error}");
@@ -278,11 +281,11 @@ mod tests {
         let mut shadow = shadow();
         shadow.admit(page(0x5555_5555_4000));
         for other in [0xffff_8880_0000_0000, 0x5455_5555_4000] {
-            assert!(!shadow.is_full);
             assert!(!shadow.admit(page(other)));
             assert_eq!(shadow.host(LinearAddr::new(other)), None);
         }
-        assert_eq!((shadow.units.len(), shadow.is_full), (1, true));
+        assert_eq!((shadow.units.len(), shadow.is_full), (1, false));
+        assert!(shadow.admit(page(0x5556_5555_4000)));
     }
 
     #[test]
