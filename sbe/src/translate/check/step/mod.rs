@@ -92,10 +92,22 @@ impl Stepper {
             return;
         };
         state.changed = false;
+        self.forget_sums(state);
         if guest.restarts && self.rights.uses_window {
             // Entered here after a fault, it finds others in the scratch registers.
             for number in [RCX, R8, R9] {
                 state.registers[number] = self.values.any();
+            }
+        }
+    }
+
+    /// Forgets what sums the guest's registers hold, so that addresses formed with them stay short enough to be known.
+    fn forget_sums(&mut self, state: &mut State) {
+        for &number in self.rights.widths.guest() {
+            let value = state.registers[number];
+            if value.parts().nth(1).is_some() {
+                let (most, low) = (self.values.most(value), self.values.low(value));
+                state.registers[number] = self.values.unknown(most, low);
             }
         }
     }

@@ -107,6 +107,23 @@ fn exchange(a: &mut CodeAssembler) -> Result<(), IcedError> {
 }
 
 #[test]
+fn addresses_may_be_sums_of_many_registers() {
+    let mut bench = Bench::new(LinearWidth::Bits48);
+    let sums: Program = |a| {
+        a.lea(rsi, qword_ptr(rax + rbx * 2))?;
+        a.lea(rsi, qword_ptr(rsi + rdi * 4))?;
+        a.lea(rsi, qword_ptr(rsi + r13))?;
+        a.add(rsi, 8)?;
+        a.lea(rsi, qword_ptr(rsi + r14 - 8))?;
+        a.add(byte_ptr(rsi), al)?;
+        a.mov(rdx, qword_ptr(rsi + rdx * 8).fs())?;
+        a.hlt()
+    };
+    let (emission, _) = emitted(&mut bench, sums, Supervisor64);
+    assert_eq!(bench.check(&emission), Ok(()));
+}
+
+#[test]
 fn a_slot_must_have_been_tested() {
     let result = long(load, |[hot, _], _| {
         let index = first(hot, Code::Jrcxz_rel8_64);
