@@ -497,11 +497,11 @@ fn same_page_as(values: &Values, difference: Value, address: Value) -> Option<u6
         .filter(|&(first, _)| shifted_by_page(values, first) == Some(address))
         .filter_map(|(_, last)| {
             let last = shifted_by_page(values, last)?;
-            let last = match last.single().map(|atom| values.node(atom)) {
+            let sum = match last.single().map(|atom| values.node(atom)) {
                 Some(Node::Low32(sum)) => sum,
                 _ => last,
             };
-            last.distance(address)
+            last.distance(address).or_else(|| sum.distance(address))
         })
         .find(|&distance| distance < PAGE_SIZE as u64)
 }

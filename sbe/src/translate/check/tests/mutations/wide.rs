@@ -123,6 +123,21 @@ fn addresses_may_be_sums_of_many_registers() {
     assert_eq!(bench.check(&emission), Ok(()));
 }
 
+/// The last byte of the group is at the register itself, which holds the low half of another.
+#[test]
+fn groups_may_end_at_a_register_of_32_bits() {
+    let mut bench = Bench::new(LinearWidth::Bits48);
+    let group: Program = |a| {
+        a.mov(eax, edx)?;
+        a.mov(ebx, dword_ptr(rax - 0x46))?;
+        a.and(byte_ptr(rax), bl)?;
+        a.add(byte_ptr(rax), bl)?;
+        a.hlt()
+    };
+    let (emission, _) = emitted(&mut bench, group, Supervisor64);
+    assert_eq!(bench.check(&emission), Ok(()));
+}
+
 #[test]
 fn a_slot_must_have_been_tested() {
     let result = long(load, |[hot, _], _| {
