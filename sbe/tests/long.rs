@@ -385,6 +385,36 @@ fn code_runs_at_high_addresses_and_across_pages() {
     }
 }
 
+/// In the handler of the page fault, too.
+#[test]
+fn control_registers_are_read_by_emitted_code() {
+    const ABSENT: u64 = 0x7fff_1234_5678;
+    for engine in ENGINES {
+        let mut vcpu = booted(engine, |a| {
+            a.mov(r9, cr2)?;
+            a.mov(rbx, cr0)?;
+            a.mov(r14, cr3)?;
+            a.mov(rdx, cr4)?;
+            a.mov(rax, ABSENT)?;
+            a.mov(rax, qword_ptr(rax))
+        });
+        place(&vcpu, HANDLER, 64, |a| {
+            a.mov(r10, cr2)?;
+            a.mov(rsi, cr2)?;
+            a.hlt()
+        });
+        run(&mut vcpu);
+        let cpu = &vcpu.cpu;
+        let read = [9, EBX, 14, EDX, 10, ESI].map(|number| cpu.regs.get64(number));
+        let held = [0, cpu.cr0.into(), cpu.cr3, cpu.cr4.into(), ABSENT, ABSENT];
+        assert_eq!(read, held, "{engine:?}");
+        if let Some(stats) = vcpu.translation() {
+            let exits = [stats.exits.emulate, stats.exits.miss];
+            assert!(exits[0] <= 1 && exits[1] == 1, "{exits:?}");
+        }
+    }
+}
+
 /// Kernels do these at each context switch. Only RDMSR and HLT are left to the emulator.
 #[test]
 fn a_context_switch_runs_as_emitted_code() {

@@ -66,6 +66,8 @@ pub enum Rewrite {
     StoreSegment,
     /// MOV to DS, ES, FS or GS with CPL 0.
     LoadSegment,
+    /// MOV from CR0, CR2, CR3 or CR4 with CPL 0.
+    StoreControl,
     /// SYSENTER.
     Sysenter,
     /// SYSEXIT with CPL 0.
@@ -229,6 +231,7 @@ fn rewrite(raw: &Instruction, mode: Mode) -> Option<Rewrite> {
         {
             Rewrite::LoadSegment
         }
+        Code::Mov_r32_cr if kernel && is_held(raw.op1_register()) => Rewrite::StoreControl,
         Code::Sysenter if !kernel => Rewrite::Sysenter,
         Code::Sysexitd if kernel => Rewrite::Sysexit,
         Code::Rdtsc => Rewrite::Rdtsc,
@@ -266,6 +269,7 @@ fn rewrite64(raw: &Instruction, kernel: bool) -> Option<Rewrite> {
         Code::Mov_rm16_Sreg | Code::Mov_r32m16_Sreg | Code::Mov_r64m16_Sreg => {
             Rewrite::StoreSegment
         }
+        Code::Mov_r64_cr if kernel && is_held(raw.op1_register()) => Rewrite::StoreControl,
         Code::Syscall if !kernel => Rewrite::Syscall,
         Code::Sysretq if kernel => Rewrite::Sysret,
         Code::Swapgs if kernel => Rewrite::Swapgs,
@@ -294,6 +298,12 @@ fn rewrite64(raw: &Instruction, kernel: bool) -> Option<Rewrite> {
     let is_near = i32::try_from(raw.near_branch64().cast_signed()).is_ok();
     let is_branch = raw.op0_kind() == OpKind::NearBranch64;
     (is_near || !is_branch).then_some(rewrite)
+}
+
+/// Whether the context holds a control register.
+fn is_held(control: Register) -> bool {
+    use Register::{CR0, CR2, CR3, CR4};
+    matches!(control, CR0 | CR2 | CR3 | CR4)
 }
 
 /// Whether `raw` is a string instruction with addresses as wide as the code's, in flat segments.

@@ -261,6 +261,8 @@ pub struct Context {
     pub lstar: u64,
     /// IA32_KERNEL_GS_BASE.
     pub kernel_gs_base: u64,
+    /// CR0, nothing, CR2, CR3 and CR4.
+    pub control: [u64; 5],
     /// Nonzero when RDTSC can be executed by user code.
     pub tsc_usable: u64,
     /// The guest's time-stamp counter less the host's.
@@ -353,6 +355,7 @@ pub mod field {
         LSTAR = lstar,
         KERNEL_GS_BASE = kernel_gs_base,
         FLAT_SELECTORS = flat_selectors,
+        CONTROL = control,
         TSC_USABLE = tsc_usable,
         TSC_OFFSET = tsc_offset,
         GDT_BASE = gdt_base,

@@ -499,6 +499,7 @@ impl Emitter {
             Rewrite::PushSegment => Ok(self.push_segment(raw)),
             Rewrite::PopSegment => Ok(self.pop_segment(raw)),
             Rewrite::StoreSegment => Ok(self.store_segment(raw)),
+            Rewrite::StoreControl => Ok(self.store_control(raw)),
             Rewrite::LoadSegment => Ok(self.load_segment(raw)),
             Rewrite::Sysenter => Ok(self.change_level(raw, Trampoline::Sysenter)),
             Rewrite::Sysexit => Ok(self.change_level(raw, Trampoline::Sysexit)),

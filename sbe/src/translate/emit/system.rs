@@ -1,4 +1,4 @@
-//! Segment registers, SYSENTER, SYSEXIT and RDTSC.
+//! Segment and control registers, SYSENTER, SYSEXIT and RDTSC.
 
 use super::misses::Cause;
 use super::{Emitted, Emitter, Home, home, in_page};
@@ -82,6 +82,23 @@ impl Emitter {
         };
         self.asm.load32(R9, selector(register));
         self.asm.store16(probed.mem(), R9);
+        Emitted::Inline
+    }
+
+    /// Emits MOV from a control register.
+    pub(super) fn store_control(&mut self, raw: &Instruction) -> Emitted {
+        let Some(place) = home(raw.op0_register()) else {
+            return Emitted::Emulate;
+        };
+        let held = context(field::CONTROL + 8 * raw.op1_register().number() as i32);
+        let target = place.or(R9);
+        match self.mode.is_64() {
+            true => self.asm.load64(target, held),
+            false => self.asm.load32(target, held),
+        }
+        if let Home::Context(place) = place {
+            self.asm.store64(place, R9);
+        }
         Emitted::Inline
     }
 

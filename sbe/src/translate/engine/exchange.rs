@@ -49,6 +49,7 @@ impl Translator {
             *selector = segment.selector.0.into();
         }
         context.loaded = [0; 6];
+        context.control = [cpu.cr0.into(), 0, cpu.cr2, cpu.cr3, cpu.cr4.into()];
         context.tsc_usable = (cpu.cr4 & CR4_TSD == 0).into();
         context.tsc_offset = cpu.tsc_offset;
         if self.is_64 {

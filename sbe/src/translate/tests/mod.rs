@@ -327,6 +327,34 @@ fn repeated_strings() {
     });
 }
 
+/// Page-fault handlers read CR2 each time.
+#[test]
+fn control_registers_are_read_by_emitted_code() {
+    const ROUNDS: u32 = 500;
+    let vcpu = agree(|a| {
+        let mut again = a.create_label();
+        a.mov(eax, 0x8765_4321_u32)?;
+        a.mov(cr2, eax)?;
+        a.mov(edi, ROUNDS)?;
+        a.set_label(&mut again)?;
+        a.mov(ecx, cr0)?;
+        a.mov(ebx, cr2)?;
+        a.mov(edx, cr3)?;
+        a.mov(esi, cr4)?;
+        a.add(ebp, ebx)?;
+        a.dec(edi)?;
+        a.jnz(again)?;
+        a.hlt()
+    });
+    let [read, sum] = [3, 5].map(|number| vcpu.cpu.regs.get(number));
+    assert_eq!(
+        (read, sum),
+        (0x8765_4321, 0x8765_4321_u32.wrapping_mul(ROUNDS))
+    );
+    let exits = vcpu.translation().expect("a translator").exits.emulate;
+    assert!(exits < 10, "{exits}");
+}
+
 /// The direction is not known where the code is translated.
 #[test]
 fn single_strings_in_either_direction() {
