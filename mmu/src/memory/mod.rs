@@ -95,7 +95,7 @@ impl Subscription {
 pub struct Memory {
     file: Arc<File>,
     mapping: Mapping,
-    /// Those of the mapping, if processors may have 48-bit linear addresses.
+    /// The aliases of the mapping, if processors may have 48-bit linear addresses.
     aliases: Option<Aliases>,
     frames: Frames,
     map: RwLock<Map>,
