@@ -54,7 +54,7 @@ pub use verifier::Verifier;
 pub use walk::FragmentEntry;
 use walk::{Around, FragmentEntries, Sites};
 
-/// A checker of fragments, which remembers where they can be entered and patched.
+/// The checker of fragments, which remembers where they can be entered and patched.
 pub struct Checker {
     contracts: Contracts,
     entries: FragmentEntries,
