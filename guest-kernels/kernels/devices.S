@@ -25,20 +25,20 @@
         .include "harness.inc"
 
         STATION         = 0x300
-        IDENTITY        = 0x5A
-        HOLE            = 0xB8000
+        IDENTITY        = 0x5a
+        HOLE            = 0xb8000
         HIGH            = 0x2000000
-        LOCAL           = 0xFEE00000
-        OTHER           = 0xFED00000
+        LOCAL           = 0xfee00000
+        OTHER           = 0xfed00000
 
         REQUEST         = 0x40
         ACKNOWLEDGE     = 0x44
         TIMER           = 0x48
-        DMA_ADDRESS     = 0x4C
+        DMA_ADDRESS     = 0x4c
         DMA             = 0x50
         LATEST          = 0x54
         UNMAP           = 0x58
-        MAP             = 0x5C
+        MAP             = 0x5c
 
         P               = 1 << 0
         W               = 1 << 1
@@ -51,14 +51,14 @@
 
         PIC1            = 0x20
         PIC1_DATA       = 0x21
-        PIC2            = 0xA0
-        PIC2_DATA       = 0xA1
-        ELCR1           = 0x4D0
-        ELCR2           = 0x4D1
+        PIC2            = 0xa0
+        PIC2_DATA       = 0xa1
+        ELCR1           = 0x4d0
+        ELCR2           = 0x4d1
         ICW1_INIT_ICW4  = 0x11
         ICW4_8086       = 0x01
         OCW2_EOI        = 0x20
-        OCW3_READ_IRR   = 0x0A
+        OCW3_READ_IRR   = 0x0a
         VECTORS         = 0x20
         LINE            = 11
         SLAVE_BIT       = 1 << (LINE-8)
@@ -71,7 +71,7 @@ main:
         inb     %dx, %al
         cmpb    $IDENTITY, %al
         je      1f
-        note    "skip: no station at port 300h"
+        note    "skip: no station at port 0x300"
         ret
 1:      call    ports
         call    memory
@@ -110,10 +110,10 @@ ports:
         movl    $STATION + 5, %edx
         inb     %dx, %al
         check   port_byte, $0x8866
-        movl    $STATION + 0xE, %edx            # two ports of the station, then nobody's
+        movl    $STATION + 0xe, %edx            # two ports of the station, then nobody's
         inl     %dx, %eax
-        check   port_dword_across_the_end, $0xFFFF0000
-        check_value port_dword_across_the_end_is_split, HOLE+LATEST, $0x0100000F
+        check   port_dword_across_the_end, $0xffff0000
+        check_value port_dword_across_the_end_is_split, HOLE+LATEST, $0x0100000f
         ret
 
 # --- Memory-mapped registers -----------------------------------------------------------------------------------------
@@ -154,11 +154,11 @@ ports:
         check_value \name\()_copied_4, copy+4, $0x55443322
         check_value \name\()_copied_8, copy+8, $0x44332211
         check_value \name\()_copied_12, copy+12, $0x88776655
-        movl    $0x0F0F0F0F, %eax
+        movl    $0x0f0f0f0f, %eax
         movl    $\base+0x20, %edi
         movl    $8, %ecx
         rep stosl
-        check_value \name\()_filled, \base+0x3C, $0x0F0F0F0F
+        check_value \name\()_filled, \base+0x3c, $0x0f0f0f0f
 .endm
 
 memory:
@@ -168,15 +168,15 @@ memory:
         widths  local, LOCAL, 3
         widths  other, OTHER, 0
         check_value regions_are_told_apart, HOLE+0x10, $0
-        check_value nobody_below, HIGH-4, $0xFFFFFFFF
+        check_value nobody_below, HIGH-4, $0xffffffff
         ret
 
 # --- DMA -------------------------------------------------------------------------------------------------------------
 
 dma:
         movl    $copy+4, HIGH+DMA_ADDRESS
-        movl    $0xCAFEF00D, HIGH+DMA
-        check_value dma_stores, copy+4, $0xCAFEF00D
+        movl    $0xcafef00d, HIGH+DMA
+        check_value dma_stores, copy+4, $0xcafef00d
         movl    $patched+1, HIGH+DMA_ADDRESS
         xorl    %ebx, %ebx
 1:      incl    %ebx                            # into code that has just run
@@ -196,7 +196,7 @@ patched:
 
 regions:
         movl    $3, HOLE+UNMAP
-        check_value unmapped_reads_as_ones, LOCAL, $0xFFFFFFFF
+        check_value unmapped_reads_as_ones, LOCAL, $0xffffffff
         movl    $0x12345678, LOCAL
         movl    $3, HOLE+MAP
         check_value mapped_again, LOCAL, $0x44332212
@@ -217,8 +217,8 @@ lines:
         out_byte 0x02, PIC2_DATA
         out_byte ICW4_8086, PIC1_DATA
         out_byte ICW4_8086, PIC2_DATA
-        out_byte 0xFB, PIC1_DATA
-        out_byte ~SLAVE_BIT&0xFF, PIC2_DATA
+        out_byte 0xfb, PIC1_DATA
+        out_byte ~SLAVE_BIT&0xff, PIC2_DATA
         handle  VECTORS+LINE, serve
         in_byte ELCR2
         check   elcr_after_initialization, $SLAVE_BIT
@@ -302,7 +302,7 @@ wake:
         cli
         check_value deadline_wakes_hlt, served_b, $1
         check_value deadline_interrupts_once, entered, $1
-        movb    $0xFF, %al
+        movb    $0xff, %al
         outb    %al, $PIC1_DATA
         outb    %al, $PIC2_DATA
         restore_vector VECTORS+LINE
@@ -339,7 +339,7 @@ above_4_gib:
         check_value alias, LOCAL_ALIAS, $0x44332212
         widths  local_by_alias, LOCAL_ALIAS, 3
         movl    $4, ABOVE+UNMAP
-        check_value above_unmapped, ABOVE, $0xFFFFFFFF
+        check_value above_unmapped, ABOVE, $0xffffffff
         movl    $4, LOCAL_ALIAS+MAP
         check_value above_mapped_again, ABOVE, $0x44332212
         movl    $CR0_PE + CR0_NE, %eax

@@ -3,9 +3,9 @@
 //! [`fetch`] brings a [`Guest`]'s unmodified kernel into the user's cache by means of apt, and puts an initramfs with busybox
 //! beside it. [`exec_archive`] and [`winsize_archive`] make the small archive that tells this initramfs what to do in one boot,
 //! [`run_archive`] one with a command that has streams of its own, [`modules_archive`] one with kernel modules, [`mounts_archive`]
-//! one with directories to mount, [`clock_archive`] one with the host's time, [`added_archives`] those with files of the user's own. [`test_kernel`] has the test kernels,
-//! [`tiny`] guests that are smaller still. [`fetch_host`] brings a kernel to test the host's module on. [`NewRoot`] makes the root
-//! directory of a whole distribution ([`Root`]).
+//! one with directories to mount, [`clock_archive`] one with the host's time, [`added_archives`] those with files of the user's
+//! own. [`test_kernel`] has the test kernels, [`tiny`] guests that are smaller still. [`fetch_host`] brings a kernel to test the
+//! host's module on. [`NewRoot`] makes the root directory of a whole distribution ([`Root`]).
 
 mod architecture;
 mod cache;

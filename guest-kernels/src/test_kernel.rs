@@ -22,7 +22,7 @@ pub struct TestKernel {
     pub bits: u32,
     /// The 32-bit ELF image.
     pub elf: &'static [u8],
-    /// The same linked at 0x10000, of use where the kernel fits into low memory.
+    /// The 32-bit ELF image linked at 0x10000, of use where the kernel fits into low memory.
     pub low: &'static [u8],
     /// A ROM of 64 KiB, to lie at 0xffff0000, that copies the kernel to 1 MiB and enters it.
     pub rom: &'static [u8],

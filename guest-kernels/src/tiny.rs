@@ -1,4 +1,5 @@
-//! Guests of a few instructions, in 32-bit code unless they say otherwise, and the files that they are booted from: for the tests of several crates.
+//! Guests of a few instructions, in 32-bit code unless they say otherwise, and the files that they are booted from: for the tests
+//! of several crates.
 
 /// A guest that executes INT 0x80, which nobody has a handler for, and would then end with status 42.
 #[rustfmt::skip]

@@ -13,9 +13,12 @@
 //! ```
 //!
 //! Machines lie at different places of the first part, sets of tables in different terabytes, and windows wherever there is room
-//! among those of others, so that none is in the way of another. Everything else of the process is where the host puts it, and is found when a place is tried. The free parts are
-//! where programs that are linked to fixed addresses, the stack and the page for legacy system calls lie (0xffffffffff600000,
-//! which is accessible on some hosts).
+//! among those of others, so that none is in the way of another. Everything else of the process is where the host puts it, and is
+//! found when a place is tried. The free parts are where programs that are linked to fixed addresses, the stack and the page for
+//! legacy system calls lie (0xffffffffff600000, which is accessible on some hosts).
+//!
+//! The parts are a budget: whoever takes addresses of one checks at compile time that they fit ([`fits_ram`], [`fits_tables`],
+//! [`fits_windows`]).
 
 use std::fs::File;
 use std::io;
@@ -43,6 +46,25 @@ const OWN: usize = 1;
 const WINDOWS: Range<usize> = RAM.end..448 * GIB;
 /// The part of a terabyte in which a set of tables lies.
 const TABLES: Range<usize> = WINDOWS.end..1008 * GIB;
+
+const _: () =
+    assert!(RAM.start < RAM.end && WINDOWS.start < WINDOWS.end && TABLES.start < TABLES.end);
+const _: () = assert!(TABLES.end <= TERABYTE);
+
+/// Whether RAM that takes `bytes` of addresses has a place.
+pub(crate) const fn fits_ram(bytes: u64) -> bool {
+    bytes <= (RAM.end - RAM.start) as u64
+}
+
+/// Whether a set of tables of `bytes` has a place in each terabyte.
+pub(crate) const fn fits_tables(bytes: usize) -> bool {
+    bytes <= TABLES.end - TABLES.start
+}
+
+/// Whether the part for windows of a terabyte holds blocks of `bytes`, without a remainder.
+pub(crate) const fn fits_windows(bytes: usize) -> bool {
+    (WINDOWS.end - WINDOWS.start).is_multiple_of(bytes)
+}
 
 /// The places for windows that were tried so far, by all machines of the process.
 static TRIED: AtomicUsize = AtomicUsize::new(0);
@@ -109,7 +131,7 @@ impl AliasedRam {
 /// # Errors
 /// `AddrNotAvailable` if there is no place; else the host's error.
 pub(crate) fn map_tables(len: usize, sets: usize) -> io::Result<Mapping> {
-    assert!(len <= TABLES.len());
+    debug_assert!(fits_tables(len));
     for terabyte in first_terabyte(sets)..TERABYTES {
         let start = terabyte * TERABYTE + TABLES.start;
         if let Some(mapping) = unless_taken(Mapping::anonymous_at(start, len, Protection::Read))? {
@@ -124,7 +146,7 @@ pub(crate) fn map_tables(len: usize, sets: usize) -> io::Result<Mapping> {
 /// # Errors
 /// As [`map_tables`].
 pub(crate) fn map_window(len: usize) -> io::Result<Mapping> {
-    assert!(WINDOWS.len().is_multiple_of(len));
+    debug_assert!(fits_windows(len));
     let places = WINDOWS.len() / len;
     for _ in 0..TERABYTES * places {
         let tried = TRIED.fetch_add(1, Ordering::Relaxed);

@@ -12,10 +12,10 @@
 //! registers and its TLB; as a [`Subscriber`] of the memory it is told of stores to the page tables and the code that it uses.
 //!
 //! Linear, guest-physical and host addresses are distinct types. `unsafe` code is only in `mapping` (host mappings), `memory`
-//! (the RAM's bytes), `tlb::table` (slots, and accesses through them) and `shadow::kmod::abi` (requests to the host's kernel
-//! module). Host addresses leave the crate in three places:
-//! [`Tables::base`] and [`Tables::window`], for code that a translator emits, and [`Memory::guest_ram`]. Whatever the guest
-//! writes into its registers and page tables, no access leaves the RAM mapping and nothing panics.
+//! (the RAM's bytes), `tlb::table` (slots, and accesses through them), `shadow::wide` (the words of a window's directory) and
+//! `shadow::kmod::abi` (requests to the host's kernel module). Host addresses leave the crate by [`Tables`], for code that a
+//! translator emits, by [`Memory::guest_ram`], and by a [`Mapping`], whose owner may be any crate. Whatever the guest writes into
+//! its registers and page tables, no access leaves the RAM mapping and nothing panics.
 
 mod addr;
 mod explain;

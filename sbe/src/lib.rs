@@ -1,4 +1,4 @@
-//! The IA-32 processor: architectural state, the exact one-instruction emulator, and the translator to host code.
+//! The processor, IA-32 or x86-64: architectural state, the exact one-instruction emulator, and the translator to host code.
 //!
 //! ```text
 //!   Vcpu::run ── events ──> deliver (emulate/interrupt.rs)
@@ -10,7 +10,7 @@
 //!      └─ handler(Exec, Insn) ──> registers, mmu::Mmu, Bus; x87, MMX and SSE by host_fpu
 //! ```
 //!
-//! The emulator is the reference: what it does to registers, flags and memory, and the faults it raises, are those of an IA-32
+//! The emulator is the reference: what it does to registers, flags and memory, and the faults it raises, are those of a
 //! processor of the announced model. The translator runs the same code many times faster and leaves to the emulator what is
 //! rare. All state of a virtual processor is reachable from its [`Vcpu`], made from a [`VcpuConfig`], and its architectural state
 //! is saved and restored as plain data ([`VcpuState`]). The crate has no mutable statics, so any number of processors can live in

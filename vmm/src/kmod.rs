@@ -13,12 +13,12 @@ pub const LOG_TARGET: &str = "kmod";
 /// The choice whether the host's kernel module is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KmodUse {
-    /// It is used where its device can be opened.
+    /// Uses the module where its device can be opened.
     #[default]
     Auto,
-    /// It is not used.
+    /// Uses windows without the module.
     Off,
-    /// Without it there is no machine.
+    /// Makes no machine without the module.
     Require,
 }
 

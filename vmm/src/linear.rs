@@ -8,9 +8,9 @@ use sbe::cpu::Cpu;
 /// The width of a processor's registers and addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Width {
-    /// Outside long mode.
+    /// The width outside long mode.
     Bits32,
-    /// In long mode, whatever the code that it executes.
+    /// The width in long mode, whatever code executes.
     Bits64,
 }
 

@@ -20,7 +20,7 @@ pub enum ThreadKind {
     Net,
     /// Accepts gdb and reads what it sends.
     Gdb,
-    /// That of a device of the program's, by the name that it gives the thread.
+    /// Serves a device of the program's, which names the thread.
     Other(&'static str),
 }
 

@@ -74,9 +74,9 @@ pub struct GuestNetwork {
 /// The end of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// It has exited with this status.
+    /// The command has exited with this status.
     Exited(u8),
-    /// This signal has ended it.
+    /// This signal has ended the command.
     Signaled(u8),
 }
 

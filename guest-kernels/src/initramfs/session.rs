@@ -26,12 +26,12 @@ const ROOT_FILE: &str = "replex/root";
 /// The tag of the virtio-fs device with the root.
 pub const ROOT_TAG: &str = "root";
 
-/// What becomes of changes to the root.
+/// The fate of changes to the root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RootChanges {
-    /// They are in memory, and gone when the machine stops.
+    /// Changes are in memory, and gone when the machine stops.
     Dropped,
-    /// They are made in the host's directory.
+    /// Changes are made in the host's directory.
     Kept,
 }
 
@@ -63,7 +63,7 @@ impl GuestRoot {
 pub struct Mount {
     /// The tag of the virtio-fs device.
     pub tag: String,
-    /// Where it is mounted, an absolute path. Missing folders are made.
+    /// The place where it is mounted, an absolute path. Missing folders are made.
     pub path: String,
     /// Whether the guest's kernel refuses changes.
     pub read_only: bool,

@@ -48,7 +48,7 @@ use serde::{Deserialize, Serialize};
 use vm_memory::{VolatileMemory, VolatileSlice};
 
 use crate::addr::{Frame, GuestPhys, LinearWidth, PAGE_SIZE};
-use crate::layout::{AliasedRam, Aliases};
+use crate::layout::{AliasedRam, Aliases, fits_ram};
 use crate::mapping::{Mapping, Protection};
 use crate::memfd;
 use crate::scalar::Scalar;
@@ -71,6 +71,7 @@ pub const MAX_RAM: u64 = 32 << 30;
 
 /// Most bytes that guest memory takes of the guest-physical addresses, from 0 on.
 pub(crate) const MOST_BYTES: u64 = ABOVE + MAX_RAM - MAX_LOW_RAM;
+const _: () = assert!(fits_ram(MOST_BYTES));
 
 /// The state of a memory that is saved beside its bytes.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -94,7 +95,7 @@ impl Subscription {
 pub struct Memory {
     file: Arc<File>,
     mapping: Mapping,
-    /// Those of the mapping, if processors may have 48-bit linear addresses.
+    /// The aliases of the mapping, if processors may have 48-bit linear addresses.
     aliases: Option<Aliases>,
     frames: Frames,
     map: RwLock<Map>,

@@ -64,9 +64,9 @@ impl Extent {
 
 /// Host addresses that stand for the linear addresses of one address space.
 pub(crate) trait Shadow: Send + fmt::Debug {
-    /// What GS's base is in emitted code: the host address of linear address 0, that of linear address `n` being `n` higher, for all
-    /// 4 GiB; addresses that are not shown fault, and so does the page after the last. With 48-bit linear addresses, that of the
-    /// directory ([`WideWindow`]).
+    /// The base of GS in emitted code: the host address of linear address 0, from which that of linear address `n` is `n` higher, for
+    /// all 4 GiB; addresses that are not shown fault, and so does the page after the last. With 48-bit linear addresses, the host
+    /// address of the directory ([`WideWindow`]).
     fn base(&self) -> u64;
 
     /// Host address that stands for a linear address, if there is one.
@@ -81,8 +81,8 @@ pub(crate) trait Shadow: Send + fmt::Debug {
         (linear >> LinearWidth::Bits32.bits() == 0).then_some(LinearAddr::new(linear))
     }
 
-    /// Gives the addresses of a page of a program's host addresses that stand for them, where they have none and that is possible.
-    /// Returns whether they have some.
+    /// Gives a page of a program host addresses that stand for its linear ones, if it has none and that is possible. Returns whether
+    /// it has some.
     fn admit(&mut self, _page: LinearPage) -> bool {
         true
     }

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! The upper half of an address finds the word, which is added to the address. The word holds for all operands that begin at one
-//! of the distances [`REACH`] from there: they lie in the unit's window or its guards, which are inaccessible. Words of other units lead to
-//! addresses that are not canonical, or are inaccessible themselves; both fault.
+//! of the distances [`REACH`] from there: they lie in the unit's window or its guards, which are inaccessible. Words of other units
+//! lead to addresses that are not canonical, or are inaccessible themselves; both fault.
 
 use std::io;
 use std::ops::{Range, RangeInclusive};
@@ -42,6 +42,7 @@ const MOST_UNITS: usize = 16;
 
 /// Bytes of the directory.
 const DIRECTORY_BYTES: usize = size_of::<u64>() << (u64::BITS - UNIT_SHIFT);
+const _: () = assert!(layout::fits_windows(UNIT_BYTES) && layout::fits_windows(DIRECTORY_BYTES));
 /// Words of a page of the directory.
 const WORDS: usize = PAGE_SIZE / size_of::<u64>();
 

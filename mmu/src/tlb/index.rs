@@ -11,9 +11,9 @@
 //! With 48 bits, pages share a slot whose addresses differ in other bits than those of [`INDEX_BITS`], thus by a multiple of
 //! 1 TiB, and so do addresses that are not canonical with one that is. A slot is the distance to the host's page, and RAM is
 //! smaller than 1 TiB. So the slot of one page leads from another outside the mapping of RAM, by which [`Tables`](super::Tables)
-//! tells them apart, and to an address that faults (`layout`). The choice of bits affects speed only: they are all those that Linux chooses by chance for its programs and
-//! itself (12 to 39), one that tells positions of programs from those of libraries (45), and one that tells programs from the
-//! kernel (47).
+//! tells them apart, and to an address that faults (`layout`). The choice of bits affects speed only: they are all those that
+//! Linux chooses by chance for its programs and itself (12 to 39), one that tells positions of programs from those of libraries
+//! (45), and one that tells programs from the kernel (47).
 
 use std::ops::Range;
 

@@ -116,11 +116,11 @@ pub struct Pointers {
 /// The layout in which FXSAVE and FXRSTOR have the state (SDM Vol. 1, 10.5.1 "FXSAVE Area").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
-    /// That of other modes than 64-bit mode: XMM0 to XMM7.
+    /// The layout of other modes than 64-bit mode: XMM0 to XMM7.
     Legacy,
-    /// That of 64-bit mode without REX.W: all XMM registers, pointers with selectors.
+    /// The layout of 64-bit mode without REX.W: all XMM registers, pointers with selectors.
     Extended,
-    /// That of 64-bit mode with REX.W: all XMM registers, pointers of 64 bits without selectors.
+    /// The layout of 64-bit mode with REX.W: all XMM registers, pointers of 64 bits without selectors.
     Promoted,
 }
 

@@ -34,7 +34,7 @@ pub enum CpuModel {
     Pentium4,
     /// In-order Atom with 64-bit mode: family 6, model 0x1c.
     X86_64,
-    /// The same with the instructions of x86-64-v2.
+    /// In-order Atom with 64-bit mode and the instructions of x86-64-v2: family 6, model 0x1c.
     X86_64V2,
 }
 
@@ -44,8 +44,8 @@ pub enum Level {
     /// The instructions that all models have.
     #[default]
     Baseline,
-    /// Those of x86-64-v2 besides: SSE3, SSSE3, SSE4.1, SSE4.2 and POPCNT. Each executes on the host's unit, so the host must
-    /// have them.
+    /// The instructions of x86-64-v2 besides: SSE3, SSSE3, SSE4.1, SSE4.2 and POPCNT. Each executes on the host's processor, which
+    /// must have them.
     V2,
 }
 

@@ -86,7 +86,8 @@ pub struct Insn {
     /// The immediate, which is sign-extended; the displacement of a relative branch, the offset of a far pointer, the lower half of
     /// a 64-bit immediate or absolute address.
     pub imm: u32,
-    /// The upper half of a 64-bit immediate or absolute address; the second immediate; the selector of a far pointer; the template number of an x87 or SIMD instruction.
+    /// The upper half of a 64-bit immediate or absolute address; the second immediate; the selector of a far pointer; the template
+    /// number of an x87 or SIMD instruction.
     pub aux: u32,
     /// The operands, destination first.
     pub ops: [Operand; 3],

@@ -1,7 +1,7 @@
 //! Shifts and rotates (SDM Vol. 1, 7.3.6 "Shift and Rotate Instructions").
 //!
-//! Counts are taken modulo 32, or modulo 64 if the operand has 64 bits. Flags are defined in part only, and results of SHLD and SHRD not for every count; what is
-//! undefined is the host's ([`super::host_alu`]).
+//! Counts are taken modulo 32, or modulo 64 if the operand has 64 bits. Flags are defined in part only, and results of SHLD and
+//! SHRD not for every count; what is undefined is the host's ([`super::host_alu`]).
 
 use super::exec::Exec;
 use super::host_alu;

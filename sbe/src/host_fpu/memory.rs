@@ -189,8 +189,8 @@ unsafe fn run_with_stack(stub: *const u8, frame: &mut StubFrame) {
 /// Runs `stub` on XMM registers and MXCSR only, which costs a fraction of FXRSTOR and FXSAVE.
 ///
 /// # Safety
-/// `stub` is the code of a published [`Stub`] of class [`Class::Sse`](super::stub::Class::Sse) that names XMM0 to XMM7 alone. The image has no reserved MXCSR bit set and all SIMD
-/// exceptions masked.
+/// `stub` is the code of a published [`Stub`] of class [`Class::Sse`](super::stub::Class::Sse) that names XMM0 to XMM7 alone. The
+/// image has no reserved MXCSR bit set and all SIMD exceptions masked.
 unsafe fn run_with_xmm(stub: *const u8, frame: &mut StubFrame) {
     let mut control = HostControl::default();
     let mut flags: u64;

@@ -8,16 +8,16 @@
 
 use super::arena::Arena;
 use super::asm::AsmError;
-use super::check::{FragmentEntry, Verifier, Violation};
+use super::check::{FragmentEntry, Verifier};
 use super::context::Context;
 use super::emit::Emitter;
 use super::fault_map::FaultMap;
 use super::fragment::{self, GuestCode, Link, Translated};
 use super::mode::PageKey;
+use super::setup::Setup;
 use super::signal::{Executing, with_faults_handled};
 use super::trampoline::{Trampoline, Trampolines};
 use super::x87_note::DeferredNote;
-use mmu::LinearWidth;
 use std::io;
 use std::ops::Range;
 
@@ -51,16 +51,21 @@ pub struct CodeBuffer {
 }
 
 impl CodeBuffer {
-    /// Creates a buffer of `bytes` bytes that holds the trampolines for linear addresses of this width only.
+    /// Creates a buffer that holds the trampolines only.
     ///
     /// # Errors
     /// The host's, where it grants no memory for code; a size out of range.
-    pub fn new(bytes: usize, width: LinearWidth) -> io::Result<Self> {
-        let mut arena = Arena::new(bytes)?;
+    pub fn new(setup: &Setup) -> io::Result<Self> {
+        let mut arena = Arena::new(setup.code_cache)?;
+        let trampolines = Trampolines::emit(&mut arena, setup.width)?;
+        let verifier = match setup.verify {
+            true => Verifier::new(&trampolines),
+            false => Verifier::default(),
+        };
         Ok(Self {
-            trampolines: Trampolines::emit(&mut arena, width)?,
             arena,
-            verifier: Verifier::default(),
+            trampolines,
+            verifier,
             fault_map: FaultMap::default(),
             sites: Vec::new(),
         })
@@ -71,14 +76,9 @@ impl CodeBuffer {
         &self.trampolines
     }
 
-    /// Turns on the check of all code emitted from now on.
-    pub fn verify(&mut self) {
-        self.verifier = Verifier::new(&self.trampolines);
-    }
-
-    /// The number of fragments checked; `None` when none are.
-    pub fn verified(&self) -> Option<u64> {
-        self.verifier.fragments()
+    /// The verifier of all that is added and patched.
+    pub fn verifier(&self) -> &Verifier {
+        &self.verifier
     }
 
     /// Makes the checker examine a system call, as if it had been emitted.
@@ -92,11 +92,6 @@ impl CodeBuffer {
             .verifier
             .fragment(code, origins, entry, &self.fault_map);
         assert!(!passes);
-    }
-
-    /// The first violation of the checker's rules; nothing must run after it.
-    pub fn violation(&self) -> Option<&Violation> {
-        self.verifier.violation()
     }
 
     /// The host address at which the byte at arena offset `offset` executes.

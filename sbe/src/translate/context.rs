@@ -12,7 +12,7 @@
 //! | R15 | the context, plus [`CONTEXT_BIAS`] | |
 //! | RCX | scratch: the one register that a branch can test without touching flags | |
 //! | R8 R9 | scratch | |
-//! | R10 | host address of the memory of a group; scratch where there is none | |
+//! | R10 | host address of the memory of a group; scratch where there is none | in windows, the distance of host addresses in the group's unit |
 //! | GS base | the window, or [`NOWHERE`] | the window's directory, or [`NOWHERE`] |
 //! | status flags | the guest's | |
 //! | RSP | a stack of host return addresses, each pushed by a guest call | |

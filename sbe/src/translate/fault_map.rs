@@ -27,7 +27,7 @@ pub struct FoundCode {
 /// The instructions of all code that may fault.
 #[derive(Default)]
 pub struct FaultMap {
-    /// Those of each section, in the order in which their code lies in the arena.
+    /// The instructions of each section, in the order in which their code lies in the arena.
     sections: [Vec<FaultEntry>; 2],
     /// Notes that are not stored where the code at an arena offset begins, in the same order.
     deferred: Vec<(u32, DeferredNote)>,

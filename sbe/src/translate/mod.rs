@@ -12,12 +12,12 @@
 //! | layer | modules |
 //! |---|---|
 //! | the loop | `engine`: the exits, and the processor's state on its way to emitted code and back |
-//! | the guest's code as translated | `cache`: pages, their entries and links, eviction, dumps; `windows`: which spaces have windows |
+//! | the guest's code as translated | `cache`: pages, their entries and links, eviction, dumps |
 //! | emitted code | `buffer`: fragments and trampolines in memory, checked and patched |
 //! | proof of what was emitted | `check` |
 //! | from guest code to host code | `fragment`, `emit` |
 //! | fixed code | `trampoline`, `sequences` |
-//! | memory and state to run with | `arena`, `context`, `stack`, `signal`, `segments` |
+//! | memory, state and choices to run with | `arena`, `context`, `stack`, `signal`, `segments`; `windows`: which spaces have windows; `setup` |
 //! | encoding and plain data | `asm`, `bounds`, `operands`, `classify`, `listing`, `fault_map`, `mode`, `origin`, `stats`, `jitdump`, `x87_note` |
 //!
 //! Emitted code holds the guest's registers and status flags in the host's. It reaches guest memory through the MMU's flat
@@ -44,6 +44,7 @@ mod operands;
 mod origin;
 mod segments;
 mod sequences;
+mod setup;
 mod signal;
 mod stack;
 mod stats;
@@ -52,8 +53,10 @@ mod windows;
 mod x87_note;
 
 pub use arena::CODE_CACHES;
-pub use cache::{CodePageReport, NoDump};
+pub use cache::{CodeCache, CodePageReport, NoDump};
 pub use engine::{Outcome, Translator, is_flat};
+pub use jitdump::JitDump;
+pub use setup::Setup;
 pub use signal::{are_windows_possible, can_handle_faults};
 pub use stats::{Exits, Stats};
 pub use windows::{UnknownWindows, Windows};

@@ -1,7 +1,7 @@
 //! Rewriting of a guest instruction's operands, so that the host executes it in 64-bit mode on the host's registers.
 //!
-//! Guest RCX and RSP live in R11 and R12, and what has its place in the context is loaded into scratch registers; a memory operand is the sum of two registers, or lies in the window; everything else
-//! keeps its encoding.
+//! Guest RCX and RSP live in R11 and R12, and what has its place in the context is loaded into scratch registers; a memory operand
+//! is the sum of two registers, or lies in the window; everything else keeps its encoding.
 
 use iced_x86::{Code, Instruction, OpKind, Register};
 use smallvec::SmallVec;
@@ -96,8 +96,9 @@ pub fn high_byte_operand(raw: &Instruction) -> Option<u32> {
     })
 }
 
-/// Rewrites `raw` to host registers, of which `loaded` hold registers that have none, and the memory operand `operand`; `None` when it cannot be encoded: AH..BH do not go
-/// together with R8..R15 (SDM Vol. 2A, 2.2.1.2 "More on REX Prefix Fields"), and CH exists in ECX only.
+/// Rewrites `raw` to host registers, of which `loaded` hold registers that have none, and the memory operand `operand`; `None` when
+/// it cannot be encoded: AH..BH do not go together with R8..R15 (SDM Vol. 2A, 2.2.1.2 "More on REX Prefix Fields"), and CH exists
+/// in ECX only.
 pub fn rewrite(
     raw: &Instruction,
     counter: Counter,

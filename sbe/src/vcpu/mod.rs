@@ -30,7 +30,9 @@ use crate::emulate::{Exec, Interceptor};
 use crate::guest_event::{Decision, GuestEvent};
 use crate::host_fpu::HostFpu;
 use crate::policy::Policy;
-use crate::translate::{CodePageReport, NoDump, Stats, Translator, can_handle_faults};
+use crate::translate::{
+    CodeCache, CodePageReport, JitDump, NoDump, Setup, Stats, Translator, can_handle_faults,
+};
 use fetch::FetchPage;
 use mmu::{LinearAddr, LinearWidth, Mmu};
 use run::{begin, emulate, end, next_uninterrupted, pass_breakpoint, translate};
@@ -85,12 +87,12 @@ impl Vcpu {
 
     /// The translator's counts so far; `None` without a translator.
     pub fn translation(&self) -> Option<&Stats> {
-        self.translator.as_ref().map(Translator::stats)
+        self.code_cache().map(CodeCache::stats)
     }
 
     /// The number of fragments of translated code that passed their check; `None` if code is not checked.
     pub fn verified(&self) -> Option<u64> {
-        self.translator.as_ref().and_then(Translator::verified)
+        self.code_cache()?.verifier().fragments()
     }
 
     /// The text of the code page that holds `address`: each translated instruction beside the code emitted for it. Needs
@@ -99,10 +101,10 @@ impl Vcpu {
     /// # Errors
     /// Why there is no such text.
     pub fn dump_code(&self, address: LinearAddr) -> Result<String, NoDump> {
-        let translator = self.translator.as_ref().ok_or(NoDump::NoTranslator)?;
+        let cache = self.code_cache().ok_or(NoDump::NoTranslator)?;
         let found = self.mmu.walk(address).map_err(|_| NoDump::NotMapped)?;
         let base = address.get() - u64::from(address.offset());
-        match translator.dump(found.phys.frame(), base, self.cpu.model.level()) {
+        match cache.dump(found.phys.frame(), base, self.cpu.model.level()) {
             text if text.is_empty() => Err(NoDump::NothingTranslated),
             text => Ok(text),
         }
@@ -110,7 +112,11 @@ impl Vcpu {
 
     /// The pages of guest code that have translations; `None` without a translator.
     pub fn code_pages(&self) -> Option<Vec<CodePageReport>> {
-        self.translator.as_ref().map(Translator::inventory)
+        self.code_cache().map(CodeCache::inventory)
+    }
+
+    fn code_cache(&self) -> Option<&CodeCache> {
+        self.translator.as_ref().map(Translator::cache)
     }
 
     /// Raises the NMI pin.
@@ -244,23 +250,19 @@ fn translator(config: &VcpuConfig) -> Result<Option<Translator>, VcpuError> {
     if width == LinearWidth::Bits48 && !can_handle_faults() {
         return Err(VcpuError::NoFaults);
     }
-    let mut translator = Translator::new(config.code_cache, width)?;
-    translator.set_windows(config.windows);
-    if config.verify_code {
-        translator.verify();
-    }
-    if config.record_code {
-        translator.record();
-    }
-    if config.measure_code {
-        translator.measure();
-    }
-    if let Some(folder) = jitdump {
-        translator
-            .write_jitdump(folder)
-            .map_err(VcpuError::Jitdump)?;
-    }
-    Ok(Some(translator))
+    let setup = Setup {
+        width,
+        code_cache: config.code_cache,
+        windows: config.windows,
+        verify: config.verify_code,
+        record: config.record_code,
+        measure: config.measure_code,
+        jitdump: jitdump
+            .map(JitDump::create)
+            .transpose()
+            .map_err(VcpuError::Jitdump)?,
+    };
+    Ok(Some(Translator::new(setup)?))
 }
 
 #[cfg(test)]

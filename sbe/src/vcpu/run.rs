@@ -102,7 +102,7 @@ pub fn translate(
     while cx.cpu.retired < end {
         if may_translate(cx.cpu) {
             let outcome = translator.run(cx, &mut polls);
-            if let Some(violation) = translator.violation() {
+            if let Some(violation) = translator.cache().verifier().violation() {
                 return Err(Exit::Internal(format!("emitted code: {violation}")));
             }
             if outcome == Outcome::Budget {

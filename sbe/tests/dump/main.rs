@@ -182,7 +182,7 @@ fn an_instruction_across_two_pages() {
     golden("page_end", STACK, |a| {
         let mut over = a.create_label();
         a.jmp(over)?;
-        for _ in 5..0xFFD {
+        for _ in 5..0xffd {
             a.nop()?;
         }
         a.add(dword_ptr(eax), 0x1234_5678)?;
@@ -190,7 +190,7 @@ fn an_instruction_across_two_pages() {
         // The next page is known by the time the instruction across its begin is reached.
         a.set_label(&mut over)?;
         a.mov(eax, DATA)?;
-        a.mov(ecx, ORIGIN + 0xFFD)?;
+        a.mov(ecx, ORIGIN + 0xffd)?;
         a.jmp(ecx)
     });
 }
@@ -198,7 +198,7 @@ fn an_instruction_across_two_pages() {
 #[test]
 fn what_cannot_be_dumped() {
     let vcpu = run(Engine::Translator, STACK, |a| a.hlt());
-    assert!(vcpu.dump_code((ORIGIN + 0xFFF).into()).is_ok());
+    assert!(vcpu.dump_code((ORIGIN + 0xfff).into()).is_ok());
     assert_eq!(vcpu.dump_code(DATA.into()), Err(NoDump::NothingTranslated));
     let vcpu = run(Engine::Emulator, STACK, |a| a.hlt());
     assert_eq!(vcpu.dump_code(ORIGIN.into()), Err(NoDump::NoTranslator));

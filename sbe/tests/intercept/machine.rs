@@ -112,9 +112,9 @@ impl Machine {
         for ((vector, has_code), index) in HANDLED.into_iter().zip(0..) {
             let at = HANDLERS + HANDLER_BYTES * index;
             place(at, &assemble(at, |a| handler(a, vector, has_code)));
-            let gate = u64::from(at & 0xFFFF)
+            let gate = u64::from(at & 0xffff)
                 | u64::from(CS) << 16
-                | 0x8E00 << 32
+                | 0x8e00 << 32
                 | u64::from(at >> 16) << 48;
             place(IDT + 8 * u32::from(vector), &gate.to_le_bytes());
         }
@@ -134,7 +134,7 @@ impl Machine {
         vcpu.cpu.regs.set(ESP, STACK);
         vcpu.cpu.gdtr = DescriptorTable {
             base: GDT.into(),
-            limit: 0x1F,
+            limit: 0x1f,
         };
         vcpu.cpu.idtr = DescriptorTable {
             base: IDT.into(),

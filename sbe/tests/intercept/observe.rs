@@ -200,11 +200,11 @@ fn a_task_switch_is_told_as_what_it_writes() {
     const ENTRY: u32 = 0x0010_0800;
     /// A 32-bit TSS that is present: available, and busy.
     const AVAILABLE: u16 = 0x89;
-    const BUSY: u16 = 0x8B;
+    const BUSY: u16 = 0x8b;
     const LIMIT: u32 = 0x67;
     let program: Program = |a| {
         // jmp far TASK:0
-        a.db(&[0xEA, 0, 0, 0, 0, TASK as u8, 0])
+        a.db(&[0xea, 0, 0, 0, 0, TASK as u8, 0])
     };
     observed(&[], program, |mut machine| {
         let at = GDT + u32::from(TASK);
@@ -215,19 +215,19 @@ fn a_task_switch_is_told_as_what_it_writes() {
         cpu.tr = Segment::new(Selector(0x20), OLD_TSS.into(), LIMIT, Attributes(BUSY));
         let data = 0x18;
         for (offset, value) in [
-            (0x1C, DIRECTORY | 8),
+            (0x1c, DIRECTORY | 8),
             (0x20, ENTRY),
             (0x24, 2),
             (0x38, STACK),
             (0x48, data),
-            (0x4C, CS.into()),
+            (0x4c, CS.into()),
             (0x50, data),
             (0x54, data),
         ] {
             machine.store(NEW_TSS + offset, value);
         }
         // hlt
-        machine.store(ENTRY, 0xF4);
+        machine.store(ENTRY, 0xf4);
         assert_eq!(machine.run(), Exit::Halt);
         let paging = CR0 | CR0_PG;
         let expected = [
@@ -245,7 +245,7 @@ fn port_accesses_are_told_one_by_one() {
         a.out(0x43, al)?;
         a.out(0x44, ax)?;
         a.in_(ax, 0x60)?;
-        a.mov(dx, 0x1F0)?;
+        a.mov(dx, 0x1f0)?;
         a.out(dx, eax)?;
         a.mov(edi, (ABSENT + 0x1000) as i32)?;
         a.mov(ecx, 2)?;
@@ -254,12 +254,12 @@ fn port_accesses_are_told_one_by_one() {
     };
     observed(&[], program, |mut machine| {
         assert_eq!(machine.run(), Exit::Halt);
-        let repeated = (Direction::In, 0x1F0, (Width::Byte, 0xFF), 28);
+        let repeated = (Direction::In, 0x1f0, (Width::Byte, 0xff), 28);
         let expected = [
             (Direction::Out, 0x43, (Width::Byte, 0x78), 5),
             (Direction::Out, 0x44, (Width::Word, 0x5678), 7),
-            (Direction::In, 0x60, (Width::Word, 0xFFFF), 10),
-            (Direction::Out, 0x1F0, (Width::Dword, 0x1234_FFFF), 17),
+            (Direction::In, 0x60, (Width::Word, 0xffff), 10),
+            (Direction::Out, 0x1f0, (Width::Dword, 0x1234_ffff), 17),
             repeated,
             repeated,
         ]

@@ -75,7 +75,7 @@ fn a_program_that_adds_up_its_code_does_not_see_breakpoints() {
         let code: u32 = (0..SUM_BYTES)
             .map(|at| u32::from(machine.byte(machine.start + at)))
             .sum();
-        assert_eq!(machine.byte(machine.start + SUM_BYTES - 1), 0xF4, "HLT");
+        assert_eq!(machine.byte(machine.start + SUM_BYTES - 1), 0xf4, "HLT");
         assert_eq!(result(&mut undisturbed), code * ROUNDS);
 
         let places = steps(&mut machine, 6);
@@ -124,7 +124,7 @@ fn calling_across(a: &mut CodeAssembler) -> Result<(), IcedError> {
     a.jnz(again)?;
     a.hlt()?;
     // The program begins behind the prologue, which has PROLOGUE bytes.
-    a.nops_with_size(0xFFE - PROLOGUE - 14)?;
+    a.nops_with_size(0xffe - PROLOGUE - 14)?;
     a.set_label(&mut function)?;
     a.add(edx, 0x0001_0001)?;
     a.ret()
@@ -135,7 +135,7 @@ fn a_breakpoint_may_be_on_an_instruction_that_crosses_pages() {
     for mut machine in machines(calling_across) {
         assert_eq!(machine.start - ORIGIN, PROLOGUE as u32);
         let function = steps(&mut machine, 2)[1];
-        assert_eq!(function % 0x1000, 0xFFE);
+        assert_eq!(function % 0x1000, 0xffe);
         machine.run_for(100);
         machine.vcpu.debugger_mut().add_breakpoint(function.into());
         let left = machine.vcpu.cpu.regs.get(ECX);

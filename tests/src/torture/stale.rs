@@ -1,8 +1,8 @@
 //! [`Stale`]: which pages the processor may know by entries that have changed since, so that they must be flushed before they are
 //! accessed (SDM Vol. 3A, 4.10.4 Invalidation of TLBs and Paging-Structure Caches).
 //!
-//! A processor may cache every present translation, used or not, and every present entry that leads to another structure. So a change of either is
-//! stale until something flushes it; what was not present before is not.
+//! A processor may cache every present translation, used or not, and every present entry that leads to another structure. So a
+//! change of either is stale until something flushes it; what was not present before is not.
 
 use super::format::P;
 use super::model::{Model, Walk};

@@ -18,7 +18,7 @@ pub enum Network {
         /// Whether the gateway's address leads to the host's loopback.
         host_loopback: bool,
     },
-    /// That of another program, which listens at this Unix socket and takes frames as passt does.
+    /// The network of another program, which listens at this Unix socket and takes frames as passt does.
     Passt(PathBuf),
 }
 

@@ -35,7 +35,8 @@ pub fn explained(stop: &StopReason) -> String {
     format!("{stop} ({help})")
 }
 
-/// Runs the machine, by a thread that is confined from then on, until it stops for good. Without gdb, each intercepted event is shown and then handed to the guest.
+/// Runs the machine, by a thread that is confined from then on, until it stops for good. Without gdb, each intercepted event is
+/// shown and then handed to the guest.
 ///
 /// # Errors
 /// If gdb cannot be listened for, or this thread cannot be confined.

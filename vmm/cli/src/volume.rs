@@ -12,7 +12,7 @@ pub struct Volume {
     pub option: &'static str,
     /// The directory on the host.
     pub host: PathBuf,
-    /// Where the guest mounts it, an absolute path.
+    /// The place where the guest mounts it, an absolute path.
     pub guest: String,
     /// Whether changes are refused.
     pub read_only: bool,

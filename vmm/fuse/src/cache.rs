@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// How much of the directory the guest keeps in its caches.
+/// The part of the directory that the guest keeps in its caches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Cache {
     /// Names and attributes are asked for each time, and data is not cached. Files cannot be mapped shared and writable.

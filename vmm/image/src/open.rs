@@ -26,7 +26,7 @@ pub struct Image {
     pub squashfs: PathBuf,
     /// The architecture of its programs.
     pub architecture: Arch,
-    /// What to run.
+    /// The command to run.
     pub config: ImageConfig,
 }
 

@@ -32,9 +32,9 @@ impl Extent {
 
 /// A content could not be added.
 pub(crate) enum SpoolError {
-    /// It could not be read.
+    /// The content could not be read.
     Read(io::Error),
-    /// It could not be written.
+    /// The content could not be written.
     Write(Fault),
 }
 

@@ -41,7 +41,7 @@ struct Packet {
     since: Instant,
     /// The header, from the first fragment.
     header: Vec<u8>,
-    /// By offset.
+    /// The payloads of the fragments, by offset.
     pieces: BTreeMap<usize, Vec<u8>>,
     /// The length of the payload, once the last fragment is there.
     len: Option<usize>,

@@ -32,9 +32,9 @@ pub struct Kmod {
 
 /// The windows that nobody uses.
 struct Windows {
-    /// Those that have an area. A later user takes it over, since mapping and unmapping one costs more than to hide its pages.
+    /// The windows that have an area. A later user takes it over, since mapping and unmapping one costs more than to hide its pages.
     idle: Vec<Area>,
-    /// The numbers of those that have none.
+    /// The numbers of the windows that have none.
     numbers: Vec<u32>,
 }
 

@@ -273,9 +273,9 @@ impl Tables {
     /// writable where the write slot is. All else there is inaccessible, and so is the page after the 4 GiB. Pages whose slots
     /// were emptied stay mapped until [`Self::settle_window`].
     ///
-    /// With 48-bit linear addresses, the host address of a directory of 2^32 quadwords. That at the upper half of a linear address
-    /// is inaccessible, or added to the address or one in [`REACH`](crate::REACH) of it it gives the host address of memory as
-    /// above, or one that is inaccessible.
+    /// With 48-bit linear addresses, the host address of a directory of 2^32 quadwords, indexed by the upper half of a linear
+    /// address. A quadword that is accessible, added to that address or to one in [`REACH`](crate::REACH) of it, gives the host
+    /// address of memory as above, or an inaccessible one.
     #[inline]
     pub fn window(&self) -> Option<u64> {
         let window = self.current_set().window.as_ref();

@@ -19,7 +19,7 @@ use std::ops::Range;
 use std::ptr::NonNull;
 
 use crate::addr::LinearWidth;
-use crate::layout::map_tables;
+use crate::layout::{fits_tables, map_tables};
 use crate::mapping::{Mapping, Protection};
 use crate::tlb::view::{View, set_bytes, table_bytes};
 
@@ -37,6 +37,8 @@ const fn shared_bytes(width: LinearWidth) -> usize {
 pub(super) const fn shared_file_bytes(width: LinearWidth) -> usize {
     View::ALL.len() * shared_bytes(width)
 }
+
+const _: () = assert!(fits_tables(set_bytes(LinearWidth::Bits48)));
 
 /// The slots of one set of tables: `set_bytes` readable bytes, of which the own and shared slots of each view are writable.
 #[derive(Debug)]

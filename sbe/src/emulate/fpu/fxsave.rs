@@ -1,7 +1,7 @@
 //! FXSAVE, FXRSTOR, LDMXCSR and STMXCSR (SDM Vol. 1, 10.5 "FXSAVE and FXRSTOR Instructions").
 //!
-//! FXSAVE writes the 288 bytes that are state, 416 in 64-bit mode, and leaves the reserved rest of its operand alone, but the whole operand must
-//! be writable. Both move XMM registers and MXCSR whatever CR4.OSFXSR says, which the manual leaves to the processor.
+//! FXSAVE writes the 288 bytes that are state, 416 in 64-bit mode, and leaves the reserved rest of its operand alone, but the whole
+//! operand must be writable. Both move XMM registers and MXCSR whatever CR4.OSFXSR says, which the manual leaves to the processor.
 //! With alignment checks on, an operand that is not even 4-byte aligned raises #AC and not #GP, also in a segment that cannot be
 //! read. Faults come in the order of AMD's processors.
 

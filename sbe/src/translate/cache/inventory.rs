@@ -11,7 +11,8 @@ use std::fmt;
 pub struct CodePageReport {
     /// The guest-physical page.
     pub frame: Frame,
-    /// The mode in which it executes: `Supervisor`, `User`, or `Windowed` for programs that have a window; with `64` behind it for 64-bit code.
+    /// The mode in which it executes: `Supervisor`, `User`, or `Windowed` for programs that have a window; with `64` behind it for
+    /// 64-bit code.
     pub mode: &'static str,
     /// The number of entries that lead to translated code.
     pub translated: usize,

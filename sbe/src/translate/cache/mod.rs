@@ -33,11 +33,12 @@ mod scan;
 mod symbols;
 
 use super::buffer::{CodeBuffer, FaultedInstruction};
-use super::check::Violation;
+use super::check::Verifier;
 use super::context::Context;
 use super::emit::Emitter;
 use super::listing::Variant;
 use super::mode::{Mode, PageKey};
+use super::setup::Setup;
 use super::stats::Stats;
 use super::trampoline::Trampoline;
 use crate::emulate::Exec;
@@ -47,13 +48,12 @@ pub use dump::NoDump;
 use epochs::Epochs;
 use evict::Aging;
 pub use inventory::CodePageReport;
-use mmu::{LinearAddr, LinearWidth, Mmu, Privilege};
+use mmu::{LinearAddr, Mmu, Privilege};
 use page::Destination;
 use page_set::PageSet;
 use record::Records;
 use std::io;
-use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Translated code of one processor.
 pub struct CodeCache {
@@ -82,24 +82,31 @@ struct Request {
 }
 
 impl CodeCache {
-    /// Creates a cache with nothing translated and room for `bytes` bytes of code, for linear addresses of this width.
+    /// Creates a cache with nothing translated.
     ///
     /// # Errors
     /// The host's, where it grants no memory for code; a size out of range.
-    pub fn new(bytes: usize, width: LinearWidth) -> io::Result<Self> {
-        let buffer = CodeBuffer::new(bytes, width)?;
+    pub fn new(setup: Setup) -> io::Result<Self> {
+        let buffer = CodeBuffer::new(&setup)?;
         let trampolines = *buffer.trampolines();
+        let mut emitter = Emitter::new(trampolines, setup.width);
+        if setup.record {
+            emitter.record();
+        }
         Ok(Self {
             buffer,
-            emitter: Emitter::new(trampolines, width),
+            emitter,
             pages: PageSet::new(trampolines.at(Trampoline::Emulate))?,
             direct: DirectLinks::default(),
             breakpoints: BreakpointOffsets::default(),
             aging: Aging::default(),
-            records: Records::default(),
+            records: Records::new(setup.jitdump),
             epochs: Epochs::default(),
             dropped_returns: false,
-            stats: Stats::default(),
+            stats: Stats {
+                executing: setup.measure.then_some(Duration::ZERO),
+                ..Stats::default()
+            },
         })
     }
 
@@ -119,32 +126,9 @@ impl CodeCache {
         &mut self.stats
     }
 
-    /// Turns on the check of all code emitted from now on.
-    pub fn verify(&mut self) {
-        self.buffer.verify();
-    }
-
-    /// The number of fragments checked; `None` when none are.
-    pub fn verified(&self) -> Option<u64> {
-        self.buffer.verified()
-    }
-
-    /// The first violation of the checker's rules; nothing must run after it.
-    pub fn violation(&self) -> Option<&Violation> {
-        self.buffer.violation()
-    }
-
-    /// Keeps from now on what [`Self::dump`] needs.
-    pub fn record(&mut self) {
-        self.emitter.record();
-    }
-
-    /// Tells `perf` of all code emitted from now on, by a file in `folder`.
-    ///
-    /// # Errors
-    /// The host's, where it cannot make the file.
-    pub fn write_jitdump(&mut self, folder: &Path) -> io::Result<()> {
-        self.records.write_jitdump(folder)
+    /// The verifier of emitted code.
+    pub fn verifier(&self) -> &Verifier {
+        self.buffer.verifier()
     }
 
     /// The host address of the area of entry tables.

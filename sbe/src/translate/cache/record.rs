@@ -5,24 +5,20 @@ use crate::translate::jitdump::JitDump;
 use crate::translate::listing::Listing;
 use crate::translate::mode::PageKey;
 use hashbrown::HashMap;
-use std::io;
-use std::path::Path;
 
 /// Listings of fragments by page, where dumps are wanted, and the file that `perf` reads.
-#[derive(Default)]
 pub struct Records {
     listings: HashMap<PageKey, Vec<Listing>>,
     jitdump: Option<JitDump>,
 }
 
 impl Records {
-    /// Tells `perf` of all code emitted from now on, by a file in `folder`.
-    ///
-    /// # Errors
-    /// The host's, where it cannot make the file.
-    pub fn write_jitdump(&mut self, folder: &Path) -> io::Result<()> {
-        self.jitdump = Some(JitDump::create(folder)?);
-        Ok(())
+    /// Creates records without listings, and with the file by which `perf` is told of code, if there is one.
+    pub fn new(jitdump: Option<JitDump>) -> Self {
+        Self {
+            listings: HashMap::new(),
+            jitdump,
+        }
     }
 
     /// Whether `perf` is told of emitted code.

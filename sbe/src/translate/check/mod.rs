@@ -27,8 +27,8 @@
 //! | `rule` | the rules |
 //! | `verifier` | the checker as the code buffer uses it |
 //!
-//! A new form of access is a new [`memory::Location`]; a new trampoline is a line of [`Contract::of`](contract::Contract); a new way to form a value is
-//! a case of [`step::Stepper::step`].
+//! A new form of access is a new [`memory::Location`]; a new trampoline is a line of [`Contract::of`](contract::Contract); a new
+//! way to form a value is a case of [`step::Stepper::step`].
 
 mod allowed;
 mod contract;
@@ -54,7 +54,7 @@ pub use verifier::Verifier;
 pub use walk::FragmentEntry;
 use walk::{Around, FragmentEntries, Sites};
 
-/// A checker of fragments, which remembers where they can be entered and patched.
+/// The checker of fragments, which remembers where they can be entered and patched.
 pub struct Checker {
     contracts: Contracts,
     entries: FragmentEntries,

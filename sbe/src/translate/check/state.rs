@@ -31,11 +31,11 @@ pub enum Poll {
 /// The privilege level that a table of the present ones is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
-    /// That at which the code executes.
+    /// The level at which the code executes.
     Present,
-    /// The one with this index in the context.
+    /// The level with this index in the context.
     Other(usize),
-    /// It is not known.
+    /// An unknown level.
     Unknown,
 }
 

@@ -3,26 +3,23 @@
 mod exchange;
 mod misses;
 
-use super::cache::{CodeCache, CodePageReport};
-use super::check::Violation;
+use super::cache::CodeCache;
 use super::context::{Context, NOWHERE, Reason};
 use super::mode::Mode;
 use super::origin::Origin;
 use super::segments::{KnownSegments, spans_all};
+use super::setup::Setup;
 use super::signal::are_windows_possible;
 use super::stack::{HostStack, MOST_POLLS};
-use super::stats::Stats;
 use super::trampoline::Trampoline;
 use super::windows::{WindowPolicy, Windows};
 use crate::cpu::fpu::MXCSR_INIT;
-use crate::cpu::model::Level;
 use crate::cpu::regs::ESP;
 use crate::cpu::segment::{Bounds, SegReg};
 use crate::cpu::{Cpu, eflags};
 use crate::emulate::Exec;
-use mmu::{Frame, LinearAddr, LinearWidth, PAGE_SIZE, Privilege};
+use mmu::{LinearAddr, LinearWidth, PAGE_SIZE, Privilege};
 use std::io;
-use std::path::Path;
 
 /// The outcome of a run of translated code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,53 +46,41 @@ pub struct Translator {
 }
 
 impl Translator {
-    /// Creates a translator for linear addresses of this width, with nothing translated and room for `code_cache` bytes of code. The
-    /// host must have BMI2; for 48-bit addresses it must let its faults be handled ([`can_handle_faults`]).
+    /// Creates a translator with nothing translated. The host must have BMI2; for 48-bit addresses it must let its faults be handled
+    /// ([`can_handle_faults`](super::can_handle_faults)).
     ///
     /// # Errors
     /// The host's, where it grants no memory for code; a size out of range.
-    pub fn new(code_cache: usize, width: LinearWidth) -> io::Result<Self> {
-        let cache = CodeCache::new(code_cache, width)?;
+    pub fn new(setup: Setup) -> io::Result<Self> {
+        let width = setup.width;
+        let possible = setup.windows != Windows::Never && are_windows_possible();
+        let windows = if possible {
+            setup.windows
+        } else {
+            Windows::Never
+        };
+        let cache = CodeCache::new(setup)?;
         let stack = HostStack::new(cache.trampoline(Trampoline::ReturnUnderflow));
         let mut context = Box::new(Context::default());
         context.host_mxcsr = MXCSR_INIT;
         context.set_masks();
         context.entries = cache.entries().wrapping_neg();
         stack.reset(&mut context);
-        let mut translator = Self {
+        Ok(Self {
             cache,
             context,
             stack,
             segments: KnownSegments::default(),
-            windows: WindowPolicy::new(Windows::Never),
+            windows: WindowPolicy::new(windows),
             width,
             ran_64: [false; 2],
             is_64: false,
-        };
-        translator.set_windows(Windows::default());
-        Ok(translator)
+        })
     }
 
-    /// The counts of what has been done so far.
-    pub fn stats(&self) -> &Stats {
-        self.cache.stats()
-    }
-
-    /// Chooses which address spaces get windows; none where the host does not let emitted code use them.
-    pub fn set_windows(&mut self, windows: Windows) {
-        let possible = windows != Windows::Never && are_windows_possible();
-        let windows = if possible { windows } else { Windows::Never };
-        self.windows = WindowPolicy::new(windows);
-    }
-
-    /// Turns on the check of all code emitted from now on: to be called before anything runs.
-    pub fn verify(&mut self) {
-        self.cache.verify();
-    }
-
-    /// The number of fragments checked; `None` when none are.
-    pub fn verified(&self) -> Option<u64> {
-        self.cache.verified()
+    /// The guest's code as translated so far.
+    pub fn cache(&self) -> &CodeCache {
+        &self.cache
     }
 
     /// Makes the checker examine a system call: see
@@ -103,40 +88,6 @@ impl Translator {
     #[cfg(test)]
     pub fn check_system_call(&mut self) {
         self.cache.check_system_call();
-    }
-
-    /// The first violation of the checker's rules; nothing runs after it.
-    pub fn violation(&self) -> Option<&Violation> {
-        self.cache.violation()
-    }
-
-    /// Measures from now on how long emitted code runs.
-    pub fn measure(&mut self) {
-        self.cache.stats_mut().executing.get_or_insert_default();
-    }
-
-    /// Tells `perf` of all code emitted from now on, by a file in `folder`: to be called before anything runs.
-    ///
-    /// # Errors
-    /// The host's, where it cannot make the file.
-    pub fn write_jitdump(&mut self, folder: &Path) -> io::Result<()> {
-        self.cache.write_jitdump(folder)
-    }
-
-    /// Keeps from now on what [`Self::dump`] needs: to be called before anything runs.
-    pub fn record(&mut self) {
-        self.cache.record();
-    }
-
-    /// Writes the code page in `frame`, at linear address `base`, of a processor of this level, beside the code emitted for it, as
-    /// text; empty if there is none.
-    pub fn dump(&self, frame: Frame, base: u64, level: Level) -> String {
-        self.cache.dump(frame, base, level)
-    }
-
-    /// The code pages by frame and mode.
-    pub fn inventory(&self) -> Vec<CodePageReport> {
-        self.cache.inventory()
     }
 
     /// Runs translated code from EIP on until the emulator or the caller has to act. `polls` counts down with loops, calls and
@@ -152,7 +103,7 @@ impl Translator {
         self.load(cx);
         let mut target = self.cache.trampoline(Trampoline::Dispatch);
         let outcome = loop {
-            if self.violation().is_some() {
+            if self.cache.verifier().violation().is_some() {
                 break Outcome::Emulate;
             }
             self.settle_window(cx);

@@ -1,8 +1,8 @@
 //! [`Trampolines`]: the fixed code at the start of the arena: the way in, the ways out, the dispatcher, and code too long to be
 //! repeated in every fragment.
 //!
-//! Fragments name a trampoline by [`Trampoline`]; a new one is a variant with its place in [`Trampoline::all`], an emitter in
-//! `emit`, and, if fragments may enter it, a contract in `check::contract`.
+//! Fragments name a trampoline by [`Trampoline`]; a new one is a line of the table below, an emitter in `emit`, and, if fragments may
+//! enter it, a contract in `check::contract`.
 
 mod emit;
 
@@ -14,150 +14,110 @@ use mmu::LinearWidth;
 use std::fmt;
 use std::io;
 
-/// The name of a trampoline.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trampoline {
-    /// Exits to look up the EIP in R8D. It lies at arena offset 0, which is what entry tables hold for unknown entries.
-    Lookup,
-    /// Saves the guest's state and returns to the caller of `Enter`; EIP and reason are already in the context.
-    Exit,
-    /// `extern "C" fn(*mut Context, target)`: loads the guest's state and jumps to `target`.
-    Enter,
-    /// Takes the outermost host return: keeps the stack and dispatches.
-    ReturnUnderflow,
-    /// Takes guest returns whose address is not the expected one: as `PolledDispatch`, with EIP inverted in R8.
-    ReturnMismatch,
-    /// Counts a poll and jumps to the code of the EIP in R8D, if that is known; else exits.
-    PolledDispatch,
-    /// Jumps to the code of the EIP in R8D, if that is known; else exits.
-    Dispatch,
-    /// Exits to have the instruction at R8D emulated: entry tables lead here for such instructions.
-    Emulate,
-    /// Exits to have the instruction at offset R9D of the page emulated.
-    EmulateAt,
-    /// Exits before the instruction at offset R9D of the page, because the polls are used up.
-    BudgetAt,
-    /// Exits to link the branch, to offset R9D of the page, whose site R8D names.
-    Link,
-    /// Exits to link the branch, to the EIP in R8D in another page, whose site R9D names.
-    LinkAcross,
-    /// Exits after a fault of the host.
-    WindowFault,
-    /// Called with the instruction's offset in R9D: loads the guest's FPU state, or exits.
-    LoadFpu,
-    /// Called with a selector in R8D and the instruction's offset in R9D: loads the segment register, or exits.
-    LoadSegment(SegReg),
-    /// Executes SYSENTER at offset R9D of the page.
-    Sysenter,
-    /// Executes SYSEXIT at offset R9D of the page.
-    Sysexit,
-    /// Executes SYSCALL at offset R9D of the page; R8 is the address of the next instruction.
-    Syscall,
-    /// Executes SYSRET to 64-bit code at offset R9D of the page.
-    Sysret,
-    /// Executes WRMSR at offset R9D of the page; R8 is the address of the next instruction.
-    WriteMsr,
-    /// Called with an address in R8D and the instruction's offset in R9D: returns with a slot in RCX, or exits.
-    Miss(AccessKind),
+/// Defines [`Trampoline`] by a table with a line for each that has no variants: its name in the code and in dumps. The order is that
+/// of their code; the others lie behind them.
+macro_rules! trampolines {
+    ($($(#[doc = $doc:literal])* $name:ident = $text:literal,)*) => {
+        /// The name of a trampoline.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Trampoline {
+            $($(#[doc = $doc])* $name,)*
+            /// Called with a selector in R8D and the instruction's offset in R9D: loads the segment register, or exits.
+            LoadSegment(SegReg),
+            /// Called with an address in R8D and the instruction's offset in R9D: returns with a slot in RCX, or exits.
+            Miss(AccessKind),
+        }
+
+        /// The trampolines of the table.
+        const FIRST: &[Trampoline] = &[$(Trampoline::$name),*];
+
+        /// The numbers of the trampolines of the table.
+        enum Number {
+            $($name),*
+        }
+
+        impl Trampoline {
+            /// The trampoline's position in [`Self::all`].
+            fn number(self) -> usize {
+                match self {
+                    $(Self::$name => Number::$name as usize,)*
+                    Self::LoadSegment(register) => SEGMENTS + register as usize,
+                    Self::Miss(kind) => MISSES + kind.number() as usize,
+                }
+            }
+        }
+
+        impl fmt::Display for Trampoline {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self {
+                    $(Self::$name => f.write_str($text),)*
+                    Self::LoadSegment(register) => {
+                        write!(f, "load_{}", format!("{register:?}").to_lowercase())
+                    }
+                    Self::Miss(kind) => {
+                        let verb = if kind.writes() { "write" } else { "read" };
+                        write!(f, "miss_{verb}_{}", kind.size())
+                    }
+                }
+            }
+        }
+    };
 }
 
-/// The trampolines before those of segment registers.
-const FIRST: [Trampoline; 14] = [
-    Trampoline::Lookup,
-    Trampoline::Exit,
-    Trampoline::Enter,
-    Trampoline::ReturnUnderflow,
-    Trampoline::ReturnMismatch,
-    Trampoline::PolledDispatch,
-    Trampoline::Dispatch,
-    Trampoline::Emulate,
-    Trampoline::EmulateAt,
-    Trampoline::BudgetAt,
-    Trampoline::Link,
-    Trampoline::LinkAcross,
-    Trampoline::WindowFault,
-    Trampoline::LoadFpu,
-];
-// Numbers of the trampolines behind those.
+trampolines! {
+    /// Exits to look up the EIP in R8D. It lies at arena offset 0, which is what entry tables hold for unknown entries.
+    Lookup = "lookup",
+    /// Saves the guest's state and returns to the caller of `Enter`; EIP and reason are already in the context.
+    Exit = "exit",
+    /// `extern "C" fn(*mut Context, target)`: loads the guest's state and jumps to `target`.
+    Enter = "enter",
+    /// Takes the outermost host return: keeps the stack and dispatches.
+    ReturnUnderflow = "return_underflow",
+    /// Takes guest returns whose address is not the expected one: as `PolledDispatch`, with EIP inverted in R8.
+    ReturnMismatch = "return_mismatch",
+    /// Counts a poll and jumps to the code of the EIP in R8D, if that is known; else exits.
+    PolledDispatch = "polled_dispatch",
+    /// Jumps to the code of the EIP in R8D, if that is known; else exits.
+    Dispatch = "dispatch",
+    /// Exits to have the instruction at R8D emulated: entry tables lead here for such instructions.
+    Emulate = "emulate",
+    /// Exits to have the instruction at offset R9D of the page emulated.
+    EmulateAt = "emulate_at",
+    /// Exits before the instruction at offset R9D of the page, because the polls are used up.
+    BudgetAt = "budget_at",
+    /// Exits to link the branch, to offset R9D of the page, whose site R8D names.
+    Link = "link",
+    /// Exits to link the branch, to the EIP in R8D in another page, whose site R9D names.
+    LinkAcross = "link_across",
+    /// Exits after a fault of the host.
+    WindowFault = "window_fault",
+    /// Called with the instruction's offset in R9D: loads the guest's FPU state, or exits.
+    LoadFpu = "load_fpu",
+    /// Executes SYSENTER at offset R9D of the page.
+    Sysenter = "sysenter",
+    /// Executes SYSEXIT at offset R9D of the page.
+    Sysexit = "sysexit",
+    /// Executes SYSCALL at offset R9D of the page; R8 is the address of the next instruction.
+    Syscall = "syscall",
+    /// Executes SYSRET to 64-bit code at offset R9D of the page.
+    Sysret = "sysret",
+    /// Executes WRMSR at offset R9D of the page; R8 is the address of the next instruction.
+    WriteMsr = "write_msr",
+}
+
+// Numbers of the first trampolines behind those of the table.
 const SEGMENTS: usize = FIRST.len();
-const SYSENTER: usize = SEGMENTS + SegReg::ALL.len();
-const SYSEXIT: usize = SYSENTER + 1;
-const SYSCALL: usize = SYSEXIT + 1;
-const SYSRET: usize = SYSCALL + 1;
-const WRITE_MSR: usize = SYSRET + 1;
-const MISSES: usize = WRITE_MSR + 1;
+const MISSES: usize = SEGMENTS + SegReg::ALL.len();
 /// The number of trampolines.
 const COUNT: usize = MISSES + AccessKind::COUNT;
 
 impl Trampoline {
     /// All trampolines, in the order of their code.
     pub fn all() -> impl Iterator<Item = Self> {
-        FIRST
-            .into_iter()
+        let first = FIRST.iter().copied();
+        first
             .chain(SegReg::ALL.map(Self::LoadSegment))
-            .chain([Self::Sysenter, Self::Sysexit])
-            .chain([Self::Syscall, Self::Sysret, Self::WriteMsr])
             .chain(AccessKind::all().map(Self::Miss))
-    }
-
-    /// The trampoline's position in [`Self::all`].
-    fn number(self) -> usize {
-        match self {
-            Self::Lookup => 0,
-            Self::Exit => 1,
-            Self::Enter => 2,
-            Self::ReturnUnderflow => 3,
-            Self::ReturnMismatch => 4,
-            Self::PolledDispatch => 5,
-            Self::Dispatch => 6,
-            Self::Emulate => 7,
-            Self::EmulateAt => 8,
-            Self::BudgetAt => 9,
-            Self::Link => 10,
-            Self::LinkAcross => 11,
-            Self::WindowFault => 12,
-            Self::LoadFpu => 13,
-            Self::LoadSegment(register) => SEGMENTS + register as usize,
-            Self::Sysenter => SYSENTER,
-            Self::Sysexit => SYSEXIT,
-            Self::Syscall => SYSCALL,
-            Self::Sysret => SYSRET,
-            Self::WriteMsr => WRITE_MSR,
-            Self::Miss(kind) => MISSES + kind.number() as usize,
-        }
-    }
-}
-
-impl fmt::Display for Trampoline {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Lookup => "lookup",
-            Self::Exit => "exit",
-            Self::Enter => "enter",
-            Self::ReturnUnderflow => "return_underflow",
-            Self::ReturnMismatch => "return_mismatch",
-            Self::PolledDispatch => "polled_dispatch",
-            Self::Dispatch => "dispatch",
-            Self::Emulate => "emulate",
-            Self::EmulateAt => "emulate_at",
-            Self::BudgetAt => "budget_at",
-            Self::Link => "link",
-            Self::LinkAcross => "link_across",
-            Self::WindowFault => "window_fault",
-            Self::LoadFpu => "load_fpu",
-            Self::LoadSegment(register) => {
-                return write!(f, "load_{}", format!("{register:?}").to_lowercase());
-            }
-            Self::Sysenter => "sysenter",
-            Self::Sysexit => "sysexit",
-            Self::Syscall => "syscall",
-            Self::Sysret => "sysret",
-            Self::WriteMsr => "write_msr",
-            Self::Miss(kind) => {
-                let verb = if kind.writes() { "write" } else { "read" };
-                return write!(f, "miss_{verb}_{}", kind.size());
-            }
-        })
     }
 }
 

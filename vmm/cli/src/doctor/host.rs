@@ -92,19 +92,24 @@ fn memory() -> Finding {
     }
 }
 
+/// The host addresses that a 64-bit machine of up to 3.5 GiB takes, with one set of tables.
+const WIDE: &str = "1.1 TiB";
+
 fn addresses() -> Finding {
     let used = field_kib("/proc/self/status", "VmPeak:").unwrap_or(0) >> 20;
     match getrlimit(Resource::RLIMIT_AS) {
         Ok((limit, _)) if limit != RLIM_INFINITY => Finding::limited(
             "address space",
             format!(
-                "{} MiB (ulimit -v), of which a machine reserves much, without using it ({used} GiB here)",
+                "{} MiB (ulimit -v), of which a machine reserves much, without using it: {used} GiB, 64-bit ones {WIDE}",
                 limit >> 20
             ),
         ),
         _ => Finding::ok(
             "address space",
-            format!("unlimited; a machine reserves {used} GiB, without using them"),
+            format!(
+                "unlimited; a machine reserves {used} GiB, a 64-bit one {WIDE}, without using them"
+            ),
         ),
     }
 }

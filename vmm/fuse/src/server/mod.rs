@@ -23,10 +23,10 @@ use crate::inodes::Inodes;
 use crate::reply::Reply;
 use crate::request::{Header, Request};
 
-/// How a directory is shared.
+/// The way in which a directory is shared.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// What the guest may cache.
+    /// The part of the directory that the guest may cache.
     pub cache: Cache,
     /// Whether changes are refused, by EROFS.
     pub read_only: bool,

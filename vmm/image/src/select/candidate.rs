@@ -16,12 +16,12 @@ pub(super) struct Candidate {
     pub(super) place: Place,
 }
 
-/// Where an image's configuration and layers are named.
+/// The place that names an image's configuration and layers.
 #[derive(Debug, Clone)]
 pub(super) enum Place {
-    /// In the manifest with this digest.
+    /// The manifest with this digest.
     Manifest(Stored),
-    /// In `manifest.json` of `docker save`.
+    /// `manifest.json` of `docker save`.
     Saved { config: String, layers: Vec<String> },
 }
 

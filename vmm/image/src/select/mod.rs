@@ -117,9 +117,9 @@ fn keep_named(candidates: &mut Vec<Candidate>, name: &str) -> Result<(), Fault> 
 /// Whether an image is for an architecture that is wanted.
 enum Fit {
     Ours(Selected),
-    /// It is for this platform.
+    /// An image for this platform.
     Other(String),
-    /// It is something else that is kept as images are.
+    /// Something else that is kept as images are.
     NotAnImage,
 }
 

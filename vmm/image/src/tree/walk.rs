@@ -9,10 +9,10 @@ use std::collections::VecDeque;
 use super::{Child, Directory, Kind, Leaf, Meta, Name, Node, NodeId, Tree, TreeFault};
 use crate::limits::{DEPTH, LINKS};
 
-/// What becomes of missing directories on the way.
+/// The fate of missing directories on the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Parents {
-    /// They are made, and those on the way belong to the present layer.
+    /// Missing directories are made, and those on the way belong to the present layer.
     Make,
     /// The way ends.
     Find,

@@ -30,11 +30,11 @@ const CONNECT_TIMEOUT: WireDuration = WireDuration::from_secs(60);
 /// The state of a flow after it has been attended to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
-    /// It waits for the guest, the peer or a timer.
+    /// The flow waits for the guest, the peer or a timer.
     Waits,
-    /// It has something to send for which the guest has no room.
+    /// The flow has something to send for which the guest has no room.
     Blocked,
-    /// It is over.
+    /// The flow is over.
     Over,
 }
 

@@ -51,15 +51,15 @@ pub(crate) struct Condition {
 /// The test of an argument. An argument that is no pointer is compared by its low 32 bits: the kernel takes it as an int.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Test {
-    /// It is this number.
+    /// The argument is this number.
     Is(u32),
-    /// These bits are none of them set.
+    /// The argument has none of these bits.
     Lacks(u32),
-    /// The bits of the mask have this value.
+    /// The bits of the mask have this value in the argument.
     Has { mask: u32, value: u32 },
-    /// It is the null pointer.
+    /// The argument is the null pointer.
     IsNull,
-    /// It is this process's number.
+    /// The argument is this process's number.
     IsOwnProcess,
 }
 

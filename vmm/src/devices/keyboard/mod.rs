@@ -5,9 +5,9 @@
 //!   IRQ 1, IRQ 12: the output buffer is full, from the keyboard's or the auxiliary device's side
 //! ```
 //!
-//! A byte for a device times out: the output buffer then holds 0xfe, and the status register says why. Nothing takes time,
-//! the time-out neither, so drivers that probe are done soon. The output port's A20 gate can be read back, but memory is
-//! never masked, as that of [`super::ResetRegister::control_port_a`]. The passwords and the polling of the input port (commands 0xa5, 0xa6, 0xc1,
+//! A byte for a device times out: the output buffer then holds 0xfe, and the status register says why. Nothing takes time, the
+//! time-out neither, so drivers that probe are done soon. The output port's A20 gate can be read back, but memory is never masked,
+//! as that of [`super::ResetRegister::control_port_a`]. The passwords and the polling of the input port (commands 0xa5, 0xa6, 0xc1,
 //! 0xc2) are not there.
 //!
 //! IBM PS/2 Hardware Interface Technical Reference, Keyboard and Auxiliary Device Controller; Intel UPI-41/42 User's Manual.

@@ -38,9 +38,9 @@ enum Timer {
     /// There is nothing to read, or no FIFO.
     #[default]
     Off,
-    /// It starts at the next [`Receiver::advance`].
+    /// The timer starts at the next [`Receiver::advance`].
     Starting,
-    /// It runs until this time.
+    /// The timer runs until this time.
     Until(u64),
     /// The time-out is pending.
     Expired,

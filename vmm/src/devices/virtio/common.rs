@@ -27,7 +27,7 @@ pub struct QueueRegisters {
     pub enabled: bool,
 }
 
-/// What the driver sees in the registers that are not its own.
+/// The contents of the registers that the driver does not write.
 #[derive(Clone, Copy, Debug)]
 pub struct Offered {
     /// The features that the device offers.

@@ -29,7 +29,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemory, Permissions};
 
 use super::interrupt::Interrupt;
 
-/// What the driver has sent with a request.
+/// The bytes that the driver has sent with a request.
 pub type Reader<'a> = virtio_queue::Reader<'a, StoreHook>;
 /// The room that the driver gives for the answer to a request.
 pub type Writer<'a> = virtio_queue::Writer<'a, StoreHook>;

@@ -11,7 +11,7 @@ use crate::linear::Width;
 pub struct Tables {
     of_32_bits: Table,
     of_64_bits: Table,
-    /// That of the registers that gdb sees.
+    /// The width of the registers that gdb sees.
     width: Cell<Width>,
 }
 

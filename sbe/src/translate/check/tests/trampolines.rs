@@ -369,7 +369,8 @@ fn underflow_jumps() {
     );
 }
 
-/// The way in and the way out exchange the host's state and the guest's: nothing but moves between registers, stack and context, and GS's base.
+/// The way in and the way out exchange the host's state and the guest's: nothing but moves between registers, stack and context,
+/// and GS's base.
 #[test]
 fn ways_in_and_out_only_exchange_states() {
     for widths in ALL_WIDTHS {
