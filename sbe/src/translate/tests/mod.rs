@@ -1,5 +1,6 @@
 //! Small programs on both engines: registers, flags and memory must agree.
 
+mod crowded;
 mod direct;
 mod strings;
 mod users;
