@@ -398,7 +398,7 @@ fn code_address(rng: &mut Rng) -> u32 {
     }
 }
 
-/// Any status flags. Translated code runs with DF clear only, so that is more common.
+/// Any status flags. Translated repetitions run with DF clear only, so that is more common.
 fn start_flags(rng: &mut Rng) -> u32 {
     let direction = if percent(rng, 25) { DF } else { 0 };
     let alignment = if percent(rng, 2) { AC } else { 0 };

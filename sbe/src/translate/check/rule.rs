@@ -67,8 +67,8 @@ pub enum Rule {
     /// Accesses lie in the bytes that the slot was probed for.
     #[error("access beyond what was probed")]
     Size,
-    /// With 48-bit linear addresses, each first access through a slot may fault: the fault map knows its instruction, and nothing
-    /// of the guest's has changed since that began.
+    /// Each access to a window may fault, and with 48-bit linear addresses each first access through a slot: the fault map knows its
+    /// instruction, and nothing of the guest's has changed since that began.
     #[error("may fault where the instruction cannot begin anew")]
     Restart,
     /// Memory is written through slots for writing.

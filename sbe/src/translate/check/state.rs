@@ -39,6 +39,15 @@ pub enum Level {
     Unknown,
 }
 
+/// The start of a guest's instruction, at which it begins anew if it faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Beginning {
+    /// Arena offset of the code's first byte.
+    pub code: u32,
+    /// The value of R10 then, if the code goes on with that of the fault where it begins anew in emitted code.
+    pub pointer: Option<Value>,
+}
+
 /// The abstract state at one point of the code.
 #[derive(Clone, Debug)]
 pub struct State {
@@ -60,6 +69,8 @@ pub struct State {
     pub version: u32,
     /// The levels of the read table, in R14 or the context, and of the write, fetch and code tables in the context.
     pub tables: [Level; 4],
+    /// The start of the present instruction; `None` if that may be one or another.
+    pub beginning: Option<Beginning>,
     /// Whether something of the guest's may have changed since the instruction began.
     pub changed: bool,
     /// Slots through which memory was accessed: they did not fault.
@@ -90,6 +101,7 @@ impl State {
             poll: Poll::None,
             version: values.serial(),
             tables: [Level::Present; 4],
+            beginning: None,
             changed: false,
             touched: Vec::new(),
         }
@@ -156,6 +168,9 @@ impl State {
             }
         }
         self.touched.retain(|slot| other.touched.contains(slot));
+        self.beginning = self
+            .beginning
+            .filter(|&begun| other.beginning == Some(begun));
         self.changed |= other.changed;
         self.fpu &= other.fpu;
         if self.poll != other.poll {

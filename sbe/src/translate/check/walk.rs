@@ -6,10 +6,10 @@ use super::memory;
 use super::registers::{R8, R9, R10, RCX};
 use super::rule::{Need, Rule, Violation};
 use super::state::{Level, Poll, State};
-use super::step::{Stepper, number};
+use super::step::{self, Stepper, number};
 use super::value::{Grant, Low, Node, Value, Values};
 use crate::translate::emit::entry_bytes;
-use crate::translate::fault_map::FaultMap;
+use crate::translate::fault_map::{FaultMap, FoundCode};
 use crate::translate::mode::Mode;
 use hashbrown::HashMap;
 use iced_x86::{Code, Instruction, OpKind};
@@ -168,7 +168,10 @@ impl<'a> Walk<'a> {
             return Ok(());
         };
         let found = self.around.fault_map.find(instruction.ip() as u32);
-        self.stepper.begin(&mut state, instruction, found);
+        if let Some(code) = self.stepper.enter(instruction, found) {
+            let moves_pointer = self.moves_pointer(number, code);
+            self.stepper.begin(&mut state, code, moves_pointer);
+        }
         match Flow::of(instruction) {
             Flow::Next => {
                 if instruction.code() == Code::Mov_r64_imm64 {
@@ -200,6 +203,24 @@ impl<'a> Walk<'a> {
             }
             Flow::Indirect => self.indirect(instruction, &state),
         }
+    }
+
+    /// Whether `code`, which begins at instruction `number`, names R10 as an operand before its last access to memory other than the
+    /// context.
+    fn moves_pointer(&self, number: usize, code: FoundCode) -> bool {
+        let find = |instruction: &Instruction| {
+            let at = instruction.ip() as u32;
+            self.around.fault_map.find(at)
+        };
+        let mut named = false;
+        let behind = &self.disassembly.instructions[number..];
+        for instruction in behind.iter().take_while(|next| find(next) == Some(code)) {
+            if named && step::accesses_memory(instruction) {
+                return true;
+            }
+            named |= step::names(instruction, R10);
+        }
+        false
     }
 
     fn fall(&mut self, number: usize, state: State) -> Result<(), Rule> {

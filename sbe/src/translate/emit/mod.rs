@@ -366,13 +366,23 @@ impl Emitter {
     /// Adds an entry to the fault map: the code of an instruction, or of what is left of one, begins here, or that of the last one
     /// ends. An instruction can begin anew wherever it faults, as it changes nothing of the guest's before its last access that may.
     fn begin_instruction(&mut self, offset: Option<u16>) {
+        self.begin_code(offset, self.copied().is_none());
+    }
+
+    /// Adds an entry to the fault map: code of `raw` begins here that needs what the code before it has left in scratch registers. If
+    /// it faults, the emulator executes the instruction, of which nothing has been done yet.
+    fn begin_rest(&mut self, raw: &Instruction) {
+        self.begin_code(Some(raw.ip32() as u16), false);
+    }
+
+    fn begin_code(&mut self, offset: Option<u16>, restarts: bool) {
         if self.windowed || self.is_wide() {
             let code = self.asm.here();
             let section = self.asm.section() as usize;
             self.fault_entries[section].push(FaultEntry {
                 code,
                 offset,
-                restarts: self.copied().is_none(),
+                restarts,
             });
             self.fault_notes
                 .extend(self.noted.deferred().map(|note| (code, note)));

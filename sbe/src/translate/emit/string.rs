@@ -85,7 +85,6 @@ impl Emitter {
         self.repeat(raw, R11, crosses)?;
         self.asm.bind(done);
         self.asm.switch_to(Section::Cold);
-        self.begin_instruction(Some(raw.ip32() as u16));
         self.repeat_split(raw, crosses, done)?;
         self.begin_instruction(None);
         self.asm.switch_to(Section::Hot);
@@ -115,6 +114,7 @@ impl Emitter {
         self.asm.bind(crosses[1]);
         self.asm.mov64(R9, RDI);
         self.asm.bind(first);
+        self.begin_rest(raw);
         self.rest_of_page(raw, log);
         self.islands(true);
         let refused = self.refused(raw);

@@ -1,6 +1,8 @@
 //! Small programs on both engines: registers, flags and memory must agree.
 
+mod crowded;
 mod direct;
+mod strings;
 mod users;
 mod windows;
 mod x87;
@@ -9,7 +11,7 @@ use crate::{EmptyBus, Engine, Exit, Vcpu, VcpuConfig, Windows};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use mmu::{GuestPhys, Memory, Mmu};
-use users::{HANDLER, LAST_SELECTOR, USER, set_up, write};
+use users::{HANDLER, LAST_SELECTOR, USER, set_up, write, write_task};
 
 type Program = Result<(), IcedError>;
 
@@ -469,14 +471,11 @@ fn high_bytes_beside_the_counter() {
 
 #[test]
 fn user_code_behind_sysexit_does_not_see_what_the_kernel_sees() {
-    const TSS: u32 = 0x0030_4000;
     const FRESH: u32 = 0x0027_0000;
     const SECRET: u32 = 0x0028_0000;
-    let task = u64::from((TSS & 0xffff) << 16 | 0x67) | u64::from(TSS >> 16 | 0x8900) << 32;
     let vcpu = agree(|a| {
         // All pages are the user's but one. The task segment is for the way back.
-        write(a, TSS + 4, STACK)?;
-        write(a, TSS + 8, 16)?;
+        let task = write_task(a)?;
         // pop esi; hlt
         write(a, HANDLER, 0xf45e)?;
         // add eax, [FRESH]; mov ebx, [SECRET]

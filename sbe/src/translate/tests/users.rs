@@ -1,12 +1,14 @@
 //! Guests with paging and programs: tables at fixed addresses, and code for them.
 
 use super::{Program, STACK};
+use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 
 const DIRECTORY: u32 = 0x0030_0000;
 const TABLE: u32 = 0x0030_1000;
 const IDT: u32 = 0x0030_2000;
 const GDT: u32 = 0x0030_3000;
+const TASK: u32 = 0x0030_4000;
 /// Where programs of users may lie.
 pub const USER: u32 = 0x0030_5000;
 /// The handler of page faults.
@@ -35,6 +37,15 @@ pub fn set_up_sysenter(a: &mut CodeAssembler) -> Program {
     a.mov(ecx, entry)?;
     a.mov(eax, ebx)?;
     a.wrmsr()
+}
+
+/// Emits a task state that has the kernel's stack at [`STACK`]. Returns its descriptor.
+pub fn write_task(a: &mut CodeAssembler) -> Result<u64, IcedError> {
+    const KERNEL_DATA: u32 = 16;
+    write(a, TASK + 4, STACK)?;
+    write(a, TASK + 8, KERNEL_DATA)?;
+    let [low, high] = [TASK << 16 | 0x67, TASK >> 16 | 0x8900];
+    Ok(u64::from(high) << 32 | u64::from(low))
 }
 
 /// Emits tables that map everything to itself, for users too, but for the page at `special`, which gets the entry `entry`; a GDT

@@ -5,9 +5,9 @@ mod guarded;
 
 use super::allowed::{Unit, alignment, is_quad, is_string, unit};
 use super::memory::{self, Field, Location, Operand, Rights, is_field};
-use super::registers::{R8, R9, R13, R14, RCX, RDI, RSI, RSP};
+use super::registers::{R8, R9, R10, R13, R14, RCX, RDI, RSI, RSP};
 use super::rule::Rule;
-use super::state::{Level, Poll, State};
+use super::state::{Beginning, Level, Poll, State};
 use super::value::{
     ARENA, CONTEXT, FIELD_TABLES, Grant, Low, Node, Shift, TABLES, Table, Value, Values, WORD,
 };
@@ -60,8 +60,8 @@ pub struct Stepper {
     pub values: Values,
     rights: Rights,
     info: InstructionInfoFactory,
-    /// Whether the fault map has an entry for the present instruction of the host.
-    restarts: bool,
+    /// The code in the fault map that the present instruction of the host is part of.
+    guest: Option<FoundCode>,
 }
 
 impl Stepper {
@@ -71,7 +71,7 @@ impl Stepper {
             values: Values::new(),
             rights,
             info: InstructionInfoFactory::new(),
-            restarts: false,
+            guest: None,
         }
     }
 
@@ -81,23 +81,46 @@ impl Stepper {
     }
 
     /// Prepares for an instruction of the host that, where it faults, is part of the guest's instruction with this code, if any.
-    pub fn begin(
+    /// Returns that code if it begins with the instruction.
+    pub fn enter(
         &mut self,
-        state: &mut State,
         instruction: &Instruction,
         guest: Option<FoundCode>,
-    ) {
-        self.restarts = guest.is_some();
-        let Some(guest) = guest.filter(|guest| guest.code == instruction.ip() as u32) else {
-            return;
-        };
+    ) -> Option<FoundCode> {
+        self.guest = guest;
+        guest.filter(|guest| guest.code == instruction.ip() as u32)
+    }
+
+    /// Begins the guest's instruction with this code, which may fault behind a change of R10 only if `moves_pointer`.
+    pub fn begin(&mut self, state: &mut State, guest: FoundCode, moves_pointer: bool) {
         state.changed = false;
         self.forget_sums(state);
-        if guest.restarts && self.rights.uses_window {
-            // Entered here after a fault, it finds others in the scratch registers.
-            for number in [RCX, R8, R9] {
-                state.registers[number] = self.values.any();
-            }
+        if self.begins_anew(guest) {
+            self.forget_scratch(state, moves_pointer);
+        }
+        state.beginning = Some(Beginning {
+            code: guest.code,
+            pointer: (!moves_pointer).then_some(state.registers[R10]),
+        });
+    }
+
+    /// Whether emitted code goes on where the guest's instruction with this code begins, after a fault.
+    fn begins_anew(&self, guest: FoundCode) -> bool {
+        guest.restarts && self.rights.uses_window
+    }
+
+    /// Forgets what is another where an instruction begins anew: all scratch registers but R10, that too if the code may have changed it,
+    /// and slots, which the engine may have dropped.
+    fn forget_scratch(&mut self, state: &mut State, moves_pointer: bool) {
+        for number in [RCX, R8, R9] {
+            state.registers[number] = self.values.any();
+        }
+        state.scratch = self.values.any();
+        state.touched.clear();
+        let is_slot = |atom| matches!(self.values.node(atom), Node::Slot(_));
+        let pointer = state.registers[R10];
+        if moves_pointer || pointer.parts().any(|(atom, _)| is_slot(atom)) {
+            state.registers[R10] = self.values.any();
         }
     }
 
@@ -334,6 +357,7 @@ impl Stepper {
     ) -> Result<Option<(Operand, Location)>, Rule> {
         let is_wide = self.rights.widths.has_wide_tables();
         if self.rights.uses_window && !is_wide && is_in_window(instruction) {
+            self.may_fault(state)?;
             return Ok(None);
         }
         if instruction.has_segment_prefix() {
@@ -394,9 +418,15 @@ impl Stepper {
         Ok(())
     }
 
-    /// Checks that the guest's instruction can begin anew if the host faults here.
+    /// Checks that the guest's instruction can begin anew if the host faults here: it has begun where the fault map says, nothing of
+    /// the guest's has changed since, and what an exit keeps is as it was.
     fn may_fault(&self, state: &State) -> Result<(), Rule> {
-        if !self.restarts || state.changed {
+        let (Some(guest), Some(beginning)) = (self.guest, state.beginning) else {
+            return Err(Rule::Restart);
+        };
+        let pointer = beginning.pointer.filter(|_| self.begins_anew(guest));
+        let moved = pointer.is_some_and(|pointer| pointer != state.registers[R10]);
+        if beginning.code != guest.code || state.changed || moved {
             return Err(Rule::Restart);
         }
         state.stack.is_empty().then_some(()).ok_or(Rule::Stack)
@@ -684,6 +714,21 @@ fn added(instruction: &Instruction) -> Option<u64> {
         Code::Sub_rm64_imm8 | Code::Sub_rm64_imm32 => Some(amount().wrapping_neg()),
         _ => None,
     }
+}
+
+/// Whether the instruction has register `wanted` as an operand.
+pub fn names(instruction: &Instruction, wanted: usize) -> bool {
+    (0..instruction.op_count())
+        .filter(|&at| instruction.op_kind(at) == OpKind::Register)
+        .any(|at| number(instruction.op_register(at)) == wanted)
+}
+
+/// Whether the instruction has an operand in memory other than the context.
+pub fn accesses_memory(instruction: &Instruction) -> bool {
+    use OpKind::{Memory, MemoryESRDI, MemorySegRSI};
+    let is_memory = |kind| matches!(kind, Memory | MemoryESRDI | MemorySegRSI);
+    instruction.memory_base() != Register::R15
+        && (0..instruction.op_count()).any(|at| is_memory(instruction.op_kind(at)))
 }
 
 /// Whether the memory operand lies in the 4 GiB from GS's base on: everything that 32 bits reach there is the guest's.

@@ -174,6 +174,13 @@ fn memory_is_reached_in_no_other_way() {
     assert_eq!(relative, Err(Rule::Address));
 }
 
+/// The number of the instruction behind that which notes the page, with 32-bit linear addresses.
+const BEHIND_ENTRY: usize = 1;
+
+fn leave(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    a.jmp(0x300)
+}
+
 #[test]
 fn windows_are_the_guests() {
     let accesses: [Program; 4] = [
@@ -184,13 +191,28 @@ fn windows_are_the_guests() {
     ];
     for access in accesses {
         let result = NARROW.map(|mode| {
-            mutant_in(mode, load, |[hot, _], _| {
-                let index = first(hot, Code::Retnq);
-                insert(hot, index, host(access));
+            mutant_in(mode, leave, |[hot, _], _| {
+                insert(hot, BEHIND_ENTRY, host(access));
             })
         });
         let elsewhere = Err(Rule::Segment);
         assert_eq!(result, [elsewhere, elsewhere, Ok(())]);
+    }
+}
+
+#[test]
+fn instructions_can_begin_anew_where_a_window_may_fault() {
+    let changes: [Program; 3] = [
+        |a| a.mov(ebx, eax),
+        |a| a.cmp(eax, edi),
+        |a| a.mov(byte_ptr(edi).gs(), al),
+    ];
+    for (number, change) in changes.into_iter().enumerate() {
+        let result = mutant_in(Mode::Windowed, leave, |[hot, _], _| {
+            insert(hot, BEHIND_ENTRY, host(|a| a.mov(eax, dword_ptr(ebx).gs())));
+            insert(hot, BEHIND_ENTRY, host(change));
+        });
+        assert_eq!(result, Err(Rule::Restart), "{number}");
     }
 }
 

@@ -3,6 +3,9 @@
 use super::*;
 use crate::translate::mode::Mode::{User64, Windowed64};
 
+/// The bits of half a quadword.
+const HALF: u32 = 32;
+
 /// The checker's verdict, as in [`mutant`], on 64-bit code with a window.
 fn windowed(guest: Program, change: impl FnOnce(&mut Code2, &Trampolines)) -> Result<(), Rule> {
     mutant_in(Windowed64, guest, change)
@@ -253,6 +256,87 @@ fn scratch_registers_do_not_survive_a_fault() {
         }
     });
     assert!(early.is_err(), "{early:?}");
+    // The group's word, from where it was left for the next instruction.
+    let in_context = windowed(frame, |[hot, _], _| {
+        let index = store_in_group(hot);
+        let loads: [Program; 2] = [
+            |a| a.mov(r9, qword_ptr(r15 + field::SCRATCH)),
+            |a| a.movzx(r9d, byte_ptr(r9 + r12)),
+        ];
+        for load in loads.into_iter().rev() {
+            insert(hot, index, host(load));
+        }
+        let before = first(hot, Code::Sub_rm64_imm8);
+        let store = host(|a| a.mov(qword_ptr(r15 + field::SCRATCH), r10));
+        insert(hot, before, store);
+    });
+    assert_eq!(in_context, Err(Rule::Address));
+}
+
+/// The second store of [`frame`], all of whose code that is.
+fn store_in_group(code: &[Instruction]) -> usize {
+    find(code, |instruction| {
+        instruction.memory_base() == Register::R10 && instruction.op1_register() == Register::RDI
+    })
+}
+
+#[test]
+fn the_word_of_a_group_is_kept_until_the_last_access() {
+    let loads: [Program; 3] = [
+        |a| a.rorx(r10, r12, HALF),
+        |a| a.mov(r10d, r10d),
+        |a| a.mov(r10, qword_ptr(r10 * 8).gs()),
+    ];
+    let access: Program = |a| a.movzx(r9d, byte_ptr(r10 + r12));
+    let anew = |accesses: &[Program]| {
+        windowed(frame, |[hot, _], _| {
+            let index = store_in_group(hot);
+            for &other in loads.iter().rev().chain(accesses) {
+                insert(hot, index, host(other));
+            }
+        })
+    };
+    assert_eq!(anew(&[]), Ok(()));
+    assert_eq!(anew(&[access]), Err(Rule::Address));
+}
+
+#[test]
+fn slots_do_not_survive_a_fault() {
+    let by_table: Program = |a| {
+        a.bt(qword_ptr(rsi), rax)?;
+        a.mov(rdx, rdi)?;
+        a.hlt()
+    };
+    let access: Program = |a| a.movzx(r9d, byte_ptr(r10));
+    let kept = windowed(by_table, |[hot, _], _| {
+        let index = find(hot, |instruction| {
+            instruction.op0_register() == Register::RDX
+                && instruction.op1_register() == Register::RDI
+        });
+        insert(hot, index, host(access));
+        let index = find(hot, |instruction| {
+            instruction.memory_base() == Register::R8 && instruction.memory_index() == Register::RCX
+        });
+        insert(hot, index, host(|a| a.lea(r10, ptr(r8 + rcx - 1))));
+    });
+    assert_eq!(kept, Err(Rule::Address));
+}
+
+#[test]
+fn code_that_may_fault_is_entered_where_it_begins() {
+    let behind_another: Program = |a| {
+        a.jz(0x300)?;
+        load(a)
+    };
+    let over = windowed(behind_another, |[hot, _], _| {
+        let index = first(hot, Code::VEX_Rorx_r64_rm64_imm8);
+        insert(hot, index, host(|a| a.mov(r9d, 0)));
+        let behind = 1 << 20;
+        hot[index + 1].set_ip(behind);
+        let jump = Instruction::with_branch(Code::Jrcxz_rel8_64, behind);
+        insert_behind(hot, index, jump.expect("a branch"));
+    });
+    assert_eq!(over, Err(Rule::Restart));
 }
 
 #[test]

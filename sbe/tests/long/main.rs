@@ -1,6 +1,8 @@
 //! IA-32e mode on a whole processor: entered step by step by 32-bit code, and as the 64-bit boot protocol has it, with 4-level
 //! paging.
 
+mod users;
+
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use mmu::{GuestPhys, LinearAddr, Memory, Mmu, Scalar};
@@ -67,9 +69,14 @@ fn processor(engine: Engine) -> Vcpu {
 /// A processor after RESET with tables in memory: 2 MiB pages, mapped at 0 and at [`HIGH`], a GDT, and an IDT whose #PF handler
 /// halts.
 fn processor_of(model: CpuModel, engine: Engine) -> Vcpu {
+    processor_with(&config(model, engine))
+}
+
+/// The processor with this configuration: see [`processor_of`].
+fn processor_with(config: &VcpuConfig) -> Vcpu {
     const PRESENT_WRITABLE: u64 = 3;
     const LARGE: u64 = 0x80;
-    let vcpu = Vcpu::new(&config(model, engine), memory_unit()).expect("a processor");
+    let vcpu = Vcpu::new(config, memory_unit()).expect("a processor");
     let tables = u64::from(TABLES);
     for entry in [0, 256] {
         poke(
@@ -179,12 +186,20 @@ fn booted_on(
     engine: Engine,
     program: impl Fn(&mut CodeAssembler) -> Result<(), IcedError>,
 ) -> Vcpu {
-    let mut vcpu = processor_of(model, engine);
+    booted_with(&config(model, engine), program)
+}
+
+/// The processor with this configuration at 64-bit code, as the boot protocol has it.
+fn booted_with(
+    config: &VcpuConfig,
+    program: impl Fn(&mut CodeAssembler) -> Result<(), IcedError>,
+) -> Vcpu {
+    let mut vcpu = processor_with(config);
     place(&vcpu, CODE64, 64, program);
     vcpu.set_linux_entry64(CODE64.into(), 0x1234, TABLES.into());
     vcpu.cpu.gdtr = DescriptorTable {
         base: HIGH | u64::from(GDT),
-        limit: 0x1f,
+        limit: 0x3f,
     };
     vcpu.cpu.idtr = DescriptorTable {
         base: HIGH | u64::from(IDT),
