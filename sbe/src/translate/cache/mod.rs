@@ -224,6 +224,14 @@ impl CodeCache {
         }
     }
 
+    /// Rejects the translations of the page of `key`, whatever its bytes are.
+    fn reject(&mut self, key: PageKey) {
+        self.invalidate(key);
+        if let Some(page) = self.pages.get_mut(key) {
+            page.set_invalid();
+        }
+    }
+
     /// Leads all branches to other pages through the dispatcher.
     fn unlink_incoming(&mut self) {
         for link in self.pages.take_incoming() {

@@ -29,6 +29,8 @@ pub enum Trampoline {
     ReturnMismatch,
     /// Counts a poll and jumps to the code of the EIP in R8D, if that is known; else exits.
     PolledDispatch,
+    /// Jumps as `Dispatch` does, to an EIP to which no indirect branch has led.
+    DirectDispatch,
     /// Jumps to the code of the EIP in R8D, if that is known; else exits.
     Dispatch,
     /// Exits to have the instruction at R8D emulated: entry tables lead here for such instructions.
@@ -62,13 +64,14 @@ pub enum Trampoline {
 }
 
 /// The trampolines before those of segment registers.
-const FIRST: [Trampoline; 14] = [
+const FIRST: [Trampoline; 15] = [
     Trampoline::Lookup,
     Trampoline::Exit,
     Trampoline::Enter,
     Trampoline::ReturnUnderflow,
     Trampoline::ReturnMismatch,
     Trampoline::PolledDispatch,
+    Trampoline::DirectDispatch,
     Trampoline::Dispatch,
     Trampoline::Emulate,
     Trampoline::EmulateAt,
@@ -109,14 +112,15 @@ impl Trampoline {
             Self::ReturnUnderflow => 3,
             Self::ReturnMismatch => 4,
             Self::PolledDispatch => 5,
-            Self::Dispatch => 6,
-            Self::Emulate => 7,
-            Self::EmulateAt => 8,
-            Self::BudgetAt => 9,
-            Self::Link => 10,
-            Self::LinkAcross => 11,
-            Self::WindowFault => 12,
-            Self::LoadFpu => 13,
+            Self::DirectDispatch => 6,
+            Self::Dispatch => 7,
+            Self::Emulate => 8,
+            Self::EmulateAt => 9,
+            Self::BudgetAt => 10,
+            Self::Link => 11,
+            Self::LinkAcross => 12,
+            Self::WindowFault => 13,
+            Self::LoadFpu => 14,
             Self::LoadSegment(register) => SEGMENTS + register as usize,
             Self::Sysenter => SYSENTER,
             Self::Sysexit => SYSEXIT,
@@ -137,6 +141,7 @@ impl fmt::Display for Trampoline {
             Self::ReturnUnderflow => "return_underflow",
             Self::ReturnMismatch => "return_mismatch",
             Self::PolledDispatch => "polled_dispatch",
+            Self::DirectDispatch => "direct_dispatch",
             Self::Dispatch => "dispatch",
             Self::Emulate => "emulate",
             Self::EmulateAt => "emulate_at",
