@@ -706,3 +706,29 @@ fn no_instruction_continues_behind_4_gib() {
         assert_eq!(back, Ok(LAST.into()), "{engine:?}");
     }
 }
+
+/// The walk for an access changes the instruction that makes it: the entry that it marks as accessed and dirty is code. The
+/// instruction was fetched before.
+#[test]
+fn a_walk_does_not_change_the_instruction_that_it_is_for() {
+    // The second 2 MiB, where `DATA` is.
+    const ENTRY: u32 = TABLES + 0x2008;
+    for engine in ENGINES {
+        let mut vcpu = booted(engine, |a| {
+            a.mov(eax, DATA as u32)?;
+            a.mov(ecx, ENTRY)?;
+            a.jmp(rcx)
+        });
+        // add dword [rax], 0x20; add [rax], al, twice; jnz to the byte behind the start of the third entry from here.
+        poke(&vcpu, ENTRY, 0x7500_0000_0020_0083_u64);
+        poke(&vcpu, ENTRY + 8, 0x10_u64);
+        // hlt
+        poke(&vcpu, ENTRY + 0x18, 0xf400_u64);
+        run(&mut vcpu);
+        assert_eq!(vcpu.cpu.eip, u64::from(ENTRY) + 0x1a, "{engine:?}");
+        let mut data = [0; 8];
+        let at = GuestPhys::new(DATA);
+        vcpu.mmu.memory().read(at, &mut data).expect("RAM");
+        assert_eq!(u64::from_le_bytes(data), PATTERN + 0x20, "{engine:?}");
+    }
+}

@@ -46,6 +46,8 @@ pub struct Translator {
     ran_64: [bool; 2],
     /// Whether the code that executes is 64-bit code.
     is_64: bool,
+    /// The bytes of the instruction that the emulator has to execute, if they have changed since emitted code began it.
+    fetched: Option<Vec<u8>>,
 }
 
 impl Translator {
@@ -71,6 +73,7 @@ impl Translator {
             width,
             ran_64: [false; 2],
             is_64: false,
+            fetched: None,
         };
         translator.set_windows(Windows::default());
         Ok(translator)
@@ -172,6 +175,11 @@ impl Translator {
         self.store(cx);
         self.cache.stats_mut().remaps = cx.mmu.tlb().remaps();
         outcome
+    }
+
+    /// The bytes from EIP on that the emulator has to take for those of the instruction, if that is not what lies there now.
+    pub fn take_fetched(&mut self) -> Option<Vec<u8>> {
+        self.fetched.take()
     }
 
     /// Runs emitted code at the host address `target` until it exits.
