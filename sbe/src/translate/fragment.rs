@@ -4,9 +4,10 @@ use super::arena::Arena;
 use super::asm::AsmError;
 use super::emit::{Emitted, Emitter, Target};
 use super::mode::Mode;
+use super::reach::Reach;
 use crate::cpu::model::Level;
 use crate::decode::decoder::{DecodeError, MAX_LENGTH, decode_announced};
-use iced_x86::{Instruction, Mnemonic};
+use iced_x86::{Instruction, Mnemonic, OpKind};
 use mmu::{Frame, PAGE_SIZE};
 use smallvec::SmallVec;
 
@@ -54,6 +55,8 @@ pub struct GuestCode<'a> {
     pub groups: bool,
     /// Offsets in the page at which instructions may have breakpoints, and so are left to the emulator.
     pub breakpoints: &'a [u16],
+    /// How far direct branches may lead; those that lead further are left to the emulator, which raises their fault.
+    pub reach: Reach,
 }
 
 impl GuestCode<'_> {
@@ -61,6 +64,11 @@ impl GuestCode<'_> {
         self.breakpoints
             .iter()
             .any(|&offset| u32::from(offset) == at)
+    }
+
+    /// Whether `raw` is a direct branch that leads too far.
+    fn leads_too_far(&self, raw: &Instruction) -> bool {
+        raw.op0_kind() == OpKind::NearBranch64 && !self.reach.contains(raw.near_branch64() as i32)
     }
 }
 
@@ -150,6 +158,9 @@ fn look_ahead(emitter: &mut Emitter, code: &GuestCode<'_>, start: u32) -> Decode
         let Ok(raw) = decode_at(code, at) else {
             break;
         };
+        if code.leads_too_far(&raw) {
+            break;
+        }
         known.push(raw);
         if !emitter.plan(&raw) {
             break;
@@ -201,6 +212,9 @@ fn body(
             Err(DecodeError::NeedMoreBytes) => break,
             Err(_) => return Ok(stop(emitter, start, at)),
         };
+        if code.leads_too_far(&raw) {
+            return Ok(stop(emitter, start, at));
+        }
         // The next fragment knows nothing of the shadow of STI.
         let is_last =
             number + 1 == MOST_INSTRUCTIONS || raw.next_ip32() as usize + MAX_LENGTH > PAGE_SIZE;
@@ -245,6 +259,9 @@ fn across(emitter: &mut Emitter, code: &GuestCode<'_>, at: u32) -> Result<Option
     ) else {
         return Ok(None);
     };
+    if code.leads_too_far(&raw) {
+        return Ok(None);
+    }
     emitter.check_next_page(at, tail.host);
     match emitter.instruction(&raw, &bytes, MOST_INSTRUCTIONS)? {
         Emitted::Inline => emitter.go_on(raw.next_ip32()),

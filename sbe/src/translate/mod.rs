@@ -18,7 +18,7 @@
 //! | from guest code to host code | `fragment`, `emit` |
 //! | fixed code | `trampoline`, `sequences` |
 //! | memory, state and choices to run with | `arena`, `context`, `stack`, `signal`, `segments`; `windows`: which spaces have windows; `setup` |
-//! | encoding and plain data | `asm`, `bounds`, `operands`, `classify`, `listing`, `fault_map`, `mode`, `origin`, `stats`, `jitdump`, `x87_note` |
+//! | encoding and plain data | `asm`, `bounds`, `operands`, `classify`, `listing`, `fault_map`, `mode`, `origin`, `reach`, `stats`, `jitdump`, `x87_note` |
 //!
 //! Emitted code holds the guest's registers and status flags in the host's. It reaches guest memory through the MMU's flat
 //! tables and windows only. Instructions that it cannot execute (MMIO, rare privileged instructions, repeated strings that run downwards)
@@ -42,6 +42,7 @@ mod listing;
 mod mode;
 mod operands;
 mod origin;
+mod reach;
 mod segments;
 mod sequences;
 mod setup;

@@ -87,6 +87,17 @@ pub fn execute(cx: &mut Exec<'_>, cache: &mut Cache, page: &mut FetchPage) -> Re
     exec(cx, insn)
 }
 
+/// Executes the instruction at EIP, whose bytes were fetched before, whatever is there now. It lies within the code segment. On
+/// success EIP is that of the next instruction.
+pub fn execute_fetched(cx: &mut Exec<'_>, cache: &mut Cache, bytes: &[u8]) -> Result<(), Fault> {
+    make_room(cx, cache);
+    let decoded = emulate::decode(bytes, CodeSize::of(cx.cpu), cx.cpu.model.level(), cx.host);
+    let decoded = decoded.map_err(decode_fault)?;
+    let next = cx.cpu.eip.wrapping_add(decoded.insn.len.into());
+    cx.cpu.eip = cx.cpu.wrap_eip(next);
+    execute_barrier(cx, &decoded)
+}
+
 /// The instruction pointer behind an instruction that ends with the code segment.
 #[cold]
 fn next_at_limit(page: &FetchPage, next: u64) -> Result<u64, Fault> {
@@ -155,10 +166,7 @@ fn decode(
     key: Key,
     linear: u64,
 ) -> Result<Decoded, Fault> {
-    if cx.host.is_full() {
-        cx.host.clear();
-        cache.clear();
-    }
+    make_room(cx, cache);
     let size = CodeSize::of(cx.cpu);
     let offset = linear as usize % PAGE_SIZE;
     cx.mmu.mark_code(page.frame);
@@ -172,6 +180,14 @@ fn decode(
             Ok(decoded)
         }
         Err(error) => Err(decode_fault(error)),
+    }
+}
+
+/// Makes sure that there is room for the code of one more instruction that the host executes.
+fn make_room(cx: &mut Exec<'_>, cache: &mut Cache) {
+    if cx.host.is_full() {
+        cx.host.clear();
+        cache.clear();
     }
 }
 

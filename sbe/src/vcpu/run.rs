@@ -3,7 +3,7 @@
 use super::Exit;
 use super::boundary::step_watched;
 use super::fetch::{FetchPage, refetch};
-use super::step::step;
+use super::step::{step, step_fetched};
 use crate::cpu::{Cpu, Pending, eflags};
 use crate::emulate::Cache;
 use crate::emulate::Exec;
@@ -107,6 +107,11 @@ pub fn translate(
             }
             if outcome == Outcome::Budget {
                 break;
+            }
+            if let Some(bytes) = translator.take_fetched() {
+                step_fetched(cx, cache, &bytes)?;
+                stop_if_watched(cx)?;
+                continue;
             }
         }
         next(cx, cache, page)?;

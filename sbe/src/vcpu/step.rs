@@ -1,7 +1,7 @@
 //! One step: an instruction, and the delivery of the exception that it raises.
 
 use super::Exit;
-use super::fetch::{FetchPage, execute};
+use super::fetch::{FetchPage, execute, execute_fetched};
 use crate::emulate::Cache;
 use crate::emulate::Exec;
 use crate::fault::Fault;
@@ -11,6 +11,19 @@ use crate::fault::Fault;
 pub fn step(cx: &mut Exec<'_>, cache: &mut Cache, page: &mut FetchPage) -> Result<(), Exit> {
     let start = cx.cpu.eip;
     match execute(cx, cache, page) {
+        Ok(()) => {
+            cx.cpu.retired += 1;
+            Ok(())
+        }
+        Err(fault) => fail(cx, start, fault),
+    }
+}
+
+/// Executes the instruction at EIP, whose bytes were fetched before, and delivers the exception it raises.
+#[cold]
+pub fn step_fetched(cx: &mut Exec<'_>, cache: &mut Cache, bytes: &[u8]) -> Result<(), Exit> {
+    let start = cx.cpu.eip;
+    match execute_fetched(cx, cache, bytes) {
         Ok(()) => {
             cx.cpu.retired += 1;
             Ok(())

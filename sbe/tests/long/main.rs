@@ -716,3 +716,64 @@ fn a_state_of_a_model_with_other_instructions_is_refused() {
     let state = processor_of(CpuModel::X86_64V2, Engine::Emulator).save(0);
     assert_eq!(vcpu_refuses(&state), "model's instructions");
 }
+
+/// An instruction of 32-bit code that continues behind 4 GiB leaves its segment, whatever lies at 0 (SDM Vol. 3A, 5.3 "Limit
+/// Checking", leaves it open). The engines agree.
+#[test]
+fn no_instruction_continues_behind_4_gib() {
+    const BEGIN: u32 = 0x100;
+    const LAST: u32 = 0xffff_fffe;
+    for engine in ENGINES {
+        let mut vcpu = booted(engine, |a| {
+            a.mov(esp, STACK as u32)?;
+            a.push(i32::from(KERNEL_CODE))?;
+            a.push(BEGIN as i32)?;
+            a.db(&[0x48, 0xcb])
+        });
+        map_around_4_gib(&vcpu);
+        let gate = u64::from(HANDLER) | u64::from(KERNEL_CODE64) << 16 | 0x8e << 40;
+        poke(&vcpu, IDT + 13 * 16, gate);
+        place(&vcpu, BEGIN, 32, |a| {
+            a.xor(eax, eax)?;
+            a.mov(ebx, LAST)?;
+            a.jmp(ebx)
+        });
+        // MOV EAX, and HLT behind it.
+        poke(&vcpu, 0x5f_fffe, 0x11b8_u16);
+        poke(&vcpu, 0, 0xf444_3322_u32);
+        run(&mut vcpu);
+        assert_eq!(vcpu.cpu.eip, u64::from(HANDLER) + 1, "{engine:?}");
+        assert_eq!(vcpu.cpu.regs.get64(EAX), 0, "{engine:?}");
+        let top = LinearAddr::new(vcpu.cpu.regs.get64(ESP));
+        let back = vcpu
+            .mmu
+            .read::<u64>(top.wrapping_add(8), mmu::Privilege::Supervisor);
+        assert_eq!(back, Ok(LAST.into()), "{engine:?}");
+    }
+}
+
+/// The walk for an access changes the instruction that makes it: the entry that it marks as accessed and dirty is code. The
+/// instruction was fetched before.
+#[test]
+fn a_walk_does_not_change_the_instruction_that_it_is_for() {
+    // The second 2 MiB, where `DATA` is.
+    const ENTRY: u32 = TABLES + 0x2008;
+    for engine in ENGINES {
+        let mut vcpu = booted(engine, |a| {
+            a.mov(eax, DATA as u32)?;
+            a.mov(ecx, ENTRY)?;
+            a.jmp(rcx)
+        });
+        // add dword [rax], 0x20; add [rax], al, twice; jnz to the byte behind the start of the third entry from here.
+        poke(&vcpu, ENTRY, 0x7500_0000_0020_0083_u64);
+        poke(&vcpu, ENTRY + 8, 0x10_u64);
+        // hlt
+        poke(&vcpu, ENTRY + 0x18, 0xf400_u64);
+        run(&mut vcpu);
+        assert_eq!(vcpu.cpu.eip, u64::from(ENTRY) + 0x1a, "{engine:?}");
+        let mut data = [0; 8];
+        let at = GuestPhys::new(DATA);
+        vcpu.mmu.memory().read(at, &mut data).expect("RAM");
+        assert_eq!(u64::from_le_bytes(data), PATTERN + 0x20, "{engine:?}");
+    }
+}

@@ -64,6 +64,8 @@ struct Counts {
     shut_down: u64,
     endless: u64,
     timed: u64,
+    stale: u64,
+    self_modifying: u64,
     unsupported: u64,
     instructions: u64,
     deliveries: u64,
@@ -80,6 +82,8 @@ impl Counts {
             End::Unsupported => &mut self.unsupported,
             End::Endless => &mut self.endless,
             End::Timed => &mut self.timed,
+            End::Stale => &mut self.stale,
+            End::SelfModifying => &mut self.self_modifying,
         } += 1;
     }
 }
@@ -116,6 +120,10 @@ fn hostile_guests_do_the_same_on_both_engines_and_no_harm() {
     // The guests are of use if most of them come to an end, and not at once.
     assert!(counts.halted + counts.shut_down >= cases / 2, "{counts:?}");
     assert!(counts.timed <= cases / 50, "{counts:?}");
+    assert!(
+        counts.stale + counts.self_modifying <= cases.div_ceil(1000),
+        "{counts:?}"
+    );
     assert!(counts.instructions >= 50 * cases, "{counts:?}");
     assert!(counts.fragments >= 10 * cases, "{counts:?}");
 }

@@ -246,3 +246,69 @@ fn code_that_leaves_the_halves() {
     let ended = program.agree("code that leaves the halves");
     assert_eq!(ended.dwords(FAULTS + 4 * 13, 1), [5 * 4 * ROUNDS]);
 }
+
+/// Places a page of direct branches in the second of three frames, of which the others hold what they lead to, if the page is executed
+/// where these are its neighbours. Returns the offsets at which to begin.
+fn place_branches(program: &mut Program) -> Vec<u32> {
+    // jmp r14
+    const LANDING: [u8; 3] = [0x41, 0xff, 0xe6];
+    let before = FRAMES;
+    let [page, behind] = [1, 2].map(|number| FRAMES + number * PAGE);
+    let mut offsets = Vec::new();
+    let mut add = |at: u32, code: &[u8], landing: u32| {
+        program.place(page + at, code.to_vec());
+        program.place(landing, LANDING);
+        offsets.push(at);
+    };
+    let mut at = 0x100;
+    for (distance, landings) in [(PAGE as i32, behind), (-(PAGE as i32), before)] {
+        // jmp; cmp rsp, rsp and je; call
+        for code in [&[0xe9][..], &[0x48, 0x39, 0xe4, 0x0f, 0x84], &[0xe8]] {
+            let length = code.len() as i32 + 4;
+            let code = [code, &(distance - length).to_le_bytes()].concat();
+            add(at, &code, landings + at);
+            at += 0x40;
+        }
+    }
+    // xor ecx, ecx; jrcxz
+    add(0, &[0x31, 0xc9, 0xe3, 0xf0], before + 0xff4);
+    add(0xfe0, &[0x31, 0xc9, 0xe3, 0x2c], behind + 0x10);
+    // add rax, 1: what follows is the next page.
+    add(0xffc, &[0x48, 0x83, 0xc0, 1], behind);
+    offsets
+}
+
+/// Direct branches that lead out of a half fault where they are, with nothing pushed; the same code elsewhere does not fault.
+#[test]
+fn direct_branches_that_leave_the_halves() {
+    let mut program = Program::new(Width::Wide, 4 << 20, CODE, STACK);
+    let mut tables = place_identity(&mut program);
+    let offsets = place_branches(&mut program);
+    let upper = 0u64.wrapping_sub(HALF);
+    let page = FRAMES + PAGE;
+    let places = [page.into(), HALF - u64::from(PAGE), upper];
+    for place in &places[1..] {
+        tables.map(&mut program.contents, *place, entry(page));
+    }
+    place_rounds(&mut program, |code| {
+        for (place, offset) in places
+            .iter()
+            .flat_map(|place| offsets.iter().map(move |offset| (place, offset)))
+        {
+            let mut next = code.create_label();
+            code.lea(r14, ptr(next))?;
+            code.mov(rbx, place + u64::from(*offset))?;
+            // A fault's frame is aligned, and so leaves what CALL would have pushed.
+            code.mov(esp, STACK - 8)?;
+            code.mov(qword_ptr(STACK - 16), 0)?;
+            code.jmp(rbx)?;
+            code.set_label(&mut next)?;
+            code.sub(r12, qword_ptr(STACK - 16))?;
+            code.sub(r12, rsp)?;
+        }
+        code.mov(esp, STACK)
+    });
+    let ended = program.agree("direct branches that leave the halves");
+    // Each way out of the lower half: three branches, JRCXZ and the last instruction; all but the latter lead out of the upper one.
+    assert_eq!(ended.dwords(FAULTS + 4 * 13, 1), [(5 + 4) * ROUNDS]);
+}

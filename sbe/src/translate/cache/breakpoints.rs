@@ -62,10 +62,7 @@ impl CodeCache {
             .map(|(key, _)| key)
             .collect();
         for key in stale {
-            self.invalidate(key);
-            if let Some(page) = self.pages.get_mut(key) {
-                page.set_invalid();
-            }
+            self.reject(key);
             self.dropped_returns = true;
         }
     }

@@ -15,6 +15,7 @@
 
 use crate::translate::buffer::CodeBuffer;
 use crate::translate::fragment::Link;
+use crate::translate::reach::Reach;
 use hashbrown::HashMap;
 use mmu::{Frame, LinearAddr, Mmu, PAGE_SHIFT, SpaceId, SpaceSet};
 use smallvec::SmallVec;
@@ -96,6 +97,14 @@ impl PageMapping {
         }
     }
 
+    /// Whether a direct link of the page may lead on to `target`, at a distance. Near the end of a canonical half it may not, as
+    /// code there has to be looked up at the page where it executes.
+    fn leads_to(self, mmu: &Mmu, target: Frame, distance: u64) -> bool {
+        let there = self.further(distance);
+        let page = LinearAddr::new(there.page << PAGE_SHIFT).page();
+        Reach::of(page) == Reach::ALL && there.shows(mmu, target)
+    }
+
     /// Whether programs fetch from `frame` there.
     fn shows(self, mmu: &Mmu, frame: Frame) -> bool {
         let at = LinearAddr::new(self.page << PAGE_SHIFT);
@@ -118,7 +127,7 @@ impl Page {
             .retain(|mapping| !is_lossy(mapping) || mapping.shows(mmu, frame));
         for mapping in self.mappings.iter().filter(|mapping| is_lossy(mapping)) {
             self.outgoing.retain(|direct| {
-                let holds = mapping.further(direct.distance).shows(mmu, direct.target);
+                let holds = mapping.leads_to(mmu, direct.target, direct.distance);
                 if !holds {
                     buffer.unlink(direct.link);
                 }
@@ -155,9 +164,8 @@ impl DirectLinks {
             page.mappings.push(mapping);
             self.mapped.insert(mapping.space);
             let crowded = page.mappings.len() > MOST_MAPPINGS;
-            let holds = |direct: &Direct| {
-                !crowded && mapping.further(direct.distance).shows(mmu, direct.target)
-            };
+            let holds =
+                |direct: &Direct| !crowded && mapping.leads_to(mmu, direct.target, direct.distance);
             let (kept, lost): (Vec<Direct>, Vec<Direct>) = std::mem::take(&mut page.outgoing)
                 .into_iter()
                 .partition(holds);
@@ -182,7 +190,7 @@ impl DirectLinks {
         let Some(bypass) = link.bypass.filter(|_| !crowded) else {
             return false;
         };
-        let elsewhere = |mapping: &PageMapping| !mapping.further(distance).shows(mmu, to);
+        let elsewhere = |mapping: &PageMapping| !mapping.leads_to(mmu, to, distance);
         let others = page.mappings.iter().copied().filter(elsewhere);
         let others: SmallVec<[SpaceId; 2]> = others.map(|mapping| mapping.space).collect();
         if !self.remove_mappings(mmu, &others) {

@@ -73,7 +73,9 @@ impl CodeCache {
     ) {
         if mode != from.mode {
             // Code of one mode is not linked to that of another.
-            return self.buffer.redirect_to(link.exit, Trampoline::Dispatch);
+            return self
+                .buffer
+                .redirect_to(link.exit, Trampoline::DirectDispatch);
         }
         // Both translations hold in all address spaces until one of them is dropped, of which the epoch tells.
         let has_aliases = self.pages.get(from).is_none_or(CodePage::has_aliases);
@@ -85,7 +87,9 @@ impl CodeCache {
         let key = frame.map(|frame| PageKey { frame, mode });
         let entry = key.and_then(|key| self.pages.entry(key, target.offset()));
         let (Some(key), Some((word, code))) = (key, entry) else {
-            return self.buffer.redirect_to(link.jump, Trampoline::Dispatch);
+            return self
+                .buffer
+                .redirect_to(link.jump, Trampoline::DirectDispatch);
         };
         if let Some(page) = self.pages.get_mut(key) {
             page.add_incoming(link);
@@ -93,7 +97,8 @@ impl CodeCache {
         self.buffer.redirect(link.jump, code);
         if let Some(guard) = link.guard {
             self.buffer.set_guard(guard, word.wrapping_neg());
-            self.buffer.redirect_to(link.exit, Trampoline::Dispatch);
+            self.buffer
+                .redirect_to(link.exit, Trampoline::DirectDispatch);
         }
         if mode.is_windowed() {
             let crossing = Crossing {

@@ -146,6 +146,11 @@ impl CodeCache {
         self.buffer.instruction_at(rip)
     }
 
+    /// The bytes from an offset of the page of `key` on that an instruction there can have, as they were scanned.
+    pub fn bytes_from(&self, key: PageKey, offset: u32) -> Option<Vec<u8>> {
+        Some(self.pages.get(key)?.bytes_from(offset))
+    }
+
     /// Runs emitted code at the host address `target` until it exits.
     pub fn run(&mut self, context: &mut Context, target: u64) {
         let start = self.stats.executing.map(|_| Instant::now());
@@ -205,6 +210,14 @@ impl CodeCache {
     fn invalidate(&mut self, key: PageKey) {
         for link in self.pages.invalidate(key) {
             self.buffer.unlink(link);
+        }
+    }
+
+    /// Rejects the translations of the page of `key`, whatever its bytes are.
+    fn reject(&mut self, key: PageKey) {
+        self.invalidate(key);
+        if let Some(page) = self.pages.get_mut(key) {
+            page.set_invalid();
         }
     }
 

@@ -4,6 +4,7 @@ use super::entries::TableId;
 use crate::decode::decoder::MAX_LENGTH;
 use crate::translate::fragment::{Link, TAIL_BYTES, Tail};
 use crate::translate::listing::Variant;
+use crate::translate::reach::Reach;
 use bitvec::{BitArr, array::BitArray};
 use mmu::{LinearPage, PAGE_SIZE, Timestamp};
 
@@ -52,6 +53,8 @@ pub struct CodePage {
     incoming: Vec<Link>,
     /// Where the kernel's code in the page was looked up.
     addresses: Addresses,
+    /// How far direct branches may lead wherever the page was looked up.
+    reach: Reach,
 }
 
 /// The linear pages at which a page of the kernel's code was looked up.
@@ -77,7 +80,21 @@ impl CodePage {
             plain: Vec::new(),
             incoming: Vec::new(),
             addresses: Addresses::None,
+            reach: Reach::ALL,
         }
+    }
+
+    /// How far direct branches of the page may lead.
+    pub fn reach(&self) -> Reach {
+        self.reach
+    }
+
+    /// Notes that branches may lead no further than `reach` where the page is looked up. Returns whether translations were made that
+    /// may lead further.
+    pub fn narrow(&mut self, reach: Reach) -> bool {
+        let before = self.reach;
+        self.reach = before.and(reach);
+        self.reach != before && !self.entries.is_empty()
     }
 
     /// Notes that the kernel's code in the page was looked up at a linear page. Returns whether that is the first one beside another.
@@ -97,11 +114,12 @@ impl CodePage {
         self.addresses == Addresses::Several
     }
 
-    /// The page with other bytes, of which nothing is scanned yet. Code slots go on leading to its table, so it stays known where the
-    /// kernel's code in it was looked up.
+    /// The page with other bytes, of which nothing is scanned yet. Code slots go on leading to its table, so it stays known where it
+    /// was looked up.
     pub fn rewritten(&self, written: Timestamp, bytes: [u8; PAGE_SIZE]) -> Self {
         Self {
             addresses: self.addresses,
+            reach: self.reach,
             ..Self::new(self.table, written, bytes)
         }
     }

@@ -6,6 +6,7 @@ use crate::emulate::Exec;
 use crate::translate::fragment::{GuestCode, TAIL_BYTES, Tail, Translated};
 use crate::translate::listing::{Listing, Variant};
 use crate::translate::mode::PageKey;
+use crate::translate::reach::Reach;
 use mmu::{Access, Frame, LinearAddr, PAGE_SIZE, Timestamp, View};
 use std::time::Instant;
 
@@ -19,8 +20,9 @@ impl CodeCache {
             key,
             offset,
             variant,
-            ..
+            eip,
         } = request;
+        self.narrow(cx, key, eip);
         match self.pages.destination(key, offset, variant) {
             Some(known) => known,
             None => self.translate(cx, request),
@@ -49,6 +51,16 @@ impl CodeCache {
         cx.mmu.memory().mark_executed(frame);
         page.set_executed(cx.mmu.memory().executed(frame));
         true
+    }
+
+    /// Rejects the translations of the page of `key` if they may have branches that lead too far where it is about to execute.
+    fn narrow(&mut self, cx: &mut Exec<'_>, key: PageKey, eip: LinearAddr) {
+        let reach = Reach::of(eip.page());
+        let page = self.pages.get_mut(key);
+        if page.is_some_and(|page| page.narrow(reach)) {
+            self.reject(key);
+            self.update_page(cx, key);
+        }
     }
 
     /// Compares the page of `key`, last written at `written`, with what was scanned.
@@ -102,6 +114,7 @@ impl CodeCache {
             level: cx.cpu.model.level(),
             groups: variant == Variant::Grouped,
             breakpoints: self.breakpoints.get(),
+            reach: page.reach(),
         };
         let before = self.buffer.used();
         let origins = self.buffer.next();
@@ -181,10 +194,11 @@ impl CodeCache {
             return;
         }
         let last = eip.get() | (PAGE_SIZE as u64 - 1);
-        let next = match key.mode.is_64() {
-            true => LinearAddr::new(last.wrapping_add(1)),
-            false => LinearAddr::from((last as u32).wrapping_add(1)),
-        };
+        if !key.mode.is_64() && last == u64::from(u32::MAX) {
+            // The code segment ends here, even if all offsets are in it.
+            return;
+        }
+        let next = LinearAddr::new(last.wrapping_add(1));
         let view = View::of(Access::Fetch, key.mode.privilege());
         let Some(frame) = cx.mmu.tlb().frame(view, next.page()) else {
             return;

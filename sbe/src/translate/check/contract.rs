@@ -79,7 +79,7 @@ impl Contract {
         use Need::{Inverted8, Long, Offset9, Word8, Word9};
         use Trampoline::*;
         let (linkage, needs): (_, &'static [Need]) = match trampoline {
-            Dispatch | Emulate => (Linkage::Jump, &[Word8]),
+            DirectDispatch | Dispatch | Emulate => (Linkage::Jump, &[Word8]),
             PolledDispatch => (Linkage::PolledJump, &[Word8]),
             ReturnMismatch => (Linkage::Jump, &[Inverted8]),
             EmulateAt | BudgetAt | Sysenter | Sysexit => (Linkage::Jump, &[Offset9]),

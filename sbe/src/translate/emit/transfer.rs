@@ -90,7 +90,13 @@ impl Emitter {
         let page = self.page(R8);
         self.lea(R8, at(page, in_page(PAGE)));
         self.load_page_slot(field::FETCH_TABLE, FETCH_TABLE);
-        self.asm.lea64(RCX, indexed(RCX, R8, 0, 0));
+        if self.mode.is_64() {
+            self.asm.lea64(RCX, indexed(RCX, R8, 0, 0));
+        } else {
+            // No page follows the last one below 4 GiB: the sum is then too large.
+            let page = self.page(R8);
+            self.asm.lea64(RCX, indexed(RCX, page, 0, in_page(PAGE)));
+        }
         self.asm.mov_imm64(R9, host.wrapping_neg());
         self.asm.lea64(RCX, indexed(RCX, R9, 0, 0));
         self.asm.jrcxz(same);

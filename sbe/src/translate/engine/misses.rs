@@ -1,10 +1,14 @@
 //! Misses: accesses for which a table has no slot, or whose page a window does not show. The slot is filled, or the page mapped,
 //! and emitted code continues; else the emulator executes the instruction.
+//!
+//! The walk for an access sets A and D bits, and these may lie in the instruction that makes the access. On a processor it was fetched
+//! before; so the emulator gets the bytes that it was translated from.
 
 use super::Translator;
 use super::exchange::store_note;
 use crate::emulate::Exec;
 use crate::translate::context::{AccessKind, HostFault, PAGE_BIAS};
+use crate::translate::mode::PageKey;
 use mmu::{Access, LinearAddr, LinearWidth, PAGE_SHIFT, PAGE_SIZE, Privilege, View};
 
 /// The vector of one of the exceptions that an access through a window can raise on the host.
@@ -30,6 +34,7 @@ impl Translator {
         if crosses || !kind.may_be_misaligned() && !linear.offset().is_multiple_of(size) {
             return None;
         }
+        let code = self.code_here(cx);
         let privilege = self.mode().privilege();
         let drops = cx.mmu.tlb().drops();
         let access = match kind.writes() {
@@ -41,6 +46,7 @@ impl Translator {
             .mmu
             .tlb()
             .slot(View::of(access, privilege), linear.page());
+        self.keep_fetched(cx, code);
         // The walk may have written page tables, and those may be code; or dropped what a group relies on.
         let dropped = cx.mmu.tlb().drops() != drops;
         if self.context.slot == 0 || dropped || !self.cache.is_current(cx.mmu) {
@@ -75,12 +81,31 @@ impl Translator {
             0 => Access::Read,
             _ => Access::Write,
         };
+        let code = self.code_here(cx);
         let shown = address.is_some_and(|address| self.show(cx, address, access));
+        self.keep_fetched(cx, code);
         if self.windows.after_fault(cx.mmu) {
             self.cache.stats_mut().closed += 1;
             return None;
         }
         instruction.restart.filter(|_| shown)
+    }
+
+    /// The page of code that holds the instruction at EIP.
+    fn code_here(&self, cx: &Exec<'_>) -> Option<PageKey> {
+        let eip = LinearAddr::new(self.context.eip);
+        let mode = self.mode_at(cx, eip);
+        let view = View::of(Access::Fetch, mode.privilege());
+        let frame = cx.mmu.tlb().frame(view, eip.page())?;
+        Some(PageKey { frame, mode })
+    }
+
+    /// Keeps the bytes of the instruction at EIP, of the page `code`, if the walk for its access may have changed them.
+    fn keep_fetched(&mut self, cx: &Exec<'_>, code: Option<PageKey>) {
+        if !self.cache.is_current(cx.mmu) {
+            let offset = LinearAddr::new(self.context.eip).offset();
+            self.fetched = code.and_then(|code| self.cache.bytes_from(code, offset));
+        }
     }
 
     /// The linear address at which an access through the window has faulted. `None` where a page that the window shows would not

@@ -43,6 +43,8 @@ pub struct Translator {
     ran_64: [bool; 2],
     /// Whether the code that executes is 64-bit code.
     is_64: bool,
+    /// The bytes of the instruction that the emulator has to execute, if they have changed since emitted code began it.
+    fetched: Option<Vec<u8>>,
 }
 
 impl Translator {
@@ -75,6 +77,7 @@ impl Translator {
             width,
             ran_64: [false; 2],
             is_64: false,
+            fetched: None,
         })
     }
 
@@ -101,6 +104,7 @@ impl Translator {
         self.follow_width(cx);
         self.cache.follow(cx);
         self.load(cx);
+        self.context.pointer = Origin::NONE.into();
         let mut target = self.cache.trampoline(Trampoline::Dispatch);
         let outcome = loop {
             if self.cache.verifier().violation().is_some() {
@@ -111,6 +115,7 @@ impl Translator {
             let reason = self.context.reason();
             if reason == Reason::Budget && *polls == 0 {
                 self.end_slice(cx);
+                self.go_back();
                 break Outcome::Budget;
             }
             match self.after_exit(cx, reason) {
@@ -121,6 +126,11 @@ impl Translator {
         self.store(cx);
         self.cache.stats_mut().remaps = cx.mmu.tlb().remaps();
         outcome
+    }
+
+    /// The bytes from EIP on that the emulator has to take for those of the instruction, if that is not what lies there now.
+    pub fn take_fetched(&mut self) -> Option<Vec<u8>> {
+        self.fetched.take()
     }
 
     /// Runs emitted code at the host address `target` until it exits.
@@ -164,11 +174,10 @@ impl Translator {
             Reason::Lookup => {
                 exits.lookup += 1;
                 self.leave_fpu();
-                let eip = LinearAddr::new(self.context.eip);
-                if !eip.is_canonical() {
-                    self.go_back();
+                if self.go_back() {
                     return None;
                 }
+                let eip = LinearAddr::new(self.context.eip);
                 let mode = self.mode_at(cx, eip);
                 self.cache.lookup(cx, eip, mode)
             }
@@ -217,13 +226,19 @@ impl Translator {
         }
     }
 
-    /// Goes back from a target that is not canonical to the branch that led there.
-    fn go_back(&mut self) {
-        let origin = Origin::from_bits(self.context.pointer as u32);
-        let page = self.context.page & !(PAGE_SIZE as u64 - 1);
-        self.context.eip = page + u64::from(origin.offset);
-        let rsp = &mut self.context.regs[usize::from(ESP)];
-        *rsp = rsp.wrapping_sub(origin.popped.into());
+    /// Goes back from a target that is not canonical to the indirect branch that led there, if one did. Returns whether the target
+    /// is not canonical.
+    fn go_back(&mut self) -> bool {
+        if LinearAddr::new(self.context.eip).is_canonical() {
+            return false;
+        }
+        if let Some(origin) = Origin::from_bits(self.context.pointer as u32) {
+            let page = self.context.page & !(PAGE_SIZE as u64 - 1);
+            self.context.eip = page + u64::from(origin.offset);
+            let rsp = &mut self.context.regs[usize::from(ESP)];
+            *rsp = rsp.wrapping_sub(origin.popped.into());
+        }
+        true
     }
 
     /// Accounts for a budget that is used up.

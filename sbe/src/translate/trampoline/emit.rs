@@ -8,6 +8,7 @@ use crate::translate::asm::*;
 use crate::translate::context::{
     AccessKind, CODE_TABLE, CONTEXT_BIAS, KNOWN_SEGMENTS, PAGE_BIAS, Reason, WRITE_TABLE, field,
 };
+use crate::translate::origin::Origin;
 use crate::translate::sequences::{
     FIXED_FLAGS, GUEST, UPPER_GUEST, WORD_ROTATION, context, gather_flags, load_flags_from_ax,
     load_flags_from_r8, poll, save_flags_to_ax,
@@ -65,6 +66,8 @@ pub(super) fn emit(asm: &mut Asm, trampoline: Trampoline, setting: &Setting) {
         // It falls through to `PolledDispatch`.
         Trampoline::ReturnMismatch => asm.not64(R8),
         Trampoline::PolledDispatch => polled_dispatch(asm, exit),
+        // It falls through to `Dispatch`.
+        Trampoline::DirectDispatch => asm.mov_imm32(R10, Origin::NONE),
         Trampoline::Dispatch => dispatch(asm, wide),
         Trampoline::Emulate => exit_for(asm, Reason::Emulate, exit),
         Trampoline::EmulateAt => exit_at(asm, Reason::Emulate, exit),
@@ -89,7 +92,7 @@ pub(super) fn emit(asm: &mut Asm, trampoline: Trampoline, setting: &Setting) {
         Trampoline::Sysexit => change_level(asm, Level::User, dispatch_polled, exit),
         Trampoline::Syscall => syscall(asm, dispatch_polled, exit),
         Trampoline::Sysret => sysret(asm, dispatch_polled, exit),
-        Trampoline::WriteMsr => write_msr(asm, setting.of(Trampoline::Dispatch), exit),
+        Trampoline::WriteMsr => write_msr(asm, setting.of(Trampoline::DirectDispatch), exit),
         Trampoline::Miss(kind) => miss(asm, kind, exit),
     }
 }

@@ -77,6 +77,8 @@ trampolines! {
     ReturnMismatch = "return_mismatch",
     /// Counts a poll and jumps to the code of the EIP in R8D, if that is known; else exits.
     PolledDispatch = "polled_dispatch",
+    /// Jumps as `Dispatch` does, to an EIP to which no indirect branch has led.
+    DirectDispatch = "direct_dispatch",
     /// Jumps to the code of the EIP in R8D, if that is known; else exits.
     Dispatch = "dispatch",
     /// Exits to have the instruction at R8D emulated: entry tables lead here for such instructions.

@@ -12,6 +12,7 @@ use crate::translate::emit::Emitter;
 use crate::translate::fault_map::{FaultEntry, FaultMap};
 use crate::translate::fragment::{self, Fragment, GuestCode, Tail, Translated};
 use crate::translate::mode::Mode;
+use crate::translate::reach::Reach;
 use crate::translate::trampoline::Trampolines;
 use mmu::{LinearWidth, PAGE_SIZE};
 
@@ -73,6 +74,7 @@ impl Bench {
             mode,
             level: Level::V2,
             breakpoints: &[],
+            reach: Reach::ALL,
         };
         if self.arena.used() > 8 << 20 {
             *self = Self::new(self.width);

@@ -147,9 +147,12 @@ impl InArena {
     /// The arena offset at which the trampoline at `start` ends.
     fn end(&self, start: u32) -> u32 {
         let behind = match start {
-            // It falls through to the next one.
+            // Two fall through to the next one.
             start if start == self.bench.trampolines.at(Trampoline::ReturnMismatch) => {
                 self.bench.trampolines.at(Trampoline::PolledDispatch)
+            }
+            start if start == self.bench.trampolines.at(Trampoline::DirectDispatch) => {
+                self.bench.trampolines.at(Trampoline::Dispatch)
             }
             start => start,
         };
