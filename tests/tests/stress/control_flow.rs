@@ -36,7 +36,7 @@ const PROGRAMS: u64 = 150;
 const PAGING_PROGRAMS: u64 = 50;
 const USER_PROGRAMS: u64 = 50;
 /// In the virtual machine, which takes some 20 times as long.
-const USER_PROGRAMS_IN_VM: u64 = 20;
+const USER_PROGRAMS_IN_VM: u64 = 8;
 const DEBUGGED_PROGRAMS: u64 = 15;
 const BLOCKS: usize = 60;
 const LEAVES: usize = 8;

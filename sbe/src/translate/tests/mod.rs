@@ -212,49 +212,58 @@ fn an_instruction_across_two_pages() {
     assert!(exits < 10, "{exits} instructions were left to the emulator");
 }
 
-/// Runs two repeated string instructions that begin `source` and `target` bytes ahead of the end of a page. The target holds
-/// other data `differs` bytes behind its beginning.
-fn string_across_pages(size: u32, compare: bool, [source, target]: [u32; 2], differs: u32) {
-    const SOURCE: u32 = STACK + 0x1000;
-    const TARGET: u32 = STACK + 0x5000;
-    for count in [1, 3, 40, 1100, 2300] {
-        agree(|a| {
-            a.mov(eax, 0x0101_0101)?;
-            if compare {
-                a.mov(dword_ptr(TARGET - target + differs), eax)?;
-            } else {
-                for at in (0..60).step_by(4) {
-                    a.mov(dword_ptr(SOURCE - source + at), 0x0203_0405 + at as i32)?;
-                }
+/// Two repeated string instructions of elements of `size` bytes, the first on `source` bytes ahead of the end of a page, both on
+/// `target` bytes ahead of the end of another. The target holds other data `differs` bytes behind its beginning.
+#[derive(Clone, Copy)]
+struct Strings {
+    size: u32,
+    compare: bool,
+    source: u32,
+    target: u32,
+    differs: u32,
+}
+
+impl Strings {
+    /// Assembles the two with a count, and what keeps their results on the stack.
+    fn assemble(self, a: &mut CodeAssembler, count: u32) -> Program {
+        const SOURCE: u32 = STACK + 0x1000;
+        const TARGET: u32 = STACK + 0x5000;
+        let [source, target] = [SOURCE - self.source, TARGET - self.target];
+        a.mov(eax, 0x0101_0101)?;
+        if self.compare {
+            a.mov(dword_ptr(target + self.differs), eax)?;
+        } else {
+            for at in (0..60).step_by(4) {
+                a.mov(dword_ptr(source + at), 0x0203_0405 + at as i32)?;
             }
-            a.mov(esi, SOURCE - source)?;
-            for repeated in [0, 1] {
-                a.mov(edi, TARGET - target)?;
-                a.mov(ecx, count)?;
-                match (compare, repeated, size) {
-                    (false, 0, 1) => a.rep().movsb()?,
-                    (false, 0, 2) => a.rep().movsw()?,
-                    (false, 0, _) => a.rep().movsd()?,
-                    (false, _, 1) => a.rep().stosb()?,
-                    (false, _, 2) => a.rep().stosw()?,
-                    (false, _, _) => a.rep().stosd()?,
-                    (true, 0, 1) => a.repe().cmpsb()?,
-                    (true, 0, 2) => a.repe().cmpsw()?,
-                    (true, 0, _) => a.repe().cmpsd()?,
-                    (true, _, 1) => a.repne().scasb()?,
-                    (true, _, 2) => a.repne().scasw()?,
-                    (true, _, _) => a.repne().scasd()?,
-                }
-                a.pushfd()?;
-                a.pushad()?;
-                if repeated == 0 && !compare {
-                    // What was moved, before it is overwritten.
-                    a.mov(edx, dword_ptr(TARGET - target + differs))?;
-                    a.push(edx)?;
-                }
+        }
+        a.mov(esi, source)?;
+        for repeated in [0, 1] {
+            a.mov(edi, target)?;
+            a.mov(ecx, count)?;
+            match (self.compare, repeated, self.size) {
+                (false, 0, 1) => a.rep().movsb()?,
+                (false, 0, 2) => a.rep().movsw()?,
+                (false, 0, _) => a.rep().movsd()?,
+                (false, _, 1) => a.rep().stosb()?,
+                (false, _, 2) => a.rep().stosw()?,
+                (false, _, _) => a.rep().stosd()?,
+                (true, 0, 1) => a.repe().cmpsb()?,
+                (true, 0, 2) => a.repe().cmpsw()?,
+                (true, 0, _) => a.repe().cmpsd()?,
+                (true, _, 1) => a.repne().scasb()?,
+                (true, _, 2) => a.repne().scasw()?,
+                (true, _, _) => a.repne().scasd()?,
             }
-            a.hlt()
-        });
+            a.pushfd()?;
+            a.pushad()?;
+            if repeated == 0 && !self.compare {
+                // What was moved, before it is overwritten.
+                a.mov(edx, dword_ptr(target + self.differs))?;
+                a.push(edx)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -271,7 +280,19 @@ fn strings_across_pages(compare: bool) {
     for (source, target) in starts {
         for size in [1, 2, 4] {
             for differs in [0, 4, 8, 12, 3000] {
-                string_across_pages(size, compare, [source, target], differs);
+                let strings = Strings {
+                    size,
+                    compare,
+                    source,
+                    target,
+                    differs,
+                };
+                agree(|a| {
+                    for count in [1, 3, 40, 1100, 2300] {
+                        strings.assemble(a, count)?;
+                    }
+                    a.hlt()
+                });
             }
         }
     }
