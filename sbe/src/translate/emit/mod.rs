@@ -310,6 +310,13 @@ impl Emitter {
         place.or(scratch)
     }
 
+    /// Emits the storing of `scratch` to a general register that is none of the host's.
+    fn put_back(&mut self, place: Home, scratch: Reg) {
+        if let Home::Context(place) = place {
+            self.asm.store64(place, scratch);
+        }
+    }
+
     /// LEA of an address of the guest's.
     fn lea(&mut self, to: Reg, from: Mem) {
         match self.mode.is_64() {
@@ -326,7 +333,7 @@ impl Emitter {
         }
     }
 
-    /// MOV from a stack slot.
+    /// MOV from a stack slot, or a place of its width.
     fn load_word(&mut self, to: Reg, from: Mem) {
         match self.mode.is_64() {
             true => self.asm.load64(to, from),

@@ -1,7 +1,7 @@
 //! Segment and control registers, SYSENTER, SYSEXIT and RDTSC.
 
 use super::misses::Cause;
-use super::{Emitted, Emitter, Home, home, in_page};
+use super::{Emitted, Emitter, home, in_page};
 use crate::cpu::segment::SegReg;
 use crate::translate::asm::*;
 use crate::translate::context::field;
@@ -72,9 +72,7 @@ impl Emitter {
                 let target = place.or(R9);
                 self.asm.load32(target, selector(register));
             }
-            if let Home::Context(place) = place {
-                self.asm.store64(place, R9);
-            }
+            self.put_back(place, R9);
             return Emitted::Inline;
         }
         let Some(probed) = self.probe_operand(raw, true) else {
@@ -91,14 +89,8 @@ impl Emitter {
             return Emitted::Emulate;
         };
         let held = context(field::CONTROL + 8 * raw.op1_register().number() as i32);
-        let target = place.or(R9);
-        match self.mode.is_64() {
-            true => self.asm.load64(target, held),
-            false => self.asm.load32(target, held),
-        }
-        if let Home::Context(place) = place {
-            self.asm.store64(place, R9);
-        }
+        self.load_word(place.or(R9), held);
+        self.put_back(place, R9);
         Emitted::Inline
     }
 
