@@ -120,6 +120,10 @@ impl Emitter {
     fn load_operands(&mut self, raw: &Instruction) -> Loaded {
         let copied = self.copied();
         let mut loaded = Loaded::new();
+        if !self.mode.is_64() {
+            // All registers of 32-bit code are the host's.
+            return loaded;
+        }
         for index in 0..raw.op_count() {
             let register = raw.op_register(index);
             if raw.op_kind(index) != OpKind::Register {
@@ -163,10 +167,12 @@ impl Emitter {
 
     /// Emits an instruction of registers only. For AH..BH beside ECX, or CH, guest ECX is moved to ECX.
     fn copy_registers(&mut self, raw: &Instruction) -> Result<Emitted> {
-        if self.move_by_context(raw) {
+        let is_64 = self.mode.is_64();
+        if is_64 && self.move_by_context(raw) {
             return Ok(Emitted::Inline);
         }
-        let emitted = match self.by_context(raw) {
+        let by_context = if is_64 { self.by_context(raw) } else { None };
+        let emitted = match by_context {
             Some((by_memory, place)) => self.encode(&by_memory, Counter::R11, Some(place))?,
             None => self.encode(raw, Counter::R11, None)?,
         };
