@@ -43,7 +43,7 @@ pub use guest_event::{Decision, GuestEvent};
 pub use observation::{ControlWrite, Direction, Observation, PortAccess};
 pub use policy::{Action, EventSource, Policy};
 pub use translate::{
-    CODE_CACHES, CodePageReport, Exits as CodeExits, NoDump, Stats as TranslationStats,
+    CODE_CACHES, CodePageReport, Exits as CodeExits, NoDump, Stats as TranslationStats, TimeSpent,
     UnknownWindows, Windows,
 };
 pub use triple_fault::TripleFault;

@@ -123,14 +123,16 @@ impl fmt::Display for Stats {
 
 /// Writes the translator's lines of the report.
 fn write_translation(f: &mut fmt::Formatter<'_>, stats: &TranslationStats) -> fmt::Result {
-    writeln!(
+    write!(
         f,
-        "scanned       {} pages, {} fragments in {:.3} s",
-        stats.pages,
-        stats.fragments,
-        stats.translating.as_secs_f64()
+        "scanned       {} pages, {} fragments",
+        stats.pages, stats.fragments
     )?;
-    if let Some(executing) = stats.executing {
+    if let Some(translating) = stats.translating.get() {
+        write!(f, " in {:.3} s", translating.as_secs_f64())?;
+    }
+    writeln!(f)?;
+    if let Some(executing) = stats.executing.get() {
         let seconds = executing.as_secs_f64();
         writeln!(f, "emitted code  {seconds:.3} s of the processor's time")?;
     }
@@ -178,6 +180,7 @@ mod tests {
     use sbe::CodeExits;
 
     use super::*;
+    use sbe::TimeSpent;
 
     #[test]
     fn an_emulator_reports_its_speed() {
@@ -222,8 +225,8 @@ mod tests {
                 fragments: 2,
                 guest_bytes: 30,
                 host_bytes: 75,
-                translating: Duration::from_millis(4),
-                executing: Some(Duration::from_millis(1250)),
+                translating: TimeSpent::measured(Duration::from_millis(4)),
+                executing: TimeSpent::measured(Duration::from_millis(1250)),
                 links: 5,
                 direct: 3,
                 changed: 6,

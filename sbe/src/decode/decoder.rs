@@ -94,23 +94,57 @@ pub fn decode_announced(
     level: Level,
     ip: u64,
 ) -> Result<Instruction, DecodeError> {
-    let raw = decode_raw(bytes, size, ip)?;
-    if is_announced(&raw, size, level) {
-        Ok(raw)
-    } else {
-        Err(DecodeError::Invalid)
+    let mut decoder = Decoder::with_ip(size.bits(), bytes, ip, OPTIONS);
+    decode_next(&mut decoder, bytes, size, level)
+}
+
+/// A decoder of the instructions in a piece of code, whose instruction pointers count from its start.
+pub struct CodeDecoder<'a> {
+    decoder: Decoder<'a>,
+    code: &'a [u8],
+    size: CodeSize,
+    level: Level,
+}
+
+impl<'a> CodeDecoder<'a> {
+    /// Creates a decoder of `code` for processors of this level.
+    pub fn new(code: &'a [u8], size: CodeSize, level: Level) -> Self {
+        Self {
+            decoder: Decoder::new(size.bits(), code, OPTIONS),
+            code,
+            size,
+            level,
+        }
+    }
+
+    /// Decodes the instruction at `offset`.
+    ///
+    /// # Errors
+    /// See [`DecodeError`].
+    pub fn decode_at(&mut self, offset: usize) -> Result<Instruction, DecodeError> {
+        let bytes = self.code.get(offset..).unwrap_or_default();
+        if self.decoder.set_position(offset).is_err() {
+            return Err(DecodeError::NeedMoreBytes);
+        }
+        self.decoder.set_ip(offset as u64);
+        decode_next(&mut self.decoder, bytes, self.size, self.level)
     }
 }
 
-fn decode_raw(bytes: &[u8], size: CodeSize, ip: u64) -> Result<Instruction, DecodeError> {
-    let bits = size.bits();
-    let bytes = &bytes[..bytes.len().min(MAX_LENGTH)];
-    let mut decoder = Decoder::with_ip(bits, bytes, ip, OPTIONS);
+/// Decodes the instruction at the position of `decoder`, where `bytes` lie, if a processor of this level has it.
+fn decode_next(
+    decoder: &mut Decoder<'_>,
+    bytes: &[u8],
+    size: CodeSize,
+    level: Level,
+) -> Result<Instruction, DecodeError> {
     let raw = decoder.decode();
     match decoder.last_error() {
-        DecoderError::None => Ok(raw),
+        DecoderError::None if is_announced(&raw, size, level) => Ok(raw),
         DecoderError::NoMoreBytes => Err(DecodeError::NeedMoreBytes),
-        _ if is_too_long(bits, bytes) => Err(DecodeError::TooLong),
+        DecoderError::InvalidInstruction if is_too_long(size.bits(), bytes) => {
+            Err(DecodeError::TooLong)
+        }
         _ => Err(DecodeError::Invalid),
     }
 }
@@ -118,12 +152,10 @@ fn decode_raw(bytes: &[u8], size: CodeSize, ip: u64) -> Result<Instruction, Deco
 /// Whether `bytes`, which the decoder calls invalid, begin an instruction that does not end within 15 bytes. If so, the decoder
 /// asks for more bytes when it is given fewer.
 fn is_too_long(bits: u32, bytes: &[u8]) -> bool {
-    let Some(shorter) = bytes
-        .get(..MAX_LENGTH - 1)
-        .filter(|_| bytes.len() == MAX_LENGTH)
-    else {
+    if bytes.len() < MAX_LENGTH {
         return false;
-    };
+    }
+    let shorter = &bytes[..MAX_LENGTH - 1];
     let mut decoder = Decoder::new(bits, shorter, OPTIONS);
     let _ = decoder.decode();
     decoder.last_error() == DecoderError::NoMoreBytes

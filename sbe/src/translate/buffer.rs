@@ -10,9 +10,9 @@ use super::arena::Arena;
 use super::asm::AsmError;
 use super::check::{FragmentEntry, Verifier};
 use super::context::Context;
-use super::emit::Emitter;
+use super::emit::{Emitter, Link};
 use super::fault_map::FaultMap;
-use super::fragment::{self, GuestCode, Link, Translated};
+use super::fragment::{self, GuestCode, Translated};
 use super::mode::PageKey;
 use super::setup::Setup;
 use super::signal::{Executing, with_faults_handled};
@@ -144,9 +144,8 @@ impl CodeBuffer {
         let origins = self.arena.next();
         let first_site = self.sites.len() as u32;
         let translated = fragment::translate(&mut self.arena, emitter, code, at, first_site)?;
-        if let Translated::Fragment(fragment) = &translated {
-            let links = fragment.links.iter();
-            let sites = links.map(|&link| Site { page: key, link });
+        if let Translated::Fragment(_) = &translated {
+            let sites = emitter.links().map(|link| Site { page: key, link });
             self.sites.extend(sites);
             self.fault_map
                 .add(&emitter.fault_entries, &emitter.fault_notes);

@@ -2,14 +2,13 @@
 
 use super::arena::Arena;
 use super::asm::AsmError;
-use super::emit::{Emitted, Emitter, Target};
+use super::emit::{Emitted, Emitter};
 use super::mode::Mode;
 use super::reach::Reach;
 use crate::cpu::model::Level;
-use crate::decode::decoder::{DecodeError, MAX_LENGTH, decode_announced};
+use crate::decode::decoder::{CodeDecoder, DecodeError, MAX_LENGTH, decode_announced};
 use iced_x86::{Instruction, Mnemonic, OpKind};
 use mmu::{Frame, PAGE_SIZE};
-use smallvec::SmallVec;
 
 /// The most guest instructions in one fragment.
 const MOST_INSTRUCTIONS: usize = 64;
@@ -72,34 +71,13 @@ impl GuestCode<'_> {
     }
 }
 
-/// The code emitted from one entry, and its branches.
+/// The code emitted from one entry.
 #[derive(Debug)]
 pub struct Fragment {
     /// Arena offset of the entry.
     pub entry: u32,
-    /// The branches that can be linked.
-    pub links: Vec<Link>,
     /// Offset in the page of the end of the last instruction translated.
     pub end: u32,
-}
-
-/// A direct branch that can be linked, by the arena offsets of what is patched for that.
-#[derive(Clone, Copy, Debug)]
-pub struct Link {
-    /// The branch's target.
-    pub target: Target,
-    /// End of the jump or call that leads to the target once the branch is linked.
-    pub jump: u32,
-    /// End of the 64-bit operand of the guard, if the branch is guarded.
-    pub guard: Option<u32>,
-    /// End of the jump that can bypass the guard, if there is one.
-    pub bypass: Option<u32>,
-    /// Start of the guard, to which the bypass leads while it is not used.
-    pub check: u32,
-    /// Start of the stub that exits to have a branch to another page linked.
-    pub stub: Option<u32>,
-    /// End of the jump that exits to have the branch linked; of a guarded branch, the one taken where the guard fails.
-    pub exit: u32,
 }
 
 /// Translates the instructions from offset `at` of `code` on; their branches are numbered from `first_site` on.
@@ -114,11 +92,11 @@ pub fn translate(
     first_site: u32,
 ) -> Result<Translated, AsmError> {
     emitter.begin(arena.next(), code.mode, first_site, at);
-    let known = match code.groups {
-        true => look_ahead(emitter, code, at),
-        false => Decoded::new(),
-    };
-    let end = match body(emitter, code, at, &known)? {
+    let mut decoder = CodeDecoder::new(code.page, code.mode.code_size(), code.level);
+    if code.groups {
+        look_ahead(emitter, code, &mut decoder, at);
+    }
+    let end = match body(emitter, code, &mut decoder, at)? {
         End::At(end) => end,
         End::Never => return Ok(Translated::Emulate),
         End::Across => match across(emitter, code, at)? {
@@ -131,49 +109,26 @@ pub fn translate(
     if !arena.append(emitter.finish()?) {
         return Ok(Translated::Full);
     }
-    let links = emitter.branches.iter().map(|branch| Link {
-        target: branch.target,
-        jump: emitter.asm.offset_of(branch.jump),
-        guard: branch.guard.map(|guard| emitter.asm.offset_of(guard)),
-        bypass: branch.bypass.map(|bypass| emitter.asm.offset_of(bypass)),
-        check: emitter.asm.offset_of(branch.check),
-        stub: branch.stub.map(|stub| emitter.asm.offset_of(stub)),
-        exit: emitter.asm.offset_of(branch.exit),
-    });
-    Ok(Translated::Fragment(Fragment {
-        entry,
-        links: links.collect(),
-        end,
-    }))
+    Ok(Translated::Fragment(Fragment { entry, end }))
 }
 
-/// Decoded instructions of a fragment, from the first on.
-type Decoded = SmallVec<[Instruction; MOST_INSTRUCTIONS]>;
-
-/// Decodes the instructions that [`body`] will emit, for the emitter to plan groups. Returns the instructions.
-fn look_ahead(emitter: &mut Emitter, code: &GuestCode<'_>, start: u32) -> Decoded {
-    let mut known = Decoded::new();
+/// Decodes the instructions that [`body`] will emit, for the emitter to plan groups.
+fn look_ahead(
+    emitter: &mut Emitter,
+    code: &GuestCode<'_>,
+    decoder: &mut CodeDecoder<'_>,
+    start: u32,
+) {
     let mut at = start;
-    while known.len() < MOST_INSTRUCTIONS && !code.has_breakpoint_at(at) {
-        let Ok(raw) = decode_at(code, at) else {
-            break;
-        };
-        if code.leads_too_far(&raw) {
-            break;
+    for _ in 0..MOST_INSTRUCTIONS {
+        if code.has_breakpoint_at(at) {
+            return;
         }
-        known.push(raw);
-        if !emitter.plan(&raw) {
-            break;
+        match decoder.decode_at(at as usize) {
+            Ok(raw) if !code.leads_too_far(&raw) && emitter.plan(&raw) => at = raw.next_ip32(),
+            _ => return,
         }
-        at = raw.next_ip32();
     }
-    known
-}
-
-/// Decodes the instruction at offset `at` of the page.
-fn decode_at(code: &GuestCode<'_>, at: u32) -> Result<Instruction, DecodeError> {
-    let bytes = &code.page[at as usize..];
-    decode_announced(bytes, code.mode.code_size(), code.level, at.into())
 }
 
 /// The end of a fragment.
@@ -186,12 +141,12 @@ enum End {
     Across,
 }
 
-/// Emits instruction after instruction from `start` on, up to code that does not fall through. The first ones are `known`.
+/// Emits instruction after instruction from `start` on, up to code that does not fall through.
 fn body(
     emitter: &mut Emitter,
     code: &GuestCode<'_>,
+    decoder: &mut CodeDecoder<'_>,
     start: u32,
-    known: &[Instruction],
 ) -> Result<End, AsmError> {
     let mut at = start;
     for number in 0..MOST_INSTRUCTIONS {
@@ -201,10 +156,8 @@ fn body(
         if code.has_breakpoint_at(at) {
             return Ok(stop(emitter, start, at));
         }
-        let decoded = known
-            .get(number)
-            .copied()
-            .map_or_else(|| decode_at(code, at), Ok);
+        let planned = emitter.planned(number);
+        let decoded = planned.map_or_else(|| decoder.decode_at(at as usize), Ok);
         let raw = match decoded {
             Ok(raw) => raw,
             Err(DecodeError::NeedMoreBytes) if at == start => return Ok(End::Across),

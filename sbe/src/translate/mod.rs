@@ -59,7 +59,7 @@ pub use engine::{Outcome, Translator, is_flat};
 pub use jitdump::JitDump;
 pub use setup::Setup;
 pub use signal::{are_windows_possible, can_handle_faults};
-pub use stats::{Exits, Stats};
+pub use stats::{Exits, Stats, TimeSpent};
 pub use windows::{UnknownWindows, Windows};
 
 #[cfg(test)]

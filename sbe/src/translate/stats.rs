@@ -1,6 +1,6 @@
 //! [`Stats`]: counts of what the translator has done so far.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Counts since the translator was created.
 #[derive(Clone, Debug, Default)]
@@ -14,9 +14,9 @@ pub struct Stats {
     /// Bytes of host code emitted.
     pub host_bytes: u64,
     /// Time spent translating.
-    pub translating: Duration,
-    /// Time in which emitted code ran, if that is measured.
-    pub executing: Option<Duration>,
+    pub translating: TimeSpent,
+    /// Time in which emitted code ran.
+    pub executing: TimeSpent,
     /// Branches linked.
     pub links: u64,
     /// Branches, among [`Self::links`], of programs to other pages that are linked without a guard.
@@ -37,6 +37,34 @@ pub struct Stats {
     pub remaps: u64,
     /// Exits by cause.
     pub exits: Exits,
+}
+
+/// The time spent on something, if that is measured.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TimeSpent(Option<Duration>);
+
+impl TimeSpent {
+    /// The time `spent` so far.
+    pub fn measured(spent: Duration) -> Self {
+        Self(Some(spent))
+    }
+
+    /// The time spent so far, if that is measured.
+    pub fn get(self) -> Option<Duration> {
+        self.0
+    }
+
+    /// The time at which something begins, if that is measured.
+    pub(super) fn begin(self) -> Option<Instant> {
+        self.0.map(|_| Instant::now())
+    }
+
+    /// Adds the time since it began.
+    pub(super) fn end(&mut self, start: Option<Instant>) {
+        if let (Some(spent), Some(start)) = (&mut self.0, start) {
+            *spent += start.elapsed();
+        }
+    }
 }
 
 /// Exits from emitted code, counted by reason.

@@ -173,13 +173,13 @@ impl Asm {
     /// # Errors
     /// A short branch that does not reach.
     pub fn finish(&mut self) -> Result<[&[u8]; 2], AsmError> {
-        for fixup in std::mem::take(&mut self.long) {
+        while let Some(fixup) = self.long.pop() {
             let distance = self.distance(fixup, size_of::<i32>()) as i32;
             let place = fixup.place as usize;
             let bytes = &mut self.streams[fixup.section as usize].bytes;
             bytes[place..place + size_of::<i32>()].copy_from_slice(&distance.to_le_bytes());
         }
-        for fixup in std::mem::take(&mut self.short) {
+        while let Some(fixup) = self.short.pop() {
             let distance = self.distance(fixup, size_of::<i8>());
             let byte = i8::try_from(distance).map_err(|_| AsmError::Reach(distance))?;
             self.streams[fixup.section as usize].bytes[fixup.place as usize] = byte as u8;

@@ -14,7 +14,7 @@
 //! There are few such spaces, and so few mappings.
 
 use crate::translate::buffer::CodeBuffer;
-use crate::translate::fragment::Link;
+use crate::translate::emit::Link;
 use crate::translate::reach::Reach;
 use hashbrown::HashMap;
 use mmu::{Frame, LinearAddr, Mmu, PAGE_SHIFT, SpaceId, SpaceSet};

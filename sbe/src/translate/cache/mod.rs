@@ -39,7 +39,7 @@ use super::emit::Emitter;
 use super::listing::Variant;
 use super::mode::{Mode, PageKey};
 use super::setup::Setup;
-use super::stats::Stats;
+use super::stats::{Stats, TimeSpent};
 use super::trampoline::Trampoline;
 use crate::emulate::Exec;
 use breakpoints::BreakpointOffsets;
@@ -53,7 +53,7 @@ use page::Destination;
 use page_set::PageSet;
 use record::Records;
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Translated code of one processor.
 pub struct CodeCache {
@@ -93,6 +93,10 @@ impl CodeCache {
         if setup.record {
             emitter.record();
         }
+        let spent = match setup.measure {
+            true => TimeSpent::measured(Duration::ZERO),
+            false => TimeSpent::default(),
+        };
         Ok(Self {
             buffer,
             emitter,
@@ -104,7 +108,8 @@ impl CodeCache {
             epochs: Epochs::default(),
             dropped_returns: false,
             stats: Stats {
-                executing: setup.measure.then_some(Duration::ZERO),
+                translating: spent,
+                executing: spent,
                 ..Stats::default()
             },
         })
@@ -153,11 +158,9 @@ impl CodeCache {
 
     /// Runs emitted code at the host address `target` until it exits.
     pub fn run(&mut self, context: &mut Context, target: u64) {
-        let start = self.stats.executing.map(|_| Instant::now());
+        let start = self.stats.executing.begin();
         self.buffer.run(context, target);
-        if let (Some(total), Some(start)) = (&mut self.stats.executing, start) {
-            *total += start.elapsed();
-        }
+        self.stats.executing.end(start);
     }
 
     /// Notes that return addresses on the host stacks have stopped holding.

@@ -2,7 +2,8 @@
 
 use super::entries::TableId;
 use crate::decode::decoder::MAX_LENGTH;
-use crate::translate::fragment::{Link, TAIL_BYTES, Tail};
+use crate::translate::emit::Link;
+use crate::translate::fragment::{TAIL_BYTES, Tail};
 use crate::translate::listing::Variant;
 use crate::translate::reach::Reach;
 use bitvec::{BitArr, array::BitArray};

@@ -2,7 +2,8 @@
 
 use super::entries::EntryTables;
 use super::page::{CodePage, Destination};
-use crate::translate::fragment::{Link, TAIL_BYTES};
+use crate::translate::emit::Link;
+use crate::translate::fragment::TAIL_BYTES;
 use crate::translate::listing::Variant;
 use crate::translate::mode::PageKey;
 use hashbrown::HashMap;

@@ -8,7 +8,6 @@ use crate::translate::listing::{Listing, Variant};
 use crate::translate::mode::PageKey;
 use crate::translate::reach::Reach;
 use mmu::{Access, Frame, LinearAddr, PAGE_SIZE, Timestamp, View};
-use std::time::Instant;
 
 impl CodeCache {
     /// The destination of the wanted code, which is translated now if it must be.
@@ -53,8 +52,12 @@ impl CodeCache {
         true
     }
 
-    /// Rejects the translations of the page of `key` if they may have branches that lead too far where it is about to execute.
+    /// Rejects the translations of the page of `key` if they may have branches that lead too far where it is about to execute:
+    /// those of 32-bit code never do.
     fn narrow(&mut self, cx: &mut Exec<'_>, key: PageKey, eip: LinearAddr) {
+        if !key.mode.is_64() {
+            return;
+        }
         let reach = Reach::of(eip.page());
         let page = self.pages.get_mut(key);
         if page.is_some_and(|page| page.narrow(reach)) {
@@ -103,7 +106,7 @@ impl CodeCache {
             variant,
             ..
         } = request;
-        let start = Instant::now();
+        let start = self.stats.translating.begin();
         let Some(page) = self.pages.get(key) else {
             return Destination::Emulate;
         };
@@ -139,8 +142,11 @@ impl CodeCache {
             }
         };
         self.pages.add(key, (offset, end), variant, destination);
+        if matches!(destination, Destination::Code(_)) {
+            self.link_known(key);
+        }
         self.stats.host_bytes += (self.buffer.used() - before) as u64;
-        self.stats.translating += start.elapsed();
+        self.stats.translating.end(start);
         destination
     }
 

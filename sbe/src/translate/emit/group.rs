@@ -13,7 +13,10 @@ use crate::translate::asm::*;
 use crate::translate::bounds;
 use crate::translate::classify::{Rewrite, Verdict};
 use crate::translate::context::WRITE_TABLE;
-use iced_x86::{Code, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
+use iced_x86::{
+    Code, Instruction, InstructionInfoFactory, InstructionInfoOptions, Mnemonic, OpAccess, OpKind,
+    Register,
+};
 use mmu::SLOT_PRESENT;
 use smallvec::SmallVec;
 
@@ -40,9 +43,13 @@ struct Access {
     writes: bool,
 }
 
-/// The effects of an instruction that matter for groups.
+/// An instruction looked ahead at, and its effects that matter for groups.
 #[derive(Debug)]
 pub(super) struct Plan {
+    /// The instruction.
+    pub raw: Instruction,
+    /// Its classification.
+    pub verdict: Verdict,
     accesses: SmallVec<[Access; 2]>,
     /// The amount that the instruction adds to RSP.
     shift: i32,
@@ -87,6 +94,8 @@ impl Plan {
         is_64: bool,
     ) -> Self {
         let mut plan = Self {
+            raw: *raw,
+            verdict,
             accesses: SmallVec::new(),
             shift: 0,
             written: SmallVec::new(),
@@ -100,7 +109,7 @@ impl Plan {
                 )
             ),
         };
-        let facts = info.info(raw);
+        let facts = info.info_options(raw, InstructionInfoOptions::NO_MEMORY_USAGE);
         if let Some(operand) = (0..raw.op_count()).find(|&at| raw.op_kind(at) == OpKind::Memory) {
             let access = facts.op_access(operand);
             let writes = !matches!(access, OpAccess::Read | OpAccess::CondRead);

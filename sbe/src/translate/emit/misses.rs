@@ -82,12 +82,13 @@ impl Emitter {
         if falls_through {
             self.asm.jmp_short(over);
         }
-        for miss in std::mem::take(&mut self.misses) {
+        for &miss in &self.misses {
             let far = self.asm.label();
             self.asm.bind(miss.near);
             self.asm.jmp(far);
             self.far.push((far, miss));
         }
+        self.misses.clear();
         self.asm.bind(over);
         self.note_copy(copied);
     }

@@ -40,8 +40,10 @@
 //! | `string` | string instructions |
 //! | `system` | segment registers, SYSENTER, SYSEXIT, RDTSC |
 //! | `transfer` | jumps, calls, returns, and the stubs that link fragments |
+//! | `branch` | the branches among them that can be linked (emits nothing) |
 
 mod arithmetic;
+mod branch;
 mod flags;
 mod fpu;
 mod group;
@@ -66,6 +68,7 @@ use super::operands;
 use super::sequences::{GUEST, UPPER_GUEST, context};
 use super::trampoline::{Trampoline, Trampolines};
 use super::x87_note::DeferredNote;
+pub use branch::{Branch, Link, Target};
 use fpu::Noted;
 use group::{Group, Plan};
 use iced_x86::{Instruction, InstructionInfoFactory, Register};
@@ -96,36 +99,6 @@ pub enum Emitted {
     Emulate,
 }
 
-/// The target of a branch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// The code at this offset of the page.
-    Inside(u16),
-    /// The code at this offset of the page, in the variant without groups.
-    Plain(u16),
-    /// Code in another page.
-    Outside,
-}
-
-/// A direct branch that can be linked, by the labels of what is patched for that: see [`Link`](super::fragment::Link).
-#[derive(Clone, Copy, Debug)]
-pub struct Branch {
-    /// The branch's target.
-    pub target: Target,
-    /// Label behind the jump or call: its displacement ends there.
-    pub jump: Label,
-    /// Label behind the operand of the guard of a branch to another page, if it is guarded.
-    pub guard: Option<Label>,
-    /// Label behind the jump that can bypass the guard, in code with a window.
-    pub bypass: Option<Label>,
-    /// Label of the guard.
-    pub check: Label,
-    /// Label of the stub that exits to have a branch to another page linked.
-    pub stub: Option<Label>,
-    /// Label behind the jump that exits to have the branch linked; the target's offset is in R9D there.
-    pub exit: Label,
-}
-
 type Result<T> = std::result::Result<T, AsmError>;
 
 /// Emits fragments, one after the other.
@@ -133,7 +106,7 @@ pub struct Emitter {
     /// The code of the present fragment.
     pub asm: Asm,
     /// The branches of the fragment that can be linked, in the order of their sites.
-    pub branches: Vec<Branch>,
+    branches: Vec<Branch>,
     trampolines: Trampolines,
     /// The width of linear addresses, and so of tables.
     width: LinearWidth,
@@ -443,6 +416,11 @@ impl Emitter {
         !matches!(verdict, Verdict::Emulate) && !verdict.ends()
     }
 
+    /// Instruction `number` of the fragment, if it was looked ahead at.
+    pub fn planned(&self, number: usize) -> Option<Instruction> {
+        self.plans.get(number).map(|plan| plan.raw)
+    }
+
     /// Emits `raw`, instruction `number` of the fragment, whose IP is its offset in the page; `bytes` begin with those that it was
     /// decoded from.
     ///
@@ -454,7 +432,8 @@ impl Emitter {
         bytes: &[u8],
         number: usize,
     ) -> Result<Emitted> {
-        let verdict = self.verdict(raw);
+        let planned = self.plans.get(number).map(|plan| plan.verdict);
+        let verdict = planned.unwrap_or_else(|| self.verdict(raw));
         let shadow = std::mem::take(&mut self.shadow);
         if !self.can_defer_note_over(raw, verdict) {
             self.store_note();
@@ -574,13 +553,19 @@ impl Emitter {
         }
         self.begin_instruction(None);
         self.islands(false);
-        for stub in std::mem::take(&mut self.stubs) {
-            self.stub(stub);
+        for index in 0..self.stubs.len() {
+            self.stub(self.stubs[index]);
         }
         self.asm.switch_to(Section::Cold);
-        for (label, miss) in std::mem::take(&mut self.far) {
+        for index in 0..self.far.len() {
+            let (label, miss) = self.far[index];
             self.slow_path(label, miss);
         }
         self.asm.finish()
+    }
+
+    /// The branches of the finished fragment that can be linked, in the order of their sites.
+    pub fn links(&self) -> impl Iterator<Item = Link> {
+        self.branches.iter().map(|branch| branch.link(&self.asm))
     }
 }

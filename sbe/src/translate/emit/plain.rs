@@ -6,8 +6,11 @@ use crate::translate::asm::*;
 use crate::translate::operands::{
     Counter, HostOperand, Loaded, high_byte_operand, is_high_byte, memory_operand, rewrite,
 };
-use iced_x86::{Code, Instruction, Mnemonic, OpAccess, OpKind, Register};
+use iced_x86::{Code, Instruction, InstructionInfoOptions, Mnemonic, OpAccess, OpKind, Register};
 
+/// What the access to an operand needs not: the lists of all registers and of all memory.
+const ACCESS_OPTIONS: u32 =
+    InstructionInfoOptions::NO_REGISTER_USAGE | InstructionInfoOptions::NO_MEMORY_USAGE;
 /// The distance in bits of AH from AL.
 const HIGH_BYTE: u8 = 8;
 
@@ -29,7 +32,8 @@ impl Emitter {
 
     /// Whether operand `index` is written.
     pub(super) fn writes(&mut self, raw: &Instruction, index: u32) -> bool {
-        let access = self.info.info(raw).op_access(index);
+        let facts = self.info.info_options(raw, ACCESS_OPTIONS);
+        let access = facts.op_access(index);
         !matches!(access, OpAccess::Read | OpAccess::CondRead)
     }
 

@@ -85,7 +85,7 @@ impl Bench {
         let Ok(Translated::Fragment(fragment)) = translated else {
             return None;
         };
-        self.sites += fragment.links.len() as u32;
+        self.sites += emitter.links().count() as u32;
         let emitted = emitter.asm.finish().expect("is resolved");
         let emission = Emission {
             code: emitted.map(<[u8]>::to_vec),
