@@ -220,15 +220,15 @@ impl CodeBuffer {
     pub fn unlink(&mut self, link: Link) {
         let Some(stub) = link.stub else { return };
         if let Some(bypass) = link.bypass {
-            self.redirect(bypass, link.check);
+            self.redirect(bypass.get(), link.check);
         }
         match link.guard {
             Some(guard) => {
                 // No entry has this address.
-                self.set_guard(guard, 0);
-                self.redirect(link.exit, stub);
+                self.set_guard(guard.get(), 0);
+                self.redirect(link.exit, stub.get());
             }
-            None => self.redirect(link.jump, stub),
+            None => self.redirect(link.jump, stub.get()),
         }
     }
 

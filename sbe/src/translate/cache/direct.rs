@@ -203,7 +203,7 @@ impl DirectLinks {
             distance,
             target: to,
         });
-        buffer.redirect(bypass, crossing.code);
+        buffer.redirect(bypass.get(), crossing.code);
         for mapping in mappings {
             self.add(buffer, mmu, to, mapping.further(distance));
         }

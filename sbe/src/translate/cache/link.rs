@@ -97,7 +97,7 @@ impl CodeCache {
         }
         self.buffer.redirect(link.jump, code);
         if let Some(guard) = link.guard {
-            self.buffer.set_guard(guard, word.wrapping_neg());
+            self.buffer.set_guard(guard.get(), word.wrapping_neg());
             self.buffer
                 .redirect_to(link.exit, Trampoline::DirectDispatch);
         }

@@ -1,6 +1,7 @@
 //! [`Branch`]: a direct branch of a fragment, and what is patched when it is linked.
 
 use crate::translate::asm::{Asm, Label};
+use std::num::NonZeroU32;
 
 /// The target of a branch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,13 +37,15 @@ impl Branch {
     /// The branch by its places in the code of `asm`.
     pub fn link(&self, asm: &Asm) -> Link {
         let offset = |label| asm.offset_of(label);
+        // At offset 0 lies a trampoline.
+        let offset_if = |label: Option<Label>| label.map(offset).and_then(NonZeroU32::new);
         Link {
             target: self.target,
             jump: offset(self.jump),
-            guard: self.guard.map(offset),
-            bypass: self.bypass.map(offset),
+            guard: offset_if(self.guard),
+            bypass: offset_if(self.bypass),
             check: offset(self.check),
-            stub: self.stub.map(offset),
+            stub: offset_if(self.stub),
             exit: offset(self.exit),
         }
     }
@@ -56,13 +59,13 @@ pub struct Link {
     /// End of the jump or call that leads to the target once the branch is linked.
     pub jump: u32,
     /// End of the 64-bit operand of the guard, if the branch is guarded.
-    pub guard: Option<u32>,
+    pub guard: Option<NonZeroU32>,
     /// End of the jump that can bypass the guard, if there is one.
-    pub bypass: Option<u32>,
+    pub bypass: Option<NonZeroU32>,
     /// Start of the guard, to which the bypass leads while it is not used.
     pub check: u32,
     /// Start of the stub that exits to have a branch to another page linked.
-    pub stub: Option<u32>,
+    pub stub: Option<NonZeroU32>,
     /// End of the jump that exits to have the branch linked; of a guarded branch, the one taken where the guard fails.
     pub exit: u32,
 }
