@@ -395,3 +395,48 @@ fn register_number(register: Register) -> u8 {
         _ => register.number() as u8,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Bytes of which many are prefixes, so that some instructions are too long.
+    fn code() -> impl Strategy<Value = Vec<u8>> {
+        let prefix = prop::sample::select(vec![0x66, 0x67, 0x2e, 0xf0, 0xf3]);
+        prop::collection::vec(prop_oneof![prefix, any::<u8>()], 0..48)
+    }
+
+    proptest! {
+        #[test]
+        fn an_instruction_is_the_same_alone_and_within_code(code in code()) {
+            for size in [CodeSize::Bits16, CodeSize::Bits32, CodeSize::Bits64] {
+                let mut decoder = CodeDecoder::new(&code, size, Level::V2);
+                for at in (0..=code.len()).rev() {
+                    let alone = &code[at..code.len().min(at + MAX_LENGTH)];
+                    let expected = decode_announced(alone, size, Level::V2, at as u64);
+                    prop_assert_eq!(decoder.decode_at(at), expected);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_instruction_that_is_too_long_is_so_within_code_too() {
+        let mut code = vec![0x66; 2 * MAX_LENGTH];
+        code.push(0x90);
+        let mut decoder = CodeDecoder::new(&code, CodeSize::Bits32, Level::V2);
+        assert_eq!(decoder.decode_at(0), Err(DecodeError::TooLong));
+        assert_eq!(
+            decoder.decode_at(2 * MAX_LENGTH - 13).map(|raw| raw.len()),
+            Ok(14)
+        );
+        assert_eq!(
+            decoder.decode_at(code.len() - 15).map(|raw| raw.len()),
+            Ok(15)
+        );
+        let cut = &code[..MAX_LENGTH - 1];
+        let mut decoder = CodeDecoder::new(cut, CodeSize::Bits32, Level::V2);
+        assert_eq!(decoder.decode_at(0), Err(DecodeError::NeedMoreBytes));
+    }
+}

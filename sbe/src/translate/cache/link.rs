@@ -1,4 +1,5 @@
-//! Linking: branches are redirected straight to the code of their targets when they exit for that the first time.
+//! Linking: branches are redirected straight to the code of their targets, as soon as they are emitted if their page has that code
+//! already, else when they exit for it the first time.
 
 use super::direct::Crossing;
 use super::page::CodePage;
