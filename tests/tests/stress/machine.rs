@@ -234,7 +234,9 @@ impl Ended {
         for start in (0..CONVENTIONAL).chain(programs).step_by(CHUNK) {
             self.read(start, &mut mine);
             other.read(start, &mut theirs);
-            if let Some(at) = (0..CHUNK).find(|&at| mine[at] != theirs[at]) {
+            if mine != theirs {
+                let differs = |&at: &usize| mine[at] != theirs[at];
+                let at = (0..CHUNK).find(differs).unwrap_or_default();
                 panic!("{what}: memory differs at {:08x}", start + at as u64);
             }
         }

@@ -83,7 +83,7 @@ pub struct Walk<'a> {
     disassembly: Disassembly,
     stepper: Stepper,
     /// The states before the instructions.
-    states: Vec<Option<State>>,
+    states: Vec<Option<Box<State>>>,
     entry: FragmentEntry,
     promise: Promise<'a>,
     found: Found,
@@ -148,7 +148,7 @@ impl<'a> Walk<'a> {
 
     /// Lets the code be entered at instruction `number` with `state`.
     pub fn start(&mut self, number: usize, state: State) {
-        self.states[number] = Some(state);
+        self.states[number] = Some(Box::new(state));
     }
 
     /// Follows the code from its first instruction on.
@@ -228,13 +228,13 @@ impl<'a> Walk<'a> {
         false
     }
 
-    fn fall(&mut self, number: usize, state: State) -> Result<(), Rule> {
+    fn fall(&mut self, number: usize, state: Box<State>) -> Result<(), Rule> {
         let next = self.disassembly.next(number).ok_or(Rule::FallsOff)?;
         self.reach(next, state)
     }
 
     /// Joins `state` into that before instruction `number`.
-    fn reach(&mut self, number: usize, state: State) -> Result<(), Rule> {
+    fn reach(&mut self, number: usize, state: Box<State>) -> Result<(), Rule> {
         match &mut self.states[number] {
             Some(known) => known
                 .join(&state, &mut self.stepper.values)
@@ -246,7 +246,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn jump(&mut self, target: u32, state: State) -> Result<(), Rule> {
+    fn jump(&mut self, target: u32, state: Box<State>) -> Result<(), Rule> {
         if let Some(number) = self.disassembly.number(target) {
             return self.reach(number, state);
         }
@@ -272,7 +272,7 @@ impl<'a> Walk<'a> {
         number: usize,
         instruction: &Instruction,
         target: u32,
-        state: State,
+        state: Box<State>,
     ) -> Result<(), Rule> {
         let contract = self.around.contracts.get(&target).copied();
         match contract {
@@ -287,7 +287,7 @@ impl<'a> Walk<'a> {
     }
 
     /// The state when a trampoline has returned. The engine may have been in control.
-    fn returned(&mut self, linkage: Linkage, mut state: State) -> State {
+    fn returned(&mut self, linkage: Linkage, mut state: Box<State>) -> Box<State> {
         let values = &mut self.stepper.values;
         let address = state.registers[R8];
         let load = values.serial();
@@ -325,7 +325,7 @@ impl<'a> Walk<'a> {
         number: usize,
         instruction: &Instruction,
         target: u32,
-        mut state: State,
+        mut state: Box<State>,
     ) -> Result<(), Rule> {
         let polls = self
             .around
@@ -345,7 +345,7 @@ impl<'a> Walk<'a> {
         }
         open?;
         let values = &mut self.stepper.values;
-        let mut behind = State::between(values, widths);
+        let mut behind = Box::new(State::between(values, widths));
         behind.registers[R8] = widths.unknown(values, Low::UNKNOWN);
         behind.stack = std::mem::take(&mut state.stack);
         state.poll = Poll::None;

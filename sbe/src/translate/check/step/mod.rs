@@ -206,7 +206,7 @@ impl Stepper {
     }
 
     /// The two states behind a test of RCX for zero: that where it is, and that where it is not.
-    pub fn test(&mut self, mut state: State) -> (Option<State>, Option<State>) {
+    pub fn test(&mut self, mut state: Box<State>) -> (Option<Box<State>>, Option<Box<State>>) {
         let value = state.registers[RCX];
         match value.known() {
             Some(0) => return (Some(state), None),

@@ -170,7 +170,7 @@ fn every_encoding(machine: Machine) {
             let escape: &[u8] = if opcode < 256 { &[] } else { &[0x0f] };
             for modrm in 0..256_u32 {
                 // All forms without prefix, some with one.
-                if !prefix.is_empty() && !numbers.next().is_multiple_of(8) {
+                if !prefix.is_empty() && !numbers.next().is_multiple_of(16) {
                     continue;
                 }
                 let mut guest = [prefix, escape, &[opcode as u8, modrm as u8]].concat();
