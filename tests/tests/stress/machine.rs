@@ -1,10 +1,14 @@
 //! A machine of RAM and one processor, which runs a program to its HLT on either engine.
 
-use std::ops::AddAssign;
+use std::{fs::File, ops::AddAssign, os::unix::fs::FileExt as _};
 
 use iced_x86::IcedError;
 use iced_x86::code_asm::CodeAssembler;
 use mmu::{GuestPhys, Memory};
+use nix::{
+    errno::Errno,
+    unistd::{Whence, lseek},
+};
 use sbe::{EmptyBus, Engine, Exit, TranslationStats, Vcpu, VcpuConfig, Windows};
 use tests::{report::report, vm};
 
@@ -14,9 +18,6 @@ use super::width::Width;
 
 /// Number of ESP.
 const ESP: u8 = 4;
-/// The address above which programs live; below, RAM ends at [`CONVENTIONAL`].
-const LOW: u64 = 1 << 20;
-const CONVENTIONAL: u64 = 640 << 10;
 /// Bytes compared at a time; memory is a multiple of it.
 const CHUNK: usize = 64 << 10;
 /// Physical address of the page tables that a 64-bit program starts with.
@@ -229,16 +230,21 @@ impl Ended {
             )
         };
         assert_eq!(state(self), state(other), "{what}: registers");
+        let files = [self, other].map(|ended| ended.0.mmu.memory().file());
         let [mut mine, mut theirs] = [vec![0; CHUNK], vec![0; CHUNK]];
-        let programs = LOW..self.0.mmu.memory().size();
-        for start in (0..CONVENTIONAL).chain(programs).step_by(CHUNK) {
-            self.read(start, &mut mine);
-            other.read(start, &mut theirs);
+        let mut start = 0;
+        // What neither machine has written is zero in both.
+        while let Some(data) = files.iter().filter_map(|file| next_data(file, start)).min() {
+            start = data - data % CHUNK as u64;
+            for (file, bytes) in files.into_iter().zip([&mut mine, &mut theirs]) {
+                file.read_exact_at(bytes, start).expect("RAM");
+            }
             if mine != theirs {
                 let differs = |&at: &usize| mine[at] != theirs[at];
                 let at = (0..CHUNK).find(differs).unwrap_or_default();
                 panic!("{what}: memory differs at {:08x}", start + at as u64);
             }
+            start += CHUNK as u64;
         }
     }
 
@@ -258,6 +264,15 @@ impl Ended {
             .chunks_exact(4)
             .map(|dword| u32::from_le_bytes([dword[0], dword[1], dword[2], dword[3]]))
             .collect()
+    }
+}
+
+/// The offset from `start` on at which `file` has data, if it has any there.
+fn next_data(file: &File, start: u64) -> Option<u64> {
+    match lseek(file, start.cast_signed(), Whence::SeekData) {
+        Ok(data) => Some(data.cast_unsigned()),
+        Err(Errno::ENXIO) => None,
+        Err(error) => panic!("RAM: {error}"),
     }
 }
 

@@ -169,14 +169,18 @@ fn every_encoding(machine: Machine) {
         for opcode in 0..512_u32 {
             let escape: &[u8] = if opcode < 256 { &[] } else { &[0x0f] };
             for modrm in 0..256_u32 {
-                // All forms without prefix, some with one.
-                if !prefix.is_empty() && !numbers.next().is_multiple_of(16) {
-                    continue;
-                }
+                // All forms without prefix, in one mode or another; some with one, in all.
+                let modes = match prefix {
+                    [] => {
+                        std::slice::from_ref(&machine.modes[modrm as usize % machine.modes.len()])
+                    }
+                    _ if numbers.next().is_multiple_of(16) => machine.modes,
+                    _ => continue,
+                };
                 let mut guest = [prefix, escape, &[opcode as u8, modrm as u8]].concat();
                 guest.extend(numbers.bytes::<6>());
                 guest.extend([0xc3; 4]);
-                emitted += passes(&mut bench, &mut failures, machine.modes, &guest, 0x123);
+                emitted += passes(&mut bench, &mut failures, modes, &guest, 0x123);
             }
         }
         for guest in longer_opcodes(prefix, &mut numbers) {
