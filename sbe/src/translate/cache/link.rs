@@ -1,12 +1,11 @@
-//! Linking: branches are redirected straight to the code of their targets, as soon as they are emitted if their page has that code
-//! already, else when they exit for it the first time.
+//! Linking: branches are redirected straight to the code of their targets when they exit for that the first time.
 
 use super::direct::Crossing;
 use super::page::CodePage;
 use super::{CodeCache, Destination, Request};
 use crate::emulate::Exec;
-use crate::translate::buffer::{CodeBuffer, Site};
-use crate::translate::emit::{Link, Target, entry_bytes};
+use crate::translate::buffer::Site;
+use crate::translate::emit::{Target, entry_bytes};
 use crate::translate::listing::Variant;
 use crate::translate::mode::{Mode, PageKey};
 use crate::translate::trampoline::Trampoline;
@@ -17,7 +16,11 @@ impl CodeCache {
     /// the emulator has to execute the instruction.
     pub fn link(&mut self, cx: &mut Exec<'_>, site: u32, eip: LinearAddr) -> Option<u64> {
         let Site { page: key, link } = self.buffer.site(site)?;
-        let (offset, variant) = place(link.target)?;
+        let (offset, variant) = match link.target {
+            Target::Inside(offset) => (offset.into(), Variant::Grouped),
+            Target::Plain(offset) => (offset.into(), Variant::Plain),
+            Target::Outside => return None,
+        };
         let cleared = self.stats.cleared;
         let request = Request {
             key,
@@ -29,21 +32,16 @@ impl CodeCache {
         // Translating may have emptied the buffer, and removed the branch with it.
         if self.stats.cleared == cleared {
             self.stats.links += 1;
-            lead(&mut self.buffer, link, destination);
-        }
-        self.after_lookup(cx, key, eip, destination)
-    }
-
-    /// Links the branches of the fragment just emitted, in the page of `key`, whose destinations are known.
-    pub(super) fn link_known(&mut self, key: PageKey) {
-        for link in self.emitter.links() {
-            let known = place(link.target)
-                .and_then(|(offset, variant)| self.pages.destination(key, offset, variant));
-            if let Some(destination) = known {
-                self.stats.links += 1;
-                lead(&mut self.buffer, link, destination);
+            match destination {
+                Destination::Code(code) => {
+                    let inside = code + entry_bytes(self.buffer.trampolines().width());
+                    self.buffer.redirect(link.jump, inside);
+                }
+                Destination::Emulate => self.buffer.redirect_to(link.exit, Trampoline::EmulateAt),
+                Destination::EmulateOnce => {}
             }
         }
+        self.after_lookup(cx, key, eip, destination)
     }
 
     /// Links the branch of `site`, which leads from the page of `source` to `target` in another, where code executes in `mode`.
@@ -114,26 +112,5 @@ impl CodeCache {
             let linked = self.direct.connect(&mut self.buffer, cx.mmu, crossing);
             self.stats.direct += u64::from(linked);
         }
-    }
-}
-
-/// The place in its page to which a branch leads, if it stays there.
-fn place(target: Target) -> Option<(u32, Variant)> {
-    match target {
-        Target::Inside(offset) => Some((offset.into(), Variant::Grouped)),
-        Target::Plain(offset) => Some((offset.into(), Variant::Plain)),
-        Target::Outside => None,
-    }
-}
-
-/// Leads a branch inside a page to its destination.
-fn lead(buffer: &mut CodeBuffer, link: Link, destination: Destination) {
-    match destination {
-        Destination::Code(code) => {
-            let inside = code + entry_bytes(buffer.trampolines().width());
-            buffer.redirect(link.jump, inside);
-        }
-        Destination::Emulate => buffer.redirect_to(link.exit, Trampoline::EmulateAt),
-        Destination::EmulateOnce => {}
     }
 }

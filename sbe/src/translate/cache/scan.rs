@@ -142,9 +142,6 @@ impl CodeCache {
             }
         };
         self.pages.add(key, (offset, end), variant, destination);
-        if matches!(destination, Destination::Code(_)) {
-            self.link_known(key);
-        }
         self.stats.host_bytes += (self.buffer.used() - before) as u64;
         self.stats.translating.end(start);
         destination

@@ -59,8 +59,6 @@ pub struct Checker {
     contracts: Contracts,
     entries: FragmentEntries,
     sites: Sites,
-    /// Arena offsets of the ends of branches that are never executed.
-    dead: HashSet<u32>,
     /// Arena offsets of the ends of 64-bit operands.
     numbers: HashSet<u32>,
     fragments: u64,
@@ -75,7 +73,6 @@ impl Checker {
             contracts: contract::all(trampolines),
             entries: FragmentEntries::new(),
             sites: Sites::new(),
-            dead: HashSet::new(),
             numbers: HashSet::new(),
             fragments: 0,
             tables: trampolines.width(),
@@ -106,14 +103,13 @@ impl Checker {
         };
         let found = walk::fragment(around, code, origins, entry)?;
         self.sites.extend(found.sites);
-        self.dead.extend(found.dead);
         self.numbers.extend(found.numbers);
         self.entries.insert(origins[0], entry);
         self.fragments += 1;
         Ok(())
     }
 
-    /// Checks that the branch that ends at arena offset `after` may be redirected to `target`; anywhere, if it is never executed.
+    /// Checks that the branch that ends at arena offset `after` may be redirected to `target`.
     ///
     /// # Errors
     /// A violation, if it may not.
@@ -123,7 +119,7 @@ impl Checker {
                 || site.may_enter(&self.entries, self.tables, target)
                 || site.may_leave(&self.contracts, target)
         });
-        if may || self.dead.contains(&after) {
+        if may {
             return Ok(());
         }
         Err(Violation {
@@ -152,7 +148,6 @@ impl Checker {
     pub fn clear(&mut self) {
         self.entries.clear();
         self.sites.clear();
-        self.dead.clear();
         self.numbers.clear();
     }
 }

@@ -50,8 +50,6 @@ pub type Sites = HashMap<u32, Site>;
 pub struct Found {
     /// Branches that can be redirected.
     pub sites: Sites,
-    /// Arena offsets of the ends of those that are never executed.
-    pub dead: Vec<u32>,
     /// Arena offsets of the ends of 64-bit operands.
     pub numbers: Vec<u32>,
 }
@@ -167,9 +165,6 @@ impl<'a> Walk<'a> {
     fn visit(&mut self, number: usize, instruction: &Instruction) -> Result<(), Rule> {
         // An instruction to which only tests of constants lead is never executed.
         let Some(mut state) = self.states[number].take() else {
-            if has_near_target(instruction) {
-                self.found.dead.push(instruction.next_ip32());
-            }
             return Ok(());
         };
         let found = self.around.fault_map.find(instruction.ip() as u32);
@@ -396,7 +391,8 @@ impl<'a> Walk<'a> {
 
     /// Remembers the facts at a branch whose displacement may be replaced.
     fn note(&mut self, instruction: &Instruction, state: &State) {
-        if has_near_target(instruction) {
+        let short = matches!(instruction.code(), Code::Jmp_rel8_64) || instruction.is_jcc_short();
+        if !short {
             let open = self.leaves(state, &[]);
             let site = self.site(instruction.near_branch64() as u32, state, open);
             self.found.sites.insert(instruction.next_ip32(), site);
@@ -417,12 +413,6 @@ impl<'a> Walk<'a> {
             offset9: values.most(r9) < PAGE_SIZE as u64,
         }
     }
-}
-
-/// Whether `instruction` is a branch whose displacement has the 32 bits that are replaced.
-fn has_near_target(instruction: &Instruction) -> bool {
-    matches!(instruction.code(), Code::Jmp_rel32_64 | Code::Call_rel32_64)
-        || instruction.is_jcc_near()
 }
 
 impl Site {

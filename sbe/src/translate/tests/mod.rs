@@ -119,43 +119,6 @@ fn a_loop_within_the_page() {
 }
 
 #[test]
-fn a_branch_to_known_code_is_linked_when_it_is_emitted() {
-    let vcpu = agree(|a| {
-        let mut again = a.create_label();
-        a.mov(ecx, 100)?;
-        a.set_label(&mut again)?;
-        a.dec(ecx)?;
-        a.jnz(again)?;
-        a.hlt()
-    });
-    let stats = vcpu.translation().expect("translates");
-    // The way into the loop exits; the loop's own code finds itself.
-    assert_eq!((stats.exits.link, stats.links), (1, 2));
-}
-
-#[test]
-fn a_branch_that_is_never_executed_is_linked_too() {
-    let code = assemble(|a| {
-        let (mut start, mut again) = (a.create_label(), a.create_label());
-        a.set_label(&mut start)?;
-        a.mov(ecx, 3)?;
-        a.set_label(&mut again)?;
-        a.inc(eax)?;
-        // Three is not one: what follows is executed behind the loop, as other code.
-        a.loop_(again)?;
-        a.cmp(eax, 12)?;
-        a.jb(start)?;
-        a.hlt()
-    });
-    let config = VcpuConfig {
-        windows: Windows::Never,
-        verify_code: true,
-        ..VcpuConfig::default()
-    };
-    assert_eq!(run(&config, &code).cpu.regs.get(0), 12);
-}
-
-#[test]
 fn loads_and_stores() {
     agree(|a| {
         a.mov(ebx, STACK as i32)?;
