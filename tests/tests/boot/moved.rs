@@ -27,7 +27,7 @@ use guest_kernels::{Architecture, Guest, Stage, fetch};
 use tests::hang::{Guarded, PATIENCE};
 use vmm::{
     BootSource, CpuModel, Engine, Kernel, Machine, StopReason, VcpuConfig, Vm, VmConfig, VmState,
-    console::pipe,
+    console::{Terminal, pipe},
     loader::{Cache, linux_cmdline},
     tsc::TscMeter,
 };
@@ -46,6 +46,7 @@ const TEST: &str = "moved::a_machine_that_arrives_goes_on";
 
 const COMMAND: &str = "echo moved $((6*7)); poweroff -f\r";
 const ANSWER: &str = "moved 42";
+const PROMPT: &str = "/ # ";
 
 const PAIRS: [[Engine; 2]; 4] = [
     [Engine::Translator, Engine::Translator],
@@ -70,6 +71,14 @@ fn config(guest: Guest, engine: Engine) -> VmConfig {
     }
 }
 
+/// Instructions of a boot to the shell's prompt, about.
+fn instructions(guest: Guest) -> f64 {
+    match guest.architecture() {
+        Architecture::I386 => 300e6,
+        Architecture::Amd64 => 500e6,
+    }
+}
+
 /// A machine that is about to boot a Debian kernel.
 fn boot(guest: Guest, engine: Engine) -> Vm {
     let images = fetch(guest, &mut |_: &Stage| ()).unwrap();
@@ -84,11 +93,46 @@ fn boot(guest: Guest, engine: Engine) -> Vm {
     Vm::boot(&config(guest, engine), &source).unwrap()
 }
 
-/// Runs `vm` for a while, and takes it apart: its state and its memory.
-fn run_for(vm: Vm, time: Duration) -> (Vec<u8>, File) {
-    let (line, terminal) = pipe().unwrap();
+/// A moment of a boot.
+#[derive(Clone, Copy, Debug)]
+enum Moment {
+    /// The time since the machine was switched on.
+    Time(Duration),
+    /// The number of instructions that the emulator has executed.
+    Instructions(u64),
+}
+
+impl Moment {
+    /// A moment of a boot by `engine`; by the translator it takes `longest`.
+    fn random(engine: Engine, guest: Guest, longest: Duration) -> Self {
+        let part = fastrand::f64();
+        match engine {
+            Engine::Translator => Self::Time(longest.mul_f64(part)),
+            Engine::Emulator => Self::Instructions((instructions(guest) * part) as u64),
+        }
+    }
+
+    /// Waits for the moment, or for the shell's prompt if an emulated boot comes to that before.
+    fn wait(self, machine: &Machine, terminal: &mut Terminal) {
+        match self {
+            Self::Time(time) => thread::sleep(time),
+            Self::Instructions(number) => {
+                let executed = || machine.inspect(|vm| vm.vcpu().cpu.retired).unwrap();
+                let mut shown = String::new();
+                while executed() < number && !shown.contains(PROMPT) {
+                    thread::sleep(Duration::from_millis(5));
+                    shown += &terminal.take();
+                }
+            }
+        }
+    }
+}
+
+/// Runs `vm` up to a moment, and takes it apart: its state and its memory.
+fn run_until(vm: Vm, moment: Moment) -> (Vec<u8>, File) {
+    let (line, mut terminal) = pipe().unwrap();
     let (machine, _) = Machine::start(vm, line).unwrap();
-    thread::sleep(time);
+    moment.wait(&machine, &mut terminal);
     machine.pause().unwrap();
     let parts = machine.inspect(|vm| {
         let state = postcard::to_allocvec(&vm.save().unwrap()).unwrap();
@@ -155,26 +199,16 @@ fn move_machines(guests: &[Guest], pairs: usize) {
     fastrand::seed(seed);
     let start = Instant::now();
     // How long a boot takes here, so that the moments lie in it.
-    let mut boots = [Duration::ZERO; 2];
-    for (boot_time, engine) in boots.iter_mut().zip([Engine::Translator, Engine::Emulator]) {
-        if !PAIRS.iter().take(moves).any(|&[from, _]| from == engine) {
-            continue;
-        }
-        let begin = Instant::now();
-        finish(boot(guests[0], engine));
-        *boot_time = begin.elapsed();
-    }
+    finish(boot(guests[0], Engine::Translator));
+    let longest = start.elapsed();
     let mut failed = Vec::new();
     for number in 0..moves {
         let [from, to] = PAIRS[number % PAIRS.len()];
         let guest = guests[number / PAIRS.len() % guests.len()];
-        let longest = boots[usize::from(from == Engine::Emulator)];
-        let moment = longest.mul_f64(fastrand::f64());
-        let (state, memory) = run_for(boot(guest, from), moment);
+        let moment = Moment::random(from, guest, longest);
+        let (state, memory) = run_until(boot(guest, from), moment);
         if let Err(left) = move_to_process(&state, memory, (guest, to)) {
-            failed.push(format!(
-                "{guest} after {moment:?}, {from:?} to {to:?}: {left}"
-            ));
+            failed.push(format!("{guest} at {moment:?}, {from:?} to {to:?}: {left}"));
         }
     }
     println!(
@@ -206,7 +240,8 @@ fn a_machine_goes_on_in_another_vm_of_the_same_process() {
         let mut vm = boot(guest, Engine::Translator);
         // Several moves in one boot.
         for milliseconds in [50, 100, 200] {
-            let (state, memory) = run_for(vm, Duration::from_millis(milliseconds));
+            let moment = Moment::Time(Duration::from_millis(milliseconds));
+            let (state, memory) = run_until(vm, moment);
             let state = postcard::from_bytes(&state).unwrap();
             let config = config(guest, Engine::Translator);
             vm = Vm::restore(&config, state, memory, Vec::new()).unwrap();
