@@ -128,11 +128,11 @@ fn write_translation(f: &mut fmt::Formatter<'_>, stats: &TranslationStats) -> fm
         "scanned       {} pages, {} fragments",
         stats.pages, stats.fragments
     )?;
-    if let Some(translating) = stats.translating.get() {
+    if let Some(translating) = stats.translating.0 {
         write!(f, " in {:.3} s", translating.as_secs_f64())?;
     }
     writeln!(f)?;
-    if let Some(executing) = stats.executing.get() {
+    if let Some(executing) = stats.executing.0 {
         let seconds = executing.as_secs_f64();
         writeln!(f, "emitted code  {seconds:.3} s of the processor's time")?;
     }
@@ -177,10 +177,9 @@ mod tests {
     use std::time::Duration;
 
     use mmu::KmodStats;
-    use sbe::CodeExits;
+    use sbe::{CodeExits, TimeSpent};
 
     use super::*;
-    use sbe::TimeSpent;
 
     #[test]
     fn an_emulator_reports_its_speed() {
@@ -225,8 +224,8 @@ mod tests {
                 fragments: 2,
                 guest_bytes: 30,
                 host_bytes: 75,
-                translating: TimeSpent::measured(Duration::from_millis(4)),
-                executing: TimeSpent::measured(Duration::from_millis(1250)),
+                translating: TimeSpent(Some(Duration::from_millis(4))),
+                executing: TimeSpent(Some(Duration::from_millis(1250))),
                 links: 5,
                 direct: 3,
                 changed: 6,

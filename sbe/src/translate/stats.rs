@@ -39,21 +39,11 @@ pub struct Stats {
     pub exits: Exits,
 }
 
-/// The time spent on something, if that is measured.
+/// The time spent on something so far; `None` where that is not measured.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct TimeSpent(Option<Duration>);
+pub struct TimeSpent(pub Option<Duration>);
 
 impl TimeSpent {
-    /// The time `spent` so far.
-    pub fn measured(spent: Duration) -> Self {
-        Self(Some(spent))
-    }
-
-    /// The time spent so far, if that is measured.
-    pub fn get(self) -> Option<Duration> {
-        self.0
-    }
-
     /// The time at which something begins, if that is measured.
     pub(super) fn begin(self) -> Option<Instant> {
         self.0.map(|_| Instant::now())

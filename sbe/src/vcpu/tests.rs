@@ -15,13 +15,7 @@ fn the_default_engine_is_the_translator() {
     assert_eq!(VcpuConfig::default().engine, Engine::Translator);
     let vcpu = vcpu(&VcpuConfig::default()).expect("a processor");
     assert!(vcpu.translation().is_some());
-    assert!(
-        vcpu.translation()
-            .expect("counts")
-            .executing
-            .get()
-            .is_none()
-    );
+    assert!(vcpu.translation().expect("counts").executing.0.is_none());
     assert_eq!(vcpu.verified(), None);
 }
 
@@ -34,13 +28,7 @@ fn code_is_checked_and_measured_where_that_is_wanted() {
     };
     let vcpu = vcpu(&config).expect("a processor");
     assert_eq!(vcpu.verified(), Some(0));
-    assert!(
-        vcpu.translation()
-            .expect("counts")
-            .executing
-            .get()
-            .is_some()
-    );
+    assert!(vcpu.translation().expect("counts").executing.0.is_some());
 }
 
 #[test]

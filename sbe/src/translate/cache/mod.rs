@@ -93,10 +93,7 @@ impl CodeCache {
         if setup.record {
             emitter.record();
         }
-        let spent = match setup.measure {
-            true => TimeSpent::measured(Duration::ZERO),
-            false => TimeSpent::default(),
-        };
+        let spent = TimeSpent(setup.measure.then_some(Duration::ZERO));
         Ok(Self {
             buffer,
             emitter,

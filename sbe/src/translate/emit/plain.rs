@@ -8,7 +8,7 @@ use crate::translate::operands::{
 };
 use iced_x86::{Code, Instruction, InstructionInfoOptions, Mnemonic, OpAccess, OpKind, Register};
 
-/// What the access to an operand needs not: the lists of all registers and of all memory.
+/// Without the lists of all registers and all memory that an instruction uses: to know how it accesses its operands is enough.
 const ACCESS_OPTIONS: u32 =
     InstructionInfoOptions::NO_REGISTER_USAGE | InstructionInfoOptions::NO_MEMORY_USAGE;
 /// The distance in bits of AH from AL.
