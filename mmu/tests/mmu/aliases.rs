@@ -116,16 +116,19 @@ fn host_range(memory: &Arc<Memory>) -> Range<u64> {
     start..start + memory.file().metadata().unwrap().len()
 }
 
+fn meet(one: &Range<u64>, other: &Range<u64>) -> bool {
+    one.start < other.end && other.start < one.end
+}
+
 /// Whether memory of `len` bytes has a place: the same addresses free in all terabytes.
 fn has_place(len: u64) -> bool {
     let mappings = Mapping::of_this_process();
-    let is_free = |start: u64| {
-        !mappings.iter().any(|mapping| {
-            let (first, last) = (mapping.range.start, mapping.range.end - 1);
-            (first / TIB..=last / TIB).any(|terabyte| {
-                let place = terabyte * TIB + start;
-                mapping.range.start < place + len && place < mapping.range.end
-            })
+    let is_free = |place: u64| {
+        (0..TERABYTES).all(|terabyte| {
+            let start = terabyte * TIB + place;
+            !mappings
+                .iter()
+                .any(|mapping| meet(&mapping.range, &(start..start + len)))
         })
     };
     (RAM_PART.start..=RAM_PART.end - len)
@@ -141,10 +144,10 @@ fn check(memory: &Arc<Memory>) {
         let start = terabyte * TIB + own.start % TIB;
         let alias = start..start + (own.end - own.start);
         let mut taken = alias.start;
-        for mapping in &mappings {
-            if mapping.range.end <= alias.start || alias.end <= mapping.range.start {
-                continue;
-            }
+        for mapping in mappings
+            .iter()
+            .filter(|mapping| meet(&mapping.range, &alias))
+        {
             let is_accessible = mapping.readable || mapping.writable || mapping.executable;
             assert!(!is_accessible, "{:x?} in {alias:x?}", mapping.range);
             assert!(mapping.range.start <= taken, "a hole at {taken:#x}");
@@ -301,7 +304,7 @@ fn memory_and_tables_give_their_addresses_back() {
 fn balance() {
     let mapped = || {
         let mappings = Mapping::of_this_process().into_iter();
-        let large = mappings.filter(|mapping| mapping.range.end - mapping.range.start >= 1 << 30);
+        let large = mappings.filter(|mapping| mapping.range.end - mapping.range.start >= GIB);
         large.map(|mapping| mapping.range).collect::<Vec<_>>()
     };
     let count = || Mapping::of_this_process().len();

@@ -118,10 +118,10 @@ impl Moment {
             Self::Time(time) => thread::sleep(time),
             Self::Instructions(number) => {
                 let executed = || machine.inspect(|vm| vm.vcpu().cpu.retired).unwrap();
-                let mut shown = String::new();
-                while executed() < number && !shown.contains(PROMPT) {
-                    thread::sleep(Duration::from_millis(5));
-                    shown += &terminal.take();
+                let pause = Duration::from_millis(5);
+                let end = Instant::now() + PATIENCE;
+                while executed() < number && terminal.read_until(PROMPT, pause).is_err() {
+                    assert!(Instant::now() < end, "{self:?} does not come");
                 }
             }
         }
