@@ -47,6 +47,8 @@
 #define SA_RESTORER 0x04000000
 #define SA_ONSTACK 0x08000000
 #define SA_NODEFER 0x40000000
+/* sigaltstack: while a handler runs there is no stack for signals, so that none counts as in use (Linux 4.7). */
+#define SS_AUTODISARM 0x80000000
 
 /* struct user_desc: seg_32bit, contents (0 data, 1 expand-down) << 1, read_exec_only << 3. */
 #define USER_DESC_DATA 1

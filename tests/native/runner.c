@@ -102,8 +102,10 @@ static void on_signal(int number, void *info, struct context *context)
 static void install_handlers(void)
 {
     static const u8 signals[] = { SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV };
-    ulong stack[3] = { (ulong)signal_stack, 0, sizeof signal_stack };
-    syscall3(SYS_SIGALTSTACK, (ulong)stack, 0, 0);
+    /* A case may leave a stack pointer into this stack: it is used from its end all the same. */
+    ulong stack[3] = { (ulong)signal_stack, SS_AUTODISARM, sizeof signal_stack };
+    if (syscall3(SYS_SIGALTSTACK, (ulong)stack, 0, 0))
+        quit(STATUS_SIGNAL);
     for (u32 i = 0; i < sizeof signals; i++) {
         ulong action[5] = { (ulong)on_signal, SA_SIGINFO | SA_ONSTACK | SA_RESTORER | SA_NODEFER, (ulong)restore_signal, 0, 0 };
         if (syscall6(SYS_RT_SIGACTION, signals[i], (ulong)action, 0, 8, 0, 0))

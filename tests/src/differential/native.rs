@@ -383,6 +383,31 @@ mod tests {
         assert_eq!(outcomes[0].end.gpr[4], 0xabcd_1234);
     }
 
+    /// The stack pointer may have any value when a case faults, also one that leads into the stack for signals.
+    #[test]
+    fn the_stack_for_signals_is_used_from_its_end_wherever_the_stack_pointer_is() {
+        const INT3: [u8; 1] = [0xcc];
+        let starts = [(Mode::Protected, 0x0804_8000), (Mode::Bits64, 0x0040_0000)];
+        for (mode, program_start) in starts {
+            let cases: Vec<_> = (0..BATCH as u64)
+                .map(|number| {
+                    let mut case = match mode {
+                        Mode::Bits64 => case_64(0, &INT3, 0, 0),
+                        _ => case(&INT3),
+                    };
+                    case.start.gpr[4] = program_start + 512 * number;
+                    case
+                })
+                .collect();
+            let program = Program::build(mode).unwrap();
+            let outcomes = Native::start(&program).unwrap().run(&cases).unwrap();
+            for (case, outcome) in cases.iter().zip(outcomes) {
+                assert_eq!(outcome.exception.map(|exception| exception.vector), Some(3));
+                assert_eq!(outcome.end.gpr[4], case.start.gpr[4]);
+            }
+        }
+    }
+
     #[test]
     fn a_stuck_case_is_named_and_the_child_replaced() {
         let program = Program::build(Mode::Protected).unwrap();
