@@ -98,6 +98,12 @@ fn the_engines_agree_with_the_real_cpu_about_compatibility_mode() {
     assert!(local.code16 > 500 && local.stack16 > 500, "{local}");
 }
 
+/// XLAT adds AL to the address of its table, so that it may access memory behind the end of what is not canonical.
+#[test]
+fn the_engines_agree_with_the_real_cpu_about_tables_of_xlat() {
+    run(Mode::Bits64, "Xlat", vec![Code::Xlat_m8], 20_000);
+}
+
 /// The answers of the real CPU to 64-bit code have to agree with what holds for every outcome, and with each other.
 #[test]
 fn the_real_cpu_agrees_with_itself_about_64_bit_code() {

@@ -204,7 +204,8 @@ impl Drawn {
         let segment = self.encoded.instruction.memory_segment();
         let reach = self.reach(known);
         let table = known.inside(segment, 1, rng, |rng| known.any_address(reach, 1, rng));
-        if is_open(table, known.base(segment)) {
+        // AL may have any value.
+        if (0..256).any(|index| is_open(table.wrapping_add(index), known.base(segment))) {
             return Err(Conflict);
         }
         let offset = offset_in(known, segment, table);
